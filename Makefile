@@ -1,0 +1,60 @@
+# Every target makes the virtual environment that it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	--no-emit-index-url --no-emit-find-links --upgrade
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run test test-all check lint types format docs lock clean
+
+help: ## Print this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.runtime: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --require-hashes --requirement requirements.lock
+	$(PIP) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
+	$(PIP) --require-hashes --requirement requirements-dev.lock
+	@touch $@
+
+demo: $(VENV)/.runtime ## Export a made-up world from the sandbox and look at it (no key, no network)
+	@$(BIN)/metrics-etl demo
+
+run: $(VENV)/.runtime ## Export your own organization, as config/metrics-etl.toml says
+	@$(BIN)/metrics-etl run
+
+test: $(VENV)/.dev ## Run the tests
+	@$(BIN)/python -m pytest
+
+test-all: $(VENV)/.dev ## Run the tests with their full figures, slow ones included
+	@$(BIN)/python -m pytest -m "slow or not slow" --timeout 3600
+
+check: lint types docs test ## Everything that CI checks
+
+lint: $(VENV)/.dev ## Check style and the order of layers
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/lint-imports
+
+types: $(VENV)/.dev ## Check types, strictly
+	@$(BIN)/mypy
+
+format: $(VENV)/.dev ## Format the code
+	@$(BIN)/ruff check --fix --quiet
+	@$(BIN)/ruff format
+
+docs: $(VENV)/.dev ## Check that the documentation and the code agree
+	@$(BIN)/python -m pytest tests/unit/test_docs.py
+
+lock: $(VENV)/.dev ## Resolve the locked requirements anew
+	$(PIP) uv
+	$(LOCK) pyproject.toml --output-file requirements.lock
+	$(LOCK) pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* *.egg-info

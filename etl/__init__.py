@@ -1,0 +1,56 @@
+"""Export Future AGI simulation metrics to a partitioned Parquet dataset.
+
+>>> import etl
+>>> summary = await etl.export(etl.Settings.load("config/metrics-etl.toml"))
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from etl.errors import (
+    ConfigurationError,
+    DestinationError,
+    ExporterError,
+    KeyRefusedError,
+    LockHeldError,
+    SourceUnavailableError,
+)
+from etl.version import __version__
+
+if TYPE_CHECKING:
+    from etl.job import Plan, export, plan
+    from etl.settings import Settings
+    from etl.summary import RunTestSummary, Summary
+
+_LAZY = {
+    "Plan": "etl.job",
+    "RunTestSummary": "etl.summary",
+    "Settings": "etl.settings",
+    "Summary": "etl.summary",
+    "export": "etl.job",
+    "plan": "etl.job",
+}
+
+__all__ = [
+    "ConfigurationError",
+    "DestinationError",
+    "ExporterError",
+    "KeyRefusedError",
+    "LockHeldError",
+    "Plan",
+    "RunTestSummary",
+    "Settings",
+    "SourceUnavailableError",
+    "Summary",
+    "__version__",
+    "export",
+    "plan",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # pandas and pyarrow take half a second to import: whoever asks for help or a version should not wait for them.
+    if name in _LAZY:
+        from importlib import import_module  # noqa: PLC0415
+
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'etl' has no attribute {name!r}")

@@ -1,0 +1,84 @@
+"""Every error that the exporter raises on purpose, grouped by what its reader does next.
+
+Each message says what happened, where, and the mend. None ever holds a key, a header or more of a body than a short excerpt.
+"""
+
+
+class ExporterError(Exception):
+    """Root of all errors raised on purpose; ``exit_code`` is what the command line answers with."""
+
+    exit_code = 1
+
+
+class ConfigurationError(ExporterError):
+    """A setting is missing, unknown or out of range: mend the named place."""
+
+    exit_code = 2
+
+
+class KeyRefusedError(ExporterError):
+    """The API answered 401 or 403: mend the key. Never retried."""
+
+    exit_code = 4
+
+
+class SourceError(ExporterError):
+    """The API did not give what was asked for.
+
+    ``status`` is the HTTP status (0 when there was no answer), ``excerpt`` at most 200 characters of the body.
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, status: int = 0, excerpt: str = "", tries: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
+        self.excerpt = excerpt
+        self.tries = tries
+
+
+class NotFoundError(SourceError):
+    """The API answered 404 with JSON: the run test, execution or call is not there (any more)."""
+
+
+class RequestRefusedError(SourceError):
+    """The API refused the request itself (400, 405, 406, a redirect, an HTML 404): retrying cannot help."""
+
+
+class TransientError(SourceError):
+    """An answer that another try may mend: connection errors, timeouts, cut or foreign bodies, 429, 5xx.
+
+    ``is_final`` marks a 500 that may also mean "no such page": whoever paged must look first.
+    """
+
+    is_final = False
+
+
+class SourceUnavailableError(ExporterError):
+    """The API fails whatever is asked: come back later."""
+
+    exit_code = 5
+
+
+class DestinationError(ExporterError):
+    """The dataset cannot be read or written where it should be."""
+
+    exit_code = 6
+
+
+class SchemaError(ExporterError):
+    """Rows contradict the declared tables: a bug here, never bad input."""
+
+
+class LockHeldError(ExporterError):
+    """Another export works on the same dataset; nothing was changed."""
+
+    exit_code = 75
+
+
+class InterruptedRunError(ExporterError):
+    """A signal asked the run to stop; what is committed stands."""
+
+    def __init__(self, message: str, *, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

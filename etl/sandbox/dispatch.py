@@ -1,0 +1,195 @@
+"""Which answer a request gets: paths, keys, parameters, and the order in which the real server looks at them.
+
+Pure: a world and a request in, status, headers and body out.
+"""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from etl.sandbox import answers, error_bodies
+from etl.sandbox.aggregates import AnswerError
+from etl.sandbox.faults import SandboxRequest
+from etl.sandbox.world import Call, Execution, World
+
+METRICS, RUNS, ANALYTICS = (f"/sdk/api/v1/simulation/{name}/" for name in ("metrics", "runs", "analytics"))
+RUN_TESTS = "/simulate/run-tests/"
+FAILURES = {
+    METRICS: "Unable to fetch simulation metrics.",
+    RUNS: "Unable to fetch simulation runs.",
+    ANALYTICS: "Unable to fetch simulation analytics.",
+    RUN_TESTS: "Failed to retrieve run tests: Invalid page.",
+}
+SELECTORS = ("call_execution_id", "execution_id", "run_test_name")
+PARAMETERS = {
+    METRICS: {*SELECTORS, "page", "limit"},
+    RUNS: {*SELECTORS, "page", "limit", "eval_name", "summary"},
+    ANALYTICS: {"execution_id", "run_test_name", "eval_name", "summary"},
+}
+NO_SELECTOR = {
+    METRICS: "At least one of 'run_test_name', 'execution_id', or 'call_execution_id' is required.",
+    RUNS: "At least one of 'run_test_name', 'execution_id', or 'call_execution_id' is required.",
+    ANALYTICS: "At least one of 'run_test_name' or 'execution_id' is required.",
+}
+BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+HTML = {"Content-Type": "text/html; charset=utf-8"}
+HTML_404 = b"<!doctype html><html lang=en><head><title>Not Found</title></head><body><h1>Not Found</h1></body></html>"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the server insists on, and how it spells."""
+
+    api_key: str
+    secret_key: str
+    spelling: answers.Spelling
+    max_limit: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is sent back."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class _RefusedError(Exception):
+    """A check failed; the answer is ready."""
+
+    def __init__(self, status: int, body: dict[str, Any], headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(status)
+        self.answer = _api_answer(status, body, headers)
+
+
+def answer_to(world: World, asked: SandboxRequest, headers: Mapping[str, str], origin: str, rules: Rules) -> Answer:
+    """The answer to one request. ``headers`` ignore case; links begin with ``origin``."""
+    if asked.path not in FAILURES:
+        if f"{asked.path}/" in FAILURES:
+            path, mark, rest = asked.target.partition("?")
+            return Answer(301, b"", {**HTML, "Location": f"{path}/{mark}{rest}"})
+        return Answer(404, HTML_404, HTML)
+    try:
+        _check(asked.method, headers, rules)
+        if asked.path == RUN_TESTS:
+            url = f"{origin}{RUN_TESTS}"
+            return _api_answer(200, answers.run_tests_page(world, url, asked.query, rules.max_limit))
+        query = _validated(asked.path, asked.query)
+        result = {METRICS: _metrics, RUNS: _runs, ANALYTICS: _analytics}[asked.path](world, query, rules)
+        return _api_answer(200, answers.success(result))
+    except _RefusedError as refused:
+        return refused.answer
+    except AnswerError:
+        return _api_answer(500, error_bodies.server_error(FAILURES[asked.path]))
+
+
+def json_answer(status: int, body: dict[str, Any], headers: Mapping[str, str] | None = None) -> Answer:
+    """A JSON answer."""
+    return Answer(status, msgspec.json.encode(body), {"Content-Type": "application/json", **(headers or {})})
+
+
+def _api_answer(status: int, body: dict[str, Any], headers: Mapping[str, str] | None = None) -> Answer:
+    return json_answer(status, body, {"Allow": "GET, HEAD, OPTIONS", **(headers or {})})
+
+
+def _check(method: str, headers: Mapping[str, str], rules: Rules) -> None:
+    accept = headers.get("Accept", "*/*")
+    if not any(kind in accept for kind in ("*/*", "application/*", "application/json")):
+        raise _RefusedError(406, error_bodies.NOT_ACCEPTABLE)
+    challenge = {"WWW-Authenticate": "ApiKey"}
+    keys = (headers.get("X-Api-Key"), headers.get("X-Secret-Key"))
+    if "Authorization" in headers:
+        raise _RefusedError(401, error_bodies.FOREIGN_AUTHORIZATION, challenge)
+    if None in keys:
+        raise _RefusedError(401, error_bodies.NOT_AUTHENTICATED, challenge)
+    if keys != (rules.api_key, rules.secret_key):
+        raise _RefusedError(401, error_bodies.WRONG_KEY, challenge)
+    if method not in ("GET", "HEAD"):
+        raise _RefusedError(405, error_bodies.method_not_allowed(method))
+
+
+def _validated(path: str, query: Mapping[str, str]) -> dict[str, str]:
+    """The parameters that say something, ids and names in their plain form."""
+    found: dict[str, str] = {}
+    for name, value in query.items():
+        if name not in PARAMETERS[path]:
+            raise _RefusedError(400, error_bodies.invalid(name, "Unknown field."))
+        if not value:
+            continue
+        found[name] = value
+        if name in ("call_execution_id", "execution_id"):
+            try:
+                found[name] = str(uuid.UUID(value))
+            except ValueError:
+                raise _RefusedError(400, error_bodies.invalid(name, "Must be a valid UUID.")) from None
+        elif name in ("run_test_name", "eval_name"):
+            # The real server strips names: a run test whose name begins or ends with a space cannot be asked for.
+            found[name] = value.strip()
+            if not found[name]:
+                raise _RefusedError(400, error_bodies.invalid(name, "This field may not be blank."))
+        elif name == "summary" and value.lower() not in BOOLEANS:
+            raise _RefusedError(400, error_bodies.invalid(name, "Must be a valid boolean."))
+    if found.keys().isdisjoint(SELECTORS):
+        raise _RefusedError(400, error_bodies.invalid(None, NO_SELECTOR[path]))
+    return found
+
+
+def _metrics(world: World, query: Mapping[str, str], rules: Rules) -> dict[str, Any]:
+    if "call_execution_id" in query:
+        execution, call = _call(world, query["call_execution_id"])
+        return answers.call_metrics(call, execution, rules.spelling)
+    if "execution_id" in query:
+        return answers.execution_metrics(_execution(world, query["execution_id"]))
+    name = _name(world, query["run_test_name"])
+    return answers.execution_page(world, name, query.get("page"), query.get("limit"), rules.max_limit)
+
+
+def _runs(world: World, query: Mapping[str, str], rules: Rules) -> dict[str, Any]:
+    eval_names = _eval_names(query)
+    if "call_execution_id" in query:
+        execution, call = _call(world, query["call_execution_id"])
+        return answers.run_call(call, execution, eval_names)
+    paging = (query.get("page"), query.get("limit"), rules.max_limit)
+    if "execution_id" in query:
+        summary = BOOLEANS[query.get("summary", "false").lower()]
+        execution = _execution(world, query["execution_id"])
+        return answers.run_execution(execution, *paging, eval_names=eval_names, summary=summary)
+    return answers.runs_page(world, _name(world, query["run_test_name"]), *paging, eval_names=eval_names)
+
+
+def _analytics(world: World, query: Mapping[str, str], _rules: Rules) -> dict[str, Any]:
+    eval_names, summary = _eval_names(query), BOOLEANS[query.get("summary", "true").lower()]
+    if "execution_id" in query:
+        return answers.analytics(_execution(world, query["execution_id"]), eval_names=eval_names, summary=summary)
+    return answers.analytics_by_name(
+        world, _name(world, query["run_test_name"]), eval_names=eval_names, summary=summary
+    )
+
+
+def _eval_names(query: Mapping[str, str]) -> set[str] | None:
+    names = {name.strip() for name in query.get("eval_name", "").split(",")} - {""}
+    return names or None
+
+
+def _call(world: World, call_execution_id: str) -> tuple[Execution, Call]:
+    found = world.call(call_execution_id)
+    if found is None:
+        raise _RefusedError(404, error_bodies.not_found("Call execution"))
+    return found
+
+
+def _execution(world: World, execution_id: str) -> Execution:
+    found = world.execution(execution_id)
+    if found is None:
+        raise _RefusedError(404, error_bodies.not_found("Test execution"))
+    return found
+
+
+def _name(world: World, name: str) -> str:
+    if not world.run_tests_named(name):
+        raise _RefusedError(404, error_bodies.not_found("Run test"))
+    return name

@@ -1,0 +1,53 @@
+"""The API's error bodies, verbatim. Pure."""
+
+from typing import Any
+
+TEXT_KEYS = ("detail", "message", "error", "result")
+
+
+def error(kind: str, code: str, text: str, *, has_details: bool = False) -> dict[str, Any]:
+    """The body of every error but a refused parameter and the rate limit: the text stands in it four times."""
+    details = {"details": {"detail": [text]}} if has_details else {}
+    return {"status": False, "type": kind, "code": code, **dict.fromkeys(TEXT_KEYS, text), **details}
+
+
+NOT_AUTHENTICATED = error(
+    "authentication_error", "not_authenticated", "Authentication credentials were not provided.", has_details=True
+)
+WRONG_KEY = error("authentication_error", "authentication_failed", "Invalid API key or secret key", has_details=True)
+FOREIGN_AUTHORIZATION = error(
+    "authentication_error",
+    "authentication_failed",
+    "Invalid Token parsed: Invalid Token parsed: Invalid token encryption",
+    has_details=True,
+)
+NOT_ACCEPTABLE = error("api_error", "not_acceptable", "Could not satisfy the request Accept header.", has_details=True)
+
+
+def method_not_allowed(method: str) -> dict[str, Any]:
+    """405."""
+    return error("api_error", "method_not_allowed", f'Method "{method}" not allowed.', has_details=True)
+
+
+def not_found(what: str) -> dict[str, Any]:
+    """404. ``what`` is "Run test", "Test execution" or "Call execution"."""
+    return error("not_found", "not_found", f"{what} not found.")
+
+
+def server_error(text: str) -> dict[str, Any]:
+    """500."""
+    return error("server_error", "server_error", text)
+
+
+def invalid(field: str | None, text: str) -> dict[str, Any]:
+    """400: ``text`` is wrong with the parameter ``field``, or with the query as a whole."""
+    details = {field or "non_field_errors": [text]}
+    attr = {"attr": field} if field else {}
+    body = error("validation_error", "invalid", "Validation failed")
+    return {**body, **attr, "details": details, "errors": details}
+
+
+def rate_limited(limit: int, retry_after: int) -> dict[str, Any]:
+    """429."""
+    message = f"Rate limit exceeded: {limit} api requests per minute"
+    return {"status": False, "result": {"code": "RATE_LIMITED", "message": message, "retry_after": retry_after}}

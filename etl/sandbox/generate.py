@@ -1,0 +1,244 @@
+"""Invent a world whose pictures are worth looking at, and let time pass in it.
+
+Owns which agents there are, when their executions start (fewer at weekends), how their calls come to an end, and since
+when the first run test is worse; what a call measures is drawn in ``measures``. Pure: the same ``rng`` and arguments
+give the same world.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from etl.sandbox.measures import LONGEST_CALL_SECONDS, eval_output, measure
+from etl.sandbox.world import (
+    TERMINAL_STATUSES,
+    Call,
+    EvalConfig,
+    Execution,
+    Profile,
+    RunTest,
+    Scenario,
+    World,
+    add_run_test,
+    attach_execution,
+    listable_calls,
+    touch_call,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from random import Random
+
+AGENTS = (
+    ("Checkout flow", Profile(latency_median_ms=1150.0, duration_median_seconds=120.0, pass_rate=0.93)),
+    ("Support triage", Profile(latency_median_ms=1650.0, duration_median_seconds=170.0, pass_rate=0.86)),
+    ("Refund chat", Profile(is_chat=True, latency_median_ms=1400.0, duration_median_seconds=95.0, pass_rate=0.89)),
+    ("Appointment booking", Profile(latency_median_ms=980.0, duration_median_seconds=90.0, pass_rate=0.95)),
+    ("Card dispute hotline", Profile(latency_median_ms=2100.0, duration_median_seconds=230.0, pass_rate=0.81)),
+    ("Order status chat", Profile(is_chat=True, latency_median_ms=900.0, duration_median_seconds=60.0, pass_rate=0.96)),
+)
+SCENARIOS = (
+    "Refund, angry caller",
+    "Changes the delivery address",
+    "Billing question",
+    "Cancels the subscription",
+    "Does not hear well",
+    "Switches the language",
+    "Forgot the order number",
+)
+EVALS = (("Caller Sentiment", "choices"), ("Tone Score", "score"), ("Task Completion", "Pass/Fail"))
+UNFINISHED = ("running", "evaluating", "pending", "cancelling")
+CALL_STATUS_WEIGHTS = {
+    "pending": {"pending": 100},
+    "running": {"completed": 45, "analyzing": 12, "ongoing": 13, "queued": 10, "pending": 20},
+    "evaluating": {"completed": 70, "failed": 5, "analyzing": 25},
+    "cancelling": {"completed": 40, "ongoing": 20, "cancelled": 40},
+    "cancelled": {"completed": 40, "failed": 5, "cancelled": 55},
+    "failed": {"completed": 45, "failed": 55},
+    "completed": {"completed": 950, "failed": 35, "cancelled": 15},
+}
+WEEKEND_SHARE = 0.3
+PROGRESS = timedelta(minutes=15)
+
+
+def make_world(
+    rng: Random,
+    *,
+    end: datetime,
+    run_tests: int = 3,
+    executions: int = 20,
+    calls: int = 30,
+    calls_spread: int = 0,
+    days: int = 30,
+    names: Sequence[str] | None = None,
+    include_unfinished: bool = True,
+    quirks: bool = False,
+) -> World:
+    """A world that looks back from ``end`` over ``days`` days.
+
+    Args:
+        rng: The only source of chance.
+        end: Nothing in the world is later.
+        run_tests: How many run tests; ``names`` overrides it.
+        executions: How many executions each run test has.
+        calls: How many calls each execution has, give or take ``calls_spread``.
+        calls_spread: How far the number of calls may stray from ``calls``.
+        days: How far back the executions were started.
+        names: The run tests' names in place of invented ones; a name may occur twice.
+        include_unfinished: The two newest executions of each run test have not finished.
+        quirks: Now and then a number comes as text, an integer as a float, or a value as null.
+    """
+    if names is None:
+        names = [_agent_name(number) for number in range(run_tests)]
+    world = World(organization_id=new_id(rng))
+    templates = {name: new_id(rng) for name, _ in EVALS}
+    for number, name in enumerate(names):
+        profile = replace(
+            AGENTS[number % len(AGENTS)][1],
+            regression_at=end - timedelta(days=0.3 * days) if number == 0 else None,
+            has_quirks=quirks,
+        )
+        created_at = end - timedelta(days=days + 1) + timedelta(minutes=number)
+        run_test = new_run_test(rng, name, created_at, profile, templates)
+        add_run_test(world, run_test)
+        unfinished = min(2, executions) if include_unfinished else 0
+        for order, start in enumerate(_starts(rng, executions - unfinished, end, days)):
+            size = max(0, calls + rng.randint(-calls_spread, calls_spread))
+            add_execution(world, run_test, rng, start, size, status=_finished_status(number, order))
+        for order in reversed(range(unfinished)):
+            status = UNFINISHED[(2 * number + order) % len(UNFINISHED)]
+            start = end - timedelta(seconds=rng.uniform(960, 1100) + 300 * order)
+            size = max(0, calls + rng.randint(-calls_spread, calls_spread))
+            add_execution(world, run_test, rng, start, size, status=status)
+    return world
+
+
+def new_run_test(
+    rng: Random, name: str, created_at: datetime, profile: Profile, templates: dict[str, str] | None = None
+) -> RunTest:
+    """A run test with the usual evals and scenarios and no executions; ``templates`` are template ids by eval."""
+    templates = templates or {name: new_id(rng) for name, _ in EVALS}
+    return RunTest(
+        run_test_id=new_id(rng),
+        name=name,
+        created_at=created_at,
+        description="Chat agent" if profile.is_chat else "Voice agent",
+        profile=profile,
+        eval_configs=[
+            EvalConfig(new_id(rng), name, output_type, templates[name], name.lower().replace(" ", "_"))
+            for name, output_type in EVALS
+        ],
+        scenarios=[Scenario(new_id(rng), name) for name in SCENARIOS],
+    )
+
+
+def add_execution(
+    world: World, run_test: RunTest, rng: Random, now: datetime, calls: int, *, status: str = "completed"
+) -> Execution:
+    """A new execution, created at ``now``. One that is already finished took about 20 minutes from ``now`` on."""
+    started_at = now + timedelta(seconds=1)
+    execution = Execution(
+        execution_id=new_id(rng),
+        run_test=run_test,
+        status="pending",
+        created_at=now,
+        started_at=started_at,
+        total_calls=calls,
+        calls=[
+            Call(
+                call_execution_id=new_id(rng),
+                scenario=run_test.scenarios[number % len(run_test.scenarios)],
+                status="pending",
+                updated_at=started_at + timedelta(milliseconds=number),
+            )
+            for number in range(calls)
+        ],
+    )
+    attach_execution(world, execution)
+    took = timedelta(seconds=rng.uniform(1100, 1400)) if status in TERMINAL_STATUSES else PROGRESS
+    _move_on(execution, rng, now + took, status)
+    return execution
+
+
+def start_execution(execution: Execution, rng: Random, now: datetime) -> None:
+    """A pending execution runs: some of its calls are done, others wait."""
+    _move_on(execution, rng, now, "running")
+
+
+def finish_execution(execution: Execution, rng: Random, now: datetime) -> None:
+    """An execution completes at ``now``: calls that were not terminal now are, with values."""
+    _move_on(execution, rng, now, "completed")
+
+
+def add_late_data(execution: Execution, rng: Random, now: datetime) -> Call | None:
+    """A cost or an eval output arrives after the fact; the execution's own metrics do not show it.
+
+    Returns the changed call, or None when the execution lists no call.
+    """
+    calls = listable_calls(execution)
+    measured = [call for call in calls if call.status == "completed"] or calls
+    if not measured:
+        return None
+    call = rng.choice(measured)
+    configs = execution.run_test.eval_configs
+    if configs and rng.random() < 0.5:
+        config = rng.choice(configs)
+        output = eval_output(rng, config, now, passes=rng.random() < 0.5)
+        call.eval_outputs = {
+            **call.eval_outputs,
+            config.config_id: {**output, "reason": f"Evaluated again at {now.isoformat()}"},
+        }
+    else:
+        call.total_cost_cents = (call.total_cost_cents or 0) + rng.randint(1, 9)
+    touch_call(call, now)
+    return call
+
+
+def new_id(rng: Random) -> str:
+    """A fresh UUID, drawn from ``rng``."""
+    return str(uuid.UUID(int=rng.getrandbits(128), version=4))
+
+
+def _agent_name(number: int) -> str:
+    round_, agent = divmod(number, len(AGENTS))
+    return f"{AGENTS[agent][0]} {round_ + 1}" if round_ else AGENTS[agent][0]
+
+
+def _starts(rng: Random, count: int, end: datetime, days: int) -> list[datetime]:
+    """Start times, oldest first: office hours are busy, weekends are not, and all could finish before ``end``."""
+    starts: list[datetime] = []
+    while len(starts) < count:
+        start = end - timedelta(seconds=rng.uniform(1800, max(3600, days * 86400)))
+        weight = (WEEKEND_SHARE if start.weekday() >= 5 else 1.0) * (1.0 if 7 <= start.hour < 19 else 0.4)
+        if rng.random() < weight:
+            starts.append(start)
+    return sorted(starts)
+
+
+def _finished_status(number: int, order: int) -> str:
+    """Mostly completed; now and then one failed or was cancelled."""
+    return {7: "failed", 13: "cancelled"}.get((order + 5 * number) % 16, "completed")
+
+
+def _move_on(execution: Execution, rng: Random, at: datetime, status: str) -> None:
+    """The execution reaches ``status`` at ``at``; each call that is not terminal gets a status that goes with it."""
+    weights = CALL_STATUS_WEIGHTS[status]
+    spread = max(5.0, (at - execution.started_at).total_seconds() - LONGEST_CALL_SECONDS - 10)
+    for call in execution.calls:
+        if call.status in TERMINAL_STATUSES:
+            continue
+        call.status = rng.choices(list(weights), list(weights.values()))[0]
+        ended_at = at - timedelta(seconds=rng.uniform(5.0, min(spread, 450.0)))
+        measure(execution.run_test, call, rng, ended_at)
+        if call.status != "pending":
+            touch_call(call, ended_at + (at - ended_at) * rng.uniform(0.2, 0.9))
+    execution.status = status
+    execution.completed_at = at if status in TERMINAL_STATUSES else None
+    statuses = [call.status for call in execution.calls]
+    execution.completed_calls, execution.failed_calls = statuses.count("completed"), statuses.count("failed")
+    if status == "completed" and execution.run_test.eval_configs:
+        execution.eval_explanation_summary = {"Task Completion": [{"count": 3, "reason": "forgot the refund window"}]}
+        execution.eval_explanation_summary_status = "completed"

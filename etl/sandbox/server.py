@@ -1,0 +1,174 @@
+"""The API in a box: a loopback HTTP server with keys, paging, rate limit, latency and faults.
+
+Owns the socket, the clock, and what is recorded of each request; what is answered is decided in ``dispatch``.
+"""
+
+import asyncio
+import math
+import socket
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from etl.sandbox import error_bodies
+from etl.sandbox.answers import Spelling
+from etl.sandbox.dispatch import Answer, Rules, answer_to, json_answer
+from etl.sandbox.faults import Fault, FaultHook, SandboxRequest
+from etl.sandbox.ratelimit import FixedWindow, Verdict
+from etl.sandbox.world import World
+
+
+class Sandbox:
+    """A running server over one world.
+
+    ``world``, ``fault`` and ``on_request`` may be changed while it runs. ``requests`` holds every request in order
+    of arrival.
+
+    Args:
+        world: What is served, as it is at the moment of each request.
+        api_key: The only X-Api-Key that is let in.
+        secret_key: The only X-Secret-Key that is let in.
+        host: Where to listen.
+        port: Where to listen; 0 takes a free port.
+        spelling: How the open-ended objects are called: as the server says, or as the documentation says.
+        max_limit: The largest page; None is no maximum, as on the real server.
+        rate_limit: Requests per window; None is no limit.
+        rate_window_seconds: The window, aligned to the epoch: 60 is a calendar minute.
+        rate_headers: Send X-RateLimit headers when there is a rate limit.
+        latency_seconds: How long each answer is held back.
+        clock: Unix seconds, for the rate limit.
+        fault: Asked before each answer, with the request and how many times this target was asked for (1 at first).
+        on_request: Called just before each answer is computed; it may change the world.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        api_key: str = "sandbox-key",
+        secret_key: str = "sandbox-secret",  # noqa: S107 - the sandbox has nothing to protect
+        host: str = "127.0.0.1",
+        port: int = 0,
+        spelling: Spelling = "server",
+        max_limit: int | None = None,
+        rate_limit: int | None = None,
+        rate_window_seconds: float = 60.0,
+        rate_headers: bool = True,
+        latency_seconds: float = 0.0,
+        clock: Callable[[], float] = time.time,
+        fault: FaultHook | None = None,
+        on_request: Callable[[SandboxRequest], None] | None = None,
+    ) -> None:
+        self.world = world
+        self.fault = fault
+        self.on_request = on_request
+        self.requests: list[SandboxRequest] = []
+        self.base_url = ""
+        self._rules = Rules(api_key, secret_key, spelling, max_limit)
+        self._address = (host, port)
+        self._window = None if rate_limit is None else FixedWindow(rate_limit, rate_window_seconds)
+        self._rate_headers = rate_headers
+        self._latency_seconds = latency_seconds
+        self._clock = clock
+        self._times_asked: Counter[str] = Counter()
+        self._runner: web.ServerRunner | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen; ``base_url`` says where."""
+        server = web.Server(self._handle, access_log=None, handler_cancellation=True)
+        self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
+        await self._runner.setup()
+        host, port = self._address
+        await web.TCPSite(self._runner, host, port).start()
+        self.base_url = f"http://{host}:{self._runner.addresses[0][1]}"
+
+    async def stop(self) -> None:
+        """Stop listening and close every connection; hanging requests are dropped."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    def count(self, path_fragment: str = "", **query: object) -> int:
+        """How many requests had this in their path and these parameters with these values."""
+        wanted = {name: str(value) for name, value in query.items()}.items()
+        return sum(path_fragment in each.path and wanted <= each.query.items() for each in self.requests)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        answer, fault = self._answer(request)
+        delay_seconds = self._latency_seconds + fault.delay_seconds
+        if delay_seconds:
+            await asyncio.sleep(delay_seconds)
+        if fault.is_hanging:
+            await asyncio.Event().wait()
+        if fault.is_reset:
+            _reset(request)
+        if fault.cut_after_bytes is None:
+            return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
+        response = web.StreamResponse(status=answer.status, headers=answer.headers)
+        response.content_length = len(answer.body)
+        await response.prepare(request)
+        await response.write(answer.body[: fault.cut_after_bytes])
+        _reset(request)
+        return response
+
+    def _answer(self, request: web.BaseRequest) -> tuple[Answer, Fault]:
+        """Compute and record the answer without a pause, so that no other request comes between."""
+        asked = SandboxRequest(
+            request.method, request.path, request.raw_path, dict(request.query), None, time.monotonic()
+        )
+        verdict = None if self._window is None else self._window.take(self._clock())
+        if verdict is not None and not verdict.is_allowed:
+            answer, fault = _refusal(verdict), Fault()
+        else:
+            self._times_asked[request.raw_path] += 1
+            fault = (self.fault and self.fault(asked, self._times_asked[request.raw_path])) or Fault()
+            if self.on_request is not None:
+                self.on_request(asked)
+            origin = f"{request.scheme}://{request.host}"
+            answer = answer_to(self.world, asked, request.headers, origin, self._rules)
+        quota = {} if verdict is None or not self._rate_headers else _quota_headers(verdict)
+        headers = CIMultiDict(answer.headers)
+        headers.update(quota)
+        headers.update(fault.headers)
+        body = answer.body if fault.body is None else fault.body
+        answer = Answer(fault.status or answer.status, body, headers)
+        is_silent = fault.is_reset or fault.is_hanging
+        self.requests.append(replace(asked, status=None if is_silent else answer.status))
+        return answer, fault
+
+
+def _refusal(verdict: Verdict) -> Answer:
+    body = error_bodies.rate_limited(verdict.limit, verdict.retry_after_seconds)
+    return json_answer(429, body, {"Retry-After": str(verdict.retry_after_seconds)})
+
+
+def _quota_headers(verdict: Verdict) -> dict[str, str]:
+    return {
+        "X-RateLimit-Limit": str(verdict.limit),
+        "X-RateLimit-Remaining": str(verdict.remaining),
+        "X-RateLimit-Reset": str(math.ceil(verdict.resets_at)),
+    }
+
+
+def _reset(request: web.BaseRequest) -> None:
+    """Close the connection so that the other end sees a reset, not an orderly end."""
+    if request.transport is not None:
+        connection = request.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        request.transport.abort()

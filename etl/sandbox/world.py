@@ -1,0 +1,228 @@
+"""The sandbox's world: run tests, executions and calls, and everything that can happen to them.
+
+Owns the records, the order in which the API lists them, and the mutations that invent no values; those that do are in
+``generate``. Pure: clocks, ids and randomness are parameters. Timestamps are aware UTC datetimes, ids are UUID strings.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timedelta
+from typing import Any
+
+CALL_STATUSES = ("pending", "queued", "ongoing", "completed", "failed", "analyzing", "cancelled")
+EXECUTION_STATUSES = ("pending", "running", "completed", "failed", "cancelled", "cancelling", "evaluating")
+TERMINAL_STATUSES = frozenset({"completed", "failed", "cancelled"})
+
+
+@dataclass(frozen=True, slots=True)
+class EvalConfig:
+    """One eval of a run test, and the template it was made from."""
+
+    config_id: str
+    name: str
+    output_type: str
+    template_id: str
+    template_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One story that the simulated customer plays."""
+
+    scenario_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How an agent behaves: what ``generate`` draws a run test's values from."""
+
+    is_chat: bool = False
+    latency_median_ms: float = 1500.0
+    duration_median_seconds: float = 140.0
+    pass_rate: float = 0.9
+    regression_at: datetime | None = None
+    has_quirks: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """One simulated call. Every measure is null until the call has been measured."""
+
+    call_execution_id: str
+    scenario: Scenario
+    status: str
+    updated_at: datetime
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    ended_reason: str | None = None
+    call_summary: str | None = None
+    duration_seconds: float | None = None
+    overall_score: float | None = None
+    avg_agent_latency_ms: float | None = None
+    response_time_ms: float | None = None
+    system_metrics: dict[str, Any] | None = None
+    total_cost_cents: float | None = None
+    stt_cost_cents: float | None = None
+    llm_cost_cents: float | None = None
+    tts_cost_cents: float | None = None
+    cost_breakdown: dict[str, Any] | None = None
+    user_wpm: float | None = None
+    bot_wpm: float | None = None
+    talk_ratio: float | None = None
+    user_interruption_count: float | None = None
+    user_interruption_rate: float | None = None
+    ai_interruption_count: float | None = None
+    ai_interruption_rate: float | None = None
+    avg_stop_time_after_interruption_ms: float | None = None
+    chat_metrics: dict[str, Any] | None = None
+    eval_outputs: dict[str, Any] = field(default_factory=dict)
+    is_deleted: bool = False
+
+
+MEASURES = tuple(each.name for each in fields(Call) if each.default is None)
+
+
+@dataclass(slots=True, kw_only=True)
+class Execution:
+    """One execution of a run test.
+
+    ``total_calls``, ``completed_calls`` and ``failed_calls`` are stored counters, as on the real server: deleting a
+    call does not change them.
+    """
+
+    execution_id: str
+    run_test: "RunTest" = field(repr=False, compare=False)
+    status: str
+    created_at: datetime
+    started_at: datetime
+    completed_at: datetime | None = None
+    total_calls: int = 0
+    completed_calls: int = 0
+    failed_calls: int = 0
+    calls: list[Call] = field(default_factory=list)
+    eval_explanation_summary: dict[str, Any] | None = None
+    eval_explanation_summary_status: str = "pending"
+    is_deleted: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class RunTest:
+    """One run test. Names are not unique."""
+
+    run_test_id: str
+    name: str
+    created_at: datetime
+    description: str = ""
+    profile: Profile = field(default_factory=Profile)
+    eval_configs: list[EvalConfig] = field(default_factory=list)
+    scenarios: list[Scenario] = field(default_factory=list)
+    executions: list[Execution] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class World:
+    """Everything one organization has, found by id in constant time.
+
+    Add run tests and executions with ``add_run_test`` and ``attach_execution``: they keep the index right. Every other
+    change may be made to the records directly.
+    """
+
+    organization_id: str
+    run_tests: list[RunTest] = field(default_factory=list)
+    _executions: dict[str, Execution] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _calls: dict[str, tuple[Execution, Call]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for run_test in self.run_tests:
+            self.index_run_test(run_test)
+
+    def execution(self, execution_id: str) -> Execution | None:
+        """The execution with this id, or None when there is none or it was deleted."""
+        execution = self._executions.get(execution_id)
+        return None if execution is None or execution.is_deleted else execution
+
+    def call(self, call_execution_id: str) -> tuple[Execution, Call] | None:
+        """The call with this id and its execution, or None when there is none or either was deleted."""
+        execution, call = self._calls.get(call_execution_id, (None, None))
+        if execution is None or call is None or execution.is_deleted or call.is_deleted:
+            return None
+        return execution, call
+
+    def run_tests_named(self, name: str) -> list[RunTest]:
+        """All run tests with exactly this name."""
+        return [run_test for run_test in self.run_tests if run_test.name == name]
+
+    def index_run_test(self, run_test: RunTest) -> None:
+        """Everything under this run test is found by id."""
+        for execution in run_test.executions:
+            self.index_execution(execution)
+
+    def index_execution(self, execution: Execution) -> None:
+        """The execution and its calls are found by id."""
+        self._executions[execution.execution_id] = execution
+        self._calls.update((call.call_execution_id, (execution, call)) for call in execution.calls)
+
+
+def executions_of(world: World) -> Iterator[Execution]:
+    """Every execution that is not deleted, run test by run test."""
+    return (each for run_test in world.run_tests for each in run_test.executions if not each.is_deleted)
+
+
+def listable_executions(world: World, name: str) -> list[Execution]:
+    """The executions of all run tests of this name, as the API lists them: newest created first."""
+    found = (each for run_test in world.run_tests_named(name) for each in run_test.executions if not each.is_deleted)
+    return sorted(found, key=lambda each: each.created_at, reverse=True)
+
+
+def listable_calls(execution: Execution) -> list[Call]:
+    """The execution's calls as the API lists them: last updated first."""
+    found = (call for call in execution.calls if not call.is_deleted)
+    return sorted(found, key=lambda call: call.updated_at, reverse=True)
+
+
+def add_run_test(world: World, run_test: RunTest) -> None:
+    """The world has one run test more, with whatever executions it holds."""
+    world.run_tests.append(run_test)
+    world.index_run_test(run_test)
+
+
+def attach_execution(world: World, execution: Execution) -> None:
+    """The execution stands under its run test, and it and its calls are found by id."""
+    execution.run_test.executions.append(execution)
+    world.index_execution(execution)
+
+
+def rename_run_test(run_test: RunTest, name: str) -> None:
+    """The run test's executions are now listed under ``name``."""
+    run_test.name = name
+
+
+def rerun_execution(execution: Execution, now: datetime) -> None:
+    """A finished execution is taken back: the same calls under the same ids, without their values."""
+    execution.status = "running"
+    execution.completed_at = None
+    execution.completed_calls = execution.failed_calls = 0
+    execution.eval_explanation_summary = None
+    execution.eval_explanation_summary_status = "pending"
+    for number, call in enumerate(execution.calls):
+        for measure in MEASURES:
+            setattr(call, measure, None)
+        call.eval_outputs = {}
+        call.status = "pending"
+        touch_call(call, now + timedelta(microseconds=number))
+
+
+def touch_call(call: Call, now: datetime) -> None:
+    """The call was saved: it is now listed first, and nothing else about it changed."""
+    call.updated_at = now
+
+
+def delete_execution(execution: Execution) -> None:
+    """The execution is no longer listed; it and its calls answer 404."""
+    execution.is_deleted = True
+
+
+def delete_call(call: Call) -> None:
+    """The call is no longer listed and answers 404; its execution's aggregates still count it."""
+    call.is_deleted = True

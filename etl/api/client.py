@@ -1,0 +1,248 @@
+"""The only outgoing socket: one session, one gate, one place that retries.
+
+Keys travel in two headers of this session and nowhere else: redirects are not followed, proxies and netrc are not consulted,
+and errors of the HTTP library are replaced, since their representations hold the request's headers.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import aiohttp
+import backoff
+from yarl import URL
+
+from etl.api.endpoints import Request, decode, raise_for_status, retry_after_seconds
+from etl.api.quota import Quota
+from etl.errors import ConfigurationError, RequestRefusedError, SourceError, SourceUnavailableError, TransientError
+
+T = TypeVar("T")
+
+_BACKOFF_MAX_SECONDS = 30.0
+_CHUNK_BYTES = 1 << 16
+_GIVEN_UP_LIMIT = 25
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What was sent so far."""
+
+    requests: int = 0
+    retries: int = 0
+    rejections: int = 0
+    received_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Where the API is and the keys to it. ``repr`` shows neither key."""
+
+    base_url: str
+    api_key: Callable[[], str]
+    secret_key: Callable[[], str]
+    ca_file: str | None = None
+
+
+class Client:
+    """A session with the API: ``async with Client(…) as client: await client.get(request)``.
+
+    At most ``concurrency`` requests are under way; a request that waits for its next try is not.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        *,
+        version: str,
+        concurrency: int = 32,
+        quota: Quota | None = None,
+        connect_timeout_seconds: float = 10.0,
+        read_timeout_seconds: float = 60.0,
+        max_tries: int = 6,
+        max_response_bytes: int = 256 << 20,
+    ) -> None:
+        self.traffic = Traffic()
+        self.quota = quota or Quota()
+        self._access = access
+        self._max_response_bytes = max_response_bytes
+        self._slots = asyncio.Semaphore(concurrency)
+        self._turn = asyncio.Lock()
+        self._concurrency = concurrency
+        self._user_agent = f"simulation-metrics-etl/{version}"
+        self._timeout = aiohttp.ClientTimeout(
+            total=connect_timeout_seconds + 5 * read_timeout_seconds,
+            sock_connect=connect_timeout_seconds,
+            sock_read=read_timeout_seconds,
+        )
+        self._given_up_in_a_row = 0
+        self._answered_last: Request[Any] | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._get = backoff.on_exception(
+            backoff.expo,
+            TransientError,
+            max_tries=max_tries,
+            max_value=_BACKOFF_MAX_SECONDS,
+            giveup=lambda error: error.is_final,
+            on_backoff=self._count_retry,
+            on_giveup=_tell_tries,
+            logger=None,
+        )(self._get_once)
+
+    async def __aenter__(self) -> Self:
+        context: ssl.SSLContext | bool = True
+        if self._access.ca_file:
+            try:
+                context = ssl.create_default_context(cafile=self._access.ca_file)
+            except OSError as exc:
+                raise ConfigurationError(f"[api] ca_file: {self._access.ca_file}: {exc.strerror}") from None
+        self._session = aiohttp.ClientSession(
+            headers={
+                "X-Api-Key": self._access.api_key(),
+                "X-Secret-Key": self._access.secret_key(),
+                "Accept": "application/json",
+                "User-Agent": self._user_agent,
+            },
+            connector=aiohttp.TCPConnector(limit=self._concurrency, ssl=context, ttl_dns_cache=300),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=self._timeout,
+            trust_env=False,
+        )
+        # aiohttp sends a GET twice when the connection breaks; the quota and max_tries would not know of the second.
+        self._session._retry_connection = False  # noqa: SLF001 - there is no public way
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session:
+            await self._session.close()
+
+    async def get(self, request: Request[T]) -> T:
+        """The decoded answer, after as many tries as it takes and is allowed.
+
+        Raises:
+            KeyRefusedError: 401 or 403.
+            NotFoundError: the subject does not exist (any more).
+            RequestRefusedError: another answer that asking again cannot mend.
+            TransientError: the last of ``max_tries`` failed as well.
+            SourceUnavailableError: many requests in a row, of whatever kind, were given up, and one that succeeded before is, too.
+        """
+        try:
+            value: T = await self._get(request)
+        except TransientError as error:
+            if not error.is_final:
+                self._given_up_in_a_row += 1
+            if self._given_up_in_a_row >= _GIVEN_UP_LIMIT and not await self._is_source_alive():
+                raise SourceUnavailableError(
+                    f"the API at {self._access.base_url} fails whatever is asked, last: {error}"
+                ) from None
+            raise
+        except SourceError:
+            self._given_up_in_a_row = 0
+            raise
+        self._given_up_in_a_row = 0
+        self._answered_last = request
+        return value
+
+    async def _is_source_alive(self) -> bool:
+        """Whether the request that succeeded last is still answered: then some subjects fail for ever, but not the source."""
+        self._given_up_in_a_row = 0
+        if self._answered_last is None:
+            return False
+        try:
+            await self._get(self._answered_last)
+        except TransientError:
+            return False
+        except SourceError:
+            pass
+        return True
+
+    async def _get_once(self, request: Request[T]) -> T:
+        async with self._slots:
+            await self._wait_for_quota()
+            status, headers, body = await self._send(request)
+        now = asyncio.get_running_loop().time()
+        if status == 200:
+            with suppress(TransientError):
+                return decode(request, body)
+            return decode(request, self._without_keys(body))
+        retry_after = retry_after_seconds(headers, body)
+        if status == 429:
+            self.traffic.rejections += 1
+            self.quota.refused(now, retry_after)
+        elif status == 503 and retry_after is not None:
+            self.quota.hold(now, retry_after)
+        try:
+            raise_for_status(request, status, self._without_keys(body))
+        except TransientError as error:
+            error.is_final = status == 500 and not request.retries_500
+            raise
+
+    def _without_keys(self, body: bytes) -> bytes:
+        """A body that may be quoted in an error: a server that echoes requests sends the keys back."""
+        for key in filter(None, (self._access.api_key(), self._access.secret_key())):
+            body = body.replace(key.encode(), b"[key]")
+        return body
+
+    async def _wait_for_quota(self) -> None:
+        loop = asyncio.get_running_loop()
+        async with self._turn:
+            # Only time passing, or an answer that may come at any moment, lets more through: asking again is the plain way.
+            while (seconds := self.quota.wait_seconds(loop.time())) > 0:  # noqa: ASYNC110
+                await asyncio.sleep(seconds)
+            self.quota.sent()
+
+    async def _send(self, request: Request[Any]) -> tuple[int, Mapping[str, str], bytes]:
+        if self._session is None:
+            raise RuntimeError("the client is used outside its session")
+        self.traffic.requests += 1
+        headers: Mapping[str, str] = {}
+        url = URL(self._access.base_url + request.target, encoded=True)
+        try:
+            async with self._session.get(url, allow_redirects=False) as response:
+                headers = response.headers
+                return response.status, headers, await self._body(request, response)
+        except aiohttp.ClientSSLError as exc:
+            failure: SourceError = RequestRefusedError(
+                f"{request.subject}: TLS failed at {url.host}: {type(exc).__name__}; see [api] ca_file"
+            )
+        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            failure = TransientError(f"{request.subject}: no whole answer from {url.host}: {_reason(exc)}")
+        finally:
+            self.quota.answered(asyncio.get_running_loop().time(), headers)
+        # Raised out here: inside, the library's error would stay attached as its context.
+        raise failure
+
+    async def _body(self, request: Request[Any], response: aiohttp.ClientResponse) -> bytes:
+        """The decoded body, never more of it in memory than allowed."""
+        chunks = []
+        size_bytes = 0
+        async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+            size_bytes += len(chunk)
+            if size_bytes > self._max_response_bytes:
+                raise RequestRefusedError(
+                    f"{request.subject}: the answer exceeds {self._max_response_bytes >> 20} MiB; see [api] max_response_mb",
+                    status=response.status,
+                )
+            chunks.append(chunk)
+        self.traffic.received_bytes += size_bytes
+        return b"".join(chunks)
+
+    def _count_retry(self, _details: Any) -> None:
+        self.traffic.retries += 1
+
+
+def _tell_tries(details: Any) -> None:
+    details["exception"].tries = details["tries"]
+
+
+def _reason(exc: BaseException) -> str:
+    """What happened, in the library's class names: its messages may hold headers."""
+    if isinstance(exc, TimeoutError):
+        return "timeout"
+    cause = exc.__cause__ or exc
+    return cause.strerror if isinstance(cause, OSError) and cause.strerror else type(exc).__name__

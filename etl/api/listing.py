@@ -1,0 +1,151 @@
+"""Complete listings over pages that shift while they are read.
+
+The API pages by offset through lists that reorder at any time: rows are inserted at the head, saved rows jump there, rows
+vanish. Neither the number of rows read nor the number of distinct ids proves that none was skipped: a skipped row and one
+that has meanwhile been deleted cancel each other out. Two procedures do prove it.
+
+**A, the list fits one page.** A page is cut to the ``count`` that the server took just before reading it, so a row can be
+missing from it only if a newer one pushed it out, and that newer row stands in the page. It was created while the page was
+read, so nobody can have seen it earlier. Hence: a page in which every id is known from before (from the dataset or from an
+earlier read) is whole. Read until one is. (A page with fewer rows than it counted is read again, too: a server that cuts
+pages without saying so is never believed.)
+
+**B, many pages.** Read all pages; let L be the ids seen. Then read ``count`` once more, n. Then find out which ids of L are
+still alive: A ⊆ L. Every id in A existed before the count was taken (it had been listed) and after it (it is alive), and ids
+never come back, so it existed at that moment: A is a subset of the n rows that the count counted. If A has n members, A is
+the list, whatever moved in between. If not, repeat with what is known by now.
+
+For executions a second pass over the pages tells who is alive, and a request by id those that the pass does not show. For
+calls the request for their metrics tells it, which is needed anyway (see ``crawl/fetch.py``).
+
+After ``MAX_ROUNDS`` rounds without proof the listing says that it is incomplete; what it saw is still worth having.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from etl.api.models import Page
+from etl.errors import NotFoundError, TransientError
+
+T = TypeVar("T")
+PageReader = Callable[[int, int], Awaitable[Page[T]]]
+"""Reads page (from 1) with limit. A 500 on any page but the first is raised at once: the page may be gone."""
+
+MAX_ROUNDS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[T]):
+    """What a list holds, by id. ``is_complete`` is a proof: no row that existed when the list was counted is missing."""
+
+    rows: Mapping[str, T]
+    is_complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pass(Generic[T]):
+    """One walk over all pages; ``count`` is what the last of them said of the whole list."""
+
+    rows: dict[str, T]
+    total_pages: int
+    count: int
+
+    @property
+    def is_whole_page(self) -> bool:
+        """Whether the list fits one page, and that page held as many rows as it counted."""
+        return self.total_pages == 1 and len(self.rows) == self.count
+
+
+async def read_pass(read: PageReader[T], id_of: Callable[[T], str], *, limit: int) -> Pass[T]:
+    """Walk over all pages once, never beyond the last one that the server admits to.
+
+    Raises:
+        SourceError: a page that exists cannot be read.
+    """
+    rows: dict[str, T] = {}
+    number, total_pages, count = 1, 1, 0
+    while number <= total_pages:
+        try:
+            page = await read(number, limit)
+        except TransientError as error:
+            if not error.is_final:
+                raise
+            if (again := await _read_if_still_there(read, number, limit, error)) is None:
+                break
+            page = again
+        rows.update((id_of(row), row) for row in page.results)
+        total_pages, count = page.total_pages, page.count
+        number += 1
+    return Pass(rows=rows, total_pages=max(total_pages, number - 1), count=count)
+
+
+async def _read_if_still_there(read: PageReader[T], number: int, limit: int, error: TransientError) -> Page[T] | None:
+    """A page past the last one answers 500 like a fault does: ask how many there are before asking again."""
+    for _ in range(MAX_ROUNDS):
+        if number > (await read(1, limit)).total_pages:
+            return None
+        try:
+            return await read(number, limit)
+        except TransientError as again:
+            if not again.is_final:
+                raise
+            error = again
+    error.tries = 1 + MAX_ROUNDS
+    raise error
+
+
+async def list_completely(
+    read: PageReader[T],
+    id_of: Callable[[T], str],
+    get: Callable[[str], Awaitable[T]],
+    *,
+    known: Collection[str],
+    limit: int,
+) -> Listing[T]:
+    """The whole list. ``known`` are ids that the dataset holds already; ``get`` reads one row, or raises NotFoundError.
+
+    Raises:
+        SourceError: a page or a row that exists cannot be read.
+    """
+    listed: dict[str, T] = {}
+    seen = set(known)
+    for _ in range(MAX_ROUNDS):
+        latest = await read_pass(read, id_of, limit=limit)
+        if latest.total_pages > 1:
+            return await _list_many_pages(read, id_of, get, listed | latest.rows, limit=limit)
+        if latest.is_whole_page and latest.rows.keys() <= seen:
+            return Listing(rows=latest.rows, is_complete=True)
+        seen |= latest.rows.keys()
+        listed |= latest.rows
+    return Listing(rows=listed, is_complete=False)
+
+
+async def _list_many_pages(
+    read: PageReader[T],
+    id_of: Callable[[T], str],
+    get: Callable[[str], Awaitable[T]],
+    listed: dict[str, T],
+    *,
+    limit: int,
+) -> Listing[T]:
+    for _ in range(MAX_ROUNDS):
+        count = (await read(1, 1)).count
+        latest = await read_pass(read, id_of, limit=limit)
+        alive = {key: latest.rows[key] for key in listed if key in latest.rows}
+        if len(listed) >= count:
+            alive |= await _alive(get, [key for key in listed if key not in latest.rows])
+            if len(alive) == count:
+                return Listing(rows=latest.rows | alive, is_complete=True)
+        listed = listed | latest.rows if len(listed) < count else latest.rows | alive
+    return Listing(rows=listed, is_complete=False)
+
+
+async def _alive(get: Callable[[str], Awaitable[T]], ids: Collection[str]) -> dict[str, T]:
+    alive = {}
+    for key in ids:
+        try:
+            alive[key] = await get(key)
+        except NotFoundError:
+            continue
+    return alive

@@ -1,0 +1,180 @@
+"""How many requests may be sent now. One for the whole session; pure: times are seconds of a monotonic clock.
+
+Three sources of truth, the best one known at the time counts:
+
+- The server tells its window (X-RateLimit headers): each window is spent up to ``Remaining``, less what is under way.
+- The limit is configured, or was learned from a refusal: a sliding window of 60 seconds, counted from the time of the
+  answers, which no fixed window of the server can find too many in, whatever its clock.
+- Nothing is known: nothing is limited here.
+
+A refusal that says when to come back holds all requests until then, not only the refused one. What was let through in the
+window that it ended is the limit, as far as one can see: others of the organization may have had their part of it, so that
+it is forgotten after a while, and learned again.
+"""
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+WINDOW_SECONDS = 60.0
+_POLL_SECONDS = 0.05
+_NO_HINT_SECONDS = 5.0
+_FORGET_SECONDS = 600.0
+_LONGEST_WINDOW_SECONDS = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The server's present window: what it allows in all, what is left, and when it ends, in its own unix time."""
+
+    limit: int
+    remaining: int
+    reset_unix_seconds: float
+
+
+class Quota:
+    """The session's allowance. ``share`` of the limit is ours; the rest is left to others of the organization."""
+
+    def __init__(self, *, requests_per_minute: int | None = None, share: float = 1.0) -> None:
+        self._share = share
+        self._is_configured = requests_per_minute is not None
+        self._limit = None if requests_per_minute is None else self._ours(requests_per_minute)
+        self._forget_at = math.inf
+        self._refused_window_started_at: float | None = None
+        self._refusals = 0
+        self._window: Window | None = None
+        self._window_ends_at = 0.0
+        self._untold: int | None = None
+        self._untold_before = 0
+        self._answered_at: deque[float] = deque()
+        self._in_flight = 0
+        self._held_until = 0.0
+
+    @property
+    def requests_per_minute(self) -> int | None:
+        """The limit that is kept, once it is known."""
+        limits = [self._ours(self._window.limit)] if self._window else []
+        if self._limit is not None and self._is_sliding:
+            limits.append(self._limit)
+        return min(limits, default=None)
+
+    def wait_seconds(self, now: float) -> float:
+        """0 when a request may be sent now, else after how long to ask again."""
+        if now < self._held_until:
+            return self._held_until - now
+        self._learn(now)
+        return max(self._window_wait_seconds(now), self._sliding_wait_seconds(now))
+
+    def sent(self) -> None:
+        """A request goes out."""
+        self._in_flight += 1
+
+    def answered(self, now: float, headers: Mapping[str, str]) -> None:
+        """A request was answered, or failed with no answer (then without headers)."""
+        self._in_flight -= 1
+        self._answered_at.append(now)
+        window = _window_of(headers)
+        if window is None:
+            self._count_untold(now)
+        elif self._window is None or window.reset_unix_seconds > self._window.reset_unix_seconds:
+            self._window = window
+            self._untold_before, self._untold = self._untold or 0, 0
+            self._window_ends_at = now + _seconds_until_reset(window.reset_unix_seconds, headers)
+        elif window.reset_unix_seconds == self._window.reset_unix_seconds and window.remaining < self._window.remaining:
+            self._window = window
+
+    def refused(self, now: float, retry_after_seconds: float | None) -> None:
+        """The rate limit refused a request that was answered just before; nobody sends until it may be lifted."""
+        if retry_after_seconds is None:
+            self.hold(now, _NO_HINT_SECONDS)
+            return
+        self.hold(now, retry_after_seconds)
+        if self._refused_window_started_at is None and retry_after_seconds <= WINDOW_SECONDS:
+            self._refused_window_started_at = now + retry_after_seconds - WINDOW_SECONDS
+            self._refusals = 0
+        self._refusals += 1
+
+    def hold(self, now: float, seconds: float) -> None:
+        """Nobody sends for so long."""
+        self._held_until = max(self._held_until, now + seconds)
+
+    @property
+    def _is_sliding(self) -> bool:
+        return self._is_configured or self._window is None
+
+    def _ours(self, limit: int) -> int:
+        return max(1, int(limit * self._share))
+
+    def _count_untold(self, now: float) -> None:
+        """An answer without headers was counted all the same, once the server has told a window at all.
+
+        It stays subtracted from whatever is told: an answer with headers that comes later may have been counted before.
+        """
+        if self._untold is None:
+            return
+        self._untold += 1
+        if self._window is None or now < self._window_ends_at:
+            return
+        # The headers ceased with that window: its limit is all that is known, and kept without them.
+        if not self._is_configured:
+            self._limit = self._ours(self._window.limit)
+            self._forget_at = math.inf
+        self._window = None
+
+    def _learn(self, now: float) -> None:
+        """Once the hold is over: only then has everything been answered that the ended window let through."""
+        if self._refused_window_started_at is not None:
+            started_at, self._refused_window_started_at = self._refused_window_started_at, None
+            accepted = sum(answered_at >= started_at for answered_at in self._answered_at) - self._refusals
+            if self._window is None and not self._is_configured and accepted > 0:
+                self._limit = self._ours(accepted)
+                self._forget_at = now + _FORGET_SECONDS
+                self._answered_at.clear()
+        if now >= self._forget_at:
+            self._limit = None
+
+    def _window_wait_seconds(self, now: float) -> float:
+        if self._window is None:
+            return 0.0
+        ours = self._ours(self._window.limit)
+        if now >= self._window_ends_at:
+            return 0.0 if self._in_flight < ours else _POLL_SECONDS
+        spent = self._in_flight + (self._untold or 0) + self._untold_before
+        reserved = self._window.limit - ours
+        if self._window.remaining - spent > reserved:
+            return 0.0
+        return _POLL_SECONDS if self._in_flight else self._window_ends_at - now
+
+    def _sliding_wait_seconds(self, now: float) -> float:
+        while self._answered_at and self._answered_at[0] + WINDOW_SECONDS <= now:
+            self._answered_at.popleft()
+        if self._limit is None or not self._is_sliding:
+            return 0.0
+        if len(self._answered_at) + self._in_flight < self._limit:
+            return 0.0
+        return _POLL_SECONDS if self._in_flight else self._answered_at[0] + WINDOW_SECONDS - now
+
+
+def _window_of(headers: Mapping[str, str]) -> Window | None:
+    """The window that the headers tell; None when there is none, or none that can be believed."""
+    try:
+        window = Window(
+            limit=int(headers["X-RateLimit-Limit"]),
+            remaining=int(headers["X-RateLimit-Remaining"]),
+            reset_unix_seconds=float(headers["X-RateLimit-Reset"]),
+        )
+    except (KeyError, ValueError):
+        return None
+    # A reset in milliseconds or counted from now would end the window in ages or at once.
+    is_near = -WINDOW_SECONDS <= _seconds_until_reset(window.reset_unix_seconds, headers) <= _LONGEST_WINDOW_SECONDS
+    return window if window.limit > 0 and math.isfinite(window.reset_unix_seconds) and is_near else None
+
+
+def _seconds_until_reset(reset_unix_seconds: float, headers: Mapping[str, str]) -> float:
+    """By the server's own clock, which ``Date`` tells to the second; without it, a whole window."""
+    try:
+        return reset_unix_seconds - parsedate_to_datetime(headers["Date"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return WINDOW_SECONDS

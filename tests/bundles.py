@@ -1,0 +1,123 @@
+"""Bundles as a crawl hands them over, made of plain payloads or of the recorded answers."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from etl.api import endpoints
+from etl.api.models import CallMetrics, DeadLetter, Execution, ExecutionBundle, FetchedCall, ListedCall, Page
+from etl.tables.flatten import Export
+
+SAMPLES = Path(__file__).parent / "samples"
+STARTED_AT = "2026-03-01T09:00:01.123456Z"
+EXPORT = Export(export_run_id="run-1", exported_at=datetime(2026, 3, 3, 2, tzinfo=UTC))
+
+
+def execution(execution_id: str = "execution", status: str = "completed", **payload: Any) -> Execution:
+    """An execution whose payload has an id, a status, a start, and the given fields."""
+    fields = {"execution_id": execution_id, "status": status, "started_at": STARTED_AT} | payload
+    return Execution(execution_id=execution_id, status=status, payload=fields)
+
+
+def fetched_call(
+    call_execution_id: str = "call",
+    metrics: Mapping[str, Any] | None = None,
+    listed: Mapping[str, Any] | None = None,
+    execution_id: str = "execution",
+) -> FetchedCall:
+    """A completed call whose two payloads have its identity and the given fields."""
+    status = "completed"
+    identity = {"call_execution_id": call_execution_id, "status": status}
+    return FetchedCall(
+        listed=ListedCall(call_execution_id=call_execution_id, payload={**identity, **(listed or {})}),
+        metrics=CallMetrics(
+            call_execution_id=call_execution_id,
+            execution_id=execution_id,
+            status=status,
+            payload={**identity, "execution_id": execution_id, **(metrics or {})},
+        ),
+    )
+
+
+def bundle_of(
+    *calls: FetchedCall, of: Execution | None = None, dead_letters: tuple[DeadLetter, ...] = (), name: str = "Checkout"
+) -> ExecutionBundle:
+    """A bundle of an execution and all of its calls."""
+    return ExecutionBundle(
+        run_test_name=name,
+        run_test_key="checkout",
+        execution=of or execution(),
+        date="2026-03-01",
+        listed=tuple(call.listed for call in calls),
+        calls=calls,
+        dead_letters=dead_letters,
+    )
+
+
+def dead_letter(subject_id: str = "call", message: str = "no answer") -> DeadLetter:
+    """A call whose metrics could not be had."""
+    return DeadLetter(
+        endpoint=endpoints.METRICS, subject_id=subject_id, status=500, message=message, excerpt="<html>", tries=6
+    )
+
+
+def recorded_cases(selector: str, prefix: str = "") -> list[str]:
+    """Names of the recorded answers of status 200 that were asked for with the query parameter."""
+    return [
+        path.stem
+        for path in sorted(SAMPLES.glob(f"{prefix}*.json"))
+        if (recording := json.loads(path.read_text("utf-8")))["status"] == 200
+        and selector in dict(parse_qsl(urlsplit(recording["request"]["target"]).query))
+    ]
+
+
+def recorded_call(case: str) -> CallMetrics:
+    """A recorded per-call answer, decoded."""
+    recording = _recording(case)
+    result = recording["body"]["result"]
+    return endpoints.decode(
+        endpoints.get_call_metrics(result["call_execution_id"], result["execution_id"]), _body(recording)
+    )
+
+
+def recorded_execution(case: str) -> Execution:
+    """A recorded answer about one execution, decoded."""
+    recording = _recording(case)
+    return endpoints.decode(endpoints.get_execution(recording["body"]["result"]["execution_id"]), _body(recording))
+
+
+def recorded_executions(case: str) -> Page[Execution]:
+    """A recorded page of executions, decoded."""
+    recording = _recording(case)
+    page = recording["body"]["result"]["current_page"]
+    return endpoints.decode(endpoints.list_executions("name", page=page, limit=10), _body(recording))
+
+
+def recorded_calls(case: str) -> Page[ListedCall]:
+    """A recorded page of an execution's calls, decoded."""
+    recording = _recording(case)
+    page = recording["body"]["result"]["call_results"]["current_page"]
+    return endpoints.decode(
+        endpoints.list_calls(recording["body"]["result"]["execution_id"], page=page, limit=10), _body(recording)
+    )
+
+
+def through_parquet(rows: pa.Table) -> pa.Table:
+    """The rows, written as Parquet and read back."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink)
+    return pq.ParquetFile(pa.BufferReader(sink.getvalue())).read()
+
+
+def _recording(case: str) -> Any:
+    return json.loads((SAMPLES / f"{case}.json").read_text("utf-8"))
+
+
+def _body(recording: Any) -> bytes:
+    return json.dumps(recording["body"]).encode()

@@ -1,0 +1,198 @@
+"""Planned executions → bundles: list each execution's calls, fetch each call's metrics, bounded concurrency.
+
+A fixed set of workers takes the next piece of work: a call while calls are queued, else the next execution to list, so that
+calls of the following executions are at hand before those of the present ones run out. Executions are taken in plan order.
+
+How an execution's calls are proved complete (see ``api/listing.py``):
+
+- Their list fits one page: that read is the list. The execution has finished, so no call is created any more; if one were,
+  the fresh count in the execution's own listing would change its fingerprint, and the next run would fetch it again.
+- Many pages: the count is read once more after the pages, and each call's metrics after that. As many alive as counted
+  proves the list; otherwise it is read again.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+
+from etl.api.client import Client
+from etl.api.endpoints import METRICS, RUNS, get_call_metrics, list_calls
+from etl.api.listing import MAX_ROUNDS, Pass, read_pass
+from etl.api.models import CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall, Page
+from etl.crawl.plan import Planned
+from etl.errors import NotFoundError, SourceError
+
+Emit = Callable[[ExecutionBundle], Awaitable[None]]
+
+_WORKERS_PER_SLOT = 2  # a worker whose request waits for its next try leaves its place in the client to another
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """An execution whose calls are being fetched."""
+
+    planned: Planned
+    round: int = 0
+    listed: dict[str, ListedCall] = field(default_factory=dict)
+    count: int | None = None
+    fetched: dict[str, CallMetrics] = field(default_factory=dict)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    outstanding: int = 0
+
+
+class Crawl:
+    """One crawl over a plan; ``calls_fetched`` and ``listings`` (executions whose calls are listed) grow while it runs."""
+
+    def __init__(
+        self, client: Client, plan: Iterable[Planned], emit: Emit, *, concurrency: int, page_limit: int
+    ) -> None:
+        self.calls_fetched = 0
+        self.listings = 0
+        self._client = client
+        self._plan = iter(plan)
+        self._emit = emit
+        self._concurrency = concurrency
+        self._workers = concurrency * _WORKERS_PER_SLOT
+        self._page_limit = page_limit
+        self._calls: deque[tuple[_Open, str]] = deque()
+        self._relist: deque[_Open] = deque()
+        self._open = 0
+        self._news = asyncio.Condition()
+
+    async def run(self) -> None:
+        """Fetch everything and emit each bundle as soon as it is whole.
+
+        Raises:
+            KeyRefusedError, SourceUnavailableError: the crawl cannot go on; what was emitted stands.
+        """
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._workers):
+                group.create_task(self._work())
+
+    async def _work(self) -> None:
+        while (piece := await self._next()) is not None:
+            execution, call_execution_id = piece
+            if call_execution_id is None:
+                await self._list(execution)
+            else:
+                await self._fetch(execution, call_execution_id)
+
+    async def _next(self) -> tuple[_Open, str | None] | None:
+        """The next piece of work; None when none is left and none can come."""
+        async with self._news:
+            while True:
+                if self._relist:
+                    return self._relist.popleft(), None
+                has_room = len(self._calls) < self._workers and self._open < self._concurrency
+                if has_room and (planned := next(self._plan, None)) is not None:
+                    self._open += 1
+                    return _Open(planned), None
+                if self._calls:
+                    return self._calls.popleft()
+                if not self._open:
+                    return None
+                await self._news.wait()
+
+    async def _list(self, execution: _Open) -> None:
+        try:
+            latest = await self._read_calls(execution)
+        except NotFoundError:
+            # Deleted since it was listed: there is nothing to export, and the next listing will not have it.
+            await self._close(None)
+            return
+        except SourceError as error:
+            execution.dead_letters.append(_dead_letter(RUNS, execution.planned.execution.execution_id, error))
+            await self._close(_bundle(execution, is_listed=False))
+            return
+        self.listings += execution.round == 1
+        execution.listed |= latest.rows
+        self.calls_fetched -= len(execution.fetched)
+        execution.fetched.clear()
+        execution.outstanding = len(execution.listed)
+        if not execution.listed:
+            await self._settle(execution)
+            return
+        async with self._news:
+            self._calls.extend((execution, key) for key in execution.listed)
+            self._news.notify_all()
+
+    async def _read_calls(self, execution: _Open) -> Pass[ListedCall]:
+        execution_id = execution.planned.execution.execution_id
+
+        async def read(page: int, limit: int) -> Page[ListedCall]:
+            return await self._client.get(list_calls(execution_id, page=page, limit=limit))
+
+        execution.round += 1
+        latest = await read_pass(read, lambda call: call.call_execution_id, limit=self._page_limit)
+        if execution.round > 1 or not latest.is_whole_page:
+            execution.count = (await read(1, 1)).count
+        return latest
+
+    async def _fetch(self, execution: _Open, call_execution_id: str) -> None:
+        try:
+            request = get_call_metrics(call_execution_id, execution.planned.execution.execution_id)
+            execution.fetched[call_execution_id] = await self._client.get(request)
+            self.calls_fetched += 1
+        except NotFoundError:
+            # Deleted since it was listed; where a count has to be met, the listing is proved without it.
+            del execution.listed[call_execution_id]
+        except SourceError as error:
+            execution.dead_letters.append(_dead_letter(METRICS, call_execution_id, error))
+        execution.outstanding -= 1
+        if not execution.outstanding:
+            await self._settle(execution)
+
+    async def _settle(self, execution: _Open) -> None:
+        """All that was listed is fetched: emit it, unless the list is not proved and may be read again."""
+        alive = len(execution.fetched) + len(execution.dead_letters)
+        if execution.count is None or alive == execution.count:
+            await self._close(_bundle(execution))
+        elif execution.round < MAX_ROUNDS:
+            execution.dead_letters.clear()
+            async with self._news:
+                self._relist.append(execution)
+                self._news.notify_all()
+        else:
+            unproved = SourceError(
+                f"its calls kept changing while they were listed: {alive} fetched, {execution.count} counted after "
+                f"{execution.round} rounds",
+                tries=execution.round,
+            )
+            execution.dead_letters.append(_dead_letter(RUNS, execution.planned.execution.execution_id, unproved))
+            await self._close(_bundle(execution))
+
+    async def _close(self, bundle: ExecutionBundle | None) -> None:
+        if bundle is not None:
+            await self._emit(bundle)
+        async with self._news:
+            self._open -= 1
+            self._news.notify_all()
+
+
+def _bundle(execution: _Open, *, is_listed: bool = True) -> ExecutionBundle:
+    planned = execution.planned
+    return ExecutionBundle(
+        run_test_name=planned.run_test_name,
+        run_test_key=planned.run_test_key,
+        execution=planned.execution,
+        date=planned.date,
+        listed=tuple(execution.listed.values()) if is_listed else None,
+        calls=tuple(
+            FetchedCall(listed=execution.listed[key], metrics=metrics) for key, metrics in execution.fetched.items()
+        )
+        if is_listed
+        else (),
+        dead_letters=tuple(execution.dead_letters),
+    )
+
+
+def _dead_letter(endpoint: str, subject_id: str, error: SourceError) -> DeadLetter:
+    return DeadLetter(
+        endpoint=endpoint,
+        subject_id=subject_id,
+        status=error.status,
+        message=str(error),
+        excerpt=error.excerpt,
+        tries=error.tries,
+    )

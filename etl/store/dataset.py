@@ -1,0 +1,237 @@
+"""The dataset: its stored state, commits to it, reads from it.
+
+Owns the order in which things become visible: calls, evals and errors are durable before the execution rows that vouch for
+them. A crash between the two only means that those executions are fetched again.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from etl.crawl.plan import Stored
+from etl.errors import DestinationError, SchemaError
+from etl.store.files import LocalFiles
+from etl.store.layout import Partition, parse_partition_path, partition_path, run_path
+from etl.store.merge import merge, row_hashes
+from etl.tables import schema
+from etl.tables.digest import rows_digest
+from etl.tables.flatten import HeldRows, to_arrow
+
+_DICTIONARY = {
+    "execution_id", "run_test_name", "status", "scenario_id", "scenario_name", "eval_config_id", "eval_name", "output_type",
+    "output_text", "output_json", "export_state", "export_run_id", "exported_at", "execution_started_at", "endpoint",
+}  # fmt: skip
+_STATE_COLUMNS = {
+    "executions": ["execution_id", "export_state", "fingerprint", "calls_digest", "listed_calls", "verified_at"],
+    "calls": ["execution_id", "row_hash"],
+    "evals": ["execution_id", "row_hash"],
+    "errors": ["execution_id"],
+}
+
+
+@dataclass(slots=True)
+class StoredState:
+    """What the dataset holds of some run tests: executions by id, and the files that could not be read."""
+
+    executions: dict[str, dict[str, Stored]] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Written:
+    """What a commit changed."""
+
+    rows: dict[str, int] = field(default_factory=dict)
+    files: int = 0
+    size_bytes: int = 0
+
+
+class UnreadableError(DestinationError):
+    """A Parquet file is damaged."""
+
+
+class Dataset:
+    """The Parquet files of one dataset."""
+
+    def __init__(self, files: LocalFiles, *, compression: str = "zstd") -> None:
+        self._files = files
+        self._compression = compression
+
+    def load_state(self, run_test_keys: Iterable[str], *, set_aside: bool) -> StoredState:
+        """The stored executions of the run tests, with what their partitions of calls and evals really hold.
+
+        A file that cannot be read counts as absent, so that its executions are fetched again; with ``set_aside`` it is
+        moved to the quarantine.
+        """
+        state = StoredState()
+        for key in run_test_keys:
+            rows = {
+                name: self._columns(schema.TABLES[name], key, state, set_aside=set_aside) for name in _STATE_COLUMNS
+            }
+            calls = _hashes_by_execution(rows["calls"].values())
+            evals = _hashes_by_execution(rows["evals"].values())
+            state.executions[key] = {
+                row["execution_id"]: Stored(
+                    date=partition.date,
+                    export_state=row["export_state"],
+                    fingerprint=row["fingerprint"],
+                    calls_digest=row["calls_digest"],
+                    held=_held(
+                        row["listed_calls"], calls.get(row["execution_id"], []), evals.get(row["execution_id"], [])
+                    ),
+                    verified_at=row["verified_at"],
+                )
+                for partition, executions in rows["executions"].items()
+                for row in executions.to_pylist()
+            }
+        return state
+
+    def commit_rows(
+        self,
+        table: schema.Table,
+        partition: Partition,
+        frame: pd.DataFrame,
+        *,
+        replaced: Collection[str],
+        written: Written,
+        kept_calls: Collection[str] = (),
+        kept_executions: Collection[str] = (),
+    ) -> pa.Table:
+        """Replace the rows of the executions within the partition, durably; returns the partition as it now is.
+
+        Old rows of ``kept_calls``, and of all calls of ``kept_executions``, stay where there are no new ones.
+
+        Raises:
+            DestinationError: it could not be written; the old file is untouched, or in the quarantine when it is damaged.
+        """
+        path = partition_path(table.name, partition)
+        old = self._read_or_empty(table, path)
+        kept = {*kept_calls, *calls_of(old, kept_executions)} if kept_executions else kept_calls
+        merged = merge(table, old, to_arrow(frame, table), replaced=replaced, kept_calls=kept)
+        if merged.is_changed:
+            self._publish(table, path, merged.table, written)
+            written.rows[table.name] = written.rows.get(table.name, 0) + len(frame)
+        return merged.table
+
+    def record_run(self, date: str, export_run_id: str, frame: pd.DataFrame) -> None:
+        """Add the row of one export run."""
+        self._publish(schema.RUNS_TABLE, run_path(date, export_run_id), to_arrow(frame, schema.RUNS_TABLE), Written())
+
+    def _columns(
+        self, table: schema.Table, run_test_key: str, state: StoredState, *, set_aside: bool
+    ) -> dict[Partition, pa.Table]:
+        columns = {}
+        for path in self._files.list(f"{table.name}/run_test={run_test_key}"):
+            parsed = parse_partition_path(path)
+            if parsed is None:
+                raise DestinationError(f"{self._files.root / path}: not a file of this dataset; move it elsewhere")
+            try:
+                columns[parsed[1]] = self._read(table, path, _STATE_COLUMNS[table.name])
+            except UnreadableError:
+                state.unreadable.append(self._files.set_aside(path) if set_aside else path)
+        return columns
+
+    def _read_or_empty(self, table: schema.Table, path: str) -> pa.Table:
+        if not self._files.has(path):
+            return table.arrow_schema.empty_table()
+        try:
+            return self._read(table, path, list(table.names))
+        except UnreadableError as exc:
+            # Its other executions are not at hand: the next run misses their rows and fetches them again.
+            aside = self._files.set_aside(path)
+            raise DestinationError(f"{exc}; moved to {aside}: run again to fetch what it held") from exc
+
+    def _read(self, table: schema.Table, path: str, names: list[str]) -> pa.Table:
+        """The columns of one file, null where an older version of the exporter did not have one yet."""
+        where = self._files.root / path
+        try:
+            file = pq.ParquetFile(pa.BufferReader(self._files.read(path)))
+            found = set(file.schema_arrow.names)
+            if unknown := found - set(table.names):
+                raise DestinationError(
+                    f"{where}: unknown columns {sorted(unknown)}: written by a newer version; upgrade the exporter"
+                )
+            rows = file.read(columns=[name for name in names if name in found])
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as exc:
+            raise UnreadableError(f"{where}: not readable as Parquet: {_first_line(exc)}") from exc
+        declared = pa.schema([table.arrow_schema.field(name) for name in names], table.arrow_schema.metadata)
+        try:
+            arrays = [
+                rows[field.name].cast(field.type) if field.name in found else pa.nulls(len(rows), field.type)
+                for field in declared
+            ]
+        except pa.ArrowException as exc:
+            raise DestinationError(
+                f"{where}: its columns have other types than this version's: {_first_line(exc)}"
+            ) from exc
+        return pa.Table.from_arrays(arrays, schema=declared)
+
+    def _publish(self, table: schema.Table, path: str, rows: pa.Table, written: Written) -> None:
+        data = encode(table, rows, self._compression)
+        self._files.publish(path, data)
+        written.files += 1
+        written.size_bytes += len(data)
+
+
+def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
+    """The rows as one Parquet file, opened again and found to have as many rows and exactly the declared schema.
+
+    Raises:
+        SchemaError: it has not, or a key is null.
+    """
+    sink = pa.BufferOutputStream()
+    try:
+        pq.write_table(
+            rows,
+            sink,
+            compression=compression,
+            compression_level=1 if compression == "zstd" else None,
+            use_dictionary=[name for name in table.names if name in _DICTIONARY],
+        )
+    except pa.ArrowInvalid as exc:
+        raise SchemaError(f"{table.name}: {_first_line(exc)}") from exc
+    data = sink.getvalue()
+    written = pq.ParquetFile(pa.BufferReader(data))
+    if written.metadata.num_rows != len(rows) or not written.schema_arrow.equals(
+        table.arrow_schema, check_metadata=True
+    ):
+        raise SchemaError(f"{table.name}: an encoded file does not hold the rows that it was given")
+    return memoryview(data)
+
+
+def held_rows(listed_calls: Mapping[str, int], calls: pa.Table, evals: pa.Table) -> dict[str, HeldRows]:
+    """What the two partitions hold of the executions, each given with its number of listed calls."""
+    call_hashes, eval_hashes = row_hashes(calls, listed_calls), row_hashes(evals, listed_calls)
+    return {
+        execution_id: _held(count, call_hashes[execution_id], eval_hashes[execution_id])
+        for execution_id, count in listed_calls.items()
+    }
+
+
+def calls_of(rows: pa.Table, executions: Collection[str]) -> set[str]:
+    """The ids of the executions' calls."""
+    ids = zip(rows["execution_id"].to_pylist(), rows["call_execution_id"].to_pylist(), strict=True)
+    return {call_execution_id for execution_id, call_execution_id in ids if execution_id in executions}
+
+
+def _hashes_by_execution(tables: Iterable[pa.Table]) -> dict[str, list[str]]:
+    hashes: dict[str, list[str]] = {}
+    for table in tables:
+        for execution_id, row_hash in zip(
+            table["execution_id"].to_pylist(), table["row_hash"].to_pylist(), strict=True
+        ):
+            hashes.setdefault(execution_id, []).append(row_hash)
+    return hashes
+
+
+def _held(listed_calls: int | None, calls: list[str], evals: list[str]) -> HeldRows:
+    # A row of a file that was written before there were row hashes has none: its execution counts as damaged.
+    digest = rows_digest(row_hash or "" for row_hash in calls + evals)
+    return HeldRows(listed_calls=listed_calls, exported_calls=len(calls), calls_digest=digest)
+
+
+def _first_line(exc: Exception) -> str:
+    return str(exc).partition("\n")[0]

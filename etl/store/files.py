@@ -1,0 +1,182 @@
+"""Durable files under one root: publish whole or not at all, read, list, set aside. The only module that knows where bytes go.
+
+A file appears under its final name in one step, with all its bytes on disk, or not at all: staging file, fsync, rename,
+fsync of the directory and of every new parent. Staging files and what was set aside lie under ``_state``, never beside data.
+"""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from etl.errors import DestinationError
+from etl.store.layout import STATE
+
+_STAGING = f"{STATE}/staging"
+_QUARANTINE = f"{STATE}/quarantine"
+
+
+class LocalFiles:
+    """Files of one dataset on a local or mounted file system. Paths are relative to the root, with ``/`` between parts."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self._mode = 0o644
+
+    def exists(self) -> bool:
+        """Whether there is a dataset at all."""
+        with self._naming(""):
+            return self.root.is_dir()
+
+    def has(self, path: str) -> bool:
+        """Whether there is a file or folder of this path.
+
+        Raises:
+            DestinationError: it cannot be told.
+        """
+        with self._naming(path):
+            return (self.root / path).exists()
+
+    def prepare(self) -> None:
+        """Make the root and the state folder, and prove that files can be published there.
+
+        Raises:
+            DestinationError: they cannot.
+        """
+        umask = os.umask(0o077)
+        os.umask(umask)
+        self._mode = 0o666 & ~umask
+        with self._naming(""):
+            self._make_parents(f"{_STAGING}/probe")
+            self._remove(self._stage(b"probe"))
+
+    def publish(self, path: str, data: bytes | memoryview) -> None:
+        """Make ``data`` the whole content of the file, durably and in one step.
+
+        Raises:
+            DestinationError: it could not be done. An older file is untouched, unless the very last step failed: then ``data``
+                stands in its place, whole, and may be lost again with the power.
+        """
+        with self._naming(path):
+            target = self.root / path
+            staged = self._stage(data)
+            try:
+                self._make_parents(path)
+                (self.root / staged).replace(target)
+            except (OSError, DestinationError):
+                self._remove(staged)
+                raise
+            _fsync_directory(target.parent)
+
+    def read(self, path: str) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            DestinationError: it cannot be read.
+        """
+        with self._naming(path):
+            self._refuse_links(path)
+            descriptor = os.open(self.root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            with os.fdopen(descriptor, "rb") as file:
+                return file.read()
+
+    def list(self, folder: str) -> list[str]:
+        """Paths of all files below the folder, sorted; none when it does not exist.
+
+        Raises:
+            DestinationError: it or something below it is a symbolic link, or cannot be listed.
+        """
+        with self._naming(folder):
+            self._refuse_links(folder)
+            return sorted(self._walk(self.root / folder))
+
+    def set_aside(self, path: str) -> str:
+        """Move a file that cannot be read to the quarantine; returns its new path."""
+        aside = f"{_QUARANTINE}/{secrets.token_hex(4)}-{path.replace('/', '-')}"
+        with self._naming(path):
+            self._make_parents(aside)
+            (self.root / path).replace(self.root / aside)
+            _fsync_directory(self.root / _QUARANTINE)
+            _fsync_directory((self.root / path).parent)
+        return aside
+
+    def sweep_staging(self) -> int:
+        """Remove what dead runs left in staging; returns how many files. Only for the holder of the lock."""
+        leftovers = self.list(_STAGING)
+        for path in leftovers:
+            with self._naming(path):
+                self._remove(path)
+        return len(leftovers)
+
+    def _stage(self, data: bytes | memoryview) -> str:
+        staged = f"{_STAGING}/{secrets.token_hex(16)}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(self.root / staged, flags, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fchmod(file.fileno(), self._mode)
+                os.fsync(file.fileno())
+        except OSError:
+            self._remove(staged)
+            raise
+        return staged
+
+    def _remove(self, path: str) -> None:
+        (self.root / path).unlink(missing_ok=True)
+
+    def _make_parents(self, path: str) -> None:
+        self._refuse_links(path)
+        _make_folder((self.root / path).parent)
+
+    def _refuse_links(self, path: str) -> None:
+        folder = self.root
+        for part in Path(path).parts:
+            folder = folder / part
+            if folder.is_symlink():
+                raise DestinationError(f"{folder} is a symbolic link: a dataset must not contain any")
+
+    def _walk(self, folder: Path) -> Iterator[str]:
+        try:
+            entries = list(os.scandir(folder))
+        except FileNotFoundError:
+            return
+        for entry in entries:
+            if entry.is_symlink():
+                raise DestinationError(f"{entry.path} is a symbolic link: a dataset must not contain any")
+            if entry.is_dir():
+                yield from self._walk(Path(entry.path))
+            elif not entry.is_file():
+                raise DestinationError(f"{entry.path} is neither file nor folder: remove it")
+            else:
+                yield Path(entry.path).relative_to(self.root).as_posix()
+
+    @contextmanager
+    def _naming(self, path: str) -> Iterator[None]:
+        """Turn an operating system error into one line that names the place."""
+        try:
+            yield
+        except OSError as exc:
+            raise DestinationError(f"{self.root / path}: {exc.strerror or exc}") from exc
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder and those missing above it, each durable before anything is put into it."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+    _fsync_directory(folder.parent)
+
+
+def _fsync_directory(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

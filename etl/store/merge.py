@@ -1,0 +1,99 @@
+"""Replace the rows of re-exported executions within one partition. Pure: tables in, table out.
+
+A row whose content is what the partition already holds keeps its old version, so that a partition in which nothing changed
+is not written again.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl.tables import schema
+
+_VERSION_COLUMNS = {"export_run_id", "exported_at", "verified_at"}
+_CARRIED = {"errors": ["first_seen_at"]}
+"""Columns whose value a row inherits from the version that it replaces."""
+
+_SORT = {
+    "executions": ["started_at", "execution_id"],
+    "calls": ["execution_started_at", "execution_id", "call_execution_id"],
+    "evals": ["execution_started_at", "execution_id", "call_execution_id", "eval_config_id"],
+    "errors": ["execution_id", "endpoint", "subject_id"],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The partition's rows after the merge; ``is_changed`` tells whether they differ from before."""
+
+    table: pa.Table
+    is_changed: bool
+
+
+def merge(
+    table: schema.Table,
+    old: pa.Table,
+    new: pa.Table,
+    *,
+    replaced: Collection[str],
+    kept_calls: Collection[str] = (),
+) -> Merged:
+    """``old`` with all rows of the ``replaced`` executions exchanged for those of ``new``.
+
+    Old rows of ``kept_calls`` (call_execution_id) stay when ``new`` has none for them: their new values could not be had.
+    Rows come sorted by execution and key; keys stay unique as long as ``new`` holds rows of ``replaced`` executions only.
+    """
+    is_replaced = pc.is_in(old["execution_id"], value_set=pa.array(list(replaced), pa.string()))
+    stays, goes = old.filter(pc.invert(is_replaced)), old.filter(is_replaced)
+    new = _carry(table, goes, new)
+    old_contents = list(_contents(table, goes))
+    new_contents = dict(_contents(table, new))
+    retained = [
+        new_contents[key] == content if key in new_contents else _call(table, key) in kept_calls
+        for key, content in old_contents
+    ]
+    unchanged = {key for (key, _), is_kept in zip(old_contents, retained, strict=True) if is_kept}
+    arriving = [key not in unchanged for key in new_contents]
+    if all(retained) and not any(arriving):
+        return Merged(old, is_changed=False)
+    parts = [stays, goes.filter(pa.array(retained, pa.bool_())), new.filter(pa.array(arriving, pa.bool_()))]
+    merged = pa.concat_tables(parts).sort_by([(name, "ascending") for name in _SORT[table.name]])
+    return Merged(merged, is_changed=True)
+
+
+def row_hashes(rows: pa.Table, executions: Collection[str]) -> dict[str, list[str]]:
+    """The row hashes of each of the executions, by execution_id."""
+    hashes: dict[str, list[str]] = {execution_id: [] for execution_id in executions}
+    wanted = rows.filter(pc.is_in(rows["execution_id"], value_set=pa.array(list(executions), pa.string())))
+    for execution_id, row_hash in zip(wanted["execution_id"].to_pylist(), wanted["row_hash"].to_pylist(), strict=True):
+        hashes[execution_id].append(row_hash)
+    return hashes
+
+
+def _contents(table: schema.Table, rows: pa.Table) -> Iterable[tuple[tuple[Any, ...], tuple[Any, ...]]]:
+    """Key and content of each row; two rows of equal content say the same of the source."""
+    names = [name for name in table.names if name not in _VERSION_COLUMNS]
+    if "row_hash" in names:
+        names = [name for name in names if name in {"row_hash", "raw"}]
+    contents = zip(*(rows[name].to_pylist() for name in names), strict=True)
+    return zip(_keys(table, rows), contents, strict=True)
+
+
+def _carry(table: schema.Table, old: pa.Table, new: pa.Table) -> pa.Table:
+    for name in _CARRIED.get(table.name, []):
+        inherited = dict(zip(_keys(table, old), old[name].to_pylist(), strict=True))
+        values = [inherited.get(key, own) for key, own in zip(_keys(table, new), new[name].to_pylist(), strict=True)]
+        index = new.schema.get_field_index(name)
+        new = new.set_column(index, new.schema.field(index), pa.array(values, new.schema.field(index).type))
+    return new
+
+
+def _keys(table: schema.Table, rows: pa.Table) -> Iterable[tuple[Any, ...]]:
+    return zip(*(rows[name].to_pylist() for name in table.key), strict=True)
+
+
+def _call(table: schema.Table, key: tuple[Any, ...]) -> Any:
+    return key[table.key.index("call_execution_id")] if "call_execution_id" in table.key else None

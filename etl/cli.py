@@ -1,0 +1,270 @@
+"""The ``metrics-etl`` command: what can be typed, what is printed, and the exit codes. No logic of its own.
+
+Results go to stdout, messages and progress to stderr. Heavy modules are imported by the command that needs them.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from etl.errors import ExporterError, InterruptedRunError
+from etl.version import __version__
+
+if TYPE_CHECKING:
+    from etl.job import Notify
+    from etl.settings import Settings
+    from etl.summary import Summary
+
+app = typer.Typer(
+    name="metrics-etl",
+    help="Export Future AGI simulation metrics to a partitioned Parquet dataset.",
+    epilog="Exit codes: 0 complete, 1 bug, 2 usage or configuration, 3 partial, 4 key refused, 5 source unavailable, "
+    "6 destination failed, 75 another export is at work, 130/143 interrupted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", help="Settings file.", envvar="METRICS_ETL_CONFIG", show_default="config/metrics-etl.toml"
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print every event, and the traceback of a bug.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+class SchemaFormat(StrEnum):
+    """How ``schema`` prints."""
+
+    TABLE = "table"
+    JSON = "json"
+    MARKDOWN = "markdown"
+
+
+class Spelling(StrEnum):
+    """Whose names the sandbox gives to the free-form blocks."""
+
+    SERVER = "server"
+    DOCUMENTED = "documented"
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:  # noqa: D103, FBT002
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    config: Config = None,
+    *,
+    run_tests: Annotated[
+        list[str] | None,
+        typer.Option("--run-test", metavar="NAME", help="Only this one of the run tests; may be repeated."),
+    ] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], metavar="DATE", help="Only executions created on or after this day (UTC)."),
+    ] = None,
+    full_refresh: Annotated[
+        bool, typer.Option("--full-refresh", help="Fetch finished executions again, also final ones.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and change nothing, as the command plan does.")
+    ] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Export what is new or changed since the last run. Safe to repeat, to interrupt and to run every night.
+
+    Example: metrics-etl run --run-test "Checkout flow" --since 2026-11-01
+    """
+    with _errors_reported(verbose=verbose):
+        from etl.display import print_summary  # noqa: PLC0415
+        from etl.settings import Settings  # noqa: PLC0415
+
+        settings = Settings.load(config).only(run_tests or (), since=since.date() if since else None)
+        if dry_run:
+            _plan(settings, full_refresh=full_refresh, as_json=as_json)
+        summary = asyncio.run(_export(settings, full_refresh=full_refresh, quiet=quiet, verbose=verbose))
+        if as_json:
+            _print_json(summary.as_json())
+        elif not quiet:
+            print_summary(summary)
+        if quiet:
+            for problem in summary.problems:
+                print(problem, file=sys.stderr)
+        raise typer.Exit(summary.exit_code)
+
+
+@app.command()
+def plan(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = False) -> None:
+    """Say what a run would fetch now, why, and how many requests it takes. Changes nothing.
+
+    Example: metrics-etl plan --json
+    """
+    with _errors_reported(verbose=verbose):
+        from etl.settings import Settings  # noqa: PLC0415
+
+        _plan(Settings.load(config), full_refresh=False, as_json=as_json)
+
+
+@app.command()
+def schema(
+    table: Annotated[str | None, typer.Argument(help="One table; all when left out.")] = None,
+    *,
+    output: Annotated[SchemaFormat, typer.Option("--format", "-f", help="How to print.")] = SchemaFormat.TABLE,
+) -> None:
+    """Print every column of the dataset: name, type, unit, meaning, source.
+
+    Example: metrics-etl schema calls --format markdown
+    """
+    from etl.display import print_schema  # noqa: PLC0415
+    from etl.tables.schema import TABLES  # noqa: PLC0415
+
+    if table is not None and table not in TABLES:
+        raise typer.BadParameter(f"no table {table!r}; there are {', '.join(TABLES)}")
+    print_schema([TABLES[table]] if table else list(TABLES.values()), output)
+
+
+@app.command()
+def sandbox(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8765,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same world.")] = 1,
+    run_tests: Annotated[int, typer.Option(min=1, max=1000, help="Run tests.")] = 3,
+    executions: Annotated[int, typer.Option(min=0, max=100_000, help="Executions of each run test.")] = 20,
+    calls: Annotated[int, typer.Option(min=0, max=100_000, help="Calls of each execution.")] = 25,
+    rate_limit: Annotated[int, typer.Option(min=0, help="Requests a minute; 0 for no limit.")] = 0,
+    latency_ms: Annotated[float, typer.Option(min=0, help="Delay of every answer.")] = 0,
+    max_limit: Annotated[int, typer.Option(min=0, help="Most rows a page may have; 0 for any.")] = 0,
+    faults: Annotated[float, typer.Option(min=0, max=1, help="Share of requests that fail in some way.")] = 0,
+    spelling: Annotated[Spelling, typer.Option(help="Names of the free-form blocks.")] = Spelling.SERVER,
+) -> None:
+    """Serve the API in a box on this machine, with made-up run tests, until interrupted.
+
+    Example: metrics-etl sandbox --rate-limit 100 --faults 0.02
+    """
+    from etl.demo import serve_sandbox  # noqa: PLC0415
+
+    with _errors_reported(verbose=False), suppress(KeyboardInterrupt):
+        asyncio.run(
+            serve_sandbox(
+                port=port,
+                seed=seed,
+                run_tests=run_tests,
+                executions=executions,
+                calls=calls,
+                rate_limit=rate_limit or None,
+                latency_seconds=latency_ms / 1000,
+                max_limit=max_limit or None,
+                faults=faults,
+                spelling=spelling.value,
+            )
+        )
+
+
+@app.command()
+def demo(
+    path: Annotated[
+        Path | None, typer.Option(help="Folder for the dataset.", show_default="a new temporary folder")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same world.")] = 1,
+) -> None:
+    """Export a made-up world from the sandbox, look at the result, change the world, export again. No key, no network.
+
+    Example: metrics-etl demo
+    """
+    from etl.demo import run_demo  # noqa: PLC0415
+
+    with _errors_reported(verbose=False):
+        asyncio.run(run_demo(path, seed=seed))
+
+
+def _plan(settings: "Settings", *, full_refresh: bool, as_json: bool) -> NoReturn:
+    from etl import job  # noqa: PLC0415
+    from etl.display import plan_as_json, print_plan  # noqa: PLC0415
+
+    result = asyncio.run(job.plan(settings, full_refresh=full_refresh))
+    if as_json:
+        _print_json(plan_as_json(result))
+    else:
+        print_plan(result)
+    raise typer.Exit(0 if all(run_test.is_whole for run_test in result.run_tests) else 3)
+
+
+async def _export(settings: "Settings", *, full_refresh: bool, quiet: bool, verbose: bool) -> "Summary":
+    from etl import job  # noqa: PLC0415
+    from etl.display import live_progress  # noqa: PLC0415
+    from etl.logs import make_notify  # noqa: PLC0415
+
+    progress = job.Progress()
+    shows_progress = sys.stderr.isatty() and not quiet and not verbose and settings.log.format == "auto"
+    notify: Notify | None = None if shows_progress or quiet else make_notify(settings.log, verbose=verbose)
+    with _signals_stop() as stop, live_progress(progress, is_shown=shows_progress):
+        return await job.export(settings, full_refresh=full_refresh, progress=progress, notify=notify, stop=stop)
+
+
+@contextmanager
+def _signals_stop() -> Iterator["asyncio.Future[InterruptedRunError]"]:
+    """A future that SIGINT or SIGTERM sets; a second signal ends the process at once."""
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[InterruptedRunError] = loop.create_future()
+
+    def interrupt(number: signal.Signals) -> None:
+        loop.remove_signal_handler(number)
+        if not stop.done():
+            stop.set_result(
+                InterruptedRunError(f"interrupted by {number.name}; what had arrived is saved", exit_code=128 + number)
+            )
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt, number)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        stop.cancel()
+
+
+@contextmanager
+def _errors_reported(*, verbose: bool) -> Iterator[None]:
+    """One line on stderr and the documented exit code for whatever ends a command."""
+    try:
+        yield
+    except ExporterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:  # the last line of defence: users get one line, not a traceback
+        if verbose:
+            raise
+        print(f"error: a bug: {type(error).__name__}: {error} (--verbose shows where)", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def _print_json(document: object) -> None:
+    import msgspec  # noqa: PLC0415
+
+    print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())

@@ -1,0 +1,244 @@
+"""What people see: progress, the closing summary, the plan, the schema. Writes to the terminal; decides nothing."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from etl.crawl.plan import REASON_MEANINGS, Reason
+from etl.job import Plan, Progress
+from etl.summary import RunTestSummary, Summary
+from etl.tables import schema
+
+_STANDARD_REQUESTS_PER_MINUTE = 100
+
+
+@contextmanager
+def live_progress(progress: Progress, *, is_shown: bool) -> Iterator[None]:
+    """Show the run's progress on stderr while the block runs."""
+    if not is_shown:
+        yield
+        return
+    started_at = monotonic()
+    console = Console(stderr=True)
+    with Live(
+        get_renderable=lambda: _progress_line(progress, monotonic() - started_at),
+        console=console,
+        refresh_per_second=4,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ):
+        yield
+
+
+def _progress_line(progress: Progress, seconds: float) -> Table:
+    """One line, cut at the width of the terminal."""
+    sent, planned = progress.traffic.requests, progress.planned_requests
+    line = Table.grid(padding=(0, 1))
+    if progress.crawl is None:
+        line.add_row(f"listing: {progress.listed_executions:,} executions, {sent:,} requests")
+        return line
+    # The plan's requests are an estimate: calls that were deleted, and retries, may move it a little.
+    done = min(planned, progress.fetched_calls + progress.crawl.listings)
+    words = [f"{done:,}/{planned:,} requests", f"{sent / seconds * 60 if seconds else 0:,.0f}/min"]
+    if done:
+        words.append(f"{_duration((planned - done) * seconds / done)} left")
+    words.append(f"{progress.committed_executions:,}/{progress.planned_executions:,} saved")
+    line.add_row(
+        ProgressBar(total=max(planned, 1), completed=done, width=16),
+        Text("  ".join(words), no_wrap=True, overflow="ellipsis"),
+    )
+    return line
+
+
+def print_summary(summary: Summary) -> None:
+    """What is new, what is missing, where it is, and how to open it; to stdout."""
+    console = _console()
+    _print_run_tests(console, summary.run_tests)
+    rows = summary.rows
+    written = ", ".join(f"{rows[name]:,} {name}" for name in schema.TABLES if rows.get(name))
+    requests = f"{summary.requests:,} requests in {_duration(summary.seconds)}"
+    if summary.retries or summary.rejections:
+        requests += f" ({summary.retries:,} retries, {summary.rejections:,} refused by the rate limit)"
+    console.print(f"written    {written or 'nothing: everything was up to date'}", soft_wrap=True)
+    console.print(f"requests   {requests}", soft_wrap=True)
+    console.print(f"dataset    {escape(summary.dataset)}", soft_wrap=True)
+    if misfits := sum(run_test.misfits for run_test in summary.run_tests):
+        console.print(
+            f"misfits    {misfits:,} values did not fit their column and stand in the column extra", soft_wrap=True
+        )
+    if not_listed := sum(run_test.not_listed for run_test in summary.run_tests if not run_test.error):
+        console.print(
+            f"not listed {not_listed:,} stored executions are not listed any more; their rows are kept", soft_wrap=True
+        )
+    for problem in summary.problems:
+        console.print(f"[bold red]problem[/]    {escape(problem)}", soft_wrap=True)
+    console.print(f"outcome    {summary.outcome} (exit {summary.exit_code})", soft_wrap=True)
+    if summary.exit_code in (0, 3):
+        console.print()
+        for line in opening_lines(summary.dataset):
+            console.print(escape(line), soft_wrap=True, highlight=False)
+
+
+def opening_lines(dataset: str) -> list[str]:
+    """How to open the dataset, to paste."""
+    return [
+        f'pandas     pd.read_parquet("{dataset}/calls", dtype_backend="pyarrow")',
+        f"DuckDB     FROM '{dataset}/calls/*/*/*.parquet'",
+    ]
+
+
+def _print_run_tests(console: Console, run_tests: Sequence[RunTestSummary]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("run test", overflow="fold", max_width=40)
+    for name in ("listed", "fetched", "waiting", "calls", "evals"):
+        table.add_column(name, justify="right")
+    table.add_column("state", overflow="fold")
+    for run_test in run_tests:
+        waiting = run_test.reasons[Reason.WAITING]
+        fetched = sum(run_test.reasons.values()) - waiting - run_test.reasons[Reason.FINAL]
+        figures = (run_test.listed, fetched, waiting, run_test.calls, run_test.evals)
+        state = "complete" if run_test.is_whole else "failed" if run_test.error else "incomplete"
+        table.add_row(_plain(run_test.name), *(f"{figure:,}" for figure in figures), state)
+    console.print(table)
+
+
+def print_plan(plan: Plan) -> None:
+    """The plan by run test and reason, with requests and minutes; to stdout."""
+    console = _console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("run test", overflow="fold", max_width=40)
+    table.add_column("executions", justify="right")
+    table.add_column("what and why", overflow="fold")
+    for run_test in plan.run_tests:
+        if run_test.error:
+            table.add_row(_plain(run_test.name), "", Text(run_test.error, style="red"))
+        for reason in Reason:
+            if count := run_test.reasons[reason]:
+                table.add_row(_plain(run_test.name), f"{count:,}", f"{reason.value}: {REASON_MEANINGS[reason]}")
+    console.print(table)
+    console.print(f"requests   {plan.requests:,} to fetch what is planned", soft_wrap=True)
+    console.print(f"duration   {_plan_duration(plan)}", soft_wrap=True)
+
+
+def plan_as_json(plan: Plan) -> dict[str, Any]:
+    """The plan as a JSON object: run tests with reasons, and the executions to fetch in their order."""
+    return {
+        "requests": plan.requests,
+        "requests_per_minute": plan.requests_per_minute,
+        "minutes": _minutes(plan),
+        "run_tests": [
+            {
+                "name": run_test.name,
+                "key": run_test.key,
+                "listed": run_test.listed,
+                "reasons": run_test.reasons,
+                "error": run_test.error,
+            }
+            for run_test in plan.run_tests
+        ],
+        "executions": [
+            {
+                "execution_id": item.execution.execution_id,
+                "run_test": item.run_test_name,
+                "reason": item.reason.value,
+                "estimated_calls": item.estimated_calls,
+            }
+            for item in plan.planned
+            if item.is_fetched
+        ],
+    }
+
+
+def print_schema(tables: Sequence[schema.Table], output: str) -> None:
+    """The columns of the tables, as a table, JSON or Markdown; to stdout."""
+    if output == "json":
+        document = [
+            {
+                "table": table.name,
+                "one_row_per": table.one_row_per,
+                "key": table.key,
+                "columns": [
+                    {
+                        "name": column.name,
+                        "type": column.type_name,
+                        "unit": column.unit or None,
+                        "meaning": column.meaning,
+                        "source": column.source or None,
+                    }
+                    for column in table.columns
+                ],
+            }
+            for table in tables
+        ]
+        print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+    elif output == "markdown":
+        print("\n".join(schema_markdown(tables)))
+    else:
+        console = _console()
+        for table in tables:
+            console.print(
+                f"\n[bold]{table.name}[/]: one row per {table.one_row_per}; key {', '.join(table.key)}", highlight=False
+            )
+            grid = Table(box=None, pad_edge=False, header_style="bold")
+            for name in ("column", "type", "unit", "meaning"):
+                grid.add_column(name, overflow="fold")
+            for column in table.columns:
+                grid.add_row(*map(Text, (column.name, column.type_name, column.unit, column.meaning)))
+            console.print(grid)
+
+
+def schema_markdown(tables: Sequence[schema.Table]) -> Iterator[str]:
+    """The lines of a Markdown section per table."""
+    for table in tables:
+        yield f"## {table.name}"
+        yield ""
+        source = f" Source: `GET {table.endpoint}`." if table.endpoint else ""
+        yield f"One row per {table.one_row_per}. Key: {', '.join(f'`{name}`' for name in table.key)}.{source}"
+        yield ""
+        yield "| column | type | unit | meaning | source |"
+        yield "|---|---|---|---|---|"
+        for column in table.columns:
+            paths = " or ".join(f"`{path}`" for path in column.source.split("|")) if column.source else ""
+            yield f"| `{column.name}` | {column.type_name} | {column.unit} | {column.meaning.replace('|', '/')} | {paths} |"
+        yield ""
+
+
+def _minutes(plan: Plan) -> float | None:
+    return round(plan.requests / plan.requests_per_minute, 2) if plan.requests_per_minute else None
+
+
+def _plan_duration(plan: Plan) -> str:
+    if not plan.requests:
+        return "nothing to fetch"
+    if (minutes := _minutes(plan)) is not None:
+        return f"about {_duration(minutes * 60)} at {plan.requests_per_minute:,} requests a minute"
+    at_standard = _duration(plan.requests / _STANDARD_REQUESTS_PER_MINUTE * 60)
+    return f"the API told no rate limit; at {_STANDARD_REQUESTS_PER_MINUTE} requests a minute it would be {at_standard}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _plain(name: str) -> Text:
+    """A run test's name with nothing in it that could move the cursor."""
+    return Text("".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name))
+
+
+def _console() -> Console:
+    # Piped output is for files and other programs: no folding at a width that nobody sees.
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)

@@ -1,0 +1,38 @@
+"""Structured log lines: one JSON object per event on stderr, or one readable line, by structlog.
+
+Event names are stable and listed in ``docs/operations.md``. No event carries a key, a header or a body.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from etl.settings import Log
+
+_WARNINGS = {"run_test_failed"}
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def make_notify(log: Log, *, verbose: bool) -> Callable[..., None]:
+    """A function that writes ``(event, **fields)`` as a line."""
+    level = 10 if verbose else _LEVELS[log.level]
+    is_console = log.format == "console" or (log.format == "auto" and sys.stderr.isatty())
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if is_console else structlog.processors.JSONRenderer()
+    )
+    logger = structlog.wrap_logger(
+        structlog.WriteLogger(sys.stderr),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+    )
+
+    def notify(event: str, **fields: Any) -> None:
+        (logger.warning if event in _WARNINGS else logger.info)(event, **fields)
+
+    return notify

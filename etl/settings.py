@@ -1,0 +1,363 @@
+"""Settings: a TOML file, overridden by the environment, with the keys from the environment or from files alone.
+
+Every mistake is one line that names the place and the mend. Keys are ``SecretStr``: no message, log or repr shows them.
+"""
+
+import os
+import stat
+import tomllib
+from collections.abc import Collection, Mapping
+from datetime import date
+from difflib import get_close_matches
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+from etl.errors import ConfigurationError
+from etl.store.layout import default_key, is_key
+
+DEFAULT_PATH = "config/metrics-etl.toml"
+ENV_PREFIX = "METRICS_ETL_"
+_BUCKET_SCHEMES = ("s3://", "gs://", "az://", "abfs://")
+_SECRETS = {"api_key": "FI_API_KEY", "secret_key": "FI_SECRET_KEY"}
+_BASE_URL = "FI_BASE_URL"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class RunTest(_Section):
+    """One run test to export: its name at the API, the name of its partition, and the day to begin at."""
+
+    name: str = Field(min_length=1)
+    key: str = ""
+    since: date | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _keyed(self) -> Self:
+        if not self.key:
+            return self.model_copy(update={"key": default_key(self.name)})
+        if not is_key(self.key):
+            raise ValueError(
+                f"key must be lower-case letters and digits, joined by - or _, begin with a letter and not read as a value, "
+                f"got {self.key!r}"
+            )
+        return self
+
+
+def _requests_per_minute(value: Any) -> int | None:
+    if value == "auto":
+        return None
+    if str(value).isascii() and str(value).isdigit() and int(value) >= 1:
+        return int(value)
+    raise ValueError('must be "auto" or a whole number of at least 1')
+
+
+class Api(_Section):
+    """The source and how hard to ask it."""
+
+    base_url: str = "https://api.futureagi.com"
+    concurrency: int = Field(32, ge=1, le=256)
+    requests_per_minute: Annotated[int | None, BeforeValidator(_requests_per_minute)] = None
+    """None: "auto", learned from the API's answers."""
+    quota_share: float = Field(1.0, gt=0, le=1)
+    page_limit: int = Field(1024, ge=1, le=16384)
+    connect_timeout_seconds: float = Field(10, gt=0, le=600)
+    read_timeout_seconds: float = Field(60, gt=0, le=3600)
+    max_tries: int = Field(6, ge=1, le=20)
+    max_response_mb: int = Field(256, ge=1, le=4096)
+    ca_file: Path | None = None
+
+    @field_validator("base_url")
+    @classmethod
+    def _base_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("https", "http") or not parts.hostname:
+            raise ValueError(f"must be an https:// address, got {value!r}")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("must be scheme, host and path alone, got more than that")
+        if parts.scheme == "http" and not _is_loopback(parts.hostname):
+            raise ValueError(f"must be https:// (plain http:// goes to this machine only), got {value!r}")
+        return value.rstrip("/")
+
+    @field_validator("page_limit")
+    @classmethod
+    def _page_limit(cls, value: int) -> int:
+        if value & (value - 1):
+            raise ValueError(f"must be a power of two, got {value}")
+        return value
+
+
+class Export(_Section):
+    """What to export and when an execution counts as settled."""
+
+    settle_hours: float = Field(24, ge=0, le=24 * 365)
+    calls: Literal["finished", "all"] = "finished"
+    commit_interval_seconds: float = Field(30, gt=0, le=3600)
+    include_raw: bool = False
+
+
+class Destination(_Section):
+    """Where the dataset lies."""
+
+    path: str = Field("data", min_length=1)
+    compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
+
+    @field_validator("path")
+    @classmethod
+    def _path(cls, value: str) -> str:
+        if value.startswith(_BUCKET_SCHEMES):
+            raise ValueError(f"buckets are not supported yet: give a folder, got {value!r}")
+        if "://" in value or not value.isprintable():
+            raise ValueError(f"must be a folder, got {value!r}")
+        return value
+
+
+class Log(_Section):
+    """How messages are written."""
+
+    format: Literal["auto", "console", "json"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(BaseSettings):
+    """All settings of an export. ``Settings.load(path)`` reads them; ``run_tests`` is ``"all"`` or a list."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, allow_inf_nan=False
+    )
+
+    run_tests: tuple[RunTest, ...] = Field(min_length=1)
+    api: Api = Api()
+    export: Export = Export()
+    destination: Destination = Destination()
+    log: Log = Log()
+    api_key: SecretStr
+    secret_key: SecretStr
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 this and the following: the signature is the library's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what the caller gives: ``load`` reads file and environment itself, to know which of them to blame."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names: dict[str, str] = {}
+        for run_test in self.run_tests:
+            other = names.setdefault(run_test.key, run_test.name)
+            if other != run_test.name:
+                raise ValueError(
+                    f"run_tests {other!r} and {run_test.name!r} share the key {run_test.key!r}: give one another key"
+                )
+        if len(names) < len(self.run_tests):
+            repeated = next(test.name for test in self.run_tests if [t.key for t in self.run_tests].count(test.key) > 1)
+            raise ValueError(f"run_tests names {repeated!r} twice: name it once")
+        return self
+
+    def only(self, names: Collection[str] = (), *, since: date | None = None) -> "Settings":
+        """The same settings for some of the run tests, by name or key, and from another day on; all when none is named.
+
+        Raises:
+            ConfigurationError: a name that is not configured.
+        """
+        known = {label for run_test in self.run_tests for label in (run_test.name, run_test.key)}
+        for name in names:
+            if name not in known:
+                raise ConfigurationError(f"--run-test {name!r} is not in run_tests{_nearest(name, known)}")
+        chosen = [test for test in self.run_tests if not names or test.name in names or test.key in names]
+        if since is not None:
+            chosen = [test.model_copy(update={"since": since}) for test in chosen]
+        return self.model_copy(update={"run_tests": tuple(chosen)})
+
+    @classmethod
+    def load(cls, path: str | Path | None = None) -> "Settings":
+        """Read the TOML file and what the environment overrides.
+
+        ``path`` defaults to ``METRICS_ETL_CONFIG``, else ``config/metrics-etl.toml``. Without a file the environment must hold
+        ``METRICS_ETL_RUN_TESTS``, a JSON list.
+
+        Raises:
+            ConfigurationError: one line that names file or variable, key and mend.
+        """
+        file = Path(path or os.environ.get(f"{ENV_PREFIX}CONFIG") or DEFAULT_PATH)
+        _refuse_unknown_variables(cls)
+        from_file = _from_file(cls, file, may_be_absent=path is None and f"{ENV_PREFIX}RUN_TESTS" in os.environ)
+        try:
+            from_environment = EnvSettingsSource(cls)()
+        except SettingsError as exc:
+            raise ConfigurationError(f"environment: {exc}: give JSON there") from None
+        from_environment = {name: value for name, value in from_environment.items() if name not in _SECRETS}
+        if base_url := os.environ.get(_BASE_URL):
+            from_environment = _merged({"api": {"base_url": base_url}}, from_environment)
+        secrets = {name: _secret(variable) for name, variable in _SECRETS.items()}
+        try:
+            return cls.model_validate(_merged(from_file, from_environment) | secrets)
+        except ValidationError as exc:
+            raise ConfigurationError(_first_mistake(cls, exc, file, from_environment)) from None
+
+
+def _from_file(cls: type[BaseSettings], file: Path, *, may_be_absent: bool) -> dict[str, Any]:
+    if not file.is_file():
+        if may_be_absent:
+            return {}
+        raise ConfigurationError(
+            f"{file}: not found: copy config/example.toml there, or name another file with --config"
+        )
+    try:
+        values = TomlConfigSettingsSource(cls, file)()
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigurationError(f"{file}: not valid TOML: {exc}") from None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigurationError(f"{file}: cannot be read: {exc}") from None
+    for section, keys in [
+        ("", values),
+        *((f"[{name}] ", keys) for name, keys in values.items() if isinstance(keys, dict)),
+    ]:
+        for name in keys:
+            if name.lower().removeprefix("fi_") in _SECRETS:
+                variable = _SECRETS[name.lower().removeprefix("fi_")]
+                raise ConfigurationError(
+                    f"{file}: {section}{name}: a key must not stand in a file that is copied and committed: "
+                    f"set {variable} or {variable}_FILE"
+                )
+    return values
+
+
+def _refuse_unknown_variables(cls: type[BaseSettings]) -> None:
+    known = {f"{ENV_PREFIX}{name.upper()}" for name in cls.model_fields if name not in _SECRETS} | {
+        f"{ENV_PREFIX}CONFIG"
+    }
+    for variable in os.environ:
+        name = variable.upper().split("__")[0]
+        if name.startswith(ENV_PREFIX) and name not in known:
+            raise ConfigurationError(f"environment: unknown variable {variable}{_nearest(name, known)}")
+
+
+def _secret(variable: str) -> SecretStr:
+    """The key that the variable holds, or the file that ``<variable>_FILE`` names."""
+    value, where = os.environ.get(variable), variable
+    if not value and (path := os.environ.get(f"{variable}_FILE")):
+        where = f"{variable}_FILE ({path})"
+        try:
+            with Path(path).open(encoding="utf-8") as file:
+                if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+                    raise ConfigurationError(f"{where}: others can read it: chmod 600 {path}")
+                value = file.read()
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ConfigurationError(f"{where}: cannot be read: {getattr(exc, 'strerror', 'not text')}") from None
+    key = (value or "").strip()
+    if not key:
+        raise ConfigurationError(f"no key: set {variable}, or {variable}_FILE to the path of a file that holds it")
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigurationError(f"{where}: holds a character that a key cannot have: copy it again")
+    return SecretStr(key)
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(below)
+    for name, value in above.items():
+        old = result.get(name)
+        result[name] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _first_mistake(
+    cls: type[BaseSettings], exc: ValidationError, file: Path, from_environment: Mapping[str, Any]
+) -> str:
+    error = exc.errors(include_url=False)[0]
+    place = list(error["loc"])
+    where = _where(place, file, from_environment)
+    if error["type"] == "extra_forbidden":
+        section: Any = cls
+        for part in place[:-1]:
+            section = RunTest if isinstance(part, int) or part == "run_tests" else section.model_fields[part].annotation
+        return f"{where} is unknown{_nearest(str(place[-1]), set(section.model_fields) - set(_SECRETS))}"
+    if error["type"] == "missing":
+        example = ': name what to export, e.g. run_tests = ["My Agent Test"]' if place == ["run_tests"] else ""
+        return f"{where} is missing{example}"
+    context = error.get("ctx", {})
+    text = {
+        "greater_than_equal": "must be at least {ge}",
+        "greater_than": "must be more than {gt}",
+        "less_than_equal": "must be at most {le}",
+        "less_than": "must be less than {lt}",
+        "literal_error": "must be {expected}",
+        "value_error": "{error}",
+        "too_short": "must name at least one run test",
+        "tuple_type": 'must be a list, e.g. ["My Agent Test"]',
+        "model_type": "must be a section",
+    }.get(error["type"])
+    if text is None:
+        text = "must be " + error["msg"].removeprefix("Input should be ").split(",")[0].replace("{", "").replace(
+            "}", ""
+        )
+    message = text.format(**context)
+    return f"{where} {message}" if ", got " in message or not place else f"{where} {message}, got {error['input']!r}"
+
+
+def _where(place: list[str | int], file: Path, from_environment: Mapping[str, Any]) -> str:
+    """``config/prod.toml: [api] concurrency`` or ``environment: METRICS_ETL_API__CONCURRENCY``."""
+    value: Any = from_environment
+    for part in place:
+        value = value.get(part) if isinstance(value, dict) else None
+    if place and (
+        value is not None or (len(place) > 1 and place[0] == "run_tests" and "run_tests" in from_environment)
+    ):
+        if place == ["api", "base_url"] and os.environ.get(_BASE_URL) == value:
+            return f"environment: {_BASE_URL}"
+        return f"environment: {ENV_PREFIX}{'__'.join(str(part).upper() for part in place)}"
+    match place:
+        case []:
+            return f"{file}:"
+        case [str(name)]:
+            return f"{file}: {name}"
+        case ["run_tests", int(index), *rest]:
+            return " ".join([f"{file}: run_tests[{index}]", *map(str, rest)])
+        case _:
+            section, *rest = place
+            return f"{file}: [{section}] {'.'.join(map(str, rest))}"
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    match = get_close_matches(name, known, n=1, cutoff=0.6)
+    return f": did you mean {match[0]}?" if match else f": known are {', '.join(sorted(known))}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,149 @@
+"""What an export run did, as one value: for the exit code, the runs table, the JSON summary and the closing words."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from etl.errors import ExporterError, SourceUnavailableError
+
+OUTCOMES = {0: "complete", 1: "error", 3: "partial", 4: "refused", 5: "unavailable", 6: "destination"}
+
+
+@dataclass(slots=True)
+class RunTestSummary:
+    """One run test's share: executions by reason, rows that arrived, and what went wrong."""
+
+    name: str
+    key: str
+    listed: int = 0
+    is_complete: bool = False
+    reasons: Counter[str] = field(default_factory=Counter)
+    not_listed: int = 0
+    executions: int = 0
+    calls: int = 0
+    evals: int = 0
+    dead_letters: int = 0
+    misfits: int = 0
+    error: str | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of the run test is missing."""
+        return self.is_complete and self.error is None and not self.dead_letters
+
+
+@dataclass(slots=True)
+class Summary:
+    """One export run. Times are aware UTC; ``rows`` are those written, by table."""
+
+    export_run_id: str
+    version: str
+    dataset: str
+    started_at: datetime
+    finished_at: datetime
+    run_tests: list[RunTestSummary] = field(default_factory=list)
+    requests: int = 0
+    retries: int = 0
+    rejections: int = 0
+    files: int = 0
+    size_bytes: int = 0
+    rows: dict[str, int] = field(default_factory=dict)
+    quarantined: list[str] = field(default_factory=list)
+    failure: ExporterError | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """What the command answers with; see the README for the meanings."""
+        if self.failure is not None:
+            return self.failure.exit_code
+        return 0 if all(run_test.is_whole for run_test in self.run_tests) else 3
+
+    @property
+    def outcome(self) -> str:
+        """The exit code as a word."""
+        return OUTCOMES.get(self.exit_code, "interrupted")
+
+    @property
+    def seconds(self) -> float:
+        """Duration of the run."""
+        return (self.finished_at - self.started_at).total_seconds()
+
+    @property
+    def problems(self) -> list[str]:
+        """One line for each thing that is missing or wrong; empty when the run is complete."""
+        lines = [str(self.failure)] if self.failure else []
+        for run_test in self.run_tests:
+            if run_test.error and not isinstance(self.failure, SourceUnavailableError):
+                lines.append(f"{run_test.name!r}: {run_test.error}")
+            elif not (run_test.is_complete or run_test.error or self.failure):
+                lines.append(f"{run_test.name!r}: its list kept changing while it was read; run again to complete it")
+            if run_test.dead_letters:
+                lines.append(
+                    f"{run_test.name!r}: {run_test.dead_letters} requests given up, see the errors table; "
+                    "the next run tries them again"
+                )
+        lines += [f"unreadable file set aside, its executions are fetched again: {path}" for path in self.quarantined]
+        return lines
+
+    def as_json(self) -> dict[str, Any]:
+        """The summary as a JSON object; the shape of ``_state/last_run.json``."""
+        return {
+            "export_run_id": self.export_run_id,
+            "version": self.version,
+            "dataset": self.dataset,
+            "started_at": self.started_at.isoformat(timespec="milliseconds"),
+            "finished_at": self.finished_at.isoformat(timespec="milliseconds"),
+            "seconds": round(self.seconds, 3),
+            "outcome": self.outcome,
+            "exit_code": self.exit_code,
+            "problems": self.problems,
+            "requests": self.requests,
+            "retries": self.retries,
+            "rejections": self.rejections,
+            "files": self.files,
+            "bytes": self.size_bytes,
+            "rows": self.rows,
+            "run_tests": [_run_test_json(run_test) for run_test in self.run_tests],
+        }
+
+    def as_row(self, run_tests_json: str) -> dict[str, Any]:
+        """The summary as a row of the ``runs`` table."""
+        return {
+            "export_run_id": self.export_run_id,
+            "started_at": self.started_at,
+            "finished_at": self.finished_at,
+            "outcome": self.outcome,
+            "exit_code": self.exit_code,
+            "version": self.version,
+            "seconds": self.seconds,
+            "requests": self.requests,
+            "retries": self.retries,
+            "rejections": self.rejections,
+            "executions": self.rows.get("executions", 0),
+            "calls": self.rows.get("calls", 0),
+            "evals": self.rows.get("evals", 0),
+            "dead_letters": sum(run_test.dead_letters for run_test in self.run_tests),
+            "misfits": sum(run_test.misfits for run_test in self.run_tests),
+            "files": self.files,
+            "bytes": self.size_bytes,
+            "message": "\n".join(self.problems) or None,
+            "run_tests": run_tests_json,
+        }
+
+
+def _run_test_json(run_test: RunTestSummary) -> dict[str, Any]:
+    return {
+        "name": run_test.name,
+        "key": run_test.key,
+        "is_complete": run_test.is_whole,
+        "listed": run_test.listed,
+        "reasons": dict(run_test.reasons),
+        "not_listed": run_test.not_listed,
+        "executions": run_test.executions,
+        "calls": run_test.calls,
+        "evals": run_test.evals,
+        "dead_letters": run_test.dead_letters,
+        "misfits": run_test.misfits,
+        "error": run_test.error,
+    }

@@ -1,0 +1,64 @@
+"""Run the installed command as its users do: another process, a settings file, keys in the environment."""
+
+import asyncio
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from etl.sandbox import Sandbox
+from tests.support import API_KEY, SECRET_KEY
+
+COMMAND = Path(sys.executable).with_name("metrics-etl")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended and what it wrote."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.stdout)
+
+
+def environment(server: Sandbox | None = None, /, **changes: str | None) -> dict[str, str]:
+    """A cron job's bare environment with the keys; None takes a variable away."""
+    base: dict[str, str | None] = {
+        "PATH": os.environ["PATH"],
+        "FI_API_KEY": API_KEY,
+        "FI_SECRET_KEY": SECRET_KEY,
+        "FI_BASE_URL": server.base_url if server else None,
+    }
+    return {name: value for name, value in (base | changes).items() if value is not None}
+
+
+async def start(*arguments: str, cwd: Path, env: dict[str, str]) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        COMMAND, *arguments, cwd=cwd, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+
+
+async def ended(process: asyncio.subprocess.Process) -> Ended:
+    stdout, stderr = await process.communicate()
+    assert process.returncode is not None
+    result = Ended(process.returncode, stdout.decode(), stderr.decode())
+    assert "Traceback" not in result.stdout + result.stderr, result.stderr
+    return result
+
+
+async def metrics_etl(*arguments: str, cwd: Path, env: dict[str, str]) -> Ended:
+    return await ended(await start(*arguments, cwd=cwd, env=env))
+
+
+def write_settings(folder: Path, run_tests: list[Any], *lines: str) -> Path:
+    """config/metrics-etl.toml in the folder, where the command looks by itself."""
+    path = folder / "config" / "metrics-etl.toml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join([f"run_tests = {json.dumps(run_tests, ensure_ascii=False)}", *lines]), encoding="utf-8")
+    return path

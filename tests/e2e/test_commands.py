@@ -1,0 +1,120 @@
+"""The commands beside ``run`` and ``plan``, as they are typed."""
+
+import json
+import re
+import signal
+from pathlib import Path
+
+import pyarrow.dataset as ds
+
+from etl.sandbox import Fault, Sandbox
+from etl.tables.schema import TABLES
+from etl.version import __version__
+from tests.e2e.command import ended, environment, metrics_etl, start, write_settings
+from tests.support import settled_world
+
+
+def everything_below(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+async def test_demo_shows_files_rows_an_aggregate_and_what_incremental_means(tmp_path: Path) -> None:
+    result = await metrics_etl("demo", "--path", "out", cwd=tmp_path, env=environment())
+
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    shown = result.stdout
+    assert "calls/  rows: 1,500" in shown
+    assert "run_test=checkout-flow-" in shown
+    assert "latency_avg_agent_latency_ms" in shown
+    assert re.search(r"^\d{4}-\d\d-\d\d +\d+\.0 ", shown, re.MULTILINE), "no weekly aggregate"
+    assert "written    3 executions, 50 calls, 150 evals" in shown
+    assert "requests sent: 3, files written: 0" in shown
+    assert ds.dataset(tmp_path / "out" / "calls").count_rows() == 1525
+
+
+async def test_sandbox_serves_what_its_printed_lines_say(tmp_path: Path) -> None:
+    process = await start(
+        *("sandbox", "--port", "0", "--run-tests", "2", "--executions", "3", "--calls", "4", "--max-limit", "2"),
+        cwd=tmp_path,
+        env=environment(),
+    )
+    assert process.stdout is not None
+    exports = (await process.stdout.readline()).decode().split()[1:]
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "metrics-etl.toml").write_bytes(await process.stdout.readline())
+
+    result = await metrics_etl(
+        "run", "--json", cwd=tmp_path, env=environment(**dict(each.split("=") for each in exports))
+    )
+    process.send_signal(signal.SIGINT)
+
+    assert result.exit_code == 0
+    assert result.document["rows"]["calls"] == 24
+    assert (await ended(process)).exit_code == 0
+
+
+async def test_sandbox_settings_fit_the_sandboxs_defaults(tmp_path: Path) -> None:
+    settings = Path(__file__).parents[2] / "config" / "sandbox.toml"
+    process = await start("sandbox", "--port", "0", cwd=tmp_path, env=environment())
+    assert process.stdout is not None
+    base_url = (await process.stdout.readline()).decode().split()[1].partition("=")[2]
+
+    result = await metrics_etl(
+        *("run", "--config", str(settings), "--json"), cwd=tmp_path, env=environment(FI_BASE_URL=base_url)
+    )
+    process.terminate()
+
+    assert result.exit_code == 0
+    assert result.document["rows"]["calls"] == 1500
+    await process.wait()
+
+
+async def test_schema_prints_every_column_in_each_format(tmp_path: Path) -> None:
+    as_json = await metrics_etl("schema", "--format", "json", cwd=tmp_path, env=environment())
+    as_table = await metrics_etl("schema", "evals", cwd=tmp_path, env=environment())
+    as_markdown = await metrics_etl("schema", "runs", "-f", "markdown", cwd=tmp_path, env=environment())
+
+    assert {table["table"]: [column["name"] for column in table["columns"]] for table in as_json.document} == {
+        name: list(table.names) for name, table in TABLES.items()
+    }
+    assert all(name in as_table.stdout for name in TABLES["evals"].names)
+    assert "timestamp[us, UTC]" in as_table.stdout
+    assert "| `exit_code` | int64 |" in as_markdown.stdout
+
+
+async def test_version_and_help(tmp_path: Path) -> None:
+    version = await metrics_etl("--version", cwd=tmp_path, env=environment())
+    help_text = await metrics_etl("run", "--help", cwd=tmp_path, env=environment())
+
+    assert version.stdout == f"{__version__}\n"
+    assert "--full-refresh" in help_text.stdout
+
+
+async def test_events_are_json_lines_and_hold_no_key(tmp_path: Path) -> None:
+    """Piped, as under cron; with a fault of each class on the way."""
+    faults = {
+        3: Fault(status=500, body=b"<html>oops</html>"),
+        5: Fault(is_reset=True),
+        7: Fault(status=200, body=b"{"),
+        9: Fault(status=503, headers={"Retry-After": "0"}),
+    }
+    async with Sandbox(
+        settled_world(run_tests=2, executions=3, calls=5), api_key="api-canary", secret_key="secret-canary"
+    ) as server:
+        server.fault = lambda _request, nth: faults.get(len(server.requests)) if nth == 1 else None
+        write_settings(tmp_path, ["No such test", *(run_test.name for run_test in server.world.run_tests)])
+        env = environment(server, FI_API_KEY="api-canary", FI_SECRET_KEY="secret-canary")
+        result = await metrics_etl("run", "--verbose", cwd=tmp_path, env=env)
+        wrong = await metrics_etl("run", cwd=tmp_path, env=env | {"FI_API_KEY": "wrong-canary"})
+
+    events = [json.loads(line) for line in result.stderr.splitlines()]
+    assert events[0]["event"] == "run_started"
+    assert {"listed", "run_test_failed", "planned", "committed", "run_finished"} <= {event["event"] for event in events}
+    assert all({"timestamp", "level"} <= event.keys() for event in events)
+    assert events[-1]["retries"] >= 1
+    assert (result.exit_code, wrong.exit_code) == (3, 4)
+    assert (
+        b"canary"
+        not in everything_below(tmp_path) + (result.stdout + result.stderr + wrong.stdout + wrong.stderr).encode()
+    )

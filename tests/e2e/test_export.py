@@ -1,0 +1,295 @@
+"""The main job, with the installed command against the sandbox over loopback."""
+
+import json
+import random
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from etl import sandbox
+from etl.sandbox import Sandbox, World
+from etl.tables import schema
+from tests.e2e import truth
+from tests.e2e.command import Ended, environment, metrics_etl, write_settings
+from tests.support import settled_world
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Sandbox]:
+    async with Sandbox(settled_world(run_tests=3, executions=20, calls=30)) as running:
+        yield running
+
+
+async def export(server: Sandbox, folder: Path, *arguments: str) -> Ended:
+    write_settings(folder, [run_test.name for run_test in server.world.run_tests])
+    return await metrics_etl("run", "--json", *arguments, cwd=folder, env=environment(server))
+
+
+def rows_of(folder: Path, table: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = ds.dataset(folder / "data" / table, partitioning="hive").to_table().to_pylist()
+    return rows
+
+
+def data_files(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Inode and bytes of every file but those that tell of runs."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_ino, path.read_bytes())
+        for path in (folder / "data").rglob("*.parquet")
+        if "runs" not in path.relative_to(folder / "data").parts
+    }
+
+
+def assert_holds(folder: Path, table: str, expected: dict[tuple[str, ...], truth.Row]) -> None:
+    """Every row exactly once, and each cell as the world has it."""
+    rows = rows_of(folder, table)
+    found = {tuple(row[name] for name in schema.TABLES[table].key): row for row in rows}
+    assert len(found) == len(rows), "a row stands twice"
+    assert found.keys() == expected.keys()
+    is_json = {column.name for column in schema.TABLES[table].columns if column.is_json}
+    for key, wanted in expected.items():
+        for name, value in wanted.items():
+            cell = found[key][name]
+            assert (json.loads(cell) if name in is_json and cell is not None else cell) == value, (table, key, name)
+
+
+def assert_equals_world(folder: Path, world: World) -> None:
+    assert_holds(folder, "executions", truth.execution_rows(world))
+    assert_holds(folder, "calls", truth.call_rows(world))
+    assert_holds(folder, "evals", truth.eval_rows(world))
+
+
+async def test_every_row_arrives_once_with_the_worlds_values(server: Sandbox, tmp_path: Path) -> None:
+    result = await export(server, tmp_path)
+
+    assert (result.exit_code, result.document["outcome"]) == (0, "complete")
+    assert result.document["rows"]["executions"] == 60
+    assert result.document["rows"]["calls"] == 1800
+    assert_equals_world(tmp_path, server.world)
+    for table in schema.TABLES.values():
+        for path in (tmp_path / "data" / table.name).rglob("*.parquet"):
+            assert pq.read_schema(path).equals(table.arrow_schema, check_metadata=True), path
+
+
+async def test_first_export_sends_no_request_too_many(server: Sandbox, tmp_path: Path) -> None:
+    await export(server, tmp_path)
+
+    lists = server.count("/metrics/", page=1) + server.count("/runs/", page=1)
+    assert lists == 2 * 3 + 60, "one list per run test, one more since it brought news, one per execution"
+    assert len(server.requests) == lists + 1800
+
+
+async def test_second_run_on_an_unchanged_world_lists_only_and_writes_nothing(server: Sandbox, tmp_path: Path) -> None:
+    await export(server, tmp_path)
+    before, sent = data_files(tmp_path), len(server.requests)
+
+    result = await export(server, tmp_path)
+
+    assert result.exit_code == 0
+    assert len(server.requests) - sent == 3
+    assert result.document["requests"] == 3
+    assert data_files(tmp_path) == before
+
+
+async def test_only_changed_executions_are_fetched_again(server: Sandbox, tmp_path: Path) -> None:
+    await export(server, tmp_path)
+    rng, now = random.Random(5), datetime.now(UTC)
+    changed = [sandbox.listable_executions(server.world, run_test.name)[3] for run_test in server.world.run_tests[:2]]
+    for execution in changed:
+        sandbox.rerun_execution(execution, now - timedelta(hours=40))
+        sandbox.finish_execution(execution, rng, now - timedelta(hours=39))
+    before, sent = data_files(tmp_path), len(server.requests)
+
+    result = await export(server, tmp_path)
+
+    requests = server.requests[sent:]
+    assert {request.query["execution_id"] for request in requests if "execution_id" in request.query} == {
+        execution.execution_id for execution in changed
+    }
+    assert len(requests) == 3 + 2 * (1 + 30)
+    assert result.exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+    rewritten = {path for path, content in data_files(tmp_path).items() if before[path] != content}
+    days = {str(execution.started_at.date()) for execution in changed}
+    assert all(any(f"date={day}/" in path for day in days) for path in rewritten), "other partitions were touched"
+
+
+async def test_running_execution_waits_and_is_exported_once_finished(server: Sandbox, tmp_path: Path) -> None:
+    rng, now = random.Random(5), datetime.now(UTC)
+    execution = sandbox.add_execution(
+        server.world, server.world.run_tests[0], rng, now - timedelta(hours=30), 12, status="running"
+    )
+
+    first = await export(server, tmp_path)
+    waiting = {row["execution_id"]: row for row in rows_of(tmp_path, "executions")}[execution.execution_id]
+    sandbox.finish_execution(execution, rng, now - timedelta(hours=26))
+    second = await export(server, tmp_path)
+    finished = {row["execution_id"]: row for row in rows_of(tmp_path, "executions")}[execution.execution_id]
+
+    assert first.document["run_tests"][0]["reasons"] == {"new": 20, "waiting": 1}
+    assert (waiting["export_state"], waiting["listed_calls"], waiting["exported_calls"]) == ("waiting", None, 0)
+    assert second.document["run_tests"][0]["reasons"] == {"final": 20, "changed": 1}
+    assert (finished["export_state"], finished["listed_calls"], finished["exported_calls"]) == ("exported", 12, 12)
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_late_cost_within_the_settle_window_arrives_with_the_next_run(server: Sandbox, tmp_path: Path) -> None:
+    """The execution's own listing does not show it: only fetching its calls again does."""
+    rng, now = random.Random(5), datetime.now(UTC)
+    execution = sandbox.add_execution(server.world, server.world.run_tests[0], rng, now - timedelta(hours=2), 12)
+
+    first = await export(server, tmp_path)
+    late = sandbox.add_late_data(execution, rng, now)
+    second = await export(server, tmp_path)
+
+    assert late is not None
+    assert first.exit_code == second.exit_code == 0
+    assert second.document["run_tests"][0]["reasons"] == {"final": 20, "settling": 1}
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_settling_execution_that_did_not_change_is_not_written_again(server: Sandbox, tmp_path: Path) -> None:
+    sandbox.add_execution(
+        server.world, server.world.run_tests[0], random.Random(5), datetime.now(UTC) - timedelta(hours=2), 12
+    )
+    await export(server, tmp_path)
+    before = data_files(tmp_path)
+
+    result = await export(server, tmp_path)
+
+    assert result.document["run_tests"][0]["reasons"]["settling"] == 1
+    assert data_files(tmp_path) == before
+
+
+async def test_unknown_run_test_fails_by_name_and_the_others_are_exported(server: Sandbox, tmp_path: Path) -> None:
+    names = [run_test.name for run_test in server.world.run_tests]
+    write_settings(tmp_path, ["No Such Test", *names])
+
+    result = await metrics_etl("run", "--json", cwd=tmp_path, env=environment(server))
+
+    assert (result.exit_code, result.document["outcome"]) == (3, "partial")
+    assert len(result.document["problems"]) == 1
+    assert "'No Such Test'" in result.document["problems"][0]
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_documented_spelling_gives_the_same_dataset(tmp_path: Path) -> None:
+    world = settled_world(run_tests=2, executions=4, calls=10)
+    async with Sandbox(world, spelling="documented") as server:
+        result = await export(server, tmp_path)
+
+    assert result.exit_code == 0
+    assert_equals_world(tmp_path, world)
+
+
+async def test_server_that_caps_pages_at_seven_loses_nothing(tmp_path: Path) -> None:
+    world = settled_world(run_tests=2, executions=20, calls=15)
+    async with Sandbox(world, max_limit=7) as server:
+        result = await export(server, tmp_path)
+
+    assert result.exit_code == 0
+    assert_equals_world(tmp_path, world)
+
+
+async def test_awkward_numbers_arrive_exactly_or_in_extra(tmp_path: Path) -> None:
+    """A world with strings for numbers, floats for counts and nulls: see ``make_world(quirks=True)``."""
+    world = settled_world(run_tests=3, executions=6, calls=30, quirks=True)
+    async with Sandbox(world) as server:
+        result = await export(server, tmp_path)
+
+    assert result.exit_code == 0
+    rows = {row["call_execution_id"]: row for row in rows_of(tmp_path, "calls")}
+    misfits = 0
+    for (call_id,), wanted in truth.call_rows(world).items():
+        extra = json.loads(rows[call_id]["extra"] or "{}")
+        for name in ("input_tokens", "output_tokens", "total_tokens", "message_count", "turn_count", "csat_score"):
+            value, cell = wanted[f"chat_metrics_{name}"], rows[call_id][f"chat_metrics_{name}"]
+            kept = extra.get("chat_metrics", {}).get(name)
+            misfits += kept is not None
+            assert (
+                (cell == float(value) if kept is None else kept == value) if value is not None else cell is kept is None
+            )
+    assert result.document["run_tests"][2]["misfits"] == misfits
+
+
+async def test_run_is_recorded_in_the_runs_table_and_as_json(server: Sandbox, tmp_path: Path) -> None:
+    result = await export(server, tmp_path)
+
+    assert json.loads((tmp_path / "data" / "_state" / "last_run.json").read_text()) == result.document
+    (row,) = rows_of(tmp_path, "runs")
+    assert row["export_run_id"] == result.document["export_run_id"]
+    assert (row["calls"], row["requests"], row["exit_code"]) == (1800, len(server.requests), 0)
+    assert json.loads(row["run_tests"]) == result.document["run_tests"]
+    exported_by = {
+        row["export_run_id"] for table in ("executions", "calls", "evals") for row in rows_of(tmp_path, table)
+    }
+    assert exported_by == {result.document["export_run_id"]}
+
+
+async def test_nothing_but_final_files_lies_under_the_tables(server: Sandbox, tmp_path: Path) -> None:
+    await export(server, tmp_path)
+
+    data = tmp_path / "data"
+    assert {path.name for path in data.iterdir()} == {"_state", "calls", "evals", "executions", "runs"}
+    assert {path.name for table in ("calls", "evals", "executions") for path in (data / table).rglob("*.*")} == {
+        "part-0.parquet"
+    }
+    assert {path.name for path in (data / "_state").iterdir()} == {"last_run.json", "lock", "staging"}
+    assert list((data / "_state" / "staging").iterdir()) == []
+
+
+async def test_plan_says_what_run_does_and_changes_nothing(server: Sandbox, tmp_path: Path) -> None:
+    write_settings(tmp_path, [run_test.name for run_test in server.world.run_tests])
+
+    planned = await metrics_etl("plan", "--json", cwd=tmp_path, env=environment(server))
+    assert not (tmp_path / "data").exists()
+    sent = len(server.requests)
+    await export(server, tmp_path)
+
+    assert planned.exit_code == 0
+    assert planned.document["requests"] == len(server.requests) - sent - 2 * 3
+    assert len(planned.document["executions"]) == 60
+    assert {item["reason"] for item in planned.document["executions"]} == {"new"}
+
+
+async def test_rate_limited_server_is_waited_for_and_nothing_is_lost(tmp_path: Path) -> None:
+    """A window of one second stands for the real minute; without headers the first refusal teaches the limit."""
+    world = settled_world(run_tests=1, executions=4, calls=20)
+    async with Sandbox(world, rate_limit=60, rate_window_seconds=1.0) as server:
+        result = await export(server, tmp_path)
+
+    assert result.exit_code == 0
+    assert result.document["rejections"] == 0
+    assert_equals_world(tmp_path, world)
+
+
+async def test_run_test_and_since_narrow_the_run(server: Sandbox, tmp_path: Path) -> None:
+    first, second, _third = server.world.run_tests
+    day = sorted(execution.started_at.date() for execution in first.executions)[10]
+
+    result = await export(server, tmp_path, "--run-test", first.name, "--since", str(day))
+    unknown = await export(server, tmp_path, "--run-test", second.name.lower())
+
+    wanted = {execution.execution_id for execution in first.executions if execution.started_at.date() >= day}
+    assert {row["execution_id"] for row in rows_of(tmp_path, "executions")} == wanted
+    assert [run_test["name"] for run_test in result.document["run_tests"]] == [first.name]
+    assert unknown.exit_code == 2
+    assert f"did you mean {second.name}?" in unknown.stderr
+
+
+async def test_full_refresh_fetches_final_executions_and_dry_run_only_says_so(server: Sandbox, tmp_path: Path) -> None:
+    await export(server, tmp_path)
+    before, sent = data_files(tmp_path), len(server.requests)
+
+    planned = await export(server, tmp_path, "--full-refresh", "--dry-run")
+    assert len(server.requests) - sent == 3
+    result = await export(server, tmp_path, "--full-refresh")
+
+    assert planned.document["requests"] == 60 * 31
+    assert result.document["requests"] == 3 + 60 * 31
+    assert result.document["run_tests"][0]["reasons"] == {"requested": 20}
+    assert data_files(tmp_path) == before, "rows that say the same keep their version"

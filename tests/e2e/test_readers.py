@@ -1,0 +1,252 @@
+"""One export, whatever its run tests are called, read alike by pandas, pyarrow, DuckDB and Polars."""
+
+import asyncio
+import zoneinfo
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+import pytest
+
+from etl import job
+from etl.sandbox import Fault, Sandbox, listable_calls
+from etl.tables import schema
+from tests.support import settings_for, settled_world
+
+NAMES = [
+    "007",
+    "7",
+    "Case",
+    "case",
+    "Caf\u00e9",
+    "Cafe\u0301",
+    "測" * 255,
+    "a/b",
+    "line\nbreak",
+    "🚀 👩\u200d💻",
+    "..",
+    'it\'s "quoted"',
+    "A+B & C=D; 100%? #frag",
+    "2026-01-01",
+    "true",
+]
+PADDED = "  padded  "
+TABLES = list(schema.TABLES)
+IN_DUCKDB = {
+    schema.STRING: "VARCHAR",
+    schema.INT: "BIGINT",
+    schema.FLOAT: "DOUBLE",
+    schema.BOOL: "BOOLEAN",
+    schema.TIMESTAMP: "TIMESTAMP WITH TIME ZONE",
+}
+IN_POLARS = {
+    schema.STRING: pl.String(),
+    schema.INT: pl.Int64(),
+    schema.FLOAT: pl.Float64(),
+    schema.BOOL: pl.Boolean(),
+    schema.TIMESTAMP: pl.Datetime("us", "UTC"),
+}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """An export with hostile names and values, one dead letter, and what the server holds of it."""
+    world = settled_world(names=[*NAMES, PADDED], executions=3, calls=4, days=2, quirks=True)
+    calls = {test.name: [listable_calls(each) for each in test.executions] for test in world.run_tests}
+    first, lost = calls["007"][0][:2]
+    first.total_cost_cents = 2**53 + 1
+    first.scenario = replace(first.scenario, name="'; DROP TABLE calls; -- \t\0 \u202e ''\"\" \\N NULL")
+    root = tmp_path_factory.mktemp("it's a data set, 100% ünï")
+
+    async def run():
+        def fault(request, _nth):
+            return Fault(status=400) if lost.call_execution_id in request.target else None
+
+        async with Sandbox(world, fault=fault) as server:
+            return await job.export(settings_for(server, root))
+
+    summary = asyncio.run(run())
+    counts = {name: sum(map(len, calls[name])) - (name == "007") for name in NAMES}
+    return SimpleNamespace(root=root, summary=summary, calls=counts, first=first, lost=lost)
+
+
+def with_pyarrow(path):
+    return pa.dataset.dataset(path, partitioning="hive").to_table()
+
+
+def with_pandas(path):
+    return pa.Table.from_pandas(pd.read_parquet(path, dtype_backend="pyarrow"), preserve_index=False)
+
+
+def with_plain_pandas(path):
+    return pa.Table.from_pandas(pd.read_parquet(path), preserve_index=False)
+
+
+def with_duckdb(path):
+    with duckdb.connect() as connection:
+        glob = f"{path}/**/*.parquet"
+        query = "select * from read_parquet(?, hive_partitioning = true)"
+        return connection.sql(query, params=[glob]).to_arrow_table()
+
+
+def with_polars(path):
+    return pl.scan_parquet(path, hive_partitioning=True).collect().to_arrow()
+
+
+READERS = [with_pyarrow, with_pandas, with_plain_pandas, with_duckdb, with_polars]
+
+
+def sorted_rows(table, rows):
+    return sorted(rows, key=lambda row: tuple(row[name] for name in table.key))
+
+
+def normal(value):
+    return value.astimezone(UTC) if isinstance(value, datetime) else value
+
+
+def data_rows(table, arrow):
+    """All rows by key; a time in whatever unit or zone becomes an instant."""
+    rows = [{name: normal(value) for name, value in row.items()} for row in arrow.to_pylist()]
+    return [{name: row[name] for name in table.names} for row in sorted_rows(table, rows)]
+
+
+def true_rows(exported, table):
+    """All rows by key, read file by file, each with the words of its path."""
+    found = []
+    for path in (exported.root / table.name).rglob("*.parquet"):
+        words = dict(part.split("=", 1) for part in path.parent.relative_to(exported.root).parts[1:])
+        found += [(row, words) for row in pq.ParquetFile(path).read().to_pylist()]
+    found.sort(key=lambda item: tuple(item[0][name] for name in table.key))
+    return [row for row, _ in found], [words for _, words in found]
+
+
+def test_every_run_test_is_whole_but_the_one_that_the_server_cannot_be_asked_for(exported):
+    by_name = {run_test.name: run_test for run_test in exported.summary.run_tests}
+    assert "the API knows no run test of this name" in by_name.pop(PADDED).error
+    assert {name: run_test.calls for name, run_test in by_name.items()} == exported.calls
+    assert {name for name, run_test in by_name.items() if not run_test.is_whole} == {"007"}
+    assert len({run_test.key for run_test in exported.summary.run_tests}) == len(NAMES) + 1
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("read", READERS)
+def test_every_reader_gets_every_row_with_every_value(exported, read, name):
+    table = schema.TABLES[name]
+    rows, _ = true_rows(exported, table)
+    assert rows
+    assert data_rows(table, read(exported.root / name)) == rows
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_every_reader_counts_the_calls_of_each_run_test(exported, read):
+    calls = read(exported.root / "calls").select(["run_test", "run_test_name"]).to_pylist()
+    assert Counter(row["run_test_name"] for row in calls) == exported.calls
+    keys = {run_test.name: run_test.key for run_test in exported.summary.run_tests}
+    assert Counter(row["run_test"] for row in calls) == {keys[name]: exported.calls[name] for name in NAMES}
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("read", READERS)
+def test_every_reader_takes_the_words_of_the_path_as_they_stand_there(exported, read, name):
+    table = schema.TABLES[name]
+    _, words = true_rows(exported, table)
+    read_back = [
+        {column: row[column] for column in words[0]}
+        for row in sorted_rows(table, read(exported.root / name).to_pylist())
+    ]
+    if name != "runs":
+        assert all(type(row["run_test"]) is str for row in read_back)
+    # Some readers make a date of the date, which is as well.
+    assert [{column: str(value) for column, value in row.items()} for row in read_back] == words
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_file_has_the_same_types_and_says_what_its_columns_mean(exported, name):
+    table = schema.TABLES[name]
+    files = list((exported.root / name).rglob("*.parquet"))
+    assert files
+    for path in files:
+        found = pq.read_schema(path)
+        assert found.equals(table.arrow_schema, check_metadata=True), path
+        assert [field.metadata[b"meaning"].decode() for field in found] == [column.meaning for column in table.columns]
+        assert [field.nullable for field in found] == [not column.is_key for column in table.columns]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_reader_sees_the_declared_types(exported, name):
+    table, path = schema.TABLES[name], exported.root / name
+    declared = {column.name: column.type for column in table.columns}
+
+    dataset = pa.dataset.dataset(path, partitioning="hive").schema
+    assert {column: dataset.field(column).type for column in declared} == declared
+    pandas = pd.read_parquet(path, dtype_backend="pyarrow").dtypes
+    assert {column: pandas[column].pyarrow_dtype for column in declared} == declared
+    polars = pl.scan_parquet(path, hive_partitioning=True).collect_schema()
+    assert {column: polars[column] for column in declared} == {
+        column: IN_POLARS[declared_type] for column, declared_type in declared.items()
+    }
+    with duckdb.connect() as connection:
+        glob = f"{path}/**/*.parquet"
+        described = connection.execute("describe select * from read_parquet(?, hive_partitioning = true)", [glob])
+        found = {column: type_name for column, type_name, *_ in described.fetchall()}
+    assert {column: found[column] for column in declared} == {
+        column: IN_DUCKDB[declared_type] for column, declared_type in declared.items()
+    }
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("is_one_file", [False, True])
+def test_plain_pandas_makes_no_float_of_a_whole_number_and_no_object_of_a_verdict(exported, name, is_one_file):
+    path = exported.root / name
+    frame = pd.read_parquet(next(path.rglob("*.parquet")) if is_one_file else path)
+    nullable = {schema.INT: "Int64", schema.BOOL: "boolean"}
+    for column in schema.TABLES[name].columns:
+        if column.type in nullable:
+            assert frame[column.name].dtype == nullable[column.type], column.name
+
+
+def test_plain_pandas_keeps_a_cost_that_no_float_holds_beside_nulls(exported):
+    calls = pd.read_parquet(exported.root / "calls", columns=["call_execution_id", "cost_total_cost_cents"])
+    cost = calls.set_index("call_execution_id")["cost_total_cost_cents"]
+    assert cost[exported.first.call_execution_id] == 2**53 + 1
+    assert cost.isna().any()
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_hostile_string_is_read_as_it_was_written(exported, read):
+    calls = read(exported.root / "calls").to_pylist()
+    names = {row["call_execution_id"]: row["scenario_name"] for row in calls}
+    assert names[exported.first.call_execution_id] == exported.first.scenario.name
+    assert exported.lost.call_execution_id not in names
+
+
+def test_readers_find_a_run_test_by_its_folder(exported):
+    key = next(run_test.key for run_test in exported.summary.run_tests if run_test.name == "7")
+    path, expected = exported.root / "calls", exported.calls["7"]
+    assert len(pd.read_parquet(path, filters=[("run_test", "==", key)])) == expected
+    assert len(pd.read_parquet(path / f"run_test={key}")) == expected
+    assert pl.scan_parquet(path, hive_partitioning=True).filter(pl.col("run_test") == key).collect().height == expected
+    with duckdb.connect() as connection:
+        query = "select count(*) from read_parquet(?, hive_partitioning = true) where run_test = ?"
+        assert connection.execute(query, [f"{path}/**/*.parquet", key]).fetchone() == (expected,)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Kolkata"])
+def test_plain_duckdb_gives_the_same_instant_in_every_time_zone(exported, zone):
+    table = schema.CALLS
+    rows, _ = true_rows(exported, table)
+    instants = {row["call_execution_id"]: row["execution_started_at"] for row in rows}
+    with duckdb.connect() as connection:
+        connection.execute("set TimeZone = $zone", {"zone": zone})
+        query = "select call_execution_id, execution_started_at from read_parquet(?)"
+        found = dict(connection.execute(query, [f"{exported.root}/calls/**/*.parquet"]).fetchall())
+    assert found == instants
+    here = zoneinfo.ZoneInfo(zone)
+    assert all(at.utcoffset() == instants[key].astimezone(here).utcoffset() for key, at in found.items())

@@ -1,0 +1,188 @@
+"""What ends a command early: one line, the documented exit code, and nothing lost."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pyarrow.dataset as ds
+import pytest
+
+from etl.sandbox import Fault, Sandbox, SandboxRequest
+from tests.e2e.command import Ended, ended, environment, metrics_etl, start, write_settings
+from tests.support import settled_world
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Sandbox]:
+    async with Sandbox(settled_world(run_tests=2, executions=3, calls=5)) as running:
+        yield running
+
+
+def names(server: Sandbox) -> list[str]:
+    return [run_test.name for run_test in server.world.run_tests]
+
+
+def assert_refused(result: Ended, exit_code: int, *words: str) -> None:
+    """One line on stderr that holds the words, nothing on stdout."""
+    assert result.exit_code == exit_code, result
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert result.stdout == ""
+    for word in words:
+        assert word in result.stderr
+
+
+async def test_wrong_key_exits_4_and_names_the_variables(server: Sandbox, tmp_path: Path) -> None:
+    write_settings(tmp_path, names(server))
+
+    result = await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server, FI_SECRET_KEY="wrong-canary"))
+
+    assert_refused(result, 4, "FI_API_KEY", "FI_SECRET_KEY")
+    assert "canary" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["[api]", "concurrency = 5000"], ["[api] concurrency", "at most 256"]),
+        (["[api]", "concurency = 5"], ["[api] concurency", "did you mean concurrency?"]),
+        (["[api]", 'base_url = "http://example.com"'], ["[api] base_url", "must be https://"]),
+        (["[api"], ["not valid TOML"]),
+        (["[api]", 'secret_key = "canary"'], ["[api] secret_key", "FI_SECRET_KEY_FILE"]),
+        (["[destination]", 'path = "s3://bucket/data"'], ["[destination] path", "give a folder"]),
+    ],
+)
+async def test_bad_settings_exit_2_with_file_key_and_mend(tmp_path: Path, lines: list[str], words: list[str]) -> None:
+    write_settings(tmp_path, ["Any"], *lines)
+
+    result = await metrics_etl("run", cwd=tmp_path, env=environment())
+
+    assert_refused(result, 2, "config/metrics-etl.toml", *words)
+    assert "canary" not in result.stderr
+    assert not (tmp_path / "data").exists()
+
+
+async def test_missing_file_missing_key_and_bad_variable_exit_2(tmp_path: Path) -> None:
+    missing_file = await metrics_etl("run", cwd=tmp_path, env=environment())
+    write_settings(tmp_path, ["Any"])
+    missing_key = await metrics_etl("run", cwd=tmp_path, env=environment(FI_API_KEY=None))
+    bad_variable = await metrics_etl("run", cwd=tmp_path, env=environment(METRICS_ETL_API__CONCURRENCY="0"))
+    plain_http = await metrics_etl("run", cwd=tmp_path, env=environment(FI_BASE_URL="http://example.com"))
+
+    assert_refused(missing_file, 2, "config/metrics-etl.toml", "config/example.toml")
+    assert_refused(missing_key, 2, "FI_API_KEY")
+    assert_refused(bad_variable, 2, "METRICS_ETL_API__CONCURRENCY", "at least 1")
+    assert_refused(plain_http, 2, "FI_BASE_URL", "must be https://")
+
+
+async def test_key_file_that_others_can_read_is_refused(server: Sandbox, tmp_path: Path) -> None:
+    write_settings(tmp_path, names(server))
+    key_file = tmp_path / "key"
+    key_file.write_text("sandbox-key\n")
+    key_file.chmod(0o640)
+    env = environment(server, FI_API_KEY=None, FI_API_KEY_FILE=str(key_file))
+
+    refused = await metrics_etl("run", cwd=tmp_path, env=env)
+    key_file.chmod(0o600)
+    accepted = await metrics_etl("run", cwd=tmp_path, env=env)
+
+    assert_refused(refused, 2, "FI_API_KEY_FILE", "chmod 600")
+    assert accepted.exit_code == 0
+
+
+async def test_unwritable_destination_exits_6_before_any_request(server: Sandbox, tmp_path: Path) -> None:
+    write_settings(tmp_path, names(server))
+    (tmp_path / "data").write_text("a file where the folder should be")
+
+    result = await metrics_etl("run", cwd=tmp_path, env=environment(server))
+
+    assert_refused(result, 6, "data")
+    assert server.requests == []
+
+
+async def test_second_run_exits_75_and_names_the_holder(server: Sandbox, tmp_path: Path) -> None:
+    write_settings(tmp_path, names(server))
+    asked = asyncio.Event()
+    server.on_request = lambda _request: asked.set()
+    server.fault = lambda _request, _nth: Fault(is_hanging=True)
+    first = await start("run", "--quiet", cwd=tmp_path, env=environment(server))
+    await asked.wait()
+
+    second = await metrics_etl("run", cwd=tmp_path, env=environment(server))
+    first.terminate()
+
+    assert_refused(second, 75, f"pid {first.pid}", "nothing was changed")
+    assert (await ended(first)).exit_code == 143
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+async def test_signal_ends_the_run_and_keeps_what_had_arrived(
+    server: Sandbox, tmp_path: Path, number: signal.Signals, exit_code: int
+) -> None:
+    """Every call of the last execution hangs; the others are whole when the signal comes."""
+    last = server.world.run_tests[1].executions[0]
+    held_back = {call.call_execution_id for call in last.calls}
+    waiting = asyncio.Event()
+
+    def hang(request: SandboxRequest, _nth: int) -> Fault | None:
+        answered = sum("call_execution_id" in each.query for each in server.requests)
+        if request.query.get("call_execution_id") in held_back:
+            return Fault(is_hanging=True)
+        if answered == 24:
+            waiting.set()
+        return None
+
+    server.fault = hang
+    write_settings(tmp_path, names(server))
+    process = await start("run", "--json", cwd=tmp_path, env=environment(server))
+    await waiting.wait()
+    # The last answer is on its way when the signal goes out: whichever comes first, whole executions are kept.
+    process.send_signal(number)
+    result = await ended(process)
+
+    assert result.exit_code == exit_code
+    assert result.document["outcome"] == "interrupted"
+    executions = ds.dataset(tmp_path / "data" / "executions").to_table().to_pylist()
+    calls = ds.dataset(tmp_path / "data" / "calls").to_table().to_pylist()
+    assert len(executions) >= 4
+    assert len(calls) == 5 * len(executions)
+
+    server.fault = None
+    assert (await metrics_etl("run", "--json", cwd=tmp_path, env=environment(server))).exit_code == 0
+    assert ds.dataset(tmp_path / "data" / "calls").count_rows() == 30
+
+
+async def test_source_that_is_down_exits_5(tmp_path: Path) -> None:
+    async with Sandbox(settled_world(run_tests=1, executions=1, calls=1)) as server:
+        base_url = server.base_url
+    write_settings(tmp_path, ["Any"], "[api]", "max_tries = 1")
+
+    result = await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(FI_BASE_URL=base_url))
+
+    assert_refused(result, 5, "no run test could be listed")
+
+
+async def test_call_that_fails_for_ever_is_a_dead_letter_and_heals_later(server: Sandbox, tmp_path: Path) -> None:
+    poisoned = server.world.run_tests[0].executions[0].calls[0].call_execution_id
+    server.fault = lambda request, _nth: (
+        Fault(status=500) if request.query.get("call_execution_id") == poisoned else None
+    )
+    write_settings(tmp_path, names(server), "[api]", "max_tries = 2")
+
+    sick = await metrics_etl("run", "--json", cwd=tmp_path, env=environment(server))
+    (letter,) = ds.dataset(tmp_path / "data" / "errors").to_table().to_pylist()
+    server.fault = None
+    healed = await metrics_etl("run", "--json", cwd=tmp_path, env=environment(server))
+
+    assert sick.exit_code == 3
+    assert sick.document["rows"]["calls"] == 29
+    assert (letter["subject_id"], letter["status"], letter["tries"]) == (poisoned, 500, 2)
+    assert healed.exit_code == 0
+    assert ds.dataset(tmp_path / "data" / "calls").count_rows() == 30
+    assert ds.dataset(tmp_path / "data" / "errors").count_rows() == 0
+
+
+async def test_usage_errors_exit_2(tmp_path: Path) -> None:
+    for arguments in (["nonsense"], ["run", "--nonsense"], ["schema", "nonsense"], ["sandbox", "--port", "70000"]):
+        result = await metrics_etl(*arguments, cwd=tmp_path, env=environment())
+        assert result.exit_code == 2, arguments

@@ -1,0 +1,129 @@
+"""What a dataset must hold, taken from the sandbox's world by the shortest way: attribute by attribute, without the exporter."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from etl.sandbox import Call, Execution, RunTest, World, listable_calls
+from etl.sandbox.answers import execution_metrics
+
+Row = dict[str, Any]
+
+_SAME_NAMES = [
+    "user_wpm",
+    "bot_wpm",
+    "talk_ratio",
+    "user_interruption_count",
+    "user_interruption_rate",
+    "ai_interruption_count",
+    "ai_interruption_rate",
+    "avg_stop_time_after_interruption_ms",
+]
+_SYSTEM_METRICS = [
+    "bot_wpm",
+    "user_wpm",
+    "talk_ratio",
+    "ai_interruption_rate",
+    "ai_interruption_count",
+    "user_interruption_rate",
+    "user_interruption_count",
+    "avg_agent_latency_ms",
+    "avg_stop_time_after_interruption_ms",
+]
+_CHAT = ["input_tokens", "output_tokens", "total_tokens", "message_count", "turn_count", "avg_latency_ms", "csat_score"]
+
+
+def executions(world: World) -> Iterator[tuple[RunTest, Execution]]:
+    for run_test in world.run_tests:
+        for execution in run_test.executions:
+            if not execution.is_deleted:
+                yield run_test, execution
+
+
+def call_rows(world: World) -> dict[tuple[str, ...], Row]:
+    return {
+        (call.call_execution_id,): call_row(run_test, execution, call)
+        for run_test, execution in executions(world)
+        if execution.status in ("completed", "failed", "cancelled")
+        for call in listable_calls(execution)
+    }
+
+
+def call_row(run_test: RunTest, execution: Execution, call: Call) -> Row:
+    system_metrics, chat = call.system_metrics or {}, call.chat_metrics or {}
+    return (
+        {
+            "call_execution_id": call.call_execution_id,
+            "execution_id": execution.execution_id,
+            "run_test_name": run_test.name,
+            "execution_started_at": execution.started_at,
+            "scenario_id": call.scenario.scenario_id,
+            "scenario_name": call.scenario.name,
+            "status": call.status,
+            "duration_seconds": call.duration_seconds,
+            "latency_avg_agent_latency_ms": call.avg_agent_latency_ms,
+            "latency_response_time_ms": call.response_time_ms,
+            "cost_total_cost_cents": call.total_cost_cents,
+            "cost_stt_cost_cents": call.stt_cost_cents,
+            "cost_llm_cost_cents": call.llm_cost_cents,
+            "cost_tts_cost_cents": call.tts_cost_cents,
+            "cost_customer_cost_breakdown": call.cost_breakdown,
+        }
+        | {f"latency_customer_latency_metrics_{name}": system_metrics.get(name) for name in _SYSTEM_METRICS}
+        | {f"conversation_{name}": getattr(call, name) for name in _SAME_NAMES}
+        | {f"chat_metrics_{name}": chat.get(name) for name in _CHAT}
+    )
+
+
+def eval_rows(world: World) -> dict[tuple[str, ...], Row]:
+    rows: dict[tuple[str, ...], Row] = {}
+    for run_test, execution in executions(world):
+        if execution.status not in ("completed", "failed", "cancelled"):
+            continue
+        for call in listable_calls(execution):
+            for config_id, output in call.eval_outputs.items():
+                rows[call.call_execution_id, config_id] = _eval_row(run_test, execution, call, config_id, output)
+    return rows
+
+
+def _eval_row(run_test: RunTest, execution: Execution, call: Call, config_id: str, output: dict[str, Any]) -> Row:
+    value = output.get("output")
+    return {
+        "call_execution_id": call.call_execution_id,
+        "eval_config_id": config_id,
+        "run_test_name": run_test.name,
+        "execution_id": execution.execution_id,
+        "execution_started_at": execution.started_at,
+        "eval_name": output.get("name"),
+        "output_type": output.get("output_type"),
+        "output_passed": {"Passed": True, "Failed": False}.get(value) if isinstance(value, str) else None,
+        "output_score": value if isinstance(value, int | float) else None,
+        "output_text": value if isinstance(value, str) else None,
+        "output_json": value if isinstance(value, list) else None,
+        "reason": output.get("reason"),
+        "status": output.get("status"),
+    }
+
+
+def execution_rows(world: World) -> dict[tuple[str, ...], Row]:
+    return {(execution.execution_id,): _execution_row(run_test, execution) for run_test, execution in executions(world)}
+
+
+def _execution_row(run_test: RunTest, execution: Execution) -> Row:
+    metrics = execution_metrics(execution)["metrics"]
+    percentiles = metrics["latency"]["percentiles"]
+    row: Row = {
+        "execution_id": execution.execution_id,
+        "run_test_name": run_test.name,
+        "status": execution.status,
+        "started_at": execution.started_at,
+        "completed_at": execution.completed_at,
+        "total_calls": execution.total_calls,
+        "completed_calls": execution.completed_calls,
+        "failed_calls": execution.failed_calls,
+        "latency_avg_agent_latency_ms": metrics["latency"]["avg_agent_latency_ms"],
+        "latency_avg_response_time_ms": metrics["latency"]["avg_response_time_ms"],
+    }
+    row |= {f"latency_percentiles_{name}": percentiles.get(name) for name in ("p50", "p95", "p99")}
+    for block in ("cost", "conversation", "chat", "calls"):
+        row |= {f"{block}_{name}": value for name, value in metrics[block].items()}
+    return row

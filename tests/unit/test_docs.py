@@ -1,0 +1,142 @@
+"""README, docs, help, example settings and code say the same."""
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from pydantic import BaseModel
+
+import etl
+from etl.cli import app
+from etl.crawl.plan import REASON_MEANINGS
+from etl.display import schema_markdown
+from etl.job import Progress
+from etl.settings import RunTest, Settings
+from etl.summary import OUTCOMES
+from etl.tables.schema import TABLES
+
+ROOT = Path(__file__).parents[2]
+SECRETS = {"api_key", "secret_key"}
+
+
+def text(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def test_data_dictionary_is_what_the_schema_says() -> None:
+    """Mend it with: metrics-etl schema --format markdown."""
+    _, _, generated = text("docs/data-dictionary.md").partition("\n\n## ")
+    assert "## " + generated.strip() == "\n".join(schema_markdown(list(TABLES.values()))).strip()
+
+
+def commands() -> dict[str, Any]:
+    group = typer.main.get_command(app)
+    return dict(group.commands)  # type: ignore[attr-defined]
+
+
+def test_every_command_and_option_is_documented_and_has_an_example() -> None:
+    documented = text("docs/commands.md")
+    for name, command in commands().items():
+        section = documented.partition(f"\n## {name}")[2].partition("\n## ")[0]
+        assert section, name
+        options = {option for parameter in command.params for option in parameter.opts if option.startswith("-")}
+        assert options - {"--help", "-h"} == set(re.findall(r"`(--?[a-z-]+)`", section)), name
+        assert "Example: metrics-etl " in command.help or not command.params, name
+
+
+def test_every_reason_is_documented_in_its_words() -> None:
+    documented = text("docs/commands.md")
+    for reason, meaning in REASON_MEANINGS.items():
+        assert f"| `{reason.value}` | {meaning}" in documented
+
+
+def test_every_exit_code_is_in_the_readme() -> None:
+    table = text("README.md").partition("## Exit codes")[2].partition("\n## ")[0]
+    found = {int(code) for cell in re.findall(r"^\| ([0-9, ]+) \|", table, re.MULTILINE) for code in cell.split(",")}
+    assert found == {*OUTCOMES, 2, 75, 130, 143}
+
+
+def settings_with_defaults(model: type[BaseModel]) -> dict[str, Any]:
+    """Every key with its default, sections nested."""
+    return {
+        name: settings_with_defaults(field.annotation)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        else field.default
+        for name, field in model.model_fields.items()
+        if name not in SECRETS
+    }
+
+
+def test_example_settings_hold_every_key_with_its_default() -> None:
+    example = text("config/example.toml")
+    uncommented = re.sub(r"^# (ca_file = )", r"\1", example, flags=re.MULTILINE)
+    found = tomllib.loads(uncommented)
+    expected = settings_with_defaults(Settings)
+    assert found.pop("run_tests") == ["My Agent Test"]
+    del expected["run_tests"]
+    assert {section: set(keys) for section, keys in found.items()} == {
+        section: set(keys) for section, keys in expected.items()
+    }
+    assert found["api"].pop("requests_per_minute") == "auto"
+    assert found["api"].pop("ca_file")
+    for section, keys in found.items():
+        assert keys == {name: expected[section][name] for name in keys}, section
+    for name in RunTest.model_fields:
+        assert f"{name} = " in example
+
+
+def test_example_settings_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in list(os.environ):
+        if variable.startswith(("METRICS_ETL_", "FI_")):
+            monkeypatch.delenv(variable)
+    monkeypatch.setenv("FI_API_KEY", "key")
+    monkeypatch.setenv("FI_SECRET_KEY", "secret")
+    assert Settings.load(ROOT / "config/example.toml").run_tests[0].name == "My Agent Test"
+
+
+def test_every_log_event_is_documented() -> None:
+    source = text("etl/job.py")
+    documented = text("docs/operations.md").partition("## Log events")[2]
+    assert set(re.findall(r"notify\(\s*\"([a-z_]+)\"", source)) == set(
+        re.findall(r"^\| `([a-z_]+)` \|", documented, re.MULTILINE)
+    )
+
+
+def test_every_field_of_the_summary_is_documented() -> None:
+    documented = text("docs/operations.md").partition("## Did last night work?")[2].partition("\n## ")[0]
+    fields = set(
+        re.findall(r'^            "([a-z_]+)": ', text("etl/summary.py").partition("def as_row")[0], re.MULTILINE)
+    )
+    assert fields == set(re.findall(r"`([a-z_]+)`", documented.partition("| field")[2])) & fields
+
+
+def test_everything_public_can_be_imported_and_is_described() -> None:
+    for name in etl.__all__:
+        value = getattr(etl, name)
+        assert name == "__version__" or value.__doc__
+    assert Progress.__doc__
+
+
+def test_changelog_names_the_version() -> None:
+    assert re.search(r"^## (Unreleased|\[?" + re.escape(etl.__version__) + ")", text("CHANGELOG.md"), re.MULTILINE)
+
+
+def test_local_links_lead_somewhere() -> None:
+    for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8")):
+            assert (path.parent / target).exists(), (path, target)
+
+
+def test_paths_that_the_readme_names_exist() -> None:
+    section = text("README.md").partition("## Where things are")[2].partition("\n## ")[0]
+    for path in re.findall(r"^\| `([a-z/._-]+)` \|", section, re.MULTILINE):
+        assert (ROOT / path).exists(), path
+
+
+def test_nothing_names_a_registry() -> None:
+    for path in ("requirements.lock", "requirements-dev.lock", "pyproject.toml"):
+        assert "://" not in text(path).replace("https://api.futureagi.com", ""), path

@@ -177,7 +177,7 @@ class _Run:
         planned: list[Planned] = []
         async with asyncio.TaskGroup() as group:
             for run_test in self.settings.run_tests:
-                group.create_task(self._list_run_test(client, run_test, state.executions[run_test.key], planned))
+                group.create_task(self._list_run_test(client, run_test, state, planned))
         if self._unreachable and all(run_test.error for run_test in self.summary.run_tests):
             raise SourceUnavailableError(f"no run test could be listed: {self._unreachable[0]}")
         fetched = [item for item in planned if item.is_fetched]
@@ -187,9 +187,10 @@ class _Run:
         return order_by_worth(planned)
 
     async def _list_run_test(
-        self, client: Client, run_test: RunTest, stored: Mapping[str, Stored], planned: list[Planned]
+        self, client: Client, run_test: RunTest, state: StoredState, planned: list[Planned]
     ) -> None:
         summary = self._by_key[run_test.key]
+        stored = state.executions[run_test.key]
         try:
             listing = await _list_executions(client, run_test.name, stored, self.settings.api.page_limit)
         except NotFoundError:
@@ -209,6 +210,7 @@ class _Run:
             fetch_unfinished=self.settings.export.calls == "all",
             full_refresh=self.full_refresh,
             since=run_test.since,
+            stray_dates=state.stray_dates[run_test.key],
         )
         planned.extend(mine)
         summary.listed = len(listing.rows)

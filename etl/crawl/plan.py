@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 from etl.api.models import Execution, ExecutionBundle
@@ -97,8 +98,12 @@ def plan_run_test(
     fetch_unfinished: bool = False,
     full_refresh: bool = False,
     since: date | None = None,
+    stray_dates: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Planned]:
-    """One entry for each listed execution since ``since``, in no particular order; ``stored`` is by execution_id."""
+    """One entry for each listed execution since ``since``, in no particular order; ``stored`` is by execution_id.
+
+    ``stray_dates`` are partitions that hold calls of executions that are not ``stored``: they belong there and nowhere else.
+    """
     plan = []
     for execution in listed:
         started_at = coerce.timestamp_or_none(execution.payload.get("started_at"))
@@ -111,7 +116,7 @@ def plan_run_test(
                 run_test_key=run_test_key,
                 execution=execution,
                 reason=_reason(execution, known, fetch_unfinished=fetch_unfinished, full_refresh=full_refresh),
-                date=known.date if known else (started_at or now).astimezone(UTC).date().isoformat(),
+                date=known.date if known else stray_dates.get(execution.execution_id) or _utc_day(started_at or now),
                 started_at=started_at,
                 stored=known,
                 estimated_calls=_estimated_calls(execution.payload, known),
@@ -139,6 +144,10 @@ def export_state(bundle: ExecutionBundle, *, fetched_at: datetime, settle_hours:
     return (
         State.EXPORTED if are_terminal and _is_settled(bundle.execution, fetched_at, settle_hours) else State.SETTLING
     )
+
+
+def _utc_day(moment: datetime) -> str:
+    return moment.astimezone(UTC).date().isoformat()
 
 
 def _reason(execution: Execution, known: Stored | None, *, fetch_unfinished: bool, full_refresh: bool) -> Reason:

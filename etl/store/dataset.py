@@ -34,9 +34,13 @@ _STATE_COLUMNS = {
 
 @dataclass(slots=True)
 class StoredState:
-    """What the dataset holds of some run tests: executions by id, and the files that could not be read."""
+    """What the dataset holds of some run tests, by their key: executions by id, and the files that could not be read.
+
+    ``stray_dates`` tells where calls of executions lie that have no row of their own (a run was killed between the two).
+    """
 
     executions: dict[str, dict[str, Stored]] = field(default_factory=dict)
+    stray_dates: dict[str, dict[str, str]] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
 
 
@@ -87,6 +91,12 @@ class Dataset:
                 for partition, executions in rows["executions"].items()
                 for row in executions.to_pylist()
             }
+            state.stray_dates[key] = {
+                execution_id: partition.date
+                for partition, held in rows["calls"].items()
+                for execution_id in held["execution_id"].unique().to_pylist()
+                if execution_id not in state.executions[key]
+            }
         return state
 
     def commit_rows(
@@ -113,7 +123,7 @@ class Dataset:
         merged = merge(table, old, to_arrow(frame, table), replaced=replaced, kept_calls=kept)
         if merged.is_changed:
             self._publish(table, path, merged.table, written)
-            written.rows[table.name] = written.rows.get(table.name, 0) + len(frame)
+            written.rows[table.name] = written.rows.get(table.name, 0) + merged.arrived
         return merged.table
 
     def record_run(self, date: str, export_run_id: str, frame: pd.DataFrame) -> None:

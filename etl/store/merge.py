@@ -27,10 +27,11 @@ _SORT = {
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """The partition's rows after the merge; ``is_changed`` tells whether they differ from before."""
+    """The partition's rows after the merge, whether they differ from before, and how many of them are new or changed."""
 
     table: pa.Table
     is_changed: bool
+    arrived: int = 0
 
 
 def merge(
@@ -61,7 +62,7 @@ def merge(
         return Merged(old, is_changed=False)
     parts = [stays, goes.filter(pa.array(retained, pa.bool_())), new.filter(pa.array(arriving, pa.bool_()))]
     merged = pa.concat_tables(parts).sort_by([(name, "ascending") for name in _SORT[table.name]])
-    return Merged(merged, is_changed=True)
+    return Merged(merged, is_changed=True, arrived=sum(arriving))
 
 
 def row_hashes(rows: pa.Table, executions: Collection[str]) -> dict[str, list[str]]:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from etl.api.models import NumberLiteral
 from etl.tables import schema
 
-any_text = st.text(max_size=12) | st.text(st.characters(categories=["Cs"]) | st.characters(), min_size=1, max_size=4)
+lone_surrogates = st.text(st.characters(categories=["Cs"]), min_size=1, max_size=2)
+any_text = st.text(max_size=12) | st.tuples(st.text(max_size=3), lone_surrogates).map("".join)
 numeric_text = (
     st.integers().map(str)
     | st.floats(allow_nan=False, allow_infinity=False).map(repr)

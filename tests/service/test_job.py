@@ -1,0 +1,68 @@
+"""One export in this process, with a clock of its own and a destination that fails."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow.dataset as ds
+import pytest
+
+from etl import job
+from etl.errors import DestinationError
+from etl.sandbox import Sandbox
+from etl.store.files import LocalFiles
+from tests.support import settings_for, settled_world
+
+
+def calls_in(dataset: Path) -> list[str]:
+    ids: list[str] = ds.dataset(dataset / "calls").to_table()["call_execution_id"].to_pylist()
+    return ids
+
+
+async def test_execution_without_a_start_stays_in_the_partition_where_its_calls_were_put(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run fails between the calls and the execution row; the next one, a day later, must not put them there twice."""
+    world = settled_world(run_tests=1, executions=1, calls=5)
+    world.run_tests[0].executions[0].started_at = None  # type: ignore[assignment]
+    publish, today = LocalFiles.publish, datetime.now(UTC)
+
+    def fail_at_executions(files: LocalFiles, path: str, data: bytes) -> None:
+        if path.startswith("executions/"):
+            raise DestinationError(f"{path}: No space left on device")
+        publish(files, path, data)
+
+    async with Sandbox(world) as server:
+        settings = settings_for(server, tmp_path / "data")
+        monkeypatch.setattr(LocalFiles, "publish", fail_at_executions)
+        failed = await job.export(settings, clock=lambda: today)
+        monkeypatch.undo()
+        healed = await job.export(settings, clock=lambda: today + timedelta(days=1))
+
+    assert (failed.exit_code, healed.exit_code) == (6, 0)
+    assert len(calls_in(tmp_path / "data")) == len(set(calls_in(tmp_path / "data"))) == 5
+
+
+async def test_a_bug_is_recorded_and_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("etl.store.commit.calls_frame", lambda *_: 1 / 0)
+    async with Sandbox(settled_world(run_tests=1, executions=1, calls=1)) as server:
+        with pytest.raises(ZeroDivisionError):
+            await job.export(settings_for(server, tmp_path / "data"))
+
+    (row,) = ds.dataset(tmp_path / "data" / "runs").to_table().to_pylist()
+    assert (row["outcome"], row["exit_code"], row["message"]) == (
+        "error",
+        1,
+        "a bug: ZeroDivisionError: division by zero",
+    )
+
+
+async def test_rows_count_what_is_new_or_changed_not_what_was_fetched(tmp_path: Path) -> None:
+    world = settled_world(run_tests=1, executions=3, calls=4)
+    async with Sandbox(world) as server:
+        settings = settings_for(server, tmp_path / "data")
+        await job.export(settings)
+        world.run_tests[0].executions[1].calls[2].total_cost_cents = 77
+        summary = await job.export(settings, full_refresh=True)
+
+    assert summary.run_tests[0].calls == 12
+    assert summary.rows == {"calls": 1, "executions": 1}

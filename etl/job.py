@@ -26,6 +26,7 @@ from etl.errors import (
     SourceUnavailableError,
 )
 from etl.settings import RunTest, Settings
+from etl.store.buffer import CommitBuffer
 from etl.store.commit import commit
 from etl.store.dataset import Dataset, StoredState, Written
 from etl.store.files import LocalFiles
@@ -35,13 +36,12 @@ from etl.summary import RunTestSummary, Summary
 from etl.tables import schema
 from etl.tables.digest import fingerprint
 from etl.tables.flatten import Export, frame_of
-from etl.tasks import leaves, to_the_end, until_stopped
+from etl.tasks import leaves, until_stopped
 from etl.version import __version__
 
 Notify = Callable[..., None]
 
 LAST_RUN = f"{STATE}/last_run.json"
-_COMMIT_CALLS = 20_000
 
 
 @dataclass(slots=True)
@@ -161,10 +161,6 @@ class _Run:
         self._by_key = {run_test.key: run_test for run_test in self.summary.run_tests}
         self._unreachable: list[str] = []
         self._stored: dict[str, Stored] = {}
-        self._buffer: list[ExecutionBundle] = []
-        self._buffered_calls = 0
-        self._committed_at = 0.0
-        self._commit_turn = asyncio.Lock()
         self._written = Written()
 
     def load_state(self, *, set_aside: bool) -> StoredState:
@@ -223,11 +219,11 @@ class _Run:
     async def crawl(self, client: Client, state: StoredState) -> None:
         """List, plan, fetch and commit everything; what has arrived whole is committed even when the crawl fails."""
         planned = await self.list_and_plan(client, state)
-        self._committed_at = asyncio.get_running_loop().time()
+        buffer = CommitBuffer(self._commit, interval_seconds=self.settings.export.commit_interval_seconds)
         crawl = Crawl(
             client,
             [item for item in planned if item.is_fetched],
-            self._emit,
+            buffer.add,
             concurrency=self.settings.api.concurrency,
             page_limit=self.settings.api.page_limit,
         )
@@ -235,10 +231,10 @@ class _Run:
         try:
             for item in planned:
                 if item.reason is Reason.WAITING and not _is_known_waiting(item):
-                    await self._emit(_without_calls(item))
+                    await buffer.add(_without_calls(item))
             await crawl.run()
         finally:
-            await self._commit()
+            await buffer.flush()
 
     async def conclude(self) -> None:
         """Leave the summary behind: a row of the runs table, and the JSON of the last run."""
@@ -263,23 +259,7 @@ class _Run:
             "run_finished", **{k: v for k, v in document.items() if k not in ("run_tests", "dataset", "version")}
         )
 
-    async def _emit(self, bundle: ExecutionBundle) -> None:
-        self._buffer.append(bundle)
-        self._buffered_calls += len(bundle.calls)
-        is_due = asyncio.get_running_loop().time() - self._committed_at >= self.settings.export.commit_interval_seconds
-        if is_due or self._buffered_calls >= _COMMIT_CALLS:
-            await self._commit()
-
-    async def _commit(self) -> None:
-        """Commit what has arrived. One at a time; a crawl that is cancelled waits for the commit in hand."""
-        async with self._commit_turn:
-            bundles, self._buffer, self._buffered_calls = self._buffer, [], 0
-            if bundles:
-                await to_the_end(lambda: self._commit_bundles(bundles))
-                self._committed_at = asyncio.get_running_loop().time()
-                self.progress.committed_executions += len(bundles)
-
-    def _commit_bundles(self, bundles: list[ExecutionBundle]) -> None:
+    def _commit(self, bundles: list[ExecutionBundle]) -> None:
         arrived = commit(
             self.dataset,
             bundles,
@@ -296,6 +276,7 @@ class _Run:
             run_test.evals += share.rows["evals"]
             run_test.dead_letters += share.dead_letters
             run_test.misfits += share.misfits
+        self.progress.committed_executions += len(bundles)
         self.notify("committed", executions=len(bundles), files=self._written.files, bytes=self._written.size_bytes)
 
     def _count_traffic(self) -> None:

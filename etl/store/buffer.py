@@ -1,0 +1,45 @@
+"""Bundles that have arrived, until they are committed: after some time, when there are many, and at the end."""
+
+import asyncio
+from collections.abc import Callable
+
+from etl.api.models import ExecutionBundle
+from etl.tasks import to_the_end
+
+_MAX_CALLS = 20_000
+
+
+class CommitBuffer:
+    """Collects bundles for ``commit``, which runs in a thread, one commit at a time.
+
+    Whoever adds a bundle while one is due waits for that commit: a destination that is slow slows the crawl down, and memory
+    stays bounded. A crawl that is cancelled waits for the commit in hand; ``flush`` commits what is left.
+    """
+
+    def __init__(self, commit: Callable[[list[ExecutionBundle]], None], *, interval_seconds: float) -> None:
+        self._commit = commit
+        self._interval_seconds = interval_seconds
+        self._bundles: list[ExecutionBundle] = []
+        self._calls = 0
+        self._turn = asyncio.Lock()
+        self._committed_at = asyncio.get_running_loop().time()
+
+    async def add(self, bundle: ExecutionBundle) -> None:
+        """Take a bundle, and commit when it is time.
+
+        Raises:
+            DestinationError: the commit failed; the bundles it held are not in the dataset.
+        """
+        self._bundles.append(bundle)
+        self._calls += len(bundle.calls)
+        is_due = asyncio.get_running_loop().time() - self._committed_at >= self._interval_seconds
+        if is_due or self._calls >= _MAX_CALLS:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Commit everything that has arrived; errors as for ``add``."""
+        async with self._turn:
+            bundles, self._bundles, self._calls = self._bundles, [], 0
+            if bundles:
+                await to_the_end(lambda: self._commit(bundles))
+            self._committed_at = asyncio.get_running_loop().time()

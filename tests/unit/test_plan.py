@@ -170,6 +170,14 @@ def test_date_is_pinned_when_first_seen():
     assert plan(listed, stored_of(listed, date="2026-01-01"))[0].date == "2026-01-01"
 
 
+def test_execution_whose_row_was_lost_stays_in_the_partition_that_holds_its_calls():
+    listed = execution(started_at="2026-03-02T00:00:00Z")
+    strays = {"execution": "2026-01-01"}
+    assert plan(listed, stray_dates=strays)[0].date == "2026-01-01"
+    assert plan(listed, stored_of(listed, date="2026-02-02"), stray_dates=strays)[0].date == "2026-02-02"
+    assert plan(listed, stray_dates={"another": "2026-01-01"})[0].date == "2026-03-02"
+
+
 @pytest.mark.parametrize(
     ("payload", "listed_calls", "expected"),
     [

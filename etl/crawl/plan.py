@@ -132,18 +132,18 @@ def order_by_worth(plan: Iterable[Planned]) -> list[Planned]:
     return sorted(newest_first, key=lambda planned: _ORDER.get(planned.reason, 0))
 
 
-def export_state(bundle: ExecutionBundle, *, fetched_at: datetime, settle_hours: float) -> State:
-    """What the dataset may claim of the execution once the bundle is committed."""
+def export_state(bundle: ExecutionBundle, known: Stored | None, *, fetched_at: datetime, settle_hours: float) -> State:
+    """What the dataset may claim of the execution once the bundle is committed; ``known`` is what it held before."""
     if bundle.dead_letters:
         return State.INCOMPLETE
     if not bundle.is_fetched:
         return State.WAITING
-    are_terminal = bundle.execution.status in TERMINAL_EXECUTION and all(
-        call.metrics.status in TERMINAL_CALL for call in bundle.calls
+    is_final = (
+        bundle.execution.status in TERMINAL_EXECUTION
+        and all(call.metrics.status in TERMINAL_CALL for call in bundle.calls)
+        and fetched_at - _ended_at(bundle.execution, known, fetched_at) >= timedelta(hours=settle_hours)
     )
-    return (
-        State.EXPORTED if are_terminal and _is_settled(bundle.execution, fetched_at, settle_hours) else State.SETTLING
-    )
+    return State.EXPORTED if is_final else State.SETTLING
 
 
 def _utc_day(moment: datetime) -> str:
@@ -170,13 +170,12 @@ def _reason_to_refetch(execution: Execution, known: Stored) -> Reason:
     return Reason.FINAL if known.export_state == State.EXPORTED else Reason.SETTLING
 
 
-def _is_settled(execution: Execution, fetched_at: datetime, settle_hours: float) -> bool:
-    """Whether late data had its time. An end that the API does not tell is no earlier than the start."""
-    payload = execution.payload
-    ended_at = coerce.timestamp_or_none(payload.get("completed_at")) or coerce.timestamp_or_none(
-        payload.get("started_at")
-    )
-    return ended_at is not None and fetched_at - ended_at >= timedelta(hours=settle_hours)
+def _ended_at(execution: Execution, known: Stored | None, fetched_at: datetime) -> datetime:
+    """When late data began to be late: its end, else, when the API tells none, when its present content was first seen."""
+    completed_at = coerce.timestamp_or_none(execution.payload.get("completed_at"))
+    if completed_at is None and known and known.fingerprint == fingerprint(execution.payload):
+        return known.verified_at or fetched_at
+    return completed_at or fetched_at
 
 
 def _estimated_calls(payload: Mapping[str, Any], known: Stored | None) -> int:

@@ -50,7 +50,9 @@ def commit(
     for partition, group in groupby(sorted(bundles, key=_partition), key=_partition):
         mine = list(group)
         states = {
-            bundle.execution.execution_id: export_state(bundle, fetched_at=fetched_at, settle_hours=settle_hours)
+            bundle.execution.execution_id: export_state(
+                bundle, stored.get(bundle.execution.execution_id), fetched_at=fetched_at, settle_hours=settle_hours
+            )
             for bundle in mine
         }
         _commit_partition(

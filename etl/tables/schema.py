@@ -236,7 +236,7 @@ EXECUTIONS = Table(
             "BLAKE2b-128 of the listed payload, read before the calls; a change means fetching again.",
         ),
         Column("calls_digest", STRING, "BLAKE2b-128 over the row hashes of the execution's calls and evals."),
-        Column("verified_at", TIMESTAMP, "When the execution's calls were last fetched from the source."),
+        Column("verified_at", TIMESTAMP, "When the row's present content was fetched; later fetches that find the same leave it."),
         *EXPORT,
     ),
 )

@@ -240,8 +240,8 @@ def test_nothing_is_the_plan_of_nothing():
     assert order_by_worth([]) == []
 
 
-def state(bundle, settle_hours=24.0):
-    return export_state(bundle, fetched_at=NOW, settle_hours=settle_hours)
+def state(bundle, settle_hours=24.0, known=None):
+    return export_state(bundle, known, fetched_at=NOW, settle_hours=settle_hours)
 
 
 def finished(hours_ago, **payload):
@@ -302,11 +302,14 @@ def test_execution_whose_calls_could_not_be_listed_is_incomplete():
 
 
 @pytest.mark.parametrize("completed_at", [None, "soon", 7])
-def test_end_that_cannot_be_read_is_taken_to_be_no_earlier_than_the_start(completed_at):
-    for started_at, expected in (
-        ("2026-03-02T02:00:00Z", State.EXPORTED),
-        ("2026-03-02T02:00:01Z", State.SETTLING),
-        (None, State.SETTLING),
-    ):
-        of = execution(started_at=started_at, completed_at=completed_at)
-        assert state(bundle_of(of=of)) is expected
+def test_execution_whose_end_cannot_be_read_settles_from_when_its_content_was_first_seen(completed_at):
+    """It may have been cancelled just now, however long ago it was started."""
+    of = execution(started_at="2026-01-01T00:00:00Z", completed_at=completed_at)
+    for seen_hours_ago, expected in ((24, State.EXPORTED), (23.9, State.SETTLING)):
+        known = stored_of(of, export_state="settling", verified_at=NOW - timedelta(hours=seen_hours_ago))
+        assert state(bundle_of(of=of), known=known) is expected
+    assert state(bundle_of(of=of)) is State.SETTLING
+    assert state(bundle_of(of=of), settle_hours=0) is State.EXPORTED
+    assert state(bundle_of(of=of), known=stored_of(of, verified_at=None)) is State.SETTLING
+    changed = stored_of(of, fingerprint="another", verified_at=NOW - timedelta(hours=48))
+    assert state(bundle_of(of=of), known=changed) is State.SETTLING

@@ -4,6 +4,7 @@ Results go to stdout, messages and progress to stderr. Heavy modules are importe
 """
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -40,7 +41,9 @@ Config = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print every event, and the traceback of a bug.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Print every event as it happens, and the traceback of a bug.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -224,16 +227,16 @@ async def _export(settings: "Settings", *, full_refresh: bool, quiet: bool, verb
 
 @contextmanager
 def _signals_stop() -> Iterator["asyncio.Future[InterruptedRunError]"]:
-    """A future that SIGINT or SIGTERM sets; a second signal ends the process at once."""
+    """A future that SIGINT or SIGTERM sets; a second signal ends the process at once, as a crash would."""
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[InterruptedRunError] = loop.create_future()
 
     def interrupt(number: signal.Signals) -> None:
-        loop.remove_signal_handler(number)
-        if not stop.done():
-            stop.set_result(
-                InterruptedRunError(f"interrupted by {number.name}; what had arrived is saved", exit_code=128 + number)
-            )
+        if stop.done():
+            os._exit(128 + number)
+        stop.set_result(
+            InterruptedRunError(f"interrupted by {number.name}; what had arrived is saved", exit_code=128 + number)
+        )
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, interrupt, number)

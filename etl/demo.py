@@ -17,6 +17,7 @@ from rich.tree import Tree
 
 from etl import job, sandbox
 from etl.display import opening_lines, print_summary
+from etl.errors import ConfigurationError
 from etl.sandbox.answers import Spelling
 from etl.settings import Settings
 from etl.store.layout import STATE
@@ -99,7 +100,7 @@ async def serve_sandbox(
         end=datetime.now(UTC) - _SETTLED,
         include_unfinished=False,
     )
-    async with sandbox.Sandbox(
+    server = sandbox.Sandbox(
         world,
         api_key=_API_KEY,
         secret_key=_SECRET_KEY,
@@ -109,11 +110,18 @@ async def serve_sandbox(
         max_limit=max_limit,
         fault=sandbox.random_faults(rng, faults) if faults else None,
         spelling=spelling,
-    ) as server:
+    )
+    try:
+        await server.start()
+    except OSError as exc:
+        raise ConfigurationError(f"--port {port}: {exc.strerror}: choose another, or 0 for a free one") from None
+    try:
         print(f"export FI_BASE_URL={server.base_url} FI_API_KEY={_API_KEY} FI_SECRET_KEY={_SECRET_KEY}")
         names = ", ".join(f'"{run_test.name}"' for run_test in world.run_tests)
         print(f"run_tests = [{names}]", flush=True)
         await asyncio.Event().wait()
+    finally:
+        await server.stop()
 
 
 def weekly_p95_latency(calls: pd.DataFrame) -> pd.DataFrame:

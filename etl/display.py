@@ -67,10 +67,11 @@ def print_summary(summary: Summary) -> None:
     _print_run_tests(console, summary.run_tests)
     rows = summary.rows
     written = ", ".join(f"{rows[name]:,} {name}" for name in schema.TABLES if rows.get(name))
+    written = f"{written} (new or changed rows)" if written else "nothing: everything was up to date"
     requests = f"{summary.requests:,} requests in {_duration(summary.seconds)}"
     if summary.retries or summary.rejections:
         requests += f" ({summary.retries:,} retries, {summary.rejections:,} refused by the rate limit)"
-    console.print(f"written    {written or 'nothing: everything was up to date'}", soft_wrap=True)
+    console.print(f"written    {written}", soft_wrap=True)
     console.print(f"requests   {requests}", soft_wrap=True)
     console.print(f"dataset    {escape(summary.dataset)}", soft_wrap=True)
     if misfits := sum(run_test.misfits for run_test in summary.run_tests):
@@ -224,7 +225,7 @@ def _plan_duration(plan: Plan) -> str:
     if (minutes := _minutes(plan)) is not None:
         return f"about {_duration(minutes * 60)} at {plan.requests_per_minute:,} requests a minute"
     at_standard = _duration(plan.requests / _STANDARD_REQUESTS_PER_MINUTE * 60)
-    return f"the API told no rate limit; at {_STANDARD_REQUESTS_PER_MINUTE} requests a minute it would be {at_standard}"
+    return f"{at_standard} at {_STANDARD_REQUESTS_PER_MINUTE} requests a minute; the API told no limit"
 
 
 def _duration(seconds: float) -> str:

@@ -18,12 +18,14 @@ from etl.api.quota import Quota
 from etl.crawl.fetch import Crawl
 from etl.crawl.plan import Planned, Reason, State, Stored, order_by_worth, plan_run_test
 from etl.errors import (
+    ConfigurationError,
     DestinationError,
     ExporterError,
     InterruptedRunError,
     NotFoundError,
     SourceError,
     SourceUnavailableError,
+    TransientError,
 )
 from etl.settings import RunTest, Settings
 from etl.store.buffer import CommitBuffer
@@ -36,7 +38,7 @@ from etl.summary import RunTestSummary, Summary
 from etl.tables import schema
 from etl.tables.digest import fingerprint
 from etl.tables.flatten import Export, frame_of
-from etl.tasks import leaves, until_stopped
+from etl.tasks import leaves, to_the_end, until_stopped
 from etl.version import __version__
 
 Notify = Callable[..., None]
@@ -79,14 +81,17 @@ async def plan(settings: Settings, *, full_refresh: bool = False, clock: Callabl
     """
     run = _Run(settings, full_refresh=full_refresh, clock=clock)
     state = await asyncio.to_thread(run.load_state, set_aside=False)
-    async with run.client as client:
-        planned = await run.list_and_plan(client, state)
-        return Plan(
-            planned=planned,
-            run_tests=run.summary.run_tests,
-            requests=run.progress.planned_requests,
-            requests_per_minute=client.quota.requests_per_minute,
-        )
+    try:
+        async with run.client as client:
+            planned = await run.list_and_plan(client, state)
+    except* ExporterError as group:
+        raise _reason_to_stop(group) from None
+    return Plan(
+        planned=planned,
+        run_tests=run.summary.run_tests,
+        requests=run.progress.planned_requests,
+        requests_per_minute=client.quota.requests_per_minute,
+    )
 
 
 async def export(
@@ -100,18 +105,18 @@ async def export(
 ) -> Summary:
     """Bring the dataset up to date with the API.
 
-    Always leaves a summary behind once it has begun: look at its ``exit_code`` and ``problems``. ``stop`` ends the run early, with
-    everything committed that had arrived whole. ``full_refresh`` fetches final executions as well.
+    Once it asks the API it always leaves a summary behind, unless it is cancelled: look at its ``exit_code`` and ``problems``.
+    ``stop`` ends the run early, with everything committed that had arrived whole. ``full_refresh`` fetches final executions too.
 
     Raises:
-        DestinationError: the dataset's folder cannot be used; nothing was asked of the API.
+        ConfigurationError, DestinationError: the dataset's folder cannot be used as configured; nothing was asked of the API.
         LockHeldError: another export is at work there.
     """
     run = _Run(settings, full_refresh=full_refresh, progress=progress, notify=notify, clock=clock)
-    await asyncio.to_thread(run.files.prepare)
+    await to_the_end(run.files.prepare)
     with exclusive(run.files, now=run.started_at):
-        await asyncio.to_thread(run.files.sweep_staging)
-        state = await asyncio.to_thread(run.load_state, set_aside=True)
+        await to_the_end(run.files.sweep_staging)
+        state = await to_the_end(lambda: run.load_state(set_aside=True))
         run.notify("run_started", export_run_id=run.summary.export_run_id, dataset=run.summary.dataset)
         bug: BaseException | None = None
         try:
@@ -146,7 +151,7 @@ class _Run:
         self.started_at = self.clock()
         self.notify = notify or _say_nothing
         self.progress = progress or Progress()
-        self.files = LocalFiles(Path(settings.destination.path))
+        self.files = LocalFiles(Path(settings.destination.path).expanduser())
         self.dataset = Dataset(self.files, compression=settings.destination.compression)
         self.client = _client(settings)
         self.progress.traffic = self.client.traffic
@@ -164,17 +169,28 @@ class _Run:
         self._written = Written()
 
     def load_state(self, *, set_aside: bool) -> StoredState:
+        self._refuse_another_key()
         state = self.dataset.load_state([run_test.key for run_test in self.settings.run_tests], set_aside=set_aside)
         self.summary.quarantined = state.unreadable
         self._stored = {key: stored for executions in state.executions.values() for key, stored in executions.items()}
         return state
+
+    def _refuse_another_key(self) -> None:
+        """A run test whose key was changed would be exported a second time beside its old partitions."""
+        names = {run_test.name: run_test.key for run_test in self.settings.run_tests}
+        for key, name in self.dataset.run_test_names(except_keys=names.values()).items():
+            if name in names:
+                raise ConfigurationError(
+                    f"run test {name!r} lies under run_test={key} in {self.files.root}, and its key is now {names[name]}: "
+                    f'give it key = "{key}", or export to another destination'
+                )
 
     async def list_and_plan(self, client: Client, state: StoredState) -> list[Planned]:
         planned: list[Planned] = []
         async with asyncio.TaskGroup() as group:
             for run_test in self.settings.run_tests:
                 group.create_task(self._list_run_test(client, run_test, state, planned))
-        if self._unreachable and all(run_test.error for run_test in self.summary.run_tests):
+        if len(self._unreachable) == len(self.summary.run_tests):
             raise SourceUnavailableError(f"no run test could be listed: {self._unreachable[0]}")
         fetched = [item for item in planned if item.is_fetched]
         self.progress.planned_executions = len(fetched)
@@ -193,7 +209,8 @@ class _Run:
             summary.error = "the API knows no run test of this name: check run_tests and the key's workspace"
         except SourceError as error:
             summary.error = str(error)
-            self._unreachable.append(str(error))
+            if isinstance(error, TransientError):
+                self._unreachable.append(str(error))
         if summary.error:
             self.notify("run_test_failed", run_test=run_test.name, error=summary.error)
             return
@@ -244,20 +261,17 @@ class _Run:
         document = summary.as_json()
         row = summary.as_row(msgspec.json.encode(document["run_tests"]).decode())
         try:
-            await asyncio.to_thread(
-                self.dataset.record_run,
-                f"{summary.started_at:%Y-%m-%d}",
-                summary.export_run_id,
-                frame_of(schema.RUNS_TABLE, [row]),
-            )
-            await asyncio.to_thread(
-                self.files.publish, LAST_RUN, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
-            )
+            await to_the_end(lambda: self._record(document, row))
         except DestinationError as error:
             summary.failure = summary.failure or error
         self.notify(
             "run_finished", **{k: v for k, v in document.items() if k not in ("run_tests", "dataset", "version")}
         )
+
+    def _record(self, document: dict[str, Any], row: dict[str, Any]) -> None:
+        day = f"{self.summary.started_at:%Y-%m-%d}"
+        self.dataset.record_run(day, self.summary.export_run_id, frame_of(schema.RUNS_TABLE, [row]))
+        self.files.publish(LAST_RUN, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
 
     def _commit(self, bundles: list[ExecutionBundle]) -> None:
         arrived = commit(
@@ -339,9 +353,13 @@ def _without_calls(item: Planned) -> ExecutionBundle:
 
 
 def _reason_to_stop(group: BaseExceptionGroup[ExporterError]) -> ExporterError:
-    """The error that ended the run; when a signal did, that counts."""
+    """The error that ended the run: what could not be saved counts most, then that a signal asked for it."""
     errors = [error for error in leaves(group) if isinstance(error, ExporterError)]
-    return next((error for error in errors if isinstance(error, InterruptedRunError)), errors[0])
+    for kind in (DestinationError, InterruptedRunError):
+        for error in errors:
+            if isinstance(error, kind):
+                return error
+    return errors[0]
 
 
 def _say_nothing(_event: str, **_fields: Any) -> None: ...

@@ -32,6 +32,7 @@ from pydantic_settings import (
     SettingsError,
     TomlConfigSettingsSource,
 )
+from yarl import URL
 
 from etl.errors import ConfigurationError
 from etl.store.layout import default_key, is_key
@@ -97,7 +98,12 @@ class Api(_Section):
     @field_validator("base_url")
     @classmethod
     def _base_url(cls, value: str) -> str:
-        parts = urlsplit(value)
+        try:
+            parts, _ = urlsplit(value), URL(value, encoded=True).port
+        except ValueError:
+            raise ValueError(f"must be an https:// address, got {value!r}") from None
+        if not (value.isascii() and value.isprintable()) or " " in value:
+            raise ValueError(f"must be an https:// address in ASCII, got {value!r}")
         if parts.scheme not in ("https", "http") or not parts.hostname:
             raise ValueError(f"must be an https:// address, got {value!r}")
         if parts.username or parts.password or parts.query or parts.fragment:
@@ -105,6 +111,13 @@ class Api(_Section):
         if parts.scheme == "http" and not _is_loopback(parts.hostname):
             raise ValueError(f"must be https:// (plain http:// goes to this machine only), got {value!r}")
         return value.rstrip("/")
+
+    @field_validator("ca_file")
+    @classmethod
+    def _ca_file(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"must be a file of certificates, got {str(value)!r}")
+        return value
 
     @field_validator("page_limit")
     @classmethod
@@ -147,7 +160,7 @@ class Log(_Section):
 
 
 class Settings(BaseSettings):
-    """All settings of an export. ``Settings.load(path)`` reads them; ``run_tests`` is ``"all"`` or a list."""
+    """All settings of an export. ``Settings.load(path)`` reads them from a file and the environment."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, allow_inf_nan=False

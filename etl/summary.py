@@ -7,7 +7,15 @@ from typing import Any
 
 from etl.errors import ExporterError, SourceUnavailableError
 
-OUTCOMES = {0: "complete", 1: "error", 3: "partial", 4: "refused", 5: "unavailable", 6: "destination"}
+OUTCOMES = {
+    0: "complete",
+    1: "error",
+    2: "configuration",
+    3: "partial",
+    4: "refused",
+    5: "unavailable",
+    6: "destination",
+}
 
 
 @dataclass(slots=True)
@@ -55,9 +63,11 @@ class Summary:
     @property
     def exit_code(self) -> int:
         """What the command answers with; see the README for the meanings."""
-        if self.failure is not None:
-            return self.failure.exit_code
-        return 0 if all(run_test.is_whole for run_test in self.run_tests) else 3
+        is_whole = all(run_test.is_whole for run_test in self.run_tests) and not self.quarantined
+        if self.failure is None:
+            return 0 if is_whole else 3
+        is_partial = isinstance(self.failure, SourceUnavailableError) and bool(self.rows)
+        return 3 if is_partial else self.failure.exit_code
 
     @property
     def outcome(self) -> str:
@@ -83,7 +93,10 @@ class Summary:
                     f"{run_test.name!r}: {run_test.dead_letters} requests given up, see the errors table; "
                     "the next run tries them again"
                 )
-        lines += [f"unreadable file set aside, its executions are fetched again: {path}" for path in self.quarantined]
+        lines += [
+            f"unreadable file set aside: {path}; what the API still lists of it is fetched again"
+            for path in self.quarantined
+        ]
         return lines
 
     def as_json(self) -> dict[str, Any]:

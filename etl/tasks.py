@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from etl.errors import InterruptedRunError
+
+T = TypeVar("T")
 
 
 async def until_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Future[InterruptedRunError] | None) -> None:
@@ -25,14 +27,23 @@ async def until_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Future[In
         group.create_task(finish())
 
 
-async def to_the_end(work: Callable[[], None]) -> None:
-    """Run the work in a thread and wait for its end, even when cancelled meanwhile: it must not outlive what guards it."""
+async def to_the_end(work: Callable[[], T]) -> T:
+    """Run the work in a thread and wait for its end, however often cancelled meanwhile: it must not outlive what guards it.
+
+    Raises:
+        CancelledError: the caller was cancelled and the work has ended well; when it failed, its error counts.
+    """
     future = asyncio.get_running_loop().run_in_executor(None, work)
-    try:
-        await asyncio.shield(future)
-    except asyncio.CancelledError:
-        await asyncio.wait([future])
-        raise
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    result = future.result()
+    if cancelled is not None:
+        raise cancelled
+    return result
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:

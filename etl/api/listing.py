@@ -12,7 +12,8 @@ pages without saying so is never believed.)
 
 **B, many pages.** Read all pages; let L be the ids seen. Then read ``count`` once more, n. Then find out which ids of L are
 still alive: A ⊆ L. Every id in A existed before the count was taken (it had been listed) and after it (it is alive), and ids
-never come back, so it existed at that moment: A is a subset of the n rows that the count counted. If A has n members, A is
+never come back, so it existed at that moment, in this list, since executions keep their run test: A is a subset of the n
+rows that the count counted. If A has n members, A is
 the list, whatever moved in between. If not, repeat with what is known by now.
 
 For executions a second pass over the pages tells who is alive, and a request by id those that the pass does not show. For

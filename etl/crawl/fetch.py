@@ -7,6 +7,7 @@ How an execution's calls are proved complete (see ``api/listing.py``):
 
 - Their list fits one page: that read is the list. The execution has finished, so no call is created any more; if one were,
   the fresh count in the execution's own listing would change its fingerprint, and the next run would fetch it again.
+  A call that is gone when its metrics are fetched makes the list be read once more: it must not be there any longer.
 - Many pages: the count is read once more after the pages, and each call's metrics after that. As many alive as counted
   proves the list; otherwise it is read again.
 """
@@ -17,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 from etl.api.client import Client
-from etl.api.endpoints import METRICS, RUNS, get_call_metrics, list_calls
+from etl.api.endpoints import METRICS, RUNS, get_call_metrics, get_execution, list_calls
 from etl.api.listing import MAX_ROUNDS, Pass, read_pass
 from etl.api.models import CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall, Page
 from etl.crawl.plan import Planned
@@ -38,6 +39,8 @@ class _Open:
     count: int | None = None
     fetched: dict[str, CallMetrics] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)
+    must_relist: bool = False
     outstanding: int = 0
 
 
@@ -97,25 +100,52 @@ class Crawl:
     async def _list(self, execution: _Open) -> None:
         try:
             latest = await self._read_calls(execution)
-        except NotFoundError:
-            # Deleted since it was listed: there is nothing to export, and the next listing will not have it.
-            await self._close(None)
+        except NotFoundError as error:
+            await self._close(await self._without_list(execution, error))
             return
         except SourceError as error:
             execution.dead_letters.append(_dead_letter(RUNS, execution.planned.execution.execution_id, error))
             await self._close(_bundle(execution, is_listed=False))
             return
         self.listings += execution.round == 1
-        execution.listed |= latest.rows
-        self.calls_fetched -= len(execution.fetched)
-        execution.fetched.clear()
-        execution.outstanding = len(execution.listed)
-        if not execution.listed:
+        pending = self._pending_after(execution, latest)
+        execution.outstanding = len(pending)
+        if not pending:
             await self._settle(execution)
             return
         async with self._news:
-            self._calls.extend((execution, key) for key in execution.listed)
+            self._calls.extend((execution, key) for key in pending)
             self._news.notify_all()
+
+    def _pending_after(self, execution: _Open, latest: Pass[ListedCall]) -> list[str]:
+        """The calls to fetch, now that the list was read (again)."""
+        already = len(execution.fetched)
+        execution.must_relist = False
+        if execution.count is None:
+            execution.listed = dict(latest.rows)
+            execution.fetched = {key: call for key, call in execution.fetched.items() if key in execution.listed}
+            for key in execution.gone & execution.listed.keys():
+                contradiction = SourceError(f"call {key}: listed, but its metrics are not found", status=404)
+                execution.dead_letters.append(_dead_letter(METRICS, key, contradiction))
+        else:
+            execution.listed |= latest.rows
+            execution.fetched.clear()
+        self.calls_fetched -= already - len(execution.fetched)
+        settled = execution.fetched.keys() | {letter.subject_id for letter in execution.dead_letters}
+        return [key for key in execution.listed if key not in settled]
+
+    async def _without_list(self, execution: _Open, error: NotFoundError) -> ExecutionBundle | None:
+        """What is known of an execution whose calls are not found: nothing when it was deleted since, else a dead letter."""
+        execution_id = execution.planned.execution.execution_id
+        failure: SourceError = error
+        try:
+            await self._client.get(get_execution(execution_id))
+        except NotFoundError:
+            return None
+        except SourceError as unknown:
+            failure = unknown
+        execution.dead_letters.append(_dead_letter(RUNS, execution_id, failure))
+        return _bundle(execution, is_listed=False)
 
     async def _read_calls(self, execution: _Open) -> Pass[ListedCall]:
         execution_id = execution.planned.execution.execution_id
@@ -125,8 +155,7 @@ class Crawl:
 
         execution.round += 1
         latest = await read_pass(read, lambda call: call.call_execution_id, limit=self._page_limit)
-        if execution.round > 1 or not latest.is_whole_page:
-            execution.count = (await read(1, 1)).count
+        execution.count = None if latest.is_whole_page else (await read(1, 1)).count
         return latest
 
     async def _fetch(self, execution: _Open, call_execution_id: str) -> None:
@@ -135,8 +164,10 @@ class Crawl:
             execution.fetched[call_execution_id] = await self._client.get(request)
             self.calls_fetched += 1
         except NotFoundError:
-            # Deleted since it was listed; where a count has to be met, the listing is proved without it.
+            # Deleted since it was listed: the list is proved without it, by its count or by being read again.
             del execution.listed[call_execution_id]
+            execution.gone.add(call_execution_id)
+            execution.must_relist = True
         except SourceError as error:
             execution.dead_letters.append(_dead_letter(METRICS, call_execution_id, error))
         execution.outstanding -= 1
@@ -146,17 +177,18 @@ class Crawl:
     async def _settle(self, execution: _Open) -> None:
         """All that was listed is fetched: emit it, unless the list is not proved and may be read again."""
         alive = len(execution.fetched) + len(execution.dead_letters)
-        if execution.count is None or alive == execution.count:
+        is_proved = not execution.must_relist if execution.count is None else alive == execution.count
+        if is_proved:
             await self._close(_bundle(execution))
         elif execution.round < MAX_ROUNDS:
-            execution.dead_letters.clear()
+            if execution.count is not None:
+                execution.dead_letters.clear()
             async with self._news:
                 self._relist.append(execution)
                 self._news.notify_all()
         else:
             unproved = SourceError(
-                f"its calls kept changing while they were listed: {alive} fetched, {execution.count} counted after "
-                f"{execution.round} rounds",
+                f"its calls kept changing while they were listed, {execution.round} times; the last time {alive} were fetched",
                 tries=execution.round,
             )
             execution.dead_letters.append(_dead_letter(RUNS, execution.planned.execution.execution_id, unproved))

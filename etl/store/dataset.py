@@ -99,6 +99,23 @@ class Dataset:
             }
         return state
 
+    def run_test_names(self, *, except_keys: Collection[str]) -> dict[str, str]:
+        """What the run tests of the other keys are called, as far as their newest partition can be read."""
+        newest = {}
+        for path in self._files.list("executions"):
+            parsed = parse_partition_path(path)
+            if parsed and parsed[1].run_test_key not in except_keys:
+                newest[parsed[1].run_test_key] = path
+        names = {}
+        for key, path in newest.items():
+            try:
+                found = self._read(schema.EXECUTIONS, path, ["run_test_name"])["run_test_name"].to_pylist()
+            except UnreadableError:
+                continue
+            if found and found[-1]:
+                names[key] = found[-1]
+        return names
+
     def commit_rows(
         self,
         table: schema.Table,

@@ -28,7 +28,8 @@ async def test_demo_shows_files_rows_an_aggregate_and_what_incremental_means(tmp
     assert "run_test=checkout-flow-" in shown
     assert "latency_avg_agent_latency_ms" in shown
     assert re.search(r"^\d{4}-\d\d-\d\d +\d+\.0 ", shown, re.MULTILINE), "no weekly aggregate"
-    assert "written    3 executions, 50 calls, 150 evals" in shown
+    assert "Checkout flow       22        1        1     25     75  complete" in shown
+    assert re.search(r"^written    3 executions, 50 calls, \d+ evals \(new or changed rows\)$", shown, re.MULTILINE)
     assert "requests sent: 3, files written: 0" in shown
     assert ds.dataset(tmp_path / "out" / "calls").count_rows() == 1525
 

@@ -186,3 +186,65 @@ async def test_usage_errors_exit_2(tmp_path: Path) -> None:
     for arguments in (["nonsense"], ["run", "--nonsense"], ["schema", "nonsense"], ["sandbox", "--port", "70000"]):
         result = await metrics_etl(*arguments, cwd=tmp_path, env=environment())
         assert result.exit_code == 2, arguments
+
+
+async def test_plan_and_dry_run_end_like_run(server: Sandbox, tmp_path: Path) -> None:
+    write_settings(tmp_path, names(server))
+    wrong_key = environment(server, FI_API_KEY="wrong-canary")
+    bad_port = environment(FI_BASE_URL="http://127.0.0.1:99999")
+
+    for command in (["plan"], ["run", "--dry-run"]):
+        assert_refused(await metrics_etl(*command, cwd=tmp_path, env=wrong_key), 4, "FI_API_KEY")
+        assert_refused(await metrics_etl(*command, cwd=tmp_path, env=bad_port), 2, "FI_BASE_URL")
+
+
+async def test_key_that_changed_is_refused_before_any_request(server: Sandbox, tmp_path: Path) -> None:
+    """Its rows would stand under the old key and under the new one."""
+    first, second = names(server)
+    write_settings(tmp_path, [first, second])
+    await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
+    sent = len(server.requests)
+    path = write_settings(tmp_path, [])
+    path.write_text(f'run_tests = [{{ name = "{first}", key = "other" }}, "{second}"]')
+
+    result = await metrics_etl("run", cwd=tmp_path, env=environment(server))
+
+    assert_refused(result, 2, repr(first), "key is now other", 'key = "')
+    assert len(server.requests) == sent
+    write_settings(tmp_path, [second])
+    assert (await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))).exit_code == 0
+
+
+async def test_damaged_file_is_set_aside_refetched_and_told(server: Sandbox, tmp_path: Path) -> None:
+    write_settings(tmp_path, names(server))
+    await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
+    damaged = min((tmp_path / "data" / "calls").rglob("*.parquet"))
+    damaged.write_bytes(damaged.read_bytes()[:-8])
+
+    told = await metrics_etl("run", "--json", cwd=tmp_path, env=environment(server))
+    healed = await metrics_etl("run", "--json", cwd=tmp_path, env=environment(server))
+
+    assert (told.exit_code, healed.exit_code) == (3, 0)
+    assert "_state/quarantine/" in told.document["problems"][0]
+    assert ds.dataset(tmp_path / "data" / "calls").count_rows() == 30
+
+
+async def test_taken_port_is_said_in_one_line(server: Sandbox, tmp_path: Path) -> None:
+    port = server.base_url.rpartition(":")[2]
+    assert_refused(await metrics_etl("sandbox", "--port", port, cwd=tmp_path, env=environment()), 2, f"--port {port}")
+
+
+async def test_second_signal_ends_the_process_at_once(server: Sandbox, tmp_path: Path) -> None:
+    """As a crash would: the lock goes with the process, and the next run exports everything."""
+    asked = asyncio.Event()
+    server.on_request = lambda _request: asked.set()
+    server.fault = lambda _request, _nth: Fault(is_hanging=True)
+    write_settings(tmp_path, names(server))
+    process = await start("run", "--quiet", cwd=tmp_path, env=environment(server))
+    await asked.wait()
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+
+    assert (await ended(process)).exit_code in (130, 143)
+    server.fault = None
+    assert (await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))).exit_code == 0

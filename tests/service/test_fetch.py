@@ -138,6 +138,37 @@ async def test_execution_deleted_since_it_was_planned_is_no_bundle(server):
     assert bundles.keys() == {each.execution_id for each in executions(server)} - {gone.execution_id}
 
 
+async def test_execution_that_is_there_but_whose_calls_are_not_found_is_a_dead_letter(server):
+    """A listed execution must never leave without a word."""
+    odd = executions(server)[1].execution_id
+    body = b'{"status": false, "result": "Test execution not found."}'
+    server.fault = lambda request, _nth: (
+        Fault(status=404, body=body) if request.path == RUNS and request.query.get("execution_id") == odd else None
+    )
+    bundles, _ = await crawl(server)
+    assert not bundles[odd].is_fetched
+    assert [(letter.endpoint, letter.subject_id, letter.status) for letter in bundles[odd].dead_letters] == [
+        (RUNS, odd, 404)
+    ]
+
+
+async def test_call_that_is_listed_again_though_it_was_not_found_is_a_dead_letter(server):
+    """A listed call must never leave without a word; the others are not fetched a second time."""
+    execution = executions(server)[0]
+    odd = execution.calls[1].call_execution_id
+    body = b'{"status": false, "result": "Call execution not found."}'
+    server.fault = lambda request, _nth: (
+        Fault(status=404, body=body) if request.query.get("call_execution_id") == odd else None
+    )
+    bundles, _ = await crawl(server, [execution.execution_id])
+    [bundle] = bundles.values()
+    assert [(letter.endpoint, letter.subject_id, letter.status) for letter in bundle.dead_letters] == [
+        (METRICS, odd, 404)
+    ]
+    assert sorted([odd, *fetched_ids(bundle)]) == call_ids(execution)
+    assert len(server.requests) == 2 + len(execution.calls)
+
+
 async def test_call_that_fails_for_ever_is_a_dead_letter_and_the_rest_is_exported(server):
     execution = executions(server)[3]
     poisoned = execution.calls[0].call_execution_id
@@ -318,4 +349,4 @@ async def test_all_calls_failing_is_all_dead_letters(server, concurrency):
 async def test_all_executions_gone_ends(server, concurrency):
     bundles, _ = await crawl(server, [NO_CALLS] * 20, concurrency=concurrency)
     assert not bundles
-    assert len(server.requests) == 20
+    assert len(server.requests) == 20 * 2, "the list, and whether the execution itself is gone"

@@ -4,13 +4,14 @@ Per partition: calls, evals and errors first, then the execution rows, which say
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 
 from etl.api.models import ExecutionBundle
 from etl.crawl.plan import Stored, export_state
+from etl.errors import SchemaError
 from etl.store.dataset import Dataset, Written, calls_of, held_rows
 from etl.store.layout import Partition
 from etl.tables import schema
@@ -45,109 +46,95 @@ def commit(
 
     Raises:
         DestinationError: a partition could not be written; its execution rows, and the partitions after it, are as they were.
+        SchemaError: two bundles are of the same execution.
     """
     arrived: dict[str, Arrived] = {}
     for partition, group in groupby(sorted(bundles, key=_partition), key=_partition):
-        mine = list(group)
+        mine = _by_execution(group)
+        share = arrived.setdefault(partition.run_test_key, Arrived())
+        known = {execution_id: stored.get(execution_id) for execution_id in mine}
+        held = {execution_id: before.held if before else _NOTHING_HELD for execution_id, before in known.items()}
+        held |= _commit_calls(dataset, partition, mine, export, written, share)
+        _commit_errors(dataset, partition, mine, export, written, share)
         states = {
-            bundle.execution.execution_id: export_state(
-                bundle, stored.get(bundle.execution.execution_id), fetched_at=fetched_at, settle_hours=settle_hours
-            )
-            for bundle in mine
+            execution_id: export_state(bundle, known[execution_id], fetched_at=fetched_at, settle_hours=settle_hours)
+            for execution_id, bundle in mine.items()
         }
-        _commit_partition(
-            dataset,
-            partition,
-            mine,
-            stored,
-            states,
-            export,
-            fetched_at,
-            written,
-            arrived.setdefault(partition.run_test_key, Arrived()),
-        )
+        verified_at = {
+            execution_id: fetched_at if mine[execution_id].is_fetched else before.verified_at if before else None
+            for execution_id, before in known.items()
+        }
+        executions = executions_frame(list(mine.values()), held, states, verified_at, export)
+        dataset.commit_rows(schema.EXECUTIONS, partition, executions.data, replaced=mine, written=written)
+        share.rows.update(executions=len(mine))
+        share.misfits += executions.misfits
     return arrived
 
 
-def _commit_partition(
+def _by_execution(bundles: Iterable[ExecutionBundle]) -> dict[str, ExecutionBundle]:
+    mine: dict[str, ExecutionBundle] = {}
+    for bundle in bundles:
+        if bundle.execution.execution_id in mine:
+            raise SchemaError(f"execution {bundle.execution.execution_id} twice in one commit")
+        mine[bundle.execution.execution_id] = bundle
+    return mine
+
+
+def _commit_calls(
     dataset: Dataset,
     partition: Partition,
-    bundles: list[ExecutionBundle],
-    stored: Mapping[str, Stored],
-    states: Mapping[str, str],
+    bundles: Mapping[str, ExecutionBundle],
     export: Export,
-    fetched_at: datetime,
     written: Written,
-    arrived: Arrived,
-) -> None:
-    fetched = [bundle for bundle in bundles if bundle.is_fetched]
-    fetched_ids = [bundle.execution.execution_id for bundle in fetched]
-    given_up = {letter.subject_id for bundle in fetched for letter in bundle.dead_letters}
+    share: Arrived,
+) -> dict[str, HeldRows]:
+    """Calls and evals of the executions whose calls were listed; returns what the dataset now holds of those."""
+    fetched = {execution_id: bundle for execution_id, bundle in bundles.items() if bundle.is_fetched}
+    if not fetched:
+        return {}
+    calls, evals = calls_frame(fetched.values(), export), evals_frame(fetched.values(), export)
+    share.rows.update(calls=len(calls.data), evals=len(evals.data))
+    share.misfits += calls.misfits + evals.misfits
+    given_up = {letter.subject_id for bundle in fetched.values() for letter in bundle.dead_letters}
     # What an unproved listing does not name may have been missed: its old rows stay until a listing is proved.
-    unproved = given_up.intersection(fetched_ids)
-    held = {
-        bundle.execution.execution_id: stored[bundle.execution.execution_id].held
-        if bundle.execution.execution_id in stored
-        else _NOTHING_HELD
-        for bundle in bundles
-    }
-    if fetched:
-        calls, evals = calls_frame(fetched, export), evals_frame(fetched, export)
-        calls_held = dataset.commit_rows(
-            schema.CALLS,
-            partition,
-            calls.data,
-            replaced=fetched_ids,
-            kept_calls=given_up,
-            kept_executions=unproved,
-            written=written,
-        )
-        listed = {call.call_execution_id for bundle in fetched for call in bundle.listed or ()}
-        evals_held = dataset.commit_rows(
-            schema.EVALS,
-            partition,
-            evals.data,
-            replaced=fetched_ids,
-            kept_calls=calls_of(calls_held, unproved) - listed,
-            written=written,
-        )
-        held |= held_rows(
-            {bundle.execution.execution_id: len(bundle.listed or ()) for bundle in fetched}, calls_held, evals_held
-        )
-        arrived.rows.update(calls=len(calls.data), evals=len(evals.data))
-        arrived.misfits += calls.misfits + evals.misfits
-    asked = [bundle for bundle in bundles if bundle.is_fetched or bundle.dead_letters]
-    if asked:
-        errors = errors_frame(asked, export).data
-        dataset.commit_rows(
-            schema.ERRORS,
-            partition,
-            errors,
-            replaced=[bundle.execution.execution_id for bundle in asked],
-            written=written,
-        )
-        arrived.dead_letters += len(errors)
-    verified_at = {
-        bundle.execution.execution_id: fetched_at
-        if bundle.is_fetched
-        else _verified_at(stored.get(bundle.execution.execution_id))
-        for bundle in bundles
-    }
-    executions = executions_frame(bundles, held, states, verified_at, export)
-    dataset.commit_rows(
-        schema.EXECUTIONS,
+    unproved = given_up & fetched.keys()
+    calls_held = dataset.commit_rows(
+        schema.CALLS,
         partition,
-        executions.data,
-        replaced=[bundle.execution.execution_id for bundle in bundles],
+        calls.data,
+        replaced=fetched,
+        kept_calls=given_up,
+        kept_executions=unproved,
         written=written,
     )
-    arrived.rows.update(executions=len(bundles))
-    arrived.misfits += executions.misfits
+    listed = {call.call_execution_id for bundle in fetched.values() for call in bundle.listed or ()}
+    evals_held = dataset.commit_rows(
+        schema.EVALS,
+        partition,
+        evals.data,
+        replaced=fetched,
+        kept_calls=calls_of(calls_held, unproved) - listed,
+        written=written,
+    )
+    listed_calls = {execution_id: len(bundle.listed or ()) for execution_id, bundle in fetched.items()}
+    return held_rows(listed_calls, calls_held, evals_held)
+
+
+def _commit_errors(
+    dataset: Dataset,
+    partition: Partition,
+    bundles: Mapping[str, ExecutionBundle],
+    export: Export,
+    written: Written,
+    share: Arrived,
+) -> None:
+    """Dead letters of the executions that were asked for; those of an earlier run go."""
+    asked = {key: bundle for key, bundle in bundles.items() if bundle.is_fetched or bundle.dead_letters}
+    if asked:
+        errors = errors_frame(asked.values(), export).data
+        dataset.commit_rows(schema.ERRORS, partition, errors, replaced=asked, written=written)
+        share.dead_letters += len(errors)
 
 
 def _partition(bundle: ExecutionBundle) -> Partition:
     return Partition(bundle.run_test_key, bundle.date)
-
-
-def _verified_at(known: Stored | None) -> datetime | None:
-    return known.verified_at if known else None

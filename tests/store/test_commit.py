@@ -268,3 +268,10 @@ def test_every_file_has_exactly_the_declared_schema_whatever_it_holds(dataset, t
     export_to(dataset, a_bundle("e1"))
     assert len(list(tmp_path.rglob("*.parquet"))) == 5
     assert wrong_schemas(tmp_path) == []
+
+
+def test_one_execution_twice_in_a_commit_is_a_bug_that_writes_nothing(dataset, tmp_path):
+    twice = a_bundle("e1", [])
+    with pytest.raises(SchemaError, match="twice"):
+        export_to(dataset, twice, twice)
+    assert not list(tmp_path.rglob("*.parquet"))

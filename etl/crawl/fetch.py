@@ -124,6 +124,7 @@ class Crawl:
         if execution.count is None:
             execution.listed = dict(latest.rows)
             execution.fetched = {key: call for key, call in execution.fetched.items() if key in execution.listed}
+            execution.dead_letters = [each for each in execution.dead_letters if each.subject_id in execution.listed]
             for key in execution.gone & execution.listed.keys():
                 contradiction = SourceError(f"call {key}: listed, but its metrics are not found", status=404)
                 execution.dead_letters.append(_dead_letter(METRICS, key, contradiction))

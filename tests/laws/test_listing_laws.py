@@ -350,6 +350,8 @@ def calls_server(size: int, ties: int, max_limit: int | None, history: list[int]
 )
 # While page 2 is read, a call of page 3 is saved and jumps to page 1; one that was seen is deleted afterwards.
 @example(size=20, ties=1, max_limit=7, history=[WAIT, 0, WAIT, WAIT, WAIT, 1], failing=0)
+# Two calls are deleted while they are fetched: one before its turn, one after it had been given up.
+@example(size=5, ties=1, max_limit=None, history=[3, 3, 0, 0, 0, 1, 1], failing=16)
 def test_bundle_without_dead_letters_holds_what_its_proof_counted(size, ties, max_limit, history, failing):
     server = calls_server(size, ties, max_limit, history)
     bundle = fetch(server, frozenset(f"old-{number}" for number in range(size) if failing >> number & 1))

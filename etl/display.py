@@ -222,6 +222,8 @@ def _minutes(plan: Plan) -> float | None:
 def _plan_duration(plan: Plan) -> str:
     if not plan.requests:
         return "nothing to fetch"
+    if plan.requests_per_minute and plan.requests <= plan.requests_per_minute:
+        return f"within a minute: the limit is {plan.requests_per_minute:,} requests a minute"
     if (minutes := _minutes(plan)) is not None:
         return f"about {_duration(minutes * 60)} at {plan.requests_per_minute:,} requests a minute"
     at_standard = _duration(plan.requests / _STANDARD_REQUESTS_PER_MINUTE * 60)

@@ -8,7 +8,6 @@ import stat
 import tomllib
 from collections.abc import Collection, Mapping
 from datetime import date
-from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -35,13 +34,12 @@ from pydantic_settings import (
 from yarl import URL
 
 from etl.errors import ConfigurationError
+from etl.mistakes import BASE_URL, ENV_PREFIX, first_mistake, nearest
 from etl.store.layout import default_key, is_key
 
 DEFAULT_PATH = "config/metrics-etl.toml"
-ENV_PREFIX = "METRICS_ETL_"
 _BUCKET_SCHEMES = ("s3://", "gs://", "az://", "abfs://")
 _SECRETS = {"api_key": "FI_API_KEY", "secret_key": "FI_SECRET_KEY"}
-_BASE_URL = "FI_BASE_URL"
 
 
 class _Section(BaseModel):
@@ -209,7 +207,7 @@ class Settings(BaseSettings):
         known = {label for run_test in self.run_tests for label in (run_test.name, run_test.key)}
         for name in names:
             if name not in known:
-                raise ConfigurationError(f"--run-test {name!r} is not in run_tests{_nearest(name, known)}")
+                raise ConfigurationError(f"--run-test {name!r} is not in run_tests{nearest(name, known)}")
         chosen = [test for test in self.run_tests if not names or test.name in names or test.key in names]
         if since is not None:
             chosen = [test.model_copy(update={"since": since}) for test in chosen]
@@ -233,13 +231,13 @@ class Settings(BaseSettings):
         except SettingsError as exc:
             raise ConfigurationError(f"environment: {exc}: give JSON there") from None
         from_environment = {name: value for name, value in from_environment.items() if name not in _SECRETS}
-        if base_url := os.environ.get(_BASE_URL):
+        if base_url := os.environ.get(BASE_URL):
             from_environment = _merged({"api": {"base_url": base_url}}, from_environment)
         secrets = {name: _secret(variable) for name, variable in _SECRETS.items()}
         try:
             return cls.model_validate(_merged(from_file, from_environment) | secrets)
         except ValidationError as exc:
-            raise ConfigurationError(_first_mistake(cls, exc, file, from_environment)) from None
+            raise ConfigurationError(first_mistake(cls, exc, file, from_environment)) from None
 
 
 def _from_file(cls: type[BaseSettings], file: Path, *, may_be_absent: bool) -> dict[str, Any]:
@@ -276,7 +274,7 @@ def _refuse_unknown_variables(cls: type[BaseSettings]) -> None:
     for variable in os.environ:
         name = variable.upper().split("__")[0]
         if name.startswith(ENV_PREFIX) and name not in known:
-            raise ConfigurationError(f"environment: unknown variable {variable}{_nearest(name, known)}")
+            raise ConfigurationError(f"environment: unknown variable {variable}{nearest(name, known)}")
 
 
 def _secret(variable: str) -> SecretStr:
@@ -305,68 +303,6 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
         old = result.get(name)
         result[name] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return result
-
-
-def _first_mistake(
-    cls: type[BaseSettings], exc: ValidationError, file: Path, from_environment: Mapping[str, Any]
-) -> str:
-    error = exc.errors(include_url=False)[0]
-    place = list(error["loc"])
-    where = _where(place, file, from_environment)
-    if error["type"] == "extra_forbidden":
-        section: Any = cls
-        for part in place[:-1]:
-            section = RunTest if isinstance(part, int) or part == "run_tests" else section.model_fields[part].annotation
-        return f"{where} is unknown{_nearest(str(place[-1]), set(section.model_fields) - set(_SECRETS))}"
-    if error["type"] == "missing":
-        example = ': name what to export, e.g. run_tests = ["My Agent Test"]' if place == ["run_tests"] else ""
-        return f"{where} is missing{example}"
-    context = error.get("ctx", {})
-    text = {
-        "greater_than_equal": "must be at least {ge}",
-        "greater_than": "must be more than {gt}",
-        "less_than_equal": "must be at most {le}",
-        "less_than": "must be less than {lt}",
-        "literal_error": "must be {expected}",
-        "value_error": "{error}",
-        "too_short": "must name at least one run test",
-        "tuple_type": 'must be a list, e.g. ["My Agent Test"]',
-        "model_type": "must be a section",
-    }.get(error["type"])
-    if text is None:
-        text = "must be " + error["msg"].removeprefix("Input should be ").split(",")[0].replace("{", "").replace(
-            "}", ""
-        )
-    message = text.format(**context)
-    return f"{where} {message}" if ", got " in message or not place else f"{where} {message}, got {error['input']!r}"
-
-
-def _where(place: list[str | int], file: Path, from_environment: Mapping[str, Any]) -> str:
-    """``config/prod.toml: [api] concurrency`` or ``environment: METRICS_ETL_API__CONCURRENCY``."""
-    value: Any = from_environment
-    for part in place:
-        value = value.get(part) if isinstance(value, dict) else None
-    if place and (
-        value is not None or (len(place) > 1 and place[0] == "run_tests" and "run_tests" in from_environment)
-    ):
-        if place == ["api", "base_url"] and os.environ.get(_BASE_URL) == value:
-            return f"environment: {_BASE_URL}"
-        return f"environment: {ENV_PREFIX}{'__'.join(str(part).upper() for part in place)}"
-    match place:
-        case []:
-            return f"{file}:"
-        case [str(name)]:
-            return f"{file}: {name}"
-        case ["run_tests", int(index), *rest]:
-            return " ".join([f"{file}: run_tests[{index}]", *map(str, rest)])
-        case _:
-            section, *rest = place
-            return f"{file}: [{section}] {'.'.join(map(str, rest))}"
-
-
-def _nearest(name: str, known: set[str]) -> str:
-    match = get_close_matches(name, known, n=1, cutoff=0.6)
-    return f": did you mean {match[0]}?" if match else f": known are {', '.join(sorted(known))}"
 
 
 def _is_loopback(host: str) -> bool:

@@ -24,11 +24,6 @@ class LocalFiles:
         self.root = root.absolute()
         self._mode = 0o644
 
-    def exists(self) -> bool:
-        """Whether there is a dataset at all."""
-        with self._naming(""):
-            return self.root.is_dir()
-
     def has(self, path: str) -> bool:
         """Whether there is a file or folder of this path.
 

@@ -200,7 +200,7 @@ def test_a_staged_file_is_nobody_elses_until_it_is_whole(files, monkeypatch):
 def test_a_dataset_may_lie_anywhere_and_stays_there_when_the_working_directory_changes(tmp_path, monkeypatch, spelling):
     monkeypatch.chdir(tmp_path)
     files = LocalFiles(Path(spelling))
-    assert not files.exists()
+    assert not (tmp_path / spelling).exists()
     files.prepare()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -208,7 +208,7 @@ def test_a_dataset_may_lie_anywhere_and_stays_there_when_the_working_directory_c
     files.publish(PART, b"data")
     assert (tmp_path / spelling / PART).read_bytes() == b"data"
     assert files.list("calls") == [PART]
-    assert files.exists()
+    assert (tmp_path / spelling).is_dir()
 
 
 def test_a_new_root_is_durable_in_the_folder_above_it(tmp_path, monkeypatch):
@@ -347,7 +347,7 @@ def test_a_root_that_may_not_be_made_is_one_line_that_names_it(tmp_path):
 
 
 def test_a_dataset_that_may_not_be_entered_is_not_taken_for_absent(files):
-    for attempt in (files.exists, files.prepare, lambda: files.has(PART), lambda: files.list("calls")):
+    for attempt in (files.prepare, lambda: files.has(PART), lambda: files.list("calls")):
         with closed(files.root.parent), pytest.raises(DestinationError, match="Permission denied"):
             attempt()
 

@@ -1,0 +1,80 @@
+"""What is wrong with the settings, said in one line that names the place and the mend. Reads no file."""
+
+import os
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, SecretStr, ValidationError
+
+ENV_PREFIX = "METRICS_ETL_"
+BASE_URL = "FI_BASE_URL"
+
+
+def first_mistake(model: type[BaseModel], exc: ValidationError, file: Path, from_environment: Mapping[str, Any]) -> str:
+    """The first thing that the model refused, in one line that names file or variable, key and mend."""
+    error = exc.errors(include_url=False)[0]
+    place = list(error["loc"])
+    where = _where(place, file, from_environment)
+    if error["type"] == "extra_forbidden":
+        return f"{where} is unknown{nearest(str(place[-1]), _known_keys(model, place[:-1]))}"
+    if error["type"] == "missing":
+        example = ': name what to export, e.g. run_tests = ["My Agent Test"]' if place == ["run_tests"] else ""
+        return f"{where} is missing{example}"
+    context = error.get("ctx", {})
+    text = {
+        "greater_than_equal": "must be at least {ge}",
+        "greater_than": "must be more than {gt}",
+        "less_than_equal": "must be at most {le}",
+        "less_than": "must be less than {lt}",
+        "literal_error": "must be {expected}",
+        "value_error": "{error}",
+        "too_short": "must name at least one run test",
+        "tuple_type": 'must be a list, e.g. ["My Agent Test"]',
+        "model_type": "must be a section",
+    }.get(error["type"])
+    if text is None:
+        text = "must be " + error["msg"].removeprefix("Input should be ").split(",")[0].replace("{", "").replace(
+            "}", ""
+        )
+    message = text.format(**context)
+    return f"{where} {message}" if ", got " in message or not place else f"{where} {message}, got {error['input']!r}"
+
+
+def _known_keys(model: type[BaseModel], place: Sequence[str | int]) -> set[str]:
+    """What may stand in the section at this place."""
+    for part in place:
+        if isinstance(part, str):
+            annotation: Any = model.model_fields[part].annotation
+            model = next(iter(get_args(annotation)), annotation)
+    return {name for name, field in model.model_fields.items() if field.annotation is not SecretStr}
+
+
+def _where(place: list[str | int], file: Path, from_environment: Mapping[str, Any]) -> str:
+    """``config/prod.toml: [api] concurrency`` or ``environment: METRICS_ETL_API__CONCURRENCY``."""
+    value: Any = from_environment
+    for part in place:
+        value = value.get(part) if isinstance(value, dict) else None
+    if place and (
+        value is not None or (len(place) > 1 and place[0] == "run_tests" and "run_tests" in from_environment)
+    ):
+        if place == ["api", "base_url"] and os.environ.get(BASE_URL) == value:
+            return f"environment: {BASE_URL}"
+        return f"environment: {ENV_PREFIX}{'__'.join(str(part).upper() for part in place)}"
+    match place:
+        case []:
+            return f"{file}:"
+        case [str(name)]:
+            return f"{file}: {name}"
+        case ["run_tests", int(index), *rest]:
+            return " ".join([f"{file}: run_tests[{index}]", *map(str, rest)])
+        case _:
+            section, *rest = place
+            return f"{file}: [{section}] {'.'.join(map(str, rest))}"
+
+
+def nearest(name: str, known: set[str]) -> str:
+    """The known name that was meant, else all of them, to end a message with."""
+    match = get_close_matches(name, known, n=1, cutoff=0.6)
+    return f": did you mean {match[0]}?" if match else f": known are {', '.join(sorted(known))}"

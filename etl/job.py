@@ -77,7 +77,7 @@ async def plan(settings: Settings, *, full_refresh: bool = False, clock: Callabl
     """What ``export`` would fetch now, and why. Lists the executions; changes nothing.
 
     Raises:
-        KeyRefusedError, SourceUnavailableError, DestinationError: as ``export`` would end.
+        ConfigurationError, KeyRefusedError, SourceUnavailableError, DestinationError: as ``export`` would end.
     """
     run = _Run(settings, full_refresh=full_refresh, clock=clock)
     state = await asyncio.to_thread(run.load_state, set_aside=False)

@@ -6,16 +6,14 @@ Decoding raises ``TransientError`` for a body that is not what the API documents
 """
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Generic, NoReturn, TypeVar
 from urllib.parse import quote, urlencode
 
-import msgspec
-
-from etl.api.models import CallMetrics, Execution, ListedCall, NumberLiteral, Page, RunTest
+from etl.api.models import CallMetrics, Execution, ListedCall, Page, RunTest
+from etl.api.parse import parse_json
 from etl.errors import KeyRefusedError, NotFoundError, RequestRefusedError, TransientError
 
 T = TypeVar("T")
@@ -25,14 +23,13 @@ RUNS = "/sdk/api/v1/simulation/runs/"
 RUN_TESTS = "/simulate/run-tests/"
 
 _EXCERPT_CHARACTERS = 200
-_INT_DIGITS = 4000  # below the limit at which Python refuses to convert
 _LONGEST_HOLD_SECONDS = 86_400
-_decode_json = msgspec.json.Decoder().decode
+_HEAD = ("execution_id", "status", "started_at", "completed_at", "total_calls", "completed_calls", "failed_calls")
 
 
 @dataclass(frozen=True, slots=True)
 class Request(Generic[T]):
-    """One GET: where, what for, and how to read the answer. ``retries_500`` is off where a 500 may mean "no such page"."""
+    """One GET: where, what for, and how to read the answer. ``retries_500`` is off where a 500 tells something by itself."""
 
     path: str
     query: tuple[tuple[str, str], ...]
@@ -46,14 +43,21 @@ class Request(Generic[T]):
         return f"{self.path}?{urlencode(self.query, quote_via=quote, safe='')}"
 
 
-def list_executions(run_test_name: str, *, page: int, limit: int) -> Request[Page[Execution]]:
-    """One page of a run test's executions, newest created first."""
-    return _paged(METRICS, "run_test_name", run_test_name, f"run test {run_test_name!r}", page, limit, _execution_page)
+def list_executions(run_test_name: str, *, page: int, limit: int, is_probe: bool = False) -> Request[Page[Execution]]:
+    """One page of a run test's executions, newest created first. A probe takes a 500 for an answer."""
+    subject = f"run test {run_test_name!r}"
+    return _paged(METRICS, "run_test_name", run_test_name, subject, page, limit, _execution_page, is_probe=is_probe)
 
 
-def list_calls(execution_id: str, *, page: int, limit: int) -> Request[Page[ListedCall]]:
-    """One page of an execution's calls, last updated first."""
-    return _paged(RUNS, "execution_id", execution_id, f"execution {execution_id}", page, limit, _call_page)
+def list_execution_heads(run_test_name: str, *, page: int, limit: int) -> Request[Page[Execution]]:
+    """One page of the same list without the aggregates, for rows that ``list_executions`` cannot give."""
+    return _paged(RUNS, "run_test_name", run_test_name, f"run test {run_test_name!r}", page, limit, _head_page)
+
+
+def list_calls(execution_id: str, *, page: int, limit: int, is_probe: bool = False) -> Request[Page[ListedCall]]:
+    """One page of an execution's calls, last updated first. A probe takes a 500 for an answer."""
+    subject = f"execution {execution_id}"
+    return _paged(RUNS, "execution_id", execution_id, subject, page, limit, _call_page, is_probe=is_probe)
 
 
 def _paged(
@@ -64,13 +68,15 @@ def _paged(
     page: int,
     limit: int,
     decode_page: Callable[[Any, int], Page[T]],
+    *,
+    is_probe: bool = False,
 ) -> Request[Page[T]]:
     return Request(
         path=path,
         query=((selector, value), ("page", str(page)), ("limit", str(limit))),
         subject=f"{subject}, page {page}",
         decode=lambda result: decode_page(result, page),
-        retries_500=page == 1,
+        retries_500=page == 1 and not is_probe,
     )
 
 
@@ -116,29 +122,6 @@ def decode(request: Request[T], body: bytes) -> T:
             status=200,
             excerpt=_excerpt(body),
         ) from None
-
-
-def parse_json(body: bytes) -> Any:
-    """The JSON document, numbers beyond any Python number (NaN, 1e400, 5,000 digits) as ``NumberLiteral``.
-
-    Raises:
-        ValueError, RecursionError: it is not JSON in UTF-8, or nested too deeply.
-    """
-    try:
-        return _decode_json(body)
-    except msgspec.DecodeError:
-        # Decoded here, since json.loads would guess the encoding of bytes and let through what is not UTF-8.
-        text = body.decode("utf-8-sig")
-        return json.loads(text, parse_constant=NumberLiteral, parse_float=_parse_float, parse_int=_parse_int)
-
-
-def _parse_float(literal: str) -> float | NumberLiteral:
-    number = float(literal)
-    return number if math.isfinite(number) else NumberLiteral(literal)
-
-
-def _parse_int(literal: str) -> int | NumberLiteral:
-    return int(literal) if len(literal) <= _INT_DIGITS else NumberLiteral(literal)
 
 
 def raise_for_status(request: Request[Any], status: int, body: bytes) -> NoReturn:
@@ -248,6 +231,10 @@ def _execution_page(document: Any, page: int) -> Page[Execution]:
     return _page(document, page, _execution)
 
 
+def _head_page(document: Any, page: int) -> Page[Execution]:
+    return _page(document, page, _execution_head)
+
+
 def _call_page(document: Any, page: int) -> Page[ListedCall]:
     return _page(_field(document, "call_results"), page, _listed_call)
 
@@ -255,6 +242,15 @@ def _call_page(document: Any, page: int) -> Page[ListedCall]:
 def _execution(document: Any) -> Execution:
     return Execution(
         execution_id=_id(document, "execution_id"), status=_typed(document, "status", str), payload=document
+    )
+
+
+def _execution_head(document: Any) -> Execution:
+    row = _execution(document)
+    return Execution(
+        execution_id=row.execution_id,
+        status=row.status,
+        payload={name: value for name, value in row.payload.items() if name in _HEAD},
     )
 
 

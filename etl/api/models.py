@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class NumberLiteral(str):
-    """A JSON number that no Python number holds (NaN, 1e400, thousands of digits), as it was written."""
+    """A JSON number of which Python's own might not hold every digit (9007199254740993.0, 1e400), or NaN, as it was written."""
 
     __slots__ = ()
 

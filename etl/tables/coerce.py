@@ -4,7 +4,9 @@ Pure. Never rounds, truncates or guesses: a value either converts without loss o
 """
 
 import json
+import math
 import re
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -13,6 +15,7 @@ from typing import Any, Final
 import msgspec
 import pyarrow as pa
 
+from etl.api.models import NumberLiteral
 from etl.tables import schema
 
 MISFIT: Final = object()
@@ -21,39 +24,47 @@ MISFIT: Final = object()
 Coercer = Callable[[Any], Any]
 
 _INT64 = range(-(2**63), 2**63)
+_SMALLEST = sys.float_info.min  # below it a double has fewer digits
+_TEXTS = (str, NumberLiteral)
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,308})(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 _TIMESTAMP = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9])(?:\.([0-9]+))?(Z|[+-][0-9]{2}:[0-5][0-9])",
     re.ASCII,
 )
-_encode = msgspec.json.Encoder(enc_hook=str).encode  # a NumberLiteral becomes a string: few readers take NaN or 1e400
 
 
 def to_int(value: Any) -> Any:
-    """An int64; whole floats and numeric strings are converted."""
+    """An int64; whole numbers in any spelling and numeric strings are converted."""
     kind = type(value)
     if kind is int:
         return value if value in _INT64 else MISFIT
     if kind is float:
         return int(value) if value.is_integer() and int(value) in _INT64 else MISFIT
-    if kind is str and _NUMBER.fullmatch(value):
+    if kind in _TEXTS and _NUMBER.fullmatch(value):
         number = Decimal(value)
         return int(number) if number == number.to_integral_value() and int(number) in _INT64 else MISFIT
     return MISFIT
 
 
 def to_float(value: Any) -> Any:
-    """A finite double; whole numbers that a double cannot hold exactly are misfits, as are fractions of too many digits."""
+    """A finite double. A fraction that was sent as a number is the nearest one, as every reader of JSON takes it.
+
+    Not so what would become another number: a whole number beyond what a double holds exactly, or one so small that digits
+    or all of it are lost. A string must come back as it was: one of too many digits is a misfit.
+    """
     kind = type(value)
     if kind is float:
         return value if value - value == 0.0 else MISFIT
     if kind is int:
         return _whole_to_float(value)
-    if kind is str and _NUMBER.fullmatch(value):
+    if kind in _TEXTS and _NUMBER.fullmatch(value):
         if value.removeprefix("-").isdecimal():
             return _whole_to_float(int(value))
-        double = float(value)
-        return double if Decimal(value) in (Decimal(repr(double)), Decimal(double)) else MISFIT
+        double, number = float(value), Decimal(value)
+        is_fraction = kind is NumberLiteral and number != number.to_integral_value()
+        if is_fraction and _SMALLEST <= abs(double) < math.inf:
+            return double
+        return double if number in (Decimal(repr(double)), Decimal(double)) else MISFIT
     return MISFIT
 
 
@@ -101,12 +112,35 @@ def to_json(value: Any) -> Any:
     return json_text(value) if isinstance(value, dict | list) else MISFIT
 
 
-def json_text(value: Any) -> str:
-    """Compact JSON of any payload value; a string that UTF-8 cannot hold keeps its escapes."""
+def json_text(value: Any, *, is_sorted: bool = False) -> str:
+    """Compact JSON of any payload value, every number with the digits that it came with.
+
+    A string that UTF-8 cannot hold keeps its escapes. NaN, which is not JSON, and numbers that readers of JSON may refuse
+    together with all of the text (1e400, thousands of digits) become strings.
+    """
     try:
-        return _encode(value).decode()
+        return (_encode_sorted if is_sorted else _encode)(value).decode()
     except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":"))
+        return _escaped(value, is_sorted=is_sorted)
+
+
+def _digits(literal: str) -> str | msgspec.Raw:
+    return msgspec.Raw(literal.encode()) if math.isfinite(float(literal)) else str(literal)
+
+
+def _escaped(value: Any, *, is_sorted: bool) -> str:
+    if isinstance(value, dict):
+        fields = sorted(value.items()) if is_sorted else value.items()
+        return f"{{{','.join(f'{json.dumps(name)}:{_escaped(each, is_sorted=is_sorted)}' for name, each in fields)}}}"
+    if isinstance(value, list):
+        return f"[{','.join(_escaped(each, is_sorted=is_sorted) for each in value)}]"
+    if isinstance(value, NumberLiteral):
+        return json_text(value)
+    return json.dumps(value)
+
+
+_encode = msgspec.json.Encoder(enc_hook=_digits).encode
+_encode_sorted = msgspec.json.Encoder(enc_hook=_digits, order="sorted").encode
 
 
 def timestamp_or_none(value: Any) -> datetime | None:

@@ -3,24 +3,21 @@
 Pure, and stable across versions: null columns do not count, so a column added later changes no hash of older rows.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
 import msgspec
 
-_encode = msgspec.json.Encoder(enc_hook=str, order="sorted").encode
+from etl.tables.coerce import json_text
+
+_encode = msgspec.json.Encoder(order="sorted").encode
 _SIZE_BYTES = 16
 
 
 def fingerprint(payload: Mapping[str, Any]) -> str:
     """Hash of an execution's listed payload, whatever the order of its keys."""
-    try:
-        text = _encode(payload)
-    except UnicodeEncodeError:  # a lone surrogate, which UTF-8 cannot hold
-        text = json.dumps(payload, sort_keys=True).encode()
-    return blake2b(text, digest_size=_SIZE_BYTES).hexdigest()
+    return blake2b(json_text(payload, is_sorted=True).encode(), digest_size=_SIZE_BYTES).hexdigest()
 
 
 def row_hash(names: Sequence[str], values: Sequence[Any]) -> str:

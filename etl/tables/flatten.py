@@ -176,6 +176,12 @@ def frame_of(table: schema.Table, rows: Iterable[Mapping[str, Any]]) -> pd.DataF
     return collected.frame().data
 
 
+def row_hashes(table: schema.Table, rows: pa.Table) -> list[str]:
+    """The row hash that each of the rows should have."""
+    names = [name for name in table.names if name not in _NOT_HASHED]
+    return [row_hash(names, [row[name] for name in names]) for row in rows.to_pylist()]
+
+
 def to_pandas(table: pa.Table) -> pd.DataFrame:
     """The table as a frame with pyarrow-backed dtypes: null stays null, and whole numbers stay whole."""
     frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
@@ -292,6 +298,8 @@ def _score(value: Any) -> Any:
 def _build_tree(table: schema.Table) -> _Tree:
     tree: _Tree = {}
     targets: dict[tuple[str, ...], list[tuple[int, Callable[[Any], Any]]]] = {}
+    if table is schema.CALLS:
+        targets["call_results", "eval_outputs"] = []  # the call is told what the evals table has no place for: a misfit
     for index, column in enumerate(table.columns):
         coercer = _score if column.name == "output_score" else coerce.coercer(column)
         for path in column.paths:
@@ -324,17 +332,30 @@ def _eval_outputs(listed: ListedCall) -> dict[str, Any]:
     }
 
 
-_LISTED_TWICE = {"call_execution_id", "status", "duration_seconds"}
+_LISTED_TWICE = {
+    "call_execution_id": coerce.to_string,
+    "status": coerce.to_string,
+    "duration_seconds": coerce.to_float,
+}
+
+
+_CONTAINERS = (dict, list)  # equal to Python when one holds true and the other 1
+
+
+def _says_the_same(coercer: Callable[[Any], Any], value: Any, other: Any) -> bool:
+    if type(value) is type(other) and value == other and type(value) not in _CONTAINERS:
+        return True
+    said = coercer(value)
+    return said is not coerce.MISFIT and bool(said == coercer(other))
 
 
 def _call_payload(call: FetchedCall) -> dict[str, Any]:
     """The call's metrics and, under ``call_results``, what only the listing says of it; evals have a table of their own."""
     payload = dict(call.metrics.payload)
-    listed = {
-        name: value
-        for name, value in call.listed.payload.items()
-        if name not in _LISTED_TWICE or value != payload.get(name)
-    }
+    listed = dict(call.listed.payload)
+    for name, coercer in _LISTED_TWICE.items():
+        if name in listed and _says_the_same(coercer, listed[name], payload.get(name)):
+            del listed[name]
     outputs = listed.pop("eval_outputs", None)
     if isinstance(outputs, dict):
         exported = _eval_outputs(call.listed)

@@ -111,8 +111,9 @@ EXECUTION_STARTED_AT = Column(
 EXTRA = Column(
     "extra",
     STRING,
-    "Payload fields that no column holds, and values that do not fit their column exactly, nested as the API sent them; "
-    "null when there are none.",
+    "Payload fields that no column holds, and values that do not fit their column exactly, nested and to the digit as the API "
+    "sent them; null when there are none. NaN, which is not JSON, and numbers that readers of JSON refuse (1e400, thousands of "
+    "digits) stand as strings.",
     is_json=True,
 )
 RAW = Column("raw", STRING, "The whole payload as received; null unless [export] include_raw is on.", is_json=True)
@@ -239,7 +240,7 @@ EXECUTIONS = Table(
         Column(
             "verified_at",
             TIMESTAMP,
-            "When the row's present content was fetched; later fetches that find the same leave it.",
+            "When the execution's calls were fetched last; while it settles, fetches that find the same leave it.",
         ),
         *EXPORT,
     ),

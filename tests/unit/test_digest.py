@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from etl.api.endpoints import parse_json
+from etl.api.parse import parse_json
 from etl.tables.digest import fingerprint, row_hash, rows_digest
 
 STARTED_AT = datetime(2026, 3, 1, 9, 0, 1, 123456, tzinfo=UTC)

@@ -7,8 +7,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from etl.api.endpoints import parse_json
-from etl.api.models import FetchedCall, ListedCall
+from etl.api.models import FetchedCall, ListedCall, NumberLiteral
+from etl.api.parse import parse_json
 from etl.errors import SchemaError
 from etl.tables import schema
 from etl.tables.flatten import (
@@ -88,7 +88,9 @@ def leaves(value, path=()):
     """Every value of a payload that is neither null nor an object, by its path."""
     if isinstance(value, dict):
         return {found: leaf for name, inner in value.items() for found, leaf in leaves(inner, (*path, name)).items()}
-    return {} if value is None else {path: value}
+    if value is None:
+        return {}
+    return {path: float(value) if isinstance(value, NumberLiteral) else value}
 
 
 def column_leaves(row, table):
@@ -305,6 +307,12 @@ class TestPlaces:
         }
         assert call_misfits(metrics) == 7
 
+    @pytest.mark.parametrize("literal", ["9007199254740993.0", "1e-400", "-1.2345e-320"])
+    def test_number_that_a_double_would_change_is_a_misfit_with_every_digit(self, literal):
+        metrics = parse_json(f'{{"duration_seconds":{literal},"x":[{literal}]}}'.encode())
+        assert call_row(metrics)["extra"] == f'{{"duration_seconds":{literal},"x":[{literal}]}}'
+        assert call_misfits(metrics) == 1
+
     @pytest.mark.parametrize("literal", ["NaN", "1e400", "-Infinity"])
     def test_number_that_no_double_holds_is_a_misfit_and_no_crash(self, literal):
         metrics = parse_json(f'{{"duration_seconds":{literal},"x":[{literal}]}}'.encode())
@@ -335,6 +343,13 @@ class TestListing:
         row = call_row({"duration_seconds": 88}, {"duration_seconds": 90, "status": "analyzing"})
         assert (row["duration_seconds"], row["status"]) == (88.0, "completed")
         assert json.loads(row["extra"]) == {"call_results": {"duration_seconds": 90, "status": "analyzing"}}
+
+    @pytest.mark.parametrize(
+        ("metrics", "listed"), [(1, True), (True, 1), ("NaN", "nan"), ([1], [True]), ([1], [1]), (88, None)]
+    )
+    def test_what_the_listing_does_not_certainly_repeat_is_kept(self, metrics, listed):
+        extra = call_extra({"duration_seconds": metrics}, {"duration_seconds": listed})
+        assert json.dumps(extra["call_results"]) == json.dumps({"duration_seconds": listed})
 
     @pytest.mark.parametrize("outputs", [[], [1], "none", "", 0, False, 7])
     def test_eval_outputs_that_are_no_object_are_kept_with_the_call(self, outputs):

@@ -10,17 +10,20 @@ How an execution's calls are proved complete (see ``api/listing.py``):
   A call that is gone when its metrics are fetched makes the list be read once more: it must not be there any longer.
 - Many pages: the count is read once more after the pages, and each call's metrics after that. As many alive as counted
   proves the list; otherwise it is read again.
+- Calls that the list cannot give, because the server answers 500 for every page that holds them: there is no proof then. The
+  others are fetched, and a dead letter tells how many are missing.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from etl.api.client import Client
 from etl.api.endpoints import METRICS, RUNS, get_call_metrics, get_execution, list_calls
 from etl.api.listing import MAX_ROUNDS, Pass, read_pass
 from etl.api.models import CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall, Page
+from etl.api.walk import Unreadable
 from etl.crawl.plan import Planned
 from etl.errors import NotFoundError, SourceError
 
@@ -41,6 +44,7 @@ class _Open:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     gone: set[str] = field(default_factory=set)
     must_relist: bool = False
+    unlisted: DeadLetter | None = None
     outstanding: int = 0
 
 
@@ -121,7 +125,9 @@ class Crawl:
         """The calls to fetch, now that the list was read (again)."""
         already = len(execution.fetched)
         execution.must_relist = False
-        if execution.count is None:
+        if execution.unlisted:
+            execution.listed |= latest.rows
+        elif execution.count is None:
             execution.listed = dict(latest.rows)
             execution.fetched = {key: call for key, call in execution.fetched.items() if key in execution.listed}
             execution.dead_letters = [each for each in execution.dead_letters if each.subject_id in execution.listed]
@@ -144,19 +150,23 @@ class Crawl:
         except NotFoundError:
             return None
         except SourceError as unknown:
-            failure = unknown
+            if execution.planned.unreadable is None:
+                failure = unknown
         execution.dead_letters.append(_dead_letter(RUNS, execution_id, failure))
         return _bundle(execution, is_listed=False)
 
     async def _read_calls(self, execution: _Open) -> Pass[ListedCall]:
         execution_id = execution.planned.execution.execution_id
 
-        async def read(page: int, limit: int) -> Page[ListedCall]:
-            return await self._client.get(list_calls(execution_id, page=page, limit=limit))
+        async def read(page: int, limit: int, *, is_probe: bool = False) -> Page[ListedCall]:
+            return await self._client.get(list_calls(execution_id, page=page, limit=limit, is_probe=is_probe))
 
         execution.round += 1
         latest = await read_pass(read, lambda call: call.call_execution_id, limit=self._page_limit)
-        execution.count = None if latest.is_whole_page else (await read(1, 1)).count
+        if latest.unreadable:
+            execution.unlisted = _unlisted(execution_id, latest.unreadable)
+        else:
+            execution.count = None if latest.is_whole_page else (await read(1, 1)).count
         return latest
 
     async def _fetch(self, execution: _Open, call_execution_id: str) -> None:
@@ -179,7 +189,7 @@ class Crawl:
         """All that was listed is fetched: emit it, unless the list is not proved and may be read again."""
         alive = len(execution.fetched) + len(execution.dead_letters)
         is_proved = not execution.must_relist if execution.count is None else alive == execution.count
-        if is_proved:
+        if is_proved or execution.unlisted:
             await self._close(_bundle(execution))
         elif execution.round < MAX_ROUNDS:
             if execution.count is not None:
@@ -216,8 +226,19 @@ def _bundle(execution: _Open, *, is_listed: bool = True) -> ExecutionBundle:
         )
         if is_listed
         else (),
-        dead_letters=tuple(execution.dead_letters),
+        dead_letters=(*execution.dead_letters, *filter(None, (execution.unlisted, planned.unreadable))),
     )
+
+
+def _unlisted(execution_id: str, unreadable: Sequence[Unreadable[ListedCall]]) -> DeadLetter:
+    last = unreadable[-1].error
+    problem = SourceError(
+        f"{len(unreadable)} of its calls cannot be listed: {last}",
+        status=last.status,
+        excerpt=last.excerpt,
+        tries=last.tries,
+    )
+    return _dead_letter(RUNS, execution_id, problem)
 
 
 def _dead_letter(endpoint: str, subject_id: str, error: SourceError) -> DeadLetter:

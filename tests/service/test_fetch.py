@@ -198,15 +198,6 @@ async def test_listing_that_fails_is_a_dead_letter(server):
     assert work.listings == 5
 
 
-async def test_page_that_stays_500_is_a_dead_letter_that_names_it(server):
-    execution = executions(server)[0]
-    server.fault = lambda request, _nth: Fault(status=500) if request.query.get("page") == "2" else None
-    bundles, _ = await crawl(server, [execution.execution_id], page_limit=2)
-    (letter,) = bundles[execution.execution_id].dead_letters
-    assert "page 2" in letter.message
-    assert letter.tries == server.count(RUNS, page=2) == 7
-
-
 async def test_list_that_cannot_be_read_again_is_a_dead_letter(server):
     """The second round fails: what the first one brought is not known to be whole, so nothing is claimed to be listed."""
     execution = executions(server)[0]

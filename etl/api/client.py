@@ -6,6 +6,8 @@ and errors of the HTTP library are replaced, since their representations hold th
 
 import asyncio
 import ssl
+import traceback
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,23 +20,44 @@ from yarl import URL
 
 from etl.api.endpoints import Request, decode, raise_for_status, retry_after_seconds
 from etl.api.quota import Quota
-from etl.errors import ConfigurationError, RequestRefusedError, SourceError, SourceUnavailableError, TransientError
+from etl.api.redact import eraser
+from etl.errors import (
+    ConfigurationError,
+    NotFoundError,
+    RequestRefusedError,
+    SourceError,
+    SourceUnavailableError,
+    TransientError,
+)
 
 T = TypeVar("T")
 
 _BACKOFF_MAX_SECONDS = 30.0
 _CHUNK_BYTES = 1 << 16
+_sleep = asyncio.sleep
 _GIVEN_UP_LIMIT = 25
+_NEVER_ANSWERED_LIMIT = 100
+_TOLD_HOLD_SECONDS = 5.0
+_SHORTEST_SECRET = 16  # a shorter key may be an ordinary word, which no data must lose
 
 
 @dataclass(slots=True)
 class Traffic:
-    """What was sent so far."""
+    """What was sent and received so far; ``redactions`` counts answers in which a key stood that was taken out."""
 
     requests: int = 0
     retries: int = 0
     rejections: int = 0
     received_bytes: int = 0
+    redactions: int = 0
+
+
+@dataclass(slots=True)
+class _Record:
+    """How requests of one kind fared: how many were given up since one was answered, and which that was."""
+
+    given_up_in_a_row: int = 0
+    answered_last: Request[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +73,8 @@ class Access:
 class Client:
     """A session with the API: ``async with Client(…) as client: await client.get(request)``.
 
-    At most ``concurrency`` requests are under way; a request that waits for its next try is not.
+    At most ``concurrency`` requests are under way; a request that waits for its next try is not. ``on_hold`` is told for how
+    many seconds nothing will be sent, when that is long and something waits to be sent.
     """
 
     def __init__(
@@ -64,11 +88,16 @@ class Client:
         read_timeout_seconds: float = 60.0,
         max_tries: int = 6,
         max_response_bytes: int = 256 << 20,
+        on_hold: Callable[[float], None] | None = None,
     ) -> None:
         self.traffic = Traffic()
         self.quota = quota or Quota()
         self._access = access
         self._max_response_bytes = max_response_bytes
+        self._on_hold = on_hold
+        keys = (access.api_key(), access.secret_key())
+        self._without_keys = eraser(keys)
+        self._without_secrets = eraser(key for key in keys if len(key) >= _SHORTEST_SECRET)
         self._slots = asyncio.Semaphore(concurrency)
         self._turn = asyncio.Lock()
         self._concurrency = concurrency
@@ -78,7 +107,7 @@ class Client:
             sock_connect=connect_timeout_seconds,
             sock_read=read_timeout_seconds,
         )
-        self._given_up_in_a_row = 0
+        self._records: defaultdict[tuple[str, str], _Record] = defaultdict(_Record)
         self._answered_last: Request[Any] | None = None
         self._session: aiohttp.ClientSession | None = None
         self._get = backoff.on_exception(
@@ -129,37 +158,49 @@ class Client:
             NotFoundError: the subject does not exist (any more).
             RequestRefusedError: another answer that asking again cannot mend.
             TransientError: the last of ``max_tries`` failed as well.
-            SourceUnavailableError: many requests in a row, of whatever kind, were given up, and one that succeeded before is, too.
+            SourceUnavailableError: many requests of this kind in a row were given up, and not because of what they asked for.
         """
+        record = self._records[_kind(request)]
         try:
             value: T = await self._get(request)
-        except TransientError as error:
-            if not error.is_final:
-                self._given_up_in_a_row += 1
-            if self._given_up_in_a_row >= _GIVEN_UP_LIMIT and not await self._is_source_alive():
+        except NotFoundError:
+            self._note_answered(request, record)
+            raise
+        except SourceError as error:
+            if isinstance(error, TransientError) and error.is_final:
+                raise
+            record.given_up_in_a_row += 1
+            if record.given_up_in_a_row % _GIVEN_UP_LIMIT == 0 and await self._is_down(record):
                 raise SourceUnavailableError(
-                    f"the API at {self._access.base_url} fails whatever is asked, last: {error}"
+                    f"the API at {self._access.base_url} fails whatever is asked of {request.path}, last: {error}"
                 ) from None
             raise
-        except SourceError:
-            self._given_up_in_a_row = 0
-            raise
-        self._given_up_in_a_row = 0
-        self._answered_last = request
+        self._note_answered(request, record)
         return value
 
-    async def _is_source_alive(self) -> bool:
-        """Whether the request that succeeded last is still answered: then some subjects fail for ever, but not the source."""
-        self._given_up_in_a_row = 0
-        if self._answered_last is None:
-            return False
+    def _note_answered(self, request: Request[Any], record: _Record) -> None:
+        record.given_up_in_a_row = 0
+        if request.retries_500:  # else it may be a page that has vanished when it is asked for again
+            record.answered_last = self._answered_last = request
+
+    async def _is_down(self, record: _Record) -> bool:
+        """Whether what was answered before fails by now, too: else it is some subjects that fail for ever.
+
+        Where no request of this kind ever was answered, one of another kind must do, and proves less: so many subjects are not
+        all poisoned.
+        """
+        if record.answered_last is None and record.given_up_in_a_row >= _NEVER_ANSWERED_LIMIT:
+            return True
+        probe = record.answered_last or self._answered_last
+        if probe is None:
+            return True
         try:
-            await self._get(self._answered_last)
-        except TransientError:
+            await self._get(probe)
+        except NotFoundError:
             return False
         except SourceError:
-            pass
-        return True
+            return True
+        return False
 
     async def _get_once(self, request: Request[T]) -> T:
         async with self._slots:
@@ -167,8 +208,10 @@ class Client:
             status, headers, body = await self._send(request)
         now = asyncio.get_running_loop().time()
         if status == 200:
+            data = self._without_secrets(body)
+            self.traffic.redactions += data != body
             with suppress(TransientError):
-                return decode(request, body)
+                return decode(request, data)
             return decode(request, self._without_keys(body))
         retry_after = retry_after_seconds(headers, body)
         if status == 429:
@@ -182,18 +225,14 @@ class Client:
             error.is_final = status == 500 and not request.retries_500
             raise
 
-    def _without_keys(self, body: bytes) -> bytes:
-        """A body that may be quoted in an error: a server that echoes requests sends the keys back."""
-        for key in filter(None, (self._access.api_key(), self._access.secret_key())):
-            body = body.replace(key.encode(), b"[key]")
-        return body
-
     async def _wait_for_quota(self) -> None:
         loop = asyncio.get_running_loop()
         async with self._turn:
             # Only time passing, or an answer that may come at any moment, lets more through: asking again is the plain way.
-            while (seconds := self.quota.wait_seconds(loop.time())) > 0:  # noqa: ASYNC110
-                await asyncio.sleep(seconds)
+            while (seconds := self.quota.wait_seconds(loop.time())) > 0:
+                if self._on_hold and seconds >= _TOLD_HOLD_SECONDS:
+                    self._on_hold(seconds)
+                await _sleep(seconds)
             self.quota.sent()
 
     async def _send(self, request: Request[Any]) -> tuple[int, Mapping[str, str], bytes]:
@@ -207,11 +246,16 @@ class Client:
                 headers = response.headers
                 return response.status, headers, await self._body(request, response)
         except aiohttp.ClientSSLError as exc:
-            failure: SourceError = RequestRefusedError(
+            failure: Exception = RequestRefusedError(
                 f"{request.subject}: TLS failed at {url.host}: {type(exc).__name__}; see [api] ca_file"
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             failure = TransientError(f"{request.subject}: no whole answer from {url.host}: {_reason(exc)}")
+        except SourceError:
+            raise
+        except Exception as exc:  # noqa: BLE001 a bug somewhere below, and its text may hold the headers, too
+            place = traceback.extract_tb(exc.__traceback__)[-1]
+            failure = RuntimeError(f"{request.subject}: {type(exc).__name__} at {place.filename}:{place.lineno}")
         finally:
             self.quota.answered(asyncio.get_running_loop().time(), headers)
         # Raised out here: inside, the library's error would stay attached as its context.
@@ -234,6 +278,11 @@ class Client:
 
     def _count_retry(self, _details: Any) -> None:
         self.traffic.retries += 1
+
+
+def _kind(request: Request[Any]) -> tuple[str, str]:
+    """What fails and recovers together: the endpoint, and what it is asked by."""
+    return request.path, request.query[0][0]
 
 
 def _tell_tries(details: Any) -> None:

@@ -37,19 +37,26 @@ class Fault:
     Attributes:
         status: Sent in place of the right status.
         body: Sent verbatim in place of the right body.
+        edit: What becomes of that body, right or not, before it is sent.
         headers: Sent beside, or in place of, the right headers.
         delay_seconds: How long the answer is held back.
-        cut_after_bytes: Only so much of the body arrives (Content-Length promises all), then a reset.
+        drip_seconds: How long each byte of the body lets the next one wait.
+        cut_after_bytes: Only so much of the body arrives (Content-Length promises all), then a reset, or an end in order
+            when ``is_closed``.
         is_reset: The connection is reset without any answer.
+        is_closed: The connection ends in order without any answer.
         is_hanging: No answer ever comes, and the connection stays open.
     """
 
     status: int | None = None
     body: bytes | None = None
+    edit: Callable[[bytes], bytes] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     delay_seconds: float = 0.0
+    drip_seconds: float = 0.0
     cut_after_bytes: int | None = None
     is_reset: bool = False
+    is_closed: bool = False
     is_hanging: bool = False
 
 

@@ -6,6 +6,7 @@ Owns the socket, the clock, and what is recorded of each request; what is answer
 import asyncio
 import math
 import socket
+import ssl
 import struct
 import time
 from collections import Counter
@@ -44,6 +45,7 @@ class Sandbox:
         rate_headers: Send X-RateLimit headers when there is a rate limit.
         latency_seconds: How long each answer is held back.
         clock: Unix seconds, for the rate limit.
+        tls: Serve https with this certificate.
         fault: Asked before each answer, with the request and how many times this target was asked for (1 at first).
         on_request: Called just before each answer is computed; it may change the world.
     """
@@ -63,6 +65,7 @@ class Sandbox:
         rate_headers: bool = True,
         latency_seconds: float = 0.0,
         clock: Callable[[], float] = time.time,
+        tls: ssl.SSLContext | None = None,
         fault: FaultHook | None = None,
         on_request: Callable[[SandboxRequest], None] | None = None,
     ) -> None:
@@ -77,6 +80,7 @@ class Sandbox:
         self._rate_headers = rate_headers
         self._latency_seconds = latency_seconds
         self._clock = clock
+        self._tls = tls
         self._times_asked: Counter[str] = Counter()
         self._runner: web.ServerRunner | None = None
 
@@ -95,8 +99,9 @@ class Sandbox:
         self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await self._runner.setup()
         host, port = self._address
-        await web.TCPSite(self._runner, host, port).start()
-        self.base_url = f"http://{host}:{self._runner.addresses[0][1]}"
+        await web.TCPSite(self._runner, host, port, ssl_context=self._tls).start()
+        scheme = "http" if self._tls is None else "https"
+        self.base_url = f"{scheme}://{host}:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:
         """Stop listening and close every connection; hanging requests are dropped."""
@@ -116,15 +121,20 @@ class Sandbox:
             await asyncio.sleep(delay_seconds)
         if fault.is_hanging:
             await asyncio.Event().wait()
-        if fault.is_reset:
-            _reset(request)
-        if fault.cut_after_bytes is None:
+        if fault.is_reset or (fault.is_closed and fault.cut_after_bytes is None):
+            _end(request, fault)
+        if fault.cut_after_bytes is None and not fault.drip_seconds:
             return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
         response = web.StreamResponse(status=answer.status, headers=answer.headers)
         response.content_length = len(answer.body)
         await response.prepare(request)
-        await response.write(answer.body[: fault.cut_after_bytes])
-        _reset(request)
+        if fault.drip_seconds:
+            for position in range(len(answer.body)):
+                await response.write(answer.body[position : position + 1])
+                await asyncio.sleep(fault.drip_seconds)
+        else:
+            await response.write(answer.body[: fault.cut_after_bytes])
+            _end(request, fault)
         return response
 
     def _answer(self, request: web.BaseRequest) -> tuple[Answer, Fault]:
@@ -147,8 +157,9 @@ class Sandbox:
         headers.update(quota)
         headers.update(fault.headers)
         body = answer.body if fault.body is None else fault.body
+        body = body if fault.edit is None else fault.edit(body)
         answer = Answer(fault.status or answer.status, body, headers)
-        is_silent = fault.is_reset or fault.is_hanging
+        is_silent = fault.is_reset or fault.is_hanging or (fault.is_closed and fault.cut_after_bytes is None)
         self.requests.append(replace(asked, status=None if is_silent else answer.status))
         return answer, fault
 
@@ -166,9 +177,13 @@ def _quota_headers(verdict: Verdict) -> dict[str, str]:
     }
 
 
-def _reset(request: web.BaseRequest) -> None:
-    """Close the connection so that the other end sees a reset, not an orderly end."""
-    if request.transport is not None:
-        connection = request.transport.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        request.transport.abort()
+def _end(request: web.BaseRequest, fault: Fault) -> None:
+    """Close the connection: in order, or so that the other end sees a reset."""
+    if request.transport is None:
+        return
+    if fault.is_closed:
+        request.transport.close()
+        return
+    connection = request.transport.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    request.transport.abort()

@@ -9,11 +9,12 @@ import random
 import ssl
 import traceback
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -346,9 +347,47 @@ async def test_connection_refused_is_asked_again_and_holds_no_key(server):
     assert "canary" not in error_texts(caught.value)
 
 
+async def test_bug_below_the_client_is_told_without_its_text(server, monkeypatch):
+    async def fail(session: aiohttp.ClientSession, *_: Any, **__: Any) -> None:
+        raise LookupError(f"no luck with {session.headers}")
+
+    monkeypatch.setattr(aiohttp.ClientSession, "_request", fail)
+    async with connect(server.base_url, api_key=CANARY_KEY, secret_key=CANARY_SECRET) as client:
+        with pytest.raises(RuntimeError, match=r"^execution x: LookupError at .*test_client\.py:\d+$") as caught:
+            await client.get(ANY)
+    assert "canary" not in error_texts(caught.value)
+
+
 def test_client_and_access_show_no_key():
     client = connect("https://127.0.0.1", api_key=CANARY_KEY, secret_key=CANARY_SECRET)
     assert "canary" not in f"{client!r} {client._access!r} {vars(client)}"
+
+
+LONG_KEY = "canary-key-of-32-characters-7f3a"
+
+
+async def test_payload_that_holds_a_key_comes_without_it():
+    """The dataset has more readers than the key: it is the one thing in an answer that is not kept."""
+
+    async def handler(request: web.BaseRequest) -> web.Response:
+        payload = {"execution_id": "x", "status": "completed", "note": f"called with {request.headers['X-Api-Key']}"}
+        return web.json_response({"status": True, "result": payload})
+
+    async with serving(handler) as base_url, connect(base_url, api_key=LONG_KEY) as client:
+        execution = await client.get(ANY)
+    assert execution.payload["note"] == "called with [key]"
+    assert client.traffic.redactions == 1
+
+
+async def test_short_key_takes_no_word_out_of_the_data():
+    """A server of one's own may have the key "completed"."""
+
+    async def handler(_request: web.BaseRequest) -> web.Response:
+        return web.Response(body=OK)
+
+    async with serving(handler) as base_url, connect(base_url, api_key="completed") as client:
+        assert (await client.get(ANY)).status == "completed"
+    assert client.traffic.redactions == 0
 
 
 # TLS
@@ -467,6 +506,25 @@ async def test_held_requests_go_out_when_the_hold_ends(server):
     assert client.traffic.rejections == 1
 
 
+@pytest.mark.parametrize(("seconds", "told"), [(4, []), (40, [40]), (86_399, [86_399])])
+async def test_long_hold_is_told_once(server, seconds, told, monkeypatch):
+    """The clock of the quota jumps to its end: nobody waits here."""
+    found: list[float] = []
+    quota, passed = Quota(), 0.0
+
+    async def pass_time(waited: float) -> None:
+        nonlocal passed
+        passed += waited
+
+    wait_seconds = quota.wait_seconds
+    monkeypatch.setattr(quota, "wait_seconds", lambda now: wait_seconds(now + passed))
+    monkeypatch.setattr(client_module, "_sleep", pass_time)
+    server.fault = lambda _request, nth: Fault(status=503, headers={"Retry-After": str(seconds)}) if nth == 1 else None
+    async with connect(server.base_url, quota=quota, on_hold=found.append) as client:
+        await asyncio.gather(*(client.get(first_execution(server)) for _ in range(3)))
+    assert found == pytest.approx(told, abs=1)
+
+
 async def test_told_window_is_kept_without_a_refusal():
     world = settled_world(executions=1)
     async with (
@@ -575,16 +633,66 @@ async def test_many_calls_that_fail_for_ever_are_no_source_that_is_down(server, 
     assert server.count(METRICS, execution_id=server.world.run_tests[0].executions[0].execution_id) == 3
 
 
-@pytest.mark.parametrize("fault", [None, Fault(status=400)])
-async def test_answer_in_between_shows_that_the_source_is_there(server, fault):
-    server.fault = lambda request, _nth: fault if "call_execution_id" in request.query else Fault(status=500)
+@pytest.mark.parametrize("is_found", [True, False])
+async def test_answer_in_between_shows_that_the_endpoint_is_there(server, is_found):
+    known = first_execution(server) if is_found else get_execution("00000000-0000-4000-8000-000000000000")
     async with connect(server.base_url, max_tries=1) as client:
         for _ in range(3):
+            server.fault = lambda _request, _nth: Fault(status=500)
             for _ in range(client_module._GIVEN_UP_LIMIT - 1):
                 with pytest.raises(TransientError):
                     await client.get(ANY)
-            with pytest.raises((NotFoundError, RequestRefusedError)):
-                await client.get(call(1))
+            server.fault = None
+            with nullcontext() if is_found else pytest.raises(NotFoundError):
+                await client.get(known)
+
+
+async def give_up(client: Client, numbers: range, kind: type[SourceError] = TransientError) -> None:
+    for number in numbers:
+        with pytest.raises(kind):
+            await client.get(call(number))
+
+
+async def test_endpoint_that_goes_away_is_unavailable_though_another_answers(server):
+    execution = server.world.run_tests[0].executions[0]
+    good = get_call_metrics(execution.calls[0].call_execution_id, execution.execution_id)
+    async with connect(server.base_url, max_tries=1) as client:
+        await client.get(good)
+        server.fault = lambda request, _nth: Fault(status=502) if "call_execution_id" in request.query else None
+        for number in range(client_module._GIVEN_UP_LIMIT - 1):
+            await give_up(client, range(number, number + 1))
+            await client.get(first_execution(server))
+        with pytest.raises(SourceUnavailableError, match=f"whatever is asked of {METRICS}"):
+            await client.get(call(99))
+
+
+async def test_endpoint_that_answers_for_others_is_there_however_many_fail(server):
+    execution = server.world.run_tests[0].executions[0]
+    good = get_call_metrics(execution.calls[0].call_execution_id, execution.execution_id)
+    server.fault = lambda request, _nth: Fault(status=502) if "00000000-" in request.target else None
+    async with connect(server.base_url, max_tries=1) as client:
+        await client.get(good)
+        await give_up(client, range(2 * client_module._NEVER_ANSWERED_LIMIT))
+    assert server.count(call_execution_id=execution.calls[0].call_execution_id) == 1 + 8, "a probe for each 25"
+
+
+async def test_endpoint_that_never_answered_is_unavailable_after_more_of_them(server):
+    server.fault = lambda request, _nth: Fault(status=502) if "call_execution_id" in request.query else None
+    async with connect(server.base_url, max_tries=1) as client:
+        await client.get(first_execution(server))
+        await give_up(client, range(client_module._NEVER_ANSWERED_LIMIT - 1))
+        with pytest.raises(SourceUnavailableError):
+            await client.get(call(999))
+
+
+async def test_source_that_refuses_whatever_is_asked_is_unavailable(server):
+    """As one does that redirects everything to a page about its maintenance."""
+    async with connect(server.base_url) as client:
+        await client.get(first_execution(server))
+        server.fault = lambda _request, _nth: Fault(status=302, headers={"Location": "/maintenance"})
+        await give_up(client, range(client_module._GIVEN_UP_LIMIT - 1), RequestRefusedError)
+        with pytest.raises(SourceUnavailableError, match="a redirect, never followed"):
+            await client.get(call(99))
 
 
 async def test_vanished_pages_are_no_source_that_is_down(server):
@@ -593,6 +701,21 @@ async def test_vanished_pages_are_no_source_that_is_down(server):
         for _ in range(2 * client_module._GIVEN_UP_LIMIT):
             with pytest.raises(TransientError, match="page 9"):
                 await client.get(list_executions(name, page=9, limit=10))
+
+
+async def test_page_that_vanished_since_is_no_sign_of_a_source_that_is_down(server):
+    first, *others = server.world.run_tests[0].executions
+    name = server.world.run_tests[0].name
+    async with connect(server.base_url, max_tries=1) as client:
+        for page in (1, 2):
+            await client.get(list_executions(name, page=page, limit=1))
+        for execution in others:
+            execution.is_deleted = True
+        server.fault = lambda request, _nth: Fault(status=502) if request.query.get("limit") != "1" else None
+        for limit in range(2, 2 + client_module._GIVEN_UP_LIMIT):
+            with pytest.raises(TransientError):
+                await client.get(list_executions(name, page=1, limit=limit))
+    assert not first.is_deleted
 
 
 async def test_client_outside_its_session_is_a_mistake_of_the_caller():

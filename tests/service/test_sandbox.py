@@ -471,6 +471,29 @@ async def test_fault_may_cut_the_body_short(size, world, session):
         await faulty(session, world, Fault(cut_after_bytes=size))
 
 
+async def test_fault_may_end_the_body_early_and_in_order(world, session):
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await faulty(session, world, Fault(cut_after_bytes=40, is_closed=True))
+
+
+async def test_fault_may_end_the_connection_in_order(world, session):
+    with pytest.raises(aiohttp.ServerDisconnectedError):
+        await faulty(session, world, Fault(is_closed=True))
+
+
+async def test_fault_may_edit_the_right_body(world, session):
+    right = await faulty(session, world, Fault())
+    edited = await faulty(session, world, Fault(edit=lambda body: body[:-9]))
+    assert edited == (200, "application/json", right[2][:-9])
+
+
+async def test_fault_may_drip(world, session):
+    right = await faulty(session, world, Fault())
+    assert await faulty(session, world, Fault(drip_seconds=0.0001)) == right
+    with pytest.raises(TimeoutError):
+        await faulty(session, world, Fault(drip_seconds=0.01), total=0.1)
+
+
 async def test_fault_may_reset_the_connection(world, session):
     with pytest.raises(aiohttp.ClientConnectionError):
         await faulty(session, world, Fault(is_reset=True))

@@ -1,0 +1,39 @@
+"""Take the keys out of what the server sends: one that echoes its requests sends them back. Pure.
+
+Known are the spellings in which servers echo text: verbatim, and escaped for JSON, a URL or HTML, once or more. A key that is
+disguised in any other way, such as base64, is not recognized: whoever disguises it has it already.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from html.entities import codepoint2name
+
+_PLACEHOLDER = b"[key]"
+
+
+def eraser(keys: Iterable[str]) -> Callable[[bytes], bytes]:
+    """A function that puts ``[key]`` in place of each of these keys in a body. Its ``repr`` shows none of them."""
+    longest_first = sorted(filter(None, keys), key=len, reverse=True)
+    if not longest_first:
+        return bytes
+    pattern = re.compile("|".join("".join(map(_spellings, key)) for key in longest_first).encode())
+
+    def erase(body: bytes) -> bytes:
+        return pattern.sub(_PLACEHOLDER, body)
+
+    return erase
+
+
+def _spellings(character: str) -> str:
+    """A pattern of all ways to write the character. Each begins with a literal, by which ``re`` searches fast."""
+    verbatim, code = re.escape(character), f"{ord(character):02x}"
+    entity = codepoint2name.get(ord(character), "apos" if character == "'" else code)
+    return "|".join(
+        (
+            f"(?:{verbatim}",
+            rf"\\\\*(?:{verbatim}|(?i:u00{code}))",
+            f"%(?:25)*(?i:{code})",
+            f"&(?:amp;)*(?:#0*{ord(character)}|(?i:#x0*{code})|{entity});",
+            r"\+)" if character == " " else f"{verbatim})",
+        )
+    )

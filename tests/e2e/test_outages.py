@@ -1,0 +1,177 @@
+"""A source that cannot be reached, or goes away: the run ends soon, says why, and the next one completes it."""
+
+import ssl
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import etl
+from etl.api import client as client_module
+from etl.sandbox import Fault, Sandbox, SandboxRequest, World, listable_executions
+from etl.summary import Summary
+from tests.e2e import truth
+from tests.e2e.faults import Endpoint, endpoint_of
+from tests.support import settings_for, settled_world
+
+MAX_TRIES = 2
+OUTAGE = Fault(status=502, body=b"<html>Bad Gateway</html>", headers={"Content-Type": "text/html"})
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_BACKOFF_MAX_SECONDS", 0.002)
+
+
+async def export(source: Sandbox, folder: Path, **api: Any) -> Summary:
+    return await etl.export(settings_for(source, folder / "data", api={"max_tries": MAX_TRIES, **api}))
+
+
+def small_world() -> World:
+    return settled_world(run_tests=1, executions=2, calls=2)
+
+
+# Not there from the start
+
+
+async def test_host_without_an_address_is_unavailable(tmp_path: Path) -> None:
+    async with Sandbox(small_world()) as source:
+        summary = await export(source, tmp_path, base_url="https://metrics.invalid")
+
+    assert summary.exit_code == 5
+    assert "no whole answer from metrics.invalid" in summary.problems[0]
+    assert summary.requests == MAX_TRIES
+
+
+async def test_host_that_refuses_connections_is_unavailable(tmp_path: Path) -> None:
+    async with Sandbox(small_world()) as source:
+        pass
+    summary = await export(source, tmp_path)
+
+    assert summary.exit_code == 5
+    assert summary.requests == MAX_TRIES
+
+
+# TLS
+
+
+def certificate(folder: Path, name: str) -> tuple[Path, ssl.SSLContext]:
+    """A self-signed certificate for the name, and what a server needs to show it."""
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    request = (
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=sandbox "
+        f"-addext subjectAltName={name} -addext keyUsage=digitalSignature,keyCertSign"
+    )
+    subprocess.run(["openssl", *request.split(), "-keyout", key, "-out", cert], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    return cert, context
+
+
+async def test_certificate_that_nobody_vouches_for_is_refused_before_a_key_is_sent(tmp_path: Path) -> None:
+    _, tls = certificate(tmp_path, "IP:127.0.0.1")
+    async with Sandbox(small_world(), tls=tls) as source:
+        summary = await export(source, tmp_path)
+
+    assert summary.exit_code != 0
+    assert "TLS failed at 127.0.0.1" in summary.problems[0]
+    assert "[api] ca_file" in summary.problems[0]
+    assert source.requests == []
+    assert summary.requests == 1
+
+
+async def test_certificate_that_ca_file_vouches_for_is_accepted(tmp_path: Path) -> None:
+    ca_file, tls = certificate(tmp_path, "IP:127.0.0.1")
+    async with Sandbox(small_world(), tls=tls) as source:
+        summary = await export(source, tmp_path, ca_file=ca_file)
+
+    assert (summary.exit_code, summary.problems) == (0, [])
+    truth.assert_equals_world(tmp_path, source.world)
+
+
+async def test_certificate_of_another_host_is_refused_before_a_key_is_sent(tmp_path: Path) -> None:
+    ca_file, tls = certificate(tmp_path, "DNS:api.example.com")
+    async with Sandbox(small_world(), tls=tls) as source:
+        summary = await export(source, tmp_path, ca_file=ca_file)
+
+    assert summary.exit_code != 0
+    assert "TLS failed at 127.0.0.1" in summary.problems[0]
+    assert source.requests == []
+
+
+# Gone in the middle
+
+
+def is_for_a_call(request: SandboxRequest) -> bool:
+    return endpoint_of(request) is Endpoint.CALL
+
+
+async def export_with_outage(
+    folder: Path, is_struck: Callable[[SandboxRequest], bool], *, after_calls: int, concurrency: int
+) -> tuple[Summary, int]:
+    """Export 40 executions of 10 calls; from some call on every struck request fails. How it ended, and how many failed."""
+    calls, failed = 0, 0
+
+    def fault(request: SandboxRequest, _nth: int) -> Fault | None:
+        nonlocal calls, failed
+        calls += is_for_a_call(request)
+        if calls <= after_calls or not is_struck(request):
+            return None
+        failed += 1
+        return OUTAGE
+
+    async with Sandbox(settled_world(run_tests=1, executions=40, calls=10)) as source:
+        source.fault = fault
+        summary = await export(source, folder, concurrency=concurrency)
+        source.fault = None
+        healed = await export(source, folder)
+
+    assert (healed.exit_code, healed.problems) == (0, [])
+    truth.assert_equals_world(folder, source.world)
+    return summary, failed
+
+
+def most_requests(given_up: int, concurrency: int) -> int:
+    """Those given up, the last probe, and what the workers, two for each slot, have under way before and during it."""
+    return (given_up + 1 + 2 * 2 * concurrency) * MAX_TRIES
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize("is_struck", [lambda _: True, is_for_a_call], ids=["source", "endpoint"])
+async def test_source_or_endpoint_that_goes_away_ends_the_run_soon(
+    is_struck: Callable[[SandboxRequest], bool], concurrency: int, tmp_path: Path
+) -> None:
+    summary, failed = await export_with_outage(tmp_path, is_struck, after_calls=55, concurrency=concurrency)
+
+    assert summary.exit_code == 3
+    assert "fails whatever is asked" in summary.problems[0]
+    assert failed <= most_requests(2 * client_module._GIVEN_UP_LIMIT, concurrency), "calls and lists of calls"
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+async def test_endpoint_that_never_answers_ends_the_run_though_the_lists_answer(
+    concurrency: int, tmp_path: Path
+) -> None:
+    summary, failed = await export_with_outage(tmp_path, is_for_a_call, after_calls=0, concurrency=concurrency)
+
+    assert summary.exit_code == 3
+    assert "fails whatever is asked" in summary.problems[0]
+    assert failed <= most_requests(client_module._NEVER_ANSWERED_LIMIT, concurrency)
+
+
+@pytest.mark.parametrize("position", [0, 1])
+async def test_execution_whose_calls_are_all_poisoned_is_no_outage(position: int, tmp_path: Path) -> None:
+    """It comes first, before any call was answered, or later; whatever follows it is exported."""
+    async with Sandbox(settled_world(run_tests=1, executions=4, calls=60)) as source:
+        poisoned = listable_executions(source.world, source.world.run_tests[0].name)[position]
+        ids = {call.call_execution_id for call in poisoned.calls}
+        source.fault = lambda request, _nth: OUTAGE if request.query.get("call_execution_id") in ids else None
+        summary = await export(source, tmp_path, concurrency=1)
+
+    assert summary.exit_code == 3
+    assert {row["subject_id"] for row in truth.rows_of(tmp_path, "errors")} == ids
+    truth.assert_holds(
+        tmp_path, "calls", {key: row for key, row in truth.call_rows(source.world).items() if key[0] not in ids}
+    )

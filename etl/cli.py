@@ -20,7 +20,7 @@ from etl.errors import ExporterError, InterruptedRunError
 from etl.version import __version__
 
 if TYPE_CHECKING:
-    from etl.job import Notify
+    from etl.progress import Notify
     from etl.settings import Settings
     from etl.summary import Summary
 
@@ -43,6 +43,9 @@ Config = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Print every event as it happens, and the traceback of a bug.")
+]
+AcceptDeletions = Annotated[
+    bool, typer.Option("--accept-deletions", help="Believe that many executions of a run test were deleted at once.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -89,6 +92,7 @@ def run(
     full_refresh: Annotated[
         bool, typer.Option("--full-refresh", help="Fetch finished executions again, also final ones.")
     ] = False,
+    accept_deletions: AcceptDeletions = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and change nothing, as the command plan does.")
     ] = False,
@@ -106,8 +110,12 @@ def run(
 
         settings = Settings.load(config).only(run_tests or (), since=since.date() if since else None)
         if dry_run:
-            _plan(settings, full_refresh=full_refresh, as_json=as_json)
-        summary = asyncio.run(_export(settings, full_refresh=full_refresh, quiet=quiet, verbose=verbose))
+            _plan(settings, as_json=as_json, full_refresh=full_refresh, accept_deletions=accept_deletions)
+        summary = asyncio.run(
+            _export(
+                settings, quiet=quiet, verbose=verbose, full_refresh=full_refresh, accept_deletions=accept_deletions
+            )
+        )
         if as_json:
             _print_json(summary.as_json())
         elif not quiet:
@@ -127,7 +135,7 @@ def plan(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = F
     with _errors_reported(verbose=verbose):
         from etl.settings import Settings  # noqa: PLC0415
 
-        _plan(Settings.load(config), full_refresh=False, as_json=as_json)
+        _plan(Settings.load(config), as_json=as_json)
 
 
 @app.command()
@@ -201,11 +209,13 @@ def demo(
         asyncio.run(run_demo(path, seed=seed))
 
 
-def _plan(settings: "Settings", *, full_refresh: bool, as_json: bool) -> NoReturn:
+def _plan(
+    settings: "Settings", *, as_json: bool, full_refresh: bool = False, accept_deletions: bool = False
+) -> NoReturn:
     from etl import job  # noqa: PLC0415
     from etl.display import plan_as_json, print_plan  # noqa: PLC0415
 
-    result = asyncio.run(job.plan(settings, full_refresh=full_refresh))
+    result = asyncio.run(job.plan(settings, full_refresh=full_refresh, accept_deletions=accept_deletions))
     if as_json:
         _print_json(plan_as_json(result))
     else:
@@ -213,16 +223,26 @@ def _plan(settings: "Settings", *, full_refresh: bool, as_json: bool) -> NoRetur
     raise typer.Exit(0 if all(run_test.is_whole for run_test in result.run_tests) else 3)
 
 
-async def _export(settings: "Settings", *, full_refresh: bool, quiet: bool, verbose: bool) -> "Summary":
+async def _export(
+    settings: "Settings", *, quiet: bool, verbose: bool, full_refresh: bool, accept_deletions: bool
+) -> "Summary":
     from etl import job  # noqa: PLC0415
     from etl.display import live_progress  # noqa: PLC0415
     from etl.logs import make_notify  # noqa: PLC0415
+    from etl.progress import Progress  # noqa: PLC0415
 
-    progress = job.Progress()
+    progress = Progress()
     shows_progress = sys.stderr.isatty() and not quiet and not verbose and settings.log.format == "auto"
     notify: Notify | None = None if shows_progress or quiet else make_notify(settings.log, verbose=verbose)
     with _signals_stop() as stop, live_progress(progress, is_shown=shows_progress):
-        return await job.export(settings, full_refresh=full_refresh, progress=progress, notify=notify, stop=stop)
+        return await job.export(
+            settings,
+            full_refresh=full_refresh,
+            accept_deletions=accept_deletions,
+            progress=progress,
+            notify=notify,
+            stop=stop,
+        )
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from etl.crawl.plan import REASON_MEANINGS, Reason
-from etl.job import Plan, Progress
+from etl.job import Plan
+from etl.progress import Progress
 from etl.summary import RunTestSummary, Summary
 from etl.tables import schema
 
@@ -78,10 +79,8 @@ def print_summary(summary: Summary) -> None:
         console.print(
             f"misfits    {misfits:,} values did not fit their column and stand in the column extra", soft_wrap=True
         )
-    if not_listed := sum(run_test.not_listed for run_test in summary.run_tests if not run_test.error):
-        console.print(
-            f"not listed {not_listed:,} stored executions are not listed any more; their rows are kept", soft_wrap=True
-        )
+    for notice in summary.notices:
+        console.print(f"notice     {escape(notice)}", soft_wrap=True)
     for problem in summary.problems:
         console.print(f"[bold red]problem[/]    {escape(problem)}", soft_wrap=True)
     console.print(f"outcome    {summary.outcome} (exit {summary.exit_code})", soft_wrap=True)

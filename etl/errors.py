@@ -82,3 +82,9 @@ class InterruptedRunError(ExporterError):
     def __init__(self, message: str, *, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class TimeLimitError(ExporterError):
+    """The run took as long as it may; what is committed stands, the next run goes on."""
+
+    exit_code = 3

@@ -2,65 +2,45 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from etl.api.client import Access, Client, Traffic
-from etl.api.endpoints import get_execution, list_executions
-from etl.api.listing import Listing, list_completely
-from etl.api.models import Execution, ExecutionBundle, Page
+from etl.api.client import Access, Client
+from etl.api.models import ExecutionBundle
 from etl.api.quota import Quota
 from etl.crawl.fetch import Crawl
-from etl.crawl.plan import Planned, Reason, State, Stored, order_by_worth, plan_run_test
+from etl.crawl.listed import find_deleted
+from etl.crawl.plan import Planned, Reason, State, Stored
 from etl.errors import (
-    ConfigurationError,
     DestinationError,
     ExporterError,
     InterruptedRunError,
-    NotFoundError,
-    SourceError,
-    SourceUnavailableError,
-    TransientError,
+    TimeLimitError,
 )
-from etl.settings import RunTest, Settings
+from etl.progress import Notify, Progress, say_nothing
+from etl.settings import Settings
 from etl.store.buffer import CommitBuffer
+from etl.store.changes import Moves, as_if_moved, mark_deleted, move
 from etl.store.commit import commit
 from etl.store.dataset import Dataset, StoredState, Written
 from etl.store.files import LocalFiles
-from etl.store.layout import STATE
+from etl.store.layout import STATE, Partition
 from etl.store.lock import exclusive
 from etl.summary import RunTestSummary, Summary
+from etl.survey import Survey
 from etl.tables import schema
 from etl.tables.digest import fingerprint
 from etl.tables.flatten import Export, frame_of
 from etl.tasks import leaves, to_the_end, until_stopped
 from etl.version import __version__
 
-Notify = Callable[..., None]
-
 LAST_RUN = f"{STATE}/last_run.json"
-
-
-@dataclass(slots=True)
-class Progress:
-    """Where a run is; grows while it runs, for whoever wants to show it."""
-
-    listed_executions: int = 0
-    planned_executions: int = 0
-    planned_requests: int = 0
-    committed_executions: int = 0
-    traffic: Traffic = field(default_factory=Traffic)
-    crawl: Crawl | None = None
-
-    @property
-    def fetched_calls(self) -> int:
-        """Calls whose metrics arrived."""
-        return self.crawl.calls_fetched if self.crawl else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +53,27 @@ class Plan:
     requests_per_minute: int | None
 
 
-async def plan(settings: Settings, *, full_refresh: bool = False, clock: Callable[[], datetime] | None = None) -> Plan:
+async def plan(
+    settings: Settings,
+    *,
+    full_refresh: bool = False,
+    accept_deletions: bool = False,
+    clock: Callable[[], datetime] | None = None,
+) -> Plan:
     """What ``export`` would fetch now, and why. Lists the executions; changes nothing.
 
     Raises:
         ConfigurationError, KeyRefusedError, SourceUnavailableError, DestinationError: as ``export`` would end.
     """
-    run = _Run(settings, full_refresh=full_refresh, clock=clock)
+    run = _Run(settings, full_refresh=full_refresh, accept_deletions=accept_deletions, clock=clock)
     state = await asyncio.to_thread(run.load_state, set_aside=False)
     try:
         async with run.client as client:
-            planned = await run.list_and_plan(client, state)
+            await run.survey.list_run_tests(client, state)
+            if moves := run.survey.moves(state):
+                await asyncio.to_thread(run.load_sources, moves, state)
+                as_if_moved(state, moves)
+            planned = run.survey.plan(state)
     except* ExporterError as group:
         raise _reason_to_stop(group) from None
     return Plan(
@@ -98,6 +88,7 @@ async def export(
     settings: Settings,
     *,
     full_refresh: bool = False,
+    accept_deletions: bool = False,
     progress: Progress | None = None,
     notify: Notify | None = None,
     stop: asyncio.Future[InterruptedRunError] | None = None,
@@ -106,13 +97,21 @@ async def export(
     """Bring the dataset up to date with the API.
 
     Once it asks the API it always leaves a summary behind, unless it is cancelled: look at its ``exit_code`` and ``problems``.
-    ``stop`` ends the run early, with everything committed that had arrived whole. ``full_refresh`` fetches final executions too.
+    ``stop`` ends the run early, with everything committed that had arrived whole. ``full_refresh`` fetches final executions too,
+    ``accept_deletions`` believes that a run test lost many of its executions at once.
 
     Raises:
         ConfigurationError, DestinationError: the dataset's folder cannot be used as configured; nothing was asked of the API.
         LockHeldError: another export is at work there.
     """
-    run = _Run(settings, full_refresh=full_refresh, progress=progress, notify=notify, clock=clock)
+    run = _Run(
+        settings,
+        full_refresh=full_refresh,
+        accept_deletions=accept_deletions,
+        progress=progress,
+        notify=notify,
+        clock=clock,
+    )
     await to_the_end(run.files.prepare)
     with exclusive(run.files, now=run.started_at):
         await to_the_end(run.files.sweep_staging)
@@ -121,7 +120,7 @@ async def export(
         bug: BaseException | None = None
         try:
             async with run.client as client:
-                await until_stopped(run.crawl(client, state), stop)
+                await until_stopped(run.crawl(client, state), stop, limit=run.time_limit)
         except* ExporterError as group:
             run.summary.failure = _reason_to_stop(group)
         except* Exception as group:  # noqa: BLE001 recorded here, raised below
@@ -141,19 +140,19 @@ class _Run:
         settings: Settings,
         *,
         full_refresh: bool,
+        accept_deletions: bool,
         progress: Progress | None = None,
         notify: Notify | None = None,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
         self.settings = settings
-        self.full_refresh = full_refresh
         self.clock = clock or (lambda: datetime.now(UTC))
         self.started_at = self.clock()
-        self.notify = notify or _say_nothing
+        self.notify = notify or say_nothing
         self.progress = progress or Progress()
         self.files = LocalFiles(Path(settings.destination.path).expanduser())
         self.dataset = Dataset(self.files, compression=settings.destination.compression)
-        self.client = _client(settings)
+        self.client = _client(settings, on_hold=lambda seconds: self.notify("held", seconds=round(seconds, 1)))
         self.progress.traffic = self.client.traffic
         self.summary = Summary(
             export_run_id=f"{self.started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}",
@@ -164,78 +163,46 @@ class _Run:
             run_tests=[RunTestSummary(run_test.name, run_test.key) for run_test in settings.run_tests],
         )
         self._by_key = {run_test.key: run_test for run_test in self.summary.run_tests}
-        self._unreachable: list[str] = []
+        self.survey = Survey(
+            settings,
+            self.summary,
+            self.progress,
+            self.notify,
+            now=self.started_at,
+            full_refresh=full_refresh,
+            accept_deletions=accept_deletions,
+        )
         self._stored: dict[str, Stored] = {}
         self._written = Written()
 
+    @property
+    def time_limit(self) -> tuple[float, TimeLimitError] | None:
+        """After how many seconds the run ends, and what it says then."""
+        minutes = self.settings.export.max_runtime_minutes
+        if minutes is None:
+            return None
+        return minutes * 60, TimeLimitError(
+            f"stopped after {minutes:g} minutes, as [export] max_runtime_minutes says; the next run fetches what is left"
+        )
+
     def load_state(self, *, set_aside: bool) -> StoredState:
-        self._refuse_another_key()
         state = self.dataset.load_state([run_test.key for run_test in self.settings.run_tests], set_aside=set_aside)
-        self.summary.quarantined = state.unreadable
+        self.summary.quarantined += state.unreadable
         self._stored = {key: stored for executions in state.executions.values() for key, stored in executions.items()}
         return state
 
-    def _refuse_another_key(self) -> None:
-        """A run test whose key was changed would be exported a second time beside its old partitions."""
-        names = {run_test.name: run_test.key for run_test in self.settings.run_tests}
-        for key, name in self.dataset.run_test_names(except_keys=names.values()).items():
-            if name in names:
-                raise ConfigurationError(
-                    f"run test {name!r} lies under run_test={key} in {self.files.root}, and its key is now {names[name]}: "
-                    f'give it key = "{key}", or export to another destination'
-                )
-
-    async def list_and_plan(self, client: Client, state: StoredState) -> list[Planned]:
-        planned: list[Planned] = []
-        async with asyncio.TaskGroup() as group:
-            for run_test in self.settings.run_tests:
-                group.create_task(self._list_run_test(client, run_test, state, planned))
-        if len(self._unreachable) == len(self.summary.run_tests):
-            raise SourceUnavailableError(f"no run test could be listed: {self._unreachable[0]}")
-        fetched = [item for item in planned if item.is_fetched]
-        self.progress.planned_executions = len(fetched)
-        self.progress.planned_requests = sum(_requests(item, self.settings.api.page_limit) for item in fetched)
-        self.notify("planned", executions=self.progress.planned_executions, requests=self.progress.planned_requests)
-        return order_by_worth(planned)
-
-    async def _list_run_test(
-        self, client: Client, run_test: RunTest, state: StoredState, planned: list[Planned]
-    ) -> None:
-        summary = self._by_key[run_test.key]
-        stored = state.executions[run_test.key]
-        try:
-            listing = await _list_executions(client, run_test.name, stored, self.settings.api.page_limit)
-        except NotFoundError:
-            summary.error = "the API knows no run test of this name: check run_tests and the key's workspace"
-        except SourceError as error:
-            summary.error = str(error)
-            if isinstance(error, TransientError):
-                self._unreachable.append(str(error))
-        if summary.error:
-            self.notify("run_test_failed", run_test=run_test.name, error=summary.error)
-            return
-        mine = plan_run_test(
-            listing.rows.values(),
-            stored,
-            run_test_name=run_test.name,
-            run_test_key=run_test.key,
-            now=self.started_at,
-            fetch_unfinished=self.settings.export.calls == "all",
-            full_refresh=self.full_refresh,
-            since=run_test.since,
-            stray_dates=state.stray_dates[run_test.key],
-        )
-        planned.extend(mine)
-        summary.listed = len(listing.rows)
-        summary.is_complete = listing.is_complete
-        summary.not_listed = len(stored.keys() - listing.rows.keys())
-        summary.reasons.update(item.reason.value for item in mine)
-        self.progress.listed_executions += summary.listed
-        self.notify("listed", run_test=run_test.name, executions=summary.listed, reasons=dict(summary.reasons))
+    def load_sources(self, moves: Moves, state: StoredState) -> None:
+        """Add to the state what the dataset holds of run tests that are not exported, where executions move away from them."""
+        keys = {source.run_test_key for source, _ in moves} - state.executions.keys()
+        state.executions |= self.dataset.load_state(sorted(keys), set_aside=False).executions
 
     async def crawl(self, client: Client, state: StoredState) -> None:
         """List, plan, fetch and commit everything; what has arrived whole is committed even when the crawl fails."""
-        planned = await self.list_and_plan(client, state)
+        await self.survey.list_run_tests(client, state)
+        if moves := self.survey.moves(state):
+            state = await to_the_end(partial(self._move, moves, state))
+        await self._note_deleted(client, state)
+        planned = self.survey.plan(state)
         buffer = CommitBuffer(self._commit, interval_seconds=self.settings.export.commit_interval_seconds)
         crawl = Crawl(
             client,
@@ -252,6 +219,39 @@ class _Run:
             await crawl.run()
         finally:
             await buffer.flush()
+
+    def _move(self, moves: Moves, state: StoredState) -> StoredState:
+        for (source, key), execution_ids in sorted(moves.items()):
+            summary = self._by_key[key]
+            stored = state.executions[key]
+            move(self.dataset, source, key, execution_ids, stored, run_test_name=summary.name, written=self._written)
+            summary.moved += len(execution_ids)
+            self.notify("moved", run_test=summary.name, executions=len(execution_ids), source=source.run_test_key)
+        return self.load_state(set_aside=True)
+
+    async def _note_deleted(self, client: Client, state: StoredState) -> None:
+        for key, vanished in self.survey.vanished.items():
+            deleted = await find_deleted(client, vanished, workers=self.settings.api.concurrency)
+            if deleted:
+                await to_the_end(partial(self._mark_deleted, key, deleted, state))
+
+    def _mark_deleted(self, key: str, deleted: set[str], state: StoredState) -> None:
+        summary, stored = self._by_key[key], state.executions[key]
+        for date in sorted({stored[execution_id].date for execution_id in deleted}):
+            mark_deleted(
+                self.dataset,
+                Partition(key, date),
+                {execution_id for execution_id in deleted if stored[execution_id].date == date},
+                deleted_at=self.started_at,
+                export=self._export(),
+                written=self._written,
+            )
+        summary.not_listed -= len(deleted)
+        summary.deleted += len(deleted)
+        self.notify("deleted", run_test=summary.name, executions=len(deleted))
+
+    def _export(self) -> Export:
+        return Export(self.summary.export_run_id, self.clock(), include_raw=self.settings.export.include_raw)
 
     async def conclude(self) -> None:
         """Leave the summary behind: a row of the runs table, and the JSON of the last run."""
@@ -278,7 +278,7 @@ class _Run:
             self.dataset,
             bundles,
             self._stored,
-            Export(self.summary.export_run_id, self.clock(), include_raw=self.settings.export.include_raw),
+            self._export(),
             fetched_at=self.started_at,
             settle_hours=self.settings.export.settle_hours,
             written=self._written,
@@ -290,31 +290,18 @@ class _Run:
             run_test.evals += share.rows["evals"]
             run_test.dead_letters += share.dead_letters
             run_test.misfits += share.misfits
+            run_test.unknown_statuses += share.unknown_statuses
         self.progress.committed_executions += len(bundles)
         self.notify("committed", executions=len(bundles), files=self._written.files, bytes=self._written.size_bytes)
 
     def _count_traffic(self) -> None:
         traffic, written = self.client.traffic, self._written
         self.summary.requests, self.summary.retries = traffic.requests, traffic.retries
-        self.summary.rejections = traffic.rejections
+        self.summary.rejections, self.summary.redactions = traffic.rejections, traffic.redactions
         self.summary.files, self.summary.size_bytes, self.summary.rows = written.files, written.size_bytes, written.rows
 
 
-async def _list_executions(
-    client: Client, run_test_name: str, stored: Mapping[str, Stored], page_limit: int
-) -> Listing[Execution]:
-    async def read(page: int, limit: int) -> Page[Execution]:
-        return await client.get(list_executions(run_test_name, page=page, limit=limit))
-
-    async def get(execution_id: str) -> Execution:
-        return await client.get(get_execution(execution_id))
-
-    return await list_completely(
-        read, lambda execution: execution.execution_id, get, known=stored.keys(), limit=page_limit
-    )
-
-
-def _client(settings: Settings) -> Client:
+def _client(settings: Settings, *, on_hold: Callable[[float], None]) -> Client:
     api = settings.api
     return Client(
         Access(
@@ -330,11 +317,8 @@ def _client(settings: Settings) -> Client:
         read_timeout_seconds=api.read_timeout_seconds,
         max_tries=api.max_tries,
         max_response_bytes=api.max_response_mb << 20,
+        on_hold=on_hold,
     )
-
-
-def _requests(item: Planned, page_limit: int) -> int:
-    return item.estimated_calls + max(1, -(-item.estimated_calls // page_limit))
 
 
 def _is_known_waiting(item: Planned) -> bool:
@@ -342,24 +326,27 @@ def _is_known_waiting(item: Planned) -> bool:
     return (
         known is not None
         and known.export_state == State.WAITING
+        and known.deleted_at is None
+        and item.unreadable is None
         and known.fingerprint == fingerprint(item.execution.payload)
     )
 
 
 def _without_calls(item: Planned) -> ExecutionBundle:
     return ExecutionBundle(
-        run_test_name=item.run_test_name, run_test_key=item.run_test_key, execution=item.execution, date=item.date
+        run_test_name=item.run_test_name,
+        run_test_key=item.run_test_key,
+        execution=item.execution,
+        date=item.date,
+        dead_letters=(item.unreadable,) if item.unreadable else (),
     )
 
 
 def _reason_to_stop(group: BaseExceptionGroup[ExporterError]) -> ExporterError:
     """The error that ended the run: what could not be saved counts most, then that a signal asked for it."""
     errors = [error for error in leaves(group) if isinstance(error, ExporterError)]
-    for kind in (DestinationError, InterruptedRunError):
+    for kind in (DestinationError, InterruptedRunError, TimeLimitError):
         for error in errors:
             if isinstance(error, kind):
                 return error
     return errors[0]
-
-
-def _say_nothing(_event: str, **_fields: Any) -> None: ...

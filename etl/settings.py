@@ -129,6 +129,8 @@ class Export(_Section):
     """What to export and when an execution counts as settled."""
 
     settle_hours: float = Field(24, ge=0, le=24 * 365)
+    scrub_requests: int = Field(0, ge=0, le=1_000_000)
+    max_runtime_minutes: float | None = Field(None, gt=0, le=60 * 24 * 7)
     calls: Literal["finished", "all"] = "finished"
     commit_interval_seconds: float = Field(30, gt=0, le=3600)
     include_raw: bool = False

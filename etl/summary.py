@@ -28,6 +28,11 @@ class RunTestSummary:
     is_complete: bool = False
     reasons: Counter[str] = field(default_factory=Counter)
     not_listed: int = 0
+    deleted: int = 0
+    moved: int = 0
+    lost: int = 0
+    unreadable: list[str] = field(default_factory=list)
+    unknown_statuses: Counter[str] = field(default_factory=Counter)
     executions: int = 0
     calls: int = 0
     evals: int = 0
@@ -54,6 +59,7 @@ class Summary:
     requests: int = 0
     retries: int = 0
     rejections: int = 0
+    redactions: int = 0
     files: int = 0
     size_bytes: int = 0
     rows: dict[str, int] = field(default_factory=dict)
@@ -86,7 +92,11 @@ class Summary:
         for run_test in self.run_tests:
             if run_test.error and not isinstance(self.failure, SourceUnavailableError):
                 lines.append(f"{run_test.name!r}: {run_test.error}")
-            elif not (run_test.is_complete or run_test.error or self.failure):
+            elif run_test.unreadable:
+                lines.append(
+                    f"{run_test.name!r}: {len(run_test.unreadable)} rows of its list cannot be read: {run_test.unreadable[-1]}"
+                )
+            elif not (run_test.is_complete or run_test.dead_letters or run_test.error or self.failure):
                 lines.append(f"{run_test.name!r}: its list kept changing while it was read; run again to complete it")
             if run_test.dead_letters:
                 lines.append(
@@ -97,6 +107,35 @@ class Summary:
             f"unreadable file set aside: {path}; what the API still lists of it is fetched again"
             for path in self.quarantined
         ]
+        return lines
+
+    @property
+    def notices(self) -> list[str]:
+        """One line for each thing that is worth knowing, though nothing is missing."""
+        lines = []
+        if self.redactions:
+            lines.append(f"a key stood in {self.redactions} answers; the dataset has [key] in its place: change that key")
+        for run_test in self.run_tests:
+            name = repr(run_test.name)
+            if run_test.deleted:
+                lines.append(
+                    f"{name}: {run_test.deleted} executions were deleted at the source; their rows are kept, see deleted_at"
+                )
+            if run_test.not_listed and not run_test.error:
+                lines.append(
+                    f"{name}: {run_test.not_listed} stored executions are not listed any more, though they exist"
+                )
+            if run_test.moved:
+                lines.append(f"{name}: {run_test.moved} stored executions moved here from another run test or name")
+            if run_test.lost:
+                lines.append(
+                    f"{name}: {run_test.lost} executions that the API lists no more lack rows: restore their files from a backup"
+                )
+            lines += [
+                f"{name}: {count} executions or calls have the status {status!r}, which this version does not know: they "
+                "count as not finished"
+                for status, count in sorted(run_test.unknown_statuses.items())
+            ]
         return lines
 
     def as_json(self) -> dict[str, Any]:
@@ -111,9 +150,11 @@ class Summary:
             "outcome": self.outcome,
             "exit_code": self.exit_code,
             "problems": self.problems,
+            "notices": self.notices,
             "requests": self.requests,
             "retries": self.retries,
             "rejections": self.rejections,
+            "redactions": self.redactions,
             "files": self.files,
             "bytes": self.size_bytes,
             "rows": self.rows,
@@ -153,6 +194,8 @@ def _run_test_json(run_test: RunTestSummary) -> dict[str, Any]:
         "listed": run_test.listed,
         "reasons": dict(run_test.reasons),
         "not_listed": run_test.not_listed,
+        "deleted": run_test.deleted,
+        "moved": run_test.moved,
         "executions": run_test.executions,
         "calls": run_test.calls,
         "evals": run_test.evals,

@@ -4,19 +4,32 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
-from etl.errors import InterruptedRunError
+from etl.errors import ExporterError
 
 T = TypeVar("T")
 
 
-async def until_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Future[InterruptedRunError] | None) -> None:
-    """Do the work; when ``stop`` is set first, cancel it, let it clean up, and raise what was set (in a group)."""
-    if stop is None:
+async def until_stopped(
+    work: Coroutine[Any, Any, None],
+    stop: asyncio.Future[Any] | None,
+    *,
+    limit: tuple[float, ExporterError] | None = None,
+) -> None:
+    """Do the work; when ``stop`` is set first, cancel it, let it clean up, and raise what was set (in a group).
+
+    ``limit`` does the same after some seconds, with an error of its own.
+    """
+    if stop is None and limit is None:
         await work
         return
+    seconds, late = limit or (None, None)
 
     async def watch() -> None:
-        raise await asyncio.shield(stop)
+        try:
+            async with asyncio.timeout(seconds):
+                raise await asyncio.shield(stop or asyncio.get_running_loop().create_future())
+        except TimeoutError:
+            raise late or RuntimeError("no limit was set") from None
 
     async def finish() -> None:
         await work

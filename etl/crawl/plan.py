@@ -4,19 +4,24 @@ Pure: no clock, no network, no files. The same input gives the same plan.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from etl.api.models import Execution, ExecutionBundle
+from etl.api.models import DeadLetter, Execution, ExecutionBundle
 from etl.tables import coerce
 from etl.tables.digest import fingerprint
 from etl.tables.flatten import HeldRows
 
 TERMINAL_EXECUTION = frozenset({"completed", "failed", "cancelled"})
 TERMINAL_CALL = frozenset({"completed", "failed", "cancelled"})
+KNOWN_EXECUTION = TERMINAL_EXECUTION | {"pending", "running", "cancelling", "evaluating"}
+KNOWN_CALL = TERMINAL_CALL | {"pending", "queued", "ongoing", "analyzing"}
+
+_MASS_SHARE = 0.1
+_MASS_FLOOR = 2
 
 
 class State(StrEnum):
@@ -37,6 +42,7 @@ class Reason(StrEnum):
     INCOMPLETE = "incomplete"
     REQUESTED = "requested"
     SETTLING = "settling"
+    SCRUB = "scrub"
     UNFINISHED = "unfinished"
     WAITING = "waiting"
     FINAL = "final"
@@ -49,29 +55,51 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.INCOMPLETE: "something of it could not be exported last time",
     Reason.REQUESTED: "asked for by --full-refresh",
     Reason.SETTLING: "finished, but late data may still arrive",
+    Reason.SCRUB: "final, and fetched again to verify it",
     Reason.UNFINISHED: 'still running, and calls = "all"',
     Reason.WAITING: "still running; its calls are fetched once it has finished",
     Reason.FINAL: "exported and unchanged",
 }
 
-_ORDER = {Reason.SETTLING: 1, Reason.UNFINISHED: 2, Reason.WAITING: 3, Reason.FINAL: 4}
+_ORDER = {
+    Reason.INCOMPLETE: 1,
+    Reason.SETTLING: 2,
+    Reason.UNFINISHED: 3,
+    Reason.SCRUB: 4,
+    Reason.WAITING: 5,
+    Reason.FINAL: 6,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What the dataset says of an execution (its row) and what it really holds of it (its calls and evals)."""
+    """What the dataset says of an execution (its row) and what it really holds of it (its calls and evals).
+
+    ``exported_at`` is when its row changed last, ``verified_at`` when its calls were fetched last.
+    """
 
     date: str
     export_state: str
     fingerprint: str
     calls_digest: str
     held: HeldRows
-    verified_at: datetime | None
+    verified_at: datetime | None = None
+    exported_at: datetime | None = None
+    deleted_at: datetime | None = None
+    run_test_name: str | None = None
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether the dataset holds other calls or evals than were exported."""
+        return self.calls_digest != self.held.calls_digest
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One listed execution and what to do with it; ``date`` is its partition, pinned when it was first seen."""
+    """One listed execution and what to do with it; ``date`` is its partition, pinned when it was first seen.
+
+    ``unreadable`` tells why the list could not give it: then only its head is known.
+    """
 
     run_test_name: str
     run_test_key: str
@@ -81,11 +109,16 @@ class Planned:
     started_at: datetime | None
     stored: Stored | None
     estimated_calls: int
+    unreadable: DeadLetter | None = None
 
     @property
     def is_fetched(self) -> bool:
         """Whether its calls are fetched in this run."""
         return self.reason not in (Reason.WAITING, Reason.FINAL)
+
+    def requests(self, page_limit: int) -> int:
+        """How many requests fetching it takes, as far as can be told."""
+        return self.estimated_calls + max(1, -(-self.estimated_calls // page_limit))
 
 
 def plan_run_test(
@@ -99,10 +132,12 @@ def plan_run_test(
     full_refresh: bool = False,
     since: date | None = None,
     stray_dates: Mapping[str, str] = MappingProxyType({}),
+    unreadable: Mapping[str, DeadLetter] = MappingProxyType({}),
 ) -> list[Planned]:
     """One entry for each listed execution since ``since``, in no particular order; ``stored`` is by execution_id.
 
     ``stray_dates`` are partitions that hold calls of executions that are not ``stored``: they belong there and nowhere else.
+    ``unreadable`` tells of which executions the head alone could be listed, and why.
     """
     plan = []
     for execution in listed:
@@ -110,26 +145,61 @@ def plan_run_test(
         if since and started_at and started_at.date() < since:
             continue
         known = stored.get(execution.execution_id)
+        letter = unreadable.get(execution.execution_id)
+        reason = _reason(execution, known, fetch_unfinished=fetch_unfinished, full_refresh=full_refresh)
+        if letter and known and reason in (Reason.FINAL, Reason.SETTLING, Reason.CHANGED):
+            reason = Reason.INCOMPLETE
         plan.append(
             Planned(
                 run_test_name=run_test_name,
                 run_test_key=run_test_key,
                 execution=execution,
-                reason=_reason(execution, known, fetch_unfinished=fetch_unfinished, full_refresh=full_refresh),
+                reason=reason,
                 date=known.date if known else stray_dates.get(execution.execution_id) or _utc_day(started_at or now),
                 started_at=started_at,
                 stored=known,
                 estimated_calls=_estimated_calls(execution.payload, known),
+                unreadable=letter,
             )
         )
     return plan
 
 
 def order_by_worth(plan: Iterable[Planned]) -> list[Planned]:
-    """New and changed executions first, newest first, then those that settle: what an interrupted night should hold."""
+    """New and changed executions first, newest first, then those that failed before, then those that settle.
+
+    What an interrupted night should hold comes first; what failed before may well fail again.
+    """
     oldest = datetime.min.replace(tzinfo=UTC)
     newest_first = sorted(plan, key=lambda planned: planned.started_at or oldest, reverse=True)
     return sorted(newest_first, key=lambda planned: _ORDER.get(planned.reason, 0))
+
+
+def scrub(plan: Iterable[Planned], *, requests: int, page_limit: int) -> list[Planned]:
+    """The plan, with final executions added to what is fetched, longest unverified first, as long as ``requests`` suffice.
+
+    One that alone takes more than what is left is passed over.
+    """
+    result = list(plan)
+    long_ago = datetime.min.replace(tzinfo=UTC)
+    final = [index for index, item in enumerate(result) if item.reason is Reason.FINAL]
+    for index in sorted(final, key=lambda index: (_verified_at(result[index]) or long_ago, index)):
+        if (cost := result[index].requests(page_limit)) <= requests:
+            requests -= cost
+            result[index] = replace(result[index], reason=Reason.SCRUB)
+    return result
+
+
+def _verified_at(item: Planned) -> datetime | None:
+    return item.stored.verified_at if item.stored else None
+
+
+def is_mass_vanishing(*, vanished: int, living: int) -> bool:
+    """Whether so many of the executions that the dataset holds are not listed any more that the key or workspace may be wrong.
+
+    All of them, or more than a tenth; one or two may always go.
+    """
+    return vanished > 0 and (vanished == living or vanished > max(_MASS_FLOOR, _MASS_SHARE * living))
 
 
 def export_state(bundle: ExecutionBundle, known: Stored | None, *, fetched_at: datetime, settle_hours: float) -> State:
@@ -141,7 +211,7 @@ def export_state(bundle: ExecutionBundle, known: Stored | None, *, fetched_at: d
     is_final = (
         bundle.execution.status in TERMINAL_EXECUTION
         and all(call.metrics.status in TERMINAL_CALL for call in bundle.calls)
-        and fetched_at - _ended_at(bundle.execution, known, fetched_at) >= timedelta(hours=settle_hours)
+        and _is_settled(bundle.execution, known, fetched_at, settle_hours)
     )
     return State.EXPORTED if is_final else State.SETTLING
 
@@ -163,19 +233,22 @@ def _reason(execution: Execution, known: Stored | None, *, fetch_unfinished: boo
 def _reason_to_refetch(execution: Execution, known: Stored) -> Reason:
     if known.export_state == State.INCOMPLETE:
         return Reason.INCOMPLETE
-    if known.export_state == State.WAITING or known.fingerprint != fingerprint(execution.payload):
+    if known.export_state == State.WAITING or known.deleted_at or known.fingerprint != fingerprint(execution.payload):
         return Reason.CHANGED
-    if known.calls_digest != known.held.calls_digest:
+    if known.is_damaged:
         return Reason.DAMAGED
     return Reason.FINAL if known.export_state == State.EXPORTED else Reason.SETTLING
 
 
-def _ended_at(execution: Execution, known: Stored | None, fetched_at: datetime) -> datetime:
-    """When late data began to be late: its end, else, when the API tells none, when its present content was first seen."""
+def _is_settled(execution: Execution, known: Stored | None, fetched_at: datetime, settle_hours: float) -> bool:
+    """Whether late data is not expected any more: long after its end, else, when the API tells none, after its last change."""
+    settle = timedelta(hours=settle_hours)
     completed_at = coerce.timestamp_or_none(execution.payload.get("completed_at"))
-    if completed_at is None and known and known.fingerprint == fingerprint(execution.payload):
-        return known.verified_at or fetched_at
-    return completed_at or fetched_at
+    if completed_at is not None:
+        return fetched_at - completed_at >= settle
+    if known is None or known.fingerprint != fingerprint(execution.payload):
+        return settle <= timedelta(0)
+    return known.export_state == State.EXPORTED or fetched_at - (known.exported_at or fetched_at) >= settle
 
 
 def _estimated_calls(payload: Mapping[str, Any], known: Stored | None) -> int:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 
+from etl.api.endpoints import METRICS, RUNS
 from etl.api.models import ExecutionBundle
-from etl.crawl.plan import Stored, export_state
+from etl.crawl.plan import KNOWN_CALL, State, Stored, export_state
 from etl.errors import SchemaError
 from etl.store.dataset import Dataset, Written, calls_of, held_rows
 from etl.store.layout import Partition
@@ -28,6 +29,7 @@ class Arrived:
     rows: Counter[str] = field(default_factory=Counter)
     misfits: int = 0
     dead_letters: int = 0
+    unknown_statuses: Counter[str] = field(default_factory=Counter)
 
 
 def commit(
@@ -65,10 +67,34 @@ def commit(
             for execution_id, before in known.items()
         }
         executions = executions_frame(list(mine.values()), held, states, verified_at, export)
-        dataset.commit_rows(schema.EXECUTIONS, partition, executions.data, replaced=mine, written=written)
+        dataset.commit_rows(
+            schema.EXECUTIONS,
+            partition,
+            executions.data,
+            replaced=mine,
+            heads={execution_id for execution_id, bundle in mine.items() if _has_letter(bundle, METRICS)},
+            verified={
+                execution_id
+                for execution_id, before in known.items()
+                if before and before.export_state == State.EXPORTED and mine[execution_id].is_fetched
+            },
+            written=written,
+        )
         share.rows.update(executions=len(mine))
+        share.unknown_statuses.update(
+            call.metrics.status
+            for bundle in mine.values()
+            for call in bundle.calls
+            if call.metrics.status not in KNOWN_CALL
+        )
         share.misfits += executions.misfits
     return arrived
+
+
+def _has_letter(bundle: ExecutionBundle, endpoint: str) -> bool:
+    """Whether the endpoint failed for the execution itself: its aggregates (METRICS) or its list of calls (RUNS)."""
+    execution_id = bundle.execution.execution_id
+    return any(letter.endpoint == endpoint and letter.subject_id == execution_id for letter in bundle.dead_letters)
 
 
 def _by_execution(bundles: Iterable[ExecutionBundle]) -> dict[str, ExecutionBundle]:
@@ -97,7 +123,7 @@ def _commit_calls(
     share.misfits += calls.misfits + evals.misfits
     given_up = {letter.subject_id for bundle in fetched.values() for letter in bundle.dead_letters}
     # What an unproved listing does not name may have been missed: its old rows stay until a listing is proved.
-    unproved = given_up & fetched.keys()
+    unproved = {key for key, bundle in fetched.items() if _has_letter(bundle, RUNS)}
     calls_held = dataset.commit_rows(
         schema.CALLS,
         partition,

@@ -25,23 +25,36 @@ _DICTIONARY = {
     "output_text", "output_json", "export_state", "export_run_id", "exported_at", "execution_started_at", "endpoint",
 }  # fmt: skip
 _STATE_COLUMNS = {
-    "executions": ["execution_id", "export_state", "fingerprint", "calls_digest", "listed_calls", "verified_at"],
+    "executions": [
+        "execution_id", "run_test_name", "export_state", "fingerprint", "calls_digest", "listed_calls", "verified_at",
+        "exported_at", "deleted_at",
+    ],
     "calls": ["execution_id", "row_hash"],
     "evals": ["execution_id", "row_hash"],
     "errors": ["execution_id"],
-}
+}  # fmt: skip
 
 
 @dataclass(slots=True)
 class StoredState:
-    """What the dataset holds of some run tests, by their key: executions by id, and the files that could not be read.
+    """What the dataset holds, by the key of the run test: executions by id, and the files that could not be read.
 
-    ``stray_dates`` tells where calls of executions lie that have no row of their own (a run was killed between the two).
+    ``stray_dates`` tells where calls of executions lie that have no row of their own (a run was killed between the two),
+    ``elsewhere`` in which partition each execution lies whose run test was not asked for.
     """
 
     executions: dict[str, dict[str, Stored]] = field(default_factory=dict)
     stray_dates: dict[str, dict[str, str]] = field(default_factory=dict)
+    elsewhere: dict[str, dict[str, str]] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
+
+    def dates(self) -> dict[str, dict[str, str]]:
+        """The date of the partition of every execution of which something lies in the dataset, by key and execution_id."""
+        known = {
+            key: self.stray_dates[key] | {execution_id: stored.date for execution_id, stored in executions.items()}
+            for key, executions in self.executions.items()
+        }
+        return self.elsewhere | known
 
 
 @dataclass(slots=True)
@@ -71,7 +84,9 @@ class Dataset:
         moved to the quarantine.
         """
         state = StoredState()
-        for key in run_test_keys:
+        keys = list(run_test_keys)
+        state.elsewhere = self._elsewhere(except_keys=keys)
+        for key in keys:
             rows = {
                 name: self._columns(schema.TABLES[name], key, state, set_aside=set_aside) for name in _STATE_COLUMNS
             }
@@ -87,6 +102,9 @@ class Dataset:
                         row["listed_calls"], calls.get(row["execution_id"], []), evals.get(row["execution_id"], [])
                     ),
                     verified_at=row["verified_at"],
+                    exported_at=row["exported_at"],
+                    deleted_at=row["deleted_at"],
+                    run_test_name=row["run_test_name"],
                 )
                 for partition, executions in rows["executions"].items()
                 for row in executions.to_pylist()
@@ -99,23 +117,6 @@ class Dataset:
             }
         return state
 
-    def run_test_names(self, *, except_keys: Collection[str]) -> dict[str, str]:
-        """What the run tests of the other keys are called, as far as their newest partition can be read."""
-        newest = {}
-        for path in self._files.list("executions"):
-            parsed = parse_partition_path(path)
-            if parsed and parsed[1].run_test_key not in except_keys:
-                newest[parsed[1].run_test_key] = path
-        names = {}
-        for key, path in newest.items():
-            try:
-                found = self._read(schema.EXECUTIONS, path, ["run_test_name"])["run_test_name"].to_pylist()
-            except UnreadableError:
-                continue
-            if found and found[-1]:
-                names[key] = found[-1]
-        return names
-
     def commit_rows(
         self,
         table: schema.Table,
@@ -126,26 +127,78 @@ class Dataset:
         written: Written,
         kept_calls: Collection[str] = (),
         kept_executions: Collection[str] = (),
+        heads: Collection[str] = (),
+        verified: Collection[str] = (),
     ) -> pa.Table:
         """Replace the rows of the executions within the partition, durably; returns the partition as it now is.
 
-        Old rows of ``kept_calls``, and of all calls of ``kept_executions``, stay where there are no new ones.
+        Old rows of ``kept_calls``, and of all calls of ``kept_executions``, stay where there are no new ones. ``heads`` and
+        ``verified``: see ``merge``.
 
         Raises:
             DestinationError: it could not be written; the old file is untouched, or in the quarantine when it is damaged.
         """
-        path = partition_path(table.name, partition)
-        old = self._read_or_empty(table, path)
+        old = self.rows(table, partition)
         kept = {*kept_calls, *calls_of(old, kept_executions)} if kept_executions else kept_calls
-        merged = merge(table, old, to_arrow(frame, table), replaced=replaced, kept_calls=kept)
+        new = to_arrow(frame, table)
+        merged = merge(table, old, new, replaced=replaced, kept_calls=kept, heads=heads, verified=verified)
         if merged.is_changed:
-            self._publish(table, path, merged.table, written)
+            self.write(table, partition, merged.table, written)
             written.rows[table.name] = written.rows.get(table.name, 0) + merged.arrived
         return merged.table
+
+    def rows(self, table: schema.Table, partition: Partition) -> pa.Table:
+        """All rows of the partition, with exactly the declared columns; none when there is no file.
+
+        Raises:
+            DestinationError: the file is damaged (it is moved to the quarantine) or was written by a newer version.
+        """
+        path = partition_path(table.name, partition)
+        if not self._files.has(path):
+            return table.arrow_schema.empty_table()
+        try:
+            return self._read(table, path, list(table.names))
+        except UnreadableError as exc:
+            # Its other executions are not at hand: the next run misses their rows and fetches them again.
+            aside = self._files.set_aside(path)
+            raise DestinationError(f"{exc}; moved to {aside}: run again to fetch what it held") from exc
+
+    def write(self, table: schema.Table, partition: Partition, rows: pa.Table, written: Written) -> None:
+        """Make these the rows of the partition, durably.
+
+        Raises:
+            DestinationError: it could not be written; the old file is untouched.
+        """
+        self._publish(table, partition_path(table.name, partition), rows, written)
+
+    def remove(self, table: schema.Table, partition: Partition) -> None:
+        """Remove the partition's file, if there is one.
+
+        Raises:
+            DestinationError: it could not be removed.
+        """
+        path = partition_path(table.name, partition)
+        if self._files.has(path):
+            self._files.remove(path)
 
     def record_run(self, date: str, export_run_id: str, frame: pd.DataFrame) -> None:
         """Add the row of one export run."""
         self._publish(schema.RUNS_TABLE, run_path(date, export_run_id), to_arrow(frame, schema.RUNS_TABLE), Written())
+
+    def _elsewhere(self, *, except_keys: Collection[str]) -> dict[str, dict[str, str]]:
+        """Where each execution of the other run tests lies, as far as their files can be read."""
+        dates: dict[str, dict[str, str]] = {}
+        for table in (schema.CALLS, schema.EXECUTIONS):
+            for path in self._files.list(table.name):
+                parsed = parse_partition_path(path)
+                if parsed is None or parsed[1].run_test_key in except_keys:
+                    continue
+                try:
+                    found = self._read(table, path, ["execution_id"])["execution_id"].unique().to_pylist()
+                except UnreadableError:
+                    continue
+                dates.setdefault(parsed[1].run_test_key, {}).update(dict.fromkeys(found, parsed[1].date))
+        return dates
 
     def _columns(
         self, table: schema.Table, run_test_key: str, state: StoredState, *, set_aside: bool
@@ -161,21 +214,11 @@ class Dataset:
                 state.unreadable.append(self._files.set_aside(path) if set_aside else path)
         return columns
 
-    def _read_or_empty(self, table: schema.Table, path: str) -> pa.Table:
-        if not self._files.has(path):
-            return table.arrow_schema.empty_table()
-        try:
-            return self._read(table, path, list(table.names))
-        except UnreadableError as exc:
-            # Its other executions are not at hand: the next run misses their rows and fetches them again.
-            aside = self._files.set_aside(path)
-            raise DestinationError(f"{exc}; moved to {aside}: run again to fetch what it held") from exc
-
     def _read(self, table: schema.Table, path: str, names: list[str]) -> pa.Table:
         """The columns of one file, null where an older version of the exporter did not have one yet."""
         where = self._files.root / path
         try:
-            file = pq.ParquetFile(pa.BufferReader(self._files.read(path)))
+            file = pq.ParquetFile(pa.BufferReader(self._files.read(path)), page_checksum_verification=True)
             found = set(file.schema_arrow.names)
             if unknown := found - set(table.names):
                 raise DestinationError(
@@ -217,6 +260,7 @@ def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
             compression=compression,
             compression_level=1 if compression == "zstd" else None,
             use_dictionary=[name for name in table.names if name in _DICTIONARY],
+            write_page_checksum=True,
         )
     except pa.ArrowInvalid as exc:
         raise SchemaError(f"{table.name}: {_first_line(exc)}") from exc

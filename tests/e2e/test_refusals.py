@@ -198,23 +198,6 @@ async def test_plan_and_dry_run_end_like_run(server: Sandbox, tmp_path: Path) ->
         assert_refused(await metrics_etl(*command, cwd=tmp_path, env=bad_port), 2, "FI_BASE_URL")
 
 
-async def test_key_that_changed_is_refused_before_any_request(server: Sandbox, tmp_path: Path) -> None:
-    """Its rows would stand under the old key and under the new one."""
-    first, second = names(server)
-    write_settings(tmp_path, [first, second])
-    await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
-    sent = len(server.requests)
-    path = write_settings(tmp_path, [])
-    path.write_text(f'run_tests = [{{ name = "{first}", key = "other" }}, "{second}"]')
-
-    result = await metrics_etl("run", cwd=tmp_path, env=environment(server))
-
-    assert_refused(result, 2, repr(first), "key is now other", 'key = "')
-    assert len(server.requests) == sent
-    write_settings(tmp_path, [second])
-    assert (await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))).exit_code == 0
-
-
 async def test_damaged_file_is_set_aside_refetched_and_told(server: Sandbox, tmp_path: Path) -> None:
     write_settings(tmp_path, names(server))
     await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))

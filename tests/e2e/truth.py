@@ -1,10 +1,15 @@
 """What a dataset must hold, taken from the sandbox's world by the shortest way: attribute by attribute, without the exporter."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+import pyarrow.dataset as ds
 
 from etl.sandbox import Call, Execution, RunTest, World, listable_calls
 from etl.sandbox.answers import execution_metrics
+from etl.tables import schema
 
 Row = dict[str, Any]
 
@@ -127,3 +132,31 @@ def _execution_row(run_test: RunTest, execution: Execution) -> Row:
     for block in ("cost", "conversation", "chat", "calls"):
         row |= {f"{block}_{name}": value for name, value in metrics[block].items()}
     return row
+
+
+def rows_of(folder: Path, table: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = ds.dataset(folder / "data" / table, partitioning="hive").to_table().to_pylist()
+    return rows
+
+
+def assert_holds(folder: Path, table: str, expected: dict[tuple[str, ...], Row]) -> None:
+    """Every row exactly once, and each cell as the world has it."""
+    assert_same_rows(table, rows_of(folder, table), expected)
+
+
+def assert_same_rows(table: str, rows: list[Row], expected: dict[tuple[str, ...], Row]) -> None:
+    """These rows, each exactly once, with these cells; other columns may hold anything."""
+    found = {tuple(row[name] for name in schema.TABLES[table].key): row for row in rows}
+    assert len(found) == len(rows), "a row stands twice"
+    assert found.keys() == expected.keys()
+    is_json = {column.name for column in schema.TABLES[table].columns if column.is_json}
+    for key, wanted in expected.items():
+        for name, value in wanted.items():
+            cell = found[key][name]
+            assert (json.loads(cell) if name in is_json and cell is not None else cell) == value, (table, key, name)
+
+
+def assert_equals_world(folder: Path, world: World) -> None:
+    assert_holds(folder, "executions", execution_rows(world))
+    assert_holds(folder, "calls", call_rows(world))
+    assert_holds(folder, "evals", eval_rows(world))

@@ -118,6 +118,6 @@ def test_no_execution_ever_changes_its_partition(case):
 @given(cases())
 def test_what_is_fetched_stands_before_what_is_not_and_what_settles_after_what_is_new(case):
     reasons = [item.reason for item in order_by_worth(plan(*case))]
-    last = [Reason.SETTLING, Reason.UNFINISHED, Reason.WAITING, Reason.FINAL]
+    last = [Reason.INCOMPLETE, Reason.SETTLING, Reason.UNFINISHED, Reason.SCRUB, Reason.WAITING, Reason.FINAL]
     ranks = [last.index(reason) + 1 if reason in last else 0 for reason in reasons]
     assert ranks == sorted(ranks)

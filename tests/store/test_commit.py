@@ -1,7 +1,8 @@
 """What a commit leaves behind: whole executions, in an order that survives any end, and nothing touched without need."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from etl.crawl.plan import Reason, State
@@ -9,10 +10,12 @@ from etl.errors import DestinationError, SchemaError
 from tests.store.support import (
     FETCHED_AT,
     KEY,
+    METRICS,
     a_bundle,
     a_dataset,
     an_unlisted_bundle,
     contents,
+    dead_letter,
     export_to,
     part,
     published,
@@ -22,6 +25,7 @@ from tests.store.support import (
     wrong_schemas,
 )
 
+SETTLING_AT = datetime(2026, 10, 2, 6, tzinfo=UTC)
 TABLES = ["calls", "evals", "errors", "executions"]
 
 
@@ -55,11 +59,36 @@ def test_execution_rows_are_written_after_everything_that_they_vouch_for(dataset
 
 def test_a_commit_that_changes_nothing_writes_nothing(dataset, tmp_path):
     bundles = [a_bundle("e1"), a_bundle("e2", ["c3"], date="2026-10-02"), a_bundle("e3", [])]
-    export_to(dataset, *bundles)
+    export_to(dataset, *bundles, fetched_at=SETTLING_AT)
     before = identities(tmp_path)
-    written, _ = export_to(dataset, *bundles, run="run-2", fetched_at=FETCHED_AT + timedelta(days=1))
+    written, _ = export_to(dataset, *bundles, run="run-2", fetched_at=SETTLING_AT + timedelta(hours=1))
     assert identities(tmp_path) == before
     assert (written.files, written.size_bytes, written.rows) == (0, 0, {})
+
+
+def test_final_execution_that_is_fetched_again_unchanged_says_so_and_rewrites_no_data(dataset, tmp_path):
+    export_to(dataset, a_bundle("e1"))
+    before, later = identities(tmp_path), FETCHED_AT + timedelta(days=1)
+    written, _ = export_to(dataset, a_bundle("e1"), run="run-2", fetched_at=later)
+    after = identities(tmp_path)
+    assert {path for path in after if after[path] != before[path]} == {part("executions")}
+    assert rows(tmp_path, "executions", "verified_at", "export_run_id") == [(later, "run-1")]
+    assert written.rows == {"executions": 0}
+
+
+def test_execution_that_the_list_cannot_give_keeps_its_aggregates_and_is_incomplete(dataset, tmp_path):
+    whole = a_bundle("e1")
+    whole.execution.payload["metrics"] = {"calls": {"total": 2}}
+    export_to(dataset, whole)
+    head = msgspec.structs.replace(a_bundle("e1", version=3), dead_letters=(dead_letter(METRICS, "e1"),))
+    export_to(dataset, head, run="run-2")
+    assert rows(tmp_path, "executions", "total_calls", "calls_total", "export_state") == [(3, 2, "incomplete")]
+    assert rows(tmp_path, "errors", "endpoint", "subject_id") == [(METRICS, "e1")]
+    export_to(dataset, msgspec.structs.replace(head, listed=head.listed[:1], calls=head.calls[:1]), run="run-3")
+    assert len(rows(tmp_path, "calls")) == 1, "the list of its calls is proved all the same"
+    export_to(dataset, whole, run="run-4")
+    assert rows(tmp_path, "executions", "export_state") == [("exported",)]
+    assert rows(tmp_path, "errors") == []
 
 
 def test_only_partitions_that_change_are_written(dataset, tmp_path):

@@ -1,5 +1,6 @@
 """The dataset knows what it holds, notices what is lost or damaged, and reads what other versions wrote."""
 
+import re
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -89,6 +90,23 @@ def test_the_state_is_what_was_committed(dataset):
     ]
     assert all(known.calls_digest == known.held.calls_digest for known in stored.values())
     assert stored["e1"].calls_digest != stored["e3"].calls_digest
+
+
+def test_no_flipped_bit_changes_what_is_read(tmp_path):
+    """Without compression nothing else than the pages' checksums could tell."""
+    files = LocalFiles(tmp_path)
+    files.prepare()
+    dataset = Dataset(files, compression="none")
+    export_to(dataset, a_bundle("e1"))
+    path, before = tmp_path / part("calls"), dataset.load_state([KEY], set_aside=False)
+    content, value = path.read_bytes(), rows(tmp_path, "calls", "row_hash")[0][0].encode()
+    noticed = 0
+    for found in re.finditer(value, content):
+        path.write_bytes(content[: found.start()] + bytes([value[0] ^ 1]) + content[found.start() + 1 :])
+        state = dataset.load_state([KEY], set_aside=False)
+        noticed += state.unreadable == [part("calls")]
+        assert state.unreadable or state == before
+    assert noticed
 
 
 def test_a_state_without_a_dataset_is_empty_and_makes_nothing(tmp_path):

@@ -14,7 +14,7 @@ import etl
 from etl.cli import app
 from etl.crawl.plan import REASON_MEANINGS
 from etl.display import schema_markdown
-from etl.job import Progress
+from etl.progress import Progress
 from etl.settings import RunTest, Settings
 from etl.summary import OUTCOMES
 from etl.tables.schema import TABLES
@@ -73,7 +73,7 @@ def settings_with_defaults(model: type[BaseModel]) -> dict[str, Any]:
 
 def test_example_settings_hold_every_key_with_its_default() -> None:
     example = text("config/example.toml")
-    uncommented = re.sub(r"^# (ca_file = )", r"\1", example, flags=re.MULTILINE)
+    uncommented = re.sub(r"^# ((ca_file|max_runtime_minutes) = )", r"\1", example, flags=re.MULTILINE)
     found = tomllib.loads(uncommented)
     expected = settings_with_defaults(Settings)
     assert found.pop("run_tests") == ["My Agent Test"]
@@ -83,6 +83,7 @@ def test_example_settings_hold_every_key_with_its_default() -> None:
     }
     assert found["api"].pop("requests_per_minute") == "auto"
     assert found["api"].pop("ca_file")
+    assert found["export"].pop("max_runtime_minutes")
     for section, keys in found.items():
         assert keys == {name: expected[section][name] for name in keys}, section
     for name in RunTest.model_fields:
@@ -99,7 +100,7 @@ def test_example_settings_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_every_log_event_is_documented() -> None:
-    source = text("etl/job.py")
+    source = text("etl/job.py") + text("etl/survey.py")
     documented = text("docs/operations.md").partition("## Log events")[2]
     assert set(re.findall(r"notify\(\s*\"([a-z_]+)\"", source)) == set(
         re.findall(r"^\| `([a-z_]+)` \|", documented, re.MULTILINE)

@@ -144,6 +144,31 @@ def test_an_execution_that_was_only_verified_is_unchanged(column):
     assert not merge(schema.EXECUTIONS, old, new, replaced=["e1"]).is_changed
 
 
+def test_an_execution_that_was_verified_on_purpose_takes_the_new_time_and_nothing_else():
+    old = rows(schema.EXECUTIONS, *(execution(name, verified_at=OLD, exported_at=OLD) for name in ("e1", "e2")))
+    new = rows(schema.EXECUTIONS, *(execution(name, "new", verified_at=NEW, exported_at=NEW) for name in ("e1", "e2")))
+    merged = merge(schema.EXECUTIONS, old, new, replaced=["e1", "e2"], verified=["e1"])
+    assert (merged.is_changed, merged.arrived) == (True, 0)
+    assert [(row["verified_at"], row["exported_at"], row["export_run_id"]) for row in merged.table.to_pylist()] == [
+        (NEW, OLD, "old"),
+        (OLD, OLD, "old"),
+    ]
+    again = merge(schema.EXECUTIONS, merged.table, merged.table, replaced=["e1", "e2"], verified=["e1"])
+    assert not again.is_changed
+
+
+def test_an_execution_of_which_only_the_head_is_known_keeps_its_aggregates():
+    known = {"status": "completed", "completed_at": OLD, "calls_total": 7, "extra": '{"a":1}'}
+    old = rows(schema.EXECUTIONS, execution("e1", **known), execution("e2", **known))
+    new = rows(schema.EXECUTIONS, *(execution(name, "new", status="failed") for name in ("e1", "e2", "e3")))
+    merged = merge(schema.EXECUTIONS, old, new, replaced=["e1", "e2", "e3"], heads=["e1", "e3"]).table
+    assert [(row["status"], row["completed_at"], row["calls_total"], row["extra"]) for row in merged.to_pylist()] == [
+        ("failed", None, 7, '{"a":1}'),
+        ("failed", None, None, None),
+        ("failed", None, None, None),
+    ]
+
+
 @pytest.mark.parametrize(
     "columns",
     [

@@ -15,8 +15,10 @@ from etl.crawl.plan import (
     State,
     Stored,
     export_state,
+    is_mass_vanishing,
     order_by_worth,
     plan_run_test,
+    scrub,
 )
 from etl.tables.digest import fingerprint
 from etl.tables.flatten import HeldRows
@@ -77,6 +79,7 @@ DAMAGED = HeldRows(listed_calls=2, exported_calls=1, calls_digest="another diges
         ({"fingerprint": "another", "held": DAMAGED}, Reason.CHANGED),
         ({"fingerprint": ""}, Reason.CHANGED),
         ({"verified_at": None}, Reason.FINAL),
+        ({"deleted_at": NOW}, Reason.CHANGED),
     ],
 )
 @pytest.mark.parametrize("status", FINISHED)
@@ -220,7 +223,7 @@ def test_planned_execution_says_what_the_crawl_needs():
 
 def test_most_valuable_first_and_newest_first_among_equals():
     days = [datetime(2026, 3, day, tzinfo=UTC) for day in (1, 2, 3)]
-    fetched_first = [Reason.NEW, Reason.CHANGED, Reason.DAMAGED, Reason.INCOMPLETE, Reason.REQUESTED]
+    fetched_first = [Reason.NEW, Reason.CHANGED, Reason.DAMAGED, Reason.REQUESTED]
     items = [planned(why, day) for why in reversed(Reason) for day in (days[0], None, days[2], days[1])]
     ordered = order_by_worth(items)
     first, rest = ordered[: 4 * len(fetched_first)], ordered[4 * len(fetched_first) :]
@@ -230,9 +233,92 @@ def test_most_valuable_first_and_newest_first_among_equals():
     ]
     assert [(item.reason, item.started_at) for item in rest] == [
         (why, day)
-        for why in (Reason.SETTLING, Reason.UNFINISHED, Reason.WAITING, Reason.FINAL)
+        for why in (
+            Reason.INCOMPLETE,
+            Reason.SETTLING,
+            Reason.UNFINISHED,
+            Reason.SCRUB,
+            Reason.WAITING,
+            Reason.FINAL,
+        )
         for day in (days[2], days[1], days[0], None)
     ]
+
+
+LETTER = dead_letter("execution")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, Reason.INCOMPLETE),
+        ({"export_state": "settling"}, Reason.INCOMPLETE),
+        ({"fingerprint": "another"}, Reason.INCOMPLETE),
+        ({"held": DAMAGED}, Reason.DAMAGED),
+    ],
+)
+def test_execution_of_which_only_the_head_is_known_is_never_taken_for_final(changes, expected):
+    listed = execution()
+    [item] = plan(listed, stored_of(listed, **changes), unreadable={"execution": LETTER})
+    assert (item.reason, item.unreadable) == (expected, LETTER)
+    assert plan(listed, unreadable={"execution": LETTER})[0].reason is Reason.NEW
+    assert plan(execution(status="running"), unreadable={"execution": LETTER})[0].reason is Reason.WAITING
+
+
+def final(name, *, verified_days_ago, calls):
+    listed = execution(name)
+    verified_at = None if verified_days_ago is None else NOW - timedelta(days=verified_days_ago)
+    [item] = plan(listed, stored_of(listed, verified_at=verified_at))
+    return replace(item, estimated_calls=calls)
+
+
+def scrubbed(items, requests, page_limit=4):
+    return [
+        item.execution.execution_id
+        for item in scrub(items, requests=requests, page_limit=page_limit)
+        if item.is_fetched
+    ]
+
+
+def test_scrub_spends_its_requests_on_the_executions_that_were_not_verified_for_longest():
+    items = [final(name, verified_days_ago=days, calls=3) for name, days in [("a", 1), ("b", 9), ("c", None), ("d", 5)]]
+    assert [scrubbed(items, requests) for requests in (0, 3, 4, 8, 11, 12, 99)] == [
+        [],
+        [],
+        ["c"],
+        ["b", "c"],
+        ["b", "c"],
+        ["b", "c", "d"],
+        ["a", "b", "c", "d"],
+    ]
+
+
+def test_scrub_passes_over_what_it_cannot_afford():
+    items = [final("big", verified_days_ago=9, calls=9), final("small", verified_days_ago=1, calls=1)]
+    assert scrubbed(items, 11) == ["small"]
+    assert scrubbed(items, 12) == ["big"], "9 calls and 3 pages of 4"
+
+
+def test_scrub_touches_nothing_but_final_executions():
+    items = [planned(why) for why in Reason if why not in (Reason.FINAL, Reason.SCRUB)]
+    assert scrub(items, requests=99, page_limit=4) == items
+
+
+@pytest.mark.parametrize(
+    ("vanished", "living", "expected"),
+    [
+        (0, 0, False),
+        (0, 9, False),
+        (1, 1, True),
+        (1, 2, False),
+        (2, 3, False),
+        (3, 3, True),
+        (3, 29, True),
+        (3, 30, False),
+    ],
+)
+def test_many_executions_that_vanish_at_once_are_suspicious(vanished, living, expected):
+    assert is_mass_vanishing(vanished=vanished, living=living) is expected
 
 
 def test_nothing_is_the_plan_of_nothing():
@@ -302,14 +388,15 @@ def test_execution_whose_calls_could_not_be_listed_is_incomplete():
 
 
 @pytest.mark.parametrize("completed_at", [None, "soon", 7])
-def test_execution_whose_end_cannot_be_read_settles_from_when_its_content_was_first_seen(completed_at):
+def test_execution_whose_end_cannot_be_read_settles_from_when_it_changed_last(completed_at):
     """It may have been cancelled just now, however long ago it was started."""
     of = execution(started_at="2026-01-01T00:00:00Z", completed_at=completed_at)
     for seen_hours_ago, expected in ((24, State.EXPORTED), (23.9, State.SETTLING)):
-        known = stored_of(of, export_state="settling", verified_at=NOW - timedelta(hours=seen_hours_ago))
+        known = stored_of(of, export_state="settling", exported_at=NOW - timedelta(hours=seen_hours_ago))
         assert state(bundle_of(of=of), known=known) is expected
     assert state(bundle_of(of=of)) is State.SETTLING
     assert state(bundle_of(of=of), settle_hours=0) is State.EXPORTED
-    assert state(bundle_of(of=of), known=stored_of(of, verified_at=None)) is State.SETTLING
-    changed = stored_of(of, fingerprint="another", verified_at=NOW - timedelta(hours=48))
+    assert state(bundle_of(of=of), known=stored_of(of, export_state="settling", exported_at=None)) is State.SETTLING
+    assert state(bundle_of(of=of), known=stored_of(of, exported_at=NOW)) is State.EXPORTED, "it had settled before"
+    changed = stored_of(of, fingerprint="another", exported_at=NOW - timedelta(hours=48))
     assert state(bundle_of(of=of), known=changed) is State.SETTLING

@@ -1,0 +1,161 @@
+"""Changes to stored rows that need no new data: an execution was deleted at the source, or belongs to another run test now.
+
+A move is a copy, durable as a whole, and then a removal: killed at any moment, it is finished by the next run.
+"""
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl.crawl.plan import Stored
+from etl.store.dataset import Dataset, StoredState, Written
+from etl.store.layout import Partition
+from etl.store.merge import is_of, merge, row_hashes, with_column
+from etl.tables import flatten, schema
+from etl.tables.digest import rows_digest
+from etl.tables.flatten import Export
+
+Moves = dict[tuple[Partition, str], set[str]]
+"""Executions to move, by the partition in which they lie and the key under which they belong."""
+
+_ROWS_OF_EXECUTIONS = (schema.CALLS, schema.EVALS, schema.ERRORS)
+
+
+def find_moves(state: StoredState, listed: Mapping[str, Collection[str]], names: Mapping[str, str]) -> Moves:
+    """The executions that lie under another key, or another name, than that of the run test that lists them now.
+
+    ``listed`` are execution_ids by key, ``names`` the run tests' names by key.
+    """
+    moves: Moves = {}
+    homes: dict[str, list[Partition]] = {}
+    for key, dates in state.dates().items():
+        for execution_id, date in dates.items():
+            homes.setdefault(execution_id, []).append(Partition(key, date))
+    for key, execution_ids in listed.items():
+        for execution_id in execution_ids:
+            stored = state.executions[key].get(execution_id)
+            if stored and stored.run_test_name not in (None, names[key]):
+                moves.setdefault((Partition(key, stored.date), key), set()).add(execution_id)
+            for home in homes.get(execution_id, ()):
+                if home.run_test_key != key:
+                    moves.setdefault((home, key), set()).add(execution_id)
+    return moves
+
+
+def as_if_moved(state: StoredState, moves: Moves) -> None:
+    """Let the state say what it will say once the moves are made."""
+    for (source, key), execution_ids in moves.items():
+        if source.run_test_key == key:
+            continue
+        theirs, mine = state.executions[source.run_test_key], state.executions[key]
+        for execution_id in execution_ids:
+            if (stored := theirs.pop(execution_id, None)) is not None:
+                mine.setdefault(execution_id, stored)
+
+
+def move(
+    dataset: Dataset,
+    source: Partition,
+    key: str,
+    execution_ids: Collection[str],
+    stored: Mapping[str, Stored],
+    *,
+    run_test_name: str,
+    written: Written,
+) -> None:
+    """Let the executions of one partition lie under ``key`` and ``run_test_name``; ``stored`` is what lies there already.
+
+    Raises:
+        DestinationError: something could not be written; nothing is lost, and moving again completes it.
+    """
+    target = Partition(key, source.date)
+    arriving = set(execution_ids) if source == target else set(execution_ids) - stored.keys()
+    if arriving:
+        _copy(dataset, source, target, arriving, run_test_name, written)
+    if source != target:
+        # The execution row goes last: it is what the next run finds the rest by.
+        for table in (*reversed(_ROWS_OF_EXECUTIONS), schema.EXECUTIONS):
+            _drop(dataset, table, source, execution_ids, written)
+
+
+def mark_deleted(
+    dataset: Dataset,
+    partition: Partition,
+    execution_ids: Collection[str],
+    *,
+    deleted_at: datetime,
+    export: Export,
+    written: Written,
+) -> None:
+    """Note that the executions were found deleted at the source; everything else of them stays.
+
+    Raises:
+        DestinationError: it could not be written.
+    """
+    rows = dataset.rows(schema.EXECUTIONS, partition)
+    noted: dict[str, object] = {
+        "deleted_at": deleted_at,
+        "export_run_id": export.export_run_id,
+        "exported_at": export.exported_at,
+    }
+    for name, value in noted.items():
+        old = zip(rows["execution_id"].to_pylist(), rows[name].to_pylist(), strict=True)
+        rows = with_column(rows, name, [value if each in execution_ids else before for each, before in old])
+    dataset.write(schema.EXECUTIONS, partition, rows, written)
+
+
+def _copy(
+    dataset: Dataset, source: Partition, target: Partition, execution_ids: set[str], name: str, written: Written
+) -> None:
+    hashes_before: dict[str, list[str]] = {execution_id: [] for execution_id in execution_ids}
+    hashes_after: dict[str, list[str]] = {execution_id: [] for execution_id in execution_ids}
+    for table in _ROWS_OF_EXECUTIONS:
+        rows = _renamed(dataset.rows(table, source), execution_ids, name)
+        if table is not schema.ERRORS:
+            before = row_hashes(rows, execution_ids)
+            rows = with_column(rows, "row_hash", flatten.row_hashes(table, rows))
+            after = row_hashes(rows, execution_ids)
+            for execution_id in execution_ids:
+                hashes_before[execution_id] += before[execution_id]
+                hashes_after[execution_id] += after[execution_id]
+        _put(dataset, table, target, rows, execution_ids, written)
+    rows = _renamed(dataset.rows(schema.EXECUTIONS, source), execution_ids, name)
+    # What was damaged stays so: its digest is not that of its rows, neither before nor after.
+    digests = [
+        rows_digest(hashes_after[execution_id]) if digest == rows_digest(hashes_before[execution_id]) else digest
+        for execution_id, digest in zip(rows["execution_id"].to_pylist(), rows["calls_digest"].to_pylist(), strict=True)
+    ]
+    _put(dataset, schema.EXECUTIONS, target, with_column(rows, "calls_digest", digests), execution_ids, written)
+
+
+def _renamed(rows: pa.Table, execution_ids: set[str], name: str) -> pa.Table:
+    rows = rows.filter(is_of(rows, execution_ids))
+    return with_column(rows, "run_test_name", [name] * len(rows))
+
+
+def _put(
+    dataset: Dataset,
+    table: schema.Table,
+    partition: Partition,
+    rows: pa.Table,
+    execution_ids: set[str],
+    written: Written,
+) -> None:
+    merged = merge(table, dataset.rows(table, partition), rows, replaced=execution_ids)
+    if merged.is_changed:
+        dataset.write(table, partition, merged.table, written)
+
+
+def _drop(
+    dataset: Dataset, table: schema.Table, partition: Partition, execution_ids: Collection[str], written: Written
+) -> None:
+    rows = dataset.rows(table, partition)
+    stays = rows.filter(pc.invert(is_of(rows, execution_ids)))
+    if len(stays) == len(rows):
+        return
+    if len(stays):
+        dataset.write(table, partition, stays, written)
+    else:
+        dataset.remove(table, partition)

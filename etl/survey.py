@@ -1,0 +1,154 @@
+"""What the API lists beside what the dataset holds: what is new, moved, gone, and what to fetch. Changes nothing."""
+
+import asyncio
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from datetime import datetime
+
+from etl.api.client import Client
+from etl.crawl.listed import Listed, list_run_test
+from etl.crawl.plan import KNOWN_EXECUTION, Planned, Stored, is_mass_vanishing, order_by_worth, plan_run_test, scrub
+from etl.errors import NotFoundError, SourceError, SourceUnavailableError
+from etl.progress import Notify, Progress
+from etl.settings import RunTest, Settings
+from etl.store.changes import Moves, find_moves
+from etl.store.dataset import StoredState
+from etl.summary import RunTestSummary, Summary
+
+
+class Survey:
+    """The lists of one run; ``vanished`` are stored executions that no list has any more, by the key of their run test."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        summary: Summary,
+        progress: Progress,
+        notify: Notify,
+        *,
+        now: datetime,
+        full_refresh: bool,
+        accept_deletions: bool,
+    ) -> None:
+        self.vanished: dict[str, set[str]] = {}
+        self._settings = settings
+        self._progress = progress
+        self._notify = notify
+        self._now = now
+        self._full_refresh = full_refresh
+        self._accept_deletions = accept_deletions
+        self._by_key = {run_test.key: run_test for run_test in summary.run_tests}
+        self._listed: dict[str, Listed] = {}
+        self._unreachable: list[str] = []
+
+    async def list_run_tests(self, client: Client, state: StoredState) -> None:
+        """List the executions of each run test; one that cannot be listed says so in its summary, and is left alone.
+
+        Raises:
+            SourceUnavailableError: none could be listed.
+        """
+        known = {execution_id for dates in state.dates().values() for execution_id in dates}
+        async with asyncio.TaskGroup() as group:
+            for run_test in self._settings.run_tests:
+                group.create_task(self._list_run_test(client, run_test, known))
+        if len(self._unreachable) == len(self._by_key):
+            raise SourceUnavailableError(f"no run test could be listed: {self._unreachable[0]}")
+        self._give_each_one_place(state)
+        everywhere = {execution_id for found in self._listed.values() for execution_id in found.executions}
+        for key in list(self._listed):
+            self._look_for_vanished(key, state.executions[key], everywhere)
+
+    async def _list_run_test(self, client: Client, run_test: RunTest, known: Collection[str]) -> None:
+        summary = self._by_key[run_test.key]
+        try:
+            found = await list_run_test(client, run_test.name, known=known, page_limit=self._settings.api.page_limit)
+        except NotFoundError:
+            self._fail(
+                summary,
+                "the API knows no run test of this name: check run_tests and the key's workspace, or give its new name",
+            )
+        except SourceError as error:
+            self._fail(summary, str(error))
+            self._unreachable.append(str(error))
+        else:
+            self._listed[run_test.key] = found
+            summary.listed = len(found.executions)
+            summary.is_complete = found.is_complete
+            summary.unreadable = [*found.unreadable]
+            self._progress.listed_executions += summary.listed
+
+    def _give_each_one_place(self, state: StoredState) -> None:
+        """An execution that is in two lists was moved while they were read: let it stay where it lies, if it does, for now."""
+        places: dict[str, str] = {}
+        for key, found in self._listed.items():
+            for execution_id in found.executions:
+                if places.setdefault(execution_id, key) != key and execution_id in state.executions[key]:
+                    places[execution_id] = key
+        for key, found in self._listed.items():
+            mine = {each: execution for each, execution in found.executions.items() if places[each] == key}
+            self._listed[key] = replace(found, executions=mine)
+
+    def _look_for_vanished(self, key: str, stored: Mapping[str, Stored], everywhere: set[str]) -> None:
+        """Stored executions that no list has any more; when there are too many of them, their run test fails."""
+        if not self._listed[key].is_complete:
+            return
+        summary = self._by_key[key]
+        living = {execution_id for execution_id, known in stored.items() if known.deleted_at is None}
+        vanished = living - everywhere
+        if is_mass_vanishing(vanished=len(vanished), living=len(living)) and not self._accept_deletions:
+            del self._listed[key]
+            self._fail(
+                summary,
+                f"{len(vanished)} of its {len(living)} stored executions are not listed any more; nothing of it was changed: "
+                "check the key's workspace, or run with --accept-deletions when they were deleted on purpose",
+            )
+            return
+        self.vanished[key] = vanished
+        summary.not_listed = len(vanished)
+        summary.lost = sum(known.is_damaged for each, known in stored.items() if each not in everywhere)
+
+    def _fail(self, summary: RunTestSummary, error: str) -> None:
+        summary.error = error
+        self._notify("run_test_failed", run_test=summary.name, error=error)
+
+    def moves(self, state: StoredState) -> Moves:
+        """The stored executions that belong to another run test, or name, than the one under which they lie."""
+        return find_moves(
+            state,
+            {key: found.executions.keys() for key, found in self._listed.items()},
+            {key: run_test.name for key, run_test in self._by_key.items()},
+        )
+
+    def plan(self, state: StoredState) -> list[Planned]:
+        """What to do with each listed execution, by worth."""
+        planned: list[Planned] = []
+        for run_test in self._settings.run_tests:
+            if (found := self._listed.get(run_test.key)) is None:
+                continue
+            planned += plan_run_test(
+                found.executions.values(),
+                state.executions[run_test.key],
+                run_test_name=run_test.name,
+                run_test_key=run_test.key,
+                now=self._now,
+                fetch_unfinished=self._settings.export.calls == "all",
+                full_refresh=self._full_refresh,
+                since=run_test.since,
+                stray_dates=state.stray_dates[run_test.key],
+                unreadable=found.heads,
+            )
+            self._by_key[run_test.key].unknown_statuses.update(
+                each.status for each in found.executions.values() if each.status not in KNOWN_EXECUTION
+            )
+        page_limit = self._settings.api.page_limit
+        result = scrub(planned, requests=self._settings.export.scrub_requests, page_limit=page_limit)
+        for item in result:
+            self._by_key[item.run_test_key].reasons[item.reason.value] += 1
+        for key in self._listed:
+            summary = self._by_key[key]
+            self._notify("listed", run_test=summary.name, executions=summary.listed, reasons=dict(summary.reasons))
+        fetched = [item for item in result if item.is_fetched]
+        self._progress.planned_executions = len(fetched)
+        self._progress.planned_requests = sum(item.requests(page_limit) for item in fetched)
+        self._notify("planned", executions=self._progress.planned_executions, requests=self._progress.planned_requests)
+        return order_by_worth(result)

@@ -1,0 +1,333 @@
+"""What happens at the source between two nights: deleted, renamed, moved, rerun, never seen before, poisoned."""
+
+import random
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl import job, sandbox
+from etl.sandbox import Execution, RunTest, Sandbox
+from etl.summary import Summary
+from tests.e2e.truth import assert_equals_world, call_rows, execution_rows, rows_of
+from tests.support import settings_for, settled_world
+
+NIGHT = datetime.now(UTC)
+Export = Callable[..., Any]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Sandbox]:
+    async with Sandbox(settled_world(run_tests=2, executions=12, calls=3)) as running:
+        yield running
+
+
+@pytest.fixture
+def export(server: Sandbox, tmp_path: Path) -> Export:
+    """One night's export; each one is a day later than the one before."""
+    nights = iter(range(1, 99))
+
+    async def run(*, names: list[Any] | None = None, settings: dict[str, Any] | None = None, **options: Any) -> Summary:
+        night = NIGHT + timedelta(days=next(nights))
+        configured = settings_for(server, tmp_path / "data", run_tests=names, **(settings or {}))
+        return await job.export(configured, clock=lambda: night, **options)
+
+    return run
+
+
+def newest(run_test: RunTest) -> Execution:
+    return run_test.executions[-1]
+
+
+def state_of(folder: Path, execution: Execution) -> dict[str, Any]:
+    (row,) = (row for row in rows_of(folder, "executions") if row["execution_id"] == execution.execution_id)
+    return row
+
+
+async def test_deleted_execution_keeps_its_rows_and_says_since_when(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    await export()
+    gone = newest(server.world.run_tests[0])
+    calls = [row for row in rows_of(tmp_path, "calls") if row["execution_id"] == gone.execution_id]
+    sandbox.delete_execution(gone)
+
+    summary = await export()
+    again = await export()
+
+    assert (summary.exit_code, again.exit_code) == (0, 0)
+    assert state_of(tmp_path, gone)["deleted_at"] == NIGHT + timedelta(days=2)
+    assert [row for row in rows_of(tmp_path, "calls") if row["execution_id"] == gone.execution_id] == calls
+    assert (summary.run_tests[0].deleted, again.run_tests[0].deleted) == (1, 0)
+    assert "1 executions were deleted at the source" in summary.notices[0]
+    assert again.requests == 2, "it is not asked for again"
+
+
+async def test_execution_that_comes_back_is_not_deleted_any_more(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    await export()
+    gone = newest(server.world.run_tests[0])
+    gone.is_deleted = True
+    await export()
+    gone.is_deleted = False
+
+    summary = await export()
+
+    assert summary.run_tests[0].reasons["changed"] == 1
+    assert state_of(tmp_path, gone)["deleted_at"] is None
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_many_executions_that_vanish_at_once_change_nothing_until_it_is_said_that_they_may(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """A key of another workspace sees none of them: that must not look like the end of the data."""
+    await export()
+    for execution in server.world.run_tests[0].executions[:5]:
+        sandbox.delete_execution(execution)
+
+    suspicious = await export()
+    assert suspicious.exit_code == 3
+    assert "5 of its 12 stored executions are not listed any more" in suspicious.problems[0]
+    assert "--accept-deletions" in suspicious.problems[0]
+    assert all(row["deleted_at"] is None for row in rows_of(tmp_path, "executions"))
+
+    accepted = await export(accept_deletions=True)
+    assert (accepted.exit_code, accepted.run_tests[0].deleted) == (0, 5)
+    assert sum(row["deleted_at"] is not None for row in rows_of(tmp_path, "executions")) == 5
+
+
+async def test_deletions_are_not_looked_for_in_a_list_that_is_not_proved(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    await export()
+    run_test = server.world.run_tests[0]
+    sandbox.delete_execution(run_test.executions[0])
+    run_test.executions[1].calls[0].chat_metrics = {"total_tokens": 12.5}
+
+    summary = await export()
+
+    assert summary.exit_code == 3
+    assert state_of(tmp_path, run_test.executions[0])["deleted_at"] is None
+
+
+async def test_execution_that_exists_but_is_not_listed_is_not_taken_for_deleted(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """Its run test was renamed, and a namesake of the old name remains: nobody exports the new name."""
+    await export()
+    first, second = server.world.run_tests
+    moved = newest(first)
+    first.executions.remove(moved)
+    second.executions.append(moved)
+
+    summary = await export(names=[first.name])
+
+    assert summary.exit_code == 0
+    assert summary.run_tests[0].not_listed == 1
+    assert state_of(tmp_path, moved)["deleted_at"] is None
+
+
+@pytest.mark.parametrize("is_old_name_configured", [False, True])
+async def test_renamed_run_test_moves_without_a_request_for_any_call(
+    server: Sandbox, export: Export, tmp_path: Path, *, is_old_name_configured: bool
+) -> None:
+    await export()
+    first, second = server.world.run_tests
+    old = first.name
+    sandbox.rename_run_test(first, "Checkout, all new")
+    sent = len(server.requests)
+
+    summary = await export(names=[first.name, second.name, *([old] if is_old_name_configured else [])])
+
+    assert summary.exit_code == (3 if is_old_name_configured else 0), "a run test that does not exist is told"
+    assert summary.run_tests[0].moved == 12
+    assert not any("call_execution_id" in request.query for request in server.requests[sent:])
+    assert_equals_world(tmp_path, server.world)
+    places = {path.name for path in (tmp_path / "data" / "calls").iterdir() if any(path.rglob("*.parquet"))}
+    assert places == {f"run_test={run_test.key}" for run_test in summary.run_tests[:2]}
+    assert (await export(names=[first.name, second.name])).files == 0
+
+
+async def test_new_key_or_new_name_under_the_old_key_moves_the_rows(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    first, second = server.world.run_tests
+    await export(names=[first.name, second.name])
+    sent = len(server.requests)
+
+    rekeyed = await export(names=[{"name": first.name, "key": "checkout"}, second.name])
+    sandbox.rename_run_test(first, "Checkout, all new")
+    renamed = await export(names=[{"name": first.name, "key": "checkout"}, second.name])
+
+    assert (rekeyed.exit_code, renamed.exit_code) == (0, 0)
+    assert len(server.requests) - sent == 4, "two lists each"
+    assert_equals_world(tmp_path, server.world)
+    assert {row["run_test"] for row in rows_of(tmp_path, "calls")} == {"checkout", renamed.run_tests[1].key}
+
+
+async def test_rerun_of_a_moved_execution_keeps_its_old_calls_until_it_has_finished(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    await export()
+    first, second = server.world.run_tests
+    execution = newest(first)
+    sandbox.rename_run_test(first, "Checkout, all new")
+    sandbox.rerun_execution(execution, NIGHT)
+
+    await export(names=[first.name, second.name])
+    assert state_of(tmp_path, execution)["export_state"] == "waiting"
+    assert sum(row["execution_id"] == execution.execution_id for row in rows_of(tmp_path, "calls")) == 3
+
+    sandbox.finish_execution(execution, random.Random(1), NIGHT)
+    await export(names=[first.name, second.name])
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_plan_of_a_renamed_run_test_knows_that_nothing_is_fetched(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    await export()
+    first, second = server.world.run_tests
+    sandbox.rename_run_test(first, "Checkout, all new")
+    before = contents(tmp_path)
+
+    plan = await job.plan(settings_for(server, tmp_path / "data", run_tests=[first.name, second.name]))
+
+    assert plan.requests == 0
+    assert plan.run_tests[0].reasons == {"final": 12}
+    assert contents(tmp_path) == before
+
+
+async def test_scrub_finds_what_the_listing_does_not_show(server: Sandbox, export: Export, tmp_path: Path) -> None:
+    """A call that was deleted and a cost that came long after the end leave the execution's own listing as it was."""
+    await export()
+    first, _ = server.world.run_tests
+    sandbox.delete_call(first.executions[3].calls[1])
+    first.executions[7].calls[0].total_cost_cents = 77
+    unseen = await export()
+    assert unseen.run_tests[0].reasons == {"final": 12}
+
+    for _ in range(4):
+        summary = await export(settings={"export": {"scrub_requests": 6 * 4}})
+        assert sum(run_test.reasons["scrub"] for run_test in summary.run_tests) == 6
+        assert summary.requests <= 2 + 6 * 4
+
+    assert_equals_world(tmp_path, server.world)
+    nights = {row["verified_at"] for row in rows_of(tmp_path, "executions")}
+    assert nights == {NIGHT + timedelta(days=day) for day in (3, 4, 5, 6)}, "the longest unverified came first"
+
+
+async def test_status_never_seen_before_counts_as_running_and_is_told(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    newest(server.world.run_tests[0]).status = "archived"
+    server.world.run_tests[1].executions[0].calls[0].status = "on_hold"
+
+    summary = await export()
+
+    assert summary.exit_code == 0
+    assert [notice.partition(": ")[2] for notice in summary.notices] == [
+        "1 executions or calls have the status 'archived', which this version does not know: they count as not finished",
+        "1 executions or calls have the status 'on_hold', which this version does not know: they count as not finished",
+    ]
+    assert state_of(tmp_path, newest(server.world.run_tests[0]))["export_state"] == "waiting"
+    assert state_of(tmp_path, server.world.run_tests[1].executions[0])["export_state"] == "settling"
+
+
+async def test_two_run_tests_of_one_name_are_exported_as_one(tmp_path: Path) -> None:
+    world = settled_world(names=["Checkout", "Checkout", "Other"], executions=3, calls=2)
+    async with Sandbox(world) as server:
+        summary = await job.export(settings_for(server, tmp_path / "data"))
+
+    assert (summary.exit_code, summary.run_tests[0].listed) == (0, 6)
+    assert_equals_world(tmp_path, world)
+
+
+async def test_execution_without_any_time_is_exported_and_settles(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    execution = newest(server.world.run_tests[0])
+    execution.started_at = execution.completed_at = None  # type: ignore[assignment]
+
+    states = []
+    for _ in range(3):
+        await export()
+        states.append(state_of(tmp_path, execution)["export_state"])
+
+    assert states == ["settling", "exported", "exported"]
+    assert_equals_world(tmp_path, server.world)
+    (path,) = (tmp_path / "data" / "executions").rglob(f"date={(NIGHT + timedelta(days=1)).date()}/*.parquet")
+    assert path.is_file()
+
+
+async def test_poisoned_execution_costs_no_other_row_and_heals(server: Sandbox, export: Export, tmp_path: Path) -> None:
+    """One fractional token count makes every page that holds its execution a 500."""
+    poisoned = server.world.run_tests[0].executions[5]
+    poisoned.calls[0].chat_metrics = {"total_tokens": 12.5}
+
+    summary = await export()
+
+    assert summary.exit_code == 3
+    rows = {row["execution_id"]: row for row in rows_of(tmp_path, "executions")}
+    assert rows.keys() == {key for run_test in server.world.run_tests for key in ids(run_test)}
+    assert rows[poisoned.execution_id]["export_state"] == "incomplete"
+    assert rows[poisoned.execution_id]["calls_total"] is None
+    assert {row["call_execution_id"] for row in rows_of(tmp_path, "calls")} == {
+        key for (key,) in call_rows(server.world)
+    }
+    (error,) = rows_of(tmp_path, "errors")
+    assert (error["subject_id"], error["status"]) == (poisoned.execution_id, 500)
+
+    poisoned.calls[0].chat_metrics = {"total_tokens": 12}
+    healed = await export()
+    assert healed.exit_code == 0
+    assert rows_of(tmp_path, "errors") == []
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_execution_that_is_poisoned_later_keeps_what_was_known(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    await export()
+    poisoned = server.world.run_tests[0].executions[5]
+    known = execution_rows(server.world)[(poisoned.execution_id,)]
+    poisoned.calls[0].chat_metrics = {"total_tokens": 12.5}
+
+    summary = await export()
+
+    assert summary.exit_code == 3
+    row = state_of(tmp_path, poisoned)
+    assert {name: row[name] for name in known} == known
+    assert (row["export_state"], row["exported_calls"]) == ("incomplete", 3)
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def ids(run_test: RunTest) -> set[str]:
+    return {execution.execution_id for execution in run_test.executions}
+
+
+async def test_run_that_takes_too_long_stops_in_order_and_the_next_goes_on(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """One call never answers: the run would wait for it for a minute and more."""
+    slow = server.world.run_tests[0].executions[0].calls[0].call_execution_id
+    server.fault = lambda request, _nth: (
+        sandbox.Fault(is_hanging=True) if request.query.get("call_execution_id") == slow else None
+    )
+
+    stopped = await export(settings={"export": {"max_runtime_minutes": 0.02}})
+
+    assert (stopped.exit_code, stopped.outcome) == (3, "partial")
+    assert "max_runtime_minutes" in stopped.problems[0]
+    assert stopped.rows["calls"] == 23 * 3, "all but the execution that was not whole"
+
+    server.fault = None
+    assert (await export()).exit_code == 0
+    assert_equals_world(tmp_path, server.world)

@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PARALLEL := --numprocesses logical --dist worksteal
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links --upgrade
 
@@ -29,10 +30,10 @@ run: $(VENV)/.runtime ## Export your own organization, as config/metrics-etl.tom
 	@$(BIN)/metrics-etl run
 
 test: $(VENV)/.dev ## Run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(VENV)/.dev ## Run the tests with their full figures, slow ones included
-	@$(BIN)/python -m pytest -m "slow or not slow" --timeout 3600
+	@$(BIN)/python -m pytest $(PARALLEL) -m "slow or not slow" --timeout 3600
 
 check: lint types docs test ## Everything that CI checks
 

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 import etl
-from etl.api import client as client_module
 from etl.api import quota as quota_module
 from etl.sandbox import Sandbox, SandboxRequest, World, delete_execution, listable_executions
 from etl.settings import Settings
@@ -46,7 +45,6 @@ def cases(*cures: Cure) -> list[Any]:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "_BACKOFF_MAX_SECONDS", 0.002)
     monkeypatch.setattr(quota_module, "_NO_HINT_SECONDS", 0.02)
 
 

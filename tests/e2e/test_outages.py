@@ -20,11 +20,6 @@ MAX_TRIES = 2
 OUTAGE = Fault(status=502, body=b"<html>Bad Gateway</html>", headers={"Content-Type": "text/html"})
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "_BACKOFF_MAX_SECONDS", 0.002)
-
-
 async def export(source: Sandbox, folder: Path, **api: Any) -> Summary:
     return await etl.export(settings_for(source, folder / "data", api={"max_tries": MAX_TRIES, **api}))
 

@@ -33,7 +33,6 @@ KEYS = {"FI_API_KEY": API_KEY, "FI_SECRET_KEY": SECRET_KEY}
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "_BACKOFF_MAX_SECONDS", 0.002)
     monkeypatch.setattr(quota_module, "_NO_HINT_SECONDS", 0.02)
 
 

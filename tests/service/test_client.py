@@ -41,11 +41,6 @@ ANY = get_execution("x")
 HTML = {"Content-Type": "text/html"}
 
 
-@pytest.fixture(autouse=True)
-def quick_backoff(monkeypatch):
-    monkeypatch.setattr(client_module, "_BACKOFF_MAX_SECONDS", 0.002)
-
-
 @pytest.fixture
 async def server() -> AsyncIterator[Sandbox]:
     async with Sandbox(settled_world(executions=2, calls=3)) as sandbox:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from etl.api import client as client_module
 from etl.api.client import Access, Client
 from etl.api.endpoints import METRICS, RUNS
 from etl.api.models import Execution, ExecutionBundle
@@ -19,11 +18,6 @@ from etl.sandbox import Fault, Sandbox, delete_call, delete_execution, touch_cal
 from tests.support import API_KEY, SECRET_KEY, settled_world
 
 NO_CALLS = "00000000-0000-4000-8000-000000000000"
-
-
-@pytest.fixture(autouse=True)
-def quick_backoff(monkeypatch):
-    monkeypatch.setattr(client_module, "_BACKOFF_MAX_SECONDS", 0.002)
 
 
 @pytest.fixture

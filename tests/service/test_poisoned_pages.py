@@ -5,7 +5,6 @@ from datetime import timedelta
 
 import pytest
 
-from etl.api import client as client_module
 from etl.api.client import Access, Client
 from etl.api.endpoints import METRICS, RUNS
 from etl.api.models import DeadLetter, Execution, ExecutionBundle
@@ -24,11 +23,6 @@ WHERE: dict[str, Callable[[int], int]] = {
     "middle": lambda size: size // 2,
     "last": lambda size: size - 1,
 }
-
-
-@pytest.fixture(autouse=True)
-def quick_backoff(monkeypatch):
-    monkeypatch.setattr(client_module, "_BACKOFF_MAX_SECONDS", 0.002)
 
 
 def world_of(executions: int, calls: int = 1) -> World:

@@ -15,6 +15,7 @@ from etl.store.layout import STATE
 
 _STAGING = f"{STATE}/staging"
 _QUARANTINE = f"{STATE}/quarantine"
+_LEAST_FREE_BYTES = 64 << 20
 
 
 class LocalFiles:
@@ -23,6 +24,7 @@ class LocalFiles:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self._mode = 0o644
+        self._durable: set[Path] = set()
 
     def has(self, path: str) -> bool:
         """Whether there is a file or folder of this path.
@@ -34,15 +36,17 @@ class LocalFiles:
             return (self.root / path).exists()
 
     def prepare(self) -> None:
-        """Make the root and the state folder, and prove that files can be published there.
+        """Make the root and the state folder, and prove that files can be published there and that there is room for some.
 
         Raises:
-            DestinationError: they cannot.
+            DestinationError: they cannot, or there is not.
         """
         umask = os.umask(0o077)
         os.umask(umask)
         self._mode = 0o666 & ~umask
         with self._naming(""):
+            self._make_folder(self.root)
+            self._require_space()
             self._make_parents(f"{_STAGING}/probe")
             self._remove(self._stage(b"probe"))
 
@@ -90,11 +94,23 @@ class LocalFiles:
         """Move a file that cannot be read to the quarantine; returns its new path."""
         aside = f"{_QUARANTINE}/{secrets.token_hex(4)}-{path.replace('/', '-')}"
         with self._naming(path):
+            self._refuse_links(path)
             self._make_parents(aside)
             (self.root / path).replace(self.root / aside)
             _fsync_directory(self.root / _QUARANTINE)
             _fsync_directory((self.root / path).parent)
         return aside
+
+    def remove(self, path: str) -> None:
+        """Remove a file, durably.
+
+        Raises:
+            DestinationError: it could not be done.
+        """
+        with self._naming(path):
+            self._refuse_links(path)
+            self._remove(path)
+            _fsync_directory((self.root / path).parent)
 
     def sweep_staging(self) -> int:
         """Remove what dead runs left in staging; returns how many files. Only for the holder of the lock."""
@@ -106,6 +122,7 @@ class LocalFiles:
 
     def _stage(self, data: bytes | memoryview) -> str:
         staged = f"{_STAGING}/{secrets.token_hex(16)}"
+        self._refuse_links(staged)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(self.root / staged, flags, 0o600)
         try:
@@ -124,7 +141,34 @@ class LocalFiles:
 
     def _make_parents(self, path: str) -> None:
         self._refuse_links(path)
-        _make_folder((self.root / path).parent)
+        self._make_folder((self.root / path).parent)
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make the folder and those missing above it, each durable before anything is put into it."""
+        above = folder.parent
+        if self.root in above.parents and above not in self._durable:
+            self._make_folder(above)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            # Within the dataset, whoever made it may have been killed before it was durable.
+            if folder in self._durable or self.root not in folder.parents:
+                return
+        except FileNotFoundError:
+            self._make_folder(above)
+            folder.mkdir(exist_ok=True)
+        _fsync_directory(above)
+        self._durable.add(folder)
+
+    def _require_space(self) -> None:
+        found = os.statvfs(self.root)
+        free = found.f_bavail * found.f_frsize
+        # Some network file systems do not tell their size.
+        if found.f_blocks and free < _LEAST_FREE_BYTES:
+            raise DestinationError(
+                f"{self.root}: {free / 2**20:.1f} MiB free, and an export needs {_LEAST_FREE_BYTES >> 20} MiB: "
+                "make room, or move the dataset"
+            )
 
     def _refuse_links(self, path: str) -> None:
         folder = self.root
@@ -155,18 +199,6 @@ class LocalFiles:
             yield
         except OSError as exc:
             raise DestinationError(f"{self.root / path}: {exc.strerror or exc}") from exc
-
-
-def _make_folder(folder: Path) -> None:
-    """Make the folder and those missing above it, each durable before anything is put into it."""
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        return
-    except FileNotFoundError:
-        _make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-    _fsync_directory(folder.parent)
 
 
 def _fsync_directory(folder: Path) -> None:

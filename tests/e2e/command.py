@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,12 @@ def environment(server: Sandbox | None = None, /, **changes: str | None) -> dict
     return {name: value for name, value in (base | changes).items() if value is not None}
 
 
-async def start(*arguments: str, cwd: Path, env: dict[str, str]) -> asyncio.subprocess.Process:
+async def start(
+    *arguments: str, cwd: Path, env: dict[str, str], under: Sequence[str] = ()
+) -> asyncio.subprocess.Process:
+    """``under`` are the words of a command that runs this one."""
     return await asyncio.create_subprocess_exec(
-        COMMAND, *arguments, cwd=cwd, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *under, COMMAND, *arguments, cwd=cwd, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
 
 
@@ -52,8 +56,8 @@ async def ended(process: asyncio.subprocess.Process) -> Ended:
     return result
 
 
-async def metrics_etl(*arguments: str, cwd: Path, env: dict[str, str]) -> Ended:
-    return await ended(await start(*arguments, cwd=cwd, env=env))
+async def metrics_etl(*arguments: str, cwd: Path, env: dict[str, str], under: Sequence[str] = ()) -> Ended:
+    return await ended(await start(*arguments, cwd=cwd, env=env, under=under))
 
 
 def write_settings(folder: Path, run_tests: list[Any], *lines: str) -> Path:

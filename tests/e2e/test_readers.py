@@ -18,6 +18,7 @@ import pytest
 from etl import job
 from etl.sandbox import Fault, Sandbox, listable_calls
 from etl.tables import schema
+from tests.e2e.readers import READERS
 from tests.support import settings_for, settled_world
 
 NAMES = [
@@ -75,32 +76,6 @@ def exported(tmp_path_factory):
     summary = asyncio.run(run())
     counts = {name: sum(map(len, calls[name])) - (name == "007") for name in NAMES}
     return SimpleNamespace(root=root, summary=summary, calls=counts, first=first, lost=lost)
-
-
-def with_pyarrow(path):
-    return pa.dataset.dataset(path, partitioning="hive").to_table()
-
-
-def with_pandas(path):
-    return pa.Table.from_pandas(pd.read_parquet(path, dtype_backend="pyarrow"), preserve_index=False)
-
-
-def with_plain_pandas(path):
-    return pa.Table.from_pandas(pd.read_parquet(path), preserve_index=False)
-
-
-def with_duckdb(path):
-    with duckdb.connect() as connection:
-        glob = f"{path}/**/*.parquet"
-        query = "select * from read_parquet(?, hive_partitioning = true)"
-        return connection.sql(query, params=[glob]).to_arrow_table()
-
-
-def with_polars(path):
-    return pl.scan_parquet(path, hive_partitioning=True).collect().to_arrow()
-
-
-READERS = [with_pyarrow, with_pandas, with_plain_pandas, with_duckdb, with_polars]
 
 
 def sorted_rows(table, rows):

@@ -6,6 +6,7 @@ import os
 import resource
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -79,8 +80,6 @@ RENAMED = [
 OF_AN_OLD_FILE = [*STAGED, ("mkdir", "calls/run_test=a/date=2026-01-01"), *RENAMED]
 OF_A_NEW_FILE = [
     *STAGED,
-    ("mkdir", "calls/run_test=a/date=2026-01-01"),  # refused: there is nothing above it yet
-    ("mkdir", "calls/run_test=a"),  # refused
     ("mkdir", "calls"),
     ("open", "."),
     ("fsync", "."),
@@ -389,3 +388,55 @@ def test_sweeping_removes_what_dead_runs_staged_and_nothing_else(files):
     assert files.sweep_staging() == 2
     assert files.list("") == ["_state/last_run.json", aside]
     assert files.sweep_staging() == 0
+
+
+def test_a_folder_that_was_put_into_staging_is_emptied_and_a_link_is_named(files, tmp_path):
+    (files.root / STAGING / "folder").mkdir()
+    (files.root / STAGING / "folder" / "file").write_bytes(b"half")
+    assert files.sweep_staging() == 1
+    link = files.root / STAGING / "link"
+    link.symlink_to(tmp_path)
+    with pytest.raises(DestinationError, match=f"{link} is a symbolic link"):
+        files.sweep_staging()
+    assert link.is_symlink()
+
+
+@pytest.mark.parametrize("place", ["_state", STAGING])
+def test_staging_that_became_a_link_is_not_written_through(files, tmp_path, place):
+    files.publish(PART, b"old")
+    (files.root / place).rename(tmp_path / "moved")
+    (files.root / place).symlink_to(tmp_path / "moved")
+    with pytest.raises(DestinationError, match="is a symbolic link"):
+        files.publish(PART, b"new")
+    assert files.read(PART) == b"old"
+    assert [path for path in (tmp_path / "moved").rglob("*") if path.is_file()] == []
+
+
+def test_a_link_is_not_set_aside(files, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / Path(PART).name).write_bytes(b"theirs")
+    folder = (files.root / PART).parent
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(tmp_path / "theirs")
+    with pytest.raises(DestinationError, match="is a symbolic link"):
+        files.set_aside(PART)
+    assert (tmp_path / "theirs" / Path(PART).name).read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize(
+    ("total_blocks", "free_blocks", "is_refused"), [(1000, 63, True), (1000, 64, False), (0, 0, False)]
+)
+def test_a_disk_without_room_is_refused_unless_it_does_not_tell(
+    tmp_path, monkeypatch, total_blocks, free_blocks, is_refused
+):
+    told = SimpleNamespace(f_frsize=1 << 20, f_blocks=total_blocks, f_bavail=free_blocks)
+    monkeypatch.setattr(os, "statvfs", lambda _path: told)
+    files = LocalFiles(tmp_path / "data")
+    if is_refused:
+        with pytest.raises(DestinationError) as caught:
+            files.prepare()
+        assert str(caught.value) == (
+            f"{files.root}: 63.0 MiB free, and an export needs 64 MiB: make room, or move the dataset"
+        )
+    else:
+        files.prepare()

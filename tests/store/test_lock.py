@@ -1,10 +1,12 @@
 """One writer at a time, and a dead one blocks nobody."""
 
 import errno
+import fcntl
 import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -165,4 +167,39 @@ def test_a_full_disk_is_one_line_and_the_lock_is_free_again(files, monkeypatch):
     monkeypatch.undo()
     assert str(caught.value) == f"{files.root / LOCK}: cannot be locked: No space left on device"
     with exclusive(files, now=NOW):
+        pass
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_lock_file_that_is_taken_away_while_it_is_held_lets_nobody_in(files, is_replaced):
+    with another_process(files):
+        (files.root / LOCK).unlink()
+        if is_replaced:
+            (files.root / LOCK).write_text("{}")
+        with pytest.raises(LockHeldError, match="holder unknown"), exclusive(files, now=NOW):
+            pass
+
+
+def test_a_dataset_that_is_spelled_in_another_way_is_the_same_dataset(files, tmp_path):
+    (tmp_path / "link").symlink_to("data")
+    with another_process(files):
+        for spelling in (tmp_path / "link", tmp_path / "data" / ".." / "data"):
+            with pytest.raises(LockHeldError), exclusive(LocalFiles(spelling), now=NOW):
+                pass
+
+
+def test_where_folders_cannot_be_locked_the_file_alone_is(files, monkeypatch):
+    flock = fcntl.flock
+
+    def refuse_folders(descriptor, operation):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", refuse_folders)
+    with (
+        exclusive(files, now=NOW),
+        pytest.raises(LockHeldError, match=f"pid {os.getpid()} on"),
+        exclusive(files, now=NOW),
+    ):
         pass

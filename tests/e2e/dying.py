@@ -1,0 +1,58 @@
+"""The command in a process of its own that dies by SIGKILL just before a chosen step on its dataset."""
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import sys
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+from etl.cli import main
+from tests.store.watched import CHANGING, Step, watched
+
+STEPS = "steps"
+
+
+def fork_server() -> ForkServerContext:
+    """Processes that need no second to start: all that they need is imported once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pytest", "etl.job", "etl.display", "etl.logs", "tests.e2e.dying"])
+    return context
+
+
+async def run_dying(context: ForkServerContext, folder: Path, env: dict[str, str], *, at: int | None = None) -> int:
+    """Run ``metrics-etl run`` in the folder and kill it before its step ``at``; returns the exit code, -9 when it died.
+
+    The steps that it took, and the one that it did not live to take, stand in the file ``steps``.
+    """
+    process = context.Process(target=_run, args=(folder, env, at))
+    process.start()
+    await asyncio.to_thread(process.join)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def kinds_of_steps(folder: Path) -> list[str]:
+    return (folder / STEPS).read_text().splitlines()
+
+
+def _run(folder: Path, env: dict[str, str], at: int | None) -> None:
+    os.chdir(folder)
+    os.environ.update(env)
+    sys.argv = ["metrics-etl", "run", "--quiet"]
+    with (folder / "stderr").open("w") as stderr, (folder / STEPS).open("w", buffering=1) as steps:
+        os.dup2(stderr.fileno(), 2)
+        taken = 0
+
+        def die_or_note(step: Step) -> None:
+            nonlocal taken
+            if step.name not in CHANGING:
+                return
+            print(step.kind, file=steps)
+            if taken == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            taken += 1
+
+        with watched(folder / "data", before=die_or_note):
+            main()

@@ -1,0 +1,43 @@
+"""What reads the dataset: the same rows of a table, or of one partition of it, as an Arrow table."""
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset
+
+
+def with_pyarrow(path):
+    return pa.dataset.dataset(path, partitioning="hive").to_table()
+
+
+def with_pandas(path):
+    return pa.Table.from_pandas(pd.read_parquet(path, dtype_backend="pyarrow"), preserve_index=False)
+
+
+def with_plain_pandas(path):
+    return pa.Table.from_pandas(pd.read_parquet(path), preserve_index=False)
+
+
+def with_duckdb(path):
+    with duckdb.connect() as connection:
+        glob = f"{path}/**/*.parquet"
+        query = "select * from read_parquet(?, hive_partitioning = true)"
+        return connection.sql(query, params=[glob]).to_arrow_table()
+
+
+def with_polars(path):
+    return pl.scan_parquet(path, hive_partitioning=True).collect().to_arrow()
+
+
+def with_duckdb_over_pyarrow(path):
+    dataset = pyarrow.dataset.dataset(path, partitioning="hive")
+    with duckdb.connect() as connection:
+        return connection.register("dataset", dataset).sql("from dataset").to_arrow_table()
+
+
+def with_polars_over_pyarrow(path):
+    return pl.scan_pyarrow_dataset(pyarrow.dataset.dataset(path, partitioning="hive")).collect().to_arrow()
+
+
+READERS = [with_pyarrow, with_pandas, with_plain_pandas, with_duckdb, with_polars]

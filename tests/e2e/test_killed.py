@@ -1,0 +1,190 @@
+"""SIGKILL at any moment: nothing is lost, doubled or broken, and the next run completes the dataset."""
+
+import asyncio
+import random
+import re
+import shutil
+import socket
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from etl import sandbox
+from etl.sandbox import Execution, Fault, Sandbox, World
+from tests.e2e.command import environment, metrics_etl, start, write_settings
+from tests.e2e.dataset import Rows, assert_kept, assert_sound, staged
+from tests.e2e.dying import fork_server, kinds_of_steps, run_dying
+from tests.e2e.truth import assert_equals_world
+from tests.support import settled_world
+
+# A commit for every execution that arrives, so that a kill often strikes one.
+SETTINGS = ["[export]", "commit_interval_seconds = 0.001"]
+IN_ORDER = ["[api]", "concurrency = 1"]
+
+
+def change(world: World, rng: random.Random) -> set[str]:
+    """Rerun some executions, and now and then add one; returns the ids of those that were rerun."""
+    now = datetime.now(UTC)
+    rerun = rng.sample(list(sandbox.world.executions_of(world)), 3)
+    for execution in rerun:
+        run_again(execution, rng, now)
+    if rng.random() < 0.3:
+        sandbox.add_execution(world, rng.choice(world.run_tests), rng, now - timedelta(hours=rng.uniform(30, 90)), 4)
+    return {execution.execution_id for execution in rerun}
+
+
+def run_again(execution: Execution, rng: random.Random, now: datetime) -> None:
+    sandbox.rerun_execution(execution, now - timedelta(hours=29))
+    sandbox.finish_execution(execution, rng, now - timedelta(hours=28))
+
+
+async def killed_at(event: int, server: Sandbox, folder: Path) -> bool:
+    """Run the command, killed when it sends this request or prints this line, counted together; False when it ended first."""
+    process = await start("run", cwd=folder, env=environment(server))
+    assert process.stderr
+    events = 0
+
+    def happened(*_: object) -> None:
+        nonlocal events
+        events += 1
+        if events == event and process.returncode is None:
+            process.kill()
+
+    server.on_request = happened
+    async for _line in process.stderr:
+        happened()
+    server.on_request = None
+    code = await process.wait()
+    assert code in (0, -9)
+    return code == -9
+
+
+@pytest.mark.parametrize("kills", [12, pytest.param(300, marks=pytest.mark.slow)])
+async def test_a_command_that_is_killed_at_random_moments_loses_doubles_and_breaks_nothing(
+    tmp_path: Path, kills: int
+) -> None:
+    rng, killed, changed = random.Random(kills), 0, set[str]()
+    async with Sandbox(settled_world(run_tests=2, executions=3, calls=4, days=2)) as server:
+        write_settings(tmp_path, [run_test.name for run_test in server.world.run_tests], *SETTINGS)
+        finished: dict[str, Rows] | None = None
+        while killed < kills:
+            killed += await killed_at(rng.randint(1, 30), server, tmp_path)
+            now = assert_sound(tmp_path / "data")
+            if finished is not None:
+                assert_kept(finished, now, changed=changed)
+            if killed % 3 == 0:
+                result = await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
+                assert result.exit_code == 0, result
+                assert_equals_world(tmp_path, server.world)
+                assert staged(tmp_path / "data") == []
+                finished, changed = assert_sound(tmp_path / "data"), set()
+            changed |= change(server.world, rng)
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Sandbox]:
+    """A server whose world lies exported in ``old``, and has changed since: a run replaces rows and adds a partition."""
+    rng, now = random.Random(1), datetime.now(UTC)
+    async with Sandbox(settled_world(run_tests=1, executions=2, calls=2, days=1)) as running:
+        folder = tmp_path / "old"
+        folder.mkdir()
+        write_settings(folder, [running.world.run_tests[0].name], *SETTINGS, *IN_ORDER)
+        assert await run_dying(fork_server(), folder, environment(running)) == 0
+        run_again(running.world.run_tests[0].executions[1], rng, now)
+        sandbox.add_execution(running.world, running.world.run_tests[0], rng, now - timedelta(days=9), 2)
+        (folder / "data" / "_state" / "staging" / "left-by-a-dead-run").write_bytes(b"PAR1")
+        yield running
+
+
+def copied(folder: Path, to: Path, *, without_data: bool = False) -> Path:
+    shutil.copytree(folder, to, ignore=shutil.ignore_patterns("data") if without_data else None)
+    return to
+
+
+@pytest.mark.parametrize(
+    ("is_new", "is_every_step"),
+    [
+        (False, False),
+        pytest.param(False, True, marks=pytest.mark.slow),
+        pytest.param(True, True, marks=pytest.mark.slow),
+    ],
+)
+async def test_a_command_that_is_killed_before_any_step_on_its_files_is_completed_by_the_next(
+    server: Sandbox, tmp_path: Path, is_new: bool, is_every_step: bool
+) -> None:
+    """Before one step is after the other: between the two nothing happens to the files."""
+    context, env = fork_server(), environment(server)
+    whole = copied(tmp_path / "old", tmp_path / "whole", without_data=is_new)
+    assert await run_dying(context, whole, env) == 0, (whole / "stderr").read_text()
+    kinds = kinds_of_steps(whole)
+    first_of_each_kind = sorted({kind: step for step, kind in reversed(list(enumerate(kinds)))}.values())
+    before = assert_sound(tmp_path / "old" / "data")
+    changed = {server.world.run_tests[0].executions[1].execution_id}
+
+    for step in range(len(kinds)) if is_every_step else first_of_each_kind:
+        folder = copied(tmp_path / "old", tmp_path / "killed", without_data=is_new)
+        assert await run_dying(context, folder, env, at=step) == -9
+        assert kinds_of_steps(folder)[-1] == kinds[step]
+        now = assert_sound(folder / "data")
+        if not is_new:
+            assert_kept(before, now, changed=changed)
+        assert await run_dying(context, folder, env) == 0, (folder / "stderr").read_text()
+        assert_equals_world(folder, server.world)
+        assert staged(folder / "data") == []
+        shutil.rmtree(folder)
+
+
+async def test_a_damaged_file_is_in_one_place_whenever_the_command_is_killed_while_it_sets_it_aside(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    context, env = fork_server(), environment(server)
+    damaged = min((tmp_path / "old" / "data" / "evals").rglob("*.parquet"))
+    damaged.write_bytes(damaged.read_bytes()[:-8])
+    whole = copied(tmp_path / "old", tmp_path / "whole")
+    assert await run_dying(context, whole, env) == 3
+    kinds = kinds_of_steps(whole)
+    (aside,) = [step for step, kind in enumerate(kinds) if kind.startswith("rename _state/quarantine")]
+
+    for step in range(aside - 3, aside + 4):
+        folder = copied(tmp_path / "old", tmp_path / "killed")
+        assert await run_dying(context, folder, env, at=step) == -9
+        holders = [path for path in (folder / "data").rglob("*.parquet") if path.read_bytes() == damaged.read_bytes()]
+        assert [path.is_relative_to(folder / "data" / "_state" / "quarantine") for path in holders] == [step > aside]
+        await run_dying(context, folder, env)
+        assert await run_dying(context, folder, env) == 0, (folder / "stderr").read_text()
+        assert_equals_world(folder, server.world)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("spelling", ["data", "link", "config/../data"])
+async def test_a_second_run_touches_nothing_and_asks_nothing_and_a_killed_holder_blocks_nobody(
+    server: Sandbox, tmp_path: Path, spelling: str
+) -> None:
+    folder = tmp_path / "old"
+    (folder / "link").symlink_to("data")
+    asked = asyncio.Event()
+    server.on_request = lambda _request: asked.set()
+    server.fault = lambda _request, _nth: None if asked.is_set() else Fault(is_hanging=True)
+    first = await start("run", "--quiet", cwd=folder, env=environment(server))
+    await asked.wait()
+    being_staged = folder / "data" / "_state" / "staging" / "of-the-first"
+    being_staged.write_bytes(b"PAR1")
+    sent = len(server.requests)
+
+    env = environment(server, METRICS_ETL_DESTINATION__PATH=spelling)
+    second = await metrics_etl("run", "--quiet", cwd=folder, env=env)
+    sent_by_second = len(server.requests) - sent
+    assert being_staged.exists()
+    first.kill()
+    await first.wait()
+    server.fault = server.on_request = None
+    third = await metrics_etl("run", "--quiet", cwd=folder, env=env)
+
+    assert second.exit_code == 75
+    assert re.search(rf"\(pid {first.pid} on {socket.gethostname()} since \d{{4}}-", second.stderr), second.stderr
+    assert sent_by_second == 0
+    assert third.exit_code == 0
+    assert_equals_world(folder, server.world)
+    assert staged(folder / "data") == []

@@ -1,0 +1,109 @@
+"""Whoever reads a partition while runs rewrite it sees one whole version of it."""
+
+import asyncio
+import random
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import duckdb
+import polars as pl
+import pytest
+
+from etl import job, sandbox
+from etl.sandbox import Sandbox
+from tests.e2e.readers import (
+    with_duckdb,
+    with_duckdb_over_pyarrow,
+    with_pandas,
+    with_plain_pandas,
+    with_polars,
+    with_polars_over_pyarrow,
+    with_pyarrow,
+)
+from tests.support import settings_for, settled_world
+
+CALLS, REWRITES = 5, 10
+NEVER_FAILING = [with_pyarrow, with_pandas, with_plain_pandas, with_duckdb_over_pyarrow, with_polars_over_pyarrow]
+# They open a file for its footer, and again for its rows: by then it may be another file.
+SOMETIMES_FAILING = [with_duckdb, with_polars]
+READERS = [*NEVER_FAILING, *SOMETIMES_FAILING]
+COMPLAINTS = (duckdb.Error, pl.exceptions.PolarsError, pl.exceptions.PanicException)
+
+
+@pytest.fixture
+async def server():
+    """One run test with three executions of one day."""
+    world = settled_world(run_tests=1, executions=0)
+    noon = (datetime.now(UTC) - timedelta(days=5)).replace(hour=12)
+    for minutes in range(3):
+        sandbox.add_execution(
+            world, world.run_tests[0], random.Random(minutes), noon + timedelta(minutes=minutes), CALLS
+        )
+    async with Sandbox(world) as running:
+        yield running
+
+
+def rerun(execution, version):
+    """Run the execution again; each of its calls then costs ``version`` cents."""
+    now = datetime.now(UTC)
+    sandbox.rerun_execution(execution, now - timedelta(hours=29))
+    sandbox.finish_execution(execution, random.Random(version), now - timedelta(hours=28))
+    for call in execution.calls:
+        call.total_cost_cents = version
+
+
+@pytest.mark.parametrize("reads", [120, pytest.param(2000, marks=pytest.mark.slow)])
+async def test_a_read_during_a_rewrite_sees_every_call_and_one_version_of_each_execution(server, tmp_path, reads):
+    executions = server.world.run_tests[0].executions
+    settings = settings_for(server, tmp_path / "data")
+    await job.export(settings)
+    (partition,) = (tmp_path / "data" / "calls").glob("run_test=*/date=*")
+    is_over = writer_is_gone = False
+    rewrites = 0
+
+    def read_in_turn():
+        """What each reader saw, and how often it failed."""
+        seen: dict[Any, set[Any]] = {read: set() for read in READERS}
+        failures: Counter[Any] = Counter()
+        done = 0
+        while (done < reads or rewrites < REWRITES) and not writer_is_gone:
+            read = READERS[done % len(READERS)]
+            done += 1
+            try:
+                table = read(partition)
+            except COMPLAINTS:
+                failures[read] += 1
+                continue
+            rows = table.select(["execution_id", "export_run_id", "cost_total_cost_cents"]).to_pylist()
+            versions = {(row["execution_id"], row["export_run_id"], row["cost_total_cost_cents"]) for row in rows}
+            assert Counter(row["execution_id"] for row in rows) == dict.fromkeys(ids, CALLS), read
+            assert len(versions) == len(executions), read
+            seen[read] |= versions
+        return seen, failures
+
+    async def rewrite():
+        nonlocal rewrites, writer_is_gone
+        try:
+            while not is_over:
+                rewrites += 1
+                rerun(executions[rewrites % 3], rewrites)
+                summary = await job.export(settings)
+                assert summary.exit_code == 0, summary.problems
+        finally:
+            writer_is_gone = True
+
+    for execution in executions:
+        rerun(execution, 0)
+    await job.export(settings)
+    ids = [execution.execution_id for execution in executions]
+    async with asyncio.TaskGroup() as group:
+        writer = group.create_task(rewrite())
+        try:
+            seen, failures = await asyncio.to_thread(read_in_turn)
+        finally:
+            is_over = True
+        await writer
+    assert all(len(versions) > len(executions) for versions in seen.values()), "a reader saw no rewrite"
+    assert failures.keys() <= set(SOMETIMES_FAILING), "only these may fail, and none may see wrong rows"
+    assert all(read(partition).num_rows == CALLS * len(executions) for read in READERS)

@@ -341,3 +341,11 @@ def test_rows_that_are_not_exactly_as_declared_are_not_encoded(wrong):
     encode(schema.CALLS, right, "zstd")
     with pytest.raises(SchemaError, match="calls: "):
         encode(schema.CALLS, wrong(right), "zstd")
+
+
+def test_encoded_file_that_lacks_a_row_is_noticed(monkeypatch):
+    write = pq.write_table
+    monkeypatch.setattr(pq, "write_table", lambda rows, *others, **options: write(rows.slice(1), *others, **options))
+    rows = pa.Table.from_pylist([dict.fromkeys(schema.CALLS.key, key) for key in "ab"], schema.CALLS.arrow_schema)
+    with pytest.raises(SchemaError, match="does not hold the rows"):
+        encode(schema.CALLS, rows, "zstd")

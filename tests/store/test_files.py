@@ -440,3 +440,18 @@ def test_a_disk_without_room_is_refused_unless_it_does_not_tell(
         )
     else:
         files.prepare()
+
+
+@pytest.mark.parametrize("planted", ["a file of somebody else", "a link out of the dataset"])
+def test_staging_file_that_exists_already_is_not_written_to(files, tmp_path, monkeypatch, planted):
+    """Its name cannot be guessed; this is for the one who guesses it."""
+    monkeypatch.setattr("etl.store.files.secrets.token_hex", lambda size: "f" * size)
+    prey, staged = tmp_path / "prey", files.root / STAGING / ("f" * 16)
+    prey.write_bytes(b"theirs")
+    if "link" in planted:
+        staged.symlink_to(prey)
+    else:
+        staged.hardlink_to(prey)
+    with pytest.raises(DestinationError):
+        files.publish(PART, b"ours")
+    assert prey.read_bytes() == b"theirs"

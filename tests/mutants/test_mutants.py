@@ -1,0 +1,210 @@
+"""Every guard that keeps the promises is guarded itself: with one taken away, some test goes red."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A guard, the text that is it, what stands there without it, and the tests that are to notice."""
+
+    guard: str
+    path: str
+    text: str
+    without: str
+    tests: tuple[str, ...]
+
+
+MUTANTS = [
+    Mutant(
+        "file is durable before it is renamed",
+        "etl/store/files.py",
+        "                os.fsync(file.fileno())\n",
+        "",
+        ("tests/store/test_files.py",),
+    ),
+    Mutant(
+        "rename is durable before it counts",
+        "etl/store/files.py",
+        "                raise\n            _fsync_directory(target.parent)\n",
+        "                raise\n",
+        ("tests/store/test_files.py",),
+    ),
+    Mutant(
+        "new folder is durable before anything lies in it",
+        "etl/store/files.py",
+        "        _fsync_directory(above)\n        self._durable.add(folder)\n",
+        "        self._durable.add(folder)\n",
+        ("tests/store/test_files.py",),
+    ),
+    Mutant(
+        "staging file is nobody else's",
+        "etl/store/files.py",
+        "os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW",
+        "os.O_WRONLY | os.O_CREAT",
+        ("tests/store/test_files.py",),
+    ),
+    Mutant(
+        "links are refused",
+        "etl/store/files.py",
+        "            if folder.is_symlink():\n",
+        "            if False:\n",
+        ("tests/store/test_files.py",),
+    ),
+    Mutant(
+        "calls are durable before the executions that vouch for them",
+        "etl/store/commit.py",
+        "        held |= _commit_calls(dataset, partition, mine, export, written, share)\n"
+        "        _commit_errors(dataset, partition, mine, export, written, share)\n",
+        "        _commit_errors(dataset, partition, mine, export, written, share)\n"
+        "        held |= _commit_calls(dataset, partition, mine, export, written, share)\n",
+        ("tests/store/test_commit.py",),
+    ),
+    Mutant(
+        "digest of the stored calls is compared",
+        "etl/crawl/plan.py",
+        "        return self.calls_digest != self.held.calls_digest\n",
+        "        return False\n",
+        ("tests/unit/test_plan.py",),
+    ),
+    Mutant(
+        "encoded file is read again before it is published",
+        "etl/store/dataset.py",
+        "    if written.metadata.num_rows != len(rows) or not",
+        "    if not",
+        ("tests/store/test_dataset.py",),
+    ),
+    Mutant(
+        "pages are checked when they are read",
+        "etl/store/dataset.py",
+        "page_checksum_verification=True",
+        "page_checksum_verification=False",
+        ("tests/store/test_dataset.py",),
+    ),
+    Mutant(
+        "list is complete only when as many are alive as were counted",
+        "etl/api/listing.py",
+        "            if len(alive) == count:\n",
+        "            if len(alive) <= count:\n",
+        ("tests/laws/test_listing_laws.py",),
+    ),
+    Mutant(
+        "one page is read until nothing in it is news",
+        "etl/api/listing.py",
+        "latest.is_whole_page and latest.rows.keys() <= seen",
+        "latest.is_whole_page",
+        ("tests/laws/test_listing_laws.py",),
+    ),
+    Mutant(
+        "calls of many pages are counted after their metrics arrived",
+        "etl/crawl/fetch.py",
+        "else alive == execution.count",
+        "else True",
+        ("tests/service/test_fetch.py",),
+    ),
+    Mutant(
+        "many executions that vanish at once are not believed",
+        "etl/crawl/plan.py",
+        "    return vanished > 0 and (vanished == living",
+        "    return False and (vanished == living",
+        ("tests/unit/test_plan.py",),
+    ),
+    Mutant(
+        "redirects are not followed",
+        "etl/api/client.py",
+        "allow_redirects=False",
+        "allow_redirects=True",
+        ("tests/service/test_client.py",),
+    ),
+    Mutant(
+        "proxies and netrc of the environment are not consulted",
+        "etl/api/client.py",
+        "trust_env=False",
+        "trust_env=True",
+        ("tests/e2e/test_secrets.py",),
+    ),
+    Mutant(
+        "bodies are capped while they arrive",
+        "etl/api/client.py",
+        "            if size_bytes > self._max_response_bytes:\n",
+        "            if False:\n",
+        ("tests/service/test_client.py",),
+    ),
+    Mutant(
+        "fraction is no whole number",
+        "etl/tables/coerce.py",
+        "int(value) if value.is_integer() and int(value)",
+        "int(value) if int(value)",
+        ("tests/unit/test_coerce.py",),
+    ),
+    Mutant(
+        "one writer at a time",
+        "etl/store/lock.py",
+        "    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+        "    try:\n        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        "    try:\n        pass\n",
+        ("tests/store/test_lock.py",),
+    ),
+    Mutant(
+        "file that holds a key is its owner's alone",
+        "etl/settings.py",
+        "& 0o077",
+        "& 0o000",
+        ("tests/unit/test_settings.py",),
+    ),
+]
+
+
+def pytest_in(folder: Path, *tests: str) -> subprocess.CompletedProcess[str]:
+    """Run the tests of the copy against the copy's code."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+    return subprocess.run(
+        command, cwd=folder, env=os.environ | {"PYTHONPATH": str(folder)}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The project's code and tests, to be spoiled."""
+    for name in ("etl", "tests", "config"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.guard)
+def test_every_guard_stands_where_it_is_looked_for(mutant: Mutant) -> None:
+    assert (ROOT / mutant.path).read_text().count(mutant.text) == 1
+    assert all((ROOT / test).exists() for test in mutant.tests)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "mutant",
+    [pytest.param(each, id=each.guard, marks=() if "writer" in each.guard else pytest.mark.slow) for each in MUTANTS],
+)
+def test_without_the_guard_a_test_goes_red(mutant: Mutant, copy: Path) -> None:
+    path = copy / mutant.path
+    path.write_text(path.read_text().replace(mutant.text, mutant.without))
+
+    result = pytest_in(copy, *mutant.tests)
+
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED, result.stdout[-2000:]
+    assert " failed" in result.stdout.splitlines()[-1], "it is not an error of collection"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_with_every_guard_the_same_tests_are_green(copy: Path) -> None:
+    result = pytest_in(copy, *sorted({test for mutant in MUTANTS for test in mutant.tests}))
+
+    assert result.returncode == pytest.ExitCode.OK, result.stdout[-2000:]

@@ -8,7 +8,7 @@ is lost, nothing collides, and no column changes its type because of a payload.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -243,28 +243,38 @@ class _Leaf:
     targets: tuple[tuple[int, Callable[[Any], Any]], ...]
 
 
-_Tree: TypeAlias = "dict[str, _Leaf | _Tree]"
+@dataclass(slots=True)
+class _Node:
+    """An object of the payload: what becomes of its fields. Of ``rivals``, fields for the same columns, the first counts."""
+
+    fields: "dict[str, _Leaf | _Node]"
+    rivals: tuple[str, ...] = ()
 
 
-def _walk(payload: Mapping[str, Any], tree: _Tree, row: list[Any]) -> tuple[dict[str, Any], int]:
+def _walk(payload: Mapping[str, Any], node: _Node, row: list[Any]) -> tuple[dict[str, Any], int]:
     """Fill ``row`` from ``payload``; return what no column took, nested as it came, and how much of it was a misfit."""
     extra: dict[str, Any] = {}
     misfits = 0
-    in_order_of_preference = [name for name in tree if name in payload]
-    for name in (*in_order_of_preference, *(name for name in payload if name not in tree)):
-        value, node = payload[name], tree.get(name)
-        if isinstance(node, _Leaf):
-            if value is not None and not _place(value, node, row):
+    fields = node.fields
+    names: Iterable[str] = payload
+    if node.rivals and len(present := [name for name in node.rivals if name in payload]) > 1:
+        names = (*present, *(name for name in payload if name not in present))
+    for name in names:
+        value, field = payload[name], fields.get(name)
+        if field is None:
+            extra[name] = value
+        elif value is None:
+            continue
+        elif field.__class__ is _Leaf:
+            if not _place(value, field, row):
                 extra[name] = value
                 misfits += 1
-        elif node is None:
-            extra[name] = value
         elif isinstance(value, dict):
-            nested, count = _walk(value, node, row)
+            nested, count = _walk(value, field, row)  # type: ignore[arg-type]
             misfits += count
             if nested:
                 extra[name] = nested
-        elif value is not None:
+        else:
             extra[name] = value
             misfits += 1
     return extra, misfits
@@ -295,8 +305,8 @@ def _score(value: Any) -> Any:
     return coerce.MISFIT if type(value) is str else coerce.to_float(value)
 
 
-def _build_tree(table: schema.Table) -> _Tree:
-    tree: _Tree = {}
+def _build_tree(table: schema.Table) -> _Node:
+    tree = _Node({})
     targets: dict[tuple[str, ...], list[tuple[int, Callable[[Any], Any]]]] = {}
     if table is schema.CALLS:
         targets["call_results", "eval_outputs"] = []  # the call is told what the evals table has no place for: a misfit
@@ -305,11 +315,18 @@ def _build_tree(table: schema.Table) -> _Tree:
         for path in column.paths:
             targets.setdefault(path, []).append((index, coercer))
     for path, found in targets.items():
-        node: Any = tree
-        for step in path[:-1]:
-            node = node.setdefault(step, {})
-        node[path[-1]] = _Leaf(tuple(found))
+        _node_of(tree, path[:-1]).fields[path[-1]] = _Leaf(tuple(found))
+    for paths in (column.paths for column in table.columns if len(column.paths) > 1):
+        fork = next(depth for depth, steps in enumerate(zip(*paths, strict=False)) if len(set(steps)) > 1)
+        _node_of(tree, paths[0][:fork]).rivals = tuple(path[fork] for path in paths)
     return tree
+
+
+def _node_of(tree: _Node, steps: Iterable[str]) -> _Node:
+    node: Any = tree
+    for step in steps:
+        node = node.fields.setdefault(step, _Node({}))
+    return node  # type: ignore[no-any-return]
 
 
 _TREES = {name: _build_tree(table) for name, table in schema.TABLES.items()}

@@ -70,6 +70,8 @@ def print_summary(summary: Summary) -> None:
     written = ", ".join(f"{rows[name]:,} {name}" for name in schema.TABLES if rows.get(name))
     written = f"{written} (new or changed rows)" if written else "nothing: everything was up to date"
     requests = f"{summary.requests:,} requests in {_duration(summary.seconds)}"
+    if summary.necessary_requests:
+        requests += f", {summary.requests / summary.necessary_requests:.2f} times what was necessary"
     if summary.retries or summary.rejections:
         requests += f" ({summary.retries:,} retries, {summary.rejections:,} refused by the rate limit)"
     console.print(f"written    {written}", soft_wrap=True)

@@ -297,6 +297,9 @@ class _Run:
     def _count_traffic(self) -> None:
         traffic, written = self.client.traffic, self._written
         self.summary.requests, self.summary.retries = traffic.requests, traffic.retries
+        self.summary.necessary_requests = self.survey.necessary_requests + (
+            self.progress.crawl.necessary_requests if self.progress.crawl else 0
+        )
         self.summary.rejections, self.summary.redactions = traffic.rejections, traffic.redactions
         self.summary.files, self.summary.size_bytes, self.summary.rows = written.files, written.size_bytes, written.rows
 

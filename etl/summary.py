@@ -57,6 +57,7 @@ class Summary:
     finished_at: datetime
     run_tests: list[RunTestSummary] = field(default_factory=list)
     requests: int = 0
+    necessary_requests: int = 0
     retries: int = 0
     rejections: int = 0
     redactions: int = 0
@@ -114,7 +115,9 @@ class Summary:
         """One line for each thing that is worth knowing, though nothing is missing."""
         lines = []
         if self.redactions:
-            lines.append(f"a key stood in {self.redactions} answers; the dataset has [key] in its place: change that key")
+            lines.append(
+                f"a key stood in {self.redactions} answers; the dataset has [key] in its place: change that key"
+            )
         for run_test in self.run_tests:
             name = repr(run_test.name)
             if run_test.deleted:
@@ -152,6 +155,7 @@ class Summary:
             "problems": self.problems,
             "notices": self.notices,
             "requests": self.requests,
+            "necessary_requests": self.necessary_requests,
             "retries": self.retries,
             "rejections": self.rejections,
             "redactions": self.redactions,

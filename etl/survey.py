@@ -1,13 +1,23 @@
 """What the API lists beside what the dataset holds: what is new, moved, gone, and what to fetch. Changes nothing."""
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import datetime
 
 from etl.api.client import Client
 from etl.crawl.listed import Listed, list_run_test
-from etl.crawl.plan import KNOWN_EXECUTION, Planned, Stored, is_mass_vanishing, order_by_worth, plan_run_test, scrub
+from etl.crawl.plan import (
+    KNOWN_EXECUTION,
+    Planned,
+    Stored,
+    is_mass_vanishing,
+    order_by_worth,
+    pages,
+    plan_run_test,
+    scrub,
+)
 from etl.errors import NotFoundError, SourceError, SourceUnavailableError
 from etl.progress import Notify, Progress
 from etl.settings import RunTest, Settings
@@ -31,6 +41,7 @@ class Survey:
         accept_deletions: bool,
     ) -> None:
         self.vanished: dict[str, set[str]] = {}
+        self.necessary_requests = 0
         self._settings = settings
         self._progress = progress
         self._notify = notify
@@ -58,7 +69,7 @@ class Survey:
         for key in list(self._listed):
             self._look_for_vanished(key, state.executions[key], everywhere)
 
-    async def _list_run_test(self, client: Client, run_test: RunTest, known: Collection[str]) -> None:
+    async def _list_run_test(self, client: Client, run_test: RunTest, known: AbstractSet[str]) -> None:
         summary = self._by_key[run_test.key]
         try:
             found = await list_run_test(client, run_test.name, known=known, page_limit=self._settings.api.page_limit)
@@ -75,6 +86,8 @@ class Survey:
             summary.listed = len(found.executions)
             summary.is_complete = found.is_complete
             summary.unreadable = [*found.unreadable]
+            has_news = not found.executions.keys() <= known
+            self.necessary_requests += pages(summary.listed, self._settings.api.page_limit) + has_news
             self._progress.listed_executions += summary.listed
 
     def _give_each_one_place(self, state: StoredState) -> None:
@@ -104,6 +117,7 @@ class Survey:
             )
             return
         self.vanished[key] = vanished
+        self.necessary_requests += len(vanished)
         summary.not_listed = len(vanished)
         summary.lost = sum(known.is_damaged for each, known in stored.items() if each not in everywhere)
 

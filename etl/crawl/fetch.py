@@ -24,7 +24,7 @@ from etl.api.endpoints import METRICS, RUNS, get_call_metrics, get_execution, li
 from etl.api.listing import MAX_ROUNDS, Pass, read_pass
 from etl.api.models import CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall, Page
 from etl.api.walk import Unreadable
-from etl.crawl.plan import Planned
+from etl.crawl.plan import Planned, pages
 from etl.errors import NotFoundError, SourceError
 
 Emit = Callable[[ExecutionBundle], Awaitable[None]]
@@ -49,13 +49,18 @@ class _Open:
 
 
 class Crawl:
-    """One crawl over a plan; ``calls_fetched`` and ``listings`` (executions whose calls are listed) grow while it runs."""
+    """One crawl over a plan.
+
+    ``calls_fetched``, ``listings`` (executions whose calls are listed) and ``necessary_requests`` (one for each page of calls and
+    one for each call) grow while it runs.
+    """
 
     def __init__(
         self, client: Client, plan: Iterable[Planned], emit: Emit, *, concurrency: int, page_limit: int
     ) -> None:
         self.calls_fetched = 0
         self.listings = 0
+        self.necessary_requests = 0
         self._client = client
         self._plan = iter(plan)
         self._emit = emit
@@ -207,6 +212,8 @@ class Crawl:
 
     async def _close(self, bundle: ExecutionBundle | None) -> None:
         if bundle is not None:
+            calls = len(bundle.listed or ())
+            self.necessary_requests += calls + pages(calls, self._page_limit)
             await self._emit(bundle)
         async with self._news:
             self._open -= 1

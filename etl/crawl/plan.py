@@ -118,7 +118,12 @@ class Planned:
 
     def requests(self, page_limit: int) -> int:
         """How many requests fetching it takes, as far as can be told."""
-        return self.estimated_calls + max(1, -(-self.estimated_calls // page_limit))
+        return self.estimated_calls + pages(self.estimated_calls, page_limit)
+
+
+def pages(rows: int, limit: int) -> int:
+    """How many pages of ``limit`` rows a list takes; an empty list takes one, too."""
+    return max(1, -(-rows // limit))
 
 
 def plan_run_test(

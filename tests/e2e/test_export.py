@@ -51,8 +51,9 @@ async def test_every_row_arrives_once_with_the_worlds_values(server: Sandbox, tm
 
 
 async def test_first_export_sends_no_request_too_many(server: Sandbox, tmp_path: Path) -> None:
-    await export(server, tmp_path)
+    result = await export(server, tmp_path)
 
+    assert result.document["necessary_requests"] == len(server.requests)
     lists = server.count("/metrics/", page=1) + server.count("/runs/", page=1)
     assert lists == 2 * 3 + 60, "one list per run test, one more since it brought news, one per execution"
     assert len(server.requests) == lists + 1800
@@ -66,7 +67,7 @@ async def test_second_run_on_an_unchanged_world_lists_only_and_writes_nothing(se
 
     assert result.exit_code == 0
     assert len(server.requests) - sent == 3
-    assert result.document["requests"] == 3
+    assert result.document["requests"] == result.document["necessary_requests"] == 3
     assert data_files(tmp_path) == before
 
 
@@ -85,7 +86,7 @@ async def test_only_changed_executions_are_fetched_again(server: Sandbox, tmp_pa
     assert {request.query["execution_id"] for request in requests if "execution_id" in request.query} == {
         execution.execution_id for execution in changed
     }
-    assert len(requests) == 3 + 2 * (1 + 30)
+    assert len(requests) == result.document["necessary_requests"] == 3 + 2 * (1 + 30)
     assert result.exit_code == 0
     assert_equals_world(tmp_path, server.world)
     rewritten = {path for path, content in data_files(tmp_path).items() if before[path] != content}

@@ -123,12 +123,12 @@ def print_plan(plan: Plan) -> None:
     table.add_column("executions", justify="right")
     table.add_column("what and why", overflow="fold")
     for run_test in plan.run_tests:
-        if run_test.error:
-            table.add_row(_plain(run_test.name), "", Text(run_test.error, style="red"))
         for reason in Reason:
             if count := run_test.reasons[reason]:
                 table.add_row(_plain(run_test.name), f"{count:,}", f"{reason.value}: {REASON_MEANINGS[reason]}")
     console.print(table)
+    for problem in plan.problems:
+        console.print(f"[bold red]problem[/]    {escape(problem)}", soft_wrap=True)
     console.print(f"requests   {plan.requests:,} to fetch what is planned", soft_wrap=True)
     console.print(f"duration   {_plan_duration(plan)}", soft_wrap=True)
 
@@ -139,6 +139,7 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
         "requests": plan.requests,
         "requests_per_minute": plan.requests_per_minute,
         "minutes": _minutes(plan),
+        "problems": plan.problems,
         "run_tests": [
             {
                 "name": run_test.name,

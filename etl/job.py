@@ -2,10 +2,11 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from etl.errors import (
 from etl.progress import Notify, Progress, say_nothing
 from etl.settings import Settings
 from etl.store.buffer import CommitBuffer
-from etl.store.changes import Moves, as_if_moved, mark_deleted, move
+from etl.store.changes import Moves, as_if_moved, drop, mark_deleted, move, surplus
 from etl.store.commit import commit
 from etl.store.dataset import Dataset, StoredState, Written
 from etl.store.files import LocalFiles
@@ -52,6 +53,11 @@ class Plan:
     requests: int
     requests_per_minute: int | None
 
+    @property
+    def problems(self) -> list[str]:
+        """One line for each thing that could not be listed."""
+        return [problem for run_test in self.run_tests for problem in run_test.problems()]
+
 
 async def plan(
     settings: Settings,
@@ -71,7 +77,7 @@ async def plan(
         async with run.client as client:
             await run.survey.list_run_tests(client, state)
             if moves := run.survey.moves(state):
-                await asyncio.to_thread(run.load_sources, moves, state)
+                await asyncio.to_thread(run.load_sources, [source for source, _ in moves], state)
                 as_if_moved(state, moves)
             planned = run.survey.plan(state)
     except* ExporterError as group:
@@ -188,19 +194,24 @@ class _Run:
     def load_state(self, *, set_aside: bool) -> StoredState:
         state = self.dataset.load_state([run_test.key for run_test in self.settings.run_tests], set_aside=set_aside)
         self.summary.quarantined += state.unreadable
+        self.summary.unreadable = state.unreadable_elsewhere
         self._stored = {key: stored for executions in state.executions.values() for key, stored in executions.items()}
         return state
 
-    def load_sources(self, moves: Moves, state: StoredState) -> None:
-        """Add to the state what the dataset holds of run tests that are not exported, where executions move away from them."""
-        keys = {source.run_test_key for source, _ in moves} - state.executions.keys()
-        state.executions |= self.dataset.load_state(sorted(keys), set_aside=False).executions
+    def load_sources(self, partitions: Iterable[Partition], state: StoredState) -> None:
+        """Add to the state what the dataset holds of the partitions' run tests, where these are not exported."""
+        keys = {partition.run_test_key for partition in partitions} - state.executions.keys()
+        more = self.dataset.load_state(sorted(keys), set_aside=False)
+        state.executions |= more.executions
+        state.stray_dates |= more.stray_dates
 
     async def crawl(self, client: Client, state: StoredState) -> None:
         """List, plan, fetch and commit everything; what has arrived whole is committed even when the crawl fails."""
         await self.survey.list_run_tests(client, state)
-        if moves := self.survey.moves(state):
-            state = await to_the_end(partial(self._move, moves, state))
+        moves, doubled = self.survey.moves(state), self.survey.doubled(state)
+        self.summary.left_behind = {key: len(left) for key, left in self.survey.left_behind(state, moves).items()}
+        if moves or doubled or state.surplus:
+            state = await to_the_end(partial(self._put_in_place, moves, doubled, state))
         await self._note_deleted(client, state)
         planned = self.survey.plan(state)
         buffer = CommitBuffer(self._commit, interval_seconds=self.settings.export.commit_interval_seconds)
@@ -220,7 +231,13 @@ class _Run:
         finally:
             await buffer.flush()
 
-    def _move(self, moves: Moves, state: StoredState) -> StoredState:
+    def _put_in_place(
+        self, moves: Moves, doubled: Mapping[str, Sequence[Partition]], state: StoredState
+    ) -> StoredState:
+        """Let every execution lie in one place, the right one; returns the state after that."""
+        self.load_sources(chain.from_iterable(doubled.values()), state)
+        for partition, execution_ids in chain(surplus(doubled, state).items(), state.surplus.items()):
+            drop(self.dataset, partition, execution_ids, self._written)
         for (source, key), execution_ids in sorted(moves.items()):
             summary = self._by_key[key]
             stored = state.executions[key]
@@ -231,9 +248,12 @@ class _Run:
 
     async def _note_deleted(self, client: Client, state: StoredState) -> None:
         for key, vanished in self.survey.vanished.items():
-            deleted = await find_deleted(client, vanished, workers=self.settings.api.concurrency)
-            if deleted:
-                await to_the_end(partial(self._mark_deleted, key, deleted, state))
+            asked = await find_deleted(client, vanished, workers=self.settings.api.concurrency)
+            summary = self._by_key[key]
+            summary.not_listed = len(vanished) - len(asked.deleted) - len(asked.unknown)
+            summary.not_answered = len(asked.unknown)
+            if asked.deleted:
+                await to_the_end(partial(self._mark_deleted, key, asked.deleted, state))
 
     def _mark_deleted(self, key: str, deleted: set[str], state: StoredState) -> None:
         summary, stored = self._by_key[key], state.executions[key]
@@ -246,7 +266,6 @@ class _Run:
                 export=self._export(),
                 written=self._written,
             )
-        summary.not_listed -= len(deleted)
         summary.deleted += len(deleted)
         self.notify("deleted", run_test=summary.name, executions=len(deleted))
 

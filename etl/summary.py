@@ -28,6 +28,7 @@ class RunTestSummary:
     is_complete: bool = False
     reasons: Counter[str] = field(default_factory=Counter)
     not_listed: int = 0
+    not_answered: int = 0
     deleted: int = 0
     moved: int = 0
     lost: int = 0
@@ -44,6 +45,23 @@ class RunTestSummary:
     def is_whole(self) -> bool:
         """Whether nothing of the run test is missing."""
         return self.is_complete and self.error is None and not self.dead_letters
+
+    def problems(self, *, is_cut_short: bool = False) -> list[str]:
+        """One line for each thing that is missing or wrong; a list that was not proved is none in a run that was cut short."""
+        if self.error:
+            return [f"{self.name!r}: {self.error}"]
+        lines = []
+        if self.unreadable:
+            lines.append(
+                f"{self.name!r}: {len(self.unreadable)} rows of its list cannot be read: {self.unreadable[-1]}"
+            )
+        elif not (self.is_complete or is_cut_short):
+            lines.append(f"{self.name!r}: its list kept changing while it was read; run again to complete it")
+        if self.dead_letters:
+            lines.append(
+                f"{self.name!r}: {self.dead_letters} requests given up, see the errors table; the next run tries them again"
+            )
+        return lines
 
 
 @dataclass(slots=True)
@@ -65,15 +83,19 @@ class Summary:
     size_bytes: int = 0
     rows: dict[str, int] = field(default_factory=dict)
     quarantined: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    left_behind: dict[str, int] = field(default_factory=dict)
     failure: ExporterError | None = None
 
     @property
     def exit_code(self) -> int:
         """What the command answers with; see the README for the meanings."""
-        is_whole = all(run_test.is_whole for run_test in self.run_tests) and not self.quarantined
+        is_whole = (
+            all(run_test.is_whole for run_test in self.run_tests) and not self.quarantined and not self.unreadable
+        )
         if self.failure is None:
             return 0 if is_whole else 3
-        is_partial = isinstance(self.failure, SourceUnavailableError) and bool(self.rows)
+        is_partial = isinstance(self.failure, SourceUnavailableError) and any(self.rows.values())
         return 3 if is_partial else self.failure.exit_code
 
     @property
@@ -89,24 +111,17 @@ class Summary:
     @property
     def problems(self) -> list[str]:
         """One line for each thing that is missing or wrong; empty when the run is complete."""
+        is_told = isinstance(self.failure, SourceUnavailableError)
         lines = [str(self.failure)] if self.failure else []
         for run_test in self.run_tests:
-            if run_test.error and not isinstance(self.failure, SourceUnavailableError):
-                lines.append(f"{run_test.name!r}: {run_test.error}")
-            elif run_test.unreadable:
-                lines.append(
-                    f"{run_test.name!r}: {len(run_test.unreadable)} rows of its list cannot be read: {run_test.unreadable[-1]}"
-                )
-            elif not (run_test.is_complete or run_test.dead_letters or run_test.error or self.failure):
-                lines.append(f"{run_test.name!r}: its list kept changing while it was read; run again to complete it")
-            if run_test.dead_letters:
-                lines.append(
-                    f"{run_test.name!r}: {run_test.dead_letters} requests given up, see the errors table; "
-                    "the next run tries them again"
-                )
+            lines += [] if is_told and run_test.error else run_test.problems(is_cut_short=self.failure is not None)
         lines += [
             f"unreadable file set aside: {path}; what the API still lists of it is fetched again"
             for path in self.quarantined
+        ]
+        lines += [
+            f"unreadable file: {path}; its run test is not exported: export it, restore the file or move it elsewhere"
+            for path in self.unreadable
         ]
         return lines
 
@@ -118,6 +133,10 @@ class Summary:
             lines.append(
                 f"a key stood in {self.redactions} answers; the dataset has [key] in its place: change that key"
             )
+        lines += [
+            f"run_test={key}: {count} executions stay there, since no list has them: they were deleted, or renamed otherwise"
+            for key, count in self.left_behind.items()
+        ]
         for run_test in self.run_tests:
             name = repr(run_test.name)
             if run_test.deleted:
@@ -127,6 +146,10 @@ class Summary:
             if run_test.not_listed and not run_test.error:
                 lines.append(
                     f"{name}: {run_test.not_listed} stored executions are not listed any more, though they exist"
+                )
+            if run_test.not_answered:
+                lines.append(
+                    f"{name}: {run_test.not_answered} stored executions are not listed any more, and could not be asked for"
                 )
             if run_test.moved:
                 lines.append(f"{name}: {run_test.moved} stored executions moved here from another run test or name")

@@ -1,13 +1,13 @@
-"""What the API lists beside what the dataset holds: what is new, moved, gone, and what to fetch. Changes nothing."""
+"""What the API lists beside what the dataset holds: what is new, moved, gone, and what to fetch. Writes nothing."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import datetime
 
 from etl.api.client import Client
-from etl.crawl.listed import Listed, list_run_test
+from etl.crawl.listed import Listed, find_deleted, list_run_test
 from etl.crawl.plan import (
     KNOWN_EXECUTION,
     Planned,
@@ -21,9 +21,12 @@ from etl.crawl.plan import (
 from etl.errors import NotFoundError, SourceError, SourceUnavailableError
 from etl.progress import Notify, Progress
 from etl.settings import RunTest, Settings
-from etl.store.changes import Moves, find_moves
+from etl.store.changes import Moves, find_doubled, find_moves
 from etl.store.dataset import StoredState
+from etl.store.layout import Partition
 from etl.summary import RunTestSummary, Summary
+
+_SAMPLE = 5
 
 
 class Survey:
@@ -65,9 +68,9 @@ class Survey:
         if len(self._unreachable) == len(self._by_key):
             raise SourceUnavailableError(f"no run test could be listed: {self._unreachable[0]}")
         self._give_each_one_place(state)
-        everywhere = {execution_id for found in self._listed.values() for execution_id in found.executions}
+        everywhere = self._everywhere()
         for key in list(self._listed):
-            self._look_for_vanished(key, state.executions[key], everywhere)
+            await self._look_for_vanished(client, key, state.executions[key], everywhere)
 
     async def _list_run_test(self, client: Client, run_test: RunTest, known: AbstractSet[str]) -> None:
         summary = self._by_key[run_test.key]
@@ -85,7 +88,7 @@ class Survey:
             self._listed[run_test.key] = found
             summary.listed = len(found.executions)
             summary.is_complete = found.is_complete
-            summary.unreadable = [*found.unreadable]
+            summary.unreadable = [*found.unreadable, *(letter.message for letter in found.heads.values())]
             has_news = not found.executions.keys() <= known
             self.necessary_requests += pages(summary.listed, self._settings.api.page_limit) + has_news
             self._progress.listed_executions += summary.listed
@@ -101,14 +104,17 @@ class Survey:
             mine = {each: execution for each, execution in found.executions.items() if places[each] == key}
             self._listed[key] = replace(found, executions=mine)
 
-    def _look_for_vanished(self, key: str, stored: Mapping[str, Stored], everywhere: set[str]) -> None:
-        """Stored executions that no list has any more; when there are too many of them, their run test fails."""
+    async def _look_for_vanished(
+        self, client: Client, key: str, stored: Mapping[str, Stored], everywhere: set[str]
+    ) -> None:
+        """Stored executions that no list has any more; when too many of them seem to be gone, their run test fails."""
         if not self._listed[key].is_complete:
             return
         summary = self._by_key[key]
         living = {execution_id for execution_id, known in stored.items() if known.deleted_at is None}
         vanished = living - everywhere
-        if is_mass_vanishing(vanished=len(vanished), living=len(living)) and not self._accept_deletions:
+        is_suspicious = is_mass_vanishing(vanished=len(vanished), living=len(living)) and not self._accept_deletions
+        if is_suspicious and await self._is_none_there(client, sorted(vanished)[:_SAMPLE]):
             del self._listed[key]
             self._fail(
                 summary,
@@ -118,8 +124,12 @@ class Survey:
             return
         self.vanished[key] = vanished
         self.necessary_requests += len(vanished)
-        summary.not_listed = len(vanished)
         summary.lost = sum(known.is_damaged for each, known in stored.items() if each not in everywhere)
+
+    async def _is_none_there(self, client: Client, execution_ids: Sequence[str]) -> bool:
+        """One that is there proves that the key sees the right workspace: its run test was renamed, not lost."""
+        asked = await find_deleted(client, execution_ids, workers=len(execution_ids))
+        return len(asked.deleted) + len(asked.unknown) == len(execution_ids)
 
     def _fail(self, summary: RunTestSummary, error: str) -> None:
         summary.error = error
@@ -132,6 +142,19 @@ class Survey:
             {key: found.executions.keys() for key, found in self._listed.items()},
             {key: run_test.name for key, run_test in self._by_key.items()},
         )
+
+    def doubled(self, state: StoredState) -> dict[str, list[Partition]]:
+        """Where executions lie that no list has, and that lie in several places: a move was cut short."""
+        return find_doubled(state, self._everywhere())
+
+    def left_behind(self, state: StoredState, moves: Moves) -> dict[str, set[str]]:
+        """Executions that no list has, of run tests that are not exported and whose others move away, by their key."""
+        dates, everywhere = state.dates(), self._everywhere()
+        sources = {source.run_test_key for source, _ in moves} - self._by_key.keys()
+        return {key: left for key in sources if (left := dates[key].keys() - everywhere)}
+
+    def _everywhere(self) -> set[str]:
+        return {execution_id for found in self._listed.values() for execution_id in found.executions}
 
     def plan(self, state: StoredState) -> list[Planned]:
         """What to do with each listed execution, by worth."""

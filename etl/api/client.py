@@ -10,7 +10,7 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -37,6 +37,7 @@ _CHUNK_BYTES = 1 << 16
 _sleep = asyncio.sleep
 _GIVEN_UP_LIMIT = 25
 _NEVER_ANSWERED_LIMIT = 100
+_FEWEST_GROUPS = 3
 _TOLD_HOLD_SECONDS = 5.0
 _SHORTEST_SECRET = 16  # a shorter key may be an ordinary word, which no data must lose
 
@@ -54,9 +55,10 @@ class Traffic:
 
 @dataclass(slots=True)
 class _Record:
-    """How requests of one kind fared: how many were given up since one was answered, and which that was."""
+    """How requests of one kind fared: how many were given up since one was answered, of which groups, and which that was."""
 
     given_up_in_a_row: int = 0
+    given_up_groups: set[str] = field(default_factory=set)
     answered_last: Request[Any] | None = None
 
 
@@ -170,6 +172,7 @@ class Client:
             if isinstance(error, TransientError) and error.is_final:
                 raise
             record.given_up_in_a_row += 1
+            record.given_up_groups.add(request.group or request.target)
             if record.given_up_in_a_row % _GIVEN_UP_LIMIT == 0 and await self._is_down(record):
                 raise SourceUnavailableError(
                     f"the API at {self._access.base_url} fails whatever is asked of {request.path}, last: {error}"
@@ -180,16 +183,18 @@ class Client:
 
     def _note_answered(self, request: Request[Any], record: _Record) -> None:
         record.given_up_in_a_row = 0
+        record.given_up_groups.clear()
         if request.retries_500:  # else it may be a page that has vanished when it is asked for again
             record.answered_last = self._answered_last = request
 
     async def _is_down(self, record: _Record) -> bool:
         """Whether what was answered before fails by now, too: else it is some subjects that fail for ever.
 
-        Where no request of this kind ever was answered, one of another kind must do, and proves less: so many subjects are not
-        all poisoned.
+        Where no request of this kind ever was answered, one of another kind must do, and proves less: so many subjects of several
+        groups are not all poisoned.
         """
-        if record.answered_last is None and record.given_up_in_a_row >= _NEVER_ANSWERED_LIMIT:
+        is_general = len(record.given_up_groups) >= _FEWEST_GROUPS
+        if record.answered_last is None and record.given_up_in_a_row >= _NEVER_ANSWERED_LIMIT and is_general:
             return True
         probe = record.answered_last or self._answered_last
         if probe is None:

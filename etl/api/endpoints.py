@@ -29,13 +29,18 @@ _HEAD = ("execution_id", "status", "started_at", "completed_at", "total_calls", 
 
 @dataclass(frozen=True, slots=True)
 class Request(Generic[T]):
-    """One GET: where, what for, and how to read the answer. ``retries_500`` is off where a 500 tells something by itself."""
+    """One GET: where, what for, and how to read the answer.
+
+    ``retries_500`` is off where a 500 tells something by itself. ``group`` is what may well fail together, by no fault of the
+    endpoint: the calls of one execution.
+    """
 
     path: str
     query: tuple[tuple[str, str], ...]
     subject: str
     decode: Callable[[Any], T]
     retries_500: bool = True
+    group: str = ""
 
     @property
     def target(self) -> str:
@@ -96,7 +101,8 @@ def get_call_metrics(call_execution_id: str, execution_id: str) -> Request[CallM
         metrics = _same_id(_call_metrics(result), "call_execution_id", call_execution_id)
         return _same_id(metrics, "execution_id", execution_id)
 
-    return Request(METRICS, (("call_execution_id", call_execution_id),), f"call {call_execution_id}", decode)
+    subject = f"call {call_execution_id}"
+    return Request(METRICS, (("call_execution_id", call_execution_id),), subject, decode, group=execution_id)
 
 
 def list_run_tests(*, page: int, limit: int) -> Request[Page[RunTest]]:

@@ -7,6 +7,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from etl.errors import SourceError
+
 T = TypeVar("T")
 
 
@@ -64,6 +66,18 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     excerpt: str
     tries: int
+
+    @classmethod
+    def of(cls, endpoint: str, subject_id: str, error: SourceError) -> "DeadLetter":
+        """The dead letter of a request to the endpoint for the subject that ended in the error."""
+        return cls(
+            endpoint=endpoint,
+            subject_id=subject_id,
+            status=error.status,
+            message=str(error),
+            excerpt=error.excerpt,
+            tries=error.tries,
+        )
 
 
 class FetchedCall(msgspec.Struct, frozen=True, kw_only=True):

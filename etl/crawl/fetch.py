@@ -113,7 +113,7 @@ class Crawl:
             await self._close(await self._without_list(execution, error))
             return
         except SourceError as error:
-            execution.dead_letters.append(_dead_letter(RUNS, execution.planned.execution.execution_id, error))
+            execution.dead_letters.append(DeadLetter.of(RUNS, execution.planned.execution.execution_id, error))
             await self._close(_bundle(execution, is_listed=False))
             return
         self.listings += execution.round == 1
@@ -138,7 +138,7 @@ class Crawl:
             execution.dead_letters = [each for each in execution.dead_letters if each.subject_id in execution.listed]
             for key in execution.gone & execution.listed.keys():
                 contradiction = SourceError(f"call {key}: listed, but its metrics are not found", status=404)
-                execution.dead_letters.append(_dead_letter(METRICS, key, contradiction))
+                execution.dead_letters.append(DeadLetter.of(METRICS, key, contradiction))
         else:
             execution.listed |= latest.rows
             execution.fetched.clear()
@@ -157,7 +157,7 @@ class Crawl:
         except SourceError as unknown:
             if execution.planned.unreadable is None:
                 failure = unknown
-        execution.dead_letters.append(_dead_letter(RUNS, execution_id, failure))
+        execution.dead_letters.append(DeadLetter.of(RUNS, execution_id, failure))
         return _bundle(execution, is_listed=False)
 
     async def _read_calls(self, execution: _Open) -> Pass[ListedCall]:
@@ -185,7 +185,7 @@ class Crawl:
             execution.gone.add(call_execution_id)
             execution.must_relist = True
         except SourceError as error:
-            execution.dead_letters.append(_dead_letter(METRICS, call_execution_id, error))
+            execution.dead_letters.append(DeadLetter.of(METRICS, call_execution_id, error))
         execution.outstanding -= 1
         if not execution.outstanding:
             await self._settle(execution)
@@ -207,7 +207,7 @@ class Crawl:
                 f"its calls kept changing while they were listed, {execution.round} times; the last time {alive} were fetched",
                 tries=execution.round,
             )
-            execution.dead_letters.append(_dead_letter(RUNS, execution.planned.execution.execution_id, unproved))
+            execution.dead_letters.append(DeadLetter.of(RUNS, execution.planned.execution.execution_id, unproved))
             await self._close(_bundle(execution))
 
     async def _close(self, bundle: ExecutionBundle | None) -> None:
@@ -245,15 +245,4 @@ def _unlisted(execution_id: str, unreadable: Sequence[Unreadable[ListedCall]]) -
         excerpt=last.excerpt,
         tries=last.tries,
     )
-    return _dead_letter(RUNS, execution_id, problem)
-
-
-def _dead_letter(endpoint: str, subject_id: str, error: SourceError) -> DeadLetter:
-    return DeadLetter(
-        endpoint=endpoint,
-        subject_id=subject_id,
-        status=error.status,
-        message=str(error),
-        excerpt=error.excerpt,
-        tries=error.tries,
-    )
+    return DeadLetter.of(RUNS, execution_id, problem)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from etl.api.client import Client
 from etl.api.endpoints import METRICS, get_execution, list_execution_heads, list_executions
@@ -50,14 +50,22 @@ async def list_run_test(client: Client, name: str, *, known: Collection[str], pa
     return Listed(
         executions={**listing.rows, **{execution_id: row.head for execution_id, row in heads.items() if row.head}},
         is_complete=listing.is_complete,
-        heads={execution_id: _dead_letter(execution_id, row.error) for execution_id, row in heads.items()},
+        heads={execution_id: DeadLetter.of(METRICS, execution_id, row.error) for execution_id, row in heads.items()},
         unreadable=tuple(str(row.error) for row in listing.unreadable if not row.head),
     )
 
 
-async def find_deleted(client: Client, execution_ids: Collection[str], *, workers: int) -> set[str]:
-    """Those of the executions that do not exist any more; one whose answer could not be had is not among them."""
-    deleted: set[str] = set()
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Of executions that were asked for by id: those that do not exist any more, and those whose answer could not be had."""
+
+    deleted: set[str] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set)
+
+
+async def find_deleted(client: Client, execution_ids: Collection[str], *, workers: int) -> Asked:
+    """Ask for each of the executions by its id."""
+    asked = Asked()
     pending = iter(execution_ids)
 
     async def work() -> None:
@@ -65,22 +73,11 @@ async def find_deleted(client: Client, execution_ids: Collection[str], *, worker
             try:
                 await client.get(get_execution(execution_id))
             except NotFoundError:
-                deleted.add(execution_id)
+                asked.deleted.add(execution_id)
             except SourceError:
-                continue
+                asked.unknown.add(execution_id)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(min(workers, len(execution_ids))):
             group.create_task(work())
-    return deleted
-
-
-def _dead_letter(execution_id: str, error: SourceError) -> DeadLetter:
-    return DeadLetter(
-        endpoint=METRICS,
-        subject_id=execution_id,
-        status=error.status,
-        message=str(error),
-        excerpt=error.excerpt,
-        tries=error.tries,
-    )
+    return asked

@@ -3,8 +3,8 @@
 A move is a copy, durable as a whole, and then a removal: killed at any moment, it is finished by the next run.
 """
 
-from collections.abc import Collection, Mapping
-from datetime import datetime
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 from etl.crawl.plan import Stored
 from etl.store.dataset import Dataset, StoredState, Written
 from etl.store.layout import Partition
-from etl.store.merge import is_of, merge, row_hashes, with_column
-from etl.tables import flatten, schema
+from etl.store.merge import is_of, merge, with_column
+from etl.tables import schema
 from etl.tables.digest import rows_digest
-from etl.tables.flatten import Export
+from etl.tables.flatten import Export, hash_rows
 
 Moves = dict[tuple[Partition, str], set[str]]
 """Executions to move, by the partition in which they lie and the key under which they belong."""
@@ -29,10 +29,7 @@ def find_moves(state: StoredState, listed: Mapping[str, Collection[str]], names:
     ``listed`` are execution_ids by key, ``names`` the run tests' names by key.
     """
     moves: Moves = {}
-    homes: dict[str, list[Partition]] = {}
-    for key, dates in state.dates().items():
-        for execution_id, date in dates.items():
-            homes.setdefault(execution_id, []).append(Partition(key, date))
+    homes = _homes(state)
     for key, execution_ids in listed.items():
         for execution_id in execution_ids:
             stored = state.executions[key].get(execution_id)
@@ -42,6 +39,43 @@ def find_moves(state: StoredState, listed: Mapping[str, Collection[str]], names:
                 if home.run_test_key != key:
                     moves.setdefault((home, key), set()).add(execution_id)
     return moves
+
+
+def find_doubled(state: StoredState, listed: Collection[str]) -> dict[str, list[Partition]]:
+    """The partitions of each execution that lies in several and is not ``listed``: where it belongs no list will tell."""
+    return {
+        execution_id: partitions
+        for execution_id, partitions in _homes(state).items()
+        if len(partitions) > 1 and execution_id not in listed
+    }
+
+
+def surplus(doubled: Mapping[str, Sequence[Partition]], state: StoredState) -> dict[Partition, set[str]]:
+    """What of the ``doubled`` executions to drop, by partition: all but the place of the row that was written last.
+
+    The state holds all run tests that they lie under.
+    """
+    long_ago = datetime.min.replace(tzinfo=UTC)
+
+    def worth(execution_id: str, partition: Partition) -> tuple[bool, datetime]:
+        stored = state.executions[partition.run_test_key].get(execution_id)
+        return stored is not None, (stored and stored.exported_at) or long_ago
+
+    drops: dict[Partition, set[str]] = {}
+    for execution_id, partitions in doubled.items():
+        best = max(partitions, key=lambda partition: worth(execution_id, partition))
+        for partition in partitions:
+            if partition != best:
+                drops.setdefault(partition, set()).add(execution_id)
+    return drops
+
+
+def _homes(state: StoredState) -> dict[str, list[Partition]]:
+    homes: dict[str, list[Partition]] = {}
+    for key, dates in state.dates().items():
+        for execution_id, date in dates.items():
+            homes.setdefault(execution_id, []).append(Partition(key, date))
+    return homes
 
 
 def as_if_moved(state: StoredState, moves: Moves) -> None:
@@ -75,9 +109,18 @@ def move(
     if arriving:
         _copy(dataset, source, target, arriving, run_test_name, written)
     if source != target:
-        # The execution row goes last: it is what the next run finds the rest by.
-        for table in (*reversed(_ROWS_OF_EXECUTIONS), schema.EXECUTIONS):
-            _drop(dataset, table, source, execution_ids, written)
+        drop(dataset, source, execution_ids, written)
+
+
+def drop(dataset: Dataset, partition: Partition, execution_ids: Collection[str], written: Written) -> None:
+    """Remove everything of the executions from the partition.
+
+    Raises:
+        DestinationError: something could not be written; dropping again completes it.
+    """
+    # The execution row goes last: it is what the next run finds the rest by.
+    for table in (*reversed(_ROWS_OF_EXECUTIONS), schema.EXECUTIONS):
+        _drop(dataset, table, partition, execution_ids, written)
 
 
 def mark_deleted(
@@ -89,11 +132,12 @@ def mark_deleted(
     export: Export,
     written: Written,
 ) -> None:
-    """Note that the executions were found deleted at the source; everything else of them stays.
+    """Note that the executions were found deleted at the source; their rows stay, but for dead letters that nothing can heal.
 
     Raises:
         DestinationError: it could not be written.
     """
+    _drop(dataset, schema.ERRORS, partition, execution_ids, written)
     rows = dataset.rows(schema.EXECUTIONS, partition)
     noted: dict[str, object] = {
         "deleted_at": deleted_at,
@@ -109,19 +153,33 @@ def mark_deleted(
 def _copy(
     dataset: Dataset, source: Partition, target: Partition, execution_ids: set[str], name: str, written: Written
 ) -> None:
+    executions = dataset.rows(schema.EXECUTIONS, source)
+    executions = executions.filter(is_of(executions, execution_ids))
+    old_names = {execution_id: old_name for old_name, execution_id in _names_and_ids(executions)}
     hashes_before: dict[str, list[str]] = {execution_id: [] for execution_id in execution_ids}
     hashes_after: dict[str, list[str]] = {execution_id: [] for execution_id in execution_ids}
     for table in _ROWS_OF_EXECUTIONS:
-        rows = _renamed(dataset.rows(table, source), execution_ids, name)
+        rows = dataset.rows(table, source)
+        rows = rows.filter(is_of(rows, execution_ids))
+        renamed = _renamed(rows, dict.fromkeys(execution_ids, name))
         if table is not schema.ERRORS:
-            before = row_hashes(rows, execution_ids)
-            rows = with_column(rows, "row_hash", flatten.row_hashes(table, rows))
-            after = row_hashes(rows, execution_ids)
-            for execution_id in execution_ids:
-                hashes_before[execution_id] += before[execution_id]
-                hashes_after[execution_id] += after[execution_id]
-        _put(dataset, table, target, rows, execution_ids, written)
-    rows = _renamed(dataset.rows(schema.EXECUTIONS, source), execution_ids, name)
+            # Killed in the middle, a rename leaves calls of the new name beside an execution row that vouches for the old one.
+            before = [
+                own if is_as_vouched else made
+                for own, made, is_as_vouched in zip(
+                    rows["row_hash"].to_pylist(),
+                    hash_rows(table, _renamed(rows, old_names)),
+                    [row_name == old_names.get(each) for row_name, each in _names_and_ids(rows)],
+                    strict=True,
+                )
+            ]
+            after = hash_rows(table, renamed)
+            renamed = with_column(renamed, "row_hash", after)
+            for execution_id, old_hash, new_hash in zip(rows["execution_id"].to_pylist(), before, after, strict=True):
+                hashes_before[execution_id].append(old_hash or "")
+                hashes_after[execution_id].append(new_hash)
+        _put(dataset, table, target, renamed, execution_ids, written)
+    rows = _renamed(executions, dict.fromkeys(execution_ids, name))
     # What was damaged stays so: its digest is not that of its rows, neither before nor after.
     digests = [
         rows_digest(hashes_after[execution_id]) if digest == rows_digest(hashes_before[execution_id]) else digest
@@ -130,9 +188,13 @@ def _copy(
     _put(dataset, schema.EXECUTIONS, target, with_column(rows, "calls_digest", digests), execution_ids, written)
 
 
-def _renamed(rows: pa.Table, execution_ids: set[str], name: str) -> pa.Table:
-    rows = rows.filter(is_of(rows, execution_ids))
-    return with_column(rows, "run_test_name", [name] * len(rows))
+def _names_and_ids(rows: pa.Table) -> list[tuple[str | None, str]]:
+    return list(zip(rows["run_test_name"].to_pylist(), rows["execution_id"].to_pylist(), strict=True))
+
+
+def _renamed(rows: pa.Table, names: Mapping[str, str | None]) -> pa.Table:
+    """The rows with the run test's name that their execution is given, if it is given one."""
+    return with_column(rows, "run_test_name", [names.get(each, name) for name, each in _names_and_ids(rows)])
 
 
 def _put(

@@ -154,12 +154,10 @@ def _commit_errors(
     written: Written,
     share: Arrived,
 ) -> None:
-    """Dead letters of the executions that were asked for; those of an earlier run go."""
-    asked = {key: bundle for key, bundle in bundles.items() if bundle.is_fetched or bundle.dead_letters}
-    if asked:
-        errors = errors_frame(asked.values(), export).data
-        dataset.commit_rows(schema.ERRORS, partition, errors, replaced=asked, written=written)
-        share.dead_letters += len(errors)
+    """Dead letters of the executions; those of an earlier run go: one that runs again is fetched whole once it has finished."""
+    errors = errors_frame(bundles.values(), export).data
+    dataset.commit_rows(schema.ERRORS, partition, errors, replaced=bundles, written=written)
+    share.dead_letters += len(errors)
 
 
 def _partition(bundle: ExecutionBundle) -> Partition:

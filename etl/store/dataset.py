@@ -6,6 +6,8 @@ them. A crash between the two only means that those executions are fetched again
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -35,18 +37,24 @@ _STATE_COLUMNS = {
 }  # fmt: skip
 
 
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
 @dataclass(slots=True)
 class StoredState:
     """What the dataset holds, by the key of the run test: executions by id, and the files that could not be read.
 
     ``stray_dates`` tells where calls of executions lie that have no row of their own (a run was killed between the two),
-    ``elsewhere`` in which partition each execution lies whose run test was not asked for.
+    ``elsewhere`` in which partition each execution lies whose run test was not asked for. ``surplus`` are executions of which
+    a partition holds what belongs to another date of the same run test: files were restored there.
     """
 
     executions: dict[str, dict[str, Stored]] = field(default_factory=dict)
     stray_dates: dict[str, dict[str, str]] = field(default_factory=dict)
     elsewhere: dict[str, dict[str, str]] = field(default_factory=dict)
+    surplus: dict[Partition, set[str]] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
+    unreadable_elsewhere: list[str] = field(default_factory=list)
 
     def dates(self) -> dict[str, dict[str, str]]:
         """The date of the partition of every execution of which something lies in the dataset, by key and execution_id."""
@@ -85,7 +93,7 @@ class Dataset:
         """
         state = StoredState()
         keys = list(run_test_keys)
-        state.elsewhere = self._elsewhere(except_keys=keys)
+        state.elsewhere = self._elsewhere(state, except_keys=keys)
         for key in keys:
             rows = {
                 name: self._columns(schema.TABLES[name], key, state, set_aside=set_aside) for name in _STATE_COLUMNS
@@ -93,22 +101,17 @@ class Dataset:
             calls = _hashes_by_execution(rows["calls"].values())
             evals = _hashes_by_execution(rows["evals"].values())
             state.executions[key] = {
-                row["execution_id"]: Stored(
-                    date=partition.date,
-                    export_state=row["export_state"],
-                    fingerprint=row["fingerprint"],
-                    calls_digest=row["calls_digest"],
-                    held=_held(
-                        row["listed_calls"], calls.get(row["execution_id"], []), evals.get(row["execution_id"], [])
+                row["execution_id"]: _stored(row, partition, calls, evals)
+                for partition, row in sorted(
+                    (
+                        (partition, row)
+                        for partition, executions in rows["executions"].items()
+                        for row in executions.to_pylist()
                     ),
-                    verified_at=row["verified_at"],
-                    exported_at=row["exported_at"],
-                    deleted_at=row["deleted_at"],
-                    run_test_name=row["run_test_name"],
+                    key=lambda found: found[1]["exported_at"] or _LONG_AGO,
                 )
-                for partition, executions in rows["executions"].items()
-                for row in executions.to_pylist()
             }
+            self._note_surplus(key, rows, state)
             state.stray_dates[key] = {
                 execution_id: partition.date
                 for partition, held in rows["calls"].items()
@@ -185,7 +188,15 @@ class Dataset:
         """Add the row of one export run."""
         self._publish(schema.RUNS_TABLE, run_path(date, export_run_id), to_arrow(frame, schema.RUNS_TABLE), Written())
 
-    def _elsewhere(self, *, except_keys: Collection[str]) -> dict[str, dict[str, str]]:
+    def _note_surplus(self, key: str, rows: Mapping[str, Mapping[Partition, pa.Table]], state: StoredState) -> None:
+        for tables in rows.values():
+            for partition, held in tables.items():
+                for execution_id in held["execution_id"].unique().to_pylist():
+                    stored = state.executions[key].get(execution_id)
+                    if stored and stored.date != partition.date:
+                        state.surplus.setdefault(partition, set()).add(execution_id)
+
+    def _elsewhere(self, state: StoredState, *, except_keys: Collection[str]) -> dict[str, dict[str, str]]:
         """Where each execution of the other run tests lies, as far as their files can be read."""
         dates: dict[str, dict[str, str]] = {}
         for table in (schema.CALLS, schema.EXECUTIONS):
@@ -196,6 +207,7 @@ class Dataset:
                 try:
                     found = self._read(table, path, ["execution_id"])["execution_id"].unique().to_pylist()
                 except UnreadableError:
+                    state.unreadable_elsewhere.append(path)
                     continue
                 dates.setdefault(parsed[1].run_test_key, {}).update(dict.fromkeys(found, parsed[1].date))
         return dates
@@ -286,6 +298,23 @@ def calls_of(rows: pa.Table, executions: Collection[str]) -> set[str]:
     """The ids of the executions' calls."""
     ids = zip(rows["execution_id"].to_pylist(), rows["call_execution_id"].to_pylist(), strict=True)
     return {call_execution_id for execution_id, call_execution_id in ids if execution_id in executions}
+
+
+def _stored(
+    row: Mapping[str, Any], partition: Partition, calls: Mapping[str, list[str]], evals: Mapping[str, list[str]]
+) -> Stored:
+    execution_id = row["execution_id"]
+    return Stored(
+        date=partition.date,
+        export_state=row["export_state"],
+        fingerprint=row["fingerprint"],
+        calls_digest=row["calls_digest"],
+        held=_held(row["listed_calls"], calls.get(execution_id, []), evals.get(execution_id, [])),
+        verified_at=row["verified_at"],
+        exported_at=row["exported_at"],
+        deleted_at=row["deleted_at"],
+        run_test_name=row["run_test_name"],
+    )
 
 
 def _hashes_by_execution(tables: Iterable[pa.Table]) -> dict[str, list[str]]:

@@ -113,7 +113,7 @@ def _carry_aggregates(old: pa.Table, new: pa.Table, heads: Collection[str]) -> p
     for name in _AGGREGATES:
         before = dict(zip(old["execution_id"].to_pylist(), old[name].to_pylist(), strict=True))
         values = [
-            before.get(execution_id) if execution_id in heads else own
+            before.get(execution_id, own) if execution_id in heads else own
             for execution_id, own in zip(ids, new[name].to_pylist(), strict=True)
         ]
         new = with_column(new, name, values)

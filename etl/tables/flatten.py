@@ -176,7 +176,7 @@ def frame_of(table: schema.Table, rows: Iterable[Mapping[str, Any]]) -> pd.DataF
     return collected.frame().data
 
 
-def row_hashes(table: schema.Table, rows: pa.Table) -> list[str]:
+def hash_rows(table: schema.Table, rows: pa.Table) -> list[str]:
     """The row hash that each of the rows should have."""
     names = [name for name in table.names if name not in _NOT_HASHED]
     return [row_hash(names, [row[name] for name in names]) for row in rows.to_pylist()]

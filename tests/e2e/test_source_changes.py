@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from etl import job, sandbox
+from etl.errors import DestinationError
 from etl.sandbox import Execution, RunTest, Sandbox
+from etl.store.files import LocalFiles
 from etl.summary import Summary
 from tests.e2e.truth import assert_equals_world, call_rows, execution_rows, rows_of
 from tests.support import settings_for, settled_world
@@ -106,7 +108,7 @@ async def test_deletions_are_not_looked_for_in_a_list_that_is_not_proved(
     await export()
     run_test = server.world.run_tests[0]
     sandbox.delete_execution(run_test.executions[0])
-    run_test.executions[1].calls[0].chat_metrics = {"total_tokens": 12.5}
+    poison(run_test.executions[1])
 
     summary = await export()
 
@@ -267,7 +269,7 @@ async def test_execution_without_any_time_is_exported_and_settles(
 async def test_poisoned_execution_costs_no_other_row_and_heals(server: Sandbox, export: Export, tmp_path: Path) -> None:
     """One fractional token count makes every page that holds its execution a 500."""
     poisoned = server.world.run_tests[0].executions[5]
-    poisoned.calls[0].chat_metrics = {"total_tokens": 12.5}
+    poison(poisoned)
 
     summary = await export()
 
@@ -295,7 +297,7 @@ async def test_execution_that_is_poisoned_later_keeps_what_was_known(
     await export()
     poisoned = server.world.run_tests[0].executions[5]
     known = execution_rows(server.world)[(poisoned.execution_id,)]
-    poisoned.calls[0].chat_metrics = {"total_tokens": 12.5}
+    poison(poisoned)
 
     summary = await export()
 
@@ -331,3 +333,164 @@ async def test_run_that_takes_too_long_stops_in_order_and_the_next_goes_on(
     server.fault = None
     assert (await export()).exit_code == 0
     assert_equals_world(tmp_path, server.world)
+
+
+async def test_execution_of_which_no_call_can_be_had_does_not_end_the_night(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    bad = sandbox.add_execution(server.world, server.world.run_tests[0], random.Random(99), NIGHT, 120)
+    server.fault = lambda request, _nth: (
+        sandbox.Fault(status=500)
+        if request.query.get("call_execution_id") in {call.call_execution_id for call in bad.calls}
+        else None
+    )
+
+    for _ in range(2):
+        summary = await export(settings={"api": {"max_tries": 1}})
+        assert summary.exit_code == 3
+        assert summary.run_tests[0].dead_letters == 120
+
+    assert len(rows_of(tmp_path, "errors")) == 120
+    assert len(rows_of(tmp_path, "calls")) == 24 * 3
+
+
+async def test_executions_that_exist_elsewhere_need_no_word_from_you(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """A namesake was renamed to something that nobody exports: the workspace is the right one."""
+    first, second = server.world.run_tests
+    sandbox.rename_run_test(second, first.name)
+    await export(names=[first.name])
+    sandbox.rename_run_test(second, "Nobody's")
+
+    for _ in range(2):
+        summary = await export(names=[first.name])
+        assert (summary.exit_code, summary.run_tests[0].not_listed) == (0, 12)
+
+    assert all(row["deleted_at"] is None for row in rows_of(tmp_path, "executions"))
+
+
+async def test_dead_letters_of_a_deleted_execution_go(server: Sandbox, export: Export, tmp_path: Path) -> None:
+    gone = newest(server.world.run_tests[0])
+    bad = gone.calls[0].call_execution_id
+    server.fault = lambda request, _nth: (
+        sandbox.Fault(status=500) if request.query.get("call_execution_id") == bad else None
+    )
+    assert (await export()).exit_code == 3
+    sandbox.delete_execution(gone)
+
+    assert (await export()).exit_code == 0
+    assert rows_of(tmp_path, "errors") == []
+
+
+async def test_execution_that_cannot_be_listed_is_told_in_the_right_words_whatever_since_says(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    first, *_ = server.world.run_tests
+    poison(first.executions[0])
+    day = first.executions[-1].started_at.date()
+    settings = settings_for(server, tmp_path / "data").only([first.name], since=day)
+
+    plan = await job.plan(settings)
+    summary = await job.export(settings)
+
+    assert "1 rows of its list cannot be read" in summary.problems[0]
+    assert plan.problems == summary.problems
+
+
+def poison(execution: Execution) -> None:
+    execution.calls[0].chat_metrics = {"total_tokens": 12.5}
+
+
+@pytest.mark.parametrize("step", ["executions", "drop"])
+async def test_move_that_was_cut_short_is_finished_even_if_the_execution_was_deleted_since(
+    server: Sandbox, export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    first, second = server.world.run_tests
+    gone = newest(first)
+    await export()
+    sandbox.rename_run_test(first, "Checkout, all new")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise DestinationError("no")
+
+    publish = LocalFiles.publish
+
+    def fail_at_executions(files: LocalFiles, path: str, data: bytes) -> None:
+        if path.startswith("executions/"):
+            fail()
+        publish(files, path, data)
+
+    if step == "drop":
+        monkeypatch.setattr("etl.store.changes.drop", fail)
+    else:
+        monkeypatch.setattr(LocalFiles, "publish", fail_at_executions)
+    assert (await export(names=[first.name, second.name])).exit_code == 6
+    monkeypatch.undo()
+    sandbox.delete_execution(gone)
+
+    for _ in range(2):
+        assert (await export(names=[first.name, second.name])).exit_code == 0
+
+    assert_each_once(tmp_path)
+    assert state_of(tmp_path, gone)["execution_id"] == gone.execution_id
+
+
+def assert_each_once(folder: Path) -> None:
+    for table, key in (("executions", "execution_id"), ("calls", "call_execution_id")):
+        found = [row[key] for row in rows_of(folder, table)]
+        assert len(found) == len(set(found))
+
+
+async def test_executions_that_stay_under_a_name_that_is_gone_are_told(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    await export()
+    first, second = server.world.run_tests
+    sandbox.delete_execution(newest(first))
+    sandbox.rename_run_test(first, "Checkout, all new")
+
+    summary = await export(names=[first.name, second.name])
+
+    assert summary.exit_code == 0
+    assert any("1 executions stay there, since no list has them" in notice for notice in summary.notices)
+    assert_each_once(tmp_path)
+
+
+async def test_files_that_are_restored_under_another_day_double_nothing(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """Without a start an execution lies under the day on which it was first seen, and that day was lost meanwhile."""
+    execution = newest(server.world.run_tests[0])
+    execution.started_at = None  # type: ignore[assignment]
+    await export()
+    days = list((tmp_path / "data").rglob(f"date={(NIGHT + timedelta(days=1)).date()}/part-0.parquet"))
+    backup = {path: path.read_bytes() for path in days}
+    for path in days:
+        path.unlink()
+    await export()
+    for path, content in backup.items():
+        path.write_bytes(content)
+
+    for _ in range(2):
+        assert (await export()).exit_code == 0
+
+    assert_each_once(tmp_path)
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_file_that_cannot_be_read_is_told_even_if_its_run_test_is_not_exported(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    first, second = server.world.run_tests
+    await export()
+    path = min((tmp_path / "data" / "calls").glob(f"run_test={(await export()).run_tests[1].key}/*/*.parquet"))
+    path.write_bytes(path.read_bytes()[:-9])
+
+    narrowed = await export(names=[first.name])
+
+    assert narrowed.exit_code == 3
+    assert "unreadable file: calls/" in narrowed.problems[0]
+    assert path.exists()
+    assert (await export(names=[second.name])).exit_code == 3
+    assert (await export()).exit_code == 0

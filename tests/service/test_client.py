@@ -589,8 +589,8 @@ async def test_cancelled_request_gives_everything_back(server):
 # A source that is down
 
 
-def call(number: int) -> Request[Any]:
-    return get_call_metrics(f"00000000-0000-4000-8000-{number:012}", "x")
+def call(number: int, executions: int = 5) -> Request[Any]:
+    return get_call_metrics(f"00000000-0000-4000-8000-{number:012}", f"execution {number % executions}")
 
 
 async def test_source_that_fails_whatever_is_asked_is_unavailable(server):
@@ -678,6 +678,15 @@ async def test_endpoint_that_never_answered_is_unavailable_after_more_of_them(se
         await give_up(client, range(client_module._NEVER_ANSWERED_LIMIT - 1))
         with pytest.raises(SourceUnavailableError):
             await client.get(call(999))
+
+
+async def test_calls_of_one_execution_that_all_fail_are_no_endpoint_that_is_down(server):
+    server.fault = lambda request, _nth: Fault(status=500) if "call_execution_id" in request.query else None
+    async with connect(server.base_url, max_tries=1) as client:
+        await client.get(first_execution(server))
+        for number in range(2 * client_module._NEVER_ANSWERED_LIMIT):
+            with pytest.raises(TransientError):
+                await client.get(call(number, executions=1))
 
 
 async def test_source_that_refuses_whatever_is_asked_is_unavailable(server):

@@ -129,7 +129,7 @@ MUTANTS = [
         "etl/api/client.py",
         "trust_env=False",
         "trust_env=True",
-        ("tests/e2e/test_secrets.py",),
+        ("tests/service/test_client.py",),
     ),
     Mutant(
         "bodies are capped while they arrive",

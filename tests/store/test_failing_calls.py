@@ -69,7 +69,7 @@ async def export(server: Sandbox, data: Path, failing: Failing) -> tuple[int, li
     """The exit code and what is said."""
     with watched(data, before=failing.before, after=failing.taken.append):
         try:
-            settings = settings_for(server, data, api={"concurrency": 1}, export={"commit_interval_seconds": 0.001})
+            settings = settings_for(server, data, api={"concurrency": 1}, export={"commit_interval_seconds": 1e-9})
             summary = await job.export(settings)
         except DestinationError as error:
             return error.exit_code, [str(error)]

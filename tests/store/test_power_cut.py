@@ -18,7 +18,7 @@ from tests.support import settings_for, settled_world
 
 
 async def export(server: Sandbox, folder: Path, steps: list[Step] | None = None) -> None:
-    settings = settings_for(server, folder / "data", export={"commit_interval_seconds": 0.001})
+    settings = settings_for(server, folder / "data", export={"commit_interval_seconds": 1e-9})
     with watched(folder, after=([] if steps is None else steps).append):
         summary = await job.export(settings)
     assert summary.exit_code == 0, summary.problems

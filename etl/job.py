@@ -194,7 +194,6 @@ class _Run:
     def load_state(self, *, set_aside: bool) -> StoredState:
         state = self.dataset.load_state([run_test.key for run_test in self.settings.run_tests], set_aside=set_aside)
         self.summary.quarantined += state.unreadable
-        self.summary.unreadable = state.unreadable_elsewhere
         self._stored = {key: stored for executions in state.executions.values() for key, stored in executions.items()}
         return state
 

@@ -83,16 +83,13 @@ class Summary:
     size_bytes: int = 0
     rows: dict[str, int] = field(default_factory=dict)
     quarantined: list[str] = field(default_factory=list)
-    unreadable: list[str] = field(default_factory=list)
     left_behind: dict[str, int] = field(default_factory=dict)
     failure: ExporterError | None = None
 
     @property
     def exit_code(self) -> int:
         """What the command answers with; see the README for the meanings."""
-        is_whole = (
-            all(run_test.is_whole for run_test in self.run_tests) and not self.quarantined and not self.unreadable
-        )
+        is_whole = all(run_test.is_whole for run_test in self.run_tests) and not self.quarantined
         if self.failure is None:
             return 0 if is_whole else 3
         is_partial = isinstance(self.failure, SourceUnavailableError) and any(self.rows.values())
@@ -118,10 +115,6 @@ class Summary:
         lines += [
             f"unreadable file set aside: {path}; what the API still lists of it is fetched again"
             for path in self.quarantined
-        ]
-        lines += [
-            f"unreadable file: {path}; its run test is not exported: export it, restore the file or move it elsewhere"
-            for path in self.unreadable
         ]
         return lines
 

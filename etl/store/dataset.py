@@ -44,7 +44,7 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 class StoredState:
     """What the dataset holds, by the key of the run test: executions by id, and the files that could not be read.
 
-    ``stray_dates`` tells where calls of executions lie that have no row of their own (a run was killed between the two),
+    ``stray_dates`` tells where something lies of executions that have no row of their own (a run was killed between the two),
     ``elsewhere`` in which partition each execution lies whose run test was not asked for. ``surplus`` are executions of which
     a partition holds what belongs to another date of the same run test: files were restored there.
     """
@@ -54,7 +54,6 @@ class StoredState:
     elsewhere: dict[str, dict[str, str]] = field(default_factory=dict)
     surplus: dict[Partition, set[str]] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
-    unreadable_elsewhere: list[str] = field(default_factory=list)
 
     def dates(self) -> dict[str, dict[str, str]]:
         """The date of the partition of every execution of which something lies in the dataset, by key and execution_id."""
@@ -93,7 +92,7 @@ class Dataset:
         """
         state = StoredState()
         keys = list(run_test_keys)
-        state.elsewhere = self._elsewhere(state, except_keys=keys)
+        state.elsewhere = self._elsewhere(state, except_keys=keys, set_aside=set_aside)
         for key in keys:
             rows = {
                 name: self._columns(schema.TABLES[name], key, state, set_aside=set_aside) for name in _STATE_COLUMNS
@@ -114,7 +113,8 @@ class Dataset:
             self._note_surplus(key, rows, state)
             state.stray_dates[key] = {
                 execution_id: partition.date
-                for partition, held in rows["calls"].items()
+                for name in ("errors", "evals", "calls")
+                for partition, held in rows[name].items()
                 for execution_id in held["execution_id"].unique().to_pylist()
                 if execution_id not in state.executions[key]
             }
@@ -196,18 +196,21 @@ class Dataset:
                     if stored and stored.date != partition.date:
                         state.surplus.setdefault(partition, set()).add(execution_id)
 
-    def _elsewhere(self, state: StoredState, *, except_keys: Collection[str]) -> dict[str, dict[str, str]]:
+    def _elsewhere(
+        self, state: StoredState, *, except_keys: Collection[str], set_aside: bool
+    ) -> dict[str, dict[str, str]]:
         """Where each execution of the other run tests lies, as far as their files can be read."""
         dates: dict[str, dict[str, str]] = {}
-        for table in (schema.CALLS, schema.EXECUTIONS):
-            for path in self._files.list(table.name):
+        for name in reversed(_STATE_COLUMNS):
+            table = schema.TABLES[name]
+            for path in self._files.list(name):
                 parsed = parse_partition_path(path)
                 if parsed is None or parsed[1].run_test_key in except_keys:
                     continue
                 try:
                     found = self._read(table, path, ["execution_id"])["execution_id"].unique().to_pylist()
                 except UnreadableError:
-                    state.unreadable_elsewhere.append(path)
+                    state.unreadable.append(self._files.set_aside(path) if set_aside else path)
                     continue
                 dates.setdefault(parsed[1].run_test_key, {}).update(dict.fromkeys(found, parsed[1].date))
         return dates

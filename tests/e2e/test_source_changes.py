@@ -479,18 +479,34 @@ async def test_files_that_are_restored_under_another_day_double_nothing(
     assert_equals_world(tmp_path, server.world)
 
 
-async def test_file_that_cannot_be_read_is_told_even_if_its_run_test_is_not_exported(
+async def test_file_that_cannot_be_read_is_set_aside_even_if_its_run_test_is_not_exported(
     server: Sandbox, export: Export, tmp_path: Path
 ) -> None:
-    first, second = server.world.run_tests
-    await export()
+    """Whoever reads the whole dataset would stumble over it."""
+    first, _ = server.world.run_tests
     path = min((tmp_path / "data" / "calls").glob(f"run_test={(await export()).run_tests[1].key}/*/*.parquet"))
     path.write_bytes(path.read_bytes()[:-9])
 
     narrowed = await export(names=[first.name])
 
     assert narrowed.exit_code == 3
-    assert "unreadable file: calls/" in narrowed.problems[0]
-    assert path.exists()
-    assert (await export(names=[second.name])).exit_code == 3
+    assert "unreadable file set aside" in narrowed.problems[0]
+    assert not path.exists()
     assert (await export()).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_dead_letter_of_an_execution_of_which_nothing_else_is_left_moves_and_heals(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    first, second = server.world.run_tests
+    poison(newest(first))
+    newest(first).status = "running"
+    await export()
+    assert len(rows_of(tmp_path, "errors")) == 1
+    for path in (tmp_path / "data" / "executions").rglob("*.parquet"):
+        path.unlink()
+    newest(first).calls[0].chat_metrics = None
+
+    assert (await export(names=[{"name": first.name, "key": "alpha"}, second.name])).exit_code == 0
+    assert rows_of(tmp_path, "errors") == []

@@ -6,14 +6,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, note
+from hypothesis import HealthCheck, note, seed
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from etl import sandbox
-from etl.sandbox import Fault, SandboxRequest
-from tests.laws.histories import EVERYTHING, FINISHED, NAMES, Death, Entry, History
+from etl.sandbox import Execution, Fault, SandboxRequest
+from tests.laws.histories import EVERYTHING, FINISHED, NAMES, Death, Entry, History, calls_of
 
 which = st.integers(0, 11)
 page_limits = st.sampled_from([1024, 1, 2, 4, 16])
@@ -54,13 +54,17 @@ class Histories(RuleBasedStateMachine):
 
     @rule(kind=st.sampled_from(["finish", "rerun", "delete", "archive", "lose times"]), pick=which)
     def execution_changes(self, kind: str, pick: int) -> None:
-        self._change_execution(kind, pick)
+        self._change_execution(kind, pick, self.history.executions())
 
-    def _change_execution(self, kind: str, pick: int) -> None:
+    def _change_execution(self, kind: str, pick: int, among: list[Execution]) -> None:
         history = self.history
-        if not (found := history.executions(is_finished={"finish": False, "delete": None}.get(kind, True))):
+        possible = {
+            "finish": [each for each in among if each.status not in FINISHED],
+            "delete": [each for each in among if not each.is_deleted],
+        }.get(kind, [each for each in among if each.status in FINISHED])
+        if not possible:
             return
-        execution = found[pick % len(found)]
+        execution = possible[pick % len(possible)]
         match kind:
             case "finish":
                 history.finish(execution, FINISHED[pick % len(FINISHED)])
@@ -75,13 +79,13 @@ class Histories(RuleBasedStateMachine):
 
     @rule(kind=st.sampled_from(["late data", "touch", "delete", "poison", "hold"]), pick=which)
     def call_changes(self, kind: str, pick: int) -> None:
-        self._change_call(kind, pick)
+        self._change_call(kind, pick, self.history.executions())
 
-    def _change_call(self, kind: str, pick: int) -> None:
+    def _change_call(self, kind: str, pick: int, among: list[Execution]) -> None:
         history = self.history
-        if not (found := history.calls()):
+        if not (possible := calls_of(among)):
             return
-        execution, call = found[pick % len(found)]
+        execution, call = possible[pick % len(possible)]
         if kind in ("late data", "delete", "hold"):
             history.change_unseen(execution)
         match kind:
@@ -205,14 +209,20 @@ class Histories(RuleBasedStateMachine):
         page_limit=page_limits,
         commit_interval_seconds=st.sampled_from([3600, 1e-6]),
     )
-    def run_is_killed(self, nth: int, is_after: bool, page_limit: int, commit_interval_seconds: float) -> None:
+    def run_is_killed(self, nth: int, page_limit: int, commit_interval_seconds: float, *, is_after: bool) -> None:
         self._run(death=Death(nth, is_after), page_limit=page_limit, commit_interval_seconds=commit_interval_seconds)
 
     @rule(event=st.sampled_from(["run_started", "planned", "committed"]))
     def run_overlaps_with_another(self, event: str) -> None:
         self._run(overlap_at=event)
 
+    @rule(pick=which, key=st.sampled_from(KEYS), nth=st.integers(0, 12), is_after=st.booleans())
+    def move_is_killed(self, pick: int, key: str | None, nth: int, *, is_after: bool) -> None:
+        self.settings_give_another_key(pick, key)
+        self._run(death=Death(nth, is_after))
+
     @rule(
+        fresh=st.integers(0, 3),
         nth=st.integers(0, 3) | st.integers(0, 20),
         times=st.integers(1, 3),
         change=st.sampled_from(
@@ -222,16 +232,21 @@ class Histories(RuleBasedStateMachine):
         page_limit=st.sampled_from([2, 1, 4, 1024]),
     )
     def source_changes_while_a_run_reads_it(
-        self, nth: int, times: int, change: str, pick: int, page_limit: int
+        self, fresh: int, nth: int, times: int, change: str, pick: int, page_limit: int
     ) -> None:
+        """Only what the dataset does not know yet can be missed by a list: what is ``fresh`` changes, if anything is."""
+        run_tests = self.history.world.run_tests
+        begun = [self.history.start(run_tests[0], 3, is_finished=change != "finish") for _ in range(fresh)]
+
         def happen() -> None:
+            among = begun or self.history.executions()
             match change.split():
                 case ["start"]:
-                    self.execution_begins("finished", pick, 2)
+                    self.history.start(run_tests[pick % len(run_tests)], 2, is_finished=True)
                 case ["finish" | "rerun" as kind] | ["delete" as kind, "execution"]:
-                    self._change_execution(kind, pick)
+                    self._change_execution(kind, pick, among)
                 case _:
-                    self._change_call(change.removesuffix(" call"), pick)
+                    self._change_call(change.removesuffix(" call"), pick, among)
 
         self._run(nth_request=nth, times=times, change=happen, page_limit=page_limit)
 
@@ -240,17 +255,20 @@ class Histories(RuleBasedStateMachine):
         note(f"# {'killed or nothing to export' if summary is None else (summary.exit_code, *summary.problems)}")
 
 
-@pytest.mark.parametrize(
-    ("examples", "steps"), [(100, 30), pytest.param(2000, 50, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
-)
-def test_dataset_is_the_truth_after_any_history_and_sound_at_all_times(examples: int, steps: int) -> None:
+QUICK = [(25, 30, number) for number in range(4)]
+FULL = [pytest.param(100, 50, number, marks=pytest.mark.slow) for number in range(100, 120)]
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("examples", "steps", "number"), [*QUICK, *FULL])
+def test_dataset_is_the_truth_after_any_history_and_sound_at_all_times(examples: int, steps: int, number: int) -> None:
+    """In parts, for all processors to share; each has a seed of its own and is the same at every run."""
     run_state_machine_as_test(
-        Histories,
+        seed(number)(type(f"Histories{number}", (Histories,), {})),
         settings=hypothesis_settings(
             max_examples=examples,
             stateful_step_count=steps,
             deadline=None,
-            derandomize=True,
             database=None,
             suppress_health_check=list(HealthCheck),
         ),

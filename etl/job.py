@@ -27,7 +27,7 @@ from etl.errors import (
 from etl.progress import Notify, Progress, say_nothing
 from etl.settings import Settings
 from etl.store.buffer import CommitBuffer
-from etl.store.changes import Moves, as_if_moved, drop, mark_deleted, move, surplus
+from etl.store.changes import Moves, as_if_dropped, as_if_moved, drop, find_doubled, mark_deleted, move, surplus
 from etl.store.commit import commit
 from etl.store.dataset import Dataset, StoredState, Written
 from etl.store.files import LocalFiles
@@ -76,9 +76,9 @@ async def plan(
     try:
         async with run.client as client:
             await run.survey.list_run_tests(client, state)
-            if moves := run.survey.moves(state):
-                await asyncio.to_thread(run.load_sources, [source for source, _ in moves], state)
-                as_if_moved(state, moves)
+            _, moves = await asyncio.to_thread(run.find_places, state)
+            await asyncio.to_thread(run.load_sources, [source for source, _ in moves], state)
+            as_if_moved(state, moves)
             planned = run.survey.plan(state)
     except* ExporterError as group:
         raise _reason_to_stop(group) from None
@@ -207,10 +207,10 @@ class _Run:
     async def crawl(self, client: Client, state: StoredState) -> None:
         """List, plan, fetch and commit everything; what has arrived whole is committed even when the crawl fails."""
         await self.survey.list_run_tests(client, state)
-        moves, doubled = self.survey.moves(state), self.survey.doubled(state)
+        drops, moves = await to_the_end(partial(self.find_places, state))
         self.summary.left_behind = {key: len(left) for key, left in self.survey.left_behind(state, moves).items()}
-        if moves or doubled or state.surplus:
-            state = await to_the_end(partial(self._put_in_place, moves, doubled, state))
+        if drops or moves or state.surplus:
+            state = await to_the_end(partial(self._put_in_place, drops, moves, state))
         await self._note_deleted(client, state)
         planned = self.survey.plan(state)
         buffer = CommitBuffer(self._commit, interval_seconds=self.settings.export.commit_interval_seconds)
@@ -230,17 +230,21 @@ class _Run:
         finally:
             await buffer.flush()
 
-    def _put_in_place(
-        self, moves: Moves, doubled: Mapping[str, Sequence[Partition]], state: StoredState
-    ) -> StoredState:
-        """Let every execution lie in one place, the right one; returns the state after that."""
+    def find_places(self, state: StoredState) -> tuple[dict[Partition, set[str]], Moves]:
+        """What to drop for every execution to lie in one place only, which the state then says, and what to move from there."""
+        doubled = find_doubled(state)
         self.load_sources(chain.from_iterable(doubled.values()), state)
-        for partition, execution_ids in chain(surplus(doubled, state).items(), state.surplus.items()):
+        drops = surplus(doubled, state, self.survey.homes)
+        as_if_dropped(state, drops)
+        return drops, self.survey.moves(state)
+
+    def _put_in_place(self, drops: Mapping[Partition, set[str]], moves: Moves, state: StoredState) -> StoredState:
+        """Let every execution lie in one place, the right one; returns the state after that."""
+        for partition, execution_ids in chain(drops.items(), state.surplus.items()):
             drop(self.dataset, partition, execution_ids, self._written)
         for (source, key), execution_ids in sorted(moves.items()):
             summary = self._by_key[key]
-            stored = state.executions[key]
-            move(self.dataset, source, key, execution_ids, stored, run_test_name=summary.name, written=self._written)
+            move(self.dataset, source, key, execution_ids, run_test_name=summary.name, written=self._written)
             summary.moved += len(execution_ids)
             self.notify("moved", run_test=summary.name, executions=len(execution_ids), source=source.run_test_key)
         return self.load_state(set_aside=True)

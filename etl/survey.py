@@ -21,9 +21,8 @@ from etl.crawl.plan import (
 from etl.errors import NotFoundError, SourceError, SourceUnavailableError
 from etl.progress import Notify, Progress
 from etl.settings import RunTest, Settings
-from etl.store.changes import Moves, find_doubled, find_moves
+from etl.store.changes import Moves, find_moves
 from etl.store.dataset import StoredState
-from etl.store.layout import Partition
 from etl.summary import RunTestSummary, Summary
 
 _SAMPLE = 5
@@ -135,17 +134,14 @@ class Survey:
         summary.error = error
         self._notify("run_test_failed", run_test=summary.name, error=error)
 
+    @property
+    def homes(self) -> dict[str, AbstractSet[str]]:
+        """The listed executions, by the key of their run test."""
+        return {key: found.executions.keys() for key, found in self._listed.items()}
+
     def moves(self, state: StoredState) -> Moves:
         """The stored executions that belong to another run test, or name, than the one under which they lie."""
-        return find_moves(
-            state,
-            {key: found.executions.keys() for key, found in self._listed.items()},
-            {key: run_test.name for key, run_test in self._by_key.items()},
-        )
-
-    def doubled(self, state: StoredState) -> dict[str, list[Partition]]:
-        """Where executions lie that no list has, and that lie in several places: a move was cut short."""
-        return find_doubled(state, self._everywhere())
+        return find_moves(state, self.homes, {key: run_test.name for key, run_test in self._by_key.items()})
 
     def left_behind(self, state: StoredState, moves: Moves) -> dict[str, set[str]]:
         """Executions that no list has, of run tests that are not exported and whose others move away, by their key."""

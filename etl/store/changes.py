@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.crawl.plan import Stored
 from etl.store.dataset import Dataset, StoredState, Written
 from etl.store.layout import Partition
 from etl.store.merge import is_of, merge, with_column
@@ -26,7 +25,7 @@ _ROWS_OF_EXECUTIONS = (schema.CALLS, schema.EVALS, schema.ERRORS)
 def find_moves(state: StoredState, listed: Mapping[str, Collection[str]], names: Mapping[str, str]) -> Moves:
     """The executions that lie under another key, or another name, than that of the run test that lists them now.
 
-    ``listed`` are execution_ids by key, ``names`` the run tests' names by key.
+    None lies under several. ``listed`` are execution_ids by key, ``names`` the run tests' names by key.
     """
     moves: Moves = {}
     homes = _homes(state)
@@ -41,25 +40,27 @@ def find_moves(state: StoredState, listed: Mapping[str, Collection[str]], names:
     return moves
 
 
-def find_doubled(state: StoredState, listed: Collection[str]) -> dict[str, list[Partition]]:
-    """The partitions of each execution that lies in several and is not ``listed``: where it belongs no list will tell."""
-    return {
-        execution_id: partitions
-        for execution_id, partitions in _homes(state).items()
-        if len(partitions) > 1 and execution_id not in listed
-    }
+def find_doubled(state: StoredState) -> dict[str, list[Partition]]:
+    """The partitions of each execution that lies under several keys: a move was cut short, or files were restored."""
+    return {execution_id: partitions for execution_id, partitions in _homes(state).items() if len(partitions) > 1}
 
 
-def surplus(doubled: Mapping[str, Sequence[Partition]], state: StoredState) -> dict[Partition, set[str]]:
+def surplus(
+    doubled: Mapping[str, Sequence[Partition]], state: StoredState, listed: Mapping[str, Collection[str]]
+) -> dict[Partition, set[str]]:
     """What of the ``doubled`` executions to drop, by partition: all but the place of the row that was written last.
 
-    The state holds all run tests that they lie under.
+    Of rows of one moment the one counts whose calls are there, then the one that lies where it is ``listed``. The state holds
+    all run tests that they lie under.
     """
     long_ago = datetime.min.replace(tzinfo=UTC)
 
-    def worth(execution_id: str, partition: Partition) -> tuple[bool, datetime]:
+    def worth(execution_id: str, partition: Partition) -> tuple[bool, datetime, bool, bool]:
         stored = state.executions[partition.run_test_key].get(execution_id)
-        return stored is not None, (stored and stored.exported_at) or long_ago
+        is_home = execution_id in listed.get(partition.run_test_key, ())
+        if stored is None:
+            return False, long_ago, False, is_home
+        return True, stored.exported_at or long_ago, not stored.is_damaged, is_home
 
     drops: dict[Partition, set[str]] = {}
     for execution_id, partitions in doubled.items():
@@ -68,6 +69,14 @@ def surplus(doubled: Mapping[str, Sequence[Partition]], state: StoredState) -> d
             if partition != best:
                 drops.setdefault(partition, set()).add(execution_id)
     return drops
+
+
+def as_if_dropped(state: StoredState, drops: Mapping[Partition, Collection[str]]) -> None:
+    """Let the state say what it will say once the executions are dropped; it holds all run tests that they lie under."""
+    for partition, execution_ids in drops.items():
+        for execution_id in execution_ids:
+            state.executions[partition.run_test_key].pop(execution_id, None)
+            state.stray_dates[partition.run_test_key].pop(execution_id, None)
 
 
 def _homes(state: StoredState) -> dict[str, list[Partition]]:
@@ -86,28 +95,25 @@ def as_if_moved(state: StoredState, moves: Moves) -> None:
         theirs, mine = state.executions[source.run_test_key], state.executions[key]
         for execution_id in execution_ids:
             if (stored := theirs.pop(execution_id, None)) is not None:
-                mine.setdefault(execution_id, stored)
+                mine[execution_id] = stored
 
 
 def move(
     dataset: Dataset,
     source: Partition,
     key: str,
-    execution_ids: Collection[str],
-    stored: Mapping[str, Stored],
+    execution_ids: set[str],
     *,
     run_test_name: str,
     written: Written,
 ) -> None:
-    """Let the executions of one partition lie under ``key`` and ``run_test_name``; ``stored`` is what lies there already.
+    """Let the executions of one partition lie under ``key`` and ``run_test_name``.
 
     Raises:
         DestinationError: something could not be written; nothing is lost, and moving again completes it.
     """
     target = Partition(key, source.date)
-    arriving = set(execution_ids) if source == target else set(execution_ids) - stored.keys()
-    if arriving:
-        _copy(dataset, source, target, arriving, run_test_name, written)
+    _copy(dataset, source, target, execution_ids, run_test_name, written)
     if source != target:
         drop(dataset, source, execution_ids, written)
 

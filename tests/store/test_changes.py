@@ -7,9 +7,10 @@ import pytest
 
 from etl.crawl.plan import Reason
 from etl.errors import DestinationError
-from etl.store.changes import as_if_moved, find_moves, mark_deleted, move
+from etl.store.changes import as_if_dropped, as_if_moved, drop, find_doubled, find_moves, mark_deleted, move, surplus
 from etl.store.dataset import Written
 from etl.store.layout import Partition
+from etl.tables import schema
 from etl.tables.flatten import Export
 from tests.store.support import (
     DAY,
@@ -48,10 +49,20 @@ def move_to_other(dataset, *execution_ids, source=KEY):
         Partition(source, DAY),
         OTHER,
         set(execution_ids),
-        stored_in(dataset, OTHER),
         run_test_name="Booking",
         written=Written(),
     )
+
+
+def settle(dataset, **listed):
+    """Let every execution lie in one place, the right one, as a run does."""
+    state = dataset.load_state([KEY, OTHER, "third"], set_aside=False)
+    drops = surplus(find_doubled(state), state, listed)
+    as_if_dropped(state, drops)
+    for partition, execution_ids in drops.items():
+        drop(dataset, partition, execution_ids, Written())
+    for (source, key), execution_ids in find_moves(state, listed, {key: key.title() for key in listed}).items():
+        move(dataset, source, key, execution_ids, run_test_name=key.title(), written=Written())
 
 
 def files(root):
@@ -100,7 +111,7 @@ def test_only_the_executions_that_move_leave_their_partition(dataset, tmp_path):
 
 def test_another_name_within_the_same_partition_changes_the_name_alone(dataset, tmp_path):
     export_to(dataset, a_bundle("e1"), an_unlisted_bundle("e2", status="running"))
-    move(dataset, Partition(KEY, DAY), KEY, {"e1"}, stored_in(dataset), run_test_name="Checkout II", written=Written())
+    move(dataset, Partition(KEY, DAY), KEY, {"e1"}, run_test_name="Checkout II", written=Written())
     assert rows(tmp_path, "executions", "execution_id", "run_test_name") == [("e1", "Checkout II"), ("e2", "Checkout")]
     assert rows(tmp_path, "evals", "run_test_name") == [("Checkout II",), ("Checkout II",)]
     assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.FINAL}
@@ -115,13 +126,32 @@ def test_execution_that_was_damaged_is_so_after_the_move(dataset, tmp_path):
     assert reasons(dataset, a_bundle("e1"), key=OTHER) == {"e1": Reason.DAMAGED}
 
 
-def test_execution_that_lies_in_both_places_leaves_the_old_one_and_keeps_the_new(dataset, tmp_path):
-    export_to(dataset, a_bundle("e1", seconds=1.0))
-    export_to(dataset, a_bundle("e1", seconds=2.0, key=OTHER))
-    assert found(dataset, booking=["e1"]) == {(Partition(KEY, DAY), OTHER): {"e1"}}
-    move_to_other(dataset, "e1")
-    assert rows(tmp_path, "calls", "run_test_name", "duration_seconds") == [("Booking", 2.0), ("Booking", 2.0)]
-    assert {path.split("/")[1] for path in files(tmp_path)} == {f"run_test={OTHER}"}
+LATER = FETCHED_AT + timedelta(hours=1)
+
+
+@pytest.mark.parametrize("newer", [KEY, OTHER])
+@pytest.mark.parametrize("listed", [{KEY: ["e1"]}, {OTHER: ["e1"]}, {"third": ["e1"]}, {}], ids=str)
+def test_of_an_execution_that_lies_in_two_places_the_one_counts_that_was_written_last(dataset, tmp_path, newer, listed):
+    older = ({KEY, OTHER} - {newer}).pop()
+    export_to(dataset, a_bundle("e1", seconds=2.0, key=newer), run="run-2", fetched_at=LATER)
+    export_to(dataset, a_bundle("e1", seconds=1.0, key=older))
+    settle(dataset, **listed)
+    assert rows(tmp_path, "calls", "duration_seconds") == [(2.0,), (2.0,)]
+    assert {path.split("/")[1] for path in files(tmp_path)} == {f"run_test={next(iter(listed), newer)}"}
+
+
+@pytest.mark.parametrize("cut", [KEY, OTHER])
+@pytest.mark.parametrize("home", [KEY, OTHER, "third"])
+def test_two_moves_that_were_cut_short_cost_no_call(dataset, tmp_path, cut, home):
+    """The first was killed when it had taken the calls from its source, the second before it began."""
+    for key in (KEY, OTHER):
+        export_to(dataset, a_bundle("e1", key=key))
+    for table in ("calls", "evals"):
+        dataset.remove(schema.TABLES[table], Partition(cut, DAY))
+    settle(dataset, **{home: ["e1"]})
+    assert len(rows(tmp_path, "calls", "call_execution_id")) == 2
+    assert {path.split("/")[1] for path in files(tmp_path)} == {f"run_test={home}"}
+    assert not stored_in(dataset, home)["e1"].is_damaged
 
 
 @pytest.mark.parametrize("step", range(4))
@@ -135,9 +165,7 @@ def test_a_move_that_fails_at_any_table_loses_nothing_and_is_completed_by_the_ne
         move_to_other(dataset, "e1")
     monkeypatch.undo()
     assert all((tmp_path / "data" / path).read_bytes() == content for path, content in before.items())
-    ((source, key), execution_ids) = found(dataset, booking=["e1"]).popitem()
-    assert (source, key, execution_ids) == (Partition(KEY, DAY), OTHER, {"e1"})
-    move_to_other(dataset, "e1")
+    settle(dataset, booking=["e1"])
     assert contents(tmp_path / "data") == contents(tmp_path / "whole")
     assert found(dataset, booking=["e1"]) == {}
 
@@ -158,8 +186,7 @@ def test_a_removal_that_fails_at_any_table_is_completed_by_the_next(tmp_path, mo
     with pytest.raises(DestinationError):
         move_to_other(dataset, "e1")
     monkeypatch.undo()
-    for (source, _), execution_ids in found(dataset, booking=["e1"]).items():
-        move_to_other(dataset, *execution_ids, source=source.run_test_key)
+    settle(dataset, booking=["e1"])
     assert contents(tmp_path / "data") == contents(tmp_path / "whole")
 
 

@@ -123,17 +123,6 @@ class Files:
             found[table] += [Held(partition.run_test_key, partition.date, row) for row in rows]
         return found
 
-    def unreadable(self, damaged: Collection[Path]) -> list[Path]:
-        found = []
-        for path in damaged:
-            try:
-                pq.read_table(path)
-            except FileNotFoundError:
-                continue
-            except Exception:  # noqa: BLE001 whatever damage does
-                found.append(path)
-        return found
-
     def _rows_of(self, path: Path, table: str) -> list[Row]:
         found = path.stat()
         version = (found.st_ino, found.st_mtime_ns, found.st_size)
@@ -166,7 +155,7 @@ class History:
         self.rng = random.Random(seed)
         self.world = sandbox.make_world(
             self.rng,
-            end=self.now,
+            end=self.now - 2 * SETTLE,
             names=NAMES[:run_tests],
             executions=executions,
             calls=calls,
@@ -351,15 +340,14 @@ class History:
         changed = {key for key, now in self._state_of_source().items() if source.get(key) != now}
         self.unseen |= changed
         if summary is not None:
-            # What was damaged is noticed by the first run that exports its run test.
-            self.damaged = {path for path in self.damaged if path.parts[-3].removeprefix("run_test=") not in names}
+            self.damaged.clear()
         self.rows = self.files.rows(damaged=self.damaged)
         exit_code = None if summary is None else summary.exit_code
         self._nothing_is_lost(before)
         self._keys_are_unique(set() if exit_code == 0 else moving)
         self._gone_is_kept(except_for=changed)
         self.note_gone()
-        self._what_is_exported_is_there(before, is_killed=summary is None)
+        self._what_is_exported_is_there(before, killed_while_moving=moving if summary is None else None)
         if exit_code == 0:
             assert not self.doubled & self._listed(names.values())
             self._holds_the_truth(names, except_for=changed, unseen=self.unseen)
@@ -402,17 +390,13 @@ class History:
                 self.finish(execution)
         if not self.configured():
             self.entries[0].is_exported = True
-        keys = {entry.partition for entry in self.configured()}
-        # No run touches a damaged file of a run test that is left out: it says so until somebody moves the file elsewhere.
-        for path in self.files.unreadable(self.damaged):
-            if path.parts[-3].removeprefix("run_test=") not in keys:
-                path.unlink()
-        for _ in range(2):
+        for scrub_requests in (0, 0, EVERYTHING):
             self.now += timedelta(days=2)
-            summary = self.run(accept_deletions=True, scrub_requests=EVERYTHING)
+            summary = self.run(accept_deletions=True, scrub_requests=scrub_requests)
         assert summary is not None
         assert (summary.exit_code, summary.problems) == (0, [])
         assert not self.unseen & self._listed(self._names(self.configured()).values())
+        keys = {entry.partition for entry in self.configured()}
         kept = {held.row["execution_id"] for rows in self.rows.values() for held in rows if held.run_test_key in keys}
         assert not self.doubled & kept
         assert not [held.row for held in self.rows["errors"] if held.run_test_key in keys]
@@ -467,7 +451,11 @@ class History:
         assert not [held.row for held in self.rows["errors"] if (held.row["execution_id"],) in executions]
 
     def _nothing_is_lost(self, before: dict[str, list[Held]]) -> None:
-        """Whatever happens to a run: executions stay, and so do calls, but those that were deleted at the source."""
+        """Whatever happens to a run: executions stay, and so do their calls, unless they were deleted at the source.
+
+        Where damage was done to the calls of an execution, all of them are fetched again.
+        """
+        whole = {held.row["execution_id"] for held, is_whole in _vouched(before) if is_whole}
         deleted = {
             call.call_execution_id
             for test in self.world.run_tests
@@ -476,9 +464,10 @@ class History:
             if call.is_deleted
         }
         for table in ("executions", "calls"):
-            had = {key_of(table, held.row) for held in before[table]}
+            had = {key_of(table, held.row): held.row["execution_id"] for held in before[table]}
             has = {key_of(table, held.row) for held in self.rows[table]}
-            assert not {key for key in had - has if key[0] not in deleted}, f"{table} lost"
+            lost = {key for key in had.keys() - has if key[0] not in deleted}
+            assert not {key for key in lost if table == "executions" or had[key] in whole}, f"{table} lost"
 
     def _keys_are_unique(self, may_be_doubled: set[str]) -> None:
         """In a run test always; in all of them too, but for what a dead run was moving."""
@@ -486,11 +475,22 @@ class History:
         assert doubled <= self.doubled | may_be_doubled, "executions stand in two places"
         self.doubled = doubled
 
-    def _what_is_exported_is_there(self, before: dict[str, list[Held]], *, is_killed: bool) -> None:
-        """No run says of an execution that it is exported before its calls are; one that was killed may not have said it yet."""
+    def _what_is_exported_is_there(
+        self, before: dict[str, list[Held]], *, killed_while_moving: set[str] | None
+    ) -> None:
+        """No run says of an execution that it is exported before its calls are.
+
+        One that was killed may have left new calls below a row of old: of an earlier run, or moved by itself before.
+        """
         damaged = {held.row["execution_id"] for held in _not_whole(before)}
         broken = [held for held in _not_whole(self.rows) if held.row["execution_id"] not in damaged]
-        assert not [held for held in broken if not (is_killed and held in before["executions"])], "calls are not there"
+        if killed_while_moving is not None:
+            broken = [
+                held
+                for held in broken
+                if held not in before["executions"] and held.row["execution_id"] not in killed_while_moving
+            ]
+        assert not broken, "calls are not there"
 
     def _gone_is_kept(self, *, except_for: set[str]) -> None:
         held: dict[tuple[str, tuple[str, ...]], list[Row]] = {}
@@ -518,7 +518,15 @@ class History:
         }
 
     def _state_of_source(self) -> dict[str, tuple[str, str]]:
-        return {each.execution_id: (test.name, repr(each)) for test in self.world.run_tests for each in test.executions}
+        """Whatever an export can see of each execution; a call that was touched is seen as before."""
+        return {
+            each.execution_id: (
+                test.name,
+                repr(replace(each, calls=[replace(call, updated_at=each.created_at) for call in each.calls])),
+            )
+            for test in self.world.run_tests
+            for each in test.executions
+        }
 
 
 def _doubled(rows: dict[str, list[Held]]) -> set[str]:
@@ -532,17 +540,20 @@ def _doubled(rows: dict[str, list[Held]]) -> set[str]:
     return doubled
 
 
-def _not_whole(rows: dict[str, list[Held]]) -> list[Held]:
-    """Executions that are said to be exported, but whose calls and evals are not those that were."""
+def _vouched(rows: dict[str, list[Held]]) -> list[tuple[Held, bool]]:
+    """Every execution, and whether its calls and evals are those that its row vouches for."""
     hashes: dict[tuple[str, str], list[str]] = {}
     for held in rows["calls"] + rows["evals"]:
         hashes.setdefault((held.run_test_key, held.row["execution_id"]), []).append(held.row["row_hash"])
     return [
-        held
+        (held, held.row["calls_digest"] == rows_digest(hashes.get((held.run_test_key, held.row["execution_id"]), [])))
         for held in rows["executions"]
-        if held.row["export_state"] == "exported"
-        and held.row["calls_digest"] != rows_digest(hashes.get((held.run_test_key, held.row["execution_id"]), []))
     ]
+
+
+def _not_whole(rows: dict[str, list[Held]]) -> list[Held]:
+    """Executions that are said to be exported, but whose calls and evals are not those that were."""
+    return [held for held, is_whole in _vouched(rows) if held.row["export_state"] == "exported" and not is_whole]
 
 
 def _lasting(row: Row) -> Row:

@@ -24,6 +24,7 @@ MISFIT: Final = object()
 Coercer = Callable[[Any], Any]
 
 _INT64 = range(-(2**63), 2**63)
+_WHOLE = 2**53  # up to here a double holds every whole number
 _SMALLEST = sys.float_info.min  # below it a double has fewer digits
 _TEXTS = (str, NumberLiteral)
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,308})(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
@@ -56,7 +57,7 @@ def to_float(value: Any) -> Any:
     if kind is float:
         return value if value - value == 0.0 else MISFIT
     if kind is int:
-        return _whole_to_float(value)
+        return float(value) if -_WHOLE <= value <= _WHOLE else _whole_to_float(value)
     if kind in _TEXTS and _NUMBER.fullmatch(value):
         if value.removeprefix("-").isdecimal():
             return _whole_to_float(int(value))
@@ -69,8 +70,6 @@ def to_float(value: Any) -> Any:
 
 
 def _whole_to_float(value: int) -> Any:
-    if -(2**53) <= value <= 2**53:
-        return float(value)
     try:
         number = float(value)
     except OverflowError:
@@ -87,6 +86,8 @@ def to_string(value: Any) -> Any:
     """A string that UTF-8 can hold."""
     if type(value) is not str:
         return MISFIT
+    if value.isascii():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -8,6 +8,7 @@ is lost, nothing collides, and no column changes its type because of a payload.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 import pandas as pd
@@ -207,14 +208,14 @@ class _Rows:
         self._keys: set[tuple[Any, ...]] = set()
         self._misfits = 0
         self._index = {name: index for index, name in enumerate(table.names)}
-        self._key = [self._index[name] for name in table.key]
+        self._key = itemgetter(*(self._index[name] for name in table.key))
         self._extra = self._index.get("extra")
         self._row_hash = self._index.get("row_hash")
-        self._hashed = [index for index, name in enumerate(table.names) if name not in _NOT_HASHED]
-        self._hashed_names = [table.names[index] for index in self._hashed]
+        self._hashed_names = [name for name in table.names if name not in _NOT_HASHED]
+        self._hashed = itemgetter(*(self._index[name] for name in self._hashed_names))
         self._tree = _TREES[table.name]
 
-    def add(self, payload: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    def add(self, payload: dict[str, Any], given: Mapping[str, Any]) -> None:
         row: list[Any] = [None] * len(self._table.names)
         for name, value in given.items():
             row[self._index[name]] = value
@@ -223,8 +224,8 @@ class _Rows:
         if extra and self._extra is not None:
             row[self._extra] = coerce.json_text(extra)
         if self._row_hash is not None:
-            row[self._row_hash] = row_hash(self._hashed_names, [row[index] for index in self._hashed])
-        key = tuple(row[index] for index in self._key)
+            row[self._row_hash] = row_hash(self._hashed_names, self._hashed(row))
+        key = self._key(row)
         if key in self._keys:
             raise SchemaError(f"{self._table.name}: two rows with the key {key}")
         self._keys.add(key)
@@ -240,7 +241,9 @@ class _Rows:
 class _Leaf:
     """Where a payload value goes: each column may take it, in order; the first whose coercer accepts it does."""
 
-    targets: tuple[tuple[int, Callable[[Any], Any]], ...]
+    index: int
+    coercer: Callable[[Any], Any]
+    others: tuple[tuple[int, Callable[[Any], Any]], ...] = ()
 
 
 @dataclass(slots=True)
@@ -251,22 +254,25 @@ class _Node:
     rivals: tuple[str, ...] = ()
 
 
-def _walk(payload: Mapping[str, Any], node: _Node, row: list[Any]) -> tuple[dict[str, Any], int]:
+def _walk(payload: dict[str, Any], node: _Node, row: list[Any]) -> tuple[dict[str, Any], int]:
     """Fill ``row`` from ``payload``; return what no column took, nested as it came, and how much of it was a misfit."""
     extra: dict[str, Any] = {}
     misfits = 0
     fields = node.fields
-    names: Iterable[str] = payload
     if node.rivals and len(present := [name for name in node.rivals if name in payload]) > 1:
-        names = (*present, *(name for name in payload if name not in present))
-    for name in names:
-        value, field = payload[name], fields.get(name)
+        payload = {name: payload[name] for name in present} | payload
+    for name, value in payload.items():
+        field = fields.get(name)
         if field is None:
             extra[name] = value
         elif value is None:
             continue
         elif field.__class__ is _Leaf:
-            if not _place(value, field, row):
+            # Nearly every value fits the first column, which is free: not worth a call.
+            fitted = field.coercer(value)
+            if fitted is not coerce.MISFIT and row[field.index] is None:
+                row[field.index] = fitted
+            elif not _place(value, field, row):
                 extra[name] = value
                 misfits += 1
         elif isinstance(value, dict):
@@ -281,7 +287,7 @@ def _walk(payload: Mapping[str, Any], node: _Node, row: list[Any]) -> tuple[dict
 
 
 def _place(value: Any, leaf: _Leaf, row: list[Any]) -> bool:
-    for index, coercer in leaf.targets:
+    for index, coercer in ((leaf.index, leaf.coercer), *leaf.others):
         fitted = coercer(value)
         if fitted is coerce.MISFIT:
             continue
@@ -309,13 +315,14 @@ def _build_tree(table: schema.Table) -> _Node:
     tree = _Node({})
     targets: dict[tuple[str, ...], list[tuple[int, Callable[[Any], Any]]]] = {}
     if table is schema.CALLS:
-        targets["call_results", "eval_outputs"] = []  # the call is told what the evals table has no place for: a misfit
+        # The call is told what the evals table has no place for.
+        targets["call_results", "eval_outputs"] = [(0, lambda _: coerce.MISFIT)]
     for index, column in enumerate(table.columns):
         coercer = _score if column.name == "output_score" else coerce.coercer(column)
         for path in column.paths:
             targets.setdefault(path, []).append((index, coercer))
     for path, found in targets.items():
-        _node_of(tree, path[:-1]).fields[path[-1]] = _Leaf(tuple(found))
+        _node_of(tree, path[:-1]).fields[path[-1]] = _Leaf(*found[0], tuple(found[1:]))
     for paths in (column.paths for column in table.columns if len(column.paths) > 1):
         fork = next(depth for depth, steps in enumerate(zip(*paths, strict=False)) if len(set(steps)) > 1)
         _node_of(tree, paths[0][:fork]).rivals = tuple(path[fork] for path in paths)

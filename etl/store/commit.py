@@ -8,6 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
+from operator import attrgetter
+
+import pyarrow as pa
 
 from etl.api.endpoints import METRICS, RUNS
 from etl.api.models import ExecutionBundle
@@ -17,7 +20,7 @@ from etl.store.dataset import Dataset, Written, calls_of, held_rows
 from etl.store.layout import Partition
 from etl.tables import schema
 from etl.tables.digest import rows_digest
-from etl.tables.flatten import Export, HeldRows, calls_frame, errors_frame, evals_frame, executions_frame
+from etl.tables.flatten import Export, HeldRows, calls_frame, errors_frame, evals_frame, executions_frame, to_arrow
 
 _NOTHING_HELD = HeldRows(listed_calls=None, exported_calls=0, calls_digest=rows_digest([]))
 
@@ -51,44 +54,59 @@ def commit(
         SchemaError: two bundles are of the same execution.
     """
     arrived: dict[str, Arrived] = {}
-    for partition, group in groupby(sorted(bundles, key=_partition), key=_partition):
-        mine = _by_execution(group)
-        share = arrived.setdefault(partition.run_test_key, Arrived())
-        known = {execution_id: stored.get(execution_id) for execution_id in mine}
-        held = {execution_id: before.held if before else _NOTHING_HELD for execution_id, before in known.items()}
-        held |= _commit_calls(dataset, partition, mine, export, written, share)
-        _commit_errors(dataset, partition, mine, export, written, share)
-        states = {
-            execution_id: export_state(bundle, known[execution_id], fetched_at=fetched_at, settle_hours=settle_hours)
-            for execution_id, bundle in mine.items()
-        }
-        verified_at = {
-            execution_id: fetched_at if mine[execution_id].is_fetched else before.verified_at if before else None
-            for execution_id, before in known.items()
-        }
-        executions = executions_frame(list(mine.values()), held, states, verified_at, export)
-        dataset.commit_rows(
-            schema.EXECUTIONS,
-            partition,
-            executions.data,
-            replaced=mine,
-            heads={execution_id for execution_id, bundle in mine.items() if _has_letter(bundle, METRICS)},
-            verified={
-                execution_id
+    by_key = attrgetter("run_test_key")
+    for key, group in groupby(sorted(bundles, key=_partition), key=by_key):
+        of_run_test = list(group)
+        share = arrived[key] = Arrived()
+        rows = _flatten(of_run_test, export, share)
+        for partition, own in groupby(of_run_test, key=_partition):
+            mine = _by_execution(own)
+            known = {execution_id: stored.get(execution_id) for execution_id in mine}
+            held = {execution_id: before.held if before else _NOTHING_HELD for execution_id, before in known.items()}
+            held |= _commit_calls(dataset, partition, mine, rows, written)
+            dataset.commit_rows(schema.ERRORS, partition, rows[schema.ERRORS.name], replaced=mine, written=written)
+            states = {
+                execution_id: export_state(
+                    bundle, known[execution_id], fetched_at=fetched_at, settle_hours=settle_hours
+                )
+                for execution_id, bundle in mine.items()
+            }
+            verified_at = {
+                execution_id: fetched_at if mine[execution_id].is_fetched else before.verified_at if before else None
                 for execution_id, before in known.items()
-                if before and before.export_state == State.EXPORTED and mine[execution_id].is_fetched
-            },
-            written=written,
-        )
-        share.rows.update(executions=len(mine))
-        share.unknown_statuses.update(
-            call.metrics.status
-            for bundle in mine.values()
-            for call in bundle.calls
-            if call.metrics.status not in KNOWN_CALL
-        )
-        share.misfits += executions.misfits
+            }
+            executions = executions_frame(list(mine.values()), held, states, verified_at, export)
+            share.misfits += executions.misfits
+            dataset.commit_rows(
+                schema.EXECUTIONS,
+                partition,
+                to_arrow(executions.data, schema.EXECUTIONS),
+                replaced=mine,
+                heads={execution_id for execution_id, bundle in mine.items() if _has_letter(bundle, METRICS)},
+                verified={
+                    execution_id
+                    for execution_id, before in known.items()
+                    if before and before.export_state == State.EXPORTED and mine[execution_id].is_fetched
+                },
+                written=written,
+            )
     return arrived
+
+
+def _flatten(bundles: Sequence[ExecutionBundle], export: Export, share: Arrived) -> dict[str, pa.Table]:
+    """All that the bundles hold but their executions' own rows; of all dates at once, since frames cost by the piece."""
+    fetched = [bundle for bundle in bundles if bundle.is_fetched]
+    calls, evals, errors = calls_frame(fetched, export), evals_frame(fetched, export), errors_frame(bundles, export)
+    share.rows.update(executions=len(bundles), calls=len(calls.data), evals=len(evals.data))
+    share.misfits += calls.misfits + evals.misfits
+    share.dead_letters += len(errors.data)
+    share.unknown_statuses.update(
+        call.metrics.status for bundle in bundles for call in bundle.calls if call.metrics.status not in KNOWN_CALL
+    )
+    return {
+        table.name: to_arrow(frame.data, table)
+        for table, frame in ((schema.CALLS, calls), (schema.EVALS, evals), (schema.ERRORS, errors))
+    }
 
 
 def _has_letter(bundle: ExecutionBundle, endpoint: str) -> bool:
@@ -110,24 +128,20 @@ def _commit_calls(
     dataset: Dataset,
     partition: Partition,
     bundles: Mapping[str, ExecutionBundle],
-    export: Export,
+    rows: Mapping[str, pa.Table],
     written: Written,
-    share: Arrived,
 ) -> dict[str, HeldRows]:
     """Calls and evals of the executions whose calls were listed; returns what the dataset now holds of those."""
     fetched = {execution_id: bundle for execution_id, bundle in bundles.items() if bundle.is_fetched}
     if not fetched:
         return {}
-    calls, evals = calls_frame(fetched.values(), export), evals_frame(fetched.values(), export)
-    share.rows.update(calls=len(calls.data), evals=len(evals.data))
-    share.misfits += calls.misfits + evals.misfits
     given_up = {letter.subject_id for bundle in fetched.values() for letter in bundle.dead_letters}
     # What an unproved listing does not name may have been missed: its old rows stay until a listing is proved.
     unproved = {key for key, bundle in fetched.items() if _has_letter(bundle, RUNS)}
     calls_held = dataset.commit_rows(
         schema.CALLS,
         partition,
-        calls.data,
+        rows[schema.CALLS.name],
         replaced=fetched,
         kept_calls=given_up,
         kept_executions=unproved,
@@ -137,27 +151,13 @@ def _commit_calls(
     evals_held = dataset.commit_rows(
         schema.EVALS,
         partition,
-        evals.data,
+        rows[schema.EVALS.name],
         replaced=fetched,
         kept_calls=calls_of(calls_held, unproved) - listed,
         written=written,
     )
     listed_calls = {execution_id: len(bundle.listed or ()) for execution_id, bundle in fetched.items()}
     return held_rows(listed_calls, calls_held, evals_held)
-
-
-def _commit_errors(
-    dataset: Dataset,
-    partition: Partition,
-    bundles: Mapping[str, ExecutionBundle],
-    export: Export,
-    written: Written,
-    share: Arrived,
-) -> None:
-    """Dead letters of the executions; those of an earlier run go: one that runs again is fetched whole once it has finished."""
-    errors = errors_frame(bundles.values(), export).data
-    dataset.commit_rows(schema.ERRORS, partition, errors, replaced=bundles, written=written)
-    share.dead_letters += len(errors)
 
 
 def _partition(bundle: ExecutionBundle) -> Partition:

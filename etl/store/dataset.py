@@ -17,7 +17,7 @@ from etl.crawl.plan import Stored
 from etl.errors import DestinationError, SchemaError
 from etl.store.files import LocalFiles
 from etl.store.layout import Partition, parse_partition_path, partition_path, run_path
-from etl.store.merge import merge, row_hashes
+from etl.store.merge import is_of, merge, row_hashes
 from etl.tables import schema
 from etl.tables.digest import rows_digest
 from etl.tables.flatten import HeldRows, to_arrow
@@ -124,7 +124,7 @@ class Dataset:
         self,
         table: schema.Table,
         partition: Partition,
-        frame: pd.DataFrame,
+        rows: pa.Table,
         *,
         replaced: Collection[str],
         written: Written,
@@ -133,7 +133,7 @@ class Dataset:
         heads: Collection[str] = (),
         verified: Collection[str] = (),
     ) -> pa.Table:
-        """Replace the rows of the executions within the partition, durably; returns the partition as it now is.
+        """Replace the partition's rows of the executions by those of ``rows``, durably; returns the partition as it now is.
 
         Old rows of ``kept_calls``, and of all calls of ``kept_executions``, stay where there are no new ones. ``heads`` and
         ``verified``: see ``merge``.
@@ -143,7 +143,7 @@ class Dataset:
         """
         old = self.rows(table, partition)
         kept = {*kept_calls, *calls_of(old, kept_executions)} if kept_executions else kept_calls
-        new = to_arrow(frame, table)
+        new = rows.filter(is_of(rows, replaced))
         merged = merge(table, old, new, replaced=replaced, kept_calls=kept, heads=heads, verified=verified)
         if merged.is_changed:
             self.write(table, partition, merged.table, written)

@@ -263,7 +263,7 @@ def test_an_execution_that_waits_has_a_row_and_no_other_file(dataset, tmp_path):
     assert rows(tmp_path, "executions", "export_state", "listed_calls", "exported_calls", "verified_at") == [
         (State.WAITING, None, 0, None)
     ]
-    assert arrived[KEY].rows == {"executions": 1}
+    assert arrived[KEY].rows == {"executions": 1, "calls": 0, "evals": 0}
 
 
 def test_an_execution_without_calls_is_exported(dataset, tmp_path):

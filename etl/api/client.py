@@ -21,6 +21,7 @@ from yarl import URL
 from etl.api.endpoints import Request, decode, raise_for_status, retry_after_seconds
 from etl.api.quota import Quota
 from etl.api.redact import eraser
+from etl.api.watch import Watch, Watched
 from etl.errors import (
     ConfigurationError,
     NotFoundError,
@@ -33,7 +34,6 @@ from etl.errors import (
 T = TypeVar("T")
 
 _BACKOFF_MAX_SECONDS = 30.0
-_CHUNK_BYTES = 1 << 16
 _sleep = asyncio.sleep
 _GIVEN_UP_LIMIT = 25
 _NEVER_ANSWERED_LIMIT = 100
@@ -104,15 +104,15 @@ class Client:
         self._turn = asyncio.Lock()
         self._concurrency = concurrency
         self._user_agent = f"simulation-metrics-etl/{version}"
-        self._timeout = aiohttp.ClientTimeout(
-            total=connect_timeout_seconds + 5 * read_timeout_seconds,
-            sock_connect=connect_timeout_seconds,
-            sock_read=read_timeout_seconds,
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_seconds)
+        self._watch = Watch(
+            silence_seconds=read_timeout_seconds, total_seconds=connect_timeout_seconds + 5 * read_timeout_seconds
         )
+        self._watching: asyncio.Task[None] | None = None
         self._records: defaultdict[tuple[str, str], _Record] = defaultdict(_Record)
         self._answered_last: Request[Any] | None = None
         self._session: aiohttp.ClientSession | None = None
-        self._get = backoff.on_exception(
+        self._try_again = backoff.on_exception(
             backoff.expo,
             TransientError,
             max_tries=max_tries,
@@ -121,7 +121,7 @@ class Client:
             on_backoff=self._count_retry,
             on_giveup=_tell_tries,
             logger=None,
-        )(self._get_once)
+        )(self._try)
 
     async def __aenter__(self) -> Self:
         context: ssl.SSLContext | bool = True
@@ -144,11 +144,14 @@ class Client:
         )
         # aiohttp sends a GET twice when the connection breaks; the quota and max_tries would not know of the second.
         self._session._retry_connection = False  # noqa: SLF001 - there is no public way
+        self._watching = asyncio.create_task(self._watch.run())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._watching:
+            self._watching.cancel()
         if self._session:
             await self._session.close()
 
@@ -164,7 +167,7 @@ class Client:
         """
         record = self._records[_kind(request)]
         try:
-            value: T = await self._get(request)
+            value = await self._get(request)
         except NotFoundError:
             self._note_answered(request, record)
             raise
@@ -207,6 +210,20 @@ class Client:
             return True
         return False
 
+    async def _get(self, request: Request[T]) -> T:
+        """The first try stands outside of ``backoff``, whose preparations cost more than all else here."""
+        try:
+            return await self._get_once(request)
+        except TransientError as error:
+            first = [error]
+        value: T = await self._try_again(request, first)
+        return value
+
+    async def _try(self, request: Request[T], failed: list[TransientError]) -> T:
+        if failed:
+            raise failed.pop()
+        return await self._get_once(request)
+
     async def _get_once(self, request: Request[T]) -> T:
         async with self._slots:
             await self._wait_for_quota()
@@ -217,6 +234,7 @@ class Client:
             self.traffic.redactions += data != body
             with suppress(TransientError):
                 return decode(request, data)
+            # Out here: inside, the first error and its excerpt would stay attached as the context of this one.
             return decode(request, self._without_keys(body))
         retry_after = retry_after_seconds(headers, body)
         if status == 429:
@@ -232,6 +250,9 @@ class Client:
 
     async def _wait_for_quota(self) -> None:
         loop = asyncio.get_running_loop()
+        if not self._turn.locked() and self.quota.wait_seconds(loop.time()) <= 0:
+            self.quota.sent()
+            return
         async with self._turn:
             # Only time passing, or an answer that may come at any moment, lets more through: asking again is the plain way.
             while (seconds := self.quota.wait_seconds(loop.time())) > 0:
@@ -246,10 +267,14 @@ class Client:
         self.traffic.requests += 1
         headers: Mapping[str, str] = {}
         url = URL(self._access.base_url + request.target, encoded=True)
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        if task is None:
+            raise RuntimeError("the client is used outside a task")
         try:
-            async with self._session.get(url, allow_redirects=False) as response:
-                headers = response.headers
-                return response.status, headers, await self._body(request, response)
+            with self._watch.over(task, loop.time()) as watched:
+                async with self._session.get(url, allow_redirects=False) as response:
+                    headers = response.headers
+                    return response.status, headers, await self._body(request, response, watched)
         except aiohttp.ClientSSLError as exc:
             failure: Exception = RequestRefusedError(
                 f"{request.subject}: TLS failed at {url.host}: {type(exc).__name__}; see [api] ca_file"
@@ -262,15 +287,17 @@ class Client:
             place = traceback.extract_tb(exc.__traceback__)[-1]
             failure = RuntimeError(f"{request.subject}: {type(exc).__name__} at {place.filename}:{place.lineno}")
         finally:
-            self.quota.answered(asyncio.get_running_loop().time(), headers)
+            self.quota.answered(loop.time(), headers)
         # Raised out here: inside, the library's error would stay attached as its context.
         raise failure
 
-    async def _body(self, request: Request[Any], response: aiohttp.ClientResponse) -> bytes:
+    async def _body(self, request: Request[Any], response: aiohttp.ClientResponse, watched: Watched) -> bytes:
         """The decoded body, never more of it in memory than allowed."""
+        loop = asyncio.get_running_loop()
         chunks = []
         size_bytes = 0
-        async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+        while chunk := await response.content.readany():
+            watched.progress_at = loop.time()
             size_bytes += len(chunk)
             if size_bytes > self._max_response_bytes:
                 raise RequestRefusedError(

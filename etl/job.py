@@ -203,6 +203,7 @@ class _Run:
         more = self.dataset.load_state(sorted(keys), set_aside=False)
         state.executions |= more.executions
         state.stray_dates |= more.stray_dates
+        state.orphans |= more.orphans
 
     async def crawl(self, client: Client, state: StoredState) -> None:
         """List, plan, fetch and commit everything; what has arrived whole is committed even when the crawl fails."""
@@ -259,18 +260,19 @@ class _Run:
                 await to_the_end(partial(self._mark_deleted, key, asked.deleted, state))
 
     def _mark_deleted(self, key: str, deleted: set[str], state: StoredState) -> None:
-        summary, stored = self._by_key[key], state.executions[key]
-        for date in sorted({stored[execution_id].date for execution_id in deleted}):
+        dates = state.orphans[key] | {execution_id: known.date for execution_id, known in state.executions[key].items()}
+        for date in sorted({dates[execution_id] for execution_id in deleted & dates.keys()}):
             mark_deleted(
                 self.dataset,
                 Partition(key, date),
-                {execution_id for execution_id in deleted if stored[execution_id].date == date},
+                {execution_id for execution_id in deleted if dates.get(execution_id) == date},
                 deleted_at=self.started_at,
                 export=self._export(),
                 written=self._written,
             )
-        summary.deleted += len(deleted)
-        self.notify("deleted", run_test=summary.name, executions=len(deleted))
+        summary, marked = self._by_key[key], len(deleted & state.executions[key].keys())
+        summary.deleted += marked
+        self.notify("deleted", run_test=summary.name, executions=marked)
 
     def _export(self) -> Export:
         return Export(self.summary.export_run_id, self.clock(), include_raw=self.settings.export.include_raw)

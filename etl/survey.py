@@ -1,7 +1,7 @@
 """What the API lists beside what the dataset holds: what is new, moved, gone, and what to fetch. Writes nothing."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import datetime
@@ -11,7 +11,6 @@ from etl.crawl.listed import Listed, find_deleted, list_run_test
 from etl.crawl.plan import (
     KNOWN_EXECUTION,
     Planned,
-    Stored,
     is_mass_vanishing,
     order_by_worth,
     pages,
@@ -69,7 +68,7 @@ class Survey:
         self._give_each_one_place(state)
         everywhere = self._everywhere()
         for key in list(self._listed):
-            await self._look_for_vanished(client, key, state.executions[key], everywhere)
+            await self._look_for_vanished(client, key, state, everywhere)
 
     async def _list_run_test(self, client: Client, run_test: RunTest, known: AbstractSet[str]) -> None:
         summary = self._by_key[run_test.key]
@@ -103,12 +102,11 @@ class Survey:
             mine = {each: execution for each, execution in found.executions.items() if places[each] == key}
             self._listed[key] = replace(found, executions=mine)
 
-    async def _look_for_vanished(
-        self, client: Client, key: str, stored: Mapping[str, Stored], everywhere: set[str]
-    ) -> None:
+    async def _look_for_vanished(self, client: Client, key: str, state: StoredState, everywhere: set[str]) -> None:
         """Stored executions that no list has any more; when too many of them seem to be gone, their run test fails."""
         if not self._listed[key].is_complete:
             return
+        stored = state.executions[key]
         summary = self._by_key[key]
         living = {execution_id for execution_id, known in stored.items() if known.deleted_at is None}
         vanished = living - everywhere
@@ -121,6 +119,8 @@ class Survey:
                 "check the key's workspace, or run with --accept-deletions when they were deleted on purpose",
             )
             return
+        # Nothing else could heal a dead letter whose execution was deleted before it had a row.
+        vanished |= state.orphans[key].keys() - everywhere
         self.vanished[key] = vanished
         self.necessary_requests += len(vanished)
         summary.lost = sum(known.is_damaged for each, known in stored.items() if each not in everywhere)

@@ -50,17 +50,18 @@ def surplus(
 ) -> dict[Partition, set[str]]:
     """What of the ``doubled`` executions to drop, by partition: all but the place of the row that was written last.
 
-    Of rows of one moment the one counts whose calls are there, then the one that lies where it is ``listed``. The state holds
-    all run tests that they lie under.
+    Of rows of one moment the one counts whose calls are there, then the one that lies where it is ``listed``, then one of a run
+    test that is exported. The state holds all run tests that they lie under.
     """
     long_ago = datetime.min.replace(tzinfo=UTC)
 
-    def worth(execution_id: str, partition: Partition) -> tuple[bool, datetime, bool, bool]:
-        stored = state.executions[partition.run_test_key].get(execution_id)
-        is_home = execution_id in listed.get(partition.run_test_key, ())
+    def worth(execution_id: str, partition: Partition) -> tuple[bool, datetime, bool, bool, bool]:
+        key = partition.run_test_key
+        stored = state.executions[key].get(execution_id)
+        is_home, is_exported = execution_id in listed.get(key, ()), key in listed
         if stored is None:
-            return False, long_ago, False, is_home
-        return True, stored.exported_at or long_ago, not stored.is_damaged, is_home
+            return False, long_ago, False, is_home, is_exported
+        return True, stored.exported_at or long_ago, not stored.is_damaged, is_home, is_exported
 
     drops: dict[Partition, set[str]] = {}
     for execution_id, partitions in doubled.items():
@@ -145,6 +146,8 @@ def mark_deleted(
     """
     _drop(dataset, schema.ERRORS, partition, execution_ids, written)
     rows = dataset.rows(schema.EXECUTIONS, partition)
+    if not pc.any(is_of(rows, execution_ids)).as_py():
+        return
     noted: dict[str, object] = {
         "deleted_at": deleted_at,
         "export_run_id": export.export_run_id,

@@ -45,12 +45,14 @@ class StoredState:
     """What the dataset holds, by the key of the run test: executions by id, and the files that could not be read.
 
     ``stray_dates`` tells where something lies of executions that have no row of their own (a run was killed between the two),
-    ``elsewhere`` in which partition each execution lies whose run test was not asked for. ``surplus`` are executions of which
-    a partition holds what belongs to another date of the same run test: files were restored there.
+    ``orphans`` the same of their dead letters alone, ``elsewhere`` in which partition each execution lies whose run test was not
+    asked for. ``surplus`` are executions of which a partition holds what belongs to another date of the same run test: files
+    were restored there.
     """
 
     executions: dict[str, dict[str, Stored]] = field(default_factory=dict)
     stray_dates: dict[str, dict[str, str]] = field(default_factory=dict)
+    orphans: dict[str, dict[str, str]] = field(default_factory=dict)
     elsewhere: dict[str, dict[str, str]] = field(default_factory=dict)
     surplus: dict[Partition, set[str]] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
@@ -111,13 +113,17 @@ class Dataset:
                 )
             }
             self._note_surplus(key, rows, state)
-            state.stray_dates[key] = {
-                execution_id: partition.date
+            strays = {
+                name: {
+                    execution_id: partition.date
+                    for partition, held in rows[name].items()
+                    for execution_id in held["execution_id"].unique().to_pylist()
+                    if execution_id not in state.executions[key]
+                }
                 for name in ("errors", "evals", "calls")
-                for partition, held in rows[name].items()
-                for execution_id in held["execution_id"].unique().to_pylist()
-                if execution_id not in state.executions[key]
             }
+            state.orphans[key] = strays["errors"]
+            state.stray_dates[key] = strays["errors"] | strays["evals"] | strays["calls"]
         return state
 
     def commit_rows(

@@ -10,8 +10,11 @@ import pytest
 
 from etl import job, sandbox
 from etl.errors import DestinationError
-from etl.sandbox import Execution, RunTest, Sandbox
+from etl.sandbox import Execution, Fault, RunTest, Sandbox
+from etl.store import changes
+from etl.store.dataset import Dataset
 from etl.store.files import LocalFiles
+from etl.store.layout import Partition
 from etl.summary import Summary
 from tests.e2e.truth import assert_equals_world, call_rows, execution_rows, rows_of
 from tests.support import settings_for, settled_world
@@ -434,6 +437,72 @@ async def test_move_that_was_cut_short_is_finished_even_if_the_execution_was_del
 
     assert_each_once(tmp_path)
     assert state_of(tmp_path, gone)["execution_id"] == gone.execution_id
+
+
+async def test_deleted_execution_that_a_cut_move_left_in_a_run_test_that_is_not_exported_breaks_nothing(
+    server: Sandbox, export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = server.world.run_tests
+    gone = newest(first)
+    await export()
+    sandbox.rename_run_test(first, "Checkout, all new")
+
+    drop = changes.drop
+
+    def fail_at_the_day(dataset: Dataset, partition: Partition, *arguments: Any) -> None:
+        if partition.date == f"{gone.started_at:%Y-%m-%d}":
+            raise DestinationError("no")
+        drop(dataset, partition, *arguments)
+
+    monkeypatch.setattr(changes, "drop", fail_at_the_day)
+    assert (await export(names=[first.name, second.name])).exit_code == 6
+    monkeypatch.undo()
+    sandbox.delete_execution(gone)
+    (there,) = [
+        path
+        for path in (tmp_path / "data" / "calls").glob(f"*/date={gone.started_at:%Y-%m-%d}/*.parquet")
+        if "new" in path.parts[-3]
+    ]
+    there.unlink()
+
+    for _ in range(2):
+        assert (await export(names=[first.name, second.name])).exit_code == 0
+
+    assert_each_once(tmp_path)
+    assert len([row for row in rows_of(tmp_path, "calls") if row["execution_id"] == gone.execution_id]) == len(
+        gone.calls
+    )
+
+
+async def test_dead_letter_of_an_execution_that_was_deleted_before_it_had_a_row_goes(
+    server: Sandbox, export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = server.world.run_tests
+    sick = newest(first)
+    server.fault = lambda request, _nth: (
+        Fault(status=500) if request.query.get("execution_id") == sick.execution_id else None
+    )
+    publish = LocalFiles.publish
+
+    def die_before_executions(files: LocalFiles, path: str, data: bytes) -> None:
+        if path.startswith("executions/") and f"date={sick.started_at:%Y-%m-%d}" in path:
+            raise DestinationError("no")
+        publish(files, path, data)
+
+    monkeypatch.setattr(LocalFiles, "publish", die_before_executions)
+    assert (await export()).exit_code == 6
+    monkeypatch.undo()
+    assert [row["execution_id"] for row in rows_of(tmp_path, "errors")] == [sick.execution_id]
+    server.fault = None
+    sandbox.delete_execution(sick)
+
+    assert (await export()).exit_code == 0
+
+    assert rows_of(tmp_path, "errors") == []
+    assert sick.execution_id not in {row["execution_id"] for row in rows_of(tmp_path, "executions")}
+    sent = len(server.requests)
+    assert (await export()).exit_code == 0
+    assert not [each for each in server.requests[sent:] if each.query.get("execution_id") == sick.execution_id]
 
 
 def assert_each_once(folder: Path) -> None:

@@ -265,9 +265,12 @@ class History:
         else:
             path.write_bytes(data)
         self.damaged.add(path)
+        in_two_places = _doubled(self.rows)
         self.rows = self.files.rows(damaged=self.damaged)
         self.doubled |= _doubled(self.rows)
         self.note_gone()
+        # Of an execution that a dead run left in two places, one is kept: damage may have struck that one.
+        self.gone = {key: row for key, row in self.gone.items() if row["execution_id"] not in in_two_places}
 
     def note_gone(self) -> None:
         """What the dataset holds by now of executions that were deleted at the source."""

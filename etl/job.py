@@ -354,6 +354,7 @@ def _is_known_waiting(item: Planned) -> bool:
         known is not None
         and known.export_state == State.WAITING
         and known.deleted_at is None
+        and not known.has_letters
         and item.unreadable is None
         and known.fingerprint == fingerprint(item.execution.payload)
     )

@@ -75,7 +75,8 @@ _ORDER = {
 class Stored:
     """What the dataset says of an execution (its row) and what it really holds of it (its calls and evals).
 
-    ``exported_at`` is when its row changed last, ``verified_at`` when its calls were fetched last.
+    ``exported_at`` is when its row changed last, ``verified_at`` when its calls were fetched last. ``has_letters`` tells of dead
+    letters, which only an incomplete execution has, unless a run was killed between the two.
     """
 
     date: str
@@ -87,6 +88,7 @@ class Stored:
     exported_at: datetime | None = None
     deleted_at: datetime | None = None
     run_test_name: str | None = None
+    has_letters: bool = False
 
     @property
     def is_damaged(self) -> bool:
@@ -236,7 +238,7 @@ def _reason(execution: Execution, known: Stored | None, *, fetch_unfinished: boo
 
 
 def _reason_to_refetch(execution: Execution, known: Stored) -> Reason:
-    if known.export_state == State.INCOMPLETE:
+    if known.export_state == State.INCOMPLETE or known.has_letters:
         return Reason.INCOMPLETE
     if known.export_state == State.WAITING or known.deleted_at or known.fingerprint != fingerprint(execution.payload):
         return Reason.CHANGED

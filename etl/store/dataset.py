@@ -101,8 +101,9 @@ class Dataset:
             }
             calls = _hashes_by_execution(rows["calls"].values())
             evals = _hashes_by_execution(rows["evals"].values())
+            sick = {each for held in rows["errors"].values() for each in held["execution_id"].to_pylist()}
             state.executions[key] = {
-                row["execution_id"]: _stored(row, partition, calls, evals)
+                row["execution_id"]: _stored(row, partition, calls, evals, has_letters=row["execution_id"] in sick)
                 for partition, row in sorted(
                     (
                         (partition, row)
@@ -310,7 +311,12 @@ def calls_of(rows: pa.Table, executions: Collection[str]) -> set[str]:
 
 
 def _stored(
-    row: Mapping[str, Any], partition: Partition, calls: Mapping[str, list[str]], evals: Mapping[str, list[str]]
+    row: Mapping[str, Any],
+    partition: Partition,
+    calls: Mapping[str, list[str]],
+    evals: Mapping[str, list[str]],
+    *,
+    has_letters: bool,
 ) -> Stored:
     execution_id = row["execution_id"]
     return Stored(
@@ -323,6 +329,7 @@ def _stored(
         exported_at=row["exported_at"],
         deleted_at=row["deleted_at"],
         run_test_name=row["run_test_name"],
+        has_letters=has_letters,
     )
 
 

@@ -505,6 +505,42 @@ async def test_dead_letter_of_an_execution_that_was_deleted_before_it_had_a_row_
     assert not [each for each in server.requests[sent:] if each.query.get("execution_id") == sick.execution_id]
 
 
+@pytest.mark.parametrize("is_running", [True, False])
+async def test_dead_letter_of_a_run_that_was_killed_before_the_row_goes_with_the_next(
+    server: Sandbox, export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_running: bool
+) -> None:
+    """Its execution's row says that nothing is wrong: it waits, or is final."""
+    sick = newest(server.world.run_tests[0])
+    if is_running:
+        sandbox.rerun_execution(sick, NIGHT)
+    await export()
+    healthy = sick.calls[0].chat_metrics
+    if is_running:
+        poison(sick)
+    else:
+        server.fault = lambda request, _nth: (
+            Fault(status=500) if request.query.get("execution_id") == sick.execution_id else None
+        )
+    publish = LocalFiles.publish
+
+    def die_before_executions(files: LocalFiles, path: str, data: bytes) -> None:
+        if path.startswith("executions/") and f"date={sick.started_at:%Y-%m-%d}" in path:
+            raise DestinationError("no")
+        publish(files, path, data)
+
+    monkeypatch.setattr(LocalFiles, "publish", die_before_executions)
+    assert (await export(full_refresh=True)).exit_code == 6
+    monkeypatch.undo()
+    assert [row["execution_id"] for row in rows_of(tmp_path, "errors")] == [sick.execution_id]
+    server.fault = None
+    sick.calls[0].chat_metrics = healthy
+
+    assert (await export()).exit_code == 0
+
+    assert rows_of(tmp_path, "errors") == []
+    assert_equals_world(tmp_path, server.world)
+
+
 def assert_each_once(folder: Path) -> None:
     for table, key in (("executions", "execution_id"), ("calls", "call_execution_id")):
         found = [row[key] for row in rows_of(folder, table)]

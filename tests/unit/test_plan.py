@@ -72,6 +72,7 @@ DAMAGED = HeldRows(listed_calls=2, exported_calls=1, calls_digest="another diges
         ({"export_state": "settling"}, Reason.SETTLING),
         ({"export_state": "a state of a later version"}, Reason.SETTLING),
         ({"export_state": "incomplete"}, Reason.INCOMPLETE),
+        ({"has_letters": True}, Reason.INCOMPLETE),
         ({"export_state": "waiting"}, Reason.CHANGED),
         ({"export_state": "incomplete", "fingerprint": "another"}, Reason.INCOMPLETE),
         ({"export_state": "settling", "fingerprint": "another"}, Reason.CHANGED),

@@ -1,7 +1,7 @@
 """What tests of several folders share: a settled world, and settings that point at a sandbox."""
 
 import random
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,8 @@ API_KEY, SECRET_KEY = "sandbox-key", "sandbox-secret"
 
 
 def settled_world(seed: int = 1, **options: Any) -> World:
-    """A world whose executions have all finished more than two days ago."""
-    end = datetime.now(UTC) - timedelta(days=2)
-    settled: dict[str, Any] = {"end": end, "include_unfinished": False}
+    """A world whose executions have all finished long ago, the same at any hour of any day."""
+    settled: dict[str, Any] = {"end": datetime(2026, 10, 30, 15, tzinfo=UTC), "include_unfinished": False}
     return make_world(random.Random(seed), **(settled | options))
 
 

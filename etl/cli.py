@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from etl import runtime
 from etl.errors import ExporterError, InterruptedRunError
 from etl.version import __version__
 
@@ -67,6 +68,7 @@ class Spelling(StrEnum):
 
 def main() -> None:
     """Entry point of the command."""
+    runtime.prepare()
     app()
 
 
@@ -111,7 +113,7 @@ def run(
         settings = Settings.load(config).only(run_tests or (), since=since.date() if since else None)
         if dry_run:
             _plan(settings, as_json=as_json, full_refresh=full_refresh, accept_deletions=accept_deletions)
-        summary = asyncio.run(
+        summary = runtime.run(
             _export(
                 settings, quiet=quiet, verbose=verbose, full_refresh=full_refresh, accept_deletions=accept_deletions
             )
@@ -206,7 +208,7 @@ def demo(
     from etl.demo import run_demo  # noqa: PLC0415
 
     with _errors_reported(verbose=False):
-        asyncio.run(run_demo(path, seed=seed))
+        runtime.run(run_demo(path, seed=seed))
 
 
 def _plan(
@@ -215,7 +217,7 @@ def _plan(
     from etl import job  # noqa: PLC0415
     from etl.display import plan_as_json, print_plan  # noqa: PLC0415
 
-    result = asyncio.run(job.plan(settings, full_refresh=full_refresh, accept_deletions=accept_deletions))
+    result = runtime.run(job.plan(settings, full_refresh=full_refresh, accept_deletions=accept_deletions))
     if as_json:
         _print_json(plan_as_json(result))
     else:

@@ -39,6 +39,13 @@ def environment(server: Sandbox | None = None, /, **changes: str | None) -> dict
     return {name: value for name, value in (base | changes).items() if value is not None}
 
 
+def without_uvloop(folder: Path) -> dict[str, str]:
+    """The variables with which the command does not find uvloop."""
+    folder.mkdir()
+    (folder / "uvloop.py").write_text('raise ImportError("not installed")')
+    return {"PYTHONPATH": str(folder)}
+
+
 async def start(
     *arguments: str, cwd: Path, env: dict[str, str], under: Sequence[str] = ()
 ) -> asyncio.subprocess.Process:

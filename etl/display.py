@@ -218,23 +218,23 @@ def schema_markdown(tables: Sequence[schema.Table]) -> Iterator[str]:
 
 
 def _minutes(plan: Plan) -> float | None:
-    return round(plan.requests / plan.requests_per_minute, 2) if plan.requests_per_minute else None
+    return None if plan.seconds is None else round(plan.seconds / 60, 2)
 
 
 def _plan_duration(plan: Plan) -> str:
     if not plan.requests:
         return "nothing to fetch"
-    if plan.requests_per_minute and plan.requests <= plan.requests_per_minute:
+    if plan.seconds is not None and plan.seconds < 1:
         return f"within a minute: the limit is {plan.requests_per_minute:,} requests a minute"
-    if (minutes := _minutes(plan)) is not None:
-        return f"about {_duration(minutes * 60)} at {plan.requests_per_minute:,} requests a minute"
+    if plan.seconds is not None:
+        return f"about {_duration(plan.seconds)} at {plan.requests_per_minute:,} requests a minute"
     at_standard = _duration(plan.requests / _STANDARD_REQUESTS_PER_MINUTE * 60)
     return f"{at_standard} at {_STANDARD_REQUESTS_PER_MINUTE} requests a minute; the API told no limit"
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 

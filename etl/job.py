@@ -46,12 +46,16 @@ LAST_RUN = f"{STATE}/last_run.json"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an export would do: everything listed, by worth, and what could not be listed."""
+    """What an export would do: everything listed, by worth, and what could not be listed.
+
+    ``seconds`` is how long the rate limit lets it take, if it begins now; None when no limit is known.
+    """
 
     planned: Sequence[Planned]
     run_tests: Sequence[RunTestSummary]
     requests: int
     requests_per_minute: int | None
+    seconds: float | None = None
 
     @property
     def problems(self) -> list[str]:
@@ -87,6 +91,11 @@ async def plan(
         run_tests=run.summary.run_tests,
         requests=run.progress.planned_requests,
         requests_per_minute=client.quota.requests_per_minute,
+        seconds=client.quota.seconds_for(
+            # The export lists everything once more.
+            client.traffic.requests + run.progress.planned_requests,
+            asyncio.get_running_loop().time(),
+        ),
     )
 
 

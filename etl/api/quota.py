@@ -60,6 +60,19 @@ class Quota:
             limits.append(self._limit)
         return min(limits, default=None)
 
+    def seconds_for(self, requests: int, now: float) -> float | None:
+        """After how long the last of so many requests may be sent, if they begin now; None while no limit is known."""
+        limit = self.requests_per_minute
+        if limit is None:
+            return None
+        if self._window is None or self._is_configured or now >= self._window_ends_at:
+            return max(0, math.ceil(requests / limit) - 1) * WINDOW_SECONDS
+        reserved = self._window.limit - self._ours(self._window.limit)
+        left = max(0, self._window.remaining - reserved)
+        if requests <= left:
+            return 0.0
+        return self._window_ends_at - now + (math.ceil((requests - left) / limit) - 1) * WINDOW_SECONDS
+
     def wait_seconds(self, now: float) -> float:
         """0 when a request may be sent now, else after how long to ask again."""
         if now < self._held_until:

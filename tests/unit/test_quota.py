@@ -433,3 +433,48 @@ def test_refusal_in_a_told_window_teaches_no_other_limit():
     assert quota.wait_seconds(40.0) == 0
     assert quota.requests_per_minute == 100
     assert send_all(quota, 40.0) == 100
+
+
+# How long it will take
+
+
+def test_no_duration_is_predicted_while_no_limit_is_known():
+    assert Quota().seconds_for(1000, 0.0) is None
+
+
+@given(
+    limit=st.integers(1, 40),
+    share=st.sampled_from([1.0, 0.8, 0.5]),
+    begun_at=st.integers(0, 59),
+    requests=st.integers(1, 200),
+    has_headers=st.booleans(),
+)
+def test_whoever_begins_now_ends_when_it_was_predicted(limit, share, begun_at, requests, has_headers):
+    """Answers come at once; the server's minute begins at 0."""
+    quota = Quota(requests_per_minute=None if has_headers else limit, share=share)
+    now = float(begun_at)
+    taken: Counter[float] = Counter()
+
+    def send() -> None:
+        minute = now // 60
+        taken[minute] += 1
+        ask(quota, now, window(limit, limit - taken[minute], ends_at=(minute + 1) * 60, now=now) if has_headers else {})
+
+    send()
+    if not has_headers:
+        quota = Quota(requests_per_minute=limit, share=share)
+    predicted = quota.seconds_for(requests, now)
+    for _ in range(requests):
+        while (seconds := quota.wait_seconds(now)) > 0:
+            now += seconds
+        send()
+    assert now - begun_at == pytest.approx(predicted)
+
+
+def test_what_is_left_of_a_window_that_is_over_is_not_counted_on():
+    quota = Quota()
+    ask(quota, 50.0, window(10, 9, ends_at=60.0, now=50.0))
+    assert quota.seconds_for(9, 50.0) == 0
+    assert quota.seconds_for(10, 50.0) == 10
+    assert quota.seconds_for(10, 60.0) == 0
+    assert quota.seconds_for(21, 60.0) == 120

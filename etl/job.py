@@ -306,7 +306,7 @@ class _Run:
         self.dataset.record_run(day, self.summary.export_run_id, frame_of(schema.RUNS_TABLE, [row]))
         self.files.publish(LAST_RUN, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
 
-    def _commit(self, bundles: list[ExecutionBundle]) -> None:
+    def _commit(self, bundles: list[ExecutionBundle]) -> int:
         arrived = commit(
             self.dataset,
             bundles,
@@ -326,6 +326,7 @@ class _Run:
             run_test.unknown_statuses += share.unknown_statuses
         self.progress.committed_executions += len(bundles)
         self.notify("committed", executions=len(bundles), files=self._written.files, bytes=self._written.size_bytes)
+        return self._written.largest_rows
 
     def _count_traffic(self) -> None:
         traffic, written = self.client.traffic, self._written

@@ -1,4 +1,8 @@
-"""Bundles that have arrived, until they are committed: after some time, when there are many, and at the end."""
+"""Bundles that have arrived, until they are committed: after some time, when there are many, and at the end.
+
+Many is a number of calls that fits well into memory, or, where files are large, a share of the largest: each commit writes
+the whole file again, and small commits would write it again and again.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -6,21 +10,23 @@ from collections.abc import Callable
 from etl.api.models import ExecutionBundle
 from etl.tasks import to_the_end
 
-_MAX_CALLS = 20_000
+_MANY_CALLS = 2_000
+_FILE_SHARE = 4
 
 
 class CommitBuffer:
-    """Collects bundles for ``commit``, which runs in a thread, one commit at a time.
+    """Collects bundles for ``commit``, which runs in a thread, one commit at a time, and tells the rows of the largest file.
 
     Whoever adds a bundle while one is due waits for that commit: a destination that is slow slows the crawl down, and memory
     stays bounded. A crawl that is cancelled waits for the commit in hand; ``flush`` commits what is left.
     """
 
-    def __init__(self, commit: Callable[[list[ExecutionBundle]], None], *, interval_seconds: float) -> None:
+    def __init__(self, commit: Callable[[list[ExecutionBundle]], int], *, interval_seconds: float) -> None:
         self._commit = commit
         self._interval_seconds = interval_seconds
         self._bundles: list[ExecutionBundle] = []
         self._calls = 0
+        self._many_calls = _MANY_CALLS
         self._turn = asyncio.Lock()
         self._committed_at = asyncio.get_running_loop().time()
 
@@ -33,7 +39,7 @@ class CommitBuffer:
         self._bundles.append(bundle)
         self._calls += len(bundle.calls)
         is_due = asyncio.get_running_loop().time() - self._committed_at >= self._interval_seconds
-        if is_due or self._calls >= _MAX_CALLS:
+        if is_due or self._calls >= self._many_calls:
             await self.flush()
 
     async def flush(self) -> None:
@@ -41,5 +47,6 @@ class CommitBuffer:
         async with self._turn:
             bundles, self._bundles, self._calls = self._bundles, [], 0
             if bundles:
-                await to_the_end(lambda: self._commit(bundles))
+                largest_rows = await to_the_end(lambda: self._commit(bundles))
+                self._many_calls = max(_MANY_CALLS, largest_rows // _FILE_SHARE)
             self._committed_at = asyncio.get_running_loop().time()

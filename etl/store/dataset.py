@@ -68,10 +68,11 @@ class StoredState:
 
 @dataclass(slots=True)
 class Written:
-    """What a commit changed."""
+    """What a run changed; ``largest_rows`` is how many rows the largest of the files has."""
 
     rows: dict[str, int] = field(default_factory=dict)
     files: int = 0
+    largest_rows: int = 0
     size_bytes: int = 0
 
 
@@ -265,6 +266,7 @@ class Dataset:
         data = encode(table, rows, self._compression)
         self._files.publish(path, data)
         written.files += 1
+        written.largest_rows = max(written.largest_rows, len(rows))
         written.size_bytes += len(data)
 
 

@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+BENCH := .venv-bench
 PARALLEL := --numprocesses logical --dist worksteal
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-all check lint types format docs lock clean
+.PHONY: help demo run test test-all check lint types format docs bench bench-quick lock clean
 
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +22,14 @@ $(VENV)/.runtime: requirements.lock pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
 	$(PIP) --require-hashes --requirement requirements-dev.lock
+	@touch $@
+
+$(BENCH)/.done: requirements.lock benchmarks/fast.lock benchmarks/baselines.lock pyproject.toml
+	for name in plain fast baselines; do $(PYTHON) -m venv $(BENCH)/$$name; done
+	$(BENCH)/plain/bin/python -m pip --quiet install --require-hashes --requirement requirements.lock
+	$(BENCH)/fast/bin/python -m pip --quiet install --require-hashes --requirement benchmarks/fast.lock
+	$(BENCH)/baselines/bin/python -m pip --quiet install --require-hashes --requirement benchmarks/baselines.lock
+	for name in plain fast; do $(BENCH)/$$name/bin/python -m pip --quiet install --no-deps --editable .; done
 	@touch $@
 
 demo: $(VENV)/.runtime ## Export a made-up world from the sandbox and look at it (no key, no network)
@@ -52,10 +61,18 @@ format: $(VENV)/.dev ## Format the code
 docs: $(VENV)/.dev ## Check that the documentation and the code agree
 	@$(BIN)/python -m pytest tests/unit/test_docs.py
 
+bench: $(BENCH)/.done ## Measure everything again and write docs/performance.md (about an hour, on a quiet machine)
+	@$(PYTHON) -m benchmarks
+
+bench-quick: $(BENCH)/.done ## Measure small sizes, once; write nothing
+	@$(PYTHON) -m benchmarks --quick
+
 lock: $(VENV)/.dev ## Resolve the locked requirements anew
 	$(PIP) uv
 	$(LOCK) pyproject.toml --output-file requirements.lock
-	$(LOCK) pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock
+	$(LOCK) pyproject.toml --group dev --extra fast --constraint requirements.lock --output-file requirements-dev.lock
+	$(LOCK) pyproject.toml --extra fast --constraint requirements.lock --output-file benchmarks/fast.lock
+	$(LOCK) benchmarks/baselines.in --output-file benchmarks/baselines.lock
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* *.egg-info

@@ -1,0 +1,128 @@
+"""Run whole processes, one after the other, and keep what the system says of each: processor time, wall time, peak memory."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+from urllib.request import urlopen
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+ENVIRONMENTS = ROOT / ".venv-bench"
+KEYS = {"FI_API_KEY": "benchmark-api-key", "FI_SECRET_KEY": "benchmark-secret-key"}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One finished process."""
+
+    cpu_seconds: float
+    wall_seconds: float
+    peak_mb: float
+    output: str
+
+
+def run(command: Sequence[str | Path], *, exit_code: int = 0) -> Sample:
+    """Run the command to its end.
+
+    Raises:
+        SystemExit: it ended in another way than expected; with its last words.
+    """
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        started_at = time.monotonic()
+        process = subprocess.Popen(
+            [str(part) for part in command], stdout=output, stderr=errors, env={**os.environ, **KEYS}, cwd=ROOT
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        wall_seconds = time.monotonic() - started_at
+        process.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        errors.seek(0)
+        if process.returncode != exit_code:
+            raise SystemExit(f"{command}: exit {process.returncode}\n{errors.read().decode()[-2000:]}")
+        return Sample(
+            usage.ru_utime + usage.ru_stime, wall_seconds, usage.ru_maxrss * 1024 / 1e6, output.read().decode()
+        )
+
+
+def exporter(environment: str, *arguments: str | Path) -> list[str | Path]:
+    """The exporter's command in one of the environments."""
+    return [ENVIRONMENTS / environment / "bin" / "metrics-etl", *arguments]
+
+
+def python(environment: str, script: str, *arguments: str | Path) -> list[str | Path]:
+    """A script of this folder in one of the environments."""
+    return [ENVIRONMENTS / environment / "bin" / "python", HERE / script, *arguments]
+
+
+def configure(folder: Path, url: str, dataset: Path, **api: object) -> Path:
+    """A configuration file for the load server at ``url``."""
+    options = "".join(f"{name} = {json.dumps(value)}\n" for name, value in api.items())
+    path = folder / f"{dataset.name}.toml"
+    path.write_text(
+        f'run_tests = ["Load"]\n[api]\nbase_url = "{url}"\n{options}[destination]\npath = "{dataset}"\n[log]\nformat = "json"\n'
+    )
+    return path
+
+
+@contextmanager
+def load_server(**options: object) -> Iterator[str]:
+    """A load server in its own process; gives its address."""
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not True]
+    flags = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is True]
+    process = subprocess.Popen(
+        [sys.executable, HERE / "load_server.py", *arguments, *flags], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        if process.stdout is None or not (url := process.stdout.readline().strip()):
+            raise SystemExit("the load server did not start")
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def stats(url: str) -> dict[str, Any]:
+    """What the load server counted."""
+    with urlopen(f"{url}/stats") as answer:  # noqa: S310 our own server
+        counted: dict[str, Any] = json.load(answer)
+        return counted
+
+
+def ratio(samples: Sequence[Sample], baseline: Sequence[Sample], figure: str) -> float:
+    """The median of the ratios of samples taken in the same round."""
+    return median(getattr(a, figure) / getattr(b, figure) for a, b in zip(samples, baseline, strict=True))
+
+
+def middle(samples: Sequence[Sample], figure: str) -> float:
+    """The median of one figure."""
+    return median(getattr(sample, figure) for sample in samples)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table; numbers to the right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+
+
+def publish(document: Path, tables: Mapping[str, str]) -> None:
+    """Put each table between its two markers in the document.
+
+    Raises:
+        SystemExit: the document has no such markers.
+    """
+    text = document.read_text()
+    for name, content in tables.items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+        if begin not in text or end not in text:
+            raise SystemExit(f"{document}: no place for {name}")
+        text = f"{text[: text.index(begin)]}{begin}{content}\n{text[text.index(end) :]}"
+    document.write_text(text)

@@ -1,0 +1,96 @@
+"""First exports under a rate limit: requests that were refused, and time against the best schedule that the limit allows."""
+
+import json
+import math
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import configure, exporter, load_server, run, stats, table
+
+CONCURRENCY = 32
+CALLS_OF_AN_EXECUTION = 100
+SCENARIOS: dict[str, dict[str, Any]] = {
+    "300 a minute": {"limit": 300, "executions": 10},
+    "300 a minute, no headers": {"limit": 300, "executions": 10, "no_headers": True},
+    "1,000 a minute": {"limit": 1_000, "executions": 35},
+    "1,000 a minute, no headers": {"limit": 1_000, "executions": 35, "no_headers": True},
+    "1,000 a minute, server's clock 17 s ahead": {"limit": 1_000, "executions": 35, "skew_seconds": 17.3},
+    "1,000 a minute, server's clock 30 s ahead, no headers": {
+        "limit": 1_000, "executions": 35, "skew_seconds": 30, "no_headers": True,
+    },
+    "1,000 a minute, 20 ms": {"limit": 1_000, "executions": 35, "latency_ms": 20},
+    "1,000 a minute, 500 ms": {"limit": 1_000, "executions": 35, "latency_ms": 500},
+    "1,000 a minute, 500 ms, no headers": {"limit": 1_000, "executions": 35, "latency_ms": 500, "no_headers": True},
+    "1,000 a minute, 300 of them taken by others": {"limit": 1_000, "executions": 35, "others": 300},
+    "1,000 a minute, 450 calls": {"limit": 1_000, "executions": 5, "calls": 90},
+}  # fmt: skip
+QUICK = {
+    "300 in 5 s": {"limit": 300, "window_seconds": 5, "executions": 10},
+    "1,000 in 5 s, 20 ms": {"limit": 1_000, "window_seconds": 5, "executions": 35, "latency_ms": 20},
+}
+
+
+def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
+    """Tables by name. All scenarios at once: they wait nearly all the time."""
+    scenarios = QUICK if is_quick else SCENARIOS
+    rows: dict[str, list[str]] = {}
+    failures: list[BaseException] = []
+
+    def measure_one(number: int, name: str) -> None:
+        try:
+            rows[name] = _row(folder / str(number), name, scenarios[name])
+        except BaseException as error:  # noqa: BLE001 raised below
+            failures.append(error)
+
+    threads = [threading.Thread(target=measure_one, args=(number, name)) for number, name in enumerate(scenarios)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    header = ["", "requests", "refused", "wall s", "best s", "wall / best", "predicted s", "predicted / wall"]
+    return {"quota": table(header, [rows[name] for name in scenarios])}
+
+
+def _row(folder: Path, name: str, scenario: Mapping[str, Any]) -> list[str]:
+    folder.mkdir()
+    options = {"calls": CALLS_OF_AN_EXECUTION, **scenario}
+    with load_server(**options) as url:
+        configuration = configure(folder, url, folder / "data", concurrency=CONCURRENCY)
+        plan = json.loads(run(exporter("plain", "plan", "--config", configuration, "--json")).output)
+        before = stats(url)
+        run(exporter("plain", "run", "--config", configuration, "--quiet"))
+        counted = stats(url)
+    requests = counted["requests"] - before["requests"]
+    refused = counted["refused"] - before["refused"]
+    wall_seconds = counted["last_at"] - counted["first_at"]
+    best_seconds = _best_seconds(scenario, requests - refused, before, counted["first_at"])
+    predicted = plan["minutes"] and plan["minutes"] * 60
+    return [
+        name,
+        f"{requests:,}",
+        f"{refused}",
+        f"{wall_seconds:.1f}",
+        f"{best_seconds:.1f}",
+        f"{wall_seconds / best_seconds:.3f}" if best_seconds else "",
+        f"{predicted:.0f}" if predicted else "unknown",
+        f"{predicted / wall_seconds:.2f}" if predicted else "",
+    ]
+
+
+def _best_seconds(scenario: Mapping[str, Any], requests: int, before: Mapping[str, Any], first_at: float) -> float:
+    """How long it takes whoever knows the limit, the window and all that is to be fetched."""
+    window_seconds = scenario.get("window_seconds", 60)
+    skew_seconds = scenario.get("skew_seconds", 0)
+    allowance = scenario["limit"] - scenario.get("others", 0)
+    window = math.floor((first_at + skew_seconds) / window_seconds)
+    left = allowance - dict(before["windows"]).get(window, 0)
+    if requests <= left:
+        return requests / CONCURRENCY * scenario.get("latency_ms", 0) / 1000
+    windows, rest = divmod(requests - left, allowance)
+    last = window + windows + (rest > 0)
+    tail_seconds = (rest or allowance) / CONCURRENCY * scenario.get("latency_ms", 0) / 1000
+    return last * window_seconds - skew_seconds - first_at + tail_seconds

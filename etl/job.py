@@ -209,10 +209,7 @@ class _Run:
     def load_sources(self, partitions: Iterable[Partition], state: StoredState) -> None:
         """Add to the state what the dataset holds of the partitions' run tests, where these are not exported."""
         keys = {partition.run_test_key for partition in partitions} - state.executions.keys()
-        more = self.dataset.load_state(sorted(keys), set_aside=False)
-        state.executions |= more.executions
-        state.stray_dates |= more.stray_dates
-        state.orphans |= more.orphans
+        self.dataset.load_run_tests(sorted(keys), state, set_aside=False)
 
     async def crawl(self, client: Client, state: StoredState) -> None:
         """List, plan, fetch and commit everything; what has arrived whole is committed even when the crawl fails."""

@@ -96,7 +96,12 @@ class Dataset:
         state = StoredState()
         keys = list(run_test_keys)
         state.elsewhere = self._elsewhere(state, except_keys=keys, set_aside=set_aside)
-        for key in keys:
+        self.load_run_tests(keys, state, set_aside=set_aside)
+        return state
+
+    def load_run_tests(self, run_test_keys: Iterable[str], state: StoredState, *, set_aside: bool) -> None:
+        """Add what the dataset holds of these run tests to the state."""
+        for key in run_test_keys:
             rows = {
                 name: self._columns(schema.TABLES[name], key, state, set_aside=set_aside) for name in _STATE_COLUMNS
             }
@@ -126,7 +131,6 @@ class Dataset:
             }
             state.orphans[key] = strays["errors"]
             state.stray_dates[key] = strays["errors"] | strays["evals"] | strays["calls"]
-        return state
 
     def commit_rows(
         self,
@@ -247,7 +251,8 @@ class Dataset:
                 raise DestinationError(
                     f"{where}: unknown columns {sorted(unknown)}: written by a newer version; upgrade the exporter"
                 )
-            rows = file.read(columns=[name for name in names if name in found])
+            # In this thread: handing a few small columns to others costs more than reading them.
+            rows = file.read(columns=[name for name in names if name in found], use_threads=False)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as exc:
             raise UnreadableError(f"{where}: not readable as Parquet: {_first_line(exc)}") from exc
         declared = pa.schema([table.arrow_schema.field(name) for name in names], table.arrow_schema.metadata)

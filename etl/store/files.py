@@ -88,7 +88,7 @@ class LocalFiles:
         """
         with self._naming(folder):
             self._refuse_links(folder)
-            return sorted(self._walk(self.root / folder))
+            return sorted(self._walk(folder))
 
     def set_aside(self, path: str) -> str:
         """Move a file that cannot be read to the quarantine; returns its new path."""
@@ -177,20 +177,21 @@ class LocalFiles:
             if folder.is_symlink():
                 raise DestinationError(f"{folder} is a symbolic link: a dataset must not contain any")
 
-    def _walk(self, folder: Path) -> Iterator[str]:
+    def _walk(self, folder: str) -> Iterator[str]:
         try:
-            entries = list(os.scandir(folder))
+            entries = list(os.scandir(self.root / folder))
         except FileNotFoundError:
             return
         for entry in entries:
+            path = f"{folder}/{entry.name}" if folder else entry.name
             if entry.is_symlink():
                 raise DestinationError(f"{entry.path} is a symbolic link: a dataset must not contain any")
             if entry.is_dir():
-                yield from self._walk(Path(entry.path))
+                yield from self._walk(path)
             elif not entry.is_file():
                 raise DestinationError(f"{entry.path} is neither file nor folder: remove it")
             else:
-                yield Path(entry.path).relative_to(self.root).as_posix()
+                yield path
 
     @contextmanager
     def _naming(self, path: str) -> Iterator[None]:

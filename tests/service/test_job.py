@@ -66,3 +66,24 @@ async def test_rows_count_what_is_new_or_changed_not_what_was_fetched(tmp_path: 
 
     assert summary.run_tests[0].calls == 12
     assert summary.rows == {"calls": 1, "executions": 1}
+
+
+async def test_a_night_in_which_nothing_changed_reads_each_file_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the run test that is exported and of the others, whose executions might belong to it now."""
+    async with Sandbox(settled_world(run_tests=2, executions=6, calls=2)) as server:
+        everything = settings_for(server, tmp_path / "data")
+        await job.export(everything)
+        paths = [path.relative_to(tmp_path / "data").as_posix() for path in (tmp_path / "data").rglob("part-0.parquet")]
+        read, reads = LocalFiles.read, list[str]()
+
+        def read_and_note(files: LocalFiles, path: str) -> bytes:
+            reads.append(path)
+            return read(files, path)
+
+        monkeypatch.setattr(LocalFiles, "read", read_and_note)
+        for settings in (everything, everything.only([server.world.run_tests[0].name])):
+            reads.clear()
+            assert (await job.export(settings)).exit_code == 0
+            assert sorted(reads) == sorted(paths)

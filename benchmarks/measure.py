@@ -99,12 +99,12 @@ def stats(url: str) -> dict[str, Any]:
 
 def ratio(samples: Sequence[Sample], baseline: Sequence[Sample], figure: str) -> float:
     """The median of the ratios of samples taken in the same round."""
-    return median(getattr(a, figure) / getattr(b, figure) for a, b in zip(samples, baseline, strict=True))
+    return float(median(getattr(a, figure) / getattr(b, figure) for a, b in zip(samples, baseline, strict=True)))
 
 
 def middle(samples: Sequence[Sample], figure: str) -> float:
     """The median of one figure."""
-    return median(getattr(sample, figure) for sample in samples)
+    return float(median(getattr(sample, figure) for sample in samples))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -89,8 +89,8 @@ def _best_seconds(scenario: Mapping[str, Any], requests: int, before: Mapping[st
     window = math.floor((first_at + skew_seconds) / window_seconds)
     left = allowance - dict(before["windows"]).get(window, 0)
     if requests <= left:
-        return requests / CONCURRENCY * scenario.get("latency_ms", 0) / 1000
+        return float(requests / CONCURRENCY * scenario.get("latency_ms", 0) / 1000)
     windows, rest = divmod(requests - left, allowance)
     last = window + windows + (rest > 0)
     tail_seconds = (rest or allowance) / CONCURRENCY * scenario.get("latency_ms", 0) / 1000
-    return last * window_seconds - skew_seconds - first_at + tail_seconds
+    return float(last * window_seconds - skew_seconds - first_at + tail_seconds)

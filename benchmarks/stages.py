@@ -1,0 +1,126 @@
+"""Where the processor time of a call goes: each stage alone, in one process. ``stages.py BASE_URL``; prints microseconds a call."""
+
+import asyncio
+import gc
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import aiohttp
+
+from etl.api.client import Access, Client
+from etl.api.endpoints import Request, decode, get_call_metrics, list_calls
+from etl.api.models import CallMetrics, Execution, ExecutionBundle, FetchedCall
+from etl.store.commit import commit
+from etl.store.dataset import Dataset, Written
+from etl.store.files import LocalFiles
+from etl.tables.flatten import Export, calls_frame, evals_frame
+
+EXECUTIONS, CALLS, CONCURRENCY, ROUNDS = 50, 100, 50, 5
+RUN_TEST = "Load"
+
+
+async def fetch(requests: list[Request[Any]], get: Callable[[Request[Any]], Awaitable[Any]]) -> list[Any]:
+    """Every answer, so many at a time."""
+    answers = []
+    queue = iter(requests)
+
+    async def work() -> None:
+        for request in queue:
+            answers.append(await get(request))  # noqa: PERF401 not one after the other
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(CONCURRENCY):
+            group.create_task(work())
+    return answers
+
+
+def metrics_requests(executions: list[str]) -> list[Request[CallMetrics]]:
+    """A request for each call of the load server's world."""
+    return [
+        get_call_metrics(f"{execution[:8]}-0000-4000-8001-{call:012x}", execution)
+        for execution in executions
+        for call in range(CALLS)
+    ]
+
+
+def timed(stages: dict[str, list[float]], name: str, work: Callable[..., Any], *arguments: Any) -> Any:
+    """Do the work and note what it cost."""
+    begun_at = time.process_time()
+    result = work(*arguments)
+    stages.setdefault(name, []).append((time.process_time() - begun_at) / (EXECUTIONS * CALLS) * 1e6)
+    return result
+
+
+def bundles_of(executions: list[str], listed: list[Any], metrics: dict[str, CallMetrics]) -> list[ExecutionBundle]:
+    """What a crawl would hand over."""
+    return [
+        ExecutionBundle(
+            run_test_name=RUN_TEST,
+            run_test_key="load",
+            execution=Execution(execution_id=execution, status="completed", payload={"execution_id": execution}),
+            date=f"2026-01-{1 + number // 10:02d}",
+            listed=page.results,
+            calls=tuple(FetchedCall(listed=call, metrics=metrics[call.call_execution_id]) for call in page.results),
+        )
+        for number, (execution, page) in enumerate(zip(executions, listed, strict=True))
+    ]
+
+
+def decode_all(requests: list[Request[CallMetrics]], bodies: dict[str, bytes]) -> list[CallMetrics]:
+    """The bodies, by call, decoded as the client does."""
+    return [decode(request, bodies[request.query[0][1]]) for request in requests]
+
+
+def commit_all(files: LocalFiles, bundles: list[ExecutionBundle], export: Export) -> None:
+    """A first commit."""
+    commit(Dataset(files), bundles, {}, export, fetched_at=export.exported_at, settle_hours=24, written=Written())
+
+
+def main(base_url: str) -> None:
+    """Measure each stage some times, and print the medians."""
+    gc.set_threshold(50_000, 20, 20)  # as the command does
+    executions = [f"{number:08x}-0000-4000-8000-{0:012x}" for number in range(EXECUTIONS)]
+    requests = metrics_requests(executions)
+    stages: dict[str, list[float]] = {}
+    export = Export("benchmark", datetime.now(UTC))
+
+    async def bare() -> list[bytes]:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONCURRENCY)) as session:
+
+            async def get(request: Request[Any]) -> bytes:
+                async with session.get(base_url + request.target) as response:
+                    return await response.read()
+
+            return await fetch(requests, get)
+
+    async def ours() -> tuple[list[CallMetrics], list[Any]]:
+        access = Access(base_url, lambda: "benchmark-api-key", lambda: "benchmark-secret-key")
+        async with Client(access, version="benchmark", concurrency=CONCURRENCY) as client:
+            metrics = await fetch(requests, client.get)
+            return metrics, [await client.get(list_calls(each, page=1, limit=1024)) for each in executions]
+
+    for _ in range(ROUNDS):
+        bodies = timed(stages, "bare aiohttp loop", lambda: asyncio.run(bare()))
+        metrics, listed = timed(stages, "client: gate, watch, retry, decoding", lambda: asyncio.run(ours()))
+        by_call = {call.call_execution_id: call for call in metrics}
+        answered = {json.loads(body)["result"]["call_execution_id"]: body for body in bodies}
+        timed(stages, "of that, decoding", decode_all, requests, answered)
+        bundles = bundles_of(executions, listed, by_call)
+        with tempfile.TemporaryDirectory() as folder:
+            files = LocalFiles(Path(folder))
+            files.prepare()
+            timed(stages, "commit: flattening, Arrow, pandas, Parquet, fsync", commit_all, files, bundles, export)
+        timed(stages, "of that, flattening of calls", calls_frame, bundles, export)
+        timed(stages, "of that, flattening of evals, one a call", evals_frame, bundles, export)
+    print(json.dumps({name: median(costs) for name, costs in stages.items()}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -168,7 +168,7 @@ class World:
 class Quota:
     """A fixed window on the server's clock, which may be ahead of everybody else's; refused requests count as well.
 
-    ``others`` requests of other clients are spread evenly over each window.
+    Other clients send ``others`` requests as soon as a window opens.
     """
 
     def __init__(
@@ -187,12 +187,11 @@ class Quota:
     def take(self, now: float) -> tuple[bool, bytes]:
         """Count a request; whether it is allowed, and the headers to send."""
         now += self._skew_seconds
-        window, elapsed = divmod(now, self._window_seconds)
+        window = int(now // self._window_seconds)
         if window != self._window:
-            self._window, self._taken = int(window), 0
+            self._window, self._taken = window, self._others
         self._taken += 1
-        by_others = int(self._others * elapsed / self._window_seconds)
-        is_allowed = self._taken + by_others <= self._limit
+        is_allowed = self._taken <= self._limit
         self.refused += not is_allowed
         self.allowed[self._window] = self.allowed.get(self._window, 0) + is_allowed
         reset = (window + 1) * self._window_seconds
@@ -200,7 +199,7 @@ class Quota:
         served_at = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(now)).encode()
         headers += b"Date: %b\r\n" % served_at
         if self._has_headers:
-            remaining = max(0, self._limit - self._taken - by_others)
+            remaining = max(0, self._limit - self._taken)
             headers += b"X-RateLimit-Limit: %d\r\nX-RateLimit-Remaining: %d\r\nX-RateLimit-Reset: %d\r\n" % (
                 self._limit,
                 remaining,

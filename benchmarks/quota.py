@@ -68,7 +68,7 @@ def _row(folder: Path, name: str, scenario: Mapping[str, Any]) -> list[str]:
     refused = counted["refused"] - before["refused"]
     wall_seconds = counted["last_at"] - counted["first_at"]
     best_seconds = _best_seconds(scenario, requests - refused, before, counted["first_at"])
-    predicted = plan["minutes"] and plan["minutes"] * 60
+    predicted = None if plan["minutes"] is None else plan["minutes"] * 60
     return [
         name,
         f"{requests:,}",
@@ -76,7 +76,7 @@ def _row(folder: Path, name: str, scenario: Mapping[str, Any]) -> list[str]:
         f"{wall_seconds:.1f}",
         f"{best_seconds:.1f}",
         f"{wall_seconds / best_seconds:.3f}" if best_seconds else "",
-        f"{predicted:.0f}" if predicted else "unknown",
+        "unknown" if predicted is None else f"{predicted:.0f}",
         f"{predicted / wall_seconds:.2f}" if predicted else "",
     ]
 

@@ -250,9 +250,6 @@ class Client:
 
     async def _wait_for_quota(self) -> None:
         loop = asyncio.get_running_loop()
-        if not self._turn.locked() and self.quota.wait_seconds(loop.time()) <= 0:
-            self.quota.sent()
-            return
         async with self._turn:
             # Only time passing, or an answer that may come at any moment, lets more through: asking again is the plain way.
             while (seconds := self.quota.wait_seconds(loop.time())) > 0:

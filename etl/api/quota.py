@@ -67,8 +67,7 @@ class Quota:
             return None
         if self._window is None or self._is_configured or now >= self._window_ends_at:
             return max(0, math.ceil(requests / limit) - 1) * WINDOW_SECONDS
-        reserved = self._window.limit - self._ours(self._window.limit)
-        left = max(0, self._window.remaining - reserved)
+        left = max(0, self._left(self._window))
         if requests <= left:
             return 0.0
         return self._window_ends_at - now + (math.ceil((requests - left) / limit) - 1) * WINDOW_SECONDS
@@ -120,6 +119,10 @@ class Quota:
     def _ours(self, limit: int) -> int:
         return max(1, int(limit * self._share))
 
+    def _left(self, window: Window) -> int:
+        """What remains of the window, less what is reserved for others."""
+        return window.remaining - (window.limit - self._ours(window.limit))
+
     def _count_untold(self, now: float) -> None:
         """An answer without headers was counted all the same, once the server has told a window at all.
 
@@ -155,8 +158,7 @@ class Quota:
         if now >= self._window_ends_at:
             return 0.0 if self._in_flight < ours else _POLL_SECONDS
         spent = self._in_flight + (self._untold or 0) + self._untold_before
-        reserved = self._window.limit - ours
-        if self._window.remaining - spent > reserved:
+        if self._left(self._window) > spent:
             return 0.0
         return _POLL_SECONDS if self._in_flight else self._window_ends_at - now
 

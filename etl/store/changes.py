@@ -28,21 +28,26 @@ def find_moves(state: StoredState, listed: Mapping[str, Collection[str]], names:
     None lies under several. ``listed`` are execution_ids by key, ``names`` the run tests' names by key.
     """
     moves: Moves = {}
-    homes = _homes(state)
+    homes = {
+        execution_id: Partition(key, date)
+        for key, dates in state.dates().items()
+        for execution_id, date in dates.items()
+    }
     for key, execution_ids in listed.items():
-        for execution_id in execution_ids:
-            stored = state.executions[key].get(execution_id)
-            if stored and stored.run_test_name not in (None, names[key]):
-                moves.setdefault((Partition(key, stored.date), key), set()).add(execution_id)
-            for home in homes.get(execution_id, ()):
-                if home.run_test_key != key:
-                    moves.setdefault((home, key), set()).add(execution_id)
+        for execution_id in execution_ids & homes.keys():
+            home, stored = homes[execution_id], state.executions[key].get(execution_id)
+            if home.run_test_key != key or (stored and stored.run_test_name not in (None, names[key])):
+                moves.setdefault((home, key), set()).add(execution_id)
     return moves
 
 
 def find_doubled(state: StoredState) -> dict[str, list[Partition]]:
     """The partitions of each execution that lies under several keys: a move was cut short, or files were restored."""
-    return {execution_id: partitions for execution_id, partitions in _homes(state).items() if len(partitions) > 1}
+    homes: dict[str, list[Partition]] = {}
+    for key, dates in state.dates().items():
+        for execution_id, date in dates.items():
+            homes.setdefault(execution_id, []).append(Partition(key, date))
+    return {execution_id: partitions for execution_id, partitions in homes.items() if len(partitions) > 1}
 
 
 def surplus(
@@ -78,14 +83,6 @@ def as_if_dropped(state: StoredState, drops: Mapping[Partition, Collection[str]]
         for execution_id in execution_ids:
             state.executions[partition.run_test_key].pop(execution_id, None)
             state.stray_dates[partition.run_test_key].pop(execution_id, None)
-
-
-def _homes(state: StoredState) -> dict[str, list[Partition]]:
-    homes: dict[str, list[Partition]] = {}
-    for key, dates in state.dates().items():
-        for execution_id, date in dates.items():
-            homes.setdefault(execution_id, []).append(Partition(key, date))
-    return homes
 
 
 def as_if_moved(state: StoredState, moves: Moves) -> None:

@@ -20,7 +20,16 @@ from etl.store.dataset import Dataset, Written, calls_of, held_rows
 from etl.store.layout import Partition
 from etl.tables import schema
 from etl.tables.digest import rows_digest
-from etl.tables.flatten import Export, HeldRows, calls_frame, errors_frame, evals_frame, executions_frame, to_arrow
+from etl.tables.flatten import (
+    Export,
+    Frame,
+    HeldRows,
+    calls_frame,
+    errors_frame,
+    evals_frame,
+    executions_frame,
+    to_arrow,
+)
 
 _NOTHING_HELD = HeldRows(listed_calls=None, exported_calls=0, calls_digest=rows_digest([]))
 
@@ -54,8 +63,7 @@ def commit(
         SchemaError: two bundles are of the same execution.
     """
     arrived: dict[str, Arrived] = {}
-    by_key = attrgetter("run_test_key")
-    for key, group in groupby(sorted(bundles, key=_partition), key=by_key):
+    for key, group in groupby(sorted(bundles, key=_partition), key=attrgetter("run_test_key")):
         of_run_test = list(group)
         share = arrived[key] = Arrived()
         rows = _flatten(of_run_test, export, share)
@@ -65,31 +73,18 @@ def commit(
             held = {execution_id: before.held if before else _NOTHING_HELD for execution_id, before in known.items()}
             held |= _commit_calls(dataset, partition, mine, rows, written)
             dataset.commit_rows(schema.ERRORS, partition, rows[schema.ERRORS.name], replaced=mine, written=written)
-            states = {
-                execution_id: export_state(
-                    bundle, known[execution_id], fetched_at=fetched_at, settle_hours=settle_hours
-                )
-                for execution_id, bundle in mine.items()
-            }
-            verified_at = {
-                execution_id: fetched_at if mine[execution_id].is_fetched else before.verified_at if before else None
-                for execution_id, before in known.items()
-            }
-            executions = executions_frame(list(mine.values()), held, states, verified_at, export)
-            share.misfits += executions.misfits
-            dataset.commit_rows(
-                schema.EXECUTIONS,
+            executions = _commit_executions(
+                dataset,
                 partition,
-                to_arrow(executions.data, schema.EXECUTIONS),
-                replaced=mine,
-                heads={execution_id for execution_id, bundle in mine.items() if _has_letter(bundle, METRICS)},
-                verified={
-                    execution_id
-                    for execution_id, before in known.items()
-                    if before and before.export_state == State.EXPORTED and mine[execution_id].is_fetched
-                },
+                mine,
+                known,
+                held,
+                export,
+                fetched_at=fetched_at,
+                settle_hours=settle_hours,
                 written=written,
             )
+            share.misfits += executions.misfits
     return arrived
 
 
@@ -158,6 +153,44 @@ def _commit_calls(
     )
     listed_calls = {execution_id: len(bundle.listed or ()) for execution_id, bundle in fetched.items()}
     return held_rows(listed_calls, calls_held, evals_held)
+
+
+def _commit_executions(
+    dataset: Dataset,
+    partition: Partition,
+    bundles: Mapping[str, ExecutionBundle],
+    known: Mapping[str, Stored | None],
+    held: Mapping[str, HeldRows],
+    export: Export,
+    *,
+    fetched_at: datetime,
+    settle_hours: float,
+    written: Written,
+) -> Frame:
+    """The executions' own rows, which vouch for what the dataset ``held`` of them; returns what was made of the bundles."""
+    states = {
+        execution_id: export_state(bundle, known[execution_id], fetched_at=fetched_at, settle_hours=settle_hours)
+        for execution_id, bundle in bundles.items()
+    }
+    verified_at = {
+        execution_id: fetched_at if bundles[execution_id].is_fetched else before.verified_at if before else None
+        for execution_id, before in known.items()
+    }
+    executions = executions_frame(list(bundles.values()), held, states, verified_at, export)
+    dataset.commit_rows(
+        schema.EXECUTIONS,
+        partition,
+        to_arrow(executions.data, schema.EXECUTIONS),
+        replaced=bundles,
+        heads={execution_id for execution_id, bundle in bundles.items() if _has_letter(bundle, METRICS)},
+        verified={
+            execution_id
+            for execution_id, before in known.items()
+            if before and before.export_state == State.EXPORTED and bundles[execution_id].is_fetched
+        },
+        written=written,
+    )
+    return executions
 
 
 def _partition(bundle: ExecutionBundle) -> Partition:

@@ -1,7 +1,8 @@
 """What happens at the source between two nights: deleted, renamed, moved, rerun, never seen before, poisoned."""
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -474,6 +475,21 @@ async def test_deleted_execution_that_a_cut_move_left_in_a_run_test_that_is_not_
     )
 
 
+@contextmanager
+def dying_before_the_row_of(execution: Execution, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An export inside writes the execution's calls and dead letters, and fails at its own row."""
+    publish = LocalFiles.publish
+
+    def fail(files: LocalFiles, path: str, data: bytes) -> None:
+        if path.startswith("executions/") and f"date={execution.started_at:%Y-%m-%d}" in path:
+            raise DestinationError("no")
+        publish(files, path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFiles, "publish", fail)
+        yield
+
+
 async def test_dead_letter_of_an_execution_that_was_deleted_before_it_had_a_row_goes(
     server: Sandbox, export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -482,16 +498,8 @@ async def test_dead_letter_of_an_execution_that_was_deleted_before_it_had_a_row_
     server.fault = lambda request, _nth: (
         Fault(status=500) if request.query.get("execution_id") == sick.execution_id else None
     )
-    publish = LocalFiles.publish
-
-    def die_before_executions(files: LocalFiles, path: str, data: bytes) -> None:
-        if path.startswith("executions/") and f"date={sick.started_at:%Y-%m-%d}" in path:
-            raise DestinationError("no")
-        publish(files, path, data)
-
-    monkeypatch.setattr(LocalFiles, "publish", die_before_executions)
-    assert (await export()).exit_code == 6
-    monkeypatch.undo()
+    with dying_before_the_row_of(sick, monkeypatch):
+        assert (await export()).exit_code == 6
     assert [row["execution_id"] for row in rows_of(tmp_path, "errors")] == [sick.execution_id]
     server.fault = None
     sandbox.delete_execution(sick)
@@ -521,16 +529,8 @@ async def test_dead_letter_of_a_run_that_was_killed_before_the_row_goes_with_the
         server.fault = lambda request, _nth: (
             Fault(status=500) if request.query.get("execution_id") == sick.execution_id else None
         )
-    publish = LocalFiles.publish
-
-    def die_before_executions(files: LocalFiles, path: str, data: bytes) -> None:
-        if path.startswith("executions/") and f"date={sick.started_at:%Y-%m-%d}" in path:
-            raise DestinationError("no")
-        publish(files, path, data)
-
-    monkeypatch.setattr(LocalFiles, "publish", die_before_executions)
-    assert (await export(full_refresh=True)).exit_code == 6
-    monkeypatch.undo()
+    with dying_before_the_row_of(sick, monkeypatch):
+        assert (await export(full_refresh=True)).exit_code == 6
     assert [row["execution_id"] for row in rows_of(tmp_path, "errors")] == [sick.execution_id]
     server.fault = None
     sick.calls[0].chat_metrics = healthy

@@ -13,9 +13,7 @@ from datetime import date, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-RUN_TEST = "Load"
 FIRST_DAY = date(2023, 1, 1)
-METRICS, RUNS = "/sdk/api/v1/simulation/metrics/", "/sdk/api/v1/simulation/runs/"
 
 
 def execution_id(number: int) -> str:

@@ -30,11 +30,11 @@ class Sample:
     output: str
 
 
-def run(command: Sequence[str | Path], *, exit_code: int = 0) -> Sample:
+def run(command: Sequence[str | Path]) -> Sample:
     """Run the command to its end.
 
     Raises:
-        SystemExit: it ended in another way than expected; with its last words.
+        SystemExit: it failed; with its last words.
     """
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         started_at = time.monotonic()
@@ -46,7 +46,7 @@ def run(command: Sequence[str | Path], *, exit_code: int = 0) -> Sample:
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
         errors.seek(0)
-        if process.returncode != exit_code:
+        if process.returncode:
             raise SystemExit(f"{command}: exit {process.returncode}\n{errors.read().decode()[-2000:]}")
         return Sample(
             usage.ru_utime + usage.ru_stime, wall_seconds, usage.ru_maxrss * 1024 / 1e6, output.read().decode()
@@ -58,9 +58,9 @@ def exporter(environment: str, *arguments: str | Path) -> list[str | Path]:
     return [ENVIRONMENTS / environment / "bin" / "metrics-etl", *arguments]
 
 
-def python(environment: str, script: str, *arguments: str | Path) -> list[str | Path]:
-    """A script of this folder in one of the environments."""
-    return [ENVIRONMENTS / environment / "bin" / "python", HERE / script, *arguments]
+def python(environment: str, module: str, *arguments: str | Path) -> list[str | Path]:
+    """A module of this package in one of the environments."""
+    return [ENVIRONMENTS / environment / "bin" / "python", "-m", f"benchmarks.{module}", *arguments]
 
 
 def configure(folder: Path, url: str, dataset: Path, **api: object) -> Path:

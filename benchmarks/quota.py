@@ -40,7 +40,7 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
 
     def measure_one(number: int, name: str) -> None:
         try:
-            rows[name] = _row(folder / str(number), name, scenarios[name])
+            rows[name] = [name, *_row(folder / str(number), scenarios[name])]
         except BaseException as error:  # noqa: BLE001 raised below
             failures.append(error)
 
@@ -55,7 +55,7 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
     return {"quota": table(header, [rows[name] for name in scenarios])}
 
 
-def _row(folder: Path, name: str, scenario: Mapping[str, Any]) -> list[str]:
+def _row(folder: Path, scenario: Mapping[str, Any]) -> list[str]:
     folder.mkdir()
     options = {"calls": CALLS_OF_AN_EXECUTION, **scenario}
     with load_server(**options) as url:
@@ -70,7 +70,6 @@ def _row(folder: Path, name: str, scenario: Mapping[str, Any]) -> list[str]:
     best_seconds = _best_seconds(scenario, requests - refused, before, counted["first_at"])
     predicted = None if plan["minutes"] is None else plan["minutes"] * 60
     return [
-        name,
         f"{requests:,}",
         f"{refused}",
         f"{wall_seconds:.1f}",

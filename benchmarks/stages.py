@@ -1,7 +1,9 @@
-"""Where the processor time of a call goes: each stage alone, in one process. ``stages.py BASE_URL``; prints microseconds a call."""
+"""Where the processor time of a call goes: each stage alone, in one process.
+
+``python -m benchmarks.stages BASE_URL``; prints microseconds a call, as JSON.
+"""
 
 import asyncio
-import gc
 import json
 import sys
 import tempfile
@@ -14,6 +16,8 @@ from typing import Any
 
 import aiohttp
 
+from benchmarks.load_server import call_id, execution_id
+from etl import runtime
 from etl.api.client import Access, Client
 from etl.api.endpoints import Request, decode, get_call_metrics, list_calls
 from etl.api.models import CallMetrics, Execution, ExecutionBundle, FetchedCall
@@ -23,7 +27,6 @@ from etl.store.files import LocalFiles
 from etl.tables.flatten import Export, calls_frame, evals_frame
 
 EXECUTIONS, CALLS, CONCURRENCY, ROUNDS = 50, 100, 50, 5
-RUN_TEST = "Load"
 
 
 async def fetch(requests: list[Request[Any]], get: Callable[[Request[Any]], Awaitable[Any]]) -> list[Any]:
@@ -44,8 +47,8 @@ async def fetch(requests: list[Request[Any]], get: Callable[[Request[Any]], Awai
 def metrics_requests(executions: list[str]) -> list[Request[CallMetrics]]:
     """A request for each call of the load server's world."""
     return [
-        get_call_metrics(f"{execution[:8]}-0000-4000-8001-{call:012x}", execution)
-        for execution in executions
+        get_call_metrics(call_id(number, call), execution)
+        for number, execution in enumerate(executions)
         for call in range(CALLS)
     ]
 
@@ -62,7 +65,7 @@ def bundles_of(executions: list[str], listed: list[Any], metrics: dict[str, Call
     """What a crawl would hand over."""
     return [
         ExecutionBundle(
-            run_test_name=RUN_TEST,
+            run_test_name="Load",
             run_test_key="load",
             execution=Execution(execution_id=execution, status="completed", payload={"execution_id": execution}),
             date=f"2026-01-{1 + number // 10:02d}",
@@ -85,8 +88,8 @@ def commit_all(files: LocalFiles, bundles: list[ExecutionBundle], export: Export
 
 def main(base_url: str) -> None:
     """Measure each stage some times, and print the medians."""
-    gc.set_threshold(50_000, 20, 20)  # as the command does
-    executions = [f"{number:08x}-0000-4000-8000-{0:012x}" for number in range(EXECUTIONS)]
+    runtime.prepare()
+    executions = [execution_id(number) for number in range(EXECUTIONS)]
     requests = metrics_requests(executions)
     stages: dict[str, list[float]] = {}
     export = Export("benchmark", datetime.now(UTC))

@@ -24,7 +24,7 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
         )
     ]
     with load_server(executions=50, calls=100) as url:
-        stages = json.loads(run(python("plain", "stages.py", url)).output)
+        stages = json.loads(run(python("plain", "stages", url)).output)
     return {
         "start-up": table(["", "CPU s", "wall s", "peak MB"], rows),
         "stages": table(["", "CPU, microseconds a call"], [[name, f"{cost:.0f}"] for name, cost in stages.items()]),

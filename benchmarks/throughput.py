@@ -9,12 +9,13 @@ from benchmarks.measure import Sample, configure, exporter, load_server, middle,
 CONCURRENCY = 50
 CALLS_OF_AN_EXECUTION = 100
 BARE = "bare aiohttp loop"
-OURS = "metrics-etl"
-CONTENDERS = {
-    "metrics-etl, uvloop": None,
-    "dlt rest_api": "dlt_rest_api.py",
-    "requests + json_normalize": "sequential.py",
-    "aiohttp gather + json_normalize": "gathered.py",
+OURS = {"metrics-etl": "plain", "metrics-etl, uvloop": "fast"}
+DLT = "dlt rest_api"
+SEQUENTIAL = "requests + json_normalize"
+BASELINES = {
+    DLT: "baselines.dlt_rest_api",
+    SEQUENTIAL: "baselines.sequential",
+    "aiohttp gather + json_normalize": "baselines.gathered",
 }
 
 
@@ -28,8 +29,8 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
             executions=calls // CALLS_OF_AN_EXECUTION, calls=CALLS_OF_AN_EXECUTION, latency_ms=latency_ms
         ) as url:
             # One call after the other would take an hour; dlt's many calls are enough to be seen once, without latency.
-            left_out = {"requests + json_normalize"} if calls == many or latency_ms else set()
-            left_out |= {"dlt rest_api"} if calls == many and latency_ms else set()
+            left_out = {SEQUENTIAL} if calls == many or latency_ms else set()
+            left_out |= {DLT} if calls == many and latency_ms else set()
             samples = _rounds(folder, url, calls, rounds, left_out)
             server_cpu = stats(url)["cpu_seconds"]
         tables[f"throughput of {calls:,} calls at {latency_ms} ms"] = _table(samples, calls, latency_ms)
@@ -38,11 +39,11 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
 
 
 def _rounds(folder: Path, url: str, calls: int, rounds: int, left_out: set[str]) -> dict[str, list[Sample]]:
-    names = [BARE, OURS, *(name for name in CONTENDERS if name not in left_out)]
+    names = [BARE, *OURS, *(name for name in BASELINES if name not in left_out)]
     samples: dict[str, list[Sample]] = {name: [] for name in names}
     for number in range(rounds):
         for name in names:
-            if name == "dlt rest_api" and number and calls >= 100_000:
+            if name == DLT and number and calls >= 100_000:
                 continue
             sample = _run(folder, url, name)
             if _calls(name, sample) != calls:
@@ -55,16 +56,15 @@ def _run(folder: Path, url: str, name: str) -> Sample:
     target = folder / "out"
     shutil.rmtree(target, ignore_errors=True)
     if name == BARE:
-        return run(python("plain", "baselines/bare.py", url, "Load"))
-    if script := CONTENDERS.get(name):
-        return run(python("baselines", f"baselines/{script}", url, "Load", target))
+        return run(python("plain", "baselines.bare", url, "Load"))
+    if name in BASELINES:
+        return run(python("baselines", BASELINES[name], url, "Load", target))
     configuration = configure(folder, url, target, concurrency=CONCURRENCY)
-    environment = "plain" if name == OURS else "fast"
-    return run(exporter(environment, "run", "--config", configuration, "--json"))
+    return run(exporter(OURS[name], "run", "--config", configuration, "--json"))
 
 
 def _calls(name: str, sample: Sample) -> int:
-    if name in (OURS, "metrics-etl, uvloop"):
+    if name in OURS:
         summary = json.loads(sample.output)
         if summary["requests"] != summary["necessary_requests"]:
             raise SystemExit(f"{summary['requests']} requests, {summary['necessary_requests']} were necessary")
@@ -73,17 +73,16 @@ def _calls(name: str, sample: Sample) -> int:
 
 
 def _table(samples: dict[str, list[Sample]], calls: int, latency_ms: float) -> str:
-    bare, ours = samples[BARE], samples[OURS]
+    bare, ours = samples[BARE], samples["metrics-etl"]
     rows = []
     for name, own in samples.items():
-        ours_of_round = ours[: len(own)]
         rows.append(
             [
                 name,
                 f"{middle(own, 'cpu_seconds'):.2f}",
                 f"{ratio(own, bare[: len(own)], 'cpu_seconds'):.2f}",
                 f"{middle(own, 'wall_seconds'):.2f}",
-                f"{ratio(own, ours_of_round, 'wall_seconds'):.2f}",
+                f"{ratio(own, ours[: len(own)], 'wall_seconds'):.2f}",
                 f"{middle(own, 'peak_mb'):.0f}",
             ]
         )

@@ -39,7 +39,7 @@ async def run_demo(path: Path | None, *, seed: int) -> None:
     console = Console(highlight=False)
     dataset = path or Path(tempfile.mkdtemp(prefix="metrics-etl-demo-"))
     rng = random.Random(seed)  # noqa: S311 a made-up world is no secret
-    now = datetime.now(UTC)
+    now = _latest_friday(datetime.now(UTC))
     world = sandbox.make_world(
         rng, run_tests=_RUN_TESTS, executions=_EXECUTIONS, calls=_CALLS, end=now - _SETTLED, include_unfinished=False
     )
@@ -97,7 +97,7 @@ async def serve_sandbox(
         run_tests=run_tests,
         executions=executions,
         calls=calls,
-        end=datetime.now(UTC) - _SETTLED,
+        end=_latest_friday(datetime.now(UTC)) - _SETTLED,
         include_unfinished=False,
     )
     server = sandbox.Sandbox(
@@ -130,6 +130,12 @@ def weekly_p95_latency(calls: pd.DataFrame) -> pd.DataFrame:
     monday = started_at.dt.floor("D") - pd.to_timedelta(started_at.dt.dayofweek, unit="D")
     grouped = calls["latency_avg_agent_latency_ms"].astype("float64").groupby([monday.dt.date, calls["run_test_name"]])
     return grouped.quantile(0.95).round().unstack().rename_axis(index="week", columns=None)
+
+
+def _latest_friday(now: datetime) -> datetime:
+    """15:00 UTC of the latest Friday: start times are drawn by hour and weekday, so that each week has the same world."""
+    friday = (now - timedelta(days=(now.weekday() - 4) % 7)).replace(hour=15, minute=0, second=0, microsecond=0)
+    return friday if friday <= now else friday - timedelta(weeks=1)
 
 
 def _change(world: sandbox.World, rng: random.Random, now: datetime) -> None:

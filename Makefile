@@ -70,7 +70,7 @@ bench-quick: $(BENCH)/.done ## Measure small sizes, once; write nothing
 lock: $(VENV)/.dev ## Resolve the locked requirements anew
 	$(PIP) uv
 	$(LOCK) pyproject.toml --output-file requirements.lock
-	$(LOCK) pyproject.toml --group dev --extra fast --constraint requirements.lock --output-file requirements-dev.lock
+	$(LOCK) pyproject.toml --group dev --extra fast --extra prometheus --constraint requirements.lock --output-file requirements-dev.lock
 	$(LOCK) pyproject.toml --extra fast --constraint requirements.lock --output-file benchmarks/fast.lock
 	$(LOCK) benchmarks/baselines.in --output-file benchmarks/baselines.lock
 

@@ -4,11 +4,8 @@ Results go to stdout, messages and progress to stderr. Heavy modules are importe
 """
 
 import asyncio
-import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -17,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from etl import runtime
-from etl.errors import ExporterError, InterruptedRunError
+from etl.command import AcceptDeletions, AsJson, Config, Quiet, Verbose, errors_reported, print_json, signals_stop
 from etl.version import __version__
 
 if TYPE_CHECKING:
@@ -34,21 +31,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", "-c", help="Settings file.", envvar="METRICS_ETL_CONFIG", show_default="config/metrics-etl.toml"
-    ),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Print every event as it happens, and the traceback of a bug.")
-]
-AcceptDeletions = Annotated[
-    bool, typer.Option("--accept-deletions", help="Believe that many executions of a run test were deleted at once.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 class SchemaFormat(StrEnum):
@@ -106,7 +88,7 @@ def run(
 
     Example: metrics-etl run --run-test "Checkout flow" --since 2026-11-01
     """
-    with _errors_reported(verbose=verbose):
+    with errors_reported(verbose=verbose):
         from etl.display import print_summary  # noqa: PLC0415
         from etl.settings import Settings  # noqa: PLC0415
 
@@ -119,7 +101,7 @@ def run(
             )
         )
         if as_json:
-            _print_json(summary.as_json())
+            print_json(summary.as_json())
         elif not quiet:
             print_summary(summary)
         if quiet:
@@ -134,7 +116,7 @@ def plan(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = F
 
     Example: metrics-etl plan --json
     """
-    with _errors_reported(verbose=verbose):
+    with errors_reported(verbose=verbose):
         from etl.settings import Settings  # noqa: PLC0415
 
         _plan(Settings.load(config), as_json=as_json)
@@ -177,7 +159,7 @@ def sandbox(
     """
     from etl.demo import serve_sandbox  # noqa: PLC0415
 
-    with _errors_reported(verbose=False), suppress(KeyboardInterrupt):
+    with errors_reported(verbose=False), suppress(KeyboardInterrupt):
         asyncio.run(
             serve_sandbox(
                 port=port,
@@ -207,7 +189,7 @@ def demo(
     """
     from etl.demo import run_demo  # noqa: PLC0415
 
-    with _errors_reported(verbose=False):
+    with errors_reported(verbose=False):
         runtime.run(run_demo(path, seed=seed))
 
 
@@ -219,7 +201,7 @@ def _plan(
 
     result = runtime.run(job.plan(settings, full_refresh=full_refresh, accept_deletions=accept_deletions))
     if as_json:
-        _print_json(plan_as_json(result))
+        print_json(plan_as_json(result))
     else:
         print_plan(result)
     raise typer.Exit(0 if all(run_test.is_whole for run_test in result.run_tests) else 3)
@@ -236,7 +218,7 @@ async def _export(
     progress = Progress()
     shows_progress = sys.stderr.isatty() and not quiet and not verbose and settings.log.format == "auto"
     notify: Notify | None = None if shows_progress or quiet else make_notify(settings.log, verbose=verbose)
-    with _signals_stop() as stop, live_progress(progress, is_shown=shows_progress):
+    with signals_stop() as stop, live_progress(progress, is_shown=shows_progress):
         return await job.export(
             settings,
             full_refresh=full_refresh,
@@ -245,51 +227,3 @@ async def _export(
             notify=notify,
             stop=stop,
         )
-
-
-@contextmanager
-def _signals_stop() -> Iterator["asyncio.Future[InterruptedRunError]"]:
-    """A future that SIGINT or SIGTERM sets; a second signal ends the process at once, as a crash would."""
-    loop = asyncio.get_running_loop()
-    stop: asyncio.Future[InterruptedRunError] = loop.create_future()
-
-    def interrupt(number: signal.Signals) -> None:
-        if stop.done():
-            os._exit(128 + number)
-        stop.set_result(
-            InterruptedRunError(f"interrupted by {number.name}; what had arrived is saved", exit_code=128 + number)
-        )
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, interrupt, number)
-    try:
-        yield stop
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-        stop.cancel()
-
-
-@contextmanager
-def _errors_reported(*, verbose: bool) -> Iterator[None]:
-    """One line on stderr and the documented exit code for whatever ends a command."""
-    try:
-        yield
-    except ExporterError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    except (typer.Exit, typer.Abort):
-        raise
-    except Exception as error:  # the last line of defence: users get one line, not a traceback
-        if verbose:
-            raise
-        print(f"error: a bug: {type(error).__name__}: {error} (--verbose shows where)", file=sys.stderr)
-        raise typer.Exit(1) from None
-
-
-def _print_json(document: object) -> None:
-    import msgspec  # noqa: PLC0415
-
-    print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())

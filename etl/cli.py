@@ -211,12 +211,12 @@ async def _export(
     settings: "Settings", *, quiet: bool, verbose: bool, full_refresh: bool, accept_deletions: bool
 ) -> "Summary":
     from etl import job  # noqa: PLC0415
-    from etl.display import live_progress  # noqa: PLC0415
+    from etl.display import can_show_progress, live_progress  # noqa: PLC0415
     from etl.logs import make_notify  # noqa: PLC0415
     from etl.progress import Progress  # noqa: PLC0415
 
     progress = Progress()
-    shows_progress = sys.stderr.isatty() and not quiet and not verbose and settings.log.format == "auto"
+    shows_progress = not quiet and not verbose and settings.log.format == "auto" and can_show_progress()
     notify: Notify | None = None if shows_progress or quiet else make_notify(settings.log, verbose=verbose)
     with signals_stop() as stop, live_progress(progress, is_shown=shows_progress):
         return await job.export(

@@ -1,5 +1,6 @@
 """What people see: progress, the closing summary, the plan, the schema. Writes to the terminal; decides nothing."""
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,16 +24,21 @@ from etl.tables import schema
 _STANDARD_REQUESTS_PER_MINUTE = 100
 
 
+def can_show_progress() -> bool:
+    """Whether stderr is a terminal on which a line can be drawn again."""
+    console = Console(stderr=True)
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 @contextmanager
 def live_progress(progress: Progress, *, is_shown: bool) -> Iterator[None]:
     """Show the run's progress on stderr while the block runs."""
     if not is_shown:
         yield
         return
-    started_at = monotonic()
     console = Console(stderr=True)
     with Live(
-        get_renderable=lambda: _progress_line(progress, monotonic() - started_at),
+        get_renderable=lambda: _progress_line(progress, monotonic(), width=console.width),
         console=console,
         refresh_per_second=4,
         transient=True,
@@ -42,24 +48,32 @@ def live_progress(progress: Progress, *, is_shown: bool) -> Iterator[None]:
         yield
 
 
-def _progress_line(progress: Progress, seconds: float) -> Table:
-    """One line, cut at the width of the terminal."""
-    sent, planned = progress.traffic.requests, progress.planned_requests
+def _progress_line(progress: Progress, now: float, *, width: int) -> Table:
+    """One line, what matters most first, cut at the width of the terminal."""
     line = Table.grid(padding=(0, 1))
+    words = Text("  ".join(progress_words(progress, now)), no_wrap=True, overflow="ellipsis")
     if progress.crawl is None:
-        line.add_row(f"listing: {progress.listed_executions:,} executions, {sent:,} requests")
-        return line
-    # The plan's requests are an estimate: calls that were deleted, and retries, may move it a little.
-    done = min(planned, progress.fetched_calls + progress.crawl.listings)
-    words = [f"{done:,}/{planned:,} requests", f"{sent / seconds * 60 if seconds else 0:,.0f}/min"]
-    if done:
-        words.append(f"{_duration((planned - done) * seconds / done)} left")
-    words.append(f"{progress.committed_executions:,}/{progress.planned_executions:,} saved")
-    line.add_row(
-        ProgressBar(total=max(planned, 1), completed=done, width=16),
-        Text("  ".join(words), no_wrap=True, overflow="ellipsis"),
-    )
+        line.add_row(words)
+    else:
+        total, done = max(progress.planned_requests, 1), progress.done_requests
+        line.add_row(ProgressBar(total=total, completed=done, width=8 if width <= 100 else 24), words)
     return line
+
+
+def progress_words(progress: Progress, now: float) -> Iterator[str]:
+    """What the line of progress says at this time."""
+    if progress.crawl is None:
+        yield f"listing: {progress.listed_executions:,} executions, {progress.traffic.requests:,} requests"
+    else:
+        yield f"{progress.done_requests:,}/{progress.planned_requests:,} requests"
+        if (seconds := progress.seconds_left(now)) is not None:
+            yield f"{duration(seconds)} left"
+    if (held := math.ceil(progress.held_seconds(now))) > 1:
+        yield f"rate limit: waiting {held} s"
+    elif (left := progress.quota.left(now)) is not None:
+        yield f"rate limit: {left:,} of {progress.quota.requests_per_minute:,} left"
+    if progress.crawl is not None:
+        yield f"{progress.committed_executions:,}/{progress.planned_executions:,} saved"
 
 
 def print_summary(summary: Summary) -> None:
@@ -69,7 +83,7 @@ def print_summary(summary: Summary) -> None:
     rows = summary.rows
     written = ", ".join(f"{rows[name]:,} {name}" for name in schema.TABLES if rows.get(name))
     written = f"{written} (new or changed rows)" if written else "nothing: everything was up to date"
-    requests = f"{summary.requests:,} requests in {_duration(summary.seconds)}"
+    requests = f"{summary.requests:,} requests in {duration(summary.seconds)}"
     if summary.necessary_requests:
         requests += f", {summary.requests / summary.necessary_requests:.2f} times what was necessary"
     if summary.retries or summary.rejections:
@@ -227,12 +241,13 @@ def _plan_duration(plan: Plan) -> str:
     if plan.seconds is not None and plan.seconds < 1:
         return f"within a minute: the limit is {plan.requests_per_minute:,} requests a minute"
     if plan.seconds is not None:
-        return f"about {_duration(plan.seconds)} at {plan.requests_per_minute:,} requests a minute"
-    at_standard = _duration(plan.requests / _STANDARD_REQUESTS_PER_MINUTE * 60)
+        return f"about {duration(plan.seconds)} at {plan.requests_per_minute:,} requests a minute"
+    at_standard = duration(plan.requests / _STANDARD_REQUESTS_PER_MINUTE * 60)
     return f"{at_standard} at {_STANDARD_REQUESTS_PER_MINUTE} requests a minute; the API told no limit"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """In words, as exactly as one cares."""
     if seconds < 90:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -168,7 +169,7 @@ class _Run:
         self.files = LocalFiles(Path(settings.destination.path).expanduser())
         self.dataset = Dataset(self.files, compression=settings.destination.compression)
         self.client = _client(settings, on_hold=lambda seconds: self.notify("held", seconds=round(seconds, 1)))
-        self.progress.traffic = self.client.traffic
+        self.progress.traffic, self.progress.quota = self.client.traffic, self.client.quota
         self.summary = Summary(
             export_run_id=f"{self.started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}",
             version=__version__,
@@ -228,7 +229,7 @@ class _Run:
             concurrency=self.settings.api.concurrency,
             page_limit=self.settings.api.page_limit,
         )
-        self.progress.crawl = crawl
+        self.progress.crawl, self.progress.crawl_began_at = crawl, monotonic()
         try:
             for item in planned:
                 if item.reason is Reason.WAITING and not _is_known_waiting(item):
@@ -322,7 +323,14 @@ class _Run:
             run_test.misfits += share.misfits
             run_test.unknown_statuses += share.unknown_statuses
         self.progress.committed_executions += len(bundles)
-        self.notify("committed", executions=len(bundles), files=self._written.files, bytes=self._written.size_bytes)
+        self.notify(
+            "committed",
+            executions=len(bundles),
+            files=self._written.files,
+            bytes=self._written.size_bytes,
+            requests_left=self.progress.planned_requests - self.progress.done_requests,
+            seconds_left=None if (seconds := self.progress.seconds_left(monotonic())) is None else round(seconds),
+        )
         return self._written.largest_rows
 
     def _count_traffic(self) -> None:

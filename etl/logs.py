@@ -3,6 +3,7 @@
 Event names are stable and listed in ``docs/operations.md``. No event carries a key, a header or a body.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -19,8 +20,9 @@ def make_notify(log: Log, *, verbose: bool) -> Callable[..., None]:
     """A function that writes ``(event, **fields)`` as a line."""
     level = 10 if verbose else _LEVELS[log.level]
     is_console = log.format == "console" or (log.format == "auto" and sys.stderr.isatty())
+    is_colored = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     renderer: Any = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if is_console else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(colors=is_colored) if is_console else structlog.processors.JSONRenderer()
     )
     logger = structlog.wrap_logger(
         structlog.WriteLogger(sys.stderr),

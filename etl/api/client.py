@@ -44,13 +44,17 @@ _SHORTEST_SECRET = 16  # a shorter key may be an ordinary word, which no data mu
 
 @dataclass(slots=True)
 class Traffic:
-    """What was sent and received so far; ``redactions`` counts answers in which a key stood that was taken out."""
+    """What was sent and received so far; ``redactions`` counts answers in which a key stood that was taken out.
+
+    ``held_until`` is the time of the loop's clock before which the rate limit lets nothing more through.
+    """
 
     requests: int = 0
     retries: int = 0
     rejections: int = 0
     received_bytes: int = 0
     redactions: int = 0
+    held_until: float = 0.0
 
 
 @dataclass(slots=True)
@@ -253,6 +257,7 @@ class Client:
         async with self._turn:
             # Only time passing, or an answer that may come at any moment, lets more through: asking again is the plain way.
             while (seconds := self.quota.wait_seconds(loop.time())) > 0:
+                self.traffic.held_until = loop.time() + seconds
                 if self._on_hold and seconds >= _TOLD_HOLD_SECONDS:
                     self._on_hold(seconds)
                 await _sleep(seconds)

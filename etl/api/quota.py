@@ -72,6 +72,17 @@ class Quota:
             return 0.0
         return self._window_ends_at - now + (math.ceil((requests - left) / limit) - 1) * WINDOW_SECONDS
 
+    def left(self, now: float) -> int | None:
+        """How many more requests the present window lets through; None while no limit is known. Changes nothing."""
+        left = []
+        if self._window is not None:
+            is_over = now >= self._window_ends_at
+            rest = self._ours(self._window.limit) if is_over else self._left(self._window) - self._untold_in_window
+            left.append(rest - self._in_flight)
+        if self._limit is not None and self._is_sliding:
+            left.append(self._limit - len(self._answered_at) - self._in_flight)
+        return max(0, min(left)) if left else None
+
     def wait_seconds(self, now: float) -> float:
         """0 when a request may be sent now, else after how long to ask again."""
         if now < self._held_until:
@@ -123,6 +134,10 @@ class Quota:
         """What remains of the window, less what is reserved for others."""
         return window.remaining - (window.limit - self._ours(window.limit))
 
+    @property
+    def _untold_in_window(self) -> int:
+        return (self._untold or 0) + self._untold_before
+
     def _count_untold(self, now: float) -> None:
         """An answer without headers was counted all the same, once the server has told a window at all.
 
@@ -157,8 +172,7 @@ class Quota:
         ours = self._ours(self._window.limit)
         if now >= self._window_ends_at:
             return 0.0 if self._in_flight < ours else _POLL_SECONDS
-        spent = self._in_flight + (self._untold or 0) + self._untold_before
-        if self._left(self._window) > spent:
+        if self._left(self._window) > self._in_flight + self._untold_in_window:
             return 0.0
         return _POLL_SECONDS if self._in_flight else self._window_ends_at - now
 

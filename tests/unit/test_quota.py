@@ -438,6 +438,32 @@ def test_refusal_in_a_told_window_teaches_no_other_limit():
 # How long it will take
 
 
+@given(
+    configured=st.none() | st.integers(1, 40),
+    share=st.sampled_from([0.3, 0.8, 1.0]),
+    told=st.none() | st.tuples(st.integers(1, 40), st.integers(0, 40)),
+    answered=st.integers(0, 30),
+    in_flight=st.integers(0, 10),
+    later=st.sampled_from([0.0, 10.0, 45.0, 100.0]),
+)
+def test_what_is_left_is_what_is_let_through(configured, share, told, answered, in_flight, later):
+    quota = Quota(requests_per_minute=configured, share=share)
+    answer = window(told[0], min(told), ends_at=40.0, now=1.0) if told else {}
+    for number in range(answered):
+        quota.sent()
+        quota.answered(1.0, answer if number % 3 == 0 else {})
+    for _ in range(in_flight):
+        quota.sent()
+    now = 1.0 + later
+    quota.wait_seconds(now)  # answers that count no more are forgotten when somebody asks
+    left = quota.left(now)
+    if left is None:
+        assert quota.requests_per_minute is None
+        assert send_all(quota, now, 1000) == 1000
+    else:
+        assert send_all(quota, now) == left
+
+
 def test_no_duration_is_predicted_while_no_limit_is_known():
     assert Quota().seconds_for(1000, 0.0) is None
 

@@ -1,0 +1,55 @@
+"""A real terminal of a given width around the command, and what was drawn on it."""
+
+import asyncio
+import fcntl
+import os
+import re
+import struct
+import subprocess
+import termios
+from pathlib import Path
+
+from tests.e2e.command import COMMAND
+
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+COLOR = re.compile(r"\x1b\[(?:\d+;)*3\d(?:;\d+)*m")
+
+
+class Terminal:
+    """The command with stdin, stdout and stderr on one terminal; ``written`` is all that it wrote so far."""
+
+    def __init__(self, *arguments: str, cwd: Path, env: dict[str, str], columns: int = 80) -> None:
+        self.written = ""
+        self._main, other = os.openpty()
+        fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self.process = subprocess.Popen(
+            [COMMAND, *arguments], cwd=cwd, env=env, stdin=other, stdout=other, stderr=other, start_new_session=True
+        )
+        os.close(other)
+
+    async def read_until(self, words: str | None) -> None:
+        """Read until the words were written, or to the end when there are none to wait for."""
+        while words is None or words not in self.written:
+            chunk = await asyncio.to_thread(self._read)
+            if not chunk:
+                assert words is None, f"{words!r} was never written: {self.written}"
+                break
+            self.written += chunk
+
+    async def ended(self) -> int:
+        """The exit code, once everything was read."""
+        await self.read_until(None)
+        exit_code = await asyncio.to_thread(self.process.wait)
+        os.close(self._main)
+        return exit_code
+
+    @property
+    def lines(self) -> list[str]:
+        """Each line as it was drawn, also those that were drawn over."""
+        return [line for line in re.split(r"[\r\n]+", _CONTROL.sub("", self.written)) if line]
+
+    def _read(self) -> str:
+        try:
+            return os.read(self._main, 65536).decode()
+        except OSError:  # the other end is closed
+            return ""

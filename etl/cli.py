@@ -80,6 +80,9 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and change nothing, as the command plan does.")
     ] = False,
+    metrics_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the run's figures for Prometheus there (.prom).")
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -90,9 +93,12 @@ def run(
     """
     with errors_reported(verbose=verbose):
         from etl.display import print_summary  # noqa: PLC0415
+        from etl.outputs.prometheus import check_metrics_file, write_metrics_file  # noqa: PLC0415
         from etl.settings import Settings  # noqa: PLC0415
 
         settings = Settings.load(config).only(run_tests or (), since=since.date() if since else None)
+        if metrics_file:
+            check_metrics_file(metrics_file)
         if dry_run:
             _plan(settings, as_json=as_json, full_refresh=full_refresh, accept_deletions=accept_deletions)
         summary = runtime.run(
@@ -107,6 +113,8 @@ def run(
         if quiet:
             for problem in summary.problems:
                 print(problem, file=sys.stderr)
+        if metrics_file:
+            write_metrics_file(summary, metrics_file)
         raise typer.Exit(summary.exit_code)
 
 

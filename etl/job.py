@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -289,6 +290,7 @@ class _Run:
         self._count_traffic()
         summary = self.summary
         summary.finished_at = self.clock()
+        summary.carry_on(await to_the_end(self._last_complete_at), is_part=self.settings.is_part)
         document = summary.as_json()
         row = summary.as_row(msgspec.json.encode(document["run_tests"]).decode())
         try:
@@ -298,6 +300,12 @@ class _Run:
         self.notify(
             "run_finished", **{k: v for k, v in document.items() if k not in ("run_tests", "dataset", "version")}
         )
+
+    def _last_complete_at(self) -> dict[str, datetime]:
+        """As the run before left it; nothing when there was none, or none that can be read."""
+        with suppress(DestinationError, OSError, msgspec.MsgspecError):
+            return msgspec.json.decode(self.files.read(LAST_RUN), type=_LastRun).last_complete_at
+        return {}
 
     def _record(self, document: dict[str, Any], row: dict[str, Any]) -> None:
         day = f"{self.summary.started_at:%Y-%m-%d}"
@@ -340,7 +348,14 @@ class _Run:
             self.progress.crawl.necessary_requests if self.progress.crawl else 0
         )
         self.summary.rejections, self.summary.redactions = traffic.rejections, traffic.redactions
+        self.summary.requests_per_minute = self.client.quota.requests_per_minute
         self.summary.files, self.summary.size_bytes, self.summary.rows = written.files, written.size_bytes, written.rows
+
+
+class _LastRun(msgspec.Struct, frozen=True):
+    """What a run takes over from the one before."""
+
+    last_complete_at: dict[str, datetime] = {}
 
 
 def _client(settings: Settings, *, on_hold: Callable[[float], None]) -> Client:

@@ -173,6 +173,12 @@ class Settings(BaseSettings):
     log: Log = Log()
     api_key: SecretStr
     secret_key: SecretStr
+    _is_part: bool = False
+
+    @property
+    def is_part(self) -> bool:
+        """Whether they name only some of the run tests that are configured."""
+        return self._is_part
 
     @classmethod
     def settings_customise_sources(
@@ -213,7 +219,9 @@ class Settings(BaseSettings):
         chosen = [test for test in self.run_tests if not names or test.name in names or test.key in names]
         if since is not None:
             chosen = [test.model_copy(update={"since": since}) for test in chosen]
-        return self.model_copy(update={"run_tests": tuple(chosen)})
+        result = self.model_copy(update={"run_tests": tuple(chosen)})
+        result._is_part = self._is_part or len(chosen) < len(self.run_tests)  # noqa: SLF001 - the copy is of this class
+        return result
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> "Settings":

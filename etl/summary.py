@@ -1,6 +1,7 @@
 """What an export run did, as one value: for the exit code, the runs table, the JSON summary and the closing words."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -66,7 +67,10 @@ class RunTestSummary:
 
 @dataclass(slots=True)
 class Summary:
-    """One export run. Times are aware UTC; ``rows`` are those written, by table."""
+    """One export run. Times are aware UTC; ``rows`` are those written, by table.
+
+    ``last_complete_at`` tells of every run test of the dataset, by its key, when a run last left nothing of it out.
+    """
 
     export_run_id: str
     version: str
@@ -78,12 +82,14 @@ class Summary:
     necessary_requests: int = 0
     retries: int = 0
     rejections: int = 0
+    requests_per_minute: int | None = None
     redactions: int = 0
     files: int = 0
     size_bytes: int = 0
     rows: dict[str, int] = field(default_factory=dict)
     quarantined: list[str] = field(default_factory=list)
     left_behind: dict[str, int] = field(default_factory=dict)
+    last_complete_at: dict[str, datetime] = field(default_factory=dict)
     failure: ExporterError | None = None
 
     @property
@@ -94,6 +100,17 @@ class Summary:
             return 0 if is_whole else 3
         is_partial = isinstance(self.failure, SourceUnavailableError) and any(self.rows.values())
         return 3 if is_partial else self.failure.exit_code
+
+    def carry_on(self, last_complete_at: Mapping[str, datetime], *, is_part: bool) -> None:
+        """Take over when each run test was complete before this run, and note those that it completed.
+
+        Run tests that it was not asked for are forgotten, unless it was asked for a part only.
+        """
+        completed = not (self.failure or self.quarantined)
+        mine = {run_test.key for run_test in self.run_tests}
+        self.last_complete_at = {key: at for key, at in last_complete_at.items() if is_part or key in mine} | {
+            run_test.key: self.finished_at for run_test in self.run_tests if completed and run_test.is_whole
+        }
 
     @property
     def outcome(self) -> str:
@@ -174,10 +191,14 @@ class Summary:
             "necessary_requests": self.necessary_requests,
             "retries": self.retries,
             "rejections": self.rejections,
+            "requests_per_minute": self.requests_per_minute,
             "redactions": self.redactions,
             "files": self.files,
             "bytes": self.size_bytes,
             "rows": self.rows,
+            "last_complete_at": {
+                key: at.isoformat(timespec="milliseconds") for key, at in sorted(self.last_complete_at.items())
+            },
             "run_tests": [_run_test_json(run_test) for run_test in self.run_tests],
         }
 

@@ -71,5 +71,13 @@ def write_settings(folder: Path, run_tests: list[Any], *lines: str) -> Path:
     """config/metrics-etl.toml in the folder, where the command looks by itself."""
     path = folder / "config" / "metrics-etl.toml"
     path.parent.mkdir(exist_ok=True)
-    path.write_text("\n".join([f"run_tests = {json.dumps(run_tests, ensure_ascii=False)}", *lines]), encoding="utf-8")
+    path.write_text("\n".join([f"run_tests = {_toml(run_tests)}", *lines]), encoding="utf-8")
     return path
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{name} = {_toml(each)}' for name, each in value.items())} }}"
+    return json.dumps(value, ensure_ascii=False)

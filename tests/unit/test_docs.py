@@ -107,6 +107,12 @@ def test_every_log_event_is_documented() -> None:
     )
 
 
+def test_every_prometheus_metric_is_documented() -> None:
+    documented = text("docs/operations.md").partition("## Monitoring")[2].partition("\n## ")[0]
+    told = re.findall(r'tell\(\s*"([a-z_]+)"', text("etl/outputs/prometheus.py"))
+    assert {f"metrics_etl_{name}" for name in told} == set(re.findall(r"`(metrics_etl_[a-z_]+)`", documented))
+
+
 def test_every_field_of_the_summary_is_documented() -> None:
     documented = text("docs/operations.md").partition("## Did last night work?")[2].partition("\n## ")[0]
     fields = set(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,6 +66,16 @@ async def ended(process: asyncio.subprocess.Process) -> Ended:
 
 async def metrics_etl(*arguments: str, cwd: Path, env: dict[str, str], under: Sequence[str] = ()) -> Ended:
     return await ended(await start(*arguments, cwd=cwd, env=env, under=under))
+
+
+def documented_fields(command: str) -> set[str]:
+    """The fields that docs/commands.md promises of the command's ``--json``."""
+    documented = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
+    section = documented.partition(f"\n## {command}")[2].partition("\n## ")[0]
+    rows = section.partition("| JSON field |")[2].partition("\n\n")[0]
+    return set(
+        re.findall(r"`([a-z_]+)`", " ".join(row.split("|")[1] for row in rows.splitlines() if row.startswith("| ")))
+    )
 
 
 def write_settings(folder: Path, run_tests: list[Any], *lines: str) -> Path:

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pyarrow.dataset as ds
+import pytest
 
 from etl.sandbox import Fault, Sandbox
 from etl.tables.schema import TABLES
@@ -69,6 +70,16 @@ async def test_sandbox_settings_fit_the_sandboxs_defaults(tmp_path: Path) -> Non
     assert result.exit_code == 0
     assert result.document["rows"]["calls"] == 1500
     await process.wait()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("metrics-etl ", "run"), ("metrics-etl run --met", "--metrics-file"), ("metrics-etl schema -f ma", "markdown")],
+)
+async def test_shell_completes_commands_options_and_choices(tmp_path: Path, words: str, expected: str) -> None:
+    typed = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    result = await metrics_etl(cwd=tmp_path, env=environment(_METRICS_ETL_COMPLETE="complete_bash", **typed))
+    assert expected in result.stdout.split()
 
 
 async def test_schema_prints_every_column_in_each_format(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from etl import sandbox
 from etl.sandbox import Sandbox
 from etl.tables import schema
 from tests.e2e import truth
-from tests.e2e.command import Ended, environment, metrics_etl, write_settings
+from tests.e2e.command import Ended, documented_fields, environment, metrics_etl, write_settings
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import settled_world
 
@@ -227,6 +227,7 @@ async def test_plan_says_what_run_does_and_changes_nothing(server: Sandbox, tmp_
     await export(server, tmp_path)
 
     assert planned.exit_code == 0
+    assert planned.document.keys() == documented_fields("plan")
     assert planned.document["requests"] == len(server.requests) - sent - 2 * 3
     assert len(planned.document["executions"]) == 60
     assert {item["reason"] for item in planned.document["executions"]} == {"new"}

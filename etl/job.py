@@ -10,7 +10,6 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import msgspec
 
@@ -290,24 +289,27 @@ class _Run:
         self._count_traffic()
         summary = self.summary
         summary.finished_at = self.clock()
-        summary.carry_on(await to_the_end(self._last_complete_at), is_part=self.settings.is_part)
-        document = summary.as_json()
-        row = summary.as_row(msgspec.json.encode(document["run_tests"]).decode())
         try:
-            await to_the_end(lambda: self._record(document, row))
+            summary.carry_on(await to_the_end(self._last_complete_at), is_part=self.settings.is_part)
+            await to_the_end(self._record)
         except DestinationError as error:
             summary.failure = summary.failure or error
         self.notify(
-            "run_finished", **{k: v for k, v in document.items() if k not in ("run_tests", "dataset", "version")}
+            "run_finished",
+            **{k: v for k, v in summary.as_json().items() if k not in ("run_tests", "dataset", "version")},
         )
 
     def _last_complete_at(self) -> dict[str, datetime]:
-        """As the run before left it; nothing when there was none, or none that can be read."""
-        with suppress(DestinationError, OSError, msgspec.MsgspecError):
+        """As the run before left it; nothing when there was none, or something else stands there."""
+        if not self.files.has(LAST_RUN):
+            return {}
+        with suppress(msgspec.MsgspecError):
             return msgspec.json.decode(self.files.read(LAST_RUN), type=_LastRun).last_complete_at
         return {}
 
-    def _record(self, document: dict[str, Any], row: dict[str, Any]) -> None:
+    def _record(self) -> None:
+        document = self.summary.as_json()
+        row = self.summary.as_row(msgspec.json.encode(document["run_tests"]).decode())
         day = f"{self.summary.started_at:%Y-%m-%d}"
         self.dataset.record_run(day, self.summary.export_run_id, frame_of(schema.RUNS_TABLE, [row]))
         self.files.publish(LAST_RUN, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")

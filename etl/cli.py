@@ -41,6 +41,21 @@ class SchemaFormat(StrEnum):
     MARKDOWN = "markdown"
 
 
+class Engine(StrEnum):
+    """What ``schema --ddl`` writes for; see ``etl.outputs.ddl.ENGINES``."""
+
+    PANDAS = "pandas"
+    DUCKDB = "duckdb"
+    POLARS = "polars"
+    SPARK = "spark"
+    BIGQUERY = "bigquery"
+    SNOWFLAKE = "snowflake"
+    ATHENA = "athena"
+    REDSHIFT = "redshift"
+    TRINO = "trino"
+    CLICKHOUSE = "clickhouse"
+
+
 class Spelling(StrEnum):
     """Whose names the sandbox gives to the free-form blocks."""
 
@@ -134,18 +149,41 @@ def plan(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = F
 def schema(
     table: Annotated[str | None, typer.Argument(help="One table; all when left out.")] = None,
     *,
-    output: Annotated[SchemaFormat, typer.Option("--format", "-f", help="How to print.")] = SchemaFormat.TABLE,
+    output: Annotated[
+        SchemaFormat | None, typer.Option("--format", "-f", help="How to print.", show_default="table")
+    ] = None,
+    engine: Annotated[
+        Engine | None, typer.Option("--ddl", help="Print what to paste to open the dataset in this engine instead.")
+    ] = None,
+    location: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOCATION", help="With --ddl: path or URL of the dataset.", show_default="data or a placeholder"
+        ),
+    ] = None,
 ) -> None:
     """Print every column of the dataset: name, type, unit, meaning, source.
 
-    Example: metrics-etl schema calls --format markdown
+    Example: metrics-etl schema calls --ddl duckdb --location s3://my-bucket/metrics
     """
-    from etl.display import print_schema  # noqa: PLC0415
     from etl.tables.schema import TABLES  # noqa: PLC0415
 
     if table is not None and table not in TABLES:
         raise typer.BadParameter(f"no table {table!r}; there are {', '.join(TABLES)}")
-    print_schema([TABLES[table]] if table else list(TABLES.values()), output)
+    tables = [TABLES[table]] if table else list(TABLES.values())
+    if engine:
+        from etl.outputs.ddl import ddl  # noqa: PLC0415
+
+        if output:
+            raise typer.BadParameter("--format does not go with --ddl")
+        with errors_reported(verbose=False):
+            print(ddl(tables, engine, location))
+        return
+    if location is not None:
+        raise typer.BadParameter("--location goes with --ddl")
+    from etl.display import print_schema  # noqa: PLC0415
+
+    print_schema(tables, output or SchemaFormat.TABLE)
 
 
 @app.command()

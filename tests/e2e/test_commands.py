@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.dataset as ds
 import pytest
 
+from etl.outputs.ddl import ddl
 from etl.sandbox import Fault, Sandbox
 from etl.tables.schema import TABLES
 from etl.version import __version__
@@ -93,6 +94,34 @@ async def test_schema_prints_every_column_in_each_format(tmp_path: Path) -> None
     assert all(name in as_table.stdout for name in TABLES["evals"].names)
     assert "timestamp[us, UTC]" in as_table.stdout
     assert "| `exit_code` | int64 |" in as_markdown.stdout
+
+
+async def test_schema_prints_what_opens_a_table_in_an_engine(tmp_path: Path) -> None:
+    result = await metrics_etl(
+        "schema", "calls", "--ddl", "duckdb", "--location", "s3://b/it's/", cwd=tmp_path, env=environment()
+    )
+
+    assert result.exit_code == 0
+    assert result.stdout == ddl([TABLES["calls"]], "duckdb", "s3://b/it's") + "\n"
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--ddl", "oracle"), "clickhouse"),
+        (("--ddl", "athena", "--location", "data"), "it reads s3://"),
+        (("--ddl", "duckdb", "--location", "a*b"), "engines read them as patterns"),
+        (("--location", "data"), "--location goes with --ddl"),
+        (("--ddl", "duckdb", "--format", "json"), "--format does not go with --ddl"),
+    ],
+)
+async def test_schema_refuses_what_it_cannot_print(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = await metrics_etl("schema", *arguments, cwd=tmp_path, env=environment())
+
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert message in result.stderr
 
 
 async def test_version_and_help(tmp_path: Path) -> None:

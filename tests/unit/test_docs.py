@@ -14,10 +14,11 @@ import etl
 from etl.cli import app
 from etl.crawl.plan import REASON_MEANINGS
 from etl.display import schema_markdown
+from etl.outputs.ddl import ENGINES, ddl
 from etl.progress import Progress
 from etl.settings import RunTest, Settings
 from etl.summary import OUTCOMES
-from etl.tables.schema import TABLES
+from etl.tables.schema import EXECUTIONS, TABLES
 
 ROOT = Path(__file__).parents[2]
 SECRETS = {"api_key", "secret_key"}
@@ -31,6 +32,23 @@ def test_data_dictionary_is_what_the_schema_says() -> None:
     """Mend it with: metrics-etl schema --format markdown."""
     _, _, generated = text("docs/data-dictionary.md").partition("\n\n## ")
     assert "## " + generated.strip() == "\n".join(schema_markdown(list(TABLES.values()))).strip()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_reading_shows_what_the_command_prints(engine: str) -> None:
+    """Mend it with: metrics-etl schema executions --ddl ENGINE."""
+    documented = text("docs/reading.md")
+    heading = re.search(rf"^## ({engine})$", documented, re.MULTILINE | re.IGNORECASE)
+    assert heading
+    assert f"| [{heading[1]}](#{engine}) |" in documented
+    shown = documented[heading.end() :].split("```")[1].splitlines()[1:]
+    printed = ddl([EXECUTIONS], engine).splitlines()
+    (at,) = (number for number, line in enumerate(shown) if "…" in line)
+    left_out = re.search(r"… (\d+) more columns$", shown[at])
+    assert left_out
+    columns = int(left_out[1])
+    assert shown == [*printed[:at], shown[at], *printed[at + columns :]]
+    assert columns < len(EXECUTIONS.columns)
 
 
 def commands() -> dict[str, Any]:

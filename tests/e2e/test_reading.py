@@ -1,0 +1,269 @@
+"""What ``schema --ddl`` prints opens a real dataset: every row, each column in its declared type, no file that is not needed."""
+
+import asyncio
+import datetime as dt
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import sqlglot
+from sqlglot import exp
+
+from etl import job
+from etl.outputs.columns import DATE, all_columns
+from etl.outputs.ddl import ddl
+from etl.sandbox import Fault, Sandbox, listable_calls
+from etl.tables import schema
+from tests.support import settings_for, settled_world
+
+ROOT = Path(__file__).parents[2]
+TABLES = list(schema.TABLES.values())
+KINDS = (schema.STRING, schema.INT, schema.FLOAT, schema.BOOL, schema.TIMESTAMP, DATE)
+every_table = pytest.mark.parametrize("table", TABLES, ids=schema.TABLES)
+
+
+def export(world, root, *, lost=None):
+    async def run():
+        def fault(request, _nth):
+            return Fault(status=400) if lost and lost.call_execution_id in request.target else None
+
+        async with Sandbox(world, fault=fault) as server:
+            return await job.export(settings_for(server, root))
+
+    return asyncio.run(run())
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """An export in a folder of a difficult name, with a dead letter."""
+    world = settled_world(names=["Checkout flow", "7"], executions=4, calls=3, days=3, quirks=True)
+    lost = listable_calls(world.run_tests[0].executions[0])[0]
+    root = tmp_path_factory.mktemp("it's a data set, 100% ünï") / "data"
+    assert export(world, root, lost=lost).exit_code == 3
+    return SimpleNamespace(root=root, world=world, lost=lost)
+
+
+@pytest.fixture(scope="module")
+def without_errors(dataset, tmp_path_factory):
+    """As after a first night without a dead letter: the folder is not there."""
+    root = tmp_path_factory.mktemp("without") / "data"
+    assert export(dataset.world, root).exit_code == 0
+    assert not (root / "errors").exists()
+    return root
+
+
+@pytest.fixture(scope="module")
+def healed(dataset, tmp_path_factory):
+    """As after a night in which the last dead letter succeeded."""
+    root = tmp_path_factory.mktemp("healed") / "data"
+    shutil.copytree(dataset.root, root)
+    assert export(dataset.world, root).exit_code == 0
+    return root
+
+
+def true_rows(root, table):
+    """The rows, file by file, with the words of the path, by key."""
+    found = []
+    for path in (root / table.name).rglob("*.parquet"):
+        words = dict(part.split("=", 1) for part in path.parent.relative_to(root).parts[1:])
+        words["date"] = dt.date.fromisoformat(words["date"])
+        found += [row | words for row in pq.ParquetFile(path).read().to_pylist()]
+    return by_key(table, found)
+
+
+def by_key(table, rows):
+    rows = [
+        {name: value.astimezone(dt.UTC) if isinstance(value, dt.datetime) else value for name, value in row.items()}
+        for row in rows
+    ]
+    return sorted(rows, key=lambda row: [row[name] for name in table.key])
+
+
+def names(table):
+    return [column.name for column in all_columns(table)]
+
+
+def kinds(table):
+    return [column.type for column in all_columns(table)]
+
+
+def opened(engine, tables, root):
+    """The variables of the Python that the command prints."""
+    variables: dict[str, Any] = {}
+    exec(ddl(tables, engine, str(root)), variables)
+    return variables
+
+
+def documented(engine):
+    """The statement, shortened, and the example of the engine's section in docs/reading.md."""
+    section = (ROOT / "docs/reading.md").read_text(encoding="utf-8").lower().partition(f"\n## {engine}\n")[2]
+    return re.findall(r"```(?:python|sql)\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
+
+
+def one_file_left(root, copy):
+    """A copy of the dataset of which all files but one of the calls are spoilt; the partition of that one."""
+    shutil.copytree(root, copy)
+    kept, *others = sorted((copy / "calls").rglob("*.parquet"))
+    for path in others:
+        path.write_bytes(b"spoilt")
+    run_test, day = (part.partition("=")[2] for part in kept.parent.relative_to(copy / "calls").parts)
+    return run_test, dt.date.fromisoformat(day), pq.ParquetFile(kept).metadata.num_rows
+
+
+@every_table
+def test_pandas_has_every_row_in_the_declared_types(dataset, table):
+    frame = opened("pandas", [table], dataset.root)[table.name]
+    assert list(frame.columns) == names(table)
+    assert [each.pyarrow_dtype for each in frame.dtypes] == kinds(table)
+    rows = pa.Table.from_pandas(frame, preserve_index=False).to_pylist()
+    assert by_key(table, rows) == true_rows(dataset.root, table)
+
+
+def test_pandas_reads_no_file_that_a_filter_excludes(dataset, tmp_path):
+    run_test, day, rows = one_file_left(dataset.root, tmp_path / "data")
+    statement = ddl([schema.CALLS], "pandas", str(tmp_path / "data"))
+    filters = f"    filters=[('run_test', '==', {run_test!r}), ('date', '==', {day!r})],\n)"
+    variables: dict[str, Any] = {"datetime": dt}
+    exec(statement.removesuffix(")") + filters, variables)
+    assert len(variables["calls"]) == rows
+    with pytest.raises(pa.ArrowInvalid):
+        exec(statement, {})
+
+
+@every_table
+def test_polars_has_every_row_in_the_declared_types(dataset, table):
+    types = dict(
+        zip(KINDS, (pl.String, pl.Int64, pl.Float64, pl.Boolean, pl.Datetime("us", "UTC"), pl.Date), strict=True)
+    )
+    frame = opened("polars", [table], dataset.root)[table.name]
+    assert dict(frame.collect_schema()) == {column.name: types[column.type] for column in all_columns(table)}
+    assert frame.collect_schema().names() == names(table)
+    assert by_key(table, frame.collect().to_dicts()) == true_rows(dataset.root, table)
+
+
+def test_polars_reads_no_file_that_a_filter_excludes(dataset, tmp_path):
+    run_test, day, rows = one_file_left(dataset.root, tmp_path / "data")
+    calls = opened("polars", [schema.CALLS], tmp_path / "data")["calls"]
+    kept = calls.filter(pl.col("run_test") == run_test, pl.col("date") == day)
+    assert kept.collect().height == rows
+    with pytest.raises(pl.exceptions.PolarsError):
+        calls.collect()
+
+
+@every_table
+def test_duckdb_has_every_row_in_the_declared_types(dataset, table):
+    types = dict(
+        zip(KINDS, ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP WITH TIME ZONE", "DATE"), strict=True)
+    )
+    with duckdb.connect() as connection:
+        connection.execute(ddl([table], "duckdb", str(dataset.root)))
+        described = connection.execute(f"DESCRIBE {table.name}").fetchall()
+        assert [each[:2] for each in described] == [(column.name, types[column.type]) for column in all_columns(table)]
+        rows = connection.sql(f"FROM {table.name}").to_arrow_table().to_pylist()
+    assert by_key(table, rows) == true_rows(dataset.root, table)
+
+
+def test_duckdb_reads_no_rows_of_a_file_that_a_filter_excludes(dataset):
+    files = sorted((dataset.root / "calls").rglob("*.parquet"))
+    with duckdb.connect() as connection:
+        connection.execute(ddl([schema.CALLS], "duckdb", str(dataset.root)))
+        connection.execute("SET explain_output = 'all'")
+        run_test, day = (part.partition("=")[2] for part in files[0].parent.parts[-2:])
+        query = f"EXPLAIN ANALYZE SELECT status FROM calls WHERE run_test = '{run_test}' AND date = '{day}'"
+        ((_, plan),) = connection.execute(query).fetchall()
+    assert re.findall(r"Scanning Files: (\d+)/(\d+)", plan) == [("1", str(len(files)))]
+
+
+@pytest.mark.parametrize("has_newer_file", [False, True])
+def test_an_older_file_has_null_in_a_column_that_came_later(dataset, tmp_path, has_newer_file):
+    """Whether any file has it yet: after an upgrade, no export may have written anything."""
+    (path,) = (dataset.root / "runs").rglob("*.parquet")
+    folder = tmp_path / path.parent.relative_to(dataset.root)
+    folder.mkdir(parents=True)
+    rows = pq.ParquetFile(path).read()
+    pq.write_table(rows.drop_columns(["requests"]), folder / "1-older.parquet")
+    if has_newer_file:
+        pq.write_table(rows, folder / "2-newer.parquet")
+    expected = [None, rows["requests"][0].as_py()] if has_newer_file else [None]
+
+    assert (
+        opened("pandas", [schema.RUNS_TABLE], tmp_path)["runs"]["requests"].replace({pd.NA: None}).tolist() == expected
+    )
+    assert opened("polars", [schema.RUNS_TABLE], tmp_path)["runs"].collect()["requests"].to_list() == expected
+    with duckdb.connect() as connection:
+        connection.execute(ddl([schema.RUNS_TABLE], "duckdb", str(tmp_path)))
+        found = connection.sql("SELECT requests FROM runs ORDER BY requests NULLS FIRST").fetchall()
+    assert [value for (value,) in found] == expected
+
+
+def test_without_a_dead_letter_every_other_table_opens_first(without_errors):
+    """The command prints errors last, with what to do."""
+    found: dict[str, Any] = {}
+    with pytest.raises(FileNotFoundError):
+        exec(ddl(TABLES, "pandas", str(without_errors)), found)
+    assert {"executions", "calls", "evals", "runs"} <= set(found)
+    with duckdb.connect() as connection:
+        statement = ddl(TABLES, "duckdb", str(without_errors))
+        with pytest.raises(duckdb.IOException, match="No files found"):
+            connection.execute(statement)
+        views = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
+        assert {name for (name,) in views} == {"executions", "calls", "evals", "runs"}
+        until = ddl([schema.ERRORS], "duckdb", str(without_errors)).partition("\nUNION")[0]
+        connection.execute(until)
+        assert len(connection.execute("DESCRIBE errors").fetchall()) == len(all_columns(schema.ERRORS))
+        assert connection.sql("FROM errors").fetchall() == []
+
+
+def test_polars_needs_no_folder_of_errors(without_errors):
+    errors = opened("polars", [schema.ERRORS], without_errors)["errors"].collect()
+    assert errors.shape == (0, len(all_columns(schema.ERRORS)))
+
+
+def test_errors_that_succeeded_are_no_rows(healed):
+    assert opened("pandas", [schema.ERRORS], healed)["errors"].shape == (0, len(all_columns(schema.ERRORS)))
+    assert opened("polars", [schema.ERRORS], healed)["errors"].collect().is_empty()
+    with duckdb.connect() as connection:
+        connection.execute(ddl([schema.ERRORS], "duckdb", str(healed)))
+        assert connection.sql("FROM errors").fetchall() == []
+
+
+@pytest.fixture
+def executions(dataset, monkeypatch):
+    """How many executions the documented examples are about; where they run, the dataset is called data."""
+    monkeypatch.chdir(dataset.root.parent)
+    rows = true_rows(dataset.root, schema.EXECUTIONS)
+    return sum(row["run_test"] == "checkout-flow-858f2c8d" and row["date"] >= dt.date(2026, 10, 28) for row in rows)
+
+
+def test_documented_example_for_pandas(executions):
+    statement = ddl([schema.EXECUTIONS], "pandas")
+    variables: dict[str, Any] = {"datetime": dt}
+    exec(f"{statement.removesuffix(')')}{documented('pandas')[1]})", variables)
+    assert len(variables["executions"]) == executions > 0
+
+
+def test_documented_example_for_polars(executions):
+    _, example = documented("polars")
+    variables = opened("polars", [schema.EXECUTIONS], "data")
+    assert eval(f"({example})", variables)["len"].sum() == executions > 0
+
+
+def test_documented_example_for_duckdb(executions):
+    with duckdb.connect() as connection:
+        connection.execute(ddl([schema.EXECUTIONS], "duckdb"))
+        assert sum(count for _, count in connection.execute(documented("duckdb")[1]).fetchall()) == executions > 0
+
+
+@pytest.mark.parametrize("engine", ["spark", "bigquery", "snowflake", "athena", "redshift", "trino", "clickhouse"])
+def test_documented_example_is_of_the_dialect(engine):
+    _, example = documented(engine)
+    (condition,) = sqlglot.parse_one(example, dialect=engine).find_all(exp.Where)
+    assert {column.name for column in condition.find_all(exp.Column)} == {"run_test", "date"}

@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 BENCH := .venv-bench
+READERS := .venv-readers
 PARALLEL := --numprocesses logical --dist worksteal
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links --upgrade
@@ -32,6 +33,11 @@ $(BENCH)/.done: requirements.lock benchmarks/fast.lock benchmarks/baselines.lock
 	for name in plain fast; do $(BENCH)/$$name/bin/python -m pip --quiet install --no-deps --editable .; done
 	@touch $@
 
+$(READERS)/.done: tests/readers.lock
+	$(PYTHON) -m venv $(READERS)
+	$(READERS)/bin/python -m pip --quiet install --require-hashes --requirement tests/readers.lock
+	@touch $@
+
 demo: $(VENV)/.runtime ## Export a made-up world from the sandbox and look at it (no key, no network)
 	@$(BIN)/metrics-etl demo
 
@@ -41,7 +47,7 @@ run: $(VENV)/.runtime ## Export your own organization, as config/metrics-etl.tom
 test: $(VENV)/.dev ## Run the tests
 	@$(BIN)/python -m pytest $(PARALLEL)
 
-test-all: $(VENV)/.dev ## Run the tests with their full figures, slow ones included
+test-all: $(VENV)/.dev $(READERS)/.done ## Run the tests with their full figures, slow ones included
 	@$(BIN)/python -m pytest $(PARALLEL) -m "slow or not slow" --timeout 3600
 
 check: lint types docs test ## Everything that CI checks
@@ -73,6 +79,7 @@ lock: $(VENV)/.dev ## Resolve the locked requirements anew
 	$(LOCK) pyproject.toml --group dev --extra fast --extra prometheus --constraint requirements.lock --output-file requirements-dev.lock
 	$(LOCK) pyproject.toml --extra fast --constraint requirements.lock --output-file benchmarks/fast.lock
 	$(LOCK) benchmarks/baselines.in --output-file benchmarks/baselines.lock
+	$(LOCK) tests/readers.in --output-file tests/readers.lock
 
 clean: ## Remove the virtual environments and caches
-	rm -rf $(VENV) $(BENCH) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* *.egg-info
+	rm -rf $(VENV) $(BENCH) $(READERS) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* *.egg-info

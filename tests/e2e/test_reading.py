@@ -2,8 +2,11 @@
 
 import asyncio
 import datetime as dt
+import json
+import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,13 +21,14 @@ import sqlglot
 from sqlglot import exp
 
 from etl import job
-from etl.outputs.columns import DATE, all_columns
+from etl.outputs.columns import DATE, all_columns, comment
 from etl.outputs.ddl import ddl
 from etl.sandbox import Fault, Sandbox, listable_calls
 from etl.tables import schema
 from tests.support import settings_for, settled_world
 
 ROOT = Path(__file__).parents[2]
+PYTHON = ROOT / ".venv-readers" / "bin" / "python"
 TABLES = list(schema.TABLES.values())
 KINDS = (schema.STRING, schema.INT, schema.FLOAT, schema.BOOL, schema.TIMESTAMP, DATE)
 every_table = pytest.mark.parametrize("table", TABLES, ids=schema.TABLES)
@@ -267,3 +271,76 @@ def test_documented_example_is_of_the_dialect(engine):
     _, example = documented(engine)
     (condition,) = sqlglot.parse_one(example, dialect=engine).find_all(exp.Where)
     assert {column.name for column in condition.find_all(exp.Column)} == {"run_test", "date"}
+
+
+def run_elsewhere(script, tmp_path, statements, queries):
+    """The answers of an engine that lives in an environment of its own."""
+    if not PYTHON.exists():
+        pytest.skip(".venv-readers is missing: make test-all makes it")
+    environment = {
+        "PATH": os.environ["PATH"],
+        "LC_ALL": "C.UTF-8",  # Java takes the encoding of paths from it
+        "TZ": "UTC",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        **({"JAVA_HOME": os.environ["JAVA_HOME"]} if "JAVA_HOME" in os.environ else {}),
+    }
+    result = subprocess.run(
+        [PYTHON, Path(__file__).with_name(script)],
+        check=False,
+        input=json.dumps({"warehouse": str(tmp_path / "warehouse"), "statements": statements, "queries": queries}),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    return json.loads(result.stdout)
+
+
+def as_json(rows):
+    return json.loads(json.dumps(rows, default=str))
+
+
+@pytest.mark.slow
+def test_spark_has_every_row_in_the_declared_types(dataset, tmp_path):
+    if not (shutil.which("java") or "JAVA_HOME" in os.environ):
+        pytest.skip("Spark needs Java 17 or newer")
+    statements = [each.strip() for each in ddl(TABLES, "spark", str(dataset.root)).split(";\n")]
+    run_test, day = (part.partition("=")[2] for part in next((dataset.root / "calls").glob("*/*")).parts[-2:])
+    queries = {table.name: f"SELECT * FROM {table.name}" for table in TABLES}
+    queries |= {f"{table.name} columns": f"DESCRIBE {table.name}" for table in TABLES}
+    queries["pruned"] = f"EXPLAIN SELECT status FROM calls WHERE run_test = '{run_test}' AND date = DATE '{day}'"
+    found = run_elsewhere("in_spark.py", tmp_path, [each.removesuffix(";") for each in statements], queries)
+    types = dict(zip(KINDS, ("string", "bigint", "double", "boolean", "timestamp", "date"), strict=True))
+    for table in TABLES:
+        assert by_key(table, found[table.name]) == as_json(true_rows(dataset.root, table))
+        described = found[f"{table.name} columns"][: len(all_columns(table))]
+        assert [(each["col_name"], each["data_type"], each["comment"]) for each in described] == [
+            (column.name, types[column.type], comment(column)) for column in all_columns(table)
+        ]
+    ((plan,),) = ([row["plan"]] for row in found["pruned"])
+    assert re.search(r"PartitionFilters: \[.*run_test.*date.*\]", plan), plan
+    assert "InMemoryFileIndex(1 paths)" in plan
+
+
+@pytest.mark.slow
+def test_clickhouse_has_every_row_in_the_declared_types(dataset, tmp_path):
+    copy = tmp_path / "data"
+    run_test, day, rows = one_file_left(dataset.root, copy)
+    statements = ddl(TABLES, "clickhouse", str(dataset.root)).split(";\n")
+    spoilt = ddl([schema.CALLS], "clickhouse", str(copy)).replace("VIEW calls", "VIEW spoilt")
+    queries = {table.name: f"SELECT * FROM {table.name}" for table in TABLES}
+    queries |= {f"{table.name} columns": f"DESCRIBE TABLE {table.name}" for table in TABLES}
+    queries["pruned"] = f"SELECT count(status) AS n FROM spoilt WHERE run_test = '{run_test}' AND date = '{day}'"
+    found = run_elsewhere("in_clickhouse.py", tmp_path, [*statements, spoilt], queries)
+    types = dict(zip(KINDS, ("String", "Int64", "Float64", "Bool", "DateTime64(6, 'UTC')", "Date"), strict=True))
+    for table in TABLES:
+        assert by_key(table, found[table.name]) == as_json(true_rows(dataset.root, table))
+        expected = [
+            (column.name, types[column.type] if column.is_key else f"Nullable({types[column.type]})")
+            for column in table.columns
+        ]
+        words = [] if table.name == "runs" else [("run_test", "LowCardinality(String)")]
+        described = [(each["name"], each["type"]) for each in found[f"{table.name} columns"]]
+        assert described == [*expected, *words, ("date", "Date")]
+    assert found["pruned"] == [{"n": rows}]

@@ -1,6 +1,6 @@
 """Every statement names exactly the declared columns and types, in words that its engine parses.
 
-pandas, Polars and DuckDB are executed in tests/e2e/test_reading.py. The
+pandas, Polars and DuckDB are executed in tests/e2e/test_reading.py, Spark and ClickHouse there too by make test-all. The
 others are parsed by sqlglot in their dialect. It has no syntax for MSCK, CALL, REFRESH and BigQuery's WITH PARTITION
 COLUMNS: of these the text itself is compared.
 """

@@ -163,5 +163,5 @@ def test_paths_that_the_readme_names_exist() -> None:
 
 
 def test_nothing_names_a_registry() -> None:
-    for path in ("requirements.lock", "requirements-dev.lock", "pyproject.toml"):
+    for path in ("requirements.lock", "requirements-dev.lock", "tests/readers.lock", "pyproject.toml"):
         assert "://" not in text(path).replace("https://api.futureagi.com", ""), path

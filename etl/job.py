@@ -13,9 +13,8 @@ from time import monotonic
 
 import msgspec
 
-from etl.api.client import Access, Client
+from etl.api.client import Client
 from etl.api.models import ExecutionBundle
-from etl.api.quota import Quota
 from etl.crawl.fetch import Crawl
 from etl.crawl.listed import find_deleted
 from etl.crawl.plan import Planned, Reason, State, Stored
@@ -26,6 +25,7 @@ from etl.errors import (
     TimeLimitError,
 )
 from etl.progress import Notify, Progress, say_nothing
+from etl.session import client_of
 from etl.settings import Settings
 from etl.store.buffer import CommitBuffer
 from etl.store.changes import Moves, as_if_dropped, as_if_moved, drop, find_doubled, mark_deleted, move, surplus
@@ -168,7 +168,7 @@ class _Run:
         self.progress = progress or Progress()
         self.files = LocalFiles(Path(settings.destination.path).expanduser())
         self.dataset = Dataset(self.files, compression=settings.destination.compression)
-        self.client = _client(settings, on_hold=lambda seconds: self.notify("held", seconds=round(seconds, 1)))
+        self.client = client_of(settings, on_hold=lambda seconds: self.notify("held", seconds=round(seconds, 1)))
         self.progress.traffic, self.progress.quota = self.client.traffic, self.client.quota
         self.summary = Summary(
             export_run_id=f"{self.started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}",
@@ -358,26 +358,6 @@ class _LastRun(msgspec.Struct, frozen=True):
     """What a run takes over from the one before."""
 
     last_complete_at: dict[str, datetime] = {}
-
-
-def _client(settings: Settings, *, on_hold: Callable[[float], None]) -> Client:
-    api = settings.api
-    return Client(
-        Access(
-            base_url=api.base_url,
-            api_key=settings.api_key.get_secret_value,
-            secret_key=settings.secret_key.get_secret_value,
-            ca_file=str(api.ca_file) if api.ca_file else None,
-        ),
-        version=__version__,
-        concurrency=api.concurrency,
-        quota=Quota(requests_per_minute=api.requests_per_minute, share=api.quota_share),
-        connect_timeout_seconds=api.connect_timeout_seconds,
-        read_timeout_seconds=api.read_timeout_seconds,
-        max_tries=api.max_tries,
-        max_response_bytes=api.max_response_mb << 20,
-        on_hold=on_hold,
-    )
 
 
 def _is_known_waiting(item: Planned) -> bool:

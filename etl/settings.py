@@ -171,8 +171,9 @@ class Settings(BaseSettings):
     export: Export = Export()
     destination: Destination = Destination()
     log: Log = Log()
-    api_key: SecretStr
-    secret_key: SecretStr
+    api_key: SecretStr | None = None
+    secret_key: SecretStr | None = None
+    """None: they were not asked for. Nothing that talks to the API works without them."""
     _is_part: bool = False
 
     @property
@@ -224,8 +225,8 @@ class Settings(BaseSettings):
         return result
 
     @classmethod
-    def load(cls, path: str | Path | None = None) -> "Settings":
-        """Read the TOML file and what the environment overrides.
+    def load(cls, path: str | Path | None = None, *, needs_keys: bool = True) -> "Settings":
+        """Read the TOML file and what the environment overrides; the keys only if they are needed.
 
         ``path`` defaults to ``METRICS_ETL_CONFIG``, else ``config/metrics-etl.toml``. Without a file the environment must hold
         ``METRICS_ETL_RUN_TESTS``, a JSON list.
@@ -243,7 +244,7 @@ class Settings(BaseSettings):
         from_environment = {name: value for name, value in from_environment.items() if name not in _SECRETS}
         if base_url := os.environ.get(BASE_URL):
             from_environment = _merged({"api": {"base_url": base_url}}, from_environment)
-        secrets = {name: _secret(variable) for name, variable in _SECRETS.items()}
+        secrets = {name: _secret(variable) for name, variable in _SECRETS.items()} if needs_keys else {}
         try:
             return cls.model_validate(_merged(from_file, from_environment) | secrets)
         except ValidationError as exc:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from etl.errors import ConfigurationError
+from etl.session import client_of
 from etl.settings import Settings
 
 KEY_IN_FILE = ": a key must not stand in a file that is copied and committed: set"
@@ -79,8 +80,20 @@ def test_keys_are_stripped_and_never_shown(file: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("FI_API_KEY", " api-canary\n")
     settings = load(file, 'run_tests = ["A"]')
 
+    assert settings.api_key
     assert settings.api_key.get_secret_value() == "api-canary"
     assert "canary" not in repr(settings) + str(settings) + settings.model_dump_json()
+
+
+def test_settings_of_a_command_that_asks_nobody_need_no_keys(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FI_API_KEY_FILE", "nowhere")
+    monkeypatch.delenv("FI_API_KEY")
+    file.write_text('run_tests = ["A"]')
+    settings = Settings.load(file, needs_keys=False)
+
+    assert (settings.api_key, settings.secret_key) == (None, None)
+    with pytest.raises(ConfigurationError, match="hold no keys"):
+        client_of(settings, on_hold=lambda _: None)
 
 
 def test_keys_from_files(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +102,9 @@ def test_keys_from_files(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     key_file.write_text("from-file\n")
     monkeypatch.delenv("FI_API_KEY")
     monkeypatch.setenv("FI_API_KEY_FILE", str(key_file))
-    assert load(file, 'run_tests = ["A"]').api_key.get_secret_value() == "from-file"
+    settings = load(file, 'run_tests = ["A"]')
+    assert settings.api_key
+    assert settings.api_key.get_secret_value() == "from-file"
 
     key_file.chmod(0o604)
     assert mistake(

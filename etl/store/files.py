@@ -8,6 +8,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from etl.errors import DestinationError
@@ -16,6 +17,15 @@ from etl.store.layout import STATE
 _STAGING = f"{STATE}/staging"
 _QUARANTINE = f"{STATE}/quarantine"
 _LEAST_FREE_BYTES = 64 << 20
+_LINK = "is a symbolic link: a dataset must not contain any"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file of the dataset, or something there that is none: then ``oddity`` says what, and the mend. It is never followed."""
+
+    path: str
+    oddity: str = ""
 
 
 class LocalFiles:
@@ -88,7 +98,30 @@ class LocalFiles:
         """
         with self._naming(folder):
             self._refuse_links(folder)
-            return sorted(self._walk(folder))
+        entries = self.entries(folder)
+        for entry in entries:
+            if entry.oddity:
+                raise DestinationError(f"{self.root / entry.path} {entry.oddity}")
+        return [entry.path for entry in entries]
+
+    def entries(self, folder: str) -> tuple[Entry, ...]:
+        """All that lies below the folder but folders, sorted by path; none when it does not exist. Follows no link.
+
+        Raises:
+            DestinationError: a folder cannot be listed.
+        """
+        with self._naming(folder):
+            if (self.root / folder).is_symlink():
+                return (Entry(folder, _LINK),)
+            return tuple(sorted(self._walk(folder), key=lambda entry: entry.path))
+
+    def version(self, path: str) -> tuple[int, int, int] | None:
+        """What changes whenever the file is written or replaced; None when there is none, or it cannot be told."""
+        try:
+            found = (self.root / path).lstat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
     def set_aside(self, path: str) -> str:
         """Move a file that cannot be read to the quarantine; returns its new path."""
@@ -175,23 +208,23 @@ class LocalFiles:
         for part in Path(path).parts:
             folder = folder / part
             if folder.is_symlink():
-                raise DestinationError(f"{folder} is a symbolic link: a dataset must not contain any")
+                raise DestinationError(f"{folder} {_LINK}")
 
-    def _walk(self, folder: str) -> Iterator[str]:
+    def _walk(self, folder: str) -> Iterator[Entry]:
         try:
-            entries = list(os.scandir(self.root / folder))
+            found = list(os.scandir(self.root / folder))
         except FileNotFoundError:
             return
-        for entry in entries:
-            path = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.is_symlink():
-                raise DestinationError(f"{entry.path} is a symbolic link: a dataset must not contain any")
-            if entry.is_dir():
+        for each in found:
+            path = f"{folder}/{each.name}" if folder else each.name
+            if each.is_symlink():
+                yield Entry(path, _LINK)
+            elif each.is_dir():
                 yield from self._walk(path)
-            elif not entry.is_file():
-                raise DestinationError(f"{entry.path} is neither file nor folder: remove it")
+            elif not each.is_file():
+                yield Entry(path, "is neither file nor folder: remove it")
             else:
-                yield path
+                yield Entry(path)
 
     @contextmanager
     def _naming(self, path: str) -> Iterator[None]:

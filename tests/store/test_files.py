@@ -289,6 +289,29 @@ def test_a_pipe_is_refused_instead_of_waited_for(files):
         files.list("calls")
 
 
+def test_what_is_no_file_is_told_beside_the_files_and_not_followed(files, tmp_path):
+    files.publish(PART, b"data")
+    folder = (files.root / PART).parent
+    (folder / "link").symlink_to(tmp_path)
+    os.mkfifo(folder / "pipe")
+    (files.root / "evals").symlink_to(tmp_path)
+    assert [(Path(entry.path).name, entry.oddity.partition(":")[0]) for entry in files.entries("calls")] == [
+        ("link", "is a symbolic link"),
+        (Path(PART).name, ""),
+        ("pipe", "is neither file nor folder"),
+    ]
+    assert [(entry.path, bool(entry.oddity)) for entry in files.entries("evals")] == [("evals", True)]
+
+
+def test_a_file_that_is_published_again_has_another_version(files):
+    assert files.version(PART) is None
+    files.publish(PART, b"data")
+    before = files.version(PART)
+    assert files.version(PART) == before
+    files.publish(PART, b"data")
+    assert files.version(PART) != before
+
+
 def test_a_file_where_a_folder_should_be_is_named(files):
     (files.root / "calls").write_bytes(b"theirs")
     with pytest.raises(DestinationError) as caught:

@@ -18,7 +18,7 @@ import pytest
 import etl
 from etl.errors import DestinationError, LockHeldError
 from etl.store.files import LocalFiles
-from etl.store.lock import LOCK, exclusive
+from etl.store.lock import LOCK, exclusive, holder
 
 NOW = datetime(2026, 11, 1, 2, 0, 7, 123456, tzinfo=UTC)
 HOLDER = """
@@ -60,10 +60,10 @@ def another_process(files):
 
 
 def test_the_second_process_is_told_who_holds_the_lock_and_since_when(files):
-    with another_process(files) as holder, pytest.raises(LockHeldError) as caught, exclusive(files, now=NOW):
+    with another_process(files) as process, pytest.raises(LockHeldError) as caught, exclusive(files, now=NOW):
         pass
     assert str(caught.value) == (
-        f"another export holds {files.root / LOCK} (pid {holder.pid} on {socket.gethostname()} "
+        f"another export holds {files.root / LOCK} (pid {process.pid} on {socket.gethostname()} "
         "since 2026-11-01T02:00:07+00:00); nothing was changed"
     )
 
@@ -78,17 +78,17 @@ def test_a_refused_process_leaves_the_holder_its_lock_and_its_name(files):
 
 
 def test_a_killed_holder_blocks_nobody(files):
-    with another_process(files) as holder:
-        holder.send_signal(signal.SIGKILL)
-        holder.wait()
+    with another_process(files) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
         with exclusive(files, now=NOW):
             assert json.loads((files.root / LOCK).read_bytes())["pid"] == os.getpid()
 
 
 def test_a_holder_that_ends_frees_the_lock(files):
-    with another_process(files) as holder:
-        holder.communicate()
-        assert holder.returncode == 0
+    with another_process(files) as process:
+        process.communicate()
+        assert process.returncode == 0
         with exclusive(files, now=NOW):
             pass
 
@@ -203,3 +203,39 @@ def test_where_folders_cannot_be_locked_the_file_alone_is(files, monkeypatch):
         exclusive(files, now=NOW),
     ):
         pass
+
+
+@pytest.mark.parametrize("is_linux", [True, False])
+def test_the_holder_can_be_asked_for_without_disturbing_it(files, monkeypatch, tmp_path, is_linux):
+    if not is_linux:
+        monkeypatch.setattr("etl.store.lock._LOCKS", tmp_path / "none")
+    assert holder(files) is None
+    with another_process(files) as process:
+        assert holder(files) == f"pid {process.pid} on {socket.gethostname()} since 2026-11-01T02:00:07+00:00"
+        process.communicate()
+        assert process.returncode == 0, "it had its lock to the end"
+    assert holder(files) is None
+    assert (files.root / LOCK).exists()
+
+
+def test_asking_for_the_holder_locks_nobody_out(files, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", None)
+    assert holder(files) is None
+
+
+@pytest.mark.parametrize("garbage", GARBAGE, ids=range(len(GARBAGE)))
+@pytest.mark.parametrize("is_linux", [True, False])
+def test_a_lock_file_that_nobody_holds_names_no_holder_whatever_it_says(
+    files, monkeypatch, tmp_path, garbage, is_linux
+):
+    if not is_linux:
+        monkeypatch.setattr("etl.store.lock._LOCKS", tmp_path / "none")
+    (files.root / LOCK).write_bytes(garbage)
+    assert holder(files) is None
+
+
+def test_a_holder_whose_lock_file_was_taken_away_is_still_seen(files):
+    with another_process(files):
+        (files.root / LOCK).unlink()
+        if Path("/proc/locks").exists():
+            assert holder(files) == "holder unknown"

@@ -64,11 +64,14 @@ def merge(
     goes_verified = _verified(goes, new, verified) if verified else goes
     old_contents = list(_contents(table, goes))
     new_contents = dict(_contents(table, new))
-    retained = [
-        new_contents[key] == content if key in new_contents else _call(table, key) in kept_calls
-        for key, content in old_contents
-    ]
-    unchanged = {key for (key, _), is_kept in zip(old_contents, retained, strict=True) if is_kept}
+    unchanged: set[tuple[Any, ...]] = set()
+    retained = []
+    for key, content in old_contents:
+        is_kept = new_contents[key] == content if key in new_contents else _call(table, key) in kept_calls
+        # A row that stands twice, by whoever's hand, stays once.
+        retained.append(is_kept and key not in unchanged)
+        if is_kept:
+            unchanged.add(key)
     arriving = [key not in unchanged for key in new_contents]
     if all(retained) and not any(arriving) and goes_verified is goes:
         return Merged(old, is_changed=False)

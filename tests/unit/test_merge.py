@@ -55,6 +55,15 @@ def test_nothing_merged_into_nothing_is_unchanged():
     assert merged_calls([], [], replaced=["e1"]) == ([], False)
 
 
+def test_a_row_that_stands_twice_stays_once():
+    assert merged_calls([call("a"), call("a"), call("b")], [call("a"), call("b")], replaced=["e1"]) == (
+        [("a", "same", "old"), ("b", "same", "old")],
+        True,
+    )
+    kept, _ = merged_calls([call("a"), call("a", value="other")], [], replaced=["e1"], kept_calls=["a"])
+    assert kept == [("a", "same", "old")]
+
+
 def test_a_row_that_changed_is_exchanged():
     assert merged_calls([call("a")], [call("a", value="other", run="new")], replaced=["e1"]) == (
         [("a", "other", "new")],

@@ -6,7 +6,6 @@ Results go to stdout, messages and progress to stderr. Heavy modules are importe
 import asyncio
 import sys
 from contextlib import suppress
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -14,13 +13,27 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from etl import runtime
-from etl.command import AcceptDeletions, AsJson, Config, Quiet, Verbose, errors_reported, print_json, signals_stop
+from etl.command import (
+    AcceptDeletions,
+    AsJson,
+    Config,
+    Quiet,
+    RunTests,
+    Since,
+    Verbose,
+    errors_reported,
+    print_json,
+    signals_stop,
+)
 from etl.version import __version__
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from etl.progress import Notify
     from etl.settings import Settings
     from etl.summary import Summary
+    from etl.verify import Report
 
 app = typer.Typer(
     name="metrics-etl",
@@ -80,14 +93,8 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 def run(
     config: Config = None,
     *,
-    run_tests: Annotated[
-        list[str] | None,
-        typer.Option("--run-test", metavar="NAME", help="Only this one of the run tests; may be repeated."),
-    ] = None,
-    since: Annotated[
-        datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], metavar="DATE", help="Only executions created on or after this day (UTC)."),
-    ] = None,
+    run_tests: RunTests = None,
+    since: Since = None,
     full_refresh: Annotated[
         bool, typer.Option("--full-refresh", help="Fetch finished executions again, also final ones.")
     ] = False,
@@ -143,6 +150,48 @@ def plan(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = F
         from etl.settings import Settings  # noqa: PLC0415
 
         _plan(Settings.load(config), as_json=as_json)
+
+
+@app.command()
+def verify(
+    config: Config = None,
+    *,
+    run_tests: RunTests = None,
+    since: Since = None,
+    against_api: Annotated[
+        bool,
+        typer.Option(
+            "--against-api", help="Also compare the API's averages, percentiles and counts with those of the calls."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Prove that the dataset is whole: every file, key, value and execution. Changes nothing, needs no key.
+
+    Example: metrics-etl verify --against-api --since 2026-11-01
+    """
+    with errors_reported(verbose=verbose):
+        from etl.settings import Settings  # noqa: PLC0415
+        from etl.verdict import print_report  # noqa: PLC0415
+
+        settings = Settings.load(config, needs_keys=against_api)
+        report = _verify(
+            settings.only(run_tests or (), since=since.date() if since else None),
+            is_all=not run_tests,
+            since=since.date() if since else None,
+            against_api=against_api,
+            quiet=quiet,
+        )
+        if as_json:
+            print_json(report.as_json())
+        elif not quiet:
+            print_report(report)
+        if quiet:
+            for finding in report.findings:
+                print(finding, file=sys.stderr)
+        raise typer.Exit(report.exit_code)
 
 
 @app.command()
@@ -251,6 +300,35 @@ def _plan(
     else:
         print_plan(result)
     raise typer.Exit(0 if all(run_test.is_whole for run_test in result.run_tests) else 3)
+
+
+def _verify(settings: "Settings", *, is_all: bool, since: "date | None", against_api: bool, quiet: bool) -> "Report":
+    from etl.reconcile import compare, expected_requests  # noqa: PLC0415
+    from etl.store.checks import counted  # noqa: PLC0415
+    from etl.store.inventory import Scope  # noqa: PLC0415
+    from etl.verify import verify  # noqa: PLC0415
+
+    def tell(words: str) -> None:
+        if not quiet:
+            print(words, file=sys.stderr)
+
+    keys = None if is_all else frozenset(run_test.key for run_test in settings.run_tests)
+    report = verify(settings, Scope(keys, since), needs_aggregates=against_api)
+    if against_api:
+        tell(
+            f"asking the API: {counted(expected_requests(settings, report.executions), 'request')}, one for each page of the lists"
+        )
+        report.add(
+            runtime.run(
+                compare(
+                    settings,
+                    report.executions,
+                    unsound=report.unsound,
+                    on_hold=lambda seconds: tell(f"the rate limit lets nothing through for {seconds:.0f} s"),
+                )
+            )
+        )
+    return report
 
 
 async def _export(

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,14 @@ Config = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Print every event as it happens, and the traceback of a bug.")
+]
+RunTests = Annotated[
+    list[str] | None,
+    typer.Option("--run-test", metavar="NAME", help="Only this one of the run tests; may be repeated."),
+]
+Since = Annotated[
+    datetime | None,
+    typer.Option(formats=["%Y-%m-%d"], metavar="DATE", help="Only executions created on or after this day (UTC)."),
 ]
 AcceptDeletions = Annotated[
     bool, typer.Option("--accept-deletions", help="Believe that many executions of a run test were deleted at once.")

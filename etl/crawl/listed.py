@@ -3,12 +3,17 @@
 import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import date
+
+from msgspec import structs
 
 from etl.api.client import Client
 from etl.api.endpoints import METRICS, get_execution, list_execution_heads, list_executions
-from etl.api.listing import list_completely
+from etl.api.listing import list_completely, read_pass
 from etl.api.models import DeadLetter, Execution, Page
+from etl.api.walk import HeadReader, PageReader, Unreadable
 from etl.errors import NotFoundError, SourceError
+from etl.tables import coerce
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +38,70 @@ async def list_run_test(client: Client, name: str, *, known: Collection[str], pa
         SourceError: nothing could be listed.
     """
 
-    async def read(page: int, limit: int, *, is_probe: bool = False) -> Page[Execution]:
-        return await client.get(list_executions(name, page=page, limit=limit, is_probe=is_probe))
-
     async def get(execution_id: str) -> Execution:
         return await client.get(get_execution(execution_id))
 
+    listing = await list_completely(
+        _page_reader(client, name), _id, get, known=known, limit=page_limit, head_at=_head_reader(client, name)
+    )
+    return _listed(listing.rows, listing.unreadable, is_complete=listing.is_complete)
+
+
+async def read_run_test(client: Client, name: str, *, page_limit: int, since: date | None = None) -> Listed:
+    """Read the run test's list once, a request a page, without a proof that nothing moved meanwhile.
+
+    With ``since``, not beyond the page whose last execution was created before that day.
+
+    Raises:
+        NotFoundError: there is no such run test.
+        SourceError: nothing could be listed.
+    """
+    read_page = _page_reader(client, name)
+
+    async def read(page: int, limit: int, *, is_probe: bool = False) -> Page[Execution]:
+        found = await read_page(page, limit, is_probe=is_probe)
+        # Newest created first: what follows is older still.
+        is_last = since is not None and found.results and is_before(found.results[-1], since)
+        return structs.replace(found, total_pages=page) if is_last else found
+
+    found = await read_pass(read, _id, limit=page_limit, head_at=_head_reader(client, name))
+    return _listed(found.rows, found.unreadable, is_complete=False)
+
+
+def is_before(execution: Execution, since: date) -> bool:
+    """Whether the execution is known to have been created before that day (UTC)."""
+    started_at = coerce.timestamp_or_none(execution.payload.get("started_at"))
+    return started_at is not None and started_at.date() < since
+
+
+def _id(execution: Execution) -> str:
+    return execution.execution_id
+
+
+def _page_reader(client: Client, name: str) -> PageReader[Execution]:
+    async def read(page: int, limit: int, *, is_probe: bool = False) -> Page[Execution]:
+        return await client.get(list_executions(name, page=page, limit=limit, is_probe=is_probe))
+
+    return read
+
+
+def _head_reader(client: Client, name: str) -> HeadReader[Execution]:
     async def head_at(position: int) -> Execution | None:
         found = (await client.get(list_execution_heads(name, page=position + 1, limit=1))).results
         return found[0] if found else None
 
-    listing = await list_completely(
-        read, lambda execution: execution.execution_id, get, known=known, limit=page_limit, head_at=head_at
-    )
-    heads = {row.head.execution_id: row for row in listing.unreadable if row.head}
+    return head_at
+
+
+def _listed(
+    rows: Mapping[str, Execution], unreadable: Collection[Unreadable[Execution]], *, is_complete: bool
+) -> Listed:
+    heads = {row.head.execution_id: row for row in unreadable if row.head}
     return Listed(
-        executions={**listing.rows, **{execution_id: row.head for execution_id, row in heads.items() if row.head}},
-        is_complete=listing.is_complete,
+        executions={**rows, **{execution_id: row.head for execution_id, row in heads.items() if row.head}},
+        is_complete=is_complete,
         heads={execution_id: DeadLetter.of(METRICS, execution_id, row.error) for execution_id, row in heads.items()},
-        unreadable=tuple(str(row.error) for row in listing.unreadable if not row.head),
+        unreadable=tuple(str(row.error) for row in unreadable if not row.head),
     )
 
 

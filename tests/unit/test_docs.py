@@ -16,9 +16,13 @@ from etl.crawl.plan import REASON_MEANINGS
 from etl.display import schema_markdown
 from etl.outputs.ddl import ENGINES, ddl
 from etl.progress import Progress
+from etl.reconcile import SKIPPED_MEANINGS, Comparison, Skipped
 from etl.settings import RunTest, Settings
+from etl.store.checks import MENDS, Finding, Kind
 from etl.summary import OUTCOMES
+from etl.tables.aggregates import CAUSE_MEANINGS, Cause
 from etl.tables.schema import EXECUTIONS, TABLES
+from etl.verify import Report
 
 ROOT = Path(__file__).parents[2]
 SECRETS = {"api_key", "secret_key"}
@@ -70,6 +74,25 @@ def test_every_reason_is_documented_in_its_words() -> None:
     documented = text("docs/commands.md")
     for reason, meaning in REASON_MEANINGS.items():
         assert f"| `{reason.value}` | {meaning}" in documented
+
+
+def test_everything_that_verify_may_say_is_documented_in_its_words() -> None:
+    documented = text("docs/commands.md").partition("\n## verify")[2].partition("\n## ")[0]
+    assert set(CAUSE_MEANINGS) == set(Cause)
+    assert set(SKIPPED_MEANINGS) == set(Skipped)
+    for name, meaning in (*CAUSE_MEANINGS.items(), *SKIPPED_MEANINGS.items()):
+        assert f"| `{name}` | {meaning} |" in documented
+    for kind in Kind:
+        assert re.search(rf"^\| `{kind}` \| .+ \| {re.escape(MENDS[kind])} \|$", documented, re.MULTILINE), kind
+
+
+def test_every_field_of_the_report_is_documented() -> None:
+    documented = (
+        text("docs/commands.md").partition("\n## verify")[2].partition("\n## ")[0].partition("`--json` prints")[2]
+    )
+    report = Report("data", findings=[Finding(Kind.DAMAGED, "place", "text")], comparison=Comparison()).as_json()
+    fields = {*report, *report["tables"][0], *report["findings"][0], *report["against_api"]}
+    assert fields == set(re.findall(r"[a-z_]+", documented)) - {"is", "null", "or", "execution_id", "count"}
 
 
 def test_every_exit_code_is_in_the_readme() -> None:

@@ -192,6 +192,7 @@ def print_schema(tables: Sequence[schema.Table], output: str) -> None:
                         "unit": column.unit or None,
                         "meaning": column.meaning,
                         "source": column.source or None,
+                        "null": column.null_rule,
                     }
                     for column in table.columns
                 ],
@@ -223,11 +224,12 @@ def schema_markdown(tables: Sequence[schema.Table]) -> Iterator[str]:
         source = f" Source: `GET {table.endpoint}`." if table.endpoint else ""
         yield f"One row per {table.one_row_per}. Key: {', '.join(f'`{name}`' for name in table.key)}.{source}"
         yield ""
-        yield "| column | type | unit | meaning | source |"
-        yield "|---|---|---|---|---|"
+        yield "| column | type | unit | meaning | source | null |"
+        yield "|---|---|---|---|---|---|"
         for column in table.columns:
             paths = " or ".join(f"`{path}`" for path in column.source.split("|")) if column.source else ""
-            yield f"| `{column.name}` | {column.type_name} | {column.unit} | {column.meaning.replace('|', '/')} | {paths} |"
+            cells = (f"`{column.name}`", column.type_name, column.unit, column.meaning, paths, column.null_rule)
+            yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
         yield ""
 
 

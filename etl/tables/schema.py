@@ -1,122 +1,43 @@
-"""Every table and column: name, Arrow type, unit, meaning, source path. The one place that declares them.
+"""Every table and column: name, Arrow type, unit, meaning, source path, null rule. The one place that declares them.
 
 A type is never inferred from data: a column that is all null, or whole numbers only, today would change its type tomorrow.
 """
 
-import json
-from dataclasses import dataclass
-from functools import cached_property
-
 import pyarrow as pa
 
-STRING = pa.string()
-INT = pa.int64()
-FLOAT = pa.float64()
-BOOL = pa.bool_()
-TIMESTAMP = pa.timestamp("us", tz="UTC")
-TYPE_NAMES = {STRING: "string", INT: "int64", FLOAT: "double", BOOL: "bool", TIMESTAMP: "timestamp[us, UTC]"}
-_NULLABLE_DTYPES = {INT: "Int64", BOOL: "boolean"}
+from etl.tables.column import BOOL, DATE, FLOAT, GIVEN, INT, NEVER, STRING, TIMESTAMP, TYPE_NAMES, Column, Table
+
+__all__ = [
+    "BOOL", "CALLS", "DATE", "ERRORS", "EVALS", "EXECUTIONS", "FLOAT", "GIVEN", "INT", "METRICS", "NEVER", "RUNS", "RUNS_TABLE",
+    "STRING", "TABLES", "TIMESTAMP", "TYPE_NAMES", "Column", "Table",
+]  # fmt: skip
 
 METRICS = "/sdk/api/v1/simulation/metrics/"
 RUNS = "/sdk/api/v1/simulation/runs/"
 
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column. ``source`` is the path inside the payload, alternatives split by ``|``; empty when the exporter makes the value.
-
-    ``is_json`` marks an open-ended object that is stored as JSON text.
-    """
-
-    name: str
-    type: pa.DataType
-    meaning: str
-    unit: str = ""
-    source: str = ""
-    is_key: bool = False
-    is_json: bool = False
-
-    @property
-    def paths(self) -> tuple[tuple[str, ...], ...]:
-        """The payload paths that feed the column, in order of preference."""
-        return tuple(tuple(path.split(".")) for path in self.source.split("|")) if self.source else ()
-
-    @property
-    def type_name(self) -> str:
-        """The type in the words of the documentation."""
-        return TYPE_NAMES[self.type]
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table of the dataset: its columns in order, its key, and where its rows come from."""
-
-    name: str
-    one_row_per: str
-    endpoint: str
-    columns: tuple[Column, ...]
-
-    @cached_property
-    def key(self) -> tuple[str, ...]:
-        """The columns that identify a row within the whole dataset."""
-        return tuple(column.name for column in self.columns if column.is_key)
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """All column names, in order."""
-        return tuple(column.name for column in self.columns)
-
-    @cached_property
-    def arrow_schema(self) -> pa.Schema:
-        """The schema that every file of the table has, to the letter. Field metadata: meaning, unit, source."""
-        fields = [
-            pa.field(
-                column.name,
-                column.type,
-                nullable=not column.is_key,
-                metadata={
-                    name: value
-                    for name, value in (("meaning", column.meaning), ("unit", column.unit), ("source", column.source))
-                    if value
-                },
-            )
-            for column in self.columns
-        ]
-        return pa.schema(fields, metadata={"table": self.name, "pandas": self._pandas_metadata})
-
-    @property
-    def _pandas_metadata(self) -> str:
-        """Keeps whole numbers and booleans what they are in plain ``pandas.read_parquet``.
-
-        Of its own accord pandas makes floats and objects of them as soon as one is null.
-        """
-        columns = [
-            {
-                "name": column.name,
-                "field_name": column.name,
-                "pandas_type": str(column.type),
-                "numpy_type": dtype,
-                "metadata": None,
-            }
-            for column in self.columns
-            if (dtype := _NULLABLE_DTYPES.get(column.type))
-        ]
-        return json.dumps({"index_columns": [], "column_indexes": [], "columns": columns}, separators=(",", ":"))
-
-
+_PARTITIONS = (
+    Column("run_test", STRING, "Key of the run test."),
+    Column("date", DATE, "UTC day on which the execution was created, or first seen when the API does not say."),
+)
 RUN_TEST_NAME = Column("run_test_name", STRING, "Name of the run test, as configured when the row was exported.")
 EXECUTION_STARTED_AT = Column(
-    "execution_started_at", TIMESTAMP, "When the row's execution was created at the source; see executions.started_at."
+    "execution_started_at",
+    TIMESTAMP,
+    "When the row's execution was created at the source; see executions.started_at.",
+    null=GIVEN,
 )
 EXTRA = Column(
     "extra",
     STRING,
     "Payload fields that no column holds, and values that do not fit their column exactly, nested and to the digit as the API "
-    "sent them; null when there are none. NaN, which is not JSON, and numbers that readers of JSON refuse (1e400, thousands of "
+    "sent them. NaN, which is not JSON, and numbers that readers of JSON refuse (1e400, thousands of "
     "digits) stand as strings.",
+    null="null when there are none",
     is_json=True,
 )
-RAW = Column("raw", STRING, "The whole payload as received; null unless [export] include_raw is on.", is_json=True)
+RAW = Column(
+    "raw", STRING, "The whole payload as received.", null="null unless [export] include_raw is on", is_json=True
+)
 ROW_HASH = Column("row_hash", STRING, "BLAKE2b-128 of the row's values that came from the API, hexadecimal.")
 EXPORT = (
     Column("export_run_id", STRING, "The export run that wrote this version of the row; see runs.export_run_id."),
@@ -150,6 +71,11 @@ def _aggregate(block: str, name: str, meaning: str, unit: str = "", type_: pa.Da
     return Column(f"{block.replace('.', '_')}_{name}", type_, meaning, unit, f"metrics.{block}.{name}")
 
 
+def _percentile(name: str, meaning: str) -> Column:
+    path = f"metrics.latency.percentiles.{name}"
+    return Column(f"latency_percentiles_{name}", FLOAT, meaning, "ms", path, "null when no call had data")
+
+
 _NO_DATA = " 0.0 also when no call had data."
 
 EXECUTIONS = Table(
@@ -166,7 +92,7 @@ EXECUTIONS = Table(
             source="status",
         ),
         Column("started_at", TIMESTAMP, "When the execution was created.", source="started_at"),
-        Column("completed_at", TIMESTAMP, "When it ended; null while it runs.", source="completed_at"),
+        Column("completed_at", TIMESTAMP, "When it ended.", source="completed_at", null="null while it runs"),
         Column(
             "total_calls",
             INT,
@@ -178,9 +104,9 @@ EXECUTIONS = Table(
         Column("failed_calls", INT, "Stored counter of failed calls.", "calls", "failed_calls"),
         _aggregate("latency", "avg_agent_latency_ms", "Mean agent latency over the calls." + _NO_DATA, "ms"),
         _aggregate("latency", "avg_response_time_ms", "Mean response time over the calls." + _NO_DATA, "ms"),
-        _aggregate("latency.percentiles", "p50", "Median agent latency of the calls.", "ms"),
-        _aggregate("latency.percentiles", "p95", "95th percentile of the calls' agent latency.", "ms"),
-        _aggregate("latency.percentiles", "p99", "99th percentile of the calls' agent latency.", "ms"),
+        _percentile("p50", "Median agent latency of the calls."),
+        _percentile("p95", "95th percentile of the calls' agent latency."),
+        _percentile("p99", "99th percentile of the calls' agent latency."),
         _aggregate("cost", "total_duration_seconds", "Sum of the calls' durations.", "s"),
         _aggregate("conversation", "avg_user_wpm", "Mean speaking rate of the simulated user." + _NO_DATA, "words/min"),
         _aggregate("conversation", "avg_bot_wpm", "Mean speaking rate of the agent." + _NO_DATA, "words/min"),
@@ -221,7 +147,11 @@ EXECUTIONS = Table(
         EXTRA,
         RAW,
         Column(
-            "listed_calls", INT, "Calls that the API listed for the execution; null until they were listed.", "calls"
+            "listed_calls",
+            INT,
+            "Calls that the API listed for the execution.",
+            "calls",
+            null="null until they were listed",
         ),
         Column("exported_calls", INT, "Calls of the execution that the calls table holds.", "calls"),
         Column(
@@ -230,7 +160,12 @@ EXECUTIONS = Table(
             "exported: final. settling: exported, fetched again until it is final. waiting: not finished at the source, calls not "
             "fetched. incomplete: something is missing, see the errors table.",
         ),
-        Column("deleted_at", TIMESTAMP, "When the execution was found deleted at the source; its rows are kept."),
+        Column(
+            "deleted_at",
+            TIMESTAMP,
+            "When the execution was found deleted at the source; its rows are kept.",
+            null="null while the API has it",
+        ),
         Column(
             "fingerprint",
             STRING,
@@ -241,9 +176,11 @@ EXECUTIONS = Table(
             "verified_at",
             TIMESTAMP,
             "When the execution's calls were fetched last; while it settles, fetches that find the same leave it.",
+            null="null until they were fetched",
         ),
         *EXPORT,
     ),
+    _PARTITIONS,
 )
 
 CALLS = Table(
@@ -252,7 +189,7 @@ CALLS = Table(
     f"{METRICS}?call_execution_id=",
     (
         Column("call_execution_id", STRING, "Identifies the call.", source="call_execution_id", is_key=True),
-        Column("execution_id", STRING, "The execution that the call belongs to.", source="execution_id"),
+        Column("execution_id", STRING, "The execution that the call belongs to.", source="execution_id", null=NEVER),
         RUN_TEST_NAME,
         EXECUTION_STARTED_AT,
         Column("scenario_id", STRING, "The scenario that was played.", source="call_results.scenario_id"),
@@ -314,6 +251,7 @@ CALLS = Table(
         ROW_HASH,
         *EXPORT,
     ),
+    _PARTITIONS,
 )
 
 EVALS = Table(
@@ -331,17 +269,29 @@ EVALS = Table(
             "output_type", STRING, "Pass/Fail, score, choices or another type that the API names.", source="output_type"
         ),
         Column(
-            "output_passed", BOOL, "The output when it is a verdict: true or Passed, false or Failed.", source="output"
+            "output_passed",
+            BOOL,
+            "The output when it is a verdict: true or Passed, false or Failed.",
+            source="output",
+            null="null when it is none",
         ),
-        Column("output_score", FLOAT, "The output when it is a number.", "score", "output"),
-        Column("output_text", STRING, "The output when it is a string.", source="output"),
-        Column("output_json", STRING, "The output when it is a list or an object.", source="output", is_json=True),
+        Column("output_score", FLOAT, "The output when it is a number.", "score", "output", "null when it is none"),
+        Column("output_text", STRING, "The output when it is a string.", source="output", null="null when it is none"),
+        Column(
+            "output_json",
+            STRING,
+            "The output when it is a list or an object.",
+            source="output",
+            null="null when it is neither",
+            is_json=True,
+        ),
         Column("reason", STRING, "Why the eval judged so.", source="reason"),
         Column("status", STRING, "Completed, Failed, skipped or another word that the API uses.", source="status"),
         EXTRA,
         ROW_HASH,
         *EXPORT,
     ),
+    _PARTITIONS,
 )
 
 ERRORS = Table(
@@ -361,6 +311,7 @@ ERRORS = Table(
         Column("last_seen_at", TIMESTAMP, "When it failed last."),
         EXPORT[0],
     ),
+    _PARTITIONS,
 )
 
 RUNS_TABLE = Table(
@@ -389,9 +340,10 @@ RUNS_TABLE = Table(
         Column("misfits", INT, "Values that did not fit their column and stand in extra.", "values"),
         Column("files", INT, "Parquet files written.", "files"),
         Column("bytes", INT, "Bytes of Parquet written.", "bytes"),
-        Column("message", STRING, "Why the run ended as it did; null when it is complete."),
+        Column("message", STRING, "Why the run ended as it did.", null="null when nothing is missing"),
         Column("run_tests", STRING, "The figures of each run test.", is_json=True),
     ),
+    (Column("date", DATE, "UTC day on which the run began."),),
 )
 
 TABLES: dict[str, Table] = {table.name: table for table in (EXECUTIONS, CALLS, EVALS, ERRORS, RUNS_TABLE)}

@@ -155,6 +155,15 @@ def test_every_file_has_the_same_types_and_says_what_its_columns_mean(exported, 
 
 
 @pytest.mark.parametrize("name", TABLES)
+def test_a_column_of_which_the_dictionary_says_so_is_never_null(exported, name):
+    table = schema.TABLES[name]
+    rows, _ = true_rows(exported, table)
+    nulls = {column for row in rows for column, value in row.items() if value is None}
+    assert rows
+    assert nulls.isdisjoint(column.name for column in table.columns if column.null_rule == schema.NEVER)
+
+
+@pytest.mark.parametrize("name", TABLES)
 def test_every_reader_sees_the_declared_types(exported, name):
     table, path = schema.TABLES[name], exported.root / name
     declared = {column.name: column.type for column in table.columns}

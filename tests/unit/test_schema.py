@@ -55,9 +55,22 @@ def test_only_the_key_is_never_null(table, column):
 
 
 @every_column
-def test_field_metadata_carries_meaning_unit_and_source(table, column):
+def test_null_rule_says_when_a_column_is_null(table, column):
+    assert re.fullmatch(r"never null|null (when|while|until|unless) .*[^.]", column.null_rule)
+    assert not column.is_key or column.null_rule == schema.NEVER
+
+
+@pytest.mark.parametrize("table", schema.TABLES.values(), ids=schema.TABLES)
+def test_partition_columns_are_a_text_and_a_date_and_never_null(table):
+    declared = {column.name: (column.type_name, column.null_rule) for column in table.partitions}
+    run_test = {} if table.name == "runs" else {"run_test": ("string", "never null")}
+    assert declared == run_test | {"date": ("date", "never null")}
+
+
+@every_column
+def test_field_metadata_carries_meaning_unit_source_and_null_rule(table, column):
     field = table.arrow_schema.field(column.name)
-    declared = {"meaning": column.meaning, "unit": column.unit, "source": column.source}
+    declared = {"meaning": column.meaning, "unit": column.unit, "source": column.source, "null": column.null_rule}
     assert field.type == column.type
     assert {name.decode(): value.decode() for name, value in field.metadata.items()} == {
         name: value for name, value in declared.items() if value

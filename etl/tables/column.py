@@ -1,0 +1,116 @@
+"""What a column and a table are, and the Arrow schema that follows from them. Declares none."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyarrow as pa
+
+STRING = pa.string()
+INT = pa.int64()
+FLOAT = pa.float64()
+BOOL = pa.bool_()
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+DATE = pa.date32()
+TYPE_NAMES = {
+    STRING: "string",
+    INT: "int64",
+    FLOAT: "double",
+    BOOL: "bool",
+    TIMESTAMP: "timestamp[us, UTC]",
+    DATE: "date",
+}
+GIVEN = "null when the API gave no value that fits"
+NEVER = "never null"
+_NULLABLE_DTYPES = {INT: "Int64", BOOL: "boolean"}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column. ``source`` is the path inside the payload, alternatives split by ``|``; empty when the exporter makes the value.
+
+    ``null`` says when it is null, where that is not what ``null_rule`` says by itself. ``is_json`` marks an open-ended object that
+    is stored as JSON text.
+    """
+
+    name: str
+    type: pa.DataType
+    meaning: str
+    unit: str = ""
+    source: str = ""
+    null: str = ""
+    is_key: bool = False
+    is_json: bool = False
+
+    @property
+    def paths(self) -> tuple[tuple[str, ...], ...]:
+        """The payload paths that feed the column, in order of preference."""
+        return tuple(tuple(path.split(".")) for path in self.source.split("|")) if self.source else ()
+
+    @property
+    def null_rule(self) -> str:
+        """When the column is null: what comes from the API may always be missing, what the exporter makes is always there."""
+        return self.null or (GIVEN if self.source and not self.is_key else NEVER)
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """What the column means, as far as there is something to say: the metadata of its field."""
+        texts = {"meaning": self.meaning, "unit": self.unit, "source": self.source, "null": self.null_rule}
+        return {name: text for name, text in texts.items() if text}
+
+    @property
+    def type_name(self) -> str:
+        """The type in the words of the documentation."""
+        return TYPE_NAMES[self.type]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the dataset: its columns in order, its key, and where its rows come from.
+
+    ``partitions`` are the columns that stand in the path of its files only.
+    """
+
+    name: str
+    one_row_per: str
+    endpoint: str
+    columns: tuple[Column, ...]
+    partitions: tuple[Column, ...]
+
+    @cached_property
+    def key(self) -> tuple[str, ...]:
+        """The columns that identify a row within the whole dataset."""
+        return tuple(column.name for column in self.columns if column.is_key)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """All column names, in order."""
+        return tuple(column.name for column in self.columns)
+
+    @cached_property
+    def arrow_schema(self) -> pa.Schema:
+        """The schema that every file of the table has, to the letter. Field metadata: meaning, unit, source, null rule."""
+        fields = [
+            pa.field(column.name, column.type, nullable=not column.is_key, metadata=column.texts)
+            for column in self.columns
+        ]
+        return pa.schema(fields, metadata={"table": self.name, "pandas": self._pandas_metadata})
+
+    @property
+    def _pandas_metadata(self) -> str:
+        """Keeps whole numbers and booleans what they are in plain ``pandas.read_parquet``.
+
+        Of its own accord pandas makes floats and objects of them as soon as one is null.
+        """
+        columns = [
+            {
+                "name": column.name,
+                "field_name": column.name,
+                "pandas_type": str(column.type),
+                "numpy_type": dtype,
+                "metadata": None,
+            }
+            for column in self.columns
+            if (dtype := _NULLABLE_DTYPES.get(column.type))
+        ]
+        return json.dumps({"index_columns": [], "column_indexes": [], "columns": columns}, separators=(",", ":"))

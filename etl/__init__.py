@@ -1,6 +1,7 @@
 """Export Future AGI simulation metrics to a partitioned Parquet dataset.
 
 >>> import etl
+>>> calls = etl.read_table("data", "calls", run_tests=["My Agent Test"], since="2026-11-01")
 >>> summary = await etl.export(etl.Settings.load("config/metrics-etl.toml"))
 """
 
@@ -18,6 +19,7 @@ from etl.version import __version__
 
 if TYPE_CHECKING:
     from etl.job import Plan, export, plan
+    from etl.read import describe, read_table
     from etl.settings import Settings
     from etl.summary import RunTestSummary, Summary
 
@@ -26,8 +28,10 @@ _LAZY = {
     "RunTestSummary": "etl.summary",
     "Settings": "etl.settings",
     "Summary": "etl.summary",
+    "describe": "etl.read",
     "export": "etl.job",
     "plan": "etl.job",
+    "read_table": "etl.read",
 }
 
 __all__ = [
@@ -42,8 +46,10 @@ __all__ = [
     "SourceUnavailableError",
     "Summary",
     "__version__",
+    "describe",
     "export",
     "plan",
+    "read_table",
 ]
 
 

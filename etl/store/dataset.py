@@ -172,11 +172,42 @@ class Dataset:
         if not self._files.has(path):
             return table.arrow_schema.empty_table()
         try:
-            return self._read(table, path, list(table.names))
+            return self.read(table, path, list(table.names))
         except UnreadableError as exc:
             # Its other executions are not at hand: the next run misses their rows and fetches them again.
             aside = self._files.set_aside(path)
             raise DestinationError(f"{exc}; moved to {aside}: run again to fetch what it held") from exc
+
+    def read(self, table: schema.Table, path: str, names: list[str]) -> pa.Table:
+        """The columns of one file, null where an older version of the exporter did not have one yet.
+
+        Raises:
+            UnreadableError: the file is damaged.
+            DestinationError: it is not there, may not be read, or was written by a newer version.
+        """
+        where = self._files.root / path
+        try:
+            file = pq.ParquetFile(pa.BufferReader(self._files.read(path)), page_checksum_verification=True)
+            found = set(file.schema_arrow.names)
+            if unknown := found - set(table.names):
+                raise DestinationError(
+                    f"{where}: unknown columns {sorted(unknown)}: written by a newer version; upgrade the exporter"
+                )
+            # In this thread: handing a few small columns to others costs more than reading them.
+            rows = file.read(columns=[name for name in names if name in found], use_threads=False)
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as exc:
+            raise UnreadableError(f"{where}: not readable as Parquet: {_first_line(exc)}") from exc
+        declared = pa.schema([table.arrow_schema.field(name) for name in names], table.arrow_schema.metadata)
+        try:
+            arrays = [
+                rows[field.name].cast(field.type) if field.name in found else pa.nulls(len(rows), field.type)
+                for field in declared
+            ]
+        except pa.ArrowException as exc:
+            raise DestinationError(
+                f"{where}: its columns have other types than this version's: {_first_line(exc)}"
+            ) from exc
+        return pa.Table.from_arrays(arrays, schema=declared)
 
     def write(self, table: schema.Table, partition: Partition, rows: pa.Table, written: Written) -> None:
         """Make these the rows of the partition, durably.
@@ -220,7 +251,7 @@ class Dataset:
                 if parsed is None or parsed[1].run_test_key in except_keys:
                     continue
                 try:
-                    found = self._read(table, path, ["execution_id"])["execution_id"].unique().to_pylist()
+                    found = self.read(table, path, ["execution_id"])["execution_id"].unique().to_pylist()
                 except UnreadableError:
                     state.unreadable.append(self._files.set_aside(path) if set_aside else path)
                     continue
@@ -236,36 +267,10 @@ class Dataset:
             if parsed is None:
                 raise DestinationError(f"{self._files.root / path}: not a file of this dataset; move it elsewhere")
             try:
-                columns[parsed[1]] = self._read(table, path, _STATE_COLUMNS[table.name])
+                columns[parsed[1]] = self.read(table, path, _STATE_COLUMNS[table.name])
             except UnreadableError:
                 state.unreadable.append(self._files.set_aside(path) if set_aside else path)
         return columns
-
-    def _read(self, table: schema.Table, path: str, names: list[str]) -> pa.Table:
-        """The columns of one file, null where an older version of the exporter did not have one yet."""
-        where = self._files.root / path
-        try:
-            file = pq.ParquetFile(pa.BufferReader(self._files.read(path)), page_checksum_verification=True)
-            found = set(file.schema_arrow.names)
-            if unknown := found - set(table.names):
-                raise DestinationError(
-                    f"{where}: unknown columns {sorted(unknown)}: written by a newer version; upgrade the exporter"
-                )
-            # In this thread: handing a few small columns to others costs more than reading them.
-            rows = file.read(columns=[name for name in names if name in found], use_threads=False)
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as exc:
-            raise UnreadableError(f"{where}: not readable as Parquet: {_first_line(exc)}") from exc
-        declared = pa.schema([table.arrow_schema.field(name) for name in names], table.arrow_schema.metadata)
-        try:
-            arrays = [
-                rows[field.name].cast(field.type) if field.name in found else pa.nulls(len(rows), field.type)
-                for field in declared
-            ]
-        except pa.ArrowException as exc:
-            raise DestinationError(
-                f"{where}: its columns have other types than this version's: {_first_line(exc)}"
-            ) from exc
-        return pa.Table.from_arrays(arrays, schema=declared)
 
     def _publish(self, table: schema.Table, path: str, rows: pa.Table, written: Written) -> None:
         data = encode(table, rows, self._compression)

@@ -46,6 +46,15 @@ def run_path(date: str, export_run_id: str) -> str:
     return f"runs/date={date}/{export_run_id}.parquet"
 
 
+def parse_run_path(path: str) -> str | None:
+    """The date of a path that ``run_path`` gave, else None."""
+    parts = path.split("/")
+    if len(parts) != 3 or parts[0] != "runs" or not (parts[1].startswith("date=") and parts[2].endswith(".parquet")):
+        return None
+    date = parts[1].removeprefix("date=")
+    return date if _DATE.fullmatch(date) else None
+
+
 def is_key(text: str) -> bool:
     """Whether the text can name a partition."""
     return len(text) <= KEY_MAX_BYTES and bool(_KEY.fullmatch(text)) and text not in _READ_AS_VALUES

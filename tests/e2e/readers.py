@@ -6,6 +6,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.dataset
 
+import etl
+
 
 def with_pyarrow(path):
     return pa.dataset.dataset(path, partitioning="hive").to_table()
@@ -40,4 +42,13 @@ def with_polars_over_pyarrow(path):
     return pl.scan_pyarrow_dataset(pyarrow.dataset.dataset(path, partitioning="hive")).collect().to_arrow()
 
 
-READERS = [with_pyarrow, with_pandas, with_plain_pandas, with_duckdb, with_polars]
+def with_read_table(path):
+    words = [part.split("=") for part in path.parts if part.startswith(("run_test=", "date="))]
+    table = path.parents[len(words) - 1] if words else path
+    partition = dict(words)
+    day = partition.get("date")
+    frame = etl.read_table(table.parent, table.name, run_tests=partition.get("run_test"), since=day, until=day)
+    return pa.Table.from_pandas(frame, preserve_index=False)
+
+
+READERS = [with_pyarrow, with_pandas, with_plain_pandas, with_duckdb, with_polars, with_read_table]

@@ -20,11 +20,14 @@ from tests.e2e.readers import (
     with_polars,
     with_polars_over_pyarrow,
     with_pyarrow,
+    with_read_table,
 )
 from tests.support import settings_for, settled_world
 
 CALLS, REWRITES = 5, 10
-NEVER_FAILING = [with_pyarrow, with_pandas, with_plain_pandas, with_duckdb_over_pyarrow, with_polars_over_pyarrow]
+NEVER_FAILING = [
+    with_pyarrow, with_pandas, with_plain_pandas, with_read_table, with_duckdb_over_pyarrow, with_polars_over_pyarrow,
+]  # fmt: skip
 # They open a file for its footer, and again for its rows: by then it may be another file.
 SOMETIMES_FAILING = [with_duckdb, with_polars]
 READERS = [*NEVER_FAILING, *SOMETIMES_FAILING]

@@ -11,6 +11,7 @@ from etl.store.layout import (
     default_key,
     is_key,
     parse_partition_path,
+    parse_run_path,
     partition_path,
     run_path,
 )
@@ -113,7 +114,26 @@ def test_a_path_that_the_exporter_never_wrote_is_no_partition(path):
 
 
 def test_export_runs_lie_by_date_alone():
-    assert run_path("2026-03-01", "20260301T020000Z-1a2b") == "runs/date=2026-03-01/20260301T020000Z-1a2b.parquet"
+    path = run_path("2026-03-01", "20260301T020000Z-1a2b")
+    assert path == "runs/date=2026-03-01/20260301T020000Z-1a2b.parquet"
+    assert parse_run_path(path) == "2026-03-01"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "runs",
+        "runs/x.parquet",
+        "runs/date=2026-03-01/x.csv",
+        "runs/date=20260301/x.parquet",
+        "runs/day=2026-03-01/x.parquet",
+        "calls/date=2026-03-01/x.parquet",
+        "runs/run_test=a/date=2026-03-01/part-0.parquet",
+    ],
+)
+def test_other_paths_are_no_export_runs(path):
+    assert parse_run_path(path) is None
 
 
 def test_partitions_sort_by_run_test_then_day():

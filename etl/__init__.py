@@ -1,8 +1,8 @@
 """Export Future AGI simulation metrics to a partitioned Parquet dataset.
 
 >>> import etl
->>> calls = etl.read_table("data", "calls", run_tests=["My Agent Test"], since="2026-11-01")
 >>> summary = await etl.export(etl.Settings.load("config/metrics-etl.toml"))
+>>> calls = etl.read_calls("data", run_tests=["My Agent Test"], since="2026-11-01", evals="wide")
 """
 
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from etl.version import __version__
 
 if TYPE_CHECKING:
     from etl.job import Plan, export, plan
+    from etl.joined import read_calls
     from etl.read import describe, read_table
     from etl.settings import Settings
     from etl.summary import RunTestSummary, Summary
@@ -31,6 +32,7 @@ _LAZY = {
     "describe": "etl.read",
     "export": "etl.job",
     "plan": "etl.job",
+    "read_calls": "etl.joined",
     "read_table": "etl.read",
 }
 
@@ -49,6 +51,7 @@ __all__ = [
     "describe",
     "export",
     "plan",
+    "read_calls",
     "read_table",
 ]
 

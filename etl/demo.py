@@ -18,6 +18,7 @@ from rich.tree import Tree
 from etl import job, sandbox
 from etl.display import opening_lines, print_summary
 from etl.errors import ConfigurationError
+from etl.read import read_table
 from etl.sandbox.answers import Spelling
 from etl.settings import Settings
 from etl.store.layout import STATE
@@ -56,14 +57,14 @@ async def run_demo(path: Path | None, *, seed: int) -> None:
         _say(console, f"A sandbox with {_RUN_TESTS} run tests answers at {server.base_url}. First export:")
         _check(await job.export(settings))
         _show_tree(console, dataset)
-        calls = pd.read_parquet(dataset / "calls", dtype_backend="pyarrow")
+        calls = read_table(dataset, "calls")
         _say(
             console,
             f"The first three of {len(calls):,} calls in pandas, {len(_SHOWN)} of {len(calls.columns)} columns:",
         )
         console.print(calls[_SHOWN].head(3).to_string(index=False), soft_wrap=True)
         _say(console, "The 95th percentile of agent latency, per run test and week (one of them got worse):")
-        console.print(weekly_p95_latency(calls).to_string(na_rep="-"), soft_wrap=True)
+        console.print(weekly_p95_latency(calls).to_string(), soft_wrap=True)
 
         _change(world, rng, now)
         _say(console, "Now the world changes: a new execution, a rerun, one that has just started. Second export:")
@@ -126,10 +127,9 @@ async def serve_sandbox(
 
 def weekly_p95_latency(calls: pd.DataFrame) -> pd.DataFrame:
     """95th percentile of ``latency_avg_agent_latency_ms`` in ms: one row per week (its Monday), one column per run test."""
-    started_at = calls["execution_started_at"].astype("datetime64[us, UTC]")
-    monday = started_at.dt.floor("D") - pd.to_timedelta(started_at.dt.dayofweek, unit="D")
-    grouped = calls["latency_avg_agent_latency_ms"].astype("float64").groupby([monday.dt.date, calls["run_test_name"]])
-    return grouped.quantile(0.95).round().unstack().rename_axis(index="week", columns=None)
+    monday = calls["execution_started_at"].dt.floor("W").dt.date.rename("week")
+    grouped = calls.groupby([monday, "run_test_name"])["latency_avg_agent_latency_ms"]
+    return grouped.quantile(0.95).round().unstack().rename_axis(columns=None)
 
 
 def _latest_friday(now: datetime) -> datetime:

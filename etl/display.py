@@ -109,6 +109,7 @@ def print_summary(summary: Summary) -> None:
 def opening_lines(dataset: str) -> list[str]:
     """How to open the dataset, to paste."""
     return [
+        f'Python     etl.read_calls("{dataset}", evals="wide")',
         f'pandas     pd.read_parquet("{dataset}/calls", dtype_backend="pyarrow")',
         f"DuckDB     FROM '{dataset}/calls/*/*/*.parquet'",
     ]

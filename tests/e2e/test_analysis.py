@@ -1,0 +1,63 @@
+"""Every block of docs/analysis.md runs as it stands there, and prints what stands there."""
+
+import asyncio
+import contextlib
+import io
+import re
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import etl
+from etl import demo
+from etl.tables import schema
+
+TEXT = (Path(__file__).parents[2] / "docs" / "analysis.md").read_text(encoding="utf-8")
+BLOCK = re.compile(
+    r"^```python(?P<plot> plot)?\n(?P<code>.*?)^```\n(?:\n```text\n(?P<printed>.*?)^```\n)?", re.MULTILINE | re.DOTALL
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The demo's dataset as data, of the week in which the document was written."""
+    folder = tmp_path_factory.mktemp("analysis")
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+        patch.setattr(demo, "_latest_friday", lambda _: datetime(2026, 10, 30, 15, tzinfo=UTC))
+        asyncio.run(demo.run_demo(folder / "data", seed=1))
+    return folder
+
+
+def test_every_block_prints_what_the_document_shows(folder, monkeypatch):
+    """Mend the document with what the block printed, when that is right."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    namespace: dict[str, Any] = {}
+    for block in BLOCK.finditer(TEXT):
+        code, printed = compile(block["code"], "docs/analysis.md", "exec"), io.StringIO()
+        if block["plot"] and not find_spec("matplotlib"):
+            continue
+        with contextlib.redirect_stdout(printed):
+            exec(code, namespace)
+        lines = [line.rstrip() for line in printed.getvalue().splitlines()]
+        assert lines == (block["printed"] or "").splitlines(), block["code"]
+
+
+def test_there_are_ten_recipes_and_none_takes_a_null_for_a_zero():
+    recipes = re.findall(r"^## ([0-9]+)\. ", TEXT, re.MULTILINE)
+    assert [int(number) for number in recipes] == list(range(1, len(recipes) + 1))
+    assert len(recipes) >= 10
+    assert "fillna" not in TEXT
+    assert len(BLOCK.findall(TEXT)) == TEXT.count("```python")
+
+
+@pytest.mark.parametrize("name", schema.TABLES)
+def test_a_column_of_which_the_dictionary_says_so_is_never_null(folder, name):
+    """Of executions that run, settle and were fetched, and of runs that lack nothing."""
+    frame = etl.read_table(folder / "data", name)
+    described = etl.describe(name)
+    never = described["column"][described["null"] == schema.NEVER].to_list()
+    assert not frame[never].isna().any(axis=None)

@@ -9,25 +9,15 @@ import pyarrow as pa
 from etl.tables import schema
 from etl.tables.schema import Column, Table
 
-DATE = pa.date32()
-KINDS = (schema.STRING, schema.INT, schema.FLOAT, schema.BOOL, schema.TIMESTAMP, DATE)
+KINDS = (schema.STRING, schema.INT, schema.FLOAT, schema.BOOL, schema.TIMESTAMP, schema.DATE)
 Types = Mapping[pa.DataType, str]
-
-RUN_TEST = Column("run_test", schema.STRING, "Key of the run test; stands in the path.")
-_DATE = Column("date", DATE, "UTC day on which the execution was created; stands in the path.")
-_RUN_DATE = Column("date", DATE, "UTC day on which the run began; stands in the path.")
 
 _COMMENT_MAX_BYTES = 255  # what Glue and the Hive metastore keep of a column's comment
 
 
-def partition_columns(table: Table) -> tuple[Column, ...]:
-    """The columns that stand in the paths of the table's files, outermost first."""
-    return (_RUN_DATE,) if table is schema.RUNS_TABLE else (RUN_TEST, _DATE)
-
-
 def all_columns(table: Table) -> tuple[Column, ...]:
     """The columns in the files, then those in the paths."""
-    return (*table.columns, *partition_columns(table))
+    return (*table.columns, *table.partitions)
 
 
 def comment(column: Column) -> str:

@@ -3,7 +3,6 @@
 import re
 
 from etl.outputs.columns import (
-    RUN_TEST,
     Types,
     all_columns,
     comment,
@@ -11,7 +10,6 @@ from etl.outputs.columns import (
     escaped,
     indented,
     listed,
-    partition_columns,
 )
 from etl.tables import schema
 from etl.tables.schema import Column, Table
@@ -30,7 +28,7 @@ CREATE TABLE {table.name} (
 {columns}
 )
 USING parquet
-PARTITIONED BY ({listed(partition_columns(table), "`")})
+PARTITIONED BY ({listed(table.partitions, "`")})
 LOCATION {escaped(folder)};
 
 -- Again after every export, to find new partitions.
@@ -43,7 +41,7 @@ def bigquery(table: Table, folder: str, types: Types) -> str:
         f"`{column.name}` {types[column.type]} OPTIONS (description = {escaped(comment(column))})"
         for column in table.columns
     )
-    partitions = indented(f"`{column.name}` {types[column.type]}" for column in partition_columns(table))
+    partitions = indented(f"`{column.name}` {types[column.type]}" for column in table.partitions)
     return f"""\
 CREATE OR REPLACE EXTERNAL TABLE {NAMESPACE}.{table.name} (
 {columns}
@@ -71,14 +69,14 @@ def snowflake(table: Table, _folder: str, types: Types) -> str:
     )
     partitions = indented(
         f"{column.name} {types[column.type]} AS ({_snowflake_word(column)}::{types[column.type]})"
-        for column in partition_columns(table)
+        for column in table.partitions
     )
     return f"""\
 CREATE OR REPLACE EXTERNAL TABLE {table.name} (
 {columns},
 {partitions}
 )
-PARTITION BY ({listed(partition_columns(table))})
+PARTITION BY ({listed(table.partitions)})
 LOCATION = @{NAMESPACE}/{table.name}/
 AUTO_REFRESH = FALSE
 FILE_FORMAT = (TYPE = PARQUET);
@@ -111,12 +109,12 @@ def athena(table: Table, folder: str, types: Types) -> str:
     """An external table whose partitions are computed, not registered: none can be forgotten."""
     columns, partitions = (
         indented(f"`{column.name}` {types[column.type]} COMMENT {escaped(comment(column))}" for column in part)
-        for part in (table.columns, partition_columns(table))
+        for part in (table.columns, table.partitions)
     )
-    words = "/".join(f"{column.name}=${{{column.name}}}" for column in partition_columns(table))
+    words = "/".join(f"{column.name}=${{{column.name}}}" for column in table.partitions)
     properties = {
         "projection.enabled": "true",
-        **({"projection.run_test.type": "injected"} if RUN_TEST in partition_columns(table) else {}),
+        **({"projection.run_test.type": "injected"} if table.partitions[0].name == "run_test" else {}),
         "projection.date.type": "date",
         "projection.date.format": "yyyy-MM-dd",
         "projection.date.range": f"{FIRST_DATE},NOW",
@@ -140,11 +138,9 @@ def redshift(table: Table, folder: str, types: Types) -> str:
     """An external table of Redshift Spectrum; it has no column comments, and each partition is registered."""
     columns, partitions = (
         indented(f'"{column.name}" {types[column.type]}' for column in part)
-        for part in (table.columns, partition_columns(table))
+        for part in (table.columns, table.partitions)
     )
-    examples = {
-        column.name: {"run_test": "KEY", "date": "YYYY-MM-DD"}[column.name] for column in partition_columns(table)
-    }
+    examples = {column.name: {"run_test": "KEY", "date": "YYYY-MM-DD"}[column.name] for column in table.partitions}
     words = "/".join(f"{name}={example}" for name, example in examples.items())
     return f"""\
 CREATE EXTERNAL TABLE {NAMESPACE}.{table.name} (
@@ -184,7 +180,7 @@ CREATE TABLE hive.{NAMESPACE}.{table.name} (
 WITH (
   external_location = {doubled(f"{folder}/")},
   format = 'PARQUET',
-  partitioned_by = ARRAY[{listed(partition_columns(table), "'")}]
+  partitioned_by = ARRAY[{listed(table.partitions, "'")}]
 );
 
 -- Again after every export, to find new partitions.

@@ -1,6 +1,6 @@
 """pandas, Polars, DuckDB and ClickHouse, which look for the files anew each time. Pure."""
 
-from etl.outputs.columns import Types, all_columns, doubled, escaped, in_python, indented, listed, partition_columns
+from etl.outputs.columns import Types, all_columns, doubled, escaped, in_python, indented, listed
 from etl.tables import schema
 from etl.tables.schema import Table
 
@@ -23,7 +23,7 @@ def pandas(table: Table, folder: str, types: Types) -> str:
 def polars(table: Table, folder: str, types: Types) -> str:
     """A LazyFrame."""
     columns = "\n".join(f'        "{column.name}": {types[column.type]},' for column in table.columns)
-    partitions = ", ".join(f'"{column.name}": {types[column.type]}' for column in partition_columns(table))
+    partitions = ", ".join(f'"{column.name}": {types[column.type]}' for column in table.partitions)
     return f"""\
 {table.name} = pl.scan_parquet(
     {in_python(f"{folder}/**/*.parquet")},
@@ -39,7 +39,7 @@ def polars(table: Table, folder: str, types: Types) -> str:
 def duckdb(table: Table, folder: str, types: Types) -> str:
     """A view. Its empty first half gives a column its type even while no file has it."""
     columns = indented(f'NULL::{types[column.type]} AS "{column.name}"' for column in all_columns(table))
-    partitions = ", ".join(f"'{column.name}': {types[column.type]}" for column in partition_columns(table))
+    partitions = ", ".join(f"'{column.name}': {types[column.type]}" for column in table.partitions)
     note = _note(table, "-- There are no files before the first dead letter: until then end after WHERE false.")
     return f"""\
 {note}CREATE OR REPLACE VIEW {table.name} AS
@@ -65,7 +65,7 @@ def clickhouse(table: Table, folder: str, types: Types) -> str:
     function = "s3" if "://" in folder else "file"
     return f"""\
 CREATE OR REPLACE VIEW {table.name} AS
-SELECT *, {listed(partition_columns(table))}
+SELECT *, {listed(table.partitions)}
 FROM {function}(
   {escaped(f"{folder}/**/*.parquet")},
   'Parquet',

@@ -21,7 +21,7 @@ import sqlglot
 from sqlglot import exp
 
 from etl import job
-from etl.outputs.columns import DATE, all_columns, comment
+from etl.outputs.columns import all_columns, comment
 from etl.outputs.ddl import ddl
 from etl.sandbox import Fault, Sandbox, listable_calls
 from etl.tables import schema
@@ -30,7 +30,7 @@ from tests.support import settings_for, settled_world
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-readers" / "bin" / "python"
 TABLES = list(schema.TABLES.values())
-KINDS = (schema.STRING, schema.INT, schema.FLOAT, schema.BOOL, schema.TIMESTAMP, DATE)
+KINDS = (schema.STRING, schema.INT, schema.FLOAT, schema.BOOL, schema.TIMESTAMP, schema.DATE)
 every_table = pytest.mark.parametrize("table", TABLES, ids=schema.TABLES)
 
 

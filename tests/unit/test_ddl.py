@@ -14,13 +14,13 @@ from sqlglot import exp
 
 from etl import cli
 from etl.errors import ConfigurationError
-from etl.outputs.columns import DATE, comment, partition_columns
+from etl.outputs.columns import comment
 from etl.outputs.ddl import ENGINES, ddl
 from etl.store import layout
 from etl.tables import schema
 
 TABLES = list(schema.TABLES.values())
-KINDS = (schema.STRING, schema.INT, schema.FLOAT, schema.BOOL, schema.TIMESTAMP, DATE)
+KINDS = (schema.STRING, schema.INT, schema.FLOAT, schema.BOOL, schema.TIMESTAMP, schema.DATE)
 SQL_TYPES = {
     "spark": ("STRING", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP", "DATE"),
     "bigquery": ("STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP", "DATE"),
@@ -50,7 +50,7 @@ def declared(table):
 
 
 def partitions(table):
-    return [("date", DATE)] if table.name == "runs" else [("run_test", schema.STRING), ("date", DATE)]
+    return [("date", schema.DATE)] if table.name == "runs" else [("run_test", schema.STRING), ("date", schema.DATE)]
 
 
 def location(engine):
@@ -83,7 +83,7 @@ def test_partition_columns_are_those_of_the_layout(table):
     path = layout.run_path("2026-11-01", "id")
     if table.name != "runs":
         path = layout.partition_path(table.name, layout.Partition("checkout", "2026-11-01"))
-    assert [column.name for column in partition_columns(table)] == re.findall(r"/([a-z_]+)=", path)
+    assert [column.name for column in table.partitions] == re.findall(r"/([a-z_]+)=", path)
 
 
 @pytest.mark.parametrize("engine", SQL_TYPES)
@@ -250,7 +250,7 @@ def test_columns_carry_their_meaning(engine, table):
 
 @every_table
 def test_a_comment_is_whole_sentences_that_a_catalog_keeps(table):
-    for column in (*table.columns, *partition_columns(table)):
+    for column in (*table.columns, *table.partitions):
         text = comment(column)
         assert len(text.encode()) <= 255
         assert text.endswith(".")

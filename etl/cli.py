@@ -299,7 +299,7 @@ def _plan(
         print_json(plan_as_json(result))
     else:
         print_plan(result)
-    raise typer.Exit(0 if all(run_test.is_whole for run_test in result.run_tests) else 3)
+    raise typer.Exit(3 if result.problems else 0)
 
 
 def _verify(settings: "Settings", *, is_all: bool, since: "date | None", against_api: bool, quiet: bool) -> "Report":

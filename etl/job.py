@@ -15,6 +15,7 @@ import msgspec
 
 from etl.api.client import Client
 from etl.api.models import ExecutionBundle
+from etl.crawl.discover import discover
 from etl.crawl.fetch import Crawl
 from etl.crawl.listed import find_deleted
 from etl.crawl.plan import Planned, Reason, State, Stored
@@ -57,11 +58,12 @@ class Plan:
     requests: int
     requests_per_minute: int | None
     seconds: float | None = None
+    undiscovered: Sequence[str] = ()
 
     @property
     def problems(self) -> list[str]:
         """One line for each thing that could not be listed."""
-        return [problem for run_test in self.run_tests for problem in run_test.problems()]
+        return [*self.undiscovered, *(problem for run_test in self.run_tests for problem in run_test.problems())]
 
 
 async def plan(
@@ -77,9 +79,12 @@ async def plan(
         ConfigurationError, KeyRefusedError, SourceUnavailableError, DestinationError: as ``export`` would end.
     """
     run = _Run(settings, full_refresh=full_refresh, accept_deletions=accept_deletions, clock=clock)
-    state = await asyncio.to_thread(run.load_state, set_aside=False)
+    state = await asyncio.to_thread(run.load_state, set_aside=False) if settings.run_tests else None
     try:
         async with run.client as client:
+            if state is None:
+                await run.discover(client)
+                state = await asyncio.to_thread(run.load_state, set_aside=False)
             await run.survey.list_run_tests(client, state)
             _, moves = await asyncio.to_thread(run.find_places, state)
             await asyncio.to_thread(run.load_sources, [source for source, _ in moves], state)
@@ -97,6 +102,7 @@ async def plan(
             client.traffic.requests + run.progress.planned_requests,
             asyncio.get_running_loop().time(),
         ),
+        undiscovered=run.summary.undiscovered,
     )
 
 
@@ -131,7 +137,7 @@ async def export(
     await to_the_end(run.files.prepare)
     with exclusive(run.files, now=run.started_at):
         await to_the_end(run.files.sweep_staging)
-        state = await to_the_end(lambda: run.load_state(set_aside=True))
+        state = await to_the_end(lambda: run.load_state(set_aside=True)) if settings.run_tests else None
         run.notify("run_started", export_run_id=run.summary.export_run_id, dataset=run.summary.dataset)
         bug: BaseException | None = None
         try:
@@ -161,7 +167,6 @@ class _Run:
         notify: Notify | None = None,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
-        self.settings = settings
         self.clock = clock or (lambda: datetime.now(UTC))
         self.started_at = self.clock()
         self.notify = notify or say_nothing
@@ -176,8 +181,17 @@ class _Run:
             dataset=settings.destination.path,
             started_at=self.started_at,
             finished_at=self.started_at,
-            run_tests=[RunTestSummary(run_test.name, run_test.key) for run_test in settings.run_tests],
         )
+        self._full_refresh = full_refresh
+        self._accept_deletions = accept_deletions
+        self._stored: dict[str, Stored] = {}
+        self._written = Written()
+        self._cover(settings)
+
+    def _cover(self, settings: Settings) -> None:
+        """Let the run be about the run tests of the settings: of none before they are discovered."""
+        self.settings = settings
+        self.summary.run_tests = [RunTestSummary(run_test.name, run_test.key) for run_test in settings.run_tests]
         self._by_key = {run_test.key: run_test for run_test in self.summary.run_tests}
         self.survey = Survey(
             settings,
@@ -185,11 +199,9 @@ class _Run:
             self.progress,
             self.notify,
             now=self.started_at,
-            full_refresh=full_refresh,
-            accept_deletions=accept_deletions,
+            full_refresh=self._full_refresh,
+            accept_deletions=self._accept_deletions,
         )
-        self._stored: dict[str, Stored] = {}
-        self._written = Written()
 
     @property
     def time_limit(self) -> tuple[float, TimeLimitError] | None:
@@ -212,11 +224,29 @@ class _Run:
         keys = {partition.run_test_key for partition in partitions} - state.executions.keys()
         self.dataset.load_run_tests(sorted(keys), state, set_aside=False)
 
-    async def crawl(self, client: Client, state: StoredState) -> None:
-        """List, plan, fetch and commit everything; what has arrived whole is committed even when the crawl fails."""
+    async def discover(self, client: Client) -> None:
+        """Let the run be about all run tests that the key sees."""
+        found = await discover(client, page_limit=self.settings.api.page_limit)
+        self._cover(self.settings.naming(found.run_tests))
+        self.survey.necessary_requests += found.necessary_requests
+        self.summary.undiscovered += found.problems
+        self.summary.namesakes = found.namesakes
+        self.notify("discovered", run_tests=len(found.run_tests))
+
+    async def crawl(self, client: Client, state: StoredState | None) -> None:
+        """List, plan, fetch and commit everything; what has arrived whole is committed even when the crawl fails.
+
+        Without a state the run tests are discovered first, and what the dataset holds of them is loaded then.
+        """
+        is_discovered = state is None
+        if state is None:
+            await self.discover(client)
+            state = await to_the_end(partial(self.load_state, set_aside=True))
         await self.survey.list_run_tests(client, state)
         drops, moves = await to_the_end(partial(self.find_places, state))
         self.summary.left_behind = {key: len(left) for key, left in self.survey.left_behind(state, moves).items()}
+        if is_discovered:
+            self.summary.unlisted = sorted(self.survey.unlisted(state, moves))
         if drops or moves or state.surplus:
             state = await to_the_end(partial(self._put_in_place, drops, moves, state))
         await self._note_deleted(client, state)
@@ -290,7 +320,9 @@ class _Run:
         summary = self.summary
         summary.finished_at = self.clock()
         try:
-            summary.carry_on(await to_the_end(self._last_complete_at), is_part=self.settings.is_part)
+            # What was not discovered may be there all the same.
+            is_part = self.settings.is_part or bool(summary.undiscovered) or not summary.run_tests
+            summary.carry_on(await to_the_end(self._last_complete_at), is_part=is_part)
             await to_the_end(self._record)
         except DestinationError as error:
             summary.failure = summary.failure or error

@@ -30,8 +30,7 @@ def first_mistake(model: type[BaseModel], exc: ValidationError, file: Path, from
         "less_than": "must be less than {lt}",
         "literal_error": "must be {expected}",
         "value_error": "{error}",
-        "too_short": "must name at least one run test",
-        "tuple_type": 'must be a list, e.g. ["My Agent Test"]',
+        "tuple_type": 'must be "all" or a list, e.g. ["My Agent Test"]',
         "model_type": "must be a section",
     }.get(error["type"])
     if text is None:

@@ -9,7 +9,7 @@ from etl.settings import Settings
 from etl.version import __version__
 
 
-def client_of(settings: Settings, *, on_hold: Callable[[float], None]) -> Client:
+def client_of(settings: Settings, *, on_hold: Callable[[float], None] | None = None) -> Client:
     """A client as the settings want it. ``on_hold`` is told for how many seconds nothing will be sent.
 
     Raises:

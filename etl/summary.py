@@ -90,12 +90,15 @@ class Summary:
     quarantined: list[str] = field(default_factory=list)
     left_behind: dict[str, int] = field(default_factory=dict)
     last_complete_at: dict[str, datetime] = field(default_factory=dict)
+    undiscovered: list[str] = field(default_factory=list)
+    namesakes: dict[str, int] = field(default_factory=dict)
+    unlisted: list[str] = field(default_factory=list)
     failure: ExporterError | None = None
 
     @property
     def exit_code(self) -> int:
         """What the command answers with; see the README for the meanings."""
-        is_whole = all(run_test.is_whole for run_test in self.run_tests) and not self.quarantined
+        is_whole = all(run_test.is_whole for run_test in self.run_tests) and not (self.quarantined or self.undiscovered)
         if self.failure is None:
             return 0 if is_whole else 3
         is_partial = isinstance(self.failure, SourceUnavailableError) and any(self.rows.values())
@@ -127,6 +130,7 @@ class Summary:
         """One line for each thing that is missing or wrong; empty when the run is complete."""
         is_told = isinstance(self.failure, SourceUnavailableError)
         lines = [str(self.failure)] if self.failure else []
+        lines += self.undiscovered
         for run_test in self.run_tests:
             lines += [] if is_told and run_test.error else run_test.problems(is_cut_short=self.failure is not None)
         lines += [
@@ -146,6 +150,16 @@ class Summary:
         lines += [
             f"run_test={key}: {count} executions stay there, since no list has them: they were deleted, or renamed otherwise"
             for key, count in self.left_behind.items()
+        ]
+        if self.unlisted:
+            others = f" and {len(self.unlisted) - 5} more" if len(self.unlisted) > 5 else ""
+            lines.append(
+                f"the API lists no run test any more for run_test={', '.join(self.unlisted[:5])}{others}: deleted, or of another "
+                "workspace; the rows stay"
+            )
+        lines += [
+            f"{name!r}: {count} run tests have this name; the API lists their executions as one"
+            for name, count in self.namesakes.items()
         ]
         for run_test in self.run_tests:
             name = repr(run_test.name)

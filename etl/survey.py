@@ -149,6 +149,10 @@ class Survey:
         sources = {source.run_test_key for source, _ in moves} - self._by_key.keys()
         return {key: left for key in sources if (left := dates[key].keys() - everywhere)}
 
+    def unlisted(self, state: StoredState, moves: Moves) -> set[str]:
+        """The keys of the dataset's other run tests of which nothing moves: the API lists no run test under their name."""
+        return state.elsewhere.keys() - {source.run_test_key for source, _ in moves}
+
     def _everywhere(self) -> set[str]:
         return {execution_id for found in self._listed.values() for execution_id in found.executions}
 

@@ -17,7 +17,7 @@ def settled_world(seed: int = 1, **options: Any) -> World:
     return make_world(random.Random(seed), **(settled | options))
 
 
-def settings_for(server: Sandbox, path: Path, *, run_tests: list[Any] | None = None, **sections: Any) -> Settings:
+def settings_for(server: Sandbox, path: Path, *, run_tests: Any = None, **sections: Any) -> Settings:
     """Settings of an export from the sandbox to the folder; ``sections`` are added to api, export, …"""
     names = list(dict.fromkeys(run_test.name for run_test in server.world.run_tests))
     return Settings.model_validate(

@@ -105,10 +105,15 @@ def get_call_metrics(call_execution_id: str, execution_id: str) -> Request[CallM
     return Request(METRICS, (("call_execution_id", call_execution_id),), subject, decode, group=execution_id)
 
 
-def list_run_tests(*, page: int, limit: int) -> Request[Page[RunTest]]:
+def list_run_tests(*, page: int, limit: int, is_probe: bool = False) -> Request[Page[RunTest]]:
     """One page of the workspace's run tests. The one endpoint whose body is not wrapped in status and result."""
-    query = (("page", str(page)), ("limit", str(limit)))
-    return Request(RUN_TESTS, query, f"run tests, page {page}", lambda body: _page(body, page, _run_test), page == 1)
+    return Request(
+        path=RUN_TESTS,
+        query=(("page", str(page)), ("limit", str(limit))),
+        subject=f"run tests, page {page}",
+        decode=lambda body: _page(body, page, _run_test),
+        retries_500=page == 1 and not is_probe,
+    )
 
 
 def decode(request: Request[T], body: bytes) -> T:
@@ -274,7 +279,7 @@ def _call_metrics(document: Any) -> CallMetrics:
 
 
 def _run_test(document: Any) -> RunTest:
-    return RunTest(run_test_id=_id(document, "id"), name=_typed(document, "name", str))
+    return RunTest(run_test_id=_id(document, "id"), name=_typed(document, "name", str), payload=document)
 
 
 def _error_message(body: bytes) -> tuple[str, bool]:

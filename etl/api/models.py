@@ -23,6 +23,7 @@ class RunTest(msgspec.Struct, frozen=True, kw_only=True):
 
     run_test_id: str
     name: str
+    payload: dict[str, Any]
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True):

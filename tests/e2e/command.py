@@ -78,7 +78,7 @@ def documented_fields(command: str) -> set[str]:
     )
 
 
-def write_settings(folder: Path, run_tests: list[Any], *lines: str) -> Path:
+def write_settings(folder: Path, run_tests: Any, *lines: str) -> Path:
     """config/metrics-etl.toml in the folder, where the command looks by itself."""
     path = folder / "config" / "metrics-etl.toml"
     path.parent.mkdir(exist_ok=True)

@@ -9,6 +9,7 @@ import pytest
 from etl.errors import ConfigurationError
 from etl.session import client_of
 from etl.settings import Settings
+from etl.store.layout import default_key
 
 KEY_IN_FILE = ": a key must not stand in a file that is copied and committed: set"
 
@@ -70,6 +71,54 @@ def test_environment_alone_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert Settings.load().run_tests[0].name == "A"
 
 
+@pytest.mark.parametrize("value", ["all", '"all"'])
+def test_all_is_a_word_in_the_environment_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: Path, value: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load(file, 'run_tests = "all"').run_tests == ()
+    monkeypatch.setenv("METRICS_ETL_RUN_TESTS", value)
+    assert Settings.load().run_tests == ()
+    assert load(file, 'run_tests = ["A"]').run_tests == ()
+
+
+def test_of_all_run_tests_the_day_to_begin_at_is_kept_until_their_names_are_known(file: Path) -> None:
+    everything = load(file, 'run_tests = "all"').only(since=date(2026, 11, 1))
+
+    assert everything.run_tests == ()
+    assert [(test.name, test.key, test.since) for test in everything.naming(["A b", "C"]).run_tests] == [
+        ("A b", default_key("A b"), date(2026, 11, 1)),
+        ("C", default_key("C"), date(2026, 11, 1)),
+    ]
+
+
+def test_some_of_all_run_tests_are_taken_by_name(file: Path) -> None:
+    everything = load(file, 'run_tests = "all"')
+
+    assert [test.name for test in everything.only(["B", "A", "B"]).run_tests] == ["B", "A"]
+    with pytest.raises(ConfigurationError, match="'' cannot be the name of a run test"):
+        everything.only([""])
+
+
+def test_discovered_names_with_one_key_are_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("etl.settings.default_key", lambda _name: "same")
+    with pytest.raises(ConfigurationError, match="'A' and 'B' share the key 'same'"):
+        load(file, 'run_tests = "all"').naming(["A", "B"])
+
+
+def test_what_is_not_needed_may_be_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Settings.load(needs_run_tests=False).run_tests == ()
+    monkeypatch.delenv("FI_API_KEY")
+    without = Settings.load(needs_keys=False, needs_run_tests=False)
+    assert (without.api_key, without.secret_key, without.destination.path) == (None, None, "data")
+
+    file.write_text('run_tests = ["A"]', encoding="utf-8")
+    assert Settings.load(file, needs_keys=False, needs_run_tests=False).run_tests[0].name == "A"
+    with pytest.raises(ConfigurationError, match=r"absent\.toml: not found"):
+        Settings.load("absent.toml", needs_keys=False, needs_run_tests=False)
+
+
 def test_config_variable_names_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text('run_tests = ["A"]')
     monkeypatch.setenv("METRICS_ETL_CONFIG", str(file))
@@ -118,8 +167,8 @@ def test_keys_from_files(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     ("text", "message"),
     [
         ("", 'prod.toml: run_tests is missing: name what to export, e.g. run_tests = ["My Agent Test"]'),
-        ("run_tests = []", "prod.toml: run_tests must name at least one run test, got []"),
-        ('run_tests = "A"', """prod.toml: run_tests must be a list, e.g. ["My Agent Test"], got 'A'"""),
+        ("run_tests = []", """prod.toml: run_tests must be "all", or name at least one run test, got []"""),
+        ('run_tests = "A"', """prod.toml: run_tests must be "all" or a list, e.g. ["My Agent Test"], got 'A'"""),
         ('run_tests = ["A", "A"]', "prod.toml: run_tests names 'A' twice: name it once"),
         ("run_tests = [3]", "prod.toml: run_tests[0] must be a section, got 3"),
         ('run_tests = [{key = "a"}]', "prod.toml: run_tests[0] name is missing"),

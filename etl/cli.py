@@ -24,6 +24,7 @@ from etl.command import (
     errors_reported,
     print_json,
     signals_stop,
+    tell_hold,
 )
 from etl.version import __version__
 
@@ -192,6 +193,27 @@ def verify(
             for finding in report.findings:
                 print(finding, file=sys.stderr)
         raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = False) -> None:
+    """List the run tests that the key sees, to paste into the settings file. Needs the keys, but no settings file.
+
+    Example: metrics-etl discover
+    """
+    with errors_reported(verbose=verbose):
+        from etl import discover as command  # noqa: PLC0415
+        from etl.settings import Settings  # noqa: PLC0415
+
+        settings = Settings.load(config, needs_run_tests=False)
+        found = runtime.run(command.discover_run_tests(settings, on_hold=tell_hold))
+        if as_json:
+            print_json(command.as_json(found))
+        else:
+            print("\n".join(command.as_toml(found)))
+            for problem in found.problems:
+                print(f"problem: {problem}", file=sys.stderr)
+        raise typer.Exit(3 if found.problems else 0)
 
 
 @app.command()

@@ -80,6 +80,11 @@ def errors_reported(*, verbose: bool) -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
+def tell_hold(seconds: float) -> None:
+    """Say why nothing happens for a while; to stderr."""
+    print(f"the rate limit lets nothing through for {seconds:.0f} s", file=sys.stderr)
+
+
 def print_json(document: object) -> None:
     """Print a result for scripts; to stdout."""
     import msgspec  # noqa: PLC0415

@@ -196,6 +196,24 @@ def verify(
 
 
 @app.command()
+def check(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = False) -> None:
+    """Look whether an export would work: settings, server, key, run tests, destination, lock. Changes nothing.
+
+    Example: metrics-etl check
+    """
+    with errors_reported(verbose=verbose):
+        from etl import check as command  # noqa: PLC0415
+        from etl.display_health import print_checks  # noqa: PLC0415
+
+        checks = runtime.run(command.check(config))
+        if as_json:
+            print_json(command.as_json(checks))
+        else:
+            print_checks(checks)
+        raise typer.Exit(command.exit_code(checks))
+
+
+@app.command()
 def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """List the run tests that the key sees, to paste into the settings file. Needs the keys, but no settings file.
 

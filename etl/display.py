@@ -1,7 +1,6 @@
 """What people see: progress, the closing summary, the plan, the schema. Writes to the terminal; decides nothing."""
 
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
@@ -20,6 +19,7 @@ from etl.job import Plan
 from etl.progress import Progress
 from etl.summary import RunTestSummary, Summary
 from etl.tables import schema
+from etl.terminal import duration, plain, stdout_console
 
 _STANDARD_REQUESTS_PER_MINUTE = 100
 
@@ -78,7 +78,7 @@ def progress_words(progress: Progress, now: float) -> Iterator[str]:
 
 def print_summary(summary: Summary) -> None:
     """What is new, what is missing, where it is, and how to open it; to stdout."""
-    console = _console()
+    console = stdout_console()
     _print_run_tests(console, summary.run_tests)
     rows = summary.rows
     written = ", ".join(f"{rows[name]:,} {name}" for name in schema.TABLES if rows.get(name))
@@ -126,13 +126,13 @@ def _print_run_tests(console: Console, run_tests: Sequence[RunTestSummary]) -> N
         fetched = sum(run_test.reasons.values()) - waiting - run_test.reasons[Reason.FINAL]
         figures = (run_test.listed, fetched, waiting, run_test.calls, run_test.evals)
         state = "complete" if run_test.is_whole else "failed" if run_test.error else "incomplete"
-        table.add_row(_plain(run_test.name), *(f"{figure:,}" for figure in figures), state)
+        table.add_row(plain(run_test.name), *(f"{figure:,}" for figure in figures), state)
     console.print(table)
 
 
 def print_plan(plan: Plan) -> None:
     """The plan by run test and reason, with requests and minutes; to stdout."""
-    console = _console()
+    console = stdout_console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("run test", overflow="fold", max_width=40)
     table.add_column("executions", justify="right")
@@ -140,7 +140,7 @@ def print_plan(plan: Plan) -> None:
     for run_test in plan.run_tests:
         for reason in Reason:
             if count := run_test.reasons[reason]:
-                table.add_row(_plain(run_test.name), f"{count:,}", f"{reason.value}: {REASON_MEANINGS[reason]}")
+                table.add_row(plain(run_test.name), f"{count:,}", f"{reason.value}: {REASON_MEANINGS[reason]}")
     console.print(table)
     for problem in plan.problems:
         console.print(f"[bold red]problem[/]    {escape(problem)}", soft_wrap=True)
@@ -204,7 +204,7 @@ def print_schema(tables: Sequence[schema.Table], output: str) -> None:
     elif output == "markdown":
         print("\n".join(schema_markdown(tables)))
     else:
-        console = _console()
+        console = stdout_console()
         for table in tables:
             console.print(
                 f"\n[bold]{table.name}[/]: one row per {table.one_row_per}; key {', '.join(table.key)}", highlight=False
@@ -247,21 +247,3 @@ def _plan_duration(plan: Plan) -> str:
         return f"about {duration(plan.seconds)} at {plan.requests_per_minute:,} requests a minute"
     at_standard = duration(plan.requests / _STANDARD_REQUESTS_PER_MINUTE * 60)
     return f"{at_standard} at {_STANDARD_REQUESTS_PER_MINUTE} requests a minute; the API told no limit"
-
-
-def duration(seconds: float) -> str:
-    """In words, as exactly as one cares."""
-    if seconds < 90:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _plain(name: str) -> Text:
-    """A run test's name with nothing in it that could move the cursor."""
-    return Text("".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name))
-
-
-def _console() -> Console:
-    # Piped output is for files and other programs: no folding at a width that nobody sees.
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)

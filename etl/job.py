@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from time import monotonic
 
 import msgspec
@@ -171,7 +170,7 @@ class _Run:
         self.started_at = self.clock()
         self.notify = notify or say_nothing
         self.progress = progress or Progress()
-        self.files = LocalFiles(Path(settings.destination.path).expanduser())
+        self.files = LocalFiles(settings.destination.folder)
         self.dataset = Dataset(self.files, compression=settings.destination.compression)
         self.client = client_of(settings, on_hold=lambda seconds: self.notify("held", seconds=round(seconds, 1)))
         self.progress.traffic, self.progress.quota = self.client.traffic, self.client.quota

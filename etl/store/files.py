@@ -4,8 +4,10 @@ A file appears under its final name in one step, with all its bytes on disk, or 
 fsync of the directory and of every new parent. Staging files and what was set aside lie under ``_state``, never beside data.
 """
 
+import errno
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,9 +58,47 @@ class LocalFiles:
         self._mode = 0o666 & ~umask
         with self._naming(""):
             self._make_folder(self.root)
-            self._require_space()
+            self._require_space(self.root)
             self._make_parents(f"{_STAGING}/probe")
             self._remove(self._stage(b"probe"))
+
+    def probe(self) -> tuple[Path, int | None]:
+        """Prove that an export could write here, and leave no trace; returns where it was tried, and the bytes that are free.
+
+        Where the root is not there yet, that is the nearest folder above it. None where a file system does not tell its size.
+
+        Raises:
+            DestinationError: it could not.
+        """
+        with self._naming(""):
+            folder = self.root
+            while not os.path.lexists(folder):
+                folder = folder.parent
+            free_bytes = self._require_space(folder)
+            if folder == self.root:
+                self._probe_folders()
+                staging = self.root / _STAGING
+                folder = staging if staging.is_dir() else folder
+            # A file without a name: killed in the middle, nothing of it stays.
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(b"probe")
+                file.flush()
+                os.fsync(file.fileno())
+        return folder, free_bytes
+
+    def _probe_folders(self) -> None:
+        """The folders in the root are writable, and on one file system: files are staged in one and published in another."""
+        device = self.root.stat().st_dev
+        for each in list(os.scandir(self.root)):
+            self._refuse_links(each.name)
+            if not each.is_dir():
+                continue
+            if each.stat().st_dev != device:
+                raise DestinationError(
+                    f"{each.path} is on another file system than {self.root}: a dataset must lie on one"
+                )
+            if not os.access(each.path, os.W_OK | os.X_OK):
+                raise DestinationError(f"{each.path}: {os.strerror(errno.EACCES)}")
 
     def publish(self, path: str, data: bytes | memoryview) -> None:
         """Make ``data`` the whole content of the file, durably and in one step.
@@ -193,15 +233,18 @@ class LocalFiles:
         _fsync_directory(above)
         self._durable.add(folder)
 
-    def _require_space(self) -> None:
-        found = os.statvfs(self.root)
+    def _require_space(self, folder: Path) -> int | None:
+        """The bytes that are free there; None on file systems that do not tell their size, as some in a network."""
+        found = os.statvfs(folder)
         free = found.f_bavail * found.f_frsize
-        # Some network file systems do not tell their size.
-        if found.f_blocks and free < _LEAST_FREE_BYTES:
+        if not found.f_blocks:
+            return None
+        if free < _LEAST_FREE_BYTES:
             raise DestinationError(
-                f"{self.root}: {free / 2**20:.1f} MiB free, and an export needs {_LEAST_FREE_BYTES >> 20} MiB: "
+                f"{folder}: {free / 2**20:.1f} MiB free, and an export needs {_LEAST_FREE_BYTES >> 20} MiB: "
                 "make room, or move the dataset"
             )
+        return free
 
     def _refuse_links(self, path: str) -> None:
         folder = self.root

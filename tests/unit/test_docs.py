@@ -11,6 +11,7 @@ import typer
 from pydantic import BaseModel
 
 import etl
+from etl.check import Subject
 from etl.cli import app
 from etl.crawl.plan import REASON_MEANINGS
 from etl.display import schema_markdown
@@ -93,6 +94,11 @@ def test_every_field_of_the_report_is_documented() -> None:
     report = Report("data", findings=[Finding(Kind.DAMAGED, "place", "text")], comparison=Comparison()).as_json()
     fields = {*report, *report["tables"][0], *report["findings"][0], *report["against_api"]}
     assert fields == set(re.findall(r"[a-z_]+", documented)) - {"is", "null", "or", "execution_id", "count"}
+
+
+def test_every_subject_of_the_check_is_documented_in_order() -> None:
+    section = text("docs/commands.md").partition("\n## check")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `([a-z ]+)` \|", section, re.MULTILINE) == [subject.value for subject in Subject]
 
 
 def test_every_exit_code_is_in_the_readme() -> None:

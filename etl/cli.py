@@ -6,6 +6,7 @@ Results go to stdout, messages and progress to stderr. Heavy modules are importe
 import asyncio
 import sys
 from contextlib import suppress
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -232,6 +233,36 @@ def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose
             for problem in found.problems:
                 print(f"problem: {problem}", file=sys.stderr)
         raise typer.Exit(3 if found.problems else 0)
+
+
+@app.command()
+def status(
+    config: Config = None,
+    *,
+    max_age_hours: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="N", help="Exit 3 when the last complete run ended longer ago, for monitoring."),
+    ] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Say how fresh the dataset is, what it holds and what is missing, and how the last runs went. Needs no key, no network.
+
+    Example: metrics-etl status --max-age-hours 26
+    """
+    with errors_reported(verbose=verbose):
+        from etl.display_health import print_status  # noqa: PLC0415
+        from etl.settings import Settings  # noqa: PLC0415
+        from etl.status import read_status  # noqa: PLC0415
+        from etl.store.files import LocalFiles  # noqa: PLC0415
+
+        settings = Settings.load(config, needs_keys=False, needs_run_tests=False)
+        found = read_status(LocalFiles(settings.destination.folder), now=datetime.now(UTC))
+        if as_json:
+            print_json(found)
+        else:
+            print_status(found)
+        raise typer.Exit(3 if max_age_hours is not None and found.is_older_than(max_age_hours) else 0)
 
 
 @app.command()

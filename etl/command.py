@@ -71,7 +71,7 @@ def errors_reported(*, verbose: bool) -> Iterator[None]:
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    except (typer.Exit, typer.Abort):
+    except (typer.Exit, typer.Abort, BrokenPipeError):  # whoever read the output has seen enough: no bug of ours
         raise
     except Exception as error:  # the last line of defence: users get one line, not a traceback
         if verbose:

@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -32,7 +31,8 @@ from etl.store.changes import Moves, as_if_dropped, as_if_moved, drop, find_doub
 from etl.store.commit import commit
 from etl.store.dataset import Dataset, StoredState, Written
 from etl.store.files import LocalFiles
-from etl.store.layout import STATE, Partition
+from etl.store.last_run import LAST_RUN, last_complete_at
+from etl.store.layout import Partition
 from etl.store.lock import exclusive
 from etl.summary import RunTestSummary, Summary
 from etl.survey import Survey
@@ -41,8 +41,6 @@ from etl.tables.digest import fingerprint
 from etl.tables.flatten import Export, frame_of
 from etl.tasks import leaves, to_the_end, until_stopped
 from etl.version import __version__
-
-LAST_RUN = f"{STATE}/last_run.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +319,7 @@ class _Run:
         try:
             # What was not discovered may be there all the same.
             is_part = self.settings.is_part or bool(summary.undiscovered) or not summary.run_tests
-            summary.carry_on(await to_the_end(self._last_complete_at), is_part=is_part)
+            summary.carry_on(await to_the_end(partial(last_complete_at, self.files)), is_part=is_part)
             await to_the_end(self._record)
         except DestinationError as error:
             summary.failure = summary.failure or error
@@ -329,14 +327,6 @@ class _Run:
             "run_finished",
             **{k: v for k, v in summary.as_json().items() if k not in ("run_tests", "dataset", "version")},
         )
-
-    def _last_complete_at(self) -> dict[str, datetime]:
-        """As the run before left it; nothing when there was none, or something else stands there."""
-        if not self.files.has(LAST_RUN):
-            return {}
-        with suppress(msgspec.MsgspecError):
-            return msgspec.json.decode(self.files.read(LAST_RUN), type=_LastRun).last_complete_at
-        return {}
 
     def _record(self) -> None:
         document = self.summary.as_json()
@@ -383,12 +373,6 @@ class _Run:
         self.summary.rejections, self.summary.redactions = traffic.rejections, traffic.redactions
         self.summary.requests_per_minute = self.client.quota.requests_per_minute
         self.summary.files, self.summary.size_bytes, self.summary.rows = written.files, written.size_bytes, written.rows
-
-
-class _LastRun(msgspec.Struct, frozen=True):
-    """What a run takes over from the one before."""
-
-    last_complete_at: dict[str, datetime] = {}
 
 
 def _is_known_waiting(item: Planned) -> bool:

@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from etl.errors import DestinationError
 from etl.store.layout import STATE
 
 _STAGING = f"{STATE}/staging"
-_QUARANTINE = f"{STATE}/quarantine"
+QUARANTINE = f"{STATE}/quarantine"
 _LEAST_FREE_BYTES = 64 << 20
 _LINK = "is a symbolic link: a dataset must not contain any"
 
@@ -130,6 +131,19 @@ class LocalFiles:
             with os.fdopen(descriptor, "rb") as file:
                 return file.read()
 
+    def open(self, path: str) -> BinaryIO | None:
+        """The file, to read parts of it; None when it is gone by now.
+
+        Raises:
+            DestinationError: it cannot be opened.
+        """
+        with self._naming(path):
+            self._refuse_links(path)
+            try:
+                return os.fdopen(os.open(self.root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+            except FileNotFoundError:
+                return None
+
     def list(self, folder: str) -> list[str]:
         """Paths of all files below the folder, sorted; none when it does not exist.
 
@@ -165,12 +179,12 @@ class LocalFiles:
 
     def set_aside(self, path: str) -> str:
         """Move a file that cannot be read to the quarantine; returns its new path."""
-        aside = f"{_QUARANTINE}/{secrets.token_hex(4)}-{path.replace('/', '-')}"
+        aside = f"{QUARANTINE}/{secrets.token_hex(4)}-{path.replace('/', '-')}"
         with self._naming(path):
             self._refuse_links(path)
             self._make_parents(aside)
             (self.root / path).replace(self.root / aside)
-            _fsync_directory(self.root / _QUARANTINE)
+            _fsync_directory(self.root / QUARANTINE)
             _fsync_directory((self.root / path).parent)
         return aside
 

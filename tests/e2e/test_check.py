@@ -115,6 +115,7 @@ async def test_named_run_tests_do_without_the_list_as_an_export_does(server: San
     everything = await metrics_etl("check", "--json", cwd=tmp_path, env=environment(server))
 
     assert (named.exit_code, everything.exit_code) == (0, 5)
+    assert (server.count(RUN_TESTS), server.count(METRICS)) == (2, 3)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import os
 import re
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from etl.outputs.ddl import ENGINES, ddl
 from etl.progress import Progress
 from etl.reconcile import SKIPPED_MEANINGS, Comparison, Skipped
 from etl.settings import RunTest, Settings
+from etl.status import LetterStatus, RunStatus, RunTestStatus, Status, TableStatus
 from etl.store.checks import MENDS, Finding, Kind
 from etl.summary import OUTCOMES
 from etl.tables.aggregates import CAUSE_MEANINGS, Cause
@@ -99,6 +101,13 @@ def test_every_field_of_the_report_is_documented() -> None:
 def test_every_subject_of_the_check_is_documented_in_order() -> None:
     section = text("docs/commands.md").partition("\n## check")[2].partition("\n## ")[0]
     assert re.findall(r"^\| `([a-z ]+)` \|", section, re.MULTILINE) == [subject.value for subject in Subject]
+
+
+def test_every_field_of_the_status_is_documented() -> None:
+    section = text("docs/commands.md").partition("\n## status")[2].partition("\n## ")[0]
+    documented = set(re.findall(r"`([a-z_]+)`", section.partition("| JSON field")[2]))
+    values = (Status, RunTestStatus, TableStatus, RunStatus, LetterStatus)
+    assert {field.name for value in values for field in fields(value)} <= documented
 
 
 def test_every_exit_code_is_in_the_readme() -> None:

@@ -1,0 +1,270 @@
+"""``metrics-etl status``: the dataset in one screen, without keys or network, whatever state it is in."""
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from etl import job, sandbox
+from etl.errors import DestinationError
+from etl.sandbox import Fault, Sandbox
+from etl.status import Status, read_status
+from etl.store.files import LocalFiles
+from etl.store.layout import default_key
+from tests.e2e.command import documented_fields, ended, environment, metrics_etl, start
+from tests.e2e.terminal import Terminal
+from tests.e2e.truth import rows_of
+from tests.support import settings_for, settled_world
+
+NIGHT = datetime(2026, 11, 1, 2, tzinfo=UTC)
+BARE = {"PATH": os.environ["PATH"]}
+"""No key, no settings file, no server."""
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Sandbox]:
+    async with Sandbox(settled_world(run_tests=2, executions=6, calls=3, include_unfinished=True)) as running:
+        yield running
+
+
+async def export(server: Sandbox, tmp_path: Path, *, night: int = 0, **options: Any) -> None:
+    settings = settings_for(server, tmp_path / "data", api={"max_tries": 1}, **options)
+    await job.export(settings, clock=lambda: NIGHT + timedelta(days=night))
+
+
+def status_of(tmp_path: Path, *, now: datetime = NIGHT + timedelta(hours=5)) -> Status:
+    return read_status(LocalFiles(tmp_path / "data"), now=now)
+
+
+async def test_counts_are_those_of_the_tables(server: Sandbox, tmp_path: Path) -> None:
+    """With executions that wait, settle, lack a call, were deleted."""
+    first, second = server.world.run_tests
+    await export(server, tmp_path)
+    sandbox.delete_execution(next(each for each in first.executions if each.completed_at))
+    poisoned = next(each for each in second.executions if each.completed_at)
+    letters = {call.call_execution_id for call in poisoned.calls[:2]}
+    poisoned.calls[2].duration_seconds = 77.0
+    poisoned.completed_calls += 1
+    server.fault = lambda request, _nth: (
+        Fault(status=500) if request.query.get("call_execution_id") in letters else None
+    )
+    await export(server, tmp_path, night=1)
+
+    found = status_of(tmp_path, now=NIGHT + timedelta(days=1, hours=5))
+
+    tables = {name: rows_of(tmp_path, name) for name in ("executions", "calls", "evals", "errors", "runs")}
+    assert {table.name: table.rows for table in found.tables} == {name: len(rows) for name, rows in tables.items()}
+    assert sum(table.size_bytes for table in found.tables) == sum(
+        path.stat().st_size for path in (tmp_path / "data").rglob("*.parquet")
+    )
+    assert len(found.run_tests) == 2
+    for run_test in found.run_tests:
+        rows = [row for row in tables["executions"] if row["run_test"] == run_test.key]
+        states = Counter(row["export_state"] for row in rows if row["deleted_at"] is None)
+        assert run_test.executions == len(rows)
+        assert {state: getattr(run_test, state) for state in ("exported", "settling", "waiting", "incomplete")} == {
+            state: states[state] for state in ("exported", "settling", "waiting", "incomplete")
+        }
+        assert run_test.deleted == sum(row["deleted_at"] is not None for row in rows)
+        assert run_test.calls == sum(row["run_test"] == run_test.key for row in tables["calls"])
+        assert run_test.evals == sum(row["run_test"] == run_test.key for row in tables["evals"])
+        assert run_test.newest_started_at == max(row["started_at"] for row in rows)
+        assert run_test.exported_at == max(row["exported_at"] for row in rows)
+    by_key = {run_test.key: run_test for run_test in found.run_tests}
+    assert (by_key[default_key(first.name)].deleted, by_key[default_key(second.name)].incomplete) == (1, 1)
+    assert by_key[default_key(first.name)].waiting >= 1
+    assert by_key[default_key(first.name)].complete_at == NIGHT + timedelta(days=1)
+    assert by_key[default_key(second.name)].complete_at == NIGHT
+    (letter,) = found.dead_letters
+    assert (letter.status, letter.count, letter.first_seen_at) == (500, 2, NIGHT + timedelta(days=1))
+    assert [run.exit_code for run in found.runs] == [3, 0]
+    assert found.problems == (
+        f"{second.name!r}: 2 requests given up, see the errors table; the next run tries them again",
+    )
+    assert found.complete_at == NIGHT
+    assert found.at_work is None
+
+
+async def test_command_needs_no_key_no_settings_and_no_server(server: Sandbox, tmp_path: Path) -> None:
+    await export(server, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in files_in(tmp_path)}
+
+    shown = await metrics_etl("status", cwd=tmp_path, env=BARE)
+    as_json = await metrics_etl("status", "--json", cwd=tmp_path, env=BARE)
+    elsewhere = await metrics_etl(
+        "status", "--json", cwd=tmp_path.parent, env=BARE | {"METRICS_ETL_DESTINATION__PATH": str(tmp_path / "data")}
+    )
+
+    assert (shown.exit_code, as_json.exit_code, shown.stderr) == (0, 0, "")
+    assert "export     none at work\n" in shown.stdout
+    assert "Checkout flow" in shown.stdout
+    assert set(as_json.document) == documented_fields("status")
+    assert as_json.document["tables"] == elsewhere.document["tables"]
+    assert as_json.document["runs"][0]["exit_code"] == 0
+    assert {path: path.stat().st_mtime_ns for path in files_in(tmp_path)} == before
+
+
+async def test_age_of_the_last_complete_run_is_an_exit_code_on_demand(server: Sandbox, tmp_path: Path) -> None:
+    night = datetime.now(UTC) - timedelta(hours=30)
+    await job.export(settings_for(server, tmp_path / "data"), clock=lambda: night)
+    server.fault = lambda _request, _nth: Fault(status=401)
+    await job.export(settings_for(server, tmp_path / "data"))
+
+    codes = [
+        (await metrics_etl("status", *arguments, cwd=tmp_path, env=BARE)).exit_code
+        for arguments in ([], ["--max-age-hours", "31"], ["--max-age-hours", "26"])
+    ]
+
+    assert codes == [0, 0, 3]
+
+
+async def test_run_that_was_cut_short_leaves_no_run_test_complete(server: Sandbox, tmp_path: Path) -> None:
+    server.fault = lambda request, _nth: Fault(status=401) if request.query.get("call_execution_id") else None
+    await export(server, tmp_path)
+
+    found = status_of(tmp_path)
+
+    assert found.complete_at is None
+    assert all(run_test.complete_at is None for run_test in found.run_tests)
+    assert found.is_older_than(1_000_000)
+
+
+async def test_where_there_is_no_dataset_it_says_so(tmp_path: Path) -> None:
+    nothing = await metrics_etl("status", cwd=tmp_path, env=BARE)
+    (tmp_path / "data").mkdir()
+    empty = await metrics_etl("status", cwd=tmp_path, env=BARE)
+
+    for result in (nothing, empty):
+        assert result.exit_code == 6
+        assert result.stderr == (
+            f"error: {tmp_path / 'data'}: no dataset there: metrics-etl run makes one, or mend [destination] path\n"
+        )
+    assert list(files_in(tmp_path)) == []
+
+
+async def test_export_at_work_is_named_from_its_first_moment(server: Sandbox, tmp_path: Path) -> None:
+    asked = asyncio.Event()
+    server.on_request = lambda _request: asked.set()
+    server.fault = lambda _request, _nth: Fault(is_hanging=True)
+    process = await start("run", "-q", cwd=tmp_path, env=environment(server, METRICS_ETL_RUN_TESTS="all"))
+    await asked.wait()
+
+    result = await metrics_etl("status", cwd=tmp_path, env=BARE)
+    process.terminate()
+
+    assert result.exit_code == 0
+    assert f"at work: pid {process.pid} on " in result.stdout
+    assert (await ended(process)).exit_code == 143
+
+
+async def test_status_while_an_export_rewrites_and_moves_everything(server: Sandbox, tmp_path: Path) -> None:
+    """Each look sees whole files, before or after; what is gone between two looks at it is left out."""
+    await export(server, tmp_path)
+    done = asyncio.Event()
+    looks = 0
+
+    async def look() -> None:
+        nonlocal looks
+        while not done.is_set():
+            found = await asyncio.to_thread(status_of, tmp_path)
+            assert found.unreadable == ()
+            looks += 1
+
+    async def rewrite() -> None:
+        for night in range(1, 6):
+            keyed = [{"name": each.name, "key": f"key-{night}-{i}"} for i, each in enumerate(server.world.run_tests)]
+            await export(server, tmp_path, night=night, run_tests=keyed)
+        done.set()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(look())
+        group.create_task(rewrite())
+    assert looks > 1
+
+
+async def test_file_that_is_gone_after_it_was_listed_is_left_out(
+    server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await export(server, tmp_path)
+    before = status_of(tmp_path)
+    listed = LocalFiles.list
+    gone = "calls/run_test=gone/date=2026-01-01/part-0.parquet"
+    monkeypatch.setattr(
+        LocalFiles, "list", lambda files, folder: [*listed(files, folder), *([gone] if folder == "calls" else [])]
+    )
+    assert status_of(tmp_path) == before
+
+
+async def test_damaged_file_is_named_and_the_rest_is_counted(server: Sandbox, tmp_path: Path) -> None:
+    await export(server, tmp_path)
+    rows = len(rows_of(tmp_path, "calls"))
+    damaged = min((tmp_path / "data" / "calls").rglob("*.parquet"))
+    lost = pq.read_metadata(damaged).num_rows
+    damaged.write_bytes(damaged.read_bytes()[:-8])
+
+    result = await metrics_etl("status", "--json", cwd=tmp_path, env=BARE)
+    shown = await metrics_etl("status", cwd=tmp_path, env=BARE)
+
+    assert (result.exit_code, shown.exit_code) == (0, 0)
+    assert result.document["unreadable"] == [damaged.relative_to(tmp_path / "data").as_posix()]
+    assert next(each["rows"] for each in result.document["tables"] if each["name"] == "calls") == rows - lost
+    assert "cannot be read; the next run sets it aside" in shown.stdout
+
+
+async def test_file_of_an_older_version_that_lacks_columns_is_counted(server: Sandbox, tmp_path: Path) -> None:
+    await export(server, tmp_path)
+    path = min((tmp_path / "data" / "executions").rglob("*.parquet"))
+    old = pq.ParquetFile(path).read().drop_columns(["deleted_at", "exported_at", "run_test_name"])
+    pq.write_table(old, path)
+
+    found = status_of(tmp_path)
+
+    assert next(table.rows for table in found.tables if table.name == "executions") == len(
+        rows_of(tmp_path, "executions")
+    )
+    assert sum(run_test.executions for run_test in found.run_tests) == len(rows_of(tmp_path, "executions"))
+
+
+async def test_link_in_the_dataset_is_refused(server: Sandbox, tmp_path: Path) -> None:
+    await export(server, tmp_path)
+    (tmp_path / "data" / "calls" / "run_test=link").symlink_to(tmp_path)
+    with pytest.raises(DestinationError, match="symbolic link"):
+        status_of(tmp_path)
+
+
+async def test_one_screen_of_80_columns(server: Sandbox, tmp_path: Path) -> None:
+    """On a terminal, with a name that would move its cursor, and everything that there may be to say."""
+    first, second = server.world.run_tests
+    first.name, second.name = "Ünïcode \x1b[2J ナイトリー" + " long" * 20, "x"
+    await export(server, tmp_path)
+    sandbox.delete_execution(first.executions[0])
+    first.executions[2].completed_calls += 1
+    letters = [call.call_execution_id for call in first.executions[2].calls]
+    server.fault = lambda request, _nth: (
+        Fault(status=500) if request.query.get("call_execution_id") in letters else None
+    )
+    for night in range(1, 9):
+        await export(server, tmp_path, night=night)
+
+    terminal = Terminal("status", cwd=tmp_path, env=BARE | {"TERM": "xterm"})
+    assert await terminal.ended() == 0
+
+    shown, lines = terminal.written, [line.rstrip() for line in terminal.lines]
+    assert "\x1b[2J" not in shown
+    assert "\N{REPLACEMENT CHARACTER}[2J" in shown
+    assert any(line.startswith("/sdk/api/v1/simulation/metrics/ ") for line in lines)
+    assert any("1 deleted" in line for line in lines)
+    width = max(len(line) for line in lines if not line.startswith(("problem", "dataset")))
+    assert width <= 80, shown
+    assert len(lines) <= 40, shown
+    assert sum(line.startswith("2026-11-") for line in lines) == 7
+
+
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]

@@ -383,7 +383,8 @@ def _verify(settings: "Settings", *, is_all: bool, since: "date | None", against
         if not quiet:
             print(words, file=sys.stderr)
 
-    keys = None if is_all else frozenset(run_test.key for run_test in settings.run_tests)
+    # With run_tests = "all" a key was taken for a name: the dataset knows which it is.
+    keys = None if is_all else frozenset(each for test in settings.run_tests for each in (test.key, test.name))
     report = verify(settings, Scope(keys, since), needs_aggregates=against_api)
     if against_api:
         tell(

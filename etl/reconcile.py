@@ -13,6 +13,7 @@ from typing import Any
 
 from etl.api.client import Client
 from etl.api.models import Execution
+from etl.crawl.discover import discover
 from etl.crawl.listed import Listed, is_before, read_run_test
 from etl.crawl.plan import TERMINAL_EXECUTION, State, pages
 from etl.errors import ExporterError, NotFoundError, SourceError, SourceUnavailableError
@@ -97,6 +98,8 @@ class Comparison:
 def expected_requests(settings: Settings, exported: Mapping[str, Exported]) -> int:
     """How many requests the comparison takes, if the lists are as long as the dataset says."""
     counts = Counter(each.partition.run_test_key for each in exported.values())
+    if not settings.run_tests:  # "all": those of the dataset, and twice the list of run tests
+        return 2 + sum(pages(count, settings.api.page_limit) for count in counts.values())
     return sum(pages(counts[run_test.key], settings.api.page_limit) for run_test in settings.run_tests)
 
 
@@ -114,9 +117,14 @@ async def compare(
     Raises:
         KeyRefusedError: the API refused the key.
         SourceUnavailableError: no run test could be listed.
+        ConfigurationError: the key sees none.
     """
     comparison = Comparison()
     async with client_of(settings, on_hold=on_hold) as client:
+        if not settings.run_tests:
+            seen = await discover(client, page_limit=settings.api.page_limit)
+            settings = settings.naming(seen.run_tests)
+            comparison.findings += [Finding(Kind.NOT_LISTED, "run tests", text) for text in seen.problems]
         lists = await _read_lists(client, settings, comparison)
     comparison.requests = client.traffic.requests
     since = {run_test.key: run_test.since for run_test in settings.run_tests}

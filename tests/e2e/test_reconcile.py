@@ -18,6 +18,7 @@ from etl.settings import Settings
 from etl.store.checks import Kind
 from etl.store.dataset import encode
 from etl.store.inventory import Scope
+from etl.store.layout import default_key
 from etl.store.merge import with_column
 from etl.tables import schema
 from etl.tables.digest import rows_digest
@@ -256,3 +257,25 @@ async def test_command_compares_and_says_what_it_costs(tmp_path: Path) -> None:
     assert "6 executions compared in 2 requests" in shown.stdout
     assert document["against_api"]["compared"] == 6
     assert one.document["against_api"]["compared"] == 3
+
+
+async def test_all_run_tests_are_compared_and_some_of_them_are_taken_by_name_or_key(tmp_path: Path) -> None:
+    async with Sandbox(settled_world(run_tests=2, executions=3, calls=2)) as server:
+        write_settings(tmp_path, "all")
+        env = environment(server)
+        await metrics_etl("run", cwd=tmp_path, env=env)
+        server.requests.clear()
+        everything = await metrics_etl("verify", "--against-api", "--json", cwd=tmp_path, env=env)
+        requests = len(server.requests)
+        name = server.world.run_tests[0].name
+        one = await metrics_etl("verify", "--against-api", "--json", "--run-test", name, cwd=tmp_path, env=env)
+        by_key = await metrics_etl("verify", "--json", "--run-test", default_key(name), cwd=tmp_path, env=env)
+        server.world.run_tests.clear()
+        nothing = await metrics_etl("verify", "--against-api", cwd=tmp_path, env=env)
+
+    assert (everything.exit_code, one.exit_code, by_key.exit_code, nothing.exit_code) == (0, 0, 0, 2)
+    assert everything.stderr == "asking the API: 4 requests, one for each page of the lists\n"
+    assert everything.document["against_api"]["requests"] == requests == 4
+    assert everything.document["against_api"]["compared"] == 6
+    assert one.document["against_api"]["compared"] == 3
+    assert by_key.document["tables"] == one.document["tables"]

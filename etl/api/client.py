@@ -1,6 +1,6 @@
-"""The only outgoing socket: one session, one gate, one place that retries.
+"""The only outgoing socket: one wire, one gate, one place that retries.
 
-Keys travel in two headers of this session and nowhere else: redirects are not followed, proxies and netrc are not consulted,
+Keys travel in two headers of its requests and nowhere else: redirects are not followed, proxies and netrc are not consulted,
 and errors of the HTTP library are replaced, since their representations hold the request's headers.
 """
 
@@ -16,12 +16,13 @@ from typing import Any, Self, TypeVar
 
 import aiohttp
 import backoff
-from yarl import URL
+from aiohttp.http import HttpProcessingError
 
 from etl.api.endpoints import Request, decode, raise_for_status, retry_after_seconds
 from etl.api.quota import Quota
 from etl.api.redact import eraser
 from etl.api.watch import Watch, Watched
+from etl.api.wire import Wire
 from etl.errors import (
     ConfigurationError,
     NotFoundError,
@@ -108,14 +109,14 @@ class Client:
         self._turn = asyncio.Lock()
         self._concurrency = concurrency
         self._user_agent = f"simulation-metrics-etl/{version}"
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_seconds)
+        self._connect_timeout_seconds = connect_timeout_seconds
         self._watch = Watch(
             silence_seconds=read_timeout_seconds, total_seconds=connect_timeout_seconds + 5 * read_timeout_seconds
         )
         self._watching: asyncio.Task[None] | None = None
         self._records: defaultdict[tuple[str, str], _Record] = defaultdict(_Record)
         self._answered_last: Request[Any] | None = None
-        self._session: aiohttp.ClientSession | None = None
+        self._wire: Wire | None = None
         self._try_again = backoff.on_exception(
             backoff.expo,
             TransientError,
@@ -128,26 +129,24 @@ class Client:
         )(self._try)
 
     async def __aenter__(self) -> Self:
-        context: ssl.SSLContext | bool = True
+        tls = None
         if self._access.ca_file:
             try:
-                context = ssl.create_default_context(cafile=self._access.ca_file)
+                tls = ssl.create_default_context(cafile=self._access.ca_file)
             except OSError as exc:
                 raise ConfigurationError(f"[api] ca_file: {self._access.ca_file}: {exc.strerror}") from None
-        self._session = aiohttp.ClientSession(
-            headers={
+        self._wire = Wire(
+            self._access.base_url,
+            {
                 "X-Api-Key": self._access.api_key(),
                 "X-Secret-Key": self._access.secret_key(),
                 "Accept": "application/json",
                 "User-Agent": self._user_agent,
             },
-            connector=aiohttp.TCPConnector(limit=self._concurrency, ssl=context, ttl_dns_cache=300),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=self._timeout,
-            trust_env=False,
+            limit=self._concurrency,
+            connect_timeout_seconds=self._connect_timeout_seconds,
+            tls=tls,
         )
-        # aiohttp sends a GET twice when the connection breaks; the quota and max_tries would not know of the second.
-        self._session._retry_connection = False  # noqa: SLF001 - there is no public way
         self._watching = asyncio.create_task(self._watch.run())
         return self
 
@@ -156,8 +155,8 @@ class Client:
     ) -> None:
         if self._watching:
             self._watching.cancel()
-        if self._session:
-            await self._session.close()
+        if self._wire:
+            await self._wire.close()
 
     async def get(self, request: Request[T]) -> T:
         """The decoded answer, after as many tries as it takes and is allowed.
@@ -264,25 +263,28 @@ class Client:
             self.quota.sent()
 
     async def _send(self, request: Request[Any]) -> tuple[int, Mapping[str, str], bytes]:
-        if self._session is None:
-            raise RuntimeError("the client is used outside its session")
+        wire, loop, task = self._wire, asyncio.get_running_loop(), asyncio.current_task()
+        if wire is None or task is None:
+            raise RuntimeError("the client is used outside its session, or outside a task")
         self.traffic.requests += 1
         headers: Mapping[str, str] = {}
-        url = URL(self._access.base_url + request.target, encoded=True)
-        task, loop = asyncio.current_task(), asyncio.get_running_loop()
-        if task is None:
-            raise RuntimeError("the client is used outside a task")
+
+        async def read(
+            status: int, received: Mapping[str, str], content: aiohttp.StreamReader
+        ) -> tuple[int, Mapping[str, str], bytes]:
+            nonlocal headers
+            headers = received
+            return status, headers, await self._body(request, status, content, watched)
+
         try:
             with self._watch.over(task, loop.time()) as watched:
-                async with self._session.get(url, allow_redirects=False) as response:
-                    headers = response.headers
-                    return response.status, headers, await self._body(request, response, watched)
+                return await wire.get(request.target, read)
         except aiohttp.ClientSSLError as exc:
             failure: Exception = RequestRefusedError(
-                f"{request.subject}: TLS failed at {url.host}: {type(exc).__name__}; see [api] ca_file"
+                f"{request.subject}: TLS failed at {wire.host}: {type(exc).__name__}; see [api] ca_file"
             )
-        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-            failure = TransientError(f"{request.subject}: no whole answer from {url.host}: {_reason(exc)}")
+        except (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError) as exc:
+            failure = TransientError(f"{request.subject}: no whole answer from {wire.host}: {_reason(exc)}")
         except SourceError:
             raise
         except Exception as exc:  # noqa: BLE001 a bug somewhere below, and its text may hold the headers, too
@@ -293,18 +295,19 @@ class Client:
         # Raised out here: inside, the library's error would stay attached as its context.
         raise failure
 
-    async def _body(self, request: Request[Any], response: aiohttp.ClientResponse, watched: Watched) -> bytes:
+    async def _body(self, request: Request[Any], status: int, content: aiohttp.StreamReader, watched: Watched) -> bytes:
         """The decoded body, never more of it in memory than allowed."""
         loop = asyncio.get_running_loop()
         chunks = []
         size_bytes = 0
-        while chunk := await response.content.readany():
+        while not content.at_eof():
+            chunk = await content.readany()
             watched.progress_at = loop.time()
             size_bytes += len(chunk)
             if size_bytes > self._max_response_bytes:
                 raise RequestRefusedError(
                     f"{request.subject}: the answer exceeds {self._max_response_bytes >> 20} MiB; see [api] max_response_mb",
-                    status=response.status,
+                    status=status,
                 )
             chunks.append(chunk)
         self.traffic.received_bytes += size_bytes

@@ -343,10 +343,10 @@ async def test_connection_refused_is_asked_again_and_holds_no_key(server):
 
 
 async def test_bug_below_the_client_is_told_without_its_text(server, monkeypatch):
-    async def fail(session: aiohttp.ClientSession, *_: Any, **__: Any) -> None:
-        raise LookupError(f"no luck with {session.headers}")
+    async def fail(_: aiohttp.TCPConnector, request: aiohttp.ClientRequest, *__: Any) -> None:
+        raise LookupError(f"no luck with {request.headers}")
 
-    monkeypatch.setattr(aiohttp.ClientSession, "_request", fail)
+    monkeypatch.setattr(aiohttp.TCPConnector, "connect", fail)
     async with connect(server.base_url, api_key=CANARY_KEY, secret_key=CANARY_SECRET) as client:
         with pytest.raises(RuntimeError, match=r"^execution x: LookupError at .*test_client\.py:\d+$") as caught:
             await client.get(ANY)

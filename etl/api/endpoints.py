@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Generic, NoReturn, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from etl.api.models import CallMetrics, Execution, ListedCall, Page, RunTest
 from etl.api.parse import parse_json
@@ -45,7 +45,8 @@ class Request(Generic[T]):
     @property
     def target(self) -> str:
         """Path and query as they go over the wire, every special character escaped."""
-        return f"{self.path}?{urlencode(self.query, quote_via=quote, safe='')}"
+        query = "&".join([f"{name}={quote(value, safe='')}" for name, value in self.query])
+        return f"{self.path}?{query}"
 
 
 def list_executions(run_test_name: str, *, page: int, limit: int, is_probe: bool = False) -> Request[Page[Execution]]:

@@ -125,10 +125,8 @@ def run(
             check_metrics_file(metrics_file)
         if dry_run:
             _plan(settings, as_json=as_json, full_refresh=full_refresh, accept_deletions=accept_deletions)
-        summary = runtime.run(
-            _export(
-                settings, quiet=quiet, verbose=verbose, full_refresh=full_refresh, accept_deletions=accept_deletions
-            )
+        summary = _export(
+            settings, quiet=quiet, verbose=verbose, full_refresh=full_refresh, accept_deletions=accept_deletions
         )
         if as_json:
             print_json(summary.as_json())
@@ -403,7 +401,7 @@ def _verify(settings: "Settings", *, is_all: bool, since: "date | None", against
     return report
 
 
-async def _export(
+def _export(
     settings: "Settings", *, quiet: bool, verbose: bool, full_refresh: bool, accept_deletions: bool
 ) -> "Summary":
     from etl import job  # noqa: PLC0415
@@ -414,12 +412,16 @@ async def _export(
     progress = Progress()
     shows_progress = not quiet and not verbose and settings.log.format == "auto" and can_show_progress()
     notify: Notify | None = None if shows_progress or quiet else make_notify(settings.log, verbose=verbose)
-    with signals_stop() as stop, live_progress(progress, is_shown=shows_progress):
-        return await job.export(
-            settings,
-            full_refresh=full_refresh,
-            accept_deletions=accept_deletions,
-            progress=progress,
-            notify=notify,
-            stop=stop,
-        )
+
+    async def export() -> "Summary":
+        with signals_stop() as stop, live_progress(progress, is_shown=shows_progress):
+            return await job.export(
+                settings,
+                full_refresh=full_refresh,
+                accept_deletions=accept_deletions,
+                progress=progress,
+                notify=notify,
+                stop=stop,
+            )
+
+    return runtime.run(export())

@@ -5,10 +5,22 @@ import gc
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
+import pytest
 import uvloop
 
 from etl import runtime
+
+NAMES = ("ARROW_DEFAULT_MEMORY_POOL", "OPENBLAS_NUM_THREADS")
+
+
+@pytest.fixture(autouse=True)
+def collector_as_it_was() -> Iterator[None]:
+    thresholds = gc.get_threshold()
+    yield
+    gc.set_threshold(*thresholds)
+    gc.unfreeze()
 
 
 async def loop_in_use() -> type[asyncio.AbstractEventLoop]:
@@ -25,23 +37,33 @@ def test_asyncio_does_where_it_is_not(monkeypatch):
 
 
 def test_command_prepares_its_process_and_a_library_user_keeps_his():
-    show = "import gc, os; print(gc.get_threshold()[0], os.environ.get('ARROW_DEFAULT_MEMORY_POOL'))"
+    show = f"import gc, os; print(gc.get_threshold()[0], *map(os.environ.get, {NAMES}))"
     for preparation, shown in (
-        ("from etl import runtime; runtime.prepare()", "50000 system"),
-        ("import etl.job, etl.cli", f"{gc.get_threshold()[0]} None"),
+        ("from etl import runtime; runtime.prepare()", "200000 system 1"),
+        ("import etl.job, etl.cli", f"{gc.get_threshold()[0]} None None"),
     ):
-        bare = {name: value for name, value in os.environ.items() if name != "ARROW_DEFAULT_MEMORY_POOL"}
+        bare = {name: value for name, value in os.environ.items() if name not in NAMES}
         result = subprocess.run(
             [sys.executable, "-c", f"{preparation}; {show}"], capture_output=True, text=True, check=True, env=bare
         )
         assert result.stdout.strip() == shown
 
 
-def test_allocator_that_the_user_chose_is_kept(monkeypatch):
+async def garbage() -> int:
+    """How much the collector may look at."""
+    return len(gc.get_objects())
+
+
+def test_collector_looks_often_while_something_runs_but_not_at_what_was_there_before():
+    before = len(gc.get_objects())
+    runtime.prepare()
+    assert runtime.run(garbage()) < before / 10
+    assert gc.isenabled()
+    assert gc.get_threshold()[0] == 50_000
+
+
+def test_what_the_user_chose_is_kept(monkeypatch):
     monkeypatch.setenv("ARROW_DEFAULT_MEMORY_POOL", "mimalloc")
-    before = gc.get_threshold()
-    try:
-        runtime.prepare()
-    finally:
-        gc.set_threshold(*before)
-    assert os.environ["ARROW_DEFAULT_MEMORY_POOL"] == "mimalloc"
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "4")
+    runtime.prepare()
+    assert [os.environ[name] for name in NAMES] == ["mimalloc", "4"]

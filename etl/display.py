@@ -84,7 +84,7 @@ def print_summary(summary: Summary) -> None:
     written = ", ".join(f"{rows[name]:,} {name}" for name in schema.TABLES if rows.get(name))
     written = f"{written} (new or changed rows)" if written else "nothing: everything was up to date"
     requests = f"{summary.requests:,} requests in {duration(summary.seconds)}"
-    if summary.necessary_requests:
+    if summary.necessary_requests and not summary.failure:
         requests += f", {summary.requests / summary.necessary_requests:.2f} times what was necessary"
     if summary.retries or summary.rejections:
         requests += f" ({summary.retries:,} retries, {summary.rejections:,} refused by the rate limit)"
@@ -123,9 +123,10 @@ def _print_run_tests(console: Console, run_tests: Sequence[RunTestSummary]) -> N
     table.add_column("state", overflow="fold")
     for run_test in run_tests:
         waiting = run_test.reasons[Reason.WAITING]
-        fetched = sum(run_test.reasons.values()) - waiting - run_test.reasons[Reason.FINAL]
+        fetched = sum(run_test.reasons.values()) - waiting - run_test.reasons[Reason.FINAL] - run_test.missed
         figures = (run_test.listed, fetched, waiting, run_test.calls, run_test.evals)
         state = "complete" if run_test.is_whole else "failed" if run_test.error else "incomplete"
+        state = f"{run_test.missed:,} left" if run_test.missed else state
         table.add_row(plain(run_test.name), *(f"{figure:,}" for figure in figures), state)
     console.print(table)
 

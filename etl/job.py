@@ -182,6 +182,7 @@ class _Run:
         self._full_refresh = full_refresh
         self._accept_deletions = accept_deletions
         self._stored: dict[str, Stored] = {}
+        self._left: dict[str, str] = {}
         self._written = Written()
         self._cover(settings)
 
@@ -248,6 +249,7 @@ class _Run:
             state = await to_the_end(partial(self._put_in_place, drops, moves, state))
         await self._note_deleted(client, state)
         planned = self.survey.plan(state)
+        self._left = {item.execution.execution_id: item.run_test_key for item in planned if item.is_fetched}
         buffer = CommitBuffer(self._commit, interval_seconds=self.settings.export.commit_interval_seconds)
         crawl = Crawl(
             client,
@@ -316,6 +318,9 @@ class _Run:
         self._count_traffic()
         summary = self.summary
         summary.finished_at = self.clock()
+        if summary.failure:  # else they were deleted since they were planned
+            for key in self._left.values():
+                self._by_key[key].missed += 1
         try:
             # What was not discovered may be there all the same.
             is_part = self.settings.is_part or bool(summary.undiscovered) or not summary.run_tests
@@ -345,6 +350,8 @@ class _Run:
             settle_hours=self.settings.export.settle_hours,
             written=self._written,
         )
+        for bundle in bundles:
+            self._left.pop(bundle.execution.execution_id, None)
         for key, share in arrived.items():
             run_test = self._by_key[key]
             run_test.executions += share.rows["executions"]

@@ -32,6 +32,7 @@ class RunTestSummary:
     not_answered: int = 0
     deleted: int = 0
     moved: int = 0
+    missed: int = 0
     lost: int = 0
     unreadable: list[str] = field(default_factory=list)
     unknown_statuses: Counter[str] = field(default_factory=Counter)
@@ -45,7 +46,7 @@ class RunTestSummary:
     @property
     def is_whole(self) -> bool:
         """Whether nothing of the run test is missing."""
-        return self.is_complete and self.error is None and not self.dead_letters
+        return self.is_complete and self.error is None and not self.dead_letters and not self.missed
 
     def problems(self, *, is_cut_short: bool = False) -> list[str]:
         """One line for each thing that is missing or wrong; a list that was not proved is none in a run that was cut short."""
@@ -248,6 +249,7 @@ def _run_test_json(run_test: RunTestSummary) -> dict[str, Any]:
         "is_complete": run_test.is_whole,
         "listed": run_test.listed,
         "reasons": dict(run_test.reasons),
+        "missed": run_test.missed,
         "not_listed": run_test.not_listed,
         "deleted": run_test.deleted,
         "moved": run_test.moved,

@@ -151,6 +151,9 @@ async def test_signal_ends_the_run_and_keeps_what_had_arrived(
     calls = ds.dataset(tmp_path / "data" / "calls").to_table().to_pylist()
     assert len(executions) >= 4
     assert len(calls) == 5 * len(executions)
+    told = {run_test["name"]: run_test for run_test in result.document["run_tests"]}
+    assert sum(run_test["missed"] for run_test in told.values()) == 6 - len(executions)
+    assert not told[server.world.run_tests[1].name]["is_complete"]
 
     server.fault = None
     assert (await metrics_etl("run", "--json", cwd=tmp_path, env=environment(server))).exit_code == 0

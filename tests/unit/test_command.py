@@ -3,7 +3,7 @@
 import pytest
 import typer
 
-from etl.command import errors_reported
+from etl.commands.shared import errors_reported
 from etl.errors import DestinationError
 
 

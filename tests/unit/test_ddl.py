@@ -12,7 +12,7 @@ import pytest
 import sqlglot
 from sqlglot import exp
 
-from etl import cli
+from etl.commands import look
 from etl.errors import ConfigurationError
 from etl.outputs.columns import comment
 from etl.outputs.ddl import ENGINES, ddl
@@ -75,7 +75,7 @@ def literals(statement):
 
 
 def test_the_command_offers_every_engine():
-    assert [engine.value for engine in cli.Engine] == list(ENGINES)
+    assert [engine.value for engine in look.Engine] == list(ENGINES)
 
 
 @every_table

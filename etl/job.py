@@ -243,7 +243,7 @@ class _Run:
         await self.survey.list_run_tests(client, state)
         drops, moves = await to_the_end(partial(self.find_places, state))
         self.summary.left_behind = {key: len(left) for key, left in self.survey.left_behind(state, moves).items()}
-        if is_discovered:
+        if is_discovered and not self.summary.undiscovered:
             self.summary.unlisted = sorted(self.survey.unlisted(state, moves))
         if drops or moves or state.surplus:
             state = await to_the_end(partial(self._put_in_place, drops, moves, state))

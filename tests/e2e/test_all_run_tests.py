@@ -204,14 +204,17 @@ async def test_list_that_is_never_proved_is_a_problem_and_what_it_showed_is_expo
 async def test_row_that_the_list_of_run_tests_cannot_give_is_a_problem(
     server: Sandbox, export: Export, tmp_path: Path
 ) -> None:
+    await export()
+    add_run_test(server, "Brand new")
     server.fault = refuse_row(1)
 
     summary = await export(api={"max_tries": 1})
 
     assert summary.exit_code == 3
     assert "1 rows of the list of run tests cannot be read: run tests, page 2: 500" in summary.problems[0]
-    assert len(summary.run_tests) == 2
-    assert len(rows_of(tmp_path, "executions")) == 8
+    assert summary.notices == []
+    assert len(summary.run_tests) == 3
+    assert len(rows_of(tmp_path, "executions")) == 13
 
 
 async def test_some_of_all_and_a_later_day(server: Sandbox, export: Export, tmp_path: Path) -> None:

@@ -350,7 +350,7 @@ def _secret(variable: str) -> SecretStr:
         where = f"{variable}_FILE ({path})"
         try:
             with Path(path).open(encoding="utf-8") as file:
-                if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+                if _is_open_to_others(os.fstat(file.fileno())):
                     raise ConfigurationError(f"{where}: others can read it: chmod 600 {path}")
                 value = file.read()
         except (OSError, UnicodeDecodeError) as exc:
@@ -361,6 +361,12 @@ def _secret(variable: str) -> SecretStr:
     if not (key.isascii() and key.isprintable()):
         raise ConfigurationError(f"{where}: holds a character that a key cannot have: copy it again")
     return SecretStr(key)
+
+
+def _is_open_to_others(found: os.stat_result) -> bool:
+    # Kubernetes with fsGroup, and systemd with an access list, let us read a file of root's in a way that shows as the group's.
+    allowed = stat.S_IRGRP if found.st_uid == 0 and os.geteuid() != 0 else 0
+    return bool(stat.S_IMODE(found.st_mode) & (stat.S_IRWXG | stat.S_IRWXO) & ~allowed)
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

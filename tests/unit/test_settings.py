@@ -1,6 +1,7 @@
 """Settings: what is read, what overrides what, and what is said of each mistake."""
 
 import os
+import stat
 from datetime import date
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import pytest
 
 from etl.errors import ConfigurationError
 from etl.session import client_of
-from etl.settings import Settings
+from etl.settings import Settings, _is_open_to_others
 from etl.store.layout import default_key
 
+ROOT, ME, SOMEBODY = 0, 1000, 1001
 KEY_IN_FILE = ": a key must not stand in a file that is copied and committed: set"
 
 
@@ -161,6 +163,31 @@ def test_keys_from_files(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     ) == f"FI_API_KEY_FILE ({key_file}): others can read it: chmod 600 {key_file}".replace(f"{tmp_path}/", "")
     key_file.unlink()
     assert "cannot be read: No such file" in mistake(file, 'run_tests = ["A"]')
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "reader", "is_open"),
+    [
+        (0o600, ME, ME, False),
+        (0o400, ME, ME, False),
+        (0o640, ME, ME, True),
+        (0o440, ROOT, ME, False),  # a Kubernetes secret with fsGroup, a systemd credential with an access list
+        (0o640, ROOT, ME, False),
+        (0o660, ROOT, ME, True),
+        (0o450, ROOT, ME, True),
+        (0o444, ROOT, ME, True),
+        (0o440, ROOT, ROOT, True),  # root needs no group to read what is its own
+        (0o440, SOMEBODY, ME, True),
+    ],
+)
+def test_key_file_may_be_open_to_a_group_only_when_root_lets_us_read_it_so(
+    mode: int, owner: int, reader: int, is_open: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: reader)
+
+    found = os.stat_result((stat.S_IFREG | mode, 1, 1, 1, owner, ME, 64, 0, 0, 0))
+
+    assert _is_open_to_others(found) is is_open
 
 
 @pytest.mark.parametrize(

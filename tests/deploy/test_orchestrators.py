@@ -1,0 +1,168 @@
+"""The snippets for Airflow, Dagster and Prefect, run by these tools, each in an environment of its own, against the sandbox.
+
+An installation takes minutes and hundreds of megabytes: all of it is slow.
+"""
+
+import asyncio
+import fcntl
+import json
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from etl.sandbox import Sandbox
+from tests.e2e.command import COMMAND
+from tests.support import API_KEY, SECRET_KEY, settled_world
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+ROOT = Path(__file__).parents[2]
+SNIPPETS = ROOT / "docs" / "deploy"
+TOOLS = {
+    "airflow": ["apache-airflow==3.3.2"],
+    "dagster": ["dagster==1.13.28", str(ROOT)],
+    "prefect": ["prefect==3.9.1", str(ROOT)],
+}
+FILES = {"airflow": "airflow_dag.py", "dagster": "dagster_job.py", "prefect": "prefect_flow.py"}
+AT_ONCE = {"retry_delay_seconds=900": "retry_delay_seconds=0", "seconds_to_wait=900": "seconds_to_wait=0"}
+EXPECTED = {
+    "complete": "done",
+    "partial": "failed",
+    "configuration": "failed",
+    "refused": "failed",
+    "destination": "failed",
+    "unavailable": "tried again",
+    "locked": "skipped",
+}
+
+
+async def run(*command: str | Path, env: dict[str, str] | None = None) -> tuple[str, str]:
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]} | (env or {}),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    stdout, stderr = await process.communicate()
+    assert process.returncode == 0, (stdout + stderr).decode()[-5000:]
+    return stdout.decode(), stderr.decode()
+
+
+async def install(tool: str, folder: Path) -> Path:
+    """An environment of its own; returns its folder of programs."""
+    await run(sys.executable, "-m", "venv", folder / "venv")
+    await run(folder / "venv" / "bin" / "python", "-m", "pip", "install", "--quiet", *TOOLS[tool])
+    return folder / "venv" / "bin"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Sandbox]:
+    async with Sandbox(settled_world(run_tests=1, executions=2, calls=3)) as running:
+        yield running
+
+
+def write_keys(folder: Path) -> tuple[Path, Path]:
+    paths = folder / "api-key", folder / "secret-key"
+    for path, key in zip(paths, (API_KEY, SECRET_KEY), strict=True):
+        path.touch(mode=0o600)
+        path.write_text(key)
+    return paths
+
+
+def as_a_user_edits_it(tool: str, folder: Path, config: Path) -> Path:
+    """The snippet with this machine's paths, and without waits between tries."""
+    text = (SNIPPETS / FILES[tool]).read_text()
+    changes = AT_ONCE | {
+        "/opt/metrics-etl/bin/metrics-etl": str(COMMAND),
+        "/etc/metrics-etl/metrics-etl.toml": str(config),
+        "/etc/metrics-etl/api-key": str(folder / "api-key"),
+        "/etc/metrics-etl/secret-key": str(folder / "secret-key"),
+    }
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    path = folder / FILES[tool]
+    path.write_text(text)
+    return path
+
+
+@contextmanager
+def held(lock: Path) -> Iterator[None]:
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def write_cases(folder: Path, server: Sandbox, other: Sandbox) -> dict[str, Path]:
+    """A settings file for each way in which a run may end."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        closed = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    name = server.world.run_tests[0].name
+    (folder / "in-the-way").touch()
+    cases = {
+        "complete": (server.base_url, [name], "complete"),
+        "partial": (server.base_url, [name, "Nobody"], "partial"),
+        "configuration": (server.base_url, [], "configuration"),
+        "refused": (other.base_url, [name], "refused"),
+        "destination": (server.base_url, [name], "in-the-way"),
+        "unavailable": (closed, [name], "unavailable"),
+        "locked": (server.base_url, [name], "locked"),
+    }
+    paths = {}
+    for case, (base_url, names, dataset) in cases.items():
+        paths[case] = folder / f"{case}.toml"
+        paths[case].write_text(
+            f'run_tests = {json.dumps(names)}\n[api]\nbase_url = "{base_url}"\nmax_tries = 1\n'
+            f'[destination]\npath = "{folder / dataset}"\n'
+        )
+    return paths
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+async def test_each_tool_does_what_the_exit_code_asks_for(tool: str, server: Sandbox, tmp_path: Path) -> None:
+    programs = await install(tool, tmp_path)
+    api_key, secret_key = write_keys(tmp_path)
+    async with Sandbox(server.world, api_key="another") as other:
+        cases = write_cases(tmp_path, server, other)
+        snippet = as_a_user_edits_it(tool, tmp_path, cases["complete"])
+        with held(tmp_path / "locked" / "_state" / "lock"):
+            answer, _ = await run(
+                programs / "python",
+                ROOT / "tests" / "deploy" / f"drive_{tool}.py",
+                snippet,
+                *cases.values(),
+                env={"FI_API_KEY_FILE": str(api_key), "FI_SECRET_KEY_FILE": str(secret_key)}
+                | dict.fromkeys(("AIRFLOW_HOME", "DAGSTER_HOME", "PREFECT_HOME"), str(tmp_path)),
+            )
+
+    found = json.loads(answer.splitlines()[-1])
+    assert {case: outcome for case, (outcome, _) in found.items()} == EXPECTED
+    assert "knows no run test of this name" in found["partial"][1], "the alert tells what is missing"
+    if tool != "airflow":
+        assert found["unavailable"][1] == "4 times"
+
+
+async def test_airflow_runs_the_dag(server: Sandbox, tmp_path: Path) -> None:
+    programs = await install("airflow", tmp_path)
+    write_keys(tmp_path)
+    cases = write_cases(tmp_path, server, server)
+    home = tmp_path / "home"
+    (home / "dags").mkdir(parents=True)
+    as_a_user_edits_it("airflow", tmp_path, cases["complete"]).rename(home / "dags" / "metrics.py")
+    env = {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+
+    await run(programs / "airflow", "db", "migrate", env=env)
+    done = await run(programs / "airflow", "dags", "test", "simulation_metrics", env=env)
+    with (tmp_path / "complete" / "_state" / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        skipped = await run(programs / "airflow", "dags", "test", "simulation_metrics", env=env)
+
+    assert "new_state=success" in "".join(done)
+    assert '"event": "run_finished"' in "".join(done), "the events are in the task's log"
+    assert "new_state=skipped" in "".join(skipped)

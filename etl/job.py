@@ -240,6 +240,7 @@ class _Run:
         if state is None:
             await self.discover(client)
             state = await to_the_end(partial(self.load_state, set_aside=True))
+        self.summary.completed_files = await to_the_end(partial(self.dataset.complete, self._written))
         await self.survey.list_run_tests(client, state)
         drops, moves = await to_the_end(partial(self.find_places, state))
         self.summary.left_behind = {key: len(left) for key, left in self.survey.left_behind(state, moves).items()}

@@ -89,6 +89,7 @@ class Summary:
     size_bytes: int = 0
     rows: dict[str, int] = field(default_factory=dict)
     quarantined: list[str] = field(default_factory=list)
+    completed_files: int = 0
     left_behind: dict[str, int] = field(default_factory=dict)
     last_complete_at: dict[str, datetime] = field(default_factory=dict)
     undiscovered: list[str] = field(default_factory=list)
@@ -147,6 +148,11 @@ class Summary:
         if self.redactions:
             lines.append(
                 f"a key stood in {self.redactions} answers; the dataset has [key] in its place: change that key"
+            )
+        if self.completed_files:
+            lines.append(
+                f"{self.completed_files} files of an older version have all columns now; new ones are null until fetched again: "
+                "see --full-refresh"
             )
         lines += [
             f"run_test={key}: {count} executions stay there, since no list has them: they were deleted, or renamed otherwise"

@@ -86,6 +86,7 @@ class Dataset:
     def __init__(self, files: LocalFiles, *, compression: str = "zstd") -> None:
         self._files = files
         self._compression = compression
+        self._outdated: set[str] = set()
 
     def load_state(self, run_test_keys: Iterable[str], *, set_aside: bool) -> StoredState:
         """The stored executions of the run tests, with what their partitions of calls and evals really hold.
@@ -207,6 +208,8 @@ class Dataset:
             raise DestinationError(
                 f"{where}: its columns have other types than this version's: {_first_line(exc)}"
             ) from exc
+        if not file.schema_arrow.equals(table.arrow_schema):
+            self._outdated.add(path)
         return pa.Table.from_arrays(arrays, schema=declared)
 
     def write(self, table: schema.Table, partition: Partition, rows: pa.Table, written: Written) -> None:
@@ -226,6 +229,22 @@ class Dataset:
         path = partition_path(table.name, partition)
         if self._files.has(path):
             self._files.remove(path)
+
+    def complete(self, written: Written) -> int:
+        """Give the partitions that were found to lack columns, or to have older types, those of this version; returns how many.
+
+        What an older version did not export is null in them, until it is fetched again.
+
+        Raises:
+            DestinationError: one could not be written; the next run completes it.
+        """
+        outdated = sorted(self._outdated)
+        for path in outdated:
+            if parsed := parse_partition_path(path):
+                table, partition = schema.TABLES[parsed[0]], parsed[1]
+                self.write(table, partition, self.rows(table, partition), written)
+        self._outdated.clear()
+        return len(outdated)
 
     def record_run(self, date: str, export_run_id: str, frame: pd.DataFrame) -> None:
         """Add the row of one export run."""

@@ -1,0 +1,206 @@
+"""A dataset that another version wrote: one of 0.1 that is kept here, with the API's answers of that night.
+
+Whatever the exporter becomes, these files stay as they are; a run of today must go on with them.
+"""
+
+import json
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from aiohttp import web
+
+from etl.store.merge import with_column
+from etl.tables import schema
+from etl.tables.digest import rows_digest
+from etl.tables.flatten import hash_rows
+from tests.e2e.command import Ended, environment, metrics_etl
+
+KEPT = Path(__file__).parents[1] / "samples" / "dataset-0.1"
+TABLES = ("executions", "calls", "evals")
+LACKING = {
+    "executions": ["verified_at", "deleted_at", "latency_percentiles_p99"],
+    "calls": ["latency_response_time_ms", "scenario_name", "raw"],
+    "evals": ["reason"],
+}
+"""Columns that a version before 0.1 would not have had."""
+
+
+class Replay:
+    """The API of that night: answers what it answered then, and counts."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Any] = json.loads((KEPT / "answers.json").read_text())
+        self.requests: list[str] = []
+        self.base_url = ""
+
+    async def answer(self, request: web.Request) -> web.Response:
+        target = f"{request.path}?" + "&".join(f"{name}={value}" for name, value in sorted(request.query.items()))
+        self.requests.append(target)
+        if target not in self.answers:
+            raise web.HTTPInternalServerError(text=target)
+        return web.json_response(self.answers[target])
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Replay]:
+    replay = Replay()
+    app = web.Application()
+    app.router.add_get("/{path:.*}", replay.answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    replay.base_url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield replay
+    await runner.cleanup()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    shutil.copytree(KEPT / "data", tmp_path / "data")
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "metrics-etl.toml").write_text('run_tests = [{ name = "Checkout flow", key = "checkout" }]')
+    return tmp_path
+
+
+async def export(api: Replay, folder: Path, *arguments: str) -> Ended:
+    api.requests.clear()
+    env = environment(FI_BASE_URL=api.base_url, METRICS_ETL_API__MAX_TRIES="1")
+    return await metrics_etl("run", "--json", *arguments, cwd=folder, env=env)
+
+
+def part(folder: Path, table: str) -> Path:
+    (path,) = (folder / "data" / table).rglob("*.parquet")
+    return path
+
+
+def rows(folder: Path, table: str) -> pa.Table:
+    return pq.ParquetFile(part(folder, table)).read()
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Inode and bytes of every file of a table but runs."""
+    return {
+        str(path): (path.stat().st_ino, path.read_bytes())
+        for table in TABLES
+        for path in (folder / "data" / table).rglob("*.parquet")
+    }
+
+
+def make_older(folder: Path) -> None:
+    """The files as a version would have written them that did not know some columns yet."""
+    kept = {table: rows(folder, table) for table in TABLES}
+    hashes: dict[str, list[str]] = {}
+    for name in ("calls", "evals"):
+        table = schema.TABLES[name]
+        for column in LACKING[name]:
+            kept[name] = with_column(kept[name], column, [None] * len(kept[name]))
+        row_hashes = hash_rows(table, kept[name].select(table.names))
+        kept[name] = with_column(kept[name], "row_hash", row_hashes)
+        for execution_id, row_hash in zip(kept[name]["execution_id"].to_pylist(), row_hashes, strict=True):
+            hashes.setdefault(execution_id, []).append(row_hash)
+    digests = [rows_digest(hashes[execution_id]) for execution_id in kept["executions"]["execution_id"].to_pylist()]
+    kept["executions"] = with_column(kept["executions"], "calls_digest", digests)
+    for name, columns in LACKING.items():
+        pq.write_table(kept[name].drop_columns(columns), part(folder, name))
+
+
+async def test_dataset_of_version_0_1_goes_on_without_fetching_anything_again(api: Replay, folder: Path) -> None:
+    before = {table: rows(folder, table) for table in TABLES}
+
+    result = await export(api, folder)
+
+    assert result.exit_code == 0
+    assert result.document["run_tests"][0]["reasons"] == {"final": 2}
+    assert len(api.requests) == 1
+    for table, old in before.items():
+        assert rows(folder, table).select(old.column_names).equals(old), table
+    verified = await metrics_etl("verify", cwd=folder, env=environment())
+    assert verified.exit_code == 0, verified.stdout
+
+
+async def test_columns_that_an_older_version_lacked_are_there_after_one_night_and_null(
+    api: Replay, folder: Path
+) -> None:
+    make_older(folder)
+    before = {table: rows(folder, table) for table in TABLES}
+
+    result = await export(api, folder)
+    completed = contents(folder)
+    again = await export(api, folder)
+
+    assert (result.exit_code, again.exit_code) == (0, 0)
+    assert result.document["run_tests"][0]["reasons"] == {"final": 2}, "nothing is fetched again for it"
+    assert result.document["notices"][0].startswith("3 files of an older version have all columns now")
+    for table, old in before.items():
+        now = rows(folder, table)
+        assert now.schema.equals(schema.TABLES[table].arrow_schema, check_metadata=True), table
+        assert now.select(old.column_names).equals(old), table
+        assert all(now[column].null_count == len(now) for column in LACKING[table]), table
+    verified = await metrics_etl("verify", cwd=folder, env=environment())
+    assert verified.exit_code == 0, verified.stdout
+    assert contents(folder) == completed, "the second night finds nothing to complete"
+    assert again.document["notices"] == []
+
+
+async def test_full_refresh_fills_the_columns_that_an_older_version_lacked(api: Replay, folder: Path) -> None:
+    versions = ["export_run_id", "exported_at", "verified_at"]
+    wanted = {table: rows(folder, table) for table in TABLES}
+    make_older(folder)
+
+    result = await export(api, folder, "--full-refresh")
+
+    assert result.exit_code == 0
+    for table, old in wanted.items():
+        names = [name for name in old.column_names if name not in versions]
+        assert rows(folder, table).select(names).equals(old.select(names)), table
+
+
+async def test_plan_leaves_older_files_as_they_are(api: Replay, folder: Path) -> None:
+    make_older(folder)
+    before = contents(folder)
+
+    result = await export(api, folder, "--dry-run")
+
+    assert result.exit_code == 0
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("table", TABLES)
+async def test_dataset_of_a_newer_version_is_refused_and_left_alone(table: str, api: Replay, folder: Path) -> None:
+    newer = rows(folder, table)
+    pq.write_table(
+        newer.append_column("from_the_future", pa.array(["?"] * len(newer), pa.string())), part(folder, table)
+    )
+    before = contents(folder)
+
+    result = await export(api, folder)
+
+    assert result.exit_code == 6
+    assert result.stderr.splitlines() == [
+        f"error: {part(folder, table)}: unknown columns ['from_the_future']: written by a newer version; upgrade the exporter"
+    ]
+    assert contents(folder) == before
+    assert api.requests == []
+
+
+async def test_older_file_that_is_damaged_is_set_aside_and_not_made_an_empty_one(api: Replay, folder: Path) -> None:
+    make_older(folder)
+    path = part(folder, "calls")
+    whole = path.read_bytes()
+    metadata = pq.ParquetFile(path).metadata
+    column = metadata.row_group(0).column(metadata.schema.names.index("execution_id"))
+    begin = column.dictionary_page_offset or column.data_page_offset
+    end = begin + column.total_compressed_size
+    path.write_bytes(whole[:begin] + bytes(end - begin) + whole[end:])
+
+    result = await export(api, folder)
+
+    assert result.exit_code == 3
+    assert result.document["run_tests"][0]["reasons"] == {"damaged": 2}
+    assert len(rows(folder, "calls")) == 6

@@ -110,8 +110,16 @@ def test_every_field_of_the_status_is_documented() -> None:
     assert {field.name for value in values for field in fields(value)} <= documented
 
 
-def test_every_exit_code_is_in_the_readme() -> None:
-    table = text("README.md").partition("## Exit codes")[2].partition("\n## ")[0]
+@pytest.mark.parametrize(
+    ("path", "title"),
+    [
+        ("README.md", "## Exit codes"),
+        ("docs/operations.md", "## What does the exit code ask me to do?"),
+        ("docs/deploy.md", "# Deploy"),
+    ],
+)
+def test_every_exit_code_is_documented(path: str, title: str) -> None:
+    table = text(path).partition(title)[2].partition("\n## ")[0]
     found = {int(code) for cell in re.findall(r"^\| ([0-9, ]+) \|", table, re.MULTILINE) for code in cell.split(",")}
     assert found == {*OUTCOMES, 2, 75, 130, 143}
 

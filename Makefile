@@ -10,7 +10,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--no-emit-index-url --no-emit-find-links --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-all check lint types format docs bench bench-quick lock clean
+.PHONY: help install demo run test test-all check lint types format docs bench bench-quick lock clean
 
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,8 @@ $(READERS)/.done: tests/readers.lock
 	$(PYTHON) -m venv $(READERS)
 	$(READERS)/bin/python -m pip --quiet install --require-hashes --requirement tests/readers.lock
 	@touch $@
+
+install: $(VENV)/.runtime ## Install the command into .venv, with the locked versions
 
 demo: $(VENV)/.runtime ## Export a made-up world from the sandbox and look at it (no key, no network)
 	@$(BIN)/metrics-etl demo

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from etl import job, sandbox
-from etl.display import opening_lines, print_summary
+from etl.display import print_opening, print_summary
 from etl.errors import ConfigurationError
 from etl.read import read_table
 from etl.sandbox.answers import Spelling
@@ -74,8 +74,7 @@ async def run_demo(path: Path | None, *, seed: int) -> None:
         summary = _check(await job.export(settings))
         console.print(f"requests sent: {summary.requests}, files written: {summary.files}", soft_wrap=True)
     _say(console, f"The dataset stays in {dataset}. Open it with")
-    for line in opening_lines(str(dataset)):
-        console.print(escape(line), soft_wrap=True)
+    print_opening(str(dataset))
 
 
 async def serve_sandbox(

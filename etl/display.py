@@ -100,19 +100,17 @@ def print_summary(summary: Summary) -> None:
     for problem in summary.problems:
         console.print(f"[bold red]problem[/]    {escape(problem)}", soft_wrap=True)
     console.print(f"outcome    {summary.outcome} (exit {summary.exit_code})", soft_wrap=True)
-    if summary.exit_code in (0, 3):
-        console.print()
-        for line in opening_lines(summary.dataset):
-            console.print(escape(line), soft_wrap=True, highlight=False)
 
 
-def opening_lines(dataset: str) -> list[str]:
-    """How to open the dataset, to paste."""
-    return [
+def print_opening(dataset: str) -> None:
+    """How to open the dataset, to paste; to stdout."""
+    console = stdout_console()
+    for line in (
         f'Python     etl.read_calls("{dataset}", evals="wide")',
         f'pandas     pd.read_parquet("{dataset}/calls", dtype_backend="pyarrow")',
         f"DuckDB     FROM '{dataset}/calls/*/*/*.parquet'",
-    ]
+    ):
+        console.print(escape(line), soft_wrap=True, highlight=False)
 
 
 def _print_run_tests(console: Console, run_tests: Sequence[RunTestSummary]) -> None:

@@ -61,6 +61,8 @@ class RunTest(_Section):
 
     @model_validator(mode="after")
     def _keyed(self) -> Self:
+        if self.name != self.name.strip():
+            raise ValueError(f"name must not begin or end with a space, which the API leaves out, got {self.name!r}")
         if not self.key:
             return self.model_copy(update={"key": default_key(self.name)})
         if not is_key(self.key):

@@ -50,7 +50,7 @@ def run(
     Example: metrics-etl run --run-test "Checkout flow" --since 2026-11-01
     """
     with errors_reported(verbose=verbose):
-        from etl.display import print_summary  # noqa: PLC0415
+        from etl.display import print_opening, print_summary  # noqa: PLC0415
         from etl.outputs.prometheus import check_metrics_file, write_metrics_file  # noqa: PLC0415
         from etl.settings import Settings  # noqa: PLC0415
 
@@ -66,6 +66,9 @@ def run(
             print_json(summary.as_json())
         elif not quiet:
             print_summary(summary)
+            if summary.exit_code in (0, 3):
+                print()
+                print_opening(summary.dataset)
         if quiet:
             for problem in summary.problems:
                 print(problem, file=sys.stderr)

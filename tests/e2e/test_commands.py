@@ -36,6 +36,31 @@ async def test_demo_shows_files_rows_an_aggregate_and_what_incremental_means(tmp
     assert ds.dataset(tmp_path / "out" / "calls").count_rows() == 1525
 
 
+def screen(name: str) -> list[str]:
+    """What the README shows of the command, without what differs from one time to the next."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    shown = re.search(rf"<!-- {name} -->\n```text\n(.*?)```\n<!-- end of {name} -->", readme, re.DOTALL)
+    assert shown
+    return timeless(shown[1])
+
+
+def timeless(text: str) -> list[str]:
+    for pattern in (r"\d{4}-\d\d-\d\d", r"\d\d:\d\d:\d\d", r"[\d.]+ s\b", r"[\d.]+ [KM]iB", r"\d+ (?:min|h|days) ago"):
+        text = re.sub(pattern, "…", text)
+    text = re.sub(r"^dataset .*$", "dataset …", text, flags=re.MULTILINE)
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+async def test_readme_shows_what_demo_and_status_print(tmp_path: Path) -> None:
+    demo = await metrics_etl("demo", "--path", "data", cwd=tmp_path, env=environment())
+    write_settings(tmp_path, ["Any"])
+    status = await metrics_etl("status", cwd=tmp_path, env=environment())
+
+    shown = "\n".join(timeless(demo.stdout))
+    assert "\n".join(screen("demo")) in shown
+    assert timeless(status.stdout) == screen("status")
+
+
 async def test_sandbox_serves_what_its_printed_lines_say(tmp_path: Path) -> None:
     process = await start(
         *("sandbox", "--port", "0", "--run-tests", "2", "--executions", "3", "--calls", "4", "--max-limit", "2"),

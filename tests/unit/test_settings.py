@@ -1,5 +1,6 @@
 """Settings: what is read, what overrides what, and what is said of each mistake."""
 
+import json
 import os
 import stat
 from datetime import date
@@ -246,6 +247,11 @@ def test_each_mistake_names_file_key_and_mend(file: Path, text: str, message: st
     if text and "run_tests" not in text:
         text = f'run_tests = ["A"]\n{text}'
     assert mistake(file, text) == message
+
+
+@pytest.mark.parametrize("name", [" A", "A ", "\tA"])
+def test_name_that_the_api_would_take_for_another_is_refused(file, name):
+    assert "run_tests[0] name must not begin or end with a space" in mistake(file, f"run_tests = [{json.dumps(name)}]")
 
 
 @pytest.mark.parametrize("key", ["007", "2026-01-01", "true", "null", "A", "a b", "a/b", "..", "é", "a" * 81, "-a"])

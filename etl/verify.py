@@ -213,7 +213,7 @@ class _Pass:
         notices = self._report.notices
         if self._older:
             notices.append(
-                f"{counted(len(self._older), 'file')} of another version of the exporter, which no reader minds; columns that they "
+                f"{counted(len(self._older), 'file')} of another version of the exporter, which the next run completes; columns that they "
                 f"lack read as null: {some(self._older)}"
             )
         if self._pinned:

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
@@ -50,7 +50,7 @@ class Plan:
     ``seconds`` is how long the rate limit lets it take, if it begins now; None when no limit is known.
     """
 
-    planned: Sequence[Planned]
+    planned: Sequence[Planned] = field(repr=False)  # asyncio.Runner makes a text of its result, whatever its size
     run_tests: Sequence[RunTestSummary]
     requests: int
     requests_per_minute: int | None

@@ -16,7 +16,7 @@ from etl.api.models import ExecutionBundle
 from etl.crawl.discover import discover
 from etl.crawl.fetch import Crawl
 from etl.crawl.listed import find_deleted
-from etl.crawl.plan import Planned, Reason, State, Stored
+from etl.crawl.plan import Planned, Reason, Stored
 from etl.errors import (
     DestinationError,
     ExporterError,
@@ -37,7 +37,6 @@ from etl.store.lock import exclusive
 from etl.summary import RunTestSummary, Summary
 from etl.survey import Survey
 from etl.tables import schema
-from etl.tables.digest import fingerprint
 from etl.tables.flatten import Export, frame_of
 from etl.tasks import leaves, to_the_end, until_stopped
 from etl.version import __version__
@@ -248,6 +247,7 @@ class _Run:
             self.summary.unlisted = sorted(self.survey.unlisted(state, moves))
         if drops or moves or state.surplus:
             state = await to_the_end(partial(self._put_in_place, drops, moves, state))
+            await self.survey.read_again(client, state)
         await self._note_deleted(client, state)
         planned = self.survey.plan(state)
         self._left = {item.execution.execution_id: item.run_test_key for item in planned if item.is_fetched}
@@ -262,7 +262,7 @@ class _Run:
         self.progress.crawl, self.progress.crawl_began_at = crawl, monotonic()
         try:
             for item in planned:
-                if item.reason is Reason.WAITING and not _is_known_waiting(item):
+                if item.reason is Reason.WAITING and not item.is_noted:
                     await buffer.add(_without_calls(item))
             await crawl.run()
         finally:
@@ -383,23 +383,11 @@ class _Run:
         self.summary.files, self.summary.size_bytes, self.summary.rows = written.files, written.size_bytes, written.rows
 
 
-def _is_known_waiting(item: Planned) -> bool:
-    known = item.stored
-    return (
-        known is not None
-        and known.export_state == State.WAITING
-        and known.deleted_at is None
-        and not known.has_letters
-        and item.unreadable is None
-        and known.fingerprint == fingerprint(item.execution.payload)
-    )
-
-
 def _without_calls(item: Planned) -> ExecutionBundle:
     return ExecutionBundle(
         run_test_name=item.run_test_name,
         run_test_key=item.run_test_key,
-        execution=item.execution,
+        execution=item.execution.unpack(),
         date=item.date,
         dead_letters=(item.unreadable,) if item.unreadable else (),
     )

@@ -12,8 +12,8 @@ from enum import StrEnum
 from typing import Any
 
 from etl.api.client import Client
-from etl.api.models import Execution
 from etl.crawl.discover import discover
+from etl.crawl.entry import ListedExecution
 from etl.crawl.listed import Listed, is_before, read_run_test
 from etl.crawl.plan import TERMINAL_EXECUTION, State, pages
 from etl.errors import ExporterError, NotFoundError, SourceError, SourceUnavailableError
@@ -22,7 +22,6 @@ from etl.settings import RunTest, Settings
 from etl.store.checks import Finding, Kind, some
 from etl.store.layout import Partition
 from etl.tables.aggregates import AGGREGATES, NO_CALLS, Cause, Recomputed, differences
-from etl.tables.digest import fingerprint
 from etl.tasks import leaves
 
 
@@ -180,7 +179,7 @@ async def _read_lists(client: Client, settings: Settings, comparison: Comparison
 
 
 def _reason_to_skip(
-    execution: Execution, known: Exported | None, *, is_head: bool, unsound: Collection[Partition]
+    execution: ListedExecution, known: Exported | None, *, is_head: bool, unsound: Collection[Partition]
 ) -> Skipped | None:
     if known and known.partition in unsound:
         return Skipped.UNSOUND
@@ -190,7 +189,7 @@ def _reason_to_skip(
         known is not None
         and known.export_state != State.WAITING
         and not known.is_deleted
-        and known.fingerprint == fingerprint(execution.payload)
+        and known.fingerprint == execution.fingerprint
     )
     if is_as_exported:
         return None
@@ -199,8 +198,8 @@ def _reason_to_skip(
     return Skipped.CHANGED if known else Skipped.NEW
 
 
-def _compare(comparison: Comparison, execution: Execution, known: Exported) -> None:
-    found = differences(execution.payload, known.recomputed or NO_CALLS, has_letters=known.has_letters)
+def _compare(comparison: Comparison, execution: ListedExecution, known: Exported) -> None:
+    found = differences(execution.unpack().payload, known.recomputed or NO_CALLS, has_letters=known.has_letters)
     causes = Counter(each.cause for each in found)
     comparison.compared += 1
     comparison.values += len(AGGREGATES) + causes[Cause.UNKNOWN_METRIC]

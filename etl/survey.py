@@ -7,6 +7,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from etl.api.client import Client
+from etl.api.endpoints import get_execution
+from etl.crawl.entry import ListedExecution
 from etl.crawl.listed import Listed, find_deleted, list_run_test
 from etl.crawl.plan import (
     KNOWN_EXECUTION,
@@ -15,6 +17,7 @@ from etl.crawl.plan import (
     order_by_worth,
     pages,
     plan_run_test,
+    says_nothing_new,
     scrub,
 )
 from etl.errors import NotFoundError, SourceError, SourceUnavailableError
@@ -62,7 +65,7 @@ class Survey:
         known = {execution_id for dates in state.dates().values() for execution_id in dates}
         async with asyncio.TaskGroup() as group:
             for run_test in self._settings.run_tests:
-                group.create_task(self._list_run_test(client, run_test, known))
+                group.create_task(self._list_run_test(client, run_test, known, state))
         if len(self._unreachable) == len(self._by_key):
             raise SourceUnavailableError(f"no run test could be listed: {self._unreachable[0]}")
         self._give_each_one_place(state)
@@ -70,10 +73,18 @@ class Survey:
         for key in list(self._listed):
             await self._look_for_vanished(client, key, state, everywhere)
 
-    async def _list_run_test(self, client: Client, run_test: RunTest, known: AbstractSet[str]) -> None:
+    async def _list_run_test(
+        self, client: Client, run_test: RunTest, known: AbstractSet[str], state: StoredState
+    ) -> None:
         summary = self._by_key[run_test.key]
         try:
-            found = await list_run_test(client, run_test.name, known=known, page_limit=self._settings.api.page_limit)
+            found = await list_run_test(
+                client,
+                run_test.name,
+                known=known,
+                page_limit=self._settings.api.page_limit,
+                says_nothing_new=lambda row: self._says_nothing_new(row, run_test.key, state),
+            )
         except NotFoundError:
             self._fail(
                 summary,
@@ -90,6 +101,38 @@ class Survey:
             has_news = not found.executions.keys() <= known
             self.necessary_requests += pages(summary.listed, self._settings.api.page_limit) + has_news
             self._progress.listed_executions += summary.listed
+
+    def _says_nothing_new(self, row: ListedExecution, key: str, state: StoredState) -> bool:
+        export = self._settings.export
+        return not export.scrub_requests and says_nothing_new(
+            row,
+            state.executions[key].get(row.execution_id),
+            fetch_unfinished=export.calls == "all",
+            full_refresh=self._full_refresh,
+        )
+
+    async def read_again(self, client: Client, state: StoredState) -> None:
+        """Have the payloads of executions that said nothing new until the dataset's files were put in their places.
+
+        Raises:
+            SourceError: one could not be had.
+        """
+        for key, found in self._listed.items():
+            missing = [
+                row
+                for row in found.executions.values()
+                if row.packed is None and not self._says_nothing_new(row, key, state)
+            ]
+            self.necessary_requests += len(missing)
+            listed = dict(found.executions)
+            for row in missing:
+                try:
+                    execution = await client.get(get_execution(row.execution_id))
+                except NotFoundError:
+                    del listed[row.execution_id]
+                else:
+                    listed[row.execution_id] = ListedExecution.of(execution).holding(execution.payload)
+            self._listed[key] = replace(found, executions=listed)
 
     def _give_each_one_place(self, state: StoredState) -> None:
         """An execution that is in two lists was moved while they were read: let it stay where it lies, if it does, for now."""

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from etl.api import endpoints
 from etl.api.models import CallMetrics, DeadLetter, Execution, ExecutionBundle, FetchedCall, ListedCall, Page
+from etl.crawl.entry import ListedExecution
 from etl.tables.flatten import Export
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -23,6 +24,11 @@ def execution(execution_id: str = "execution", status: str = "completed", **payl
     """An execution whose payload has an id, a status, a start, and the given fields."""
     fields = {"execution_id": execution_id, "status": status, "started_at": STARTED_AT} | payload
     return Execution(execution_id=execution_id, status=status, payload=fields)
+
+
+def as_listed(execution: Execution) -> ListedExecution:
+    """The execution as a listing keeps it, payload and all."""
+    return ListedExecution.of(execution).holding(execution.payload)
 
 
 def fetched_call(

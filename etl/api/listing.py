@@ -26,7 +26,7 @@ what it reads proves nothing by A; B does not mind how rows were read. With a ba
 incomplete, without further rounds, and ``unreadable`` has the row, with what another endpoint tells of it.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -143,7 +143,7 @@ async def list_completely(
     id_of: Callable[[T], str],
     get: Callable[[str], Awaitable[T]],
     *,
-    known: Collection[str],
+    known: Container[str],
     limit: int,
     head_at: HeadReader[T],
 ) -> Listing[T]:
@@ -155,16 +155,14 @@ async def list_completely(
         SourceError: a page or a row that exists cannot be read, for another reason than bad rows, or no row can.
     """
     listed: dict[str, T] = {}
-    seen = set(known)
     for _ in range(MAX_ROUNDS):
         latest = await read_pass(read, id_of, limit=limit, head_at=head_at)
         if latest.unreadable:
             return _without_proof(latest, listed, id_of)
         if latest.total_pages > 1:
             return await _list_many_pages(read, id_of, get, listed | latest.rows, limit=limit, head_at=head_at)
-        if latest.is_whole_page and latest.rows.keys() <= seen:
+        if latest.is_whole_page and all(key in listed or key in known for key in latest.rows):
             return Listing(rows=latest.rows, is_complete=True)
-        seen |= latest.rows.keys()
         listed |= latest.rows
     return Listing(rows=listed, is_complete=False)
 
@@ -183,12 +181,14 @@ async def _list_many_pages(
         latest = await read_pass(read, id_of, limit=limit, head_at=head_at)
         if latest.unreadable:
             return _without_proof(latest, listed, id_of)
-        alive = {key: latest.rows[key] for key in listed if key in latest.rows}
+        unseen = [key for key in listed if key not in latest.rows]
         if len(listed) >= count:
-            alive |= await _alive(get, [key for key in listed if key not in latest.rows])
-            if len(alive) == count:
+            alive = await _alive(get, unseen)
+            if len(listed) - len(unseen) + len(alive) == count:
                 return Listing(rows=latest.rows | alive, is_complete=True)
-        listed = listed | latest.rows if len(listed) < count else latest.rows | alive
+            listed = latest.rows | alive
+        else:
+            listed |= latest.rows
     return Listing(rows=listed, is_complete=False)
 
 

@@ -225,7 +225,7 @@ def _bundle(execution: _Open, *, is_listed: bool = True) -> ExecutionBundle:
     return ExecutionBundle(
         run_test_name=planned.run_test_name,
         run_test_key=planned.run_test_key,
-        execution=planned.execution,
+        execution=planned.execution.unpack(),
         date=planned.date,
         listed=tuple(execution.listed.values()) if is_listed else None,
         calls=tuple(

@@ -1,7 +1,7 @@
 """The executions of a run test, as far as the API lists them, and which of those that it lists no more are gone."""
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -12,8 +12,8 @@ from etl.api.endpoints import METRICS, get_execution, list_execution_heads, list
 from etl.api.listing import list_completely, read_pass
 from etl.api.models import DeadLetter, Execution, Page
 from etl.api.walk import HeadReader, PageReader, Unreadable
+from etl.crawl.entry import ListedExecution
 from etl.errors import NotFoundError, SourceError
-from etl.tables import coerce
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,25 +24,35 @@ class Listed:
     that could not even be identified.
     """
 
-    executions: Mapping[str, Execution]
+    executions: Mapping[str, ListedExecution]
     is_complete: bool
     heads: Mapping[str, DeadLetter]
     unreadable: tuple[str, ...]
 
 
-async def list_run_test(client: Client, name: str, *, known: Collection[str], page_limit: int) -> Listed:
+async def list_run_test(
+    client: Client,
+    name: str,
+    *,
+    known: Container[str],
+    page_limit: int,
+    says_nothing_new: Callable[[ListedExecution], bool] = lambda _: False,
+) -> Listed:
     """List the run test's executions; ``known`` are ids that the dataset holds already.
+
+    What ``says_nothing_new`` lets its payload go as soon as its page is decoded, and is kept once, however often it is read.
 
     Raises:
         NotFoundError: there is no such run test.
         SourceError: nothing could be listed.
     """
+    take = _taker(says_nothing_new)
 
-    async def get(execution_id: str) -> Execution:
-        return await client.get(get_execution(execution_id))
+    async def get(execution_id: str) -> ListedExecution:
+        return take(await client.get(get_execution(execution_id)))
 
     listing = await list_completely(
-        _page_reader(client, name), _id, get, known=known, limit=page_limit, head_at=_head_reader(client, name)
+        _page_reader(client, name, take), _id, get, known=known, limit=page_limit, head_at=_head_reader(client, name)
     )
     return _listed(listing.rows, listing.unreadable, is_complete=listing.is_complete)
 
@@ -56,9 +66,9 @@ async def read_run_test(client: Client, name: str, *, page_limit: int, since: da
         NotFoundError: there is no such run test.
         SourceError: nothing could be listed.
     """
-    read_page = _page_reader(client, name)
+    read_page = _page_reader(client, name, _taker(lambda _: False))
 
-    async def read(page: int, limit: int, *, is_probe: bool = False) -> Page[Execution]:
+    async def read(page: int, limit: int, *, is_probe: bool = False) -> Page[ListedExecution]:
         found = await read_page(page, limit, is_probe=is_probe)
         # Newest created first: what follows is older still.
         is_last = since is not None and found.results and is_before(found.results[-1], since)
@@ -68,33 +78,47 @@ async def read_run_test(client: Client, name: str, *, page_limit: int, since: da
     return _listed(found.rows, found.unreadable, is_complete=False)
 
 
-def is_before(execution: Execution, since: date) -> bool:
+def is_before(execution: ListedExecution, since: date) -> bool:
     """Whether the execution is known to have been created before that day (UTC)."""
-    started_at = coerce.timestamp_or_none(execution.payload.get("started_at"))
-    return started_at is not None and started_at.date() < since
+    return execution.started_at is not None and execution.started_at.date() < since
 
 
-def _id(execution: Execution) -> str:
+def _id(execution: ListedExecution) -> str:
     return execution.execution_id
 
 
-def _page_reader(client: Client, name: str) -> PageReader[Execution]:
-    async def read(page: int, limit: int, *, is_probe: bool = False) -> Page[Execution]:
-        return await client.get(list_executions(name, page=page, limit=limit, is_probe=is_probe))
+def _taker(says_nothing_new: Callable[[ListedExecution], bool]) -> Callable[[Execution], ListedExecution]:
+    taken: dict[str, ListedExecution] = {}
+
+    def take(execution: Execution) -> ListedExecution:
+        row, before = ListedExecution.of(execution), taken.get(execution.execution_id)
+        if before is None or before.fingerprint != row.fingerprint:
+            before = taken[row.execution_id] = row if says_nothing_new(row) else row.holding(execution.payload)
+        return before
+
+    return take
+
+
+def _page_reader(
+    client: Client, name: str, take: Callable[[Execution], ListedExecution]
+) -> PageReader[ListedExecution]:
+    async def read(page: int, limit: int, *, is_probe: bool = False) -> Page[ListedExecution]:
+        found = await client.get(list_executions(name, page=page, limit=limit, is_probe=is_probe))
+        return Page(total_pages=found.total_pages, count=found.count, results=tuple(map(take, found.results)))
 
     return read
 
 
-def _head_reader(client: Client, name: str) -> HeadReader[Execution]:
-    async def head_at(position: int) -> Execution | None:
+def _head_reader(client: Client, name: str) -> HeadReader[ListedExecution]:
+    async def head_at(position: int) -> ListedExecution | None:
         found = (await client.get(list_execution_heads(name, page=position + 1, limit=1))).results
-        return found[0] if found else None
+        return ListedExecution.of(found[0]).holding(found[0].payload) if found else None
 
     return head_at
 
 
 def _listed(
-    rows: Mapping[str, Execution], unreadable: Collection[Unreadable[Execution]], *, is_complete: bool
+    rows: Mapping[str, ListedExecution], unreadable: Collection[Unreadable[ListedExecution]], *, is_complete: bool
 ) -> Listed:
     heads = {row.head.execution_id: row for row in unreadable if row.head}
     return Listed(

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
 
 from etl.api.models import DeadLetter, Execution, ExecutionBundle
+from etl.crawl.entry import ListedExecution
 from etl.tables import coerce
 from etl.tables.digest import fingerprint
 from etl.tables.flatten import HeldRows
@@ -105,7 +105,7 @@ class Planned:
 
     run_test_name: str
     run_test_key: str
-    execution: Execution
+    execution: ListedExecution
     reason: Reason
     date: str
     started_at: datetime | None
@@ -118,6 +118,11 @@ class Planned:
         """Whether its calls are fetched in this run."""
         return self.reason not in (Reason.WAITING, Reason.FINAL)
 
+    @property
+    def is_noted(self) -> bool:
+        """Whether the dataset says of it already all that can be said without its calls."""
+        return self.unreadable is None and self.stored is not None and _is_noted(self.execution, self.stored)
+
     def requests(self, page_limit: int) -> int:
         """How many requests fetching it takes, as far as can be told."""
         return self.estimated_calls + pages(self.estimated_calls, page_limit)
@@ -128,8 +133,16 @@ def pages(rows: int, limit: int) -> int:
     return max(1, -(-rows // limit))
 
 
+def says_nothing_new(
+    listed: ListedExecution, known: Stored | None, *, fetch_unfinished: bool, full_refresh: bool
+) -> bool:
+    """Whether a run has nothing to fetch or to write because of it, as long as it is not scrubbed."""
+    reason = _reason(listed, known, fetch_unfinished=fetch_unfinished, full_refresh=full_refresh)
+    return reason is Reason.FINAL or (reason is Reason.WAITING and known is not None and _is_noted(listed, known))
+
+
 def plan_run_test(
-    listed: Iterable[Execution],
+    listed: Iterable[ListedExecution],
     stored: Mapping[str, Stored],
     *,
     run_test_name: str,
@@ -148,7 +161,7 @@ def plan_run_test(
     """
     plan = []
     for execution in listed:
-        started_at = coerce.timestamp_or_none(execution.payload.get("started_at"))
+        started_at = execution.started_at
         if since and started_at and started_at.date() < since:
             continue
         known = stored.get(execution.execution_id)
@@ -165,7 +178,7 @@ def plan_run_test(
                 date=known.date if known else stray_dates.get(execution.execution_id) or _utc_day(started_at or now),
                 started_at=started_at,
                 stored=known,
-                estimated_calls=_estimated_calls(execution.payload, known),
+                estimated_calls=_estimated_calls(execution, known),
                 unreadable=letter,
             )
         )
@@ -227,7 +240,7 @@ def _utc_day(moment: datetime) -> str:
     return moment.astimezone(UTC).date().isoformat()
 
 
-def _reason(execution: Execution, known: Stored | None, *, fetch_unfinished: bool, full_refresh: bool) -> Reason:
+def _reason(execution: ListedExecution, known: Stored | None, *, fetch_unfinished: bool, full_refresh: bool) -> Reason:
     if execution.status not in TERMINAL_EXECUTION:
         return Reason.UNFINISHED if fetch_unfinished else Reason.WAITING
     if full_refresh:
@@ -237,10 +250,19 @@ def _reason(execution: Execution, known: Stored | None, *, fetch_unfinished: boo
     return _reason_to_refetch(execution, known)
 
 
-def _reason_to_refetch(execution: Execution, known: Stored) -> Reason:
+def _is_noted(execution: ListedExecution, known: Stored) -> bool:
+    return (
+        known.export_state == State.WAITING
+        and known.deleted_at is None
+        and not known.has_letters
+        and known.fingerprint == execution.fingerprint
+    )
+
+
+def _reason_to_refetch(execution: ListedExecution, known: Stored) -> Reason:
     if known.export_state == State.INCOMPLETE or known.has_letters:
         return Reason.INCOMPLETE
-    if known.export_state == State.WAITING or known.deleted_at or known.fingerprint != fingerprint(execution.payload):
+    if known.export_state == State.WAITING or known.deleted_at or known.fingerprint != execution.fingerprint:
         return Reason.CHANGED
     if known.is_damaged:
         return Reason.DAMAGED
@@ -258,12 +280,7 @@ def _is_settled(execution: Execution, known: Stored | None, fetched_at: datetime
     return known.export_state == State.EXPORTED or fetched_at - (known.exported_at or fetched_at) >= settle
 
 
-def _estimated_calls(payload: Mapping[str, Any], known: Stored | None) -> int:
-    """For predicting requests only: the fresh count, else the stored counter, else what was listed last time."""
-    metrics = payload.get("metrics")
-    calls = metrics.get("calls") if isinstance(metrics, dict) else None
-    total = calls.get("total") if isinstance(calls, dict) else None
-    for candidate in (total, payload.get("total_calls"), known.held.listed_calls if known else None):
-        if type(candidate) is int and candidate >= 0:
-            return candidate
-    return 0
+def _estimated_calls(execution: ListedExecution, known: Stored | None) -> int:
+    """For predicting requests only: what the list says, else what was listed last time."""
+    candidates = (execution.calls, known.held.listed_calls if known else None)
+    return next((calls for calls in candidates if calls is not None and calls >= 0), 0)

@@ -1,6 +1,7 @@
 """What happens at the source between two nights: deleted, renamed, moved, rerun, never seen before, poisoned."""
 
 import random
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -582,6 +583,43 @@ async def test_files_that_are_restored_under_another_day_double_nothing(
 
     assert_each_once(tmp_path)
     assert_equals_world(tmp_path, server.world)
+
+
+@pytest.mark.parametrize("is_deleted_since", [False, True])
+async def test_execution_whose_newest_row_is_not_where_it_is_listed_is_compared_with_that_row(
+    server: Sandbox, export: Export, tmp_path: Path, *, is_deleted_since: bool
+) -> None:
+    """Its row under that run test says what the list says, so that the payload is let go; then a newer row takes its place."""
+    first, _ = server.world.run_tests
+    execution, before = newest(first), newest(first).calls[0].duration_seconds
+    execution.calls[0].duration_seconds = 1
+    key = (await export(names=[first.name])).run_tests[0].key
+    tables = [path for path in (tmp_path / "data").iterdir() if path.name in {"executions", "calls", "evals"}]
+    for table in tables:
+        shutil.copytree(table, tmp_path / "older" / table.name)
+    execution.calls[0].duration_seconds = before
+    await export(names=[first.name])
+    for table in tables:
+        (table / f"run_test={key}").rename(table / "run_test=elsewhere")
+        shutil.copytree(tmp_path / "older" / table.name, table, dirs_exist_ok=True)
+    execution.calls[0].duration_seconds = 1
+
+    def delete_once_asked_for(request: Any) -> None:
+        if is_deleted_since and request.query.get("execution_id") == execution.execution_id:
+            sandbox.delete_execution(execution)
+
+    server.on_request = delete_once_asked_for
+    summary = await export(names=[first.name])
+
+    assert summary.exit_code == 0
+    assert summary.run_tests[0].reasons == {"final": 11} | ({} if is_deleted_since else {"changed": 1})
+    assert summary.requests == summary.necessary_requests
+    server.world.run_tests.remove(server.world.run_tests[1])
+    if is_deleted_since:
+        assert (await export(names=[first.name])).run_tests[0].deleted == 1
+    else:
+        assert_equals_world(tmp_path, server.world)
+    assert_each_once(tmp_path)
 
 
 async def test_file_that_cannot_be_read_is_set_aside_even_if_its_run_test_is_not_exported(

@@ -26,6 +26,7 @@ from etl.api.walk import MAX_LOST, MAX_UNREADABLE, PageReader, power_of_two
 from etl.crawl.fetch import Crawl
 from etl.crawl.plan import Planned, Reason
 from etl.errors import NotFoundError, RequestRefusedError, SourceError, TransientError
+from tests.bundles import as_listed
 
 T = TypeVar("T")
 
@@ -538,7 +539,7 @@ class CallsClient:
 PLANNED = Planned(
     run_test_name="A",
     run_test_key="a",
-    execution=Execution(execution_id="e", status="completed", payload={}),
+    execution=as_listed(Execution(execution_id="e", status="completed", payload={})),
     reason=Reason.NEW,
     date="2026-03-01",
     started_at=None,

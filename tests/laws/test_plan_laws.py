@@ -10,6 +10,7 @@ from etl.crawl.plan import TERMINAL_EXECUTION, Reason, Stored, order_by_worth, p
 from etl.tables import coerce
 from etl.tables.digest import fingerprint
 from etl.tables.flatten import HeldRows
+from tests.bundles import as_listed
 from tests.laws.strategies import any_text, json_values, scalars, times
 
 NOW = datetime(2026, 3, 3, 2, tzinfo=UTC)
@@ -67,7 +68,8 @@ def cases(draw):
     return listed, stored
 
 
-def plan(listed, stored, **options):
+def plan(executions, stored, **options):
+    listed = map(as_listed, executions)
     return plan_run_test(listed, stored, run_test_name="Checkout", run_test_key="checkout", now=NOW, **options)
 
 
@@ -80,7 +82,7 @@ def test_final_is_only_what_is_exported_with_equal_fingerprint_and_equal_digest(
         is_proved = (
             known is not None
             and known.export_state == "exported"
-            and known.fingerprint == fingerprint(item.execution.payload)
+            and known.fingerprint == fingerprint(item.execution.unpack().payload)
             and known.calls_digest == known.held.calls_digest
         )
         is_finished = item.execution.status in TERMINAL_EXECUTION

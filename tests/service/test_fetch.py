@@ -15,6 +15,7 @@ from etl.crawl.plan import Planned, Reason
 from etl.errors import DestinationError, KeyRefusedError, SourceUnavailableError
 from etl.sandbox import Execution as SandboxExecution
 from etl.sandbox import Fault, Sandbox, delete_call, delete_execution, touch_call
+from tests.bundles import as_listed
 from tests.support import API_KEY, SECRET_KEY, settled_world
 
 NO_CALLS = "00000000-0000-4000-8000-000000000000"
@@ -34,7 +35,7 @@ def planned(execution_id: str) -> Planned:
     return Planned(
         run_test_name="A",
         run_test_key="a",
-        execution=Execution(execution_id=execution_id, status="completed", payload={}),
+        execution=as_listed(Execution(execution_id=execution_id, status="completed", payload={})),
         reason=Reason.NEW,
         date="2026-03-01",
         started_at=None,

@@ -14,6 +14,7 @@ from etl.crawl.plan import Planned, Reason
 from etl.errors import TransientError
 from etl.sandbox import Execution as SandboxExecution
 from etl.sandbox import Fault, Sandbox, SandboxRequest, World, delete_execution, listable_executions, touch_call
+from tests.bundles import as_listed
 from tests.support import API_KEY, SECRET_KEY, settled_world
 
 CAPS = [None, 7]
@@ -71,7 +72,7 @@ async def test_one_bad_execution_is_identified_and_all_others_are_listed(size, w
         bad = poison(order[WHERE[where](size)])
         found = await listed(server, page_limit)
     assert found.executions.keys() == {each.execution_id for each in order}
-    assert {key for key, row in found.executions.items() if "metrics" not in row.payload} == {bad}
+    assert {key for key, row in found.executions.items() if "metrics" not in row.unpack().payload} == {bad}
     assert found.heads.keys() == {bad}
     assert (found.heads[bad].endpoint, found.heads[bad].status) == (METRICS, 500)
     assert not found.is_complete
@@ -158,7 +159,7 @@ def planned(execution: SandboxExecution, unreadable: DeadLetter | None = None) -
     return Planned(
         run_test_name="A",
         run_test_key="a",
-        execution=Execution(execution_id=execution.execution_id, status="completed", payload={}),
+        execution=as_listed(Execution(execution_id=execution.execution_id, status="completed", payload={})),
         reason=Reason.NEW,
         date="2026-03-01",
         started_at=None,

@@ -13,6 +13,7 @@ from etl.store.dataset import Dataset, Written
 from etl.store.files import LocalFiles
 from etl.tables import schema
 from etl.tables.flatten import Export
+from tests.bundles import as_listed
 
 KEY, DAY = "checkout", "2026-10-01"
 METRICS, RUNS = "/sdk/api/v1/simulation/metrics/", "/sdk/api/v1/simulation/runs/"
@@ -130,7 +131,7 @@ def export_to(dataset, *bundles, run="run-1", fetched_at=FETCHED_AT):
 def reasons(dataset, *bundles, key=KEY):
     """Why the next run would fetch the bundles' executions, or would not."""
     planned = plan_run_test(
-        [bundle.execution for bundle in bundles],
+        [as_listed(bundle.execution) for bundle in bundles],
         stored_in(dataset, key),
         run_test_name=key.title(),
         run_test_key=key,

@@ -22,7 +22,7 @@ from etl.crawl.plan import (
 )
 from etl.tables.digest import fingerprint
 from etl.tables.flatten import HeldRows
-from tests.bundles import bundle_of, dead_letter, execution, fetched_call
+from tests.bundles import as_listed, bundle_of, dead_letter, execution, fetched_call
 
 NOW = datetime(2026, 3, 3, 2, tzinfo=UTC)
 UNFINISHED = ["pending", "running", "cancelling", "evaluating", "paused", "Completed", ""]
@@ -47,7 +47,9 @@ def stored_of(listed, **changes):
 def plan(listed, stored=None, **options):
     known = {listed.execution_id: stored} if stored else {}
     now = options.pop("now", NOW)
-    return plan_run_test([listed], known, run_test_name="Checkout", run_test_key="checkout", now=now, **options)
+    return plan_run_test(
+        [as_listed(listed)], known, run_test_name="Checkout", run_test_key="checkout", now=now, **options
+    )
 
 
 def reason(listed, stored=None, **options):
@@ -212,7 +214,7 @@ def test_planned_execution_says_what_the_crawl_needs():
         Planned(
             run_test_name="Checkout",
             run_test_key="checkout",
-            execution=listed,
+            execution=as_listed(listed),
             reason=Reason.FINAL,
             date="2026-03-01",
             started_at=datetime(2026, 3, 1, 9, 0, 1, 123456, tzinfo=UTC),

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,11 +30,12 @@ from etl.settings import Settings
 from etl.store.buffer import CommitBuffer
 from etl.store.changes import Moves, as_if_dropped, as_if_moved, drop, find_doubled, mark_deleted, move, surplus
 from etl.store.commit import commit
-from etl.store.dataset import Dataset, StoredState, Written
+from etl.store.dataset import Dataset, Written
 from etl.store.files import LocalFiles
 from etl.store.last_run import LAST_RUN, last_complete_at
 from etl.store.layout import Partition
 from etl.store.lock import exclusive
+from etl.store.state import StoredState, load_run_tests, load_state
 from etl.summary import RunTestSummary, Summary
 from etl.survey import Survey
 from etl.tables import schema
@@ -180,7 +182,7 @@ class _Run:
         )
         self._full_refresh = full_refresh
         self._accept_deletions = accept_deletions
-        self._stored: dict[str, Stored] = {}
+        self._stored: Mapping[str, Stored] = {}
         self._left: dict[str, str] = {}
         self._written = Written()
         self._cover(settings)
@@ -211,15 +213,15 @@ class _Run:
         )
 
     def load_state(self, *, set_aside: bool) -> StoredState:
-        state = self.dataset.load_state([run_test.key for run_test in self.settings.run_tests], set_aside=set_aside)
+        state = load_state(self.dataset, [run_test.key for run_test in self.settings.run_tests], set_aside=set_aside)
         self.summary.quarantined += state.unreadable
-        self._stored = {key: stored for executions in state.executions.values() for key, stored in executions.items()}
+        self._stored = ChainMap(*state.executions.values())
         return state
 
     def load_sources(self, partitions: Iterable[Partition], state: StoredState) -> None:
         """Add to the state what the dataset holds of the partitions' run tests, where these are not exported."""
         keys = {partition.run_test_key for partition in partitions} - state.executions.keys()
-        self.dataset.load_run_tests(sorted(keys), state, set_aside=False)
+        load_run_tests(self.dataset, sorted(keys), state, set_aside=False)
 
     async def discover(self, client: Client) -> None:
         """Let the run be about all run tests that the key sees."""

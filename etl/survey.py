@@ -24,7 +24,7 @@ from etl.errors import NotFoundError, SourceError, SourceUnavailableError
 from etl.progress import Notify, Progress
 from etl.settings import RunTest, Settings
 from etl.store.changes import Moves, find_moves
-from etl.store.dataset import StoredState
+from etl.store.state import StoredState
 from etl.summary import RunTestSummary, Summary
 
 _SAMPLE = 5
@@ -136,6 +136,8 @@ class Survey:
 
     def _give_each_one_place(self, state: StoredState) -> None:
         """An execution that is in two lists was moved while they were read: let it stay where it lies, if it does, for now."""
+        if len(self._listed) < 2:
+            return
         places: dict[str, str] = {}
         for key, found in self._listed.items():
             for execution_id in found.executions:
@@ -151,14 +153,14 @@ class Survey:
             return
         stored = state.executions[key]
         summary = self._by_key[key]
-        living = {execution_id for execution_id, known in stored.items() if known.deleted_at is None}
-        vanished = living - everywhere
-        is_suspicious = is_mass_vanishing(vanished=len(vanished), living=len(living)) and not self._accept_deletions
+        living = sum(known.deleted_at is None for known in stored.values())
+        vanished = {each for each, known in stored.items() if known.deleted_at is None and each not in everywhere}
+        is_suspicious = is_mass_vanishing(vanished=len(vanished), living=living) and not self._accept_deletions
         if is_suspicious and await self._is_none_there(client, sorted(vanished)[:_SAMPLE]):
             del self._listed[key]
             self._fail(
                 summary,
-                f"{len(vanished)} of its {len(living)} stored executions are not listed any more; nothing of it was changed: "
+                f"{len(vanished)} of its {living} stored executions are not listed any more; nothing of it was changed: "
                 "check the key's workspace, or run with --accept-deletions when they were deleted on purpose",
             )
             return

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.store.dataset import Dataset, StoredState, Written
+from etl.store.dataset import Dataset, Written
 from etl.store.layout import Partition
 from etl.store.merge import is_of, merge, with_column
+from etl.store.state import StoredState
 from etl.tables import schema
 from etl.tables.digest import rows_digest
 from etl.tables.flatten import Export, hash_rows
@@ -28,26 +29,30 @@ def find_moves(state: StoredState, listed: Mapping[str, Collection[str]], names:
     None lies under several. ``listed`` are execution_ids by key, ``names`` the run tests' names by key.
     """
     moves: Moves = {}
-    homes = {
-        execution_id: Partition(key, date)
-        for key, dates in state.dates().items()
-        for execution_id, date in dates.items()
-    }
+    dates = state.dates()
     for key, execution_ids in listed.items():
-        for execution_id in execution_ids & homes.keys():
-            home, stored = homes[execution_id], state.executions[key].get(execution_id)
-            if home.run_test_key != key or (stored and stored.run_test_name not in (None, names[key])):
-                moves.setdefault((home, key), set()).add(execution_id)
+        for execution_id in execution_ids:
+            stored = state.executions[key].get(execution_id)
+            if stored and stored.run_test_name in (None, names[key]):
+                continue
+            home = next((each for each in (key, *dates) if execution_id in dates[each]), None)
+            if home is not None and (home != key or stored):
+                moves.setdefault((Partition(home, dates[home][execution_id]), key), set()).add(execution_id)
     return moves
 
 
 def find_doubled(state: StoredState) -> dict[str, list[Partition]]:
     """The partitions of each execution that lies under several keys: a move was cut short, or files were restored."""
-    homes: dict[str, list[Partition]] = {}
-    for key, dates in state.dates().items():
-        for execution_id, date in dates.items():
-            homes.setdefault(execution_id, []).append(Partition(key, date))
-    return {execution_id: partitions for execution_id, partitions in homes.items() if len(partitions) > 1}
+    dates = state.dates()
+    seen: set[str] = set()
+    doubled: set[str] = set()
+    for mine in dates.values() if len(dates) > 1 else ():
+        doubled |= mine.keys() & seen
+        seen |= mine.keys()
+    return {
+        execution_id: [Partition(key, mine[execution_id]) for key, mine in dates.items() if execution_id in mine]
+        for execution_id in sorted(doubled)
+    }
 
 
 def surplus(

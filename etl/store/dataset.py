@@ -1,19 +1,18 @@
-"""The dataset: its stored state, commits to it, reads from it.
+"""The dataset: commits to it, reads from it; ``state`` tells what it holds.
 
 Owns the order in which things become visible: calls, evals and errors are durable before the execution rows that vouch for
 them. A crash between the two only means that those executions are fetched again.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
+from functools import cache
+from itertools import chain
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl.crawl.plan import Stored
 from etl.errors import DestinationError, SchemaError
 from etl.store.files import LocalFiles
 from etl.store.layout import Partition, parse_partition_path, partition_path, run_path
@@ -26,44 +25,6 @@ _DICTIONARY = {
     "execution_id", "run_test_name", "status", "scenario_id", "scenario_name", "eval_config_id", "eval_name", "output_type",
     "output_text", "output_json", "export_state", "export_run_id", "exported_at", "execution_started_at", "endpoint",
 }  # fmt: skip
-_STATE_COLUMNS = {
-    "executions": [
-        "execution_id", "run_test_name", "export_state", "fingerprint", "calls_digest", "listed_calls", "verified_at",
-        "exported_at", "deleted_at",
-    ],
-    "calls": ["execution_id", "row_hash"],
-    "evals": ["execution_id", "row_hash"],
-    "errors": ["execution_id"],
-}  # fmt: skip
-
-
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
-
-
-@dataclass(slots=True)
-class StoredState:
-    """What the dataset holds, by the key of the run test: executions by id, and the files that could not be read.
-
-    ``stray_dates`` tells where something lies of executions that have no row of their own (a run was killed between the two),
-    ``orphans`` the same of their dead letters alone, ``elsewhere`` in which partition each execution lies whose run test was not
-    asked for. ``surplus`` are executions of which a partition holds what belongs to another date of the same run test: files
-    were restored there.
-    """
-
-    executions: dict[str, dict[str, Stored]] = field(default_factory=dict)
-    stray_dates: dict[str, dict[str, str]] = field(default_factory=dict)
-    orphans: dict[str, dict[str, str]] = field(default_factory=dict)
-    elsewhere: dict[str, dict[str, str]] = field(default_factory=dict)
-    surplus: dict[Partition, set[str]] = field(default_factory=dict)
-    unreadable: list[str] = field(default_factory=list)
-
-    def dates(self) -> dict[str, dict[str, str]]:
-        """The date of the partition of every execution of which something lies in the dataset, by key and execution_id."""
-        known = {
-            key: self.stray_dates[key] | {execution_id: stored.date for execution_id, stored in executions.items()}
-            for key, executions in self.executions.items()
-        }
-        return self.elsewhere | known
 
 
 @dataclass(slots=True)
@@ -84,54 +45,9 @@ class Dataset:
     """The Parquet files of one dataset."""
 
     def __init__(self, files: LocalFiles, *, compression: str = "zstd") -> None:
-        self._files = files
+        self.files = files
         self._compression = compression
         self._outdated: set[str] = set()
-
-    def load_state(self, run_test_keys: Iterable[str], *, set_aside: bool) -> StoredState:
-        """The stored executions of the run tests, with what their partitions of calls and evals really hold.
-
-        A file that cannot be read counts as absent, so that its executions are fetched again; with ``set_aside`` it is
-        moved to the quarantine.
-        """
-        state = StoredState()
-        keys = list(run_test_keys)
-        state.elsewhere = self._elsewhere(state, except_keys=keys, set_aside=set_aside)
-        self.load_run_tests(keys, state, set_aside=set_aside)
-        return state
-
-    def load_run_tests(self, run_test_keys: Iterable[str], state: StoredState, *, set_aside: bool) -> None:
-        """Add what the dataset holds of these run tests to the state."""
-        for key in run_test_keys:
-            rows = {
-                name: self._columns(schema.TABLES[name], key, state, set_aside=set_aside) for name in _STATE_COLUMNS
-            }
-            calls = _hashes_by_execution(rows["calls"].values())
-            evals = _hashes_by_execution(rows["evals"].values())
-            sick = {each for held in rows["errors"].values() for each in held["execution_id"].to_pylist()}
-            state.executions[key] = {
-                row["execution_id"]: _stored(row, partition, calls, evals, has_letters=row["execution_id"] in sick)
-                for partition, row in sorted(
-                    (
-                        (partition, row)
-                        for partition, executions in rows["executions"].items()
-                        for row in executions.to_pylist()
-                    ),
-                    key=lambda found: found[1]["exported_at"] or _LONG_AGO,
-                )
-            }
-            self._note_surplus(key, rows, state)
-            strays = {
-                name: {
-                    execution_id: partition.date
-                    for partition, held in rows[name].items()
-                    for execution_id in held["execution_id"].unique().to_pylist()
-                    if execution_id not in state.executions[key]
-                }
-                for name in ("errors", "evals", "calls")
-            }
-            state.orphans[key] = strays["errors"]
-            state.stray_dates[key] = strays["errors"] | strays["evals"] | strays["calls"]
 
     def commit_rows(
         self,
@@ -170,26 +86,27 @@ class Dataset:
             DestinationError: the file is damaged (it is moved to the quarantine) or was written by a newer version.
         """
         path = partition_path(table.name, partition)
-        if not self._files.has(path):
+        if not self.files.has(path):
             return table.arrow_schema.empty_table()
         try:
-            return self.read(table, path, list(table.names))
+            return self.read(table, path, table.names)
         except UnreadableError as exc:
             # Its other executions are not at hand: the next run misses their rows and fetches them again.
-            aside = self._files.set_aside(path)
+            aside = self.files.set_aside(path)
             raise DestinationError(f"{exc}; moved to {aside}: run again to fetch what it held") from exc
 
-    def read(self, table: schema.Table, path: str, names: list[str]) -> pa.Table:
+    def read(self, table: schema.Table, path: str, names: Sequence[str]) -> pa.Table:
         """The columns of one file, null where an older version of the exporter did not have one yet.
 
         Raises:
-            UnreadableError: the file is damaged.
+            UnreadableError: the file is damaged, as far as these columns tell.
             DestinationError: it is not there, may not be read, or was written by a newer version.
         """
-        where = self._files.root / path
+        where = self.files.root / path
         try:
-            file = pq.ParquetFile(pa.BufferReader(self._files.read(path)), page_checksum_verification=True)
-            found = set(file.schema_arrow.names)
+            file = pq.ParquetFile(pa.BufferReader(self.files.read(path)), page_checksum_verification=True)
+            its_schema = file.schema_arrow
+            found = set(its_schema.names)
             if unknown := found - set(table.names):
                 raise DestinationError(
                     f"{where}: unknown columns {sorted(unknown)}: written by a newer version; upgrade the exporter"
@@ -198,17 +115,14 @@ class Dataset:
             rows = file.read(columns=[name for name in names if name in found], use_threads=False)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as exc:
             raise UnreadableError(f"{where}: not readable as Parquet: {_first_line(exc)}") from exc
-        declared = pa.schema([table.arrow_schema.field(name) for name in names], table.arrow_schema.metadata)
+        declared = _declared(table.name, tuple(names))
         try:
-            arrays = [
-                rows[field.name].cast(field.type) if field.name in found else pa.nulls(len(rows), field.type)
-                for field in declared
-            ]
+            arrays = [_typed(rows, field) for field in declared]
         except pa.ArrowException as exc:
             raise DestinationError(
                 f"{where}: its columns have other types than this version's: {_first_line(exc)}"
             ) from exc
-        if not file.schema_arrow.equals(table.arrow_schema):
+        if not its_schema.equals(table.arrow_schema):
             self._outdated.add(path)
         return pa.Table.from_arrays(arrays, schema=declared)
 
@@ -227,8 +141,8 @@ class Dataset:
             DestinationError: it could not be removed.
         """
         path = partition_path(table.name, partition)
-        if self._files.has(path):
-            self._files.remove(path)
+        if self.files.has(path):
+            self.files.remove(path)
 
     def complete(self, written: Written) -> int:
         """Give the partitions that were found to lack columns, or to have older types, those of this version; returns how many.
@@ -250,53 +164,25 @@ class Dataset:
         """Add the row of one export run."""
         self._publish(schema.RUNS_TABLE, run_path(date, export_run_id), to_arrow(frame, schema.RUNS_TABLE), Written())
 
-    def _note_surplus(self, key: str, rows: Mapping[str, Mapping[Partition, pa.Table]], state: StoredState) -> None:
-        for tables in rows.values():
-            for partition, held in tables.items():
-                for execution_id in held["execution_id"].unique().to_pylist():
-                    stored = state.executions[key].get(execution_id)
-                    if stored and stored.date != partition.date:
-                        state.surplus.setdefault(partition, set()).add(execution_id)
-
-    def _elsewhere(
-        self, state: StoredState, *, except_keys: Collection[str], set_aside: bool
-    ) -> dict[str, dict[str, str]]:
-        """Where each execution of the other run tests lies, as far as their files can be read."""
-        dates: dict[str, dict[str, str]] = {}
-        for name in reversed(_STATE_COLUMNS):
-            table = schema.TABLES[name]
-            for path in self._files.list(name):
-                parsed = parse_partition_path(path)
-                if parsed is None or parsed[1].run_test_key in except_keys:
-                    continue
-                try:
-                    found = self.read(table, path, ["execution_id"])["execution_id"].unique().to_pylist()
-                except UnreadableError:
-                    state.unreadable.append(self._files.set_aside(path) if set_aside else path)
-                    continue
-                dates.setdefault(parsed[1].run_test_key, {}).update(dict.fromkeys(found, parsed[1].date))
-        return dates
-
-    def _columns(
-        self, table: schema.Table, run_test_key: str, state: StoredState, *, set_aside: bool
-    ) -> dict[Partition, pa.Table]:
-        columns = {}
-        for path in self._files.list(f"{table.name}/run_test={run_test_key}"):
-            parsed = parse_partition_path(path)
-            if parsed is None:
-                raise DestinationError(f"{self._files.root / path}: not a file of this dataset; move it elsewhere")
-            try:
-                columns[parsed[1]] = self.read(table, path, _STATE_COLUMNS[table.name])
-            except UnreadableError:
-                state.unreadable.append(self._files.set_aside(path) if set_aside else path)
-        return columns
-
     def _publish(self, table: schema.Table, path: str, rows: pa.Table, written: Written) -> None:
         data = encode(table, rows, self._compression)
-        self._files.publish(path, data)
+        self.files.publish(path, data)
         written.files += 1
         written.largest_rows = max(written.largest_rows, len(rows))
         written.size_bytes += len(data)
+
+
+@cache
+def _declared(table_name: str, names: tuple[str, ...]) -> pa.Schema:
+    table = schema.TABLES[table_name]
+    return pa.schema([table.arrow_schema.field(name) for name in names], table.arrow_schema.metadata)
+
+
+def _typed(rows: pa.Table, declared: pa.Field) -> pa.ChunkedArray | pa.Array:
+    if declared.name not in rows.column_names:
+        return pa.nulls(len(rows), declared.type)
+    column = rows[declared.name]
+    return column if column.type == declared.type else column.cast(declared.type)
 
 
 def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
@@ -330,7 +216,7 @@ def held_rows(listed_calls: Mapping[str, int], calls: pa.Table, evals: pa.Table)
     """What the two partitions hold of the executions, each given with its number of listed calls."""
     call_hashes, eval_hashes = row_hashes(calls, listed_calls), row_hashes(evals, listed_calls)
     return {
-        execution_id: _held(count, call_hashes[execution_id], eval_hashes[execution_id])
+        execution_id: holds(count, call_hashes[execution_id], eval_hashes[execution_id])
         for execution_id, count in listed_calls.items()
     }
 
@@ -341,42 +227,10 @@ def calls_of(rows: pa.Table, executions: Collection[str]) -> set[str]:
     return {call_execution_id for execution_id, call_execution_id in ids if execution_id in executions}
 
 
-def _stored(
-    row: Mapping[str, Any],
-    partition: Partition,
-    calls: Mapping[str, list[str]],
-    evals: Mapping[str, list[str]],
-    *,
-    has_letters: bool,
-) -> Stored:
-    execution_id = row["execution_id"]
-    return Stored(
-        date=partition.date,
-        export_state=row["export_state"],
-        fingerprint=row["fingerprint"],
-        calls_digest=row["calls_digest"],
-        held=_held(row["listed_calls"], calls.get(execution_id, []), evals.get(execution_id, [])),
-        verified_at=row["verified_at"],
-        exported_at=row["exported_at"],
-        deleted_at=row["deleted_at"],
-        run_test_name=row["run_test_name"],
-        has_letters=has_letters,
-    )
-
-
-def _hashes_by_execution(tables: Iterable[pa.Table]) -> dict[str, list[str]]:
-    hashes: dict[str, list[str]] = {}
-    for table in tables:
-        for execution_id, row_hash in zip(
-            table["execution_id"].to_pylist(), table["row_hash"].to_pylist(), strict=True
-        ):
-            hashes.setdefault(execution_id, []).append(row_hash)
-    return hashes
-
-
-def _held(listed_calls: int | None, calls: list[str], evals: list[str]) -> HeldRows:
+def holds(listed_calls: int | None, calls: Sequence[str | None], evals: Sequence[str | None]) -> HeldRows:
+    """What the row hashes of its calls and evals say that the dataset holds of an execution."""
     # A row of a file that was written before there were row hashes has none: its execution counts as damaged.
-    digest = rows_digest(row_hash or "" for row_hash in calls + evals)
+    digest = rows_digest(row_hash or "" for row_hash in chain(calls, evals))
     return HeldRows(listed_calls=listed_calls, exported_calls=len(calls), calls_digest=digest)
 
 

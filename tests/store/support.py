@@ -11,6 +11,7 @@ from etl.crawl.plan import plan_run_test
 from etl.store.commit import commit
 from etl.store.dataset import Dataset, Written
 from etl.store.files import LocalFiles
+from etl.store.state import load_state
 from etl.tables import schema
 from etl.tables.flatten import Export
 from tests.bundles import as_listed
@@ -104,7 +105,7 @@ def a_dataset(root):
 
 def stored_in(dataset, key=KEY, *, set_aside=False):
     """The stored executions of one run test, by id."""
-    return dataset.load_state([key], set_aside=set_aside).executions[key]
+    return load_state(dataset, [key], set_aside=set_aside).executions[key]
 
 
 def export_to(dataset, *bundles, run="run-1", fetched_at=FETCHED_AT):
@@ -112,7 +113,7 @@ def export_to(dataset, *bundles, run="run-1", fetched_at=FETCHED_AT):
     keys = sorted({bundle.run_test_key for bundle in bundles})
     stored = {
         execution_id: known
-        for executions in dataset.load_state(keys, set_aside=True).executions.values()
+        for executions in load_state(dataset, keys, set_aside=True).executions.values()
         for execution_id, known in executions.items()
     }
     written = Written()

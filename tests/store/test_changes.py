@@ -10,6 +10,7 @@ from etl.errors import DestinationError
 from etl.store.changes import as_if_dropped, as_if_moved, drop, find_doubled, find_moves, mark_deleted, move, surplus
 from etl.store.dataset import Written
 from etl.store.layout import Partition
+from etl.store.state import load_state
 from etl.tables import schema
 from etl.tables.flatten import Export
 from tests.store.support import (
@@ -39,7 +40,7 @@ def dataset(tmp_path):
 
 
 def found(dataset, *keys, **listed):
-    state = dataset.load_state(keys or [KEY, OTHER], set_aside=False)
+    state = load_state(dataset, keys or [KEY, OTHER], set_aside=False)
     return find_moves(state, listed, {key: key.title() for key in listed})
 
 
@@ -56,7 +57,7 @@ def move_to_other(dataset, *execution_ids, source=KEY):
 
 def settle(dataset, **listed):
     """Let every execution lie in one place, the right one, as a run does."""
-    state = dataset.load_state([KEY, OTHER, "third"], set_aside=False)
+    state = load_state(dataset, [KEY, OTHER, "third"], set_aside=False)
     drops = surplus(find_doubled(state), state, listed)
     as_if_dropped(state, drops)
     for partition, execution_ids in drops.items():
@@ -85,7 +86,7 @@ def test_execution_that_another_run_test_lists_moves_there(dataset, keys):
 
 def test_execution_whose_run_test_has_another_name_now_moves_within_its_partition(dataset):
     export_to(dataset, a_bundle("e1"))
-    state = dataset.load_state([KEY], set_aside=False)
+    state = load_state(dataset, [KEY], set_aside=False)
     assert find_moves(state, {KEY: ["e1"]}, {KEY: "Checkout II"}) == {(Partition(KEY, DAY), KEY): {"e1"}}
 
 
@@ -115,7 +116,7 @@ def test_another_name_within_the_same_partition_changes_the_name_alone(dataset, 
     assert rows(tmp_path, "executions", "execution_id", "run_test_name") == [("e1", "Checkout II"), ("e2", "Checkout")]
     assert rows(tmp_path, "evals", "run_test_name") == [("Checkout II",), ("Checkout II",)]
     assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.FINAL}
-    renamed = dataset.load_state([KEY], set_aside=False)
+    renamed = load_state(dataset, [KEY], set_aside=False)
     assert find_moves(renamed, {KEY: ["e1"]}, {KEY: "Checkout II"}) == {}
 
 
@@ -192,9 +193,9 @@ def test_a_removal_that_fails_at_any_table_is_completed_by_the_next(tmp_path, mo
 
 def test_a_plan_sees_the_executions_where_they_would_lie(dataset):
     export_to(dataset, a_bundle("e1"))
-    state = dataset.load_state([KEY, OTHER], set_aside=False)
+    state = load_state(dataset, [KEY, OTHER], set_aside=False)
     as_if_moved(state, find_moves(state, {OTHER: ["e1"]}, {OTHER: "Booking"}))
-    assert (state.executions[KEY].keys(), state.executions[OTHER].keys()) == (set(), {"e1"})
+    assert (set(state.executions[KEY]), set(state.executions[OTHER])) == (set(), {"e1"})
     assert not state.executions[OTHER]["e1"].is_damaged
 
 

@@ -16,7 +16,7 @@ from tests.store.support import part as part_of
 def calls(tmp_path):
     dataset = a_dataset(tmp_path)
     export_to(dataset, a_bundle())
-    return dataset._read(schema.CALLS, part_of("calls"), list(schema.CALLS.names))
+    return dataset.read(schema.CALLS, part_of("calls"), list(schema.CALLS.names))
 
 
 def test_rows_as_they_were_exported_have_no_faults(calls):

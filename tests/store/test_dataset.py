@@ -12,6 +12,7 @@ from etl.errors import DestinationError, SchemaError
 from etl.store.dataset import Dataset, Written, encode
 from etl.store.files import LocalFiles
 from etl.store.layout import Partition
+from etl.store.state import load_state
 from etl.tables import schema
 from etl.tables.digest import fingerprint
 from etl.tables.flatten import frame_of, to_arrow
@@ -73,7 +74,7 @@ def rewrite(path, change):
 def test_the_state_is_what_was_committed(dataset):
     bundle = a_bundle("e1", ["c1", "c2"], given_up=["c2"])
     export_to(dataset, bundle, an_unlisted_bundle("e2", status="running"), a_bundle("e3", [], date="2026-10-02"))
-    state = dataset.load_state([KEY, "never-exported"], set_aside=True)
+    state = load_state(dataset, [KEY, "never-exported"], set_aside=True)
     assert state.unreadable == []
     assert state.executions["never-exported"] == {}
     stored = state.executions[KEY]
@@ -98,19 +99,19 @@ def test_no_flipped_bit_changes_what_is_read(tmp_path):
     files.prepare()
     dataset = Dataset(files, compression="none")
     export_to(dataset, a_bundle("e1"))
-    path, before = tmp_path / part("calls"), dataset.load_state([KEY], set_aside=False)
+    path, before = tmp_path / part("calls"), load_state(dataset, [KEY], set_aside=False)
     content, value = path.read_bytes(), rows(tmp_path, "calls", "row_hash")[0][0].encode()
     noticed = 0
     for found in re.finditer(value, content):
         path.write_bytes(content[: found.start()] + bytes([value[0] ^ 1]) + content[found.start() + 1 :])
-        state = dataset.load_state([KEY], set_aside=False)
+        state = load_state(dataset, [KEY], set_aside=False)
         noticed += state.unreadable == [part("calls")]
         assert state.unreadable or state == before
     assert noticed
 
 
 def test_a_state_without_a_dataset_is_empty_and_makes_nothing(tmp_path):
-    state = Dataset(LocalFiles(tmp_path / "data")).load_state([KEY], set_aside=False)
+    state = load_state(Dataset(LocalFiles(tmp_path / "data")), [KEY], set_aside=False)
     assert (state.executions, state.unreadable) == ({KEY: {}}, [])
     assert not (tmp_path / "data").exists()
 
@@ -138,11 +139,11 @@ def test_a_damaged_file_is_left_alone_or_set_aside_and_made_again(dataset, tmp_p
     damaged = damage(path.read_bytes())
     path.write_bytes(damaged)
 
-    looked_at = dataset.load_state([KEY], set_aside=False)
+    looked_at = load_state(dataset, [KEY], set_aside=False)
     assert looked_at.unreadable == [part(table)]
     assert path.read_bytes() == damaged
 
-    state = dataset.load_state([KEY], set_aside=True)
+    state = load_state(dataset, [KEY], set_aside=True)
     assert [(tmp_path / aside).read_bytes() for aside in state.unreadable] == [damaged]
     assert state.unreadable[0].startswith("_state/quarantine/")
     assert not path.exists()
@@ -176,7 +177,7 @@ def test_damage_that_only_a_whole_read_shows_ends_one_run_and_the_next_one_repai
         data[:start] + b"\xff" * column.total_compressed_size + data[start + column.total_compressed_size :]
     )
 
-    assert dataset.load_state([KEY], set_aside=True).unreadable == []
+    assert load_state(dataset, [KEY], set_aside=True).unreadable == []
     with pytest.raises(
         DestinationError, match=r"not readable as Parquet: .*; moved to _state/quarantine/.*run again"
     ) as e:
@@ -206,7 +207,7 @@ def test_a_file_that_no_export_wrote_is_refused_by_name_and_left_alone(dataset, 
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"theirs")
     with pytest.raises(DestinationError) as caught:
-        dataset.load_state([KEY], set_aside=is_set_aside)
+        load_state(dataset, [KEY], set_aside=is_set_aside)
     assert str(caught.value) == f"{path}: not a file of this dataset; move it elsewhere"
     assert path.read_bytes() == b"theirs"
 
@@ -247,7 +248,7 @@ def test_a_file_of_a_newer_version_is_refused_and_left_alone(dataset, tmp_path):
     path = tmp_path / part("calls")
     newer = rewrite(path, lambda table: table.append_column("mood", pa.array(["calm", "calm"])))
     with pytest.raises(DestinationError) as caught:
-        dataset.load_state([KEY], set_aside=True)
+        load_state(dataset, [KEY], set_aside=True)
     assert str(caught.value) == (f"{path}: unknown columns ['mood']: written by a newer version; upgrade the exporter")
     assert path.read_bytes() == newer
 
@@ -262,7 +263,7 @@ def test_a_column_of_a_type_that_cannot_become_the_declared_one_is_refused_and_l
 
     foreign = rewrite(path, with_words)
     with pytest.raises(DestinationError, match=r"part-0\.parquet: its columns have other types than this version's: "):
-        dataset.load_state([KEY], set_aside=True)
+        load_state(dataset, [KEY], set_aside=True)
     assert path.read_bytes() == foreign
 
 

@@ -14,6 +14,7 @@ from etl.api.models import DeadLetter, Execution, Page
 from etl.api.walk import HeadReader, PageReader, Unreadable
 from etl.crawl.entry import ListedExecution
 from etl.errors import NotFoundError, SourceError
+from etl.tables.digest import fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +92,12 @@ def _taker(says_nothing_new: Callable[[ListedExecution], bool]) -> Callable[[Exe
     taken: dict[str, ListedExecution] = {}
 
     def take(execution: Execution) -> ListedExecution:
-        row, before = ListedExecution.of(execution), taken.get(execution.execution_id)
-        if before is None or before.fingerprint != row.fingerprint:
-            before = taken[row.execution_id] = row if says_nothing_new(row) else row.holding(execution.payload)
-        return before
+        before = taken.get(execution.execution_id)
+        if before is not None and before.fingerprint == fingerprint(execution.payload):
+            return before
+        row = ListedExecution.of(execution)
+        taken[row.execution_id] = row = row if says_nothing_new(row) else row.holding(execution.payload)
+        return row
 
     return take
 

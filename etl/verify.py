@@ -213,8 +213,8 @@ class _Pass:
         notices = self._report.notices
         if self._older:
             notices.append(
-                f"{counted(len(self._older), 'file')} of another version of the exporter, which the next run completes; columns that they "
-                f"lack read as null: {some(self._older)}"
+                f"{counted(len(self._older), 'file')} of another version of the exporter, which the next run completes; until then "
+                f"columns that they lack read as null: {some(self._older)}"
             )
         if self._pinned:
             notices.append(

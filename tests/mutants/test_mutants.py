@@ -27,8 +27,8 @@ MUTANTS = [
     Mutant(
         "file is durable before it is renamed",
         "etl/store/files.py",
-        "                os.fsync(file.fileno())\n",
-        "",
+        "self._mode)\n                os.fsync(file.fileno())\n",
+        "self._mode)\n",
         ("tests/store/test_files.py",),
     ),
     Mutant(
@@ -120,8 +120,8 @@ MUTANTS = [
     Mutant(
         "answer that was given up is nobody else's",
         "etl/api/wire.py",
-        "            connection.close()",
-        "            connection.release()",
+        "connection.close()  # else",
+        "connection.release()  # else",
         ("tests/service/test_wire.py",),
     ),
     Mutant(
@@ -156,8 +156,8 @@ MUTANTS = [
     Mutant(
         "file that holds a key is its owner's alone",
         "etl/settings.py",
-        "& 0o077",
-        "& 0o000",
+        "return bool(stat.S_IMODE",
+        "return False and bool(stat.S_IMODE",
         ("tests/unit/test_settings.py",),
     ),
 ]

@@ -114,8 +114,7 @@ class Survey:
     async def read_again(self, client: Client, state: StoredState) -> None:
         """Have the payloads of executions that said nothing new until the dataset's files were put in their places.
 
-        Raises:
-            SourceError: one could not be had.
+        One that cannot be had is told in its run test's summary and left as it is, like any row that cannot be read.
         """
         for key, found in self._listed.items():
             missing = [
@@ -130,6 +129,10 @@ class Survey:
                     execution = await client.get(get_execution(row.execution_id))
                 except NotFoundError:
                     del listed[row.execution_id]
+                except SourceError as error:
+                    del listed[row.execution_id]
+                    self._by_key[key].unreadable.append(str(error))
+                    self._by_key[key].is_complete = False
                 else:
                     listed[row.execution_id] = ListedExecution.of(execution).holding(execution.payload)
             self._listed[key] = replace(found, executions=listed)

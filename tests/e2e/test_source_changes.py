@@ -585,9 +585,9 @@ async def test_files_that_are_restored_under_another_day_double_nothing(
     assert_equals_world(tmp_path, server.world)
 
 
-@pytest.mark.parametrize("is_deleted_since", [False, True])
+@pytest.mark.parametrize("since", ["there", "deleted", "failing"])
 async def test_execution_whose_newest_row_is_not_where_it_is_listed_is_compared_with_that_row(
-    server: Sandbox, export: Export, tmp_path: Path, *, is_deleted_since: bool
+    server: Sandbox, export: Export, tmp_path: Path, since: str
 ) -> None:
     """Its row under that run test says what the list says, so that the payload is let go; then a newer row takes its place."""
     first, _ = server.world.run_tests
@@ -604,20 +604,25 @@ async def test_execution_whose_newest_row_is_not_where_it_is_listed_is_compared_
         shutil.copytree(tmp_path / "older" / table.name, table, dirs_exist_ok=True)
     execution.calls[0].duration_seconds = 1
 
-    def delete_once_asked_for(request: Any) -> None:
-        if is_deleted_since and request.query.get("execution_id") == execution.execution_id:
+    def once_asked_for(request: Any, _nth: int) -> Fault | None:
+        if request.query.get("execution_id") != execution.execution_id or since == "there":
+            return None
+        if since == "deleted":
             sandbox.delete_execution(execution)
+            return None
+        return Fault(status=500)
 
-    server.on_request = delete_once_asked_for
-    summary = await export(names=[first.name])
+    server.fault = once_asked_for
+    summary = await export(names=[first.name], settings={"api": {"max_tries": 1}})
+    server.fault = None
 
-    assert summary.exit_code == 0
-    assert summary.run_tests[0].reasons == {"final": 11} | ({} if is_deleted_since else {"changed": 1})
+    assert summary.exit_code == (3 if since == "failing" else 0)
+    assert summary.run_tests[0].reasons == {"final": 11} | ({"changed": 1} if since == "there" else {})
     assert summary.requests == summary.necessary_requests
     server.world.run_tests.remove(server.world.run_tests[1])
-    if is_deleted_since:
-        assert (await export(names=[first.name])).run_tests[0].deleted == 1
-    else:
+    healed = await export(names=[first.name])
+    assert (healed.exit_code, healed.run_tests[0].deleted) == (0, since == "deleted")
+    if since != "deleted":
         assert_equals_world(tmp_path, server.world)
     assert_each_once(tmp_path)
 

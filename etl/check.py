@@ -24,6 +24,7 @@ from etl.errors import (
 )
 from etl.session import client_of
 from etl.settings import Settings
+from etl.store.checks import counted
 from etl.store.files import LocalFiles
 from etl.store.lock import LOCK, holder
 
@@ -90,7 +91,11 @@ async def check(config: Path | None) -> list[Check]:
         except ConfigurationError:
             return [*found, _skipped(Subject.DESTINATION), _skipped(Subject.LOCK)]
     else:
-        names = f"names {len(settings.run_tests)} run tests" if settings.run_tests else "for all run tests"
+        names = (
+            f"names {len(settings.run_tests)} run test{'s' * (len(settings.run_tests) > 1)}"
+            if settings.run_tests
+            else "for all run tests"
+        )
         found = [Check(Subject.SETTINGS, f"valid, {names}"), *await _check_source(config)]
     return [*found, *await asyncio.to_thread(_check_dataset, settings)]
 

@@ -43,7 +43,9 @@ def run(
     ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
-    verbose: Verbose = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print every event as it happens, and the traceback of a bug.")
+    ] = False,
 ) -> None:
     """Export what is new or changed since the last run. Safe to repeat, to interrupt and to run every night.
 

@@ -101,7 +101,7 @@ def verify(
         from etl.settings import Settings  # noqa: PLC0415
         from etl.verdict import print_report  # noqa: PLC0415
 
-        settings = Settings.load(config, needs_keys=against_api)
+        settings = Settings.load(config, needs_keys=against_api, needs_run_tests=against_api)
         report = _verify(
             settings.only(run_tests or (), since=since.date() if since else None),
             is_all=not run_tests,

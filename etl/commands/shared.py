@@ -21,9 +21,7 @@ Config = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Print every event as it happens, and the traceback of a bug.")
-]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print the traceback of a bug.")]
 RunTests = Annotated[
     list[str] | None,
     typer.Option("--run-test", metavar="NAME", help="Only this one of the run tests; may be repeated."),

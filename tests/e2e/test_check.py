@@ -140,7 +140,7 @@ async def test_one_problem_is_named_with_the_exit_code_of_an_export(
     env = {key: value for key, value in env.items() if changes.get(key, "") is not None}
 
     result = await metrics_etl("check", "--json", cwd=tmp_path, env=env)
-    run = await metrics_etl("run", "--quiet", cwd=tmp_path, env=env)
+    run = await metrics_etl("run", "--quiet", cwd=tmp_path, env=env | {"METRICS_ETL_API__MAX_TRIES": "1"})
 
     assert (result.exit_code, run.exit_code) == (code, code)
     assert outcomes(result)[subject] == "problem"

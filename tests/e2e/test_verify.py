@@ -490,6 +490,12 @@ def test_a_row_whose_home_is_not_asked_for_is_misplaced_nevertheless(place: Plac
     assert finding.kind is Kind.MISPLACED
 
 
+async def test_command_needs_no_more_settings_than_where_the_dataset_lies(place: Place) -> None:
+    bare = environment(FI_API_KEY=None, FI_SECRET_KEY=None, METRICS_ETL_DESTINATION__PATH="data")
+    result = await metrics_etl("verify", cwd=place.folder, env=bare)
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
 async def test_command_needs_no_key_and_no_network(place: Place) -> None:
     write_settings(place.folder, [run_test.name for run_test in place.server.world.run_tests])
     bare = environment(FI_API_KEY=None, FI_SECRET_KEY=None)

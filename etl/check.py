@@ -91,11 +91,8 @@ async def check(config: Path | None) -> list[Check]:
         except ConfigurationError:
             return [*found, _skipped(Subject.DESTINATION), _skipped(Subject.LOCK)]
     else:
-        names = (
-            f"names {len(settings.run_tests)} run test{'s' * (len(settings.run_tests) > 1)}"
-            if settings.run_tests
-            else "for all run tests"
-        )
+        count = len(settings.run_tests)
+        names = f"names {counted(count, 'run test')}" if count else "for all run tests"
         found = [Check(Subject.SETTINGS, f"valid, {names}"), *await _check_source(config)]
     return [*found, *await asyncio.to_thread(_check_dataset, settings)]
 

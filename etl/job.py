@@ -183,7 +183,8 @@ class _Run:
         self._full_refresh = full_refresh
         self._accept_deletions = accept_deletions
         self._stored: Mapping[str, Stored] = {}
-        self._left: dict[str, str] = {}
+        self._left_to_fetch: dict[str, str] = {}
+        self._left_to_note: dict[str, str] = {}
         self._written = Written()
         self._cover(settings)
 
@@ -252,7 +253,9 @@ class _Run:
             await self.survey.read_again(client, state)
         await self._note_deleted(client, state)
         planned = self.survey.plan(state)
-        self._left = {item.execution.execution_id: item.run_test_key for item in planned if item.is_fetched}
+        to_note = [item for item in planned if item.reason is Reason.WAITING and not item.is_noted]
+        self._left_to_fetch = {item.execution.execution_id: item.run_test_key for item in planned if item.is_fetched}
+        self._left_to_note = {item.execution.execution_id: item.run_test_key for item in to_note}
         buffer = CommitBuffer(self._commit, interval_seconds=self.settings.export.commit_interval_seconds)
         crawl = Crawl(
             client,
@@ -263,9 +266,8 @@ class _Run:
         )
         self.progress.crawl, self.progress.crawl_began_at = crawl, monotonic()
         try:
-            for item in planned:
-                if item.reason is Reason.WAITING and not item.is_noted:
-                    await buffer.add(_without_calls(item))
+            for item in to_note:
+                await buffer.add(_without_calls(item))
             await crawl.run()
         finally:
             await buffer.flush()
@@ -321,9 +323,12 @@ class _Run:
         self._count_traffic()
         summary = self.summary
         summary.finished_at = self.clock()
-        if summary.failure:  # else they were deleted since they were planned
-            for key in self._left.values():
+        if summary.failure:  # else what is left was deleted since it was planned
+            for key in self._left_to_fetch.values():
                 self._by_key[key].missed += 1
+            unproved = set(self._by_key) if self.progress.crawl is None else set(self._left_to_note.values())
+            for key in unproved:
+                self._by_key[key].is_complete = False
         try:
             # What was not discovered may be there all the same.
             is_part = self.settings.is_part or bool(summary.undiscovered) or not summary.run_tests
@@ -354,7 +359,8 @@ class _Run:
             written=self._written,
         )
         for bundle in bundles:
-            self._left.pop(bundle.execution.execution_id, None)
+            self._left_to_fetch.pop(bundle.execution.execution_id, None)
+            self._left_to_note.pop(bundle.execution.execution_id, None)
         for key, share in arrived.items():
             run_test = self._by_key[key]
             run_test.executions += share.rows["executions"]

@@ -16,7 +16,7 @@ def eraser(keys: Iterable[str]) -> Callable[[bytes], bytes]:
     longest_first = sorted(filter(None, keys), key=len, reverse=True)
     if not longest_first:
         return bytes
-    pattern = re.compile("|".join("".join(map(_spellings, key)) for key in longest_first).encode())
+    pattern = re.compile("|".join(map(_spellings_of, longest_first)).encode())
     verbatim = [key.encode() for key in longest_first]
     marks = [b"\\", b"%", b"&", *([b"+"] if any(b" " in key for key in verbatim) else []), *verbatim]
 
@@ -30,14 +30,19 @@ def eraser(keys: Iterable[str]) -> Callable[[bytes], bytes]:
     return erase
 
 
-def _spellings(character: str) -> str:
-    """A pattern of all ways to write the character. Each begins with a literal, by which ``re`` searches fast."""
+def _spellings_of(key: str) -> str:
+    # A run of backslashes is tried at its first one alone: at each of them in turn, a long run would take its square.
+    return _spellings(key[0], r"(?<!\\)") + "".join(map(_spellings, key[1:]))
+
+
+def _spellings(character: str, before_backslash: str = "") -> str:
+    """A pattern of all ways to write the character. Nearly each begins with a literal, by which ``re`` searches fast."""
     verbatim, code = re.escape(character), f"{ord(character):02x}"
     entity = codepoint2name.get(ord(character), "apos" if character == "'" else code)
     return "|".join(
         (
             f"(?:{verbatim}",
-            rf"\\\\*(?:{verbatim}|(?i:u00{code}))",
+            rf"{before_backslash}\\\\*(?:{verbatim}|(?i:u00{code}))",
             f"%(?:25)*(?i:{code})",
             f"&(?:amp;)*(?:#0*{ord(character)}|(?i:#x0*{code})|{entity});",
             r"\+)" if character == " " else f"{verbatim})",

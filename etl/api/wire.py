@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 from yarl import URL
 
 T = TypeVar("T")
@@ -33,6 +35,7 @@ class Wire:
     ) -> None:
         url = URL(base_url, encoded=True)
         self.host = url.host
+        self._limit = limit
         self._connector = aiohttp.TCPConnector(limit=limit, ssl=tls or True, ttl_dns_cache=300)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_seconds)
         # One request stands for all: they go to the same place with the same headers.
@@ -49,11 +52,7 @@ class Wire:
         Raises:
             aiohttp.ClientError, aiohttp.http.HttpProcessingError, TimeoutError, OSError: there was no whole answer.
         """
-        connection = await self._connector.connect(self._request, [], self._timeout)
-        protocol, transport = connection.protocol, connection.transport
-        if protocol is None or transport is None:
-            connection.close()
-            raise aiohttp.ServerDisconnectedError
+        connection, protocol, transport = await self._connect()
         try:
             protocol.set_response_params(read_until_eof=True)
             transport.write(f"{self._before}{target}{self._after}".encode())
@@ -66,6 +65,16 @@ class Wire:
             raise
         connection.release()
         return result
+
+    async def _connect(self) -> tuple[Connection, ResponseHandler, asyncio.Transport]:
+        """A connection on which nothing has arrived since its last answer: it would be taken for the next one."""
+        for _ in range(self._limit + 1):
+            connection = await self._connector.connect(self._request, [], self._timeout)
+            protocol, transport = connection.protocol, connection.transport
+            if protocol is not None and transport is not None and not protocol.should_close:
+                return connection, protocol, transport
+            connection.close()
+        raise aiohttp.ServerDisconnectedError
 
     async def close(self) -> None:
         """Close all connections."""

@@ -5,6 +5,7 @@ them. A crash between the two only means that those executions are fetched again
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain
@@ -147,18 +148,21 @@ class Dataset:
     def complete(self, written: Written) -> int:
         """Give the partitions that were found to lack columns, or to have older types, those of this version; returns how many.
 
-        What an older version did not export is null in them, until it is fetched again.
+        What an older version did not export is null in them, until it is fetched again. A damaged file stays as it is and where it
+        is: whoever needs its rows finds out.
 
         Raises:
             DestinationError: one could not be written; the next run completes it.
         """
-        outdated = sorted(self._outdated)
-        for path in outdated:
+        completed = 0
+        for path in sorted(self._outdated):
             if parsed := parse_partition_path(path):
-                table, partition = schema.TABLES[parsed[0]], parsed[1]
-                self.write(table, partition, self.rows(table, partition), written)
+                table = schema.TABLES[parsed[0]]
+                with suppress(UnreadableError):
+                    self.write(table, parsed[1], self.read(table, path, table.names), written)
+                    completed += 1
         self._outdated.clear()
-        return len(outdated)
+        return completed
 
     def record_run(self, date: str, export_run_id: str, frame: pd.DataFrame) -> None:
         """Add the row of one export run."""

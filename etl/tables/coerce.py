@@ -40,7 +40,11 @@ def to_int(value: Any) -> Any:
     if kind is int:
         return value if value in _INT64 else MISFIT
     if kind is float:
-        return int(value) if value.is_integer() and int(value) in _INT64 else MISFIT
+        if not value.is_integer():
+            return MISFIT
+        # Further up the double is not the number that was sent; its shortest digits are, or it would have come as text.
+        whole = int(value) if -_WHOLE <= value <= _WHOLE else int(Decimal(repr(value)))
+        return whole if whole in _INT64 else MISFIT
     if kind in _TEXTS and _NUMBER.fullmatch(value):
         number = Decimal(value)
         return int(number) if number == number.to_integral_value() and int(number) in _INT64 else MISFIT

@@ -189,15 +189,36 @@ async def test_dataset_of_a_newer_version_is_refused_and_left_alone(table: str, 
     assert api.requests == []
 
 
-async def test_older_file_that_is_damaged_is_set_aside_and_not_made_an_empty_one(api: Replay, folder: Path) -> None:
-    make_older(folder)
-    path = part(folder, "calls")
+def damage(path: Path, column_name: str) -> None:
+    """Overwrite what the file holds of one column."""
     whole = path.read_bytes()
     metadata = pq.ParquetFile(path).metadata
-    column = metadata.row_group(0).column(metadata.schema.names.index("execution_id"))
+    column = metadata.row_group(0).column(metadata.schema.names.index(column_name))
     begin = column.dictionary_page_offset or column.data_page_offset
     end = begin + column.total_compressed_size
     path.write_bytes(whole[:begin] + bytes(end - begin) + whole[end:])
+
+
+async def test_older_file_that_is_damaged_where_a_night_does_not_look_stays_and_stops_nothing(
+    api: Replay, folder: Path
+) -> None:
+    make_older(folder)
+    damage(part(folder, "calls"), "cost_total_cost_cents")
+    before = part(folder, "calls").read_bytes()
+
+    result = await export(api, folder)
+
+    assert result.exit_code == 0
+    assert result.document["run_tests"][0]["reasons"] == {"final": 2}
+    assert part(folder, "calls").read_bytes() == before
+    assert rows(folder, "evals").schema.names == list(schema.EVALS.names)
+    verified = await metrics_etl("verify", "--json", cwd=folder, env=environment())
+    assert verified.exit_code == 3
+
+
+async def test_older_file_that_is_damaged_is_set_aside_and_not_made_an_empty_one(api: Replay, folder: Path) -> None:
+    make_older(folder)
+    damage(part(folder, "calls"), "execution_id")
 
     result = await export(api, folder)
 

@@ -31,8 +31,21 @@ def test_coercing_what_was_coerced_gives_the_same(value):
 def test_an_int_says_what_the_value_said(value):
     result = to_int(value)
     if result is not MISFIT:
-        assert Fraction(value) == result
+        # A double that is left a double stands for the digits with which it is written.
+        assert Fraction(repr(value) if isinstance(value, float) else value) == result
         assert -(2**63) <= result < 2**63
+
+
+@settings(deadline=None)
+@given(st.integers(1, 10**17 - 1), st.integers(0, 20), st.sampled_from(["e", "E", "e+"]))
+def test_an_int_is_the_one_that_was_sent_in_whatever_way_its_body_is_read(digits, exponent, letter):
+    """A fraction without a double beside it makes the body be read the slow way."""
+    first, *others = str(digits)
+    text = f"{first}.{''.join(others) or 0}{letter}{exponent}"
+    alone, beside = (to_int(parse_json(body.encode())["v"]) for body in (f'{{"v":{text}}}', f'{{"v":{text},"w":0.10}}'))
+    assert alone is beside or alone == beside
+    if alone is not MISFIT:
+        assert alone == Decimal(text)
 
 
 @settings(deadline=None)

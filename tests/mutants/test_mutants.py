@@ -141,8 +141,8 @@ MUTANTS = [
     Mutant(
         "fraction is no whole number",
         "etl/tables/coerce.py",
-        "int(value) if value.is_integer() and int(value)",
-        "int(value) if int(value)",
+        "        if not value.is_integer():\n            return MISFIT\n",
+        "        if value - value != 0.0:\n            return MISFIT\n",
         ("tests/unit/test_coerce.py",),
     ),
     Mutant(

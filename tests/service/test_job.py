@@ -8,7 +8,7 @@ import pytest
 
 from etl import job
 from etl.errors import DestinationError
-from etl.sandbox import Sandbox
+from etl.sandbox import Fault, Sandbox, delete_execution, rerun_execution
 from etl.store.files import LocalFiles
 from tests.support import settings_for, settled_world
 
@@ -40,6 +40,41 @@ async def test_execution_without_a_start_stays_in_the_partition_where_its_calls_
 
     assert (failed.exit_code, healed.exit_code) == (6, 0)
     assert len(calls_in(tmp_path / "data")) == len(set(calls_in(tmp_path / "data"))) == 5
+
+
+async def test_run_that_ends_before_it_has_a_plan_calls_nothing_complete(tmp_path: Path) -> None:
+    """The list was read whole; then the key is refused while it asks for an execution that the list lacks."""
+    world = settled_world(run_tests=1, executions=3, calls=2)
+    async with Sandbox(world) as server:
+        await job.export(settings_for(server, tmp_path / "data"))
+        gone = world.run_tests[0].executions[0]
+        delete_execution(gone)
+        server.fault = lambda request, _nth: (
+            Fault(status=401) if request.query.get("execution_id") == gone.execution_id else None
+        )
+        refused = await job.export(settings_for(server, tmp_path / "data"))
+
+    assert (refused.exit_code, refused.run_tests[0].is_whole) == (4, False)
+
+
+async def test_run_test_of_which_a_waiting_row_could_not_be_saved_is_not_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = settled_world(run_tests=1, executions=1, calls=2)
+    rerun_execution(world.run_tests[0].executions[0], datetime.now(UTC))
+
+    def fail_at_executions(files: LocalFiles, path: str, data: bytes) -> None:
+        if path.startswith("executions/"):
+            raise DestinationError(f"{path}: No space left on device")
+        publish(files, path, data)
+
+    publish = LocalFiles.publish
+    monkeypatch.setattr(LocalFiles, "publish", fail_at_executions)
+    async with Sandbox(world) as server:
+        failed = await job.export(settings_for(server, tmp_path / "data"))
+
+    assert (failed.exit_code, failed.run_tests[0].reasons) == (6, {"waiting": 1})
+    assert not failed.run_tests[0].is_whole
 
 
 async def test_a_bug_is_recorded_and_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

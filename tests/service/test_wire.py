@@ -19,11 +19,13 @@ class Server:
     def __init__(self, answers: Sequence[bytes | None]) -> None:
         self.answers = iter(answers)
         self.connections: list[list[bytes]] = []
+        self.writers: list[asyncio.StreamWriter] = []
         self.asked = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         requests: list[bytes] = []
         self.connections.append(requests)
+        self.writers.append(writer)
         try:
             while True:
                 requests.append(await reader.readuntil(b"\r\n\r\n"))
@@ -96,6 +98,17 @@ async def test_answer_that_was_given_up_is_nobody_elses():
 async def test_answer_that_nobody_asked_for_is_nobodys():
     async with connected(saying(b"asked") + saying(b"not asked"), saying(b"mine")) as (_, wire):
         assert [(await wire.get("/", read))[1] for _ in range(2)] == [b"asked", b"mine"]
+
+
+async def test_answer_that_nobody_asked_for_is_nobodys_however_late_it_comes():
+    async with connected(saying(b"asked"), saying(b"mine")) as (server, wire):
+        assert await wire.get("/", read) == (200, b"asked")
+        ((idle, _),) = next(iter(wire._connector._conns.values()))
+        server.writers[0].write(saying(b"not asked"))
+        while not idle.should_close:  # noqa: ASYNC110 - aiohttp tells nobody that something has arrived
+            await asyncio.sleep(0)
+        assert await wire.get("/", read) == (200, b"mine")
+    assert [len(requests) for requests in server.connections] == [1, 1]
 
 
 async def test_interim_answers_are_passed_over():

@@ -40,8 +40,7 @@ def test_an_int_says_what_the_value_said(value):
 @given(st.integers(1, 10**17 - 1), st.integers(0, 20), st.sampled_from(["e", "E", "e+"]))
 def test_an_int_is_the_one_that_was_sent_in_whatever_way_its_body_is_read(digits, exponent, letter):
     """A fraction without a double beside it makes the body be read the slow way."""
-    first, *others = str(digits)
-    text = f"{first}.{''.join(others) or 0}{letter}{exponent}"
+    text = f"{str(digits)[0]}.{str(digits)[1:] or 0}{letter}{exponent}"
     alone, beside = (to_int(parse_json(body.encode())["v"]) for body in (f'{{"v":{text}}}', f'{{"v":{text},"w":0.10}}'))
     assert alone is beside or alone == beside
     if alone is not MISFIT:

@@ -139,7 +139,8 @@ def read_status(files: LocalFiles, *, now: datetime) -> Status:
         parts[table.name] = [part for part in found if part is not None]
     if at_work is None and not any(parts.values()) and not unreadable:
         raise DestinationError(f"{files.root}: no dataset there: metrics-etl run makes one, or mend [destination] path")
-    runs = _rows(parts["runs"]).to_pylist()[::-1] if parts["runs"] else []
+    runs = _rows(parts["runs"]).to_pylist() if parts["runs"] else []
+    runs.sort(key=lambda run: run["started_at"], reverse=True)  # their names tell the second alone
     return Status(
         dataset=str(files.root),
         read_at=now,

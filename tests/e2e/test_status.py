@@ -124,6 +124,16 @@ async def test_age_of_the_last_complete_run_is_an_exit_code_on_demand(server: Sa
     assert codes == [0, 0, 3]
 
 
+async def test_runs_within_a_second_are_told_newest_first(server: Sandbox, tmp_path: Path) -> None:
+    """The names of their files begin with the second and end at random."""
+    second = datetime(2026, 11, 25, 2, tzinfo=UTC)
+    times = [second + timedelta(milliseconds=number) for number in range(7)]
+    for time in times:
+        await job.export(settings_for(server, tmp_path / "data"), clock=iter([time] * 99).__next__)
+
+    assert [run.started_at for run in status_of(tmp_path).runs] == times[::-1]
+
+
 async def test_run_that_was_cut_short_leaves_no_run_test_complete(server: Sandbox, tmp_path: Path) -> None:
     server.fault = lambda request, _nth: Fault(status=401) if request.query.get("call_execution_id") else None
     await export(server, tmp_path)

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from etl.check import Check
 from etl.status import LetterStatus, RunStatus, RunTestStatus, Status, TableStatus
-from etl.terminal import duration, plain, stdout_console
+from etl.terminal import duration, plain, print_line, stdout_console
 
 _STYLES = {"ok": "green", "problem": "bold red", "skipped": "dim"}
 
@@ -26,9 +26,9 @@ def print_status(status: Status) -> None:
     """One screen of 80 columns: freshness, what is missing, tables, last runs; to stdout."""
     console = stdout_console()
     complete = _ago(status.complete_at, status.read_at) if status.complete_at else "none of the last 30"
-    _print_line(console, "dataset", status.dataset)
-    _print_line(console, "export", f"at work: {status.at_work}" if status.at_work else "none at work")
-    _print_line(console, "freshness", f"last complete run: {complete}")
+    print_line(console, "dataset", status.dataset)
+    print_line(console, "export", f"at work: {status.at_work}" if status.at_work else "none at work")
+    print_line(console, "freshness", f"last complete run: {complete}")
     _print_run_tests(console, status.run_tests, status.read_at)
     _print_tables(console, status.tables)
     if status.runs:
@@ -36,11 +36,11 @@ def print_status(status: Status) -> None:
     if status.dead_letters:
         _print_letters(console, status.dead_letters)
     for problem in status.problems:
-        _print_line(console, "problem", f"in the last run: {problem}", style="bold red")
+        print_line(console, "problem", f"in the last run: {problem}", style="bold red")
     for path in status.unreadable:
-        _print_line(console, "problem", f"{path} cannot be read; the next run sets it aside", style="bold red")
+        print_line(console, "problem", f"{path} cannot be read; the next run sets it aside", style="bold red")
     if status.set_aside:
-        _print_line(console, "notice", f"{status.set_aside} damaged files lie in _state/quarantine")
+        print_line(console, "notice", f"{status.set_aside} damaged files lie in _state/quarantine")
 
 
 def _print_run_tests(console: Console, run_tests: Sequence[RunTestStatus], now: datetime) -> None:
@@ -103,11 +103,6 @@ def _table(first: str, numbers: Sequence[str], words: Sequence[str] = (), more: 
     for name in more:
         table.add_column(name, justify="right", no_wrap=True)
     return table
-
-
-def _print_line(console: Console, name: str, text: str, *, style: str = "") -> None:
-    label = f"[{style}]{name:<10}[/]" if style else f"{name:<10}"
-    console.print(f"{label} {escape(text)}", soft_wrap=True, highlight=False)
 
 
 def _size(size_bytes: int) -> str:

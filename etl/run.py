@@ -139,12 +139,13 @@ class Run:
         await self._note_deleted(client, state)
         planned = self.survey.plan(state)
         to_note = [item for item in planned if item.reason is Reason.WAITING and not item.is_noted]
-        self._left_to_fetch = {item.execution.execution_id: item.run_test_key for item in planned if item.is_fetched}
+        to_fetch = [item for item in planned if item.is_fetched]
+        self._left_to_fetch = {item.execution.execution_id: item.run_test_key for item in to_fetch}
         self._left_to_note = {item.execution.execution_id: item.run_test_key for item in to_note}
         buffer = CommitBuffer(self._commit, interval_seconds=self.settings.export.commit_interval_seconds)
         crawl = Crawl(
             client,
-            [item for item in planned if item.is_fetched],
+            to_fetch,
             buffer.add,
             concurrency=self.settings.api.concurrency,
             page_limit=self.settings.api.page_limit,

@@ -3,12 +3,19 @@
 import sys
 
 from rich.console import Console
+from rich.markup import escape
 from rich.text import Text
 
 
 def stdout_console() -> Console:
     """Standard output; piped, it is for files and other programs: no folding at a width that nobody sees."""
     return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)
+
+
+def print_line(console: Console, label: str, text: str, *, style: str = "") -> None:
+    """A line that begins with what it is about; ``style`` is the label's."""
+    shown = f"[{style}]{label}[/]" if style else label
+    console.print(f"{shown}{' ' * (11 - len(label))}{escape(text)}", soft_wrap=True, highlight=False)
 
 
 def plain(name: str) -> Text:

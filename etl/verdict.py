@@ -1,12 +1,12 @@
 """What `metrics-etl verify` shows: figures, notices, the comparison with the API, and a line for each finding."""
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from etl.reconcile import SKIPPED_MEANINGS, Comparison
 from etl.store.checks import counted, some
 from etl.tables.aggregates import CAUSE_MEANINGS, Cause
+from etl.terminal import print_line
 from etl.verify import Report
 
 
@@ -20,8 +20,8 @@ def print_report(report: Report) -> None:
     for name, figures in report.tables.items():
         table.add_row(name, f"{figures.files:,}", f"{figures.rows:,}", f"{figures.size_bytes / 2**20:.1f}")
     console.print(table)
-    _line(console, "dataset", report.dataset)
-    _line(
+    print_line(console, "dataset", report.dataset)
+    print_line(
         console,
         "checked",
         "page checksums, schemas, keys, hashes of rows, places, the calls and evals of each execution",
@@ -29,15 +29,15 @@ def print_report(report: Report) -> None:
     if report.comparison:
         _print_comparison(console, report.comparison)
     for notice in report.notices:
-        _line(console, "notice", notice)
+        print_line(console, "notice", notice)
     for finding in report.findings:
-        _line(console, "finding", str(finding), style="bold red")
+        print_line(console, "finding", str(finding), style="bold red")
     outcome = counted(len(report.findings), "finding") if report.findings else "nothing is wrong"
-    _line(console, "outcome", f"{outcome} (exit {report.exit_code})")
+    print_line(console, "outcome", f"{outcome} (exit {report.exit_code})")
 
 
 def _print_comparison(console: Console, comparison: Comparison) -> None:
-    _line(
+    print_line(
         console,
         "api",
         f"{counted(comparison.compared, 'execution')} compared in {counted(comparison.requests, 'request')}: "
@@ -45,12 +45,6 @@ def _print_comparison(console: Console, comparison: Comparison) -> None:
         f"{comparison.same:,} the same, {sum(comparison.explained.values()):,} explained, {comparison.unexplained:,} not",
     )
     for name, count in comparison.explained.most_common():
-        _line(console, "explained", f"{count:,} {name}: {CAUSE_MEANINGS[Cause(name)]}")
+        print_line(console, "explained", f"{count:,} {name}: {CAUSE_MEANINGS[Cause(name)]}")
     for reason, ids in sorted(comparison.skipped.items()):
-        _line(console, "left out", f"{len(ids):,} {reason.value}: {SKIPPED_MEANINGS[reason]} ({some(ids)})")
-
-
-def _line(console: Console, label: str, text: str, *, style: str = "") -> None:
-    console.print(
-        f"{f'[{style}]{label}[/]' if style else label}{' ' * (11 - len(label))}{escape(text)}", soft_wrap=True
-    )
+        print_line(console, "left out", f"{len(ids):,} {reason.value}: {SKIPPED_MEANINGS[reason]} ({some(ids)})")

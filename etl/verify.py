@@ -97,7 +97,7 @@ def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) 
     Raises:
         DestinationError: there is no dataset, or its folders cannot be read.
     """
-    files = LocalFiles(Path(settings.destination.path).expanduser())
+    files = LocalFiles(settings.destination.folder)
     if not any(files.has(name) for name in schema.TABLES):
         raise DestinationError(
             f"{files.root}: no dataset there: check [destination] path, or run metrics-etl run first"

@@ -17,6 +17,7 @@ from etl.commands.shared import (
     Verbose,
     errors_reported,
     print_json,
+    tell_hold,
 )
 
 if TYPE_CHECKING:
@@ -165,24 +166,20 @@ def _verify(settings: "Settings", *, is_all: bool, since: "date | None", against
     from etl.store.inventory import Scope  # noqa: PLC0415
     from etl.verify import verify  # noqa: PLC0415
 
-    def tell(words: str) -> None:
-        if not quiet:
-            print(words, file=sys.stderr)
-
     # With run_tests = "all" a key was taken for a name: the dataset knows which it is.
     keys = None if is_all else frozenset(each for test in settings.run_tests for each in (test.key, test.name))
     report = verify(settings, Scope(keys, since), needs_aggregates=against_api)
     if against_api:
-        tell(
-            f"asking the API: {counted(expected_requests(settings, report.executions), 'request')}, one for each page of the lists"
-        )
+        if not quiet:
+            requests = counted(expected_requests(settings, report.executions), "request")
+            print(f"asking the API: {requests}, one for each page of the lists", file=sys.stderr)
         report.add(
             runtime.run(
                 compare(
                     settings,
                     report.executions,
                     unsound=report.unsound,
-                    on_hold=lambda seconds: tell(f"the rate limit lets nothing through for {seconds:.0f} s"),
+                    on_hold=(lambda _seconds: None) if quiet else tell_hold,
                 )
             )
         )

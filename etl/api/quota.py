@@ -188,6 +188,8 @@ class Quota:
 
 def _window_of(headers: Mapping[str, str]) -> Window | None:
     """The window that the headers tell; None when there is none, or none that can be believed."""
+    if "X-RateLimit-Limit" not in headers:
+        return None
     try:
         window = Window(
             limit=int(headers["X-RateLimit-Limit"]),

@@ -1,7 +1,8 @@
-"""GETs over aiohttp's connections: its pool, its TLS, its name look-ups, its parser with their limits; without its session.
+"""GETs over aiohttp's connections: its TLS, its name look-ups, its parser with their limits; without its session.
 
 A session prepares every request for what this API never needs: redirects, cookies, proxies, credentials from URLs or ~/.netrc,
 timers, a second try. That is two thirds of what a request costs. Here none of it exists, so that none can carry the keys elsewhere.
+Connections wait here for their next request, all of one server, and not in aiohttp's pool, which looks each up by its server.
 """
 
 import asyncio
@@ -19,24 +20,25 @@ Read = Callable[[int, Mapping[str, str], aiohttp.StreamReader], Awaitable[T]]
 """What is made of an answer: of its status, its headers, and its body as it arrives."""
 
 _SWITCHING_PROTOCOLS = 101
+_KEPT_SECONDS = 15.0
+"""As long as aiohttp keeps them. A server that closes what was silent for a while may do so while a request is on its way."""
 
 
 class Wire:
-    """Connections to one server, at most ``limit``. Belongs to the event loop in which it is made."""
+    """Connections to one server, as many as there are requests under way. Belongs to the event loop in which it is made."""
 
     def __init__(
         self,
         base_url: str,
         headers: Mapping[str, str],
         *,
-        limit: int,
         connect_timeout_seconds: float,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         url = URL(base_url, encoded=True)
         self.host = url.host
-        self._limit = limit
-        self._connector = aiohttp.TCPConnector(limit=limit, ssl=tls or True, ttl_dns_cache=300)
+        self._idle: list[tuple[float, Connection]] = []
+        self._connector = aiohttp.TCPConnector(limit=0, ssl=tls or True, ttl_dns_cache=300)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_seconds)
         # One request stands for all: they go to the same place with the same headers.
         self._request = aiohttp.ClientRequest("GET", url, headers=headers, loop=asyncio.get_running_loop())
@@ -63,19 +65,32 @@ class Wire:
         except BaseException:
             connection.close()  # else its answer may come when the next one is waited for
             raise
-        connection.release()
+        self._idle.append((asyncio.get_running_loop().time(), connection))
         return result
 
     async def _connect(self) -> tuple[Connection, ResponseHandler, asyncio.Transport]:
-        """A connection on which nothing has arrived since its last answer: it would be taken for the next one."""
-        for _ in range(self._limit + 1):
-            connection = await self._connector.connect(self._request, [], self._timeout)
+        """The connection that was used last, unless that is too long ago or something arrived on it since, else a new one.
+
+        What arrived would be taken for the next answer.
+        """
+        earliest = asyncio.get_running_loop().time() - _KEPT_SECONDS
+        while self._idle:
+            used_at, connection = self._idle.pop()
             protocol, transport = connection.protocol, connection.transport
-            if protocol is not None and transport is not None and not protocol.should_close:
-                return connection, protocol, transport
+            if protocol is not None and transport is not None and used_at >= earliest:
+                is_as_left = not protocol.should_close and not transport.is_closing()
+                if is_as_left:
+                    return connection, protocol, transport
             connection.close()
-        raise aiohttp.ServerDisconnectedError
+        connection = await self._connector.connect(self._request, [], self._timeout)
+        protocol, transport = connection.protocol, connection.transport
+        if protocol is None or transport is None:
+            connection.close()
+            raise aiohttp.ServerDisconnectedError
+        return connection, protocol, transport
 
     async def close(self) -> None:
         """Close all connections."""
+        while self._idle:
+            self._idle.pop()[1].close()
         await self._connector.close()

@@ -46,7 +46,7 @@ async def connected(*answers: bytes | None, path: str = "", **headers: str) -> A
     server = Server(answers)
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
-    wire = Wire(f"http://127.0.0.1:{port}{path}", headers, limit=2, connect_timeout_seconds=5)
+    wire = Wire(f"http://127.0.0.1:{port}{path}", headers, connect_timeout_seconds=5)
     try:
         yield server, wire
     finally:
@@ -75,13 +75,31 @@ async def test_request_says_what_and_by_whom_it_is_asked():
 async def test_header_that_could_hold_another_one_is_refused():
     for value in ("a\r\nb: c", "a\nb", "a\0"):
         with pytest.raises(ValueError, match="line break"):
-            Wire("http://127.0.0.1:1", {"Key": value}, limit=1, connect_timeout_seconds=5)
+            Wire("http://127.0.0.1:1", {"Key": value}, connect_timeout_seconds=5)
 
 
 async def test_connection_is_used_again():
     async with connected(saying(b"1"), saying(b"2")) as (server, wire):
         assert [(await wire.get("/", read))[1] for _ in range(2)] == [b"1", b"2"]
     assert len(server.connections) == 1
+
+
+async def test_connection_that_was_silent_for_long_is_not_used_again(monkeypatch):
+    """A server that closes it may be about to."""
+    monkeypatch.setattr("etl.api.wire._KEPT_SECONDS", -1.0)
+    async with connected(saying(b"1"), saying(b"2")) as (server, wire):
+        assert [(await wire.get("/", read))[1] for _ in range(2)] == [b"1", b"2"]
+    assert [len(requests) for requests in server.connections] == [1, 1]
+
+
+async def test_connection_that_the_server_closed_meanwhile_is_not_used_again():
+    async with connected(saying(b"1"), saying(b"2")) as (server, wire):
+        assert await wire.get("/", read) == (200, b"1")
+        ((_, idle),) = wire._idle
+        server.writers[0].close()
+        while idle.transport is not None:  # noqa: ASYNC110 - aiohttp tells nobody of it
+            await asyncio.sleep(0)
+        assert await wire.get("/", read) == (200, b"2")
 
 
 async def test_answer_that_was_given_up_is_nobody_elses():
@@ -103,9 +121,10 @@ async def test_answer_that_nobody_asked_for_is_nobodys():
 async def test_answer_that_nobody_asked_for_is_nobodys_however_late_it_comes():
     async with connected(saying(b"asked"), saying(b"mine")) as (server, wire):
         assert await wire.get("/", read) == (200, b"asked")
-        ((idle, _),) = next(iter(wire._connector._conns.values()))
+        ((_, idle),) = wire._idle
+        assert idle.protocol is not None
         server.writers[0].write(saying(b"not asked"))
-        while not idle.should_close:  # noqa: ASYNC110 - aiohttp tells nobody that something has arrived
+        while not idle.protocol.should_close:  # noqa: ASYNC110 - aiohttp tells nobody that something has arrived
             await asyncio.sleep(0)
         assert await wire.get("/", read) == (200, b"mine")
     assert [len(requests) for requests in server.connections] == [1, 1]

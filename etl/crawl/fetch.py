@@ -70,7 +70,7 @@ class Crawl:
         self._calls: deque[tuple[_Open, str]] = deque()
         self._relist: deque[_Open] = deque()
         self._open = 0
-        self._news = asyncio.Condition()
+        self._news = asyncio.Event()
 
     async def run(self) -> None:
         """Fetch everything and emit each bundle as soon as it is whole.
@@ -83,28 +83,26 @@ class Crawl:
                 group.create_task(self._work())
 
     async def _work(self) -> None:
-        while (piece := await self._next()) is not None:
+        while (piece := self._next()) or self._open:
+            if piece is None:
+                self._news.clear()
+                await self._news.wait()
+                continue
             execution, call_execution_id = piece
             if call_execution_id is None:
                 await self._list(execution)
             else:
                 await self._fetch(execution, call_execution_id)
 
-    async def _next(self) -> tuple[_Open, str | None] | None:
-        """The next piece of work; None when none is left and none can come."""
-        async with self._news:
-            while True:
-                if self._relist:
-                    return self._relist.popleft(), None
-                has_room = len(self._calls) < self._workers and self._open < self._concurrency
-                if has_room and (planned := next(self._plan, None)) is not None:
-                    self._open += 1
-                    return _Open(planned), None
-                if self._calls:
-                    return self._calls.popleft()
-                if not self._open:
-                    return None
-                await self._news.wait()
+    def _next(self) -> tuple[_Open, str | None] | None:
+        """The next piece of work; None when there is none, though there may be news as long as executions are open."""
+        if self._relist:
+            return self._relist.popleft(), None
+        has_room = len(self._calls) < self._workers and self._open < self._concurrency
+        if has_room and (planned := next(self._plan, None)) is not None:
+            self._open += 1
+            return _Open(planned), None
+        return self._calls.popleft() if self._calls else None
 
     async def _list(self, execution: _Open) -> None:
         try:
@@ -122,9 +120,8 @@ class Crawl:
         if not pending:
             await self._settle(execution)
             return
-        async with self._news:
-            self._calls.extend((execution, key) for key in pending)
-            self._news.notify_all()
+        self._calls.extend((execution, key) for key in pending)
+        self._news.set()
 
     def _pending_after(self, execution: _Open, latest: Pass[ListedCall]) -> list[str]:
         """The calls to fetch, now that the list was read (again)."""
@@ -199,9 +196,8 @@ class Crawl:
         elif execution.round < MAX_ROUNDS:
             if execution.count is not None:
                 execution.dead_letters.clear()
-            async with self._news:
-                self._relist.append(execution)
-                self._news.notify_all()
+            self._relist.append(execution)
+            self._news.set()
         else:
             unproved = SourceError(
                 f"its calls kept changing while they were listed, {execution.round} times; the last time {alive} were fetched",
@@ -215,9 +211,8 @@ class Crawl:
             calls = len(bundle.listed or ())
             self.necessary_requests += calls + pages(calls, self._page_limit)
             await self._emit(bundle)
-        async with self._news:
-            self._open -= 1
-            self._news.notify_all()
+        self._open -= 1
+        self._news.set()
 
 
 def _bundle(execution: _Open, *, is_listed: bool = True) -> ExecutionBundle:

@@ -57,6 +57,8 @@ def merge(
     ``verified_at`` even if nothing else changed.
     Rows come sorted by execution and key; keys stay unique as long as ``new`` holds rows of ``replaced`` executions only.
     """
+    if not len(old):
+        return Merged(new.sort_by(_order(table)) if len(new) else old, is_changed=len(new) > 0, arrived=len(new))
     is_replaced = is_of(old, replaced)
     stays, goes = old.filter(pc.invert(is_replaced)), old.filter(is_replaced)
     new = _carry(table, goes, new)
@@ -76,8 +78,12 @@ def merge(
     if all(retained) and not any(arriving) and goes_verified is goes:
         return Merged(old, is_changed=False)
     parts = [stays, goes_verified.filter(pa.array(retained, pa.bool_())), new.filter(pa.array(arriving, pa.bool_()))]
-    merged = pa.concat_tables(parts).sort_by([(name, "ascending") for name in _SORT[table.name]])
+    merged = pa.concat_tables(parts).sort_by(_order(table))
     return Merged(merged, is_changed=True, arrived=sum(arriving))
+
+
+def _order(table: schema.Table) -> list[tuple[str, str]]:
+    return [(name, "ascending") for name in _SORT[table.name]]
 
 
 def is_of(rows: pa.Table, executions: Collection[str]) -> pa.ChunkedArray:

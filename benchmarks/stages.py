@@ -24,7 +24,7 @@ from etl.api.models import CallMetrics, Execution, ExecutionBundle, FetchedCall
 from etl.store.commit import commit
 from etl.store.dataset import Dataset, Written
 from etl.store.files import LocalFiles
-from etl.tables.flatten import Export, calls_frame, evals_frame
+from etl.tables.flatten import Export, FlatBundle, flatten
 
 EXECUTIONS, CALLS, CONCURRENCY, ROUNDS = 50, 100, 50, 5
 
@@ -81,9 +81,17 @@ def decode_all(requests: list[Request[CallMetrics]], bodies: dict[str, bytes]) -
     return [decode(request, bodies[request.query[0][1]]) for request in requests]
 
 
-def commit_all(files: LocalFiles, bundles: list[ExecutionBundle], export: Export) -> None:
+def flatten_all(bundles: list[ExecutionBundle]) -> list[FlatBundle]:
+    """As each arrives."""
+    return [flatten(bundle) for bundle in bundles]
+
+
+def commit_all(files: LocalFiles, bundles: list[FlatBundle], export: Export) -> None:
     """A first commit."""
-    commit(Dataset(files), bundles, {}, export, fetched_at=export.exported_at, settle_hours=24, written=Written())
+    for write in commit(
+        Dataset(files), bundles, {}, export, fetched_at=export.exported_at, settle_hours=24, written=Written()
+    ):
+        write()
 
 
 def main(base_url: str) -> None:
@@ -119,9 +127,8 @@ def main(base_url: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
             files = LocalFiles(Path(folder))
             files.prepare()
-            timed(stages, "commit: flattening, Arrow, pandas, Parquet, fsync", commit_all, files, bundles, export)
-        timed(stages, "of that, flattening of calls", calls_frame, bundles, export)
-        timed(stages, "of that, flattening of evals, one a call", evals_frame, bundles, export)
+            flat = timed(stages, "flattening, an eval with each call", flatten_all, bundles)
+            timed(stages, "commit: pandas, Arrow, Parquet, fsync", commit_all, files, flat, export)
     print(json.dumps({name: median(costs) for name, costs in stages.items()}))
 
 

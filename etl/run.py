@@ -23,7 +23,7 @@ from etl.settings import Settings
 from etl.store.buffer import CommitBuffer
 from etl.store.changes import Moves, as_if_dropped, drop, find_doubled, mark_deleted, move, surplus
 from etl.store.commit import commit
-from etl.store.dataset import Dataset, Written
+from etl.store.dataset import Dataset, Steps, Written
 from etl.store.files import LocalFiles
 from etl.store.last_run import LAST_RUN, last_complete_at
 from etl.store.layout import Partition
@@ -31,7 +31,7 @@ from etl.store.state import StoredState, load_run_tests, load_state
 from etl.summary import RunTestSummary, Summary
 from etl.survey import Survey
 from etl.tables import schema
-from etl.tables.flatten import Export, frame_of
+from etl.tables.flatten import Export, FlatBundle, flatten, frame_of
 from etl.tasks import to_the_end
 from etl.version import __version__
 
@@ -142,18 +142,25 @@ class Run:
         to_fetch = [item for item in planned if item.is_fetched]
         self._left_to_fetch = {item.execution.execution_id: item.run_test_key for item in to_fetch}
         self._left_to_note = {item.execution.execution_id: item.run_test_key for item in to_note}
-        buffer = CommitBuffer(self._commit, interval_seconds=self.settings.export.commit_interval_seconds)
+        buffer = CommitBuffer(
+            self._commit, self._written, interval_seconds=self.settings.export.commit_interval_seconds
+        )
+
+        async def take(bundle: ExecutionBundle) -> None:
+            # Here, not in the commit's thread: where loop and thread both compute, they wait for each other's turns.
+            await buffer.add(flatten(bundle, include_raw=self.settings.export.include_raw))
+
         crawl = Crawl(
             client,
             to_fetch,
-            buffer.add,
+            take,
             concurrency=self.settings.api.concurrency,
             page_limit=self.settings.api.page_limit,
         )
         self.progress.crawl, self.progress.crawl_began_at = crawl, monotonic()
         try:
             for item in to_note:
-                await buffer.add(_without_calls(item))
+                await take(_without_calls(item))
             await crawl.run()
         finally:
             await buffer.flush()
@@ -234,8 +241,8 @@ class Run:
         self.dataset.record_run(day, self.summary.export_run_id, frame_of(schema.RUNS_TABLE, [row]))
         self.files.publish(LAST_RUN, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
 
-    def _commit(self, bundles: list[ExecutionBundle]) -> int:
-        arrived = commit(
+    def _commit(self, bundles: list[FlatBundle]) -> Steps[None]:
+        arrived = yield from commit(
             self.dataset,
             bundles,
             self._stored,
@@ -264,7 +271,6 @@ class Run:
             requests_left=self.progress.planned_requests - self.progress.done_requests,
             seconds_left=None if (seconds := self.progress.seconds_left(monotonic())) is None else round(seconds),
         )
-        return self._written.largest_rows
 
     def _count_traffic(self) -> None:
         traffic, written = self.client.traffic, self._written

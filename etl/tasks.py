@@ -40,13 +40,13 @@ async def until_stopped(
         group.create_task(finish())
 
 
-async def to_the_end(work: Callable[[], T]) -> T:
-    """Run the work in a thread and wait for its end, however often cancelled meanwhile: it must not outlive what guards it.
+async def to_the_end(work: Callable[[], T] | Coroutine[Any, Any, T]) -> T:
+    """Do the work, in a thread when it is a function, and wait for its end, however often cancelled: it must not outlive its guard.
 
     Raises:
         CancelledError: the caller was cancelled and the work has ended well; when it failed, its error counts.
     """
-    future = asyncio.get_running_loop().run_in_executor(None, work)
+    future = asyncio.ensure_future(work if isinstance(work, Coroutine) else asyncio.to_thread(work))
     cancelled: asyncio.CancelledError | None = None
     while not future.done():
         try:

@@ -1,7 +1,7 @@
 """Bundles as a crawl hands them over, made of plain payloads or of the recorded answers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from etl.api import endpoints
 from etl.api.models import CallMetrics, DeadLetter, Execution, ExecutionBundle, FetchedCall, ListedCall, Page
 from etl.crawl.entry import ListedExecution
-from etl.tables.flatten import Export
+from etl.tables import flatten as flat
+from etl.tables.flatten import Export, FlatBundle, Frame, HeldRows, flatten
 
 SAMPLES = Path(__file__).parent / "samples"
 STARTED_AT = "2026-03-01T09:00:01.123456Z"
@@ -127,3 +128,34 @@ def _recording(case: str) -> Any:
 
 def _body(recording: Any) -> bytes:
     return json.dumps(recording["body"]).encode()
+
+
+def flattened(bundles: Iterable[ExecutionBundle], export: Export = EXPORT) -> list[FlatBundle]:
+    """The bundles as a commit takes them."""
+    return [flatten(bundle, include_raw=export.include_raw) for bundle in bundles]
+
+
+def calls_frame(bundles: Iterable[ExecutionBundle], export: Export) -> Frame:
+    """The rows of the bundles' calls."""
+    return flat.calls_frame(flattened(bundles, export), export)
+
+
+def evals_frame(bundles: Iterable[ExecutionBundle], export: Export) -> Frame:
+    """The rows of the bundles' evals."""
+    return flat.evals_frame(flattened(bundles, export), export)
+
+
+def errors_frame(bundles: Iterable[ExecutionBundle], export: Export) -> Frame:
+    """The rows of the bundles' dead letters."""
+    return flat.errors_frame(flattened(bundles, export), export)
+
+
+def executions_frame(
+    bundles: Iterable[ExecutionBundle],
+    held: Mapping[str, HeldRows],
+    states: Mapping[str, str],
+    verified_at: Mapping[str, datetime | None],
+    export: Export,
+) -> Frame:
+    """The rows of the bundles' executions."""
+    return flat.executions_frame(flattened(bundles, export), held, states, verified_at, export)

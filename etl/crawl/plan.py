@@ -3,13 +3,13 @@
 Pure: no clock, no network, no files. The same input gives the same plan.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 
-from etl.api.models import DeadLetter, Execution, ExecutionBundle
+from etl.api.models import DeadLetter, Execution
 from etl.crawl.entry import ListedExecution
 from etl.tables import coerce
 from etl.tables.digest import fingerprint
@@ -222,16 +222,27 @@ def is_mass_vanishing(*, vanished: int, living: int) -> bool:
     return vanished > 0 and (vanished == living or vanished > max(_MASS_FLOOR, _MASS_SHARE * living))
 
 
-def export_state(bundle: ExecutionBundle, known: Stored | None, *, fetched_at: datetime, settle_hours: float) -> State:
-    """What the dataset may claim of the execution once the bundle is committed; ``known`` is what it held before."""
-    if bundle.dead_letters:
+def export_state(
+    execution: Execution,
+    known: Stored | None,
+    *,
+    call_statuses: Collection[str] | None,
+    has_letters: bool,
+    fetched_at: datetime,
+    settle_hours: float,
+) -> State:
+    """What the dataset may claim of the execution once it is committed; ``known`` is what it held before.
+
+    ``call_statuses`` is None when its calls were not listed.
+    """
+    if has_letters:
         return State.INCOMPLETE
-    if not bundle.is_fetched:
+    if call_statuses is None:
         return State.WAITING
     is_final = (
-        bundle.execution.status in TERMINAL_EXECUTION
-        and all(call.metrics.status in TERMINAL_CALL for call in bundle.calls)
-        and _is_settled(bundle.execution, known, fetched_at, settle_hours)
+        execution.status in TERMINAL_EXECUTION
+        and TERMINAL_CALL.issuperset(call_statuses)
+        and _is_settled(execution, known, fetched_at, settle_hours)
     )
     return State.EXPORTED if is_final else State.SETTLING
 

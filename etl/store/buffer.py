@@ -7,7 +7,8 @@ the whole file again, and small commits would write it again and again.
 import asyncio
 from collections.abc import Callable
 
-from etl.api.models import ExecutionBundle
+from etl.store.dataset import Steps, Written
+from etl.tables.flatten import FlatBundle
 from etl.tasks import to_the_end
 
 _MANY_CALLS = 2_000
@@ -21,23 +22,26 @@ class CommitBuffer:
     stays bounded. A crawl that is cancelled waits for the commit in hand; ``flush`` commits what is left.
     """
 
-    def __init__(self, commit: Callable[[list[ExecutionBundle]], int], *, interval_seconds: float) -> None:
+    def __init__(
+        self, commit: Callable[[list[FlatBundle]], Steps[None]], written: Written, *, interval_seconds: float
+    ) -> None:
         self._commit = commit
+        self._written = written
         self._interval_seconds = interval_seconds
-        self._bundles: list[ExecutionBundle] = []
+        self._bundles: list[FlatBundle] = []
         self._calls = 0
         self._many_calls = _MANY_CALLS
         self._turn = asyncio.Lock()
         self._committed_at = asyncio.get_running_loop().time()
 
-    async def add(self, bundle: ExecutionBundle) -> None:
+    async def add(self, bundle: FlatBundle) -> None:
         """Take a bundle, and commit when it is time.
 
         Raises:
             DestinationError: the commit failed; the bundles it held are not in the dataset.
         """
         self._bundles.append(bundle)
-        self._calls += len(bundle.calls)
+        self._calls += len(bundle.calls.values)
         is_due = asyncio.get_running_loop().time() - self._committed_at >= self._interval_seconds
         if is_due or self._calls >= self._many_calls:
             await self.flush()
@@ -47,6 +51,16 @@ class CommitBuffer:
         async with self._turn:
             bundles, self._bundles, self._calls = self._bundles, [], 0
             if bundles:
-                largest_rows = await to_the_end(lambda: self._commit(bundles))
-                self._many_calls = max(_MANY_CALLS, largest_rows // _FILE_SHARE)
+                await to_the_end(self._take_steps(bundles))
+                self._many_calls = max(_MANY_CALLS, self._written.largest_rows // _FILE_SHARE)
             self._committed_at = asyncio.get_running_loop().time()
+
+    async def _take_steps(self, bundles: list[FlatBundle]) -> None:
+        """Compute here and write in a thread: a thread that computes and this one would wait for each other all the time.
+
+        Where files are large, compute in the thread all the same: nothing else would be done here meanwhile.
+        """
+        steps = self._commit(bundles)
+        is_large = self._many_calls > _MANY_CALLS
+        while write := await asyncio.to_thread(next, steps, None) if is_large else next(steps, None):
+            await asyncio.to_thread(write)

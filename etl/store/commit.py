@@ -13,15 +13,15 @@ from operator import attrgetter
 import pyarrow as pa
 
 from etl.api.endpoints import METRICS, RUNS
-from etl.api.models import ExecutionBundle
 from etl.crawl.plan import KNOWN_CALL, State, Stored, export_state
 from etl.errors import SchemaError
-from etl.store.dataset import Dataset, Written, calls_of, held_rows
+from etl.store.dataset import Dataset, Steps, Written, calls_of, held_rows
 from etl.store.layout import Partition
 from etl.tables import schema
 from etl.tables.digest import rows_digest
 from etl.tables.flatten import (
     Export,
+    FlatBundle,
     Frame,
     HeldRows,
     calls_frame,
@@ -46,14 +46,14 @@ class Arrived:
 
 def commit(
     dataset: Dataset,
-    bundles: Sequence[ExecutionBundle],
+    bundles: Sequence[FlatBundle],
     stored: Mapping[str, Stored],
     export: Export,
     *,
     fetched_at: datetime,
     settle_hours: float,
     written: Written,
-) -> dict[str, Arrived]:
+) -> Steps[dict[str, Arrived]]:
     """Write the bundles into their partitions, durably; returns what arrived by run test key.
 
     ``stored`` is what the dataset held of the executions when they were planned, ``fetched_at`` a time before any was fetched.
@@ -66,14 +66,16 @@ def commit(
     for key, group in groupby(sorted(bundles, key=_partition), key=attrgetter("run_test_key")):
         of_run_test = list(group)
         share = arrived[key] = Arrived()
-        rows = _flatten(of_run_test, export, share)
+        rows = _frames(of_run_test, export, share)
         for partition, own in groupby(of_run_test, key=_partition):
             mine = _by_execution(own)
             known = {execution_id: stored.get(execution_id) for execution_id in mine}
             held = {execution_id: before.held if before else _NOTHING_HELD for execution_id, before in known.items()}
-            held |= _commit_calls(dataset, partition, mine, rows, written)
-            dataset.commit_rows(schema.ERRORS, partition, rows[schema.ERRORS.name], replaced=mine, written=written)
-            executions = _commit_executions(
+            held |= yield from _commit_calls(dataset, partition, mine, rows, written)
+            yield from dataset.commit_rows(
+                schema.ERRORS, partition, rows[schema.ERRORS.name], replaced=mine, written=written
+            )
+            executions = yield from _commit_executions(
                 dataset,
                 partition,
                 mine,
@@ -88,30 +90,28 @@ def commit(
     return arrived
 
 
-def _flatten(bundles: Sequence[ExecutionBundle], export: Export, share: Arrived) -> dict[str, pa.Table]:
+def _frames(bundles: Sequence[FlatBundle], export: Export, share: Arrived) -> dict[str, pa.Table]:
     """All that the bundles hold but their executions' own rows; of all dates at once, since frames cost by the piece."""
-    fetched = [bundle for bundle in bundles if bundle.is_fetched]
-    calls, evals, errors = calls_frame(fetched, export), evals_frame(fetched, export), errors_frame(bundles, export)
+    calls, evals, errors = calls_frame(bundles, export), evals_frame(bundles, export), errors_frame(bundles, export)
     share.rows.update(executions=len(bundles), calls=len(calls.data), evals=len(evals.data))
     share.misfits += calls.misfits + evals.misfits
     share.dead_letters += len(errors.data)
-    share.unknown_statuses.update(
-        call.metrics.status for bundle in bundles for call in bundle.calls if call.metrics.status not in KNOWN_CALL
-    )
+    for bundle in bundles:
+        share.unknown_statuses.update({s: n for s, n in bundle.call_statuses.items() if s not in KNOWN_CALL})
     return {
         table.name: to_arrow(frame.data, table)
         for table, frame in ((schema.CALLS, calls), (schema.EVALS, evals), (schema.ERRORS, errors))
     }
 
 
-def _has_letter(bundle: ExecutionBundle, endpoint: str) -> bool:
+def _has_letter(bundle: FlatBundle, endpoint: str) -> bool:
     """Whether the endpoint failed for the execution itself: its aggregates (METRICS) or its list of calls (RUNS)."""
     execution_id = bundle.execution.execution_id
     return any(letter.endpoint == endpoint and letter.subject_id == execution_id for letter in bundle.dead_letters)
 
 
-def _by_execution(bundles: Iterable[ExecutionBundle]) -> dict[str, ExecutionBundle]:
-    mine: dict[str, ExecutionBundle] = {}
+def _by_execution(bundles: Iterable[FlatBundle]) -> dict[str, FlatBundle]:
+    mine: dict[str, FlatBundle] = {}
     for bundle in bundles:
         if bundle.execution.execution_id in mine:
             raise SchemaError(f"execution {bundle.execution.execution_id} twice in one commit")
@@ -122,10 +122,10 @@ def _by_execution(bundles: Iterable[ExecutionBundle]) -> dict[str, ExecutionBund
 def _commit_calls(
     dataset: Dataset,
     partition: Partition,
-    bundles: Mapping[str, ExecutionBundle],
+    bundles: Mapping[str, FlatBundle],
     rows: Mapping[str, pa.Table],
     written: Written,
-) -> dict[str, HeldRows]:
+) -> Steps[dict[str, HeldRows]]:
     """Calls and evals of the executions whose calls were listed; returns what the dataset now holds of those."""
     fetched = {execution_id: bundle for execution_id, bundle in bundles.items() if bundle.is_fetched}
     if not fetched:
@@ -133,7 +133,7 @@ def _commit_calls(
     given_up = {letter.subject_id for bundle in fetched.values() for letter in bundle.dead_letters}
     # What an unproved listing does not name may have been missed: its old rows stay until a listing is proved.
     unproved = {key for key, bundle in fetched.items() if _has_letter(bundle, RUNS)}
-    calls_held = dataset.commit_rows(
+    calls_held = yield from dataset.commit_rows(
         schema.CALLS,
         partition,
         rows[schema.CALLS.name],
@@ -142,8 +142,8 @@ def _commit_calls(
         kept_executions=unproved,
         written=written,
     )
-    listed = {call.call_execution_id for bundle in fetched.values() for call in bundle.listed or ()}
-    evals_held = dataset.commit_rows(
+    listed = {key for bundle in fetched.values() for key in bundle.listed or ()}
+    evals_held = yield from dataset.commit_rows(
         schema.EVALS,
         partition,
         rows[schema.EVALS.name],
@@ -158,7 +158,7 @@ def _commit_calls(
 def _commit_executions(
     dataset: Dataset,
     partition: Partition,
-    bundles: Mapping[str, ExecutionBundle],
+    bundles: Mapping[str, FlatBundle],
     known: Mapping[str, Stored | None],
     held: Mapping[str, HeldRows],
     export: Export,
@@ -166,18 +166,25 @@ def _commit_executions(
     fetched_at: datetime,
     settle_hours: float,
     written: Written,
-) -> Frame:
+) -> Steps[Frame]:
     """The executions' own rows, which vouch for what the dataset ``held`` of them; returns what was made of the bundles."""
     states = {
-        execution_id: export_state(bundle, known[execution_id], fetched_at=fetched_at, settle_hours=settle_hours)
+        execution_id: export_state(
+            bundle.execution,
+            known[execution_id],
+            call_statuses=bundle.call_statuses if bundle.is_fetched else None,
+            has_letters=bool(bundle.dead_letters),
+            fetched_at=fetched_at,
+            settle_hours=settle_hours,
+        )
         for execution_id, bundle in bundles.items()
     }
     verified_at = {
         execution_id: fetched_at if bundles[execution_id].is_fetched else before.verified_at if before else None
         for execution_id, before in known.items()
     }
-    executions = executions_frame(list(bundles.values()), held, states, verified_at, export)
-    dataset.commit_rows(
+    executions = executions_frame(bundles.values(), held, states, verified_at, export)
+    yield from dataset.commit_rows(
         schema.EXECUTIONS,
         partition,
         to_arrow(executions.data, schema.EXECUTIONS),
@@ -193,5 +200,5 @@ def _commit_executions(
     return executions
 
 
-def _partition(bundle: ExecutionBundle) -> Partition:
+def _partition(bundle: FlatBundle) -> Partition:
     return Partition(bundle.run_test_key, bundle.date)

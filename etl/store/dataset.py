@@ -4,11 +4,12 @@ Owns the order in which things become visible: calls, evals and errors are durab
 them. A crash between the two only means that those executions are fetched again.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from itertools import chain
+from typing import TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -26,6 +27,10 @@ _DICTIONARY = {
     "execution_id", "run_test_name", "status", "scenario_id", "scenario_name", "eval_config_id", "eval_name", "output_type",
     "output_text", "output_json", "export_state", "export_run_id", "exported_at", "execution_started_at", "endpoint",
 }  # fmt: skip
+
+T = TypeVar("T")
+Steps = Generator[Callable[[], None], None, T]
+"""Work that computes by itself, and yields what it wants to have written: to be called before it goes on."""
 
 
 @dataclass(slots=True)
@@ -62,8 +67,8 @@ class Dataset:
         kept_executions: Collection[str] = (),
         heads: Collection[str] = (),
         verified: Collection[str] = (),
-    ) -> pa.Table:
-        """Replace the partition's rows of the executions by those of ``rows``, durably; returns the partition as it now is.
+    ) -> Steps[pa.Table]:
+        """Replace the partition's rows of the executions by those of ``rows``, durably; returns the partition as it then is.
 
         Old rows of ``kept_calls``, and of all calls of ``kept_executions``, stay where there are no new ones. ``heads`` and
         ``verified``: see ``merge``.
@@ -76,7 +81,7 @@ class Dataset:
         new = rows.filter(is_of(rows, replaced))
         merged = merge(table, old, new, replaced=replaced, kept_calls=kept, heads=heads, verified=verified)
         if merged.is_changed:
-            self.write(table, partition, merged.table, written)
+            yield partial(self.write, table, partition, merged.table, written)
             written.rows[table.name] = written.rows.get(table.name, 0) + merged.arrived
         return merged.table
 

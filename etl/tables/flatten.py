@@ -1,30 +1,30 @@
-"""Execution bundles → pandas frames with exactly the declared columns. Pure.
+"""Execution bundles → rows → pandas frames with exactly the declared columns. Pure.
 
-Every payload is walked once, beside a tree of the paths that the schema declares. A value goes to its column when it
-fits exactly; everything else (unknown fields, values that do not fit) stays in ``extra``, nested as it came. So nothing
-is lost, nothing collides, and no column changes its type because of a payload.
+Bundles become rows as soon as they arrive, so that their payloads, several times as large, need not be kept until they are written;
+the rows of many bundles then become one frame, since frames cost by the piece.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
-from etl.api.models import ExecutionBundle, FetchedCall, ListedCall
+from etl.api.models import DeadLetter, Execution, ExecutionBundle, FetchedCall, ListedCall
 from etl.errors import SchemaError
 from etl.tables import coerce, schema
 from etl.tables.digest import fingerprint, row_hash
-
-_NOT_HASHED = {"raw", "row_hash", "export_run_id", "exported_at"}
+from etl.tables.rows import RowMaker, hashed_names
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What all rows of one export run share."""
+    """What all rows of one commit share."""
 
     export_run_id: str
     exported_at: datetime
@@ -40,6 +40,40 @@ class HeldRows:
     calls_digest: str
 
 
+@dataclass(slots=True)
+class Rows:
+    """Rows of one table: values in the order of its columns, null where the commit has its say; and how many did not fit theirs."""
+
+    values: list[list[Any]] = field(default_factory=list)
+    misfits: int = 0
+
+    def add(self, row: tuple[list[Any], int]) -> None:
+        """Take a row, and its number of misfits."""
+        self.values.append(row[0])
+        self.misfits += row[1]
+
+
+@dataclass(frozen=True, slots=True)
+class FlatBundle:
+    """A bundle whose calls, evals and dead letters are rows. Fields as in ``ExecutionBundle``; ``listed`` are ids of calls."""
+
+    run_test_name: str
+    run_test_key: str
+    execution: Execution
+    date: str
+    listed: frozenset[str] | None
+    call_statuses: Counter[str]
+    dead_letters: tuple[DeadLetter, ...]
+    calls: Rows
+    evals: Rows
+    errors: Rows
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether the execution's calls were listed."""
+        return self.listed is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """Rows of one table, and how many of their values did not fit their column."""
@@ -48,8 +82,24 @@ class Frame:
     misfits: int
 
 
+def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle:
+    """The bundle with rows in place of the payloads of its calls. A metric that the API left out or null stays null."""
+    return FlatBundle(
+        run_test_name=bundle.run_test_name,
+        run_test_key=bundle.run_test_key,
+        execution=bundle.execution,
+        date=bundle.date,
+        listed=None if bundle.listed is None else frozenset(call.call_execution_id for call in bundle.listed),
+        call_statuses=Counter(call.metrics.status for call in bundle.calls),
+        dead_letters=bundle.dead_letters,
+        calls=_call_rows(bundle, include_raw=include_raw),
+        evals=_eval_rows(bundle),
+        errors=_error_rows(bundle),
+    )
+
+
 def executions_frame(
-    bundles: Sequence[ExecutionBundle],
+    bundles: Iterable[FlatBundle],
     held: Mapping[str, HeldRows],
     states: Mapping[str, str],
     verified_at: Mapping[str, datetime | None],
@@ -64,58 +114,37 @@ def executions_frame(
 
     Source: GET /sdk/api/v1/simulation/metrics/?run_test_name=…
     """
-    rows = _Rows(schema.EXECUTIONS)
+    rows = Rows()
     for bundle in bundles:
         execution_id = bundle.execution.execution_id
         holds = held[execution_id]
-        rows.add(
-            bundle.execution.payload,
-            {
-                "execution_id": execution_id,
-                "run_test_name": bundle.run_test_name,
-                "raw": _raw(bundle.execution.payload, export),
-                "listed_calls": holds.listed_calls,
-                "exported_calls": holds.exported_calls,
-                "export_state": states[execution_id],
-                "fingerprint": fingerprint(bundle.execution.payload),
-                "calls_digest": holds.calls_digest,
-                "verified_at": verified_at[execution_id],
-                "export_run_id": export.export_run_id,
-                "exported_at": export.exported_at,
-            },
-        )
-    return rows.frame()
+        given = {
+            "execution_id": execution_id,
+            "run_test_name": bundle.run_test_name,
+            "raw": _raw(bundle.execution.payload, include_raw=export.include_raw),
+            "listed_calls": holds.listed_calls,
+            "exported_calls": holds.exported_calls,
+            "export_state": states[execution_id],
+            "fingerprint": fingerprint(bundle.execution.payload),
+            "calls_digest": holds.calls_digest,
+            "verified_at": verified_at[execution_id],
+        }
+        rows.add(_EXECUTION.make(bundle.execution.payload, given))
+    return _exported(schema.EXECUTIONS, [rows], export)
 
 
-def calls_frame(bundles: Iterable[ExecutionBundle], export: Export) -> Frame:
+def calls_frame(bundles: Iterable[FlatBundle], export: Export) -> Frame:
     """One row per call, with exactly the columns of ``schema.CALLS``.
-
-    A metric that the API left out or null stays null: a zero would drag every average down.
 
     Raises:
         SchemaError: two bundles hold the same ``call_execution_id``.
 
     Source: GET /sdk/api/v1/simulation/metrics/?call_execution_id=…
     """
-    rows = _Rows(schema.CALLS)
-    for bundle in bundles:
-        started_at = _started_at(bundle)
-        for call in bundle.calls:
-            rows.add(
-                _call_payload(call),
-                {
-                    "call_execution_id": call.metrics.call_execution_id,
-                    "run_test_name": bundle.run_test_name,
-                    "execution_started_at": started_at,
-                    "raw": _raw(call.metrics.payload, export),
-                    "export_run_id": export.export_run_id,
-                    "exported_at": export.exported_at,
-                },
-            )
-    return rows.frame()
+    return _exported(schema.CALLS, [bundle.calls for bundle in bundles], export)
 
 
-def evals_frame(bundles: Iterable[ExecutionBundle], export: Export) -> Frame:
+def evals_frame(bundles: Iterable[FlatBundle], export: Export) -> Frame:
     """One row per eval output of a call, with exactly the columns of ``schema.EVALS``.
 
     Raises:
@@ -123,63 +152,26 @@ def evals_frame(bundles: Iterable[ExecutionBundle], export: Export) -> Frame:
 
     Source: GET /sdk/api/v1/simulation/runs/?execution_id=…
     """
-    rows = _Rows(schema.EVALS)
-    for bundle in bundles:
-        started_at = _started_at(bundle)
-        for listed in bundle.listed or ():
-            for eval_config_id, value in _eval_outputs(listed).items():
-                output = value if isinstance(value, dict) else {"output": value}
-                rows.add(
-                    output,
-                    {
-                        "call_execution_id": listed.call_execution_id,
-                        "eval_config_id": eval_config_id,
-                        "run_test_name": bundle.run_test_name,
-                        "execution_id": bundle.execution.execution_id,
-                        "execution_started_at": started_at,
-                        "output_passed": _verdict(output),
-                        "export_run_id": export.export_run_id,
-                        "exported_at": export.exported_at,
-                    },
-                )
-    return rows.frame()
+    return _exported(schema.EVALS, [bundle.evals for bundle in bundles], export)
 
 
-def errors_frame(bundles: Iterable[ExecutionBundle], export: Export) -> Frame:
+def errors_frame(bundles: Iterable[FlatBundle], export: Export) -> Frame:
     """One row per dead letter, with exactly the columns of ``schema.ERRORS``; ``first_seen_at`` as if it were new."""
-    rows = _Rows(schema.ERRORS)
-    for bundle in bundles:
-        for letter in bundle.dead_letters:
-            rows.add(
-                {},
-                {
-                    "endpoint": letter.endpoint,
-                    "subject_id": letter.subject_id,
-                    "execution_id": bundle.execution.execution_id,
-                    "run_test_name": bundle.run_test_name,
-                    "status": letter.status,
-                    "message": letter.message,
-                    "excerpt": letter.excerpt,
-                    "tries": letter.tries,
-                    "first_seen_at": export.exported_at,
-                    "last_seen_at": export.exported_at,
-                    "export_run_id": export.export_run_id,
-                },
-            )
-    return rows.frame()
+    seen = {"first_seen_at": export.exported_at, "last_seen_at": export.exported_at}
+    return _frame(schema.ERRORS, [bundle.errors for bundle in bundles], {"export_run_id": export.export_run_id, **seen})
 
 
 def frame_of(table: schema.Table, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows that the exporter made itself, as a frame with the table's declared columns and dtypes."""
-    collected = _Rows(table)
+    made, maker = Rows(), RowMaker(table)
     for row in rows:
-        collected.add({}, row)
-    return collected.frame().data
+        made.add(maker.make({}, row))
+    return _frame(table, [made], {}).data
 
 
 def hash_rows(table: schema.Table, rows: pa.Table) -> list[str]:
     """The row hash that each of the rows should have."""
-    names = [name for name in table.names if name not in _NOT_HASHED]
+    names = hashed_names(table)
     return [row_hash(names, [row[name] for name in names]) for row in rows.to_pylist()]
 
 
@@ -191,7 +183,7 @@ def to_pandas(table: pa.Table) -> pd.DataFrame:
 
 def to_arrow(frame: pd.DataFrame, table: schema.Table) -> pa.Table:
     """The frame as an Arrow table of the declared schema."""
-    arrays = [pa.Array.from_pandas(frame[column.name], type=column.type) for column in table.columns]
+    arrays = [pa.array(frame[column.name].array, column.type) for column in table.columns]
     return pa.Table.from_arrays([_one_chunk(array) for array in arrays], schema=table.arrow_schema)
 
 
@@ -199,103 +191,80 @@ def _one_chunk(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
-class _Rows:
-    """Rows of one table under construction; the key stays unique."""
-
-    def __init__(self, table: schema.Table) -> None:
-        self._table = table
-        self._rows: list[list[Any]] = []
-        self._keys: set[tuple[Any, ...]] = set()
-        self._misfits = 0
-        self._index = {name: index for index, name in enumerate(table.names)}
-        self._key = itemgetter(*(self._index[name] for name in table.key))
-        self._extra = self._index.get("extra")
-        self._row_hash = self._index.get("row_hash")
-        self._hashed_names = [name for name in table.names if name not in _NOT_HASHED]
-        self._hashed = itemgetter(*(self._index[name] for name in self._hashed_names))
-        self._tree = _TREES[table.name]
-
-    def add(self, payload: dict[str, Any], given: Mapping[str, Any]) -> None:
-        row: list[Any] = [None] * len(self._table.names)
-        for name, value in given.items():
-            row[self._index[name]] = value
-        extra, misfits = _walk(payload, self._tree, row)
-        self._misfits += misfits
-        if extra and self._extra is not None:
-            row[self._extra] = coerce.json_text(extra)
-        if self._row_hash is not None:
-            row[self._row_hash] = row_hash(self._hashed_names, self._hashed(row))
-        key = self._key(row)
-        if key in self._keys:
-            raise SchemaError(f"{self._table.name}: two rows with the key {key}")
-        self._keys.add(key)
-        self._rows.append(row)
-
-    def frame(self) -> Frame:
-        columns = list(zip(*self._rows, strict=True)) or [()] * len(self._table.names)
-        arrays = [pa.array(values, column.type) for values, column in zip(columns, self._table.columns, strict=True)]
-        return Frame(to_pandas(pa.Table.from_arrays(arrays, schema=self._table.arrow_schema)), self._misfits)
+def _exported(table: schema.Table, parts: Sequence[Rows], export: Export) -> Frame:
+    return _frame(table, parts, {"export_run_id": export.export_run_id, "exported_at": export.exported_at})
 
 
-@dataclass(frozen=True, slots=True)
-class _Leaf:
-    """Where a payload value goes: each column may take it, in order; the first whose coercer accepts it does."""
-
-    index: int
-    coercer: Callable[[Any], Any]
-    others: tuple[tuple[int, Callable[[Any], Any]], ...] = ()
-
-
-@dataclass(slots=True)
-class _Node:
-    """An object of the payload: what becomes of its fields. Of ``rivals``, fields for the same columns, the first counts."""
-
-    fields: "dict[str, _Leaf | _Node]"
-    rivals: tuple[str, ...] = ()
+def _frame(table: schema.Table, parts: Sequence[Rows], of_all: Mapping[str, Any]) -> Frame:
+    """All of the rows; ``of_all`` has a value by column that is the same in each of them."""
+    rows = list(chain.from_iterable(part.values for part in parts))
+    _refuse_twice(table, rows)
+    columns = list(zip(*rows, strict=True)) or [()] * len(table.names)
+    arrays = [
+        pa.array([of_all[column.name]] * len(rows) if column.name in of_all else values, column.type)
+        for values, column in zip(columns, table.columns, strict=True)
+    ]
+    data = to_pandas(pa.Table.from_arrays(arrays, schema=table.arrow_schema))
+    return Frame(data, sum(part.misfits for part in parts))
 
 
-def _walk(payload: dict[str, Any], node: _Node, row: list[Any]) -> tuple[dict[str, Any], int]:
-    """Fill ``row`` from ``payload``; return what no column took, nested as it came, and how much of it was a misfit."""
-    extra: dict[str, Any] = {}
-    misfits = 0
-    fields = node.fields
-    if node.rivals and len(present := [name for name in node.rivals if name in payload]) > 1:
-        payload = {name: payload[name] for name in present} | payload
-    for name, value in payload.items():
-        field = fields.get(name)
-        if field is None:
-            extra[name] = value
-        elif value is None:
-            continue
-        elif field.__class__ is _Leaf:
-            # Nearly every value fits the first column, which is free: not worth a call.
-            fitted = field.coercer(value)
-            if fitted is not coerce.MISFIT and row[field.index] is None:
-                row[field.index] = fitted
-            elif not _place(value, field, row):
-                extra[name] = value
-                misfits += 1
-        elif isinstance(value, dict):
-            nested, count = _walk(value, field, row)  # type: ignore[arg-type]
-            misfits += count
-            if nested:
-                extra[name] = nested
-        else:
-            extra[name] = value
-            misfits += 1
-    return extra, misfits
+def _refuse_twice(table: schema.Table, rows: Sequence[Sequence[Any]]) -> None:
+    key_of = itemgetter(*(table.names.index(name) for name in table.key))
+    counts = Counter(map(key_of, rows))
+    if len(counts) < len(rows):
+        raise SchemaError(f"{table.name}: two rows with the key {counts.most_common(1)[0][0]}")
 
 
-def _place(value: Any, leaf: _Leaf, row: list[Any]) -> bool:
-    for index, coercer in ((leaf.index, leaf.coercer), *leaf.others):
-        fitted = coercer(value)
-        if fitted is coerce.MISFIT:
-            continue
-        if row[index] is None:
-            row[index] = fitted
-            return True
-        return bool(row[index] == fitted)  # both spellings sent: the second is kept in extra when it differs
-    return False
+_EXECUTION, _CALL, _EVAL, _ERROR = map(RowMaker, (schema.EXECUTIONS, schema.CALLS, schema.EVALS, schema.ERRORS))
+
+
+def _call_rows(bundle: ExecutionBundle, *, include_raw: bool) -> Rows:
+    rows = Rows()
+    started_at = _started_at(bundle)
+    for call in bundle.calls:
+        given = {
+            "call_execution_id": call.metrics.call_execution_id,
+            "run_test_name": bundle.run_test_name,
+            "execution_started_at": started_at,
+            "raw": _raw(call.metrics.payload, include_raw=include_raw),
+        }
+        rows.add(_CALL.make(_call_payload(call), given))
+    return rows
+
+
+def _eval_rows(bundle: ExecutionBundle) -> Rows:
+    rows = Rows()
+    started_at = _started_at(bundle)
+    for listed in bundle.listed or ():
+        for eval_config_id, value in _eval_outputs(listed).items():
+            output = value if isinstance(value, dict) else {"output": value}
+            given = {
+                "call_execution_id": listed.call_execution_id,
+                "eval_config_id": eval_config_id,
+                "run_test_name": bundle.run_test_name,
+                "execution_id": bundle.execution.execution_id,
+                "execution_started_at": started_at,
+                "output_passed": _verdict(output),
+            }
+            rows.add(_EVAL.make(output, given))
+    return rows
+
+
+def _error_rows(bundle: ExecutionBundle) -> Rows:
+    rows = Rows()
+    for letter in bundle.dead_letters:
+        given = {
+            "endpoint": letter.endpoint,
+            "subject_id": letter.subject_id,
+            "execution_id": bundle.execution.execution_id,
+            "run_test_name": bundle.run_test_name,
+            "status": letter.status,
+            "message": letter.message,
+            "excerpt": letter.excerpt,
+            "tries": letter.tries,
+        }
+        rows.add(_ERROR.make({}, given))
+    return rows
 
 
 def _verdict(output: Mapping[str, Any]) -> bool | None:
@@ -306,45 +275,12 @@ def _verdict(output: Mapping[str, Any]) -> bool | None:
     return {"Passed": True, "Failed": False}.get(word)
 
 
-def _score(value: Any) -> Any:
-    """A number; a numeric string stays text, since choices may read like numbers."""
-    return coerce.MISFIT if type(value) is str else coerce.to_float(value)
-
-
-def _build_tree(table: schema.Table) -> _Node:
-    tree = _Node({})
-    targets: dict[tuple[str, ...], list[tuple[int, Callable[[Any], Any]]]] = {}
-    if table is schema.CALLS:
-        # The call is told what the evals table has no place for.
-        targets["call_results", "eval_outputs"] = [(0, lambda _: coerce.MISFIT)]
-    for index, column in enumerate(table.columns):
-        coercer = _score if column.name == "output_score" else coerce.coercer(column)
-        for path in column.paths:
-            targets.setdefault(path, []).append((index, coercer))
-    for path, found in targets.items():
-        _node_of(tree, path[:-1]).fields[path[-1]] = _Leaf(*found[0], tuple(found[1:]))
-    for paths in (column.paths for column in table.columns if len(column.paths) > 1):
-        fork = next(depth for depth, steps in enumerate(zip(*paths, strict=False)) if len(set(steps)) > 1)
-        _node_of(tree, paths[0][:fork]).rivals = tuple(path[fork] for path in paths)
-    return tree
-
-
-def _node_of(tree: _Node, steps: Iterable[str]) -> _Node:
-    node: Any = tree
-    for step in steps:
-        node = node.fields.setdefault(step, _Node({}))
-    return node  # type: ignore[no-any-return]
-
-
-_TREES = {name: _build_tree(table) for name, table in schema.TABLES.items()}
-
-
 def _started_at(bundle: ExecutionBundle) -> datetime | None:
     return coerce.timestamp_or_none(bundle.execution.payload.get("started_at"))
 
 
-def _raw(payload: Mapping[str, Any], export: Export) -> str | None:
-    return coerce.json_text(payload) if export.include_raw else None
+def _raw(payload: Mapping[str, Any], *, include_raw: bool) -> str | None:
+    return coerce.json_text(payload) if include_raw else None
 
 
 def _eval_outputs(listed: ListedCall) -> dict[str, Any]:

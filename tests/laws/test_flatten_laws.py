@@ -9,8 +9,17 @@ from hypothesis import strategies as st
 from etl.api.parse import parse_json
 from etl.tables import schema
 from etl.tables.digest import row_hash
-from etl.tables.flatten import HeldRows, calls_frame, evals_frame, executions_frame, to_arrow
-from tests.bundles import EXPORT, bundle_of, execution, fetched_call, through_parquet
+from etl.tables.flatten import HeldRows, to_arrow
+from tests.bundles import (
+    EXPORT,
+    bundle_of,
+    calls_frame,
+    evals_frame,
+    execution,
+    executions_frame,
+    fetched_call,
+    through_parquet,
+)
 from tests.laws.exactness import Places, as_eval, call_as_sent, read
 from tests.laws.strategies import any_text, json_values, payloads
 

@@ -16,8 +16,8 @@ from etl.api import endpoints
 from etl.api.models import CallMetrics, Execution, ExecutionBundle, FetchedCall, ListedCall, Page
 from etl.errors import TransientError
 from etl.tables import schema
-from etl.tables.flatten import Export, Frame, HeldRows, calls_frame, evals_frame, executions_frame, to_arrow
-from tests.bundles import EXPORT, bundle_of, execution, through_parquet
+from etl.tables.flatten import Export, Frame, HeldRows, to_arrow
+from tests.bundles import EXPORT, bundle_of, calls_frame, evals_frame, execution, executions_frame, through_parquet
 from tests.laws.exactness import Places, as_eval, assert_same, call_as_sent, is_utf8, read
 from tests.laws.hostile import CALL_METRICS, EXECUTIONS, HOSTILE, LISTED_CALLS, REFUSED, Mutator, encoded
 

@@ -14,7 +14,7 @@ from etl.store.files import LocalFiles
 from etl.store.state import load_state
 from etl.tables import schema
 from etl.tables.flatten import Export
-from tests.bundles import as_listed
+from tests.bundles import as_listed, flattened
 
 KEY, DAY = "checkout", "2026-10-01"
 METRICS, RUNS = "/sdk/api/v1/simulation/metrics/", "/sdk/api/v1/simulation/runs/"
@@ -117,16 +117,26 @@ def export_to(dataset, *bundles, run="run-1", fetched_at=FETCHED_AT):
         for execution_id, known in executions.items()
     }
     written = Written()
-    arrived = commit(
+    steps = commit(
         dataset,
-        bundles,
+        flattened(bundles),
         stored,
         Export(run, fetched_at),
         fetched_at=fetched_at,
         settle_hours=24,
         written=written,
     )
-    return written, arrived
+    return written, taken(steps)
+
+
+def taken(steps):
+    """What the steps return when each is taken."""
+    while True:
+        try:
+            write = next(steps)
+        except StopIteration as end:
+            return end.value
+        write()
 
 
 def reasons(dataset, *bundles, key=KEY):

@@ -30,6 +30,7 @@ from tests.store.support import (
     reasons,
     rows,
     stored_in,
+    taken,
     wrong_schemas,
 )
 
@@ -288,7 +289,7 @@ def test_a_partition_that_may_not_be_looked_at_is_not_taken_for_empty(dataset, t
     export_to(dataset, a_bundle("e1"))
     arriving = to_arrow(frame_of(schema.CALLS, [{"call_execution_id": "c9", "execution_id": "e9"}]), schema.CALLS)
     with closed(tmp_path / "calls"), pytest.raises(DestinationError, match=r"part-0\.parquet: Permission denied"):
-        dataset.commit_rows(schema.CALLS, Partition(KEY, DAY), arriving, replaced=["e9"], written=Written())
+        taken(dataset.commit_rows(schema.CALLS, Partition(KEY, DAY), arriving, replaced=["e9"], written=Written()))
 
 
 def test_each_run_is_recorded_in_a_file_of_its_own(dataset, tmp_path):

@@ -7,8 +7,8 @@ import pytest
 
 from etl.tables import schema
 from etl.tables.aggregates import AGGREGATES, NO_CALLS, Cause, Difference, Recomputed, differences, recompute
-from etl.tables.flatten import calls_frame, to_arrow
-from tests.bundles import EXPORT, bundle_of, fetched_call, recorded_execution, through_parquet
+from etl.tables.flatten import to_arrow
+from tests.bundles import EXPORT, bundle_of, calls_frame, fetched_call, recorded_execution, through_parquet
 
 Metrics = dict[str, Any]
 

@@ -5,47 +5,50 @@ import threading
 
 import pytest
 
-from etl.api.models import Execution, ExecutionBundle
 from etl.store import buffer as module
 from etl.store.buffer import CommitBuffer
+from etl.store.dataset import Steps, Written
+from etl.tables.flatten import FlatBundle, flatten
 from tests.bundles import bundle_of, execution, fetched_call
 
 
-def bundle(number: int) -> ExecutionBundle:
-    execution = Execution(execution_id=f"e{number}", status="completed", payload={})
-    return ExecutionBundle(run_test_name="A", run_test_key="a", execution=execution, date="2026-01-01")
+def bundle(number: int) -> FlatBundle:
+    return whole(number, 0)
 
 
-class Commits(list[list[ExecutionBundle]]):
+def whole(number: int, calls: int) -> FlatBundle:
+    fetched = (fetched_call(f"c{number}-{call}") for call in range(calls))
+    return flatten(bundle_of(*fetched, of=execution(f"e{number}")))
+
+
+class Commits(list[list[FlatBundle]]):
     """What was committed, to files whose largest has so many rows."""
 
     def __init__(self, largest_rows: int = 0) -> None:
         super().__init__()
-        self.largest_rows = largest_rows
+        self.written = Written(largest_rows=largest_rows)
 
-    def commit(self, bundles: list[ExecutionBundle]) -> int:
-        self.append(bundles)
-        return self.largest_rows
+    def commit(self, bundles: list[FlatBundle]) -> Steps[None]:
+        yield lambda: self.append(bundles)
+
+
+def ids(commits: Commits) -> list[list[str]]:
+    return [[each.execution.execution_id for each in bundles] for bundles in commits]
 
 
 async def test_bundles_wait_for_the_interval_and_the_end() -> None:
     commits = Commits()
-    patient = CommitBuffer(commits.commit, interval_seconds=3600)
+    patient = CommitBuffer(commits.commit, commits.written, interval_seconds=3600)
     await patient.add(bundle(1))
     await patient.add(bundle(2))
     assert commits == []
     await patient.flush()
     await patient.flush()
-    assert commits == [[bundle(1), bundle(2)]]
+    assert ids(commits) == [["e1", "e2"]]
 
-    hasty = CommitBuffer(commits.commit, interval_seconds=0)
+    hasty = CommitBuffer(commits.commit, commits.written, interval_seconds=0)
     await hasty.add(bundle(3))
-    assert commits[1:] == [[bundle(3)]]
-
-
-def whole(number: int, calls: int) -> ExecutionBundle:
-    fetched = (fetched_call(f"c{number}-{call}") for call in range(calls))
-    return bundle_of(*fetched, of=execution(f"e{number}"))
+    assert ids(commits)[1:] == [["e3"]]
 
 
 @pytest.mark.parametrize(("largest_rows", "sizes"), [(0, [40, 40, 20]), (200, [40, 50, 10]), (1000, [40, 60])])
@@ -54,23 +57,22 @@ async def test_many_calls_are_committed_before_the_interval_and_more_where_files
 ) -> None:
     monkeypatch.setattr(module, "_MANY_CALLS", 40)
     commits = Commits(largest_rows)
-    buffer = CommitBuffer(commits.commit, interval_seconds=3600)
+    buffer = CommitBuffer(commits.commit, commits.written, interval_seconds=3600)
     for number in range(10):
         await buffer.add(whole(number, 10))
     await buffer.flush()
-    assert [sum(len(each.calls) for each in bundles) for bundles in commits] == sizes
+    assert [sum(len(each.calls.values) for each in bundles) for bundles in commits] == sizes
 
 
 async def test_cancelled_crawl_waits_for_the_commit_in_hand() -> None:
     began, may_end, ended = threading.Event(), threading.Event(), threading.Event()
 
-    def commit(_bundles: list[ExecutionBundle]) -> int:
-        began.set()
-        may_end.wait()
-        ended.set()
-        return 0
+    def commit(_bundles: list[FlatBundle]) -> Steps[None]:
+        yield began.set
+        yield may_end.wait  # type: ignore[misc]
+        yield ended.set
 
-    adding = asyncio.ensure_future(CommitBuffer(commit, interval_seconds=0).add(bundle(1)))
+    adding = asyncio.ensure_future(CommitBuffer(commit, Written(), interval_seconds=0).add(bundle(1)))
     await asyncio.to_thread(began.wait)
     adding.cancel()
     done, _ = await asyncio.wait([adding], timeout=0.05)
@@ -82,16 +84,35 @@ async def test_cancelled_crawl_waits_for_the_commit_in_hand() -> None:
 
 
 async def test_commits_never_overlap_and_lose_no_bundle() -> None:
-    running, commits = threading.Semaphore(1), list[ExecutionBundle]()
+    running, commits = threading.Semaphore(1), list[FlatBundle]()
 
-    def commit(bundles: list[ExecutionBundle]) -> int:
+    def commit(bundles: list[FlatBundle]) -> Steps[None]:
         assert running.acquire(blocking=False), "two commits at once"
-        commits.extend(bundles)
+        yield lambda: commits.extend(bundles)
         running.release()
-        return 0
 
-    buffer = CommitBuffer(commit, interval_seconds=0)
+    buffer = CommitBuffer(commit, Written(), interval_seconds=0)
     async with asyncio.TaskGroup() as group:
         for number in range(200):
             group.create_task(buffer.add(bundle(number)))
     assert sorted(each.execution.execution_id for each in commits) == sorted(f"e{number}" for number in range(200))
+
+
+@pytest.mark.parametrize(("largest_rows", "is_here"), [(0, [True, True]), (200, [True, False])])
+async def test_commit_of_large_files_does_not_hold_up_the_loop(
+    monkeypatch: pytest.MonkeyPatch, largest_rows: int, is_here: list[bool]
+) -> None:
+    """It knows how large they are once it has written some."""
+    monkeypatch.setattr(module, "_MANY_CALLS", 40)
+    computed_in: list[int] = []
+    written_in: list[int] = []
+
+    def commit(_bundles: list[FlatBundle]) -> Steps[None]:
+        computed_in.append(threading.get_ident())
+        yield lambda: written_in.append(threading.get_ident())
+
+    buffer = CommitBuffer(commit, Written(largest_rows=largest_rows), interval_seconds=0)
+    for number in range(2):
+        await buffer.add(bundle(number))
+    assert [thread == threading.get_ident() for thread in computed_in] == is_here
+    assert threading.get_ident() not in written_in

@@ -11,22 +11,16 @@ from etl.api.models import FetchedCall, ListedCall, NumberLiteral
 from etl.api.parse import parse_json
 from etl.errors import SchemaError
 from etl.tables import schema
-from etl.tables.flatten import (
-    Export,
-    HeldRows,
-    calls_frame,
-    errors_frame,
-    evals_frame,
-    executions_frame,
-    frame_of,
-    to_arrow,
-    to_pandas,
-)
+from etl.tables.flatten import Export, HeldRows, frame_of, to_arrow, to_pandas
 from tests.bundles import (
     EXPORT,
     bundle_of,
+    calls_frame,
     dead_letter,
+    errors_frame,
+    evals_frame,
     execution,
+    executions_frame,
     fetched_call,
     recorded_call,
     recorded_calls,

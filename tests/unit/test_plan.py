@@ -330,7 +330,14 @@ def test_nothing_is_the_plan_of_nothing():
 
 
 def state(bundle, settle_hours=24.0, known=None):
-    return export_state(bundle, known, fetched_at=NOW, settle_hours=settle_hours)
+    return export_state(
+        bundle.execution,
+        known,
+        call_statuses={call.metrics.status for call in bundle.calls} if bundle.is_fetched else None,
+        has_letters=bool(bundle.dead_letters),
+        fetched_at=NOW,
+        settle_hours=settle_hours,
+    )
 
 
 def finished(hours_ago, **payload):

@@ -45,6 +45,22 @@ async def test_result_of_the_thread_is_given_back() -> None:
     assert await to_the_end(lambda: 7) == 7
 
 
+async def test_coroutine_is_not_cancelled_with_whoever_waits_for_it() -> None:
+    may_end = asyncio.Event()
+
+    async def work() -> None:
+        await may_end.wait()
+
+    waiting = asyncio.ensure_future(to_the_end(work()))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.sleep(0)
+    assert not waiting.done(), "the work was left alone"
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
 async def test_stop_cancels_the_work_and_lets_it_clean_up() -> None:
     cleaned_up = False
     stop: asyncio.Future[InterruptedRunError] = asyncio.get_running_loop().create_future()

@@ -54,7 +54,7 @@ def commit(
     settle_hours: float,
     written: Written,
 ) -> Steps[dict[str, Arrived]]:
-    """Write the bundles into their partitions, durably; returns what arrived by run test key.
+    """Write the bundles into their partitions, durably; returns what arrived by run test key. Takes the rows out of the bundles.
 
     ``stored`` is what the dataset held of the executions when they were planned, ``fetched_at`` a time before any was fetched.
 
@@ -97,6 +97,9 @@ def _frames(bundles: Sequence[FlatBundle], export: Export, share: Arrived) -> di
     share.misfits += calls.misfits + evals.misfits
     share.dead_letters += len(errors.data)
     for bundle in bundles:
+        # They are in the frames now; memory need not hold them twice.
+        for rows in (bundle.calls, bundle.evals, bundle.errors):
+            rows.values.clear()
         share.unknown_statuses.update({s: n for s, n in bundle.call_statuses.items() if s not in KNOWN_CALL})
     return {
         table.name: to_arrow(frame.data, table)

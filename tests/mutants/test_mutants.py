@@ -62,10 +62,14 @@ MUTANTS = [
     Mutant(
         "calls are durable before the executions that vouch for them",
         "etl/store/commit.py",
-        "            held |= _commit_calls(dataset, partition, mine, rows, written)\n"
-        "            dataset.commit_rows(schema.ERRORS, partition, rows[schema.ERRORS.name], replaced=mine, written=written)\n",
-        "            dataset.commit_rows(schema.ERRORS, partition, rows[schema.ERRORS.name], replaced=mine, written=written)\n"
-        "            held |= _commit_calls(dataset, partition, mine, rows, written)\n",
+        "            held |= yield from _commit_calls(dataset, partition, mine, rows, written)\n"
+        "            yield from dataset.commit_rows(\n"
+        "                schema.ERRORS, partition, rows[schema.ERRORS.name], replaced=mine, written=written\n"
+        "            )\n",
+        "            yield from dataset.commit_rows(\n"
+        "                schema.ERRORS, partition, rows[schema.ERRORS.name], replaced=mine, written=written\n"
+        "            )\n"
+        "            held |= yield from _commit_calls(dataset, partition, mine, rows, written)\n",
         ("tests/store/test_commit.py",),
     ),
     Mutant(

@@ -81,7 +81,8 @@ class Dataset:
         new = rows.filter(is_of(rows, replaced))
         merged = merge(table, old, new, replaced=replaced, kept_calls=kept, heads=heads, verified=verified)
         if merged.is_changed:
-            yield partial(self.write, table, partition, merged.table, written)
+            data = encode(table, merged.table, self._compression)
+            yield partial(self._publish, partition_path(table.name, partition), data, len(merged.table), written)
             written.rows[table.name] = written.rows.get(table.name, 0) + merged.arrived
         return merged.table
 
@@ -138,7 +139,7 @@ class Dataset:
         Raises:
             DestinationError: it could not be written; the old file is untouched.
         """
-        self._publish(table, partition_path(table.name, partition), rows, written)
+        self._publish(partition_path(table.name, partition), encode(table, rows, self._compression), len(rows), written)
 
     def remove(self, table: schema.Table, partition: Partition) -> None:
         """Remove the partition's file, if there is one.
@@ -171,13 +172,13 @@ class Dataset:
 
     def record_run(self, date: str, export_run_id: str, frame: pd.DataFrame) -> None:
         """Add the row of one export run."""
-        self._publish(schema.RUNS_TABLE, run_path(date, export_run_id), to_arrow(frame, schema.RUNS_TABLE), Written())
+        rows = to_arrow(frame, schema.RUNS_TABLE)
+        self.files.publish(run_path(date, export_run_id), encode(schema.RUNS_TABLE, rows, self._compression))
 
-    def _publish(self, table: schema.Table, path: str, rows: pa.Table, written: Written) -> None:
-        data = encode(table, rows, self._compression)
+    def _publish(self, path: str, data: memoryview, rows: int, written: Written) -> None:
         self.files.publish(path, data)
         written.files += 1
-        written.largest_rows = max(written.largest_rows, len(rows))
+        written.largest_rows = max(written.largest_rows, rows)
         written.size_bytes += len(data)
 
 

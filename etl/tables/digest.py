@@ -3,15 +3,16 @@
 Pure, and stable across versions: null columns do not count, so a column added later changes no hash of older rows.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
+from operator import itemgetter
 from typing import Any
 
 import msgspec
 
 from etl.tables.coerce import json_text
 
-_encode = msgspec.json.Encoder(order="sorted").encode
+_encode = msgspec.json.Encoder().encode
 _SIZE_BYTES = 16
 
 
@@ -20,10 +21,20 @@ def fingerprint(payload: Mapping[str, Any]) -> str:
     return blake2b(json_text(payload, is_sorted=True).encode(), digest_size=_SIZE_BYTES).hexdigest()
 
 
-def row_hash(names: Sequence[str], values: Sequence[Any]) -> str:
-    """Hash of a row's values that are not null; ``values`` as coerced, datetimes aware."""
-    row = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-    return blake2b(_encode(row), digest_size=_SIZE_BYTES).hexdigest()
+def row_hasher(columns: Sequence[str], hashed: Iterable[str]) -> Callable[[Sequence[Any]], str]:
+    """A function that hashes a row of these columns: its values of the ``hashed`` ones, two at least, that are not null.
+
+    Values as coerced, datetimes aware.
+    """
+    names = sorted(hashed)
+    pick = itemgetter(*map(columns.index, names))
+    # Such a structure is written without what is null, and in half the time of a dictionary.
+    row_type = msgspec.defstruct("Row", [(name, Any, None) for name in names], omit_defaults=True, gc=False)
+
+    def row_hash(row: Sequence[Any]) -> str:
+        return blake2b(_encode(row_type(*pick(row))), digest_size=_SIZE_BYTES).hexdigest()
+
+    return row_hash
 
 
 def rows_digest(hashes: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from etl.api.models import DeadLetter, Execution, ExecutionBundle, FetchedCall, ListedCall
 from etl.errors import SchemaError
 from etl.tables import coerce, schema
-from etl.tables.digest import fingerprint, row_hash
+from etl.tables.digest import fingerprint, row_hasher
 from etl.tables.rows import RowMaker, hashed_names
 
 
@@ -172,7 +172,8 @@ def frame_of(table: schema.Table, rows: Iterable[Mapping[str, Any]]) -> pd.DataF
 def hash_rows(table: schema.Table, rows: pa.Table) -> list[str]:
     """The row hash that each of the rows should have."""
     names = hashed_names(table)
-    return [row_hash(names, [row[name] for name in names]) for row in rows.to_pylist()]
+    row_hash = row_hasher(names, names)
+    return [row_hash([row[name] for name in names]) for row in rows.to_pylist()]
 
 
 def to_pandas(table: pa.Table) -> pd.DataFrame:

@@ -7,11 +7,10 @@ is lost, nothing collides, and no column changes its type because of a payload.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any
 
 from etl.tables import coerce, schema
-from etl.tables.digest import row_hash
+from etl.tables.digest import row_hasher
 
 _NOT_HASHED = {"raw", "row_hash", "export_run_id", "exported_at"}
 
@@ -24,8 +23,7 @@ class RowMaker:
         self._index = {name: index for index, name in enumerate(table.names)}
         self._extra = self._index.get("extra")
         self._row_hash = self._index.get("row_hash")
-        self._hashed_names = hashed_names(table)
-        self._hashed = itemgetter(*(self._index[name] for name in self._hashed_names))
+        self._hash = row_hasher(table.names, hashed_names(table))
         self._tree = _build_tree(table)
 
     def make(self, payload: dict[str, Any], given: Mapping[str, Any]) -> tuple[list[Any], int]:
@@ -37,7 +35,7 @@ class RowMaker:
         if extra and self._extra is not None:
             row[self._extra] = coerce.json_text(extra)
         if self._row_hash is not None:
-            row[self._row_hash] = row_hash(self._hashed_names, self._hashed(row))
+            row[self._row_hash] = self._hash(row)
         return row, misfits
 
 
@@ -81,7 +79,7 @@ def _walk(payload: dict[str, Any], node: _Node, row: list[Any]) -> tuple[dict[st
             fitted = field.coercer(value)
             if fitted is not coerce.MISFIT and row[field.index] is None:
                 row[field.index] = fitted
-            elif not _place(value, field, row):
+            elif not _place(value, fitted, field, row):
                 extra[name] = value
                 misfits += 1
         elif isinstance(value, dict):
@@ -95,15 +93,16 @@ def _walk(payload: dict[str, Any], node: _Node, row: list[Any]) -> tuple[dict[st
     return extra, misfits
 
 
-def _place(value: Any, leaf: _Leaf, row: list[Any]) -> bool:
-    for index, coercer in ((leaf.index, leaf.coercer), *leaf.others):
+def _place(value: Any, fitted: Any, leaf: _Leaf, row: list[Any]) -> bool:
+    """Whether the value, ``fitted`` to the first column, stands there already or fits another."""
+    if fitted is not coerce.MISFIT:
+        return bool(row[leaf.index] == fitted)  # both spellings sent: the second is kept in extra when it differs
+    for index, coercer in leaf.others:
         fitted = coercer(value)
-        if fitted is coerce.MISFIT:
-            continue
-        if row[index] is None:
-            row[index] = fitted
-            return True
-        return bool(row[index] == fitted)  # both spellings sent: the second is kept in extra when it differs
+        if fitted is not coerce.MISFIT:
+            if row[index] is None:
+                row[index] = fitted
+            return bool(row[index] == fitted)
     return False
 
 

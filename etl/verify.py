@@ -158,7 +158,7 @@ class _Pass:
         read_rows = {name: self._read(schema.TABLES[name], path) for name, path in paths.items()}
         rows = {name: found for name, found in read_rows.items() if found is not None}
         self._places.look(partition, rows)
-        letters = rows.get(schema.ERRORS.name, schema.ERRORS.arrow_schema.empty_table()).to_pylist()
+        letters = rows.get(schema.ERRORS.name, schema.ERRORS.no_rows).to_pylist()
         if letters:
             text = f"{counted(len(letters), 'dead letter')}: {letters[0]['message']}"
             self._report.findings.append(Finding(Kind.DEAD_LETTER, paths[schema.ERRORS.name], text))

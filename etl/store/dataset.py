@@ -94,7 +94,7 @@ class Dataset:
         """
         path = partition_path(table.name, partition)
         if not self.files.has(path):
-            return table.arrow_schema.empty_table()
+            return table.no_rows
         try:
             return self.read(table, path, table.names)
         except UnreadableError as exc:

@@ -94,7 +94,7 @@ def is_of(rows: pa.Table, executions: Collection[str]) -> pa.ChunkedArray:
 def row_hashes(rows: pa.Table, executions: Collection[str]) -> dict[str, list[str]]:
     """The row hashes of each of the executions, by execution_id."""
     hashes: dict[str, list[str]] = {execution_id: [] for execution_id in executions}
-    wanted = rows.filter(is_of(rows, executions))
+    wanted = rows.select(["execution_id", "row_hash"]).filter(is_of(rows, executions))
     for execution_id, row_hash in zip(wanted["execution_id"].to_pylist(), wanted["row_hash"].to_pylist(), strict=True):
         hashes[execution_id].append(row_hash)
     return hashes

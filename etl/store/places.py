@@ -21,7 +21,7 @@ from etl.tables import schema
 
 _VOUCHED = ("execution_id", "export_state", "calls_digest", "listed_calls", "exported_calls")
 _OF_EXECUTIONS = (schema.CALLS.name, schema.EVALS.name, schema.ERRORS.name)
-_NOTHING: pa.Table = schema.EXECUTIONS.arrow_schema.empty_table()
+_NOTHING: pa.Table = schema.EXECUTIONS.no_rows
 
 
 class Places:

@@ -104,7 +104,7 @@ def _read(dataset: Dataset, table: schema.Table, path: str, state: StoredState, 
         return dataset.read(table, path, names)
     except UnreadableError:
         state.unreadable.append(dataset.files.set_aside(path) if set_aside else path)
-        return table.arrow_schema.empty_table().select(names)
+        return table.no_rows.select(names)
 
 
 def _load_partition(

@@ -96,6 +96,11 @@ class Table:
         ]
         return pa.schema(fields, metadata={"table": self.name, "pandas": self._pandas_metadata})
 
+    @cached_property
+    def no_rows(self) -> pa.Table:
+        """The schema without any rows."""
+        return self.arrow_schema.empty_table()
+
     @property
     def _pandas_metadata(self) -> str:
         """Keeps whole numbers and booleans what they are in plain ``pandas.read_parquet``.

@@ -201,11 +201,11 @@ def _frame(table: schema.Table, parts: Sequence[Rows], of_all: Mapping[str, Any]
     rows = list(chain.from_iterable(part.values for part in parts))
     _refuse_twice(table, rows)
     columns = list(zip(*rows, strict=True)) or [()] * len(table.names)
-    arrays = [
-        pa.array([of_all[column.name]] * len(rows) if column.name in of_all else values, column.type)
+    arrays = {
+        column.name: pa.array([of_all[column.name]] * len(rows) if column.name in of_all else values, column.type)
         for values, column in zip(columns, table.columns, strict=True)
-    ]
-    data = to_pandas(pa.Table.from_arrays(arrays, schema=table.arrow_schema))
+    }
+    data = pd.DataFrame({name: pd.arrays.ArrowExtensionArray(array) for name, array in arrays.items()}, copy=False)
     return Frame(data, sum(part.misfits for part in parts))
 
 

@@ -81,7 +81,8 @@ class Client:
     """A session with the API: ``async with Client(…) as client: await client.get(request)``.
 
     At most ``concurrency`` requests are under way; a request that waits for its next try is not. ``on_hold`` is told for how
-    many seconds nothing will be sent, when that is long and something waits to be sent.
+    many seconds nothing will be sent, when that is long and something waits to be sent. Belongs to the event loop in which it is
+    made.
     """
 
     def __init__(
@@ -113,6 +114,8 @@ class Client:
             silence_seconds=read_timeout_seconds, total_seconds=connect_timeout_seconds + 5 * read_timeout_seconds
         )
         self._watching: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._now = self._loop.time
         self._records: defaultdict[tuple[str, str], _Record] = defaultdict(_Record)
         self._answered_last: Request[Any] | None = None
         self._wire: Wire | None = None
@@ -228,11 +231,11 @@ class Client:
     async def _get_once(self, request: Request[T]) -> T:
         async with self._slots:
             # Nearly every request may go out at once: a lock and a coroutine for nothing would cost it a twentieth more.
-            if self._turn.locked() or self.quota.wait_seconds(asyncio.get_running_loop().time()) > 0:
+            if self._turn.locked() or self.quota.wait_seconds(self._now()) > 0:
                 await self._wait_for_quota()
             self.quota.sent()
             status, headers, body = await self._send(request)
-        now = asyncio.get_running_loop().time()
+        now = self._now()
         if status == 200:
             data = self._without_secrets(body)
             self.traffic.redactions += data != body
@@ -253,17 +256,16 @@ class Client:
             raise
 
     async def _wait_for_quota(self) -> None:
-        loop = asyncio.get_running_loop()
         async with self._turn:
             # Only time passing, or an answer that may come at any moment, lets more through: asking again is the plain way.
-            while (seconds := self.quota.wait_seconds(loop.time())) > 0:
-                self.traffic.held_until = loop.time() + seconds
+            while (seconds := self.quota.wait_seconds(self._now())) > 0:
+                self.traffic.held_until = self._now() + seconds
                 if self._on_hold and seconds >= _TOLD_HOLD_SECONDS:
                     self._on_hold(seconds)
                 await _sleep(seconds)
 
     async def _send(self, request: Request[Any]) -> tuple[int, Mapping[str, str], bytes]:
-        wire, loop, task = self._wire, asyncio.get_running_loop(), asyncio.current_task()
+        wire, task = self._wire, asyncio.current_task(self._loop)
         if wire is None or task is None:
             raise RuntimeError("the client is used outside its session, or outside a task")
         self.traffic.requests += 1
@@ -277,7 +279,7 @@ class Client:
             return status, headers, await self._body(request, status, content, watched)
 
         try:
-            with self._watch.over(task, loop.time()) as watched:
+            with self._watch.over(task, self._now()) as watched:
                 return await wire.get(request.target, read)
         except aiohttp.ClientSSLError as exc:
             failure: Exception = RequestRefusedError(
@@ -291,18 +293,17 @@ class Client:
             place = traceback.extract_tb(exc.__traceback__)[-1]
             failure = RuntimeError(f"{request.subject}: {type(exc).__name__} at {place.filename}:{place.lineno}")
         finally:
-            self.quota.answered(loop.time(), headers)
+            self.quota.answered(self._now(), headers)
         # Raised out here: inside, the library's error would stay attached as its context.
         raise failure
 
     async def _body(self, request: Request[Any], status: int, content: aiohttp.StreamReader, watched: Watched) -> bytes:
         """The decoded body, never more of it in memory than allowed."""
-        loop = asyncio.get_running_loop()
         chunks = []
         size_bytes = 0
         while not content.at_eof():
             chunk = await content.readany()
-            watched.progress_at = loop.time()
+            watched.progress_at = self._now()
             size_bytes += len(chunk)
             if size_bytes > self._max_response_bytes:
                 raise RequestRefusedError(

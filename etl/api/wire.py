@@ -36,12 +36,14 @@ class Wire:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         url = URL(base_url, encoded=True)
+        loop = asyncio.get_running_loop()
+        self._now = loop.time
         self.host = url.host
         self._idle: list[tuple[float, Connection]] = []
         self._connector = aiohttp.TCPConnector(limit=0, ssl=tls or True, ttl_dns_cache=300)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_seconds)
         # One request stands for all: they go to the same place with the same headers.
-        self._request = aiohttp.ClientRequest("GET", url, headers=headers, loop=asyncio.get_running_loop())
+        self._request = aiohttp.ClientRequest("GET", url, headers=headers, loop=loop)
         lines = [f"{name}: {value}" for name, value in self._request.headers.items()]
         if any(character in line for line in lines for character in "\r\n\0"):
             raise ValueError("a header holds a line break or a null character")
@@ -65,7 +67,7 @@ class Wire:
         except BaseException:
             connection.close()  # else its answer may come when the next one is waited for
             raise
-        self._idle.append((asyncio.get_running_loop().time(), connection))
+        self._idle.append((self._now(), connection))
         return result
 
     async def _connect(self) -> tuple[Connection, ResponseHandler, asyncio.Transport]:
@@ -73,7 +75,7 @@ class Wire:
 
         What arrived would be taken for the next answer.
         """
-        earliest = asyncio.get_running_loop().time() - _KEPT_SECONDS
+        earliest = self._now() - _KEPT_SECONDS
         while self._idle:
             used_at, connection = self._idle.pop()
             protocol, transport = connection.protocol, connection.transport

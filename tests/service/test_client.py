@@ -353,7 +353,7 @@ async def test_bug_below_the_client_is_told_without_its_text(server, monkeypatch
     assert "canary" not in error_texts(caught.value)
 
 
-def test_client_and_access_show_no_key():
+async def test_client_and_access_show_no_key():
     client = connect("https://127.0.0.1", api_key=CANARY_KEY, secret_key=CANARY_SECRET)
     assert "canary" not in f"{client!r} {client._access!r} {vars(client)}"
 

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -16,6 +17,9 @@ def prepare() -> None:
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     # Nothing here multiplies matrices, and numpy would start a thread for that on each processor.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Arrow's own ways to object stores are 6 MB that nothing here uses; pyarrow does without those that cannot be imported.
+    for name in ("_azurefs", "_gcsfs", "_hdfs", "_s3fs"):
+        sys.modules.setdefault(f"pyarrow.{name}", None)  # type: ignore[arg-type]
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

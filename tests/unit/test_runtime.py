@@ -16,9 +16,12 @@ NAMES = ("ARROW_DEFAULT_MEMORY_POOL", "OPENBLAS_NUM_THREADS")
 
 
 @pytest.fixture(autouse=True)
-def collector_as_it_was() -> Iterator[None]:
-    thresholds = gc.get_threshold()
+def process_as_it_was() -> Iterator[None]:
+    thresholds, modules = gc.get_threshold(), set(sys.modules)
     yield
+    for name in sys.modules.keys() - modules:
+        if name.startswith("pyarrow."):
+            del sys.modules[name]
     gc.set_threshold(*thresholds)
     gc.unfreeze()
 
@@ -37,10 +40,13 @@ def test_asyncio_does_where_it_is_not(monkeypatch):
 
 
 def test_command_prepares_its_process_and_a_library_user_keeps_his():
-    show = f"import gc, os; print(gc.get_threshold()[0], *map(os.environ.get, {NAMES}))"
+    show = (
+        f"import gc, os, sys, etl.job, etl.cli; print(gc.get_threshold()[0], *map(os.environ.get, {NAMES}), "
+        "sys.modules['pyarrow._s3fs'] is None)"
+    )
     for preparation, shown in (
-        ("from etl import runtime; runtime.prepare()", "200000 system 1"),
-        ("import etl.job, etl.cli", f"{gc.get_threshold()[0]} None None"),
+        ("from etl import runtime; runtime.prepare()", "200000 system 1 True"),
+        ("import etl.job, etl.cli", f"{gc.get_threshold()[0]} None None False"),
     ):
         bare = {name: value for name, value in os.environ.items() if name not in NAMES}
         result = subprocess.run(

@@ -7,10 +7,11 @@ Decoding raises ``TransientError`` for a body that is not what the API documents
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Generic, NoReturn, TypeVar
 from urllib.parse import quote
+
+import msgspec
 
 from etl.api.models import CallMetrics, Execution, ListedCall, Page, RunTest
 from etl.api.parse import parse_json
@@ -27,8 +28,7 @@ _LONGEST_HOLD_SECONDS = 86_400
 _HEAD = ("execution_id", "status", "started_at", "completed_at", "total_calls", "completed_calls", "failed_calls")
 
 
-@dataclass(frozen=True, slots=True)
-class Request(Generic[T]):
+class Request(msgspec.Struct, Generic[T], frozen=True):
     """One GET: where, what for, and how to read the answer.
 
     ``retries_500`` is off where a 500 tells something by itself. ``group`` is what may well fail together, by no fault of the

@@ -78,4 +78,6 @@ def _is_too_deep(document: Any) -> bool:
     for _ in range(_DEEPEST):
         children = (each.values() if type(each) is dict else each for each in level)
         level = [child for siblings in children for child in siblings if type(child) is dict or type(child) is list]
-    return bool(level)
+        if not level:
+            return False
+    return True

@@ -70,6 +70,11 @@ def call_row(execution: int, call: int) -> dict[str, Any]:
     }
 
 
+def render(body: object) -> bytes:
+    """Compact, as Django REST framework renders what the API says."""
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
 def call_body(variant: int) -> tuple[bytes, bytes, bytes]:
     """A call's raw metrics in three parts, between which the two ids go."""
     latency = 900 + 13 * variant
@@ -112,7 +117,7 @@ def call_body(variant: int) -> tuple[bytes, bytes, bytes]:
         },
         "chat_metrics": None,
     }
-    first, second, third = json.dumps({"status": True, "result": result}).encode().split(b"@@@")
+    first, second, third = render({"status": True, "result": result}).split(b"@@@")
     return first, second, third
 
 
@@ -141,7 +146,7 @@ class World:
             first, second, third = self._variants[int(call[-4:], 16) % 64]
             return b"".join((first, call, second, call[:8], b"-0000-4000-8000-000000000000", third))
         if target not in self._pages:
-            self._pages[target] = json.dumps({"status": True, "result": self._page(target.decode())}).encode()
+            self._pages[target] = render({"status": True, "result": self._page(target.decode())})
         return self._pages[target]
 
     def _page(self, target: str) -> dict[str, Any]:

@@ -288,9 +288,12 @@ def _eval_outputs(listed: ListedCall) -> dict[str, Any]:
     outputs = listed.payload.get("eval_outputs")
     if not isinstance(outputs, dict):
         return {}
-    return {
-        config_id: output for config_id, output in outputs.items() if coerce.to_string(config_id) is not coerce.MISFIT
-    }
+    return {config_id: output for config_id, output in outputs.items() if not _is_no_id(config_id)}
+
+
+def _is_no_id(config_id: str) -> bool:
+    """Whether the key column cannot hold it."""
+    return coerce.to_string(config_id) is coerce.MISFIT
 
 
 _LISTED_TWICE = {
@@ -319,8 +322,8 @@ def _call_payload(call: FetchedCall) -> dict[str, Any]:
             del listed[name]
     outputs = listed.pop("eval_outputs", None)
     if isinstance(outputs, dict):
-        exported = _eval_outputs(call.listed)
-        outputs = {config_id: output for config_id, output in outputs.items() if config_id not in exported} or None
+        # What has no row of its own.
+        outputs = {config_id: output for config_id, output in outputs.items() if _is_no_id(config_id)} or None
     if outputs is not None:
         listed["eval_outputs"] = outputs
     if "call_results" in payload:

@@ -197,11 +197,12 @@ def _result(document: Any) -> Any:
 
 
 def _field(document: Any, name: str) -> Any:
-    if not isinstance(document, dict):
-        raise _UnexpectedError(f"expected an object with {name}, got {_kind(document)}")
-    if name not in document:
-        raise _UnexpectedError(f"no field {name}")
-    return document[name]
+    try:
+        return document[name]
+    except KeyError:
+        raise _UnexpectedError(f"no field {name}") from None
+    except TypeError:
+        raise _UnexpectedError(f"expected an object with {name}, got {_kind(document)}") from None
 
 
 def _typed(document: Any, name: str, kind: type[T]) -> T:

@@ -76,8 +76,12 @@ _encode = msgspec.json.Encoder().encode
 def _is_too_deep(document: Any) -> bool:
     level = [document]
     for _ in range(_DEEPEST):
-        children = (each.values() if type(each) is dict else each for each in level)
-        level = [child for siblings in children for child in siblings if type(child) is dict or type(child) is list]
+        level = [
+            child
+            for each in level
+            for child in (each.values() if type(each) is dict else each)
+            if type(child) is dict or type(child) is list
+        ]
         if not level:
             return False
     return True

@@ -211,9 +211,9 @@ def _frame(table: schema.Table, parts: Sequence[Rows], of_all: Mapping[str, Any]
 
 def _refuse_twice(table: schema.Table, rows: Sequence[Sequence[Any]]) -> None:
     key_of = itemgetter(*(table.names.index(name) for name in table.key))
-    counts = Counter(map(key_of, rows))
-    if len(counts) < len(rows):
-        raise SchemaError(f"{table.name}: two rows with the key {counts.most_common(1)[0][0]}")
+    if len(set(map(key_of, rows))) < len(rows):
+        [(key, _)] = Counter(map(key_of, rows)).most_common(1)
+        raise SchemaError(f"{table.name}: two rows with the key {key}")
 
 
 _EXECUTION, _CALL, _EVAL, _ERROR = map(RowMaker, (schema.EXECUTIONS, schema.CALLS, schema.EVALS, schema.ERRORS))

@@ -1,4 +1,4 @@
-"""Three pieces of asyncio that a run needs: stop early, let a thread finish, and find the error in a group."""
+"""Three pieces of asyncio that a run needs: stop early, let work finish, and find the error in a group."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
@@ -46,7 +46,12 @@ async def to_the_end(work: Callable[[], T] | Coroutine[Any, Any, T]) -> T:
     Raises:
         CancelledError: the caller was cancelled and the work has ended well; when it failed, its error counts.
     """
-    future = asyncio.ensure_future(work if isinstance(work, Coroutine) else asyncio.to_thread(work))
+    # A thread's future is no task: whoever cancels all tasks does not cancel it.
+    future = (
+        asyncio.ensure_future(work)
+        if isinstance(work, Coroutine)
+        else asyncio.get_running_loop().run_in_executor(None, work)
+    )
     cancelled: asyncio.CancelledError | None = None
     while not future.done():
         try:

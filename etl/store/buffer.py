@@ -16,7 +16,7 @@ _FILE_SHARE = 4
 
 
 class CommitBuffer:
-    """Collects bundles for ``commit``, which runs in a thread, one commit at a time, and tells the rows of the largest file.
+    """Collects bundles for ``commit``, one commit at a time; ``written`` tells how large the files are.
 
     Whoever adds a bundle while one is due waits for that commit: a destination that is slow slows the crawl down, and memory
     stays bounded. A crawl that is cancelled waits for the commit in hand; ``flush`` commits what is left.
@@ -56,11 +56,6 @@ class CommitBuffer:
             self._committed_at = asyncio.get_running_loop().time()
 
     async def _take_steps(self, bundles: list[FlatBundle]) -> None:
-        """Compute here and write in a thread: a thread that computes and this one would wait for each other all the time.
-
-        Where files are large, compute in the thread all the same: nothing else would be done here meanwhile.
-        """
-        steps = self._commit(bundles)
-        is_large = self._many_calls > _MANY_CALLS
-        while write := await asyncio.to_thread(next, steps, None) if is_large else next(steps, None):
-            await asyncio.to_thread(write)
+        """Compute here and write in a thread: a thread that computes and this one would wait for each other all the time."""
+        for step in self._commit(bundles):
+            await to_the_end(step)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from etl.errors import DestinationError, SchemaError
 from etl.store.files import LocalFiles
 from etl.store.layout import Partition, parse_partition_path, partition_path, run_path
-from etl.store.merge import is_of, merge, row_hashes
+from etl.store.merge import Merged, is_of, merge, row_hashes
 from etl.tables import schema
 from etl.tables.digest import rows_digest
 from etl.tables.flatten import HeldRows, to_arrow
@@ -30,7 +30,10 @@ _DICTIONARY = {
 
 T = TypeVar("T")
 Steps = Generator[Callable[[], None], None, T]
-"""Work that computes by itself, and yields what it wants to have written: to be called before it goes on."""
+"""Work that yields what takes long: writing, and computing where there is much. To be called, in a thread, before it goes on."""
+
+_LARGE_BYTES = 1 << 20
+"""To read, merge and encode a file of this size takes a tenth of a second."""
 
 
 @dataclass(slots=True)
@@ -76,13 +79,23 @@ class Dataset:
         Raises:
             DestinationError: it could not be written; the old file is untouched, or in the quarantine when it is damaged.
         """
-        old = self.rows(table, partition)
-        kept = {*kept_calls, *calls_of(old, kept_executions)} if kept_executions else kept_calls
-        new = rows.filter(is_of(rows, replaced))
-        merged = merge(table, old, new, replaced=replaced, kept_calls=kept, heads=heads, verified=verified)
-        if merged.is_changed:
-            data = encode(table, merged.table, self._compression)
-            yield partial(self._publish, partition_path(table.name, partition), data, len(merged.table), written)
+        path = partition_path(table.name, partition)
+        results: list[tuple[Merged, memoryview | None]] = []
+
+        def compute() -> None:
+            old = self.rows(table, partition)
+            kept = {*kept_calls, *calls_of(old, kept_executions)} if kept_executions else kept_calls
+            new = rows.filter(is_of(rows, replaced))
+            merged = merge(table, old, new, replaced=replaced, kept_calls=kept, heads=heads, verified=verified)
+            results.append((merged, encode(table, merged.table, self._compression) if merged.is_changed else None))
+
+        if self.files.size_bytes(path) >= _LARGE_BYTES:
+            yield compute
+        else:
+            compute()
+        [(merged, data)] = results
+        if data is not None:
+            yield partial(self._publish, path, data, len(merged.table), written)
             written.rows[table.name] = written.rows.get(table.name, 0) + merged.arrived
         return merged.table
 

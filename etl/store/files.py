@@ -177,6 +177,11 @@ class LocalFiles:
             return None
         return found.st_ino, found.st_mtime_ns, found.st_size
 
+    def size_bytes(self, path: str) -> int:
+        """How large the file is; 0 when there is none, or it cannot be told."""
+        found = self.version(path)
+        return found[2] if found else 0
+
     def set_aside(self, path: str) -> str:
         """Move a file that cannot be read to the quarantine; returns its new path."""
         aside = f"{QUARANTINE}/{secrets.token_hex(4)}-{path.replace('/', '-')}"

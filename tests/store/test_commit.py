@@ -7,6 +7,12 @@ import pytest
 
 from etl.crawl.plan import Reason, State
 from etl.errors import DestinationError, SchemaError
+from etl.store import dataset as dataset_module
+from etl.store.commit import commit
+from etl.store.dataset import Written
+from etl.store.merge import merge
+from etl.tables.flatten import Export
+from tests.bundles import flattened
 from tests.store.support import (
     FETCHED_AT,
     KEY,
@@ -304,3 +310,27 @@ def test_one_execution_twice_in_a_commit_is_a_bug_that_writes_nothing(dataset, t
     with pytest.raises(SchemaError, match="twice"):
         export_to(dataset, twice, twice)
     assert not list(tmp_path.rglob("*.parquet"))
+
+
+@pytest.mark.parametrize(("large_bytes", "is_in_steps"), [(1, True), (1 << 20, False)])
+def test_commit_into_large_files_computes_in_the_steps_that_a_thread_takes(
+    dataset, monkeypatch, large_bytes, is_in_steps
+):
+    """Done in the loop, it would hold up the crawl, signals and the time limit."""
+    export_to(dataset, a_bundle("e1"))
+    monkeypatch.setattr(dataset_module, "_LARGE_BYTES", large_bytes)
+    is_in_step, merged = False, {}
+
+    def noted(table, *given, **options):
+        merged[table.name] = is_in_step
+        return merge(table, *given, **options)
+
+    monkeypatch.setattr(dataset_module, "merge", noted)
+    export = Export("run-2", FETCHED_AT)
+    bundles = flattened([a_bundle("e1", seconds=2.0)], export)
+    for step in commit(dataset, bundles, {}, export, fetched_at=FETCHED_AT, settle_hours=24, written=Written()):
+        is_in_step = True
+        step()
+        is_in_step = False
+    assert merged == {"calls": is_in_steps, "evals": is_in_steps, "errors": False, "executions": is_in_steps}
+    assert rows(dataset.files.root, "calls", "duration_seconds") == [(2.0,), (2.0,)]

@@ -98,21 +98,37 @@ async def test_commits_never_overlap_and_lose_no_bundle() -> None:
     assert sorted(each.execution.execution_id for each in commits) == sorted(f"e{number}" for number in range(200))
 
 
-@pytest.mark.parametrize(("largest_rows", "is_here"), [(0, [True, True]), (200, [True, False])])
-async def test_commit_of_large_files_does_not_hold_up_the_loop(
-    monkeypatch: pytest.MonkeyPatch, largest_rows: int, is_here: list[bool]
-) -> None:
-    """It knows how large they are once it has written some."""
-    monkeypatch.setattr(module, "_MANY_CALLS", 40)
-    computed_in: list[int] = []
-    written_in: list[int] = []
+async def test_commit_computes_in_the_loop_and_writes_in_a_thread() -> None:
+    threads: list[int] = []
 
     def commit(_bundles: list[FlatBundle]) -> Steps[None]:
-        computed_in.append(threading.get_ident())
-        yield lambda: written_in.append(threading.get_ident())
+        threads.append(threading.get_ident())
+        yield lambda: threads.append(threading.get_ident())
+        threads.append(threading.get_ident())
 
-    buffer = CommitBuffer(commit, Written(largest_rows=largest_rows), interval_seconds=0)
-    for number in range(2):
-        await buffer.add(bundle(number))
-    assert [thread == threading.get_ident() for thread in computed_in] == is_here
-    assert threading.get_ident() not in written_in
+    await CommitBuffer(commit, Written(), interval_seconds=0).add(bundle(1))
+    assert [thread == threading.get_ident() for thread in threads] == [True, False, True]
+
+
+async def test_write_in_hand_is_waited_for_even_when_every_task_is_cancelled() -> None:
+    """As a second Ctrl-C does in a program that embeds an export: the dataset's lock must not be given up before."""
+    began, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def write() -> None:
+        began.set()
+        may_end.wait()
+        ended.set()
+
+    def commit(_bundles: list[FlatBundle]) -> Steps[None]:
+        yield write
+
+    adding = asyncio.ensure_future(CommitBuffer(commit, Written(), interval_seconds=0).add(bundle(1)))
+    await asyncio.to_thread(began.wait)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    done, _ = await asyncio.wait([adding], timeout=0.05)
+    may_end.set()
+    assert not done, "the write was left alone"
+    with pytest.raises(asyncio.CancelledError):
+        await adding
+    assert ended.is_set()

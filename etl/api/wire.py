@@ -79,10 +79,14 @@ class Wire:
         while self._idle:
             used_at, connection = self._idle.pop()
             protocol, transport = connection.protocol, connection.transport
-            if protocol is not None and transport is not None and used_at >= earliest:
-                is_as_left = not protocol.should_close and not transport.is_closing()
-                if is_as_left:
-                    return connection, protocol, transport
+            if (
+                used_at >= earliest
+                and protocol is not None
+                and transport is not None
+                and not protocol.should_close
+                and not transport.is_closing()
+            ):
+                return connection, protocol, transport
             connection.close()
         connection = await self._connector.connect(self._request, [], self._timeout)
         protocol, transport = connection.protocol, connection.transport
@@ -94,5 +98,5 @@ class Wire:
     async def close(self) -> None:
         """Close all connections."""
         while self._idle:
-            self._idle.pop()[1].close()
+            self._idle.pop()[1].release()  # to the connector, which waits for the end of those with TLS
         await self._connector.close()

@@ -1,7 +1,5 @@
 """A source that cannot be reached, or goes away: the run ends soon, says why, and the next one completes it."""
 
-import ssl
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import etl
 from etl.api import client as client_module
 from etl.sandbox import Fault, Sandbox, SandboxRequest, World, listable_executions
 from etl.summary import Summary
+from tests.certificates import certificate
 from tests.e2e import truth
 from tests.e2e.faults import Endpoint, endpoint_of
 from tests.support import settings_for, settled_world
@@ -50,19 +49,6 @@ async def test_host_that_refuses_connections_is_unavailable(tmp_path: Path) -> N
 
 
 # TLS
-
-
-def certificate(folder: Path, name: str) -> tuple[Path, ssl.SSLContext]:
-    """A self-signed certificate for the name, and what a server needs to show it."""
-    key, cert = folder / "key.pem", folder / "cert.pem"
-    request = (
-        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=sandbox "
-        f"-addext subjectAltName={name} -addext keyUsage=digitalSignature,keyCertSign"
-    )
-    subprocess.run(["openssl", *request.split(), "-keyout", key, "-out", cert], check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, key)
-    return cert, context
 
 
 async def test_certificate_that_nobody_vouches_for_is_refused_before_a_key_is_sent(tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
 """One GET over a connection: whose answer it takes, and what it never says."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import aiohttp
 import pytest
 from aiohttp.http import HttpProcessingError
 
 from etl.api.wire import Wire
+from tests.certificates import certificate
 
 CLOSED = b""
 
@@ -42,11 +45,16 @@ class Server:
 
 
 @asynccontextmanager
-async def connected(*answers: bytes | None, path: str = "", **headers: str) -> AsyncIterator[tuple[Server, Wire]]:
+async def connected(
+    *answers: bytes | None, path: str = "", certified_in: Path | None = None, **headers: str
+) -> AsyncIterator[tuple[Server, Wire]]:
+    """Over TLS when there is a folder for its certificate."""
     server = Server(answers)
-    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    port = listener.sockets[0].getsockname()[1]
-    wire = Wire(f"http://127.0.0.1:{port}{path}", headers, connect_timeout_seconds=5)
+    ca_file, tls = certificate(certified_in, "IP:127.0.0.1") if certified_in else (None, None)
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=tls)
+    url = f"http{'s' if tls else ''}://127.0.0.1:{listener.sockets[0].getsockname()[1]}{path}"
+    trusted = ssl.create_default_context(cafile=ca_file) if ca_file else None
+    wire = Wire(url, headers, connect_timeout_seconds=5, tls=trusted)
     try:
         yield server, wire
     finally:
@@ -143,6 +151,13 @@ async def test_connection_that_breaks_is_not_asked_again_in_secret():
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await wire.get("/", read)
     assert sum(map(len, server.connections)) == 2
+
+
+async def test_closing_waits_for_the_end_of_tls(tmp_path: Path) -> None:
+    async with connected(saying(b"1"), certified_in=tmp_path) as (server, wire):
+        await wire.get("/", read)
+        await wire.close()
+        assert server.writers[0].is_closing(), "the server was not told"
 
 
 async def test_answer_that_is_not_http_is_an_error():

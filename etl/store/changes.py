@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from etl.store.dataset import Dataset, Written
 from etl.store.layout import Partition
-from etl.store.merge import is_of, merge, with_column
+from etl.store.merge import is_of, merge, once, with_column
 from etl.store.state import StoredState
 from etl.tables import schema
 from etl.tables.digest import rows_digest
@@ -216,7 +216,7 @@ def _put(
     execution_ids: set[str],
     written: Written,
 ) -> None:
-    merged = merge(table, dataset.rows(table, partition), rows, replaced=execution_ids)
+    merged = merge(table, dataset.rows(table, partition), once(table, rows), replaced=execution_ids)
     if merged.is_changed:
         dataset.write(table, partition, merged.table, written)
 

@@ -55,7 +55,8 @@ def merge(
     Old rows of ``kept_calls`` (call_execution_id) stay when ``new`` has none for them: their new values could not be had.
     Execution rows of ``heads`` keep their old aggregates, for the same reason. Those of ``verified`` take the new
     ``verified_at`` even if nothing else changed.
-    Rows come sorted by execution and key; keys stay unique as long as ``new`` holds rows of ``replaced`` executions only.
+    Rows come sorted by execution and key; keys stay unique as long as ``new`` holds each once, and rows of ``replaced`` executions
+    only.
     """
     if not len(old):
         return Merged(new.sort_by(_order(table)) if len(new) else old, is_changed=len(new) > 0, arrived=len(new))
@@ -84,6 +85,16 @@ def merge(
 
 def _order(table: schema.Table) -> list[tuple[str, str]]:
     return [(name, "ascending") for name in _SORT[table.name]]
+
+
+def once(table: schema.Table, rows: pa.Table) -> pa.Table:
+    """The rows without those whose key came before, by whoever's hand."""
+    seen: set[tuple[Any, ...]] = set()
+    is_first = []
+    for key in _keys(table, rows):
+        is_first.append(key not in seen)
+        seen.add(key)
+    return rows.filter(pa.array(is_first, pa.bool_()))
 
 
 def is_of(rows: pa.Table, executions: Collection[str]) -> pa.ChunkedArray:

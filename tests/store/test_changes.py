@@ -3,6 +3,8 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from etl.crawl.plan import Reason
@@ -124,6 +126,19 @@ def test_execution_that_was_damaged_is_so_after_the_move(dataset, tmp_path):
     export_to(dataset, a_bundle("e1"))
     (tmp_path / part("evals")).unlink()
     move_to_other(dataset, "e1")
+    assert reasons(dataset, a_bundle("e1"), key=OTHER) == {"e1": Reason.DAMAGED}
+
+
+@pytest.mark.parametrize("others", [[], [a_bundle("e9", ["c9"], key=OTHER)]], ids=["new", "old"])
+def test_row_that_stands_twice_by_whoevers_hand_moves_once(dataset, tmp_path, others):
+    export_to(dataset, a_bundle("e1"), *others)
+    for table in ("calls", "executions"):
+        path = tmp_path / part(table)
+        once = pq.ParquetFile(path).read()
+        pq.write_table(pa.concat_tables([once, once]), path)
+    move_to_other(dataset, "e1")
+    assert rows(tmp_path, "calls", "call_execution_id") == [("c1",), ("c2",), *[("c9",)] * len(others)]
+    assert rows(tmp_path, "executions", "execution_id") == [("e1",), *[("e9",)] * len(others)]
     assert reasons(dataset, a_bundle("e1"), key=OTHER) == {"e1": Reason.DAMAGED}
 
 

@@ -147,7 +147,7 @@ class Run:
         )
 
         async def take(bundle: ExecutionBundle) -> None:
-            # Here, not in the commit's thread: where loop and thread both compute, they wait for each other's turns.
+            # At once: its payloads, several times as large as its rows, need not be kept until the commit.
             await buffer.add(flatten(bundle, include_raw=self.settings.export.include_raw))
 
         crawl = Crawl(

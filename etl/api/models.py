@@ -102,8 +102,3 @@ class ExecutionBundle(msgspec.Struct, frozen=True, kw_only=True):
     listed: tuple[ListedCall, ...] | None = None
     calls: tuple[FetchedCall, ...] = ()
     dead_letters: tuple[DeadLetter, ...] = ()
-
-    @property
-    def is_fetched(self) -> bool:
-        """Whether the execution's calls were listed."""
-        return self.listed is not None

@@ -54,7 +54,9 @@ def commit(
     settle_hours: float,
     written: Written,
 ) -> Steps[dict[str, Arrived]]:
-    """Write the bundles into their partitions, durably; returns what arrived by run test key. Takes the rows out of the bundles.
+    """Write the bundles into their partitions, durably; returns what arrived by run test key.
+
+    Takes the rows out of the bundles, which can be committed once only.
 
     ``stored`` is what the dataset held of the executions when they were planned, ``fetched_at`` a time before any was fetched.
 

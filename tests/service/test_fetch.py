@@ -141,7 +141,7 @@ async def test_execution_that_is_there_but_whose_calls_are_not_found_is_a_dead_l
         Fault(status=404, body=body) if request.path == RUNS and request.query.get("execution_id") == odd else None
     )
     bundles, _ = await crawl(server)
-    assert not bundles[odd].is_fetched
+    assert bundles[odd].listed is None
     assert [(letter.endpoint, letter.subject_id, letter.status) for letter in bundles[odd].dead_letters] == [
         (RUNS, odd, 404)
     ]
@@ -188,7 +188,7 @@ async def test_listing_that_fails_is_a_dead_letter(server):
     bundles, work = await crawl(server)
     bundle = bundles[execution.execution_id]
     assert letters(bundle) == [(RUNS, execution.execution_id, 502, 2)]
-    assert (bundle.listed, bundle.calls, bundle.is_fetched) == (None, (), False)
+    assert (bundle.listed, bundle.calls) == (None, ())
     assert len(bundles) == 6
     assert work.listings == 5
 
@@ -207,7 +207,7 @@ async def test_list_that_cannot_be_read_again_is_a_dead_letter(server):
     bundles, _ = await crawl(server, [execution.execution_id], page_limit=2)
     bundle = bundles[execution.execution_id]
     assert letters(bundle) == [(RUNS, execution.execution_id, 500, 2)]
-    assert not bundle.is_fetched
+    assert bundle.listed is None
     assert bundle.calls == ()
 
 

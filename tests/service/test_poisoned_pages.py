@@ -234,4 +234,4 @@ async def test_bad_execution_whose_calls_are_not_found_tells_of_both():
         server.fault = lambda request, _nth: Fault(status=404, body=body) if request.path == RUNS else None
         bundle = await fetched(server, planned(execution, UNREADABLE), 2)
     assert [(each.endpoint, each.status) for each in bundle.dead_letters] == [(RUNS, 404), (METRICS, 500)]
-    assert not bundle.is_fetched
+    assert bundle.listed is None

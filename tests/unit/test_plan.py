@@ -333,7 +333,7 @@ def state(bundle, settle_hours=24.0, known=None):
     return export_state(
         bundle.execution,
         known,
-        call_statuses={call.metrics.status for call in bundle.calls} if bundle.is_fetched else None,
+        call_statuses={call.metrics.status for call in bundle.calls} if bundle.listed is not None else None,
         has_letters=bool(bundle.dead_letters),
         fetched_at=NOW,
         settle_hours=settle_hours,

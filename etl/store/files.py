@@ -178,9 +178,16 @@ class LocalFiles:
         return found.st_ino, found.st_mtime_ns, found.st_size
 
     def size_bytes(self, path: str) -> int:
-        """How large the file is; 0 when there is none, or it cannot be told."""
-        found = self.version(path)
-        return found[2] if found else 0
+        """How large the file is; 0 when there is none.
+
+        Raises:
+            DestinationError: it cannot be told.
+        """
+        with self._naming(path):
+            try:
+                return (self.root / path).stat().st_size
+            except FileNotFoundError:
+                return 0
 
     def set_aside(self, path: str) -> str:
         """Move a file that cannot be read to the quarantine; returns its new path."""

@@ -334,12 +334,12 @@ def test_a_folder_where_a_file_should_be_is_named(files):
 
 
 def test_a_file_that_is_not_there_cannot_be_read(files):
-    assert not files.has(PART)
+    assert (files.has(PART), files.size_bytes(PART)) == (False, 0)
     with pytest.raises(DestinationError) as caught:
         files.read(PART)
     assert str(caught.value) == f"{files.root / PART}: No such file or directory"
     files.publish(PART, b"data")
-    assert files.has(PART)
+    assert (files.has(PART), files.size_bytes(PART)) == (True, 4)
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,12 @@ def test_a_root_that_may_not_be_made_is_one_line_that_names_it(tmp_path):
 
 
 def test_a_dataset_that_may_not_be_entered_is_not_taken_for_absent(files):
-    for attempt in (files.prepare, lambda: files.has(PART), lambda: files.list("calls")):
+    for attempt in (
+        files.prepare,
+        lambda: files.has(PART),
+        lambda: files.size_bytes(PART),
+        lambda: files.list("calls"),
+    ):
         with closed(files.root.parent), pytest.raises(DestinationError, match="Permission denied"):
             attempt()
 

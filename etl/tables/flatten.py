@@ -18,8 +18,8 @@ import pyarrow as pa
 from etl.api.models import DeadLetter, Execution, ExecutionBundle, FetchedCall, ListedCall
 from etl.errors import SchemaError
 from etl.tables import coerce, schema
-from etl.tables.digest import fingerprint, row_hasher
-from etl.tables.rows import RowMaker, hashed_names
+from etl.tables.digest import fingerprint
+from etl.tables.rows import MAKERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def executions_frame(
 
     Source: GET /sdk/api/v1/simulation/metrics/?run_test_name=…
     """
-    rows = Rows()
+    rows, maker = Rows(), MAKERS[schema.EXECUTIONS.name]
     for bundle in bundles:
         execution_id = bundle.execution.execution_id
         holds = held[execution_id]
@@ -129,7 +129,7 @@ def executions_frame(
             "calls_digest": holds.calls_digest,
             "verified_at": verified_at[execution_id],
         }
-        rows.add(_EXECUTION.make(bundle.execution.payload, given))
+        rows.add(maker.make(bundle.execution.payload, given))
     return _exported(schema.EXECUTIONS, [rows], export)
 
 
@@ -163,7 +163,7 @@ def errors_frame(bundles: Iterable[FlatBundle], export: Export) -> Frame:
 
 def frame_of(table: schema.Table, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows that the exporter made itself, as a frame with the table's declared columns and dtypes."""
-    made, maker = Rows(), RowMaker(table)
+    made, maker = Rows(), MAKERS[table.name]
     for row in rows:
         made.add(maker.make({}, row))
     return _frame(table, [made], {}).data
@@ -171,9 +171,8 @@ def frame_of(table: schema.Table, rows: Iterable[Mapping[str, Any]]) -> pd.DataF
 
 def hash_rows(table: schema.Table, rows: pa.Table) -> list[str]:
     """The row hash that each of the rows should have."""
-    names = hashed_names(table)
-    row_hash = row_hasher(names, names)
-    return [row_hash([row[name] for name in names]) for row in rows.to_pylist()]
+    columns = (rows[name].to_pylist() for name in table.names)
+    return [MAKERS[table.name].hash(row) for row in zip(*columns, strict=True)]
 
 
 def to_pandas(table: pa.Table) -> pd.DataFrame:
@@ -216,11 +215,8 @@ def _refuse_twice(table: schema.Table, rows: Sequence[Sequence[Any]]) -> None:
         raise SchemaError(f"{table.name}: two rows with the key {key}")
 
 
-_EXECUTION, _CALL, _EVAL, _ERROR = map(RowMaker, (schema.EXECUTIONS, schema.CALLS, schema.EVALS, schema.ERRORS))
-
-
 def _call_rows(bundle: ExecutionBundle, *, include_raw: bool) -> Rows:
-    rows = Rows()
+    rows, maker = Rows(), MAKERS[schema.CALLS.name]
     started_at = _started_at(bundle)
     for call in bundle.calls:
         given = {
@@ -229,12 +225,12 @@ def _call_rows(bundle: ExecutionBundle, *, include_raw: bool) -> Rows:
             "execution_started_at": started_at,
             "raw": _raw(call.metrics.payload, include_raw=include_raw),
         }
-        rows.add(_CALL.make(_call_payload(call), given))
+        rows.add(maker.make(_call_payload(call), given))
     return rows
 
 
 def _eval_rows(bundle: ExecutionBundle) -> Rows:
-    rows = Rows()
+    rows, maker = Rows(), MAKERS[schema.EVALS.name]
     started_at = _started_at(bundle)
     for listed in bundle.listed or ():
         for eval_config_id, value in _eval_outputs(listed).items():
@@ -247,12 +243,12 @@ def _eval_rows(bundle: ExecutionBundle) -> Rows:
                 "execution_started_at": started_at,
                 "output_passed": _verdict(output),
             }
-            rows.add(_EVAL.make(output, given))
+            rows.add(maker.make(output, given))
     return rows
 
 
 def _error_rows(bundle: ExecutionBundle) -> Rows:
-    rows = Rows()
+    rows, maker = Rows(), MAKERS[schema.ERRORS.name]
     for letter in bundle.dead_letters:
         given = {
             "endpoint": letter.endpoint,
@@ -264,7 +260,7 @@ def _error_rows(bundle: ExecutionBundle) -> Rows:
             "excerpt": letter.excerpt,
             "tries": letter.tries,
         }
-        rows.add(_ERROR.make({}, given))
+        rows.add(maker.make({}, given))
     return rows
 
 
@@ -288,12 +284,12 @@ def _eval_outputs(listed: ListedCall) -> dict[str, Any]:
     outputs = listed.payload.get("eval_outputs")
     if not isinstance(outputs, dict):
         return {}
-    return {config_id: output for config_id, output in outputs.items() if not _is_no_id(config_id)}
+    return {config_id: output for config_id, output in outputs.items() if _is_id(config_id)}
 
 
-def _is_no_id(config_id: str) -> bool:
-    """Whether the key column cannot hold it."""
-    return coerce.to_string(config_id) is coerce.MISFIT
+def _is_id(config_id: str) -> bool:
+    """Whether the key column can hold it."""
+    return coerce.to_string(config_id) is not coerce.MISFIT
 
 
 _LISTED_TWICE = {
@@ -323,7 +319,7 @@ def _call_payload(call: FetchedCall) -> dict[str, Any]:
     outputs = listed.pop("eval_outputs", None)
     if isinstance(outputs, dict):
         # What has no row of its own.
-        outputs = {config_id: output for config_id, output in outputs.items() if _is_no_id(config_id)} or None
+        outputs = {config_id: output for config_id, output in outputs.items() if not _is_id(config_id)} or None
     if outputs is not None:
         listed["eval_outputs"] = outputs
     if "call_results" in payload:

@@ -5,7 +5,7 @@ fits exactly; everything else (unknown fields, values that do not fit) stays in 
 is lost, nothing collides, and no column changes its type because of a payload.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,17 +13,18 @@ from etl.tables import coerce, schema
 from etl.tables.digest import row_hasher
 
 _NOT_HASHED = {"raw", "row_hash", "export_run_id", "exported_at"}
+"""A row's hash is made of what the source says, not of which export brought it."""
 
 
 class RowMaker:
-    """Makes rows of one table: lists of values in the order of its columns."""
+    """Makes rows of one table: lists of values in the order of its columns; ``hash`` is that of such a row."""
 
     def __init__(self, table: schema.Table) -> None:
         self._width = len(table.names)
         self._index = {name: index for index, name in enumerate(table.names)}
         self._extra = self._index.get("extra")
         self._row_hash = self._index.get("row_hash")
-        self._hash = row_hasher(table.names, hashed_names(table))
+        self.hash = row_hasher(table.names, [name for name in table.names if name not in _NOT_HASHED])
         self._tree = _build_tree(table)
 
     def make(self, payload: dict[str, Any], given: Mapping[str, Any]) -> tuple[list[Any], int]:
@@ -35,13 +36,8 @@ class RowMaker:
         if extra and self._extra is not None:
             row[self._extra] = coerce.json_text(extra)
         if self._row_hash is not None:
-            row[self._row_hash] = self._hash(row)
+            row[self._row_hash] = self.hash(row)
         return row, misfits
-
-
-def hashed_names(table: schema.Table) -> Sequence[str]:
-    """The columns that a row's hash is made of: what the source says, not which export brought it."""
-    return [name for name in table.names if name not in _NOT_HASHED]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,3 +130,7 @@ def _node_of(tree: _Node, steps: Iterable[str]) -> _Node:
     for step in steps:
         node = node.fields.setdefault(step, _Node({}))
     return node  # type: ignore[no-any-return]
+
+
+MAKERS = {name: RowMaker(table) for name, table in schema.TABLES.items()}
+"""One for each table, by name."""

@@ -88,10 +88,10 @@ def flatten_all(bundles: list[ExecutionBundle]) -> list[FlatBundle]:
 
 def commit_all(files: LocalFiles, bundles: list[FlatBundle], export: Export) -> None:
     """A first commit."""
-    for write in commit(
+    for step in commit(
         Dataset(files), bundles, {}, export, fetched_at=export.exported_at, settle_hours=24, written=Written()
     ):
-        write()
+        step()
 
 
 def main(base_url: str) -> None:

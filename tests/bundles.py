@@ -1,7 +1,7 @@
 """Bundles as a crawl hands them over, made of plain payloads or of the recorded answers."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from etl.api import endpoints
 from etl.api.models import CallMetrics, DeadLetter, Execution, ExecutionBundle, FetchedCall, ListedCall, Page
 from etl.crawl.entry import ListedExecution
 from etl.tables import flatten as flat
-from etl.tables.flatten import Export, FlatBundle, Frame, HeldRows, flatten
+from etl.tables.flatten import Export, FlatBundle, Frame, flatten
 
 SAMPLES = Path(__file__).parent / "samples"
 STARTED_AT = "2026-03-01T09:00:01.123456Z"
@@ -135,27 +135,16 @@ def flattened(bundles: Iterable[ExecutionBundle], export: Export = EXPORT) -> li
     return [flatten(bundle, include_raw=export.include_raw) for bundle in bundles]
 
 
-def calls_frame(bundles: Iterable[ExecutionBundle], export: Export) -> Frame:
-    """The rows of the bundles' calls."""
-    return flat.calls_frame(flattened(bundles, export), export)
+def _of_bundles(make: Callable[..., Frame]) -> Callable[..., Frame]:
+    """The frame of bundles as a crawl hands them over; what else it is made of is given as to ``make``, the export last."""
+
+    def frame(bundles: Iterable[ExecutionBundle], *given: Any) -> Frame:
+        return make(flattened(bundles, given[-1]), *given)
+
+    return frame
 
 
-def evals_frame(bundles: Iterable[ExecutionBundle], export: Export) -> Frame:
-    """The rows of the bundles' evals."""
-    return flat.evals_frame(flattened(bundles, export), export)
-
-
-def errors_frame(bundles: Iterable[ExecutionBundle], export: Export) -> Frame:
-    """The rows of the bundles' dead letters."""
-    return flat.errors_frame(flattened(bundles, export), export)
-
-
-def executions_frame(
-    bundles: Iterable[ExecutionBundle],
-    held: Mapping[str, HeldRows],
-    states: Mapping[str, str],
-    verified_at: Mapping[str, datetime | None],
-    export: Export,
-) -> Frame:
-    """The rows of the bundles' executions."""
-    return flat.executions_frame(flattened(bundles, export), held, states, verified_at, export)
+calls_frame = _of_bundles(flat.calls_frame)
+evals_frame = _of_bundles(flat.evals_frame)
+errors_frame = _of_bundles(flat.errors_frame)
+executions_frame = _of_bundles(flat.executions_frame)

@@ -133,10 +133,10 @@ def taken(steps):
     """What the steps return when each is taken."""
     while True:
         try:
-            write = next(steps)
+            step = next(steps)
         except StopIteration as end:
             return end.value
-        write()
+        step()
 
 
 def reasons(dataset, *bundles, key=KEY):

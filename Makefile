@@ -67,7 +67,7 @@ format: $(VENV)/.dev ## Format the code
 	@$(BIN)/ruff format
 
 docs: $(VENV)/.dev ## Check that the documentation and the code agree
-	@$(BIN)/python -m pytest tests/unit/test_docs.py
+	@$(BIN)/python -m pytest tests/test_docs.py
 
 bench: $(BENCH)/.done ## Measure everything again and write docs/performance.md (about an hour, on a quiet machine)
 	@$(PYTHON) -m benchmarks

@@ -17,14 +17,14 @@ from typing import Any
 import aiohttp
 
 from benchmarks.load_server import call_id, execution_id
-from etl import runtime
-from etl.api.client import Access, Client
-from etl.api.endpoints import Request, decode, get_call_metrics, list_calls
-from etl.api.models import CallMetrics, Execution, ExecutionBundle, FetchedCall
-from etl.store.commit import commit
-from etl.store.dataset import Dataset, Written
-from etl.store.files import LocalFiles
-from etl.tables.flatten import Export, FlatBundle, flatten
+from etl.cli import process
+from etl.extract.client import Access, Client
+from etl.extract.endpoints import Request, decode, get_call_metrics, list_calls
+from etl.load.commit import commit
+from etl.load.dataset import Dataset, Written
+from etl.load.files.local import LocalFiles
+from etl.model.records import CallMetrics, Execution, ExecutionBundle, FetchedCall
+from etl.transform.flatten import Export, FlatBundle, flatten
 
 EXECUTIONS, CALLS, CONCURRENCY, ROUNDS = 50, 100, 50, 5
 
@@ -96,7 +96,7 @@ def commit_all(files: LocalFiles, bundles: list[FlatBundle], export: Export) -> 
 
 def main(base_url: str) -> None:
     """Measure each stage some times, and print the medians."""
-    runtime.prepare()
+    process.prepare()
     executions = [execution_id(number) for number in range(EXECUTIONS)]
     requests = metrics_requests(executions)
     stages: dict[str, list[float]] = {}

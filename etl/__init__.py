@@ -18,22 +18,22 @@ from etl.errors import (
 from etl.version import __version__
 
 if TYPE_CHECKING:
-    from etl.job import Plan, export, plan
-    from etl.joined import read_calls
-    from etl.read import describe, read_table
+    from etl.inspect.calls import read_calls
+    from etl.inspect.tables import describe, read_table
+    from etl.pipeline.job import Plan, export, plan
+    from etl.pipeline.summary import RunTestSummary, Summary
     from etl.settings import Settings
-    from etl.summary import RunTestSummary, Summary
 
 _LAZY = {
-    "Plan": "etl.job",
-    "RunTestSummary": "etl.summary",
+    "Plan": "etl.pipeline.job",
+    "RunTestSummary": "etl.pipeline.summary",
     "Settings": "etl.settings",
-    "Summary": "etl.summary",
-    "describe": "etl.read",
-    "export": "etl.job",
-    "plan": "etl.job",
-    "read_calls": "etl.joined",
-    "read_table": "etl.read",
+    "Summary": "etl.pipeline.summary",
+    "describe": "etl.inspect.tables",
+    "export": "etl.pipeline.job",
+    "plan": "etl.pipeline.job",
+    "read_calls": "etl.inspect.calls",
+    "read_table": "etl.inspect.tables",
 }
 
 __all__ = [

@@ -3,6 +3,8 @@
 Each message says what happened, where, and the mend. None ever holds a key, a header or more of a body than a short excerpt.
 """
 
+from collections.abc import Iterator
+
 
 class ExporterError(Exception):
     """Root of all errors raised on purpose; ``exit_code`` is what the command line answers with."""
@@ -88,3 +90,12 @@ class TimeLimitError(ExporterError):
     """The run took as long as it may; what is committed stands, the next run goes on."""
 
     exit_code = 3
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors themselves, out of whatever groups they came in."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    else:
+        yield error

@@ -10,11 +10,20 @@ from urllib.parse import parse_qsl, urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl.api import endpoints
-from etl.api.models import CallMetrics, DeadLetter, Execution, ExecutionBundle, FetchedCall, ListedCall, Page
-from etl.crawl.entry import ListedExecution
-from etl.tables import flatten as flat
-from etl.tables.flatten import Export, FlatBundle, Frame, flatten
+from etl.extract import endpoints
+from etl.model.listed_execution import ListedExecution
+from etl.model.records import (
+    METRICS,
+    CallMetrics,
+    DeadLetter,
+    Execution,
+    ExecutionBundle,
+    FetchedCall,
+    ListedCall,
+    Page,
+)
+from etl.transform import flatten as flat
+from etl.transform.flatten import Export, FlatBundle, Frame, flatten
 
 SAMPLES = Path(__file__).parent / "samples"
 STARTED_AT = "2026-03-01T09:00:01.123456Z"
@@ -69,9 +78,7 @@ def bundle_of(
 
 def dead_letter(subject_id: str = "call", message: str = "no answer") -> DeadLetter:
     """A call whose metrics could not be had."""
-    return DeadLetter(
-        endpoint=endpoints.METRICS, subject_id=subject_id, status=500, message=message, excerpt="<html>", tries=6
-    )
+    return DeadLetter(endpoint=METRICS, subject_id=subject_id, status=500, message=message, excerpt="<html>", tries=6)
 
 
 def recorded_cases(selector: str, prefix: str = "") -> list[str]:

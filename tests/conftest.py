@@ -2,7 +2,7 @@
 
 import pytest
 
-from etl.api import client
+from etl.extract import client
 
 
 @pytest.fixture(autouse=True)

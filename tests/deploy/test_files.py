@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from etl.errors import LockHeldError
+from etl.pipeline.summary import OUTCOMES
 from etl.sandbox import Sandbox
 from etl.settings import Settings
-from etl.summary import OUTCOMES
 from tests.e2e.command import COMMAND, Ended
 from tests.support import API_KEY, SECRET_KEY, settled_world
 

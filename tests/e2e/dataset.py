@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from etl.tables import schema
+from etl.model import schema
 
 Rows = dict[tuple[str, ...], dict[str, Any]]
 

@@ -8,8 +8,8 @@ import sys
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-from etl.cli import main
-from tests.store.watched import CHANGING, Step, watched
+from etl.cli.app import main
+from tests.load.files.watched import CHANGING, Step, watched
 
 STEPS = "steps"
 
@@ -17,7 +17,9 @@ STEPS = "steps"
 def fork_server() -> ForkServerContext:
     """Processes that need no second to start: all that they need is imported once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "etl.job", "etl.display", "etl.logs", "tests.e2e.dying"])
+    context.set_forkserver_preload(
+        ["pytest", "etl.pipeline.job", "etl.cli.show_run", "etl.cli.events", "tests.e2e.dying"]
+    )
     return context
 
 

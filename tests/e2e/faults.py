@@ -6,7 +6,7 @@ from enum import Enum, StrEnum
 
 import msgspec
 
-from etl.api.endpoints import METRICS, RUNS
+from etl.model.records import METRICS, RUNS
 from etl.sandbox import Fault, SandboxRequest
 from etl.sandbox.error_bodies import not_found, rate_limited, server_error
 from etl.sandbox.faults import HTML_502

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from etl import job, sandbox
-from etl.api.endpoints import RUN_TESTS
+from etl import sandbox
+from etl.model.keys import default_key
+from etl.model.records import RUN_TESTS
+from etl.pipeline import job
+from etl.pipeline.summary import Summary
 from etl.sandbox import Execution, Fault, RunTest, Sandbox, SandboxRequest
 from etl.sandbox.generate import new_id
-from etl.store.layout import default_key
-from etl.summary import Summary
 from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import settings_for, settled_world

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import etl
-from etl import demo
-from etl.tables import schema
+from etl.cli import demo
+from etl.model import schema
 
 TEXT = (Path(__file__).parents[2] / "docs" / "analysis.md").read_text(encoding="utf-8")
 BLOCK = re.compile(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from etl.api.endpoints import METRICS, RUN_TESTS
-from etl.check import Check, Subject, exit_code
+from etl.model.records import METRICS, RUN_TESTS
+from etl.pipeline.preflight import Check, Subject, exit_code
 from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import Ended, ended, environment, metrics_etl, start, write_settings
 from tests.support import settled_world

@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow.dataset as ds
 import pytest
 
-from etl.outputs.ddl import ddl
+from etl.load.warehouse.ddl import ddl
+from etl.model.schema import TABLES
 from etl.sandbox import Fault, Sandbox
-from etl.tables.schema import TABLES
 from etl.version import __version__
 from tests.e2e.command import ended, environment, metrics_etl, start, write_settings
 from tests.support import settled_world

@@ -3,7 +3,7 @@
 import tomllib
 from pathlib import Path
 
-from etl.api.endpoints import RUN_TESTS
+from etl.model.records import RUN_TESTS
 from etl.sandbox import Fault, Sandbox, SandboxRequest
 from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.support import settled_world

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from etl import sandbox
+from etl.model import schema
 from etl.sandbox import Sandbox
-from etl.tables import schema
 from tests.e2e import truth
 from tests.e2e.command import Ended, documented_fields, environment, metrics_etl, write_settings
 from tests.e2e.truth import assert_equals_world, rows_of

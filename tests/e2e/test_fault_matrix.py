@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 import etl
-from etl.api import quota as quota_module
+from etl.extract import quota as quota_module
+from etl.model import schema
 from etl.sandbox import Sandbox, SandboxRequest, World, delete_execution, listable_executions
 from etl.settings import Settings
-from etl.tables import schema
 from tests.e2e import truth
 from tests.e2e.faults import KINDS, Cure, Endpoint, Kind, Strike, endpoint_of
 from tests.support import settings_for, settled_world

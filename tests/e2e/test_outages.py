@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 import etl
-from etl.api import client as client_module
+from etl.extract import client as client_module
+from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox, SandboxRequest, World, listable_executions
-from etl.summary import Summary
 from tests.certificates import certificate
 from tests.e2e import truth
 from tests.e2e.faults import Endpoint, endpoint_of

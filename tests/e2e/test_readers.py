@@ -15,9 +15,9 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from etl import job
+from etl.model import schema
+from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, listable_calls
-from etl.tables import schema
 from tests.e2e.readers import READERS
 from tests.support import settings_for, settled_world
 

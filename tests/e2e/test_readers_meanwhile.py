@@ -10,7 +10,8 @@ import duckdb
 import polars as pl
 import pytest
 
-from etl import job, sandbox
+from etl import sandbox
+from etl.pipeline import job
 from etl.sandbox import Sandbox
 from tests.e2e.readers import (
     with_duckdb,

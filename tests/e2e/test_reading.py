@@ -20,11 +20,11 @@ import pytest
 import sqlglot
 from sqlglot import exp
 
-from etl import job
-from etl.outputs.columns import all_columns, comment
-from etl.outputs.ddl import ddl
+from etl.load.warehouse.ddl import ddl
+from etl.load.warehouse.dialect import all_columns, comment
+from etl.model import schema
+from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, listable_calls
-from etl.tables import schema
 from tests.support import settings_for, settled_world
 
 ROOT = Path(__file__).parents[2]

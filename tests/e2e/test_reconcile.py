@@ -10,20 +10,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from etl import job, sandbox
+from etl import sandbox
 from etl.errors import KeyRefusedError, SourceUnavailableError
-from etl.reconcile import Comparison, Skipped, compare
+from etl.inspect.inventory import Scope
+from etl.inspect.reconcile import Comparison, Skipped, compare
+from etl.inspect.rules import Kind
+from etl.inspect.verify import Report, verify
+from etl.load.dataset import encode
+from etl.load.merge import with_column
+from etl.model import schema
+from etl.model.digest import rows_digest
+from etl.model.keys import default_key
+from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, World
 from etl.settings import Settings
-from etl.store.checks import Kind
-from etl.store.dataset import encode
-from etl.store.inventory import Scope
-from etl.store.layout import default_key
-from etl.store.merge import with_column
-from etl.tables import schema
-from etl.tables.digest import rows_digest
-from etl.tables.flatten import hash_rows
-from etl.verify import Report, verify
+from etl.transform.flatten import hash_rows
 from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.support import settings_for, settled_world
 

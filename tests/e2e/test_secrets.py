@@ -16,8 +16,8 @@ import pytest
 from aiohttp import web
 
 import etl
-from etl.api import client as client_module
-from etl.api import quota as quota_module
+from etl.extract import client as client_module
+from etl.extract import quota as quota_module
 from etl.sandbox import Fault, Sandbox, SandboxRequest
 from tests.e2e import truth
 from tests.e2e.command import COMMAND, environment, start, write_settings
@@ -179,8 +179,8 @@ async def test_verbose_command_prints_and_writes_no_key(name: str, exit_code: in
 @pytest.mark.parametrize(
     "bug",
     [
-        "import etl.api.client as module; module.decode = lambda request, body: 1 / 0",
-        "import etl.store.commit as module; module.calls_frame = lambda *_: 1 / 0",
+        "import etl.extract.client as module; module.decode = lambda request, body: 1 / 0",
+        "import etl.load.commit as module; module.calls_frame = lambda *_: 1 / 0",
         "import aiohttp; aiohttp.TCPConnector.connect = lambda self, request, *_: {}[repr(request.headers)]",
     ],
 )

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from etl import job, sandbox
+from etl import sandbox
 from etl.errors import DestinationError
+from etl.load import relocate
+from etl.load.dataset import Dataset
+from etl.load.files.local import LocalFiles
+from etl.load.layout import Partition
+from etl.pipeline import job
+from etl.pipeline.summary import Summary
 from etl.sandbox import Execution, Fault, RunTest, Sandbox
-from etl.store import changes
-from etl.store.dataset import Dataset
-from etl.store.files import LocalFiles
-from etl.store.layout import Partition
-from etl.summary import Summary
 from tests.e2e.truth import assert_equals_world, call_rows, execution_rows, rows_of
 from tests.support import settings_for, settled_world
 
@@ -427,7 +428,7 @@ async def test_move_that_was_cut_short_is_finished_even_if_the_execution_was_del
         publish(files, path, data)
 
     if step == "drop":
-        monkeypatch.setattr("etl.store.changes.drop", fail)
+        monkeypatch.setattr("etl.load.relocate.drop", fail)
     else:
         monkeypatch.setattr(LocalFiles, "publish", fail_at_executions)
     assert (await export(names=[first.name, second.name])).exit_code == 6
@@ -449,14 +450,14 @@ async def test_deleted_execution_that_a_cut_move_left_in_a_run_test_that_is_not_
     await export()
     sandbox.rename_run_test(first, "Checkout, all new")
 
-    drop = changes.drop
+    drop = relocate.drop
 
     def fail_at_the_day(dataset: Dataset, partition: Partition, *arguments: Any) -> None:
         if partition.date == f"{gone.started_at:%Y-%m-%d}":
             raise DestinationError("no")
         drop(dataset, partition, *arguments)
 
-    monkeypatch.setattr(changes, "drop", fail_at_the_day)
+    monkeypatch.setattr(relocate, "drop", fail_at_the_day)
     assert (await export(names=[first.name, second.name])).exit_code == 6
     monkeypatch.undo()
     sandbox.delete_execution(gone)

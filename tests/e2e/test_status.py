@@ -11,12 +11,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from etl import job, sandbox
+from etl import sandbox
 from etl.errors import DestinationError
+from etl.inspect.status import Status, read_status
+from etl.load.files.local import LocalFiles
+from etl.model.keys import default_key
+from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox
-from etl.status import Status, read_status
-from etl.store.files import LocalFiles
-from etl.store.layout import default_key
 from tests.e2e.command import documented_fields, ended, environment, metrics_etl, start
 from tests.e2e.terminal import Terminal
 from tests.e2e.truth import rows_of

@@ -14,22 +14,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from etl import job
+from etl.inspect.inventory import Scope
+from etl.inspect.rules import Kind
+from etl.inspect.verify import Report, verify
+from etl.load.dataset import encode
+from etl.load.files.local import LocalFiles
+from etl.load.files.lock import exclusive
+from etl.load.merge import with_column
+from etl.model import schema
+from etl.model.digest import rows_digest
+from etl.pipeline import job
+from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox, World
-from etl.store.checks import Kind
-from etl.store.dataset import encode
-from etl.store.files import LocalFiles
-from etl.store.inventory import Scope
-from etl.store.lock import exclusive
-from etl.store.merge import with_column
-from etl.summary import Summary
-from etl.tables import schema
-from etl.tables.digest import rows_digest
-from etl.tables.flatten import hash_rows
-from etl.verify import Report, verify
+from etl.transform.flatten import hash_rows
 from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.e2e.truth import assert_equals_world
-from tests.store.support import FETCHED_AT
+from tests.load.support import FETCHED_AT
 from tests.support import settings_for, settled_world
 
 

@@ -1,0 +1,176 @@
+"""``status``, ``verify`` and ``schema``: what is in the dataset, whether it is whole, and what it means."""
+
+import sys
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from etl.cli import process
+from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose, errors_reported, print_json, tell_hold
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from etl.inspect.verify import Report
+    from etl.settings import Settings
+
+
+class SchemaFormat(StrEnum):
+    """How ``schema`` prints."""
+
+    TABLE = "table"
+    JSON = "json"
+    MARKDOWN = "markdown"
+
+
+class Engine(StrEnum):
+    """What ``schema --ddl`` writes for; see ``etl.load.warehouse.ddl.ENGINES``."""
+
+    PANDAS = "pandas"
+    DUCKDB = "duckdb"
+    POLARS = "polars"
+    SPARK = "spark"
+    BIGQUERY = "bigquery"
+    SNOWFLAKE = "snowflake"
+    ATHENA = "athena"
+    REDSHIFT = "redshift"
+    TRINO = "trino"
+    CLICKHOUSE = "clickhouse"
+
+
+def status(
+    config: Config = None,
+    *,
+    max_age_hours: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="N", help="Exit 3 when the last complete run ended longer ago, for monitoring."),
+    ] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Say how fresh the dataset is, what it holds and what is missing, and how the last runs went. Needs no key, no network.
+
+    Example: metrics-etl status --max-age-hours 26
+    """
+    with errors_reported(verbose=verbose):
+        from etl.cli.show_health import print_status  # noqa: PLC0415
+        from etl.inspect.status import read_status  # noqa: PLC0415
+        from etl.load.files.local import LocalFiles  # noqa: PLC0415
+        from etl.settings import Settings  # noqa: PLC0415
+
+        settings = Settings.load(config, needs_keys=False, needs_run_tests=False)
+        found = read_status(LocalFiles(settings.destination.folder), now=datetime.now(UTC))
+        if as_json:
+            print_json(found)
+        else:
+            print_status(found)
+        raise typer.Exit(3 if max_age_hours is not None and found.is_older_than(max_age_hours) else 0)
+
+
+def verify(
+    config: Config = None,
+    *,
+    run_tests: RunTests = None,
+    since: Since = None,
+    against_api: Annotated[
+        bool,
+        typer.Option(
+            "--against-api", help="Also compare the API's averages, percentiles and counts with those of the calls."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Prove that the dataset is whole: every file, key, value and execution. Changes nothing, needs no key.
+
+    Example: metrics-etl verify --against-api --since 2026-11-01
+    """
+    with errors_reported(verbose=verbose):
+        from etl.cli.show_verify import print_report  # noqa: PLC0415
+        from etl.settings import Settings  # noqa: PLC0415
+
+        settings = Settings.load(config, needs_keys=against_api, needs_run_tests=against_api)
+        report = _verify(
+            settings.only(run_tests or (), since=since.date() if since else None),
+            is_all=not run_tests,
+            since=since.date() if since else None,
+            against_api=against_api,
+            quiet=quiet,
+        )
+        if as_json:
+            print_json(report.as_json())
+        elif not quiet:
+            print_report(report)
+        if quiet:
+            for finding in report.findings:
+                print(finding, file=sys.stderr)
+        raise typer.Exit(report.exit_code)
+
+
+def schema(
+    table: Annotated[str | None, typer.Argument(help="One table; all when left out.")] = None,
+    *,
+    output: Annotated[
+        SchemaFormat | None, typer.Option("--format", "-f", help="How to print.", show_default="table")
+    ] = None,
+    engine: Annotated[
+        Engine | None, typer.Option("--ddl", help="Print what to paste to open the dataset in this engine instead.")
+    ] = None,
+    location: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOCATION", help="With --ddl: path or URL of the dataset.", show_default="data or a placeholder"
+        ),
+    ] = None,
+) -> None:
+    """Print every column of the dataset: name, type, unit, meaning, source.
+
+    Example: metrics-etl schema calls --ddl duckdb --location s3://my-bucket/metrics
+    """
+    from etl.model.schema import TABLES  # noqa: PLC0415
+
+    if table is not None and table not in TABLES:
+        raise typer.BadParameter(f"no table {table!r}; there are {', '.join(TABLES)}")
+    tables = [TABLES[table]] if table else list(TABLES.values())
+    if engine:
+        from etl.load.warehouse.ddl import ddl  # noqa: PLC0415
+
+        if output:
+            raise typer.BadParameter("--format does not go with --ddl")
+        with errors_reported(verbose=False):
+            print(ddl(tables, engine, location))
+        return
+    if location is not None:
+        raise typer.BadParameter("--location goes with --ddl")
+    from etl.cli.show_run import print_schema  # noqa: PLC0415
+
+    print_schema(tables, output or SchemaFormat.TABLE)
+
+
+def _verify(settings: "Settings", *, is_all: bool, since: "date | None", against_api: bool, quiet: bool) -> "Report":
+    from etl.inspect.inventory import Scope  # noqa: PLC0415
+    from etl.inspect.reconcile import compare, expected_requests  # noqa: PLC0415
+    from etl.inspect.verify import verify  # noqa: PLC0415
+    from etl.model.wording import counted  # noqa: PLC0415
+
+    # With run_tests = "all" a key was taken for a name: the dataset knows which it is.
+    keys = None if is_all else frozenset(each for test in settings.run_tests for each in (test.key, test.name))
+    report = verify(settings, Scope(keys, since), needs_aggregates=against_api)
+    if against_api:
+        if not quiet:
+            requests = counted(expected_requests(settings, report.executions), "request")
+            print(f"asking the API: {requests}, one for each page of the lists", file=sys.stderr)
+        report.add(
+            process.run(
+                compare(
+                    settings,
+                    report.executions,
+                    unsound=report.unsound,
+                    on_hold=(lambda _seconds: None) if quiet else tell_hold,
+                )
+            )
+        )
+    return report

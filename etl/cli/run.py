@@ -1,0 +1,130 @@
+"""``run`` and ``plan``: bring the dataset up to date, or say what that would take."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from etl.cli import process
+from etl.cli.options import (
+    AcceptDeletions,
+    AsJson,
+    Config,
+    Quiet,
+    RunTests,
+    Since,
+    Verbose,
+    errors_reported,
+    print_json,
+    signals_stop,
+)
+
+if TYPE_CHECKING:
+    from etl.pipeline.progress import Notify
+    from etl.pipeline.summary import Summary
+    from etl.settings import Settings
+
+
+def run(
+    config: Config = None,
+    *,
+    run_tests: RunTests = None,
+    since: Since = None,
+    full_refresh: Annotated[
+        bool, typer.Option("--full-refresh", help="Fetch finished executions again, also final ones.")
+    ] = False,
+    accept_deletions: AcceptDeletions = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and change nothing, as the command plan does.")
+    ] = False,
+    metrics_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the run's figures for Prometheus there (.prom).")
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print every event as it happens, and the traceback of a bug.")
+    ] = False,
+) -> None:
+    """Export what is new or changed since the last run. Safe to repeat, to interrupt and to run every night.
+
+    Example: metrics-etl run --run-test "Checkout flow" --since 2026-11-01
+    """
+    with errors_reported(verbose=verbose):
+        from etl.cli.show_run import print_opening, print_summary  # noqa: PLC0415
+        from etl.pipeline.metrics_file import check_metrics_file, write_metrics_file  # noqa: PLC0415
+        from etl.settings import Settings  # noqa: PLC0415
+
+        settings = Settings.load(config).only(run_tests or (), since=since.date() if since else None)
+        if metrics_file:
+            check_metrics_file(metrics_file)
+        if dry_run:
+            _plan(settings, as_json=as_json, full_refresh=full_refresh, accept_deletions=accept_deletions)
+        summary = _export(
+            settings, quiet=quiet, verbose=verbose, full_refresh=full_refresh, accept_deletions=accept_deletions
+        )
+        if as_json:
+            print_json(summary.as_json())
+        elif not quiet:
+            print_summary(summary)
+            if summary.exit_code in (0, 3):
+                print()
+                print_opening(summary.dataset)
+        if quiet:
+            for problem in summary.problems:
+                print(problem, file=sys.stderr)
+        if metrics_file:
+            write_metrics_file(summary, metrics_file)
+        raise typer.Exit(summary.exit_code)
+
+
+def plan(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = False) -> None:
+    """Say what a run would fetch now, why, and how many requests it takes. Changes nothing.
+
+    Example: metrics-etl plan --json
+    """
+    with errors_reported(verbose=verbose):
+        from etl.settings import Settings  # noqa: PLC0415
+
+        _plan(Settings.load(config), as_json=as_json)
+
+
+def _plan(
+    settings: "Settings", *, as_json: bool, full_refresh: bool = False, accept_deletions: bool = False
+) -> NoReturn:
+    from etl.cli.show_run import plan_as_json, print_plan  # noqa: PLC0415
+    from etl.pipeline import job  # noqa: PLC0415
+
+    result = process.run(job.plan(settings, full_refresh=full_refresh, accept_deletions=accept_deletions))
+    if as_json:
+        print_json(plan_as_json(result))
+    else:
+        print_plan(result)
+    raise typer.Exit(3 if result.problems else 0)
+
+
+def _export(
+    settings: "Settings", *, quiet: bool, verbose: bool, full_refresh: bool, accept_deletions: bool
+) -> "Summary":
+    from etl.cli.events import make_notify  # noqa: PLC0415
+    from etl.cli.show_run import can_show_progress, live_progress  # noqa: PLC0415
+    from etl.pipeline import job  # noqa: PLC0415
+    from etl.pipeline.progress import Progress  # noqa: PLC0415
+
+    progress = Progress()
+    shows_progress = not quiet and not verbose and settings.log.format == "auto" and can_show_progress()
+    notify: Notify | None = None if shows_progress or quiet else make_notify(settings.log, verbose=verbose)
+
+    async def export() -> "Summary":
+        with signals_stop() as stop, live_progress(progress, is_shown=shows_progress):
+            return await job.export(
+                settings,
+                full_refresh=full_refresh,
+                accept_deletions=accept_deletions,
+                progress=progress,
+                notify=notify,
+                stop=stop,
+            )
+
+    return process.run(export())

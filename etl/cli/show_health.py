@@ -1,0 +1,116 @@
+"""What ``check`` and ``status`` print. Writes to the terminal; decides nothing."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from etl.cli.console import duration, plain, print_line, stdout_console
+from etl.inspect.status import LetterStatus, RunStatus, RunTestStatus, Status, TableStatus
+from etl.pipeline.preflight import Check
+
+_STYLES = {"ok": "green", "problem": "bold red", "skipped": "dim"}
+
+
+def print_checks(checks: Sequence[Check]) -> None:
+    """One line for each; to stdout."""
+    console = stdout_console()
+    for check in checks:
+        outcome = f"[{_STYLES[check.outcome]}]{check.outcome:<8}[/]"
+        console.print(f"{outcome} {check.subject:<12} {escape(check.detail)}", soft_wrap=True, highlight=False)
+
+
+def print_status(status: Status) -> None:
+    """One screen of 80 columns: freshness, what is missing, tables, last runs; to stdout."""
+    console = stdout_console()
+    complete = _ago(status.complete_at, status.read_at) if status.complete_at else "none of the last 30"
+    print_line(console, "dataset", status.dataset)
+    print_line(console, "export", f"at work: {status.at_work}" if status.at_work else "none at work")
+    print_line(console, "freshness", f"last complete run: {complete}")
+    _print_run_tests(console, status.run_tests, status.read_at)
+    _print_tables(console, status.tables)
+    if status.runs:
+        _print_runs(console, status.runs)
+    if status.dead_letters:
+        _print_letters(console, status.dead_letters)
+    for problem in status.problems:
+        print_line(console, "problem", f"in the last run: {problem}", style="bold red")
+    for path in status.unreadable:
+        print_line(console, "problem", f"{path} cannot be read; the next run sets it aside", style="bold red")
+    if status.set_aside:
+        print_line(console, "notice", f"{status.set_aside} damaged files lie in _state/quarantine")
+
+
+def _print_run_tests(console: Console, run_tests: Sequence[RunTestStatus], now: datetime) -> None:
+    table = _table("run test", ("executions", "calls"), ("newest", "complete", "of which"))
+    for each in run_tests:
+        counts = {"waiting": each.waiting, "settling": each.settling, "incomplete": each.incomplete}
+        counts["deleted"] = each.deleted
+        table.add_row(
+            plain(each.name),
+            f"{each.executions:,}",
+            f"{each.calls:,}",
+            f"{each.newest_started_at:%Y-%m-%d}" if each.newest_started_at else "",
+            _ago(each.complete_at, now) if each.complete_at else "never",
+            "\n".join(f"{count:,} {state}" for state, count in counts.items() if count),
+        )
+    console.print()
+    console.print(table)
+
+
+def _print_tables(console: Console, tables: Sequence[TableStatus]) -> None:
+    table = _table("table", ("rows", "files", "size"))
+    for each in tables:
+        table.add_row(each.name, f"{each.rows:,}", f"{each.files:,}", _size(each.size_bytes))
+    console.print()
+    console.print(table)
+
+
+def _print_runs(console: Console, runs: Sequence[RunStatus]) -> None:
+    table = _table("last runs (UTC)", ("exit",), ("outcome",), ("executions", "calls", "requests", "time"))
+    for each in runs:
+        table.add_row(
+            f"{each.started_at:%Y-%m-%d %H:%M:%S}",
+            str(each.exit_code),
+            each.outcome,
+            f"{each.executions:,}",
+            f"{each.calls:,}",
+            f"{each.requests:,}",
+            duration(each.seconds),
+        )
+    console.print()
+    console.print(table)
+
+
+def _print_letters(console: Console, letters: Sequence[LetterStatus]) -> None:
+    table = _table("dead letters", ("count", "status"), ("first seen", "last seen"))
+    for each in letters:
+        days = (f"{at:%Y-%m-%d}" if at else "" for at in (each.first_seen_at, each.last_seen_at))
+        table.add_row(each.endpoint, f"{each.count:,}", str(each.status), *days)
+    console.print()
+    console.print(table)
+
+
+def _table(first: str, numbers: Sequence[str], words: Sequence[str] = (), more: Sequence[str] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(first, overflow="fold", max_width=40)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in words:
+        table.add_column(name, overflow="fold")
+    for name in more:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 2**10:,.1f} KiB" if size_bytes < 2**20 else f"{size_bytes / 2**20:,.1f} MiB"
+
+
+def _ago(then: datetime, now: datetime) -> str:
+    minutes = int((now - then).total_seconds() // 60)
+    if minutes < 90:
+        return f"{minutes} min ago"
+    return f"{minutes // 60} h ago" if minutes < 60 * 48 else f"{minutes // 60 // 24} days ago"

@@ -1,0 +1,243 @@
+"""Planned executions → bundles: list each execution's calls, fetch each call's metrics, bounded concurrency.
+
+A fixed set of workers takes the next piece of work: a call while calls are queued, else the next execution to list, so that
+calls of the following executions are at hand before those of the present ones run out. Executions are taken in plan order.
+
+How an execution's calls are proved complete (see ``api/listing.py``):
+
+- Their list fits one page: that read is the list. The execution has finished, so no call is created any more; if one were,
+  the fresh count in the execution's own listing would change its fingerprint, and the next run would fetch it again.
+  A call that is gone when its metrics are fetched makes the list be read once more: it must not be there any longer.
+- Many pages: the count is read once more after the pages, and each call's metrics after that. As many alive as counted
+  proves the list; otherwise it is read again.
+- Calls that the list cannot give, because the server answers 500 for every page that holds them: there is no proof then. The
+  others are fetched, and a dead letter tells how many are missing.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from etl.errors import NotFoundError, SourceError
+from etl.extract.bad_rows import Unreadable
+from etl.extract.client import Client
+from etl.extract.endpoints import get_call_metrics, get_execution, list_calls
+from etl.extract.listing import MAX_ROUNDS, Pass, read_pass
+from etl.extract.plan import Planned, pages
+from etl.model.records import METRICS, RUNS, CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall, Page
+
+Emit = Callable[[ExecutionBundle], Awaitable[None]]
+
+_WORKERS_PER_SLOT = 2  # a worker whose request waits for its next try leaves its place in the client to another
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """An execution whose calls are being fetched."""
+
+    planned: Planned
+    round: int = 0
+    listed: dict[str, ListedCall] = field(default_factory=dict)
+    count: int | None = None
+    fetched: dict[str, CallMetrics] = field(default_factory=dict)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)
+    must_relist: bool = False
+    unlisted: DeadLetter | None = None
+    outstanding: int = 0
+
+
+class Crawl:
+    """One crawl over a plan.
+
+    ``calls_fetched``, ``listings`` (executions whose calls are listed) and ``necessary_requests`` (one for each page of calls and
+    one for each call) grow while it runs.
+    """
+
+    def __init__(
+        self, client: Client, plan: Iterable[Planned], emit: Emit, *, concurrency: int, page_limit: int
+    ) -> None:
+        self.calls_fetched = 0
+        self.listings = 0
+        self.necessary_requests = 0
+        self._client = client
+        self._plan = iter(plan)
+        self._emit = emit
+        self._concurrency = concurrency
+        self._workers = concurrency * _WORKERS_PER_SLOT
+        self._page_limit = page_limit
+        self._calls: deque[tuple[_Open, str]] = deque()
+        self._relist: deque[_Open] = deque()
+        self._open = 0
+        self._news = asyncio.Event()
+
+    async def run(self) -> None:
+        """Fetch everything and emit each bundle as soon as it is whole.
+
+        Raises:
+            KeyRefusedError, SourceUnavailableError: the crawl cannot go on; what was emitted stands.
+        """
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._workers):
+                group.create_task(self._work())
+
+    async def _work(self) -> None:
+        while (piece := self._next()) or self._open:
+            if piece is None:
+                self._news.clear()
+                await self._news.wait()
+                continue
+            execution, call_execution_id = piece
+            if call_execution_id is None:
+                await self._list(execution)
+            else:
+                await self._fetch(execution, call_execution_id)
+
+    def _next(self) -> tuple[_Open, str | None] | None:
+        """The next piece of work; None when there is none, though there may be news as long as executions are open."""
+        if self._relist:
+            return self._relist.popleft(), None
+        has_room = len(self._calls) < self._workers and self._open < self._concurrency
+        if has_room and (planned := next(self._plan, None)) is not None:
+            self._open += 1
+            return _Open(planned), None
+        return self._calls.popleft() if self._calls else None
+
+    async def _list(self, execution: _Open) -> None:
+        try:
+            latest = await self._read_calls(execution)
+        except NotFoundError as error:
+            await self._close(await self._without_list(execution, error))
+            return
+        except SourceError as error:
+            execution.dead_letters.append(DeadLetter.of(RUNS, execution.planned.execution.execution_id, error))
+            await self._close(_bundle(execution, is_listed=False))
+            return
+        self.listings += execution.round == 1
+        pending = self._pending_after(execution, latest)
+        execution.outstanding = len(pending)
+        if not pending:
+            await self._settle(execution)
+            return
+        self._calls.extend((execution, key) for key in pending)
+        self._news.set()
+
+    def _pending_after(self, execution: _Open, latest: Pass[ListedCall]) -> list[str]:
+        """The calls to fetch, now that the list was read (again)."""
+        already = len(execution.fetched)
+        execution.must_relist = False
+        if execution.unlisted:
+            execution.listed |= latest.rows
+        elif execution.count is None:
+            execution.listed = dict(latest.rows)
+            execution.fetched = {key: call for key, call in execution.fetched.items() if key in execution.listed}
+            execution.dead_letters = [each for each in execution.dead_letters if each.subject_id in execution.listed]
+            for key in execution.gone & execution.listed.keys():
+                contradiction = SourceError(f"call {key}: listed, but its metrics are not found", status=404)
+                execution.dead_letters.append(DeadLetter.of(METRICS, key, contradiction))
+        else:
+            execution.listed |= latest.rows
+            execution.fetched.clear()
+        self.calls_fetched -= already - len(execution.fetched)
+        settled = execution.fetched.keys() | {letter.subject_id for letter in execution.dead_letters}
+        return [key for key in execution.listed if key not in settled]
+
+    async def _without_list(self, execution: _Open, error: NotFoundError) -> ExecutionBundle | None:
+        """What is known of an execution whose calls are not found: nothing when it was deleted since, else a dead letter."""
+        execution_id = execution.planned.execution.execution_id
+        failure: SourceError = error
+        try:
+            await self._client.get(get_execution(execution_id))
+        except NotFoundError:
+            return None
+        except SourceError as unknown:
+            if execution.planned.unreadable is None:
+                failure = unknown
+        execution.dead_letters.append(DeadLetter.of(RUNS, execution_id, failure))
+        return _bundle(execution, is_listed=False)
+
+    async def _read_calls(self, execution: _Open) -> Pass[ListedCall]:
+        execution_id = execution.planned.execution.execution_id
+
+        async def read(page: int, limit: int, *, is_probe: bool = False) -> Page[ListedCall]:
+            return await self._client.get(list_calls(execution_id, page=page, limit=limit, is_probe=is_probe))
+
+        execution.round += 1
+        latest = await read_pass(read, lambda call: call.call_execution_id, limit=self._page_limit)
+        if latest.unreadable:
+            execution.unlisted = _unlisted(execution_id, latest.unreadable)
+        else:
+            execution.count = None if latest.is_whole_page else (await read(1, 1)).count
+        return latest
+
+    async def _fetch(self, execution: _Open, call_execution_id: str) -> None:
+        try:
+            request = get_call_metrics(call_execution_id, execution.planned.execution.execution_id)
+            execution.fetched[call_execution_id] = await self._client.get(request)
+            self.calls_fetched += 1
+        except NotFoundError:
+            # Deleted since it was listed: the list is proved without it, by its count or by being read again.
+            del execution.listed[call_execution_id]
+            execution.gone.add(call_execution_id)
+            execution.must_relist = True
+        except SourceError as error:
+            execution.dead_letters.append(DeadLetter.of(METRICS, call_execution_id, error))
+        execution.outstanding -= 1
+        if not execution.outstanding:
+            await self._settle(execution)
+
+    async def _settle(self, execution: _Open) -> None:
+        """All that was listed is fetched: emit it, unless the list is not proved and may be read again."""
+        alive = len(execution.fetched) + len(execution.dead_letters)
+        is_proved = not execution.must_relist if execution.count is None else alive == execution.count
+        if is_proved or execution.unlisted:
+            await self._close(_bundle(execution))
+        elif execution.round < MAX_ROUNDS:
+            if execution.count is not None:
+                execution.dead_letters.clear()
+            self._relist.append(execution)
+            self._news.set()
+        else:
+            unproved = SourceError(
+                f"its calls kept changing while they were listed, {execution.round} times; the last time {alive} were fetched",
+                tries=execution.round,
+            )
+            execution.dead_letters.append(DeadLetter.of(RUNS, execution.planned.execution.execution_id, unproved))
+            await self._close(_bundle(execution))
+
+    async def _close(self, bundle: ExecutionBundle | None) -> None:
+        if bundle is not None:
+            calls = len(bundle.listed or ())
+            self.necessary_requests += calls + pages(calls, self._page_limit)
+            await self._emit(bundle)
+        self._open -= 1
+        self._news.set()
+
+
+def _bundle(execution: _Open, *, is_listed: bool = True) -> ExecutionBundle:
+    planned = execution.planned
+    return ExecutionBundle(
+        run_test_name=planned.run_test_name,
+        run_test_key=planned.run_test_key,
+        execution=planned.execution.unpack(),
+        date=planned.date,
+        listed=tuple(execution.listed.values()) if is_listed else None,
+        calls=tuple(
+            FetchedCall(listed=execution.listed[key], metrics=metrics) for key, metrics in execution.fetched.items()
+        )
+        if is_listed
+        else (),
+        dead_letters=(*execution.dead_letters, *filter(None, (execution.unlisted, planned.unreadable))),
+    )
+
+
+def _unlisted(execution_id: str, unreadable: Sequence[Unreadable[ListedCall]]) -> DeadLetter:
+    last = unreadable[-1].error
+    problem = SourceError(
+        f"{len(unreadable)} of its calls cannot be listed: {last}",
+        status=last.status,
+        excerpt=last.excerpt,
+        tries=last.tries,
+    )
+    return DeadLetter.of(RUNS, execution_id, problem)

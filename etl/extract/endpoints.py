@@ -1,0 +1,311 @@
+"""Everything the exporter knows about the API's requests and answers. Pure: no socket, no clock.
+
+A ``Request`` carries how to decode its own answer, so that the client needs to know none of them.
+Decoding raises ``TransientError`` for a body that is not what the API documents: a proxy's page, a cut body,
+``status: false`` in a 200. What is asked again later may come right.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any, Generic, NoReturn, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from etl.errors import KeyRefusedError, NotFoundError, RequestRefusedError, TransientError
+from etl.extract.parse import parse_json
+from etl.model.records import METRICS, RUN_TESTS, RUNS, CallMetrics, Execution, ListedCall, Page, RunTest
+
+T = TypeVar("T")
+
+_EXCERPT_CHARACTERS = 200
+_LONGEST_HOLD_SECONDS = 86_400
+_HEAD = ("execution_id", "status", "started_at", "completed_at", "total_calls", "completed_calls", "failed_calls")
+
+
+class Request(msgspec.Struct, Generic[T], frozen=True):
+    """One GET: where, what for, and how to read the answer.
+
+    ``retries_500`` is off where a 500 tells something by itself. ``group`` is what may well fail together, by no fault of the
+    endpoint: the calls of one execution.
+    """
+
+    path: str
+    query: tuple[tuple[str, str], ...]
+    subject: str
+    decode: Callable[[Any], T]
+    retries_500: bool = True
+    group: str = ""
+
+    @property
+    def target(self) -> str:
+        """Path and query as they go over the wire, every special character escaped."""
+        query = "&".join([f"{name}={quote(value, safe='')}" for name, value in self.query])
+        return f"{self.path}?{query}"
+
+
+def list_executions(run_test_name: str, *, page: int, limit: int, is_probe: bool = False) -> Request[Page[Execution]]:
+    """One page of a run test's executions, newest created first. A probe takes a 500 for an answer."""
+    subject = f"run test {run_test_name!r}"
+    return _paged(METRICS, "run_test_name", run_test_name, subject, page, limit, _execution_page, is_probe=is_probe)
+
+
+def list_execution_heads(run_test_name: str, *, page: int, limit: int) -> Request[Page[Execution]]:
+    """One page of the same list without the aggregates, for rows that ``list_executions`` cannot give."""
+    return _paged(RUNS, "run_test_name", run_test_name, f"run test {run_test_name!r}", page, limit, _head_page)
+
+
+def list_calls(execution_id: str, *, page: int, limit: int, is_probe: bool = False) -> Request[Page[ListedCall]]:
+    """One page of an execution's calls, last updated first. A probe takes a 500 for an answer."""
+    subject = f"execution {execution_id}"
+    return _paged(RUNS, "execution_id", execution_id, subject, page, limit, _call_page, is_probe=is_probe)
+
+
+def _paged(
+    path: str,
+    selector: str,
+    value: str,
+    subject: str,
+    page: int,
+    limit: int,
+    decode_page: Callable[[Any, int], Page[T]],
+    *,
+    is_probe: bool = False,
+) -> Request[Page[T]]:
+    return Request(
+        path=path,
+        query=((selector, value), ("page", str(page)), ("limit", str(limit))),
+        subject=f"{subject}, page {page}",
+        decode=lambda result: decode_page(result, page),
+        retries_500=page == 1 and not is_probe,
+    )
+
+
+def get_execution(execution_id: str) -> Request[Execution]:
+    """One execution's aggregated metrics."""
+
+    def decode(result: Any) -> Execution:
+        return _same_id(_execution(result), "execution_id", execution_id)
+
+    return Request(METRICS, (("execution_id", execution_id),), f"execution {execution_id}", decode)
+
+
+def get_call_metrics(call_execution_id: str, execution_id: str) -> Request[CallMetrics]:
+    """One call's raw metrics, of the execution that lists it."""
+
+    def decode(result: Any) -> CallMetrics:
+        metrics = _same_id(_call_metrics(result), "call_execution_id", call_execution_id)
+        return _same_id(metrics, "execution_id", execution_id)
+
+    subject = f"call {call_execution_id}"
+    return Request(METRICS, (("call_execution_id", call_execution_id),), subject, decode, group=execution_id)
+
+
+def list_run_tests(*, page: int, limit: int, is_probe: bool = False) -> Request[Page[RunTest]]:
+    """One page of the workspace's run tests. The one endpoint whose body is not wrapped in status and result."""
+    return Request(
+        path=RUN_TESTS,
+        query=(("page", str(page)), ("limit", str(limit))),
+        subject=f"run tests, page {page}",
+        decode=lambda body: _page(body, page, _run_test),
+        retries_500=page == 1 and not is_probe,
+    )
+
+
+def decode(request: Request[T], body: bytes) -> T:
+    """The answer's value, from the body of a 200.
+
+    Raises:
+        TransientError: the body is not the documented JSON.
+    """
+    try:
+        document = parse_json(body)
+        if request.path != RUN_TESTS:
+            document = _result(document)
+        return request.decode(document)
+    except (ValueError, RecursionError) as exc:
+        raise TransientError(
+            f"{request.subject}: unexpected answer from {request.path}: {_one_line(str(exc))}",
+            status=200,
+            excerpt=_excerpt(body),
+        ) from None
+
+
+def raise_for_status(request: Request[Any], status: int, body: bytes) -> NoReturn:
+    """Turn an answer that is not 200 into the error that says what to do next."""
+    message, is_from_api = _error_message(body)
+    where = f"{request.subject}: {status} on {request.path}"
+    if status in (401, 403):
+        raise KeyRefusedError(
+            f"the API refused the key ({status} on {request.path}): check FI_API_KEY and FI_SECRET_KEY"
+        )
+    excerpt = _excerpt(body)
+    if status == 404 and is_from_api:
+        raise NotFoundError(f"{request.subject}: not found ({message})", status=status, excerpt=excerpt)
+    if status == 404:
+        raise RequestRefusedError(f"{where}: not this API: check FI_BASE_URL", status=status, excerpt=excerpt)
+    if 300 <= status < 400:
+        raise RequestRefusedError(
+            f"{where}: a redirect, never followed: check FI_BASE_URL", status=status, excerpt=excerpt
+        )
+    if status == 429 or status >= 500 or status == 408:
+        raise TransientError(f"{where}: {message}", status=status, excerpt=excerpt)
+    raise RequestRefusedError(f"{where}: {message}", status=status, excerpt=excerpt)
+
+
+def retry_after_seconds(headers: Mapping[str, str], body: bytes) -> float | None:
+    """How long a refused request asks everybody to wait, from the header or else from the body; None when neither says."""
+    for seconds in (_header_seconds(headers), _body_seconds(body)):
+        if seconds is not None and 0 <= seconds < _LONGEST_HOLD_SECONDS:
+            return seconds
+    return None
+
+
+def _header_seconds(headers: Mapping[str, str]) -> float | None:
+    """``Retry-After`` in seconds; one that is a date is measured by the server's own clock."""
+    value = headers.get("Retry-After", "")
+    try:
+        return float(value)
+    except ValueError:
+        pass
+    try:
+        return (parsedate_to_datetime(value) - parsedate_to_datetime(headers["Date"])).total_seconds()
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _body_seconds(body: bytes) -> float | None:
+    try:
+        return float(_field(_field(parse_json(body), "result"), "retry_after"))
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return None
+
+
+class _UnexpectedError(ValueError):
+    """The document has another shape than the API documents."""
+
+
+def _result(document: Any) -> Any:
+    if _field(document, "status") is not True:
+        raise _UnexpectedError("status is not true")
+    return _field(document, "result")
+
+
+def _field(document: Any, name: str) -> Any:
+    try:
+        return document[name]
+    except KeyError:
+        raise _UnexpectedError(f"no field {name}") from None
+    except TypeError:
+        raise _UnexpectedError(f"expected an object with {name}, got {_kind(document)}") from None
+
+
+def _typed(document: Any, name: str, kind: type[T]) -> T:
+    value = _field(document, name)
+    if type(value) is not kind:
+        raise _UnexpectedError(f"expected {kind.__name__}, got {_kind(value)} at {name}")
+    return value
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else type(value).__name__
+
+
+def _id(document: Any, name: str) -> str:
+    value = _typed(document, name, str)
+    if not value or not value.isprintable():
+        raise _UnexpectedError(f"not an id at {name}")
+    return value
+
+
+def _same_id(value: T, name: str, wanted: str) -> T:
+    if getattr(value, name) != wanted:
+        raise _UnexpectedError(f"answered for another {name}")
+    return value
+
+
+def _page(document: Any, page: int, decode_row: Callable[[Any], T]) -> Page[T]:
+    current_page = _typed(document, "current_page", int)
+    if current_page != page:
+        raise _UnexpectedError(f"asked for page {page}, got page {current_page}")
+    return Page(
+        total_pages=_typed(document, "total_pages", int),
+        count=_typed(document, "count", int),
+        results=tuple(decode_row(row) for row in _typed(document, "results", list)),
+    )
+
+
+def _execution_page(document: Any, page: int) -> Page[Execution]:
+    return _page(document, page, _execution)
+
+
+def _head_page(document: Any, page: int) -> Page[Execution]:
+    return _page(document, page, _execution_head)
+
+
+def _call_page(document: Any, page: int) -> Page[ListedCall]:
+    return _page(_field(document, "call_results"), page, _listed_call)
+
+
+def _execution(document: Any) -> Execution:
+    return Execution(
+        execution_id=_id(document, "execution_id"), status=_typed(document, "status", str), payload=document
+    )
+
+
+def _execution_head(document: Any) -> Execution:
+    row = _execution(document)
+    return Execution(
+        execution_id=row.execution_id,
+        status=row.status,
+        payload={name: value for name, value in row.payload.items() if name in _HEAD},
+    )
+
+
+def _listed_call(document: Any) -> ListedCall:
+    return ListedCall(call_execution_id=_id(document, "call_execution_id"), payload=document)
+
+
+def _call_metrics(document: Any) -> CallMetrics:
+    return CallMetrics(
+        call_execution_id=_id(document, "call_execution_id"),
+        execution_id=_id(document, "execution_id"),
+        status=_typed(document, "status", str),
+        payload=document,
+    )
+
+
+def _run_test(document: Any) -> RunTest:
+    return RunTest(run_test_id=_id(document, "id"), name=_typed(document, "name", str), payload=document)
+
+
+def _error_message(body: bytes) -> tuple[str, bool]:
+    """The server's own words, and whether this API wrote them rather than something between it and us."""
+    try:
+        document = parse_json(body)
+        if isinstance(document, dict):
+            is_from_api = document.get("status") is False or isinstance(document.get("error"), dict)
+            return _one_line(_words(document)) or _excerpt(body), is_from_api
+    except (ValueError, RecursionError):
+        pass
+    return _excerpt(body) or "empty body", False
+
+
+def _words(document: dict[str, Any]) -> str:
+    """Message and details, which stand at the top, in ``error`` or in ``result``."""
+    inner = (document.get(name) for name in ("error", "result"))
+    source = next((each for each in inner if isinstance(each, dict)), document)
+    texts = (source.get(name) for name in ("message", "detail", "error", "result"))
+    message = next((text for text in texts if text and isinstance(text, str)), "")
+    details = source.get("details")
+    return ": ".join(filter(None, (message, json.dumps(details, ensure_ascii=False) if details else "")))
+
+
+def _excerpt(body: bytes) -> str:
+    return _one_line(body[: 4 * _EXCERPT_CHARACTERS].decode(errors="replace"))
+
+
+def _one_line(text: str) -> str:
+    printable = "".join(character if character.isprintable() else " " for character in text[: 4 * _EXCERPT_CHARACTERS])
+    return " ".join(printable.split())[:_EXCERPT_CHARACTERS]

@@ -1,0 +1,216 @@
+"""Complete listings over pages that shift while they are read.
+
+The API pages by offset through lists that reorder at any time: rows are inserted at the head, saved rows jump there, rows
+vanish. Neither the number of rows read nor the number of distinct ids proves that none was skipped: a skipped row and one
+that has meanwhile been deleted cancel each other out. Two procedures do prove it.
+
+**A, the list fits one page.** A page is cut to the ``count`` that the server took just before reading it, so a row can be
+missing from it only if a newer one pushed it out, and that newer row stands in the page. It was created while the page was
+read, so nobody can have seen it earlier. Hence: a page in which every id is known from before (from the dataset or from an
+earlier read) is whole. Read until one is. (A page with fewer rows than it counted is read again, too: a server that cuts
+pages without saying so is never believed.)
+
+**B, many pages.** Read all pages; let L be the ids seen. Then read ``count`` once more, n. Then find out which ids of L are
+still alive: A ⊆ L. Every id in A existed before the count was taken (it had been listed) and after it (it is alive), and ids
+never come back, so it existed at that moment, in this list, since executions keep their run test: A is a subset of the n
+rows that the count counted. If A has n members, A is
+the list, whatever moved in between. If not, repeat with what is known by now.
+
+For executions a second pass over the pages tells who is alive, and a request by id those that the pass does not show. For
+calls the request for their metrics tells it, which is needed anyway (see ``crawl/fetch.py``).
+
+After ``MAX_ROUNDS`` rounds without proof the listing says that it is incomplete; what it saw is still worth having.
+
+**Bad rows.** A page that stays 500 holds a row that the server cannot give. ``api/walk.py`` reads around it, in small pages, so
+what it reads proves nothing by A; B does not mind how rows were read. With a bad row there is no proof at all: the listing is
+incomplete, without further rounds, and ``unreadable`` has the row, with what another endpoint tells of it.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Container, Mapping
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from etl.errors import NotFoundError, TransientError
+from etl.extract.bad_rows import HeadReader, PageReader, Unreadable, Walk, power_of_two
+from etl.model.records import Page
+
+T = TypeVar("T")
+
+MAX_ROUNDS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[T]):
+    """What a list holds, by id. ``is_complete`` is a proof: no row that existed when the list was counted is missing."""
+
+    rows: Mapping[str, T]
+    is_complete: bool
+    unreadable: tuple[Unreadable[T], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pass(Generic[T]):
+    """One walk over all pages; ``count`` is what the last of them said of the whole list.
+
+    ``total_pages`` is how many there were, more than one where rows were read around a page that stayed 500.
+    """
+
+    rows: dict[str, T]
+    total_pages: int
+    count: int
+    unreadable: tuple[Unreadable[T], ...] = ()
+
+    @property
+    def is_whole_page(self) -> bool:
+        """Whether the list fits one page, and that page held as many rows as it counted."""
+        return self.total_pages == 1 and len(self.rows) == self.count
+
+
+async def read_pass(
+    read: PageReader[T], id_of: Callable[[T], str], *, limit: int, head_at: HeadReader[T] | None = None
+) -> Pass[T]:
+    """Walk over all pages once, never beyond the last one that the server admits to, and around those that stay 500.
+
+    Raises:
+        SourceError: a page that exists cannot be read, for another reason than bad rows, or no row can.
+    """
+    rows: dict[str, T] = {}
+    number, total_pages, count, size = 1, 1, 0, limit
+    while number <= total_pages:
+        try:
+            page = await _read_page(read, number, limit)
+        except TransientError as error:
+            if error.status != 500:
+                raise
+            walk = _walk(read, head_at, number=number, size=size, count=count, error=error)
+            await walk.to_the_end()
+            return Pass(
+                rows=rows | {id_of(row): row for row in walk.rows},
+                total_pages=max(2, number),
+                count=walk.count or 0,
+                unreadable=tuple(walk.unreadable),
+            )
+        if page is None:
+            break
+        rows.update((id_of(row), row) for row in page.results)
+        total_pages, count = page.total_pages, page.count
+        if number < total_pages:
+            # Servers may cut pages smaller than asked.
+            size = max(1, min(size, len(page.results)))
+        number += 1
+    return Pass(rows=rows, total_pages=max(total_pages, number - 1), count=count)
+
+
+async def _read_page(read: PageReader[T], number: int, limit: int) -> Page[T] | None:
+    """The page; None when it is gone by now."""
+    try:
+        return await read(number, limit)
+    except TransientError as error:
+        if not error.is_final:
+            raise
+        return await _read_if_still_there(read, number, limit, error)
+
+
+def _walk(
+    read: PageReader[T], head_at: HeadReader[T] | None, *, number: int, size: int, count: int, error: TransientError
+) -> Walk[T]:
+    """A walk from the page of this number and size on; rows that are read twice do no harm."""
+    limit = power_of_two(size)
+    position = (number - 1) * size // limit * limit
+    walk: Walk[T] = Walk(read, head_at, limit, position, error)
+    if number > 1:
+        walk.count, walk.good_row = count, 0
+    return walk
+
+
+async def _read_if_still_there(read: PageReader[T], number: int, limit: int, error: TransientError) -> Page[T] | None:
+    """A page past the last one answers 500 like a fault does: ask how many there are before asking again."""
+    for _ in range(MAX_ROUNDS):
+        if number > (await read(1, limit)).total_pages:
+            return None
+        try:
+            return await read(number, limit)
+        except TransientError as again:
+            if not again.is_final:
+                raise
+            error = again
+    error.tries = 1 + MAX_ROUNDS
+    raise error
+
+
+async def list_completely(
+    read: PageReader[T],
+    id_of: Callable[[T], str],
+    get: Callable[[str], Awaitable[T]],
+    *,
+    known: Container[str],
+    limit: int,
+    head_at: HeadReader[T],
+) -> Listing[T]:
+    """The whole list. ``known`` are ids that the dataset holds already; ``get`` reads one row, or raises NotFoundError.
+
+    ``head_at`` tells by another way which row is at a position of the list; it is asked for rows that the list cannot give.
+
+    Raises:
+        SourceError: a page or a row that exists cannot be read, for another reason than bad rows, or no row can.
+    """
+    listed: dict[str, T] = {}
+    for _ in range(MAX_ROUNDS):
+        latest = await read_pass(read, id_of, limit=limit, head_at=head_at)
+        if latest.unreadable:
+            return _without_proof(latest, listed, id_of)
+        if latest.total_pages > 1:
+            return await _list_many_pages(read, id_of, get, listed | latest.rows, limit=limit, head_at=head_at)
+        if latest.is_whole_page and all(key in listed or key in known for key in latest.rows):
+            return Listing(rows=latest.rows, is_complete=True)
+        listed |= latest.rows
+    return Listing(rows=listed, is_complete=False)
+
+
+async def _list_many_pages(
+    read: PageReader[T],
+    id_of: Callable[[T], str],
+    get: Callable[[str], Awaitable[T]],
+    listed: dict[str, T],
+    *,
+    limit: int,
+    head_at: HeadReader[T],
+) -> Listing[T]:
+    for _ in range(MAX_ROUNDS):
+        count = (await read(1, 1)).count
+        latest = await read_pass(read, id_of, limit=limit, head_at=head_at)
+        if latest.unreadable:
+            return _without_proof(latest, listed, id_of)
+        unseen = [key for key in listed if key not in latest.rows]
+        if len(listed) >= count:
+            alive = await _alive(get, unseen)
+            if len(listed) - len(unseen) + len(alive) == count:
+                return Listing(rows=latest.rows | alive, is_complete=True)
+            listed = latest.rows | alive
+        else:
+            listed |= latest.rows
+    return Listing(rows=listed, is_complete=False)
+
+
+async def _alive(get: Callable[[str], Awaitable[T]], ids: Collection[str]) -> dict[str, T]:
+    alive = {}
+    for key in ids:
+        try:
+            alive[key] = await get(key)
+        except NotFoundError:
+            continue
+    return alive
+
+
+def _without_proof(latest: Pass[T], listed: Mapping[str, T], id_of: Callable[[T], str]) -> Listing[T]:
+    """All that was read, and what could not be; a head that was read elsewhere as a whole row is another row's."""
+    rows = {**listed, **latest.rows}
+    unreadable: list[Unreadable[T]] = []
+    identified: set[str] = set()
+    for row in latest.unreadable:
+        if row.head is None or id_of(row.head) in rows:
+            unreadable.append(replace(row, head=None))
+        elif id_of(row.head) not in identified:
+            identified.add(id_of(row.head))
+            unreadable.append(row)
+    return Listing(rows=rows, is_complete=False, unreadable=tuple(unreadable))

@@ -1,0 +1,88 @@
+"""The run tests that the key sees, for an export of all of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from etl.errors import ConfigurationError, NotFoundError, SourceError, SourceUnavailableError
+from etl.extract.client import Client
+from etl.extract.endpoints import list_run_tests
+from etl.extract.listing import Listing, list_completely
+from etl.extract.plan import pages
+from etl.model.records import Page, RunTest
+
+
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """Run tests by name, as the API lists them: newest created first.
+
+    Those of one name stand together, since the API tells their executions apart by nothing. ``problems`` has a line for each
+    thing that is missing from the list.
+    """
+
+    run_tests: dict[str, list[RunTest]]
+    problems: tuple[str, ...]
+    necessary_requests: int
+
+    @property
+    def namesakes(self) -> dict[str, int]:
+        """How many run tests have the same name, where it is more than one."""
+        return {name: len(found) for name, found in self.run_tests.items() if len(found) > 1}
+
+
+async def discover(client: Client, *, page_limit: int) -> Discovered:
+    """List all run tests of the key's workspace; a list that was not proved to be complete says so in ``problems``.
+
+    Raises:
+        ConfigurationError: there is none.
+        KeyRefusedError: 401 or 403.
+        SourceUnavailableError: none could be listed.
+    """
+
+    async def read(page: int, limit: int, *, is_probe: bool = False) -> Page[RunTest]:
+        return await client.get(list_run_tests(page=page, limit=limit, is_probe=is_probe))
+
+    async def get(run_test_id: str) -> RunTest:
+        # No endpoint tells it: what the second pass does not show counts as gone, and is looked for in another round.
+        raise NotFoundError(f"run test {run_test_id}: not listed any more")
+
+    async def head_at(_position: int) -> RunTest | None:
+        return None
+
+    try:
+        # Nothing is known from before: the dataset holds names, and two run tests may share one.
+        listing = await list_completely(
+            read, lambda each: each.run_test_id, get, known=(), limit=page_limit, head_at=head_at
+        )
+    except SourceError as error:
+        raise SourceUnavailableError(f"the run tests could not be listed: {error}") from None
+    by_name: dict[str, list[RunTest]] = {}
+    for run_test in listing.rows.values():
+        if _can_be_asked_for(run_test.name):
+            by_name.setdefault(run_test.name, []).append(run_test)
+    problems = tuple(_problems(listing))
+    if not by_name and problems:
+        raise SourceUnavailableError(f"no run test could be listed: {problems[0]}")
+    if not by_name:
+        raise ConfigurationError("the key sees no run test: check that it belongs to the right workspace")
+    return Discovered(by_name, problems, pages(len(listing.rows), page_limit) + 1)
+
+
+def _problems(listing: Listing[RunTest]) -> Iterator[str]:
+    if listing.unreadable:
+        yield f"{len(listing.unreadable)} rows of the list of run tests cannot be read: {listing.unreadable[-1].error}"
+    elif not listing.is_complete:
+        yield "the list of run tests kept changing while it was read; run again to complete it"
+    for run_test in listing.rows.values():
+        if not _can_be_asked_for(run_test.name):
+            yield (
+                f"run test {run_test.run_test_id}: left out, since executions are listed by name, and the API cannot be asked for "
+                f"{run_test.name!r}: rename it"
+            )
+
+
+def _can_be_asked_for(name: str) -> bool:
+    """Not of an empty name, nor of one with spaces around it, which the API takes away: it would list another run test."""
+    try:
+        return bool(name.encode()) and name == name.strip()
+    except UnicodeEncodeError:
+        return False

@@ -1,0 +1,151 @@
+"""Calls with what their execution and their evals say, one row per call.
+
+Every column is looked up by id for the rows that ``calls`` has: no join can drop a call or double it.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+from datetime import date
+from typing import Literal
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl.errors import ConfigurationError
+from etl.inspect.tables import Selection, chosen_columns, open_dataset, read_rows, select
+from etl.load.files.local import LocalFiles
+from etl.model import schema
+from etl.transform.flatten import to_pandas
+
+_SHARED = {"execution_id", "run_test_name", "started_at"}  # calls has them itself, the last as execution_started_at
+EXECUTION_COLUMNS = {f"execution_{name}": name for name in schema.EXECUTIONS.names if name not in _SHARED}
+CALL_COLUMNS = [*schema.CALLS.names, *(column.name for column in schema.CALLS.partitions)]
+_OUTPUTS = {"passed": "output_passed", "score": "output_score", "text": "output_text"}
+_KIND_OF_TYPE = {"Pass/Fail": "passed", "score": "score"}
+_EVALS_READ = [
+    "call_execution_id",
+    "eval_config_id",
+    "eval_name",
+    "output_type",
+    "output_passed",
+    "output_score",
+    "output_text",
+    "output_json",
+]
+
+
+def read_calls(
+    path: str | os.PathLike[str],
+    *,
+    run_tests: str | Iterable[str] | None = None,
+    since: str | date | None = None,
+    until: str | date | None = None,
+    columns: str | Iterable[str] | None = None,
+    evals: Literal["wide"] | None = None,
+) -> pd.DataFrame:
+    """One row per call, exactly those of ``read_table(path, "calls", …)``, with its execution and its evals beside it.
+
+    The columns of ``calls`` come first, then each column of ``executions`` that calls does not have, as ``execution_status``,
+    ``execution_completed_at`` and so on; null when there is no row of the execution.
+
+    With ``evals="wide"`` each eval adds a column, called ``eval_``, its name in lower case and underscores, and what it holds:
+    ``_passed`` (bool), ``_score`` (double) or ``_text`` (a string as it is, a list as JSON), as ``eval_task_completion_passed``.
+    An eval with outputs of several kinds has a column for each; one without any output has that of its output type, or all three
+    when no row tells it. A call that was not judged, or whose eval failed, is null there. Evals of one name share their columns as
+    long as no call was judged by two of them; otherwise, and when two names differ in nothing but case and punctuation, each
+    configuration has its own, with the first characters of its id behind the name.
+
+    Args:
+        path: The folder of the dataset, as in ``[destination] path``.
+        run_tests: Names or keys of run tests; all of them by default.
+        since: First day of ``date`` (UTC), a date or ``2026-11-01``.
+        until: Last day of ``date``, included.
+        columns: Only these, in this order; all of them by default. Columns of evals come on top.
+        evals: ``"wide"``, or None to leave them out.
+
+    Raises:
+        ConfigurationError: no such column or run test, no day, or another word for ``evals``.
+        DestinationError: there is no dataset, or a file of it cannot be read.
+    """
+    if evals not in (None, "wide"):
+        raise ConfigurationError(f'evals must be "wide" or None, got {evals!r}')
+    names = chosen_columns(columns, [*CALL_COLUMNS, *EXECUTION_COLUMNS], "calls")
+    files = open_dataset(path)
+    selection = select(files, schema.CALLS, run_tests, since, until)
+    needed = dict.fromkeys(["call_execution_id", "execution_id", *(name for name in names if name in CALL_COLUMNS)])
+    calls = read_rows(files, schema.CALLS, selection, list(needed))
+    beside = _of_executions(files, selection, calls, [name for name in names if name in EXECUTION_COLUMNS])
+    judged = _of_evals(files, selection, calls) if evals else {}
+    found = {name: beside[name] if name in beside else calls[name] for name in names} | judged
+    return to_pandas(pa.table(found))
+
+
+def _of_executions(
+    files: LocalFiles, selection: Selection, calls: pa.Table, names: list[str]
+) -> dict[str, pa.ChunkedArray]:
+    """The columns of each call's execution."""
+    if not names:
+        return {}
+    wanted = [EXECUTION_COLUMNS[name] for name in names]
+    executions = read_rows(files, schema.EXECUTIONS, selection, ["execution_id", *wanted])
+    places = _places(calls["execution_id"], executions["execution_id"])
+    return {name: executions[EXECUTION_COLUMNS[name]].take(places) for name in names}
+
+
+def _of_evals(files: LocalFiles, selection: Selection, calls: pa.Table) -> dict[str, pa.ChunkedArray]:
+    """The columns of the evals of each call."""
+    rows = read_rows(files, schema.EVALS, selection, _EVALS_READ)
+    verdict, score = rows["output_passed"], rows["output_score"]
+    is_word = pc.and_(pc.is_null(verdict), pc.is_null(score))
+    words = pc.if_else(is_word, pc.coalesce(rows["output_text"], rows["output_json"]), pa.scalar(None, schema.STRING))
+    rows = rows.set_column(rows.column_names.index("output_text"), "output_text", words)
+    labels = _labels(rows)
+    columns = {}
+    for label in sorted(set(labels)):
+        mine = rows.filter(pa.array([each == label for each in labels], pa.bool_()))
+        places = _places(calls["call_execution_id"], mine["call_execution_id"])
+        for kind in _kinds(mine):
+            columns[f"eval_{label}_{kind}"] = mine[_OUTPUTS[kind]].take(places)
+    return columns
+
+
+def _places(ids: pa.ChunkedArray, among: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Where each id stands first, null when it does not. Rows that an export is moving stand twice for a moment, and are equal."""
+    return pc.index_in(ids, value_set=among.combine_chunks(), skip_nulls=True)
+
+
+def _kinds(rows: pa.Table) -> list[str]:
+    """What the outputs of one eval are; without any, what its output type promises, or everything."""
+    kinds = {kind for kind, name in _OUTPUTS.items() if rows[name].null_count < len(rows)}
+    kinds = kinds or {_KIND_OF_TYPE.get(each, "text") for each in rows["output_type"].drop_null().to_pylist()}
+    return [kind for kind in _OUTPUTS if kind in kinds or not kinds]
+
+
+def _labels(rows: pa.Table) -> list[str]:
+    """What the eval of each row is called in the names of columns."""
+    calls, config_ids = rows["call_execution_id"].to_pylist(), rows["eval_config_id"].to_pylist()
+    names = [name or config_id for name, config_id in zip(rows["eval_name"].to_pylist(), config_ids, strict=True)]
+    slugs = {name: _slug(name) for name in set(names)}
+    called = Counter(slugs.values())
+    shared = {slug for slug, count in called.items() if count > 1}
+    judged_by: dict[tuple[str, str], str] = {}
+    for call, name, config_id in zip(calls, names, config_ids, strict=True):
+        if judged_by.setdefault((call, slugs[name]), config_id) != config_id:
+            shared.add(slugs[name])
+    labels: dict[tuple[str, str], str] = {}
+    evals = set(zip(names, config_ids, strict=True))
+    for name, config_id in sorted(evals, key=lambda each: (slugs[each[0]] in shared, each)):
+        slug = slugs[name]
+        label = f"{slug}_{_slug(config_id[:8])}" if slug in shared else slug
+        if slug in shared and label in labels.values():
+            label = f"{slug}_{_slug(config_id)}"
+        labels[name, config_id] = label
+    return [labels[each] for each in zip(names, config_ids, strict=True)]
+
+
+def _slug(text: str) -> str:
+    """The letters and digits of any script, in lower case, with underscores between them."""
+    return re.sub(r"[\W_]+", "_", text.casefold()).strip("_") or "eval"

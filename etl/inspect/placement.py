@@ -1,0 +1,168 @@
+"""Whether rows lie beside the execution that they belong to, and each execution in one place with all that it vouches for.
+
+Partition by partition is looked at, then what crossed from one to another. Little is kept of a partition in which all is well.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from etl.errors import DestinationError
+from etl.inspect.inventory import Inventory
+from etl.inspect.rules import Finding, Held, Kind, damage, held_by_execution, strangers
+from etl.load.files.local import LocalFiles
+from etl.load.layout import Partition, partition_path
+from etl.model import schema
+from etl.model.wording import counted, some
+
+_VOUCHED = ("execution_id", "export_state", "calls_digest", "listed_calls", "exported_calls")
+_OF_EXECUTIONS = (schema.CALLS.name, schema.EVALS.name, schema.ERRORS.name)
+_NOTHING: pa.Table = schema.EXECUTIONS.no_rows
+
+
+class Places:
+    """Where everything lies: ``look`` at each partition, then ask for the ``findings``."""
+
+    def __init__(self, files: LocalFiles, inventory: Inventory) -> None:
+        self._files = files
+        self._inventory = inventory
+        self._homes: dict[str, list[Partition]] = defaultdict(list)
+        self._suspects: list[tuple[Partition, dict[str, Any], Held]] = []
+        self._strays: dict[str, dict[str, Held]] = {}
+        self._hashes: dict[str, list[Any]] = defaultdict(list)
+
+    def look(self, partition: Partition, rows: Mapping[str, pa.Table]) -> None:
+        """Look at the rows of the partition, by table; where a file could not be read, nobody is blamed for what it lacks."""
+        paths = self._inventory.partitions[partition]
+        is_hidden = self._inventory.is_hidden(partition)
+        executions = rows.get(schema.EXECUTIONS.name, _NOTHING).select(_VOUCHED).to_pylist()
+        held = held_by_execution(rows)
+        for row in executions:
+            self._homes[row["execution_id"]].append(partition)
+            own = held.get(row["execution_id"], Held())
+            if len(rows) == len(paths) and not is_hidden and damage(row, own):
+                self._suspects.append((partition, row, own))
+        if schema.EXECUTIONS.name in paths.keys() - rows.keys() or is_hidden:
+            return
+        ids = [row["execution_id"] for row in executions]
+        for name in _OF_EXECUTIONS:
+            if name in rows:
+                others = strangers(rows[name], ids)
+                self._strays[paths[name]] = {each: held.get(each, Held()).of(name) for each in others}
+                if name != schema.ERRORS.name:
+                    self._hashes[name].append(_hashes(_call_ids(rows[name], except_of=others)))
+
+    @property
+    def suspicious(self) -> set[Partition]:
+        """The partitions that lack something of their executions, wherever it lies."""
+        return {partition for partition, _, _ in self._suspects}
+
+    def findings(self) -> Iterator[Finding]:
+        """All that is not where it should be."""
+        yield from self._spread()
+        yield from self._misplaced()
+        yield from self._damaged()
+        yield from self._doubled()
+
+    def _spread(self) -> Iterator[Finding]:
+        places: dict[tuple[Partition, ...], list[str]] = defaultdict(list)
+        for execution_id in self._spread_executions():
+            places[tuple(dict.fromkeys(self._homes[execution_id]))].append(execution_id)
+        for (first, *others), ids in places.items():
+            where = some([_home(other) for other in others])
+            yield Finding(Kind.SPREAD, _home(first), f"{_executions(ids)} also in {where}")
+
+    def _spread_executions(self) -> set[str]:
+        return {execution_id for execution_id, homes in self._homes.items() if len(set(homes)) > 1}
+
+    def _misplaced(self) -> Iterator[Finding]:
+        wanted = {each for strays in self._strays.values() for each in strays} - self._homes.keys()
+        homes = self._homes_outside() if wanted else {}
+        homes |= {execution_id: partitions[0] for execution_id, partitions in self._homes.items()}
+        for path, strays in self._strays.items():
+            if away := [each for each in strays if each in homes]:
+                text = f"holds rows of {_executions(away)} that lie in {_home(homes[away[0]])}"
+                yield Finding(Kind.MISPLACED, path, text)
+            homeless = [each for each in strays if each not in homes]
+            if homeless and not path.startswith(f"{schema.ERRORS.name}/"):
+                yield Finding(
+                    Kind.NO_EXECUTION, path, f"holds rows of {_executions(homeless)} without a row of their own"
+                )
+
+    def _homes_outside(self) -> dict[str, Partition]:
+        """Where the executions lie that are not in the scope, as far as their files can be read."""
+        homes: dict[str, Partition] = {}
+        for path, partition in self._inventory.outside.items():
+            try:
+                ids = self._column(path, "execution_id")
+            except (DestinationError, pa.ArrowException, OSError):
+                continue  # whoever verifies that partition is told
+            homes |= dict.fromkeys(ids, partition)
+        return homes
+
+    def _damaged(self) -> Iterator[Finding]:
+        elsewhere: dict[str, Held] = defaultdict(Held)
+        for strays in self._strays.values():
+            for execution_id, held in strays.items():
+                elsewhere[execution_id] |= held
+        found: dict[Partition, list[str]] = defaultdict(list)
+        for partition, row, held in self._suspects:
+            # What only lies in the wrong place is said there.
+            if what := damage(row, held | elsewhere[row["execution_id"]]):
+                found[partition].append(f"{row['execution_id']} ({what})")
+        for partition, texts in found.items():
+            text = f"{counted(len(texts), 'execution')}: {some(texts)}"
+            yield Finding(Kind.DAMAGED, _home(partition), text)
+
+    def _doubled(self) -> Iterator[Finding]:
+        """Calls that stand in several files, each time beside the execution that they are said to be of."""
+        for name, hashes in self._hashes.items():
+            distinct, counts = np.unique(np.concatenate(hashes), return_counts=True)
+            if suspicious := set(distinct[counts > 1].tolist()):
+                yield from self._doubled_of(name, suspicious)
+
+    def _doubled_of(self, name: str, suspicious: Collection[int]) -> Iterator[Finding]:
+        spread = self._spread_executions()
+        places: dict[str, list[str]] = defaultdict(list)
+        for path in (paths[name] for paths in self._inventory.partitions.values() if name in paths):
+            if path not in self._strays:
+                continue
+            rows = pa.table({each: self._column(path, each) for each in ("execution_id", "call_execution_id")})
+            ids = list(_call_ids(rows, except_of={*spread, *self._strays[path]}))
+            for call_id, hashed in zip(ids, _hashes(ids), strict=True):
+                if hashed in suspicious:
+                    places[call_id].append(path)
+        doubled: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for call_id, paths in places.items():
+            if len(paths) > 1:
+                doubled[tuple(paths)].append(call_id)
+        for (first, *others), calls in doubled.items():
+            text = f"{counted(len(calls), 'call')} also in {some(others)}: {some(calls)}"
+            yield Finding(Kind.DOUBLED, first, text)
+
+    def _column(self, path: str, name: str) -> list[str]:
+        file = pq.ParquetFile(pa.BufferReader(self._files.read(path)))
+        return file.read(columns=[name])[name].to_pylist()  # type: ignore[no-any-return]
+
+
+def _call_ids(rows: pa.Table, *, except_of: Collection[str]) -> set[str]:
+    pairs = zip(rows["call_execution_id"].to_pylist(), rows["execution_id"].to_pylist(), strict=True)
+    return {call_id for call_id, execution_id in pairs if execution_id not in except_of}
+
+
+def _hashes(texts: Collection[str]) -> Any:
+    """64 bits of each text: a dataset's ids take little memory so, and what seems to stand twice is looked at again."""
+    return pd.util.hash_array(np.array(list(texts), dtype=object), categorize=False)
+
+
+def _home(partition: Partition) -> str:
+    return partition_path(schema.EXECUTIONS.name, partition)
+
+
+def _executions(ids: Collection[str]) -> str:
+    return f"{counted(len(ids), 'execution')} ({some(list(ids))})"

@@ -1,0 +1,211 @@
+"""Compare what the API computes over an execution's calls with the same figures of the exported calls. Writes nothing.
+
+One read of each run test's list suffices: its rows hold the aggregates. An execution that the API lists differently than when it
+was exported is not compared: the next run fetches it.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from etl.errors import ExporterError, NotFoundError, SourceError, SourceUnavailableError, leaves
+from etl.extract.client import Client
+from etl.extract.connect import client_of
+from etl.extract.executions import Listed, is_before, read_run_test
+from etl.extract.plan import pages
+from etl.extract.run_tests import discover
+from etl.inspect.rules import Finding, Kind
+from etl.load.layout import Partition
+from etl.model.lifecycle import TERMINAL_EXECUTION, State
+from etl.model.listed_execution import ListedExecution
+from etl.model.wording import some
+from etl.settings import RunTest, Settings
+from etl.transform.aggregates import AGGREGATES, NO_CALLS, Cause, Recomputed, differences
+
+
+class Skipped(StrEnum):
+    """Why an execution is not compared."""
+
+    IN_FLIGHT = "in_flight"
+    CHANGED = "changed"
+    NEW = "new"
+    DELETED = "deleted"
+    NOT_LISTED = "not_listed"
+    UNREADABLE = "unreadable"
+    UNSOUND = "unsound"
+
+
+SKIPPED_MEANINGS: dict[Skipped, str] = {
+    Skipped.IN_FLIGHT: "still running: its calls are in flight",
+    Skipped.CHANGED: "the API lists it differently since its export: metrics-etl run fetches it again",
+    Skipped.NEW: "not in the dataset yet: metrics-etl run fetches it",
+    Skipped.DELETED: "deleted at the source; its rows are kept",
+    Skipped.NOT_LISTED: "not in the list: deleted or moved since the last run, or it moved while the list was read",
+    Skipped.UNREADABLE: "the API cannot give its aggregates",
+    Skipped.UNSOUND: "the files that hold it have findings",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """An execution of the dataset: where it lies, how it was exported, and the aggregates of its calls if it has any."""
+
+    partition: Partition
+    export_state: str
+    fingerprint: str
+    is_deleted: bool
+    has_letters: bool
+    recomputed: Recomputed | None
+
+
+@dataclass(slots=True)
+class Comparison:
+    """What came of it: executions that were ``compared``, or skipped and why; values that are the same, or differ and why."""
+
+    compared: int = 0
+    skipped: dict[Skipped, list[str]] = field(default_factory=dict)
+    values: int = 0
+    explained: Counter[str] = field(default_factory=Counter)
+    unexplained: int = 0
+    requests: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def same(self) -> int:
+        """Values that do not differ at all."""
+        return self.values - sum(self.explained.values()) - self.unexplained
+
+    def skip(self, execution_id: str, reason: Skipped) -> None:
+        """Note that the execution is not compared."""
+        self.skipped.setdefault(reason, []).append(execution_id)
+
+    def as_json(self) -> dict[str, Any]:
+        """The comparison as a JSON object."""
+        return {
+            "requests": self.requests,
+            "compared": self.compared,
+            "not_compared": {reason.value: self.skipped.get(reason, []) for reason in Skipped},
+            "values": self.values,
+            "same": self.same,
+            "explained": dict(self.explained),
+            "unexplained": self.unexplained,
+        }
+
+
+def expected_requests(settings: Settings, exported: Mapping[str, Exported]) -> int:
+    """How many requests the comparison takes, if the lists are as long as the dataset says."""
+    counts = Counter(each.partition.run_test_key for each in exported.values())
+    if not settings.run_tests:  # "all": those of the dataset, and twice the list of run tests
+        return 2 + sum(pages(count, settings.api.page_limit) for count in counts.values())
+    return sum(pages(counts[run_test.key], settings.api.page_limit) for run_test in settings.run_tests)
+
+
+async def compare(
+    settings: Settings,
+    exported: Mapping[str, Exported],
+    *,
+    unsound: Collection[Partition],
+    on_hold: Callable[[float], None],
+) -> Comparison:
+    """Compare the ``exported`` executions (by execution_id) with the run tests' lists; those of ``unsound`` partitions not.
+
+    Of each run test, those that were created since the day that the settings name.
+
+    Raises:
+        KeyRefusedError: the API refused the key.
+        SourceUnavailableError: no run test could be listed.
+        ConfigurationError: the key sees none.
+    """
+    comparison = Comparison()
+    async with client_of(settings, on_hold=on_hold) as client:
+        if not settings.run_tests:
+            seen = await discover(client, page_limit=settings.api.page_limit)
+            settings = settings.naming(seen.run_tests)
+            comparison.findings += [Finding(Kind.NOT_LISTED, "run tests", text) for text in seen.problems]
+        lists = await _read_lists(client, settings, comparison)
+    comparison.requests = client.traffic.requests
+    since = {run_test.key: run_test.since for run_test in settings.run_tests}
+    listed: set[str] = set()
+    for key, found in lists.items():
+        listed |= found.executions.keys()
+        for execution_id, execution in found.executions.items():
+            known = exported.get(execution_id)
+            if known is None and (day := since[key]) and is_before(execution, day):
+                continue
+            reason = _reason_to_skip(execution, known, is_head=execution_id in found.heads, unsound=unsound)
+            if reason:
+                comparison.skip(execution_id, reason)
+            elif known:
+                _compare(comparison, execution, known)
+    for execution_id, known in exported.items():
+        key, date = known.partition.run_test_key, known.partition.date
+        if key in lists and execution_id not in listed and date >= str(since[key] or ""):
+            comparison.skip(execution_id, Skipped.DELETED if known.is_deleted else Skipped.NOT_LISTED)
+    return comparison
+
+
+async def _read_lists(client: Client, settings: Settings, comparison: Comparison) -> dict[str, Listed]:
+    """The run tests' lists by key; one that cannot be read is a finding, unless none can."""
+    lists: dict[str, Listed] = {}
+    unreachable: list[str] = []
+
+    def find(run_test: RunTest, text: str) -> None:
+        comparison.findings.append(Finding(Kind.NOT_LISTED, f"run test {run_test.name!r}", text))
+
+    async def read(run_test: RunTest) -> None:
+        page_limit = settings.api.page_limit
+        try:
+            found = await read_run_test(client, run_test.name, page_limit=page_limit, since=run_test.since)
+        except SourceError as error:
+            find(run_test, str(error))
+            if not isinstance(error, NotFoundError):
+                unreachable.append(str(error))
+            return
+        lists[run_test.key] = found
+        if found.unreadable:
+            find(run_test, f"{len(found.unreadable):,} rows of its list cannot be read: {found.unreadable[-1]}")
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for run_test in settings.run_tests:
+                group.create_task(read(run_test))
+    except* ExporterError as errors:
+        raise next(error for error in leaves(errors) if isinstance(error, ExporterError)) from None
+    if len(unreachable) == len(settings.run_tests):
+        raise SourceUnavailableError(f"no run test could be listed: {unreachable[0]}")
+    return lists
+
+
+def _reason_to_skip(
+    execution: ListedExecution, known: Exported | None, *, is_head: bool, unsound: Collection[Partition]
+) -> Skipped | None:
+    if known and known.partition in unsound:
+        return Skipped.UNSOUND
+    if is_head:
+        return Skipped.UNREADABLE
+    is_as_exported = (
+        known is not None
+        and known.export_state != State.WAITING
+        and not known.is_deleted
+        and known.fingerprint == execution.fingerprint
+    )
+    if is_as_exported:
+        return None
+    if execution.status not in TERMINAL_EXECUTION:
+        return Skipped.IN_FLIGHT
+    return Skipped.CHANGED if known else Skipped.NEW
+
+
+def _compare(comparison: Comparison, execution: ListedExecution, known: Exported) -> None:
+    found = differences(execution.unpack().payload, known.recomputed or NO_CALLS, has_letters=known.has_letters)
+    causes = Counter(each.cause for each in found)
+    comparison.compared += 1
+    comparison.values += len(AGGREGATES) + causes[Cause.UNKNOWN_METRIC]
+    comparison.unexplained += causes.pop(None, 0)
+    comparison.explained.update({cause.value: count for cause, count in causes.items() if cause})
+    if unexplained := [str(each) for each in found if each.cause is None]:
+        text = some(unexplained, shown=3)
+        comparison.findings.append(Finding(Kind.DIFFERENCE, f"execution {execution.execution_id}", text))

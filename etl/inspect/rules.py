@@ -1,0 +1,196 @@
+"""What must hold of a file of the dataset, and of what lies in one partition. Pure: schemas and tables in, faults out.
+
+Nothing here knows where files come from, and nothing is mended: each fault is said in words, with what brought it to light.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl.model import schema
+from etl.model.digest import rows_digest
+from etl.model.lifecycle import State
+from etl.model.wording import counted
+from etl.transform.flatten import hash_rows
+
+_BATCH_ROWS = 5_000
+
+
+class Kind(StrEnum):
+    """What is wrong in the dataset."""
+
+    ODDITY = "oddity"
+    STRAY_FILE = "stray_file"
+    UNREADABLE = "unreadable"
+    SCHEMA = "schema"
+    NULL_KEY = "null_key"
+    DOUBLED = "doubled"
+    SPREAD = "spread"
+    ALTERED = "altered"
+    DAMAGED = "damaged"
+    MISPLACED = "misplaced"
+    NO_EXECUTION = "no_execution"
+    DEAD_LETTER = "dead_letter"
+    NOT_LISTED = "not_listed"
+    DIFFERENCE = "difference"
+
+
+_FETCHED_AGAIN = "metrics-etl run fetches again what the API still lists of it"
+_MOVE_ASIDE = "move the file out of the dataset, then metrics-etl run fetches its rows again"
+
+MENDS: dict[Kind, str] = {
+    Kind.ODDITY: "put the files themselves there, or remove it",
+    Kind.STRAY_FILE: "move it out of the dataset: readers take it for data",
+    Kind.UNREADABLE: _MOVE_ASIDE,
+    Kind.SCHEMA: f"upgrade the exporter if a newer one wrote it, else {_MOVE_ASIDE}",
+    Kind.NULL_KEY: _MOVE_ASIDE,
+    Kind.DOUBLED: _MOVE_ASIDE,
+    Kind.SPREAD: "metrics-etl run keeps the rows that were written last",
+    Kind.ALTERED: _MOVE_ASIDE,
+    Kind.DAMAGED: _FETCHED_AGAIN,
+    Kind.MISPLACED: "move the file back to where it was, or metrics-etl run drops what belongs elsewhere",
+    Kind.NO_EXECUTION: _FETCHED_AGAIN,
+    Kind.DEAD_LETTER: "metrics-etl run asks again",
+    Kind.NOT_LISTED: "see run_tests in the settings",
+    Kind.DIFFERENCE: "metrics-etl run --full-refresh fetches it again; if the difference stays, please report it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong: where, and what; ``mend`` says what to do."""
+
+    kind: Kind
+    place: str
+    text: str
+
+    @property
+    def mend(self) -> str:
+        """What to do about it."""
+        return MENDS[self.kind]
+
+    def __str__(self) -> str:
+        """One line, with nothing in it that could move a cursor."""
+        line = f"{self.kind.value}: {self.place}: {self.text}: {self.mend}"
+        return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with one file, before it has a place."""
+
+    kind: Kind
+    text: str
+
+
+def schema_fault(table: schema.Table, found: pa.Schema) -> Fault | None:
+    """What keeps the file from being one of this table: unknown or missing columns, other types, another order."""
+    if unknown := [name for name in found.names if name not in table.names]:
+        return Fault(Kind.SCHEMA, f"has unknown columns: {', '.join(unknown)}")
+    if missing := [name for name in table.key if name not in found.names]:
+        return Fault(Kind.SCHEMA, f"lacks the column {missing[0]}, a part of its key")
+    if found.names != (known := [name for name in table.names if name in found.names]):
+        return Fault(Kind.SCHEMA, f"has its columns in another order than {', '.join(known)}")
+    for each in found:
+        declared = table.arrow_schema.field(each.name)
+        if each.type != declared.type:
+            return Fault(Kind.SCHEMA, f"has {each.name} as {each.type}, declared is {declared.type}")
+        if each.nullable != declared.nullable:
+            return Fault(Kind.SCHEMA, f"declares {each.name} as {'' if each.nullable else 'not '}nullable")
+    return None
+
+
+def is_of_another_version(table: schema.Table, found: pa.Schema) -> bool:
+    """Whether the file lacks columns or has other texts than this version gives it; readers do not mind."""
+    return not found.equals(table.arrow_schema, check_metadata=True)
+
+
+def row_faults(table: schema.Table, rows: pa.Table) -> Iterator[Fault]:
+    """Keys that are null or stand twice, and rows whose values are not those that were hashed."""
+    keys = list(zip(*(rows[name].to_pylist() for name in table.key), strict=True))
+    if nulls := sum(None in key for key in keys):
+        yield Fault(Kind.NULL_KEY, f"{counted(nulls, 'row')} without {' or '.join(table.key)}")
+    counts = Counter(keys)
+    if len(counts) < len(keys):
+        doubled = [key for key, count in counts.items() if count > 1]
+        yield Fault(Kind.DOUBLED, f"{counted(len(doubled), 'key')} more than once: {_key(table, doubled[0])}")
+    if "row_hash" in table.names:
+        altered = list(_altered(table, rows))
+        if altered:
+            yield Fault(
+                Kind.ALTERED,
+                f"{counted(len(altered), 'row')} with other values than were exported: {_key(table, keys[altered[0]])}",
+            )
+
+
+def _altered(table: schema.Table, rows: pa.Table) -> Iterator[int]:
+    """Positions of the rows whose hash is not that of their values; a row without a hash is one that no digest vouches for."""
+    for start in range(0, len(rows), _BATCH_ROWS):
+        some = rows.slice(start, _BATCH_ROWS)
+        pairs = zip(some["row_hash"].to_pylist(), hash_rows(table, some), strict=True)
+        yield from (start + index for index, (held, made) in enumerate(pairs) if held not in (None, made))
+
+
+@dataclass(slots=True)
+class Held:
+    """The rows of an execution, each once: their hashes by table and key."""
+
+    rows: dict[str, dict[tuple[Any, ...], str]] = field(default_factory=dict)
+
+    def __or__(self, other: "Held") -> "Held":
+        """These rows, and those of the others whose keys are not among them."""
+        names = self.rows.keys() | other.rows.keys()
+        return Held({name: other.rows.get(name, {}) | self.rows.get(name, {}) for name in names})
+
+    def of(self, table: str) -> "Held":
+        """Those of one table."""
+        return Held({table: self.rows.get(table, {})})
+
+    @property
+    def calls(self) -> int:
+        """How many calls there are."""
+        return len(self.rows.get(schema.CALLS.name, ()))
+
+    @property
+    def digest(self) -> str:
+        """What ``executions.calls_digest`` should be."""
+        return rows_digest(row_hash for hashes in self.rows.values() for row_hash in hashes.values())
+
+
+def held_by_execution(tables: Mapping[str, pa.Table]) -> dict[str, Held]:
+    """What the tables of calls and evals hold, by execution_id."""
+    found: dict[str, Held] = {}
+    for name in (schema.CALLS.name, schema.EVALS.name):
+        if (rows := tables.get(name)) is None:
+            continue
+        keys = zip(*(rows[each].to_pylist() for each in schema.TABLES[name].key), strict=True)
+        columns = (rows["execution_id"].to_pylist(), keys, rows["row_hash"].to_pylist())
+        for execution_id, key, row_hash in zip(*columns, strict=True):
+            found.setdefault(execution_id, Held()).rows.setdefault(name, {})[key] = row_hash or ""
+    return found
+
+
+def damage(row: Mapping[str, Any], held: Held) -> str | None:
+    """What an execution's row says of its calls and evals that the rows ``held`` do not bear out."""
+    if held.calls != row["exported_calls"]:
+        return f"{held.calls} of {row['exported_calls']} exported calls are there"
+    if held.digest != row["calls_digest"]:
+        return "its calls or evals are not those that were exported"
+    if row["export_state"] in (State.EXPORTED, State.SETTLING) and row["listed_calls"] != row["exported_calls"]:
+        return f"{row['export_state']}, but {row['listed_calls']} calls were listed and {held.calls} exported"
+    return None
+
+
+def strangers(rows: pa.Table, executions: Iterable[str]) -> list[str]:
+    """The executions of the rows that are none of ``executions``."""
+    others = pc.invert(pc.is_in(rows["execution_id"], value_set=pa.array(list(executions), pa.string())))
+    return rows["execution_id"].filter(others).unique().to_pylist()  # type: ignore[no-any-return]
+
+
+def _key(table: schema.Table, key: tuple[Any, ...]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in zip(table.key, key, strict=True))

@@ -1,0 +1,258 @@
+"""What the dataset holds, how fresh it is, and what is missing. Reads the dataset alone, and only the columns that it needs.
+
+An export may be at work meanwhile: what it replaces is read as it was or as it will be, and what it removes is left out.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from etl.errors import DestinationError
+from etl.load.files.local import QUARANTINE, LocalFiles
+from etl.load.files.lock import holder
+from etl.load.last_run import last_complete_at
+from etl.load.layout import parse_partition_path
+from etl.model import schema
+from etl.model.lifecycle import State
+
+_LAST_RUNS = 7
+_RUNS_READ = 30
+_COLUMNS: dict[str, Sequence[str]] = {
+    "executions": ("run_test_name", "started_at", "export_state", "deleted_at", "exported_at", "export_run_id"),
+    "errors": ("endpoint", "status", "first_seen_at", "last_seen_at"),
+    "runs": (
+        "export_run_id", "started_at", "finished_at", "outcome", "exit_code", "seconds", "requests", "executions", "calls", "evals",
+        "message",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class RunTestStatus:
+    """One run test in the dataset. ``deleted`` executions count in no other state.
+
+    ``newest_started_at`` is when its newest execution was created, ``exported_at`` when a row of its executions changed last, in
+    the run ``export_run_id``; ``complete_at`` when the last run ended that left nothing of it out, None when none did or it is not
+    exported any more.
+    """
+
+    name: str
+    key: str
+    executions: int
+    exported: int
+    settling: int
+    waiting: int
+    incomplete: int
+    deleted: int
+    calls: int
+    evals: int
+    newest_started_at: datetime | None
+    exported_at: datetime | None
+    export_run_id: str | None
+    complete_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class TableStatus:
+    """One table: its rows, and the files that hold them."""
+
+    name: str
+    rows: int
+    files: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """One export run; ``executions``, ``calls`` and ``evals`` are the new or changed rows."""
+
+    export_run_id: str
+    started_at: datetime
+    finished_at: datetime
+    outcome: str
+    exit_code: int
+    executions: int
+    calls: int
+    evals: int
+    requests: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LetterStatus:
+    """Dead letters of one endpoint and HTTP status, 0 when there was no answer."""
+
+    endpoint: str
+    status: int
+    count: int
+    first_seen_at: datetime | None
+    last_seen_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The dataset at ``read_at``; its fields are what ``status --json`` prints.
+
+    ``at_work`` names the holder of the lock. ``complete_at`` is when the last complete run ended, None when none of the last 30
+    was. ``runs`` are the last 7, newest first, ``problems`` those of the newest. ``unreadable`` are files that are damaged or do
+    not belong here, ``set_aside`` how many lie in the quarantine.
+    """
+
+    dataset: str
+    read_at: datetime
+    at_work: str | None
+    complete_at: datetime | None
+    run_tests: tuple[RunTestStatus, ...]
+    tables: tuple[TableStatus, ...]
+    runs: tuple[RunStatus, ...]
+    problems: tuple[str, ...]
+    dead_letters: tuple[LetterStatus, ...]
+    unreadable: tuple[str, ...]
+    set_aside: int
+
+    def is_older_than(self, hours: float) -> bool:
+        """Whether the last complete run ended more than so many hours ago, or there was none."""
+        return self.complete_at is None or (self.read_at - self.complete_at).total_seconds() > hours * 3600
+
+
+def read_status(files: LocalFiles, *, now: datetime) -> Status:
+    """The dataset as it is now.
+
+    Raises:
+        DestinationError: there is no dataset, or it cannot be read.
+    """
+    at_work = holder(files)
+    unreadable: list[str] = []
+    parts: dict[str, list[_Part]] = {}
+    for table in schema.TABLES.values():
+        paths = files.list(table.name)
+        recent = len(paths) - _RUNS_READ if table is schema.RUNS_TABLE else 0
+        names = [_COLUMNS.get(table.name, ()) if number >= recent else () for number in range(len(paths))]
+        found = (_part(files, table, path, wanted, unreadable) for path, wanted in zip(paths, names, strict=True))
+        parts[table.name] = [part for part in found if part is not None]
+    if at_work is None and not any(parts.values()) and not unreadable:
+        raise DestinationError(f"{files.root}: no dataset there: metrics-etl run makes one, or mend [destination] path")
+    runs = _rows(parts["runs"]).to_pylist() if parts["runs"] else []
+    runs.sort(key=lambda run: run["started_at"], reverse=True)  # their names tell the second alone
+    return Status(
+        dataset=str(files.root),
+        read_at=now,
+        at_work=at_work,
+        complete_at=next((run["finished_at"] for run in runs if run["exit_code"] == 0), None),
+        run_tests=tuple(_run_tests(parts, last_complete_at(files))),
+        tables=tuple(
+            TableStatus(name, sum(each.rows for each in found), len(found), sum(each.size_bytes for each in found))
+            for name, found in parts.items()
+        ),
+        runs=tuple(map(_run, runs[:_LAST_RUNS])),
+        problems=tuple((runs[0]["message"] or "").splitlines()) if runs else (),
+        dead_letters=tuple(_letters(parts["errors"])),
+        unreadable=tuple(unreadable),
+        set_aside=len(files.list(QUARANTINE)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One file: its run test, how many rows and bytes it has, and the columns that were asked for."""
+
+    key: str
+    rows: int
+    size_bytes: int
+    columns: pa.Table | None
+
+
+def _part(
+    files: LocalFiles, table: schema.Table, path: str, names: Sequence[str], unreadable: list[str]
+) -> _Part | None:
+    """None when the file is gone by now, or cannot be read: then it is noted."""
+    parsed = parse_partition_path(path)
+    file = files.open(path)
+    if file is None:
+        return None
+    with file:
+        try:
+            # Columns come faster out of memory; of the large files only the footer is read.
+            parquet = pq.ParquetFile(pa.BufferReader(file.read()) if names else file)
+            return _Part(
+                key=parsed[1].run_test_key if parsed else "",
+                rows=parquet.metadata.num_rows,
+                size_bytes=os.fstat(file.fileno()).st_size,
+                columns=_columns(parquet, table, names) if names else None,
+            )
+        except (pa.ArrowException, OSError):
+            unreadable.append(path)
+            return None
+
+
+def _columns(parquet: pq.ParquetFile, table: schema.Table, names: Sequence[str]) -> pa.Table:
+    """The columns of the file, null where an older version of the exporter did not have one yet."""
+    found = set(parquet.schema_arrow.names)
+    known = [name for name in names if name in found]
+    columns = parquet.read(columns=known, use_threads=False)
+    for name in names:
+        if name not in known:
+            field = table.arrow_schema.field(name)
+            columns = columns.append_column(field, pa.nulls(len(columns), field.type))
+    return columns.select(names)
+
+
+def _rows(parts: Sequence[_Part]) -> pa.Table:
+    return pa.concat_tables([part.columns for part in parts if part.columns is not None])
+
+
+def _run_tests(parts: Mapping[str, Sequence[_Part]], complete_at: Mapping[str, datetime]) -> Iterator[RunTestStatus]:
+    executions: dict[str, list[_Part]] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    for part in parts["executions"]:
+        executions.setdefault(part.key, []).append(part)
+    for table in ("calls", "evals"):
+        for part in parts[table]:
+            counts[table, part.key] += part.rows
+    for key, found in executions.items():
+        rows = _rows(found)
+        lives = rows.filter(pc.is_null(rows["deleted_at"]))
+        states = {each["values"]: each["counts"] for each in pc.value_counts(lives["export_state"]).to_pylist()}
+        last = rows.sort_by([("exported_at", "descending")]).slice(0, 1).to_pylist()[0]
+        yield RunTestStatus(
+            name=last["run_test_name"] or key,
+            key=key,
+            executions=len(rows),
+            **{state.value: states.get(state.value, 0) for state in State},
+            deleted=len(rows) - len(lives),
+            calls=counts["calls", key],
+            evals=counts["evals", key],
+            newest_started_at=pc.max(rows["started_at"]).as_py(),
+            exported_at=last["exported_at"],
+            export_run_id=last["export_run_id"],
+            complete_at=complete_at.get(key),
+        )
+
+
+def _run(row: Mapping[str, Any]) -> RunStatus:
+    return RunStatus(
+        **{name: row[name] for name in ("export_run_id", "started_at", "finished_at", "outcome", "exit_code")},
+        **{name: row[name] for name in ("executions", "calls", "evals", "requests", "seconds")},
+    )
+
+
+def _letters(parts: Sequence[_Part]) -> Iterator[LetterStatus]:
+    """By endpoint and status, the most frequent first."""
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in _rows(parts).to_pylist() if parts else ():
+        groups.setdefault((row["endpoint"], row["status"]), []).append(row)
+    for (endpoint, status), rows in sorted(groups.items(), key=lambda group: -len(group[1])):
+        yield LetterStatus(
+            endpoint=endpoint,
+            status=status,
+            count=len(rows),
+            first_seen_at=min((row["first_seen_at"] for row in rows if row["first_seen_at"]), default=None),
+            last_seen_at=max((row["last_seen_at"] for row in rows if row["last_seen_at"]), default=None),
+        )

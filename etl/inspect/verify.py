@@ -1,0 +1,231 @@
+"""Prove what the tool promises of a dataset, from its files alone: no key, no network, no lock, and nothing is changed.
+
+File by file, partition by partition: readable, of the declared schema, keys unique, values as they were hashed, every row beside
+the execution that it belongs to, every execution with exactly the calls and evals that were exported.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from etl.errors import DestinationError
+from etl.inspect.inventory import Inventory, Scope, read, take, versions
+from etl.inspect.placement import Places
+from etl.inspect.reconcile import Comparison, Exported
+from etl.inspect.rules import Finding, Kind, row_faults
+from etl.load.files.local import LocalFiles
+from etl.load.files.lock import holder
+from etl.load.layout import STATE, Partition, parse_partition_path
+from etl.model import schema
+from etl.model.wording import counted, some
+from etl.settings import Settings
+from etl.transform.aggregates import recompute
+
+_SHOWN = (
+    "execution_id", "run_test_name", "started_at", "export_state", "fingerprint", "deleted_at",
+)  # fmt: skip
+_LEFTOVERS = {
+    "staging": "left by runs that died; the next run removes them",
+    "quarantine": "set aside because they could not be read; remove them once you have looked at them",
+}
+_MOST_PASSES = 3
+
+
+@dataclass(slots=True)
+class Figures:
+    """What was read of one table."""
+
+    files: int = 0
+    rows: int = 0
+    size_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Report:
+    """What was read and what was found; ``export_at_work`` names who was writing to the dataset meanwhile.
+
+    ``executions`` are those of the dataset by id, with the aggregates of their calls if these were wanted. ``unsound`` are the
+    partitions whose rows are not all there, or not what they should be.
+    """
+
+    dataset: str
+    tables: dict[str, Figures] = field(default_factory=lambda: {name: Figures() for name in schema.TABLES})
+    findings: list[Finding] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    export_at_work: str | None = None
+    executions: dict[str, Exported] = field(default_factory=dict)
+    unsound: set[Partition] = field(default_factory=set)
+    comparison: Comparison | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """3 when anything was found, else 0."""
+        return 3 if self.findings else 0
+
+    def add(self, comparison: Comparison) -> None:
+        """Take in what the comparison with the API found."""
+        self.comparison = comparison
+        self.findings += comparison.findings
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as a JSON object."""
+        return {
+            "dataset": self.dataset,
+            "exit_code": self.exit_code,
+            "export_at_work": self.export_at_work,
+            "tables": [
+                {"name": name, "files": each.files, "rows": each.rows, "bytes": each.size_bytes}
+                for name, each in self.tables.items()
+            ],
+            "findings": [
+                {"kind": each.kind.value, "place": each.place, "text": each.text, "mend": each.mend}
+                for each in self.findings
+            ],
+            "notices": self.notices,
+            "against_api": self.comparison.as_json() if self.comparison else None,
+        }
+
+
+def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) -> Report:
+    """Read the dataset, and say what is wrong with it.
+
+    Where files change while they are read, what looked wrong is looked at again.
+
+    Raises:
+        DestinationError: there is no dataset, or its folders cannot be read.
+    """
+    files = LocalFiles(settings.destination.folder)
+    if not any(files.has(name) for name in schema.TABLES):
+        raise DestinationError(
+            f"{files.root}: no dataset there: check [destination] path, or run metrics-etl run first"
+        )
+    at_work = holder(files)
+    for _ in range(_MOST_PASSES):
+        before = versions(files)
+        report = _Pass(files, settings, take(files, scope), needs_aggregates=needs_aggregates).run()
+        is_steady = before == versions(files)
+        if is_steady or not report.findings:
+            break
+    report.export_at_work = at_work or holder(files)
+    if report.export_at_work:
+        report.notices.append(f"an export is at work on this dataset ({report.export_at_work})")
+    if report.findings and not is_steady:
+        report.notices.append("files changed while they were read: verify again once the export has ended")
+    return report
+
+
+class _Pass:
+    """One pass over the files of an inventory."""
+
+    def __init__(self, files: LocalFiles, settings: Settings, inventory: Inventory, *, needs_aggregates: bool) -> None:
+        self._files = files
+        self._inventory = inventory
+        self._needs_aggregates = needs_aggregates
+        self._keys = {run_test.name: run_test.key for run_test in settings.run_tests}
+        self._report = Report(settings.destination.path)
+        self._places = Places(files, inventory)
+        self._older: list[str] = []
+        self._pinned = 0
+        self._misnamed: Counter[tuple[str, str]] = Counter()
+
+    def run(self) -> Report:
+        """What was found."""
+        report = self._report
+        for partition, paths in sorted(self._inventory.partitions.items()):
+            self._check_partition(partition, paths)
+        for path in self._inventory.runs:
+            rows = self._read(schema.RUNS_TABLE, path)
+            if rows is not None and rows["export_run_id"].to_pylist() != [Path(path).stem]:
+                report.findings.append(
+                    Finding(Kind.MISPLACED, path, "does not hold the one run that it is named after")
+                )
+        report.findings += [*self._inventory.findings, *self._places.findings()]
+        report.findings.sort(key=lambda finding: (finding.place, finding.kind))
+        report.unsound = self._unsound()
+        self._note()
+        return report
+
+    def _unsound(self) -> set[Partition]:
+        # A dead letter says nothing against the rows that are there.
+        parsed = [parse_partition_path(each.place) for each in self._report.findings if each.kind != Kind.DEAD_LETTER]
+        hidden = {partition for partition in self._inventory.partitions if self._inventory.is_hidden(partition)}
+        return {found[1] for found in parsed if found} | hidden | self._places.suspicious
+
+    def _check_partition(self, partition: Partition, paths: dict[str, str]) -> None:
+        read_rows = {name: self._read(schema.TABLES[name], path) for name, path in paths.items()}
+        rows = {name: found for name, found in read_rows.items() if found is not None}
+        self._places.look(partition, rows)
+        letters = rows.get(schema.ERRORS.name, schema.ERRORS.no_rows).to_pylist()
+        if letters:
+            text = f"{counted(len(letters), 'dead letter')}: {letters[0]['message']}"
+            self._report.findings.append(Finding(Kind.DEAD_LETTER, paths[schema.ERRORS.name], text))
+        if schema.EXECUTIONS.name not in rows:
+            return
+        executions = rows[schema.EXECUTIONS.name].select(_SHOWN).to_pylist()
+        for row in executions:
+            self._check_name_and_day(row, partition)
+        if self._needs_aggregates:
+            sick = {letter["execution_id"] for letter in letters}
+            self._note_exported(partition, executions, sick, rows.get(schema.CALLS.name))
+
+    def _read(self, table: schema.Table, path: str) -> pa.Table | None:
+        """The rows of one file; None when they are not to be had, which is then a finding."""
+        found = read(self._files, table, path)
+        figures = self._report.tables[table.name]
+        figures.files += 1
+        if isinstance(found, Finding):
+            self._report.findings.append(found)
+            return None
+        figures.rows += len(found.rows)
+        figures.size_bytes += found.size_bytes
+        if found.is_of_another_version:
+            self._older.append(path)
+        self._report.findings += [Finding(fault.kind, path, fault.text) for fault in row_faults(table, found.rows)]
+        return found.rows
+
+    def _check_name_and_day(self, row: dict[str, Any], partition: Partition) -> None:
+        """Neither must be that of the partition: the day is pinned, and what was deleted under an old name stays there."""
+        started_at = row["started_at"]
+        self._pinned += started_at is not None and started_at.astimezone(UTC).date().isoformat() != partition.date
+        key = self._keys.get(row["run_test_name"])
+        if key != partition.run_test_key and (key or partition.run_test_key in self._keys.values()):
+            self._misnamed[partition.run_test_key, row["run_test_name"]] += 1
+
+    def _note_exported(
+        self, partition: Partition, executions: list[dict[str, Any]], sick: set[str], calls: pa.Table | None
+    ) -> None:
+        recomputed = recompute(calls) if calls is not None else {}
+        for row in executions:
+            execution_id = row["execution_id"]
+            self._report.executions[execution_id] = Exported(
+                partition=partition,
+                export_state=row["export_state"],
+                fingerprint=row["fingerprint"],
+                is_deleted=row["deleted_at"] is not None,
+                has_letters=execution_id in sick,
+                recomputed=recomputed.get(execution_id),
+            )
+
+    def _note(self) -> None:
+        notices = self._report.notices
+        if self._older:
+            notices.append(
+                f"{counted(len(self._older), 'file')} of another version of the exporter, which the next run completes; until then "
+                f"columns that they lack read as null: {some(self._older)}"
+            )
+        if self._pinned:
+            notices.append(
+                f"{counted(self._pinned, 'execution')} under another day than that of the start: it is pinned when first seen"
+            )
+        for (key, name), count in sorted(self._misnamed.items()):
+            notices.append(
+                f"{counted(count, 'execution')} of run test {name!r} under run_test={key}, which the settings know otherwise: "
+                "the next run moves what the API still lists"
+            )
+        for folder, what in _LEFTOVERS.items():
+            if left := self._files.entries(f"{STATE}/{folder}"):
+                notices.append(f"{counted(len(left), 'file')} in {STATE}/{folder}, {what}")

@@ -1,0 +1,108 @@
+"""One writer at a time: an operating system lock that dies with its holder.
+
+The lock file stays; what counts is the kernel's lock on it. Its text names the holder, for the one who finds it taken.
+The dataset's folder is locked too: a lock file may be deleted or replaced while it is held, and then locks nobody out.
+"""
+
+import fcntl
+import json
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from etl.errors import DestinationError, LockHeldError
+from etl.load.files.local import LocalFiles
+from etl.load.layout import STATE
+
+LOCK = f"{STATE}/lock"
+_HOLDER_MAX_BYTES = 500
+_LOCKS = Path("/proc/locks")
+
+
+@contextmanager
+def exclusive(files: LocalFiles, *, now: datetime) -> Iterator[None]:
+    """Hold the dataset's lock.
+
+    Raises:
+        LockHeldError: another process holds it; the message says who and since when.
+        DestinationError: the lock file cannot be opened, locked or written.
+    """
+    path = files.root / LOCK
+    with ExitStack() as held:
+        try:
+            file = _open(held, path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+            folder = _open(held, files.root, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as exc:
+            raise DestinationError(f"{path}: {exc.strerror}") from exc
+        try:
+            _lock(file, folder, now)
+        except BlockingIOError:
+            text = os.pread(file, _HOLDER_MAX_BYTES, 0)
+            raise LockHeldError(f"another export holds {path} ({_holder(text)}); nothing was changed") from None
+        except OSError as exc:
+            raise DestinationError(f"{path}: cannot be locked: {exc.strerror}") from exc
+        yield
+
+
+def holder(files: LocalFiles) -> str | None:
+    """Who holds the dataset's lock, in words; None when nobody does, as far as this machine can tell. Takes no lock itself.
+
+    Linux says who holds which lock; elsewhere the holder that the file names counts as long as its process lives here.
+    """
+    text, inodes = b"", []
+    for path, flags in ((files.root, os.O_DIRECTORY), (files.root / LOCK, os.O_NOFOLLOW)):
+        with ExitStack() as held, suppress(OSError):
+            descriptor = _open(held, path, os.O_RDONLY | flags)
+            inodes.append(os.fstat(descriptor).st_ino)
+            text = os.pread(descriptor, _HOLDER_MAX_BYTES, 0) if flags == os.O_NOFOLLOW else b""
+    try:
+        locks = _LOCKS.read_text(encoding="ascii")
+    except OSError:
+        return _holder(text) if _is_alive(text) else None
+    is_held = any(re.search(rf":{inode} 0 EOF$", locks, re.MULTILINE) for inode in inodes)
+    return _holder(text) if is_held else None
+
+
+def _is_alive(text: bytes) -> bool:
+    try:
+        named = json.loads(text)
+        if named["host"] != socket.gethostname():
+            return False
+        os.kill(named["pid"], 0)
+    except PermissionError:
+        return True
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):
+        return False
+    return True
+
+
+def _open(held: ExitStack, path: Path, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
+    held.callback(os.close, descriptor)
+    return descriptor
+
+
+def _lock(file: int, folder: int, now: datetime) -> None:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        # Some network file systems lock no folders; there the file's lock stands alone.
+        pass
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now.isoformat(timespec="seconds")}
+    os.ftruncate(file, 0)
+    os.pwrite(file, json.dumps(holder).encode(), 0)
+
+
+def _holder(text: bytes) -> str:
+    try:
+        holder = json.loads(text)
+        return f"pid {holder['pid']} on {holder['host']} since {holder['since']}"
+    except (KeyError, TypeError, ValueError):
+        return "holder unknown"

@@ -1,0 +1,44 @@
+"""What a run test's partition is called, and which names the API can be asked for. Pure.
+
+Keys are lower-case ASCII that starts with a letter: no reader takes them for numbers, dates or null, and no file system folds two
+of them into one.
+"""
+
+import re
+import unicodedata
+from hashlib import sha256
+
+KEY_MAX_BYTES = 80
+
+_KEY = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*", re.ASCII)
+_READ_AS_VALUES = {"true", "false", "null", "none", "nan", "inf", "infinity", "na", "nat", "t", "f", "epoch"}
+_HASH_DIGITS = 8
+
+
+def is_key(text: str) -> bool:
+    """Whether the text can name a partition."""
+    return len(text) <= KEY_MAX_BYTES and bool(_KEY.fullmatch(text)) and text not in _READ_AS_VALUES
+
+
+def default_key(run_test_name: str) -> str:
+    """A readable slug of the name and the first digits of its SHA-256: ``Checkout flow`` → ``checkout-flow-858f2c8d``.
+
+    Names that differ in any character (case, normalization, spaces) have different keys.
+    """
+    digest = sha256(run_test_name.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_DIGITS]
+    plain = unicodedata.normalize("NFKD", run_test_name).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
+    if not slug or not slug[0].isalpha():
+        slug = f"run-test-{slug}".rstrip("-")
+    return f"{slug[: KEY_MAX_BYTES - _HASH_DIGITS - 1].rstrip('-')}-{digest}"
+
+
+def is_listable(run_test_name: str) -> bool:
+    """Whether the API can list the executions of a run test by this name.
+
+    It cannot for an empty name, nor for one with spaces around it: the API strips them and would list another run test.
+    """
+    try:
+        return bool(run_test_name.encode()) and run_test_name == run_test_name.strip()
+    except UnicodeEncodeError:
+        return False

@@ -1,0 +1,94 @@
+"""The life of an execution: what its statuses mean, what the dataset holds of it, and when it is final. Pure."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from etl.model.digest import fingerprint
+from etl.model.records import Execution
+from etl.model.values import timestamp_or_none
+
+TERMINAL_EXECUTION = frozenset({"completed", "failed", "cancelled"})
+TERMINAL_CALL = frozenset({"completed", "failed", "cancelled"})
+KNOWN_EXECUTION = TERMINAL_EXECUTION | {"pending", "running", "cancelling", "evaluating"}
+KNOWN_CALL = TERMINAL_CALL | {"pending", "queued", "ongoing", "analyzing"}
+
+
+class State(StrEnum):
+    """What the dataset says of an execution; see the column ``executions.export_state``."""
+
+    EXPORTED = "exported"
+    SETTLING = "settling"
+    WAITING = "waiting"
+    INCOMPLETE = "incomplete"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRows:
+    """What the dataset holds of one execution: numbers of calls, and the digest over its rows."""
+
+    listed_calls: int | None
+    exported_calls: int
+    calls_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the dataset says of an execution (its row) and what it really holds of it (its calls and evals).
+
+    ``exported_at`` is when its row changed last, ``verified_at`` when its calls were fetched last. ``has_letters`` tells of dead
+    letters, which only an incomplete execution has, unless a run was killed between the two.
+    """
+
+    date: str
+    export_state: str
+    fingerprint: str
+    calls_digest: str
+    held: HeldRows
+    verified_at: datetime | None = None
+    exported_at: datetime | None = None
+    deleted_at: datetime | None = None
+    run_test_name: str | None = None
+    has_letters: bool = False
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether the dataset holds other calls or evals than were exported."""
+        return self.calls_digest != self.held.calls_digest
+
+
+def export_state(
+    execution: Execution,
+    known: Stored | None,
+    *,
+    call_statuses: Collection[str] | None,
+    has_letters: bool,
+    fetched_at: datetime,
+    settle_hours: float,
+) -> State:
+    """What the dataset may claim of the execution once it is committed; ``known`` is what it held before.
+
+    ``call_statuses`` is None when its calls were not listed.
+    """
+    if has_letters:
+        return State.INCOMPLETE
+    if call_statuses is None:
+        return State.WAITING
+    is_final = (
+        execution.status in TERMINAL_EXECUTION
+        and TERMINAL_CALL.issuperset(call_statuses)
+        and _is_settled(execution, known, fetched_at, settle_hours)
+    )
+    return State.EXPORTED if is_final else State.SETTLING
+
+
+def _is_settled(execution: Execution, known: Stored | None, fetched_at: datetime, settle_hours: float) -> bool:
+    """Whether late data is not expected any more: long after its end, else, when the API tells none, after its last change."""
+    settle = timedelta(hours=settle_hours)
+    completed_at = timestamp_or_none(execution.payload.get("completed_at"))
+    if completed_at is not None:
+        return fetched_at - completed_at >= settle
+    if known is None or known.fingerprint != fingerprint(execution.payload):
+        return settle <= timedelta(0)
+    return known.export_state == State.EXPORTED or fetched_at - (known.exported_at or fetched_at) >= settle

@@ -1,0 +1,84 @@
+"""An execution as the list of its run test gives it, in little memory: what a plan reads of it, and its payload packed. Pure."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from etl.model.digest import fingerprint
+from etl.model.records import Execution, NumberLiteral
+from etl.model.values import timestamp_or_none
+
+
+class ListedExecution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One listed execution; ``fingerprint`` is that of its payload.
+
+    ``calls`` is how many the list says that it has, None where it does not say. ``packed`` holds the payload: as MessagePack, a
+    tenth of what it takes as Python objects, or as it is where MessagePack cannot hold it exactly; None when it was let go.
+    """
+
+    execution_id: str
+    status: str
+    fingerprint: str
+    started_at: datetime | None
+    calls: int | None
+    packed: bytes | dict[str, Any] | None
+
+    @classmethod
+    def of(cls, execution: Execution) -> "ListedExecution":
+        """The execution without its payload."""
+        return cls(
+            execution_id=execution.execution_id,
+            status=execution.status,
+            fingerprint=fingerprint(execution.payload),
+            started_at=timestamp_or_none(execution.payload.get("started_at")),
+            calls=_calls(execution.payload),
+            packed=None,
+        )
+
+    def holding(self, payload: dict[str, Any]) -> "ListedExecution":
+        """The same, with its payload."""
+        return msgspec.structs.replace(self, packed=_pack(payload))
+
+    def unpack(self) -> Execution:
+        """The execution as it was listed.
+
+        Raises:
+            ValueError: its payload was let go.
+        """
+        if self.packed is None:
+            raise ValueError(f"execution {self.execution_id}: its payload was let go")
+        payload = self.packed if isinstance(self.packed, dict) else _decode(self.packed)
+        return Execution(execution_id=self.execution_id, status=self.status, payload=payload)
+
+
+def _calls(payload: Mapping[str, Any]) -> int | None:
+    """The fresh count, else the stored counter."""
+    metrics = payload.get("metrics")
+    calls = metrics.get("calls") if isinstance(metrics, dict) else None
+    total = calls.get("total") if isinstance(calls, dict) else None
+    for candidate in (total, payload.get("total_calls")):
+        if type(candidate) is int and candidate >= 0:
+            return candidate
+    return None
+
+
+def _pack(payload: dict[str, Any]) -> bytes | dict[str, Any]:
+    try:
+        return _encode(payload)
+    except (OverflowError, UnicodeEncodeError):
+        # Whole numbers beyond 64 bits, and strings that UTF-8 cannot hold.
+        return payload
+
+
+def _from_literal(literal: NumberLiteral) -> msgspec.msgpack.Ext:
+    return msgspec.msgpack.Ext(0, literal.encode())
+
+
+def _to_literal(_code: int, data: memoryview) -> NumberLiteral:
+    return NumberLiteral(bytes(data).decode())
+
+
+_encode = msgspec.msgpack.Encoder(enc_hook=_from_literal).encode
+_decode = msgspec.msgpack.Decoder(dict[str, Any], ext_hook=_to_literal).decode

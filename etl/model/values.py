@@ -1,0 +1,168 @@
+"""Turn one JSON value into exactly what its column holds, or say that it does not fit.
+
+Pure. Never rounds, truncates or guesses: a value either converts without loss or is a misfit.
+"""
+
+import json
+import math
+import re
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+import pyarrow as pa
+
+from etl.model import schema
+from etl.model.records import NumberLiteral
+
+MISFIT: Final = object()
+"""What a coercer returns for a value that its column cannot hold exactly."""
+
+Coercer = Callable[[Any], Any]
+
+_INT64 = range(-(2**63), 2**63)
+_WHOLE = 2**53  # up to here a double holds every whole number
+_SMALLEST = sys.float_info.min  # below it a double has fewer digits
+_TEXTS = (str, NumberLiteral)
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,308})(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
+_TIMESTAMP = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9])(?:\.([0-9]+))?(Z|[+-][0-9]{2}:[0-5][0-9])",
+    re.ASCII,
+)
+
+
+def to_int(value: Any) -> Any:
+    """An int64; whole numbers in any spelling and numeric strings are converted."""
+    kind = type(value)
+    if kind is int:
+        return value if value in _INT64 else MISFIT
+    if kind is float:
+        if not value.is_integer():
+            return MISFIT
+        # Further up the double is not the number that was sent; its shortest digits are, or it would have come as text.
+        whole = int(value) if -_WHOLE <= value <= _WHOLE else int(Decimal(repr(value)))
+        return whole if whole in _INT64 else MISFIT
+    if kind in _TEXTS and _NUMBER.fullmatch(value):
+        number = Decimal(value)
+        return int(number) if number == number.to_integral_value() and int(number) in _INT64 else MISFIT
+    return MISFIT
+
+
+def to_float(value: Any) -> Any:
+    """A finite double. A fraction that was sent as a number is the nearest one, as every reader of JSON takes it.
+
+    Not so what would become another number: a whole number beyond what a double holds exactly, or one so small that digits
+    or all of it are lost. A string must come back as it was: one of too many digits is a misfit.
+    """
+    kind = type(value)
+    if kind is float:
+        return value if value - value == 0.0 else MISFIT
+    if kind is int:
+        return float(value) if -_WHOLE <= value <= _WHOLE else _whole_to_float(value)
+    if kind in _TEXTS and _NUMBER.fullmatch(value):
+        if value.removeprefix("-").isdecimal():
+            return _whole_to_float(int(value))
+        double, number = float(value), Decimal(value)
+        is_fraction = kind is NumberLiteral and number != number.to_integral_value()
+        if is_fraction and _SMALLEST <= abs(double) < math.inf:
+            return double
+        return double if number in (Decimal(repr(double)), Decimal(double)) else MISFIT
+    return MISFIT
+
+
+def _whole_to_float(value: int) -> Any:
+    try:
+        number = float(value)
+    except OverflowError:
+        return MISFIT
+    return number if int(number) == value else MISFIT
+
+
+def to_bool(value: Any) -> Any:
+    """True or false and nothing that resembles them."""
+    return value if type(value) is bool else MISFIT
+
+
+def to_string(value: Any) -> Any:
+    """A string that UTF-8 can hold."""
+    if type(value) is not str:
+        return MISFIT
+    if value.isascii():
+        return value
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return MISFIT
+    return value
+
+
+def to_timestamp(value: Any) -> Any:
+    """An aware UTC datetime from an ISO 8601 string with an offset and at most microseconds."""
+    if type(value) is not str or not (match := _TIMESTAMP.fullmatch(value)):
+        return MISFIT
+    seconds, fraction, offset = match.groups(default="")
+    if fraction[6:].strip("0"):
+        return MISFIT
+    try:
+        return datetime.fromisoformat(f"{seconds}.{fraction[:6]:0<6}{offset}").astimezone(UTC)
+    except (ValueError, OverflowError):
+        return MISFIT
+
+
+def to_json(value: Any) -> Any:
+    """JSON text of an object or a list."""
+    return json_text(value) if isinstance(value, dict | list) else MISFIT
+
+
+def json_text(value: Any, *, is_sorted: bool = False) -> str:
+    """Compact JSON of any payload value, every number with the digits that it came with.
+
+    A string that UTF-8 cannot hold keeps its escapes. NaN, which is not JSON, and numbers that readers of JSON may refuse
+    together with all of the text (1e400, thousands of digits) become strings.
+    """
+    try:
+        return (_encode_sorted if is_sorted else _encode)(value).decode()
+    except UnicodeEncodeError:
+        return _escaped(value, is_sorted=is_sorted)
+
+
+def _digits(literal: str) -> str | msgspec.Raw:
+    return msgspec.Raw(literal.encode()) if math.isfinite(float(literal)) else str(literal)
+
+
+def _escaped(value: Any, *, is_sorted: bool) -> str:
+    if isinstance(value, dict):
+        fields = sorted(value.items()) if is_sorted else value.items()
+        return f"{{{','.join(f'{json.dumps(name)}:{_escaped(each, is_sorted=is_sorted)}' for name, each in fields)}}}"
+    if isinstance(value, list):
+        return f"[{','.join(_escaped(each, is_sorted=is_sorted) for each in value)}]"
+    if isinstance(value, NumberLiteral):
+        return json_text(value)
+    return json.dumps(value)
+
+
+_encode = msgspec.json.Encoder(enc_hook=_digits).encode
+_encode_sorted = msgspec.json.Encoder(enc_hook=_digits, order="sorted").encode
+
+
+def timestamp_or_none(value: Any) -> datetime | None:
+    """The timestamp, or None when there is none that can be read."""
+    result = to_timestamp(value)
+    return None if result is MISFIT else result
+
+
+_COERCERS: dict[pa.DataType, Coercer] = {
+    schema.INT: to_int,
+    schema.FLOAT: to_float,
+    schema.BOOL: to_bool,
+    schema.STRING: to_string,
+    schema.TIMESTAMP: to_timestamp,
+}
+
+
+def coercer_of(column: schema.Column) -> Coercer:
+    """The coercer of a column."""
+    return to_json if column.is_json else _COERCERS[column.type]

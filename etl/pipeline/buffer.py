@@ -1,0 +1,61 @@
+"""Bundles that have arrived, until they are committed: after some time, when there are many, and at the end.
+
+Many is a number of calls that fits well into memory, or, where files are large, a share of the largest: each commit writes
+the whole file again, and small commits would write it again and again.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from etl.load.dataset import Steps, Written
+from etl.pipeline.tasks import to_the_end
+from etl.transform.flatten import FlatBundle
+
+_MANY_CALLS = 2_000
+_FILE_SHARE = 4
+
+
+class CommitBuffer:
+    """Collects bundles for ``commit``, one commit at a time; ``written`` tells how large the files are.
+
+    Whoever adds a bundle while one is due waits for that commit: a destination that is slow slows the crawl down, and memory
+    stays bounded. A crawl that is cancelled waits for the commit in hand; ``flush`` commits what is left.
+    """
+
+    def __init__(
+        self, commit: Callable[[list[FlatBundle]], Steps[None]], written: Written, *, interval_seconds: float
+    ) -> None:
+        self._commit = commit
+        self._written = written
+        self._interval_seconds = interval_seconds
+        self._bundles: list[FlatBundle] = []
+        self._calls = 0
+        self._many_calls = _MANY_CALLS
+        self._turn = asyncio.Lock()
+        self._committed_at = asyncio.get_running_loop().time()
+
+    async def add(self, bundle: FlatBundle) -> None:
+        """Take a bundle, and commit when it is time.
+
+        Raises:
+            DestinationError: the commit failed; the bundles it held are not in the dataset.
+        """
+        self._bundles.append(bundle)
+        self._calls += len(bundle.calls.values)
+        is_due = asyncio.get_running_loop().time() - self._committed_at >= self._interval_seconds
+        if is_due or self._calls >= self._many_calls:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Commit everything that has arrived; errors as for ``add``."""
+        async with self._turn:
+            bundles, self._bundles, self._calls = self._bundles, [], 0
+            if bundles:
+                await to_the_end(self._take_steps(bundles))
+                self._many_calls = max(_MANY_CALLS, self._written.largest_rows // _FILE_SHARE)
+            self._committed_at = asyncio.get_running_loop().time()
+
+    async def _take_steps(self, bundles: list[FlatBundle]) -> None:
+        """Compute here and write in a thread: a thread that computes and this one would wait for each other all the time."""
+        for step in self._commit(bundles):
+            await to_the_end(step)

@@ -1,0 +1,208 @@
+"""Would an export work now? Asks the API as little as possible, and changes nothing, neither there nor in the dataset."""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import StrEnum
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from etl.errors import (
+    ConfigurationError,
+    DestinationError,
+    ExporterError,
+    KeyRefusedError,
+    LockHeldError,
+    NotFoundError,
+    SourceError,
+    SourceUnavailableError,
+)
+from etl.extract.client import Client
+from etl.extract.connect import client_of
+from etl.extract.endpoints import list_executions, list_run_tests
+from etl.load.files.local import LocalFiles
+from etl.load.files.lock import LOCK, holder
+from etl.model.records import Page
+from etl.model.wording import counted
+from etl.settings import Settings
+
+
+class Subject(StrEnum):
+    """What is checked, in this order."""
+
+    SETTINGS = "settings"
+    SERVER = "server"
+    KEY = "key"
+    RATE_LIMIT = "rate limit"
+    RUN_TESTS = "run tests"
+    DESTINATION = "destination"
+    LOCK = "lock"
+
+
+_SOURCE = (Subject.SERVER, Subject.KEY, Subject.RATE_LIMIT, Subject.RUN_TESTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was found of one subject: fine, a problem with the ``exit_code`` of an export that meets it, or not looked at."""
+
+    subject: Subject
+    detail: str
+    exit_code: int = 0
+    is_skipped: bool = False
+
+    @property
+    def outcome(self) -> str:
+        """``ok``, ``problem`` or ``skipped``."""
+        return "skipped" if self.is_skipped else "problem" if self.exit_code else "ok"
+
+
+def exit_code(checks: Sequence[Check]) -> int:
+    """That of the problem to mend first: 2, 4, 5, 6, 75 in this order; 0 when there is none."""
+    return min((check.exit_code for check in checks if check.exit_code), default=0)
+
+
+def as_json(checks: Sequence[Check]) -> dict[str, Any]:
+    """The checks as a JSON object."""
+    return {
+        "exit_code": exit_code(checks),
+        "checks": [
+            {
+                "subject": check.subject.value,
+                "outcome": check.outcome,
+                "detail": check.detail,
+                "exit_code": check.exit_code,
+            }
+            for check in checks
+        ],
+    }
+
+
+async def check(config: Path | None) -> list[Check]:
+    """Everything that an export with these settings needs, one after the other; goes on after a problem where it can."""
+    try:
+        settings = Settings.load(config, needs_keys=False)
+    except ConfigurationError as error:
+        found = [_problem(Subject.SETTINGS, error), *map(_skipped, _SOURCE)]
+        try:
+            settings = Settings.load(config, needs_keys=False, needs_run_tests=False)
+        except ConfigurationError:
+            return [*found, _skipped(Subject.DESTINATION), _skipped(Subject.LOCK)]
+    else:
+        count = len(settings.run_tests)
+        names = f"names {counted(count, 'run test')}" if count else "for all run tests"
+        found = [Check(Subject.SETTINGS, f"valid, {names}"), *await _check_source(config)]
+    return [*found, *await asyncio.to_thread(_check_dataset, settings)]
+
+
+async def _check_source(config: Path | None) -> list[Check]:
+    try:
+        settings = Settings.load(config)
+    except ConfigurationError as error:
+        return [_problem(Subject.KEY, error) if each is Subject.KEY else _skipped(each) for each in _SOURCE]
+    # Whoever asks wants to know how it is now, not whether it comes right after some minutes.
+    once = settings.model_copy(update={"api": settings.api.model_copy(update={"max_tries": 1})})
+    base_url, started_at = settings.api.base_url, monotonic()
+    try:
+        async with client_of(once) as client:
+            run_tests = await _check_run_tests(client, once)
+    except KeyRefusedError as error:
+        return [
+            Check(Subject.SERVER, f"{base_url} answers"),
+            _problem(Subject.KEY, error),
+            *map(_skipped, (Subject.RATE_LIMIT, Subject.RUN_TESTS)),
+        ]
+    except SourceError as error:
+        return [
+            Check(Subject.SERVER, f"{base_url}: {error}", SourceUnavailableError.exit_code),
+            *map(_skipped, (Subject.KEY, Subject.RATE_LIMIT, Subject.RUN_TESTS)),
+        ]
+    except ConfigurationError as error:
+        return [
+            _problem(Subject.SERVER, error),
+            *map(_skipped, (Subject.KEY, Subject.RATE_LIMIT, Subject.RUN_TESTS)),
+        ]
+    requests, seconds = client.traffic.requests, monotonic() - started_at
+    return [
+        Check(Subject.SERVER, f"{base_url} answers: {requests} request{'s' * (requests > 1)} in {seconds:.2f} s"),
+        Check(Subject.KEY, "accepted"),
+        Check(Subject.RATE_LIMIT, _rate_limit(settings, client.quota.requests_per_minute)),
+        *run_tests,
+    ]
+
+
+async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
+    """One request where each of them stands on the first page of the list; else one more for each that does not.
+
+    Raises:
+        KeyRefusedError, SourceError: nothing can be told.
+    """
+    try:
+        page = await client.get(list_run_tests(page=1, limit=settings.api.page_limit))
+    except SourceError as error:
+        # An export that names its run tests does without the list.
+        if not settings.run_tests or error.status == 0:
+            raise
+        page = Page(total_pages=1, count=0, results=())
+    listed = {run_test.name for run_test in page.results}
+    if not settings.run_tests and not listed:
+        return [Check(Subject.RUN_TESTS, "the key sees none: check that it belongs to the right workspace", 2)]
+    if not settings.run_tests:
+        return [Check(Subject.RUN_TESTS, f"all {page.count} that the key sees")]
+    names = [run_test.name for run_test in settings.run_tests]
+    unknown = [name for name in names if name not in listed and not await _is_known(client, name)]
+    if not unknown:
+        return [Check(Subject.RUN_TESTS, f"{len(names)} of {len(names)} exist")]
+    return [Check(Subject.RUN_TESTS, _unknown_name(name, listed), ConfigurationError.exit_code) for name in unknown]
+
+
+async def _is_known(client: Client, name: str) -> bool:
+    try:
+        await client.get(list_executions(name, page=1, limit=1))
+    except NotFoundError:
+        return False
+    return True
+
+
+def _unknown_name(name: str, listed: Collection[str]) -> str:
+    nearest = get_close_matches(name, listed, n=3)
+    hint = f"did you mean {' or '.join(map(repr, nearest))}?" if nearest else "metrics-etl discover lists them"
+    return f"{name!r}: the API knows no run test of this name: {hint}"
+
+
+def _rate_limit(settings: Settings, learned: int | None) -> str:
+    if settings.api.requests_per_minute:
+        return f"{settings.api.requests_per_minute:,} requests a minute, as [api] requests_per_minute says"
+    if learned:
+        return f"{learned:,} requests a minute to use, as the API tells"
+    return "not told by the API; it is learned from the first refusal, if there is one"
+
+
+def _check_dataset(settings: Settings) -> list[Check]:
+    files = LocalFiles(settings.destination.folder)
+    try:
+        folder, free_bytes = files.probe()
+    except DestinationError as error:
+        destination = _problem(Subject.DESTINATION, error)
+    else:
+        is_there = folder == files.root or files.root in folder.parents
+        free = "" if free_bytes is None else f", {free_bytes / 2**30:,.1f} GiB free"
+        words = "can be written" if is_there else "is not there yet, and can be made"
+        destination = Check(Subject.DESTINATION, f"{files.root} {words}{free}")
+    who = holder(files)
+    lock = Check(
+        Subject.LOCK,
+        f"another export holds {files.root / LOCK} ({who})" if who else "free",
+        LockHeldError.exit_code if who else 0,
+    )
+    return [destination, lock]
+
+
+def _problem(subject: Subject, error: ExporterError) -> Check:
+    return Check(subject, str(error), error.exit_code)
+
+
+def _skipped(subject: Subject) -> Check:
+    return Check(subject, "not looked at: mend the problem first", is_skipped=True)

@@ -1,0 +1,35 @@
+"""The API key and the secret key: from the environment, or from files that only their owner can read."""
+
+import os
+import stat
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from etl.errors import ConfigurationError
+
+
+def read_api_key(variable: str) -> SecretStr:
+    """The key that the variable holds, or the file that ``<variable>_FILE`` names."""
+    value, where = os.environ.get(variable), variable
+    if not value and (path := os.environ.get(f"{variable}_FILE")):
+        where = f"{variable}_FILE ({path})"
+        try:
+            with Path(path).open(encoding="utf-8") as file:
+                if _is_open_to_others(os.fstat(file.fileno())):
+                    raise ConfigurationError(f"{where}: others can read it: chmod 600 {path}")
+                value = file.read()
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ConfigurationError(f"{where}: cannot be read: {getattr(exc, 'strerror', 'not text')}") from None
+    key = (value or "").strip()
+    if not key:
+        raise ConfigurationError(f"no key: set {variable}, or {variable}_FILE to the path of a file that holds it")
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigurationError(f"{where}: holds a character that a key cannot have: copy it again")
+    return SecretStr(key)
+
+
+def _is_open_to_others(found: os.stat_result) -> bool:
+    # Kubernetes with fsGroup, and systemd with an access list, let us read a file of root's in a way that shows as the group's.
+    allowed = stat.S_IRGRP if found.st_uid == 0 and os.geteuid() != 0 else 0
+    return bool(stat.S_IMODE(found.st_mode) & (stat.S_IRWXG | stat.S_IRWXO) & ~allowed)

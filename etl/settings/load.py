@@ -1,0 +1,221 @@
+"""Settings: a TOML file, overridden by the environment, with the keys from the environment or from files alone.
+
+Every mistake is one line that names the place and the mend. Keys are ``SecretStr``: no message, log or repr shows them.
+"""
+
+import os
+import tomllib
+from collections.abc import Collection, Iterable, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    BeforeValidator,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+from etl.errors import ConfigurationError
+from etl.settings.api_keys import read_api_key
+from etl.settings.mistakes import BASE_URL, ENV_PREFIX, first_mistake, nearest
+from etl.settings.sections import Api, Destination, Export, Log, RunTest
+
+DEFAULT_PATH = "config/metrics-etl.toml"
+_SECRETS = {"api_key": "FI_API_KEY", "secret_key": "FI_SECRET_KEY"}
+
+
+def _run_tests(value: Any) -> Any:
+    if value == "all":
+        return ()
+    if value in ([], ()):
+        raise ValueError('must be "all", or name at least one run test')
+    return value
+
+
+class Environment(EnvSettingsSource):
+    """The variables, as pydantic-settings reads them."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """JSON, but for the one word that a list of run tests may be."""
+        return value if value == "all" else super().decode_complex_value(field_name, field, value)
+
+
+class Settings(BaseSettings):
+    """All settings of an export. ``Settings.load(path)`` reads them from a file and the environment."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, allow_inf_nan=False
+    )
+
+    run_tests: Annotated[tuple[RunTest, ...], BeforeValidator(_run_tests)]
+    """Empty: "all", discovered at each run."""
+    api: Api = Api()
+    export: Export = Export()
+    destination: Destination = Destination()
+    log: Log = Log()
+    api_key: SecretStr | None = None
+    secret_key: SecretStr | None = None
+    """None: they were not asked for. Nothing that talks to the API works without them."""
+    _is_part: bool = False
+    _since: date | None = None
+
+    @property
+    def is_part(self) -> bool:
+        """Whether they name only some of the run tests that are configured."""
+        return self._is_part
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 this and the following: the signature is the library's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what the caller gives: ``load`` reads file and environment itself, to know which of them to blame."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        _refuse_shared_keys(self.run_tests)
+        return self
+
+    def only(self, names: Collection[str] = (), *, since: date | None = None) -> "Settings":
+        """The same settings for some of the run tests, by name or key, and from another day on; all when none is named.
+
+        Of "all" only the API knows what they are called: there a name is taken as it is.
+
+        Raises:
+            ConfigurationError: a name that is not configured.
+        """
+        if not self.run_tests:
+            chosen = list(self.naming(dict.fromkeys(names)).run_tests)
+        else:
+            known = {label for run_test in self.run_tests for label in (run_test.name, run_test.key)}
+            for name in names:
+                if name not in known:
+                    raise ConfigurationError(f"--run-test {name!r} is not in run_tests{nearest(name, known)}")
+            chosen = [test for test in self.run_tests if not names or test.name in names or test.key in names]
+        if since is not None:
+            chosen = [test.model_copy(update={"since": since}) for test in chosen]
+        result = self.model_copy(update={"run_tests": tuple(chosen)})
+        is_part = len(chosen) < len(self.run_tests) or (not self.run_tests and bool(names))
+        result._is_part = self._is_part or is_part  # noqa: SLF001 - the copy is of this class
+        result._since = since  # noqa: SLF001 - as above
+        return result
+
+    def naming(self, names: Iterable[str]) -> "Settings":
+        """The same settings with these run tests in place of "all".
+
+        Raises:
+            ConfigurationError: one is no name, or two have one key.
+        """
+        try:
+            run_tests = tuple(RunTest.model_validate({"name": name, "since": self._since}) for name in names)
+            _refuse_shared_keys(run_tests)
+        except ValidationError as exc:
+            raise ConfigurationError(f"{exc.errors()[0]['input']!r} cannot be the name of a run test") from None
+        except ValueError as exc:
+            raise ConfigurationError(str(exc)) from None
+        return self.model_copy(update={"run_tests": run_tests})
+
+    @classmethod
+    def load(
+        cls, path: str | Path | None = None, *, needs_keys: bool = True, needs_run_tests: bool = True
+    ) -> "Settings":
+        """Read the TOML file and what the environment overrides; the keys only if they are needed.
+
+        ``path`` defaults to ``METRICS_ETL_CONFIG``, else ``config/metrics-etl.toml``. Without a file the environment must hold
+        ``METRICS_ETL_RUN_TESTS``, ``all`` or a JSON list. Where run tests are not needed, neither is a file, and ``run_tests``
+        that are not given are "all".
+
+        Raises:
+            ConfigurationError: one line that names file or variable, key and mend.
+        """
+        file = Path(path or os.environ.get(f"{ENV_PREFIX}CONFIG") or DEFAULT_PATH)
+        _refuse_unknown_variables(cls)
+        may_be_absent = path is None and (f"{ENV_PREFIX}RUN_TESTS" in os.environ or not needs_run_tests)
+        from_file = _from_file(cls, file, may_be_absent=may_be_absent)
+        try:
+            from_environment = Environment(cls)()
+        except SettingsError as exc:
+            raise ConfigurationError(f"environment: {exc}: give JSON there") from None
+        from_environment = {name: value for name, value in from_environment.items() if name not in _SECRETS}
+        if base_url := os.environ.get(BASE_URL):
+            from_environment = _merged({"api": {"base_url": base_url}}, from_environment)
+        secrets = {name: read_api_key(variable) for name, variable in _SECRETS.items()} if needs_keys else {}
+        values = ({} if needs_run_tests else {"run_tests": "all"}) | _merged(from_file, from_environment) | secrets
+        try:
+            return cls.model_validate(values)
+        except ValidationError as exc:
+            raise ConfigurationError(first_mistake(cls, exc, file, from_environment)) from None
+
+
+def _refuse_shared_keys(run_tests: Collection[RunTest]) -> None:
+    names: dict[str, str] = {}
+    for run_test in run_tests:
+        other = names.setdefault(run_test.key, run_test.name)
+        if other != run_test.name:
+            raise ValueError(
+                f"run_tests {other!r} and {run_test.name!r} share the key {run_test.key!r}: give one another key"
+            )
+    if len(names) < len(run_tests):
+        repeated = next(test.name for test in run_tests if [each.key for each in run_tests].count(test.key) > 1)
+        raise ValueError(f"run_tests names {repeated!r} twice: name it once")
+
+
+def _from_file(cls: type[BaseSettings], file: Path, *, may_be_absent: bool) -> dict[str, Any]:
+    if not file.is_file():
+        if may_be_absent:
+            return {}
+        raise ConfigurationError(
+            f"{file}: not found: copy config/example.toml there, or name another file with --config"
+        )
+    try:
+        values = TomlConfigSettingsSource(cls, file)()
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigurationError(f"{file}: not valid TOML: {exc}") from None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigurationError(f"{file}: cannot be read: {exc}") from None
+    for section, keys in [
+        ("", values),
+        *((f"[{name}] ", keys) for name, keys in values.items() if isinstance(keys, dict)),
+    ]:
+        for name in keys:
+            if name.lower().removeprefix("fi_") in _SECRETS:
+                variable = _SECRETS[name.lower().removeprefix("fi_")]
+                raise ConfigurationError(
+                    f"{file}: {section}{name}: a key must not stand in a file that is copied and committed: "
+                    f"set {variable} or {variable}_FILE"
+                )
+    return values
+
+
+def _refuse_unknown_variables(cls: type[BaseSettings]) -> None:
+    known = {f"{ENV_PREFIX}{name.upper()}" for name in cls.model_fields if name not in _SECRETS} | {
+        f"{ENV_PREFIX}CONFIG"
+    }
+    for variable in os.environ:
+        name = variable.upper().split("__")[0]
+        if name.startswith(ENV_PREFIX) and name not in known:
+            raise ConfigurationError(f"environment: unknown variable {variable}{nearest(name, known)}")
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(below)
+    for name, value in above.items():
+        old = result.get(name)
+        result[name] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result

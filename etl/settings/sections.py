@@ -1,0 +1,145 @@
+"""The sections of the settings file: each key, its type, default and bounds. Reads nothing but whether a named file exists."""
+
+from datetime import date
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from yarl import URL
+
+from etl.model.keys import default_key, is_key
+
+_BUCKET_SCHEMES = ("s3://", "gs://", "az://", "abfs://")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class RunTest(_Section):
+    """One run test to export: its name at the API, the name of its partition, and the day to begin at."""
+
+    name: str = Field(min_length=1)
+    key: str = ""
+    since: date | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _keyed(self) -> Self:
+        if self.name != self.name.strip():
+            raise ValueError(f"name must not begin or end with a space, which the API leaves out, got {self.name!r}")
+        if not self.key:
+            return self.model_copy(update={"key": default_key(self.name)})
+        if not is_key(self.key):
+            raise ValueError(
+                f"key must be lower-case letters and digits, joined by - or _, begin with a letter and not read as a value, "
+                f"got {self.key!r}"
+            )
+        return self
+
+
+def _requests_per_minute(value: Any) -> int | None:
+    if value == "auto":
+        return None
+    if str(value).isascii() and str(value).isdigit() and int(value) >= 1:
+        return int(value)
+    raise ValueError('must be "auto" or a whole number of at least 1')
+
+
+class Api(_Section):
+    """The source and how hard to ask it."""
+
+    base_url: str = "https://api.futureagi.com"
+    concurrency: int = Field(32, ge=1, le=256)
+    requests_per_minute: Annotated[int | None, BeforeValidator(_requests_per_minute)] = None
+    """None: "auto", learned from the API's answers."""
+    quota_share: float = Field(1.0, gt=0, le=1)
+    page_limit: int = Field(1024, ge=1, le=16384)
+    connect_timeout_seconds: float = Field(10, gt=0, le=600)
+    read_timeout_seconds: float = Field(60, gt=0, le=3600)
+    max_tries: int = Field(6, ge=1, le=20)
+    max_response_mb: int = Field(256, ge=1, le=4096)
+    ca_file: Path | None = None
+
+    @field_validator("base_url")
+    @classmethod
+    def _base_url(cls, value: str) -> str:
+        try:
+            parts, _ = urlsplit(value), URL(value, encoded=True).port
+        except ValueError:
+            raise ValueError(f"must be an https:// address, got {value!r}") from None
+        if not (value.isascii() and value.isprintable()) or " " in value:
+            raise ValueError(f"must be an https:// address in ASCII, got {value!r}")
+        if parts.scheme not in ("https", "http") or not parts.hostname:
+            raise ValueError(f"must be an https:// address, got {value!r}")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("must be scheme, host and path alone, got more than that")
+        if parts.scheme == "http" and not _is_loopback(parts.hostname):
+            raise ValueError(f"must be https:// (plain http:// goes to this machine only), got {value!r}")
+        return value.rstrip("/")
+
+    @field_validator("ca_file")
+    @classmethod
+    def _ca_file(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"must be a file of certificates, got {str(value)!r}")
+        return value
+
+    @field_validator("page_limit")
+    @classmethod
+    def _page_limit(cls, value: int) -> int:
+        if value & (value - 1):
+            raise ValueError(f"must be a power of two, got {value}")
+        return value
+
+
+class Export(_Section):
+    """What to export and when an execution counts as settled."""
+
+    settle_hours: float = Field(24, ge=0, le=24 * 365)
+    scrub_requests: int = Field(0, ge=0, le=1_000_000)
+    max_runtime_minutes: float | None = Field(None, gt=0, le=60 * 24 * 7)
+    calls: Literal["finished", "all"] = "finished"
+    commit_interval_seconds: float = Field(30, gt=0, le=3600)
+    include_raw: bool = False
+
+
+class Destination(_Section):
+    """Where the dataset lies."""
+
+    path: str = Field("data", min_length=1)
+    compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
+
+    @property
+    def folder(self) -> Path:
+        """The path, with ``~`` for the user's home."""
+        return Path(self.path).expanduser()
+
+    @field_validator("path")
+    @classmethod
+    def _path(cls, value: str) -> str:
+        if value.startswith(_BUCKET_SCHEMES):
+            raise ValueError(f"buckets are not supported yet: give a folder, got {value!r}")
+        if "://" in value or not value.isprintable():
+            raise ValueError(f"must be a folder, got {value!r}")
+        return value
+
+
+class Log(_Section):
+    """How messages are written."""
+
+    format: Literal["auto", "console", "json"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,75 @@
+"""How the command's process runs, with the extra ``fast`` and without."""
+
+import asyncio
+import gc
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import uvloop
+
+from etl.cli import process
+
+NAMES = ("ARROW_DEFAULT_MEMORY_POOL", "OPENBLAS_NUM_THREADS")
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_was() -> Iterator[None]:
+    thresholds, modules = gc.get_threshold(), set(sys.modules)
+    yield
+    for name in sys.modules.keys() - modules:
+        if name.startswith("pyarrow."):
+            del sys.modules[name]
+    gc.set_threshold(*thresholds)
+    gc.unfreeze()
+
+
+async def loop_in_use() -> type[asyncio.AbstractEventLoop]:
+    return type(asyncio.get_running_loop())
+
+
+def test_uvloop_runs_the_command_where_it_is_installed():
+    assert issubclass(process.run(loop_in_use()), uvloop.Loop)
+
+
+def test_asyncio_does_where_it_is_not(monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert process.run(loop_in_use()).__module__.startswith("asyncio")
+
+
+def test_command_prepares_its_process_and_a_library_user_keeps_his():
+    show = (
+        f"import gc, os, sys, etl.pipeline.job, etl.cli.app; print(gc.get_threshold()[0], *map(os.environ.get, {NAMES}), "
+        "sys.modules['pyarrow._s3fs'] is None)"
+    )
+    for preparation, shown in (
+        ("from etl.cli import process; process.prepare()", "200000 system 1 True"),
+        ("import etl.pipeline.job, etl.cli.app", f"{gc.get_threshold()[0]} None None False"),
+    ):
+        bare = {name: value for name, value in os.environ.items() if name not in NAMES}
+        result = subprocess.run(
+            [sys.executable, "-c", f"{preparation}; {show}"], capture_output=True, text=True, check=True, env=bare
+        )
+        assert result.stdout.strip() == shown
+
+
+async def garbage() -> int:
+    """How much the collector may look at."""
+    return len(gc.get_objects())
+
+
+def test_collector_looks_often_while_something_runs_but_not_at_what_was_there_before():
+    before = len(gc.get_objects())
+    process.prepare()
+    assert process.run(garbage()) < before / 10
+    assert gc.isenabled()
+    assert gc.get_threshold()[0] == 50_000
+
+
+def test_what_the_user_chose_is_kept(monkeypatch):
+    monkeypatch.setenv("ARROW_DEFAULT_MEMORY_POOL", "mimalloc")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "4")
+    process.prepare()
+    assert [os.environ[name] for name in NAMES] == ["mimalloc", "4"]

@@ -1,0 +1,443 @@
+"""Requests as they go over the wire, and what becomes of every kind of answer: recorded, documented, broken."""
+
+import json
+import unicodedata
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etl.errors import KeyRefusedError, NotFoundError, RequestRefusedError, SourceError, TransientError
+from etl.extract.endpoints import (
+    Request,
+    decode,
+    get_call_metrics,
+    get_execution,
+    list_calls,
+    list_execution_heads,
+    list_executions,
+    list_run_tests,
+    raise_for_status,
+    retry_after_seconds,
+)
+from etl.model.records import METRICS, RUN_TESTS, RUNS
+
+SAMPLES = {path.stem: json.loads(path.read_bytes()) for path in Path(__file__).parent.parent.glob("samples/*.json")}
+SURROGATE_FREE = st.text(st.characters(exclude_categories=["Cs"]))
+
+EXECUTION_ID = "fb21abee-6eae-507e-8293-b01d1abc0173"
+CALL_ID = "5af9e484-0000-4000-8000-000000000001"
+GET_CALL = get_call_metrics(CALL_ID, EXECUTION_ID)
+
+
+def body_of(sample: dict[str, Any]) -> bytes:
+    return msgspec.json.encode(sample["body"]) if "body" in sample else sample["body_text"].encode()
+
+
+def request_of(sample: dict[str, Any]) -> Request[Any] | None:
+    """The request of ours that would have had this answer; None where the exporter never asks so."""
+    parts = urlsplit(sample["request"]["target"] or "")
+    query = dict(parse_qsl(parts.query))
+    page, limit = int(query.get("page", 1)), int(query.get("limit", 10))
+    if parts.path == RUN_TESTS:
+        return list_run_tests(page=page, limit=limit)
+    if parts.path == METRICS and "call_execution_id" in query:
+        result = sample["body"].get("result")
+        execution_id = result["execution_id"] if isinstance(result, dict) else EXECUTION_ID
+        return get_call_metrics(query["call_execution_id"], execution_id)
+    if parts.path == METRICS and "run_test_name" in query:
+        return list_executions(query["run_test_name"], page=page, limit=limit)
+    if parts.path.rstrip("/") == METRICS.rstrip("/"):
+        return get_execution(query.get("execution_id", EXECUTION_ID))
+    if parts.path == RUNS and "run_test_name" in query:
+        return list_execution_heads(query["run_test_name"], page=page, limit=limit)
+    is_of_calls = parts.path == RUNS and "execution_id" in query
+    return list_calls(query["execution_id"], page=page, limit=limit) if is_of_calls else None
+
+
+def raised(request: Request[Any], status: int, body: bytes) -> Exception:
+    try:
+        if status == 200:
+            decode(request, body)
+        else:
+            raise_for_status(request, status, body)
+    except (SourceError, KeyRefusedError) as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def call_answer(**changes: Any) -> dict[str, Any]:
+    result = {"call_execution_id": CALL_ID, "execution_id": EXECUTION_ID, "status": "completed"}
+    return {"status": True, "result": result | changes}
+
+
+# Requests
+
+
+def test_each_endpoint_has_its_documented_target():
+    assert list_executions("A b", page=2, limit=64).target == f"{METRICS}?run_test_name=A%20b&page=2&limit=64"
+    assert list_calls(EXECUTION_ID, page=1, limit=8).target == f"{RUNS}?execution_id={EXECUTION_ID}&page=1&limit=8"
+    assert list_execution_heads("A b", page=9, limit=1).target == f"{RUNS}?run_test_name=A%20b&page=9&limit=1"
+    assert get_execution(EXECUTION_ID).target == f"{METRICS}?execution_id={EXECUTION_ID}"
+    assert GET_CALL.target == f"{METRICS}?call_execution_id={CALL_ID}"
+    assert list_run_tests(page=3, limit=100).target == f"{RUN_TESTS}?page=3&limit=100"
+
+
+@pytest.mark.parametrize(
+    ("name", "escaped"),
+    [
+        ("a&limit=1", "a%26limit%3D1"),
+        ("1 + 1 = 2", "1%20%2B%201%20%3D%202"),
+        ("100%41", "100%2541"),
+        ("a#b/c?d", "a%23b%2Fc%3Fd"),
+        ("two\nlines\r", "two%0Alines%0D"),
+        ("nul\0", "nul%00"),
+        ("🙂", "%F0%9F%99%82"),
+        ("~-._", "~-._"),
+        (unicodedata.normalize("NFC", "é"), "%C3%A9"),
+        (unicodedata.normalize("NFD", "é"), "e%CC%81"),
+    ],
+)
+def test_name_is_escaped_exactly(name, escaped):
+    assert list_executions(name, page=1, limit=1).target == f"{METRICS}?run_test_name={escaped}&page=1&limit=1"
+
+
+@given(SURROGATE_FREE)
+def test_any_name_comes_back_from_the_query_unchanged(name):
+    target = list_executions(name, page=1, limit=2).target
+    assert target.isascii()
+    assert parse_qsl(urlsplit(target).query, keep_blank_values=True, strict_parsing=True) == [
+        ("run_test_name", name),
+        ("page", "1"),
+        ("limit", "2"),
+    ]
+
+
+def test_500_is_asked_again_except_on_pages_that_may_have_vanished():
+    assert list_executions("A", page=1, limit=1).retries_500
+    assert GET_CALL.retries_500
+    assert not list_executions("A", page=2, limit=1).retries_500
+    assert not list_calls(EXECUTION_ID, page=2, limit=1).retries_500
+    assert not list_execution_heads("A", page=2, limit=1).retries_500
+    assert not list_run_tests(page=2, limit=1).retries_500
+
+
+def test_probe_takes_a_500_for_an_answer_on_any_page():
+    assert not list_executions("A", page=1, limit=1, is_probe=True).retries_500
+    assert not list_calls(EXECUTION_ID, page=1, limit=1, is_probe=True).retries_500
+
+
+# Recorded answers
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in SAMPLES if SAMPLES[case]["status"] == 200 and request_of(SAMPLES[case])]
+)
+def test_recorded_answer_is_decoded_whole(case):
+    sample = SAMPLES[case]
+    request = request_of(sample)
+    assert request is not None
+    value = decode(request, body_of(sample))
+    body = sample["body"]
+    if request.path == RUN_TESTS:
+        assert [(row.run_test_id, row.name) for row in value.results] == [
+            (row["id"], row["name"]) for row in body["results"]
+        ]
+        assert (value.count, value.total_pages) == (body["count"], body["total_pages"])
+        return
+    result = body["result"]
+    paged = result.get("call_results", result)
+    if "results" in paged:
+        known = {"eval_results"} if "run_test_name" in dict(request.query) and request.path == RUNS else set()
+        assert [row.payload for row in value.results] == [
+            {name: each for name, each in row.items() if name not in known} for row in paged["results"]
+        ]
+        assert (value.count, value.total_pages) == (paged["count"], paged["total_pages"])
+    else:
+        assert value.payload == result
+        assert (value.execution_id, value.status) == (result["execution_id"], result["status"])
+
+
+ERROR_CLASSES: dict[int, type[Exception]] = {
+    301: RequestRefusedError,
+    400: RequestRefusedError,
+    401: KeyRefusedError,
+    404: NotFoundError,
+    405: RequestRefusedError,
+    406: RequestRefusedError,
+    429: TransientError,
+    500: TransientError,
+}
+
+
+@pytest.mark.parametrize("case", [case for case in SAMPLES if SAMPLES[case]["status"] != 200])
+def test_recorded_refusal_is_the_right_error_in_one_line(case):
+    sample = SAMPLES[case]
+    error = raised(request_of(sample) or GET_CALL, sample["status"], body_of(sample))
+    assert type(error) is ERROR_CLASSES[sample["status"]]
+    assert str(error).isprintable()
+    assert str(sample["status"]) in str(error) or isinstance(error, NotFoundError)
+    if isinstance(error, SourceError):
+        assert error.status == sample["status"]
+        assert len(error.excerpt) <= 200
+
+
+def test_all_recorded_statuses_are_covered():
+    assert {sample["status"] for sample in SAMPLES.values()} == {200, *ERROR_CLASSES}
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        (
+            "metrics_name_not_found",
+            "run test 'No Such Test', page 1: not found (Run test not found.)",
+        ),
+        (
+            "metrics_unknown_param",
+            'Validation failed: {"foo": ["Unknown field."]}',
+        ),
+        (
+            "metrics_wrong_secret",
+            f"the API refused the key (401 on {METRICS}): check FI_API_KEY and FI_SECRET_KEY",
+        ),
+        ("metrics_no_trailing_slash", "a redirect, never followed: check FI_BASE_URL"),
+        ("metrics_page_999", f"page 999: 500 on {METRICS}: Unable to fetch simulation metrics."),
+        ("ratelimit_429", "Rate limit exceeded: 5 api requests per minute"),
+    ],
+)
+def test_message_says_what_happened_and_the_mend(case, message):
+    sample = SAMPLES[case]
+    assert message in str(raised(request_of(sample) or GET_CALL, sample["status"], body_of(sample)))
+
+
+# Documented and foreign refusals
+
+
+def documented(code: str, message: str, details: Any = None) -> bytes:
+    return msgspec.json.encode({"error": {"code": code, "message": message, "details": details}})
+
+
+def test_documented_error_body_tells_its_message_and_details():
+    error = raised(GET_CALL, 400, documented("validation_error", "Invalid parameter.", {"limit": ["Ünknown"]}))
+    assert str(error) == f'call {CALL_ID}: 400 on {METRICS}: Invalid parameter.: {{"limit": ["Ünknown"]}}'
+    error = raised(GET_CALL, 404, documented("not_found", "No such call."))
+    assert type(error) is NotFoundError
+    assert str(error) == f"call {CALL_ID}: not found (No such call.)"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html><body>404 Not Found</body></html>",
+        b"404 page not found\n",
+        b"",
+        b"null",
+        b'"Not Found"',
+        b'{"detail": "Not Found"}',
+        b'{"message": "no Route matched with those values"}',
+    ],
+)
+def test_404_that_is_not_this_api_is_no_deletion(body):
+    """Taken for one, a proxy's 404 would silently drop calls that exist."""
+    error = raised(GET_CALL, 404, body)
+    assert type(error) is RequestRefusedError
+    assert "check FI_BASE_URL" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        *((status, KeyRefusedError) for status in (401, 403)),
+        *((status, TransientError) for status in (408, 429, 500, 502, 503, 504, 520)),
+        *((status, RequestRefusedError) for status in (204, 302, 307, 308, 410, 413, 414, 418)),
+    ],
+)
+@pytest.mark.parametrize("body", [b"", b"<html>\n<h1>oops</h1>", b"[1]", b'{"status": false, "message": "oops"}'])
+def test_status_decides_whatever_the_body(status, kind, body):
+    error = raised(GET_CALL, status, body)
+    assert type(error) is kind
+    assert str(error).isprintable()
+
+
+def test_error_without_words_quotes_what_came():
+    assert "empty body" in str(raised(GET_CALL, 500, b""))
+    assert "<h1>502 Bad Gateway</h1>" in str(raised(GET_CALL, 502, b"<html>\r\n\t<h1>502 Bad\0Gateway</h1>"))
+    assert '{"status":false}' in str(raised(GET_CALL, 500, b'{"status":false}'))
+
+
+def test_error_body_of_any_size_and_depth_gives_a_short_line():
+    for body in (
+        b"x" * 100_000,
+        b"[" * 100_000,
+        b'{"status":false,"message":"' + b"\\n" * 100_000 + b'"}',
+        b'{"status":false,"details":' + b'{"a":' * 900 + b"1" + b"}" * 901,
+        b'{"status":false,"message":"\\ud800"}',
+        b'{"status":false,"message":"\xff"}',
+    ):
+        error = raised(GET_CALL, 400, body)
+        assert isinstance(error, RequestRefusedError)
+        assert len(error.excerpt) <= 200
+        assert len(str(error)) <= 400
+        assert str(error).isprintable()
+
+
+def test_newline_in_a_name_does_not_break_the_message():
+    error = raised(list_executions("two\nlines\x1b[31m", page=1, limit=1), 500, b"")
+    assert str(error).isprintable()
+
+
+# A 200 that is not what the API documents
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", ""),
+        (b"<html><body>Sign in</body></html>", ""),
+        (b'{"status": true, "result": {"call_exec', ""),
+        (b'{"status": true, "result": {}} trailing', ""),
+        (b"\xff\xfe", "utf-8"),
+        (b'{"status": true, "result": {"a": "\xff"}}', "utf-8"),
+        (b'{"status": true, "result": {"a": NaN, "b": "\xed\xa0\x80"}}', "utf-8"),
+        ('{"status": true, "result": {}}'.encode("utf-16"), "utf-8"),
+        (b"[" * 100_000, "recursion"),
+        (b"null", "expected an object with status, got null"),
+        (b"[]", "expected an object with status, got list"),
+        (b"NaN", "expected an object with status, got NumberLiteral"),
+        (b"{}", "no field status"),
+        (b'{"status": false, "result": {}}', "status is not true"),
+        (b'{"status": 1, "result": {}}', "status is not true"),
+        (b'{"status": "true", "result": {}}', "status is not true"),
+        (b'{"status": true}', "no field result"),
+        (b'{"status": true, "result": null}', "expected an object with call_execution_id, got null"),
+        (msgspec.json.encode(call_answer(call_execution_id=None)), "expected str, got null at call_execution_id"),
+        (msgspec.json.encode(call_answer(call_execution_id="")), "not an id at call_execution_id"),
+        (msgspec.json.encode(call_answer(call_execution_id="a\nb")), "not an id at call_execution_id"),
+        (msgspec.json.encode(call_answer(call_execution_id="other")), "answered for another call_execution_id"),
+        (msgspec.json.encode(call_answer(execution_id="other")), "answered for another execution_id"),
+        (msgspec.json.encode(call_answer(status=None)), "expected str, got null at status"),
+    ],
+)
+def test_200_that_is_not_the_documented_json_is_asked_again(body, reason):
+    error = raised(GET_CALL, 200, body)
+    assert type(error) is TransientError
+    assert str(error).startswith(f"call {CALL_ID}: unexpected answer from {METRICS}: ")
+    assert reason in str(error)
+    assert str(error).isprintable()
+    assert error.status == 200
+    assert len(error.excerpt) <= 200
+
+
+def page_answer(**changes: Any) -> bytes:
+    page = {"total_pages": 1, "current_page": 1, "count": 1, "results": [{"id": "1", "name": "A"}]}
+    return msgspec.json.encode({name: value for name, value in (page | changes).items() if value != "missing"})
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (page_answer(current_page=2), "asked for page 1, got page 2"),
+        (page_answer(total_pages=True), "expected int, got bool at total_pages"),
+        (page_answer(count="1"), "expected int, got str at count"),
+        (page_answer(count="missing"), "no field count"),
+        (page_answer(results=None), "expected list, got null at results"),
+        (page_answer(results=[None]), "expected an object with id, got null"),
+        (page_answer(results=[{"id": "1"}]), "no field name"),
+        (b'{"total_pages": 1e400, "current_page": 1, "count": 1, "results": []}', "got NumberLiteral at total_pages"),
+    ],
+)
+def test_page_that_does_not_say_where_it_stands_is_asked_again(body, reason):
+    error = raised(list_run_tests(page=1, limit=10), 200, body)
+    assert type(error) is TransientError
+    assert reason in str(error)
+
+
+def test_answer_for_another_execution_is_asked_again():
+    body = msgspec.json.encode({"status": True, "result": {"execution_id": "other", "status": "completed"}})
+    assert "answered for another execution_id" in str(raised(get_execution(EXECUTION_ID), 200, body))
+
+
+def test_head_is_what_the_list_of_executions_tells_of_a_row_but_its_aggregates():
+    """Whatever else it were, it would look like a change of the execution."""
+    row = {"execution_id": "e", "status": "failed", "metrics": {}, "eval_results": [], "x": 1}
+    result = {"total_pages": 1, "current_page": 1, "count": 1, "results": [row]}
+    body = msgspec.json.encode({"status": True, "result": result})
+    [head] = decode(list_execution_heads("A", page=1, limit=1), body).results
+    assert (head.execution_id, head.status, head.payload) == ("e", "failed", {"execution_id": "e", "status": "failed"})
+    recorded = SAMPLES["metrics_name"]["body"]["result"]["results"][0]
+    sample = SAMPLES["runs_name"]
+    request = request_of(sample)
+    assert request is not None
+    heads = decode(request, body_of(sample)).results
+    assert {frozenset(head.payload) for head in heads} == {frozenset(recorded) - {"metrics"}}
+
+
+def test_calls_without_their_page_are_asked_again():
+    body = msgspec.json.encode({"status": True, "result": {"execution_id": EXECUTION_ID}})
+    assert "no field call_results" in str(raised(list_calls(EXECUTION_ID, page=1, limit=10), 200, body))
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists), st.integers())
+def test_no_document_escapes_as_another_error(document, page):
+    requests: list[Request[Any]] = [
+        GET_CALL,
+        get_execution(EXECUTION_ID),
+        list_calls(EXECUTION_ID, page=page, limit=1),
+        list_executions("A", page=page, limit=1),
+        list_execution_heads("A", page=page, limit=1),
+        list_run_tests(page=page, limit=1),
+    ]
+    for request in requests:
+        for wrapped in (document, {"status": True, "result": document}, {"status": True, "result": {"id": document}}):
+            assert type(raised(request, 200, msgspec.json.encode(wrapped))) is TransientError
+
+
+def test_lone_surrogate_in_an_id_is_no_id():
+    body = b'{"status": true, "result": {"call_execution_id": "\\ud800", "execution_id": "x", "status": "completed"}}'
+    assert "not an id" in str(raised(GET_CALL, 200, body))
+
+
+# When to come back
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "seconds"),
+    [
+        ({"Retry-After": "23"}, b"", 23),
+        ({"Retry-After": "0"}, b"", 0),
+        ({"Retry-After": " 1.5 "}, b"", 1.5),
+        ({"Retry-After": "23"}, b'{"result": {"retry_after": 60}}', 23),
+        ({"Retry-After": "soon"}, b'{"result": {"retry_after": 60}}', 60),
+        ({"Retry-After": "-1"}, b'{"result": {"retry_after": 60}}', 60),
+        ({"Retry-After": "Mon, 02 Mar 2026 09:00:30 GMT", "Date": "Mon, 02 Mar 2026 09:00:00 GMT"}, b"", 30),
+        ({"Retry-After": "Mon, 02 Mar 2026 09:00:30 GMT"}, b"", None),
+        ({"Retry-After": "Mon, 02 Mar 2026 09:00:30 GMT", "Date": "Mon, 02 Mar 2026 09:00:00"}, b"", None),
+        ({"Retry-After": "nan"}, b"", None),
+        ({"Retry-After": "inf"}, b"", None),
+        ({"Retry-After": "1e9"}, b"", None),
+        ({}, b'{"status": false, "result": {"code": "RATE_LIMITED", "retry_after": 23}}', 23),
+        ({}, b'{"result": {"retry_after": "23"}}', 23),
+        ({}, b'{"result": {"retry_after": null}}', None),
+        ({}, b'{"result": {"retry_after": 1e400}}', None),
+        ({}, b'{"result": {"retry_after": ' + b"9" * 999 + b"}}", None),
+        ({}, b'{"result": {}}', None),
+        ({}, b'{"result": "Rate limited"}', None),
+        ({}, b"null", None),
+        ({}, b"<html>", None),
+        ({}, b"", None),
+        ({}, b"[" * 100_000, None),
+    ],
+)
+def test_time_to_come_back_is_read_from_header_or_body(headers, body, seconds):
+    assert retry_after_seconds(headers, body) == seconds
+
+
+def test_recorded_429_says_when_to_come_back():
+    sample = SAMPLES["ratelimit_429"]
+    assert retry_after_seconds({"Retry-After": sample["headers"]["retry-after"]}, body_of(sample)) == 23
+    assert retry_after_seconds({}, body_of(sample)) == 23

@@ -1,0 +1,236 @@
+"""One bad row of the server spoils each page that holds it; all others are listed, and it is told which one is bad."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import pytest
+
+from etl.errors import TransientError
+from etl.extract.calls import Crawl
+from etl.extract.client import Access, Client
+from etl.extract.executions import Listed, list_run_test
+from etl.extract.plan import Planned, Reason
+from etl.model.records import METRICS, RUNS, DeadLetter, Execution, ExecutionBundle
+from etl.sandbox import Execution as SandboxExecution
+from etl.sandbox import Fault, Sandbox, SandboxRequest, World, delete_execution, listable_executions, touch_call
+from tests.bundles import as_listed
+from tests.support import API_KEY, SECRET_KEY, settled_world
+
+CAPS = [None, 7]
+LIMITS = [4, 16, 1024]
+WHERE: dict[str, Callable[[int], int]] = {
+    "first": lambda _size: 0,
+    "middle": lambda size: size // 2,
+    "last": lambda size: size - 1,
+}
+
+
+def world_of(executions: int, calls: int = 1) -> World:
+    return settled_world(run_tests=1, executions=executions, calls=calls)
+
+
+def in_order(world: World) -> list[SandboxExecution]:
+    return listable_executions(world, world.run_tests[0].name)
+
+
+def poison(execution: SandboxExecution) -> str:
+    """The server fails at what it sums up over the execution's calls."""
+    execution.calls[0].chat_metrics = {"total_tokens": 12.5}
+    return execution.execution_id
+
+
+def holds(request: SandboxRequest, position: int) -> bool:
+    """Whether the page that is asked for has this row."""
+    return (position // int(request.query["limit"])) + 1 == int(request.query["page"])
+
+
+async def with_client(server: Sandbox, use: Callable[[Client], Awaitable[None]]) -> None:
+    access = Access(server.base_url, api_key=lambda: API_KEY, secret_key=lambda: SECRET_KEY)
+    async with Client(access, version="1", max_tries=3) as client:
+        await use(client)
+
+
+async def listed(server: Sandbox, page_limit: int) -> Listed:
+    found: list[Listed] = []
+    name = server.world.run_tests[0].name
+
+    async def use(client: Client) -> None:
+        found.append(await list_run_test(client, name, known=(), page_limit=page_limit))
+
+    await with_client(server, use)
+    return found[0]
+
+
+@pytest.mark.parametrize("max_limit", CAPS)
+@pytest.mark.parametrize("page_limit", LIMITS)
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("size", [1, 2, 7, 40, 300])
+async def test_one_bad_execution_is_identified_and_all_others_are_listed(size, where, page_limit, max_limit):
+    async with Sandbox(world_of(size), max_limit=max_limit) as server:
+        order = in_order(server.world)
+        bad = poison(order[WHERE[where](size)])
+        found = await listed(server, page_limit)
+    assert found.executions.keys() == {each.execution_id for each in order}
+    assert {key for key, row in found.executions.items() if "metrics" not in row.unpack().payload} == {bad}
+    assert found.heads.keys() == {bad}
+    assert (found.heads[bad].endpoint, found.heads[bad].status) == (METRICS, 500)
+    assert not found.is_complete
+    assert not found.unreadable
+
+
+@pytest.mark.parametrize("bad", [{0, 1, 2}, {3, 4, 20}, {38, 39}, set(range(10)), set(range(40))])
+@pytest.mark.parametrize("max_limit", CAPS)
+async def test_several_bad_executions_are_identified(bad, max_limit):
+    async with Sandbox(world_of(40), max_limit=max_limit) as server:
+        order = in_order(server.world)
+        ids = {poison(order[position]) for position in bad}
+        found = await listed(server, 16)
+    assert found.executions.keys() == {each.execution_id for each in order}
+    assert found.heads.keys() == ids
+    assert not found.is_complete
+
+
+async def test_list_of_which_nothing_can_be_read_is_the_first_error():
+    def refuse(request: SandboxRequest, _nth: int) -> Fault | None:
+        return Fault(status=500, body=b"<html>boom") if request.path in (METRICS, RUNS) else None
+
+    async with Sandbox(world_of(12), fault=refuse) as server:
+        with pytest.raises(TransientError, match="page 1: 500") as caught:
+            await listed(server, 1024)
+        assert caught.value.tries == 3
+        assert len(server.requests) < 100
+
+
+async def test_bad_execution_whose_head_fails_as_well_is_told_by_the_error():
+    async with Sandbox(world_of(7)) as server:
+        bad = poison(in_order(server.world)[3])
+        server.fault = lambda request, _nth: Fault(status=500) if request.path == RUNS else None
+        found = await listed(server, 1024)
+    assert found.executions.keys() == {each.execution_id for each in in_order(server.world)} - {bad}
+    assert not found.heads
+    assert ["page 4: 500" in line for line in found.unreadable] == [True]
+
+
+async def test_page_of_html_is_walked_around_like_one_of_json():
+    async with Sandbox(world_of(40)) as server:
+        bad = poison(in_order(server.world)[11])
+        server.fault = lambda request, _nth: (
+            Fault(body=b"<html>Server Error (500)</html>") if request.path == METRICS and holds(request, 11) else None
+        )
+        found = await listed(server, 16)
+    assert found.heads.keys() == {bad}
+    assert found.heads[bad].excerpt.startswith("<html>")
+    assert len(found.executions) == 40
+
+
+async def test_page_that_vanished_is_no_bad_row():
+    """The last page is gone when it is asked for, and its 500 looks like a bad row's."""
+    async with Sandbox(world_of(10)) as server:
+        order = in_order(server.world)
+
+        def shrink(request: SandboxRequest) -> None:
+            if request.query.get("page") == "3" and request.query.get("limit") == "4":
+                for execution in order[8:]:
+                    delete_execution(execution)
+
+        server.on_request = shrink
+        found = await listed(server, 4)
+    assert found.is_complete
+    assert not found.heads
+    assert found.executions.keys() == {each.execution_id for each in order[:8]}
+
+
+@pytest.mark.parametrize("page", [1, 2, 3])
+async def test_one_500_costs_no_completeness(page):
+    async with Sandbox(world_of(10)) as server:
+        server.fault = lambda request, nth: (
+            Fault(status=500) if request.query.get("page") == str(page) and nth == 1 else None
+        )
+        found = await listed(server, 4)
+    assert found.is_complete
+    assert len(found.executions) == 10
+
+
+# Calls
+
+
+def planned(execution: SandboxExecution, unreadable: DeadLetter | None = None) -> Planned:
+    return Planned(
+        run_test_name="A",
+        run_test_key="a",
+        execution=as_listed(Execution(execution_id=execution.execution_id, status="completed", payload={})),
+        reason=Reason.NEW,
+        date="2026-03-01",
+        started_at=None,
+        stored=None,
+        estimated_calls=0,
+        unreadable=unreadable,
+    )
+
+
+async def fetched(server: Sandbox, plan: Planned, page_limit: int) -> ExecutionBundle:
+    bundles: list[ExecutionBundle] = []
+
+    async def emit(bundle: ExecutionBundle) -> None:
+        bundles.append(bundle)
+
+    async def use(client: Client) -> None:
+        await Crawl(client, [plan], emit, concurrency=2, page_limit=page_limit).run()
+
+    await with_client(server, use)
+    [bundle] = bundles
+    return bundle
+
+
+def spoil_call(position: int) -> Callable[[SandboxRequest, int], Fault | None]:
+    """Each page that holds this call of an execution is a 500, as when a value of it cannot be rendered."""
+
+    def spoil(request: SandboxRequest, _nth: int) -> Fault | None:
+        is_spoiled = request.path == RUNS and holds(request, position)
+        return Fault(status=500, body=b"<html>Server Error (500)") if is_spoiled else None
+
+    return spoil
+
+
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("page_limit", LIMITS)
+async def test_call_that_cannot_be_listed_is_a_dead_letter_and_the_others_are_fetched(page_limit, where):
+    async with Sandbox(world_of(1, calls=13)) as server:
+        [execution] = in_order(server.world)
+        for number, call in enumerate(execution.calls):
+            touch_call(call, execution.started_at + timedelta(seconds=-number))
+        position = WHERE[where](13)
+        server.fault = spoil_call(position)
+        bundle = await fetched(server, planned(execution), page_limit)
+    ids = [call.call_execution_id for call in execution.calls]
+    bad = ids.pop(position)
+    assert sorted(call.metrics.call_execution_id for call in bundle.calls) == sorted(ids)
+    assert sorted(call.call_execution_id for call in bundle.listed or ()) == sorted(ids)
+    [letter] = bundle.dead_letters
+    assert (letter.endpoint, letter.subject_id, letter.status) == (RUNS, execution.execution_id, 500)
+    assert letter.message.startswith("1 of its calls cannot be listed: ")
+    assert letter.excerpt == "<html>Server Error (500)"
+    assert not server.count(METRICS, call_execution_id=bad)
+
+
+UNREADABLE = DeadLetter(endpoint=METRICS, subject_id="e", status=500, message="500", excerpt="", tries=2)
+
+
+async def test_execution_that_the_list_could_not_give_has_that_among_its_dead_letters_once():
+    async with Sandbox(world_of(1, calls=3)) as server:
+        [execution] = in_order(server.world)
+        bundle = await fetched(server, planned(execution, UNREADABLE), 2)
+    assert len(bundle.calls) == 3
+    assert bundle.dead_letters == (UNREADABLE,)
+
+
+async def test_bad_execution_whose_calls_are_not_found_tells_of_both():
+    """Whether it is gone is asked of the endpoint that fails for it."""
+    body = b'{"status": false, "result": "Test execution not found."}'
+    async with Sandbox(world_of(1, calls=3)) as server:
+        [execution] = in_order(server.world)
+        poison(execution)
+        server.fault = lambda request, _nth: Fault(status=404, body=body) if request.path == RUNS else None
+        bundle = await fetched(server, planned(execution, UNREADABLE), 2)
+    assert [(each.endpoint, each.status) for each in bundle.dead_letters] == [(RUNS, 404), (METRICS, 500)]
+    assert bundle.listed is None

@@ -1,0 +1,399 @@
+"""Which executions a run fetches, and why: one rule, one reason."""
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta, timezone
+
+import pytest
+
+from etl.extract.plan import REASON_MEANINGS, Planned, Reason, is_mass_vanishing, order_by_worth, plan_run_test, scrub
+from etl.model.digest import fingerprint
+from etl.model.lifecycle import TERMINAL_CALL, TERMINAL_EXECUTION, HeldRows, State, Stored, export_state
+from etl.model.records import ExecutionBundle, FetchedCall
+from tests.bundles import as_listed, bundle_of, dead_letter, execution, fetched_call
+
+NOW = datetime(2026, 3, 3, 2, tzinfo=UTC)
+UNFINISHED = ["pending", "running", "cancelling", "evaluating", "paused", "Completed", ""]
+FINISHED = ["completed", "failed", "cancelled"]
+
+
+def stored_of(listed, **changes):
+    held = HeldRows(listed_calls=2, exported_calls=2, calls_digest="digest")
+    return replace(
+        Stored(
+            date="2026-03-01",
+            export_state="exported",
+            fingerprint=fingerprint(listed.payload),
+            calls_digest="digest",
+            held=held,
+            verified_at=NOW,
+        ),
+        **changes,
+    )
+
+
+def plan(listed, stored=None, **options):
+    known = {listed.execution_id: stored} if stored else {}
+    now = options.pop("now", NOW)
+    return plan_run_test(
+        [as_listed(listed)], known, run_test_name="Checkout", run_test_key="checkout", now=now, **options
+    )
+
+
+def reason(listed, stored=None, **options):
+    return plan(listed, stored, **options)[0].reason
+
+
+def planned(why, started_at=None):
+    [item] = plan(execution(f"{why}-{started_at}", started_at=None))
+    return replace(item, reason=why, started_at=started_at)
+
+
+DAMAGED = HeldRows(listed_calls=2, exported_calls=1, calls_digest="another digest")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, Reason.FINAL),
+        ({"fingerprint": "another"}, Reason.CHANGED),
+        ({"held": DAMAGED}, Reason.DAMAGED),
+        ({"calls_digest": "another digest"}, Reason.DAMAGED),
+        ({"export_state": "settling"}, Reason.SETTLING),
+        ({"export_state": "a state of a later version"}, Reason.SETTLING),
+        ({"export_state": "incomplete"}, Reason.INCOMPLETE),
+        ({"has_letters": True}, Reason.INCOMPLETE),
+        ({"export_state": "waiting"}, Reason.CHANGED),
+        ({"export_state": "incomplete", "fingerprint": "another"}, Reason.INCOMPLETE),
+        ({"export_state": "settling", "fingerprint": "another"}, Reason.CHANGED),
+        ({"export_state": "settling", "held": DAMAGED}, Reason.DAMAGED),
+        ({"fingerprint": "another", "held": DAMAGED}, Reason.CHANGED),
+        ({"fingerprint": ""}, Reason.CHANGED),
+        ({"verified_at": None}, Reason.FINAL),
+        ({"deleted_at": NOW}, Reason.CHANGED),
+    ],
+)
+@pytest.mark.parametrize("status", FINISHED)
+def test_finished_execution_is_fetched_unless_it_is_exported_and_unchanged(status, changes, expected):
+    listed = execution(status=status)
+    [item] = plan(listed, stored_of(listed, **changes))
+    assert item.reason is expected
+    assert item.is_fetched is (expected is not Reason.FINAL)
+
+
+@pytest.mark.parametrize("status", FINISHED)
+def test_execution_that_the_dataset_does_not_know_is_new(status):
+    assert reason(execution(status=status)) is Reason.NEW
+
+
+@pytest.mark.parametrize("status", UNFINISHED)
+@pytest.mark.parametrize("full_refresh", [False, True])
+def test_execution_that_has_not_finished_waits_even_in_a_full_refresh(status, full_refresh):
+    listed = execution(status=status)
+    for stored in (None, stored_of(listed), stored_of(listed, export_state="incomplete", held=DAMAGED)):
+        [item] = plan(listed, stored, full_refresh=full_refresh)
+        assert (item.reason, item.is_fetched) == (Reason.WAITING, False)
+
+
+@pytest.mark.parametrize("status", UNFINISHED)
+def test_execution_that_has_not_finished_is_fetched_when_all_calls_are_wanted(status):
+    listed = execution(status=status)
+    for stored in (None, stored_of(listed)):
+        [item] = plan(listed, stored, fetch_unfinished=True)
+        assert (item.reason, item.is_fetched) == (Reason.UNFINISHED, True)
+
+
+def test_full_refresh_fetches_every_finished_execution():
+    listed = execution()
+    for stored in (None, stored_of(listed), stored_of(listed, export_state="settling")):
+        assert reason(listed, stored, full_refresh=True) is Reason.REQUESTED
+
+
+def test_rerun_of_a_final_execution_is_fetched_once_it_has_finished_again():
+    before, rerunning, after = execution(), execution(status="running"), execution(completed_calls=1)
+    assert reason(rerunning, stored_of(before)) is Reason.WAITING
+    assert reason(after, stored_of(before)) is Reason.CHANGED
+
+
+def test_only_three_words_mean_that_an_execution_or_a_call_has_finished():
+    assert set(FINISHED) == TERMINAL_EXECUTION == TERMINAL_CALL
+
+
+def test_every_reason_has_a_meaning_and_every_state_is_documented():
+    assert set(REASON_MEANINGS) == set(Reason)
+    assert set(State) == {"exported", "settling", "waiting", "incomplete"}
+
+
+@pytest.mark.parametrize(
+    ("started_at", "is_planned"),
+    [
+        ("2026-03-01T00:00:00Z", True),
+        ("2026-02-28T23:59:59.999999Z", False),
+        ("2026-03-01T00:30:00+01:00", False),
+        ("2026-02-28T23:30:00-01:00", True),
+        (None, True),
+        ("yesterday", True),
+        (1_700_000_000, True),
+    ],
+)
+def test_since_leaves_out_only_what_is_known_to_have_started_before_that_utc_day(started_at, is_planned):
+    items = plan(execution(started_at=started_at), since=date(2026, 3, 1))
+    assert len(items) == is_planned
+
+
+@pytest.mark.parametrize(
+    ("started_at", "day"),
+    [
+        ("2026-02-27T23:59:59Z", "2026-02-27"),
+        ("2026-02-27T23:59:59-01:00", "2026-02-28"),
+        (None, "2026-03-03"),
+        ("yesterday", "2026-03-03"),
+    ],
+)
+def test_new_execution_lies_in_the_utc_day_of_its_start_else_of_today(started_at, day):
+    assert plan(execution(started_at=started_at))[0].date == day
+
+
+def test_today_is_the_utc_day_whatever_the_clock():
+    local = NOW.astimezone(timezone(timedelta(hours=-9)))
+    assert plan(execution(started_at=None), now=local)[0].date == "2026-03-03"
+
+
+def test_date_is_pinned_when_first_seen():
+    listed = execution(started_at="2026-03-02T00:00:00Z")
+    assert plan(listed, stored_of(listed, date="2026-01-01"))[0].date == "2026-01-01"
+
+
+def test_execution_whose_row_was_lost_stays_in_the_partition_that_holds_its_calls():
+    listed = execution(started_at="2026-03-02T00:00:00Z")
+    strays = {"execution": "2026-01-01"}
+    assert plan(listed, stray_dates=strays)[0].date == "2026-01-01"
+    assert plan(listed, stored_of(listed, date="2026-02-02"), stray_dates=strays)[0].date == "2026-02-02"
+    assert plan(listed, stray_dates={"another": "2026-01-01"})[0].date == "2026-03-02"
+
+
+@pytest.mark.parametrize(
+    ("payload", "listed_calls", "expected"),
+    [
+        ({"metrics": {"calls": {"total": 7}}, "total_calls": 5}, 3, 7),
+        ({"metrics": {"calls": {"total": 0}}, "total_calls": 5}, 3, 0),
+        ({"metrics": {"calls": {"total": None}}, "total_calls": 5}, 3, 5),
+        ({"metrics": {"calls": {"total": -1}}, "total_calls": True}, 3, 3),
+        ({"metrics": {"calls": []}, "total_calls": "5"}, 3, 3),
+        ({"metrics": [], "total_calls": 2.5}, None, 0),
+        ({}, 3, 3),
+        ({}, None, 0),
+    ],
+)
+def test_calls_are_estimated_from_the_freshest_number(payload, listed_calls, expected):
+    listed = execution(**payload)
+    stored = stored_of(listed, held=HeldRows(listed_calls=listed_calls, exported_calls=0, calls_digest="digest"))
+    assert plan(listed, stored)[0].estimated_calls == expected
+
+
+def test_calls_of_an_execution_that_says_nothing_are_estimated_as_none():
+    assert plan(execution())[0].estimated_calls == 0
+
+
+def test_planned_execution_says_what_the_crawl_needs():
+    listed = execution()
+    stored = stored_of(listed)
+    assert plan(listed, stored) == [
+        Planned(
+            run_test_name="Checkout",
+            run_test_key="checkout",
+            execution=as_listed(listed),
+            reason=Reason.FINAL,
+            date="2026-03-01",
+            started_at=datetime(2026, 3, 1, 9, 0, 1, 123456, tzinfo=UTC),
+            stored=stored,
+            estimated_calls=2,
+        )
+    ]
+
+
+def test_most_valuable_first_and_newest_first_among_equals():
+    days = [datetime(2026, 3, day, tzinfo=UTC) for day in (1, 2, 3)]
+    fetched_first = [Reason.NEW, Reason.CHANGED, Reason.DAMAGED, Reason.REQUESTED]
+    items = [planned(why, day) for why in reversed(Reason) for day in (days[0], None, days[2], days[1])]
+    ordered = order_by_worth(items)
+    first, rest = ordered[: 4 * len(fetched_first)], ordered[4 * len(fetched_first) :]
+    assert {item.reason for item in first} == set(fetched_first)
+    assert [item.started_at for item in first] == [
+        day for day in (days[2], days[1], days[0], None) for _ in fetched_first
+    ]
+    assert [(item.reason, item.started_at) for item in rest] == [
+        (why, day)
+        for why in (
+            Reason.INCOMPLETE,
+            Reason.SETTLING,
+            Reason.UNFINISHED,
+            Reason.SCRUB,
+            Reason.WAITING,
+            Reason.FINAL,
+        )
+        for day in (days[2], days[1], days[0], None)
+    ]
+
+
+LETTER = dead_letter("execution")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, Reason.INCOMPLETE),
+        ({"export_state": "settling"}, Reason.INCOMPLETE),
+        ({"fingerprint": "another"}, Reason.INCOMPLETE),
+        ({"held": DAMAGED}, Reason.DAMAGED),
+    ],
+)
+def test_execution_of_which_only_the_head_is_known_is_never_taken_for_final(changes, expected):
+    listed = execution()
+    [item] = plan(listed, stored_of(listed, **changes), unreadable={"execution": LETTER})
+    assert (item.reason, item.unreadable) == (expected, LETTER)
+    assert plan(listed, unreadable={"execution": LETTER})[0].reason is Reason.NEW
+    assert plan(execution(status="running"), unreadable={"execution": LETTER})[0].reason is Reason.WAITING
+
+
+def final(name, *, verified_days_ago, calls):
+    listed = execution(name)
+    verified_at = None if verified_days_ago is None else NOW - timedelta(days=verified_days_ago)
+    [item] = plan(listed, stored_of(listed, verified_at=verified_at))
+    return replace(item, estimated_calls=calls)
+
+
+def scrubbed(items, requests, page_limit=4):
+    return [
+        item.execution.execution_id
+        for item in scrub(items, requests=requests, page_limit=page_limit)
+        if item.is_fetched
+    ]
+
+
+def test_scrub_spends_its_requests_on_the_executions_that_were_not_verified_for_longest():
+    items = [final(name, verified_days_ago=days, calls=3) for name, days in [("a", 1), ("b", 9), ("c", None), ("d", 5)]]
+    assert [scrubbed(items, requests) for requests in (0, 3, 4, 8, 11, 12, 99)] == [
+        [],
+        [],
+        ["c"],
+        ["b", "c"],
+        ["b", "c"],
+        ["b", "c", "d"],
+        ["a", "b", "c", "d"],
+    ]
+
+
+def test_scrub_passes_over_what_it_cannot_afford():
+    items = [final("big", verified_days_ago=9, calls=9), final("small", verified_days_ago=1, calls=1)]
+    assert scrubbed(items, 11) == ["small"]
+    assert scrubbed(items, 12) == ["big"], "9 calls and 3 pages of 4"
+
+
+def test_scrub_touches_nothing_but_final_executions():
+    items = [planned(why) for why in Reason if why not in (Reason.FINAL, Reason.SCRUB)]
+    assert scrub(items, requests=99, page_limit=4) == items
+
+
+@pytest.mark.parametrize(
+    ("vanished", "living", "expected"),
+    [
+        (0, 0, False),
+        (0, 9, False),
+        (1, 1, True),
+        (1, 2, False),
+        (2, 3, False),
+        (3, 3, True),
+        (3, 29, True),
+        (3, 30, False),
+    ],
+)
+def test_many_executions_that_vanish_at_once_are_suspicious(vanished, living, expected):
+    assert is_mass_vanishing(vanished=vanished, living=living) is expected
+
+
+def test_nothing_is_the_plan_of_nothing():
+    assert plan_run_test([], {}, run_test_name="Checkout", run_test_key="checkout", now=NOW) == []
+    assert order_by_worth([]) == []
+
+
+def state(bundle, settle_hours=24.0, known=None):
+    return export_state(
+        bundle.execution,
+        known,
+        call_statuses={call.metrics.status for call in bundle.calls} if bundle.listed is not None else None,
+        has_letters=bool(bundle.dead_letters),
+        fetched_at=NOW,
+        settle_hours=settle_hours,
+    )
+
+
+def finished(hours_ago, **payload):
+    return execution(completed_at=(NOW - timedelta(hours=hours_ago)).isoformat(), **payload)
+
+
+@pytest.mark.parametrize(
+    ("hours_ago", "settle_hours", "expected"),
+    [
+        (24, 24, State.EXPORTED),
+        (23.999, 24, State.SETTLING),
+        (24.001, 24, State.EXPORTED),
+        (0, 0, State.EXPORTED),
+        (-0.001, 0, State.SETTLING),
+        (-1, 24, State.SETTLING),
+        (0.5, 0.5, State.EXPORTED),
+    ],
+)
+def test_execution_is_exported_once_it_was_fetched_late_enough_after_its_end(hours_ago, settle_hours, expected):
+    assert state(bundle_of(fetched_call(), of=finished(hours_ago)), settle_hours) is expected
+
+
+@pytest.mark.parametrize("status", UNFINISHED)
+def test_execution_that_has_not_finished_is_never_exported(status):
+    assert state(bundle_of(fetched_call(), of=finished(48, status=status))) is State.SETTLING
+
+
+@pytest.mark.parametrize("status", ["pending", "queued", "ongoing", "analyzing", "a new word", ""])
+def test_execution_with_a_call_that_has_not_finished_is_never_exported(status):
+    done, open_ = fetched_call("a"), fetched_call("b")
+    metrics = type(open_.metrics)(
+        call_execution_id="b", execution_id="execution", status=status, payload=open_.metrics.payload
+    )
+    bundle = bundle_of(done, FetchedCall(listed=open_.listed, metrics=metrics), of=finished(48))
+    assert state(bundle) is State.SETTLING
+
+
+def test_execution_without_calls_is_exported_all_the_same():
+    assert state(bundle_of(of=finished(48))) is State.EXPORTED
+
+
+def test_one_dead_letter_makes_it_incomplete():
+    assert state(bundle_of(fetched_call("a"), of=finished(48), dead_letters=(dead_letter("b"),))) is State.INCOMPLETE
+
+
+def not_listed(of, dead_letters=()):
+    return ExecutionBundle(
+        run_test_name="Checkout", run_test_key="checkout", execution=of, date="2026-03-01", dead_letters=dead_letters
+    )
+
+
+def test_execution_whose_calls_were_not_asked_for_waits():
+    assert state(not_listed(execution(status="running"))) is State.WAITING
+
+
+def test_execution_whose_calls_could_not_be_listed_is_incomplete():
+    assert state(not_listed(finished(48), (dead_letter("execution"),))) is State.INCOMPLETE
+
+
+@pytest.mark.parametrize("completed_at", [None, "soon", 7])
+def test_execution_whose_end_cannot_be_read_settles_from_when_it_changed_last(completed_at):
+    """It may have been cancelled just now, however long ago it was started."""
+    of = execution(started_at="2026-01-01T00:00:00Z", completed_at=completed_at)
+    for seen_hours_ago, expected in ((24, State.EXPORTED), (23.9, State.SETTLING)):
+        known = stored_of(of, export_state="settling", exported_at=NOW - timedelta(hours=seen_hours_ago))
+        assert state(bundle_of(of=of), known=known) is expected
+    assert state(bundle_of(of=of)) is State.SETTLING
+    assert state(bundle_of(of=of), settle_hours=0) is State.EXPORTED
+    assert state(bundle_of(of=of), known=stored_of(of, export_state="settling", exported_at=None)) is State.SETTLING
+    assert state(bundle_of(of=of), known=stored_of(of, exported_at=NOW)) is State.EXPORTED, "it had settled before"
+    changed = stored_of(of, fingerprint="another", exported_at=NOW - timedelta(hours=48))
+    assert state(bundle_of(of=of), known=changed) is State.SETTLING

@@ -1,0 +1,125 @@
+"""Nothing is skipped without proof, and nothing that was listed is forgotten."""
+
+from datetime import UTC, date, datetime
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from etl.extract.plan import Reason, order_by_worth, plan_run_test
+from etl.model.digest import fingerprint
+from etl.model.lifecycle import TERMINAL_EXECUTION, HeldRows, Stored
+from etl.model.records import Execution
+from etl.model.values import timestamp_or_none
+from tests.bundles import as_listed
+from tests.strategies import any_text, json_values, scalars, times
+
+NOW = datetime(2026, 3, 3, 2, tzinfo=UTC)
+statuses = st.sampled_from(["completed", "completed", "failed", "cancelled", "running", "paused"]) | any_text
+digests = st.sampled_from(["one", "other"])
+counts = st.integers(-1, 9) | scalars
+payloads = st.fixed_dictionaries(
+    {},
+    optional={
+        "metrics": st.fixed_dictionaries({"calls": st.fixed_dictionaries({"total": counts}) | scalars}) | json_values,
+        "total_calls": counts,
+        "note": json_values,
+    },
+)
+
+
+def _listed(execution_id, status, payload, started_at):
+    fields = {**payload, "execution_id": execution_id, "status": status, "started_at": started_at}
+    return Execution(execution_id=execution_id, status=status, payload=fields)
+
+
+listings = st.lists(
+    st.builds(
+        _listed,
+        st.sampled_from([f"e{number}" for number in range(6)]),
+        statuses,
+        payloads,
+        times | st.sampled_from(["2026-03-01T00:00:00Z", "2026-02-28T23:59:59Z"]) | json_values,
+    ),
+    max_size=6,
+    unique_by=lambda execution: execution.execution_id,
+)
+
+
+@st.composite
+def cases(draw):
+    """Listed executions, and what the dataset holds of some of them, current or not."""
+    listed = draw(listings)
+    stored = {}
+    for execution in listed:
+        if draw(st.booleans()):
+            held = HeldRows(
+                listed_calls=draw(st.none() | st.integers(0, 9)), exported_calls=1, calls_digest=draw(digests)
+            )
+            stored[execution.execution_id] = Stored(
+                date=draw(st.dates()).isoformat(),
+                export_state=draw(
+                    st.sampled_from(["exported", "exported", "settling", "waiting", "incomplete", "new word"])
+                ),
+                fingerprint=draw(st.sampled_from([fingerprint(execution.payload), "another"])),
+                calls_digest=draw(digests),
+                held=held,
+                verified_at=None,
+            )
+    return listed, stored
+
+
+def plan(executions, stored, **options):
+    listed = map(as_listed, executions)
+    return plan_run_test(listed, stored, run_test_name="Checkout", run_test_key="checkout", now=NOW, **options)
+
+
+@settings(deadline=None, max_examples=60)
+@given(cases(), st.booleans(), st.booleans())
+def test_final_is_only_what_is_exported_with_equal_fingerprint_and_equal_digest(case, fetch_unfinished, full_refresh):
+    listed, stored = case
+    for item in plan(listed, stored, fetch_unfinished=fetch_unfinished, full_refresh=full_refresh):
+        known = stored.get(item.execution.execution_id)
+        is_proved = (
+            known is not None
+            and known.export_state == "exported"
+            and known.fingerprint == fingerprint(item.execution.unpack().payload)
+            and known.calls_digest == known.held.calls_digest
+        )
+        is_finished = item.execution.status in TERMINAL_EXECUTION
+        assert (item.reason is Reason.FINAL) is (is_proved and is_finished and not full_refresh)
+        assert item.is_fetched is ((is_finished or fetch_unfinished) and item.reason is not Reason.FINAL)
+
+
+@settings(deadline=None, max_examples=60)
+@given(cases(), st.none() | st.dates() | st.just(date(2026, 3, 1)))
+def test_every_listed_execution_since_the_date_is_planned_exactly_once(case, since):
+    listed, stored = case
+    expected = [
+        execution.execution_id
+        for execution in listed
+        if since is None
+        or (started_at := timestamp_or_none(execution.payload["started_at"])) is None
+        or started_at.date() >= since
+    ]
+    planned = plan(listed, stored, since=since)
+    assert [item.execution.execution_id for item in planned] == expected
+    assert sorted(item.execution.execution_id for item in order_by_worth(planned)) == sorted(expected)
+
+
+@settings(deadline=None, max_examples=60)
+@given(cases())
+def test_no_execution_ever_changes_its_partition(case):
+    listed, stored = case
+    for item in plan(listed, stored):
+        known = stored.get(item.execution.execution_id)
+        assert item.date == (known.date if known else (item.started_at or NOW).date().isoformat())
+        assert item.estimated_calls >= 0
+
+
+@settings(deadline=None, max_examples=60)
+@given(cases())
+def test_what_is_fetched_stands_before_what_is_not_and_what_settles_after_what_is_new(case):
+    reasons = [item.reason for item in order_by_worth(plan(*case))]
+    last = [Reason.INCOMPLETE, Reason.SETTLING, Reason.UNFINISHED, Reason.SCRUB, Reason.WAITING, Reason.FINAL]
+    ranks = [last.index(reason) + 1 if reason in last else 0 for reason in reasons]
+    assert ranks == sorted(ranks)

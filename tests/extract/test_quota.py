@@ -1,0 +1,506 @@
+"""How many requests may go out, in made-up time: nothing here sleeps. Times are monotonic seconds, resets unix seconds."""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from email.utils import formatdate
+from functools import partial
+from heapq import heappop, heappush
+from itertools import count
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from etl.extract.quota import WINDOW_SECONDS, Quota
+
+UNIX = 1_800_000_000.0  # the server's clock when the monotonic one shows 0
+
+
+def headers(limit: object, remaining: object, reset: object, date: float | None = None) -> dict[str, str]:
+    values = {"X-RateLimit-Limit": limit, "X-RateLimit-Remaining": remaining, "X-RateLimit-Reset": reset}
+    return {name: str(value) for name, value in values.items()} | (
+        {} if date is None else {"Date": formatdate(date, usegmt=True)}
+    )
+
+
+def window(limit: int, remaining: int, *, ends_at: float, now: float) -> dict[str, str]:
+    """The headers of an answer sent at ``now``, in a window that ends at ``ends_at``; both monotonic."""
+    return headers(limit, remaining, UNIX + ends_at, UNIX + now)
+
+
+def ask(quota: Quota, now: float, answer: dict[str, str] | None = None) -> None:
+    """One request, answered at once."""
+    assert quota.wait_seconds(now) == 0
+    quota.sent()
+    quota.answered(now, answer or {})
+
+
+def send_all(quota: Quota, now: float, most: int = 10_000) -> int:
+    """Send whatever may be sent now, and answer none of it."""
+    for sent in range(most):
+        if quota.wait_seconds(now) > 0:
+            return sent
+        quota.sent()
+    return most
+
+
+# Nothing is known
+
+
+def test_nothing_known_limits_nothing():
+    quota = Quota()
+    assert send_all(quota, 0.0, 5000) == 5000
+    assert quota.requests_per_minute is None
+
+
+def test_memory_stays_bounded_when_nothing_is_limited():
+    quota = Quota()
+    for second in range(600):
+        ask(quota, float(second))
+    assert len(quota._answered_at) <= WINDOW_SECONDS + 1
+
+
+# The server tells its window
+
+
+def test_window_is_spent_up_to_remaining_less_what_is_under_way():
+    quota = Quota()
+    quota.sent()
+    quota.sent()
+    quota.sent()
+    quota.answered(0.0, window(10, 7, ends_at=40, now=0))
+    # Two are under way; the server may have counted them in its 7, or not yet.
+    assert send_all(quota, 1.0) == 5
+    assert quota.requests_per_minute == 10
+
+
+def test_spent_window_waits_for_its_end():
+    quota = Quota()
+    ask(quota, 0.0, window(10, 0, ends_at=40, now=0))
+    assert quota.wait_seconds(1.0) == 39.0
+    assert quota.wait_seconds(40.0) == 0
+
+
+def test_remaining_only_falls_within_a_window_however_answers_overtake_each_other():
+    quota = Quota()
+    quota.sent()
+    quota.sent()
+    quota.answered(0.0, window(10, 1, ends_at=40, now=0))
+    quota.answered(0.1, window(10, 2, ends_at=40, now=0))
+    assert send_all(quota, 1.0) == 1
+
+
+def test_answer_of_the_window_before_changes_nothing():
+    quota = Quota()
+    quota.sent()
+    quota.sent()
+    quota.answered(61.0, window(10, 9, ends_at=120, now=61))
+    quota.answered(61.1, window(10, 0, ends_at=60, now=61.1))
+    assert send_all(quota, 62.0) == 9
+
+
+def test_next_window_is_opened_by_at_most_its_limit():
+    quota = Quota()
+    ask(quota, 0.0, window(10, 0, ends_at=40, now=0))
+    assert send_all(quota, 41.0) == 10
+    quota.answered(41.5, window(10, 9, ends_at=100, now=41.5))
+    assert quota.wait_seconds(42.0) > 0
+
+
+def test_headers_that_cease_leave_their_limit_behind():
+    """A proxy's error pages carry none: without a memory, nothing at all would be limited after the window's end."""
+    quota = Quota()
+    ask(quota, 0.0, window(10, 0, ends_at=40, now=0))
+    sent = 0
+    for tenth in range(410, 900):  # all of it within 60 s
+        while quota.wait_seconds(tenth / 10) == 0:
+            quota.sent()
+            quota.answered(tenth / 10, {})
+            sent += 1
+    assert sent <= 10
+    assert quota.requests_per_minute == 10
+    ask(quota, 200.0, window(20, 19, ends_at=240, now=200))
+    assert quota.requests_per_minute == 20
+
+
+def test_answers_without_headers_count_against_the_next_told_window():
+    quota = Quota()
+    ask(quota, 0.0, window(10, 9, ends_at=40, now=0))
+    ask(quota, 1.0)
+    ask(quota, 2.0)
+    assert send_all(quota, 2.0) == 7
+    quota = Quota()
+    ask(quota, 0.0, window(10, 0, ends_at=40, now=0))
+    quota.sent()
+    quota.sent()
+    quota.sent()
+    quota.answered(41.0, {})
+    quota.answered(41.0, {})
+    quota.answered(41.5, window(10, 9, ends_at=100, now=41))
+    assert send_all(quota, 42.0) == 7
+
+
+def test_window_end_without_a_date_is_a_whole_window_away():
+    quota = Quota()
+    ask(quota, 0.0, headers(10, 0, UNIX + 5))
+    assert quota.wait_seconds(1.0) == WINDOW_SECONDS - 1
+
+
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        headers("many", 9, UNIX + 40),
+        headers(10, "", UNIX + 40),
+        headers(10, 9, "tomorrow"),
+        headers(10, 9, "nan"),
+        headers(10, 9, "inf"),
+        headers(10, 9, "1e400"),
+        headers(0, 0, UNIX + 40),
+        headers(-5, 0, UNIX + 40),
+        headers("9" * 5000, 9, UNIX + 40),
+        headers(10, 0, (UNIX + 40) * 1000, UNIX),  # milliseconds
+        headers(10, 0, 40, UNIX),  # counted from now
+        {"X-RateLimit-Limit": "10"},
+    ],
+)
+def test_malformed_headers_are_as_good_as_none(malformed):
+    quota = Quota()
+    ask(quota, 0.0, malformed)
+    assert quota.requests_per_minute is None
+    assert quota.wait_seconds(0.0) == 0
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Mon, 99 Foo 2026 00:00:00 GMT"])
+def test_malformed_date_is_as_good_as_none(date):
+    quota = Quota()
+    ask(quota, 0.0, headers(10, 0, UNIX + 5) | {"Date": date})
+    assert quota.wait_seconds(0.0) == WINDOW_SECONDS
+
+
+@pytest.mark.parametrize(("share", "ours"), [(1.0, 100), (0.8, 80), (0.7, 70), (0.001, 1)])
+def test_share_of_a_window_is_left_to_others(share, ours):
+    quota = Quota(share=share)
+    ask(quota, 0.0, window(100, 99, ends_at=40, now=0))
+    assert send_all(quota, 1.0) == ours - 1
+    assert quota.requests_per_minute == ours
+
+
+# A limit that is kept without the server's help
+
+
+def test_configured_limit_is_kept_from_the_first_request_on():
+    quota = Quota(requests_per_minute=5)
+    assert send_all(quota, 0.0) == 5
+    assert quota.requests_per_minute == 5
+
+
+def test_answer_counts_for_a_minute_after_it_came():
+    quota = Quota(requests_per_minute=2)
+    ask(quota, 10.0)
+    ask(quota, 20.0)
+    assert quota.wait_seconds(30.0) == 40.0
+    ask(quota, 70.0)
+    assert quota.wait_seconds(70.0) == 10.0
+
+
+@pytest.mark.parametrize(("share", "ours"), [(0.5, 50), (0.7, 70), (0.001, 1)])
+def test_share_of_a_configured_limit(share, ours):
+    quota = Quota(requests_per_minute=100, share=share)
+    assert send_all(quota, 0.0) == ours
+    assert quota.requests_per_minute == ours
+
+
+def test_configured_limit_is_kept_beside_a_wider_window_and_a_narrower_one_counts():
+    quota = Quota(requests_per_minute=5)
+    ask(quota, 0.0, window(1000, 999, ends_at=40, now=0))
+    assert quota.requests_per_minute == 5
+    assert send_all(quota, 1.0) == 4
+    quota = Quota(requests_per_minute=500)
+    ask(quota, 0.0, window(10, 3, ends_at=40, now=0))
+    assert quota.requests_per_minute == 10
+    assert send_all(quota, 1.0) == 3
+
+
+def test_configured_limit_outlives_headers_that_cease_and_refusals():
+    quota = Quota(requests_per_minute=5)
+    ask(quota, 0.0, window(1000, 999, ends_at=40, now=0))
+    ask(quota, 41.0)
+    ask(quota, 41.0)
+    quota.refused(41.0, 1.0)
+    assert quota.requests_per_minute == 5
+    assert send_all(quota, 42.0) == 2  # three were answered less than a minute ago
+
+
+LATENCIES = st.tuples(*[st.integers(0, 90_000)] * 2)
+
+
+@given(
+    limit=st.integers(1, 8),
+    arrivals=st.lists(st.tuples(st.integers(0, 20_000), LATENCIES), min_size=1, max_size=60),
+    refuse=st.sets(st.integers(0, 59)),
+)
+@example(limit=1, arrivals=[(0, (0, 0)), (59 * 1024 + 512, (0, 0))], refuse=set())
+@example(limit=2, arrivals=[(0, (0, 0))] * 4, refuse={0, 1})
+def test_no_window_of_the_server_sees_more_than_the_limit(limit, arrivals, refuse):
+    """Whatever its phase: if each answer comes no earlier than the server counted the request."""
+    quota = Quota(requests_per_minute=limit)
+    now = 0
+    under_way: list[int] = []
+    counted_at: list[int] = []
+    for number, (pause, (to_server, from_server)) in enumerate(arrivals):
+        now += pause
+        while True:
+            for answer_at in sorted(at for at in under_way if at <= now):
+                under_way.remove(answer_at)
+                quota.answered(answer_at / 1024, {})
+                if number in refuse:
+                    quota.refused(answer_at / 1024, [None, 0.0, 7.0][number % 3])
+            if not (wait := quota.wait_seconds(now / 1024)):
+                break
+            assert wait > 0
+            now += max(1, int(wait * 1024))
+        quota.sent()
+        counted_at.append(now + to_server)
+        under_way.append(now + to_server + from_server)
+    counted_at.sort()
+    for first, last in zip(counted_at, counted_at[limit:], strict=False):
+        assert last - first >= WINDOW_SECONDS * 1024
+
+
+@given(
+    limit=st.integers(1, 10),
+    share=st.sampled_from([1.0, 0.5]),
+    requests=st.lists(
+        st.tuples(st.integers(0, 8_000), st.integers(0, 3_000), st.integers(0, 3_000), st.booleans()), max_size=60
+    ),
+)
+@example(limit=2, share=1.0, requests=[(0, 0, 0, False)] * 2)
+# An answer that tells the window is overtaken by others that do not.
+@example(limit=3, share=1.0, requests=[(0, 0, 0, False)] * 12 + [(0, 0, 1, True)] + [(0, 0, 0, False)] * 3)
+def test_told_window_is_never_overspent(limit, share, requests):
+    """A calendar minute, headers on some of the answers only, any number under way: no request is refused."""
+    quota = Quota(share=share)
+    spent: Counter[int] = Counter()
+    order = count()
+    events: list[tuple[int, int, Callable[[int], None]]] = []
+
+    def reach_server(now: int, answer_at: int, *, is_told: bool) -> None:
+        minute = now // (60 * 1024)
+        spent[minute] += 1
+        told = window(limit, max(0, limit - spent[minute]), ends_at=(minute + 1) * 60, now=now / 1024)
+        answer = told if is_told else {}
+        heappush(events, (answer_at, next(order), lambda at: quota.answered(at / 1024, answer)))
+
+    def happen_until(now: float) -> None:
+        while events and events[0][0] <= now:
+            at, _, event = heappop(events)
+            event(at)
+
+    # The first answer tells the window; before it nothing can be known.
+    quota.sent()
+    reach_server(0, 0, is_told=True)
+    now = 0
+    for pause, to_server, from_server, is_told in requests:
+        now += pause
+        happen_until(now)
+        while wait := quota.wait_seconds(now / 1024):
+            now += max(1, int(wait * 1024))
+            happen_until(now)
+        quota.sent()
+        reach: Callable[[int], None] = partial(reach_server, answer_at=now + to_server + from_server, is_told=is_told)
+        heappush(events, (now + to_server, next(order), reach))
+    happen_until(math.inf)
+    assert max(spent.values()) <= limit
+
+
+# Refusals
+
+
+def test_refusal_holds_everybody_until_it_may_be_lifted():
+    quota = Quota()
+    ask(quota, 0.0)
+    quota.refused(0.0, 23.0)
+    assert quota.wait_seconds(1.0) == 22.0
+    quota.sent()
+    quota.answered(1.0, {})
+    quota.refused(1.0, 5.0)
+    assert quota.wait_seconds(6.0) == 17.0
+    assert quota.wait_seconds(23.0) == 0
+
+
+def test_refusal_without_a_hint_holds_a_little():
+    quota = Quota()
+    ask(quota, 0.0)
+    quota.refused(0.0, None)
+    assert quota.wait_seconds(0.0) == 5.0
+    assert quota.wait_seconds(5.0) == 0
+    assert quota.requests_per_minute is None
+
+
+def test_hold_without_a_refusal_teaches_nothing():
+    quota = Quota()
+    ask(quota, 0.0)
+    quota.hold(0.0, 30.0)
+    assert quota.wait_seconds(10.0) == 20.0
+    assert quota.wait_seconds(30.0) == 0
+    assert quota.requests_per_minute is None
+
+
+def refuse_after(quota: Quota, accepted: int, *, late: int = 0, refused: int = 3, now: float = 30.0) -> None:
+    """So many are let through, and then some refused before the late ones of the accepted are answered."""
+    for _ in range(accepted + refused):
+        assert quota.wait_seconds(now) == 0
+        quota.sent()
+    for _ in range(accepted - late):
+        quota.answered(now, {})
+    for _ in range(refused):
+        quota.answered(now + 1, {})
+        quota.refused(now + 1, 29.0)
+    for _ in range(late):
+        quota.answered(now + 2, {})
+
+
+def test_limit_is_learned_from_what_was_let_through():
+    quota = Quota()
+    refuse_after(quota, 10)
+    assert quota.wait_seconds(40.0) == 20.0
+    assert send_all(quota, 60.0) == 10
+    assert quota.requests_per_minute == 10
+
+
+def test_limit_counts_answers_that_a_refusal_overtook():
+    """Refusals are quick: what was accepted before is often answered after, and would be lost for the whole night."""
+    quota = Quota()
+    refuse_after(quota, 10, late=7)
+    assert send_all(quota, 60.0) == 10
+
+
+def test_share_of_a_learned_limit():
+    quota = Quota(share=0.5)
+    refuse_after(quota, 10)
+    assert send_all(quota, 60.0) == 5
+
+
+def test_refusal_of_the_very_first_request_teaches_nothing():
+    """Others of the organization had spent the minute: that must not leave one request a minute for ever."""
+    quota = Quota()
+    ask(quota, 0.0)
+    quota.refused(0.0, 30.0)
+    assert quota.wait_seconds(30.0) == 0
+    assert quota.requests_per_minute is None
+
+
+def test_refusal_for_longer_than_a_window_teaches_nothing():
+    quota = Quota()
+    for _ in range(5):
+        ask(quota, 0.0)
+    quota.refused(0.0, 120.0)
+    assert quota.wait_seconds(119.0) == 1.0
+    assert quota.wait_seconds(120.0) == 0
+    assert quota.requests_per_minute is None
+
+
+def test_learned_limit_is_replaced_by_the_next_refusal_and_forgotten_after_a_while():
+    quota = Quota()
+    refuse_after(quota, 10)
+    assert quota.wait_seconds(60.0) == 0
+    for _ in range(4):
+        ask(quota, 61.0)
+    ask(quota, 62.0)
+    quota.refused(62.0, 58.0)
+    assert quota.wait_seconds(120.0) == 0
+    assert quota.requests_per_minute == 4
+    assert quota.wait_seconds(719.0) == 0
+    assert quota.requests_per_minute == 4
+    assert quota.wait_seconds(720.0) == 0
+    assert quota.requests_per_minute is None
+
+
+def test_headers_that_appear_later_replace_what_was_learned():
+    quota = Quota()
+    refuse_after(quota, 2)
+    ask(quota, 60.0, window(100, 99, ends_at=120, now=60))
+    assert quota.requests_per_minute == 100
+    assert send_all(quota, 61.0) == 99
+
+
+def test_refusal_in_a_told_window_teaches_no_other_limit():
+    quota = Quota()
+    ask(quota, 0.0, window(100, 50, ends_at=40, now=0))
+    ask(quota, 1.0, window(100, 0, ends_at=40, now=1))
+    quota.refused(1.0, 39.0)
+    assert quota.wait_seconds(40.0) == 0
+    assert quota.requests_per_minute == 100
+    assert send_all(quota, 40.0) == 100
+
+
+# How long it will take
+
+
+@given(
+    configured=st.none() | st.integers(1, 40),
+    share=st.sampled_from([0.3, 0.8, 1.0]),
+    told=st.none() | st.tuples(st.integers(1, 40), st.integers(0, 40)),
+    answered=st.integers(0, 30),
+    in_flight=st.integers(0, 10),
+    later=st.sampled_from([0.0, 10.0, 45.0, 100.0]),
+)
+def test_what_is_left_is_what_is_let_through(configured, share, told, answered, in_flight, later):
+    quota = Quota(requests_per_minute=configured, share=share)
+    answer = window(told[0], min(told), ends_at=40.0, now=1.0) if told else {}
+    for number in range(answered):
+        quota.sent()
+        quota.answered(1.0, answer if number % 3 == 0 else {})
+    for _ in range(in_flight):
+        quota.sent()
+    now = 1.0 + later
+    quota.wait_seconds(now)  # answers that count no more are forgotten when somebody asks
+    left = quota.left(now)
+    if left is None:
+        assert quota.requests_per_minute is None
+        assert send_all(quota, now, 1000) == 1000
+    else:
+        assert send_all(quota, now) == left
+
+
+def test_no_duration_is_predicted_while_no_limit_is_known():
+    assert Quota().seconds_for(1000, 0.0) is None
+
+
+@given(
+    limit=st.integers(1, 40),
+    share=st.sampled_from([1.0, 0.8, 0.5]),
+    begun_at=st.integers(0, 59),
+    requests=st.integers(1, 200),
+    has_headers=st.booleans(),
+)
+def test_whoever_begins_now_ends_when_it_was_predicted(limit, share, begun_at, requests, has_headers):
+    """Answers come at once; the server's minute begins at 0."""
+    quota = Quota(requests_per_minute=None if has_headers else limit, share=share)
+    now = float(begun_at)
+    taken: Counter[float] = Counter()
+
+    def send() -> None:
+        minute = now // 60
+        taken[minute] += 1
+        ask(quota, now, window(limit, limit - taken[minute], ends_at=(minute + 1) * 60, now=now) if has_headers else {})
+
+    send()
+    if not has_headers:
+        quota = Quota(requests_per_minute=limit, share=share)
+    predicted = quota.seconds_for(requests, now)
+    for _ in range(requests):
+        while (seconds := quota.wait_seconds(now)) > 0:
+            now += seconds
+        send()
+    assert now - begun_at == pytest.approx(predicted)
+
+
+def test_what_is_left_of_a_window_that_is_over_is_not_counted_on():
+    quota = Quota()
+    ask(quota, 50.0, window(10, 9, ends_at=60.0, now=50.0))
+    assert quota.seconds_for(9, 50.0) == 0
+    assert quota.seconds_for(10, 50.0) == 10
+    assert quota.seconds_for(10, 60.0) == 0
+    assert quota.seconds_for(21, 60.0) == 120

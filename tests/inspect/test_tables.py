@@ -1,0 +1,369 @@
+"""What ``etl.read_table`` and ``etl.describe`` promise, on real files."""
+
+import shutil
+from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import etl
+from etl.load.dataset import Dataset, Written
+from etl.load.files.local import LocalFiles
+from etl.load.files.lock import exclusive
+from etl.load.layout import Partition
+from etl.model import schema
+from etl.model.keys import default_key
+from etl.transform.flatten import frame_of, to_arrow
+from tests.load.support import FETCHED_AT, a_bundle, a_dataset, export_to, part
+
+TABLES = list(schema.TABLES)
+DAYS = ("2026-10-01", "2026-10-02", "2026-10-03")
+GARBAGE = b"PAR1 but nothing else"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Two run tests, called Checkout and Refund like their keys, each with a call a day on three days, and a dead letter."""
+    root = tmp_path_factory.mktemp("exported")
+    dataset = a_dataset(root)
+    for key in ("checkout", "refund"):
+        export_to(dataset, *(a_bundle(f"{key}-{day}", [f"{key}-{day}-c"], key=key, date=day) for day in DAYS))
+    export_to(dataset, a_bundle("lost", ["kept", "lost"], key="refund", given_up=["lost"]))
+    row = {"export_run_id": "run-1", "started_at": datetime(2026, 11, 1, tzinfo=UTC), "exit_code": 3}
+    dataset.record_run("2026-11-01", "run-1", frame_of(schema.RUNS_TABLE, [row]))
+    return root
+
+
+@pytest.fixture
+def data(exported, tmp_path):
+    """A copy of it, to do with as one likes."""
+    return shutil.copytree(exported, tmp_path / "data")
+
+
+def executions_of(frame):
+    return sorted(frame["execution_id"].to_list())
+
+
+def spoil(data, *, but):
+    """Make every file unreadable whose path does not hold one of the texts; returns how many."""
+    spoiled = [path for path in data.rglob("*.parquet") if not any(text in path.as_posix() for text in but)]
+    for path in spoiled:
+        path.write_bytes(GARBAGE)
+    return len(spoiled)
+
+
+def declared_types(table):
+    return {column.name: column.type for column in (*table.columns, *table.partitions)}
+
+
+def types(frame):
+    return {name: dtype.pyarrow_dtype for name, dtype in frame.dtypes.items()}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_has_the_declared_columns_and_types(data, name):
+    frame = etl.read_table(data, name)
+    assert len(frame) > 0
+    assert types(frame) == declared_types(schema.TABLES[name])
+    assert list(frame) == list(declared_types(schema.TABLES[name]))
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_without_rows_has_them_too(tmp_path, name):
+    LocalFiles(tmp_path / "data").prepare()
+    frame = etl.read_table(tmp_path / "data", name)
+    assert len(frame) == 0
+    assert types(frame) == declared_types(schema.TABLES[name])
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_holds_every_row_with_the_values_of_its_files_and_path(data, name):
+    table, expected = schema.TABLES[name], []
+    for path in sorted((data / name).rglob("*.parquet")):
+        words = dict(part.split("=") for part in path.relative_to(data).parts if "=" in part)
+        words["date"] = date.fromisoformat(words["date"])
+        expected += [row | words for row in pq.ParquetFile(path).read().to_pylist()]
+    found = pa.Table.from_pandas(etl.read_table(data, name), preserve_index=False).to_pylist()
+    assert sorted(found, key=lambda row: [row[key] for key in table.key]) == sorted(
+        expected, key=lambda row: [row[key] for key in table.key]
+    )
+
+
+@pytest.mark.parametrize("form", [str, Path, lambda path: f"~/{path.name}", lambda path: Path("~") / path.name])
+def test_the_path_is_a_text_or_a_path_and_may_begin_at_home(data, monkeypatch, form):
+    monkeypatch.setenv("HOME", str(data.parent))
+    assert len(etl.read_table(form(data), "calls")) == 7
+
+
+def test_a_whole_number_beside_a_null_stays_exact(data):
+    cents = etl.read_table(data, "calls")["cost_total_cost_cents"]
+    assert set(cents.to_list()) == {2**53 + 1}
+
+
+@pytest.mark.parametrize("name", ["executions", "calls", "evals"])
+def test_only_the_files_of_the_run_test_and_days_are_opened(data, name):
+    chosen = f"/{name}/run_test=refund/date=2026-10-02/", f"/{name}/run_test=refund/date=2026-10-03/"
+    assert spoil(data, but=chosen) > 10
+    frame = etl.read_table(data, name, run_tests=["refund"], since="2026-10-02", until="2026-10-03")
+    assert executions_of(frame) == ["refund-2026-10-02", "refund-2026-10-03"]
+    with pytest.raises(etl.DestinationError, match="not readable as Parquet"):
+        etl.read_table(data, name, run_tests=["refund"])
+
+
+def test_a_name_opens_the_newest_executions_of_each_run_test_too(data):
+    spoil(
+        data,
+        but=[
+            "calls/run_test=refund",
+            "executions/run_test=checkout/date=2026-10-03",
+            "executions/run_test=refund/date=2026-10-03",
+        ],
+    )
+    assert len(etl.read_table(data, "calls", run_tests="Refund")) == 4
+
+
+def test_only_the_export_runs_of_the_days_are_opened(data):
+    row = {"export_run_id": "run-2", "started_at": datetime(2026, 11, 2, tzinfo=UTC), "exit_code": 0}
+    Dataset(LocalFiles(data)).record_run("2026-11-02", "run-2", frame_of(schema.RUNS_TABLE, [row]))
+    spoil(data, but=["runs/date=2026-11-02"])
+    assert etl.read_table(data, "runs", since="2026-11-02")["export_run_id"].to_list() == ["run-2"]
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "days"),
+    [
+        ("2026-10-02", None, DAYS[1:]),
+        (None, "2026-10-02", DAYS[:2]),
+        ("2026-10-02", "2026-10-02", DAYS[1:2]),
+        (date(2026, 10, 2), date(2026, 10, 2), DAYS[1:2]),
+        (datetime(2026, 10, 1, 23, tzinfo=timezone(timedelta(hours=-5))), None, DAYS[1:]),
+        (pd.Timestamp("2026-10-02T23:59Z"), pd.Timestamp("2026-10-02T00:00Z"), DAYS[1:2]),
+        ("2026-10-04", None, ()),
+    ],
+)
+def test_both_days_are_included_and_are_utc(data, since, until, days):
+    frame = etl.read_table(data, "executions", run_tests="checkout", since=since, until=until)
+    assert [day.isoformat() for day in frame["date"].to_list()] == list(days)
+
+
+@pytest.mark.parametrize(
+    ("run_tests", "found"),
+    [
+        ("checkout", {"checkout"}),
+        ("Checkout", {"checkout"}),
+        (["Checkout", "refund"], {"checkout", "refund"}),
+        (["Checkout", "checkout"], {"checkout"}),
+        ([], set()),
+        (None, {"checkout", "refund"}),
+    ],
+)
+def test_a_run_test_is_called_by_its_name_or_key(data, run_tests, found):
+    assert set(etl.read_table(data, "calls", run_tests=run_tests)["run_test"].to_list()) == found
+
+
+def test_a_name_is_also_that_of_the_key_made_of_it(data):
+    key = default_key("Sign up")
+    export_to(Dataset(LocalFiles(data)), a_bundle("e", ["c"], key=key))
+    assert set(etl.read_table(data, "calls", run_tests="Sign up")["run_test"].to_list()) == {key}
+
+
+def test_a_name_finds_every_partition_that_is_called_so(data):
+    """What no list holds any more stays under the old key when a run test gets another."""
+    old = default_key("Checkout")
+    export_to(Dataset(LocalFiles(data)), a_bundle("e", ["c"], key=old))
+    assert set(etl.read_table(data, "calls", run_tests="Checkout")["run_test"].to_list()) == {"checkout", old}
+
+
+def test_a_renamed_run_test_is_called_by_its_newest_name(data):
+    dataset = Dataset(LocalFiles(data))
+    row = {"execution_id": "new", "run_test_name": "Checkout 2"}
+    rows = to_arrow(frame_of(schema.EXECUTIONS, [row]), schema.EXECUTIONS)
+    dataset.write(schema.EXECUTIONS, Partition("checkout", "2026-10-04"), rows, Written())
+    assert len(etl.read_table(data, "calls", run_tests="Checkout 2")) == 3
+    with pytest.raises(etl.ConfigurationError, match="has no run test 'Checkout': there are 'Checkout 2' "):
+        etl.read_table(data, "calls", run_tests="Checkout")
+
+
+@pytest.mark.parametrize(
+    ("columns", "found"),
+    [
+        (["status", "call_execution_id"], ["status", "call_execution_id"]),
+        (["date", "status", "run_test"], ["date", "status", "run_test"]),
+        ("duration_seconds", ["duration_seconds"]),
+        (["run_test"], ["run_test"]),
+        (["status", "status"], ["status"]),
+    ],
+)
+def test_columns_are_those_asked_for_in_their_order(data, columns, found):
+    frame = etl.read_table(data, "calls", columns=columns)
+    assert list(frame) == found
+    assert len(frame) == 7
+    assert types(frame) == {name: declared_types(schema.CALLS)[name] for name in found}
+
+
+def test_a_column_that_an_older_version_did_not_have_is_null(data):
+    path = data / part("calls")
+    rows = pq.ParquetFile(path).read()
+    narrow = rows.column_names.index("chat_metrics_turn_count")
+    pq.write_table(
+        rows.drop_columns(["scenario_name"]).set_column(
+            narrow - 1, "chat_metrics_turn_count", rows[narrow].cast("int32")
+        ),
+        path,
+    )
+    frame = etl.read_table(data, "calls", run_tests="checkout")
+    assert frame["scenario_name"].isna().to_list() == [True, False, False]
+    assert types(frame) == declared_types(schema.CALLS)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"table": "call"}, "no table 'call': there are executions, calls, evals, errors, runs"),
+        ({"columns": ["statu"]}, "calls has no column 'statu': did you mean status?"),
+        (
+            {"columns": ["talk_ratio"]},
+            (
+                "calls has no column 'talk_ratio': "
+                "did you mean latency_customer_latency_metrics_talk_ratio or conversation_talk_ratio?"
+            ),
+        ),
+        ({"columns": ["mood"]}, "calls has no column 'mood': etl.describe('calls') tells those it has"),
+        ({"columns": []}, "columns names none: name some, or leave it out"),
+        (
+            {"run_tests": ["checkout", "Nope"]},
+            "{data} has no run test 'Nope': there are 'Checkout' (checkout), 'Refund' (refund)",
+        ),
+        ({"table": "runs", "run_tests": "checkout"}, "runs: an export run is not of one run test: leave run_tests out"),
+        ({"since": "yesterday"}, "since must be a day such as 2026-11-01, got 'yesterday'"),
+        ({"until": 20261101}, "until must be a day such as 2026-11-01, got 20261101"),
+        (
+            {"since": datetime(2026, 11, 1)},  # noqa: DTZ001 the point
+            "since must be a day such as 2026-11-01, got datetime.datetime(2026, 11, 1, 0, 0)",
+        ),
+        ({"since": "2026-11-02", "until": "2026-11-01"}, "since 2026-11-02 is later than until 2026-11-01"),
+        ({"path": "s3://bucket/data"}, "buckets are not supported yet: give a folder, got 's3://bucket/data'"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(data, asked, message):
+    path, table = asked.pop("path", data), asked.pop("table", "calls")
+    with pytest.raises(etl.ConfigurationError) as caught:
+        etl.read_table(path, table, **asked)
+    assert str(caught.value) == message.format(data=data)
+
+
+def test_a_name_in_a_dataset_without_run_tests_is_told_so(tmp_path):
+    LocalFiles(tmp_path / "data").prepare()
+    with pytest.raises(etl.ConfigurationError, match="has no run test 'Checkout': there are none yet"):
+        etl.read_table(tmp_path / "data", "calls", run_tests="Checkout")
+
+
+@pytest.mark.parametrize(
+    ("below", "message"),
+    [
+        ("gone", "{path}: no such folder: give the one that [destination] path names"),
+        ("data/calls", "{path} holds no dataset: give the folder that [destination] path names"),
+        ("data/" + part("calls"), "{path} holds no dataset: give the folder that [destination] path names"),
+        ("", "{path} holds no dataset: give the folder that [destination] path names"),
+    ],
+)
+def test_a_path_without_a_dataset_is_named(data, below, message):
+    path = data.parent / below
+    with pytest.raises(etl.DestinationError) as caught:
+        etl.read_table(path, "calls")
+    assert str(caught.value) == message.format(path=path)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: path.write_bytes(GARBAGE), "not readable as Parquet: "),
+        (
+            lambda path: pq.write_table(pq.ParquetFile(path).read().append_column("mood", pa.array(["calm"])), path),
+            "unknown columns ['mood']: written by a newer version; upgrade the exporter",
+        ),
+        (lambda path: path.rename(path.with_name("part-1.parquet")), "not a file of this dataset; move it elsewhere"),
+        (
+            lambda path: path.parent.rename(path.parents[1] / "date=2026-13-01"),
+            "not a file of this dataset; move it elsewhere",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_in_one_line_and_left_where_it_is(data, write, message):
+    write(data / part("calls"))
+    before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
+    with pytest.raises(etl.DestinationError) as caught:
+        etl.read_table(data, "calls")
+    assert str(caught.value).startswith(f"{data}/calls/run_test=checkout/date=2026-")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before
+
+
+def test_reading_needs_no_lock_and_leaves_nothing_behind(data):
+    with exclusive(LocalFiles(data), now=FETCHED_AT):
+        before = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
+        assert len(etl.read_table(data, "calls", run_tests="Checkout")) == 3
+        assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before
+
+
+def test_rows_that_move_to_another_partition_while_it_reads_are_not_missed(data, monkeypatch):
+    """The reader has listed the files; then an export writes the rows elsewhere and removes the file that was listed."""
+    listed: list[str] = []
+    listing = LocalFiles.list
+
+    def then_move(files, folder):
+        found = listing(files, folder)
+        if not listed:
+            target = data / part("calls", key="checkout", date="2026-10-09")
+            target.parent.mkdir(parents=True)
+            (data / part("calls")).replace(target)
+        listed.append(folder)
+        return found
+
+    monkeypatch.setattr(LocalFiles, "list", then_move)
+    frame = etl.read_table(data, "calls", run_tests=None)
+    assert executions_of(frame).count("checkout-2026-10-01") == 1
+    assert len(frame) == 7
+    assert listed == ["calls", "calls"]
+
+
+def test_files_that_never_stop_moving_are_told_in_one_line(data, monkeypatch):
+    listing = LocalFiles.list
+    here, there = (data / part("calls", date=day) for day in ("2026-10-01", "2026-10-09"))
+    there.parent.mkdir(parents=True)
+
+    def then_move(files, folder):
+        found = listing(files, folder)
+        here.replace(there) if here.exists() else there.replace(here)
+        return found
+
+    monkeypatch.setattr(LocalFiles, "list", then_move)
+    with pytest.raises(etl.DestinationError) as caught:
+        etl.read_table(data, "calls")
+    assert str(caught.value) == f"{data}: its files kept moving while they were read: read again"
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_describe_says_what_the_files_say(data, name):
+    described = etl.describe(name).set_index("column")
+    field_of: dict[str, pa.Field] = {}
+    for path in (data / name).rglob("*.parquet"):
+        field_of |= {field.name: field for field in pq.read_schema(path)}
+    for column, field in field_of.items():
+        said = {key.decode(): value.decode() for key, value in field.metadata.items()}
+        assert said == {key: text for key in ("meaning", "unit", "source", "null") if (text := described[key][column])}
+        assert field.type == declared_types(schema.TABLES[name])[column]
+    assert list(described.index) == list(etl.read_table(data, name))
+
+
+def test_describe_is_text_without_nulls():
+    described = etl.describe("calls")
+    assert list(described) == ["column", "type", "unit", "meaning", "source", "null"]
+    assert set(types(described).values()) == {pa.string()}
+    assert not described.isna().any(axis=None)
+    with pytest.raises(etl.ConfigurationError, match=r"^no table 'call': there are executions, calls, "):
+        etl.describe("call")

@@ -1,0 +1,538 @@
+"""A file is published whole or not at all, durably, and under nobody else's roof."""
+
+import errno
+import io
+import os
+import resource
+import stat
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from etl.errors import DestinationError
+from etl.load.files.local import LocalFiles
+from tests.load.files.kernel import small_disk
+from tests.load.support import closed
+
+PART = "calls/run_test=a/date=2026-01-01/part-0.parquet"
+STAGING = "_state/staging"
+
+
+@pytest.fixture
+def files(tmp_path):
+    files = LocalFiles(tmp_path / "data")
+    files.prepare()
+    return files
+
+
+class SystemCalls:
+    """Records each system call of a publish by name and path; can make one of them fail."""
+
+    def __init__(self, monkeypatch, root, failing=None):
+        self.made = []
+        self.failing = failing
+        self._root = root
+        self._paths: dict[int, Path] = {}
+        self._open, self._fsync = os.open, os.fsync
+        mkdir, replace, fchmod = Path.mkdir, Path.replace, os.fchmod
+        monkeypatch.setattr(os, "open", self.open)
+        monkeypatch.setattr(os, "fdopen", lambda descriptor, mode: io.BufferedWriter(_Recorded(self, descriptor, mode)))
+        monkeypatch.setattr(os, "fsync", lambda fd: self.make("fsync", self._paths[fd], self._fsync, fd))
+        monkeypatch.setattr(os, "fchmod", lambda fd, mode: self.make("fchmod", self._paths[fd], fchmod, fd, mode))
+        monkeypatch.setattr(Path, "mkdir", lambda path, **options: self.make("mkdir", path, mkdir, path, **options))
+        monkeypatch.setattr(Path, "replace", lambda path, target: self.make("rename", target, replace, path, target))
+
+    def make(self, name, path, call, *arguments, **options):
+        if len(self.made) == self.failing:
+            self.failing = None
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self.made.append((name, self.place(path)))
+        return call(*arguments, **options)
+
+    def open(self, path, flags, mode=0o777):
+        descriptor = self.make("open", path, self._open, path, flags, mode)
+        self._paths[descriptor] = path
+        return descriptor
+
+    def place(self, path):
+        place = Path(path).relative_to(self._root).as_posix()
+        return "staged" if place.startswith(f"{STAGING}/") else place
+
+    def written(self, descriptor):
+        return self._paths[descriptor]
+
+
+class _Recorded(io.FileIO):
+    def __init__(self, calls, descriptor, mode):
+        super().__init__(descriptor, mode)
+        self._calls = calls
+
+    def write(self, data):
+        return self._calls.make("write", self._calls.written(self.fileno()), super().write, data)
+
+
+STAGED = [("open", "staged"), ("write", "staged"), ("fchmod", "staged"), ("fsync", "staged")]
+RENAMED = [
+    ("rename", PART),
+    ("open", "calls/run_test=a/date=2026-01-01"),
+    ("fsync", "calls/run_test=a/date=2026-01-01"),
+]
+OF_AN_OLD_FILE = [*STAGED, ("mkdir", "calls/run_test=a/date=2026-01-01"), *RENAMED]
+OF_A_NEW_FILE = [
+    *STAGED,
+    ("mkdir", "calls"),
+    ("open", "."),
+    ("fsync", "."),
+    ("mkdir", "calls/run_test=a"),
+    ("open", "calls"),
+    ("fsync", "calls"),
+    ("mkdir", "calls/run_test=a/date=2026-01-01"),
+    ("open", "calls/run_test=a"),
+    ("fsync", "calls/run_test=a"),
+    *RENAMED,
+]
+
+
+def test_published_bytes_are_read_back(files):
+    files.publish(PART, memoryview(b"one"))
+    assert files.read(PART) == b"one"
+    files.publish(PART, b"")
+    assert files.read(PART) == b""
+    assert files.list(STAGING) == []
+
+
+def test_a_new_file_is_durable_before_its_name_and_each_new_folder_before_what_it_holds(files, monkeypatch):
+    calls = SystemCalls(monkeypatch, files.root)
+    files.publish(PART, b"new")
+    assert calls.made == OF_A_NEW_FILE
+
+
+def test_a_replaced_file_is_durable_before_the_rename_and_the_rename_before_publish_returns(files, monkeypatch):
+    files.publish(PART, b"old")
+    calls = SystemCalls(monkeypatch, files.root)
+    files.publish(PART, b"new")
+    assert calls.made == OF_AN_OLD_FILE
+
+
+@pytest.mark.parametrize("step", range(len(OF_AN_OLD_FILE)), ids=lambda step: f"{step}-{OF_AN_OLD_FILE[step][0]}")
+def test_a_replacement_that_fails_anywhere_leaves_one_whole_file_and_nothing_staged(files, monkeypatch, step):
+    files.publish(PART, b"old")
+    is_renamed = step > OF_AN_OLD_FILE.index(RENAMED[0])
+    calls = SystemCalls(monkeypatch, files.root, failing=step)
+    with pytest.raises(DestinationError) as caught:
+        files.publish(PART, b"new")
+    monkeypatch.undo()
+    assert calls.made[:step] == OF_AN_OLD_FILE[:step]
+    assert str(caught.value) == f"{files.root / PART}: Input/output error"
+    assert files.read(PART) == (b"new" if is_renamed else b"old")
+    assert files.list("") == [PART]
+
+
+@pytest.mark.parametrize("step", range(len(OF_A_NEW_FILE)), ids=lambda step: f"{step}-{OF_A_NEW_FILE[step][0]}")
+def test_a_new_file_that_fails_anywhere_leaves_nothing_and_the_next_try_succeeds(files, monkeypatch, step):
+    is_renamed = step > OF_A_NEW_FILE.index(RENAMED[0])
+    SystemCalls(monkeypatch, files.root, failing=step)
+    with pytest.raises(DestinationError) as caught:
+        files.publish(PART, b"new")
+    monkeypatch.undo()
+    assert str(caught.value) == f"{files.root / PART}: Input/output error"
+    assert files.list("") == ([PART] if is_renamed else [])
+    files.publish(PART, b"again")
+    assert files.read(PART) == b"again"
+
+
+@pytest.mark.parametrize("length", [1, 7, 4096])
+def test_short_writes_are_continued(files, monkeypatch, length):
+    class Short(io.FileIO):
+        def write(self, data):
+            return super().write(memoryview(data)[:length])
+
+    data = os.urandom(20_000)
+    monkeypatch.setattr(os, "fdopen", lambda descriptor, mode: io.BufferedWriter(Short(descriptor, mode)))
+    files.publish(PART, data)
+    monkeypatch.undo()
+    assert files.read(PART) == data
+
+
+def test_a_disk_that_takes_only_half_of_a_file_keeps_none_of_it(files):
+    files.publish(PART, b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(DestinationError, match=r"part-0\.parquet: File too large$"):
+            files.publish(PART, bytes(100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert files.read(PART) == b"old"
+    assert files.list(STAGING) == []
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0o000, 0o666)])
+def test_files_have_the_mode_that_the_umask_gives(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        files = LocalFiles(tmp_path / "data")
+        files.prepare()
+        files.publish(PART, b"data")
+        assert os.umask(umask) == umask, "prepare left another umask behind"
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((files.root / PART).stat().st_mode) == mode
+
+
+def test_a_staged_file_is_nobody_elses_until_it_is_whole(files, monkeypatch):
+    modes = []
+    fchmod = os.fchmod
+
+    def look(descriptor, mode):
+        modes.append(stat.S_IMODE(os.fstat(descriptor).st_mode))
+        fchmod(descriptor, mode)
+
+    monkeypatch.setattr(os, "fchmod", look)
+    files.publish(PART, b"data")
+    assert modes == [0o600]
+
+
+@pytest.mark.parametrize(
+    "spelling", ["two words", "ünï 測 🚀", "trailing/", "./a/../b", "deep/er/still", "it's #1 %41"]
+)
+def test_a_dataset_may_lie_anywhere_and_stays_there_when_the_working_directory_changes(tmp_path, monkeypatch, spelling):
+    monkeypatch.chdir(tmp_path)
+    files = LocalFiles(Path(spelling))
+    assert not (tmp_path / spelling).exists()
+    files.prepare()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    files.publish(PART, b"data")
+    assert (tmp_path / spelling / PART).read_bytes() == b"data"
+    assert files.list("calls") == [PART]
+    assert (tmp_path / spelling).is_dir()
+
+
+def test_a_new_root_is_durable_in_the_folder_above_it(tmp_path, monkeypatch):
+    calls = SystemCalls(monkeypatch, tmp_path)
+    LocalFiles(tmp_path / "new" / "data").prepare()
+    for folder in ("new", "new/data", "new/data/_state", "new/data/_state/staging"):
+        above = Path(folder).parent.as_posix()
+        made = len(calls.made) - calls.made[::-1].index(("mkdir", folder))
+        assert calls.made[made : made + 2] == [("open", above), ("fsync", above)]
+
+
+def test_a_root_that_is_itself_a_link_is_used(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    files = LocalFiles(tmp_path / "link")
+    files.prepare()
+    files.publish(PART, b"data")
+    assert (tmp_path / "real" / PART).read_bytes() == b"data"
+
+
+@pytest.mark.parametrize("place", [PART, "calls/run_test=a/date=2026-01-01", "calls/run_test=a", "calls"])
+@pytest.mark.parametrize("is_dangling", [False, True])
+def test_a_link_in_the_way_of_a_file_is_neither_followed_nor_replaced(files, tmp_path, place, is_dangling):
+    outside = tmp_path / "outside"
+    below = outside / Path(PART).relative_to(place)
+    if not is_dangling:
+        below.parent.mkdir(parents=True, exist_ok=True)
+        below.write_bytes(b"theirs")
+    link = files.root / place
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(outside)
+    for attempt in (
+        lambda: files.publish(PART, b"ours"),
+        lambda: files.read(PART),
+        lambda: files.list("calls/run_test=a"),
+    ):
+        with pytest.raises(DestinationError) as caught:
+            attempt()
+        assert str(caught.value) == f"{link} is a symbolic link: a dataset must not contain any"
+    assert link.is_symlink()
+    assert outside.exists() != is_dangling
+    assert is_dangling or below.read_bytes() == b"theirs"
+    assert files.list(STAGING) == []
+
+
+@pytest.mark.parametrize("place", ["_state", STAGING])
+def test_staging_that_is_a_link_is_refused_before_anything_is_written(tmp_path, place):
+    root, outside = tmp_path / "data", tmp_path / "outside"
+    outside.mkdir()
+    (root / place).parent.mkdir(parents=True)
+    (root / place).symlink_to(outside)
+    files = LocalFiles(root)
+    with pytest.raises(DestinationError, match="is a symbolic link"):
+        files.prepare()
+    with pytest.raises(DestinationError, match="is a symbolic link"):
+        files.sweep_staging()
+    assert list(outside.iterdir()) == []
+
+
+def test_list_sees_every_file_and_sorts_them(files):
+    names = ["b/part-0.parquet", "b/_SUCCESS", "b/.hidden", "b/part-0.parquet.tmp", "a/z/deep", "a-b", "ä 測", "Z"]
+    for name in names:
+        path = files.root / "calls" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (files.root / "calls" / "empty").mkdir()
+    assert files.list("calls") == sorted(f"calls/{name}" for name in names)
+    assert files.list("calls/b") == sorted(f"calls/{name}" for name in names if name.startswith("b/"))
+
+
+def test_a_folder_that_does_not_exist_holds_no_files(files):
+    assert files.list("calls/run_test=never") == []
+
+
+def test_a_pipe_is_refused_instead_of_waited_for(files):
+    (files.root / "calls").mkdir()
+    os.mkfifo(files.root / "calls" / "part-0.parquet")
+    with pytest.raises(DestinationError, match=r"calls/part-0\.parquet is neither file nor folder"):
+        files.list("calls")
+
+
+def test_what_is_no_file_is_told_beside_the_files_and_not_followed(files, tmp_path):
+    files.publish(PART, b"data")
+    folder = (files.root / PART).parent
+    (folder / "link").symlink_to(tmp_path)
+    os.mkfifo(folder / "pipe")
+    (files.root / "evals").symlink_to(tmp_path)
+    assert [(Path(entry.path).name, entry.oddity.partition(":")[0]) for entry in files.entries("calls")] == [
+        ("link", "is a symbolic link"),
+        (Path(PART).name, ""),
+        ("pipe", "is neither file nor folder"),
+    ]
+    assert [(entry.path, bool(entry.oddity)) for entry in files.entries("evals")] == [("evals", True)]
+
+
+def test_a_file_that_is_published_again_has_another_version(files):
+    assert files.version(PART) is None
+    files.publish(PART, b"data")
+    before = files.version(PART)
+    assert files.version(PART) == before
+    files.publish(PART, b"data")
+    assert files.version(PART) != before
+
+
+def test_a_file_where_a_folder_should_be_is_named(files):
+    (files.root / "calls").write_bytes(b"theirs")
+    with pytest.raises(DestinationError) as caught:
+        files.publish(PART, b"ours")
+    assert str(caught.value) == f"{files.root / PART}: Not a directory"
+    with pytest.raises(DestinationError, match="calls: Not a directory"):
+        files.list("calls")
+    assert (files.root / "calls").read_bytes() == b"theirs"
+    assert files.list(STAGING) == []
+
+
+def test_a_folder_where_a_file_should_be_is_named(files):
+    (files.root / PART).mkdir(parents=True)
+    for attempt in (lambda: files.publish(PART, b"ours"), lambda: files.read(PART)):
+        with pytest.raises(DestinationError) as caught:
+            attempt()
+        assert str(caught.value) == f"{files.root / PART}: Is a directory"
+    assert files.list(STAGING) == []
+
+
+def test_a_file_that_is_not_there_cannot_be_read(files):
+    assert (files.has(PART), files.size_bytes(PART)) == (False, 0)
+    with pytest.raises(DestinationError) as caught:
+        files.read(PART)
+    assert str(caught.value) == f"{files.root / PART}: No such file or directory"
+    files.publish(PART, b"data")
+    assert (files.has(PART), files.size_bytes(PART)) == (True, 4)
+
+
+@pytest.mark.parametrize(
+    ("spelling", "reason"),
+    [
+        ("file", "Not a directory"),
+        ("file/data", "Not a directory"),
+        ("/dev/null/data", "Not a directory"),
+        ("x" * 256, "File name too long"),
+        ("loop/data", "Too many levels of symbolic links"),
+    ],
+)
+def test_a_root_that_cannot_be_is_one_line_that_names_it(tmp_path, spelling, reason):
+    (tmp_path / "file").write_bytes(b"theirs")
+    (tmp_path / "loop").symlink_to("loop")
+    files = LocalFiles(tmp_path / spelling)
+    with pytest.raises(DestinationError) as caught:
+        files.prepare()
+    assert str(caught.value) == f"{files.root}: {reason}"
+    assert (tmp_path / "file").read_bytes() == b"theirs"
+
+
+def test_a_root_that_may_not_be_made_is_one_line_that_names_it(tmp_path):
+    files = LocalFiles(tmp_path / "data")
+    with closed(tmp_path), pytest.raises(DestinationError) as caught:
+        files.prepare()
+    assert str(caught.value) == f"{files.root}: Permission denied"
+
+
+def test_a_dataset_that_may_not_be_entered_is_not_taken_for_absent(files):
+    for attempt in (
+        files.prepare,
+        lambda: files.has(PART),
+        lambda: files.size_bytes(PART),
+        lambda: files.list("calls"),
+    ):
+        with closed(files.root.parent), pytest.raises(DestinationError, match="Permission denied"):
+            attempt()
+
+
+def test_prepare_changes_nothing_in_a_dataset_that_is_ready(files):
+    files.publish(PART, b"data")
+    before = files.list("")
+    files.prepare()
+    assert files.list("") == before == [PART]
+
+
+def test_a_file_set_aside_keeps_its_bytes_and_says_where_it_came_from(files):
+    moved = []
+    for data in (b"damaged", b"damaged again"):
+        files.publish(PART, data)
+        moved.append(files.set_aside(PART))
+    assert [files.read(path) for path in moved] == [b"damaged", b"damaged again"]
+    assert all(path.startswith("_state/quarantine/") for path in moved)
+    assert all(path.endswith("-calls-run_test=a-date=2026-01-01-part-0.parquet") for path in moved)
+    assert files.list("calls") == []
+    with pytest.raises(DestinationError, match="No such file"):
+        files.set_aside(PART)
+
+
+def test_a_file_is_durable_in_the_quarantine_before_it_is_gone_from_its_table(files, monkeypatch):
+    files.publish(PART, b"damaged")
+    calls = SystemCalls(monkeypatch, files.root)
+    aside = files.set_aside(PART)
+    made = [call for call in calls.made if call[0] != "open"]
+    assert made[-3:] == [("rename", aside), ("fsync", "_state/quarantine"), ("fsync", Path(PART).parent.as_posix())]
+
+
+def test_sweeping_removes_what_dead_runs_staged_and_nothing_else(files):
+    files.publish(PART, b"data")
+    files.publish("_state/last_run.json", b"{}")
+    aside = files.set_aside(PART)
+    for name in ("one", "two"):
+        (files.root / STAGING / name).write_bytes(b"half")
+    assert files.sweep_staging() == 2
+    assert files.list("") == ["_state/last_run.json", aside]
+    assert files.sweep_staging() == 0
+
+
+def test_a_folder_that_was_put_into_staging_is_emptied_and_a_link_is_named(files, tmp_path):
+    (files.root / STAGING / "folder").mkdir()
+    (files.root / STAGING / "folder" / "file").write_bytes(b"half")
+    assert files.sweep_staging() == 1
+    link = files.root / STAGING / "link"
+    link.symlink_to(tmp_path)
+    with pytest.raises(DestinationError, match=f"{link} is a symbolic link"):
+        files.sweep_staging()
+    assert link.is_symlink()
+
+
+@pytest.mark.parametrize("place", ["_state", STAGING])
+def test_staging_that_became_a_link_is_not_written_through(files, tmp_path, place):
+    files.publish(PART, b"old")
+    (files.root / place).rename(tmp_path / "moved")
+    (files.root / place).symlink_to(tmp_path / "moved")
+    with pytest.raises(DestinationError, match="is a symbolic link"):
+        files.publish(PART, b"new")
+    assert files.read(PART) == b"old"
+    assert [path for path in (tmp_path / "moved").rglob("*") if path.is_file()] == []
+
+
+def test_a_link_is_not_set_aside(files, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / Path(PART).name).write_bytes(b"theirs")
+    folder = (files.root / PART).parent
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(tmp_path / "theirs")
+    with pytest.raises(DestinationError, match="is a symbolic link"):
+        files.set_aside(PART)
+    assert (tmp_path / "theirs" / Path(PART).name).read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize(
+    ("total_blocks", "free_blocks", "is_refused"), [(1000, 63, True), (1000, 64, False), (0, 0, False)]
+)
+def test_a_disk_without_room_is_refused_unless_it_does_not_tell(
+    tmp_path, monkeypatch, total_blocks, free_blocks, is_refused
+):
+    told = SimpleNamespace(f_frsize=1 << 20, f_blocks=total_blocks, f_bavail=free_blocks)
+    monkeypatch.setattr(os, "statvfs", lambda _path: told)
+    files = LocalFiles(tmp_path / "data")
+    if is_refused:
+        with pytest.raises(DestinationError) as caught:
+            files.prepare()
+        assert str(caught.value) == (
+            f"{files.root}: 63.0 MiB free, and an export needs 64 MiB: make room, or move the dataset"
+        )
+    else:
+        files.prepare()
+
+
+@pytest.mark.parametrize("planted", ["a file of somebody else", "a link out of the dataset"])
+def test_staging_file_that_exists_already_is_not_written_to(files, tmp_path, monkeypatch, planted):
+    """Its name cannot be guessed; this is for the one who guesses it."""
+    monkeypatch.setattr("etl.load.files.local.secrets.token_hex", lambda size: "f" * size)
+    prey, staged = tmp_path / "prey", files.root / STAGING / ("f" * 16)
+    prey.write_bytes(b"theirs")
+    if "link" in planted:
+        staged.symlink_to(prey)
+    else:
+        staged.hardlink_to(prey)
+    with pytest.raises(DestinationError):
+        files.publish(PART, b"ours")
+    assert prey.read_bytes() == b"theirs"
+
+
+def test_probe_leaves_no_trace_and_tells_where_it_tried(files, tmp_path):
+    before = {path: path.lstat() for path in tmp_path.rglob("*") if path.is_file()}
+
+    folder, free_bytes = files.probe()
+
+    assert folder == files.root / STAGING
+    assert free_bytes
+    assert free_bytes > 64 << 20
+    assert {path: path.lstat() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_probe_of_what_is_not_there_yet_tries_the_folder_above_and_makes_nothing(tmp_path):
+    folder, _ = LocalFiles(tmp_path / "not" / "yet").probe()
+
+    assert folder == tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_probe_of_a_folder_that_is_no_dataset_yet_makes_nothing(tmp_path):
+    assert LocalFiles(tmp_path).probe()[0] == tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_probe_refuses_a_folder_on_another_file_system(files):
+    with small_disk(files.root / "calls", 4 << 20), pytest.raises(DestinationError, match="is on another file system"):
+        files.probe()
+
+
+def test_probe_refuses_a_full_disk(tmp_path):
+    with small_disk(tmp_path / "disk", 4 << 20), pytest.raises(DestinationError, match="make room"):
+        LocalFiles(tmp_path / "disk" / "data").probe()
+
+
+def test_probe_refuses_links_and_files_and_what_lies_below_a_file(files, tmp_path):
+    (tmp_path / "file").touch()
+    for root in (tmp_path / "file", tmp_path / "file" / "data"):
+        with pytest.raises(DestinationError, match="Not a directory"):
+            LocalFiles(root).probe()
+    (files.root / "calls").symlink_to(tmp_path)
+    with pytest.raises(DestinationError, match="is a symbolic link"):
+        files.probe()
+
+
+def test_probe_that_cannot_write_says_so(files, monkeypatch):
+    def fail(*_arguments, **_options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", fail)
+    with pytest.raises(DestinationError, match="Read-only file system"):
+        files.probe()

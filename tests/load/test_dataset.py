@@ -1,0 +1,353 @@
+"""The dataset knows what it holds, notices what is lost or damaged, and reads what other versions wrote."""
+
+import re
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from etl.errors import DestinationError, SchemaError
+from etl.extract.plan import Reason
+from etl.load.dataset import Dataset, Written, encode
+from etl.load.files.local import LocalFiles
+from etl.load.layout import Partition
+from etl.load.state import load_state
+from etl.model import schema
+from etl.model.digest import fingerprint
+from etl.transform.flatten import frame_of, to_arrow
+from tests.load.support import (
+    DAY,
+    FETCHED_AT,
+    KEY,
+    a_bundle,
+    a_dataset,
+    an_unlisted_bundle,
+    closed,
+    contents,
+    export_to,
+    part,
+    reasons,
+    rows,
+    stored_in,
+    taken,
+    wrong_schemas,
+)
+
+
+def empty(data):
+    del data
+    return b""
+
+
+def truncated(data):
+    return data[: len(data) // 2]
+
+
+def garbage(data):
+    return b"PAR1" + bytes(len(data)) + b"PAR1"
+
+
+def text(data):
+    del data
+    return b"call_execution_id,status\n"
+
+
+def with_a_column_name_that_is_not_text(data):
+    return data.replace(b"execution_id", b"e\xff\xff\xff\xfftion_id")
+
+
+DAMAGES = [empty, truncated, garbage, text, with_a_column_name_that_is_not_text]
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return a_dataset(tmp_path)
+
+
+def rewrite(path, change):
+    """The file with its table changed, as another program or version would write it."""
+    table = change(pq.ParquetFile(path).read())
+    pq.write_table(table, path)
+    return path.read_bytes()
+
+
+def test_the_state_is_what_was_committed(dataset):
+    bundle = a_bundle("e1", ["c1", "c2"], given_up=["c2"])
+    export_to(dataset, bundle, an_unlisted_bundle("e2", status="running"), a_bundle("e3", [], date="2026-10-02"))
+    state = load_state(dataset, [KEY, "never-exported"], set_aside=True)
+    assert state.unreadable == []
+    assert state.executions["never-exported"] == {}
+    stored = state.executions[KEY]
+    assert {key: (known.date, known.export_state, known.verified_at) for key, known in stored.items()} == {
+        "e1": (DAY, "incomplete", FETCHED_AT),
+        "e2": (DAY, "waiting", None),
+        "e3": ("2026-10-02", "exported", FETCHED_AT),
+    }
+    assert stored["e1"].fingerprint == fingerprint(bundle.execution.payload)
+    assert [(known.held.listed_calls, known.held.exported_calls) for known in stored.values()] == [
+        (2, 1),
+        (None, 0),
+        (0, 0),
+    ]
+    assert all(known.calls_digest == known.held.calls_digest for known in stored.values())
+    assert stored["e1"].calls_digest != stored["e3"].calls_digest
+
+
+def test_no_flipped_bit_changes_what_is_read(tmp_path):
+    """Without compression nothing else than the pages' checksums could tell."""
+    files = LocalFiles(tmp_path)
+    files.prepare()
+    dataset = Dataset(files, compression="none")
+    export_to(dataset, a_bundle("e1"))
+    path, before = tmp_path / part("calls"), load_state(dataset, [KEY], set_aside=False)
+    content, value = path.read_bytes(), rows(tmp_path, "calls", "row_hash")[0][0].encode()
+    noticed = 0
+    for found in re.finditer(value, content):
+        path.write_bytes(content[: found.start()] + bytes([value[0] ^ 1]) + content[found.start() + 1 :])
+        state = load_state(dataset, [KEY], set_aside=False)
+        noticed += state.unreadable == [part("calls")]
+        assert state.unreadable or state == before
+    assert noticed
+
+
+def test_a_state_without_a_dataset_is_empty_and_makes_nothing(tmp_path):
+    state = load_state(Dataset(LocalFiles(tmp_path / "data")), [KEY], set_aside=False)
+    assert (state.executions, state.unreadable) == ({KEY: {}}, [])
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("table", ["calls", "evals", "executions"])
+def test_a_lost_file_is_noticed_and_made_again(dataset, tmp_path, table):
+    bundles = [a_bundle("e1"), a_bundle("e2", ["c3"])]
+    export_to(dataset, *bundles)
+    before = contents(tmp_path)
+    (tmp_path / part(table)).unlink()
+    reason = Reason.NEW if table == "executions" else Reason.DAMAGED
+    assert reasons(dataset, *bundles) == {"e1": reason, "e2": reason}
+    export_to(dataset, *bundles)
+    assert contents(tmp_path) == before
+    assert reasons(dataset, *bundles) == {"e1": Reason.FINAL, "e2": Reason.FINAL}
+
+
+@pytest.mark.parametrize("table", ["calls", "evals", "executions", "errors"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_left_alone_or_set_aside_and_made_again(dataset, tmp_path, table, damage):
+    bundles = [a_bundle("e1", given_up=["c2"]), a_bundle("e2", ["c3"])]
+    export_to(dataset, *bundles)
+    before = contents(tmp_path)
+    path = tmp_path / part(table)
+    damaged = damage(path.read_bytes())
+    path.write_bytes(damaged)
+
+    looked_at = load_state(dataset, [KEY], set_aside=False)
+    assert looked_at.unreadable == [part(table)]
+    assert path.read_bytes() == damaged
+
+    state = load_state(dataset, [KEY], set_aside=True)
+    assert [(tmp_path / aside).read_bytes() for aside in state.unreadable] == [damaged]
+    assert state.unreadable[0].startswith("_state/quarantine/")
+    assert not path.exists()
+    assert state.executions == looked_at.executions
+    is_whole = table == "errors"
+    assert reasons(dataset, *bundles) == {
+        "e1": Reason.NEW if table == "executions" else Reason.INCOMPLETE,
+        "e2": Reason.FINAL if is_whole else Reason.NEW if table == "executions" else Reason.DAMAGED,
+    }
+    export_to(dataset, *bundles)
+    assert contents(tmp_path) == before
+
+
+def test_an_older_copy_of_a_file_is_noticed(dataset, tmp_path):
+    export_to(dataset, a_bundle("e1"))
+    older = (tmp_path / part("calls")).read_bytes()
+    export_to(dataset, a_bundle("e1", seconds=2.0), run="run-2")
+    (tmp_path / part("calls")).write_bytes(older)
+    assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.DAMAGED}
+
+
+def test_damage_that_only_a_whole_read_shows_ends_one_run_and_the_next_one_repairs_it(dataset, tmp_path):
+    bundles = [a_bundle("e1"), a_bundle("e2", ["c3"])]
+    export_to(dataset, *bundles)
+    before = contents(tmp_path)
+    path = tmp_path / part("calls")
+    column = pq.ParquetFile(path).metadata.row_group(0).column(schema.CALLS.names.index("duration_seconds"))
+    start = column.dictionary_page_offset or column.data_page_offset
+    data = path.read_bytes()
+    path.write_bytes(
+        data[:start] + b"\xff" * column.total_compressed_size + data[start + column.total_compressed_size :]
+    )
+
+    assert load_state(dataset, [KEY], set_aside=True).unreadable == []
+    with pytest.raises(
+        DestinationError, match=r"not readable as Parquet: .*; moved to _state/quarantine/.*run again"
+    ) as e:
+        export_to(dataset, a_bundle("e1", seconds=2.0))
+    assert "\n" not in str(e.value)
+    assert not path.exists()
+    assert reasons(dataset, *bundles) == {"e1": Reason.DAMAGED, "e2": Reason.DAMAGED}
+    export_to(dataset, *bundles)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("is_set_aside", [True, False])
+@pytest.mark.parametrize(
+    "stray",
+    [
+        "notes.txt",
+        ".DS_Store",
+        f"date={DAY}/part-1.parquet",
+        f"date={DAY}/.part-0.parquet",
+        "date=monday/part-0.parquet",
+    ],
+)
+@pytest.mark.parametrize("table", ["calls", "evals", "errors", "executions"])
+def test_a_file_that_no_export_wrote_is_refused_by_name_and_left_alone(dataset, tmp_path, table, stray, is_set_aside):
+    export_to(dataset, a_bundle("e1"))
+    path = tmp_path / table / f"run_test={KEY}" / stray
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"theirs")
+    with pytest.raises(DestinationError) as caught:
+        load_state(dataset, [KEY], set_aside=is_set_aside)
+    assert str(caught.value) == f"{path}: not a file of this dataset; move it elsewhere"
+    assert path.read_bytes() == b"theirs"
+
+
+def test_a_file_of_an_older_version_is_read_with_nulls_and_completed_when_it_is_next_written(dataset, tmp_path):
+    export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]))
+    before = contents(tmp_path)
+    rewrite(tmp_path / part("calls"), lambda table: table.drop_columns(["scenario_name", "extra"]))
+    rewrite(tmp_path / part("executions"), lambda table: table.drop_columns(["verified_at", "deleted_at"]))
+    rewrite(tmp_path / part("evals"), lambda table: table.replace_schema_metadata({"table": "evals"}))
+
+    assert [known.verified_at for known in stored_in(dataset).values()] == [None, None]
+    assert reasons(dataset, a_bundle("e1"), a_bundle("e2")) == {"e1": Reason.FINAL, "e2": Reason.FINAL}
+    export_to(dataset, a_bundle("e2", ["c3"], seconds=2.0), run="run-2")
+    assert wrong_schemas(tmp_path) == []
+    assert rows(tmp_path, "calls", "call_execution_id", "scenario_name", "duration_seconds") == [
+        ("c1", None, 1.0),
+        ("c2", None, 1.0),
+        ("c3", "Refund", 2.0),
+    ]
+    assert contents(tmp_path)["executions"][0] == before["executions"][0]
+
+
+@pytest.mark.parametrize("table", ["calls", "evals"])
+def test_rows_from_before_there_were_row_hashes_are_fetched_again(dataset, tmp_path, table):
+    bundles = [a_bundle("e1"), a_bundle("e2", ["c3"])]
+    export_to(dataset, *bundles)
+    before = contents(tmp_path)
+    rewrite(tmp_path / part(table), lambda rows: rows.drop_columns(["row_hash"]))
+    assert reasons(dataset, *bundles) == {"e1": Reason.DAMAGED, "e2": Reason.DAMAGED}
+    export_to(dataset, a_bundle("e1", given_up=["c2"]), a_bundle("e2", ["c3"]))
+    export_to(dataset, *bundles)
+    assert contents(tmp_path) == before
+
+
+def test_a_file_of_a_newer_version_is_refused_and_left_alone(dataset, tmp_path):
+    export_to(dataset, a_bundle("e1"))
+    path = tmp_path / part("calls")
+    newer = rewrite(path, lambda table: table.append_column("mood", pa.array(["calm", "calm"])))
+    with pytest.raises(DestinationError) as caught:
+        load_state(dataset, [KEY], set_aside=True)
+    assert str(caught.value) == (f"{path}: unknown columns ['mood']: written by a newer version; upgrade the exporter")
+    assert path.read_bytes() == newer
+
+
+def test_a_column_of_a_type_that_cannot_become_the_declared_one_is_refused_and_left_alone(dataset, tmp_path):
+    export_to(dataset, a_bundle("e1"))
+    path = tmp_path / part("executions")
+
+    def with_words(table):
+        index = table.column_names.index("listed_calls")
+        return table.set_column(index, "listed_calls", pa.array(["two"]))
+
+    foreign = rewrite(path, with_words)
+    with pytest.raises(DestinationError, match=r"part-0\.parquet: its columns have other types than this version's: "):
+        load_state(dataset, [KEY], set_aside=True)
+    assert path.read_bytes() == foreign
+
+
+def test_a_column_of_a_type_that_becomes_the_declared_one_without_loss_is_converted(dataset, tmp_path):
+    export_to(dataset, a_bundle("e1"))
+    before = contents(tmp_path)
+
+    def narrow(table):
+        index = table.column_names.index("verified_at")
+        table = table.set_column(index, "verified_at", table["verified_at"].cast(pa.timestamp("ms", "UTC")))
+        index = table.column_names.index("listed_calls")
+        return table.set_column(index, "listed_calls", table["listed_calls"].cast(pa.int32()))
+
+    rewrite(tmp_path / part("executions"), narrow)
+    assert stored_in(dataset)["e1"].verified_at == FETCHED_AT
+    export_to(dataset, a_bundle("e2", ["c3"]))
+    assert wrong_schemas(tmp_path) == []
+    assert contents(tmp_path)["executions"][0] == before["executions"][0]
+
+
+def test_a_partition_that_may_not_be_looked_at_is_not_taken_for_empty(dataset, tmp_path):
+    export_to(dataset, a_bundle("e1"))
+    arriving = to_arrow(frame_of(schema.CALLS, [{"call_execution_id": "c9", "execution_id": "e9"}]), schema.CALLS)
+    with closed(tmp_path / "calls"), pytest.raises(DestinationError, match=r"part-0\.parquet: Permission denied"):
+        taken(dataset.commit_rows(schema.CALLS, Partition(KEY, DAY), arriving, replaced=["e9"], written=Written()))
+
+
+def test_each_run_is_recorded_in_a_file_of_its_own(dataset, tmp_path):
+    started_at = datetime(2026, 11, 1, 2, tzinfo=UTC)
+    for run in ("run-1", "run-2"):
+        row = {"export_run_id": run, "started_at": started_at, "exit_code": 0}
+        dataset.record_run("2026-11-01", run, frame_of(schema.RUNS_TABLE, [row]))
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.parquet")) == [
+        "runs/date=2026-11-01/run-1.parquet",
+        "runs/date=2026-11-01/run-2.parquet",
+    ]
+    assert rows(tmp_path, "runs", "export_run_id", "started_at", "exit_code", "message") == [
+        ("run-1", started_at, 0, None),
+        ("run-2", started_at, 0, None),
+    ]
+    assert wrong_schemas(tmp_path) == []
+
+
+@pytest.mark.parametrize("compression", ["zstd", "snappy", "gzip", "none"])
+@pytest.mark.parametrize("table", schema.TABLES.values(), ids=schema.TABLES)
+def test_an_encoded_file_holds_the_rows_the_declared_schema_and_the_compression(table, compression):
+    given = to_arrow(frame_of(table, [{name: f"{name}-{number}" for name in table.key} for number in range(3)]), table)
+    file = pq.ParquetFile(pa.BufferReader(encode(table, given, compression)))
+    assert file.read().equals(given, check_metadata=True)
+    expected = {"none": "UNCOMPRESSED"}.get(compression, compression.upper())
+    assert {file.metadata.row_group(0).column(index).compression for index in range(len(table.names))} == {expected}
+
+
+WRONG = {
+    "a missing column": lambda rows: rows.drop_columns(["status"]),
+    "a column too many": lambda rows: rows.append_column("mood", pa.array(["calm"])),
+    "another order": lambda rows: rows.select(rows.column_names[::-1]),
+    "another type": lambda rows: rows.set_column(
+        7, rows.schema.field(7).with_type(pa.float32()), rows[7].cast("float32")
+    ),
+    "another precision": lambda rows: rows.cast(
+        rows.schema.set(3, rows.schema.field(3).with_type(pa.timestamp("ms", "UTC")))
+    ),
+    "a local time": lambda rows: rows.cast(rows.schema.set(3, rows.schema.field(3).with_type(pa.timestamp("us")))),
+    "no table metadata": lambda rows: rows.replace_schema_metadata(None),
+    "no column metadata": lambda rows: rows.cast(rows.schema.set(7, rows.schema.field(7).remove_metadata())),
+    "a key that may be null": lambda rows: rows.cast(rows.schema.set(0, rows.schema.field(0).with_nullable(True))),
+    "a key that is null": lambda rows: rows.set_column(0, rows.schema.field(0), pa.nulls(1, pa.string())),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_rows_that_are_not_exactly_as_declared_are_not_encoded(wrong):
+    row = {"call_execution_id": "c1", "execution_started_at": FETCHED_AT, "duration_seconds": 1.5}
+    right = to_arrow(frame_of(schema.CALLS, [row]), schema.CALLS)
+    encode(schema.CALLS, right, "zstd")
+    with pytest.raises(SchemaError, match="calls: "):
+        encode(schema.CALLS, wrong(right), "zstd")
+
+
+def test_encoded_file_that_lacks_a_row_is_noticed(monkeypatch):
+    write = pq.write_table
+    monkeypatch.setattr(pq, "write_table", lambda rows, *others, **options: write(rows.slice(1), *others, **options))
+    rows = pa.Table.from_pylist([dict.fromkeys(schema.CALLS.key, key) for key in "ab"], schema.CALLS.arrow_schema)
+    with pytest.raises(SchemaError, match="does not hold the rows"):
+        encode(schema.CALLS, rows, "zstd")

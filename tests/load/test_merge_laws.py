@@ -1,0 +1,104 @@
+"""A merge does what a plain dictionary of rows would do."""
+
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from etl.load.merge import merge
+from etl.model import schema
+
+EXECUTIONS = ["e1", "e2", "e3"]
+START = datetime(2026, 3, 1, tzinfo=UTC)
+TABLES = [schema.EXECUTIONS, schema.CALLS, schema.EVALS, schema.ERRORS]
+VERSION = {"export_run_id", "exported_at", "verified_at"}
+
+
+def keyed_rows(table, run):
+    """Rows of unique keys; a call's execution follows from its name, so that no key ever moves."""
+    moment = START + timedelta(days=run)
+
+    def row(number, config, value):
+        execution_id = f"e{number % 3 + 1}"
+        fields = {
+            "execution_id": execution_id,
+            "call_execution_id": f"c{number}",
+            "eval_config_id": config,
+            "endpoint": config,
+            "subject_id": f"c{number}",
+            "row_hash": value,
+            "status": (value if table.name != "errors" else None),
+            "message": value,
+            "started_at": START + timedelta(hours=number % 3) if number % 3 else None,
+            "execution_started_at": START + timedelta(hours=number % 3) if number % 3 else None,
+            "first_seen_at": moment,
+            "last_seen_at": moment,
+            "exported_at": moment,
+            "verified_at": moment,
+            "export_run_id": f"run-{run}",
+        }
+        return {name: fields.get(name) for name in table.names}
+
+    drawn = st.builds(row, st.integers(0, 8), st.sampled_from("xy"), st.sampled_from(["same", "other"]))
+    return st.lists(drawn, max_size=12).map(lambda rows: {key_of(table, row): row for row in rows})
+
+
+def key_of(table, row):
+    return tuple(row[name] for name in table.key)
+
+
+def content_of(row):
+    return {name: value for name, value in row.items() if name not in VERSION}
+
+
+def merged_by_hand(table, old, new, replaced, kept_calls):
+    result = {key: row for key, row in old.items() if row["execution_id"] not in replaced}
+    for key, row in new.items():
+        known = old.get(key)
+        arriving = dict(row)
+        if known is not None and table is schema.ERRORS:
+            arriving["first_seen_at"] = known["first_seen_at"]
+        result[key] = known if known is not None and content_of(known) == content_of(arriving) else arriving
+    kept = {key: row for key, row in old.items() if key not in new and row.get("call_execution_id") in kept_calls}
+    return result | kept
+
+
+def as_table(table, rows):
+    return pa.Table.from_pylist(list(rows.values()), table.arrow_schema)
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+@settings(deadline=None, max_examples=100)
+@given(data=st.data(), replaced=st.sets(st.sampled_from(EXECUTIONS)), kept=st.sets(st.integers(0, 8).map("c{}".format)))
+def test_merge_does_what_a_dictionary_would_do(table, data, replaced, kept):
+    old = data.draw(keyed_rows(table, 1))
+    new = {key: row for key, row in data.draw(keyed_rows(table, 2)).items() if row["execution_id"] in replaced}
+    before, arriving = as_table(table, old), as_table(table, new)
+    merged = merge(table, before, arriving, replaced=replaced, kept_calls=kept)
+    expected = merged_by_hand(table, old, new, replaced, kept)
+
+    rows = merged.table.to_pylist()
+    assert {key_of(table, row): row for row in rows} == expected
+    assert len(rows) == len(expected)
+    assert merged.is_changed is (expected != old)
+    assert merged.is_changed or merged.table is before
+    assert merged.table.schema.equals(table.arrow_schema, check_metadata=True)
+
+    again = merge(table, merged.table, arriving, replaced=replaced, kept_calls=kept)
+    assert not again.is_changed
+    assert again.table is merged.table
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_the_result_does_not_depend_on_the_order_of_rows(table, data):
+    old, new = data.draw(keyed_rows(table, 1)), data.draw(keyed_rows(table, 2))
+    shuffled = dict(data.draw(st.permutations(list(new.items()))))
+    one, other = (
+        merge(table, as_table(table, old), as_table(table, rows), replaced=EXECUTIONS) for rows in (new, shuffled)
+    )
+    assert one.is_changed is other.is_changed
+    assert one.table.equals(other.table)

@@ -1,0 +1,81 @@
+"""What the dataset holds is told by partition: rows vouch for what lies beside them, and what lies apart is found."""
+
+from datetime import timedelta
+
+import pytest
+
+from etl.extract.plan import Reason
+from etl.load.layout import Partition
+from etl.load.relocate import find_doubled, find_moves
+from etl.load.state import load_state
+from tests.load.support import DAY, FETCHED_AT, KEY, a_bundle, a_dataset, export_to, part, reasons
+
+EARLIER, LATER = "2026-09-30", "2026-10-02"
+TABLES = ("executions", "calls", "evals", "errors")
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return a_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("date", [EARLIER, LATER])
+@pytest.mark.parametrize(
+    ("table", "reason"), [("calls", Reason.DAMAGED), ("evals", Reason.DAMAGED), ("errors", Reason.INCOMPLETE)]
+)
+def test_what_lies_apart_from_its_row_is_surplus_and_its_execution_is_fetched_again(
+    dataset, tmp_path, table, reason, date
+):
+    export_to(dataset, a_bundle("e1", given_up=["c2"] if table == "errors" else []))
+    apart = tmp_path / part(table, date=date)
+    apart.parent.mkdir(parents=True)
+    (tmp_path / part(table)).rename(apart)
+
+    state = load_state(dataset, [KEY], set_aside=False)
+
+    assert state.surplus == {Partition(KEY, date): {"e1"}}
+    assert (state.stray_dates, state.orphans) == ({KEY: {}}, {KEY: {}})
+    assert state.executions[KEY]["e1"].has_letters is (table == "errors")
+    assert reasons(dataset, a_bundle("e1"))["e1"] is reason
+
+
+@pytest.mark.parametrize("newer", [EARLIER, LATER])
+def test_of_two_rows_of_an_execution_the_one_that_was_written_last_counts(dataset, newer):
+    older = LATER if newer == EARLIER else EARLIER
+    export_to(dataset, a_bundle("e1", date=older))
+    export_to(dataset, a_bundle("e1", seconds=2.0, date=newer), run="run-2", fetched_at=FETCHED_AT + timedelta(days=1))
+
+    state = load_state(dataset, [KEY], set_aside=False)
+
+    assert (state.executions[KEY]["e1"].date, state.executions[KEY]["e1"].is_damaged) == (newer, False)
+    assert state.surplus == {Partition(KEY, older): {"e1"}}
+
+
+@pytest.mark.parametrize("table", ["calls", "evals", "errors"])
+def test_what_lies_without_any_row_is_a_stray(dataset, tmp_path, table):
+    export_to(dataset, a_bundle("e1", given_up=["c2"]))
+    for other in {*TABLES} - {table}:
+        (tmp_path / part(other)).unlink()
+
+    state = load_state(dataset, [KEY], set_aside=False)
+
+    assert (state.executions, state.surplus) == ({KEY: {}}, {})
+    assert state.stray_dates == {KEY: {"e1": DAY}}
+    assert state.orphans == {KEY: {"e1": DAY} if table == "errors" else {}}
+
+
+def test_an_execution_of_several_run_tests_is_doubled_wherever_anything_of_it_lies(dataset, tmp_path):
+    export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]))
+    export_to(dataset, a_bundle("e1", key="booking", date=LATER), a_bundle("e3", ["c4"], key="booking"))
+    export_to(dataset, a_bundle("e2", ["c3"], key="third"))
+    (tmp_path / part("executions", key="third")).unlink()
+
+    state = load_state(dataset, [KEY, "third"], set_aside=False)
+
+    assert find_doubled(state) == {
+        "e1": [Partition("booking", LATER), Partition(KEY, DAY)],
+        "e2": [Partition(KEY, DAY), Partition("third", DAY)],
+    }
+    assert find_moves(state, {"third": ["e3", "unheard-of"]}, {"third": "Third"}) == {
+        (Partition("booking", DAY), "third"): {"e3"}
+    }

@@ -1,0 +1,105 @@
+"""Hashes that tell whether something changed, and say the same tomorrow and in the next version."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from etl.extract.parse import parse_json
+from etl.model.digest import fingerprint, row_hasher, rows_digest
+
+STARTED_AT = datetime(2026, 3, 1, 9, 0, 1, 123456, tzinfo=UTC)
+ROW = {
+    "call_execution_id": "call",
+    "duration_seconds": 88.0,
+    "cost_total_cost_cents": 24,
+    "output_passed": True,
+    "execution_started_at": STARTED_AT,
+    "csat": None,
+}
+
+
+def hash_of(row):
+    return row_hasher(list(row), row)(list(row.values()))
+
+
+def test_fingerprint_is_the_same_in_every_version():
+    """A changed value here would fetch every execution of every dataset again."""
+    assert fingerprint({"b": 1, "a": [2.5, None, "é"]}) == "b246151fb7c80978996508a5411f49fe"
+
+
+def test_row_hash_is_the_same_in_every_version():
+    assert hash_of(ROW) == "044c17d48e2ebf2aa3958fd843470173"
+
+
+def test_rows_digest_is_the_same_in_every_version():
+    assert rows_digest(["b", "a"]) == "0c84cf75ee142f818515ab54bd107d86"
+
+
+def test_fingerprint_disregards_the_order_of_keys_at_every_depth():
+    assert fingerprint({"a": 1, "b": {"c": [{"x": 1, "y": 2}], "d": 2}}) == fingerprint(
+        {"b": {"d": 2, "c": [{"y": 2, "x": 1}]}, "a": 1}
+    )
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"a": 1, "b": [1]}, {"a": 1, "b": [2, 1]}, {"a": 1, "b": [1, 2, None]}, {"a": None, "b": [1, 2]}, {"b": [1, 2]},
+        {"a": "1", "b": [1, 2]}, {"a": 1.5, "b": [1, 2]}, {"a": True, "b": [1, 2]}, {"a": 1, "b": [1, 2], "c": None},
+        {"a": 1, "B": [1, 2]}, {},
+    ],
+)  # fmt: skip
+def test_fingerprint_sees_every_change(changed):
+    assert fingerprint(changed) != fingerprint({"a": 1, "b": [1, 2]})
+
+
+@pytest.mark.parametrize("text", ['{"a":"\\ud800","b":1}', '{"\\udfff":{"b":1,"a":2}}', '{"a":NaN}', '{"a":[1e400]}'])
+def test_fingerprint_exists_for_every_payload_that_can_be_decoded(text):
+    payload = parse_json(text.encode())
+    assert fingerprint(payload) == fingerprint(dict(reversed(payload.items())))
+    assert fingerprint(payload) != fingerprint({**payload, "c": 1})
+
+
+def test_fingerprint_of_a_string_that_utf8_cannot_hold_disregards_the_order_of_keys():
+    assert fingerprint({"a": "\ud800", "b": {"c": 1, "d": 2}}) == fingerprint({"b": {"d": 2, "c": 1}, "a": "\ud800"})
+
+
+def test_a_column_added_later_changes_no_row_hash():
+    assert hash_of(ROW) == hash_of({**ROW, "new_metric": None})
+    assert hash_of(dict.fromkeys(ROW)) == hash_of(dict.fromkeys([*ROW, "new_metric"]))
+
+
+def test_row_hash_disregards_the_order_of_columns():
+    assert hash_of(ROW) == hash_of(dict(reversed(ROW.items())))
+
+
+@pytest.mark.parametrize("name", list(ROW))
+def test_row_hash_sees_every_change(name):
+    changed = "other" if ROW[name] is None else None
+    assert hash_of({**ROW, name: changed}) != hash_of(ROW)
+
+
+def test_row_hash_tells_columns_apart():
+    assert hash_of({"a": 1.0, "b": None}) != hash_of({"a": None, "b": 1.0})
+
+
+def test_row_hash_sees_a_microsecond():
+    assert hash_of({**ROW, "execution_started_at": STARTED_AT.replace(microsecond=123457)}) != hash_of(ROW)
+
+
+def test_row_hash_wants_a_value_for_every_name():
+    with pytest.raises(IndexError):
+        row_hasher(["a", "b"], ["a", "b"])([1])
+
+
+def test_row_hash_disregards_columns_that_are_not_hashed():
+    assert row_hasher(["a", "b", "c"], ["a", "c"])([1, 2, 3]) == hash_of({"a": 1, "c": 3})
+
+
+def test_rows_digest_disregards_the_order_of_rows():
+    assert rows_digest(iter(["b", "a", "c"])) == rows_digest(["c", "b", "a"])
+
+
+@pytest.mark.parametrize("hashes", [[], ["a"], ["a", "b", "b"], ["a", "c"], ["ab"], ["a\nb", "c"]])
+def test_rows_digest_sees_every_row(hashes):
+    assert rows_digest(hashes) != rows_digest(["a", "b"])

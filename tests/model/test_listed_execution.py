@@ -1,0 +1,67 @@
+"""What is kept of a listed execution: what a plan reads, and the payload, exactly as it was listed."""
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from etl.extract.parse import parse_json
+from etl.model.listed_execution import ListedExecution
+from etl.model.records import Execution, NumberLiteral
+from tests.bundles import as_listed, execution, recorded_cases, recorded_executions
+from tests.strategies import any_text, json_values
+
+
+def unpacked(payload):
+    return as_listed(Execution(execution_id="e", status="completed", payload=payload)).unpack().payload
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.dictionaries(any_text, json_values, max_size=4))
+@example(
+    {
+        "literal": NumberLiteral("1e400"),
+        "text": "1e400",
+        "nested": [NumberLiteral("NaN"), {"a": NumberLiteral("1.0e2")}],
+    }
+)
+@example(
+    {
+        "whole": 2**63,
+        "largest": 2**64 - 1,
+        "beyond": 2**64,
+        "below": -(2**63) - 1,
+        "fraction": 1.0,
+        "zero": -0.0,
+        "small": 1e-7,
+    }
+)
+@example({"surrogate": "\ud800", "\udfff": True, "control": "\x00", "order": {"b": 1, "a": 2}})
+def test_payload_comes_back_as_it_was(payload):
+    assert repr(unpacked(payload)) == repr(payload)
+    assert types_in(unpacked(payload)) == types_in(payload)
+
+
+def types_in(value):
+    if isinstance(value, dict):
+        return [dict, *(types_in(each) for each in value.values())]
+    return [list, *map(types_in, value)] if isinstance(value, list) else type(value)
+
+
+@pytest.mark.parametrize("case", recorded_cases("run_test_name", "metrics"))
+def test_recorded_executions_are_packed_and_come_back(case):
+    for listed in recorded_executions(case).results:
+        packed = as_listed(listed)
+        assert isinstance(packed.packed, bytes)
+        assert packed.unpack() == listed
+
+
+def test_number_with_digits_that_a_double_may_lose_is_packed_and_keeps_them():
+    payload = parse_json(b'{"a": 9007199254740993.0, "b": 1e400}')
+    listed = as_listed(Execution(execution_id="e", status="completed", payload=payload))
+    assert isinstance(listed.packed, bytes)
+    assert repr(listed.unpack().payload) == repr(payload)
+
+
+def test_payload_that_was_let_go_is_missed_with_a_word():
+    with pytest.raises(ValueError, match="execution e: its payload was let go"):
+        ListedExecution.of(execution("e")).unpack()

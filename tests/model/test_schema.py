@@ -1,0 +1,154 @@
+"""The declared tables are sound: what no payload could ever break."""
+
+import re
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from etl.model import schema
+
+COLUMNS = [(table, column) for table in schema.TABLES.values() for column in table.columns]
+COLUMN_IDS = [f"{table.name}.{column.name}" for table, column in COLUMNS]
+MONEY_AND_COUNTS = re.compile(
+    r"cents$|_tokens$|_count$|^calls_|_calls$|^(requests|retries|rejections|misfits|files|bytes|tries)$"
+)
+
+
+def every_column(function):
+    return pytest.mark.parametrize(("table", "column"), COLUMNS, ids=COLUMN_IDS)(function)
+
+
+@pytest.mark.parametrize("table", schema.TABLES.values(), ids=schema.TABLES)
+def test_no_column_is_declared_twice(table):
+    assert len(set(table.names)) == len(table.names)
+    assert [column.name for column in table.columns] == list(table.names)
+
+
+def test_tables_and_their_keys():
+    assert {name: table.key for name, table in schema.TABLES.items()} == {
+        "executions": ("execution_id",),
+        "calls": ("call_execution_id",),
+        "evals": ("call_execution_id", "eval_config_id"),
+        "errors": ("endpoint", "subject_id"),
+        "runs": ("export_run_id",),
+    }
+
+
+@every_column
+def test_name_fits_every_warehouse_and_no_partition_column(table, column):
+    assert re.fullmatch(r"[a-z][a-z0-9_]{0,126}", column.name)
+    assert column.name not in {"date", "run_test"}
+
+
+@every_column
+def test_column_says_what_it_means(table, column):
+    assert re.fullmatch(r"[A-Za-z0-9].*\.", column.meaning)
+    assert column.type_name in {"string", "int64", "double", "bool", "timestamp[us, UTC]"}
+    assert not column.is_json or column.type == schema.STRING
+
+
+@every_column
+def test_only_the_key_is_never_null(table, column):
+    assert table.arrow_schema.field(column.name).nullable is not column.is_key
+
+
+@every_column
+def test_null_rule_says_when_a_column_is_null(table, column):
+    assert re.fullmatch(r"never null|null (when|while|until|unless) .*[^.]", column.null_rule)
+    assert not column.is_key or column.null_rule == schema.NEVER
+
+
+@pytest.mark.parametrize("table", schema.TABLES.values(), ids=schema.TABLES)
+def test_partition_columns_are_a_text_and_a_date_and_never_null(table):
+    declared = {column.name: (column.type_name, column.null_rule) for column in table.partitions}
+    run_test = {} if table.name == "runs" else {"run_test": ("string", "never null")}
+    assert declared == run_test | {"date": ("date", "never null")}
+
+
+@every_column
+def test_field_metadata_carries_meaning_unit_source_and_null_rule(table, column):
+    field = table.arrow_schema.field(column.name)
+    declared = {"meaning": column.meaning, "unit": column.unit, "source": column.source, "null": column.null_rule}
+    assert field.type == column.type
+    assert {name.decode(): value.decode() for name, value in field.metadata.items()} == {
+        name: value for name, value in declared.items() if value
+    }
+
+
+@pytest.mark.parametrize("table", schema.TABLES.values(), ids=schema.TABLES)
+def test_schema_names_its_table_and_keeps_the_order_of_columns(table):
+    assert table.arrow_schema.metadata[b"table"] == table.name.encode()
+    assert tuple(table.arrow_schema.names) == table.names
+
+
+@pytest.mark.parametrize("table", schema.TABLES.values(), ids=schema.TABLES)
+def test_plain_pandas_keeps_whole_numbers_and_booleans(table, tmp_path):
+    """Of its own accord pandas would read whole numbers with a null among them as floats."""
+    path = tmp_path / "part-0.parquet"
+    keys_alone = [dict.fromkeys(table.key, "key")]
+    pq.write_table(pa.Table.from_pylist(keys_alone, table.arrow_schema), path)
+    read = pd.read_parquet(path)
+    nullable = {schema.INT: "Int64", schema.BOOL: "boolean"}
+    assert {column.name: str(read.dtypes[column.name]) for column in table.columns if column.type in nullable} == {
+        column.name: nullable[column.type] for column in table.columns if column.type in nullable
+    }
+
+
+@pytest.mark.parametrize("table", schema.TABLES.values(), ids=schema.TABLES)
+def test_no_path_leads_through_another(table):
+    """A field cannot be a value and an object at once: the walk over a payload would not know where it goes."""
+    paths = {path for column in table.columns for path in column.paths}
+    assert not [(path, other) for path in paths for other in paths if path != other and other[: len(path)] == path]
+
+
+@pytest.mark.parametrize("table", schema.TABLES.values(), ids=schema.TABLES)
+def test_a_path_feeds_one_column_except_the_output_of_an_eval(table):
+    feeds: dict[tuple[str, ...], list[str]] = {}
+    for column in table.columns:
+        for path in column.paths:
+            feeds.setdefault(path, []).append(column.name)
+    outputs = ["output_passed", "output_score", "output_text", "output_json"]
+    assert {tuple(names) for path, names in feeds.items() if len(names) > 1} == (
+        {tuple(outputs)} if table.name == "evals" else set()
+    )
+
+
+@every_column
+def test_name_is_the_payload_path_with_the_first_spelling(table, column):
+    if column.source and column.name not in {
+        "eval_name",
+        "output_passed",
+        "output_score",
+        "output_text",
+        "output_json",
+    }:
+        assert column.name == "_".join(column.paths[0]).removeprefix("metrics_").removeprefix("call_results_")
+
+
+@every_column
+def test_money_and_counts_are_whole_and_other_numbers_are_doubles(table, column):
+    is_number = column.type in (schema.INT, schema.FLOAT)
+    if is_number and not column.name.startswith(("avg_", "chat_avg_")) and column.name not in {"status", "exit_code"}:
+        is_whole = bool(MONEY_AND_COUNTS.search(column.name)) or column.name in {
+            "executions",
+            "calls",
+            "evals",
+            "dead_letters",
+        }
+        assert (column.type == schema.INT) is is_whole
+
+
+@pytest.mark.parametrize("spelling", ["system_metrics", "customer_latency_metrics"])
+def test_both_spellings_of_the_latency_block_feed_the_same_columns(spelling):
+    fed = {column.name for column in schema.CALLS.columns for path in column.paths if path[:2] == ("latency", spelling)}
+    assert len(fed) == 9
+    assert all(name.startswith("latency_customer_latency_metrics_") for name in fed)
+
+
+def test_timestamps_are_microseconds_in_utc():
+    assert pa.timestamp("us", "UTC") == schema.TIMESTAMP
+    assert {name for _, column in COLUMNS if (name := column.name).endswith("_at")} == {
+        column.name for _, column in COLUMNS if column.type == schema.TIMESTAMP
+    }

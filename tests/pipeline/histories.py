@@ -1,0 +1,573 @@
+"""One dataset through any history: the source and its changes, the runs, the crashes, and the laws that hold at all times."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from etl import sandbox
+from etl.errors import LockHeldError, leaves
+from etl.load.layout import parse_partition_path
+from etl.model import schema
+from etl.model.digest import rows_digest
+from etl.model.keys import default_key
+from etl.pipeline import job
+from etl.pipeline.summary import Summary
+from etl.sandbox import Call, Execution, Sandbox, SandboxRequest, World
+from etl.sandbox.world import CALL_STATUSES
+from etl.settings import Settings
+from tests.e2e.truth import assert_same_rows, call_rows, eval_rows, execution_rows
+from tests.load.files.watched import STAGING, Step, watched
+from tests.support import settings_for
+
+SETTLE = timedelta(hours=24)
+FINISHED = ("completed", "failed", "cancelled")
+NAMES = ("Checkout", "Support", "Refund", "Billing")
+TABLES = ("executions", "calls", "evals", "errors")
+EVERYTHING = 1_000_000
+
+_VERSION = {"deleted_at", "export_run_id", "exported_at"}
+_OF_A_NAME = {"run_test_name", "row_hash", "calls_digest"}
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One row and the partition in which it lies."""
+
+    run_test_key: str
+    date: str
+    row: Row
+
+
+@dataclass(slots=True)
+class Entry:
+    """A configured run test, as the settings call it; None for the key is the default."""
+
+    run_test: sandbox.RunTest
+    name: str
+    key: str | None = None
+    is_exported: bool = True
+
+    @property
+    def partition(self) -> str:
+        return self.key or default_key(self.name)
+
+
+class Killed(BaseException):
+    """The process is dead: whatever it wants to do to its files does not happen."""
+
+
+@dataclass(slots=True)
+class Death:
+    """Dies at the ``nth`` step that shows (a rename or an unlink outside of staging), just before it or just after."""
+
+    nth: int
+    is_after: bool = False
+    is_dead: bool = False
+    steps: int = 0
+
+    def before(self, step: Step) -> None:
+        if self.is_dead:
+            raise Killed
+        if _shows(step):
+            self.steps += 1
+            if not self.is_after and self.steps > self.nth:
+                self.is_dead = True
+                raise Killed
+
+    def after(self, step: Step) -> None:
+        if self.is_after and _shows(step) and self.steps > self.nth:
+            self.is_dead = True
+            raise Killed
+
+
+def _shows(step: Step) -> bool:
+    return step.name == "rename" or (step.name == "unlink" and not step.path.startswith(STAGING))
+
+
+@dataclass(slots=True)
+class Files:
+    """The rows of all files of the tables; files that did not change are not read again."""
+
+    data: Path
+    _read: dict[Path, tuple[tuple[int, int, int], list[Row]]] = field(default_factory=dict)
+
+    def paths(self) -> list[Path]:
+        return sorted(path for table in TABLES for path in (self.data / table).rglob("*") if not path.is_dir())
+
+    def versions(self) -> dict[Path, tuple[int, int]]:
+        return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in self.paths()}
+
+    def rows(self, *, damaged: Collection[Path] = ()) -> dict[str, list[Held]]:
+        """All rows by table. Each file must be whole and have the declared schema, but for those that are ``damaged``."""
+        found: dict[str, list[Held]] = {table: [] for table in TABLES}
+        for path in self.paths():
+            parsed = parse_partition_path(path.relative_to(self.data).as_posix())
+            assert parsed is not None, path
+            table, partition = parsed
+            try:
+                rows = self._rows_of(path, table)
+            except Exception:
+                if path not in damaged:
+                    raise
+                continue
+            found[table] += [Held(partition.run_test_key, partition.date, row) for row in rows]
+        return found
+
+    def _rows_of(self, path: Path, table: str) -> list[Row]:
+        found = path.stat()
+        version = (found.st_ino, found.st_mtime_ns, found.st_size)
+        if path in self._read and self._read[path][0] == version:
+            return self._read[path][1]
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        assert file.schema_arrow.equals(schema.TABLES[table].arrow_schema, check_metadata=True), path
+        rows: list[Row] = file.read().to_pylist()
+        self._read[path] = (version, rows)
+        return rows
+
+
+def key_of(table: str, row: Row) -> tuple[str, ...]:
+    return tuple(row[name] for name in schema.TABLES[table].key)
+
+
+def calls_of(executions: Iterable[Execution]) -> list[tuple[Execution, Call]]:
+    return [(each, call) for each in executions for call in each.calls if not (each.is_deleted or call.is_deleted)]
+
+
+class History:
+    """A source that changes, the settings of its export, the dataset, and what is known of the three.
+
+    ``unseen`` are executions whose last change no list shows: only a scrub can find it. ``gone`` are the rows that the dataset
+    holds of executions that were deleted at the source: no run changes them any more.
+    """
+
+    def __init__(self, folder: Path, *, seed: int, run_tests: int, executions: int, calls: int) -> None:
+        self.now = datetime(2026, 11, 1, 12, tzinfo=UTC)
+        self.rng = random.Random(seed)
+        self.world = sandbox.make_world(
+            self.rng,
+            end=self.now - 2 * SETTLE,
+            names=NAMES[:run_tests],
+            executions=executions,
+            calls=calls,
+            calls_spread=calls,
+            days=2,
+        )
+        self.entries = [Entry(run_test, run_test.name) for run_test in self.world.run_tests]
+        self.files = Files(folder / "data")
+        self.server = Sandbox(self.world)
+        self.unseen: set[str] = set()
+        self.gone: dict[tuple[str, tuple[str, ...]], Row] = {}
+        self.doubled: set[str] = set()
+        self.poisoned: dict[str, dict[str, Any] | None] = {}
+        self.damaged: set[Path] = set()
+        self.older: dict[Path, list[bytes]] = {}
+        self.rows = self.files.rows()
+        self._loop = asyncio.Runner()
+        self._loop.run(self.server.start())
+
+    def close(self) -> None:
+        self._loop.run(self.server.stop())
+        self._loop.close()
+
+    # the source
+
+    def executions(self, *, is_finished: bool | None = None) -> list[Execution]:
+        return [
+            each
+            for run_test in self.world.run_tests
+            for each in run_test.executions
+            if not each.is_deleted and is_finished in (None, each.status in FINISHED)
+        ]
+
+    def calls(self) -> list[tuple[Execution, Call]]:
+        return calls_of(self.executions())
+
+    def start(self, run_test: sandbox.RunTest, calls: int, *, is_finished: bool) -> Execution:
+        execution = sandbox.add_execution(
+            self.world, run_test, self.rng, self.now, calls, status="completed" if is_finished else "running"
+        )
+        self.now += timedelta(minutes=30)
+        return execution
+
+    def finish(self, execution: Execution, status: str = "completed") -> None:
+        self._give_a_start(execution)
+        sandbox.finish_execution(execution, self.rng, self.now)
+        execution.status = status
+
+    def rerun(self, execution: Execution) -> None:
+        self._give_a_start(execution)
+        sandbox.rerun_execution(execution, self.now)
+
+    def _give_a_start(self, execution: Execution) -> None:
+        started_at: datetime | None = execution.started_at
+        execution.started_at = execution.created_at if started_at is None else started_at
+
+    def change_unseen(self, execution: Execution) -> None:
+        """Something that the list does not show is about to change; once the execution has settled, only a scrub finds it."""
+        if execution.completed_at is None or self.now - execution.completed_at >= SETTLE:
+            self.unseen.add(execution.execution_id)
+
+    def delete(self, execution: Execution) -> None:
+        sandbox.delete_execution(execution)
+        self.note_gone()
+
+    def lose_times(self, execution: Execution) -> None:
+        execution.started_at = execution.completed_at = None  # type: ignore[assignment]
+
+    def poison(self, call: Call) -> None:
+        """A fractional token count turns every page of the list that holds its execution into a 500."""
+        if call.call_execution_id not in self.poisoned:
+            self.poisoned[call.call_execution_id] = call.chat_metrics
+            call.chat_metrics = {**(call.chat_metrics or {}), "total_tokens": 12.5}
+
+    def heal(self) -> None:
+        for execution in self.executions():
+            for call in execution.calls:
+                if call.call_execution_id in self.poisoned:
+                    healthy = self.poisoned.pop(call.call_execution_id)
+                    if (call.chat_metrics or {}).get("total_tokens") == 12.5:
+                        call.chat_metrics = healthy
+
+    def cap_pages(self, max_limit: int | None) -> None:
+        self.server._rules = replace(self.server._rules, max_limit=max_limit)
+
+    def follow(self) -> None:
+        """The settings name each run test as the source does."""
+        for entry in self.entries:
+            entry.name = entry.run_test.name
+
+    def configured(self) -> list[Entry]:
+        """The entries of the settings: one per name, as it is an error to name one twice."""
+        return list({entry.name: entry for entry in reversed(self.entries) if entry.is_exported}.values())
+
+    # damage
+
+    def keep_versions(self) -> None:
+        for path in self.files.paths():
+            data = path.read_bytes()
+            if data not in self.older.setdefault(path, []):
+                self.older[path].append(data)
+
+    def damage(self, path: Path, data: bytes | None) -> None:
+        """Something else than an export writes to the dataset, or removes a file."""
+        if data is None:
+            path.unlink()
+        else:
+            path.write_bytes(data)
+        self.damaged.add(path)
+        in_two_places = _doubled(self.rows)
+        self.rows = self.files.rows(damaged=self.damaged)
+        self.doubled |= _doubled(self.rows)
+        self.note_gone()
+        # Of an execution that a dead run left in two places, one is kept: damage may have struck that one.
+        self.gone = {key: row for key, row in self.gone.items() if row["execution_id"] not in in_two_places}
+
+    def note_gone(self) -> None:
+        """What the dataset holds by now of executions that were deleted at the source."""
+        ids = {each.execution_id for test in self.world.run_tests for each in test.executions if each.is_deleted}
+        self.gone = {
+            (table, (held.run_test_key, *key_of(table, held.row))): held.row
+            for table in ("executions", "calls", "evals")
+            for held in self.rows[table]
+            if held.row["execution_id"] in ids
+        }
+
+    # runs
+
+    def run(
+        self,
+        *,
+        death: Death | None = None,
+        nth_request: int = 0,
+        times: int = 1,
+        change: Callable[[], None] | None = None,
+        overlap_at: str | None = None,
+        only: Entry | None = None,
+        accept_deletions: bool = False,
+        full_refresh: bool = False,
+        page_limit: int = 1024,
+        calls: str = "finished",
+        scrub_requests: int = 0,
+        commit_interval_seconds: float = 3600,
+    ) -> Summary | None:
+        """One export, and the laws after it; None when it was killed. ``change`` happens before its nth request."""
+        self.now += timedelta(minutes=1)
+        if not (exported := [only] if only else self.configured()):
+            return None
+        settings = settings_for(
+            self.server,
+            self.files.data,
+            run_tests=[{"name": entry.name, "key": entry.partition} for entry in exported],
+            api={"page_limit": page_limit, "max_tries": 3, "concurrency": 4},
+            export={
+                "calls": calls,
+                "scrub_requests": scrub_requests,
+                "commit_interval_seconds": commit_interval_seconds,
+            },
+        )
+        self.keep_versions()
+        names = self._names(exported)
+        before, moving = self.rows, self._lying_elsewhere(names)
+        source = self._state_of_source()
+        due = len(self.server.requests) + nth_request
+
+        def change_in_time(_request: SandboxRequest) -> None:
+            if change and due <= len(self.server.requests) < due + times:
+                change()
+
+        def overlap_in_time(event: str, **_: Any) -> None:
+            if event == overlap_at:
+                self._be_refused(settings)
+
+        self.server.on_request = change_in_time
+        summary = self._loop.run(
+            self._export(
+                settings,
+                death,
+                accept_deletions=accept_deletions,
+                full_refresh=full_refresh,
+                notify=overlap_in_time,
+            )
+        )
+        self.server.on_request = None
+        changed = {key for key, now in self._state_of_source().items() if source.get(key) != now}
+        self.unseen |= changed
+        if summary is not None:
+            self.damaged.clear()
+        self.rows = self.files.rows(damaged=self.damaged)
+        exit_code = None if summary is None else summary.exit_code
+        self._nothing_is_lost(before)
+        self._keys_are_unique(set() if exit_code == 0 else moving)
+        self._gone_is_kept(except_for=changed)
+        self.note_gone()
+        self._what_is_exported_is_there(before, killed_while_moving=moving if summary is None else None)
+        if exit_code == 0:
+            assert not self.doubled & self._listed(names.values())
+            self._holds_the_truth(names, except_for=changed, unseen=self.unseen)
+            if full_refresh or scrub_requests == EVERYTHING:
+                self.unseen -= self._listed(names.values(), is_finished=True) - changed
+        return summary
+
+    def _names(self, entries: Iterable[Entry]) -> dict[str, str]:
+        return {entry.partition: entry.name for entry in entries}
+
+    async def _export(self, settings: Settings, death: Death | None, **options: Any) -> Summary | None:
+        if death is None:
+            return await job.export(settings, clock=lambda: self.now, **options)
+        try:
+            with watched(self.files.data, before=death.before, after=death.after):
+                return await job.export(settings, clock=lambda: self.now, **options)
+        except BaseException as error:
+            if not any(isinstance(leaf, Killed) for leaf in leaves(error)):
+                raise
+            return None
+
+    def _be_refused(self, settings: Settings) -> None:
+        """A second run, in a thread of its own, while the first one holds the dataset."""
+        before, sent = self.files.versions(), len(self.server.requests)
+        with ThreadPoolExecutor(1) as thread, pytest.raises(LockHeldError):
+            thread.submit(lambda: asyncio.run(job.export(settings))).result()
+        assert (self.files.versions(), len(self.server.requests)) == (before, sent)
+
+    def settle(self) -> None:
+        """Faults end, the settings are mended, everything finishes, and time passes: then the dataset is the truth."""
+        self.server.fault = None
+        self.heal()
+        self.follow()
+        for execution in self.executions():
+            for call in execution.calls:
+                if call.status not in CALL_STATUSES:
+                    call.status = "completed"
+                    self.unseen.add(execution.execution_id)
+            if execution.status not in FINISHED:
+                self.finish(execution)
+        if not self.configured():
+            self.entries[0].is_exported = True
+        for scrub_requests in (0, 0, EVERYTHING):
+            self.now += timedelta(days=2)
+            summary = self.run(accept_deletions=True, scrub_requests=scrub_requests)
+        assert summary is not None
+        assert (summary.exit_code, summary.problems) == (0, [])
+        assert not self.unseen & self._listed(self._names(self.configured()).values())
+        keys = {entry.partition for entry in self.configured()}
+        kept = {held.row["execution_id"] for rows in self.rows.values() for held in rows if held.run_test_key in keys}
+        assert not self.doubled & kept
+        # Of a run test that is left out nothing is asked, wherever its executions lie.
+        left_out = {each.execution_id for each in self.executions()} - self._listed(
+            self._names(self.configured()).values()
+        )
+        assert not [
+            held.row
+            for held in self.rows["errors"]
+            if held.run_test_key in keys and held.row["execution_id"] not in left_out
+        ]
+        gone = {key[0] for table, (_, *key) in self.gone if table == "executions"}
+        assert not [
+            held.row
+            for held in self.rows["executions"]
+            if held.row["execution_id"] in gone and held.run_test_key in keys and held.row["deleted_at"] is None
+        ]
+        self._is_quiet()
+
+    def _is_quiet(self) -> None:
+        """Another run asks for the lists alone, and for what is stored, exists, and no list has; it writes nothing."""
+        self.now += timedelta(days=2)
+        versions, sent = self.files.versions(), len(self.server.requests)
+        # Executions that lie here but belong to a run test that is left out look as if they had vanished.
+        summary = self.run(accept_deletions=True)
+        assert summary is not None
+        assert (summary.exit_code, summary.files) == (0, 0)
+        assert self.files.versions() == versions
+        listed = {each.execution_id for each in self.executions()} & self._listed(
+            self._names(self.configured()).values()
+        )
+        assert not [
+            request.target
+            for request in self.server.requests[sent:]
+            if "run_test_name" not in request.query
+            and request.query.get("execution_id", "a call") in {*listed, "a call"}
+        ]
+
+    # laws
+
+    def _holds_the_truth(self, names: dict[str, str], *, except_for: set[str], unseen: set[str]) -> None:
+        """Every execution that is listed stands once, where it belongs, with its values, and if it has finished its calls."""
+        homes = {name: key for key, name in names.items()}
+        world = World("", [])
+        for test in self.world.run_tests:
+            if test.name in homes:
+                stable = [each for each in test.executions if each.execution_id not in except_for]
+                world.run_tests.append(replace(test, executions=stable))
+        executions = execution_rows(world)
+        finished = {execution_id for (execution_id,), row in executions.items() if row["status"] in FINISHED}
+        for table, truth, wanted in (
+            ("executions", executions, {execution_id for (execution_id,) in executions}),
+            ("calls", call_rows(world), finished - unseen),
+            ("evals", eval_rows(world), finished - unseen),
+        ):
+            held = [each for each in self.rows[table] if each.row["execution_id"] in wanted]
+            expected = {key: row for key, row in truth.items() if row["execution_id"] in wanted}
+            assert_same_rows(table, [each.row for each in held], expected)
+            assert not [each for each in held if each.run_test_key != homes[each.row["run_test_name"]]]
+        assert not [held.row for held in self.rows["errors"] if (held.row["execution_id"],) in executions]
+
+    def _nothing_is_lost(self, before: dict[str, list[Held]]) -> None:
+        """Whatever happens to a run: executions stay, and so do their calls, unless they were deleted at the source.
+
+        Where damage was done to the calls of an execution, all of them are fetched again.
+        """
+        whole = {held.row["execution_id"] for held, is_whole in _vouched(before) if is_whole}
+        deleted = {
+            call.call_execution_id
+            for test in self.world.run_tests
+            for each in test.executions
+            for call in each.calls
+            if call.is_deleted
+        }
+        for table in ("executions", "calls"):
+            had = {key_of(table, held.row): held.row["execution_id"] for held in before[table]}
+            has = {key_of(table, held.row) for held in self.rows[table]}
+            lost = {key for key in had.keys() - has if key[0] not in deleted}
+            assert not {key for key in lost if table == "executions" or had[key] in whole}, f"{table} lost"
+
+    def _keys_are_unique(self, may_be_doubled: set[str]) -> None:
+        """In a run test always; in all of them too, but for what a dead run was moving."""
+        doubled = _doubled(self.rows)
+        assert doubled <= self.doubled | may_be_doubled, "executions stand in two places"
+        self.doubled = doubled
+
+    def _what_is_exported_is_there(
+        self, before: dict[str, list[Held]], *, killed_while_moving: set[str] | None
+    ) -> None:
+        """No run says of an execution that it is exported before its calls are.
+
+        One that was killed may have left new calls below a row of old: of an earlier run, or moved by itself before.
+        """
+        damaged = {held.row["execution_id"] for held in _not_whole(before)}
+        broken = [held for held in _not_whole(self.rows) if held.row["execution_id"] not in damaged]
+        if killed_while_moving is not None:
+            broken = [
+                held
+                for held in broken
+                if held not in before["executions"] and held.row["execution_id"] not in killed_while_moving
+            ]
+        assert not broken, "calls are not there"
+
+    def _gone_is_kept(self, *, except_for: set[str]) -> None:
+        held: dict[tuple[str, tuple[str, ...]], list[Row]] = {}
+        for table in ("executions", "calls", "evals"):
+            for each in self.rows[table]:
+                held.setdefault((table, key_of(table, each.row)), []).append(_lasting(each.row))
+        for (table, (_, *key)), row in self.gone.items():
+            if row["execution_id"] not in except_for:
+                assert _lasting(row) in held.get((table, tuple(key)), []), f"{table}: {key} was deleted at the source"
+
+    def _listed(self, names: Iterable[str], *, is_finished: bool | None = None) -> set[str]:
+        return {each.execution_id for each in self.executions(is_finished=is_finished) if each.run_test.name in names}
+
+    def _lying_elsewhere(self, names: dict[str, str]) -> set[str]:
+        """The executions that lie under another key than that of the run test that lists them."""
+        keys = {name: key for key, name in names.items()}
+        homes = {
+            each.execution_id: keys[each.run_test.name] for each in self.executions() if each.run_test.name in keys
+        }
+        return {
+            held.row["execution_id"]
+            for rows in self.rows.values()
+            for held in rows
+            if held.run_test_key != homes.get(held.row["execution_id"], held.run_test_key)
+        }
+
+    def _state_of_source(self) -> dict[str, tuple[str, str]]:
+        """Whatever an export can see of each execution; a call that was touched is seen as before."""
+        return {
+            each.execution_id: (
+                test.name,
+                repr(replace(each, calls=[replace(call, updated_at=each.created_at) for call in each.calls])),
+            )
+            for test in self.world.run_tests
+            for each in test.executions
+        }
+
+
+def _doubled(rows: dict[str, list[Held]]) -> set[str]:
+    """Executions of which a row stands twice; never within one run test."""
+    doubled: set[str] = set()
+    for table, found in rows.items():
+        within = Counter((held.run_test_key, key_of(table, held.row)) for held in found)
+        assert not [key for key, times in within.items() if times > 1], f"{table}: a key stands twice"
+        times = Counter(key_of(table, held.row) for held in found)
+        doubled |= {held.row["execution_id"] for held in found if times[key_of(table, held.row)] > 1}
+    return doubled
+
+
+def _vouched(rows: dict[str, list[Held]]) -> list[tuple[Held, bool]]:
+    """Every execution, and whether its calls and evals are those that its row vouches for."""
+    hashes: dict[tuple[str, str], list[str]] = {}
+    for held in rows["calls"] + rows["evals"]:
+        hashes.setdefault((held.run_test_key, held.row["execution_id"]), []).append(held.row["row_hash"])
+    return [
+        (held, held.row["calls_digest"] == rows_digest(hashes.get((held.run_test_key, held.row["execution_id"]), [])))
+        for held in rows["executions"]
+    ]
+
+
+def _not_whole(rows: dict[str, list[Held]]) -> list[Held]:
+    """Executions that are said to be exported, but whose calls and evals are not those that were."""
+    return [held for held, is_whole in _vouched(rows) if held.row["export_state"] == "exported" and not is_whole]
+
+
+def _lasting(row: Row) -> Row:
+    """What no run changes of an execution that was deleted at the source, whatever its run test is called."""
+    return {name: value for name, value in row.items() if name not in _VERSION | _OF_A_NAME}

@@ -1,0 +1,134 @@
+"""When arrived bundles are committed, and that no commit is ever cut short or run beside another."""
+
+import asyncio
+import threading
+
+import pytest
+
+from etl.load.dataset import Steps, Written
+from etl.pipeline import buffer as module
+from etl.pipeline.buffer import CommitBuffer
+from etl.transform.flatten import FlatBundle, flatten
+from tests.bundles import bundle_of, execution, fetched_call
+
+
+def bundle(number: int) -> FlatBundle:
+    return whole(number, 0)
+
+
+def whole(number: int, calls: int) -> FlatBundle:
+    fetched = (fetched_call(f"c{number}-{call}") for call in range(calls))
+    return flatten(bundle_of(*fetched, of=execution(f"e{number}")))
+
+
+class Commits(list[list[FlatBundle]]):
+    """What was committed, to files whose largest has so many rows."""
+
+    def __init__(self, largest_rows: int = 0) -> None:
+        super().__init__()
+        self.written = Written(largest_rows=largest_rows)
+
+    def commit(self, bundles: list[FlatBundle]) -> Steps[None]:
+        yield lambda: self.append(bundles)
+
+
+def ids(commits: Commits) -> list[list[str]]:
+    return [[each.execution.execution_id for each in bundles] for bundles in commits]
+
+
+async def test_bundles_wait_for_the_interval_and_the_end() -> None:
+    commits = Commits()
+    patient = CommitBuffer(commits.commit, commits.written, interval_seconds=3600)
+    await patient.add(bundle(1))
+    await patient.add(bundle(2))
+    assert commits == []
+    await patient.flush()
+    await patient.flush()
+    assert ids(commits) == [["e1", "e2"]]
+
+    hasty = CommitBuffer(commits.commit, commits.written, interval_seconds=0)
+    await hasty.add(bundle(3))
+    assert ids(commits)[1:] == [["e3"]]
+
+
+@pytest.mark.parametrize(("largest_rows", "sizes"), [(0, [40, 40, 20]), (200, [40, 50, 10]), (1000, [40, 60])])
+async def test_many_calls_are_committed_before_the_interval_and_more_where_files_are_large(
+    monkeypatch: pytest.MonkeyPatch, largest_rows: int, sizes: list[int]
+) -> None:
+    monkeypatch.setattr(module, "_MANY_CALLS", 40)
+    commits = Commits(largest_rows)
+    buffer = CommitBuffer(commits.commit, commits.written, interval_seconds=3600)
+    for number in range(10):
+        await buffer.add(whole(number, 10))
+    await buffer.flush()
+    assert [sum(len(each.calls.values) for each in bundles) for bundles in commits] == sizes
+
+
+async def test_cancelled_crawl_waits_for_the_commit_in_hand() -> None:
+    began, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def commit(_bundles: list[FlatBundle]) -> Steps[None]:
+        yield began.set
+        yield may_end.wait  # type: ignore[misc]
+        yield ended.set
+
+    adding = asyncio.ensure_future(CommitBuffer(commit, Written(), interval_seconds=0).add(bundle(1)))
+    await asyncio.to_thread(began.wait)
+    adding.cancel()
+    done, _ = await asyncio.wait([adding], timeout=0.05)
+    assert not done, "the commit was left alone"
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await adding
+    assert ended.is_set()
+
+
+async def test_commits_never_overlap_and_lose_no_bundle() -> None:
+    running, commits = threading.Semaphore(1), list[FlatBundle]()
+
+    def commit(bundles: list[FlatBundle]) -> Steps[None]:
+        assert running.acquire(blocking=False), "two commits at once"
+        yield lambda: commits.extend(bundles)
+        running.release()
+
+    buffer = CommitBuffer(commit, Written(), interval_seconds=0)
+    async with asyncio.TaskGroup() as group:
+        for number in range(200):
+            group.create_task(buffer.add(bundle(number)))
+    assert sorted(each.execution.execution_id for each in commits) == sorted(f"e{number}" for number in range(200))
+
+
+async def test_commit_computes_in_the_loop_and_writes_in_a_thread() -> None:
+    threads: list[int] = []
+
+    def commit(_bundles: list[FlatBundle]) -> Steps[None]:
+        threads.append(threading.get_ident())
+        yield lambda: threads.append(threading.get_ident())
+        threads.append(threading.get_ident())
+
+    await CommitBuffer(commit, Written(), interval_seconds=0).add(bundle(1))
+    assert [thread == threading.get_ident() for thread in threads] == [True, False, True]
+
+
+async def test_write_in_hand_is_waited_for_even_when_every_task_is_cancelled() -> None:
+    """As a second Ctrl-C does in a program that embeds an export: the dataset's lock must not be given up before."""
+    began, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def write() -> None:
+        began.set()
+        may_end.wait()
+        ended.set()
+
+    def commit(_bundles: list[FlatBundle]) -> Steps[None]:
+        yield write
+
+    adding = asyncio.ensure_future(CommitBuffer(commit, Written(), interval_seconds=0).add(bundle(1)))
+    await asyncio.to_thread(began.wait)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    done, _ = await asyncio.wait([adding], timeout=0.05)
+    may_end.set()
+    assert not done, "the write was left alone"
+    with pytest.raises(asyncio.CancelledError):
+        await adding
+    assert ended.is_set()

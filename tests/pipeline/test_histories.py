@@ -1,0 +1,297 @@
+"""After any history of changes, faults, crashes, damage and runs the dataset is the truth, and at no time it is broken."""
+
+import random
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, note, seed
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from etl import sandbox
+from etl.sandbox import Execution, Fault, SandboxRequest
+from tests.pipeline.histories import EVERYTHING, FINISHED, NAMES, Death, Entry, History, calls_of
+
+which = st.integers(0, 11)
+page_limits = st.sampled_from([1024, 1, 2, 4, 16])
+KEYS = (None, "alpha", "beta", "gamma")
+
+
+class Histories(RuleBasedStateMachine):
+    """Each rule is one thing that may happen; a number picks to which execution, call, file or run test."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folder = tempfile.TemporaryDirectory()
+
+    @initialize(
+        seed=st.integers(0, 999),
+        run_tests=st.integers(1, 3),
+        executions=st.sampled_from([3, 1, 2, 4, 5, 6, 0]),
+        calls=st.sampled_from([2, 1, 0]),
+    )
+    def begin(self, seed: int, run_tests: int, executions: int, calls: int) -> None:
+        self.history = History(
+            Path(self._folder.name), seed=seed, run_tests=run_tests, executions=executions, calls=calls
+        )
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "history"):
+                try:
+                    self.history.settle()
+                finally:
+                    self.history.close()
+        finally:
+            self._folder.cleanup()
+
+    # the source
+
+    @rule(kind=st.sampled_from(["start", "finished"]), pick=which, calls=st.integers(0, 5))
+    def execution_begins(self, kind: str, pick: int, calls: int) -> None:
+        run_tests = self.history.world.run_tests
+        self.history.start(run_tests[pick % len(run_tests)], calls, is_finished=kind == "finished")
+
+    @rule(kind=st.sampled_from(["finish", "rerun", "delete", "archive", "lose times"]), pick=which)
+    def execution_changes(self, kind: str, pick: int) -> None:
+        self._change_execution(kind, pick, self.history.executions())
+
+    def _change_execution(self, kind: str, pick: int, among: list[Execution]) -> None:
+        history = self.history
+        possible = {
+            "finish": [each for each in among if each.status not in FINISHED],
+            "delete": [each for each in among if not each.is_deleted],
+        }.get(kind, [each for each in among if each.status in FINISHED])
+        if not possible:
+            return
+        execution = possible[pick % len(possible)]
+        match kind:
+            case "finish":
+                history.finish(execution, FINISHED[pick % len(FINISHED)])
+            case "rerun":
+                history.rerun(execution)
+            case "delete":
+                history.delete(execution)
+            case "archive":
+                execution.status = "archived"
+            case "lose times":
+                history.lose_times(execution)
+
+    @rule(kind=st.sampled_from(["late", "touch", "delete", "poison", "hold"]), pick=which)
+    def call_changes(self, kind: str, pick: int) -> None:
+        self._change_call(kind, pick, self.history.executions())
+
+    def _change_call(self, kind: str, pick: int, among: list[Execution]) -> None:
+        history = self.history
+        if not (possible := calls_of(among)):
+            return
+        execution, call = possible[pick % len(possible)]
+        if kind in ("late", "delete", "hold"):
+            history.change_unseen(execution)
+        match kind:
+            case "late":
+                sandbox.add_late_data(execution, history.rng, history.now)
+            case "touch":
+                sandbox.touch_call(call, history.now)
+            case "delete":
+                sandbox.delete_call(call)
+            case "poison":
+                history.poison(call)
+            case "hold":
+                call.status = "on_hold"
+
+    @rule(pick=which, name=st.sampled_from(NAMES))
+    def run_test_is_renamed(self, pick: int, name: str) -> None:
+        run_tests = self.history.world.run_tests
+        sandbox.rename_run_test(run_tests[pick % len(run_tests)], name)
+
+    @rule(hours=st.sampled_from([1, 12, 25, 72]))
+    def time_passes(self, hours: int) -> None:
+        self.history.now += timedelta(hours=hours)
+
+    @rule(limit=st.sampled_from([None, 1, 3, 7]))
+    def pages_are_capped(self, limit: int | None) -> None:
+        self.history.cap_pages(limit)
+
+    @rule(seed=st.integers(0, 99), share=st.sampled_from([0.0, 0.1, 0.4, 0.8, 1.0]))
+    def requests_fail(self, seed: int, share: float) -> None:
+        self.history.server.fault = sandbox.random_faults(random.Random(seed), share)
+
+    @rule(pick=which, endpoint=st.sampled_from(["metrics", "runs"]))
+    def one_subject_fails_for_ever(self, pick: int, endpoint: str) -> None:
+        found = self.history.calls() if endpoint == "metrics" else [(each, None) for each in self.history.executions()]
+        if found:
+            execution, call = found[pick % len(found)]
+            subject = call.call_execution_id if call else execution.execution_id
+
+            def fail(request: SandboxRequest, _nth: int) -> Fault | None:
+                return Fault(status=500) if endpoint in request.path and subject in request.target else None
+
+            self.history.server.fault = fail
+
+    # the settings
+
+    @rule(kind=st.sampled_from(["settings", "faults", "poison"]))
+    def something_is_mended(self, kind: str) -> None:
+        match kind:
+            case "settings":
+                self.history.follow()
+            case "faults":
+                self.history.server.fault = None
+            case "poison":
+                self.history.heal()
+
+    @rule(pick=which, key=st.sampled_from(KEYS))
+    def settings_give_another_key(self, pick: int, key: str | None) -> None:
+        entry = self._entry(pick)
+        holder = next((each for each in self.history.entries if key and each.key == key), entry)
+        holder.key, entry.key = entry.key, key
+
+    @rule(pick=which)
+    def settings_leave_a_run_test_out_or_take_it_in(self, pick: int) -> None:
+        entry = self._entry(pick)
+        entry.is_exported = not entry.is_exported
+
+    def _entry(self, pick: int) -> Entry:
+        return self.history.entries[pick % len(self.history.entries)]
+
+    # the dataset
+
+    @rule(
+        pick=which,
+        table=st.sampled_from(["calls", "evals", "calls", "evals", "executions", "errors"]),
+        kind=st.sampled_from(["drop", "restore", "drop", "restore", "cut", "empty", "garbage", "flip"]),
+    )
+    def file_is_damaged(self, pick: int, table: str, kind: str) -> None:
+        history = self.history
+        found = [path for path in history.files.paths() if path.relative_to(history.files.data).parts[0] == table]
+        if not found:
+            return
+        path = found[pick % len(found)]
+        data = path.read_bytes()
+        older = [each for each in history.older.get(path, []) if each != data]
+        match kind:
+            case "cut":
+                history.damage(path, data[: len(data) // 2])
+            case "empty":
+                history.damage(path, b"")
+            case "garbage":
+                history.damage(path, random.Random(pick).randbytes(len(data)))
+            case "flip" if len(data) >= 12:
+                history.damage(path, data[:-12] + bytes([data[-12] ^ 0xFF]) + data[-11:])
+            case "drop":
+                history.damage(path, None)
+            case "restore" if older and table in ("calls", "evals"):
+                history.damage(path, older[pick % len(older)])
+
+    # the runs
+
+    @rule(
+        page_limit=page_limits,
+        scrub_requests=st.sampled_from([0, 0, 6, EVERYTHING]),
+        full_refresh=st.sampled_from([False, False, False, True]),
+        accept_deletions=st.booleans(),
+        calls=st.sampled_from(["finished", "finished", "all"]),
+        commit_interval_seconds=st.sampled_from([3600, 1e-6]),
+    )
+    def run(self, **options: object) -> None:
+        self._run(**options)
+
+    @rule(pick=which, accept_deletions=st.booleans())
+    def run_for_one_run_test(self, pick: int, accept_deletions: bool) -> None:
+        configured = self.history.configured()
+        if configured:
+            self._run(only=configured[pick % len(configured)], accept_deletions=accept_deletions)
+
+    @rule(
+        nth=st.integers(0, 3) | st.integers(0, 20),
+        is_after=st.booleans(),
+        page_limit=page_limits,
+        commit_interval_seconds=st.sampled_from([3600, 1e-6]),
+    )
+    def run_is_killed(self, nth: int, page_limit: int, commit_interval_seconds: float, *, is_after: bool) -> None:
+        self._run(death=Death(nth, is_after), page_limit=page_limit, commit_interval_seconds=commit_interval_seconds)
+
+    @rule(event=st.sampled_from(["run_started", "planned", "committed"]))
+    def run_overlaps_with_another(self, event: str) -> None:
+        self._run(overlap_at=event)
+
+    @rule(pick=which, key=st.sampled_from(KEYS), nth=st.integers(0, 12), is_after=st.booleans())
+    def move_is_killed(self, pick: int, key: str | None, nth: int, *, is_after: bool) -> None:
+        self.settings_give_another_key(pick, key)
+        self._run(death=Death(nth, is_after))
+
+    @rule(
+        change=st.sampled_from(["delete execution", "delete call", "touch"]),
+        nth=st.integers(0, 12),
+        times=st.integers(1, 4),
+        pick=which,
+        page_limit=st.sampled_from([1, 2]),
+    )
+    def new_rows_shift_while_a_run_lists_them(
+        self, change: str, nth: int, times: int, pick: int, page_limit: int
+    ) -> None:
+        """Only what the dataset does not know yet can be missed by a list: the head of it goes, or its tail jumps to the head."""
+        history = self.history
+        new = [history.start(history.world.run_tests[0], 3, is_finished=True) for _ in range(3)]
+
+        def shift() -> None:
+            living = [each for each in new if not each.is_deleted]
+            calls = [calls for each in living if (calls := sandbox.listable_calls(each))]
+            if change == "delete execution" and living:
+                history.delete(living[-1])
+            elif change == "delete call" and calls:
+                sandbox.delete_call(calls[pick % len(calls)][0])
+            elif change == "touch" and calls:
+                sandbox.touch_call(calls[pick % len(calls)][-1], history.now)
+
+        self._run(change=shift, nth_request=nth, times=times, page_limit=page_limit)
+
+    @rule(
+        change=st.sampled_from(
+            ["finish", "rerun", "delete execution", "start", "late", "touch", "delete call", "poison"]
+        ),
+        nth=st.integers(0, 20),
+        pick=which,
+        page_limit=page_limits,
+    )
+    def source_changes_while_a_run_reads_it(self, change: str, nth: int, pick: int, page_limit: int) -> None:
+        run_tests, among = self.history.world.run_tests, self.history.executions()
+
+        def happen() -> None:
+            match change.split():
+                case ["start"]:
+                    self.history.start(run_tests[pick % len(run_tests)], 2, is_finished=True)
+                case ["finish" | "rerun" as kind] | ["delete" as kind, "execution"]:
+                    self._change_execution(kind, pick, among)
+                case [kind, *_]:
+                    self._change_call(kind, pick, among)
+
+        self._run(change=happen, nth_request=nth, page_limit=page_limit)
+
+    def _run(self, **options: object) -> None:
+        summary = self.history.run(**options)  # type: ignore[arg-type]
+        note(f"# {'killed or nothing to export' if summary is None else (summary.exit_code, *summary.problems)}")
+
+
+QUICK = [(25, 30, number) for number in range(4)]
+FULL = [pytest.param(100, 50, number, marks=pytest.mark.slow) for number in range(100, 120)]
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("examples", "steps", "number"), [*QUICK, *FULL])
+def test_dataset_is_the_truth_after_any_history_and_sound_at_all_times(examples: int, steps: int, number: int) -> None:
+    """In parts, for all processors to share; each has a seed of its own and is the same at every run."""
+    run_state_machine_as_test(
+        seed(number)(type(f"Histories{number}", (Histories,), {})),
+        settings=hypothesis_settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

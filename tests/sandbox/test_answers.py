@@ -1,0 +1,213 @@
+"""The sandbox's answers: the recorded formulas, roundings and page quirks. Shapes are proved in tests/sandbox/test_server.py."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etl.sandbox import answers
+from etl.sandbox.aggregates import AnswerError, average, eval_averages, eval_results, metrics, percentile, rounded
+from etl.sandbox.generate import make_world
+from etl.sandbox.ratelimit import FixedWindow
+from etl.sandbox.world import Call, EvalConfig, Execution, RunTest, Scenario
+
+END = datetime(2026, 11, 1, 12, tzinfo=UTC)
+SAMPLES = Path(__file__).parent.parent / "samples"
+
+
+def result_of(case):
+    return json.loads((SAMPLES / f"{case}.json").read_text("utf-8"))["body"]["result"]
+
+
+def call(number=0, status="completed", **values):
+    return Call(
+        call_execution_id=f"call-{number}",
+        scenario=Scenario("scenario", "Scenario"),
+        status=status,
+        updated_at=END + timedelta(seconds=number),
+        **values,
+    )
+
+
+def execution_of(calls, configs=()):
+    run_test = RunTest(run_test_id="run-test", name="Name", created_at=END, eval_configs=list(configs))
+    return Execution(
+        execution_id="execution", run_test=run_test, status="completed", created_at=END, started_at=END, calls=calls
+    )
+
+
+# Two recorded executions whose only two latencies follow from their percentiles.
+@pytest.mark.parametrize(
+    ("latencies", "average_ms", "percentiles"),
+    [
+        ((3522, 3917), 3720.0, {"p50": 3719.5, "p95": 3897.3, "p99": 3913.1}),
+        ((3048, 3561), 3305.0, {"p50": 3304.5, "p95": 3535.4, "p99": 3555.9}),
+        ((4098,), 4098.0, {"p50": 4098.0, "p95": 4098.0, "p99": 4098.0}),
+        ((), 0.0, {}),
+    ],
+)
+def test_latency_aggregates_are_those_that_were_recorded(latencies, average_ms, percentiles):
+    latency = metrics([call(avg_agent_latency_ms=each) for each in latencies])["latency"]
+    assert (latency["avg_agent_latency_ms"], latency["percentiles"]) == (average_ms, percentiles)
+
+
+def test_execution_without_data_has_zeros_as_recorded():
+    assert metrics([call(), call(), call()]) == result_of("metrics_edge_no_metrics")["metrics"]
+    assert metrics([]) == result_of("metrics_edge_zero_calls")["metrics"]
+
+
+def test_eval_statistics_are_those_that_were_recorded():
+    """All calls of the recorded execution that have a choice, as the two recorded pages and the percentages give them."""
+    recorded = result_of("runs_execution")["eval_results"]
+    configs = [
+        EvalConfig(each["result"][0]["id"], each["result"][0]["name"], each["output_type"], each["id"], each["name"])
+        for each in recorded
+    ]
+    moods = [["neutral"]] * 13 + [["positive"]] * 9 + [["negative", "neutral"]] * 7
+    passed = [{"output": "Passed", "output_type": "Pass/Fail"}] * 25 + [
+        {"output": None, "output_type": "Pass/Fail"}
+    ] * 4
+    calls = [
+        call(
+            eval_outputs={
+                configs[0].config_id: {"name": "Caller Sentiment", "output": mood, "output_type": "choices"},
+                configs[2].config_id: {"name": "Task Completion", **result},
+            }
+        )
+        for mood, result in zip(moods, passed, strict=True)
+    ]
+    computed = eval_results(execution_of(calls, configs), None)
+    assert computed[0] == recorded[0]
+    assert computed[2] == recorded[2]
+    averages = result_of("analytics_execution")["eval_averages"]
+    assert eval_averages(calls) == {key: averages[key] for key in ("avg_task_completion", "caller_sentiment")}
+
+
+def test_score_statistics_are_percent():
+    config = EvalConfig("config", "Tone Score", "score", "template", "tone_score")
+    calls = [call(eval_outputs={"config": {"output": each / 10, "output_type": "score"}}) for each in range(11)]
+    (computed,) = eval_results(execution_of(calls, [config]), None)
+    assert computed["result"][0]["output"]["p5"] == 5.0
+    assert computed["result"][0]["output"]["p100"] == 100.0
+    assert (computed["total_avg"], computed["result"][0]["total_cells"]) == (50.0, 11)
+
+
+def test_eval_statistics_leave_out_calls_that_are_not_completed_or_deleted():
+    config = EvalConfig("config", "Done", "Pass/Fail", "template", "done")
+    outputs = {"config": {"name": "Done", "output": "Failed", "output_type": "Pass/Fail"}}
+    calls = [
+        call(1, eval_outputs=outputs),
+        call(2, status="analyzing", eval_outputs=outputs),
+        call(3, eval_outputs=outputs, is_deleted=True),
+    ]
+    (computed,) = eval_results(execution_of(calls, [config]), None)
+    assert computed["result"][0]["output"] == {"pass": 0.0, "fail": 100.0, "pass_count": 0, "fail_count": 1}
+
+
+def test_averages_are_over_the_calls_that_have_data():
+    assert (
+        metrics([call(user_wpm=100.0), call(user_wpm=None), call(user_wpm=101.5)])["conversation"]["avg_user_wpm"]
+        == 100.8
+    )
+
+
+def test_counts_cover_deleted_calls_and_no_other_statuses():
+    calls = [call(status=each) for each in ("completed", "failed", "pending", "queued", "ongoing", "cancelled")]
+    calls[0].is_deleted = True
+    assert metrics(calls)["calls"] == {"total": 6, "completed": 1, "failed": 1, "pending": 1}
+
+
+def test_numbers_written_as_text_are_averaged():
+    chat = metrics(
+        [call(chat_metrics={"total_tokens": "1500", "csat_score": "4.25"}), call(chat_metrics={"total_tokens": None})]
+    )
+    assert (chat["chat"]["avg_total_tokens"], chat["chat"]["avg_csat_score"]) == (1500.0, 4.25)
+
+
+@pytest.mark.parametrize(
+    "chat",
+    [
+        {"total_tokens": 2.5},
+        {"total_tokens": 2.0},
+        {"input_tokens": "2.5"},
+        {"output_tokens": True},
+        {"turn_count": "x"},
+    ],
+)
+def test_token_count_that_is_no_integer_cannot_be_aggregated(chat):
+    with pytest.raises(AnswerError):
+        metrics([call(chat_metrics=chat)])
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "expected"), [(2.5, 0, 3.0), (0.285, 2, 0.29), (1.25, 1, 1.3), (-0.5, 0, -1.0)]
+)
+def test_rounding_is_half_up(value, digits, expected):
+    assert rounded(value, digits) == expected
+
+
+@given(st.lists(st.integers(0, 10_000), min_size=1), st.floats(0, 100))
+def test_percentile_lies_between_the_smallest_and_the_largest(values, rank):
+    ordered = sorted(values)
+    assert ordered[0] <= percentile(ordered, rank) <= ordered[-1]
+    assert ordered[0] <= average(values, 6) + 1e-6
+    assert (percentile(ordered, 0), percentile(ordered, 100)) == (ordered[0], ordered[-1])
+
+
+@given(st.integers(0, 40), st.integers(1, 50), st.none() | st.integers(1, 7))
+def test_pages_partition_the_rows(size, limit, max_limit):
+    rows = list(range(size))
+    first = answers.page_of(rows, None, str(limit), max_limit)
+    pages = [answers.page_of(rows, str(page), str(limit), max_limit) for page in range(1, first["total_pages"] + 1)]
+    assert [row for page in pages for row in page["results"]] == rows
+    assert {page["count"] for page in pages} == {size}
+    assert first == pages[0]
+    with pytest.raises(answers.PastTheEndError):
+        answers.page_of(rows, str(first["total_pages"] + 1), str(limit), max_limit)
+
+
+@pytest.mark.parametrize("page", ["0", "-1", "", "abc", "1.0", "99"])
+def test_page_that_is_no_page_is_past_the_end(page):
+    with pytest.raises(answers.PastTheEndError):
+        answers.page_of(range(30), page, "10")
+
+
+def test_analytics_by_name_shows_the_execution_that_completed_last():
+    world = make_world(Random(2), end=END, run_tests=1, executions=6, calls=3, include_unfinished=False)
+    oldest = world.run_tests[0].executions[0]
+    oldest.completed_at = END
+    assert answers.analytics_by_name(world, world.run_tests[0].name)["execution_id"] == oldest.execution_id
+
+
+def test_eval_names_choose_outputs_whatever_their_case():
+    world = make_world(Random(2), end=END, run_tests=1, executions=1, calls=9, include_unfinished=False)
+    execution = world.run_tests[0].executions[0]
+    result = answers.run_execution(execution, eval_names={"tone score"})
+    names = {each["name"] for row in result["call_results"]["results"] for each in row["eval_outputs"].values()}
+    assert names == {"Tone Score"}
+
+
+def test_timestamps_are_utc_with_microseconds():
+    assert answers.timestamp(datetime(2026, 3, 1, 9, 0, 1, 123456, UTC)) == "2026-03-01T09:00:01.123456Z"
+    assert answers.timestamp(None) is None
+
+
+@given(st.integers(1, 5), st.lists(st.floats(0, 300), max_size=30))
+def test_window_never_lets_more_than_its_limit_through(limit, moments):
+    window = FixedWindow(limit)
+    allowed: dict[float, int] = {}
+    for now in sorted(moments):
+        verdict = window.take(now)
+        allowed[now // 60] = allowed.get(now // 60, 0) + verdict.is_allowed
+        assert verdict.resets_at - 60 <= now < verdict.resets_at
+        assert 1 <= verdict.retry_after_seconds <= 60
+        assert verdict.is_allowed or verdict.remaining == 0
+    assert all(1 <= count <= limit for count in allowed.values())
+
+
+def test_eval_output_without_an_output_is_in_no_average():
+    assert eval_averages([call(eval_outputs={"orphan": None, "other": {"name": "Tone", "output_type": "score"}})]) == {}

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from etl.errors import ExporterError, InterruptedRunError
+from etl.errors import ExitCode, ExporterError, InterruptedRunError
 
 Config = Annotated[
     Path | None,
@@ -46,7 +46,9 @@ def signals_stop() -> Iterator["asyncio.Future[InterruptedRunError]"]:
         if stop.done():
             os._exit(128 + number)
         stop.set_result(
-            InterruptedRunError(f"interrupted by {number.name}; what had arrived is saved", exit_code=128 + number)
+            InterruptedRunError(
+                f"interrupted by {number.name}; what had arrived is saved", exit_code=ExitCode(128 + number)
+            )
         )
 
     for number in (signal.SIGINT, signal.SIGTERM):

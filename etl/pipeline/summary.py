@@ -6,16 +6,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from etl.errors import ExporterError, SourceUnavailableError
+from etl.errors import ExitCode, ExporterError, SourceUnavailableError
 
-OUTCOMES = {
-    0: "complete",
-    1: "error",
-    2: "configuration",
-    3: "partial",
-    4: "refused",
-    5: "unavailable",
-    6: "destination",
+_OUTCOMES = {
+    ExitCode.COMPLETE: "complete",
+    ExitCode.BUG: "error",
+    ExitCode.CONFIGURATION: "configuration",
+    ExitCode.PARTIAL: "partial",
+    ExitCode.KEY_REFUSED: "refused",
+    ExitCode.SOURCE_UNAVAILABLE: "unavailable",
+    ExitCode.DESTINATION_FAILED: "destination",
+    ExitCode.SIGINT: "interrupted",
+    ExitCode.SIGTERM: "interrupted",
 }
 
 
@@ -98,13 +100,13 @@ class Summary:
     failure: ExporterError | None = None
 
     @property
-    def exit_code(self) -> int:
+    def exit_code(self) -> ExitCode:
         """What the command answers with; see the README for the meanings."""
         is_whole = all(run_test.is_whole for run_test in self.run_tests) and not (self.quarantined or self.undiscovered)
         if self.failure is None:
-            return 0 if is_whole else 3
+            return ExitCode.COMPLETE if is_whole else ExitCode.PARTIAL
         is_partial = isinstance(self.failure, SourceUnavailableError) and any(self.rows.values())
-        return 3 if is_partial else self.failure.exit_code
+        return ExitCode.PARTIAL if is_partial else self.failure.exit_code
 
     def carry_on(self, last_complete_at: Mapping[str, datetime], *, is_part: bool) -> None:
         """Take over when each run test was complete before this run, and note those that it completed.
@@ -120,7 +122,7 @@ class Summary:
     @property
     def outcome(self) -> str:
         """The exit code as a word."""
-        return OUTCOMES.get(self.exit_code, "interrupted")
+        return _OUTCOMES[self.exit_code]
 
     @property
     def seconds(self) -> float:
@@ -205,7 +207,7 @@ class Summary:
             "finished_at": self.finished_at.isoformat(timespec="milliseconds"),
             "seconds": round(self.seconds, 3),
             "outcome": self.outcome,
-            "exit_code": self.exit_code,
+            "exit_code": int(self.exit_code),
             "problems": self.problems,
             "notices": self.notices,
             "requests": self.requests,
@@ -230,7 +232,7 @@ class Summary:
             "started_at": self.started_at,
             "finished_at": self.finished_at,
             "outcome": self.outcome,
-            "exit_code": self.exit_code,
+            "exit_code": int(self.exit_code),
             "version": self.version,
             "seconds": self.seconds,
             "requests": self.requests,

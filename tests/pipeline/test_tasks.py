@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from etl.errors import DestinationError, InterruptedRunError, leaves
+from etl.errors import DestinationError, ExitCode, InterruptedRunError, leaves
 from etl.pipeline.tasks import to_the_end, until_stopped
 
 
@@ -67,7 +67,7 @@ async def test_stop_cancels_the_work_and_lets_it_clean_up() -> None:
 
     async def work() -> None:
         nonlocal cleaned_up
-        stop.set_result(InterruptedRunError("stop", exit_code=143))
+        stop.set_result(InterruptedRunError("stop", exit_code=ExitCode.SIGTERM))
         try:
             await asyncio.Event().wait()
         finally:

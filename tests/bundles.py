@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -11,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl.extract import endpoints
-from etl.model.listed_execution import ListedExecution
+from etl.extract.plan import Planned, Policy, plan_run_test
+from etl.model.lifecycle import Stored
+from etl.model.listed_execution import ExecutionList, ListedExecution
 from etl.model.records import (
     METRICS,
     CallMetrics,
@@ -22,6 +25,7 @@ from etl.model.records import (
     ListedCall,
     Page,
 )
+from etl.settings import RunTest
 from etl.transform import flatten as flat
 from etl.transform.flatten import Export, FlatBundle, Frame, flatten
 
@@ -39,6 +43,29 @@ def execution(execution_id: str = "execution", status: str = "completed", **payl
 def as_listed(execution: Execution) -> ListedExecution:
     """The execution as a listing keeps it, payload and all."""
     return ListedExecution.of(execution).holding(execution.payload)
+
+
+def plan_of(
+    executions: Iterable[Execution],
+    stored: Mapping[str, Stored],
+    *,
+    since: date | None = None,
+    heads: Mapping[str, DeadLetter] = MappingProxyType({}),
+    key: str = "checkout",
+    now: datetime,
+    stray_dates: Mapping[str, str] = MappingProxyType({}),
+    **policy: bool,
+) -> list[Planned]:
+    """The plan of a run test that lists the executions."""
+    listed = {each.execution_id: as_listed(each) for each in executions}
+    return plan_run_test(
+        RunTest(name=key.title(), key=key, since=since),
+        ExecutionList(executions=listed, is_complete=True, heads=heads, unreadable=()),
+        stored,
+        now=now,
+        policy=Policy(**policy),
+        stray_dates=stray_dates,
+    )
 
 
 def fetched_call(

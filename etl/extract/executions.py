@@ -13,32 +13,18 @@ from etl.extract.client import Client
 from etl.extract.endpoints import get_execution, list_execution_heads, list_executions
 from etl.extract.listing import list_completely, read_pass
 from etl.model.digest import fingerprint
-from etl.model.listed_execution import ListedExecution
+from etl.model.listed_execution import ExecutionList, ListedExecution
 from etl.model.records import METRICS, DeadLetter, Execution, Page
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One run test's executions by id.
-
-    ``heads`` tells of which of them the head alone could be read, and why. ``unreadable`` has a line for each row of the list
-    that could not even be identified.
-    """
-
-    executions: Mapping[str, ListedExecution]
-    is_complete: bool
-    heads: Mapping[str, DeadLetter]
-    unreadable: tuple[str, ...]
-
-
-async def list_run_test(
+async def list_executions_completely(
     client: Client,
     name: str,
     *,
     known: Container[str],
     page_limit: int,
     says_nothing_new: Callable[[ListedExecution], bool] = lambda _: False,
-) -> Listed:
+) -> ExecutionList:
     """List the run test's executions; ``known`` are ids that the dataset holds already.
 
     What ``says_nothing_new`` lets its payload go as soon as its page is decoded, and is kept once, however often it is read.
@@ -58,7 +44,9 @@ async def list_run_test(
     return _listed(listing.rows, listing.unreadable, is_complete=listing.is_complete)
 
 
-async def read_run_test(client: Client, name: str, *, page_limit: int, since: date | None = None) -> Listed:
+async def read_executions_once(
+    client: Client, name: str, *, page_limit: int, since: date | None = None
+) -> ExecutionList:
     """Read the run test's list once, a request a page, without a proof that nothing moved meanwhile.
 
     With ``since``, not beyond the page whose last execution was created before that day.
@@ -122,9 +110,9 @@ def _head_reader(client: Client, name: str) -> HeadReader[ListedExecution]:
 
 def _listed(
     rows: Mapping[str, ListedExecution], unreadable: Collection[Unreadable[ListedExecution]], *, is_complete: bool
-) -> Listed:
+) -> ExecutionList:
     heads = {row.head.execution_id: row for row in unreadable if row.head}
-    return Listed(
+    return ExecutionList(
         executions={**rows, **{execution_id: row.head for execution_id, row in heads.items() if row.head}},
         is_complete=is_complete,
         heads={execution_id: DeadLetter.of(METRICS, execution_id, row.error) for execution_id, row in heads.items()},

@@ -5,13 +5,14 @@ Pure: no clock, no network, no files. The same input gives the same plan.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
 
 from etl.model.lifecycle import TERMINAL_EXECUTION, State, Stored
-from etl.model.listed_execution import ListedExecution
+from etl.model.listed_execution import ExecutionList, ListedExecution
 from etl.model.records import DeadLetter
+from etl.settings import RunTest
 
 _MASS_SHARE = 0.1
 _MASS_FLOOR = 2
@@ -56,6 +57,14 @@ _ORDER = {
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """What a run fetches besides what is new, changed, damaged, incomplete or settling."""
+
+    fetch_unfinished: bool = False
+    full_refresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Planned:
     """One listed execution and what to do with it; ``date`` is its partition, pinned when it was first seen.
 
@@ -92,46 +101,40 @@ def pages(rows: int, limit: int) -> int:
     return max(1, -(-rows // limit))
 
 
-def says_nothing_new(
-    listed: ListedExecution, known: Stored | None, *, fetch_unfinished: bool, full_refresh: bool
-) -> bool:
+def says_nothing_new(listed: ListedExecution, known: Stored | None, policy: Policy) -> bool:
     """Whether a run has nothing to fetch or to write because of it, as long as it is not scrubbed."""
-    reason = _reason(listed, known, fetch_unfinished=fetch_unfinished, full_refresh=full_refresh)
+    reason = _reason(listed, known, policy)
     return reason is Reason.FINAL or (reason is Reason.WAITING and known is not None and _is_noted(listed, known))
 
 
 def plan_run_test(
-    listed: Iterable[ListedExecution],
+    run_test: RunTest,
+    listed: ExecutionList,
     stored: Mapping[str, Stored],
     *,
-    run_test_name: str,
-    run_test_key: str,
     now: datetime,
-    fetch_unfinished: bool = False,
-    full_refresh: bool = False,
-    since: date | None = None,
+    policy: Policy = Policy(),
     stray_dates: Mapping[str, str] = MappingProxyType({}),
-    unreadable: Mapping[str, DeadLetter] = MappingProxyType({}),
 ) -> list[Planned]:
-    """One entry for each listed execution since ``since``, in no particular order; ``stored`` is by execution_id.
+    """One entry for each listed execution that the run test's ``since`` lets in, in no particular order.
 
-    ``stray_dates`` are partitions that hold calls of executions that are not ``stored``: they belong there and nowhere else.
-    ``unreadable`` tells of which executions the head alone could be listed, and why.
+    ``stored`` is by execution_id. ``stray_dates`` are partitions that hold calls of executions that are not ``stored``: they
+    belong there and nowhere else.
     """
     plan = []
-    for execution in listed:
+    for execution in listed.executions.values():
         started_at = execution.started_at
-        if since and started_at and started_at.date() < since:
+        if run_test.since and started_at and started_at.date() < run_test.since:
             continue
         known = stored.get(execution.execution_id)
-        letter = unreadable.get(execution.execution_id)
-        reason = _reason(execution, known, fetch_unfinished=fetch_unfinished, full_refresh=full_refresh)
+        letter = listed.heads.get(execution.execution_id)
+        reason = _reason(execution, known, policy)
         if letter and known and reason in (Reason.FINAL, Reason.SETTLING, Reason.CHANGED):
             reason = Reason.INCOMPLETE
         plan.append(
             Planned(
-                run_test_name=run_test_name,
-                run_test_key=run_test_key,
+                run_test_name=run_test.name,
+                run_test_key=run_test.key,
                 execution=execution,
                 reason=reason,
                 date=known.date if known else stray_dates.get(execution.execution_id) or _utc_day(started_at or now),
@@ -185,10 +188,10 @@ def _utc_day(moment: datetime) -> str:
     return moment.astimezone(UTC).date().isoformat()
 
 
-def _reason(execution: ListedExecution, known: Stored | None, *, fetch_unfinished: bool, full_refresh: bool) -> Reason:
+def _reason(execution: ListedExecution, known: Stored | None, policy: Policy) -> Reason:
     if execution.status not in TERMINAL_EXECUTION:
-        return Reason.UNFINISHED if fetch_unfinished else Reason.WAITING
-    if full_refresh:
+        return Reason.UNFINISHED if policy.fetch_unfinished else Reason.WAITING
+    if policy.full_refresh:
         return Reason.REQUESTED
     if known is None:
         return Reason.NEW

@@ -14,13 +14,13 @@ from typing import Any
 from etl.errors import ExporterError, NotFoundError, SourceError, SourceUnavailableError, leaves
 from etl.extract.client import Client
 from etl.extract.connect import client_of
-from etl.extract.executions import Listed, is_before, read_run_test
+from etl.extract.executions import is_before, read_executions_once
 from etl.extract.plan import pages
 from etl.extract.run_tests import discover
 from etl.inspect.rules import Finding, Kind
 from etl.load.layout import Partition
 from etl.model.lifecycle import TERMINAL_EXECUTION, State
-from etl.model.listed_execution import ListedExecution
+from etl.model.listed_execution import ExecutionList, ListedExecution
 from etl.model.wording import some
 from etl.settings import RunTest, Settings
 from etl.transform.aggregates import AGGREGATES, NO_CALLS, Cause, Recomputed, differences
@@ -147,9 +147,9 @@ async def compare(
     return comparison
 
 
-async def _read_lists(client: Client, settings: Settings, comparison: Comparison) -> dict[str, Listed]:
+async def _read_lists(client: Client, settings: Settings, comparison: Comparison) -> dict[str, ExecutionList]:
     """The run tests' lists by key; one that cannot be read is a finding, unless none can."""
-    lists: dict[str, Listed] = {}
+    lists: dict[str, ExecutionList] = {}
     unreachable: list[str] = []
 
     def find(run_test: RunTest, text: str) -> None:
@@ -158,7 +158,7 @@ async def _read_lists(client: Client, settings: Settings, comparison: Comparison
     async def read(run_test: RunTest) -> None:
         page_limit = settings.api.page_limit
         try:
-            found = await read_run_test(client, run_test.name, page_limit=page_limit, since=run_test.since)
+            found = await read_executions_once(client, run_test.name, page_limit=page_limit, since=run_test.since)
         except SourceError as error:
             find(run_test, str(error))
             if not isinstance(error, NotFoundError):

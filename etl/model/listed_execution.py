@@ -1,13 +1,14 @@
-"""An execution as the list of its run test gives it, in little memory: what a plan reads of it, and its payload packed. Pure."""
+"""Executions as the list of their run test gives them, in little memory: what a plan needs, and the payload packed. Pure."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from etl.model.digest import fingerprint
-from etl.model.records import Execution, NumberLiteral
+from etl.model.records import DeadLetter, Execution, NumberLiteral
 from etl.model.values import timestamp_or_none
 
 
@@ -51,6 +52,20 @@ class ListedExecution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             raise ValueError(f"execution {self.execution_id}: its payload was let go")
         payload = self.packed if isinstance(self.packed, dict) else _decode(self.packed)
         return Execution(execution_id=self.execution_id, status=self.status, payload=payload)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionList:
+    """One run test's executions by id.
+
+    ``is_complete`` is proved: no execution is missing. ``heads`` says of which executions only the head could be read (status,
+    times, counters), and why. ``unreadable`` has a line for each row of the list that could not even be identified.
+    """
+
+    executions: Mapping[str, ListedExecution]
+    is_complete: bool
+    heads: Mapping[str, DeadLetter]
+    unreadable: tuple[str, ...]
 
 
 def _calls(payload: Mapping[str, Any]) -> int | None:

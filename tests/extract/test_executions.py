@@ -8,8 +8,9 @@ import pytest
 from etl.errors import TransientError
 from etl.extract.calls import Crawl
 from etl.extract.client import Access, Client
-from etl.extract.executions import Listed, list_run_test
+from etl.extract.executions import list_executions_completely
 from etl.extract.plan import Planned, Reason
+from etl.model.listed_execution import ExecutionList
 from etl.model.records import METRICS, RUNS, DeadLetter, Execution, ExecutionBundle
 from etl.sandbox import Execution as SandboxExecution
 from etl.sandbox import Fault, Sandbox, SandboxRequest, World, delete_execution, listable_executions, touch_call
@@ -50,12 +51,12 @@ async def with_client(server: Sandbox, use: Callable[[Client], Awaitable[None]])
         await use(client)
 
 
-async def listed(server: Sandbox, page_limit: int) -> Listed:
-    found: list[Listed] = []
+async def listed(server: Sandbox, page_limit: int) -> ExecutionList:
+    found: list[ExecutionList] = []
     name = server.world.run_tests[0].name
 
     async def use(client: Client) -> None:
-        found.append(await list_run_test(client, name, known=(), page_limit=page_limit))
+        found.append(await list_executions_completely(client, name, known=(), page_limit=page_limit))
 
     await with_client(server, use)
     return found[0]

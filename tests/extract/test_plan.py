@@ -5,11 +5,11 @@ from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
 
-from etl.extract.plan import REASON_MEANINGS, Planned, Reason, is_mass_vanishing, order_by_worth, plan_run_test, scrub
+from etl.extract.plan import REASON_MEANINGS, Planned, Reason, is_mass_vanishing, order_by_worth, scrub
 from etl.model.digest import fingerprint
 from etl.model.lifecycle import TERMINAL_CALL, TERMINAL_EXECUTION, HeldRows, State, Stored, export_state
 from etl.model.records import ExecutionBundle, FetchedCall
-from tests.bundles import as_listed, bundle_of, dead_letter, execution, fetched_call
+from tests.bundles import as_listed, bundle_of, dead_letter, execution, fetched_call, plan_of
 
 NOW = datetime(2026, 3, 3, 2, tzinfo=UTC)
 UNFINISHED = ["pending", "running", "cancelling", "evaluating", "paused", "Completed", ""]
@@ -34,9 +34,7 @@ def stored_of(listed, **changes):
 def plan(listed, stored=None, **options):
     known = {listed.execution_id: stored} if stored else {}
     now = options.pop("now", NOW)
-    return plan_run_test(
-        [as_listed(listed)], known, run_test_name="Checkout", run_test_key="checkout", now=now, **options
-    )
+    return plan_of([listed], known, now=now, **options)
 
 
 def reason(listed, stored=None, **options):
@@ -249,10 +247,10 @@ LETTER = dead_letter("execution")
 )
 def test_execution_of_which_only_the_head_is_known_is_never_taken_for_final(changes, expected):
     listed = execution()
-    [item] = plan(listed, stored_of(listed, **changes), unreadable={"execution": LETTER})
+    [item] = plan(listed, stored_of(listed, **changes), heads={"execution": LETTER})
     assert (item.reason, item.unreadable) == (expected, LETTER)
-    assert plan(listed, unreadable={"execution": LETTER})[0].reason is Reason.NEW
-    assert plan(execution(status="running"), unreadable={"execution": LETTER})[0].reason is Reason.WAITING
+    assert plan(listed, heads={"execution": LETTER})[0].reason is Reason.NEW
+    assert plan(execution(status="running"), heads={"execution": LETTER})[0].reason is Reason.WAITING
 
 
 def final(name, *, verified_days_ago, calls):
@@ -312,7 +310,7 @@ def test_many_executions_that_vanish_at_once_are_suspicious(vanished, living, ex
 
 
 def test_nothing_is_the_plan_of_nothing():
-    assert plan_run_test([], {}, run_test_name="Checkout", run_test_key="checkout", now=NOW) == []
+    assert plan_of([], {}, now=NOW) == []
     assert order_by_worth([]) == []
 
 

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 import pyarrow.parquet as pq
 
-from etl.extract.plan import plan_run_test
 from etl.load.commit import commit
 from etl.load.dataset import Dataset, Written
 from etl.load.files.local import LocalFiles
@@ -23,7 +22,7 @@ from etl.model.records import (
     ListedCall,
 )
 from etl.transform.flatten import Export
-from tests.bundles import as_listed, flattened
+from tests.bundles import flattened, plan_of
 
 KEY, DAY = "checkout", "2026-10-01"
 NOBODY = 65534
@@ -149,13 +148,7 @@ def taken(steps):
 
 def reasons(dataset, *bundles, key=KEY):
     """Why the next run would fetch the bundles' executions, or would not."""
-    planned = plan_run_test(
-        [as_listed(bundle.execution) for bundle in bundles],
-        stored_in(dataset, key),
-        run_test_name=key.title(),
-        run_test_key=key,
-        now=FETCHED_AT,
-    )
+    planned = plan_of([bundle.execution for bundle in bundles], stored_in(dataset, key), key=key, now=FETCHED_AT)
     return {item.execution.execution_id: item.reason for item in planned}
 
 

@@ -1,0 +1,142 @@
+"""The steps of an export that change the dataset: put stored rows in their places, note what was deleted, fetch and commit."""
+
+from collections import ChainMap
+from collections.abc import Mapping
+from functools import partial
+from itertools import chain
+from time import monotonic
+
+from etl.extract.calls import Crawl
+from etl.extract.executions import find_deleted
+from etl.extract.plan import Planned
+from etl.load.commit import commit
+from etl.load.dataset import Steps
+from etl.load.layout import Partition
+from etl.load.relocate import drop, mark_deleted, move
+from etl.load.state import StoredState
+from etl.model.lifecycle import Stored
+from etl.model.records import ExecutionBundle
+from etl.pipeline.buffer import CommitBuffer
+from etl.pipeline.record import Record, Vanished, is_to_note
+from etl.pipeline.run import Run
+from etl.pipeline.survey import Survey, load, read_again
+from etl.pipeline.tasks import to_the_end
+from etl.transform.flatten import FlatBundle, flatten
+
+
+async def put_in_place(run: Run, record: Record, found: Survey) -> StoredState:
+    """Let every stored execution lie in one place, the right one; returns the state after that."""
+    if not (found.drops or found.moves or found.state.surplus):
+        return found.state
+    state = await to_the_end(partial(_relocate, run, record, found))
+    await read_again(run, record, state)
+    return state
+
+
+def _relocate(run: Run, record: Record, found: Survey) -> StoredState:
+    names = {run_test.key: run_test.name for run_test in record.run_tests}
+    for partition, execution_ids in chain(found.drops.items(), found.state.surplus.items()):
+        drop(run.dataset, partition, execution_ids, run.written)
+    for (source, key), execution_ids in sorted(found.moves.items()):
+        move(run.dataset, source, key, execution_ids, run_test_name=names[key], written=run.written)
+        record.moved[key] += len(execution_ids)
+        run.notify("moved", run_test=names[key], executions=len(execution_ids), source=source.run_test_key)
+    return load(run, record, set_aside=True)
+
+
+async def note_deleted(run: Run, record: Record, found: Survey, state: StoredState) -> None:
+    """Ask for each vanished execution by its id, and mark those that are gone."""
+    for key, vanished in found.vanished.items():
+        asked = await find_deleted(run.client, vanished, workers=run.settings.api.concurrency)
+        record.vanished[key] = Vanished(
+            deleted=len(asked.deleted & state.executions[key].keys()),
+            still_there=len(vanished) - len(asked.deleted) - len(asked.unknown),
+            unknown=len(asked.unknown),
+        )
+        if asked.deleted:
+            await to_the_end(partial(_mark_deleted, run, key, asked.deleted, state))
+            name = next(run_test.name for run_test in record.run_tests if run_test.key == key)
+            run.notify("deleted", run_test=name, executions=record.vanished[key].deleted)
+
+
+def _mark_deleted(run: Run, key: str, deleted: set[str], state: StoredState) -> None:
+    dates = state.orphans[key] | {execution_id: known.date for execution_id, known in state.executions[key].items()}
+    for date in sorted({dates[execution_id] for execution_id in deleted & dates.keys()}):
+        mark_deleted(
+            run.dataset,
+            Partition(key, date),
+            {execution_id for execution_id in deleted if dates.get(execution_id) == date},
+            deleted_at=run.started_at,
+            export=run.stamp(),
+            written=run.written,
+        )
+
+
+async def fetch(run: Run, record: Record, planned: list[Planned], state: StoredState) -> None:
+    """Fetch what is planned and commit it as it arrives; what has arrived whole is committed even when the crawl fails.
+
+    Raises:
+        DestinationError: a commit failed.
+        KeyRefusedError, SourceUnavailableError: the crawl cannot go on.
+    """
+    stored: Mapping[str, Stored] = ChainMap(*state.executions.values())
+
+    def save(bundles: list[FlatBundle]) -> Steps[None]:
+        arrived = yield from commit(
+            run.dataset,
+            bundles,
+            stored,
+            run.stamp(),
+            fetched_at=run.started_at,
+            settle_hours=run.settings.export.settle_hours,
+            written=run.written,
+        )
+        record.arrived.append(arrived)
+        record.committed.update(bundle.execution.execution_id for bundle in bundles)
+        _tell_committed(run, len(bundles))
+
+    buffer = CommitBuffer(save, run.written, interval_seconds=run.settings.export.commit_interval_seconds)
+
+    async def take(bundle: ExecutionBundle) -> None:
+        # At once: its payloads, several times as large as its rows, need not be kept until the commit.
+        await buffer.add(flatten(bundle, include_raw=run.settings.export.include_raw))
+
+    crawl = Crawl(
+        run.client,
+        [item for item in planned if item.is_fetched],
+        take,
+        concurrency=run.settings.api.concurrency,
+        page_limit=run.settings.api.page_limit,
+    )
+    run.progress.crawl, run.progress.crawl_began_at = crawl, monotonic()
+    try:
+        for item in filter(is_to_note, planned):
+            await take(_without_calls(item))
+        await crawl.run()
+    finally:
+        record.necessary_requests += crawl.necessary_requests
+        await buffer.flush()
+
+
+def _without_calls(item: Planned) -> ExecutionBundle:
+    return ExecutionBundle(
+        run_test_name=item.run_test_name,
+        run_test_key=item.run_test_key,
+        execution=item.execution.unpack(),
+        date=item.date,
+        dead_letters=(item.unreadable,) if item.unreadable else (),
+    )
+
+
+def _tell_committed(run: Run, executions: int) -> None:
+    progress = run.progress
+    progress.committed_executions += executions
+    seconds = progress.seconds_left(monotonic())
+    run.notify(
+        "committed",
+        executions=executions,
+        files=run.written.files,
+        bytes=run.written.size_bytes,
+        requests_left=progress.planned_requests - progress.done_requests,
+        seconds_left=None if seconds is None else round(seconds),
+    )

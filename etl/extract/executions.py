@@ -1,4 +1,4 @@
-"""The executions of a run test, as far as the API lists them, and which of those that it lists no more are gone."""
+"""The executions of a run test as the API lists them, and which of those that it no longer lists were deleted."""
 
 import asyncio
 from collections.abc import Callable, Collection, Container, Mapping
@@ -27,7 +27,8 @@ async def list_executions_completely(
 ) -> ExecutionList:
     """List the run test's executions; ``known`` are ids that the dataset holds already.
 
-    What ``says_nothing_new`` lets its payload go as soon as its page is decoded, and is kept once, however often it is read.
+    An execution that ``says_nothing_new`` loses its payload as soon as its page is decoded. Each is kept once, however often it
+    is read.
 
     Raises:
         NotFoundError: there is no such run test.
@@ -47,9 +48,9 @@ async def list_executions_completely(
 async def read_executions_once(
     client: Client, name: str, *, page_limit: int, since: date | None = None
 ) -> ExecutionList:
-    """Read the run test's list once, a request a page, without a proof that nothing moved meanwhile.
+    """Read the run test's list once, one request a page, without a proof that nothing moved meanwhile.
 
-    With ``since``, not beyond the page whose last execution was created before that day.
+    With ``since``, stop after the page whose last execution was created before that day.
 
     Raises:
         NotFoundError: there is no such run test.
@@ -59,7 +60,7 @@ async def read_executions_once(
 
     async def read(page: int, limit: int, *, is_probe: bool = False) -> Page[ListedExecution]:
         found = await read_page(page, limit, is_probe=is_probe)
-        # Newest created first: what follows is older still.
+        # Newest created first: what follows is older.
         is_last = since is not None and found.results and is_before(found.results[-1], since)
         return structs.replace(found, total_pages=page) if is_last else found
 
@@ -121,16 +122,16 @@ def _listed(
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Of executions that were asked for by id: those that do not exist any more, and those whose answer could not be had."""
+class Lookup:
+    """Executions that were requested by id: those that no longer exist, and those for which there was no answer."""
 
     deleted: set[str] = field(default_factory=set)
     unknown: set[str] = field(default_factory=set)
 
 
-async def find_deleted(client: Client, execution_ids: Collection[str], *, workers: int) -> Asked:
-    """Ask for each of the executions by its id."""
-    asked = Asked()
+async def look_up(client: Client, execution_ids: Collection[str], *, workers: int) -> Lookup:
+    """Request each of the executions by its id, ``workers`` at a time."""
+    found = Lookup()
     pending = iter(execution_ids)
 
     async def work() -> None:
@@ -138,11 +139,11 @@ async def find_deleted(client: Client, execution_ids: Collection[str], *, worker
             try:
                 await client.get(get_execution(execution_id))
             except NotFoundError:
-                asked.deleted.add(execution_id)
+                found.deleted.add(execution_id)
             except SourceError:
-                asked.unknown.add(execution_id)
+                found.unknown.add(execution_id)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(min(workers, len(execution_ids))):
             group.create_task(work())
-    return asked
+    return found

@@ -66,9 +66,10 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One listed execution and what to do with it; ``date`` is its partition, pinned when it was first seen.
+    """One listed execution and what to do with it.
 
-    ``unreadable`` tells why the list could not give it: then only its head is known.
+    ``date`` is its partition, pinned when it was first seen. ``unreadable`` says why the list could not give it: then only its
+    head is known.
     """
 
     run_test_name: str
@@ -88,21 +89,21 @@ class Planned:
 
     @property
     def is_noted(self) -> bool:
-        """Whether the dataset says of it already all that can be said without its calls."""
+        """Whether the dataset already says all that can be said without its calls."""
         return self.unreadable is None and self.stored is not None and _is_noted(self.execution, self.stored)
 
     def requests(self, page_limit: int) -> int:
-        """How many requests fetching it takes, as far as can be told."""
+        """An estimate of the requests that fetching it takes."""
         return self.estimated_calls + pages(self.estimated_calls, page_limit)
 
 
 def pages(rows: int, limit: int) -> int:
-    """How many pages of ``limit`` rows a list takes; an empty list takes one, too."""
+    """How many pages of ``limit`` rows a list takes; an empty list takes one."""
     return max(1, -(-rows // limit))
 
 
 def says_nothing_new(listed: ListedExecution, known: Stored | None, policy: Policy) -> bool:
-    """Whether a run has nothing to fetch or to write because of it, as long as it is not scrubbed."""
+    """Whether the execution gives a run nothing to fetch or to write, unless it is scrubbed."""
     reason = _reason(listed, known, policy)
     return reason is Reason.FINAL or (reason is Reason.WAITING and known is not None and _is_noted(listed, known))
 
@@ -118,8 +119,8 @@ def plan_run_test(
 ) -> list[Planned]:
     """One entry for each listed execution that the run test's ``since`` lets in, in no particular order.
 
-    ``stored`` is by execution_id. ``stray_dates`` are partitions that hold calls of executions that are not ``stored``: they
-    belong there and nowhere else.
+    ``stored`` is by execution_id. ``stray_dates`` are the partitions of calls whose executions are not ``stored``: that is
+    where these executions belong.
     """
     plan = []
     for execution in listed.executions.values():
@@ -150,7 +151,7 @@ def plan_run_test(
 def order_by_worth(plan: Iterable[Planned]) -> list[Planned]:
     """New and changed executions first, newest first, then those that failed before, then those that settle.
 
-    What an interrupted night should hold comes first; what failed before may well fail again.
+    What an interrupted night should have comes first. What failed before may well fail again.
     """
     oldest = datetime.min.replace(tzinfo=UTC)
     newest_first = sorted(plan, key=lambda planned: planned.started_at or oldest, reverse=True)
@@ -160,7 +161,7 @@ def order_by_worth(plan: Iterable[Planned]) -> list[Planned]:
 def scrub(plan: Iterable[Planned], *, requests: int, page_limit: int) -> list[Planned]:
     """The plan, with final executions added to what is fetched, longest unverified first, as long as ``requests`` suffice.
 
-    One that alone takes more than what is left is passed over.
+    One that takes more than what is left is skipped.
     """
     result = list(plan)
     long_ago = datetime.min.replace(tzinfo=UTC)
@@ -177,9 +178,9 @@ def _verified_at(item: Planned) -> datetime | None:
 
 
 def is_mass_vanishing(*, vanished: int, living: int) -> bool:
-    """Whether so many of the executions that the dataset holds are not listed any more that the key or workspace may be wrong.
+    """Whether so many stored executions are no longer listed that the key or workspace may be wrong.
 
-    All of them, or more than a tenth; one or two may always go.
+    That is all of them, or more than a tenth; one or two may always vanish.
     """
     return vanished > 0 and (vanished == living or vanished > max(_MASS_FLOOR, _MASS_SHARE * living))
 
@@ -218,6 +219,6 @@ def _reason_to_refetch(execution: ListedExecution, known: Stored) -> Reason:
 
 
 def _estimated_calls(execution: ListedExecution, known: Stored | None) -> int:
-    """For predicting requests only: what the list says, else what was listed last time."""
+    """What the list says, else what was listed last time; only predicts requests."""
     candidates = (execution.calls, known.held.listed_calls if known else None)
     return next((calls for calls in candidates if calls is not None and calls >= 0), 0)

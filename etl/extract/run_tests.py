@@ -15,8 +15,8 @@ from etl.model.records import Page, RunTest
 class Discovered:
     """Run tests by name, as the API lists them: newest created first.
 
-    Those of one name stand together, since the API tells their executions apart by nothing. ``problems`` has a line for each
-    thing that is missing from the list.
+    Run tests of the same name stand together: the API cannot tell their executions apart. ``problems`` has a line for each thing
+    that is missing from the list.
     """
 
     run_tests: dict[str, list[RunTest]]
@@ -30,7 +30,7 @@ class Discovered:
 
 
 async def discover(client: Client, *, page_limit: int) -> Discovered:
-    """List all run tests of the key's workspace; a list that was not proved to be complete says so in ``problems``.
+    """List all run tests of the key's workspace. If the list was not proved to be complete, ``problems`` says so.
 
     Raises:
         ConfigurationError: there is none.
@@ -42,8 +42,8 @@ async def discover(client: Client, *, page_limit: int) -> Discovered:
         return await client.get(list_run_tests(page=page, limit=limit, is_probe=is_probe))
 
     async def get(run_test_id: str) -> RunTest:
-        # No endpoint tells it: what the second pass does not show counts as gone, and is looked for in another round.
-        raise NotFoundError(f"run test {run_test_id}: not listed any more")
+        # No endpoint gives one run test: what the second pass does not show counts as gone, and another round looks for it.
+        raise NotFoundError(f"run test {run_test_id}: no longer listed")
 
     async def head_at(_position: int) -> RunTest | None:
         return None

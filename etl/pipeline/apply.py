@@ -1,4 +1,4 @@
-"""The steps of an export that change the dataset: put stored rows in their places, note what was deleted, fetch and commit."""
+"""The steps of an export that change the dataset: relocate stored rows, mark what was deleted, fetch and commit."""
 
 from collections import ChainMap
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from itertools import chain
 from time import monotonic
 
 from etl.extract.calls import Crawl
-from etl.extract.executions import find_deleted
+from etl.extract.executions import look_up
 from etl.extract.plan import Planned
 from etl.load.commit import commit
 from etl.load.dataset import Steps
@@ -19,17 +19,17 @@ from etl.model.records import ExecutionBundle
 from etl.pipeline.buffer import CommitBuffer
 from etl.pipeline.record import Record, Vanished, is_to_note
 from etl.pipeline.run import Run
-from etl.pipeline.survey import Survey, load, read_again
+from etl.pipeline.survey import Survey, load, read_missing_payloads
 from etl.pipeline.tasks import to_the_end
 from etl.transform.flatten import FlatBundle, flatten
 
 
 async def put_in_place(run: Run, record: Record, found: Survey) -> StoredState:
-    """Let every stored execution lie in one place, the right one; returns the state after that."""
+    """Move and drop rows until every stored execution lies in one place, the right one; returns the state after that."""
     if not (found.drops or found.moves or found.state.surplus):
         return found.state
     state = await to_the_end(partial(_relocate, run, record, found))
-    await read_again(run, record, state)
+    await read_missing_payloads(run, record, state)
     return state
 
 
@@ -44,17 +44,17 @@ def _relocate(run: Run, record: Record, found: Survey) -> StoredState:
     return load(run, record, set_aside=True)
 
 
-async def note_deleted(run: Run, record: Record, found: Survey, state: StoredState) -> None:
-    """Ask for each vanished execution by its id, and mark those that are gone."""
+async def mark_vanished(run: Run, record: Record, found: Survey, state: StoredState) -> None:
+    """Request each vanished execution by its id, and mark those that no longer exist as deleted."""
     for key, vanished in found.vanished.items():
-        asked = await find_deleted(run.client, vanished, workers=run.settings.api.concurrency)
+        gone = await look_up(run.client, vanished, workers=run.settings.api.concurrency)
         record.vanished[key] = Vanished(
-            deleted=len(asked.deleted & state.executions[key].keys()),
-            still_there=len(vanished) - len(asked.deleted) - len(asked.unknown),
-            unknown=len(asked.unknown),
+            deleted=len(gone.deleted & state.executions[key].keys()),
+            still_there=len(vanished) - len(gone.deleted) - len(gone.unknown),
+            unknown=len(gone.unknown),
         )
-        if asked.deleted:
-            await to_the_end(partial(_mark_deleted, run, key, asked.deleted, state))
+        if gone.deleted:
+            await to_the_end(partial(_mark_deleted, run, key, gone.deleted, state))
             name = next(run_test.name for run_test in record.run_tests if run_test.key == key)
             run.notify("deleted", run_test=name, executions=record.vanished[key].deleted)
 
@@ -93,12 +93,12 @@ async def fetch(run: Run, record: Record, planned: list[Planned], state: StoredS
         )
         record.arrived.append(arrived)
         record.committed.update(bundle.execution.execution_id for bundle in bundles)
-        _tell_committed(run, len(bundles))
+        _notify_committed(run, len(bundles))
 
     buffer = CommitBuffer(save, run.written, interval_seconds=run.settings.export.commit_interval_seconds)
 
     async def take(bundle: ExecutionBundle) -> None:
-        # At once: its payloads, several times as large as its rows, need not be kept until the commit.
+        # Flatten now: payloads are several times as large as rows, and need not be kept until the commit.
         await buffer.add(flatten(bundle, include_raw=run.settings.export.include_raw))
 
     crawl = Crawl(
@@ -128,7 +128,7 @@ def _without_calls(item: Planned) -> ExecutionBundle:
     )
 
 
-def _tell_committed(run: Run, executions: int) -> None:
+def _notify_committed(run: Run, executions: int) -> None:
     progress = run.progress
     progress.committed_executions += executions
     seconds = progress.seconds_left(monotonic())

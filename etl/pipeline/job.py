@@ -19,7 +19,7 @@ from etl.load.last_run import LAST_RUN, last_complete_at
 from etl.load.relocate import as_if_moved
 from etl.load.state import StoredState
 from etl.model import schema
-from etl.pipeline.apply import fetch, note_deleted, put_in_place
+from etl.pipeline.apply import fetch, mark_vanished, put_in_place
 from etl.pipeline.progress import Notify, Progress, say_nothing
 from etl.pipeline.record import Record, summarize
 from etl.pipeline.run import Run, begin
@@ -32,12 +32,12 @@ from etl.transform.flatten import frame_of
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an export would do: everything listed, by worth, and what could not be listed.
+    """What an export would do: everything listed, most valuable first, and what could not be listed.
 
-    ``seconds`` is how long the rate limit lets it take, if it begins now; None when no limit is known.
+    ``seconds`` is how long the rate limit makes it take if it begins now; None when no limit is known.
     """
 
-    planned: Sequence[Planned] = field(repr=False)  # asyncio.Runner makes a text of its result, whatever its size
+    planned: Sequence[Planned] = field(repr=False)  # asyncio.Runner formats its result, whatever its size
     run_tests: Sequence[RunTestSummary]
     requests: int
     requests_per_minute: int | None
@@ -81,7 +81,7 @@ async def plan(
     except* ExporterError as group:
         raise _reason_to_stop(group) from None
     requests, quota = run.progress.planned_requests, run.client.quota
-    # The export lists everything once more.
+    # The export will list everything once more.
     seconds = quota.seconds_for(run.client.traffic.requests + requests, asyncio.get_running_loop().time())
     return Plan(
         planned=planned,
@@ -105,13 +105,13 @@ async def export(
 ) -> Summary:
     """Bring the dataset up to date with the API.
 
-    Once it asks the API it always leaves a summary behind, unless it is cancelled: look at its ``exit_code`` and ``problems``.
-    ``stop`` ends the run early, with everything committed that had arrived whole. ``full_refresh`` fetches final executions too,
-    ``accept_deletions`` believes that a run test lost many of its executions at once.
+    Once it has asked the API it always leaves a summary behind, unless it is cancelled: see its ``exit_code`` and ``problems``.
+    ``stop`` ends the run early; everything that had arrived whole is committed. ``full_refresh`` fetches final executions, too.
+    ``accept_deletions`` believes that many executions of a run test were deleted at once.
 
     Raises:
         ConfigurationError, DestinationError: the dataset's folder cannot be used as configured; nothing was asked of the API.
-        LockHeldError: another export is at work there.
+        LockHeldError: another export is running on this dataset.
     """
     run = begin(
         settings,
@@ -147,7 +147,7 @@ async def _export(run: Run, record: Record, state: StoredState | None) -> None:
     found = await survey(run, record, state, set_aside=True)
     record.completed_files = await to_the_end(partial(run.dataset.complete, run.written))
     state = await put_in_place(run, record, found)
-    await note_deleted(run, record, found, state)
+    await mark_vanished(run, record, found, state)
     await fetch(run, record, make_plan(run, record, state), state)
 
 
@@ -162,10 +162,10 @@ def _time_limit(settings: Settings) -> tuple[float, TimeLimitError] | None:
 
 
 async def _conclude(run: Run, record: Record, failure: ExporterError | None) -> Summary:
-    """Leave the summary behind: a row of the runs table, and the JSON of the last run."""
+    """Save the summary: a row of the runs table, and the JSON of the last run."""
     summary = summarize(run, record, failure=failure, finished_at=run.clock())
     try:
-        # What was not discovered may be there all the same.
+        # A run test that was not discovered may still exist.
         is_part = run.settings.is_part or bool(summary.undiscovered) or not summary.run_tests
         summary.carry_on(await to_the_end(partial(last_complete_at, run.dataset.files)), is_part=is_part)
         await to_the_end(partial(_save_summary, run, summary))
@@ -185,7 +185,7 @@ def _save_summary(run: Run, summary: Summary) -> None:
 
 
 def _reason_to_stop(group: BaseExceptionGroup[ExporterError]) -> ExporterError:
-    """The error that ended the run: what could not be saved counts most, then that a signal asked for it."""
+    """The error that ended the run: a destination that failed counts most, then a signal, then the time limit."""
     errors = [error for error in leaves(group) if isinstance(error, ExporterError)]
     for kind in (DestinationError, InterruptedRunError, TimeLimitError):
         for error in errors:

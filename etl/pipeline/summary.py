@@ -1,4 +1,4 @@
-"""What an export run did, as one value: for the exit code, the runs table, the JSON summary and the closing words."""
+"""What an export run did, as one value: the exit code, the row of the runs table, the JSON summary, problems and notices."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ class RunTestSummary:
         return self.is_complete and self.error is None and not self.dead_letters and not self.missed
 
     def problems(self, *, is_cut_short: bool = False) -> list[str]:
-        """One line for each thing that is missing or wrong; a list that was not proved is none in a run that was cut short."""
+        """One line for each thing that is missing or wrong. In a run that was cut short an unproved list is not a problem."""
         if self.error:
             return [f"{self.name!r}: {self.error}"]
         lines = []
@@ -72,7 +72,7 @@ class RunTestSummary:
 class Summary:
     """One export run. Times are aware UTC; ``rows`` are those written, by table.
 
-    ``last_complete_at`` tells of every run test of the dataset, by its key, when a run last left nothing of it out.
+    ``last_complete_at`` says, by the key of the run test, when everything in it was last exported.
     """
 
     export_run_id: str
@@ -109,9 +109,9 @@ class Summary:
         return ExitCode.PARTIAL if is_partial else self.failure.exit_code
 
     def carry_on(self, last_complete_at: Mapping[str, datetime], *, is_part: bool) -> None:
-        """Take over when each run test was complete before this run, and note those that it completed.
+        """Carry over ``last_complete_at`` from the run before, and update the run tests that this run completed.
 
-        Run tests that it was not asked for are forgotten, unless it was asked for a part only.
+        Run tests that are no longer configured are dropped, unless this run was narrowed to a part of them.
         """
         completed = not (self.failure or self.quarantined)
         mine = {run_test.key for run_test in self.run_tests}
@@ -145,25 +145,25 @@ class Summary:
 
     @property
     def notices(self) -> list[str]:
-        """One line for each thing that is worth knowing, though nothing is missing."""
+        """One line for each thing that is worth knowing although nothing is missing."""
         lines = []
         if self.redactions:
             lines.append(
-                f"a key stood in {self.redactions} answers; the dataset has [key] in its place: change that key"
+                f"{self.redactions} answers contained one of the keys; the dataset has [key] in its place: rotate that key"
             )
         if self.completed_files:
             lines.append(
-                f"{self.completed_files} files of an older version have all columns now; new ones are null until fetched again: "
-                "see --full-refresh"
+                f"{self.completed_files} files of an older version now have all columns; the new ones are null until "
+                "fetched again: see --full-refresh"
             )
         lines += [
-            f"run_test={key}: {count} executions stay there, since no list has them: they were deleted, or renamed otherwise"
+            f"run_test={key}: {count} executions stay there, since no list has them: they were deleted or moved elsewhere"
             for key, count in self.left_behind.items()
         ]
         if self.unlisted:
             others = f" and {len(self.unlisted) - 5} more" if len(self.unlisted) > 5 else ""
             lines.append(
-                f"the API lists no run test any more for run_test={', '.join(self.unlisted[:5])}{others}: deleted, or of another "
+                f"the API no longer lists a run test for run_test={', '.join(self.unlisted[:5])}{others}: deleted, or in another "
                 "workspace; the rows stay"
             )
         lines += [
@@ -178,17 +178,18 @@ class Summary:
                 )
             if run_test.not_listed and not run_test.error:
                 lines.append(
-                    f"{name}: {run_test.not_listed} stored executions are not listed any more, though they exist"
+                    f"{name}: {run_test.not_listed} stored executions are no longer listed, although they exist"
                 )
             if run_test.not_answered:
                 lines.append(
-                    f"{name}: {run_test.not_answered} stored executions are not listed any more, and could not be asked for"
+                    f"{name}: {run_test.not_answered} stored executions are no longer listed, and could not be looked up"
                 )
             if run_test.moved:
                 lines.append(f"{name}: {run_test.moved} stored executions moved here from another run test or name")
             if run_test.lost:
                 lines.append(
-                    f"{name}: {run_test.lost} executions that the API lists no more lack rows: restore their files from a backup"
+                    f"{name}: {run_test.lost} executions that the API no longer lists are missing rows: "
+                    "restore their files from a backup"
                 )
             lines += [
                 f"{name}: {count} executions or calls have the status {status!r}, which this version does not know: they "

@@ -12,7 +12,7 @@ from itertools import chain
 
 from etl.errors import NotFoundError, SourceError, SourceUnavailableError
 from etl.extract.endpoints import get_execution
-from etl.extract.executions import find_deleted, list_executions_completely
+from etl.extract.executions import list_executions_completely, look_up
 from etl.extract.plan import (
     Planned,
     is_mass_vanishing,
@@ -119,7 +119,7 @@ async def _list_executions(run: Run, record: Record, state: StoredState) -> None
                 run,
                 record,
                 run_test,
-                "the API knows no run test of this name: check run_tests and the key's workspace, or give its new name",
+                "the API knows no run test of this name: check run_tests and the key's workspace, or use its new name",
             )
         except SourceError as error:
             _fail(run, record, run_test, str(error))
@@ -175,13 +175,13 @@ async def _find_vanished(
     living = sum(known.deleted_at is None for known in stored.values())
     vanished = {each for each, known in stored.items() if known.deleted_at is None and each not in everywhere}
     is_suspicious = is_mass_vanishing(vanished=len(vanished), living=living) and not run.accept_deletions
-    if is_suspicious and await _is_none_there(run, sorted(vanished)[:_SAMPLE]):
+    if is_suspicious and await _none_exists(run, sorted(vanished)[:_SAMPLE]):
         _fail(
             run,
             record,
             run_test,
-            f"{len(vanished)} of its {living} stored executions are not listed any more; nothing of it was changed: "
-            "check the key's workspace, or run with --accept-deletions when they were deleted on purpose",
+            f"{len(vanished)} of its {living} stored executions are no longer listed; nothing of it was changed: "
+            "check the key's workspace, or run with --accept-deletions if they were deleted on purpose",
         )
         return set()
     # Nothing else could resolve a dead letter whose execution was deleted before it had a row.
@@ -191,10 +191,10 @@ async def _find_vanished(
     return vanished
 
 
-async def _is_none_there(run: Run, execution_ids: Sequence[str]) -> bool:
-    """One that is there proves that the key sees the right workspace: its run test was renamed, not lost."""
-    asked = await find_deleted(run.client, execution_ids, workers=len(execution_ids))
-    return len(asked.deleted) + len(asked.unknown) == len(execution_ids)
+async def _none_exists(run: Run, execution_ids: Sequence[str]) -> bool:
+    """Whether none of them exists. One that does proves that the key sees the right workspace: its run test was renamed."""
+    found = await look_up(run.client, execution_ids, workers=len(execution_ids))
+    return len(found.deleted) + len(found.unknown) == len(execution_ids)
 
 
 def _everywhere(record: Record) -> set[str]:
@@ -212,14 +212,14 @@ def _find_places(run: Run, record: Record, state: StoredState) -> tuple[dict[Par
 
 
 def _left_behind(record: Record, state: StoredState, moves: Moves) -> dict[str, set[str]]:
-    """Executions that no list has, of run tests that are not exported and whose others move away, by their key."""
+    """Executions in no list whose run test is not exported and whose other executions move away, by key."""
     dates, everywhere = state.dates(), _everywhere(record)
     sources = {source.run_test_key for source, _ in moves} - {run_test.key for run_test in record.run_tests}
     return {key: left for key in sources if (left := dates[key].keys() - everywhere)}
 
 
-async def read_again(run: Run, record: Record, state: StoredState) -> None:
-    """Read the payloads of executions that said nothing new until the dataset's files were put in their places.
+async def read_missing_payloads(run: Run, record: Record, state: StoredState) -> None:
+    """Read the payloads of executions that seemed to say nothing new until stored rows were moved or dropped.
 
     One that cannot be read makes its run test's list incomplete, and is left as it is.
     """
@@ -252,7 +252,7 @@ async def read_again(run: Run, record: Record, state: StoredState) -> None:
 
 
 def make_plan(run: Run, record: Record, state: StoredState) -> list[Planned]:
-    """What to do with each listed execution, by worth; it is recorded, too."""
+    """What to do with each listed execution, most valuable first. The plan is recorded, too."""
     lists, page_limit = record.believed(), run.settings.api.page_limit
     planned: list[Planned] = []
     for run_test in record.run_tests:

@@ -132,7 +132,7 @@ async def test_damaged_last_run_is_replaced(server: Sandbox, folder: Path, damag
 
 @pytest.mark.parametrize(
     ("path", "words"),
-    [("nowhere/metrics.prom", "the folder does not exist: make it"), ("metrics.txt", "end with .prom")],
+    [("nowhere/metrics.prom", "the folder does not exist: create it"), ("metrics.txt", "end with .prom")],
 )
 async def test_place_that_cannot_be_written_is_refused_before_the_run(
     server: Sandbox, folder: Path, path: str, words: str

@@ -99,7 +99,7 @@ async def test_many_executions_that_vanish_at_once_change_nothing_until_it_is_sa
 
     suspicious = await export()
     assert suspicious.exit_code == 3
-    assert "5 of its 12 stored executions are not listed any more" in suspicious.problems[0]
+    assert "5 of its 12 stored executions are no longer listed" in suspicious.problems[0]
     assert "--accept-deletions" in suspicious.problems[0]
     assert all(row["deleted_at"] is None for row in rows_of(tmp_path, "executions"))
 

@@ -64,7 +64,7 @@ WEEKEND_SHARE = 0.3
 PROGRESS = timedelta(minutes=15)
 
 
-def make_world(
+def make_world(  # noqa: PLR0913 all but rng and end have defaults, and a user sets one or two
     rng: Random,
     *,
     end: datetime,

@@ -50,7 +50,7 @@ class Sandbox:
         on_request: Called just before each answer is computed; it may change the world.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 all but the world have defaults, and a user sets one or two
         self,
         world: World,
         *,

@@ -1,9 +1,9 @@
-"""What `metrics-etl verify` shows: figures, notices, the comparison with the API, and a line for each finding."""
+"""What ``verify`` prints: figures, notices, the comparison with the API, and a line for each finding."""
 
 from rich.console import Console
 from rich.table import Table
 
-from etl.cli.console import print_line
+from etl.cli.console import print_line, stdout_console
 from etl.inspect.reconcile import SKIPPED_MEANINGS, Comparison
 from etl.inspect.verify import Report
 from etl.model.wording import counted, some
@@ -11,8 +11,8 @@ from etl.transform.aggregates import CAUSE_MEANINGS, Cause
 
 
 def print_report(report: Report) -> None:
-    """The whole report on one screen, unless there is much to find; to stdout."""
-    console = Console(highlight=False)
+    """The whole report; to stdout."""
+    console = stdout_console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("table")
     for name in ("files", "rows", "MiB"):

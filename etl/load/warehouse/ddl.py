@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from etl.errors import ConfigurationError
 from etl.load.warehouse import external_tables, in_place
 from etl.load.warehouse.dialect import KINDS, Types
+from etl.load.warehouse.engines import EngineName
 from etl.model import schema
 from etl.model.schema import Table
 
@@ -74,68 +75,68 @@ def _root(location: str, engine_name: str) -> str:
 
 
 ENGINES: dict[str, Engine] = {
-    "pandas": Engine(
+    EngineName.PANDAS: Engine(
         "data",
         ("", "s3", "gs", "az", "abfs", "abfss"),
         ("pa.string()", "pa.int64()", "pa.float64()", "pa.bool_()", 'pa.timestamp("us", tz="UTC")', "pa.date32()"),
         in_place.pandas,
         lambda _root: "import pandas as pd\nimport pyarrow as pa",
     ),
-    "duckdb": Engine(
+    EngineName.DUCKDB: Engine(
         "data",
         ("", "s3", "gs", "az", "abfss"),
         ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMPTZ", "DATE"),
         in_place.duckdb,
     ),
-    "polars": Engine(
+    EngineName.POLARS: Engine(
         "data",
         ("", "s3", "gs", "az", "abfs", "abfss"),
         ("pl.String()", "pl.Int64()", "pl.Float64()", "pl.Boolean()", 'pl.Datetime("us", "UTC")', "pl.Date()"),
         in_place.polars,
         lambda _root: "import polars as pl",
     ),
-    "spark": Engine(
+    EngineName.SPARK: Engine(
         "s3a://BUCKET/PREFIX",
         ("", "file", "s3", "s3a", "gs", "abfs", "abfss", "hdfs"),
         ("STRING", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP", "DATE"),
         external_tables.spark,
         is_relative_allowed=False,
     ),
-    "bigquery": Engine(
+    EngineName.BIGQUERY: Engine(
         "gs://BUCKET/PREFIX",
         ("gs",),
         ("STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP", "DATE"),
         external_tables.bigquery,
         external_tables.bigquery_dataset,
     ),
-    "snowflake": Engine(
+    EngineName.SNOWFLAKE: Engine(
         "s3://BUCKET/PREFIX",
         ("s3", "gs", "gcs", "azure"),
         ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP_NTZ", "DATE"),
         external_tables.snowflake,
         external_tables.snowflake_stage,
     ),
-    "athena": Engine(
+    EngineName.ATHENA: Engine(
         "s3://BUCKET/PREFIX",
         ("s3",),
         ("string", "bigint", "double", "boolean", "timestamp", "date"),
         external_tables.athena,
     ),
-    "redshift": Engine(
+    EngineName.REDSHIFT: Engine(
         "s3://BUCKET/PREFIX",
         ("s3",),
         ("VARCHAR(65535)", "BIGINT", "DOUBLE PRECISION", "BOOLEAN", "TIMESTAMP", "DATE"),
         external_tables.redshift,
         external_tables.redshift_schema,
     ),
-    "trino": Engine(
+    EngineName.TRINO: Engine(
         "s3://BUCKET/PREFIX",
         ("s3", "s3a", "gs", "abfs", "abfss", "hdfs"),
         ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP(6)", "DATE"),
         external_tables.trino,
         external_tables.trino_schema,
     ),
-    "clickhouse": Engine(
+    EngineName.CLICKHOUSE: Engine(
         "s3://BUCKET/PREFIX",
         ("", "s3", "gs", "https"),
         ("String", "Int64", "Float64", "Bool", "DateTime64(6, 'UTC')", "Date"),

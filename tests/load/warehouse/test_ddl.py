@@ -12,11 +12,11 @@ import pytest
 import sqlglot
 from sqlglot import exp
 
-from etl.cli import dataset
 from etl.errors import ConfigurationError
 from etl.load import layout
 from etl.load.warehouse.ddl import ENGINES, ddl
 from etl.load.warehouse.dialect import comment
+from etl.load.warehouse.engines import EngineName
 from etl.model import schema
 
 TABLES = list(schema.TABLES.values())
@@ -75,7 +75,7 @@ def literals(statement):
 
 
 def test_the_command_offers_every_engine():
-    assert [engine.value for engine in dataset.Engine] == list(ENGINES)
+    assert list(EngineName) == list(ENGINES)
 
 
 @every_table

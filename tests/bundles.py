@@ -22,12 +22,13 @@ from etl.model.records import (
     ListedCall,
     Page,
 )
-from etl.transform import flatten as flat
-from etl.transform.flatten import Export, FlatBundle, Frame, flatten
+from etl.transform import frames
+from etl.transform.flatten import FlatBundle, flatten
+from etl.transform.frames import ExportStamp, Frame
 
 SAMPLES = Path(__file__).parent / "samples"
 STARTED_AT = "2026-03-01T09:00:01.123456Z"
-EXPORT = Export(export_run_id="run-1", exported_at=datetime(2026, 3, 3, 2, tzinfo=UTC))
+EXPORT = ExportStamp(export_run_id="run-1", exported_at=datetime(2026, 3, 3, 2, tzinfo=UTC))
 
 
 def execution(execution_id: str = "execution", status: str = "completed", **payload: Any) -> Execution:
@@ -137,7 +138,7 @@ def _body(recording: Any) -> bytes:
     return json.dumps(recording["body"]).encode()
 
 
-def flattened(bundles: Iterable[ExecutionBundle], export: Export = EXPORT) -> list[FlatBundle]:
+def flattened(bundles: Iterable[ExecutionBundle], export: ExportStamp = EXPORT) -> list[FlatBundle]:
     """The bundles as a commit takes them."""
     return [flatten(bundle, include_raw=export.include_raw) for bundle in bundles]
 
@@ -151,7 +152,7 @@ def _of_bundles(make: Callable[..., Frame]) -> Callable[..., Frame]:
     return frame
 
 
-calls_frame = _of_bundles(flat.calls_frame)
-evals_frame = _of_bundles(flat.evals_frame)
-errors_frame = _of_bundles(flat.errors_frame)
-executions_frame = _of_bundles(flat.executions_frame)
+calls_frame = _of_bundles(frames.calls_frame)
+evals_frame = _of_bundles(frames.evals_frame)
+errors_frame = _of_bundles(frames.errors_frame)
+executions_frame = _of_bundles(frames.executions_frame)

@@ -16,7 +16,7 @@ from etl.model import schema
 from etl.model.digest import rows_digest
 from etl.model.lifecycle import State
 from etl.model.wording import counted
-from etl.transform.flatten import hash_rows
+from etl.transform.frames import hash_rows
 
 _BATCH_ROWS = 5_000
 

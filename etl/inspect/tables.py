@@ -20,7 +20,7 @@ from etl.load.files.local import LocalFiles
 from etl.load.layout import STATE, parse_partition_path, parse_run_path
 from etl.model import schema
 from etl.model.keys import default_key
-from etl.transform.flatten import to_pandas
+from etl.transform.frames import to_pandas
 
 T = TypeVar("T")
 _TRIES = 10

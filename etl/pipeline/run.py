@@ -33,7 +33,8 @@ from etl.pipeline.summary import RunTestSummary, Summary
 from etl.pipeline.survey import Survey
 from etl.pipeline.tasks import to_the_end
 from etl.settings import Settings
-from etl.transform.flatten import Export, FlatBundle, flatten, frame_of
+from etl.transform.flatten import FlatBundle, flatten
+from etl.transform.frames import ExportStamp, frame_of
 from etl.version import __version__
 
 
@@ -209,8 +210,8 @@ class Run:
         summary.deleted += marked
         self.notify("deleted", run_test=summary.name, executions=marked)
 
-    def _export(self) -> Export:
-        return Export(self.summary.export_run_id, self.clock(), include_raw=self.settings.export.include_raw)
+    def _export(self) -> ExportStamp:
+        return ExportStamp(self.summary.export_run_id, self.clock(), include_raw=self.settings.export.include_raw)
 
     async def conclude(self) -> None:
         """Leave the summary behind: a row of the runs table, and the JSON of the last run."""

@@ -8,7 +8,7 @@ from etl.load.merge import with_column
 from etl.model import schema
 from etl.model.digest import rows_digest
 from etl.model.wording import some
-from etl.transform.flatten import hash_rows
+from etl.transform.frames import hash_rows
 from tests.load.support import KEY, a_bundle, a_dataset, export_to
 from tests.load.support import part as part_of
 

@@ -13,7 +13,7 @@ from etl.load.dataset import Written
 from etl.load.merge import merge
 from etl.model.lifecycle import State
 from etl.model.records import METRICS
-from etl.transform.flatten import Export
+from etl.transform.frames import ExportStamp
 from tests.bundles import flattened
 from tests.load.support import (
     FETCHED_AT,
@@ -327,7 +327,7 @@ def test_commit_into_large_files_computes_in_the_steps_that_a_thread_takes(
         return merge(table, *given, **options)
 
     monkeypatch.setattr(dataset_module, "merge", noted)
-    export = Export("run-2", FETCHED_AT)
+    export = ExportStamp("run-2", FETCHED_AT)
     bundles = flattened([a_bundle("e1", seconds=2.0)], export)
     for step in commit(dataset, bundles, {}, export, fetched_at=FETCHED_AT, settle_hours=24, written=Written()):
         is_in_step = True

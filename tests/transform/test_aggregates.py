@@ -7,7 +7,7 @@ import pytest
 
 from etl.model import schema
 from etl.transform.aggregates import AGGREGATES, NO_CALLS, Cause, Difference, Recomputed, differences, recompute
-from etl.transform.flatten import to_arrow
+from etl.transform.frames import to_arrow
 from tests.bundles import EXPORT, bundle_of, calls_frame, fetched_call, recorded_execution, through_parquet
 
 Metrics = dict[str, Any]

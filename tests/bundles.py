@@ -39,7 +39,7 @@ def execution(execution_id: str = "execution", status: str = "completed", **payl
 
 def as_listed(execution: Execution) -> ListedExecution:
     """The execution as a listing keeps it, payload and all."""
-    return ListedExecution.of(execution).holding(execution.payload)
+    return ListedExecution.of(execution).with_payload(execution.payload)
 
 
 def fetched_call(

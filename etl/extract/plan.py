@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 from enum import StrEnum
 from types import MappingProxyType
 
-from etl.model.lifecycle import TERMINAL_EXECUTION, State, Stored
+from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState, StoredExecution
 from etl.model.listed_execution import ListedExecution
 from etl.model.records import DeadLetter
 
@@ -68,7 +68,7 @@ class Planned:
     reason: Reason
     date: str
     started_at: datetime | None
-    stored: Stored | None
+    stored: StoredExecution | None
     estimated_calls: int
     unreadable: DeadLetter | None = None
 
@@ -93,7 +93,7 @@ def pages(rows: int, limit: int) -> int:
 
 
 def says_nothing_new(
-    listed: ListedExecution, known: Stored | None, *, fetch_unfinished: bool, full_refresh: bool
+    listed: ListedExecution, known: StoredExecution | None, *, fetch_unfinished: bool, full_refresh: bool
 ) -> bool:
     """Whether a run has nothing to fetch or to write because of it, as long as it is not scrubbed."""
     reason = _reason(listed, known, fetch_unfinished=fetch_unfinished, full_refresh=full_refresh)
@@ -102,7 +102,7 @@ def says_nothing_new(
 
 def plan_run_test(
     listed: Iterable[ListedExecution],
-    stored: Mapping[str, Stored],
+    stored: Mapping[str, StoredExecution],
     *,
     run_test_name: str,
     run_test_key: str,
@@ -185,7 +185,9 @@ def _utc_day(moment: datetime) -> str:
     return moment.astimezone(UTC).date().isoformat()
 
 
-def _reason(execution: ListedExecution, known: Stored | None, *, fetch_unfinished: bool, full_refresh: bool) -> Reason:
+def _reason(
+    execution: ListedExecution, known: StoredExecution | None, *, fetch_unfinished: bool, full_refresh: bool
+) -> Reason:
     if execution.status not in TERMINAL_EXECUTION:
         return Reason.UNFINISHED if fetch_unfinished else Reason.WAITING
     if full_refresh:
@@ -195,26 +197,26 @@ def _reason(execution: ListedExecution, known: Stored | None, *, fetch_unfinishe
     return _reason_to_refetch(execution, known)
 
 
-def _is_noted(execution: ListedExecution, known: Stored) -> bool:
+def _is_noted(execution: ListedExecution, known: StoredExecution) -> bool:
     return (
-        known.export_state == State.WAITING
+        known.export_state == ExportState.WAITING
         and known.deleted_at is None
         and not known.has_letters
         and known.fingerprint == execution.fingerprint
     )
 
 
-def _reason_to_refetch(execution: ListedExecution, known: Stored) -> Reason:
-    if known.export_state == State.INCOMPLETE or known.has_letters:
+def _reason_to_refetch(execution: ListedExecution, known: StoredExecution) -> Reason:
+    if known.export_state == ExportState.INCOMPLETE or known.has_letters:
         return Reason.INCOMPLETE
-    if known.export_state == State.WAITING or known.deleted_at or known.fingerprint != execution.fingerprint:
+    if known.export_state == ExportState.WAITING or known.deleted_at or known.fingerprint != execution.fingerprint:
         return Reason.CHANGED
     if known.is_damaged:
         return Reason.DAMAGED
-    return Reason.FINAL if known.export_state == State.EXPORTED else Reason.SETTLING
+    return Reason.FINAL if known.export_state == ExportState.EXPORTED else Reason.SETTLING
 
 
-def _estimated_calls(execution: ListedExecution, known: Stored | None) -> int:
+def _estimated_calls(execution: ListedExecution, known: StoredExecution | None) -> int:
     """For predicting requests only: what the list says, else what was listed last time."""
     candidates = (execution.calls, known.held.listed_calls if known else None)
     return next((calls for calls in candidates if calls is not None and calls >= 0), 0)

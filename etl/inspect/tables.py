@@ -175,7 +175,7 @@ def read_rows(files: LocalFiles, table: schema.Table, selection: Selection, name
     columns = {column.name: column for column in (*table.columns, *table.partitions)}
     stored = [name for name in table.names if name in names] or [table.key[0]]
     partitions = [column for column in table.partitions if column.name in names]
-    declared = pa.schema([pa.field(name, columns[name].type, metadata=columns[name].texts) for name in names])
+    declared = pa.schema([pa.field(name, columns[name].type, metadata=columns[name].metadata) for name in names])
     dataset = Dataset(files)
 
     def rows_of(path: str, place: _Place) -> pa.Table:

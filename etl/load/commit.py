@@ -17,7 +17,7 @@ from etl.load.dataset import Dataset, Steps, Written, calls_of, held_rows
 from etl.load.layout import Partition
 from etl.model import schema
 from etl.model.digest import rows_digest
-from etl.model.lifecycle import KNOWN_CALL, HeldRows, State, Stored, export_state
+from etl.model.lifecycle import KNOWN_CALL, ExportState, HeldRows, StoredExecution, export_state
 from etl.model.records import METRICS, RUNS
 from etl.transform.flatten import FlatBundle
 from etl.transform.frames import ExportStamp, Frame, calls_frame, errors_frame, evals_frame, executions_frame, to_arrow
@@ -38,7 +38,7 @@ class Arrived:
 def commit(
     dataset: Dataset,
     bundles: Sequence[FlatBundle],
-    stored: Mapping[str, Stored],
+    stored: Mapping[str, StoredExecution],
     export: ExportStamp,
     *,
     fetched_at: datetime,
@@ -155,7 +155,7 @@ def _commit_executions(
     dataset: Dataset,
     partition: Partition,
     bundles: Mapping[str, FlatBundle],
-    known: Mapping[str, Stored | None],
+    known: Mapping[str, StoredExecution | None],
     held: Mapping[str, HeldRows],
     export: ExportStamp,
     *,
@@ -189,7 +189,7 @@ def _commit_executions(
         verified={
             execution_id
             for execution_id, before in known.items()
-            if before and before.export_state == State.EXPORTED and bundles[execution_id].is_fetched
+            if before and before.export_state == ExportState.EXPORTED and bundles[execution_id].is_fetched
         },
         written=written,
     )

@@ -25,7 +25,7 @@ from etl.load.layout import Partition
 from etl.load.relocate import Moves, as_if_dropped, drop, find_doubled, mark_deleted, move, surplus
 from etl.load.state import StoredState, load_run_tests, load_state
 from etl.model import schema
-from etl.model.lifecycle import Stored
+from etl.model.lifecycle import StoredExecution
 from etl.model.records import ExecutionBundle
 from etl.pipeline.buffer import CommitBuffer
 from etl.pipeline.progress import Notify, Progress, say_nothing
@@ -68,7 +68,7 @@ class Run:
         )
         self._full_refresh = full_refresh
         self._accept_deletions = accept_deletions
-        self._stored: Mapping[str, Stored] = {}
+        self._stored: Mapping[str, StoredExecution] = {}
         self._left_to_fetch: dict[str, str] = {}
         self._left_to_note: dict[str, str] = {}
         self._written = Written()
@@ -114,7 +114,7 @@ class Run:
     async def discover(self, client: Client) -> None:
         """Let the run be about all run tests that the key sees."""
         found = await discover(client, page_limit=self.settings.api.page_limit)
-        self._cover(self.settings.naming(found.run_tests))
+        self._cover(self.settings.with_run_tests(found.run_tests))
         self.survey.necessary_requests += found.necessary_requests
         self.summary.undiscovered += found.problems
         self.summary.namesakes = found.namesakes

@@ -126,7 +126,7 @@ class Survey:
                     self._by_key[key].unreadable.append(str(error))
                     self._by_key[key].is_complete = False
                 else:
-                    listed[row.execution_id] = ListedExecution.of(execution).holding(execution.payload)
+                    listed[row.execution_id] = ListedExecution.of(execution).with_payload(execution.payload)
             self._listed[key] = replace(found, executions=listed)
 
     def _give_each_one_place(self, state: StoredState) -> None:

@@ -11,7 +11,7 @@ from etl.load import dataset as dataset_module
 from etl.load.commit import commit
 from etl.load.dataset import Written
 from etl.load.merge import merge
-from etl.model.lifecycle import State
+from etl.model.lifecycle import ExportState
 from etl.model.records import METRICS
 from etl.transform.frames import ExportStamp
 from tests.bundles import flattened
@@ -268,7 +268,7 @@ def test_an_execution_that_waits_has_a_row_and_no_other_file(dataset, tmp_path):
     _, arrived = export_to(dataset, an_unlisted_bundle("e1", status="pending"))
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.parquet")] == [part("executions")]
     assert rows(tmp_path, "executions", "export_state", "listed_calls", "exported_calls", "verified_at") == [
-        (State.WAITING, None, 0, None)
+        (ExportState.WAITING, None, 0, None)
     ]
     assert arrived[KEY].rows == {"executions": 1, "calls": 0, "evals": 0}
 

@@ -173,5 +173,5 @@ def test_large_numbers_are_summed_exactly() -> None:
 
 def test_both_values_are_told() -> None:
     assert str(Difference("chat.avg_csat_score", 4.25, None, None)) == (
-        "chat.avg_csat_score is 4.25 at the API, null of the exported calls"
+        "chat.avg_csat_score is 4.25 at the API, null computed from the exported calls"
     )

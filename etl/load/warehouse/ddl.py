@@ -1,6 +1,6 @@
-"""What to paste to open the dataset in each engine. Pure: made of the declared tables alone, whatever the dataset holds.
+"""Statements that open the dataset in each engine. Pure: made from the declared tables, not from the files.
 
-Every statement names each column with its type, so that no engine infers one, and the columns that stand in the path.
+Every statement names each column with its type, so that no engine infers one; the partition columns too.
 """
 
 import re
@@ -19,9 +19,9 @@ from etl.model.schema import Table
 class Engine:
     """How one engine opens the dataset.
 
-    ``placeholder`` stands for a location that is not given. ``schemes`` are those that the engine reads; the empty one
-    means a path on its own machine. ``types`` are its words for the types in the order of ``KINDS``. ``open_table``
-    gives what opens a table in a folder; ``begin`` what comes before the first one of a location.
+    ``placeholder`` stands for the location if none is given. ``schemes`` are the URL schemes that the engine reads; the
+    empty one means a local path. ``types`` are its names of the types in the order of ``KINDS``. ``open_table`` makes the
+    statement for a table in a folder, ``begin`` the one that precedes all tables of a location.
     """
 
     placeholder: str
@@ -33,7 +33,7 @@ class Engine:
 
 
 def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) -> str:
-    """What opens the tables in one of ``ENGINES``; ``location`` is the path or URL where the dataset lies.
+    """The statements that open the tables in one of ``ENGINES``; ``location`` is the path or URL of the dataset.
 
     Raises:
         ConfigurationError: the engine cannot read the location, or would misread it.
@@ -41,14 +41,14 @@ def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) 
     engine = ENGINES[engine_name]
     root = _root(location, engine_name) if location is not None else engine.placeholder
     types = dict(zip(KINDS, engine.types, strict=True))
-    # The folder of errors comes with the first error: until then an engine may refuse it, which should stop no other table.
-    last = sorted(tables, key=lambda table: table is schema.ERRORS)
-    opened = [engine.open_table(table, f"{root}/{table.name}", types) for table in last]
-    return "\n\n".join([engine.begin(root), *opened] if engine.begin else opened)
+    # Without dead letters the errors table has no folder, and an engine may refuse it: last, it stops no other table.
+    errors_last = sorted(tables, key=lambda table: table is schema.ERRORS)
+    statements = [engine.open_table(table, f"{root}/{table.name}", types) for table in errors_last]
+    return "\n\n".join([engine.begin(root), *statements] if engine.begin else statements)
 
 
 def _root(location: str, engine_name: str) -> str:
-    """The location without a slash at its end.
+    """The location without a trailing slash.
 
     Raises:
         ConfigurationError: see ``ddl``.
@@ -57,7 +57,7 @@ def _root(location: str, engine_name: str) -> str:
     where = f"--location {location!r}"
     scheme, separator, path = location.rpartition("://")
     if not path.strip("/ "):
-        raise ConfigurationError(f"{where} names no folder")
+        raise ConfigurationError(f"{where} does not name a folder")
     if not location.isprintable() or re.search(r"[*?\[\]{}\\]", location):
         raise ConfigurationError(
             f"{where} must not hold * ? [ ] {{ }} \\ or control characters: engines read them as patterns"
@@ -68,9 +68,9 @@ def _root(location: str, engine_name: str) -> str:
         )
     if scheme not in engine.schemes or bool(separator) != bool(scheme):
         known = ", ".join(f"{known}://" if known else "paths" for known in engine.schemes)
-        raise ConfigurationError(f"{where} is nothing that {engine_name} reads; it reads {known}")
+        raise ConfigurationError(f"{where} cannot be read by {engine_name}, which reads {known}")
     if not (scheme or engine.is_relative_allowed or path.startswith("/")):
-        raise ConfigurationError(f"{where} must begin with / for {engine_name}, which knows no working folder")
+        raise ConfigurationError(f"{where} must begin with / for {engine_name}, which has no working folder")
     return location.rstrip("/")
 
 

@@ -1,4 +1,4 @@
-"""The sandbox as the command serves it: a made-up world on loopback, and the settings that point an export at it."""
+"""The sandbox as a command: a made-up world, served on loopback. Only ``sandbox`` and ``demo`` import it."""
 
 import asyncio
 import random

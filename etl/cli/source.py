@@ -1,4 +1,4 @@
-"""``check`` and ``discover``: what to know of the API and the settings before an export."""
+"""``check`` and ``discover``: test the settings and list the run tests, before an export."""
 
 import sys
 from typing import TYPE_CHECKING

@@ -154,7 +154,7 @@ def _is_same(coercer: Callable[[Any], Any], value: Any, other: Any) -> bool:
 
 
 def _call_payload(call: FetchedCall) -> dict[str, Any]:
-    """The call's metrics and, under ``call_results``, what only the list says of it, without the evals that have rows."""
+    """The call's metrics, with the fields that only the list has under ``call_results``, but without evals that have rows."""
     payload = dict(call.metrics.payload)
     listed = dict(call.listed.payload)
     for name, coercer in _IN_BOTH.items():

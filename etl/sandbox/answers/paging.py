@@ -11,14 +11,14 @@ DEFAULT_LIMIT = 10
 
 
 class PastTheEndError(AnswerError):
-    """There is no such page."""
+    """The list has no such page."""
 
 
 def page_of(rows: Sequence[Row], page: str | None, limit: str | None, max_limit: int | None = None) -> dict[str, Any]:
-    """One page of ``rows``. A limit that is no positive integer silently means 10.
+    """One page of ``rows``. A limit that is not a positive integer silently becomes 10.
 
     Raises:
-        PastTheEndError: ``page`` is no page of ``rows``; page 1 always is.
+        PastTheEndError: ``rows`` has no such page; page 1 always exists.
     """
     size = _integer(limit)
     size = DEFAULT_LIMIT if size is None or size < 1 else size

@@ -24,7 +24,8 @@ from etl.load.commit import commit
 from etl.load.dataset import Dataset, Written
 from etl.load.files.local import LocalFiles
 from etl.model.records import CallMetrics, Execution, ExecutionBundle, FetchedCall
-from etl.transform.flatten import Export, FlatBundle, flatten
+from etl.transform.flatten import FlatBundle, flatten
+from etl.transform.frames import ExportStamp
 
 EXECUTIONS, CALLS, CONCURRENCY, ROUNDS = 50, 100, 50, 5
 
@@ -86,7 +87,7 @@ def flatten_all(bundles: list[ExecutionBundle]) -> list[FlatBundle]:
     return [flatten(bundle) for bundle in bundles]
 
 
-def commit_all(files: LocalFiles, bundles: list[FlatBundle], export: Export) -> None:
+def commit_all(files: LocalFiles, bundles: list[FlatBundle], export: ExportStamp) -> None:
     """A first commit."""
     for step in commit(
         Dataset(files), bundles, {}, export, fetched_at=export.exported_at, settle_hours=24, written=Written()
@@ -100,7 +101,7 @@ def main(base_url: str) -> None:
     executions = [execution_id(number) for number in range(EXECUTIONS)]
     requests = metrics_requests(executions)
     stages: dict[str, list[float]] = {}
-    export = Export("benchmark", datetime.now(UTC))
+    export = ExportStamp("benchmark", datetime.now(UTC))
 
     async def bare() -> list[bytes]:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONCURRENCY)) as session:

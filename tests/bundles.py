@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from etl.extract import endpoints
 from etl.extract.plan import Planned, Policy, plan_run_test
-from etl.model.lifecycle import Stored
+from etl.model.lifecycle import StoredExecution
 from etl.model.listed_execution import ExecutionList, ListedExecution
 from etl.model.records import (
     METRICS,
@@ -26,12 +26,13 @@ from etl.model.records import (
     Page,
 )
 from etl.settings import RunTest
-from etl.transform import flatten as flat
-from etl.transform.flatten import Export, FlatBundle, Frame, flatten
+from etl.transform import frames
+from etl.transform.flatten import FlatBundle, flatten
+from etl.transform.frames import ExportStamp, Frame
 
 SAMPLES = Path(__file__).parent / "samples"
 STARTED_AT = "2026-03-01T09:00:01.123456Z"
-EXPORT = Export(export_run_id="run-1", exported_at=datetime(2026, 3, 3, 2, tzinfo=UTC))
+EXPORT = ExportStamp(export_run_id="run-1", exported_at=datetime(2026, 3, 3, 2, tzinfo=UTC))
 
 
 def execution(execution_id: str = "execution", status: str = "completed", **payload: Any) -> Execution:
@@ -42,12 +43,12 @@ def execution(execution_id: str = "execution", status: str = "completed", **payl
 
 def as_listed(execution: Execution) -> ListedExecution:
     """The execution as a listing keeps it, payload and all."""
-    return ListedExecution.of(execution).holding(execution.payload)
+    return ListedExecution.of(execution).with_payload(execution.payload)
 
 
 def plan_of(
     executions: Iterable[Execution],
-    stored: Mapping[str, Stored],
+    stored: Mapping[str, StoredExecution],
     *,
     since: date | None = None,
     heads: Mapping[str, DeadLetter] = MappingProxyType({}),
@@ -164,7 +165,7 @@ def _body(recording: Any) -> bytes:
     return json.dumps(recording["body"]).encode()
 
 
-def flattened(bundles: Iterable[ExecutionBundle], export: Export = EXPORT) -> list[FlatBundle]:
+def flattened(bundles: Iterable[ExecutionBundle], export: ExportStamp = EXPORT) -> list[FlatBundle]:
     """The bundles as a commit takes them."""
     return [flatten(bundle, include_raw=export.include_raw) for bundle in bundles]
 
@@ -178,7 +179,7 @@ def _of_bundles(make: Callable[..., Frame]) -> Callable[..., Frame]:
     return frame
 
 
-calls_frame = _of_bundles(flat.calls_frame)
-evals_frame = _of_bundles(flat.evals_frame)
-errors_frame = _of_bundles(flat.errors_frame)
-executions_frame = _of_bundles(flat.executions_frame)
+calls_frame = _of_bundles(frames.calls_frame)
+evals_frame = _of_bundles(frames.evals_frame)
+errors_frame = _of_bundles(frames.errors_frame)
+executions_frame = _of_bundles(frames.executions_frame)

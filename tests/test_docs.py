@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 import etl
 from etl.cli.app import app
-from etl.cli.show_run import schema_markdown
+from etl.cli.show_schema import schema_markdown
 from etl.errors import ExitCode
 from etl.extract.plan import REASON_MEANINGS
 from etl.inspect.reconcile import SKIPPED_MEANINGS, Comparison, Skipped

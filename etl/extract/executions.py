@@ -85,7 +85,7 @@ def _taker(says_nothing_new: Callable[[ListedExecution], bool]) -> Callable[[Exe
         if before is not None and before.fingerprint == fingerprint(execution.payload):
             return before
         row = ListedExecution.of(execution)
-        taken[row.execution_id] = row = row if says_nothing_new(row) else row.holding(execution.payload)
+        taken[row.execution_id] = row = row if says_nothing_new(row) else row.with_payload(execution.payload)
         return row
 
     return take
@@ -104,7 +104,7 @@ def _page_reader(
 def _head_reader(client: Client, name: str) -> HeadReader[ListedExecution]:
     async def head_at(position: int) -> ListedExecution | None:
         found = (await client.get(list_execution_heads(name, page=position + 1, limit=1))).results
-        return ListedExecution.of(found[0]).holding(found[0].payload) if found else None
+        return ListedExecution.of(found[0]).with_payload(found[0].payload) if found else None
 
     return head_at
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
 
-from etl.model.lifecycle import TERMINAL_EXECUTION, State, Stored
+from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState, StoredExecution
 from etl.model.listed_execution import ExecutionList, ListedExecution
 from etl.model.records import DeadLetter
 from etl.settings import RunTest
@@ -78,7 +78,7 @@ class Planned:
     reason: Reason
     date: str
     started_at: datetime | None
-    stored: Stored | None
+    stored: StoredExecution | None
     estimated_calls: int
     unreadable: DeadLetter | None = None
 
@@ -102,7 +102,7 @@ def pages(rows: int, limit: int) -> int:
     return max(1, -(-rows // limit))
 
 
-def says_nothing_new(listed: ListedExecution, known: Stored | None, policy: Policy) -> bool:
+def says_nothing_new(listed: ListedExecution, known: StoredExecution | None, policy: Policy) -> bool:
     """Whether the execution gives a run nothing to fetch or to write, unless it is scrubbed."""
     reason = _reason(listed, known, policy)
     return reason is Reason.FINAL or (reason is Reason.WAITING and known is not None and _is_noted(listed, known))
@@ -111,7 +111,7 @@ def says_nothing_new(listed: ListedExecution, known: Stored | None, policy: Poli
 def plan_run_test(
     run_test: RunTest,
     listed: ExecutionList,
-    stored: Mapping[str, Stored],
+    stored: Mapping[str, StoredExecution],
     *,
     now: datetime,
     policy: Policy = Policy(),
@@ -189,7 +189,7 @@ def _utc_day(moment: datetime) -> str:
     return moment.astimezone(UTC).date().isoformat()
 
 
-def _reason(execution: ListedExecution, known: Stored | None, policy: Policy) -> Reason:
+def _reason(execution: ListedExecution, known: StoredExecution | None, policy: Policy) -> Reason:
     if execution.status not in TERMINAL_EXECUTION:
         return Reason.UNFINISHED if policy.fetch_unfinished else Reason.WAITING
     if policy.full_refresh:
@@ -199,26 +199,26 @@ def _reason(execution: ListedExecution, known: Stored | None, policy: Policy) ->
     return _reason_to_refetch(execution, known)
 
 
-def _is_noted(execution: ListedExecution, known: Stored) -> bool:
+def _is_noted(execution: ListedExecution, known: StoredExecution) -> bool:
     return (
-        known.export_state == State.WAITING
+        known.export_state == ExportState.WAITING
         and known.deleted_at is None
         and not known.has_letters
         and known.fingerprint == execution.fingerprint
     )
 
 
-def _reason_to_refetch(execution: ListedExecution, known: Stored) -> Reason:
-    if known.export_state == State.INCOMPLETE or known.has_letters:
+def _reason_to_refetch(execution: ListedExecution, known: StoredExecution) -> Reason:
+    if known.export_state == ExportState.INCOMPLETE or known.has_letters:
         return Reason.INCOMPLETE
-    if known.export_state == State.WAITING or known.deleted_at or known.fingerprint != execution.fingerprint:
+    if known.export_state == ExportState.WAITING or known.deleted_at or known.fingerprint != execution.fingerprint:
         return Reason.CHANGED
     if known.is_damaged:
         return Reason.DAMAGED
-    return Reason.FINAL if known.export_state == State.EXPORTED else Reason.SETTLING
+    return Reason.FINAL if known.export_state == ExportState.EXPORTED else Reason.SETTLING
 
 
-def _estimated_calls(execution: ListedExecution, known: Stored | None) -> int:
+def _estimated_calls(execution: ListedExecution, known: StoredExecution | None) -> int:
     """What the list says, else what was listed last time; only predicts requests."""
     candidates = (execution.calls, known.held.listed_calls if known else None)
     return next((calls for calls in candidates if calls is not None and calls >= 0), 0)

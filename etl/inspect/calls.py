@@ -18,7 +18,7 @@ from etl.errors import ConfigurationError
 from etl.inspect.tables import Selection, chosen_columns, open_dataset, read_rows, select
 from etl.load.files.local import LocalFiles
 from etl.model import schema
-from etl.transform.flatten import to_pandas
+from etl.transform.frames import to_pandas
 
 _SHARED = {"execution_id", "run_test_name", "started_at"}  # calls has them itself, the last as execution_started_at
 EXECUTION_COLUMNS = {f"execution_{name}": name for name in schema.EXECUTIONS.names if name not in _SHARED}

@@ -18,7 +18,7 @@ from etl.inspect.rules import Finding, Held, Kind, damage, held_by_execution, st
 from etl.load.files.local import LocalFiles
 from etl.load.layout import Partition, partition_path
 from etl.model import schema
-from etl.model.wording import counted, some
+from etl.model.wording import counted, first_few
 
 _VOUCHED = ("execution_id", "export_state", "calls_digest", "listed_calls", "exported_calls")
 _OF_EXECUTIONS = (schema.CALLS.name, schema.EVALS.name, schema.ERRORS.name)
@@ -74,7 +74,7 @@ class Places:
         for execution_id in self._spread_executions():
             places[tuple(dict.fromkeys(self._homes[execution_id]))].append(execution_id)
         for (first, *others), ids in places.items():
-            where = some([_home(other) for other in others])
+            where = first_few([_home(other) for other in others])
             yield Finding(Kind.SPREAD, _home(first), f"{_executions(ids)} also in {where}")
 
     def _spread_executions(self) -> set[str]:
@@ -116,7 +116,7 @@ class Places:
             if what := damage(row, held | elsewhere[row["execution_id"]]):
                 found[partition].append(f"{row['execution_id']} ({what})")
         for partition, texts in found.items():
-            text = f"{counted(len(texts), 'execution')}: {some(texts)}"
+            text = f"{counted(len(texts), 'execution')}: {first_few(texts)}"
             yield Finding(Kind.DAMAGED, _home(partition), text)
 
     def _doubled(self) -> Iterator[Finding]:
@@ -142,7 +142,7 @@ class Places:
             if len(paths) > 1:
                 doubled[tuple(paths)].append(call_id)
         for (first, *others), calls in doubled.items():
-            text = f"{counted(len(calls), 'call')} also in {some(others)}: {some(calls)}"
+            text = f"{counted(len(calls), 'call')} also in {first_few(others)}: {first_few(calls)}"
             yield Finding(Kind.DOUBLED, first, text)
 
     def _column(self, path: str, name: str) -> list[str]:
@@ -165,4 +165,4 @@ def _home(partition: Partition) -> str:
 
 
 def _executions(ids: Collection[str]) -> str:
-    return f"{counted(len(ids), 'execution')} ({some(list(ids))})"
+    return f"{counted(len(ids), 'execution')} ({first_few(list(ids))})"

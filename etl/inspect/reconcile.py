@@ -19,9 +19,9 @@ from etl.extract.plan import pages
 from etl.extract.run_tests import discover
 from etl.inspect.rules import Finding, Kind
 from etl.load.layout import Partition
-from etl.model.lifecycle import TERMINAL_EXECUTION, State
+from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState
 from etl.model.listed_execution import ExecutionList, ListedExecution
-from etl.model.wording import some
+from etl.model.wording import first_few
 from etl.settings import RunTest, Settings
 from etl.transform.aggregates import AGGREGATES, NO_CALLS, Cause, Recomputed, differences
 
@@ -123,7 +123,7 @@ async def compare(
     async with client_of(settings, on_hold=on_hold) as client:
         if not settings.run_tests:
             seen = await discover(client, page_limit=settings.api.page_limit)
-            settings = settings.naming(seen.run_tests)
+            settings = settings.with_run_tests(seen.run_tests)
             comparison.findings += [Finding(Kind.NOT_LISTED, "run tests", text) for text in seen.problems]
         lists = await _read_lists(client, settings, comparison)
     comparison.requests = client.traffic.requests
@@ -188,7 +188,7 @@ def _reason_to_skip(
         return Skipped.UNREADABLE
     is_as_exported = (
         known is not None
-        and known.export_state != State.WAITING
+        and known.export_state != ExportState.WAITING
         and not known.is_deleted
         and known.fingerprint == execution.fingerprint
     )
@@ -207,5 +207,5 @@ def _compare(comparison: Comparison, execution: ListedExecution, known: Exported
     comparison.unexplained += causes.pop(None, 0)
     comparison.explained.update({cause.value: count for cause, count in causes.items() if cause})
     if unexplained := [str(each) for each in found if each.cause is None]:
-        text = some(unexplained, shown=3)
+        text = first_few(unexplained, shown=3)
         comparison.findings.append(Finding(Kind.DIFFERENCE, f"execution {execution.execution_id}", text))

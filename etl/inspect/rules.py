@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 
 from etl.model import schema
 from etl.model.digest import rows_digest
-from etl.model.lifecycle import State
+from etl.model.lifecycle import ExportState
 from etl.model.wording import counted
-from etl.transform.flatten import hash_rows
+from etl.transform.frames import hash_rows
 
 _BATCH_ROWS = 5_000
 
@@ -181,7 +181,10 @@ def damage(row: Mapping[str, Any], held: Held) -> str | None:
         return f"{held.calls} of {row['exported_calls']} exported calls are there"
     if held.digest != row["calls_digest"]:
         return "its calls or evals are not those that were exported"
-    if row["export_state"] in (State.EXPORTED, State.SETTLING) and row["listed_calls"] != row["exported_calls"]:
+    if (
+        row["export_state"] in (ExportState.EXPORTED, ExportState.SETTLING)
+        and row["listed_calls"] != row["exported_calls"]
+    ):
         return f"{row['export_state']}, but {row['listed_calls']} calls were listed and {held.calls} exported"
     return None
 

@@ -20,7 +20,7 @@ from etl.load.files.lock import holder
 from etl.load.last_run import last_complete_at
 from etl.load.layout import parse_partition_path
 from etl.model import schema
-from etl.model.lifecycle import State
+from etl.model.lifecycle import ExportState
 
 _LAST_RUNS = 7
 _RUNS_READ = 30
@@ -225,7 +225,7 @@ def _run_tests(parts: Mapping[str, Sequence[_Part]], complete_at: Mapping[str, d
             name=last["run_test_name"] or key,
             key=key,
             executions=len(rows),
-            **{state.value: states.get(state.value, 0) for state in State},
+            **{state.value: states.get(state.value, 0) for state in ExportState},
             deleted=len(rows) - len(lives),
             calls=counts["calls", key],
             evals=counts["evals", key],

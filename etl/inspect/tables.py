@@ -20,7 +20,7 @@ from etl.load.files.local import LocalFiles
 from etl.load.layout import STATE, parse_partition_path, parse_run_path
 from etl.model import schema
 from etl.model.keys import default_key
-from etl.transform.flatten import to_pandas
+from etl.transform.frames import to_pandas
 
 T = TypeVar("T")
 _TRIES = 10
@@ -175,7 +175,7 @@ def read_rows(files: LocalFiles, table: schema.Table, selection: Selection, name
     columns = {column.name: column for column in (*table.columns, *table.partitions)}
     stored = [name for name in table.names if name in names] or [table.key[0]]
     partitions = [column for column in table.partitions if column.name in names]
-    declared = pa.schema([pa.field(name, columns[name].type, metadata=columns[name].texts) for name in names])
+    declared = pa.schema([pa.field(name, columns[name].type, metadata=columns[name].metadata) for name in names])
     dataset = Dataset(files)
 
     def rows_of(path: str, place: _Place) -> pa.Table:

@@ -21,7 +21,7 @@ from etl.load.files.local import LocalFiles
 from etl.load.files.lock import holder
 from etl.load.layout import STATE, Partition, parse_partition_path
 from etl.model import schema
-from etl.model.wording import counted, some
+from etl.model.wording import counted, first_few
 from etl.settings import Settings
 from etl.transform.aggregates import recompute
 
@@ -215,7 +215,7 @@ class _Pass:
         if self._older:
             notices.append(
                 f"{counted(len(self._older), 'file')} of another version of the exporter, which the next run completes; until then "
-                f"columns that they lack read as null: {some(self._older)}"
+                f"columns that they lack read as null: {first_few(self._older)}"
             )
         if self._pinned:
             notices.append(

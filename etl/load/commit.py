@@ -17,18 +17,10 @@ from etl.load.dataset import Dataset, Steps, Written, calls_of, held_rows
 from etl.load.layout import Partition
 from etl.model import schema
 from etl.model.digest import rows_digest
-from etl.model.lifecycle import KNOWN_CALL, HeldRows, State, Stored, export_state
+from etl.model.lifecycle import KNOWN_CALL, ExportState, HeldRows, StoredExecution, export_state
 from etl.model.records import METRICS, RUNS
-from etl.transform.flatten import (
-    Export,
-    FlatBundle,
-    Frame,
-    calls_frame,
-    errors_frame,
-    evals_frame,
-    executions_frame,
-    to_arrow,
-)
+from etl.transform.flatten import FlatBundle
+from etl.transform.frames import ExportStamp, Frame, calls_frame, errors_frame, evals_frame, executions_frame, to_arrow
 
 _NOTHING_HELD = HeldRows(listed_calls=None, exported_calls=0, calls_digest=rows_digest([]))
 
@@ -46,8 +38,8 @@ class Arrived:
 def commit(
     dataset: Dataset,
     bundles: Sequence[FlatBundle],
-    stored: Mapping[str, Stored],
-    export: Export,
+    stored: Mapping[str, StoredExecution],
+    export: ExportStamp,
     *,
     fetched_at: datetime,
     settle_hours: float,
@@ -91,7 +83,7 @@ def commit(
     return arrived
 
 
-def _frames(bundles: Sequence[FlatBundle], export: Export, share: Arrived) -> dict[str, pa.Table]:
+def _frames(bundles: Sequence[FlatBundle], export: ExportStamp, share: Arrived) -> dict[str, pa.Table]:
     """All that the bundles hold but their executions' own rows; of all dates at once, since frames cost by the piece."""
     calls, evals, errors = calls_frame(bundles, export), evals_frame(bundles, export), errors_frame(bundles, export)
     share.rows.update(executions=len(bundles), calls=len(calls.data), evals=len(evals.data))
@@ -163,9 +155,9 @@ def _commit_executions(
     dataset: Dataset,
     partition: Partition,
     bundles: Mapping[str, FlatBundle],
-    known: Mapping[str, Stored | None],
+    known: Mapping[str, StoredExecution | None],
     held: Mapping[str, HeldRows],
-    export: Export,
+    export: ExportStamp,
     *,
     fetched_at: datetime,
     settle_hours: float,
@@ -197,7 +189,7 @@ def _commit_executions(
         verified={
             execution_id
             for execution_id, before in known.items()
-            if before and before.export_state == State.EXPORTED and bundles[execution_id].is_fetched
+            if before and before.export_state == ExportState.EXPORTED and bundles[execution_id].is_fetched
         },
         written=written,
     )

@@ -22,7 +22,7 @@ from etl.load.merge import Merged, is_of, merge, row_hashes
 from etl.model import schema
 from etl.model.digest import rows_digest
 from etl.model.lifecycle import HeldRows
-from etl.transform.flatten import to_arrow
+from etl.transform.frames import to_arrow
 
 _DICTIONARY = {
     "execution_id", "run_test_name", "status", "scenario_id", "scenario_name", "eval_config_id", "eval_name", "output_type",

@@ -15,7 +15,7 @@ from etl.load.merge import is_of, merge, once, with_column
 from etl.load.state import StoredState
 from etl.model import schema
 from etl.model.digest import rows_digest
-from etl.transform.flatten import Export, hash_rows
+from etl.transform.frames import ExportStamp, hash_rows
 
 Moves = dict[tuple[Partition, str], set[str]]
 """Executions to move, by the partition in which they lie and the key under which they belong."""
@@ -138,7 +138,7 @@ def mark_deleted(
     execution_ids: Collection[str],
     *,
     deleted_at: datetime,
-    export: Export,
+    export: ExportStamp,
     written: Written,
 ) -> None:
     """Note that the executions were found deleted at the source; their rows stay, but for dead letters that nothing can heal.

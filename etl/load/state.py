@@ -15,7 +15,7 @@ from etl.errors import DestinationError
 from etl.load.dataset import Dataset, UnreadableError, holds
 from etl.load.layout import Partition, parse_partition_path
 from etl.model import schema
-from etl.model.lifecycle import Stored
+from etl.model.lifecycle import StoredExecution
 
 _COLUMNS = {
     "executions": (
@@ -40,7 +40,7 @@ class StoredState:
     were restored there.
     """
 
-    executions: dict[str, dict[str, Stored]] = field(default_factory=dict)
+    executions: dict[str, dict[str, StoredExecution]] = field(default_factory=dict)
     stray_dates: dict[str, dict[str, str]] = field(default_factory=dict)
     orphans: dict[str, dict[str, str]] = field(default_factory=dict)
     elsewhere: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -110,7 +110,7 @@ def _read(dataset: Dataset, table: schema.Table, path: str, state: StoredState, 
 def _load_partition(
     partition: Partition,
     rows: Mapping[str, pa.Table],
-    found: dict[str, Stored],
+    found: dict[str, StoredExecution],
     loose: Mapping[str, list[tuple[str, Partition]]],
     state: StoredState,
 ) -> None:
@@ -131,7 +131,7 @@ def _load_partition(
     ) in _values(rows.get("executions")):
         here.add(stored_id)
         held = holds(listed_calls, calls.get(stored_id, ()), evals.get(stored_id, ()))
-        stored = Stored(
+        stored = StoredExecution(
             date=partition.date,
             export_state=export_state,
             fingerprint=fingerprint,

@@ -1,4 +1,4 @@
-"""The life of an execution: what its statuses mean, what the dataset holds of it, and when it is final. Pure."""
+"""The life of an execution: its statuses, its export state, what the dataset holds of it, and when it is final. Pure."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ KNOWN_EXECUTION = TERMINAL_EXECUTION | {"pending", "running", "cancelling", "eva
 KNOWN_CALL = TERMINAL_CALL | {"pending", "queued", "ongoing", "analyzing"}
 
 
-class State(StrEnum):
-    """What the dataset says of an execution; see the column ``executions.export_state``."""
+class ExportState(StrEnum):
+    """The values of the column ``executions.export_state``."""
 
     EXPORTED = "exported"
     SETTLING = "settling"
@@ -26,7 +26,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HeldRows:
-    """What the dataset holds of one execution: numbers of calls, and the digest over its rows."""
+    """The calls and evals that the dataset holds of an execution: how many calls, and the digest over all rows."""
 
     listed_calls: int | None
     exported_calls: int
@@ -34,11 +34,11 @@ class HeldRows:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """What the dataset says of an execution (its row) and what it really holds of it (its calls and evals).
+class StoredExecution:
+    """What the dataset says of an execution (its row) and what it really holds (``held``: its calls and evals).
 
-    ``exported_at`` is when its row changed last, ``verified_at`` when its calls were fetched last. ``has_letters`` tells of dead
-    letters, which only an incomplete execution has, unless a run was killed between the two.
+    ``exported_at`` is when its row last changed, ``verified_at`` when its calls were last fetched. ``has_letters``: the errors
+    table has dead letters of it; only an incomplete execution has some, unless a run was killed between the two tables.
     """
 
     date: str
@@ -54,41 +54,41 @@ class Stored:
 
     @property
     def is_damaged(self) -> bool:
-        """Whether the dataset holds other calls or evals than were exported."""
+        """Whether the calls and evals in the dataset are not those that were exported."""
         return self.calls_digest != self.held.calls_digest
 
 
 def export_state(
     execution: Execution,
-    known: Stored | None,
+    known: StoredExecution | None,
     *,
     call_statuses: Collection[str] | None,
     has_letters: bool,
     fetched_at: datetime,
     settle_hours: float,
-) -> State:
-    """What the dataset may claim of the execution once it is committed; ``known`` is what it held before.
+) -> ExportState:
+    """The state of a fetched execution, to be committed with it.
 
-    ``call_statuses`` is None when its calls were not listed.
+    ``known`` is what the dataset held before. ``call_statuses`` is None when the calls were not listed.
     """
     if has_letters:
-        return State.INCOMPLETE
+        return ExportState.INCOMPLETE
     if call_statuses is None:
-        return State.WAITING
+        return ExportState.WAITING
     is_final = (
         execution.status in TERMINAL_EXECUTION
         and TERMINAL_CALL.issuperset(call_statuses)
         and _is_settled(execution, known, fetched_at, settle_hours)
     )
-    return State.EXPORTED if is_final else State.SETTLING
+    return ExportState.EXPORTED if is_final else ExportState.SETTLING
 
 
-def _is_settled(execution: Execution, known: Stored | None, fetched_at: datetime, settle_hours: float) -> bool:
-    """Whether late data is not expected any more: long after its end, else, when the API tells none, after its last change."""
+def _is_settled(execution: Execution, known: StoredExecution | None, fetched_at: datetime, settle_hours: float) -> bool:
+    """Whether no late data is expected: ``settle_hours`` after its end or, if the API gives no end, after its last change."""
     settle = timedelta(hours=settle_hours)
     completed_at = timestamp_or_none(execution.payload.get("completed_at"))
     if completed_at is not None:
         return fetched_at - completed_at >= settle
     if known is None or known.fingerprint != fingerprint(execution.payload):
         return settle <= timedelta(0)
-    return known.export_state == State.EXPORTED or fetched_at - (known.exported_at or fetched_at) >= settle
+    return known.export_state == ExportState.EXPORTED or fetched_at - (known.exported_at or fetched_at) >= settle

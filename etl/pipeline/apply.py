@@ -14,7 +14,7 @@ from etl.load.dataset import Steps
 from etl.load.layout import Partition
 from etl.load.relocate import drop, mark_deleted, move
 from etl.load.state import StoredState
-from etl.model.lifecycle import Stored
+from etl.model.lifecycle import StoredExecution
 from etl.model.records import ExecutionBundle
 from etl.pipeline.buffer import CommitBuffer
 from etl.pipeline.record import Record, Vanished, is_to_note
@@ -79,7 +79,7 @@ async def fetch(run: Run, record: Record, planned: list[Planned], state: StoredS
         DestinationError: a commit failed.
         KeyRefusedError, SourceUnavailableError: the crawl cannot go on.
     """
-    stored: Mapping[str, Stored] = ChainMap(*state.executions.values())
+    stored: Mapping[str, StoredExecution] = ChainMap(*state.executions.values())
 
     def save(bundles: list[FlatBundle]) -> Steps[None]:
         arrived = yield from commit(

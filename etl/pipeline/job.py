@@ -27,7 +27,7 @@ from etl.pipeline.summary import RunTestSummary, Summary
 from etl.pipeline.survey import load, load_sources, make_plan, survey
 from etl.pipeline.tasks import to_the_end, until_stopped
 from etl.settings import Settings
-from etl.transform.flatten import frame_of
+from etl.transform.frames import frame_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ class Check:
 
 
 def exit_code(checks: Sequence[Check]) -> int:
-    """That of the problem to mend first: 2, 4, 5, 6, 75 in this order; 0 when there is none."""
+    """That of the problem to fix first: 2, 4, 5, 6, 75 in this order; 0 when there is none."""
     return min((check.exit_code for check in checks if check.exit_code), default=0)
 
 
@@ -205,4 +205,4 @@ def _problem(subject: Subject, error: ExporterError) -> Check:
 
 
 def _skipped(subject: Subject) -> Check:
-    return Check(subject, "not looked at: mend the problem first", is_skipped=True)
+    return Check(subject, "not checked: fix the problem first", is_skipped=True)

@@ -12,7 +12,7 @@ from etl.load.dataset import Dataset, Written
 from etl.load.files.local import LocalFiles
 from etl.pipeline.progress import Notify, Progress
 from etl.settings import Settings
-from etl.transform.flatten import Export
+from etl.transform.frames import ExportStamp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +31,9 @@ class Run:
     progress: Progress
     notify: Notify
 
-    def stamp(self) -> Export:
+    def stamp(self) -> ExportStamp:
         """What the rows that are written now are marked with."""
-        return Export(self.export_run_id, self.clock(), include_raw=self.settings.export.include_raw)
+        return ExportStamp(self.export_run_id, self.clock(), include_raw=self.settings.export.include_raw)
 
 
 def begin(

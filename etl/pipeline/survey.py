@@ -89,7 +89,7 @@ def load_sources(run: Run, partitions: Iterable[Partition], state: StoredState) 
 async def _discover(run: Run, record: Record) -> tuple[RunTest, ...]:
     """All run tests that the key sees."""
     found = await discover(run.client, page_limit=run.settings.api.page_limit)
-    run_tests = run.settings.naming(found.run_tests).run_tests
+    run_tests = run.settings.with_run_tests(found.run_tests).run_tests
     record.discovered = found
     record.necessary_requests += found.necessary_requests
     run.notify("discovered", run_tests=len(found.run_tests))
@@ -242,7 +242,7 @@ async def read_missing_payloads(run: Run, record: Record, state: StoredState) ->
                 del listed[row.execution_id]
                 unreadable.append(str(error))
             else:
-                listed[row.execution_id] = ListedExecution.of(execution).holding(execution.payload)
+                listed[row.execution_id] = ListedExecution.of(execution).with_payload(execution.payload)
         record.lists[key] = replace(
             found,
             executions=listed,

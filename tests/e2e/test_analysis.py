@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
     """The demo's dataset as data, of the week in which the document was written."""
     folder = tmp_path_factory.mktemp("analysis")
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
-        patch.setattr(demo, "_latest_friday", lambda _: datetime(2026, 10, 30, 15, tzinfo=UTC))
+        patch.setattr(demo, "latest_friday", lambda _: datetime(2026, 10, 30, 15, tzinfo=UTC))
         asyncio.run(demo.run_demo(folder / "data", seed=1))
     return folder
 

@@ -135,7 +135,7 @@ async def test_schema_prints_what_opens_a_table_in_an_engine(tmp_path: Path) -> 
     ("arguments", "message"),
     [
         (("--ddl", "oracle"), "clickhouse"),
-        (("--ddl", "athena", "--location", "data"), "it reads s3://"),
+        (("--ddl", "athena", "--location", "data"), "which reads s3://"),
         (("--ddl", "duckdb", "--location", "a*b"), "engines read them as patterns"),
         (("--location", "data"), "--location goes with --ddl"),
         (("--ddl", "duckdb", "--format", "json"), "--format does not go with --ddl"),

@@ -17,7 +17,7 @@ from aiohttp import web
 from etl.load.merge import with_column
 from etl.model import schema
 from etl.model.digest import rows_digest
-from etl.transform.flatten import hash_rows
+from etl.transform.frames import hash_rows
 from tests.e2e.command import Ended, environment, metrics_etl
 
 KEPT = Path(__file__).parents[1] / "samples" / "dataset-0.1"

@@ -24,7 +24,7 @@ from etl.model.keys import default_key
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, World
 from etl.settings import Settings
-from etl.transform.flatten import hash_rows
+from etl.transform.frames import hash_rows
 from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.support import settings_for, settled_world
 

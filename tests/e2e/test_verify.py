@@ -26,7 +26,7 @@ from etl.model.digest import rows_digest
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox, World
-from etl.transform.flatten import hash_rows
+from etl.transform.frames import hash_rows
 from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.e2e.truth import assert_equals_world
 from tests.load.support import FETCHED_AT

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from etl.extract.plan import Reason, order_by_worth
 from etl.model.digest import fingerprint
-from etl.model.lifecycle import TERMINAL_EXECUTION, HeldRows, Stored
+from etl.model.lifecycle import TERMINAL_EXECUTION, HeldRows, StoredExecution
 from etl.model.records import Execution
 from etl.model.values import timestamp_or_none
 from tests.bundles import plan_of
@@ -55,7 +55,7 @@ def cases(draw):
             held = HeldRows(
                 listed_calls=draw(st.none() | st.integers(0, 9)), exported_calls=1, calls_digest=draw(digests)
             )
-            stored[execution.execution_id] = Stored(
+            stored[execution.execution_id] = StoredExecution(
                 date=draw(st.dates()).isoformat(),
                 export_state=draw(
                     st.sampled_from(["exported", "exported", "settling", "waiting", "incomplete", "new word"])

@@ -16,7 +16,7 @@ from etl.load.layout import Partition
 from etl.model import schema
 from etl.pipeline import job
 from etl.sandbox import Sandbox
-from etl.transform.flatten import frame_of, to_arrow
+from etl.transform.frames import frame_of, to_arrow
 from tests.support import settings_for, settled_world
 
 AT = datetime(2026, 10, 1, 8, tzinfo=UTC)

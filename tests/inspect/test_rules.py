@@ -7,8 +7,8 @@ from etl.inspect.rules import Fault, Finding, Held, Kind, damage, row_faults, sc
 from etl.load.merge import with_column
 from etl.model import schema
 from etl.model.digest import rows_digest
-from etl.model.wording import some
-from etl.transform.flatten import hash_rows
+from etl.model.wording import first_few
+from etl.transform.frames import hash_rows
 from tests.load.support import KEY, a_bundle, a_dataset, export_to
 from tests.load.support import part as part_of
 
@@ -74,4 +74,4 @@ def test_a_finding_is_one_line_whatever_a_file_is_called():
 
 @pytest.mark.parametrize(("things", "text"), [(["a"], "a"), (["a", "b"], "a, b"), (["a", "b", "c"], "a, b and 1 more")])
 def test_of_many_things_the_first_are_named(things, text):
-    assert some(things) == text
+    assert first_few(things) == text

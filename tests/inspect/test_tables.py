@@ -16,7 +16,7 @@ from etl.load.files.lock import exclusive
 from etl.load.layout import Partition
 from etl.model import schema
 from etl.model.keys import default_key
-from etl.transform.flatten import frame_of, to_arrow
+from etl.transform.frames import frame_of, to_arrow
 from tests.load.support import FETCHED_AT, a_bundle, a_dataset, export_to, part
 
 TABLES = list(schema.TABLES)

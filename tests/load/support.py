@@ -21,7 +21,7 @@ from etl.model.records import (
     FetchedCall,
     ListedCall,
 )
-from etl.transform.flatten import Export
+from etl.transform.frames import ExportStamp
 from tests.bundles import flattened, plan_of
 
 KEY, DAY = "checkout", "2026-10-01"
@@ -128,7 +128,7 @@ def export_to(dataset, *bundles, run="run-1", fetched_at=FETCHED_AT):
         dataset,
         flattened(bundles),
         stored,
-        Export(run, fetched_at),
+        ExportStamp(run, fetched_at),
         fetched_at=fetched_at,
         settle_hours=24,
         written=written,

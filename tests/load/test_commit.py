@@ -11,9 +11,9 @@ from etl.load import dataset as dataset_module
 from etl.load.commit import commit
 from etl.load.dataset import Written
 from etl.load.merge import merge
-from etl.model.lifecycle import State
+from etl.model.lifecycle import ExportState
 from etl.model.records import METRICS
-from etl.transform.flatten import Export
+from etl.transform.frames import ExportStamp
 from tests.bundles import flattened
 from tests.load.support import (
     FETCHED_AT,
@@ -268,7 +268,7 @@ def test_an_execution_that_waits_has_a_row_and_no_other_file(dataset, tmp_path):
     _, arrived = export_to(dataset, an_unlisted_bundle("e1", status="pending"))
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.parquet")] == [part("executions")]
     assert rows(tmp_path, "executions", "export_state", "listed_calls", "exported_calls", "verified_at") == [
-        (State.WAITING, None, 0, None)
+        (ExportState.WAITING, None, 0, None)
     ]
     assert arrived[KEY].rows == {"executions": 1, "calls": 0, "evals": 0}
 
@@ -327,7 +327,7 @@ def test_commit_into_large_files_computes_in_the_steps_that_a_thread_takes(
         return merge(table, *given, **options)
 
     monkeypatch.setattr(dataset_module, "merge", noted)
-    export = Export("run-2", FETCHED_AT)
+    export = ExportStamp("run-2", FETCHED_AT)
     bundles = flattened([a_bundle("e1", seconds=2.0)], export)
     for step in commit(dataset, bundles, {}, export, fetched_at=FETCHED_AT, settle_hours=24, written=Written()):
         is_in_step = True

@@ -15,7 +15,7 @@ from etl.load.layout import Partition
 from etl.load.state import load_state
 from etl.model import schema
 from etl.model.digest import fingerprint
-from etl.transform.flatten import frame_of, to_arrow
+from etl.transform.frames import frame_of, to_arrow
 from tests.load.support import (
     DAY,
     FETCHED_AT,

@@ -14,7 +14,7 @@ from etl.load.layout import Partition
 from etl.load.relocate import as_if_dropped, as_if_moved, drop, find_doubled, find_moves, mark_deleted, move, surplus
 from etl.load.state import load_state
 from etl.model import schema
-from etl.transform.flatten import Export
+from etl.transform.frames import ExportStamp
 from tests.load.support import (
     DAY,
     FETCHED_AT,
@@ -218,7 +218,7 @@ def test_deleted_execution_keeps_everything_but_says_when(dataset, tmp_path):
     export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]))
     before, later = stored_in(dataset), FETCHED_AT + timedelta(days=1)
     mark_deleted(
-        dataset, Partition(KEY, DAY), {"e1"}, deleted_at=later, export=Export("run-2", later), written=Written()
+        dataset, Partition(KEY, DAY), {"e1"}, deleted_at=later, export=ExportStamp("run-2", later), written=Written()
     )
     assert stored_in(dataset) == {
         "e1": replace(before["e1"], deleted_at=later, exported_at=later),

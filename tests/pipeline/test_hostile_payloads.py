@@ -17,12 +17,12 @@ from etl.extract import endpoints
 from etl.model import schema
 from etl.model.lifecycle import HeldRows
 from etl.model.records import CallMetrics, Execution, ExecutionBundle, FetchedCall, ListedCall, Page
-from etl.transform.flatten import Export, Frame, to_arrow
+from etl.transform.frames import ExportStamp, Frame, to_arrow
 from tests.bundles import EXPORT, bundle_of, calls_frame, evals_frame, execution, executions_frame, through_parquet
 from tests.pipeline.hostile import CALL_METRICS, EXECUTIONS, HOSTILE, LISTED_CALLS, REFUSED, Mutator, encoded
 from tests.transform.exactness import Places, as_eval, assert_same, call_as_sent, is_utf8, read
 
-WITH_RAW = Export(export_run_id=EXPORT.export_run_id, exported_at=EXPORT.exported_at, include_raw=True)
+WITH_RAW = ExportStamp(export_run_id=EXPORT.export_run_id, exported_at=EXPORT.exported_at, include_raw=True)
 IN_CALLS, IN_EVALS, IN_EXECUTIONS = (Places(table) for table in (schema.CALLS, schema.EVALS, schema.EXECUTIONS))
 
 TYPES = {
@@ -90,7 +90,7 @@ def _fields(case: tuple[str, tuple[str, ...], str]) -> tuple[str, str]:
     return key, at(path, text)
 
 
-def frame_of_executions(executions: list[Execution], export: Export) -> Frame:
+def frame_of_executions(executions: list[Execution], export: ExportStamp) -> Frame:
     ids = [each.execution_id for each in executions]
     held = HeldRows(listed_calls=1, exported_calls=1, calls_digest="digest")
     return executions_frame(

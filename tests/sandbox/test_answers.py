@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.sandbox import answers
 from etl.sandbox.aggregates import AnswerError, average, eval_averages, eval_results, metrics, percentile, rounded
+from etl.sandbox.answers.analytics import latest_analytics
+from etl.sandbox.answers.fields import timestamp
+from etl.sandbox.answers.paging import PastTheEndError, page_of
+from etl.sandbox.answers.runs import run_execution
 from etl.sandbox.generate import make_world
 from etl.sandbox.ratelimit import FixedWindow
 from etl.sandbox.world import Call, EvalConfig, Execution, RunTest, Scenario
@@ -161,39 +164,39 @@ def test_percentile_lies_between_the_smallest_and_the_largest(values, rank):
 @given(st.integers(0, 40), st.integers(1, 50), st.none() | st.integers(1, 7))
 def test_pages_partition_the_rows(size, limit, max_limit):
     rows = list(range(size))
-    first = answers.page_of(rows, None, str(limit), max_limit)
-    pages = [answers.page_of(rows, str(page), str(limit), max_limit) for page in range(1, first["total_pages"] + 1)]
+    first = page_of(rows, None, str(limit), max_limit)
+    pages = [page_of(rows, str(page), str(limit), max_limit) for page in range(1, first["total_pages"] + 1)]
     assert [row for page in pages for row in page["results"]] == rows
     assert {page["count"] for page in pages} == {size}
     assert first == pages[0]
-    with pytest.raises(answers.PastTheEndError):
-        answers.page_of(rows, str(first["total_pages"] + 1), str(limit), max_limit)
+    with pytest.raises(PastTheEndError):
+        page_of(rows, str(first["total_pages"] + 1), str(limit), max_limit)
 
 
 @pytest.mark.parametrize("page", ["0", "-1", "", "abc", "1.0", "99"])
 def test_page_that_is_no_page_is_past_the_end(page):
-    with pytest.raises(answers.PastTheEndError):
-        answers.page_of(range(30), page, "10")
+    with pytest.raises(PastTheEndError):
+        page_of(range(30), page, "10")
 
 
 def test_analytics_by_name_shows_the_execution_that_completed_last():
     world = make_world(Random(2), end=END, run_tests=1, executions=6, calls=3, include_unfinished=False)
     oldest = world.run_tests[0].executions[0]
     oldest.completed_at = END
-    assert answers.analytics_by_name(world, world.run_tests[0].name)["execution_id"] == oldest.execution_id
+    assert latest_analytics(world, world.run_tests[0].name)["execution_id"] == oldest.execution_id
 
 
 def test_eval_names_choose_outputs_whatever_their_case():
     world = make_world(Random(2), end=END, run_tests=1, executions=1, calls=9, include_unfinished=False)
     execution = world.run_tests[0].executions[0]
-    result = answers.run_execution(execution, eval_names={"tone score"})
+    result = run_execution(execution, eval_names={"tone score"})
     names = {each["name"] for row in result["call_results"]["results"] for each in row["eval_outputs"].values()}
     assert names == {"Tone Score"}
 
 
 def test_timestamps_are_utc_with_microseconds():
-    assert answers.timestamp(datetime(2026, 3, 1, 9, 0, 1, 123456, UTC)) == "2026-03-01T09:00:01.123456Z"
-    assert answers.timestamp(None) is None
+    assert timestamp(datetime(2026, 3, 1, 9, 0, 1, 123456, UTC)) == "2026-03-01T09:00:01.123456Z"
+    assert timestamp(None) is None
 
 
 @given(st.integers(1, 5), st.lists(st.floats(0, 300), max_size=30))

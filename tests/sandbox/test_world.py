@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.sandbox import answers
+from etl.sandbox.answers.metrics import execution_metrics
 from etl.sandbox.generate import (
     add_execution,
     add_late_data,
@@ -220,13 +220,13 @@ def test_late_data_changes_a_call_but_not_what_its_execution_shows():
     kinds = set()
     for seed in range(20):
         execution = small_world().run_tests[0].executions[0]
-        before = answers.execution_metrics(execution)
+        before = execution_metrics(execution)
         known = {call.call_execution_id: (call.total_cost_cents, call.eval_outputs) for call in execution.calls}
         call = add_late_data(execution, Random(seed), END)
         assert call is not None
         cost, evals = known[call.call_execution_id]
         kinds.add("cost" if call.total_cost_cents != cost else "evals" if call.eval_outputs != evals else "nothing")
-        assert answers.execution_metrics(execution) == before
+        assert execution_metrics(execution) == before
         assert listable_calls(execution)[0] is call
     assert kinds == {"cost", "evals"}
 
@@ -239,11 +239,11 @@ def test_no_late_data_without_a_call():
 def test_deleted_call_is_neither_listed_nor_found_but_counted():
     world = small_world()
     execution = world.run_tests[0].executions[0]
-    before = answers.execution_metrics(execution)
+    before = execution_metrics(execution)
     delete_call(execution.calls[0])
     assert world.call(execution.calls[0].call_execution_id) is None
     assert len(listable_calls(execution)) == 4
-    assert answers.execution_metrics(execution) == before
+    assert execution_metrics(execution) == before
 
 
 def test_deleted_execution_takes_its_calls_along():

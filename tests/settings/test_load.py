@@ -15,7 +15,7 @@ from etl.settings import Settings
 from etl.settings.api_keys import _is_open_to_others
 
 ROOT, ME, SOMEBODY = 0, 1000, 1001
-KEY_IN_FILE = ": a key must not stand in a file that is copied and committed: set"
+KEY_IN_FILE = ": API keys must not be in a file that is copied and committed: set"
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +90,7 @@ def test_of_all_run_tests_the_day_to_begin_at_is_kept_until_their_names_are_know
     everything = load(file, 'run_tests = "all"').only(since=date(2026, 11, 1))
 
     assert everything.run_tests == ()
-    assert [(test.name, test.key, test.since) for test in everything.naming(["A b", "C"]).run_tests] == [
+    assert [(test.name, test.key, test.since) for test in everything.with_run_tests(["A b", "C"]).run_tests] == [
         ("A b", default_key("A b"), date(2026, 11, 1)),
         ("C", default_key("C"), date(2026, 11, 1)),
     ]
@@ -106,8 +106,8 @@ def test_some_of_all_run_tests_are_taken_by_name(file: Path) -> None:
 
 def test_discovered_names_with_one_key_are_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("etl.settings.sections.default_key", lambda _name: "same")
-    with pytest.raises(ConfigurationError, match="'A' and 'B' share the key 'same'"):
-        load(file, 'run_tests = "all"').naming(["A", "B"])
+    with pytest.raises(ConfigurationError, match="'A' and 'B' have the same key 'same'"):
+        load(file, 'run_tests = "all"').with_run_tests(["A", "B"])
 
 
 def test_what_is_not_needed_may_be_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
@@ -204,7 +204,7 @@ def test_key_file_may_be_open_to_a_group_only_when_root_lets_us_read_it_so(
         ('run_tests = [{name = "A", nam = 1}]', "prod.toml: run_tests[0] nam is unknown: did you mean name?"),
         (
             'run_tests = [{name = "A", key = "k"}, {name = "B", key = "k"}]',
-            "prod.toml: run_tests 'A' and 'B' share the key 'k': give one another key",
+            "prod.toml: run_tests 'A' and 'B' have the same key 'k': give one of them another key",
         ),
         ("[api]\nconcurrency = 5000\n", "prod.toml: [api] concurrency must be at most 256, got 5000"),
         ("[api]\nconcurency = 5\n", "prod.toml: [api] concurency is unknown: did you mean concurrency?"),
@@ -219,11 +219,11 @@ def test_key_file_may_be_open_to_a_group_only_when_root_lets_us_read_it_so(
         ),
         (
             '[api]\nbase_url = "http://10.0.0.1/"\n',
-            "prod.toml: [api] base_url must be https:// (plain http:// goes to this machine only), got 'http://10.0.0.1/'",
+            "prod.toml: [api] base_url must be https:// (plain http:// is allowed for this machine only), got 'http://10.0.0.1/'",
         ),
         (
             '[api]\nbase_url = "https://user:canary@host"\n',
-            "prod.toml: [api] base_url must be scheme, host and path alone, got more than that",
+            "prod.toml: [api] base_url must be only scheme, host and path, got more than that",
         ),
         ('[api]\nbase_url = "ftp://host"\n', "prod.toml: [api] base_url must be an https:// address, got 'ftp://host'"),
         (
@@ -244,7 +244,7 @@ def test_key_file_may_be_open_to_a_group_only_when_root_lets_us_read_it_so(
         ),
     ],
 )
-def test_each_mistake_names_file_key_and_mend(file: Path, text: str, message: str) -> None:
+def test_each_mistake_names_file_key_and_fix(file: Path, text: str, message: str) -> None:
     if text and "run_tests" not in text:
         text = f'run_tests = ["A"]\n{text}'
     assert mistake(file, text) == message
@@ -280,12 +280,12 @@ def test_key_that_a_reader_would_misread_is_refused(file: Path, key: str) -> Non
             "environment: unknown variable METRICS_ETL_API_KEY: did you mean METRICS_ETL_API?",
         ),
         ("FI_BASE_URL", "nonsense", "environment: FI_BASE_URL must be an https:// address, got 'nonsense'"),
-        ("FI_API_KEY", "", "no key: set FI_API_KEY, or FI_API_KEY_FILE to the path of a file that holds it"),
-        ("FI_API_KEY", "canary\x1b[1m", "FI_API_KEY: holds a character that a key cannot have: copy it again"),
+        ("FI_API_KEY", "", "no key: set FI_API_KEY, or FI_API_KEY_FILE to the path of a file with the key"),
+        ("FI_API_KEY", "canary\x1b[1m", "FI_API_KEY: contains a character that no key has: copy the key again"),
         (
             "FI_SECRET_KEY",
             "canary\r\nX-Evil: 1",
-            "FI_SECRET_KEY: holds a character that a key cannot have: copy it again",
+            "FI_SECRET_KEY: contains a character that no key has: copy the key again",
         ),
     ],
 )

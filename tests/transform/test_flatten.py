@@ -12,7 +12,7 @@ from etl.extract.parse import parse_json
 from etl.model import schema
 from etl.model.lifecycle import HeldRows
 from etl.model.records import FetchedCall, ListedCall, NumberLiteral
-from etl.transform.flatten import Export, frame_of, to_arrow, to_pandas
+from etl.transform.frames import ExportStamp, frame_of, to_arrow, to_pandas
 from tests.bundles import (
     EXPORT,
     bundle_of,
@@ -574,7 +574,7 @@ class TestRaw:
         assert execution_row()["raw"] is None
 
     def test_raw_is_the_whole_payload(self):
-        export = Export(export_run_id="run-1", exported_at=EXPORT.exported_at, include_raw=True)
+        export = ExportStamp(export_run_id="run-1", exported_at=EXPORT.exported_at, include_raw=True)
         call = fetched_call("call", {"x": [1, {"y": "\ud800"}], "call_results": None})
         listed = execution(odd={"a": 2**70})
         assert (
@@ -583,7 +583,7 @@ class TestRaw:
         assert json.loads(rows_of(executions_of(listed, export=export), schema.EXECUTIONS)[0]["raw"]) == listed.payload
 
     def test_raw_changes_no_row_hash(self):
-        export = Export(export_run_id="run-2", exported_at=STARTED_AT, include_raw=True)
+        export = ExportStamp(export_run_id="run-2", exported_at=STARTED_AT, include_raw=True)
         with_raw = rows_of(calls_frame([bundle_of(fetched_call())], export), schema.CALLS)[0]
         assert with_raw["row_hash"] == call_row()["row_hash"]
 

@@ -10,7 +10,7 @@ from etl.extract.parse import parse_json
 from etl.model import schema
 from etl.model.digest import row_hasher
 from etl.model.lifecycle import HeldRows
-from etl.transform.flatten import to_arrow
+from etl.transform.frames import to_arrow
 from tests.bundles import (
     EXPORT,
     bundle_of,

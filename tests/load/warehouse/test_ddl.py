@@ -12,11 +12,11 @@ import pytest
 import sqlglot
 from sqlglot import exp
 
-from etl.cli import dataset
 from etl.errors import ConfigurationError
 from etl.load import layout
 from etl.load.warehouse.ddl import ENGINES, ddl
 from etl.load.warehouse.dialect import comment
+from etl.load.warehouse.engines import EngineName
 from etl.model import schema
 
 TABLES = list(schema.TABLES.values())
@@ -75,7 +75,7 @@ def literals(statement):
 
 
 def test_the_command_offers_every_engine():
-    assert [engine.value for engine in dataset.Engine] == list(ENGINES)
+    assert list(EngineName) == list(ENGINES)
 
 
 @every_table
@@ -192,15 +192,15 @@ def test_errors_come_last_for_their_folder_may_be_missing(engine):
     ("engine", "bad", "reason"),
     [
         *(("duckdb", f"da{character}ta", "engines read them as patterns") for character in "*?[]{}\\\n\0\x1b\u2028"),
-        ("duckdb", "", "names no folder"),
-        ("duckdb", "/", "names no folder"),
-        ("athena", "s3://", "names no folder"),
+        ("duckdb", "", "does not name a folder"),
+        ("duckdb", "/", "does not name a folder"),
+        ("athena", "s3://", "does not name a folder"),
         ("duckdb", "data/calls/run_test=checkout", "not one of their partitions"),
         ("athena", "s3://b/runs/date=2026-11-01/", "not one of their partitions"),
-        ("athena", "gs://bucket/data", "athena reads; it reads s3://"),
-        ("bigquery", "data", "bigquery reads; it reads gs://"),
-        ("duckdb", "ftp://host/data", "it reads paths, s3://"),
-        ("duckdb", "://data", "it reads paths, s3://"),
+        ("athena", "gs://bucket/data", "cannot be read by athena, which reads s3://"),
+        ("bigquery", "data", "cannot be read by bigquery, which reads gs://"),
+        ("duckdb", "ftp://host/data", "which reads paths, s3://"),
+        ("duckdb", "://data", "which reads paths, s3://"),
         ("spark", "data", "must begin with /"),
     ],
 )

@@ -68,6 +68,10 @@ class DestinationError(ExporterError):
     exit_code = 6
 
 
+class FileMissingError(DestinationError):
+    """A file of the dataset is not there, or not any more."""
+
+
 class SchemaError(ExporterError):
     """Rows contradict the declared tables: a bug here, never bad input."""
 

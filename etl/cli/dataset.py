@@ -57,11 +57,11 @@ def status(
     with errors_reported(verbose=verbose):
         from etl.cli.show_health import print_status  # noqa: PLC0415
         from etl.inspect.status import read_status  # noqa: PLC0415
-        from etl.load.files.local import LocalFiles  # noqa: PLC0415
+        from etl.load.files.open import open_files  # noqa: PLC0415
         from etl.settings import Settings  # noqa: PLC0415
 
         settings = Settings.load(config, needs_keys=False, needs_run_tests=False)
-        found = read_status(LocalFiles(settings.destination.folder), now=datetime.now(UTC))
+        found = read_status(open_files(settings.destination.path), now=datetime.now(UTC))
         if as_json:
             print_json(found)
         else:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from etl.errors import ConfigurationError
 from etl.inspect.tables import Selection, chosen_columns, open_dataset, read_rows, select
-from etl.load.files.local import LocalFiles
+from etl.load.files.open import Files
 from etl.model import schema
 from etl.transform.flatten import to_pandas
 
@@ -83,9 +83,7 @@ def read_calls(
     return to_pandas(pa.table(found))
 
 
-def _of_executions(
-    files: LocalFiles, selection: Selection, calls: pa.Table, names: list[str]
-) -> dict[str, pa.ChunkedArray]:
+def _of_executions(files: Files, selection: Selection, calls: pa.Table, names: list[str]) -> dict[str, pa.ChunkedArray]:
     """The columns of each call's execution."""
     if not names:
         return {}
@@ -95,7 +93,7 @@ def _of_executions(
     return {name: executions[EXECUTION_COLUMNS[name]].take(places) for name in names}
 
 
-def _of_evals(files: LocalFiles, selection: Selection, calls: pa.Table) -> dict[str, pa.ChunkedArray]:
+def _of_evals(files: Files, selection: Selection, calls: pa.Table) -> dict[str, pa.ChunkedArray]:
     """The columns of the evals of each call."""
     rows = read_rows(files, schema.EVALS, selection, _EVALS_READ)
     verdict, score = rows["output_passed"], rows["output_score"]

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from etl.errors import DestinationError
 from etl.inspect.rules import Finding, Kind, is_of_another_version, schema_fault
-from etl.load.files.local import LocalFiles
+from etl.load.files.open import Files
 from etl.load.layout import Partition, parse_partition_path, partition_path
 from etl.model import schema
 
@@ -55,7 +55,7 @@ class Inventory:
         return any(each in (path, *path.parents) for path in paths for each in odd)
 
 
-def take(files: LocalFiles, scope: Scope) -> Inventory:
+def take(files: Files, scope: Scope) -> Inventory:
     """The inventory as it is now.
 
     Raises:
@@ -78,9 +78,9 @@ def take(files: LocalFiles, scope: Scope) -> Inventory:
     return inventory
 
 
-def versions(files: LocalFiles) -> dict[str, tuple[int, int, int] | None]:
+def versions(files: Files) -> dict[str, str]:
     """The version of each file of a table: whatever is written, removed or added meanwhile makes another."""
-    return {entry.path: files.version(entry.path) for name in schema.TABLES for entry in files.entries(name)}
+    return {entry.path: entry.version for name in schema.TABLES for entry in files.entries(name)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Read:
     is_of_another_version: bool
 
 
-def read(files: LocalFiles, table: schema.Table, path: str) -> Read | Finding:
+def read(files: Files, table: schema.Table, path: str) -> Read | Finding:
     """One file, read whole, with the checksums of its pages."""
     try:
         data = files.read(path)

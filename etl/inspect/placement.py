@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from etl.errors import DestinationError
 from etl.inspect.inventory import Inventory
 from etl.inspect.rules import Finding, Held, Kind, damage, held_by_execution, strangers
-from etl.load.files.local import LocalFiles
+from etl.load.files.open import Files
 from etl.load.layout import Partition, partition_path
 from etl.model import schema
 from etl.model.wording import counted, some
@@ -28,7 +28,7 @@ _NOTHING: pa.Table = schema.EXECUTIONS.no_rows
 class Places:
     """Where everything lies: ``look`` at each partition, then ask for the ``findings``."""
 
-    def __init__(self, files: LocalFiles, inventory: Inventory) -> None:
+    def __init__(self, files: Files, inventory: Inventory) -> None:
         self._files = files
         self._inventory = inventory
         self._homes: dict[str, list[Partition]] = defaultdict(list)

@@ -3,7 +3,6 @@
 An export may be at work meanwhile: what it replaces is read as it was or as it will be, and what it removes is left out.
 """
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from etl.errors import DestinationError
-from etl.load.files.local import QUARANTINE, LocalFiles
-from etl.load.files.lock import holder
+from etl.errors import DestinationError, FileMissingError
+from etl.load.files.open import Files
 from etl.load.last_run import last_complete_at
-from etl.load.layout import parse_partition_path
+from etl.load.layout import QUARANTINE, parse_partition_path
 from etl.model import schema
 from etl.model.lifecycle import State
 
@@ -122,13 +120,13 @@ class Status:
         return self.complete_at is None or (self.read_at - self.complete_at).total_seconds() > hours * 3600
 
 
-def read_status(files: LocalFiles, *, now: datetime) -> Status:
+def read_status(files: Files, *, now: datetime) -> Status:
     """The dataset as it is now.
 
     Raises:
         DestinationError: there is no dataset, or it cannot be read.
     """
-    at_work = holder(files)
+    at_work = files.lock_holder()
     unreadable: list[str] = []
     parts: dict[str, list[_Part]] = {}
     for table in schema.TABLES.values():
@@ -138,11 +136,13 @@ def read_status(files: LocalFiles, *, now: datetime) -> Status:
         found = (_part(files, table, path, wanted, unreadable) for path, wanted in zip(paths, names, strict=True))
         parts[table.name] = [part for part in found if part is not None]
     if at_work is None and not any(parts.values()) and not unreadable:
-        raise DestinationError(f"{files.root}: no dataset there: metrics-etl run makes one, or mend [destination] path")
+        raise DestinationError(
+            f"{files.where()}: no dataset there: metrics-etl run makes one, or mend [destination] path"
+        )
     runs = _rows(parts["runs"]).to_pylist() if parts["runs"] else []
     runs.sort(key=lambda run: run["started_at"], reverse=True)  # their names tell the second alone
     return Status(
-        dataset=str(files.root),
+        dataset=files.where(),
         read_at=now,
         at_work=at_work,
         complete_at=next((run["finished_at"] for run in runs if run["exit_code"] == 0), None),
@@ -169,13 +169,12 @@ class _Part:
     columns: pa.Table | None
 
 
-def _part(
-    files: LocalFiles, table: schema.Table, path: str, names: Sequence[str], unreadable: list[str]
-) -> _Part | None:
+def _part(files: Files, table: schema.Table, path: str, names: Sequence[str], unreadable: list[str]) -> _Part | None:
     """None when the file is gone by now, or cannot be read: then it is noted."""
     parsed = parse_partition_path(path)
-    file = files.open(path)
-    if file is None:
+    try:
+        file = files.open(path)
+    except FileMissingError:
         return None
     with file:
         try:
@@ -184,7 +183,7 @@ def _part(
             return _Part(
                 key=parsed[1].run_test_key if parsed else "",
                 rows=parquet.metadata.num_rows,
-                size_bytes=os.fstat(file.fileno()).st_size,
+                size_bytes=file.seek(0, 2),
                 columns=_columns(parquet, table, names) if names else None,
             )
         except (pa.ArrowException, OSError):

@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from difflib import get_close_matches
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import pandas as pd
@@ -16,7 +15,7 @@ import pyarrow as pa
 
 from etl.errors import ConfigurationError, DestinationError
 from etl.load.dataset import Dataset
-from etl.load.files.local import LocalFiles
+from etl.load.files.open import Files, open_files
 from etl.load.layout import STATE, parse_partition_path, parse_run_path
 from etl.model import schema
 from etl.model.keys import default_key
@@ -127,25 +126,23 @@ def chosen_columns(columns: str | Iterable[str] | None, known: Collection[str], 
     return names
 
 
-def open_dataset(path: str | os.PathLike[str]) -> LocalFiles:
+def open_dataset(path: str | os.PathLike[str]) -> Files:
     """The files of the dataset in this folder.
 
     Raises:
         ConfigurationError: it is no folder's path.
         DestinationError: it holds no dataset.
     """
-    if "://" in os.fspath(path):
-        raise ConfigurationError(f"buckets are not supported yet: give a folder, got {os.fspath(path)!r}")
-    files = LocalFiles(Path(path).expanduser())
+    files = open_files(os.fspath(path))
     if not files.has(""):
-        raise DestinationError(f"{files.root}: no such folder: give the one that [destination] path names")
+        raise DestinationError(f"{files.where()}: no such folder: give the one that [destination] path names")
     if not any(files.has(name) for name in (STATE, *schema.TABLES)):
-        raise DestinationError(f"{files.root} holds no dataset: give the folder that [destination] path names")
+        raise DestinationError(f"{files.where()} holds no dataset: give the folder that [destination] path names")
     return files
 
 
 def select(
-    files: LocalFiles,
+    files: Files,
     table: schema.Table,
     run_tests: str | Iterable[str] | None,
     since: str | date | None,
@@ -166,7 +163,7 @@ def select(
     return Selection(keys, first, last)
 
 
-def read_rows(files: LocalFiles, table: schema.Table, selection: Selection, names: list[str]) -> pa.Table:
+def read_rows(files: Files, table: schema.Table, selection: Selection, names: list[str]) -> pa.Table:
     """The columns of the selected rows, with exactly the declared types; their order is that of the partitions' paths.
 
     Raises:
@@ -192,7 +189,7 @@ def read_rows(files: LocalFiles, table: schema.Table, selection: Selection, name
     return _steady(files, table, read)
 
 
-def _keys(files: LocalFiles, table: schema.Table, wanted: list[str]) -> frozenset[str]:
+def _keys(files: Files, table: schema.Table, wanted: list[str]) -> frozenset[str]:
     """The keys of the run tests that are called so, each by its name or key."""
     present = {place.run_test for each in (schema.EXECUTIONS, table) for place in _places(files, each).values()}
     if present.issuperset(wanted):
@@ -205,7 +202,7 @@ def _keys(files: LocalFiles, table: schema.Table, wanted: list[str]) -> frozense
             there = ", ".join(
                 f"{' or '.join(sorted(map(repr, names.get(key, ()))))} ({key})" for key in sorted(present)
             )
-            raise ConfigurationError(f"{files.root} has no run test {word!r}: there are {there or 'none yet'}")
+            raise ConfigurationError(f"{files.where()} has no run test {word!r}: there are {there or 'none yet'}")
         keys |= called
     return frozenset(keys)
 
@@ -219,21 +216,21 @@ def _names(dataset: Dataset, found: dict[str, _Place]) -> dict[str, set[str]]:
     }
 
 
-def _places(files: LocalFiles, table: schema.Table) -> dict[str, _Place]:
+def _places(files: Files, table: schema.Table) -> dict[str, _Place]:
     """The partitions of the table's files by path, in the order of paths."""
     return {path: _place(files, path) for path in files.list(table.name)}
 
 
-def _place(files: LocalFiles, path: str) -> _Place:
+def _place(files: Files, path: str) -> _Place:
     parsed = parse_partition_path(path)
     key, day = (parsed[1].run_test_key, parsed[1].date) if parsed else ("", parse_run_path(path))
     try:
         return _Place(key, date.fromisoformat(day or ""))
     except ValueError:
-        raise DestinationError(f"{files.root / path}: not a file of this dataset; move it elsewhere") from None
+        raise DestinationError(f"{files.where(path)}: not a file of this dataset; move it elsewhere") from None
 
 
-def _steady(files: LocalFiles, table: schema.Table, read: Callable[[dict[str, _Place]], T]) -> T:
+def _steady(files: Files, table: schema.Table, read: Callable[[dict[str, _Place]], T]) -> T:
     """What ``read`` makes of the table's files, from a moment at which none of them went away.
 
     An export that moves rows to another partition writes them there first, and then removes the old file: whoever listed the files
@@ -246,7 +243,7 @@ def _steady(files: LocalFiles, table: schema.Table, read: Callable[[dict[str, _P
         except DestinationError:
             if all(files.has(path) for path in found):
                 raise
-    raise DestinationError(f"{files.root}: its files kept moving while they were read: read again")
+    raise DestinationError(f"{files.where()}: its files kept moving while they were read: read again")
 
 
 def _texts(value: str | Iterable[str]) -> list[str]:

@@ -17,8 +17,7 @@ from etl.inspect.inventory import Inventory, Scope, read, take, versions
 from etl.inspect.placement import Places
 from etl.inspect.reconcile import Comparison, Exported
 from etl.inspect.rules import Finding, Kind, row_faults
-from etl.load.files.local import LocalFiles
-from etl.load.files.lock import holder
+from etl.load.files.open import Files, open_files
 from etl.load.layout import STATE, Partition, parse_partition_path
 from etl.model import schema
 from etl.model.wording import counted, some
@@ -98,19 +97,19 @@ def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) 
     Raises:
         DestinationError: there is no dataset, or its folders cannot be read.
     """
-    files = LocalFiles(settings.destination.folder)
+    files = open_files(settings.destination.path)
     if not any(files.has(name) for name in schema.TABLES):
         raise DestinationError(
-            f"{files.root}: no dataset there: check [destination] path, or run metrics-etl run first"
+            f"{files.where()}: no dataset there: check [destination] path, or run metrics-etl run first"
         )
-    at_work = holder(files)
+    at_work = files.lock_holder()
     for _ in range(_MOST_PASSES):
         before = versions(files)
         report = _Pass(files, settings, take(files, scope), needs_aggregates=needs_aggregates).run()
         is_steady = before == versions(files)
         if is_steady or not report.findings:
             break
-    report.export_at_work = at_work or holder(files)
+    report.export_at_work = at_work or files.lock_holder()
     if report.export_at_work:
         report.notices.append(f"an export is at work on this dataset ({report.export_at_work})")
     if report.findings and not is_steady:
@@ -121,7 +120,7 @@ def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) 
 class _Pass:
     """One pass over the files of an inventory."""
 
-    def __init__(self, files: LocalFiles, settings: Settings, inventory: Inventory, *, needs_aggregates: bool) -> None:
+    def __init__(self, files: Files, settings: Settings, inventory: Inventory, *, needs_aggregates: bool) -> None:
         self._files = files
         self._inventory = inventory
         self._needs_aggregates = needs_aggregates

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl.errors import DestinationError, SchemaError
-from etl.load.files.local import LocalFiles
+from etl.load.files.open import Files
 from etl.load.layout import Partition, parse_partition_path, partition_path, run_path
 from etl.load.merge import Merged, is_of, merge, row_hashes
 from etl.model import schema
@@ -54,7 +54,7 @@ class UnreadableError(DestinationError):
 class Dataset:
     """The Parquet files of one dataset."""
 
-    def __init__(self, files: LocalFiles, *, compression: str = "zstd") -> None:
+    def __init__(self, files: Files, *, compression: str = "zstd") -> None:
         self.files = files
         self._compression = compression
         self._outdated: set[str] = set()
@@ -123,7 +123,7 @@ class Dataset:
             UnreadableError: the file is damaged, as far as these columns tell.
             DestinationError: it is not there, may not be read, or was written by a newer version.
         """
-        where = self.files.root / path
+        where = self.files.where(path)
         try:
             file = pq.ParquetFile(pa.BufferReader(self.files.read(path)), page_checksum_verification=True)
             its_schema = file.schema_arrow

@@ -11,6 +11,9 @@ from etl.model.keys import is_key
 
 PART = "part-0.parquet"
 STATE = "_state"
+LOCK = f"{STATE}/lock"
+STAGING = f"{STATE}/staging"
+QUARANTINE = f"{STATE}/quarantine"
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 

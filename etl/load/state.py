@@ -92,7 +92,7 @@ def _partitions(dataset: Dataset, run_test_key: str) -> dict[Partition, dict[str
     for name in _COLUMNS:
         for path in dataset.files.list(f"{name}/run_test={run_test_key}"):
             if (parsed := parse_partition_path(path)) is None:
-                raise DestinationError(f"{dataset.files.root / path}: not a file of this dataset; move it elsewhere")
+                raise DestinationError(f"{dataset.files.where(path)}: not a file of this dataset; move it elsewhere")
             partitions.setdefault(parsed[1], {})[name] = path
     return partitions
 

@@ -7,7 +7,6 @@ from datetime import datetime
 
 from etl.errors import DestinationError, ExporterError, InterruptedRunError, TimeLimitError, leaves
 from etl.extract.plan import Planned
-from etl.load.files.lock import exclusive
 from etl.load.relocate import as_if_moved
 from etl.pipeline.progress import Notify, Progress
 from etl.pipeline.run import Run
@@ -105,7 +104,7 @@ async def export(
         clock=clock,
     )
     await to_the_end(run.files.prepare)
-    with exclusive(run.files, now=run.started_at):
+    with run.files.lock(run.started_at):
         await to_the_end(run.files.sweep_staging)
         state = await to_the_end(lambda: run.load_state(set_aside=True)) if settings.run_tests else None
         run.notify("run_started", export_run_id=run.summary.export_run_id, dataset=run.summary.dataset)

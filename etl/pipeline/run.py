@@ -19,7 +19,7 @@ from etl.extract.plan import Planned, Reason
 from etl.extract.run_tests import discover
 from etl.load.commit import commit
 from etl.load.dataset import Dataset, Steps, Written
-from etl.load.files.local import LocalFiles
+from etl.load.files.open import open_files
 from etl.load.last_run import LAST_RUN, last_complete_at
 from etl.load.layout import Partition
 from etl.load.relocate import Moves, as_if_dropped, drop, find_doubled, mark_deleted, move, surplus
@@ -54,7 +54,7 @@ class Run:
         self.started_at = self.clock()
         self.notify = notify or say_nothing
         self.progress = progress or Progress()
-        self.files = LocalFiles(settings.destination.folder)
+        self.files = open_files(settings.destination.path)
         self.dataset = Dataset(self.files, compression=settings.destination.compression)
         self.client = client_of(settings, on_hold=lambda seconds: self.notify("held", seconds=round(seconds, 1)))
         self.progress.traffic, self.progress.quota = self.client.traffic, self.client.quota

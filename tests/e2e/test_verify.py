@@ -19,7 +19,6 @@ from etl.inspect.rules import Kind
 from etl.inspect.verify import Report, verify
 from etl.load.dataset import encode
 from etl.load.files.local import LocalFiles
-from etl.load.files.lock import exclusive
 from etl.load.merge import with_column
 from etl.model import schema
 from etl.model.digest import rows_digest
@@ -430,7 +429,7 @@ def test_what_changes_all_the_time_is_said_to_do_so(place: Place, monkeypatch: p
 def test_export_at_work_is_named(place: Place, monkeypatch: pytest.MonkeyPatch, ends_meanwhile: bool) -> None:
     read = LocalFiles.read
     with ExitStack() as export:
-        export.enter_context(exclusive(LocalFiles(place.data), now=FETCHED_AT))
+        export.enter_context(LocalFiles(place.data).lock(FETCHED_AT))
 
         def read_and_end(files: LocalFiles, name: str) -> bytes:
             if ends_meanwhile:

@@ -12,7 +12,6 @@ import pytest
 import etl
 from etl.load.dataset import Dataset, Written
 from etl.load.files.local import LocalFiles
-from etl.load.files.lock import exclusive
 from etl.load.layout import Partition
 from etl.model import schema
 from etl.model.keys import default_key
@@ -304,7 +303,7 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line_and_left_where_it_is(da
 
 
 def test_reading_needs_no_lock_and_leaves_nothing_behind(data):
-    with exclusive(LocalFiles(data), now=FETCHED_AT):
+    with LocalFiles(data).lock(FETCHED_AT):
         before = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
         assert len(etl.read_table(data, "calls", run_tests="Checkout")) == 3
         assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before

@@ -151,14 +151,16 @@ def schema(
 
 
 def _verify(settings: "Settings", *, is_all: bool, since: "date | None", against_api: bool, quiet: bool) -> "Report":
-    from etl.inspect.inventory import Scope  # noqa: PLC0415
+    from datetime import date  # noqa: PLC0415
+
     from etl.inspect.reconcile import compare, expected_requests  # noqa: PLC0415
     from etl.inspect.verify import verify  # noqa: PLC0415
+    from etl.load.layout import Scope  # noqa: PLC0415
     from etl.model.wording import counted  # noqa: PLC0415
 
     # With run_tests = "all" a key was taken for a name: the dataset knows which it is.
     keys = None if is_all else frozenset(each for test in settings.run_tests for each in (test.key, test.name))
-    report = verify(settings, Scope(keys, since), needs_aggregates=against_api)
+    report = verify(settings, Scope(keys, since or date.min), needs_aggregates=against_api)
     if against_api:
         if not quiet:
             requests = counted(expected_requests(settings, report.executions), "request")

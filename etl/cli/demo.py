@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
@@ -19,7 +18,9 @@ from etl import sandbox
 from etl.cli.show_run import print_opening, print_summary
 from etl.errors import ConfigurationError
 from etl.inspect.tables import read_table
-from etl.load.layout import STATE
+from etl.load.files.open import open_files
+from etl.load.parquet import read_footer
+from etl.model.schema import TABLES
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox.answers import Spelling
@@ -158,11 +159,13 @@ def _show_tree(console: Console, dataset: Path) -> None:
     """The dataset as it lies on disk: each table with its rows, and the first of its files."""
     _say(console, "The dataset on disk:")
     tree = Tree(f"{dataset}/")
-    for folder in sorted(path for path in dataset.iterdir() if path.name != STATE):
-        files = sorted(folder.rglob("*.parquet"))
-        rows = sum(pq.ParquetFile(file).metadata.num_rows for file in files)
-        branch = tree.add(f"{folder.name}/  [dim]rows: {rows:,}, files: {len(files):,}[/]")
-        for part in files[0].relative_to(folder).parts:
+    files = open_files(str(dataset))
+    for table in sorted(TABLES):
+        if not (paths := files.list(table)):
+            continue
+        rows = sum(read_footer(files, path).rows for path in paths)
+        branch = tree.add(f"{table}/  [dim]rows: {rows:,}, files: {len(paths):,}[/]")
+        for part in paths[0].split("/")[1:]:
             branch = branch.add(escape(part))
     console.print(tree, soft_wrap=True)
 

@@ -230,8 +230,8 @@ def test_a_column_that_an_older_version_did_not_have_is_null(data):
                 "did you mean latency_customer_latency_metrics_talk_ratio or conversation_talk_ratio?"
             ),
         ),
-        ({"columns": ["mood"]}, "calls has no column 'mood': etl.describe('calls') tells those it has"),
-        ({"columns": []}, "columns names none: name some, or leave it out"),
+        ({"columns": ["mood"]}, "calls has no column 'mood': etl.describe('calls') lists its columns"),
+        ({"columns": []}, "columns is empty: name at least one, or leave it out"),
         (
             {"run_tests": ["checkout", "Nope"]},
             "{data} has no run test 'Nope': there are 'Checkout' (checkout), 'Refund' (refund)",

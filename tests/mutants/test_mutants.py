@@ -81,17 +81,17 @@ MUTANTS = [
     ),
     Mutant(
         "encoded file is read again before it is published",
-        "etl/load/dataset.py",
+        "etl/load/parquet.py",
         "    if written.metadata.num_rows != len(rows) or not",
         "    if not",
-        ("tests/load/test_dataset.py",),
+        ("tests/load/test_parquet.py",),
     ),
     Mutant(
         "pages are checked when they are read",
-        "etl/load/dataset.py",
+        "etl/load/parquet.py",
         "page_checksum_verification=True",
         "page_checksum_verification=False",
-        ("tests/load/test_dataset.py",),
+        ("tests/load/test_parquet.py",),
     ),
     Mutant(
         "list is complete only when as many are alive as were counted",

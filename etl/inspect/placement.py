@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from etl.errors import DestinationError
 from etl.inspect.inventory import Inventory
-from etl.inspect.rules import Finding, Held, Kind, damage, held_by_execution, other_executions
+from etl.inspect.rules import Finding, KeyedHashes, Kind, damage, hashes_by_execution, other_executions
 from etl.load.files.open import Files
 from etl.load.layout import Partition, partition_path
 from etl.load.parquet import open_part
@@ -32,8 +32,8 @@ class Placement:
         self._files = files
         self._inventory = inventory
         self._homes: dict[str, list[Partition]] = defaultdict(list)
-        self._suspects: list[tuple[Partition, dict[str, Any], Held]] = []
-        self._strays: dict[str, dict[str, Held]] = {}
+        self._suspects: list[tuple[Partition, dict[str, Any], KeyedHashes]] = []
+        self._strays: dict[str, dict[str, KeyedHashes]] = {}
         self._hashes: dict[str, list[Any]] = defaultdict(list)
 
     def add(self, partition: Partition, rows: Mapping[str, pa.Table]) -> None:
@@ -44,11 +44,11 @@ class Placement:
         paths = self._inventory.partitions[partition]
         is_hidden = self._inventory.is_hidden(partition)
         executions = rows.get(schema.EXECUTIONS.name, _NOTHING).select(_COUNTED).to_pylist()
-        held = held_by_execution(rows)
+        hashes = hashes_by_execution(rows)
         for row in executions:
             self._homes[row["execution_id"]].append(partition)
-            own = held.get(row["execution_id"], Held())
-            if len(rows) == len(paths) and not is_hidden and damage(row, own):
+            own = hashes.get(row["execution_id"], KeyedHashes())
+            if len(rows) == len(paths) and not is_hidden and damage(row, own.held(row["listed_calls"])):
                 self._suspects.append((partition, row, own))
         if schema.EXECUTIONS.name in paths.keys() - rows.keys() or is_hidden:
             return
@@ -56,7 +56,7 @@ class Placement:
         for name in _OF_EXECUTIONS:
             if name in rows:
                 others = other_executions(rows[name], ids)
-                self._strays[paths[name]] = {each: held.get(each, Held()).of(name) for each in others}
+                self._strays[paths[name]] = {each: hashes.get(each, KeyedHashes()).of(name) for each in others}
                 if name != schema.ERRORS.name:
                     self._hashes[name].append(_hashes(_call_ids(rows[name], except_of=others)))
 
@@ -109,14 +109,14 @@ class Placement:
         return homes
 
     def _damaged(self) -> Iterator[Finding]:
-        elsewhere: dict[str, Held] = defaultdict(Held)
+        elsewhere: dict[str, KeyedHashes] = defaultdict(KeyedHashes)
         for strays in self._strays.values():
             for execution_id, hashes in strays.items():
                 elsewhere[execution_id] |= hashes
         found: dict[Partition, list[str]] = defaultdict(list)
         for partition, row, own in self._suspects:
             # Rows that only lie in the wrong place are a finding there.
-            if what := damage(row, own | elsewhere[row["execution_id"]]):
+            if what := damage(row, (own | elsewhere[row["execution_id"]]).held(row["listed_calls"])):
                 found[partition].append(f"{row['execution_id']} ({what})")
         for partition, texts in found.items():
             text = f"{counted(len(texts), 'execution')}: {some(texts)}"

@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.model import schema
-from etl.model.digest import rows_digest
-from etl.model.lifecycle import State
+from etl.model.lifecycle import HeldRows, State
 from etl.model.wording import counted
 from etl.transform.flatten import hash_rows
 
@@ -137,52 +136,47 @@ def _altered(table: schema.Table, rows: pa.Table) -> Iterator[int]:
 
 
 @dataclass(slots=True)
-class Held:
-    """The rows of an execution, each once: their hashes by table and key."""
+class KeyedHashes:
+    """The row hashes of one execution by table and key, so that rows that lie in several files are counted once."""
 
-    rows: dict[str, dict[tuple[Any, ...], str]] = field(default_factory=dict)
+    hashes: dict[str, dict[tuple[Any, ...], str | None]] = field(default_factory=dict)
 
-    def __or__(self, other: "Held") -> "Held":
+    def __or__(self, other: "KeyedHashes") -> "KeyedHashes":
         """These rows, and those of the others whose keys are not among them."""
-        names = self.rows.keys() | other.rows.keys()
-        return Held({name: other.rows.get(name, {}) | self.rows.get(name, {}) for name in names})
+        names = self.hashes.keys() | other.hashes.keys()
+        return KeyedHashes({name: other.hashes.get(name, {}) | self.hashes.get(name, {}) for name in names})
 
-    def of(self, table: str) -> "Held":
+    def of(self, table: str) -> "KeyedHashes":
         """Those of one table."""
-        return Held({table: self.rows.get(table, {})})
+        return KeyedHashes({table: self.hashes.get(table, {})})
 
-    @property
-    def calls(self) -> int:
-        """How many calls there are."""
-        return len(self.rows.get(schema.CALLS.name, ()))
-
-    @property
-    def digest(self) -> str:
-        """What ``executions.calls_digest`` should be."""
-        return rows_digest(row_hash for hashes in self.rows.values() for row_hash in hashes.values())
+    def held(self, listed_calls: int | None) -> HeldRows:
+        """What these rows make of the execution."""
+        calls, evals = (self.hashes.get(table.name, {}).values() for table in (schema.CALLS, schema.EVALS))
+        return HeldRows.of(listed_calls, calls, evals)
 
 
-def held_by_execution(tables: Mapping[str, pa.Table]) -> dict[str, Held]:
-    """What the tables of calls and evals hold, by execution_id."""
-    found: dict[str, Held] = {}
+def hashes_by_execution(tables: Mapping[str, pa.Table]) -> dict[str, KeyedHashes]:
+    """The row hashes in the tables of calls and evals, by execution_id."""
+    found: dict[str, KeyedHashes] = {}
     for name in (schema.CALLS.name, schema.EVALS.name):
         if (rows := tables.get(name)) is None:
             continue
         keys = zip(*(rows[each].to_pylist() for each in schema.TABLES[name].key), strict=True)
         columns = (rows["execution_id"].to_pylist(), keys, rows["row_hash"].to_pylist())
         for execution_id, key, row_hash in zip(*columns, strict=True):
-            found.setdefault(execution_id, Held()).rows.setdefault(name, {})[key] = row_hash or ""
+            found.setdefault(execution_id, KeyedHashes()).hashes.setdefault(name, {})[key] = row_hash
     return found
 
 
-def damage(row: Mapping[str, Any], held: Held) -> str | None:
-    """What an execution's row says of its calls and evals that the rows ``held`` do not bear out."""
-    if held.calls != row["exported_calls"]:
-        return f"{held.calls} of {row['exported_calls']} exported calls are there"
-    if held.digest != row["calls_digest"]:
+def damage(row: Mapping[str, Any], held: HeldRows) -> str | None:
+    """What an execution's row says of its calls and evals that is not true of the rows that are ``held``."""
+    if held.exported_calls != row["exported_calls"]:
+        return f"{held.exported_calls} of {row['exported_calls']} exported calls are there"
+    if not held.is_as_exported(row["calls_digest"]):
         return "its calls or evals are not those that were exported"
-    if row["export_state"] in (State.EXPORTED, State.SETTLING) and row["listed_calls"] != row["exported_calls"]:
-        return f"{row['export_state']}, but {row['listed_calls']} calls were listed and {held.calls} exported"
+    if row["export_state"] in (State.EXPORTED, State.SETTLING) and held.listed_calls != held.exported_calls:
+        return f"{row['export_state']}, but {held.listed_calls} calls were listed and {held.exported_calls} exported"
     return None
 
 

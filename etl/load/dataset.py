@@ -4,11 +4,10 @@ Owns the order in which things become visible: calls, evals and errors are durab
 them. A crash between the two only means that those executions are fetched again.
 """
 
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from typing import TypeVar
 
 import pandas as pd
@@ -17,11 +16,9 @@ import pyarrow as pa
 from etl.errors import DestinationError, FileMissingError
 from etl.load.files.open import Files
 from etl.load.layout import Partition, parse_partition_path, partition_path, run_path
-from etl.load.merge import Merged, is_of, merge, row_hashes
+from etl.load.merge import Merged, is_of, merge
 from etl.load.parquet import UnreadableError, encode, open_part
 from etl.model import schema
-from etl.model.digest import rows_digest
-from etl.model.lifecycle import HeldRows
 from etl.transform.flatten import to_arrow
 
 T = TypeVar("T")
@@ -170,23 +167,7 @@ class Dataset:
         written.size_bytes += len(data)
 
 
-def held_rows(listed_calls: Mapping[str, int], calls: pa.Table, evals: pa.Table) -> dict[str, HeldRows]:
-    """What the two partitions hold of the executions, each given with its number of listed calls."""
-    call_hashes, eval_hashes = row_hashes(calls, listed_calls), row_hashes(evals, listed_calls)
-    return {
-        execution_id: holds(count, call_hashes[execution_id], eval_hashes[execution_id])
-        for execution_id, count in listed_calls.items()
-    }
-
-
 def calls_of(rows: pa.Table, executions: Collection[str]) -> set[str]:
     """The ids of the executions' calls."""
     ids = zip(rows["execution_id"].to_pylist(), rows["call_execution_id"].to_pylist(), strict=True)
     return {call_execution_id for execution_id, call_execution_id in ids if execution_id in executions}
-
-
-def holds(listed_calls: int | None, calls: Sequence[str | None], evals: Sequence[str | None]) -> HeldRows:
-    """What the row hashes of its calls and evals say that the dataset holds of an execution."""
-    # A row of a file that was written before there were row hashes has none: its execution counts as damaged.
-    digest = rows_digest(row_hash or "" for row_hash in chain(calls, evals))
-    return HeldRows(listed_calls=listed_calls, exported_calls=len(calls), calls_digest=digest)

@@ -12,11 +12,12 @@ from typing import Any
 import pyarrow as pa
 
 from etl.errors import DestinationError
-from etl.load.dataset import Dataset, holds
+from etl.load.dataset import Dataset
 from etl.load.layout import Partition, parse_partition_path
+from etl.load.merge import is_of
 from etl.load.parquet import UnreadableError
 from etl.model import schema
-from etl.model.lifecycle import Stored
+from etl.model.lifecycle import HeldRows, Stored
 
 _COLUMNS = {
     "executions": (
@@ -87,6 +88,15 @@ def load_run_tests(dataset: Dataset, run_test_keys: Iterable[str], state: Stored
         _place_loose(key, loose, state)
 
 
+def held_rows(listed_calls: Mapping[str, int], calls: pa.Table, evals: pa.Table) -> dict[str, HeldRows]:
+    """What a partition's calls and evals hold of the executions, each given with its number of listed calls."""
+    call_hashes, eval_hashes = (_row_hashes(rows.filter(is_of(rows, listed_calls))) for rows in (calls, evals))
+    return {
+        execution_id: HeldRows.of(count, call_hashes.get(execution_id, ()), eval_hashes.get(execution_id, ()))
+        for execution_id, count in listed_calls.items()
+    }
+
+
 def _partitions(dataset: Dataset, run_test_key: str) -> dict[Partition, dict[str, str]]:
     """The paths of the run test's files, by partition and table."""
     partitions: dict[Partition, dict[str, str]] = {}
@@ -131,13 +141,13 @@ def _load_partition(
         deleted_at,
     ) in _values(rows.get("executions")):
         here.add(stored_id)
-        held = holds(listed_calls, calls.get(stored_id, ()), evals.get(stored_id, ()))
+        held = HeldRows.of(listed_calls, calls.get(stored_id, ()), evals.get(stored_id, ()))
         stored = Stored(
             date=partition.date,
             export_state=export_state,
             fingerprint=fingerprint,
             # One object for both: there may be a million of them.
-            calls_digest=held.calls_digest if calls_digest == held.calls_digest else calls_digest,
+            calls_digest=held.calls_digest if held.is_as_exported(calls_digest) else calls_digest,
             held=held,
             verified_at=verified_at,
             exported_at=exported_at,

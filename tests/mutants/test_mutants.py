@@ -75,8 +75,8 @@ MUTANTS = [
     Mutant(
         "digest of the stored calls is compared",
         "etl/model/lifecycle.py",
-        "        return self.calls_digest != self.held.calls_digest\n",
-        "        return False\n",
+        "        return self.calls_digest == calls_digest\n",
+        "        return True\n",
         ("tests/extract/test_plan.py",),
     ),
     Mutant(

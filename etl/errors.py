@@ -84,6 +84,10 @@ class DestinationError(ExporterError):
     exit_code = ExitCode.DESTINATION_FAILED
 
 
+class FileMissingError(DestinationError):
+    """A file of the dataset is not there, or not any more."""
+
+
 class SchemaError(ExporterError):
     """Rows contradict the declared tables: a bug here, never bad input."""
 

@@ -17,7 +17,7 @@ from etl.cli.show_schema import schema_markdown
 from etl.errors import ExitCode
 from etl.extract.plan import REASON_MEANINGS
 from etl.inspect.reconcile import SKIPPED_MEANINGS, Comparison, Skipped
-from etl.inspect.rules import MENDS, Finding, Kind
+from etl.inspect.rules import FIXES, Finding, Kind
 from etl.inspect.status import LetterStatus, RunStatus, RunTestStatus, Status, TableStatus
 from etl.inspect.verify import Report
 from etl.load.warehouse.ddl import ENGINES, ddl
@@ -86,7 +86,7 @@ def test_everything_that_verify_may_say_is_documented_in_its_words() -> None:
     for name, meaning in (*CAUSE_MEANINGS.items(), *SKIPPED_MEANINGS.items()):
         assert f"| `{name}` | {meaning} |" in documented
     for kind in Kind:
-        assert re.search(rf"^\| `{kind}` \| .+ \| {re.escape(MENDS[kind])} \|$", documented, re.MULTILINE), kind
+        assert re.search(rf"^\| `{kind}` \| .+ \| {re.escape(FIXES[kind])} \|$", documented, re.MULTILINE), kind
 
 
 def test_every_field_of_the_report_is_documented() -> None:

@@ -21,7 +21,12 @@ def lines(path: str) -> list[str]:
 
 
 def test_only_what_every_room_needs_lies_outside_of_the_rooms() -> None:
-    assert {path.name for path in (ROOT / "etl").glob("*.py")} == {"__init__.py", "__main__.py", "errors.py", "version.py"}
+    assert {path.name for path in (ROOT / "etl").glob("*.py")} == {
+        "__init__.py",
+        "__main__.py",
+        "errors.py",
+        "version.py",
+    }
 
 
 def test_no_module_but_the_schema_is_long() -> None:

@@ -47,11 +47,11 @@ def status(
         from etl.cli.console import print_json  # noqa: PLC0415
         from etl.cli.show_status import print_status  # noqa: PLC0415
         from etl.inspect.status import read_status  # noqa: PLC0415
-        from etl.load.files.local import LocalFiles  # noqa: PLC0415
+        from etl.load.files.open import open_files  # noqa: PLC0415
         from etl.settings import Settings  # noqa: PLC0415
 
         settings = Settings.load(config, needs_keys=False, needs_run_tests=False)
-        dataset_status = read_status(LocalFiles(settings.destination.folder), now=datetime.now(UTC))
+        dataset_status = read_status(open_files(settings.destination.path), now=datetime.now(UTC))
         if as_json:
             print_json(dataset_status)
         else:
@@ -142,15 +142,17 @@ def schema(
 
 
 def _verify(settings: "Settings", *, is_all: bool, since: "date | None", against_api: bool, quiet: bool) -> "Report":
+    from datetime import date  # noqa: PLC0415
+
     from etl.cli.console import print_rate_limit_wait  # noqa: PLC0415
-    from etl.inspect.inventory import Scope  # noqa: PLC0415
     from etl.inspect.reconcile import compare, expected_requests  # noqa: PLC0415
     from etl.inspect.verify import verify  # noqa: PLC0415
+    from etl.load.layout import Scope  # noqa: PLC0415
     from etl.model.wording import counted  # noqa: PLC0415
 
     # With run_tests = "all" the settings take every --run-test for a name, even a key: the dataset tells which it is.
-    names = None if is_all else frozenset(each for test in settings.run_tests for each in (test.key, test.name))
-    report = verify(settings, Scope(names, since), needs_aggregates=against_api)
+    keys = None if is_all else frozenset(each for test in settings.run_tests for each in (test.key, test.name))
+    report = verify(settings, Scope(keys, since or date.min), needs_aggregates=against_api)
     if against_api:
         if not quiet:
             requests = counted(expected_requests(settings, report.executions), "request")

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
@@ -15,7 +14,9 @@ from etl import sandbox
 from etl.cli.sandbox_server import API_KEY, SECRET_KEY, latest_friday, make_world
 from etl.cli.show_run import print_how_to_open, print_summary
 from etl.inspect.tables import read_table
-from etl.load.layout import STATE
+from etl.load.files.open import open_files
+from etl.load.parquet import read_footer
+from etl.model.schema import TABLES
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.settings import Settings
@@ -103,11 +104,13 @@ def _print_tree(console: Console, dataset: Path) -> None:
     """Each table with its number of rows and the first of its files."""
     _print_step(console, "The dataset on disk:")
     tree = Tree(f"{dataset}/")
-    for folder in sorted(path for path in dataset.iterdir() if path.name != STATE):
-        files = sorted(folder.rglob("*.parquet"))
-        rows = sum(pq.ParquetFile(file).metadata.num_rows for file in files)
-        branch = tree.add(f"{folder.name}/  [dim]rows: {rows:,}, files: {len(files):,}[/]")
-        for part in files[0].relative_to(folder).parts:
+    files = open_files(str(dataset))
+    for table in sorted(TABLES):
+        if not (paths := files.list(table)):
+            continue
+        rows = sum(read_footer(files, path).rows for path in paths)
+        branch = tree.add(f"{table}/  [dim]rows: {rows:,}, files: {len(paths):,}[/]")
+        for part in paths[0].split("/")[1:]:
             branch = branch.add(escape(part))
     console.print(tree, soft_wrap=True)
 

@@ -1,7 +1,7 @@
-"""Compare what the API computes over an execution's calls with the same figures of the exported calls. Writes nothing.
+"""Compare the aggregates that the API computes over an execution's calls with those of the exported calls. Writes nothing.
 
-One read of each run test's list suffices: its rows hold the aggregates. An execution that the API lists differently than when it
-was exported is not compared: the next run fetches it.
+The run tests' lists hold the aggregates, so each list is read once. An execution that is listed differently than when it was
+exported is not compared: the next run fetches it.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ class Exported:
 
 @dataclass(slots=True)
 class Comparison:
-    """What came of it: executions that were ``compared``, or skipped and why; values that are the same, or differ and why."""
+    """The result: executions that were ``compared``, or skipped and why; values that are the same, or differ and why."""
 
     compared: int = 0
     skipped: dict[Skipped, list[str]] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class Comparison:
 
 
 def expected_requests(settings: Settings, exported: Mapping[str, Exported]) -> int:
-    """How many requests the comparison takes, if the lists are as long as the dataset says."""
+    """How many requests the comparison takes, if the lists are as long as in the dataset."""
     counts = Counter(each.partition.run_test_key for each in exported.values())
     if not settings.run_tests:  # "all": those of the dataset, and twice the list of run tests
         return 2 + sum(pages(count, settings.api.page_limit) for count in counts.values())
@@ -110,9 +110,9 @@ async def compare(
     unsound: Collection[Partition],
     on_hold: Callable[[float], None],
 ) -> Comparison:
-    """Compare the ``exported`` executions (by execution_id) with the run tests' lists; those of ``unsound`` partitions not.
+    """Compare the ``exported`` executions (by execution_id) with the run tests' lists, but none of ``unsound`` partitions.
 
-    Of each run test, those that were created since the day that the settings name.
+    Executions that were created before the day that the settings name for their run test are left out.
 
     Raises:
         KeyRefusedError: the API refused the key.

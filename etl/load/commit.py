@@ -13,8 +13,9 @@ from operator import attrgetter
 import pyarrow as pa
 
 from etl.errors import SchemaError
-from etl.load.dataset import Dataset, Steps, Written, calls_of, held_rows
+from etl.load.dataset import Dataset, Steps, Written, calls_of
 from etl.load.layout import Partition
+from etl.load.state import held_rows
 from etl.model import schema
 from etl.model.digest import rows_digest
 from etl.model.lifecycle import KNOWN_CALL, ExportState, HeldRows, StoredExecution, export_state

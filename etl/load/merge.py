@@ -102,15 +102,6 @@ def is_of(rows: pa.Table, executions: Collection[str]) -> pa.ChunkedArray:
     return pc.is_in(rows["execution_id"], value_set=pa.array(list(executions), pa.string()))
 
 
-def row_hashes(rows: pa.Table, executions: Collection[str]) -> dict[str, list[str]]:
-    """The row hashes of each of the executions, by execution_id."""
-    hashes: dict[str, list[str]] = {execution_id: [] for execution_id in executions}
-    wanted = rows.select(["execution_id", "row_hash"]).filter(is_of(rows, executions))
-    for execution_id, row_hash in zip(wanted["execution_id"].to_pylist(), wanted["row_hash"].to_pylist(), strict=True):
-        hashes[execution_id].append(row_hash)
-    return hashes
-
-
 def _contents(table: schema.Table, rows: pa.Table) -> Iterable[tuple[tuple[Any, ...], tuple[Any, ...]]]:
     """Key and content of each row; two rows of equal content say the same of the source."""
     names = [name for name in table.names if name not in _VERSION_COLUMNS]

@@ -4,8 +4,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import chain
+from typing import Self
 
-from etl.model.digest import fingerprint
+from etl.model.digest import fingerprint, rows_digest
 from etl.model.records import Execution
 from etl.model.values import timestamp_or_none
 
@@ -26,11 +28,24 @@ class ExportState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HeldRows:
-    """The calls and evals that the dataset holds of an execution: how many calls, and the digest over all rows."""
+    """What the dataset holds of one execution: numbers of calls, and the digest over the rows of its calls and evals."""
 
     listed_calls: int | None
     exported_calls: int
     calls_digest: str
+
+    @classmethod
+    def of(cls, listed_calls: int | None, calls: Collection[str | None], evals: Collection[str | None]) -> Self:
+        """What the row hashes of its calls and evals say; ``listed_calls`` is how many calls the API listed.
+
+        A row that was written before there were row hashes has none: its execution then counts as damaged.
+        """
+        digest = rows_digest(row_hash or "" for row_hash in chain(calls, evals))
+        return cls(listed_calls=listed_calls, exported_calls=len(calls), calls_digest=digest)
+
+    def is_as_exported(self, calls_digest: str | None) -> bool:
+        """Whether these are the calls and evals that were exported, of which the execution's row has this digest."""
+        return self.calls_digest == calls_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +69,8 @@ class StoredExecution:
 
     @property
     def is_damaged(self) -> bool:
-        """Whether the calls and evals in the dataset are not those that were exported."""
-        return self.calls_digest != self.held.calls_digest
+        """Whether the dataset holds other calls or evals than were exported."""
+        return not self.held.is_as_exported(self.calls_digest)
 
 
 def export_state(

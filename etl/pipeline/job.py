@@ -14,7 +14,6 @@ import msgspec
 
 from etl.errors import DestinationError, ExporterError, InterruptedRunError, TimeLimitError, leaves
 from etl.extract.plan import Planned
-from etl.load.files.lock import exclusive
 from etl.load.last_run import LAST_RUN, last_complete_at
 from etl.load.relocate import as_if_moved
 from etl.load.state import StoredState
@@ -123,7 +122,7 @@ async def export(
     )
     record, files = Record(settings.run_tests), run.dataset.files
     await to_the_end(files.prepare)
-    with exclusive(files, now=run.started_at):
+    with files.lock(run.started_at):
         await to_the_end(files.sweep_staging)
         state = await to_the_end(partial(load, run, record, set_aside=True)) if settings.run_tests else None
         run.notify("run_started", export_run_id=run.export_run_id, dataset=settings.destination.path)

@@ -9,7 +9,7 @@ from etl.extract.client import Client
 from etl.extract.connect import client_of
 from etl.extract.plan import Policy
 from etl.load.dataset import Dataset, Written
-from etl.load.files.local import LocalFiles
+from etl.load.files.open import open_files
 from etl.pipeline.progress import Notify, Progress
 from etl.settings import Settings
 from etl.transform.frames import ExportStamp
@@ -61,7 +61,7 @@ def begin(
         export_run_id=f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}",
         started_at=started_at,
         clock=clock,
-        dataset=Dataset(LocalFiles(settings.destination.folder), compression=settings.destination.compression),
+        dataset=Dataset(open_files(settings.destination.path), compression=settings.destination.compression),
         written=Written(),
         client=client,
         progress=progress,

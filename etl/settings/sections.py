@@ -116,11 +116,6 @@ class Destination(_Section):
     path: str = Field("data", min_length=1)
     compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
 
-    @property
-    def folder(self) -> Path:
-        """The path, with ``~`` for the user's home."""
-        return Path(self.path).expanduser()
-
     @field_validator("path")
     @classmethod
     def _path(cls, value: str) -> str:

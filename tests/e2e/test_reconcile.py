@@ -12,12 +12,12 @@ import pytest
 
 from etl import sandbox
 from etl.errors import KeyRefusedError, SourceUnavailableError
-from etl.inspect.inventory import Scope
 from etl.inspect.reconcile import Comparison, Skipped, compare
 from etl.inspect.rules import Kind
 from etl.inspect.verify import Report, verify
-from etl.load.dataset import encode
+from etl.load.layout import Scope
 from etl.load.merge import with_column
+from etl.load.parquet import encode
 from etl.model import schema
 from etl.model.digest import rows_digest
 from etl.model.keys import default_key

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from etl.inspect.rules import Fault, Finding, Held, Kind, damage, row_faults, schema_fault
+from etl.inspect.rules import Fault, Finding, KeyedHashes, Kind, damage, row_faults, schema_fault
 from etl.load.merge import with_column
 from etl.model import schema
 from etl.model.digest import rows_digest
@@ -54,15 +54,15 @@ def test_a_table_without_its_key_is_none_of_ours():
 
 def test_rows_that_lie_elsewhere_do_not_replace_those_that_lie_here():
     here, elsewhere = (
-        Held({"calls": {("c1",): "a"}}),
-        Held({"calls": {("c1",): "b", ("c2",): "c"}, "evals": {("e",): "d"}}),
+        KeyedHashes({"calls": {("c1",): "a"}}),
+        KeyedHashes({"calls": {("c1",): "b", ("c2",): "c"}, "evals": {("e",): "d"}}),
     )
-    assert (here | elsewhere).rows == {"calls": {("c1",): "a", ("c2",): "c"}, "evals": {("e",): "d"}}
+    assert (here | elsewhere).hashes == {"calls": {("c1",): "a", ("c2",): "c"}, "evals": {("e",): "d"}}
 
 
 def test_an_execution_that_claims_to_be_whole_holds_all_calls_that_were_listed():
     row = {"export_state": "exported", "listed_calls": 2, "exported_calls": 1, "calls_digest": rows_digest(["a"])}
-    held = Held({"calls": {("c1",): "a"}})
+    held = KeyedHashes({"calls": {("c1",): "a"}}).held(2)
     assert damage(row, held) == "exported, but 2 calls were listed and 1 exported"
     assert damage(row | {"export_state": "incomplete"}, held) is None
 

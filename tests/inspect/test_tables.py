@@ -12,7 +12,6 @@ import pytest
 import etl
 from etl.load.dataset import Dataset, Written
 from etl.load.files.local import LocalFiles
-from etl.load.files.lock import exclusive
 from etl.load.layout import Partition
 from etl.model import schema
 from etl.model.keys import default_key
@@ -231,8 +230,8 @@ def test_a_column_that_an_older_version_did_not_have_is_null(data):
                 "did you mean latency_customer_latency_metrics_talk_ratio or conversation_talk_ratio?"
             ),
         ),
-        ({"columns": ["mood"]}, "calls has no column 'mood': etl.describe('calls') tells those it has"),
-        ({"columns": []}, "columns names none: name some, or leave it out"),
+        ({"columns": ["mood"]}, "calls has no column 'mood': etl.describe('calls') lists its columns"),
+        ({"columns": []}, "columns is empty: name at least one, or leave it out"),
         (
             {"run_tests": ["checkout", "Nope"]},
             "{data} has no run test 'Nope': there are 'Checkout' (checkout), 'Refund' (refund)",
@@ -304,7 +303,7 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line_and_left_where_it_is(da
 
 
 def test_reading_needs_no_lock_and_leaves_nothing_behind(data):
-    with exclusive(LocalFiles(data), now=FETCHED_AT):
+    with LocalFiles(data).lock(FETCHED_AT):
         before = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
         assert len(etl.read_table(data, "calls", run_tests="Checkout")) == 3
         assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before

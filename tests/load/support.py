@@ -207,3 +207,28 @@ def closed(folder):
         if is_root:
             os.seteuid(0)
         folder.chmod(mode)
+
+
+def empty(data):
+    del data
+    return b""
+
+
+def truncated(data):
+    return data[: len(data) // 2]
+
+
+def garbage(data):
+    return b"PAR1" + bytes(len(data)) + b"PAR1"
+
+
+def text(data):
+    del data
+    return b"call_execution_id,status\n"
+
+
+def with_a_column_name_that_is_not_text(data):
+    return data.replace(b"execution_id", b"e\xff\xff\xff\xfftion_id")
+
+
+DAMAGES = [empty, truncated, garbage, text, with_a_column_name_that_is_not_text]

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from etl.errors import DestinationError, SchemaError
+from etl.errors import DestinationError
 from etl.extract.plan import Reason
-from etl.load.dataset import Dataset, Written, encode
+from etl.load.dataset import Dataset, Written
 from etl.load.files.local import LocalFiles
 from etl.load.layout import Partition
 from etl.load.state import load_state
@@ -17,6 +17,7 @@ from etl.model import schema
 from etl.model.digest import fingerprint
 from etl.transform.frames import frame_of, to_arrow
 from tests.load.support import (
+    DAMAGES,
     DAY,
     FETCHED_AT,
     KEY,
@@ -33,31 +34,6 @@ from tests.load.support import (
     taken,
     wrong_schemas,
 )
-
-
-def empty(data):
-    del data
-    return b""
-
-
-def truncated(data):
-    return data[: len(data) // 2]
-
-
-def garbage(data):
-    return b"PAR1" + bytes(len(data)) + b"PAR1"
-
-
-def text(data):
-    del data
-    return b"call_execution_id,status\n"
-
-
-def with_a_column_name_that_is_not_text(data):
-    return data.replace(b"execution_id", b"e\xff\xff\xff\xfftion_id")
-
-
-DAMAGES = [empty, truncated, garbage, text, with_a_column_name_that_is_not_text]
 
 
 @pytest.fixture
@@ -306,48 +282,3 @@ def test_each_run_is_recorded_in_a_file_of_its_own(dataset, tmp_path):
         ("run-2", started_at, 0, None),
     ]
     assert wrong_schemas(tmp_path) == []
-
-
-@pytest.mark.parametrize("compression", ["zstd", "snappy", "gzip", "none"])
-@pytest.mark.parametrize("table", schema.TABLES.values(), ids=schema.TABLES)
-def test_an_encoded_file_holds_the_rows_the_declared_schema_and_the_compression(table, compression):
-    given = to_arrow(frame_of(table, [{name: f"{name}-{number}" for name in table.key} for number in range(3)]), table)
-    file = pq.ParquetFile(pa.BufferReader(encode(table, given, compression)))
-    assert file.read().equals(given, check_metadata=True)
-    expected = {"none": "UNCOMPRESSED"}.get(compression, compression.upper())
-    assert {file.metadata.row_group(0).column(index).compression for index in range(len(table.names))} == {expected}
-
-
-WRONG = {
-    "a missing column": lambda rows: rows.drop_columns(["status"]),
-    "a column too many": lambda rows: rows.append_column("mood", pa.array(["calm"])),
-    "another order": lambda rows: rows.select(rows.column_names[::-1]),
-    "another type": lambda rows: rows.set_column(
-        7, rows.schema.field(7).with_type(pa.float32()), rows[7].cast("float32")
-    ),
-    "another precision": lambda rows: rows.cast(
-        rows.schema.set(3, rows.schema.field(3).with_type(pa.timestamp("ms", "UTC")))
-    ),
-    "a local time": lambda rows: rows.cast(rows.schema.set(3, rows.schema.field(3).with_type(pa.timestamp("us")))),
-    "no table metadata": lambda rows: rows.replace_schema_metadata(None),
-    "no column metadata": lambda rows: rows.cast(rows.schema.set(7, rows.schema.field(7).remove_metadata())),
-    "a key that may be null": lambda rows: rows.cast(rows.schema.set(0, rows.schema.field(0).with_nullable(True))),
-    "a key that is null": lambda rows: rows.set_column(0, rows.schema.field(0), pa.nulls(1, pa.string())),
-}
-
-
-@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
-def test_rows_that_are_not_exactly_as_declared_are_not_encoded(wrong):
-    row = {"call_execution_id": "c1", "execution_started_at": FETCHED_AT, "duration_seconds": 1.5}
-    right = to_arrow(frame_of(schema.CALLS, [row]), schema.CALLS)
-    encode(schema.CALLS, right, "zstd")
-    with pytest.raises(SchemaError, match="calls: "):
-        encode(schema.CALLS, wrong(right), "zstd")
-
-
-def test_encoded_file_that_lacks_a_row_is_noticed(monkeypatch):
-    write = pq.write_table
-    monkeypatch.setattr(pq, "write_table", lambda rows, *others, **options: write(rows.slice(1), *others, **options))
-    rows = pa.Table.from_pylist([dict.fromkeys(schema.CALLS.key, key) for key in "ab"], schema.CALLS.arrow_schema)
-    with pytest.raises(SchemaError, match="does not hold the rows"):
-        encode(schema.CALLS, rows, "zstd")

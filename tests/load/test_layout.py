@@ -5,7 +5,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from etl.load.layout import Partition, parse_partition_path, parse_run_path, partition_path, run_path
+from etl.load.layout import Partition, Scope, parse_partition_path, parse_run_path, partition_path, run_path
 from etl.model.keys import KEY_MAX_BYTES, default_key, is_key
 
 NAMES = [
@@ -97,6 +97,8 @@ def test_partition_path_is_the_documented_one():
         "calls/run_test=a/date=2026-3-1/part-0.parquet",
         "calls/run_test=a/date=2026-03-01\n/part-0.parquet",
         "calls/run_test=a/date=٢٠٢٦-03-01/part-0.parquet",
+        "calls/run_test=a/date=2026-13-01/part-0.parquet",
+        "calls/run_test=a/date=2026-02-30/part-0.parquet",
         "calls/run_test=a/date=__HIVE_DEFAULT_PARTITION__/part-0.parquet",
         "runs/date=2026-03-01/20260301T020000Z.parquet",
     ],
@@ -108,7 +110,7 @@ def test_a_path_that_the_exporter_never_wrote_is_no_partition(path):
 def test_export_runs_lie_by_date_alone():
     path = run_path("2026-03-01", "20260301T020000Z-1a2b")
     assert path == "runs/date=2026-03-01/20260301T020000Z-1a2b.parquet"
-    assert parse_run_path(path) == "2026-03-01"
+    assert parse_run_path(path) == ("2026-03-01", "20260301T020000Z-1a2b")
 
 
 @pytest.mark.parametrize(
@@ -122,10 +124,33 @@ def test_export_runs_lie_by_date_alone():
         "runs/day=2026-03-01/x.parquet",
         "calls/date=2026-03-01/x.parquet",
         "runs/run_test=a/date=2026-03-01/part-0.parquet",
+        "runs/date=2026-02-30/x.parquet",
+        "runs/date=2026-03-01/.parquet",
+        "runs/date=2026-03-01/.x.parquet",
+        "runs/date=2026-03-01/x y.parquet",
+        "runs/date=2026-03-01/x.parquet.tmp",
+        "runs/date=2026-03-01/x.parquet\n",
+        "runs/date=2026-03-01/é.parquet",
     ],
 )
 def test_other_paths_are_no_export_runs(path):
     assert parse_run_path(path) is None
+
+
+@pytest.mark.parametrize(
+    ("scope", "has"),
+    [
+        (Scope(), [True, True, True, True]),
+        (Scope(frozenset(["a"])), [True, True, False, False]),
+        (Scope(frozenset()), [False, False, False, False]),
+        (Scope(since=date(2026, 3, 2)), [False, True, False, True]),
+        (Scope(until=date(2026, 3, 1)), [True, False, True, False]),
+        (Scope(frozenset(["b"]), date(2026, 3, 1), date(2026, 3, 1)), [False, False, True, False]),
+    ],
+)
+def test_a_scope_is_of_run_tests_and_of_days_both_included(scope, has):
+    partitions = [Partition(key, day) for key in ("a", "b") for day in ("2026-03-01", "2026-03-02")]
+    assert [scope.has(each) for each in partitions] == has
 
 
 def test_partitions_sort_by_run_test_then_day():

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pytest
 
-from etl.load.merge import merge, row_hashes
+from etl.load.merge import merge
 from etl.model import schema
 
 OLD, NEW = datetime(2026, 3, 1, 2, tzinfo=UTC), datetime(2026, 3, 2, 2, tzinfo=UTC)
@@ -240,8 +240,3 @@ def test_schema_is_the_declared_one_to_the_letter(table):
     assert merged.is_changed
     assert merged.table.schema.equals(table.arrow_schema, check_metadata=True)
     merged.table.validate(full=True)
-
-
-def test_row_hashes_are_those_of_the_executions_asked_for():
-    held = calls(call("a", "e1", "h1"), call("b", "e2", "h2"), call("c", "e1", "h3"), call("d", "e3", "h4"))
-    assert row_hashes(held, ["e1", "e2", "e9"]) == {"e1": ["h1", "h3"], "e2": ["h2"], "e9": []}

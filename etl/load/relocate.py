@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.load.dataset import Dataset, Written
+from etl.load.dataset import Dataset
 from etl.load.layout import Partition
-from etl.load.merge import is_of, merge, once, with_column
+from etl.load.merge import Replacement, is_of, merge, once, with_column
 from etl.load.state import StoredState
 from etl.model import schema
 from etl.model.digest import rows_digest
@@ -108,7 +108,6 @@ def move(
     execution_ids: set[str],
     *,
     run_test_name: str,
-    written: Written,
 ) -> None:
     """Let the executions of one partition lie under ``key`` and ``run_test_name``.
 
@@ -116,12 +115,12 @@ def move(
         DestinationError: something could not be written; nothing is lost, and moving again completes it.
     """
     target = Partition(key, source.date)
-    _copy(dataset, source, target, execution_ids, run_test_name, written)
+    _copy(dataset, source, target, execution_ids, run_test_name)
     if source != target:
-        drop(dataset, source, execution_ids, written)
+        drop(dataset, source, execution_ids)
 
 
-def drop(dataset: Dataset, partition: Partition, execution_ids: Collection[str], written: Written) -> None:
+def drop(dataset: Dataset, partition: Partition, execution_ids: Collection[str]) -> None:
     """Remove everything of the executions from the partition.
 
     Raises:
@@ -129,7 +128,7 @@ def drop(dataset: Dataset, partition: Partition, execution_ids: Collection[str],
     """
     # The execution row goes last: it is what the next run finds the rest by.
     for table in (*reversed(_ROWS_OF_EXECUTIONS), schema.EXECUTIONS):
-        _drop(dataset, table, partition, execution_ids, written)
+        _drop(dataset, table, partition, execution_ids)
 
 
 def mark_deleted(
@@ -139,14 +138,13 @@ def mark_deleted(
     *,
     deleted_at: datetime,
     export: Export,
-    written: Written,
 ) -> None:
     """Note that the executions were found deleted at the source; their rows stay, but for dead letters that nothing can heal.
 
     Raises:
         DestinationError: it could not be written.
     """
-    _drop(dataset, schema.ERRORS, partition, execution_ids, written)
+    _drop(dataset, schema.ERRORS, partition, execution_ids)
     rows = dataset.rows(schema.EXECUTIONS, partition)
     if not pc.any(is_of(rows, execution_ids)).as_py():
         return
@@ -158,12 +156,10 @@ def mark_deleted(
     for name, value in noted.items():
         old = zip(rows["execution_id"].to_pylist(), rows[name].to_pylist(), strict=True)
         rows = with_column(rows, name, [value if each in execution_ids else before for each, before in old])
-    dataset.write(schema.EXECUTIONS, partition, rows, written)
+    dataset.write(schema.EXECUTIONS, partition, rows)
 
 
-def _copy(
-    dataset: Dataset, source: Partition, target: Partition, execution_ids: set[str], name: str, written: Written
-) -> None:
+def _copy(dataset: Dataset, source: Partition, target: Partition, execution_ids: set[str], name: str) -> None:
     executions = dataset.rows(schema.EXECUTIONS, source)
     executions = executions.filter(is_of(executions, execution_ids))
     old_names = {execution_id: old_name for old_name, execution_id in _names_and_ids(executions)}
@@ -189,14 +185,14 @@ def _copy(
             for execution_id, old_hash, new_hash in zip(rows["execution_id"].to_pylist(), before, after, strict=True):
                 hashes_before[execution_id].append(old_hash or "")
                 hashes_after[execution_id].append(new_hash)
-        _put(dataset, table, target, renamed, execution_ids, written)
+        _put(dataset, table, target, renamed, execution_ids)
     rows = _renamed(executions, dict.fromkeys(execution_ids, name))
     # What was damaged stays so: its digest is not that of its rows, neither before nor after.
     digests = [
         rows_digest(hashes_after[execution_id]) if digest == rows_digest(hashes_before[execution_id]) else digest
         for execution_id, digest in zip(rows["execution_id"].to_pylist(), rows["calls_digest"].to_pylist(), strict=True)
     ]
-    _put(dataset, schema.EXECUTIONS, target, with_column(rows, "calls_digest", digests), execution_ids, written)
+    _put(dataset, schema.EXECUTIONS, target, with_column(rows, "calls_digest", digests), execution_ids)
 
 
 def _names_and_ids(rows: pa.Table) -> list[tuple[str | None, str]]:
@@ -214,21 +210,18 @@ def _put(
     partition: Partition,
     rows: pa.Table,
     execution_ids: set[str],
-    written: Written,
 ) -> None:
-    merged = merge(table, dataset.rows(table, partition), once(table, rows), replaced=execution_ids)
+    merged = merge(table, dataset.rows(table, partition), once(table, rows), Replacement(execution_ids))
     if merged.is_changed:
-        dataset.write(table, partition, merged.table, written)
+        dataset.write(table, partition, merged.table)
 
 
-def _drop(
-    dataset: Dataset, table: schema.Table, partition: Partition, execution_ids: Collection[str], written: Written
-) -> None:
+def _drop(dataset: Dataset, table: schema.Table, partition: Partition, execution_ids: Collection[str]) -> None:
     rows = dataset.rows(table, partition)
     stays = rows.filter(pc.invert(is_of(rows, execution_ids)))
     if len(stays) == len(rows):
         return
     if len(stays):
-        dataset.write(table, partition, stays, written)
+        dataset.write(table, partition, stays)
     else:
         dataset.remove(table, partition)

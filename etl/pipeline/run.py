@@ -18,7 +18,7 @@ from etl.extract.executions import find_deleted
 from etl.extract.plan import Planned, Reason
 from etl.extract.run_tests import discover
 from etl.load.commit import commit
-from etl.load.dataset import Dataset, Steps, Written
+from etl.load.dataset import Dataset
 from etl.load.files.local import LocalFiles
 from etl.load.last_run import LAST_RUN, last_complete_at
 from etl.load.layout import Partition
@@ -70,7 +70,6 @@ class Run:
         self._stored: Mapping[str, Stored] = {}
         self._left_to_fetch: dict[str, str] = {}
         self._left_to_note: dict[str, str] = {}
-        self._written = Written()
         self._cover(settings)
 
     def _cover(self, settings: Settings) -> None:
@@ -128,7 +127,7 @@ class Run:
         if state is None:
             await self.discover(client)
             state = await to_the_end(partial(self.load_state, set_aside=True))
-        self.summary.completed_files = await to_the_end(partial(self.dataset.complete, self._written))
+        self.summary.completed_files = await to_the_end(self.dataset.complete)
         await self.survey.list_run_tests(client, state)
         drops, moves = await to_the_end(partial(self.find_places, state))
         self.summary.left_behind = {key: len(left) for key, left in self.survey.left_behind(state, moves).items()}
@@ -144,7 +143,7 @@ class Run:
         self._left_to_fetch = {item.execution.execution_id: item.run_test_key for item in to_fetch}
         self._left_to_note = {item.execution.execution_id: item.run_test_key for item in to_note}
         buffer = CommitBuffer(
-            self._commit, self._written, interval_seconds=self.settings.export.commit_interval_seconds
+            self._commit, self.dataset.written, interval_seconds=self.settings.export.commit_interval_seconds
         )
 
         async def take(bundle: ExecutionBundle) -> None:
@@ -177,10 +176,10 @@ class Run:
     def _put_in_place(self, drops: Mapping[Partition, set[str]], moves: Moves, state: StoredState) -> StoredState:
         """Let every execution lie in one place, the right one; returns the state after that."""
         for partition, execution_ids in chain(drops.items(), state.surplus.items()):
-            drop(self.dataset, partition, execution_ids, self._written)
+            drop(self.dataset, partition, execution_ids)
         for (source, key), execution_ids in sorted(moves.items()):
             summary = self._by_key[key]
-            move(self.dataset, source, key, execution_ids, run_test_name=summary.name, written=self._written)
+            move(self.dataset, source, key, execution_ids, run_test_name=summary.name)
             summary.moved += len(execution_ids)
             self.notify("moved", run_test=summary.name, executions=len(execution_ids), source=source.run_test_key)
         return self.load_state(set_aside=True)
@@ -203,7 +202,6 @@ class Run:
                 {execution_id for execution_id in deleted if dates.get(execution_id) == date},
                 deleted_at=self.started_at,
                 export=self._export(),
-                written=self._written,
             )
         summary, marked = self._by_key[key], len(deleted & state.executions[key].keys())
         summary.deleted += marked
@@ -242,15 +240,17 @@ class Run:
         self.dataset.record_run(day, self.summary.export_run_id, frame_of(schema.RUNS_TABLE, [row]))
         self.files.publish(LAST_RUN, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
 
-    def _commit(self, bundles: list[FlatBundle]) -> Steps[None]:
-        arrived = yield from commit(
-            self.dataset,
-            bundles,
-            self._stored,
-            self._export(),
-            fetched_at=self.started_at,
-            settle_hours=self.settings.export.settle_hours,
-            written=self._written,
+    async def _commit(self, bundles: list[FlatBundle]) -> None:
+        arrived = await to_the_end(
+            partial(
+                commit,
+                self.dataset,
+                bundles,
+                self._stored,
+                self._export(),
+                fetched_at=self.started_at,
+                settle_hours=self.settings.export.settle_hours,
+            )
         )
         for bundle in bundles:
             self._left_to_fetch.pop(bundle.execution.execution_id, None)
@@ -267,14 +267,14 @@ class Run:
         self.notify(
             "committed",
             executions=len(bundles),
-            files=self._written.files,
-            bytes=self._written.size_bytes,
+            files=self.dataset.written.files,
+            bytes=self.dataset.written.size_bytes,
             requests_left=self.progress.planned_requests - self.progress.done_requests,
             seconds_left=None if (seconds := self.progress.seconds_left(monotonic())) is None else round(seconds),
         )
 
     def _count_traffic(self) -> None:
-        traffic, written = self.client.traffic, self._written
+        traffic, written = self.client.traffic, self.dataset.written
         self.summary.requests, self.summary.retries = traffic.requests, traffic.retries
         self.summary.necessary_requests = self.survey.necessary_requests + (
             self.progress.crawl.necessary_requests if self.progress.crawl else 0

@@ -9,7 +9,6 @@ import pytest
 
 from etl.errors import DestinationError
 from etl.extract.plan import Reason
-from etl.load.dataset import Written
 from etl.load.layout import Partition
 from etl.load.relocate import as_if_dropped, as_if_moved, drop, find_doubled, find_moves, mark_deleted, move, surplus
 from etl.load.state import load_state
@@ -47,14 +46,7 @@ def found(dataset, *keys, **listed):
 
 
 def move_to_other(dataset, *execution_ids, source=KEY):
-    move(
-        dataset,
-        Partition(source, DAY),
-        OTHER,
-        set(execution_ids),
-        run_test_name="Booking",
-        written=Written(),
-    )
+    move(dataset, Partition(source, DAY), OTHER, set(execution_ids), run_test_name="Booking")
 
 
 def settle(dataset, **listed):
@@ -63,9 +55,9 @@ def settle(dataset, **listed):
     drops = surplus(find_doubled(state), state, listed)
     as_if_dropped(state, drops)
     for partition, execution_ids in drops.items():
-        drop(dataset, partition, execution_ids, Written())
+        drop(dataset, partition, execution_ids)
     for (source, key), execution_ids in find_moves(state, listed, {key: key.title() for key in listed}).items():
-        move(dataset, source, key, execution_ids, run_test_name=key.title(), written=Written())
+        move(dataset, source, key, execution_ids, run_test_name=key.title())
 
 
 def files(root):
@@ -114,7 +106,7 @@ def test_only_the_executions_that_move_leave_their_partition(dataset, tmp_path):
 
 def test_another_name_within_the_same_partition_changes_the_name_alone(dataset, tmp_path):
     export_to(dataset, a_bundle("e1"), an_unlisted_bundle("e2", status="running"))
-    move(dataset, Partition(KEY, DAY), KEY, {"e1"}, run_test_name="Checkout II", written=Written())
+    move(dataset, Partition(KEY, DAY), KEY, {"e1"}, run_test_name="Checkout II")
     assert rows(tmp_path, "executions", "execution_id", "run_test_name") == [("e1", "Checkout II"), ("e2", "Checkout")]
     assert rows(tmp_path, "evals", "run_test_name") == [("Checkout II",), ("Checkout II",)]
     assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.FINAL}
@@ -217,9 +209,7 @@ def test_a_plan_sees_the_executions_where_they_would_lie(dataset):
 def test_deleted_execution_keeps_everything_but_says_when(dataset, tmp_path):
     export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]))
     before, later = stored_in(dataset), FETCHED_AT + timedelta(days=1)
-    mark_deleted(
-        dataset, Partition(KEY, DAY), {"e1"}, deleted_at=later, export=Export("run-2", later), written=Written()
-    )
+    mark_deleted(dataset, Partition(KEY, DAY), {"e1"}, deleted_at=later, export=Export("run-2", later))
     assert stored_in(dataset) == {
         "e1": replace(before["e1"], deleted_at=later, exported_at=later),
         "e2": before["e2"],

@@ -10,6 +10,7 @@ import pytest
 from etl.errors import DestinationError
 from etl.extract.plan import Reason
 from etl.load.layout import Partition
+from etl.load.merge import with_column
 from etl.load.relocate import as_if_dropped, as_if_moved, drop, find_doubled, find_moves, mark_deleted, move, surplus
 from etl.load.state import load_state
 from etl.model import schema
@@ -117,6 +118,28 @@ def test_another_name_within_the_same_partition_changes_the_name_alone(dataset, 
 def test_execution_that_was_damaged_is_so_after_the_move(dataset, tmp_path):
     export_to(dataset, a_bundle("e1"))
     (tmp_path / part("evals")).unlink()
+    move_to_other(dataset, "e1")
+    assert reasons(dataset, a_bundle("e1"), key=OTHER) == {"e1": Reason.DAMAGED}
+
+
+def test_rename_that_was_cut_short_between_calls_and_evals_is_completed_and_nothing_is_damaged(
+    dataset, tmp_path, monkeypatch
+):
+    export_to(dataset, a_bundle("e1"))
+    published(monkeypatch, failing="evals")
+    with pytest.raises(DestinationError):
+        move(dataset, Partition(KEY, DAY), KEY, {"e1"}, run_test_name="Checkout II")
+    monkeypatch.undo()
+    names = {table: set(rows(tmp_path, table, "run_test_name")) for table in ("calls", "executions")}
+    assert names == {"calls": {("Checkout II",)}, "executions": {("Checkout",)}}
+    move(dataset, Partition(KEY, DAY), KEY, {"e1"}, run_test_name="Checkout II")
+    assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.FINAL}
+
+
+def test_execution_with_a_wrong_row_hash_is_still_damaged_after_the_move(dataset, tmp_path):
+    export_to(dataset, a_bundle("e1"))
+    calls = pq.ParquetFile(tmp_path / part("calls")).read()
+    pq.write_table(with_column(calls, "row_hash", ["wrong"] * len(calls)), tmp_path / part("calls"))
     move_to_other(dataset, "e1")
     assert reasons(dataset, a_bundle("e1"), key=OTHER) == {"e1": Reason.DAMAGED}
 

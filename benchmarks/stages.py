@@ -20,7 +20,7 @@ from etl.cli import process
 from etl.extract.client import Access, Client
 from etl.extract.endpoints import Request, decode, get_call_metrics, list_calls
 from etl.load.commit import commit
-from etl.load.dataset import Dataset, Written
+from etl.load.dataset import Dataset
 from etl.load.files.open import Files, open_files
 from etl.model.records import CallMetrics, Execution, ExecutionBundle, FetchedCall
 from etl.transform.flatten import FlatBundle, flatten
@@ -88,10 +88,7 @@ def flatten_all(bundles: list[ExecutionBundle]) -> list[FlatBundle]:
 
 def commit_all(files: Files, bundles: list[FlatBundle], export: ExportStamp) -> None:
     """A first commit."""
-    for step in commit(
-        Dataset(files), bundles, {}, export, fetched_at=export.exported_at, settle_hours=24, written=Written()
-    ):
-        step()
+    commit(Dataset(files), bundles, {}, export, fetched_at=export.exported_at, settle_hours=24)
 
 
 def main(base_url: str) -> None:

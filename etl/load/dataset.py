@@ -1,14 +1,11 @@
-"""The dataset: commits to it, reads from it; ``state`` says what it holds.
+"""The dataset: reads and writes the rows of one partition, and knows what this run has written.
 
-Owns the order in which things become visible: calls, evals and errors are durable before the execution rows that vouch for
-them. A crash between the two only means that those executions are fetched again.
+Never decides which partitions are written, nor in which order: see ``commit`` and ``relocate``.
 """
 
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -16,22 +13,15 @@ import pyarrow as pa
 from etl.errors import DestinationError, FileMissingError
 from etl.load.files.open import Files
 from etl.load.layout import Partition, parse_partition_path, partition_path, run_path
-from etl.load.merge import Merged, is_of, merge
+from etl.load.merge import Replacement, merge
 from etl.load.parquet import UnreadableError, encode, open_part
 from etl.model import schema
 from etl.transform.frames import to_arrow
 
-T = TypeVar("T")
-Steps = Generator[Callable[[], None], None, T]
-"""Work that yields what takes long: writing, and computing where there is much. To be called, in a thread, before it goes on."""
-
-_LARGE_BYTES = 1 << 20
-"""To read, merge and encode a file of this size takes a tenth of a second."""
-
 
 @dataclass(slots=True)
 class Written:
-    """What a run changed; ``largest_rows`` is how many rows the largest of the files has."""
+    """What a run has written; ``largest_rows`` is the number of rows of the largest file."""
 
     rows: dict[str, int] = field(default_factory=dict)
     files: int = 0
@@ -40,52 +30,26 @@ class Written:
 
 
 class Dataset:
-    """The Parquet files of one dataset."""
+    """The Parquet files of one dataset; ``written`` grows with each file that is written through this object."""
 
     def __init__(self, files: Files, *, compression: str = "zstd") -> None:
         self.files = files
+        self.written = Written()
         self._compression = compression
         self._outdated: set[str] = set()
 
     def commit_rows(
-        self,
-        table: schema.Table,
-        partition: Partition,
-        rows: pa.Table,
-        *,
-        replaced: Collection[str],
-        written: Written,
-        kept_calls: Collection[str] = (),
-        kept_executions: Collection[str] = (),
-        heads: Collection[str] = (),
-        verified: Collection[str] = (),
-    ) -> Steps[pa.Table]:
-        """Replace the partition's rows of the executions by those of ``rows``, durably; returns the partition as it then is.
-
-        Old rows of ``kept_calls``, and of all calls of ``kept_executions``, stay where there are no new ones. ``heads`` and
-        ``verified``: see ``merge``.
+        self, table: schema.Table, partition: Partition, rows: pa.Table, replacement: Replacement
+    ) -> pa.Table:
+        """Merge the rows into the partition, durably (see ``merge``); returns the partition's rows after that.
 
         Raises:
-            DestinationError: it could not be written; the old file is untouched, or in the quarantine when it is damaged.
+            DestinationError: the file could not be written, and is unchanged; or it is damaged, and was moved to the quarantine.
         """
-        path = partition_path(table.name, partition)
-        results: list[tuple[Merged, memoryview | None]] = []
-
-        def compute() -> None:
-            old = self.rows(table, partition)
-            kept = {*kept_calls, *calls_of(old, kept_executions)} if kept_executions else kept_calls
-            new = rows.filter(is_of(rows, replaced))
-            merged = merge(table, old, new, replaced=replaced, kept_calls=kept, heads=heads, verified=verified)
-            results.append((merged, encode(table, merged.table, self._compression) if merged.is_changed else None))
-
-        if self.files.size_bytes(path) >= _LARGE_BYTES:
-            yield compute
-        else:
-            compute()
-        [(merged, data)] = results
-        if data is not None:
-            yield partial(self._publish, path, data, len(merged.table), written)
-            written.rows[table.name] = written.rows.get(table.name, 0) + merged.arrived
+        merged = merge(table, self.rows(table, partition), rows, replacement)
+        if merged.is_changed:
+            self.write(table, partition, merged.table)
+            self.written.rows[table.name] = self.written.rows.get(table.name, 0) + merged.arrived
         return merged.table
 
     def rows(self, table: schema.Table, partition: Partition) -> pa.Table:
@@ -118,13 +82,17 @@ class Dataset:
             self._outdated.add(path)
         return rows
 
-    def write(self, table: schema.Table, partition: Partition, rows: pa.Table, written: Written) -> None:
+    def write(self, table: schema.Table, partition: Partition, rows: pa.Table) -> None:
         """Make these the rows of the partition, durably.
 
         Raises:
-            DestinationError: it could not be written; the old file is untouched.
+            DestinationError: the file could not be written; the old one is unchanged.
         """
-        self._publish(partition_path(table.name, partition), encode(table, rows, self._compression), len(rows), written)
+        data = encode(table, rows, self._compression)
+        self.files.publish(partition_path(table.name, partition), data)
+        self.written.files += 1
+        self.written.largest_rows = max(self.written.largest_rows, len(rows))
+        self.written.size_bytes += len(data)
 
     def remove(self, table: schema.Table, partition: Partition) -> None:
         """Remove the partition's file, if there is one.
@@ -136,11 +104,11 @@ class Dataset:
         if self.files.has(path):
             self.files.remove(path)
 
-    def complete(self, written: Written) -> int:
-        """Rewrite the partitions that were read with missing columns or older types; returns how many.
+    def complete(self) -> int:
+        """Rewrite the files that an older version wrote, and that were read since, with this version's columns; returns how many.
 
-        What an older version did not export is null in them until it is fetched again. A damaged file stays as it is: a run that
-        needs its rows reports it.
+        Columns that the older version did not export are null until their executions are fetched again. A damaged file stays
+        where it is, until its rows are needed.
 
         Raises:
             DestinationError: one could not be written; the next run completes it.
@@ -150,7 +118,7 @@ class Dataset:
             if parsed := parse_partition_path(path):
                 table = schema.TABLES[parsed[0]]
                 with suppress(UnreadableError):
-                    self.write(table, parsed[1], self.read(table, path, table.names), written)
+                    self.write(table, parsed[1], self.read(table, path, table.names))
                     completed += 1
         self._outdated.clear()
         return completed
@@ -159,15 +127,3 @@ class Dataset:
         """Add the row of one export run."""
         rows = to_arrow(frame, schema.RUNS_TABLE)
         self.files.publish(run_path(date, export_run_id), encode(schema.RUNS_TABLE, rows, self._compression))
-
-    def _publish(self, path: str, data: memoryview, rows: int, written: Written) -> None:
-        self.files.publish(path, data)
-        written.files += 1
-        written.largest_rows = max(written.largest_rows, rows)
-        written.size_bytes += len(data)
-
-
-def calls_of(rows: pa.Table, executions: Collection[str]) -> set[str]:
-    """The ids of the executions' calls."""
-    ids = zip(rows["execution_id"].to_pylist(), rows["call_execution_id"].to_pylist(), strict=True)
-    return {call_execution_id for execution_id, call_execution_id in ids if execution_id in executions}

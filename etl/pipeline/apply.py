@@ -10,7 +10,6 @@ from etl.extract.calls import Crawl
 from etl.extract.executions import look_up
 from etl.extract.plan import Planned
 from etl.load.commit import commit
-from etl.load.dataset import Steps
 from etl.load.layout import Partition
 from etl.load.relocate import drop, mark_deleted, move
 from etl.load.state import StoredState
@@ -36,9 +35,9 @@ async def put_in_place(run: Run, record: Record, found: Survey) -> StoredState:
 def _relocate(run: Run, record: Record, found: Survey) -> StoredState:
     names = {run_test.key: run_test.name for run_test in record.run_tests}
     for partition, execution_ids in chain(found.drops.items(), found.state.surplus.items()):
-        drop(run.dataset, partition, execution_ids, run.written)
+        drop(run.dataset, partition, execution_ids)
     for (source, key), execution_ids in sorted(found.moves.items()):
-        move(run.dataset, source, key, execution_ids, run_test_name=names[key], written=run.written)
+        move(run.dataset, source, key, execution_ids, run_test_name=names[key])
         record.moved[key] += len(execution_ids)
         run.notify("moved", run_test=names[key], executions=len(execution_ids), source=source.run_test_key)
     return load(run, record, set_aside=True)
@@ -46,17 +45,18 @@ def _relocate(run: Run, record: Record, found: Survey) -> StoredState:
 
 async def mark_vanished(run: Run, record: Record, found: Survey, state: StoredState) -> None:
     """Request each vanished execution by its id, and mark those that no longer exist as deleted."""
+    names = {run_test.key: run_test.name for run_test in record.run_tests}
     for key, vanished in found.vanished.items():
         gone = await look_up(run.client, vanished, workers=run.settings.api.concurrency)
+        if gone.deleted:
+            await to_the_end(partial(_mark_deleted, run, key, gone.deleted, state))
         record.vanished[key] = Vanished(
             deleted=len(gone.deleted & state.executions[key].keys()),
             still_there=len(vanished) - len(gone.deleted) - len(gone.unknown),
             unknown=len(gone.unknown),
         )
         if gone.deleted:
-            await to_the_end(partial(_mark_deleted, run, key, gone.deleted, state))
-            name = next(run_test.name for run_test in record.run_tests if run_test.key == key)
-            run.notify("deleted", run_test=name, executions=record.vanished[key].deleted)
+            run.notify("deleted", run_test=names[key], executions=record.vanished[key].deleted)
 
 
 def _mark_deleted(run: Run, key: str, deleted: set[str], state: StoredState) -> None:
@@ -68,7 +68,6 @@ def _mark_deleted(run: Run, key: str, deleted: set[str], state: StoredState) -> 
             {execution_id for execution_id in deleted if dates.get(execution_id) == date},
             deleted_at=run.started_at,
             export=run.stamp(),
-            written=run.written,
         )
 
 
@@ -81,21 +80,23 @@ async def fetch(run: Run, record: Record, planned: list[Planned], state: StoredS
     """
     stored: Mapping[str, StoredExecution] = ChainMap(*state.executions.values())
 
-    def save(bundles: list[FlatBundle]) -> Steps[None]:
-        arrived = yield from commit(
-            run.dataset,
-            bundles,
-            stored,
-            run.stamp(),
-            fetched_at=run.started_at,
-            settle_hours=run.settings.export.settle_hours,
-            written=run.written,
+    async def save(bundles: list[FlatBundle]) -> None:
+        arrived = await to_the_end(
+            partial(
+                commit,
+                run.dataset,
+                bundles,
+                stored,
+                run.stamp(),
+                fetched_at=run.started_at,
+                settle_hours=run.settings.export.settle_hours,
+            )
         )
         record.arrived.append(arrived)
         record.committed.update(bundle.execution.execution_id for bundle in bundles)
         _notify_committed(run, len(bundles))
 
-    buffer = CommitBuffer(save, run.written, interval_seconds=run.settings.export.commit_interval_seconds)
+    buffer = CommitBuffer(save, run.dataset.written, interval_seconds=run.settings.export.commit_interval_seconds)
 
     async def take(bundle: ExecutionBundle) -> None:
         # Flatten now: payloads are several times as large as rows, and need not be kept until the commit.
@@ -135,8 +136,8 @@ def _notify_committed(run: Run, executions: int) -> None:
     run.notify(
         "committed",
         executions=executions,
-        files=run.written.files,
-        bytes=run.written.size_bytes,
+        files=run.dataset.written.files,
+        bytes=run.dataset.written.size_bytes,
         requests_left=progress.planned_requests - progress.done_requests,
         seconds_left=None if seconds is None else round(seconds),
     )

@@ -144,7 +144,7 @@ async def export(
 
 async def _export(run: Run, record: Record, state: StoredState | None) -> None:
     found = await survey(run, record, state, set_aside=True)
-    record.completed_files = await to_the_end(partial(run.dataset.complete, run.written))
+    record.completed_files = await to_the_end(run.dataset.complete)
     state = await put_in_place(run, record, found)
     await mark_vanished(run, record, found, state)
     await fetch(run, record, make_plan(run, record, state), state)

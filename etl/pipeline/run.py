@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from etl.extract.client import Client
 from etl.extract.connect import client_of
 from etl.extract.plan import Policy
-from etl.load.dataset import Dataset, Written
+from etl.load.dataset import Dataset
 from etl.load.files.open import open_files
 from etl.pipeline.progress import Notify, Progress
 from etl.settings import Settings
@@ -26,7 +26,6 @@ class Run:
     started_at: datetime
     clock: Callable[[], datetime]
     dataset: Dataset
-    written: Written
     client: Client
     progress: Progress
     notify: Notify
@@ -62,7 +61,6 @@ def begin(
         started_at=started_at,
         clock=clock,
         dataset=Dataset(open_files(settings.destination.path), compression=settings.destination.compression),
-        written=Written(),
         client=client,
         progress=progress,
         notify=notify,

@@ -10,7 +10,7 @@ import pytest
 
 import etl
 from etl.inspect.calls import CALL_COLUMNS, EXECUTION_COLUMNS
-from etl.load.dataset import Dataset, Written
+from etl.load.dataset import Dataset
 from etl.load.files.local import LocalFiles
 from etl.load.layout import Partition
 from etl.model import schema
@@ -31,9 +31,7 @@ def data(tmp_path):
 def write(data, table, *rows, key="checkout", date="2026-10-01"):
     """Make these the rows of one partition."""
     declared = schema.TABLES[table]
-    Dataset(LocalFiles(data)).write(
-        declared, Partition(key, date), to_arrow(frame_of(declared, rows), declared), Written()
-    )
+    Dataset(LocalFiles(data)).write(declared, Partition(key, date), to_arrow(frame_of(declared, rows), declared))
 
 
 def call(call_id, execution_id="e1", **values):

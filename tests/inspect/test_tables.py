@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import etl
-from etl.load.dataset import Dataset, Written
+from etl.load.dataset import Dataset
 from etl.load.files.local import LocalFiles
 from etl.load.layout import Partition
 from etl.model import schema
@@ -180,7 +180,7 @@ def test_a_renamed_run_test_is_called_by_its_newest_name(data):
     dataset = Dataset(LocalFiles(data))
     row = {"execution_id": "new", "run_test_name": "Checkout 2"}
     rows = to_arrow(frame_of(schema.EXECUTIONS, [row]), schema.EXECUTIONS)
-    dataset.write(schema.EXECUTIONS, Partition("checkout", "2026-10-04"), rows, Written())
+    dataset.write(schema.EXECUTIONS, Partition("checkout", "2026-10-04"), rows)
     assert len(etl.read_table(data, "calls", run_tests="Checkout 2")) == 3
     with pytest.raises(etl.ConfigurationError, match="has no run test 'Checkout': there are 'Checkout 2' "):
         etl.read_table(data, "calls", run_tests="Checkout")

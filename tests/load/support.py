@@ -116,34 +116,18 @@ def stored_in(dataset, key=KEY, *, set_aside=False):
 
 
 def export_to(dataset, *bundles, run="run-1", fetched_at=FETCHED_AT):
-    """Commit the bundles as a run does that has loaded the stored state; returns what was written and what arrived."""
+    """Commit the bundles as a run does that has loaded the stored state; returns what it wrote and what arrived."""
     keys = sorted({bundle.run_test_key for bundle in bundles})
     stored = {
         execution_id: known
         for executions in load_state(dataset, keys, set_aside=True).executions.values()
         for execution_id, known in executions.items()
     }
-    written = Written()
-    steps = commit(
-        dataset,
-        flattened(bundles),
-        stored,
-        ExportStamp(run, fetched_at),
-        fetched_at=fetched_at,
-        settle_hours=24,
-        written=written,
+    dataset.written = Written()  # as a run begins with
+    arrived = commit(
+        dataset, flattened(bundles), stored, ExportStamp(run, fetched_at), fetched_at=fetched_at, settle_hours=24
     )
-    return written, taken(steps)
-
-
-def taken(steps):
-    """What the steps return when each is taken."""
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as end:
-            return end.value
-        step()
+    return dataset.written, arrived
 
 
 def reasons(dataset, *bundles, key=KEY):

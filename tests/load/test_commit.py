@@ -7,14 +7,8 @@ import pytest
 
 from etl.errors import DestinationError, SchemaError
 from etl.extract.plan import Reason
-from etl.load import dataset as dataset_module
-from etl.load.commit import commit
-from etl.load.dataset import Written
-from etl.load.merge import merge
 from etl.model.lifecycle import ExportState
 from etl.model.records import METRICS
-from etl.transform.frames import ExportStamp
-from tests.bundles import flattened
 from tests.load.support import (
     FETCHED_AT,
     KEY,
@@ -235,6 +229,15 @@ def test_a_listing_that_is_not_proved_drops_no_call_that_it_does_not_name(datase
     assert stored_in(dataset)["e1"].held.calls_digest == stored_in(dataset)["e1"].calls_digest
 
 
+def test_evals_of_a_call_that_never_had_a_row_stay_while_the_listing_is_not_proved(dataset, tmp_path):
+    export_to(dataset, a_bundle("e1", ["c1", "c2"], given_up=["c2"]))
+    export_to(dataset, a_bundle("e1", ["c1"], is_proved=False), run="run-2")
+    assert rows(tmp_path, "evals", "call_execution_id") == [("c1",), ("c2",)]
+    assert stored_in(dataset)["e1"].held.calls_digest == stored_in(dataset)["e1"].calls_digest
+    export_to(dataset, a_bundle("e1", ["c1"]), run="run-3")
+    assert rows(tmp_path, "evals", "call_execution_id") == [("c1",)]
+
+
 def test_a_proved_listing_drops_the_calls_that_it_does_not_name(dataset, tmp_path):
     export_to(dataset, a_bundle("e1", ["c1", "c2", "c3"]))
     export_to(dataset, a_bundle("e1", ["c2"]), run="run-2")
@@ -311,27 +314,3 @@ def test_one_execution_twice_in_a_commit_is_a_bug_that_writes_nothing(dataset, t
     with pytest.raises(SchemaError, match="twice"):
         export_to(dataset, twice, twice)
     assert not list(tmp_path.rglob("*.parquet"))
-
-
-@pytest.mark.parametrize(("large_bytes", "is_in_steps"), [(1, True), (1 << 20, False)])
-def test_commit_into_large_files_computes_in_the_steps_that_a_thread_takes(
-    dataset, monkeypatch, large_bytes, is_in_steps
-):
-    """Done in the loop, it would hold up the crawl, signals and the time limit."""
-    export_to(dataset, a_bundle("e1"))
-    monkeypatch.setattr(dataset_module, "_LARGE_BYTES", large_bytes)
-    is_in_step, merged = False, {}
-
-    def noted(table, *given, **options):
-        merged[table.name] = is_in_step
-        return merge(table, *given, **options)
-
-    monkeypatch.setattr(dataset_module, "merge", noted)
-    export = ExportStamp("run-2", FETCHED_AT)
-    bundles = flattened([a_bundle("e1", seconds=2.0)], export)
-    for step in commit(dataset, bundles, {}, export, fetched_at=FETCHED_AT, settle_hours=24, written=Written()):
-        is_in_step = True
-        step()
-        is_in_step = False
-    assert merged == {"calls": is_in_steps, "evals": is_in_steps, "errors": False, "executions": is_in_steps}
-    assert rows(dataset.files.root, "calls", "duration_seconds") == [(2.0,), (2.0,)]

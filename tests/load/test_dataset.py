@@ -9,9 +9,10 @@ import pytest
 
 from etl.errors import DestinationError
 from etl.extract.plan import Reason
-from etl.load.dataset import Dataset, Written
+from etl.load.dataset import Dataset
 from etl.load.files.local import LocalFiles
 from etl.load.layout import Partition
+from etl.load.merge import Replacement
 from etl.load.state import load_state
 from etl.model import schema
 from etl.model.digest import fingerprint
@@ -31,7 +32,6 @@ from tests.load.support import (
     reasons,
     rows,
     stored_in,
-    taken,
     wrong_schemas,
 )
 
@@ -265,7 +265,7 @@ def test_a_partition_that_may_not_be_looked_at_is_not_taken_for_empty(dataset, t
     export_to(dataset, a_bundle("e1"))
     arriving = to_arrow(frame_of(schema.CALLS, [{"call_execution_id": "c9", "execution_id": "e9"}]), schema.CALLS)
     with closed(tmp_path / "calls"), pytest.raises(DestinationError, match=r"part-0\.parquet: Permission denied"):
-        taken(dataset.commit_rows(schema.CALLS, Partition(KEY, DAY), arriving, replaced=["e9"], written=Written()))
+        dataset.commit_rows(schema.CALLS, Partition(KEY, DAY), arriving, Replacement(["e9"]))
 
 
 def test_each_run_is_recorded_in_a_file_of_its_own(dataset, tmp_path):

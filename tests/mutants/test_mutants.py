@@ -62,14 +62,16 @@ MUTANTS = [
     Mutant(
         "calls are durable before the executions that vouch for them",
         "etl/load/commit.py",
-        "            held |= yield from _commit_calls(dataset, partition, mine, rows, written)\n"
-        "            yield from dataset.commit_rows(\n"
-        "                schema.ERRORS, partition, rows[schema.ERRORS.name], replaced=mine, written=written\n"
-        "            )\n",
-        "            yield from dataset.commit_rows(\n"
-        "                schema.ERRORS, partition, rows[schema.ERRORS.name], replaced=mine, written=written\n"
-        "            )\n"
-        "            held |= yield from _commit_calls(dataset, partition, mine, rows, written)\n",
+        "            held |= _commit_calls(dataset, partition, mine, own_rows, replacement)\n"
+        "            dataset.commit_rows(schema.ERRORS, partition, own_rows[schema.ERRORS.name], replacement)\n"
+        "            executions = executions_frame(mine.values(), held, states, verified_at, export)\n"
+        "            own = to_arrow(executions.data, schema.EXECUTIONS)\n"
+        "            dataset.commit_rows(schema.EXECUTIONS, partition, own, replacement)\n",
+        "            executions = executions_frame(mine.values(), held, states, verified_at, export)\n"
+        "            own = to_arrow(executions.data, schema.EXECUTIONS)\n"
+        "            dataset.commit_rows(schema.EXECUTIONS, partition, own, replacement)\n"
+        "            held |= _commit_calls(dataset, partition, mine, own_rows, replacement)\n"
+        "            dataset.commit_rows(schema.ERRORS, partition, own_rows[schema.ERRORS.name], replacement)\n",
         ("tests/load/test_commit.py",),
     ),
     Mutant(

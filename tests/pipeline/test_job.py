@@ -1,15 +1,21 @@
 """One export in this process, with a clock of its own and a destination that fails."""
 
+import asyncio
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow.dataset as ds
 import pytest
 
-from etl.errors import DestinationError
+from etl.errors import DestinationError, ExitCode, InterruptedRunError
+from etl.load import commit as commit_module
+from etl.load import dataset as dataset_module
 from etl.load.files.local import LocalFiles
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, delete_execution, rerun_execution
+from etl.transform import frames
 from tests.support import settings_for, settled_world
 
 
@@ -89,6 +95,62 @@ async def test_a_bug_is_recorded_and_raised(tmp_path: Path, monkeypatch: pytest.
         1,
         "a bug: ZeroDivisionError: division by zero",
     )
+
+
+async def test_nothing_of_a_commit_is_done_in_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There it would hold up the crawl, signals and the time limit: into a large file it takes seconds."""
+    done_by: dict[str, set[int]] = {}
+
+    def note(owner: Any, name: str) -> None:
+        work = getattr(owner, name)
+
+        def noted(*given: Any, **options: Any) -> Any:
+            done_by.setdefault(name, set()).add(threading.get_ident())
+            return work(*given, **options)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    parts: list[tuple[Any, str]] = [
+        (commit_module, "calls_frame"),
+        (commit_module, "executions_frame"),
+        (commit_module, "held_rows"),
+    ]
+    parts += [(dataset_module, "merge"), (dataset_module, "encode"), (LocalFiles, "read"), (LocalFiles, "publish")]
+    async with Sandbox(settled_world(run_tests=1, executions=2, calls=2)) as server:
+        await job.export(settings_for(server, tmp_path / "data"))
+        for part in parts:
+            note(*part)
+        server.world.run_tests[0].executions[1].calls[1].total_cost_cents = 77
+        await job.export(settings_for(server, tmp_path / "data"), full_refresh=True)
+
+    assert done_by.keys() == {name for _, name in parts}
+    assert threading.get_ident() not in set().union(*done_by.values())
+
+
+async def test_run_that_is_stopped_during_a_commit_counts_what_it_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, stop, errors_frame = asyncio.get_running_loop(), asyncio.Future[InterruptedRunError](), frames.errors_frame
+
+    async def stop_and_let_the_loop_turn() -> None:
+        stop.set_result(InterruptedRunError("stop", exit_code=ExitCode.SIGTERM))
+        for _ in range(20):  # turns, in which the crawl is cancelled
+            await asyncio.sleep(0)
+
+    def stop_meanwhile(*given: Any) -> Any:
+        asyncio.run_coroutine_threadsafe(stop_and_let_the_loop_turn(), loop).result()
+        return errors_frame(*given)
+
+    monkeypatch.setattr(commit_module, "errors_frame", stop_meanwhile)
+    async with Sandbox(settled_world(run_tests=1, executions=1, calls=3)) as server:
+        settings = settings_for(server, tmp_path / "data")
+        settings = settings.model_copy(
+            update={"export": settings.export.model_copy(update={"commit_interval_seconds": 0})}
+        )
+        summary = await job.export(settings, stop=stop)
+
+    assert (summary.exit_code, summary.run_tests[0].calls, summary.run_tests[0].missed) == (143, 3, 0)
+    assert len(calls_in(tmp_path / "data")) == 3
 
 
 async def test_rows_count_what_is_new_or_changed_not_what_was_fetched(tmp_path: Path) -> None:

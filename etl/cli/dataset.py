@@ -10,6 +10,7 @@ import typer
 from etl.cli import process
 from etl.cli.endings import report_errors
 from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose
+from etl.errors import ExitCode
 from etl.load.warehouse.engines import EngineName
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def status(
             print_json(dataset_status)
         else:
             print_status(dataset_status)
-        raise typer.Exit(3 if max_age_hours is not None and dataset_status.is_older_than(max_age_hours) else 0)
+        is_old = max_age_hours is not None and dataset_status.is_older_than(max_age_hours)
+        raise typer.Exit(ExitCode.PARTIAL if is_old else ExitCode.COMPLETE)
 
 
 def verify(

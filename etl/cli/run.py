@@ -9,6 +9,7 @@ import typer
 from etl.cli import process
 from etl.cli.endings import report_errors, stop_on_signals
 from etl.cli.options import AcceptDeletions, AsJson, Config, Quiet, RunTests, Since, Verbose
+from etl.errors import ExitCode
 
 if TYPE_CHECKING:
     from etl.pipeline.progress import Notify
@@ -61,7 +62,7 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
             print_json(summary.as_json())
         elif not quiet:
             print_summary(summary)
-            if summary.exit_code in (0, 3):
+            if summary.exit_code in (ExitCode.COMPLETE, ExitCode.PARTIAL):
                 print()
                 print_how_to_open(summary.dataset)
         if quiet:
@@ -95,7 +96,7 @@ def _print_plan_and_exit(
         print_json(plan_as_json(result))
     else:
         print_plan(result)
-    raise typer.Exit(3 if result.problems else 0)
+    raise typer.Exit(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE)
 
 
 def _export(

@@ -8,6 +8,7 @@ import typer
 from etl.cli import process
 from etl.cli.endings import report_errors
 from etl.cli.options import AsJson, Config, Verbose
+from etl.errors import ExitCode
 
 if TYPE_CHECKING:
     from etl.extract.run_tests import Discovered
@@ -49,7 +50,7 @@ def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose
             print("\n".join(run_tests_as_toml(discovered)))
             for problem in discovered.problems:
                 print(f"problem: {problem}", file=sys.stderr)
-        raise typer.Exit(3 if discovered.problems else 0)
+        raise typer.Exit(ExitCode.PARTIAL if discovered.problems else ExitCode.COMPLETE)
 
 
 async def _discover(settings: "Settings") -> "Discovered":

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.errors import DestinationError, FileMissingError
+from etl.errors import DestinationError, ExitCode, FileMissingError
 from etl.load.files.open import Files
 from etl.load.last_run import last_complete_at
 from etl.load.layout import QUARANTINE, parse_partition_path
@@ -145,7 +145,7 @@ def read_status(files: Files, *, now: datetime) -> Status:
         dataset=files.where(),
         read_at=now,
         at_work=at_work,
-        complete_at=next((run["finished_at"] for run in runs if run["exit_code"] == 0), None),
+        complete_at=next((run["finished_at"] for run in runs if run["exit_code"] == ExitCode.COMPLETE), None),
         run_tests=tuple(_run_tests(parts, last_complete_at(files))),
         tables=tuple(
             TableStatus(name, sum(each.rows for each in found), len(found), sum(each.size_bytes for each in found))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from etl.errors import DestinationError
+from etl.errors import DestinationError, ExitCode
 from etl.inspect.inventory import Inventory, list_dataset, read_file
 from etl.inspect.placement import Placement
 from etl.inspect.reconcile import Comparison, Exported
@@ -61,9 +61,9 @@ class Report:
     comparison: Comparison | None = None
 
     @property
-    def exit_code(self) -> int:
+    def exit_code(self) -> ExitCode:
         """3 when anything was found, else 0."""
-        return 3 if self.findings else 0
+        return ExitCode.PARTIAL if self.findings else ExitCode.COMPLETE
 
     def add(self, comparison: Comparison) -> None:
         """Add the findings of the comparison with the API."""

@@ -12,12 +12,11 @@ from typing import Any
 from etl.errors import (
     ConfigurationError,
     DestinationError,
+    ExitCode,
     ExporterError,
     KeyRefusedError,
-    LockHeldError,
     NotFoundError,
     SourceError,
-    SourceUnavailableError,
 )
 from etl.extract.client import Client
 from etl.extract.connect import client_of
@@ -50,7 +49,7 @@ class Check:
 
     subject: Subject
     detail: str
-    exit_code: int = 0
+    exit_code: ExitCode = ExitCode.COMPLETE
     is_skipped: bool = False
 
     @property
@@ -59,9 +58,9 @@ class Check:
         return "skipped" if self.is_skipped else "problem" if self.exit_code else "ok"
 
 
-def exit_code(checks: Sequence[Check]) -> int:
+def exit_code(checks: Sequence[Check]) -> ExitCode:
     """That of the problem to fix first: 2, 4, 5, 6, 75 in this order; 0 when there is none."""
-    return min((check.exit_code for check in checks if check.exit_code), default=0)
+    return min((check.exit_code for check in checks if check.exit_code), default=ExitCode.COMPLETE)
 
 
 def as_json(checks: Sequence[Check]) -> dict[str, Any]:
@@ -116,7 +115,7 @@ async def _check_source(config: Path | None) -> list[Check]:
         ]
     except SourceError as error:
         return [
-            Check(Subject.SERVER, f"{base_url}: {error}", SourceUnavailableError.exit_code),
+            Check(Subject.SERVER, f"{base_url}: {error}", ExitCode.SOURCE_UNAVAILABLE),
             *map(_skipped, (Subject.KEY, Subject.RATE_LIMIT, Subject.RUN_TESTS)),
         ]
     except ConfigurationError as error:
@@ -148,14 +147,20 @@ async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
         page = Page(total_pages=1, count=0, results=())
     listed = {run_test.name for run_test in page.results}
     if not settings.run_tests and not listed:
-        return [Check(Subject.RUN_TESTS, "the key sees none: check that it belongs to the right workspace", 2)]
+        return [
+            Check(
+                Subject.RUN_TESTS,
+                "the key sees none: check that it belongs to the right workspace",
+                ExitCode.CONFIGURATION,
+            )
+        ]
     if not settings.run_tests:
         return [Check(Subject.RUN_TESTS, f"all {page.count} that the key sees")]
     names = [run_test.name for run_test in settings.run_tests]
     unknown = [name for name in names if name not in listed and not await _is_known(client, name)]
     if not unknown:
         return [Check(Subject.RUN_TESTS, f"{len(names)} of {len(names)} exist")]
-    return [Check(Subject.RUN_TESTS, _unknown_name(name, listed), ConfigurationError.exit_code) for name in unknown]
+    return [Check(Subject.RUN_TESTS, _unknown_name(name, listed), ExitCode.CONFIGURATION) for name in unknown]
 
 
 async def _is_known(client: Client, name: str) -> bool:
@@ -194,7 +199,7 @@ def _check_dataset(settings: Settings) -> list[Check]:
     lock = Check(
         Subject.LOCK,
         f"another export holds {files.where(LOCK)} ({holder})" if holder else "free",
-        LockHeldError.exit_code if holder else 0,
+        ExitCode.LOCK_HELD if holder else ExitCode.COMPLETE,
     )
     return [destination, lock]
 

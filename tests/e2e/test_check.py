@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from etl.errors import ExitCode
 from etl.model.records import METRICS, RUN_TESTS
 from etl.pipeline.preflight import Check, Subject, exit_code
 from etl.sandbox import Fault, Sandbox
@@ -177,7 +178,11 @@ async def test_export_at_work_is_named_and_goes_on(server: Sandbox, tmp_path: Pa
 
 
 def test_what_must_be_mended_first_gives_the_exit_code() -> None:
-    checks = [Check(Subject.LOCK, "", 75), Check(Subject.DESTINATION, "", 6), Check(Subject.SERVER, "", 5)]
+    checks = [
+        Check(Subject.LOCK, "", ExitCode.LOCK_HELD),
+        Check(Subject.DESTINATION, "", ExitCode.DESTINATION_FAILED),
+        Check(Subject.SERVER, "", ExitCode.SOURCE_UNAVAILABLE),
+    ]
     assert exit_code(checks) == 5
-    assert exit_code([Check(Subject.LOCK, "held", 75), Check(Subject.KEY, "fine")]) == 75
+    assert exit_code([Check(Subject.LOCK, "held", ExitCode.LOCK_HELD), Check(Subject.KEY, "fine")]) == 75
     assert exit_code([]) == 0

@@ -38,7 +38,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.CHANGED: "the API lists it differently than last time",
     Reason.DAMAGED: "the stored calls or evals are not those that were exported",
     Reason.INCOMPLETE: "something of it could not be exported last time",
-    Reason.REQUESTED: "asked for by --full-refresh",
+    Reason.REQUESTED: "requested by --full-refresh",
     Reason.SETTLING: "finished, but late data may still arrive",
     Reason.SCRUB: "final, and fetched again to verify it",
     Reason.UNFINISHED: 'still running, and calls = "all"',

@@ -76,6 +76,6 @@ def _problems(listing: Listing[RunTest]) -> Iterator[str]:
     for run_test in listing.rows.values():
         if not is_listable(run_test.name):
             yield (
-                f"run test {run_test.run_test_id}: left out, since executions are listed by name, and the API cannot be asked for "
+                f"run test {run_test.run_test_id}: left out: executions are listed by name, and the API cannot list "
                 f"{run_test.name!r}: rename it"
             )

@@ -92,7 +92,7 @@ def schema_fault(table: schema.Table, found: pa.Schema) -> Fault | None:
     if unknown := [name for name in found.names if name not in table.names]:
         return Fault(Kind.SCHEMA, f"has unknown columns: {', '.join(unknown)}")
     if missing := [name for name in table.key if name not in found.names]:
-        return Fault(Kind.SCHEMA, f"lacks the column {missing[0]}, a part of its key")
+        return Fault(Kind.SCHEMA, f"is missing the column {missing[0]}, a part of its key")
     if found.names != (known := [name for name in table.names if name in found.names]):
         return Fault(Kind.SCHEMA, f"has its columns in another order than {', '.join(known)}")
     for each in found:

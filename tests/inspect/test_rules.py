@@ -49,7 +49,7 @@ def test_an_altered_row_is_found_wherever_it_stands(calls, position):
 def test_a_table_without_its_key_is_none_of_ours():
     fields = [field for field in schema.EVALS.arrow_schema if field.name != "eval_config_id"]
     fault = schema_fault(schema.EVALS, pa.schema(fields))
-    assert fault == Fault(Kind.SCHEMA, "lacks the column eval_config_id, a part of its key")
+    assert fault == Fault(Kind.SCHEMA, "is missing the column eval_config_id, a part of its key")
 
 
 def test_rows_that_lie_elsewhere_do_not_replace_those_that_lie_here():

@@ -97,13 +97,14 @@ def _compare(
 ) -> tuple[list[bool], list[bool]]:
     """Which of the old rows stay, and which of the new ones replace an old one or are added."""
     new_contents = dict(_contents(table, new))
-    stays_if_missing = _stays_if_missing(table, old, replacement)
     kept: set[tuple[Any, ...]] = set()
     is_kept = []
-    for (key, content), stays in zip(_contents(table, old), stays_if_missing, strict=True):
-        is_good = new_contents[key] == content if key in new_contents else stays
-        is_kept.append(is_good and key not in kept)  # files edited by hand may hold a row twice
-        if is_good:
+    for (key, content), stays_if_missing in zip(
+        _contents(table, old), _stays_if_missing(table, old, replacement), strict=True
+    ):
+        stays = new_contents[key] == content if key in new_contents else stays_if_missing
+        is_kept.append(stays and key not in kept)  # a file that was edited by hand may hold a row twice
+        if stays:
             kept.add(key)
     return is_kept, [key not in kept for key in new_contents]
 

@@ -154,6 +154,6 @@ def _frame(table: schema.Table, parts: Sequence[Rows], shared: Mapping[str, Any]
 
 def _refuse_duplicate_keys(table: schema.Table, rows: Sequence[Sequence[Any]]) -> None:
     key_of = itemgetter(*(table.names.index(name) for name in table.key))
-    if len(set(map(key_of, rows))) < len(rows):
-        [(key, _)] = Counter(map(key_of, rows)).most_common(1)
-        raise SchemaError(f"{table.name}: two rows with the key {key}")
+    for key, count in Counter(map(key_of, rows)).most_common(1):
+        if count > 1:
+            raise SchemaError(f"{table.name}: two rows with the key {key}")

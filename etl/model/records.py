@@ -73,15 +73,18 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     tries: int
 
     @classmethod
-    def of(cls, endpoint: str, subject_id: str, error: SourceError) -> "DeadLetter":
-        """The dead letter of a request to the endpoint for the subject that ended in the error."""
+    def of(cls, endpoint: str, subject_id: str, error: SourceError, *, tries: int | None = None) -> "DeadLetter":
+        """The dead letter of a request to the endpoint for the subject that ended in the error, after so many tries.
+
+        ``tries`` is the error's own number unless whoever sent the request tried more often.
+        """
         return cls(
             endpoint=endpoint,
             subject_id=subject_id,
             status=error.status,
             message=str(error),
             excerpt=error.excerpt,
-            tries=error.tries,
+            tries=error.tries if tries is None else tries,
         )
 
 

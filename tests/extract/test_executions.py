@@ -10,6 +10,7 @@ from etl.extract.calls import Crawl
 from etl.extract.client import Access, Client
 from etl.extract.executions import Listed, list_run_test
 from etl.extract.plan import Planned, Reason
+from etl.extract.transport import Limits
 from etl.model.records import METRICS, RUNS, DeadLetter, Execution, ExecutionBundle
 from etl.sandbox import Execution as SandboxExecution
 from etl.sandbox import Fault, Sandbox, SandboxRequest, World, delete_execution, listable_executions, touch_call
@@ -46,7 +47,7 @@ def holds(request: SandboxRequest, position: int) -> bool:
 
 async def with_client(server: Sandbox, use: Callable[[Client], Awaitable[None]]) -> None:
     access = Access(server.base_url, api_key=lambda: API_KEY, secret_key=lambda: SECRET_KEY)
-    async with Client(access, version="1", max_tries=3) as client:
+    async with Client(access, version="1", limits=Limits(max_tries=3)) as client:
         await use(client)
 
 

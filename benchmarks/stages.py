@@ -19,6 +19,7 @@ from benchmarks.load_server import call_id, execution_id
 from etl.cli import process
 from etl.extract.client import Access, Client
 from etl.extract.endpoints import Request, decode, get_call_metrics, list_calls
+from etl.extract.transport import Limits
 from etl.load.commit import commit
 from etl.load.dataset import Dataset
 from etl.load.files.open import Files, open_files
@@ -110,13 +111,13 @@ def main(base_url: str) -> None:
 
     async def ours() -> tuple[list[CallMetrics], list[Any]]:
         access = Access(base_url, lambda: "benchmark-api-key", lambda: "benchmark-secret-key")
-        async with Client(access, version="benchmark", concurrency=CONCURRENCY) as client:
+        async with Client(access, version="benchmark", limits=Limits(concurrency=CONCURRENCY)) as client:
             metrics = await fetch(requests, client.get)
             return metrics, [await client.get(list_calls(each, page=1, limit=1024)) for each in executions]
 
     for _ in range(ROUNDS):
         bodies = timed(stages, "bare aiohttp loop", lambda: asyncio.run(bare()))
-        metrics, listed = timed(stages, "client: gate, watch, retry, decoding", lambda: asyncio.run(ours()))
+        metrics, listed = timed(stages, "client: quota, timeouts, retry, decoding", lambda: asyncio.run(ours()))
         by_call = {call.call_execution_id: call for call in metrics}
         answered = {json.loads(body)["result"]["call_execution_id"]: body for body in bodies}
         timed(stages, "of that, decoding", decode_all, requests, answered)

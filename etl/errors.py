@@ -1,6 +1,6 @@
 """Every error that the exporter raises on purpose, grouped by what its reader does next.
 
-Each message says what happened, where, and the mend. None ever holds a key, a header or more of a body than a short excerpt.
+Each message says what happened, where, and the fix. None ever holds a key, a header or more of a body than a short excerpt.
 """
 
 from collections.abc import Iterator
@@ -29,13 +29,13 @@ class ExporterError(Exception):
 
 
 class ConfigurationError(ExporterError):
-    """A setting is missing, unknown or out of range: mend the named place."""
+    """A setting is missing, unknown or out of range: fix the named place."""
 
     exit_code = ExitCode.CONFIGURATION
 
 
 class KeyRefusedError(ExporterError):
-    """The API answered 401 or 403: mend the key. Never retried."""
+    """The API answered 401 or 403: fix the key. Never retried."""
 
     exit_code = ExitCode.KEY_REFUSED
 
@@ -43,7 +43,8 @@ class KeyRefusedError(ExporterError):
 class SourceError(ExporterError):
     """The API did not give what was asked for.
 
-    ``status`` is the HTTP status (0 when there was no answer), ``excerpt`` at most 200 characters of the body.
+    ``status`` is the HTTP status (0 when there was no answer), ``excerpt`` at most 200 characters of the body, ``tries`` the
+    number of the try that ended in this error.
     """
 
     exit_code = ExitCode.PARTIAL
@@ -56,7 +57,7 @@ class SourceError(ExporterError):
 
 
 class NotFoundError(SourceError):
-    """The API answered 404 with JSON: the run test, execution or call is not there (any more)."""
+    """The API answered 404 with JSON: the run test, execution or call does not exist (any more)."""
 
 
 class RequestRefusedError(SourceError):
@@ -64,12 +65,18 @@ class RequestRefusedError(SourceError):
 
 
 class TransientError(SourceError):
-    """An answer that another try may mend: connection errors, timeouts, cut or foreign bodies, 429, 5xx.
+    """A failure that a retry may fix: connection errors, timeouts, cut or foreign bodies, 429, 5xx."""
 
-    ``is_final`` marks a 500 that may also mean "no such page": whoever paged must look first.
+
+class ServerFaultError(TransientError):
+    """The API answered 500: a fault, a bad row on the page, or a page past the last one.
+
+    ``is_final`` says that the client does not retry it: whoever reads the list finds out which of the three it is.
     """
 
-    is_final = False
+    def __init__(self, message: str, *, excerpt: str = "", tries: int = 1, is_final: bool = False) -> None:
+        super().__init__(message, status=500, excerpt=excerpt, tries=tries)
+        self.is_final = is_final
 
 
 class SourceUnavailableError(ExporterError):

@@ -28,7 +28,7 @@ from etl.settings import RunTest, Settings
 from etl.transform.aggregates import CAUSE_MEANINGS, Cause
 
 ROOT = Path(__file__).parents[1]
-SECRETS = {"api_key", "secret_key"}
+SECRETS = {"api_key", "secret_key", "proxy_user", "proxy_password"}
 
 
 def text(path: str) -> str:
@@ -137,7 +137,7 @@ def settings_with_defaults(model: type[BaseModel]) -> dict[str, Any]:
 
 def test_example_settings_hold_every_key_with_its_default() -> None:
     example = text("config/example.toml")
-    uncommented = re.sub(r"^# ((ca_file|max_runtime_minutes) = )", r"\1", example, flags=re.MULTILINE)
+    uncommented = re.sub(r"^# ((ca_file|proxy|max_runtime_minutes) = )", r"\1", example, flags=re.MULTILINE)
     found = tomllib.loads(uncommented)
     expected = settings_with_defaults(Settings)
     assert found.pop("run_tests") == ["My Agent Test"]
@@ -147,6 +147,7 @@ def test_example_settings_hold_every_key_with_its_default() -> None:
     }
     assert found["api"].pop("requests_per_minute") == "auto"
     assert found["api"].pop("ca_file")
+    assert found["api"].pop("proxy")
     assert found["export"].pop("max_runtime_minutes")
     for section, keys in found.items():
         assert keys == {name: expected[section][name] for name in keys}, section

@@ -1,63 +1,66 @@
-"""Walk around the rows of a list that the server cannot give.
+"""Read the rest of a list and skip the rows that the server cannot give.
 
-One bad row on the server turns every page that holds it into a 500, for as long as it is there. The walk goes on from where
-such a page begins and halves the page until the bad row stands alone: that row is noted and left behind, all others are read.
-Pure: whatever is asked goes through the reader.
+One bad row on the server turns every page that holds it into a 500, for as long as it is there. The reader starts where such a
+page begins and halves the page until the bad row stands alone; it notes that row, skips it, and reads all others. Pure: every
+request goes through a function that it is given.
 
 Pages are powers of two that begin at a multiple of their size, so one bad row spoils one page of each size, even where the
-server cuts pages smaller than asked. It costs at most ``2 * log2(limit) + 4`` requests: the spoiled pages and their other
-halves, one more try, its head, and where that is not to be had a look whether the list has become so short that the row is
-gone. To these come the good pages.
+server cuts pages smaller than requested. A bad row costs at most ``2 * log2(limit) + 4`` requests: the spoiled pages and their
+other halves, one retry, its head, and where there is no head one request to see whether the list has become so short that the row
+is gone. The good pages come on top.
 
-Whatever the server does, a walk ends after ``count + limit + 202 * (log2(limit) + 3)`` requests at the latest, where ``count``
-is what the first good answer told: only pages of full size are free, and all others are counted.
+Whatever the server does, the reader stops after ``count + limit + 202 * (log2(limit) + 3)`` requests at the latest, where ``count``
+is what the first good answer said: only pages of full size are free, and all others are counted.
 """
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from etl.errors import SourceError, TransientError
+from etl.errors import ServerFaultError, SourceError
 from etl.model.records import Page
 
 T = TypeVar("T")
 HeadReader = Callable[[int], Awaitable[T | None]]
-"""Tells by another way than the list which row stands at a position of it."""
+"""Finds out in another way than through the list which row is at a position of it."""
 
 MAX_UNREADABLE = 100
 MAX_LOST = 8
-"""After so many rows without any good answer, nothing tells bad rows from a server that is down or from the list's end."""
+"""After so many rows without any good answer, bad rows look the same as a server that is down or the end of the list."""
+_TRIES = 2
+"""An unreadable row was requested once in the search and once more to be sure."""
 
 
 class PageReader(Protocol[T]):
     """Reads page (from 1) with limit. A 500 is raised at once by a probe, and on any page but the first: it may be gone."""
 
     def __call__(self, page: int, limit: int, *, is_probe: bool = False) -> Awaitable[Page[T]]:
-        """The page, or the SourceError that it ended in."""
+        """The page; raises the SourceError that it ended in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable(Generic[T]):
-    """One row that the list could not give: where it stood then, and what another endpoint tells of it, if anything."""
+    """One row that the list could not give: where it was, how the last of ``tries`` failed, and what else is known of it."""
 
     position: int
     error: SourceError
     head: T | None = None
+    tries: int = 1
 
 
 @dataclass(slots=True, eq=False)
-class Walk(Generic[T]):
-    """One walk to the end of a list, begun because of ``error``.
+class SkippingReader(Generic[T]):
+    """Reads a list to its end, after a page of it failed with ``error``.
 
-    ``limit`` is the largest page to ask for, a power of two, and ``position``, a multiple of it, the row that is read next.
-    ``count`` is what the last good answer told of the whole list, ``good_row`` a position that could be read.
+    ``limit`` is the largest page to request, a power of two, and ``position``, a multiple of it, the row that is read next.
+    ``count`` is what the last good answer said of the whole list, ``good_row`` a position that could be read.
     """
 
     read: PageReader[T]
     head_at: HeadReader[T] | None
     limit: int
     position: int
-    error: TransientError
+    error: ServerFaultError
     count: int | None = None
     good_row: int | None = None
     rows: list[T] = field(default_factory=list)
@@ -67,18 +70,18 @@ class Walk(Generic[T]):
     _lost: int = 0
     _farthest: int | None = None
 
-    async def to_the_end(self) -> None:
-        """Fill ``rows`` and ``unreadable``; where too many rows are bad, the last of these says that the rest was not read.
+    async def read_rest(self) -> None:
+        """Fill ``rows`` and ``unreadable``. With too many bad rows, the last of these says that the rest was not read.
 
         Raises:
-            SourceError: no row could be read, or something else than bad rows is in the way.
+            SourceError: no row could be read, or a request failed for another reason than a bad row.
         """
         first_error = self.error
         self._size = max(1, self.limit // 2)
         self._spare = 2 * (MAX_UNREADABLE + 1) * (self.limit.bit_length() + 2)
         while not self._is_at_the_end():
             if self._spare < 0:
-                self._note(self._left_out(), None)
+                self.unreadable.append(Unreadable(self.position, self._left_out()))
                 return
             await self._step()
             if self.count is None and self._lost == MAX_LOST:
@@ -95,43 +98,41 @@ class Walk(Generic[T]):
         page = page or await self._probe(self.position, 1)
         error = self.error
         if page is not None:
-            self._take(page)
+            self._accept(page)
         elif (head := await self._head()) is None and await self._is_gone():
             return
         elif len(self.unreadable) == MAX_UNREADABLE:
             self._spare = -1
         else:
-            error.tries = 2
-            self._note(error, head)
-            self._go_on(1)
+            self.unreadable.append(Unreadable(self.position, error, head, tries=_TRIES))
+            self._lost = self._lost + 1 if head is None else 0
+            self._advance(1)
 
     async def _probe(self, position: int, size: int) -> Page[T] | None:
         """The page that begins at the position, a multiple of its size; None when it is a 500."""
         self._spare -= 1
         try:
             page = await self.read(position // size + 1, size, is_probe=True)
-        except TransientError as error:
-            if error.status != 500:
-                raise
+        except ServerFaultError as error:
             self.error = error
             return None
         self.rows += page.results
         self.count = page.count
         return page
 
-    def _take(self, page: Page[T]) -> None:
+    def _accept(self, page: Page[T]) -> None:
         found = len(page.results)
         is_last = page.total_pages == self.position // self._size + 1 and found == page.count - self.position
         if 1 < self._size > found and not is_last:
-            # The server cuts pages smaller than asked: these were other rows.
+            # The server cuts pages smaller than requested: these were other rows.
             self.limit = self._size = power_of_two(found)
             return
         self._spare += self._size == self.limit
         if self.good_row is None:
             self.good_row = self.position
-        self._go_on(self._size)
+        self._advance(self._size)
 
-    def _go_on(self, rows: int) -> None:
+    def _advance(self, rows: int) -> None:
         self.position += rows
         while self._size < self.limit and self.position % (2 * self._size) == 0:
             self._size *= 2
@@ -161,10 +162,6 @@ class Walk(Generic[T]):
     def _left_out(self) -> SourceError:
         message = f"too many rows cannot be read: those from row {self.position} on were left out"
         return SourceError(message, status=self.error.status, excerpt=self.error.excerpt)
-
-    def _note(self, error: SourceError, head: T | None) -> None:
-        self.unreadable.append(Unreadable(self.position, error, head))
-        self._lost = self._lost + 1 if head is None else 0
 
 
 def power_of_two(number: int) -> int:

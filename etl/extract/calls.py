@@ -248,11 +248,11 @@ def _bundle(execution: _OpenExecution, *, is_listed: bool = True) -> ExecutionBu
 
 
 def _unlisted(execution_id: str, unreadable: Sequence[Unreadable[ListedCall]]) -> DeadLetter:
-    last = unreadable[-1].error
+    last = unreadable[-1]
     problem = SourceError(
-        f"{len(unreadable)} of its calls cannot be listed: {last}",
-        status=last.status,
-        excerpt=last.excerpt,
+        f"{len(unreadable)} of its calls cannot be listed: {last.error}",
+        status=last.error.status,
+        excerpt=last.error.excerpt,
         tries=last.tries,
     )
     return DeadLetter.of(RUNS, execution_id, problem)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from etl.errors import ConfigurationError
 from etl.extract.client import Access, Client
 from etl.extract.quota import Quota
+from etl.extract.transport import Limits, Proxy
 from etl.settings import Settings
 from etl.version import __version__
 
@@ -24,13 +25,25 @@ def client_of(settings: Settings, *, on_hold: Callable[[float], None] | None = N
             api_key=settings.api_key.get_secret_value,
             secret_key=settings.secret_key.get_secret_value,
             ca_file=str(api.ca_file) if api.ca_file else None,
+            proxy=_proxy(settings),
         ),
         version=__version__,
-        concurrency=api.concurrency,
+        limits=Limits(
+            concurrency=api.concurrency,
+            connect_timeout_seconds=api.connect_timeout_seconds,
+            read_timeout_seconds=api.read_timeout_seconds,
+            max_tries=api.max_tries,
+            max_response_bytes=api.max_response_mb << 20,
+        ),
         quota=Quota(requests_per_minute=api.requests_per_minute, share=api.quota_share),
-        connect_timeout_seconds=api.connect_timeout_seconds,
-        read_timeout_seconds=api.read_timeout_seconds,
-        max_tries=api.max_tries,
-        max_response_bytes=api.max_response_mb << 20,
         on_hold=on_hold,
     )
+
+
+def _proxy(settings: Settings) -> Proxy | None:
+    if settings.api.proxy is None:
+        return None
+    user, password = settings.proxy_user, settings.proxy_password
+    if user is None or password is None:
+        return Proxy(settings.api.proxy)
+    return Proxy(settings.api.proxy, user.get_secret_value, password.get_secret_value)

@@ -2,7 +2,7 @@
 
 A ``Request`` carries how to decode its own answer, so that the client needs to know none of them.
 Decoding raises ``TransientError`` for a body that is not what the API documents: a proxy's page, a cut body,
-``status: false`` in a 200. What is asked again later may come right.
+``status: false`` in a 200. A retry may fix that.
 """
 
 import json
@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from etl.errors import KeyRefusedError, NotFoundError, RequestRefusedError, TransientError
+from etl.errors import KeyRefusedError, NotFoundError, RequestRefusedError, ServerFaultError, TransientError
 from etl.extract.parse import parse_json
 from etl.model.records import METRICS, RUN_TESTS, RUNS, CallMetrics, Execution, ListedCall, Page, RunTest
 
@@ -27,8 +27,9 @@ _HEAD = ("execution_id", "status", "started_at", "completed_at", "total_calls", 
 class Request(msgspec.Struct, Generic[T], frozen=True):
     """One GET: where, what for, and how to read the answer.
 
-    ``retries_500`` is off where a 500 tells something by itself. ``group`` is what may well fail together, by no fault of the
-    endpoint: the calls of one execution.
+    ``retries_500`` is off where a 500 tells something by itself. ``names_subject`` says that the answer names what it is about, so
+    that ``decode`` refuses the answer to another request. ``group`` is what may well fail together, by no fault of the endpoint:
+    the calls of one execution.
     """
 
     path: str
@@ -36,54 +37,89 @@ class Request(msgspec.Struct, Generic[T], frozen=True):
     subject: str
     decode: Callable[[Any], T]
     retries_500: bool = True
+    names_subject: bool = False
     group: str = ""
 
     @property
     def target(self) -> str:
-        """Path and query as they go over the wire, every special character escaped."""
+        """Path and query as they are sent, every special character escaped."""
         query = "&".join([f"{name}={quote(value, safe='')}" for name, value in self.query])
         return f"{self.path}?{query}"
 
 
 def list_executions(run_test_name: str, *, page: int, limit: int, is_probe: bool = False) -> Request[Page[Execution]]:
     """One page of a run test's executions, newest created first. A probe takes a 500 for an answer."""
-    subject = f"run test {run_test_name!r}"
-    return _paged(METRICS, "run_test_name", run_test_name, subject, page, limit, _execution_page, is_probe=is_probe)
+    return _named(METRICS, run_test_name, _Slice(page, limit, is_probe=is_probe), _execution)
 
 
 def list_execution_heads(run_test_name: str, *, page: int, limit: int) -> Request[Page[Execution]]:
     """One page of the same list without the aggregates, for rows that ``list_executions`` cannot give."""
-    return _paged(RUNS, "run_test_name", run_test_name, f"run test {run_test_name!r}", page, limit, _head_page)
+    return _named(RUNS, run_test_name, _Slice(page, limit), _execution_head)
 
 
 def list_calls(execution_id: str, *, page: int, limit: int, is_probe: bool = False) -> Request[Page[ListedCall]]:
     """One page of an execution's calls, last updated first. A probe takes a 500 for an answer."""
-    subject = f"execution {execution_id}"
-    return _paged(RUNS, "execution_id", execution_id, subject, page, limit, _call_page, is_probe=is_probe)
+    part = _Slice(page, limit, is_probe=is_probe)
+
+    def decode(result: Any) -> Page[ListedCall]:
+        if _field(result, "execution_id") != execution_id:
+            raise _UnexpectedError("answered for another execution_id")
+        return _page(_field(result, "call_results"), page, _listed_call)
+
+    return Request(
+        path=RUNS,
+        query=(("execution_id", execution_id), *part.query),
+        subject=f"execution {execution_id}, page {page}",
+        decode=decode,
+        retries_500=part.retries_500,
+        # An error names nothing: where a 500 tells something, it must be the answer to this request.
+        names_subject=part.retries_500,
+    )
 
 
-def _paged(
-    path: str,
-    selector: str,
-    value: str,
-    subject: str,
-    page: int,
-    limit: int,
-    decode_page: Callable[[Any, int], Page[T]],
-    *,
-    is_probe: bool = False,
-) -> Request[Page[T]]:
+class _Slice(msgspec.Struct, frozen=True):
+    """Which rows of a list: page (from 1) of so many rows."""
+
+    page: int
+    limit: int
+    is_probe: bool = False
+
+    @property
+    def query(self) -> tuple[tuple[str, str], ...]:
+        return ("page", str(self.page)), ("limit", str(self.limit))
+
+    @property
+    def retries_500(self) -> bool:
+        """A page past the last one is a 500 as well: only the first page always exists."""
+        return self.page == 1 and not self.is_probe
+
+
+def _named(
+    path: str, run_test_name: str, part: _Slice, decode_row: Callable[[Any], Execution]
+) -> Request[Page[Execution]]:
     return Request(
         path=path,
-        query=((selector, value), ("page", str(page)), ("limit", str(limit))),
-        subject=f"{subject}, page {page}",
-        decode=lambda result: decode_page(result, page),
-        retries_500=page == 1 and not is_probe,
+        query=(("run_test_name", run_test_name), *part.query),
+        subject=f"run test {run_test_name!r}, page {part.page}",
+        decode=lambda result: _page(result, part.page, decode_row),
+        retries_500=part.retries_500,
+    )
+
+
+def list_run_tests(*, page: int, limit: int, is_probe: bool = False) -> Request[Page[RunTest]]:
+    """One page of the workspace's run tests. The one endpoint whose body is not wrapped in status and result."""
+    part = _Slice(page, limit, is_probe=is_probe)
+    return Request(
+        path=RUN_TESTS,
+        query=part.query,
+        subject=f"run tests, page {page}",
+        decode=lambda body: _page(body, page, _run_test),
+        retries_500=part.retries_500,
     )
 
 
 def get_execution(execution_id: str) -> Request[Execution]:
-    """One execution's aggregated metrics."""
+    """One execution's aggregated metrics. Often a question whether it still exists: then a 404 is the answer, and names nothing."""
 
     def decode(result: Any) -> Execution:
         return _same_id(_execution(result), "execution_id", execution_id)
@@ -98,23 +134,12 @@ def get_call_metrics(call_execution_id: str, execution_id: str) -> Request[CallM
         metrics = _same_id(_call_metrics(result), "call_execution_id", call_execution_id)
         return _same_id(metrics, "execution_id", execution_id)
 
-    subject = f"call {call_execution_id}"
-    return Request(METRICS, (("call_execution_id", call_execution_id),), subject, decode, group=execution_id)
+    query = (("call_execution_id", call_execution_id),)
+    return Request(METRICS, query, f"call {call_execution_id}", decode, names_subject=True, group=execution_id)
 
 
-def list_run_tests(*, page: int, limit: int, is_probe: bool = False) -> Request[Page[RunTest]]:
-    """One page of the workspace's run tests. The one endpoint whose body is not wrapped in status and result."""
-    return Request(
-        path=RUN_TESTS,
-        query=(("page", str(page)), ("limit", str(limit))),
-        subject=f"run tests, page {page}",
-        decode=lambda body: _page(body, page, _run_test),
-        retries_500=page == 1 and not is_probe,
-    )
-
-
-def decode(request: Request[T], body: bytes) -> T:
-    """The answer's value, from the body of a 200.
+def decode(request: Request[T], body: bytes, *, tries: int = 1) -> T:
+    """The answer's value, from the body of a 200; ``tries`` is the number of the try.
 
     Raises:
         TransientError: the body is not the documented JSON.
@@ -129,29 +154,30 @@ def decode(request: Request[T], body: bytes) -> T:
             f"{request.subject}: unexpected answer from {request.path}: {_one_line(str(exc))}",
             status=200,
             excerpt=_excerpt(body),
+            tries=tries,
         ) from None
 
 
-def raise_for_status(request: Request[Any], status: int, body: bytes) -> NoReturn:
-    """Turn an answer that is not 200 into the error that says what to do next."""
-    message, is_from_api = _error_message(body)
-    where = f"{request.subject}: {status} on {request.path}"
+def raise_for_status(request: Request[Any], status: int, body: bytes, *, tries: int = 1) -> NoReturn:
+    """Raise the error that says what to do after an answer that is not 200; ``tries`` is the number of the try."""
     if status in (401, 403):
         raise KeyRefusedError(
             f"the API refused the key ({status} on {request.path}): check FI_API_KEY and FI_SECRET_KEY"
         )
+    message, is_from_api = _error_message(body)
+    where = f"{request.subject}: {status} on {request.path}"
     excerpt = _excerpt(body)
+    if status == 500:
+        raise ServerFaultError(f"{where}: {message}", excerpt=excerpt, tries=tries, is_final=not request.retries_500)
+    if status == 429 or status > 500 or status == 408:
+        raise TransientError(f"{where}: {message}", status=status, excerpt=excerpt, tries=tries)
     if status == 404 and is_from_api:
-        raise NotFoundError(f"{request.subject}: not found ({message})", status=status, excerpt=excerpt)
+        raise NotFoundError(f"{request.subject}: not found ({message})", status=status, excerpt=excerpt, tries=tries)
     if status == 404:
-        raise RequestRefusedError(f"{where}: not this API: check FI_BASE_URL", status=status, excerpt=excerpt)
-    if 300 <= status < 400:
-        raise RequestRefusedError(
-            f"{where}: a redirect, never followed: check FI_BASE_URL", status=status, excerpt=excerpt
-        )
-    if status == 429 or status >= 500 or status == 408:
-        raise TransientError(f"{where}: {message}", status=status, excerpt=excerpt)
-    raise RequestRefusedError(f"{where}: {message}", status=status, excerpt=excerpt)
+        message = "not this API: check FI_BASE_URL"
+    elif 300 <= status < 400:
+        message = "a redirect, never followed: check FI_BASE_URL"
+    raise RequestRefusedError(f"{where}: {message}", status=status, excerpt=excerpt, tries=tries)
 
 
 def retry_after_seconds(headers: Mapping[str, str], body: bytes) -> float | None:
@@ -234,18 +260,6 @@ def _page(document: Any, page: int, decode_row: Callable[[Any], T]) -> Page[T]:
         count=_typed(document, "count", int),
         results=tuple(decode_row(row) for row in _typed(document, "results", list)),
     )
-
-
-def _execution_page(document: Any, page: int) -> Page[Execution]:
-    return _page(document, page, _execution)
-
-
-def _head_page(document: Any, page: int) -> Page[Execution]:
-    return _page(document, page, _execution_head)
-
-
-def _call_page(document: Any, page: int) -> Page[ListedCall]:
-    return _page(_field(document, "call_results"), page, _listed_call)
 
 
 def _execution(document: Any) -> Execution:

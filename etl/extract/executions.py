@@ -116,7 +116,7 @@ def _listed(
     return ExecutionList(
         executions={**rows, **{execution_id: row.head for execution_id, row in heads.items() if row.head}},
         is_complete=is_complete,
-        heads={execution_id: DeadLetter.of(METRICS, execution_id, row.error) for execution_id, row in heads.items()},
+        heads={key: DeadLetter.of(METRICS, key, row.error, tries=row.tries) for key, row in heads.items()},
         unreadable=tuple(str(row.error) for row in unreadable if not row.head),
     )
 

@@ -1,28 +1,27 @@
 """Complete listings over pages that shift while they are read.
 
 The API pages by offset through lists that reorder at any time: rows are inserted at the head, saved rows jump there, rows
-vanish. Neither the number of rows read nor the number of distinct ids proves that none was skipped: a skipped row and one
-that has meanwhile been deleted cancel each other out. Two procedures do prove it.
+vanish. Neither the number of rows read nor the number of distinct ids proves that none was missed: a missed row and one that
+was deleted meanwhile cancel each other out. Two procedures do prove it.
 
 **A, the list fits one page.** A page is cut to the ``count`` that the server took just before reading it, so a row can be
-missing from it only if a newer one pushed it out, and that newer row stands in the page. It was created while the page was
-read, so nobody can have seen it earlier. Hence: a page in which every id is known from before (from the dataset or from an
-earlier read) is whole. Read until one is. (A page with fewer rows than it counted is read again, too: a server that cuts
-pages without saying so is never believed.)
+missing from it only if a newer one pushed it out, and that newer row is in the page. It was created while the page was read, so
+nobody can have seen it earlier. Hence: a page in which every id is known from before (from the dataset or from an earlier read) is
+whole. Read until one is. (A page with fewer rows than it counted is read again, too: a server that cuts pages without saying so is
+never believed.)
 
 **B, many pages.** Read all pages; let L be the ids seen. Then read ``count`` once more, n. Then find out which ids of L are
-still alive: A ⊆ L. Every id in A existed before the count was taken (it had been listed) and after it (it is alive), and ids
-never come back, so it existed at that moment, in this list, since executions keep their run test: A is a subset of the n
-rows that the count counted. If A has n members, A is
-the list, whatever moved in between. If not, repeat with what is known by now.
+still alive: A ⊆ L. Every id in A existed before the count was taken (it had been listed) and after it (it is alive), ids never
+come back, and executions keep their run test: so it existed in this list when it was counted, and A is a subset of the n rows. If
+A has n members, A is the list, whatever moved in between. If not, repeat with what is known by now.
 
-For executions a second pass over the pages tells who is alive, and a request by id those that the pass does not show. For
-calls the request for their metrics tells it, which is needed anyway (see ``crawl/fetch.py``).
+For executions a second pass over the pages tells which are alive, and a request by id for those that it does not show. For calls
+the request for their metrics tells it, which is needed anyway (see ``calls.py``).
 
-After ``MAX_ROUNDS`` rounds without proof the listing says that it is incomplete; what it saw is still worth having.
+After ``MAX_ROUNDS`` rounds without proof the listing says that it is incomplete; its rows are still used.
 
-**Bad rows.** A page that stays 500 holds a row that the server cannot give. ``api/walk.py`` reads around it, in small pages, so
-what it reads proves nothing by A; B does not mind how rows were read. With a bad row there is no proof at all: the listing is
+**Bad rows.** A page that stays 500 holds a row that the server cannot give. ``bad_rows.py`` skips it, in small pages, so these
+pages prove nothing by A; B does not depend on how rows were read. With a bad row there is no proof at all: the listing is
 incomplete, without further rounds, and ``unreadable`` has the row, with what another endpoint tells of it.
 """
 
@@ -30,8 +29,8 @@ from collections.abc import Awaitable, Callable, Collection, Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from etl.errors import NotFoundError, TransientError
-from etl.extract.bad_rows import HeadReader, PageReader, Unreadable, Walk, power_of_two
+from etl.errors import NotFoundError, ServerFaultError
+from etl.extract.bad_rows import HeadReader, PageReader, SkippingReader, Unreadable, power_of_two
 from etl.model.records import Page
 
 T = TypeVar("T")
@@ -50,9 +49,9 @@ class Listing(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Pass(Generic[T]):
-    """One walk over all pages; ``count`` is what the last of them said of the whole list.
+    """All pages, read once; ``count`` is what the last of them said of the whole list.
 
-    ``total_pages`` is how many there were, more than one where rows were read around a page that stayed 500.
+    ``total_pages`` is how many there were, more than one where a bad row was skipped.
     """
 
     rows: dict[str, T]
@@ -69,7 +68,7 @@ class Pass(Generic[T]):
 async def read_pass(
     read: PageReader[T], id_of: Callable[[T], str], *, limit: int, head_at: HeadReader[T] | None = None
 ) -> Pass[T]:
-    """Walk over all pages once, never beyond the last one that the server admits to, and around those that stay 500.
+    """Read all pages once, never beyond the last one that the server admits to; skip rows that make a page stay 500.
 
     Raises:
         SourceError: a page that exists cannot be read, for another reason than bad rows, or no row can.
@@ -79,23 +78,21 @@ async def read_pass(
     while number <= total_pages:
         try:
             page = await _read_page(read, number, limit)
-        except TransientError as error:
-            if error.status != 500:
-                raise
-            walk = _walk(read, head_at, number=number, size=size, count=count, error=error)
-            await walk.to_the_end()
+        except ServerFaultError as error:
+            rest = _rest(read, head_at, number=number, size=size, count=count, error=error)
+            await rest.read_rest()
             return Pass(
-                rows=rows | {id_of(row): row for row in walk.rows},
+                rows=rows | {id_of(row): row for row in rest.rows},
                 total_pages=max(2, number),
-                count=walk.count or 0,
-                unreadable=tuple(walk.unreadable),
+                count=rest.count or 0,
+                unreadable=tuple(rest.unreadable),
             )
         if page is None:
             break
         rows.update((id_of(row), row) for row in page.results)
         total_pages, count = page.total_pages, page.count
         if number < total_pages:
-            # Servers may cut pages smaller than asked.
+            # Servers may cut pages smaller than requested.
             size = max(1, min(size, len(page.results)))
         number += 1
     return Pass(rows=rows, total_pages=max(total_pages, number - 1), count=count)
@@ -105,37 +102,36 @@ async def _read_page(read: PageReader[T], number: int, limit: int) -> Page[T] | 
     """The page; None when it is gone by now."""
     try:
         return await read(number, limit)
-    except TransientError as error:
+    except ServerFaultError as error:
         if not error.is_final:
             raise
         return await _read_if_still_there(read, number, limit, error)
 
 
-def _walk(
-    read: PageReader[T], head_at: HeadReader[T] | None, *, number: int, size: int, count: int, error: TransientError
-) -> Walk[T]:
-    """A walk from the page of this number and size on; rows that are read twice do no harm."""
+def _rest(
+    read: PageReader[T], head_at: HeadReader[T] | None, *, number: int, size: int, count: int, error: ServerFaultError
+) -> SkippingReader[T]:
+    """A reader from the page of this number and size on; rows that are read twice do no harm."""
     limit = power_of_two(size)
     position = (number - 1) * size // limit * limit
-    walk: Walk[T] = Walk(read, head_at, limit, position, error)
+    rest: SkippingReader[T] = SkippingReader(read, head_at, limit, position, error)
     if number > 1:
-        walk.count, walk.good_row = count, 0
-    return walk
+        rest.count, rest.good_row = count, 0
+    return rest
 
 
-async def _read_if_still_there(read: PageReader[T], number: int, limit: int, error: TransientError) -> Page[T] | None:
-    """A page past the last one answers 500 like a fault does: ask how many there are before asking again."""
+async def _read_if_still_there(read: PageReader[T], number: int, limit: int, error: ServerFaultError) -> Page[T] | None:
+    """A page past the last one is a 500, as a fault is: find out how many pages there are before each retry."""
     for _ in range(MAX_ROUNDS):
         if number > (await read(1, limit)).total_pages:
             return None
         try:
             return await read(number, limit)
-        except TransientError as again:
+        except ServerFaultError as again:
             if not again.is_final:
                 raise
             error = again
-    error.tries = 1 + MAX_ROUNDS
-    raise error
+    raise ServerFaultError(str(error), excerpt=error.excerpt, tries=1 + MAX_ROUNDS)
 
 
 async def list_completely(
@@ -149,7 +145,7 @@ async def list_completely(
 ) -> Listing[T]:
     """The whole list. ``known`` are ids that the dataset holds already; ``get`` reads one row, or raises NotFoundError.
 
-    ``head_at`` tells by another way which row is at a position of the list; it is asked for rows that the list cannot give.
+    ``head_at`` finds out in another way which row is at a position of the list, for rows that the list cannot give.
 
     Raises:
         SourceError: a page or a row that exists cannot be read, for another reason than bad rows, or no row can.
@@ -203,7 +199,7 @@ async def _alive(get: Callable[[str], Awaitable[T]], ids: Collection[str]) -> di
 
 
 def _without_proof(latest: Pass[T], listed: Mapping[str, T], id_of: Callable[[T], str]) -> Listing[T]:
-    """All that was read, and what could not be; a head that was read elsewhere as a whole row is another row's."""
+    """All that was read, and what could not be. A head of which the whole row was read belongs to another row."""
     rows = {**listed, **latest.rows}
     unreadable: list[Unreadable[T]] = []
     identified: set[str] = set()

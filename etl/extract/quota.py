@@ -1,15 +1,15 @@
 """How many requests may be sent now. One for the whole session; pure: times are seconds of a monotonic clock.
 
-Three sources of truth, the best one known at the time counts:
+There are three sources of the limit; the best one that is known counts:
 
-- The server tells its window (X-RateLimit headers): each window is spent up to ``Remaining``, less what is under way.
+- The server tells its window (X-RateLimit headers): each window is used up to ``Remaining``, minus what is under way.
 - The limit is configured, or was learned from a refusal: a sliding window of 60 seconds, counted from the time of the
-  answers, which no fixed window of the server can find too many in, whatever its clock.
+  answers. Whatever the server's clock, none of its fixed windows then sees more requests than the limit.
 - Nothing is known: nothing is limited here.
 
-A refusal that says when to come back holds all requests until then, not only the refused one. What was let through in the
-window that it ended is the limit, as far as one can see: others of the organization may have had their part of it, so that
-it is forgotten after a while, and learned again.
+A refusal that says when to come back holds all requests until then, not only the refused one. The number of requests that were
+accepted in the window that it ended is taken for the limit. Others of the organization may have used part of that window, so the
+learned limit is forgotten after a while, and learned again.
 """
 
 import math
@@ -35,7 +35,18 @@ class Window:
 
 
 class Quota:
-    """The session's allowance. ``share`` of the limit is ours; the rest is left to others of the organization."""
+    """The session's allowance. ``share`` of the limit is ours; the rest is left to others of the organization.
+
+    Each request is announced by ``sent`` and ended by ``answered``. What limits it is kept in these fields:
+
+    - ``_window``, the server's latest window, ends at ``_window_ends_at``. Some answers carry no headers, a proxy's error page for
+      example: the server may have counted such a request, but did not say so. ``_untold`` counts those of the present window,
+      ``_untold_before`` those of the one before it; ``_untold`` is None until the server tells its first window.
+    - ``_limit`` is configured, or learned and then forgotten at ``_forget_at``. It applies to ``_answered_at``, the times of the
+      answers of the last 60 seconds, and only while no window is told, or when it was configured.
+    - ``_refused_window_started_at`` and ``_refusals`` belong to a window that ended in a refusal, from which the limit is learned.
+    - ``_in_flight`` requests are under way; until ``_held_until`` nobody sends.
+    """
 
     def __init__(self, *, requests_per_minute: int | None = None, share: float = 1.0) -> None:
         self._share = share
@@ -54,14 +65,14 @@ class Quota:
 
     @property
     def requests_per_minute(self) -> int | None:
-        """The limit that is kept, once it is known."""
+        """The limit in force; None until one is known."""
         limits = [self._ours(self._window.limit)] if self._window else []
         if self._limit is not None and self._is_sliding:
             limits.append(self._limit)
         return min(limits, default=None)
 
     def seconds_for(self, requests: int, now: float) -> float | None:
-        """After how long the last of so many requests may be sent, if they begin now; None while no limit is known."""
+        """When the last of so many requests may be sent, counted from now; None while no limit is known."""
         limit = self.requests_per_minute
         if limit is None:
             return None
@@ -84,7 +95,7 @@ class Quota:
         return max(0, min(left)) if left else None
 
     def wait_seconds(self, now: float) -> float:
-        """0 when a request may be sent now, else after how long to ask again."""
+        """0 when a request may be sent now, else how long to wait before this is called again."""
         if now < self._held_until:
             return self._held_until - now
         self._learn(now)
@@ -95,7 +106,7 @@ class Quota:
         self._in_flight += 1
 
     def answered(self, now: float, headers: Mapping[str, str]) -> None:
-        """A request was answered, or failed with no answer (then without headers)."""
+        """A request was answered, or failed without an answer (then there are no headers)."""
         self._in_flight -= 1
         self._answered_at.append(now)
         window = _window_of(headers)
@@ -103,35 +114,39 @@ class Quota:
             self._count_untold(now)
         elif self._window is None or window.reset_unix_seconds > self._window.reset_unix_seconds:
             self._window = window
+            # Whether an answer without headers fell into the old window or into this one cannot be known: it counts in both.
             self._untold_before, self._untold = self._untold or 0, 0
             self._window_ends_at = now + _seconds_until_reset(window.reset_unix_seconds, headers)
         elif window.reset_unix_seconds == self._window.reset_unix_seconds and window.remaining < self._window.remaining:
+            # Answers overtake each other: within a window, the smallest remainder is the latest one.
             self._window = window
 
     def refused(self, now: float, retry_after_seconds: float | None) -> None:
-        """The rate limit refused a request that was answered just before; nobody sends until it may be lifted."""
+        """The server refused the request that was answered just before; nobody sends until it lets requests through again."""
         if retry_after_seconds is None:
             self.hold(now, _NO_HINT_SECONDS)
             return
         self.hold(now, retry_after_seconds)
+        # The first refusal fixes the window. Those that follow were under way already; they only count as not accepted.
         if self._refused_window_started_at is None and retry_after_seconds <= WINDOW_SECONDS:
             self._refused_window_started_at = now + retry_after_seconds - WINDOW_SECONDS
             self._refusals = 0
         self._refusals += 1
 
     def hold(self, now: float, seconds: float) -> None:
-        """Nobody sends for so long."""
+        """Let nobody send for so long."""
         self._held_until = max(self._held_until, now + seconds)
 
     @property
     def _is_sliding(self) -> bool:
+        """Whether ``_limit`` counts: a limit that was only learned gives way to a window that the server tells."""
         return self._is_configured or self._window is None
 
     def _ours(self, limit: int) -> int:
         return max(1, int(limit * self._share))
 
     def _left(self, window: Window) -> int:
-        """What remains of the window, less what is reserved for others."""
+        """What remains of the window, minus what is reserved for others."""
         return window.remaining - (window.limit - self._ours(window.limit))
 
     @property
@@ -139,29 +154,34 @@ class Quota:
         return (self._untold or 0) + self._untold_before
 
     def _count_untold(self, now: float) -> None:
-        """An answer without headers was counted all the same, once the server has told a window at all.
+        """Count an answer without headers, if the server has told a window before.
 
-        It stays subtracted from whatever is told: an answer with headers that comes later may have been counted before.
+        It stays subtracted from what the server tells later in this window: an answer with headers that arrives after it may have
+        been counted by the server before it.
         """
         if self._untold is None:
             return
         self._untold += 1
         if self._window is None or now < self._window_ends_at:
             return
-        # The headers ceased with that window: its limit is all that is known, and kept without them.
+        # The window is over and no new one is told: keep its limit, as if it were configured, in a sliding window.
         if not self._is_configured:
             self._limit = self._ours(self._window.limit)
             self._forget_at = math.inf
         self._window = None
 
     def _learn(self, now: float) -> None:
-        """Once the hold is over: only then has everything been answered that the ended window let through."""
+        """Take the accepted requests of a refused window for the limit, and forget a limit that is too old.
+
+        Called once the hold is over: only then has everything been answered that the ended window let through.
+        """
         if self._refused_window_started_at is not None:
             started_at, self._refused_window_started_at = self._refused_window_started_at, None
             accepted = sum(answered_at >= started_at for answered_at in self._answered_at) - self._refusals
             if self._window is None and not self._is_configured and accepted > 0:
                 self._limit = self._ours(accepted)
                 self._forget_at = now + _FORGET_SECONDS
+                # The server's window has just begun anew, so the sliding one does, too.
                 self._answered_at.clear()
         if now >= self._forget_at:
             self._limit = None
@@ -171,9 +191,11 @@ class Quota:
             return 0.0
         ours = self._ours(self._window.limit)
         if now >= self._window_ends_at:
+            # The next window is not told before its first answer: until then, no more than its limit may be under way.
             return 0.0 if self._in_flight < ours else _POLL_SECONDS
         if self._left(self._window) > self._in_flight + self._untold_in_window:
             return 0.0
+        # An answer that is still to come may tell more; without any, only the window's end changes something.
         return _POLL_SECONDS if self._in_flight else self._window_ends_at - now
 
     def _sliding_wait_seconds(self, now: float) -> float:
@@ -187,7 +209,7 @@ class Quota:
 
 
 def _window_of(headers: Mapping[str, str]) -> Window | None:
-    """The window that the headers tell; None when there is none, or none that can be believed."""
+    """The window that the headers tell; None when they tell none or one that cannot be true."""
     if "X-RateLimit-Limit" not in headers:
         return None
     try:
@@ -198,7 +220,7 @@ def _window_of(headers: Mapping[str, str]) -> Window | None:
         )
     except (KeyError, ValueError):
         return None
-    # A reset in milliseconds or counted from now would end the window in ages or at once.
+    # A reset in milliseconds, or counted from now, would end the window years from now or at once.
     is_near = -WINDOW_SECONDS <= _seconds_until_reset(window.reset_unix_seconds, headers) <= _LONGEST_WINDOW_SECONDS
     return window if window.limit > 0 and math.isfinite(window.reset_unix_seconds) and is_near else None
 

@@ -1,7 +1,7 @@
-"""Take the keys out of what the server sends: one that echoes its requests sends them back. Pure.
+"""Remove the keys from what the server sends: a server that echoes its requests sends them back. Pure.
 
-Known are the spellings in which servers echo text: verbatim, and escaped for JSON, a URL or HTML, once or more. A key that is
-disguised in any other way, such as base64, is not recognized: whoever disguises it has it already.
+A key is recognized verbatim and escaped for JSON, a URL or HTML, once or more, as servers echo text. A key in any other form,
+such as base64, is not recognized: whoever encoded it knows it already.
 """
 
 import re
@@ -25,7 +25,7 @@ def eraser(keys: Iterable[str]) -> Callable[[bytes], bytes]:
         return re.compile("|".join(map(_spellings_of, longest_first)).encode())
 
     def erase(body: bytes) -> bytes:
-        # Nearly no body holds any, and looking for them costs a hundredth of the pattern, which takes 10 ms to make.
+        # Nearly no body holds any of these marks. A search for them costs a hundredth of the pattern, which takes 10 ms to compile.
         for mark in marks:
             if mark in body:
                 return pattern().sub(_PLACEHOLDER, body)
@@ -35,7 +35,7 @@ def eraser(keys: Iterable[str]) -> Callable[[bytes], bytes]:
 
 
 def _spellings_of(key: str) -> str:
-    # A run of backslashes is tried at its first one alone: at each of them in turn, a long run would take its square.
+    # Match a run of backslashes only from its first one: a match from each of them would take the square of its length.
     return _spellings(key[0], r"(?<!\\)") + "".join(map(_spellings, key[1:]))
 
 

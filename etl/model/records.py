@@ -70,15 +70,18 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     tries: int
 
     @classmethod
-    def of(cls, endpoint: str, subject_id: str, error: SourceError) -> "DeadLetter":
-        """The dead letter of a request to the endpoint about the subject, which ended with the error."""
+    def of(cls, endpoint: str, subject_id: str, error: SourceError, *, tries: int | None = None) -> "DeadLetter":
+        """The dead letter of a request to the endpoint about the subject, which ended with the error.
+
+        ``tries`` is given where the request was tried more often than the error knows.
+        """
         return cls(
             endpoint=endpoint,
             subject_id=subject_id,
             status=error.status,
             message=str(error),
             excerpt=error.excerpt,
-            tries=error.tries,
+            tries=error.tries if tries is None else tries,
         )
 
 

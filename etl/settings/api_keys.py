@@ -1,4 +1,4 @@
-"""Read the API key and the secret key, from the environment or from files that only their owner can read."""
+"""Read the API's keys and the proxy's credentials, from the environment or from files that only their owner can read."""
 
 import os
 import stat
@@ -31,6 +31,21 @@ def read_api_key(variable: str) -> SecretStr:
     if not (key.isascii() and key.isprintable()):
         raise ConfigurationError(f"{where}: contains a character that no key has: copy the key again")
     return SecretStr(key)
+
+
+def read_proxy_credentials() -> dict[str, SecretStr]:
+    """``proxy_user`` and ``proxy_password``, as the environment or files hold them; empty when it names no user.
+
+    Raises:
+        ConfigurationError: one is given without the other, or cannot be read.
+    """
+    names = ("FI_PROXY_USER", "FI_PROXY_PASSWORD")
+    if not any(os.environ.get(name) or os.environ.get(f"{name}_FILE") for name in names):
+        return {}
+    user, password = map(read_api_key, names)
+    if ":" in user.get_secret_value():
+        raise ConfigurationError("FI_PROXY_USER: a user's name cannot hold a colon: give it without the password")
+    return {"proxy_user": user, "proxy_password": password}
 
 
 def _is_open_to_others(status: os.stat_result) -> bool:

@@ -27,12 +27,13 @@ from pydantic_settings import (
 )
 
 from etl.errors import ConfigurationError
-from etl.settings.api_keys import read_api_key
+from etl.settings.api_keys import read_api_key, read_proxy_credentials
 from etl.settings.messages import BASE_URL, ENV_PREFIX, first_error, suggestion
 from etl.settings.sections import Api, Destination, Export, Log, RunTest
 
 DEFAULT_PATH = "config/metrics-etl.toml"
-_SECRETS = {"api_key": "FI_API_KEY", "secret_key": "FI_SECRET_KEY"}
+_KEYS = {"api_key": "FI_API_KEY", "secret_key": "FI_SECRET_KEY"}
+_SECRETS = _KEYS | {"proxy_user": "FI_PROXY_USER", "proxy_password": "FI_PROXY_PASSWORD"}
 
 
 def _run_tests(value: Any) -> Any:
@@ -67,6 +68,9 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = None
     secret_key: SecretStr | None = None
     """None if the keys were not needed when the settings were loaded; the API refuses requests without them."""
+    proxy_user: SecretStr | None = None
+    proxy_password: SecretStr | None = None
+    """None if there is no proxy, or it needs no credentials."""
     _is_part: bool = False
     _since: date | None = None
 
@@ -154,10 +158,12 @@ class Settings(BaseSettings):
         from_environment = {name: value for name, value in from_environment.items() if name not in _SECRETS}
         if base_url := os.environ.get(BASE_URL):
             from_environment = _merged({"api": {"base_url": base_url}}, from_environment)
-        secrets = {name: read_api_key(variable) for name, variable in _SECRETS.items()} if needs_keys else {}
+        secrets = {name: read_api_key(variable) for name, variable in _KEYS.items()} if needs_keys else {}
         values = ({} if needs_run_tests else {"run_tests": "all"}) | _merged(from_file, from_environment) | secrets
         try:
-            return cls.model_validate(values)
+            settings = cls.model_validate(values)
+            has_proxy = needs_keys and settings.api.proxy is not None
+            return settings.model_copy(update=read_proxy_credentials()) if has_proxy else settings
         except ValidationError as exc:
             raise ConfigurationError(first_error(cls, exc, file, from_environment)) from None
 

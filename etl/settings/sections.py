@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from yarl import URL
 
 from etl.model.keys import default_key, is_key, is_listable
@@ -66,6 +66,7 @@ class Api(_Section):
     max_tries: int = Field(6, ge=1, le=20)
     max_response_mb: int = Field(256, ge=1, le=4096)
     ca_file: Path | None = None
+    proxy: str | None = None
 
     @field_validator("base_url")
     @classmethod
@@ -90,6 +91,26 @@ class Api(_Section):
         if value is not None and not value.is_file():
             raise ValueError(f"must be a file of certificates, got {str(value)!r}")
         return value
+
+    @field_validator("proxy")
+    @classmethod
+    def _proxy(cls, value: str | None, others: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        try:
+            parts, _ = urlsplit(value), URL(value, encoded=True).port
+        except ValueError:
+            raise ValueError("must be an http:// address, e.g. http://proxy.example:3128, got another value") from None
+        # The value is never repeated: it may hold a password.
+        if "@" in value:
+            raise ValueError("must hold no credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD, got some")
+        is_plain = value.isascii() and value.isprintable() and " " not in value
+        is_bare = parts.path in ("", "/") and not parts.query and not parts.fragment
+        if parts.scheme != "http" or not parts.hostname or not (is_plain and is_bare):
+            raise ValueError("must be an http:// address, e.g. http://proxy.example:3128, got another value")
+        if not others.data.get("base_url", "https:").startswith("https:"):
+            raise ValueError("must not stand beside a plain http:// base_url: the proxy would see the keys, got both")
+        return value.rstrip("/")
 
     @field_validator("page_limit")
     @classmethod

@@ -179,9 +179,9 @@ async def test_verbose_command_prints_and_writes_no_key(name: str, exit_code: in
 @pytest.mark.parametrize(
     "bug",
     [
-        "import etl.extract.client as module; module.decode = lambda request, body: 1 / 0",
+        "import etl.extract.client as module; module.decode = lambda *_, **__: 1 / 0",
         "import etl.load.commit as module; module.calls_frame = lambda *_: 1 / 0",
-        "import aiohttp; aiohttp.TCPConnector.connect = lambda self, request, *_: {}[repr(request.headers)]",
+        "import aiohttp; aiohttp.TCPConnector.connect = lambda self, request, **_: {}[repr(request.headers)]",
     ],
 )
 async def test_traceback_of_a_bug_holds_no_key(bug: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from etl.errors import DestinationError, KeyRefusedError, SourceUnavailableError
 from etl.extract.calls import Crawl
 from etl.extract.client import Access, Client
 from etl.extract.plan import Planned, Reason
+from etl.extract.transport import Limits
 from etl.model.records import METRICS, RUNS, Execution, ExecutionBundle
 from etl.sandbox import Execution as SandboxExecution
 from etl.sandbox import Fault, Sandbox, delete_call, delete_execution, touch_call
@@ -61,7 +62,7 @@ async def crawl(
 
     access = Access(server.base_url, api_key=lambda: API_KEY, secret_key=lambda: SECRET_KEY)
     ids = [each.execution_id for each in executions(server)] if plan is None else plan
-    async with Client(access, version="1", concurrency=concurrency, max_tries=max_tries) as client:
+    async with Client(access, version="1", limits=Limits(concurrency=concurrency, max_tries=max_tries)) as client:
         work = Crawl(client, map(planned, ids), emit or collect, concurrency=concurrency, page_limit=page_limit)
         await asyncio.wait_for(work.run(), 30)
     return bundles, work

@@ -24,6 +24,7 @@ from etl.errors import (
     KeyRefusedError,
     NotFoundError,
     RequestRefusedError,
+    ServerFaultError,
     SourceError,
     SourceUnavailableError,
     TransientError,
@@ -32,6 +33,7 @@ from etl.extract import client as client_module
 from etl.extract.client import Access, Client
 from etl.extract.endpoints import Request, get_call_metrics, get_execution, list_executions, list_run_tests
 from etl.extract.quota import Quota
+from etl.extract.transport import Limits
 from etl.model.records import METRICS
 from etl.sandbox import Fault, Profile, Sandbox, World, add_run_test, new_run_test
 from tests.support import API_KEY, SECRET_KEY, settled_world
@@ -49,9 +51,9 @@ async def server() -> AsyncIterator[Sandbox]:
 
 
 def connect(base_url: str, *, api_key: str = API_KEY, secret_key: str = SECRET_KEY, **options: Any) -> Client:
-    ca_file = options.pop("ca_file", None)
+    ca_file, quota, on_hold = (options.pop(name, None) for name in ("ca_file", "quota", "on_hold"))
     access = Access(base_url, api_key=lambda: api_key, secret_key=lambda: secret_key, ca_file=ca_file)
-    return Client(access, version="1.0", **options)
+    return Client(access, version="1.0", limits=Limits(**options), quota=quota, on_hold=on_hold)
 
 
 @asynccontextmanager
@@ -211,7 +213,7 @@ async def test_refusal_is_asked_once(server, fault, kind):
 async def test_500_on_a_later_page_is_for_the_one_who_pages(server):
     name = server.world.run_tests[0].name
     async with connect(server.base_url) as client:
-        with pytest.raises(TransientError, match="page 9") as caught:
+        with pytest.raises(ServerFaultError, match="page 9") as caught:
             await client.get(list_executions(name, page=9, limit=10))
     assert caught.value.is_final
     assert caught.value.tries == len(server.requests) == 1
@@ -344,7 +346,7 @@ async def test_connection_refused_is_asked_again_and_holds_no_key(server):
 
 
 async def test_bug_below_the_client_is_told_without_its_text(server, monkeypatch):
-    async def fail(_: aiohttp.TCPConnector, request: aiohttp.ClientRequest, *__: Any) -> None:
+    async def fail(_: aiohttp.TCPConnector, request: aiohttp.ClientRequest, **__: Any) -> None:
         raise LookupError(f"no luck with {request.headers}")
 
     monkeypatch.setattr(aiohttp.TCPConnector, "connect", fail)

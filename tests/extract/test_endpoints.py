@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.errors import KeyRefusedError, NotFoundError, RequestRefusedError, SourceError, TransientError
+from etl.errors import (
+    KeyRefusedError,
+    NotFoundError,
+    RequestRefusedError,
+    ServerFaultError,
+    SourceError,
+    TransientError,
+)
 from etl.extract.endpoints import (
     Request,
     decode,
@@ -170,7 +177,7 @@ ERROR_CLASSES: dict[int, type[Exception]] = {
     405: RequestRefusedError,
     406: RequestRefusedError,
     429: TransientError,
-    500: TransientError,
+    500: ServerFaultError,
 }
 
 
@@ -253,7 +260,8 @@ def test_404_that_is_not_this_api_is_no_deletion(body):
     ("status", "kind"),
     [
         *((status, KeyRefusedError) for status in (401, 403)),
-        *((status, TransientError) for status in (408, 429, 500, 502, 503, 504, 520)),
+        (500, ServerFaultError),
+        *((status, TransientError) for status in (408, 429, 502, 503, 504, 520)),
         *((status, RequestRefusedError) for status in (204, 302, 307, 308, 410, 413, 414, 418)),
     ],
 )

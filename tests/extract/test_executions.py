@@ -10,6 +10,7 @@ from etl.extract.calls import Crawl
 from etl.extract.client import Access, Client
 from etl.extract.executions import list_executions_completely
 from etl.extract.plan import Planned, Reason
+from etl.extract.transport import Limits
 from etl.model.listed_execution import ExecutionList
 from etl.model.records import METRICS, RUNS, DeadLetter, Execution, ExecutionBundle
 from etl.sandbox import Execution as SandboxExecution
@@ -47,7 +48,7 @@ def holds(request: SandboxRequest, position: int) -> bool:
 
 async def with_client(server: Sandbox, use: Callable[[Client], Awaitable[None]]) -> None:
     access = Access(server.base_url, api_key=lambda: API_KEY, secret_key=lambda: SECRET_KEY)
-    async with Client(access, version="1", max_tries=3) as client:
+    async with Client(access, version="1", limits=Limits(max_tries=3)) as client:
         await use(client)
 
 

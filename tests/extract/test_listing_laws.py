@@ -18,7 +18,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from etl.errors import NotFoundError, RequestRefusedError, SourceError, TransientError
+from etl.errors import NotFoundError, RequestRefusedError, ServerFaultError, SourceError, TransientError
 from etl.extract.bad_rows import MAX_LOST, MAX_UNREADABLE, PageReader, power_of_two
 from etl.extract.calls import Crawl
 from etl.extract.client import Client
@@ -118,10 +118,8 @@ class Server:
         return self.counted[-1] if self.counted_alone is None else self.counted_alone
 
 
-def is_500(page: int, *, is_final: bool = True) -> TransientError:
-    error = TransientError(f"run test 'A', page {page}: 500", status=500)
-    error.is_final = is_final
-    return error
+def is_500(page: int, *, is_final: bool = True) -> ServerFaultError:
+    return ServerFaultError(f"run test 'A', page {page}: 500", is_final=is_final)
 
 
 async def unasked(position: int) -> str:
@@ -352,7 +350,7 @@ def test_all_rows_but_the_bad_ones_are_read_and_these_are_told_by_position(size,
     found = read_around(server, limit)
     assert found.rows.keys() == server.alive - server.bad
     assert [row.position for row in found.unreadable] == positions
-    assert {(row.error.status, row.error.tries, row.head) for row in found.unreadable} <= {(500, 2, None)}
+    assert {(row.error.status, row.tries, row.head) for row in found.unreadable} <= {(500, 2, None)}
     assert not (positions and found.is_whole_page)
     assert len(server.requests) <= most_requests(size, len(positions), limit, max_limit)
 
@@ -411,7 +409,7 @@ def test_bad_row_that_is_pushed_down_while_it_is_asked_for_is_told_once():
     assert [row.head for row in listing.unreadable] == ["old-3"]
 
 
-def test_more_bad_rows_than_a_walk_bears_end_it_with_a_word():
+def test_too_many_bad_rows_end_the_reading_with_a_message():
     server = Server(rows(400))
     server.bad = frozenset(server.ordered()[1::2])
     found = read_around(server, LIMIT)
@@ -437,7 +435,7 @@ def test_bad_row_is_told_by_its_own_error_even_if_the_one_that_was_good_turns_ba
 
 
 def test_row_that_failed_alone_but_once_is_no_bad_row():
-    server = Server(rows(40), bad=frozenset({"old-6"}))  # at 33: the walk comes to 32 alone
+    server = Server(rows(40), bad=frozenset({"old-6"}))  # at 33: the reader comes to 32 alone
     found = read_around(
         server, 16, lambda page, _nth: is_500(page) if page == 33 and server.requests[-1][0] != 33 else None
     )
@@ -445,7 +443,7 @@ def test_row_that_failed_alone_but_once_is_no_bad_row():
     assert [row.position for row in found.unreadable] == [33]
 
 
-def test_pages_that_fail_at_every_size_but_one_end_a_walk_with_a_word():
+def test_pages_that_fail_at_every_size_but_one_end_the_reading_with_a_message():
     """No row is bad, and each page costs as if one were."""
     server = Server(rows(2000))
     found = finished(read_pass(large_pages_fail(server), lambda name: name, limit=1024))
@@ -465,7 +463,7 @@ def large_pages_fail(server: Server) -> PageReader[str]:
     return read
 
 
-def test_list_that_grows_with_each_answer_ends_a_walk_all_the_same():
+def test_list_that_grows_with_each_answer_is_read_to_an_end_all_the_same():
     asked = 0
 
     async def read(page: int, limit: int, *, is_probe: bool = False) -> Page[str]:
@@ -481,7 +479,7 @@ def test_list_that_grows_with_each_answer_ends_a_walk_all_the_same():
     assert finished(read_pass(read, lambda name: name, limit=4)).count > 300
 
 
-def test_page_that_vanished_during_a_walk_is_no_bad_row():
+def test_page_that_vanished_meanwhile_is_no_bad_row():
     server = Server(rows(40))
     server.bad = frozenset({server.ordered()[33]})
 
@@ -505,7 +503,7 @@ def test_page_that_fails_for_a_while_leaves_no_row_out_and_proves_nothing_by_bei
 
 
 @pytest.mark.parametrize("error", [TransientError("502", status=502), RequestRefusedError("410", status=410)])
-def test_walk_ends_in_any_error_but_a_500(error):
+def test_any_error_but_a_500_ends_the_reading(error):
     server = Server(rows(40), bad=frozenset({"old-9"}))
     with pytest.raises(type(error)) as caught:
         read_around(server, 64, lambda page, _nth: error if page > 1 else None)
@@ -532,7 +530,7 @@ class CallsClient:
         name = query["call_execution_id"]
         self.server.get(name)
         if name in self.failing:
-            raise TransientError(f"call {name}: 500", status=500, tries=6)
+            raise ServerFaultError(f"call {name}: 500", tries=6)
         return CallMetrics(call_execution_id=name, execution_id="e", status="completed", payload={})
 
 

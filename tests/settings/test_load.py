@@ -15,6 +15,7 @@ from etl.settings import Settings
 from etl.settings.api_keys import _is_open_to_others
 
 ROOT, ME, SOMEBODY = 0, 1000, 1001
+NO_PROXY = "must be an http:// address, e.g. http://proxy.example:3128"
 KEY_IN_FILE = ": API keys must not be in a file that is copied and committed: set"
 
 
@@ -242,12 +243,86 @@ def test_key_file_may_be_open_to_a_group_only_when_root_lets_us_read_it_so(
             'FI_SECRET_KEY = "canary"\n',
             f"prod.toml: FI_SECRET_KEY{KEY_IN_FILE} FI_SECRET_KEY or FI_SECRET_KEY_FILE",
         ),
+        (
+            '[api]\nproxy_password = "canary"\n',
+            f"prod.toml: [api] proxy_password{KEY_IN_FILE} FI_PROXY_PASSWORD or FI_PROXY_PASSWORD_FILE",
+        ),
+        (
+            '[api]\nproxy = "http://user:canary@proxy:3128"\n',
+            "prod.toml: [api] proxy must hold no credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD, got some",
+        ),
+        *(
+            (f'[api]\nproxy = "{value}"\n', f"prod.toml: [api] proxy {NO_PROXY}, got another value")
+            for value in ("", "proxy:3128", "https://proxy:3128", "socks5://proxy", "http://", "http://proxy/canary")
+        ),
+        *(
+            (f'[api]\nproxy = "{value}"\n', f"prod.toml: [api] proxy {NO_PROXY}, got another value")
+            for value in ("http://proxy:port", "http://proxy?canary", "http://[proxy", "http://pr oxy", "http://prôxy")
+        ),
+        (
+            '[api]\nproxy = "http://proxy:3128"\nbase_url = "http://localhost:8080"\n',
+            "prod.toml: [api] proxy must not stand beside a plain http:// base_url: the proxy would see the keys, got both",
+        ),
     ],
 )
 def test_each_mistake_names_file_key_and_fix(file: Path, text: str, message: str) -> None:
     if text and "run_tests" not in text:
         text = f'run_tests = ["A"]\n{text}'
     assert mistake(file, text) == message
+
+
+WITH_PROXY = 'run_tests = ["A"]\n[api]\nproxy = "http://proxy.example:3128/"\n'
+
+
+def test_proxy_is_given_alone_or_with_credentials_of_the_environment(
+    file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = load(file, WITH_PROXY)
+    assert (settings.api.proxy, settings.proxy_user, settings.proxy_password) == (
+        "http://proxy.example:3128",
+        None,
+        None,
+    )
+
+    secret = tmp_path / "password"
+    secret.write_text("canary\n")
+    secret.chmod(0o600)
+    monkeypatch.setenv("FI_PROXY_USER", "me")
+    monkeypatch.setenv("FI_PROXY_PASSWORD_FILE", str(secret))
+    settings = load(file, WITH_PROXY)
+    assert settings.proxy_user
+    assert settings.proxy_password
+    assert (settings.proxy_user.get_secret_value(), settings.proxy_password.get_secret_value()) == ("me", "canary")
+    assert "canary" not in repr(settings)
+    assert load(file, 'run_tests = ["A"]').proxy_password is None, "without a proxy nobody reads them"
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"FI_PROXY_USER": "me"}, "no key: set FI_PROXY_PASSWORD, or FI_PROXY_PASSWORD_FILE"),
+        ({"FI_PROXY_PASSWORD": "canary"}, "no key: set FI_PROXY_USER, or"),
+        (
+            {"FI_PROXY_USER": "me:canary", "FI_PROXY_PASSWORD": "canary"},
+            "FI_PROXY_USER: a user's name cannot hold a colon",
+        ),
+    ],
+)
+def test_half_the_credentials_of_a_proxy_are_a_mistake(
+    file: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert message in mistake(file, WITH_PROXY)
+
+
+async def test_client_is_given_the_proxy_and_its_credentials(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FI_PROXY_USER", "me")
+    monkeypatch.setenv("FI_PROXY_PASSWORD", "canary")
+    proxy = client_of(load(file, WITH_PROXY))._access.proxy
+    assert proxy
+    assert proxy.url == "http://proxy.example:3128"
+    assert proxy.headers() == {"Proxy-Authorization": "Basic bWU6Y2FuYXJ5"}
 
 
 @pytest.mark.parametrize("name", [" A", "A ", "\tA"])

@@ -1,0 +1,257 @@
+"""The only outgoing socket: sends one GET, and gives status, headers and the whole body back.
+
+Only aiohttp's public API is used. Redirects, cookies, ``~/.netrc`` and the environment's proxies could carry the keys to another
+host: none of them is followed, kept or read. Never retries.
+"""
+
+import asyncio
+import gzip
+import ssl
+import traceback
+import zlib
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+
+import aiohttp
+from yarl import URL
+
+from etl.errors import ConfigurationError
+
+_UNPACK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a client may take: requests at a time, seconds, tries of one request, bytes of one answer."""
+
+    concurrency: int = 32
+    connect_timeout_seconds: float = 10.0
+    read_timeout_seconds: float = 60.0
+    max_tries: int = 6
+    max_response_bytes: int = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """An HTTP proxy that tunnels to the API, and the credentials for it. ``repr`` shows neither of them."""
+
+    url: str
+    user: Callable[[], str] | None = None
+    password: Callable[[], str] | None = None
+
+    def headers(self) -> dict[str, str]:
+        """What the proxy is sent, and nobody else."""
+        if self.user is None or self.password is None:
+            return {}
+        return {"Proxy-Authorization": f"Basic {b64encode(f'{self.user()}:{self.password()}'.encode()).decode()}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server sent, the body decompressed."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class NoAnswerError(Exception):
+    """No whole answer arrived. The text holds no header: aiohttp's own errors, which do, are never passed on."""
+
+
+class ConnectionLostError(NoAnswerError):
+    """The connection ended before the answer began."""
+
+
+class TlsError(NoAnswerError):
+    """The server could not prove who it is, or does not speak TLS."""
+
+
+class AnswerTooLargeError(NoAnswerError):
+    """The body is larger than allowed, as it was sent or decompressed."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the answer is too large ({status})")
+        self.status = status
+
+
+class Transport:
+    """Connections to one server. Belongs to the event loop in which it is made; ``close`` it in the end.
+
+    Connections are kept for the next request, but where a request wants one of its own. ``has_kept`` tells whether a request may
+    be sent on a connection that was used before.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        headers: Mapping[str, str],
+        *,
+        limits: Limits,
+        tls: ssl.SSLContext | None = None,
+        proxy: Proxy | None = None,
+    ) -> None:
+        if any(character in line for pair in headers.items() for line in pair for character in "\r\n\0"):
+            raise ValueError("a header holds a line break or a null character")
+        self.has_kept = False
+        self._base_url = base_url
+        self._max_bytes = limits.max_response_bytes
+        self._is_cut_short = False
+        self.host = URL(base_url, encoded=True).host
+        self._server = f"{self.host} through [api] proxy {proxy.url}" if proxy else str(self.host)
+        # Given with each request, and not to the session: it would send its own headers to the proxy, too.
+        self._headers = {**headers, "Accept-Encoding": "gzip, deflate"}
+        self._proxy_url = proxy.url if proxy else None
+        self._proxy_headers = proxy.headers() if proxy else None
+        timeout = aiohttp.ClientTimeout(
+            total=limits.connect_timeout_seconds + 5 * limits.read_timeout_seconds,
+            sock_connect=limits.connect_timeout_seconds,
+            sock_read=limits.read_timeout_seconds,
+        )
+
+        def session(*, force_close: bool) -> aiohttp.ClientSession:
+            return aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, ssl=tls or True, ttl_dns_cache=300, force_close=force_close),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=timeout,
+                trust_env=False,
+                auto_decompress=False,
+                raise_for_status=False,
+                middlewares=(self._send_once,),
+            )
+
+        self._kept = session(force_close=False)
+        # aiohttp takes what arrives on an idle connection for the answer to the next request. An answer that could be mistaken for
+        # another is therefore awaited on a connection on which nothing else was ever asked.
+        self._own = session(force_close=True)
+
+    async def get(self, target: str, *, on_own_connection: bool) -> Answer:
+        """The answer to a GET of ``target``: path and query, every special character escaped.
+
+        Raises:
+            NoAnswerError: no whole answer arrived.
+            ConfigurationError: the proxy refused to connect.
+        """
+        session = self._own if on_own_connection else self._kept
+        failure: Exception
+        try:
+            async with session.get(
+                URL(self._base_url + target, encoded=True),
+                headers=self._headers,
+                allow_redirects=False,
+                proxy=self._proxy_url,
+                proxy_headers=self._proxy_headers,
+            ) as response:
+                body = await self._read(response)
+            answer = Answer(response.status, response.headers, body)
+        except (AnswerTooLargeError, ConnectionLostError) as error:
+            failure = error
+            self._is_cut_short |= isinstance(error, ConnectionLostError) and not on_own_connection
+        except (aiohttp.ClientError, NoAnswerError, TimeoutError, OSError) as exc:
+            failure = self._failure(exc)
+        except Exception as exc:  # noqa: BLE001 a bug in here or below, and its text may hold the headers
+            place = traceback.extract_tb(exc.__traceback__)[-1]
+            failure = RuntimeError(f"{type(exc).__name__} at {place.filename}:{place.lineno}")
+        else:
+            self.has_kept |= not on_own_connection
+            if self._is_cut_short:
+                # A server that closes after its answer without saying so: a turn of the loop later, that has been noticed.
+                await asyncio.sleep(0)
+            return answer
+        # Raised out here: inside, aiohttp's error would stay attached as its context.
+        raise failure.with_traceback(None)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._kept.close()
+        await self._own.close()
+
+    async def _send_once(
+        self, request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """A middleware. After these errors aiohttp would send the request again by itself, uncounted and past the quota."""
+        try:
+            return await send(request)
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
+            failure = ConnectionLostError(f"no whole answer from {self._server}: {_reason(exc)}")
+        raise failure
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        chunks = []
+        size_bytes = 0
+        async for chunk in response.content.iter_any():
+            size_bytes += len(chunk)
+            if size_bytes > self._max_bytes:
+                raise AnswerTooLargeError(response.status)
+            chunks.append(chunk)
+        body = b"".join(chunks)
+        encoding = response.headers.get("Content-Encoding")
+        return self._decompressed(body, encoding, response.status) if encoding and body else body
+
+    def _decompressed(self, body: bytes, encoding: str, status: int) -> bytes:
+        """By hand: aiohttp knows no ``x-gzip``, and its versions differ in how they limit what comes out."""
+        for name in reversed(encoding.lower().split(",")):
+            try:
+                match name.strip():
+                    case "gzip" | "x-gzip":
+                        body = _gunzipped(body, self._max_bytes)
+                    case "deflate":
+                        body = _inflated(body, self._max_bytes)
+                    case "identity" | "":
+                        pass
+                    case _:
+                        raise NoAnswerError("unknown Content-Encoding")
+            except (EOFError, OSError, zlib.error):
+                raise NoAnswerError("damaged Content-Encoding") from None
+            if len(body) > self._max_bytes:
+                raise AnswerTooLargeError(status)
+        return body
+
+    def _failure(self, exc: Exception) -> Exception:
+        """The error to raise in place of aiohttp's."""
+        if isinstance(exc, aiohttp.ClientSSLError):
+            return TlsError(f"TLS failed at {self._server}: {type(exc).__name__}; see [api] ca_file")
+        if isinstance(exc, aiohttp.ClientHttpProxyError) and exc.status < 500:
+            credentials = "check FI_PROXY_USER and FI_PROXY_PASSWORD, " if exc.status == 407 else ""
+            return ConfigurationError(
+                f"the proxy refused to connect to {self.host} ({exc.status}): {credentials}see [api] proxy {self._proxy_url}"
+            )
+        if isinstance(exc, aiohttp.ClientHttpProxyError):
+            return NoAnswerError(f"no whole answer from {self._server}: the proxy answered {exc.status}")
+        if isinstance(exc, aiohttp.ClientProxyConnectionError):
+            return NoAnswerError(f"cannot connect to [api] proxy {self._proxy_url}: {_reason(exc)}")
+        return NoAnswerError(f"no whole answer from {self._server}: {_reason(exc)}")
+
+
+def _reason(exc: BaseException) -> str:
+    """What happened, in the library's class names: its messages may hold headers."""
+    if isinstance(exc, NoAnswerError):
+        return str(exc)
+    if isinstance(exc, TimeoutError):
+        return "timeout"
+    cause = exc.__cause__ or exc
+    return cause.strerror if isinstance(cause, OSError) and cause.strerror else type(exc).__name__
+
+
+def _gunzipped(body: bytes, max_bytes: int) -> bytes:
+    """At most a little more than allowed, however much is packed into it."""
+    stream = gzip.GzipFile(fileobj=BytesIO(body))
+    chunks = []
+    size_bytes = 0
+    while size_bytes <= max_bytes and (chunk := stream.read(_UNPACK_BYTES)):
+        size_bytes += len(chunk)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _inflated(body: bytes, max_bytes: int) -> bytes:
+    """As ``_gunzipped``; some servers leave out the two bytes of zlib's header, of which the first ends in 8."""
+    stream = zlib.decompressobj(zlib.MAX_WBITS if body[0] & 0x0F == 8 else -zlib.MAX_WBITS)
+    content = stream.decompress(body, max_bytes + 1)
+    if not stream.eof and len(content) <= max_bytes:
+        raise EOFError
+    return content

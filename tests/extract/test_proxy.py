@@ -1,0 +1,145 @@
+"""Requests through a real proxy: it sees where they go, and nothing else."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from etl.errors import ConfigurationError, RequestRefusedError, TransientError
+from etl.extract.client import Access, Client
+from etl.extract.endpoints import get_call_metrics, list_run_tests
+from etl.extract.transport import Limits
+from etl.extract.transport import Proxy as ProxySettings
+from etl.sandbox import Sandbox
+from tests.certificates import certificate
+from tests.proxy import Proxy, proxying
+from tests.support import API_KEY, SECRET_KEY, settled_world
+
+USER, PASSWORD = "canary-user", "canary-password"
+ANY = list_run_tests(page=1, limit=1)
+
+
+@asynccontextmanager
+async def behind(
+    proxy_url: str, base_url: str, ca_file: Path | None, *, with_credentials: bool = True
+) -> AsyncIterator[Client]:
+    proxy = ProxySettings(proxy_url, lambda: USER, lambda: PASSWORD) if with_credentials else ProxySettings(proxy_url)
+    access = Access(
+        base_url, lambda: API_KEY, lambda: SECRET_KEY, ca_file=str(ca_file) if ca_file else None, proxy=proxy
+    )
+    async with Client(access, version="1.0", limits=Limits(max_tries=2)) as client:
+        yield client
+
+
+@asynccontextmanager
+async def tunnelled(
+    folder: Path, *, refusal: int | None = None, credentials: str | None = f"{USER}:{PASSWORD}"
+) -> AsyncIterator[tuple[Sandbox, Proxy, Path]]:
+    ca_file, tls = certificate(folder, "IP:127.0.0.1")
+    world = settled_world(executions=1, calls=2)
+    async with Sandbox(world, tls=tls) as server, proxying(credentials=credentials, refusal=refusal) as proxy:
+        yield server, proxy, ca_file
+
+
+@pytest.mark.parametrize("with_credentials", [True, False])
+async def test_proxy_sees_its_credentials_and_the_host_and_never_a_key(tmp_path, with_credentials):
+    credentials = f"{USER}:{PASSWORD}" if with_credentials else None
+    async with tunnelled(tmp_path, credentials=credentials) as (server, proxy, ca_file):
+        execution = server.world.run_tests[0].executions[0]
+        async with behind(proxy.url, server.base_url, ca_file, with_credentials=with_credentials) as client:
+            await client.get(ANY)
+            for call in execution.calls:
+                await client.get(get_call_metrics(call.call_execution_id, execution.execution_id))
+    assert [request.status for request in server.requests] == [200] * 3
+    heads = [head.decode() for head in proxy.seen]
+    assert len(heads) == 2, "a tunnel for the list, and one that both calls share"
+    for head in heads:
+        assert head.startswith(f"CONNECT {server.base_url.removeprefix('https://')} HTTP/1.1")
+        assert ("Proxy-Authorization: Basic " in head) == with_credentials
+        assert "X-Api-Key" not in head
+        assert "X-Secret-Key" not in head
+    seen = b"".join(proxy.seen) + proxy.tunnelled
+    assert proxy.tunnelled
+    assert API_KEY.encode() not in seen
+    assert SECRET_KEY.encode() not in seen
+
+
+async def test_api_never_sees_the_credentials_of_the_proxy(tmp_path):
+    requests: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            requests.append(await reader.readuntil(b"\r\n\r\n"))
+            body = b'{"total_pages": 1, "current_page": 1, "count": 0, "results": []}'
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        writer.close()
+
+    ca_file, tls = certificate(tmp_path, "IP:127.0.0.1")
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls) as listener, proxying() as proxy:
+        base_url = f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        async with behind(proxy.url, base_url, ca_file) as client:
+            await client.get(ANY)
+    (request,) = requests
+    assert API_KEY.encode() in request
+    assert b"roxy" not in request
+
+
+@pytest.mark.parametrize(
+    ("refusal", "with_credentials", "message"),
+    [
+        (
+            None,
+            False,
+            r"\(407\): check FI_PROXY_USER and FI_PROXY_PASSWORD, see \[api\] proxy http://127\.0\.0\.1:\d+$",
+        ),
+        (403, True, r"\(403\): see \[api\] proxy http://127\.0\.0\.1:\d+$"),
+    ],
+)
+async def test_proxy_that_refuses_is_a_mistake_of_the_settings(tmp_path, refusal, with_credentials, message):
+    async with (
+        tunnelled(tmp_path, refusal=refusal) as (server, proxy, ca_file),
+        behind(proxy.url, server.base_url, ca_file, with_credentials=with_credentials) as client,
+    ):
+        with pytest.raises(
+            ConfigurationError, match=rf"^the proxy refused to connect to 127\.0\.0\.1 {message}"
+        ) as caught:
+            await client.get(ANY)
+    assert len(proxy.seen) == 1
+    assert not server.requests
+    assert "canary" not in f"{caught.value!r} {caught.value.__context__!r} {caught.value.__cause__!r}"
+
+
+async def test_proxy_that_cannot_reach_the_api_is_retried(tmp_path):
+    async with (
+        tunnelled(tmp_path, refusal=502) as (server, proxy, ca_file),
+        behind(proxy.url, server.base_url, ca_file) as client,
+    ):
+        with pytest.raises(
+            TransientError, match=r"through \[api\] proxy http://127.*: the proxy answered 502$"
+        ) as caught:
+            await client.get(ANY)
+    assert len(proxy.seen) == caught.value.tries == 2
+
+
+async def test_proxy_that_is_not_there_is_named_and_retried(tmp_path):
+    async with (
+        tunnelled(tmp_path) as (server, _, ca_file),
+        behind("http://127.0.0.1:9", server.base_url, ca_file) as client,
+    ):
+        with pytest.raises(TransientError, match=r"cannot connect to \[api\] proxy http://127\.0\.0\.1:9: ") as caught:
+            await client.get(ANY)
+    assert caught.value.tries == 2
+    assert "\n" not in str(caught.value)
+
+
+async def test_certificate_is_checked_behind_the_proxy_too(tmp_path):
+    async with tunnelled(tmp_path) as (server, proxy, _), behind(proxy.url, server.base_url, None) as client:
+        with pytest.raises(RequestRefusedError, match=r"TLS failed at 127\.0\.0\.1 through \[api\] proxy"):
+            await client.get(ANY)
+    assert not server.requests
+
+
+async def test_proxy_shows_no_credential():
+    assert "canary" not in repr(ProxySettings("http://p:1", lambda: USER, lambda: PASSWORD))

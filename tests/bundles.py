@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +14,8 @@ import pyarrow.parquet as pq
 
 from etl.extract import endpoints
 from etl.extract.plan import Planned, Policy, plan_run_test
-from etl.model.lifecycle import StoredExecution
+from etl.model.digest import fingerprint
+from etl.model.lifecycle import HeldRows, StoredExecution
 from etl.model.listed_execution import ExecutionList, ListedExecution
 from etl.model.records import (
     METRICS,
@@ -44,6 +46,19 @@ def execution(execution_id: str = "execution", status: str = "completed", **payl
 def as_listed(execution: Execution) -> ListedExecution:
     """The execution as a listing keeps it, payload and all."""
     return ListedExecution.of(execution).with_payload(execution.payload)
+
+
+def stored_of(execution: Execution, **changes: Any) -> StoredExecution:
+    """What the dataset says of the execution when it was exported with two calls, but for the ``changes``."""
+    stored = StoredExecution(
+        date="2026-03-01",
+        export_state="exported",
+        fingerprint=fingerprint(execution.payload),
+        calls_digest="digest",
+        held=HeldRows(listed_calls=2, exported_calls=2, calls_digest="digest"),
+        verified_at=EXPORT.exported_at,
+    )
+    return replace(stored, **changes)
 
 
 def plan_of(

@@ -11,7 +11,7 @@ from etl.sandbox import Sandbox
 from tests.e2e.command import Ended, environment, metrics_etl, write_settings
 from tests.e2e.dataset import assert_sound
 from tests.e2e.truth import assert_equals_world
-from tests.support import settled_world
+from tests.worlds import settled_world
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from etl.sandbox import Fault, Sandbox, SandboxRequest, World, listable_executio
 from tests.certificates import certificate
 from tests.e2e import truth
 from tests.e2e.faults import Endpoint, endpoint_of
-from tests.support import settings_for, settled_world
+from tests.support import settings_for
+from tests.worlds import settled_world
 
 MAX_TRIES = 2
 OUTAGE = Fault(status=502, body=b"<html>Bad Gateway</html>", headers={"Content-Type": "text/html"})

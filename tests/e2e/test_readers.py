@@ -19,7 +19,8 @@ from etl.model import schema
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, listable_calls
 from tests.e2e.readers import READERS
-from tests.support import settings_for, settled_world
+from tests.support import settings_for
+from tests.worlds import settled_world
 
 NAMES = [
     "007",
@@ -153,7 +154,7 @@ def test_every_file_has_the_same_types_and_says_what_its_columns_mean(exported, 
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_column_of_which_the_dictionary_says_so_is_never_null(exported, name):
+def test_column_that_is_declared_never_null_has_no_nulls_in_the_files(exported, name):
     table = schema.TABLES[name]
     rows, _ = true_rows(exported, table)
     nulls = {column for row in rows for column, value in row.items() if value is None}

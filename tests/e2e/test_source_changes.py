@@ -20,7 +20,8 @@ from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Execution, Fault, RunTest, Sandbox
 from tests.e2e.truth import assert_equals_world, call_rows, execution_rows, rows_of
-from tests.support import settings_for, settled_world
+from tests.support import settings_for
+from tests.worlds import settled_world
 
 NIGHT = datetime.now(UTC)
 Export = Callable[..., Any]

@@ -17,7 +17,8 @@ from etl.model import schema
 from etl.pipeline import job
 from etl.sandbox import Sandbox
 from etl.transform.frames import frame_of, to_arrow
-from tests.support import settings_for, settled_world
+from tests.support import settings_for
+from tests.worlds import settled_world
 
 AT = datetime(2026, 10, 1, 8, tzinfo=UTC)
 
@@ -232,7 +233,7 @@ def test_rows_that_stand_twice_while_they_move_double_no_call(data):
         ({"since": "?"}, "since must be a day such as 2026-11-01, got '?'"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(data, asked, message):
+def test_read_calls_tells_a_mistake_in_one_line(data, asked, message):
     with pytest.raises(etl.ConfigurationError) as caught:
         etl.read_calls(data, **asked)
     assert str(caught.value) == message.format(data=data)

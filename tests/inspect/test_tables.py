@@ -247,7 +247,7 @@ def test_a_column_that_an_older_version_did_not_have_is_null(data):
         ({"path": "s3://bucket/data"}, "buckets are not supported yet: give a folder, got 's3://bucket/data'"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(data, asked, message):
+def test_read_table_tells_a_mistake_in_one_line(data, asked, message):
     path, table = asked.pop("path", data), asked.pop("table", "calls")
     with pytest.raises(etl.ConfigurationError) as caught:
         etl.read_table(path, table, **asked)

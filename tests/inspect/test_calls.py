@@ -10,13 +10,11 @@ import pytest
 
 import etl
 from etl.inspect.calls import CALL_COLUMNS, EXECUTION_COLUMNS
-from etl.load.dataset import Dataset
 from etl.load.files.local import LocalFiles
-from etl.load.layout import Partition
 from etl.model import schema
 from etl.pipeline import job
 from etl.sandbox import Sandbox
-from etl.transform.frames import frame_of, to_arrow
+from tests.datasets import write
 from tests.support import settings_for
 from tests.worlds import settled_world
 
@@ -27,12 +25,6 @@ AT = datetime(2026, 10, 1, 8, tzinfo=UTC)
 def data(tmp_path):
     LocalFiles(tmp_path).prepare()
     return tmp_path
-
-
-def write(data, table, *rows, key="checkout", date="2026-10-01"):
-    """Make these the rows of one partition."""
-    declared = schema.TABLES[table]
-    Dataset(LocalFiles(data)).write(declared, Partition(key, date), to_arrow(frame_of(declared, rows), declared))
 
 
 def call(call_id, execution_id="e1", **values):

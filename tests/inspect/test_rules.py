@@ -8,8 +8,9 @@ from etl.load.merge import with_column
 from etl.model import schema
 from etl.model.digest import rows_digest
 from etl.transform.frames import hash_rows
-from tests.load.support import KEY, a_bundle, a_dataset, export_to
-from tests.load.support import part as part_of
+from tests.bundles import KEY, a_bundle
+from tests.datasets import a_dataset, export_to
+from tests.datasets import part as part_of
 
 
 @pytest.fixture

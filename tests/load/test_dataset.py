@@ -17,23 +17,9 @@ from etl.load.state import load_state
 from etl.model import schema
 from etl.model.digest import fingerprint
 from etl.transform.frames import frame_of, to_arrow
-from tests.load.support import (
-    DAMAGES,
-    DAY,
-    FETCHED_AT,
-    KEY,
-    a_bundle,
-    a_dataset,
-    an_unlisted_bundle,
-    closed,
-    contents,
-    export_to,
-    part,
-    reasons,
-    rows,
-    stored_in,
-    wrong_schemas,
-)
+from tests.bundles import DAY, KEY, a_bundle, an_unlisted_bundle
+from tests.damages import DAMAGES, closed
+from tests.datasets import FETCHED_AT, a_dataset, contents, export_to, part, reasons, rows, stored_in, wrong_schemas
 
 
 @pytest.fixture
@@ -72,9 +58,7 @@ def test_the_state_is_what_was_committed(dataset):
 
 def test_no_flipped_bit_changes_what_is_read(tmp_path):
     """Without compression nothing else than the pages' checksums could tell."""
-    files = LocalFiles(tmp_path)
-    files.prepare()
-    dataset = Dataset(files, compression="none")
+    dataset = a_dataset(tmp_path, compression="none")
     export_to(dataset, a_bundle("e1"))
     path, before = tmp_path / part("calls"), load_state(dataset, [KEY], set_aside=False)
     content, value = path.read_bytes(), rows(tmp_path, "calls", "row_hash")[0][0].encode()

@@ -5,8 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from etl.model.lifecycle import TERMINAL_CALL, TERMINAL_EXECUTION, ExportState, export_state
-from etl.model.records import ExecutionBundle, FetchedCall
-from tests.bundles import bundle_of, dead_letter, execution, fetched_call, stored_of
+from tests.bundles import bundle_of, dead_letter, execution, fetched_call, not_listed, stored_of
 
 NOW = datetime(2026, 3, 3, 2, tzinfo=UTC)
 UNFINISHED = ["pending", "running", "cancelling", "evaluating", "paused", "Completed", ""]
@@ -55,11 +54,7 @@ def test_execution_that_has_not_finished_is_never_exported(status):
 
 @pytest.mark.parametrize("status", ["pending", "queued", "ongoing", "analyzing", "a new word", ""])
 def test_execution_with_a_call_that_has_not_finished_is_never_exported(status):
-    done, open_ = fetched_call("a"), fetched_call("b")
-    metrics = type(open_.metrics)(
-        call_execution_id="b", execution_id="execution", status=status, payload=open_.metrics.payload
-    )
-    bundle = bundle_of(done, FetchedCall(listed=open_.listed, metrics=metrics), of=finished(48))
+    bundle = bundle_of(fetched_call("a"), fetched_call("b", status=status), of=finished(48))
     assert state(bundle) is ExportState.SETTLING
 
 
@@ -70,12 +65,6 @@ def test_execution_without_calls_is_exported_all_the_same():
 def test_one_dead_letter_makes_it_incomplete():
     assert (
         state(bundle_of(fetched_call("a"), of=finished(48), dead_letters=(dead_letter("b"),))) is ExportState.INCOMPLETE
-    )
-
-
-def not_listed(of, dead_letters=()):
-    return ExecutionBundle(
-        run_test_name="Checkout", run_test_key="checkout", execution=of, date="2026-03-01", dead_letters=dead_letters
     )
 
 

@@ -68,7 +68,7 @@ def result_of(case: str) -> Any:
     return SAMPLES[case]["body"]["result"]
 
 
-def recorded_call(metrics: dict[str, Any], run: dict[str, Any] | None = None) -> Call:
+def call_with_answer(metrics: dict[str, Any], run: dict[str, Any] | None = None) -> Call:
     """The call that gives this answer."""
     run = run or {"scenario_id": "353d02e2-8edf-55c8-95cb-9bc59e53e7b1", "scenario_name": "Billing"}
     latency, cost = dict(metrics["latency"]), dict(metrics["cost"])
@@ -94,7 +94,7 @@ def recorded_call(metrics: dict[str, Any], run: dict[str, Any] | None = None) ->
     )
 
 
-def recorded_execution(run_test: RunTest, result: dict[str, Any], calls: list[Call]) -> Execution:
+def execution_with_answer(run_test: RunTest, result: dict[str, Any], calls: list[Call]) -> Execution:
     started_at = datetime.fromisoformat(result["started_at"])
     return Execution(
         execution_id=result["execution_id"],
@@ -137,7 +137,7 @@ def recorded_world() -> World:
     recorded.execution_id = BIG_ID
     run = result_of("runs_call")
     recorded.calls[:5] = [
-        recorded_call(each, run if each["call_execution_id"] == run["call_execution_id"] else None)
+        call_with_answer(each, run if each["call_execution_id"] == run["call_execution_id"] else None)
         for each in (result_of(f"metrics_call_0{number}") for number in range(5))
     ]
     listed = [
@@ -156,7 +156,7 @@ def recorded_world() -> World:
     for number, status in enumerate(EXECUTION_STATUSES):
         execution = add_execution(world, statuses, rng, END - timedelta(hours=20 - number), 30, status=status)
         execution.calls += [
-            recorded_call(result_of(f"metrics_call_status_{each}"))
+            call_with_answer(result_of(f"metrics_call_status_{each}"))
             for each in CALL_STATUSES
             if status == "completed" and f"metrics_call_status_{each}" in SAMPLES
         ]
@@ -173,7 +173,7 @@ def recorded_world() -> World:
 
     edge = run_test("Edge Cases")
     edge.eval_configs = recorded_configs("runs_edge_zero_calls")
-    edge.executions.append(recorded_execution(edge, result_of("metrics_edge_zero_calls"), []))
+    edge.executions.append(execution_with_answer(edge, result_of("metrics_edge_zero_calls"), []))
     null_objects = result_of("runs_edge_eval_null_objects")
     calls = [
         Call(
@@ -186,17 +186,17 @@ def recorded_world() -> World:
         )
         for order, each in enumerate(null_objects["call_results"]["results"])
     ]
-    edge.executions.append(recorded_execution(edge, null_objects, calls))
+    edge.executions.append(execution_with_answer(edge, null_objects, calls))
     no_metrics = result_of("metrics_call_edge_no_metrics")
     calls = [
-        recorded_call({**no_metrics, "call_execution_id": f"{each}{no_metrics['call_execution_id'][1:]}"})
+        call_with_answer({**no_metrics, "call_execution_id": f"{each}{no_metrics['call_execution_id'][1:]}"})
         for each in "012"
     ]
-    edge.executions.append(recorded_execution(edge, result_of("metrics_edge_no_metrics"), calls))
+    edge.executions.append(execution_with_answer(edge, result_of("metrics_edge_no_metrics"), calls))
     for case in ("edge_chat_only", "edge_large_ints", "edge_true_zero", "json_scalars_0", "json_scalars_1"):
         metrics_of = result_of(f"metrics_call_{case}")
         head = {**result_of("metrics_edge_zero_calls"), "execution_id": metrics_of["execution_id"]}
-        edge.executions.append(recorded_execution(edge, head, [recorded_call(metrics_of)]))
+        edge.executions.append(execution_with_answer(edge, head, [call_with_answer(metrics_of)]))
 
     padded = run_test("a,b", 5)
     padded.eval_configs = []

@@ -3,7 +3,6 @@
 import json
 
 from etl.model import schema
-from etl.model.lifecycle import HeldRows
 from etl.transform.frames import to_arrow
 from tests.bundles import (
     EXPORT,
@@ -11,17 +10,17 @@ from tests.bundles import (
     calls_frame,
     evals_frame,
     execution,
-    executions_frame,
     fetched_call,
+    frame_of_executions,
 )
 
 
-def rows_of(frame, table):
+def frame_rows(frame, table):
     return to_arrow(frame.data, table).to_pylist()
 
 
 def call_row(metrics=None, listed=None):
-    return rows_of(calls_frame([bundle_of(fetched_call("call", metrics, listed))], EXPORT), schema.CALLS)[0]
+    return frame_rows(calls_frame([bundle_of(fetched_call("call", metrics, listed))], EXPORT), schema.CALLS)[0]
 
 
 def call_extra(metrics=None, listed=None):
@@ -34,7 +33,9 @@ def call_misfits(metrics):
 
 
 def eval_rows(outputs):
-    return rows_of(evals_frame([bundle_of(fetched_call("call", {}, {"eval_outputs": outputs}))], EXPORT), schema.EVALS)
+    return frame_rows(
+        evals_frame([bundle_of(fetched_call("call", {}, {"eval_outputs": outputs}))], EXPORT), schema.EVALS
+    )
 
 
 def eval_row(output):
@@ -42,16 +43,8 @@ def eval_row(output):
 
 
 def executions_of(*executions, export=EXPORT):
-    ids = [listed.execution_id for listed in executions]
-    held = dict.fromkeys(ids, HeldRows(listed_calls=2, exported_calls=1, calls_digest="digest"))
-    return executions_frame(
-        [bundle_of(of=listed) for listed in executions],
-        held,
-        dict.fromkeys(ids, "exported"),
-        dict.fromkeys(ids, EXPORT.exported_at),
-        export,
-    )
+    return frame_of_executions(executions, export)
 
 
 def execution_row(**payload):
-    return rows_of(executions_of(execution(**payload)), schema.EXECUTIONS)[0]
+    return frame_rows(executions_of(execution(**payload)), schema.EXECUTIONS)[0]

@@ -13,14 +13,16 @@ from tests.bundles import (
     dead_letter,
     errors_frame,
     evals_frame,
+    execution,
     fetched_call,
+    not_listed,
 )
 from tests.transform.made_rows import (
     call_extra,
     call_row,
     eval_row,
     eval_rows,
-    rows_of,
+    frame_rows,
 )
 
 STARTED_AT = datetime(2026, 3, 1, 9, 0, 1, 123456, tzinfo=UTC)
@@ -178,7 +180,7 @@ class TestEvals:
             "row_hash": "mine",
         }
         frame = evals_frame([bundle_of(fetched_call("call", {}, {"eval_outputs": {"config": output}}))], EXPORT)
-        row = rows_of(frame, schema.EVALS)[0]
+        row = frame_rows(frame, schema.EVALS)[0]
         assert json.loads(row["extra"]) == output
         assert (frame.misfits, row["call_execution_id"], row["output_score"]) == (2, "call", None)
 
@@ -193,22 +195,17 @@ class TestEvals:
 
     def test_evals_of_a_call_whose_metrics_are_missing_are_rows_too(self):
         call = fetched_call("call", {}, {"eval_outputs": {"config": {"output": 1}}})
-        bundle = bundle_of(dead_letters=(dead_letter(),))
-        listed = type(bundle)(
-            **{**{name: getattr(bundle, name) for name in bundle.__struct_fields__}, "listed": (call.listed,)}
-        )
+        listed = bundle_of(call.listed, dead_letters=(dead_letter(),))
         assert len(evals_frame([listed], EXPORT).data) == 1
 
     def test_bundle_whose_calls_were_not_listed_has_no_evals(self):
-        bundle = bundle_of()
-        waiting = type(bundle)(**{**{name: getattr(bundle, name) for name in bundle.__struct_fields__}, "listed": None})
-        assert len(evals_frame([waiting], EXPORT).data) == 0
+        assert len(evals_frame([not_listed(execution())], EXPORT).data) == 0
 
 
 class TestErrors:
     def test_one_row_per_dead_letter(self):
         letters = (dead_letter("call-1", "cut body"), dead_letter("call-2"))
-        rows = rows_of(errors_frame([bundle_of(dead_letters=letters), bundle_of()], EXPORT), schema.ERRORS)
+        rows = frame_rows(errors_frame([bundle_of(dead_letters=letters), bundle_of()], EXPORT), schema.ERRORS)
         assert [(row["subject_id"], row["message"]) for row in rows] == [
             ("call-1", "cut body"),
             ("call-2", "no answer"),

@@ -25,7 +25,7 @@ from tests.transform.made_rows import (
     call_row,
     execution_row,
     executions_of,
-    rows_of,
+    frame_rows,
 )
 
 STARTED_AT = datetime(2026, 3, 1, 9, 0, 1, 123456, tzinfo=UTC)
@@ -62,17 +62,21 @@ class TestExecutions:
 
     @pytest.mark.parametrize("status", ["paused", "", "\ud800"])
     def test_a_status_that_is_new_is_kept(self, status):
-        row = rows_of(executions_of(execution(status=status)), schema.EXECUTIONS)[0]
+        row = frame_rows(executions_of(execution(status=status)), schema.EXECUTIONS)[0]
         assert status in (row["status"], json.loads(row["extra"] or "{}").get("status"))
 
     def test_start_that_cannot_be_read_is_kept_and_is_null_in_every_table(self):
         of = execution(started_at="2026-03-01 09:00")
         call = fetched_call("call", {}, {"eval_outputs": {"config": 1}})
-        assert json.loads(rows_of(executions_of(of), schema.EXECUTIONS)[0]["extra"]) == {
+        assert json.loads(frame_rows(executions_of(of), schema.EXECUTIONS)[0]["extra"]) == {
             "started_at": "2026-03-01 09:00"
         }
-        assert rows_of(calls_frame([bundle_of(call, of=of)], EXPORT), schema.CALLS)[0]["execution_started_at"] is None
-        assert rows_of(evals_frame([bundle_of(call, of=of)], EXPORT), schema.EVALS)[0]["execution_started_at"] is None
+        assert (
+            frame_rows(calls_frame([bundle_of(call, of=of)], EXPORT), schema.CALLS)[0]["execution_started_at"] is None
+        )
+        assert (
+            frame_rows(evals_frame([bundle_of(call, of=of)], EXPORT), schema.EVALS)[0]["execution_started_at"] is None
+        )
 
 
 class TestRaw:
@@ -85,13 +89,16 @@ class TestRaw:
         call = fetched_call("call", {"x": [1, {"y": "\ud800"}], "call_results": None})
         listed = execution(odd={"a": 2**70})
         assert (
-            json.loads(rows_of(calls_frame([bundle_of(call)], export), schema.CALLS)[0]["raw"]) == call.metrics.payload
+            json.loads(frame_rows(calls_frame([bundle_of(call)], export), schema.CALLS)[0]["raw"])
+            == call.metrics.payload
         )
-        assert json.loads(rows_of(executions_of(listed, export=export), schema.EXECUTIONS)[0]["raw"]) == listed.payload
+        assert (
+            json.loads(frame_rows(executions_of(listed, export=export), schema.EXECUTIONS)[0]["raw"]) == listed.payload
+        )
 
     def test_raw_changes_no_row_hash(self):
         export = ExportStamp(export_run_id="run-2", exported_at=STARTED_AT, include_raw=True)
-        with_raw = rows_of(calls_frame([bundle_of(fetched_call())], export), schema.CALLS)[0]
+        with_raw = frame_rows(calls_frame([bundle_of(fetched_call())], export), schema.CALLS)[0]
         assert with_raw["row_hash"] == call_row()["row_hash"]
 
 

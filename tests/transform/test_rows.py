@@ -26,7 +26,7 @@ from tests.transform.made_rows import (
     call_row,
     execution_row,
     executions_of,
-    rows_of,
+    frame_rows,
 )
 
 CALL_CASES = recorded_cases("call_execution_id", "metrics_call")
@@ -86,7 +86,7 @@ class TestRecordedAnswers:
         metrics = recorded_call(case)
         listed = ListedCall(call_execution_id=metrics.call_execution_id, payload={"scenario_name": "Refund"})
         frame = calls_frame([bundle_of(FetchedCall(listed=listed, metrics=metrics))], EXPORT)
-        row = rows_of(frame, schema.CALLS)[0]
+        row = frame_rows(frame, schema.CALLS)[0]
         assert_holds_all({**metrics.payload, "call_results": listed.payload}, row, schema.CALLS)
         assert (frame.misfits, row["extra"], row["scenario_name"]) == (0, None, "Refund")
 
@@ -94,7 +94,7 @@ class TestRecordedAnswers:
     def test_execution_is_held_whole_without_extra_or_misfit(self, case):
         recorded = recorded_execution(case)
         frame = executions_of(recorded)
-        row = rows_of(frame, schema.EXECUTIONS)[0]
+        row = frame_rows(frame, schema.EXECUTIONS)[0]
         assert_holds_all(recorded.payload, row, schema.EXECUTIONS)
         assert (frame.misfits, row["extra"]) == (0, None)
 
@@ -103,7 +103,7 @@ class TestRecordedAnswers:
         page = recorded_executions(case)
         frame = executions_of(*page.results)
         assert frame.misfits == 0
-        for recorded, row in zip(page.results, rows_of(frame, schema.EXECUTIONS), strict=True):
+        for recorded, row in zip(page.results, frame_rows(frame, schema.EXECUTIONS), strict=True):
             assert_holds_all(recorded.payload, row, schema.EXECUTIONS)
             assert row["extra"] is None
 
@@ -117,7 +117,7 @@ class TestRecordedAnswers:
             for listed in page.results
         ]
         bundle = bundle_of(*calls)
-        evals = rows_of(evals_frame([bundle], EXPORT), schema.EVALS)
+        evals = frame_rows(evals_frame([bundle], EXPORT), schema.EVALS)
         sent = {
             (listed.call_execution_id, config_id): output
             for listed in page.results
@@ -132,7 +132,7 @@ class TestRecordedAnswers:
                 row["output_score"],
                 json.loads(row["output_json"] or "null"),
             )
-        for row, listed in zip(rows_of(calls_frame([bundle], EXPORT), schema.CALLS), page.results, strict=True):
+        for row, listed in zip(frame_rows(calls_frame([bundle], EXPORT), schema.CALLS), page.results, strict=True):
             assert row["scenario_id"] == listed.payload["scenario_id"]
             assert row["scenario_name"] == listed.payload["scenario_name"]
 

@@ -11,7 +11,7 @@ import pytest
 from etl import sandbox
 from etl.pipeline import job
 from etl.sandbox import Sandbox
-from tests.e2e.dataset import assert_kept, assert_sound, staged
+from tests.datasets import assert_kept, assert_sound, staged
 from tests.e2e.truth import assert_equals_world
 from tests.load.files.powercut import Disk
 from tests.load.files.watched import Step, watched

@@ -261,10 +261,10 @@ errors_frame = _of_bundles(frames.errors_frame)
 executions_frame = _of_bundles(frames.executions_frame)
 
 
-def frame_of_executions(executions: Iterable[Execution], export: ExportStamp = EXPORT) -> Frame:
+def frame_of_executions(*executions: Execution, export: ExportStamp = EXPORT) -> Frame:
     """The frame of executions that were exported with one of two calls."""
-    bundles = [bundle_of(of=each) for each in executions]
-    ids = [bundle.execution.execution_id for bundle in bundles]
+    ids = [each.execution_id for each in executions]
     held = HeldRows(listed_calls=2, exported_calls=1, calls_digest="digest")
     states, verified_at = dict.fromkeys(ids, "exported"), dict.fromkeys(ids, EXPORT.exported_at)
+    bundles = [bundle_of(of=each) for each in executions]
     return executions_frame(bundles, dict.fromkeys(ids, held), states, verified_at, export)

@@ -8,15 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from etl.model import schema
-
-COLUMNS = [(table, column) for table in schema.TABLES.values() for column in table.columns]
-
-
-COLUMN_IDS = [f"{table.name}.{column.name}" for table, column in COLUMNS]
-
-
-def every_column(function):
-    return pytest.mark.parametrize(("table", "column"), COLUMNS, ids=COLUMN_IDS)(function)
+from tests.model.declared import every_column
 
 
 @every_column

@@ -6,16 +6,11 @@ import pyarrow as pa
 import pytest
 
 from etl.model import schema
+from tests.model.declared import COLUMNS, every_column
 
-COLUMNS = [(table, column) for table in schema.TABLES.values() for column in table.columns]
-COLUMN_IDS = [f"{table.name}.{column.name}" for table, column in COLUMNS]
 MONEY_AND_COUNTS = re.compile(
     r"cents$|_tokens$|_count$|^calls_|_calls$|^(requests|retries|rejections|misfits|files|bytes|tries)$"
 )
-
-
-def every_column(function):
-    return pytest.mark.parametrize(("table", "column"), COLUMNS, ids=COLUMN_IDS)(function)
 
 
 @pytest.mark.parametrize("table", schema.TABLES.values(), ids=schema.TABLES)

@@ -81,7 +81,7 @@ def evals_of(cases: list[tuple[str, tuple[str, ...], str]]) -> Frame:
 
 
 def executions_of(cases: list[tuple[str, tuple[str, ...], str]]) -> Frame:
-    return frame_of_executions([decode_execution(*_fields(case)) for case in cases], EXPORT)
+    return frame_of_executions(*(decode_execution(*_fields(case)) for case in cases))
 
 
 def _fields(case: tuple[str, tuple[str, ...], str]) -> tuple[str, str]:
@@ -263,7 +263,7 @@ class Batch:
         return misfits
 
     def check_executions(self) -> int:
-        frame = frame_of_executions([row for row, _ in self.executions.values()], WITH_RAW)
+        frame = frame_of_executions(*(row for row, _ in self.executions.values()), export=WITH_RAW)
         rows = written_and_read(frame, schema.EXECUTIONS)
         misfits = 0
         for row, (_, sent) in zip(rows, self.executions.values(), strict=True):

@@ -1,8 +1,6 @@
 """What the sandbox computes: the recorded formulas and roundings."""
 
-import json
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,13 +8,8 @@ from hypothesis import strategies as st
 
 from etl.sandbox.aggregates import AnswerError, average, eval_averages, eval_results, metrics, percentile, rounded
 from etl.sandbox.world import Call, EvalConfig, Execution, RunTest, Scenario
+from tests.sandbox.samples import result_of
 from tests.worlds import END
-
-SAMPLES = Path(__file__).parent.parent / "samples"
-
-
-def result_of(case):
-    return json.loads((SAMPLES / f"{case}.json").read_text("utf-8"))["body"]["result"]
 
 
 def call(number=0, status="completed", **values):

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import chain
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -35,12 +34,9 @@ from etl.sandbox import (
 )
 from etl.sandbox.world import CALL_STATUSES, EXECUTION_STATUSES
 from tests.sandbox.requests import KEYS, METRICS, RUN_TESTS, RUNS, get
+from tests.sandbox.samples import SAMPLES, result_of
 from tests.worlds import END, world_of
 
-SAMPLES = {
-    path.stem: json.loads(path.read_text("utf-8"))
-    for path in sorted((Path(__file__).parent.parent / "samples").glob("*.json"))
-}
 BIG_NAME = "Ünïcode / Agent Test #1"
 BIG_ID = "fb21abee-6eae-507e-8293-b01d1abc0173"
 STATUSES_ID = "08351e4c-6d6d-54d8-ab7c-1ed89f7c4c53"
@@ -62,10 +58,6 @@ SHAPE_ONLY = {
     *("runs_eval_name_one", "runs_name", "analytics_execution", "analytics_name"),
     *("runtests_list", "runtests_limit2", "runtests_search"),
 }
-
-
-def result_of(case: str) -> Any:
-    return SAMPLES[case]["body"]["result"]
 
 
 def call_with_answer(metrics: dict[str, Any], run: dict[str, Any] | None = None) -> Call:

@@ -19,32 +19,28 @@ def frame_rows(frame, table):
     return to_arrow(frame.data, table).to_pylist()
 
 
-def call_row(metrics=None, listed=None):
+def row_of_call(metrics=None, listed=None):
     return frame_rows(calls_frame([bundle_of(fetched_call("call", metrics, listed))], EXPORT), schema.CALLS)[0]
 
 
-def call_extra(metrics=None, listed=None):
-    extra = call_row(metrics, listed)["extra"]
+def extra_of_call(metrics=None, listed=None):
+    extra = row_of_call(metrics, listed)["extra"]
     return None if extra is None else json.loads(extra)
 
 
-def call_misfits(metrics):
+def misfits_of_call(metrics):
     return calls_frame([bundle_of(fetched_call("call", metrics))], EXPORT).misfits
 
 
-def eval_rows(outputs):
+def rows_of_evals(outputs):
     return frame_rows(
         evals_frame([bundle_of(fetched_call("call", {}, {"eval_outputs": outputs}))], EXPORT), schema.EVALS
     )
 
 
-def eval_row(output):
-    return eval_rows({"config": output})[0]
+def row_of_eval(output):
+    return rows_of_evals({"config": output})[0]
 
 
-def executions_of(*executions, export=EXPORT):
-    return frame_of_executions(executions, export)
-
-
-def execution_row(**payload):
-    return frame_rows(executions_of(execution(**payload)), schema.EXECUTIONS)[0]
+def row_of_execution(**payload):
+    return frame_rows(frame_of_executions(execution(**payload)), schema.EXECUTIONS)[0]

@@ -18,11 +18,11 @@ from tests.bundles import (
     not_listed,
 )
 from tests.transform.made_rows import (
-    call_extra,
-    call_row,
-    eval_row,
-    eval_rows,
+    extra_of_call,
     frame_rows,
+    row_of_call,
+    row_of_eval,
+    rows_of_evals,
 )
 
 STARTED_AT = datetime(2026, 3, 1, 9, 0, 1, 123456, tzinfo=UTC)
@@ -30,18 +30,22 @@ STARTED_AT = datetime(2026, 3, 1, 9, 0, 1, 123456, tzinfo=UTC)
 
 class TestListing:
     def test_fields_that_only_the_listing_has_are_kept(self):
-        row = call_row({}, {"scenario_id": "s", "scenario_name": "Refund", "agent": {"version": 2}, "scenario_id.x": 1})
+        row = row_of_call(
+            {}, {"scenario_id": "s", "scenario_name": "Refund", "agent": {"version": 2}, "scenario_id.x": 1}
+        )
         assert (row["scenario_id"], row["scenario_name"]) == ("s", "Refund")
         assert json.loads(row["extra"]) == {"call_results": {"agent": {"version": 2}, "scenario_id.x": 1}}
 
     def test_what_the_listing_repeats_is_not_kept_twice(self):
         assert (
-            call_extra({"duration_seconds": 88}, {"duration_seconds": 88.0, "status": "completed", "eval_outputs": {}})
+            extra_of_call(
+                {"duration_seconds": 88}, {"duration_seconds": 88.0, "status": "completed", "eval_outputs": {}}
+            )
             is None
         )
 
     def test_what_the_listing_says_differently_is_kept(self):
-        row = call_row({"duration_seconds": 88}, {"duration_seconds": 90, "status": "analyzing"})
+        row = row_of_call({"duration_seconds": 88}, {"duration_seconds": 90, "status": "analyzing"})
         assert (row["duration_seconds"], row["status"]) == (88.0, "completed")
         assert json.loads(row["extra"]) == {"call_results": {"duration_seconds": 90, "status": "analyzing"}}
 
@@ -49,33 +53,33 @@ class TestListing:
         ("metrics", "listed"), [(1, True), (True, 1), ("NaN", "nan"), ([1], [True]), ([1], [1]), (88, None)]
     )
     def test_what_the_listing_does_not_certainly_repeat_is_kept(self, metrics, listed):
-        extra = call_extra({"duration_seconds": metrics}, {"duration_seconds": listed})
+        extra = extra_of_call({"duration_seconds": metrics}, {"duration_seconds": listed})
         assert json.dumps(extra["call_results"]) == json.dumps({"duration_seconds": listed})
 
     @pytest.mark.parametrize("outputs", [[], [1], "none", "", 0, False, 7])
     def test_eval_outputs_that_are_no_object_are_kept_with_the_call(self, outputs):
-        assert call_extra({}, {"eval_outputs": outputs}) == {"call_results": {"eval_outputs": outputs}}
-        assert eval_rows(outputs) == []
+        assert extra_of_call({}, {"eval_outputs": outputs}) == {"call_results": {"eval_outputs": outputs}}
+        assert rows_of_evals(outputs) == []
 
     @pytest.mark.parametrize("outputs", [None, {}, {"config": {"output": 1}}])
     def test_eval_outputs_have_a_table_of_their_own(self, outputs):
-        assert call_extra({}, {"eval_outputs": outputs}) is None
+        assert extra_of_call({}, {"eval_outputs": outputs}) is None
 
     def test_eval_of_a_config_id_that_utf8_cannot_hold_is_kept_with_the_call(self):
         outputs = {"\ud800": {"output": "Passed"}, "config": {"output": "Failed"}}
-        assert [row["eval_config_id"] for row in eval_rows(outputs)] == ["config"]
-        assert call_extra({}, {"eval_outputs": outputs}) == {
+        assert [row["eval_config_id"] for row in rows_of_evals(outputs)] == ["config"]
+        assert extra_of_call({}, {"eval_outputs": outputs}) == {
             "call_results": {"eval_outputs": {"\ud800": {"output": "Passed"}}}
         }
 
     def test_call_results_among_the_metrics_are_not_taken_for_the_listing(self):
-        row = call_row({"call_results": {"scenario_id": "not this"}}, {"scenario_id": "this"})
+        row = row_of_call({"call_results": {"scenario_id": "not this"}}, {"scenario_id": "this"})
         assert row["scenario_id"] == "this"
         assert json.loads(row["extra"]) == {"metrics.call_results": {"scenario_id": "not this"}}
 
     def test_call_results_among_the_metrics_overwrite_nothing(self):
         metrics = {"call_results": 1, "metrics.call_results": 2, "metrics.metrics.call_results": 3}
-        assert call_extra(metrics, {"x": 4}) == {
+        assert extra_of_call(metrics, {"x": 4}) == {
             "metrics.call_results": 2,
             "metrics.metrics.call_results": 3,
             "metrics.metrics.metrics.call_results": 1,
@@ -109,7 +113,7 @@ class TestEvals:
         ],
     )
     def test_output_goes_to_the_column_of_its_kind(self, output, output_type, column, value):
-        row = eval_row({"output": output, "output_type": output_type})
+        row = row_of_eval({"output": output, "output_type": output_type})
         kinds = {name: row[name] for name in ("output_score", "output_text", "output_json") if row[name] is not None}
         assert row[column] == value
         assert kinds == ({} if column == "output_passed" else {column: value})
@@ -131,11 +135,11 @@ class TestEvals:
         ],
     )
     def test_verdict_is_a_bool_or_the_word_of_a_pass_fail_eval(self, output, output_type, verdict):
-        assert eval_row({"output": output, "output_type": output_type})["output_passed"] is verdict
+        assert row_of_eval({"output": output, "output_type": output_type})["output_passed"] is verdict
 
     @pytest.mark.parametrize("output", [None, {}, {"output": None}, {"name": None, "output": None, "status": None}])
     def test_eval_without_output_is_a_row_of_nulls(self, output):
-        row = eval_row(output)
+        row = row_of_eval(output)
         assert {row[name] for name in row if name.startswith("output_") or name in {"reason", "status", "extra"}} <= {
             None,
             "{}",
@@ -147,13 +151,13 @@ class TestEvals:
         [("Passed", "output_text"), (0.5, "output_score"), (True, "output_passed"), ([1], "output_json")],
     )
     def test_output_that_is_no_object_is_taken_for_the_output_itself(self, value, column):
-        row = eval_row(value)
+        row = row_of_eval(value)
         assert row[column] == ("[1]" if value == [1] else value)
         assert row["extra"] is None
 
     @pytest.mark.parametrize("status", ["skipped", "Failed", "error", "a new word"])
     def test_skipped_and_failed_evals_are_rows_with_their_own_words(self, status):
-        row = eval_row(
+        row = row_of_eval(
             {"name": "Tone", "output": None, "output_type": "score", "reason": "no transcript", "status": status}
         )
         assert (row["status"], row["reason"], row["eval_name"], row["output_score"]) == (
@@ -165,7 +169,7 @@ class TestEvals:
 
     def test_eval_of_an_unknown_config_is_a_row(self):
         assert (
-            eval_rows({"unknown-config": {"name": "Orphan", "output": "Passed", "output_type": "Pass/Fail"}})[0][
+            rows_of_evals({"unknown-config": {"name": "Orphan", "output": "Passed", "output_type": "Pass/Fail"}})[0][
                 "output_passed"
             ]
             is True
@@ -185,7 +189,7 @@ class TestEvals:
         assert (frame.misfits, row["call_execution_id"], row["output_score"]) == (2, "call", None)
 
     def test_row_says_which_execution_and_run_test_it_is_of(self):
-        row = eval_row(True)
+        row = row_of_eval(True)
         assert (row["execution_id"], row["run_test_name"], row["execution_started_at"]) == (
             "execution",
             "Checkout",

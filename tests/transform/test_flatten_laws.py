@@ -17,11 +17,12 @@ from tests.bundles import (
     evals_frame,
     execution,
     fetched_call,
+    frame_of_executions,
     through_parquet,
 )
 from tests.strategies import any_text, json_values, payloads
 from tests.transform.exactness import Places, as_eval, call_as_sent, read
-from tests.transform.made_rows import executions_of, frame_rows
+from tests.transform.made_rows import frame_rows
 
 IDENTITY = ("call_execution_id", "execution_id", "status")
 OWN_CALL_RESULTS = st.dictionaries(st.sampled_from(["call_results", "metrics.call_results"]), json_values, max_size=2)
@@ -79,7 +80,7 @@ def test_every_value_of_a_call_is_in_its_column_or_in_extra(metrics, listed):
 @settings(deadline=None, max_examples=100)
 @given(payload=payloads(schema.EXECUTIONS, without=("execution_id", "status")))
 def test_every_value_of_an_execution_is_in_its_column_or_in_extra(payload):
-    frame = executions_of(execution(**parsed({"started_at": None} | payload)))
+    frame = frame_of_executions(execution(**parsed({"started_at": None} | payload)))
     row = frame_rows(frame, schema.EXECUTIONS)[0]
     assert (
         Places(schema.EXECUTIONS).assert_holds(row, execution().payload | sent({"started_at": None} | payload))
@@ -108,7 +109,7 @@ def test_every_frame_comes_back_from_parquet_and_its_row_hashes_can_be_computed_
     for table, frame in (
         (schema.CALLS, calls_frame([bundle], EXPORT)),
         (schema.EVALS, evals_frame([bundle], EXPORT)),
-        (schema.EXECUTIONS, executions_of(bundle.execution)),
+        (schema.EXECUTIONS, frame_of_executions(bundle.execution)),
     ):
         rows = to_arrow(frame.data, table)
         read = through_parquet(rows)

@@ -19,13 +19,13 @@ from tests.bundles import (
     evals_frame,
     execution,
     fetched_call,
+    frame_of_executions,
     through_parquet,
 )
 from tests.transform.made_rows import (
-    call_row,
-    execution_row,
-    executions_of,
     frame_rows,
+    row_of_call,
+    row_of_execution,
 )
 
 STARTED_AT = datetime(2026, 3, 1, 9, 0, 1, 123456, tzinfo=UTC)
@@ -44,31 +44,31 @@ class TestKeys:
 
     def test_an_execution_in_two_bundles_is_refused(self):
         with pytest.raises(SchemaError, match="executions: two rows with the key"):
-            executions_of(execution(), execution())
+            frame_of_executions(execution(), execution())
 
 
 class TestExecutions:
     def test_row_holds_what_the_exporter_adds(self):
-        row = execution_row()
+        row = row_of_execution()
         assert (row["listed_calls"], row["exported_calls"], row["calls_digest"]) == (2, 1, "digest")
         assert (row["export_state"], row["verified_at"], row["deleted_at"]) == ("exported", EXPORT.exported_at, None)
         assert (row["run_test_name"], row["started_at"]) == ("Checkout", STARTED_AT)
         assert len(row["fingerprint"]) == 32
 
     def test_aggregates_lose_their_prefix_and_unknown_ones_are_kept_under_it(self):
-        row = execution_row(metrics={"latency": {"percentiles": {"p50": 88, "p90": 1}}, "voice": {"mos": 4}})
+        row = row_of_execution(metrics={"latency": {"percentiles": {"p50": 88, "p90": 1}}, "voice": {"mos": 4}})
         assert row["latency_percentiles_p50"] == 88.0
         assert json.loads(row["extra"]) == {"metrics": {"latency": {"percentiles": {"p90": 1}}, "voice": {"mos": 4}}}
 
     @pytest.mark.parametrize("status", ["paused", "", "\ud800"])
     def test_a_status_that_is_new_is_kept(self, status):
-        row = frame_rows(executions_of(execution(status=status)), schema.EXECUTIONS)[0]
+        row = frame_rows(frame_of_executions(execution(status=status)), schema.EXECUTIONS)[0]
         assert status in (row["status"], json.loads(row["extra"] or "{}").get("status"))
 
     def test_start_that_cannot_be_read_is_kept_and_is_null_in_every_table(self):
         of = execution(started_at="2026-03-01 09:00")
         call = fetched_call("call", {}, {"eval_outputs": {"config": 1}})
-        assert json.loads(frame_rows(executions_of(of), schema.EXECUTIONS)[0]["extra"]) == {
+        assert json.loads(frame_rows(frame_of_executions(of), schema.EXECUTIONS)[0]["extra"]) == {
             "started_at": "2026-03-01 09:00"
         }
         assert (
@@ -81,8 +81,8 @@ class TestExecutions:
 
 class TestRaw:
     def test_raw_is_null_unless_asked_for(self):
-        assert call_row({"x": 1})["raw"] is None
-        assert execution_row()["raw"] is None
+        assert row_of_call({"x": 1})["raw"] is None
+        assert row_of_execution()["raw"] is None
 
     def test_raw_is_the_whole_payload(self):
         export = ExportStamp(export_run_id="run-1", exported_at=EXPORT.exported_at, include_raw=True)
@@ -93,21 +93,22 @@ class TestRaw:
             == call.metrics.payload
         )
         assert (
-            json.loads(frame_rows(executions_of(listed, export=export), schema.EXECUTIONS)[0]["raw"]) == listed.payload
+            json.loads(frame_rows(frame_of_executions(listed, export=export), schema.EXECUTIONS)[0]["raw"])
+            == listed.payload
         )
 
     def test_raw_changes_no_row_hash(self):
         export = ExportStamp(export_run_id="run-2", exported_at=STARTED_AT, include_raw=True)
         with_raw = frame_rows(calls_frame([bundle_of(fetched_call())], export), schema.CALLS)[0]
-        assert with_raw["row_hash"] == call_row()["row_hash"]
+        assert with_raw["row_hash"] == row_of_call()["row_hash"]
 
 
 def frames():
     call = fetched_call("call", {"duration_seconds": 88}, {"eval_outputs": {"config": {"output": 1}}})
     full, empty = bundle_of(call, dead_letters=(dead_letter(),)), bundle_of()
     return [
-        ("executions full", schema.EXECUTIONS, executions_of(execution(metrics={"calls": {"total": 3}})).data),
-        ("executions empty", schema.EXECUTIONS, executions_of().data),
+        ("executions full", schema.EXECUTIONS, frame_of_executions(execution(metrics={"calls": {"total": 3}})).data),
+        ("executions empty", schema.EXECUTIONS, frame_of_executions().data),
         ("calls full", schema.CALLS, calls_frame([full], EXPORT).data),
         ("calls all null", schema.CALLS, calls_frame([bundle_of(fetched_call())], EXPORT).data),
         ("calls empty", schema.CALLS, calls_frame([], EXPORT).data),

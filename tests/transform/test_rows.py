@@ -14,6 +14,7 @@ from tests.bundles import (
     calls_frame,
     evals_frame,
     fetched_call,
+    frame_of_executions,
     recorded_call,
     recorded_calls,
     recorded_cases,
@@ -21,12 +22,11 @@ from tests.bundles import (
     recorded_executions,
 )
 from tests.transform.made_rows import (
-    call_extra,
-    call_misfits,
-    call_row,
-    execution_row,
-    executions_of,
+    extra_of_call,
     frame_rows,
+    misfits_of_call,
+    row_of_call,
+    row_of_execution,
 )
 
 CALL_CASES = recorded_cases("call_execution_id", "metrics_call")
@@ -93,7 +93,7 @@ class TestRecordedAnswers:
     @pytest.mark.parametrize("case", EXECUTION_CASES)
     def test_execution_is_held_whole_without_extra_or_misfit(self, case):
         recorded = recorded_execution(case)
-        frame = executions_of(recorded)
+        frame = frame_of_executions(recorded)
         row = frame_rows(frame, schema.EXECUTIONS)[0]
         assert_holds_all(recorded.payload, row, schema.EXECUTIONS)
         assert (frame.misfits, row["extra"]) == (0, None)
@@ -101,7 +101,7 @@ class TestRecordedAnswers:
     @pytest.mark.parametrize("case", EXECUTION_PAGES)
     def test_page_of_executions_is_held_whole_without_extra_or_misfit(self, case):
         page = recorded_executions(case)
-        frame = executions_of(*page.results)
+        frame = frame_of_executions(*page.results)
         assert frame.misfits == 0
         for recorded, row in zip(page.results, frame_rows(frame, schema.EXECUTIONS), strict=True):
             assert_holds_all(recorded.payload, row, schema.EXECUTIONS)
@@ -142,7 +142,7 @@ class TestNulls:
         "metrics", [{}, {"latency": None, "cost": None, "conversation": None, "chat_metrics": None}]
     )
     def test_metric_missing_from_the_payload_is_null_not_zero(self, metrics):
-        row = call_row(metrics)
+        row = row_of_call(metrics)
         measures = [column.name for column in schema.CALLS.columns if column.type in (schema.FLOAT, schema.INT)]
         assert [row[name] for name in measures] == [None] * len(measures)
         assert row["extra"] is None
@@ -150,24 +150,24 @@ class TestNulls:
     @pytest.mark.parametrize("block", ["latency", "cost", "conversation", "chat_metrics"])
     def test_null_metric_is_null_not_zero_and_an_empty_block_is_nothing(self, block):
         names = {path[1] for column in schema.CALLS.columns for path in column.paths if path[0] == block}
-        assert call_row({block: dict.fromkeys(names)}) == call_row({block: {}}) == call_row()
+        assert row_of_call({block: dict.fromkeys(names)}) == row_of_call({block: {}}) == row_of_call()
 
     def test_true_zero_stays_zero(self):
-        row = call_row({"duration_seconds": 0, "cost": {"total_cost_cents": 0}, "chat_metrics": {"csat_score": 0.0}})
+        row = row_of_call({"duration_seconds": 0, "cost": {"total_cost_cents": 0}, "chat_metrics": {"csat_score": 0.0}})
         assert (row["duration_seconds"], row["cost_total_cost_cents"], row["chat_metrics_csat_score"]) == (0.0, 0, 0.0)
 
     def test_null_of_an_unknown_field_is_kept_where_it_was(self):
-        assert call_extra({"latency": {"jitter_ms": None}}) == {"latency": {"jitter_ms": None}}
+        assert extra_of_call({"latency": {"jitter_ms": None}}) == {"latency": {"jitter_ms": None}}
 
     def test_execution_without_times_and_metrics_is_null_there(self):
-        row = execution_row(started_at=None, completed_at=None, metrics={})
+        row = row_of_execution(started_at=None, completed_at=None, metrics={})
         assert row["started_at"] is row["completed_at"] is row["latency_percentiles_p95"] is row["calls_total"] is None
 
 
 class TestPlaces:
     @pytest.mark.parametrize("spelling", ["system_metrics", "customer_latency_metrics"])
     def test_both_spellings_of_the_latency_block_land_in_the_same_columns(self, spelling):
-        row = call_row({"latency": {spelling: {"bot_wpm": 149.53, "ai_interruption_count": 1, "stt_ms": 7}}})
+        row = row_of_call({"latency": {spelling: {"bot_wpm": 149.53, "ai_interruption_count": 1, "stt_ms": 7}}})
         assert row["latency_customer_latency_metrics_bot_wpm"] == 149.53
         assert row["latency_customer_latency_metrics_ai_interruption_count"] == 1
         assert json.loads(row["extra"]) == {"latency": {spelling: {"stt_ms": 7}}}
@@ -175,7 +175,7 @@ class TestPlaces:
     @pytest.mark.parametrize("spelling", ["breakdown", "customer_cost_breakdown"])
     @pytest.mark.parametrize("breakdown", [{}, {"llm": {"cost": 0.034, "promptTokens": 12685}}, [1, 2]])
     def test_both_spellings_of_the_cost_breakdown_land_in_the_same_column(self, spelling, breakdown):
-        row = call_row({"cost": {spelling: breakdown}})
+        row = row_of_call({"cost": {spelling: breakdown}})
         assert json.loads(row["cost_customer_cost_breakdown"]) == breakdown
         assert row["extra"] is None
 
@@ -188,14 +188,14 @@ class TestPlaces:
             "customer_latency_metrics": {"bot_wpm": 1.0, "user_wpm": 5.0},
         }
         metrics = {"latency": {spelling: values[spelling] for spelling in spellings}}
-        row = call_row(metrics)
+        row = row_of_call(metrics)
         assert row["latency_customer_latency_metrics_bot_wpm"] == 1.0
         assert row["latency_customer_latency_metrics_user_wpm"] == 5.0
         assert json.loads(row["extra"]) == {"latency": {"system_metrics": {"bot_wpm": 2.0}}}
-        assert call_misfits(metrics) == 1
+        assert misfits_of_call(metrics) == 1
 
     def test_the_other_spelling_counts_where_the_documented_one_is_null_or_does_not_fit(self):
-        row = call_row(
+        row = row_of_call(
             {
                 "latency": {
                     "customer_latency_metrics": {"bot_wpm": None, "user_wpm": "fast"},
@@ -224,7 +224,7 @@ class TestPlaces:
             "scenario_id": "mine",
             "": {"": 0},
         }
-        row = call_row(metrics)
+        row = row_of_call(metrics)
         assert row["latency_avg_agent_latency_ms"] == 1.0
         assert row["latency_customer_latency_metrics_bot_wpm"] is None
         assert (row["run_test_name"], row["export_run_id"], row["raw"], row["scenario_id"]) == (
@@ -238,8 +238,8 @@ class TestPlaces:
 
     def test_what_is_no_object_where_one_is_declared_is_one_misfit(self):
         metrics = {"latency": [1, 2], "cost": "free", "conversation": 0, "chat_metrics": False}
-        assert call_extra(metrics) == metrics
-        assert call_misfits(metrics) == 4
+        assert extra_of_call(metrics) == metrics
+        assert misfits_of_call(metrics) == 4
 
     def test_misfits_are_null_stand_verbatim_in_extra_and_are_counted(self):
         metrics = {
@@ -253,7 +253,7 @@ class TestPlaces:
             },
             "unknown": 1,
         }
-        row = call_row(metrics)
+        row = row_of_call(metrics)
         assert (row["chat_metrics_input_tokens"], row["chat_metrics_output_tokens"]) == (1500, 7)
         assert {row[f"cost_{name}_cost_cents"] for name in ("total", "stt", "llm", "tts")} == {None}
         assert json.loads(row["extra"]) == {
@@ -262,23 +262,23 @@ class TestPlaces:
             "chat_metrics": {"csat_score": 2**53 + 1, "turn_count": {"a": 1}},
             "unknown": 1,
         }
-        assert call_misfits(metrics) == 7
+        assert misfits_of_call(metrics) == 7
 
     @pytest.mark.parametrize("literal", ["9007199254740993.0", "1e-400", "-1.2345e-320"])
     def test_number_that_a_double_would_change_is_a_misfit_with_every_digit(self, literal):
         metrics = parse_json(f'{{"duration_seconds":{literal},"x":[{literal}]}}'.encode())
-        assert call_row(metrics)["extra"] == f'{{"duration_seconds":{literal},"x":[{literal}]}}'
-        assert call_misfits(metrics) == 1
+        assert row_of_call(metrics)["extra"] == f'{{"duration_seconds":{literal},"x":[{literal}]}}'
+        assert misfits_of_call(metrics) == 1
 
     @pytest.mark.parametrize("literal", ["NaN", "1e400", "-Infinity"])
     def test_number_that_no_double_holds_is_a_misfit_and_no_crash(self, literal):
         metrics = parse_json(f'{{"duration_seconds":{literal},"x":[{literal}]}}'.encode())
-        assert call_extra(metrics) == {"duration_seconds": literal, "x": [literal]}
-        assert call_misfits(metrics) == 1
+        assert extra_of_call(metrics) == {"duration_seconds": literal, "x": [literal]}
+        assert misfits_of_call(metrics) == 1
 
     def test_strings_that_utf8_cannot_hold_stand_escaped_in_extra(self):
         metrics = {"note \ud800": "a\udfff", "latency": {"b": 1.5}}
-        assert call_extra(metrics, {"scenario_name": "\ud83d"}) == {
+        assert extra_of_call(metrics, {"scenario_name": "\ud83d"}) == {
             **metrics,
             "call_results": {"scenario_name": "\ud83d"},
         }

@@ -20,7 +20,8 @@ from etl.errors import ExitCode, LockHeldError
 from etl.sandbox import Sandbox
 from etl.settings import Settings
 from tests.e2e.command import COMMAND, Ended
-from tests.support import API_KEY, SECRET_KEY, settled_world
+from tests.support import API_KEY, SECRET_KEY
+from tests.worlds import settled_world
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "docs" / "deploy"

@@ -18,7 +18,8 @@ from etl.sandbox import Execution, Fault, RunTest, Sandbox, SandboxRequest
 from etl.sandbox.generate import new_id
 from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.e2e.truth import assert_equals_world, rows_of
-from tests.support import settings_for, settled_world
+from tests.support import settings_for
+from tests.worlds import settled_world
 
 NIGHT = datetime.now(UTC)
 Export = Callable[..., Any]
@@ -94,7 +95,7 @@ async def test_a_quiet_night_costs_two_requests_more_than_with_names(server: San
     assert first.requests == first.necessary_requests
 
 
-async def test_renamed_run_test_moves_without_a_request_for_any_call(
+async def test_renamed_run_test_moves_when_all_run_tests_are_exported(
     server: Sandbox, export: Export, tmp_path: Path
 ) -> None:
     await export()

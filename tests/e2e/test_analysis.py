@@ -55,7 +55,7 @@ def test_there_are_ten_recipes_and_none_takes_a_null_for_a_zero():
 
 
 @pytest.mark.parametrize("name", schema.TABLES)
-def test_a_column_of_which_the_dictionary_says_so_is_never_null(folder, name):
+def test_column_that_describe_calls_never_null_has_no_nulls(folder, name):
     """Of executions that run, settle and were fetched, and of runs that lack nothing."""
     frame = etl.read_table(folder / "data", name)
     described = etl.describe(name)

@@ -13,7 +13,7 @@ from etl.model.schema import TABLES
 from etl.sandbox import Fault, Sandbox
 from etl.version import __version__
 from tests.e2e.command import ended, environment, metrics_etl, start, write_settings
-from tests.support import settled_world
+from tests.worlds import settled_world
 
 
 def everything_below(folder: Path) -> bytes:

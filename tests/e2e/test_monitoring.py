@@ -10,7 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from etl.sandbox import Fault, Sandbox, listable_executions
 from tests.e2e.command import environment, metrics_etl, write_settings
-from tests.support import API_KEY, SECRET_KEY, settled_world
+from tests.support import API_KEY, SECRET_KEY
+from tests.worlds import settled_world
 
 METRICS = ("run", "--metrics-file", "metrics.prom")
 

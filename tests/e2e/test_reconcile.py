@@ -26,7 +26,8 @@ from etl.sandbox import Fault, Sandbox, World
 from etl.settings import Settings
 from etl.transform.frames import hash_rows
 from tests.e2e.command import environment, metrics_etl, write_settings
-from tests.support import settings_for, settled_world
+from tests.support import settings_for
+from tests.worlds import settled_world
 
 END = datetime(2026, 10, 30, 15, tzinfo=UTC)
 

@@ -22,7 +22,8 @@ from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import documented_fields, ended, environment, metrics_etl, start
 from tests.e2e.terminal import Terminal
 from tests.e2e.truth import rows_of
-from tests.support import settings_for, settled_world
+from tests.support import settings_for
+from tests.worlds import settled_world
 
 NIGHT = datetime(2026, 11, 1, 2, tzinfo=UTC)
 BARE = {"PATH": os.environ["PATH"]}

@@ -26,10 +26,11 @@ from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox, World
 from etl.transform.frames import hash_rows
+from tests.datasets import FETCHED_AT
 from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.e2e.truth import assert_equals_world
-from tests.load.support import FETCHED_AT
-from tests.support import settings_for, settled_world
+from tests.support import settings_for
+from tests.worlds import settled_world
 
 
 @dataclass

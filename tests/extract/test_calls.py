@@ -16,7 +16,8 @@ from etl.model.records import METRICS, RUNS, Execution, ExecutionBundle
 from etl.sandbox import Execution as SandboxExecution
 from etl.sandbox import Fault, Sandbox, delete_call, delete_execution, touch_call
 from tests.bundles import as_listed
-from tests.support import API_KEY, SECRET_KEY, settled_world
+from tests.support import API_KEY, SECRET_KEY
+from tests.worlds import settled_world
 
 NO_CALLS = "00000000-0000-4000-8000-000000000000"
 

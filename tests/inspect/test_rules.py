@@ -7,10 +7,10 @@ from etl.inspect.rules import Fault, Finding, KeyedHashes, Kind, damage, row_fau
 from etl.load.merge import with_column
 from etl.model import schema
 from etl.model.digest import rows_digest
-from etl.model.wording import first_few
 from etl.transform.frames import hash_rows
-from tests.load.support import KEY, a_bundle, a_dataset, export_to
-from tests.load.support import part as part_of
+from tests.bundles import KEY, a_bundle
+from tests.datasets import a_dataset, export_to
+from tests.datasets import part as part_of
 
 
 @pytest.fixture
@@ -70,8 +70,3 @@ def test_an_execution_that_claims_to_be_whole_holds_all_calls_that_were_listed()
 def test_a_finding_is_one_line_whatever_a_file_is_called():
     line = str(Finding(Kind.STRAY_FILE, f"calls/{KEY}\n\x1b[2J", "is no file of this dataset"))
     assert line.isprintable()
-
-
-@pytest.mark.parametrize(("things", "text"), [(["a"], "a"), (["a", "b"], "a, b"), (["a", "b", "c"], "a, b and 1 more")])
-def test_of_many_things_the_first_are_named(things, text):
-    assert first_few(things) == text

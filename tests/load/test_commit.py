@@ -9,14 +9,11 @@ from etl.errors import DestinationError, SchemaError
 from etl.extract.plan import Reason
 from etl.model.lifecycle import ExportState
 from etl.model.records import METRICS
-from tests.load.support import (
+from tests.bundles import KEY, a_bundle, an_unlisted_bundle, dead_letter
+from tests.datasets import (
     FETCHED_AT,
-    KEY,
-    a_bundle,
     a_dataset,
-    an_unlisted_bundle,
     contents,
-    dead_letter,
     export_to,
     part,
     published,
@@ -81,11 +78,11 @@ def test_execution_that_the_list_cannot_give_keeps_its_aggregates_and_is_incompl
     whole = a_bundle("e1")
     whole.execution.payload["metrics"] = {"calls": {"total": 2}}
     export_to(dataset, whole)
-    head = msgspec.structs.replace(a_bundle("e1", version=3), dead_letters=(dead_letter(METRICS, "e1"),))
-    export_to(dataset, head, run="run-2")
+    letters = (dead_letter("e1"),)
+    export_to(dataset, msgspec.structs.replace(a_bundle("e1", version=3), dead_letters=letters), run="run-2")
     assert rows(tmp_path, "executions", "total_calls", "calls_total", "export_state") == [(3, 2, "incomplete")]
     assert rows(tmp_path, "errors", "endpoint", "subject_id") == [(METRICS, "e1")]
-    export_to(dataset, msgspec.structs.replace(head, listed=head.listed[:1], calls=head.calls[:1]), run="run-3")
+    export_to(dataset, msgspec.structs.replace(a_bundle("e1", ["c1"], version=3), dead_letters=letters), run="run-3")
     assert len(rows(tmp_path, "calls")) == 1, "the list of its calls is proved all the same"
     export_to(dataset, whole, run="run-4")
     assert rows(tmp_path, "executions", "export_state") == [("exported",)]
@@ -249,7 +246,7 @@ def test_a_proved_listing_drops_the_calls_that_it_does_not_name(dataset, tmp_pat
 def test_an_eval_that_the_listing_no_longer_has_goes_even_when_the_listing_is_not_proved(dataset, tmp_path):
     export_to(dataset, a_bundle("e1", ["c1"]))
     bare = a_bundle("e1", ["c1"], is_proved=False)
-    bare.listed[0].payload["eval_outputs"] = None
+    bare.calls[0].listed.payload["eval_outputs"] = None
     export_to(dataset, bare)
     assert rows(tmp_path, "evals") == []
     assert len(rows(tmp_path, "calls")) == 1

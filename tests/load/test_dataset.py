@@ -17,23 +17,9 @@ from etl.load.state import load_state
 from etl.model import schema
 from etl.model.digest import fingerprint
 from etl.transform.frames import frame_of, to_arrow
-from tests.load.support import (
-    DAMAGES,
-    DAY,
-    FETCHED_AT,
-    KEY,
-    a_bundle,
-    a_dataset,
-    an_unlisted_bundle,
-    closed,
-    contents,
-    export_to,
-    part,
-    reasons,
-    rows,
-    stored_in,
-    wrong_schemas,
-)
+from tests.bundles import DAY, KEY, a_bundle, an_unlisted_bundle
+from tests.damages import DAMAGES, closed
+from tests.datasets import FETCHED_AT, a_dataset, contents, export_to, part, reasons, rows, stored_in, wrong_schemas
 
 
 @pytest.fixture
@@ -41,7 +27,7 @@ def dataset(tmp_path):
     return a_dataset(tmp_path)
 
 
-def rewrite(path, change):
+def rewrite_by_another_program(path, change):
     """The file with its table changed, as another program or version would write it."""
     table = change(pq.ParquetFile(path).read())
     pq.write_table(table, path)
@@ -72,9 +58,7 @@ def test_the_state_is_what_was_committed(dataset):
 
 def test_no_flipped_bit_changes_what_is_read(tmp_path):
     """Without compression nothing else than the pages' checksums could tell."""
-    files = LocalFiles(tmp_path)
-    files.prepare()
-    dataset = Dataset(files, compression="none")
+    dataset = a_dataset(tmp_path, compression="none")
     export_to(dataset, a_bundle("e1"))
     path, before = tmp_path / part("calls"), load_state(dataset, [KEY], set_aside=False)
     content, value = path.read_bytes(), rows(tmp_path, "calls", "row_hash")[0][0].encode()
@@ -192,9 +176,13 @@ def test_a_file_that_no_export_wrote_is_refused_by_name_and_left_alone(dataset, 
 def test_a_file_of_an_older_version_is_read_with_nulls_and_completed_when_it_is_next_written(dataset, tmp_path):
     export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]))
     before = contents(tmp_path)
-    rewrite(tmp_path / part("calls"), lambda table: table.drop_columns(["scenario_name", "extra"]))
-    rewrite(tmp_path / part("executions"), lambda table: table.drop_columns(["verified_at", "deleted_at"]))
-    rewrite(tmp_path / part("evals"), lambda table: table.replace_schema_metadata({"table": "evals"}))
+    rewrite_by_another_program(tmp_path / part("calls"), lambda table: table.drop_columns(["scenario_name", "extra"]))
+    rewrite_by_another_program(
+        tmp_path / part("executions"), lambda table: table.drop_columns(["verified_at", "deleted_at"])
+    )
+    rewrite_by_another_program(
+        tmp_path / part("evals"), lambda table: table.replace_schema_metadata({"table": "evals"})
+    )
 
     assert [known.verified_at for known in stored_in(dataset).values()] == [None, None]
     assert reasons(dataset, a_bundle("e1"), a_bundle("e2")) == {"e1": Reason.FINAL, "e2": Reason.FINAL}
@@ -213,7 +201,7 @@ def test_rows_from_before_there_were_row_hashes_are_fetched_again(dataset, tmp_p
     bundles = [a_bundle("e1"), a_bundle("e2", ["c3"])]
     export_to(dataset, *bundles)
     before = contents(tmp_path)
-    rewrite(tmp_path / part(table), lambda rows: rows.drop_columns(["row_hash"]))
+    rewrite_by_another_program(tmp_path / part(table), lambda rows: rows.drop_columns(["row_hash"]))
     assert reasons(dataset, *bundles) == {"e1": Reason.DAMAGED, "e2": Reason.DAMAGED}
     export_to(dataset, a_bundle("e1", given_up=["c2"]), a_bundle("e2", ["c3"]))
     export_to(dataset, *bundles)
@@ -223,7 +211,7 @@ def test_rows_from_before_there_were_row_hashes_are_fetched_again(dataset, tmp_p
 def test_a_file_of_a_newer_version_is_refused_and_left_alone(dataset, tmp_path):
     export_to(dataset, a_bundle("e1"))
     path = tmp_path / part("calls")
-    newer = rewrite(path, lambda table: table.append_column("mood", pa.array(["calm", "calm"])))
+    newer = rewrite_by_another_program(path, lambda table: table.append_column("mood", pa.array(["calm", "calm"])))
     with pytest.raises(DestinationError) as caught:
         load_state(dataset, [KEY], set_aside=True)
     assert str(caught.value) == (f"{path}: unknown columns ['mood']: written by a newer version; upgrade the exporter")
@@ -238,7 +226,7 @@ def test_a_column_of_a_type_that_cannot_become_the_declared_one_is_refused_and_l
         index = table.column_names.index("listed_calls")
         return table.set_column(index, "listed_calls", pa.array(["two"]))
 
-    foreign = rewrite(path, with_words)
+    foreign = rewrite_by_another_program(path, with_words)
     with pytest.raises(DestinationError, match=r"part-0\.parquet: its columns have other types than this version's: "):
         load_state(dataset, [KEY], set_aside=True)
     assert path.read_bytes() == foreign
@@ -254,7 +242,7 @@ def test_a_column_of_a_type_that_becomes_the_declared_one_without_loss_is_conver
         index = table.column_names.index("listed_calls")
         return table.set_column(index, "listed_calls", table["listed_calls"].cast(pa.int32()))
 
-    rewrite(tmp_path / part("executions"), narrow)
+    rewrite_by_another_program(tmp_path / part("executions"), narrow)
     assert stored_in(dataset)["e1"].verified_at == FETCHED_AT
     export_to(dataset, a_bundle("e2", ["c3"]))
     assert wrong_schemas(tmp_path) == []

@@ -14,7 +14,8 @@ from etl.load.files.local import LocalFiles
 from etl.load.parquet import UnreadableError, encode, open_part, read_columns, read_footer
 from etl.model import schema
 from etl.transform.frames import frame_of, to_arrow
-from tests.load.support import DAMAGES, FETCHED_AT, part
+from tests.damages import DAMAGES
+from tests.datasets import FETCHED_AT, part
 
 PATH = part("calls")
 

@@ -15,13 +15,10 @@ from etl.load.relocate import as_if_dropped, as_if_moved, drop, find_doubled, fi
 from etl.load.state import load_state
 from etl.model import schema
 from etl.transform.frames import ExportStamp
-from tests.load.support import (
-    DAY,
+from tests.bundles import DAY, KEY, a_bundle, an_unlisted_bundle
+from tests.datasets import (
     FETCHED_AT,
-    KEY,
-    a_bundle,
     a_dataset,
-    an_unlisted_bundle,
     contents,
     export_to,
     part,

@@ -12,7 +12,8 @@ from etl.load.state import held_rows, load_state
 from etl.model import schema
 from etl.model.digest import rows_digest
 from etl.model.lifecycle import HeldRows
-from tests.load.support import DAY, FETCHED_AT, KEY, a_bundle, a_dataset, export_to, part, reasons
+from tests.bundles import DAY, KEY, a_bundle
+from tests.datasets import FETCHED_AT, a_dataset, export_to, part, reasons
 
 EARLIER, LATER = "2026-09-30", "2026-10-02"
 TABLES = ("executions", "calls", "evals", "errors")

@@ -192,7 +192,7 @@ MUTANTS = [
         "etl/settings/api_keys.py",
         "return bool(stat.S_IMODE",
         "return False and bool(stat.S_IMODE",
-        ("tests/settings/test_load.py",),
+        ("tests/settings/test_api_keys.py",),
     ),
 ]
 

@@ -16,7 +16,8 @@ from etl.load.files.local import LocalFiles
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, delete_execution, rerun_execution
 from etl.transform import frames
-from tests.support import settings_for, settled_world
+from tests.support import settings_for
+from tests.worlds import settled_world
 
 
 def calls_in(dataset: Path) -> list[str]:

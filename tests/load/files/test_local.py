@@ -13,8 +13,8 @@ import pytest
 
 from etl.errors import DestinationError, FileMissingError, LockHeldError
 from etl.load.files.local import LocalFiles
+from tests.damages import closed
 from tests.load.files.kernel import small_disk
-from tests.load.support import closed
 
 PART = "calls/run_test=a/date=2026-01-01/part-0.parquet"
 STAGING = "_state/staging"

@@ -121,7 +121,7 @@ async def test_run_test_that_is_not_there_any_more_keeps_its_rows_and_is_told(
     assert (later.exit_code, later.files, len(later.run_tests)) == (0, 0, 2)
     assert (rows_of(tmp_path, "executions"), rows_of(tmp_path, "calls")) == before
     (notice,) = later.notices
-    assert f"run_test={default_key(gone.name)}: deleted, or of another workspace; the rows stay" in notice
+    assert f"run_test={default_key(gone.name)}: deleted, or in another workspace; the rows stay" in notice
 
 
 async def test_run_tests_of_one_name_are_exported_as_one_and_told(

@@ -171,18 +171,6 @@ class LocalFiles:
                 return (Entry(folder, oddity=_LINK),)
             return tuple(sorted(self._walk(folder), key=lambda entry: entry.path))
 
-    def size_bytes(self, path: str) -> int:
-        """How large the file is; 0 when there is none.
-
-        Raises:
-            DestinationError: the file system does not say.
-        """
-        with self._naming(path):
-            try:
-                return (self.root / path).stat().st_size
-            except FileNotFoundError:
-                return 0
-
     def set_aside(self, path: str) -> str:
         """Move a file that cannot be read to the quarantine; returns its new path."""
         aside = f"{QUARANTINE}/{secrets.token_hex(4)}-{path.replace('/', '-')}"

@@ -67,9 +67,6 @@ class Files(Protocol):
     def entries(self, folder: str) -> tuple[Entry, ...]:
         """Everything below the folder that is not a folder, sorted by path; nothing when it does not exist."""
 
-    def size_bytes(self, path: str) -> int:
-        """How large the file is; 0 when there is none."""
-
     def read(self, path: str) -> bytes:
         """The whole file; FileMissingError when there is none."""
 

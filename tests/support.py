@@ -5,9 +5,6 @@ from typing import Any
 
 from etl.sandbox import Sandbox
 from etl.settings import Settings
-from tests.worlds import settled_world
-
-__all__ = ["API_KEY", "SECRET_KEY", "settings_for", "settled_world"]
 
 API_KEY, SECRET_KEY = "sandbox-key", "sandbox-secret"
 

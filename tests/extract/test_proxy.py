@@ -15,7 +15,8 @@ from etl.extract.transport import Proxy as ProxySettings
 from etl.sandbox import Sandbox
 from tests.certificates import certificate
 from tests.proxy import Proxy, proxying
-from tests.support import API_KEY, SECRET_KEY, settled_world
+from tests.support import API_KEY, SECRET_KEY
+from tests.worlds import settled_world
 
 USER, PASSWORD = "canary-user", "canary-password"
 ANY = list_run_tests(page=1, limit=1)

@@ -45,11 +45,7 @@ def stored_in(dataset, key=KEY, *, set_aside=False):
 def export_to(dataset, *bundles, run="run-1", fetched_at=FETCHED_AT):
     """Commit the bundles as a run does that has loaded the stored state; returns what it wrote and what arrived."""
     keys = sorted({bundle.run_test_key for bundle in bundles})
-    stored = {
-        execution_id: known
-        for executions in load_state(dataset, keys, set_aside=True).executions.values()
-        for execution_id, known in executions.items()
-    }
+    stored = load_state(dataset, keys, set_aside=True).executions
     dataset.written = Written()  # as a run begins with
     arrived = commit(
         dataset, flattened(bundles), stored, ExportStamp(run, fetched_at), fetched_at=fetched_at, settle_hours=24

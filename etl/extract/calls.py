@@ -38,7 +38,7 @@ class _OpenExecution:
 
     ``round`` is how often its list was read. ``count`` is what the list counted after it was read, None when it fits one page.
     ``gone`` are calls that were listed and then not found. ``must_relist``: one of them is missing from the latest list's calls.
-    ``unlisted`` says how many calls the list cannot give. ``outstanding`` calls are queued or under way.
+    ``unreadable_calls`` says how many calls the list cannot give. ``outstanding`` calls are queued or under way.
     """
 
     planned: Planned
@@ -49,7 +49,7 @@ class _OpenExecution:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     gone: set[str] = field(default_factory=set)
     must_relist: bool = False
-    unlisted: DeadLetter | None = None
+    unreadable_calls: DeadLetter | None = None
     outstanding: int = 0
 
     @property
@@ -137,7 +137,7 @@ class Crawl:
         """Take in a list that was just read; returns the calls that are still to be fetched."""
         fetched_before = len(execution.fetched)
         execution.must_relist = False
-        if execution.unlisted:
+        if execution.unreadable_calls:
             # Rows that cannot be read: there is no proof to be had, so every call that any read has shown is fetched once.
             execution.listed |= latest.rows
         elif execution.count is None:
@@ -179,7 +179,7 @@ class Crawl:
         execution.round += 1
         latest = await read_pass(read, lambda call: call.call_execution_id, limit=self._page_limit)
         if latest.unreadable:
-            execution.unlisted = _unlisted(execution_id, latest.unreadable)
+            execution.unreadable_calls = _unreadable_calls(execution_id, latest.unreadable)
         else:
             execution.count = None if latest.is_whole_page else (await read(1, 1)).count
         return latest
@@ -205,7 +205,7 @@ class Crawl:
         # A call that could not be fetched counts as alive: nothing says that it was deleted.
         alive = len(execution.fetched) + len(execution.dead_letters)
         is_proved = not execution.must_relist if execution.count is None else alive == execution.count
-        if is_proved or execution.unlisted:
+        if is_proved or execution.unreadable_calls:
             await self._close(_bundle(execution))
         elif execution.round < MAX_ROUNDS:
             if execution.count is not None:
@@ -243,11 +243,11 @@ def _bundle(execution: _OpenExecution, *, is_listed: bool = True) -> ExecutionBu
         )
         if is_listed
         else (),
-        dead_letters=(*execution.dead_letters, *filter(None, (execution.unlisted, planned.unreadable))),
+        dead_letters=(*execution.dead_letters, *filter(None, (execution.unreadable_calls, planned.unreadable))),
     )
 
 
-def _unlisted(execution_id: str, unreadable: Sequence[Unreadable[ListedCall]]) -> DeadLetter:
+def _unreadable_calls(execution_id: str, unreadable: Sequence[Unreadable[ListedCall]]) -> DeadLetter:
     last = unreadable[-1]
     problem = SourceError(
         f"{len(unreadable)} of its calls cannot be listed: {last.error}",

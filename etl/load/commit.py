@@ -41,8 +41,8 @@ class Arrived:
 def commit(
     dataset: Dataset,
     bundles: Sequence[FlatBundle],
-    stored: Mapping[str, StoredExecution],
-    export: ExportStamp,
+    stored: Mapping[str, Mapping[str, StoredExecution]],
+    stamp: ExportStamp,
     *,
     fetched_at: datetime,
     settle_hours: float,
@@ -51,7 +51,8 @@ def commit(
 
     Empties the bundles of their rows: each can be committed once only.
 
-    ``stored`` is what the dataset held of the executions when they were planned, ``fetched_at`` a time before any was fetched.
+    ``stored`` is what the dataset held when the executions were planned, by run test key and execution_id; ``fetched_at`` is a time
+    before any was fetched.
 
     Raises:
         DestinationError: a partition could not be written; its execution rows, and the partitions after it, are unchanged.
@@ -60,10 +61,10 @@ def commit(
     arrived: dict[str, Arrived] = {}
     for key, group in groupby(sorted(bundles, key=_partition), key=attrgetter("run_test_key")):
         of_run_test = list(group)
-        rows, arrived[key] = _rows_of(of_run_test, export)
+        rows, arrived[key] = _rows_of(of_run_test, stamp)
         for partition, in_partition in groupby(of_run_test, key=_partition):
             mine = _by_execution(in_partition)
-            known = {execution_id: stored.get(execution_id) for execution_id in mine}
+            known = {execution_id: stored.get(key, {}).get(execution_id) for execution_id in mine}
             replacement = _replacement(mine, known)
             states = _states(mine, known, fetched_at, settle_hours)
             verified_at = _verified_at(mine, known, fetched_at)
@@ -71,19 +72,19 @@ def commit(
             held = {execution_id: before.held if before else _NOTHING_HELD for execution_id, before in known.items()}
             held |= _commit_calls(dataset, partition, mine, own_rows, replacement)
             dataset.commit_rows(schema.ERRORS, partition, own_rows[schema.ERRORS.name], replacement)
-            executions = executions_frame(mine.values(), held, states, verified_at, export)
+            executions = executions_frame(mine.values(), held, states, verified_at, stamp)
             own = to_arrow(executions.data, schema.EXECUTIONS)
             dataset.commit_rows(schema.EXECUTIONS, partition, own, replacement)
             arrived[key].misfits += executions.misfits
     return arrived
 
 
-def _rows_of(bundles: Sequence[FlatBundle], export: ExportStamp) -> tuple[dict[str, pa.Table], Arrived]:
+def _rows_of(bundles: Sequence[FlatBundle], stamp: ExportStamp) -> tuple[dict[str, pa.Table], Arrived]:
     """The rows of calls, evals and errors by table, and what arrived but the executions' own misfits.
 
     Of all dates at once: a frame costs milliseconds, however few its rows.
     """
-    calls, evals, errors = calls_frame(bundles, export), evals_frame(bundles, export), errors_frame(bundles, export)
+    calls, evals, errors = calls_frame(bundles, stamp), evals_frame(bundles, stamp), errors_frame(bundles, stamp)
     arrived = Arrived(
         rows=Counter(executions=len(bundles), calls=len(calls.data), evals=len(evals.data)),
         misfits=calls.misfits + evals.misfits,
@@ -112,7 +113,7 @@ def _replacement(bundles: Mapping[str, FlatBundle], known: Mapping[str, StoredEx
     listed = {execution_id: bundle for execution_id, bundle in bundles.items() if bundle.is_fetched}
     return Replacement(
         bundles.keys(),
-        unlisted=bundles.keys() - listed.keys(),
+        without_calls=bundles.keys() - listed.keys(),
         unproved={execution_id for execution_id, bundle in listed.items() if _has_letter(bundle, RUNS)},
         listed_calls={call_id for bundle in listed.values() for call_id in bundle.listed or ()},
         failed_calls={letter.subject_id for bundle in listed.values() for letter in bundle.dead_letters},

@@ -1,7 +1,6 @@
-"""Where everything lies in the dataset, and which part of it is meant. Pure.
+"""Paths of the dataset's files, and scopes: parts of a dataset by run test and day. Pure.
 
-``<table>/run_test=<key>/date=<YYYY-MM-DD>/part-0.parquet``; export runs lie by date alone. Keys are lower-case ASCII that
-starts with a letter: no reader takes them for numbers, dates or null, and no file system folds two of them into one.
+``<table>/run_test=<key>/date=<YYYY-MM-DD>/part-0.parquet``; export runs lie by date alone.
 """
 
 import re

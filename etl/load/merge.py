@@ -34,7 +34,7 @@ class Replacement:
 
     Attributes:
         executions: All that are replaced.
-        unlisted: Their calls were not listed: old calls and evals stay as they are.
+        without_calls: Their calls were not listed: old calls and evals stay as they are.
         unproved: Their list of calls may miss some: what is stored of calls that it does not name stays.
         listed_calls: The calls that the lists name.
         failed_calls: Listed, but their metrics could not be fetched: the old rows of these calls stay.
@@ -43,7 +43,7 @@ class Replacement:
     """
 
     executions: Collection[str]
-    unlisted: Collection[str] = ()
+    without_calls: Collection[str] = ()
     unproved: Collection[str] = ()
     listed_calls: Collection[str] = ()
     failed_calls: Collection[str] = ()
@@ -52,7 +52,7 @@ class Replacement:
 
     def executions_of(self, table: schema.Table) -> Collection[str]:
         """The executions whose rows of this table are replaced."""
-        return {*self.executions} - {*self.unlisted} if _is_of_calls(table) else self.executions
+        return {*self.executions} - {*self.without_calls} if _is_of_calls(table) else self.executions
 
     def keeps(self, table: schema.Table, execution_id: str, call_execution_id: str) -> bool:
         """Whether an old row of calls or evals stays though no new one has its key."""
@@ -80,6 +80,7 @@ def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replac
     after = before
     if table is schema.EXECUTIONS:
         new = _with_values_of(before, table, new, _AGGREGATES, replacement.heads)
+        # The other way round: an old row that stays takes the new time, and no new row replaces it for that.
         after = _with_values_of(new, table, before, ["verified_at"], replacement.verified)
     if table is schema.ERRORS:
         new = _with_values_of(before, table, new, ["first_seen_at"], replacement.executions)

@@ -123,7 +123,7 @@ def drop(dataset: Dataset, partition: Partition, execution_ids: Collection[str])
 
 
 def mark_deleted(
-    dataset: Dataset, partition: Partition, execution_ids: Collection[str], *, deleted_at: datetime, export: ExportStamp
+    dataset: Dataset, partition: Partition, execution_ids: Collection[str], *, deleted_at: datetime, stamp: ExportStamp
 ) -> None:
     """Note that the executions were deleted at the source. Their rows stay, but not their dead letters, which no run can resolve.
 
@@ -136,8 +136,8 @@ def mark_deleted(
         return
     noted: dict[str, object] = {
         "deleted_at": deleted_at,
-        "export_run_id": export.export_run_id,
-        "exported_at": export.exported_at,
+        "export_run_id": stamp.export_run_id,
+        "exported_at": stamp.exported_at,
     }
     for name, value in noted.items():
         old = zip(rows["execution_id"].to_pylist(), rows[name].to_pylist(), strict=True)

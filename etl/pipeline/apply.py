@@ -1,7 +1,5 @@
 """The steps of an export that change the dataset: relocate stored rows, mark what was deleted, fetch and commit."""
 
-from collections import ChainMap
-from collections.abc import Mapping
 from functools import partial
 from itertools import chain
 from time import monotonic
@@ -13,10 +11,9 @@ from etl.load.commit import commit
 from etl.load.layout import Partition
 from etl.load.relocate import drop, mark_deleted, move
 from etl.load.state import StoredState
-from etl.model.lifecycle import StoredExecution
 from etl.model.records import ExecutionBundle
 from etl.pipeline.buffer import CommitBuffer
-from etl.pipeline.record import Record, Vanished, is_to_note
+from etl.pipeline.record import Record, VanishedCounts, is_waiting_row_due
 from etl.pipeline.run import Run
 from etl.pipeline.survey import Survey, load, read_missing_payloads
 from etl.pipeline.tasks import to_the_end
@@ -27,36 +24,40 @@ async def put_in_place(run: Run, record: Record, found: Survey) -> StoredState:
     """Move and drop rows until every stored execution lies in one place, the right one; returns the state after that."""
     if not (found.drops or found.moves or found.state.surplus):
         return found.state
-    state = await to_the_end(partial(_relocate, run, record, found))
-    await read_missing_payloads(run, record, state)
-    return state
-
-
-def _relocate(run: Run, record: Record, found: Survey) -> StoredState:
     names = {run_test.key: run_test.name for run_test in record.run_tests}
     for partition, execution_ids in chain(found.drops.items(), found.state.surplus.items()):
-        drop(run.dataset, partition, execution_ids)
-    for (source, key), execution_ids in sorted(found.moves.items()):
-        move(run.dataset, source, key, execution_ids, run_test_name=names[key])
+        await to_the_end(partial(drop, run.dataset, partition, execution_ids))
+
+    async def relocate(source: Partition, key: str, execution_ids: set[str]) -> None:
+        await to_the_end(partial(move, run.dataset, source, key, execution_ids, run_test_name=names[key]))
         record.moved[key] += len(execution_ids)
         run.notify("moved", run_test=names[key], executions=len(execution_ids), source=source.run_test_key)
-    return load(run, record, set_aside=True)
+
+    for (source, key), execution_ids in sorted(found.moves.items()):
+        await to_the_end(relocate(source, key, execution_ids))
+    state = await to_the_end(partial(load, run, record, set_aside=True))
+    await read_missing_payloads(run, record, state)
+    return state
 
 
 async def mark_vanished(run: Run, record: Record, found: Survey, state: StoredState) -> None:
     """Request each vanished execution by its id, and mark those that no longer exist as deleted."""
     names = {run_test.key: run_test.name for run_test in record.run_tests}
+
+    async def mark(key: str, deleted: set[str], counts: VanishedCounts) -> None:
+        await to_the_end(partial(_mark_deleted, run, key, deleted, state))
+        counts.deleted = len(deleted & state.executions[key].keys())
+        run.notify("deleted", run_test=names[key], executions=counts.deleted)
+
     for key, vanished in found.vanished.items():
-        gone = await look_up(run.client, vanished, workers=run.settings.api.concurrency)
-        if gone.deleted:
-            await to_the_end(partial(_mark_deleted, run, key, gone.deleted, state))
-        record.vanished[key] = Vanished(
-            deleted=len(gone.deleted & state.executions[key].keys()),
-            still_there=len(vanished) - len(gone.deleted) - len(gone.unknown),
-            unknown=len(gone.unknown),
+        found_by_id = await look_up(run.client, vanished, workers=run.settings.api.concurrency)
+        not_answered = len(found_by_id.unknown)
+        counts = record.vanished[key] = VanishedCounts(
+            not_listed=len(vanished) - len(found_by_id.deleted) - not_answered, not_answered=not_answered
         )
-        if gone.deleted:
-            run.notify("deleted", run_test=names[key], executions=record.vanished[key].deleted)
+        if found_by_id.deleted:
+            # With what is noted of it: whoever cancels the run must still be told what was marked.
+            await to_the_end(mark(key, found_by_id.deleted, counts))
 
 
 def _mark_deleted(run: Run, key: str, deleted: set[str], state: StoredState) -> None:
@@ -67,7 +68,7 @@ def _mark_deleted(run: Run, key: str, deleted: set[str], state: StoredState) -> 
             Partition(key, date),
             {execution_id for execution_id in deleted if dates.get(execution_id) == date},
             deleted_at=run.started_at,
-            export=run.stamp(),
+            stamp=run.stamp(),
         )
 
 
@@ -78,7 +79,6 @@ async def fetch(run: Run, record: Record, planned: list[Planned], state: StoredS
         DestinationError: a commit failed.
         KeyRefusedError, SourceUnavailableError: the crawl cannot go on.
     """
-    stored: Mapping[str, StoredExecution] = ChainMap(*state.executions.values())
 
     async def save(bundles: list[FlatBundle]) -> None:
         arrived = await to_the_end(
@@ -86,7 +86,7 @@ async def fetch(run: Run, record: Record, planned: list[Planned], state: StoredS
                 commit,
                 run.dataset,
                 bundles,
-                stored,
+                state.executions,
                 run.stamp(),
                 fetched_at=run.started_at,
                 settle_hours=run.settings.export.settle_hours,
@@ -111,7 +111,7 @@ async def fetch(run: Run, record: Record, planned: list[Planned], state: StoredS
     )
     run.progress.crawl, run.progress.crawl_began_at = crawl, monotonic()
     try:
-        for item in filter(is_to_note, planned):
+        for item in filter(is_waiting_row_due, planned):
             await take(_without_calls(item))
         await crawl.run()
     finally:

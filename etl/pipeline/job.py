@@ -23,7 +23,7 @@ from etl.pipeline.progress import Notify, Progress, say_nothing
 from etl.pipeline.record import Record, summarize
 from etl.pipeline.run import Run, begin
 from etl.pipeline.summary import RunTestSummary, Summary
-from etl.pipeline.survey import load, load_sources, make_plan, survey
+from etl.pipeline.survey import discover_and_load, load, load_sources, make_plan, survey
 from etl.pipeline.tasks import to_the_end, until_stopped
 from etl.settings import Settings
 from etl.transform.frames import frame_of
@@ -73,7 +73,9 @@ async def plan(
     state = await asyncio.to_thread(load, run, record, set_aside=False) if settings.run_tests else None
     try:
         async with run.client:
-            found = await survey(run, record, state, set_aside=False)
+            if state is None:
+                state = await discover_and_load(run, record, set_aside=False)
+            found = await survey(run, record, state)
             await asyncio.to_thread(load_sources, run, [source for source, _ in found.moves], found.state)
             as_if_moved(found.state, found.moves)
             planned = make_plan(run, record, found.state)
@@ -143,8 +145,10 @@ async def export(
 
 
 async def _export(run: Run, record: Record, state: StoredState | None) -> None:
-    found = await survey(run, record, state, set_aside=True)
+    if state is None:
+        state = await discover_and_load(run, record, set_aside=True)
     record.completed_files = await to_the_end(run.dataset.complete)
+    found = await survey(run, record, state)
     state = await put_in_place(run, record, found)
     await mark_vanished(run, record, found, state)
     await fetch(run, record, make_plan(run, record, state), state)

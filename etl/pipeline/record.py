@@ -1,7 +1,7 @@
-"""What the steps of one run have returned so far, and the summary that is made of it at the end, however far the run came."""
+"""What the steps of one run have found and done so far, and the summary that is made of it at the end, however far the run came."""
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -17,21 +17,21 @@ from etl.settings import RunTest
 from etl.version import __version__
 
 
-@dataclass(frozen=True, slots=True)
-class Vanished:
-    """What became of a run test's stored executions that no list shows any more: how many of each kind."""
+@dataclass(slots=True)
+class VanishedCounts:
+    """Stored executions of a run test that no list shows any more: how many exist, could not be looked up, were deleted."""
 
-    deleted: int
-    still_there: int
-    unknown: int
+    not_listed: int
+    not_answered: int
+    deleted: int = 0
 
 
 @dataclass(slots=True)
 class Record:
-    """The values that the steps returned. Mappings are by the key of the run test; what has no value yet has not happened.
+    """What the steps noted as they went. Mappings are by the key of the run test; what has no value yet has not happened.
 
-    ``listed`` is how many executions each list had when it was read; ``lists`` has what is used of it. ``failures`` says why a run
-    test is left alone. ``planned`` is None until there is a plan. ``committed`` are execution_ids.
+    ``listed`` is how many executions each list had when it was read. ``lists`` has the lists that are used; ``failures`` says why
+    another run test is left alone. ``planned`` is None until there is a plan. ``committed`` are execution_ids.
     """
 
     run_tests: tuple[RunTest, ...]
@@ -43,17 +43,13 @@ class Record:
     failures: dict[str, str] = field(default_factory=dict)
     lost: dict[str, int] = field(default_factory=dict)
     left_behind: dict[str, int] = field(default_factory=dict)
-    unlisted: list[str] = field(default_factory=list)
+    keys_without_run_test: list[str] = field(default_factory=list)
     moved: Counter[str] = field(default_factory=Counter)
-    vanished: dict[str, Vanished] = field(default_factory=dict)
+    vanished: dict[str, VanishedCounts] = field(default_factory=dict)
     planned: list[Planned] | None = None
     committed: set[str] = field(default_factory=set)
     arrived: list[dict[str, Arrived]] = field(default_factory=list)
     necessary_requests: int = 0
-
-    def believed(self) -> dict[str, ExecutionList]:
-        """The lists of the run tests that are not left alone."""
-        return {key: found for key, found in self.lists.items() if key not in self.failures}
 
     def run_test_summaries(self, *, is_cut_short: bool) -> list[RunTestSummary]:
         """Each run test's share of the run; ``is_cut_short``: something ended the run before it had done everything."""
@@ -71,7 +67,7 @@ class Record:
             run_test.key,
             listed=self.listed.get(run_test.key, 0),
             is_complete=found is not None and found.is_complete,
-            reasons=Counter(item.reason.value for item in planned),
+            reasons=count_reasons(planned)[run_test.key],
             moved=self.moved[run_test.key],
             lost=self.lost.get(run_test.key, 0),
             error=self.failures.get(run_test.key),
@@ -83,7 +79,7 @@ class Record:
                 row.status for row in found.executions.values() if row.status not in KNOWN_EXECUTION
             )
         if (gone := self.vanished.get(run_test.key)) is not None:
-            summary.deleted, summary.not_listed, summary.not_answered = gone.deleted, gone.still_there, gone.unknown
+            summary.deleted, summary.not_listed, summary.not_answered = gone.deleted, gone.not_listed, gone.not_answered
         for arrived in self._arrived_of(run_test.key):
             summary.executions += arrived.rows["executions"]
             summary.calls += arrived.rows["calls"]
@@ -94,7 +90,7 @@ class Record:
         if is_cut_short:  # otherwise what was planned and never arrived has been deleted since
             left = [item for item in planned if item.execution.execution_id not in self.committed]
             summary.missed = sum(item.is_fetched for item in left)
-            if self.planned is None or any(is_to_note(item) for item in left):
+            if self.planned is None or any(is_waiting_row_due(item) for item in left):
                 summary.is_complete = False
         return summary
 
@@ -102,9 +98,20 @@ class Record:
         return (commit[key] for commit in self.arrived if key in commit)
 
 
-def is_to_note(item: Planned) -> bool:
+def count_reasons(planned: Iterable[Planned]) -> dict[str, Counter[str]]:
+    """How many executions are planned for each reason, by the key of the run test; in the order of ``Reason``."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for item in planned:
+        counts[item.run_test_key][item.reason] += 1
+    return defaultdict(
+        Counter,
+        {key: Counter({each.value: found[each] for each in Reason if found[each]}) for key, found in counts.items()},
+    )
+
+
+def is_waiting_row_due(item: Planned) -> bool:
     """Whether the dataset has yet to say that the execution still runs."""
-    return item.reason is Reason.WAITING and not item.is_noted
+    return item.reason is Reason.WAITING and not item.is_waiting_row_current
 
 
 def summarize(run: Run, record: Record, *, failure: ExporterError | None, finished_at: datetime) -> Summary:
@@ -131,6 +138,6 @@ def summarize(run: Run, record: Record, *, failure: ExporterError | None, finish
         left_behind=record.left_behind,
         undiscovered=list(discovered.problems) if discovered else [],
         namesakes=discovered.namesakes if discovered else {},
-        unlisted=record.unlisted,
+        unlisted=record.keys_without_run_test,
         failure=failure,
     )

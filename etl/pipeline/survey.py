@@ -1,6 +1,7 @@
-"""The steps that ``plan`` and ``export`` share: what the API lists beside what the dataset holds. Writes nothing.
+"""The steps that ``plan`` and ``export`` share: what the API lists beside what the dataset holds.
 
-They run in the order in which they stand here. What each returns goes into the run's ``Record``.
+They run in the order in which they stand here, and note in the run's ``Record`` what a summary will tell. Nothing is written, but
+an export moves damaged files to the quarantine while it loads.
 """
 
 import asyncio
@@ -27,12 +28,12 @@ from etl.load.layout import Partition
 from etl.load.relocate import Moves, as_if_dropped, find_doubled, find_moves, surplus
 from etl.load.state import StoredState, load_run_tests, load_state
 from etl.model.listed_execution import ExecutionList, ListedExecution
-from etl.pipeline.record import Record
+from etl.pipeline.record import Record, count_reasons
 from etl.pipeline.run import Run
 from etl.pipeline.tasks import to_the_end
 from etl.settings import RunTest
 
-_SAMPLE = 5
+_SAMPLE_EXECUTIONS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +50,37 @@ class Survey:
     vanished: Mapping[str, set[str]]
 
 
-async def survey(run: Run, record: Record, state: StoredState | None, *, set_aside: bool) -> Survey:
-    """Discover, load, list and compare. Without a ``state`` the run tests are discovered first.
+async def discover_and_load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
+    """Let the run be about all run tests that the key sees; returns what the dataset holds of them."""
+    found = await discover(run.client, page_limit=run.settings.api.page_limit)
+    record.run_tests = run.settings.with_run_tests(found.run_tests).run_tests
+    record.discovered = found
+    record.necessary_requests += found.necessary_requests
+    run.notify("discovered", run_tests=len(found.run_tests))
+    return await to_the_end(partial(load, run, record, set_aside=set_aside))
+
+
+async def survey(run: Run, record: Record, state: StoredState) -> Survey:
+    """List every run test, and compare the lists with the state.
 
     Raises:
-        ConfigurationError, DestinationError, KeyRefusedError, SourceUnavailableError: the run cannot go on.
+        DestinationError, KeyRefusedError, SourceUnavailableError: the run cannot go on.
     """
-    if state is None:
-        record.run_tests = await _discover(run, record)
-        state = await to_the_end(partial(load, run, record, set_aside=set_aside))
     await _list_executions(run, record, state)
-    record.lists |= one_place_each(record.lists, state)
-    everywhere = _everywhere(record)
-    vanished = {
-        run_test.key: await _find_vanished(run, record, run_test, state, everywhere)
-        for run_test in record.run_tests
-        if run_test.key in record.lists and record.lists[run_test.key].is_complete
-    }
+    record.lists |= _one_place_each(record.lists, state)
+    everywhere = {execution_id for found in record.lists.values() for execution_id in found.executions}
+    vanished = {}
+    for run_test in record.run_tests:
+        found = record.lists.get(run_test.key)
+        if found is not None and found.is_complete:
+            ids = await _find_vanished(run, record, run_test, state, everywhere)
+            if ids is not None:
+                vanished[run_test.key] = ids
     drops, moves = await to_the_end(partial(_find_places, run, record, state))
     record.left_behind = {key: len(left) for key, left in _left_behind(record, state, moves).items()}
     if record.discovered and not record.discovered.problems:
-        record.unlisted = sorted(state.elsewhere.keys() - {source.run_test_key for source, _ in moves})
-    return Survey(state, drops, moves, {key: ids for key, ids in vanished.items() if key not in record.failures})
+        record.keys_without_run_test = sorted(state.elsewhere.keys() - {source.run_test_key for source, _ in moves})
+    return Survey(state, drops, moves, vanished)
 
 
 def load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
@@ -84,16 +94,6 @@ def load_sources(run: Run, partitions: Iterable[Partition], state: StoredState) 
     """Add to the state what the dataset holds of the partitions' run tests, where these are not exported."""
     keys = {partition.run_test_key for partition in partitions} - state.executions.keys()
     load_run_tests(run.dataset, sorted(keys), state, set_aside=False)
-
-
-async def _discover(run: Run, record: Record) -> tuple[RunTest, ...]:
-    """All run tests that the key sees."""
-    found = await discover(run.client, page_limit=run.settings.api.page_limit)
-    run_tests = run.settings.with_run_tests(found.run_tests).run_tests
-    record.discovered = found
-    record.necessary_requests += found.necessary_requests
-    run.notify("discovered", run_tests=len(found.run_tests))
-    return run_tests
 
 
 async def _list_executions(run: Run, record: Record, state: StoredState) -> None:
@@ -148,7 +148,7 @@ def _fail(run: Run, record: Record, run_test: RunTest, error: str) -> None:
     run.notify("run_test_failed", run_test=run_test.name, error=error)
 
 
-def one_place_each(lists: Mapping[str, ExecutionList], state: StoredState) -> dict[str, ExecutionList]:
+def _one_place_each(lists: Mapping[str, ExecutionList], state: StoredState) -> dict[str, ExecutionList]:
     """The lists, each execution in one of them.
 
     One that is in two was moved while they were read: it stays where the dataset has it, else in the first, until the next run.
@@ -168,14 +168,15 @@ def one_place_each(lists: Mapping[str, ExecutionList], state: StoredState) -> di
 
 async def _find_vanished(
     run: Run, record: Record, run_test: RunTest, state: StoredState, everywhere: AbstractSet[str]
-) -> set[str]:
-    """Stored executions that no list has any more; when too many of them seem to be gone, their run test fails."""
+) -> set[str] | None:
+    """Stored executions that no list has any more. None if they are suspiciously many: then the run test is left alone."""
     key = run_test.key
     stored = state.executions[key]
     living = sum(known.deleted_at is None for known in stored.values())
     vanished = {each for each, known in stored.items() if known.deleted_at is None and each not in everywhere}
     is_suspicious = is_mass_vanishing(vanished=len(vanished), living=living) and not run.accept_deletions
-    if is_suspicious and await _none_exists(run, sorted(vanished)[:_SAMPLE]):
+    if is_suspicious and await _none_exists(run, sorted(vanished)[:_SAMPLE_EXECUTIONS]):
+        del record.lists[key]
         _fail(
             run,
             record,
@@ -183,7 +184,7 @@ async def _find_vanished(
             f"{len(vanished)} of its {living} stored executions are no longer listed; nothing of it was changed: "
             "check the key's workspace, or run with --accept-deletions if they were deleted on purpose",
         )
-        return set()
+        return None
     # Nothing else could resolve a dead letter whose execution was deleted before it had a row.
     vanished |= state.orphans[key].keys() - everywhere
     record.necessary_requests += len(vanished)
@@ -197,13 +198,9 @@ async def _none_exists(run: Run, execution_ids: Sequence[str]) -> bool:
     return len(found.deleted) + len(found.unknown) == len(execution_ids)
 
 
-def _everywhere(record: Record) -> set[str]:
-    return {execution_id for found in record.lists.values() for execution_id in found.executions}
-
-
 def _find_places(run: Run, record: Record, state: StoredState) -> tuple[dict[Partition, set[str]], Moves]:
     """What to drop for every execution to lie in one place only, which the state then says, and what to move from there."""
-    homes: dict[str, AbstractSet[str]] = {key: found.executions.keys() for key, found in record.believed().items()}
+    homes: dict[str, AbstractSet[str]] = {key: found.executions.keys() for key, found in record.lists.items()}
     doubled = find_doubled(state)
     load_sources(run, chain.from_iterable(doubled.values()), state)
     drops = surplus(doubled, state, homes)
@@ -213,7 +210,8 @@ def _find_places(run: Run, record: Record, state: StoredState) -> tuple[dict[Par
 
 def _left_behind(record: Record, state: StoredState, moves: Moves) -> dict[str, set[str]]:
     """Executions in no list whose run test is not exported and whose other executions move away, by key."""
-    dates, everywhere = state.dates(), _everywhere(record)
+    dates = state.dates()
+    everywhere = {execution_id for found in record.lists.values() for execution_id in found.executions}
     sources = {source.run_test_key for source, _ in moves} - {run_test.key for run_test in record.run_tests}
     return {key: left for key in sources if (left := dates[key].keys() - everywhere)}
 
@@ -223,7 +221,7 @@ async def read_missing_payloads(run: Run, record: Record, state: StoredState) ->
 
     One that cannot be read makes its run test's list incomplete, and is left as it is.
     """
-    for key, found in record.believed().items():
+    for key, found in list(record.lists.items()):
         missing = [
             row
             for row in found.executions.values()
@@ -233,27 +231,29 @@ async def read_missing_payloads(run: Run, record: Record, state: StoredState) ->
             continue
         record.necessary_requests += len(missing)
         listed, unreadable = dict(found.executions), list[str]()
-        for row in missing:
-            try:
-                execution = await run.client.get(get_execution(row.execution_id))
-            except NotFoundError:
-                del listed[row.execution_id]
-            except SourceError as error:
-                del listed[row.execution_id]
-                unreadable.append(str(error))
-            else:
-                listed[row.execution_id] = ListedExecution.of(execution).with_payload(execution.payload)
-        record.lists[key] = replace(
-            found,
-            executions=listed,
-            is_complete=found.is_complete and not unreadable,
-            unreadable=(*found.unreadable, *unreadable),
-        )
+        try:
+            for row in missing:
+                try:
+                    execution = await run.client.get(get_execution(row.execution_id))
+                except NotFoundError:
+                    del listed[row.execution_id]
+                except SourceError as error:
+                    del listed[row.execution_id]
+                    unreadable.append(str(error))
+                else:
+                    listed[row.execution_id] = ListedExecution.of(execution).with_payload(execution.payload)
+        finally:
+            record.lists[key] = replace(
+                found,
+                executions=listed,
+                is_complete=found.is_complete and not unreadable,
+                unreadable=(*found.unreadable, *unreadable),
+            )
 
 
 def make_plan(run: Run, record: Record, state: StoredState) -> list[Planned]:
     """What to do with each listed execution, most valuable first. The plan is recorded, too."""
-    lists, page_limit = record.believed(), run.settings.api.page_limit
+    lists, page_limit = record.lists, run.settings.api.page_limit
     planned: list[Planned] = []
     for run_test in record.run_tests:
         if run_test.key in lists:
@@ -267,9 +267,11 @@ def make_plan(run: Run, record: Record, state: StoredState) -> list[Planned]:
             )
     planned = order_by_worth(scrub(planned, requests=run.settings.export.scrub_requests, page_limit=page_limit))
     record.planned = planned
-    for summary in record.run_test_summaries(is_cut_short=False):
-        if summary.key in lists:
-            run.notify("listed", run_test=summary.name, executions=summary.listed, reasons=dict(summary.reasons))
+    reasons = count_reasons(planned)
+    for run_test in record.run_tests:
+        if run_test.key in lists:
+            listed = record.listed[run_test.key]
+            run.notify("listed", run_test=run_test.name, executions=listed, reasons=dict(reasons[run_test.key]))
     fetched = [item for item in planned if item.is_fetched]
     run.progress.planned_executions = len(fetched)
     run.progress.planned_requests = sum(item.requests(page_limit) for item in fetched)

@@ -121,7 +121,7 @@ def evals(*given):
 def test_rows_of_an_execution_whose_calls_were_not_listed_stay(make):
     table = schema.CALLS if make is calls else schema.EVALS
     old = make(call("a"), call("b", "e2"))
-    merged = merge(table, old, make(), Replacement(["e1", "e2"], unlisted=["e1"])).table
+    merged = merge(table, old, make(), Replacement(["e1", "e2"], without_calls=["e1"])).table
     assert merged["call_execution_id"].to_pylist() == ["a"]
 
 
@@ -140,7 +140,7 @@ def test_evals_of_a_call_whose_metrics_could_not_be_fetched_are_those_of_the_lis
 
 
 def test_dead_letters_and_execution_rows_are_replaced_whatever_was_listed():
-    exceptions = {"unlisted": ["e1"], "unproved": ["e1"], "failed_calls": ["a", "e1"]}
+    exceptions = {"without_calls": ["e1"], "unproved": ["e1"], "failed_calls": ["a", "e1"]}
     for table, old in ((schema.ERRORS, letter("a")), (schema.EXECUTIONS, execution("e1"))):
         assert len(merge(table, rows(table, old), rows(table), Replacement(["e1"], **exceptions)).table) == 0
 

@@ -59,7 +59,7 @@ def has_calls(table):
 
 
 def replaced_in(table, replacement):
-    return set(replacement.executions) - (set(replacement.unlisted) if has_calls(table) else set())
+    return set(replacement.executions) - (set(replacement.without_calls) if has_calls(table) else set())
 
 
 def outlasts(table, row, replacement):
@@ -97,7 +97,7 @@ some_executions, some_calls = st.sets(st.sampled_from(EXECUTIONS)), st.sets(st.i
 replacements = st.builds(
     Replacement,
     executions=some_executions,
-    unlisted=some_executions,
+    without_calls=some_executions,
     unproved=some_executions,
     listed_calls=some_calls,
     failed_calls=some_calls,

@@ -229,7 +229,7 @@ def test_a_plan_sees_the_executions_where_they_would_lie(dataset):
 def test_deleted_execution_keeps_everything_but_says_when(dataset, tmp_path):
     export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]))
     before, later = stored_in(dataset), FETCHED_AT + timedelta(days=1)
-    mark_deleted(dataset, Partition(KEY, DAY), {"e1"}, deleted_at=later, export=ExportStamp("run-2", later))
+    mark_deleted(dataset, Partition(KEY, DAY), {"e1"}, deleted_at=later, stamp=ExportStamp("run-2", later))
     assert stored_in(dataset) == {
         "e1": replace(before["e1"], deleted_at=later, exported_at=later),
         "e2": before["e2"],

@@ -64,10 +64,10 @@ MUTANTS = [
         "etl/load/commit.py",
         "            held |= _commit_calls(dataset, partition, mine, own_rows, replacement)\n"
         "            dataset.commit_rows(schema.ERRORS, partition, own_rows[schema.ERRORS.name], replacement)\n"
-        "            executions = executions_frame(mine.values(), held, states, verified_at, export)\n"
+        "            executions = executions_frame(mine.values(), held, states, verified_at, stamp)\n"
         "            own = to_arrow(executions.data, schema.EXECUTIONS)\n"
         "            dataset.commit_rows(schema.EXECUTIONS, partition, own, replacement)\n",
-        "            executions = executions_frame(mine.values(), held, states, verified_at, export)\n"
+        "            executions = executions_frame(mine.values(), held, states, verified_at, stamp)\n"
         "            own = to_arrow(executions.data, schema.EXECUTIONS)\n"
         "            dataset.commit_rows(schema.EXECUTIONS, partition, own, replacement)\n"
         "            held |= _commit_calls(dataset, partition, mine, own_rows, replacement)\n"

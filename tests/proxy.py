@@ -18,8 +18,12 @@ class Proxy:
         self.tunnelled = b""
         self._authorization = f"Basic {b64encode(credentials.encode()).decode()}" if credentials else None
         self._refusal = refusal
+        self.tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        self.tasks.add(task)
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             self.seen.append(head)
@@ -62,3 +66,5 @@ async def proxying(*, credentials: str | None = None, refusal: int | None = None
         yield proxy
     finally:
         listener.close()
+        if proxy.tasks:
+            await asyncio.wait(proxy.tasks)

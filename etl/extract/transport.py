@@ -101,7 +101,6 @@ class Transport:
         self._is_cut_short = False
         self.host = URL(base_url, encoded=True).host
         self._server = f"{self.host} through [api] proxy {proxy.url}" if proxy else str(self.host)
-        # Given with each request, and not to the session: it would send its own headers to the proxy, too.
         self._headers = {**headers, "Accept-Encoding": "gzip, deflate"}
         self._proxy_url = proxy.url if proxy else None
         self._proxy_headers = proxy.headers() if proxy else None
@@ -139,7 +138,6 @@ class Transport:
         try:
             async with session.get(
                 URL(self._base_url + target, encoded=True),
-                headers=self._headers,
                 allow_redirects=False,
                 proxy=self._proxy_url,
                 proxy_headers=self._proxy_headers,
@@ -171,7 +169,12 @@ class Transport:
     async def _send_once(
         self, request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """A middleware. After these errors aiohttp would send the request again by itself, uncounted and past the quota."""
+        """A middleware: the last stop before a request is sent to the API itself.
+
+        The headers are added here, since aiohttp sends those of a session to the proxy, too. After the errors below it would send
+        the request again by itself, uncounted and past the quota.
+        """
+        request.headers.update(self._headers)
         try:
             return await send(request)
         except aiohttp.ClientConnectorError:
@@ -183,7 +186,8 @@ class Transport:
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         chunks = []
         size_bytes = 0
-        async for chunk in response.content.iter_any():
+        while not response.content.at_eof():
+            chunk = await response.content.readany()
             size_bytes += len(chunk)
             if size_bytes > self._max_bytes:
                 raise AnswerTooLargeError(response.status)

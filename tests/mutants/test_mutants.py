@@ -131,7 +131,7 @@ MUTANTS = [
     Mutant(
         "page of calls is of the execution that was asked for",
         "etl/extract/endpoints.py",
-        'if _field(result, "execution_id") != execution_id:',
+        'if result.get("execution_id", execution_id) != execution_id:',
         "if False:",
         ("tests/extract/test_transport.py",),
     ),
@@ -153,7 +153,7 @@ MUTANTS = [
         "proxy is sent no key",
         "etl/extract/transport.py",
         "cookie_jar=aiohttp.DummyCookieJar(),",
-        "cookie_jar=aiohttp.DummyCookieJar(), headers=self._headers,",
+        "cookie_jar=aiohttp.DummyCookieJar(), headers=headers,",
         ("tests/extract/test_proxy.py",),
     ),
     Mutant(

@@ -324,7 +324,7 @@ async def test_server_that_drips_is_given_more_time_but_not_more_than_the_total(
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
             while not writer.is_closing():
                 writer.write(b" ")
                 await writer.drain()
@@ -336,10 +336,12 @@ async def test_server_that_drips_is_given_more_time_but_not_more_than_the_total(
         base_url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
         transport = Transport(base_url, {}, limits=SHORT)
         begun_at = time.monotonic()
-        with pytest.raises(NoAnswerError, match="timeout"):
-            await body(transport)
-        await transport.close()
-        await ended.wait()
+        try:
+            with pytest.raises(NoAnswerError, match="timeout"):
+                await body(transport)
+        finally:
+            await transport.close()
+            await ended.wait()
     assert 0.55 < time.monotonic() - begun_at < 5, "connect + 5 x read"
 
 

@@ -250,6 +250,15 @@ async def test_request_on_its_own_connection_shares_it_with_nobody():
     assert server.requests == [2, 1, 1]
 
 
+async def test_connection_that_was_silent_for_long_is_not_used_again(monkeypatch):
+    """A server that closes it may be about to. The clock jumps by a quarter of a minute."""
+    async with connected(saying(b"1"), saying(b"2")) as (server, transport):
+        assert await body(transport) == b"1"
+        monkeypatch.setattr("aiohttp.connector.monotonic", lambda: time.monotonic() + 15.1)
+        assert await body(transport) == b"2"
+    assert server.requests == [1, 1]
+
+
 async def test_connection_that_the_server_closed_meanwhile_is_not_used_again():
     async with connected(saying(b"1"), saying(b"2")) as (server, transport):
         assert await body(transport) == b"1"

@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -22,10 +21,11 @@ from etl.extract.client import Access, Client
 from etl.extract.endpoints import Request, decode, get_call_metrics, list_calls
 from etl.extract.transport import Limits
 from etl.load.commit import commit
-from etl.load.dataset import Dataset, Written
-from etl.load.files.local import LocalFiles
+from etl.load.dataset import Dataset
+from etl.load.files.open import Files, open_files
 from etl.model.records import CallMetrics, Execution, ExecutionBundle, FetchedCall
-from etl.transform.flatten import Export, FlatBundle, flatten
+from etl.transform.flatten import FlatBundle, flatten
+from etl.transform.frames import ExportStamp
 
 EXECUTIONS, CALLS, CONCURRENCY, ROUNDS = 50, 100, 50, 5
 
@@ -87,12 +87,9 @@ def flatten_all(bundles: list[ExecutionBundle]) -> list[FlatBundle]:
     return [flatten(bundle) for bundle in bundles]
 
 
-def commit_all(files: LocalFiles, bundles: list[FlatBundle], export: Export) -> None:
+def commit_all(files: Files, bundles: list[FlatBundle], export: ExportStamp) -> None:
     """A first commit."""
-    for step in commit(
-        Dataset(files), bundles, {}, export, fetched_at=export.exported_at, settle_hours=24, written=Written()
-    ):
-        step()
+    commit(Dataset(files), bundles, {}, export, fetched_at=export.exported_at, settle_hours=24)
 
 
 def main(base_url: str) -> None:
@@ -101,7 +98,7 @@ def main(base_url: str) -> None:
     executions = [execution_id(number) for number in range(EXECUTIONS)]
     requests = metrics_requests(executions)
     stages: dict[str, list[float]] = {}
-    export = Export("benchmark", datetime.now(UTC))
+    export = ExportStamp("benchmark", datetime.now(UTC))
 
     async def bare() -> list[bytes]:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONCURRENCY)) as session:
@@ -126,7 +123,7 @@ def main(base_url: str) -> None:
         timed(stages, "of that, decoding", decode_all, requests, answered)
         bundles = bundles_of(executions, listed, by_call)
         with tempfile.TemporaryDirectory() as folder:
-            files = LocalFiles(Path(folder))
+            files = open_files(folder)
             files.prepare()
             flat = timed(stages, "flattening, an eval with each call", flatten_all, bundles)
             timed(stages, "commit: pandas, Arrow, Parquet, fsync", commit_all, files, flat, export)

@@ -4,24 +4,40 @@ Each message says what happened, where, and the fix. None ever holds a key, a he
 """
 
 from collections.abc import Iterator
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Every code that the command exits with; the README says what to do about each."""
+
+    COMPLETE = 0
+    BUG = 1
+    CONFIGURATION = 2
+    PARTIAL = 3
+    KEY_REFUSED = 4
+    SOURCE_UNAVAILABLE = 5
+    DESTINATION_FAILED = 6
+    LOCK_HELD = 75
+    SIGINT = 130
+    SIGTERM = 143
 
 
 class ExporterError(Exception):
     """Root of all errors raised on purpose; ``exit_code`` is what the command line answers with."""
 
-    exit_code = 1
+    exit_code: ExitCode = ExitCode.BUG
 
 
 class ConfigurationError(ExporterError):
     """A setting is missing, unknown or out of range: fix the named place."""
 
-    exit_code = 2
+    exit_code = ExitCode.CONFIGURATION
 
 
 class KeyRefusedError(ExporterError):
     """The API answered 401 or 403: fix the key. Never retried."""
 
-    exit_code = 4
+    exit_code = ExitCode.KEY_REFUSED
 
 
 class SourceError(ExporterError):
@@ -31,7 +47,7 @@ class SourceError(ExporterError):
     number of the try that ended in this error.
     """
 
-    exit_code = 3
+    exit_code = ExitCode.PARTIAL
 
     def __init__(self, message: str, *, status: int = 0, excerpt: str = "", tries: int = 1) -> None:
         super().__init__(message)
@@ -66,13 +82,17 @@ class ServerFaultError(TransientError):
 class SourceUnavailableError(ExporterError):
     """The API fails whatever is asked: come back later."""
 
-    exit_code = 5
+    exit_code = ExitCode.SOURCE_UNAVAILABLE
 
 
 class DestinationError(ExporterError):
     """The dataset cannot be read or written where it should be."""
 
-    exit_code = 6
+    exit_code = ExitCode.DESTINATION_FAILED
+
+
+class FileMissingError(DestinationError):
+    """A file of the dataset is not there, or not any more."""
 
 
 class SchemaError(ExporterError):
@@ -82,13 +102,13 @@ class SchemaError(ExporterError):
 class LockHeldError(ExporterError):
     """Another export works on the same dataset; nothing was changed."""
 
-    exit_code = 75
+    exit_code = ExitCode.LOCK_HELD
 
 
 class InterruptedRunError(ExporterError):
     """A signal asked the run to stop; what is committed stands."""
 
-    def __init__(self, message: str, *, exit_code: int) -> None:
+    def __init__(self, message: str, *, exit_code: ExitCode) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 
@@ -96,7 +116,7 @@ class InterruptedRunError(ExporterError):
 class TimeLimitError(ExporterError):
     """The run took as long as it may; what is committed stands, the next run goes on."""
 
-    exit_code = 3
+    exit_code = ExitCode.PARTIAL
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:

@@ -1,11 +1,13 @@
 """What hypothesis draws from: JSON as servers send it, and payloads that look like the API's until they do not."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import strategies as st
 
 from etl.model import schema
+from etl.model.keys import default_key
 from etl.model.records import NumberLiteral
 
 lone_surrogates = st.characters(categories=["Cs"])  # a pair would be one character to any JSON decoder
@@ -15,6 +17,10 @@ numeric_text = (
     | st.floats(allow_nan=False, allow_infinity=False).map(repr)
     | st.decimals(allow_nan=False, allow_infinity=False).map(str)
     | st.decimals(-100, 100, places=20).map("{:f}".format)
+)
+run_test_names = any_text | st.text(max_size=300) | st.text("aZ7 -", min_size=60, max_size=90)
+run_test_keys = run_test_names.map(default_key) | st.from_regex(
+    re.compile(r"[a-z][a-z0-9]{1,20}(-[a-z0-9]{1,9}){1,3}"), fullmatch=True
 )
 times = st.datetimes().map(lambda moment: f"{moment.isoformat()}Z")
 scalars = (

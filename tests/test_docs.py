@@ -13,17 +13,17 @@ from pydantic import BaseModel
 
 import etl
 from etl.cli.app import app
-from etl.cli.show_run import schema_markdown
+from etl.cli.show_schema import schema_markdown
+from etl.errors import ExitCode
 from etl.extract.plan import REASON_MEANINGS
 from etl.inspect.reconcile import SKIPPED_MEANINGS, Comparison, Skipped
-from etl.inspect.rules import MENDS, Finding, Kind
+from etl.inspect.rules import FIXES, Finding, Kind
 from etl.inspect.status import LetterStatus, RunStatus, RunTestStatus, Status, TableStatus
 from etl.inspect.verify import Report
 from etl.load.warehouse.ddl import ENGINES, ddl
 from etl.model.schema import EXECUTIONS, TABLES
 from etl.pipeline.preflight import Subject
 from etl.pipeline.progress import Progress
-from etl.pipeline.summary import OUTCOMES
 from etl.settings import RunTest, Settings
 from etl.transform.aggregates import CAUSE_MEANINGS, Cause
 
@@ -86,7 +86,7 @@ def test_everything_that_verify_may_say_is_documented_in_its_words() -> None:
     for name, meaning in (*CAUSE_MEANINGS.items(), *SKIPPED_MEANINGS.items()):
         assert f"| `{name}` | {meaning} |" in documented
     for kind in Kind:
-        assert re.search(rf"^\| `{kind}` \| .+ \| {re.escape(MENDS[kind])} \|$", documented, re.MULTILINE), kind
+        assert re.search(rf"^\| `{kind}` \| .+ \| {re.escape(FIXES[kind])} \|$", documented, re.MULTILINE), kind
 
 
 def test_every_field_of_the_report_is_documented() -> None:
@@ -121,7 +121,7 @@ def test_every_field_of_the_status_is_documented() -> None:
 def test_every_exit_code_is_documented(path: str, title: str) -> None:
     table = text(path).partition(title)[2].partition("\n## ")[0]
     found = {int(code) for cell in re.findall(r"^\| ([0-9, ]+) \|", table, re.MULTILINE) for code in cell.split(",")}
-    assert found == {*OUTCOMES, 2, 75, 130, 143}
+    assert found == set(ExitCode)
 
 
 def settings_with_defaults(model: type[BaseModel]) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def test_every_log_event_is_documented() -> None:
 
 def test_every_prometheus_metric_is_documented() -> None:
     documented = text("docs/operations.md").partition("## Monitoring")[2].partition("\n## ")[0]
-    told = re.findall(r'tell\(\s*"([a-z_]+)"', text("etl/pipeline/metrics_file.py"))
+    told = re.findall(r'set_gauge\(\s*"([a-z_]+)"', text("etl/pipeline/metrics_file.py"))
     assert {f"metrics_etl_{name}" for name in told} == set(re.findall(r"`(metrics_etl_[a-z_]+)`", documented))
 
 

@@ -23,7 +23,7 @@ def simulation_metrics(context: dg.AssetExecutionContext) -> Iterator[dg.Materia
         context.log.error(problem)
     if summary.exit_code == 5:  # the source is unavailable
         raise dg.RetryRequested(max_retries=4, seconds_to_wait=900)
-    if summary.exit_code:  # 3 is committed, but something is missing; nothing here is mended by trying again at once
+    if summary.exit_code:  # 3 is committed, but something is missing; an immediate retry fixes nothing
         raise dg.Failure("; ".join(summary.problems), metadata={"exit_code": summary.exit_code}, allow_retries=False)
     yield dg.MaterializeResult(
         metadata={"requests": summary.requests, "rows": summary.rows, "dataset": summary.dataset}

@@ -24,7 +24,7 @@ class ExportFailedError(Exception):
 
 
 def is_source_unavailable(_task: Task, _run: TaskRun, state: State) -> bool:
-    """What may mend itself within the hour; everything else fails at once."""
+    """Retry what may pass within the hour; everything else fails at once."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, ExportFailedError) and error.exit_code == 5
 

@@ -1,7 +1,7 @@
-"""The ``metrics-etl`` command: what can be typed, and the exit codes.
+"""The ``metrics-etl`` command and its subcommands.
 
-Results go to stdout, messages and progress to stderr. The commands have no logic of their own, and import what is heavy
-themselves.
+Results go to stdout, messages and progress to stderr. Commands import heavy modules inside their functions, so that ``--help`` is
+quick.
 """
 
 from typing import Annotated
@@ -29,7 +29,7 @@ for command in (
 
 
 def main() -> None:
-    """Entry point of the command."""
+    """Run the command."""
     process.prepare()
     app()
 

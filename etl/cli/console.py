@@ -1,25 +1,38 @@
-"""What all that is printed has in common: the console, names that do no harm to it, and durations as people say them."""
+"""Printing that several commands share: the console, labelled lines, JSON, and names and durations as text."""
 
 import sys
 
+import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+_LABEL_WIDTH = 11
+
 
 def stdout_console() -> Console:
-    """Standard output; piped, it is for files and other programs: no folding at a width that nobody sees."""
+    """Standard output. When it is not a terminal, lines may be longer, for files and other programs."""
     return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)
 
 
 def print_line(console: Console, label: str, text: str, *, style: str = "") -> None:
-    """A line that begins with what it is about; ``style`` is the label's."""
-    shown = f"[{style}]{label}[/]" if style else label
-    console.print(f"{shown}{' ' * (11 - len(label))}{escape(text)}", soft_wrap=True, highlight=False)
+    """One line: a label, in its ``style``, and a text."""
+    styled = f"[{style}]{label}[/]" if style else label
+    console.print(f"{styled}{' ' * (_LABEL_WIDTH - len(label))}{escape(text)}", soft_wrap=True, highlight=False)
 
 
-def plain(name: str) -> Text:
-    """A run test's name with nothing in it that could move the cursor."""
+def print_json(document: object) -> None:
+    """A result for scripts; to stdout."""
+    print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+
+
+def print_rate_limit_wait(seconds: float) -> None:
+    """Why nothing happens for so many seconds; to stderr."""
+    print(f"waiting {seconds:.0f} s for the rate limit", file=sys.stderr)
+
+
+def printable(name: str) -> Text:
+    """A name without characters that could move the cursor."""
     return Text("".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name))
 
 

@@ -1,4 +1,4 @@
-"""``status``, ``verify`` and ``schema``: what is in the dataset, whether it is whole, and what it means."""
+"""``status``, ``verify`` and ``schema``: what is in the dataset, whether it is intact, and what it means."""
 
 import sys
 from datetime import UTC, datetime
@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.cli import process
-from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose, errors_reported, print_json, tell_hold
+from etl.cli.endings import report_errors
+from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose
+from etl.errors import ExitCode
+from etl.load.warehouse.engines import EngineName
 
 if TYPE_CHECKING:
     from datetime import date
@@ -18,26 +21,11 @@ if TYPE_CHECKING:
 
 
 class SchemaFormat(StrEnum):
-    """How ``schema`` prints."""
+    """The forms in which ``schema`` prints."""
 
     TABLE = "table"
     JSON = "json"
     MARKDOWN = "markdown"
-
-
-class Engine(StrEnum):
-    """What ``schema --ddl`` writes for; see ``etl.load.warehouse.ddl.ENGINES``."""
-
-    PANDAS = "pandas"
-    DUCKDB = "duckdb"
-    POLARS = "polars"
-    SPARK = "spark"
-    BIGQUERY = "bigquery"
-    SNOWFLAKE = "snowflake"
-    ATHENA = "athena"
-    REDSHIFT = "redshift"
-    TRINO = "trino"
-    CLICKHOUSE = "clickhouse"
 
 
 def status(
@@ -45,28 +33,32 @@ def status(
     *,
     max_age_hours: Annotated[
         float | None,
-        typer.Option(min=0, metavar="N", help="Exit 3 when the last complete run ended longer ago, for monitoring."),
+        typer.Option(
+            min=0, metavar="N", help="Exit 3 when the last complete run ended more than N hours ago, for monitoring."
+        ),
     ] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Say how fresh the dataset is, what it holds and what is missing, and how the last runs went. Needs no key, no network.
+    """Show how fresh the dataset is, what it holds, what is missing, and how the last runs went. Needs no key, no network.
 
     Example: metrics-etl status --max-age-hours 26
     """
-    with errors_reported(verbose=verbose):
-        from etl.cli.show_health import print_status  # noqa: PLC0415
+    with report_errors(verbose=verbose):
+        from etl.cli.console import print_json  # noqa: PLC0415
+        from etl.cli.show_status import print_status  # noqa: PLC0415
         from etl.inspect.status import read_status  # noqa: PLC0415
-        from etl.load.files.local import LocalFiles  # noqa: PLC0415
+        from etl.load.files.open import open_files  # noqa: PLC0415
         from etl.settings import Settings  # noqa: PLC0415
 
         settings = Settings.load(config, needs_keys=False, needs_run_tests=False)
-        found = read_status(LocalFiles(settings.destination.folder), now=datetime.now(UTC))
+        dataset_status = read_status(open_files(settings.destination.path), now=datetime.now(UTC))
         if as_json:
-            print_json(found)
+            print_json(dataset_status)
         else:
-            print_status(found)
-        raise typer.Exit(3 if max_age_hours is not None and found.is_older_than(max_age_hours) else 0)
+            print_status(dataset_status)
+        is_old = max_age_hours is not None and dataset_status.is_older_than(max_age_hours)
+        raise typer.Exit(ExitCode.PARTIAL if is_old else ExitCode.COMPLETE)
 
 
 def verify(
@@ -84,11 +76,12 @@ def verify(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Prove that the dataset is whole: every file, key, value and execution. Changes nothing, needs no key.
+    """Verify that the dataset is intact: every file, key, value and execution. Changes nothing, needs no key.
 
     Example: metrics-etl verify --against-api --since 2026-11-01
     """
-    with errors_reported(verbose=verbose):
+    with report_errors(verbose=verbose):
+        from etl.cli.console import print_json  # noqa: PLC0415
         from etl.cli.show_verify import print_report  # noqa: PLC0415
         from etl.settings import Settings  # noqa: PLC0415
 
@@ -111,13 +104,13 @@ def verify(
 
 
 def schema(
-    table: Annotated[str | None, typer.Argument(help="One table; all when left out.")] = None,
+    table: Annotated[str | None, typer.Argument(help="One table; all by default.")] = None,
     *,
     output: Annotated[
         SchemaFormat | None, typer.Option("--format", "-f", help="How to print.", show_default="table")
     ] = None,
     engine: Annotated[
-        Engine | None, typer.Option("--ddl", help="Print what to paste to open the dataset in this engine instead.")
+        EngineName | None, typer.Option("--ddl", help="Print statements that open the dataset in this engine instead.")
     ] = None,
     location: Annotated[
         str | None,
@@ -140,25 +133,28 @@ def schema(
 
         if output:
             raise typer.BadParameter("--format does not go with --ddl")
-        with errors_reported(verbose=False):
+        with report_errors(verbose=False):
             print(ddl(tables, engine, location))
         return
     if location is not None:
         raise typer.BadParameter("--location goes with --ddl")
-    from etl.cli.show_run import print_schema  # noqa: PLC0415
+    from etl.cli.show_schema import print_schema  # noqa: PLC0415
 
     print_schema(tables, output or SchemaFormat.TABLE)
 
 
 def _verify(settings: "Settings", *, is_all: bool, since: "date | None", against_api: bool, quiet: bool) -> "Report":
-    from etl.inspect.inventory import Scope  # noqa: PLC0415
+    from datetime import date  # noqa: PLC0415
+
+    from etl.cli.console import print_rate_limit_wait  # noqa: PLC0415
     from etl.inspect.reconcile import compare, expected_requests  # noqa: PLC0415
     from etl.inspect.verify import verify  # noqa: PLC0415
+    from etl.load.layout import Scope  # noqa: PLC0415
     from etl.model.wording import counted  # noqa: PLC0415
 
-    # With run_tests = "all" a key was taken for a name: the dataset knows which it is.
+    # With run_tests = "all" the settings take every --run-test for a name, even a key: the dataset tells which it is.
     keys = None if is_all else frozenset(each for test in settings.run_tests for each in (test.key, test.name))
-    report = verify(settings, Scope(keys, since), needs_aggregates=against_api)
+    report = verify(settings, Scope(keys, since or date.min), needs_aggregates=against_api)
     if against_api:
         if not quiet:
             requests = counted(expected_requests(settings, report.executions), "request")
@@ -169,7 +165,7 @@ def _verify(settings: "Settings", *, is_all: bool, since: "date | None", against
                     settings,
                     report.executions,
                     unsound=report.unsound,
-                    on_hold=(lambda _seconds: None) if quiet else tell_hold,
+                    on_hold=(lambda _seconds: None) if quiet else print_rate_limit_wait,
                 )
             )
         )

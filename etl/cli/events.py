@@ -1,4 +1,4 @@
-"""Structured log lines: one JSON object per event on stderr, or one readable line, by structlog.
+"""Log events on stderr: one JSON object each, or one readable line.
 
 Event names are stable and listed in ``docs/operations.md``. No event carries a key, a header or a body.
 """
@@ -17,7 +17,7 @@ _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 def make_notify(log: Log, *, verbose: bool) -> Callable[..., None]:
-    """A function that writes ``(event, **fields)`` as a line."""
+    """A function that writes an event with its fields as one line."""
     level = 10 if verbose else _LEVELS[log.level]
     is_console = log.format == "console" or (log.format == "auto" and sys.stderr.isatty())
     is_colored = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

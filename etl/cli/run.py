@@ -1,4 +1,4 @@
-"""``run`` and ``plan``: bring the dataset up to date, or say what that would take."""
+"""``run`` and ``plan``: bring the dataset up to date, or show what that would take."""
 
 import sys
 from pathlib import Path
@@ -7,18 +7,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from etl.cli import process
-from etl.cli.options import (
-    AcceptDeletions,
-    AsJson,
-    Config,
-    Quiet,
-    RunTests,
-    Since,
-    Verbose,
-    errors_reported,
-    print_json,
-    signals_stop,
-)
+from etl.cli.endings import report_errors, stop_on_signals
+from etl.cli.options import AcceptDeletions, AsJson, Config, Quiet, RunTests, Since, Verbose
+from etl.errors import ExitCode
 
 if TYPE_CHECKING:
     from etl.pipeline.progress import Notify
@@ -26,20 +17,20 @@ if TYPE_CHECKING:
     from etl.settings import Settings
 
 
-def run(
+def run(  # noqa: PLR0913 one parameter for each option of the command
     config: Config = None,
     *,
     run_tests: RunTests = None,
     since: Since = None,
     full_refresh: Annotated[
-        bool, typer.Option("--full-refresh", help="Fetch finished executions again, also final ones.")
+        bool, typer.Option("--full-refresh", help="Fetch finished executions again, even final ones.")
     ] = False,
     accept_deletions: AcceptDeletions = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and change nothing, as the command plan does.")
+        bool, typer.Option("--dry-run", help="Print the plan and change nothing, like the command plan.")
     ] = False,
     metrics_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the run's figures for Prometheus there (.prom).")
+        Path | None, typer.Option(metavar="FILE", help="Write the run's figures to this file (.prom), for Prometheus.")
     ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -51,8 +42,9 @@ def run(
 
     Example: metrics-etl run --run-test "Checkout flow" --since 2026-11-01
     """
-    with errors_reported(verbose=verbose):
-        from etl.cli.show_run import print_opening, print_summary  # noqa: PLC0415
+    with report_errors(verbose=verbose):
+        from etl.cli.console import print_json  # noqa: PLC0415
+        from etl.cli.show_run import print_how_to_open, print_summary  # noqa: PLC0415
         from etl.pipeline.metrics_file import check_metrics_file, write_metrics_file  # noqa: PLC0415
         from etl.settings import Settings  # noqa: PLC0415
 
@@ -60,7 +52,9 @@ def run(
         if metrics_file:
             check_metrics_file(metrics_file)
         if dry_run:
-            _plan(settings, as_json=as_json, full_refresh=full_refresh, accept_deletions=accept_deletions)
+            _print_plan_and_exit(
+                settings, as_json=as_json, full_refresh=full_refresh, accept_deletions=accept_deletions
+            )
         summary = _export(
             settings, quiet=quiet, verbose=verbose, full_refresh=full_refresh, accept_deletions=accept_deletions
         )
@@ -68,9 +62,9 @@ def run(
             print_json(summary.as_json())
         elif not quiet:
             print_summary(summary)
-            if summary.exit_code in (0, 3):
+            if summary.exit_code in (ExitCode.COMPLETE, ExitCode.PARTIAL):
                 print()
-                print_opening(summary.dataset)
+                print_how_to_open(summary.dataset)
         if quiet:
             for problem in summary.problems:
                 print(problem, file=sys.stderr)
@@ -80,20 +74,21 @@ def run(
 
 
 def plan(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = False) -> None:
-    """Say what a run would fetch now, why, and how many requests it takes. Changes nothing.
+    """Show what a run would fetch now, why, and how many requests it would take. Changes nothing.
 
     Example: metrics-etl plan --json
     """
-    with errors_reported(verbose=verbose):
+    with report_errors(verbose=verbose):
         from etl.settings import Settings  # noqa: PLC0415
 
-        _plan(Settings.load(config), as_json=as_json)
+        _print_plan_and_exit(Settings.load(config), as_json=as_json)
 
 
-def _plan(
+def _print_plan_and_exit(
     settings: "Settings", *, as_json: bool, full_refresh: bool = False, accept_deletions: bool = False
 ) -> NoReturn:
-    from etl.cli.show_run import plan_as_json, print_plan  # noqa: PLC0415
+    from etl.cli.console import print_json  # noqa: PLC0415
+    from etl.cli.show_plan import plan_as_json, print_plan  # noqa: PLC0415
     from etl.pipeline import job  # noqa: PLC0415
 
     result = process.run(job.plan(settings, full_refresh=full_refresh, accept_deletions=accept_deletions))
@@ -101,14 +96,14 @@ def _plan(
         print_json(plan_as_json(result))
     else:
         print_plan(result)
-    raise typer.Exit(3 if result.problems else 0)
+    raise typer.Exit(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE)
 
 
 def _export(
     settings: "Settings", *, quiet: bool, verbose: bool, full_refresh: bool, accept_deletions: bool
 ) -> "Summary":
     from etl.cli.events import make_notify  # noqa: PLC0415
-    from etl.cli.show_run import can_show_progress, live_progress  # noqa: PLC0415
+    from etl.cli.show_progress import can_show_progress, live_progress  # noqa: PLC0415
     from etl.pipeline import job  # noqa: PLC0415
     from etl.pipeline.progress import Progress  # noqa: PLC0415
 
@@ -117,7 +112,7 @@ def _export(
     notify: Notify | None = None if shows_progress or quiet else make_notify(settings.log, verbose=verbose)
 
     async def export() -> "Summary":
-        with signals_stop() as stop, live_progress(progress, is_shown=shows_progress):
+        with stop_on_signals() as stop, live_progress(progress, is_shown=shows_progress):
             return await job.export(
                 settings,
                 full_refresh=full_refresh,

@@ -1,6 +1,5 @@
-"""``sandbox`` and ``demo``: the API in a box, for trying the exporter out."""
+"""``sandbox`` and ``demo``: try the exporter without a key."""
 
-import asyncio
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -9,17 +8,17 @@ from typing import Annotated
 import typer
 
 from etl.cli import process
-from etl.cli.options import errors_reported
+from etl.cli.endings import report_errors
 
 
 class Spelling(StrEnum):
-    """Whose names the sandbox gives to the free-form blocks."""
+    """The names of the open-ended objects in the sandbox's answers: the server's, or those of the documentation."""
 
     SERVER = "server"
     DOCUMENTED = "documented"
 
 
-def sandbox(
+def sandbox(  # noqa: PLR0913 one parameter for each option of the command
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8765,
     seed: Annotated[int, typer.Option(help="The same seed makes the same world.")] = 1,
     run_tests: Annotated[int, typer.Option(min=1, max=1000, help="Run tests.")] = 3,
@@ -27,31 +26,35 @@ def sandbox(
     calls: Annotated[int, typer.Option(min=0, max=100_000, help="Calls of each execution.")] = 25,
     rate_limit: Annotated[int, typer.Option(min=0, help="Requests a minute; 0 for no limit.")] = 0,
     latency_ms: Annotated[float, typer.Option(min=0, help="Delay of every answer.")] = 0,
-    max_limit: Annotated[int, typer.Option(min=0, help="Most rows a page may have; 0 for any.")] = 0,
+    max_limit: Annotated[int, typer.Option(min=0, help="Largest number of rows on a page; 0 for no limit.")] = 0,
     faults: Annotated[float, typer.Option(min=0, max=1, help="Share of requests that fail in some way.")] = 0,
-    spelling: Annotated[Spelling, typer.Option(help="Names of the free-form blocks.")] = Spelling.SERVER,
+    spelling: Annotated[Spelling, typer.Option(help="Names of the open-ended objects.")] = Spelling.SERVER,
 ) -> None:
-    """Serve the API in a box on this machine, with made-up run tests, until interrupted.
+    """Serve a simulated API on this machine, with made-up run tests, until interrupted.
 
     Example: metrics-etl sandbox --rate-limit 100 --faults 0.02
     """
-    from etl.cli.demo import serve_sandbox  # noqa: PLC0415
+    with report_errors(verbose=False), suppress(KeyboardInterrupt):
+        import asyncio  # noqa: PLC0415
+        import random  # noqa: PLC0415
+        from datetime import UTC, datetime  # noqa: PLC0415
 
-    with errors_reported(verbose=False), suppress(KeyboardInterrupt):
-        asyncio.run(
-            serve_sandbox(
-                port=port,
-                seed=seed,
-                run_tests=run_tests,
-                executions=executions,
-                calls=calls,
-                rate_limit=rate_limit or None,
-                latency_seconds=latency_ms / 1000,
-                max_limit=max_limit or None,
-                faults=faults,
-                spelling=spelling.value,
-            )
+        from etl.cli.sandbox_server import API_KEY, SECRET_KEY, latest_friday, make_world, serve  # noqa: PLC0415
+        from etl.sandbox import Sandbox, random_faults  # noqa: PLC0415
+
+        rng = random.Random(seed)  # noqa: S311 a made-up world is no secret
+        server = Sandbox(
+            make_world(rng, latest_friday(datetime.now(UTC)), run_tests=run_tests, executions=executions, calls=calls),
+            api_key=API_KEY,
+            secret_key=SECRET_KEY,
+            port=port,
+            rate_limit=rate_limit or None,
+            latency_seconds=latency_ms / 1000,
+            max_limit=max_limit or None,
+            fault=random_faults(rng, faults) if faults else None,
+            spelling=spelling.value,
         )
+        asyncio.run(serve(server, port=port))
 
 
 def demo(
@@ -60,11 +63,11 @@ def demo(
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed makes the same world.")] = 1,
 ) -> None:
-    """Export a made-up world from the sandbox, look at the result, change the world, export again. No key, no network.
+    """Export made-up run tests from the sandbox, show the dataset, change the source, export again. No key, no network.
 
     Example: metrics-etl demo
     """
-    from etl.cli.demo import run_demo  # noqa: PLC0415
+    with report_errors(verbose=False):
+        from etl.cli.demo import run_demo  # noqa: PLC0415
 
-    with errors_reported(verbose=False):
         process.run(run_demo(path, seed=seed))

@@ -1,18 +1,18 @@
-"""What `metrics-etl verify` shows: figures, notices, the comparison with the API, and a line for each finding."""
+"""What ``verify`` prints: figures, notices, the comparison with the API, and a line for each finding."""
 
 from rich.console import Console
 from rich.table import Table
 
-from etl.cli.console import print_line
+from etl.cli.console import print_line, stdout_console
 from etl.inspect.reconcile import SKIPPED_MEANINGS, Comparison
 from etl.inspect.verify import Report
-from etl.model.wording import counted, some
+from etl.model.wording import counted, first_few
 from etl.transform.aggregates import CAUSE_MEANINGS, Cause
 
 
 def print_report(report: Report) -> None:
-    """The whole report on one screen, unless there is much to find; to stdout."""
-    console = Console(highlight=False)
+    """The whole report; to stdout."""
+    console = stdout_console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("table")
     for name in ("files", "rows", "MiB"):
@@ -47,4 +47,4 @@ def _print_comparison(console: Console, comparison: Comparison) -> None:
     for name, count in comparison.explained.most_common():
         print_line(console, "explained", f"{count:,} {name}: {CAUSE_MEANINGS[Cause(name)]}")
     for reason, ids in sorted(comparison.skipped.items()):
-        print_line(console, "left out", f"{len(ids):,} {reason.value}: {SKIPPED_MEANINGS[reason]} ({some(ids)})")
+        print_line(console, "left out", f"{len(ids):,} {reason.value}: {SKIPPED_MEANINGS[reason]} ({first_few(ids)})")

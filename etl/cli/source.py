@@ -1,28 +1,36 @@
-"""``check`` and ``discover``: what the API and the settings say before an export."""
+"""``check`` and ``discover``: test the settings and list the run tests, before an export."""
 
 import sys
+from typing import TYPE_CHECKING
 
 import typer
 
 from etl.cli import process
-from etl.cli.options import AsJson, Config, Verbose, errors_reported, print_json, tell_hold
+from etl.cli.endings import report_errors
+from etl.cli.options import AsJson, Config, Verbose
+from etl.errors import ExitCode
+
+if TYPE_CHECKING:
+    from etl.extract.run_tests import Discovered
+    from etl.settings import Settings
 
 
 def check(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = False) -> None:
-    """Look whether an export would work: settings, server, key, run tests, destination, lock. Changes nothing.
+    """Check whether an export would work: settings, server, key, run tests, destination, lock. Changes nothing.
 
     Example: metrics-etl check
     """
-    with errors_reported(verbose=verbose):
-        from etl.cli.show_health import print_checks  # noqa: PLC0415
-        from etl.pipeline import preflight as command  # noqa: PLC0415
+    with report_errors(verbose=verbose):
+        from etl.cli.console import print_json  # noqa: PLC0415
+        from etl.cli.show_check import print_checks  # noqa: PLC0415
+        from etl.pipeline import preflight  # noqa: PLC0415
 
-        checks = process.run(command.check(config))
+        checks = process.run(preflight.check(config))
         if as_json:
-            print_json(command.as_json(checks))
+            print_json(preflight.as_json(checks))
         else:
             print_checks(checks)
-        raise typer.Exit(command.exit_code(checks))
+        raise typer.Exit(preflight.exit_code(checks))
 
 
 def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = False) -> None:
@@ -30,16 +38,25 @@ def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose
 
     Example: metrics-etl discover
     """
-    with errors_reported(verbose=verbose):
-        from etl.cli import show_run_tests as command  # noqa: PLC0415
+    with report_errors(verbose=verbose):
+        from etl.cli.console import print_json  # noqa: PLC0415
+        from etl.cli.show_run_tests import run_tests_as_json, run_tests_as_toml  # noqa: PLC0415
         from etl.settings import Settings  # noqa: PLC0415
 
-        settings = Settings.load(config, needs_run_tests=False)
-        found = process.run(command.discover_run_tests(settings, on_hold=tell_hold))
+        discovered = process.run(_discover(Settings.load(config, needs_run_tests=False)))
         if as_json:
-            print_json(command.as_json(found))
+            print_json(run_tests_as_json(discovered))
         else:
-            print("\n".join(command.as_toml(found)))
-            for problem in found.problems:
+            print("\n".join(run_tests_as_toml(discovered)))
+            for problem in discovered.problems:
                 print(f"problem: {problem}", file=sys.stderr)
-        raise typer.Exit(3 if found.problems else 0)
+        raise typer.Exit(ExitCode.PARTIAL if discovered.problems else ExitCode.COMPLETE)
+
+
+async def _discover(settings: "Settings") -> "Discovered":
+    from etl.cli.console import print_rate_limit_wait  # noqa: PLC0415
+    from etl.extract.connect import client_of  # noqa: PLC0415
+    from etl.extract.run_tests import discover  # noqa: PLC0415
+
+    async with client_of(settings, on_hold=print_rate_limit_wait) as client:
+        return await discover(client, page_limit=settings.api.page_limit)

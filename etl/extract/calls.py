@@ -1,17 +1,17 @@
-"""Planned executions → bundles: list each execution's calls, fetch each call's metrics, bounded concurrency.
+"""Fetch the calls of planned executions: list each execution's calls, then fetch each call's metrics, with bounded concurrency.
 
-A fixed set of workers takes the next piece of work: a call while calls are queued, else the next execution to list, so that
-calls of the following executions are at hand before those of the present ones run out. Executions are taken in plan order.
+A fixed set of workers takes the next piece of work: a queued call, else the next execution to list. So the calls of the following
+executions are queued before those of the present ones run out. Executions are taken in the order of the plan.
 
-How an execution's calls are proved complete (see ``api/listing.py``):
+How an execution's calls are proved complete (see ``extract/listing.py``):
 
-- Their list fits one page: that read is the list. The execution has finished, so no call is created any more; if one were,
-  the fresh count in the execution's own listing would change its fingerprint, and the next run would fetch it again.
-  A call that is gone when its metrics are fetched makes the list be read once more: it must not be there any longer.
-- Many pages: the count is read once more after the pages, and each call's metrics after that. As many alive as counted
-  proves the list; otherwise it is read again.
-- Calls that the list cannot give, because the server answers 500 for every page that holds them: there is no proof then. The
-  others are fetched, and a dead letter tells how many are missing.
+- The list fits one page: that read is the list. The execution has finished, so no call is created any more; if one were, the
+  fresh count in the execution's own listing would change its fingerprint, and the next run would fetch it again. When a call is
+  gone by the time its metrics are fetched, the list is read once more and must not show it.
+- Many pages: the count is read once more after the pages, and each call's metrics after that. If as many calls are alive as
+  were counted, the list is proved; otherwise it is read again.
+- The server answers 500 for every page that holds some of the calls: nothing can be proved. The other calls are fetched, and a
+  dead letter says how many are missing.
 """
 
 import asyncio
@@ -33,8 +33,13 @@ _WORKERS_PER_SLOT = 2  # a worker whose request waits for its next try leaves it
 
 
 @dataclass(slots=True, eq=False)
-class _Open:
-    """An execution whose calls are being fetched."""
+class _OpenExecution:
+    """An execution whose calls are being fetched; calls are by call_execution_id.
+
+    ``round`` is how often its list was read. ``count`` is what the list counted after it was read, None when it fits one page.
+    ``gone`` are calls that were listed and then not found. ``must_relist``: one of them is missing from the latest list's calls.
+    ``unreadable_calls`` says how many calls the list cannot give. ``outstanding`` calls are queued or under way.
+    """
 
     planned: Planned
     round: int = 0
@@ -44,8 +49,13 @@ class _Open:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     gone: set[str] = field(default_factory=set)
     must_relist: bool = False
-    unlisted: DeadLetter | None = None
+    unreadable_calls: DeadLetter | None = None
     outstanding: int = 0
+
+    @property
+    def execution_id(self) -> str:
+        """Its id."""
+        return self.planned.execution.execution_id
 
 
 class Crawl:
@@ -67,10 +77,10 @@ class Crawl:
         self._concurrency = concurrency
         self._workers = concurrency * _WORKERS_PER_SLOT
         self._page_limit = page_limit
-        self._calls: deque[tuple[_Open, str]] = deque()
-        self._relist: deque[_Open] = deque()
+        self._calls: deque[tuple[_OpenExecution, str]] = deque()
+        self._relist: deque[_OpenExecution] = deque()
         self._open = 0
-        self._news = asyncio.Event()
+        self._has_more_work = asyncio.Event()
 
     async def run(self) -> None:
         """Fetch everything and emit each bundle as soon as it is whole.
@@ -85,8 +95,8 @@ class Crawl:
     async def _work(self) -> None:
         while (piece := self._next()) or self._open:
             if piece is None:
-                self._news.clear()
-                await self._news.wait()
+                self._has_more_work.clear()
+                await self._has_more_work.wait()
                 continue
             execution, call_execution_id = piece
             if call_execution_id is None:
@@ -94,42 +104,44 @@ class Crawl:
             else:
                 await self._fetch(execution, call_execution_id)
 
-    def _next(self) -> tuple[_Open, str | None] | None:
-        """The next piece of work; None when there is none, though there may be news as long as executions are open."""
+    def _next(self) -> tuple[_OpenExecution, str | None] | None:
+        """The next piece of work; None when there is none now. As long as executions are open, more may come."""
         if self._relist:
             return self._relist.popleft(), None
         has_room = len(self._calls) < self._workers and self._open < self._concurrency
         if has_room and (planned := next(self._plan, None)) is not None:
             self._open += 1
-            return _Open(planned), None
+            return _OpenExecution(planned), None
         return self._calls.popleft() if self._calls else None
 
-    async def _list(self, execution: _Open) -> None:
+    async def _list(self, execution: _OpenExecution) -> None:
         try:
             latest = await self._read_calls(execution)
         except NotFoundError as error:
             await self._close(await self._without_list(execution, error))
             return
         except SourceError as error:
-            execution.dead_letters.append(DeadLetter.of(RUNS, execution.planned.execution.execution_id, error))
+            execution.dead_letters.append(DeadLetter.of(RUNS, execution.execution_id, error))
             await self._close(_bundle(execution, is_listed=False))
             return
         self.listings += execution.round == 1
-        pending = self._pending_after(execution, latest)
+        pending = self._take_list(execution, latest)
         execution.outstanding = len(pending)
         if not pending:
-            await self._settle(execution)
+            await self._finish_or_relist(execution)
             return
         self._calls.extend((execution, key) for key in pending)
-        self._news.set()
+        self._has_more_work.set()
 
-    def _pending_after(self, execution: _Open, latest: Pass[ListedCall]) -> list[str]:
-        """The calls to fetch, now that the list was read (again)."""
-        already = len(execution.fetched)
+    def _take_list(self, execution: _OpenExecution, latest: Pass[ListedCall]) -> list[str]:
+        """Take in a list that was just read; returns the calls that are still to be fetched."""
+        fetched_before = len(execution.fetched)
         execution.must_relist = False
-        if execution.unlisted:
+        if execution.unreadable_calls:
+            # Rows that cannot be read: there is no proof to be had, so every call that any read has shown is fetched once.
             execution.listed |= latest.rows
         elif execution.count is None:
+            # One page: this read is the list. What an earlier read had and this one does not was deleted since.
             execution.listed = dict(latest.rows)
             execution.fetched = {key: call for key, call in execution.fetched.items() if key in execution.listed}
             execution.dead_letters = [each for each in execution.dead_letters if each.subject_id in execution.listed]
@@ -137,15 +149,16 @@ class Crawl:
                 contradiction = SourceError(f"call {key}: listed, but its metrics are not found", status=404)
                 execution.dead_letters.append(DeadLetter.of(METRICS, key, contradiction))
         else:
+            # Many pages: only what is found alive after the latest count proves it, so every call is fetched again.
             execution.listed |= latest.rows
             execution.fetched.clear()
-        self.calls_fetched -= already - len(execution.fetched)
-        settled = execution.fetched.keys() | {letter.subject_id for letter in execution.dead_letters}
-        return [key for key in execution.listed if key not in settled]
+        self.calls_fetched -= fetched_before - len(execution.fetched)
+        done = execution.fetched.keys() | {letter.subject_id for letter in execution.dead_letters}
+        return [key for key in execution.listed if key not in done]
 
-    async def _without_list(self, execution: _Open, error: NotFoundError) -> ExecutionBundle | None:
+    async def _without_list(self, execution: _OpenExecution, error: NotFoundError) -> ExecutionBundle | None:
         """What is known of an execution whose calls are not found: nothing when it was deleted since, else a dead letter."""
-        execution_id = execution.planned.execution.execution_id
+        execution_id = execution.execution_id
         failure: SourceError = error
         try:
             await self._client.get(get_execution(execution_id))
@@ -157,8 +170,8 @@ class Crawl:
         execution.dead_letters.append(DeadLetter.of(RUNS, execution_id, failure))
         return _bundle(execution, is_listed=False)
 
-    async def _read_calls(self, execution: _Open) -> Pass[ListedCall]:
-        execution_id = execution.planned.execution.execution_id
+    async def _read_calls(self, execution: _OpenExecution) -> Pass[ListedCall]:
+        execution_id = execution.execution_id
 
         async def read(page: int, limit: int, *, is_probe: bool = False) -> Page[ListedCall]:
             return await self._client.get(list_calls(execution_id, page=page, limit=limit, is_probe=is_probe))
@@ -166,14 +179,14 @@ class Crawl:
         execution.round += 1
         latest = await read_pass(read, lambda call: call.call_execution_id, limit=self._page_limit)
         if latest.unreadable:
-            execution.unlisted = _unlisted(execution_id, latest.unreadable)
+            execution.unreadable_calls = _unreadable_calls(execution_id, latest.unreadable)
         else:
             execution.count = None if latest.is_whole_page else (await read(1, 1)).count
         return latest
 
-    async def _fetch(self, execution: _Open, call_execution_id: str) -> None:
+    async def _fetch(self, execution: _OpenExecution, call_execution_id: str) -> None:
         try:
-            request = get_call_metrics(call_execution_id, execution.planned.execution.execution_id)
+            request = get_call_metrics(call_execution_id, execution.execution_id)
             execution.fetched[call_execution_id] = await self._client.get(request)
             self.calls_fetched += 1
         except NotFoundError:
@@ -185,25 +198,27 @@ class Crawl:
             execution.dead_letters.append(DeadLetter.of(METRICS, call_execution_id, error))
         execution.outstanding -= 1
         if not execution.outstanding:
-            await self._settle(execution)
+            await self._finish_or_relist(execution)
 
-    async def _settle(self, execution: _Open) -> None:
-        """All that was listed is fetched: emit it, unless the list is not proved and may be read again."""
+    async def _finish_or_relist(self, execution: _OpenExecution) -> None:
+        """Everything listed is fetched: emit the execution if its list is proved, else read the list again."""
+        # A call that could not be fetched counts as alive: nothing says that it was deleted.
         alive = len(execution.fetched) + len(execution.dead_letters)
         is_proved = not execution.must_relist if execution.count is None else alive == execution.count
-        if is_proved or execution.unlisted:
+        if is_proved or execution.unreadable_calls:
             await self._close(_bundle(execution))
         elif execution.round < MAX_ROUNDS:
             if execution.count is not None:
+                # The next round fetches every call again, these too; otherwise they would count as alive twice.
                 execution.dead_letters.clear()
             self._relist.append(execution)
-            self._news.set()
+            self._has_more_work.set()
         else:
             unproved = SourceError(
                 f"its calls kept changing while they were listed, {execution.round} times; the last time {alive} were fetched",
                 tries=execution.round,
             )
-            execution.dead_letters.append(DeadLetter.of(RUNS, execution.planned.execution.execution_id, unproved))
+            execution.dead_letters.append(DeadLetter.of(RUNS, execution.execution_id, unproved))
             await self._close(_bundle(execution))
 
     async def _close(self, bundle: ExecutionBundle | None) -> None:
@@ -212,10 +227,10 @@ class Crawl:
             self.necessary_requests += calls + pages(calls, self._page_limit)
             await self._emit(bundle)
         self._open -= 1
-        self._news.set()
+        self._has_more_work.set()
 
 
-def _bundle(execution: _Open, *, is_listed: bool = True) -> ExecutionBundle:
+def _bundle(execution: _OpenExecution, *, is_listed: bool = True) -> ExecutionBundle:
     planned = execution.planned
     return ExecutionBundle(
         run_test_name=planned.run_test_name,
@@ -228,11 +243,11 @@ def _bundle(execution: _Open, *, is_listed: bool = True) -> ExecutionBundle:
         )
         if is_listed
         else (),
-        dead_letters=(*execution.dead_letters, *filter(None, (execution.unlisted, planned.unreadable))),
+        dead_letters=(*execution.dead_letters, *filter(None, (execution.unreadable_calls, planned.unreadable))),
     )
 
 
-def _unlisted(execution_id: str, unreadable: Sequence[Unreadable[ListedCall]]) -> DeadLetter:
+def _unreadable_calls(execution_id: str, unreadable: Sequence[Unreadable[ListedCall]]) -> DeadLetter:
     last = unreadable[-1]
     problem = SourceError(
         f"{len(unreadable)} of its calls cannot be listed: {last.error}",

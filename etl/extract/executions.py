@@ -1,4 +1,4 @@
-"""The executions of a run test, as far as the API lists them, and which of those that it lists no more are gone."""
+"""The executions of a run test as the API lists them, and which of those that it no longer lists were deleted."""
 
 import asyncio
 from collections.abc import Callable, Collection, Container, Mapping
@@ -13,35 +13,22 @@ from etl.extract.client import Client
 from etl.extract.endpoints import get_execution, list_execution_heads, list_executions
 from etl.extract.listing import list_completely, read_pass
 from etl.model.digest import fingerprint
-from etl.model.listed_execution import ListedExecution
+from etl.model.listed_execution import ExecutionList, ListedExecution
 from etl.model.records import METRICS, DeadLetter, Execution, Page
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One run test's executions by id.
-
-    ``heads`` tells of which of them the head alone could be read, and why. ``unreadable`` has a line for each row of the list
-    that could not even be identified.
-    """
-
-    executions: Mapping[str, ListedExecution]
-    is_complete: bool
-    heads: Mapping[str, DeadLetter]
-    unreadable: tuple[str, ...]
-
-
-async def list_run_test(
+async def list_executions_completely(
     client: Client,
     name: str,
     *,
     known: Container[str],
     page_limit: int,
     says_nothing_new: Callable[[ListedExecution], bool] = lambda _: False,
-) -> Listed:
+) -> ExecutionList:
     """List the run test's executions; ``known`` are ids that the dataset holds already.
 
-    What ``says_nothing_new`` lets its payload go as soon as its page is decoded, and is kept once, however often it is read.
+    An execution that ``says_nothing_new`` loses its payload as soon as its page is decoded. Each is kept once, however often it
+    is read.
 
     Raises:
         NotFoundError: there is no such run test.
@@ -58,10 +45,12 @@ async def list_run_test(
     return _listed(listing.rows, listing.unreadable, is_complete=listing.is_complete)
 
 
-async def read_run_test(client: Client, name: str, *, page_limit: int, since: date | None = None) -> Listed:
-    """Read the run test's list once, a request a page, without a proof that nothing moved meanwhile.
+async def read_executions_once(
+    client: Client, name: str, *, page_limit: int, since: date | None = None
+) -> ExecutionList:
+    """Read the run test's list once, one request a page, without a proof that nothing moved meanwhile.
 
-    With ``since``, not beyond the page whose last execution was created before that day.
+    With ``since``, stop after the page whose last execution was created before that day.
 
     Raises:
         NotFoundError: there is no such run test.
@@ -71,7 +60,7 @@ async def read_run_test(client: Client, name: str, *, page_limit: int, since: da
 
     async def read(page: int, limit: int, *, is_probe: bool = False) -> Page[ListedExecution]:
         found = await read_page(page, limit, is_probe=is_probe)
-        # Newest created first: what follows is older still.
+        # Newest created first: what follows is older.
         is_last = since is not None and found.results and is_before(found.results[-1], since)
         return structs.replace(found, total_pages=page) if is_last else found
 
@@ -96,7 +85,7 @@ def _taker(says_nothing_new: Callable[[ListedExecution], bool]) -> Callable[[Exe
         if before is not None and before.fingerprint == fingerprint(execution.payload):
             return before
         row = ListedExecution.of(execution)
-        taken[row.execution_id] = row = row if says_nothing_new(row) else row.holding(execution.payload)
+        taken[row.execution_id] = row = row if says_nothing_new(row) else row.with_payload(execution.payload)
         return row
 
     return take
@@ -115,16 +104,16 @@ def _page_reader(
 def _head_reader(client: Client, name: str) -> HeadReader[ListedExecution]:
     async def head_at(position: int) -> ListedExecution | None:
         found = (await client.get(list_execution_heads(name, page=position + 1, limit=1))).results
-        return ListedExecution.of(found[0]).holding(found[0].payload) if found else None
+        return ListedExecution.of(found[0]).with_payload(found[0].payload) if found else None
 
     return head_at
 
 
 def _listed(
     rows: Mapping[str, ListedExecution], unreadable: Collection[Unreadable[ListedExecution]], *, is_complete: bool
-) -> Listed:
+) -> ExecutionList:
     heads = {row.head.execution_id: row for row in unreadable if row.head}
-    return Listed(
+    return ExecutionList(
         executions={**rows, **{execution_id: row.head for execution_id, row in heads.items() if row.head}},
         is_complete=is_complete,
         heads={key: DeadLetter.of(METRICS, key, row.error, tries=row.tries) for key, row in heads.items()},
@@ -133,16 +122,16 @@ def _listed(
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Of executions that were asked for by id: those that do not exist any more, and those whose answer could not be had."""
+class Lookup:
+    """Executions that were requested by id: those that no longer exist, and those for which there was no answer."""
 
     deleted: set[str] = field(default_factory=set)
     unknown: set[str] = field(default_factory=set)
 
 
-async def find_deleted(client: Client, execution_ids: Collection[str], *, workers: int) -> Asked:
-    """Ask for each of the executions by its id."""
-    asked = Asked()
+async def look_up(client: Client, execution_ids: Collection[str], *, workers: int) -> Lookup:
+    """Request each of the executions by its id, ``workers`` at a time."""
+    found = Lookup()
     pending = iter(execution_ids)
 
     async def work() -> None:
@@ -150,11 +139,11 @@ async def find_deleted(client: Client, execution_ids: Collection[str], *, worker
             try:
                 await client.get(get_execution(execution_id))
             except NotFoundError:
-                asked.deleted.add(execution_id)
+                found.deleted.add(execution_id)
             except SourceError:
-                asked.unknown.add(execution_id)
+                found.unknown.add(execution_id)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(min(workers, len(execution_ids))):
             group.create_task(work())
-    return asked
+    return found

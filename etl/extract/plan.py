@@ -5,13 +5,14 @@ Pure: no clock, no network, no files. The same input gives the same plan.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
 
-from etl.model.lifecycle import TERMINAL_EXECUTION, State, Stored
-from etl.model.listed_execution import ListedExecution
+from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState, StoredExecution
+from etl.model.listed_execution import ExecutionList, ListedExecution
 from etl.model.records import DeadLetter
+from etl.settings import RunTest
 
 _MASS_SHARE = 0.1
 _MASS_FLOOR = 2
@@ -37,7 +38,7 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.CHANGED: "the API lists it differently than last time",
     Reason.DAMAGED: "the stored calls or evals are not those that were exported",
     Reason.INCOMPLETE: "something of it could not be exported last time",
-    Reason.REQUESTED: "asked for by --full-refresh",
+    Reason.REQUESTED: "requested by --full-refresh",
     Reason.SETTLING: "finished, but late data may still arrive",
     Reason.SCRUB: "final, and fetched again to verify it",
     Reason.UNFINISHED: 'still running, and calls = "all"',
@@ -56,10 +57,19 @@ _ORDER = {
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
-    """One listed execution and what to do with it; ``date`` is its partition, pinned when it was first seen.
+class Policy:
+    """What a run fetches besides what is new, changed, damaged, incomplete or settling."""
 
-    ``unreadable`` tells why the list could not give it: then only its head is known.
+    fetch_unfinished: bool = False
+    full_refresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One listed execution and what to do with it.
+
+    ``date`` is its partition, pinned when it was first seen. ``unreadable`` says why the list could not give it: then only its
+    head is known.
     """
 
     run_test_name: str
@@ -68,7 +78,7 @@ class Planned:
     reason: Reason
     date: str
     started_at: datetime | None
-    stored: Stored | None
+    stored: StoredExecution | None
     estimated_calls: int
     unreadable: DeadLetter | None = None
 
@@ -78,60 +88,58 @@ class Planned:
         return self.reason not in (Reason.WAITING, Reason.FINAL)
 
     @property
-    def is_noted(self) -> bool:
-        """Whether the dataset says of it already all that can be said without its calls."""
-        return self.unreadable is None and self.stored is not None and _is_noted(self.execution, self.stored)
+    def is_waiting_row_current(self) -> bool:
+        """Whether the dataset already says all that can be said without its calls."""
+        return (
+            self.unreadable is None and self.stored is not None and _is_waiting_row_current(self.execution, self.stored)
+        )
 
     def requests(self, page_limit: int) -> int:
-        """How many requests fetching it takes, as far as can be told."""
+        """An estimate of the requests that fetching it takes."""
         return self.estimated_calls + pages(self.estimated_calls, page_limit)
 
 
 def pages(rows: int, limit: int) -> int:
-    """How many pages of ``limit`` rows a list takes; an empty list takes one, too."""
+    """How many pages of ``limit`` rows a list takes; an empty list takes one."""
     return max(1, -(-rows // limit))
 
 
-def says_nothing_new(
-    listed: ListedExecution, known: Stored | None, *, fetch_unfinished: bool, full_refresh: bool
-) -> bool:
-    """Whether a run has nothing to fetch or to write because of it, as long as it is not scrubbed."""
-    reason = _reason(listed, known, fetch_unfinished=fetch_unfinished, full_refresh=full_refresh)
-    return reason is Reason.FINAL or (reason is Reason.WAITING and known is not None and _is_noted(listed, known))
+def says_nothing_new(listed: ListedExecution, known: StoredExecution | None, policy: Policy) -> bool:
+    """Whether the execution gives a run nothing to fetch or to write, unless it is scrubbed."""
+    reason = _reason(listed, known, policy)
+    return reason is Reason.FINAL or (
+        reason is Reason.WAITING and known is not None and _is_waiting_row_current(listed, known)
+    )
 
 
 def plan_run_test(
-    listed: Iterable[ListedExecution],
-    stored: Mapping[str, Stored],
+    run_test: RunTest,
+    listed: ExecutionList,
+    stored: Mapping[str, StoredExecution],
     *,
-    run_test_name: str,
-    run_test_key: str,
     now: datetime,
-    fetch_unfinished: bool = False,
-    full_refresh: bool = False,
-    since: date | None = None,
+    policy: Policy = Policy(),
     stray_dates: Mapping[str, str] = MappingProxyType({}),
-    unreadable: Mapping[str, DeadLetter] = MappingProxyType({}),
 ) -> list[Planned]:
-    """One entry for each listed execution since ``since``, in no particular order; ``stored`` is by execution_id.
+    """One entry for each listed execution that the run test's ``since`` lets in, in no particular order.
 
-    ``stray_dates`` are partitions that hold calls of executions that are not ``stored``: they belong there and nowhere else.
-    ``unreadable`` tells of which executions the head alone could be listed, and why.
+    ``stored`` is by execution_id. ``stray_dates`` are the partitions of calls whose executions are not ``stored``: that is
+    where these executions belong.
     """
     plan = []
-    for execution in listed:
+    for execution in listed.executions.values():
         started_at = execution.started_at
-        if since and started_at and started_at.date() < since:
+        if run_test.since and started_at and started_at.date() < run_test.since:
             continue
         known = stored.get(execution.execution_id)
-        letter = unreadable.get(execution.execution_id)
-        reason = _reason(execution, known, fetch_unfinished=fetch_unfinished, full_refresh=full_refresh)
+        letter = listed.heads.get(execution.execution_id)
+        reason = _reason(execution, known, policy)
         if letter and known and reason in (Reason.FINAL, Reason.SETTLING, Reason.CHANGED):
             reason = Reason.INCOMPLETE
         plan.append(
             Planned(
-                run_test_name=run_test_name,
-                run_test_key=run_test_key,
+                run_test_name=run_test.name,
+                run_test_key=run_test.key,
                 execution=execution,
                 reason=reason,
                 date=known.date if known else stray_dates.get(execution.execution_id) or _utc_day(started_at or now),
@@ -147,7 +155,7 @@ def plan_run_test(
 def order_by_worth(plan: Iterable[Planned]) -> list[Planned]:
     """New and changed executions first, newest first, then those that failed before, then those that settle.
 
-    What an interrupted night should hold comes first; what failed before may well fail again.
+    What an interrupted night should have comes first. What failed before may well fail again.
     """
     oldest = datetime.min.replace(tzinfo=UTC)
     newest_first = sorted(plan, key=lambda planned: planned.started_at or oldest, reverse=True)
@@ -157,7 +165,7 @@ def order_by_worth(plan: Iterable[Planned]) -> list[Planned]:
 def scrub(plan: Iterable[Planned], *, requests: int, page_limit: int) -> list[Planned]:
     """The plan, with final executions added to what is fetched, longest unverified first, as long as ``requests`` suffice.
 
-    One that alone takes more than what is left is passed over.
+    One that takes more than what is left is skipped.
     """
     result = list(plan)
     long_ago = datetime.min.replace(tzinfo=UTC)
@@ -174,9 +182,9 @@ def _verified_at(item: Planned) -> datetime | None:
 
 
 def is_mass_vanishing(*, vanished: int, living: int) -> bool:
-    """Whether so many of the executions that the dataset holds are not listed any more that the key or workspace may be wrong.
+    """Whether so many stored executions are no longer listed that the key or workspace may be wrong.
 
-    All of them, or more than a tenth; one or two may always go.
+    That is all of them, or more than a tenth; one or two may always vanish.
     """
     return vanished > 0 and (vanished == living or vanished > max(_MASS_FLOOR, _MASS_SHARE * living))
 
@@ -185,36 +193,36 @@ def _utc_day(moment: datetime) -> str:
     return moment.astimezone(UTC).date().isoformat()
 
 
-def _reason(execution: ListedExecution, known: Stored | None, *, fetch_unfinished: bool, full_refresh: bool) -> Reason:
+def _reason(execution: ListedExecution, known: StoredExecution | None, policy: Policy) -> Reason:
     if execution.status not in TERMINAL_EXECUTION:
-        return Reason.UNFINISHED if fetch_unfinished else Reason.WAITING
-    if full_refresh:
+        return Reason.UNFINISHED if policy.fetch_unfinished else Reason.WAITING
+    if policy.full_refresh:
         return Reason.REQUESTED
     if known is None:
         return Reason.NEW
     return _reason_to_refetch(execution, known)
 
 
-def _is_noted(execution: ListedExecution, known: Stored) -> bool:
+def _is_waiting_row_current(execution: ListedExecution, known: StoredExecution) -> bool:
     return (
-        known.export_state == State.WAITING
+        known.export_state == ExportState.WAITING
         and known.deleted_at is None
         and not known.has_letters
         and known.fingerprint == execution.fingerprint
     )
 
 
-def _reason_to_refetch(execution: ListedExecution, known: Stored) -> Reason:
-    if known.export_state == State.INCOMPLETE or known.has_letters:
+def _reason_to_refetch(execution: ListedExecution, known: StoredExecution) -> Reason:
+    if known.export_state == ExportState.INCOMPLETE or known.has_letters:
         return Reason.INCOMPLETE
-    if known.export_state == State.WAITING or known.deleted_at or known.fingerprint != execution.fingerprint:
+    if known.export_state == ExportState.WAITING or known.deleted_at or known.fingerprint != execution.fingerprint:
         return Reason.CHANGED
     if known.is_damaged:
         return Reason.DAMAGED
-    return Reason.FINAL if known.export_state == State.EXPORTED else Reason.SETTLING
+    return Reason.FINAL if known.export_state == ExportState.EXPORTED else Reason.SETTLING
 
 
-def _estimated_calls(execution: ListedExecution, known: Stored | None) -> int:
-    """For predicting requests only: what the list says, else what was listed last time."""
+def _estimated_calls(execution: ListedExecution, known: StoredExecution | None) -> int:
+    """What the list says, else what was listed last time; only predicts requests."""
     candidates = (execution.calls, known.held.listed_calls if known else None)
     return next((calls for calls in candidates if calls is not None and calls >= 0), 0)

@@ -8,6 +8,7 @@ from etl.extract.client import Client
 from etl.extract.endpoints import list_run_tests
 from etl.extract.listing import Listing, list_completely
 from etl.extract.plan import pages
+from etl.model.keys import is_listable
 from etl.model.records import Page, RunTest
 
 
@@ -15,8 +16,8 @@ from etl.model.records import Page, RunTest
 class Discovered:
     """Run tests by name, as the API lists them: newest created first.
 
-    Those of one name stand together, since the API tells their executions apart by nothing. ``problems`` has a line for each
-    thing that is missing from the list.
+    Run tests of the same name stand together: the API cannot tell their executions apart. ``problems`` has a line for each thing
+    that is missing from the list.
     """
 
     run_tests: dict[str, list[RunTest]]
@@ -30,7 +31,7 @@ class Discovered:
 
 
 async def discover(client: Client, *, page_limit: int) -> Discovered:
-    """List all run tests of the key's workspace; a list that was not proved to be complete says so in ``problems``.
+    """List all run tests of the key's workspace. If the list was not proved to be complete, ``problems`` says so.
 
     Raises:
         ConfigurationError: there is none.
@@ -42,8 +43,8 @@ async def discover(client: Client, *, page_limit: int) -> Discovered:
         return await client.get(list_run_tests(page=page, limit=limit, is_probe=is_probe))
 
     async def get(run_test_id: str) -> RunTest:
-        # No endpoint tells it: what the second pass does not show counts as gone, and is looked for in another round.
-        raise NotFoundError(f"run test {run_test_id}: not listed any more")
+        # No endpoint gives one run test: what the second pass does not show counts as gone, and another round looks for it.
+        raise NotFoundError(f"run test {run_test_id}: no longer listed")
 
     async def head_at(_position: int) -> RunTest | None:
         return None
@@ -57,7 +58,7 @@ async def discover(client: Client, *, page_limit: int) -> Discovered:
         raise SourceUnavailableError(f"the run tests could not be listed: {error}") from None
     by_name: dict[str, list[RunTest]] = {}
     for run_test in listing.rows.values():
-        if _can_be_asked_for(run_test.name):
+        if is_listable(run_test.name):
             by_name.setdefault(run_test.name, []).append(run_test)
     problems = tuple(_problems(listing))
     if not by_name and problems:
@@ -73,16 +74,8 @@ def _problems(listing: Listing[RunTest]) -> Iterator[str]:
     elif not listing.is_complete:
         yield "the list of run tests kept changing while it was read; run again to complete it"
     for run_test in listing.rows.values():
-        if not _can_be_asked_for(run_test.name):
+        if not is_listable(run_test.name):
             yield (
-                f"run test {run_test.run_test_id}: left out, since executions are listed by name, and the API cannot be asked for "
+                f"run test {run_test.run_test_id}: left out: executions are listed by name, and the API cannot list "
                 f"{run_test.name!r}: rename it"
             )
-
-
-def _can_be_asked_for(name: str) -> bool:
-    """Not of an empty name, nor of one with spaces around it, which the API takes away: it would list another run test."""
-    try:
-        return bool(name.encode()) and name == name.strip()
-    except UnicodeEncodeError:
-        return False

@@ -1,6 +1,6 @@
-"""Calls with what their execution and their evals say, one row per call.
+"""Calls with the columns of their execution and their evals, one row per call.
 
-Every column is looked up by id for the rows that ``calls`` has: no join can drop a call or double it.
+Every column is looked up by id for the rows of ``calls``: no join can drop a call or double it.
 """
 
 import os
@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.errors import ConfigurationError
-from etl.inspect.tables import Selection, chosen_columns, open_dataset, read_rows, select
-from etl.load.files.local import LocalFiles
+from etl.inspect.tables import chosen_columns, find_scope, open_dataset, read_rows
+from etl.load.files.open import Files
+from etl.load.layout import Scope
 from etl.model import schema
-from etl.transform.flatten import to_pandas
+from etl.transform.frames import to_pandas
 
 _SHARED = {"execution_id", "run_test_name", "started_at"}  # calls has them itself, the last as execution_started_at
 EXECUTION_COLUMNS = {f"execution_{name}": name for name in schema.EXECUTIONS.names if name not in _SHARED}
@@ -74,30 +75,28 @@ def read_calls(
         raise ConfigurationError(f'evals must be "wide" or None, got {evals!r}')
     names = chosen_columns(columns, [*CALL_COLUMNS, *EXECUTION_COLUMNS], "calls")
     files = open_dataset(path)
-    selection = select(files, schema.CALLS, run_tests, since, until)
+    scope = find_scope(files, schema.CALLS, run_tests, since, until)
     needed = dict.fromkeys(["call_execution_id", "execution_id", *(name for name in names if name in CALL_COLUMNS)])
-    calls = read_rows(files, schema.CALLS, selection, list(needed))
-    beside = _of_executions(files, selection, calls, [name for name in names if name in EXECUTION_COLUMNS])
-    judged = _of_evals(files, selection, calls) if evals else {}
+    calls = read_rows(files, schema.CALLS, scope, list(needed))
+    beside = _of_executions(files, scope, calls, [name for name in names if name in EXECUTION_COLUMNS])
+    judged = _of_evals(files, scope, calls) if evals else {}
     found = {name: beside[name] if name in beside else calls[name] for name in names} | judged
     return to_pandas(pa.table(found))
 
 
-def _of_executions(
-    files: LocalFiles, selection: Selection, calls: pa.Table, names: list[str]
-) -> dict[str, pa.ChunkedArray]:
+def _of_executions(files: Files, scope: Scope, calls: pa.Table, names: list[str]) -> dict[str, pa.ChunkedArray]:
     """The columns of each call's execution."""
     if not names:
         return {}
     wanted = [EXECUTION_COLUMNS[name] for name in names]
-    executions = read_rows(files, schema.EXECUTIONS, selection, ["execution_id", *wanted])
+    executions = read_rows(files, schema.EXECUTIONS, scope, ["execution_id", *wanted])
     places = _places(calls["execution_id"], executions["execution_id"])
     return {name: executions[EXECUTION_COLUMNS[name]].take(places) for name in names}
 
 
-def _of_evals(files: LocalFiles, selection: Selection, calls: pa.Table) -> dict[str, pa.ChunkedArray]:
+def _of_evals(files: Files, scope: Scope, calls: pa.Table) -> dict[str, pa.ChunkedArray]:
     """The columns of the evals of each call."""
-    rows = read_rows(files, schema.EVALS, selection, _EVALS_READ)
+    rows = read_rows(files, schema.EVALS, scope, _EVALS_READ)
     verdict, score = rows["output_passed"], rows["output_score"]
     is_word = pc.and_(pc.is_null(verdict), pc.is_null(score))
     words = pc.if_else(is_word, pc.coalesce(rows["output_text"], rows["output_json"]), pa.scalar(None, schema.STRING))
@@ -113,19 +112,19 @@ def _of_evals(files: LocalFiles, selection: Selection, calls: pa.Table) -> dict[
 
 
 def _places(ids: pa.ChunkedArray, among: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Where each id stands first, null when it does not. Rows that an export is moving stand twice for a moment, and are equal."""
+    """Where each id comes first, null when it is missing. Rows that an export is moving are there twice for a moment, and equal."""
     return pc.index_in(ids, value_set=among.combine_chunks(), skip_nulls=True)
 
 
 def _kinds(rows: pa.Table) -> list[str]:
-    """What the outputs of one eval are; without any, what its output type promises, or everything."""
+    """The kinds of the outputs of one eval; without outputs, that of its output type; without a type, all."""
     kinds = {kind for kind, name in _OUTPUTS.items() if rows[name].null_count < len(rows)}
     kinds = kinds or {_KIND_OF_TYPE.get(each, "text") for each in rows["output_type"].drop_null().to_pylist()}
     return [kind for kind in _OUTPUTS if kind in kinds or not kinds]
 
 
 def _labels(rows: pa.Table) -> list[str]:
-    """What the eval of each row is called in the names of columns."""
+    """What the eval of each row is called in column names."""
     calls, config_ids = rows["call_execution_id"].to_pylist(), rows["eval_config_id"].to_pylist()
     names = [name or config_id for name, config_id in zip(rows["eval_name"].to_pylist(), config_ids, strict=True)]
     slugs = {name: _slug(name) for name in set(names)}

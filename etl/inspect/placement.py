@@ -1,6 +1,6 @@
-"""Whether rows lie beside the execution that they belong to, and each execution in one place with all that it vouches for.
+"""Whether each row lies beside its execution, and each execution in one partition with all the rows that its own row counts.
 
-Partition by partition is looked at, then what crossed from one to another. Little is kept of a partition in which all is well.
+Partitions are added one by one; then rows are compared across them. Of a partition in which all is well, little is kept.
 """
 
 from collections import defaultdict
@@ -10,60 +10,63 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from etl.errors import DestinationError
 from etl.inspect.inventory import Inventory
-from etl.inspect.rules import Finding, Held, Kind, damage, held_by_execution, strangers
-from etl.load.files.local import LocalFiles
+from etl.inspect.rules import Finding, KeyedHashes, Kind, damage, hashes_by_execution, other_executions
+from etl.load.files.open import Files
 from etl.load.layout import Partition, partition_path
+from etl.load.parquet import open_part
 from etl.model import schema
-from etl.model.wording import counted, some
+from etl.model.wording import counted, first_few
 
-_VOUCHED = ("execution_id", "export_state", "calls_digest", "listed_calls", "exported_calls")
+_COUNTED = ("execution_id", "export_state", "calls_digest", "listed_calls", "exported_calls")
 _OF_EXECUTIONS = (schema.CALLS.name, schema.EVALS.name, schema.ERRORS.name)
 _NOTHING: pa.Table = schema.EXECUTIONS.no_rows
 
 
-class Places:
-    """Where everything lies: ``look`` at each partition, then ask for the ``findings``."""
+class Placement:
+    """Where the rows of each execution lie: ``add`` each partition, then read the ``findings``."""
 
-    def __init__(self, files: LocalFiles, inventory: Inventory) -> None:
+    def __init__(self, files: Files, inventory: Inventory) -> None:
         self._files = files
         self._inventory = inventory
         self._homes: dict[str, list[Partition]] = defaultdict(list)
-        self._suspects: list[tuple[Partition, dict[str, Any], Held]] = []
-        self._strays: dict[str, dict[str, Held]] = {}
+        self._suspects: list[tuple[Partition, dict[str, Any], KeyedHashes]] = []
+        self._strays: dict[str, dict[str, KeyedHashes]] = {}
         self._hashes: dict[str, list[Any]] = defaultdict(list)
 
-    def look(self, partition: Partition, rows: Mapping[str, pa.Table]) -> None:
-        """Look at the rows of the partition, by table; where a file could not be read, nobody is blamed for what it lacks."""
+    def add(self, partition: Partition, rows: Mapping[str, pa.Table]) -> None:
+        """Add the rows of the partition, by table.
+
+        Where a file could not be read, missing rows are no finding: the file is one already.
+        """
         paths = self._inventory.partitions[partition]
         is_hidden = self._inventory.is_hidden(partition)
-        executions = rows.get(schema.EXECUTIONS.name, _NOTHING).select(_VOUCHED).to_pylist()
-        held = held_by_execution(rows)
+        executions = rows.get(schema.EXECUTIONS.name, _NOTHING).select(_COUNTED).to_pylist()
+        hashes = hashes_by_execution(rows)
         for row in executions:
             self._homes[row["execution_id"]].append(partition)
-            own = held.get(row["execution_id"], Held())
-            if len(rows) == len(paths) and not is_hidden and damage(row, own):
+            own = hashes.get(row["execution_id"], KeyedHashes())
+            if len(rows) == len(paths) and not is_hidden and damage(row, own.held(row["listed_calls"])):
                 self._suspects.append((partition, row, own))
         if schema.EXECUTIONS.name in paths.keys() - rows.keys() or is_hidden:
             return
         ids = [row["execution_id"] for row in executions]
         for name in _OF_EXECUTIONS:
             if name in rows:
-                others = strangers(rows[name], ids)
-                self._strays[paths[name]] = {each: held.get(each, Held()).of(name) for each in others}
+                others = other_executions(rows[name], ids)
+                self._strays[paths[name]] = {each: hashes.get(each, KeyedHashes()).of(name) for each in others}
                 if name != schema.ERRORS.name:
                     self._hashes[name].append(_hashes(_call_ids(rows[name], except_of=others)))
 
     @property
-    def suspicious(self) -> set[Partition]:
-        """The partitions that lack something of their executions, wherever it lies."""
+    def incomplete(self) -> set[Partition]:
+        """The partitions in which rows of their executions are missing, wherever these lie."""
         return {partition for partition, _, _ in self._suspects}
 
     def findings(self) -> Iterator[Finding]:
-        """All that is not where it should be."""
+        """All rows that are not where they should be."""
         yield from self._spread()
         yield from self._misplaced()
         yield from self._damaged()
@@ -74,8 +77,8 @@ class Places:
         for execution_id in self._spread_executions():
             places[tuple(dict.fromkeys(self._homes[execution_id]))].append(execution_id)
         for (first, *others), ids in places.items():
-            where = some([_home(other) for other in others])
-            yield Finding(Kind.SPREAD, _home(first), f"{_executions(ids)} also in {where}")
+            where = first_few([_executions_path(other) for other in others])
+            yield Finding(Kind.SPREAD, _executions_path(first), f"{_executions(ids)} also in {where}")
 
     def _spread_executions(self) -> set[str]:
         return {execution_id for execution_id, homes in self._homes.items() if len(set(homes)) > 1}
@@ -86,41 +89,41 @@ class Places:
         homes |= {execution_id: partitions[0] for execution_id, partitions in self._homes.items()}
         for path, strays in self._strays.items():
             if away := [each for each in strays if each in homes]:
-                text = f"holds rows of {_executions(away)} that lie in {_home(homes[away[0]])}"
+                text = f"holds rows of {_executions(away)} that lie in {_executions_path(homes[away[0]])}"
                 yield Finding(Kind.MISPLACED, path, text)
-            homeless = [each for each in strays if each not in homes]
-            if homeless and not path.startswith(f"{schema.ERRORS.name}/"):
+            orphaned = [each for each in strays if each not in homes]
+            if orphaned and not path.startswith(f"{schema.ERRORS.name}/"):
                 yield Finding(
-                    Kind.NO_EXECUTION, path, f"holds rows of {_executions(homeless)} without a row of their own"
+                    Kind.NO_EXECUTION, path, f"holds rows of {_executions(orphaned)} without a row of their own"
                 )
 
     def _homes_outside(self) -> dict[str, Partition]:
-        """Where the executions lie that are not in the scope, as far as their files can be read."""
+        """Where the executions out of the scope lie, as far as their files can be read."""
         homes: dict[str, Partition] = {}
         for path, partition in self._inventory.outside.items():
             try:
                 ids = self._column(path, "execution_id")
-            except (DestinationError, pa.ArrowException, OSError):
-                continue  # whoever verifies that partition is told
+            except DestinationError:
+                continue  # a finding only where that partition is in the scope
             homes |= dict.fromkeys(ids, partition)
         return homes
 
     def _damaged(self) -> Iterator[Finding]:
-        elsewhere: dict[str, Held] = defaultdict(Held)
+        elsewhere: dict[str, KeyedHashes] = defaultdict(KeyedHashes)
         for strays in self._strays.values():
-            for execution_id, held in strays.items():
-                elsewhere[execution_id] |= held
+            for execution_id, hashes in strays.items():
+                elsewhere[execution_id] |= hashes
         found: dict[Partition, list[str]] = defaultdict(list)
-        for partition, row, held in self._suspects:
-            # What only lies in the wrong place is said there.
-            if what := damage(row, held | elsewhere[row["execution_id"]]):
+        for partition, row, own in self._suspects:
+            # Rows that only lie in the wrong place are a finding there.
+            if what := damage(row, (own | elsewhere[row["execution_id"]]).held(row["listed_calls"])):
                 found[partition].append(f"{row['execution_id']} ({what})")
         for partition, texts in found.items():
-            text = f"{counted(len(texts), 'execution')}: {some(texts)}"
-            yield Finding(Kind.DAMAGED, _home(partition), text)
+            text = f"{counted(len(texts), 'execution')}: {first_few(texts)}"
+            yield Finding(Kind.DAMAGED, _executions_path(partition), text)
 
     def _doubled(self) -> Iterator[Finding]:
-        """Calls that stand in several files, each time beside the execution that they are said to be of."""
+        """Calls that stand in several files, each time beside the execution that they name."""
         for name, hashes in self._hashes.items():
             distinct, counts = np.unique(np.concatenate(hashes), return_counts=True)
             if suspicious := set(distinct[counts > 1].tolist()):
@@ -142,12 +145,13 @@ class Places:
             if len(paths) > 1:
                 doubled[tuple(paths)].append(call_id)
         for (first, *others), calls in doubled.items():
-            text = f"{counted(len(calls), 'call')} also in {some(others)}: {some(calls)}"
+            text = f"{counted(len(calls), 'call')} also in {first_few(others)}: {first_few(calls)}"
             yield Finding(Kind.DOUBLED, first, text)
 
     def _column(self, path: str, name: str) -> list[str]:
-        file = pq.ParquetFile(pa.BufferReader(self._files.read(path)))
-        return file.read(columns=[name])[name].to_pylist()  # type: ignore[no-any-return]
+        table = schema.TABLES[path.partition("/")[0]]
+        rows = open_part(self._files, table, path).read([name], may_be_newer=True)
+        return rows[name].to_pylist()  # type: ignore[no-any-return]
 
 
 def _call_ids(rows: pa.Table, *, except_of: Collection[str]) -> set[str]:
@@ -156,13 +160,13 @@ def _call_ids(rows: pa.Table, *, except_of: Collection[str]) -> set[str]:
 
 
 def _hashes(texts: Collection[str]) -> Any:
-    """64 bits of each text: a dataset's ids take little memory so, and what seems to stand twice is looked at again."""
+    """64 bits of each text, which take little memory; whatever seems to stand twice is compared as text."""
     return pd.util.hash_array(np.array(list(texts), dtype=object), categorize=False)
 
 
-def _home(partition: Partition) -> str:
+def _executions_path(partition: Partition) -> str:
     return partition_path(schema.EXECUTIONS.name, partition)
 
 
 def _executions(ids: Collection[str]) -> str:
-    return f"{counted(len(ids), 'execution')} ({some(list(ids))})"
+    return f"{counted(len(ids), 'execution')} ({first_few(list(ids))})"

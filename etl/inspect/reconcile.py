@@ -1,7 +1,7 @@
-"""Compare what the API computes over an execution's calls with the same figures of the exported calls. Writes nothing.
+"""Compare the aggregates that the API computes over an execution's calls with those of the exported calls. Writes nothing.
 
-One read of each run test's list suffices: its rows hold the aggregates. An execution that the API lists differently than when it
-was exported is not compared: the next run fetches it.
+The run tests' lists hold the aggregates, so each list is read once. An execution that is listed differently than when it was
+exported is not compared: the next run fetches it.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from typing import Any
 from etl.errors import ExporterError, NotFoundError, SourceError, SourceUnavailableError, leaves
 from etl.extract.client import Client
 from etl.extract.connect import client_of
-from etl.extract.executions import Listed, is_before, read_run_test
+from etl.extract.executions import is_before, read_executions_once
 from etl.extract.plan import pages
 from etl.extract.run_tests import discover
 from etl.inspect.rules import Finding, Kind
 from etl.load.layout import Partition
-from etl.model.lifecycle import TERMINAL_EXECUTION, State
-from etl.model.listed_execution import ListedExecution
-from etl.model.wording import some
+from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState
+from etl.model.listed_execution import ExecutionList, ListedExecution
+from etl.model.wording import first_few
 from etl.settings import RunTest, Settings
 from etl.transform.aggregates import AGGREGATES, NO_CALLS, Cause, Recomputed, differences
 
@@ -63,7 +63,7 @@ class Exported:
 
 @dataclass(slots=True)
 class Comparison:
-    """What came of it: executions that were ``compared``, or skipped and why; values that are the same, or differ and why."""
+    """The result: executions that were ``compared``, or skipped and why; values that are the same, or differ and why."""
 
     compared: int = 0
     skipped: dict[Skipped, list[str]] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class Comparison:
 
 
 def expected_requests(settings: Settings, exported: Mapping[str, Exported]) -> int:
-    """How many requests the comparison takes, if the lists are as long as the dataset says."""
+    """How many requests the comparison takes, if the lists are as long as in the dataset."""
     counts = Counter(each.partition.run_test_key for each in exported.values())
     if not settings.run_tests:  # "all": those of the dataset, and twice the list of run tests
         return 2 + sum(pages(count, settings.api.page_limit) for count in counts.values())
@@ -110,9 +110,9 @@ async def compare(
     unsound: Collection[Partition],
     on_hold: Callable[[float], None],
 ) -> Comparison:
-    """Compare the ``exported`` executions (by execution_id) with the run tests' lists; those of ``unsound`` partitions not.
+    """Compare the ``exported`` executions (by execution_id) with the run tests' lists, but none of ``unsound`` partitions.
 
-    Of each run test, those that were created since the day that the settings name.
+    Executions that were created before the day that the settings name for their run test are left out.
 
     Raises:
         KeyRefusedError: the API refused the key.
@@ -123,7 +123,7 @@ async def compare(
     async with client_of(settings, on_hold=on_hold) as client:
         if not settings.run_tests:
             seen = await discover(client, page_limit=settings.api.page_limit)
-            settings = settings.naming(seen.run_tests)
+            settings = settings.with_run_tests(seen.run_tests)
             comparison.findings += [Finding(Kind.NOT_LISTED, "run tests", text) for text in seen.problems]
         lists = await _read_lists(client, settings, comparison)
     comparison.requests = client.traffic.requests
@@ -147,9 +147,9 @@ async def compare(
     return comparison
 
 
-async def _read_lists(client: Client, settings: Settings, comparison: Comparison) -> dict[str, Listed]:
+async def _read_lists(client: Client, settings: Settings, comparison: Comparison) -> dict[str, ExecutionList]:
     """The run tests' lists by key; one that cannot be read is a finding, unless none can."""
-    lists: dict[str, Listed] = {}
+    lists: dict[str, ExecutionList] = {}
     unreachable: list[str] = []
 
     def find(run_test: RunTest, text: str) -> None:
@@ -158,7 +158,7 @@ async def _read_lists(client: Client, settings: Settings, comparison: Comparison
     async def read(run_test: RunTest) -> None:
         page_limit = settings.api.page_limit
         try:
-            found = await read_run_test(client, run_test.name, page_limit=page_limit, since=run_test.since)
+            found = await read_executions_once(client, run_test.name, page_limit=page_limit, since=run_test.since)
         except SourceError as error:
             find(run_test, str(error))
             if not isinstance(error, NotFoundError):
@@ -188,7 +188,7 @@ def _reason_to_skip(
         return Skipped.UNREADABLE
     is_as_exported = (
         known is not None
-        and known.export_state != State.WAITING
+        and known.export_state != ExportState.WAITING
         and not known.is_deleted
         and known.fingerprint == execution.fingerprint
     )
@@ -207,5 +207,5 @@ def _compare(comparison: Comparison, execution: ListedExecution, known: Exported
     comparison.unexplained += causes.pop(None, 0)
     comparison.explained.update({cause.value: count for cause, count in causes.items() if cause})
     if unexplained := [str(each) for each in found if each.cause is None]:
-        text = some(unexplained, shown=3)
+        text = first_few(unexplained, shown=3)
         comparison.findings.append(Finding(Kind.DIFFERENCE, f"execution {execution.execution_id}", text))

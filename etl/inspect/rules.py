@@ -1,6 +1,6 @@
-"""What must hold of a file of the dataset, and of what lies in one partition. Pure: schemas and tables in, faults out.
+"""What must hold for a file of the dataset, and for the rows of one partition. Pure: schemas and tables in, faults out.
 
-Nothing here knows where files come from, and nothing is mended: each fault is said in words, with what brought it to light.
+Nothing is fixed here: each fault is described, and a finding adds what to do about it.
 """
 
 from collections import Counter
@@ -13,10 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.model import schema
-from etl.model.digest import rows_digest
-from etl.model.lifecycle import State
+from etl.model.lifecycle import ExportState, HeldRows
 from etl.model.wording import counted
-from etl.transform.flatten import hash_rows
+from etl.transform.frames import hash_rows
 
 _BATCH_ROWS = 5_000
 
@@ -43,7 +42,7 @@ class Kind(StrEnum):
 _FETCHED_AGAIN = "metrics-etl run fetches again what the API still lists of it"
 _MOVE_ASIDE = "move the file out of the dataset, then metrics-etl run fetches its rows again"
 
-MENDS: dict[Kind, str] = {
+FIXES: dict[Kind, str] = {
     Kind.ODDITY: "put the files themselves there, or remove it",
     Kind.STRAY_FILE: "move it out of the dataset: readers take it for data",
     Kind.UNREADABLE: _MOVE_ASIDE,
@@ -55,7 +54,7 @@ MENDS: dict[Kind, str] = {
     Kind.DAMAGED: _FETCHED_AGAIN,
     Kind.MISPLACED: "move the file back to where it was, or metrics-etl run drops what belongs elsewhere",
     Kind.NO_EXECUTION: _FETCHED_AGAIN,
-    Kind.DEAD_LETTER: "metrics-etl run asks again",
+    Kind.DEAD_LETTER: "metrics-etl run retries it",
     Kind.NOT_LISTED: "see run_tests in the settings",
     Kind.DIFFERENCE: "metrics-etl run --full-refresh fetches it again; if the difference stays, please report it",
 }
@@ -63,37 +62,37 @@ MENDS: dict[Kind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong: where, and what; ``mend`` says what to do."""
+    """One thing that is wrong: where, and what; ``fix`` says what to do about it."""
 
     kind: Kind
     place: str
     text: str
 
     @property
-    def mend(self) -> str:
+    def fix(self) -> str:
         """What to do about it."""
-        return MENDS[self.kind]
+        return FIXES[self.kind]
 
     def __str__(self) -> str:
-        """One line, with nothing in it that could move a cursor."""
-        line = f"{self.kind.value}: {self.place}: {self.text}: {self.mend}"
+        """One line, without control characters."""
+        line = f"{self.kind.value}: {self.place}: {self.text}: {self.fix}"
         return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line)
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong with one file, before it has a place."""
+    """What is wrong with a file, whichever it is."""
 
     kind: Kind
     text: str
 
 
 def schema_fault(table: schema.Table, found: pa.Schema) -> Fault | None:
-    """What keeps the file from being one of this table: unknown or missing columns, other types, another order."""
+    """Why a file of this schema is not one of the table: unknown columns, a missing key, other types, another order."""
     if unknown := [name for name in found.names if name not in table.names]:
         return Fault(Kind.SCHEMA, f"has unknown columns: {', '.join(unknown)}")
     if missing := [name for name in table.key if name not in found.names]:
-        return Fault(Kind.SCHEMA, f"lacks the column {missing[0]}, a part of its key")
+        return Fault(Kind.SCHEMA, f"is missing the column {missing[0]}, a part of its key")
     if found.names != (known := [name for name in table.names if name in found.names]):
         return Fault(Kind.SCHEMA, f"has its columns in another order than {', '.join(known)}")
     for each in found:
@@ -106,12 +105,12 @@ def schema_fault(table: schema.Table, found: pa.Schema) -> Fault | None:
 
 
 def is_of_another_version(table: schema.Table, found: pa.Schema) -> bool:
-    """Whether the file lacks columns or has other texts than this version gives it; readers do not mind."""
+    """Whether columns are missing, or described in other words than this version's; readers accept both."""
     return not found.equals(table.arrow_schema, check_metadata=True)
 
 
 def row_faults(table: schema.Table, rows: pa.Table) -> Iterator[Fault]:
-    """Keys that are null or stand twice, and rows whose values are not those that were hashed."""
+    """Null keys, duplicate keys, and rows whose values are not those that were hashed."""
     keys = list(zip(*(rows[name].to_pylist() for name in table.key), strict=True))
     if nulls := sum(None in key for key in keys):
         yield Fault(Kind.NULL_KEY, f"{counted(nulls, 'row')} without {' or '.join(table.key)}")
@@ -129,65 +128,60 @@ def row_faults(table: schema.Table, rows: pa.Table) -> Iterator[Fault]:
 
 
 def _altered(table: schema.Table, rows: pa.Table) -> Iterator[int]:
-    """Positions of the rows whose hash is not that of their values; a row without a hash is one that no digest vouches for."""
+    """Positions of the rows whose hash is not that of their values; rows without a hash are left to the digest."""
     for start in range(0, len(rows), _BATCH_ROWS):
-        some = rows.slice(start, _BATCH_ROWS)
-        pairs = zip(some["row_hash"].to_pylist(), hash_rows(table, some), strict=True)
-        yield from (start + index for index, (held, made) in enumerate(pairs) if held not in (None, made))
+        batch = rows.slice(start, _BATCH_ROWS)
+        pairs = zip(batch["row_hash"].to_pylist(), hash_rows(table, batch), strict=True)
+        yield from (start + index for index, (stored, made) in enumerate(pairs) if stored not in (None, made))
 
 
 @dataclass(slots=True)
-class Held:
-    """The rows of an execution, each once: their hashes by table and key."""
+class KeyedHashes:
+    """The row hashes of one execution by table and key, so that rows that lie in several files are counted once."""
 
-    rows: dict[str, dict[tuple[Any, ...], str]] = field(default_factory=dict)
+    hashes: dict[str, dict[tuple[Any, ...], str | None]] = field(default_factory=dict)
 
-    def __or__(self, other: "Held") -> "Held":
+    def __or__(self, other: "KeyedHashes") -> "KeyedHashes":
         """These rows, and those of the others whose keys are not among them."""
-        names = self.rows.keys() | other.rows.keys()
-        return Held({name: other.rows.get(name, {}) | self.rows.get(name, {}) for name in names})
+        names = self.hashes.keys() | other.hashes.keys()
+        return KeyedHashes({name: other.hashes.get(name, {}) | self.hashes.get(name, {}) for name in names})
 
-    def of(self, table: str) -> "Held":
+    def of(self, table: str) -> "KeyedHashes":
         """Those of one table."""
-        return Held({table: self.rows.get(table, {})})
+        return KeyedHashes({table: self.hashes.get(table, {})})
 
-    @property
-    def calls(self) -> int:
-        """How many calls there are."""
-        return len(self.rows.get(schema.CALLS.name, ()))
-
-    @property
-    def digest(self) -> str:
-        """What ``executions.calls_digest`` should be."""
-        return rows_digest(row_hash for hashes in self.rows.values() for row_hash in hashes.values())
+    def held(self, listed_calls: int | None) -> HeldRows:
+        """What these rows make of the execution."""
+        calls, evals = (self.hashes.get(table.name, {}).values() for table in (schema.CALLS, schema.EVALS))
+        return HeldRows.of(listed_calls, calls, evals)
 
 
-def held_by_execution(tables: Mapping[str, pa.Table]) -> dict[str, Held]:
-    """What the tables of calls and evals hold, by execution_id."""
-    found: dict[str, Held] = {}
+def hashes_by_execution(tables: Mapping[str, pa.Table]) -> dict[str, KeyedHashes]:
+    """The row hashes in the tables of calls and evals, by execution_id."""
+    found: dict[str, KeyedHashes] = {}
     for name in (schema.CALLS.name, schema.EVALS.name):
         if (rows := tables.get(name)) is None:
             continue
         keys = zip(*(rows[each].to_pylist() for each in schema.TABLES[name].key), strict=True)
         columns = (rows["execution_id"].to_pylist(), keys, rows["row_hash"].to_pylist())
         for execution_id, key, row_hash in zip(*columns, strict=True):
-            found.setdefault(execution_id, Held()).rows.setdefault(name, {})[key] = row_hash or ""
+            found.setdefault(execution_id, KeyedHashes()).hashes.setdefault(name, {})[key] = row_hash
     return found
 
 
-def damage(row: Mapping[str, Any], held: Held) -> str | None:
-    """What an execution's row says of its calls and evals that the rows ``held`` do not bear out."""
-    if held.calls != row["exported_calls"]:
-        return f"{held.calls} of {row['exported_calls']} exported calls are there"
-    if held.digest != row["calls_digest"]:
+def damage(row: Mapping[str, Any], held: HeldRows) -> str | None:
+    """What an execution's row says of its calls and evals that is not true of the rows that are ``held``."""
+    if held.exported_calls != row["exported_calls"]:
+        return f"{held.exported_calls} of {row['exported_calls']} exported calls are there"
+    if not held.is_as_exported(row["calls_digest"]):
         return "its calls or evals are not those that were exported"
-    if row["export_state"] in (State.EXPORTED, State.SETTLING) and row["listed_calls"] != row["exported_calls"]:
-        return f"{row['export_state']}, but {row['listed_calls']} calls were listed and {held.calls} exported"
+    if row["export_state"] in (ExportState.EXPORTED, ExportState.SETTLING) and held.listed_calls != held.exported_calls:
+        return f"{row['export_state']}, but {held.listed_calls} calls were listed and {held.exported_calls} exported"
     return None
 
 
-def strangers(rows: pa.Table, executions: Iterable[str]) -> list[str]:
-    """The executions of the rows that are none of ``executions``."""
+def other_executions(rows: pa.Table, executions: Iterable[str]) -> list[str]:
+    """The executions of the rows that are not among ``executions``."""
     others = pc.invert(pc.is_in(rows["execution_id"], value_set=pa.array(list(executions), pa.string())))
     return rows["execution_id"].filter(others).unique().to_pylist()  # type: ignore[no-any-return]
 

@@ -1,9 +1,8 @@
 """What the dataset holds, how fresh it is, and what is missing. Reads the dataset alone, and only the columns that it needs.
 
-An export may be at work meanwhile: what it replaces is read as it was or as it will be, and what it removes is left out.
+An export may run meanwhile: a file that it replaces is read as it was or as it will be, and one that it removes is left out.
 """
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,15 +11,14 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from etl.errors import DestinationError
-from etl.load.files.local import QUARANTINE, LocalFiles
-from etl.load.files.lock import holder
+from etl.errors import DestinationError, ExitCode, FileMissingError
+from etl.load.files.open import Files
 from etl.load.last_run import last_complete_at
-from etl.load.layout import parse_partition_path
+from etl.load.layout import QUARANTINE, parse_partition_path
+from etl.load.parquet import UnreadableError, open_part, read_footer
 from etl.model import schema
-from etl.model.lifecycle import State
+from etl.model.lifecycle import ExportState
 
 _LAST_RUNS = 7
 _RUNS_READ = 30
@@ -38,9 +36,9 @@ _COLUMNS: dict[str, Sequence[str]] = {
 class RunTestStatus:
     """One run test in the dataset. ``deleted`` executions count in no other state.
 
-    ``newest_started_at`` is when its newest execution was created, ``exported_at`` when a row of its executions changed last, in
-    the run ``export_run_id``; ``complete_at`` when the last run ended that left nothing of it out, None when none did or it is not
-    exported any more.
+    ``newest_started_at``: when its newest execution was created. ``exported_at``: the last time that a row of its executions
+    changed, in the run ``export_run_id``. ``complete_at``: the last time that everything in it was exported; None when it never
+    was, or when it is not exported any more.
     """
 
     name: str
@@ -87,7 +85,7 @@ class RunStatus:
 
 @dataclass(frozen=True, slots=True)
 class LetterStatus:
-    """Dead letters of one endpoint and HTTP status, 0 when there was no answer."""
+    """Dead letters of one endpoint and HTTP status; the status is 0 when there was no answer."""
 
     endpoint: str
     status: int
@@ -100,9 +98,9 @@ class LetterStatus:
 class Status:
     """The dataset at ``read_at``; its fields are what ``status --json`` prints.
 
-    ``at_work`` names the holder of the lock. ``complete_at`` is when the last complete run ended, None when none of the last 30
-    was. ``runs`` are the last 7, newest first, ``problems`` those of the newest. ``unreadable`` are files that are damaged or do
-    not belong here, ``set_aside`` how many lie in the quarantine.
+    ``at_work`` names the holder of the lock. ``complete_at``: when the last complete run ended, None when none of the last 30
+    was. ``runs``: the last 7, newest first. ``problems``: those of the newest run. ``unreadable``: files that are damaged or do
+    not belong here. ``set_aside``: how many files are in the quarantine.
     """
 
     dataset: str
@@ -122,13 +120,13 @@ class Status:
         return self.complete_at is None or (self.read_at - self.complete_at).total_seconds() > hours * 3600
 
 
-def read_status(files: LocalFiles, *, now: datetime) -> Status:
+def read_status(files: Files, *, now: datetime) -> Status:
     """The dataset as it is now.
 
     Raises:
         DestinationError: there is no dataset, or it cannot be read.
     """
-    at_work = holder(files)
+    at_work = files.lock_holder()
     unreadable: list[str] = []
     parts: dict[str, list[_Part]] = {}
     for table in schema.TABLES.values():
@@ -138,14 +136,16 @@ def read_status(files: LocalFiles, *, now: datetime) -> Status:
         found = (_part(files, table, path, wanted, unreadable) for path, wanted in zip(paths, names, strict=True))
         parts[table.name] = [part for part in found if part is not None]
     if at_work is None and not any(parts.values()) and not unreadable:
-        raise DestinationError(f"{files.root}: no dataset there: metrics-etl run makes one, or mend [destination] path")
+        raise DestinationError(
+            f"{files.where()}: no dataset there: metrics-etl run makes one, or fix [destination] path"
+        )
     runs = _rows(parts["runs"]).to_pylist() if parts["runs"] else []
-    runs.sort(key=lambda run: run["started_at"], reverse=True)  # their names tell the second alone
+    runs.sort(key=lambda run: run["started_at"], reverse=True)  # their names have whole seconds only
     return Status(
-        dataset=str(files.root),
+        dataset=files.where(),
         read_at=now,
         at_work=at_work,
-        complete_at=next((run["finished_at"] for run in runs if run["exit_code"] == 0), None),
+        complete_at=next((run["finished_at"] for run in runs if run["exit_code"] == ExitCode.COMPLETE), None),
         run_tests=tuple(_run_tests(parts, last_complete_at(files))),
         tables=tuple(
             TableStatus(name, sum(each.rows for each in found), len(found), sum(each.size_bytes for each in found))
@@ -161,7 +161,7 @@ def read_status(files: LocalFiles, *, now: datetime) -> Status:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One file: its run test, how many rows and bytes it has, and the columns that were asked for."""
+    """One file: its run test, how many rows and bytes it has, and the wanted columns."""
 
     key: str
     rows: int
@@ -169,39 +169,22 @@ class _Part:
     columns: pa.Table | None
 
 
-def _part(
-    files: LocalFiles, table: schema.Table, path: str, names: Sequence[str], unreadable: list[str]
-) -> _Part | None:
-    """None when the file is gone by now, or cannot be read: then it is noted."""
-    parsed = parse_partition_path(path)
-    file = files.open(path)
-    if file is None:
+def _part(files: Files, table: schema.Table, path: str, names: Sequence[str], unreadable: list[str]) -> _Part | None:
+    """None when the file is gone by now, or is damaged, which is noted. Without ``names`` its footer alone is read."""
+    columns = None
+    try:
+        if names:
+            part = open_part(files, table, path)
+            footer, columns = part.footer, part.read(names, may_be_newer=True)
+        else:
+            footer = read_footer(files, path)
+    except FileMissingError:
         return None
-    with file:
-        try:
-            # Columns come faster out of memory; of the large files only the footer is read.
-            parquet = pq.ParquetFile(pa.BufferReader(file.read()) if names else file)
-            return _Part(
-                key=parsed[1].run_test_key if parsed else "",
-                rows=parquet.metadata.num_rows,
-                size_bytes=os.fstat(file.fileno()).st_size,
-                columns=_columns(parquet, table, names) if names else None,
-            )
-        except (pa.ArrowException, OSError):
-            unreadable.append(path)
-            return None
-
-
-def _columns(parquet: pq.ParquetFile, table: schema.Table, names: Sequence[str]) -> pa.Table:
-    """The columns of the file, null where an older version of the exporter did not have one yet."""
-    found = set(parquet.schema_arrow.names)
-    known = [name for name in names if name in found]
-    columns = parquet.read(columns=known, use_threads=False)
-    for name in names:
-        if name not in known:
-            field = table.arrow_schema.field(name)
-            columns = columns.append_column(field, pa.nulls(len(columns), field.type))
-    return columns.select(names)
+    except UnreadableError:
+        unreadable.append(path)
+        return None
+    parsed = parse_partition_path(path)
+    return _Part(parsed[1].run_test_key if parsed else "", footer.rows, footer.size_bytes, columns)
 
 
 def _rows(parts: Sequence[_Part]) -> pa.Table:
@@ -225,7 +208,7 @@ def _run_tests(parts: Mapping[str, Sequence[_Part]], complete_at: Mapping[str, d
             name=last["run_test_name"] or key,
             key=key,
             executions=len(rows),
-            **{state.value: states.get(state.value, 0) for state in State},
+            **{state.value: states.get(state.value, 0) for state in ExportState},
             deleted=len(rows) - len(lives),
             calls=counts["calls", key],
             evals=counts["evals", key],

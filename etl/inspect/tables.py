@@ -1,49 +1,27 @@
 """Read the dataset into pandas: the tables, by run test, day and column, and what each column means.
 
-Opens the files that are asked for and no other. Never writes, and never takes the lock: an export may be at work meanwhile.
+Opens only the files that are needed. Never writes, and takes no lock: an export may run meanwhile.
 """
 
 import os
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from difflib import get_close_matches
-from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import pandas as pd
 import pyarrow as pa
 
-from etl.errors import ConfigurationError, DestinationError
-from etl.load.dataset import Dataset
-from etl.load.files.local import LocalFiles
-from etl.load.layout import STATE, parse_partition_path, parse_run_path
+from etl.errors import ConfigurationError, DestinationError, FileMissingError
+from etl.load.files.open import Files, open_files
+from etl.load.layout import STATE, Partition, Scope, parse_partition_path, parse_run_path
+from etl.load.parquet import read_columns
 from etl.model import schema
 from etl.model.keys import default_key
-from etl.transform.flatten import to_pandas
+from etl.transform.frames import to_pandas
 
 T = TypeVar("T")
 _TRIES = 10
-
-
-class _Place(NamedTuple):
-    """The partition of a file: the values of its partition columns."""
-
-    run_test: str
-    date: date
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which partitions to read: those of the run tests' keys (None: of all) from the first day to the last, both included."""
-
-    keys: frozenset[str] | None = None
-    since: date = date.min
-    until: date = date.max
-
-    def has(self, place: _Place) -> bool:
-        """Whether it is one of them."""
-        return (self.keys is None or place.run_test in self.keys) and self.since <= place.date <= self.until
 
 
 def read_table(
@@ -57,8 +35,8 @@ def read_table(
 ) -> pd.DataFrame:
     """The rows of one table, with pyarrow-backed dtypes: a whole number stays whole, and a null is null.
 
-    Columns and types are those of ``describe(table)``, whatever the files hold: a column that a file of an older version lacks is
-    null in its rows, and a table without rows has all of them. The partition columns come last: ``run_test`` (the key, text) and
+    Columns and types are those of ``describe(table)``, whatever the files hold: a column that is missing in a file of an older
+    version is null, and a table without rows has all columns. The partition columns come last: ``run_test`` (the key, text) and
     ``date``; ``runs`` has ``date`` alone.
 
     Args:
@@ -78,7 +56,7 @@ def read_table(
     files = open_dataset(path)
     if run_tests is not None and declared is schema.RUNS_TABLE:
         raise ConfigurationError("runs: an export run is not of one run test: leave run_tests out")
-    return to_pandas(read_rows(files, declared, select(files, declared, run_tests, since, until), names))
+    return to_pandas(read_rows(files, declared, find_scope(files, declared, run_tests, since, until), names))
 
 
 def describe(table: str) -> pd.DataFrame:
@@ -103,7 +81,7 @@ def declared_table(name: str) -> schema.Table:
     """The table of this name.
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: there is no such table.
     """
     if name not in schema.TABLES:
         raise ConfigurationError(f"no table {name!r}: there are {', '.join(schema.TABLES)}")
@@ -111,63 +89,61 @@ def declared_table(name: str) -> schema.Table:
 
 
 def chosen_columns(columns: str | Iterable[str] | None, known: Collection[str], of: str) -> list[str]:
-    """The columns that were asked for, each once; all that are known when none were.
+    """The wanted columns, each once; all known ones by default.
 
     Raises:
-        ConfigurationError: one of them is unknown, or none is left.
+        ConfigurationError: one of them is unknown, or there are none.
     """
     names = list(dict.fromkeys(known if columns is None else _texts(columns)))
     for name in names:
         if name not in known:
             meant = [each for each in known if each.endswith(f"_{name}")] or get_close_matches(str(name), known, n=1)
-            mend = f"did you mean {' or '.join(meant)}?" if meant else f"etl.describe({of!r}) tells those it has"
-            raise ConfigurationError(f"{of} has no column {name!r}: {mend}")
+            hint = f"did you mean {' or '.join(meant)}?" if meant else f"etl.describe({of!r}) lists its columns"
+            raise ConfigurationError(f"{of} has no column {name!r}: {hint}")
     if not names:
-        raise ConfigurationError("columns names none: name some, or leave it out")
+        raise ConfigurationError("columns is empty: name at least one, or leave it out")
     return names
 
 
-def open_dataset(path: str | os.PathLike[str]) -> LocalFiles:
-    """The files of the dataset in this folder.
+def open_dataset(path: str | os.PathLike[str]) -> Files:
+    """The files of the dataset at this path.
 
     Raises:
-        ConfigurationError: it is no folder's path.
-        DestinationError: it holds no dataset.
+        ConfigurationError: there is no storage for this kind of path.
+        DestinationError: there is no dataset.
     """
-    if "://" in os.fspath(path):
-        raise ConfigurationError(f"buckets are not supported yet: give a folder, got {os.fspath(path)!r}")
-    files = LocalFiles(Path(path).expanduser())
+    files = open_files(os.fspath(path))
     if not files.has(""):
-        raise DestinationError(f"{files.root}: no such folder: give the one that [destination] path names")
+        raise DestinationError(f"{files.where()}: no such folder: give the one that [destination] path names")
     if not any(files.has(name) for name in (STATE, *schema.TABLES)):
-        raise DestinationError(f"{files.root} holds no dataset: give the folder that [destination] path names")
+        raise DestinationError(f"{files.where()} holds no dataset: give the folder that [destination] path names")
     return files
 
 
-def select(
-    files: LocalFiles,
+def find_scope(
+    files: Files,
     table: schema.Table,
     run_tests: str | Iterable[str] | None,
     since: str | date | None,
     until: str | date | None,
-) -> Selection:
+) -> Scope:
     """What to read of the table.
 
-    A key is told by the folders. A name is looked for in the newest file of executions of each run test.
+    Keys are those of the folders. Names are those in the newest file of executions of each run test.
 
     Raises:
-        ConfigurationError: no partition belongs to one of the run tests, or a day is none.
+        ConfigurationError: a run test has no partition, or a day is not one.
         DestinationError: as ``read_table``.
     """
     first, last = _day("since", since) or date.min, _day("until", until) or date.max
     if first > last:
         raise ConfigurationError(f"since {first} is later than until {last}")
     keys = None if run_tests is None else _keys(files, table, _texts(run_tests))
-    return Selection(keys, first, last)
+    return Scope(keys, first, last)
 
 
-def read_rows(files: LocalFiles, table: schema.Table, selection: Selection, names: list[str]) -> pa.Table:
-    """The columns of the selected rows, with exactly the declared types; their order is that of the partitions' paths.
+def read_rows(files: Files, table: schema.Table, scope: Scope, names: list[str]) -> pa.Table:
+    """The columns of the rows in the scope, with exactly the declared types; in the order of the partitions' paths.
 
     Raises:
         DestinationError: as ``read_table``.
@@ -175,29 +151,30 @@ def read_rows(files: LocalFiles, table: schema.Table, selection: Selection, name
     columns = {column.name: column for column in (*table.columns, *table.partitions)}
     stored = [name for name in table.names if name in names] or [table.key[0]]
     partitions = [column for column in table.partitions if column.name in names]
-    declared = pa.schema([pa.field(name, columns[name].type, metadata=columns[name].texts) for name in names])
-    dataset = Dataset(files)
+    declared = pa.schema([pa.field(name, columns[name].type, metadata=columns[name].metadata) for name in names])
 
-    def rows_of(path: str, place: _Place) -> pa.Table:
-        rows = dataset.read(table, path, stored)
+    def rows_of(path: str, partition: Partition) -> pa.Table:
+        rows = read_columns(files, table, path, stored)
+        values = {"run_test": partition.run_test_key, "date": date.fromisoformat(partition.date)}
         for column in partitions:
-            value = pa.scalar(getattr(place, column.name), column.type)
+            value = pa.scalar(values[column.name], column.type)
             rows = rows.append_column(column.name, pa.repeat(value, len(rows)))
         return rows.select(names).cast(declared)
 
-    def read(found: dict[str, _Place]) -> pa.Table:
-        tables = [rows_of(path, place) for path, place in found.items() if selection.has(place)]
+    def read(found: dict[str, Partition]) -> pa.Table:
+        tables = [rows_of(path, partition) for path, partition in found.items() if scope.has(partition)]
         return pa.concat_tables([declared.empty_table(), *tables]).combine_chunks()
 
-    return _steady(files, table, read)
+    return _read_listed(files, table, read)
 
 
-def _keys(files: LocalFiles, table: schema.Table, wanted: list[str]) -> frozenset[str]:
-    """The keys of the run tests that are called so, each by its name or key."""
-    present = {place.run_test for each in (schema.EXECUTIONS, table) for place in _places(files, each).values()}
+def _keys(files: Files, table: schema.Table, wanted: list[str]) -> frozenset[str]:
+    """The keys of the wanted run tests, each given by its name or key."""
+    tables = (schema.EXECUTIONS, table)
+    present = {partition.run_test_key for each in tables for partition in _partitions(files, each).values()}
     if present.issuperset(wanted):
         return frozenset(wanted)
-    names = _steady(files, schema.EXECUTIONS, lambda found: _names(Dataset(files), found))
+    names = _read_listed(files, schema.EXECUTIONS, lambda found: _names(files, found))
     keys = set()
     for word in wanted:
         called = present & {word} or {key for key in present if key == default_key(word) or word in names.get(key, ())}
@@ -205,48 +182,43 @@ def _keys(files: LocalFiles, table: schema.Table, wanted: list[str]) -> frozense
             there = ", ".join(
                 f"{' or '.join(sorted(map(repr, names.get(key, ()))))} ({key})" for key in sorted(present)
             )
-            raise ConfigurationError(f"{files.root} has no run test {word!r}: there are {there or 'none yet'}")
+            raise ConfigurationError(f"{files.where()} has no run test {word!r}: there are {there or 'none yet'}")
         keys |= called
     return frozenset(keys)
 
 
-def _names(dataset: Dataset, found: dict[str, _Place]) -> dict[str, set[str]]:
-    """What each run test is called in its newest file of executions."""
-    newest = {place.run_test: path for path, place in found.items()}
-    return {
-        key: set(dataset.read(schema.EXECUTIONS, path, ["run_test_name"])["run_test_name"].drop_null().to_pylist())
-        for key, path in newest.items()
-    }
+def _names(files: Files, found: dict[str, Partition]) -> dict[str, set[str]]:
+    """The names of each run test in its newest file of executions."""
+    newest = {partition.run_test_key: path for path, partition in found.items()}
+    names = {key: read_columns(files, schema.EXECUTIONS, path, ["run_test_name"]) for key, path in newest.items()}
+    return {key: set(rows["run_test_name"].drop_null().to_pylist()) for key, rows in names.items()}
 
 
-def _places(files: LocalFiles, table: schema.Table) -> dict[str, _Place]:
-    """The partitions of the table's files by path, in the order of paths."""
-    return {path: _place(files, path) for path in files.list(table.name)}
+def _partitions(files: Files, table: schema.Table) -> dict[str, Partition]:
+    """The partition of each of the table's files, in the order of paths; an export run's has no key."""
+    partitions: dict[str, Partition] = {}
+    for path in files.list(table.name):
+        if parsed := parse_partition_path(path):
+            partitions[path] = parsed[1]
+        elif run := parse_run_path(path):
+            partitions[path] = Partition("", run[0])
+        else:
+            raise DestinationError(f"{files.where(path)}: not a file of this dataset; move it elsewhere")
+    return partitions
 
 
-def _place(files: LocalFiles, path: str) -> _Place:
-    parsed = parse_partition_path(path)
-    key, day = (parsed[1].run_test_key, parsed[1].date) if parsed else ("", parse_run_path(path))
-    try:
-        return _Place(key, date.fromisoformat(day or ""))
-    except ValueError:
-        raise DestinationError(f"{files.root / path}: not a file of this dataset; move it elsewhere") from None
+def _read_listed(files: Files, table: schema.Table, read: Callable[[dict[str, Partition]], T]) -> T:
+    """What ``read`` makes of the table's files; these are listed again when one of them is gone before it is read.
 
-
-def _steady(files: LocalFiles, table: schema.Table, read: Callable[[dict[str, _Place]], T]) -> T:
-    """What ``read`` makes of the table's files, from a moment at which none of them went away.
-
-    An export that moves rows to another partition writes them there first, and then removes the old file: whoever listed the files
-    before and opens them after has to look again, or would miss those rows.
+    An export that moves rows writes them to the new partition first, then removes the old file: whoever listed the files before
+    and reads them after would miss those rows.
     """
     for _ in range(_TRIES):
-        found = _places(files, table)
         try:
-            return read(found)
-        except DestinationError:
-            if all(files.has(path) for path in found):
-                raise
-    raise DestinationError(f"{files.root}: its files kept moving while they were read: read again")
+            return read(_partitions(files, table))
+        except FileMissingError:
+            continue
+    raise DestinationError(f"{files.where()}: its files kept moving while they were read: read again")
 
 
 def _texts(value: str | Iterable[str]) -> list[str]:
@@ -257,7 +229,7 @@ def _day(option: str, value: str | date | None) -> date | None:
     """A UTC day.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: it is not a day.
     """
     if isinstance(value, datetime) and value.tzinfo:
         return value.astimezone(UTC).date()

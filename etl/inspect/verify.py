@@ -1,7 +1,7 @@
-"""Prove what the tool promises of a dataset, from its files alone: no key, no network, no lock, and nothing is changed.
+"""Check a dataset against what the exporter promises, from its files alone: no key, no network, no lock, nothing is changed.
 
-File by file, partition by partition: readable, of the declared schema, keys unique, values as they were hashed, every row beside
-the execution that it belongs to, every execution with exactly the calls and evals that were exported.
+Each file is readable, has the declared schema, unique keys, and the values that were hashed. Each row lies beside its execution,
+and each execution has exactly the calls and evals that were exported.
 """
 
 from collections import Counter
@@ -12,16 +12,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from etl.errors import DestinationError
-from etl.inspect.inventory import Inventory, Scope, read, take, versions
-from etl.inspect.placement import Places
+from etl.errors import DestinationError, ExitCode
+from etl.inspect.inventory import Inventory, list_dataset, read_file
+from etl.inspect.placement import Placement
 from etl.inspect.reconcile import Comparison, Exported
 from etl.inspect.rules import Finding, Kind, row_faults
-from etl.load.files.local import LocalFiles
-from etl.load.files.lock import holder
-from etl.load.layout import STATE, Partition, parse_partition_path
+from etl.load.files.open import Files, open_files
+from etl.load.layout import QUARANTINE, STAGING, Partition, Scope, parse_partition_path
 from etl.model import schema
-from etl.model.wording import counted, some
+from etl.model.wording import counted, first_few
 from etl.settings import Settings
 from etl.transform.aggregates import recompute
 
@@ -29,8 +28,8 @@ _SHOWN = (
     "execution_id", "run_test_name", "started_at", "export_state", "fingerprint", "deleted_at",
 )  # fmt: skip
 _LEFTOVERS = {
-    "staging": "left by runs that died; the next run removes them",
-    "quarantine": "set aside because they could not be read; remove them once you have looked at them",
+    STAGING: "left by runs that were killed; the next run removes them",
+    QUARANTINE: "set aside because they could not be read; remove them once you have looked at them",
 }
 _MOST_PASSES = 3
 
@@ -46,10 +45,10 @@ class Figures:
 
 @dataclass(slots=True)
 class Report:
-    """What was read and what was found; ``export_at_work`` names who was writing to the dataset meanwhile.
+    """What was read and what was found; ``export_at_work`` names the export that was running meanwhile.
 
     ``executions`` are those of the dataset by id, with the aggregates of their calls if these were wanted. ``unsound`` are the
-    partitions whose rows are not all there, or not what they should be.
+    partitions with missing or wrong rows.
     """
 
     dataset: str
@@ -62,12 +61,12 @@ class Report:
     comparison: Comparison | None = None
 
     @property
-    def exit_code(self) -> int:
+    def exit_code(self) -> ExitCode:
         """3 when anything was found, else 0."""
-        return 3 if self.findings else 0
+        return ExitCode.PARTIAL if self.findings else ExitCode.COMPLETE
 
     def add(self, comparison: Comparison) -> None:
-        """Take in what the comparison with the API found."""
+        """Add the findings of the comparison with the API."""
         self.comparison = comparison
         self.findings += comparison.findings
 
@@ -82,7 +81,7 @@ class Report:
                 for name, each in self.tables.items()
             ],
             "findings": [
-                {"kind": each.kind.value, "place": each.place, "text": each.text, "mend": each.mend}
+                {"kind": each.kind.value, "place": each.place, "text": each.text, "mend": each.fix}
                 for each in self.findings
             ],
             "notices": self.notices,
@@ -91,26 +90,25 @@ class Report:
 
 
 def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) -> Report:
-    """Read the dataset, and say what is wrong with it.
-
-    Where files change while they are read, what looked wrong is looked at again.
+    """Read the dataset, and say what is wrong with it. Where files change meanwhile and something looks wrong, read again.
 
     Raises:
         DestinationError: there is no dataset, or its folders cannot be read.
     """
-    files = LocalFiles(settings.destination.folder)
+    files = open_files(settings.destination.path)
     if not any(files.has(name) for name in schema.TABLES):
         raise DestinationError(
-            f"{files.root}: no dataset there: check [destination] path, or run metrics-etl run first"
+            f"{files.where()}: no dataset there: check [destination] path, or run metrics-etl run first"
         )
-    at_work = holder(files)
+    at_work = files.lock_holder()
+    inventory = list_dataset(files, scope)
     for _ in range(_MOST_PASSES):
-        before = versions(files)
-        report = _Pass(files, settings, take(files, scope), needs_aggregates=needs_aggregates).run()
-        is_steady = before == versions(files)
+        report = _Pass(files, settings, inventory, needs_aggregates=needs_aggregates).run()
+        before, inventory = inventory, list_dataset(files, scope)
+        is_steady = before.versions == inventory.versions
         if is_steady or not report.findings:
             break
-    report.export_at_work = at_work or holder(files)
+    report.export_at_work = at_work or files.lock_holder()
     if report.export_at_work:
         report.notices.append(f"an export is at work on this dataset ({report.export_at_work})")
     if report.findings and not is_steady:
@@ -121,13 +119,13 @@ def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) 
 class _Pass:
     """One pass over the files of an inventory."""
 
-    def __init__(self, files: LocalFiles, settings: Settings, inventory: Inventory, *, needs_aggregates: bool) -> None:
+    def __init__(self, files: Files, settings: Settings, inventory: Inventory, *, needs_aggregates: bool) -> None:
         self._files = files
         self._inventory = inventory
         self._needs_aggregates = needs_aggregates
         self._keys = {run_test.name: run_test.key for run_test in settings.run_tests}
         self._report = Report(settings.destination.path)
-        self._places = Places(files, inventory)
+        self._placement = Placement(files, inventory)
         self._older: list[str] = []
         self._pinned = 0
         self._misnamed: Counter[tuple[str, str]] = Counter()
@@ -143,7 +141,7 @@ class _Pass:
                 report.findings.append(
                     Finding(Kind.MISPLACED, path, "does not hold the one run that it is named after")
                 )
-        report.findings += [*self._inventory.findings, *self._places.findings()]
+        report.findings += [*self._inventory.findings, *self._placement.findings()]
         report.findings.sort(key=lambda finding: (finding.place, finding.kind))
         report.unsound = self._unsound()
         self._note()
@@ -153,12 +151,12 @@ class _Pass:
         # A dead letter says nothing against the rows that are there.
         parsed = [parse_partition_path(each.place) for each in self._report.findings if each.kind != Kind.DEAD_LETTER]
         hidden = {partition for partition in self._inventory.partitions if self._inventory.is_hidden(partition)}
-        return {found[1] for found in parsed if found} | hidden | self._places.suspicious
+        return {found[1] for found in parsed if found} | hidden | self._placement.incomplete
 
     def _check_partition(self, partition: Partition, paths: dict[str, str]) -> None:
         read_rows = {name: self._read(schema.TABLES[name], path) for name, path in paths.items()}
         rows = {name: found for name, found in read_rows.items() if found is not None}
-        self._places.look(partition, rows)
+        self._placement.add(partition, rows)
         letters = rows.get(schema.ERRORS.name, schema.ERRORS.no_rows).to_pylist()
         if letters:
             text = f"{counted(len(letters), 'dead letter')}: {letters[0]['message']}"
@@ -173,8 +171,8 @@ class _Pass:
             self._note_exported(partition, executions, sick, rows.get(schema.CALLS.name))
 
     def _read(self, table: schema.Table, path: str) -> pa.Table | None:
-        """The rows of one file; None when they are not to be had, which is then a finding."""
-        found = read(self._files, table, path)
+        """The rows of one file; None when it cannot be read, which is then a finding."""
+        found = read_file(self._files, table, path)
         figures = self._report.tables[table.name]
         figures.files += 1
         if isinstance(found, Finding):
@@ -188,7 +186,7 @@ class _Pass:
         return found.rows
 
     def _check_name_and_day(self, row: dict[str, Any], partition: Partition) -> None:
-        """Neither must be that of the partition: the day is pinned, and what was deleted under an old name stays there."""
+        """Note where they are not the partition's. Both may be right: the day is pinned, deleted executions keep an old name."""
         started_at = row["started_at"]
         self._pinned += started_at is not None and started_at.astimezone(UTC).date().isoformat() != partition.date
         key = self._keys.get(row["run_test_name"])
@@ -215,7 +213,7 @@ class _Pass:
         if self._older:
             notices.append(
                 f"{counted(len(self._older), 'file')} of another version of the exporter, which the next run completes; until then "
-                f"columns that they lack read as null: {some(self._older)}"
+                f"missing columns read as null: {first_few(self._older)}"
             )
         if self._pinned:
             notices.append(
@@ -227,5 +225,5 @@ class _Pass:
                 "the next run moves what the API still lists"
             )
         for folder, what in _LEFTOVERS.items():
-            if left := self._files.entries(f"{STATE}/{folder}"):
-                notices.append(f"{counted(len(left), 'file')} in {STATE}/{folder}, {what}")
+            if left := self._files.entries(folder):
+                notices.append(f"{counted(len(left), 'file')} in {folder}, {what}")

@@ -1,11 +1,11 @@
-"""What the last run left behind for the next one, for monitors and for people: one JSON document."""
+"""The record of the last run, one JSON document: for the next run, for monitors and for people."""
 
-from contextlib import suppress
 from datetime import datetime
 
 import msgspec
 
-from etl.load.files.local import LocalFiles
+from etl.errors import FileMissingError
+from etl.load.files.open import Files
 from etl.load.layout import STATE
 
 LAST_RUN = f"{STATE}/last_run.json"
@@ -15,14 +15,13 @@ class _LastRun(msgspec.Struct, frozen=True):
     last_complete_at: dict[str, datetime] = {}
 
 
-def last_complete_at(files: LocalFiles) -> dict[str, datetime]:
-    """When a run last left nothing out of each run test, by its key; nothing when no run told, or something else stands there.
+def last_complete_at(files: Files) -> dict[str, datetime]:
+    """When a run last exported everything in each run test, by its key; empty when there is no such record, or another text.
 
     Raises:
         DestinationError: it cannot be read.
     """
-    if not files.has(LAST_RUN):
-        return {}
-    with suppress(msgspec.MsgspecError):
+    try:
         return msgspec.json.decode(files.read(LAST_RUN), type=_LastRun).last_complete_at
-    return {}
+    except (FileMissingError, msgspec.MsgspecError):
+        return {}

@@ -1,7 +1,6 @@
 """Replace the rows of re-exported executions within one partition. Pure: tables in, table out.
 
-A row whose content is what the partition already holds keeps its old version, so that a partition in which nothing changed
-is not written again.
+A row whose content did not change keeps its old version, so that a partition in which nothing changed is not written again.
 """
 
 from collections.abc import Collection, Iterable
@@ -14,14 +13,12 @@ import pyarrow.compute as pc
 from etl.model import schema
 
 _VERSION_COLUMNS = {"export_run_id", "exported_at", "verified_at"}
-_CARRIED = {"errors": ["first_seen_at"]}
-"""Columns whose value a row inherits from the version that it replaces."""
 
 _AGGREGATES = [
     *(column.name for column in schema.EXECUTIONS.columns if any(path[0] == "metrics" for path in column.paths)),
     "extra",
 ]
-"""Columns of an execution that its head does not tell."""
+"""Columns of an execution that are empty when only its head is known."""
 
 _SORT = {
     "executions": ["started_at", "execution_id"],
@@ -29,6 +26,39 @@ _SORT = {
     "evals": ["execution_started_at", "execution_id", "call_execution_id", "eval_config_id"],
     "errors": ["execution_id", "endpoint", "subject_id"],
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """Whose rows are replaced in a partition, and what is kept of the old ones. All are ids, of executions or of calls.
+
+    Attributes:
+        executions: All that are replaced.
+        without_calls: Their calls were not listed: old calls and evals stay as they are.
+        unproved: Their list of calls may miss some: what is stored of calls that it does not name stays.
+        listed_calls: The calls that the lists name.
+        failed_calls: Listed, but their metrics could not be fetched: the old rows of these calls stay.
+        heads: Fetched without their aggregates: the old aggregates stay.
+        verified: Take the new ``verified_at`` even if nothing else changed.
+    """
+
+    executions: Collection[str]
+    without_calls: Collection[str] = ()
+    unproved: Collection[str] = ()
+    listed_calls: Collection[str] = ()
+    failed_calls: Collection[str] = ()
+    heads: Collection[str] = ()
+    verified: Collection[str] = ()
+
+    def executions_of(self, table: schema.Table) -> Collection[str]:
+        """The executions whose rows of this table are replaced."""
+        return {*self.executions} - {*self.without_calls} if _is_of_calls(table) else self.executions
+
+    def keeps(self, table: schema.Table, execution_id: str, call_execution_id: str) -> bool:
+        """Whether an old row of calls or evals stays though no new one has its key."""
+        if table is schema.CALLS and call_execution_id in self.failed_calls:
+            return True
+        return execution_id in self.unproved and call_execution_id not in self.listed_calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,55 +70,56 @@ class Merged:
     arrived: int = 0
 
 
-def merge(
-    table: schema.Table,
-    old: pa.Table,
-    new: pa.Table,
-    *,
-    replaced: Collection[str],
-    kept_calls: Collection[str] = (),
-    heads: Collection[str] = (),
-    verified: Collection[str] = (),
-) -> Merged:
-    """``old`` with all rows of the ``replaced`` executions exchanged for those of ``new``.
+def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replacement) -> Merged:
+    """``old`` with the rows of the replaced executions exchanged for ``new``, which holds rows of these executions only.
 
-    Old rows of ``kept_calls`` (call_execution_id) stay when ``new`` has none for them: their new values could not be had.
-    Execution rows of ``heads`` keep their old aggregates, for the same reason. Those of ``verified`` take the new
-    ``verified_at`` even if nothing else changed.
-    Rows come sorted by execution and key; keys stay unique as long as ``new`` holds each once, and rows of ``replaced`` executions
-    only.
+    Rows come sorted by execution and key. Keys are unique if they are in ``new``.
     """
-    if not len(old):
-        return Merged(new.sort_by(_order(table)) if len(new) else old, is_changed=len(new) > 0, arrived=len(new))
-    is_replaced = is_of(old, replaced)
-    stays, goes = old.filter(pc.invert(is_replaced)), old.filter(is_replaced)
-    new = _carry(table, goes, new)
-    new = _carry_aggregates(goes, new, heads) if heads else new
-    goes_verified = _verified(goes, new, verified) if verified else goes
-    old_contents = list(_contents(table, goes))
-    new_contents = dict(_contents(table, new))
-    unchanged: set[tuple[Any, ...]] = set()
-    retained = []
-    for key, content in old_contents:
-        is_kept = new_contents[key] == content if key in new_contents else _call(table, key) in kept_calls
-        # A row that stands twice, by whoever's hand, stays once.
-        retained.append(is_kept and key not in unchanged)
-        if is_kept:
-            unchanged.add(key)
-    arriving = [key not in unchanged for key in new_contents]
-    if all(retained) and not any(arriving) and goes_verified is goes:
+    is_replaced = is_of(old, replacement.executions_of(table))
+    others, before = old.filter(pc.invert(is_replaced)), old.filter(is_replaced)
+    after = before
+    if table is schema.EXECUTIONS:
+        new = _with_values_of(before, table, new, _AGGREGATES, replacement.heads)
+        # The other way round: an old row that stays takes the new time, and no new row replaces it for that.
+        after = _with_values_of(new, table, before, ["verified_at"], replacement.verified)
+    if table is schema.ERRORS:
+        new = _with_values_of(before, table, new, ["first_seen_at"], replacement.executions)
+    is_kept, is_arriving = _compare(table, before, new, replacement)
+    is_verified = after is not before and not after["verified_at"].equals(before["verified_at"])
+    if all(is_kept) and not any(is_arriving) and not is_verified:
         return Merged(old, is_changed=False)
-    parts = [stays, goes_verified.filter(pa.array(retained, pa.bool_())), new.filter(pa.array(arriving, pa.bool_()))]
-    merged = pa.concat_tables(parts).sort_by(_order(table))
-    return Merged(merged, is_changed=True, arrived=sum(arriving))
+    parts = [others, after.filter(pa.array(is_kept, pa.bool_())), new.filter(pa.array(is_arriving, pa.bool_()))]
+    merged = pa.concat_tables(parts).sort_by([(name, "ascending") for name in _SORT[table.name]])
+    return Merged(merged, is_changed=True, arrived=sum(is_arriving))
 
 
-def _order(table: schema.Table) -> list[tuple[str, str]]:
-    return [(name, "ascending") for name in _SORT[table.name]]
+def _compare(
+    table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replacement
+) -> tuple[list[bool], list[bool]]:
+    """Which of the old rows stay, and which of the new ones replace an old one or are added."""
+    new_contents = dict(_contents(table, new))
+    kept: set[tuple[Any, ...]] = set()
+    is_kept = []
+    for (key, content), stays_if_missing in zip(
+        _contents(table, old), _stays_if_missing(table, old, replacement), strict=True
+    ):
+        stays = new_contents[key] == content if key in new_contents else stays_if_missing
+        is_kept.append(stays and key not in kept)  # a file that was edited by hand may hold a row twice
+        if stays:
+            kept.add(key)
+    return is_kept, [key not in kept for key in new_contents]
+
+
+def _stays_if_missing(table: schema.Table, old: pa.Table, replacement: Replacement) -> list[bool]:
+    """Which of the old rows stay if no new row has their key."""
+    if not _is_of_calls(table):
+        return [False] * len(old)
+    ids = zip(old["execution_id"].to_pylist(), old["call_execution_id"].to_pylist(), strict=True)
+    return [replacement.keeps(table, *each) for each in ids]
 
 
 def once(table: schema.Table, rows: pa.Table) -> pa.Table:
-    """The rows without those whose key came before, by whoever's hand."""
+    """The first row of each key."""
     seen: set[tuple[Any, ...]] = set()
     is_first = []
     for key in _keys(table, rows):
@@ -102,60 +133,41 @@ def is_of(rows: pa.Table, executions: Collection[str]) -> pa.ChunkedArray:
     return pc.is_in(rows["execution_id"], value_set=pa.array(list(executions), pa.string()))
 
 
-def row_hashes(rows: pa.Table, executions: Collection[str]) -> dict[str, list[str]]:
-    """The row hashes of each of the executions, by execution_id."""
-    hashes: dict[str, list[str]] = {execution_id: [] for execution_id in executions}
-    wanted = rows.select(["execution_id", "row_hash"]).filter(is_of(rows, executions))
-    for execution_id, row_hash in zip(wanted["execution_id"].to_pylist(), wanted["row_hash"].to_pylist(), strict=True):
-        hashes[execution_id].append(row_hash)
-    return hashes
-
-
-def _contents(table: schema.Table, rows: pa.Table) -> Iterable[tuple[tuple[Any, ...], tuple[Any, ...]]]:
-    """Key and content of each row; two rows of equal content say the same of the source."""
-    names = [name for name in table.names if name not in _VERSION_COLUMNS]
-    if "row_hash" in names:
-        names = [name for name in names if name in {"row_hash", "raw"}]
-    contents = zip(*(rows[name].to_pylist() for name in names), strict=True)
-    return zip(_keys(table, rows), contents, strict=True)
-
-
-def _carry(table: schema.Table, old: pa.Table, new: pa.Table) -> pa.Table:
-    for name in _CARRIED.get(table.name, []):
-        inherited = dict(zip(_keys(table, old), old[name].to_pylist(), strict=True))
-        values = [inherited.get(key, own) for key, own in zip(_keys(table, new), new[name].to_pylist(), strict=True)]
-        new = with_column(new, name, values)
-    return new
-
-
-def _carry_aggregates(old: pa.Table, new: pa.Table, heads: Collection[str]) -> pa.Table:
-    ids = new["execution_id"].to_pylist()
-    for name in _AGGREGATES:
-        before = dict(zip(old["execution_id"].to_pylist(), old[name].to_pylist(), strict=True))
-        values = [
-            before.get(execution_id, own) if execution_id in heads else own
-            for execution_id, own in zip(ids, new[name].to_pylist(), strict=True)
-        ]
-        new = with_column(new, name, values)
-    return new
-
-
-def _verified(old: pa.Table, new: pa.Table, verified: Collection[str]) -> pa.Table:
-    now = dict(zip(new["execution_id"].to_pylist(), new["verified_at"].to_pylist(), strict=True))
-    before = list(zip(old["execution_id"].to_pylist(), old["verified_at"].to_pylist(), strict=True))
-    after = [now.get(execution_id, at) if execution_id in verified else at for execution_id, at in before]
-    return old if after == [at for _, at in before] else with_column(old, "verified_at", after)
-
-
 def with_column(rows: pa.Table, name: str, values: list[Any]) -> pa.Table:
     """The rows with other values in one column."""
     index = rows.schema.get_field_index(name)
     return rows.set_column(index, rows.schema.field(index), pa.array(values, rows.schema.field(index).type))
 
 
+def _with_values_of(
+    source: pa.Table, table: schema.Table, rows: pa.Table, names: Collection[str], executions: Collection[str]
+) -> pa.Table:
+    """The rows, those of the executions with what the row of the same key in ``source`` has in the columns."""
+    if not executions:
+        return rows
+    ids = rows["execution_id"].to_pylist()
+    for name in names:
+        theirs = dict(zip(_keys(table, source), source[name].to_pylist(), strict=True))
+        values = [
+            theirs.get(key, own) if execution_id in executions else own
+            for key, execution_id, own in zip(_keys(table, rows), ids, rows[name].to_pylist(), strict=True)
+        ]
+        rows = with_column(rows, name, values)
+    return rows
+
+
+def _contents(table: schema.Table, rows: pa.Table) -> Iterable[tuple[tuple[Any, ...], tuple[Any, ...]]]:
+    """Key and content of each row; two rows of equal content say the same of the source."""
+    names = [name for name in table.names if name not in _VERSION_COLUMNS]
+    if "row_hash" in names:
+        names = ["row_hash", "raw"] if "raw" in names else ["row_hash"]  # the hash covers all but raw
+    contents = zip(*(rows[name].to_pylist() for name in names), strict=True)
+    return zip(_keys(table, rows), contents, strict=True)
+
+
 def _keys(table: schema.Table, rows: pa.Table) -> Iterable[tuple[Any, ...]]:
     return zip(*(rows[name].to_pylist() for name in table.key), strict=True)
 
 
-def _call(table: schema.Table, key: tuple[Any, ...]) -> Any:
-    return key[table.key.index("call_execution_id")] if "call_execution_id" in table.key else None
+def _is_of_calls(table: schema.Table) -> bool:
+    return "call_execution_id" in table.key

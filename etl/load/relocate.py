@@ -1,6 +1,6 @@
-"""Changes to stored rows that need no new data: an execution was deleted at the source, or belongs to another run test now.
+"""Change stored rows without new data: an execution was deleted at the source, or now belongs to another run test.
 
-A move is a copy, durable as a whole, and then a removal: killed at any moment, it is finished by the next run.
+A move first writes all rows to the new place, then removes the old ones. If it is killed between, the next run completes it.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -9,24 +9,22 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.load.dataset import Dataset, Written
+from etl.load.dataset import Dataset
 from etl.load.layout import Partition
-from etl.load.merge import is_of, merge, once, with_column
+from etl.load.merge import Replacement, is_of, merge, once, with_column
 from etl.load.state import StoredState
 from etl.model import schema
 from etl.model.digest import rows_digest
-from etl.transform.flatten import Export, hash_rows
+from etl.transform.frames import ExportStamp, hash_rows
 
 Moves = dict[tuple[Partition, str], set[str]]
-"""Executions to move, by the partition in which they lie and the key under which they belong."""
-
-_ROWS_OF_EXECUTIONS = (schema.CALLS, schema.EVALS, schema.ERRORS)
+"""Executions to move, by the partition that holds them and the key of the run test that they belong to."""
 
 
 def find_moves(state: StoredState, listed: Mapping[str, Collection[str]], names: Mapping[str, str]) -> Moves:
-    """The executions that lie under another key, or another name, than that of the run test that lists them now.
+    """The executions that are stored under another key or name than that of the run test that now lists them.
 
-    None lies under several. ``listed`` are execution_ids by key, ``names`` the run tests' names by key.
+    ``listed`` are execution_ids by key, ``names`` the run tests' names by key. No execution may be stored under two keys.
     """
     moves: Moves = {}
     dates = state.dates()
@@ -42,7 +40,7 @@ def find_moves(state: StoredState, listed: Mapping[str, Collection[str]], names:
 
 
 def find_doubled(state: StoredState) -> dict[str, list[Partition]]:
-    """The partitions of each execution that lies under several keys: a move was cut short, or files were restored."""
+    """The partitions of each execution that is stored under several keys: a move was interrupted, or files were restored."""
     dates = state.dates()
     seen: set[str] = set()
     doubled: set[str] = set()
@@ -58,10 +56,10 @@ def find_doubled(state: StoredState) -> dict[str, list[Partition]]:
 def surplus(
     doubled: Mapping[str, Sequence[Partition]], state: StoredState, listed: Mapping[str, Collection[str]]
 ) -> dict[Partition, set[str]]:
-    """What of the ``doubled`` executions to drop, by partition: all but the place of the row that was written last.
+    """The ``doubled`` executions to drop, by partition: from all places but the one whose execution row was written last.
 
-    Of rows of one moment the one counts whose calls are there, then the one that lies where it is ``listed``, then one of a run
-    test that is exported. The state holds all run tests that they lie under.
+    Of rows with the same time, the one whose calls are complete stays, then the one under the key that lists it, then one of a run
+    test that is exported. The state must hold all run tests that these executions are stored under.
     """
     long_ago = datetime.min.replace(tzinfo=UTC)
 
@@ -83,7 +81,7 @@ def surplus(
 
 
 def as_if_dropped(state: StoredState, drops: Mapping[Partition, Collection[str]]) -> None:
-    """Let the state say what it will say once the executions are dropped; it holds all run tests that they lie under."""
+    """Change the state as if the executions were dropped; it must hold all run tests that they are stored under."""
     for partition, execution_ids in drops.items():
         for execution_id in execution_ids:
             state.executions[partition.run_test_key].pop(execution_id, None)
@@ -91,7 +89,7 @@ def as_if_dropped(state: StoredState, drops: Mapping[Partition, Collection[str]]
 
 
 def as_if_moved(state: StoredState, moves: Moves) -> None:
-    """Let the state say what it will say once the moves are made."""
+    """Change the state as if the moves were made."""
     for (source, key), execution_ids in moves.items():
         if source.run_test_key == key:
             continue
@@ -101,134 +99,130 @@ def as_if_moved(state: StoredState, moves: Moves) -> None:
                 mine[execution_id] = stored
 
 
-def move(
-    dataset: Dataset,
-    source: Partition,
-    key: str,
-    execution_ids: set[str],
-    *,
-    run_test_name: str,
-    written: Written,
-) -> None:
-    """Let the executions of one partition lie under ``key`` and ``run_test_name``.
+def move(dataset: Dataset, source: Partition, key: str, execution_ids: set[str], *, run_test_name: str) -> None:
+    """Move the executions of one partition to the run test of this key and name.
 
     Raises:
         DestinationError: something could not be written; nothing is lost, and moving again completes it.
     """
     target = Partition(key, source.date)
-    _copy(dataset, source, target, execution_ids, run_test_name, written)
+    _copy(dataset, source, target, execution_ids, run_test_name)
     if source != target:
-        drop(dataset, source, execution_ids, written)
+        drop(dataset, source, execution_ids)
 
 
-def drop(dataset: Dataset, partition: Partition, execution_ids: Collection[str], written: Written) -> None:
+def drop(dataset: Dataset, partition: Partition, execution_ids: Collection[str]) -> None:
     """Remove everything of the executions from the partition.
 
     Raises:
         DestinationError: something could not be written; dropping again completes it.
     """
-    # The execution row goes last: it is what the next run finds the rest by.
-    for table in (*reversed(_ROWS_OF_EXECUTIONS), schema.EXECUTIONS):
-        _drop(dataset, table, partition, execution_ids, written)
+    # Execution rows go last: by them, the next run finds what else is left after a crash.
+    for table in (schema.ERRORS, schema.EVALS, schema.CALLS, schema.EXECUTIONS):
+        _drop(dataset, table, partition, execution_ids)
 
 
 def mark_deleted(
-    dataset: Dataset,
-    partition: Partition,
-    execution_ids: Collection[str],
-    *,
-    deleted_at: datetime,
-    export: Export,
-    written: Written,
+    dataset: Dataset, partition: Partition, execution_ids: Collection[str], *, deleted_at: datetime, stamp: ExportStamp
 ) -> None:
-    """Note that the executions were found deleted at the source; their rows stay, but for dead letters that nothing can heal.
+    """Note that the executions were deleted at the source. Their rows stay, but not their dead letters, which no run can resolve.
 
     Raises:
         DestinationError: it could not be written.
     """
-    _drop(dataset, schema.ERRORS, partition, execution_ids, written)
+    _drop(dataset, schema.ERRORS, partition, execution_ids)
     rows = dataset.rows(schema.EXECUTIONS, partition)
     if not pc.any(is_of(rows, execution_ids)).as_py():
         return
     noted: dict[str, object] = {
         "deleted_at": deleted_at,
-        "export_run_id": export.export_run_id,
-        "exported_at": export.exported_at,
+        "export_run_id": stamp.export_run_id,
+        "exported_at": stamp.exported_at,
     }
     for name, value in noted.items():
         old = zip(rows["execution_id"].to_pylist(), rows[name].to_pylist(), strict=True)
         rows = with_column(rows, name, [value if each in execution_ids else before for each, before in old])
-    dataset.write(schema.EXECUTIONS, partition, rows, written)
+    dataset.write(schema.EXECUTIONS, partition, rows)
 
 
-def _copy(
-    dataset: Dataset, source: Partition, target: Partition, execution_ids: set[str], name: str, written: Written
-) -> None:
-    executions = dataset.rows(schema.EXECUTIONS, source)
-    executions = executions.filter(is_of(executions, execution_ids))
-    old_names = {execution_id: old_name for old_name, execution_id in _names_and_ids(executions)}
-    hashes_before: dict[str, list[str]] = {execution_id: [] for execution_id in execution_ids}
-    hashes_after: dict[str, list[str]] = {execution_id: [] for execution_id in execution_ids}
-    for table in _ROWS_OF_EXECUTIONS:
-        rows = dataset.rows(table, source)
-        rows = rows.filter(is_of(rows, execution_ids))
-        renamed = _renamed(rows, dict.fromkeys(execution_ids, name))
-        if table is not schema.ERRORS:
-            # Killed in the middle, a rename leaves calls of the new name beside an execution row that vouches for the old one.
-            before = [
-                own if is_as_vouched else made
-                for own, made, is_as_vouched in zip(
-                    rows["row_hash"].to_pylist(),
-                    hash_rows(table, _renamed(rows, old_names)),
-                    [row_name == old_names.get(each) for row_name, each in _names_and_ids(rows)],
-                    strict=True,
-                )
-            ]
-            after = hash_rows(table, renamed)
-            renamed = with_column(renamed, "row_hash", after)
-            for execution_id, old_hash, new_hash in zip(rows["execution_id"].to_pylist(), before, after, strict=True):
-                hashes_before[execution_id].append(old_hash or "")
-                hashes_after[execution_id].append(new_hash)
-        _put(dataset, table, target, renamed, execution_ids, written)
-    rows = _renamed(executions, dict.fromkeys(execution_ids, name))
-    # What was damaged stays so: its digest is not that of its rows, neither before nor after.
-    digests = [
-        rows_digest(hashes_after[execution_id]) if digest == rows_digest(hashes_before[execution_id]) else digest
-        for execution_id, digest in zip(rows["execution_id"].to_pylist(), rows["calls_digest"].to_pylist(), strict=True)
+def _copy(dataset: Dataset, source: Partition, target: Partition, execution_ids: set[str], name: str) -> None:
+    """Write the executions' rows into the target, under the run test's ``name``; the execution rows last, as in a commit.
+
+    Row hashes cover the name, so they change, and with them the digest by which an execution row vouches for its calls and evals.
+    """
+    executions = _rows_of(dataset, schema.EXECUTIONS, source, execution_ids)
+    hashes: dict[str, list[tuple[str, str]]] = {execution_id: [] for execution_id in execution_ids}
+    for table in (schema.CALLS, schema.EVALS):
+        old = _rows_of(dataset, table, source, execution_ids)
+        new = _renamed(old, name)
+        new = with_column(new, "row_hash", hash_rows(table, new))
+        for execution_id, before, after in zip(
+            old["execution_id"].to_pylist(),
+            _vouched_hashes(table, old, executions),
+            new["row_hash"].to_pylist(),
+            strict=True,
+        ):
+            hashes[execution_id].append((before, after))
+        _put(dataset, table, target, new, execution_ids)
+    errors = _rows_of(dataset, schema.ERRORS, source, execution_ids)
+    _put(dataset, schema.ERRORS, target, _renamed(errors, name), execution_ids)
+    _put(dataset, schema.EXECUTIONS, target, _vouching(_renamed(executions, name), hashes), execution_ids)
+
+
+def _vouched_hashes(table: schema.Table, rows: pa.Table, executions: pa.Table) -> list[str]:
+    """The row hashes as their execution row vouches for them: under the name that it has itself.
+
+    A run that was killed during a rename leaves calls of the new name beside an execution row of the old one.
+    """
+    names = dict(zip(executions["execution_id"].to_pylist(), executions["run_test_name"].to_pylist(), strict=True))
+    own_names = rows["run_test_name"].to_pylist()
+    vouched = [names.get(each, own) for each, own in zip(rows["execution_id"].to_pylist(), own_names, strict=True)]
+    made = hash_rows(table, with_column(rows, "run_test_name", vouched))
+    return [
+        (stored or "") if own_name == vouched_name else made_hash
+        for own_name, vouched_name, stored, made_hash in zip(
+            own_names, vouched, rows["row_hash"].to_pylist(), made, strict=True
+        )
     ]
-    _put(dataset, schema.EXECUTIONS, target, with_column(rows, "calls_digest", digests), execution_ids, written)
 
 
-def _names_and_ids(rows: pa.Table) -> list[tuple[str | None, str]]:
-    return list(zip(rows["run_test_name"].to_pylist(), rows["execution_id"].to_pylist(), strict=True))
+def _vouching(executions: pa.Table, hashes: Mapping[str, Sequence[tuple[str, str]]]) -> pa.Table:
+    """The execution rows with the digest of their new row hashes, given as (before, after) by execution_id.
+
+    A digest that did not match the hashes before stays as it is: what was damaged is still known to be.
+    """
+    digests = []
+    for execution_id, digest in zip(
+        executions["execution_id"].to_pylist(), executions["calls_digest"].to_pylist(), strict=True
+    ):
+        is_whole = digest == rows_digest(before for before, _ in hashes[execution_id])
+        digests.append(rows_digest(after for _, after in hashes[execution_id]) if is_whole else digest)
+    return with_column(executions, "calls_digest", digests)
 
 
-def _renamed(rows: pa.Table, names: Mapping[str, str | None]) -> pa.Table:
-    """The rows with the run test's name that their execution is given, if it is given one."""
-    return with_column(rows, "run_test_name", [names.get(each, name) for name, each in _names_and_ids(rows)])
+def _rows_of(dataset: Dataset, table: schema.Table, partition: Partition, execution_ids: Collection[str]) -> pa.Table:
+    rows = dataset.rows(table, partition)
+    return rows.filter(is_of(rows, execution_ids))
+
+
+def _renamed(rows: pa.Table, name: str) -> pa.Table:
+    return with_column(rows, "run_test_name", [name] * len(rows))
 
 
 def _put(
-    dataset: Dataset,
-    table: schema.Table,
-    partition: Partition,
-    rows: pa.Table,
-    execution_ids: set[str],
-    written: Written,
+    dataset: Dataset, table: schema.Table, partition: Partition, rows: pa.Table, execution_ids: Collection[str]
 ) -> None:
-    merged = merge(table, dataset.rows(table, partition), once(table, rows), replaced=execution_ids)
+    merged = merge(table, dataset.rows(table, partition), once(table, rows), Replacement(execution_ids))
     if merged.is_changed:
-        dataset.write(table, partition, merged.table, written)
+        dataset.write(table, partition, merged.table)
 
 
-def _drop(
-    dataset: Dataset, table: schema.Table, partition: Partition, execution_ids: Collection[str], written: Written
-) -> None:
+def _drop(dataset: Dataset, table: schema.Table, partition: Partition, execution_ids: Collection[str]) -> None:
     rows = dataset.rows(table, partition)
     stays = rows.filter(pc.invert(is_of(rows, execution_ids)))
     if len(stays) == len(rows):
         return
     if len(stays):
-        dataset.write(table, partition, stays, written)
+        dataset.write(table, partition, stays)
     else:
         dataset.remove(table, partition)

@@ -1,7 +1,7 @@
-"""What the dataset holds: the stored executions, and whether their calls and evals are those that they vouch for.
+"""What the dataset holds: the stored executions, and whether their calls and evals are those that were exported.
 
-Reads some columns of every file of a run test, one partition after the other, and keeps of each execution what a plan may ask.
-Never writes, but that it may set a damaged file aside.
+Reads a few columns of every file of a run test, one partition after the other, and keeps of each execution what a plan needs.
+Writes nothing; a damaged file may be moved to the quarantine.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -12,10 +12,12 @@ from typing import Any
 import pyarrow as pa
 
 from etl.errors import DestinationError
-from etl.load.dataset import Dataset, UnreadableError, holds
+from etl.load.dataset import Dataset
 from etl.load.layout import Partition, parse_partition_path
+from etl.load.merge import is_of
+from etl.load.parquet import UnreadableError
 from etl.model import schema
-from etl.model.lifecycle import Stored
+from etl.model.lifecycle import HeldRows, StoredExecution
 
 _COLUMNS = {
     "executions": (
@@ -34,13 +36,13 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 class StoredState:
     """What the dataset holds, by the key of the run test: executions by id, and the files that could not be read.
 
-    ``stray_dates`` tells where something lies of executions that have no row of their own (a run was killed between the two),
-    ``orphans`` the same of their dead letters alone, ``elsewhere`` in which partition each execution lies whose run test was not
-    asked for. ``surplus`` are executions of which a partition holds what belongs to another date of the same run test: files
+    ``stray_dates``: the dates where rows lie of executions that have no row of their own (a run was killed between the two);
+    ``orphans``: the same for dead letters alone. ``elsewhere``: the dates of the executions of the other run tests.
+    ``surplus``: executions of which a partition holds rows that belong to another date of the same run test, because files
     were restored there.
     """
 
-    executions: dict[str, dict[str, Stored]] = field(default_factory=dict)
+    executions: dict[str, dict[str, StoredExecution]] = field(default_factory=dict)
     stray_dates: dict[str, dict[str, str]] = field(default_factory=dict)
     orphans: dict[str, dict[str, str]] = field(default_factory=dict)
     elsewhere: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -48,7 +50,7 @@ class StoredState:
     unreadable: list[str] = field(default_factory=list)
 
     def dates(self) -> dict[str, dict[str, str]]:
-        """The date of the partition of every execution of which something lies in the dataset, by key and execution_id."""
+        """The date of the partition of every execution that has any row in the dataset, by key and execution_id."""
         known = {
             key: self.stray_dates[key] | {execution_id: stored.date for execution_id, stored in executions.items()}
             for key, executions in self.executions.items()
@@ -59,11 +61,11 @@ class StoredState:
 def load_state(dataset: Dataset, run_test_keys: Iterable[str], *, set_aside: bool) -> StoredState:
     """The stored executions of the run tests, with what their partitions of calls and evals really hold.
 
-    A file that cannot be read counts as absent, so that its executions are fetched again; with ``set_aside`` it is moved to the
+    A file that cannot be read counts as missing, so that its executions are fetched again; with ``set_aside`` it is moved to the
     quarantine.
 
     Raises:
-        DestinationError: a file is none of this dataset, or was written by a newer version.
+        DestinationError: a file is not one of this dataset, or was written by a newer version.
     """
     state = StoredState()
     keys = list(run_test_keys)
@@ -86,19 +88,28 @@ def load_run_tests(dataset: Dataset, run_test_keys: Iterable[str], state: Stored
         _place_loose(key, loose, state)
 
 
+def held_rows(listed_calls: Mapping[str, int], calls: pa.Table, evals: pa.Table) -> dict[str, HeldRows]:
+    """What a partition's calls and evals hold of the executions, each given with its number of listed calls."""
+    call_hashes, eval_hashes = (_row_hashes(rows.filter(is_of(rows, listed_calls))) for rows in (calls, evals))
+    return {
+        execution_id: HeldRows.of(count, call_hashes.get(execution_id, ()), eval_hashes.get(execution_id, ()))
+        for execution_id, count in listed_calls.items()
+    }
+
+
 def _partitions(dataset: Dataset, run_test_key: str) -> dict[Partition, dict[str, str]]:
     """The paths of the run test's files, by partition and table."""
     partitions: dict[Partition, dict[str, str]] = {}
     for name in _COLUMNS:
         for path in dataset.files.list(f"{name}/run_test={run_test_key}"):
             if (parsed := parse_partition_path(path)) is None:
-                raise DestinationError(f"{dataset.files.root / path}: not a file of this dataset; move it elsewhere")
+                raise DestinationError(f"{dataset.files.where(path)}: not a file of this dataset; move it elsewhere")
             partitions.setdefault(parsed[1], {})[name] = path
     return partitions
 
 
 def _read(dataset: Dataset, table: schema.Table, path: str, state: StoredState, *, set_aside: bool) -> pa.Table:
-    """The columns of the state; no rows when the file is damaged, which is noted."""
+    """The columns that the state needs; no rows when the file is damaged, which is noted."""
     names = _COLUMNS[table.name]
     try:
         return dataset.read(table, path, names)
@@ -110,11 +121,11 @@ def _read(dataset: Dataset, table: schema.Table, path: str, state: StoredState, 
 def _load_partition(
     partition: Partition,
     rows: Mapping[str, pa.Table],
-    found: dict[str, Stored],
+    found: dict[str, StoredExecution],
     loose: Mapping[str, list[tuple[str, Partition]]],
     state: StoredState,
 ) -> None:
-    """Add the partition's executions to what was ``found``, and to ``loose`` what it holds of executions without a row in it."""
+    """Add the partition's executions to ``found``, and to ``loose`` those of which it holds other rows than their own."""
     calls, evals = _row_hashes(rows.get("calls")), _row_hashes(rows.get("evals"))
     sick = set(rows["errors"]["execution_id"].to_pylist()) if "errors" in rows else set()
     here = set()
@@ -130,13 +141,13 @@ def _load_partition(
         deleted_at,
     ) in _values(rows.get("executions")):
         here.add(stored_id)
-        held = holds(listed_calls, calls.get(stored_id, ()), evals.get(stored_id, ()))
-        stored = Stored(
+        held = HeldRows.of(listed_calls, calls.get(stored_id, ()), evals.get(stored_id, ()))
+        stored = StoredExecution(
             date=partition.date,
             export_state=export_state,
             fingerprint=fingerprint,
-            # One text for both: a dataset may have very many.
-            calls_digest=held.calls_digest if calls_digest == held.calls_digest else calls_digest,
+            # One object for both: there may be a million of them.
+            calls_digest=held.calls_digest if held.is_as_exported(calls_digest) else calls_digest,
             held=held,
             verified_at=verified_at,
             exported_at=exported_at,
@@ -155,7 +166,7 @@ def _load_partition(
 
 
 def _place_loose(key: str, loose: Mapping[str, list[tuple[str, Partition]]], state: StoredState) -> None:
-    """What lies apart from its execution's row is surplus when there is one, and a stray when there is none."""
+    """Rows in another partition than their execution's row are surplus; rows of an execution without a row are strays."""
     found = state.executions[key]
     strays: dict[str, dict[str, str]] = {name: {} for name in loose}
     for name, pieces in loose.items():
@@ -171,7 +182,7 @@ def _place_loose(key: str, loose: Mapping[str, list[tuple[str, Partition]]], sta
 
 
 def _load_elsewhere(dataset: Dataset, state: StoredState, *, except_keys: Collection[str], set_aside: bool) -> None:
-    """Where each execution of the other run tests lies, as far as their files can be read."""
+    """Note where each execution of the other run tests lies, as far as their files can be read."""
     for name in reversed(_COLUMNS):
         table = schema.TABLES[name]
         for path in dataset.files.list(name):
@@ -196,7 +207,7 @@ def _row_hashes(rows: pa.Table | None) -> dict[str, list[str | None]]:
 
 
 def _values(rows: pa.Table | None) -> Iterator[tuple[Any, ...]]:
-    """The rows as tuples; what many of them share (names, states, times) is one object for all."""
+    """The rows as tuples; a value that many of them share (a name, a state, a time) is one object."""
     if rows is None:
         return iter(())
     return zip(

@@ -1,4 +1,4 @@
-"""What a column and a table are, and the Arrow schema that follows from them. Declares none."""
+"""The types of a column and a table, and the Arrow schema made from them. ``schema`` declares the tables."""
 
 import json
 from dataclasses import dataclass
@@ -27,10 +27,10 @@ _NULLABLE_DTYPES = {INT: "Int64", BOOL: "boolean"}
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column. ``source`` is the path inside the payload, alternatives split by ``|``; empty when the exporter makes the value.
+    """One column. ``source`` is the path in the payload, or several, split by ``|``; empty for what the exporter makes.
 
-    ``null`` says when it is null, where that is not what ``null_rule`` says by itself. ``is_json`` marks an open-ended object that
-    is stored as JSON text.
+    ``null`` says when the column is null, if the default of ``null_rule`` does not hold. ``is_json`` marks an open-ended object
+    that is stored as JSON text.
     """
 
     name: str
@@ -49,18 +49,18 @@ class Column:
 
     @property
     def null_rule(self) -> str:
-        """When the column is null: what comes from the API may always be missing, what the exporter makes is always there."""
+        """When the column is null. By default a value from the API may be missing, and one that the exporter makes is not."""
         return self.null or (GIVEN if self.source and not self.is_key else NEVER)
 
     @property
-    def texts(self) -> dict[str, str]:
-        """What the column means, as far as there is something to say: the metadata of its field."""
+    def metadata(self) -> dict[str, str]:
+        """The metadata of the column's Arrow field: meaning, unit, source and null rule, without empty ones."""
         texts = {"meaning": self.meaning, "unit": self.unit, "source": self.source, "null": self.null_rule}
         return {name: text for name, text in texts.items() if text}
 
     @property
     def type_name(self) -> str:
-        """The type in the words of the documentation."""
+        """The name of the type in the documentation."""
         return TYPE_NAMES[self.type]
 
 
@@ -89,9 +89,9 @@ class Table:
 
     @cached_property
     def arrow_schema(self) -> pa.Schema:
-        """The schema that every file of the table has, to the letter. Field metadata: meaning, unit, source, null rule."""
+        """The exact schema of every file of the table. The metadata of a field says what the column means."""
         fields = [
-            pa.field(column.name, column.type, nullable=not column.is_key, metadata=column.texts)
+            pa.field(column.name, column.type, nullable=not column.is_key, metadata=column.metadata)
             for column in self.columns
         ]
         return pa.schema(fields, metadata={"table": self.name, "pandas": self._pandas_metadata})
@@ -103,9 +103,9 @@ class Table:
 
     @property
     def _pandas_metadata(self) -> str:
-        """Keeps whole numbers and booleans what they are in plain ``pandas.read_parquet``.
+        """Makes plain ``pandas.read_parquet`` use nullable dtypes for integers and booleans.
 
-        Of its own accord pandas makes floats and objects of them as soon as one is null.
+        By default pandas turns such a column into floats or objects as soon as one value is null.
         """
         columns = [
             {

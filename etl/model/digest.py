@@ -1,6 +1,6 @@
-"""Hashes that tell whether something changed: of a listed execution, of a row, of an execution's rows.
+"""Hashes that show whether something changed: of a listed execution, of a row, of all rows of an execution.
 
-Pure, and stable across versions: null columns do not count, so a column added later changes no hash of older rows.
+Pure, and stable across versions: nulls are not hashed, so a new column does not change the hashes of older rows.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,18 +17,18 @@ _SIZE_BYTES = 16
 
 
 def fingerprint(payload: Mapping[str, Any]) -> str:
-    """Hash of an execution's listed payload, whatever the order of its keys."""
+    """Hash of an execution's listed payload; the order of its keys does not matter."""
     return blake2b(json_text(payload, is_sorted=True).encode(), digest_size=_SIZE_BYTES).hexdigest()
 
 
 def row_hasher(columns: Sequence[str], hashed: Iterable[str]) -> Callable[[Sequence[Any]], str]:
-    """A function that hashes a row of these columns: its values of the ``hashed`` ones, two at least, that are not null.
+    """A function that hashes the values of a row in the ``hashed`` columns (two or more) that are not null.
 
-    Values as coerced, datetimes aware.
+    Rows have the given ``columns``; values are as coerced, datetimes aware.
     """
     names = sorted(hashed)
     pick = itemgetter(*map(columns.index, names))
-    # Such a structure is written without what is null, and in half the time of a dictionary.
+    # A struct is encoded without its nulls, in half the time of a dict.
     row_type = msgspec.defstruct("Row", [(name, Any, None) for name in names], omit_defaults=True, gc=False)
 
     def row_hash(row: Sequence[Any]) -> str:
@@ -38,5 +38,5 @@ def row_hasher(columns: Sequence[str], hashed: Iterable[str]) -> Callable[[Seque
 
 
 def rows_digest(hashes: Iterable[str]) -> str:
-    """Hash over the row hashes of one execution's calls and evals, in any order."""
+    """Hash over the row hashes of an execution's calls and evals; their order does not matter."""
     return blake2b("\n".join(sorted(hashes)).encode(), digest_size=_SIZE_BYTES).hexdigest()

@@ -1,7 +1,7 @@
-"""What a run test's partition is called, and which names the API can be asked for. Pure.
+"""The key of a run test, which names its partition, and the names that the API can list. Pure.
 
-Keys are lower-case ASCII that starts with a letter: no reader takes them for numbers, dates or null, and no file system folds two
-of them into one.
+Keys are lower-case ASCII and start with a letter: no reader takes them for numbers, dates or null, and a file system that ignores
+case keeps them apart.
 """
 
 import re
@@ -21,9 +21,9 @@ def is_key(text: str) -> bool:
 
 
 def default_key(run_test_name: str) -> str:
-    """A readable slug of the name and the first digits of its SHA-256: ``Checkout flow`` → ``checkout-flow-858f2c8d``.
+    """A readable slug of the name with the first digits of its SHA-256: ``Checkout flow`` → ``checkout-flow-858f2c8d``.
 
-    Names that differ in any character (case, normalization, spaces) have different keys.
+    Names that differ in any way (case, normalization, spaces) have different keys.
     """
     digest = sha256(run_test_name.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_DIGITS]
     plain = unicodedata.normalize("NFKD", run_test_name).encode("ascii", "ignore").decode().lower()
@@ -34,9 +34,10 @@ def default_key(run_test_name: str) -> str:
 
 
 def is_listable(run_test_name: str) -> bool:
-    """Whether the API can list the executions of a run test by this name.
+    """Whether the API can list the executions of a run test with this name.
 
-    It cannot for an empty name, nor for one with spaces around it: the API strips them and would list another run test.
+    It cannot if the name is empty, is no valid Unicode, or begins or ends with a space: the API strips spaces and would list
+    another run test.
     """
     try:
         return bool(run_test_name.encode()) and run_test_name == run_test_name.strip()

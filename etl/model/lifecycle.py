@@ -1,11 +1,13 @@
-"""The life of an execution: what its statuses mean, what the dataset holds of it, and when it is final. Pure."""
+"""The life of an execution: its statuses, its export state, what the dataset holds of it, and when it is final. Pure."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import chain
+from typing import Self
 
-from etl.model.digest import fingerprint
+from etl.model.digest import fingerprint, rows_digest
 from etl.model.records import Execution
 from etl.model.values import timestamp_or_none
 
@@ -15,8 +17,8 @@ KNOWN_EXECUTION = TERMINAL_EXECUTION | {"pending", "running", "cancelling", "eva
 KNOWN_CALL = TERMINAL_CALL | {"pending", "queued", "ongoing", "analyzing"}
 
 
-class State(StrEnum):
-    """What the dataset says of an execution; see the column ``executions.export_state``."""
+class ExportState(StrEnum):
+    """The values of the column ``executions.export_state``."""
 
     EXPORTED = "exported"
     SETTLING = "settling"
@@ -26,19 +28,32 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HeldRows:
-    """What the dataset holds of one execution: numbers of calls, and the digest over its rows."""
+    """What the dataset holds of one execution: numbers of calls, and the digest over the rows of its calls and evals."""
 
     listed_calls: int | None
     exported_calls: int
     calls_digest: str
 
+    @classmethod
+    def of(cls, listed_calls: int | None, calls: Collection[str | None], evals: Collection[str | None]) -> Self:
+        """What the row hashes of its calls and evals say; ``listed_calls`` is how many calls the API listed.
+
+        A row that was written before there were row hashes has none: its execution then counts as damaged.
+        """
+        digest = rows_digest(row_hash or "" for row_hash in chain(calls, evals))
+        return cls(listed_calls=listed_calls, exported_calls=len(calls), calls_digest=digest)
+
+    def is_as_exported(self, calls_digest: str | None) -> bool:
+        """Whether these are the calls and evals that were exported, of which the execution's row has this digest."""
+        return self.calls_digest == calls_digest
+
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """What the dataset says of an execution (its row) and what it really holds of it (its calls and evals).
+class StoredExecution:
+    """What the dataset says of an execution (its row) and what it really holds (``held``: its calls and evals).
 
-    ``exported_at`` is when its row changed last, ``verified_at`` when its calls were fetched last. ``has_letters`` tells of dead
-    letters, which only an incomplete execution has, unless a run was killed between the two.
+    ``exported_at`` is when its row last changed, ``verified_at`` when its calls were last fetched. ``has_letters``: the errors
+    table has dead letters of it; only an incomplete execution has some, unless a run was killed between the two tables.
     """
 
     date: str
@@ -55,40 +70,40 @@ class Stored:
     @property
     def is_damaged(self) -> bool:
         """Whether the dataset holds other calls or evals than were exported."""
-        return self.calls_digest != self.held.calls_digest
+        return not self.held.is_as_exported(self.calls_digest)
 
 
 def export_state(
     execution: Execution,
-    known: Stored | None,
+    known: StoredExecution | None,
     *,
     call_statuses: Collection[str] | None,
     has_letters: bool,
     fetched_at: datetime,
     settle_hours: float,
-) -> State:
-    """What the dataset may claim of the execution once it is committed; ``known`` is what it held before.
+) -> ExportState:
+    """The state of a fetched execution, to be committed with it.
 
-    ``call_statuses`` is None when its calls were not listed.
+    ``known`` is what the dataset held before. ``call_statuses`` is None when the calls were not listed.
     """
     if has_letters:
-        return State.INCOMPLETE
+        return ExportState.INCOMPLETE
     if call_statuses is None:
-        return State.WAITING
+        return ExportState.WAITING
     is_final = (
         execution.status in TERMINAL_EXECUTION
         and TERMINAL_CALL.issuperset(call_statuses)
         and _is_settled(execution, known, fetched_at, settle_hours)
     )
-    return State.EXPORTED if is_final else State.SETTLING
+    return ExportState.EXPORTED if is_final else ExportState.SETTLING
 
 
-def _is_settled(execution: Execution, known: Stored | None, fetched_at: datetime, settle_hours: float) -> bool:
-    """Whether late data is not expected any more: long after its end, else, when the API tells none, after its last change."""
+def _is_settled(execution: Execution, known: StoredExecution | None, fetched_at: datetime, settle_hours: float) -> bool:
+    """Whether no late data is expected: ``settle_hours`` after its end or, if the API gives no end, after its last change."""
     settle = timedelta(hours=settle_hours)
     completed_at = timestamp_or_none(execution.payload.get("completed_at"))
     if completed_at is not None:
         return fetched_at - completed_at >= settle
     if known is None or known.fingerprint != fingerprint(execution.payload):
         return settle <= timedelta(0)
-    return known.export_state == State.EXPORTED or fetched_at - (known.exported_at or fetched_at) >= settle
+    return known.export_state == ExportState.EXPORTED or fetched_at - (known.exported_at or fetched_at) >= settle

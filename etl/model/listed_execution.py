@@ -1,21 +1,22 @@
-"""An execution as the list of its run test gives it, in little memory: what a plan reads of it, and its payload packed. Pure."""
+"""Executions as the list of their run test gives them, in little memory: what a plan needs, and the payload packed. Pure."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from etl.model.digest import fingerprint
-from etl.model.records import Execution, NumberLiteral
+from etl.model.records import DeadLetter, Execution, NumberLiteral
 from etl.model.values import timestamp_or_none
 
 
 class ListedExecution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One listed execution; ``fingerprint`` is that of its payload.
 
-    ``calls`` is how many the list says that it has, None where it does not say. ``packed`` holds the payload: as MessagePack, a
-    tenth of what it takes as Python objects, or as it is where MessagePack cannot hold it exactly; None when it was let go.
+    ``calls`` is the number of its calls according to the list, None if the list does not say. ``packed`` is the payload, or None
+    if it was dropped: as MessagePack, which takes a tenth of the memory, or as a dict where MessagePack cannot hold it exactly.
     """
 
     execution_id: str
@@ -37,24 +38,38 @@ class ListedExecution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             packed=None,
         )
 
-    def holding(self, payload: dict[str, Any]) -> "ListedExecution":
-        """The same, with its payload."""
+    def with_payload(self, payload: dict[str, Any]) -> "ListedExecution":
+        """The same execution with its payload."""
         return msgspec.structs.replace(self, packed=_pack(payload))
 
     def unpack(self) -> Execution:
         """The execution as it was listed.
 
         Raises:
-            ValueError: its payload was let go.
+            ValueError: its payload was dropped.
         """
         if self.packed is None:
-            raise ValueError(f"execution {self.execution_id}: its payload was let go")
+            raise ValueError(f"execution {self.execution_id}: its payload was dropped")
         payload = self.packed if isinstance(self.packed, dict) else _decode(self.packed)
         return Execution(execution_id=self.execution_id, status=self.status, payload=payload)
 
 
+@dataclass(frozen=True, slots=True)
+class ExecutionList:
+    """One run test's executions by id.
+
+    ``is_complete`` is proved: no execution is missing. ``heads`` says of which executions only the head could be read (status,
+    times, counters), and why. ``unreadable`` has a line for each row of the list that could not even be identified.
+    """
+
+    executions: Mapping[str, ListedExecution]
+    is_complete: bool
+    heads: Mapping[str, DeadLetter]
+    unreadable: tuple[str, ...]
+
+
 def _calls(payload: Mapping[str, Any]) -> int | None:
-    """The fresh count, else the stored counter."""
+    """The number of calls as counted by the API, else its stored counter."""
     metrics = payload.get("metrics")
     calls = metrics.get("calls") if isinstance(metrics, dict) else None
     total = calls.get("total") if isinstance(calls, dict) else None
@@ -68,7 +83,7 @@ def _pack(payload: dict[str, Any]) -> bytes | dict[str, Any]:
     try:
         return _encode(payload)
     except (OverflowError, UnicodeEncodeError):
-        # Whole numbers beyond 64 bits, and strings that UTF-8 cannot hold.
+        # An integer beyond 64 bits, or a string that UTF-8 cannot hold.
         return payload
 
 

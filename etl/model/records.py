@@ -1,7 +1,4 @@
-"""What the API says, as frozen values: identity typed strictly, everything else as it came.
-
-``payload`` is the JSON object as received. Metric blocks stay untouched here: what they mean is for the tables to say.
-"""
+"""What the API returns, as frozen values: ids and statuses have fields of their own, ``payload`` is the JSON object as received."""
 
 from typing import Any, Generic, TypeVar
 
@@ -17,13 +14,13 @@ RUN_TESTS = "/simulate/run-tests/"
 
 
 class NumberLiteral(str):
-    """A JSON number of which Python's own might not hold every digit (9007199254740993.0, 1e400), or NaN, as it was written."""
+    """A JSON number as it was written: one that a Python number might not hold exactly (9007199254740993.0, 1e400), or NaN."""
 
     __slots__ = ()
 
 
 class RunTest(msgspec.Struct, frozen=True, kw_only=True):
-    """One run test of the key's workspace. Source: GET /simulate/run-tests/."""
+    """One run test in the workspace of the key. Source: GET /simulate/run-tests/."""
 
     run_test_id: str
     name: str
@@ -39,7 +36,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListedCall(msgspec.Struct, frozen=True, kw_only=True):
-    """One call as its execution lists it, with scenario and eval outputs. Source: GET …/runs/?execution_id=."""
+    """One call in the list of its execution, with scenario and eval outputs. Source: GET …/runs/?execution_id=."""
 
     call_execution_id: str
     payload: dict[str, Any]
@@ -55,7 +52,7 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """One page of a list that may shift while it is read."""
+    """One page of a list, which may shift while it is read."""
 
     total_pages: int
     count: int
@@ -63,7 +60,7 @@ class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """One request whose answer could not be had: what was asked, and how it failed last."""
+    """One request that was given up: what it asked for, and how it last failed."""
 
     endpoint: str
     subject_id: str
@@ -74,9 +71,9 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, endpoint: str, subject_id: str, error: SourceError, *, tries: int | None = None) -> "DeadLetter":
-        """The dead letter of a request to the endpoint for the subject that ended in the error, after so many tries.
+        """The dead letter of a request to the endpoint about the subject, which ended with the error.
 
-        ``tries`` is the error's own number unless whoever sent the request tried more often.
+        ``tries`` is given where the request was tried more often than the error knows.
         """
         return cls(
             endpoint=endpoint,
@@ -89,17 +86,17 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FetchedCall(msgspec.Struct, frozen=True, kw_only=True):
-    """One call, complete: as listed, and its raw metrics."""
+    """One call: its entry in the list and its raw metrics."""
 
     listed: ListedCall
     metrics: CallMetrics
 
 
 class ExecutionBundle(msgspec.Struct, frozen=True, kw_only=True):
-    """One execution and what was fetched of it in one go.
+    """One execution and everything that was fetched of it.
 
-    ``listed`` is None when its calls were not asked for (the execution is still running) or could not be listed.
-    ``calls`` are those whose metrics arrived; each listed call is in ``calls`` or in ``dead_letters``.
+    ``listed`` is None if its calls were not requested (the execution is still running) or could not be listed. Each listed call is
+    either in ``calls``, with its metrics, or in ``dead_letters``.
     """
 
     run_test_name: str

@@ -1,4 +1,4 @@
-"""Turn one JSON value into exactly what its column holds, or say that it does not fit.
+"""Convert one JSON value to the type of its column, or call it a misfit.
 
 Pure. Never rounds, truncates or guesses: a value either converts without loss or is a misfit.
 """
@@ -19,13 +19,13 @@ from etl.model import schema
 from etl.model.records import NumberLiteral
 
 MISFIT: Final = object()
-"""What a coercer returns for a value that its column cannot hold exactly."""
+"""Returned by a coercer for a value that its column cannot hold exactly."""
 
 Coercer = Callable[[Any], Any]
 
 _INT64 = range(-(2**63), 2**63)
-_WHOLE = 2**53  # up to here a double holds every whole number
-_SMALLEST = sys.float_info.min  # below it a double has fewer digits
+_WHOLE = 2**53  # up to here a double holds every integer
+_SMALLEST = sys.float_info.min  # below it a double loses digits
 _TEXTS = (str, NumberLiteral)
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,308})(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 _TIMESTAMP = re.compile(
@@ -35,14 +35,15 @@ _TIMESTAMP = re.compile(
 
 
 def to_int(value: Any) -> Any:
-    """An int64; whole numbers in any spelling and numeric strings are converted."""
+    """An int64, from an integer in any notation (1e3, 5.0), also as a string."""
     kind = type(value)
     if kind is int:
         return value if value in _INT64 else MISFIT
     if kind is float:
         if not value.is_integer():
             return MISFIT
-        # Further up the double is not the number that was sent; its shortest digits are, or it would have come as text.
+        # Above that, the double may differ from the number that was sent, but its shortest repr is that number: where it is
+        # not, the decoder gives a NumberLiteral.
         whole = int(value) if -_WHOLE <= value <= _WHOLE else int(Decimal(repr(value)))
         return whole if whole in _INT64 else MISFIT
     if kind in _TEXTS and _NUMBER.fullmatch(value):
@@ -52,10 +53,10 @@ def to_int(value: Any) -> Any:
 
 
 def to_float(value: Any) -> Any:
-    """A finite double. A fraction that was sent as a number is the nearest one, as every reader of JSON takes it.
+    """A finite double. A fraction that was sent as a number becomes the nearest double, as in every reader of JSON.
 
-    Not so what would become another number: a whole number beyond what a double holds exactly, or one so small that digits
-    or all of it are lost. A string must come back as it was: one of too many digits is a misfit.
+    A misfit is an integer that no double equals, a number so small that a double loses digits, and a string whose digits the double
+    does not give back exactly.
     """
     kind = type(value)
     if kind is float:
@@ -82,12 +83,12 @@ def _whole_to_float(value: int) -> Any:
 
 
 def to_bool(value: Any) -> Any:
-    """True or false and nothing that resembles them."""
+    """True or false; nothing else is converted."""
     return value if type(value) is bool else MISFIT
 
 
 def to_string(value: Any) -> Any:
-    """A string that UTF-8 can hold."""
+    """A string that UTF-8 can encode."""
     if type(value) is not str:
         return MISFIT
     if value.isascii():
@@ -113,15 +114,15 @@ def to_timestamp(value: Any) -> Any:
 
 
 def to_json(value: Any) -> Any:
-    """JSON text of an object or a list."""
+    """An object or a list as JSON text."""
     return json_text(value) if isinstance(value, dict | list) else MISFIT
 
 
 def json_text(value: Any, *, is_sorted: bool = False) -> str:
-    """Compact JSON of any payload value, every number with the digits that it came with.
+    """Compact JSON of any payload value; numbers keep the digits that were sent.
 
-    A string that UTF-8 cannot hold keeps its escapes. NaN, which is not JSON, and numbers that readers of JSON may refuse
-    together with all of the text (1e400, thousands of digits) become strings.
+    A string that UTF-8 cannot encode keeps its escapes. NaN, which is not JSON, and numbers for which a reader may refuse the
+    whole text (1e400, thousands of digits) become strings.
     """
     try:
         return (_encode_sorted if is_sorted else _encode)(value).decode()
@@ -149,7 +150,7 @@ _encode_sorted = msgspec.json.Encoder(enc_hook=_digits, order="sorted").encode
 
 
 def timestamp_or_none(value: Any) -> datetime | None:
-    """The timestamp, or None when there is none that can be read."""
+    """The timestamp, or None if the value is not a valid one."""
     result = to_timestamp(value)
     return None if result is MISFIT else result
 

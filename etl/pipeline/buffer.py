@@ -1,13 +1,14 @@
-"""Bundles that have arrived, until they are committed: after some time, when there are many, and at the end.
+"""Hold the bundles that have arrived until they are committed: after some time, when there are many, and at the end.
 
-Many is a number of calls that fits well into memory, or, where files are large, a share of the largest: each commit writes
+"Many" is a number of calls that fits well into memory. Where files are large it is a share of the largest one: each commit writes
 the whole file again, and small commits would write it again and again.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from etl.load.dataset import Steps, Written
+from etl.load.dataset import Written
 from etl.pipeline.tasks import to_the_end
 from etl.transform.flatten import FlatBundle
 
@@ -16,14 +17,18 @@ _FILE_SHARE = 4
 
 
 class CommitBuffer:
-    """Collects bundles for ``commit``, one commit at a time; ``written`` tells how large the files are.
+    """Collects bundles for ``commit``, which runs once at a time and is never cut short; ``written`` tells how large files are.
 
-    Whoever adds a bundle while one is due waits for that commit: a destination that is slow slows the crawl down, and memory
-    stays bounded. A crawl that is cancelled waits for the commit in hand; ``flush`` commits what is left.
+    Whoever adds a bundle while a commit is due waits for it: a slow destination slows the crawl down, and memory stays bounded.
+    A crawl that is cancelled waits for the running commit; ``flush`` commits what is left.
     """
 
     def __init__(
-        self, commit: Callable[[list[FlatBundle]], Steps[None]], written: Written, *, interval_seconds: float
+        self,
+        commit: Callable[[list[FlatBundle]], Coroutine[Any, Any, None]],
+        written: Written,
+        *,
+        interval_seconds: float,
     ) -> None:
         self._commit = commit
         self._written = written
@@ -38,7 +43,7 @@ class CommitBuffer:
         """Take a bundle, and commit when it is time.
 
         Raises:
-            DestinationError: the commit failed; the bundles it held are not in the dataset.
+            DestinationError: the commit failed; its bundles are not in the dataset.
         """
         self._bundles.append(bundle)
         self._calls += len(bundle.calls.values)
@@ -51,11 +56,7 @@ class CommitBuffer:
         async with self._turn:
             bundles, self._bundles, self._calls = self._bundles, [], 0
             if bundles:
-                await to_the_end(self._take_steps(bundles))
+                # Also what the commit does after its thread: it counts what is now in the dataset.
+                await to_the_end(self._commit(bundles))
                 self._many_calls = max(_MANY_CALLS, self._written.largest_rows // _FILE_SHARE)
             self._committed_at = asyncio.get_running_loop().time()
-
-    async def _take_steps(self, bundles: list[FlatBundle]) -> None:
-        """Compute here and write in a thread: a thread that computes and this one would wait for each other all the time."""
-        for step in self._commit(bundles):
-            await to_the_end(step)

@@ -1,29 +1,42 @@
-"""One export, composed: lock → list → plan → crawl → commit → summary. No logic of any one step."""
+"""``plan`` and ``export``: one list of steps with two endings.
+
+Both survey: discover → load → list → compare. A plan then works out what an export would do; an export puts stored rows in their
+places, marks what was deleted, plans, fetches and commits, and always leaves a summary behind.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
+
+import msgspec
 
 from etl.errors import DestinationError, ExporterError, InterruptedRunError, TimeLimitError, leaves
 from etl.extract.plan import Planned
-from etl.load.files.lock import exclusive
+from etl.load.last_run import LAST_RUN, last_complete_at
 from etl.load.relocate import as_if_moved
-from etl.pipeline.progress import Notify, Progress
-from etl.pipeline.run import Run
+from etl.load.state import StoredState
+from etl.model import schema
+from etl.pipeline.apply import fetch, mark_vanished, put_in_place
+from etl.pipeline.progress import Notify, Progress, say_nothing
+from etl.pipeline.record import Record, summarize
+from etl.pipeline.run import Run, begin
 from etl.pipeline.summary import RunTestSummary, Summary
+from etl.pipeline.survey import discover_and_load, load, load_sources, make_plan, survey
 from etl.pipeline.tasks import to_the_end, until_stopped
 from etl.settings import Settings
+from etl.transform.frames import frame_of
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an export would do: everything listed, by worth, and what could not be listed.
+    """What an export would do: everything listed, most valuable first, and what could not be listed.
 
-    ``seconds`` is how long the rate limit lets it take, if it begins now; None when no limit is known.
+    ``seconds`` is how long the rate limit makes it take if it begins now; None when no limit is known.
     """
 
-    planned: Sequence[Planned] = field(repr=False)  # asyncio.Runner makes a text of its result, whatever its size
+    planned: Sequence[Planned] = field(repr=False)  # asyncio.Runner formats its result, whatever its size
     run_tests: Sequence[RunTestSummary]
     requests: int
     requests_per_minute: int | None
@@ -48,31 +61,36 @@ async def plan(
     Raises:
         ConfigurationError, KeyRefusedError, SourceUnavailableError, DestinationError: as ``export`` would end.
     """
-    run = Run(settings, full_refresh=full_refresh, accept_deletions=accept_deletions, clock=clock)
-    state = await asyncio.to_thread(run.load_state, set_aside=False) if settings.run_tests else None
+    run = begin(
+        settings,
+        full_refresh=full_refresh,
+        accept_deletions=accept_deletions,
+        progress=Progress(),
+        notify=say_nothing,
+        clock=clock,
+    )
+    record = Record(settings.run_tests)
+    state = await asyncio.to_thread(load, run, record, set_aside=False) if settings.run_tests else None
     try:
-        async with run.client as client:
+        async with run.client:
             if state is None:
-                await run.discover(client)
-                state = await asyncio.to_thread(run.load_state, set_aside=False)
-            await run.survey.list_run_tests(client, state)
-            _, moves = await asyncio.to_thread(run.find_places, state)
-            await asyncio.to_thread(run.load_sources, [source for source, _ in moves], state)
-            as_if_moved(state, moves)
-            planned = run.survey.plan(state)
+                state = await discover_and_load(run, record, set_aside=False)
+            found = await survey(run, record, state)
+            await asyncio.to_thread(load_sources, run, [source for source, _ in found.moves], found.state)
+            as_if_moved(found.state, found.moves)
+            planned = make_plan(run, record, found.state)
     except* ExporterError as group:
         raise _reason_to_stop(group) from None
+    requests, quota = run.progress.planned_requests, run.client.quota
+    # The export will list everything once more.
+    seconds = quota.seconds_for(run.client.traffic.requests + requests, asyncio.get_running_loop().time())
     return Plan(
         planned=planned,
-        run_tests=run.summary.run_tests,
-        requests=run.progress.planned_requests,
-        requests_per_minute=client.quota.requests_per_minute,
-        seconds=client.quota.seconds_for(
-            # The export lists everything once more.
-            client.traffic.requests + run.progress.planned_requests,
-            asyncio.get_running_loop().time(),
-        ),
-        undiscovered=run.summary.undiscovered,
+        run_tests=record.run_test_summaries(is_cut_short=False),
+        requests=requests,
+        requests_per_minute=quota.requests_per_minute,
+        seconds=seconds,
+        undiscovered=record.discovered.problems if record.discovered else (),
     )
 
 
@@ -88,44 +106,89 @@ async def export(
 ) -> Summary:
     """Bring the dataset up to date with the API.
 
-    Once it asks the API it always leaves a summary behind, unless it is cancelled: look at its ``exit_code`` and ``problems``.
-    ``stop`` ends the run early, with everything committed that had arrived whole. ``full_refresh`` fetches final executions too,
-    ``accept_deletions`` believes that a run test lost many of its executions at once.
+    Once it has asked the API it always leaves a summary behind, unless it is cancelled: see its ``exit_code`` and ``problems``.
+    ``stop`` ends the run early; everything that had arrived whole is committed. ``full_refresh`` fetches final executions, too.
+    ``accept_deletions`` believes that many executions of a run test were deleted at once.
 
     Raises:
         ConfigurationError, DestinationError: the dataset's folder cannot be used as configured; nothing was asked of the API.
-        LockHeldError: another export is at work there.
+        LockHeldError: another export is running on this dataset.
     """
-    run = Run(
+    run = begin(
         settings,
         full_refresh=full_refresh,
         accept_deletions=accept_deletions,
-        progress=progress,
-        notify=notify,
+        progress=progress or Progress(),
+        notify=notify or say_nothing,
         clock=clock,
     )
-    await to_the_end(run.files.prepare)
-    with exclusive(run.files, now=run.started_at):
-        await to_the_end(run.files.sweep_staging)
-        state = await to_the_end(lambda: run.load_state(set_aside=True)) if settings.run_tests else None
-        run.notify("run_started", export_run_id=run.summary.export_run_id, dataset=run.summary.dataset)
+    record, files = Record(settings.run_tests), run.dataset.files
+    await to_the_end(files.prepare)
+    with files.lock(run.started_at):
+        await to_the_end(files.sweep_staging)
+        state = await to_the_end(partial(load, run, record, set_aside=True)) if settings.run_tests else None
+        run.notify("run_started", export_run_id=run.export_run_id, dataset=settings.destination.path)
+        failure: ExporterError | None = None
         bug: BaseException | None = None
         try:
-            async with run.client as client:
-                await until_stopped(run.crawl(client, state), stop, limit=run.time_limit)
+            async with run.client:
+                await until_stopped(_export(run, record, state), stop, limit=_time_limit(settings))
         except* ExporterError as group:
-            run.summary.failure = _reason_to_stop(group)
+            failure = _reason_to_stop(group)
         except* Exception as group:  # noqa: BLE001 recorded here, raised below
             bug = next(leaves(group))
-            run.summary.failure = ExporterError(f"a bug: {type(bug).__name__}: {bug}")
-        await run.conclude()
+            failure = ExporterError(f"a bug: {type(bug).__name__}: {bug}")
+        summary = await _conclude(run, record, failure)
         if bug is not None:
             raise bug
-    return run.summary
+    return summary
+
+
+async def _export(run: Run, record: Record, state: StoredState | None) -> None:
+    if state is None:
+        state = await discover_and_load(run, record, set_aside=True)
+    record.completed_files = await to_the_end(run.dataset.complete)
+    found = await survey(run, record, state)
+    state = await put_in_place(run, record, found)
+    await mark_vanished(run, record, found, state)
+    await fetch(run, record, make_plan(run, record, state), state)
+
+
+def _time_limit(settings: Settings) -> tuple[float, TimeLimitError] | None:
+    """After how many seconds the run ends, and what it says then."""
+    minutes = settings.export.max_runtime_minutes
+    if minutes is None:
+        return None
+    return minutes * 60, TimeLimitError(
+        f"stopped after {minutes:g} minutes, as [export] max_runtime_minutes says; the next run fetches what is left"
+    )
+
+
+async def _conclude(run: Run, record: Record, failure: ExporterError | None) -> Summary:
+    """Save the summary: a row of the runs table, and the JSON of the last run."""
+    summary = summarize(run, record, failure=failure, finished_at=run.clock())
+    try:
+        # A run test that was not discovered may still exist.
+        is_part = run.settings.is_part or bool(summary.undiscovered) or not summary.run_tests
+        summary.carry_on(await to_the_end(partial(last_complete_at, run.dataset.files)), is_part=is_part)
+        await to_the_end(partial(_save_summary, run, summary))
+    except DestinationError as error:
+        summary.failure = summary.failure or error
+    details = {k: v for k, v in summary.as_json().items() if k not in ("run_tests", "dataset", "version")}
+    run.notify("run_finished", **details)
+    return summary
+
+
+def _save_summary(run: Run, summary: Summary) -> None:
+    document = summary.as_json()
+    row = summary.as_row(msgspec.json.encode(document["run_tests"]).decode())
+    frame = frame_of(schema.RUNS_TABLE, [row])
+    run.dataset.record_run(f"{summary.started_at:%Y-%m-%d}", summary.export_run_id, frame)
+    run.dataset.files.publish(LAST_RUN, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
 
 
 def _reason_to_stop(group: BaseExceptionGroup[ExporterError]) -> ExporterError:
-    """The error that ended the run: what could not be saved counts most, then that a signal asked for it."""
+    """The error that ended the run: a destination that failed counts most, then a signal, then the time limit."""
     errors = [error for error in leaves(group) if isinstance(error, ExporterError)]
     for kind in (DestinationError, InterruptedRunError, TimeLimitError):
         for error in errors:

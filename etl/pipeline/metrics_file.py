@@ -9,7 +9,7 @@ _PREFIX = "metrics_etl"
 
 
 def check_metrics_file(path: Path) -> None:
-    """Find out before a run whether its metrics can be written after it.
+    """Check before a run that its metrics can be written after it.
 
     Raises:
         ConfigurationError: prometheus-client is not installed, or the folder does not exist.
@@ -21,13 +21,13 @@ def check_metrics_file(path: Path) -> None:
             "--metrics-file needs prometheus-client: pip install 'simulation-metrics-etl[prometheus]'"
         ) from None
     if path.suffix != ".prom":
-        raise ConfigurationError(f"--metrics-file {path}: the collector reads files that end with .prom: name it so")
+        raise ConfigurationError(f"--metrics-file {path}: the collector reads files that end with .prom: rename it")
     if not path.parent.is_dir():
-        raise ConfigurationError(f"--metrics-file {path}: the folder does not exist: make it")
+        raise ConfigurationError(f"--metrics-file {path}: the folder does not exist: create it")
 
 
 def write_metrics_file(summary: Summary, path: Path) -> None:
-    """Replace the file, as a whole, by the figures of this run. Every metric is a gauge with the label ``dataset``.
+    """Replace the file as a whole by the figures of this run. Every metric is a gauge with the label ``dataset``.
 
     Raises:
         DestinationError: it cannot be written; the old one is untouched.
@@ -36,32 +36,32 @@ def write_metrics_file(summary: Summary, path: Path) -> None:
 
     registry = CollectorRegistry()
 
-    def tell(name: str, meaning: str, value: float, **labels: str) -> None:
+    def set_gauge(name: str, meaning: str, value: float, **labels: str) -> None:
         full = f"{_PREFIX}_{name}"
         gauge = gauges.get(full) or Gauge(full, meaning, ["dataset", *labels], registry=registry)
         gauges[full] = gauge
         gauge.labels(dataset=summary.dataset, **labels).set(value)
 
     gauges: dict[str, Gauge] = {}
-    tell("run_finished_timestamp_seconds", "When the last run ended.", summary.finished_at.timestamp())
-    tell("run_exit_code", "Exit code of the last run: 0 complete, 3 partial.", summary.exit_code)
-    tell("run_duration_seconds", "How long the last run took.", summary.seconds)
-    tell("run_requests", "Requests that the last run sent.", summary.requests)
-    tell("run_retries", "Requests that the last run sent again.", summary.retries)
-    tell("run_rejections", "Requests of the last run that the rate limit refused.", summary.rejections)
-    tell("run_written_bytes", "Bytes that the last run wrote.", summary.size_bytes)
-    tell("run_problems", "Things that are missing or wrong after the last run.", len(summary.problems))
+    set_gauge("run_finished_timestamp_seconds", "When the last run ended.", summary.finished_at.timestamp())
+    set_gauge("run_exit_code", "Exit code of the last run: 0 complete, 3 partial.", summary.exit_code)
+    set_gauge("run_duration_seconds", "How long the last run took.", summary.seconds)
+    set_gauge("run_requests", "Requests that the last run sent.", summary.requests)
+    set_gauge("run_retries", "Requests that the last run sent again.", summary.retries)
+    set_gauge("run_rejections", "Requests of the last run that the rate limit refused.", summary.rejections)
+    set_gauge("run_written_bytes", "Bytes that the last run wrote.", summary.size_bytes)
+    set_gauge("run_problems", "Things that are missing or wrong after the last run.", len(summary.problems))
     if summary.requests_per_minute is not None:
-        tell("rate_limit_requests_per_minute", "The rate limit that was kept.", summary.requests_per_minute)
+        set_gauge("rate_limit_requests_per_minute", "The rate limit that was kept.", summary.requests_per_minute)
     for table, rows in summary.rows.items():
-        tell("run_rows", "Rows that the last run wrote, new or changed.", rows, table=table)
+        set_gauge("run_rows", "Rows that the last run wrote, new or changed.", rows, table=table)
     for key, at in summary.last_complete_at.items():
-        tell("last_complete_timestamp_seconds", "When all of it was exported last.", at.timestamp(), run_test=key)
+        set_gauge("last_complete_timestamp_seconds", "When all of it was exported last.", at.timestamp(), run_test=key)
     for run_test in summary.run_tests:
-        tell("complete", "1 when the last run left nothing out.", run_test.is_whole, run_test=run_test.key)
-        tell("dead_letters", "Requests that the last run gave up.", run_test.dead_letters, run_test=run_test.key)
+        set_gauge("complete", "1 when the last run left nothing out.", run_test.is_whole, run_test=run_test.key)
+        set_gauge("dead_letters", "Requests that the last run gave up.", run_test.dead_letters, run_test=run_test.key)
         for reason, count in run_test.reasons.items():
-            tell("executions", "Listed executions, by reason.", count, run_test=run_test.key, reason=reason)
+            set_gauge("executions", "Listed executions, by reason.", count, run_test=run_test.key, reason=reason)
     try:
         write_to_textfile(str(path), registry)
     except OSError as exc:

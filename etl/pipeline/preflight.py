@@ -1,4 +1,4 @@
-"""Would an export work now? Asks the API as little as possible, and changes nothing, neither there nor in the dataset."""
+"""Check whether an export would work now, with as few requests as possible. Changes nothing, here or at the source."""
 
 import asyncio
 from collections.abc import Collection, Sequence
@@ -12,18 +12,17 @@ from typing import Any
 from etl.errors import (
     ConfigurationError,
     DestinationError,
+    ExitCode,
     ExporterError,
     KeyRefusedError,
-    LockHeldError,
     NotFoundError,
     SourceError,
-    SourceUnavailableError,
 )
 from etl.extract.client import Client
 from etl.extract.connect import client_of
 from etl.extract.endpoints import list_executions, list_run_tests
-from etl.load.files.local import LocalFiles
-from etl.load.files.lock import LOCK, holder
+from etl.load.files.open import open_files
+from etl.load.layout import LOCK
 from etl.model.records import Page
 from etl.model.wording import counted
 from etl.settings import Settings
@@ -46,11 +45,11 @@ _SOURCE = (Subject.SERVER, Subject.KEY, Subject.RATE_LIMIT, Subject.RUN_TESTS)
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was found of one subject: fine, a problem with the ``exit_code`` of an export that meets it, or not looked at."""
+    """The result for one subject: fine, a problem with the ``exit_code`` of an export that meets it, or skipped."""
 
     subject: Subject
     detail: str
-    exit_code: int = 0
+    exit_code: ExitCode = ExitCode.COMPLETE
     is_skipped: bool = False
 
     @property
@@ -59,9 +58,9 @@ class Check:
         return "skipped" if self.is_skipped else "problem" if self.exit_code else "ok"
 
 
-def exit_code(checks: Sequence[Check]) -> int:
-    """That of the problem to mend first: 2, 4, 5, 6, 75 in this order; 0 when there is none."""
-    return min((check.exit_code for check in checks if check.exit_code), default=0)
+def exit_code(checks: Sequence[Check]) -> ExitCode:
+    """That of the problem to fix first: 2, 4, 5, 6, 75 in this order; 0 when there is none."""
+    return min((check.exit_code for check in checks if check.exit_code), default=ExitCode.COMPLETE)
 
 
 def as_json(checks: Sequence[Check]) -> dict[str, Any]:
@@ -81,7 +80,7 @@ def as_json(checks: Sequence[Check]) -> dict[str, Any]:
 
 
 async def check(config: Path | None) -> list[Check]:
-    """Everything that an export with these settings needs, one after the other; goes on after a problem where it can."""
+    """Check everything that an export with these settings needs, in order; goes on after a problem where it can."""
     try:
         settings = Settings.load(config, needs_keys=False)
     except ConfigurationError as error:
@@ -102,7 +101,7 @@ async def _check_source(config: Path | None) -> list[Check]:
         settings = Settings.load(config)
     except ConfigurationError as error:
         return [_problem(Subject.KEY, error) if each is Subject.KEY else _skipped(each) for each in _SOURCE]
-    # Whoever asks wants to know how it is now, not whether it comes right after some minutes.
+    # A check says how it is now; retries would hide that for minutes.
     once = settings.model_copy(update={"api": settings.api.model_copy(update={"max_tries": 1})})
     base_url, started_at = settings.api.base_url, monotonic()
     try:
@@ -116,7 +115,7 @@ async def _check_source(config: Path | None) -> list[Check]:
         ]
     except SourceError as error:
         return [
-            Check(Subject.SERVER, f"{base_url}: {error}", SourceUnavailableError.exit_code),
+            Check(Subject.SERVER, f"{base_url}: {error}", ExitCode.SOURCE_UNAVAILABLE),
             *map(_skipped, (Subject.KEY, Subject.RATE_LIMIT, Subject.RUN_TESTS)),
         ]
     except ConfigurationError as error:
@@ -134,28 +133,34 @@ async def _check_source(config: Path | None) -> list[Check]:
 
 
 async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
-    """One request where each of them stands on the first page of the list; else one more for each that does not.
+    """One request, and one more for each run test that is not on the first page of the list.
 
     Raises:
-        KeyRefusedError, SourceError: nothing can be told.
+        KeyRefusedError, SourceError: the list cannot be read.
     """
     try:
         page = await client.get(list_run_tests(page=1, limit=settings.api.page_limit))
     except SourceError as error:
-        # An export that names its run tests does without the list.
+        # An export that names its run tests does not need the list.
         if not settings.run_tests or error.status == 0:
             raise
         page = Page(total_pages=1, count=0, results=())
     listed = {run_test.name for run_test in page.results}
     if not settings.run_tests and not listed:
-        return [Check(Subject.RUN_TESTS, "the key sees none: check that it belongs to the right workspace", 2)]
+        return [
+            Check(
+                Subject.RUN_TESTS,
+                "the key sees none: check that it belongs to the right workspace",
+                ExitCode.CONFIGURATION,
+            )
+        ]
     if not settings.run_tests:
         return [Check(Subject.RUN_TESTS, f"all {page.count} that the key sees")]
     names = [run_test.name for run_test in settings.run_tests]
     unknown = [name for name in names if name not in listed and not await _is_known(client, name)]
     if not unknown:
         return [Check(Subject.RUN_TESTS, f"{len(names)} of {len(names)} exist")]
-    return [Check(Subject.RUN_TESTS, _unknown_name(name, listed), ConfigurationError.exit_code) for name in unknown]
+    return [Check(Subject.RUN_TESTS, _unknown_name(name, listed), ExitCode.CONFIGURATION) for name in unknown]
 
 
 async def _is_known(client: Client, name: str) -> bool:
@@ -181,21 +186,20 @@ def _rate_limit(settings: Settings, learned: int | None) -> str:
 
 
 def _check_dataset(settings: Settings) -> list[Check]:
-    files = LocalFiles(settings.destination.folder)
+    files = open_files(settings.destination.path)
     try:
-        folder, free_bytes = files.probe()
+        probe = files.probe()
     except DestinationError as error:
         destination = _problem(Subject.DESTINATION, error)
     else:
-        is_there = folder == files.root or files.root in folder.parents
-        free = "" if free_bytes is None else f", {free_bytes / 2**30:,.1f} GiB free"
-        words = "can be written" if is_there else "is not there yet, and can be made"
-        destination = Check(Subject.DESTINATION, f"{files.root} {words}{free}")
-    who = holder(files)
+        free = "" if probe.free_bytes is None else f", {probe.free_bytes / 2**30:,.1f} GiB free"
+        words = "can be written" if probe.is_there else "is not there yet, and can be made"
+        destination = Check(Subject.DESTINATION, f"{files.where()} {words}{free}")
+    holder = files.lock_holder()
     lock = Check(
         Subject.LOCK,
-        f"another export holds {files.root / LOCK} ({who})" if who else "free",
-        LockHeldError.exit_code if who else 0,
+        f"another export holds {files.where(LOCK)} ({holder})" if holder else "free",
+        ExitCode.LOCK_HELD if holder else ExitCode.COMPLETE,
     )
     return [destination, lock]
 
@@ -205,4 +209,4 @@ def _problem(subject: Subject, error: ExporterError) -> Check:
 
 
 def _skipped(subject: Subject) -> Check:
-    return Check(subject, "not looked at: mend the problem first", is_skipped=True)
+    return Check(subject, "not checked: fix the problem first", is_skipped=True)

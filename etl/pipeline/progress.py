@@ -1,4 +1,4 @@
-"""Where a run is, for whoever wants to show it, and how it tells of events."""
+"""How far a run is, to be shown, and the type of its event callback. Nothing here decides anything."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,9 +14,9 @@ Notify = Callable[..., None]
 
 @dataclass(slots=True)
 class Progress:
-    """Where a run is; grows while it runs. Times are those of ``monotonic``, as the event loop's are.
+    """How far a run is; updated while it runs. Times are those of ``monotonic``, as the event loop's are.
 
-    The planned requests are an estimate: calls that were deleted meanwhile, and retries, may move it a little.
+    ``planned_requests`` is an estimate: deleted calls and retries may change it a little.
     """
 
     listed_executions: int = 0
@@ -35,7 +35,7 @@ class Progress:
         return min(self.planned_requests, done)
 
     def seconds_left(self, now: float) -> float | None:
-        """How long the rest takes: what the limit allows, or the pace so far, whichever is slower; None when neither is known."""
+        """How long the rest takes by the rate limit or by the pace so far, whichever is slower; None when neither is known."""
         done = self.done_requests
         left = self.planned_requests - done
         estimates = [(now - self.crawl_began_at) * left / done] if done else []
@@ -44,9 +44,9 @@ class Progress:
         return max(estimates, default=None)
 
     def held_seconds(self, now: float) -> float:
-        """For how long the rate limit lets nothing more through; 0 when it does."""
+        """How long the rate limit still holds requests back; 0 when it does not."""
         return max(0.0, self.traffic.held_until - now)
 
 
 def say_nothing(_event: str, **_fields: Any) -> None:
-    """A ``Notify`` for nobody."""
+    """A ``Notify`` that does nothing."""

@@ -1,4 +1,4 @@
-"""What an export run did, as one value: for the exit code, the runs table, the JSON summary and the closing words."""
+"""What an export run did, as one value: the exit code, the row of the runs table, the JSON summary, problems and notices."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -6,16 +6,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from etl.errors import ExporterError, SourceUnavailableError
+from etl.errors import ExitCode, ExporterError, SourceUnavailableError
 
-OUTCOMES = {
-    0: "complete",
-    1: "error",
-    2: "configuration",
-    3: "partial",
-    4: "refused",
-    5: "unavailable",
-    6: "destination",
+_OUTCOMES = {
+    ExitCode.COMPLETE: "complete",
+    ExitCode.BUG: "error",
+    ExitCode.CONFIGURATION: "configuration",
+    ExitCode.PARTIAL: "partial",
+    ExitCode.KEY_REFUSED: "refused",
+    ExitCode.SOURCE_UNAVAILABLE: "unavailable",
+    ExitCode.DESTINATION_FAILED: "destination",
+    ExitCode.SIGINT: "interrupted",
+    ExitCode.SIGTERM: "interrupted",
 }
 
 
@@ -49,7 +51,7 @@ class RunTestSummary:
         return self.is_complete and self.error is None and not self.dead_letters and not self.missed
 
     def problems(self, *, is_cut_short: bool = False) -> list[str]:
-        """One line for each thing that is missing or wrong; a list that was not proved is none in a run that was cut short."""
+        """One line for each thing that is missing or wrong. In a run that was cut short an unproved list is not a problem."""
         if self.error:
             return [f"{self.name!r}: {self.error}"]
         lines = []
@@ -70,7 +72,7 @@ class RunTestSummary:
 class Summary:
     """One export run. Times are aware UTC; ``rows`` are those written, by table.
 
-    ``last_complete_at`` tells of every run test of the dataset, by its key, when a run last left nothing of it out.
+    ``last_complete_at`` says, by the key of the run test, when everything in it was last exported.
     """
 
     export_run_id: str
@@ -98,18 +100,18 @@ class Summary:
     failure: ExporterError | None = None
 
     @property
-    def exit_code(self) -> int:
+    def exit_code(self) -> ExitCode:
         """What the command answers with; see the README for the meanings."""
         is_whole = all(run_test.is_whole for run_test in self.run_tests) and not (self.quarantined or self.undiscovered)
         if self.failure is None:
-            return 0 if is_whole else 3
+            return ExitCode.COMPLETE if is_whole else ExitCode.PARTIAL
         is_partial = isinstance(self.failure, SourceUnavailableError) and any(self.rows.values())
-        return 3 if is_partial else self.failure.exit_code
+        return ExitCode.PARTIAL if is_partial else self.failure.exit_code
 
     def carry_on(self, last_complete_at: Mapping[str, datetime], *, is_part: bool) -> None:
-        """Take over when each run test was complete before this run, and note those that it completed.
+        """Carry over ``last_complete_at`` from the run before, and update the run tests that this run completed.
 
-        Run tests that it was not asked for are forgotten, unless it was asked for a part only.
+        Run tests that are no longer configured are dropped, unless this run was narrowed to a part of them.
         """
         completed = not (self.failure or self.quarantined)
         mine = {run_test.key for run_test in self.run_tests}
@@ -120,7 +122,7 @@ class Summary:
     @property
     def outcome(self) -> str:
         """The exit code as a word."""
-        return OUTCOMES.get(self.exit_code, "interrupted")
+        return _OUTCOMES[self.exit_code]
 
     @property
     def seconds(self) -> float:
@@ -143,25 +145,25 @@ class Summary:
 
     @property
     def notices(self) -> list[str]:
-        """One line for each thing that is worth knowing, though nothing is missing."""
+        """One line for each thing that is worth knowing although nothing is missing."""
         lines = []
         if self.redactions:
             lines.append(
-                f"a key stood in {self.redactions} answers; the dataset has [key] in its place: change that key"
+                f"{self.redactions} answers contained one of the keys; the dataset has [key] in its place: rotate that key"
             )
         if self.completed_files:
             lines.append(
-                f"{self.completed_files} files of an older version have all columns now; new ones are null until fetched again: "
-                "see --full-refresh"
+                f"{self.completed_files} files of an older version now have all columns; the new ones are null until "
+                "fetched again: see --full-refresh"
             )
         lines += [
-            f"run_test={key}: {count} executions stay there, since no list has them: they were deleted, or renamed otherwise"
+            f"run_test={key}: {count} executions stay there, since no list has them: they were deleted or moved elsewhere"
             for key, count in self.left_behind.items()
         ]
         if self.unlisted:
             others = f" and {len(self.unlisted) - 5} more" if len(self.unlisted) > 5 else ""
             lines.append(
-                f"the API lists no run test any more for run_test={', '.join(self.unlisted[:5])}{others}: deleted, or of another "
+                f"the API no longer lists a run test for run_test={', '.join(self.unlisted[:5])}{others}: deleted, or in another "
                 "workspace; the rows stay"
             )
         lines += [
@@ -176,17 +178,18 @@ class Summary:
                 )
             if run_test.not_listed and not run_test.error:
                 lines.append(
-                    f"{name}: {run_test.not_listed} stored executions are not listed any more, though they exist"
+                    f"{name}: {run_test.not_listed} stored executions are no longer listed, although they exist"
                 )
             if run_test.not_answered:
                 lines.append(
-                    f"{name}: {run_test.not_answered} stored executions are not listed any more, and could not be asked for"
+                    f"{name}: {run_test.not_answered} stored executions are no longer listed, and could not be looked up"
                 )
             if run_test.moved:
                 lines.append(f"{name}: {run_test.moved} stored executions moved here from another run test or name")
             if run_test.lost:
                 lines.append(
-                    f"{name}: {run_test.lost} executions that the API lists no more lack rows: restore their files from a backup"
+                    f"{name}: {run_test.lost} executions that the API no longer lists are missing rows: "
+                    "restore their files from a backup"
                 )
             lines += [
                 f"{name}: {count} executions or calls have the status {status!r}, which this version does not know: they "
@@ -205,7 +208,7 @@ class Summary:
             "finished_at": self.finished_at.isoformat(timespec="milliseconds"),
             "seconds": round(self.seconds, 3),
             "outcome": self.outcome,
-            "exit_code": self.exit_code,
+            "exit_code": int(self.exit_code),
             "problems": self.problems,
             "notices": self.notices,
             "requests": self.requests,
@@ -230,7 +233,7 @@ class Summary:
             "started_at": self.started_at,
             "finished_at": self.finished_at,
             "outcome": self.outcome,
-            "exit_code": self.exit_code,
+            "exit_code": int(self.exit_code),
             "version": self.version,
             "seconds": self.seconds,
             "requests": self.requests,

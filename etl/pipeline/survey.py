@@ -1,231 +1,279 @@
-"""What the API lists beside what the dataset holds: what is new, moved, gone, and what to fetch. Writes nothing."""
+"""The steps that ``plan`` and ``export`` share: what the API lists beside what the dataset holds.
+
+They run in the order in which they stand here, and note in the run's ``Record`` what a summary will tell. Nothing is written, but
+an export moves damaged files to the quarantine while it loads.
+"""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
-from datetime import datetime
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 
 from etl.errors import NotFoundError, SourceError, SourceUnavailableError
-from etl.extract.client import Client
 from etl.extract.endpoints import get_execution
-from etl.extract.executions import Listed, find_deleted, list_run_test
-from etl.extract.plan import Planned, is_mass_vanishing, order_by_worth, pages, plan_run_test, says_nothing_new, scrub
-from etl.load.relocate import Moves, find_moves
-from etl.load.state import StoredState
-from etl.model.lifecycle import KNOWN_EXECUTION
-from etl.model.listed_execution import ListedExecution
-from etl.pipeline.progress import Notify, Progress
-from etl.pipeline.summary import RunTestSummary, Summary
-from etl.settings import RunTest, Settings
+from etl.extract.executions import list_executions_completely, look_up
+from etl.extract.plan import (
+    Planned,
+    is_mass_vanishing,
+    order_by_worth,
+    pages,
+    plan_run_test,
+    says_nothing_new,
+    scrub,
+)
+from etl.extract.run_tests import discover
+from etl.load.layout import Partition
+from etl.load.relocate import Moves, as_if_dropped, find_doubled, find_moves, surplus
+from etl.load.state import StoredState, load_run_tests, load_state
+from etl.model.listed_execution import ExecutionList, ListedExecution
+from etl.pipeline.record import Record, count_reasons
+from etl.pipeline.run import Run
+from etl.pipeline.tasks import to_the_end
+from etl.settings import RunTest
 
-_SAMPLE = 5
+_SAMPLE_EXECUTIONS = 5
 
 
+@dataclass(frozen=True, slots=True)
 class Survey:
-    """The lists of one run; ``vanished`` are stored executions that no list has any more, by the key of their run test."""
+    """What the API lists beside what the dataset holds.
 
-    def __init__(
-        self,
-        settings: Settings,
-        summary: Summary,
-        progress: Progress,
-        notify: Notify,
-        *,
-        now: datetime,
-        full_refresh: bool,
-        accept_deletions: bool,
-    ) -> None:
-        self.vanished: dict[str, set[str]] = {}
-        self.necessary_requests = 0
-        self._settings = settings
-        self._progress = progress
-        self._notify = notify
-        self._now = now
-        self._full_refresh = full_refresh
-        self._accept_deletions = accept_deletions
-        self._by_key = {run_test.key: run_test for run_test in summary.run_tests}
-        self._listed: dict[str, Listed] = {}
-        self._unreachable: list[str] = []
+    ``drops`` and ``moves`` are what must change for each execution to lie in one place, the right one; ``state`` already says what
+    it will say after the drops. ``vanished`` are stored executions that no list has any more, by the key of their run test.
+    """
 
-    async def list_run_tests(self, client: Client, state: StoredState) -> None:
-        """List the executions of each run test; one that cannot be listed says so in its summary, and is left alone.
+    state: StoredState
+    drops: Mapping[Partition, set[str]]
+    moves: Moves
+    vanished: Mapping[str, set[str]]
 
-        Raises:
-            SourceUnavailableError: none could be listed.
-        """
-        known = {execution_id for dates in state.dates().values() for execution_id in dates}
-        async with asyncio.TaskGroup() as group:
-            for run_test in self._settings.run_tests:
-                group.create_task(self._list_run_test(client, run_test, known, state))
-        if len(self._unreachable) == len(self._by_key):
-            raise SourceUnavailableError(f"no run test could be listed: {self._unreachable[0]}")
-        self._give_each_one_place(state)
-        everywhere = self._everywhere()
-        for key in list(self._listed):
-            await self._look_for_vanished(client, key, state, everywhere)
 
-    async def _list_run_test(
-        self, client: Client, run_test: RunTest, known: AbstractSet[str], state: StoredState
-    ) -> None:
-        summary = self._by_key[run_test.key]
+async def discover_and_load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
+    """Let the run be about all run tests that the key sees; returns what the dataset holds of them."""
+    found = await discover(run.client, page_limit=run.settings.api.page_limit)
+    record.run_tests = run.settings.with_run_tests(found.run_tests).run_tests
+    record.discovered = found
+    record.necessary_requests += found.necessary_requests
+    run.notify("discovered", run_tests=len(found.run_tests))
+    return await to_the_end(partial(load, run, record, set_aside=set_aside))
+
+
+async def survey(run: Run, record: Record, state: StoredState) -> Survey:
+    """List every run test, and compare the lists with the state.
+
+    Raises:
+        DestinationError, KeyRefusedError, SourceUnavailableError: the run cannot go on.
+    """
+    await _list_executions(run, record, state)
+    record.lists |= _one_place_each(record.lists, state)
+    everywhere = {execution_id for found in record.lists.values() for execution_id in found.executions}
+    vanished = {}
+    for run_test in record.run_tests:
+        found = record.lists.get(run_test.key)
+        if found is not None and found.is_complete:
+            ids = await _find_vanished(run, record, run_test, state, everywhere)
+            if ids is not None:
+                vanished[run_test.key] = ids
+    drops, moves = await to_the_end(partial(_find_places, run, record, state))
+    record.left_behind = {key: len(left) for key, left in _left_behind(record, state, moves).items()}
+    if record.discovered and not record.discovered.problems:
+        record.keys_without_run_test = sorted(state.elsewhere.keys() - {source.run_test_key for source, _ in moves})
+    return Survey(state, drops, moves, vanished)
+
+
+def load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
+    """What the dataset holds of the run tests; files that cannot be read are recorded."""
+    state = load_state(run.dataset, [run_test.key for run_test in record.run_tests], set_aside=set_aside)
+    record.quarantined += state.unreadable
+    return state
+
+
+def load_sources(run: Run, partitions: Iterable[Partition], state: StoredState) -> None:
+    """Add to the state what the dataset holds of the partitions' run tests, where these are not exported."""
+    keys = {partition.run_test_key for partition in partitions} - state.executions.keys()
+    load_run_tests(run.dataset, sorted(keys), state, set_aside=False)
+
+
+async def _list_executions(run: Run, record: Record, state: StoredState) -> None:
+    """List the executions of each run test; one that cannot be listed is recorded as failed, and left alone.
+
+    Raises:
+        SourceUnavailableError: none could be listed.
+    """
+    known = {execution_id for dates in state.dates().values() for execution_id in dates}
+    unreachable: list[str] = []
+
+    async def list_one(run_test: RunTest) -> None:
         try:
-            found = await list_run_test(
-                client,
+            found = await list_executions_completely(
+                run.client,
                 run_test.name,
                 known=known,
-                page_limit=self._settings.api.page_limit,
-                says_nothing_new=lambda row: self._says_nothing_new(row, run_test.key, state),
+                page_limit=run.settings.api.page_limit,
+                says_nothing_new=lambda row: _says_nothing_new(run, row, run_test.key, state),
             )
         except NotFoundError:
-            self._fail(
-                summary,
-                "the API knows no run test of this name: check run_tests and the key's workspace, or give its new name",
+            _fail(
+                run,
+                record,
+                run_test,
+                "the API knows no run test of this name: check run_tests and the key's workspace, or use its new name",
             )
         except SourceError as error:
-            self._fail(summary, str(error))
-            self._unreachable.append(str(error))
+            _fail(run, record, run_test, str(error))
+            unreachable.append(str(error))
         else:
-            self._listed[run_test.key] = found
-            summary.listed = len(found.executions)
-            summary.is_complete = found.is_complete
-            summary.unreadable = [*found.unreadable, *(letter.message for letter in found.heads.values())]
+            record.lists[run_test.key] = found
+            record.listed[run_test.key] = len(found.executions)
             has_news = not found.executions.keys() <= known
-            self.necessary_requests += pages(summary.listed, self._settings.api.page_limit) + has_news
-            self._progress.listed_executions += summary.listed
+            record.necessary_requests += pages(len(found.executions), run.settings.api.page_limit) + has_news
+            run.progress.listed_executions += len(found.executions)
 
-    def _says_nothing_new(self, row: ListedExecution, key: str, state: StoredState) -> bool:
-        export = self._settings.export
-        return not export.scrub_requests and says_nothing_new(
-            row,
-            state.executions[key].get(row.execution_id),
-            fetch_unfinished=export.calls == "all",
-            full_refresh=self._full_refresh,
+    async with asyncio.TaskGroup() as group:
+        for run_test in record.run_tests:
+            group.create_task(list_one(run_test))
+    if len(unreachable) == len(record.run_tests):
+        raise SourceUnavailableError(f"no run test could be listed: {unreachable[0]}")
+
+
+def _says_nothing_new(run: Run, row: ListedExecution, key: str, state: StoredState) -> bool:
+    is_scrubbed = run.settings.export.scrub_requests > 0
+    return not is_scrubbed and says_nothing_new(row, state.executions[key].get(row.execution_id), run.policy)
+
+
+def _fail(run: Run, record: Record, run_test: RunTest, error: str) -> None:
+    record.failures[run_test.key] = error
+    run.notify("run_test_failed", run_test=run_test.name, error=error)
+
+
+def _one_place_each(lists: Mapping[str, ExecutionList], state: StoredState) -> dict[str, ExecutionList]:
+    """The lists, each execution in one of them.
+
+    One that is in two was moved while they were read: it stays where the dataset has it, else in the first, until the next run.
+    """
+    places: dict[str, str] = {}
+    for key, found in lists.items():
+        for execution_id in found.executions:
+            if places.setdefault(execution_id, key) != key and execution_id in state.executions[key]:
+                places[execution_id] = key
+    return {
+        key: replace(
+            found, executions={each: execution for each, execution in found.executions.items() if places[each] == key}
         )
+        for key, found in lists.items()
+    }
 
-    async def read_again(self, client: Client, state: StoredState) -> None:
-        """Have the payloads of executions that said nothing new until the dataset's files were put in their places.
 
-        One that cannot be had is told in its run test's summary and left as it is, like any row that cannot be read.
-        """
-        for key, found in self._listed.items():
-            missing = [
-                row
-                for row in found.executions.values()
-                if row.packed is None and not self._says_nothing_new(row, key, state)
-            ]
-            self.necessary_requests += len(missing)
-            listed = dict(found.executions)
+async def _find_vanished(
+    run: Run, record: Record, run_test: RunTest, state: StoredState, everywhere: AbstractSet[str]
+) -> set[str] | None:
+    """Stored executions that no list has any more. None if they are suspiciously many: then the run test is left alone."""
+    key = run_test.key
+    stored = state.executions[key]
+    living = sum(known.deleted_at is None for known in stored.values())
+    vanished = {each for each, known in stored.items() if known.deleted_at is None and each not in everywhere}
+    is_suspicious = is_mass_vanishing(vanished=len(vanished), living=living) and not run.accept_deletions
+    if is_suspicious and await _none_exists(run, sorted(vanished)[:_SAMPLE_EXECUTIONS]):
+        del record.lists[key]
+        _fail(
+            run,
+            record,
+            run_test,
+            f"{len(vanished)} of its {living} stored executions are no longer listed; nothing of it was changed: "
+            "check the key's workspace, or run with --accept-deletions if they were deleted on purpose",
+        )
+        return None
+    # Nothing else could resolve a dead letter whose execution was deleted before it had a row.
+    vanished |= state.orphans[key].keys() - everywhere
+    record.necessary_requests += len(vanished)
+    record.lost[key] = sum(known.is_damaged for each, known in stored.items() if each not in everywhere)
+    return vanished
+
+
+async def _none_exists(run: Run, execution_ids: Sequence[str]) -> bool:
+    """Whether none of them exists. One that does proves that the key sees the right workspace: its run test was renamed."""
+    found = await look_up(run.client, execution_ids, workers=len(execution_ids))
+    return len(found.deleted) + len(found.unknown) == len(execution_ids)
+
+
+def _find_places(run: Run, record: Record, state: StoredState) -> tuple[dict[Partition, set[str]], Moves]:
+    """What to drop for every execution to lie in one place only, which the state then says, and what to move from there."""
+    homes: dict[str, AbstractSet[str]] = {key: found.executions.keys() for key, found in record.lists.items()}
+    doubled = find_doubled(state)
+    load_sources(run, chain.from_iterable(doubled.values()), state)
+    drops = surplus(doubled, state, homes)
+    as_if_dropped(state, drops)
+    return drops, find_moves(state, homes, {run_test.key: run_test.name for run_test in record.run_tests})
+
+
+def _left_behind(record: Record, state: StoredState, moves: Moves) -> dict[str, set[str]]:
+    """Executions in no list whose run test is not exported and whose other executions move away, by key."""
+    dates = state.dates()
+    everywhere = {execution_id for found in record.lists.values() for execution_id in found.executions}
+    sources = {source.run_test_key for source, _ in moves} - {run_test.key for run_test in record.run_tests}
+    return {key: left for key in sources if (left := dates[key].keys() - everywhere)}
+
+
+async def read_missing_payloads(run: Run, record: Record, state: StoredState) -> None:
+    """Read the payloads of executions that seemed to say nothing new until stored rows were moved or dropped.
+
+    One that cannot be read makes its run test's list incomplete, and is left as it is.
+    """
+    for key, found in list(record.lists.items()):
+        missing = [
+            row
+            for row in found.executions.values()
+            if row.packed is None and not _says_nothing_new(run, row, key, state)
+        ]
+        if not missing:
+            continue
+        record.necessary_requests += len(missing)
+        listed, unreadable = dict(found.executions), list[str]()
+        try:
             for row in missing:
                 try:
-                    execution = await client.get(get_execution(row.execution_id))
+                    execution = await run.client.get(get_execution(row.execution_id))
                 except NotFoundError:
                     del listed[row.execution_id]
                 except SourceError as error:
                     del listed[row.execution_id]
-                    self._by_key[key].unreadable.append(str(error))
-                    self._by_key[key].is_complete = False
+                    unreadable.append(str(error))
                 else:
-                    listed[row.execution_id] = ListedExecution.of(execution).holding(execution.payload)
-            self._listed[key] = replace(found, executions=listed)
-
-    def _give_each_one_place(self, state: StoredState) -> None:
-        """An execution that is in two lists was moved while they were read: let it stay where it lies, if it does, for now."""
-        if len(self._listed) < 2:
-            return
-        places: dict[str, str] = {}
-        for key, found in self._listed.items():
-            for execution_id in found.executions:
-                if places.setdefault(execution_id, key) != key and execution_id in state.executions[key]:
-                    places[execution_id] = key
-        for key, found in self._listed.items():
-            mine = {each: execution for each, execution in found.executions.items() if places[each] == key}
-            self._listed[key] = replace(found, executions=mine)
-
-    async def _look_for_vanished(self, client: Client, key: str, state: StoredState, everywhere: set[str]) -> None:
-        """Stored executions that no list has any more; when too many of them seem to be gone, their run test fails."""
-        if not self._listed[key].is_complete:
-            return
-        stored = state.executions[key]
-        summary = self._by_key[key]
-        living = sum(known.deleted_at is None for known in stored.values())
-        vanished = {each for each, known in stored.items() if known.deleted_at is None and each not in everywhere}
-        is_suspicious = is_mass_vanishing(vanished=len(vanished), living=living) and not self._accept_deletions
-        if is_suspicious and await self._is_none_there(client, sorted(vanished)[:_SAMPLE]):
-            del self._listed[key]
-            self._fail(
-                summary,
-                f"{len(vanished)} of its {living} stored executions are not listed any more; nothing of it was changed: "
-                "check the key's workspace, or run with --accept-deletions when they were deleted on purpose",
+                    listed[row.execution_id] = ListedExecution.of(execution).with_payload(execution.payload)
+        finally:
+            record.lists[key] = replace(
+                found,
+                executions=listed,
+                is_complete=found.is_complete and not unreadable,
+                unreadable=(*found.unreadable, *unreadable),
             )
-            return
-        # Nothing else could heal a dead letter whose execution was deleted before it had a row.
-        vanished |= state.orphans[key].keys() - everywhere
-        self.vanished[key] = vanished
-        self.necessary_requests += len(vanished)
-        summary.lost = sum(known.is_damaged for each, known in stored.items() if each not in everywhere)
 
-    async def _is_none_there(self, client: Client, execution_ids: Sequence[str]) -> bool:
-        """One that is there proves that the key sees the right workspace: its run test was renamed, not lost."""
-        asked = await find_deleted(client, execution_ids, workers=len(execution_ids))
-        return len(asked.deleted) + len(asked.unknown) == len(execution_ids)
 
-    def _fail(self, summary: RunTestSummary, error: str) -> None:
-        summary.error = error
-        self._notify("run_test_failed", run_test=summary.name, error=error)
-
-    @property
-    def homes(self) -> dict[str, AbstractSet[str]]:
-        """The listed executions, by the key of their run test."""
-        return {key: found.executions.keys() for key, found in self._listed.items()}
-
-    def moves(self, state: StoredState) -> Moves:
-        """The stored executions that belong to another run test, or name, than the one under which they lie."""
-        return find_moves(state, self.homes, {key: run_test.name for key, run_test in self._by_key.items()})
-
-    def left_behind(self, state: StoredState, moves: Moves) -> dict[str, set[str]]:
-        """Executions that no list has, of run tests that are not exported and whose others move away, by their key."""
-        dates, everywhere = state.dates(), self._everywhere()
-        sources = {source.run_test_key for source, _ in moves} - self._by_key.keys()
-        return {key: left for key in sources if (left := dates[key].keys() - everywhere)}
-
-    def unlisted(self, state: StoredState, moves: Moves) -> set[str]:
-        """The keys of the dataset's other run tests of which nothing moves: the API lists no run test under their name."""
-        return state.elsewhere.keys() - {source.run_test_key for source, _ in moves}
-
-    def _everywhere(self) -> set[str]:
-        return {execution_id for found in self._listed.values() for execution_id in found.executions}
-
-    def plan(self, state: StoredState) -> list[Planned]:
-        """What to do with each listed execution, by worth."""
-        planned: list[Planned] = []
-        for run_test in self._settings.run_tests:
-            if (found := self._listed.get(run_test.key)) is None:
-                continue
+def make_plan(run: Run, record: Record, state: StoredState) -> list[Planned]:
+    """What to do with each listed execution, most valuable first. The plan is recorded, too."""
+    lists, page_limit = record.lists, run.settings.api.page_limit
+    planned: list[Planned] = []
+    for run_test in record.run_tests:
+        if run_test.key in lists:
             planned += plan_run_test(
-                found.executions.values(),
+                run_test,
+                lists[run_test.key],
                 state.executions[run_test.key],
-                run_test_name=run_test.name,
-                run_test_key=run_test.key,
-                now=self._now,
-                fetch_unfinished=self._settings.export.calls == "all",
-                full_refresh=self._full_refresh,
-                since=run_test.since,
+                now=run.started_at,
+                policy=run.policy,
                 stray_dates=state.stray_dates[run_test.key],
-                unreadable=found.heads,
             )
-            self._by_key[run_test.key].unknown_statuses.update(
-                each.status for each in found.executions.values() if each.status not in KNOWN_EXECUTION
-            )
-        page_limit = self._settings.api.page_limit
-        result = scrub(planned, requests=self._settings.export.scrub_requests, page_limit=page_limit)
-        for item in result:
-            self._by_key[item.run_test_key].reasons[item.reason.value] += 1
-        for key in self._listed:
-            summary = self._by_key[key]
-            self._notify("listed", run_test=summary.name, executions=summary.listed, reasons=dict(summary.reasons))
-        fetched = [item for item in result if item.is_fetched]
-        self._progress.planned_executions = len(fetched)
-        self._progress.planned_requests = sum(item.requests(page_limit) for item in fetched)
-        self._notify("planned", executions=self._progress.planned_executions, requests=self._progress.planned_requests)
-        return order_by_worth(result)
+    planned = order_by_worth(scrub(planned, requests=run.settings.export.scrub_requests, page_limit=page_limit))
+    record.planned = planned
+    reasons = count_reasons(planned)
+    for run_test in record.run_tests:
+        if run_test.key in lists:
+            listed = record.listed[run_test.key]
+            run.notify("listed", run_test=run_test.name, executions=listed, reasons=dict(reasons[run_test.key]))
+    fetched = [item for item in planned if item.is_fetched]
+    run.progress.planned_executions = len(fetched)
+    run.progress.planned_requests = sum(item.requests(page_limit) for item in fetched)
+    run.notify("planned", executions=run.progress.planned_executions, requests=run.progress.planned_requests)
+    return planned

@@ -1,4 +1,4 @@
-"""Three pieces of asyncio that a run needs: stop early, let work finish, and find the error in a group."""
+"""Two pieces of asyncio that a run needs: stop early, and let work finish although the run is cancelled."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -15,9 +15,9 @@ async def until_stopped(
     *,
     limit: tuple[float, ExporterError] | None = None,
 ) -> None:
-    """Do the work; when ``stop`` is set first, cancel it, let it clean up, and raise what was set (in a group).
+    """Do the work. If ``stop`` is set first, cancel the work, let it clean up, and raise the error that was set (in a group).
 
-    ``limit`` does the same after some seconds, with an error of its own.
+    ``limit`` does the same after some seconds, with its own error.
     """
     if stop is None and limit is None:
         await work
@@ -41,12 +41,12 @@ async def until_stopped(
 
 
 async def to_the_end(work: Callable[[], T] | Coroutine[Any, Any, T]) -> T:
-    """Do the work, in a thread when it is a function, and wait for its end, however often cancelled: it must not outlive its guard.
+    """Do the work, in a thread if it is a function, and wait for its end even if cancelled: it must not outlive the lock.
 
     Raises:
-        CancelledError: the caller was cancelled and the work has ended well; when it failed, its error counts.
+        CancelledError: the caller was cancelled and the work succeeded. If the work failed, its error is raised.
     """
-    # A thread's future is no task: whoever cancels all tasks does not cancel it.
+    # A thread's future is not a task: cancelling all tasks does not cancel it.
     future = (
         asyncio.ensure_future(work)
         if isinstance(work, Coroutine)

@@ -1,4 +1,4 @@
-"""The API in a box, for the demo, the tests, the benchmarks, and users' own pipelines."""
+"""A simulated API, for the demo, the tests, the benchmarks, and users' own pipelines."""
 
 from etl.sandbox.faults import Fault, SandboxRequest, random_faults
 from etl.sandbox.generate import (

@@ -1,6 +1,6 @@
-"""What the API computes over an execution's calls: averages, percentiles, eval statistics, rounded as it rounds.
+"""What the API computes from an execution's calls: averages, percentiles and eval statistics, rounded like the API's. Pure.
 
-An average without data is 0.0, as on the real server. Deleted calls count where the server counts them. Pure.
+An average without data is 0.0, as on the real server. Deleted calls count where the server counts them.
 """
 
 from collections import Counter, defaultdict
@@ -15,7 +15,7 @@ EVAL_PERCENTILES = (5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 100)
 
 
 class AnswerError(Exception):
-    """The real server fails here too: it answers 500."""
+    """The real server cannot compute this answer either: it answers 500."""
 
 
 def metrics(calls: Sequence[Call]) -> dict[str, Any]:
@@ -61,13 +61,13 @@ def metrics(calls: Sequence[Call]) -> dict[str, Any]:
 
 
 def average(values: Iterable[float | None], digits: int) -> float:
-    """The mean of the values that are there, rounded half up; 0.0 when there are none."""
+    """The mean of the values that are not None, rounded half up; 0.0 if there are none."""
     known = [value for value in values if value is not None]
     return rounded(sum(known) / len(known), digits) if known else 0.0
 
 
 def percentile(ordered: Sequence[float], rank: float) -> float:
-    """The percentile of sorted values, linear between neighbours."""
+    """The percentile of sorted values, by linear interpolation."""
     position = (len(ordered) - 1) * rank / 100
     below = int(position)
     above = min(below + 1, len(ordered) - 1)
@@ -75,7 +75,7 @@ def percentile(ordered: Sequence[float], rank: float) -> float:
 
 
 def rounded(value: float, digits: int) -> float:
-    """Half up, as PostgreSQL rounds a numeric."""
+    """Rounded half up, like a numeric in PostgreSQL."""
     return float(Decimal(f"{value:.15g}").quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
 
 
@@ -90,15 +90,15 @@ def total_duration(calls: Sequence[Call]) -> int:
 
 
 def eval_results(execution: Execution, eval_names: Collection[str] | None) -> list[dict[str, Any]]:
-    """One entry per eval of the run test, over the completed calls that are still listed."""
+    """One entry per eval of the run test, from the completed calls that are not deleted."""
     calls = [call for call in listable_calls(execution) if call.status == "completed" and call.eval_outputs]
     configs = [each for each in execution.run_test.eval_configs if eval_names is None or each.name in eval_names]
     return [_eval_result(config, calls) for config in configs]
 
 
 def _eval_result(config: EvalConfig, calls: Sequence[Call]) -> dict[str, Any]:
-    found = [call.eval_outputs.get(config.config_id) or {} for call in calls]
-    outputs = [each["output"] for each in found if each.get("output") is not None and each.get("output_type")]
+    evals = [call.eval_outputs.get(config.config_id) or {} for call in calls]
+    outputs = [each["output"] for each in evals if each.get("output") is not None and each.get("output_type")]
     result: dict[str, Any] = {"name": config.name, "id": config.config_id, "total_cells": len(outputs), "output": {}}
     summary: dict[str, Any]
     if config.output_type == "Pass/Fail":
@@ -138,7 +138,7 @@ def _passes(outputs: Sequence[Any]) -> tuple[int, int]:
 
 
 def eval_averages(calls: Sequence[Call]) -> dict[str, Any]:
-    """Averages of passes and scores in percent, and how often each choice was made, over all calls."""
+    """Averages of passes and scores in percent, and the number of times that each choice was made, over all calls."""
     scores: dict[str, list[float]] = defaultdict(list)
     choices: dict[str, Counter[str]] = defaultdict(Counter)
     for output in chain.from_iterable(call.eval_outputs.values() for call in calls):
@@ -157,7 +157,7 @@ def eval_averages(calls: Sequence[Call]) -> dict[str, Any]:
 
 
 def _integer(value: object) -> int | None:
-    """A token count as the server reads it: an integer, also as text. It fails on a float, even a whole one."""
+    """A token count as the server reads it: an integer, also as text. It fails on any float, even 5.0."""
     if value is None or (isinstance(value, int) and not isinstance(value, bool)):
         return value
     try:

@@ -1,4 +1,4 @@
-"""Which answer a request gets: paths, keys, parameters, and the order in which the real server looks at them.
+"""The answer to each request: paths, keys and parameters, checked in the order of the real server.
 
 Pure: a world and a request in, status, headers and body out.
 """
@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
-from etl.sandbox import answers, error_bodies
+from etl.sandbox import error_bodies
 from etl.sandbox.aggregates import AnswerError
+from etl.sandbox.answers import analytics, metrics, run_tests, runs
 from etl.sandbox.faults import SandboxRequest
 from etl.sandbox.world import Call, Execution, World
 
@@ -41,17 +42,17 @@ HTML_404 = b"<!doctype html><html lang=en><head><title>Not Found</title></head><
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the server insists on, and how it spells."""
+    """The keys that the server accepts, its largest page, and how it names the open-ended objects."""
 
     api_key: str
     secret_key: str
-    spelling: answers.Spelling
+    spelling: metrics.Spelling
     max_limit: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is sent back."""
+    """A response."""
 
     status: int
     body: bytes
@@ -59,32 +60,32 @@ class Answer:
 
 
 class _RefusedError(Exception):
-    """A check failed; the answer is ready."""
+    """The request is refused; ``answer`` says why."""
 
     def __init__(self, status: int, body: dict[str, Any], headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status)
         self.answer = _api_answer(status, body, headers)
 
 
-def answer_to(world: World, asked: SandboxRequest, headers: Mapping[str, str], origin: str, rules: Rules) -> Answer:
-    """The answer to one request. ``headers`` ignore case; links begin with ``origin``."""
-    if asked.path not in FAILURES:
-        if f"{asked.path}/" in FAILURES:
-            path, mark, rest = asked.target.partition("?")
+def answer_to(world: World, request: SandboxRequest, headers: Mapping[str, str], origin: str, rules: Rules) -> Answer:
+    """The answer to one request. ``headers`` must ignore case; links begin with ``origin``."""
+    if request.path not in FAILURES:
+        if f"{request.path}/" in FAILURES:
+            path, mark, rest = request.target.partition("?")
             return Answer(301, b"", {**HTML, "Location": f"{path}/{mark}{rest}"})
         return Answer(404, HTML_404, HTML)
     try:
-        _check(asked.method, headers, rules)
-        if asked.path == RUN_TESTS:
+        _check_access(request.method, headers, rules)
+        if request.path == RUN_TESTS:
             url = f"{origin}{RUN_TESTS}"
-            return _api_answer(200, answers.run_tests_page(world, url, asked.query, rules.max_limit))
-        query = _validated(asked.path, asked.query)
-        result = {METRICS: _metrics, RUNS: _runs, ANALYTICS: _analytics}[asked.path](world, query, rules)
-        return _api_answer(200, answers.success(result))
+            return _api_answer(200, run_tests.run_tests_page(world, url, request.query, rules.max_limit))
+        query = _validated_query(request.path, request.query)
+        result = {METRICS: _metrics, RUNS: _runs, ANALYTICS: _analytics}[request.path](world, query, rules)
+        return _api_answer(200, {"status": True, "result": result})
     except _RefusedError as refused:
         return refused.answer
     except AnswerError:
-        return _api_answer(500, error_bodies.server_error(FAILURES[asked.path]))
+        return _api_answer(500, error_bodies.server_error(FAILURES[request.path]))
 
 
 def json_answer(status: int, body: dict[str, Any], headers: Mapping[str, str] | None = None) -> Answer:
@@ -96,7 +97,7 @@ def _api_answer(status: int, body: dict[str, Any], headers: Mapping[str, str] | 
     return json_answer(status, body, {"Allow": "GET, HEAD, OPTIONS", **(headers or {})})
 
 
-def _check(method: str, headers: Mapping[str, str], rules: Rules) -> None:
+def _check_access(method: str, headers: Mapping[str, str], rules: Rules) -> None:
     accept = headers.get("Accept", "*/*")
     if not any(kind in accept for kind in ("*/*", "application/*", "application/json")):
         raise _RefusedError(406, error_bodies.NOT_ACCEPTABLE)
@@ -112,8 +113,8 @@ def _check(method: str, headers: Mapping[str, str], rules: Rules) -> None:
         raise _RefusedError(405, error_bodies.method_not_allowed(method))
 
 
-def _validated(path: str, query: Mapping[str, str]) -> dict[str, str]:
-    """The parameters that say something, ids and names in their plain form."""
+def _validated_query(path: str, query: Mapping[str, str]) -> dict[str, str]:
+    """The parameters that are not empty; ids as lower-case UUIDs, names without spaces around them."""
     found: dict[str, str] = {}
     for name, value in query.items():
         if name not in PARAMETERS[path]:
@@ -127,7 +128,7 @@ def _validated(path: str, query: Mapping[str, str]) -> dict[str, str]:
             except ValueError:
                 raise _RefusedError(400, error_bodies.invalid(name, "Must be a valid UUID.")) from None
         elif name in ("run_test_name", "eval_name"):
-            # The real server strips names: a run test whose name begins or ends with a space cannot be asked for.
+            # Like the real server: a run test whose name begins or ends with a space cannot be listed.
             found[name] = value.strip()
             if not found[name]:
                 raise _RefusedError(400, error_bodies.invalid(name, "This field may not be blank."))
@@ -141,31 +142,33 @@ def _validated(path: str, query: Mapping[str, str]) -> dict[str, str]:
 def _metrics(world: World, query: Mapping[str, str], rules: Rules) -> dict[str, Any]:
     if "call_execution_id" in query:
         execution, call = _call(world, query["call_execution_id"])
-        return answers.call_metrics(call, execution, rules.spelling)
+        return metrics.call_metrics(call, execution, rules.spelling)
     if "execution_id" in query:
-        return answers.execution_metrics(_execution(world, query["execution_id"]))
+        return metrics.execution_metrics(_execution(world, query["execution_id"]))
     name = _name(world, query["run_test_name"])
-    return answers.execution_page(world, name, query.get("page"), query.get("limit"), rules.max_limit)
+    return metrics.execution_page(world, name, query.get("page"), query.get("limit"), rules.max_limit)
 
 
 def _runs(world: World, query: Mapping[str, str], rules: Rules) -> dict[str, Any]:
     eval_names = _eval_names(query)
     if "call_execution_id" in query:
         execution, call = _call(world, query["call_execution_id"])
-        return answers.run_call(call, execution, eval_names)
+        return runs.run_call(call, execution, eval_names)
     paging = (query.get("page"), query.get("limit"), rules.max_limit)
     if "execution_id" in query:
         summary = BOOLEANS[query.get("summary", "false").lower()]
         execution = _execution(world, query["execution_id"])
-        return answers.run_execution(execution, *paging, eval_names=eval_names, summary=summary)
-    return answers.runs_page(world, _name(world, query["run_test_name"]), *paging, eval_names=eval_names)
+        return runs.run_execution(execution, *paging, eval_names=eval_names, summary=summary)
+    return runs.runs_page(world, _name(world, query["run_test_name"]), *paging, eval_names=eval_names)
 
 
 def _analytics(world: World, query: Mapping[str, str], _rules: Rules) -> dict[str, Any]:
     eval_names, summary = _eval_names(query), BOOLEANS[query.get("summary", "true").lower()]
     if "execution_id" in query:
-        return answers.analytics(_execution(world, query["execution_id"]), eval_names=eval_names, summary=summary)
-    return answers.analytics_by_name(
+        return analytics.execution_analytics(
+            _execution(world, query["execution_id"]), eval_names=eval_names, summary=summary
+        )
+    return analytics.latest_analytics(
         world, _name(world, query["run_test_name"]), eval_names=eval_names, summary=summary
     )
 

@@ -6,7 +6,7 @@ TEXT_KEYS = ("detail", "message", "error", "result")
 
 
 def error(kind: str, code: str, text: str, *, has_details: bool = False) -> dict[str, Any]:
-    """The body of every error but a refused parameter and the rate limit: the text stands in it four times."""
+    """The body of most errors, with the text in each of four fields."""
     details = {"details": {"detail": [text]}} if has_details else {}
     return {"status": False, "type": kind, "code": code, **dict.fromkeys(TEXT_KEYS, text), **details}
 
@@ -25,22 +25,22 @@ NOT_ACCEPTABLE = error("api_error", "not_acceptable", "Could not satisfy the req
 
 
 def method_not_allowed(method: str) -> dict[str, Any]:
-    """405."""
+    """Status 405."""
     return error("api_error", "method_not_allowed", f'Method "{method}" not allowed.', has_details=True)
 
 
 def not_found(what: str) -> dict[str, Any]:
-    """404. ``what`` is "Run test", "Test execution" or "Call execution"."""
+    """Status 404; ``what`` is "Run test", "Test execution" or "Call execution"."""
     return error("not_found", "not_found", f"{what} not found.")
 
 
 def server_error(text: str) -> dict[str, Any]:
-    """500."""
+    """Status 500."""
     return error("server_error", "server_error", text)
 
 
 def invalid(field: str | None, text: str) -> dict[str, Any]:
-    """400: ``text`` is wrong with the parameter ``field``, or with the query as a whole."""
+    """Status 400: ``text`` says what is wrong with the parameter ``field``, or with the whole query if it is None."""
     details = {field or "non_field_errors": [text]}
     attr = {"attr": field} if field else {}
     body = error("validation_error", "invalid", "Validation failed")
@@ -48,6 +48,6 @@ def invalid(field: str | None, text: str) -> dict[str, Any]:
 
 
 def rate_limited(limit: int, retry_after: int) -> dict[str, Any]:
-    """429."""
+    """Status 429."""
     message = f"Rate limit exceeded: {limit} api requests per minute"
     return {"status": False, "result": {"code": "RATE_LIMITED", "message": message, "retry_after": retry_after}}

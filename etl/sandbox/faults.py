@@ -1,4 +1,4 @@
-"""What can go wrong with one answer of the sandbox, and a random mixture of it. Pure."""
+"""Faults that a test or a user can put into the sandbox's answers. Pure."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ HTML_502 = (
 class SandboxRequest:
     """One request.
 
-    ``target`` is the path and query as sent; ``received_at`` are monotonic seconds; ``status`` is what was answered, None
-    before that and when nothing was answered.
+    ``target`` is the path and query as sent, ``received_at`` a time in monotonic seconds. ``status`` is that of the answer, None
+    until then or if there was none.
     """
 
     method: str
@@ -32,20 +32,20 @@ class SandboxRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """How one answer differs from the right one; what is left out stays right.
+    """How one answer differs from the right one. By default nothing does.
 
     Attributes:
         status: Sent in place of the right status.
         body: Sent verbatim in place of the right body.
-        edit: What becomes of that body, right or not, before it is sent.
-        headers: Sent beside, or in place of, the right headers.
-        delay_seconds: How long the answer is held back.
-        drip_seconds: How long each byte of the body lets the next one wait.
-        cut_after_bytes: Only so much of the body arrives (Content-Length promises all), then a reset, or an end in order
-            when ``is_closed``.
-        is_reset: The connection is reset without any answer.
-        is_closed: The connection ends in order without any answer.
-        is_hanging: No answer ever comes, and the connection stays open.
+        edit: Applied to the body, the right one or ``body``, before it is sent.
+        headers: Added to the right headers, or replacing them.
+        delay_seconds: How long the server waits before it answers.
+        drip_seconds: How long the server waits after each byte of the body.
+        cut_after_bytes: How many bytes of the body are sent before the connection is reset, or closed in order if ``is_closed``;
+            Content-Length is that of the whole body.
+        is_reset: The connection is reset without an answer.
+        is_closed: The connection is closed in order without an answer.
+        is_hanging: No answer is sent, and the connection stays open.
     """
 
     status: int | None = None
@@ -72,9 +72,9 @@ MIXTURE = (
 
 
 def random_faults(rng: Random, share: float) -> FaultHook:
-    """A hook that spoils this share of the requests, each with one fault of ``MIXTURE``."""
+    """A hook that gives this share of the answers a random fault of ``MIXTURE``."""
 
-    def spoil(_request: SandboxRequest, _nth: int) -> Fault | None:
+    def choose_fault(_request: SandboxRequest, _nth: int) -> Fault | None:
         return rng.choice(MIXTURE) if rng.random() < share else None
 
-    return spoil
+    return choose_fault

@@ -1,8 +1,7 @@
-"""Invent a world whose pictures are worth looking at, and let time pass in it.
+"""Generate a world that makes realistic charts, and let time pass in it.
 
-Owns which agents there are, when their executions start (fewer at weekends), how their calls come to an end, and since
-when the first run test is worse; what a call measures is drawn in ``measures``. Pure: the same ``rng`` and arguments
-give the same world.
+Owns the agents, when their executions start (fewer at weekends), how their calls end, and when the first run test got
+worse; the values of a call are drawn in ``measures``. Pure: the same ``rng`` and arguments give the same world.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ WEEKEND_SHARE = 0.3
 PROGRESS = timedelta(minutes=15)
 
 
-def make_world(
+def make_world(  # noqa: PLR0913 all but rng and end have defaults, and a user sets one or two
     rng: Random,
     *,
     end: datetime,
@@ -77,19 +76,19 @@ def make_world(
     include_unfinished: bool = True,
     quirks: bool = False,
 ) -> World:
-    """A world that looks back from ``end`` over ``days`` days.
+    """A world of the ``days`` days before ``end``.
 
     Args:
-        rng: The only source of chance.
+        rng: The only source of randomness.
         end: Nothing in the world is later.
         run_tests: How many run tests; ``names`` overrides it.
         executions: How many executions each run test has.
-        calls: How many calls each execution has, give or take ``calls_spread``.
-        calls_spread: How far the number of calls may stray from ``calls``.
-        days: How far back the executions were started.
-        names: The run tests' names in place of invented ones; a name may occur twice.
+        calls: How many calls each execution has, plus or minus ``calls_spread``.
+        calls_spread: The largest difference from ``calls``.
+        days: In how many days before ``end`` the executions started.
+        names: The names of the run tests, in place of invented ones; a name may occur twice.
         include_unfinished: The two newest executions of each run test have not finished.
-        quirks: Now and then a number comes as text, an integer as a float, or a value as null.
+        quirks: Rarely a number is sent as text, an integer as a float, or a value as null.
     """
     if names is None:
         names = [_agent_name(number) for number in range(run_tests)]
@@ -119,7 +118,7 @@ def make_world(
 def new_run_test(
     rng: Random, name: str, created_at: datetime, profile: Profile, templates: dict[str, str] | None = None
 ) -> RunTest:
-    """A run test with the usual evals and scenarios and no executions; ``templates`` are template ids by eval."""
+    """A run test with the usual evals and scenarios, without executions; ``templates`` are template ids by eval."""
     templates = templates or {name: new_id(rng) for name, _ in EVALS}
     return RunTest(
         run_test_id=new_id(rng),
@@ -138,7 +137,7 @@ def new_run_test(
 def add_execution(
     world: World, run_test: RunTest, rng: Random, now: datetime, calls: int, *, status: str = "completed"
 ) -> Execution:
-    """A new execution, created at ``now``. One that is already finished took about 20 minutes from ``now`` on."""
+    """A new execution, created at ``now``. If ``status`` is a finished one, it took about 20 minutes from ``now`` on."""
     started_at = now + timedelta(seconds=1)
     execution = Execution(
         execution_id=new_id(rng),
@@ -159,24 +158,24 @@ def add_execution(
     )
     attach_execution(world, execution)
     took = timedelta(seconds=rng.uniform(1100, 1400)) if status in TERMINAL_STATUSES else PROGRESS
-    _move_on(execution, rng, now + took, status)
+    _advance(execution, rng, now + took, status)
     return execution
 
 
 def start_execution(execution: Execution, rng: Random, now: datetime) -> None:
-    """A pending execution runs: some of its calls are done, others wait."""
-    _move_on(execution, rng, now, "running")
+    """A pending execution runs: some of its calls have ended, others are pending."""
+    _advance(execution, rng, now, "running")
 
 
 def finish_execution(execution: Execution, rng: Random, now: datetime) -> None:
-    """An execution completes at ``now``: calls that were not terminal now are, with values."""
-    _move_on(execution, rng, now, "completed")
+    """An execution completes at ``now``: all its calls are terminal and have values."""
+    _advance(execution, rng, now, "completed")
 
 
 def add_late_data(execution: Execution, rng: Random, now: datetime) -> Call | None:
-    """A cost or an eval output arrives after the fact; the execution's own metrics do not show it.
+    """A cost or an eval output of a call changes after its end; the execution's own metrics do not show it.
 
-    Returns the changed call, or None when the execution lists no call.
+    Returns the changed call, or None if the execution lists no call.
     """
     calls = listable_calls(execution)
     measured = [call for call in calls if call.status == "completed"] or calls
@@ -198,7 +197,7 @@ def add_late_data(execution: Execution, rng: Random, now: datetime) -> Call | No
 
 
 def new_id(rng: Random) -> str:
-    """A fresh UUID, drawn from ``rng``."""
+    """A new UUID, drawn from ``rng``."""
     return str(uuid.UUID(int=rng.getrandbits(128), version=4))
 
 
@@ -208,7 +207,7 @@ def _agent_name(number: int) -> str:
 
 
 def _starts(rng: Random, count: int, end: datetime, days: int) -> list[datetime]:
-    """Start times, oldest first: office hours are busy, weekends are not, and all could finish before ``end``."""
+    """Start times, oldest first: most in office hours, few at weekends, all early enough to finish before ``end``."""
     starts: list[datetime] = []
     while len(starts) < count:
         start = end - timedelta(seconds=rng.uniform(1800, max(3600, days * 86400)))
@@ -219,12 +218,12 @@ def _starts(rng: Random, count: int, end: datetime, days: int) -> list[datetime]
 
 
 def _finished_status(number: int, order: int) -> str:
-    """Mostly completed; now and then one failed or was cancelled."""
+    """Mostly completed; a few failed or were cancelled."""
     return {7: "failed", 13: "cancelled"}.get((order + 5 * number) % 16, "completed")
 
 
-def _move_on(execution: Execution, rng: Random, at: datetime, status: str) -> None:
-    """The execution reaches ``status`` at ``at``; each call that is not terminal gets a status that goes with it."""
+def _advance(execution: Execution, rng: Random, at: datetime, status: str) -> None:
+    """The execution reaches ``status`` at ``at``; each call that is not terminal gets a status that fits it."""
     weights = CALL_STATUS_WEIGHTS[status]
     spread = max(5.0, (at - execution.started_at).total_seconds() - LONGEST_CALL_SECONDS - 10)
     for call in execution.calls:

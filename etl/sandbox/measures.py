@@ -1,6 +1,6 @@
-"""Draw what a call measures: latencies, costs, interruptions, chat values and evals that a real agent could have.
+"""Draw realistic values for a call: latencies, costs, interruptions, chat metrics and evals. Pure.
 
-Owns every distribution, the slow Mondays, and how much a regression costs. Pure.
+Owns every distribution, the slow Mondays, and the size of a regression.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LONGEST_CALL_SECONDS = 600
 
 
 def measure(run_test: RunTest, call: Call, rng: Random, ended_at: datetime) -> None:
-    """Give the call what a call of its status has."""
+    """Set the values that a call with its status has."""
     profile = run_test.profile
     if call.status == "ongoing":
         call.started_at = ended_at
@@ -31,36 +31,36 @@ def measure(run_test: RunTest, call: Call, rng: Random, ended_at: datetime) -> N
         call.ended_reason = rng.choice(["customer-did-not-answer", "assistant-error", "silence-timed-out"])
     elif call.status in ("completed", "analyzing"):
         is_regressed = profile.regression_at is not None and ended_at >= profile.regression_at
-        duration = int(min(LONGEST_CALL_SECONDS, max(12, _around(rng, profile.duration_median_seconds, 0.5))))
+        duration = int(min(LONGEST_CALL_SECONDS, max(12, _log_normal(rng, profile.duration_median_seconds, 0.5))))
         call.duration_seconds = duration
         call.started_at, call.completed_at = ended_at - timedelta(seconds=duration), ended_at
         call.ended_reason = rng.choice(["customer-ended-call", "customer-ended-call", "assistant-ended-call"])
         slowdown = (REGRESSION_SLOWDOWN if is_regressed else 1.0) * (
             MONDAY_SLOWDOWN if ended_at.weekday() == 0 else 1.0
         )
-        latency = round(_around(rng, profile.latency_median_ms * slowdown, 0.28))
+        latency = round(_log_normal(rng, profile.latency_median_ms * slowdown, 0.28))
         if profile.is_chat:
             _measure_chat(call, rng, latency)
         else:
             _measure_voice(call, rng, latency)
         if profile.has_quirks:
-            _bend(call, rng)
+            _add_quirk(call, rng)
         if call.status == "completed":
-            _evaluate(run_test, call, rng, profile.pass_rate - (REGRESSION_PASS_LOSS if is_regressed else 0.0))
+            _set_evals(run_test, call, rng, profile.pass_rate - (REGRESSION_PASS_LOSS if is_regressed else 0.0))
 
 
 def _measure_voice(call: Call, rng: Random, latency: int) -> None:
     minutes = (call.duration_seconds or 0) / 60
-    user_cuts, ai_cuts = _count(rng, 0.55 * minutes), _count(rng, 0.35 * minutes)
+    user_cuts, ai_cuts = _poisson(rng, 0.55 * minutes), _poisson(rng, 0.35 * minutes)
     call.avg_agent_latency_ms = latency
     call.response_time_ms = latency + rng.randint(120, 420) if rng.random() < 0.6 else None
     call.user_wpm = round(min(260.0, max(80.0, rng.gauss(165, 22))), 2)
     call.bot_wpm = round(min(280.0, max(90.0, rng.gauss(192, 17))), 2)
-    call.talk_ratio = round(_around(rng, 1.4, 0.45), 3)
+    call.talk_ratio = round(_log_normal(rng, 1.4, 0.45), 3)
     call.user_interruption_count, call.ai_interruption_count = user_cuts, ai_cuts
     call.user_interruption_rate = round(user_cuts / minutes, 3)
     call.ai_interruption_rate = round(ai_cuts / minutes, 2)
-    call.avg_stop_time_after_interruption_ms = round(_around(rng, 900, 0.5)) if user_cuts else None
+    call.avg_stop_time_after_interruption_ms = round(_log_normal(rng, 900, 0.5)) if user_cuts else None
     if rng.random() < 0.55:
         call.system_metrics = {
             "bot_wpm": call.bot_wpm,
@@ -75,14 +75,13 @@ def _measure_voice(call: Call, rng: Random, latency: int) -> None:
         }
         if rng.random() < 0.1:
             call.system_metrics["turn_latency_p90_ms"] = round(latency * 1.3)
-    _charge(call, rng, minutes)
+    _set_costs(call, rng, minutes)
     turns = max(2, round(minutes * rng.uniform(3.5, 5.5)))
     call.chat_metrics = rng.choice([None, None, {}, {"turn_count": turns, "message_count": turns + turns // 2}])
 
 
-def _charge(call: Call, rng: Random, minutes: float) -> None:
-    """Costs follow minutes and tokens."""
-    prompt, completion = round(_around(rng, 5200 * minutes, 0.2)), round(_around(rng, 90 * minutes, 0.25))
+def _set_costs(call: Call, rng: Random, minutes: float) -> None:
+    prompt, completion = round(_log_normal(rng, 5200 * minutes, 0.2)), round(_log_normal(rng, 90 * minutes, 0.25))
     characters = round((call.bot_wpm or 0) * minutes * 3)
     llm, stt, tts = prompt * 2.5e-6 + completion * 1e-5, minutes * 0.0077, characters * 3e-5
     call.llm_cost_cents, call.stt_cost_cents, call.tts_cost_cents = round(llm * 100), round(stt * 100), round(tts * 100)
@@ -101,7 +100,7 @@ def _charge(call: Call, rng: Random, minutes: float) -> None:
 
 def _measure_chat(call: Call, rng: Random, latency: int) -> None:
     turns = max(2, round((call.duration_seconds or 0) / 60 * rng.uniform(4, 8)))
-    sent, received = round(_around(rng, 700 * turns, 0.25)), round(_around(rng, 45 * turns, 0.3))
+    sent, received = round(_log_normal(rng, 700 * turns, 0.25)), round(_log_normal(rng, 45 * turns, 0.3))
     call.llm_cost_cents = call.total_cost_cents = round(sent * 2.5e-4 + received * 1e-3)
     call.chat_metrics = {
         "total_tokens": sent + received,
@@ -115,20 +114,20 @@ def _measure_chat(call: Call, rng: Random, latency: int) -> None:
         call.chat_metrics["message_count"] = 2 * turns
 
 
-def _bend(call: Call, rng: Random) -> None:
-    """A number as text, a float for an integer, a null: rare, but the API passes them on unchecked."""
+def _add_quirk(call: Call, rng: Random) -> None:
+    """Rarely, send a number as text, a float for an integer, or a null: the API passes such values on unchecked."""
     if rng.random() > 0.06:
         return
-    bent = rng.choice(["text", "float", "null"])
-    if bent == "float":
+    quirk = rng.choice(["text", "float", "null"])
+    if quirk == "float":
         call.duration_seconds = float(call.duration_seconds or 0)
         call.chat_metrics = {**(call.chat_metrics or {}), "csat_score": 4.25}
     else:
-        value = "1500" if bent == "text" else None
+        value = "1500" if quirk == "text" else None
         call.chat_metrics = {**(call.chat_metrics or {}), "total_tokens": value}
 
 
-def _evaluate(run_test: RunTest, call: Call, rng: Random, pass_rate: float) -> None:
+def _set_evals(run_test: RunTest, call: Call, rng: Random, pass_rate: float) -> None:
     passes = rng.random() < pass_rate
     outputs = {
         config.config_id: eval_output(rng, config, call.updated_at, passes=passes) for config in run_test.eval_configs
@@ -142,7 +141,7 @@ def _evaluate(run_test: RunTest, call: Call, rng: Random, pass_rate: float) -> N
 
 
 def eval_output(rng: Random, config: EvalConfig, at: datetime, *, passes: bool) -> dict[str, Any]:
-    """One eval of one call, as the API shows it: usually an output, sometimes a failed or a skipped eval."""
+    """The output of an eval, as the API shows it; sometimes the eval failed or was skipped."""
     chance = rng.random()
     if chance < 0.03:
         return {
@@ -180,13 +179,12 @@ def eval_output(rng: Random, config: EvalConfig, at: datetime, *, passes: bool) 
     }
 
 
-def _around(rng: Random, median: float, sigma: float) -> float:
-    """A log-normal value: most near the median, a long tail above."""
+def _log_normal(rng: Random, median: float, sigma: float) -> float:
+    """A log-normal value: mostly near the median, with a long tail above."""
     return rng.lognormvariate(math.log(max(median, 1e-9)), sigma)
 
 
-def _count(rng: Random, mean: float) -> int:
-    """A Poisson count."""
+def _poisson(rng: Random, mean: float) -> int:
     threshold, product, count = math.exp(-mean), rng.random(), 0
     while product > threshold:
         product *= rng.random()

@@ -1,6 +1,6 @@
-"""The API in a box: a loopback HTTP server with keys, paging, rate limit, latency and faults.
+"""The simulated API as a loopback HTTP server, with keys, paging, rate limit, latency and faults.
 
-Owns the socket, the clock, and what is recorded of each request; what is answered is decided in ``dispatch``.
+Owns the socket, the clock and the record of requests; ``dispatch`` decides the answers.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from etl.sandbox import error_bodies
-from etl.sandbox.answers import Spelling
+from etl.sandbox.answers.metrics import Spelling
 from etl.sandbox.dispatch import Answer, Rules, answer_to, json_answer
 from etl.sandbox.faults import Fault, FaultHook, SandboxRequest
 from etl.sandbox.ratelimit import FixedWindow, Verdict
@@ -27,30 +27,30 @@ from etl.sandbox.world import World
 
 
 class Sandbox:
-    """A running server over one world.
+    """A server for one world.
 
-    ``world``, ``fault`` and ``on_request`` may be changed while it runs. ``requests`` holds every request in order
-    of arrival.
+    ``world``, ``fault`` and ``on_request`` may be changed while it runs. ``requests`` holds all requests in order of
+    arrival.
 
     Args:
-        world: What is served, as it is at the moment of each request.
-        api_key: The only X-Api-Key that is let in.
-        secret_key: The only X-Secret-Key that is let in.
-        host: Where to listen.
-        port: Where to listen; 0 takes a free port.
-        spelling: How the open-ended objects are called: as the server says, or as the documentation says.
-        max_limit: The largest page; None is no maximum, as on the real server.
-        rate_limit: Requests per window; None is no limit.
-        rate_window_seconds: The window, aligned to the epoch: 60 is a calendar minute.
-        rate_headers: Send X-RateLimit headers when there is a rate limit.
-        latency_seconds: How long each answer is held back.
-        clock: Unix seconds, for the rate limit.
-        tls: Serve https with this certificate.
-        fault: Asked before each answer, with the request and how many times this target was asked for (1 at first).
-        on_request: Called just before each answer is computed; it may change the world.
+        world: The data, read anew for each request.
+        api_key: The only X-Api-Key that is accepted.
+        secret_key: The only X-Secret-Key that is accepted.
+        host: The address to listen on.
+        port: The port to listen on; 0 takes a free one.
+        spelling: The names of the open-ended objects: the real server's, or those of its documentation.
+        max_limit: The largest number of rows on a page; None for no limit, as on the real server.
+        rate_limit: Requests per window; None for no limit.
+        rate_window_seconds: Length of the window, which is aligned to the epoch.
+        rate_headers: Whether to send X-RateLimit headers if there is a rate limit.
+        latency_seconds: Delay of each answer.
+        clock: Gives Unix seconds, for the rate limit.
+        tls: The certificate, to serve https.
+        fault: Called before each answer with the request and how many times its target was requested so far (from 1).
+        on_request: Called before each answer is computed; it may change the world.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 all but the world have defaults, and a user sets one or two
         self,
         world: World,
         *,
@@ -81,7 +81,7 @@ class Sandbox:
         self._latency_seconds = latency_seconds
         self._clock = clock
         self._tls = tls
-        self._times_asked: Counter[str] = Counter()
+        self._requests_by_target: Counter[str] = Counter()
         self._runner: web.ServerRunner | None = None
 
     async def __aenter__(self) -> Self:
@@ -94,7 +94,7 @@ class Sandbox:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen; ``base_url`` says where."""
+        """Start listening, and set ``base_url``."""
         server = web.Server(self._handle, access_log=None, handler_cancellation=True)
         self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -104,13 +104,13 @@ class Sandbox:
         self.base_url = f"{scheme}://{host}:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:
-        """Stop listening and close every connection; hanging requests are dropped."""
+        """Stop listening and close every connection; hanging requests get no answer."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
 
     def count(self, path_fragment: str = "", **query: object) -> int:
-        """How many requests had this in their path and these parameters with these values."""
+        """How many requests had this fragment in their path, and these parameters."""
         wanted = {name: str(value) for name, value in query.items()}.items()
         return sum(path_fragment in each.path and wanted <= each.query.items() for each in self.requests)
 
@@ -122,7 +122,7 @@ class Sandbox:
         if fault.is_hanging:
             await asyncio.Event().wait()
         if fault.is_reset or (fault.is_closed and fault.cut_after_bytes is None):
-            _end(request, fault)
+            _disconnect(request, fault)
         if fault.cut_after_bytes is None and not fault.drip_seconds:
             return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
         response = web.StreamResponse(status=answer.status, headers=answer.headers)
@@ -134,24 +134,24 @@ class Sandbox:
                 await asyncio.sleep(fault.drip_seconds)
         else:
             await response.write(answer.body[: fault.cut_after_bytes])
-            _end(request, fault)
+            _disconnect(request, fault)
         return response
 
     def _answer(self, request: web.BaseRequest) -> tuple[Answer, Fault]:
-        """Compute and record the answer without a pause, so that no other request comes between."""
-        asked = SandboxRequest(
+        """Compute and record the answer. Synchronous, so that no other request comes between."""
+        received = SandboxRequest(
             request.method, request.path, request.raw_path, dict(request.query), None, time.monotonic()
         )
         verdict = None if self._window is None else self._window.take(self._clock())
         if verdict is not None and not verdict.is_allowed:
             answer, fault = _refusal(verdict), Fault()
         else:
-            self._times_asked[request.raw_path] += 1
-            fault = (self.fault and self.fault(asked, self._times_asked[request.raw_path])) or Fault()
+            self._requests_by_target[request.raw_path] += 1
+            fault = (self.fault and self.fault(received, self._requests_by_target[request.raw_path])) or Fault()
             if self.on_request is not None:
-                self.on_request(asked)
+                self.on_request(received)
             origin = f"{request.scheme}://{request.host}"
-            answer = answer_to(self.world, asked, request.headers, origin, self._rules)
+            answer = answer_to(self.world, received, request.headers, origin, self._rules)
         quota = {} if verdict is None or not self._rate_headers else _quota_headers(verdict)
         headers = CIMultiDict(answer.headers)
         headers.update(quota)
@@ -160,7 +160,7 @@ class Sandbox:
         body = body if fault.edit is None else fault.edit(body)
         answer = Answer(fault.status or answer.status, body, headers)
         is_silent = fault.is_reset or fault.is_hanging or (fault.is_closed and fault.cut_after_bytes is None)
-        self.requests.append(replace(asked, status=None if is_silent else answer.status))
+        self.requests.append(replace(received, status=None if is_silent else answer.status))
         return answer, fault
 
 
@@ -177,8 +177,8 @@ def _quota_headers(verdict: Verdict) -> dict[str, str]:
     }
 
 
-def _end(request: web.BaseRequest, fault: Fault) -> None:
-    """Close the connection: in order, or so that the other end sees a reset."""
+def _disconnect(request: web.BaseRequest, fault: Fault) -> None:
+    """Close the connection in order if ``is_closed``, else with a reset."""
     if request.transport is None:
         return
     if fault.is_closed:

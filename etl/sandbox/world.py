@@ -1,6 +1,6 @@
-"""The sandbox's world: run tests, executions and calls, and everything that can happen to them.
+"""The sandbox's world: run tests, executions and calls, and the changes that they can undergo.
 
-Owns the records, the order in which the API lists them, and the mutations that invent no values; those that do are in
+Owns the records, the order in which the API lists them, and the changes that need no invented values; the others are in
 ``generate``. Pure: clocks, ids and randomness are parameters. Timestamps are aware UTC datetimes, ids are UUID strings.
 """
 
@@ -16,7 +16,7 @@ TERMINAL_STATUSES = frozenset({"completed", "failed", "cancelled"})
 
 @dataclass(frozen=True, slots=True)
 class EvalConfig:
-    """One eval of a run test, and the template it was made from."""
+    """One eval of a run test, and its template."""
 
     config_id: str
     name: str
@@ -27,7 +27,7 @@ class EvalConfig:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One story that the simulated customer plays."""
+    """One scenario that the simulated customer plays."""
 
     scenario_id: str
     name: str
@@ -35,7 +35,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How an agent behaves: what ``generate`` draws a run test's values from."""
+    """How an agent behaves: the parameters for drawing a run test's values."""
 
     is_chat: bool = False
     latency_median_ms: float = 1500.0
@@ -122,10 +122,10 @@ class RunTest:
 
 @dataclass(slots=True)
 class World:
-    """Everything one organization has, found by id in constant time.
+    """Everything that an organization has, indexed by id.
 
-    Add run tests and executions with ``add_run_test`` and ``attach_execution``: they keep the index right. Every other
-    change may be made to the records directly.
+    Add run tests and executions with ``add_run_test`` and ``attach_execution``, which update the index. Other changes may be made
+    to the records directly.
     """
 
     organization_id: str
@@ -138,12 +138,12 @@ class World:
             self.index_run_test(run_test)
 
     def execution(self, execution_id: str) -> Execution | None:
-        """The execution with this id, or None when there is none or it was deleted."""
+        """The execution with this id, or None if there is none or it was deleted."""
         execution = self._executions.get(execution_id)
         return None if execution is None or execution.is_deleted else execution
 
     def call(self, call_execution_id: str) -> tuple[Execution, Call] | None:
-        """The call with this id and its execution, or None when there is none or either was deleted."""
+        """The call with this id and its execution, or None if there is none or either was deleted."""
         execution, call = self._calls.get(call_execution_id, (None, None))
         if execution is None or call is None or execution.is_deleted or call.is_deleted:
             return None
@@ -154,12 +154,12 @@ class World:
         return [run_test for run_test in self.run_tests if run_test.name == name]
 
     def index_run_test(self, run_test: RunTest) -> None:
-        """Everything under this run test is found by id."""
+        """Index the executions and calls of the run test."""
         for execution in run_test.executions:
             self.index_execution(execution)
 
     def index_execution(self, execution: Execution) -> None:
-        """The execution and its calls are found by id."""
+        """Index the execution and its calls."""
         self._executions[execution.execution_id] = execution
         self._calls.update((call.call_execution_id, (execution, call)) for call in execution.calls)
 
@@ -182,24 +182,24 @@ def listable_calls(execution: Execution) -> list[Call]:
 
 
 def add_run_test(world: World, run_test: RunTest) -> None:
-    """The world has one run test more, with whatever executions it holds."""
+    """Add a run test with its executions."""
     world.run_tests.append(run_test)
     world.index_run_test(run_test)
 
 
 def attach_execution(world: World, execution: Execution) -> None:
-    """The execution stands under its run test, and it and its calls are found by id."""
+    """Add an execution, with its calls, to its run test."""
     execution.run_test.executions.append(execution)
     world.index_execution(execution)
 
 
 def rename_run_test(run_test: RunTest, name: str) -> None:
-    """The run test's executions are now listed under ``name``."""
+    """Rename a run test; its executions are then listed under ``name``."""
     run_test.name = name
 
 
 def rerun_execution(execution: Execution, now: datetime) -> None:
-    """A finished execution is taken back: the same calls under the same ids, without their values."""
+    """Run a finished execution again: its calls keep their ids and lose their values."""
     execution.status = "running"
     execution.completed_at = None
     execution.completed_calls = execution.failed_calls = 0
@@ -214,15 +214,15 @@ def rerun_execution(execution: Execution, now: datetime) -> None:
 
 
 def touch_call(call: Call, now: datetime) -> None:
-    """The call was saved: it is now listed first, and nothing else about it changed."""
+    """Save a call without another change: it is then listed first."""
     call.updated_at = now
 
 
 def delete_execution(execution: Execution) -> None:
-    """The execution is no longer listed; it and its calls answer 404."""
+    """Delete an execution: it is no longer listed, and it and its calls answer 404."""
     execution.is_deleted = True
 
 
 def delete_call(call: Call) -> None:
-    """The call is no longer listed and answers 404; its execution's aggregates still count it."""
+    """Delete a call: it is no longer listed and answers 404, but its execution's aggregates still count it."""
     call.is_deleted = True

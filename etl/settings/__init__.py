@@ -1,4 +1,4 @@
-"""Settings: what they are, where they are read from, and what is wrong with them."""
+"""The settings of an export: their keys, how they are read, and messages about mistakes in them."""
 
 from etl.settings.load import Settings
 from etl.settings.sections import Api, Destination, Export, Log, RunTest

@@ -1,4 +1,4 @@
-"""The API's keys and the proxy's credentials: from the environment, or from files that only their owner can read."""
+"""Read the API's keys and the proxy's credentials, from the environment or from files that only their owner can read."""
 
 import os
 import stat
@@ -10,7 +10,11 @@ from etl.errors import ConfigurationError
 
 
 def read_api_key(variable: str) -> SecretStr:
-    """The key that the variable holds, or the file that ``<variable>_FILE`` names."""
+    """The key in the variable, or in the file that ``<variable>_FILE`` names.
+
+    Raises:
+        ConfigurationError: one line that names the variable and the fix.
+    """
     value, where = os.environ.get(variable), variable
     if not value and (path := os.environ.get(f"{variable}_FILE")):
         where = f"{variable}_FILE ({path})"
@@ -23,9 +27,9 @@ def read_api_key(variable: str) -> SecretStr:
             raise ConfigurationError(f"{where}: cannot be read: {getattr(exc, 'strerror', 'not text')}") from None
     key = (value or "").strip()
     if not key:
-        raise ConfigurationError(f"no key: set {variable}, or {variable}_FILE to the path of a file that holds it")
+        raise ConfigurationError(f"no key: set {variable}, or {variable}_FILE to the path of a file with the key")
     if not (key.isascii() and key.isprintable()):
-        raise ConfigurationError(f"{where}: holds a character that a key cannot have: copy it again")
+        raise ConfigurationError(f"{where}: contains a character that no key has: copy the key again")
     return SecretStr(key)
 
 
@@ -44,7 +48,7 @@ def read_proxy_credentials() -> dict[str, SecretStr]:
     return {"proxy_user": user, "proxy_password": password}
 
 
-def _is_open_to_others(found: os.stat_result) -> bool:
-    # Kubernetes with fsGroup, and systemd with an access list, let us read a file of root's in a way that shows as the group's.
-    allowed = stat.S_IRGRP if found.st_uid == 0 and os.geteuid() != 0 else 0
-    return bool(stat.S_IMODE(found.st_mode) & (stat.S_IRWXG | stat.S_IRWXO) & ~allowed)
+def _is_open_to_others(status: os.stat_result) -> bool:
+    # Kubernetes (fsGroup) and systemd (access lists) grant us a file of root's in a way that shows as group access.
+    allowed = stat.S_IRGRP if status.st_uid == 0 and os.geteuid() != 0 else 0
+    return bool(stat.S_IMODE(status.st_mode) & (stat.S_IRWXG | stat.S_IRWXO) & ~allowed)

@@ -1,6 +1,6 @@
-"""Settings: a TOML file, overridden by the environment, with the keys from the environment or from files alone.
+"""Read the settings from a TOML file and the environment, which overrides the file; the keys never come from the TOML file.
 
-Every mistake is one line that names the place and the mend. Keys are ``SecretStr``: no message, log or repr shows them.
+Every mistake becomes one line that names the place and the fix. Keys are ``SecretStr``: no message, log or repr shows them.
 """
 
 import os
@@ -28,7 +28,7 @@ from pydantic_settings import (
 
 from etl.errors import ConfigurationError
 from etl.settings.api_keys import read_api_key, read_proxy_credentials
-from etl.settings.mistakes import BASE_URL, ENV_PREFIX, first_mistake, nearest
+from etl.settings.messages import BASE_URL, ENV_PREFIX, first_error, suggestion
 from etl.settings.sections import Api, Destination, Export, Log, RunTest
 
 DEFAULT_PATH = "config/metrics-etl.toml"
@@ -45,10 +45,10 @@ def _run_tests(value: Any) -> Any:
 
 
 class Environment(EnvSettingsSource):
-    """The variables, as pydantic-settings reads them."""
+    """The settings in environment variables."""
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
-        """JSON, but for the one word that a list of run tests may be."""
+        """JSON, or the word "all" in place of a list of run tests."""
         return value if value == "all" else super().decode_complex_value(field_name, field, value)
 
 
@@ -60,23 +60,23 @@ class Settings(BaseSettings):
     )
 
     run_tests: Annotated[tuple[RunTest, ...], BeforeValidator(_run_tests)]
-    """Empty: "all", discovered at each run."""
+    """Empty stands for "all": they are discovered at each run."""
     api: Api = Api()
     export: Export = Export()
     destination: Destination = Destination()
     log: Log = Log()
     api_key: SecretStr | None = None
     secret_key: SecretStr | None = None
-    """None: they were not asked for. Nothing that talks to the API works without them."""
+    """None if the keys were not needed when the settings were loaded; the API refuses requests without them."""
     proxy_user: SecretStr | None = None
     proxy_password: SecretStr | None = None
-    """None: the proxy wants none, or there is no proxy."""
+    """None if there is no proxy, or it needs no credentials."""
     _is_part: bool = False
     _since: date | None = None
 
     @property
     def is_part(self) -> bool:
-        """Whether they name only some of the run tests that are configured."""
+        """Whether these are the settings for only some of the configured run tests."""
         return self._is_part
 
     @classmethod
@@ -88,7 +88,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what the caller gives: ``load`` reads file and environment itself, to know which of them to blame."""
+        """Only the values given: ``load`` reads file and environment itself, so that a message can name the source of a mistake."""
         return (init_settings,)
 
     @model_validator(mode="after")
@@ -97,20 +97,20 @@ class Settings(BaseSettings):
         return self
 
     def only(self, names: Collection[str] = (), *, since: date | None = None) -> "Settings":
-        """The same settings for some of the run tests, by name or key, and from another day on; all when none is named.
+        """The settings for the run tests with these names or keys (all if there are none), and from another day on.
 
-        Of "all" only the API knows what they are called: there a name is taken as it is.
+        With ``run_tests = "all"`` the names are not checked, since only the API knows them.
 
         Raises:
-            ConfigurationError: a name that is not configured.
+            ConfigurationError: a name is not configured.
         """
         if not self.run_tests:
-            chosen = list(self.naming(dict.fromkeys(names)).run_tests)
+            chosen = list(self.with_run_tests(dict.fromkeys(names)).run_tests)
         else:
             known = {label for run_test in self.run_tests for label in (run_test.name, run_test.key)}
             for name in names:
                 if name not in known:
-                    raise ConfigurationError(f"--run-test {name!r} is not in run_tests{nearest(name, known)}")
+                    raise ConfigurationError(f"--run-test {name!r} is not in run_tests{suggestion(name, known)}")
             chosen = [test for test in self.run_tests if not names or test.name in names or test.key in names]
         if since is not None:
             chosen = [test.model_copy(update={"since": since}) for test in chosen]
@@ -120,11 +120,11 @@ class Settings(BaseSettings):
         result._since = since  # noqa: SLF001 - as above
         return result
 
-    def naming(self, names: Iterable[str]) -> "Settings":
-        """The same settings with these run tests in place of "all".
+    def with_run_tests(self, names: Iterable[str]) -> "Settings":
+        """The settings with these run tests in place of "all".
 
         Raises:
-            ConfigurationError: one is no name, or two have one key.
+            ConfigurationError: a name is not possible, or two names have the same key.
         """
         try:
             run_tests = tuple(RunTest.model_validate({"name": name, "since": self._since}) for name in names)
@@ -139,19 +139,18 @@ class Settings(BaseSettings):
     def load(
         cls, path: str | Path | None = None, *, needs_keys: bool = True, needs_run_tests: bool = True
     ) -> "Settings":
-        """Read the TOML file and what the environment overrides; the keys only if they are needed.
+        """Read the TOML file and the environment; the keys only if they are needed.
 
-        ``path`` defaults to ``METRICS_ETL_CONFIG``, else ``config/metrics-etl.toml``. Without a file the environment must hold
-        ``METRICS_ETL_RUN_TESTS``, ``all`` or a JSON list. Where run tests are not needed, neither is a file, and ``run_tests``
-        that are not given are "all".
+        ``path`` defaults to ``METRICS_ETL_CONFIG``, else to ``config/metrics-etl.toml``. The file may be missing if
+        ``METRICS_ETL_RUN_TESTS`` is set, to ``all`` or a JSON list, or if run tests are not needed; then they default to "all".
 
         Raises:
-            ConfigurationError: one line that names file or variable, key and mend.
+            ConfigurationError: one line that names the file or variable, the key and the fix.
         """
         file = Path(path or os.environ.get(f"{ENV_PREFIX}CONFIG") or DEFAULT_PATH)
         _refuse_unknown_variables(cls)
-        may_be_absent = path is None and (f"{ENV_PREFIX}RUN_TESTS" in os.environ or not needs_run_tests)
-        from_file = _from_file(cls, file, may_be_absent=may_be_absent)
+        may_be_missing = path is None and (f"{ENV_PREFIX}RUN_TESTS" in os.environ or not needs_run_tests)
+        from_file = _read_file(cls, file, may_be_missing=may_be_missing)
         try:
             from_environment = Environment(cls)()
         except SettingsError as exc:
@@ -166,7 +165,7 @@ class Settings(BaseSettings):
             has_proxy = needs_keys and settings.api.proxy is not None
             return settings.model_copy(update=read_proxy_credentials()) if has_proxy else settings
         except ValidationError as exc:
-            raise ConfigurationError(first_mistake(cls, exc, file, from_environment)) from None
+            raise ConfigurationError(first_error(cls, exc, file, from_environment)) from None
 
 
 def _refuse_shared_keys(run_tests: Collection[RunTest]) -> None:
@@ -175,16 +174,16 @@ def _refuse_shared_keys(run_tests: Collection[RunTest]) -> None:
         other = names.setdefault(run_test.key, run_test.name)
         if other != run_test.name:
             raise ValueError(
-                f"run_tests {other!r} and {run_test.name!r} share the key {run_test.key!r}: give one another key"
+                f"run_tests {other!r} and {run_test.name!r} have the same key {run_test.key!r}: give one of them another key"
             )
     if len(names) < len(run_tests):
         repeated = next(test.name for test in run_tests if [each.key for each in run_tests].count(test.key) > 1)
         raise ValueError(f"run_tests names {repeated!r} twice: name it once")
 
 
-def _from_file(cls: type[BaseSettings], file: Path, *, may_be_absent: bool) -> dict[str, Any]:
+def _read_file(cls: type[BaseSettings], file: Path, *, may_be_missing: bool) -> dict[str, Any]:
     if not file.is_file():
-        if may_be_absent:
+        if may_be_missing:
             return {}
         raise ConfigurationError(
             f"{file}: not found: copy config/example.toml there, or name another file with --config"
@@ -203,7 +202,7 @@ def _from_file(cls: type[BaseSettings], file: Path, *, may_be_absent: bool) -> d
             if name.lower().removeprefix("fi_") in _SECRETS:
                 variable = _SECRETS[name.lower().removeprefix("fi_")]
                 raise ConfigurationError(
-                    f"{file}: {section}{name}: a key must not stand in a file that is copied and committed: "
+                    f"{file}: {section}{name}: API keys must not be in a file that is copied and committed: "
                     f"set {variable} or {variable}_FILE"
                 )
     return values
@@ -216,7 +215,7 @@ def _refuse_unknown_variables(cls: type[BaseSettings]) -> None:
     for variable in os.environ:
         name = variable.upper().split("__")[0]
         if name.startswith(ENV_PREFIX) and name not in known:
-            raise ConfigurationError(f"environment: unknown variable {variable}{nearest(name, known)}")
+            raise ConfigurationError(f"environment: unknown variable {variable}{suggestion(name, known)}")
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

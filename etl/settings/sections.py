@@ -1,4 +1,4 @@
-"""The sections of the settings file: each key, its type, default and bounds. Reads nothing but whether a named file exists."""
+"""The sections of the settings file: each key with its type, default and bounds. Reads no file."""
 
 from datetime import date
 from ipaddress import ip_address
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from yarl import URL
 
-from etl.model.keys import default_key, is_key
+from etl.model.keys import default_key, is_key, is_listable
 
 _BUCKET_SCHEMES = ("s3://", "gs://", "az://", "abfs://")
 
@@ -19,7 +19,7 @@ class _Section(BaseModel):
 
 
 class RunTest(_Section):
-    """One run test to export: its name at the API, the name of its partition, and the day to begin at."""
+    """One run test to export: its name at the API, the key that names its partition, and the first day to export."""
 
     name: str = Field(min_length=1)
     key: str = ""
@@ -32,14 +32,14 @@ class RunTest(_Section):
 
     @model_validator(mode="after")
     def _keyed(self) -> Self:
-        if self.name != self.name.strip():
-            raise ValueError(f"name must not begin or end with a space, which the API leaves out, got {self.name!r}")
+        if not is_listable(self.name):
+            raise ValueError(f"name must not begin or end with a space, which the API strips, got {self.name!r}")
         if not self.key:
             return self.model_copy(update={"key": default_key(self.name)})
         if not is_key(self.key):
             raise ValueError(
-                f"key must be lower-case letters and digits, joined by - or _, begin with a letter and not read as a value, "
-                f"got {self.key!r}"
+                f"key must be lower-case letters and digits, joined by - or _, begin with a letter, and not look like a value "
+                f"(true, null, nan, …), got {self.key!r}"
             )
         return self
 
@@ -53,12 +53,12 @@ def _requests_per_minute(value: Any) -> int | None:
 
 
 class Api(_Section):
-    """The source and how hard to ask it."""
+    """The source, and how many requests it gets."""
 
     base_url: str = "https://api.futureagi.com"
     concurrency: int = Field(32, ge=1, le=256)
     requests_per_minute: Annotated[int | None, BeforeValidator(_requests_per_minute)] = None
-    """None: "auto", learned from the API's answers."""
+    """None stands for "auto": the limit is learned from the API's answers."""
     quota_share: float = Field(1.0, gt=0, le=1)
     page_limit: int = Field(1024, ge=1, le=16384)
     connect_timeout_seconds: float = Field(10, gt=0, le=600)
@@ -80,9 +80,9 @@ class Api(_Section):
         if parts.scheme not in ("https", "http") or not parts.hostname:
             raise ValueError(f"must be an https:// address, got {value!r}")
         if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("must be scheme, host and path alone, got more than that")
+            raise ValueError("must be only scheme, host and path, got more than that")
         if parts.scheme == "http" and not _is_loopback(parts.hostname):
-            raise ValueError(f"must be https:// (plain http:// goes to this machine only), got {value!r}")
+            raise ValueError(f"must be https:// (plain http:// is allowed for this machine only), got {value!r}")
         return value.rstrip("/")
 
     @field_validator("ca_file")
@@ -121,7 +121,7 @@ class Api(_Section):
 
 
 class Export(_Section):
-    """What to export and when an execution counts as settled."""
+    """What to export, and when an execution counts as settled."""
 
     settle_hours: float = Field(24, ge=0, le=24 * 365)
     scrub_requests: int = Field(0, ge=0, le=1_000_000)
@@ -132,15 +132,10 @@ class Export(_Section):
 
 
 class Destination(_Section):
-    """Where the dataset lies."""
+    """Where the dataset is."""
 
     path: str = Field("data", min_length=1)
     compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
-
-    @property
-    def folder(self) -> Path:
-        """The path, with ``~`` for the user's home."""
-        return Path(self.path).expanduser()
 
     @field_validator("path")
     @classmethod

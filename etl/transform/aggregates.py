@@ -1,8 +1,8 @@
-"""The API's aggregates of an execution, computed again from its exported calls, and why the two may differ. Pure.
+"""Recompute the API's aggregates of an execution from its exported calls, and explain differences. Pure.
 
-The API takes all calls of the execution, whatever their status, and leaves out those without a value: an average over none is
-0.0, percentiles over none are missing. It still counts calls that were deleted, which no list gives any more. Percentiles are
-linear between neighbours. Averages and percentiles are rounded, each to its own digit.
+The API takes all calls of the execution, whatever their status, that have a value. Without any value an average is 0.0 and
+percentiles are missing. Deleted calls, which no list shows any more, still count. Percentiles are interpolated linearly. Averages
+and percentiles are rounded, each to its own digit.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -48,10 +48,10 @@ CAUSE_MEANINGS: dict[Cause, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """One aggregate: the column of ``executions`` with the API's figure, the column of ``calls`` that it comes from, and how.
+    """One aggregate: its column in ``executions``, and the ``source`` column in ``calls`` from which ``method`` computes it.
 
-    ``method`` is mean, sum, p50, p95, p99, or count: of all calls, or of those whose status is ``status``. ``last_digit`` is the
-    unit to which the API rounds.
+    ``method`` is mean, sum, p50, p95, p99, or count: of all calls, or of those with ``status``. ``last_digit`` is the unit to
+    which the API rounds.
     """
 
     column: str
@@ -62,7 +62,7 @@ class Aggregate:
 
     @property
     def path(self) -> tuple[str, ...]:
-        """Where the figure stands in the payload."""
+        """The path of the API's value in the payload."""
         return _PATHS[schema.EXECUTIONS.name][self.column]
 
 
@@ -105,7 +105,10 @@ SOURCE_COLUMNS = ("execution_id", "status", *_SOURCES, "extra")
 
 @dataclass(frozen=True, slots=True)
 class Recomputed:
-    """One execution's aggregates by their column, None without data, and the columns of calls whose values stand in ``extra``."""
+    """One execution's aggregates by column, None without data.
+
+    ``misfits`` are the columns of its calls for which ``extra`` holds a value that did not fit.
+    """
 
     values: Mapping[str, float | None]
     misfits: frozenset[str] = frozenset()
@@ -113,7 +116,7 @@ class Recomputed:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One aggregate that is not the same; ``cause`` is None when nothing explains it."""
+    """One aggregate that differs; ``cause`` is None when nothing explains it."""
 
     name: str
     of_api: Any
@@ -121,19 +124,19 @@ class Difference:
     cause: Cause | None
 
     def __str__(self) -> str:
-        """Both values, in words."""
+        """Both values, for a message."""
         ours = "null" if self.of_calls is None else f"{self.of_calls:g}"
-        return f"{self.name} is {self.of_api} at the API, {ours} of the exported calls"
+        return f"{self.name} is {self.of_api} at the API, {ours} computed from the exported calls"
 
 
 NO_CALLS = Recomputed(
     {aggregate.column: 0 if aggregate.method in ("sum", "count") else None for aggregate in AGGREGATES}
 )
-"""What an execution without calls has."""
+"""The aggregates of an execution without calls."""
 
 
 def recompute(calls: pa.Table) -> dict[str, Recomputed]:
-    """The aggregates of the executions that have calls here, by execution_id; ``calls`` has the ``SOURCE_COLUMNS``."""
+    """The aggregates of each execution in ``calls``, which has the ``SOURCE_COLUMNS``, by execution_id."""
     positions: dict[str, list[int]] = {}
     for position, execution_id in enumerate(calls["execution_id"].to_pylist()):
         positions.setdefault(execution_id, []).append(position)
@@ -161,7 +164,6 @@ def _aggregate(aggregate: Aggregate, column: Sequence[Any], positions: Iterable[
 
 
 def _percentile(values: list[float], name: str) -> float:
-    """Linear between neighbours."""
     values.sort()
     position = (len(values) - 1) * _PERCENTILES[name]
     below = floor(position)
@@ -170,10 +172,10 @@ def _percentile(values: list[float], name: str) -> float:
 
 
 def differences(payload: Mapping[str, Any], ours: Recomputed, *, has_letters: bool) -> list[Difference]:
-    """Where the execution's payload and its calls differ, each with its cause; ``has_letters``: calls of it are dead letters."""
+    """Where the execution's payload and its calls differ, with causes; ``has_letters``: it has dead letters."""
     total = _at(payload, _TOTAL.path)
     missing = total - (ours.values[_TOTAL.column] or 0) if type(total) is int else 0
-    found = []
+    result = []
     for aggregate in AGGREGATES:
         of_api, of_calls = _at(payload, aggregate.path), ours.values[aggregate.column]
         number = None if of_api is None else to_float(of_api)
@@ -187,9 +189,9 @@ def differences(payload: Mapping[str, Any], ours: Recomputed, *, has_letters: bo
             has_letters=has_letters,
             is_misfit=aggregate.source in ours.misfits,
         )
-        found.append(Difference(".".join(aggregate.path[1:]), of_api, of_calls, cause))
+        result.append(Difference(".".join(aggregate.path[1:]), of_api, of_calls, cause))
     known = {aggregate.path for aggregate in AGGREGATES}
-    return found + [
+    return result + [
         Difference(".".join(path[1:]), value, None, Cause.UNKNOWN_METRIC)
         for path, value in _leaves(payload.get("metrics"), ("metrics",))
         if path not in known
@@ -209,7 +211,7 @@ def _cause(
         return Cause.ROUNDING
     others = (
         (Cause.DEAD_LETTER, has_letters),
-        (Cause.DELETED_CALLS, missing > 0 and _may_lack(aggregate, of_api, of_calls, missing)),
+        (Cause.DELETED_CALLS, missing > 0 and _could_be_missing(aggregate, of_api, of_calls, missing)),
         (Cause.MISFIT, is_misfit),
     )
     return next((cause for cause, holds in others if holds), None)
@@ -218,20 +220,20 @@ def _cause(
 def _is_rounded(aggregate: Aggregate, of_api: float, of_calls: float) -> bool:
     error = abs(of_api - of_calls)
     if aggregate.method == "sum":
-        # Whole seconds, so that two sums of whole seconds differ by nothing or by one at least.
+        # The API cuts the sum to whole seconds, which loses less than one.
         return error < aggregate.last_digit
     return aggregate.method != "count" and error <= aggregate.last_digit / 2 + _FLOAT_ERROR * abs(of_calls)
 
 
-def _may_lack(aggregate: Aggregate, of_api: float, of_calls: float | None, missing: float) -> bool:
-    """Whether more calls could make ours the API's: counts and sums only grow, and counts by the number of the calls at most."""
+def _could_be_missing(aggregate: Aggregate, of_api: float, of_calls: float | None, missing: float) -> bool:
+    """Whether so many more calls could explain the API's value: counts and sums only grow, and a count by one for each call."""
     if aggregate.method == "count":
         return 0 <= of_api - (of_calls or 0) <= missing
     return aggregate.method != "sum" or of_api >= (of_calls or 0)
 
 
 def _misfits(calls: pa.Table) -> dict[str, set[str]]:
-    """The source columns that are null while their value stands in ``extra``, by execution_id."""
+    """The source columns that are null because their value is in ``extra``, by execution_id."""
     found: dict[str, set[str]] = {}
     with_extra = calls.filter(pc.is_valid(calls["extra"]))
     for row in with_extra.select(SOURCE_COLUMNS).to_pylist():

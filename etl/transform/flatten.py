@@ -1,54 +1,40 @@
-"""Execution bundles → rows → pandas frames with exactly the declared columns. Pure.
+"""An execution bundle as rows: of its calls, its evals and its dead letters. Pure.
 
-Bundles become rows as soon as they arrive, so that their payloads, several times as large, need not be kept until they are written;
-the rows of many bundles then become one frame, since frames cost by the piece.
+A bundle is flattened as soon as it arrives: its payloads are several times as large as its rows, and need not be kept until
+the commit.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import chain
-from operator import itemgetter
 from typing import Any
 
-import pandas as pd
-import pyarrow as pa
-
-from etl.errors import SchemaError
 from etl.model import schema
-from etl.model.digest import fingerprint
-from etl.model.lifecycle import HeldRows
 from etl.model.records import DeadLetter, Execution, ExecutionBundle, FetchedCall, ListedCall
 from etl.model.values import MISFIT, json_text, timestamp_or_none, to_float, to_string
 from etl.transform.rows import MAKERS
 
 
-@dataclass(frozen=True, slots=True)
-class Export:
-    """What all rows of one commit share."""
-
-    export_run_id: str
-    exported_at: datetime
-    include_raw: bool = False
-
-
 @dataclass(slots=True)
 class Rows:
-    """Rows of one table: values in the order of its columns, null where the commit has its say; and how many did not fit theirs."""
+    """Rows of one table, and how many values did not fit their column.
+
+    Values are in the order of the table's columns; those that are the same in a whole commit are still null.
+    """
 
     values: list[list[Any]] = field(default_factory=list)
     misfits: int = 0
 
     def add(self, row: tuple[list[Any], int]) -> None:
-        """Take a row, and its number of misfits."""
+        """Append a row with its number of misfits."""
         self.values.append(row[0])
         self.misfits += row[1]
 
 
 @dataclass(frozen=True, slots=True)
 class FlatBundle:
-    """A bundle whose calls, evals and dead letters are rows. Fields as in ``ExecutionBundle``; ``listed`` are ids of calls."""
+    """A bundle with rows in place of its payloads. Fields as in ``ExecutionBundle``, but ``listed`` holds the ids of the calls."""
 
     run_test_name: str
     run_test_key: str
@@ -67,16 +53,8 @@ class FlatBundle:
         return self.listed is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """Rows of one table, and how many of their values did not fit their column."""
-
-    data: pd.DataFrame
-    misfits: int
-
-
 def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle:
-    """The bundle with rows in place of the payloads of its calls. A metric that the API left out or null stays null."""
+    """The bundle with rows in place of its payloads. A metric that the API left out or null stays null."""
     return FlatBundle(
         run_test_name=bundle.run_test_name,
         run_test_key=bundle.run_test_key,
@@ -91,123 +69,6 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
     )
 
 
-def executions_frame(
-    bundles: Iterable[FlatBundle],
-    held: Mapping[str, HeldRows],
-    states: Mapping[str, str],
-    verified_at: Mapping[str, datetime | None],
-    export: Export,
-) -> Frame:
-    """One row per execution, with exactly the columns of ``schema.EXECUTIONS``.
-
-    ``held``, ``states`` and ``verified_at`` are by execution_id; times are aware UTC.
-
-    Raises:
-        SchemaError: two bundles are of the same execution.
-
-    Source: GET /sdk/api/v1/simulation/metrics/?run_test_name=…
-    """
-    rows, maker = Rows(), MAKERS[schema.EXECUTIONS.name]
-    for bundle in bundles:
-        execution_id = bundle.execution.execution_id
-        holds = held[execution_id]
-        given = {
-            "execution_id": execution_id,
-            "run_test_name": bundle.run_test_name,
-            "raw": _raw(bundle.execution.payload, include_raw=export.include_raw),
-            "listed_calls": holds.listed_calls,
-            "exported_calls": holds.exported_calls,
-            "export_state": states[execution_id],
-            "fingerprint": fingerprint(bundle.execution.payload),
-            "calls_digest": holds.calls_digest,
-            "verified_at": verified_at[execution_id],
-        }
-        rows.add(maker.make(bundle.execution.payload, given))
-    return _exported(schema.EXECUTIONS, [rows], export)
-
-
-def calls_frame(bundles: Iterable[FlatBundle], export: Export) -> Frame:
-    """One row per call, with exactly the columns of ``schema.CALLS``.
-
-    Raises:
-        SchemaError: two bundles hold the same ``call_execution_id``.
-
-    Source: GET /sdk/api/v1/simulation/metrics/?call_execution_id=…
-    """
-    return _exported(schema.CALLS, [bundle.calls for bundle in bundles], export)
-
-
-def evals_frame(bundles: Iterable[FlatBundle], export: Export) -> Frame:
-    """One row per eval output of a call, with exactly the columns of ``schema.EVALS``.
-
-    Raises:
-        SchemaError: two bundles hold the same call.
-
-    Source: GET /sdk/api/v1/simulation/runs/?execution_id=…
-    """
-    return _exported(schema.EVALS, [bundle.evals for bundle in bundles], export)
-
-
-def errors_frame(bundles: Iterable[FlatBundle], export: Export) -> Frame:
-    """One row per dead letter, with exactly the columns of ``schema.ERRORS``; ``first_seen_at`` as if it were new."""
-    seen = {"first_seen_at": export.exported_at, "last_seen_at": export.exported_at}
-    return _frame(schema.ERRORS, [bundle.errors for bundle in bundles], {"export_run_id": export.export_run_id, **seen})
-
-
-def frame_of(table: schema.Table, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows that the exporter made itself, as a frame with the table's declared columns and dtypes."""
-    made, maker = Rows(), MAKERS[table.name]
-    for row in rows:
-        made.add(maker.make({}, row))
-    return _frame(table, [made], {}).data
-
-
-def hash_rows(table: schema.Table, rows: pa.Table) -> list[str]:
-    """The row hash that each of the rows should have."""
-    columns = (rows[name].to_pylist() for name in table.names)
-    return [MAKERS[table.name].hash(row) for row in zip(*columns, strict=True)]
-
-
-def to_pandas(table: pa.Table) -> pd.DataFrame:
-    """The table as a frame with pyarrow-backed dtypes: null stays null, and whole numbers stay whole."""
-    frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
-    return frame
-
-
-def to_arrow(frame: pd.DataFrame, table: schema.Table) -> pa.Table:
-    """The frame as an Arrow table of the declared schema."""
-    arrays = [pa.array(frame[column.name].array, column.type) for column in table.columns]
-    return pa.Table.from_arrays([_one_chunk(array) for array in arrays], schema=table.arrow_schema)
-
-
-def _one_chunk(array: pa.Array | pa.ChunkedArray) -> pa.Array:
-    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-
-
-def _exported(table: schema.Table, parts: Sequence[Rows], export: Export) -> Frame:
-    return _frame(table, parts, {"export_run_id": export.export_run_id, "exported_at": export.exported_at})
-
-
-def _frame(table: schema.Table, parts: Sequence[Rows], of_all: Mapping[str, Any]) -> Frame:
-    """All of the rows; ``of_all`` has a value by column that is the same in each of them."""
-    rows = list(chain.from_iterable(part.values for part in parts))
-    _refuse_twice(table, rows)
-    columns = list(zip(*rows, strict=True)) or [()] * len(table.names)
-    arrays = {
-        column.name: pa.array([of_all[column.name]] * len(rows) if column.name in of_all else values, column.type)
-        for values, column in zip(columns, table.columns, strict=True)
-    }
-    data = pd.DataFrame({name: pd.arrays.ArrowExtensionArray(array) for name, array in arrays.items()}, copy=False)
-    return Frame(data, sum(part.misfits for part in parts))
-
-
-def _refuse_twice(table: schema.Table, rows: Sequence[Sequence[Any]]) -> None:
-    key_of = itemgetter(*(table.names.index(name) for name in table.key))
-    if len(set(map(key_of, rows))) < len(rows):
-        [(key, _)] = Counter(map(key_of, rows)).most_common(1)
-        raise SchemaError(f"{table.name}: two rows with the key {key}")
-
-
 def _call_rows(bundle: ExecutionBundle, *, include_raw: bool) -> Rows:
     rows, maker = Rows(), MAKERS[schema.CALLS.name]
     started_at = _started_at(bundle)
@@ -216,7 +77,7 @@ def _call_rows(bundle: ExecutionBundle, *, include_raw: bool) -> Rows:
             "call_execution_id": call.metrics.call_execution_id,
             "run_test_name": bundle.run_test_name,
             "execution_started_at": started_at,
-            "raw": _raw(call.metrics.payload, include_raw=include_raw),
+            "raw": json_text(call.metrics.payload) if include_raw else None,
         }
         rows.add(maker.make(_call_payload(call), given))
     return rows
@@ -234,7 +95,7 @@ def _eval_rows(bundle: ExecutionBundle) -> Rows:
                 "run_test_name": bundle.run_test_name,
                 "execution_id": bundle.execution.execution_id,
                 "execution_started_at": started_at,
-                "output_passed": _verdict(output),
+                "output_passed": _passed(output),
             }
             rows.add(maker.make(output, given))
     return rows
@@ -257,65 +118,54 @@ def _error_rows(bundle: ExecutionBundle) -> Rows:
     return rows
 
 
-def _verdict(output: Mapping[str, Any]) -> bool | None:
-    """What the words of a Pass/Fail eval mean; None for other evals, whose words may be choices."""
-    word = output.get("output")
-    if output.get("output_type") != "Pass/Fail" or type(word) is not str:
+def _passed(output: Mapping[str, Any]) -> bool | None:
+    """Whether a Pass/Fail eval passed; None for other evals, whose choices may have the same names."""
+    value = output.get("output")
+    if output.get("output_type") != "Pass/Fail" or type(value) is not str:
         return None
-    return {"Passed": True, "Failed": False}.get(word)
+    return {"Passed": True, "Failed": False}.get(value)
 
 
 def _started_at(bundle: ExecutionBundle) -> datetime | None:
     return timestamp_or_none(bundle.execution.payload.get("started_at"))
 
 
-def _raw(payload: Mapping[str, Any], *, include_raw: bool) -> str | None:
-    return json_text(payload) if include_raw else None
-
-
 def _eval_outputs(listed: ListedCall) -> dict[str, Any]:
     outputs = listed.payload.get("eval_outputs")
     if not isinstance(outputs, dict):
         return {}
-    return {config_id: output for config_id, output in outputs.items() if _is_id(config_id)}
+    return {config_id: output for config_id, output in outputs.items() if _fits_key(config_id)}
 
 
-def _is_id(config_id: str) -> bool:
-    """Whether the key column can hold it."""
+def _fits_key(config_id: str) -> bool:
     return to_string(config_id) is not MISFIT
 
 
-_LISTED_TWICE = {
-    "call_execution_id": to_string,
-    "status": to_string,
-    "duration_seconds": to_float,
-}
+# Fields that both the list of calls and the call's metrics have.
+_IN_BOTH = {"call_execution_id": to_string, "status": to_string, "duration_seconds": to_float}
+_CONTAINERS = (dict, list)  # to Python [true] equals [1]
 
 
-_CONTAINERS = (dict, list)  # equal to Python when one holds true and the other 1
-
-
-def _says_the_same(coercer: Callable[[Any], Any], value: Any, other: Any) -> bool:
+def _is_same(coercer: Callable[[Any], Any], value: Any, other: Any) -> bool:
     if type(value) is type(other) and value == other and type(value) not in _CONTAINERS:
         return True
-    said = coercer(value)
-    return said is not MISFIT and bool(said == coercer(other))
+    coerced = coercer(value)
+    return coerced is not MISFIT and bool(coerced == coercer(other))
 
 
 def _call_payload(call: FetchedCall) -> dict[str, Any]:
-    """The call's metrics and, under ``call_results``, what only the listing says of it; evals have a table of their own."""
+    """The call's metrics, with the fields that only the list has under ``call_results``, but without evals that have rows."""
     payload = dict(call.metrics.payload)
     listed = dict(call.listed.payload)
-    for name, coercer in _LISTED_TWICE.items():
-        if name in listed and _says_the_same(coercer, listed[name], payload.get(name)):
+    for name, coercer in _IN_BOTH.items():
+        if name in listed and _is_same(coercer, listed[name], payload.get(name)):
             del listed[name]
     outputs = listed.pop("eval_outputs", None)
     if isinstance(outputs, dict):
-        # What has no row of its own.
-        outputs = {config_id: output for config_id, output in outputs.items() if not _is_id(config_id)} or None
+        outputs = {config_id: output for config_id, output in outputs.items() if not _fits_key(config_id)} or None
     if outputs is not None:
         listed["eval_outputs"] = outputs
-    if "call_results" in payload:
+    if "call_results" in payload:  # keep a field of that name that the metrics may have one day
         name = "metrics.call_results"
         while name in payload:
             name = f"metrics.{name}"

@@ -1,8 +1,8 @@
 """One payload → one row of a table. Pure.
 
-Every payload is walked once, beside a tree of the paths that the schema declares. A value goes to its column when it
-fits exactly; everything else (unknown fields, values that do not fit) stays in ``extra``, nested as it came. So nothing
-is lost, nothing collides, and no column changes its type because of a payload.
+A payload is traversed once, together with a tree of the paths that the schema declares. A value that fits its column
+exactly goes there. Everything else (unknown fields, values that do not fit) goes to ``extra``, nested as received. So
+nothing is lost, and no payload changes the type of a column.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,11 +14,11 @@ from etl.model.digest import row_hasher
 from etl.model.values import MISFIT, coercer_of, json_text, to_float
 
 _NOT_HASHED = {"raw", "row_hash", "export_run_id", "exported_at"}
-"""A row's hash is made of what the source says, not of which export brought it."""
+"""A row's hash covers what the source says, not which export wrote it."""
 
 
 class RowMaker:
-    """Makes rows of one table: lists of values in the order of its columns; ``hash`` is that of such a row."""
+    """Makes rows of one table: lists of values in the order of its columns. ``hash`` hashes such a row."""
 
     def __init__(self, table: schema.Table) -> None:
         self._width = len(table.names)
@@ -29,11 +29,11 @@ class RowMaker:
         self._tree = _build_tree(table)
 
     def make(self, payload: dict[str, Any], given: Mapping[str, Any]) -> tuple[list[Any], int]:
-        """The row of the payload and of what is ``given`` by column, and how many of the payload's values did not fit theirs."""
+        """The row of a payload and of values ``given`` by column, and how many of the payload's values did not fit."""
         row: list[Any] = [None] * self._width
         for name, value in given.items():
             row[self._index[name]] = value
-        extra, misfits = _walk(payload, self._tree, row)
+        extra, misfits = _fill(payload, self._tree, row)
         if extra and self._extra is not None:
             row[self._extra] = json_text(extra)
         if self._row_hash is not None:
@@ -43,7 +43,7 @@ class RowMaker:
 
 @dataclass(frozen=True, slots=True)
 class _Leaf:
-    """Where a payload value goes: each column may take it, in order; the first whose coercer accepts it does."""
+    """The columns for a payload value: the first one whose coercer accepts it takes it."""
 
     index: int
     coercer: Callable[[Any], Any]
@@ -52,18 +52,18 @@ class _Leaf:
 
 @dataclass(slots=True)
 class _Node:
-    """An object of the payload: what becomes of its fields. Of ``rivals``, fields for the same columns, the first counts."""
+    """An object of the payload and the columns for its fields. ``alternatives`` name the same value; the first one counts."""
 
     fields: "dict[str, _Leaf | _Node]"
-    rivals: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()
 
 
-def _walk(payload: dict[str, Any], node: _Node, row: list[Any]) -> tuple[dict[str, Any], int]:
-    """Fill ``row`` from ``payload``; return what no column took, nested as it came, and how much of it was a misfit."""
+def _fill(payload: dict[str, Any], node: _Node, row: list[Any]) -> tuple[dict[str, Any], int]:
+    """Fill ``row`` from ``payload``; return what no column took, nested as received, and the number of misfits in it."""
     extra: dict[str, Any] = {}
     misfits = 0
     fields = node.fields
-    if node.rivals and len(present := [name for name in node.rivals if name in payload]) > 1:
+    if node.alternatives and len(present := [name for name in node.alternatives if name in payload]) > 1:
         payload = {name: payload[name] for name in present} | payload
     for name, value in payload.items():
         field = fields.get(name)
@@ -72,15 +72,15 @@ def _walk(payload: dict[str, Any], node: _Node, row: list[Any]) -> tuple[dict[st
         elif value is None:
             continue
         elif field.__class__ is _Leaf:
-            # Nearly every value fits the first column, which is free: not worth a call.
+            # Nearly every value fits the first column, which is still empty: that case is inline to save a function call.
             fitted = field.coercer(value)
             if fitted is not MISFIT and row[field.index] is None:
                 row[field.index] = fitted
-            elif not _place(value, fitted, field, row):
+            elif not _fits_elsewhere(value, fitted, field, row):
                 extra[name] = value
                 misfits += 1
         elif isinstance(value, dict):
-            nested, count = _walk(value, field, row)  # type: ignore[arg-type]
+            nested, count = _fill(value, field, row)  # type: ignore[arg-type]
             misfits += count
             if nested:
                 extra[name] = nested
@@ -90,10 +90,10 @@ def _walk(payload: dict[str, Any], node: _Node, row: list[Any]) -> tuple[dict[st
     return extra, misfits
 
 
-def _place(value: Any, fitted: Any, leaf: _Leaf, row: list[Any]) -> bool:
-    """Whether the value, ``fitted`` to the first column, stands there already or fits another."""
+def _fits_elsewhere(value: Any, fitted: Any, leaf: _Leaf, row: list[Any]) -> bool:
+    """Whether the first column already holds the value, as ``fitted``, or another column takes it."""
     if fitted is not MISFIT:
-        return bool(row[leaf.index] == fitted)  # both spellings sent: the second is kept in extra when it differs
+        return bool(row[leaf.index] == fitted)  # sent under two names: the second goes to extra when it differs
     for index, coercer in leaf.others:
         fitted = coercer(value)
         if fitted is not MISFIT:
@@ -104,7 +104,7 @@ def _place(value: Any, fitted: Any, leaf: _Leaf, row: list[Any]) -> bool:
 
 
 def _score(value: Any) -> Any:
-    """A number; a numeric string stays text, since choices may read like numbers."""
+    """A number. A numeric string stays text, since it may be a choice."""
     return MISFIT if type(value) is str else to_float(value)
 
 
@@ -112,7 +112,7 @@ def _build_tree(table: schema.Table) -> _Node:
     tree = _Node({})
     targets: dict[tuple[str, ...], list[tuple[int, Callable[[Any], Any]]]] = {}
     if table is schema.CALLS:
-        # The call is told what the evals table has no place for.
+        # Eval outputs that have no row in the evals table are misfits of the call.
         targets["call_results", "eval_outputs"] = [(0, lambda _: MISFIT)]
     for index, column in enumerate(table.columns):
         coercer = _score if column.name == "output_score" else coercer_of(column)
@@ -122,7 +122,7 @@ def _build_tree(table: schema.Table) -> _Node:
         _node_of(tree, path[:-1]).fields[path[-1]] = _Leaf(*found[0], tuple(found[1:]))
     for paths in (column.paths for column in table.columns if len(column.paths) > 1):
         fork = next(depth for depth, steps in enumerate(zip(*paths, strict=False)) if len(set(steps)) > 1)
-        _node_of(tree, paths[0][:fork]).rivals = tuple(path[fork] for path in paths)
+        _node_of(tree, paths[0][:fork]).alternatives = tuple(path[fork] for path in paths)
     return tree
 
 
@@ -134,4 +134,4 @@ def _node_of(tree: _Node, steps: Iterable[str]) -> _Node:
 
 
 MAKERS = {name: RowMaker(table) for name, table in schema.TABLES.items()}
-"""One for each table, by name."""
+"""By table name."""

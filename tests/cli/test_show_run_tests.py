@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.cli.show_run_tests import as_json, as_toml, toml_string
+from etl.cli.show_run_tests import run_tests_as_json, run_tests_as_toml, toml_string
 from etl.extract.run_tests import Discovered
 from etl.model.keys import default_key
 from etl.model.records import RunTest
@@ -27,7 +27,7 @@ def discovered(*run_tests: RunTest) -> Discovered:
 
 @given(st.lists(NAMES, unique=True, min_size=1))
 def test_pasted_names_are_read_as_they_are(names: list[str]) -> None:
-    pasted = "\n".join(as_toml(discovered(*map(run_test, names))))
+    pasted = "\n".join(run_tests_as_toml(discovered(*map(run_test, names))))
 
     assert tomllib.loads(pasted) == {"run_tests": names}
     assert all(line.isprintable() for line in pasted.split("\n"))
@@ -55,13 +55,13 @@ def test_comments_tell_key_days_and_namesakes() -> None:
         run_test("New", 3, created_at=None),
     )
 
-    _, nightly, new, _ = as_toml(both)
+    _, nightly, new, _ = run_tests_as_toml(both)
     assert nightly.startswith(
         f'    "Nightly", # key {default_key("Nightly")}, created 2026-03-01, last run 2026-10-02, '
     )
     assert nightly.endswith(", 2 run tests of this name, exported as one")
     assert new == f'    "New",     # key {default_key("New")}'
-    assert as_json(both)["run_tests"] == [
+    assert run_tests_as_json(both)["run_tests"] == [
         {
             "name": "Nightly",
             "key": default_key("Nightly"),

@@ -17,7 +17,8 @@ import pytest
 
 from etl.sandbox import Sandbox
 from tests.e2e.command import COMMAND
-from tests.support import API_KEY, SECRET_KEY, settled_world
+from tests.support import API_KEY, SECRET_KEY
+from tests.worlds import settled_world
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

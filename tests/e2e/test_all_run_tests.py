@@ -18,7 +18,8 @@ from etl.sandbox import Execution, Fault, RunTest, Sandbox, SandboxRequest
 from etl.sandbox.generate import new_id
 from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.e2e.truth import assert_equals_world, rows_of
-from tests.support import settings_for, settled_world
+from tests.support import settings_for
+from tests.worlds import settled_world
 
 NIGHT = datetime.now(UTC)
 Export = Callable[..., Any]
@@ -94,7 +95,7 @@ async def test_a_quiet_night_costs_two_requests_more_than_with_names(server: San
     assert first.requests == first.necessary_requests
 
 
-async def test_renamed_run_test_moves_without_a_request_for_any_call(
+async def test_renamed_run_test_moves_when_all_run_tests_are_exported(
     server: Sandbox, export: Export, tmp_path: Path
 ) -> None:
     await export()
@@ -120,7 +121,7 @@ async def test_run_test_that_is_not_there_any_more_keeps_its_rows_and_is_told(
     assert (later.exit_code, later.files, len(later.run_tests)) == (0, 0, 2)
     assert (rows_of(tmp_path, "executions"), rows_of(tmp_path, "calls")) == before
     (notice,) = later.notices
-    assert f"run_test={default_key(gone.name)}: deleted, or of another workspace; the rows stay" in notice
+    assert f"run_test={default_key(gone.name)}: deleted, or in another workspace; the rows stay" in notice
 
 
 async def test_run_tests_of_one_name_are_exported_as_one_and_told(
@@ -161,7 +162,7 @@ async def test_name_by_which_nothing_can_be_asked_for_is_a_problem(
     assert summary.exit_code == 3
     (problem,) = summary.problems
     assert problem.startswith(f"run test {nameless.run_test_id}: left out, since executions are listed by name")
-    assert f"cannot be asked for {name!r}: rename it" in problem
+    assert f"the API cannot list {name!r}: rename it" in problem
     assert len(rows_of(tmp_path, "executions")) == 12
 
 

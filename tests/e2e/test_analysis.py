@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
     """The demo's dataset as data, of the week in which the document was written."""
     folder = tmp_path_factory.mktemp("analysis")
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
-        patch.setattr(demo, "_latest_friday", lambda _: datetime(2026, 10, 30, 15, tzinfo=UTC))
+        patch.setattr(demo, "latest_friday", lambda _: datetime(2026, 10, 30, 15, tzinfo=UTC))
         asyncio.run(demo.run_demo(folder / "data", seed=1))
     return folder
 
@@ -55,7 +55,7 @@ def test_there_are_ten_recipes_and_none_takes_a_null_for_a_zero():
 
 
 @pytest.mark.parametrize("name", schema.TABLES)
-def test_a_column_of_which_the_dictionary_says_so_is_never_null(folder, name):
+def test_column_that_describe_calls_never_null_has_no_nulls(folder, name):
     """Of executions that run, settle and were fetched, and of runs that lack nothing."""
     frame = etl.read_table(folder / "data", name)
     described = etl.describe(name)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from etl.model.records import METRICS, RUN_TESTS
-from etl.pipeline.preflight import Check, Subject, exit_code
+from etl.pipeline.preflight import Subject
 from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import Ended, ended, environment, metrics_etl, start, write_settings
-from tests.support import settled_world
+from tests.worlds import settled_world
 
 SUBJECTS = [subject.value for subject in Subject]
 
@@ -174,10 +174,3 @@ async def test_export_at_work_is_named_and_goes_on(server: Sandbox, tmp_path: Pa
     assert f"(pid {process.pid} on " in problem(result)
     assert (await ended(process)).exit_code == 143
     assert (await metrics_etl("check", cwd=tmp_path, env=environment(server))).exit_code == 0
-
-
-def test_what_must_be_mended_first_gives_the_exit_code() -> None:
-    checks = [Check(Subject.LOCK, "", 75), Check(Subject.DESTINATION, "", 6), Check(Subject.SERVER, "", 5)]
-    assert exit_code(checks) == 5
-    assert exit_code([Check(Subject.LOCK, "held", 75), Check(Subject.KEY, "fine")]) == 75
-    assert exit_code([]) == 0

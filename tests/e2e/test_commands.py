@@ -13,7 +13,7 @@ from etl.model.schema import TABLES
 from etl.sandbox import Fault, Sandbox
 from etl.version import __version__
 from tests.e2e.command import ended, environment, metrics_etl, start, write_settings
-from tests.support import settled_world
+from tests.worlds import settled_world
 
 
 def everything_below(folder: Path) -> bytes:
@@ -135,7 +135,7 @@ async def test_schema_prints_what_opens_a_table_in_an_engine(tmp_path: Path) -> 
     ("arguments", "message"),
     [
         (("--ddl", "oracle"), "clickhouse"),
-        (("--ddl", "athena", "--location", "data"), "it reads s3://"),
+        (("--ddl", "athena", "--location", "data"), "which reads s3://"),
         (("--ddl", "duckdb", "--location", "a*b"), "engines read them as patterns"),
         (("--location", "data"), "--location goes with --ddl"),
         (("--ddl", "duckdb", "--format", "json"), "--format does not go with --ddl"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from etl.model.records import RUN_TESTS
 from etl.sandbox import Fault, Sandbox, SandboxRequest
 from tests.e2e.command import environment, metrics_etl, write_settings
-from tests.support import settled_world
+from tests.worlds import settled_world
 
 HOSTILE = ['quo"te \\ back', "line\nbreak \x1b[2J\x7f", "Ünïcode ナイトリー \u202e", "A", "A"]
 

@@ -15,7 +15,7 @@ from etl.sandbox import Sandbox
 from tests.e2e import truth
 from tests.e2e.command import Ended, documented_fields, environment, metrics_etl, write_settings
 from tests.e2e.truth import assert_equals_world, rows_of
-from tests.support import settled_world
+from tests.worlds import settled_world
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from etl.sandbox import Sandbox, SandboxRequest, World, delete_execution, listab
 from etl.settings import Settings
 from tests.e2e import truth
 from tests.e2e.faults import KINDS, Cure, Endpoint, Kind, Strike, endpoint_of
-from tests.support import settings_for, settled_world
+from tests.support import settings_for
+from tests.worlds import settled_world
 
 POSITIONS: dict[str, Callable[[int], int]] = {
     "first": lambda _count: 1,

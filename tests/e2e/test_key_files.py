@@ -12,7 +12,8 @@ import pytest
 
 from etl.sandbox import Sandbox
 from tests.e2e.command import COMMAND, environment, metrics_etl, write_settings
-from tests.support import API_KEY, settled_world
+from tests.support import API_KEY
+from tests.worlds import settled_world
 
 NOBODY = 65534
 AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]

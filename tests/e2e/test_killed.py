@@ -13,11 +13,11 @@ import pytest
 
 from etl import sandbox
 from etl.sandbox import Execution, Fault, Sandbox, World
+from tests.datasets import Rows, assert_kept, assert_sound, staged
 from tests.e2e.command import environment, metrics_etl, start, write_settings
-from tests.e2e.dataset import Rows, assert_kept, assert_sound, staged
 from tests.e2e.dying import fork_server, kinds_of_steps, run_dying
 from tests.e2e.truth import assert_equals_world
-from tests.support import settled_world
+from tests.worlds import settled_world
 
 # A commit for every execution that arrives, so that a kill often strikes one.
 SETTINGS = ["[export]", "commit_interval_seconds = 0.001"]

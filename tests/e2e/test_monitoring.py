@@ -10,7 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from etl.sandbox import Fault, Sandbox, listable_executions
 from tests.e2e.command import environment, metrics_etl, write_settings
-from tests.support import API_KEY, SECRET_KEY, settled_world
+from tests.support import API_KEY, SECRET_KEY
+from tests.worlds import settled_world
 
 METRICS = ("run", "--metrics-file", "metrics.prom")
 
@@ -132,7 +133,7 @@ async def test_damaged_last_run_is_replaced(server: Sandbox, folder: Path, damag
 
 @pytest.mark.parametrize(
     ("path", "words"),
-    [("nowhere/metrics.prom", "the folder does not exist: make it"), ("metrics.txt", "end with .prom")],
+    [("nowhere/metrics.prom", "the folder does not exist: create it"), ("metrics.txt", "end with .prom")],
 )
 async def test_place_that_cannot_be_written_is_refused_before_the_run(
     server: Sandbox, folder: Path, path: str, words: str

@@ -17,7 +17,7 @@ from aiohttp import web
 from etl.load.merge import with_column
 from etl.model import schema
 from etl.model.digest import rows_digest
-from etl.transform.flatten import hash_rows
+from etl.transform.frames import hash_rows
 from tests.e2e.command import Ended, environment, metrics_etl
 
 KEPT = Path(__file__).parents[1] / "samples" / "dataset-0.1"
@@ -74,16 +74,16 @@ async def export(api: Replay, folder: Path, *arguments: str) -> Ended:
     return await metrics_etl("run", "--json", *arguments, cwd=folder, env=env)
 
 
-def part(folder: Path, table: str) -> Path:
+def only_part(folder: Path, table: str) -> Path:
     (path,) = (folder / "data" / table).rglob("*.parquet")
     return path
 
 
-def rows(folder: Path, table: str) -> pa.Table:
-    return pq.ParquetFile(part(folder, table)).read()
+def read_only_part(folder: Path, table: str) -> pa.Table:
+    return pq.ParquetFile(only_part(folder, table)).read()
 
 
-def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+def files_of_tables(folder: Path) -> dict[str, tuple[int, bytes]]:
     """Inode and bytes of every file of a table but runs."""
     return {
         str(path): (path.stat().st_ino, path.read_bytes())
@@ -94,7 +94,7 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 def make_older(folder: Path) -> None:
     """The files as a version would have written them that did not know some columns yet."""
-    kept = {table: rows(folder, table) for table in TABLES}
+    kept = {table: read_only_part(folder, table) for table in TABLES}
     hashes: dict[str, list[str]] = {}
     for name in ("calls", "evals"):
         table = schema.TABLES[name]
@@ -107,11 +107,11 @@ def make_older(folder: Path) -> None:
     digests = [rows_digest(hashes[execution_id]) for execution_id in kept["executions"]["execution_id"].to_pylist()]
     kept["executions"] = with_column(kept["executions"], "calls_digest", digests)
     for name, columns in LACKING.items():
-        pq.write_table(kept[name].drop_columns(columns), part(folder, name))
+        pq.write_table(kept[name].drop_columns(columns), only_part(folder, name))
 
 
 async def test_dataset_of_version_0_1_goes_on_without_fetching_anything_again(api: Replay, folder: Path) -> None:
-    before = {table: rows(folder, table) for table in TABLES}
+    before = {table: read_only_part(folder, table) for table in TABLES}
 
     result = await export(api, folder)
 
@@ -119,7 +119,7 @@ async def test_dataset_of_version_0_1_goes_on_without_fetching_anything_again(ap
     assert result.document["run_tests"][0]["reasons"] == {"final": 2}
     assert len(api.requests) == 1
     for table, old in before.items():
-        assert rows(folder, table).select(old.column_names).equals(old), table
+        assert read_only_part(folder, table).select(old.column_names).equals(old), table
     verified = await metrics_etl("verify", cwd=folder, env=environment())
     assert verified.exit_code == 0, verified.stdout
 
@@ -128,29 +128,29 @@ async def test_columns_that_an_older_version_lacked_are_there_after_one_night_an
     api: Replay, folder: Path
 ) -> None:
     make_older(folder)
-    before = {table: rows(folder, table) for table in TABLES}
+    before = {table: read_only_part(folder, table) for table in TABLES}
 
     result = await export(api, folder)
-    completed = contents(folder)
+    completed = files_of_tables(folder)
     again = await export(api, folder)
 
     assert (result.exit_code, again.exit_code) == (0, 0)
     assert result.document["run_tests"][0]["reasons"] == {"final": 2}, "nothing is fetched again for it"
-    assert result.document["notices"][0].startswith("3 files of an older version have all columns now")
+    assert result.document["notices"][0].startswith("3 files of an older version now have all columns")
     for table, old in before.items():
-        now = rows(folder, table)
+        now = read_only_part(folder, table)
         assert now.schema.equals(schema.TABLES[table].arrow_schema, check_metadata=True), table
         assert now.select(old.column_names).equals(old), table
         assert all(now[column].null_count == len(now) for column in LACKING[table]), table
     verified = await metrics_etl("verify", cwd=folder, env=environment())
     assert verified.exit_code == 0, verified.stdout
-    assert contents(folder) == completed, "the second night finds nothing to complete"
+    assert files_of_tables(folder) == completed, "the second night finds nothing to complete"
     assert again.document["notices"] == []
 
 
 async def test_full_refresh_fills_the_columns_that_an_older_version_lacked(api: Replay, folder: Path) -> None:
     versions = ["export_run_id", "exported_at", "verified_at"]
-    wanted = {table: rows(folder, table) for table in TABLES}
+    wanted = {table: read_only_part(folder, table) for table in TABLES}
     make_older(folder)
 
     result = await export(api, folder, "--full-refresh")
@@ -158,34 +158,34 @@ async def test_full_refresh_fills_the_columns_that_an_older_version_lacked(api: 
     assert result.exit_code == 0
     for table, old in wanted.items():
         names = [name for name in old.column_names if name not in versions]
-        assert rows(folder, table).select(names).equals(old.select(names)), table
+        assert read_only_part(folder, table).select(names).equals(old.select(names)), table
 
 
 async def test_plan_leaves_older_files_as_they_are(api: Replay, folder: Path) -> None:
     make_older(folder)
-    before = contents(folder)
+    before = files_of_tables(folder)
 
     result = await export(api, folder, "--dry-run")
 
     assert result.exit_code == 0
-    assert contents(folder) == before
+    assert files_of_tables(folder) == before
 
 
 @pytest.mark.parametrize("table", TABLES)
 async def test_dataset_of_a_newer_version_is_refused_and_left_alone(table: str, api: Replay, folder: Path) -> None:
-    newer = rows(folder, table)
+    newer = read_only_part(folder, table)
     pq.write_table(
-        newer.append_column("from_the_future", pa.array(["?"] * len(newer), pa.string())), part(folder, table)
+        newer.append_column("from_the_future", pa.array(["?"] * len(newer), pa.string())), only_part(folder, table)
     )
-    before = contents(folder)
+    before = files_of_tables(folder)
 
     result = await export(api, folder)
 
     assert result.exit_code == 6
     assert result.stderr.splitlines() == [
-        f"error: {part(folder, table)}: unknown columns ['from_the_future']: written by a newer version; upgrade the exporter"
+        f"error: {only_part(folder, table)}: unknown columns ['from_the_future']: written by a newer version; upgrade the exporter"
     ]
-    assert contents(folder) == before
+    assert files_of_tables(folder) == before
     assert api.requests == []
 
 
@@ -203,25 +203,25 @@ async def test_older_file_that_is_damaged_where_a_night_does_not_look_stays_and_
     api: Replay, folder: Path
 ) -> None:
     make_older(folder)
-    damage(part(folder, "calls"), "cost_total_cost_cents")
-    before = part(folder, "calls").read_bytes()
+    damage(only_part(folder, "calls"), "cost_total_cost_cents")
+    before = only_part(folder, "calls").read_bytes()
 
     result = await export(api, folder)
 
     assert result.exit_code == 0
     assert result.document["run_tests"][0]["reasons"] == {"final": 2}
-    assert part(folder, "calls").read_bytes() == before
-    assert rows(folder, "evals").schema.names == list(schema.EVALS.names)
+    assert only_part(folder, "calls").read_bytes() == before
+    assert read_only_part(folder, "evals").schema.names == list(schema.EVALS.names)
     verified = await metrics_etl("verify", "--json", cwd=folder, env=environment())
     assert verified.exit_code == 3
 
 
 async def test_older_file_that_is_damaged_is_set_aside_and_not_made_an_empty_one(api: Replay, folder: Path) -> None:
     make_older(folder)
-    damage(part(folder, "calls"), "execution_id")
+    damage(only_part(folder, "calls"), "execution_id")
 
     result = await export(api, folder)
 
     assert result.exit_code == 3
     assert result.document["run_tests"][0]["reasons"] == {"damaged": 2}
-    assert len(rows(folder, "calls")) == 6
+    assert len(read_only_part(folder, "calls")) == 6

@@ -13,7 +13,8 @@ from etl.sandbox import Fault, Sandbox, SandboxRequest, World, listable_executio
 from tests.certificates import certificate
 from tests.e2e import truth
 from tests.e2e.faults import Endpoint, endpoint_of
-from tests.support import settings_for, settled_world
+from tests.support import settings_for
+from tests.worlds import settled_world
 
 MAX_TRIES = 2
 OUTAGE = Fault(status=502, body=b"<html>Bad Gateway</html>", headers={"Content-Type": "text/html"})
@@ -23,7 +24,7 @@ async def export(source: Sandbox, folder: Path, **api: Any) -> Summary:
     return await etl.export(settings_for(source, folder / "data", api={"max_tries": MAX_TRIES, **api}))
 
 
-def small_world() -> World:
+def two_executions() -> World:
     return settled_world(run_tests=1, executions=2, calls=2)
 
 
@@ -31,7 +32,7 @@ def small_world() -> World:
 
 
 async def test_host_without_an_address_is_unavailable(tmp_path: Path) -> None:
-    async with Sandbox(small_world()) as source:
+    async with Sandbox(two_executions()) as source:
         summary = await export(source, tmp_path, base_url="https://metrics.invalid")
 
     assert summary.exit_code == 5
@@ -40,7 +41,7 @@ async def test_host_without_an_address_is_unavailable(tmp_path: Path) -> None:
 
 
 async def test_host_that_refuses_connections_is_unavailable(tmp_path: Path) -> None:
-    async with Sandbox(small_world()) as source:
+    async with Sandbox(two_executions()) as source:
         pass
     summary = await export(source, tmp_path)
 
@@ -53,7 +54,7 @@ async def test_host_that_refuses_connections_is_unavailable(tmp_path: Path) -> N
 
 async def test_certificate_that_nobody_vouches_for_is_refused_before_a_key_is_sent(tmp_path: Path) -> None:
     _, tls = certificate(tmp_path, "IP:127.0.0.1")
-    async with Sandbox(small_world(), tls=tls) as source:
+    async with Sandbox(two_executions(), tls=tls) as source:
         summary = await export(source, tmp_path)
 
     assert summary.exit_code != 0
@@ -65,7 +66,7 @@ async def test_certificate_that_nobody_vouches_for_is_refused_before_a_key_is_se
 
 async def test_certificate_that_ca_file_vouches_for_is_accepted(tmp_path: Path) -> None:
     ca_file, tls = certificate(tmp_path, "IP:127.0.0.1")
-    async with Sandbox(small_world(), tls=tls) as source:
+    async with Sandbox(two_executions(), tls=tls) as source:
         summary = await export(source, tmp_path, ca_file=ca_file)
 
     assert (summary.exit_code, summary.problems) == (0, [])
@@ -74,7 +75,7 @@ async def test_certificate_that_ca_file_vouches_for_is_accepted(tmp_path: Path) 
 
 async def test_certificate_of_another_host_is_refused_before_a_key_is_sent(tmp_path: Path) -> None:
     ca_file, tls = certificate(tmp_path, "DNS:api.example.com")
-    async with Sandbox(small_world(), tls=tls) as source:
+    async with Sandbox(two_executions(), tls=tls) as source:
         summary = await export(source, tmp_path, ca_file=ca_file)
 
     assert summary.exit_code != 0

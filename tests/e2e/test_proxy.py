@@ -12,7 +12,8 @@ from tests.certificates import certificate
 from tests.e2e import truth
 from tests.e2e.command import environment, metrics_etl
 from tests.proxy import Proxy, proxying
-from tests.support import API_KEY, SECRET_KEY, settled_world
+from tests.support import API_KEY, SECRET_KEY
+from tests.worlds import settled_world
 
 CREDENTIALS = {"FI_PROXY_USER": "canary-user", "FI_PROXY_PASSWORD": "canary-password"}
 

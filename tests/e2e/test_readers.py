@@ -19,7 +19,8 @@ from etl.model import schema
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, listable_calls
 from tests.e2e.readers import READERS
-from tests.support import settings_for, settled_world
+from tests.support import settings_for
+from tests.worlds import settled_world
 
 NAMES = [
     "007",
@@ -91,7 +92,7 @@ def data_rows(table, arrow):
     return [{name: row[name] for name in table.names} for row in sorted_rows(table, rows)]
 
 
-def true_rows(exported, table):
+def rows_and_words(exported, table):
     """All rows by key, read file by file, each with the words of its path."""
     found = []
     for path in (exported.root / table.name).rglob("*.parquet"):
@@ -112,7 +113,7 @@ def test_every_run_test_is_whole_but_the_one_with_a_dead_letter(exported):
 @pytest.mark.parametrize("read", READERS)
 def test_every_reader_gets_every_row_with_every_value(exported, read, name):
     table = schema.TABLES[name]
-    rows, _ = true_rows(exported, table)
+    rows, _ = rows_and_words(exported, table)
     assert rows
     assert data_rows(table, read(exported.root / name)) == rows
 
@@ -129,7 +130,7 @@ def test_every_reader_counts_the_calls_of_each_run_test(exported, read):
 @pytest.mark.parametrize("read", READERS)
 def test_every_reader_takes_the_words_of_the_path_as_they_stand_there(exported, read, name):
     table = schema.TABLES[name]
-    _, words = true_rows(exported, table)
+    _, words = rows_and_words(exported, table)
     read_back = [
         {column: row[column] for column in words[0]}
         for row in sorted_rows(table, read(exported.root / name).to_pylist())
@@ -153,9 +154,9 @@ def test_every_file_has_the_same_types_and_says_what_its_columns_mean(exported, 
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_column_of_which_the_dictionary_says_so_is_never_null(exported, name):
+def test_column_that_is_declared_never_null_has_no_nulls_in_the_files(exported, name):
     table = schema.TABLES[name]
-    rows, _ = true_rows(exported, table)
+    rows, _ = rows_and_words(exported, table)
     nulls = {column for row in rows for column, value in row.items() if value is None}
     assert rows
     assert nulls.isdisjoint(column.name for column in table.columns if column.null_rule == schema.NEVER)
@@ -223,7 +224,7 @@ def test_readers_find_a_run_test_by_its_folder(exported):
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Kolkata"])
 def test_plain_duckdb_gives_the_same_instant_in_every_time_zone(exported, zone):
     table = schema.CALLS
-    rows, _ = true_rows(exported, table)
+    rows, _ = rows_and_words(exported, table)
     instants = {row["call_execution_id"]: row["execution_started_at"] for row in rows}
     with duckdb.connect() as connection:
         connection.execute("set TimeZone = $zone", {"zone": zone})

@@ -23,7 +23,8 @@ from tests.e2e.readers import (
     with_pyarrow,
     with_read_table,
 )
-from tests.support import settings_for, settled_world
+from tests.support import settings_for
+from tests.worlds import settled_world
 
 CALLS, REWRITES = 5, 10
 NEVER_FAILING = [

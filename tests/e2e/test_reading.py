@@ -25,7 +25,8 @@ from etl.load.warehouse.dialect import all_columns, comment
 from etl.model import schema
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, listable_calls
-from tests.support import settings_for, settled_world
+from tests.support import settings_for
+from tests.worlds import settled_world
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-readers" / "bin" / "python"

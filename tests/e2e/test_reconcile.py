@@ -12,21 +12,22 @@ import pytest
 
 from etl import sandbox
 from etl.errors import KeyRefusedError, SourceUnavailableError
-from etl.inspect.inventory import Scope
 from etl.inspect.reconcile import Comparison, Skipped, compare
 from etl.inspect.rules import Kind
 from etl.inspect.verify import Report, verify
-from etl.load.dataset import encode
+from etl.load.layout import Scope
 from etl.load.merge import with_column
+from etl.load.parquet import encode
 from etl.model import schema
 from etl.model.digest import rows_digest
 from etl.model.keys import default_key
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, World
 from etl.settings import Settings
-from etl.transform.flatten import hash_rows
+from etl.transform.frames import hash_rows
 from tests.e2e.command import environment, metrics_etl, write_settings
-from tests.support import settings_for, settled_world
+from tests.support import settings_for
+from tests.worlds import settled_world
 
 END = datetime(2026, 10, 30, 15, tzinfo=UTC)
 

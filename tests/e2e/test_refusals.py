@@ -10,7 +10,7 @@ import pytest
 
 from etl.sandbox import Fault, Sandbox, SandboxRequest
 from tests.e2e.command import Ended, ended, environment, metrics_etl, start, without_uvloop, write_settings
-from tests.support import settled_world
+from tests.worlds import settled_world
 
 
 @pytest.fixture

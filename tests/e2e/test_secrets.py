@@ -22,7 +22,8 @@ from etl.sandbox import Fault, Sandbox, SandboxRequest
 from tests.e2e import truth
 from tests.e2e.command import COMMAND, environment, start, write_settings
 from tests.e2e.faults import KINDS, Endpoint, endpoint_of
-from tests.support import settings_for, settled_world
+from tests.support import settings_for
+from tests.worlds import settled_world
 
 API_KEY = "canary0head/+\"<&>'\\%=canary0tail"
 SECRET_KEY = "canary1head-5d1f7e3b-canary1tail"

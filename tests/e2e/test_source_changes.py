@@ -20,7 +20,8 @@ from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Execution, Fault, RunTest, Sandbox
 from tests.e2e.truth import assert_equals_world, call_rows, execution_rows, rows_of
-from tests.support import settings_for, settled_world
+from tests.support import settings_for
+from tests.worlds import settled_world
 
 NIGHT = datetime.now(UTC)
 Export = Callable[..., Any]
@@ -99,7 +100,7 @@ async def test_many_executions_that_vanish_at_once_change_nothing_until_it_is_sa
 
     suspicious = await export()
     assert suspicious.exit_code == 3
-    assert "5 of its 12 stored executions are not listed any more" in suspicious.problems[0]
+    assert "5 of its 12 stored executions are no longer listed" in suspicious.problems[0]
     assert "--accept-deletions" in suspicious.problems[0]
     assert all(row["deleted_at"] is None for row in rows_of(tmp_path, "executions"))
 
@@ -201,13 +202,13 @@ async def test_plan_of_a_renamed_run_test_knows_that_nothing_is_fetched(
     await export()
     first, second = server.world.run_tests
     sandbox.rename_run_test(first, "Checkout, all new")
-    before = contents(tmp_path)
+    before = bytes_of_files(tmp_path)
 
     plan = await job.plan(settings_for(server, tmp_path / "data", run_tests=[first.name, second.name]))
 
     assert plan.requests == 0
     assert plan.run_tests[0].reasons == {"final": 12}
-    assert contents(tmp_path) == before
+    assert bytes_of_files(tmp_path) == before
 
 
 async def test_scrub_finds_what_the_listing_does_not_show(server: Sandbox, export: Export, tmp_path: Path) -> None:
@@ -313,7 +314,7 @@ async def test_execution_that_is_poisoned_later_keeps_what_was_known(
     assert (row["export_state"], row["exported_calls"]) == ("incomplete", 3)
 
 
-def contents(folder: Path) -> dict[Path, bytes]:
+def bytes_of_files(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -21,7 +22,8 @@ from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import documented_fields, ended, environment, metrics_etl, start
 from tests.e2e.terminal import Terminal
 from tests.e2e.truth import rows_of
-from tests.support import settings_for, settled_world
+from tests.support import settings_for
+from tests.worlds import settled_world
 
 NIGHT = datetime(2026, 11, 1, 2, tzinfo=UTC)
 BARE = {"PATH": os.environ["PATH"]}
@@ -154,7 +156,7 @@ async def test_where_there_is_no_dataset_it_says_so(tmp_path: Path) -> None:
     for result in (nothing, empty):
         assert result.exit_code == 6
         assert result.stderr == (
-            f"error: {tmp_path / 'data'}: no dataset there: metrics-etl run makes one, or mend [destination] path\n"
+            f"error: {tmp_path / 'data'}: no dataset there: metrics-etl run makes one, or fix [destination] path\n"
         )
     assert list(files_in(tmp_path)) == []
 
@@ -240,6 +242,18 @@ async def test_file_of_an_older_version_that_lacks_columns_is_counted(server: Sa
         rows_of(tmp_path, "executions")
     )
     assert sum(run_test.executions for run_test in found.run_tests) == len(rows_of(tmp_path, "executions"))
+
+
+async def test_file_of_a_newer_version_is_counted_all_the_same(server: Sandbox, tmp_path: Path) -> None:
+    await export(server, tmp_path)
+    before = status_of(tmp_path)
+    path = min((tmp_path / "data" / "executions").rglob("*.parquet"))
+    rows = pq.ParquetFile(path).read()
+    pq.write_table(rows.append_column("mood", pa.nulls(len(rows), pa.string())), path)
+
+    found = status_of(tmp_path)
+
+    assert (found.run_tests, found.unreadable) == (before.run_tests, ())
 
 
 async def test_link_in_the_dataset_is_refused(server: Sandbox, tmp_path: Path) -> None:

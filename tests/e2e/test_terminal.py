@@ -10,7 +10,8 @@ import pytest
 from etl.sandbox import Sandbox
 from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.e2e.terminal import COLOR, Terminal
-from tests.support import API_KEY, SECRET_KEY, settled_world
+from tests.support import API_KEY, SECRET_KEY
+from tests.worlds import settled_world
 
 
 def sandbox(*, rate_limit: int | None = None) -> Sandbox:

@@ -1,4 +1,4 @@
-"""`verify` finds nothing in a dataset that is whole, and exactly one thing in one that was broken in one place; its mends mend."""
+"""`verify` finds nothing in a dataset that is whole, and exactly one thing in one that was broken in one place; its fixes work."""
 
 import asyncio
 import os
@@ -14,23 +14,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from etl.inspect.inventory import Scope
 from etl.inspect.rules import Kind
 from etl.inspect.verify import Report, verify
-from etl.load.dataset import encode
 from etl.load.files.local import LocalFiles
-from etl.load.files.lock import exclusive
+from etl.load.layout import Scope
 from etl.load.merge import with_column
+from etl.load.parquet import encode
 from etl.model import schema
 from etl.model.digest import rows_digest
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox, World
-from etl.transform.flatten import hash_rows
+from etl.transform.frames import hash_rows
+from tests.datasets import FETCHED_AT
 from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.e2e.truth import assert_equals_world
-from tests.load.support import FETCHED_AT
-from tests.support import settings_for, settled_world
+from tests.support import settings_for
+from tests.worlds import settled_world
 
 
 @dataclass
@@ -286,15 +286,15 @@ def test_what_is_broken_in_one_place_is_one_finding_that_names_it(
     [each for each in BREAKS if each.__name__.split("_")[0] not in ("link", "put", "rename")],
     ids=lambda break_it: break_it.__name__,
 )
-async def test_what_a_finding_tells_to_do_mends_it(
+async def test_what_a_finding_tells_to_do_fixes_it(
     place: Place, world: World, break_it: Callable[[Place], Path]
 ) -> None:
     break_it(place)
     (finding,) = place.verify().findings
 
-    if "move the file out" in finding.mend:
+    if "move the file out" in finding.fix:
         (place.data / finding.place).unlink()
-    assert "metrics-etl run" in finding.mend
+    assert "metrics-etl run" in finding.fix
     await place.export()
 
     assert place.verify().findings == []
@@ -430,7 +430,7 @@ def test_what_changes_all_the_time_is_said_to_do_so(place: Place, monkeypatch: p
 def test_export_at_work_is_named(place: Place, monkeypatch: pytest.MonkeyPatch, ends_meanwhile: bool) -> None:
     read = LocalFiles.read
     with ExitStack() as export:
-        export.enter_context(exclusive(LocalFiles(place.data), now=FETCHED_AT))
+        export.enter_context(LocalFiles(place.data).lock(FETCHED_AT))
 
         def read_and_end(files: LocalFiles, name: str) -> bytes:
             if ends_meanwhile:
@@ -484,8 +484,13 @@ def test_run_tests_and_days_that_are_not_asked_for_are_not_read(place: Place) ->
     assert place.verify(since=day + timedelta(days=1)).findings == []
 
 
-def test_a_row_whose_home_is_not_asked_for_is_misplaced_nevertheless(place: Place) -> None:
+@pytest.mark.parametrize("is_of_a_newer_version", [False, True])
+def test_a_row_whose_home_is_not_asked_for_is_misplaced_nevertheless(place: Place, is_of_a_newer_version: bool) -> None:
     path = copy_to_another_run_test(place)
+    if is_of_a_newer_version:
+        home = place.part("executions")
+        rows = pq.ParquetFile(home).read()
+        pq.write_table(rows.append_column("mood", pa.nulls(len(rows), pa.string())), home)
     (finding,) = place.verify(run_test_keys=frozenset([path.parts[-3].removeprefix("run_test=")])).findings
     assert finding.kind is Kind.MISPLACED
 

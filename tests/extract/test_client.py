@@ -36,7 +36,8 @@ from etl.extract.quota import Quota
 from etl.extract.transport import Limits
 from etl.model.records import METRICS
 from etl.sandbox import Fault, Profile, Sandbox, World, add_run_test, new_run_test
-from tests.support import API_KEY, SECRET_KEY, settled_world
+from tests.support import API_KEY, SECRET_KEY
+from tests.worlds import settled_world
 
 CANARY_KEY, CANARY_SECRET = "canary-key-7f3a", "canary-secret-91bc"
 OK = b'{"status": true, "result": {"execution_id": "x", "status": "completed"}}'

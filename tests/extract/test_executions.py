@@ -8,14 +8,16 @@ import pytest
 from etl.errors import TransientError
 from etl.extract.calls import Crawl
 from etl.extract.client import Access, Client
-from etl.extract.executions import Listed, list_run_test
+from etl.extract.executions import list_executions_completely
 from etl.extract.plan import Planned, Reason
 from etl.extract.transport import Limits
+from etl.model.listed_execution import ExecutionList
 from etl.model.records import METRICS, RUNS, DeadLetter, Execution, ExecutionBundle
 from etl.sandbox import Execution as SandboxExecution
 from etl.sandbox import Fault, Sandbox, SandboxRequest, World, delete_execution, listable_executions, touch_call
 from tests.bundles import as_listed
-from tests.support import API_KEY, SECRET_KEY, settled_world
+from tests.support import API_KEY, SECRET_KEY
+from tests.worlds import settled_world
 
 CAPS = [None, 7]
 LIMITS = [4, 16, 1024]
@@ -26,7 +28,7 @@ WHERE: dict[str, Callable[[int], int]] = {
 }
 
 
-def world_of(executions: int, calls: int = 1) -> World:
+def one_run_test(executions: int, calls: int = 1) -> World:
     return settled_world(run_tests=1, executions=executions, calls=calls)
 
 
@@ -51,12 +53,12 @@ async def with_client(server: Sandbox, use: Callable[[Client], Awaitable[None]])
         await use(client)
 
 
-async def listed(server: Sandbox, page_limit: int) -> Listed:
-    found: list[Listed] = []
+async def listed(server: Sandbox, page_limit: int) -> ExecutionList:
+    found: list[ExecutionList] = []
     name = server.world.run_tests[0].name
 
     async def use(client: Client) -> None:
-        found.append(await list_run_test(client, name, known=(), page_limit=page_limit))
+        found.append(await list_executions_completely(client, name, known=(), page_limit=page_limit))
 
     await with_client(server, use)
     return found[0]
@@ -67,7 +69,7 @@ async def listed(server: Sandbox, page_limit: int) -> Listed:
 @pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("size", [1, 2, 7, 40, 300])
 async def test_one_bad_execution_is_identified_and_all_others_are_listed(size, where, page_limit, max_limit):
-    async with Sandbox(world_of(size), max_limit=max_limit) as server:
+    async with Sandbox(one_run_test(size), max_limit=max_limit) as server:
         order = in_order(server.world)
         bad = poison(order[WHERE[where](size)])
         found = await listed(server, page_limit)
@@ -82,7 +84,7 @@ async def test_one_bad_execution_is_identified_and_all_others_are_listed(size, w
 @pytest.mark.parametrize("bad", [{0, 1, 2}, {3, 4, 20}, {38, 39}, set(range(10)), set(range(40))])
 @pytest.mark.parametrize("max_limit", CAPS)
 async def test_several_bad_executions_are_identified(bad, max_limit):
-    async with Sandbox(world_of(40), max_limit=max_limit) as server:
+    async with Sandbox(one_run_test(40), max_limit=max_limit) as server:
         order = in_order(server.world)
         ids = {poison(order[position]) for position in bad}
         found = await listed(server, 16)
@@ -95,7 +97,7 @@ async def test_list_of_which_nothing_can_be_read_is_the_first_error():
     def refuse(request: SandboxRequest, _nth: int) -> Fault | None:
         return Fault(status=500, body=b"<html>boom") if request.path in (METRICS, RUNS) else None
 
-    async with Sandbox(world_of(12), fault=refuse) as server:
+    async with Sandbox(one_run_test(12), fault=refuse) as server:
         with pytest.raises(TransientError, match="page 1: 500") as caught:
             await listed(server, 1024)
         assert caught.value.tries == 3
@@ -103,7 +105,7 @@ async def test_list_of_which_nothing_can_be_read_is_the_first_error():
 
 
 async def test_bad_execution_whose_head_fails_as_well_is_told_by_the_error():
-    async with Sandbox(world_of(7)) as server:
+    async with Sandbox(one_run_test(7)) as server:
         bad = poison(in_order(server.world)[3])
         server.fault = lambda request, _nth: Fault(status=500) if request.path == RUNS else None
         found = await listed(server, 1024)
@@ -113,7 +115,7 @@ async def test_bad_execution_whose_head_fails_as_well_is_told_by_the_error():
 
 
 async def test_page_of_html_is_walked_around_like_one_of_json():
-    async with Sandbox(world_of(40)) as server:
+    async with Sandbox(one_run_test(40)) as server:
         bad = poison(in_order(server.world)[11])
         server.fault = lambda request, _nth: (
             Fault(body=b"<html>Server Error (500)</html>") if request.path == METRICS and holds(request, 11) else None
@@ -126,7 +128,7 @@ async def test_page_of_html_is_walked_around_like_one_of_json():
 
 async def test_page_that_vanished_is_no_bad_row():
     """The last page is gone when it is asked for, and its 500 looks like a bad row's."""
-    async with Sandbox(world_of(10)) as server:
+    async with Sandbox(one_run_test(10)) as server:
         order = in_order(server.world)
 
         def shrink(request: SandboxRequest) -> None:
@@ -143,7 +145,7 @@ async def test_page_that_vanished_is_no_bad_row():
 
 @pytest.mark.parametrize("page", [1, 2, 3])
 async def test_one_500_costs_no_completeness(page):
-    async with Sandbox(world_of(10)) as server:
+    async with Sandbox(one_run_test(10)) as server:
         server.fault = lambda request, nth: (
             Fault(status=500) if request.query.get("page") == str(page) and nth == 1 else None
         )
@@ -196,7 +198,7 @@ def spoil_call(position: int) -> Callable[[SandboxRequest, int], Fault | None]:
 @pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("page_limit", LIMITS)
 async def test_call_that_cannot_be_listed_is_a_dead_letter_and_the_others_are_fetched(page_limit, where):
-    async with Sandbox(world_of(1, calls=13)) as server:
+    async with Sandbox(one_run_test(1, calls=13)) as server:
         [execution] = in_order(server.world)
         for number, call in enumerate(execution.calls):
             touch_call(call, execution.started_at + timedelta(seconds=-number))
@@ -218,7 +220,7 @@ UNREADABLE = DeadLetter(endpoint=METRICS, subject_id="e", status=500, message="5
 
 
 async def test_execution_that_the_list_could_not_give_has_that_among_its_dead_letters_once():
-    async with Sandbox(world_of(1, calls=3)) as server:
+    async with Sandbox(one_run_test(1, calls=3)) as server:
         [execution] = in_order(server.world)
         bundle = await fetched(server, planned(execution, UNREADABLE), 2)
     assert len(bundle.calls) == 3
@@ -228,7 +230,7 @@ async def test_execution_that_the_list_could_not_give_has_that_among_its_dead_le
 async def test_bad_execution_whose_calls_are_not_found_tells_of_both():
     """Whether it is gone is asked of the endpoint that fails for it."""
     body = b'{"status": false, "result": "Test execution not found."}'
-    async with Sandbox(world_of(1, calls=3)) as server:
+    async with Sandbox(one_run_test(1, calls=3)) as server:
         [execution] = in_order(server.world)
         poison(execution)
         server.fault = lambda request, _nth: Fault(status=404, body=body) if request.path == RUNS else None

@@ -5,38 +5,19 @@ from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
 
-from etl.extract.plan import REASON_MEANINGS, Planned, Reason, is_mass_vanishing, order_by_worth, plan_run_test, scrub
-from etl.model.digest import fingerprint
-from etl.model.lifecycle import TERMINAL_CALL, TERMINAL_EXECUTION, HeldRows, State, Stored, export_state
-from etl.model.records import ExecutionBundle, FetchedCall
-from tests.bundles import as_listed, bundle_of, dead_letter, execution, fetched_call
+from etl.extract.plan import REASON_MEANINGS, Planned, Reason, is_mass_vanishing, order_by_worth, scrub
+from etl.model.lifecycle import ExportState, HeldRows
+from tests.bundles import as_listed, dead_letter, execution, plan_of, stored_of
 
 NOW = datetime(2026, 3, 3, 2, tzinfo=UTC)
 UNFINISHED = ["pending", "running", "cancelling", "evaluating", "paused", "Completed", ""]
 FINISHED = ["completed", "failed", "cancelled"]
 
 
-def stored_of(listed, **changes):
-    held = HeldRows(listed_calls=2, exported_calls=2, calls_digest="digest")
-    return replace(
-        Stored(
-            date="2026-03-01",
-            export_state="exported",
-            fingerprint=fingerprint(listed.payload),
-            calls_digest="digest",
-            held=held,
-            verified_at=NOW,
-        ),
-        **changes,
-    )
-
-
 def plan(listed, stored=None, **options):
     known = {listed.execution_id: stored} if stored else {}
     now = options.pop("now", NOW)
-    return plan_run_test(
-        [as_listed(listed)], known, run_test_name="Checkout", run_test_key="checkout", now=now, **options
-    )
+    return plan_of([listed], known, now=now, **options)
 
 
 def reason(listed, stored=None, **options):
@@ -114,13 +95,9 @@ def test_rerun_of_a_final_execution_is_fetched_once_it_has_finished_again():
     assert reason(after, stored_of(before)) is Reason.CHANGED
 
 
-def test_only_three_words_mean_that_an_execution_or_a_call_has_finished():
-    assert set(FINISHED) == TERMINAL_EXECUTION == TERMINAL_CALL
-
-
 def test_every_reason_has_a_meaning_and_every_state_is_documented():
     assert set(REASON_MEANINGS) == set(Reason)
-    assert set(State) == {"exported", "settling", "waiting", "incomplete"}
+    assert set(ExportState) == {"exported", "settling", "waiting", "incomplete"}
 
 
 @pytest.mark.parametrize(
@@ -249,10 +226,10 @@ LETTER = dead_letter("execution")
 )
 def test_execution_of_which_only_the_head_is_known_is_never_taken_for_final(changes, expected):
     listed = execution()
-    [item] = plan(listed, stored_of(listed, **changes), unreadable={"execution": LETTER})
+    [item] = plan(listed, stored_of(listed, **changes), heads={"execution": LETTER})
     assert (item.reason, item.unreadable) == (expected, LETTER)
-    assert plan(listed, unreadable={"execution": LETTER})[0].reason is Reason.NEW
-    assert plan(execution(status="running"), unreadable={"execution": LETTER})[0].reason is Reason.WAITING
+    assert plan(listed, heads={"execution": LETTER})[0].reason is Reason.NEW
+    assert plan(execution(status="running"), heads={"execution": LETTER})[0].reason is Reason.WAITING
 
 
 def final(name, *, verified_days_ago, calls):
@@ -312,88 +289,5 @@ def test_many_executions_that_vanish_at_once_are_suspicious(vanished, living, ex
 
 
 def test_nothing_is_the_plan_of_nothing():
-    assert plan_run_test([], {}, run_test_name="Checkout", run_test_key="checkout", now=NOW) == []
+    assert plan_of([], {}, now=NOW) == []
     assert order_by_worth([]) == []
-
-
-def state(bundle, settle_hours=24.0, known=None):
-    return export_state(
-        bundle.execution,
-        known,
-        call_statuses={call.metrics.status for call in bundle.calls} if bundle.listed is not None else None,
-        has_letters=bool(bundle.dead_letters),
-        fetched_at=NOW,
-        settle_hours=settle_hours,
-    )
-
-
-def finished(hours_ago, **payload):
-    return execution(completed_at=(NOW - timedelta(hours=hours_ago)).isoformat(), **payload)
-
-
-@pytest.mark.parametrize(
-    ("hours_ago", "settle_hours", "expected"),
-    [
-        (24, 24, State.EXPORTED),
-        (23.999, 24, State.SETTLING),
-        (24.001, 24, State.EXPORTED),
-        (0, 0, State.EXPORTED),
-        (-0.001, 0, State.SETTLING),
-        (-1, 24, State.SETTLING),
-        (0.5, 0.5, State.EXPORTED),
-    ],
-)
-def test_execution_is_exported_once_it_was_fetched_late_enough_after_its_end(hours_ago, settle_hours, expected):
-    assert state(bundle_of(fetched_call(), of=finished(hours_ago)), settle_hours) is expected
-
-
-@pytest.mark.parametrize("status", UNFINISHED)
-def test_execution_that_has_not_finished_is_never_exported(status):
-    assert state(bundle_of(fetched_call(), of=finished(48, status=status))) is State.SETTLING
-
-
-@pytest.mark.parametrize("status", ["pending", "queued", "ongoing", "analyzing", "a new word", ""])
-def test_execution_with_a_call_that_has_not_finished_is_never_exported(status):
-    done, open_ = fetched_call("a"), fetched_call("b")
-    metrics = type(open_.metrics)(
-        call_execution_id="b", execution_id="execution", status=status, payload=open_.metrics.payload
-    )
-    bundle = bundle_of(done, FetchedCall(listed=open_.listed, metrics=metrics), of=finished(48))
-    assert state(bundle) is State.SETTLING
-
-
-def test_execution_without_calls_is_exported_all_the_same():
-    assert state(bundle_of(of=finished(48))) is State.EXPORTED
-
-
-def test_one_dead_letter_makes_it_incomplete():
-    assert state(bundle_of(fetched_call("a"), of=finished(48), dead_letters=(dead_letter("b"),))) is State.INCOMPLETE
-
-
-def not_listed(of, dead_letters=()):
-    return ExecutionBundle(
-        run_test_name="Checkout", run_test_key="checkout", execution=of, date="2026-03-01", dead_letters=dead_letters
-    )
-
-
-def test_execution_whose_calls_were_not_asked_for_waits():
-    assert state(not_listed(execution(status="running"))) is State.WAITING
-
-
-def test_execution_whose_calls_could_not_be_listed_is_incomplete():
-    assert state(not_listed(finished(48), (dead_letter("execution"),))) is State.INCOMPLETE
-
-
-@pytest.mark.parametrize("completed_at", [None, "soon", 7])
-def test_execution_whose_end_cannot_be_read_settles_from_when_it_changed_last(completed_at):
-    """It may have been cancelled just now, however long ago it was started."""
-    of = execution(started_at="2026-01-01T00:00:00Z", completed_at=completed_at)
-    for seen_hours_ago, expected in ((24, State.EXPORTED), (23.9, State.SETTLING)):
-        known = stored_of(of, export_state="settling", exported_at=NOW - timedelta(hours=seen_hours_ago))
-        assert state(bundle_of(of=of), known=known) is expected
-    assert state(bundle_of(of=of)) is State.SETTLING
-    assert state(bundle_of(of=of), settle_hours=0) is State.EXPORTED
-    assert state(bundle_of(of=of), known=stored_of(of, export_state="settling", exported_at=None)) is State.SETTLING
-    assert state(bundle_of(of=of), known=stored_of(of, exported_at=NOW)) is State.EXPORTED, "it had settled before"
-    changed = stored_of(of, fingerprint="another", exported_at=NOW - timedelta(hours=48))
-    assert state(bundle_of(of=of), known=changed) is State.SETTLING

@@ -5,12 +5,12 @@ from datetime import UTC, date, datetime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.extract.plan import Reason, order_by_worth, plan_run_test
+from etl.extract.plan import Reason, order_by_worth
 from etl.model.digest import fingerprint
-from etl.model.lifecycle import TERMINAL_EXECUTION, HeldRows, Stored
+from etl.model.lifecycle import TERMINAL_EXECUTION, HeldRows, StoredExecution
 from etl.model.records import Execution
 from etl.model.values import timestamp_or_none
-from tests.bundles import as_listed
+from tests.bundles import plan_of
 from tests.strategies import any_text, json_values, scalars, times
 
 NOW = datetime(2026, 3, 3, 2, tzinfo=UTC)
@@ -55,7 +55,7 @@ def cases(draw):
             held = HeldRows(
                 listed_calls=draw(st.none() | st.integers(0, 9)), exported_calls=1, calls_digest=draw(digests)
             )
-            stored[execution.execution_id] = Stored(
+            stored[execution.execution_id] = StoredExecution(
                 date=draw(st.dates()).isoformat(),
                 export_state=draw(
                     st.sampled_from(["exported", "exported", "settling", "waiting", "incomplete", "new word"])
@@ -69,8 +69,7 @@ def cases(draw):
 
 
 def plan(executions, stored, **options):
-    listed = map(as_listed, executions)
-    return plan_run_test(listed, stored, run_test_name="Checkout", run_test_key="checkout", now=NOW, **options)
+    return plan_of(executions, stored, now=NOW, **options)
 
 
 @settings(deadline=None, max_examples=60)

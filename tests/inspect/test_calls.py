@@ -10,14 +10,13 @@ import pytest
 
 import etl
 from etl.inspect.calls import CALL_COLUMNS, EXECUTION_COLUMNS
-from etl.load.dataset import Dataset, Written
 from etl.load.files.local import LocalFiles
-from etl.load.layout import Partition
 from etl.model import schema
 from etl.pipeline import job
 from etl.sandbox import Sandbox
-from etl.transform.flatten import frame_of, to_arrow
-from tests.support import settings_for, settled_world
+from tests.datasets import write
+from tests.support import settings_for
+from tests.worlds import settled_world
 
 AT = datetime(2026, 10, 1, 8, tzinfo=UTC)
 
@@ -26,14 +25,6 @@ AT = datetime(2026, 10, 1, 8, tzinfo=UTC)
 def data(tmp_path):
     LocalFiles(tmp_path).prepare()
     return tmp_path
-
-
-def write(data, table, *rows, key="checkout", date="2026-10-01"):
-    """Make these the rows of one partition."""
-    declared = schema.TABLES[table]
-    Dataset(LocalFiles(data)).write(
-        declared, Partition(key, date), to_arrow(frame_of(declared, rows), declared), Written()
-    )
 
 
 def call(call_id, execution_id="e1", **values):
@@ -234,7 +225,7 @@ def test_rows_that_stand_twice_while_they_move_double_no_call(data):
         ({"since": "?"}, "since must be a day such as 2026-11-01, got '?'"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(data, asked, message):
+def test_read_calls_tells_a_mistake_in_one_line(data, asked, message):
     with pytest.raises(etl.ConfigurationError) as caught:
         etl.read_calls(data, **asked)
     assert str(caught.value) == message.format(data=data)

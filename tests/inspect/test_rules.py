@@ -3,14 +3,14 @@
 import pyarrow as pa
 import pytest
 
-from etl.inspect.rules import Fault, Finding, Held, Kind, damage, row_faults, schema_fault
+from etl.inspect.rules import Fault, Finding, KeyedHashes, Kind, damage, row_faults, schema_fault
 from etl.load.merge import with_column
 from etl.model import schema
 from etl.model.digest import rows_digest
-from etl.model.wording import some
-from etl.transform.flatten import hash_rows
-from tests.load.support import KEY, a_bundle, a_dataset, export_to
-from tests.load.support import part as part_of
+from etl.transform.frames import hash_rows
+from tests.bundles import KEY, a_bundle
+from tests.datasets import a_dataset, export_to
+from tests.datasets import part as part_of
 
 
 @pytest.fixture
@@ -49,20 +49,20 @@ def test_an_altered_row_is_found_wherever_it_stands(calls, position):
 def test_a_table_without_its_key_is_none_of_ours():
     fields = [field for field in schema.EVALS.arrow_schema if field.name != "eval_config_id"]
     fault = schema_fault(schema.EVALS, pa.schema(fields))
-    assert fault == Fault(Kind.SCHEMA, "lacks the column eval_config_id, a part of its key")
+    assert fault == Fault(Kind.SCHEMA, "is missing the column eval_config_id, a part of its key")
 
 
 def test_rows_that_lie_elsewhere_do_not_replace_those_that_lie_here():
     here, elsewhere = (
-        Held({"calls": {("c1",): "a"}}),
-        Held({"calls": {("c1",): "b", ("c2",): "c"}, "evals": {("e",): "d"}}),
+        KeyedHashes({"calls": {("c1",): "a"}}),
+        KeyedHashes({"calls": {("c1",): "b", ("c2",): "c"}, "evals": {("e",): "d"}}),
     )
-    assert (here | elsewhere).rows == {"calls": {("c1",): "a", ("c2",): "c"}, "evals": {("e",): "d"}}
+    assert (here | elsewhere).hashes == {"calls": {("c1",): "a", ("c2",): "c"}, "evals": {("e",): "d"}}
 
 
 def test_an_execution_that_claims_to_be_whole_holds_all_calls_that_were_listed():
     row = {"export_state": "exported", "listed_calls": 2, "exported_calls": 1, "calls_digest": rows_digest(["a"])}
-    held = Held({"calls": {("c1",): "a"}})
+    held = KeyedHashes({"calls": {("c1",): "a"}}).held(2)
     assert damage(row, held) == "exported, but 2 calls were listed and 1 exported"
     assert damage(row | {"export_state": "incomplete"}, held) is None
 
@@ -70,8 +70,3 @@ def test_an_execution_that_claims_to_be_whole_holds_all_calls_that_were_listed()
 def test_a_finding_is_one_line_whatever_a_file_is_called():
     line = str(Finding(Kind.STRAY_FILE, f"calls/{KEY}\n\x1b[2J", "is no file of this dataset"))
     assert line.isprintable()
-
-
-@pytest.mark.parametrize(("things", "text"), [(["a"], "a"), (["a", "b"], "a, b"), (["a", "b", "c"], "a, b and 1 more")])
-def test_of_many_things_the_first_are_named(things, text):
-    assert some(things) == text

@@ -10,14 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import etl
-from etl.load.dataset import Dataset, Written
 from etl.load.files.local import LocalFiles
-from etl.load.files.lock import exclusive
 from etl.load.layout import Partition
 from etl.model import schema
 from etl.model.keys import default_key
-from etl.transform.flatten import frame_of, to_arrow
-from tests.load.support import FETCHED_AT, a_bundle, a_dataset, export_to, part
+from etl.transform.frames import frame_of, to_arrow
+from tests.bundles import a_bundle
+from tests.datasets import FETCHED_AT, a_dataset, export_to, part
 
 TABLES = list(schema.TABLES)
 DAYS = ("2026-10-01", "2026-10-02", "2026-10-03")
@@ -127,7 +126,7 @@ def test_a_name_opens_the_newest_executions_of_each_run_test_too(data):
 
 def test_only_the_export_runs_of_the_days_are_opened(data):
     row = {"export_run_id": "run-2", "started_at": datetime(2026, 11, 2, tzinfo=UTC), "exit_code": 0}
-    Dataset(LocalFiles(data)).record_run("2026-11-02", "run-2", frame_of(schema.RUNS_TABLE, [row]))
+    a_dataset(data).record_run("2026-11-02", "run-2", frame_of(schema.RUNS_TABLE, [row]))
     spoil(data, but=["runs/date=2026-11-02"])
     assert etl.read_table(data, "runs", since="2026-11-02")["export_run_id"].to_list() == ["run-2"]
 
@@ -166,22 +165,22 @@ def test_a_run_test_is_called_by_its_name_or_key(data, run_tests, found):
 
 def test_a_name_is_also_that_of_the_key_made_of_it(data):
     key = default_key("Sign up")
-    export_to(Dataset(LocalFiles(data)), a_bundle("e", ["c"], key=key))
+    export_to(a_dataset(data), a_bundle("e", ["c"], key=key))
     assert set(etl.read_table(data, "calls", run_tests="Sign up")["run_test"].to_list()) == {key}
 
 
 def test_a_name_finds_every_partition_that_is_called_so(data):
     """What no list holds any more stays under the old key when a run test gets another."""
     old = default_key("Checkout")
-    export_to(Dataset(LocalFiles(data)), a_bundle("e", ["c"], key=old))
+    export_to(a_dataset(data), a_bundle("e", ["c"], key=old))
     assert set(etl.read_table(data, "calls", run_tests="Checkout")["run_test"].to_list()) == {"checkout", old}
 
 
 def test_a_renamed_run_test_is_called_by_its_newest_name(data):
-    dataset = Dataset(LocalFiles(data))
+    dataset = a_dataset(data)
     row = {"execution_id": "new", "run_test_name": "Checkout 2"}
     rows = to_arrow(frame_of(schema.EXECUTIONS, [row]), schema.EXECUTIONS)
-    dataset.write(schema.EXECUTIONS, Partition("checkout", "2026-10-04"), rows, Written())
+    dataset.write(schema.EXECUTIONS, Partition("checkout", "2026-10-04"), rows)
     assert len(etl.read_table(data, "calls", run_tests="Checkout 2")) == 3
     with pytest.raises(etl.ConfigurationError, match="has no run test 'Checkout': there are 'Checkout 2' "):
         etl.read_table(data, "calls", run_tests="Checkout")
@@ -231,8 +230,8 @@ def test_a_column_that_an_older_version_did_not_have_is_null(data):
                 "did you mean latency_customer_latency_metrics_talk_ratio or conversation_talk_ratio?"
             ),
         ),
-        ({"columns": ["mood"]}, "calls has no column 'mood': etl.describe('calls') tells those it has"),
-        ({"columns": []}, "columns names none: name some, or leave it out"),
+        ({"columns": ["mood"]}, "calls has no column 'mood': etl.describe('calls') lists its columns"),
+        ({"columns": []}, "columns is empty: name at least one, or leave it out"),
         (
             {"run_tests": ["checkout", "Nope"]},
             "{data} has no run test 'Nope': there are 'Checkout' (checkout), 'Refund' (refund)",
@@ -248,7 +247,7 @@ def test_a_column_that_an_older_version_did_not_have_is_null(data):
         ({"path": "s3://bucket/data"}, "buckets are not supported yet: give a folder, got 's3://bucket/data'"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(data, asked, message):
+def test_read_table_tells_a_mistake_in_one_line(data, asked, message):
     path, table = asked.pop("path", data), asked.pop("table", "calls")
     with pytest.raises(etl.ConfigurationError) as caught:
         etl.read_table(path, table, **asked)
@@ -304,7 +303,7 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line_and_left_where_it_is(da
 
 
 def test_reading_needs_no_lock_and_leaves_nothing_behind(data):
-    with exclusive(LocalFiles(data), now=FETCHED_AT):
+    with LocalFiles(data).lock(FETCHED_AT):
         before = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
         assert len(etl.read_table(data, "calls", run_tests="Checkout")) == 3
         assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before

@@ -7,22 +7,13 @@ import pytest
 
 from etl.errors import DestinationError, SchemaError
 from etl.extract.plan import Reason
-from etl.load import dataset as dataset_module
-from etl.load.commit import commit
-from etl.load.dataset import Written
-from etl.load.merge import merge
-from etl.model.lifecycle import State
+from etl.model.lifecycle import ExportState
 from etl.model.records import METRICS
-from etl.transform.flatten import Export
-from tests.bundles import flattened
-from tests.load.support import (
+from tests.bundles import KEY, a_bundle, an_unlisted_bundle, dead_letter
+from tests.datasets import (
     FETCHED_AT,
-    KEY,
-    a_bundle,
     a_dataset,
-    an_unlisted_bundle,
     contents,
-    dead_letter,
     export_to,
     part,
     published,
@@ -87,11 +78,11 @@ def test_execution_that_the_list_cannot_give_keeps_its_aggregates_and_is_incompl
     whole = a_bundle("e1")
     whole.execution.payload["metrics"] = {"calls": {"total": 2}}
     export_to(dataset, whole)
-    head = msgspec.structs.replace(a_bundle("e1", version=3), dead_letters=(dead_letter(METRICS, "e1"),))
-    export_to(dataset, head, run="run-2")
+    letters = (dead_letter("e1"),)
+    export_to(dataset, msgspec.structs.replace(a_bundle("e1", version=3), dead_letters=letters), run="run-2")
     assert rows(tmp_path, "executions", "total_calls", "calls_total", "export_state") == [(3, 2, "incomplete")]
     assert rows(tmp_path, "errors", "endpoint", "subject_id") == [(METRICS, "e1")]
-    export_to(dataset, msgspec.structs.replace(head, listed=head.listed[:1], calls=head.calls[:1]), run="run-3")
+    export_to(dataset, msgspec.structs.replace(a_bundle("e1", ["c1"], version=3), dead_letters=letters), run="run-3")
     assert len(rows(tmp_path, "calls")) == 1, "the list of its calls is proved all the same"
     export_to(dataset, whole, run="run-4")
     assert rows(tmp_path, "executions", "export_state") == [("exported",)]
@@ -235,6 +226,15 @@ def test_a_listing_that_is_not_proved_drops_no_call_that_it_does_not_name(datase
     assert stored_in(dataset)["e1"].held.calls_digest == stored_in(dataset)["e1"].calls_digest
 
 
+def test_evals_of_a_call_that_never_had_a_row_stay_while_the_listing_is_not_proved(dataset, tmp_path):
+    export_to(dataset, a_bundle("e1", ["c1", "c2"], given_up=["c2"]))
+    export_to(dataset, a_bundle("e1", ["c1"], is_proved=False), run="run-2")
+    assert rows(tmp_path, "evals", "call_execution_id") == [("c1",), ("c2",)]
+    assert stored_in(dataset)["e1"].held.calls_digest == stored_in(dataset)["e1"].calls_digest
+    export_to(dataset, a_bundle("e1", ["c1"]), run="run-3")
+    assert rows(tmp_path, "evals", "call_execution_id") == [("c1",)]
+
+
 def test_a_proved_listing_drops_the_calls_that_it_does_not_name(dataset, tmp_path):
     export_to(dataset, a_bundle("e1", ["c1", "c2", "c3"]))
     export_to(dataset, a_bundle("e1", ["c2"]), run="run-2")
@@ -246,7 +246,7 @@ def test_a_proved_listing_drops_the_calls_that_it_does_not_name(dataset, tmp_pat
 def test_an_eval_that_the_listing_no_longer_has_goes_even_when_the_listing_is_not_proved(dataset, tmp_path):
     export_to(dataset, a_bundle("e1", ["c1"]))
     bare = a_bundle("e1", ["c1"], is_proved=False)
-    bare.listed[0].payload["eval_outputs"] = None
+    bare.calls[0].listed.payload["eval_outputs"] = None
     export_to(dataset, bare)
     assert rows(tmp_path, "evals") == []
     assert len(rows(tmp_path, "calls")) == 1
@@ -268,7 +268,7 @@ def test_an_execution_that_waits_has_a_row_and_no_other_file(dataset, tmp_path):
     _, arrived = export_to(dataset, an_unlisted_bundle("e1", status="pending"))
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.parquet")] == [part("executions")]
     assert rows(tmp_path, "executions", "export_state", "listed_calls", "exported_calls", "verified_at") == [
-        (State.WAITING, None, 0, None)
+        (ExportState.WAITING, None, 0, None)
     ]
     assert arrived[KEY].rows == {"executions": 1, "calls": 0, "evals": 0}
 
@@ -311,27 +311,3 @@ def test_one_execution_twice_in_a_commit_is_a_bug_that_writes_nothing(dataset, t
     with pytest.raises(SchemaError, match="twice"):
         export_to(dataset, twice, twice)
     assert not list(tmp_path.rglob("*.parquet"))
-
-
-@pytest.mark.parametrize(("large_bytes", "is_in_steps"), [(1, True), (1 << 20, False)])
-def test_commit_into_large_files_computes_in_the_steps_that_a_thread_takes(
-    dataset, monkeypatch, large_bytes, is_in_steps
-):
-    """Done in the loop, it would hold up the crawl, signals and the time limit."""
-    export_to(dataset, a_bundle("e1"))
-    monkeypatch.setattr(dataset_module, "_LARGE_BYTES", large_bytes)
-    is_in_step, merged = False, {}
-
-    def noted(table, *given, **options):
-        merged[table.name] = is_in_step
-        return merge(table, *given, **options)
-
-    monkeypatch.setattr(dataset_module, "merge", noted)
-    export = Export("run-2", FETCHED_AT)
-    bundles = flattened([a_bundle("e1", seconds=2.0)], export)
-    for step in commit(dataset, bundles, {}, export, fetched_at=FETCHED_AT, settle_hours=24, written=Written()):
-        is_in_step = True
-        step()
-        is_in_step = False
-    assert merged == {"calls": is_in_steps, "evals": is_in_steps, "errors": False, "executions": is_in_steps}
-    assert rows(dataset.files.root, "calls", "duration_seconds") == [(2.0,), (2.0,)]

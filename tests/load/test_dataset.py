@@ -7,57 +7,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from etl.errors import DestinationError, SchemaError
+from etl.errors import DestinationError
 from etl.extract.plan import Reason
-from etl.load.dataset import Dataset, Written, encode
+from etl.load.dataset import Dataset
 from etl.load.files.local import LocalFiles
 from etl.load.layout import Partition
+from etl.load.merge import Replacement
 from etl.load.state import load_state
 from etl.model import schema
 from etl.model.digest import fingerprint
-from etl.transform.flatten import frame_of, to_arrow
-from tests.load.support import (
-    DAY,
-    FETCHED_AT,
-    KEY,
-    a_bundle,
-    a_dataset,
-    an_unlisted_bundle,
-    closed,
-    contents,
-    export_to,
-    part,
-    reasons,
-    rows,
-    stored_in,
-    taken,
-    wrong_schemas,
-)
-
-
-def empty(data):
-    del data
-    return b""
-
-
-def truncated(data):
-    return data[: len(data) // 2]
-
-
-def garbage(data):
-    return b"PAR1" + bytes(len(data)) + b"PAR1"
-
-
-def text(data):
-    del data
-    return b"call_execution_id,status\n"
-
-
-def with_a_column_name_that_is_not_text(data):
-    return data.replace(b"execution_id", b"e\xff\xff\xff\xfftion_id")
-
-
-DAMAGES = [empty, truncated, garbage, text, with_a_column_name_that_is_not_text]
+from etl.transform.frames import frame_of, to_arrow
+from tests.bundles import DAY, KEY, a_bundle, an_unlisted_bundle
+from tests.damages import DAMAGES, closed
+from tests.datasets import FETCHED_AT, a_dataset, contents, export_to, part, reasons, rows, stored_in, wrong_schemas
 
 
 @pytest.fixture
@@ -65,7 +27,7 @@ def dataset(tmp_path):
     return a_dataset(tmp_path)
 
 
-def rewrite(path, change):
+def rewrite_by_another_program(path, change):
     """The file with its table changed, as another program or version would write it."""
     table = change(pq.ParquetFile(path).read())
     pq.write_table(table, path)
@@ -96,9 +58,7 @@ def test_the_state_is_what_was_committed(dataset):
 
 def test_no_flipped_bit_changes_what_is_read(tmp_path):
     """Without compression nothing else than the pages' checksums could tell."""
-    files = LocalFiles(tmp_path)
-    files.prepare()
-    dataset = Dataset(files, compression="none")
+    dataset = a_dataset(tmp_path, compression="none")
     export_to(dataset, a_bundle("e1"))
     path, before = tmp_path / part("calls"), load_state(dataset, [KEY], set_aside=False)
     content, value = path.read_bytes(), rows(tmp_path, "calls", "row_hash")[0][0].encode()
@@ -216,9 +176,13 @@ def test_a_file_that_no_export_wrote_is_refused_by_name_and_left_alone(dataset, 
 def test_a_file_of_an_older_version_is_read_with_nulls_and_completed_when_it_is_next_written(dataset, tmp_path):
     export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]))
     before = contents(tmp_path)
-    rewrite(tmp_path / part("calls"), lambda table: table.drop_columns(["scenario_name", "extra"]))
-    rewrite(tmp_path / part("executions"), lambda table: table.drop_columns(["verified_at", "deleted_at"]))
-    rewrite(tmp_path / part("evals"), lambda table: table.replace_schema_metadata({"table": "evals"}))
+    rewrite_by_another_program(tmp_path / part("calls"), lambda table: table.drop_columns(["scenario_name", "extra"]))
+    rewrite_by_another_program(
+        tmp_path / part("executions"), lambda table: table.drop_columns(["verified_at", "deleted_at"])
+    )
+    rewrite_by_another_program(
+        tmp_path / part("evals"), lambda table: table.replace_schema_metadata({"table": "evals"})
+    )
 
     assert [known.verified_at for known in stored_in(dataset).values()] == [None, None]
     assert reasons(dataset, a_bundle("e1"), a_bundle("e2")) == {"e1": Reason.FINAL, "e2": Reason.FINAL}
@@ -237,7 +201,7 @@ def test_rows_from_before_there_were_row_hashes_are_fetched_again(dataset, tmp_p
     bundles = [a_bundle("e1"), a_bundle("e2", ["c3"])]
     export_to(dataset, *bundles)
     before = contents(tmp_path)
-    rewrite(tmp_path / part(table), lambda rows: rows.drop_columns(["row_hash"]))
+    rewrite_by_another_program(tmp_path / part(table), lambda rows: rows.drop_columns(["row_hash"]))
     assert reasons(dataset, *bundles) == {"e1": Reason.DAMAGED, "e2": Reason.DAMAGED}
     export_to(dataset, a_bundle("e1", given_up=["c2"]), a_bundle("e2", ["c3"]))
     export_to(dataset, *bundles)
@@ -247,7 +211,7 @@ def test_rows_from_before_there_were_row_hashes_are_fetched_again(dataset, tmp_p
 def test_a_file_of_a_newer_version_is_refused_and_left_alone(dataset, tmp_path):
     export_to(dataset, a_bundle("e1"))
     path = tmp_path / part("calls")
-    newer = rewrite(path, lambda table: table.append_column("mood", pa.array(["calm", "calm"])))
+    newer = rewrite_by_another_program(path, lambda table: table.append_column("mood", pa.array(["calm", "calm"])))
     with pytest.raises(DestinationError) as caught:
         load_state(dataset, [KEY], set_aside=True)
     assert str(caught.value) == (f"{path}: unknown columns ['mood']: written by a newer version; upgrade the exporter")
@@ -262,7 +226,7 @@ def test_a_column_of_a_type_that_cannot_become_the_declared_one_is_refused_and_l
         index = table.column_names.index("listed_calls")
         return table.set_column(index, "listed_calls", pa.array(["two"]))
 
-    foreign = rewrite(path, with_words)
+    foreign = rewrite_by_another_program(path, with_words)
     with pytest.raises(DestinationError, match=r"part-0\.parquet: its columns have other types than this version's: "):
         load_state(dataset, [KEY], set_aside=True)
     assert path.read_bytes() == foreign
@@ -278,7 +242,7 @@ def test_a_column_of_a_type_that_becomes_the_declared_one_without_loss_is_conver
         index = table.column_names.index("listed_calls")
         return table.set_column(index, "listed_calls", table["listed_calls"].cast(pa.int32()))
 
-    rewrite(tmp_path / part("executions"), narrow)
+    rewrite_by_another_program(tmp_path / part("executions"), narrow)
     assert stored_in(dataset)["e1"].verified_at == FETCHED_AT
     export_to(dataset, a_bundle("e2", ["c3"]))
     assert wrong_schemas(tmp_path) == []
@@ -289,7 +253,7 @@ def test_a_partition_that_may_not_be_looked_at_is_not_taken_for_empty(dataset, t
     export_to(dataset, a_bundle("e1"))
     arriving = to_arrow(frame_of(schema.CALLS, [{"call_execution_id": "c9", "execution_id": "e9"}]), schema.CALLS)
     with closed(tmp_path / "calls"), pytest.raises(DestinationError, match=r"part-0\.parquet: Permission denied"):
-        taken(dataset.commit_rows(schema.CALLS, Partition(KEY, DAY), arriving, replaced=["e9"], written=Written()))
+        dataset.commit_rows(schema.CALLS, Partition(KEY, DAY), arriving, Replacement(["e9"]))
 
 
 def test_each_run_is_recorded_in_a_file_of_its_own(dataset, tmp_path):
@@ -306,48 +270,3 @@ def test_each_run_is_recorded_in_a_file_of_its_own(dataset, tmp_path):
         ("run-2", started_at, 0, None),
     ]
     assert wrong_schemas(tmp_path) == []
-
-
-@pytest.mark.parametrize("compression", ["zstd", "snappy", "gzip", "none"])
-@pytest.mark.parametrize("table", schema.TABLES.values(), ids=schema.TABLES)
-def test_an_encoded_file_holds_the_rows_the_declared_schema_and_the_compression(table, compression):
-    given = to_arrow(frame_of(table, [{name: f"{name}-{number}" for name in table.key} for number in range(3)]), table)
-    file = pq.ParquetFile(pa.BufferReader(encode(table, given, compression)))
-    assert file.read().equals(given, check_metadata=True)
-    expected = {"none": "UNCOMPRESSED"}.get(compression, compression.upper())
-    assert {file.metadata.row_group(0).column(index).compression for index in range(len(table.names))} == {expected}
-
-
-WRONG = {
-    "a missing column": lambda rows: rows.drop_columns(["status"]),
-    "a column too many": lambda rows: rows.append_column("mood", pa.array(["calm"])),
-    "another order": lambda rows: rows.select(rows.column_names[::-1]),
-    "another type": lambda rows: rows.set_column(
-        7, rows.schema.field(7).with_type(pa.float32()), rows[7].cast("float32")
-    ),
-    "another precision": lambda rows: rows.cast(
-        rows.schema.set(3, rows.schema.field(3).with_type(pa.timestamp("ms", "UTC")))
-    ),
-    "a local time": lambda rows: rows.cast(rows.schema.set(3, rows.schema.field(3).with_type(pa.timestamp("us")))),
-    "no table metadata": lambda rows: rows.replace_schema_metadata(None),
-    "no column metadata": lambda rows: rows.cast(rows.schema.set(7, rows.schema.field(7).remove_metadata())),
-    "a key that may be null": lambda rows: rows.cast(rows.schema.set(0, rows.schema.field(0).with_nullable(True))),
-    "a key that is null": lambda rows: rows.set_column(0, rows.schema.field(0), pa.nulls(1, pa.string())),
-}
-
-
-@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
-def test_rows_that_are_not_exactly_as_declared_are_not_encoded(wrong):
-    row = {"call_execution_id": "c1", "execution_started_at": FETCHED_AT, "duration_seconds": 1.5}
-    right = to_arrow(frame_of(schema.CALLS, [row]), schema.CALLS)
-    encode(schema.CALLS, right, "zstd")
-    with pytest.raises(SchemaError, match="calls: "):
-        encode(schema.CALLS, wrong(right), "zstd")
-
-
-def test_encoded_file_that_lacks_a_row_is_noticed(monkeypatch):
-    write = pq.write_table
-    monkeypatch.setattr(pq, "write_table", lambda rows, *others, **options: write(rows.slice(1), *others, **options))
-    rows = pa.Table.from_pylist([dict.fromkeys(schema.CALLS.key, key) for key in "ab"], schema.CALLS.arrow_schema)
-    with pytest.raises(SchemaError, match="does not hold the rows"):
-        encode(schema.CALLS, rows, "zstd")

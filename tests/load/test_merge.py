@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pytest
 
-from etl.load.merge import merge, row_hashes
+from etl.load.merge import Replacement, merge
 from etl.model import schema
 
 OLD, NEW = datetime(2026, 3, 1, 2, tzinfo=UTC), datetime(2026, 3, 2, 2, tzinfo=UTC)
@@ -40,7 +40,7 @@ def calls(*given):
 
 
 def merged_calls(old, new, **options):
-    merged = merge(schema.CALLS, calls(*old), calls(*new), **options)
+    merged = merge(schema.CALLS, calls(*old), calls(*new), Replacement(**options))
     versions = zip(
         *(merged.table[name].to_pylist() for name in ("call_execution_id", "row_hash", "export_run_id")), strict=True
     )
@@ -48,24 +48,24 @@ def merged_calls(old, new, **options):
 
 
 def test_first_rows_of_a_partition_are_taken():
-    assert merged_calls([], [call("a", run="new")], replaced=["e1"]) == ([("a", "same", "new")], True)
+    assert merged_calls([], [call("a", run="new")], executions=["e1"]) == ([("a", "same", "new")], True)
 
 
 def test_nothing_merged_into_nothing_is_unchanged():
-    assert merged_calls([], [], replaced=["e1"]) == ([], False)
+    assert merged_calls([], [], executions=["e1"]) == ([], False)
 
 
 def test_a_row_that_stands_twice_stays_once():
-    assert merged_calls([call("a"), call("a"), call("b")], [call("a"), call("b")], replaced=["e1"]) == (
+    assert merged_calls([call("a"), call("a"), call("b")], [call("a"), call("b")], executions=["e1"]) == (
         [("a", "same", "old"), ("b", "same", "old")],
         True,
     )
-    kept, _ = merged_calls([call("a"), call("a", value="other")], [], replaced=["e1"], kept_calls=["a"])
+    kept, _ = merged_calls([call("a"), call("a", value="other")], [], executions=["e1"], failed_calls=["a"])
     assert kept == [("a", "same", "old")]
 
 
 def test_a_row_that_changed_is_exchanged():
-    assert merged_calls([call("a")], [call("a", value="other", run="new")], replaced=["e1"]) == (
+    assert merged_calls([call("a")], [call("a", value="other", run="new")], executions=["e1"]) == (
         [("a", "other", "new")],
         True,
     )
@@ -73,59 +73,94 @@ def test_a_row_that_changed_is_exchanged():
 
 def test_a_row_that_did_not_change_keeps_its_old_version():
     old, new = [call("a"), call("b")], [call("a", run="new"), call("b", value="other", run="new")]
-    assert merged_calls(old, new, replaced=["e1"]) == ([("a", "same", "old"), ("b", "other", "new")], True)
+    assert merged_calls(old, new, executions=["e1"]) == ([("a", "same", "old"), ("b", "other", "new")], True)
 
 
 def test_a_row_that_is_gone_at_the_source_goes():
-    assert merged_calls([call("a"), call("b")], [call("b", run="new")], replaced=["e1"]) == (
+    assert merged_calls([call("a"), call("b")], [call("b", run="new")], executions=["e1"]) == (
         [("b", "same", "old")],
         True,
     )
 
 
 def test_all_rows_of_an_execution_go_when_it_has_none_any_more():
-    assert merged_calls([call("a"), call("b", "e2")], [], replaced=["e1"]) == ([("b", "same", "old")], True)
+    assert merged_calls([call("a"), call("b", "e2")], [], executions=["e1"]) == ([("b", "same", "old")], True)
 
 
 def test_rows_of_other_executions_stay_as_they_are():
     old = [call("a", "e1"), call("b", "e2"), call("c", None)]
-    versions, _ = merged_calls(old, [call("a", "e1", "other", "new")], replaced=["e1"])
+    versions, _ = merged_calls(old, [call("a", "e1", "other", "new")], executions=["e1"])
     assert sorted(versions) == [("a", "other", "new"), ("b", "same", "old"), ("c", "same", "old")]
 
 
 def test_old_row_of_a_call_that_could_not_be_fetched_stays():
     old, new = [call("a"), call("b"), call("c")], [call("a", run="new")]
-    assert merged_calls(old, new, replaced=["e1"], kept_calls={"b"}) == (
+    assert merged_calls(old, new, executions=["e1"], failed_calls={"b"}) == (
         [("a", "same", "old"), ("b", "same", "old")],
         True,
     )
 
 
 def test_old_row_of_a_kept_call_goes_when_there_is_a_new_one():
-    result = merged_calls([call("a")], [call("a", value="other", run="new")], replaced=["e1"], kept_calls={"a"})
+    result = merged_calls([call("a")], [call("a", value="other", run="new")], executions=["e1"], failed_calls={"a"})
     assert result == ([("a", "other", "new")], True)
 
 
 def test_a_kept_call_of_which_nothing_was_held_adds_nothing():
-    assert merged_calls([call("a")], [call("a")], replaced=["e1"], kept_calls={"b"}) == ([("a", "same", "old")], False)
+    assert merged_calls([call("a")], [call("a")], executions=["e1"], failed_calls={"b"}) == (
+        [("a", "same", "old")],
+        False,
+    )
+
+
+def evals(*given):
+    return rows(schema.EVALS, *(each | {"eval_config_id": "x"} for each in given))
+
+
+@pytest.mark.parametrize("make", [calls, evals], ids=["calls", "evals"])
+def test_rows_of_an_execution_whose_calls_were_not_listed_stay(make):
+    table = schema.CALLS if make is calls else schema.EVALS
+    old = make(call("a"), call("b", "e2"))
+    merged = merge(table, old, make(), Replacement(["e1", "e2"], without_calls=["e1"])).table
+    assert merged["call_execution_id"].to_pylist() == ["a"]
+
+
+@pytest.mark.parametrize("make", [calls, evals], ids=["calls", "evals"])
+def test_what_an_unproved_list_does_not_name_stays(make):
+    table = schema.CALLS if make is calls else schema.EVALS
+    old = make(call("a"), call("b"), call("c", "e2"))
+    replacement = Replacement(["e1", "e2"], unproved=["e1"], listed_calls=["b"])
+    merged = merge(table, old, make(), replacement).table
+    assert merged["call_execution_id"].to_pylist() == ["a"], "b was listed without a row, and e2 was proved"
+
+
+def test_evals_of_a_call_whose_metrics_could_not_be_fetched_are_those_of_the_list():
+    replacement = Replacement(["e1"], listed_calls=["a"], failed_calls=["a"])
+    assert len(merge(schema.EVALS, evals(call("a")), evals(), replacement).table) == 0
+
+
+def test_dead_letters_and_execution_rows_are_replaced_whatever_was_listed():
+    exceptions = {"without_calls": ["e1"], "unproved": ["e1"], "failed_calls": ["a", "e1"]}
+    for table, old in ((schema.ERRORS, letter("a")), (schema.EXECUTIONS, execution("e1"))):
+        assert len(merge(table, rows(table, old), rows(table), Replacement(["e1"], **exceptions)).table) == 0
 
 
 def test_unchanged_partition_is_handed_back_itself():
     old = calls(call("b"), call("a"), call("c", "e2"))
-    merged = merge(schema.CALLS, old, calls(call("a", run="new"), call("b", run="new")), replaced=["e1"])
+    merged = merge(schema.CALLS, old, calls(call("a", run="new"), call("b", run="new")), Replacement(["e1"]))
     assert merged.table is old
     assert not merged.is_changed
 
 
 def test_raw_that_was_turned_on_rewrites_the_row():
-    assert merged_calls([call("a")], [call("a", run="new", raw="{}")], replaced=["e1"]) == (
+    assert merged_calls([call("a")], [call("a", run="new", raw="{}")], executions=["e1"]) == (
         [("a", "same", "new")],
         True,
     )
 
 
 def test_a_call_that_moved_to_another_replaced_execution_is_held_once():
-    assert merged_calls([call("a", "e1")], [call("a", "e2", "other", "new")], replaced=["e1", "e2"]) == (
+    assert merged_calls([call("a", "e1")], [call("a", "e2", "other", "new")], executions=["e1", "e2"]) == (
         [("a", "other", "new")],
         True,
     )
@@ -139,7 +174,7 @@ def test_evals_are_told_apart_by_both_keys():
         schema.EVALS,
         rows(schema.EVALS, output("x", "same", "old"), output("y", "same", "old")),
         rows(schema.EVALS, output("y", "other", "new"), output("x", "same", "new"), output("z", "same", "new")),
-        replaced=["e1"],
+        Replacement(["e1"]),
     )
     assert merged.table["eval_config_id"].to_pylist() == ["x", "y", "z"]
     assert merged.table["export_run_id"].to_pylist() == ["old", "new", "new"]
@@ -150,19 +185,19 @@ def test_an_execution_that_was_only_verified_is_unchanged(column):
     old = rows(schema.EXECUTIONS, execution("e1", verified_at=OLD, exported_at=OLD))
     later: dict[str, object] = {"export_run_id": "new", "exported_at": NEW, "verified_at": NEW}
     new = rows(schema.EXECUTIONS, execution("e1", verified_at=OLD, exported_at=OLD) | {column: later[column]})
-    assert not merge(schema.EXECUTIONS, old, new, replaced=["e1"]).is_changed
+    assert not merge(schema.EXECUTIONS, old, new, Replacement(["e1"])).is_changed
 
 
 def test_an_execution_that_was_verified_on_purpose_takes_the_new_time_and_nothing_else():
     old = rows(schema.EXECUTIONS, *(execution(name, verified_at=OLD, exported_at=OLD) for name in ("e1", "e2")))
     new = rows(schema.EXECUTIONS, *(execution(name, "new", verified_at=NEW, exported_at=NEW) for name in ("e1", "e2")))
-    merged = merge(schema.EXECUTIONS, old, new, replaced=["e1", "e2"], verified=["e1"])
+    merged = merge(schema.EXECUTIONS, old, new, Replacement(["e1", "e2"], verified=["e1"]))
     assert (merged.is_changed, merged.arrived) == (True, 0)
     assert [(row["verified_at"], row["exported_at"], row["export_run_id"]) for row in merged.table.to_pylist()] == [
         (NEW, OLD, "old"),
         (OLD, OLD, "old"),
     ]
-    again = merge(schema.EXECUTIONS, merged.table, merged.table, replaced=["e1", "e2"], verified=["e1"])
+    again = merge(schema.EXECUTIONS, merged.table, merged.table, Replacement(["e1", "e2"], verified=["e1"]))
     assert not again.is_changed
 
 
@@ -170,7 +205,7 @@ def test_an_execution_of_which_only_the_head_is_known_keeps_its_aggregates():
     known = {"status": "completed", "completed_at": OLD, "calls_total": 7, "extra": '{"a":1}'}
     old = rows(schema.EXECUTIONS, execution("e1", **known), execution("e2", **known))
     new = rows(schema.EXECUTIONS, *(execution(name, "new", status="failed") for name in ("e1", "e2", "e3")))
-    merged = merge(schema.EXECUTIONS, old, new, replaced=["e1", "e2", "e3"], heads=["e1", "e3"]).table
+    merged = merge(schema.EXECUTIONS, old, new, Replacement(["e1", "e2", "e3"], heads=["e1", "e3"])).table
     assert [(row["status"], row["completed_at"], row["calls_total"], row["extra"]) for row in merged.to_pylist()] == [
         ("failed", None, 7, '{"a":1}'),
         ("failed", None, None, None),
@@ -191,20 +226,20 @@ def test_an_execution_of_which_only_the_head_is_known_keeps_its_aggregates():
 )
 def test_an_execution_that_changed_in_anything_else_is_exchanged(columns):
     old, new = rows(schema.EXECUTIONS, execution("e1")), rows(schema.EXECUTIONS, execution("e1", "new", **columns))
-    merged = merge(schema.EXECUTIONS, old, new, replaced=["e1"])
+    merged = merge(schema.EXECUTIONS, old, new, Replacement(["e1"]))
     assert merged.is_changed
     assert merged.table.equals(new)
 
 
 def test_executions_have_no_calls_to_keep():
     old = rows(schema.EXECUTIONS, execution("e1"))
-    assert len(merge(schema.EXECUTIONS, old, old.slice(0, 0), replaced=["e1"], kept_calls={"e1"}).table) == 0
+    assert len(merge(schema.EXECUTIONS, old, old.slice(0, 0), Replacement(["e1"], failed_calls={"e1"})).table) == 0
 
 
 def test_an_error_seen_again_keeps_when_it_was_seen_first():
     old = rows(schema.ERRORS, letter("a"), letter("b"), letter("a2", "e2"))
     new = rows(schema.ERRORS, letter("a", run="new", at=NEW), letter("c", run="new", at=NEW))
-    merged = merge(schema.ERRORS, old, new, replaced=["e1"]).table
+    merged = merge(schema.ERRORS, old, new, Replacement(["e1"])).table
     assert [(row["subject_id"], row["first_seen_at"], row["last_seen_at"]) for row in merged.to_pylist()] == [
         ("a", OLD, NEW),
         ("c", NEW, NEW),
@@ -214,7 +249,7 @@ def test_an_error_seen_again_keeps_when_it_was_seen_first():
 
 def test_an_error_goes_when_its_execution_succeeds():
     old = rows(schema.ERRORS, letter("a"), letter("b", "e2"))
-    assert merge(schema.ERRORS, old, old.slice(0, 0), replaced=["e1"]).table["subject_id"].to_pylist() == ["b"]
+    assert merge(schema.ERRORS, old, old.slice(0, 0), Replacement(["e1"])).table["subject_id"].to_pylist() == ["b"]
 
 
 def test_rows_come_sorted_by_start_execution_and_key_and_unknown_starts_last():
@@ -225,7 +260,7 @@ def test_rows_come_sorted_by_start_execution_and_key_and_unknown_starts_last():
         call("z", "e0", execution_started_at=OLD),
         call("n", "e9"),
     ]
-    merged = merge(schema.CALLS, calls(*given[:2]), calls(*given[2:]), replaced=["e7"]).table
+    merged = merge(schema.CALLS, calls(*given[:2]), calls(*given[2:]), Replacement(["e7"])).table
     assert merged["call_execution_id"].to_pylist() == ["z", "a2", "b", "a", "n"]
 
 
@@ -236,12 +271,7 @@ def test_schema_is_the_declared_one_to_the_letter(table):
     def row(number):
         return dict.fromkeys(table.key, f"k{number}") | {"execution_id": f"e{number}"}
 
-    merged = merge(table, rows(table, row(1), row(2)), rows(table, row(2)), replaced=["e1", "e2"])
+    merged = merge(table, rows(table, row(1), row(2)), rows(table, row(2)), Replacement(["e1", "e2"]))
     assert merged.is_changed
     assert merged.table.schema.equals(table.arrow_schema, check_metadata=True)
     merged.table.validate(full=True)
-
-
-def test_row_hashes_are_those_of_the_executions_asked_for():
-    held = calls(call("a", "e1", "h1"), call("b", "e2", "h2"), call("c", "e1", "h3"), call("d", "e3", "h4"))
-    assert row_hashes(held, ["e1", "e2", "e9"]) == {"e1": ["h1", "h3"], "e2": ["h2"], "e9": []}

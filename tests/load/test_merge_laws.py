@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.load.merge import merge
+from etl.load.merge import Replacement, merge
 from etl.model import schema
 
 EXECUTIONS = ["e1", "e2", "e3"]
@@ -31,6 +31,7 @@ def keyed_rows(table, run):
             "row_hash": value,
             "status": (value if table.name != "errors" else None),
             "message": value,
+            "extra": value,
             "started_at": START + timedelta(hours=number % 3) if number % 3 else None,
             "execution_started_at": START + timedelta(hours=number % 3) if number % 3 else None,
             "first_seen_at": moment,
@@ -53,31 +54,67 @@ def content_of(row):
     return {name: value for name, value in row.items() if name not in VERSION}
 
 
-def merged_by_hand(table, old, new, replaced, kept_calls):
-    result = {key: row for key, row in old.items() if row["execution_id"] not in replaced}
+def has_calls(table):
+    return table in (schema.CALLS, schema.EVALS)
+
+
+def replaced_in(table, replacement):
+    return set(replacement.executions) - (set(replacement.without_calls) if has_calls(table) else set())
+
+
+def outlasts(table, row, replacement):
+    """Whether an old row stays that no new one replaces."""
+    if row["execution_id"] not in replaced_in(table, replacement):
+        return True
+    if not has_calls(table):
+        return False
+    is_missed = row["execution_id"] in replacement.unproved and row["call_execution_id"] not in replacement.listed_calls
+    return is_missed or (table is schema.CALLS and row["call_execution_id"] in replacement.failed_calls)
+
+
+def merged_by_hand(table, old, new, replacement):
+    result = {key: row for key, row in old.items() if key not in new and outlasts(table, row, replacement)}
     for key, row in new.items():
-        known = old.get(key)
-        arriving = dict(row)
+        known, arriving = old.get(key), dict(row)
         if known is not None and table is schema.ERRORS:
             arriving["first_seen_at"] = known["first_seen_at"]
-        result[key] = known if known is not None and content_of(known) == content_of(arriving) else arriving
-    kept = {key: row for key, row in old.items() if key not in new and row.get("call_execution_id") in kept_calls}
-    return result | kept
+        if known is not None and table is schema.EXECUTIONS and row["execution_id"] in replacement.heads:
+            arriving["extra"] = known["extra"]
+        if known is None or content_of(known) != content_of(arriving):
+            result[key] = arriving
+        elif table is schema.EXECUTIONS and row["execution_id"] in replacement.verified:
+            result[key] = known | {"verified_at": row["verified_at"]}
+        else:
+            result[key] = known
+    return result
 
 
 def as_table(table, rows):
     return pa.Table.from_pylist(list(rows.values()), table.arrow_schema)
 
 
+some_executions, some_calls = st.sets(st.sampled_from(EXECUTIONS)), st.sets(st.integers(0, 8).map("c{}".format))
+replacements = st.builds(
+    Replacement,
+    executions=some_executions,
+    without_calls=some_executions,
+    unproved=some_executions,
+    listed_calls=some_calls,
+    failed_calls=some_calls,
+    heads=some_executions,
+    verified=some_executions,
+)
+
+
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-@settings(deadline=None, max_examples=100)
-@given(data=st.data(), replaced=st.sets(st.sampled_from(EXECUTIONS)), kept=st.sets(st.integers(0, 8).map("c{}".format)))
-def test_merge_does_what_a_dictionary_would_do(table, data, replaced, kept):
-    old = data.draw(keyed_rows(table, 1))
+@settings(deadline=None, max_examples=200)
+@given(data=st.data(), replacement=replacements)
+def test_merge_does_what_a_dictionary_would_do(table, data, replacement):
+    old, replaced = data.draw(keyed_rows(table, 1)), replaced_in(table, replacement)
     new = {key: row for key, row in data.draw(keyed_rows(table, 2)).items() if row["execution_id"] in replaced}
     before, arriving = as_table(table, old), as_table(table, new)
-    merged = merge(table, before, arriving, replaced=replaced, kept_calls=kept)
-    expected = merged_by_hand(table, old, new, replaced, kept)
+    merged = merge(table, before, arriving, replacement)
+    expected = merged_by_hand(table, old, new, replacement)
 
     rows = merged.table.to_pylist()
     assert {key_of(table, row): row for row in rows} == expected
@@ -86,7 +123,7 @@ def test_merge_does_what_a_dictionary_would_do(table, data, replaced, kept):
     assert merged.is_changed or merged.table is before
     assert merged.table.schema.equals(table.arrow_schema, check_metadata=True)
 
-    again = merge(table, merged.table, arriving, replaced=replaced, kept_calls=kept)
+    again = merge(table, merged.table, arriving, replacement)
     assert not again.is_changed
     assert again.table is merged.table
 
@@ -98,7 +135,7 @@ def test_the_result_does_not_depend_on_the_order_of_rows(table, data):
     old, new = data.draw(keyed_rows(table, 1)), data.draw(keyed_rows(table, 2))
     shuffled = dict(data.draw(st.permutations(list(new.items()))))
     one, other = (
-        merge(table, as_table(table, old), as_table(table, rows), replaced=EXECUTIONS) for rows in (new, shuffled)
+        merge(table, as_table(table, old), as_table(table, rows), Replacement(EXECUTIONS)) for rows in (new, shuffled)
     )
     assert one.is_changed is other.is_changed
     assert one.table.equals(other.table)

@@ -9,19 +9,16 @@ import pytest
 
 from etl.errors import DestinationError
 from etl.extract.plan import Reason
-from etl.load.dataset import Written
 from etl.load.layout import Partition
+from etl.load.merge import with_column
 from etl.load.relocate import as_if_dropped, as_if_moved, drop, find_doubled, find_moves, mark_deleted, move, surplus
 from etl.load.state import load_state
 from etl.model import schema
-from etl.transform.flatten import Export
-from tests.load.support import (
-    DAY,
+from etl.transform.frames import ExportStamp
+from tests.bundles import DAY, KEY, a_bundle, an_unlisted_bundle
+from tests.datasets import (
     FETCHED_AT,
-    KEY,
-    a_bundle,
     a_dataset,
-    an_unlisted_bundle,
     contents,
     export_to,
     part,
@@ -47,14 +44,7 @@ def found(dataset, *keys, **listed):
 
 
 def move_to_other(dataset, *execution_ids, source=KEY):
-    move(
-        dataset,
-        Partition(source, DAY),
-        OTHER,
-        set(execution_ids),
-        run_test_name="Booking",
-        written=Written(),
-    )
+    move(dataset, Partition(source, DAY), OTHER, set(execution_ids), run_test_name="Booking")
 
 
 def settle(dataset, **listed):
@@ -63,9 +53,9 @@ def settle(dataset, **listed):
     drops = surplus(find_doubled(state), state, listed)
     as_if_dropped(state, drops)
     for partition, execution_ids in drops.items():
-        drop(dataset, partition, execution_ids, Written())
+        drop(dataset, partition, execution_ids)
     for (source, key), execution_ids in find_moves(state, listed, {key: key.title() for key in listed}).items():
-        move(dataset, source, key, execution_ids, run_test_name=key.title(), written=Written())
+        move(dataset, source, key, execution_ids, run_test_name=key.title())
 
 
 def files(root):
@@ -114,7 +104,7 @@ def test_only_the_executions_that_move_leave_their_partition(dataset, tmp_path):
 
 def test_another_name_within_the_same_partition_changes_the_name_alone(dataset, tmp_path):
     export_to(dataset, a_bundle("e1"), an_unlisted_bundle("e2", status="running"))
-    move(dataset, Partition(KEY, DAY), KEY, {"e1"}, run_test_name="Checkout II", written=Written())
+    move(dataset, Partition(KEY, DAY), KEY, {"e1"}, run_test_name="Checkout II")
     assert rows(tmp_path, "executions", "execution_id", "run_test_name") == [("e1", "Checkout II"), ("e2", "Checkout")]
     assert rows(tmp_path, "evals", "run_test_name") == [("Checkout II",), ("Checkout II",)]
     assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.FINAL}
@@ -125,6 +115,28 @@ def test_another_name_within_the_same_partition_changes_the_name_alone(dataset, 
 def test_execution_that_was_damaged_is_so_after_the_move(dataset, tmp_path):
     export_to(dataset, a_bundle("e1"))
     (tmp_path / part("evals")).unlink()
+    move_to_other(dataset, "e1")
+    assert reasons(dataset, a_bundle("e1"), key=OTHER) == {"e1": Reason.DAMAGED}
+
+
+def test_rename_that_was_cut_short_between_calls_and_evals_is_completed_and_nothing_is_damaged(
+    dataset, tmp_path, monkeypatch
+):
+    export_to(dataset, a_bundle("e1"))
+    published(monkeypatch, failing="evals")
+    with pytest.raises(DestinationError):
+        move(dataset, Partition(KEY, DAY), KEY, {"e1"}, run_test_name="Checkout II")
+    monkeypatch.undo()
+    names = {table: set(rows(tmp_path, table, "run_test_name")) for table in ("calls", "executions")}
+    assert names == {"calls": {("Checkout II",)}, "executions": {("Checkout",)}}
+    move(dataset, Partition(KEY, DAY), KEY, {"e1"}, run_test_name="Checkout II")
+    assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.FINAL}
+
+
+def test_execution_with_a_wrong_row_hash_is_still_damaged_after_the_move(dataset, tmp_path):
+    export_to(dataset, a_bundle("e1"))
+    calls = pq.ParquetFile(tmp_path / part("calls")).read()
+    pq.write_table(with_column(calls, "row_hash", ["wrong"] * len(calls)), tmp_path / part("calls"))
     move_to_other(dataset, "e1")
     assert reasons(dataset, a_bundle("e1"), key=OTHER) == {"e1": Reason.DAMAGED}
 
@@ -217,9 +229,7 @@ def test_a_plan_sees_the_executions_where_they_would_lie(dataset):
 def test_deleted_execution_keeps_everything_but_says_when(dataset, tmp_path):
     export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]))
     before, later = stored_in(dataset), FETCHED_AT + timedelta(days=1)
-    mark_deleted(
-        dataset, Partition(KEY, DAY), {"e1"}, deleted_at=later, export=Export("run-2", later), written=Written()
-    )
+    mark_deleted(dataset, Partition(KEY, DAY), {"e1"}, deleted_at=later, stamp=ExportStamp("run-2", later))
     assert stored_in(dataset) == {
         "e1": replace(before["e1"], deleted_at=later, exported_at=later),
         "e2": before["e2"],

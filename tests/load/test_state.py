@@ -2,13 +2,18 @@
 
 from datetime import timedelta
 
+import pyarrow as pa
 import pytest
 
 from etl.extract.plan import Reason
 from etl.load.layout import Partition
 from etl.load.relocate import find_doubled, find_moves
-from etl.load.state import load_state
-from tests.load.support import DAY, FETCHED_AT, KEY, a_bundle, a_dataset, export_to, part, reasons
+from etl.load.state import held_rows, load_state
+from etl.model import schema
+from etl.model.digest import rows_digest
+from etl.model.lifecycle import HeldRows
+from tests.bundles import DAY, KEY, a_bundle
+from tests.datasets import FETCHED_AT, a_dataset, export_to, part, reasons
 
 EARLIER, LATER = "2026-09-30", "2026-10-02"
 TABLES = ("executions", "calls", "evals", "errors")
@@ -78,4 +83,18 @@ def test_an_execution_of_several_run_tests_is_doubled_wherever_anything_of_it_li
     }
     assert find_moves(state, {"third": ["e3", "unheard-of"]}, {"third": "Third"}) == {
         (Partition("booking", DAY), "third"): {"e3"}
+    }
+
+
+def test_held_rows_are_those_of_the_executions_asked_for():
+    def rows(table, *pairs):
+        values = [dict.fromkeys(table.key, own) | {"execution_id": each, "row_hash": own} for each, own in pairs]
+        return pa.Table.from_pylist(values, table.arrow_schema)
+
+    calls = rows(schema.CALLS, ("e1", "h1"), ("e2", "h2"), ("e1", "h3"), ("e3", "h4"))
+    evals = rows(schema.EVALS, ("e2", "h5"), ("e3", "h6"))
+    assert held_rows({"e1": 2, "e2": 3, "e9": 0}, calls, evals) == {
+        "e1": HeldRows(2, 2, rows_digest(["h1", "h3"])),
+        "e2": HeldRows(3, 1, rows_digest(["h2", "h5"])),
+        "e9": HeldRows(0, 0, rows_digest([])),
     }

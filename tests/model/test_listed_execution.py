@@ -63,5 +63,5 @@ def test_number_with_digits_that_a_double_may_lose_is_packed_and_keeps_them():
 
 
 def test_payload_that_was_let_go_is_missed_with_a_word():
-    with pytest.raises(ValueError, match="execution e: its payload was let go"):
+    with pytest.raises(ValueError, match="execution e: its payload was dropped"):
         ListedExecution.of(execution("e")).unpack()

@@ -62,36 +62,38 @@ MUTANTS = [
     Mutant(
         "calls are durable before the executions that vouch for them",
         "etl/load/commit.py",
-        "            held |= yield from _commit_calls(dataset, partition, mine, rows, written)\n"
-        "            yield from dataset.commit_rows(\n"
-        "                schema.ERRORS, partition, rows[schema.ERRORS.name], replaced=mine, written=written\n"
-        "            )\n",
-        "            yield from dataset.commit_rows(\n"
-        "                schema.ERRORS, partition, rows[schema.ERRORS.name], replaced=mine, written=written\n"
-        "            )\n"
-        "            held |= yield from _commit_calls(dataset, partition, mine, rows, written)\n",
+        "            held |= _commit_calls(dataset, partition, mine, own_rows, replacement)\n"
+        "            dataset.commit_rows(schema.ERRORS, partition, own_rows[schema.ERRORS.name], replacement)\n"
+        "            executions = executions_frame(mine.values(), held, states, verified_at, stamp)\n"
+        "            own = to_arrow(executions.data, schema.EXECUTIONS)\n"
+        "            dataset.commit_rows(schema.EXECUTIONS, partition, own, replacement)\n",
+        "            executions = executions_frame(mine.values(), held, states, verified_at, stamp)\n"
+        "            own = to_arrow(executions.data, schema.EXECUTIONS)\n"
+        "            dataset.commit_rows(schema.EXECUTIONS, partition, own, replacement)\n"
+        "            held |= _commit_calls(dataset, partition, mine, own_rows, replacement)\n"
+        "            dataset.commit_rows(schema.ERRORS, partition, own_rows[schema.ERRORS.name], replacement)\n",
         ("tests/load/test_commit.py",),
     ),
     Mutant(
         "digest of the stored calls is compared",
         "etl/model/lifecycle.py",
-        "        return self.calls_digest != self.held.calls_digest\n",
-        "        return False\n",
+        "        return self.calls_digest == calls_digest\n",
+        "        return True\n",
         ("tests/extract/test_plan.py",),
     ),
     Mutant(
         "encoded file is read again before it is published",
-        "etl/load/dataset.py",
+        "etl/load/parquet.py",
         "    if written.metadata.num_rows != len(rows) or not",
         "    if not",
-        ("tests/load/test_dataset.py",),
+        ("tests/load/test_parquet.py",),
     ),
     Mutant(
         "pages are checked when they are read",
-        "etl/load/dataset.py",
+        "etl/load/parquet.py",
         "page_checksum_verification=True",
         "page_checksum_verification=False",
-        ("tests/load/test_dataset.py",),
+        ("tests/load/test_parquet.py",),
     ),
     Mutant(
         "list is complete only when as many are alive as were counted",
@@ -124,8 +126,22 @@ MUTANTS = [
     Mutant(
         "answer that could be another one's is awaited on a connection of its own",
         "etl/extract/transport.py",
-        "session = self._own if on_own_connection else self._kept",
-        "session = self._kept",
+        "session, generation = self._own if on_own_connection else self._kept, len(self._retired)",
+        "session, generation = self._kept, len(self._retired)",
+        ("tests/extract/test_transport.py",),
+    ),
+    Mutant(
+        "error on a connection that was used before is confirmed on another",
+        "etl/extract/client.py",
+        "            except ExporterError as error:\n                if not is_reused:\n",
+        "            except ExporterError as error:\n                if True:\n",
+        ("tests/extract/test_transport.py",),
+    ),
+    Mutant(
+        "connection on which answers are off by one is not used again",
+        "etl/extract/client.py",
+        "                self._open_transport.renew(failure.generation)\n",
+        "                pass\n",
         ("tests/extract/test_transport.py",),
     ),
     Mutant(
@@ -190,7 +206,7 @@ MUTANTS = [
         "etl/settings/api_keys.py",
         "return bool(stat.S_IMODE",
         "return False and bool(stat.S_IMODE",
-        ("tests/settings/test_load.py",),
+        ("tests/settings/test_api_keys.py",),
     ),
 ]
 

@@ -5,9 +5,10 @@ import threading
 
 import pytest
 
-from etl.load.dataset import Steps, Written
+from etl.load.dataset import Written
 from etl.pipeline import buffer as module
 from etl.pipeline.buffer import CommitBuffer
+from etl.pipeline.tasks import to_the_end
 from etl.transform.flatten import FlatBundle, flatten
 from tests.bundles import bundle_of, execution, fetched_call
 
@@ -28,8 +29,8 @@ class Commits(list[list[FlatBundle]]):
         super().__init__()
         self.written = Written(largest_rows=largest_rows)
 
-    def commit(self, bundles: list[FlatBundle]) -> Steps[None]:
-        yield lambda: self.append(bundles)
+    async def commit(self, bundles: list[FlatBundle]) -> None:
+        await to_the_end(lambda: self.append(bundles))
 
 
 def ids(commits: Commits) -> list[list[str]]:
@@ -64,13 +65,16 @@ async def test_many_calls_are_committed_before_the_interval_and_more_where_files
     assert [sum(len(each.calls.values) for each in bundles) for bundles in commits] == sizes
 
 
-async def test_cancelled_crawl_waits_for_the_commit_in_hand() -> None:
+async def test_cancelled_crawl_waits_for_the_commit_in_hand_and_for_what_it_notes_after_its_thread() -> None:
     began, may_end, ended = threading.Event(), threading.Event(), threading.Event()
 
-    def commit(_bundles: list[FlatBundle]) -> Steps[None]:
-        yield began.set
-        yield may_end.wait  # type: ignore[misc]
-        yield ended.set
+    def write() -> None:
+        began.set()
+        may_end.wait()
+
+    async def commit(_bundles: list[FlatBundle]) -> None:
+        await to_the_end(write)
+        ended.set()
 
     adding = asyncio.ensure_future(CommitBuffer(commit, Written(), interval_seconds=0).add(bundle(1)))
     await asyncio.to_thread(began.wait)
@@ -86,9 +90,9 @@ async def test_cancelled_crawl_waits_for_the_commit_in_hand() -> None:
 async def test_commits_never_overlap_and_lose_no_bundle() -> None:
     running, commits = threading.Semaphore(1), list[FlatBundle]()
 
-    def commit(bundles: list[FlatBundle]) -> Steps[None]:
+    async def commit(bundles: list[FlatBundle]) -> None:
         assert running.acquire(blocking=False), "two commits at once"
-        yield lambda: commits.extend(bundles)
+        await to_the_end(lambda: commits.extend(bundles))
         running.release()
 
     buffer = CommitBuffer(commit, Written(), interval_seconds=0)
@@ -96,18 +100,6 @@ async def test_commits_never_overlap_and_lose_no_bundle() -> None:
         for number in range(200):
             group.create_task(buffer.add(bundle(number)))
     assert sorted(each.execution.execution_id for each in commits) == sorted(f"e{number}" for number in range(200))
-
-
-async def test_commit_computes_in_the_loop_and_writes_in_a_thread() -> None:
-    threads: list[int] = []
-
-    def commit(_bundles: list[FlatBundle]) -> Steps[None]:
-        threads.append(threading.get_ident())
-        yield lambda: threads.append(threading.get_ident())
-        threads.append(threading.get_ident())
-
-    await CommitBuffer(commit, Written(), interval_seconds=0).add(bundle(1))
-    assert [thread == threading.get_ident() for thread in threads] == [True, False, True]
 
 
 async def test_write_in_hand_is_waited_for_even_when_every_task_is_cancelled() -> None:
@@ -119,8 +111,8 @@ async def test_write_in_hand_is_waited_for_even_when_every_task_is_cancelled() -
         may_end.wait()
         ended.set()
 
-    def commit(_bundles: list[FlatBundle]) -> Steps[None]:
-        yield write
+    async def commit(_bundles: list[FlatBundle]) -> None:
+        await to_the_end(write)
 
     adding = asyncio.ensure_future(CommitBuffer(commit, Written(), interval_seconds=0).add(bundle(1)))
     await asyncio.to_thread(began.wait)

@@ -15,14 +15,13 @@ import pytest
 from etl.errors import TransientError
 from etl.extract import endpoints
 from etl.model import schema
-from etl.model.lifecycle import HeldRows
 from etl.model.records import CallMetrics, Execution, ExecutionBundle, FetchedCall, ListedCall, Page
-from etl.transform.flatten import Export, Frame, to_arrow
-from tests.bundles import EXPORT, bundle_of, calls_frame, evals_frame, execution, executions_frame, through_parquet
+from etl.transform.frames import ExportStamp, Frame, to_arrow
+from tests.bundles import EXPORT, bundle_of, calls_frame, evals_frame, execution, frame_of_executions, through_parquet
 from tests.pipeline.hostile import CALL_METRICS, EXECUTIONS, HOSTILE, LISTED_CALLS, REFUSED, Mutator, encoded
 from tests.transform.exactness import Places, as_eval, assert_same, call_as_sent, is_utf8, read
 
-WITH_RAW = Export(export_run_id=EXPORT.export_run_id, exported_at=EXPORT.exported_at, include_raw=True)
+WITH_RAW = ExportStamp(export_run_id=EXPORT.export_run_id, exported_at=EXPORT.exported_at, include_raw=True)
 IN_CALLS, IN_EVALS, IN_EXECUTIONS = (Places(table) for table in (schema.CALLS, schema.EVALS, schema.EXECUTIONS))
 
 TYPES = {
@@ -82,24 +81,12 @@ def evals_of(cases: list[tuple[str, tuple[str, ...], str]]) -> Frame:
 
 
 def executions_of(cases: list[tuple[str, tuple[str, ...], str]]) -> Frame:
-    return frame_of_executions([decode_execution(*_fields(case)) for case in cases], EXPORT)
+    return frame_of_executions(*(decode_execution(*_fields(case)) for case in cases))
 
 
 def _fields(case: tuple[str, tuple[str, ...], str]) -> tuple[str, str]:
     key, path, text = case
     return key, at(path, text)
-
-
-def frame_of_executions(executions: list[Execution], export: Export) -> Frame:
-    ids = [each.execution_id for each in executions]
-    held = HeldRows(listed_calls=1, exported_calls=1, calls_digest="digest")
-    return executions_frame(
-        [bundle_of(of=each) for each in executions],
-        dict.fromkeys(ids, held),
-        dict.fromkeys(ids, "exported"),
-        dict.fromkeys(ids, None),
-        export,
-    )
 
 
 FRAMES: dict[str, tuple[Places, Callable[[list[tuple[str, tuple[str, ...], str]]], Frame]]] = {
@@ -214,19 +201,10 @@ class Batch:
         if key not in by_id:
             return
         listed, self.listed[key] = by_id[key]
-        fetched = () if call is None else (FetchedCall(listed=listed, metrics=call[0]),)
         if call is not None:
             self.calls[key] = (call[1]["result"], self.listed[key])
-        self.bundles.append(
-            ExecutionBundle(
-                run_test_name="name",
-                run_test_key="key",
-                execution=execution(key),
-                date="2026-03-01",
-                listed=(listed,),
-                calls=fetched,
-            )
-        )
+        fetched = listed if call is None else FetchedCall(listed=listed, metrics=call[0])
+        self.bundles.append(bundle_of(fetched, of=execution(key)))
 
     def add_executions(self, key: str, chance: random.Random) -> None:
         rows = [{**row, "execution_id": f"{key}-{n}"} for n, row in enumerate(chance.sample(EXECUTIONS, 2))]
@@ -285,7 +263,7 @@ class Batch:
         return misfits
 
     def check_executions(self) -> int:
-        frame = frame_of_executions([row for row, _ in self.executions.values()], WITH_RAW)
+        frame = frame_of_executions(*(row for row, _ in self.executions.values()), export=WITH_RAW)
         rows = written_and_read(frame, schema.EXECUTIONS)
         misfits = 0
         for row, (_, sent) in zip(rows, self.executions.values(), strict=True):

@@ -1,16 +1,27 @@
 """One export in this process, with a clock of its own and a destination that fails."""
 
+import asyncio
+import random
+import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 
-from etl.errors import DestinationError
+from etl.errors import DestinationError, ExitCode, InterruptedRunError
+from etl.load import commit as commit_module
+from etl.load import dataset as dataset_module
+from etl.load import relocate
 from etl.load.files.local import LocalFiles
-from etl.pipeline import job
-from etl.sandbox import Fault, Sandbox, delete_execution, rerun_execution
-from tests.support import settings_for, settled_world
+from etl.pipeline import apply, job
+from etl.sandbox import Fault, Sandbox, add_execution, delete_execution, rerun_execution
+from etl.transform import frames
+from tests.support import settings_for
+from tests.worlds import settled_world
 
 
 def calls_in(dataset: Path) -> list[str]:
@@ -89,6 +100,138 @@ async def test_a_bug_is_recorded_and_raised(tmp_path: Path, monkeypatch: pytest.
         1,
         "a bug: ZeroDivisionError: division by zero",
     )
+
+
+async def test_nothing_of_a_commit_is_done_in_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There it would hold up the crawl, signals and the time limit: into a large file it takes seconds."""
+    done_by: dict[str, set[int]] = {}
+
+    def note(owner: Any, name: str) -> None:
+        work = getattr(owner, name)
+
+        def noted(*given: Any, **options: Any) -> Any:
+            done_by.setdefault(name, set()).add(threading.get_ident())
+            return work(*given, **options)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    parts: list[tuple[Any, str]] = [
+        (commit_module, "calls_frame"),
+        (commit_module, "executions_frame"),
+        (commit_module, "held_rows"),
+    ]
+    parts += [(dataset_module, "merge"), (dataset_module, "encode"), (LocalFiles, "read"), (LocalFiles, "publish")]
+    async with Sandbox(settled_world(run_tests=1, executions=2, calls=2)) as server:
+        await job.export(settings_for(server, tmp_path / "data"))
+        for part in parts:
+            note(*part)
+        server.world.run_tests[0].executions[1].calls[1].total_cost_cents = 77
+        await job.export(settings_for(server, tmp_path / "data"), full_refresh=True)
+
+    assert done_by.keys() == {name for _, name in parts}
+    assert threading.get_ident() not in set().union(*done_by.values())
+
+
+class Stop:
+    """Stops a run from the thread in which it does something, and lets it go on when the run was cancelled."""
+
+    def __init__(self) -> None:
+        self.signal = asyncio.Future[InterruptedRunError]()
+        self._loop = asyncio.get_running_loop()
+
+    def before(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        def stop_and_work(*given: Any, **options: Any) -> Any:
+            asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
+            return work(*given, **options)
+
+        return stop_and_work
+
+    async def _stop(self) -> None:
+        if not self.signal.done():
+            self.signal.set_result(InterruptedRunError("stop", exit_code=ExitCode.SIGTERM))
+        for _ in range(20):  # turns of the loop, in which the run is cancelled
+            await asyncio.sleep(0)
+
+
+async def test_run_that_is_stopped_during_a_commit_counts_what_it_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = Stop()
+    monkeypatch.setattr(commit_module, "errors_frame", stop.before(frames.errors_frame))
+    async with Sandbox(settled_world(run_tests=1, executions=1, calls=3)) as server:
+        settings = settings_for(server, tmp_path / "data", export={"commit_interval_seconds": 1e-9})
+        summary = await job.export(settings, stop=stop.signal)
+
+    assert (summary.exit_code, summary.run_tests[0].calls, summary.run_tests[0].missed) == (143, 3, 0)
+    assert len(calls_in(tmp_path / "data")) == 3
+
+
+async def test_run_that_is_stopped_while_it_marks_deletions_says_what_it_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, events = Stop(), list[str]()
+    async with Sandbox(settled_world(run_tests=1, executions=30, calls=1)) as server:
+        settings = settings_for(server, tmp_path / "data")
+        await job.export(settings)
+        for execution in server.world.run_tests[0].executions[:2]:
+            delete_execution(execution)
+        monkeypatch.setattr(apply, "mark_deleted", stop.before(relocate.mark_deleted))
+        summary = await job.export(settings, stop=stop.signal, notify=lambda event, **_: events.append(event))
+
+    assert (summary.exit_code, summary.run_tests[0].deleted) == (143, 2)
+    assert "deleted" in events
+
+
+async def test_lookup_that_is_not_answered_is_told_although_marking_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise DestinationError("no space")
+
+    async with Sandbox(settled_world(run_tests=1, executions=30, calls=1)) as server:
+        settings = settings_for(server, tmp_path / "data", api={"max_tries": 1})
+        await job.export(settings)
+        gone, unknown = server.world.run_tests[0].executions[:2]
+        for execution in (gone, unknown):
+            delete_execution(execution)
+        server.fault = lambda request, _nth: (
+            Fault(status=500) if request.query.get("execution_id") == unknown.execution_id else None
+        )
+        monkeypatch.setattr(apply, "mark_deleted", fail)
+        summary = await job.export(settings)
+
+    assert (summary.exit_code, summary.run_tests[0].deleted, summary.run_tests[0].not_answered) == (6, 0, 1)
+
+
+async def test_files_of_an_older_version_are_completed_before_the_api_is_asked(tmp_path: Path) -> None:
+    """A file that cannot be completed must cost no request."""
+    async with Sandbox(settled_world(run_tests=1, executions=1, calls=1)) as server:
+        settings = settings_for(server, tmp_path / "data")
+        await job.export(settings)
+        for path in (tmp_path / "data" / "calls").rglob("*.parquet"):
+            pq.write_table(pq.ParquetFile(path).read().drop_columns(["raw"]), path)
+        server.fault = lambda _request, _nth: Fault(status=401)
+        refused = await job.export(settings)
+
+    assert (refused.exit_code, refused.completed_files) == (4, 1)
+
+
+async def test_run_test_that_is_left_alone_says_nothing_of_its_list(tmp_path: Path) -> None:
+    world = settled_world(run_tests=1, executions=3, calls=1)
+    async with Sandbox(world) as server:
+        settings = settings_for(server, tmp_path / "data")
+        await job.export(settings)
+        first, *others = world.run_tests[0].executions
+        for execution in others:
+            delete_execution(execution)
+        delete_execution(first)
+        strange = add_execution(world, world.run_tests[0], random.Random(1), datetime.now(UTC), 1, status="running")
+        strange.status = "exploding"
+        summary = await job.export(settings)
+
+    (run_test,) = summary.run_tests
+    assert "no longer listed" in str(run_test.error)
+    assert (run_test.listed, run_test.unknown_statuses, dict(run_test.reasons)) == (1, {}, {})
 
 
 async def test_rows_count_what_is_new_or_changed_not_what_was_fetched(tmp_path: Path) -> None:

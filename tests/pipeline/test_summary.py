@@ -5,7 +5,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from etl.errors import DestinationError, ExporterError, InterruptedRunError, KeyRefusedError, SourceUnavailableError
+from etl.errors import (
+    DestinationError,
+    ExitCode,
+    ExporterError,
+    InterruptedRunError,
+    KeyRefusedError,
+    SourceUnavailableError,
+)
 from etl.pipeline.summary import RunTestSummary, Summary
 
 NOW = datetime(2026, 3, 3, 2, tzinfo=UTC)
@@ -50,8 +57,8 @@ def test_file_that_was_set_aside_is_partial() -> None:
         (SourceUnavailableError("down"), {"calls": 1}, 3, "partial"),
         (KeyRefusedError("no"), {"calls": 1}, 4, "refused"),
         (DestinationError("full"), {"calls": 1}, 6, "destination"),
-        (InterruptedRunError("stop", exit_code=143), {"calls": 1}, 143, "interrupted"),
-        (InterruptedRunError("stop", exit_code=130), {}, 130, "interrupted"),
+        (InterruptedRunError("stop", exit_code=ExitCode.SIGTERM), {"calls": 1}, 143, "interrupted"),
+        (InterruptedRunError("stop", exit_code=ExitCode.SIGINT), {}, 130, "interrupted"),
         (ExporterError("a bug"), {}, 1, "error"),
     ],
 )

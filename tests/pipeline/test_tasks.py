@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from etl.errors import DestinationError, InterruptedRunError, leaves
+from etl.errors import DestinationError, ExitCode, InterruptedRunError
 from etl.pipeline.tasks import to_the_end, until_stopped
 
 
@@ -67,7 +67,7 @@ async def test_stop_cancels_the_work_and_lets_it_clean_up() -> None:
 
     async def work() -> None:
         nonlocal cleaned_up
-        stop.set_result(InterruptedRunError("stop", exit_code=143))
+        stop.set_result(InterruptedRunError("stop", exit_code=ExitCode.SIGTERM))
         try:
             await asyncio.Event().wait()
         finally:
@@ -88,9 +88,3 @@ async def test_work_that_ends_or_fails_first_does_not_wait_for_stop() -> None:
     await until_stopped(asyncio.sleep(0), None)
     with pytest.RaisesGroup(DestinationError):
         await until_stopped(fail(), stop)
-
-
-def test_leaves_of_nested_groups() -> None:
-    first, second = ValueError("1"), KeyError("2")
-    assert list(leaves(ExceptionGroup("a", [first, ExceptionGroup("b", [second])]))) == [first, second]
-    assert list(leaves(first)) == [first]

@@ -1,13 +1,11 @@
 """The sandbox answers as the real server did: every recorded answer, and every way in which the API misbehaves."""
 
 import asyncio
-import gzip
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import chain
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -23,7 +21,6 @@ from etl.sandbox import (
     Profile,
     RunTest,
     Sandbox,
-    SandboxRequest,
     Scenario,
     World,
     add_execution,
@@ -31,24 +28,15 @@ from etl.sandbox import (
     delete_execution,
     listable_calls,
     listable_executions,
-    make_world,
     new_run_test,
-    random_faults,
     rename_run_test,
     touch_call,
 )
-from etl.sandbox.faults import MIXTURE
 from etl.sandbox.world import CALL_STATUSES, EXECUTION_STATUSES
+from tests.sandbox.requests import KEYS, METRICS, RUN_TESTS, RUNS, get
+from tests.sandbox.samples import SAMPLES, result_of
+from tests.worlds import END, world_of
 
-END = datetime(2026, 11, 1, 12, tzinfo=UTC)
-KEYS = {"X-Api-Key": "sandbox-key", "X-Secret-Key": "sandbox-secret"}
-METRICS = "/sdk/api/v1/simulation/metrics/"
-RUNS = "/sdk/api/v1/simulation/runs/"
-RUN_TESTS = "/simulate/run-tests/"
-SAMPLES = {
-    path.stem: json.loads(path.read_text("utf-8"))
-    for path in sorted((Path(__file__).parent.parent / "samples").glob("*.json"))
-}
 BIG_NAME = "Ünïcode / Agent Test #1"
 BIG_ID = "fb21abee-6eae-507e-8293-b01d1abc0173"
 STATUSES_ID = "08351e4c-6d6d-54d8-ab7c-1ed89f7c4c53"
@@ -72,11 +60,7 @@ SHAPE_ONLY = {
 }
 
 
-def result_of(case: str) -> Any:
-    return SAMPLES[case]["body"]["result"]
-
-
-def recorded_call(metrics: dict[str, Any], run: dict[str, Any] | None = None) -> Call:
+def call_with_answer(metrics: dict[str, Any], run: dict[str, Any] | None = None) -> Call:
     """The call that gives this answer."""
     run = run or {"scenario_id": "353d02e2-8edf-55c8-95cb-9bc59e53e7b1", "scenario_name": "Billing"}
     latency, cost = dict(metrics["latency"]), dict(metrics["cost"])
@@ -102,7 +86,7 @@ def recorded_call(metrics: dict[str, Any], run: dict[str, Any] | None = None) ->
     )
 
 
-def recorded_execution(run_test: RunTest, result: dict[str, Any], calls: list[Call]) -> Execution:
+def execution_with_answer(run_test: RunTest, result: dict[str, Any], calls: list[Call]) -> Execution:
     started_at = datetime.fromisoformat(result["started_at"])
     return Execution(
         execution_id=result["execution_id"],
@@ -145,7 +129,7 @@ def recorded_world() -> World:
     recorded.execution_id = BIG_ID
     run = result_of("runs_call")
     recorded.calls[:5] = [
-        recorded_call(each, run if each["call_execution_id"] == run["call_execution_id"] else None)
+        call_with_answer(each, run if each["call_execution_id"] == run["call_execution_id"] else None)
         for each in (result_of(f"metrics_call_0{number}") for number in range(5))
     ]
     listed = [
@@ -164,7 +148,7 @@ def recorded_world() -> World:
     for number, status in enumerate(EXECUTION_STATUSES):
         execution = add_execution(world, statuses, rng, END - timedelta(hours=20 - number), 30, status=status)
         execution.calls += [
-            recorded_call(result_of(f"metrics_call_status_{each}"))
+            call_with_answer(result_of(f"metrics_call_status_{each}"))
             for each in CALL_STATUSES
             if status == "completed" and f"metrics_call_status_{each}" in SAMPLES
         ]
@@ -181,7 +165,7 @@ def recorded_world() -> World:
 
     edge = run_test("Edge Cases")
     edge.eval_configs = recorded_configs("runs_edge_zero_calls")
-    edge.executions.append(recorded_execution(edge, result_of("metrics_edge_zero_calls"), []))
+    edge.executions.append(execution_with_answer(edge, result_of("metrics_edge_zero_calls"), []))
     null_objects = result_of("runs_edge_eval_null_objects")
     calls = [
         Call(
@@ -194,17 +178,17 @@ def recorded_world() -> World:
         )
         for order, each in enumerate(null_objects["call_results"]["results"])
     ]
-    edge.executions.append(recorded_execution(edge, null_objects, calls))
+    edge.executions.append(execution_with_answer(edge, null_objects, calls))
     no_metrics = result_of("metrics_call_edge_no_metrics")
     calls = [
-        recorded_call({**no_metrics, "call_execution_id": f"{each}{no_metrics['call_execution_id'][1:]}"})
+        call_with_answer({**no_metrics, "call_execution_id": f"{each}{no_metrics['call_execution_id'][1:]}"})
         for each in "012"
     ]
-    edge.executions.append(recorded_execution(edge, result_of("metrics_edge_no_metrics"), calls))
+    edge.executions.append(execution_with_answer(edge, result_of("metrics_edge_no_metrics"), calls))
     for case in ("edge_chat_only", "edge_large_ints", "edge_true_zero", "json_scalars_0", "json_scalars_1"):
         metrics_of = result_of(f"metrics_call_{case}")
         head = {**result_of("metrics_edge_zero_calls"), "execution_id": metrics_of["execution_id"]}
-        edge.executions.append(recorded_execution(edge, head, [recorded_call(metrics_of)]))
+        edge.executions.append(execution_with_answer(edge, head, [call_with_answer(metrics_of)]))
 
     padded = run_test("a,b", 5)
     padded.eval_configs = []
@@ -284,26 +268,6 @@ async def test_answers_of_one_endpoint_have_the_recorded_shape(group, as_recorde
     assert {path: given[path] for path in known} == {path: recorded[path] for path in known}
 
 
-def world_of(*, executions: int = 12, calls: int = 7) -> World:
-    return make_world(Random(1), end=END, run_tests=2, executions=executions, calls=calls)
-
-
-@pytest.fixture
-def world() -> World:
-    return world_of()
-
-
-@pytest.fixture
-async def session():
-    async with aiohttp.ClientSession(headers=KEYS) as session:
-        yield session
-
-
-async def get(session, sandbox, path, **params):
-    async with session.get(f"{sandbox.base_url}{path}", params=params) as response:
-        return response.status, await response.json()
-
-
 async def listed(session, sandbox, **params):
     return (await get(session, sandbox, METRICS, run_test_name=sandbox.world.run_tests[0].name, **params))[1]["result"]
 
@@ -349,7 +313,7 @@ async def test_server_may_cap_the_limit(world, session):
 
 
 async def test_run_tests_link_to_their_neighbours(session):
-    async with Sandbox(make_world(Random(1), end=END, run_tests=5, executions=0)) as sandbox:
+    async with Sandbox(world_of(run_tests=5, executions=0)) as sandbox:
         _, page = await get(session, sandbox, RUN_TESTS, limit=2, page=2)
         async with session.get(page["next"]) as response:
             last = await response.json()
@@ -435,96 +399,6 @@ async def test_rate_limit_may_keep_its_headers_to_itself(world, session):
         session.get(f"{sandbox.base_url}{METRICS}") as response,
     ):
         assert not [name for name in response.headers if name.startswith("X-RateLimit")]
-
-
-async def faulty(session, world, fault, **timeout):
-    """What one request for a call brings when this fault strikes."""
-    call = world.run_tests[0].executions[0].calls[0]
-    async with (
-        Sandbox(world, fault=lambda _request, _nth: fault) as sandbox,
-        session.get(
-            f"{sandbox.base_url}{METRICS}",
-            params={"call_execution_id": call.call_execution_id},
-            timeout=aiohttp.ClientTimeout(**timeout),
-        ) as response,
-    ):
-        return response.status, response.content_type, await response.read()
-
-
-async def test_fault_replaces_status_body_and_headers(world, session):
-    fault = Fault(status=502, body=b"<html>", headers={"content-type": "text/html"})
-    assert await faulty(session, world, fault) == (502, "text/html", b"<html>")
-
-
-async def test_fault_may_answer_200_with_a_truncated_body(world, session):
-    assert await faulty(session, world, Fault(body=b'{"status": tr')) == (200, "application/json", b'{"status": tr')
-
-
-async def test_fault_may_send_a_compressed_bomb(world, session):
-    bomb = Fault(body=gzip.compress(b"0" * 1_000_000), headers={"Content-Encoding": "gzip"})
-    assert len((await faulty(session, world, bomb))[2]) == 1_000_000
-
-
-@pytest.mark.parametrize("size", [0, 1, 40])
-async def test_fault_may_cut_the_body_short(size, world, session):
-    with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ClientConnectionError)):
-        await faulty(session, world, Fault(cut_after_bytes=size))
-
-
-async def test_fault_may_end_the_body_early_and_in_order(world, session):
-    with pytest.raises(aiohttp.ClientPayloadError):
-        await faulty(session, world, Fault(cut_after_bytes=40, is_closed=True))
-
-
-async def test_fault_may_end_the_connection_in_order(world, session):
-    with pytest.raises(aiohttp.ServerDisconnectedError):
-        await faulty(session, world, Fault(is_closed=True))
-
-
-async def test_fault_may_edit_the_right_body(world, session):
-    right = await faulty(session, world, Fault())
-    edited = await faulty(session, world, Fault(edit=lambda body: body[:-9]))
-    assert edited == (200, "application/json", right[2][:-9])
-
-
-async def test_fault_may_drip(world, session):
-    right = await faulty(session, world, Fault())
-    assert await faulty(session, world, Fault(drip_seconds=0.0001)) == right
-    with pytest.raises(TimeoutError):
-        await faulty(session, world, Fault(drip_seconds=0.01), total=0.1)
-
-
-async def test_fault_may_reset_the_connection(world, session):
-    with pytest.raises(aiohttp.ClientConnectionError):
-        await faulty(session, world, Fault(is_reset=True))
-
-
-@pytest.mark.parametrize("fault", [Fault(is_hanging=True), Fault(delay_seconds=600)])
-async def test_fault_may_keep_the_client_waiting(fault, world, session):
-    with pytest.raises(TimeoutError):
-        await faulty(session, world, fault, total=0.05)
-
-
-async def test_fault_is_told_how_often_the_target_was_asked_for(world, session):
-    def fails_once(request, nth):
-        return Fault(status=500) if nth == 1 and request.path == METRICS else None
-
-    async with Sandbox(world, fault=fails_once) as sandbox:
-        url = f"{sandbox.base_url}{METRICS}?run_test_name=Checkout%20flow&limit="
-        statuses = []
-        for limit in (1, 1, 2, 2, 1):
-            async with session.get(f"{url}{limit}") as response:
-                statuses.append(response.status)
-    assert statuses == [500, 200, 500, 200, 200]
-    assert [each.status for each in sandbox.requests] == statuses
-    assert (sandbox.count(limit=1), sandbox.count("metrics"), sandbox.count("runs")) == (3, 5, 0)
-
-
-async def test_random_faults_strike_about_their_share():
-    spoil, request = random_faults(Random(3), 0.2), SandboxRequest("GET", METRICS, METRICS, {}, None, 0.0)
-    struck = [fault for fault in (spoil(request, 1) for _ in range(2000)) if fault]
-    assert 300 < len(struck) < 500
-    assert set(map(id, struck)) == set(map(id, MIXTURE))
 
 
 async def test_world_may_change_between_two_pages(world, session):

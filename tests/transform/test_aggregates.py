@@ -7,7 +7,7 @@ import pytest
 
 from etl.model import schema
 from etl.transform.aggregates import AGGREGATES, NO_CALLS, Cause, Difference, Recomputed, differences, recompute
-from etl.transform.flatten import to_arrow
+from etl.transform.frames import to_arrow
 from tests.bundles import EXPORT, bundle_of, calls_frame, fetched_call, recorded_execution, through_parquet
 
 Metrics = dict[str, Any]
@@ -173,5 +173,5 @@ def test_large_numbers_are_summed_exactly() -> None:
 
 def test_both_values_are_told() -> None:
     assert str(Difference("chat.avg_csat_score", 4.25, None, None)) == (
-        "chat.avg_csat_score is 4.25 at the API, null of the exported calls"
+        "chat.avg_csat_score is 4.25 at the API, null computed from the exported calls"
     )

@@ -9,20 +9,20 @@ from hypothesis import strategies as st
 from etl.extract.parse import parse_json
 from etl.model import schema
 from etl.model.digest import row_hasher
-from etl.model.lifecycle import HeldRows
-from etl.transform.flatten import to_arrow
+from etl.transform.frames import to_arrow
 from tests.bundles import (
     EXPORT,
     bundle_of,
     calls_frame,
     evals_frame,
     execution,
-    executions_frame,
     fetched_call,
+    frame_of_executions,
     through_parquet,
 )
 from tests.strategies import any_text, json_values, payloads
 from tests.transform.exactness import Places, as_eval, call_as_sent, read
+from tests.transform.made_rows import frame_rows
 
 IDENTITY = ("call_execution_id", "execution_id", "status")
 OWN_CALL_RESULTS = st.dictionaries(st.sampled_from(["call_results", "metrics.call_results"]), json_values, max_size=2)
@@ -52,10 +52,6 @@ listings = st.builds(
 )
 
 
-def rows_of(frame, table):
-    return to_arrow(frame.data, table).to_pylist()
-
-
 def exact(value):
     """JSON text by which equal values are known: unlike ``==``, it tells true from 1."""
     return json.dumps(value, sort_keys=True)
@@ -75,7 +71,7 @@ def sent(payload):
 def test_every_value_of_a_call_is_in_its_column_or_in_extra(metrics, listed):
     call = fetched_call("call", parsed(metrics), parsed(listed))
     frame = calls_frame([bundle_of(call)], EXPORT)
-    row = rows_of(frame, schema.CALLS)[0]
+    row = frame_rows(frame, schema.CALLS)[0]
     plain = fetched_call()
     payload, unplaced = call_as_sent(plain.metrics.payload | sent(metrics), plain.listed.payload | sent(listed), row)
     assert Places(schema.CALLS).assert_holds(row, payload) + unplaced == frame.misfits
@@ -85,7 +81,7 @@ def test_every_value_of_a_call_is_in_its_column_or_in_extra(metrics, listed):
 @given(payload=payloads(schema.EXECUTIONS, without=("execution_id", "status")))
 def test_every_value_of_an_execution_is_in_its_column_or_in_extra(payload):
     frame = frame_of_executions(execution(**parsed({"started_at": None} | payload)))
-    row = rows_of(frame, schema.EXECUTIONS)[0]
+    row = frame_rows(frame, schema.EXECUTIONS)[0]
     assert (
         Places(schema.EXECUTIONS).assert_holds(row, execution().payload | sent({"started_at": None} | payload))
         == frame.misfits
@@ -96,7 +92,7 @@ def test_every_value_of_an_execution_is_in_its_column_or_in_extra(payload):
 @given(outputs=st.dictionaries(st.text(max_size=3), payloads(schema.EVALS) | json_values, max_size=3))
 def test_every_value_of_an_eval_is_in_its_column_or_in_extra(outputs):
     frame = evals_frame([bundle_of(fetched_call("call", {}, {"eval_outputs": parsed(outputs)}))], EXPORT)
-    rows = rows_of(frame, schema.EVALS)
+    rows = frame_rows(frame, schema.EVALS)
     assert [row["eval_config_id"] for row in rows] == list(outputs)
     places = Places(schema.EVALS)
     misfits = sum(
@@ -140,14 +136,8 @@ def test_the_order_of_a_payloads_fields_changes_no_column(metrics, shuffle):
 
     columns = [column.name for column in schema.CALLS.columns if not column.is_json and column.name != "row_hash"]
     one, other = (
-        rows_of(calls_frame([bundle_of(fetched_call("call", sent))], EXPORT), schema.CALLS)[0]
+        frame_rows(calls_frame([bundle_of(fetched_call("call", sent))], EXPORT), schema.CALLS)[0]
         for sent in (metrics, shuffled(metrics))
     )
     assert [one[name] for name in columns] == [other[name] for name in columns]
     assert exact(json.loads(one["extra"] or "{}")) == exact(json.loads(other["extra"] or "{}"))
-
-
-def frame_of_executions(listed):
-    key = listed.execution_id
-    held = HeldRows(listed_calls=1, exported_calls=1, calls_digest="digest")
-    return executions_frame([bundle_of(of=listed)], {key: held}, {key: "exported"}, {key: None}, EXPORT)

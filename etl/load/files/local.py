@@ -1,7 +1,7 @@
-"""Durable files under one root: publish whole or not at all, read, list, set aside. The only module that knows where bytes go.
+"""The files of a dataset in a folder: published durably in one step, read, listed, set aside, locked.
 
-A file appears under its final name in one step, with all its bytes on disk, or not at all: staging file, fsync, rename,
-fsync of the directory and of every new parent. Staging files and what was set aside lie under ``_state``, never beside data.
+A file appears under its final name with all its bytes on disk, or not at all: staging file, fsync, rename, fsync of the
+folder and of every new parent. Staging files and quarantined files lie under ``_state``, never beside data.
 """
 
 import errno
@@ -9,50 +9,54 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from etl.errors import DestinationError
-from etl.load.layout import STATE
+from etl.errors import DestinationError, FileMissingError
+from etl.load.files import lock
+from etl.load.files.open import Entry, Probe
+from etl.load.layout import QUARANTINE, STAGING
 
-_STAGING = f"{STATE}/staging"
-QUARANTINE = f"{STATE}/quarantine"
 _LEAST_FREE_BYTES = 64 << 20
 _LINK = "is a symbolic link: a dataset must not contain any"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A file of the dataset, or something there that is none: then ``oddity`` says what, and the mend. It is never followed."""
-
-    path: str
-    oddity: str = ""
-
-
 class LocalFiles:
-    """Files of one dataset on a local or mounted file system. Paths are relative to the root, with ``/`` between parts."""
+    """``Files`` on a local or mounted file system. No symbolic link below the root is ever followed."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self._mode = 0o644
         self._durable: set[Path] = set()
 
+    def where(self, path: str = "") -> str:
+        """The absolute path, for messages."""
+        return str(self.root / path)
+
+    def lock(self, now: datetime) -> AbstractContextManager[None]:
+        """Hold the dataset's lock; see ``lock.exclusive``."""
+        return lock.exclusive(self.root, now=now)
+
+    def lock_holder(self) -> str | None:
+        """Who holds the lock; see ``lock.holder``."""
+        return lock.holder(self.root)
+
     def has(self, path: str) -> bool:
         """Whether there is a file or folder of this path.
 
         Raises:
-            DestinationError: it cannot be told.
+            DestinationError: the file system does not say.
         """
         with self._naming(path):
             return (self.root / path).exists()
 
     def prepare(self) -> None:
-        """Make the root and the state folder, and prove that files can be published there and that there is room for some.
+        """Make the root and the state folder, and prove that files can be published there.
 
         Raises:
-            DestinationError: they cannot, or there is not.
+            DestinationError: they cannot, or the disk is full.
         """
         umask = os.umask(0o077)
         os.umask(umask)
@@ -60,13 +64,11 @@ class LocalFiles:
         with self._naming(""):
             self._make_folder(self.root)
             self._require_space(self.root)
-            self._make_parents(f"{_STAGING}/probe")
+            self._make_parents(f"{STAGING}/probe")
             self._remove(self._stage(b"probe"))
 
-    def probe(self) -> tuple[Path, int | None]:
-        """Prove that an export could write here, and leave no trace; returns where it was tried, and the bytes that are free.
-
-        Where the root is not there yet, that is the nearest folder above it. None where a file system does not tell its size.
+    def probe(self) -> Probe:
+        """Prove that an export could write here, and leave no trace. Before the root exists, the nearest folder above it is tried.
 
         Raises:
             DestinationError: it could not.
@@ -78,17 +80,18 @@ class LocalFiles:
             free_bytes = self._require_space(folder)
             if folder == self.root:
                 self._probe_folders()
-                staging = self.root / _STAGING
+                staging = self.root / STAGING
                 folder = staging if staging.is_dir() else folder
             # A file without a name: killed in the middle, nothing of it stays.
             with tempfile.TemporaryFile(dir=folder) as file:
                 file.write(b"probe")
                 file.flush()
                 os.fsync(file.fileno())
-        return folder, free_bytes
+        is_there = folder == self.root or self.root in folder.parents
+        return Probe(where=str(folder), is_there=is_there, free_bytes=free_bytes)
 
     def _probe_folders(self) -> None:
-        """The folders in the root are writable, and on one file system: files are staged in one and published in another."""
+        """Check that the folders in the root are writable and on one file system: files are renamed from one to another."""
         device = self.root.stat().st_dev
         for each in list(os.scandir(self.root)):
             self._refuse_links(each.name)
@@ -105,8 +108,8 @@ class LocalFiles:
         """Make ``data`` the whole content of the file, durably and in one step.
 
         Raises:
-            DestinationError: it could not be done. An older file is untouched, unless the very last step failed: then ``data``
-                stands in its place, whole, and may be lost again with the power.
+            DestinationError: it failed. An older file is untouched, unless the very last step failed: then ``data`` has
+                replaced it as a whole, but a power cut may undo that.
         """
         with self._naming(path):
             target = self.root / path
@@ -123,26 +126,25 @@ class LocalFiles:
         """The file's bytes.
 
         Raises:
+            FileMissingError: there is no such file.
             DestinationError: it cannot be read.
         """
-        with self._naming(path):
-            self._refuse_links(path)
-            descriptor = os.open(self.root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            with os.fdopen(descriptor, "rb") as file:
-                return file.read()
+        with self._naming(path), self._open(path) as file:
+            return file.read()
 
-    def open(self, path: str) -> BinaryIO | None:
-        """The file, to read parts of it; None when it is gone by now.
+    def open(self, path: str) -> BinaryIO:
+        """The file, to read parts of it: they stay those of one version, even if the file is replaced or removed meanwhile.
 
         Raises:
+            FileMissingError: there is no such file.
             DestinationError: it cannot be opened.
         """
         with self._naming(path):
-            self._refuse_links(path)
-            try:
-                return os.fdopen(os.open(self.root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
-            except FileNotFoundError:
-                return None
+            return self._open(path)
+
+    def _open(self, path: str) -> BinaryIO:
+        self._refuse_links(path)
+        return os.fdopen(os.open(self.root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
 
     def list(self, folder: str) -> list[str]:
         """Paths of all files below the folder, sorted; none when it does not exist.
@@ -159,35 +161,15 @@ class LocalFiles:
         return [entry.path for entry in entries]
 
     def entries(self, folder: str) -> tuple[Entry, ...]:
-        """All that lies below the folder but folders, sorted by path; none when it does not exist. Follows no link.
+        """Everything below the folder that is not a folder, sorted by path; nothing when it does not exist.
 
         Raises:
             DestinationError: a folder cannot be listed.
         """
         with self._naming(folder):
             if (self.root / folder).is_symlink():
-                return (Entry(folder, _LINK),)
+                return (Entry(folder, oddity=_LINK),)
             return tuple(sorted(self._walk(folder), key=lambda entry: entry.path))
-
-    def version(self, path: str) -> tuple[int, int, int] | None:
-        """What changes whenever the file is written or replaced; None when there is none, or it cannot be told."""
-        try:
-            found = (self.root / path).lstat()
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns, found.st_size
-
-    def size_bytes(self, path: str) -> int:
-        """How large the file is; 0 when there is none.
-
-        Raises:
-            DestinationError: it cannot be told.
-        """
-        with self._naming(path):
-            try:
-                return (self.root / path).stat().st_size
-            except FileNotFoundError:
-                return 0
 
     def set_aside(self, path: str) -> str:
         """Move a file that cannot be read to the quarantine; returns its new path."""
@@ -204,7 +186,7 @@ class LocalFiles:
         """Remove a file, durably.
 
         Raises:
-            DestinationError: it could not be done.
+            DestinationError: it failed.
         """
         with self._naming(path):
             self._refuse_links(path)
@@ -212,15 +194,15 @@ class LocalFiles:
             _fsync_directory((self.root / path).parent)
 
     def sweep_staging(self) -> int:
-        """Remove what dead runs left in staging; returns how many files. Only for the holder of the lock."""
-        leftovers = self.list(_STAGING)
+        """Remove what killed runs left in staging; returns how many files. Only for the holder of the lock."""
+        leftovers = self.list(STAGING)
         for path in leftovers:
             with self._naming(path):
                 self._remove(path)
         return len(leftovers)
 
     def _stage(self, data: bytes | memoryview) -> str:
-        staged = f"{_STAGING}/{secrets.token_hex(16)}"
+        staged = f"{STAGING}/{secrets.token_hex(16)}"
         self._refuse_links(staged)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(self.root / staged, flags, 0o600)
@@ -250,7 +232,7 @@ class LocalFiles:
         try:
             folder.mkdir()
         except FileExistsError:
-            # Within the dataset, whoever made it may have been killed before it was durable.
+            # Within the dataset, the run that made it may have been killed before it was durable.
             if folder in self._durable or self.root not in folder.parents:
                 return
         except FileNotFoundError:
@@ -260,7 +242,7 @@ class LocalFiles:
         self._durable.add(folder)
 
     def _require_space(self, folder: Path) -> int | None:
-        """The bytes that are free there; None on file systems that do not tell their size, as some in a network."""
+        """The free bytes there; None on file systems that do not tell their size, as some network file systems."""
         found = os.statvfs(folder)
         free = found.f_bavail * found.f_frsize
         if not found.f_blocks:
@@ -287,13 +269,13 @@ class LocalFiles:
         for each in found:
             path = f"{folder}/{each.name}" if folder else each.name
             if each.is_symlink():
-                yield Entry(path, _LINK)
+                yield Entry(path, oddity=_LINK)
             elif each.is_dir():
                 yield from self._walk(path)
             elif not each.is_file():
-                yield Entry(path, "is neither file nor folder: remove it")
+                yield Entry(path, oddity="is neither file nor folder: remove it")
             else:
-                yield Entry(path)
+                yield from _entry(path, each)
 
     @contextmanager
     def _naming(self, path: str) -> Iterator[None]:
@@ -301,7 +283,21 @@ class LocalFiles:
         try:
             yield
         except OSError as exc:
-            raise DestinationError(f"{self.root / path}: {exc.strerror or exc}") from exc
+            kind = FileMissingError if isinstance(exc, FileNotFoundError) else DestinationError
+            raise kind(f"{self.root / path}: {exc.strerror or exc}") from exc
+
+
+def _entry(path: str, found: os.DirEntry[str]) -> Iterator[Entry]:
+    """The file as listed; nothing when it is gone by now."""
+    try:
+        told = found.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    except OSError:
+        # Whoever reads the file learns why.
+        yield Entry(path)
+    else:
+        yield Entry(path, size_bytes=told.st_size, version=f"{told.st_ino}-{told.st_mtime_ns}-{told.st_size}")
 
 
 def _fsync_directory(folder: Path) -> None:

@@ -1,7 +1,7 @@
-"""One writer at a time: an operating system lock that dies with its holder.
+"""One writer at a time in a folder: an operating system lock that is released when its holder dies.
 
-The lock file stays; what counts is the kernel's lock on it. Its text names the holder, for the one who finds it taken.
-The dataset's folder is locked too: a lock file may be deleted or replaced while it is held, and then locks nobody out.
+The lock file stays; what counts is the kernel's lock on it. Its text names the holder for a run that is refused.
+The dataset's folder is locked too: a lock file that is deleted or replaced while it is held would keep nobody out.
 """
 
 import fcntl
@@ -15,27 +15,25 @@ from datetime import datetime
 from pathlib import Path
 
 from etl.errors import DestinationError, LockHeldError
-from etl.load.files.local import LocalFiles
-from etl.load.layout import STATE
+from etl.load.layout import LOCK
 
-LOCK = f"{STATE}/lock"
 _HOLDER_MAX_BYTES = 500
 _LOCKS = Path("/proc/locks")
 
 
 @contextmanager
-def exclusive(files: LocalFiles, *, now: datetime) -> Iterator[None]:
-    """Hold the dataset's lock.
+def exclusive(root: Path, *, now: datetime) -> Iterator[None]:
+    """Hold the lock of the dataset in this folder.
 
     Raises:
         LockHeldError: another process holds it; the message says who and since when.
         DestinationError: the lock file cannot be opened, locked or written.
     """
-    path = files.root / LOCK
+    path = root / LOCK
     with ExitStack() as held:
         try:
             file = _open(held, path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
-            folder = _open(held, files.root, os.O_RDONLY | os.O_DIRECTORY)
+            folder = _open(held, root, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as exc:
             raise DestinationError(f"{path}: {exc.strerror}") from exc
         try:
@@ -48,13 +46,13 @@ def exclusive(files: LocalFiles, *, now: datetime) -> Iterator[None]:
         yield
 
 
-def holder(files: LocalFiles) -> str | None:
-    """Who holds the dataset's lock, in words; None when nobody does, as far as this machine can tell. Takes no lock itself.
+def holder(root: Path) -> str | None:
+    """Who holds the lock, in words; None when nobody does, as far as this machine can tell. Takes no lock itself.
 
-    Linux says who holds which lock; elsewhere the holder that the file names counts as long as its process lives here.
+    Linux says who holds which lock. Elsewhere the process that the lock file names is the holder as long as it runs here.
     """
     text, inodes = b"", []
-    for path, flags in ((files.root, os.O_DIRECTORY), (files.root / LOCK, os.O_NOFOLLOW)):
+    for path, flags in ((root, os.O_DIRECTORY), (root / LOCK, os.O_NOFOLLOW)):
         with ExitStack() as held, suppress(OSError):
             descriptor = _open(held, path, os.O_RDONLY | flags)
             inodes.append(os.fstat(descriptor).st_ino)
@@ -93,7 +91,7 @@ def _lock(file: int, folder: int, now: datetime) -> None:
     except BlockingIOError:
         raise
     except OSError:
-        # Some network file systems lock no folders; there the file's lock stands alone.
+        # Some network file systems cannot lock folders: there the lock on the file must do.
         pass
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now.isoformat(timespec="seconds")}
     os.ftruncate(file, 0)

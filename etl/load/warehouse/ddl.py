@@ -1,6 +1,6 @@
-"""What to paste to open the dataset in each engine. Pure: made of the declared tables alone, whatever the dataset holds.
+"""Statements that open the dataset in each engine. Pure: made from the declared tables, not from the files.
 
-Every statement names each column with its type, so that no engine infers one, and the columns that stand in the path.
+Every statement names each column with its type, so that no engine infers one; the partition columns too.
 """
 
 import re
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from etl.errors import ConfigurationError
 from etl.load.warehouse import external_tables, in_place
 from etl.load.warehouse.dialect import KINDS, Types
+from etl.load.warehouse.engines import EngineName
 from etl.model import schema
 from etl.model.schema import Table
 
@@ -18,9 +19,9 @@ from etl.model.schema import Table
 class Engine:
     """How one engine opens the dataset.
 
-    ``placeholder`` stands for a location that is not given. ``schemes`` are those that the engine reads; the empty one
-    means a path on its own machine. ``types`` are its words for the types in the order of ``KINDS``. ``open_table``
-    gives what opens a table in a folder; ``begin`` what comes before the first one of a location.
+    ``placeholder`` stands for the location if none is given. ``schemes`` are the URL schemes that the engine reads; the
+    empty one means a local path. ``types`` are its names of the types in the order of ``KINDS``. ``open_table`` makes the
+    statement for a table in a folder, ``begin`` the one that precedes all tables of a location.
     """
 
     placeholder: str
@@ -32,7 +33,7 @@ class Engine:
 
 
 def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) -> str:
-    """What opens the tables in one of ``ENGINES``; ``location`` is the path or URL where the dataset lies.
+    """The statements that open the tables in one of ``ENGINES``; ``location`` is the path or URL of the dataset.
 
     Raises:
         ConfigurationError: the engine cannot read the location, or would misread it.
@@ -40,14 +41,14 @@ def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) 
     engine = ENGINES[engine_name]
     root = _root(location, engine_name) if location is not None else engine.placeholder
     types = dict(zip(KINDS, engine.types, strict=True))
-    # The folder of errors comes with the first error: until then an engine may refuse it, which should stop no other table.
-    last = sorted(tables, key=lambda table: table is schema.ERRORS)
-    opened = [engine.open_table(table, f"{root}/{table.name}", types) for table in last]
-    return "\n\n".join([engine.begin(root), *opened] if engine.begin else opened)
+    # Without dead letters the errors table has no folder, and an engine may refuse it: last, it stops no other table.
+    errors_last = sorted(tables, key=lambda table: table is schema.ERRORS)
+    statements = [engine.open_table(table, f"{root}/{table.name}", types) for table in errors_last]
+    return "\n\n".join([engine.begin(root), *statements] if engine.begin else statements)
 
 
 def _root(location: str, engine_name: str) -> str:
-    """The location without a slash at its end.
+    """The location without a trailing slash.
 
     Raises:
         ConfigurationError: see ``ddl``.
@@ -56,7 +57,7 @@ def _root(location: str, engine_name: str) -> str:
     where = f"--location {location!r}"
     scheme, separator, path = location.rpartition("://")
     if not path.strip("/ "):
-        raise ConfigurationError(f"{where} names no folder")
+        raise ConfigurationError(f"{where} does not name a folder")
     if not location.isprintable() or re.search(r"[*?\[\]{}\\]", location):
         raise ConfigurationError(
             f"{where} must not hold * ? [ ] {{ }} \\ or control characters: engines read them as patterns"
@@ -67,75 +68,75 @@ def _root(location: str, engine_name: str) -> str:
         )
     if scheme not in engine.schemes or bool(separator) != bool(scheme):
         known = ", ".join(f"{known}://" if known else "paths" for known in engine.schemes)
-        raise ConfigurationError(f"{where} is nothing that {engine_name} reads; it reads {known}")
+        raise ConfigurationError(f"{where} cannot be read by {engine_name}, which reads {known}")
     if not (scheme or engine.is_relative_allowed or path.startswith("/")):
-        raise ConfigurationError(f"{where} must begin with / for {engine_name}, which knows no working folder")
+        raise ConfigurationError(f"{where} must begin with / for {engine_name}, which has no working folder")
     return location.rstrip("/")
 
 
 ENGINES: dict[str, Engine] = {
-    "pandas": Engine(
+    EngineName.PANDAS: Engine(
         "data",
         ("", "s3", "gs", "az", "abfs", "abfss"),
         ("pa.string()", "pa.int64()", "pa.float64()", "pa.bool_()", 'pa.timestamp("us", tz="UTC")', "pa.date32()"),
         in_place.pandas,
         lambda _root: "import pandas as pd\nimport pyarrow as pa",
     ),
-    "duckdb": Engine(
+    EngineName.DUCKDB: Engine(
         "data",
         ("", "s3", "gs", "az", "abfss"),
         ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMPTZ", "DATE"),
         in_place.duckdb,
     ),
-    "polars": Engine(
+    EngineName.POLARS: Engine(
         "data",
         ("", "s3", "gs", "az", "abfs", "abfss"),
         ("pl.String()", "pl.Int64()", "pl.Float64()", "pl.Boolean()", 'pl.Datetime("us", "UTC")', "pl.Date()"),
         in_place.polars,
         lambda _root: "import polars as pl",
     ),
-    "spark": Engine(
+    EngineName.SPARK: Engine(
         "s3a://BUCKET/PREFIX",
         ("", "file", "s3", "s3a", "gs", "abfs", "abfss", "hdfs"),
         ("STRING", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP", "DATE"),
         external_tables.spark,
         is_relative_allowed=False,
     ),
-    "bigquery": Engine(
+    EngineName.BIGQUERY: Engine(
         "gs://BUCKET/PREFIX",
         ("gs",),
         ("STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP", "DATE"),
         external_tables.bigquery,
         external_tables.bigquery_dataset,
     ),
-    "snowflake": Engine(
+    EngineName.SNOWFLAKE: Engine(
         "s3://BUCKET/PREFIX",
         ("s3", "gs", "gcs", "azure"),
         ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP_NTZ", "DATE"),
         external_tables.snowflake,
         external_tables.snowflake_stage,
     ),
-    "athena": Engine(
+    EngineName.ATHENA: Engine(
         "s3://BUCKET/PREFIX",
         ("s3",),
         ("string", "bigint", "double", "boolean", "timestamp", "date"),
         external_tables.athena,
     ),
-    "redshift": Engine(
+    EngineName.REDSHIFT: Engine(
         "s3://BUCKET/PREFIX",
         ("s3",),
         ("VARCHAR(65535)", "BIGINT", "DOUBLE PRECISION", "BOOLEAN", "TIMESTAMP", "DATE"),
         external_tables.redshift,
         external_tables.redshift_schema,
     ),
-    "trino": Engine(
+    EngineName.TRINO: Engine(
         "s3://BUCKET/PREFIX",
         ("s3", "s3a", "gs", "abfs", "abfss", "hdfs"),
         ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP(6)", "DATE"),
         external_tables.trino,
         external_tables.trino_schema,
     ),
-    "clickhouse": Engine(
+    EngineName.CLICKHOUSE: Engine(
         "s3://BUCKET/PREFIX",
         ("", "s3", "gs", "https"),
         ("String", "Int64", "Float64", "Bool", "DateTime64(6, 'UTC')", "Date"),

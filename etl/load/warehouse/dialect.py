@@ -1,4 +1,4 @@
-"""The columns that an engine must know of, and how names and texts are written for it. Pure."""
+"""Parts that the statements of several engines share: columns, comments, quoting. Pure."""
 
 import json
 import re
@@ -16,12 +16,12 @@ _COMMENT_MAX_BYTES = 255  # what Glue and the Hive metastore keep of a column's 
 
 
 def all_columns(table: Table) -> tuple[Column, ...]:
-    """The columns in the files, then those in the paths."""
+    """The columns of the files, then the partition columns."""
     return (*table.columns, *table.partitions)
 
 
 def comment(column: Column) -> str:
-    """Meaning and unit: as many whole sentences as a catalog keeps."""
+    """Meaning and unit, cut to the whole sentences that a catalog keeps."""
     unit = f" Unit: {column.unit}." if column.unit else ""
     sentences = re.split(r"(?<=\.) ", column.meaning)
     while len(sentences) > 1 and len((" ".join(sentences) + unit).encode()) > _COMMENT_MAX_BYTES:
@@ -30,25 +30,25 @@ def comment(column: Column) -> str:
 
 
 def indented(lines: Iterable[str]) -> str:
-    """One line each, with a comma between them."""
+    """The lines, indented and separated by commas."""
     return ",\n".join(f"  {line}" for line in lines)
 
 
-def listed(columns: Iterable[Column], quote: str = "") -> str:
-    """The names in one line."""
+def joined_names(columns: Iterable[Column], quote: str = "") -> str:
+    """The names of the columns, separated by commas."""
     return ", ".join(f"{quote}{column.name}{quote}" for column in columns)
 
 
-def doubled(text: str) -> str:
-    """A text in SQL where a quote is doubled."""
+def sql_quoted(text: str) -> str:
+    """An SQL string literal, for engines that double quotes."""
     return "'" + text.replace("'", "''") + "'"
 
 
-def escaped(text: str) -> str:
-    """A text in SQL where a backslash escapes."""
+def backslash_quoted(text: str) -> str:
+    """An SQL string literal, for engines that escape with a backslash."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def in_python(text: str) -> str:
-    """A text in Python; JSON writes printable text alike."""
+def python_quoted(text: str) -> str:
+    """A Python string literal; for printable text it is the same as in JSON."""
     return json.dumps(text, ensure_ascii=False)

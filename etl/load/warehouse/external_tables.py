@@ -1,8 +1,8 @@
-"""Spark, BigQuery, Snowflake, Athena, Redshift and Trino: tables of a catalog, most of which must be told of new files. Pure."""
+"""Spark, BigQuery, Snowflake, Athena, Redshift and Trino: external tables; most need a refresh after an export. Pure."""
 
 import re
 
-from etl.load.warehouse.dialect import Types, all_columns, comment, doubled, escaped, indented, listed
+from etl.load.warehouse.dialect import Types, all_columns, backslash_quoted, comment, indented, joined_names, sql_quoted
 from etl.model import schema
 from etl.model.schema import Column, Table
 
@@ -11,26 +11,27 @@ FIRST_DATE = "2020-01-01"  # no execution is older
 
 
 def spark(table: Table, folder: str, types: Types) -> str:
-    """An external table of the session's catalog."""
+    """An external table in the catalog of the session."""
     columns = indented(
-        f"`{column.name}` {types[column.type]} COMMENT {escaped(comment(column))}" for column in all_columns(table)
+        f"`{column.name}` {types[column.type]} COMMENT {backslash_quoted(comment(column))}"
+        for column in all_columns(table)
     )
     return f"""\
 CREATE TABLE {table.name} (
 {columns}
 )
 USING parquet
-PARTITIONED BY ({listed(table.partitions, "`")})
-LOCATION {escaped(folder)};
+PARTITIONED BY ({joined_names(table.partitions, "`")})
+LOCATION {backslash_quoted(folder)};
 
 -- Again after every export, to find new partitions.
 MSCK REPAIR TABLE {table.name};"""
 
 
 def bigquery(table: Table, folder: str, types: Types) -> str:
-    """An external table of a dataset."""
+    """An external table in a BigQuery dataset."""
     columns = indented(
-        f"`{column.name}` {types[column.type]} OPTIONS (description = {escaped(comment(column))})"
+        f"`{column.name}` {types[column.type]} OPTIONS (description = {backslash_quoted(comment(column))})"
         for column in table.columns
     )
     partitions = indented(f"`{column.name}` {types[column.type]}" for column in table.partitions)
@@ -43,24 +44,24 @@ WITH PARTITION COLUMNS (
 )
 OPTIONS (
   format = 'PARQUET',
-  uris = [{escaped(f"{folder}/*")}],
-  hive_partition_uri_prefix = {escaped(folder)},
+  uris = [{backslash_quoted(f"{folder}/*")}],
+  hive_partition_uri_prefix = {backslash_quoted(folder)},
   require_hive_partition_filter = false
 );"""
 
 
 def bigquery_dataset(_root: str) -> str:
-    """Its dataset, which must be in the bucket's region."""
+    """The BigQuery dataset, which must be in the region of the bucket."""
     return f"CREATE SCHEMA IF NOT EXISTS {NAMESPACE};"
 
 
 def snowflake(table: Table, _folder: str, types: Types) -> str:
-    """An external table over the stage. Names are not quoted: quoted ones would have to be quoted in every query."""
+    """An external table on the stage. Names are not quoted: otherwise every query would have to quote them."""
     columns = indented(
         f"{column.name} {types[column.type]} AS ({_snowflake_value(column, types)})" for column in table.columns
     )
     partitions = indented(
-        f"{column.name} {types[column.type]} AS ({_snowflake_word(column)}::{types[column.type]})"
+        f"{column.name} {types[column.type]} AS ({_snowflake_partition(column)}::{types[column.type]})"
         for column in table.partitions
     )
     return f"""\
@@ -68,7 +69,7 @@ CREATE OR REPLACE EXTERNAL TABLE {table.name} (
 {columns},
 {partitions}
 )
-PARTITION BY ({listed(table.partitions)})
+PARTITION BY ({joined_names(table.partitions)})
 LOCATION = @{NAMESPACE}/{table.name}/
 AUTO_REFRESH = FALSE
 FILE_FORMAT = (TYPE = PARQUET);
@@ -79,38 +80,38 @@ ALTER EXTERNAL TABLE {table.name} REFRESH;"""
 
 def _snowflake_value(column: Column, types: Types) -> str:
     value = f'value:"{column.name}"'
-    if column.type == schema.TIMESTAMP:  # microseconds; should it ever be something else, this fails and does not guess
+    if column.type == schema.TIMESTAMP:  # microseconds; any other type of value fails, and is not guessed
         value = f"TO_TIMESTAMP_NTZ({value}::NUMBER(38, 0), 6)"
     return f"{value}::{types[column.type]}"
 
 
-def _snowflake_word(column: Column) -> str:
+def _snowflake_partition(column: Column) -> str:
     return f"SPLIT_PART(SPLIT_PART(METADATA$FILENAME, '/{column.name}=', 2), '/', 1)"
 
 
 def snowflake_stage(root: str) -> str:
-    """The stage of its tables; the storage integration is an administrator's to make."""
+    """The stage of the tables; an administrator has to create the storage integration."""
     url = re.sub("^gs://", "gcs://", root)
     return f"""\
 CREATE STAGE IF NOT EXISTS {NAMESPACE}
-URL = {escaped(f"{url}/")}
+URL = {backslash_quoted(f"{url}/")}
 STORAGE_INTEGRATION = {NAMESPACE};"""
 
 
 def athena(table: Table, folder: str, types: Types) -> str:
-    """An external table whose partitions are computed, not registered: none can be forgotten."""
+    """An external table with partition projection: no partition has to be registered."""
     columns, partitions = (
-        indented(f"`{column.name}` {types[column.type]} COMMENT {escaped(comment(column))}" for column in part)
+        indented(f"`{column.name}` {types[column.type]} COMMENT {backslash_quoted(comment(column))}" for column in part)
         for part in (table.columns, table.partitions)
     )
-    words = "/".join(f"{column.name}=${{{column.name}}}" for column in table.partitions)
+    template = "/".join(f"{column.name}=${{{column.name}}}" for column in table.partitions)
     properties = {
         "projection.enabled": "true",
         **({"projection.run_test.type": "injected"} if table.partitions[0].name == "run_test" else {}),
         "projection.date.type": "date",
         "projection.date.format": "yyyy-MM-dd",
         "projection.date.range": f"{FIRST_DATE},NOW",
-        "storage.location.template": f"{folder}/{words}/",
+        "storage.location.template": f"{folder}/{template}/",
     }
     return f"""\
 CREATE EXTERNAL TABLE {table.name} (
@@ -120,20 +121,20 @@ PARTITIONED BY (
 {partitions}
 )
 STORED AS PARQUET
-LOCATION {escaped(f"{folder}/")}
+LOCATION {backslash_quoted(f"{folder}/")}
 TBLPROPERTIES (
-{indented(f"{escaped(name)} = {escaped(value)}" for name, value in properties.items())}
+{indented(f"{backslash_quoted(name)} = {backslash_quoted(value)}" for name, value in properties.items())}
 );"""
 
 
 def redshift(table: Table, folder: str, types: Types) -> str:
-    """An external table of Redshift Spectrum; it has no column comments, and each partition is registered."""
+    """An external table of Redshift Spectrum. It has no column comments, and each partition must be registered."""
     columns, partitions = (
         indented(f'"{column.name}" {types[column.type]}' for column in part)
         for part in (table.columns, table.partitions)
     )
     examples = {column.name: {"run_test": "KEY", "date": "YYYY-MM-DD"}[column.name] for column in table.partitions}
-    words = "/".join(f"{name}={example}" for name, example in examples.items())
+    partition = "/".join(f"{name}={example}" for name, example in examples.items())
     return f"""\
 CREATE EXTERNAL TABLE {NAMESPACE}.{table.name} (
 {columns}
@@ -142,17 +143,17 @@ PARTITIONED BY (
 {partitions}
 )
 STORED AS PARQUET
-LOCATION {doubled(f"{folder}/")};
+LOCATION {sql_quoted(f"{folder}/")};
 
 -- After every export, for each new partition:
 -- ALTER TABLE {NAMESPACE}.{table.name} ADD IF NOT EXISTS
--- PARTITION ({", ".join(f'"{name}" = {doubled(example)}' for name, example in examples.items())})
--- LOCATION {doubled(f"{folder}/{words}/")};
+-- PARTITION ({", ".join(f'"{name}" = {sql_quoted(example)}' for name, example in examples.items())})
+-- LOCATION {sql_quoted(f"{folder}/{partition}/")};
 -- or for all of them at once, in Athena: MSCK REPAIR TABLE {NAMESPACE}.{table.name};"""
 
 
 def redshift_schema(_root: str) -> str:
-    """Its external schema, a database of the Glue catalog."""
+    """The external schema: a database in the Glue catalog."""
     return f"""\
 CREATE EXTERNAL SCHEMA IF NOT EXISTS {NAMESPACE}
 FROM DATA CATALOG DATABASE '{NAMESPACE}'
@@ -161,18 +162,18 @@ CREATE EXTERNAL DATABASE IF NOT EXISTS;"""
 
 
 def trino(table: Table, folder: str, types: Types) -> str:
-    """An external table of the Hive connector."""
+    """An external table in the Hive connector."""
     columns = indented(
-        f'"{column.name}" {types[column.type]} COMMENT {doubled(comment(column))}' for column in all_columns(table)
+        f'"{column.name}" {types[column.type]} COMMENT {sql_quoted(comment(column))}' for column in all_columns(table)
     )
     return f"""\
 CREATE TABLE hive.{NAMESPACE}.{table.name} (
 {columns}
 )
 WITH (
-  external_location = {doubled(f"{folder}/")},
+  external_location = {sql_quoted(f"{folder}/")},
   format = 'PARQUET',
-  partitioned_by = ARRAY[{listed(table.partitions, "'")}]
+  partitioned_by = ARRAY[{joined_names(table.partitions, "'")}]
 );
 
 -- Again after every export, to find new partitions.
@@ -180,7 +181,7 @@ CALL hive.system.sync_partition_metadata('{NAMESPACE}', '{table.name}', 'FULL');
 
 
 def trino_schema(_root: str) -> str:
-    """Its schema, and the precision without which it refuses TIMESTAMP(6)."""
+    """The schema, and the precision without which Trino refuses TIMESTAMP(6)."""
     return f"""\
 CREATE SCHEMA IF NOT EXISTS hive.{NAMESPACE};
 

@@ -1,6 +1,14 @@
-"""pandas, Polars, DuckDB and ClickHouse, which look for the files anew each time. Pure."""
+"""pandas, Polars, DuckDB and ClickHouse, which list the files anew for each query. Pure."""
 
-from etl.load.warehouse.dialect import Types, all_columns, doubled, escaped, in_python, indented, listed
+from etl.load.warehouse.dialect import (
+    Types,
+    all_columns,
+    backslash_quoted,
+    indented,
+    joined_names,
+    python_quoted,
+    sql_quoted,
+)
 from etl.model import schema
 from etl.model.schema import Table
 
@@ -10,7 +18,7 @@ def pandas(table: Table, folder: str, types: Types) -> str:
     columns = "\n".join(f'            "{column.name}": {types[column.type]},' for column in all_columns(table))
     return f"""\
 {_note(table, "# There is no folder before the first dead letter.")}{table.name} = pd.read_parquet(
-    {in_python(folder)},
+    {python_quoted(folder)},
     dtype_backend="pyarrow",
     schema=pa.schema(
         {{
@@ -26,7 +34,7 @@ def polars(table: Table, folder: str, types: Types) -> str:
     partitions = ", ".join(f'"{column.name}": {types[column.type]}' for column in table.partitions)
     return f"""\
 {table.name} = pl.scan_parquet(
-    {in_python(f"{folder}/**/*.parquet")},
+    {python_quoted(f"{folder}/**/*.parquet")},
     schema={{
 {columns}
     }},
@@ -37,7 +45,7 @@ def polars(table: Table, folder: str, types: Types) -> str:
 
 
 def duckdb(table: Table, folder: str, types: Types) -> str:
-    """A view. Its empty first half gives a column its type even while no file has it."""
+    """A view. Its empty first half types each column even if no file has it."""
     columns = indented(f'NULL::{types[column.type]} AS "{column.name}"' for column in all_columns(table))
     partitions = ", ".join(f"'{column.name}': {types[column.type]}" for column in table.partitions)
     note = _note(table, "-- There are no files before the first dead letter: until then end after WHERE false.")
@@ -49,7 +57,7 @@ WHERE false
 UNION ALL BY NAME
 SELECT *
 FROM read_parquet(
-  {doubled(f"{folder}/**/*.parquet")},
+  {sql_quoted(f"{folder}/**/*.parquet")},
   hive_partitioning = true,
   hive_types = {{{partitions}}},
   union_by_name = true
@@ -57,7 +65,7 @@ FROM read_parquet(
 
 
 def clickhouse(table: Table, folder: str, types: Types) -> str:
-    """A view over s3() or, for a path, file(); what stands in the path is not of the files' structure."""
+    """A view on s3() or, for a path, file(). The structure names the columns of the files, not the partition columns."""
     structure = indented(
         f"`{column.name}` " + (types[column.type] if column.is_key else f"Nullable({types[column.type]})")
         for column in table.columns
@@ -65,11 +73,11 @@ def clickhouse(table: Table, folder: str, types: Types) -> str:
     function = "s3" if "://" in folder else "file"
     return f"""\
 CREATE OR REPLACE VIEW {table.name} AS
-SELECT *, {listed(table.partitions)}
+SELECT *, {joined_names(table.partitions)}
 FROM {function}(
-  {escaped(f"{folder}/**/*.parquet")},
+  {backslash_quoted(f"{folder}/**/*.parquet")},
   'Parquet',
-  {escaped(f"{chr(10)}{structure}{chr(10)}")}
+  {backslash_quoted(f"{chr(10)}{structure}{chr(10)}")}
 )
 SETTINGS use_hive_partitioning = 1;"""
 

@@ -16,12 +16,13 @@ from etl import sandbox
 from etl.errors import DestinationError
 from etl.pipeline import job
 from etl.sandbox import Sandbox
+from tests.datasets import assert_sound, staged
 from tests.e2e.command import environment, metrics_etl, write_settings
-from tests.e2e.dataset import assert_sound, staged
 from tests.e2e.truth import assert_equals_world
 from tests.load.files.kernel import failing_calls, small_disk
 from tests.load.files.watched import Step, watched
-from tests.support import settings_for, settled_world
+from tests.support import settings_for
+from tests.worlds import settled_world
 
 FULL = ["create", "write", "fsync", "rename", "mkdir", "ftruncate", "pwrite"]
 FORBIDDEN = ["create", "open", "rename", "mkdir", "unlink", "scandir", "stat", "fchmod"]

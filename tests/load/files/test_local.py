@@ -5,15 +5,16 @@ import io
 import os
 import resource
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from etl.errors import DestinationError
+from etl.errors import DestinationError, FileMissingError, LockHeldError
 from etl.load.files.local import LocalFiles
+from tests.damages import closed
 from tests.load.files.kernel import small_disk
-from tests.load.support import closed
 
 PART = "calls/run_test=a/date=2026-01-01/part-0.parquet"
 STAGING = "_state/staging"
@@ -304,13 +305,81 @@ def test_what_is_no_file_is_told_beside_the_files_and_not_followed(files, tmp_pa
     assert [(entry.path, bool(entry.oddity)) for entry in files.entries("evals")] == [("evals", True)]
 
 
-def test_a_file_that_is_published_again_has_another_version(files):
-    assert files.version(PART) is None
+def test_a_listed_file_has_a_size_and_another_version_when_it_is_published_again(files):
+    assert files.entries("calls") == ()
     files.publish(PART, b"data")
-    before = files.version(PART)
-    assert files.version(PART) == before
+    (before,) = files.entries("calls")
+    assert (before.path, before.size_bytes, before.oddity) == (PART, 4, "")
+    assert before.version
+    assert files.entries("calls") == (before,)
     files.publish(PART, b"data")
-    assert files.version(PART) != before
+    (after,) = files.entries("calls")
+    assert after.version != before.version
+
+
+def test_a_file_that_is_gone_while_it_is_listed_is_left_out(files, monkeypatch):
+    files.publish(PART, b"data")
+    found = [_Gone(each) for each in os.scandir((files.root / PART).parent)]
+    monkeypatch.setattr(os, "scandir", lambda _folder: found)
+    assert files.entries("calls") == ()
+
+
+def test_a_file_whose_version_is_not_told_is_listed_without_one(files, monkeypatch):
+    files.publish(PART, b"data")
+    found = [_Gone(each, PermissionError) for each in os.scandir((files.root / PART).parent)]
+    monkeypatch.setattr(os, "scandir", lambda _folder: found)
+    (entry,) = files.entries("calls")
+    assert (entry.path.rpartition("/")[2], entry.version, entry.oddity) == (Path(PART).name, "", "")
+
+
+class _Gone:
+    """A listed file that cannot be looked up any more."""
+
+    def __init__(self, entry, error=FileNotFoundError):
+        self._entry, self._error = entry, error
+
+    def __getattr__(self, name):
+        return getattr(self._entry, name)
+
+    def stat(self, *, follow_symlinks):
+        assert not follow_symlinks
+        raise self._error
+
+
+def test_an_open_file_is_read_in_parts_of_one_version(files):
+    files.publish(PART, b"old bytes")
+    with files.open(PART) as file:
+        files.publish(PART, b"new")
+        file.seek(-5, os.SEEK_END)
+        assert file.read(2) == b"by"
+        files.remove(PART)
+        file.seek(0)
+        assert file.read() == b"old bytes"
+
+
+def test_a_link_is_not_opened(files, tmp_path):
+    files.publish(PART, b"ours")
+    (files.root / PART).replace(tmp_path / "theirs")
+    (files.root / PART).symlink_to(tmp_path / "theirs")
+    for attempt in (files.read, files.open):
+        with pytest.raises(DestinationError, match="is a symbolic link"):
+            attempt(PART)
+
+
+def test_the_lock_of_a_dataset_keeps_others_out_and_names_its_holder(files):
+    now = datetime(2026, 11, 1, 2, tzinfo=UTC)
+    assert files.lock_holder() is None
+    with files.lock(now):
+        assert files.lock_holder().startswith(f"pid {os.getpid()} on ")
+        with pytest.raises(LockHeldError), LocalFiles(files.root).lock(now):
+            pass
+    with files.lock(now):
+        pass
+
+
+def test_places_are_told_in_full(files, tmp_path):
+    assert files.where() == str(tmp_path / "data")
+    assert files.where(PART) == str(tmp_path / "data" / PART)
 
 
 def test_a_file_where_a_folder_should_be_is_named(files):
@@ -334,12 +403,13 @@ def test_a_folder_where_a_file_should_be_is_named(files):
 
 
 def test_a_file_that_is_not_there_cannot_be_read(files):
-    assert (files.has(PART), files.size_bytes(PART)) == (False, 0)
-    with pytest.raises(DestinationError) as caught:
-        files.read(PART)
-    assert str(caught.value) == f"{files.root / PART}: No such file or directory"
+    assert not files.has(PART)
+    for attempt in (files.read, files.open):
+        with pytest.raises(FileMissingError) as caught:
+            attempt(PART)
+        assert str(caught.value) == f"{files.root / PART}: No such file or directory"
     files.publish(PART, b"data")
-    assert (files.has(PART), files.size_bytes(PART)) == (True, 4)
+    assert files.has(PART)
 
 
 @pytest.mark.parametrize(
@@ -373,7 +443,6 @@ def test_a_dataset_that_may_not_be_entered_is_not_taken_for_absent(files):
     for attempt in (
         files.prepare,
         lambda: files.has(PART),
-        lambda: files.size_bytes(PART),
         lambda: files.list("calls"),
     ):
         with closed(files.root.parent), pytest.raises(DestinationError, match="Permission denied"):
@@ -489,23 +558,25 @@ def test_staging_file_that_exists_already_is_not_written_to(files, tmp_path, mon
 def test_probe_leaves_no_trace_and_tells_where_it_tried(files, tmp_path):
     before = {path: path.lstat() for path in tmp_path.rglob("*") if path.is_file()}
 
-    folder, free_bytes = files.probe()
+    probe = files.probe()
 
-    assert folder == files.root / STAGING
-    assert free_bytes
-    assert free_bytes > 64 << 20
+    assert (probe.where, probe.is_there) == (str(files.root / STAGING), True)
+    assert probe.free_bytes
+    assert probe.free_bytes > 64 << 20
     assert {path: path.lstat() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_probe_of_what_is_not_there_yet_tries_the_folder_above_and_makes_nothing(tmp_path):
-    folder, _ = LocalFiles(tmp_path / "not" / "yet").probe()
+    probe = LocalFiles(tmp_path / "not" / "yet").probe()
 
-    assert folder == tmp_path
+    assert (probe.where, probe.is_there) == (str(tmp_path), False)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_probe_of_a_folder_that_is_no_dataset_yet_makes_nothing(tmp_path):
-    assert LocalFiles(tmp_path).probe()[0] == tmp_path
+    probe = LocalFiles(tmp_path).probe()
+
+    assert (probe.where, probe.is_there) == (str(tmp_path), True)
     assert list(tmp_path.iterdir()) == []
 
 

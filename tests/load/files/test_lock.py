@@ -18,34 +18,33 @@ import pytest
 import etl
 from etl.errors import DestinationError, LockHeldError
 from etl.load.files.local import LocalFiles
-from etl.load.files.lock import LOCK, exclusive, holder
+from etl.load.files.lock import exclusive, holder
+from etl.load.layout import LOCK
 
 NOW = datetime(2026, 11, 1, 2, 0, 7, 123456, tzinfo=UTC)
 HOLDER = """
 import sys
 from datetime import datetime
 from pathlib import Path
-from etl.store.files import LocalFiles
-from etl.store.lock import exclusive
+from etl.load.files.lock import exclusive
 
-with exclusive(LocalFiles(Path(sys.argv[1])), now=datetime.fromisoformat(sys.argv[2])):
+with exclusive(Path(sys.argv[1]), now=datetime.fromisoformat(sys.argv[2])):
     print("held", flush=True)
     sys.stdin.read()
 """
 
 
 @pytest.fixture
-def files(tmp_path):
-    files = LocalFiles(tmp_path / "data")
-    files.prepare()
-    return files
+def root(tmp_path):
+    LocalFiles(tmp_path / "data").prepare()
+    return tmp_path / "data"
 
 
 @contextmanager
-def another_process(files):
+def another_process(root):
     """Another process that holds the lock until its standard input ends."""
     with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(files.root), NOW.isoformat()],
+        [sys.executable, "-c", HOLDER, str(root), NOW.isoformat()],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -59,62 +58,62 @@ def another_process(files):
             process.kill()
 
 
-def test_the_second_process_is_told_who_holds_the_lock_and_since_when(files):
-    with another_process(files) as process, pytest.raises(LockHeldError) as caught, exclusive(files, now=NOW):
+def test_the_second_process_is_told_who_holds_the_lock_and_since_when(root):
+    with another_process(root) as process, pytest.raises(LockHeldError) as caught, exclusive(root, now=NOW):
         pass
     assert str(caught.value) == (
-        f"another export holds {files.root / LOCK} (pid {process.pid} on {socket.gethostname()} "
+        f"another export holds {root / LOCK} (pid {process.pid} on {socket.gethostname()} "
         "since 2026-11-01T02:00:07+00:00); nothing was changed"
     )
 
 
-def test_a_refused_process_leaves_the_holder_its_lock_and_its_name(files):
-    with another_process(files):
-        before = (files.root / LOCK).read_bytes()
+def test_a_refused_process_leaves_the_holder_its_lock_and_its_name(root):
+    with another_process(root):
+        before = (root / LOCK).read_bytes()
         for _ in range(2):
-            with pytest.raises(LockHeldError), exclusive(files, now=NOW):
+            with pytest.raises(LockHeldError), exclusive(root, now=NOW):
                 pass
-        assert (files.root / LOCK).read_bytes() == before
+        assert (root / LOCK).read_bytes() == before
 
 
-def test_a_killed_holder_blocks_nobody(files):
-    with another_process(files) as process:
+def test_a_killed_holder_blocks_nobody(root):
+    with another_process(root) as process:
         process.send_signal(signal.SIGKILL)
         process.wait()
-        with exclusive(files, now=NOW):
-            assert json.loads((files.root / LOCK).read_bytes())["pid"] == os.getpid()
+        with exclusive(root, now=NOW):
+            assert json.loads((root / LOCK).read_bytes())["pid"] == os.getpid()
 
 
-def test_a_holder_that_ends_frees_the_lock(files):
-    with another_process(files) as process:
+def test_a_holder_that_ends_frees_the_lock(root):
+    with another_process(root) as process:
         process.communicate()
         assert process.returncode == 0
-        with exclusive(files, now=NOW):
+        with exclusive(root, now=NOW):
             pass
 
 
-def test_a_holder_that_fails_frees_the_lock(files):
-    with pytest.raises(ZeroDivisionError), exclusive(files, now=NOW):
+def test_a_holder_that_fails_frees_the_lock(root):
+    with pytest.raises(ZeroDivisionError), exclusive(root, now=NOW):
         raise ZeroDivisionError
-    with exclusive(files, now=NOW):
+    with exclusive(root, now=NOW):
         pass
 
 
-def test_two_exports_of_one_process_exclude_each_other_too(files):
-    with exclusive(files, now=NOW):
-        with pytest.raises(LockHeldError, match=f"pid {os.getpid()} on"), exclusive(files, now=NOW):
+def test_two_exports_of_one_process_exclude_each_other_too(root):
+    with exclusive(root, now=NOW):
+        with pytest.raises(LockHeldError, match=f"pid {os.getpid()} on"), exclusive(root, now=NOW):
             pass
-        with pytest.raises(LockHeldError), exclusive(files, now=NOW):
+        with pytest.raises(LockHeldError), exclusive(root, now=NOW):
             pass
 
 
-def test_a_refused_lock_leaks_no_descriptor(files):
-    with exclusive(files, now=NOW):
-        before = os.open(files.root, os.O_RDONLY)
+def test_a_refused_lock_leaks_no_descriptor(root):
+    with exclusive(root, now=NOW):
+        before = os.open(root, os.O_RDONLY)
         os.close(before)
-        with pytest.raises(LockHeldError), exclusive(files, now=NOW):
+        with pytest.raises(LockHeldError), exclusive(root, now=NOW):
             pass
-        after = os.open(files.root, os.O_RDONLY)
+        after = os.open(root, os.O_RDONLY)
         os.close(after)
     assert before == after
 
@@ -123,72 +122,72 @@ GARBAGE = [b"", b"\xff\xfe{", b"[1]", b'"text"', b"null", b'{"pid": 1}', b"[" * 
 
 
 @pytest.mark.parametrize("garbage", GARBAGE, ids=range(len(GARBAGE)))
-def test_a_holder_whose_name_cannot_be_read_still_holds_the_lock(files, garbage):
-    with exclusive(files, now=NOW):
-        (files.root / LOCK).write_bytes(garbage)
-        with pytest.raises(LockHeldError, match="holder unknown"), exclusive(files, now=NOW):
+def test_a_holder_whose_name_cannot_be_read_still_holds_the_lock(root, garbage):
+    with exclusive(root, now=NOW):
+        (root / LOCK).write_bytes(garbage)
+        with pytest.raises(LockHeldError, match="holder unknown"), exclusive(root, now=NOW):
             pass
 
 
 @pytest.mark.parametrize("garbage", GARBAGE, ids=range(len(GARBAGE)))
-def test_a_lock_file_that_nobody_holds_is_taken_whatever_it_says(files, garbage):
-    (files.root / LOCK).write_bytes(garbage)
-    with exclusive(files, now=NOW):
-        assert json.loads((files.root / LOCK).read_bytes()) == {
+def test_a_lock_file_that_nobody_holds_is_taken_whatever_it_says(root, garbage):
+    (root / LOCK).write_bytes(garbage)
+    with exclusive(root, now=NOW):
+        assert json.loads((root / LOCK).read_bytes()) == {
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "since": "2026-11-01T02:00:07+00:00",
         }
 
 
-def test_a_lock_file_that_cannot_be_opened_is_one_line_that_names_it(files):
-    (files.root / LOCK).mkdir()
-    with pytest.raises(DestinationError) as caught, exclusive(files, now=NOW):
+def test_a_lock_file_that_cannot_be_opened_is_one_line_that_names_it(root):
+    (root / LOCK).mkdir()
+    with pytest.raises(DestinationError) as caught, exclusive(root, now=NOW):
         pass
-    assert str(caught.value) == f"{files.root / LOCK}: Is a directory"
+    assert str(caught.value) == f"{root / LOCK}: Is a directory"
 
 
-def test_a_lock_file_that_is_a_link_is_not_followed(files, tmp_path):
+def test_a_lock_file_that_is_a_link_is_not_followed(root, tmp_path):
     theirs = tmp_path / "theirs"
     theirs.write_bytes(b"theirs")
-    (files.root / LOCK).symlink_to(theirs)
-    with pytest.raises(DestinationError, match="Too many levels of symbolic links"), exclusive(files, now=NOW):
+    (root / LOCK).symlink_to(theirs)
+    with pytest.raises(DestinationError, match="Too many levels of symbolic links"), exclusive(root, now=NOW):
         pass
     assert theirs.read_bytes() == b"theirs"
 
 
-def test_a_full_disk_is_one_line_and_the_lock_is_free_again(files, monkeypatch):
+def test_a_full_disk_is_one_line_and_the_lock_is_free_again(root, monkeypatch):
     def fail(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "pwrite", fail)
-    with pytest.raises(DestinationError) as caught, exclusive(files, now=NOW):
+    with pytest.raises(DestinationError) as caught, exclusive(root, now=NOW):
         pass
     monkeypatch.undo()
-    assert str(caught.value) == f"{files.root / LOCK}: cannot be locked: No space left on device"
-    with exclusive(files, now=NOW):
+    assert str(caught.value) == f"{root / LOCK}: cannot be locked: No space left on device"
+    with exclusive(root, now=NOW):
         pass
 
 
 @pytest.mark.parametrize("is_replaced", [False, True])
-def test_a_lock_file_that_is_taken_away_while_it_is_held_lets_nobody_in(files, is_replaced):
-    with another_process(files):
-        (files.root / LOCK).unlink()
+def test_a_lock_file_that_is_taken_away_while_it_is_held_lets_nobody_in(root, is_replaced):
+    with another_process(root):
+        (root / LOCK).unlink()
         if is_replaced:
-            (files.root / LOCK).write_text("{}")
-        with pytest.raises(LockHeldError, match="holder unknown"), exclusive(files, now=NOW):
+            (root / LOCK).write_text("{}")
+        with pytest.raises(LockHeldError, match="holder unknown"), exclusive(root, now=NOW):
             pass
 
 
-def test_a_dataset_that_is_spelled_in_another_way_is_the_same_dataset(files, tmp_path):
+def test_a_dataset_that_is_spelled_in_another_way_is_the_same_dataset(root, tmp_path):
     (tmp_path / "link").symlink_to("data")
-    with another_process(files):
+    with another_process(root):
         for spelling in (tmp_path / "link", tmp_path / "data" / ".." / "data"):
-            with pytest.raises(LockHeldError), exclusive(LocalFiles(spelling), now=NOW):
+            with pytest.raises(LockHeldError), exclusive(spelling, now=NOW):
                 pass
 
 
-def test_where_folders_cannot_be_locked_the_file_alone_is(files, monkeypatch):
+def test_where_folders_cannot_be_locked_the_file_alone_is(root, monkeypatch):
     flock = fcntl.flock
 
     def refuse_folders(descriptor, operation):
@@ -198,44 +197,42 @@ def test_where_folders_cannot_be_locked_the_file_alone_is(files, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", refuse_folders)
     with (
-        exclusive(files, now=NOW),
+        exclusive(root, now=NOW),
         pytest.raises(LockHeldError, match=f"pid {os.getpid()} on"),
-        exclusive(files, now=NOW),
+        exclusive(root, now=NOW),
     ):
         pass
 
 
 @pytest.mark.parametrize("is_linux", [True, False])
-def test_the_holder_can_be_asked_for_without_disturbing_it(files, monkeypatch, tmp_path, is_linux):
+def test_the_holder_can_be_asked_for_without_disturbing_it(root, monkeypatch, tmp_path, is_linux):
     if not is_linux:
         monkeypatch.setattr("etl.load.files.lock._LOCKS", tmp_path / "none")
-    assert holder(files) is None
-    with another_process(files) as process:
-        assert holder(files) == f"pid {process.pid} on {socket.gethostname()} since 2026-11-01T02:00:07+00:00"
+    assert holder(root) is None
+    with another_process(root) as process:
+        assert holder(root) == f"pid {process.pid} on {socket.gethostname()} since 2026-11-01T02:00:07+00:00"
         process.communicate()
         assert process.returncode == 0, "it had its lock to the end"
-    assert holder(files) is None
-    assert (files.root / LOCK).exists()
+    assert holder(root) is None
+    assert (root / LOCK).exists()
 
 
-def test_asking_for_the_holder_locks_nobody_out(files, monkeypatch):
+def test_asking_for_the_holder_locks_nobody_out(root, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", None)
-    assert holder(files) is None
+    assert holder(root) is None
 
 
 @pytest.mark.parametrize("garbage", GARBAGE, ids=range(len(GARBAGE)))
 @pytest.mark.parametrize("is_linux", [True, False])
-def test_a_lock_file_that_nobody_holds_names_no_holder_whatever_it_says(
-    files, monkeypatch, tmp_path, garbage, is_linux
-):
+def test_a_lock_file_that_nobody_holds_names_no_holder_whatever_it_says(root, monkeypatch, tmp_path, garbage, is_linux):
     if not is_linux:
         monkeypatch.setattr("etl.load.files.lock._LOCKS", tmp_path / "none")
-    (files.root / LOCK).write_bytes(garbage)
-    assert holder(files) is None
+    (root / LOCK).write_bytes(garbage)
+    assert holder(root) is None
 
 
-def test_a_holder_whose_lock_file_was_taken_away_is_still_seen(files):
-    with another_process(files):
-        (files.root / LOCK).unlink()
+def test_a_holder_whose_lock_file_was_taken_away_is_still_seen(root):
+    with another_process(root):
+        (root / LOCK).unlink()
         if Path("/proc/locks").exists():
-            assert holder(files) == "holder unknown"
+            assert holder(root) == "holder unknown"

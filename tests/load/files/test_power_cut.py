@@ -11,11 +11,12 @@ import pytest
 from etl import sandbox
 from etl.pipeline import job
 from etl.sandbox import Sandbox
-from tests.e2e.dataset import assert_kept, assert_sound, staged
+from tests.datasets import assert_kept, assert_sound, staged
 from tests.e2e.truth import assert_equals_world
 from tests.load.files.powercut import Disk
 from tests.load.files.watched import Step, watched
-from tests.support import settings_for, settled_world
+from tests.support import settings_for
+from tests.worlds import settled_world
 
 
 async def export(server: Sandbox, folder: Path, steps: list[Step] | None = None) -> None:

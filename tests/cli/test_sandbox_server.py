@@ -1,8 +1,8 @@
-"""The demo's moment: every hour of a week must draw the same world."""
+"""The made-up world is the same at every hour of a week."""
 
 from datetime import UTC, datetime, timedelta
 
-from etl.cli.demo import _latest_friday
+from etl.cli.sandbox_server import latest_friday
 
 
 def test_each_hour_of_a_week_looks_back_from_the_same_moment() -> None:
@@ -10,6 +10,4 @@ def test_each_hour_of_a_week_looks_back_from_the_same_moment() -> None:
     before, after = datetime(2026, 11, 20, 15, tzinfo=UTC), datetime(2026, 11, 27, 15, tzinfo=UTC)
     hours = [monday + timedelta(hours=number) for number in range(7 * 24)]
 
-    assert {hour: _latest_friday(hour) for hour in hours} == {
-        hour: after if hour >= after else before for hour in hours
-    }
+    assert {hour: latest_friday(hour) for hour in hours} == {hour: after if hour >= after else before for hour in hours}

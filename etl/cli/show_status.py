@@ -1,25 +1,13 @@
-"""What ``check`` and ``status`` print. Writes to the terminal; decides nothing."""
+"""What ``status`` prints. Decides nothing."""
 
 from collections.abc import Sequence
 from datetime import datetime
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from etl.cli.console import duration, plain, print_line, stdout_console
+from etl.cli.console import duration, print_line, printable, stdout_console
 from etl.inspect.status import LetterStatus, RunStatus, RunTestStatus, Status, TableStatus
-from etl.pipeline.preflight import Check
-
-_STYLES = {"ok": "green", "problem": "bold red", "skipped": "dim"}
-
-
-def print_checks(checks: Sequence[Check]) -> None:
-    """One line for each; to stdout."""
-    console = stdout_console()
-    for check in checks:
-        outcome = f"[{_STYLES[check.outcome]}]{check.outcome:<8}[/]"
-        console.print(f"{outcome} {check.subject:<12} {escape(check.detail)}", soft_wrap=True, highlight=False)
 
 
 def print_status(status: Status) -> None:
@@ -49,7 +37,7 @@ def _print_run_tests(console: Console, run_tests: Sequence[RunTestStatus], now: 
         counts = {"waiting": each.waiting, "settling": each.settling, "incomplete": each.incomplete}
         counts["deleted"] = each.deleted
         table.add_row(
-            plain(each.name),
+            printable(each.name),
             f"{each.executions:,}",
             f"{each.calls:,}",
             f"{each.newest_started_at:%Y-%m-%d}" if each.newest_started_at else "",

@@ -1,4 +1,4 @@
-"""What is wrong with the settings, said in one line that names the place and the mend. Reads no file."""
+"""Turn a mistake in the settings into one line that names the place and the fix. Reads no file."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,13 @@ ENV_PREFIX = "METRICS_ETL_"
 BASE_URL = "FI_BASE_URL"
 
 
-def first_mistake(model: type[BaseModel], exc: ValidationError, file: Path, from_environment: Mapping[str, Any]) -> str:
-    """The first thing that the model refused, in one line that names file or variable, key and mend."""
+def first_error(model: type[BaseModel], exc: ValidationError, file: Path, from_environment: Mapping[str, Any]) -> str:
+    """The first error of the validation, as one line that names the file or variable, the key and the fix."""
     error = exc.errors(include_url=False)[0]
     place = list(error["loc"])
     where = _where(place, file, from_environment)
     if error["type"] == "extra_forbidden":
-        return f"{where} is unknown{nearest(str(place[-1]), _known_keys(model, place[:-1]))}"
+        return f"{where} is unknown{suggestion(str(place[-1]), _known_keys(model, place[:-1]))}"
     if error["type"] == "missing":
         example = ': name what to export, e.g. run_tests = ["My Agent Test"]' if place == ["run_tests"] else ""
         return f"{where} is missing{example}"
@@ -42,7 +42,7 @@ def first_mistake(model: type[BaseModel], exc: ValidationError, file: Path, from
 
 
 def _known_keys(model: type[BaseModel], place: Sequence[str | int]) -> set[str]:
-    """What may stand in the section at this place."""
+    """The keys that the section at this place may have."""
     for part in place:
         if isinstance(part, str):
             annotation: Any = model.model_fields[part].annotation
@@ -73,7 +73,7 @@ def _where(place: list[str | int], file: Path, from_environment: Mapping[str, An
             return f"{file}: [{section}] {'.'.join(map(str, rest))}"
 
 
-def nearest(name: str, known: set[str]) -> str:
-    """The known name that was meant, else all of them, to end a message with."""
+def suggestion(name: str, known: set[str]) -> str:
+    """The end of a message about an unknown name: the known name that is most like it, else all known names."""
     match = get_close_matches(name, known, n=1, cutoff=0.6)
     return f": did you mean {match[0]}?" if match else f": known are {', '.join(sorted(known))}"

@@ -1,26 +1,15 @@
-"""The sandbox's answers: the recorded formulas, roundings and page quirks. Shapes are proved in tests/sandbox/test_server.py."""
+"""What the sandbox computes: the recorded formulas and roundings."""
 
-import json
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from random import Random
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.sandbox import answers
 from etl.sandbox.aggregates import AnswerError, average, eval_averages, eval_results, metrics, percentile, rounded
-from etl.sandbox.generate import make_world
-from etl.sandbox.ratelimit import FixedWindow
 from etl.sandbox.world import Call, EvalConfig, Execution, RunTest, Scenario
-
-END = datetime(2026, 11, 1, 12, tzinfo=UTC)
-SAMPLES = Path(__file__).parent.parent / "samples"
-
-
-def result_of(case):
-    return json.loads((SAMPLES / f"{case}.json").read_text("utf-8"))["body"]["result"]
+from tests.sandbox.samples import result_of
+from tests.worlds import END
 
 
 def call(number=0, status="completed", **values):
@@ -156,57 +145,6 @@ def test_percentile_lies_between_the_smallest_and_the_largest(values, rank):
     assert ordered[0] <= percentile(ordered, rank) <= ordered[-1]
     assert ordered[0] <= average(values, 6) + 1e-6
     assert (percentile(ordered, 0), percentile(ordered, 100)) == (ordered[0], ordered[-1])
-
-
-@given(st.integers(0, 40), st.integers(1, 50), st.none() | st.integers(1, 7))
-def test_pages_partition_the_rows(size, limit, max_limit):
-    rows = list(range(size))
-    first = answers.page_of(rows, None, str(limit), max_limit)
-    pages = [answers.page_of(rows, str(page), str(limit), max_limit) for page in range(1, first["total_pages"] + 1)]
-    assert [row for page in pages for row in page["results"]] == rows
-    assert {page["count"] for page in pages} == {size}
-    assert first == pages[0]
-    with pytest.raises(answers.PastTheEndError):
-        answers.page_of(rows, str(first["total_pages"] + 1), str(limit), max_limit)
-
-
-@pytest.mark.parametrize("page", ["0", "-1", "", "abc", "1.0", "99"])
-def test_page_that_is_no_page_is_past_the_end(page):
-    with pytest.raises(answers.PastTheEndError):
-        answers.page_of(range(30), page, "10")
-
-
-def test_analytics_by_name_shows_the_execution_that_completed_last():
-    world = make_world(Random(2), end=END, run_tests=1, executions=6, calls=3, include_unfinished=False)
-    oldest = world.run_tests[0].executions[0]
-    oldest.completed_at = END
-    assert answers.analytics_by_name(world, world.run_tests[0].name)["execution_id"] == oldest.execution_id
-
-
-def test_eval_names_choose_outputs_whatever_their_case():
-    world = make_world(Random(2), end=END, run_tests=1, executions=1, calls=9, include_unfinished=False)
-    execution = world.run_tests[0].executions[0]
-    result = answers.run_execution(execution, eval_names={"tone score"})
-    names = {each["name"] for row in result["call_results"]["results"] for each in row["eval_outputs"].values()}
-    assert names == {"Tone Score"}
-
-
-def test_timestamps_are_utc_with_microseconds():
-    assert answers.timestamp(datetime(2026, 3, 1, 9, 0, 1, 123456, UTC)) == "2026-03-01T09:00:01.123456Z"
-    assert answers.timestamp(None) is None
-
-
-@given(st.integers(1, 5), st.lists(st.floats(0, 300), max_size=30))
-def test_window_never_lets_more_than_its_limit_through(limit, moments):
-    window = FixedWindow(limit)
-    allowed: dict[float, int] = {}
-    for now in sorted(moments):
-        verdict = window.take(now)
-        allowed[now // 60] = allowed.get(now // 60, 0) + verdict.is_allowed
-        assert verdict.resets_at - 60 <= now < verdict.resets_at
-        assert 1 <= verdict.retry_after_seconds <= 60
-        assert verdict.is_allowed or verdict.remaining == 0
-    assert all(1 <= count <= limit for count in allowed.values())
 
 
 def test_eval_output_without_an_output_is_in_no_average():

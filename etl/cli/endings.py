@@ -1,0 +1,56 @@
+"""How a command ends: a signal stops it in order, an error becomes one line on stderr and an exit code."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from etl.errors import ExitCode, ExporterError, InterruptedRunError
+
+
+@contextmanager
+def stop_on_signals() -> Iterator["asyncio.Future[InterruptedRunError]"]:
+    """A future that SIGINT or SIGTERM sets; a second signal ends the process at once, as a crash would."""
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[InterruptedRunError] = loop.create_future()
+
+    def interrupt(number: signal.Signals) -> None:
+        if stop.done():
+            os._exit(128 + number)
+        stop.set_result(
+            InterruptedRunError(
+                f"interrupted by {number.name}; what had arrived is saved", exit_code=ExitCode(128 + number)
+            )
+        )
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt, number)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        stop.cancel()
+
+
+@contextmanager
+def report_errors(*, verbose: bool) -> Iterator[None]:
+    """End the command with one line on stderr and the documented exit code, whatever is raised in the block."""
+    try:
+        yield
+    except ExporterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(ExitCode.SIGINT) from None
+    except (typer.Exit, typer.Abort, BrokenPipeError):  # a reader such as head that closed the pipe early is no bug
+        raise
+    except Exception as error:  # the last line of defence: users get one line, not a traceback
+        if verbose:
+            raise
+        print(f"error: a bug: {type(error).__name__}: {error} (--verbose shows where)", file=sys.stderr)
+        raise typer.Exit(ExitCode.BUG) from None

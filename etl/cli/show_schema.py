@@ -1,0 +1,70 @@
+"""What ``schema`` prints: the columns of the tables, for people, for scripts and as the data dictionary."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from etl.cli.console import print_json, stdout_console
+from etl.model import schema
+
+
+def print_schema(tables: Sequence[schema.Table], output: str) -> None:
+    """The columns of the tables, as a table, JSON or Markdown; to stdout."""
+    if output == "json":
+        print_json([_as_json(table) for table in tables])
+    elif output == "markdown":
+        print("\n".join(schema_markdown(tables)))
+    else:
+        _print_tables(tables)
+
+
+def schema_markdown(tables: Sequence[schema.Table]) -> Iterator[str]:
+    """The lines of a Markdown section per table."""
+    for table in tables:
+        yield f"## {table.name}"
+        yield ""
+        source = f" Source: `GET {table.endpoint}`." if table.endpoint else ""
+        yield f"One row per {table.one_row_per}. Key: {', '.join(f'`{name}`' for name in table.key)}.{source}"
+        yield ""
+        yield "| column | type | unit | meaning | source | null |"
+        yield "|---|---|---|---|---|---|"
+        for column in table.columns:
+            paths = " or ".join(f"`{path}`" for path in column.source.split("|")) if column.source else ""
+            cells = (f"`{column.name}`", column.type_name, column.unit, column.meaning, paths, column.null_rule)
+            yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+        yield ""
+
+
+def _as_json(table: schema.Table) -> dict[str, Any]:
+    return {
+        "table": table.name,
+        "one_row_per": table.one_row_per,
+        "key": table.key,
+        "columns": [
+            {
+                "name": column.name,
+                "type": column.type_name,
+                "unit": column.unit or None,
+                "meaning": column.meaning,
+                "source": column.source or None,
+                "null": column.null_rule,
+            }
+            for column in table.columns
+        ],
+    }
+
+
+def _print_tables(tables: Sequence[schema.Table]) -> None:
+    console = stdout_console()
+    for table in tables:
+        console.print(
+            f"\n[bold]{table.name}[/]: one row per {table.one_row_per}; key {', '.join(table.key)}", highlight=False
+        )
+        grid = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("column", "type", "unit", "meaning"):
+            grid.add_column(name, overflow="fold")
+        for column in table.columns:
+            grid.add_row(*map(Text, (column.name, column.type_name, column.unit, column.meaning)))
+        console.print(grid)

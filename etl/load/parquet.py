@@ -1,0 +1,174 @@
+"""The one reader and the one writer of the dataset's Parquet files.
+
+A file is opened whole, with the checksums of its pages, or its footer alone is read. What is wrong with it is one error:
+it is damaged (UnreadableError), or this version of the exporter cannot use it (DestinationError).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from etl.errors import DestinationError, SchemaError
+from etl.load.files.open import Files
+from etl.model import schema
+
+_DICTIONARY = {
+    "execution_id", "run_test_name", "status", "scenario_id", "scenario_name", "eval_config_id", "eval_name", "output_type",
+    "output_text", "output_json", "export_state", "export_run_id", "exported_at", "execution_started_at", "endpoint",
+}  # fmt: skip
+
+
+class UnreadableError(DestinationError):
+    """A Parquet file is damaged; ``reason`` is what the decoder says."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"{where}: not readable as Parquet: {reason}")
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Footer:
+    """What the end of a file tells of it."""
+
+    schema: pa.Schema
+    rows: int
+    size_bytes: int
+
+
+class Part:
+    """One file of a table, in memory; its columns are decoded when they are read.
+
+    Raises:
+        UnreadableError: it is not a Parquet file.
+    """
+
+    def __init__(self, table: schema.Table, where: str, data: bytes) -> None:
+        self._table = table
+        self._where = where
+        with _readable(where):
+            self._file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+            self.footer = _footer(self._file, len(data))
+            self._names = frozenset(self.footer.schema.names)
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the file has other columns or types than this version writes."""
+        return not self.footer.schema.equals(self._table.arrow_schema)
+
+    def read(self, names: Sequence[str], *, may_be_newer: bool = False) -> pa.Table:
+        """These columns with their declared types; null where an older version of the exporter did not have one yet.
+
+        A file of a newer version is refused, since its values may mean something else, unless it ``may_be_newer``.
+
+        Raises:
+            UnreadableError: the file is damaged, as far as these columns tell.
+            DestinationError: it was written by a newer version, or has other types than this one's.
+        """
+        if (unknown := self._names.difference(self._table.names)) and not may_be_newer:
+            raise DestinationError(
+                f"{self._where}: unknown columns {sorted(unknown)}: written by a newer version; upgrade the exporter"
+            )
+        with _readable(self._where):
+            # In this thread: handing a few small columns to others costs more than reading them.
+            rows = self._file.read(columns=[name for name in names if name in self._names], use_threads=False)
+        return self._declared(rows, names)
+
+    def read_thoroughly(self) -> pa.Table:
+        """All columns, as ``read`` gives them, each value checked to be one of its type; errors as for ``read``."""
+        with _readable(self._where):
+            rows = self._file.read()
+            rows.validate(full=True)
+        return self._declared(rows, self._table.names)
+
+    def _declared(self, rows: pa.Table, names: Sequence[str]) -> pa.Table:
+        declared = _declared_schema(self._table.name, tuple(names))
+        try:
+            return pa.Table.from_arrays([_declared_column(rows, field) for field in declared], schema=declared)
+        except pa.ArrowException as exc:
+            raise DestinationError(
+                f"{self._where}: its columns have other types than this version's: {_first_line(exc)}"
+            ) from exc
+
+
+def open_part(files: Files, table: schema.Table, path: str) -> Part:
+    """One file of the table, read whole.
+
+    Raises:
+        FileMissingError: there is no such file.
+        UnreadableError: it is damaged.
+        DestinationError: it cannot be read.
+    """
+    return Part(table, files.where(path), files.read(path))
+
+
+def read_footer(files: Files, path: str) -> Footer:
+    """What the file's footer tells, without reading the rest; errors as for ``open_part``."""
+    where = files.where(path)
+    with files.open(path) as file, _readable(where):
+        size_bytes = file.seek(0, 2)
+        return _footer(pq.ParquetFile(file), size_bytes)
+
+
+def read_columns(files: Files, table: schema.Table, path: str, names: Sequence[str]) -> pa.Table:
+    """Columns of one file; errors as for ``open_part`` and ``Part.read``."""
+    return open_part(files, table, path).read(names)
+
+
+def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
+    """The rows as one Parquet file, opened again to check that it has as many rows and exactly the declared schema.
+
+    Raises:
+        SchemaError: it does not, or a key is null.
+    """
+    sink = pa.BufferOutputStream()
+    try:
+        pq.write_table(
+            rows,
+            sink,
+            compression=compression,
+            compression_level=1 if compression == "zstd" else None,
+            use_dictionary=[name for name in table.names if name in _DICTIONARY],
+            write_page_checksum=True,
+        )
+    except pa.ArrowInvalid as exc:
+        raise SchemaError(f"{table.name}: {_first_line(exc)}") from exc
+    data = sink.getvalue()
+    written = pq.ParquetFile(pa.BufferReader(data))
+    if written.metadata.num_rows != len(rows) or not written.schema_arrow.equals(
+        table.arrow_schema, check_metadata=True
+    ):
+        raise SchemaError(f"{table.name}: an encoded file does not hold the rows that it was given")
+    return memoryview(data)
+
+
+def _footer(file: pq.ParquetFile, size_bytes: int) -> Footer:
+    return Footer(schema=file.schema_arrow, rows=file.metadata.num_rows, size_bytes=size_bytes)
+
+
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as exc:
+        raise UnreadableError(where, _first_line(exc)) from exc
+
+
+@cache
+def _declared_schema(table_name: str, names: tuple[str, ...]) -> pa.Schema:
+    table = schema.TABLES[table_name]
+    return pa.schema([table.arrow_schema.field(name) for name in names], table.arrow_schema.metadata)
+
+
+def _declared_column(rows: pa.Table, declared: pa.Field) -> pa.ChunkedArray | pa.Array:
+    if declared.name not in rows.column_names:
+        return pa.nulls(len(rows), declared.type)
+    column = rows[declared.name]
+    return column if column.type == declared.type else column.cast(declared.type)
+
+
+def _first_line(exc: Exception) -> str:
+    return str(exc).partition("\n")[0]

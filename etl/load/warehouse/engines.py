@@ -1,0 +1,18 @@
+"""The engines that ``schema --ddl`` writes for. Imports nothing heavy: the command's ``--help`` reads it."""
+
+from enum import StrEnum
+
+
+class EngineName(StrEnum):
+    """Every key of ``etl.load.warehouse.ddl.ENGINES``, as typed on the command line."""
+
+    PANDAS = "pandas"
+    DUCKDB = "duckdb"
+    POLARS = "polars"
+    SPARK = "spark"
+    BIGQUERY = "bigquery"
+    SNOWFLAKE = "snowflake"
+    ATHENA = "athena"
+    REDSHIFT = "redshift"
+    TRINO = "trino"
+    CLICKHOUSE = "clickhouse"

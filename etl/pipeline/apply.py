@@ -1,0 +1,143 @@
+"""The steps of an export that change the dataset: relocate stored rows, mark what was deleted, fetch and commit."""
+
+from functools import partial
+from itertools import chain
+from time import monotonic
+
+from etl.extract.calls import Crawl
+from etl.extract.executions import look_up
+from etl.extract.plan import Planned
+from etl.load.commit import commit
+from etl.load.layout import Partition
+from etl.load.relocate import drop, mark_deleted, move
+from etl.load.state import StoredState
+from etl.model.records import ExecutionBundle
+from etl.pipeline.buffer import CommitBuffer
+from etl.pipeline.record import Record, VanishedCounts, is_waiting_row_due
+from etl.pipeline.run import Run
+from etl.pipeline.survey import Survey, load, read_missing_payloads
+from etl.pipeline.tasks import to_the_end
+from etl.transform.flatten import FlatBundle, flatten
+
+
+async def put_in_place(run: Run, record: Record, found: Survey) -> StoredState:
+    """Move and drop rows until every stored execution lies in one place, the right one; returns the state after that."""
+    if not (found.drops or found.moves or found.state.surplus):
+        return found.state
+    names = {run_test.key: run_test.name for run_test in record.run_tests}
+    for partition, execution_ids in chain(found.drops.items(), found.state.surplus.items()):
+        await to_the_end(partial(drop, run.dataset, partition, execution_ids))
+
+    async def relocate(source: Partition, key: str, execution_ids: set[str]) -> None:
+        await to_the_end(partial(move, run.dataset, source, key, execution_ids, run_test_name=names[key]))
+        record.moved[key] += len(execution_ids)
+        run.notify("moved", run_test=names[key], executions=len(execution_ids), source=source.run_test_key)
+
+    for (source, key), execution_ids in sorted(found.moves.items()):
+        await to_the_end(relocate(source, key, execution_ids))
+    state = await to_the_end(partial(load, run, record, set_aside=True))
+    await read_missing_payloads(run, record, state)
+    return state
+
+
+async def mark_vanished(run: Run, record: Record, found: Survey, state: StoredState) -> None:
+    """Request each vanished execution by its id, and mark those that no longer exist as deleted."""
+    names = {run_test.key: run_test.name for run_test in record.run_tests}
+
+    async def mark(key: str, deleted: set[str], counts: VanishedCounts) -> None:
+        await to_the_end(partial(_mark_deleted, run, key, deleted, state))
+        counts.deleted = len(deleted & state.executions[key].keys())
+        run.notify("deleted", run_test=names[key], executions=counts.deleted)
+
+    for key, vanished in found.vanished.items():
+        found_by_id = await look_up(run.client, vanished, workers=run.settings.api.concurrency)
+        not_answered = len(found_by_id.unknown)
+        counts = record.vanished[key] = VanishedCounts(
+            not_listed=len(vanished) - len(found_by_id.deleted) - not_answered, not_answered=not_answered
+        )
+        if found_by_id.deleted:
+            # With what is noted of it: whoever cancels the run must still be told what was marked.
+            await to_the_end(mark(key, found_by_id.deleted, counts))
+
+
+def _mark_deleted(run: Run, key: str, deleted: set[str], state: StoredState) -> None:
+    dates = state.orphans[key] | {execution_id: known.date for execution_id, known in state.executions[key].items()}
+    for date in sorted({dates[execution_id] for execution_id in deleted & dates.keys()}):
+        mark_deleted(
+            run.dataset,
+            Partition(key, date),
+            {execution_id for execution_id in deleted if dates.get(execution_id) == date},
+            deleted_at=run.started_at,
+            stamp=run.stamp(),
+        )
+
+
+async def fetch(run: Run, record: Record, planned: list[Planned], state: StoredState) -> None:
+    """Fetch what is planned and commit it as it arrives; what has arrived whole is committed even when the crawl fails.
+
+    Raises:
+        DestinationError: a commit failed.
+        KeyRefusedError, SourceUnavailableError: the crawl cannot go on.
+    """
+
+    async def save(bundles: list[FlatBundle]) -> None:
+        arrived = await to_the_end(
+            partial(
+                commit,
+                run.dataset,
+                bundles,
+                state.executions,
+                run.stamp(),
+                fetched_at=run.started_at,
+                settle_hours=run.settings.export.settle_hours,
+            )
+        )
+        record.arrived.append(arrived)
+        record.committed.update(bundle.execution.execution_id for bundle in bundles)
+        _notify_committed(run, len(bundles))
+
+    buffer = CommitBuffer(save, run.dataset.written, interval_seconds=run.settings.export.commit_interval_seconds)
+
+    async def take(bundle: ExecutionBundle) -> None:
+        # Flatten now: payloads are several times as large as rows, and need not be kept until the commit.
+        await buffer.add(flatten(bundle, include_raw=run.settings.export.include_raw))
+
+    crawl = Crawl(
+        run.client,
+        [item for item in planned if item.is_fetched],
+        take,
+        concurrency=run.settings.api.concurrency,
+        page_limit=run.settings.api.page_limit,
+    )
+    run.progress.crawl, run.progress.crawl_began_at = crawl, monotonic()
+    try:
+        for item in filter(is_waiting_row_due, planned):
+            await take(_without_calls(item))
+        await crawl.run()
+    finally:
+        record.necessary_requests += crawl.necessary_requests
+        await buffer.flush()
+
+
+def _without_calls(item: Planned) -> ExecutionBundle:
+    return ExecutionBundle(
+        run_test_name=item.run_test_name,
+        run_test_key=item.run_test_key,
+        execution=item.execution.unpack(),
+        date=item.date,
+        dead_letters=(item.unreadable,) if item.unreadable else (),
+    )
+
+
+def _notify_committed(run: Run, executions: int) -> None:
+    progress = run.progress
+    progress.committed_executions += executions
+    seconds = progress.seconds_left(monotonic())
+    run.notify(
+        "committed",
+        executions=executions,
+        files=run.dataset.written.files,
+        bytes=run.dataset.written.size_bytes,
+        requests_left=progress.planned_requests - progress.done_requests,
+        seconds_left=None if seconds is None else round(seconds),
+    )

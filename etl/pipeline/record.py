@@ -1,0 +1,143 @@
+"""What the steps of one run have found and done so far, and the summary that is made of it at the end, however far the run came."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from etl.errors import ExporterError
+from etl.extract.plan import Planned, Reason
+from etl.extract.run_tests import Discovered
+from etl.load.commit import Arrived
+from etl.model.lifecycle import KNOWN_EXECUTION
+from etl.model.listed_execution import ExecutionList
+from etl.pipeline.run import Run
+from etl.pipeline.summary import RunTestSummary, Summary
+from etl.settings import RunTest
+from etl.version import __version__
+
+
+@dataclass(slots=True)
+class VanishedCounts:
+    """Stored executions of a run test that no list shows any more: how many exist, could not be looked up, were deleted."""
+
+    not_listed: int
+    not_answered: int
+    deleted: int = 0
+
+
+@dataclass(slots=True)
+class Record:
+    """What the steps noted as they went. Mappings are by the key of the run test; what has no value yet has not happened.
+
+    ``listed`` is how many executions each list had when it was read. ``lists`` has the lists that are used; ``failures`` says why
+    another run test is left alone. ``planned`` is None until there is a plan. ``committed`` are execution_ids.
+    """
+
+    run_tests: tuple[RunTest, ...]
+    discovered: Discovered | None = None
+    quarantined: list[str] = field(default_factory=list)
+    completed_files: int = 0
+    listed: dict[str, int] = field(default_factory=dict)
+    lists: dict[str, ExecutionList] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
+    left_behind: dict[str, int] = field(default_factory=dict)
+    keys_without_run_test: list[str] = field(default_factory=list)
+    moved: Counter[str] = field(default_factory=Counter)
+    vanished: dict[str, VanishedCounts] = field(default_factory=dict)
+    planned: list[Planned] | None = None
+    committed: set[str] = field(default_factory=set)
+    arrived: list[dict[str, Arrived]] = field(default_factory=list)
+    necessary_requests: int = 0
+
+    def run_test_summaries(self, *, is_cut_short: bool) -> list[RunTestSummary]:
+        """Each run test's share of the run; ``is_cut_short``: something ended the run before it had done everything."""
+        planned: dict[str, list[Planned]] = {run_test.key: [] for run_test in self.run_tests}
+        for item in self.planned or ():
+            planned[item.run_test_key].append(item)
+        return [
+            self._summary_of(run_test, planned[run_test.key], is_cut_short=is_cut_short) for run_test in self.run_tests
+        ]
+
+    def _summary_of(self, run_test: RunTest, planned: list[Planned], *, is_cut_short: bool) -> RunTestSummary:
+        found = self.lists.get(run_test.key)
+        summary = RunTestSummary(
+            run_test.name,
+            run_test.key,
+            listed=self.listed.get(run_test.key, 0),
+            is_complete=found is not None and found.is_complete,
+            reasons=count_reasons(planned)[run_test.key],
+            moved=self.moved[run_test.key],
+            lost=self.lost.get(run_test.key, 0),
+            error=self.failures.get(run_test.key),
+        )
+        if found is not None:
+            summary.unreadable = [*found.unreadable, *(letter.message for letter in found.heads.values())]
+        if found is not None and self.planned is not None:
+            summary.unknown_statuses = Counter(
+                row.status for row in found.executions.values() if row.status not in KNOWN_EXECUTION
+            )
+        if (gone := self.vanished.get(run_test.key)) is not None:
+            summary.deleted, summary.not_listed, summary.not_answered = gone.deleted, gone.not_listed, gone.not_answered
+        for arrived in self._arrived_of(run_test.key):
+            summary.executions += arrived.rows["executions"]
+            summary.calls += arrived.rows["calls"]
+            summary.evals += arrived.rows["evals"]
+            summary.dead_letters += arrived.dead_letters
+            summary.misfits += arrived.misfits
+            summary.unknown_statuses += arrived.unknown_statuses
+        if is_cut_short:  # otherwise what was planned and never arrived has been deleted since
+            left = [item for item in planned if item.execution.execution_id not in self.committed]
+            summary.missed = sum(item.is_fetched for item in left)
+            if self.planned is None or any(is_waiting_row_due(item) for item in left):
+                summary.is_complete = False
+        return summary
+
+    def _arrived_of(self, key: str) -> Iterator[Arrived]:
+        return (commit[key] for commit in self.arrived if key in commit)
+
+
+def count_reasons(planned: Iterable[Planned]) -> dict[str, Counter[str]]:
+    """How many executions are planned for each reason, by the key of the run test; in the order of ``Reason``."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for item in planned:
+        counts[item.run_test_key][item.reason] += 1
+    return defaultdict(
+        Counter,
+        {key: Counter({each.value: found[each] for each in Reason if found[each]}) for key, found in counts.items()},
+    )
+
+
+def is_waiting_row_due(item: Planned) -> bool:
+    """Whether the dataset has yet to say that the execution still runs."""
+    return item.reason is Reason.WAITING and not item.is_waiting_row_current
+
+
+def summarize(run: Run, record: Record, *, failure: ExporterError | None, finished_at: datetime) -> Summary:
+    """The run as one value; ``failure`` is what ended it early."""
+    traffic, discovered = run.client.traffic, record.discovered
+    return Summary(
+        export_run_id=run.export_run_id,
+        version=__version__,
+        dataset=run.settings.destination.path,
+        started_at=run.started_at,
+        finished_at=finished_at,
+        run_tests=record.run_test_summaries(is_cut_short=failure is not None),
+        requests=traffic.requests,
+        necessary_requests=record.necessary_requests,
+        retries=traffic.retries,
+        rejections=traffic.rejections,
+        requests_per_minute=run.client.quota.requests_per_minute,
+        redactions=traffic.redactions,
+        files=run.dataset.written.files,
+        size_bytes=run.dataset.written.size_bytes,
+        rows=run.dataset.written.rows,
+        quarantined=record.quarantined,
+        completed_files=record.completed_files,
+        left_behind=record.left_behind,
+        undiscovered=list(discovered.problems) if discovered else [],
+        namesakes=discovered.namesakes if discovered else {},
+        unlisted=record.keys_without_run_test,
+        failure=failure,
+    )

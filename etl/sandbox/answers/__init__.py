@@ -1,0 +1,1 @@
+"""The ``result`` objects of the API's answers, one module for each endpoint; knows nothing of HTTP. Pure."""

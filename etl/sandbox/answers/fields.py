@@ -1,0 +1,60 @@
+"""Parts that the answers of several endpoints share. Pure."""
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+from etl.sandbox.world import Call, Execution
+
+
+def timestamp(moment: datetime | None) -> str | None:
+    """ISO 8601 in UTC with a Z, as the API writes it."""
+    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
+
+
+def execution_head(execution: Execution) -> dict[str, Any]:
+    """Id, status, times and stored counters."""
+    return {
+        "execution_id": execution.execution_id,
+        "status": execution.status,
+        "started_at": timestamp(execution.started_at),
+        "completed_at": timestamp(execution.completed_at),
+        "total_calls": execution.total_calls,
+        "completed_calls": execution.completed_calls,
+        "failed_calls": execution.failed_calls,
+    }
+
+
+def explanations(execution: Execution) -> dict[str, Any]:
+    """What ``summary=true`` adds."""
+    return {
+        "eval_explanation_summary": execution.eval_explanation_summary,
+        "eval_explanation_summary_status": execution.eval_explanation_summary_status,
+    }
+
+
+def call_latency(call: Call) -> dict[str, Any]:
+    """The call's latency block without open-ended objects."""
+    return {"avg_agent_latency_ms": call.avg_agent_latency_ms, "response_time_ms": call.response_time_ms}
+
+
+def call_cost(call: Call) -> dict[str, Any]:
+    """The call's cost block without open-ended objects."""
+    return {
+        "total_cost_cents": call.total_cost_cents,
+        "stt_cost_cents": call.stt_cost_cents,
+        "llm_cost_cents": call.llm_cost_cents,
+        "tts_cost_cents": call.tts_cost_cents,
+    }
+
+
+def eval_outputs(call: Call, eval_names: Collection[str] | None) -> dict[str, Any]:
+    """The call's eval outputs by config id; only those of ``eval_names``, in any case, unless it is None."""
+    if eval_names is None:
+        return call.eval_outputs
+    wanted = {name.lower() for name in eval_names}
+    return {
+        config_id: output
+        for config_id, output in call.eval_outputs.items()
+        if isinstance(output, dict) and str(output.get("name", "")).lower() in wanted
+    }

@@ -1,0 +1,159 @@
+"""Rows → pandas frames and Arrow tables with exactly the declared columns. Pure.
+
+One frame holds the rows of many bundles: a frame has a price of its own, however few rows it has.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain
+from operator import itemgetter
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from etl.errors import SchemaError
+from etl.model import schema
+from etl.model.digest import fingerprint
+from etl.model.lifecycle import HeldRows
+from etl.model.values import json_text
+from etl.transform.flatten import FlatBundle, Rows
+from etl.transform.rows import MAKERS
+
+
+@dataclass(frozen=True, slots=True)
+class ExportStamp:
+    """What all rows of one commit share, and whether they hold the raw payload."""
+
+    export_run_id: str
+    exported_at: datetime
+    include_raw: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Rows of one table, and how many values did not fit their column."""
+
+    data: pd.DataFrame
+    misfits: int
+
+
+def executions_frame(
+    bundles: Iterable[FlatBundle],
+    held: Mapping[str, HeldRows],
+    states: Mapping[str, str],
+    verified_at: Mapping[str, datetime | None],
+    stamp: ExportStamp,
+) -> Frame:
+    """One row per execution, with exactly the columns of ``schema.EXECUTIONS``.
+
+    ``held``, ``states`` and ``verified_at`` are by execution_id; times are aware UTC.
+
+    Raises:
+        SchemaError: two bundles are of the same execution.
+
+    Source: GET /sdk/api/v1/simulation/metrics/?run_test_name=…
+    """
+    rows, maker = Rows(), MAKERS[schema.EXECUTIONS.name]
+    for bundle in bundles:
+        execution_id = bundle.execution.execution_id
+        given = {
+            "execution_id": execution_id,
+            "run_test_name": bundle.run_test_name,
+            "raw": json_text(bundle.execution.payload) if stamp.include_raw else None,
+            "listed_calls": held[execution_id].listed_calls,
+            "exported_calls": held[execution_id].exported_calls,
+            "export_state": states[execution_id],
+            "fingerprint": fingerprint(bundle.execution.payload),
+            "calls_digest": held[execution_id].calls_digest,
+            "verified_at": verified_at[execution_id],
+        }
+        rows.add(maker.make(bundle.execution.payload, given))
+    return _stamped_frame(schema.EXECUTIONS, [rows], stamp)
+
+
+def calls_frame(bundles: Iterable[FlatBundle], stamp: ExportStamp) -> Frame:
+    """One row per call, with exactly the columns of ``schema.CALLS``.
+
+    Raises:
+        SchemaError: two bundles hold the same ``call_execution_id``.
+
+    Source: GET /sdk/api/v1/simulation/metrics/?call_execution_id=…
+    """
+    return _stamped_frame(schema.CALLS, [bundle.calls for bundle in bundles], stamp)
+
+
+def evals_frame(bundles: Iterable[FlatBundle], stamp: ExportStamp) -> Frame:
+    """One row per eval output of a call, with exactly the columns of ``schema.EVALS``.
+
+    Raises:
+        SchemaError: two bundles hold the same call.
+
+    Source: GET /sdk/api/v1/simulation/runs/?execution_id=…
+    """
+    return _stamped_frame(schema.EVALS, [bundle.evals for bundle in bundles], stamp)
+
+
+def errors_frame(bundles: Iterable[FlatBundle], stamp: ExportStamp) -> Frame:
+    """One row per dead letter, with exactly the columns of ``schema.ERRORS``.
+
+    ``first_seen_at`` is the time of this export: the commit restores that of a dead letter it already holds.
+    """
+    seen = {"first_seen_at": stamp.exported_at, "last_seen_at": stamp.exported_at}
+    return _frame(schema.ERRORS, [bundle.errors for bundle in bundles], {"export_run_id": stamp.export_run_id, **seen})
+
+
+def frame_of(table: schema.Table, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows without a payload, given by column name, as a frame with the table's declared columns and dtypes."""
+    result, maker = Rows(), MAKERS[table.name]
+    for row in rows:
+        result.add(maker.make({}, row))
+    return _frame(table, [result], {}).data
+
+
+def hash_rows(table: schema.Table, rows: pa.Table) -> list[str]:
+    """The row hash of each row, recomputed from its values."""
+    columns = (rows[name].to_pylist() for name in table.names)
+    return [MAKERS[table.name].hash(row) for row in zip(*columns, strict=True)]
+
+
+def to_pandas(table: pa.Table) -> pd.DataFrame:
+    """The table as a frame with pyarrow-backed dtypes: null stays null, and whole numbers stay whole."""
+    frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    return frame
+
+
+def to_arrow(frame: pd.DataFrame, table: schema.Table) -> pa.Table:
+    """The frame as an Arrow table of the declared schema."""
+    arrays = [pa.array(frame[column.name].array, column.type) for column in table.columns]
+    return pa.Table.from_arrays([_one_chunk(array) for array in arrays], schema=table.arrow_schema)
+
+
+def _one_chunk(array: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+
+def _stamped_frame(table: schema.Table, parts: Sequence[Rows], stamp: ExportStamp) -> Frame:
+    return _frame(table, parts, {"export_run_id": stamp.export_run_id, "exported_at": stamp.exported_at})
+
+
+def _frame(table: schema.Table, parts: Sequence[Rows], shared: Mapping[str, Any]) -> Frame:
+    """All rows in one frame; ``shared`` gives the columns that have the same value in each row."""
+    rows = list(chain.from_iterable(part.values for part in parts))
+    _refuse_duplicate_keys(table, rows)
+    columns = list(zip(*rows, strict=True)) or [()] * len(table.names)
+    arrays = {
+        column.name: pa.array([shared[column.name]] * len(rows) if column.name in shared else values, column.type)
+        for values, column in zip(columns, table.columns, strict=True)
+    }
+    data = pd.DataFrame({name: pd.arrays.ArrowExtensionArray(array) for name, array in arrays.items()}, copy=False)
+    return Frame(data, sum(part.misfits for part in parts))
+
+
+def _refuse_duplicate_keys(table: schema.Table, rows: Sequence[Sequence[Any]]) -> None:
+    key_of = itemgetter(*(table.names.index(name) for name in table.key))
+    for key, count in Counter(map(key_of, rows)).most_common(1):
+        if count > 1:
+            raise SchemaError(f"{table.name}: two rows with the key {key}")

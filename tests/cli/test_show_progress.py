@@ -1,0 +1,36 @@
+"""What the line of progress says, in made-up time."""
+
+from etl.cli.show_progress import progress_parts
+from etl.pipeline.progress import Progress
+from tests.progress import progress, spend
+
+
+def test_listing_says_what_was_found():
+    listing = Progress(listed_executions=1200)
+    listing.traffic.requests = 3
+    assert list(progress_parts(listing, 1.0)) == ["listing: 1,200 executions, 3 requests"]
+
+
+def test_pace_tells_the_time_left_where_no_limit_is_known():
+    assert list(progress_parts(progress(done=100, planned=400), 20.0)) == [
+        "100/400 requests",
+        "60 s left",
+        "12/40 saved",
+    ]
+
+
+def test_no_time_is_told_before_anything_is_known():
+    assert list(progress_parts(progress(planned=400), 20.0)) == ["0/400 requests", "12/40 saved"]
+
+
+def test_hold_is_counted_down_in_place_of_what_is_left():
+    held = progress(done=100, planned=1000, limit=100)
+    held.traffic.held_until = 60.0
+    assert "rate limit: waiting 43 s" in progress_parts(held, 17.5)
+    assert "rate limit: 100 of 100 left" in progress_parts(held, 60.0)
+
+
+def test_spent_limit_says_that_nothing_is_left():
+    limited = progress(done=100, planned=1000, limit=100)
+    spend(limited.quota, 100, 1.0)
+    assert "rate limit: 0 of 100 left" in progress_parts(limited, 1.0)

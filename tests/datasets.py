@@ -1,0 +1,137 @@
+"""Datasets made of bundles or rows, and what their files hold."""
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from etl.load.commit import commit
+from etl.load.dataset import Dataset, Written
+from etl.load.files.local import LocalFiles
+from etl.load.layout import Partition
+from etl.load.state import load_state
+from etl.model import schema
+from etl.transform.frames import ExportStamp, frame_of, to_arrow
+from tests.bundles import DAY, KEY, flattened, plan_of
+
+FETCHED_AT = datetime(2026, 11, 1, 2, tzinfo=UTC)
+Rows = dict[tuple[str, ...], dict[str, Any]]
+
+
+def part(table, key=KEY, date=DAY):
+    return f"{table}/run_test={key}/date={date}/part-0.parquet"
+
+
+def a_dataset(root, *, compression="zstd"):
+    """The dataset in the folder, which is made ready if it is not."""
+    files = LocalFiles(root)
+    files.prepare()
+    return Dataset(files, compression=compression)
+
+
+def write(root, table, *rows, key=KEY, date=DAY):
+    """Make these the rows of one partition."""
+    declared = schema.TABLES[table]
+    a_dataset(root).write(declared, Partition(key, date), to_arrow(frame_of(declared, rows), declared))
+
+
+def stored_in(dataset, key=KEY, *, set_aside=False):
+    """The stored executions of one run test, by id."""
+    return load_state(dataset, [key], set_aside=set_aside).executions[key]
+
+
+def export_to(dataset, *bundles, run="run-1", fetched_at=FETCHED_AT):
+    """Commit the bundles as a run does that has loaded the stored state; returns what it wrote and what arrived."""
+    keys = sorted({bundle.run_test_key for bundle in bundles})
+    stored = load_state(dataset, keys, set_aside=True).executions
+    dataset.written = Written()  # as a run begins with
+    arrived = commit(
+        dataset, flattened(bundles), stored, ExportStamp(run, fetched_at), fetched_at=fetched_at, settle_hours=24
+    )
+    return dataset.written, arrived
+
+
+def reasons(dataset, *bundles, key=KEY):
+    """Why the next run would fetch the bundles' executions, or would not."""
+    planned = plan_of([bundle.execution for bundle in bundles], stored_in(dataset, key), key=key, now=FETCHED_AT)
+    return {item.execution.execution_id: item.reason for item in planned}
+
+
+def rows(root, table, *columns):
+    """All rows of the table sorted by key, without what tells one version of a row from another, or these columns only."""
+    declared = schema.TABLES[table]
+    names = columns or [name for name in declared.names if name not in ("export_run_id", "exported_at", "verified_at")]
+    found = [
+        tuple(row[name] for name in (*declared.key, *names))
+        for path in sorted((root / table).rglob("*.parquet"))
+        for row in pq.ParquetFile(path).read().to_pylist()
+    ]
+    return [row[len(declared.key) :] for row in sorted(found, key=lambda row: row[: len(declared.key)])]
+
+
+def contents(root):
+    """All rows of the tables that describe the source."""
+    return {table: rows(root, table) for table in ("executions", "calls", "evals", "errors")}
+
+
+def wrong_schemas(root):
+    """Files of a table that have anything but exactly the declared schema, metadata included."""
+    return [
+        str(path)
+        for table in schema.TABLES.values()
+        for path in (root / table.name).rglob("*.parquet")
+        if not pq.read_schema(path).equals(table.arrow_schema, check_metadata=True)
+    ]
+
+
+def published(monkeypatch, failing=None):
+    """Paths in the order in which they are published from now on; the first of the table ``failing`` fails."""
+    paths = []
+    publish = LocalFiles.publish
+
+    def record(files, path, data):
+        paths.append(path)
+        if failing and path.startswith(f"{failing}/"):
+            path = f"{path}/below-a-file" if files.has(path) else f"{'x' * 256}/{path}"
+        publish(files, path, data)
+
+    monkeypatch.setattr(LocalFiles, "publish", record)
+    return paths
+
+
+def assert_sound(data: Path) -> dict[str, Rows]:
+    """Every file of a table is whole and has the declared schema, no key stands twice; returns the rows by table and key."""
+    return {table.name: _sound_rows(data, table) for table in schema.TABLES.values()}
+
+
+def _sound_rows(data: Path, table: schema.Table) -> Rows:
+    found: Rows = {}
+    for path in sorted(each for each in (data / table.name).rglob("*") if not each.is_dir()):
+        assert path.suffix == ".parquet", path
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        assert file.schema_arrow.equals(table.arrow_schema, check_metadata=True), path
+        for row in file.read().to_pylist():
+            key = tuple(row[name] for name in table.key)
+            assert key not in found, f"{table.name}: {key} stands twice"
+            found[key] = row
+    return found
+
+
+def assert_kept(before: dict[str, Rows], now: dict[str, Rows], *, changed: Collection[str]) -> None:
+    """Nothing of what an earlier run had is missing, and what did not change at the source is as it was.
+
+    ``changed`` are the executions that did. Their calls keep their ids, but may have other evals.
+    """
+    for table in ("executions", "calls", "evals", "runs"):
+        for key, row in before[table].items():
+            if row.get("execution_id") not in changed:
+                assert now[table].get(key) == row, f"{table}: {key} is not what it was"
+            elif table != "evals":
+                assert key in now[table], f"{table}: {key} is lost"
+
+
+def staged(data: Path) -> list[Path]:
+    """What lies in staging."""
+    return list((data / "_state" / "staging").iterdir())

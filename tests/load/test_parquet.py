@@ -1,0 +1,216 @@
+"""Parquet files are written exactly as declared, and read in one way, whichever version wrote them."""
+
+import io
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import etl
+from etl.errors import DestinationError, FileMissingError, SchemaError
+from etl.load.files.local import LocalFiles
+from etl.load.parquet import UnreadableError, encode, open_part, read_columns, read_footer
+from etl.model import schema
+from etl.transform.frames import frame_of, to_arrow
+from tests.damages import DAMAGES
+from tests.datasets import FETCHED_AT, part
+
+PATH = part("calls")
+
+
+@pytest.fixture
+def files(tmp_path):
+    files = LocalFiles(tmp_path / "data")
+    files.prepare()
+    return files
+
+
+def some_calls(count=3, **columns):
+    rows = [{"call_execution_id": f"c{number}", "duration_seconds": float(number)} | columns for number in range(count)]
+    return to_arrow(frame_of(schema.CALLS, rows), schema.CALLS)
+
+
+def publish(files, rows):
+    """The rows as another program or version would write them."""
+    sink = io.BytesIO()
+    pq.write_table(rows, sink)
+    files.publish(PATH, sink.getvalue())
+
+
+def test_no_other_module_knows_parquet():
+    package = Path(etl.__file__).parent
+    imports = re.compile(r"^\s*(import|from) pyarrow\.parquet", re.MULTILINE)
+    modules = [path for path in package.rglob("*.py") if imports.search(path.read_text(encoding="utf-8"))]
+    assert [path.relative_to(package).as_posix() for path in modules] == ["load/parquet.py"]
+
+
+def test_the_columns_that_are_asked_for_are_read_in_their_order(files):
+    files.publish(PATH, encode(schema.CALLS, some_calls(), "zstd"))
+    rows = read_columns(files, schema.CALLS, PATH, ["duration_seconds", "call_execution_id"])
+    assert rows.to_pydict() == {"duration_seconds": [0.0, 1.0, 2.0], "call_execution_id": ["c0", "c1", "c2"]}
+    assert rows.schema.field(1).equals(schema.CALLS.arrow_schema.field("call_execution_id"), check_metadata=True)
+
+
+def test_rows_come_back_as_they_were_written(files):
+    given = some_calls()
+    files.publish(PATH, encode(schema.CALLS, given, "zstd"))
+    part = open_part(files, schema.CALLS, PATH)
+    for rows in (part.read(schema.CALLS.names), part.read_thoroughly()):
+        assert rows.equals(given, check_metadata=True)
+    assert not part.is_outdated
+
+
+def test_a_footer_tells_schema_rows_and_size(files):
+    data = encode(schema.CALLS, some_calls(7), "zstd")
+    files.publish(PATH, data)
+    for footer in (read_footer(files, PATH), open_part(files, schema.CALLS, PATH).footer):
+        assert (footer.rows, footer.size_bytes) == (7, len(data))
+        assert footer.schema.equals(schema.CALLS.arrow_schema, check_metadata=True)
+
+
+def test_a_footer_is_read_without_the_rows(files, monkeypatch):
+    count = 50_000
+    ids = pa.array([f"{number:032x}" for number in range(count)])
+    data = encode(
+        schema.CALLS, some_calls(1).take([0] * count).set_column(0, schema.CALLS.arrow_schema.field(0), ids), "none"
+    )
+    files.publish(PATH, data)
+    read_bytes = []
+
+    class Counted(io.BytesIO):
+        def read(self, size=-1):
+            found = super().read(size)
+            read_bytes.append(len(found))
+            return found
+
+    monkeypatch.setattr(LocalFiles, "open", lambda _files, _path: Counted(bytes(data)))
+    monkeypatch.setattr(LocalFiles, "read", None)
+    assert read_footer(files, PATH).rows == count
+    assert sum(read_bytes) < len(data) / 4
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_told_in_one_line(files, damage):
+    files.publish(PATH, damage(bytes(encode(schema.CALLS, some_calls(execution_id="e"), "zstd"))))
+    for attempt in (open_part, lambda files, _table, path: read_footer(files, path)):
+        with pytest.raises(UnreadableError) as caught:
+            attempt(files, schema.CALLS, PATH)
+        assert str(caught.value) == f"{files.where(PATH)}: not readable as Parquet: {caught.value.reason}"
+        assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_page_is_noticed_when_its_column_is_read(files):
+    """Without compression nothing else than the pages' checksums could tell."""
+    data = bytes(encode(schema.CALLS, some_calls(scenario_name="Refund", extra="marked"), "none"))
+    files.publish(PATH, data.replace(b"marked", b"parked"))
+    part = open_part(files, schema.CALLS, PATH)
+    assert part.footer.rows == 3
+    assert part.read(["scenario_name"])["scenario_name"].to_pylist() == ["Refund"] * 3
+    for attempt in (lambda: part.read(["extra"]), part.read_thoroughly):
+        with pytest.raises(UnreadableError, match="CRC"):
+            attempt()
+
+
+def test_text_that_is_not_utf8_is_noticed_by_a_thorough_read(files):
+    rows = some_calls(1)
+    broken = pa.StringArray.from_buffers(1, pa.py_buffer(bytes([0, 0, 0, 0, 2, 0, 0, 0])), pa.py_buffer(b"\xff\xfe"))
+    index = rows.schema.get_field_index("scenario_name")
+    publish(files, rows.set_column(index, rows.schema.field(index), broken))
+    part = open_part(files, schema.CALLS, PATH)
+    assert len(part.read(["scenario_name"])) == 1
+    with pytest.raises(UnreadableError, match="UTF8"):
+        part.read_thoroughly()
+
+
+def test_a_file_that_is_not_there_is_missing_and_not_damaged(files):
+    for attempt in (open_part, lambda files, _table, path: read_footer(files, path)):
+        with pytest.raises(FileMissingError, match="No such file or directory"):
+            attempt(files, schema.CALLS, PATH)
+
+
+def test_a_column_that_an_older_version_did_not_have_is_null_and_has_its_type(files):
+    publish(files, some_calls().drop_columns(["scenario_name", "cost_total_cost_cents"]))
+    part = open_part(files, schema.CALLS, PATH)
+    assert part.is_outdated
+    for rows in (part.read(["cost_total_cost_cents", "scenario_name"]), part.read_thoroughly()):
+        assert rows["scenario_name"].to_pylist() == [None] * 3
+        assert rows.schema.field("cost_total_cost_cents").type == pa.int64()
+    assert part.read_thoroughly().schema.equals(schema.CALLS.arrow_schema, check_metadata=True)
+
+
+def test_a_column_of_a_newer_version_is_refused_unless_it_may_be_there(files):
+    publish(files, some_calls().append_column("mood", pa.array(["calm"] * 3)))
+    part = open_part(files, schema.CALLS, PATH)
+    with pytest.raises(DestinationError) as caught:
+        part.read(["duration_seconds"])
+    assert not isinstance(caught.value, UnreadableError)
+    assert str(caught.value) == (
+        f"{files.where(PATH)}: unknown columns ['mood']: written by a newer version; upgrade the exporter"
+    )
+    assert part.read(["duration_seconds"], may_be_newer=True).column_names == ["duration_seconds"]
+
+
+@pytest.mark.parametrize(
+    ("values", "is_refused"), [(pa.array(["a", "b", "c"]), True), (pa.array([1, 2, 3], pa.int8()), False)]
+)
+def test_another_type_is_converted_where_nothing_is_lost_and_else_refused(files, values, is_refused):
+    rows = some_calls()
+    index = rows.schema.get_field_index("duration_seconds")
+    publish(files, rows.set_column(index, "duration_seconds", values))
+    part = open_part(files, schema.CALLS, PATH)
+    assert part.is_outdated
+    if is_refused:
+        with pytest.raises(
+            DestinationError, match=r"part-0\.parquet: its columns have other types than this version's: "
+        ) as e:
+            part.read(["duration_seconds"])
+        assert not isinstance(e.value, UnreadableError)
+    else:
+        assert part.read(["duration_seconds"])["duration_seconds"].to_pylist() == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize("compression", ["zstd", "snappy", "gzip", "none"])
+@pytest.mark.parametrize("table", schema.TABLES.values(), ids=schema.TABLES)
+def test_an_encoded_file_holds_the_rows_the_declared_schema_and_the_compression(table, compression):
+    given = to_arrow(frame_of(table, [{name: f"{name}-{number}" for name in table.key} for number in range(3)]), table)
+    file = pq.ParquetFile(pa.BufferReader(encode(table, given, compression)))
+    assert file.read().equals(given, check_metadata=True)
+    expected = {"none": "UNCOMPRESSED"}.get(compression, compression.upper())
+    assert {file.metadata.row_group(0).column(index).compression for index in range(len(table.names))} == {expected}
+
+
+WRONG = {
+    "a missing column": lambda rows: rows.drop_columns(["status"]),
+    "a column too many": lambda rows: rows.append_column("mood", pa.array(["calm"])),
+    "another order": lambda rows: rows.select(rows.column_names[::-1]),
+    "another type": lambda rows: rows.set_column(
+        7, rows.schema.field(7).with_type(pa.float32()), rows[7].cast("float32")
+    ),
+    "another precision": lambda rows: rows.cast(
+        rows.schema.set(3, rows.schema.field(3).with_type(pa.timestamp("ms", "UTC")))
+    ),
+    "a local time": lambda rows: rows.cast(rows.schema.set(3, rows.schema.field(3).with_type(pa.timestamp("us")))),
+    "no table metadata": lambda rows: rows.replace_schema_metadata(None),
+    "no column metadata": lambda rows: rows.cast(rows.schema.set(7, rows.schema.field(7).remove_metadata())),
+    "a key that may be null": lambda rows: rows.cast(rows.schema.set(0, rows.schema.field(0).with_nullable(True))),
+    "a key that is null": lambda rows: rows.set_column(0, rows.schema.field(0), pa.nulls(1, pa.string())),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_rows_that_are_not_exactly_as_declared_are_not_encoded(wrong):
+    row = {"call_execution_id": "c1", "execution_started_at": FETCHED_AT, "duration_seconds": 1.5}
+    right = to_arrow(frame_of(schema.CALLS, [row]), schema.CALLS)
+    encode(schema.CALLS, right, "zstd")
+    with pytest.raises(SchemaError, match="calls: "):
+        encode(schema.CALLS, wrong(right), "zstd")
+
+
+def test_encoded_file_that_lacks_a_row_is_noticed(monkeypatch):
+    write = pq.write_table
+    monkeypatch.setattr(pq, "write_table", lambda rows, *others, **options: write(rows.slice(1), *others, **options))
+    rows = pa.Table.from_pylist([dict.fromkeys(schema.CALLS.key, key) for key in "ab"], schema.CALLS.arrow_schema)
+    with pytest.raises(SchemaError, match="does not hold the rows"):
+        encode(schema.CALLS, rows, "zstd")

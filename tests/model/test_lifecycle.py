@@ -1,0 +1,95 @@
+"""When an execution is final: late enough after its end, with every call finished and nothing missing."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from etl.model.lifecycle import TERMINAL_CALL, TERMINAL_EXECUTION, ExportState, export_state
+from tests.bundles import bundle_of, dead_letter, execution, fetched_call, not_listed, stored_of
+
+NOW = datetime(2026, 3, 3, 2, tzinfo=UTC)
+UNFINISHED = ["pending", "running", "cancelling", "evaluating", "paused", "Completed", ""]
+FINISHED = ["completed", "failed", "cancelled"]
+
+
+def test_only_three_words_mean_that_an_execution_or_a_call_has_finished():
+    assert set(FINISHED) == TERMINAL_EXECUTION == TERMINAL_CALL
+
+
+def state(bundle, settle_hours=24.0, known=None):
+    return export_state(
+        bundle.execution,
+        known,
+        call_statuses={call.metrics.status for call in bundle.calls} if bundle.listed is not None else None,
+        has_letters=bool(bundle.dead_letters),
+        fetched_at=NOW,
+        settle_hours=settle_hours,
+    )
+
+
+def finished(hours_ago, **payload):
+    return execution(completed_at=(NOW - timedelta(hours=hours_ago)).isoformat(), **payload)
+
+
+@pytest.mark.parametrize(
+    ("hours_ago", "settle_hours", "expected"),
+    [
+        (24, 24, ExportState.EXPORTED),
+        (23.999, 24, ExportState.SETTLING),
+        (24.001, 24, ExportState.EXPORTED),
+        (0, 0, ExportState.EXPORTED),
+        (-0.001, 0, ExportState.SETTLING),
+        (-1, 24, ExportState.SETTLING),
+        (0.5, 0.5, ExportState.EXPORTED),
+    ],
+)
+def test_execution_is_exported_once_it_was_fetched_late_enough_after_its_end(hours_ago, settle_hours, expected):
+    assert state(bundle_of(fetched_call(), of=finished(hours_ago)), settle_hours) is expected
+
+
+@pytest.mark.parametrize("status", UNFINISHED)
+def test_execution_that_has_not_finished_is_never_exported(status):
+    assert state(bundle_of(fetched_call(), of=finished(48, status=status))) is ExportState.SETTLING
+
+
+@pytest.mark.parametrize("status", ["pending", "queued", "ongoing", "analyzing", "a new word", ""])
+def test_execution_with_a_call_that_has_not_finished_is_never_exported(status):
+    bundle = bundle_of(fetched_call("a"), fetched_call("b", status=status), of=finished(48))
+    assert state(bundle) is ExportState.SETTLING
+
+
+def test_execution_without_calls_is_exported_all_the_same():
+    assert state(bundle_of(of=finished(48))) is ExportState.EXPORTED
+
+
+def test_one_dead_letter_makes_it_incomplete():
+    assert (
+        state(bundle_of(fetched_call("a"), of=finished(48), dead_letters=(dead_letter("b"),))) is ExportState.INCOMPLETE
+    )
+
+
+def test_execution_whose_calls_were_not_asked_for_waits():
+    assert state(not_listed(execution(status="running"))) is ExportState.WAITING
+
+
+def test_execution_whose_calls_could_not_be_listed_is_incomplete():
+    assert state(not_listed(finished(48), (dead_letter("execution"),))) is ExportState.INCOMPLETE
+
+
+@pytest.mark.parametrize("completed_at", [None, "soon", 7])
+def test_execution_whose_end_cannot_be_read_settles_from_when_it_changed_last(completed_at):
+    """It may have been cancelled just now, however long ago it was started."""
+    of = execution(started_at="2026-01-01T00:00:00Z", completed_at=completed_at)
+    for seen_hours_ago, expected in ((24, ExportState.EXPORTED), (23.9, ExportState.SETTLING)):
+        known = stored_of(of, export_state="settling", exported_at=NOW - timedelta(hours=seen_hours_ago))
+        assert state(bundle_of(of=of), known=known) is expected
+    assert state(bundle_of(of=of)) is ExportState.SETTLING
+    assert state(bundle_of(of=of), settle_hours=0) is ExportState.EXPORTED
+    assert (
+        state(bundle_of(of=of), known=stored_of(of, export_state="settling", exported_at=None)) is ExportState.SETTLING
+    )
+    assert state(bundle_of(of=of), known=stored_of(of, exported_at=NOW)) is ExportState.EXPORTED, (
+        "it had settled before"
+    )
+    changed = stored_of(of, fingerprint="another", exported_at=NOW - timedelta(hours=48))
+    assert state(bundle_of(of=of), known=changed) is ExportState.SETTLING

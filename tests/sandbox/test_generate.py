@@ -1,0 +1,127 @@
+"""A made-up world is seeded and believable, and time passes in it."""
+
+from collections import Counter
+from datetime import timedelta
+from random import Random
+from statistics import mean
+
+from etl.sandbox.answers.metrics import execution_metrics
+from etl.sandbox.generate import (
+    add_execution,
+    add_late_data,
+    finish_execution,
+    start_execution,
+)
+from etl.sandbox.world import (
+    CALL_STATUSES,
+    EXECUTION_STATUSES,
+    TERMINAL_STATUSES,
+    executions_of,
+    listable_calls,
+    listable_executions,
+)
+from tests.worlds import END, small_world, world_of
+
+
+def test_same_seed_gives_the_same_world():
+    assert small_world() == small_world()
+    assert small_world() != world_of(5, run_tests=2, executions=6, calls=5)
+
+
+def test_world_has_the_size_that_was_asked_for():
+    world = world_of()
+    assert [len(each.executions) for each in world.run_tests] == [20] * 3
+    assert {len(each.calls) for each in executions_of(world)} == {30}
+
+
+def test_calls_vary_when_asked():
+    sizes = {len(each.calls) for each in executions_of(small_world(executions=20, calls_spread=3))}
+    assert len(sizes) > 3
+    assert sizes <= set(range(2, 9))
+
+
+def test_names_are_free_and_may_be_shared():
+    names = ["../etc", "Shared", "Shared", "a=b/c%2F", ""]
+    world = small_world(names=names)
+    assert [each.name for each in world.run_tests] == names
+    assert len(listable_executions(world, "Shared")) == 12
+
+
+def test_invented_names_never_repeat():
+    assert len({each.name for each in small_world(run_tests=20, executions=0).run_tests}) == 20
+
+
+def test_every_status_occurs():
+    world = world_of()
+    assert {each.status for each in executions_of(world)} == set(EXECUTION_STATUSES)
+    assert {call.status for each in executions_of(world) for call in each.calls} == set(CALL_STATUSES)
+
+
+def test_finished_world_holds_only_terminal_executions_and_calls():
+    for each in executions_of(world_of(include_unfinished=False)):
+        assert each.status in TERMINAL_STATUSES
+        assert each.completed_at is not None
+        assert {call.status for call in each.calls} <= TERMINAL_STATUSES
+
+
+def test_times_are_in_order_and_nothing_is_later_than_the_end(month):
+    for execution in executions_of(month):
+        assert END - timedelta(days=57) < execution.created_at < execution.started_at
+        assert (execution.completed_at or END) <= END
+        for call in execution.calls:
+            assert execution.started_at <= call.updated_at <= (execution.completed_at or END)
+            if call.started_at and call.completed_at:
+                assert execution.started_at <= call.started_at <= call.completed_at <= call.updated_at
+
+
+def test_stored_counters_agree_with_the_calls_of_a_new_world(month):
+    for execution in executions_of(month):
+        statuses = Counter(call.status for call in execution.calls)
+        assert execution.total_calls == statuses.total()
+        assert (execution.completed_calls, execution.failed_calls) == (statuses["completed"], statuses["failed"])
+
+
+def test_ids_are_unique(month):
+    ids = [each.execution_id for each in executions_of(month)]
+    ids += [call.call_execution_id for each in executions_of(month) for call in each.calls]
+    assert len(set(ids)) == len(ids)
+
+
+def test_executions_are_rarer_at_weekends(month):
+    days = Counter(each.created_at.weekday() for each in executions_of(month))
+    assert mean(days[day] for day in (5, 6)) < 0.6 * mean(days[day] for day in range(5))
+
+
+def test_execution_runs_and_finishes():
+    world = small_world(executions=0)
+    execution = add_execution(world, world.run_tests[0], Random(2), END, 20, status="pending")
+    assert {call.status for call in execution.calls} == {"pending"}
+    start_execution(execution, Random(2), END + timedelta(minutes=5))
+    assert (execution.status, execution.completed_at) == ("running", None)
+    done = [call for call in execution.calls if call.status == "completed"]
+    values = [call.duration_seconds for call in done]
+    finish_execution(execution, Random(3), END + timedelta(minutes=20))
+    assert (execution.status, execution.completed_at) == ("completed", END + timedelta(minutes=20))
+    assert {call.status for call in execution.calls} <= TERMINAL_STATUSES
+    assert [call.duration_seconds for call in done] == values
+    assert {len(call.eval_outputs) for call in execution.calls if call.status == "completed"} == {3}
+
+
+def test_late_data_changes_a_call_but_not_what_its_execution_shows():
+    kinds = set()
+    for seed in range(20):
+        execution = small_world().run_tests[0].executions[0]
+        before = execution_metrics(execution)
+        known = {call.call_execution_id: (call.total_cost_cents, call.eval_outputs) for call in execution.calls}
+        call = add_late_data(execution, Random(seed), END)
+        assert call is not None
+        cost, evals = known[call.call_execution_id]
+        kinds.add("cost" if call.total_cost_cents != cost else "evals" if call.eval_outputs != evals else "nothing")
+        assert execution_metrics(execution) == before
+        assert listable_calls(execution)[0] is call
+    assert kinds == {"cost", "evals"}
+
+
+def test_no_late_data_without_a_call():
+    world = small_world(calls=0)
+    assert add_late_data(world.run_tests[0].executions[0], Random(1), END) is None

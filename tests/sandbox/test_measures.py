@@ -1,0 +1,70 @@
+"""The values of a made-up world: believable, with their rhythm and their regression."""
+
+from statistics import correlation, median
+
+from etl.sandbox.world import (
+    executions_of,
+)
+from tests.worlds import small_world
+
+
+def completed_calls(run_test):
+    return [call for each in run_test.executions for call in each.calls if call.status == "completed"]
+
+
+def passes(calls):
+    outputs = [each["output"] for call in calls for each in call.eval_outputs.values()]
+    return outputs.count("Passed") / (outputs.count("Passed") + outputs.count("Failed"))
+
+
+def test_mondays_are_slow(month):
+    calls = [call for call in completed_calls(month.run_tests[1]) if call.started_at]
+    mondays = [call.avg_agent_latency_ms for call in calls if call.started_at.weekday() == 0]
+    others = [call.avg_agent_latency_ms for call in calls if call.started_at.weekday() != 0]
+    assert 1.1 < median(mondays) / median(others) < 1.4
+
+
+def test_first_run_test_gets_slower_and_passes_less_from_one_day_on(month):
+    regression_at = month.run_tests[0].profile.regression_at
+    calls = [call for call in completed_calls(month.run_tests[0]) if call.completed_at]
+    before = [call for call in calls if call.completed_at < regression_at]
+    after = [call for call in calls if call.completed_at >= regression_at]
+    jump = median(call.avg_agent_latency_ms for call in after) / median(call.avg_agent_latency_ms for call in before)
+    assert 1.4 < jump < 1.8
+    assert passes(before) - passes(after) > 0.15
+    assert [each.profile.regression_at for each in month.run_tests[1:]] == [None, None]
+
+
+def test_costs_follow_duration(month):
+    calls = [call for call in completed_calls(month.run_tests[0]) if call.total_cost_cents is not None]
+    assert correlation([call.duration_seconds for call in calls], [call.total_cost_cents for call in calls]) > 0.8
+
+
+def test_voice_calls_measure_voice_and_chat_calls_measure_chat(month):
+    voice, chat = completed_calls(month.run_tests[0]), completed_calls(month.run_tests[2])
+    assert all(
+        isinstance(call.avg_agent_latency_ms, int) and 100 < call.avg_agent_latency_ms < 10_000 for call in voice
+    )
+    assert all(call.user_wpm == round(call.user_wpm, 2) for call in voice)
+    assert all(call.avg_agent_latency_ms is None and call.system_metrics is None for call in chat)
+    assert all(call.chat_metrics["total_tokens"] > 0 for call in chat)
+
+
+def test_open_ended_objects_are_present_absent_and_empty(month):
+    calls = completed_calls(month.run_tests[0])
+    assert {call.system_metrics is None for call in calls} == {True, False}
+    assert {call.cost_breakdown is None for call in calls} == {True, False}
+    assert {} in [call.cost_breakdown for call in calls]
+    assert {} in [call.chat_metrics for call in calls]
+    assert None in [call.chat_metrics for call in calls]
+
+
+def test_quirks_bend_values_only_when_asked():
+    def odd(world):
+        calls = [call for each in executions_of(world) for call in each.calls]
+        chats = [call.chat_metrics or {} for call in calls]
+        texts = sum(isinstance(chat.get("total_tokens"), str) for chat in chats)
+        return texts, sum(isinstance(call.duration_seconds, float) for call in calls)
+
+    assert odd(small_world(executions=60)) == (0, 0)
+    assert min(odd(small_world(executions=60, quirks=True))) > 0

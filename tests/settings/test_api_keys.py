@@ -1,0 +1,110 @@
+"""API keys come from the environment, or from files that nobody else can read."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from etl.extract.connect import client_of
+from etl.settings.api_keys import _is_open_to_others
+from tests.settings.loading import load, mistake
+
+ROOT, ME, SOMEBODY = 0, 1000, 1001
+
+
+def test_keys_from_files(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key_file = tmp_path / "key"
+    key_file.touch(mode=0o600)
+    key_file.write_text("from-file\n")
+    monkeypatch.delenv("FI_API_KEY")
+    monkeypatch.setenv("FI_API_KEY_FILE", str(key_file))
+    settings = load(file, 'run_tests = ["A"]')
+    assert settings.api_key
+    assert settings.api_key.get_secret_value() == "from-file"
+
+    key_file.chmod(0o604)
+    assert mistake(
+        file, 'run_tests = ["A"]'
+    ) == f"FI_API_KEY_FILE ({key_file}): others can read it: chmod 600 {key_file}".replace(f"{tmp_path}/", "")
+    key_file.unlink()
+    assert "cannot be read: No such file" in mistake(file, 'run_tests = ["A"]')
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "reader", "is_open"),
+    [
+        (0o600, ME, ME, False),
+        (0o400, ME, ME, False),
+        (0o640, ME, ME, True),
+        (0o440, ROOT, ME, False),  # a Kubernetes secret with fsGroup, a systemd credential with an access list
+        (0o640, ROOT, ME, False),
+        (0o660, ROOT, ME, True),
+        (0o450, ROOT, ME, True),
+        (0o444, ROOT, ME, True),
+        (0o440, ROOT, ROOT, True),  # root needs no group to read what is its own
+        (0o440, SOMEBODY, ME, True),
+    ],
+)
+def test_key_file_may_be_open_to_a_group_only_when_root_lets_us_read_it_so(
+    mode: int, owner: int, reader: int, is_open: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: reader)
+
+    found = os.stat_result((stat.S_IFREG | mode, 1, 1, 1, owner, ME, 64, 0, 0, 0))
+
+    assert _is_open_to_others(found) is is_open
+
+
+WITH_PROXY = 'run_tests = ["A"]\n[api]\nproxy = "http://proxy.example:3128/"\n'
+
+
+def test_proxy_is_given_alone_or_with_credentials_of_the_environment(
+    file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = load(file, WITH_PROXY)
+    assert (settings.api.proxy, settings.proxy_user, settings.proxy_password) == (
+        "http://proxy.example:3128",
+        None,
+        None,
+    )
+
+    secret = tmp_path / "password"
+    secret.write_text("canary\n")
+    secret.chmod(0o600)
+    monkeypatch.setenv("FI_PROXY_USER", "me")
+    monkeypatch.setenv("FI_PROXY_PASSWORD_FILE", str(secret))
+    settings = load(file, WITH_PROXY)
+    assert settings.proxy_user
+    assert settings.proxy_password
+    assert (settings.proxy_user.get_secret_value(), settings.proxy_password.get_secret_value()) == ("me", "canary")
+    assert "canary" not in repr(settings)
+    assert load(file, 'run_tests = ["A"]').proxy_password is None, "without a proxy nobody reads them"
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"FI_PROXY_USER": "me"}, "no key: set FI_PROXY_PASSWORD, or FI_PROXY_PASSWORD_FILE"),
+        ({"FI_PROXY_PASSWORD": "canary"}, "no key: set FI_PROXY_USER, or"),
+        (
+            {"FI_PROXY_USER": "me:canary", "FI_PROXY_PASSWORD": "canary"},
+            "FI_PROXY_USER: a user's name cannot hold a colon",
+        ),
+    ],
+)
+def test_half_the_credentials_of_a_proxy_are_a_mistake(
+    file: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert message in mistake(file, WITH_PROXY)
+
+
+async def test_client_is_given_the_proxy_and_its_credentials(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FI_PROXY_USER", "me")
+    monkeypatch.setenv("FI_PROXY_PASSWORD", "canary")
+    proxy = client_of(load(file, WITH_PROXY))._access.proxy
+    assert proxy
+    assert proxy.url == "http://proxy.example:3128"
+    assert proxy.headers() == {"Proxy-Authorization": "Basic bWU6Y2FuYXJ5"}

@@ -1,0 +1,129 @@
+"""Each mistake in the settings is told in one line that names the place and the fix."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.settings.loading import mistake
+
+NO_PROXY = "must be an http:// address, e.g. http://proxy.example:3128"
+KEY_IN_FILE = ": API keys must not be in a file that is copied and committed: set"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", 'prod.toml: run_tests is missing: name what to export, e.g. run_tests = ["My Agent Test"]'),
+        ("run_tests = []", """prod.toml: run_tests must be "all", or name at least one run test, got []"""),
+        ('run_tests = "A"', """prod.toml: run_tests must be "all" or a list, e.g. ["My Agent Test"], got 'A'"""),
+        ('run_tests = ["A", "A"]', "prod.toml: run_tests names 'A' twice: name it once"),
+        ("run_tests = [3]", "prod.toml: run_tests[0] must be a section, got 3"),
+        ('run_tests = [{key = "a"}]', "prod.toml: run_tests[0] name is missing"),
+        ('run_tests = [{name = "A", nam = 1}]', "prod.toml: run_tests[0] nam is unknown: did you mean name?"),
+        (
+            'run_tests = [{name = "A", key = "k"}, {name = "B", key = "k"}]',
+            "prod.toml: run_tests 'A' and 'B' have the same key 'k': give one of them another key",
+        ),
+        ("[api]\nconcurrency = 5000\n", "prod.toml: [api] concurrency must be at most 256, got 5000"),
+        ("[api]\nconcurency = 5\n", "prod.toml: [api] concurency is unknown: did you mean concurrency?"),
+        ("[apy]\nconcurrency = 5\n", "prod.toml: apy is unknown: did you mean api?"),
+        ("api = 3\n", "prod.toml: api must be a section, got 3"),
+        ("[api]\nconcurrency = 'x'\n", "prod.toml: [api] concurrency must be a valid integer, got 'x'"),
+        ("[api]\nquota_share = nan\n", "prod.toml: [api] quota_share must be a finite number, got nan"),
+        ("[api]\npage_limit = 1000\n", "prod.toml: [api] page_limit must be a power of two, got 1000"),
+        (
+            "[api]\nrequests_per_minute = 0\n",
+            'prod.toml: [api] requests_per_minute must be "auto" or a whole number of at least 1, got 0',
+        ),
+        (
+            '[api]\nbase_url = "http://10.0.0.1/"\n',
+            "prod.toml: [api] base_url must be https:// (plain http:// is allowed for this machine only), got 'http://10.0.0.1/'",
+        ),
+        (
+            '[api]\nbase_url = "https://user:canary@host"\n',
+            "prod.toml: [api] base_url must be only scheme, host and path, got more than that",
+        ),
+        ('[api]\nbase_url = "ftp://host"\n', "prod.toml: [api] base_url must be an https:// address, got 'ftp://host'"),
+        (
+            '[destination]\ncompression = "lz4"\n',
+            "prod.toml: [destination] compression must be 'zstd', 'snappy', 'gzip' or 'none', got 'lz4'",
+        ),
+        (
+            '[destination]\npath = "gs://bucket"\n',
+            "prod.toml: [destination] path buckets are not supported yet: give a folder, got 'gs://bucket'",
+        ),
+        (
+            '[api]\napi_key = "canary"\n',
+            f"prod.toml: [api] api_key{KEY_IN_FILE} FI_API_KEY or FI_API_KEY_FILE",
+        ),
+        (
+            'FI_SECRET_KEY = "canary"\n',
+            f"prod.toml: FI_SECRET_KEY{KEY_IN_FILE} FI_SECRET_KEY or FI_SECRET_KEY_FILE",
+        ),
+        (
+            '[api]\nproxy_password = "canary"\n',
+            f"prod.toml: [api] proxy_password{KEY_IN_FILE} FI_PROXY_PASSWORD or FI_PROXY_PASSWORD_FILE",
+        ),
+        (
+            '[api]\nproxy = "http://user:canary@proxy:3128"\n',
+            "prod.toml: [api] proxy must hold no credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD, got some",
+        ),
+        *(
+            (f'[api]\nproxy = "{value}"\n', f"prod.toml: [api] proxy {NO_PROXY}, got another value")
+            for value in ("", "proxy:3128", "https://proxy:3128", "socks5://proxy", "http://", "http://proxy/canary")
+        ),
+        *(
+            (f'[api]\nproxy = "{value}"\n', f"prod.toml: [api] proxy {NO_PROXY}, got another value")
+            for value in ("http://proxy:port", "http://proxy?canary", "http://[proxy", "http://pr oxy", "http://prôxy")
+        ),
+        (
+            '[api]\nproxy = "http://proxy:3128"\nbase_url = "http://localhost:8080"\n',
+            "prod.toml: [api] proxy must not stand beside a plain http:// base_url: the proxy would see the keys, got both",
+        ),
+    ],
+)
+def test_each_mistake_names_file_key_and_fix(file: Path, text: str, message: str) -> None:
+    if text and "run_tests" not in text:
+        text = f'run_tests = ["A"]\n{text}'
+    assert mistake(file, text) == message
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("METRICS_ETL_API__CONCURRENCY", "0", "environment: METRICS_ETL_API__CONCURRENCY must be at least 1, got '0'"),
+        (
+            "METRICS_ETL_API__CONCURENCY",
+            "1",
+            "environment: METRICS_ETL_API__CONCURENCY is unknown: did you mean concurrency?",
+        ),
+        (
+            "METRICS_ETL_APY__CONCURRENCY",
+            "1",
+            "environment: unknown variable METRICS_ETL_APY__CONCURRENCY: did you mean METRICS_ETL_API?",
+        ),
+        (
+            "METRICS_ETL_API_KEY",
+            "canary",
+            "environment: unknown variable METRICS_ETL_API_KEY: did you mean METRICS_ETL_API?",
+        ),
+        ("FI_BASE_URL", "nonsense", "environment: FI_BASE_URL must be an https:// address, got 'nonsense'"),
+        ("FI_API_KEY", "", "no key: set FI_API_KEY, or FI_API_KEY_FILE to the path of a file with the key"),
+        ("FI_API_KEY", "canary\x1b[1m", "FI_API_KEY: contains a character that no key has: copy the key again"),
+        (
+            "FI_SECRET_KEY",
+            "canary\r\nX-Evil: 1",
+            "FI_SECRET_KEY: contains a character that no key has: copy the key again",
+        ),
+    ],
+)
+def test_each_mistake_in_the_environment_names_the_variable(
+    file: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert mistake(file, 'run_tests = ["A"]') == message
+
+
+def test_list_that_is_not_json_names_the_variable(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METRICS_ETL_RUN_TESTS", "My Agent Test")
+    assert mistake(file, 'run_tests = ["A"]').startswith("environment: ")

@@ -1,0 +1,113 @@
+"""The shape of the code: where things are, how large they may grow, and where each module is tested."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / "etl").rglob("*.py")
+    if path.name not in ("__init__.py", "__main__.py")
+)
+MAX_LINES = 350
+
+TESTED_ELSEWHERE = {
+    "etl/cli/app.py": "tests/e2e/test_commands.py",
+    "etl/cli/console.py": "tests/e2e/test_terminal.py",
+    "etl/cli/dataset.py": "tests/e2e/test_commands.py",
+    "etl/cli/demo.py": "tests/e2e/test_commands.py",
+    "etl/cli/events.py": "tests/e2e/test_commands.py",
+    "etl/cli/options.py": "tests/e2e/test_export.py",
+    "etl/cli/run.py": "tests/e2e/test_export.py",
+    "etl/cli/sandbox.py": "tests/e2e/test_commands.py",
+    "etl/cli/show_check.py": "tests/e2e/test_check.py",
+    "etl/cli/show_plan.py": "tests/e2e/test_export.py",
+    "etl/cli/show_run.py": "tests/e2e/test_export.py",
+    "etl/cli/show_status.py": "tests/e2e/test_status.py",
+    "etl/cli/show_verify.py": "tests/e2e/test_verify.py",
+    "etl/cli/source.py": "tests/e2e/test_discover.py",
+    "etl/extract/bad_rows.py": "tests/extract/test_executions.py",
+    "etl/extract/connect.py": "tests/e2e/test_outages.py",
+    "etl/extract/listing.py": "tests/extract/test_listing_laws.py",
+    "etl/extract/run_tests.py": "tests/e2e/test_all_run_tests.py",
+    "etl/inspect/inventory.py": "tests/e2e/test_verify.py",
+    "etl/inspect/placement.py": "tests/e2e/test_verify.py",
+    "etl/inspect/reconcile.py": "tests/e2e/test_reconcile.py",
+    "etl/inspect/status.py": "tests/e2e/test_status.py",
+    "etl/inspect/verify.py": "tests/e2e/test_verify.py",
+    "etl/load/last_run.py": "tests/e2e/test_monitoring.py",
+    "etl/load/warehouse/engines.py": "tests/load/warehouse/test_ddl.py",
+    "etl/load/warehouse/external_tables.py": "tests/load/warehouse/test_ddl.py",
+    "etl/load/warehouse/in_place.py": "tests/load/warehouse/test_ddl.py",
+    "etl/model/records.py": "tests/extract/test_calls.py",
+    "etl/pipeline/apply.py": "tests/e2e/test_source_changes.py",
+    "etl/pipeline/metrics_file.py": "tests/e2e/test_monitoring.py",
+    "etl/pipeline/record.py": "tests/pipeline/test_job.py",
+    "etl/pipeline/run.py": "tests/pipeline/test_job.py",
+    "etl/pipeline/survey.py": "tests/e2e/test_source_changes.py",
+    "etl/sandbox/answers/metrics.py": "tests/sandbox/test_server.py",
+    "etl/sandbox/answers/run_tests.py": "tests/sandbox/test_server.py",
+    "etl/sandbox/dispatch.py": "tests/sandbox/test_server.py",
+    "etl/sandbox/error_bodies.py": "tests/sandbox/test_server.py",
+    "etl/version.py": "tests/e2e/test_commands.py",
+}
+"""Modules that no test file is named after, and where they are tested: mostly end to end."""
+
+
+def lines(path: str) -> list[str]:
+    return (ROOT / path).read_text(encoding="utf-8").splitlines()
+
+
+def test_only_what_every_room_needs_lies_outside_of_the_rooms() -> None:
+    assert {path.name for path in (ROOT / "etl").glob("*.py")} == {
+        "__init__.py",
+        "__main__.py",
+        "errors.py",
+        "version.py",
+    }
+
+
+def test_no_module_but_the_schema_is_long() -> None:
+    assert [path for path in MODULES if len(lines(path)) > MAX_LINES and path != "etl/model/schema.py"] == []
+
+
+def test_every_module_has_a_test_file_of_its_name_or_a_line_here() -> None:
+    named = {path for path in MODULES if (ROOT / file_of_tests(path)).exists()}
+    assert named | TESTED_ELSEWHERE.keys() == set(MODULES)
+    assert not named & TESTED_ELSEWHERE.keys()
+    for path in TESTED_ELSEWHERE.values():
+        assert (ROOT / path).exists(), path
+
+
+def file_of_tests(module: str) -> str:
+    """``etl/load/merge.py`` → ``tests/load/test_merge.py``."""
+    path = Path(module)
+    return (Path("tests", *path.parts[1:-1]) / f"test_{path.name}").as_posix()
+
+
+def test_no_two_tests_have_one_name() -> None:
+    names = Counter(
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^\s*(?:async )?def (test_\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_each_question_of_a_newcomer_is_answered_by_a_file() -> None:
+    decision = (ROOT / "docs" / "decisions" / "0009-one-house.md").read_text(encoding="utf-8")
+    answers = re.findall(r"^\| [a-z].* \| (`.*`) \|$", decision, re.MULTILINE)
+    assert len(answers) == 10
+    for path in re.findall(r"`([^`]+)`", " ".join(answers)):
+        assert (ROOT / path).is_file(), path
+
+
+def test_nothing_below_the_public_interface_of_aiohttp_is_used() -> None:
+    hidden = re.compile(r"client_proto|connector\.connect\b|set_response_params|aiohttp\.\w+\._|session\._|response\._")
+    assert [path for path in MODULES if hidden.search("\n".join(lines(path)))] == []
+
+
+def test_only_the_storage_names_the_local_folder() -> None:
+    named = [path for path in MODULES if "LocalFiles" in (ROOT / path).read_text(encoding="utf-8")]
+    assert [path for path in named if not path.startswith("etl/load/files/")] == []

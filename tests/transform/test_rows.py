@@ -1,0 +1,284 @@
+"""Payloads become rows: every value in its column, or in ``extra``; a null is never a zero."""
+
+import json
+from datetime import datetime
+
+import pytest
+
+from etl.extract.parse import parse_json
+from etl.model import schema
+from etl.model.records import FetchedCall, ListedCall, NumberLiteral
+from tests.bundles import (
+    EXPORT,
+    bundle_of,
+    calls_frame,
+    evals_frame,
+    fetched_call,
+    frame_of_executions,
+    recorded_call,
+    recorded_calls,
+    recorded_cases,
+    recorded_execution,
+    recorded_executions,
+)
+from tests.transform.made_rows import (
+    extra_of_call,
+    frame_rows,
+    misfits_of_call,
+    row_of_call,
+    row_of_execution,
+)
+
+CALL_CASES = recorded_cases("call_execution_id", "metrics_call")
+
+
+EXECUTION_CASES = recorded_cases("execution_id", "metrics_")
+
+
+EXECUTION_PAGES = recorded_cases("run_test_name", "metrics_")
+
+
+CALL_PAGES = recorded_cases("execution_id", "runs_")
+
+
+def leaves(value, path=()):
+    """Every value of a payload that is neither null nor an object, by its path."""
+    if isinstance(value, dict):
+        return {found: leaf for name, inner in value.items() for found, leaf in leaves(inner, (*path, name)).items()}
+    if value is None:
+        return {}
+    return {path: float(value) if isinstance(value, NumberLiteral) else value}
+
+
+def column_leaves(row, table):
+    """The leaves that the row's columns hold, by the path that feeds them; JSON columns opened."""
+    found: dict[tuple[str, ...], object] = {}
+    for column in table.columns:
+        value = row[column.name]
+        if value is None:
+            continue
+        if isinstance(value, datetime):
+            value = value.isoformat().replace("+00:00", "Z")
+        for path in column.paths:
+            found |= leaves(json.loads(value), path) if column.is_json else {path: value}
+    return found
+
+
+def assert_holds_all(payload, row, table):
+    extra = leaves(json.loads(row["extra"] or "{}"))
+    in_columns = column_leaves(row, table)
+    for path, value in leaves(payload).items():
+        assert (in_columns | extra)[path] == value
+    fed = {name for path in leaves(payload) for name in _columns_of(path, table)}
+    assert {column.name for column in table.columns if column.source and row[column.name] is not None} <= fed
+
+
+def _columns_of(path, table):
+    return [column.name for column in table.columns for fed in column.paths if path[: len(fed)] == fed]
+
+
+class TestRecordedAnswers:
+    def test_there_are_recorded_answers_of_every_kind(self):
+        assert (len(CALL_CASES), len(EXECUTION_CASES), len(EXECUTION_PAGES), len(CALL_PAGES)) >= (16, 3, 4, 5)
+
+    @pytest.mark.parametrize("case", CALL_CASES)
+    def test_call_is_held_whole_without_extra_or_misfit(self, case):
+        metrics = recorded_call(case)
+        listed = ListedCall(call_execution_id=metrics.call_execution_id, payload={"scenario_name": "Refund"})
+        frame = calls_frame([bundle_of(FetchedCall(listed=listed, metrics=metrics))], EXPORT)
+        row = frame_rows(frame, schema.CALLS)[0]
+        assert_holds_all({**metrics.payload, "call_results": listed.payload}, row, schema.CALLS)
+        assert (frame.misfits, row["extra"], row["scenario_name"]) == (0, None, "Refund")
+
+    @pytest.mark.parametrize("case", EXECUTION_CASES)
+    def test_execution_is_held_whole_without_extra_or_misfit(self, case):
+        recorded = recorded_execution(case)
+        frame = frame_of_executions(recorded)
+        row = frame_rows(frame, schema.EXECUTIONS)[0]
+        assert_holds_all(recorded.payload, row, schema.EXECUTIONS)
+        assert (frame.misfits, row["extra"]) == (0, None)
+
+    @pytest.mark.parametrize("case", EXECUTION_PAGES)
+    def test_page_of_executions_is_held_whole_without_extra_or_misfit(self, case):
+        page = recorded_executions(case)
+        frame = frame_of_executions(*page.results)
+        assert frame.misfits == 0
+        for recorded, row in zip(page.results, frame_rows(frame, schema.EXECUTIONS), strict=True):
+            assert_holds_all(recorded.payload, row, schema.EXECUTIONS)
+            assert row["extra"] is None
+
+    @pytest.mark.parametrize("case", CALL_PAGES)
+    def test_page_of_calls_gives_scenarios_and_every_eval_whole(self, case):
+        page = recorded_calls(case)
+        calls = [
+            fetched_call(
+                listed.call_execution_id, {"duration_seconds": listed.payload["duration_seconds"]}, listed.payload
+            )
+            for listed in page.results
+        ]
+        bundle = bundle_of(*calls)
+        evals = frame_rows(evals_frame([bundle], EXPORT), schema.EVALS)
+        sent = {
+            (listed.call_execution_id, config_id): output
+            for listed in page.results
+            for config_id, output in listed.payload["eval_outputs"].items()
+        }
+        assert [(row["call_execution_id"], row["eval_config_id"]) for row in evals] == list(sent)
+        for row, output in zip(evals, sent.values(), strict=True):
+            assert_holds_all(output, row, schema.EVALS)
+            assert set(json.loads(row["extra"] or "{}")) <= {"skipped", "error", "timestamp"}
+            assert output["output"] in (
+                row["output_text"],
+                row["output_score"],
+                json.loads(row["output_json"] or "null"),
+            )
+        for row, listed in zip(frame_rows(calls_frame([bundle], EXPORT), schema.CALLS), page.results, strict=True):
+            assert row["scenario_id"] == listed.payload["scenario_id"]
+            assert row["scenario_name"] == listed.payload["scenario_name"]
+
+
+class TestNulls:
+    @pytest.mark.parametrize(
+        "metrics", [{}, {"latency": None, "cost": None, "conversation": None, "chat_metrics": None}]
+    )
+    def test_metric_missing_from_the_payload_is_null_not_zero(self, metrics):
+        row = row_of_call(metrics)
+        measures = [column.name for column in schema.CALLS.columns if column.type in (schema.FLOAT, schema.INT)]
+        assert [row[name] for name in measures] == [None] * len(measures)
+        assert row["extra"] is None
+
+    @pytest.mark.parametrize("block", ["latency", "cost", "conversation", "chat_metrics"])
+    def test_null_metric_is_null_not_zero_and_an_empty_block_is_nothing(self, block):
+        names = {path[1] for column in schema.CALLS.columns for path in column.paths if path[0] == block}
+        assert row_of_call({block: dict.fromkeys(names)}) == row_of_call({block: {}}) == row_of_call()
+
+    def test_true_zero_stays_zero(self):
+        row = row_of_call({"duration_seconds": 0, "cost": {"total_cost_cents": 0}, "chat_metrics": {"csat_score": 0.0}})
+        assert (row["duration_seconds"], row["cost_total_cost_cents"], row["chat_metrics_csat_score"]) == (0.0, 0, 0.0)
+
+    def test_null_of_an_unknown_field_is_kept_where_it_was(self):
+        assert extra_of_call({"latency": {"jitter_ms": None}}) == {"latency": {"jitter_ms": None}}
+
+    def test_execution_without_times_and_metrics_is_null_there(self):
+        row = row_of_execution(started_at=None, completed_at=None, metrics={})
+        assert row["started_at"] is row["completed_at"] is row["latency_percentiles_p95"] is row["calls_total"] is None
+
+
+class TestPlaces:
+    @pytest.mark.parametrize("spelling", ["system_metrics", "customer_latency_metrics"])
+    def test_both_spellings_of_the_latency_block_land_in_the_same_columns(self, spelling):
+        row = row_of_call({"latency": {spelling: {"bot_wpm": 149.53, "ai_interruption_count": 1, "stt_ms": 7}}})
+        assert row["latency_customer_latency_metrics_bot_wpm"] == 149.53
+        assert row["latency_customer_latency_metrics_ai_interruption_count"] == 1
+        assert json.loads(row["extra"]) == {"latency": {spelling: {"stt_ms": 7}}}
+
+    @pytest.mark.parametrize("spelling", ["breakdown", "customer_cost_breakdown"])
+    @pytest.mark.parametrize("breakdown", [{}, {"llm": {"cost": 0.034, "promptTokens": 12685}}, [1, 2]])
+    def test_both_spellings_of_the_cost_breakdown_land_in_the_same_column(self, spelling, breakdown):
+        row = row_of_call({"cost": {spelling: breakdown}})
+        assert json.loads(row["cost_customer_cost_breakdown"]) == breakdown
+        assert row["extra"] is None
+
+    @pytest.mark.parametrize(
+        "spellings", [["system_metrics", "customer_latency_metrics"], ["customer_latency_metrics", "system_metrics"]]
+    )
+    def test_the_documented_spelling_is_preferred_and_the_other_is_kept_when_it_differs(self, spellings):
+        values = {
+            "system_metrics": {"bot_wpm": 2.0, "user_wpm": 5},
+            "customer_latency_metrics": {"bot_wpm": 1.0, "user_wpm": 5.0},
+        }
+        metrics = {"latency": {spelling: values[spelling] for spelling in spellings}}
+        row = row_of_call(metrics)
+        assert row["latency_customer_latency_metrics_bot_wpm"] == 1.0
+        assert row["latency_customer_latency_metrics_user_wpm"] == 5.0
+        assert json.loads(row["extra"]) == {"latency": {"system_metrics": {"bot_wpm": 2.0}}}
+        assert misfits_of_call(metrics) == 1
+
+    def test_the_other_spelling_counts_where_the_documented_one_is_null_or_does_not_fit(self):
+        row = row_of_call(
+            {
+                "latency": {
+                    "customer_latency_metrics": {"bot_wpm": None, "user_wpm": "fast"},
+                    "system_metrics": {"bot_wpm": 2.0, "user_wpm": 3.0},
+                }
+            }
+        )
+        assert row["latency_customer_latency_metrics_bot_wpm"] == 2.0
+        assert row["latency_customer_latency_metrics_user_wpm"] == 3.0
+        assert json.loads(row["extra"]) == {"latency": {"customer_latency_metrics": {"user_wpm": "fast"}}}
+
+    def test_keys_that_look_like_column_names_or_paths_collide_with_nothing(self):
+        metrics = {
+            "latency": {
+                "avg_agent_latency_ms": 1.0,
+                "customer_latency_metrics.bot_wpm": 4,
+                "customer_latency_metrics_bot_wpm": 5,
+            },
+            "latency.avg_agent_latency_ms": 2,
+            "latency_avg_agent_latency_ms": 3,
+            "extra": {"a": 1},
+            "row_hash": "mine",
+            "raw": 7,
+            "run_test_name": "mine",
+            "export_run_id": "mine",
+            "scenario_id": "mine",
+            "": {"": 0},
+        }
+        row = row_of_call(metrics)
+        assert row["latency_avg_agent_latency_ms"] == 1.0
+        assert row["latency_customer_latency_metrics_bot_wpm"] is None
+        assert (row["run_test_name"], row["export_run_id"], row["raw"], row["scenario_id"]) == (
+            "Checkout",
+            "run-1",
+            None,
+            None,
+        )
+        del metrics["latency"]["avg_agent_latency_ms"]  # type: ignore[attr-defined]
+        assert json.loads(row["extra"]) == metrics
+
+    def test_what_is_no_object_where_one_is_declared_is_one_misfit(self):
+        metrics = {"latency": [1, 2], "cost": "free", "conversation": 0, "chat_metrics": False}
+        assert extra_of_call(metrics) == metrics
+        assert misfits_of_call(metrics) == 4
+
+    def test_misfits_are_null_stand_verbatim_in_extra_and_are_counted(self):
+        metrics = {
+            "duration_seconds": "long",
+            "cost": {"total_cost_cents": 2.5, "stt_cost_cents": "3.5", "llm_cost_cents": True, "tts_cost_cents": 2**64},
+            "chat_metrics": {
+                "csat_score": 2**53 + 1,
+                "input_tokens": "1500",
+                "output_tokens": 7.0,
+                "turn_count": {"a": 1},
+            },
+            "unknown": 1,
+        }
+        row = row_of_call(metrics)
+        assert (row["chat_metrics_input_tokens"], row["chat_metrics_output_tokens"]) == (1500, 7)
+        assert {row[f"cost_{name}_cost_cents"] for name in ("total", "stt", "llm", "tts")} == {None}
+        assert json.loads(row["extra"]) == {
+            "duration_seconds": "long",
+            "cost": metrics["cost"],
+            "chat_metrics": {"csat_score": 2**53 + 1, "turn_count": {"a": 1}},
+            "unknown": 1,
+        }
+        assert misfits_of_call(metrics) == 7
+
+    @pytest.mark.parametrize("literal", ["9007199254740993.0", "1e-400", "-1.2345e-320"])
+    def test_number_that_a_double_would_change_is_a_misfit_with_every_digit(self, literal):
+        metrics = parse_json(f'{{"duration_seconds":{literal},"x":[{literal}]}}'.encode())
+        assert row_of_call(metrics)["extra"] == f'{{"duration_seconds":{literal},"x":[{literal}]}}'
+        assert misfits_of_call(metrics) == 1
+
+    @pytest.mark.parametrize("literal", ["NaN", "1e400", "-Infinity"])
+    def test_number_that_no_double_holds_is_a_misfit_and_no_crash(self, literal):
+        metrics = parse_json(f'{{"duration_seconds":{literal},"x":[{literal}]}}'.encode())
+        assert extra_of_call(metrics) == {"duration_seconds": literal, "x": [literal]}
+        assert misfits_of_call(metrics) == 1
+
+    def test_strings_that_utf8_cannot_hold_stand_escaped_in_extra(self):
+        metrics = {"note \ud800": "a\udfff", "latency": {"b": 1.5}}
+        assert extra_of_call(metrics, {"scenario_name": "\ud83d"}) == {
+            **metrics,
+            "call_results": {"scenario_name": "\ud83d"},
+        }

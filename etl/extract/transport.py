@@ -5,21 +5,20 @@ host: none of them is followed, kept or read. Never retries.
 """
 
 import asyncio
-import gzip
 import ssl
 import traceback
 import zlib
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from io import BytesIO
 
 import aiohttp
 from yarl import URL
 
 from etl.errors import ConfigurationError
 
-_UNPACK_BYTES = 1 << 20
+_MOST_RENEWALS = 10
+_UNKNOWN_ENCODINGS = {"br", "compress", "x-compress", "zstd"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +49,12 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the server sent, the body decompressed."""
+    """What the server sent, the body decompressed. ``generation`` is that of the connections: see ``Transport.renew``."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    generation: int
 
 
 class NoAnswerError(Exception):
@@ -106,6 +106,8 @@ class Transport:
         self._proxy_headers = proxy.headers() if proxy else None
         timeout = aiohttp.ClientTimeout(
             total=limits.connect_timeout_seconds + 5 * limits.read_timeout_seconds,
+            # A proxy that accepts the connection and then is silent: nothing else bounds the tunnel being made.
+            connect=limits.connect_timeout_seconds if proxy else None,
             sock_connect=limits.connect_timeout_seconds,
             sock_read=limits.read_timeout_seconds,
         )
@@ -121,10 +123,24 @@ class Transport:
                 middlewares=(self._send_once,),
             )
 
+        self._new_session = session
         self._kept = session(force_close=False)
         # aiohttp takes what arrives on an idle connection for the answer to the next request. An answer that could be mistaken for
         # another is therefore awaited on a connection on which nothing else was ever asked.
         self._own = session(force_close=True)
+        self._retired: list[aiohttp.ClientSession] = []
+
+    def renew(self, generation: int) -> None:
+        """Use none of the connections that were kept in this generation again: on one of them an answer came that nobody awaits.
+
+        Each request that follows there would get the answer to the one before. A server that does it again and again gets a
+        connection for each request.
+        """
+        if generation != len(self._retired) or self._kept is self._own:
+            return
+        self._retired.append(self._kept)
+        self._kept = self._own if len(self._retired) == _MOST_RENEWALS else self._new_session(force_close=False)
+        self.has_kept = False
 
     async def get(self, target: str, *, on_own_connection: bool) -> Answer:
         """The answer to a GET of ``target``: path and query, every special character escaped.
@@ -133,7 +149,7 @@ class Transport:
             NoAnswerError: no whole answer arrived.
             ConfigurationError: the proxy refused to connect.
         """
-        session = self._own if on_own_connection else self._kept
+        session, generation = self._own if on_own_connection else self._kept, len(self._retired)
         failure: Exception
         try:
             async with session.get(
@@ -143,7 +159,7 @@ class Transport:
                 proxy_headers=self._proxy_headers,
             ) as response:
                 body = await self._read(response)
-            answer = Answer(response.status, response.headers, body)
+            answer = Answer(response.status, response.headers, body, generation)
         except (AnswerTooLargeError, ConnectionLostError) as error:
             failure = error
             self._is_cut_short |= isinstance(error, ConnectionLostError) and not on_own_connection
@@ -153,7 +169,7 @@ class Transport:
             place = traceback.extract_tb(exc.__traceback__)[-1]
             failure = RuntimeError(f"{type(exc).__name__} at {place.filename}:{place.lineno}")
         else:
-            self.has_kept |= not on_own_connection
+            self.has_kept |= session is self._kept is not self._own
             if self._is_cut_short:
                 # A server that closes after its answer without saying so: a turn of the loop later, that has been noticed.
                 await asyncio.sleep(0)
@@ -163,8 +179,8 @@ class Transport:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._kept.close()
-        await self._own.close()
+        for session in (*self._retired, self._kept, self._own):
+            await session.close()
 
     async def _send_once(
         self, request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
@@ -205,11 +221,11 @@ class Transport:
                         body = _gunzipped(body, self._max_bytes)
                     case "deflate":
                         body = _inflated(body, self._max_bytes)
-                    case "identity" | "":
-                        pass
+                    case other if other in _UNKNOWN_ENCODINGS:
+                        raise NoAnswerError(f"Content-Encoding {other}, which was not offered")
                     case _:
-                        raise NoAnswerError("unknown Content-Encoding")
-            except (EOFError, OSError, zlib.error):
+                        pass  # names that are none, such as utf-8: the body is as it is
+            except (EOFError, zlib.error):
                 raise NoAnswerError("damaged Content-Encoding") from None
             if len(body) > self._max_bytes:
                 raise AnswerTooLargeError(status)
@@ -219,14 +235,16 @@ class Transport:
         """The error to raise in place of aiohttp's."""
         if isinstance(exc, aiohttp.ClientSSLError):
             return TlsError(f"TLS failed at {self._server}: {type(exc).__name__}; see [api] ca_file")
-        if isinstance(exc, aiohttp.ClientHttpProxyError) and exc.status < 500:
+        if isinstance(exc, aiohttp.ClientHttpProxyError) and exc.status < 500 and exc.status not in (408, 429):
             credentials = "check FI_PROXY_USER and FI_PROXY_PASSWORD, " if exc.status == 407 else ""
             return ConfigurationError(
                 f"the proxy refused to connect to {self.host} ({exc.status}): {credentials}see [api] proxy {self._proxy_url}"
             )
         if isinstance(exc, aiohttp.ClientHttpProxyError):
             return NoAnswerError(f"no whole answer from {self._server}: the proxy answered {exc.status}")
-        if isinstance(exc, aiohttp.ClientProxyConnectionError):
+        if isinstance(exc, aiohttp.ClientProxyConnectionError) or (
+            self._proxy_url and isinstance(exc, aiohttp.ClientConnectorDNSError)
+        ):
             return NoAnswerError(f"cannot connect to [api] proxy {self._proxy_url}: {_reason(exc)}")
         return NoAnswerError(f"no whole answer from {self._server}: {_reason(exc)}")
 
@@ -242,18 +260,25 @@ def _reason(exc: BaseException) -> str:
 
 
 def _gunzipped(body: bytes, max_bytes: int) -> bytes:
-    """At most a little more than allowed, however much is packed into it."""
-    stream = gzip.GzipFile(fileobj=BytesIO(body))
-    chunks = []
+    """All members, and at most a little more than allowed, however much is packed into them. What follows them is ignored."""
+    chunks: list[bytes] = []
     size_bytes = 0
-    while size_bytes <= max_bytes and (chunk := stream.read(_UNPACK_BYTES)):
-        size_bytes += len(chunk)
-        chunks.append(chunk)
+    while size_bytes <= max_bytes:
+        stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        chunks.append(stream.decompress(body, max_bytes + 1 - size_bytes))
+        size_bytes += len(chunks[-1])
+        if not stream.eof and size_bytes <= max_bytes:
+            raise EOFError
+        body = stream.unused_data.lstrip(b"\0")
+        if not body.startswith(b"\x1f\x8b"):
+            break
     return b"".join(chunks)
 
 
 def _inflated(body: bytes, max_bytes: int) -> bytes:
     """As ``_gunzipped``; some servers leave out the two bytes of zlib's header, of which the first ends in 8."""
+    if not body:
+        raise EOFError
     stream = zlib.decompressobj(zlib.MAX_WBITS if body[0] & 0x0F == 8 else -zlib.MAX_WBITS)
     content = stream.decompress(body, max_bytes + 1)
     if not stream.eof and len(content) <= max_bytes:

@@ -10,7 +10,7 @@ import pytest
 from etl.errors import ConfigurationError, RequestRefusedError, TransientError
 from etl.extract.client import Access, Client
 from etl.extract.endpoints import get_call_metrics, list_run_tests
-from etl.extract.transport import Limits
+from etl.extract.transport import Limits, NoAnswerError, Transport
 from etl.extract.transport import Proxy as ProxySettings
 from etl.sandbox import Sandbox
 from tests.certificates import certificate
@@ -112,16 +112,36 @@ async def test_proxy_that_refuses_is_a_mistake_of_the_settings(tmp_path, refusal
     assert "canary" not in f"{caught.value!r} {caught.value.__context__!r} {caught.value.__cause__!r}"
 
 
-async def test_proxy_that_cannot_reach_the_api_is_retried(tmp_path):
+@pytest.mark.parametrize("status", [408, 429, 502])
+async def test_proxy_that_cannot_reach_the_api_now_is_retried(tmp_path, status):
     async with (
-        tunnelled(tmp_path, refusal=502) as (server, proxy, ca_file),
+        tunnelled(tmp_path, refusal=status) as (server, proxy, ca_file),
         behind(proxy.url, server.base_url, ca_file) as client,
     ):
         with pytest.raises(
-            TransientError, match=r"through \[api\] proxy http://127.*: the proxy answered 502$"
+            TransientError, match=rf"through \[api\] proxy http://127.*: the proxy answered {status}$"
         ) as caught:
             await client.get(ANY)
     assert len(proxy.seen) == caught.value.tries == 2
+
+
+async def test_proxy_that_is_silent_is_given_up_after_the_time_to_connect():
+    """Without it, a try would take five silences more."""
+    accepted = list[asyncio.StreamWriter]()
+    limits = Limits(connect_timeout_seconds=0.1, read_timeout_seconds=600, max_tries=1)
+
+    async def hold(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.append(writer)
+
+    async with await asyncio.start_server(hold, "127.0.0.1", 0) as listener:
+        proxy = ProxySettings(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
+        transport = Transport("https://api.example", {}, limits=limits, proxy=proxy)
+        async with asyncio.timeout(30):
+            with pytest.raises(NoAnswerError, match="timeout"):
+                await transport.get("/", on_own_connection=True)
+        await transport.close()
+        for writer in accepted:
+            writer.close()
 
 
 async def test_proxy_that_is_not_there_is_named_and_retried(tmp_path):

@@ -6,13 +6,14 @@ import json
 import ssl
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from etl.errors import NotFoundError
 from etl.extract.client import Access, Client
 from etl.extract.endpoints import Request, get_call_metrics, get_execution, list_calls, list_executions, list_run_tests
 from etl.extract.transport import (
@@ -36,6 +37,7 @@ class Server:
         self.answers = iter(answers)
         self.connections: list[list[bytes]] = []
         self.writers: list[asyncio.StreamWriter] = []
+        self.answered: list[bytes] = []
         self.asked = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -198,7 +200,8 @@ async def test_empty_body_needs_no_unpacking():
         # HTTP allows to refuse it or to take one of them; aiohttp refuses it.
         (saying(PLAIN, f"Content-Length: {len(PLAIN)}"), "ClientResponseError"),
         (saying(b"x" * 9)[:-1] + CLOSE, "ClientPayloadError"),
-        (packed(b"x", "br"), "unknown Content-Encoding"),
+        (packed(b"x", "br"), "Content-Encoding br"),
+        (packed(gzip.compress(b""), "deflate, gzip"), "damaged Content-Encoding"),
         (packed(b"x", "gzip"), "damaged Content-Encoding"),
         (packed(gzip.compress(PLAIN)[:-9], "gzip"), "damaged Content-Encoding"),
         (packed(b"x", "deflate"), "damaged Content-Encoding"),
@@ -248,6 +251,15 @@ async def test_request_on_its_own_connection_shares_it_with_nobody():
         for on_own_connection in (False, True, True, False):
             await body(transport, on_own_connection=on_own_connection)
     assert server.requests == [2, 1, 1]
+
+
+async def test_connection_that_was_silent_for_long_is_not_used_again(monkeypatch):
+    """A server that closes it may be about to. The clock jumps by a quarter of a minute."""
+    async with connected(saying(b"1"), saying(b"2")) as (server, transport):
+        assert await body(transport) == b"1"
+        monkeypatch.setattr("aiohttp.connector.monotonic", lambda: time.monotonic() + 15.1)
+        assert await body(transport) == b"2"
+    assert server.requests == [1, 1]
 
 
 async def test_connection_that_the_server_closed_meanwhile_is_not_used_again():
@@ -304,6 +316,22 @@ async def test_closing_waits_for_the_end_of_tls(tmp_path: Path) -> None:
         assert all(writer.is_closing() for writer in server.writers), "the server was not told"
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        packed(b"plain", "utf-8"),
+        packed(b"plain", "none"),
+        packed(gzip.compress(b"plain") + b"\0\0", "gzip"),
+        packed(gzip.compress(b"plain") + b"trailing", "gzip"),
+        packed(gzip.compress(b"pl") + gzip.compress(b"ain"), "gzip"),
+    ],
+    ids=["utf-8", "none", "padded", "trailed", "in two members"],
+)
+async def test_odd_encoding_whose_content_is_plain_is_read(answer):
+    async with connected(answer) as (_, transport):
+        assert await body(transport) == b"plain"
+
+
 # Time
 
 
@@ -324,7 +352,7 @@ async def test_server_that_drips_is_given_more_time_but_not_more_than_the_total(
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
             while not writer.is_closing():
                 writer.write(b" ")
                 await writer.drain()
@@ -336,10 +364,12 @@ async def test_server_that_drips_is_given_more_time_but_not_more_than_the_total(
         base_url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
         transport = Transport(base_url, {}, limits=SHORT)
         begun_at = time.monotonic()
-        with pytest.raises(NoAnswerError, match="timeout"):
-            await body(transport)
-        await transport.close()
-        await ended.wait()
+        try:
+            with pytest.raises(NoAnswerError, match="timeout"):
+                await body(transport)
+        finally:
+            await transport.close()
+            await ended.wait()
     assert 0.55 < time.monotonic() - begun_at < 5, "connect + 5 x read"
 
 
@@ -400,6 +430,10 @@ NOT_FOUND = saying(b'{"status": false, "message": "Gone."}', status="404 Not Fou
     ("late", "request_", "own"),
     [
         (metrics_of(OTHER), get_call_metrics(CALL, EXECUTION), metrics_of(CALL)),
+        (saying(b"{}", status="401 No"), get_call_metrics(CALL, EXECUTION), metrics_of(CALL)),
+        (saying(b"{}", status="400 No"), get_call_metrics(CALL, EXECUTION), metrics_of(CALL)),
+        (NOT_FOUND, get_call_metrics(CALL, EXECUTION), metrics_of(CALL)),
+        (NOT_FOUND, list_calls(EXECUTION, page=1, limit=9), calls_of(EXECUTION)),
         (calls_of(OTHER, count=7), list_calls(EXECUTION, page=1, limit=9), calls_of(EXECUTION)),
         (metrics_of(CALL), list_calls(EXECUTION, page=1, limit=9), calls_of(EXECUTION)),
         (NOBODYS, list_executions("A", page=1, limit=9), EXECUTIONS),
@@ -420,7 +454,48 @@ async def test_late_answer_to_another_request_is_never_taken(late, request_: Req
         await asyncio.sleep(0.01)
         value = await client.get(request_)
         assert value == request_.decode(_result(own))
-        assert client.traffic.requests == 2 + client.traffic.retries
+        assert client.traffic.requests == (3 if request_.names_subject else 2)
+        assert client.traffic.retries == 0
+
+
+@pytest.mark.parametrize("late", [NOT_FOUND, metrics_of(OTHER)], ids=["an error", "another call"])
+async def test_late_answer_does_not_shift_those_of_all_requests_that_follow(late):
+    calls = [f"00000000-0000-4000-8000-0000000000{number:02}" for number in range(8)]
+
+    async with (
+        listening(metrics_of(calls[0]), *(metrics_of(each) for each in calls[1:] for _ in range(2))) as (
+            server,
+            base_url,
+        ),
+        client_of(base_url) as client,
+    ):
+        await client.get(get_call_metrics(calls[0], EXECUTION))
+        server.answers = answers_for(server)
+        server.writers[0].write(late)
+        await server.writers[0].drain()
+        await asyncio.sleep(0.01)
+        for call in calls[1:]:
+            assert (await client.get(get_call_metrics(call, EXECUTION))).call_execution_id == call
+        assert client.traffic.requests <= len(calls) + 2
+        assert client.traffic.retries == 0
+
+
+def answers_for(server: Server) -> Iterator[bytes]:
+    """To each request its own answer."""
+    while True:
+        asked = next(
+            requests[-1] for requests in server.connections if requests and requests[-1] not in server.answered
+        )
+        server.answered.append(asked)
+        yield metrics_of(asked.partition(b"call_execution_id=")[2].split()[0].decode())
+
+
+async def test_call_that_is_gone_is_confirmed_on_a_connection_of_its_own():
+    async with listening(metrics_of(OTHER), NOT_FOUND, NOT_FOUND) as (server, base_url), client_of(base_url) as client:
+        await client.get(get_call_metrics(OTHER, EXECUTION))
+        with pytest.raises(NotFoundError):
+            await client.get(get_call_metrics(CALL, EXECUTION))
+    assert (server.requests, client.traffic.requests) == ([2, 1], 3)
 
 
 def _result(answer: bytes) -> Any:

@@ -126,8 +126,22 @@ MUTANTS = [
     Mutant(
         "answer that could be another one's is awaited on a connection of its own",
         "etl/extract/transport.py",
-        "session = self._own if on_own_connection else self._kept",
-        "session = self._kept",
+        "session, generation = self._own if on_own_connection else self._kept, len(self._retired)",
+        "session, generation = self._kept, len(self._retired)",
+        ("tests/extract/test_transport.py",),
+    ),
+    Mutant(
+        "error on a connection that was used before is confirmed on another",
+        "etl/extract/client.py",
+        "            except ExporterError as error:\n                if not is_reused:\n",
+        "            except ExporterError as error:\n                if True:\n",
+        ("tests/extract/test_transport.py",),
+    ),
+    Mutant(
+        "connection on which answers are off by one is not used again",
+        "etl/extract/client.py",
+        "                self._open_transport.renew(failure.generation)\n",
+        "                pass\n",
         ("tests/extract/test_transport.py",),
     ),
     Mutant(
@@ -155,7 +169,7 @@ MUTANTS = [
         "proxy is sent no key",
         "etl/extract/transport.py",
         "cookie_jar=aiohttp.DummyCookieJar(),",
-        "cookie_jar=aiohttp.DummyCookieJar(), headers=self._headers,",
+        "cookie_jar=aiohttp.DummyCookieJar(), headers=headers,",
         ("tests/extract/test_proxy.py",),
     ),
     Mutant(

@@ -37,7 +37,9 @@ def print_how_to_open(dataset: str) -> None:
 
 def _written(summary: Summary) -> str:
     rows = ", ".join(f"{summary.rows[name]:,} {name}" for name in schema.TABLES if summary.rows.get(name))
-    return f"{rows} (new or changed rows)" if rows else "nothing: everything was up to date"
+    if rows:
+        return f"{rows} (new or changed rows)"
+    return "nothing" if summary.exit_code else "nothing: everything was up to date"
 
 
 def _requests(summary: Summary) -> str:

@@ -37,6 +37,7 @@ from etl.extract.transport import (
     NoAnswerError,
     Proxy,
     TlsError,
+    Traffic,
     Transport,
 )
 
@@ -50,21 +51,6 @@ _FEWEST_GROUPS = 3
 _TOLD_HOLD_SECONDS = 5.0
 _SLOW_ANSWER_SECONDS = 0.02  # fifty requests at a time wait nearly as long for each other alone
 _SHORTEST_SECRET = 16  # a shorter key may be an ordinary word, which no data must lose
-
-
-@dataclass(slots=True)
-class Traffic:
-    """What was sent and received so far; ``redactions`` counts answers from which a key was removed.
-
-    ``held_until`` is the time of the loop's clock before which the rate limit lets nothing more through.
-    """
-
-    requests: int = 0
-    retries: int = 0
-    rejections: int = 0
-    received_bytes: int = 0
-    redactions: int = 0
-    held_until: float = 0.0
 
 
 @dataclass(slots=True)

@@ -32,6 +32,21 @@ class Limits:
     max_response_bytes: int = 256 << 20
 
 
+@dataclass(slots=True)
+class Traffic:
+    """What was sent and received so far; ``redactions`` counts answers from which a key was removed.
+
+    ``held_until`` is the time of the loop's clock before which the rate limit lets nothing more through.
+    """
+
+    requests: int = 0
+    retries: int = 0
+    rejections: int = 0
+    received_bytes: int = 0
+    redactions: int = 0
+    held_until: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Proxy:
     """An HTTP proxy that tunnels to the API, and the credentials for it. ``repr`` shows neither of them."""

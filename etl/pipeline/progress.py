@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from etl.extract.calls import Crawl
-from etl.extract.client import Traffic
 from etl.extract.quota import Quota
+from etl.extract.transport import Traffic
 
 Notify = Callable[..., None]
 """Called with the name of an event and its fields."""

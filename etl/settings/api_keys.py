@@ -9,8 +9,8 @@ from pydantic import SecretStr
 from etl.errors import ConfigurationError
 
 
-def read_api_key(variable: str) -> SecretStr:
-    """The key in the variable, or in the file that ``<variable>_FILE`` names.
+def read_api_key(variable: str, *, kind: str = "key") -> SecretStr:
+    """The key in the variable, or in the file that ``<variable>_FILE`` names; messages call it by its ``kind``.
 
     Raises:
         ConfigurationError: one line that names the variable and the fix.
@@ -27,9 +27,9 @@ def read_api_key(variable: str) -> SecretStr:
             raise ConfigurationError(f"{where}: cannot be read: {getattr(exc, 'strerror', 'not text')}") from None
     key = (value or "").strip()
     if not key:
-        raise ConfigurationError(f"no key: set {variable}, or {variable}_FILE to the path of a file with the key")
+        raise ConfigurationError(f"no {kind}: set {variable}, or {variable}_FILE to the path of a file with the {kind}")
     if not (key.isascii() and key.isprintable()):
-        raise ConfigurationError(f"{where}: contains a character that no key has: copy the key again")
+        raise ConfigurationError(f"{where}: contains a character that no {kind} has: copy the {kind} again")
     return SecretStr(key)
 
 
@@ -42,7 +42,9 @@ def read_proxy_credentials() -> dict[str, SecretStr]:
     names = ("FI_PROXY_USER", "FI_PROXY_PASSWORD")
     if not any(os.environ.get(name) or os.environ.get(f"{name}_FILE") for name in names):
         return {}
-    user, password = map(read_api_key, names)
+    user, password = (
+        read_api_key(name, kind=kind) for name, kind in zip(names, ("user name", "password"), strict=True)
+    )
     if ":" in user.get_secret_value():
         raise ConfigurationError("FI_PROXY_USER: a user's name cannot hold a colon: give it without the password")
     return {"proxy_user": user, "proxy_password": password}

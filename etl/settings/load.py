@@ -202,7 +202,7 @@ def _read_file(cls: type[BaseSettings], file: Path, *, may_be_missing: bool) -> 
             if name.lower().removeprefix("fi_") in _SECRETS:
                 variable = _SECRETS[name.lower().removeprefix("fi_")]
                 raise ConfigurationError(
-                    f"{file}: {section}{name}: API keys must not be in a file that is copied and committed: "
+                    f"{file}: {section}{name}: keys and credentials must not be in a file that is copied and committed: "
                     f"set {variable} or {variable}_FILE"
                 )
     return values

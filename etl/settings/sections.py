@@ -11,6 +11,9 @@ from yarl import URL
 
 from etl.model.keys import default_key, is_key, is_listable
 
+_NO_PROXY = (
+    "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS), got another value"
+)
 _BUCKET_SCHEMES = ("s3://", "gs://", "az://", "abfs://")
 
 
@@ -100,16 +103,16 @@ class Api(_Section):
         try:
             parts, _ = urlsplit(value), URL(value, encoded=True).port
         except ValueError:
-            raise ValueError("must be an http:// address, e.g. http://proxy.example:3128, got another value") from None
+            raise ValueError(_NO_PROXY) from None
         # The value is never repeated: it may hold a password.
         if "@" in value:
             raise ValueError("must hold no credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD, got some")
         is_plain = value.isascii() and value.isprintable() and " " not in value
         is_bare = parts.path in ("", "/") and not parts.query and not parts.fragment
         if parts.scheme != "http" or not parts.hostname or not (is_plain and is_bare):
-            raise ValueError("must be an http:// address, e.g. http://proxy.example:3128, got another value")
+            raise ValueError(_NO_PROXY)
         if not others.data.get("base_url", "https:").startswith("https:"):
-            raise ValueError("must not stand beside a plain http:// base_url: the proxy would see the keys, got both")
+            raise ValueError("cannot be used with an http:// base_url: the proxy would see the keys, got both")
         return value.rstrip("/")
 
     @field_validator("page_limit")

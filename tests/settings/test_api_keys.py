@@ -85,8 +85,8 @@ def test_proxy_is_given_alone_or_with_credentials_of_the_environment(
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"FI_PROXY_USER": "me"}, "no key: set FI_PROXY_PASSWORD, or FI_PROXY_PASSWORD_FILE"),
-        ({"FI_PROXY_PASSWORD": "canary"}, "no key: set FI_PROXY_USER, or"),
+        ({"FI_PROXY_USER": "me"}, "no password: set FI_PROXY_PASSWORD, or FI_PROXY_PASSWORD_FILE"),
+        ({"FI_PROXY_PASSWORD": "canary"}, "no user name: set FI_PROXY_USER, or"),
         (
             {"FI_PROXY_USER": "me:canary", "FI_PROXY_PASSWORD": "canary"},
             "FI_PROXY_USER: a user's name cannot hold a colon",

@@ -6,8 +6,8 @@ import pytest
 
 from tests.settings.loading import mistake
 
-NO_PROXY = "must be an http:// address, e.g. http://proxy.example:3128"
-KEY_IN_FILE = ": API keys must not be in a file that is copied and committed: set"
+NO_PROXY = "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS)"
+KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and committed: set"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ KEY_IN_FILE = ": API keys must not be in a file that is copied and committed: se
         ),
         (
             '[api]\nproxy = "http://proxy:3128"\nbase_url = "http://localhost:8080"\n',
-            "prod.toml: [api] proxy must not stand beside a plain http:// base_url: the proxy would see the keys, got both",
+            "prod.toml: [api] proxy cannot be used with an http:// base_url: the proxy would see the keys, got both",
         ),
     ],
 )

@@ -171,7 +171,8 @@ async def test_fault_that_stays_costs_what_it_strikes_and_heals_when_it_ends(
     assert strike.struck
     if endpoint is Endpoint.CALL:
         assert given_up == [strike.struck.query["call_execution_id"]]
-        assert asked == (1 if kind.cure is Cure.GIVE_UP else MAX_TRIES)
+        # An error on a connection that was used before is confirmed on one of its own.
+        assert asked in ((1, 2) if kind.cure is Cure.GIVE_UP else (MAX_TRIES,))
     if endpoint is Endpoint.CALLS and not is_read_around:
         assert given_up == [strike.struck.query["execution_id"]]
     assert (healed.exit_code, healed.problems, rows_in(tmp_path, "errors")) == (0, [], [])
@@ -196,8 +197,8 @@ async def test_refused_key_ends_the_run_at_once_and_keeps_what_had_arrived(
 
     assert strike.struck
     assert refused.exit_code == 4
-    assert len(statuses) - at <= 2 * CONCURRENCY, (
-        "those that were under way, and those that left before the answer was read"
+    assert len(statuses) - at <= 4 * CONCURRENCY, (
+        "those that were under way, those that left before the answer was read, and the refusal confirmed for each"
     )
     for execution in (each for run_test in source.world.run_tests for each in run_test.executions):
         calls = {call.call_execution_id for call in execution.calls}

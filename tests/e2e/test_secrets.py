@@ -148,7 +148,7 @@ async def test_other_host_of_a_redirect_is_asked_nothing(status: int, tmp_path: 
         summary = await etl.export(settings_for(source, tmp_path / "data"))
 
     assert summary.exit_code == 3
-    assert source.count(call_execution_id=world.run_tests[0].executions[1].calls[0].call_execution_id) == 1
+    assert source.count(call_execution_id=world.run_tests[0].executions[1].calls[0].call_execution_id) == 2, "confirmed"
     assert elsewhere.requests == []
 
 

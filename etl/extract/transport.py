@@ -114,8 +114,8 @@ class Transport:
         self._base_url = base_url
         self._max_bytes = limits.max_response_bytes
         self._is_cut_short = False
-        self.host = URL(base_url, encoded=True).host
-        self._server = f"{self.host} through [api] proxy {proxy.url}" if proxy else str(self.host)
+        self._host = URL(base_url, encoded=True).host
+        self._server = f"{self._host} through [api] proxy {proxy.url}" if proxy else str(self._host)
         self._headers = {**headers, "Accept-Encoding": "gzip, deflate"}
         self._proxy_url = proxy.url if proxy else None
         self._proxy_headers = proxy.headers() if proxy else None
@@ -253,7 +253,7 @@ class Transport:
         if isinstance(exc, aiohttp.ClientHttpProxyError) and exc.status < 500 and exc.status not in (408, 429):
             credentials = "check FI_PROXY_USER and FI_PROXY_PASSWORD, " if exc.status == 407 else ""
             return ConfigurationError(
-                f"the proxy refused to connect to {self.host} ({exc.status}): {credentials}see [api] proxy {self._proxy_url}"
+                f"the proxy refused to connect to {self._host} ({exc.status}): {credentials}see [api] proxy {self._proxy_url}"
             )
         if isinstance(exc, aiohttp.ClientHttpProxyError):
             return NoAnswerError(f"no whole answer from {self._server}: the proxy answered {exc.status}")

@@ -102,7 +102,7 @@ class Placement:
         homes: dict[str, Partition] = {}
         for path, partition in self._inventory.outside.items():
             try:
-                ids = self._column(path, "execution_id")
+                ids = self._columns(path, "execution_id")["execution_id"].to_pylist()
             except DestinationError:
                 continue  # a finding only where that partition is in the scope
             homes |= dict.fromkeys(ids, partition)
@@ -135,7 +135,7 @@ class Placement:
         for path in (paths[name] for paths in self._inventory.partitions.values() if name in paths):
             if path not in self._strays:
                 continue
-            rows = pa.table({each: self._column(path, each) for each in ("execution_id", "call_execution_id")})
+            rows = self._columns(path, "execution_id", "call_execution_id")
             ids = list(_call_ids(rows, except_of={*spread, *self._strays[path]}))
             for call_id, hashed in zip(ids, _hashes(ids), strict=True):
                 if hashed in suspicious:
@@ -148,10 +148,9 @@ class Placement:
             text = f"{counted(len(calls), 'call')} also in {first_few(others)}: {first_few(calls)}"
             yield Finding(Kind.DOUBLED, first, text)
 
-    def _column(self, path: str, name: str) -> list[str]:
+    def _columns(self, path: str, *names: str) -> pa.Table:
         table = schema.TABLES[path.partition("/")[0]]
-        rows = open_part(self._files, table, path).read([name], may_be_newer=True)
-        return rows[name].to_pylist()  # type: ignore[no-any-return]
+        return open_part(self._files, table, path).read(names, may_be_newer=True)
 
 
 def _call_ids(rows: pa.Table, *, except_of: Collection[str]) -> set[str]:

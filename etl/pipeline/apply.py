@@ -24,7 +24,7 @@ async def put_in_place(run: Run, record: Record, found: Survey) -> StoredState:
     """Move and drop rows until every stored execution lies in one place, the right one; returns the state after that."""
     if not (found.drops or found.moves or found.state.surplus):
         return found.state
-    names = {run_test.key: run_test.name for run_test in record.run_tests}
+    names = record.names()
     for partition, execution_ids in chain(found.drops.items(), found.state.surplus.items()):
         await to_the_end(partial(drop, run.dataset, partition, execution_ids))
 
@@ -42,7 +42,7 @@ async def put_in_place(run: Run, record: Record, found: Survey) -> StoredState:
 
 async def mark_vanished(run: Run, record: Record, found: Survey, state: StoredState) -> None:
     """Request each vanished execution by its id, and mark those that no longer exist as deleted."""
-    names = {run_test.key: run_test.name for run_test in record.run_tests}
+    names = record.names()
 
     async def mark(key: str, deleted: set[str], counts: VanishedCounts) -> None:
         await to_the_end(partial(_mark_deleted, run, key, deleted, state))

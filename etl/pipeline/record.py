@@ -1,6 +1,6 @@
 """What the steps of one run have found and done so far, and the summary that is made of it at the end, however far the run came."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -51,11 +51,24 @@ class Record:
     arrived: list[dict[str, Arrived]] = field(default_factory=list)
     necessary_requests: int = 0
 
-    def run_test_summaries(self, *, is_cut_short: bool) -> list[RunTestSummary]:
-        """Each run test's share of the run; ``is_cut_short``: something ended the run before it had done everything."""
+    def names(self) -> dict[str, str]:
+        """The run tests' names."""
+        return {run_test.key: run_test.name for run_test in self.run_tests}
+
+    def listed_ids(self) -> set[str]:
+        """The execution_ids of all lists that are used."""
+        return {execution_id for found in self.lists.values() for execution_id in found.executions}
+
+    def planned_by_key(self) -> dict[str, list[Planned]]:
+        """What is planned for each run test; nothing as long as there is no plan."""
         planned: dict[str, list[Planned]] = {run_test.key: [] for run_test in self.run_tests}
         for item in self.planned or ():
             planned[item.run_test_key].append(item)
+        return planned
+
+    def run_test_summaries(self, *, is_cut_short: bool) -> list[RunTestSummary]:
+        """Each run test's share of the run; ``is_cut_short``: something ended the run before it had done everything."""
+        planned = self.planned_by_key()
         return [
             self._summary_of(run_test, planned[run_test.key], is_cut_short=is_cut_short) for run_test in self.run_tests
         ]
@@ -67,7 +80,7 @@ class Record:
             run_test.key,
             listed=self.listed.get(run_test.key, 0),
             is_complete=found is not None and found.is_complete,
-            reasons=count_reasons(planned)[run_test.key],
+            reasons=count_reasons(planned),
             moved=self.moved[run_test.key],
             lost=self.lost.get(run_test.key, 0),
             error=self.failures.get(run_test.key),
@@ -98,15 +111,10 @@ class Record:
         return (commit[key] for commit in self.arrived if key in commit)
 
 
-def count_reasons(planned: Iterable[Planned]) -> dict[str, Counter[str]]:
-    """How many executions are planned for each reason, by the key of the run test; in the order of ``Reason``."""
-    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for item in planned:
-        counts[item.run_test_key][item.reason] += 1
-    return defaultdict(
-        Counter,
-        {key: Counter({each.value: found[each] for each in Reason if found[each]}) for key, found in counts.items()},
-    )
+def count_reasons(planned: Iterable[Planned]) -> Counter[str]:
+    """How many executions are planned for each reason, in the order of ``Reason``."""
+    counts = Counter(item.reason for item in planned)
+    return Counter({reason.value: counts[reason] for reason in Reason if counts[reason]})
 
 
 def is_waiting_row_due(item: Planned) -> bool:

@@ -68,7 +68,7 @@ async def survey(run: Run, record: Record, state: StoredState) -> Survey:
     """
     await _list_executions(run, record, state)
     record.lists |= _one_place_each(record.lists, state)
-    everywhere = {execution_id for found in record.lists.values() for execution_id in found.executions}
+    everywhere = record.listed_ids()
     vanished = {}
     for run_test in record.run_tests:
         found = record.lists.get(run_test.key)
@@ -153,6 +153,8 @@ def _one_place_each(lists: Mapping[str, ExecutionList], state: StoredState) -> d
 
     One that is in two was moved while they were read: it stays where the dataset has it, else in the first, until the next run.
     """
+    if len(lists) < 2:
+        return dict(lists)
     places: dict[str, str] = {}
     for key, found in lists.items():
         for execution_id in found.executions:
@@ -205,13 +207,13 @@ def _find_places(run: Run, record: Record, state: StoredState) -> tuple[dict[Par
     load_sources(run, chain.from_iterable(doubled.values()), state)
     drops = surplus(doubled, state, homes)
     as_if_dropped(state, drops)
-    return drops, find_moves(state, homes, {run_test.key: run_test.name for run_test in record.run_tests})
+    return drops, find_moves(state, homes, record.names())
 
 
 def _left_behind(record: Record, state: StoredState, moves: Moves) -> dict[str, set[str]]:
     """Executions in no list whose run test is not exported and whose other executions move away, by key."""
     dates = state.dates()
-    everywhere = {execution_id for found in record.lists.values() for execution_id in found.executions}
+    everywhere = record.listed_ids()
     sources = {source.run_test_key for source, _ in moves} - {run_test.key for run_test in record.run_tests}
     return {key: left for key in sources if (left := dates[key].keys() - everywhere)}
 
@@ -267,11 +269,11 @@ def make_plan(run: Run, record: Record, state: StoredState) -> list[Planned]:
             )
     planned = order_by_worth(scrub(planned, requests=run.settings.export.scrub_requests, page_limit=page_limit))
     record.planned = planned
-    reasons = count_reasons(planned)
+    by_key = record.planned_by_key()
     for run_test in record.run_tests:
         if run_test.key in lists:
-            listed = record.listed[run_test.key]
-            run.notify("listed", run_test=run_test.name, executions=listed, reasons=dict(reasons[run_test.key]))
+            reasons = dict(count_reasons(by_key[run_test.key]))
+            run.notify("listed", run_test=run_test.name, executions=record.listed[run_test.key], reasons=reasons)
     fetched = [item for item in planned if item.is_fetched]
     run.progress.planned_executions = len(fetched)
     run.progress.planned_requests = sum(item.requests(page_limit) for item in fetched)

@@ -46,6 +46,7 @@ TESTED_ELSEWHERE = {
     "etl/pipeline/record.py": "tests/pipeline/test_job.py",
     "etl/pipeline/run.py": "tests/pipeline/test_job.py",
     "etl/pipeline/survey.py": "tests/e2e/test_source_changes.py",
+    "etl/sandbox/answers/detail.py": "tests/sandbox/test_detail_answers.py",
     "etl/sandbox/answers/metrics.py": "tests/sandbox/test_server.py",
     "etl/sandbox/answers/run_tests.py": "tests/sandbox/test_server.py",
     "etl/sandbox/dispatch.py": "tests/sandbox/test_server.py",

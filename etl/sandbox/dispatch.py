@@ -3,6 +3,7 @@
 Pure: a world and a request in, status, headers and body out.
 """
 
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,12 +13,13 @@ import msgspec
 
 from etl.sandbox import error_bodies
 from etl.sandbox.aggregates import AnswerError
-from etl.sandbox.answers import analytics, metrics, run_tests, runs
+from etl.sandbox.answers import analytics, detail, metrics, run_tests, runs
 from etl.sandbox.faults import SandboxRequest
 from etl.sandbox.world import Call, Execution, World
 
 METRICS, RUNS, ANALYTICS = (f"/sdk/api/v1/simulation/{name}/" for name in ("metrics", "runs", "analytics"))
 RUN_TESTS = "/simulate/run-tests/"
+DETAIL = re.compile(r"/simulate/test-executions/([0-9a-fA-F-]{36})/")
 FAILURES = {
     METRICS: "Unable to fetch simulation metrics.",
     RUNS: "Unable to fetch simulation runs.",
@@ -69,13 +71,13 @@ class _RefusedError(Exception):
 
 def answer_to(world: World, request: SandboxRequest, headers: Mapping[str, str], origin: str, rules: Rules) -> Answer:
     """The answer to one request. ``headers`` must ignore case; links begin with ``origin``."""
-    if request.path not in FAILURES:
-        if f"{request.path}/" in FAILURES:
-            path, mark, rest = request.target.partition("?")
-            return Answer(301, b"", {**HTML, "Location": f"{path}/{mark}{rest}"})
-        return Answer(404, HTML_404, HTML)
+    execution_id = DETAIL.fullmatch(request.path)
+    if request.path not in FAILURES and not execution_id:
+        return _wrong_path(request)
     try:
         _check_access(request.method, headers, rules)
+        if execution_id:
+            return _detail(world, execution_id[1], f"{origin}{request.path}", request.query)
         if request.path == RUN_TESTS:
             url = f"{origin}{RUN_TESTS}"
             return _api_answer(200, run_tests.run_tests_page(world, url, request.query, rules.max_limit))
@@ -86,6 +88,14 @@ def answer_to(world: World, request: SandboxRequest, headers: Mapping[str, str],
         return refused.answer
     except AnswerError:
         return _api_answer(500, error_bodies.server_error(FAILURES[request.path]))
+
+
+def _wrong_path(request: SandboxRequest) -> Answer:
+    with_slash = f"{request.path}/"
+    if with_slash in FAILURES or DETAIL.fullmatch(with_slash):
+        path, mark, rest = request.target.partition("?")
+        return Answer(301, b"", {**HTML, "Location": f"{path}/{mark}{rest}"})
+    return Answer(404, HTML_404, HTML)
 
 
 def json_answer(status: int, body: dict[str, Any], headers: Mapping[str, str] | None = None) -> Answer:
@@ -137,6 +147,24 @@ def _validated_query(path: str, query: Mapping[str, str]) -> dict[str, str]:
     if found.keys().isdisjoint(SELECTORS):
         raise _RefusedError(400, error_bodies.invalid(None, NO_SELECTOR[path]))
     return found
+
+
+def _detail(world: World, execution_id: str, url: str, query: Mapping[str, str]) -> Answer:
+    numbers = {}
+    for name, value in query.items():
+        if name not in ("page", "limit"):
+            raise _RefusedError(400, error_bodies.refused_field(name, "invalid", "Unknown field."))
+        if not value.isdecimal():
+            raise _RefusedError(400, error_bodies.refused_field(name, "invalid", "A valid integer is required."))
+        if int(value) < 1:
+            text = "Ensure this value is greater than or equal to 1."
+            raise _RefusedError(400, error_bodies.refused_field(name, "min_value", text))
+        numbers[name] = int(value)
+    execution = world.execution(execution_id.lower())
+    if execution is None:
+        text = "Failed to retrieve test execution: No TestExecution matches the given query."
+        return _api_answer(500, error_bodies.server_error(text))
+    return _api_answer(200, detail.execution_detail(execution, url, numbers))
 
 
 def _metrics(world: World, query: Mapping[str, str], rules: Rules) -> dict[str, Any]:

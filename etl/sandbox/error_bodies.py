@@ -47,6 +47,11 @@ def invalid(field: str | None, text: str) -> dict[str, Any]:
     return {**body, **attr, "details": details, "errors": details}
 
 
+def refused_field(field: str, code: str, text: str) -> dict[str, Any]:
+    """Status 400 of the endpoint that names the field in the text."""
+    return {**error("validation_error", code, f"{field}: {text}"), "attr": field, "details": {field: [text]}}
+
+
 def rate_limited(limit: int, retry_after: int) -> dict[str, Any]:
     """Status 429."""
     message = f"Rate limit exceeded: {limit} api requests per minute"

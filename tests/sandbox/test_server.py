@@ -94,7 +94,7 @@ def execution_with_answer(run_test: RunTest, result: dict[str, Any], calls: list
         status=result["status"],
         created_at=started_at - timedelta(seconds=1),
         started_at=started_at,
-        completed_at=datetime.fromisoformat(result["completed_at"]),
+        completed_at=datetime.fromisoformat(result["completed_at"]) if result["completed_at"] else None,
         total_calls=result["total_calls"],
         completed_calls=result["completed_calls"],
         failed_calls=result["failed_calls"],

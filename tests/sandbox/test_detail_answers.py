@@ -1,0 +1,81 @@
+"""The detail of an execution, as the sandbox gives it, against recorded answers."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from etl.sandbox import Sandbox
+from etl.sandbox.world import EvalConfig, World
+from tests.sandbox.test_server import call_with_answer, execution_with_answer
+from tests.worlds import END, world_of
+
+SAMPLES = {path.stem: json.loads(path.read_bytes()) for path in Path(__file__).parents[1].glob("samples/detail/*.json")}
+PATH = "/simulate/test-executions"
+
+
+def recorded_execution(case: str) -> tuple[World, str]:
+    """A world with the execution of a recorded detail, made of the other recorded answers about its calls."""
+    world = world_of(executions=0)
+    runs = SAMPLES[f"runs_{case}"]["body"]["result"]
+    own = [sample["body"]["result"] for name, sample in SAMPLES.items() if name.startswith(f"{case}_metrics_")]
+    by_id = {each["call_execution_id"]: each for each in own}
+    calls = []
+    for order, listed in enumerate(runs["call_results"]["results"]):
+        calls.append(call_with_answer(by_id[listed["call_execution_id"]], listed))
+        calls[-1].updated_at = END - timedelta(seconds=order)
+    run_test = world.run_tests[0]
+    configs = {key: each["name"] for call in calls for key, each in call.eval_outputs.items()}
+    run_test.eval_configs = [EvalConfig(key, name, "score", key, name) for key, name in configs.items()]
+    run_test.executions.append(execution_with_answer(run_test, runs, calls))
+    world.index_run_test(run_test)
+    return world, runs["execution_id"]
+
+
+async def answered(session: Any, sandbox: Sandbox, target: str) -> tuple[int, Any]:
+    async with session.get(f"{sandbox.base_url}{target}", allow_redirects=False) as response:
+        return response.status, await response.json() if "json" in response.content_type else await response.text()
+
+
+@pytest.mark.parametrize("case", ["detail_voice", "detail_chat"])
+async def test_detail_has_the_recorded_calls(case, session):
+    recorded = SAMPLES[case]["body"]
+    world, execution_id = recorded_execution(case)
+    async with Sandbox(world) as sandbox:
+        status, body = await answered(session, sandbox, f"{PATH}/{execution_id}/?limit=100&page=1")
+    assert status == 200
+    assert body.keys() == recorded.keys()
+    assert (body["count"], body["total_pages"], body["next"]) == (recorded["count"], 1, None)
+    # What no other answer tells of a call cannot be rebuilt, nor can what the provider's object holds beside the metrics.
+    unknown = {"timestamp", "start_time", "overall_score", "ended_reason", "call_summary", "customer_latency_metrics"}
+    for given, call in zip(body["results"], recorded["results"], strict=True):
+        assert {name: call[name] for name in given.keys() - unknown} == {
+            name: given[name] for name in given.keys() - unknown
+        }
+        measured = (call["customer_latency_metrics"] or {}).get("systemMetrics")
+        assert (given["customer_latency_metrics"] or {}).get("systemMetrics") == measured
+
+
+@pytest.mark.parametrize(
+    "case", ["detail_limit_0", "detail_page_0", "detail_unknown_param", "detail_not_found", "detail_no_trailing_slash"]
+)
+async def test_refusals_of_the_detail_are_the_recorded_ones(case, session):
+    sample = SAMPLES[case]
+    world, execution_id = recorded_execution("detail_voice")
+    parts = urlsplit(sample["request"]["target"])
+    assert execution_id in parts.path or case == "detail_not_found"
+    async with Sandbox(world) as sandbox:
+        status, body = await answered(session, sandbox, sample["request"]["target"])
+    assert (status, body) == (sample["status"], sample.get("body", sample.get("body_text", "")))
+
+
+async def test_page_past_the_end_of_the_detail_is_empty(session):
+    world, execution_id = recorded_execution("detail_voice")
+    async with Sandbox(world) as sandbox:
+        status, body = await answered(session, sandbox, f"{PATH}/{execution_id}/?limit=2&page=999")
+    recorded = SAMPLES["detail_page_999"]["body"]
+    names = ("count", "next", "previous", "total_pages", "current_page", "results")
+    assert (status, {name: body[name] for name in names}) == (200, {name: recorded[name] for name in names})

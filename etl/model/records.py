@@ -11,6 +11,7 @@ T = TypeVar("T")
 METRICS = "/sdk/api/v1/simulation/metrics/"
 RUNS = "/sdk/api/v1/simulation/runs/"
 RUN_TESTS = "/simulate/run-tests/"
+DETAIL = "/simulate/test-executions/"
 
 
 class NumberLiteral(str):
@@ -48,6 +49,13 @@ class CallMetrics(msgspec.Struct, frozen=True, kw_only=True):
     call_execution_id: str
     execution_id: str
     status: str
+    payload: dict[str, Any]
+
+
+class DetailedCall(msgspec.Struct, frozen=True, kw_only=True):
+    """One call in its execution's detail: most of its metrics, in another shape. Source: GET /simulate/test-executions/{id}/."""
+
+    call_execution_id: str
     payload: dict[str, Any]
 
 

@@ -83,6 +83,12 @@ def _call_rows(bundle: ExecutionBundle, *, include_raw: bool) -> Rows:
     return rows
 
 
+def call_row(call: FetchedCall) -> tuple[list[Any], int]:
+    """The row of the ``calls`` table that the call's payloads give, without what its execution gives, and its misfits."""
+    given = {"call_execution_id": call.metrics.call_execution_id}
+    return MAKERS[schema.CALLS.name].make(_call_payload(call), given)
+
+
 def _eval_rows(bundle: ExecutionBundle) -> Rows:
     rows, maker = Rows(), MAKERS[schema.EVALS.name]
     started_at = _started_at(bundle)

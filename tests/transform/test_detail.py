@@ -1,0 +1,199 @@
+import json
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from etl.extract.parse import parse_json
+from etl.model import schema
+from etl.model.records import CallMetrics, DetailedCall, FetchedCall, ListedCall
+from etl.transform.detail import COVERED_COLUMNS, SAME, vouches_for
+from etl.transform.flatten import call_row
+
+SAMPLES = {path.stem: json.loads(path.read_bytes()) for path in Path(__file__).parents[1].glob("samples/detail/*.json")}
+OBJECTS = ("customer_latency_metrics", "customer_cost_breakdown")
+BLIND = ("cost_stt_cost_cents", "cost_llm_cost_cents", "cost_tts_cost_cents", "chat_metrics_message_count")
+
+
+def recorded(case: str) -> Any:
+    return parse_json(msgspec.json.encode(SAMPLES[case]["body"]))
+
+
+def pairs() -> Iterator[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]]:
+    """Each call that was recorded in all three shapes: its entry in the list, in the detail, and its own metrics."""
+    for case in ("detail_voice", "detail_chat", "detail_statuses", "detail_odd_json"):
+        detailed = {each["id"]: each for each in recorded(case)["results"]}
+        own = [recorded(name)["result"] for name in SAMPLES if name.startswith(f"{case}_metrics_")]
+        for listed in recorded(f"runs_{case}")["result"]["call_results"]["results"]:
+            key = listed["call_execution_id"]
+            for metrics in (each for each in own if each["call_execution_id"] == key):
+                yield f"{case}:{key[:8]}", listed, detailed[key], metrics
+
+
+PAIRS = {name: (listed, detail, metrics) for name, listed, detail, metrics in pairs()}
+# The metrics of these have no turn_count, so that the detail counts something else in its place.
+NOT_TOLD = {
+    name
+    for name, (_, detail, metrics) in PAIRS.items()
+    if detail["turn_count"] is not None and (metrics["chat_metrics"] or {}).get("turn_count") is None
+}
+
+
+def row_of(listed: dict[str, Any], metrics: dict[str, Any]) -> list[Any]:
+    key = listed["call_execution_id"]
+    own = CallMetrics(
+        call_execution_id=key, execution_id=metrics["execution_id"], status=metrics["status"], payload=metrics
+    )
+    return call_row(FetchedCall(listed=ListedCall(call_execution_id=key, payload=listed), metrics=own))[0]
+
+
+def is_vouched(listed: dict[str, Any], detail: dict[str, Any], row: list[Any]) -> bool:
+    return vouches_for(
+        ListedCall(call_execution_id=listed["call_execution_id"], payload=listed),
+        DetailedCall(call_execution_id=detail["id"], payload=detail),
+        row,
+    )
+
+
+def detail_of(metrics: dict[str, Any]) -> dict[str, Any]:
+    """What the real server's detail shows of a call with these metrics."""
+    chat = metrics["chat_metrics"] or {}
+    latency, cost, conversation = metrics["latency"], metrics["cost"], metrics["conversation"]
+    return {
+        "id": metrics["call_execution_id"],
+        "test_execution_id": metrics["execution_id"],
+        "status": metrics["status"],
+        "duration_seconds": metrics["duration_seconds"],
+        "avg_agent_latency_ms": latency["avg_agent_latency_ms"],
+        "response_time_ms": latency["response_time_ms"],
+        "cost_cents": cost["total_cost_cents"],
+        **{name: value for name, value in conversation.items() if not name.endswith("_ms")},
+        "avg_stop_time_after_interruption": conversation["avg_stop_time_after_interruption_ms"],
+        **{
+            name: chat.get(name)
+            for name in ("input_tokens", "output_tokens", "total_tokens", "avg_latency_ms", "csat_score")
+        },
+        "turn_count": chat.get("message_count") if chat.get("turn_count") is None else chat["turn_count"],
+        "customer_latency_metrics": {"systemMetrics": latency.get("system_metrics")},
+        "customer_cost_breakdown": cost.get("breakdown"),
+    }
+
+
+def covered(row: list[Any]) -> dict[str, Any]:
+    return {name: value for name, value in zip(schema.CALLS.names, row, strict=True) if name in COVERED_COLUMNS}
+
+
+def test_recorded_pairs_are_many_and_of_every_kind():
+    assert len(PAIRS) == 18
+    assert len(NOT_TOLD) == 2
+
+
+@pytest.mark.parametrize("name", sorted(PAIRS.keys() - NOT_TOLD))
+def test_unchanged_call_is_vouched_for(name):
+    listed, detail, metrics = PAIRS[name]
+    assert is_vouched(listed, detail, row_of(listed, metrics))
+
+
+@pytest.mark.parametrize("name", sorted(NOT_TOLD))
+def test_turn_count_that_the_metrics_lack_vouches_for_nothing(name):
+    listed, detail, metrics = PAIRS[name]
+    assert not is_vouched(listed, detail, row_of(listed, metrics))
+
+
+@pytest.mark.parametrize("name", sorted(PAIRS))
+def test_detail_of_the_tests_is_that_of_the_recorded_server(name):
+    _, detail, metrics = PAIRS[name]
+    made = detail_of(metrics)
+    odd = {"turn_count", *OBJECTS}
+    assert {field: detail[field] for field in made.keys() - odd} == {field: made[field] for field in made.keys() - odd}
+
+
+@pytest.mark.parametrize("field", sorted({*SAME, *OBJECTS} - {"id", "test_execution_id"}))
+def test_field_that_the_detail_lacks_vouches_for_nothing(field):
+    listed, detail, metrics = PAIRS[min(PAIRS.keys() - NOT_TOLD)]
+    without = {name: value for name, value in detail.items() if name != field}
+    assert not is_vouched(listed, without, row_of(listed, metrics))
+
+
+def test_unknown_field_of_the_detail_is_ignored():
+    listed, detail, metrics = PAIRS[min(PAIRS.keys() - NOT_TOLD)]
+    assert is_vouched(listed, detail | {"new_field": 1}, row_of(listed, metrics))
+
+
+def test_all_columns_of_a_call_are_covered_but_those_that_no_list_shows():
+    of_source = {column.name for column in schema.CALLS.columns if column.source}
+    assert of_source - set(COVERED_COLUMNS) == set(BLIND)
+
+
+@pytest.mark.parametrize("change", [{"scenario_name": "Another"}, {"status": "failed"}, {"new": {"deep": 1}}])
+def test_change_that_the_list_of_calls_shows_is_seen(change):
+    listed, detail, metrics = PAIRS[min(PAIRS.keys() - NOT_TOLD)]
+    assert not is_vouched(listed | change, detail, row_of(listed, metrics))
+
+
+@pytest.mark.parametrize("place", [("cost", "stt_cost_cents"), ("chat_metrics", "message_count"), ("new",)])
+def test_change_that_neither_list_shows_goes_unseen(place):
+    listed, _, metrics = PAIRS[min(PAIRS.keys() - NOT_TOLD)]
+    assert is_vouched(listed, detail_of(changed(metrics, place, 77)), row_of(listed, metrics))
+
+
+def test_open_ended_objects_are_the_same_in_either_spelling():
+    listed, detail, metrics = VOICE
+    documented = deepcopy(metrics)
+    documented["latency"]["customer_latency_metrics"] = documented["latency"].pop("system_metrics")
+    documented["cost"]["customer_cost_breakdown"] = documented["cost"].pop("breakdown")
+    assert is_vouched(listed, detail, row_of(listed, documented))
+
+
+VOICE = PAIRS[min(name for name in PAIRS if name.startswith("detail_voice"))]
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=3),
+    st.lists(st.integers(), max_size=1),
+    st.sampled_from(["1500", "1.5", -0.0, 0, 0.0, 1, 1.0]),
+    st.dictionaries(st.sampled_from(["turn", "bot_wpm", "cost"]), st.integers(0, 3), max_size=2),
+)  # fmt: skip
+PLACES = st.sampled_from(
+    [
+        *((block, name) for block in ("latency", "cost", "conversation") for name in VOICE[2][block]),
+        *(("chat_metrics", name) for name in ("total_tokens", "input_tokens", "output_tokens", "message_count")),
+        *(("chat_metrics", name) for name in ("avg_latency_ms", "turn_count", "csat_score")),
+        *(("latency", "system_metrics", name) for name in ("bot_wpm", "turn", "detailed_data", "new")),
+        *(("cost", "breakdown", name) for name in ("llm", "new")),
+        ("status",), ("duration_seconds",), ("chat_metrics",),
+    ]
+)  # fmt: skip
+
+
+def changed(metrics: dict[str, Any], place: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """The metrics with another value at the place, as a real server could send them."""
+    result = deepcopy(metrics)
+    at = result
+    for step in place[:-1]:
+        if not isinstance(at.get(step), dict):
+            at[step] = {}
+        at = at[step]
+    at[place[-1]] = value
+    for block, name in (("latency", "system_metrics"), ("cost", "breakdown")):
+        if not isinstance(result[block].get(name), dict):
+            result[block].pop(name, None)
+    if not isinstance(result["chat_metrics"], dict):
+        result["chat_metrics"] = None
+    return result
+
+
+@settings(max_examples=150)
+@given(st.lists(st.tuples(PLACES, VALUES), min_size=8, max_size=8))
+def test_call_whose_metrics_differ_where_the_map_looks_is_never_vouched_for(changes):
+    """Eight changes to each of the 18 recorded calls: over 20,000 pairs."""
+    for listed, _, metrics in PAIRS.values():
+        stored = row_of(listed, metrics)
+        for place, value in changes:
+            now = changed(metrics, place, value)
+            fresh = row_of(listed, now)
+            if is_vouched(listed, detail_of(now), stored):
+                assert repr(covered(fresh)) == repr(covered(stored)), (place, value)

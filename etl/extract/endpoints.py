@@ -7,13 +7,13 @@ Decoding raises ``TransientError`` for a body that is not what the API documents
 
 import json
 from collections.abc import Callable, Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any, Generic, NoReturn, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
 from etl.errors import KeyRefusedError, NotFoundError, RequestRefusedError, ServerFaultError, TransientError
+from etl.extract.http_date import unix_seconds
 from etl.extract.parse import parse_json
 from etl.model.records import METRICS, RUN_TESTS, RUNS, CallMetrics, Execution, ListedCall, Page, RunTest
 
@@ -197,10 +197,8 @@ def _header_seconds(headers: Mapping[str, str]) -> float | None:
         return float(value)
     except ValueError:
         pass
-    try:
-        return (parsedate_to_datetime(value) - parsedate_to_datetime(headers["Date"])).total_seconds()
-    except (KeyError, TypeError, ValueError):
-        return None
+    moment, now = unix_seconds(value), unix_seconds(headers.get("Date", ""))
+    return None if moment is None or now is None else moment - now
 
 
 def _body_seconds(body: bytes) -> float | None:

@@ -153,7 +153,7 @@ class Settings(BaseSettings):
         from_file = _read_file(cls, file, may_be_missing=may_be_missing)
         try:
             from_environment = Environment(cls)()
-        except SettingsError as exc:
+        except (SettingsError, RecursionError) as exc:
             raise ConfigurationError(f"environment: {exc}: give JSON there") from None
         from_environment = {name: value for name, value in from_environment.items() if name not in _SECRETS}
         if base_url := os.environ.get(BASE_URL):
@@ -194,6 +194,10 @@ def _read_file(cls: type[BaseSettings], file: Path, *, may_be_missing: bool) -> 
         raise ConfigurationError(f"{file}: not valid TOML: {exc}") from None
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigurationError(f"{file}: cannot be read: {exc}") from None
+    except (ValueError, RecursionError):
+        raise ConfigurationError(
+            f"{file}: holds a number of thousands of digits, or thousands of levels: shorten it"
+        ) from None
     for section, keys in [
         ("", values),
         *((f"[{name}] ", keys) for name, keys in values.items() if isinstance(keys, dict)),

@@ -10,6 +10,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 ENV_PREFIX = "METRICS_ETL_"
 BASE_URL = "FI_BASE_URL"
+_LONGEST_SHOWN = 200
 
 
 def first_error(model: type[BaseModel], exc: ValidationError, file: Path, from_environment: Mapping[str, Any]) -> str:
@@ -32,13 +33,25 @@ def first_error(model: type[BaseModel], exc: ValidationError, file: Path, from_e
         "value_error": "{error}",
         "tuple_type": 'must be "all" or a list, e.g. ["My Agent Test"]',
         "model_type": "must be a section",
+        "int_parsing_size": "must be a whole number",
     }.get(error["type"])
     if text is None:
         text = "must be " + error["msg"].removeprefix("Input should be ").split(",")[0].replace("{", "").replace(
             "}", ""
         )
     message = text.format(**context)
-    return f"{where} {message}" if ", got " in message or not place else f"{where} {message}, got {error['input']!r}"
+    return (
+        f"{where} {message}" if ", got " in message or not place else f"{where} {message}, got {_shown(error['input'])}"
+    )
+
+
+def _shown(value: Any) -> str:
+    """The value as it would be written in Python, or its beginning if it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # thousands of digits or levels
+        return "a value too long to show"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def _known_keys(model: type[BaseModel], place: Sequence[str | int]) -> set[str]:

@@ -425,6 +425,8 @@ def test_lone_surrogate_in_an_id_is_no_id():
         ({"Retry-After": "Mon, 02 Mar 2026 09:00:30 GMT", "Date": "Mon, 02 Mar 2026 09:00:00 GMT"}, b"", 30),
         ({"Retry-After": "Mon, 02 Mar 2026 09:00:30 GMT"}, b"", None),
         ({"Retry-After": "Mon, 02 Mar 2026 09:00:30 GMT", "Date": "Mon, 02 Mar 2026 09:00:00"}, b"", None),
+        ({"Retry-After": f"Mon, 02 Mar 2026 09:00:30 +{10**19}", "Date": "Mon, 02 Mar 2026 09:00:00 GMT"}, b"", None),
+        ({"Retry-After": "Mon, 02 Mar 2026 09:00:30 GMT", "Date": f"Mon, 02 Mar {10**19} 09:00:00 GMT"}, b"", None),
         ({"Retry-After": "nan"}, b"", None),
         ({"Retry-After": "inf"}, b"", None),
         ({"Retry-After": "1e9"}, b"", None),

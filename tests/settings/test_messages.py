@@ -7,6 +7,7 @@ import pytest
 from tests.settings.loading import mistake
 
 NO_PROXY = "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS)"
+TOO_LONG = "holds a number of thousands of digits, or thousands of levels: shorten it"
 KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and committed: set"
 
 
@@ -33,7 +34,29 @@ KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and c
         ("[api]\npage_limit = 1000\n", "prod.toml: [api] page_limit must be a power of two, got 1000"),
         (
             "[api]\nrequests_per_minute = 0\n",
-            'prod.toml: [api] requests_per_minute must be "auto" or a whole number of at least 1, got 0',
+            'prod.toml: [api] requests_per_minute must be "auto" or a whole number from 1 to 10,000,000, got 0',
+        ),
+        *(
+            (
+                f"[api]\nrequests_per_minute = {value}\n",
+                f'prod.toml: [api] requests_per_minute must be "auto" or a whole number from 1 to 10,000,000, got {shown}',
+            )
+            for value, shown in (
+                ("9" * 400, "9" * 200 + "…"),
+                ("0x" + "f" * 5_000, "a value too long to show"),
+                ('"-1"', "'-1'"),
+                ("true", "True"),
+            )
+        ),
+        (
+            "[api]\nconcurrency = 0x" + "f" * 5_000,
+            "prod.toml: [api] concurrency must be at most 256, got a value too long to show",
+        ),
+        ("[api]\nconcurrency = " + "9" * 5_000, f"prod.toml: {TOO_LONG}"),
+        ("[api]\nconcurrency = " + "[" * 10_000 + "]" * 10_000, f"prod.toml: {TOO_LONG}"),
+        (
+            "run_tests." + "a." * 10_000 + "a = 1",
+            'prod.toml: run_tests must be "all" or a list, e.g. ["My Agent Test"], got a value too long to show',
         ),
         (
             '[api]\nbase_url = "http://10.0.0.1/"\n',
@@ -96,6 +119,11 @@ def test_each_mistake_names_file_key_and_fix(file: Path, text: str, message: str
             "METRICS_ETL_API__CONCURENCY",
             "1",
             "environment: METRICS_ETL_API__CONCURENCY is unknown: did you mean concurrency?",
+        ),
+        (
+            "METRICS_ETL_API__CONCURRENCY",
+            "9" * 5_000,
+            f"environment: METRICS_ETL_API__CONCURRENCY must be a whole number, got '{'9' * 199}…",
         ),
         (
             "METRICS_ETL_APY__CONCURRENCY",

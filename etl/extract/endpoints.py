@@ -153,7 +153,7 @@ def decode(request: Request[T], body: bytes, *, tries: int = 1) -> T:
         return request.decode(document)
     except (ValueError, RecursionError) as exc:
         raise TransientError(
-            f"{request.subject}: unexpected answer from {request.path}: {_one_line(str(exc))}",
+            f"{request.subject}: unexpected answer from {request.path}: {_why_unexpected(exc, body)}",
             status=200,
             excerpt=_excerpt(body),
             tries=tries,
@@ -206,6 +206,22 @@ def _body_seconds(body: bytes) -> float | None:
         return float(_field(_field(parse_json(body), "result"), "retry_after"))
     except (TypeError, ValueError, OverflowError, RecursionError):
         return None
+
+
+def _why_unexpected(exc: Exception, body: bytes) -> str:
+    match exc:
+        case json.JSONDecodeError() if not body.strip():
+            return "empty"
+        case json.JSONDecodeError() if body.lstrip()[:1] == b"<":
+            return "HTML, not JSON"
+        case json.JSONDecodeError():
+            return f"JSON that is cut or wrong at character {exc.pos}" if exc.pos else "not JSON"
+        case UnicodeDecodeError():
+            return "not text in utf-8"
+        case RecursionError():
+            return "nested too deeply"
+        case _:
+            return _one_line(str(exc))
 
 
 class _UnexpectedError(ValueError):

@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 import tomllib
 from dataclasses import fields
 from pathlib import Path
@@ -193,6 +195,13 @@ def test_everything_public_can_be_imported_and_is_described() -> None:
         value = getattr(etl, name)
         assert name == "__version__" or value.__doc__
     assert Progress.__doc__
+
+
+def test_everything_public_is_listed_where_a_shell_completes_names() -> None:
+    """In a fresh process: here the names may have been used before."""
+    code = "import etl, rlcompleter; c = rlcompleter.Completer({'etl': etl}); print(*map(c.complete, ['etl.'] * 99, range(99)))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert {f"etl.{name}" for name in etl.__all__ if not name.startswith("_")} <= set(re.findall(r"etl\.\w+", shown))
 
 
 def test_changelog_names_the_version() -> None:

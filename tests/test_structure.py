@@ -18,7 +18,6 @@ TESTED_ELSEWHERE = {
     "etl/cli/dataset.py": "tests/e2e/test_commands.py",
     "etl/cli/demo.py": "tests/e2e/test_commands.py",
     "etl/cli/events.py": "tests/e2e/test_commands.py",
-    "etl/cli/options.py": "tests/e2e/test_export.py",
     "etl/cli/run.py": "tests/e2e/test_export.py",
     "etl/cli/sandbox.py": "tests/e2e/test_commands.py",
     "etl/cli/show_check.py": "tests/e2e/test_check.py",

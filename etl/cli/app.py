@@ -4,14 +4,38 @@ Results go to stdout, messages and progress to stderr. Commands import heavy mod
 quick.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from etl.cli import dataset, process, run, sandbox, source
 from etl.version import __version__
 
+
+class _Command(TyperCommand):
+    """A command whose help shows no type beside an option that takes no value."""
+
+    def get_params(self, ctx: Any) -> Any:
+        return _without_type_of_flags(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    """As ``_Command``, for the command that holds the others."""
+
+    def get_params(self, ctx: Any) -> Any:
+        return _without_type_of_flags(super().get_params(ctx))
+
+
+def _without_type_of_flags(parameters: Any) -> Any:
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    return parameters
+
+
 app = typer.Typer(
+    cls=_Group,
     name="metrics-etl",
     help="Export Future AGI simulation metrics to a partitioned Parquet dataset.",
     epilog="Exit codes: 0 complete, 1 bug, 2 usage or configuration, 3 partial, 4 key refused, 5 source unavailable, "
@@ -25,7 +49,7 @@ for command in (
     *(run.run, run.plan, source.check, source.discover),
     *(dataset.status, dataset.verify, dataset.schema, sandbox.sandbox, sandbox.demo),
 ):
-    app.command()(command)
+    app.command(cls=_Command)(command)
 
 
 def main() -> None:

@@ -87,9 +87,9 @@ def verify(
 
         settings = Settings.load(config, needs_keys=against_api, needs_run_tests=against_api)
         report = _verify(
-            settings.only(run_tests or (), since=since.date() if since else None),
+            settings.only(run_tests or (), since=since),
             is_all=not run_tests,
-            since=since.date() if since else None,
+            since=since,
             against_api=against_api,
             quiet=quiet,
         )

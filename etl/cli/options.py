@@ -1,10 +1,31 @@
 """The options that several commands share."""
 
-from datetime import datetime
+import re
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+def parse_day(text: str, *, today: date | None = None) -> date:
+    """The UTC day that is meant by ``2026-11-01``, ``today``, ``yesterday``, or ``7d`` for seven days ago.
+
+    Raises:
+        BadParameter: none is.
+    """
+    days = {"today": 0, "yesterday": 1}.get(text)
+    if re.fullmatch(r"[0-9]{1,5}d", text):
+        days = int(text[:-1])
+    try:
+        if days is not None:
+            return (today or datetime.now(UTC).date()) - timedelta(days=days)
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+            return date.fromisoformat(text)
+    except (ValueError, OverflowError):
+        pass
+    raise typer.BadParameter(f"{text!r} is no day: give one such as 2026-11-01, yesterday, or 7d for seven days ago")
+
 
 Config = Annotated[
     Path | None,
@@ -19,8 +40,12 @@ RunTests = Annotated[
     typer.Option("--run-test", metavar="NAME", help="Only this run test; may be repeated."),
 ]
 Since = Annotated[
-    datetime | None,
-    typer.Option(formats=["%Y-%m-%d"], metavar="DATE", help="Only executions created on or after this day (UTC)."),
+    date | None,
+    typer.Option(
+        parser=parse_day,
+        metavar="DATE",
+        help="Only executions created on or after this day (UTC): 2026-11-01, yesterday, or 7d for seven days ago.",
+    ),
 ]
 AcceptDeletions = Annotated[
     bool, typer.Option("--accept-deletions", help="Believe that many executions of a run test were deleted at once.")

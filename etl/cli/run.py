@@ -48,7 +48,7 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
         from etl.pipeline.metrics_file import check_metrics_file, write_metrics_file  # noqa: PLC0415
         from etl.settings import Settings  # noqa: PLC0415
 
-        settings = Settings.load(config).only(run_tests or (), since=since.date() if since else None)
+        settings = Settings.load(config).only(run_tests or (), since=since)
         if metrics_file:
             check_metrics_file(metrics_file)
         if dry_run:

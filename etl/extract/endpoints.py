@@ -7,13 +7,13 @@ Decoding raises ``TransientError`` for a body that is not what the API documents
 
 import json
 from collections.abc import Callable, Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any, Generic, NoReturn, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
 from etl.errors import KeyRefusedError, NotFoundError, RequestRefusedError, ServerFaultError, TransientError
+from etl.extract.http_date import unix_seconds
 from etl.extract.parse import parse_json
 from etl.model.records import METRICS, RUN_TESTS, RUNS, CallMetrics, Execution, ListedCall, Page, RunTest
 
@@ -153,7 +153,7 @@ def decode(request: Request[T], body: bytes, *, tries: int = 1) -> T:
         return request.decode(document)
     except (ValueError, RecursionError) as exc:
         raise TransientError(
-            f"{request.subject}: unexpected answer from {request.path}: {_one_line(str(exc))}",
+            f"{request.subject}: unexpected answer from {request.path}: {_why_unexpected(exc, body)}",
             status=200,
             excerpt=_excerpt(body),
             tries=tries,
@@ -197,10 +197,8 @@ def _header_seconds(headers: Mapping[str, str]) -> float | None:
         return float(value)
     except ValueError:
         pass
-    try:
-        return (parsedate_to_datetime(value) - parsedate_to_datetime(headers["Date"])).total_seconds()
-    except (KeyError, TypeError, ValueError):
-        return None
+    moment, now = unix_seconds(value), unix_seconds(headers.get("Date", ""))
+    return None if moment is None or now is None else moment - now
 
 
 def _body_seconds(body: bytes) -> float | None:
@@ -208,6 +206,22 @@ def _body_seconds(body: bytes) -> float | None:
         return float(_field(_field(parse_json(body), "result"), "retry_after"))
     except (TypeError, ValueError, OverflowError, RecursionError):
         return None
+
+
+def _why_unexpected(exc: Exception, body: bytes) -> str:
+    match exc:
+        case json.JSONDecodeError() if not body.strip():
+            return "empty"
+        case json.JSONDecodeError() if body.lstrip()[:1] == b"<":
+            return "HTML, not JSON"
+        case json.JSONDecodeError():
+            return f"JSON that is cut or wrong at character {exc.pos}" if exc.pos else "not JSON"
+        case UnicodeDecodeError():
+            return "not text in utf-8"
+        case RecursionError():
+            return "nested too deeply"
+        case _:
+            return _one_line(str(exc))
 
 
 class _UnexpectedError(ValueError):

@@ -16,13 +16,15 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
+
+from etl.extract.http_date import unix_seconds
 
 WINDOW_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 _NO_HINT_SECONDS = 5.0
 _FORGET_SECONDS = 600.0
 _LONGEST_WINDOW_SECONDS = 86_400.0
+_LARGEST_LIMIT = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,12 +224,12 @@ def _window_of(headers: Mapping[str, str]) -> Window | None:
         return None
     # A reset in milliseconds, or counted from now, would end the window years from now or at once.
     is_near = -WINDOW_SECONDS <= _seconds_until_reset(window.reset_unix_seconds, headers) <= _LONGEST_WINDOW_SECONDS
-    return window if window.limit > 0 and math.isfinite(window.reset_unix_seconds) and is_near else None
+    return (
+        window if 0 < window.limit <= _LARGEST_LIMIT and math.isfinite(window.reset_unix_seconds) and is_near else None
+    )
 
 
 def _seconds_until_reset(reset_unix_seconds: float, headers: Mapping[str, str]) -> float:
     """By the server's own clock, which ``Date`` tells to the second; without it, a whole window."""
-    try:
-        return reset_unix_seconds - parsedate_to_datetime(headers["Date"]).timestamp()
-    except (KeyError, TypeError, ValueError):
-        return WINDOW_SECONDS
+    now = unix_seconds(headers.get("Date", ""))
+    return WINDOW_SECONDS if now is None else reset_unix_seconds - now

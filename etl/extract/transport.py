@@ -261,7 +261,9 @@ class Transport:
             self._proxy_url and isinstance(exc, aiohttp.ClientConnectorDNSError)
         ):
             return NoAnswerError(f"cannot connect to [api] proxy {self._proxy_url}: {_reason(exc)}")
-        return NoAnswerError(f"no whole answer from {self._server}: {_reason(exc)}")
+        is_unreachable = isinstance(exc, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+        hint = "; check [api] base_url or FI_BASE_URL" if is_unreachable and not self._proxy_url else ""
+        return NoAnswerError(f"no whole answer from {self._server}: {_reason(exc)}{hint}")
 
 
 def _reason(exc: BaseException) -> str:
@@ -271,6 +273,8 @@ def _reason(exc: BaseException) -> str:
     if isinstance(exc, TimeoutError):
         return "timeout"
     cause = exc.__cause__ or exc
+    if isinstance(cause, ConnectionRefusedError):  # asyncio's own words hold the address once more
+        return "connection refused"
     return cause.strerror if isinstance(cause, OSError) and cause.strerror else type(exc).__name__
 
 

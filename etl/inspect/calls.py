@@ -62,7 +62,7 @@ def read_calls(
     Args:
         path: The folder of the dataset, as in ``[destination] path``.
         run_tests: Names or keys of run tests; all of them by default.
-        since: First day of ``date`` (UTC), a date or ``2026-11-01``.
+        since: First day of ``date`` (UTC): a date, text such as ``2026-11-01``, or a datetime or Timestamp (without a zone, UTC).
         until: Last day of ``date``, included.
         columns: Only these, in this order; all of them by default. Columns of evals come on top.
         evals: ``"wide"``, or None to leave them out.

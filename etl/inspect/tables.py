@@ -37,13 +37,14 @@ def read_table(
 
     Columns and types are those of ``describe(table)``, whatever the files hold: a column that is missing in a file of an older
     version is null, and a table without rows has all columns. The partition columns come last: ``run_test`` (the key, text) and
-    ``date``; ``runs`` has ``date`` alone.
+    ``date``; ``runs`` has ``date`` alone. Compare ``date`` with a ``datetime.date``, times with a ``pd.Timestamp(…, tz="UTC")``;
+    pandas compares neither with text.
 
     Args:
         path: The folder of the dataset, as in ``[destination] path``.
         table: executions, calls, evals, errors or runs.
         run_tests: Names or keys of run tests; all of them by default. Not for ``runs``.
-        since: First day of ``date`` (UTC), a date or ``2026-11-01``.
+        since: First day of ``date`` (UTC): a date, text such as ``2026-11-01``, or a datetime or Timestamp (without a zone, UTC).
         until: Last day of ``date``, included.
         columns: Only these columns, in this order, partition columns too; all of them by default.
 
@@ -226,16 +227,19 @@ def _texts(value: str | Iterable[str]) -> list[str]:
 
 
 def _day(option: str, value: str | date | None) -> date | None:
-    """A UTC day.
+    """A UTC day; times without a zone count as UTC.
 
     Raises:
         ConfigurationError: it is not a day.
     """
-    if isinstance(value, datetime) and value.tzinfo:
-        return value.astimezone(UTC).date()
-    if value is None or (isinstance(value, date) and not isinstance(value, datetime)):
-        return value
+    if value is None:
+        return None
     try:
-        return date.fromisoformat(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise ConfigurationError(f"{option} must be a day such as 2026-11-01, got {value!r}") from None
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if isinstance(moment, datetime) and not pd.isna(moment):
+            return (moment.astimezone(UTC) if moment.tzinfo else moment).date()
+        if type(moment) is date:
+            return moment
+    except (ValueError, OverflowError):
+        pass
+    raise ConfigurationError(f"{option} must be a day such as 2026-11-01, got {value!r}")

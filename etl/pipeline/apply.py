@@ -1,5 +1,6 @@
 """The steps of an export that change the dataset: relocate stored rows, mark what was deleted, fetch and commit."""
 
+import asyncio
 from functools import partial
 from itertools import chain
 from time import monotonic
@@ -111,9 +112,12 @@ async def fetch(run: Run, record: Record, planned: list[Planned], state: StoredS
     )
     run.progress.crawl, run.progress.crawl_began_at = crawl, monotonic()
     try:
-        for item in filter(is_waiting_row_due, planned):
-            await take(_without_calls(item))
-        await crawl.run()
+        async with asyncio.TaskGroup() as group:
+            committing = group.create_task(buffer.commit_on_time())
+            for item in filter(is_waiting_row_due, planned):
+                await take(_without_calls(item))
+            await crawl.run()
+            committing.cancel()
     finally:
         record.necessary_requests += crawl.necessary_requests
         await buffer.flush()

@@ -132,7 +132,10 @@ async def export(
         bug: BaseException | None = None
         try:
             async with run.client:
-                await until_stopped(_export(run, record, state), stop, limit=_time_limit(settings))
+                limit = _time_limit(settings)
+                if limit is not None:
+                    run.client.gate.run_ends_at = asyncio.get_running_loop().time() + limit[0]
+                await until_stopped(_export(run, record, state), stop, limit=limit)
         except* ExporterError as group:
             failure = _reason_to_stop(group)
         except* Exception as group:  # noqa: BLE001 recorded here, raised below

@@ -17,6 +17,7 @@ from etl.errors import (
     KeyRefusedError,
     NotFoundError,
     SourceError,
+    SourceUnavailableError,
 )
 from etl.extract.client import Client
 from etl.extract.connect import client_of
@@ -113,7 +114,7 @@ async def _check_source(config: Path | None) -> list[Check]:
             _problem(Subject.KEY, error),
             *map(_skipped, (Subject.RATE_LIMIT, Subject.RUN_TESTS)),
         ]
-    except SourceError as error:
+    except (SourceError, SourceUnavailableError) as error:
         return [
             Check(Subject.SERVER, f"{base_url}: {error}", ExitCode.SOURCE_UNAVAILABLE),
             *map(_skipped, (Subject.KEY, Subject.RATE_LIMIT, Subject.RUN_TESTS)),
@@ -136,7 +137,7 @@ async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
     """One request, and one more for each run test that is not on the first page of the list.
 
     Raises:
-        KeyRefusedError, SourceError: the list cannot be read.
+        KeyRefusedError, SourceError, SourceUnavailableError: the list cannot be read.
     """
     try:
         page = await client.get(list_run_tests(page=1, limit=settings.api.page_limit))

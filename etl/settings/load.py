@@ -4,6 +4,7 @@ Every mistake becomes one line that names the place and the fix. Keys are ``Secr
 """
 
 import os
+import stat
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from datetime import date
@@ -22,13 +23,12 @@ from pydantic_settings import (
     EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    SettingsError,
     TomlConfigSettingsSource,
 )
 
 from etl.errors import ConfigurationError
 from etl.settings.api_keys import read_api_key, read_proxy_credentials
-from etl.settings.messages import BASE_URL, ENV_PREFIX, first_error, suggestion
+from etl.settings.messages import BASE_URL, ENV_PREFIX, first_error, suggestion, variable_of
 from etl.settings.sections import Api, Destination, Export, Log, RunTest
 
 DEFAULT_PATH = "config/metrics-etl.toml"
@@ -48,8 +48,15 @@ class Environment(EnvSettingsSource):
     """The settings in environment variables."""
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
-        """JSON, or the word "all" in place of a list of run tests."""
-        return value if value == "all" else super().decode_complex_value(field_name, field, value)
+        """JSON; of run tests also their names, joined by commas, or the word "all"."""
+        if field_name == "run_tests" and not value.startswith(("[", '"')):
+            return value if value == "all" else [name.strip() for name in value.split(",")]
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except (ValueError, RecursionError):
+            names = 'a name, names joined by commas, or a list such as ["Checkout flow", "Refunds, late"]'
+            hint = names if field_name == "run_tests" else f"single values as {variable_of(field_name, '<KEY>')}"
+            raise ConfigurationError(f"environment: {variable_of(field_name)} is not valid JSON: give {hint}") from None
 
 
 class Settings(BaseSettings):
@@ -142,7 +149,8 @@ class Settings(BaseSettings):
         """Read the TOML file and the environment; the keys only if they are needed.
 
         ``path`` defaults to ``METRICS_ETL_CONFIG``, else to ``config/metrics-etl.toml``. The file may be missing if
-        ``METRICS_ETL_RUN_TESTS`` is set, to ``all`` or a JSON list, or if run tests are not needed; then they default to "all".
+        ``METRICS_ETL_RUN_TESTS`` is set, to ``all``, names joined by commas or a JSON list, or if run tests are not needed; then
+        they default to "all".
 
         Raises:
             ConfigurationError: one line that names the file or variable, the key and the fix.
@@ -151,11 +159,7 @@ class Settings(BaseSettings):
         _refuse_unknown_variables(cls)
         may_be_missing = path is None and (f"{ENV_PREFIX}RUN_TESTS" in os.environ or not needs_run_tests)
         from_file = _read_file(cls, file, may_be_missing=may_be_missing)
-        try:
-            from_environment = Environment(cls)()
-        except SettingsError as exc:
-            raise ConfigurationError(f"environment: {exc}: give JSON there") from None
-        from_environment = {name: value for name, value in from_environment.items() if name not in _SECRETS}
+        from_environment = {name: value for name, value in Environment(cls)().items() if name not in _SECRETS}
         if base_url := os.environ.get(BASE_URL):
             from_environment = _merged({"api": {"base_url": base_url}}, from_environment)
         secrets = {name: read_api_key(variable) for name, variable in _KEYS.items()} if needs_keys else {}
@@ -182,11 +186,12 @@ def _refuse_shared_keys(run_tests: Collection[RunTest]) -> None:
 
 
 def _read_file(cls: type[BaseSettings], file: Path, *, may_be_missing: bool) -> dict[str, Any]:
-    if not file.is_file():
+    if not _is_there(file):
         if may_be_missing:
             return {}
+        place = "" if file.is_absolute() else f" (looked for in {Path.cwd()})"
         raise ConfigurationError(
-            f"{file}: not found: copy config/example.toml there, or name another file with --config"
+            f"{file}: not found{place}: copy config/example.toml there, or name another file with --config"
         )
     try:
         values = TomlConfigSettingsSource(cls, file)()
@@ -194,6 +199,10 @@ def _read_file(cls: type[BaseSettings], file: Path, *, may_be_missing: bool) -> 
         raise ConfigurationError(f"{file}: not valid TOML: {exc}") from None
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigurationError(f"{file}: cannot be read: {exc}") from None
+    except (ValueError, RecursionError):
+        raise ConfigurationError(
+            f"{file}: holds a number of thousands of digits, or thousands of levels: shorten it"
+        ) from None
     for section, keys in [
         ("", values),
         *((f"[{name}] ", keys) for name, keys in values.items() if isinstance(keys, dict)),
@@ -208,14 +217,33 @@ def _read_file(cls: type[BaseSettings], file: Path, *, may_be_missing: bool) -> 
     return values
 
 
+def _is_there(file: Path) -> bool:
+    try:
+        is_file = stat.S_ISREG(file.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as exc:
+        raise ConfigurationError(f"{file}: cannot be read: {getattr(exc, 'strerror', exc)}") from None
+    if not is_file:
+        raise ConfigurationError(f"{file}: not a file: name the settings file with --config or METRICS_ETL_CONFIG")
+    return True
+
+
 def _refuse_unknown_variables(cls: type[BaseSettings]) -> None:
-    known = {f"{ENV_PREFIX}{name.upper()}" for name in cls.model_fields if name not in _SECRETS} | {
-        f"{ENV_PREFIX}CONFIG"
+    sections = {name: field for name, field in cls.model_fields.items() if name not in _SECRETS}
+    known = {variable_of(name) for name in sections} | {f"{ENV_PREFIX}CONFIG"}
+    keys = {
+        variable_of(name, key)
+        for name, field in sections.items()
+        for key in getattr(field.annotation, "model_fields", ())
     }
     for variable in os.environ:
-        name = variable.upper().split("__")[0]
-        if name.startswith(ENV_PREFIX) and name not in known:
-            raise ConfigurationError(f"environment: unknown variable {variable}{suggestion(name, known)}")
+        name = variable.upper()
+        if not name.startswith(ENV_PREFIX) or name.split("__")[0] in known:
+            continue
+        secret = _SECRETS.get(name.removeprefix(ENV_PREFIX).lower())
+        hint = f": did you mean {secret}?" if secret else suggestion(name, known, others=keys)
+        raise ConfigurationError(f"environment: unknown variable {variable}{hint}")
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Turn a mistake in the settings into one line that names the place and the fix. Reads no file."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
@@ -10,11 +10,14 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 ENV_PREFIX = "METRICS_ETL_"
 BASE_URL = "FI_BASE_URL"
+_LONGEST_SHOWN = 200
 
 
 def first_error(model: type[BaseModel], exc: ValidationError, file: Path, from_environment: Mapping[str, Any]) -> str:
     """The first error of the validation, as one line that names the file or variable, the key and the fix."""
-    error = exc.errors(include_url=False)[0]
+    errors = exc.errors(include_url=False)
+    # A key with a typing error is also missing under its right name: the typing error is the one to fix.
+    error = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
     place = list(error["loc"])
     where = _where(place, file, from_environment)
     if error["type"] == "extra_forbidden":
@@ -32,13 +35,25 @@ def first_error(model: type[BaseModel], exc: ValidationError, file: Path, from_e
         "value_error": "{error}",
         "tuple_type": 'must be "all" or a list, e.g. ["My Agent Test"]',
         "model_type": "must be a section",
+        "int_parsing_size": "must be a whole number",
     }.get(error["type"])
     if text is None:
         text = "must be " + error["msg"].removeprefix("Input should be ").split(",")[0].replace("{", "").replace(
             "}", ""
         )
     message = text.format(**context)
-    return f"{where} {message}" if ", got " in message or not place else f"{where} {message}, got {error['input']!r}"
+    return (
+        f"{where} {message}" if ", got " in message or not place else f"{where} {message}, got {_shown(error['input'])}"
+    )
+
+
+def _shown(value: Any) -> str:
+    """The value as it would be written in Python, or its beginning if it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # thousands of digits or levels
+        return "a value too long to show"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def _known_keys(model: type[BaseModel], place: Sequence[str | int]) -> set[str]:
@@ -60,7 +75,7 @@ def _where(place: list[str | int], file: Path, from_environment: Mapping[str, An
     ):
         if place == ["api", "base_url"] and os.environ.get(BASE_URL) == value:
             return f"environment: {BASE_URL}"
-        return f"environment: {ENV_PREFIX}{'__'.join(str(part).upper() for part in place)}"
+        return f"environment: {variable_of(*place)}"
     match place:
         case []:
             return f"{file}:"
@@ -73,7 +88,12 @@ def _where(place: list[str | int], file: Path, from_environment: Mapping[str, An
             return f"{file}: [{section}] {'.'.join(map(str, rest))}"
 
 
-def suggestion(name: str, known: set[str]) -> str:
-    """The end of a message about an unknown name: the known name that is most like it, else all known names."""
-    match = get_close_matches(name, known, n=1, cutoff=0.6)
+def suggestion(name: str, known: set[str], *, others: Collection[str] = ()) -> str:
+    """The end of a message about an unknown name: the one of all that is most like it, else the known ones."""
+    match = get_close_matches(name, {*known, *others}, n=1, cutoff=0.6)
     return f": did you mean {match[0]}?" if match else f": known are {', '.join(sorted(known))}"
+
+
+def variable_of(*place: str | int) -> str:
+    """The environment variable of the setting at this place."""
+    return ENV_PREFIX + "__".join(str(part).upper() for part in place)

@@ -14,6 +14,7 @@ from etl.model.keys import default_key, is_key, is_listable
 _NO_PROXY = (
     "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS), got another value"
 )
+_MOST_REQUESTS_PER_MINUTE = 10_000_000
 _BUCKET_SCHEMES = ("s3://", "gs://", "az://", "abfs://")
 
 
@@ -50,9 +51,11 @@ class RunTest(_Section):
 def _requests_per_minute(value: Any) -> int | None:
     if value == "auto":
         return None
-    if str(value).isascii() and str(value).isdigit() and int(value) >= 1:
-        return int(value)
-    raise ValueError('must be "auto" or a whole number of at least 1')
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+        value = int(value)
+    if type(value) is int and 1 <= value <= _MOST_REQUESTS_PER_MINUTE:
+        return value
+    raise ValueError(f'must be "auto" or a whole number from 1 to {_MOST_REQUESTS_PER_MINUTE:,}')
 
 
 class Api(_Section):

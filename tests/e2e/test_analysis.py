@@ -15,7 +15,8 @@ import etl
 from etl.cli import demo
 from etl.model import schema
 
-TEXT = (Path(__file__).parents[2] / "docs" / "analysis.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+TEXT, README = ((ROOT / name).read_text(encoding="utf-8") for name in ("docs/analysis.md", "README.md"))
 BLOCK = re.compile(
     r"^```python(?P<plot> plot)?\n(?P<code>.*?)^```\n(?:\n```text\n(?P<printed>.*?)^```\n)?", re.MULTILINE | re.DOTALL
 )
@@ -61,3 +62,16 @@ def test_column_that_describe_calls_never_null_has_no_nulls(folder, name):
     described = etl.describe(name)
     never = described["column"][described["null"] == schema.NEVER].to_list()
     assert not frame[never].isna().any(axis=None)
+
+
+def test_plot_of_the_readme_has_dates_that_can_be_read(folder, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    namespace: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), namespace)
+    labels = namespace["plot"].get_xticklabels()
+    assert len(labels) > 3
+    assert {label.get_rotation() for label in labels} == {30}
+    assert (folder / "p95.png").stat().st_size > 10_000

@@ -174,3 +174,14 @@ async def test_export_at_work_is_named_and_goes_on(server: Sandbox, tmp_path: Pa
     assert f"(pid {process.pid} on " in problem(result)
     assert (await ended(process)).exit_code == 143
     assert (await metrics_etl("check", cwd=tmp_path, env=environment(server))).exit_code == 0
+
+
+async def test_rate_limit_that_holds_for_hours_is_the_servers_problem(server: Sandbox, tmp_path: Path) -> None:
+    """The list is refused, and asking for the run test by its name would have to wait."""
+    write_settings(tmp_path, ["Checkout flow"])
+    server.fault = lambda request, _nth: (
+        Fault(status=503, headers={"Retry-After": "80000"}) if request.path == RUN_TESTS else None
+    )
+    result = await metrics_etl("check", "--json", cwd=tmp_path, env=environment(server))
+    assert result.exit_code == 5
+    assert "lets nothing through until" in problem(result)

@@ -505,25 +505,6 @@ async def test_held_requests_go_out_when_the_hold_ends(server):
     assert client.traffic.rejections == 1
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(4, []), (40, [40]), (86_399, [86_399])])
-async def test_long_hold_is_told_once(server, seconds, told, monkeypatch):
-    """The clock of the quota jumps to its end: nobody waits here."""
-    found: list[float] = []
-    quota, passed = Quota(), 0.0
-
-    async def pass_time(waited: float) -> None:
-        nonlocal passed
-        passed += waited
-
-    wait_seconds = quota.wait_seconds
-    monkeypatch.setattr(quota, "wait_seconds", lambda now: wait_seconds(now + passed))
-    monkeypatch.setattr(client_module, "_sleep", pass_time)
-    server.fault = lambda _request, nth: Fault(status=503, headers={"Retry-After": str(seconds)}) if nth == 1 else None
-    async with connect(server.base_url, quota=quota, on_hold=found.append) as client:
-        await asyncio.gather(*(client.get(first_execution(server)) for _ in range(3)))
-    assert found == pytest.approx(told, abs=1)
-
-
 async def test_told_window_is_kept_without_a_refusal():
     world = settled_world(executions=1)
     async with (

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from etl.extract.endpoints import retry_after_seconds
 from etl.extract.quota import WINDOW_SECONDS, Quota
 
 UNIX = 1_800_000_000.0  # the server's clock when the monotonic one shows 0
@@ -159,6 +160,7 @@ def test_window_end_without_a_date_is_a_whole_window_away():
         headers(0, 0, UNIX + 40),
         headers(-5, 0, UNIX + 40),
         headers("9" * 5000, 9, UNIX + 40),
+        headers("9" * 400, "9" * 400, UNIX + 40),
         headers(10, 0, (UNIX + 40) * 1000, UNIX),  # milliseconds
         headers(10, 0, 40, UNIX),  # counted from now
         {"X-RateLimit-Limit": "10"},
@@ -171,11 +173,48 @@ def test_malformed_headers_are_as_good_as_none(malformed):
     assert quota.wait_seconds(0.0) == 0
 
 
-@pytest.mark.parametrize("date", ["", "yesterday", "Mon, 99 Foo 2026 00:00:00 GMT"])
+@pytest.mark.parametrize(
+    "date", ["", "yesterday", "Mon, 99 Foo 2026 00:00:00 GMT", f"Thu, 26 Nov 2026 00:00:00 +{10**19}"]
+)
 def test_malformed_date_is_as_good_as_none(date):
     quota = Quota()
     ask(quota, 0.0, headers(10, 0, UNIX + 5) | {"Date": date})
     assert quota.wait_seconds(0.0) == WINDOW_SECONDS
+
+
+odd_values = (
+    st.text(max_size=12)
+    | st.integers(0, 5000).map(lambda digits: "9" * digits)
+    | st.sampled_from(["-" + "9" * 400, "1e400", "-inf", "nan", str(2**63), str(UNIX + 40), "10", "0", "-1"])
+    | st.sampled_from(
+        [formatdate(UNIX, usegmt=True), f"Thu, 26 Nov 2026 00:00:00 +{10**19}", "Thu, 26 Nov 0 0:0:0 GMT"]
+    )
+)
+odd_headers = st.fixed_dictionaries(
+    {},
+    optional=dict.fromkeys(
+        ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Date", "Retry-After"), odd_values
+    ),
+)
+
+
+@given(st.lists(st.tuples(odd_headers, st.sampled_from([200, 429, 503])), max_size=5), st.sampled_from([0.3, 1.0]))
+@example([({"Retry-After": f"Thu, 26 Nov 2026 00:00:00 +{10**19}", "Date": "Thu, 26 Nov 2026 00:00:00 GMT"}, 429)], 1.0)
+@example([({**headers("9" * 400, "9" * 400, UNIX + 40), "Date": f"Thu, 26 Nov 2026 00:00:00 +{10**19}"}, 200)], 0.3)
+def test_no_header_raises_or_holds_for_more_than_a_day(answers, share):
+    quota = Quota(share=share)
+    for number, (answer, status) in enumerate(answers):
+        now = float(number)
+        quota.sent()
+        quota.answered(now, answer)
+        if status == 429:
+            quota.refused(now, retry_after_seconds(answer, b""))
+        elif (seconds := retry_after_seconds(answer, b"")) is not None:
+            quota.hold(now, seconds)
+        assert 0 <= quota.wait_seconds(now) <= 86_400
+        assert (quota.seconds_for(100, now) or 0) >= 0
+        assert (quota.left(now) or 0) >= 0
+        assert (quota.requests_per_minute or 1) >= 1
 
 
 @pytest.mark.parametrize(("share", "ours"), [(1.0, 100), (0.8, 80), (0.7, 70), (0.001, 1)])

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import socket
 import ssl
 import time
 import zlib
@@ -234,6 +235,19 @@ async def test_body_is_capped_as_it_arrives_and_unpacked(pack: Callable[[bytes],
 
 
 # Connections
+
+
+@pytest.mark.parametrize(
+    ("base_url", "reason"),
+    [("http://127.0.0.1:{port}", "connection refused"), ("http://metrics.invalid", "Name or service not known")],
+)
+async def test_server_that_cannot_be_reached_names_the_setting(base_url, reason):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    transport = Transport(base_url.format(port=port), {}, limits=Limits())
+    with pytest.raises(NoAnswerError, match=rf"{reason}; check \[api\] base_url or FI_BASE_URL$"):
+        await body(transport)
+    await transport.close()
 
 
 async def test_connection_is_used_again():

@@ -140,12 +140,22 @@ def test_only_the_export_runs_of_the_days_are_opened(data):
         (date(2026, 10, 2), date(2026, 10, 2), DAYS[1:2]),
         (datetime(2026, 10, 1, 23, tzinfo=timezone(timedelta(hours=-5))), None, DAYS[1:]),
         (pd.Timestamp("2026-10-02T23:59Z"), pd.Timestamp("2026-10-02T00:00Z"), DAYS[1:2]),
+        (pd.Timestamp("2026-10-02"), pd.Timestamp("2026-10-02T23:59"), DAYS[1:2]),
+        (datetime(2026, 10, 2), datetime(2026, 10, 2, 23), DAYS[1:2]),  # noqa: DTZ001 the point
+        ("2026-10-02T00:00", "2026-10-02T23:59:59Z", DAYS[1:2]),
+        ("2026-10-01T23:00-05:00", None, DAYS[1:]),
         ("2026-10-04", None, ()),
     ],
 )
 def test_both_days_are_included_and_are_utc(data, since, until, days):
     frame = etl.read_table(data, "executions", run_tests="checkout", since=since, until=until)
     assert [day.isoformat() for day in frame["date"].to_list()] == list(days)
+
+
+def test_days_and_times_are_compared_as_the_documentation_says(data):
+    executions = etl.read_table(data, "executions")
+    assert set(executions[executions["date"] >= date(2026, 10, 3)]["date"]) == {date(2026, 10, 3)}
+    assert len(executions[executions["exported_at"] >= pd.Timestamp("2026-01-01", tz="UTC")]) == len(executions)
 
 
 @pytest.mark.parametrize(
@@ -239,10 +249,9 @@ def test_a_column_that_an_older_version_did_not_have_is_null(data):
         ({"table": "runs", "run_tests": "checkout"}, "runs: an export run is not of one run test: leave run_tests out"),
         ({"since": "yesterday"}, "since must be a day such as 2026-11-01, got 'yesterday'"),
         ({"until": 20261101}, "until must be a day such as 2026-11-01, got 20261101"),
-        (
-            {"since": datetime(2026, 11, 1)},  # noqa: DTZ001 the point
-            "since must be a day such as 2026-11-01, got datetime.datetime(2026, 11, 1, 0, 0)",
-        ),
+        ({"since": pd.NaT}, "since must be a day such as 2026-11-01, got NaT"),
+        ({"since": ""}, "since must be a day such as 2026-11-01, got ''"),
+        ({"since": 2026.5}, "since must be a day such as 2026-11-01, got 2026.5"),
         ({"since": "2026-11-02", "until": "2026-11-01"}, "since 2026-11-02 is later than until 2026-11-01"),
         ({"path": "s3://bucket/data"}, "buckets are not supported yet: give a folder, got 's3://bucket/data'"),
     ],

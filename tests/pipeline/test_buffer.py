@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from etl.errors import DestinationError
 from etl.load.dataset import Written
 from etl.pipeline import buffer as module
 from etl.pipeline.buffer import CommitBuffer
@@ -50,6 +51,36 @@ async def test_bundles_wait_for_the_interval_and_the_end() -> None:
     hasty = CommitBuffer(commits.commit, commits.written, interval_seconds=0)
     await hasty.add(bundle(3))
     assert ids(commits)[1:] == [["e3"]]
+
+
+async def test_what_has_arrived_is_committed_when_the_interval_is_over_though_nothing_more_arrives() -> None:
+    committed = asyncio.Event()
+    commits = Commits()
+
+    async def commit(bundles: list[FlatBundle]) -> None:
+        await commits.commit(bundles)
+        committed.set()
+
+    buffer = CommitBuffer(commit, commits.written, interval_seconds=0.05)
+    committing = asyncio.ensure_future(buffer.commit_on_time())
+    for numbers in ((1, 2), (3,)):
+        for number in numbers:
+            await buffer.add(bundle(number))
+        await committed.wait()
+        committed.clear()
+    committing.cancel()
+    await asyncio.wait([committing])
+    assert [each for batch in ids(commits) for each in batch] == ["e1", "e2", "e3"]
+
+
+async def test_commit_on_time_that_fails_is_told_and_not_tried_for_ever() -> None:
+    async def commit(_bundles: list[FlatBundle]) -> None:
+        raise DestinationError("calls: No space left on device")
+
+    buffer = CommitBuffer(commit, Written(), interval_seconds=0.05)
+    await buffer.add(bundle(1))
+    with pytest.raises(DestinationError):
+        await buffer.commit_on_time()
 
 
 @pytest.mark.parametrize(("largest_rows", "sizes"), [(0, [40, 40, 20]), (200, [40, 50, 10]), (1000, [40, 60])])

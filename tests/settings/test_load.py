@@ -1,5 +1,6 @@
 """Settings: what is read, what overrides what, and what is said of each mistake."""
 
+import re
 from datetime import date
 from pathlib import Path
 
@@ -37,6 +38,22 @@ def test_environment_alone_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("METRICS_ETL_RUN_TESTS", '["A"]')
     assert Settings.load().run_tests[0].name == "A"
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ("Checkout flow", ["Checkout flow"]),
+        ("Checkout flow, Refunds ,Ümlaut", ["Checkout flow", "Refunds", "Ümlaut"]),
+        ('["Checkout flow", "Refunds, late"]', ["Checkout flow", "Refunds, late"]),
+        ('[{"name": "Checkout flow", "key": "checkout"}]', ["Checkout flow"]),
+    ],
+)
+def test_names_in_the_environment_need_no_json(
+    file: Path, monkeypatch: pytest.MonkeyPatch, value: str, names: list[str]
+) -> None:
+    monkeypatch.setenv("METRICS_ETL_RUN_TESTS", value)
+    assert [run_test.name for run_test in load(file, 'run_tests = ["A"]').run_tests] == names
 
 
 @pytest.mark.parametrize("value", ["all", '"all"'])
@@ -113,13 +130,38 @@ def test_settings_of_a_command_that_asks_nobody_need_no_keys(file: Path, monkeyp
         client_of(settings, on_hold=lambda _: None)
 
 
-def test_files_that_cannot_be_read(file: Path, tmp_path: Path) -> None:
+def test_files_that_cannot_be_read(file: Path) -> None:
     assert "not valid TOML" in mistake(file, "run_tests = [")
     file.write_bytes(b"run_tests = ['\xff']")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         Settings.load(file)
-    with pytest.raises(ConfigurationError, match="not found: copy config/example"):
-        Settings.load(tmp_path / "absent.toml")
+
+
+def test_file_that_is_missing_is_named_with_the_place_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fix = "copy config/example.toml there, or name another file with --config"
+    for path, place in (("absent.toml", f" (looked for in {tmp_path})"), (tmp_path / "absent.toml", "")):
+        with pytest.raises(ConfigurationError, match=re.escape(f"{path}: not found{place}: {fix}")):
+            Settings.load(path)
+
+
+@pytest.mark.parametrize("is_default", [True, False])
+def test_folder_in_place_of_the_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_default: bool
+) -> None:
+    """Also where the file might be missing: whoever made the folder meant something by it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("METRICS_ETL_RUN_TESTS", "all")
+    (tmp_path / "config" / "metrics-etl.toml").mkdir(parents=True)
+    with pytest.raises(ConfigurationError, match="not a file: name the settings file with --config"):
+        Settings.load(None if is_default else "config")
+
+
+def test_name_that_no_file_can_have_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read: File name too long"):
+        Settings.load("x" * 300)
 
 
 def test_only_chooses_by_name_or_key(file: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from tests.settings.loading import mistake
 
 NO_PROXY = "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS)"
+TOO_LONG = "holds a number of thousands of digits, or thousands of levels: shorten it"
 KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and committed: set"
 
 
@@ -14,6 +15,7 @@ KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and c
     ("text", "message"),
     [
         ("", 'prod.toml: run_tests is missing: name what to export, e.g. run_tests = ["My Agent Test"]'),
+        ('run_test = ["A"]', "prod.toml: run_test is unknown: did you mean run_tests?"),
         ("run_tests = []", """prod.toml: run_tests must be "all", or name at least one run test, got []"""),
         ('run_tests = "A"', """prod.toml: run_tests must be "all" or a list, e.g. ["My Agent Test"], got 'A'"""),
         ('run_tests = ["A", "A"]', "prod.toml: run_tests names 'A' twice: name it once"),
@@ -33,7 +35,29 @@ KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and c
         ("[api]\npage_limit = 1000\n", "prod.toml: [api] page_limit must be a power of two, got 1000"),
         (
             "[api]\nrequests_per_minute = 0\n",
-            'prod.toml: [api] requests_per_minute must be "auto" or a whole number of at least 1, got 0',
+            'prod.toml: [api] requests_per_minute must be "auto" or a whole number from 1 to 10,000,000, got 0',
+        ),
+        *(
+            (
+                f"[api]\nrequests_per_minute = {value}\n",
+                f'prod.toml: [api] requests_per_minute must be "auto" or a whole number from 1 to 10,000,000, got {shown}',
+            )
+            for value, shown in (
+                ("9" * 400, "9" * 200 + "…"),
+                ("0x" + "f" * 5_000, "a value too long to show"),
+                ('"-1"', "'-1'"),
+                ("true", "True"),
+            )
+        ),
+        (
+            "[api]\nconcurrency = 0x" + "f" * 5_000,
+            "prod.toml: [api] concurrency must be at most 256, got a value too long to show",
+        ),
+        ("[api]\nconcurrency = " + "9" * 5_000, f"prod.toml: {TOO_LONG}"),
+        ("[api]\nconcurrency = " + "[" * 10_000 + "]" * 10_000, f"prod.toml: {TOO_LONG}"),
+        (
+            "run_tests." + "a." * 10_000 + "a = 1",
+            'prod.toml: run_tests must be "all" or a list, e.g. ["My Agent Test"], got a value too long to show',
         ),
         (
             '[api]\nbase_url = "http://10.0.0.1/"\n',
@@ -83,7 +107,7 @@ KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and c
     ],
 )
 def test_each_mistake_names_file_key_and_fix(file: Path, text: str, message: str) -> None:
-    if text and "run_tests" not in text:
+    if text and "run_test" not in text:
         text = f'run_tests = ["A"]\n{text}'
     assert mistake(file, text) == message
 
@@ -98,14 +122,50 @@ def test_each_mistake_names_file_key_and_fix(file: Path, text: str, message: str
             "environment: METRICS_ETL_API__CONCURENCY is unknown: did you mean concurrency?",
         ),
         (
+            "METRICS_ETL_API__CONCURRENCY",
+            "9" * 5_000,
+            f"environment: METRICS_ETL_API__CONCURRENCY must be a whole number, got '{'9' * 199}…",
+        ),
+        (
             "METRICS_ETL_APY__CONCURRENCY",
             "1",
-            "environment: unknown variable METRICS_ETL_APY__CONCURRENCY: did you mean METRICS_ETL_API?",
+            "environment: unknown variable METRICS_ETL_APY__CONCURRENCY: did you mean METRICS_ETL_API__CONCURRENCY?",
         ),
         (
             "METRICS_ETL_API_KEY",
             "canary",
-            "environment: unknown variable METRICS_ETL_API_KEY: did you mean METRICS_ETL_API?",
+            "environment: unknown variable METRICS_ETL_API_KEY: did you mean FI_API_KEY?",
+        ),
+        (
+            "METRICS_ETL_DESTINATION_PATH",
+            "/data",
+            "environment: unknown variable METRICS_ETL_DESTINATION_PATH: did you mean METRICS_ETL_DESTINATION__PATH?",
+        ),
+        (
+            "METRICS_ETL_RUN_TEST",
+            "A",
+            "environment: unknown variable METRICS_ETL_RUN_TEST: did you mean METRICS_ETL_RUN_TESTS?",
+        ),
+        *(
+            (
+                "METRICS_ETL_RUN_TESTS",
+                value,
+                (
+                    "environment: METRICS_ETL_RUN_TESTS is not valid JSON: give a name, names joined by commas, or a list such as "
+                    '["Checkout flow", "Refunds, late"]'
+                ),
+            )
+            for value in ("[Checkout flow]", "[" * 100_000, "[" + "9" * 5_000 + "]")
+        ),
+        (
+            "METRICS_ETL_API",
+            "100",
+            "environment: METRICS_ETL_API must be a section, got 100",
+        ),
+        (
+            "METRICS_ETL_API",
+            "fast",
+            "environment: METRICS_ETL_API is not valid JSON: give single values as METRICS_ETL_API__<KEY>",
         ),
         ("FI_BASE_URL", "nonsense", "environment: FI_BASE_URL must be an https:// address, got 'nonsense'"),
         ("FI_API_KEY", "", "no key: set FI_API_KEY, or FI_API_KEY_FILE to the path of a file with the key"),
@@ -122,8 +182,3 @@ def test_each_mistake_in_the_environment_names_the_variable(
 ) -> None:
     monkeypatch.setenv(variable, value)
     assert mistake(file, 'run_tests = ["A"]') == message
-
-
-def test_list_that_is_not_json_names_the_variable(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("METRICS_ETL_RUN_TESTS", "My Agent Test")
-    assert mistake(file, 'run_tests = ["A"]').startswith("environment: ")

@@ -282,6 +282,11 @@ class LocalFiles:
         """Turn an operating system error into one line that names the place."""
         try:
             yield
+        except NotADirectoryError as exc:
+            place = self.root / path
+            file = next((each for each in (place, *place.parents) if each.exists() and not each.is_dir()), place)
+            fix = f"{file} is a file: move it, or give another [destination] path"
+            raise DestinationError(f"{place}: {exc.strerror}: {fix}") from exc
         except OSError as exc:
             kind = FileMissingError if isinstance(exc, FileNotFoundError) else DestinationError
             raise kind(f"{self.root / path}: {exc.strerror or exc}") from exc

@@ -104,7 +104,11 @@ def _folder(location: str) -> Files:
 
     from etl.load.files.local import LocalFiles  # noqa: PLC0415 as above
 
-    return LocalFiles(Path(location).expanduser())
+    try:
+        folder = Path(location).expanduser()
+    except RuntimeError:
+        raise ConfigurationError(f"{location}: this machine knows no such user's home: give the whole path") from None
+    return LocalFiles(folder)
 
 
 _STORAGES: Mapping[str, Callable[[str], Files]] = {"": _folder}

@@ -382,11 +382,15 @@ def test_places_are_told_in_full(files, tmp_path):
     assert files.where(PART) == str(tmp_path / "data" / PART)
 
 
+def is_a_file(path: object) -> str:
+    return f"Not a directory: {path} is a file: move it, or give another [destination] path"
+
+
 def test_a_file_where_a_folder_should_be_is_named(files):
     (files.root / "calls").write_bytes(b"theirs")
     with pytest.raises(DestinationError) as caught:
         files.publish(PART, b"ours")
-    assert str(caught.value) == f"{files.root / PART}: Not a directory"
+    assert str(caught.value) == f"{files.root / PART}: {is_a_file(files.root / 'calls')}"
     with pytest.raises(DestinationError, match="calls: Not a directory"):
         files.list("calls")
     assert (files.root / "calls").read_bytes() == b"theirs"
@@ -415,9 +419,9 @@ def test_a_file_that_is_not_there_cannot_be_read(files):
 @pytest.mark.parametrize(
     ("spelling", "reason"),
     [
-        ("file", "Not a directory"),
-        ("file/data", "Not a directory"),
-        ("/dev/null/data", "Not a directory"),
+        ("file", is_a_file("{folder}/file")),
+        ("file/data", is_a_file("{folder}/file")),
+        ("/dev/null/data", is_a_file("/dev/null")),
         ("x" * 256, "File name too long"),
         ("loop/data", "Too many levels of symbolic links"),
     ],
@@ -428,7 +432,7 @@ def test_a_root_that_cannot_be_is_one_line_that_names_it(tmp_path, spelling, rea
     files = LocalFiles(tmp_path / spelling)
     with pytest.raises(DestinationError) as caught:
         files.prepare()
-    assert str(caught.value) == f"{files.root}: {reason}"
+    assert str(caught.value) == f"{files.root}: {reason.format(folder=tmp_path)}"
     assert (tmp_path / "file").read_bytes() == b"theirs"
 
 

@@ -32,3 +32,11 @@ def test_another_scheme_is_refused_in_one_line(location):
     with pytest.raises(ConfigurationError) as caught:
         open_files(location)
     assert str(caught.value) == f"buckets are not supported yet: give a folder, got {location!r}"
+
+
+@pytest.mark.parametrize("location", ["~nosuchuser/data", "~nosuchuser"])
+def test_home_of_nobody_is_refused_in_one_line(location):
+    with pytest.raises(
+        ConfigurationError, match=r"^~nosuchuser.*: this machine knows no such user's home: give the whole path$"
+    ):
+        open_files(location)

@@ -171,11 +171,18 @@ class World:
 class Quota:
     """A fixed window on the server's clock, which may be ahead of everybody else's; refused requests count as well.
 
-    Other clients send ``others`` requests as soon as a window opens.
+    Other clients send ``others`` requests as soon as a window opens, and ``others_first`` in the first one.
     """
 
     def __init__(
-        self, limit: int, *, window_seconds: float, has_headers: bool, skew_seconds: float, others: int
+        self,
+        limit: int,
+        *,
+        window_seconds: float,
+        has_headers: bool,
+        skew_seconds: float,
+        others: int,
+        others_first: int,
     ) -> None:
         self.refused = 0
         self.allowed: dict[int, int] = {}
@@ -184,6 +191,7 @@ class Quota:
         self._has_headers = has_headers
         self._skew_seconds = skew_seconds
         self._others = others
+        self._others_first = others_first
         self._window = -1
         self._taken = 0
 
@@ -192,7 +200,8 @@ class Quota:
         now += self._skew_seconds
         window = int(now // self._window_seconds)
         if window != self._window:
-            self._window, self._taken = window, self._others
+            self._taken = self._others_first if self._window < 0 else self._others
+            self._window = window
         self._taken += 1
         is_allowed = self._taken <= self._limit
         self.refused += not is_allowed
@@ -293,6 +302,7 @@ async def main() -> None:
     parser.add_argument("--no-headers", action="store_true")
     parser.add_argument("--skew-seconds", type=float, default=0)
     parser.add_argument("--others", type=int, default=0)
+    parser.add_argument("--others-first", type=int, default=0)
     arguments = parser.parse_args()
     quota = None
     if arguments.limit:
@@ -302,6 +312,7 @@ async def main() -> None:
             has_headers=not arguments.no_headers,
             skew_seconds=arguments.skew_seconds,
             others=arguments.others,
+            others_first=arguments.others_first or arguments.others,
         )
     world = World(
         arguments.executions,

@@ -26,6 +26,11 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "1,000 a minute, 500 ms, no headers": {"limit": 1_000, "executions": 35, "latency_ms": 500, "no_headers": True},
     "1,000 a minute, 300 of them taken by others": {"limit": 1_000, "executions": 35, "others": 300},
     "1,000 a minute, 450 calls": {"limit": 1_000, "executions": 5, "calls": 90},
+    "1,000 a minute, 950 of the first taken by others": {"limit": 1_000, "executions": 35, "others_first": 950},
+    "1,000 a minute, 950 of the first taken by others, no headers": {
+        "limit": 1_000, "executions": 35, "others_first": 950, "no_headers": True,
+    },
+    "20 a second, no headers": {"limit": 20, "window_seconds": 1, "executions": 4, "calls": 109, "no_headers": True},
 }  # fmt: skip
 QUICK = {
     "300 in 5 s": {"limit": 300, "window_seconds": 5, "executions": 10},
@@ -96,7 +101,10 @@ def _best_seconds(scenario: Mapping[str, Any], requests: int, before: Mapping[st
     skew_seconds = scenario.get("skew_seconds", 0)
     allowance = scenario["limit"] - scenario.get("others", 0)
     window = math.floor((first_at + skew_seconds) / window_seconds)
-    left = allowance - dict(before["windows"]).get(window, 0)
+    allowed = dict(before["windows"])
+    left = allowance - allowed.get(window, 0)
+    if "others_first" in scenario and window in allowed:
+        left = max(0, left + scenario.get("others", 0) - scenario["others_first"])
     if requests <= left:
         return float(requests / CONCURRENCY * scenario.get("latency_ms", 0) / 1000)
     windows, rest = divmod(requests - left, allowance)

@@ -8,8 +8,9 @@ There are three sources of the limit; the best one that is known counts:
 - Nothing is known: nothing is limited here.
 
 A refusal that says when to come back holds all requests until then, not only the refused one. The number of requests that were
-accepted in the window that it ended is taken for the limit. Others of the organization may have used part of that window, so the
-learned limit is forgotten after a while, and learned again.
+accepted in the minute that it ended is taken for the limit. Others of the organization may have used part of that minute, so the
+learned limit is tested: what goes beyond it is sent one request at a time, and one more for each time that the limit doubled.
+At most that many are refused by a test. A limit that was confirmed so is tested again after one minute, then after two, four, …
 """
 
 import math
@@ -23,6 +24,10 @@ WINDOW_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 _NO_HINT_SECONDS = 5.0
 _FORGET_SECONDS = 600.0
+_LONGEST_PATIENCE_SECONDS = 960.0
+_CONFIRMED_SHARE = 0.8
+_SHORT_SECONDS = 5.0
+_ROUNDED_SECONDS = 1.0  # Retry-After is told in whole seconds, mostly rounded up
 _LONGEST_WINDOW_SECONDS = 86_400.0
 _LARGEST_LIMIT = 10**9
 
@@ -44,8 +49,10 @@ class Quota:
     - ``_window``, the server's latest window, ends at ``_window_ends_at``. Some answers carry no headers, a proxy's error page for
       example: the server may have counted such a request, but did not say so. ``_untold`` counts those of the present window,
       ``_untold_before`` those of the one before it; ``_untold`` is None until the server tells its first window.
-    - ``_limit`` is configured, or learned and then forgotten at ``_forget_at``. It applies to ``_answered_at``, the times of the
-      answers of the last 60 seconds, and only while no window is told, or when it was configured.
+    - ``_limit`` is configured, or learned. It applies to ``_answered_at``, the times of the answers of the last 60 seconds, while
+      no window is told, or when it was configured. A learned one is tested from ``_test_at`` on, ``_patience_seconds`` after it was
+      confirmed last; ``_tested_from`` is what it was before the test. By ``_clean_at`` a minute has passed without a refusal, and
+      what was answered in it is the limit.
     - ``_refused_window_started_at`` and ``_refusals`` belong to a window that ended in a refusal, from which the limit is learned.
     - ``_in_flight`` requests are under way; until ``_held_until`` nobody sends.
     """
@@ -54,7 +61,9 @@ class Quota:
         self._share = share
         self._is_configured = requests_per_minute is not None
         self._limit = None if requests_per_minute is None else self._ours(requests_per_minute)
-        self._forget_at = math.inf
+        self._test_at = self._clean_at = math.inf
+        self._patience_seconds = 0.0
+        self._tested_from = 1
         self._refused_window_started_at: float | None = None
         self._refusals = 0
         self._window: Window | None = None
@@ -129,9 +138,10 @@ class Quota:
             self.hold(now, _NO_HINT_SECONDS)
             return
         self.hold(now, retry_after_seconds)
-        # The first refusal fixes the window. Those that follow were under way already; they only count as not accepted.
-        if self._refused_window_started_at is None and retry_after_seconds <= WINDOW_SECONDS:
-            self._refused_window_started_at = now + retry_after_seconds - WINDOW_SECONDS
+        # The first refusal fixes the window. Those that follow were under way already; they only count as not accepted. One of a
+        # few seconds may be of a limit by the second, or of a server that is busy for a moment: it tells nothing of a minute.
+        if self._refused_window_started_at is None and _SHORT_SECONDS < retry_after_seconds <= WINDOW_SECONDS:
+            self._refused_window_started_at = now + retry_after_seconds - WINDOW_SECONDS - _ROUNDED_SECONDS
             self._refusals = 0
         self._refusals += 1
 
@@ -169,11 +179,11 @@ class Quota:
         # The window is over and no new one is told: keep its limit, as if it were configured, in a sliding window.
         if not self._is_configured:
             self._limit = self._ours(self._window.limit)
-            self._forget_at = math.inf
+            self._test_at = self._clean_at = math.inf
         self._window = None
 
     def _learn(self, now: float) -> None:
-        """Take the accepted requests of a refused window for the limit, and forget a limit that is too old.
+        """Take the accepted requests of a refused minute for the limit, and those of a clean one if they were more.
 
         Called once the hold is over: only then has everything been answered that the ended window let through.
         """
@@ -181,12 +191,27 @@ class Quota:
             started_at, self._refused_window_started_at = self._refused_window_started_at, None
             accepted = sum(answered_at >= started_at for answered_at in self._answered_at) - self._refusals
             if self._window is None and not self._is_configured and accepted > 0:
-                self._limit = self._ours(accepted)
-                self._forget_at = now + _FORGET_SECONDS
+                self._relearn(self._ours(accepted), now)
                 # The server's window has just begun anew, so the sliding one does, too.
                 self._answered_at.clear()
-        if now >= self._forget_at:
+        elif now >= self._clean_at and self._limit is not None:
+            self._limit = max(self._limit, len(self._recent(now)))
+            self._clean_at = now + WINDOW_SECONDS
+        if self._share < 1 and now >= self._test_at:
             self._limit = None
+
+    def _relearn(self, limit: int, now: float) -> None:
+        is_confirmed = self._limit is not None and limit >= self._limit * _CONFIRMED_SHARE
+        if self._share < 1:
+            # Whatever goes beyond it may be the share of others: it is forgotten after a while, and learned again.
+            self._patience_seconds = _FORGET_SECONDS
+        elif is_confirmed:
+            self._patience_seconds = min(max(2 * self._patience_seconds, WINDOW_SECONDS), _LONGEST_PATIENCE_SECONDS)
+        else:  # new, or it fell: that may be what others left of that minute
+            self._patience_seconds = 0.0
+        self._limit = self._tested_from = limit
+        self._test_at = now + self._patience_seconds
+        self._clean_at = now + WINDOW_SECONDS
 
     def _window_wait_seconds(self, now: float) -> float:
         if self._window is None:
@@ -201,13 +226,23 @@ class Quota:
         return _POLL_SECONDS if self._in_flight else self._window_ends_at - now
 
     def _sliding_wait_seconds(self, now: float) -> float:
-        while self._answered_at and self._answered_at[0] + WINDOW_SECONDS <= now:
-            self._answered_at.popleft()
+        recent = self._recent(now)
         if self._limit is None or not self._is_sliding:
             return 0.0
-        if len(self._answered_at) + self._in_flight < self._limit:
+        count = len(recent) + self._in_flight
+        if count < self._limit or self._is_test_due(count, now):
             return 0.0
-        return _POLL_SECONDS if self._in_flight else self._answered_at[0] + WINDOW_SECONDS - now
+        return _POLL_SECONDS if self._in_flight else recent[0] + WINDOW_SECONDS - now
+
+    def _is_test_due(self, count: int, now: float) -> bool:
+        """Whether a request beyond the learned limit may show that there is more; ``count`` is how many this minute has."""
+        return now >= self._test_at and self._in_flight <= math.log2(count / self._tested_from)
+
+    def _recent(self, now: float) -> deque[float]:
+        """The times of the answers of the last 60 seconds."""
+        while self._answered_at and self._answered_at[0] + WINDOW_SECONDS <= now:
+            self._answered_at.popleft()
+        return self._answered_at
 
 
 def _window_of(headers: Mapping[str, str]) -> Window | None:

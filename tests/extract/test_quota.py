@@ -440,7 +440,7 @@ def test_refusal_for_longer_than_a_window_teaches_nothing():
     assert quota.requests_per_minute is None
 
 
-def test_learned_limit_is_replaced_by_the_next_refusal_and_forgotten_after_a_while():
+def test_learned_limit_is_replaced_by_the_next_refusal():
     quota = Quota()
     refuse_after(quota, 10)
     assert quota.wait_seconds(60.0) == 0
@@ -450,10 +450,117 @@ def test_learned_limit_is_replaced_by_the_next_refusal_and_forgotten_after_a_whi
     quota.refused(62.0, 58.0)
     assert quota.wait_seconds(120.0) == 0
     assert quota.requests_per_minute == 4
-    assert quota.wait_seconds(719.0) == 0
-    assert quota.requests_per_minute == 4
-    assert quota.wait_seconds(720.0) == 0
+
+
+@pytest.mark.parametrize("retry_after_seconds", [0.0, 1.0, 5.0])
+def test_refusal_for_a_moment_teaches_nothing(retry_after_seconds):
+    """It may be of a limit by the second, or of a server that is busy: a minute would have ended later."""
+    quota = Quota()
+    refuse_after(quota, 10)
+    limit_before = quota.requests_per_minute
+    assert quota.wait_seconds(60.0) == 0
+    quota = Quota()
+    for _ in range(10):
+        ask(quota, 30.0)
+    ask(quota, 31.0)
+    quota.refused(31.0, retry_after_seconds)
+    assert quota.wait_seconds(31.0) == retry_after_seconds
+    assert quota.wait_seconds(36.0) == 0
+    assert (limit_before, quota.requests_per_minute) == (None, None)
+
+
+def test_learned_limit_of_which_a_share_is_ours_is_forgotten_after_a_while():
+    """What goes beyond it may be the share of the others: it is not tested."""
+    quota = Quota(share=0.5)
+    refuse_after(quota, 10)
+    assert send_all(quota, 60.0) == 5
+    for _ in range(5):
+        quota.answered(60.0, {})
+    assert quota.wait_seconds(659.0) == 0
+    assert quota.requests_per_minute == 5
+    assert quota.wait_seconds(660.0) == 0
     assert quota.requests_per_minute is None
+
+
+def nobody(_window: int) -> int:
+    return 0
+
+
+class FixedMinute:
+    """A server that allows so many requests in each window and tells no window; others take ``others(number of the window)``."""
+
+    def __init__(self, limit: int, others: Callable[[int], int] = nobody, *, window_seconds: float = 60.0) -> None:
+        self._limit, self._others, self._window_seconds = limit, others, window_seconds
+        self._window, self._taken = -1, 0
+        self.refused: Counter[int] = Counter()
+
+    def take(self, now: float) -> int | None:
+        """None when the request is allowed, else its Retry-After."""
+        window = int(now // self._window_seconds)
+        if window != self._window:
+            self._window, self._taken = window, self._others(window)
+        self._taken += 1
+        if self._taken <= self._limit:
+            return None
+        self.refused[window] += 1
+        return max(1, math.ceil((window + 1) * self._window_seconds - now))
+
+
+def seconds_to_send(requests: int, server: FixedMinute, quota: Quota, *, latency_seconds: float = 0.02) -> float:
+    """When the last request is answered: at most 32 at a time, refused ones sent again, the first ten seconds into a minute."""
+    now, left, under_way, numbers = 10.0, requests, list[tuple[float, int, int | None]](), count()
+    answered = 0
+    while answered < requests:
+        while left and len(under_way) < 32 and quota.wait_seconds(now) == 0:
+            quota.sent()
+            left -= 1
+            heappush(under_way, (now + latency_seconds, next(numbers), server.take(now + latency_seconds / 2)))
+        wait_seconds = quota.wait_seconds(now) if left and len(under_way) < 32 else math.inf
+        now = min(now + max(wait_seconds, 1e-6), under_way[0][0] if under_way else math.inf)
+        while under_way and under_way[0][0] <= now:
+            retry_after_seconds = heappop(under_way)[2]
+            quota.answered(now, {})
+            if retry_after_seconds is None:
+                answered += 1
+            else:
+                quota.refused(now, retry_after_seconds)
+                left += 1
+    return now - 10.0
+
+
+def test_limit_that_others_left_in_one_minute_grows_again():
+    """They take 95% of the first minute, and nothing later."""
+    server = FixedMinute(1000, lambda window: 950 if window == 0 else 0)
+    seconds = seconds_to_send(3500, server, quota := Quota())
+    assert seconds < 1.05 * (50 + 3 * 60 + 1)
+    assert quota.requests_per_minute == 1000
+    assert server.refused[0] <= 32
+    doublings = math.ceil(math.log2(1000 / 50))
+    assert sum(server.refused[window] for window in server.refused if window) <= doublings + 1
+
+
+def test_limit_that_was_confirmed_is_tested_ever_more_rarely():
+    server = FixedMinute(300)
+    seconds = seconds_to_send(300 * 60, server, Quota())
+    assert seconds < 1.02 * 60 * 60
+    tests = [window for window in sorted(server.refused) if window]
+    assert len(tests) <= 8
+    assert all(server.refused[window] == 1 for window in tests[1:])
+
+
+def test_limit_by_the_second_paces_no_minute():
+    server = FixedMinute(20, window_seconds=1.0)
+    assert seconds_to_send(441, server, Quota()) < 1.3 * 22
+
+
+@given(st.integers(20, 400), st.lists(st.floats(0, 0.95), min_size=1, max_size=6), st.sampled_from([0.02, 0.2]))
+def test_whatever_others_take_each_minute_the_limit_is_found_again(limit, shares, latency_seconds):
+    """They take what they like for some minutes, and then nothing: soon each minute is used up."""
+    server = FixedMinute(limit, lambda window: int(limit * shares[window]) if window < len(shares) else 0)
+    quota = Quota()
+    seconds = seconds_to_send(limit * (len(shares) + 8), server, quota, latency_seconds=latency_seconds)
+    assert seconds < 60 * (2 * len(shares) + 11)
+    assert quota.requests_per_minute is None or quota.requests_per_minute <= limit
 
 
 def test_headers_that_appear_later_replace_what_was_learned():

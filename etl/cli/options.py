@@ -23,6 +23,6 @@ Since = Annotated[
     typer.Option(formats=["%Y-%m-%d"], metavar="DATE", help="Only executions created on or after this day (UTC)."),
 ]
 AcceptDeletions = Annotated[
-    bool, typer.Option("--accept-deletions", help="Believe that many executions of a run test were deleted at once.")
+    bool, typer.Option("--accept-deletions", help="Believe that many executions or calls were deleted at once.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

@@ -12,22 +12,32 @@ How an execution's calls are proved complete (see ``extract/listing.py``):
   were counted, the list is proved; otherwise it is read again.
 - The server answers 500 for every page that holds some of the calls: nothing can be proved. The other calls are fetched, and a
   dead letter says how many are missing.
+
+A proved list may still be wrong, on a night on which the source has lost something itself:
+
+- It names far fewer calls than are stored or than the source counts (see ``extract/expected_calls.py``): what is stored stays as
+  it is, and a dead letter says so. Where nothing is stored that it leaves out, the calls that it names are fetched all the same.
+- It leaves out a few: each is asked for by its id. One that exists after all makes the list count as unproved.
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from etl.errors import NotFoundError, SourceError
 from etl.extract.bad_rows import Unreadable
 from etl.extract.client import Client
 from etl.extract.endpoints import get_call_metrics, get_execution, list_calls
+from etl.extract.expected_calls import expected_calls, is_too_few
 from etl.extract.listing import MAX_ROUNDS, Pass, read_pass
 from etl.extract.plan import Planned, pages
 from etl.model.records import METRICS, RUNS, CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall, Page
 
 Emit = Callable[[ExecutionBundle], Awaitable[None]]
+StoredCalls = Callable[[Planned], Awaitable[AbstractSet[str]]]
+"""Reads which calls the dataset holds of an execution."""
 
 _WORKERS_PER_SLOT = 2  # a worker whose request waits for its next try leaves its place in the client to another
 
@@ -38,10 +48,13 @@ class _OpenExecution:
 
     ``round`` is how often its list was read. ``count`` is what the list counted after it was read, None when it fits one page.
     ``gone`` are calls that were listed and then not found. ``must_relist``: one of them is missing from the latest list's calls.
-    ``unreadable_calls`` says how many calls the list cannot give. ``outstanding`` calls are queued or under way.
+    ``unreadable_calls`` says how many calls the list cannot give, ``doubt`` why it is not believed, ``stored`` are the calls that
+    the dataset holds. ``outstanding`` calls are queued or under way.
     """
 
     planned: Planned
+    stored: AbstractSet[str] = frozenset()
+    doubt: DeadLetter | None = None
     round: int = 0
     listed: dict[str, ListedCall] = field(default_factory=dict)
     count: int | None = None
@@ -61,13 +74,22 @@ class _OpenExecution:
 class Crawl:
     """One crawl over a plan.
 
-    ``calls_fetched``, ``listings`` (executions whose calls are listed) and ``necessary_requests`` (one for each page of calls and
-    one for each call) grow while it runs.
+    ``calls_fetched``, ``listings`` (executions whose calls are listed), ``necessary_requests`` (one for each page of calls and
+    one for each call) and ``doubted`` (executions whose list names too few calls, by the key of the run test) grow while it runs.
+    Without ``stored_calls`` every list is believed.
     """
 
     def __init__(
-        self, client: Client, plan: Iterable[Planned], emit: Emit, *, concurrency: int, page_limit: int
+        self,
+        client: Client,
+        plan: Iterable[Planned],
+        emit: Emit,
+        *,
+        concurrency: int,
+        page_limit: int,
+        stored_calls: StoredCalls | None = None,
     ) -> None:
+        self.doubted: Counter[str] = Counter()
         self.calls_fetched = 0
         self.listings = 0
         self.necessary_requests = 0
@@ -77,6 +99,7 @@ class Crawl:
         self._concurrency = concurrency
         self._workers = concurrency * _WORKERS_PER_SLOT
         self._page_limit = page_limit
+        self._stored_calls = stored_calls
         self._calls: deque[tuple[_OpenExecution, str]] = deque()
         self._relist: deque[_OpenExecution] = deque()
         self._open = 0
@@ -125,7 +148,15 @@ class Crawl:
             await self._close(_bundle(execution, is_listed=False))
             return
         self.listings += execution.round == 1
+        if self._stored_calls and execution.round == 1:
+            execution.stored = await self._stored_calls(execution.planned)
         pending = self._take_list(execution, latest)
+        # Where pages shifted, a call may be missing from them that the list counts.
+        unlisted = len(execution.stored - latest.rows.keys()) if execution.count is None else 0
+        if await self._is_doubted(
+            execution, unlisted, len(latest.rows) if execution.count is None else execution.count
+        ):
+            return
         execution.outstanding = len(pending)
         if not pending:
             await self._finish_or_relist(execution)
@@ -206,6 +237,11 @@ class Crawl:
         alive = len(execution.fetched) + len(execution.dead_letters)
         is_proved = not execution.must_relist if execution.count is None else alive == execution.count
         if is_proved or execution.unreadable_calls:
+            if self._stored_calls and not (execution.unreadable_calls or execution.doubt):
+                unlisted = sorted(execution.stored - execution.listed.keys())
+                if await self._is_doubted(execution, len(unlisted), len(execution.listed)):
+                    return
+                await self._confirm_deleted(execution, unlisted)
             await self._close(_bundle(execution))
         elif execution.round < MAX_ROUNDS:
             if execution.count is not None:
@@ -220,6 +256,42 @@ class Crawl:
             )
             execution.dead_letters.append(DeadLetter.of(RUNS, execution.execution_id, unproved))
             await self._close(_bundle(execution))
+
+    async def _is_doubted(self, execution: _OpenExecution, unlisted: int, count: int) -> bool:
+        """Whether the list, which counts so many calls and leaves out so many stored ones, is not believed and used no further."""
+        if self._stored_calls is None or execution.unreadable_calls or execution.doubt:
+            return False
+        expected = expected_calls(execution.planned, len(execution.stored))
+        missing = max(unlisted, expected - count)
+        if not is_too_few(missing=missing, expected=expected):
+            return False
+        doubt = SourceError(
+            f"{missing} of its {expected} calls are missing from its list; what is stored of it was kept: "
+            "run with --accept-deletions if they were deleted on purpose",
+            status=200,
+        )
+        execution.doubt = DeadLetter.of(RUNS, execution.execution_id, doubt)
+        self.doubted[execution.planned.run_test_key] += 1
+        if execution.stored < execution.listed.keys():
+            return False
+        await self._close(_bundle(execution, is_listed=False))
+        return True
+
+    async def _confirm_deleted(self, execution: _OpenExecution, unlisted: Sequence[str]) -> None:
+        """Ask for each stored call that the list leaves out; doubt the list if one exists, or if that cannot be told."""
+        for call_execution_id in unlisted:
+            try:
+                await self._client.get(get_call_metrics(call_execution_id, execution.execution_id, is_lookup=True))
+            except NotFoundError:
+                continue
+            except SourceError as error:
+                failure = error
+            else:
+                failure = SourceError(
+                    f"call {call_execution_id} exists, but the list of its execution lacks it", status=200
+                )
+            execution.doubt = DeadLetter.of(RUNS, execution.execution_id, failure)
+            return
 
     async def _close(self, bundle: ExecutionBundle | None) -> None:
         if bundle is not None:
@@ -243,7 +315,10 @@ def _bundle(execution: _OpenExecution, *, is_listed: bool = True) -> ExecutionBu
         )
         if is_listed
         else (),
-        dead_letters=(*execution.dead_letters, *filter(None, (execution.unreadable_calls, planned.unreadable))),
+        dead_letters=(
+            *execution.dead_letters,
+            *filter(None, (execution.unreadable_calls, execution.doubt, planned.unreadable)),
+        ),
     )
 
 

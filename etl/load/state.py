@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from etl.errors import DestinationError
+from etl.errors import DestinationError, FileMissingError
 from etl.load.dataset import Dataset
-from etl.load.layout import Partition, parse_partition_path
+from etl.load.layout import Partition, parse_partition_path, partition_path
 from etl.load.merge import is_of
 from etl.load.parquet import UnreadableError
 from etl.model import schema
@@ -95,6 +95,20 @@ def held_rows(listed_calls: Mapping[str, int], calls: pa.Table, evals: pa.Table)
         execution_id: HeldRows.of(count, call_hashes.get(execution_id, ()), eval_hashes.get(execution_id, ()))
         for execution_id, count in listed_calls.items()
     }
+
+
+def stored_calls(dataset: Dataset, partition: Partition) -> dict[str, set[str]]:
+    """The calls that the partition holds, by execution_id. None of a file that is gone or damaged, which a commit deals with."""
+    try:
+        rows = dataset.read(schema.CALLS, partition_path("calls", partition), ("execution_id", "call_execution_id"))
+    except (FileMissingError, UnreadableError):
+        return {}
+    calls: dict[str, set[str]] = {}
+    for execution_id, call_id in zip(
+        rows["execution_id"].to_pylist(), rows["call_execution_id"].to_pylist(), strict=True
+    ):
+        calls.setdefault(execution_id, set()).add(call_id)
+    return calls
 
 
 def _partitions(dataset: Dataset, run_test_key: str) -> dict[Partition, dict[str, str]]:

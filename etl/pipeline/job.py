@@ -108,7 +108,7 @@ async def export(
 
     Once it has asked the API it always leaves a summary behind, unless it is cancelled: see its ``exit_code`` and ``problems``.
     ``stop`` ends the run early; everything that had arrived whole is committed. ``full_refresh`` fetches final executions, too.
-    ``accept_deletions`` believes that many executions of a run test were deleted at once.
+    ``accept_deletions`` believes that many executions or calls were deleted at once.
 
     Raises:
         ConfigurationError, DestinationError: the dataset's folder cannot be used as configured; nothing was asked of the API.

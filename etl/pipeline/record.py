@@ -47,6 +47,7 @@ class Record:
     moved: Counter[str] = field(default_factory=Counter)
     vanished: dict[str, VanishedCounts] = field(default_factory=dict)
     planned: list[Planned] | None = None
+    doubted: Counter[str] = field(default_factory=Counter)
     committed: set[str] = field(default_factory=set)
     arrived: list[dict[str, Arrived]] = field(default_factory=list)
     necessary_requests: int = 0
@@ -82,6 +83,7 @@ class Record:
             is_complete=found is not None and found.is_complete,
             reasons=count_reasons(planned),
             moved=self.moved[run_test.key],
+            doubted=self.doubted[run_test.key],
             lost=self.lost.get(run_test.key, 0),
             error=self.failures.get(run_test.key),
         )

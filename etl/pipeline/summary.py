@@ -35,6 +35,7 @@ class RunTestSummary:
     deleted: int = 0
     moved: int = 0
     missed: int = 0
+    doubted: int = 0
     lost: int = 0
     unreadable: list[str] = field(default_factory=list)
     unknown_statuses: Counter[str] = field(default_factory=Counter)
@@ -61,9 +62,14 @@ class RunTestSummary:
             )
         elif not (self.is_complete or is_cut_short):
             lines.append(f"{self.name!r}: its list kept changing while it was read; run again to complete it")
-        if self.dead_letters:
+        if self.doubted:
             lines.append(
-                f"{self.name!r}: {self.dead_letters} requests given up, see the errors table; the next run tries them again"
+                f"{self.name!r}: {self.doubted} executions list far fewer calls than they had or count; the stored ones were kept: "
+                "run again, or with --accept-deletions if they were deleted on purpose"
+            )
+        if given_up := self.dead_letters - self.doubted:
+            lines.append(
+                f"{self.name!r}: {given_up} requests given up, see the errors table; the next run tries them again"
             )
         return lines
 

@@ -117,6 +117,20 @@ MUTANTS = [
         ("tests/extract/test_calls.py",),
     ),
     Mutant(
+        "many calls that vanish at once are not believed",
+        "etl/extract/calls.py",
+        "        if not is_too_few(missing=missing, expected=expected):\n",
+        "        if True:\n",
+        ("tests/e2e/test_vanishing_calls.py",),
+    ),
+    Mutant(
+        "call that no list names is asked for before its rows go",
+        "etl/extract/calls.py",
+        "                await self._confirm_deleted(execution, unlisted)\n",
+        "",
+        ("tests/e2e/test_vanishing_calls.py",),
+    ),
+    Mutant(
         "many executions that vanish at once are not believed",
         "etl/extract/plan.py",
         "    return vanished > 0 and (vanished == living",

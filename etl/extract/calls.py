@@ -15,9 +15,10 @@ How an execution's calls are proved complete (see ``extract/listing.py``):
 
 A proved list may still be wrong, on a night on which the source has lost something itself:
 
-- It names far fewer calls than are stored or than the source counts (see ``extract/expected_calls.py``): what is stored stays as
+- It names far fewer calls than are stored or than the source counts (see ``extract/doubts.py``): what is stored stays as
   it is, and a dead letter says so. Where nothing is stored that it leaves out, the calls that it names are fetched all the same.
 - It leaves out a few: each is asked for by its id. One that exists after all makes the list count as unproved.
+- It names a call whose metrics name another execution: that call is a dead letter, and not listed here.
 """
 
 import asyncio
@@ -29,8 +30,8 @@ from dataclasses import dataclass, field
 from etl.errors import NotFoundError, SourceError
 from etl.extract.bad_rows import Unreadable
 from etl.extract.client import Client
+from etl.extract.doubts import foreign_call, too_few_calls, unlisted_call
 from etl.extract.endpoints import get_call_metrics, get_execution, list_calls
-from etl.extract.expected_calls import expected_calls, is_too_few
 from etl.extract.listing import MAX_ROUNDS, Pass, read_pass
 from etl.extract.plan import Planned, pages
 from etl.model.records import METRICS, RUNS, CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall, Page
@@ -48,6 +49,7 @@ class _OpenExecution:
 
     ``round`` is how often its list was read. ``count`` is what the list counted after it was read, None when it fits one page.
     ``gone`` are calls that were listed and then not found. ``must_relist``: one of them is missing from the latest list's calls.
+    ``foreign`` are calls that are listed, but name another execution.
     ``unreadable_calls`` says how many calls the list cannot give, ``doubt`` why it is not believed, ``stored`` are the calls that
     the dataset holds. ``outstanding`` calls are queued or under way.
     """
@@ -61,6 +63,7 @@ class _OpenExecution:
     fetched: dict[str, CallMetrics] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     gone: set[str] = field(default_factory=set)
+    foreign: set[str] = field(default_factory=set)
     must_relist: bool = False
     unreadable_calls: DeadLetter | None = None
     outstanding: int = 0
@@ -183,6 +186,7 @@ class Crawl:
             # Many pages: only what is found alive after the latest count proves it, so every call is fetched again.
             execution.listed |= latest.rows
             execution.fetched.clear()
+            execution.foreign.clear()
         self.calls_fetched -= fetched_before - len(execution.fetched)
         done = execution.fetched.keys() | {letter.subject_id for letter in execution.dead_letters}
         return [key for key in execution.listed if key not in done]
@@ -218,8 +222,13 @@ class Crawl:
     async def _fetch(self, execution: _OpenExecution, call_execution_id: str) -> None:
         try:
             request = get_call_metrics(call_execution_id, execution.execution_id)
-            execution.fetched[call_execution_id] = await self._client.get(request)
-            self.calls_fetched += 1
+            metrics = await self._client.get(request)
+            if metrics.execution_id == execution.execution_id:
+                execution.fetched[call_execution_id] = metrics
+                self.calls_fetched += 1
+            else:
+                execution.foreign.add(call_execution_id)
+                execution.dead_letters.append(foreign_call(metrics, execution.execution_id))
         except NotFoundError:
             # Deleted since it was listed: the list is proved without it, by its count or by being read again.
             del execution.listed[call_execution_id]
@@ -261,16 +270,9 @@ class Crawl:
         """Whether the list, which counts so many calls and leaves out so many stored ones, is not believed and used no further."""
         if self._stored_calls is None or execution.unreadable_calls or execution.doubt:
             return False
-        expected = expected_calls(execution.planned, len(execution.stored))
-        missing = max(unlisted, expected - count)
-        if not is_too_few(missing=missing, expected=expected):
+        execution.doubt = too_few_calls(execution.planned, stored=len(execution.stored), unlisted=unlisted, count=count)
+        if execution.doubt is None:
             return False
-        doubt = SourceError(
-            f"{missing} of its {expected} calls are missing from its list; what is stored of it was kept: "
-            "run with --accept-deletions if they were deleted on purpose",
-            status=200,
-        )
-        execution.doubt = DeadLetter.of(RUNS, execution.execution_id, doubt)
         self.doubted[execution.planned.run_test_key] += 1
         if execution.stored < execution.listed.keys():
             return False
@@ -280,18 +282,17 @@ class Crawl:
     async def _confirm_deleted(self, execution: _OpenExecution, unlisted: Sequence[str]) -> None:
         """Ask for each stored call that the list leaves out; doubt the list if one exists, or if that cannot be told."""
         for call_execution_id in unlisted:
+            request = get_call_metrics(call_execution_id, execution.execution_id, is_lookup=True)
             try:
-                await self._client.get(get_call_metrics(call_execution_id, execution.execution_id, is_lookup=True))
+                has_moved = (await self._client.get(request)).execution_id != execution.execution_id
             except NotFoundError:
                 continue
             except SourceError as error:
-                failure = error
-            else:
-                failure = SourceError(
-                    f"call {call_execution_id} exists, but the list of its execution lacks it", status=200
-                )
-            execution.doubt = DeadLetter.of(RUNS, execution.execution_id, failure)
-            return
+                execution.doubt = DeadLetter.of(RUNS, execution.execution_id, error)
+                return
+            if not has_moved:
+                execution.doubt = unlisted_call(call_execution_id, execution.execution_id)
+                return
 
     async def _close(self, bundle: ExecutionBundle | None) -> None:
         if bundle is not None:
@@ -309,7 +310,9 @@ def _bundle(execution: _OpenExecution, *, is_listed: bool = True) -> ExecutionBu
         run_test_key=planned.run_test_key,
         execution=planned.execution.unpack(),
         date=planned.date,
-        listed=tuple(execution.listed.values()) if is_listed else None,
+        listed=tuple(call for key, call in execution.listed.items() if key not in execution.foreign)
+        if is_listed
+        else None,
         calls=tuple(
             FetchedCall(listed=execution.listed[key], metrics=metrics) for key, metrics in execution.fetched.items()
         )

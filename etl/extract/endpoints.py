@@ -130,11 +130,13 @@ def get_execution(execution_id: str) -> Request[Execution]:
 
 
 def get_call_metrics(call_execution_id: str, execution_id: str, *, is_lookup: bool = False) -> Request[CallMetrics]:
-    """One call's raw metrics, of the execution that lists it. A look-up asks whether it still exists: a 404 names nothing."""
+    """One call's raw metrics, which may name another execution than the one that lists it.
+
+    A look-up asks whether the call still exists: a 404 names nothing.
+    """
 
     def decode(result: Any) -> CallMetrics:
-        metrics = _same_id(_call_metrics(result), "call_execution_id", call_execution_id)
-        return _same_id(metrics, "execution_id", execution_id)
+        return _same_id(_call_metrics(result), "call_execution_id", call_execution_id)
 
     query = (("call_execution_id", call_execution_id),)
     subject = f"call {call_execution_id}"

@@ -10,6 +10,7 @@ from etl.extract.calls import Crawl, StoredCalls
 from etl.extract.executions import look_up
 from etl.extract.plan import Planned
 from etl.load.commit import commit
+from etl.load.doubled_calls import find_doubled_calls, remove_calls
 from etl.load.layout import Partition
 from etl.load.relocate import drop, mark_deleted, move
 from etl.load.state import StoredState, stored_calls
@@ -121,6 +122,20 @@ async def fetch(run: Run, record: Record, planned: list[Planned], state: StoredS
     finally:
         record.necessary_requests += crawl.necessary_requests
         await buffer.flush()
+
+
+async def part_moved_calls(run: Run, record: Record, state: StoredState) -> None:
+    """Remove the calls that moved to another execution from where they were, unless nothing was written and none stood twice.
+
+    Raises:
+        DestinationError: something could not be written; the next run completes it.
+    """
+    if not (run.dataset.written.files or state.may_hold_calls_twice()):
+        return
+    doubled = await to_the_end(partial(find_doubled_calls, run.dataset))
+    for partition, calls in sorted(doubled.items()):
+        await to_the_end(partial(remove_calls, run.dataset, partition, calls, run.stamp()))
+        record.moved_calls += sum(map(len, calls.values()))
 
 
 def _reader_of_stored_calls(run: Run, state: StoredState) -> StoredCalls:

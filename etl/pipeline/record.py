@@ -48,6 +48,7 @@ class Record:
     vanished: dict[str, VanishedCounts] = field(default_factory=dict)
     planned: list[Planned] | None = None
     doubted: Counter[str] = field(default_factory=Counter)
+    moved_calls: int = 0
     committed: set[str] = field(default_factory=set)
     arrived: list[dict[str, Arrived]] = field(default_factory=list)
     necessary_requests: int = 0
@@ -146,6 +147,7 @@ def summarize(run: Run, record: Record, *, failure: ExporterError | None, finish
         quarantined=record.quarantined,
         completed_files=record.completed_files,
         left_behind=record.left_behind,
+        moved_calls=record.moved_calls,
         undiscovered=list(discovered.problems) if discovered else [],
         namesakes=discovered.namesakes if discovered else {},
         unlisted=record.keys_without_run_test,

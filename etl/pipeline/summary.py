@@ -99,6 +99,7 @@ class Summary:
     quarantined: list[str] = field(default_factory=list)
     completed_files: int = 0
     left_behind: dict[str, int] = field(default_factory=dict)
+    moved_calls: int = 0
     last_complete_at: dict[str, datetime] = field(default_factory=dict)
     undiscovered: list[str] = field(default_factory=list)
     namesakes: dict[str, int] = field(default_factory=dict)
@@ -166,6 +167,8 @@ class Summary:
             f"run_test={key}: {count} executions stay there, since no list has them: they were deleted or moved elsewhere"
             for key, count in self.left_behind.items()
         ]
+        moved = f"{self.moved_calls} calls belong to another execution now; their old rows were removed"
+        lines += [moved] if self.moved_calls else []
         if self.unlisted:
             others = f" and {len(self.unlisted) - 5} more" if len(self.unlisted) > 5 else ""
             lines.append(

@@ -95,6 +95,14 @@ def test_stored_calls_are_those_that_lie_in_the_partition(dataset, tmp_path):
     assert stored_calls(dataset, Partition(KEY, DAY)) == {}
 
 
+@pytest.mark.parametrize(("calls", "is_twice"), [(["c3"], False), (["c2"], True)])
+def test_call_that_stands_under_two_executions_is_noticed(dataset, calls, is_twice):
+    export_to(dataset, a_bundle("e1"))
+    export_to(dataset, a_bundle("e2", calls, key="booking"))
+    assert load_state(dataset, [KEY, "booking"], set_aside=False).may_hold_calls_twice() is is_twice
+    assert load_state(dataset, [KEY], set_aside=False).may_hold_calls_twice() is False
+
+
 def test_held_rows_are_those_of_the_executions_asked_for():
     def rows(table, *pairs):
         values = [dict.fromkeys(table.key, own) | {"execution_id": each, "row_hash": own} for each, own in pairs]

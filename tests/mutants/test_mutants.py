@@ -119,8 +119,8 @@ MUTANTS = [
     Mutant(
         "many calls that vanish at once are not believed",
         "etl/extract/calls.py",
-        "        if not is_too_few(missing=missing, expected=expected):\n",
-        "        if True:\n",
+        "        if execution.doubt is None:\n            return False\n        self.doubted",
+        "        return False\n        self.doubted",
         ("tests/e2e/test_vanishing_calls.py",),
     ),
     Mutant(
@@ -129,6 +129,20 @@ MUTANTS = [
         "                await self._confirm_deleted(execution, unlisted)\n",
         "",
         ("tests/e2e/test_vanishing_calls.py",),
+    ),
+    Mutant(
+        "call whose metrics name another execution is not taken",
+        "etl/extract/calls.py",
+        "if metrics.execution_id == execution.execution_id:",
+        "if True:",
+        ("tests/e2e/test_moving_calls.py",),
+    ),
+    Mutant(
+        "call that moved goes from where it was",
+        "etl/load/doubled_calls.py",
+        "            if execution_id != newest:\n",
+        "            if False:\n",
+        ("tests/load/test_doubled_calls.py",),
     ),
     Mutant(
         "many executions that vanish at once are not believed",

@@ -1,10 +1,11 @@
-"""How many calls a list should name, and how few are too few."""
+"""How many calls a list should name, how few are too few, and what is said of a call that contradicts its list."""
 
 import pytest
 
-from etl.extract.expected_calls import expected_calls, is_too_few
+from etl.extract.doubts import expected_calls, foreign_call, too_few_calls, unlisted_call
 from etl.model.lifecycle import HeldRows
-from tests.bundles import execution, plan_of, stored_of
+from etl.model.records import METRICS, RUNS
+from tests.bundles import execution, fetched_call, plan_of, stored_of
 from tests.worlds import END
 
 
@@ -45,7 +46,7 @@ def test_execution_of_which_the_source_says_something_new_has_what_it_counts_too
 
 
 @pytest.mark.parametrize(
-    ("missing", "of", "is_it"),
+    ("missing", "of", "is_doubted"),
     [
         (0, 0, False),
         (0, 5, False),
@@ -61,5 +62,19 @@ def test_execution_of_which_the_source_says_something_new_has_what_it_counts_too
         (100, 100, True),
     ],
 )
-def test_one_call_may_vanish_and_a_tenth_but_never_all(missing, of, is_it):
-    assert is_too_few(missing=missing, expected=of) is is_it
+def test_one_call_may_vanish_and_a_tenth_but_never_all(missing, of, is_doubted):
+    [item] = plan_of([execution("e1", total_calls=of)], {}, now=END)
+    by_count = too_few_calls(item, stored=0, unlisted=0, count=of - missing)
+    by_id = too_few_calls(item, stored=of, unlisted=max(0, missing), count=of)
+    assert {by_count is not None, by_id is not None} == {is_doubted}
+    if by_count:
+        assert (by_count.endpoint, by_count.subject_id) == (RUNS, "e1")
+        assert by_count.message.startswith(f"{missing} of its {of} calls are missing from its list; ")
+
+
+def test_contradictions_say_what_they_are_about():
+    found, missing = foreign_call(fetched_call("c1", execution_id="e2").metrics, "e1"), unlisted_call("c1", "e1")
+    assert (found.endpoint, found.subject_id) == (METRICS, "c1")
+    assert found.message == "call c1: execution e1 lists it, but it belongs to execution e2"
+    assert (missing.endpoint, missing.subject_id) == (RUNS, "e1")
+    assert missing.message == "call c1 exists, but the list of its execution lacks it"

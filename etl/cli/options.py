@@ -48,6 +48,6 @@ Since = Annotated[
     ),
 ]
 AcceptDeletions = Annotated[
-    bool, typer.Option("--accept-deletions", help="Believe that many executions of a run test were deleted at once.")
+    bool, typer.Option("--accept-deletions", help="Believe that many executions or calls were deleted at once.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

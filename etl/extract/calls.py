@@ -12,22 +12,33 @@ How an execution's calls are proved complete (see ``extract/listing.py``):
   were counted, the list is proved; otherwise it is read again.
 - The server answers 500 for every page that holds some of the calls: nothing can be proved. The other calls are fetched, and a
   dead letter says how many are missing.
+
+A proved list may still be wrong, on a night on which the source has lost something itself:
+
+- It names far fewer calls than are stored or than the source counts (see ``extract/doubts.py``): what is stored stays as
+  it is, and a dead letter says so. Where nothing is stored that it leaves out, the calls that it names are fetched all the same.
+- It leaves out a few: each is asked for by its id. One that exists after all makes the list count as unproved.
+- It names a call whose metrics name another execution: that call is a dead letter, and not listed here.
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from etl.errors import NotFoundError, SourceError
 from etl.extract.bad_rows import Unreadable
 from etl.extract.client import Client
+from etl.extract.doubts import foreign_call, too_few_calls, unlisted_call
 from etl.extract.endpoints import get_call_metrics, get_execution, list_calls
 from etl.extract.listing import MAX_ROUNDS, Pass, read_pass
 from etl.extract.plan import Planned, pages
 from etl.model.records import METRICS, RUNS, CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall, Page
 
 Emit = Callable[[ExecutionBundle], Awaitable[None]]
+StoredCalls = Callable[[Planned], Awaitable[AbstractSet[str]]]
+"""Reads which calls the dataset holds of an execution."""
 
 _WORKERS_PER_SLOT = 2  # a worker whose request waits for its next try leaves its place in the client to another
 
@@ -38,16 +49,21 @@ class _OpenExecution:
 
     ``round`` is how often its list was read. ``count`` is what the list counted after it was read, None when it fits one page.
     ``gone`` are calls that were listed and then not found. ``must_relist``: one of them is missing from the latest list's calls.
-    ``unreadable_calls`` says how many calls the list cannot give. ``outstanding`` calls are queued or under way.
+    ``foreign`` are calls that are listed, but name another execution.
+    ``unreadable_calls`` says how many calls the list cannot give, ``doubt`` why it is not believed, ``stored`` are the calls that
+    the dataset holds. ``outstanding`` calls are queued or under way.
     """
 
     planned: Planned
+    stored: AbstractSet[str] = frozenset()
+    doubt: DeadLetter | None = None
     round: int = 0
     listed: dict[str, ListedCall] = field(default_factory=dict)
     count: int | None = None
     fetched: dict[str, CallMetrics] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     gone: set[str] = field(default_factory=set)
+    foreign: set[str] = field(default_factory=set)
     must_relist: bool = False
     unreadable_calls: DeadLetter | None = None
     outstanding: int = 0
@@ -61,13 +77,22 @@ class _OpenExecution:
 class Crawl:
     """One crawl over a plan.
 
-    ``calls_fetched``, ``listings`` (executions whose calls are listed) and ``necessary_requests`` (one for each page of calls and
-    one for each call) grow while it runs.
+    ``calls_fetched``, ``listings`` (executions whose calls are listed), ``necessary_requests`` (one for each page of calls and
+    one for each call) and ``doubted`` (executions whose list names too few calls, by the key of the run test) grow while it runs.
+    Without ``stored_calls`` every list is believed.
     """
 
     def __init__(
-        self, client: Client, plan: Iterable[Planned], emit: Emit, *, concurrency: int, page_limit: int
+        self,
+        client: Client,
+        plan: Iterable[Planned],
+        emit: Emit,
+        *,
+        concurrency: int,
+        page_limit: int,
+        stored_calls: StoredCalls | None = None,
     ) -> None:
+        self.doubted: Counter[str] = Counter()
         self.calls_fetched = 0
         self.listings = 0
         self.necessary_requests = 0
@@ -77,6 +102,7 @@ class Crawl:
         self._concurrency = concurrency
         self._workers = concurrency * _WORKERS_PER_SLOT
         self._page_limit = page_limit
+        self._stored_calls = stored_calls
         self._calls: deque[tuple[_OpenExecution, str]] = deque()
         self._relist: deque[_OpenExecution] = deque()
         self._open = 0
@@ -125,7 +151,15 @@ class Crawl:
             await self._close(_bundle(execution, is_listed=False))
             return
         self.listings += execution.round == 1
+        if self._stored_calls and execution.round == 1:
+            execution.stored = await self._stored_calls(execution.planned)
         pending = self._take_list(execution, latest)
+        # Where pages shifted, a call may be missing from them that the list counts.
+        unlisted = len(execution.stored - latest.rows.keys()) if execution.count is None else 0
+        if await self._is_doubted(
+            execution, unlisted, len(latest.rows) if execution.count is None else execution.count
+        ):
+            return
         execution.outstanding = len(pending)
         if not pending:
             await self._finish_or_relist(execution)
@@ -152,6 +186,7 @@ class Crawl:
             # Many pages: only what is found alive after the latest count proves it, so every call is fetched again.
             execution.listed |= latest.rows
             execution.fetched.clear()
+            execution.foreign.clear()
         self.calls_fetched -= fetched_before - len(execution.fetched)
         done = execution.fetched.keys() | {letter.subject_id for letter in execution.dead_letters}
         return [key for key in execution.listed if key not in done]
@@ -187,8 +222,13 @@ class Crawl:
     async def _fetch(self, execution: _OpenExecution, call_execution_id: str) -> None:
         try:
             request = get_call_metrics(call_execution_id, execution.execution_id)
-            execution.fetched[call_execution_id] = await self._client.get(request)
-            self.calls_fetched += 1
+            metrics = await self._client.get(request)
+            if metrics.execution_id == execution.execution_id:
+                execution.fetched[call_execution_id] = metrics
+                self.calls_fetched += 1
+            else:
+                execution.foreign.add(call_execution_id)
+                execution.dead_letters.append(foreign_call(metrics, execution.execution_id))
         except NotFoundError:
             # Deleted since it was listed: the list is proved without it, by its count or by being read again.
             del execution.listed[call_execution_id]
@@ -206,6 +246,11 @@ class Crawl:
         alive = len(execution.fetched) + len(execution.dead_letters)
         is_proved = not execution.must_relist if execution.count is None else alive == execution.count
         if is_proved or execution.unreadable_calls:
+            if self._stored_calls and not (execution.unreadable_calls or execution.doubt):
+                unlisted = sorted(execution.stored - execution.listed.keys())
+                if await self._is_doubted(execution, len(unlisted), len(execution.listed)):
+                    return
+                await self._confirm_deleted(execution, unlisted)
             await self._close(_bundle(execution))
         elif execution.round < MAX_ROUNDS:
             if execution.count is not None:
@@ -220,6 +265,34 @@ class Crawl:
             )
             execution.dead_letters.append(DeadLetter.of(RUNS, execution.execution_id, unproved))
             await self._close(_bundle(execution))
+
+    async def _is_doubted(self, execution: _OpenExecution, unlisted: int, count: int) -> bool:
+        """Whether the list, which counts so many calls and leaves out so many stored ones, is not believed and used no further."""
+        if self._stored_calls is None or execution.unreadable_calls or execution.doubt:
+            return False
+        execution.doubt = too_few_calls(execution.planned, stored=len(execution.stored), unlisted=unlisted, count=count)
+        if execution.doubt is None:
+            return False
+        self.doubted[execution.planned.run_test_key] += 1
+        if execution.stored < execution.listed.keys():
+            return False
+        await self._close(_bundle(execution, is_listed=False))
+        return True
+
+    async def _confirm_deleted(self, execution: _OpenExecution, unlisted: Sequence[str]) -> None:
+        """Ask for each stored call that the list leaves out; doubt the list if one exists, or if that cannot be told."""
+        for call_execution_id in unlisted:
+            request = get_call_metrics(call_execution_id, execution.execution_id, is_lookup=True)
+            try:
+                has_moved = (await self._client.get(request)).execution_id != execution.execution_id
+            except NotFoundError:
+                continue
+            except SourceError as error:
+                execution.doubt = DeadLetter.of(RUNS, execution.execution_id, error)
+                return
+            if not has_moved:
+                execution.doubt = unlisted_call(call_execution_id, execution.execution_id)
+                return
 
     async def _close(self, bundle: ExecutionBundle | None) -> None:
         if bundle is not None:
@@ -237,13 +310,18 @@ def _bundle(execution: _OpenExecution, *, is_listed: bool = True) -> ExecutionBu
         run_test_key=planned.run_test_key,
         execution=planned.execution.unpack(),
         date=planned.date,
-        listed=tuple(execution.listed.values()) if is_listed else None,
+        listed=tuple(call for key, call in execution.listed.items() if key not in execution.foreign)
+        if is_listed
+        else None,
         calls=tuple(
             FetchedCall(listed=execution.listed[key], metrics=metrics) for key, metrics in execution.fetched.items()
         )
         if is_listed
         else (),
-        dead_letters=(*execution.dead_letters, *filter(None, (execution.unreadable_calls, planned.unreadable))),
+        dead_letters=(
+            *execution.dead_letters,
+            *filter(None, (execution.unreadable_calls, execution.doubt, planned.unreadable)),
+        ),
     )
 
 

@@ -129,15 +129,18 @@ def get_execution(execution_id: str) -> Request[Execution]:
     return Request(METRICS, (("execution_id", execution_id),), f"execution {execution_id}", decode)
 
 
-def get_call_metrics(call_execution_id: str, execution_id: str) -> Request[CallMetrics]:
-    """One call's raw metrics, of the execution that lists it."""
+def get_call_metrics(call_execution_id: str, execution_id: str, *, is_lookup: bool = False) -> Request[CallMetrics]:
+    """One call's raw metrics, which may name another execution than the one that lists it.
+
+    A look-up asks whether the call still exists: a 404 names nothing.
+    """
 
     def decode(result: Any) -> CallMetrics:
-        metrics = _same_id(_call_metrics(result), "call_execution_id", call_execution_id)
-        return _same_id(metrics, "execution_id", execution_id)
+        return _same_id(_call_metrics(result), "call_execution_id", call_execution_id)
 
     query = (("call_execution_id", call_execution_id),)
-    return Request(METRICS, query, f"call {call_execution_id}", decode, names_subject=True, group=execution_id)
+    subject = f"call {call_execution_id}"
+    return Request(METRICS, query, subject, decode, names_subject=not is_lookup, group=execution_id)
 
 
 def decode(request: Request[T], body: bytes, *, tries: int = 1) -> T:

@@ -181,12 +181,12 @@ def _verified_at(item: Planned) -> datetime | None:
     return item.stored.verified_at if item.stored else None
 
 
-def is_mass_vanishing(*, vanished: int, living: int) -> bool:
+def is_mass_vanishing(*, vanished: int, living: int, always_allowed: int = _MASS_FLOOR) -> bool:
     """Whether so many stored executions are no longer listed that the key or workspace may be wrong.
 
     That is all of them, or more than a tenth; one or two may always vanish.
     """
-    return vanished > 0 and (vanished == living or vanished > max(_MASS_FLOOR, _MASS_SHARE * living))
+    return vanished > 0 and (vanished >= living or vanished > max(always_allowed, _MASS_SHARE * living))
 
 
 def _utc_day(moment: datetime) -> str:

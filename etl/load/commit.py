@@ -6,7 +6,8 @@ crash between the two, the next run fetches these executions again.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
@@ -25,6 +26,9 @@ from etl.model.records import METRICS, RUNS
 from etl.transform.flatten import FlatBundle
 from etl.transform.frames import ExportStamp, calls_frame, errors_frame, evals_frame, executions_frame, to_arrow
 
+_CALL_ID = schema.CALLS.names.index("call_execution_id")
+_CALL_ID_OF_EVAL = schema.EVALS.names.index("call_execution_id")
+_LETTER_KEY = [schema.ERRORS.names.index(name) for name in schema.ERRORS.key]
 _NOTHING_HELD = HeldRows(listed_calls=None, exported_calls=0, calls_digest=rows_digest([]))
 
 
@@ -59,7 +63,8 @@ def commit(
         SchemaError: two bundles are of the same execution.
     """
     arrived: dict[str, Arrived] = {}
-    for key, group in groupby(sorted(bundles, key=_partition), key=attrgetter("run_test_key")):
+    _keep_each_letter_once(bundles)
+    for key, group in groupby(sorted(_each_call_once(bundles), key=_partition), key=attrgetter("run_test_key")):
         of_run_test = list(group)
         rows, arrived[key] = _rows_of(of_run_test, stamp)
         for partition, in_partition in groupby(of_run_test, key=_partition):
@@ -77,6 +82,38 @@ def commit(
             dataset.commit_rows(schema.EXECUTIONS, partition, own, replacement)
             arrived[key].misfits += executions.misfits
     return arrived
+
+
+def _each_call_once(bundles: Sequence[FlatBundle]) -> list[FlatBundle]:
+    """The bundles, a call that several of them list in one: the last that fetched it, since it moved there meanwhile."""
+    owners: dict[str, int] = {}
+    fetched: set[str] = set()
+    doubled: dict[int, set[str]] = {}
+    for number, bundle in enumerate(bundles):
+        mine = {row[_CALL_ID] for row in bundle.calls.values}
+        for call_id in bundle.listed or ():
+            loser = number if call_id in fetched and call_id not in mine else owners.get(call_id)
+            if loser is not None:
+                doubled.setdefault(loser, set()).add(call_id)
+            if loser != number:
+                owners[call_id] = number
+        fetched |= mine
+    return [_without(bundle, doubled[n]) if n in doubled else bundle for n, bundle in enumerate(bundles)]
+
+
+def _keep_each_letter_once(bundles: Sequence[FlatBundle]) -> None:
+    """Drop the dead letter of a call that a later execution has, too; both executions are incomplete all the same."""
+    seen: set[tuple[str, ...]] = set()
+    for bundle in reversed(bundles):
+        mine = {tuple(row[index] for index in _LETTER_KEY): row for row in bundle.errors.values}
+        bundle.errors.values[:] = [row for key, row in mine.items() if key not in seen]
+        seen |= mine.keys()
+
+
+def _without(bundle: FlatBundle, call_ids: AbstractSet[str]) -> FlatBundle:
+    for rows, index in ((bundle.calls, _CALL_ID), (bundle.evals, _CALL_ID_OF_EVAL)):
+        rows.values[:] = [row for row in rows.values if row[index] not in call_ids]
+    return replace(bundle, listed=(bundle.listed or frozenset()) - call_ids)
 
 
 def _rows_of(bundles: Sequence[FlatBundle], stamp: ExportStamp) -> tuple[dict[str, pa.Table], Arrived]:
@@ -176,7 +213,10 @@ def _commit_calls(
     if not listed_calls:
         return {}  # so that the partition's largest files are not read
     calls = dataset.commit_rows(schema.CALLS, partition, rows[schema.CALLS.name], replacement)
-    evals = dataset.commit_rows(schema.EVALS, partition, rows[schema.EVALS.name], replacement)
+    # The evals of a call that failed stay as long as the call does.
+    kept = set(calls["call_execution_id"].to_pylist()).intersection(replacement.failed_calls)
+    of_evals = replace(replacement, failed_calls=kept)
+    evals = dataset.commit_rows(schema.EVALS, partition, rows[schema.EVALS.name], of_evals)
     return held_rows(listed_calls, calls, evals)
 
 

@@ -37,7 +37,8 @@ class Replacement:
         without_calls: Their calls were not listed: old calls and evals stay as they are.
         unproved: Their list of calls may miss some: what is stored of calls that it does not name stays.
         listed_calls: The calls that the lists name.
-        failed_calls: Listed, but their metrics could not be fetched: the old rows of these calls stay.
+        failed_calls: Their metrics could not be fetched: the old rows of these calls stay. So do those of their evals, unless they
+            are listed.
         heads: Fetched without their aggregates: the old aggregates stay.
         verified: Take the new ``verified_at`` even if nothing else changed.
     """
@@ -56,9 +57,10 @@ class Replacement:
 
     def keeps(self, table: schema.Table, execution_id: str, call_execution_id: str) -> bool:
         """Whether an old row of calls or evals stays though no new one has its key."""
-        if table is schema.CALLS and call_execution_id in self.failed_calls:
+        is_failed = call_execution_id in self.failed_calls
+        if table is schema.CALLS and is_failed:
             return True
-        return execution_id in self.unproved and call_execution_id not in self.listed_calls
+        return (is_failed or execution_id in self.unproved) and call_execution_id not in self.listed_calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ class Merged:
 def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replacement) -> Merged:
     """``old`` with the rows of the replaced executions exchanged for ``new``, which holds rows of these executions only.
 
-    Rows come sorted by execution and key. Keys are unique if they are in ``new``.
+    A dead letter goes when a replaced execution has the same. Rows come sorted by execution and key. Keys are unique if they are
+    in ``new``.
     """
     is_replaced = is_of(old, replacement.executions_of(table))
     others, before = old.filter(pc.invert(is_replaced)), old.filter(is_replaced)
@@ -83,6 +86,9 @@ def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replac
         # The other way round: an old row that stays takes the new time, and no new row replaces it for that.
         after = _with_values_of(new, table, before, ["verified_at"], replacement.verified)
     if table is schema.ERRORS:
+        # Two executions may list a call that fails: the one that was fetched last has its dead letter.
+        theirs = set(_keys(table, new))
+        others = others.filter(pa.array([key not in theirs for key in _keys(table, others)], pa.bool_()))
         new = _with_values_of(before, table, new, ["first_seen_at"], replacement.executions)
     is_kept, is_arriving = _compare(table, before, new, replacement)
     is_verified = after is not before and not after["verified_at"].equals(before["verified_at"])

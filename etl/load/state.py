@@ -4,16 +4,18 @@ Reads a few columns of every file of a run test, one partition after the other, 
 Writes nothing; a damaged file may be moved to the quarantine.
 """
 
+from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from etl.errors import DestinationError
+from etl.errors import DestinationError, FileMissingError
 from etl.load.dataset import Dataset
-from etl.load.layout import Partition, parse_partition_path
+from etl.load.layout import Partition, parse_partition_path, partition_path
 from etl.load.merge import is_of
 from etl.load.parquet import UnreadableError
 from etl.model import schema
@@ -24,7 +26,7 @@ _COLUMNS = {
         "execution_id", "listed_calls", "run_test_name", "export_state", "fingerprint", "calls_digest", "verified_at",
         "exported_at", "deleted_at",
     ),
-    "calls": ("execution_id", "row_hash"),
+    "calls": ("execution_id", "row_hash", "call_execution_id"),
     "evals": ("execution_id", "row_hash"),
     "errors": ("execution_id",),
 }  # fmt: skip
@@ -39,7 +41,7 @@ class StoredState:
     ``stray_dates``: the dates where rows lie of executions that have no row of their own (a run was killed between the two);
     ``orphans``: the same for dead letters alone. ``elsewhere``: the dates of the executions of the other run tests.
     ``surplus``: executions of which a partition holds rows that belong to another date of the same run test, because files
-    were restored there.
+    were restored there. ``call_hashes`` has 64 bits for each call, which take little memory.
     """
 
     executions: dict[str, dict[str, StoredExecution]] = field(default_factory=dict)
@@ -48,6 +50,11 @@ class StoredState:
     elsewhere: dict[str, dict[str, str]] = field(default_factory=dict)
     surplus: dict[Partition, set[str]] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
+    call_hashes: "array[int]" = field(default_factory=lambda: array("q"))
+
+    def may_hold_calls_twice(self) -> bool:
+        """Whether a call seems to stand under two executions, or one execution in two places; exact but for hashes that collide."""
+        return has_doubled(self.call_hashes)
 
     def dates(self) -> dict[str, dict[str, str]]:
         """The date of the partition of every execution that has any row in the dataset, by key and execution_id."""
@@ -97,6 +104,25 @@ def held_rows(listed_calls: Mapping[str, int], calls: pa.Table, evals: pa.Table)
     }
 
 
+def stored_calls(dataset: Dataset, partition: Partition) -> dict[str, set[str]]:
+    """The calls that the partition holds, by execution_id. None of a file that is gone or damaged, which a commit deals with."""
+    try:
+        rows = dataset.read(schema.CALLS, partition_path("calls", partition), ("execution_id", "call_execution_id"))
+    except (FileMissingError, UnreadableError):
+        return {}
+    calls: dict[str, set[str]] = {}
+    for execution_id, call_id in zip(
+        rows["execution_id"].to_pylist(), rows["call_execution_id"].to_pylist(), strict=True
+    ):
+        calls.setdefault(execution_id, set()).add(call_id)
+    return calls
+
+
+def has_doubled(hashes: "array[int]") -> bool:
+    """Whether a value stands there twice."""
+    return len(np.unique(np.array(hashes, np.int64))) < len(hashes)
+
+
 def _partitions(dataset: Dataset, run_test_key: str) -> dict[Partition, dict[str, str]]:
     """The paths of the run test's files, by partition and table."""
     partitions: dict[Partition, dict[str, str]] = {}
@@ -127,6 +153,8 @@ def _load_partition(
 ) -> None:
     """Add the partition's executions to ``found``, and to ``loose`` those of which it holds other rows than their own."""
     calls, evals = _row_hashes(rows.get("calls")), _row_hashes(rows.get("evals"))
+    if "calls" in rows:
+        state.call_hashes.extend(map(hash, rows["calls"]["call_execution_id"].to_pylist()))
     sick = set(rows["errors"]["execution_id"].to_pylist()) if "errors" in rows else set()
     here = set()
     for (

@@ -34,7 +34,7 @@ class ListedExecution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             status=execution.status,
             fingerprint=fingerprint(execution.payload),
             started_at=timestamp_or_none(execution.payload.get("started_at")),
-            calls=_calls(execution.payload),
+            calls=next(iter(call_counts(execution.payload)), None),
             packed=None,
         )
 
@@ -68,15 +68,12 @@ class ExecutionList:
     unreadable: tuple[str, ...]
 
 
-def _calls(payload: Mapping[str, Any]) -> int | None:
-    """The number of calls as counted by the API, else its stored counter."""
+def call_counts(payload: Mapping[str, Any]) -> list[int]:
+    """The number of an execution's calls as the API counts them now, and its stored counter; each only if it is a number."""
     metrics = payload.get("metrics")
     calls = metrics.get("calls") if isinstance(metrics, dict) else None
     total = calls.get("total") if isinstance(calls, dict) else None
-    for candidate in (total, payload.get("total_calls")):
-        if type(candidate) is int and candidate >= 0:
-            return candidate
-    return None
+    return [each for each in (total, payload.get("total_calls")) if type(each) is int and each >= 0]
 
 
 def _pack(payload: dict[str, Any]) -> bytes | dict[str, Any]:

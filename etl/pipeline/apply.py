@@ -1,17 +1,19 @@
 """The steps of an export that change the dataset: relocate stored rows, mark what was deleted, fetch and commit."""
 
 import asyncio
+from collections.abc import Set as AbstractSet
 from functools import partial
 from itertools import chain
 from time import monotonic
 
-from etl.extract.calls import Crawl
+from etl.extract.calls import Crawl, StoredCalls
 from etl.extract.executions import look_up
 from etl.extract.plan import Planned
 from etl.load.commit import commit
+from etl.load.doubled_calls import find_doubled_calls, remove_calls
 from etl.load.layout import Partition
 from etl.load.relocate import drop, mark_deleted, move
-from etl.load.state import StoredState
+from etl.load.state import StoredState, stored_calls
 from etl.model.records import ExecutionBundle
 from etl.pipeline.buffer import CommitBuffer
 from etl.pipeline.record import Record, VanishedCounts, is_waiting_row_due
@@ -109,7 +111,9 @@ async def fetch(run: Run, record: Record, planned: list[Planned], state: StoredS
         take,
         concurrency=run.settings.api.concurrency,
         page_limit=run.settings.api.page_limit,
+        stored_calls=None if run.accept_deletions else _reader_of_stored_calls(run, state),
     )
+    record.doubted = crawl.doubted
     run.progress.crawl, run.progress.crawl_began_at = crawl, monotonic()
     try:
         async with asyncio.TaskGroup() as group:
@@ -121,6 +125,40 @@ async def fetch(run: Run, record: Record, planned: list[Planned], state: StoredS
     finally:
         record.necessary_requests += crawl.necessary_requests
         await buffer.flush()
+
+
+async def part_moved_calls(run: Run, record: Record, state: StoredState) -> None:
+    """Remove the calls that moved to another execution from where they were, unless nothing was written and none stood twice.
+
+    Raises:
+        DestinationError: something could not be written; the next run completes it.
+    """
+    if not (run.dataset.written.files or state.may_hold_calls_twice()):
+        return
+    doubled = await to_the_end(partial(find_doubled_calls, run.dataset))
+    for partition, calls in sorted(doubled.items()):
+        await to_the_end(partial(remove_calls, run.dataset, partition, calls, run.stamp()))
+        record.moved_calls += sum(map(len, calls.values()))
+
+
+def _reader_of_stored_calls(run: Run, state: StoredState) -> StoredCalls:
+    """Reads each partition once as long as consecutive executions lie in it, as those of a plan mostly do."""
+    turn = asyncio.Lock()
+    read: dict[Partition, dict[str, set[str]]] = {}
+
+    async def calls_of(item: Planned) -> AbstractSet[str]:
+        key, execution_id = item.run_test_key, item.execution.execution_id
+        if item.stored is None and execution_id not in state.stray_dates[key]:
+            return frozenset()
+        partition = Partition(key, item.date)
+        async with turn:
+            if partition not in read:
+                found = await asyncio.to_thread(stored_calls, run.dataset, partition)
+                read.clear()
+                read[partition] = found
+            return read[partition].get(execution_id, frozenset())
+
+    return calls_of
 
 
 def _without_calls(item: Planned) -> ExecutionBundle:

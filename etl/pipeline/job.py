@@ -18,7 +18,7 @@ from etl.load.last_run import LAST_RUN, last_complete_at
 from etl.load.relocate import as_if_moved
 from etl.load.state import StoredState
 from etl.model import schema
-from etl.pipeline.apply import fetch, mark_vanished, put_in_place
+from etl.pipeline.apply import fetch, mark_vanished, part_moved_calls, put_in_place
 from etl.pipeline.progress import Notify, Progress, say_nothing
 from etl.pipeline.record import Record, summarize
 from etl.pipeline.run import Run, begin
@@ -108,7 +108,7 @@ async def export(
 
     Once it has asked the API it always leaves a summary behind, unless it is cancelled: see its ``exit_code`` and ``problems``.
     ``stop`` ends the run early; everything that had arrived whole is committed. ``full_refresh`` fetches final executions, too.
-    ``accept_deletions`` believes that many executions of a run test were deleted at once.
+    ``accept_deletions`` believes that many executions or calls were deleted at once.
 
     Raises:
         ConfigurationError, DestinationError: the dataset's folder cannot be used as configured; nothing was asked of the API.
@@ -155,6 +155,7 @@ async def _export(run: Run, record: Record, state: StoredState | None) -> None:
     state = await put_in_place(run, record, found)
     await mark_vanished(run, record, found, state)
     await fetch(run, record, make_plan(run, record, state), state)
+    await part_moved_calls(run, record, state)
 
 
 def _time_limit(settings: Settings) -> tuple[float, TimeLimitError] | None:

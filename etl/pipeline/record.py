@@ -47,6 +47,8 @@ class Record:
     moved: Counter[str] = field(default_factory=Counter)
     vanished: dict[str, VanishedCounts] = field(default_factory=dict)
     planned: list[Planned] | None = None
+    doubted: Counter[str] = field(default_factory=Counter)
+    moved_calls: int = 0
     committed: set[str] = field(default_factory=set)
     arrived: list[dict[str, Arrived]] = field(default_factory=list)
     necessary_requests: int = 0
@@ -82,6 +84,7 @@ class Record:
             is_complete=found is not None and found.is_complete,
             reasons=count_reasons(planned),
             moved=self.moved[run_test.key],
+            doubted=self.doubted[run_test.key],
             lost=self.lost.get(run_test.key, 0),
             error=self.failures.get(run_test.key),
         )
@@ -144,6 +147,7 @@ def summarize(run: Run, record: Record, *, failure: ExporterError | None, finish
         quarantined=record.quarantined,
         completed_files=record.completed_files,
         left_behind=record.left_behind,
+        moved_calls=record.moved_calls,
         undiscovered=list(discovered.problems) if discovered else [],
         namesakes=discovered.namesakes if discovered else {},
         unlisted=record.keys_without_run_test,

@@ -35,6 +35,7 @@ class RunTestSummary:
     deleted: int = 0
     moved: int = 0
     missed: int = 0
+    doubted: int = 0
     lost: int = 0
     unreadable: list[str] = field(default_factory=list)
     unknown_statuses: Counter[str] = field(default_factory=Counter)
@@ -61,9 +62,14 @@ class RunTestSummary:
             )
         elif not (self.is_complete or is_cut_short):
             lines.append(f"{self.name!r}: its list kept changing while it was read; run again to complete it")
-        if self.dead_letters:
+        if self.doubted:
             lines.append(
-                f"{self.name!r}: {self.dead_letters} requests given up, see the errors table; the next run tries them again"
+                f"{self.name!r}: {self.doubted} executions list far fewer calls than they had or count; the stored ones were kept: "
+                "run again, or with --accept-deletions if they were deleted on purpose"
+            )
+        if given_up := self.dead_letters - self.doubted:
+            lines.append(
+                f"{self.name!r}: {given_up} requests given up, see the errors table; the next run tries them again"
             )
         return lines
 
@@ -93,6 +99,7 @@ class Summary:
     quarantined: list[str] = field(default_factory=list)
     completed_files: int = 0
     left_behind: dict[str, int] = field(default_factory=dict)
+    moved_calls: int = 0
     last_complete_at: dict[str, datetime] = field(default_factory=dict)
     undiscovered: list[str] = field(default_factory=list)
     namesakes: dict[str, int] = field(default_factory=dict)
@@ -160,6 +167,8 @@ class Summary:
             f"run_test={key}: {count} executions stay there, since no list has them: they were deleted or moved elsewhere"
             for key, count in self.left_behind.items()
         ]
+        moved = f"{self.moved_calls} calls belong to another execution now; their old rows were removed"
+        lines += [moved] if self.moved_calls else []
         if self.unlisted:
             others = f" and {len(self.unlisted) - 5} more" if len(self.unlisted) > 5 else ""
             lines.append(

@@ -1,13 +1,18 @@
 """Every kind of fault that an HTTP source can have, and where in an export it strikes."""
 
 import gzip
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, StrEnum
+from typing import Any
 
 import msgspec
 
 from etl.model.records import METRICS, RUNS
-from etl.sandbox import Fault, SandboxRequest
+from etl.sandbox import Fault, SandboxRequest, World
+from etl.sandbox.aggregates import AnswerError
+from etl.sandbox.answers.paging import page_of
+from etl.sandbox.answers.runs import run_execution
 from etl.sandbox.error_bodies import not_found, rate_limited, server_error
 from etl.sandbox.faults import HTML_502
 
@@ -128,6 +133,21 @@ def endpoint_of(request: SandboxRequest) -> Endpoint | None:
     """None for what is asked for only when something went wrong."""
     asked = request.target.partition("=")[0]
     return Endpoint(asked) if asked in set(Endpoint) else None
+
+
+def edited_calls(world: World, request: SandboxRequest, edit: Callable[[list[Any]], list[Any]]) -> Fault | None:
+    """Answers a request for an execution's calls with what ``edit`` makes of them all; None for another request."""
+    execution = world.execution(request.query.get("execution_id", ""))
+    if request.path != RUNS or execution is None:
+        return None
+    result = run_execution(execution, limit="100000")
+    calls = edit(result["call_results"]["results"])
+    page, limit = request.query["page"], request.query["limit"]
+    try:
+        result["call_results"] = page_of(calls, page, limit)
+    except AnswerError:
+        return Fault(status=500, body=msgspec.json.encode(server_error("Unable to fetch simulation runs.")))
+    return _answer(msgspec.json.encode({"status": True, "result": result}))
 
 
 @dataclass

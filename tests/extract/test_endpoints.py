@@ -329,7 +329,7 @@ def test_newline_in_a_name_does_not_break_the_message():
         (msgspec.json.encode(call_answer(call_execution_id="")), "not an id at call_execution_id"),
         (msgspec.json.encode(call_answer(call_execution_id="a\nb")), "not an id at call_execution_id"),
         (msgspec.json.encode(call_answer(call_execution_id="other")), "answered for another call_execution_id"),
-        (msgspec.json.encode(call_answer(execution_id="other")), "answered for another execution_id"),
+        (msgspec.json.encode(call_answer(execution_id=None)), "expected str, got null at execution_id"),
         (msgspec.json.encode(call_answer(status=None)), "expected str, got null at status"),
     ],
 )

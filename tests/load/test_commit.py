@@ -13,6 +13,7 @@ from tests.bundles import KEY, a_bundle, an_unlisted_bundle, dead_letter
 from tests.datasets import (
     FETCHED_AT,
     a_dataset,
+    assert_sound,
     contents,
     export_to,
     part,
@@ -292,10 +293,36 @@ def test_what_arrived_is_told_by_run_test(dataset):
     }
 
 
-def test_one_call_in_two_executions_is_a_bug_that_writes_nothing(dataset, tmp_path):
-    with pytest.raises(SchemaError, match="calls: two rows with the key"):
-        export_to(dataset, a_bundle("e1", ["c1"]), a_bundle("e2", ["c1"]))
-    assert list(tmp_path.rglob("*.parquet")) == []
+@pytest.mark.parametrize(
+    ("first", "second", "owner"),
+    [((), (), "e2"), (["c1"], (), "e2"), ((), ["c1"], "e1"), (["c1"], ["c1"], "e2")],
+    ids=["both fetched", "second fetched", "first fetched", "none fetched"],
+)
+def test_call_of_two_executions_in_one_commit_is_of_the_last_that_fetched_it(dataset, tmp_path, first, second, owner):
+    """It moved after the first of them was fetched, or is listed in both."""
+    listed = {"calls": ["c1", "c2"], "given_up": first}, {"calls": ["c1", "c3"], "given_up": second}
+    export_to(dataset, a_bundle("e1", **listed[0]), a_bundle("e2", **listed[1]))
+
+    of_calls = [("c1", owner)] if not (first and second) else []
+    assert rows(tmp_path, "calls", "call_execution_id", "execution_id") == [*of_calls, ("c2", "e1"), ("c3", "e2")]
+    assert rows(tmp_path, "evals", "call_execution_id", "execution_id") == [("c1", owner), ("c2", "e1"), ("c3", "e2")]
+    counts = dict(rows(tmp_path, "executions", "execution_id", "listed_calls"))
+    assert counts == {"e1": 1 + (owner == "e1"), "e2": 1 + (owner == "e2")}
+    assert assert_sound(tmp_path)
+
+
+def test_call_that_names_another_execution_keeps_its_old_rows_until_it_is_seen_there(dataset, tmp_path):
+    """Or, where it never had any, its evals do not stay either."""
+    export_to(dataset, a_bundle("e1", ["c1", "c2"]))
+    disputed = msgspec.structs.replace(
+        a_bundle("e1", ["c1"], version=2), dead_letters=(dead_letter("c2"), dead_letter("c3"))
+    )
+    export_to(dataset, disputed)
+    assert rows(tmp_path, "calls", "call_execution_id") == [("c1",), ("c2",)]
+    assert rows(tmp_path, "evals", "call_execution_id") == [("c1",), ("c2",)]
+    (tmp_path / part("calls")).unlink()
+    export_to(dataset, disputed)
+    assert rows(tmp_path, "evals", "call_execution_id") == [("c1",)]
 
 
 def test_every_file_has_exactly_the_declared_schema_whatever_it_holds(dataset, tmp_path):

@@ -247,6 +247,16 @@ def test_an_error_seen_again_keeps_when_it_was_seen_first():
     ]
 
 
+def test_an_error_is_that_of_the_execution_that_was_fetched_last():
+    """Two executions list a call that fails."""
+    old, new = (
+        rows(schema.ERRORS, {"endpoint": "e", "subject_id": "c1", "execution_id": execution_id})
+        for execution_id in ("e1", "e2")
+    )
+    merged = merge(schema.ERRORS, old, new, Replacement(["e2"])).table
+    assert merged["execution_id"].to_pylist() == ["e2"]
+
+
 def test_an_error_goes_when_its_execution_succeeds():
     old = rows(schema.ERRORS, letter("a"), letter("b", "e2"))
     assert merge(schema.ERRORS, old, old.slice(0, 0), Replacement(["e1"])).table["subject_id"].to_pylist() == ["b"]

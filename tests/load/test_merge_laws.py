@@ -68,8 +68,11 @@ def outlasts(table, row, replacement):
         return True
     if not has_calls(table):
         return False
-    is_missed = row["execution_id"] in replacement.unproved and row["call_execution_id"] not in replacement.listed_calls
-    return is_missed or (table is schema.CALLS and row["call_execution_id"] in replacement.failed_calls)
+    is_failed = row["call_execution_id"] in replacement.failed_calls
+    may_stay = is_failed or row["execution_id"] in replacement.unproved
+    return (table is schema.CALLS and is_failed) or (
+        may_stay and row["call_execution_id"] not in replacement.listed_calls
+    )
 
 
 def merged_by_hand(table, old, new, replacement):

@@ -1,0 +1,60 @@
+"""Why the list of an execution's calls is not believed, as dead letters. Pure."""
+
+from etl.errors import SourceError
+from etl.extract.plan import Planned, is_mass_vanishing
+from etl.model.lifecycle import ExportState
+from etl.model.listed_execution import call_counts
+from etl.model.records import METRICS, RUNS, CallMetrics, DeadLetter
+
+_MAY_VANISH = 1
+
+
+def expected_calls(item: Planned, stored_calls: int) -> int:
+    """The calls that are stored or were listed last time, and those that the source counts, whichever are more.
+
+    The source counts deleted calls for ever. So it is not asked about an execution that was exported as it is now.
+    """
+    known = item.stored
+    expected = max(stored_calls, (known.held.listed_calls or 0) if known else 0)
+    is_believed = (
+        known is not None
+        and known.export_state in (ExportState.EXPORTED, ExportState.SETTLING)
+        and known.fingerprint == item.execution.fingerprint
+    )
+    return expected if is_believed else max(expected, *call_counts(item.execution.unpack().payload), 0)
+
+
+def too_few_calls(item: Planned, *, stored: int, unlisted: int, count: int) -> DeadLetter | None:
+    """The list counts so few calls, or leaves out so many of the stored ones, that it may be wrong; None if it does not.
+
+    That is when all are missing, or more than a tenth. One may always be.
+    """
+    expected = expected_calls(item, stored)
+    missing = max(unlisted, expected - count)
+    if not is_mass_vanishing(vanished=missing, living=expected, always_allowed=_MAY_VANISH):
+        return None
+    return _contradiction(
+        RUNS,
+        item.execution.execution_id,
+        f"{missing} of its {expected} calls are missing from its list; what is stored of it was kept: "
+        "run with --accept-deletions if they were deleted on purpose",
+    )
+
+
+def unlisted_call(call_execution_id: str, execution_id: str) -> DeadLetter:
+    """A call of the execution exists, although the list leaves it out."""
+    message = f"call {call_execution_id} exists, but the list of its execution lacks it"
+    return _contradiction(RUNS, execution_id, message)
+
+
+def foreign_call(metrics: CallMetrics, execution_id: str) -> DeadLetter:
+    """The execution lists a call whose own metrics name another one."""
+    message = (
+        f"call {metrics.call_execution_id}: execution {execution_id} lists it, but it belongs to execution "
+        f"{metrics.execution_id}"
+    )
+    return _contradiction(METRICS, metrics.call_execution_id, message)
+
+
+def _contradiction(endpoint: str, subject_id: str, message: str) -> DeadLetter:
+    return DeadLetter.of(endpoint, subject_id, SourceError(message, status=200))

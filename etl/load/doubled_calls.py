@@ -1,0 +1,111 @@
+"""Calls that stand under two executions, because they moved: find them, and remove them from all places but the newest.
+
+A run need not have fetched the execution that a call left, so all files are looked through. Until then both places hold the call;
+a run that is killed there is finished by the next.
+"""
+
+from array import array
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from etl.errors import FileMissingError
+from etl.load.dataset import Dataset
+from etl.load.layout import Partition, parse_partition_path
+from etl.load.merge import with_column
+from etl.load.parquet import UnreadableError
+from etl.load.state import held_rows
+from etl.model import schema
+from etl.model.lifecycle import HeldRows
+from etl.transform.frames import ExportStamp
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+_CHANGED = ("calls_digest", "exported_calls", "listed_calls", "export_run_id", "exported_at")
+_READ = ["execution_id", *_CHANGED]
+
+
+def find_doubled_calls(dataset: Dataset) -> dict[Partition, dict[str, set[str]]]:
+    """The calls to remove, by partition and execution_id: those that another execution has newer. Damaged files are skipped."""
+    # Eight bytes for each call: the ids of a long history would take a hundred.
+    hashes = array("q")
+    for _, rows in _read(dataset, "call_execution_id"):
+        hashes.extend(map(hash, rows["call_execution_id"].to_pylist()))
+    ordered = np.sort(np.array(hashes, np.int64))
+    suspects = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+    places: dict[str, list[tuple[datetime, str, Partition]]] = {}
+    for partition, rows in _read(dataset, "call_execution_id", "execution_id", "exported_at") if suspects else ():
+        for call_id, execution_id, exported_at in zip(*(column.to_pylist() for column in rows.columns), strict=True):
+            if hash(call_id) in suspects:
+                places.setdefault(call_id, []).append((exported_at or _LONG_AGO, execution_id, partition))
+    doubled: dict[Partition, dict[str, set[str]]] = {}
+    for call_id, found in places.items():
+        _, newest, _ = max(found)
+        for _, execution_id, partition in found:
+            if execution_id != newest:
+                doubled.setdefault(partition, {}).setdefault(execution_id, set()).add(call_id)
+    return doubled
+
+
+def remove_calls(dataset: Dataset, partition: Partition, call_ids: Mapping[str, set[str]], stamp: ExportStamp) -> None:
+    """Remove the calls of these executions, and their evals; the execution rows, which vouch for what is left, change last.
+
+    Raises:
+        DestinationError: something could not be written. If the execution rows were not, the next run fetches the executions.
+    """
+    old, new = [], []
+    for table in (schema.CALLS, schema.EVALS):
+        rows = dataset.rows(table, partition)
+        ids = zip(rows["execution_id"].to_pylist(), rows["call_execution_id"].to_pylist(), strict=True)
+        stays = [call_id not in call_ids.get(execution_id, ()) for execution_id, call_id in ids]
+        old.append(rows)
+        new.append(rows.filter(pa.array(stays, pa.bool_())))
+        if not all(stays):
+            _write(dataset, table, partition, new[-1])
+    before, after = (held_rows(dict.fromkeys(call_ids, 0), *tables) for tables in (old, new))
+    executions = dataset.rows(schema.EXECUTIONS, partition)
+    changed = [_changed(row, before, after, call_ids, stamp) for row in executions.select(_READ).to_pylist()]
+    for name in _CHANGED:
+        executions = with_column(executions, name, [row[name] for row in changed])
+    if changed:
+        dataset.write(schema.EXECUTIONS, partition, executions)
+
+
+def _changed(
+    row: dict[str, Any],
+    before: Mapping[str, HeldRows],
+    after: Mapping[str, HeldRows],
+    call_ids: Mapping[str, set[str]],
+    stamp: ExportStamp,
+) -> dict[str, Any]:
+    """The execution's row as it is once its calls are removed, if it is one of these executions."""
+    execution_id = row["execution_id"]
+    if execution_id not in call_ids:
+        return row
+    # A digest that did not match the rows stays as it is: what was damaged is still known to be.
+    is_whole = before[execution_id].is_as_exported(row["calls_digest"])
+    listed_calls = row["listed_calls"]
+    return {
+        "calls_digest": after[execution_id].calls_digest if is_whole else row["calls_digest"],
+        "exported_calls": after[execution_id].exported_calls,
+        "listed_calls": None if listed_calls is None else max(0, listed_calls - len(call_ids[execution_id])),
+        "export_run_id": stamp.export_run_id,
+        "exported_at": stamp.exported_at,
+    }
+
+
+def _write(dataset: Dataset, table: schema.Table, partition: Partition, rows: pa.Table) -> None:
+    if len(rows):
+        dataset.write(table, partition, rows)
+    else:
+        dataset.remove(table, partition)
+
+
+def _read(dataset: Dataset, *names: str) -> Iterator[tuple[Partition, pa.Table]]:
+    for path in dataset.files.list(schema.CALLS.name):
+        if parsed := parse_partition_path(path):
+            with suppress(FileMissingError, UnreadableError):
+                yield parsed[1], dataset.read(schema.CALLS, path, names)

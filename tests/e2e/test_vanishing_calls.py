@@ -1,0 +1,215 @@
+"""Calls that a list no longer names: what is believed, what is held back, and what the user does about it."""
+
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl import sandbox
+from etl.model.records import METRICS, RUNS
+from etl.pipeline import job
+from etl.pipeline.summary import Summary
+from etl.sandbox import Execution, Fault, Sandbox, SandboxRequest
+from tests.e2e.faults import edited_calls
+from tests.e2e.truth import assert_equals_world, rows_of
+from tests.support import settings_for
+from tests.worlds import settled_world
+
+FIRST_NIGHT = datetime(2026, 10, 30, 20, tzinfo=UTC)
+Export = Callable[..., Any]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Sandbox]:
+    async with Sandbox(settled_world(run_tests=1, executions=4, calls=20, days=3)) as running:
+        yield running
+
+
+@pytest.fixture
+def export(server: Sandbox, tmp_path: Path) -> Export:
+    """An export; the second is the one in which all executions become final."""
+    nights = iter(range(99))
+
+    async def run(*, settings: dict[str, Any] | None = None, **options: Any) -> Summary:
+        night = FIRST_NIGHT + timedelta(hours=100 * next(nights))
+        sections = {"export": {"settle_hours": 90}} | (settings or {})
+        configured = settings_for(server, tmp_path / "data", **sections)
+        return await job.export(configured, clock=lambda: night, **options)
+
+    return run
+
+
+def executions(server: Sandbox) -> list[Execution]:
+    return server.world.run_tests[0].executions
+
+
+def calls_in(folder: Path) -> list[str]:
+    has_any = (folder / "data" / "calls").exists()
+    return sorted(row["call_execution_id"] for row in rows_of(folder, "calls")) if has_any else []
+
+
+def states_in(folder: Path) -> set[str]:
+    return {row["export_state"] for row in rows_of(folder, "executions")}
+
+
+def lists_only(server: Sandbox, number: int) -> Callable[[SandboxRequest, int], Fault | None]:
+    """Each list of calls names this many of them, and counts no more."""
+    return lambda request, _nth: edited_calls(server.world, request, lambda calls: calls[:number])
+
+
+def lists_of_calls(server: Sandbox, since: int = 0) -> int:
+    return sum(request.path == RUNS for request in server.requests[since:])
+
+
+@pytest.mark.parametrize("listed", [0, 12])
+@pytest.mark.parametrize("page_limit", [1024, 8])
+async def test_calls_that_vanish_in_the_night_in_which_they_become_final_are_kept_and_fetched_again(
+    server: Sandbox, export: Export, tmp_path: Path, listed: int, page_limit: int
+) -> None:
+    settings = {"api": {"page_limit": page_limit}}
+    await export(settings=settings)
+    assert states_in(tmp_path) == {"settling"}
+    before = rows_of(tmp_path, "calls") + rows_of(tmp_path, "evals")
+    sent = len(server.requests)
+
+    server.fault = lists_only(server, listed)
+    sick = await export(settings=settings)
+
+    assert sick.exit_code == 3
+    assert [
+        "4 executions list far fewer calls than they had or count" in problem and "--accept-deletions" in problem
+        for problem in sick.problems
+    ] == [True]
+    assert rows_of(tmp_path, "calls") + rows_of(tmp_path, "evals") == before
+    assert states_in(tmp_path) == {"incomplete"}
+    [letter, *_] = rows_of(tmp_path, "errors")
+    assert (letter["endpoint"], letter["subject_id"]) == (RUNS, letter["execution_id"])
+    assert f"{20 - listed} of its 20 calls are missing from its list" in letter["message"]
+    assert server.count(METRICS, call_execution_id=before[0]["call_execution_id"]) == 1, "no call is fetched"
+    assert lists_of_calls(server, sent) <= 4 * 4
+
+    server.fault = None
+    healed = await export(settings=settings)
+    assert (healed.exit_code, healed.problems) == (0, [])
+    assert_equals_world(tmp_path, server.world)
+
+
+@pytest.mark.parametrize("options", [{"full_refresh": True}, {"settings": {"export": {"scrub_requests": 10_000}}}])
+async def test_calls_of_final_executions_that_vanish_are_kept(
+    export: Export, server: Sandbox, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    for _ in range(2):
+        await export()
+    assert states_in(tmp_path) == {"exported"}
+    before = calls_in(tmp_path)
+
+    server.fault = lists_only(server, 3)
+    sick = await export(**options)
+
+    assert (sick.exit_code, calls_in(tmp_path)) == (3, before)
+    server.fault = None
+    assert (await export()).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
+@pytest.mark.parametrize("listed", [0, 12])
+async def test_execution_that_says_it_has_calls_and_lists_few_is_not_final_on_a_first_export(
+    server: Sandbox, export: Export, tmp_path: Path, listed: int
+) -> None:
+    """What is listed is exported; what is missing is asked for each night, with one request once nothing else is new."""
+    server.fault = lists_only(server, listed)
+    for _ in range(3):
+        sent = len(server.requests)
+        sick = await export()
+        assert (sick.exit_code, len(calls_in(tmp_path)), states_in(tmp_path)) == (3, 4 * listed, {"incomplete"})
+    assert len(server.requests) - sent == 1 + 4
+
+    server.fault = None
+    assert (await export()).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_calls_that_were_deleted_on_purpose_are_believed_once_and_for_all(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """Also those that had gone before the first export: the source counts them for ever."""
+    for call in executions(server)[0].calls[:12]:
+        sandbox.delete_call(call)
+    for _ in range(2):
+        await export()
+    for call in executions(server)[1].calls:
+        sandbox.delete_call(call)
+    assert (await export(full_refresh=True)).exit_code == 3
+
+    accepted = await export(accept_deletions=True)
+
+    assert (accepted.exit_code, accepted.problems) == (0, [])
+    assert_equals_world(tmp_path, server.world)
+    assert states_in(tmp_path) == {"exported"}
+    sent = len(server.requests)
+    assert (await export()).exit_code == 0
+    assert len(server.requests) - sent == 1
+    assert (await export(full_refresh=True)).exit_code == 0, "what was believed is what the next list is measured by"
+
+
+@pytest.mark.parametrize("deleted", [1, 2])
+async def test_few_deleted_calls_of_many_are_ordinary(
+    server: Sandbox, export: Export, tmp_path: Path, deleted: int
+) -> None:
+    await export()
+    for call in executions(server)[0].calls[:deleted]:
+        sandbox.delete_call(call)
+
+    assert (await export()).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_few_calls_that_no_list_names_but_that_exist_are_kept(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """A tenth may go at once, when each is found to be gone."""
+    await export()
+    before = calls_in(tmp_path)
+
+    server.fault = lists_only(server, 18)
+    sick = await export()
+
+    assert (sick.exit_code, calls_in(tmp_path), states_in(tmp_path)) == (3, before, {"incomplete"})
+    assert all(
+        "exists, but the list of its execution lacks it" in letter["message"] for letter in rows_of(tmp_path, "errors")
+    )
+    server.fault = None
+    assert (await export()).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_calls_under_new_ids_do_not_replace_or_double_the_old_ones(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    await export()
+    before = calls_in(tmp_path)
+    for execution in executions(server):
+        for number, call in enumerate(execution.calls):
+            call.call_execution_id = f"{call.call_execution_id[:-4]}{number:04}"
+        server.world.index_execution(execution)
+
+    assert ((await export()).exit_code, calls_in(tmp_path)) == (3, before)
+    assert (await export(accept_deletions=True)).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_calls_whose_file_was_lost_are_still_expected(server: Sandbox, export: Export, tmp_path: Path) -> None:
+    """Else a file that is removed, and a list that is empty for one night, would make empty executions final."""
+    await export()
+    for path in (tmp_path / "data" / "calls").rglob("*.parquet"):
+        path.unlink()
+
+    server.fault = lists_only(server, 0)
+    for _ in range(2):
+        assert (await export()).exit_code == 3
+        assert states_in(tmp_path) == {"incomplete"}
+    server.fault = None
+    assert (await export()).exit_code == 0
+    assert_equals_world(tmp_path, server.world)

@@ -1,0 +1,80 @@
+"""How many calls a list should name, how few are too few, and what is said of a call that contradicts its list."""
+
+import pytest
+
+from etl.extract.doubts import expected_calls, foreign_call, too_few_calls, unlisted_call
+from etl.model.lifecycle import HeldRows
+from etl.model.records import METRICS, RUNS
+from tests.bundles import execution, fetched_call, plan_of, stored_of
+from tests.worlds import END
+
+
+def expected(payload, *, stored_calls=0, **stored):
+    """What is expected of an execution that is listed with the payload; ``stored`` is how the dataset has it, if at all."""
+    listed = execution(**payload)
+    known = {listed.execution_id: stored_of(listed, **stored)} if stored else {}
+    [item] = plan_of([listed], known, now=END)
+    return expected_calls(item, stored_calls)
+
+
+COUNTED = {"metrics": {"calls": {"total": 7}}, "total_calls": 5}
+
+
+@pytest.mark.parametrize(
+    ("payload", "calls"),
+    [(COUNTED, 7), ({"total_calls": 5, "metrics": {"calls": {"total": 0}}}, 5), ({"metrics": {}}, 0), ({}, 0)],
+)
+def test_new_execution_has_as_many_calls_as_the_source_counts(payload, calls):
+    assert expected(payload) == calls
+
+
+@pytest.mark.parametrize(("listed_calls", "stored_calls", "calls"), [(3, 3, 3), (3, 4, 4), (3, 0, 3), (None, 0, 0)])
+@pytest.mark.parametrize("state", ["exported", "settling"])
+def test_execution_that_was_exported_as_it_is_has_what_was_listed_or_is_stored(
+    state, listed_calls, stored_calls, calls
+):
+    held = HeldRows(listed_calls=listed_calls, exported_calls=stored_calls, calls_digest="digest")
+    assert expected(COUNTED, stored_calls=stored_calls, held=held, export_state=state) == calls
+
+
+@pytest.mark.parametrize(
+    "stored", [{"export_state": "incomplete"}, {"export_state": "waiting"}, {"fingerprint": "old"}]
+)
+def test_execution_of_which_the_source_says_something_new_has_what_it_counts_too(stored):
+    assert expected(COUNTED, stored_calls=2, **stored) == 7
+    assert expected(COUNTED, stored_calls=9, **stored) == 9
+
+
+@pytest.mark.parametrize(
+    ("missing", "of", "is_doubted"),
+    [
+        (0, 0, False),
+        (0, 5, False),
+        (-2, 5, False),
+        (1, 1, True),
+        (1, 2, False),
+        (1, 5, False),
+        (2, 5, True),
+        (2, 20, False),
+        (3, 20, True),
+        (10, 100, False),
+        (11, 100, True),
+        (100, 100, True),
+    ],
+)
+def test_one_call_may_vanish_and_a_tenth_but_never_all(missing, of, is_doubted):
+    [item] = plan_of([execution("e1", total_calls=of)], {}, now=END)
+    by_count = too_few_calls(item, stored=0, unlisted=0, count=of - missing)
+    by_id = too_few_calls(item, stored=of, unlisted=max(0, missing), count=of)
+    assert {by_count is not None, by_id is not None} == {is_doubted}
+    if by_count:
+        assert (by_count.endpoint, by_count.subject_id) == (RUNS, "e1")
+        assert by_count.message.startswith(f"{missing} of its {of} calls are missing from its list; ")
+
+
+def test_contradictions_say_what_they_are_about():
+    found, missing = foreign_call(fetched_call("c1", execution_id="e2").metrics, "e1"), unlisted_call("c1", "e1")
+    assert (found.endpoint, found.subject_id) == (METRICS, "c1")
+    assert found.message == "call c1: execution e1 lists it, but it belongs to execution e2"
+    assert (missing.endpoint, missing.subject_id) == (RUNS, "e1")
+    assert missing.message == "call c1 exists, but the list of its execution lacks it"

@@ -179,6 +179,23 @@ async def test_answer_comes_through_after_any_mixture_of_faults(server):
     assert client.traffic.rejections == 1
 
 
+async def test_request_that_the_limit_refuses_again_and_again_is_no_failed_try(server):
+    """A limit by the second lets some of each burst through: chance must not refuse the same request until it is given up."""
+    server.fault = lambda _request, nth: Fault(status=429, headers={"Retry-After": "0.05"}) if nth <= 5 else None
+    async with connect(server.base_url, max_tries=1) as client:
+        execution = await client.get(first_execution(server))
+    assert execution.status == "completed"
+    assert (client.traffic.requests, client.traffic.rejections, client.traffic.retries) == (6, 5, 5)
+
+
+async def test_request_that_is_refused_for_ever_is_given_up(server):
+    server.fault = lambda _request, _nth: Fault(status=429, headers={"Retry-After": "0.01"})
+    async with connect(server.base_url, max_tries=2) as client:
+        with pytest.raises(TransientError):
+            await client.get(first_execution(server))
+    assert client.traffic.rejections == len(server.requests) == 12
+
+
 @pytest.mark.parametrize(
     "fault", [Fault(status=500), Fault(status=504), Fault(body=b"null"), Fault(cut_after_bytes=5), Fault(is_reset=True)]
 )

@@ -79,7 +79,12 @@ async def test_sandbox_serves_what_its_printed_lines_say(tmp_path: Path) -> None
 
     assert result.exit_code == 0
     assert result.document["rows"]["calls"] == 24
-    assert (await ended(process)).exit_code == 0
+    stopped = await ended(process)
+    assert stopped.exit_code == 0
+    base_url = exports[0].partition("=")[2]
+    assert stopped.stderr == (
+        f"a simulated API runs at {base_url} until you press Ctrl-C; use the lines above in another terminal\n"
+    )
 
 
 async def test_sandbox_settings_fit_the_sandboxs_defaults(tmp_path: Path) -> None:

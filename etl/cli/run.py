@@ -63,7 +63,8 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
         except ExporterError as error:
             if settings.log.format != "json":
                 raise
-            make_notify(settings.log, verbose=verbose)("run_failed", error=str(error), exit_code=error.exit_code)
+            notify = make_notify(settings.log, verbose=verbose)
+            notify("run_failed", error=str(error), exit_code=error.exit_code)
             raise typer.Exit(error.exit_code) from None
         if as_json:
             print_json(summary.as_json())

@@ -9,23 +9,37 @@ PARALLEL := --numprocesses logical --dist worksteal
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links --upgrade
 
+# Whether a Python is new enough, and has what an environment of its own needs.
+FIT := -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))'
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo run test test-all check lint types format docs bench bench-quick lock clean
 
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+define need_python
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Python 3.11 or later is needed, and $(PYTHON) is $$($(PYTHON) --version 2>&1): name another, as in" >&2; \
+		echo "  make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+endef
+
+# An environment that was left half made, or belongs to a Python that is too old or gone, is made anew.
 $(VENV)/.runtime: requirements.lock pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) --require-hashes --requirement requirements.lock
-	$(PIP) --no-deps --editable .
+	$(need_python)
+	@$(BIN)/python $(FIT) 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Installing the locked packages into $(VENV), once; this takes about a minute." >&2
+	@$(PIP) --require-hashes --requirement requirements.lock
+	@$(PIP) --no-deps --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
-	$(PIP) --require-hashes --requirement requirements-dev.lock
+	@echo "Installing what the tests and checks need into $(VENV), once; this takes a minute or two." >&2
+	@$(PIP) --require-hashes --requirement requirements-dev.lock
 	@touch $@
 
 $(BENCH)/.done: requirements.lock benchmarks/fast.lock benchmarks/baselines.lock pyproject.toml
+	$(need_python)
 	for name in plain fast baselines; do $(PYTHON) -m venv $(BENCH)/$$name; done
 	$(BENCH)/plain/bin/python -m pip --quiet install --require-hashes --requirement requirements.lock
 	$(BENCH)/fast/bin/python -m pip --quiet install --require-hashes --requirement benchmarks/fast.lock
@@ -34,6 +48,7 @@ $(BENCH)/.done: requirements.lock benchmarks/fast.lock benchmarks/baselines.lock
 	@touch $@
 
 $(READERS)/.done: tests/readers.lock
+	$(need_python)
 	$(PYTHON) -m venv $(READERS)
 	$(READERS)/bin/python -m pip --quiet install --require-hashes --requirement tests/readers.lock
 	@touch $@

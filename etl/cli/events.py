@@ -13,6 +13,7 @@ import structlog
 from etl.settings import Log
 
 _WARNINGS = {"run_test_failed"}
+_ERRORS = {"problem", "run_failed"}
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -35,6 +36,7 @@ def make_notify(log: Log, *, verbose: bool) -> Callable[..., None]:
     )
 
     def notify(event: str, **fields: Any) -> None:
-        (logger.warning if event in _WARNINGS else logger.info)(event, **fields)
+        write = logger.error if event in _ERRORS else logger.warning if event in _WARNINGS else logger.info
+        write(event, **fields)
 
     return notify

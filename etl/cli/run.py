@@ -9,7 +9,7 @@ import typer
 from etl.cli import process
 from etl.cli.endings import report_errors, stop_on_signals
 from etl.cli.options import AcceptDeletions, AsJson, Config, Quiet, RunTests, Since, Verbose
-from etl.errors import ExitCode
+from etl.errors import ExitCode, ExporterError
 
 if TYPE_CHECKING:
     from etl.pipeline.progress import Notify
@@ -44,6 +44,7 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
     """
     with report_errors(verbose=verbose):
         from etl.cli.console import print_json  # noqa: PLC0415
+        from etl.cli.events import make_notify  # noqa: PLC0415
         from etl.cli.show_run import print_how_to_open, print_summary  # noqa: PLC0415
         from etl.pipeline.metrics_file import check_metrics_file, write_metrics_file  # noqa: PLC0415
         from etl.settings import Settings  # noqa: PLC0415
@@ -55,22 +56,39 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
             _print_plan_and_exit(
                 settings, as_json=as_json, full_refresh=full_refresh, accept_deletions=accept_deletions
             )
-        summary = _export(
-            settings, quiet=quiet, verbose=verbose, full_refresh=full_refresh, accept_deletions=accept_deletions
-        )
+        try:
+            summary = _export(
+                settings, quiet=quiet, verbose=verbose, full_refresh=full_refresh, accept_deletions=accept_deletions
+            )
+        except ExporterError as error:
+            if settings.log.format != "json":
+                raise
+            notify = make_notify(settings.log, verbose=verbose)
+            notify("run_failed", error=str(error), exit_code=error.exit_code)
+            raise typer.Exit(error.exit_code) from None
         if as_json:
             print_json(summary.as_json())
-        elif not quiet:
+        elif not quiet and settings.log.format != "json":  # else the event run_finished has told it
             print_summary(summary)
             if summary.exit_code in (ExitCode.COMPLETE, ExitCode.PARTIAL):
                 print()
                 print_how_to_open(summary.dataset)
         if quiet:
-            for problem in summary.problems:
-                print(problem, file=sys.stderr)
+            _print_problems(summary, settings)
         if metrics_file:
             write_metrics_file(summary, metrics_file)
         raise typer.Exit(summary.exit_code)
+
+
+def _print_problems(summary: "Summary", settings: "Settings") -> None:
+    from etl.cli.events import make_notify  # noqa: PLC0415
+
+    notify = make_notify(settings.log, verbose=False)
+    for problem in summary.problems:
+        if settings.log.format == "json":
+            notify("problem", problem=problem)
+        else:
+            print(problem, file=sys.stderr)
 
 
 def plan(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = False) -> None:

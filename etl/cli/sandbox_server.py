@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sys
 from datetime import datetime, timedelta
 
 from etl import sandbox
@@ -31,7 +32,7 @@ def latest_friday(now: datetime) -> datetime:
 
 
 async def serve(server: sandbox.Sandbox, *, port: int) -> None:
-    """Print the settings for an export and serve until cancelled.
+    """Print the settings for an export to stdout, and what runs to stderr; serve until cancelled.
 
     Raises:
         ConfigurationError: the ``port`` of the server cannot be used.
@@ -44,6 +45,10 @@ async def serve(server: sandbox.Sandbox, *, port: int) -> None:
         print(f"export FI_BASE_URL={server.base_url} FI_API_KEY={API_KEY} FI_SECRET_KEY={SECRET_KEY}")
         names = ", ".join(f'"{run_test.name}"' for run_test in server.world.run_tests)
         print(f"run_tests = [{names}]", flush=True)
+        print(
+            f"a simulated API runs at {server.base_url} until you press Ctrl-C; use the lines above in another terminal",
+            file=sys.stderr,
+        )
         await asyncio.Event().wait()
     finally:
         await server.stop()

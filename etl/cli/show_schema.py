@@ -1,17 +1,19 @@
 """What ``schema`` prints: the columns of the tables, for people, for scripts and as the data dictionary."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich.table import Table
+from rich.console import Console
+from rich.padding import Padding
 from rich.text import Text
 
-from etl.cli.console import print_json, stdout_console
+from etl.cli.console import print_json
 from etl.model import schema
 
 
 def print_schema(tables: Sequence[schema.Table], output: str) -> None:
-    """The columns of the tables, as a table, JSON or Markdown; to stdout."""
+    """The columns of the tables, as text, JSON or Markdown; to stdout."""
     if output == "json":
         print_json([_as_json(table) for table in tables])
     elif output == "markdown":
@@ -57,14 +59,13 @@ def _as_json(table: schema.Table) -> dict[str, Any]:
 
 
 def _print_tables(tables: Sequence[schema.Table]) -> None:
-    console = stdout_console()
+    # As wide as the terminal also where a pager such as less reads this: rich asks all three standard streams.
+    console = Console(file=sys.stdout, highlight=False)
     for table in tables:
-        console.print(
-            f"\n[bold]{table.name}[/]: one row per {table.one_row_per}; key {', '.join(table.key)}", highlight=False
-        )
-        grid = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("column", "type", "unit", "meaning"):
-            grid.add_column(name, overflow="fold")
+        console.print(f"\n[bold]{table.name}[/]: one row per {table.one_row_per}; key {', '.join(table.key)}")
         for column in table.columns:
-            grid.add_row(*map(Text, (column.name, column.type_name, column.unit, column.meaning)))
-        console.print(grid)
+            unit = f", {column.unit}" if column.unit else ""
+            console.print(Text.assemble((column.name, "bold"), f"  {column.type_name}{unit}"))
+            paths = " or ".join(column.source.split("|"))
+            source = f" Source: {paths}." if paths else ""
+            console.print(Padding(Text(f"{column.meaning}{source}", overflow="fold"), (0, 0, 0, 4), expand=False))

@@ -7,7 +7,8 @@ request goes through a function that it is given.
 Pages are powers of two that begin at a multiple of their size, so one bad row spoils one page of each size, even where the
 server cuts pages smaller than requested. A bad row costs at most ``2 * log2(limit) + 4`` requests: the spoiled pages and their
 other halves, one retry, its head, and where there is no head one request to see whether the list has become so short that the row
-is gone. The good pages come on top.
+is gone. The good pages come on top, and at the beginning one or two requests that tell how many rows there are: a list of 12 is
+halved from 8 on, whatever the limit.
 
 Whatever the server does, the reader stops after ``count + limit + 202 * (log2(limit) + 3)`` requests at the latest, where ``count``
 is what the first good answer said: only pages of full size are free, and all others are counted.
@@ -77,8 +78,11 @@ class SkippingReader(Generic[T]):
             SourceError: no row could be read, or a request failed for another reason than a bad row.
         """
         first_error = self.error
-        self._size = max(1, self.limit // 2)
         self._spare = 2 * (MAX_UNREADABLE + 1) * (self.limit.bit_length() + 2)
+        await self._count_rows()
+        # The smallest page that holds the rest would fail like the one before: the first to read is half of it.
+        rest = 1 if self.count is None else min(self.limit, max(1, self.count - self.position))
+        self._size = max(1, 1 << (rest - 1).bit_length() >> 1)
         while not self._is_at_the_end():
             if self._spare < 0:
                 self.unreadable.append(Unreadable(self.position, self._left_out()))
@@ -88,6 +92,13 @@ class SkippingReader(Generic[T]):
                 del self.unreadable[-MAX_LOST:]
                 if not self.unreadable:
                     raise first_error
+                return
+
+    async def _count_rows(self) -> None:
+        """Learn from one of the first two rows how many there are: most lists are far shorter than a page."""
+        for position in range(2 if self.limit > 1 and self.count is None else 0):
+            if await self._probe(position, 1) is not None:
+                self.good_row = position
                 return
 
     async def _step(self) -> None:

@@ -43,6 +43,7 @@ class Fault:
         drip_seconds: How long the server waits after each byte of the body.
         cut_after_bytes: How many bytes of the body are sent before the connection is reset, or closed in order if ``is_closed``;
             Content-Length is that of the whole body.
+        raw: Makes of status and body the bytes of the whole answer, headers included; then the connection is closed in order.
         is_reset: The connection is reset without an answer.
         is_closed: The connection is closed in order without an answer.
         is_hanging: No answer is sent, and the connection stays open.
@@ -55,6 +56,7 @@ class Fault:
     delay_seconds: float = 0.0
     drip_seconds: float = 0.0
     cut_after_bytes: int | None = None
+    raw: Callable[[int, bytes], bytes] | None = None
     is_reset: bool = False
     is_closed: bool = False
     is_hanging: bool = False

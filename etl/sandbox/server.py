@@ -121,6 +121,9 @@ class Sandbox:
             await asyncio.sleep(delay_seconds)
         if fault.is_hanging:
             await asyncio.Event().wait()
+        if fault.raw is not None and request.transport is not None:
+            request.transport.write(fault.raw(answer.status, answer.body))
+            request.transport.close()
         if fault.is_reset or (fault.is_closed and fault.cut_after_bytes is None):
             _disconnect(request, fault)
         if fault.cut_after_bytes is None and not fault.drip_seconds:

@@ -26,3 +26,17 @@ def test_json_says_null_where_a_column_has_no_unit_or_source(capsys: pytest.Capt
     assert table["key"] == ["call_execution_id"]
     assert (columns["duration_seconds"]["unit"], columns["duration_seconds"]["source"]) == ("s", "duration_seconds")
     assert (columns["row_hash"]["unit"], columns["row_hash"]["source"]) == (None, None)
+
+
+@pytest.mark.parametrize("width", [50, 80, 200])
+def test_text_fits_the_width_and_tells_sources(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    print_schema([TABLES["calls"]], "table")
+
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= width
+    for column in TABLES["calls"].columns:
+        for text in (column.name, column.meaning, *column.source.split("|")):
+            assert "".join(text.split()) in "".join(printed.split())

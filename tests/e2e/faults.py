@@ -26,6 +26,8 @@ class Cure(Enum):
     GIVE_UP = "given up at once"
     STOP = "ends the run"
     BELIEVE = "no fault: what was said is so"
+    UNDERSTAND = "no fault: HTTP allows it, or it says nothing"
+    COME_BACK = "ends the run, which says when to come back"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,24 @@ def _result(**fields: object) -> Fault:
     return _answer(msgspec.json.encode({"status": True, "result": fields}))
 
 
+def _raw(status: int, body: bytes, *headers: str) -> bytes:
+    return "\r\n".join([f"HTTP/1.1 {status} Any", "Content-Type: application/json", *headers, "", ""]).encode() + body
+
+
+def _with_trailers(status: int, body: bytes) -> bytes:
+    chunks = b"".join(b"%x;of=7\r\n%s\r\n" % (len(part), part) for part in (body[:7], body[7:]) if part)
+    return _raw(
+        status, chunks + b"0\r\nX-Checksum: 7\r\nX-Other: \r\n\r\n", "Transfer-Encoding: chunked", "Trailer: X-Checksum"
+    )
+
+
+def _with_length(times: int, **headers: str) -> Fault:
+    """Content-Length so many times; the connection is closed after the answer."""
+    more = [f"{name}: {value}" for name, value in headers.items()]
+    return Fault(raw=lambda status, body: _raw(status, body, *times * [f"Content-Length: {len(body)}"], *more))
+
+
+LONG, ZONE = "9" * 400, f"Thu, 26 Nov 2026 00:00:00 +{10**19}"
 HTML = {"Content_Type": "text/html"}
 OTHER_PAGE: dict[str, object] = {"total_pages": 1, "current_page": 7, "count": 0, "results": []}
 BAD_PAGE = OTHER_PAGE | {"current_page": "1", "results": {}}
@@ -64,7 +84,11 @@ KINDS = {
         _status(429, msgspec.json.encode(rate_limited(100, 0)).replace(b'"retry_after":0', b'"retry_after":0.02'))
     ),
     "429 without a hint": Kind(_status(429)),
+    "429 with nonsense in Retry-After": Kind(_status(429, Retry_After=ZONE, Date=ZONE)),
+    "503 with nonsense in Retry-After": Kind(_status(503, Retry_After=LONG)),
     "408": Kind(_status(408)),
+    # HTTP allows to refuse it or to take one of them; aiohttp refuses it, and has no switch for that.
+    "equal lengths twice": Kind(_with_length(2)),
     "HTML in a 200": Kind(Fault(status=200, body=b"<html>Welcome</html>", headers={"Content-Type": "text/html"})),
     "empty": Kind(_answer(b"")),
     "truncated JSON": Kind(Fault(status=200, edit=lambda body: body[:-9])),
@@ -111,13 +135,29 @@ KINDS = {
     "406": Kind(_status(406), Cure.GIVE_UP),
     "401": Kind(_status(401), Cure.STOP),
     "403": Kind(_status(403, b"<html>Forbidden</html>", **HTML), Cure.STOP),
+    "503 that holds for hours": Kind(_status(503, Retry_After="80000"), Cure.COME_BACK),
+    "429 that holds for hours": Kind(_status(429, Retry_After="80000"), Cure.COME_BACK),
+    "chunked trailers": Kind(Fault(raw=_with_trailers), Cure.UNDERSTAND),
+    "x-gzip": Kind(Fault(edit=gzip.compress, headers={"Content-Encoding": "x-gzip"}), Cure.UNDERSTAND),
+    "closing after each answer": Kind(_with_length(1, Connection="close"), Cure.UNDERSTAND),
+    "closing after each answer in secret": Kind(_with_length(1), Cure.UNDERSTAND),
+    "no length": Kind(_with_length(0, Connection="close"), Cure.UNDERSTAND),
+    "nonsense headers": Kind(
+        Fault(
+            headers={
+                **dict.fromkeys(("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"), LONG),
+                **dict.fromkeys(("Retry-After", "Date"), ZONE),
+            }
+        ),
+        Cure.UNDERSTAND,
+    ),
     "404 JSON": Kind(_status(404, msgspec.json.encode(not_found("Call execution"))), Cure.BELIEVE),
     "NaN": Kind(
         Fault(edit=lambda body: body.replace(b'"status":"completed"', b'"novel":NaN,"status":"completed"')),
         Cure.BELIEVE,
     ),
 }
-"""What a source can do wrong, and two things that look so."""
+"""What a source can do wrong, and things that look so."""
 
 
 class Endpoint(StrEnum):

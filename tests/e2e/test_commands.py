@@ -79,7 +79,12 @@ async def test_sandbox_serves_what_its_printed_lines_say(tmp_path: Path) -> None
 
     assert result.exit_code == 0
     assert result.document["rows"]["calls"] == 24
-    assert (await ended(process)).exit_code == 0
+    stopped = await ended(process)
+    assert stopped.exit_code == 0
+    base_url = exports[0].partition("=")[2]
+    assert stopped.stderr == (
+        f"a simulated API runs at {base_url} until you press Ctrl-C; use the lines above in another terminal\n"
+    )
 
 
 async def test_sandbox_settings_fit_the_sandboxs_defaults(tmp_path: Path) -> None:
@@ -186,3 +191,27 @@ async def test_events_are_json_lines_and_hold_no_key(tmp_path: Path) -> None:
         b"canary"
         not in everything_below(tmp_path) + (result.stdout + result.stderr + wrong.stdout + wrong.stderr).encode()
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "events", "exit_code"),
+    [
+        ((), "data", "run_started listed run_test_failed planned committed run_finished", 3),
+        (("--quiet",), "data", "problem", 3),
+        ((), "config/metrics-etl.toml", "run_failed", 6),
+        (("--quiet",), "config/metrics-etl.toml", "run_failed", 6),
+    ],
+)
+async def test_json_log_is_not_mixed_with_anything(
+    tmp_path: Path, arguments: tuple[str, ...], path: str, events: str, exit_code: int
+) -> None:
+    """As in a container, whose log has both streams."""
+    async with Sandbox(settled_world(run_tests=1, executions=1, calls=1)) as server:
+        write_settings(tmp_path, ["Checkout flow", "No such test"], "[log]", 'format = "json"')
+        env = environment(server, METRICS_ETL_DESTINATION__PATH=path)
+        result = await metrics_etl("run", *arguments, cwd=tmp_path, env=env)
+
+    lines = [json.loads(line) for line in (result.stdout + result.stderr).splitlines()]
+    assert dict.fromkeys(line["event"] for line in lines).keys() == set(events.split())
+    assert result.exit_code == exit_code
+    assert result.stdout == ""

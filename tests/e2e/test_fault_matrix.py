@@ -16,7 +16,7 @@ import pytest
 import etl
 from etl.extract import quota as quota_module
 from etl.model import schema
-from etl.sandbox import Sandbox, SandboxRequest, World, delete_execution, listable_executions
+from etl.sandbox import Fault, Sandbox, SandboxRequest, World, delete_execution, listable_executions
 from etl.settings import Settings
 from tests.e2e import truth
 from tests.e2e.faults import KINDS, Cure, Endpoint, Kind, Strike, endpoint_of
@@ -205,6 +205,49 @@ async def test_refused_key_ends_the_run_at_once_and_keeps_what_had_arrived(
         assert not calls <= answered or calls <= kept
     assert healed.exit_code == 0
     truth.assert_equals_world(tmp_path, source.world)
+
+
+@pytest.mark.parametrize(("name", "endpoint", "position"), cases(Cure.COME_BACK))
+async def test_hold_of_hours_ends_the_run_at_once_and_keeps_what_had_arrived(
+    name: str, endpoint: Endpoint, position: str, tmp_path: Path, counts: Counter[Endpoint]
+) -> None:
+    async with Source() as source:
+        source.fault = Strike(KINDS[name].fault, endpoint, POSITIONS[position](counts[endpoint]))
+        ended = await etl.export(settings(source, tmp_path))
+        at = next(index for index, request in enumerate(source.requests) if request.status in (429, 503))
+        after = len(source.requests) - at
+        assert_holds_all_but(tmp_path, source.world, lambda _row: True)
+        rows = sum(len(rows_in(tmp_path, table)) for table in ("executions", "calls", "evals"))
+        source.heal()
+        healed = await etl.export(settings(source, tmp_path))
+
+    assert ended.exit_code == (3 if rows else 5)
+    assert "lets nothing through until " in ended.problems[0]
+    assert after <= 2 * CONCURRENCY, "those that were under way"
+    assert (healed.exit_code, healed.problems) == (0, [])
+    truth.assert_equals_world(tmp_path, source.world)
+
+
+@pytest.mark.parametrize(("name", "endpoint", "position"), cases(Cure.UNDERSTAND))
+async def test_what_http_allows_costs_nothing(
+    name: str, endpoint: Endpoint, position: str, tmp_path: Path, counts: Counter[Endpoint]
+) -> None:
+    """From one request to the endpoint on, every answer of it is so."""
+    left = POSITIONS[position](counts[endpoint])
+
+    def fault(request: SandboxRequest, _nth: int) -> Fault | None:
+        nonlocal left
+        left -= endpoint_of(request) is endpoint
+        return KINDS[name].fault if left <= 0 and endpoint_of(request) is endpoint else None
+
+    async with Source(fault=fault) as source:
+        summary = await etl.export(settings(source, tmp_path))
+
+    assert left <= 0
+    assert (summary.exit_code, summary.problems) == (0, [])
+    truth.assert_equals_world(tmp_path, source.world)
+    if "in secret" not in name:  # there a request may go out before the end of its connection has arrived
+        assert len(source.requests) == counts.total()
 
 
 @pytest.mark.parametrize(("name", "endpoint", "position"), cases(Cure.BELIEVE))

@@ -355,6 +355,18 @@ def test_all_rows_but_the_bad_ones_are_read_and_these_are_told_by_position(size,
     assert len(server.requests) <= most_requests(size, len(positions), limit, max_limit)
 
 
+@pytest.mark.parametrize(("size", "largest"), [(2, 1), (3, 2), (12, 8), (16, 8), (17, 16), (700, 512), (1024, 512)])
+@pytest.mark.parametrize("bad", [0, 1, 5, -1])
+def test_narrowing_begins_at_half_of_the_smallest_page_that_holds_the_list(size, largest, bad):
+    server = Server(rows(size))
+    server.bad = frozenset({server.ordered()[bad % size]})
+    found = read_around(server, 1024)
+    assert found.rows.keys() == server.alive - server.bad
+    narrowed = [limit for _, limit in server.requests[1:] if limit != 1024]
+    assert max(narrowed) == largest
+    assert len(narrowed) <= 2 * largest.bit_length() + 8
+
+
 @settings(max_examples=300, deadline=None)
 @given(size=st.integers(1, 48), bad=BAD, max_limit=CAPS, limit=LIMITS)
 def test_bad_rows_are_identified_and_leave_the_listing_incomplete(size, bad, max_limit, limit):

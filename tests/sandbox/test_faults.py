@@ -35,6 +35,13 @@ async def test_fault_replaces_status_body_and_headers(world, session):
     assert await faulty(session, world, fault) == (502, "text/html", b"<html>")
 
 
+async def test_fault_may_write_the_whole_answer_itself(world, session):
+    def raw(status: int, body: bytes) -> bytes:
+        return b"HTTP/1.1 %d Odd\r\nContent-Type: text/odd\r\nContent-Length: 4\r\n\r\n%s" % (status + 1, body[:4])
+
+    assert await faulty(session, world, Fault(raw=raw, body=b"odd body")) == (201, "text/odd", b"odd ")
+
+
 async def test_fault_may_answer_200_with_a_truncated_body(world, session):
     assert await faulty(session, world, Fault(body=b'{"status": tr')) == (200, "application/json", b'{"status": tr')
 

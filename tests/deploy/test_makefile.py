@@ -1,0 +1,58 @@
+"""``make`` on a machine that is not as it should be. Packages are not installed here: pip is replaced by nothing."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("Makefile", "requirements.lock", "requirements-dev.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ("make", "--no-print-directory", *arguments, "PIP=true")
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def program(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def works(folder: Path) -> bool:
+    pip = [str(folder / ".venv" / "bin" / "python"), "-m", "pip", "--version"]
+    return subprocess.run(pip, check=False, capture_output=True).returncode == 0
+
+
+def test_python_that_is_too_old_is_told_before_anything_is_made(folder: Path) -> None:
+    old = program(folder / "python3.10", 'if [ "$1" = --version ]; then echo Python 3.10.12; else exit 1; fi')
+    result = make(folder, "demo", f"PYTHON={old}")
+    assert result.returncode != 0
+    assert f"Python 3.11 or later is needed, and {old} is Python 3.10.12" in result.stderr
+    assert "make demo PYTHON=python3.11" in result.stderr
+    assert not (folder / ".venv").exists()
+
+
+@pytest.mark.parametrize("broken", ["exit 1", "kill -9 $$"])
+def test_environment_that_was_left_half_made_is_made_anew_and_one_that_works_is_kept(folder: Path, broken: str) -> None:
+    program(folder / ".venv" / "bin" / "python", broken)
+    made = make(folder, "install", f"PYTHON={sys.executable}")
+    assert made.returncode == 0, made.stderr
+    assert "Installing the locked packages into .venv, once; this takes about a minute." in made.stderr
+    assert works(folder)
+
+    (folder / ".venv" / "mine").touch()
+    (folder / ".venv" / ".runtime").unlink()
+    assert make(folder, "install", f"PYTHON={sys.executable}").returncode == 0
+    assert (folder / ".venv" / "mine").exists()
+    assert make(folder, "install", f"PYTHON={sys.executable}").stderr == ""

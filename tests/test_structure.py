@@ -14,6 +14,7 @@ MAX_LINES = 350
 
 TESTED_ELSEWHERE = {
     "etl/cli/app.py": "tests/e2e/test_commands.py",
+    "etl/cli/commands.py": "tests/e2e/test_commands.py",
     "etl/cli/console.py": "tests/e2e/test_terminal.py",
     "etl/cli/dataset.py": "tests/e2e/test_commands.py",
     "etl/cli/demo.py": "tests/e2e/test_commands.py",

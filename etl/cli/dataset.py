@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.cli import process
-from etl.cli.endings import report_errors
+from etl.cli.endings import end, report_errors
 from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose
 from etl.errors import ExitCode
 from etl.load.warehouse.engines import EngineName
@@ -58,7 +58,7 @@ def status(
         else:
             print_status(dataset_status)
         is_old = max_age_hours is not None and dataset_status.is_older_than(max_age_hours)
-        raise typer.Exit(ExitCode.PARTIAL if is_old else ExitCode.COMPLETE)
+        end(ExitCode.PARTIAL if is_old else ExitCode.COMPLETE)
 
 
 def verify(
@@ -100,7 +100,7 @@ def verify(
         if quiet:
             for finding in report.findings:
                 print(finding, file=sys.stderr)
-        raise typer.Exit(report.exit_code)
+        end(report.exit_code)
 
 
 def schema(
@@ -135,12 +135,13 @@ def schema(
             raise typer.BadParameter("--format does not go with --ddl")
         with report_errors(verbose=False):
             print(ddl(tables, engine, location))
-        return
+            end(ExitCode.COMPLETE)
     if location is not None:
         raise typer.BadParameter("--location goes with --ddl")
     from etl.cli.show_schema import print_schema  # noqa: PLC0415
 
     print_schema(tables, output or SchemaFormat.TABLE)
+    end(ExitCode.COMPLETE)
 
 
 def _verify(settings: "Settings", *, is_all: bool, since: "date | None", against_api: bool, quiet: bool) -> "Report":

@@ -6,9 +6,11 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import typer
 
+from etl.cli.streams import stdout_failure
 from etl.errors import ExitCode, ExporterError, InterruptedRunError
 
 
@@ -47,10 +49,18 @@ def report_errors(*, verbose: bool) -> Iterator[None]:
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
         raise typer.Exit(ExitCode.SIGINT) from None
-    except (typer.Exit, typer.Abort, BrokenPipeError):  # a reader such as head that closed the pipe early is no bug
+    except (typer.Exit, typer.Abort):
         raise
     except Exception as error:  # the last line of defence: users get one line, not a traceback
         if verbose:
             raise
         print(f"error: a bug: {type(error).__name__}: {error} (--verbose shows where)", file=sys.stderr)
         raise typer.Exit(ExitCode.BUG) from None
+
+
+def end(exit_code: ExitCode, *, is_all_printed: bool = True) -> NoReturn:
+    """End the command. ``is_all_printed``: its whole result is what it printed, so without that it has failed."""
+    if failure := stdout_failure():
+        print(f"error: stdout cannot be written: {failure}: what was printed is cut", file=sys.stderr)
+        exit_code = exit_code or (ExitCode.DESTINATION_FAILED if is_all_printed else ExitCode.COMPLETE)
+    raise typer.Exit(exit_code)

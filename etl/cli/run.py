@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from etl.cli import process
-from etl.cli.endings import report_errors, stop_on_signals
+from etl.cli.endings import end, report_errors, stop_on_signals
 from etl.cli.options import AcceptDeletions, AsJson, Config, Quiet, RunTests, Since, Verbose
 from etl.errors import ExitCode
 
@@ -70,7 +70,7 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
                 print(problem, file=sys.stderr)
         if metrics_file:
             write_metrics_file(summary, metrics_file)
-        raise typer.Exit(summary.exit_code)
+        end(summary.exit_code, is_all_printed=False)
 
 
 def plan(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = False) -> None:
@@ -96,7 +96,7 @@ def _print_plan_and_exit(
         print_json(plan_as_json(result))
     else:
         print_plan(result)
-    raise typer.Exit(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE)
+    end(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE)
 
 
 def _export(

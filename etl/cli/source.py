@@ -3,10 +3,8 @@
 import sys
 from typing import TYPE_CHECKING
 
-import typer
-
 from etl.cli import process
-from etl.cli.endings import report_errors
+from etl.cli.endings import end, report_errors
 from etl.cli.options import AsJson, Config, Verbose
 from etl.errors import ExitCode
 
@@ -30,7 +28,7 @@ def check(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = 
             print_json(preflight.as_json(checks))
         else:
             print_checks(checks)
-        raise typer.Exit(preflight.exit_code(checks))
+        end(preflight.exit_code(checks))
 
 
 def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = False) -> None:
@@ -50,7 +48,7 @@ def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose
             print("\n".join(run_tests_as_toml(discovered)))
             for problem in discovered.problems:
                 print(f"problem: {problem}", file=sys.stderr)
-        raise typer.Exit(ExitCode.PARTIAL if discovered.problems else ExitCode.COMPLETE)
+        end(ExitCode.PARTIAL if discovered.problems else ExitCode.COMPLETE)
 
 
 async def _discover(settings: "Settings") -> "Discovered":

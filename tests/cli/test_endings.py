@@ -10,12 +10,6 @@ from etl.cli.endings import report_errors, stop_on_signals
 from etl.errors import DestinationError
 
 
-def test_output_pipe_that_is_closed_early_is_no_bug() -> None:
-    """As in ``metrics-etl status --json | head``: the command line library ends the process quietly."""
-    with pytest.raises(BrokenPipeError), report_errors(verbose=False):
-        raise BrokenPipeError
-
-
 def test_any_other_exception_is_reported_as_a_bug_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit) as raised, report_errors(verbose=False):
         raise ZeroDivisionError("division by zero")

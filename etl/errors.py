@@ -95,6 +95,10 @@ class FileMissingError(DestinationError):
     """A file of the dataset is not there, or not any more."""
 
 
+class FileTooLargeError(DestinationError):
+    """A file of the dataset has more bytes than the exporter would have written."""
+
+
 class SchemaError(ExporterError):
     """Rows contradict the declared tables: a bug here, never bad input."""
 

@@ -27,6 +27,8 @@ def print_status(status: Status) -> None:
         print_line(console, "problem", f"in the last run: {problem}", style="bold red")
     for path in status.unreadable:
         print_line(console, "problem", f"{path} cannot be read; the next run sets it aside", style="bold red")
+    for line in status.ignored:
+        print_line(console, "notice", line)
     if status.set_aside:
         print_line(console, "notice", f"{status.set_aside} damaged files lie in _state/quarantine")
 

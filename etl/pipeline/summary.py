@@ -97,6 +97,7 @@ class Summary:
     undiscovered: list[str] = field(default_factory=list)
     namesakes: dict[str, int] = field(default_factory=dict)
     unlisted: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
     failure: ExporterError | None = None
 
     @property
@@ -146,7 +147,7 @@ class Summary:
     @property
     def notices(self) -> list[str]:
         """One line for each thing that is worth knowing although nothing is missing."""
-        lines = []
+        lines = [*self.ignored]
         if self.redactions:
             lines.append(
                 f"{self.redactions} answers contained one of the keys; the dataset has [key] in its place: rotate that key"

@@ -14,9 +14,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from etl.errors import DestinationError, FileMissingError
+from etl.errors import DestinationError, FileMissingError, FileTooLargeError
 from etl.load.files import lock
-from etl.load.files.open import Entry, Probe
+from etl.load.files.open import MOST_BYTES, Entry, Probe
+from etl.load.files.regular import open_regular
 from etl.load.layout import QUARANTINE, STAGING
 
 _LEAST_FREE_BYTES = 64 << 20
@@ -122,14 +123,17 @@ class LocalFiles:
                 raise
             _fsync_directory(target.parent)
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, *, most_bytes: int = MOST_BYTES) -> bytes:
         """The file's bytes.
 
         Raises:
             FileMissingError: there is no such file.
+            FileTooLargeError: it has more bytes than ``most_bytes``.
             DestinationError: it cannot be read.
         """
         with self._naming(path), self._open(path) as file:
+            if (size_bytes := os.fstat(file.fileno()).st_size) > most_bytes:
+                raise FileTooLargeError(f"{self.root / path}: {size_bytes:,} bytes, expected at most {most_bytes:,}")
             return file.read()
 
     def open(self, path: str) -> BinaryIO:
@@ -144,7 +148,7 @@ class LocalFiles:
 
     def _open(self, path: str) -> BinaryIO:
         self._refuse_links(path)
-        return os.fdopen(os.open(self.root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+        return os.fdopen(open_regular(self.root / path), "rb")
 
     def list(self, folder: str) -> list[str]:
         """Paths of all files below the folder, sorted; none when it does not exist.

@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from etl.errors import DestinationError, LockHeldError
+from etl.load.files.regular import open_regular
 from etl.load.layout import LOCK
 
 _HOLDER_MAX_BYTES = 500
@@ -32,8 +33,8 @@ def exclusive(root: Path, *, now: datetime) -> Iterator[None]:
     path = root / LOCK
     with ExitStack() as held:
         try:
-            file = _open(held, path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
-            folder = _open(held, root, os.O_RDONLY | os.O_DIRECTORY)
+            file = _until_the_end(held, open_regular(path, os.O_RDWR | os.O_CREAT))
+            folder = _until_the_end(held, _open_folder(root))
         except OSError as exc:
             raise DestinationError(f"{path}: {exc.strerror}") from exc
         try:
@@ -52,11 +53,11 @@ def holder(root: Path) -> str | None:
     Linux says who holds which lock. Elsewhere the process that the lock file names is the holder as long as it runs here.
     """
     text, inodes = b"", []
-    for path, flags in ((root, os.O_DIRECTORY), (root / LOCK, os.O_NOFOLLOW)):
+    for path, open_it in ((root, _open_folder), (root / LOCK, open_regular)):
         with ExitStack() as held, suppress(OSError):
-            descriptor = _open(held, path, os.O_RDONLY | flags)
+            descriptor = _until_the_end(held, open_it(path))
             inodes.append(os.fstat(descriptor).st_ino)
-            text = os.pread(descriptor, _HOLDER_MAX_BYTES, 0) if flags == os.O_NOFOLLOW else b""
+            text = os.pread(descriptor, _HOLDER_MAX_BYTES, 0) if open_it is open_regular else b""
     try:
         locks = _LOCKS.read_text(encoding="ascii")
     except OSError:
@@ -73,13 +74,16 @@ def _is_alive(text: bytes) -> bool:
         os.kill(named["pid"], 0)
     except PermissionError:
         return True
-    except (KeyError, TypeError, ValueError, OverflowError, OSError):
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError, OSError):
         return False
     return True
 
 
-def _open(held: ExitStack, path: Path, flags: int) -> int:
-    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
+def _open_folder(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _until_the_end(held: ExitStack, descriptor: int) -> int:
     held.callback(os.close, descriptor)
     return descriptor
 
@@ -102,5 +106,5 @@ def _holder(text: bytes) -> str:
     try:
         holder = json.loads(text)
         return f"pid {holder['pid']} on {holder['host']} since {holder['since']}"
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return "holder unknown"

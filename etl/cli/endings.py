@@ -29,13 +29,15 @@ def stop_on_signals() -> Iterator["asyncio.Future[InterruptedRunError]"]:
             )
         )
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
         loop.add_signal_handler(number, interrupt, number)
     try:
         yield stop
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number, handler in before.items():
             loop.remove_signal_handler(number)
+            signal.signal(number, handler)
         stop.cancel()
 
 
@@ -48,6 +50,7 @@ def report_errors(*, verbose: bool) -> Iterator[None]:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
+        print("error: interrupted by SIGINT", file=sys.stderr)
         raise typer.Exit(ExitCode.SIGINT) from None
     except (typer.Exit, typer.Abort):
         raise

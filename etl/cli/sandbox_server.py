@@ -5,6 +5,7 @@ import random
 from datetime import datetime, timedelta
 
 from etl import sandbox
+from etl.cli.endings import stop_on_signals
 from etl.errors import ConfigurationError
 
 API_KEY = "sandbox-key"
@@ -31,7 +32,7 @@ def latest_friday(now: datetime) -> datetime:
 
 
 async def serve(server: sandbox.Sandbox, *, port: int) -> None:
-    """Print the settings for an export and serve until cancelled.
+    """Print the settings for an export and serve until a signal or a cancellation.
 
     Raises:
         ConfigurationError: the ``port`` of the server cannot be used.
@@ -43,7 +44,8 @@ async def serve(server: sandbox.Sandbox, *, port: int) -> None:
     try:
         print(f"export FI_BASE_URL={server.base_url} FI_API_KEY={API_KEY} FI_SECRET_KEY={SECRET_KEY}")
         names = ", ".join(f'"{run_test.name}"' for run_test in server.world.run_tests)
-        print(f"run_tests = [{names}]", flush=True)
-        await asyncio.Event().wait()
+        with stop_on_signals() as stop:
+            print(f"run_tests = [{names}]", flush=True)
+            await asyncio.wait([stop])
     finally:
         await server.stop()

@@ -7,6 +7,7 @@ folder and of every new parent. Staging files and quarantined files lie under ``
 import errno
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -59,13 +60,11 @@ class LocalFiles:
         Raises:
             DestinationError: they cannot, or the disk is full.
         """
-        umask = os.umask(0o077)
-        os.umask(umask)
-        self._mode = 0o666 & ~umask
         with self._naming(""):
             self._make_folder(self.root)
             self._require_space(self.root)
             self._make_parents(f"{STAGING}/probe")
+            self._mode = self._mode_of_new_files()
             self._remove(self._stage(b"probe"))
 
     def probe(self) -> Probe:
@@ -220,6 +219,16 @@ class LocalFiles:
             self._remove(staged)
             raise
         return staged
+
+    def _mode_of_new_files(self) -> int:
+        """What the process's umask makes of a new file's mode: asking for the umask itself would change it for all threads."""
+        path = self.root / STAGING / secrets.token_hex(16)
+        descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        path.unlink()
+        try:
+            return stat.S_IMODE(os.fstat(descriptor).st_mode)
+        finally:
+            os.close(descriptor)
 
     def _remove(self, path: str) -> None:
         (self.root / path).unlink(missing_ok=True)

@@ -169,6 +169,12 @@ def test_a_disk_that_takes_only_half_of_a_file_keeps_none_of_it(files):
     assert files.list(STAGING) == []
 
 
+def test_umask_of_the_process_is_never_touched(tmp_path, monkeypatch):
+    """It is one for all threads: a file that another one creates at that moment would get the wrong mode."""
+    monkeypatch.setattr(os, "umask", None)
+    LocalFiles(tmp_path / "data").prepare()
+
+
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0o000, 0o666)])
 def test_files_have_the_mode_that_the_umask_gives(tmp_path, umask, mode):
     before = os.umask(umask)

@@ -92,6 +92,7 @@ async def test_what_is_no_record_of_a_run_is_ignored_with_one_line(
     is_folder = plant is Path.mkdir
     assert {name: result.exit_code for name, result in results.items()} == {
         **dict.fromkeys(COMMANDS, 0),
+        "check": 6 if is_folder else 0,
         "run": 6 if is_folder else 0,
     }
     if not is_folder:

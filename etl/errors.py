@@ -35,7 +35,7 @@ class ConfigurationError(ExporterError):
 
 
 class KeyRefusedError(ExporterError):
-    """The API answered 401 or 403: fix the key. Never retried."""
+    """The API itself answered 401 or 403: fix the key. Never retried."""
 
     exit_code = ExitCode.KEY_REFUSED
 
@@ -61,7 +61,7 @@ class NotFoundError(SourceError):
 
 
 class RequestRefusedError(SourceError):
-    """The API refused the request itself (400, 405, 406, a redirect, an HTML 404): retrying cannot help."""
+    """The API refused the request itself (400, 405, 406, a redirect, an HTML 401, 403 or 404): retrying cannot help."""
 
 
 class TransientError(SourceError):

@@ -105,7 +105,8 @@ KINDS = {
     "405": Kind(_status(405), Cure.GIVE_UP),
     "406": Kind(_status(406), Cure.GIVE_UP),
     "401": Kind(_status(401), Cure.STOP),
-    "403": Kind(_status(403, b"<html>Forbidden</html>", **HTML), Cure.STOP),
+    "403": Kind(_status(403, b'{"status":false,"message":"Forbidden"}'), Cure.STOP),
+    "403 HTML": Kind(_status(403, b"<html>Forbidden</html>", **HTML), Cure.GIVE_UP),
     "404 JSON": Kind(_status(404, msgspec.json.encode(not_found("Call execution"))), Cure.BELIEVE),
     "NaN": Kind(
         Fault(edit=lambda body: body.replace(b'"status":"completed"', b'"novel":NaN,"status":"completed"')),

@@ -33,5 +33,7 @@ for command in (
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:  # noqa: D103, FBT002
     if version:
-        print(__version__)
+        from etl.cli.console import print_result  # noqa: PLC0415
+
+        print_result(__version__)
         end(ExitCode.COMPLETE)

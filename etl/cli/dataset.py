@@ -1,6 +1,5 @@
 """``status``, ``verify`` and ``schema``: what is in the dataset, whether it is intact, and what it means."""
 
-import sys
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -81,7 +80,7 @@ def verify(
     Example: metrics-etl verify --against-api --since 2026-11-01
     """
     with report_errors(verbose=verbose):
-        from etl.cli.console import print_json  # noqa: PLC0415
+        from etl.cli.console import print_json, print_message  # noqa: PLC0415
         from etl.cli.show_verify import print_report  # noqa: PLC0415
         from etl.settings import Settings  # noqa: PLC0415
 
@@ -99,7 +98,7 @@ def verify(
             print_report(report)
         if quiet:
             for finding in report.findings:
-                print(finding, file=sys.stderr)
+                print_message(str(finding))
         end(report.exit_code)
 
 
@@ -129,12 +128,13 @@ def schema(
         raise typer.BadParameter(f"no table {table!r}; there are {', '.join(TABLES)}")
     tables = [TABLES[table]] if table else list(TABLES.values())
     if engine:
+        from etl.cli.console import print_result  # noqa: PLC0415
         from etl.load.warehouse.ddl import ddl  # noqa: PLC0415
 
         if output:
             raise typer.BadParameter("--format does not go with --ddl")
         with report_errors(verbose=False):
-            print(ddl(tables, engine, location))
+            print_result(ddl(tables, engine, location))
             end(ExitCode.COMPLETE)
     if location is not None:
         raise typer.BadParameter("--location goes with --ddl")
@@ -147,7 +147,7 @@ def schema(
 def _verify(settings: "Settings", *, is_all: bool, since: "date | None", against_api: bool, quiet: bool) -> "Report":
     from datetime import date  # noqa: PLC0415
 
-    from etl.cli.console import print_rate_limit_wait  # noqa: PLC0415
+    from etl.cli.console import print_message, print_rate_limit_wait  # noqa: PLC0415
     from etl.inspect.reconcile import compare, expected_requests  # noqa: PLC0415
     from etl.inspect.verify import verify  # noqa: PLC0415
     from etl.load.layout import Scope  # noqa: PLC0415
@@ -159,7 +159,7 @@ def _verify(settings: "Settings", *, is_all: bool, since: "date | None", against
     if against_api:
         if not quiet:
             requests = counted(expected_requests(settings, report.executions), "request")
-            print(f"asking the API: {requests}, one for each page of the lists", file=sys.stderr)
+            print_message(f"asking the API: {requests}, one for each page of the lists")
         report.add(
             process.run(
                 compare(

@@ -1,6 +1,5 @@
 """``run`` and ``plan``: bring the dataset up to date, or show what that would take."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -43,7 +42,7 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
     Example: metrics-etl run --run-test "Checkout flow" --since 2026-11-01
     """
     with report_errors(verbose=verbose):
-        from etl.cli.console import print_json  # noqa: PLC0415
+        from etl.cli.console import print_json, print_message, print_result  # noqa: PLC0415
         from etl.cli.show_run import print_how_to_open, print_summary  # noqa: PLC0415
         from etl.pipeline.metrics_file import check_metrics_file, write_metrics_file  # noqa: PLC0415
         from etl.settings import Settings  # noqa: PLC0415
@@ -63,11 +62,11 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
         elif not quiet:
             print_summary(summary)
             if summary.exit_code in (ExitCode.COMPLETE, ExitCode.PARTIAL):
-                print()
+                print_result("")
                 print_how_to_open(summary.dataset)
         if quiet:
             for problem in summary.problems:
-                print(problem, file=sys.stderr)
+                print_message(problem)
         if metrics_file:
             write_metrics_file(summary, metrics_file)
         end(summary.exit_code, is_all_printed=False)

@@ -5,6 +5,7 @@ import random
 from datetime import datetime, timedelta
 
 from etl import sandbox
+from etl.cli.console import print_result
 from etl.cli.endings import stop_on_signals
 from etl.errors import ConfigurationError
 
@@ -42,10 +43,10 @@ async def serve(server: sandbox.Sandbox, *, port: int) -> None:
     except OSError as exc:
         raise ConfigurationError(f"--port {port}: {exc.strerror}: choose another, or 0 for a free one") from None
     try:
-        print(f"export FI_BASE_URL={server.base_url} FI_API_KEY={API_KEY} FI_SECRET_KEY={SECRET_KEY}")
+        print_result(f"export FI_BASE_URL={server.base_url} FI_API_KEY={API_KEY} FI_SECRET_KEY={SECRET_KEY}")
         names = ", ".join(f'"{run_test.name}"' for run_test in server.world.run_tests)
         with stop_on_signals() as stop:
-            print(f"run_tests = [{names}]", flush=True)
+            print_result(f"run_tests = [{names}]")
             await asyncio.wait([stop])
     finally:
         await server.stop()

@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from etl.cli.console import print_json, stdout_console
+from etl.cli.console import print_json, print_result, stdout_console
 from etl.model import schema
 
 
@@ -15,7 +15,7 @@ def print_schema(tables: Sequence[schema.Table], output: str) -> None:
     if output == "json":
         print_json([_as_json(table) for table in tables])
     elif output == "markdown":
-        print("\n".join(schema_markdown(tables)))
+        print_result("\n".join(schema_markdown(tables)))
     else:
         _print_tables(tables)
 

@@ -1,6 +1,5 @@
 """``check`` and ``discover``: test the settings and list the run tests, before an export."""
 
-import sys
 from typing import TYPE_CHECKING
 
 from etl.cli import process
@@ -37,7 +36,7 @@ def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose
     Example: metrics-etl discover
     """
     with report_errors(verbose=verbose):
-        from etl.cli.console import print_json  # noqa: PLC0415
+        from etl.cli.console import print_json, print_message, print_result  # noqa: PLC0415
         from etl.cli.show_run_tests import run_tests_as_json, run_tests_as_toml  # noqa: PLC0415
         from etl.settings import Settings  # noqa: PLC0415
 
@@ -45,9 +44,9 @@ def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose
         if as_json:
             print_json(run_tests_as_json(discovered))
         else:
-            print("\n".join(run_tests_as_toml(discovered)))
+            print_result("\n".join(run_tests_as_toml(discovered)))
             for problem in discovered.problems:
-                print(f"problem: {problem}", file=sys.stderr)
+                print_message(f"problem: {problem}")
         end(ExitCode.PARTIAL if discovered.problems else ExitCode.COMPLETE)
 
 

@@ -16,6 +16,7 @@ import msgspec
 from etl.errors import KeyRefusedError, NotFoundError, RequestRefusedError, ServerFaultError, TransientError
 from etl.extract.parse import parse_json
 from etl.model.records import METRICS, RUN_TESTS, RUNS, CallMetrics, Execution, ListedCall, Page, RunTest
+from etl.model.wording import quoted
 
 T = TypeVar("T")
 
@@ -102,7 +103,7 @@ def _named(
     return Request(
         path=path,
         query=(("run_test_name", run_test_name), *part.query),
-        subject=f"run test {run_test_name!r}, page {part.page}",
+        subject=f"run test {quoted(run_test_name)}, page {part.page}",
         decode=lambda result: _page(result, part.page, decode_row),
         retries_500=part.retries_500,
     )

@@ -27,7 +27,7 @@ from etl.load.layout import LOCK, parse_partition_path
 from etl.load.state import load_state
 from etl.model.records import Page
 from etl.model.schema import EXECUTIONS
-from etl.model.wording import counted
+from etl.model.wording import counted, quoted
 from etl.settings import Settings
 
 
@@ -176,8 +176,8 @@ async def _is_known(client: Client, name: str) -> bool:
 
 def _unknown_name(name: str, listed: Collection[str]) -> str:
     nearest = get_close_matches(name, listed, n=3)
-    hint = f"did you mean {' or '.join(map(repr, nearest))}?" if nearest else "metrics-etl discover lists them"
-    return f"{name!r}: the API knows no run test of this name: {hint}"
+    hint = f"did you mean {' or '.join(map(quoted, nearest))}?" if nearest else "metrics-etl discover lists them"
+    return f"{quoted(name)}: the API knows no run test of this name: {hint}"
 
 
 def _rate_limit(settings: Settings, learned: int | None) -> str:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from etl.errors import ExitCode, ExporterError, SourceUnavailableError
+from etl.model.wording import quoted
 
 _OUTCOMES = {
     ExitCode.COMPLETE: "complete",
@@ -53,17 +54,17 @@ class RunTestSummary:
     def problems(self, *, is_cut_short: bool = False) -> list[str]:
         """One line for each thing that is missing or wrong. In a run that was cut short an unproved list is not a problem."""
         if self.error:
-            return [f"{self.name!r}: {self.error}"]
+            return [f"{quoted(self.name)}: {self.error}"]
         lines = []
         if self.unreadable:
             lines.append(
-                f"{self.name!r}: {len(self.unreadable)} rows of its list cannot be read: {self.unreadable[-1]}"
+                f"{quoted(self.name)}: {len(self.unreadable)} rows of its list cannot be read: {self.unreadable[-1]}"
             )
         elif not (self.is_complete or is_cut_short):
-            lines.append(f"{self.name!r}: its list kept changing while it was read; run again to complete it")
+            lines.append(f"{quoted(self.name)}: its list kept changing while it was read; run again to complete it")
         if self.dead_letters:
             lines.append(
-                f"{self.name!r}: {self.dead_letters} requests given up, see the errors table; the next run tries them again"
+                f"{quoted(self.name)}: {self.dead_letters} requests given up, see the errors table; the next run tries them again"
             )
         return lines
 
@@ -168,11 +169,11 @@ class Summary:
                 "workspace; the rows stay"
             )
         lines += [
-            f"{name!r}: {count} run tests have this name; the API lists their executions as one"
+            f"{quoted(name)}: {count} run tests have this name; the API lists their executions as one"
             for name, count in self.namesakes.items()
         ]
         for run_test in self.run_tests:
-            name = repr(run_test.name)
+            name = quoted(run_test.name)
             if run_test.deleted:
                 lines.append(
                     f"{name}: {run_test.deleted} executions were deleted at the source; their rows are kept, see deleted_at"
@@ -193,7 +194,7 @@ class Summary:
                     "restore their files from a backup"
                 )
             lines += [
-                f"{name}: {count} executions or calls have the status {status!r}, which this version does not know: they "
+                f"{name}: {count} executions or calls have the status {quoted(status)}, which this version does not know: they "
                 "count as not finished"
                 for status, count in sorted(run_test.unknown_statuses.items())
             ]

@@ -35,7 +35,7 @@ class ConfigurationError(ExporterError):
 
 
 class KeyRefusedError(ExporterError):
-    """The API answered 401 or 403: fix the key. Never retried."""
+    """The API itself answered 401 or 403: fix the key. Never retried."""
 
     exit_code = ExitCode.KEY_REFUSED
 
@@ -61,7 +61,7 @@ class NotFoundError(SourceError):
 
 
 class RequestRefusedError(SourceError):
-    """The API refused the request itself (400, 405, 406, a redirect, an HTML 404): retrying cannot help."""
+    """The API refused the request itself (400, 405, 406, a redirect, an HTML 401, 403 or 404): retrying cannot help."""
 
 
 class TransientError(SourceError):
@@ -93,6 +93,10 @@ class DestinationError(ExporterError):
 
 class FileMissingError(DestinationError):
     """A file of the dataset is not there, or not any more."""
+
+
+class FileTooLargeError(DestinationError):
+    """A file of the dataset has more bytes than the exporter would have written."""
 
 
 class SchemaError(ExporterError):

@@ -14,7 +14,7 @@ import typer
 from pydantic import BaseModel
 
 import etl
-from etl.cli.app import app
+from etl.cli.commands import app
 from etl.cli.show_schema import schema_markdown
 from etl.errors import ExitCode
 from etl.extract.plan import REASON_MEANINGS

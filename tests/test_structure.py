@@ -14,6 +14,7 @@ MAX_LINES = 350
 
 TESTED_ELSEWHERE = {
     "etl/cli/app.py": "tests/e2e/test_commands.py",
+    "etl/cli/commands.py": "tests/e2e/test_commands.py",
     "etl/cli/console.py": "tests/e2e/test_terminal.py",
     "etl/cli/dataset.py": "tests/e2e/test_commands.py",
     "etl/cli/demo.py": "tests/e2e/test_commands.py",
@@ -25,6 +26,7 @@ TESTED_ELSEWHERE = {
     "etl/cli/show_run.py": "tests/e2e/test_export.py",
     "etl/cli/show_status.py": "tests/e2e/test_status.py",
     "etl/cli/show_verify.py": "tests/e2e/test_verify.py",
+    "etl/cli/signals.py": "tests/e2e/test_interrupted.py",
     "etl/cli/source.py": "tests/e2e/test_discover.py",
     "etl/extract/bad_rows.py": "tests/extract/test_executions.py",
     "etl/extract/connect.py": "tests/e2e/test_outages.py",

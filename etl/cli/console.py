@@ -1,5 +1,10 @@
-"""Printing that several commands share: the console, labelled lines, JSON, and names and durations as text."""
+"""The one place that prints: messages, results, labelled lines, JSON, and names and durations as text.
 
+Whatever came from outside (names, paths, texts of the API, of files) is printed with its control characters escaped.
+"""
+
+import json
+import re
 import sys
 
 import msgspec
@@ -7,7 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from etl.model.wording import CONTROL, shown
+
 _LABEL_WIDTH = 11
+_NOT_IN_JSON = re.compile(f"(?!\n){CONTROL.pattern}")  # as JSON escapes it: the value stays the same
 
 
 def stdout_console() -> Console:
@@ -15,25 +23,37 @@ def stdout_console() -> Console:
     return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)
 
 
+def print_message(text: str) -> None:
+    """A message, or several lines of them; to stderr."""
+    print(_lines(text), file=sys.stderr)
+
+
+def print_result(text: str) -> None:
+    """Lines of a result; to stdout."""
+    print(_lines(text), flush=True)
+
+
 def print_line(console: Console, label: str, text: str, *, style: str = "") -> None:
     """One line: a label, in its ``style``, and a text."""
     styled = f"[{style}]{label}[/]" if style else label
-    console.print(f"{styled}{' ' * (_LABEL_WIDTH - len(label))}{escape(text)}", soft_wrap=True, highlight=False)
+    console.print(f"{styled}{' ' * (_LABEL_WIDTH - len(label))}{escape(shown(text))}", soft_wrap=True, highlight=False)
 
 
 def print_json(document: object) -> None:
     """A result for scripts; to stdout."""
-    print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+    is_ascii = not sys.stdout.encoding.lower().startswith("utf")
+    text = json.dumps(msgspec.to_builtins(document), indent=2, ensure_ascii=is_ascii)
+    print(_NOT_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def print_rate_limit_wait(seconds: float) -> None:
     """Why nothing happens for so many seconds; to stderr."""
-    print(f"waiting {seconds:.0f} s for the rate limit", file=sys.stderr)
+    print_message(f"waiting {seconds:.0f} s for the rate limit")
 
 
 def printable(name: str) -> Text:
-    """A name without characters that could move the cursor."""
-    return Text("".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name))
+    """A text for a cell of a table."""
+    return Text(shown(name))
 
 
 def duration(seconds: float) -> str:
@@ -42,3 +62,7 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _lines(text: str) -> str:
+    return "\n".join(map(shown, text.split("\n")))

@@ -1,6 +1,5 @@
 """``status``, ``verify`` and ``schema``: what is in the dataset, whether it is intact, and what it means."""
 
-import sys
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.cli import process
-from etl.cli.endings import report_errors
+from etl.cli.endings import end, report_errors
 from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose
 from etl.errors import ExitCode
 from etl.load.warehouse.engines import EngineName
@@ -58,7 +57,7 @@ def status(
         else:
             print_status(dataset_status)
         is_old = max_age_hours is not None and dataset_status.is_older_than(max_age_hours)
-        raise typer.Exit(ExitCode.PARTIAL if is_old else ExitCode.COMPLETE)
+        end(ExitCode.PARTIAL if is_old else ExitCode.COMPLETE)
 
 
 def verify(
@@ -81,7 +80,7 @@ def verify(
     Example: metrics-etl verify --against-api --since 2026-11-01
     """
     with report_errors(verbose=verbose):
-        from etl.cli.console import print_json  # noqa: PLC0415
+        from etl.cli.console import print_json, print_message  # noqa: PLC0415
         from etl.cli.show_verify import print_report  # noqa: PLC0415
         from etl.settings import Settings  # noqa: PLC0415
 
@@ -99,8 +98,8 @@ def verify(
             print_report(report)
         if quiet:
             for finding in report.findings:
-                print(finding, file=sys.stderr)
-        raise typer.Exit(report.exit_code)
+                print_message(str(finding))
+        end(report.exit_code)
 
 
 def schema(
@@ -129,24 +128,26 @@ def schema(
         raise typer.BadParameter(f"no table {table!r}; there are {', '.join(TABLES)}")
     tables = [TABLES[table]] if table else list(TABLES.values())
     if engine:
+        from etl.cli.console import print_result  # noqa: PLC0415
         from etl.load.warehouse.ddl import ddl  # noqa: PLC0415
 
         if output:
             raise typer.BadParameter("--format does not go with --ddl")
         with report_errors(verbose=False):
-            print(ddl(tables, engine, location))
-        return
+            print_result(ddl(tables, engine, location))
+            end(ExitCode.COMPLETE)
     if location is not None:
         raise typer.BadParameter("--location goes with --ddl")
     from etl.cli.show_schema import print_schema  # noqa: PLC0415
 
     print_schema(tables, output or SchemaFormat.TABLE)
+    end(ExitCode.COMPLETE)
 
 
 def _verify(settings: "Settings", *, is_all: bool, since: "date | None", against_api: bool, quiet: bool) -> "Report":
     from datetime import date  # noqa: PLC0415
 
-    from etl.cli.console import print_rate_limit_wait  # noqa: PLC0415
+    from etl.cli.console import print_message, print_rate_limit_wait  # noqa: PLC0415
     from etl.inspect.reconcile import compare, expected_requests  # noqa: PLC0415
     from etl.inspect.verify import verify  # noqa: PLC0415
     from etl.load.layout import Scope  # noqa: PLC0415
@@ -158,7 +159,7 @@ def _verify(settings: "Settings", *, is_all: bool, since: "date | None", against
     if against_api:
         if not quiet:
             requests = counted(expected_requests(settings, report.executions), "request")
-            print(f"asking the API: {requests}, one for each page of the lists", file=sys.stderr)
+            print_message(f"asking the API: {requests}, one for each page of the lists")
         report.add(
             process.run(
                 compare(

@@ -11,12 +11,14 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from etl import sandbox
+from etl.cli.console import printable
 from etl.cli.sandbox_server import API_KEY, SECRET_KEY, latest_friday, make_world
 from etl.cli.show_run import print_how_to_open, print_summary
 from etl.inspect.tables import read_table
 from etl.load.files.open import open_files
 from etl.load.parquet import read_footer
 from etl.model.schema import TABLES
+from etl.model.wording import shown
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.settings import Settings
@@ -103,7 +105,7 @@ def _raise_failure(summary: Summary) -> Summary:
 def _print_tree(console: Console, dataset: Path) -> None:
     """Each table with its number of rows and the first of its files."""
     _print_step(console, "The dataset on disk:")
-    tree = Tree(f"{dataset}/")
+    tree = Tree(printable(f"{dataset}/"))
     files = open_files(str(dataset))
     for table in sorted(TABLES):
         if not (paths := files.list(table)):
@@ -116,4 +118,4 @@ def _print_tree(console: Console, dataset: Path) -> None:
 
 
 def _print_step(console: Console, text: str) -> None:
-    console.print(f"\n[bold]{escape(text)}[/]", soft_wrap=True)
+    console.print(f"\n[bold]{escape(shown(text))}[/]", soft_wrap=True)

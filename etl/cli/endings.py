@@ -3,12 +3,14 @@
 import asyncio
 import os
 import signal
-import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import typer
 
+from etl.cli.streams import stdout_failure
 from etl.errors import ExitCode, ExporterError, InterruptedRunError
 
 
@@ -27,13 +29,15 @@ def stop_on_signals() -> Iterator["asyncio.Future[InterruptedRunError]"]:
             )
         )
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
         loop.add_signal_handler(number, interrupt, number)
     try:
         yield stop
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number, handler in before.items():
             loop.remove_signal_handler(number)
+            signal.signal(number, handler)
         stop.cancel()
 
 
@@ -43,14 +47,32 @@ def report_errors(*, verbose: bool) -> Iterator[None]:
     try:
         yield
     except ExporterError as error:
-        print(f"error: {error}", file=sys.stderr)
+        from etl.cli.console import print_message  # noqa: PLC0415 rich takes a while
+
+        print_message(f"error: {error}")
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
+        from etl.cli.console import print_message  # noqa: PLC0415
+
+        print_message("error: interrupted by SIGINT")
         raise typer.Exit(ExitCode.SIGINT) from None
-    except (typer.Exit, typer.Abort, BrokenPipeError):  # a reader such as head that closed the pipe early is no bug
+    except (typer.Exit, typer.Abort):
         raise
-    except Exception as error:  # the last line of defence: users get one line, not a traceback
-        if verbose:
-            raise
-        print(f"error: a bug: {type(error).__name__}: {error} (--verbose shows where)", file=sys.stderr)
+    except Exception as error:  # noqa: BLE001 the last line of defence: users get one line, not a traceback
+        from etl.cli.console import print_message  # noqa: PLC0415
+
+        where = (
+            traceback.format_exc().rstrip() if verbose else f"{type(error).__name__}: {error} (--verbose shows where)"
+        )
+        print_message(f"error: a bug: {where}")
         raise typer.Exit(ExitCode.BUG) from None
+
+
+def end(exit_code: ExitCode, *, is_all_printed: bool = True) -> NoReturn:
+    """End the command. ``is_all_printed``: its whole result is what it printed, so without that it has failed."""
+    if failure := stdout_failure():
+        from etl.cli.console import print_message  # noqa: PLC0415
+
+        print_message(f"error: stdout cannot be written: {failure}: what was printed is cut")
+        exit_code = exit_code or (ExitCode.DESTINATION_FAILED if is_all_printed else ExitCode.COMPLETE)
+    raise typer.Exit(exit_code)

@@ -5,11 +5,12 @@ Event names are stable and listed in ``docs/operations.md``. No event carries a 
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import structlog
 
+from etl.model.wording import shown
 from etl.settings import Log
 
 _WARNINGS = {"run_test_failed"}
@@ -30,6 +31,7 @@ def make_notify(log: Log, *, verbose: bool) -> Callable[..., None]:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([_with_texts_shown] if is_console else []),  # JSON escapes by itself
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -40,3 +42,8 @@ def make_notify(log: Log, *, verbose: bool) -> Callable[..., None]:
         write(event, **fields)
 
     return notify
+
+
+def _with_texts_shown(_logger: object, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """The event with control characters escaped in its texts; in what else it holds, ``repr`` escapes them."""
+    return {name: shown(value) if isinstance(value, str) else value for name, value in event.items()}

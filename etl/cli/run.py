@@ -1,13 +1,12 @@
 """``run`` and ``plan``: bring the dataset up to date, or show what that would take."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from etl.cli import process
-from etl.cli.endings import report_errors, stop_on_signals
+from etl.cli.endings import end, report_errors, stop_on_signals
 from etl.cli.options import AcceptDeletions, AsJson, Config, Quiet, RunTests, Since, Verbose
 from etl.errors import ExitCode, ExporterError
 
@@ -43,7 +42,7 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
     Example: metrics-etl run --run-test "Checkout flow" --since 2026-11-01
     """
     with report_errors(verbose=verbose):
-        from etl.cli.console import print_json  # noqa: PLC0415
+        from etl.cli.console import print_json, print_result  # noqa: PLC0415
         from etl.cli.events import make_notify  # noqa: PLC0415
         from etl.cli.show_run import print_how_to_open, print_summary  # noqa: PLC0415
         from etl.pipeline.metrics_file import check_metrics_file, write_metrics_file  # noqa: PLC0415
@@ -65,22 +64,23 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
                 raise
             notify = make_notify(settings.log, verbose=verbose)
             notify("run_failed", error=str(error), exit_code=error.exit_code)
-            raise typer.Exit(error.exit_code) from None
+            end(error.exit_code, is_all_printed=False)
         if as_json:
             print_json(summary.as_json())
         elif not quiet and settings.log.format != "json":  # else the event run_finished has told it
             print_summary(summary)
             if summary.exit_code in (ExitCode.COMPLETE, ExitCode.PARTIAL):
-                print()
+                print_result("")
                 print_how_to_open(summary.dataset)
         if quiet:
             _print_problems(summary, settings)
         if metrics_file:
             write_metrics_file(summary, metrics_file)
-        raise typer.Exit(summary.exit_code)
+        end(summary.exit_code, is_all_printed=False)
 
 
 def _print_problems(summary: "Summary", settings: "Settings") -> None:
+    from etl.cli.console import print_message  # noqa: PLC0415
     from etl.cli.events import make_notify  # noqa: PLC0415
 
     notify = make_notify(settings.log, verbose=False)
@@ -88,7 +88,7 @@ def _print_problems(summary: "Summary", settings: "Settings") -> None:
         if settings.log.format == "json":
             notify("problem", problem=problem)
         else:
-            print(problem, file=sys.stderr)
+            print_message(problem)
 
 
 def plan(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = False) -> None:
@@ -114,7 +114,7 @@ def _print_plan_and_exit(
         print_json(plan_as_json(result))
     else:
         print_plan(result)
-    raise typer.Exit(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE)
+    end(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE)
 
 
 def _export(

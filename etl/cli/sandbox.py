@@ -1,6 +1,5 @@
 """``sandbox`` and ``demo``: try the exporter without a key."""
 
-from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -34,7 +33,7 @@ def sandbox(  # noqa: PLR0913 one parameter for each option of the command
 
     Example: metrics-etl sandbox --rate-limit 100 --faults 0.02
     """
-    with report_errors(verbose=False), suppress(KeyboardInterrupt):
+    with report_errors(verbose=False):
         import asyncio  # noqa: PLC0415
         import random  # noqa: PLC0415
         from datetime import UTC, datetime  # noqa: PLC0415

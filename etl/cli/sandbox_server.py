@@ -2,10 +2,11 @@
 
 import asyncio
 import random
-import sys
 from datetime import datetime, timedelta
 
 from etl import sandbox
+from etl.cli.console import print_message, print_result
+from etl.cli.endings import stop_on_signals
 from etl.errors import ConfigurationError
 
 API_KEY = "sandbox-key"
@@ -32,7 +33,7 @@ def latest_friday(now: datetime) -> datetime:
 
 
 async def serve(server: sandbox.Sandbox, *, port: int) -> None:
-    """Print the settings for an export to stdout, and what runs to stderr; serve until cancelled.
+    """Print the settings for an export to stdout, and what runs to stderr; serve until a signal or a cancellation.
 
     Raises:
         ConfigurationError: the ``port`` of the server cannot be used.
@@ -42,13 +43,13 @@ async def serve(server: sandbox.Sandbox, *, port: int) -> None:
     except OSError as exc:
         raise ConfigurationError(f"--port {port}: {exc.strerror}: choose another, or 0 for a free one") from None
     try:
-        print(f"export FI_BASE_URL={server.base_url} FI_API_KEY={API_KEY} FI_SECRET_KEY={SECRET_KEY}")
+        print_result(f"export FI_BASE_URL={server.base_url} FI_API_KEY={API_KEY} FI_SECRET_KEY={SECRET_KEY}")
         names = ", ".join(f'"{run_test.name}"' for run_test in server.world.run_tests)
-        print(f"run_tests = [{names}]", flush=True)
-        print(
-            f"a simulated API runs at {server.base_url} until you press Ctrl-C; use the lines above in another terminal",
-            file=sys.stderr,
-        )
-        await asyncio.Event().wait()
+        with stop_on_signals() as stop:
+            print_result(f"run_tests = [{names}]")
+            print_message(
+                f"a simulated API runs at {server.base_url} until you press Ctrl-C; use the lines above in another terminal"
+            )
+            await asyncio.wait([stop])
     finally:
         await server.stop()

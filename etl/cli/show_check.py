@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 
 from etl.cli.console import stdout_console
+from etl.model.wording import shown
 from etl.pipeline.preflight import Check
 
 _STYLES = {"ok": "green", "problem": "bold red", "skipped": "dim"}
@@ -15,4 +16,4 @@ def print_checks(checks: Sequence[Check]) -> None:
     console = stdout_console()
     for check in checks:
         outcome = f"[{_STYLES[check.outcome]}]{check.outcome:<8}[/]"
-        console.print(f"{outcome} {check.subject:<12} {escape(check.detail)}", soft_wrap=True, highlight=False)
+        console.print(f"{outcome} {check.subject:<12} {escape(shown(check.detail))}", soft_wrap=True, highlight=False)

@@ -11,6 +11,7 @@ from etl.model.values import timestamp_or_none
 
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
 _WIDEST_NAME = 40
+_JOINER = "\N{ZERO WIDTH JOINER}"  # of emoji
 
 
 def run_tests_as_toml(discovered: Discovered) -> Iterator[str]:
@@ -55,7 +56,7 @@ def toml_string(text: str) -> str:
 def _escaped(character: str) -> str:
     if character in _ESCAPES:
         return _ESCAPES[character]
-    if character.isprintable():
+    if character.isprintable() or character == _JOINER:
         return character
     code = ord(character)
     return f"\\u{code:04X}" if code <= 0xFFFF else f"\\U{code:08X}"

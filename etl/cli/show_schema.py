@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from etl.cli.console import print_json
+from etl.cli.console import print_json, print_result
 from etl.model import schema
 
 
@@ -17,7 +17,7 @@ def print_schema(tables: Sequence[schema.Table], output: str) -> None:
     if output == "json":
         print_json([_as_json(table) for table in tables])
     elif output == "markdown":
-        print("\n".join(schema_markdown(tables)))
+        print_result("\n".join(schema_markdown(tables)))
     else:
         _print_tables(tables)
 

@@ -27,6 +27,8 @@ def print_status(status: Status) -> None:
         print_line(console, "problem", f"in the last run: {problem}", style="bold red")
     for path in status.unreadable:
         print_line(console, "problem", f"{path} cannot be read; the next run sets it aside", style="bold red")
+    for line in status.ignored:
+        print_line(console, "notice", line)
     if status.set_aside:
         print_line(console, "notice", f"{status.set_aside} damaged files lie in _state/quarantine")
 
@@ -62,7 +64,7 @@ def _print_runs(console: Console, runs: Sequence[RunStatus]) -> None:
         table.add_row(
             f"{each.started_at:%Y-%m-%d %H:%M:%S}",
             str(each.exit_code),
-            each.outcome,
+            printable(each.outcome),
             f"{each.executions:,}",
             f"{each.calls:,}",
             f"{each.requests:,}",
@@ -76,7 +78,7 @@ def _print_letters(console: Console, letters: Sequence[LetterStatus]) -> None:
     table = _table("dead letters", ("count", "status"), ("first seen", "last seen"))
     for each in letters:
         days = (f"{at:%Y-%m-%d}" if at else "" for at in (each.first_seen_at, each.last_seen_at))
-        table.add_row(each.endpoint, f"{each.count:,}", str(each.status), *days)
+        table.add_row(printable(each.endpoint), f"{each.count:,}", str(each.status), *days)
     console.print()
     console.print(table)
 

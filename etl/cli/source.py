@@ -1,12 +1,9 @@
 """``check`` and ``discover``: test the settings and list the run tests, before an export."""
 
-import sys
 from typing import TYPE_CHECKING
 
-import typer
-
 from etl.cli import process
-from etl.cli.endings import report_errors
+from etl.cli.endings import end, report_errors
 from etl.cli.options import AsJson, Config, Verbose
 from etl.errors import ExitCode
 
@@ -30,7 +27,7 @@ def check(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = 
             print_json(preflight.as_json(checks))
         else:
             print_checks(checks)
-        raise typer.Exit(preflight.exit_code(checks))
+        end(preflight.exit_code(checks))
 
 
 def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = False) -> None:
@@ -39,7 +36,7 @@ def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose
     Example: metrics-etl discover
     """
     with report_errors(verbose=verbose):
-        from etl.cli.console import print_json  # noqa: PLC0415
+        from etl.cli.console import print_json, print_message, print_result  # noqa: PLC0415
         from etl.cli.show_run_tests import run_tests_as_json, run_tests_as_toml  # noqa: PLC0415
         from etl.settings import Settings  # noqa: PLC0415
 
@@ -47,10 +44,10 @@ def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose
         if as_json:
             print_json(run_tests_as_json(discovered))
         else:
-            print("\n".join(run_tests_as_toml(discovered)))
+            print_result("\n".join(run_tests_as_toml(discovered)))
             for problem in discovered.problems:
-                print(f"problem: {problem}", file=sys.stderr)
-        raise typer.Exit(ExitCode.PARTIAL if discovered.problems else ExitCode.COMPLETE)
+                print_message(f"problem: {problem}")
+        end(ExitCode.PARTIAL if discovered.problems else ExitCode.COMPLETE)
 
 
 async def _discover(settings: "Settings") -> "Discovered":

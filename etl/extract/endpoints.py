@@ -16,6 +16,7 @@ from etl.errors import KeyRefusedError, NotFoundError, RequestRefusedError, Serv
 from etl.extract.http_date import unix_seconds
 from etl.extract.parse import parse_json
 from etl.model.records import METRICS, RUN_TESTS, RUNS, CallMetrics, Execution, ListedCall, Page, RunTest
+from etl.model.wording import quoted
 
 T = TypeVar("T")
 
@@ -102,7 +103,7 @@ def _named(
     return Request(
         path=path,
         query=(("run_test_name", run_test_name), *part.query),
-        subject=f"run test {run_test_name!r}, page {part.page}",
+        subject=f"run test {quoted(run_test_name)}, page {part.page}",
         decode=lambda result: _page(result, part.page, decode_row),
         retries_500=part.retries_500,
     )
@@ -165,7 +166,7 @@ def decode(request: Request[T], body: bytes, *, tries: int = 1) -> T:
 
 def raise_for_status(request: Request[Any], status: int, body: bytes, *, tries: int = 1) -> NoReturn:
     """Raise the error that says what to do after an answer that is not 200; ``tries`` is the number of the try."""
-    if status in (401, 403):
+    if status in (401, 403) and not _is_page(body):
         raise KeyRefusedError(
             f"the API refused the key ({status} on {request.path}): check FI_API_KEY and FI_SECRET_KEY"
         )
@@ -178,7 +179,9 @@ def raise_for_status(request: Request[Any], status: int, body: bytes, *, tries: 
         raise TransientError(f"{where}: {message}", status=status, excerpt=excerpt, tries=tries)
     if status == 404 and is_from_api:
         raise NotFoundError(f"{request.subject}: not found ({message})", status=status, excerpt=excerpt, tries=tries)
-    if status == 404:
+    if status in (401, 403):
+        message = "a proxy or firewall refused the request, not the API: check [api] proxy and FI_BASE_URL"
+    elif status == 404:
         message = "not this API: check FI_BASE_URL"
     elif 300 <= status < 400:
         message = "a redirect, never followed: check FI_BASE_URL"
@@ -323,6 +326,15 @@ def _error_message(body: bytes) -> tuple[str, bool]:
     except (ValueError, RecursionError):
         pass
     return _excerpt(body) or "empty body", False
+
+
+def _is_page(body: bytes) -> bool:
+    """Whether this is text for people: the API's own answers are JSON."""
+    try:
+        parse_json(body)
+    except (ValueError, RecursionError):
+        return bool(body.strip())
+    return False
 
 
 def _words(document: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from etl.extract.listing import Listing, list_completely
 from etl.extract.plan import pages
 from etl.model.keys import is_listable
 from etl.model.records import Page, RunTest
+from etl.model.wording import quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,5 +78,5 @@ def _problems(listing: Listing[RunTest]) -> Iterator[str]:
         if not is_listable(run_test.name):
             yield (
                 f"run test {run_test.run_test_id}: left out: executions are listed by name, and the API cannot list "
-                f"{run_test.name!r}: rename it"
+                f"{quoted(run_test.name)}: rename it"
             )

@@ -21,7 +21,7 @@ from etl.inspect.rules import Finding, Kind
 from etl.load.layout import Partition
 from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState
 from etl.model.listed_execution import ExecutionList, ListedExecution
-from etl.model.wording import first_few
+from etl.model.wording import first_few, quoted
 from etl.settings import RunTest, Settings
 from etl.transform.aggregates import AGGREGATES, NO_CALLS, Cause, Recomputed, differences
 
@@ -153,7 +153,7 @@ async def _read_lists(client: Client, settings: Settings, comparison: Comparison
     unreachable: list[str] = []
 
     def find(run_test: RunTest, text: str) -> None:
-        comparison.findings.append(Finding(Kind.NOT_LISTED, f"run test {run_test.name!r}", text))
+        comparison.findings.append(Finding(Kind.NOT_LISTED, f"run test {quoted(run_test.name)}", text))
 
     async def read(run_test: RunTest) -> None:
         page_limit = settings.api.page_limit

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from etl.model import schema
 from etl.model.lifecycle import ExportState, HeldRows
-from etl.model.wording import counted
+from etl.model.wording import counted, shown
 from etl.transform.frames import hash_rows
 
 _BATCH_ROWS = 5_000
@@ -75,8 +75,7 @@ class Finding:
 
     def __str__(self) -> str:
         """One line, without control characters."""
-        line = f"{self.kind.value}: {self.place}: {self.text}: {self.fix}"
-        return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line)
+        return shown(f"{self.kind.value}: {self.place}: {self.text}: {self.fix}")
 
 
 @dataclass(frozen=True, slots=True)

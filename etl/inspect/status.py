@@ -100,7 +100,7 @@ class Status:
 
     ``at_work`` names the holder of the lock. ``complete_at``: when the last complete run ended, None when none of the last 30
     was. ``runs``: the last 7, newest first. ``problems``: those of the newest run. ``unreadable``: files that are damaged or do
-    not belong here. ``set_aside``: how many files are in the quarantine.
+    not belong here. ``ignored``: what is wrong with the exporter's own files. ``set_aside``: how many files are in the quarantine.
     """
 
     dataset: str
@@ -113,6 +113,7 @@ class Status:
     problems: tuple[str, ...]
     dead_letters: tuple[LetterStatus, ...]
     unreadable: tuple[str, ...]
+    ignored: tuple[str, ...]
     set_aside: int
 
     def is_older_than(self, hours: float) -> bool:
@@ -141,12 +142,14 @@ def read_status(files: Files, *, now: datetime) -> Status:
         )
     runs = _rows(parts["runs"]).to_pylist() if parts["runs"] else []
     runs.sort(key=lambda run: run["started_at"], reverse=True)  # their names have whole seconds only
+    ignored: list[str] = []
+    complete_at = last_complete_at(files, note=ignored.append)
     return Status(
         dataset=files.where(),
         read_at=now,
         at_work=at_work,
         complete_at=next((run["finished_at"] for run in runs if run["exit_code"] == ExitCode.COMPLETE), None),
-        run_tests=tuple(_run_tests(parts, last_complete_at(files))),
+        run_tests=tuple(_run_tests(parts, complete_at)),
         tables=tuple(
             TableStatus(name, sum(each.rows for each in found), len(found), sum(each.size_bytes for each in found))
             for name, found in parts.items()
@@ -155,6 +158,7 @@ def read_status(files: Files, *, now: datetime) -> Status:
         problems=tuple((runs[0]["message"] or "").splitlines()) if runs else (),
         dead_letters=tuple(_letters(parts["errors"])),
         unreadable=tuple(unreadable),
+        ignored=tuple(ignored),
         set_aside=len(files.list(QUARANTINE)),
     )
 

@@ -18,6 +18,7 @@ from etl.load.layout import STATE, Partition, Scope, parse_partition_path, parse
 from etl.load.parquet import read_columns
 from etl.model import schema
 from etl.model.keys import default_key
+from etl.model.wording import quoted
 from etl.transform.frames import to_pandas
 
 T = TypeVar("T")
@@ -181,9 +182,9 @@ def _keys(files: Files, table: schema.Table, wanted: list[str]) -> frozenset[str
         called = present & {word} or {key for key in present if key == default_key(word) or word in names.get(key, ())}
         if not called:
             there = ", ".join(
-                f"{' or '.join(sorted(map(repr, names.get(key, ()))))} ({key})" for key in sorted(present)
+                f"{' or '.join(sorted(map(quoted, names.get(key, ()))))} ({key})" for key in sorted(present)
             )
-            raise ConfigurationError(f"{files.where()} has no run test {word!r}: there are {there or 'none yet'}")
+            raise ConfigurationError(f"{files.where()} has no run test {quoted(word)}: there are {there or 'none yet'}")
         keys |= called
     return frozenset(keys)
 

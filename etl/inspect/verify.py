@@ -20,7 +20,7 @@ from etl.inspect.rules import Finding, Kind, row_faults
 from etl.load.files.open import Files, open_files
 from etl.load.layout import QUARANTINE, STAGING, Partition, Scope, parse_partition_path
 from etl.model import schema
-from etl.model.wording import counted, first_few
+from etl.model.wording import counted, first_few, quoted
 from etl.settings import Settings
 from etl.transform.aggregates import recompute
 
@@ -221,8 +221,8 @@ class _Pass:
             )
         for (key, name), count in sorted(self._misnamed.items()):
             notices.append(
-                f"{counted(count, 'execution')} of run test {name!r} under run_test={key}, which the settings know otherwise: "
-                "the next run moves what the API still lists"
+                f"{counted(count, 'execution')} of run test {quoted(name)} under run_test={key}, which the settings know "
+                "otherwise: the next run moves what the API still lists"
             )
         for folder, what in _LEFTOVERS.items():
             if left := self._files.entries(folder):

@@ -12,8 +12,8 @@ from functools import cache
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl.errors import DestinationError, SchemaError
-from etl.load.files.open import Files
+from etl.errors import DestinationError, FileTooLargeError, SchemaError
+from etl.load.files.open import MOST_BYTES, Files
 from etl.model import schema
 
 _DICTIONARY = {
@@ -28,6 +28,12 @@ class UnreadableError(DestinationError):
     def __init__(self, where: str, reason: str) -> None:
         super().__init__(f"{where}: not readable as Parquet: {reason}")
         self.reason = reason
+
+
+# A file, and what it takes in memory by its footer, may not exceed MOST_BYTES, and the writer keeps to that. These are four million
+# calls of one run test on one day: the API's usual limit lets through 144,000 requests a day. Each row has a key of its own, so
+# that it takes a byte even when it is packed.
+_BYTES_PER_VALUE = 16  # once decoded, and once more while it is cast
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,7 @@ class Part:
         self._where = where
         with _readable(where):
             self._file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-            self.footer = _footer(self._file, len(data))
+            self.footer = _footer(self._file, where, len(data))
             self._names = frozenset(self.footer.schema.names)
 
     @property
@@ -102,7 +108,11 @@ def open_part(files: Files, table: schema.Table, path: str) -> Part:
         UnreadableError: it is damaged.
         DestinationError: it cannot be read.
     """
-    return Part(table, files.where(path), files.read(path))
+    where = files.where(path)
+    try:
+        return Part(table, where, files.read(path))
+    except FileTooLargeError as exc:
+        raise UnreadableError(where, "too large to be one of this exporter's") from exc
 
 
 def read_footer(files: Files, path: str) -> Footer:
@@ -110,7 +120,7 @@ def read_footer(files: Files, path: str) -> Footer:
     where = files.where(path)
     with files.open(path) as file, _readable(where):
         size_bytes = file.seek(0, 2)
-        return _footer(pq.ParquetFile(file), size_bytes)
+        return _footer(pq.ParquetFile(file), where, size_bytes)
 
 
 def read_columns(files: Files, table: schema.Table, path: str, names: Sequence[str]) -> pa.Table:
@@ -142,17 +152,32 @@ def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
         table.arrow_schema, check_metadata=True
     ):
         raise SchemaError(f"{table.name}: an encoded file does not hold the rows that it was given")
+    if fault := _excess(written.metadata, len(data)):
+        raise DestinationError(f"{table.name}: a day of one run test {fault}: this version cannot write that")
     return memoryview(data)
 
 
-def _footer(file: pq.ParquetFile, size_bytes: int) -> Footer:
+def _footer(file: pq.ParquetFile, where: str, size_bytes: int) -> Footer:
+    if fault := _excess(file.metadata, size_bytes):
+        raise UnreadableError(where, fault)
     return Footer(schema=file.schema_arrow, rows=file.metadata.num_rows, size_bytes=size_bytes)
+
+
+def _excess(footer: pq.FileMetaData, size_bytes: int) -> str | None:
+    """What a file would take more than it may; None when it keeps the bounds."""
+    unpacked = sum(footer.row_group(number).total_byte_size for number in range(footer.num_row_groups))
+    unpacked += footer.num_rows * footer.num_columns * _BYTES_PER_VALUE
+    if unpacked > MOST_BYTES:
+        return f"takes {unpacked / 2**30:,.1f} GiB of memory; at most {MOST_BYTES >> 30} are allowed"
+    return f"has {footer.num_rows:,} rows in {size_bytes:,} bytes" if footer.num_rows > size_bytes else None
 
 
 @contextmanager
 def _readable(where: str) -> Iterator[None]:
     try:
         yield
+    except MemoryError as exc:
+        raise DestinationError(f"{where}: not enough memory to read it") from exc
     except (pa.ArrowException, OSError, UnicodeDecodeError) as exc:
         raise UnreadableError(where, _first_line(exc)) from exc
 

@@ -1,6 +1,21 @@
-"""How messages count and list things. Pure."""
+"""How messages count, list and quote things. Pure."""
 
+import re
 from collections.abc import Sequence
+
+# What moves a cursor, ends a line, or reorders it: C0, DEL and C1, separators, overrides of the direction of writing, and the
+# halves of characters that stand for bytes of a file name. What joins emoji does none of that.
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ud800-\udfff]")
+
+
+def shown(text: str) -> str:
+    """A text from outside as it is printed and logged: in one line, each control character escaped as in Python."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def quoted(name: str) -> str:
+    """A name from outside in a message, in quotation marks."""
+    return f"'{shown(name)}'"
 
 
 def first_few(things: Sequence[str], *, shown: int = 2) -> str:

@@ -174,7 +174,8 @@ async def _conclude(run: Run, record: Record, failure: ExporterError | None) -> 
     try:
         # A run test that was not discovered may still exist.
         is_part = run.settings.is_part or bool(summary.undiscovered) or not summary.run_tests
-        summary.carry_on(await to_the_end(partial(last_complete_at, run.dataset.files)), is_part=is_part)
+        read = partial(last_complete_at, run.dataset.files, note=summary.ignored.append)
+        summary.carry_on(await to_the_end(read), is_part=is_part)
         await to_the_end(partial(_save_summary, run, summary))
     except DestinationError as error:
         summary.failure = summary.failure or error

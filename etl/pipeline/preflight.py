@@ -22,10 +22,13 @@ from etl.errors import (
 from etl.extract.client import Client
 from etl.extract.connect import client_of
 from etl.extract.endpoints import list_executions, list_run_tests
-from etl.load.files.open import open_files
-from etl.load.layout import LOCK
+from etl.load.dataset import Dataset
+from etl.load.files.open import Files, open_files
+from etl.load.layout import LOCK, parse_partition_path
+from etl.load.state import load_state
 from etl.model.records import Page
-from etl.model.wording import counted
+from etl.model.schema import EXECUTIONS
+from etl.model.wording import counted, quoted
 from etl.settings import Settings
 
 
@@ -174,8 +177,8 @@ async def _is_known(client: Client, name: str) -> bool:
 
 def _unknown_name(name: str, listed: Collection[str]) -> str:
     nearest = get_close_matches(name, listed, n=3)
-    hint = f"did you mean {' or '.join(map(repr, nearest))}?" if nearest else "metrics-etl discover lists them"
-    return f"{name!r}: the API knows no run test of this name: {hint}"
+    hint = f"did you mean {' or '.join(map(quoted, nearest))}?" if nearest else "metrics-etl discover lists them"
+    return f"{quoted(name)}: the API knows no run test of this name: {hint}"
 
 
 def _rate_limit(settings: Settings, learned: int | None) -> str:
@@ -188,21 +191,30 @@ def _rate_limit(settings: Settings, learned: int | None) -> str:
 
 def _check_dataset(settings: Settings) -> list[Check]:
     files = open_files(settings.destination.path)
+    holder = files.lock_holder()
     try:
         probe = files.probe()
+        if probe.is_there and not holder:
+            _read_dataset(files, settings)
     except DestinationError as error:
         destination = _problem(Subject.DESTINATION, error)
     else:
         free = "" if probe.free_bytes is None else f", {probe.free_bytes / 2**30:,.1f} GiB free"
         words = "can be written" if probe.is_there else "is not there yet, and can be made"
         destination = Check(Subject.DESTINATION, f"{files.where()} {words}{free}")
-    holder = files.lock_holder()
     lock = Check(
         Subject.LOCK,
         f"another export holds {files.where(LOCK)} ({holder})" if holder else "free",
         ExitCode.LOCK_HELD if holder else ExitCode.COMPLETE,
     )
     return [destination, lock]
+
+
+def _read_dataset(files: Files, settings: Settings) -> None:
+    """Read the stored rows as an export does before its first request."""
+    stored = {parsed[1].run_test_key for path in files.list(EXECUTIONS.name) if (parsed := parse_partition_path(path))}
+    keys = [run_test.key for run_test in settings.run_tests] or sorted(stored)
+    load_state(Dataset(files), keys, set_aside=False)
 
 
 def _problem(subject: Subject, error: ExporterError) -> Check:

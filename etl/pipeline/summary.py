@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from etl.errors import ExitCode, ExporterError, SourceUnavailableError
+from etl.model.wording import quoted
 
 _OUTCOMES = {
     ExitCode.COMPLETE: "complete",
@@ -54,22 +55,22 @@ class RunTestSummary:
     def problems(self, *, is_cut_short: bool = False) -> list[str]:
         """One line for each thing that is missing or wrong. In a run that was cut short an unproved list is not a problem."""
         if self.error:
-            return [f"{self.name!r}: {self.error}"]
+            return [f"{quoted(self.name)}: {self.error}"]
         lines = []
         if self.unreadable:
             lines.append(
-                f"{self.name!r}: {len(self.unreadable)} rows of its list cannot be read: {self.unreadable[-1]}"
+                f"{quoted(self.name)}: {len(self.unreadable)} rows of its list cannot be read: {self.unreadable[-1]}"
             )
         elif not (self.is_complete or is_cut_short):
-            lines.append(f"{self.name!r}: its list kept changing while it was read; run again to complete it")
+            lines.append(f"{quoted(self.name)}: its list kept changing while it was read; run again to complete it")
         if self.doubted:
             lines.append(
-                f"{self.name!r}: {self.doubted} executions list far fewer calls than they had or count; the stored ones were kept: "
-                "run again, or with --accept-deletions if they were deleted on purpose"
+                f"{quoted(self.name)}: {self.doubted} executions list far fewer calls than they had or count; the stored ones were "
+                "kept: run again, or with --accept-deletions if they were deleted on purpose"
             )
         if given_up := self.dead_letters - self.doubted:
             lines.append(
-                f"{self.name!r}: {given_up} requests given up, see the errors table; the next run tries them again"
+                f"{quoted(self.name)}: {given_up} requests given up, see the errors table; the next run tries them again"
             )
         return lines
 
@@ -104,6 +105,7 @@ class Summary:
     undiscovered: list[str] = field(default_factory=list)
     namesakes: dict[str, int] = field(default_factory=dict)
     unlisted: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
     failure: ExporterError | None = None
 
     @property
@@ -153,7 +155,7 @@ class Summary:
     @property
     def notices(self) -> list[str]:
         """One line for each thing that is worth knowing although nothing is missing."""
-        lines = []
+        lines = [*self.ignored]
         if self.redactions:
             lines.append(
                 f"{self.redactions} answers contained one of the keys; the dataset has [key] in its place: rotate that key"
@@ -176,11 +178,11 @@ class Summary:
                 "workspace; the rows stay"
             )
         lines += [
-            f"{name!r}: {count} run tests have this name; the API lists their executions as one"
+            f"{quoted(name)}: {count} run tests have this name; the API lists their executions as one"
             for name, count in self.namesakes.items()
         ]
         for run_test in self.run_tests:
-            name = repr(run_test.name)
+            name = quoted(run_test.name)
             if run_test.deleted:
                 lines.append(
                     f"{name}: {run_test.deleted} executions were deleted at the source; their rows are kept, see deleted_at"
@@ -201,7 +203,7 @@ class Summary:
                     "restore their files from a backup"
                 )
             lines += [
-                f"{name}: {count} executions or calls have the status {status!r}, which this version does not know: they "
+                f"{name}: {count} executions or calls have the status {quoted(status)}, which this version does not know: they "
                 "count as not finished"
                 for status, count in sorted(run_test.unknown_statuses.items())
             ]

@@ -1,9 +1,12 @@
 """``metrics-etl check``: one line for each thing that an export needs, and the exit code that it would end with."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from etl.model.records import METRICS, RUN_TESTS
@@ -185,3 +188,50 @@ async def test_rate_limit_that_holds_for_hours_is_the_servers_problem(server: Sa
     result = await metrics_etl("check", "--json", cwd=tmp_path, env=environment(server))
     assert result.exit_code == 5
     assert "lets nothing through until" in problem(result)
+
+
+def part_of(data: Path) -> Path:
+    return next((data / "calls").rglob("*.parquet"))
+
+
+def record_is_a_folder(data: Path) -> None:
+    (data / "_state/last_run.json").unlink()
+    (data / "_state/last_run.json").mkdir()
+
+
+def lock_is_a_pipe(data: Path) -> None:
+    (data / "_state/lock").unlink()
+    os.mkfifo(data / "_state/lock")
+
+
+def file_is_somebody_elses(data: Path) -> None:
+    (part_of(data).parent / "notes.txt").touch()
+
+
+def part_is_a_link(data: Path) -> None:
+    part = part_of(data)
+    part.rename(data / "moved")
+    part.symlink_to(data / "moved")
+
+
+def part_is_of_a_newer_version(data: Path) -> None:
+    pq.write_table(pa.table({"call_execution_id": ["a"], "new": [1]}), part_of(data))
+
+
+@pytest.mark.parametrize(
+    "obstruct",
+    [record_is_a_folder, lock_is_a_pipe, file_is_somebody_elses, part_is_a_link, part_is_of_a_newer_version],
+)
+async def test_what_stops_a_run_before_its_first_request_is_a_problem(
+    server: Sandbox, tmp_path: Path, obstruct: Callable[[Path], None]
+) -> None:
+    write_settings(tmp_path, names(server))
+    await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
+    obstruct(tmp_path / "data")
+
+    result = await metrics_etl("check", "--json", cwd=tmp_path, env=environment(server))
+    run = await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
+
+    assert (result.exit_code, run.exit_code) == (6, 6)
+    assert outcomes(result)["destination"] == "problem"
+    assert problem(result).startswith(f"{tmp_path}/data/")

@@ -216,7 +216,7 @@ async def test_max_tries_bounds_the_tries(server, fault, max_tries):
         (Fault(status=404, body=b"<html>", headers=HTML), RequestRefusedError),
         (Fault(status=404, body=b'{"status": false, "message": "Gone."}'), NotFoundError),
         (Fault(status=401), KeyRefusedError),
-        (Fault(status=403, body=b"<html>", headers=HTML), KeyRefusedError),
+        (Fault(status=403, body=b"<html>", headers=HTML), RequestRefusedError),
     ],
 )
 async def test_refusal_is_asked_once(server, fault, kind):

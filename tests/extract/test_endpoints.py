@@ -259,7 +259,6 @@ def test_404_that_is_not_this_api_is_no_deletion(body):
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        *((status, KeyRefusedError) for status in (401, 403)),
         (500, ServerFaultError),
         *((status, TransientError) for status in (408, 429, 502, 503, 504, 520)),
         *((status, RequestRefusedError) for status in (204, 302, 307, 308, 410, 413, 414, 418)),
@@ -270,6 +269,26 @@ def test_status_decides_whatever_the_body(status, kind, body):
     error = raised(GET_CALL, status, body)
     assert type(error) is kind
     assert str(error).isprintable()
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b'{"status": false, "message": "oops"}', KeyRefusedError),
+        (b'{"detail": "oops"}', KeyRefusedError),
+        (b"[1]", KeyRefusedError),
+        (b"", KeyRefusedError),
+        (b"<html>\n<h1>oops</h1>", RequestRefusedError),
+        (b"Access denied", RequestRefusedError),
+        (b"{" * 100_000, RequestRefusedError),
+    ],
+)
+def test_page_of_a_proxy_says_nothing_about_the_key(status, body, kind):
+    error = raised(GET_CALL, status, body)
+    assert type(error) is kind
+    assert ("check FI_API_KEY" in str(error)) == (kind is KeyRefusedError)
+    assert ("a proxy or firewall refused the request" in str(error)) == (kind is RequestRefusedError)
 
 
 def test_error_without_words_quotes_what_came():

@@ -10,6 +10,7 @@ import pytest
 
 import etl
 from etl.errors import DestinationError, FileMissingError, SchemaError
+from etl.load import parquet
 from etl.load.files.local import LocalFiles
 from etl.load.parquet import UnreadableError, encode, open_part, read_columns, read_footer
 from etl.model import schema
@@ -214,3 +215,27 @@ def test_encoded_file_that_lacks_a_row_is_noticed(monkeypatch):
     rows = pa.Table.from_pylist([dict.fromkeys(schema.CALLS.key, key) for key in "ab"], schema.CALLS.arrow_schema)
     with pytest.raises(SchemaError, match="does not hold the rows"):
         encode(schema.CALLS, rows, "zstd")
+
+
+def test_writer_refuses_what_the_reader_would(files, monkeypatch):
+    """Otherwise a dataset could grow until no run can read it any more."""
+    files.publish(PATH, encode(schema.CALLS, some_calls(), "zstd"))
+    monkeypatch.setattr(parquet, "MOST_BYTES", 1000)
+    for read in (open_part, lambda files, _table, path: read_footer(files, path)):
+        with pytest.raises(UnreadableError, match=r"takes 0.0 GiB of memory; at most"):
+            read(files, schema.CALLS, PATH)
+    with pytest.raises(DestinationError, match=r"^calls: a day of one run test takes 0.0 GiB of memory"):
+        encode(schema.CALLS, some_calls(), "zstd")
+
+
+def test_file_that_does_not_fit_into_memory_is_not_called_damaged(files, monkeypatch):
+    """It would be set aside and fetched again, for nothing."""
+
+    def read(*_arguments, **_options):
+        raise pa.ArrowMemoryError("malloc of size 64 failed")
+
+    files.publish(PATH, encode(schema.CALLS, some_calls(), "zstd"))
+    monkeypatch.setattr(pq.ParquetFile, "read", read)
+    with pytest.raises(DestinationError, match=r"not enough memory to read it$") as raised:
+        read_columns(files, schema.CALLS, PATH, ["status"])
+    assert not isinstance(raised.value, UnreadableError)

@@ -1,10 +1,30 @@
-"""How messages count and list things."""
+"""How messages count, list and quote things."""
 
 import pytest
 
-from etl.model.wording import first_few
+from etl.model.wording import first_few, quoted, shown
 
 
 @pytest.mark.parametrize(("things", "text"), [(["a"], "a"), (["a", "b"], "a, b"), (["a", "b", "c"], "a, b and 1 more")])
 def test_of_many_things_the_first_are_named(things, text):
     assert first_few(things) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("\x1b[2J", r"\x1b[2J"),
+        ("a\r\n\tb", r"a\r\n\tb"),
+        ("\x7f\x9b", r"\x7f\x9b"),
+        ("\u2028\u202e\u2066", r"\u2028\u202e\u2066"),
+        ("\udc80", r"\udc80"),
+        (
+            "Ünïcode\N{NO-BREAK SPACE}ナイトリー\N{IDEOGRAPHIC SPACE}\\",
+            "Ünïcode\N{NO-BREAK SPACE}ナイトリー\N{IDEOGRAPHIC SPACE}\\",
+        ),
+        ("\N{MAN}\N{ZERO WIDTH JOINER}\N{GIRL}\ufe0f", "\N{MAN}\N{ZERO WIDTH JOINER}\N{GIRL}\ufe0f"),
+    ],
+)
+def test_control_characters_alone_are_escaped(text, printed):
+    assert shown(text) == printed
+    assert quoted(text) == f"'{printed}'"

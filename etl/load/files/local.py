@@ -4,23 +4,21 @@ A file appears under its final name with all its bytes on disk, or not at all: s
 folder and of every new parent. Staging files and quarantined files lie under ``_state``, never beside data.
 """
 
-import errno
 import os
 import secrets
-import tempfile
+import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from etl.errors import DestinationError, FileMissingError
+from etl.errors import DestinationError, FileMissingError, FileTooLargeError
 from etl.load.files import lock
-from etl.load.files.open import Entry, Probe
+from etl.load.files.open import MOST_BYTES, Entry, Probe
+from etl.load.files.probe import LINK, probe, require_space
+from etl.load.files.regular import open_regular
 from etl.load.layout import QUARANTINE, STAGING
-
-_LEAST_FREE_BYTES = 64 << 20
-_LINK = "is a symbolic link: a dataset must not contain any"
 
 
 class LocalFiles:
@@ -58,13 +56,11 @@ class LocalFiles:
         Raises:
             DestinationError: they cannot, or the disk is full.
         """
-        umask = os.umask(0o077)
-        os.umask(umask)
-        self._mode = 0o666 & ~umask
         with self._naming(""):
             self._make_folder(self.root)
-            self._require_space(self.root)
+            require_space(self.root)
             self._make_parents(f"{STAGING}/probe")
+            self._mode = self._mode_of_new_files()
             self._remove(self._stage(b"probe"))
 
     def probe(self) -> Probe:
@@ -74,35 +70,7 @@ class LocalFiles:
             DestinationError: it could not.
         """
         with self._naming(""):
-            folder = self.root
-            while not os.path.lexists(folder):
-                folder = folder.parent
-            free_bytes = self._require_space(folder)
-            if folder == self.root:
-                self._probe_folders()
-                staging = self.root / STAGING
-                folder = staging if staging.is_dir() else folder
-            # A file without a name: killed in the middle, nothing of it stays.
-            with tempfile.TemporaryFile(dir=folder) as file:
-                file.write(b"probe")
-                file.flush()
-                os.fsync(file.fileno())
-        is_there = folder == self.root or self.root in folder.parents
-        return Probe(where=str(folder), is_there=is_there, free_bytes=free_bytes)
-
-    def _probe_folders(self) -> None:
-        """Check that the folders in the root are writable and on one file system: files are renamed from one to another."""
-        device = self.root.stat().st_dev
-        for each in list(os.scandir(self.root)):
-            self._refuse_links(each.name)
-            if not each.is_dir():
-                continue
-            if each.stat().st_dev != device:
-                raise DestinationError(
-                    f"{each.path} is on another file system than {self.root}: a dataset must lie on one"
-                )
-            if not os.access(each.path, os.W_OK | os.X_OK):
-                raise DestinationError(f"{each.path}: {os.strerror(errno.EACCES)}")
+            return probe(self.root)
 
     def publish(self, path: str, data: bytes | memoryview) -> None:
         """Make ``data`` the whole content of the file, durably and in one step.
@@ -122,14 +90,17 @@ class LocalFiles:
                 raise
             _fsync_directory(target.parent)
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, *, most_bytes: int = MOST_BYTES) -> bytes:
         """The file's bytes.
 
         Raises:
             FileMissingError: there is no such file.
+            FileTooLargeError: it has more bytes than ``most_bytes``.
             DestinationError: it cannot be read.
         """
         with self._naming(path), self._open(path) as file:
+            if (size_bytes := os.fstat(file.fileno()).st_size) > most_bytes:
+                raise FileTooLargeError(f"{self.root / path}: {size_bytes:,} bytes, expected at most {most_bytes:,}")
             return file.read()
 
     def open(self, path: str) -> BinaryIO:
@@ -144,7 +115,7 @@ class LocalFiles:
 
     def _open(self, path: str) -> BinaryIO:
         self._refuse_links(path)
-        return os.fdopen(os.open(self.root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+        return os.fdopen(open_regular(self.root / path), "rb")
 
     def list(self, folder: str) -> list[str]:
         """Paths of all files below the folder, sorted; none when it does not exist.
@@ -168,7 +139,7 @@ class LocalFiles:
         """
         with self._naming(folder):
             if (self.root / folder).is_symlink():
-                return (Entry(folder, oddity=_LINK),)
+                return (Entry(folder, oddity=LINK),)
             return tuple(sorted(self._walk(folder), key=lambda entry: entry.path))
 
     def set_aside(self, path: str) -> str:
@@ -217,6 +188,16 @@ class LocalFiles:
             raise
         return staged
 
+    def _mode_of_new_files(self) -> int:
+        """What the process's umask makes of a new file's mode: asking for the umask itself would change it for all threads."""
+        path = self.root / STAGING / secrets.token_hex(16)
+        descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        path.unlink()
+        try:
+            return stat.S_IMODE(os.fstat(descriptor).st_mode)
+        finally:
+            os.close(descriptor)
+
     def _remove(self, path: str) -> None:
         (self.root / path).unlink(missing_ok=True)
 
@@ -241,25 +222,12 @@ class LocalFiles:
         _fsync_directory(above)
         self._durable.add(folder)
 
-    def _require_space(self, folder: Path) -> int | None:
-        """The free bytes there; None on file systems that do not tell their size, as some network file systems."""
-        found = os.statvfs(folder)
-        free = found.f_bavail * found.f_frsize
-        if not found.f_blocks:
-            return None
-        if free < _LEAST_FREE_BYTES:
-            raise DestinationError(
-                f"{folder}: {free / 2**20:.1f} MiB free, and an export needs {_LEAST_FREE_BYTES >> 20} MiB: "
-                "make room, or move the dataset"
-            )
-        return free
-
     def _refuse_links(self, path: str) -> None:
         folder = self.root
         for part in Path(path).parts:
             folder = folder / part
             if folder.is_symlink():
-                raise DestinationError(f"{folder} {_LINK}")
+                raise DestinationError(f"{folder} {LINK}")
 
     def _walk(self, folder: str) -> Iterator[Entry]:
         try:
@@ -269,7 +237,7 @@ class LocalFiles:
         for each in found:
             path = f"{folder}/{each.name}" if folder else each.name
             if each.is_symlink():
-                yield Entry(path, oddity=_LINK)
+                yield Entry(path, oddity=LINK)
             elif each.is_dir():
                 yield from self._walk(path)
             elif not each.is_file():

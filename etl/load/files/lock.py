@@ -4,10 +4,10 @@ The lock file stays; what counts is the kernel's lock on it. Its text names the 
 The dataset's folder is locked too: a lock file that is deleted or replaced while it is held would keep nobody out.
 """
 
+import errno
 import fcntl
 import json
 import os
-import re
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,10 +15,18 @@ from datetime import datetime
 from pathlib import Path
 
 from etl.errors import DestinationError, LockHeldError
+from etl.load.files.regular import open_regular
 from etl.load.layout import LOCK
 
 _HOLDER_MAX_BYTES = 500
 _LOCKS = Path("/proc/locks")
+_MOUNTS = Path("/proc/self/mountinfo")
+_DESCRIPTORS = Path("/proc/self/fdinfo")
+_HAVE_NONE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+_OPEN: set[int] = set()
+"""Descriptors of this process that are locked, or about to be; those of a process are all that a lock knows of it."""
 
 
 @contextmanager
@@ -32,8 +40,8 @@ def exclusive(root: Path, *, now: datetime) -> Iterator[None]:
     path = root / LOCK
     with ExitStack() as held:
         try:
-            file = _open(held, path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
-            folder = _open(held, root, os.O_RDONLY | os.O_DIRECTORY)
+            file = _until_the_end(held, open_regular(path, os.O_RDWR | os.O_CREAT))
+            folder = _until_the_end(held, _open_folder(root))
         except OSError as exc:
             raise DestinationError(f"{path}: {exc.strerror}") from exc
         try:
@@ -42,7 +50,8 @@ def exclusive(root: Path, *, now: datetime) -> Iterator[None]:
             text = os.pread(file, _HOLDER_MAX_BYTES, 0)
             raise LockHeldError(f"another export holds {path} ({_holder(text)}); nothing was changed") from None
         except OSError as exc:
-            raise DestinationError(f"{path}: cannot be locked: {exc.strerror}") from exc
+            fix = ": keep the dataset where files can be locked" if exc.errno in _HAVE_NONE else ""
+            raise DestinationError(f"{path}: cannot be locked: {exc.strerror}{fix}") from exc
         yield
 
 
@@ -51,18 +60,38 @@ def holder(root: Path) -> str | None:
 
     Linux says who holds which lock. Elsewhere the process that the lock file names is the holder as long as it runs here.
     """
-    text, inodes = b"", []
-    for path, flags in ((root, os.O_DIRECTORY), (root / LOCK, os.O_NOFOLLOW)):
+    text, names = b"", []
+    for path, open_it in ((root, _open_folder), (root / LOCK, open_regular)):
         with ExitStack() as held, suppress(OSError):
-            descriptor = _open(held, path, os.O_RDONLY | flags)
-            inodes.append(os.fstat(descriptor).st_ino)
-            text = os.pread(descriptor, _HOLDER_MAX_BYTES, 0) if flags == os.O_NOFOLLOW else b""
+            descriptor = _until_the_end(held, open_it(path))
+            names.append(_kernel_name(descriptor))
+            text = os.pread(descriptor, _HOLDER_MAX_BYTES, 0) if open_it is open_regular else b""
     try:
         locks = _LOCKS.read_text(encoding="ascii")
     except OSError:
         return _holder(text) if _is_alive(text) else None
-    is_held = any(re.search(rf":{inode} 0 EOF$", locks, re.MULTILINE) for inode in inodes)
+    is_held = any(f" {name} 0 EOF\n" in locks for name in names)
     return _holder(text) if is_held else None
+
+
+def _kernel_name(descriptor: int) -> str:
+    """The file as Linux names it in the list of locks: device of its file system, and inode.
+
+    On some file systems (btrfs, overlayfs) ``stat`` tells another device for a file than that of its file system.
+    """
+    found = os.fstat(descriptor)
+    major, minor, inode = os.major(found.st_dev), os.minor(found.st_dev), str(found.st_ino)
+    with suppress(OSError):
+        facts = dict(line.split(":\t", 1) for line in _lines(_DESCRIPTORS / str(descriptor)) if ":\t" in line)
+        inode = facts.get("ino", inode).strip()
+        for mount in map(str.split, _lines(_MOUNTS)):
+            if mount[0] == facts.get("mnt_id", "").strip():
+                major, minor = map(int, mount[2].split(":"))
+    return f"{major:02x}:{minor:02x}:{inode}"
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def _is_alive(text: bytes) -> bool:
@@ -73,15 +102,34 @@ def _is_alive(text: bytes) -> bool:
         os.kill(named["pid"], 0)
     except PermissionError:
         return True
-    except (KeyError, TypeError, ValueError, OverflowError, OSError):
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError, OSError):
         return False
     return True
 
 
-def _open(held: ExitStack, path: Path, flags: int) -> int:
-    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
-    held.callback(os.close, descriptor)
+def _open_folder(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _until_the_end(held: ExitStack, descriptor: int) -> int:
+    _OPEN.add(descriptor)
+    held.callback(_close, descriptor)
     return descriptor
+
+
+def _close(descriptor: int) -> None:
+    if descriptor in _OPEN:
+        _OPEN.remove(descriptor)
+        os.close(descriptor)
+
+
+def _forget() -> None:
+    """Close, in a child that a program forks, its copies of what is locked: they would keep the lock as long as it lives."""
+    for descriptor in tuple(_OPEN):
+        _close(descriptor)
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def _lock(file: int, folder: int, now: datetime) -> None:
@@ -102,5 +150,5 @@ def _holder(text: bytes) -> str:
     try:
         holder = json.loads(text)
         return f"pid {holder['pid']} on {holder['host']} since {holder['since']}"
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return "holder unknown"

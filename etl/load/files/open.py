@@ -11,6 +11,9 @@ from typing import BinaryIO, Protocol
 
 from etl.errors import ConfigurationError
 
+MOST_BYTES = 8 << 30
+"""No file of a dataset is larger: see ``load/parquet``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -67,8 +70,8 @@ class Files(Protocol):
     def entries(self, folder: str) -> tuple[Entry, ...]:
         """Everything below the folder that is not a folder, sorted by path; nothing when it does not exist."""
 
-    def read(self, path: str) -> bytes:
-        """The whole file; FileMissingError when there is none."""
+    def read(self, path: str, *, most_bytes: int = MOST_BYTES) -> bytes:
+        """The whole file; FileMissingError when there is none, FileTooLargeError when it has more bytes."""
 
     def open(self, path: str) -> BinaryIO:
         """The file, to read parts of it, all of one version; FileMissingError when there is none."""

@@ -14,7 +14,6 @@ import pytest
 from etl.errors import DestinationError, FileMissingError, LockHeldError
 from etl.load.files.local import LocalFiles
 from tests.damages import closed
-from tests.load.files.kernel import small_disk
 
 PART = "calls/run_test=a/date=2026-01-01/part-0.parquet"
 STAGING = "_state/staging"
@@ -167,6 +166,12 @@ def test_a_disk_that_takes_only_half_of_a_file_keeps_none_of_it(files):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert files.read(PART) == b"old"
     assert files.list(STAGING) == []
+
+
+def test_umask_of_the_process_is_never_touched(tmp_path, monkeypatch):
+    """It is one for all threads: a file that another one creates at that moment would get the wrong mode."""
+    monkeypatch.setattr(os, "umask", None)
+    LocalFiles(tmp_path / "data").prepare()
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0o000, 0o666)])
@@ -557,57 +562,3 @@ def test_staging_file_that_exists_already_is_not_written_to(files, tmp_path, mon
     with pytest.raises(DestinationError):
         files.publish(PART, b"ours")
     assert prey.read_bytes() == b"theirs"
-
-
-def test_probe_leaves_no_trace_and_tells_where_it_tried(files, tmp_path):
-    before = {path: path.lstat() for path in tmp_path.rglob("*") if path.is_file()}
-
-    probe = files.probe()
-
-    assert (probe.where, probe.is_there) == (str(files.root / STAGING), True)
-    assert probe.free_bytes
-    assert probe.free_bytes > 64 << 20
-    assert {path: path.lstat() for path in tmp_path.rglob("*") if path.is_file()} == before
-
-
-def test_probe_of_what_is_not_there_yet_tries_the_folder_above_and_makes_nothing(tmp_path):
-    probe = LocalFiles(tmp_path / "not" / "yet").probe()
-
-    assert (probe.where, probe.is_there) == (str(tmp_path), False)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_probe_of_a_folder_that_is_no_dataset_yet_makes_nothing(tmp_path):
-    probe = LocalFiles(tmp_path).probe()
-
-    assert (probe.where, probe.is_there) == (str(tmp_path), True)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_probe_refuses_a_folder_on_another_file_system(files):
-    with small_disk(files.root / "calls", 4 << 20), pytest.raises(DestinationError, match="is on another file system"):
-        files.probe()
-
-
-def test_probe_refuses_a_full_disk(tmp_path):
-    with small_disk(tmp_path / "disk", 4 << 20), pytest.raises(DestinationError, match="make room"):
-        LocalFiles(tmp_path / "disk" / "data").probe()
-
-
-def test_probe_refuses_links_and_files_and_what_lies_below_a_file(files, tmp_path):
-    (tmp_path / "file").touch()
-    for root in (tmp_path / "file", tmp_path / "file" / "data"):
-        with pytest.raises(DestinationError, match="Not a directory"):
-            LocalFiles(root).probe()
-    (files.root / "calls").symlink_to(tmp_path)
-    with pytest.raises(DestinationError, match="is a symbolic link"):
-        files.probe()
-
-
-def test_probe_that_cannot_write_says_so(files, monkeypatch):
-    def fail(*_arguments, **_options):
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-    monkeypatch.setattr("tempfile.TemporaryFile", fail)
-    with pytest.raises(DestinationError, match="Read-only file system"):
-        files.probe()

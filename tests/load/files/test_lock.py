@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -20,6 +21,7 @@ from etl.errors import DestinationError, LockHeldError
 from etl.load.files.local import LocalFiles
 from etl.load.files.lock import exclusive, holder
 from etl.load.layout import LOCK
+from tests.load.files.kernel import small_disk
 
 NOW = datetime(2026, 11, 1, 2, 0, 7, 123456, tzinfo=UTC)
 HOLDER = """
@@ -236,3 +238,84 @@ def test_a_holder_whose_lock_file_was_taken_away_is_still_seen(root):
         (root / LOCK).unlink()
         if Path("/proc/locks").exists():
             assert holder(root) == "holder unknown"
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="only Linux lists its locks")
+def test_lock_on_another_volume_is_not_this_datasets(root, monkeypatch, tmp_path):
+    """Inode numbers are unique in one volume only."""
+    with another_process(root):
+        held = Path("/proc/locks").read_text(encoding="ascii")
+    elsewhere = tmp_path / "locks"
+    device = re.compile(rf"[0-9a-f]+:[0-9a-f]+:({(root / LOCK).stat().st_ino}|{root.stat().st_ino}) 0 EOF")
+    assert len(device.findall(held)) == 2
+    elsewhere.write_text(device.sub(r"fff:ff:\1 0 EOF", held))
+    monkeypatch.setattr("etl.load.files.lock._LOCKS", elsewhere)
+    assert holder(root) is None
+
+
+def test_two_datasets_on_two_volumes_with_equal_inodes_do_not_know_each_other(tmp_path):
+    with small_disk(tmp_path / "one", 100 << 20) as one, small_disk(tmp_path / "two", 100 << 20) as two:
+        for disk in (one, two):
+            LocalFiles(disk / "data").prepare()
+            (disk / "data" / LOCK).touch()
+        assert (one / "data" / LOCK).stat().st_ino == (two / "data" / LOCK).stat().st_ino
+        with another_process(one / "data"):
+            assert holder(one / "data") is not None
+            assert holder(two / "data") is None
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_file_system_without_locks_is_named_with_the_fix(root, monkeypatch, code):
+    def fail(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(DestinationError) as caught, exclusive(root, now=NOW):
+        pass
+    assert str(caught.value) == (
+        f"{root / LOCK}: cannot be locked: {os.strerror(code)}: keep the dataset where files can be locked"
+    )
+
+
+def test_two_users_of_one_group_can_take_turns(root):
+    before = os.umask(0o002)
+    try:
+        with exclusive(root, now=NOW):
+            pass
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((root / LOCK).stat().st_mode) == 0o664
+
+
+FORKING = """
+import os, sys, time
+from datetime import datetime
+from pathlib import Path
+from etl.load.files.lock import exclusive
+
+with exclusive(Path(sys.argv[1]), now=datetime.fromisoformat(sys.argv[2])):
+    if os.fork() == 0:
+        try:
+            os.write(1, b"forked\\n")
+            sys.stdin.read()
+            sys.exit()
+        except SystemExit:
+            pass  # and leave the block, as code that knows nothing of it does
+        os._exit(0)
+    os._exit(9)  # as a process that is killed
+"""
+
+
+def test_child_of_an_export_does_not_keep_its_lock(root):
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKING, str(root), NOW.isoformat()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(Path(etl.__file__).parents[1])},
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"forked\n"
+        assert parent.wait() == 9
+        assert holder(root) is None
+        with exclusive(root, now=NOW):
+            pass

@@ -1,0 +1,63 @@
+"""The subcommands of ``metrics-etl`` as one command line.
+
+Results go to stdout, messages and progress to stderr. Commands import heavy modules inside their functions, so that ``--help`` is
+quick.
+"""
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from etl.cli import dataset, run, sandbox, source
+from etl.cli.endings import end
+from etl.errors import ExitCode
+from etl.version import __version__
+
+
+class _Command(TyperCommand):
+    """A command whose help shows no type beside an option that takes no value."""
+
+    def get_params(self, ctx: Any) -> Any:
+        return _without_type_of_flags(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    """As ``_Command``, for the command that holds the others."""
+
+    def get_params(self, ctx: Any) -> Any:
+        return _without_type_of_flags(super().get_params(ctx))
+
+
+def _without_type_of_flags(parameters: Any) -> Any:
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    return parameters
+
+
+app = typer.Typer(
+    cls=_Group,
+    name="metrics-etl",
+    help="Export Future AGI simulation metrics to a partitioned Parquet dataset.",
+    epilog="Exit codes: 0 complete, 1 bug, 2 usage or configuration, 3 partial, 4 key refused, 5 source unavailable, "
+    "6 destination failed, 75 another export is at work, 130/143 interrupted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for command in (
+    *(run.run, run.plan, source.check, source.discover),
+    *(dataset.status, dataset.verify, dataset.schema, sandbox.sandbox, sandbox.demo),
+):
+    app.command(cls=_Command)(command)
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:  # noqa: D103, FBT002
+    if version:
+        from etl.cli.console import print_result  # noqa: PLC0415
+
+        print_result(__version__)
+        end(ExitCode.COMPLETE)

@@ -1,0 +1,137 @@
+"""Files that somebody else put into the dataset: no command hangs, takes all memory, or calls them a bug."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from etl.load.last_run import LAST_RUN
+from etl.load.layout import LOCK
+from etl.model.schema import CALLS
+from etl.sandbox import Sandbox
+from tests.e2e.command import Ended, environment, metrics_etl, write_settings
+from tests.support import API_KEY, SECRET_KEY
+from tests.worlds import settled_world
+
+COMMANDS = ("status", "verify", "check", "run")
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def sparse_terabyte(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 1 << 40)
+
+
+def text(content: str) -> Callable[[Path], None]:
+    def plant(path: Path) -> None:
+        path.write_text(content)
+
+    return plant
+
+
+def bomb(path: Path) -> None:
+    """A hundred kilobytes that unpack to a million rows."""
+    rows = 1_000_000
+    columns = [pa.nulls(rows, each.type) if each.nullable else pa.repeat("x", rows) for each in CALLS.arrow_schema]
+    pq.write_table(pa.table(columns, schema=CALLS.arrow_schema), path)
+
+
+@pytest.fixture
+async def server():
+    world = settled_world(run_tests=1, executions=2, calls=3)
+    async with Sandbox(world, api_key=API_KEY, secret_key=SECRET_KEY) as running:
+        yield running
+
+
+@pytest.fixture
+async def exported(server: Sandbox, tmp_path: Path) -> Path:
+    write_settings(tmp_path, [server.world.run_tests[0].name])
+    await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
+    return tmp_path
+
+
+async def each_command(server: Sandbox, folder: Path) -> dict[str, Ended]:
+    results = {name: await metrics_etl(name, cwd=folder, env=environment(server)) for name in COMMANDS}
+    shown = "".join(result.stdout + result.stderr for result in results.values())
+    assert "a bug" not in shown
+    return results
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        pipe,
+        sparse_terabyte,
+        Path.mkdir,
+        text("[" * 100_000),
+        text('{"last_complete_at": {"a": "2026-11-01T00:00:00"}}'),
+        text('{"last_complete_at": {"a": 1e400}}'),
+        text("nothing that is JSON"),
+    ],
+    ids=["pipe", "sparse", "folder", "deep", "naive", "number", "text"],
+)
+async def test_what_is_no_record_of_a_run_is_ignored_with_one_line(
+    server: Sandbox, exported: Path, plant: Callable[[Path], None]
+) -> None:
+    record = exported / "data" / LAST_RUN
+    record.unlink()
+    plant(record)
+
+    results = await each_command(server, exported)
+
+    for name in ("status", "run"):
+        lines = [line for line in results[name].stdout.splitlines() if "last_run.json" in line and "gnored" in line]
+        assert len(lines) == 1, name
+    is_folder = plant is Path.mkdir
+    assert {name: result.exit_code for name, result in results.items()} == {
+        **dict.fromkeys(COMMANDS, 0),
+        "check": 6 if is_folder else 0,
+        "run": 6 if is_folder else 0,
+    }
+    if not is_folder:
+        assert "ignored" not in (await metrics_etl("status", cwd=exported, env=environment())).stdout
+
+
+@pytest.mark.parametrize("plant", [pipe, Path.mkdir], ids=["pipe", "folder"])
+async def test_what_is_no_lock_is_refused_in_one_line(
+    server: Sandbox, exported: Path, plant: Callable[[Path], None]
+) -> None:
+    lock = exported / "data" / LOCK
+    lock.unlink()
+    plant(lock)
+
+    results = await each_command(server, exported)
+
+    assert (results["status"].exit_code, results["run"].exit_code) == (0, 6)
+    assert results["run"].stderr.startswith(f"error: {lock}: ")
+    assert results["run"].stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ["[" * 500, '{"pid": -1, "host": 1}', "\x00\xff"], ids=["deep", "wrong", "binary"])
+async def test_text_of_a_lock_that_names_nobody_is_overwritten(server: Sandbox, exported: Path, content: str) -> None:
+    (exported / "data" / LOCK).write_text(content)
+    results = await each_command(server, exported)
+    assert [result.exit_code for result in results.values()] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("plant", [sparse_terabyte, bomb])
+async def test_part_that_is_too_large_is_fetched_again(
+    server: Sandbox, exported: Path, plant: Callable[[Path], None]
+) -> None:
+    part = next((exported / "data" / "calls").rglob("*.parquet"))
+    part.unlink()
+    plant(part)
+
+    results = await each_command(server, exported)
+
+    assert [result.exit_code for result in results.values()] == [0, 3, 0, 3]
+    assert "cannot be read" in results["status"].stdout
+    assert "unreadable: " in results["verify"].stdout
+    assert ds.dataset(exported / "data" / "calls").count_rows() == 6

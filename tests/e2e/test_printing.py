@@ -1,0 +1,91 @@
+"""Printing costs text, never the run: streams that are closed, full, gone or of another encoding."""
+
+from pathlib import Path
+
+import pyarrow.dataset as ds
+import pytest
+
+from etl.sandbox import Sandbox
+from tests.e2e.command import Ended, environment, metrics_etl, write_settings
+from tests.support import API_KEY, SECRET_KEY
+from tests.worlds import settled_world
+
+NAME = "Zahlung \N{EURO SIGN} \N{SNOWMAN}"
+UNUSABLE = (">&-", "2>&-", ">/dev/full", "2>/dev/full", "<&- >&- 2>&-", "2>&1 | true")
+RESULTS = ("status", "verify", "plan", "check", "discover", "schema", "--version")
+NO_SPACE = "error: stdout cannot be written: No space left on device: what was printed is cut\n"
+
+
+@pytest.fixture
+async def server():
+    world = settled_world(run_tests=1, executions=2, calls=3)
+    world.run_tests[0].name = NAME
+    async with Sandbox(world, api_key=API_KEY, secret_key=SECRET_KEY) as running:
+        yield running
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_settings(tmp_path, [NAME])
+    return tmp_path
+
+
+async def printing_to(streams: str, words: str, cwd: Path, env: dict[str, str]) -> Ended:
+    """The command as a shell starts it, with these redirections."""
+    script = f'set -o pipefail; "$0" "$@" {streams}'
+    return await metrics_etl(*words.split(), cwd=cwd, env=env, under=("bash", "-c", script))
+
+
+@pytest.mark.parametrize("streams", UNUSABLE)
+async def test_run_is_complete_wherever_its_text_goes(server: Sandbox, folder: Path, streams: str) -> None:
+    result = await printing_to(streams, "run --verbose", folder, environment(server))
+
+    assert result.exit_code == 0
+    assert ds.dataset(folder / "data" / "calls").count_rows() == 6
+    assert result.stderr.endswith(NO_SPACE) == (streams == ">/dev/full")
+
+
+async def test_run_that_failed_keeps_its_exit_code_when_it_cannot_say_so(server: Sandbox, folder: Path) -> None:
+    env = environment(server, FI_API_KEY="wrong")
+    assert (await printing_to(">/dev/full 2>&-", "run", folder, env)).exit_code == 4
+
+
+@pytest.mark.parametrize("words", RESULTS)
+async def test_result_that_cannot_be_written_is_a_destination_that_failed(
+    server: Sandbox, folder: Path, words: str
+) -> None:
+    await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))
+
+    full = await printing_to(">/dev/full", words, folder, environment(server))
+    gone = await printing_to("| true", words, folder, environment(server))
+
+    assert (full.exit_code, full.stderr) == (6, NO_SPACE)
+    assert (gone.exit_code, gone.stderr) == (0, "")
+
+
+async def test_finding_counts_more_than_a_result_that_cannot_be_written(server: Sandbox, folder: Path) -> None:
+    env = environment(server)
+    await metrics_etl("run", "--quiet", cwd=folder, env=env)
+
+    assert (await printing_to(">/dev/full", "status --max-age-hours 0", folder, env)).exit_code == 3
+
+
+@pytest.mark.parametrize("words", ["run --verbose", "status", "discover"])
+async def test_name_that_the_locale_cannot_encode_is_escaped(server: Sandbox, folder: Path, words: str) -> None:
+    env = environment(server, LC_ALL="C", PYTHONIOENCODING="ascii")
+    await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))
+
+    result = await metrics_etl(*words.split(), cwd=folder, env=env)
+
+    assert (result.exit_code, (result.stdout + result.stderr).isascii()) == (0, True)
+    assert r"Zahlung \u20ac \u2603" in result.stdout
+
+
+async def test_pipe_that_does_not_block_gets_every_byte(folder: Path) -> None:
+    script = "import fcntl, os; fcntl.fcntl(1, fcntl.F_SETFL, fcntl.fcntl(1, fcntl.F_GETFL) | os.O_NONBLOCK)"
+    under = ("bash", "-c", f'(python3 -c \'{script}\'; "$0" "$@") | cat')
+
+    result = await metrics_etl("schema", "--format", "json", cwd=folder, env=environment(), under=under)
+
+    assert result.exit_code == 0
+    assert {each["table"] for each in result.document} == {"executions", "calls", "evals", "errors", "runs"}

@@ -13,10 +13,14 @@ from etl.inspect.status import LetterStatus, RunStatus, RunTestStatus, Status, T
 def print_status(status: Status) -> None:
     """One screen of 80 columns: freshness, what is missing, tables, last runs; to stdout."""
     console = stdout_console()
-    complete = _ago(status.complete_at, status.read_at) if status.complete_at else "none of the last 30"
+    complete = (
+        f"everything was complete {_ago(status.complete_at, status.read_at)}"
+        if status.complete_at
+        else "never complete"
+    )
     print_line(console, "dataset", status.dataset)
     print_line(console, "export", f"at work: {status.at_work}" if status.at_work else "none at work")
-    print_line(console, "freshness", f"last complete run: {complete}")
+    print_line(console, "freshness", complete)
     _print_run_tests(console, status.run_tests, status.read_at)
     _print_tables(console, status.tables)
     if status.runs:
@@ -41,7 +45,7 @@ def _print_run_tests(console: Console, run_tests: Sequence[RunTestStatus], now: 
             f"{each.executions:,}",
             f"{each.calls:,}",
             f"{each.newest_started_at:%Y-%m-%d}" if each.newest_started_at else "",
-            _ago(each.complete_at, now) if each.complete_at else "never",
+            _ago(each.complete_at, now) if each.complete_at else "never" if each.is_configured else "left out",
             "\n".join(f"{count:,} {state}" for state, count in counts.items() if count),
         )
     console.print()

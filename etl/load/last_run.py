@@ -11,17 +11,26 @@ from etl.load.layout import STATE
 LAST_RUN = f"{STATE}/last_run.json"
 
 
-class _LastRun(msgspec.Struct, frozen=True):
-    last_complete_at: dict[str, datetime] = {}
+class LastRun(msgspec.Struct, frozen=True):
+    """What the document says of completeness.
+
+    ``complete_at``: when a run over everything that is configured last left nothing out. ``last_complete_at``: the same for each
+    configured run test, by its key; None when that never happened. ``incomplete``: keys of those of which the last run over them
+    left something out.
+    """
+
+    complete_at: datetime | None = None
+    last_complete_at: dict[str, datetime | None] = {}
+    incomplete: tuple[str, ...] = ()
 
 
-def last_complete_at(files: Files) -> dict[str, datetime]:
-    """When a run last exported everything in each run test, by its key; empty when there is no such record, or another text.
+def read_last_run(files: Files) -> LastRun:
+    """The record; an empty one when there is none, or another text.
 
     Raises:
         DestinationError: it cannot be read.
     """
     try:
-        return msgspec.json.decode(files.read(LAST_RUN), type=_LastRun).last_complete_at
+        return msgspec.json.decode(files.read(LAST_RUN), type=LastRun)
     except (FileMissingError, msgspec.MsgspecError):
-        return {}
+        return LastRun()

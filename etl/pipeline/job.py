@@ -14,7 +14,7 @@ import msgspec
 
 from etl.errors import DestinationError, ExporterError, InterruptedRunError, TimeLimitError, leaves
 from etl.extract.plan import Planned
-from etl.load.last_run import LAST_RUN, last_complete_at
+from etl.load.last_run import LAST_RUN, LastRun, read_last_run
 from etl.load.relocate import as_if_moved
 from etl.load.state import StoredState
 from etl.model import schema
@@ -167,13 +167,14 @@ def _time_limit(settings: Settings) -> tuple[float, TimeLimitError] | None:
 async def _conclude(run: Run, record: Record, failure: ExporterError | None) -> Summary:
     """Save the summary: a row of the runs table, and the JSON of the last run."""
     summary = summarize(run, record, failure=failure, finished_at=run.clock())
+    before = LastRun()
     try:
-        # A run test that was not discovered may still exist.
-        is_part = run.settings.is_part or bool(summary.undiscovered) or not summary.run_tests
-        summary.carry_on(await to_the_end(partial(last_complete_at, run.dataset.files)), is_part=is_part)
+        before = await to_the_end(partial(read_last_run, run.dataset.files))
+        summary.carry_on(before, run.settings)
         await to_the_end(partial(_save_summary, run, summary))
     except DestinationError as error:
         summary.failure = summary.failure or error
+        summary.carry_on(before, run.settings)
     details = {k: v for k, v in summary.as_json().items() if k not in ("run_tests", "dataset", "version")}
     run.notify("run_finished", **details)
     return summary

@@ -1,12 +1,13 @@
 """What an export run did, as one value: the exit code, the row of the runs table, the JSON summary, problems and notices."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from etl.errors import ExitCode, ExporterError, SourceUnavailableError
+from etl.load.last_run import LastRun
+from etl.settings import Settings
 
 _OUTCOMES = {
     ExitCode.COMPLETE: "complete",
@@ -72,7 +73,7 @@ class RunTestSummary:
 class Summary:
     """One export run. Times are aware UTC; ``rows`` are those written, by table.
 
-    ``last_complete_at`` says, by the key of the run test, when everything in it was last exported.
+    ``complete_at``, ``last_complete_at`` and ``incomplete`` are those of ``LastRun``, this run included.
     """
 
     export_run_id: str
@@ -93,7 +94,9 @@ class Summary:
     quarantined: list[str] = field(default_factory=list)
     completed_files: int = 0
     left_behind: dict[str, int] = field(default_factory=dict)
-    last_complete_at: dict[str, datetime] = field(default_factory=dict)
+    complete_at: datetime | None = None
+    last_complete_at: dict[str, datetime | None] = field(default_factory=dict)
+    incomplete: list[str] = field(default_factory=list)
     undiscovered: list[str] = field(default_factory=list)
     namesakes: dict[str, int] = field(default_factory=dict)
     unlisted: list[str] = field(default_factory=list)
@@ -108,16 +111,31 @@ class Summary:
         is_partial = isinstance(self.failure, SourceUnavailableError) and any(self.rows.values())
         return ExitCode.PARTIAL if is_partial else self.failure.exit_code
 
-    def carry_on(self, last_complete_at: Mapping[str, datetime], *, is_part: bool) -> None:
-        """Carry over ``last_complete_at`` from the run before, and update the run tests that this run completed.
+    def carry_on(self, before: LastRun, settings: Settings) -> None:
+        """Say what is complete after this run, given what was before it.
 
-        Run tests that are no longer configured are dropped, unless this run was narrowed to a part of them.
+        A run test is complete when a run left nothing of it out, ``--since`` being no such run; the dataset, when one run left
+        nothing out of all that is configured. Run tests that are no longer configured are dropped.
         """
-        completed = not (self.failure or self.quarantined)
-        mine = {run_test.key for run_test in self.run_tests}
-        self.last_complete_at = {key: at for key, at in last_complete_at.items() if is_part or key in mine} | {
-            run_test.key: self.finished_at for run_test in self.run_tests if completed and run_test.is_whole
+        did_all = not (self.failure or self.quarantined)
+        whole = {run_test.key for run_test in self.run_tests if did_all and run_test.is_whole}
+        completed = whole if settings.since is None else set()
+        keys = {run_test.key for run_test in settings.configured or self.run_tests}
+        if not settings.configured:
+            # Of "all", a run that was narrowed, or could not list every run test, does not know the others.
+            knows_all = bool(self.run_tests) and not (settings.is_part or self.undiscovered)
+            keys = keys if knows_all else before.last_complete_at.keys() | (completed if settings.is_part else keys)
+        tried = {run_test.key for run_test in self.run_tests} or keys
+        self.last_complete_at = {
+            key: self.finished_at if key in completed else before.last_complete_at.get(key) for key in sorted(keys)
         }
+        self.incomplete = [
+            key
+            for key, at in self.last_complete_at.items()
+            if at is None or (key not in completed and (key in before.incomplete or key in tried - whole))
+        ]
+        is_complete = self.exit_code == ExitCode.COMPLETE and not settings.is_part
+        self.complete_at = self.finished_at if is_complete else before.complete_at
 
     @property
     def outcome(self) -> str:
@@ -220,9 +238,9 @@ class Summary:
             "files": self.files,
             "bytes": self.size_bytes,
             "rows": self.rows,
-            "last_complete_at": {
-                key: at.isoformat(timespec="milliseconds") for key, at in sorted(self.last_complete_at.items())
-            },
+            "complete_at": _iso(self.complete_at),
+            "last_complete_at": {key: _iso(at) for key, at in self.last_complete_at.items()},
+            "incomplete": self.incomplete,
             "run_tests": [_run_test_json(run_test) for run_test in self.run_tests],
         }
 
@@ -249,6 +267,10 @@ class Summary:
             "message": "\n".join(self.problems) or None,
             "run_tests": run_tests_json,
         }
+
+
+def _iso(at: datetime | None) -> str | None:
+    return at.isoformat(timespec="milliseconds") if at else None
 
 
 def _run_test_json(run_test: RunTestSummary) -> dict[str, Any]:

@@ -71,13 +71,23 @@ class Settings(BaseSettings):
     proxy_user: SecretStr | None = None
     proxy_password: SecretStr | None = None
     """None if there is no proxy, or it needs no credentials."""
-    _is_part: bool = False
+    _configured: tuple[RunTest, ...] | None = None
     _since: date | None = None
 
     @property
+    def configured(self) -> tuple[RunTest, ...]:
+        """The run tests of the settings, before ``only``; empty for "all"."""
+        return self.run_tests if self._configured is None else self._configured
+
+    @property
     def is_part(self) -> bool:
-        """Whether these are the settings for only some of the configured run tests."""
-        return self._is_part
+        """Whether ``only`` narrowed these settings, to some run tests or to the executions since a day."""
+        return self._configured is not None
+
+    @property
+    def since(self) -> date | None:
+        """The day that ``only`` was given; None leaves each run test its own."""
+        return self._since
 
     @classmethod
     def settings_customise_sources(
@@ -115,8 +125,8 @@ class Settings(BaseSettings):
         if since is not None:
             chosen = [test.model_copy(update={"since": since}) for test in chosen]
         result = self.model_copy(update={"run_tests": tuple(chosen)})
-        is_part = len(chosen) < len(self.run_tests) or (not self.run_tests and bool(names))
-        result._is_part = self._is_part or is_part  # noqa: SLF001 - the copy is of this class
+        if len(chosen) != len(self.run_tests) or since is not None:
+            result._configured = self.configured  # noqa: SLF001 - the copy is of this class
         result._since = since  # noqa: SLF001 - as above
         return result
 

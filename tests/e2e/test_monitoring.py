@@ -48,7 +48,7 @@ def samples(folder: Path) -> dict[tuple[str, ...], float]:
     found = {}
     for family in text_string_to_metric_families((folder / "metrics.prom").read_text()):
         for sample in family.samples:
-            assert sample.labels.pop("dataset") == "data"
+            assert sample.labels.pop("dataset") == str(folder / "data")
             found[sample.name.removeprefix("metrics_etl_"), *sample.labels.values()] = sample.value
     return found
 

@@ -23,7 +23,6 @@ TESTED_ELSEWHERE = {
     "etl/cli/sandbox.py": "tests/e2e/test_commands.py",
     "etl/cli/show_check.py": "tests/e2e/test_check.py",
     "etl/cli/show_plan.py": "tests/e2e/test_export.py",
-    "etl/cli/show_run.py": "tests/e2e/test_export.py",
     "etl/cli/show_status.py": "tests/e2e/test_status.py",
     "etl/cli/show_verify.py": "tests/e2e/test_verify.py",
     "etl/cli/source.py": "tests/e2e/test_discover.py",

@@ -28,7 +28,7 @@ def print_json(document: object) -> None:
 
 def print_rate_limit_wait(seconds: float) -> None:
     """Why nothing happens for so many seconds; to stderr."""
-    print(f"waiting {seconds:.0f} s for the rate limit", file=sys.stderr)
+    print(f"waiting for the rate limit, {seconds:.0f} s", file=sys.stderr)
 
 
 def printable(name: str) -> Text:

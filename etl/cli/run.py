@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -87,11 +87,17 @@ def plan(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = F
 def _print_plan_and_exit(
     settings: "Settings", *, as_json: bool, full_refresh: bool = False, accept_deletions: bool = False
 ) -> NoReturn:
-    from etl.cli.console import print_json  # noqa: PLC0415
+    from etl.cli.console import print_json, print_rate_limit_wait  # noqa: PLC0415
     from etl.cli.show_plan import plan_as_json, print_plan  # noqa: PLC0415
     from etl.pipeline import job  # noqa: PLC0415
 
-    result = process.run(job.plan(settings, full_refresh=full_refresh, accept_deletions=accept_deletions))
+    def notify(event: str, **fields: Any) -> None:
+        if event == "held":
+            print_rate_limit_wait(fields["seconds"])
+
+    result = process.run(
+        job.plan(settings, full_refresh=full_refresh, accept_deletions=accept_deletions, notify=notify)
+    )
     if as_json:
         print_json(plan_as_json(result))
     else:

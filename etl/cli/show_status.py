@@ -8,6 +8,7 @@ from rich.table import Table
 
 from etl.cli.console import duration, print_line, printable, stdout_console
 from etl.inspect.status import LetterStatus, RunStatus, RunTestStatus, Status, TableStatus
+from etl.model.wording import counted
 
 
 def print_status(status: Status) -> None:
@@ -32,7 +33,7 @@ def print_status(status: Status) -> None:
     for path in status.unreadable:
         print_line(console, "problem", f"{path} cannot be read; the next run sets it aside", style="bold red")
     if status.set_aside:
-        print_line(console, "notice", f"{status.set_aside} damaged files lie in _state/quarantine")
+        print_line(console, "notice", f"{counted(status.set_aside, 'damaged file')} in _state/quarantine")
 
 
 def _print_run_tests(console: Console, run_tests: Sequence[RunTestStatus], now: datetime) -> None:

@@ -54,6 +54,7 @@ async def plan(
     *,
     full_refresh: bool = False,
     accept_deletions: bool = False,
+    notify: Notify | None = None,
     clock: Callable[[], datetime] | None = None,
 ) -> Plan:
     """What ``export`` would fetch now, and why. Lists the executions; changes nothing.
@@ -66,7 +67,7 @@ async def plan(
         full_refresh=full_refresh,
         accept_deletions=accept_deletions,
         progress=Progress(),
-        notify=say_nothing,
+        notify=notify or say_nothing,
         clock=clock,
     )
     record = Record(settings.run_tests)

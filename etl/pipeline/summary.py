@@ -7,6 +7,7 @@ from typing import Any
 
 from etl.errors import ExitCode, ExporterError, SourceUnavailableError
 from etl.load.last_run import LastRun
+from etl.model.wording import counted
 from etl.settings import Settings
 
 _OUTCOMES = {
@@ -58,13 +59,13 @@ class RunTestSummary:
         lines = []
         if self.unreadable:
             lines.append(
-                f"{self.name!r}: {len(self.unreadable)} rows of its list cannot be read: {self.unreadable[-1]}"
+                f"{self.name!r}: {counted(len(self.unreadable), 'row')} of its list cannot be read: {self.unreadable[-1]}"
             )
         elif not (self.is_complete or is_cut_short):
             lines.append(f"{self.name!r}: its list kept changing while it was read; run again to complete it")
         if self.dead_letters:
             lines.append(
-                f"{self.name!r}: {self.dead_letters} requests given up, see the errors table; the next run tries them again"
+                f"{self.name!r}: {counted(self.dead_letters, 'request')} given up, see the errors table; the next run tries again"
             )
         return lines
 
@@ -167,15 +168,16 @@ class Summary:
         lines = []
         if self.redactions:
             lines.append(
-                f"{self.redactions} answers contained one of the keys; the dataset has [key] in its place: rotate that key"
+                f"{counted(self.redactions, 'answer')} contained one of the keys; the dataset has [key] in its place: "
+                "rotate that key"
             )
         if self.completed_files:
             lines.append(
-                f"{self.completed_files} files of an older version now have all columns; the new ones are null until "
+                f"{counted(self.completed_files, 'file')} of an older version got all columns; the new ones are null until "
                 "fetched again: see --full-refresh"
             )
         lines += [
-            f"run_test={key}: {count} executions stay there, since no list has them: they were deleted or moved elsewhere"
+            f"run_test={key}: {counted(count, 'execution')} left there, in no list any more: deleted or moved elsewhere"
             for key, count in self.left_behind.items()
         ]
         if self.unlisted:
@@ -192,26 +194,28 @@ class Summary:
             name = repr(run_test.name)
             if run_test.deleted:
                 lines.append(
-                    f"{name}: {run_test.deleted} executions were deleted at the source; their rows are kept, see deleted_at"
+                    f"{name}: {counted(run_test.deleted, 'execution')} deleted at the source; the rows are kept, see deleted_at"
                 )
             if run_test.not_listed and not run_test.error:
                 lines.append(
-                    f"{name}: {run_test.not_listed} stored executions are no longer listed, although they exist"
+                    f"{name}: {counted(run_test.not_listed, 'stored execution')} no longer listed, although not deleted"
                 )
             if run_test.not_answered:
                 lines.append(
-                    f"{name}: {run_test.not_answered} stored executions are no longer listed, and could not be looked up"
+                    f"{name}: {counted(run_test.not_answered, 'stored execution')} no longer listed, and could not be looked up"
                 )
             if run_test.moved:
-                lines.append(f"{name}: {run_test.moved} stored executions moved here from another run test or name")
+                lines.append(
+                    f"{name}: {counted(run_test.moved, 'stored execution')} moved here from another run test or name"
+                )
             if run_test.lost:
                 lines.append(
-                    f"{name}: {run_test.lost} executions that the API no longer lists are missing rows: "
+                    f"{name}: rows are missing of {counted(run_test.lost, 'execution')} that the API no longer lists: "
                     "restore their files from a backup"
                 )
             lines += [
-                f"{name}: {count} executions or calls have the status {status!r}, which this version does not know: they "
-                "count as not finished"
+                f"{name}: the status {status!r}, which this version does not know, occurs {counted(count, 'time')}: such "
+                "executions and calls count as not finished"
                 for status, count in sorted(run_test.unknown_statuses.items())
             ]
         return lines

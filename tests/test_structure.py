@@ -35,6 +35,7 @@ TESTED_ELSEWHERE = {
     "etl/inspect/reconcile.py": "tests/e2e/test_reconcile.py",
     "etl/inspect/status.py": "tests/e2e/test_status.py",
     "etl/inspect/verify.py": "tests/e2e/test_verify.py",
+    "etl/load/attempt.py": "tests/e2e/test_lost_nights.py",
     "etl/load/last_run.py": "tests/e2e/test_monitoring.py",
     "etl/load/warehouse/engines.py": "tests/load/warehouse/test_ddl.py",
     "etl/load/warehouse/external_tables.py": "tests/load/warehouse/test_ddl.py",
@@ -49,6 +50,7 @@ TESTED_ELSEWHERE = {
     "etl/sandbox/answers/run_tests.py": "tests/sandbox/test_server.py",
     "etl/sandbox/dispatch.py": "tests/sandbox/test_server.py",
     "etl/sandbox/error_bodies.py": "tests/sandbox/test_server.py",
+    "etl/settings/destination.py": "tests/e2e/test_lost_nights.py",
     "etl/version.py": "tests/e2e/test_commands.py",
 }
 """Modules that no test file is named after, and where they are tested: mostly end to end."""

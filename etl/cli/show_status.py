@@ -8,6 +8,7 @@ from rich.table import Table
 
 from etl.cli.console import duration, print_line, printable, stdout_console
 from etl.inspect.status import LetterStatus, RunStatus, RunTestStatus, Status, TableStatus
+from etl.load.attempt import Attempt
 from etl.model.wording import counted
 
 
@@ -28,12 +29,21 @@ def print_status(status: Status) -> None:
         _print_runs(console, status.runs)
     if status.dead_letters:
         _print_letters(console, status.dead_letters)
+    if status.lost_run:
+        print_line(console, "problem", _lost(status.lost_run), style="bold red")
     for problem in status.problems:
         print_line(console, "problem", f"in the last run: {problem}", style="bold red")
     for path in status.unreadable:
         print_line(console, "problem", f"{path} cannot be read; the next run sets it aside", style="bold red")
     if status.set_aside:
         print_line(console, "notice", f"{counted(status.set_aside, 'damaged file')} in _state/quarantine")
+
+
+def _lost(attempt: Attempt) -> str:
+    when = f"the run of {attempt.started_at:%Y-%m-%d %H:%M:%S} (UTC)"
+    if attempt.exit_code is None:
+        return f"{when} ended without a summary: it was killed or crashed, or the machine stopped; what it had committed is kept"
+    return f"{when} did not begin (exit {attempt.exit_code}): {attempt.message}"
 
 
 def _print_run_tests(console: Console, run_tests: Sequence[RunTestStatus], now: datetime) -> None:

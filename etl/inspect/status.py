@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.errors import DestinationError, FileMissingError
+from etl.load.attempt import Attempt, read_attempt
 from etl.load.files.open import Files
 from etl.load.last_run import LastRun, read_last_run
 from etl.load.layout import QUARANTINE, parse_partition_path
@@ -102,13 +103,15 @@ class Status:
 
     ``at_work`` names the holder of the lock. ``complete_at``: when a run over all that is configured last left nothing out; None
     when none did, or a configured run test was never complete. ``runs``: the last 7, newest first. ``problems``: those of the
-    newest run. ``unreadable``: files that are damaged or do not belong here. ``set_aside``: how many files are in the quarantine.
+    newest run. ``lost_run``: the last run, if it left no row in ``runs``, since it could not begin (it has an exit code) or was
+    killed. ``unreadable``: files that are damaged or do not belong here. ``set_aside``: how many files are in the quarantine.
     """
 
     dataset: str
     read_at: datetime
     at_work: str | None
     complete_at: datetime | None
+    lost_run: Attempt | None
     run_tests: tuple[RunTestStatus, ...]
     tables: tuple[TableStatus, ...]
     runs: tuple[RunStatus, ...]
@@ -137,7 +140,8 @@ def read_status(files: Files, *, now: datetime, configured: Mapping[str, str] | 
         names = [_COLUMNS.get(table.name, ()) if number >= recent else () for number in range(len(paths))]
         found = (_part(files, table, path, wanted, unreadable) for path, wanted in zip(paths, names, strict=True))
         parts[table.name] = [part for part in found if part is not None]
-    if at_work is None and not any(parts.values()) and not unreadable:
+    attempt = read_attempt(files)
+    if at_work is None and not any(parts.values()) and not unreadable and attempt is None:
         raise DestinationError(
             f"{files.where()}: no dataset there: metrics-etl run makes one, or fix [destination] path"
         )
@@ -150,6 +154,7 @@ def read_status(files: Files, *, now: datetime, configured: Mapping[str, str] | 
         read_at=now,
         at_work=at_work,
         complete_at=last_run.complete_at if all(each.complete_at for each in run_tests if each.is_configured) else None,
+        lost_run=attempt if attempt and _is_lost(attempt, runs, at_work) else None,
         run_tests=run_tests,
         tables=tuple(
             TableStatus(name, sum(each.rows for each in found), len(found), sum(each.size_bytes for each in found))
@@ -160,6 +165,14 @@ def read_status(files: Files, *, now: datetime, configured: Mapping[str, str] | 
         dead_letters=tuple(_letters(parts["errors"])),
         unreadable=tuple(unreadable),
         set_aside=len(files.list(QUARANTINE)),
+    )
+
+
+def _is_lost(attempt: Attempt, runs: Sequence[Mapping[str, Any]], at_work: str | None) -> bool:
+    """Whether no row of ``runs``, newest first, tells how the run ended, although it has."""
+    is_over = attempt.exit_code is not None or at_work is None
+    return is_over and not any(
+        run["export_run_id"] == attempt.export_run_id or run["started_at"] > attempt.started_at for run in runs[:1]
     )
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from etl.errors import DestinationError, ExporterError, InterruptedRunError, TimeLimitError, leaves
 from etl.extract.plan import Planned
+from etl.load.attempt import Attempt, note_attempt, note_failure
 from etl.load.last_run import LAST_RUN, LastRun, read_last_run
 from etl.load.relocate import as_if_moved
 from etl.load.state import StoredState
@@ -123,25 +124,42 @@ async def export(
         notify=notify or say_nothing,
         clock=clock,
     )
-    record, files = Record(settings.run_tests), run.dataset.files
-    await to_the_end(files.prepare)
-    with files.lock(run.started_at):
-        await to_the_end(files.sweep_staging)
-        state = await to_the_end(partial(load, run, record, set_aside=True)) if settings.run_tests else None
-        run.notify("run_started", export_run_id=run.export_run_id, dataset=settings.destination.path)
-        failure: ExporterError | None = None
-        bug: BaseException | None = None
-        try:
-            async with run.client:
-                await until_stopped(_export(run, record, state), stop, limit=_time_limit(settings))
-        except* ExporterError as group:
-            failure = _reason_to_stop(group)
-        except* Exception as group:  # noqa: BLE001 recorded here, raised below
-            bug = next(leaves(group))
-            failure = ExporterError(f"a bug: {type(bug).__name__}: {bug}")
-        summary = await _conclude(run, record, failure)
-        if bug is not None:
-            raise bug
+    files = run.dataset.files
+    try:
+        await to_the_end(files.prepare)
+        with files.lock(run.started_at):
+            await to_the_end(files.sweep_staging)
+            begun = Attempt(started_at=run.started_at, export_run_id=run.export_run_id)
+            await to_the_end(partial(note_attempt, files, begun))
+            return await _export_alone(run, stop)
+    except DestinationError as error:  # one that comes later is told by the summary
+        if (silence := await to_the_end(partial(note_failure, files, error, run.started_at))) is not None:
+            raise DestinationError(f"{error}; {silence}") from error
+        raise
+
+
+async def _export_alone(run: Run, stop: asyncio.Future[InterruptedRunError] | None) -> Summary:
+    """Export as the holder of the lock.
+
+    Raises:
+        DestinationError: the dataset cannot be read, or was written by a newer version; nothing was asked of the API.
+    """
+    settings, record = run.settings, Record(run.settings.run_tests)
+    state = await to_the_end(partial(load, run, record, set_aside=True)) if settings.run_tests else None
+    run.notify("run_started", export_run_id=run.export_run_id, dataset=settings.destination.path)
+    failure: ExporterError | None = None
+    bug: BaseException | None = None
+    try:
+        async with run.client:
+            await until_stopped(_export(run, record, state), stop, limit=_time_limit(settings))
+    except* ExporterError as group:
+        failure = _reason_to_stop(group)
+    except* Exception as group:  # noqa: BLE001 recorded here, raised below
+        bug = next(leaves(group))
+        failure = ExporterError(f"a bug: {type(bug).__name__}: {bug}")
+    summary = await _conclude(run, record, failure)
+    if bug is not None:
+        raise bug
     return summary
 
 

@@ -309,7 +309,7 @@ async def test_place_that_cannot_be_written_is_refused_before_the_run(
     result = await metrics_etl("run", "--metrics-file", path, cwd=folder, env=environment(server))
     assert result.exit_code == 2
     assert words in result.stderr
-    assert not (folder / "data").exists()
+    assert not (folder / "data" / "runs").exists()
 
 
 async def test_file_that_cannot_be_replaced_is_said_after_the_run(server: Sandbox, folder: Path) -> None:

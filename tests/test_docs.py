@@ -139,7 +139,7 @@ def settings_with_defaults(model: type[BaseModel]) -> dict[str, Any]:
 
 def test_example_settings_hold_every_key_with_its_default() -> None:
     example = text("config/example.toml")
-    uncommented = re.sub(r"^# ((ca_file|proxy|max_runtime_minutes) = )", r"\1", example, flags=re.MULTILINE)
+    uncommented = re.sub(r"^# ((ca_file|proxy|max_runtime_minutes|path) = )", r"\1", example, flags=re.MULTILINE)
     found = tomllib.loads(uncommented)
     expected = settings_with_defaults(Settings)
     assert found.pop("run_tests") == ["My Agent Test"]
@@ -151,6 +151,7 @@ def test_example_settings_hold_every_key_with_its_default() -> None:
     assert found["api"].pop("ca_file")
     assert found["api"].pop("proxy")
     assert found["export"].pop("max_runtime_minutes")
+    assert found["destination"].pop("path")
     for section, keys in found.items():
         assert keys == {name: expected[section][name] for name in keys}, section
     for name in RunTest.model_fields:

@@ -23,7 +23,6 @@ TESTED_ELSEWHERE = {
     "etl/cli/sandbox.py": "tests/e2e/test_commands.py",
     "etl/cli/show_check.py": "tests/e2e/test_check.py",
     "etl/cli/show_plan.py": "tests/e2e/test_export.py",
-    "etl/cli/show_run.py": "tests/e2e/test_export.py",
     "etl/cli/show_status.py": "tests/e2e/test_status.py",
     "etl/cli/show_verify.py": "tests/e2e/test_verify.py",
     "etl/cli/signals.py": "tests/e2e/test_interrupted.py",
@@ -37,6 +36,7 @@ TESTED_ELSEWHERE = {
     "etl/inspect/reconcile.py": "tests/e2e/test_reconcile.py",
     "etl/inspect/status.py": "tests/e2e/test_status.py",
     "etl/inspect/verify.py": "tests/e2e/test_verify.py",
+    "etl/load/attempt.py": "tests/e2e/test_lost_nights.py",
     "etl/load/last_run.py": "tests/e2e/test_monitoring.py",
     "etl/load/warehouse/engines.py": "tests/load/warehouse/test_ddl.py",
     "etl/load/warehouse/external_tables.py": "tests/load/warehouse/test_ddl.py",
@@ -52,6 +52,7 @@ TESTED_ELSEWHERE = {
     "etl/sandbox/answers/run_tests.py": "tests/sandbox/test_server.py",
     "etl/sandbox/dispatch.py": "tests/sandbox/test_server.py",
     "etl/sandbox/error_bodies.py": "tests/sandbox/test_server.py",
+    "etl/settings/destination.py": "tests/e2e/test_lost_nights.py",
     "etl/version.py": "tests/e2e/test_commands.py",
 }
 """Modules that no test file is named after, and where they are tested: mostly end to end."""

@@ -48,7 +48,7 @@ def print_json(document: object) -> None:
 
 def print_rate_limit_wait(seconds: float) -> None:
     """Why nothing happens for so many seconds; to stderr."""
-    print_message(f"waiting {seconds:.0f} s for the rate limit")
+    print_message(f"waiting for the rate limit, {seconds:.0f} s")
 
 
 def printable(name: str) -> Text:

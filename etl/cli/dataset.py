@@ -33,7 +33,9 @@ def status(
     max_age_hours: Annotated[
         float | None,
         typer.Option(
-            min=0, metavar="N", help="Exit 3 when the last complete run ended more than N hours ago, for monitoring."
+            min=0,
+            metavar="N",
+            help="Exit 3 unless everything that is configured was complete in the last N hours, for monitoring.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -51,7 +53,11 @@ def status(
         from etl.settings import Settings  # noqa: PLC0415
 
         settings = Settings.load(config, needs_keys=False, needs_run_tests=False)
-        dataset_status = read_status(open_files(settings.destination.path), now=datetime.now(UTC))
+        dataset_status = read_status(
+            open_files(settings.destination.path),
+            now=datetime.now(UTC),
+            configured={run_test.key: run_test.name for run_test in settings.run_tests},
+        )
         if as_json:
             print_json(dataset_status)
         else:

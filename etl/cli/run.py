@@ -1,14 +1,15 @@
 """``run`` and ``plan``: bring the dataset up to date, or show what that would take."""
 
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from etl.cli import process
 from etl.cli.endings import end, report_errors, stop_on_signals
 from etl.cli.options import AcceptDeletions, AsJson, Config, Quiet, RunTests, Since, Verbose
-from etl.errors import ExitCode, ExporterError
+from etl.errors import ConfigurationError, ExitCode, ExporterError
 
 if TYPE_CHECKING:
     from etl.pipeline.progress import Notify
@@ -45,12 +46,9 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
         from etl.cli.console import print_json, print_result  # noqa: PLC0415
         from etl.cli.events import make_notify  # noqa: PLC0415
         from etl.cli.show_run import print_how_to_open, print_summary  # noqa: PLC0415
-        from etl.pipeline.metrics_file import check_metrics_file, write_metrics_file  # noqa: PLC0415
-        from etl.settings import Settings  # noqa: PLC0415
+        from etl.pipeline.metrics_file import write_metrics_file  # noqa: PLC0415
 
-        settings = Settings.load(config).only(run_tests or (), since=since)
-        if metrics_file:
-            check_metrics_file(metrics_file)
+        settings = _load_settings(config, metrics_file, leaves_note=not dry_run).only(run_tests or (), since=since)
         if dry_run:
             _print_plan_and_exit(
                 settings, as_json=as_json, full_refresh=full_refresh, accept_deletions=accept_deletions
@@ -102,14 +100,46 @@ def plan(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = F
         _print_plan_and_exit(Settings.load(config), as_json=as_json)
 
 
+def _load_settings(config: Path | None, metrics_file: Path | None, *, leaves_note: bool) -> "Settings":
+    from etl.pipeline.metrics_file import check_metrics_file  # noqa: PLC0415
+    from etl.settings import Settings  # noqa: PLC0415
+
+    try:
+        settings = Settings.load(config)
+        if metrics_file:
+            check_metrics_file(metrics_file)
+    except ConfigurationError as error:
+        if leaves_note and (silence := _leave_note(config, error)) is not None:
+            raise ConfigurationError(f"{error}; {silence}") from None
+        raise
+    return settings
+
+
+def _leave_note(config: Path | None, error: ConfigurationError) -> str | None:
+    """Let ``status`` know of a run that its settings did not let begin. Returns None, or why it will not know."""
+    from etl.load.attempt import note_failure  # noqa: PLC0415
+    from etl.load.files.open import open_files  # noqa: PLC0415
+    from etl.settings.destination import find_destination  # noqa: PLC0415
+
+    if (path := find_destination(config)) is None:
+        return "metrics-etl status does not know of this run: the settings name no dataset"
+    return note_failure(open_files(path), error, datetime.now(UTC))
+
+
 def _print_plan_and_exit(
     settings: "Settings", *, as_json: bool, full_refresh: bool = False, accept_deletions: bool = False
 ) -> NoReturn:
-    from etl.cli.console import print_json  # noqa: PLC0415
+    from etl.cli.console import print_json, print_rate_limit_wait  # noqa: PLC0415
     from etl.cli.show_plan import plan_as_json, print_plan  # noqa: PLC0415
     from etl.pipeline import job  # noqa: PLC0415
 
-    result = process.run(job.plan(settings, full_refresh=full_refresh, accept_deletions=accept_deletions))
+    def notify(event: str, **fields: Any) -> None:
+        if event == "held":
+            print_rate_limit_wait(fields["seconds"])
+
+    result = process.run(
+        job.plan(settings, full_refresh=full_refresh, accept_deletions=accept_deletions, notify=notify)
+    )
     if as_json:
         print_json(plan_as_json(result))
     else:

@@ -6,6 +6,7 @@ from rich.table import Table
 
 from etl.cli.console import duration, print_line, printable, stdout_console
 from etl.extract.plan import REASON_MEANINGS, Reason
+from etl.model.wording import counted
 from etl.pipeline.job import Plan
 
 _STANDARD_REQUESTS_PER_MINUTE = 100
@@ -25,7 +26,7 @@ def print_plan(plan: Plan) -> None:
     console.print(table)
     for problem in plan.problems:
         print_line(console, "problem", problem, style="bold red")
-    print_line(console, "requests", f"{plan.requests:,} to fetch what is planned")
+    print_line(console, "requests", counted(plan.requests, "request") + " to fetch what is planned")
     print_line(console, "duration", _duration(plan))
 
 
@@ -65,10 +66,11 @@ def _minutes(plan: Plan) -> float | None:
 
 def _duration(plan: Plan) -> str:
     if not plan.requests:
-        return "nothing to fetch"
+        return "nothing to fetch of what could be listed" if plan.problems else "nothing to fetch"
+    limit = counted(plan.requests_per_minute or 0, "request")
     if plan.seconds is not None and plan.seconds < 1:
-        return f"within a minute: the limit is {plan.requests_per_minute:,} requests a minute"
+        return f"within a minute: the limit is {limit} a minute"
     if plan.seconds is not None:
-        return f"about {duration(plan.seconds)} at {plan.requests_per_minute:,} requests a minute"
+        return f"about {duration(plan.seconds)} at {limit} a minute"
     at_standard = duration(plan.requests / _STANDARD_REQUESTS_PER_MINUTE * 60)
     return f"{at_standard} at {_STANDARD_REQUESTS_PER_MINUTE} requests a minute; the API has not named a limit"

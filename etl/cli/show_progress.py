@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from etl.cli.console import duration
+from etl.model.wording import counted
 from etl.pipeline.progress import Progress
 
 
@@ -54,7 +55,9 @@ def _progress_line(progress: Progress, now: float, *, width: int) -> Table:
 def progress_parts(progress: Progress, now: float) -> Iterator[str]:
     """The parts of the line, most important first."""
     if progress.crawl is None:
-        yield f"listing: {progress.listed_executions:,} executions, {progress.traffic.requests:,} requests"
+        yield (
+            f"listing: {counted(progress.listed_executions, 'execution')}, {counted(progress.traffic.requests, 'request')}"
+        )
     else:
         yield f"{progress.done_requests:,}/{progress.planned_requests:,} requests"
         if (seconds := progress.seconds_left(now)) is not None:

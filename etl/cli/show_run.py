@@ -8,6 +8,7 @@ from rich.table import Table
 from etl.cli.console import duration, print_line, printable, stdout_console
 from etl.extract.plan import Reason
 from etl.model import schema
+from etl.model.wording import counted
 from etl.pipeline.summary import RunTestSummary, Summary
 
 
@@ -19,7 +20,7 @@ def print_summary(summary: Summary) -> None:
     print_line(console, "requests", _requests(summary))
     print_line(console, "dataset", summary.dataset)
     if misfits := sum(run_test.misfits for run_test in summary.run_tests):
-        print_line(console, "misfits", f"{misfits:,} values did not fit their column and stand in the column extra")
+        print_line(console, "misfits", f"{counted(misfits, 'value')} did not fit the column: see the column extra")
     for notice in summary.notices:
         print_line(console, "notice", notice)
     for problem in summary.problems:
@@ -36,18 +37,22 @@ def print_how_to_open(dataset: str) -> None:
 
 
 def _written(summary: Summary) -> str:
-    rows = ", ".join(f"{summary.rows[name]:,} {name}" for name in schema.TABLES if summary.rows.get(name))
+    rows = ", ".join(
+        counted(summary.rows[name], name.removesuffix("s")) for name in schema.TABLES if summary.rows.get(name)
+    )
     if rows:
         return f"{rows} (new or changed rows)"
-    return "nothing" if summary.exit_code else "nothing: everything was up to date"
+    if summary.files:
+        return f"{counted(summary.files, 'file')}, with no new or changed rows"
+    return "nothing" if summary.exit_code else "nothing: everything that was asked for is up to date"
 
 
 def _requests(summary: Summary) -> str:
-    text = f"{summary.requests:,} requests in {duration(summary.seconds)}"
+    text = f"{counted(summary.requests, 'request')} in {duration(summary.seconds)}"
     if summary.necessary_requests and not summary.failure:
         text += f", {summary.requests / summary.necessary_requests:.2f} times what was necessary"
     if summary.retries or summary.rejections:
-        text += f" ({summary.retries:,} retries, {summary.rejections:,} refused by the rate limit)"
+        text += f" ({summary.retries:,} sent again, {summary.rejections:,} refused by the rate limit)"
     return text
 
 

@@ -8,21 +8,29 @@ from rich.table import Table
 
 from etl.cli.console import duration, print_line, printable, stdout_console
 from etl.inspect.status import LetterStatus, RunStatus, RunTestStatus, Status, TableStatus
+from etl.load.attempt import Attempt
+from etl.model.wording import counted
 
 
 def print_status(status: Status) -> None:
     """One screen of 80 columns: freshness, what is missing, tables, last runs; to stdout."""
     console = stdout_console()
-    complete = _ago(status.complete_at, status.read_at) if status.complete_at else "none of the last 30"
+    complete = (
+        f"everything was complete {_ago(status.complete_at, status.read_at)}"
+        if status.complete_at
+        else "never complete"
+    )
     print_line(console, "dataset", status.dataset)
     print_line(console, "export", f"at work: {status.at_work}" if status.at_work else "none at work")
-    print_line(console, "freshness", f"last complete run: {complete}")
+    print_line(console, "freshness", complete)
     _print_run_tests(console, status.run_tests, status.read_at)
     _print_tables(console, status.tables)
     if status.runs:
         _print_runs(console, status.runs)
     if status.dead_letters:
         _print_letters(console, status.dead_letters)
+    if status.lost_run:
+        print_line(console, "problem", _lost(status.lost_run), style="bold red")
     for problem in status.problems:
         print_line(console, "problem", f"in the last run: {problem}", style="bold red")
     for path in status.unreadable:
@@ -30,7 +38,14 @@ def print_status(status: Status) -> None:
     for line in status.ignored:
         print_line(console, "notice", line)
     if status.set_aside:
-        print_line(console, "notice", f"{status.set_aside} damaged files lie in _state/quarantine")
+        print_line(console, "notice", f"{counted(status.set_aside, 'damaged file')} in _state/quarantine")
+
+
+def _lost(attempt: Attempt) -> str:
+    when = f"the run of {attempt.started_at:%Y-%m-%d %H:%M:%S} (UTC)"
+    if attempt.exit_code is None:
+        return f"{when} ended without a summary: it was killed or crashed, or the machine stopped; what it had committed is kept"
+    return f"{when} did not begin (exit {attempt.exit_code}): {attempt.message}"
 
 
 def _print_run_tests(console: Console, run_tests: Sequence[RunTestStatus], now: datetime) -> None:
@@ -43,7 +58,7 @@ def _print_run_tests(console: Console, run_tests: Sequence[RunTestStatus], now: 
             f"{each.executions:,}",
             f"{each.calls:,}",
             f"{each.newest_started_at:%Y-%m-%d}" if each.newest_started_at else "",
-            _ago(each.complete_at, now) if each.complete_at else "never",
+            _ago(each.complete_at, now) if each.complete_at else "never" if each.is_configured else "left out",
             "\n".join(f"{count:,} {state}" for state, count in counts.items() if count),
         )
     console.print()

@@ -41,7 +41,7 @@ def _print_comparison(console: Console, comparison: Comparison) -> None:
         console,
         "api",
         f"{counted(comparison.compared, 'execution')} compared in {counted(comparison.requests, 'request')}: "
-        f"{comparison.values:,} values, "
+        f"{counted(comparison.values, 'value')}, "
         f"{comparison.same:,} the same, {sum(comparison.explained.values()):,} explained, {comparison.unexplained:,} not",
     )
     for name, count in comparison.explained.most_common():

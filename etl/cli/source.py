@@ -18,11 +18,11 @@ def check(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = 
     Example: metrics-etl check
     """
     with report_errors(verbose=verbose):
-        from etl.cli.console import print_json  # noqa: PLC0415
+        from etl.cli.console import print_json, print_rate_limit_wait  # noqa: PLC0415
         from etl.cli.show_check import print_checks  # noqa: PLC0415
         from etl.pipeline import preflight  # noqa: PLC0415
 
-        checks = process.run(preflight.check(config))
+        checks = process.run(preflight.check(config, on_hold=print_rate_limit_wait))
         if as_json:
             print_json(preflight.as_json(checks))
         else:

@@ -10,7 +10,7 @@ from etl.extract.listing import Listing, list_completely
 from etl.extract.plan import pages
 from etl.model.keys import is_listable
 from etl.model.records import Page, RunTest
-from etl.model.wording import quoted
+from etl.model.wording import counted, quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,10 @@ async def discover(client: Client, *, page_limit: int) -> Discovered:
 
 def _problems(listing: Listing[RunTest]) -> Iterator[str]:
     if listing.unreadable:
-        yield f"{len(listing.unreadable)} rows of the list of run tests cannot be read: {listing.unreadable[-1].error}"
+        yield (
+            f"{counted(len(listing.unreadable), 'row')} of the list of run tests cannot be read: "
+            f"{listing.unreadable[-1].error}"
+        )
     elif not listing.is_complete:
         yield "the list of run tests kept changing while it was read; run again to complete it"
     for run_test in listing.rows.values():

@@ -21,7 +21,7 @@ from etl.inspect.rules import Finding, Kind
 from etl.load.layout import Partition
 from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState
 from etl.model.listed_execution import ExecutionList, ListedExecution
-from etl.model.wording import first_few, quoted
+from etl.model.wording import counted, first_few, quoted
 from etl.settings import RunTest, Settings
 from etl.transform.aggregates import AGGREGATES, NO_CALLS, Cause, Recomputed, differences
 
@@ -166,7 +166,9 @@ async def _read_lists(client: Client, settings: Settings, comparison: Comparison
             return
         lists[run_test.key] = found
         if found.unreadable:
-            find(run_test, f"{len(found.unreadable):,} rows of its list cannot be read: {found.unreadable[-1]}")
+            find(
+                run_test, f"{counted(len(found.unreadable), 'row')} of its list cannot be read: {found.unreadable[-1]}"
+            )
 
     try:
         async with asyncio.TaskGroup() as group:

@@ -12,9 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.errors import DestinationError, ExitCode, FileMissingError
+from etl.errors import DestinationError, FileMissingError
+from etl.load.attempt import Attempt, read_attempt
 from etl.load.files.open import Files
-from etl.load.last_run import last_complete_at
+from etl.load.last_run import LastRun, read_last_run
 from etl.load.layout import QUARANTINE, parse_partition_path
 from etl.load.parquet import UnreadableError, open_part, read_footer
 from etl.model import schema
@@ -38,7 +39,7 @@ class RunTestStatus:
 
     ``newest_started_at``: when its newest execution was created. ``exported_at``: the last time that a row of its executions
     changed, in the run ``export_run_id``. ``complete_at``: the last time that everything in it was exported; None when it never
-    was, or when it is not exported any more.
+    was, or when it is not exported any more. ``is_complete``: the last run over it left nothing out.
     """
 
     name: str
@@ -55,6 +56,8 @@ class RunTestStatus:
     exported_at: datetime | None
     export_run_id: str | None
     complete_at: datetime | None
+    is_configured: bool
+    is_complete: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +101,18 @@ class LetterStatus:
 class Status:
     """The dataset at ``read_at``; its fields are what ``status --json`` prints.
 
-    ``at_work`` names the holder of the lock. ``complete_at``: when the last complete run ended, None when none of the last 30
-    was. ``runs``: the last 7, newest first. ``problems``: those of the newest run. ``unreadable``: files that are damaged or do
-    not belong here. ``ignored``: what is wrong with the exporter's own files. ``set_aside``: how many files are in the quarantine.
+    ``at_work`` names the holder of the lock. ``complete_at``: when a run over all that is configured last left nothing out; None
+    when none did, or a configured run test was never complete. ``runs``: the last 7, newest first. ``problems``: those of the
+    newest run. ``lost_run``: the last run, if it left no row in ``runs``, since it could not begin (it has an exit code) or was
+    killed. ``unreadable``: files that are damaged or do not belong here. ``ignored``: what is wrong with the exporter's own files.
+    ``set_aside``: how many files are in the quarantine.
     """
 
     dataset: str
     read_at: datetime
     at_work: str | None
     complete_at: datetime | None
+    lost_run: Attempt | None
     run_tests: tuple[RunTestStatus, ...]
     tables: tuple[TableStatus, ...]
     runs: tuple[RunStatus, ...]
@@ -117,12 +123,12 @@ class Status:
     set_aside: int
 
     def is_older_than(self, hours: float) -> bool:
-        """Whether the last complete run ended more than so many hours ago, or there was none."""
+        """Whether everything that is configured was last complete more than so many hours ago, or never."""
         return self.complete_at is None or (self.read_at - self.complete_at).total_seconds() > hours * 3600
 
 
-def read_status(files: Files, *, now: datetime) -> Status:
-    """The dataset as it is now.
+def read_status(files: Files, *, now: datetime, configured: Mapping[str, str] | None = None) -> Status:
+    """The dataset as it is now. ``configured`` are the names of the configured run tests by key, None those that the last run knew.
 
     Raises:
         DestinationError: there is no dataset, or it cannot be read.
@@ -136,20 +142,23 @@ def read_status(files: Files, *, now: datetime) -> Status:
         names = [_COLUMNS.get(table.name, ()) if number >= recent else () for number in range(len(paths))]
         found = (_part(files, table, path, wanted, unreadable) for path, wanted in zip(paths, names, strict=True))
         parts[table.name] = [part for part in found if part is not None]
-    if at_work is None and not any(parts.values()) and not unreadable:
+    attempt = read_attempt(files)
+    if at_work is None and not any(parts.values()) and not unreadable and attempt is None:
         raise DestinationError(
             f"{files.where()}: no dataset there: metrics-etl run makes one, or fix [destination] path"
         )
     runs = _rows(parts["runs"]).to_pylist() if parts["runs"] else []
     runs.sort(key=lambda run: run["started_at"], reverse=True)  # their names have whole seconds only
     ignored: list[str] = []
-    complete_at = last_complete_at(files, note=ignored.append)
+    last_run = read_last_run(files, note=ignored.append)
+    run_tests = tuple(_run_tests(parts, last_run, configured or dict.fromkeys(last_run.last_complete_at, "")))
     return Status(
         dataset=files.where(),
         read_at=now,
         at_work=at_work,
-        complete_at=next((run["finished_at"] for run in runs if run["exit_code"] == ExitCode.COMPLETE), None),
-        run_tests=tuple(_run_tests(parts, complete_at)),
+        complete_at=last_run.complete_at if all(each.complete_at for each in run_tests if each.is_configured) else None,
+        lost_run=attempt if attempt and _is_lost(attempt, runs, at_work) else None,
+        run_tests=run_tests,
         tables=tuple(
             TableStatus(name, sum(each.rows for each in found), len(found), sum(each.size_bytes for each in found))
             for name, found in parts.items()
@@ -160,6 +169,14 @@ def read_status(files: Files, *, now: datetime) -> Status:
         unreadable=tuple(unreadable),
         ignored=tuple(ignored),
         set_aside=len(files.list(QUARANTINE)),
+    )
+
+
+def _is_lost(attempt: Attempt, runs: Sequence[Mapping[str, Any]], at_work: str | None) -> bool:
+    """Whether no row of ``runs``, newest first, tells how the run ended, although it has."""
+    is_over = attempt.exit_code is not None or at_work is None
+    return is_over and not any(
+        run["export_run_id"] == attempt.export_run_id or run["started_at"] > attempt.started_at for run in runs[:1]
     )
 
 
@@ -195,7 +212,10 @@ def _rows(parts: Sequence[_Part]) -> pa.Table:
     return pa.concat_tables([part.columns for part in parts if part.columns is not None])
 
 
-def _run_tests(parts: Mapping[str, Sequence[_Part]], complete_at: Mapping[str, datetime]) -> Iterator[RunTestStatus]:
+def _run_tests(
+    parts: Mapping[str, Sequence[_Part]], last_run: LastRun, configured: Mapping[str, str]
+) -> Iterator[RunTestStatus]:
+    """Those that are configured, and those that the dataset holds beside them."""
     executions: dict[str, list[_Part]] = {}
     counts: Counter[tuple[str, str]] = Counter()
     for part in parts["executions"]:
@@ -203,13 +223,15 @@ def _run_tests(parts: Mapping[str, Sequence[_Part]], complete_at: Mapping[str, d
     for table in ("calls", "evals"):
         for part in parts[table]:
             counts[table, part.key] += part.rows
-    for key, found in executions.items():
-        rows = _rows(found)
+    nothing = schema.EXECUTIONS.no_rows.select(_COLUMNS["executions"])
+    for key in sorted(executions.keys() | configured.keys()):
+        rows = _rows(executions[key]) if key in executions else nothing
         lives = rows.filter(pc.is_null(rows["deleted_at"]))
         states = {each["values"]: each["counts"] for each in pc.value_counts(lives["export_state"]).to_pylist()}
-        last = rows.sort_by([("exported_at", "descending")]).slice(0, 1).to_pylist()[0]
+        last: dict[str, Any] = next(iter(rows.sort_by([("exported_at", "descending")]).slice(0, 1).to_pylist()), {})
+        complete_at = last_run.last_complete_at.get(key) if key in configured else None
         yield RunTestStatus(
-            name=last["run_test_name"] or key,
+            name=configured.get(key) or last.get("run_test_name") or key,
             key=key,
             executions=len(rows),
             **{state.value: states.get(state.value, 0) for state in ExportState},
@@ -217,9 +239,11 @@ def _run_tests(parts: Mapping[str, Sequence[_Part]], complete_at: Mapping[str, d
             calls=counts["calls", key],
             evals=counts["evals", key],
             newest_started_at=pc.max(rows["started_at"]).as_py(),
-            exported_at=last["exported_at"],
-            export_run_id=last["export_run_id"],
-            complete_at=complete_at.get(key),
+            exported_at=last.get("exported_at"),
+            export_run_id=last.get("export_run_id"),
+            complete_at=complete_at,
+            is_configured=key in configured,
+            is_complete=complete_at is not None and key not in last_run.incomplete,
         )
 
 

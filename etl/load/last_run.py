@@ -11,24 +11,34 @@ from etl.load.files.open import Files
 from etl.load.layout import STATE
 
 LAST_RUN = f"{STATE}/last_run.json"
+_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 _MOST_BYTES = 64 << 20  # a run test takes about a kilobyte, and a problem of it another
 
 
-class _LastRun(msgspec.Struct, frozen=True):
-    last_complete_at: dict[str, Annotated[datetime, msgspec.Meta(tz=True)]] = {}
+class LastRun(msgspec.Struct, frozen=True):
+    """What the document says of completeness.
+
+    ``complete_at``: when a run over everything that is configured last left nothing out. ``last_complete_at``: the same for each
+    configured run test, by its key; None when that never happened. ``incomplete``: keys of those of which the last run over them
+    left something out.
+    """
+
+    complete_at: _Moment | None = None
+    last_complete_at: dict[str, _Moment | None] = {}
+    incomplete: tuple[str, ...] = ()
 
 
-def last_complete_at(files: Files, *, note: Callable[[str], object]) -> dict[str, datetime]:
-    """When a run last exported everything in each run test, by its key; empty when there is no such record.
+def read_last_run(files: Files, *, note: Callable[[str], object]) -> LastRun:
+    """The record; an empty one when there is none.
 
     What lies there and is none of the exporter's is ignored, after ``note`` was told so in one line.
     """
     try:
-        return msgspec.json.decode(files.read(LAST_RUN, most_bytes=_MOST_BYTES), type=_LastRun).last_complete_at
+        return msgspec.json.decode(files.read(LAST_RUN, most_bytes=_MOST_BYTES), type=LastRun)
     except FileMissingError:
         pass
     except DestinationError as exc:
         note(f"{exc}; ignored")
     except (msgspec.MsgspecError, RecursionError) as exc:
         note(f"{files.where(LAST_RUN)}: not written by the exporter, ignored: {exc}")
-    return {}
+    return LastRun()

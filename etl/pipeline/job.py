@@ -14,7 +14,8 @@ import msgspec
 
 from etl.errors import DestinationError, ExporterError, InterruptedRunError, TimeLimitError, leaves
 from etl.extract.plan import Planned
-from etl.load.last_run import LAST_RUN, last_complete_at
+from etl.load.attempt import Attempt, note_attempt, note_failure
+from etl.load.last_run import LAST_RUN, LastRun, read_last_run
 from etl.load.relocate import as_if_moved
 from etl.load.state import StoredState
 from etl.model import schema
@@ -54,6 +55,7 @@ async def plan(
     *,
     full_refresh: bool = False,
     accept_deletions: bool = False,
+    notify: Notify | None = None,
     clock: Callable[[], datetime] | None = None,
 ) -> Plan:
     """What ``export`` would fetch now, and why. Lists the executions; changes nothing.
@@ -66,7 +68,7 @@ async def plan(
         full_refresh=full_refresh,
         accept_deletions=accept_deletions,
         progress=Progress(),
-        notify=say_nothing,
+        notify=notify or say_nothing,
         clock=clock,
     )
     record = Record(settings.run_tests)
@@ -122,28 +124,45 @@ async def export(
         notify=notify or say_nothing,
         clock=clock,
     )
-    record, files = Record(settings.run_tests), run.dataset.files
-    await to_the_end(files.prepare)
-    with files.lock(run.started_at):
-        await to_the_end(files.sweep_staging)
-        state = await to_the_end(partial(load, run, record, set_aside=True)) if settings.run_tests else None
-        run.notify("run_started", export_run_id=run.export_run_id, dataset=settings.destination.path)
-        failure: ExporterError | None = None
-        bug: BaseException | None = None
-        try:
-            async with run.client:
-                limit = _time_limit(settings)
-                if limit is not None:
-                    run.client.gate.run_ends_at = asyncio.get_running_loop().time() + limit[0]
-                await until_stopped(_export(run, record, state), stop, limit=limit)
-        except* ExporterError as group:
-            failure = _reason_to_stop(group)
-        except* Exception as group:  # noqa: BLE001 recorded here, raised below
-            bug = next(leaves(group))
-            failure = ExporterError(f"a bug: {type(bug).__name__}: {bug}")
-        summary = await _conclude(run, record, failure)
-        if bug is not None:
-            raise bug
+    files = run.dataset.files
+    try:
+        await to_the_end(files.prepare)
+        with files.lock(run.started_at):
+            await to_the_end(files.sweep_staging)
+            begun = Attempt(started_at=run.started_at, export_run_id=run.export_run_id)
+            await to_the_end(partial(note_attempt, files, begun))
+            return await _export_alone(run, stop)
+    except DestinationError as error:  # one that comes later is told by the summary
+        if (silence := await to_the_end(partial(note_failure, files, error, run.started_at))) is not None:
+            raise DestinationError(f"{error}; {silence}") from error
+        raise
+
+
+async def _export_alone(run: Run, stop: asyncio.Future[InterruptedRunError] | None) -> Summary:
+    """Export as the holder of the lock.
+
+    Raises:
+        DestinationError: the dataset cannot be read, or was written by a newer version; nothing was asked of the API.
+    """
+    settings, record = run.settings, Record(run.settings.run_tests)
+    state = await to_the_end(partial(load, run, record, set_aside=True)) if settings.run_tests else None
+    run.notify("run_started", export_run_id=run.export_run_id, dataset=settings.destination.path)
+    failure: ExporterError | None = None
+    bug: BaseException | None = None
+    try:
+        async with run.client:
+            limit = _time_limit(settings)
+            if limit is not None:
+                run.client.gate.run_ends_at = asyncio.get_running_loop().time() + limit[0]
+            await until_stopped(_export(run, record, state), stop, limit=limit)
+    except* ExporterError as group:
+        failure = _reason_to_stop(group)
+    except* Exception as group:  # noqa: BLE001 recorded here, raised below
+        bug = next(leaves(group))
+        failure = ExporterError(f"a bug: {type(bug).__name__}: {bug}")
+    summary = await _conclude(run, record, failure)
+    if bug is not None:
+        raise bug
     return summary
 
 
@@ -171,14 +190,15 @@ def _time_limit(settings: Settings) -> tuple[float, TimeLimitError] | None:
 async def _conclude(run: Run, record: Record, failure: ExporterError | None) -> Summary:
     """Save the summary: a row of the runs table, and the JSON of the last run."""
     summary = summarize(run, record, failure=failure, finished_at=run.clock())
+    before = LastRun()
     try:
-        # A run test that was not discovered may still exist.
-        is_part = run.settings.is_part or bool(summary.undiscovered) or not summary.run_tests
-        read = partial(last_complete_at, run.dataset.files, note=summary.ignored.append)
-        summary.carry_on(await to_the_end(read), is_part=is_part)
+        read = partial(read_last_run, run.dataset.files, note=summary.ignored.append)
+        before = await to_the_end(read)
+        summary.carry_on(before, run.settings)
         await to_the_end(partial(_save_summary, run, summary))
     except DestinationError as error:
         summary.failure = summary.failure or error
+        summary.carry_on(before, run.settings)
     details = {k: v for k, v in summary.as_json().items() if k not in ("run_tests", "dataset", "version")}
     run.notify("run_finished", **details)
     return summary

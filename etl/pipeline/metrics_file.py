@@ -1,5 +1,6 @@
 """The last run as a Prometheus textfile, for node_exporter's textfile collector. Needs the extra ``prometheus``."""
 
+from datetime import datetime
 from pathlib import Path
 
 from etl.errors import ConfigurationError, DestinationError
@@ -55,10 +56,21 @@ def write_metrics_file(summary: Summary, path: Path) -> None:
         set_gauge("rate_limit_requests_per_minute", "The rate limit that was kept.", summary.requests_per_minute)
     for table, rows in summary.rows.items():
         set_gauge("run_rows", "Rows that the last run wrote, new or changed.", rows, table=table)
+    set_gauge(
+        "dataset_complete_timestamp_seconds",
+        "When everything that is configured was exported last; 0 for never.",
+        _timestamp(summary.complete_at),
+    )
     for key, at in summary.last_complete_at.items():
-        set_gauge("last_complete_timestamp_seconds", "When all of it was exported last.", at.timestamp(), run_test=key)
+        set_gauge(
+            "last_complete_timestamp_seconds",
+            "When all of it was exported last; 0 for never.",
+            _timestamp(at),
+            run_test=key,
+        )
+        is_complete = key not in summary.incomplete
+        set_gauge("complete", "1 when the last run over it left nothing out.", is_complete, run_test=key)
     for run_test in summary.run_tests:
-        set_gauge("complete", "1 when the last run left nothing out.", run_test.is_whole, run_test=run_test.key)
         set_gauge("dead_letters", "Requests that the last run gave up.", run_test.dead_letters, run_test=run_test.key)
         for reason, count in run_test.reasons.items():
             set_gauge("executions", "Listed executions, by reason.", count, run_test=run_test.key, reason=reason)
@@ -66,3 +78,7 @@ def write_metrics_file(summary: Summary, path: Path) -> None:
         write_to_textfile(str(path), registry)
     except OSError as exc:
         raise DestinationError(f"--metrics-file {path}: cannot be written: {exc.strerror}") from exc
+
+
+def _timestamp(at: datetime | None) -> float:
+    return at.timestamp() if at else 0

@@ -1,7 +1,7 @@
 """Check whether an export would work now, with as few requests as possible. Changes nothing, here or at the source."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
@@ -83,8 +83,11 @@ def as_json(checks: Sequence[Check]) -> dict[str, Any]:
     }
 
 
-async def check(config: Path | None) -> list[Check]:
-    """Check everything that an export with these settings needs, in order; goes on after a problem where it can."""
+async def check(config: Path | None, *, on_hold: Callable[[float], None]) -> list[Check]:
+    """Check everything that an export with these settings needs, in order; goes on after a problem where it can.
+
+    ``on_hold`` is told for how many seconds the rate limit holds the check up.
+    """
     try:
         settings = Settings.load(config, needs_keys=False)
     except ConfigurationError as error:
@@ -96,20 +99,26 @@ async def check(config: Path | None) -> list[Check]:
     else:
         count = len(settings.run_tests)
         names = f"names {counted(count, 'run test')}" if count else "for all run tests"
-        found = [Check(Subject.SETTINGS, f"valid, {names}"), *await _check_source(config)]
+        found = [Check(Subject.SETTINGS, f"valid, {names}"), *await _check_source(config, on_hold)]
     return [*found, *await asyncio.to_thread(_check_dataset, settings)]
 
 
-async def _check_source(config: Path | None) -> list[Check]:
+async def _check_source(config: Path | None, on_hold: Callable[[float], None]) -> list[Check]:
     try:
         settings = Settings.load(config)
     except ConfigurationError as error:
         return [_problem(Subject.KEY, error) if each is Subject.KEY else _skipped(each) for each in _SOURCE]
     # A check says how it is now; retries would hide that for minutes.
     once = settings.model_copy(update={"api": settings.api.model_copy(update={"max_tries": 1})})
-    base_url, started_at = settings.api.base_url, monotonic()
+    base_url, started_at, held_seconds = settings.api.base_url, monotonic(), 0.0
+
+    def hold(seconds: float) -> None:
+        nonlocal held_seconds
+        held_seconds += seconds
+        on_hold(seconds)
+
     try:
-        async with client_of(once) as client:
+        async with client_of(once, on_hold=hold) as client:
             run_tests = await _check_run_tests(client, once)
     except KeyRefusedError as error:
         return [
@@ -127,9 +136,10 @@ async def _check_source(config: Path | None) -> list[Check]:
             _problem(Subject.SERVER, error),
             *map(_skipped, (Subject.KEY, Subject.RATE_LIMIT, Subject.RUN_TESTS)),
         ]
-    requests, seconds = client.traffic.requests, monotonic() - started_at
+    requests, seconds = client.traffic.requests, max(0.0, monotonic() - started_at - held_seconds)
+    waiting = f", beside {held_seconds:.0f} s of waiting for the rate limit" if held_seconds else ""
     return [
-        Check(Subject.SERVER, f"{base_url} answers: {requests} request{'s' * (requests > 1)} in {seconds:.2f} s"),
+        Check(Subject.SERVER, f"{base_url} answers: {counted(requests, 'request')} in {seconds:.2f} s{waiting}"),
         Check(Subject.KEY, "accepted"),
         Check(Subject.RATE_LIMIT, _rate_limit(settings, client.quota.requests_per_minute)),
         *run_tests,
@@ -183,9 +193,9 @@ def _unknown_name(name: str, listed: Collection[str]) -> str:
 
 def _rate_limit(settings: Settings, learned: int | None) -> str:
     if settings.api.requests_per_minute:
-        return f"{settings.api.requests_per_minute:,} requests a minute, as [api] requests_per_minute says"
+        return f"{counted(settings.api.requests_per_minute, 'request')} a minute, as [api] requests_per_minute says"
     if learned:
-        return f"{learned:,} requests a minute to use, as the API tells"
+        return f"{counted(learned, 'request')} a minute to use, as the API tells"
     return "not told by the API; it is learned from the first refusal, if there is one"
 
 

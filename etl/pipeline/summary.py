@@ -1,13 +1,14 @@
 """What an export run did, as one value: the exit code, the row of the runs table, the JSON summary, problems and notices."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from etl.errors import ExitCode, ExporterError, SourceUnavailableError
-from etl.model.wording import quoted
+from etl.load.last_run import LastRun
+from etl.model.wording import counted, quoted
+from etl.settings import Settings
 
 _OUTCOMES = {
     ExitCode.COMPLETE: "complete",
@@ -59,18 +60,18 @@ class RunTestSummary:
         lines = []
         if self.unreadable:
             lines.append(
-                f"{quoted(self.name)}: {len(self.unreadable)} rows of its list cannot be read: {self.unreadable[-1]}"
+                f"{quoted(self.name)}: {counted(len(self.unreadable), 'row')} of its list cannot be read: {self.unreadable[-1]}"
             )
         elif not (self.is_complete or is_cut_short):
             lines.append(f"{quoted(self.name)}: its list kept changing while it was read; run again to complete it")
         if self.doubted:
             lines.append(
-                f"{quoted(self.name)}: {self.doubted} executions list far fewer calls than they had or count; the stored ones were "
-                "kept: run again, or with --accept-deletions if they were deleted on purpose"
+                f"{quoted(self.name)}: {counted(self.doubted, 'execution')} with far fewer calls listed than stored or counted; "
+                "the stored ones were kept: run again, or with --accept-deletions if they were deleted on purpose"
             )
         if given_up := self.dead_letters - self.doubted:
             lines.append(
-                f"{quoted(self.name)}: {given_up} requests given up, see the errors table; the next run tries them again"
+                f"{quoted(self.name)}: {counted(given_up, 'request')} given up, see the errors table; the next run tries again"
             )
         return lines
 
@@ -79,7 +80,7 @@ class RunTestSummary:
 class Summary:
     """One export run. Times are aware UTC; ``rows`` are those written, by table.
 
-    ``last_complete_at`` says, by the key of the run test, when everything in it was last exported.
+    ``complete_at``, ``last_complete_at`` and ``incomplete`` are those of ``LastRun``, this run included.
     """
 
     export_run_id: str
@@ -101,7 +102,9 @@ class Summary:
     completed_files: int = 0
     left_behind: dict[str, int] = field(default_factory=dict)
     moved_calls: int = 0
-    last_complete_at: dict[str, datetime] = field(default_factory=dict)
+    complete_at: datetime | None = None
+    last_complete_at: dict[str, datetime | None] = field(default_factory=dict)
+    incomplete: list[str] = field(default_factory=list)
     undiscovered: list[str] = field(default_factory=list)
     namesakes: dict[str, int] = field(default_factory=dict)
     unlisted: list[str] = field(default_factory=list)
@@ -117,16 +120,31 @@ class Summary:
         is_partial = isinstance(self.failure, SourceUnavailableError) and any(self.rows.values())
         return ExitCode.PARTIAL if is_partial else self.failure.exit_code
 
-    def carry_on(self, last_complete_at: Mapping[str, datetime], *, is_part: bool) -> None:
-        """Carry over ``last_complete_at`` from the run before, and update the run tests that this run completed.
+    def carry_on(self, before: LastRun, settings: Settings) -> None:
+        """Say what is complete after this run, given what was before it.
 
-        Run tests that are no longer configured are dropped, unless this run was narrowed to a part of them.
+        A run test is complete when a run left nothing of it out, ``--since`` being no such run; the dataset, when one run left
+        nothing out of all that is configured. Run tests that are no longer configured are dropped.
         """
-        completed = not (self.failure or self.quarantined)
-        mine = {run_test.key for run_test in self.run_tests}
-        self.last_complete_at = {key: at for key, at in last_complete_at.items() if is_part or key in mine} | {
-            run_test.key: self.finished_at for run_test in self.run_tests if completed and run_test.is_whole
+        did_all = not (self.failure or self.quarantined)
+        whole = {run_test.key for run_test in self.run_tests if did_all and run_test.is_whole}
+        completed = whole if settings.since is None else set()
+        keys = {run_test.key for run_test in settings.configured or self.run_tests}
+        if not settings.configured:
+            # Of "all", a run that was narrowed, or could not list every run test, does not know the others.
+            knows_all = bool(self.run_tests) and not (settings.is_part or self.undiscovered)
+            keys = keys if knows_all else before.last_complete_at.keys() | (completed if settings.is_part else keys)
+        tried = {run_test.key for run_test in self.run_tests} or keys
+        self.last_complete_at = {
+            key: self.finished_at if key in completed else before.last_complete_at.get(key) for key in sorted(keys)
         }
+        self.incomplete = [
+            key
+            for key, at in self.last_complete_at.items()
+            if at is None or (key not in completed and (key in before.incomplete or key in tried - whole))
+        ]
+        is_complete = self.exit_code == ExitCode.COMPLETE and not settings.is_part
+        self.complete_at = self.finished_at if is_complete else before.complete_at
 
     @property
     def outcome(self) -> str:
@@ -158,15 +176,16 @@ class Summary:
         lines = [*self.ignored]
         if self.redactions:
             lines.append(
-                f"{self.redactions} answers contained one of the keys; the dataset has [key] in its place: rotate that key"
+                f"{counted(self.redactions, 'answer')} contained one of the keys; the dataset has [key] in its place: "
+                "rotate that key"
             )
         if self.completed_files:
             lines.append(
-                f"{self.completed_files} files of an older version now have all columns; the new ones are null until "
+                f"{counted(self.completed_files, 'file')} of an older version got all columns; the new ones are null until "
                 "fetched again: see --full-refresh"
             )
         lines += [
-            f"run_test={key}: {count} executions stay there, since no list has them: they were deleted or moved elsewhere"
+            f"run_test={key}: {counted(count, 'execution')} left there, in no list any more: deleted or moved elsewhere"
             for key, count in self.left_behind.items()
         ]
         moved = f"{self.moved_calls} calls belong to another execution now; their old rows were removed"
@@ -185,26 +204,28 @@ class Summary:
             name = quoted(run_test.name)
             if run_test.deleted:
                 lines.append(
-                    f"{name}: {run_test.deleted} executions were deleted at the source; their rows are kept, see deleted_at"
+                    f"{name}: {counted(run_test.deleted, 'execution')} deleted at the source; the rows are kept, see deleted_at"
                 )
             if run_test.not_listed and not run_test.error:
                 lines.append(
-                    f"{name}: {run_test.not_listed} stored executions are no longer listed, although they exist"
+                    f"{name}: {counted(run_test.not_listed, 'stored execution')} no longer listed, although not deleted"
                 )
             if run_test.not_answered:
                 lines.append(
-                    f"{name}: {run_test.not_answered} stored executions are no longer listed, and could not be looked up"
+                    f"{name}: {counted(run_test.not_answered, 'stored execution')} no longer listed, and could not be looked up"
                 )
             if run_test.moved:
-                lines.append(f"{name}: {run_test.moved} stored executions moved here from another run test or name")
+                lines.append(
+                    f"{name}: {counted(run_test.moved, 'stored execution')} moved here from another run test or name"
+                )
             if run_test.lost:
                 lines.append(
-                    f"{name}: {run_test.lost} executions that the API no longer lists are missing rows: "
+                    f"{name}: rows are missing of {counted(run_test.lost, 'execution')} that the API no longer lists: "
                     "restore their files from a backup"
                 )
             lines += [
-                f"{name}: {count} executions or calls have the status {quoted(status)}, which this version does not know: they "
-                "count as not finished"
+                f"{name}: the status {quoted(status)}, which this version does not know, occurs {counted(count, 'time')}: such "
+                "executions and calls count as not finished"
                 for status, count in sorted(run_test.unknown_statuses.items())
             ]
         return lines
@@ -231,9 +252,9 @@ class Summary:
             "files": self.files,
             "bytes": self.size_bytes,
             "rows": self.rows,
-            "last_complete_at": {
-                key: at.isoformat(timespec="milliseconds") for key, at in sorted(self.last_complete_at.items())
-            },
+            "complete_at": _iso(self.complete_at),
+            "last_complete_at": {key: _iso(at) for key, at in self.last_complete_at.items()},
+            "incomplete": self.incomplete,
             "run_tests": [_run_test_json(run_test) for run_test in self.run_tests],
         }
 
@@ -260,6 +281,10 @@ class Summary:
             "message": "\n".join(self.problems) or None,
             "run_tests": run_tests_json,
         }
+
+
+def _iso(at: datetime | None) -> str | None:
+    return at.isoformat(timespec="milliseconds") if at else None
 
 
 def _run_test_json(run_test: RunTestSummary) -> dict[str, Any]:

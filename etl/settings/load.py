@@ -29,6 +29,7 @@ from pydantic_settings import (
 from etl.errors import ConfigurationError
 from etl.settings.api_keys import read_api_key, read_proxy_credentials
 from etl.settings.messages import BASE_URL, ENV_PREFIX, first_error, suggestion, variable_of
+from etl.settings.paths import whole_paths
 from etl.settings.sections import Api, Destination, Export, Log, RunTest
 
 DEFAULT_PATH = "config/metrics-etl.toml"
@@ -78,13 +79,23 @@ class Settings(BaseSettings):
     proxy_user: SecretStr | None = None
     proxy_password: SecretStr | None = None
     """None if there is no proxy, or it needs no credentials."""
-    _is_part: bool = False
+    _configured: tuple[RunTest, ...] | None = None
     _since: date | None = None
 
     @property
+    def configured(self) -> tuple[RunTest, ...]:
+        """The run tests of the settings, before ``only``; empty for "all"."""
+        return self.run_tests if self._configured is None else self._configured
+
+    @property
     def is_part(self) -> bool:
-        """Whether these are the settings for only some of the configured run tests."""
-        return self._is_part
+        """Whether ``only`` narrowed these settings, to some run tests or to the executions since a day."""
+        return self._configured is not None
+
+    @property
+    def since(self) -> date | None:
+        """The day that ``only`` was given; None leaves each run test its own."""
+        return self._since
 
     @classmethod
     def settings_customise_sources(
@@ -122,8 +133,8 @@ class Settings(BaseSettings):
         if since is not None:
             chosen = [test.model_copy(update={"since": since}) for test in chosen]
         result = self.model_copy(update={"run_tests": tuple(chosen)})
-        is_part = len(chosen) < len(self.run_tests) or (not self.run_tests and bool(names))
-        result._is_part = self._is_part or is_part  # noqa: SLF001 - the copy is of this class
+        if len(chosen) != len(self.run_tests) or since is not None:
+            result._configured = self.configured  # noqa: SLF001 - the copy is of this class
         result._since = since  # noqa: SLF001 - as above
         return result
 
@@ -162,6 +173,7 @@ class Settings(BaseSettings):
         from_environment = {name: value for name, value in Environment(cls)().items() if name not in _SECRETS}
         if base_url := os.environ.get(BASE_URL):
             from_environment = _merged({"api": {"base_url": base_url}}, from_environment)
+        from_file, from_environment = whole_paths(from_file, from_environment, file)
         secrets = {name: read_api_key(variable) for name, variable in _KEYS.items()} if needs_keys else {}
         values = ({} if needs_run_tests else {"run_tests": "all"}) | _merged(from_file, from_environment) | secrets
         try:

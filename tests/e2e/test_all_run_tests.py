@@ -213,7 +213,7 @@ async def test_row_that_the_list_of_run_tests_cannot_give_is_a_problem(
     summary = await export(api={"max_tries": 1})
 
     assert summary.exit_code == 3
-    assert "1 rows of the list of run tests cannot be read: run tests, page 2: 500" in summary.problems[0]
+    assert "1 row of the list of run tests cannot be read: run tests, page 2: 500" in summary.problems[0]
     assert summary.notices == []
     assert len(summary.run_tests) == 3
     assert len(rows_of(tmp_path, "executions")) == 13

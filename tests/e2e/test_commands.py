@@ -53,7 +53,6 @@ def timeless(text: str) -> list[str]:
 
 async def test_readme_shows_what_demo_and_status_print(tmp_path: Path) -> None:
     demo = await metrics_etl("demo", "--path", "data", cwd=tmp_path, env=environment())
-    write_settings(tmp_path, ["Any"])
     status = await metrics_etl("status", cwd=tmp_path, env=environment())
 
     shown = "\n".join(timeless(demo.stdout))
@@ -93,9 +92,8 @@ async def test_sandbox_settings_fit_the_sandboxs_defaults(tmp_path: Path) -> Non
     assert process.stdout is not None
     base_url = (await process.stdout.readline()).decode().split()[1].partition("=")[2]
 
-    result = await metrics_etl(
-        *("run", "--config", str(settings), "--json"), cwd=tmp_path, env=environment(FI_BASE_URL=base_url)
-    )
+    env = environment(FI_BASE_URL=base_url, METRICS_ETL_DESTINATION__PATH="data")
+    result = await metrics_etl("run", "--config", str(settings), "--json", cwd=tmp_path, env=env)
     process.terminate()
 
     assert result.exit_code == 0

@@ -50,7 +50,7 @@ async def test_what_the_list_lacks_is_said_and_exits_3(tmp_path: Path) -> None:
 
     assert result.exit_code == 3
     assert len(tomllib.loads(result.stdout)["run_tests"]) == 2
-    assert result.stderr.startswith("problem: 1 rows of the list of run tests cannot be read")
+    assert result.stderr.startswith("problem: 1 row of the list of run tests cannot be read")
 
 
 async def test_nothing_to_see_wrong_key_and_no_key(tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ async def test_nothing_but_final_files_lies_under_the_tables(server: Sandbox, tm
     assert {path.name for table in ("calls", "evals", "executions") for path in (data / table).rglob("*.*")} == {
         "part-0.parquet"
     }
-    assert {path.name for path in (data / "_state").iterdir()} == {"last_run.json", "lock", "staging"}
+    assert {path.name for path in (data / "_state").iterdir()} == {"attempt.json", "last_run.json", "lock", "staging"}
     assert list((data / "_state" / "staging").iterdir()) == []
 
 

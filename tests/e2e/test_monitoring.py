@@ -1,19 +1,32 @@
 """What monitoring reads after a run: last_run.json, and the Prometheus textfile."""
 
+import asyncio
 import json
-from datetime import datetime
+import re
+import shutil
+import subprocess
+import textwrap
+import tomllib
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from etl.model.keys import default_key
+from etl.pipeline import job
+from etl.pipeline.metrics_file import write_metrics_file
 from etl.sandbox import Fault, Sandbox, listable_executions
+from etl.settings import Settings
 from tests.e2e.command import environment, metrics_etl, write_settings
-from tests.support import API_KEY, SECRET_KEY
+from tests.support import API_KEY, SECRET_KEY, settings_for
 from tests.worlds import settled_world
 
 METRICS = ("run", "--metrics-file", "metrics.prom")
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+EPOCH, DAY, HOUR = datetime(1970, 1, 1, tzinfo=UTC), timedelta(days=1), timedelta(hours=1)
 
 
 @pytest.fixture
@@ -35,9 +48,19 @@ def samples(folder: Path) -> dict[tuple[str, ...], float]:
     found = {}
     for family in text_string_to_metric_families((folder / "metrics.prom").read_text()):
         for sample in family.samples:
-            assert sample.labels.pop("dataset") == "data"
+            assert sample.labels.pop("dataset") == str(folder / "data")
             found[sample.name.removeprefix("metrics_etl_"), *sample.labels.values()] = sample.value
     return found
+
+
+def configured(server: Sandbox, folder: Path) -> Settings:
+    """The settings of the folder, for an export in this process."""
+    run_tests = tomllib.loads((folder / "config" / "metrics-etl.toml").read_text())["run_tests"]
+    return settings_for(server, folder / "data", run_tests=run_tests)
+
+
+def one_day_ago() -> str:
+    return (datetime.now(UTC) - DAY).isoformat()
 
 
 def last_run(folder: Path) -> Any:
@@ -112,7 +135,152 @@ async def test_what_is_missing_is_told_by_run_test(server: Sandbox, folder: Path
     assert (told["dead_letters", "first"], told["complete", "first"]) == (1, 0)
     assert (told["dead_letters", "second"], told["complete", "second"]) == (0, 1)
     assert told["run_problems",] == 1
-    assert list(last_run(folder)["last_complete_at"]) == ["second"]
+    document = last_run(folder)
+    assert (document["last_complete_at"]["first"], document["incomplete"], document["complete_at"]) == (
+        None,
+        ["first"],
+        None,
+    )
+    assert document["last_complete_at"]["second"] == document["finished_at"]
+
+
+NARROW = [
+    ("--run-test", "first"),
+    ("--since", "2020-01-01"),
+    ("--run-test", "first", "--since", "2027-01-01"),
+]
+
+
+@pytest.mark.parametrize("narrowed", NARROW)
+async def test_narrowed_run_makes_nothing_fresh_but_the_whole_run_tests_that_it_exported(
+    server: Sandbox, folder: Path, narrowed: Sequence[str]
+) -> None:
+    before = await metrics_etl("run", *narrowed, cwd=folder, env=environment(server))
+    never = await metrics_etl("status", "--json", "--max-age-hours", "26", cwd=folder, env=environment())
+    await job.export(configured(server, folder), clock=lambda: datetime.now(UTC) - 2 * DAY)
+    after = await metrics_etl(*METRICS, *narrowed, cwd=folder, env=environment(server))
+    old = await metrics_etl("status", "--json", "--max-age-hours", "26", cwd=folder, env=environment())
+
+    assert (before.exit_code, after.exit_code) == (0, 0)
+    assert (never.exit_code, old.exit_code) == (3, 3)
+    assert (never.document["complete_at"], old.document["complete_at"] < one_day_ago()) == (None, True)
+    refreshed = {"first"} if "--since" not in narrowed else set()
+    for document, is_told in (
+        (never.document, lambda at: at is not None),
+        (old.document, lambda at: at > one_day_ago()),
+    ):
+        told = {each["key"] for each in document["run_tests"] if is_told(each["complete_at"])}
+        assert told == refreshed
+    assert (
+        samples(folder)["dataset_complete_timestamp_seconds",]
+        < samples(folder)["run_finished_timestamp_seconds",] - 86400
+    )
+    assert {samples(folder)["complete", key] for key in ("first", "second")} == {1}
+
+
+async def test_run_test_that_was_never_complete_stays_named_whatever_runs_later(server: Sandbox, folder: Path) -> None:
+    """Its name is mistyped."""
+    first = server.world.run_tests[0].name
+    write_settings(folder, [{"name": first, "key": "first"}, "Chekout flow"])
+    key = default_key("Chekout flow")
+    for narrowed in ((), *NARROW):
+        await metrics_etl(*METRICS, *narrowed, cwd=folder, env=environment(server))
+
+        told = samples(folder)
+        assert (told["complete", key], told["last_complete_timestamp_seconds", key]) == (0, 0)
+        assert told["dataset_complete_timestamp_seconds",] == 0
+        result = await metrics_etl("status", cwd=folder, env=environment())
+        assert re.search(r"^Chekout flow +0 +0 +never +$", result.stdout, re.MULTILINE)
+        assert (await metrics_etl("status", "--max-age-hours", "26", cwd=folder, env=environment())).exit_code == 3
+
+
+async def test_run_test_that_was_configured_since_is_not_fresh(server: Sandbox, folder: Path) -> None:
+    await metrics_etl("run", cwd=folder, env=environment(server))
+    keys = [{"name": run_test.name, "key": f"new-{i}"} for i, run_test in enumerate(server.world.run_tests)]
+    write_settings(folder, keys)
+    result = await metrics_etl("status", "--json", "--max-age-hours", "26", cwd=folder, env=environment())
+    assert (result.exit_code, result.document["complete_at"]) == (3, None)
+    assert {each["key"]: each["is_configured"] for each in result.document["run_tests"]} == {
+        "first": False,
+        "second": False,
+        "new-0": True,
+        "new-1": True,
+    }
+
+
+async def test_summary_that_cannot_be_saved_leaves_every_series(server: Sandbox, folder: Path) -> None:
+    await metrics_etl("run", cwd=folder, env=environment(server))
+    before = last_run(folder)["complete_at"]
+    shutil.rmtree(folder / "data" / "runs")
+    (folder / "data" / "runs").write_text("in the way")
+
+    assert (await metrics_etl(*METRICS, cwd=folder, env=environment(server))).exit_code == 6
+    told = samples(folder)
+    assert (told["complete", "first"], told["complete", "second"]) == (0, 0)
+    assert told["dataset_complete_timestamp_seconds",] == pytest.approx(datetime.fromisoformat(before).timestamp())
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian: prometheus) is not installed")
+@pytest.mark.parametrize("night", ["complete", "failed", "killed", "narrowed", "mistyped", "never began"])
+async def test_documented_alert_fires_before_seven_unless_the_night_was_complete(
+    server: Sandbox, folder: Path, night: str
+) -> None:
+    """The textfile of real runs, as Prometheus scrapes it each hour; the clock is that of ``promtool``, which begins at 0."""
+    first_night, second_night = timedelta(days=10, hours=2), timedelta(days=11, hours=2)
+    scraped: dict[str, dict[int, float]] = {}
+
+    async def export(at: timedelta, only: Sequence[str] = ()) -> None:
+        settings = configured(server, folder).only(only)
+        write_metrics_file(await job.export(settings, clock=lambda: EPOCH + at), folder / "metrics.prom")
+
+    def scrape(since: timedelta) -> None:
+        hours = range(int(since / HOUR), int(second_night / HOUR) + 6)
+        for line in (folder / "metrics.prom").read_text().splitlines():
+            if not line.startswith("#"):
+                series, _, value = line.rpartition(" ")
+                scraped.setdefault(series, {}).update(dict.fromkeys(hours, float(value)))
+
+    if night == "mistyped":
+        write_settings(folder, [{"name": server.world.run_tests[0].name, "key": "first"}, "Chekout flow"])
+    if night != "never began":
+        await export(first_night)
+        scrape(first_night)
+    if night == "failed":
+        server.fault = lambda _request, _nth: Fault(status=401)
+    if night not in ("killed", "never began"):
+        await export(second_night, ["first"] if night == "narrowed" else [])
+        scrape(second_night)
+
+    (fragment,) = re.findall(r"```yaml\n(- alert: .*?)```", OPERATIONS.read_text(encoding="utf-8"), re.DOTALL)
+    (folder / "rules.yml").write_text("groups:\n- name: docs\n  rules:\n" + textwrap.indent(fragment, "  "))
+    alert, expression = re.findall(r"(?:alert|expr): (.*)", fragment)
+    values = [
+        {"series": series, "values": " ".join(str(found.get(hour, "_")) for hour in range(11 * 24 + 8))}
+        for series, found in scraped.items()
+    ]
+    seven = f"{11 * 24 + 7}h"
+    expected = 0 if night == "complete" else 1
+    document = {
+        "rule_files": ["rules.yml"],
+        "evaluation_interval": "1h",
+        "tests": [
+            {
+                "interval": "1h",
+                "input_series": values,
+                "promql_expr_test": [
+                    {
+                        "expr": f'count(ALERTS{{alertname="{alert}"}}) or vector(0)',
+                        "eval_time": seven,
+                        "exp_samples": [{"labels": "{}", "value": expected}],
+                    }
+                ],
+            }
+        ],
+    }
+    (folder / "test.yml").write_text(json.dumps(document))
+    words = ["promtool", "test", "rules", "test.yml"]
+    result = await asyncio.to_thread(subprocess.run, words, cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, f"{expression}\n{result.stdout}{result.stderr}"
 
 
 async def test_rate_limit_is_told_when_it_is_known(server: Sandbox, folder: Path) -> None:
@@ -141,7 +309,7 @@ async def test_place_that_cannot_be_written_is_refused_before_the_run(
     result = await metrics_etl("run", "--metrics-file", path, cwd=folder, env=environment(server))
     assert result.exit_code == 2
     assert words in result.stderr
-    assert not (folder / "data").exists()
+    assert not (folder / "data" / "runs").exists()
 
 
 async def test_file_that_cannot_be_replaced_is_said_after_the_run(server: Sandbox, folder: Path) -> None:

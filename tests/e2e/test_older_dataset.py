@@ -136,7 +136,7 @@ async def test_columns_that_an_older_version_lacked_are_there_after_one_night_an
 
     assert (result.exit_code, again.exit_code) == (0, 0)
     assert result.document["run_tests"][0]["reasons"] == {"final": 2}, "nothing is fetched again for it"
-    assert result.document["notices"][0].startswith("3 files of an older version now have all columns")
+    assert result.document["notices"][0].startswith("3 files of an older version got all columns")
     for table, old in before.items():
         now = read_only_part(folder, table)
         assert now.schema.equals(schema.TABLES[table].arrow_schema, check_metadata=True), table

@@ -59,7 +59,7 @@ async def test_bad_settings_exit_2_with_file_key_and_mend(tmp_path: Path, lines:
 
     assert_refused(result, 2, "config/metrics-etl.toml", *words)
     assert "canary" not in result.stderr
-    assert not (tmp_path / "data").exists()
+    assert not (tmp_path / "data" / "runs").exists()
 
 
 async def test_missing_file_missing_key_and_bad_variable_exit_2(tmp_path: Path) -> None:

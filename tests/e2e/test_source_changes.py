@@ -70,7 +70,7 @@ async def test_deleted_execution_keeps_its_rows_and_says_since_when(
     assert state_of(tmp_path, gone)["deleted_at"] == NIGHT + timedelta(days=2)
     assert [row for row in rows_of(tmp_path, "calls") if row["execution_id"] == gone.execution_id] == calls
     assert (summary.run_tests[0].deleted, again.run_tests[0].deleted) == (1, 0)
-    assert "1 executions were deleted at the source" in summary.notices[0]
+    assert "1 execution deleted at the source" in summary.notices[0]
     assert again.requests == 2, "it is not asked for again"
 
 
@@ -240,8 +240,8 @@ async def test_status_never_seen_before_counts_as_running_and_is_told(
 
     assert summary.exit_code == 0
     assert [notice.partition(": ")[2] for notice in summary.notices] == [
-        "1 executions or calls have the status 'archived', which this version does not know: they count as not finished",
-        "1 executions or calls have the status 'on_hold', which this version does not know: they count as not finished",
+        "the status 'archived', which this version does not know, occurs 1 time: such executions and calls count as not finished",
+        "the status 'on_hold', which this version does not know, occurs 1 time: such executions and calls count as not finished",
     ]
     assert state_of(tmp_path, newest(server.world.run_tests[0]))["export_state"] == "waiting"
     assert state_of(tmp_path, server.world.run_tests[1].executions[0])["export_state"] == "settling"
@@ -401,7 +401,7 @@ async def test_execution_that_cannot_be_listed_is_told_in_the_right_words_whatev
     plan = await job.plan(settings)
     summary = await job.export(settings)
 
-    assert "1 rows of its list cannot be read" in summary.problems[0]
+    assert "1 row of its list cannot be read" in summary.problems[0]
     assert plan.problems == summary.problems
 
 
@@ -561,7 +561,7 @@ async def test_executions_that_stay_under_a_name_that_is_gone_are_told(
     summary = await export(names=[first.name, second.name])
 
     assert summary.exit_code == 0
-    assert any("1 executions stay there, since no list has them" in notice for notice in summary.notices)
+    assert any("1 execution left there, in no list any more" in notice for notice in summary.notices)
     assert_each_once(tmp_path)
 
 

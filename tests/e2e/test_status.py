@@ -87,9 +87,7 @@ async def test_counts_are_those_of_the_tables(server: Sandbox, tmp_path: Path) -
     (letter,) = found.dead_letters
     assert (letter.status, letter.count, letter.first_seen_at) == (500, 2, NIGHT + timedelta(days=1))
     assert [run.exit_code for run in found.runs] == [3, 0]
-    assert found.problems == (
-        f"{second.name!r}: 2 requests given up, see the errors table; the next run tries them again",
-    )
+    assert found.problems == (f"{second.name!r}: 2 requests given up, see the errors table; the next run tries again",)
     assert found.complete_at == NIGHT
     assert found.at_work is None
 

@@ -96,7 +96,7 @@ def test_what_is_not_needed_may_be_absent(tmp_path: Path, monkeypatch: pytest.Mo
     assert Settings.load(needs_run_tests=False).run_tests == ()
     monkeypatch.delenv("FI_API_KEY")
     without = Settings.load(needs_keys=False, needs_run_tests=False)
-    assert (without.api_key, without.secret_key, without.destination.path) == (None, None, "data")
+    assert (without.api_key, without.secret_key, without.destination.path) == (None, None, str(tmp_path / "data"))
 
     file.write_text('run_tests = ["A"]', encoding="utf-8")
     assert Settings.load(file, needs_keys=False, needs_run_tests=False).run_tests[0].name == "A"

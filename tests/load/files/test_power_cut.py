@@ -66,7 +66,8 @@ async def test_calls_and_evals_are_on_the_disk_before_the_executions_and_the_acc
     targets = [step.target.split("/") for step in steps if step.name == "rename"]
 
     assert [target[1] for target in targets[-2:]] == ["runs", "_state"]
-    parts = [(target[1], tuple(target[2:])) for target in targets[:-2]]
+    assert targets[0][1:] == ["_state", "attempt.json"]
+    parts = [(target[1], tuple(target[2:])) for target in targets[1:-2]]
     assert len(parts) % 3 == 0
     for calls, evals, executions in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
         assert [table for table, _ in (calls, evals, executions)] == ["calls", "evals", "executions"]

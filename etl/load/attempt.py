@@ -1,0 +1,61 @@
+"""The note of the last try to export, which a run leaves when it begins, or when it cannot begin.
+
+A row of ``runs`` then says how it ended. A note without one is all that is left of a run that was killed, or that never began.
+"""
+
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+
+from etl.errors import DestinationError, ExporterError, FileMissingError
+from etl.load.files.open import Files
+from etl.load.layout import STATE
+
+ATTEMPT = f"{STATE}/attempt.json"
+_MOST_BYTES = 1 << 20
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that has begun, and has an ``export_run_id``, or one that could not, and has an ``exit_code`` and a ``message``."""
+
+    started_at: Annotated[datetime, msgspec.Meta(tz=True)]
+    export_run_id: str | None = None
+    exit_code: int | None = None
+    message: str | None = None
+
+
+def read_attempt(files: Files) -> Attempt | None:
+    """The note; None when there is none, or something that the exporter did not write.
+
+    Raises:
+        DestinationError: it cannot be read.
+    """
+    try:
+        return msgspec.json.decode(files.read(ATTEMPT, most_bytes=_MOST_BYTES), type=Attempt)
+    except (FileMissingError, msgspec.MsgspecError, RecursionError):
+        return None
+
+
+def note_attempt(files: Files, attempt: Attempt) -> None:
+    """Replace the note.
+
+    Raises:
+        DestinationError: it cannot be written.
+    """
+    files.publish(ATTEMPT, msgspec.json.encode(attempt))
+
+
+def note_failure(files: Files, error: ExporterError, started_at: datetime) -> str | None:
+    """Note a run that could not begin. Returns None, or why the note could not be left: that must not hide the error."""
+    attempt = Attempt(started_at=started_at, exit_code=error.exit_code, message=str(error))
+    try:
+        try:
+            note_attempt(files, attempt)
+        except FileMissingError:  # no run ever made the folder
+            files.prepare()
+            note_attempt(files, attempt)
+    except DestinationError as reason:
+        why = "" if str(reason) == str(error) else f": {reason}"
+        return f"metrics-etl status does not know of this run: no note of it could be left{why}"
+    return None

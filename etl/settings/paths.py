@@ -1,0 +1,82 @@
+"""Paths in the settings: ``~`` and variables in them, and what a relative one is relative to.
+
+One in the settings file is relative to the file's folder, so that a file means the same dataset wherever a command is run; one in
+the environment is relative to the working directory.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from etl.errors import ConfigurationError
+from etl.model import schema
+from etl.settings.messages import ENV_PREFIX
+
+_PATHS = (("destination", "path"), ("api", "ca_file"))
+_DEFAULT_DATASET = "data"
+_VARIABLE = re.compile(r"\$(?:\{([^}]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
+
+
+def whole_paths(
+    from_file: Mapping[str, Any], from_environment: Mapping[str, Any], file: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The same sections, from the file and from the environment, with whole paths, and with a default place for the dataset.
+
+    The default is ``data`` beside the settings file, or beside the folder ``config`` that holds it.
+
+    Raises:
+        ConfigurationError: a path names a user or a variable that does not exist, or the dataset lies where an older version
+            would have looked for it.
+    """
+    folder = Path(os.path.normpath(file.absolute().parent))
+    above, below = dict(from_environment), dict(from_file)
+    for section, key in _PATHS:
+        _make_whole(above, section, key, Path.cwd(), f"environment: {ENV_PREFIX}{section.upper()}__{key.upper()}")
+        _make_whole(below, section, key, folder, f"{file}: [{section}] {key}")
+    given, overriding = below.get("destination", {}), above.get("destination")
+    if isinstance(given, dict) and not (isinstance(overriding, dict) and "path" in overriding):
+        default = (folder.parent if folder.name == "config" else folder) / _DEFAULT_DATASET
+        below["destination"] = {"path": str(default)} | given
+        written = from_file.get("destination", {}).get("path", _DEFAULT_DATASET)
+        _refuse_left_behind(below["destination"]["path"], written, file)
+    return below, above
+
+
+def _make_whole(sections: dict[str, Any], section: str, key: str, folder: Path, where: str) -> None:
+    keys = sections.get(section)
+    if isinstance(keys, dict) and isinstance(value := keys.get(key), str) and value:
+        sections[section] = keys | {key: _whole(value, folder, where)}
+
+
+def _whole(path: str, folder: Path, where: str) -> str:
+    def value_of(match: re.Match[str]) -> str:
+        name = match[2] if match[1] is None else match[1]
+        if not (value := os.environ.get(name)):
+            raise ConfigurationError(f"{where}: the variable {match[0]} is not set: set it, or write the path in full")
+        return value
+
+    whole = _VARIABLE.sub(value_of, path)
+    if path.startswith("~"):
+        whole = os.path.expanduser(whole)  # noqa: PTH111 that of pathlib raises, and takes "./~" for a home
+        if whole.startswith("~"):
+            raise ConfigurationError(f"{where}: {whole.split('/')[0]} has no home here: write the path in full")
+    return whole if "://" in whole or Path(whole).is_absolute() else os.path.normpath(folder / whole)
+
+
+def _refuse_left_behind(path: Any, written: Any, file: Path) -> None:
+    """To begin a second dataset, only since an older version took the path for another, would spend the quota again."""
+    if not (isinstance(path, str) and isinstance(written, str)) or Path(written).is_absolute():
+        return
+    before = Path.cwd() / written
+    if _has_dataset(before) and not _has_dataset(Path(path)):
+        fix = os.path.relpath(before, file.absolute().parent)
+        raise ConfigurationError(
+            f"{file}: [destination] path means {path}, since it is relative to the file's folder, but the dataset is in {before}: "
+            f'write path = "{fix}", or move the dataset'
+        )
+
+
+def _has_dataset(folder: Path) -> bool:
+    return (folder / schema.EXECUTIONS.name).is_dir()

@@ -1,0 +1,164 @@
+"""A night that did not begin, or was killed before its end, leaves a trace where ``status`` finds it."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from etl.errors import DestinationError
+from etl.pipeline import job
+from etl.sandbox import Fault, Sandbox
+from tests.e2e.command import Ended, ended, environment, metrics_etl, start, write_settings
+from tests.support import settings_for
+from tests.worlds import settled_world
+
+BARE = {"PATH": os.environ["PATH"]}
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Sandbox]:
+    async with Sandbox(settled_world(run_tests=2, executions=2, calls=2)) as running:
+        yield running
+
+
+@pytest.fixture(params=["first night", "later night"])
+async def folder(request: pytest.FixtureRequest, server: Sandbox, tmp_path: Path) -> Path:
+    write_settings(tmp_path, [run_test.name for run_test in server.world.run_tests])
+    if request.param == "later night":
+        assert (await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))).exit_code == 0
+    return tmp_path
+
+
+async def status(folder: Path) -> Ended:
+    result = await metrics_etl("status", cwd=folder, env=BARE)
+    assert (result.exit_code, result.stderr) == (0, "")
+    return result
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "words"),
+    [
+        ({"FI_API_KEY": None}, [], "did not begin (exit 2): no key: set FI_API_KEY"),
+        (
+            {"METRICS_ETL_API__CONCURRENCY": "0"},
+            [],
+            "did not begin (exit 2): environment: METRICS_ETL_API__CONCURRENCY",
+        ),
+        ({}, ["--metrics-file", "nowhere/x.prom"], "did not begin (exit 2): --metrics-file nowhere/x.prom: the folder"),
+        (
+            {"FI_BASE_URL": "https://host.invalid", "METRICS_ETL_API__MAX_TRIES": "1"},
+            [],
+            "no whole answer from host.invalid",
+        ),
+    ],
+    ids=["no key", "bad setting", "metrics file", "unknown host"],
+)
+async def test_night_that_did_not_begin_is_named_until_the_next_one(
+    server: Sandbox, folder: Path, changes: dict[str, str | None], arguments: list[str], words: str
+) -> None:
+    failed = await metrics_etl("run", "--quiet", *arguments, cwd=folder, env=environment(server, **changes))
+    assert failed.exit_code in (2, 5)
+    assert failed.stderr.count("\n") == 1
+
+    assert words in (await status(folder)).stdout
+    assert (await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))).exit_code == 0
+    assert words not in (await status(folder)).stdout
+
+
+async def test_bad_settings_file_leaves_its_note_where_it_says(server: Sandbox, folder: Path) -> None:
+    path = write_settings(folder, ["A"], "[api]", "concurency = 5", "[destination]", 'path = "../elsewhere"')
+    assert (await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))).exit_code == 2
+    path.write_text(path.read_text().replace("concurency", "concurrency"))
+    shown = (await status(folder)).stdout
+    assert f"dataset    {folder / 'elsewhere'}" in shown
+    assert "[api] concurency is unknown" in shown
+
+
+@pytest.mark.parametrize("text", [None, "run_tests = ["], ids=["missing", "no TOML"])
+async def test_where_nothing_is_known_the_run_says_that_status_will_not_know(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "config").mkdir()
+        (tmp_path / "config" / "metrics-etl.toml").write_text(text)
+    result = await metrics_etl("run", cwd=tmp_path, env=environment())
+    assert result.exit_code == 2
+    assert result.stderr.endswith("; metrics-etl status does not know of this run: the settings name no dataset\n")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
+async def test_note_that_cannot_be_left_is_said_on_the_way_out(server: Sandbox, folder: Path) -> None:
+    blocked = environment(server, METRICS_ETL_DESTINATION__PATH="config/metrics-etl.toml")
+    no_key = await metrics_etl("run", cwd=folder, env=blocked | {"FI_API_KEY": ""})
+    no_folder = await metrics_etl("run", cwd=folder, env=blocked)
+    assert (no_key.exit_code, no_folder.exit_code) == (2, 6)
+    for result in (no_key, no_folder):
+        assert "; metrics-etl status does not know of this run: no note of it could be left" in result.stderr
+        assert "Not a directory" in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+async def test_dataset_of_a_newer_version_is_named(server: Sandbox, tmp_path: Path) -> None:
+    write_settings(tmp_path, [run_test.name for run_test in server.world.run_tests])
+    await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
+    path = min((tmp_path / "data" / "executions").rglob("*.parquet"))
+    rows = pq.ParquetFile(path).read()
+    pq.write_table(rows.append_column("mood", pa.nulls(len(rows), pa.string())), path)
+
+    assert (await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))).exit_code == 6
+    shown = (await status(tmp_path)).stdout
+    assert "did not begin (exit 6): " in shown
+    assert "written by a newer version; upgrade the exporter" in shown
+
+
+async def test_killed_before_its_first_commit_is_named_and_not_while_it_is_at_work(
+    server: Sandbox, folder: Path
+) -> None:
+    asked = asyncio.Event()
+    server.on_request = lambda _request: asked.set()
+    server.fault = lambda _request, _nth: Fault(is_hanging=True)
+    process = await start("run", "--quiet", cwd=folder, env=environment(server))
+    await asked.wait()
+    during = (await status(folder)).stdout
+    process.kill()
+    await ended(process)
+    after = (await status(folder)).stdout
+
+    assert "ended without a summary" not in during
+    assert "(UTC) ended without a summary: it was killed or crashed, or the machine stopped" in after
+    server.fault = None
+    assert (await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))).exit_code == 0
+    assert "ended without a summary" not in (await status(folder)).stdout
+
+
+async def test_second_run_that_finds_the_first_at_work_is_no_lost_night(server: Sandbox, folder: Path) -> None:
+    asked = asyncio.Event()
+    server.on_request = lambda _request: asked.set()
+    server.fault = lambda _request, _nth: Fault(is_hanging=True)
+    process = await start("run", "--quiet", cwd=folder, env=environment(server))
+    await asked.wait()
+    assert (await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))).exit_code == 75
+    process.terminate()
+    assert (await ended(process)).exit_code == 143
+    assert "did not begin" not in (await status(folder)).stdout
+
+
+async def test_full_disk_is_named(server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Full for an export, which needs room, not for a note."""
+    settings = settings_for(server, tmp_path / "data")
+    await job.export(settings)
+    monkeypatch.setattr("etl.load.files.local._LEAST_FREE_BYTES", 1 << 60)
+    with pytest.raises(DestinationError, match="make room, or move the dataset"):
+        await job.export(settings)
+    assert "make room, or move the dataset" in (await status(tmp_path)).stdout
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"started_at": 3}', b"\xff"])
+async def test_damaged_note_is_no_note(server: Sandbox, tmp_path: Path, damage: bytes) -> None:
+    write_settings(tmp_path, [run_test.name for run_test in server.world.run_tests])
+    await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
+    (tmp_path / "data" / "_state" / "attempt.json").write_bytes(damage)
+    assert "did not begin" not in (await status(tmp_path)).stdout

@@ -142,14 +142,14 @@ def read_status(files: Files, *, now: datetime, configured: Mapping[str, str] | 
         names = [_COLUMNS.get(table.name, ()) if number >= recent else () for number in range(len(paths))]
         found = (_part(files, table, path, wanted, unreadable) for path, wanted in zip(paths, names, strict=True))
         parts[table.name] = [part for part in found if part is not None]
-    attempt = read_attempt(files)
+    ignored: list[str] = []
+    attempt = read_attempt(files, note=ignored.append)
     if at_work is None and not any(parts.values()) and not unreadable and attempt is None:
         raise DestinationError(
             f"{files.where()}: no dataset there: metrics-etl run makes one, or fix [destination] path"
         )
     runs = _rows(parts["runs"]).to_pylist() if parts["runs"] else []
     runs.sort(key=lambda run: run["started_at"], reverse=True)  # their names have whole seconds only
-    ignored: list[str] = []
     last_run = read_last_run(files, note=ignored.append)
     run_tests = tuple(_run_tests(parts, last_run, configured or dict.fromkeys(last_run.last_complete_at, "")))
     return Status(

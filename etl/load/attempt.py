@@ -3,12 +3,14 @@
 A row of ``runs`` then says how it ended. A note without one is all that is left of a run that was killed, or that never began.
 """
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated
 
 import msgspec
 
 from etl.errors import DestinationError, ExporterError, FileMissingError
+from etl.load.documents import read_document
 from etl.load.files.open import Files
 from etl.load.layout import STATE
 
@@ -25,16 +27,12 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     message: str | None = None
 
 
-def read_attempt(files: Files) -> Attempt | None:
-    """The note; None when there is none, or something that the exporter did not write.
+def read_attempt(files: Files, *, note: Callable[[str], object]) -> Attempt | None:
+    """The note; None when there is none.
 
-    Raises:
-        DestinationError: it cannot be read.
+    What lies there and is none of the exporter's is ignored, after ``note`` was told so in one line.
     """
-    try:
-        return msgspec.json.decode(files.read(ATTEMPT, most_bytes=_MOST_BYTES), type=Attempt)
-    except (FileMissingError, msgspec.MsgspecError, RecursionError):
-        return None
+    return read_document(files, ATTEMPT, Attempt, most_bytes=_MOST_BYTES, note=note)
 
 
 def note_attempt(files: Files, attempt: Attempt) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from etl.errors import DestinationError, FileMissingError
+from etl.load.documents import read_document
 from etl.load.files.open import Files
 from etl.load.layout import STATE
 
@@ -33,12 +33,4 @@ def read_last_run(files: Files, *, note: Callable[[str], object]) -> LastRun:
 
     What lies there and is none of the exporter's is ignored, after ``note`` was told so in one line.
     """
-    try:
-        return msgspec.json.decode(files.read(LAST_RUN, most_bytes=_MOST_BYTES), type=LastRun)
-    except FileMissingError:
-        pass
-    except DestinationError as exc:
-        note(f"{exc}; ignored")
-    except (msgspec.MsgspecError, RecursionError) as exc:
-        note(f"{files.where(LAST_RUN)}: not written by the exporter, ignored: {exc}")
-    return LastRun()
+    return read_document(files, LAST_RUN, LastRun, most_bytes=_MOST_BYTES, note=note) or LastRun()

@@ -9,6 +9,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from etl.load.attempt import ATTEMPT
 from etl.load.last_run import LAST_RUN
 from etl.load.layout import LOCK
 from etl.model.schema import CALLS
@@ -97,6 +98,21 @@ async def test_what_is_no_record_of_a_run_is_ignored_with_one_line(
     }
     if not is_folder:
         assert "ignored" not in (await metrics_etl("status", cwd=exported, env=environment())).stdout
+
+
+@pytest.mark.parametrize("plant", [pipe, sparse_terabyte, text("[" * 100_000)], ids=["pipe", "sparse", "deep"])
+async def test_what_is_no_note_of_a_try_is_ignored_and_replaced(
+    server: Sandbox, exported: Path, plant: Callable[[Path], None]
+) -> None:
+    note = exported / "data" / ATTEMPT
+    note.unlink()
+    plant(note)
+
+    results = await each_command(server, exported)
+
+    assert [result.exit_code for result in results.values()] == [0, 0, 0, 0]
+    assert "attempt.json" in results["status"].stdout
+    assert "ignored" not in (await metrics_etl("status", cwd=exported, env=environment())).stdout
 
 
 @pytest.mark.parametrize("plant", [pipe, Path.mkdir], ids=["pipe", "folder"])

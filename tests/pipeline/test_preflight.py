@@ -28,7 +28,7 @@ async def test_waiting_for_the_rate_limit_is_told_and_is_not_the_servers_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second request has to wait for the next window."""
-    monkeypatch.setattr("etl.extract.client._TOLD_HOLD_SECONDS", 0.0)
+    monkeypatch.setattr("etl.extract.gate._TOLD_HOLD_SECONDS", 0.0)
     held: list[float] = []
     world = settled_world(run_tests=3, executions=1, calls=1)
     async with Sandbox(world, max_limit=1, rate_limit=1, rate_window_seconds=1.0) as server:

@@ -41,8 +41,10 @@ class Gate:
             # Only time passing, or an answer that may come at any moment, lets more through: hence a loop.
             while (seconds := self._quota.wait_seconds(self._now())) > 0:
                 if seconds > min(_LONGEST_WAIT_SECONDS, self.run_ends_at - self._now()):
+                    is_long = seconds > _LONGEST_WAIT_SECONDS
+                    why = "" if is_long else ", beyond the end that [export] max_runtime_minutes sets"
                     raise SourceUnavailableError(
-                        f"the API lets nothing through until {_minute_after(seconds)}: run again then"
+                        f"the API lets nothing through until {_minute_after(seconds)}{why}: run again then"
                     )
                 self._traffic.held_until = self._now() + seconds
                 if self._on_hold and seconds >= _TOLD_HOLD_SECONDS:

@@ -236,6 +236,20 @@ MUTANTS = [
         "return False and bool(stat.S_IMODE",
         ("tests/settings/test_api_keys.py",),
     ),
+    Mutant(
+        "what has arrived is saved although nothing more arrives",
+        "etl/pipeline/buffer.py",
+        "        self._has_bundles.set()\n",
+        "",
+        ("tests/pipeline/test_buffer.py",),
+    ),
+    Mutant(
+        "nobody waits for hours",
+        "etl/extract/gate.py",
+        "if seconds > min(",
+        "if False and seconds > min(",
+        ("tests/extract/test_gate.py",),
+    ),
 ]
 
 

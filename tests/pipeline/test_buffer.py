@@ -66,7 +66,8 @@ async def test_what_has_arrived_is_committed_when_the_interval_is_over_though_no
     for numbers in ((1, 2), (3,)):
         for number in numbers:
             await buffer.add(bundle(number))
-        await committed.wait()
+        async with asyncio.timeout(20):  # else it would wait for ever
+            await committed.wait()
         committed.clear()
     committing.cancel()
     await asyncio.wait([committing])

@@ -8,6 +8,8 @@ from rich.table import Table
 
 from etl.cli.console import duration, print_line, printable, stdout_console
 from etl.inspect.status import LetterStatus, RunStatus, RunTestStatus, Status, TableStatus
+from etl.load.layout import QUARANTINE
+from etl.model.wording import counted
 
 
 def print_status(status: Status) -> None:
@@ -30,7 +32,8 @@ def print_status(status: Status) -> None:
     for line in status.ignored:
         print_line(console, "notice", line)
     if status.set_aside:
-        print_line(console, "notice", f"{status.set_aside} damaged files lie in _state/quarantine")
+        text = f"{counted(status.set_aside, 'damaged file')} in {status.dataset}/{QUARANTINE}: look at them, then remove them"
+        print_line(console, "notice", text)
 
 
 def _print_run_tests(console: Console, run_tests: Sequence[RunTestStatus], now: datetime) -> None:

@@ -20,6 +20,8 @@ from etl.load.files.probe import LINK, probe, require_space
 from etl.load.files.regular import open_regular
 from etl.load.layout import QUARANTINE, STAGING
 
+_KEPT_ASIDE = 3
+
 
 class LocalFiles:
     """``Files`` on a local or mounted file system. No symbolic link below the root is ever followed."""
@@ -143,14 +145,26 @@ class LocalFiles:
             return tuple(sorted(self._walk(folder), key=lambda entry: entry.path))
 
     def set_aside(self, path: str) -> str:
-        """Move a file that cannot be read to the quarantine; returns its new path."""
-        aside = f"{QUARANTINE}/{secrets.token_hex(4)}-{path.replace('/', '-')}"
+        """Move a file that cannot be read to the quarantine; returns its new path.
+
+        Of each file the last three that were set aside stay: one that is damaged every night must not fill the disk.
+        """
+        dashed = path.replace("/", "-")
+        earlier = sorted(
+            (_number(name), name)
+            for entry in self.entries(QUARANTINE)
+            if (name := entry.path.rpartition("/")[2]).endswith(f"-{dashed}")
+        )
+        number = earlier[-1][0] + 1 if earlier else 1
+        aside = f"{QUARANTINE}/{number:04}-{dashed}"
         with self._naming(path):
             self._refuse_links(path)
             self._make_parents(aside)
             (self.root / path).replace(self.root / aside)
             _fsync_directory(self.root / QUARANTINE)
             _fsync_directory((self.root / path).parent)
+            for _, name in earlier[: 1 - _KEPT_ASIDE]:
+                self._remove(f"{QUARANTINE}/{name}")
         return aside
 
     def remove(self, path: str) -> None:
@@ -253,6 +267,12 @@ class LocalFiles:
         except OSError as exc:
             kind = FileMissingError if isinstance(exc, FileNotFoundError) else DestinationError
             raise kind(f"{self.root / path}: {exc.strerror or exc}") from exc
+
+
+def _number(name: str) -> int:
+    """Which one of its path a file in the quarantine is; older versions gave them eight random digits instead."""
+    prefix = name.partition("-")[0]
+    return int(prefix) if prefix.isdecimal() and len(prefix) < 8 else 0
 
 
 def _entry(path: str, found: os.DirEntry[str]) -> Iterator[Entry]:

@@ -94,8 +94,14 @@ def _check_folders(root: Path) -> None:
             raise DestinationError(f"{folder} is on another file system than {root}: a dataset must lie on one")
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=_IS_EFFECTIVE):
             raise DestinationError(f"{folder}: {os.strerror(errno.EACCES)}")
+        if folder == root / QUARANTINE:
+            continue
         with os.scandir(folder) as entries:
-            found += [Path(each.path) for each in entries if each.is_dir(follow_symlinks=False)]
+            for each in entries:
+                if each.is_symlink() and each.path != str(root / LOCK):
+                    raise DestinationError(f"{each.path} {LINK}")
+                if each.is_dir():
+                    found.append(Path(each.path))
 
 
 def _check_files(root: Path) -> None:

@@ -109,6 +109,7 @@ OBSTACLES = {
     "a table is a file": lambda root: a_file(root / "calls"),
     "the last run's record is a folder": lambda root: (root / LAST_RUN).mkdir(),
     "the lock is a folder": lambda root: (root / LOCK).mkdir(),
+    "a link in staging": lambda root: (root / STAGING / "link").symlink_to(root),
     "the lock is a pipe": lambda root: os.mkfifo(root / LOCK),
 }
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from etl.errors import DestinationError, FileMissingError
+from etl.errors import FileMissingError, ForeignFileError
 from etl.load.files.open import Files
 from etl.load.layout import STATE
 
@@ -22,12 +22,15 @@ def last_complete_at(files: Files, *, note: Callable[[str], object]) -> dict[str
     """When a run last exported everything in each run test, by its key; empty when there is no such record.
 
     What lies there and is none of the exporter's is ignored, after ``note`` was told so in one line.
+
+    Raises:
+        DestinationError: it cannot be read.
     """
     try:
         return msgspec.json.decode(files.read(LAST_RUN, most_bytes=_MOST_BYTES), type=_LastRun).last_complete_at
     except FileMissingError:
         pass
-    except DestinationError as exc:
+    except ForeignFileError as exc:
         note(f"{exc}; ignored")
     except (msgspec.MsgspecError, RecursionError) as exc:
         note(f"{files.where(LAST_RUN)}: not written by the exporter, ignored: {exc}")

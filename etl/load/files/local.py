@@ -13,14 +13,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from etl.errors import DestinationError, FileMissingError, FileTooLargeError
+from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lock
 from etl.load.files.open import MOST_BYTES, Entry, Probe
 from etl.load.files.probe import LINK, probe, require_space
-from etl.load.files.regular import open_regular
+from etl.load.files.regular import NotRegularError, open_regular
 from etl.load.layout import QUARANTINE, STAGING
 
 _KEPT_ASIDE = 3
+_KINDS: dict[type[OSError], type[DestinationError]] = {
+    FileNotFoundError: FileMissingError,
+    NotRegularError: ForeignFileError,
+}
 
 
 class LocalFiles:
@@ -97,12 +101,12 @@ class LocalFiles:
 
         Raises:
             FileMissingError: there is no such file.
-            FileTooLargeError: it has more bytes than ``most_bytes``.
+            ForeignFileError: it is no regular file, or has more bytes than ``most_bytes``.
             DestinationError: it cannot be read.
         """
         with self._naming(path), self._open(path) as file:
             if (size_bytes := os.fstat(file.fileno()).st_size) > most_bytes:
-                raise FileTooLargeError(f"{self.root / path}: {size_bytes:,} bytes, expected at most {most_bytes:,}")
+                raise ForeignFileError(f"{self.root / path}: {size_bytes:,} bytes, expected at most {most_bytes:,}")
             return file.read()
 
     def open(self, path: str) -> BinaryIO:
@@ -265,8 +269,7 @@ class LocalFiles:
         try:
             yield
         except OSError as exc:
-            kind = FileMissingError if isinstance(exc, FileNotFoundError) else DestinationError
-            raise kind(f"{self.root / path}: {exc.strerror or exc}") from exc
+            raise _KINDS.get(type(exc), DestinationError)(f"{self.root / path}: {exc.strerror or exc}") from exc
 
 
 def _number(name: str) -> int:

@@ -108,6 +108,8 @@ def _check_files(root: Path) -> None:
     """Check what every run opens or replaces. The parts of the tables are read by whoever checks the rows."""
     if (root / LAST_RUN).is_dir():
         raise DestinationError(f"{root / LAST_RUN}: {os.strerror(errno.EISDIR)}: remove it")
+    if (root / LAST_RUN).is_file() and not os.access(root / LAST_RUN, os.R_OK, effective_ids=_IS_EFFECTIVE):
+        raise DestinationError(f"{root / LAST_RUN}: {os.strerror(errno.EACCES)}")
     if os.path.lexists(root / LOCK):
         try:
             os.close(open_regular(root / LOCK, os.O_RDWR))

@@ -95,8 +95,8 @@ class FileMissingError(DestinationError):
     """A file of the dataset is not there, or not any more."""
 
 
-class FileTooLargeError(DestinationError):
-    """A file of the dataset has more bytes than the exporter would have written."""
+class ForeignFileError(DestinationError):
+    """Where a file of the dataset should be lies what the exporter never wrote: no regular file, or one that is too large."""
 
 
 class SchemaError(ExporterError):

@@ -3,10 +3,15 @@
 import asyncio
 import gc
 import os
+import resource
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from etl.errors import ConfigurationError
+
 T = TypeVar("T")
+
+_OPEN_FILES = 1024
 
 
 def prepare() -> None:
@@ -16,13 +21,28 @@ def prepare() -> None:
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     # numpy would start a thread per processor for matrix products, which nothing here computes.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Shells and launchd begin with few, and let every process have more.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < _OPEN_FILES:
+        most = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run the work as ``asyncio.run`` does, on uvloop's event loop where it is installed (extra ``fast``).
 
     Objects from the imports live as long as the process, so the garbage collector no longer scans them, not even at exit.
+
+    Raises:
+        ConfigurationError: the process may open too few files.
     """
+    from etl.extract.capacity import fitting_concurrency  # noqa: PLC0415
+
+    try:
+        fitting_concurrency(1)  # an event loop that cannot open its own files aborts the process
+    except ConfigurationError:
+        work.close()
+        raise
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)  # less often than by default: what a run creates lives until its commit
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None

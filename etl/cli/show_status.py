@@ -9,6 +9,7 @@ from rich.table import Table
 from etl.cli.console import duration, print_line, printable, stdout_console
 from etl.inspect.status import LetterStatus, RunStatus, RunTestStatus, Status, TableStatus
 from etl.load.attempt import Attempt
+from etl.load.layout import QUARANTINE
 from etl.model.wording import counted
 
 
@@ -38,7 +39,8 @@ def print_status(status: Status) -> None:
     for line in status.ignored:
         print_line(console, "notice", line)
     if status.set_aside:
-        print_line(console, "notice", f"{counted(status.set_aside, 'damaged file')} in _state/quarantine")
+        text = f"{counted(status.set_aside, 'damaged file')} in {status.dataset}/{QUARANTINE}: look at them, then remove them"
+        print_line(console, "notice", text)
 
 
 def _lost(attempt: Attempt) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from etl.errors import ConfigurationError
+from etl.extract.capacity import fitting_concurrency, require_threads
 from etl.extract.client import Access, Client
 from etl.extract.quota import Quota
 from etl.extract.transport import Limits, Proxy
@@ -14,11 +15,12 @@ def client_of(settings: Settings, *, on_hold: Callable[[float], None] | None = N
     """A client as the settings want it. ``on_hold`` is told for how many seconds nothing will be sent.
 
     Raises:
-        ConfigurationError: the settings were loaded without the keys.
+        ConfigurationError: the settings were loaded without the keys, or the process may open or start too little.
     """
     if settings.api_key is None or settings.secret_key is None:
         raise ConfigurationError("the settings hold no keys: load them with needs_keys=True")
     api = settings.api
+    require_threads()
     return Client(
         Access(
             base_url=api.base_url,
@@ -29,7 +31,7 @@ def client_of(settings: Settings, *, on_hold: Callable[[float], None] | None = N
         ),
         version=__version__,
         limits=Limits(
-            concurrency=api.concurrency,
+            concurrency=fitting_concurrency(api.concurrency),
             connect_timeout_seconds=api.connect_timeout_seconds,
             read_timeout_seconds=api.read_timeout_seconds,
             max_tries=api.max_tries,

@@ -168,7 +168,7 @@ def read_status(files: Files, *, now: datetime, configured: Mapping[str, str] | 
         dead_letters=tuple(_letters(parts["errors"])),
         unreadable=tuple(unreadable),
         ignored=tuple(ignored),
-        set_aside=len(files.list(QUARANTINE)),
+        set_aside=len(files.entries(QUARANTINE)),
     )
 
 

@@ -31,6 +31,9 @@ def read_attempt(files: Files, *, note: Callable[[str], object]) -> Attempt | No
     """The note; None when there is none.
 
     What lies there and is none of the exporter's is ignored, after ``note`` was told so in one line.
+
+    Raises:
+        DestinationError: it cannot be read.
     """
     return read_document(files, ATTEMPT, Attempt, most_bytes=_MOST_BYTES, note=note)
 

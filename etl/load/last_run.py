@@ -32,5 +32,8 @@ def read_last_run(files: Files, *, note: Callable[[str], object]) -> LastRun:
     """The record; an empty one when there is none.
 
     What lies there and is none of the exporter's is ignored, after ``note`` was told so in one line.
+
+    Raises:
+        DestinationError: it cannot be read.
     """
     return read_document(files, LAST_RUN, LastRun, most_bytes=_MOST_BYTES, note=note) or LastRun()

@@ -12,7 +12,7 @@ from functools import cache
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl.errors import DestinationError, FileTooLargeError, SchemaError
+from etl.errors import DestinationError, ForeignFileError, SchemaError
 from etl.load.files.open import MOST_BYTES, Files
 from etl.model import schema
 
@@ -111,8 +111,8 @@ def open_part(files: Files, table: schema.Table, path: str) -> Part:
     where = files.where(path)
     try:
         return Part(table, where, files.read(path))
-    except FileTooLargeError as exc:
-        raise UnreadableError(where, "too large to be one of this exporter's") from exc
+    except ForeignFileError as exc:
+        raise UnreadableError(where, "no file of the exporter's, or too large for one") from exc
 
 
 def read_footer(files: Files, path: str) -> Footer:

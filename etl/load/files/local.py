@@ -13,12 +13,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from etl.errors import DestinationError, FileMissingError, FileTooLargeError
+from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lock
 from etl.load.files.open import MOST_BYTES, Entry, Probe
 from etl.load.files.probe import LINK, probe, require_space
-from etl.load.files.regular import open_regular
+from etl.load.files.regular import NotRegularError, open_regular
 from etl.load.layout import QUARANTINE, STAGING
+
+_KEPT_ASIDE = 3
+_KINDS: dict[type[OSError], type[DestinationError]] = {
+    FileNotFoundError: FileMissingError,
+    NotRegularError: ForeignFileError,
+}
 
 
 class LocalFiles:
@@ -95,12 +101,12 @@ class LocalFiles:
 
         Raises:
             FileMissingError: there is no such file.
-            FileTooLargeError: it has more bytes than ``most_bytes``.
+            ForeignFileError: it is no regular file, or has more bytes than ``most_bytes``.
             DestinationError: it cannot be read.
         """
         with self._naming(path), self._open(path) as file:
             if (size_bytes := os.fstat(file.fileno()).st_size) > most_bytes:
-                raise FileTooLargeError(f"{self.root / path}: {size_bytes:,} bytes, expected at most {most_bytes:,}")
+                raise ForeignFileError(f"{self.root / path}: {size_bytes:,} bytes, expected at most {most_bytes:,}")
             return file.read()
 
     def open(self, path: str) -> BinaryIO:
@@ -143,14 +149,26 @@ class LocalFiles:
             return tuple(sorted(self._walk(folder), key=lambda entry: entry.path))
 
     def set_aside(self, path: str) -> str:
-        """Move a file that cannot be read to the quarantine; returns its new path."""
-        aside = f"{QUARANTINE}/{secrets.token_hex(4)}-{path.replace('/', '-')}"
+        """Move a file that cannot be read to the quarantine; returns its new path.
+
+        Of each file the last three that were set aside stay: one that is damaged every night must not fill the disk.
+        """
+        dashed = path.replace("/", "-")
+        earlier = sorted(
+            (_number(name), name)
+            for entry in self.entries(QUARANTINE)
+            if (name := entry.path.rpartition("/")[2]).endswith(f"-{dashed}")
+        )
+        number = earlier[-1][0] + 1 if earlier else 1
+        aside = f"{QUARANTINE}/{number:04}-{dashed}"
         with self._naming(path):
             self._refuse_links(path)
             self._make_parents(aside)
             (self.root / path).replace(self.root / aside)
             _fsync_directory(self.root / QUARANTINE)
             _fsync_directory((self.root / path).parent)
+            for _, name in earlier[: 1 - _KEPT_ASIDE]:
+                self._remove(f"{QUARANTINE}/{name}")
         return aside
 
     def remove(self, path: str) -> None:
@@ -256,8 +274,13 @@ class LocalFiles:
             fix = f"{file} is a file: move it, or give another [destination] path"
             raise DestinationError(f"{place}: {exc.strerror}: {fix}") from exc
         except OSError as exc:
-            kind = FileMissingError if isinstance(exc, FileNotFoundError) else DestinationError
-            raise kind(f"{self.root / path}: {exc.strerror or exc}") from exc
+            raise _KINDS.get(type(exc), DestinationError)(f"{self.root / path}: {exc.strerror or exc}") from exc
+
+
+def _number(name: str) -> int:
+    """Which one of its path a file in the quarantine is; older versions gave them eight random digits instead."""
+    prefix = name.partition("-")[0]
+    return int(prefix) if prefix.isdecimal() and len(prefix) < 8 else 0
 
 
 def _entry(path: str, found: os.DirEntry[str]) -> Iterator[Entry]:

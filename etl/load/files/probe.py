@@ -94,14 +94,22 @@ def _check_folders(root: Path) -> None:
             raise DestinationError(f"{folder} is on another file system than {root}: a dataset must lie on one")
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=_IS_EFFECTIVE):
             raise DestinationError(f"{folder}: {os.strerror(errno.EACCES)}")
+        if folder == root / QUARANTINE:
+            continue
         with os.scandir(folder) as entries:
-            found += [Path(each.path) for each in entries if each.is_dir(follow_symlinks=False)]
+            for each in entries:
+                if each.is_symlink() and each.path != str(root / LOCK):
+                    raise DestinationError(f"{each.path} {LINK}")
+                if each.is_dir():
+                    found.append(Path(each.path))
 
 
 def _check_files(root: Path) -> None:
     """Check what every run opens or replaces. The parts of the tables are read by whoever checks the rows."""
     if (root / LAST_RUN).is_dir():
         raise DestinationError(f"{root / LAST_RUN}: {os.strerror(errno.EISDIR)}: remove it")
+    if (root / LAST_RUN).is_file() and not os.access(root / LAST_RUN, os.R_OK, effective_ids=_IS_EFFECTIVE):
+        raise DestinationError(f"{root / LAST_RUN}: {os.strerror(errno.EACCES)}")
     if os.path.lexists(root / LOCK):
         try:
             os.close(open_regular(root / LOCK, os.O_RDWR))

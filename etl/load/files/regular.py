@@ -6,11 +6,16 @@ import stat
 from pathlib import Path
 
 
+class NotRegularError(OSError):
+    """A pipe, a device, a socket: nothing to read or write as a file."""
+
+
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     """A descriptor of the file, which a program that this one starts does not inherit.
 
     Raises:
-        OSError: it cannot be opened, or is a link or no regular file.
+        NotRegularError: it is no file.
+        OSError: it cannot be opened, or is a link or a folder.
     """
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     mode = os.fstat(descriptor).st_mode
@@ -19,4 +24,4 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     os.close(descriptor)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    raise OSError(errno.EINVAL, "is no regular file: remove it")
+    raise NotRegularError(errno.EINVAL, "is no regular file: remove it")

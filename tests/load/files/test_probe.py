@@ -96,6 +96,8 @@ def export_into(files):
     with files.lock(datetime(2026, 11, 1, tzinfo=UTC)):
         files.sweep_staging()
         files.publish("calls/run_test=a/date=2026-01-01/part-0.parquet", b"rows")
+        if files.has(LAST_RUN):
+            files.read(LAST_RUN)
         files.publish(LAST_RUN, b"{}")
 
 
@@ -109,6 +111,7 @@ OBSTACLES = {
     "a table is a file": lambda root: a_file(root / "calls"),
     "the last run's record is a folder": lambda root: (root / LAST_RUN).mkdir(),
     "the lock is a folder": lambda root: (root / LOCK).mkdir(),
+    "a link in staging": lambda root: (root / STAGING / "link").symlink_to(root),
     "the lock is a pipe": lambda root: os.mkfifo(root / LOCK),
 }
 
@@ -124,7 +127,7 @@ def test_probe_finds_what_stops_an_export(files, name):
     assert str(files.root) in str(caught.value)
 
 
-@pytest.mark.parametrize("closed", [LOCK, STAGING, "calls/run_test=a/date=2026-01-01"])
+@pytest.mark.parametrize("closed", [LOCK, LAST_RUN, STAGING, "calls/run_test=a/date=2026-01-01"])
 def test_probe_finds_what_somebody_else_may_not_write(closed):
     with tempfile.TemporaryDirectory() as name:  # others may not enter the folders of pytest
         root = Path(name)
@@ -132,9 +135,10 @@ def test_probe_finds_what_somebody_else_may_not_write(closed):
         for folder in (root, *(path for path in root.rglob("*") if path.is_dir())):
             folder.chmod(0o777)
         (root / LOCK).chmod(0o666)
+        (root / LAST_RUN).chmod(0o644)
         with as_somebody_else():
             LocalFiles(root).probe()
-        (root / closed).chmod(0o444 if closed == LOCK else 0o555)
+        (root / closed).chmod({LOCK: 0o444, LAST_RUN: 0o000}.get(closed, 0o555))
         with as_somebody_else():
             with pytest.raises(DestinationError, match="Permission denied"):
                 export_into(LocalFiles(root))

@@ -18,7 +18,7 @@ from etl.load.last_run import last_complete_at
 from etl.load.layout import QUARANTINE, parse_partition_path
 from etl.load.parquet import UnreadableError, open_part, read_footer
 from etl.model import schema
-from etl.model.lifecycle import ExportState
+from etl.model.lifecycle import CLOCKS_DIFFER, ExportState
 
 _LAST_RUNS = 7
 _RUNS_READ = 30
@@ -99,14 +99,16 @@ class Status:
     """The dataset at ``read_at``; its fields are what ``status --json`` prints.
 
     ``at_work`` names the holder of the lock. ``complete_at``: when the last complete run ended, None when none of the last 30
-    was. ``runs``: the last 7, newest first. ``problems``: those of the newest run. ``unreadable``: files that are damaged or do
-    not belong here. ``set_aside``: how many files are in the quarantine.
+    was. ``future_run_at``: the latest time at which a run ended that has not come yet, by this machine's clock. ``runs``: the last
+    7, newest first. ``problems``: those of the newest run. ``unreadable``: files that are damaged or do not belong here.
+    ``set_aside``: how many files are in the quarantine.
     """
 
     dataset: str
     read_at: datetime
     at_work: str | None
     complete_at: datetime | None
+    future_run_at: datetime | None
     run_tests: tuple[RunTestStatus, ...]
     tables: tuple[TableStatus, ...]
     runs: tuple[RunStatus, ...]
@@ -140,13 +142,22 @@ def read_status(files: Files, *, now: datetime) -> Status:
             f"{files.where()}: no dataset there: metrics-etl run makes one, or fix [destination] path"
         )
     runs = _rows(parts["runs"]).to_pylist() if parts["runs"] else []
+    latest = now + CLOCKS_DIFFER
     runs.sort(key=lambda run: run["started_at"], reverse=True)  # their names have whole seconds only
     return Status(
         dataset=files.where(),
         read_at=now,
         at_work=at_work,
-        complete_at=next((run["finished_at"] for run in runs if run["exit_code"] == ExitCode.COMPLETE), None),
-        run_tests=tuple(_run_tests(parts, last_complete_at(files))),
+        complete_at=next(
+            (
+                run["finished_at"]
+                for run in runs
+                if run["exit_code"] == ExitCode.COMPLETE and run["finished_at"] <= latest
+            ),
+            None,
+        ),
+        future_run_at=max((run["finished_at"] for run in runs if run["finished_at"] > latest), default=None),
+        run_tests=tuple(_run_tests(parts, {key: at for key, at in last_complete_at(files).items() if at <= latest})),
         tables=tuple(
             TableStatus(name, sum(each.rows for each in found), len(found), sum(each.size_bytes for each in found))
             for name, found in parts.items()

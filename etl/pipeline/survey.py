@@ -26,7 +26,7 @@ from etl.extract.plan import (
 from etl.extract.run_tests import discover
 from etl.load.layout import Partition
 from etl.load.relocate import Moves, as_if_dropped, find_doubled, find_moves, surplus
-from etl.load.state import StoredState, load_run_tests, load_state
+from etl.load.state import StoredState, forget_the_future, load_run_tests, load_state
 from etl.model.listed_execution import ExecutionList, ListedExecution
 from etl.pipeline.record import Record, count_reasons
 from etl.pipeline.run import Run
@@ -67,6 +67,7 @@ async def survey(run: Run, record: Record, state: StoredState) -> Survey:
         DestinationError, KeyRefusedError, SourceUnavailableError: the run cannot go on.
     """
     await _list_executions(run, record, state)
+    forget_the_future(state, run.by_source(run.clock()))
     record.lists |= _one_place_each(record.lists, state)
     everywhere = record.listed_ids()
     vanished = {}
@@ -263,7 +264,7 @@ def make_plan(run: Run, record: Record, state: StoredState) -> list[Planned]:
                 run_test,
                 lists[run_test.key],
                 state.executions[run_test.key],
-                now=run.started_at,
+                now=run.by_source(run.started_at),
                 policy=run.policy,
                 stray_dates=state.stray_dates[run_test.key],
             )

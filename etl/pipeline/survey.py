@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 
-from etl.errors import NotFoundError, SourceError, SourceUnavailableError
+from etl.errors import NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
 from etl.extract.endpoints import get_execution
 from etl.extract.executions import list_executions_completely, look_up
 from etl.extract.plan import (
@@ -124,7 +124,8 @@ async def _list_executions(run: Run, record: Record, state: StoredState) -> None
             )
         except SourceError as error:
             _fail(run, record, run_test, str(error))
-            unreachable.append(str(error))
+            if not isinstance(error, UnexpectedAnswerError):
+                unreachable.append(str(error))
         else:
             record.lists[run_test.key] = found
             record.listed[run_test.key] = len(found.executions)

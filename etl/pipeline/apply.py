@@ -18,7 +18,7 @@ from etl.model.records import ExecutionBundle
 from etl.pipeline.buffer import CommitBuffer
 from etl.pipeline.record import Record, VanishedCounts, is_waiting_row_due
 from etl.pipeline.run import Run
-from etl.pipeline.survey import Survey, load, read_missing_payloads
+from etl.pipeline.survey import Survey, load, load_sources, read_missing_payloads
 from etl.pipeline.tasks import to_the_end
 from etl.transform.flatten import FlatBundle, flatten
 
@@ -62,6 +62,21 @@ async def mark_vanished(run: Run, record: Record, found: Survey, state: StoredSt
         if found_by_id.deleted:
             # With what is noted of it: whoever cancels the run must still be told what was marked.
             await to_the_end(mark(key, found_by_id.deleted, counts))
+    for key, left in found.left_behind.items():
+        await _mark_left_behind(run, record, key, left, state)
+
+
+async def _mark_left_behind(run: Run, record: Record, key: str, left: set[str], state: StoredState) -> None:
+    """No later run asks for them: with the others gone from there, nothing tells that they lie there."""
+    await to_the_end(partial(load_sources, run, [Partition(key, "")], state))
+    stored = state.executions[key]
+    living = [each for each in sorted(left) if each not in stored or stored[each].deleted_at is None]
+    deleted = (await look_up(run.client, living, workers=run.settings.api.concurrency)).deleted
+    record.necessary_requests += len(living)
+    if deleted:
+        await to_the_end(partial(_mark_deleted, run, key, deleted, state))
+        record.left_behind[key] -= len(deleted)
+        run.notify("deleted", run_test=key, executions=len(deleted))
 
 
 def _mark_deleted(run: Run, key: str, deleted: set[str], state: StoredState) -> None:

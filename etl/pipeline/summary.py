@@ -166,6 +166,7 @@ class Summary:
         lines += [
             f"run_test={key}: {count} executions stay there, since no list has them: they were deleted or moved elsewhere"
             for key, count in self.left_behind.items()
+            if count
         ]
         moved = f"{self.moved_calls} calls belong to another execution now; their old rows were removed"
         lines += [moved] if self.moved_calls else []

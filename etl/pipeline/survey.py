@@ -42,12 +42,14 @@ class Survey:
 
     ``drops`` and ``moves`` are what must change for each execution to lie in one place, the right one; ``state`` already says what
     it will say after the drops. ``vanished`` are stored executions that no list has any more, by the key of their run test.
+    ``left_behind`` are those of run tests that are not exported, while their other executions move away.
     """
 
     state: StoredState
     drops: Mapping[Partition, set[str]]
     moves: Moves
     vanished: Mapping[str, set[str]]
+    left_behind: Mapping[str, set[str]]
 
 
 async def discover_and_load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
@@ -78,10 +80,11 @@ async def survey(run: Run, record: Record, state: StoredState) -> Survey:
             if ids is not None:
                 vanished[run_test.key] = ids
     drops, moves = await to_the_end(partial(_find_places, run, record, state))
-    record.left_behind = {key: len(left) for key, left in _left_behind(record, state, moves).items()}
+    left_behind = _left_behind(record, state, moves)
+    record.left_behind = {key: len(left) for key, left in left_behind.items()}
     if record.discovered and not record.discovered.problems:
         record.keys_without_run_test = sorted(state.elsewhere.keys() - {source.run_test_key for source, _ in moves})
-    return Survey(state, drops, moves, vanished)
+    return Survey(state, drops, moves, vanished, left_behind)
 
 
 def load(run: Run, record: Record, *, set_aside: bool) -> StoredState:

@@ -68,6 +68,10 @@ class TransientError(SourceError):
     """A failure that a retry may fix: connection errors, timeouts, cut or foreign bodies, 429, 5xx."""
 
 
+class UnexpectedAnswerError(TransientError):
+    """The API answered, but not as it documents: it is there, and a retry may fix it."""
+
+
 class ServerFaultError(TransientError):
     """The API answered 500: a fault, a bad row on the page, or a page past the last one.
 

@@ -34,6 +34,14 @@ def print_status(status: Status) -> None:
         print_line(console, "problem", _lost(status.lost_run), style="bold red")
     for problem in status.problems:
         print_line(console, "problem", f"in the last run: {problem}", style="bold red")
+    if status.future_run_at:
+        print_line(
+            console,
+            "problem",
+            f"a run ended at {status.future_run_at:%Y-%m-%d %H:%M} UTC, which has not come yet: it does not count; check the "
+            "clocks of this machine and of the one that exports",
+            style="bold red",
+        )
     for path in status.unreadable:
         print_line(console, "problem", f"{path} cannot be read; the next run sets it aside", style="bold red")
     for line in status.ignored:

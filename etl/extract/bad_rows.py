@@ -11,7 +11,7 @@ is gone. The good pages come on top, and at the beginning one or two requests th
 halved from 8 on, whatever the limit.
 
 Whatever the server does, the reader stops after ``count + limit + 202 * (log2(limit) + 3)`` requests at the latest, where ``count``
-is what the first good answer said: only pages of full size are free, and all others are counted.
+is what the first good answer said: only pages of full size that hold a new row are free, and all others are counted.
 """
 
 from collections.abc import Awaitable, Callable
@@ -26,6 +26,8 @@ HeadReader = Callable[[int], Awaitable[T | None]]
 """Finds out in another way than through the list which row is at a position of it."""
 
 MAX_UNREADABLE = 100
+MAX_PAGES_WITHOUT_NEWS = 50
+"""After so many pages in a row that hold no new row, a list that says that it goes on lies."""
 MAX_LOST = 8
 """After so many rows without any good answer, bad rows look the same as a server that is down or the end of the list."""
 _TRIES = 2
@@ -58,6 +60,7 @@ class SkippingReader(Generic[T]):
     """
 
     read: PageReader[T]
+    id_of: Callable[[T], str]
     head_at: HeadReader[T] | None
     limit: int
     position: int
@@ -68,6 +71,8 @@ class SkippingReader(Generic[T]):
     unreadable: list[Unreadable[T]] = field(default_factory=list)
     _size: int = 0
     _spare: int = 0
+    _seen: set[str] = field(default_factory=set)
+    _without_news: int = 0
     _lost: int = 0
     _farthest: int | None = None
 
@@ -138,7 +143,13 @@ class SkippingReader(Generic[T]):
             # The server cuts pages smaller than requested: these were other rows.
             self.limit = self._size = power_of_two(found)
             return
-        self._spare += self._size == self.limit
+        known = len(self._seen)
+        self._seen.update(map(self.id_of, page.results))
+        has_news = len(self._seen) > known
+        self._without_news = 0 if has_news else self._without_news + 1
+        self._spare += self._size == self.limit and has_news
+        if self._without_news == MAX_PAGES_WITHOUT_NEWS:
+            self._spare = -1
         if self.good_row is None:
             self.good_row = self.position
         self._advance(self._size)
@@ -171,8 +182,19 @@ class SkippingReader(Generic[T]):
         return self.position >= min(self.count, self._farthest)
 
     def _left_out(self) -> SourceError:
+        if self._without_news == MAX_PAGES_WITHOUT_NEWS:
+            return never_ends(self.count or 0, self.position)
         message = f"too many rows cannot be read: those from row {self.position} on were left out"
         return SourceError(message, status=self.error.status, excerpt=self.error.excerpt)
+
+
+def never_ends(count: int, position: int) -> SourceError:
+    """What is wrong with a list that has pages without end."""
+    return SourceError(
+        f"the list says that it has {count:,} rows, but {MAX_PAGES_WITHOUT_NEWS} pages in a row hold nothing new: what may come "
+        f"after row {position:,} was left out",
+        status=200,
+    )
 
 
 def power_of_two(number: int) -> int:

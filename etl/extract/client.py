@@ -326,7 +326,7 @@ class Client:
             raise RuntimeError(f"{request.subject}: {bug}") from None
         finally:
             self.quota.answered(self._now(), headers)
-        self.traffic.received_bytes += len(answer.body)
+        self.traffic.received(answer)
         return answer
 
     @property

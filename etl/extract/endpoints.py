@@ -12,7 +12,14 @@ from urllib.parse import quote
 
 import msgspec
 
-from etl.errors import KeyRefusedError, NotFoundError, RequestRefusedError, ServerFaultError, TransientError
+from etl.errors import (
+    KeyRefusedError,
+    NotFoundError,
+    RequestRefusedError,
+    ServerFaultError,
+    TransientError,
+    UnexpectedAnswerError,
+)
 from etl.extract.http_date import unix_seconds
 from etl.extract.parse import parse_json
 from etl.model.records import METRICS, RUN_TESTS, RUNS, CallMetrics, Execution, ListedCall, Page, RunTest
@@ -148,15 +155,18 @@ def decode(request: Request[T], body: bytes, *, tries: int = 1) -> T:
     """The answer's value, from the body of a 200; ``tries`` is the number of the try.
 
     Raises:
-        TransientError: the body is not the documented JSON.
+        UnexpectedAnswerError: the API answered, but with another document than it documents.
+        TransientError: the body is not an answer of the API at all, or says that it failed.
     """
+    kind = TransientError
     try:
         document = parse_json(body)
         if request.path != RUN_TESTS:
             document = _result(document)
+        kind = UnexpectedAnswerError
         return request.decode(document)
     except (ValueError, RecursionError) as exc:
-        raise TransientError(
+        raise kind(
             f"{request.subject}: unexpected answer from {request.path}: {_why_unexpected(exc, body)}",
             status=200,
             excerpt=_excerpt(body),

@@ -23,6 +23,9 @@ After ``MAX_ROUNDS`` rounds without proof the listing says that it is incomplete
 **Bad rows.** A page that stays 500 holds a row that the server cannot give. ``bad_rows.py`` skips it, in small pages, so these
 pages prove nothing by A; B does not depend on how rows were read. With a bad row there is no proof at all: the listing is
 incomplete, without further rounds, and ``unreadable`` has the row, with what another endpoint tells of it.
+
+**Lies.** A list may claim a billion pages and have one for each. After ``MAX_PAGES_WITHOUT_NEWS`` pages in a row that hold no new
+row it is read no further, and counts as one with a bad row.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Container, Mapping
@@ -30,7 +33,15 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from etl.errors import NotFoundError, ServerFaultError
-from etl.extract.bad_rows import HeadReader, PageReader, SkippingReader, Unreadable, power_of_two
+from etl.extract.bad_rows import (
+    MAX_PAGES_WITHOUT_NEWS,
+    HeadReader,
+    PageReader,
+    SkippingReader,
+    Unreadable,
+    never_ends,
+    power_of_two,
+)
 from etl.model.records import Page
 
 T = TypeVar("T")
@@ -75,11 +86,14 @@ async def read_pass(
     """
     rows: dict[str, T] = {}
     number, total_pages, count, size = 1, 1, 0, limit
+    without_news = 0
     while number <= total_pages:
+        if without_news == MAX_PAGES_WITHOUT_NEWS:
+            return Pass(rows, total_pages, count, (Unreadable(len(rows), never_ends(count, len(rows))),))
         try:
             page = await _read_page(read, number, limit)
         except ServerFaultError as error:
-            rest = _rest(read, head_at, number=number, size=size, count=count, error=error)
+            rest = _rest(read, id_of, head_at, number=number, size=size, count=count, error=error)
             await rest.read_rest()
             return Pass(
                 rows=rows | {id_of(row): row for row in rest.rows},
@@ -89,7 +103,9 @@ async def read_pass(
             )
         if page is None:
             break
+        known = len(rows)
         rows.update((id_of(row), row) for row in page.results)
+        without_news = 0 if len(rows) > known else without_news + 1
         total_pages, count = page.total_pages, page.count
         if number < total_pages:
             # Servers may cut pages smaller than requested.
@@ -109,12 +125,19 @@ async def _read_page(read: PageReader[T], number: int, limit: int) -> Page[T] | 
 
 
 def _rest(
-    read: PageReader[T], head_at: HeadReader[T] | None, *, number: int, size: int, count: int, error: ServerFaultError
+    read: PageReader[T],
+    id_of: Callable[[T], str],
+    head_at: HeadReader[T] | None,
+    *,
+    number: int,
+    size: int,
+    count: int,
+    error: ServerFaultError,
 ) -> SkippingReader[T]:
     """A reader from the page of this number and size on; rows that are read twice do no harm."""
     limit = power_of_two(size)
     position = (number - 1) * size // limit * limit
-    rest: SkippingReader[T] = SkippingReader(read, head_at, limit, position, error)
+    rest: SkippingReader[T] = SkippingReader(read, id_of, head_at, limit, position, error)
     if number > 1:
         rest.count, rest.good_row = count, 0
     return rest

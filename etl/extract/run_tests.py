@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from etl.errors import ConfigurationError, NotFoundError, SourceError, SourceUnavailableError
+from etl.errors import ConfigurationError, NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
 from etl.extract.client import Client
 from etl.extract.endpoints import list_run_tests
 from etl.extract.listing import Listing, list_completely
@@ -38,6 +38,7 @@ async def discover(client: Client, *, page_limit: int) -> Discovered:
         ConfigurationError: there is none.
         KeyRefusedError: 401 or 403.
         SourceUnavailableError: none could be listed.
+        UnexpectedAnswerError: the list is not what the API documents.
     """
 
     async def read(page: int, limit: int, *, is_probe: bool = False) -> Page[RunTest]:
@@ -55,6 +56,8 @@ async def discover(client: Client, *, page_limit: int) -> Discovered:
         listing = await list_completely(
             read, lambda each: each.run_test_id, get, known=(), limit=page_limit, head_at=head_at
         )
+    except UnexpectedAnswerError:
+        raise
     except SourceError as error:
         raise SourceUnavailableError(f"the run tests could not be listed: {error}") from None
     by_name: dict[str, list[RunTest]] = {}

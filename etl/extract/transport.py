@@ -11,11 +11,13 @@ import zlib
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import aiohttp
 from yarl import URL
 
 from etl.errors import ConfigurationError
+from etl.extract.source_clock import clock_offset
 
 _MOST_RENEWALS = 10
 _UNKNOWN_ENCODINGS = {"br", "compress", "x-compress", "zstd"}
@@ -36,7 +38,8 @@ class Limits:
 class Traffic:
     """What was sent and received so far; ``redactions`` counts answers from which a key was removed.
 
-    ``held_until`` is the time of the loop's clock before which the rate limit lets nothing more through.
+    ``held_until`` is the time of the loop's clock before which the rate limit lets nothing more through. ``clock_offset`` is what
+    to add to our time to get the source's: the least that an answer told, so that nothing seems older than it is.
     """
 
     requests: int = 0
@@ -45,6 +48,14 @@ class Traffic:
     received_bytes: int = 0
     redactions: int = 0
     held_until: float = 0.0
+    clock_offset: timedelta | None = None
+
+    def received(self, answer: "Answer") -> None:
+        """Note an answer that came now."""
+        self.received_bytes += len(answer.body)
+        offset = clock_offset(answer.headers, datetime.now(UTC))
+        if offset is not None:
+            self.clock_offset = offset if self.clock_offset is None else min(offset, self.clock_offset)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from etl.errors import ExporterError, NotFoundError, SourceError, SourceUnavailableError, leaves
+from etl.errors import ExporterError, NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError, leaves
 from etl.extract.client import Client
 from etl.extract.connect import client_of
 from etl.extract.executions import is_before, read_executions_once
@@ -161,7 +161,7 @@ async def _read_lists(client: Client, settings: Settings, comparison: Comparison
             found = await read_executions_once(client, run_test.name, page_limit=page_limit, since=run_test.since)
         except SourceError as error:
             find(run_test, str(error))
-            if not isinstance(error, NotFoundError):
+            if not isinstance(error, NotFoundError | UnexpectedAnswerError):
                 unreachable.append(str(error))
             return
         lists[run_test.key] = found

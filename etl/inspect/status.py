@@ -19,7 +19,7 @@ from etl.load.last_run import LastRun, read_last_run
 from etl.load.layout import QUARANTINE, parse_partition_path
 from etl.load.parquet import UnreadableError, open_part, read_footer
 from etl.model import schema
-from etl.model.lifecycle import ExportState
+from etl.model.lifecycle import CLOCKS_DIFFER, ExportState
 
 _LAST_RUNS = 7
 _RUNS_READ = 30
@@ -102,9 +102,10 @@ class Status:
     """The dataset at ``read_at``; its fields are what ``status --json`` prints.
 
     ``at_work`` names the holder of the lock. ``complete_at``: when a run over all that is configured last left nothing out; None
-    when none did, or a configured run test was never complete. ``runs``: the last 7, newest first. ``problems``: those of the
-    newest run. ``lost_run``: the last run, if it left no row in ``runs``, since it could not begin (it has an exit code) or was
-    killed. ``unreadable``: files that are damaged or do not belong here. ``ignored``: what is wrong with the exporter's own files.
+    when none did, or a configured run test was never complete. ``future_run_at``: the latest time at which a run ended that has
+    not come yet, by this machine's clock. ``runs``: the last 7, newest first. ``problems``: those of the newest run. ``lost_run``:
+    the last run, if it left no row in ``runs``, since it could not begin (it has an exit code) or was killed. ``unreadable``: files
+    that are damaged or do not belong here. ``ignored``: what is wrong with the exporter's own files.
     ``set_aside``: how many files are in the quarantine.
     """
 
@@ -112,6 +113,7 @@ class Status:
     read_at: datetime
     at_work: str | None
     complete_at: datetime | None
+    future_run_at: datetime | None
     lost_run: Attempt | None
     run_tests: tuple[RunTestStatus, ...]
     tables: tuple[TableStatus, ...]
@@ -149,14 +151,16 @@ def read_status(files: Files, *, now: datetime, configured: Mapping[str, str] | 
             f"{files.where()}: no dataset there: metrics-etl run makes one, or fix [destination] path"
         )
     runs = _rows(parts["runs"]).to_pylist() if parts["runs"] else []
+    latest = now + CLOCKS_DIFFER
     runs.sort(key=lambda run: run["started_at"], reverse=True)  # their names have whole seconds only
-    last_run = read_last_run(files, note=ignored.append)
+    last_run = _up_to(latest, read_last_run(files, note=ignored.append))
     run_tests = tuple(_run_tests(parts, last_run, configured or dict.fromkeys(last_run.last_complete_at, "")))
     return Status(
         dataset=files.where(),
         read_at=now,
         at_work=at_work,
         complete_at=last_run.complete_at if all(each.complete_at for each in run_tests if each.is_configured) else None,
+        future_run_at=max((run["finished_at"] for run in runs if run["finished_at"] > latest), default=None),
         lost_run=attempt if attempt and _is_lost(attempt, runs, at_work) else None,
         run_tests=run_tests,
         tables=tuple(
@@ -170,6 +174,13 @@ def read_status(files: Files, *, now: datetime, configured: Mapping[str, str] | 
         ignored=tuple(ignored),
         set_aside=len(files.entries(QUARANTINE)),
     )
+
+
+def _up_to(latest: datetime, last_run: LastRun) -> LastRun:
+    """The record without times that have not come yet: a clock was wrong, and they say nothing."""
+    times = {key: at if at and at <= latest else None for key, at in last_run.last_complete_at.items()}
+    complete_at = last_run.complete_at
+    return LastRun(complete_at if complete_at and complete_at <= latest else None, times, last_run.incomplete)
 
 
 def _is_lost(attempt: Attempt, runs: Sequence[Mapping[str, Any]], at_work: str | None) -> bool:

@@ -155,6 +155,7 @@ def _replacement(bundles: Mapping[str, FlatBundle], known: Mapping[str, StoredEx
         listed_calls={call_id for bundle in listed.values() for call_id in bundle.listed or ()},
         failed_calls={letter.subject_id for bundle in listed.values() for letter in bundle.dead_letters},
         heads={execution_id for execution_id, bundle in bundles.items() if _has_letter(bundle, METRICS)},
+        undated={execution_id for execution_id, before in known.items() if before and before.exported_at is None},
         # Without the time of this fetch, a scrub would fetch the same final executions every night.
         verified={
             execution_id

@@ -20,7 +20,7 @@ from etl.load.merge import with_column
 from etl.load.parquet import UnreadableError
 from etl.load.state import held_rows
 from etl.model import schema
-from etl.model.lifecycle import HeldRows
+from etl.model.lifecycle import CLOCKS_DIFFER, HeldRows
 from etl.transform.frames import ExportStamp
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -28,8 +28,11 @@ _CHANGED = ("calls_digest", "exported_calls", "listed_calls", "export_run_id", "
 _READ = ["execution_id", *_CHANGED]
 
 
-def find_doubled_calls(dataset: Dataset) -> dict[Partition, dict[str, set[str]]]:
-    """The calls to remove, by partition and execution_id: those that another execution has newer. Damaged files are skipped."""
+def find_doubled_calls(dataset: Dataset, *, now: datetime) -> dict[Partition, dict[str, set[str]]]:
+    """The calls to remove, by partition and execution_id: those that another execution has newer. Damaged files are skipped.
+
+    A time after ``now`` is unknown, and counts as the oldest.
+    """
     # Eight bytes for each call: the ids of a long history would take a hundred.
     hashes = array("q")
     for _, rows in _read(dataset, "call_execution_id"):
@@ -40,7 +43,8 @@ def find_doubled_calls(dataset: Dataset) -> dict[Partition, dict[str, set[str]]]
     for partition, rows in _read(dataset, "call_execution_id", "execution_id", "exported_at") if suspects else ():
         for call_id, execution_id, exported_at in zip(*(column.to_pylist() for column in rows.columns), strict=True):
             if hash(call_id) in suspects:
-                places.setdefault(call_id, []).append((exported_at or _LONG_AGO, execution_id, partition))
+                since = exported_at if exported_at and exported_at <= now + CLOCKS_DIFFER else _LONG_AGO
+                places.setdefault(call_id, []).append((since, execution_id, partition))
     doubled: dict[Partition, dict[str, set[str]]] = {}
     for call_id, found in places.items():
         _, newest, _ = max(found)

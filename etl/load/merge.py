@@ -41,6 +41,7 @@ class Replacement:
             are listed.
         heads: Fetched without their aggregates: the old aggregates stay.
         verified: Take the new ``verified_at`` even if nothing else changed.
+        undated: When their execution rows were written is unknown: the new rows replace them even if nothing changed.
     """
 
     executions: Collection[str]
@@ -50,6 +51,7 @@ class Replacement:
     failed_calls: Collection[str] = ()
     heads: Collection[str] = ()
     verified: Collection[str] = ()
+    undated: Collection[str] = ()
 
     def executions_of(self, table: schema.Table) -> Collection[str]:
         """The executions whose rows of this table are replaced."""
@@ -85,6 +87,8 @@ def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replac
         new = _with_values_of(before, table, new, _AGGREGATES, replacement.heads)
         # The other way round: an old row that stays takes the new time, and no new row replaces it for that.
         after = _with_values_of(new, table, before, ["verified_at"], replacement.verified)
+        before = before.filter(pc.invert(is_of(before, replacement.undated)))
+        after = after.filter(pc.invert(is_of(after, replacement.undated)))
     if table is schema.ERRORS:
         # Two executions may list a call that fails: the one that was fetched last has its dead letter.
         theirs = set(_keys(table, new))

@@ -104,6 +104,14 @@ def held_rows(listed_calls: Mapping[str, int], calls: pa.Table, evals: pa.Table)
     }
 
 
+def forget_the_future(state: StoredState, now: datetime) -> None:
+    """Times that have not come yet count as unknown: whoever wrote them had a clock that was wrong."""
+    for executions in state.executions.values():
+        for execution_id, stored in executions.items():
+            if (known := stored.as_of(now)) is not stored:
+                executions[execution_id] = known
+
+
 def stored_calls(dataset: Dataset, partition: Partition) -> dict[str, set[str]]:
     """The calls that the partition holds, by execution_id. None of a file that is gone or damaged, which a commit deals with."""
     try:

@@ -1,7 +1,7 @@
 """The life of an execution: its statuses, its export state, what the dataset holds of it, and when it is final. Pure."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import chain
@@ -14,6 +14,8 @@ from etl.model.values import timestamp_or_none
 TERMINAL_EXECUTION = frozenset({"completed", "failed", "cancelled"})
 TERMINAL_CALL = frozenset({"completed", "failed", "cancelled"})
 KNOWN_EXECUTION = TERMINAL_EXECUTION | {"pending", "running", "cancelling", "evaluating"}
+CLOCKS_DIFFER = timedelta(minutes=5)
+"""What two clocks may be apart, each of which is right."""
 KNOWN_CALL = TERMINAL_CALL | {"pending", "queued", "ongoing", "analyzing"}
 
 
@@ -66,6 +68,14 @@ class StoredExecution:
     deleted_at: datetime | None = None
     run_test_name: str | None = None
     has_letters: bool = False
+
+    def as_of(self, now: datetime) -> Self:
+        """The same without the times that have not come yet."""
+        latest = now + CLOCKS_DIFFER
+        verified_at, exported_at = (at if at and at <= latest else None for at in (self.verified_at, self.exported_at))
+        if (verified_at, exported_at) == (self.verified_at, self.exported_at):
+            return self
+        return replace(self, verified_at=verified_at, exported_at=exported_at)
 
     @property
     def is_damaged(self) -> bool:

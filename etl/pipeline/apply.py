@@ -13,12 +13,12 @@ from etl.load.commit import commit
 from etl.load.doubled_calls import find_doubled_calls, remove_calls
 from etl.load.layout import Partition
 from etl.load.relocate import drop, mark_deleted, move
-from etl.load.state import StoredState, stored_calls
+from etl.load.state import StoredState, forget_the_future, stored_calls
 from etl.model.records import ExecutionBundle
 from etl.pipeline.buffer import CommitBuffer
 from etl.pipeline.record import Record, VanishedCounts, is_waiting_row_due
 from etl.pipeline.run import Run
-from etl.pipeline.survey import Survey, load, read_missing_payloads
+from etl.pipeline.survey import Survey, load, load_sources, read_missing_payloads
 from etl.pipeline.tasks import to_the_end
 from etl.transform.flatten import FlatBundle, flatten
 
@@ -39,6 +39,7 @@ async def put_in_place(run: Run, record: Record, found: Survey) -> StoredState:
     for (source, key), execution_ids in sorted(found.moves.items()):
         await to_the_end(relocate(source, key, execution_ids))
     state = await to_the_end(partial(load, run, record, set_aside=True))
+    forget_the_future(state, run.by_source(run.clock()))
     await read_missing_payloads(run, record, state)
     return state
 
@@ -61,6 +62,21 @@ async def mark_vanished(run: Run, record: Record, found: Survey, state: StoredSt
         if found_by_id.deleted:
             # With what is noted of it: whoever cancels the run must still be told what was marked.
             await to_the_end(mark(key, found_by_id.deleted, counts))
+    for key, left in found.left_behind.items():
+        await _mark_left_behind(run, record, key, left, state)
+
+
+async def _mark_left_behind(run: Run, record: Record, key: str, left: set[str], state: StoredState) -> None:
+    """No later run asks for them: with the others gone from there, nothing tells that they lie there."""
+    await to_the_end(partial(load_sources, run, [Partition(key, "")], state))
+    stored = state.executions[key]
+    living = [each for each in sorted(left) if each not in stored or stored[each].deleted_at is None]
+    deleted = (await look_up(run.client, living, workers=run.settings.api.concurrency)).deleted
+    record.necessary_requests += len(living)
+    if deleted:
+        await to_the_end(partial(_mark_deleted, run, key, deleted, state))
+        record.left_behind[key] -= len(deleted)
+        run.notify("deleted", run_test=key, executions=len(deleted))
 
 
 def _mark_deleted(run: Run, key: str, deleted: set[str], state: StoredState) -> None:
@@ -70,7 +86,7 @@ def _mark_deleted(run: Run, key: str, deleted: set[str], state: StoredState) -> 
             run.dataset,
             Partition(key, date),
             {execution_id for execution_id in deleted if dates.get(execution_id) == date},
-            deleted_at=run.started_at,
+            deleted_at=run.by_source(run.started_at),
             stamp=run.stamp(),
         )
 
@@ -91,7 +107,7 @@ async def fetch(run: Run, record: Record, planned: list[Planned], state: StoredS
                 bundles,
                 state.executions,
                 run.stamp(),
-                fetched_at=run.started_at,
+                fetched_at=run.by_source(run.started_at),
                 settle_hours=run.settings.export.settle_hours,
             )
         )
@@ -135,7 +151,7 @@ async def part_moved_calls(run: Run, record: Record, state: StoredState) -> None
     """
     if not (run.dataset.written.files or state.may_hold_calls_twice()):
         return
-    doubled = await to_the_end(partial(find_doubled_calls, run.dataset))
+    doubled = await to_the_end(partial(find_doubled_calls, run.dataset, now=run.by_source(run.clock())))
     for partition, calls in sorted(doubled.items()):
         await to_the_end(partial(remove_calls, run.dataset, partition, calls, run.stamp()))
         record.moved_calls += sum(map(len, calls.values()))

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from etl.extract.capacity import fitting_concurrency
 from etl.extract.client import Client
@@ -31,9 +31,15 @@ class Run:
     progress: Progress
     notify: Notify
 
+    def by_source(self, moment: datetime) -> datetime:
+        """A time of our clock by the source's, as far as it has told."""
+        return moment + (self.client.traffic.clock_offset or timedelta(0))
+
     def stamp(self) -> ExportStamp:
         """What the rows that are written now are marked with."""
-        return ExportStamp(self.export_run_id, self.clock(), include_raw=self.settings.export.include_raw)
+        return ExportStamp(
+            self.export_run_id, self.by_source(self.clock()), include_raw=self.settings.export.include_raw
+        )
 
 
 def begin(

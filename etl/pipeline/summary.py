@@ -187,6 +187,7 @@ class Summary:
         lines += [
             f"run_test={key}: {counted(count, 'execution')} left there, in no list any more: deleted or moved elsewhere"
             for key, count in self.left_behind.items()
+            if count
         ]
         moved = f"{self.moved_calls} calls belong to another execution now; their old rows were removed"
         lines += [moved] if self.moved_calls else []

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 
-from etl.errors import NotFoundError, SourceError, SourceUnavailableError
+from etl.errors import NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
 from etl.extract.endpoints import get_execution
 from etl.extract.executions import list_executions_completely, look_up
 from etl.extract.plan import (
@@ -26,7 +26,7 @@ from etl.extract.plan import (
 from etl.extract.run_tests import discover
 from etl.load.layout import Partition
 from etl.load.relocate import Moves, as_if_dropped, find_doubled, find_moves, surplus
-from etl.load.state import StoredState, load_run_tests, load_state
+from etl.load.state import StoredState, forget_the_future, load_run_tests, load_state
 from etl.model.listed_execution import ExecutionList, ListedExecution
 from etl.pipeline.record import Record, count_reasons
 from etl.pipeline.run import Run
@@ -42,12 +42,14 @@ class Survey:
 
     ``drops`` and ``moves`` are what must change for each execution to lie in one place, the right one; ``state`` already says what
     it will say after the drops. ``vanished`` are stored executions that no list has any more, by the key of their run test.
+    ``left_behind`` are those of run tests that are not exported, while their other executions move away.
     """
 
     state: StoredState
     drops: Mapping[Partition, set[str]]
     moves: Moves
     vanished: Mapping[str, set[str]]
+    left_behind: Mapping[str, set[str]]
 
 
 async def discover_and_load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
@@ -67,6 +69,7 @@ async def survey(run: Run, record: Record, state: StoredState) -> Survey:
         DestinationError, KeyRefusedError, SourceUnavailableError: the run cannot go on.
     """
     await _list_executions(run, record, state)
+    forget_the_future(state, run.by_source(run.clock()))
     record.lists |= _one_place_each(record.lists, state)
     everywhere = record.listed_ids()
     vanished = {}
@@ -77,10 +80,11 @@ async def survey(run: Run, record: Record, state: StoredState) -> Survey:
             if ids is not None:
                 vanished[run_test.key] = ids
     drops, moves = await to_the_end(partial(_find_places, run, record, state))
-    record.left_behind = {key: len(left) for key, left in _left_behind(record, state, moves).items()}
+    left_behind = _left_behind(record, state, moves)
+    record.left_behind = {key: len(left) for key, left in left_behind.items()}
     if record.discovered and not record.discovered.problems:
         record.keys_without_run_test = sorted(state.elsewhere.keys() - {source.run_test_key for source, _ in moves})
-    return Survey(state, drops, moves, vanished)
+    return Survey(state, drops, moves, vanished, left_behind)
 
 
 def load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
@@ -123,7 +127,8 @@ async def _list_executions(run: Run, record: Record, state: StoredState) -> None
             )
         except SourceError as error:
             _fail(run, record, run_test, str(error))
-            unreachable.append(str(error))
+            if not isinstance(error, UnexpectedAnswerError):
+                unreachable.append(str(error))
         else:
             record.lists[run_test.key] = found
             record.listed[run_test.key] = len(found.executions)
@@ -263,7 +268,7 @@ def make_plan(run: Run, record: Record, state: StoredState) -> list[Planned]:
                 run_test,
                 lists[run_test.key],
                 state.executions[run_test.key],
-                now=run.started_at,
+                now=run.by_source(run.started_at),
                 policy=run.policy,
                 stray_dates=state.stray_dates[run_test.key],
             )

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from etl.model import schema
 from etl.model.values import MISFIT, to_float
 
+_TURNS = "chat_metrics_turn_count"
 _LATENCY = "latency_avg_agent_latency_ms"
 _PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 _FLOAT_ERROR = 1e-9
@@ -31,6 +32,7 @@ class Cause(StrEnum):
     DELETED_CALLS = "deleted_calls"
     DEAD_LETTER = "dead_letter"
     MISFIT = "misfit"
+    BOT_MESSAGES = "bot_messages"
     LEFT_OUT = "left_out"
     UNKNOWN_METRIC = "unknown_metric"
 
@@ -41,6 +43,7 @@ CAUSE_MEANINGS: dict[Cause, str] = {
     Cause.DELETED_CALLS: "the API still counts calls that were deleted",
     Cause.DEAD_LETTER: "a call could not be exported, or has its old values: see the errors table",
     Cause.MISFIT: "a value that does not fit its column stands in extra",
+    Cause.BOT_MESSAGES: "a call has no turn count: the API takes the number of its bot's messages, which it does not export",
     Cause.LEFT_OUT: "the API leaves the aggregate out",
     Cause.UNKNOWN_METRIC: "an aggregate that this version does not know",
 }
@@ -91,7 +94,7 @@ AGGREGATES: tuple[Aggregate, ...] = (
     Aggregate("chat_avg_input_tokens", "chat_metrics_input_tokens", "mean", 1),
     Aggregate("chat_avg_output_tokens", "chat_metrics_output_tokens", "mean", 1),
     Aggregate("chat_avg_chat_latency_ms", "chat_metrics_avg_latency_ms", "mean", 0.1),
-    Aggregate("chat_avg_turn_count", "chat_metrics_turn_count", "mean", 1),
+    Aggregate("chat_avg_turn_count", _TURNS, "mean", 1),
     Aggregate("chat_avg_csat_score", "chat_metrics_csat_score", "mean", 0.01),
     Aggregate("calls_total", "status", "count", 1),
     *(Aggregate(f"calls_{status}", "status", "count", 1, status) for status in ("completed", "failed", "pending")),
@@ -107,11 +110,13 @@ SOURCE_COLUMNS = ("execution_id", "status", *_SOURCES, "extra")
 class Recomputed:
     """One execution's aggregates by column, None without data.
 
-    ``misfits`` are the columns of its calls for which ``extra`` holds a value that did not fit.
+    ``misfits`` are the columns of its calls for which ``extra`` holds a value that did not fit. ``lacks_turns``: one of its calls
+    has no turn count.
     """
 
     values: Mapping[str, float | None]
     misfits: frozenset[str] = frozenset()
+    lacks_turns: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +151,7 @@ def recompute(calls: pa.Table) -> dict[str, Recomputed]:
         execution_id: Recomputed(
             {aggregate.column: _aggregate(aggregate, columns[aggregate.source], own) for aggregate in AGGREGATES},
             frozenset(misfits.get(execution_id, ())),
+            any(columns[_TURNS][position] is None for position in own),
         )
         for execution_id, own in positions.items()
     }
@@ -188,6 +194,7 @@ def differences(payload: Mapping[str, Any], ours: Recomputed, *, has_letters: bo
             missing=missing,
             has_letters=has_letters,
             is_misfit=aggregate.source in ours.misfits,
+            lacks_turns=aggregate.source == _TURNS and ours.lacks_turns,
         )
         result.append(Difference(".".join(aggregate.path[1:]), of_api, of_calls, cause))
     known = {aggregate.path for aggregate in AGGREGATES}
@@ -199,7 +206,14 @@ def differences(payload: Mapping[str, Any], ours: Recomputed, *, has_letters: bo
 
 
 def _cause(
-    aggregate: Aggregate, of_api: Any, of_calls: float | None, *, missing: float, has_letters: bool, is_misfit: bool
+    aggregate: Aggregate,
+    of_api: Any,
+    of_calls: float | None,
+    *,
+    missing: float,
+    has_letters: bool,
+    is_misfit: bool,
+    lacks_turns: bool,
 ) -> Cause | None:
     if of_api is None:
         return Cause.LEFT_OUT
@@ -213,6 +227,7 @@ def _cause(
         (Cause.DEAD_LETTER, has_letters),
         (Cause.DELETED_CALLS, missing > 0 and _could_be_missing(aggregate, of_api, of_calls, missing)),
         (Cause.MISFIT, is_misfit),
+        (Cause.BOT_MESSAGES, lacks_turns),
     )
     return next((cause for cause, holds in others if holds), None)
 

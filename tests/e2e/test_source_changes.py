@@ -161,6 +161,23 @@ async def test_renamed_run_test_moves_without_a_request_for_any_call(
     assert (await export(names=[first.name, second.name])).files == 0
 
 
+async def test_execution_deleted_while_its_run_test_is_renamed_is_marked(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    await export()
+    first, second = server.world.run_tests
+    gone, calls = newest(first), len(rows_of(tmp_path, "calls"))
+    sandbox.delete_execution(gone)
+    sandbox.rename_run_test(first, "Checkout, all new")
+
+    summary = await export(names=[first.name, second.name])
+
+    assert (summary.exit_code, summary.run_tests[0].moved) == (0, 11)
+    assert state_of(tmp_path, gone)["deleted_at"] == NIGHT + timedelta(days=2)
+    assert not any("stay there" in notice for notice in summary.notices)
+    assert len(rows_of(tmp_path, "calls")) == calls
+
+
 async def test_new_key_or_new_name_under_the_old_key_moves_the_rows(
     server: Sandbox, export: Export, tmp_path: Path
 ) -> None:
@@ -555,8 +572,12 @@ async def test_executions_that_stay_under_a_name_that_is_gone_are_told(
 ) -> None:
     await export()
     first, second = server.world.run_tests
-    sandbox.delete_execution(newest(first))
+    left = newest(first)
+    sandbox.delete_execution(left)
     sandbox.rename_run_test(first, "Checkout, all new")
+    server.fault = lambda request, _nth: (
+        Fault(status=400) if request.query.get("execution_id") == left.execution_id else None
+    )
 
     summary = await export(names=[first.name, second.name])
 

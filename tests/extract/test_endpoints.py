@@ -354,7 +354,7 @@ def test_newline_in_a_name_does_not_break_the_message():
 )
 def test_200_that_is_not_the_documented_json_is_asked_again(body, reason):
     error = raised(GET_CALL, 200, body)
-    assert type(error) is TransientError
+    assert isinstance(error, TransientError)
     assert str(error).startswith(f"call {CALL_ID}: unexpected answer from {METRICS}: ")
     assert reason in str(error)
     assert str(error).isprintable()
@@ -382,7 +382,7 @@ def page_answer(**changes: Any) -> bytes:
 )
 def test_page_that_does_not_say_where_it_stands_is_asked_again(body, reason):
     error = raised(list_run_tests(page=1, limit=10), 200, body)
-    assert type(error) is TransientError
+    assert isinstance(error, TransientError)
     assert reason in str(error)
 
 
@@ -423,7 +423,7 @@ def test_no_document_escapes_as_another_error(document, page):
     ]
     for request in requests:
         for wrapped in (document, {"status": True, "result": document}, {"status": True, "result": {"id": document}}):
-            assert type(raised(request, 200, msgspec.json.encode(wrapped))) is TransientError
+            assert isinstance(raised(request, 200, msgspec.json.encode(wrapped)), TransientError)
 
 
 def test_lone_surrogate_in_an_id_is_no_id():

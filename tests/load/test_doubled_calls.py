@@ -27,14 +27,14 @@ def exported(dataset, *bundles, days=0):
 
 
 def remove_all(dataset):
-    for partition, calls in find_doubled_calls(dataset).items():
+    for partition, calls in find_doubled_calls(dataset, now=STAMP.exported_at).items():
         remove_calls(dataset, partition, calls, STAMP)
 
 
 def test_no_call_is_doubled_in_a_sound_dataset(dataset):
-    assert find_doubled_calls(dataset) == {}
+    assert find_doubled_calls(dataset, now=STAMP.exported_at) == {}
     exported(dataset, a_bundle("e1"), a_bundle("e2", ["c3"], key="booking"))
-    assert find_doubled_calls(dataset) == {}
+    assert find_doubled_calls(dataset, now=STAMP.exported_at) == {}
 
 
 @pytest.mark.parametrize("elsewhere", [{"key": "booking"}, {"date": NEXT_DAY}, {}])
@@ -52,7 +52,7 @@ def test_call_goes_from_where_it_is_older(dataset, tmp_path, elsewhere, *, is_mo
     assert {key[0]: row["execution_id"] for key, row in found["evals"].items()} == places
     counts = {key: (row["listed_calls"], row["exported_calls"]) for (key,), row in found["executions"].items()}
     assert counts == ({"e1": (2, 2), "e2": (1, 1)} if is_moved_back else {"e1": (1, 1), "e2": (2, 2)})
-    assert find_doubled_calls(dataset) == {}
+    assert find_doubled_calls(dataset, now=STAMP.exported_at) == {}
     assert reasons(dataset, old)["e1"] is Reason.FINAL
     assert reasons(dataset, new, key=elsewhere.get("key", KEY))["e2"] is Reason.FINAL
 
@@ -82,7 +82,7 @@ def test_execution_in_two_places_is_not_taken_for_a_call_in_two_executions(datas
     """A move of the execution that was cut short; the next survey sees to it."""
     exported(dataset, a_bundle("e1"))
     exported(dataset, a_bundle("e1", key="booking"), days=1)
-    assert find_doubled_calls(dataset) == {}
+    assert find_doubled_calls(dataset, now=STAMP.exported_at) == {}
 
 
 def test_damaged_file_is_left_to_those_who_need_it(dataset, tmp_path):
@@ -90,7 +90,7 @@ def test_damaged_file_is_left_to_those_who_need_it(dataset, tmp_path):
     exported(dataset, a_bundle("e3", ["c1"], date=NEXT_DAY, key="third"))
     exported(dataset, a_bundle("e2", ["c1"], key="booking"), days=1)
     (tmp_path / part("calls")).write_bytes(b"garbage")
-    assert find_doubled_calls(dataset) == {Partition("third", NEXT_DAY): {"e3": {"c1"}}}
+    assert find_doubled_calls(dataset, now=STAMP.exported_at) == {Partition("third", NEXT_DAY): {"e3": {"c1"}}}
 
 
 @pytest.mark.parametrize("failing", ["calls", "evals", "executions"])
@@ -102,7 +102,7 @@ def test_removal_that_is_cut_short_is_noticed(dataset, monkeypatch, failing):
         published(patched, failing)
         with pytest.raises(DestinationError):
             remove_all(dataset)
-    is_found = find_doubled_calls(dataset) == {HERE: {"e1": {"c2"}}}
+    is_found = find_doubled_calls(dataset, now=STAMP.exported_at) == {HERE: {"e1": {"c2"}}}
     assert is_found or reasons(dataset, a_bundle("e1", ["c1", "c2"]))["e1"] is Reason.DAMAGED
 
 
@@ -112,3 +112,9 @@ def test_execution_that_was_damaged_is_so_afterwards(dataset, tmp_path):
     (tmp_path / part("evals")).unlink()
     remove_all(dataset)
     assert reasons(dataset, a_bundle("e1", ["c1", "c2"]))["e1"] is Reason.DAMAGED
+
+
+def test_time_that_has_not_come_yet_is_not_the_newest(dataset):
+    exported(dataset, a_bundle("e1", ["c1"]), days=400)
+    exported(dataset, a_bundle("e2", ["c1"], key="booking"), days=1)
+    assert find_doubled_calls(dataset, now=STAMP.exported_at) == {HERE: {"e1": {"c1"}}}

@@ -201,6 +201,16 @@ def test_an_execution_that_was_verified_on_purpose_takes_the_new_time_and_nothin
     assert not again.is_changed
 
 
+def test_an_execution_whose_row_is_undated_is_written_again_though_nothing_changed():
+    old = rows(schema.EXECUTIONS, *(execution(name, exported_at=NEW) for name in ("e1", "e2")))
+    new = rows(schema.EXECUTIONS, *(execution(name, "new", exported_at=OLD) for name in ("e1", "e2")))
+    merged = merge(schema.EXECUTIONS, old, new, Replacement(["e1", "e2"], undated=["e1"]))
+    assert [(row["exported_at"], row["export_run_id"]) for row in merged.table.to_pylist()] == [
+        (OLD, "new"),
+        (NEW, "old"),
+    ]
+
+
 def test_an_execution_of_which_only_the_head_is_known_keeps_its_aggregates():
     known = {"status": "completed", "completed_at": OLD, "calls_total": 7, "extra": '{"a":1}'}
     old = rows(schema.EXECUTIONS, execution("e1", **known), execution("e2", **known))

@@ -1,5 +1,6 @@
 """When an execution is final: late enough after its end, with every call finished and nothing missing."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -56,6 +57,13 @@ def test_execution_that_has_not_finished_is_never_exported(status):
 def test_execution_with_a_call_that_has_not_finished_is_never_exported(status):
     bundle = bundle_of(fetched_call("a"), fetched_call("b", status=status), of=finished(48))
     assert state(bundle) is ExportState.SETTLING
+
+
+def test_times_that_have_not_come_yet_are_unknown():
+    stored = stored_of(execution(), verified_at=NOW + timedelta(days=1), exported_at=NOW - timedelta(days=1))
+    assert stored.as_of(NOW) == replace(stored, verified_at=None)
+    assert stored.as_of(NOW - timedelta(days=2)) == replace(stored, verified_at=None, exported_at=None)
+    assert stored.as_of(NOW + timedelta(days=1) - timedelta(minutes=5)) is stored, "two right clocks are never equal"
 
 
 def test_execution_without_calls_is_exported_all_the_same():

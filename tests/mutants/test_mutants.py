@@ -131,6 +131,20 @@ MUTANTS = [
         ("tests/e2e/test_vanishing_calls.py",),
     ),
     Mutant(
+        "data has settled by the source's clock",
+        "etl/pipeline/apply.py",
+        "fetched_at=run.by_source(run.started_at),",
+        "fetched_at=run.started_at,",
+        ("tests/e2e/test_wrong_clocks.py",),
+    ),
+    Mutant(
+        "time that has not come yet is unknown",
+        "etl/model/lifecycle.py",
+        "at if at and at <= latest else None",
+        "at",
+        ("tests/e2e/test_wrong_clocks.py",),
+    ),
+    Mutant(
         "call whose metrics name another execution is not taken",
         "etl/extract/calls.py",
         "if metrics.execution_id == execution.execution_id:",

@@ -144,6 +144,18 @@ def test_value_that_stands_in_extra_explains_its_own_aggregate_alone() -> None:
     assert found(payload, odd) == {"chat.avg_turn_count": Cause.MISFIT, "chat.avg_csat_score": None}
 
 
+def test_call_without_a_turn_count_explains_the_mean_of_turns_alone() -> None:
+    """The API averages COALESCE(turn_count, bot_message_count), and gives only the first of them for a call."""
+    payload = {"chat": {"avg_turn_count": 9, "avg_csat_score": 4}}
+    with_turns, without = {"chat_metrics": {"turn_count": 4, "csat_score": 3}}, {"chat_metrics": {"csat_score": 3}}
+    assert found(payload, with_turns, without) == {
+        "chat.avg_turn_count": Cause.BOT_MESSAGES,
+        "chat.avg_csat_score": None,
+    }
+    assert found(payload, without)["chat.avg_turn_count"] is Cause.BOT_MESSAGES
+    assert found(payload, with_turns)["chat.avg_turn_count"] is None
+
+
 @pytest.mark.parametrize("text", ["1.5x", True, {}, [1]])
 def test_aggregate_that_is_no_number_is_not_explained(text: Any) -> None:
     assert found(latency(text), latency(1))["latency.avg_agent_latency_ms"] is None

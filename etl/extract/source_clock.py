@@ -1,0 +1,23 @@
+"""How far the source's clock is from ours, as its answers tell. Pure.
+
+Whether data has settled is a comparison of the source's times. So it must not depend on a client whose clock is wrong.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+_TOLERANCE = timedelta(minutes=1)  # Date has whole seconds, and an answer takes its time
+
+
+def clock_offset(headers: Mapping[str, str], now: datetime) -> timedelta | None:
+    """What to add to our time to get the source's, from the header ``Date`` of an answer that came ``now``.
+
+    Zero where the two clocks agree within a minute. None when there is no such header, or another text.
+    """
+    try:
+        then = parsedate_to_datetime(headers["Date"])
+        offset = (then if then.tzinfo else then.replace(tzinfo=UTC)) - now
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return offset if abs(offset) > _TOLERANCE else timedelta(0)

@@ -1,0 +1,128 @@
+"""A client whose clock is wrong: times of the source are compared with the source's clock, and the future is unknown."""
+
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl import sandbox
+from etl.pipeline import job
+from etl.pipeline.summary import Summary
+from etl.sandbox import Fault, Sandbox
+from tests.e2e.command import metrics_etl
+from tests.e2e.truth import assert_equals_world, rows_of
+from tests.support import settings_for
+from tests.worlds import settled_world
+
+ENDED = datetime(2026, 10, 30, 15, tzinfo=UTC)
+Export = Callable[..., Any]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Sandbox]:
+    async with Sandbox(settled_world(run_tests=1, executions=6, calls=3, days=1)) as running:
+        yield running
+
+
+@pytest.fixture
+def export(server: Sandbox, tmp_path: Path) -> Export:
+    """An export at a time by the source's clock, from a client whose clock is ``ahead``."""
+
+    async def run(at: datetime, *, ahead: timedelta = timedelta(0), **export: Any) -> Summary:
+        date = Fault(headers={"Date": format_datetime(datetime.now(UTC) - ahead, usegmt=True)})
+        server.fault = lambda _request, _nth: date
+        settings = settings_for(server, tmp_path / "data", export=export)
+        return await job.export(settings, clock=lambda: at + ahead)
+
+    return run
+
+
+def column(folder: Path, name: str) -> list[Any]:
+    return [row[name] for row in rows_of(folder, "executions")]
+
+
+DAY, YEAR = timedelta(days=1), timedelta(days=365)
+
+
+@pytest.mark.parametrize("ahead", [2 * DAY, YEAR])
+@pytest.mark.parametrize("has_end", [True, False])
+async def test_clock_that_is_ahead_makes_nothing_final_early(
+    server: Sandbox, export: Export, tmp_path: Path, ahead: timedelta, *, has_end: bool
+) -> None:
+    if not has_end:
+        for execution in server.world.run_tests[0].executions:
+            execution.completed_at = None
+    first = ENDED + timedelta(hours=2)
+    for at in (first, first + timedelta(hours=3)):
+        summary = await export(at, ahead=ahead, settle_hours=48)
+        assert (summary.exit_code, set(column(tmp_path, "export_state"))) == (0, {"settling"})
+    assert abs(summary.finished_at - at) < timedelta(minutes=1)
+    assert max(column(tmp_path, "exported_at")) <= at
+
+    server.world.run_tests[0].executions[0].calls[0].total_cost_cents = 77
+    await export(first + 2 * DAY, settle_hours=48)
+    assert set(column(tmp_path, "export_state")) == {"exported"}
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_clock_that_is_behind_makes_final_what_has_settled(export: Export, tmp_path: Path) -> None:
+    await export(ENDED + 2 * DAY, ahead=-YEAR)
+    assert set(column(tmp_path, "export_state")) == {"exported"}
+
+
+async def test_scrub_comes_round_although_a_run_had_a_clock_a_year_ahead(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """The source sends no date that could tell, so the dataset has times that have not come yet."""
+    server.world.run_tests[0].executions[2].calls[1].total_cost_cents = 1
+    settings = settings_for(server, tmp_path / "data", export={"scrub_requests": 4})
+    server.fault = lambda _request, _nth: Fault(headers={"Date": ""})
+    await job.export(settings_for(server, tmp_path / "data"), clock=lambda: ENDED + YEAR)
+    assert min(column(tmp_path, "verified_at")) > ENDED + 300 * DAY
+
+    for night in range(2, 8):
+        await job.export(settings, clock=lambda: ENDED + night * DAY)  # noqa: B023 called before the next night
+
+    assert sorted(column(tmp_path, "verified_at")) == [ENDED + night * DAY for night in range(2, 8)]
+
+
+async def test_execution_without_an_end_settles_although_its_row_was_written_in_the_future(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    execution = server.world.run_tests[0].executions[0]
+    execution.completed_at = None
+    settings = settings_for(server, tmp_path / "data")
+    states = []
+    for at in (ENDED + YEAR, ENDED + 2 * DAY, ENDED + 4 * DAY):
+        await job.export(settings, clock=lambda: at)  # noqa: B023 called before the next one
+        states.append(
+            next(row for row in rows_of(tmp_path, "executions") if row["execution_id"] == execution.execution_id)
+        )
+    assert [row["export_state"] for row in states] == ["settling", "settling", "exported"]
+    assert [row["exported_at"] for row in states][1:] == [ENDED + 2 * DAY, ENDED + 4 * DAY]
+
+
+async def test_status_does_not_take_a_run_of_the_future_for_fresh(server: Sandbox, tmp_path: Path) -> None:
+    at = datetime.now(UTC) + YEAR
+    await job.export(settings_for(server, tmp_path / "data"), clock=lambda: at)
+    env = {"METRICS_ETL_DESTINATION__PATH": str(tmp_path / "data")}
+
+    shown = await metrics_etl("status", "--max-age-hours", "26", cwd=tmp_path, env=env)
+    as_json = await metrics_etl("status", "--json", cwd=tmp_path, env=env)
+
+    assert shown.exit_code == 3
+    assert "-5" not in shown.stdout
+    assert f"ended at {at:%Y-%m-%d %H:%M} UTC, which has not come yet" in " ".join(shown.stdout.split())
+    assert as_json.document["complete_at"] is None
+    assert [each["complete_at"] for each in as_json.document["run_tests"]] == [None]
+
+
+async def test_deletion_is_dated_by_the_source(server: Sandbox, export: Export, tmp_path: Path) -> None:
+    await export(ENDED + 2 * DAY)
+    sandbox.delete_execution(server.world.run_tests[0].executions[0])
+    await export(ENDED + 3 * DAY, ahead=YEAR)
+    [deleted_at] = filter(None, column(tmp_path, "deleted_at"))
+    assert abs(deleted_at - (ENDED + 3 * DAY)) < timedelta(minutes=1)

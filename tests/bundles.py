@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl.extract import endpoints
+from etl.extract import answers, endpoints
 from etl.extract.plan import Planned, Policy, plan_run_test
 from etl.model.digest import fingerprint
 from etl.model.lifecycle import HeldRows, StoredExecution
@@ -199,7 +199,7 @@ def recorded_call(case: str) -> CallMetrics:
     """A recorded per-call answer, decoded."""
     recording = _recording(case)
     result = recording["body"]["result"]
-    return endpoints.decode(
+    return answers.decode(
         endpoints.get_call_metrics(result["call_execution_id"], result["execution_id"]), _body(recording)
     )
 
@@ -207,21 +207,21 @@ def recorded_call(case: str) -> CallMetrics:
 def recorded_execution(case: str) -> Execution:
     """A recorded answer about one execution, decoded."""
     recording = _recording(case)
-    return endpoints.decode(endpoints.get_execution(recording["body"]["result"]["execution_id"]), _body(recording))
+    return answers.decode(endpoints.get_execution(recording["body"]["result"]["execution_id"]), _body(recording))
 
 
 def recorded_executions(case: str) -> Page[Execution]:
     """A recorded page of executions, decoded."""
     recording = _recording(case)
     page = recording["body"]["result"]["current_page"]
-    return endpoints.decode(endpoints.list_executions("name", page=page, limit=10), _body(recording))
+    return answers.decode(endpoints.list_executions("name", page=page, limit=10), _body(recording))
 
 
 def recorded_calls(case: str) -> Page[ListedCall]:
     """A recorded page of an execution's calls, decoded."""
     recording = _recording(case)
     page = recording["body"]["result"]["call_results"]["current_page"]
-    return endpoints.decode(
+    return answers.decode(
         endpoints.list_calls(recording["body"]["result"]["execution_id"], page=page, limit=10), _body(recording)
     )
 

@@ -36,6 +36,7 @@ TESTED_ELSEWHERE = {
     "etl/inspect/reconcile.py": "tests/e2e/test_reconcile.py",
     "etl/inspect/status.py": "tests/e2e/test_status.py",
     "etl/inspect/verify.py": "tests/e2e/test_verify.py",
+    "etl/extract/answers.py": "tests/extract/test_endpoints.py",
     "etl/load/attempt.py": "tests/e2e/test_lost_nights.py",
     "etl/load/documents.py": "tests/e2e/test_planted.py",
     "etl/load/last_run.py": "tests/e2e/test_monitoring.py",

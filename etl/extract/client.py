@@ -26,7 +26,8 @@ from etl.errors import (
     SourceUnavailableError,
     TransientError,
 )
-from etl.extract.endpoints import Request, decode, raise_for_status, retry_after_seconds
+from etl.extract.answers import decode, raise_for_status, retry_after_seconds
+from etl.extract.endpoints import Request
 from etl.extract.gate import Gate
 from etl.extract.quota import Quota
 from etl.extract.redact import eraser

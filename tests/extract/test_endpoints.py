@@ -19,17 +19,15 @@ from etl.errors import (
     SourceError,
     TransientError,
 )
+from etl.extract.answers import decode, raise_for_status, retry_after_seconds
 from etl.extract.endpoints import (
     Request,
-    decode,
     get_call_metrics,
     get_execution,
     list_calls,
     list_execution_heads,
     list_executions,
     list_run_tests,
-    raise_for_status,
-    retry_after_seconds,
 )
 from etl.model.records import METRICS, RUN_TESTS, RUNS
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from etl.extract.endpoints import retry_after_seconds
+from etl.extract.answers import retry_after_seconds
 from etl.extract.quota import WINDOW_SECONDS, Quota
 
 UNIX = 1_800_000_000.0  # the server's clock when the monotonic one shows 0

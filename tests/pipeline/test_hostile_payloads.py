@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from etl.errors import TransientError
-from etl.extract import endpoints
+from etl.extract import answers, endpoints
 from etl.model import schema
 from etl.model.records import CallMetrics, Execution, ExecutionBundle, FetchedCall, ListedCall, Page
 from etl.transform.frames import ExportStamp, Frame, to_arrow
@@ -55,19 +55,19 @@ def decode_metrics(key: str, fields: str | None) -> CallMetrics:
     inner = ", ".join(
         filter(None, (f'"call_execution_id": "{key}", "execution_id": "execution", "status": "failed"', fields))
     )
-    return endpoints.decode(request, encoded(f'{{"status": true, "result": {{{inner}}}}}'))
+    return answers.decode(request, encoded(f'{{"status": true, "result": {{{inner}}}}}'))
 
 
 def decode_listed(key: str, fields: str | None) -> ListedCall:
     request = endpoints.list_calls("execution", page=1, limit=1)
     row = ", ".join(filter(None, (f'"call_execution_id": "{key}"', fields)))
     page = f'{{"total_pages": 1, "current_page": 1, "count": 1, "results": [{{{row}}}]}}'
-    return endpoints.decode(request, encoded(f'{{"status": true, "result": {{"call_results": {page}}}}}')).results[0]
+    return answers.decode(request, encoded(f'{{"status": true, "result": {{"call_results": {page}}}}}')).results[0]
 
 
 def decode_execution(key: str, fields: str) -> Execution:
     inner = f'"execution_id": "{key}", "status": "completed", {fields}'
-    return endpoints.decode(endpoints.get_execution(key), encoded(f'{{"status": true, "result": {{{inner}}}}}'))
+    return answers.decode(endpoints.get_execution(key), encoded(f'{{"status": true, "result": {{{inner}}}}}'))
 
 
 def calls_of(cases: list[tuple[str, tuple[str, ...], str]]) -> Frame:
@@ -219,7 +219,7 @@ class Batch:
     def decoded(self, request: endpoints.Request[Any], body: bytes) -> tuple[Any, Any] | None:
         """What the exporter makes of the answer, and what was sent; None when it was refused."""
         try:
-            value = endpoints.decode(request, body)
+            value = answers.decode(request, body)
         except TransientError:
             self.outcomes["refused"] += 1
             return None

@@ -5,6 +5,7 @@ import sys
 import msgspec
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 from rich.text import Text
 
 _LABEL_WIDTH = 11
@@ -34,6 +35,11 @@ def print_rate_limit_wait(seconds: float) -> None:
 def printable(name: str) -> Text:
     """A name without characters that could move the cursor."""
     return Text("".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name))
+
+
+def add_name_column(console: Console, table: Table, title: str) -> None:
+    """A column of names, one line each, that leaves room for figures: a long name is cut, and whole in the JSON."""
+    table.add_column(title, overflow="ellipsis", no_wrap=True, max_width=max(16, min(40, console.width - 55)))
 
 
 def duration(seconds: float) -> str:

@@ -10,6 +10,7 @@ import sys
 import msgspec
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 from rich.text import Text
 
 from etl.model.wording import CONTROL, shown
@@ -54,6 +55,11 @@ def print_rate_limit_wait(seconds: float) -> None:
 def printable(name: str) -> Text:
     """A text for a cell of a table."""
     return Text(shown(name))
+
+
+def add_name_column(console: Console, table: Table, title: str) -> None:
+    """A column of names, one line each, that leaves room for figures: a long name is cut, and whole in the JSON."""
+    table.add_column(title, overflow="ellipsis", no_wrap=True, max_width=max(16, min(40, console.width - 55)))
 
 
 def duration(seconds: float) -> str:

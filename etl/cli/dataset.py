@@ -9,7 +9,7 @@ import typer
 from etl.cli import process
 from etl.cli.endings import end, report_errors
 from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose
-from etl.errors import ExitCode
+from etl.errors import DestinationError, ExitCode
 from etl.load.warehouse.engines import EngineName
 
 if TYPE_CHECKING:
@@ -46,22 +46,32 @@ def status(
     Example: metrics-etl status --max-age-hours 26
     """
     with report_errors(verbose=verbose):
+        import msgspec  # noqa: PLC0415
+
         from etl.cli.console import print_json  # noqa: PLC0415
         from etl.cli.show_status import print_status  # noqa: PLC0415
         from etl.inspect.status import read_status  # noqa: PLC0415
+        from etl.inspect.verdict import judge  # noqa: PLC0415
         from etl.load.files.open import open_files  # noqa: PLC0415
+        from etl.pipeline.preflight import problems_here  # noqa: PLC0415
         from etl.settings import Settings  # noqa: PLC0415
 
         settings = Settings.load(config, needs_keys=False, needs_run_tests=False)
-        dataset_status = read_status(
-            open_files(settings.destination.path),
-            now=datetime.now(UTC),
-            configured={run_test.key: run_test.name for run_test in settings.run_tests},
-        )
+        configured = {run_test.key: run_test.name for run_test in settings.run_tests}
+        try:
+            dataset_status = read_status(
+                open_files(settings.destination.path), now=datetime.now(UTC), configured=configured
+            )
+        except DestinationError:
+            for problem in problems_here(config):
+                print(f"problem: {problem}", file=sys.stderr)
+            raise
+        verdict = judge(dataset_status, max_age_hours=max_age_hours)
         if as_json:
-            print_json(dataset_status)
+            told = {"is_good": verdict.is_good, "verdict": verdict.text, "next": verdict.next_step}
+            print_json(told | msgspec.to_builtins(dataset_status))
         else:
-            print_status(dataset_status)
+            print_status(dataset_status, verdict, [] if verdict.is_good else problems_here(config))
         is_old = max_age_hours is not None and dataset_status.is_older_than(max_age_hours)
         end(ExitCode.PARTIAL if is_old else ExitCode.COMPLETE)
 

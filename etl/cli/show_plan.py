@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.table import Table
 
-from etl.cli.console import duration, print_line, printable, stdout_console
+from etl.cli.console import add_name_column, duration, print_line, printable, stdout_console
 from etl.extract.plan import REASON_MEANINGS, Reason
 from etl.model.wording import counted
 from etl.pipeline.job import Plan
@@ -16,7 +16,7 @@ def print_plan(plan: Plan) -> None:
     """The plan by run test and reason, with requests and minutes; to stdout."""
     console = stdout_console()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("run test", overflow="fold", max_width=40)
+    add_name_column(console, table, "run test")
     table.add_column("executions", justify="right")
     table.add_column("what and why", overflow="fold")
     for run_test in plan.run_tests:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from etl.cli.console import duration, print_line, printable, stdout_console
+from etl.cli.console import add_name_column, duration, print_line, printable, stdout_console
 from etl.extract.plan import Reason
 from etl.model import schema
 from etl.model.wording import counted
@@ -58,7 +58,7 @@ def _requests(summary: Summary) -> str:
 
 def _print_run_tests(console: Console, run_tests: Sequence[RunTestSummary]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("run test", overflow="fold", max_width=40)
+    add_name_column(console, table, "run test")
     for name in ("listed", "fetched", "waiting", "calls", "evals"):
         table.add_column(name, justify="right")
     table.add_column("state", overflow="fold")

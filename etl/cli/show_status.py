@@ -5,22 +5,27 @@ from datetime import datetime
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from etl.cli.console import duration, print_line, printable, stdout_console
+from etl.cli.console import add_name_column, duration, print_line, printable, stdout_console
 from etl.inspect.status import LetterStatus, RunStatus, RunTestStatus, Status, TableStatus
+from etl.inspect.verdict import Verdict, ago
 from etl.load.attempt import Attempt
 from etl.load.layout import QUARANTINE
 from etl.model.wording import counted
 
 
-def print_status(status: Status) -> None:
-    """One screen of 80 columns: freshness, what is missing, tables, last runs; to stdout."""
+def print_status(status: Status, verdict: Verdict, problems_now: Sequence[str]) -> None:
+    """One screen of 80 columns: the verdict, what is missing, tables, last runs, what to type next; to stdout.
+
+    ``problems_now`` would end an export that began now.
+    """
     console = stdout_console()
     complete = (
-        f"everything was complete {_ago(status.complete_at, status.read_at)}"
-        if status.complete_at
-        else "never complete"
+        f"everything was complete {ago(status.complete_at, status.read_at)}" if status.complete_at else "never complete"
     )
+    style = "bold green" if verdict.is_good else "bold red"
+    console.print(Text(verdict.text, style=style), soft_wrap=True)
     print_line(console, "dataset", status.dataset)
     print_line(console, "export", f"at work: {status.at_work}" if status.at_work else "none at work")
     print_line(console, "freshness", complete)
@@ -42,6 +47,8 @@ def print_status(status: Status) -> None:
             "clocks of this machine and of the one that exports",
             style="bold red",
         )
+    for problem in problems_now:
+        print_line(console, "problem", f"an export would fail now: {problem}", style="bold red")
     for path in status.unreadable:
         print_line(console, "problem", f"{path} cannot be read; the next run sets it aside", style="bold red")
     for line in status.ignored:
@@ -49,6 +56,7 @@ def print_status(status: Status) -> None:
     if status.set_aside:
         text = f"{counted(status.set_aside, 'damaged file')} in {status.dataset}/{QUARANTINE}: look at them, then remove them"
         print_line(console, "notice", text)
+    print_line(console, "next", verdict.next_step)
 
 
 def _lost(attempt: Attempt) -> str:
@@ -59,7 +67,9 @@ def _lost(attempt: Attempt) -> str:
 
 
 def _print_run_tests(console: Console, run_tests: Sequence[RunTestStatus], now: datetime) -> None:
-    table = _table("run test", ("executions", "calls"), ("newest", "complete", "of which"))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    add_name_column(console, table, "run test")
+    _add_columns(table, ("executions", "calls"), ("newest", "complete", "of which"))
     for each in run_tests:
         counts = {"waiting": each.waiting, "settling": each.settling, "incomplete": each.incomplete}
         counts["deleted"] = each.deleted
@@ -68,7 +78,7 @@ def _print_run_tests(console: Console, run_tests: Sequence[RunTestStatus], now: 
             f"{each.executions:,}",
             f"{each.calls:,}",
             f"{each.newest_started_at:%Y-%m-%d}" if each.newest_started_at else "",
-            _ago(each.complete_at, now) if each.complete_at else "never" if each.is_configured else "left out",
+            ago(each.complete_at, now) if each.complete_at else "never" if each.is_configured else "left out",
             "\n".join(f"{count:,} {state}" for state, count in counts.items() if count),
         )
     console.print()
@@ -111,21 +121,18 @@ def _print_letters(console: Console, letters: Sequence[LetterStatus]) -> None:
 def _table(first: str, numbers: Sequence[str], words: Sequence[str] = (), more: Sequence[str] = ()) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(first, overflow="fold", max_width=40)
+    _add_columns(table, numbers, words, more)
+    return table
+
+
+def _add_columns(table: Table, numbers: Sequence[str], words: Sequence[str], more: Sequence[str] = ()) -> None:
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
     for name in words:
         table.add_column(name, overflow="fold")
     for name in more:
         table.add_column(name, justify="right", no_wrap=True)
-    return table
 
 
 def _size(size_bytes: int) -> str:
     return f"{size_bytes / 2**10:,.1f} KiB" if size_bytes < 2**20 else f"{size_bytes / 2**20:,.1f} MiB"
-
-
-def _ago(then: datetime, now: datetime) -> str:
-    minutes = int((now - then).total_seconds() // 60)
-    if minutes < 90:
-        return f"{minutes} min ago"
-    return f"{minutes // 60} h ago" if minutes < 60 * 48 else f"{minutes // 60 // 24} days ago"

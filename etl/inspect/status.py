@@ -125,8 +125,10 @@ class Status:
     set_aside: int
 
     def is_older_than(self, hours: float) -> bool:
-        """Whether everything that is configured was last complete more than so many hours ago, or never."""
-        return self.complete_at is None or (self.read_at - self.complete_at).total_seconds() > hours * 3600
+        """Whether everything that is configured was last complete more than so many hours ago, or never, or in the future."""
+        if self.complete_at is None:
+            return True
+        return not 0 <= (self.read_at - self.complete_at).total_seconds() <= hours * 3600
 
 
 def read_status(files: Files, *, now: datetime, configured: Mapping[str, str] | None = None) -> Status:
@@ -148,7 +150,8 @@ def read_status(files: Files, *, now: datetime, configured: Mapping[str, str] | 
     attempt = read_attempt(files, note=ignored.append)
     if at_work is None and not any(parts.values()) and not unreadable and attempt is None:
         raise DestinationError(
-            f"{files.where()}: no dataset there: metrics-etl run makes one, or fix [destination] path"
+            f"{files.where()}: no dataset there yet: metrics-etl check says whether metrics-etl run can make one; or fix "
+            "[destination] path"
         )
     runs = _rows(parts["runs"]).to_pylist() if parts["runs"] else []
     latest = now + CLOCKS_DIFFER

@@ -22,10 +22,12 @@ from etl.errors import (
 from etl.extract.client import Client
 from etl.extract.connect import client_of
 from etl.extract.endpoints import list_executions, list_run_tests
+from etl.extract.run_tests import left_out
 from etl.load.dataset import Dataset
 from etl.load.files.open import Files, open_files
 from etl.load.layout import LOCK, parse_partition_path
 from etl.load.state import load_state
+from etl.model.keys import is_listable
 from etl.model.records import Page
 from etl.model.schema import EXECUTIONS
 from etl.model.wording import counted, quoted
@@ -63,8 +65,9 @@ class Check:
 
 
 def exit_code(checks: Sequence[Check]) -> ExitCode:
-    """That of the problem to fix first: 2, 4, 5, 6, 75 in this order; 0 when there is none."""
-    return min((check.exit_code for check in checks if check.exit_code), default=ExitCode.COMPLETE)
+    """That of the problem to fix first: 2, 4, 5, 6, 75, 3 in this order; 0 when there is none."""
+    codes = (check.exit_code for check in checks if check.exit_code)
+    return min(codes, key=lambda code: (code == ExitCode.PARTIAL, code), default=ExitCode.COMPLETE)
 
 
 def as_json(checks: Sequence[Check]) -> dict[str, Any]:
@@ -101,6 +104,15 @@ async def check(config: Path | None, *, on_hold: Callable[[float], None]) -> lis
         names = f"names {counted(count, 'run test')}" if count else "for all run tests"
         found = [Check(Subject.SETTINGS, f"valid, {names}"), *await _check_source(config, on_hold)]
     return [*found, *await asyncio.to_thread(_check_dataset, settings)]
+
+
+def problems_here(config: Path | None) -> list[str]:
+    """What would end an export that began now, as far as this machine can tell without a request and without the keys."""
+    try:
+        settings = Settings.load(config, needs_keys=False)
+    except ConfigurationError as error:
+        return [str(error)]
+    return [check.detail for check in _check_dataset(settings) if check.exit_code == ExitCode.DESTINATION_FAILED]
 
 
 async def _check_source(config: Path | None, on_hold: Callable[[float], None]) -> list[Check]:
@@ -169,7 +181,11 @@ async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
             )
         ]
     if not settings.run_tests:
-        return [Check(Subject.RUN_TESTS, f"all {page.count} that the key sees")]
+        unlistable = [run_test for run_test in page.results if not is_listable(run_test.name)]
+        code = ExitCode.PARTIAL if len(unlistable) < page.count else ExitCode.SOURCE_UNAVAILABLE
+        return [Check(Subject.RUN_TESTS, left_out(run_test), code) for run_test in unlistable] or [
+            Check(Subject.RUN_TESTS, f"all {page.count} that the key sees")
+        ]
     names = [run_test.name for run_test in settings.run_tests]
     unknown = [name for name in names if name not in listed and not await _is_known(client, name)]
     if not unknown:

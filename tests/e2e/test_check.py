@@ -161,6 +161,19 @@ async def test_without_settings_the_destination_is_looked_at_all_the_same(tmp_pa
     assert outcomes(result)["run tests"] == "skipped"
 
 
+async def test_name_that_the_api_cannot_list_is_a_problem_of_the_check_as_of_the_run(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    server.world.run_tests[1].name = " padded "
+    write_settings(tmp_path, "all")
+
+    result = await metrics_etl("check", "--json", cwd=tmp_path, env=environment(server))
+    run = await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
+
+    assert (result.exit_code, run.exit_code) == (3, 3)
+    assert problem(result) == run.stderr.removesuffix("\n")
+
+
 async def test_export_at_work_is_named_and_goes_on(server: Sandbox, tmp_path: Path) -> None:
     write_settings(tmp_path, names(server))
     asked = asyncio.Event()

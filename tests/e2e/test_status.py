@@ -19,7 +19,7 @@ from etl.load.files.local import LocalFiles
 from etl.model.keys import default_key
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox
-from tests.e2e.command import documented_fields, ended, environment, metrics_etl, start
+from tests.e2e.command import documented_fields, ended, environment, metrics_etl, start, write_settings
 from tests.e2e.terminal import Terminal
 from tests.e2e.truth import rows_of
 from tests.support import settings_for
@@ -125,6 +125,44 @@ async def test_age_of_the_last_complete_run_is_an_exit_code_on_demand(server: Sa
     assert codes == [0, 0, 3]
 
 
+async def test_verdict_comes_first_and_what_to_type_next_last(server: Sandbox, tmp_path: Path) -> None:
+    await job.export(settings_for(server, tmp_path / "data"))
+    good = await metrics_etl("status", cwd=tmp_path, env=BARE)
+    server.fault = lambda _request, _nth: Fault(status=401)
+    await job.export(settings_for(server, tmp_path / "data"))
+    bad = await metrics_etl("status", cwd=tmp_path, env=BARE)
+    as_json = await metrics_etl("status", "--json", cwd=tmp_path, env=BARE)
+
+    assert good.stdout.splitlines()[0] == "Good: everything complete 0 min ago"
+    assert good.stdout.splitlines()[-1] == "next       metrics-etl verify"
+    first, *_, last = bad.stdout.splitlines()
+    assert first.startswith("Not good: 2 of 2 run tests incomplete since ")
+    assert last == "next       metrics-etl check"
+    document = as_json.document
+    assert (document["is_good"], document["verdict"], document["next"]) == (False, first, "metrics-etl check")
+
+
+async def test_what_would_end_an_export_now_is_told_with_a_verdict_that_is_not_good(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    await export(server, tmp_path)
+    problem = "problem    an export would fail now: config/metrics-etl.toml: not found: "
+    shown = await metrics_etl("status", cwd=tmp_path, env=BARE)
+    configured = await metrics_etl("status", cwd=tmp_path, env=BARE | {"METRICS_ETL_RUN_TESTS": "all"})
+    assert (shown.exit_code, configured.exit_code) == (0, 0)
+    assert problem in shown.stdout
+    assert problem not in configured.stdout
+
+
+async def test_long_name_takes_one_line_of_a_table(server: Sandbox, tmp_path: Path) -> None:
+    server.world.run_tests[0].name = name = "Ångström " * 28 + "end"
+    write_settings(tmp_path, [name, "x"])
+    for command in ("run", "plan", "status"):
+        shown = (await metrics_etl(command, cwd=tmp_path, env=environment(server))).stdout
+        assert sum(line.startswith("Ångström") for line in shown.splitlines()) == (2 if command == "plan" else 1)
+        assert "Ångström Ångström Ångström Ångström Ång…" in shown
+
+
 async def test_runs_within_a_second_are_told_newest_first(server: Sandbox, tmp_path: Path) -> None:
     """The names of their files begin with the second and end at random."""
     second = datetime(2026, 11, 25, 2, tzinfo=UTC)
@@ -153,8 +191,11 @@ async def test_where_there_is_no_dataset_it_says_so(tmp_path: Path) -> None:
 
     for result in (nothing, empty):
         assert result.exit_code == 6
-        assert result.stderr == (
-            f"error: {tmp_path / 'data'}: no dataset there: metrics-etl run makes one, or fix [destination] path\n"
+        problem, error = result.stderr.splitlines()
+        assert problem.startswith("problem: config/metrics-etl.toml: not found: copy config/example.toml there")
+        assert error == (
+            f"error: {tmp_path / 'data'}: no dataset there yet: metrics-etl check says whether metrics-etl run can make one; "
+            "or fix [destination] path"
         )
     assert list(files_in(tmp_path)) == []
 

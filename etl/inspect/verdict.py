@@ -1,0 +1,89 @@
+"""Whether a dataset is as it should be, in one line, and what to type next. Pure."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from etl.errors import ExitCode
+from etl.inspect.status import RunTestStatus, Status
+from etl.model.wording import counted
+
+NIGHTLY_HOURS = 26
+_CHECK, _RUN = "metrics-etl check", "metrics-etl run"
+_CHECKED_FIRST = {
+    ExitCode.CONFIGURATION,
+    ExitCode.KEY_REFUSED,
+    ExitCode.SOURCE_UNAVAILABLE,
+    ExitCode.DESTINATION_FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``text`` begins with ``Good`` or ``Not good``; ``next_step`` is a command."""
+
+    is_good: bool
+    text: str
+    next_step: str
+
+
+def judge(status: Status, *, max_age_hours: float | None = None) -> Verdict:
+    """Good when everything that is configured was complete in so many hours, by default a night, and no run has failed since."""
+    hours = NIGHTLY_HOURS if max_age_hours is None else max_age_hours
+    for problem, next_step in _problems(status, hours):  # the gravest is told
+        if status.at_work:
+            return Verdict(
+                is_good=False, text=f"Not good: {problem}; an export is at work", next_step="metrics-etl status"
+            )
+        return Verdict(is_good=False, text=f"Not good: {problem}", next_step=next_step)
+    return Verdict(is_good=True, text=f"Good: everything complete {_complete(status)}", next_step="metrics-etl verify")
+
+
+def _problems(status: Status, max_age_hours: float) -> Iterator[tuple[str, str]]:
+    """What is wrong, the gravest first, each with what to type."""
+    configured = [each for each in status.run_tests if each.is_configured]
+    incomplete = [each for each in configured if not each.is_complete]
+    last = status.runs[0] if status.runs else None
+    next_step = _CHECK if last and last.exit_code in _CHECKED_FIRST else _RUN
+    if status.lost_run and status.lost_run.exit_code is None:
+        yield "the last run was killed or crashed", _RUN
+    if status.lost_run:
+        yield "the last run did not begin", _CHECK
+    if incomplete:
+        yield (
+            f"{len(incomplete)} of {counted(len(configured), 'run test')} {_since(incomplete, status.read_at)}",
+            next_step,
+        )
+    if last and last.exit_code:
+        yield f"the last run ended with exit {last.exit_code} ({last.outcome})", next_step
+    if status.complete_at is None:
+        yield "no run was ever complete", _RUN
+    if status.complete_at and status.complete_at > status.read_at:
+        yield f"everything was complete {_complete(status)}: a clock is wrong", _RUN
+    if status.is_older_than(max_age_hours):
+        yield f"everything was complete {_complete(status)}, and not since", _RUN
+    if status.unreadable:
+        yield f"{counted(len(status.unreadable), 'file')} cannot be read", _RUN
+
+
+def _since(incomplete: Sequence[RunTestStatus], now: datetime) -> str:
+    """``never complete``, or since when: the day of the week is clear for six days."""
+    times = [each.complete_at for each in incomplete if each.complete_at]
+    if len(times) < len(incomplete):
+        return "never complete"
+    since = min(times)
+    return f"incomplete since {since:%A}" if (now - since).days < 6 else f"incomplete since {since:%Y-%m-%d}"
+
+
+def _complete(status: Status) -> str:
+    return ago(status.complete_at, status.read_at) if status.complete_at else "never"
+
+
+def ago(then: datetime, now: datetime) -> str:
+    """``5 h ago``."""
+    minutes = int((now - then).total_seconds() // 60)
+    if minutes < 0:
+        return f"in the future: {then:%Y-%m-%d %H:%M}"
+    if minutes < 90:
+        return f"{minutes} min ago"
+    return f"{minutes // 60} h ago" if minutes < 60 * 48 else f"{minutes // 60 // 24} days ago"

@@ -1,0 +1,110 @@
+"""The one line that says whether the dataset is as it should be."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from etl.inspect.status import RunStatus, RunTestStatus, Status
+from etl.inspect.verdict import judge
+from etl.load.attempt import Attempt
+
+NOW = datetime(2026, 11, 25, 7, tzinfo=UTC)  # a Wednesday
+NIGHT = NOW - timedelta(hours=5)
+MONDAY = NIGHT - timedelta(days=2)
+WHOLE = RunTestStatus(
+    name="Checkout flow",
+    key="checkout",
+    newest_started_at=NIGHT,
+    exported_at=NIGHT,
+    export_run_id="run",
+    **dict.fromkeys(["executions", "exported", "settling", "waiting", "incomplete", "deleted", "calls", "evals"], 1),
+    complete_at=NIGHT,
+    is_configured=True,
+    is_complete=True,
+)
+LAST = RunStatus("run", NIGHT, NIGHT, "complete", 0, 1, 1, 1, 1, 1.0)
+GOOD = Status(
+    dataset="data",
+    read_at=NOW,
+    at_work=None,
+    complete_at=NIGHT,
+    lost_run=None,
+    set_aside=0,
+    run_tests=(WHOLE, WHOLE, WHOLE),
+    tables=(),
+    runs=(LAST,),
+    problems=(),
+    dead_letters=(),
+    unreadable=(),
+)
+
+
+def told(**changes: Any) -> tuple[str, str]:
+    verdict = judge(replace(GOOD, **changes))
+    assert verdict.is_good == verdict.text.startswith("Good: ")
+    return verdict.text, verdict.next_step
+
+
+def ended(exit_code: int) -> RunStatus:
+    return replace(LAST, exit_code=exit_code, outcome="word")
+
+
+def test_everything_complete_this_night_is_good() -> None:
+    assert told() == ("Good: everything complete 5 h ago", "metrics-etl verify")
+
+
+def test_run_test_that_is_not_configured_spoils_nothing() -> None:
+    gone = replace(WHOLE, is_configured=False, is_complete=False, complete_at=None)
+    assert told(run_tests=(WHOLE, gone))[0] == "Good: everything complete 5 h ago"
+
+
+@pytest.mark.parametrize(
+    ("since", "words"),
+    [(MONDAY, "since Monday"), (NIGHT - timedelta(days=9), "since 2026-11-16"), (None, "never complete")],
+)
+def test_incomplete_run_tests_are_counted_with_since_when(since: datetime | None, words: str) -> None:
+    behind = replace(WHOLE, is_complete=False, complete_at=since)
+    text, next_step = told(run_tests=(behind, WHOLE, WHOLE), complete_at=since, runs=(ended(3),))
+    assert text.startswith("Not good: 1 of 3 run tests ")
+    assert text.endswith(words)
+    assert next_step == "metrics-etl run"
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "next_step"), [(2, "check"), (4, "check"), (5, "check"), (6, "check"), (143, "run")]
+)
+def test_what_ended_the_last_run_decides_what_to_type(exit_code: int, next_step: str) -> None:
+    behind = replace(WHOLE, is_complete=False)
+    assert told(run_tests=(behind,), runs=(ended(exit_code),))[1] == f"metrics-etl {next_step}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "text", "next_step"),
+    [
+        ({"lost_run": Attempt(started_at=NIGHT, exit_code=2, message="no key")}, "the last run did not begin", "check"),
+        ({"lost_run": Attempt(started_at=NIGHT)}, "the last run was killed or crashed", "run"),
+        ({"runs": (ended(3),)}, "the last run ended with exit 3 (word)", "run"),
+        ({"runs": (), "run_tests": (), "complete_at": None}, "no run was ever complete", "run"),
+        ({"complete_at": MONDAY}, "everything was complete 2 days ago, and not since", "run"),
+        (
+            {"complete_at": NOW + timedelta(days=400)},
+            "everything was complete in the future: 2027-12-30 07:00: a clock is wrong",
+            "run",
+        ),
+        ({"unreadable": ("calls/x",)}, "1 file cannot be read", "run"),
+        (
+            {"complete_at": MONDAY, "at_work": "pid 1"},
+            "everything was complete 2 days ago, and not since; an export is at work",
+            "status",
+        ),
+    ],
+)
+def test_anything_wrong_is_not_good_and_tells_what_to_type(changes: dict[str, Any], text: str, next_step: str) -> None:
+    assert told(**changes) == (f"Not good: {text}", f"metrics-etl {next_step}")
+
+
+def test_how_old_is_too_old_can_be_said() -> None:
+    assert judge(replace(GOOD, complete_at=MONDAY), max_age_hours=54).is_good
+    assert not judge(GOOD, max_age_hours=4).is_good

@@ -48,7 +48,7 @@ def status(
     with report_errors(verbose=verbose):
         import msgspec  # noqa: PLC0415
 
-        from etl.cli.console import print_json  # noqa: PLC0415
+        from etl.cli.console import print_json, print_message  # noqa: PLC0415
         from etl.cli.show_status import print_status  # noqa: PLC0415
         from etl.inspect.status import read_status  # noqa: PLC0415
         from etl.inspect.verdict import judge  # noqa: PLC0415
@@ -64,7 +64,7 @@ def status(
             )
         except DestinationError:
             for problem in problems_here(config):
-                print(f"problem: {problem}", file=sys.stderr)
+                print_message(f"problem: {problem}")
             raise
         verdict = judge(dataset_status, max_age_hours=max_age_hours)
         if as_json:

@@ -125,10 +125,8 @@ class Status:
     set_aside: int
 
     def is_older_than(self, hours: float) -> bool:
-        """Whether everything that is configured was last complete more than so many hours ago, or never, or in the future."""
-        if self.complete_at is None:
-            return True
-        return not 0 <= (self.read_at - self.complete_at).total_seconds() <= hours * 3600
+        """Whether everything that is configured was last complete more than so many hours ago, or never."""
+        return self.complete_at is None or (self.read_at - self.complete_at).total_seconds() > hours * 3600
 
 
 def read_status(files: Files, *, now: datetime, configured: Mapping[str, str] | None = None) -> Status:

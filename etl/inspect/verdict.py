@@ -56,10 +56,10 @@ def _problems(status: Status, max_age_hours: float) -> Iterator[tuple[str, str]]
         )
     if last and last.exit_code:
         yield f"the last run ended with exit {last.exit_code} ({last.outcome})", next_step
+    if status.complete_at is None and status.future_run_at:
+        yield f"a run ended at {status.future_run_at:%Y-%m-%d %H:%M}, which has not come yet: a clock is wrong", _RUN
     if status.complete_at is None:
         yield "no run was ever complete", _RUN
-    if status.complete_at and status.complete_at > status.read_at:
-        yield f"everything was complete {_complete(status)}: a clock is wrong", _RUN
     if status.is_older_than(max_age_hours):
         yield f"everything was complete {_complete(status)}, and not since", _RUN
     if status.unreadable:
@@ -82,8 +82,6 @@ def _complete(status: Status) -> str:
 def ago(then: datetime, now: datetime) -> str:
     """``5 h ago``."""
     minutes = int((now - then).total_seconds() // 60)
-    if minutes < 0:
-        return f"in the future: {then:%Y-%m-%d %H:%M}"
     if minutes < 90:
         return f"{minutes} min ago"
     return f"{minutes // 60} h ago" if minutes < 60 * 48 else f"{minutes // 60 // 24} days ago"

@@ -256,9 +256,9 @@ async def test_a_night_in_which_nothing_changed_reads_each_file_once(
         paths = [path.relative_to(tmp_path / "data").as_posix() for path in (tmp_path / "data").rglob("part-0.parquet")]
         read, reads = LocalFiles.read, list[str]()
 
-        def read_and_note(files: LocalFiles, path: str, **limits: int) -> bytes:
+        def read_and_note(files: LocalFiles, path: str, **bounds: int) -> bytes:
             reads.append(path)
-            return read(files, path, **limits)
+            return read(files, path, **bounds)
 
         monkeypatch.setattr(LocalFiles, "read", read_and_note)
         for settings in (everything, everything.only([server.world.run_tests[0].name])):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from etl.model.digest import rows_digest
 from etl.model.keys import default_key
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
-from etl.sandbox import Call, Execution, Sandbox, SandboxRequest, World
+from etl.sandbox import Call, Execution, Fault, Sandbox, SandboxRequest, World
 from etl.sandbox.world import CALL_STATUSES
 from etl.settings import Settings
+from tests.e2e.faults import edited_calls
 from tests.e2e.truth import assert_same_rows, call_rows, eval_rows, execution_rows
 from tests.load.files.watched import STAGING, Step, watched
 from tests.support import settings_for
@@ -171,6 +173,8 @@ class History:
         self.doubled: set[str] = set()
         self.poisoned: dict[str, dict[str, Any] | None] = {}
         self.damaged: set[Path] = set()
+        self.moved: set[str] = set()
+        self.ahead = timedelta(0)
         self.older: dict[Path, list[bytes]] = {}
         self.rows = self.files.rows()
         self._loop = asyncio.Runner()
@@ -199,6 +203,26 @@ class History:
         )
         self.now += timedelta(minutes=30)
         return execution
+
+    def move_call(self, source: Execution, call: Call, target: Execution) -> None:
+        """The call belongs to another execution from now on, and both say that they changed."""
+        source.calls.remove(call)
+        target.calls.append(call)
+        self.world.index_execution(target)
+        self.unseen |= {source.execution_id, target.execution_id}
+        self.moved |= {call.call_execution_id, source.execution_id, target.execution_id}
+
+    def list_too(self, liar: Execution, call: Call) -> None:
+        """The list of one execution names a call of another one as well."""
+        self.server.fault = lambda request, _nth: (
+            edited_calls(self.world, request, lambda calls: [*calls, {**_as_listed(call)}])
+            if request.query.get("execution_id") == liar.execution_id
+            else None
+        )
+
+    def list_only(self, number: int) -> None:
+        """The lists of calls name only so many, as if the others had been deleted."""
+        self.server.fault = lambda request, _nth: edited_calls(self.world, request, lambda calls: calls[:number])
 
     def finish(self, execution: Execution, status: str = "completed") -> None:
         self._give_a_start(execution)
@@ -266,9 +290,9 @@ class History:
         else:
             path.write_bytes(data)
         self.damaged.add(path)
-        in_two_places = _doubled(self.rows)
+        in_two_places = _doubled(self.rows, moved=self.moved)
         self.rows = self.files.rows(damaged=self.damaged)
-        self.doubled |= _doubled(self.rows)
+        self.doubled |= _doubled(self.rows, moved=self.moved)
         self.note_gone()
         # Of an execution that a dead run left in two places, one is kept: damage may have struck that one.
         self.gone = {key: row for key, row in self.gone.items() if row["execution_id"] not in in_two_places}
@@ -300,8 +324,12 @@ class History:
         calls: str = "finished",
         scrub_requests: int = 0,
         commit_interval_seconds: float = 3600,
+        ahead: timedelta = timedelta(0),
     ) -> Summary | None:
-        """One export, and the laws after it; None when it was killed. ``change`` happens before its nth request."""
+        """One export, and the laws after it; None when it was killed. ``change`` happens before its nth request.
+
+        The client's clock is ``ahead`` of the source's.
+        """
         self.now += timedelta(minutes=1)
         if not (exported := [only] if only else self.configured()):
             return None
@@ -331,6 +359,9 @@ class History:
                 self._be_refused(settings)
 
         self.server.on_request = change_in_time
+        self.ahead, fault = ahead, self.server.fault
+        if ahead:
+            self.server.fault = lambda request, nth: _dated((fault and fault(request, nth)) or Fault(), ahead)
         summary = self._loop.run(
             self._export(
                 settings,
@@ -340,7 +371,7 @@ class History:
                 notify=overlap_in_time,
             )
         )
-        self.server.on_request = None
+        self.server.on_request, self.server.fault, self.ahead = None, fault, timedelta(0)
         changed = {key for key, now in self._state_of_source().items() if source.get(key) != now}
         self.unseen |= changed
         if summary is not None:
@@ -348,10 +379,10 @@ class History:
         self.rows = self.files.rows(damaged=self.damaged)
         exit_code = None if summary is None else summary.exit_code
         self._nothing_is_lost(before)
-        self._keys_are_unique(set() if exit_code == 0 else moving)
+        self._keys_are_unique(*((set(), set()) if exit_code == 0 else (moving, self.moved)))
         self._gone_is_kept(except_for=changed)
         self.note_gone()
-        self._what_is_exported_is_there(before, killed_while_moving=moving if summary is None else None)
+        self._what_is_exported_is_there(before, killed_while_moving=moving | self.moved if summary is None else None)
         if exit_code == 0:
             assert not self.doubled & self._listed(names.values())
             self._holds_the_truth(names, except_for=changed, unseen=self.unseen)
@@ -364,10 +395,10 @@ class History:
 
     async def _export(self, settings: Settings, death: Death | None, **options: Any) -> Summary | None:
         if death is None:
-            return await job.export(settings, clock=lambda: self.now, **options)
+            return await job.export(settings, clock=lambda: self.now + self.ahead, **options)
         try:
             with watched(self.files.data, before=death.before, after=death.after):
-                return await job.export(settings, clock=lambda: self.now, **options)
+                return await job.export(settings, clock=lambda: self.now + self.ahead, **options)
         except BaseException as error:
             if not any(isinstance(leaf, Killed) for leaf in leaves(error)):
                 raise
@@ -478,12 +509,12 @@ class History:
         for table in ("executions", "calls"):
             had = {key_of(table, held.row): held.row["execution_id"] for held in before[table]}
             has = {key_of(table, held.row) for held in self.rows[table]}
-            lost = {key for key in had.keys() - has if key[0] not in deleted}
+            lost = {key for key in had.keys() - has if key[0] not in deleted | self.moved}
             assert not {key for key in lost if table == "executions" or had[key] in whole}, f"{table} lost"
 
-    def _keys_are_unique(self, may_be_doubled: set[str]) -> None:
+    def _keys_are_unique(self, may_be_doubled: set[str], moved: set[str]) -> None:
         """In a run test always; in all of them too, but for what a dead run was moving."""
-        doubled = _doubled(self.rows)
+        doubled = _doubled(self.rows, moved=moved)
         assert doubled <= self.doubled | may_be_doubled, "executions stand in two places"
         self.doubled = doubled
 
@@ -510,7 +541,7 @@ class History:
             for each in self.rows[table]:
                 held.setdefault((table, key_of(table, each.row)), []).append(_lasting(each.row))
         for (table, (_, *key)), row in self.gone.items():
-            if row["execution_id"] not in except_for:
+            if row["execution_id"] not in except_for | self.moved and row.get("call_execution_id") not in self.moved:
                 assert _lasting(row) in held.get((table, tuple(key)), []), f"{table}: {key} was deleted at the source"
 
     def _listed(self, names: Iterable[str], *, is_finished: bool | None = None) -> set[str]:
@@ -541,13 +572,33 @@ class History:
         }
 
 
-def _doubled(rows: dict[str, list[Held]]) -> set[str]:
-    """Executions of which a row stands twice; never within one run test."""
+def _dated(fault: Fault, ahead: timedelta) -> Fault:
+    date = format_datetime(datetime.now(UTC) - ahead, usegmt=True)
+    return replace(fault, headers={**fault.headers, "Date": date})
+
+
+def _as_listed(call: Call) -> Row:
+    return {
+        "call_execution_id": call.call_execution_id,
+        "scenario_id": call.scenario.scenario_id,
+        "scenario_name": call.scenario.name,
+        "status": call.status,
+        "duration_seconds": call.duration_seconds,
+        "eval_outputs": {},
+    }
+
+
+def _doubled(rows: dict[str, list[Held]], *, moved: Collection[str] = ()) -> set[str]:
+    """Executions of which a row stands twice; never within one run test, but for a call that moved."""
     doubled: set[str] = set()
     for table, found in rows.items():
-        within = Counter((held.run_test_key, key_of(table, held.row)) for held in found)
+        within = Counter(
+            (held.run_test_key, key_of(table, held.row))
+            for held in found
+            if held.row.get("call_execution_id") not in moved
+        )
         assert not [key for key, times in within.items() if times > 1], f"{table}: a key stands twice"
-        times = Counter(key_of(table, held.row) for held in found)
+        times = Counter(key_of(table, held.row) for held in found if held.row.get("call_execution_id") not in moved)
         doubled |= {held.row["execution_id"] for held in found if times[key_of(table, held.row)] > 1}
     return doubled
 

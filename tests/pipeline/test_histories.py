@@ -103,6 +103,34 @@ class Histories(RuleBasedStateMachine):
             case "hold":
                 call.status = "on_hold"
 
+    @rule(pick=which, to=which)
+    def call_moves(self, pick: int, to: int) -> None:
+        calls, executions = self.history.calls(), self.history.executions()
+        if calls:
+            (source, call), target = calls[pick % len(calls)], executions[to % len(executions)]
+            if source is not target:
+                self.history.move_call(source, call, target)
+
+    @rule(pick=which, liar=which)
+    def call_is_listed_twice_for_a_night(self, pick: int, liar: int) -> None:
+        calls, executions = self.history.calls(), self.history.executions()
+        if calls:
+            owner, call = calls[pick % len(calls)]
+            if (other := executions[liar % len(executions)]) is not owner:
+                self.history.list_too(other, call)
+                self._run(full_refresh=True)
+                self.history.server.fault = None
+
+    @rule(number=st.integers(0, 2), full_refresh=st.booleans())
+    def calls_vanish_from_their_lists_for_a_night(self, number: int, *, full_refresh: bool) -> None:
+        """Of an execution that was never exported, one may be missing without a word."""
+        everything = {each.execution_id for each in self.history.executions()}
+        self.history.list_only(number)
+        self.history.unseen |= everything
+        self._run(full_refresh=full_refresh)
+        self.history.unseen |= everything
+        self.history.server.fault = None
+
     @rule(pick=which, name=st.sampled_from(NAMES))
     def run_test_is_renamed(self, pick: int, name: str) -> None:
         run_tests = self.history.world.run_tests
@@ -196,6 +224,7 @@ class Histories(RuleBasedStateMachine):
         accept_deletions=st.booleans(),
         calls=st.sampled_from(["finished", "finished", "all"]),
         commit_interval_seconds=st.sampled_from([3600, 1e-6]),
+        ahead=st.sampled_from([timedelta(0), timedelta(0), timedelta(days=1), timedelta(days=365)]),
     )
     def run(self, **options: object) -> None:
         self._run(**options)

@@ -127,7 +127,7 @@ async def test_named_run_tests_do_without_the_list_as_an_export_does(server: San
         ({"METRICS_ETL_API__CONCURRENCY": "0"}, "settings", 2, "METRICS_ETL_API__CONCURRENCY must be at least 1"),
         ({"FI_API_KEY": None}, "key", 2, "no key: set FI_API_KEY"),
         ({"FI_API_KEY": "wrong-canary"}, "key", 4, "check FI_API_KEY and FI_SECRET_KEY"),
-        ({"FI_BASE_URL": "http://127.0.0.1:9"}, "server", 5, "Connect call failed"),
+        ({"FI_BASE_URL": "http://127.0.0.1:9"}, "server", 5, "connection refused; check [api] base_url or FI_BASE_URL"),
         ({"FI_BASE_URL": "https://host.invalid"}, "server", 5, "no whole answer from host.invalid"),
         ({"METRICS_ETL_API__CA_FILE": "/dev/null"}, "settings", 2, "must be a file of certificates"),
         ({"METRICS_ETL_DESTINATION__PATH": "config/metrics-etl.toml"}, "destination", 6, "Not a directory"),

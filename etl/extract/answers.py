@@ -19,7 +19,6 @@ from etl.errors import (
 from etl.extract.endpoints import Request, UnexpectedError, field_of
 from etl.extract.http_date import unix_seconds
 from etl.extract.parse import parse_json
-from etl.model.records import RUN_TESTS
 
 T = TypeVar("T")
 
@@ -37,7 +36,7 @@ def decode(request: Request[T], body: bytes, *, tries: int = 1) -> T:
     kind = TransientError
     try:
         document = parse_json(body)
-        if request.path != RUN_TESTS:
+        if request.is_wrapped:
             document = _result(document)
         kind = UnexpectedAnswerError
         return request.decode(document)
@@ -52,7 +51,7 @@ def decode(request: Request[T], body: bytes, *, tries: int = 1) -> T:
 
 def raise_for_status(request: Request[Any], status: int, body: bytes, *, tries: int = 1) -> NoReturn:
     """Raise the error that says what to do after an answer that is not 200; ``tries`` is the number of the try."""
-    if status in (401, 403) and not _is_page(body):
+    if status in (401, 403) and not (_is_page(body) or request.is_optional):
         raise KeyRefusedError(
             f"the API refused the key ({status} on {request.path}): check FI_API_KEY and FI_SECRET_KEY"
         )
@@ -65,7 +64,7 @@ def raise_for_status(request: Request[Any], status: int, body: bytes, *, tries: 
         raise TransientError(f"{where}: {message}", status=status, excerpt=excerpt, tries=tries)
     if status == 404 and is_from_api:
         raise NotFoundError(f"{request.subject}: not found ({message})", status=status, excerpt=excerpt, tries=tries)
-    if status in (401, 403):
+    if status in (401, 403) and _is_page(body):
         message = "a proxy or firewall refused the request, not the API: check [api] proxy and FI_BASE_URL"
     elif status == 404:
         message = "not this API: check FI_BASE_URL"

@@ -13,6 +13,9 @@ How an execution's calls are proved complete (see ``extract/listing.py``):
 - The server answers 500 for every page that holds some of the calls: nothing can be proved. The other calls are fetched, and a
   dead letter says how many are missing.
 
+Stored calls of an execution that only settles are compared and not fetched again, see ``settling.py``. That is done where the list
+fits one page: the count check needs each call's metrics.
+
 A proved list may still be wrong, on a night on which the source has lost something itself:
 
 - It names far fewer calls than are stored or than the source counts (see ``extract/doubts.py``): what is stored stays as
@@ -33,7 +36,8 @@ from etl.extract.client import Client
 from etl.extract.doubts import foreign_call, too_few_calls, unlisted_call
 from etl.extract.endpoints import get_call_metrics, get_execution, list_calls
 from etl.extract.listing import MAX_ROUNDS, Pass, read_pass
-from etl.extract.plan import Planned, pages
+from etl.extract.plan import Planned, Reuse, pages
+from etl.extract.settling import Settling
 from etl.model.records import METRICS, RUNS, CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall, Page
 
 Emit = Callable[[ExecutionBundle], Awaitable[None]]
@@ -49,7 +53,7 @@ class _OpenExecution:
 
     ``round`` is how often its list was read. ``count`` is what the list counted after it was read, None when it fits one page.
     ``gone`` are calls that were listed and then not found. ``must_relist``: one of them is missing from the latest list's calls.
-    ``foreign`` are calls that are listed, but name another execution.
+    ``foreign`` are calls that are listed, but name another execution; ``kept`` are those whose stored rows stay.
     ``unreadable_calls`` says how many calls the list cannot give, ``doubt`` why it is not believed, ``stored`` are the calls that
     the dataset holds. ``outstanding`` calls are queued or under way.
     """
@@ -64,6 +68,7 @@ class _OpenExecution:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     gone: set[str] = field(default_factory=set)
     foreign: set[str] = field(default_factory=set)
+    kept: frozenset[str] = frozenset()
     must_relist: bool = False
     unreadable_calls: DeadLetter | None = None
     outstanding: int = 0
@@ -91,6 +96,7 @@ class Crawl:
         concurrency: int,
         page_limit: int,
         stored_calls: StoredCalls | None = None,
+        settling: Settling | None = None,
     ) -> None:
         self.doubted: Counter[str] = Counter()
         self.calls_fetched = 0
@@ -103,6 +109,7 @@ class Crawl:
         self._workers = concurrency * _WORKERS_PER_SLOT
         self._page_limit = page_limit
         self._stored_calls = stored_calls
+        self._settling = settling
         self._calls: deque[tuple[_OpenExecution, str]] = deque()
         self._relist: deque[_OpenExecution] = deque()
         self._open = 0
@@ -160,6 +167,9 @@ class Crawl:
             execution, unlisted, len(latest.rows) if execution.count is None else execution.count
         ):
             return
+        if self._settling and execution.round == 1 and execution.count is None and not execution.unreadable_calls:
+            execution.kept = await self._settling.unchanged(execution.planned, execution.listed)
+            pending = [key for key in pending if key not in execution.kept]
         execution.outstanding = len(pending)
         if not pending:
             await self._finish_or_relist(execution)
@@ -187,8 +197,9 @@ class Crawl:
             execution.listed |= latest.rows
             execution.fetched.clear()
             execution.foreign.clear()
+            execution.kept = frozenset()
         self.calls_fetched -= fetched_before - len(execution.fetched)
-        done = execution.fetched.keys() | {letter.subject_id for letter in execution.dead_letters}
+        done = execution.fetched.keys() | execution.kept | {letter.subject_id for letter in execution.dead_letters}
         return [key for key in execution.listed if key not in done]
 
     async def _without_list(self, execution: _OpenExecution, error: NotFoundError) -> ExecutionBundle | None:
@@ -297,7 +308,7 @@ class Crawl:
     async def _close(self, bundle: ExecutionBundle | None) -> None:
         if bundle is not None:
             calls = len(bundle.listed or ())
-            self.necessary_requests += calls + pages(calls, self._page_limit)
+            self.necessary_requests += calls - len(bundle.kept) + pages(calls, self._page_limit)
             await self._emit(bundle)
         self._open -= 1
         self._has_more_work.set()
@@ -322,6 +333,8 @@ def _bundle(execution: _OpenExecution, *, is_listed: bool = True) -> ExecutionBu
             *execution.dead_letters,
             *filter(None, (execution.unreadable_calls, execution.doubt, planned.unreadable)),
         ),
+        kept=execution.kept & execution.listed.keys() if is_listed else frozenset(),
+        is_verified=not execution.kept or planned.reuse is Reuse.COMPARED,
     )
 
 

@@ -10,7 +10,18 @@ from urllib.parse import quote
 
 import msgspec
 
-from etl.model.records import METRICS, RUN_TESTS, RUNS, CallMetrics, Execution, ListedCall, Page, RunTest
+from etl.model.records import (
+    DETAIL,
+    METRICS,
+    RUN_TESTS,
+    RUNS,
+    CallMetrics,
+    DetailedCall,
+    Execution,
+    ListedCall,
+    Page,
+    RunTest,
+)
 from etl.model.wording import quoted
 
 T = TypeVar("T")
@@ -23,7 +34,8 @@ class Request(msgspec.Struct, Generic[T], frozen=True):
 
     ``retries_500`` is off where a 500 tells something by itself. ``names_subject`` says that the answer names what it is about, so
     that ``decode`` refuses the answer to another request. ``group`` is what may well fail together, by no fault of the endpoint:
-    the calls of one execution.
+    the calls of one execution. ``is_wrapped``: the answer stands in an object with a status. ``is_optional``: a refusal does not
+    stop the run.
     """
 
     path: str
@@ -33,6 +45,8 @@ class Request(msgspec.Struct, Generic[T], frozen=True):
     retries_500: bool = True
     names_subject: bool = False
     group: str = ""
+    is_wrapped: bool = True
+    is_optional: bool = False
 
     @property
     def target(self) -> str:
@@ -111,6 +125,28 @@ def list_run_tests(*, page: int, limit: int, is_probe: bool = False) -> Request[
         subject=f"run tests, page {page}",
         decode=lambda body: _page(body, page, _run_test),
         retries_500=part.retries_500,
+        is_wrapped=False,
+    )
+
+
+def list_call_details(execution_id: str, *, limit: int) -> Request[Page[DetailedCall]]:
+    """The first page of an execution's detail: most metrics of its calls. Some servers, keys and executions have none."""
+
+    def decode(document: Any) -> Page[DetailedCall]:
+        page = _page(document, 1, _detailed_call)
+        for call in page.results:
+            if call.payload.get("test_execution_id") != execution_id:
+                raise UnexpectedError("answered for another execution")
+        return page
+
+    return Request(
+        path=f"{DETAIL}{execution_id}/",
+        query=_Slice(1, limit).query,
+        subject=f"detail of execution {execution_id}",
+        decode=decode,
+        retries_500=False,
+        is_wrapped=False,
+        is_optional=True,
     )
 
 
@@ -203,6 +239,10 @@ def _execution_head(document: Any) -> Execution:
 
 def _listed_call(document: Any) -> ListedCall:
     return ListedCall(call_execution_id=_id(document, "call_execution_id"), payload=document)
+
+
+def _detailed_call(document: Any) -> DetailedCall:
+    return DetailedCall(call_execution_id=_id(document, "id"), payload=document)
 
 
 def _call_metrics(document: Any) -> CallMetrics:

@@ -6,7 +6,7 @@ Pure: no clock, no network, no files. The same input gives the same plan.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from enum import StrEnum
+from enum import Enum, StrEnum
 from types import MappingProxyType
 
 from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState, StoredExecution
@@ -56,12 +56,21 @@ _ORDER = {
 }
 
 
+class Reuse(Enum):
+    """Which stored calls of an execution are not fetched again."""
+
+    NONE = "none"
+    COMPARED = "those that its lists show unchanged"
+    UNDISPUTED = "those that were fetched, since nothing has changed but what could not be"
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a run fetches besides what is new, changed, damaged, incomplete or settling."""
+    """What a run fetches besides what is new, changed, damaged, incomplete or settling, and whether it compares before."""
 
     fetch_unfinished: bool = False
     full_refresh: bool = False
+    settle_by_detail: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,7 @@ class Planned:
     stored: StoredExecution | None
     estimated_calls: int
     unreadable: DeadLetter | None = None
+    reuse: Reuse = Reuse.NONE
 
     @property
     def is_fetched(self) -> bool:
@@ -96,7 +106,12 @@ class Planned:
 
     def requests(self, page_limit: int) -> int:
         """An estimate of the requests that fetching it takes."""
-        return self.estimated_calls + pages(self.estimated_calls, page_limit)
+        listing = pages(self.estimated_calls, page_limit)
+        if self.reuse is Reuse.COMPARED:
+            return listing + 1
+        if self.reuse is Reuse.UNDISPUTED and self.stored:
+            return listing + max(1, self.estimated_calls - self.stored.held.exported_calls)
+        return listing + self.estimated_calls
 
 
 def pages(rows: int, limit: int) -> int:
@@ -147,6 +162,7 @@ def plan_run_test(
                 stored=known,
                 estimated_calls=_estimated_calls(execution, known),
                 unreadable=letter,
+                reuse=_reuse(execution, known, reason) if known and policy.settle_by_detail else Reuse.NONE,
             )
         )
     return plan
@@ -220,6 +236,18 @@ def _reason_to_refetch(execution: ListedExecution, known: StoredExecution) -> Re
     if known.is_damaged:
         return Reason.DAMAGED
     return Reason.FINAL if known.export_state == ExportState.EXPORTED else Reason.SETTLING
+
+
+def _reuse(execution: ListedExecution, known: StoredExecution, reason: Reason) -> Reuse:
+    if known.is_damaged or known.deleted_at or not known.held.exported_calls:
+        return Reuse.NONE
+    if reason in (Reason.SETTLING, Reason.CHANGED) and known.export_state in (
+        ExportState.SETTLING,
+        ExportState.EXPORTED,
+    ):
+        return Reuse.COMPARED
+    is_unchanged = known.fingerprint == execution.fingerprint
+    return Reuse.UNDISPUTED if reason is Reason.INCOMPLETE and is_unchanged else Reuse.NONE
 
 
 def _estimated_calls(execution: ListedExecution, known: StoredExecution | None) -> int:

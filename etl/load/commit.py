@@ -21,7 +21,7 @@ from etl.load.merge import Replacement, is_of
 from etl.load.state import held_rows
 from etl.model import schema
 from etl.model.digest import rows_digest
-from etl.model.lifecycle import KNOWN_CALL, ExportState, HeldRows, StoredExecution, export_state
+from etl.model.lifecycle import KNOWN_CALL, Arrival, ExportState, HeldRows, StoredExecution, export_state
 from etl.model.records import METRICS, RUNS
 from etl.transform.flatten import FlatBundle
 from etl.transform.frames import ExportStamp, calls_frame, errors_frame, evals_frame, executions_frame, to_arrow
@@ -71,11 +71,11 @@ def commit(
             mine = _by_execution(in_partition)
             known = {execution_id: stored.get(key, {}).get(execution_id) for execution_id in mine}
             replacement = _replacement(mine, known)
-            states = _states(mine, known, fetched_at, settle_hours)
-            verified_at = _verified_at(mine, known, fetched_at)
             own_rows = {name: of_all.filter(is_of(of_all, mine)) for name, of_all in rows.items()}
             held = {execution_id: before.held if before else _NOTHING_HELD for execution_id, before in known.items()}
             held |= _commit_calls(dataset, partition, mine, own_rows, replacement)
+            states = _states(mine, known, held, fetched_at, settle_hours)
+            verified_at = _verified_at(mine, known, fetched_at)
             dataset.commit_rows(schema.ERRORS, partition, own_rows[schema.ERRORS.name], replacement)
             executions = executions_frame(mine.values(), held, states, verified_at, stamp)
             own = to_arrow(executions.data, schema.EXECUTIONS)
@@ -154,6 +154,7 @@ def _replacement(bundles: Mapping[str, FlatBundle], known: Mapping[str, StoredEx
         unproved={execution_id for execution_id, bundle in listed.items() if _has_letter(bundle, RUNS)},
         listed_calls={call_id for bundle in listed.values() for call_id in bundle.listed or ()},
         failed_calls={letter.subject_id for bundle in listed.values() for letter in bundle.dead_letters},
+        kept_calls={call_id for bundle in listed.values() for call_id in bundle.kept},
         heads={execution_id for execution_id, bundle in bundles.items() if _has_letter(bundle, METRICS)},
         undated={execution_id for execution_id, before in known.items() if before and before.exported_at is None},
         # Without the time of this fetch, a scrub would fetch the same final executions every night.
@@ -174,6 +175,7 @@ def _has_letter(bundle: FlatBundle, endpoint: str) -> bool:
 def _states(
     bundles: Mapping[str, FlatBundle],
     known: Mapping[str, StoredExecution | None],
+    held: Mapping[str, HeldRows],
     fetched_at: datetime,
     settle_hours: float,
 ) -> dict[str, ExportState]:
@@ -181,8 +183,14 @@ def _states(
         execution_id: export_state(
             bundle.execution,
             known[execution_id],
-            call_statuses=bundle.call_statuses if bundle.is_fetched else None,
-            has_letters=bool(bundle.dead_letters),
+            Arrival(
+                held=held[execution_id],
+                call_statuses=bundle.call_statuses if bundle.is_fetched else None,
+                # A kept call whose row was lost since it was read has none.
+                is_whole=not bundle.dead_letters
+                and (bundle.listed is None or held[execution_id].exported_calls == len(bundle.listed)),
+                is_verified=bundle.is_verified,
+            ),
             fetched_at=fetched_at,
             settle_hours=settle_hours,
         )
@@ -193,11 +201,15 @@ def _states(
 def _verified_at(
     bundles: Mapping[str, FlatBundle], known: Mapping[str, StoredExecution | None], fetched_at: datetime
 ) -> dict[str, datetime | None]:
-    """When the calls of each execution were fetched last."""
+    """When the calls of each execution were fetched or compared last."""
     return {
-        execution_id: fetched_at if bundles[execution_id].is_fetched else before.verified_at if before else None
+        execution_id: fetched_at if _is_verified(bundles[execution_id]) else before.verified_at if before else None
         for execution_id, before in known.items()
     }
+
+
+def _is_verified(bundle: FlatBundle) -> bool:
+    return bundle.is_fetched and bundle.is_verified
 
 
 def _commit_calls(

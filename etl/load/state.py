@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from etl.errors import DestinationError, FileMissingError
+from etl.errors import DestinationError
 from etl.load.dataset import Dataset
-from etl.load.layout import Partition, parse_partition_path, partition_path
+from etl.load.layout import Partition, parse_partition_path
 from etl.load.merge import is_of
 from etl.load.parquet import UnreadableError
 from etl.model import schema
@@ -110,20 +110,6 @@ def forget_the_future(state: StoredState, now: datetime) -> None:
         for execution_id, stored in executions.items():
             if (known := stored.as_of(now)) is not stored:
                 executions[execution_id] = known
-
-
-def stored_calls(dataset: Dataset, partition: Partition) -> dict[str, set[str]]:
-    """The calls that the partition holds, by execution_id. None of a file that is gone or damaged, which a commit deals with."""
-    try:
-        rows = dataset.read(schema.CALLS, partition_path("calls", partition), ("execution_id", "call_execution_id"))
-    except (FileMissingError, UnreadableError):
-        return {}
-    calls: dict[str, set[str]] = {}
-    for execution_id, call_id in zip(
-        rows["execution_id"].to_pylist(), rows["call_execution_id"].to_pylist(), strict=True
-    ):
-        calls.setdefault(execution_id, set()).add(call_id)
-    return calls
 
 
 def has_doubled(hashes: "array[int]") -> bool:

@@ -83,29 +83,58 @@ class StoredExecution:
         return not self.held.is_as_exported(self.calls_digest)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """What a run brought of an execution: ``held`` is what the dataset holds of it now.
+
+    ``call_statuses`` is None when the calls were not listed. ``is_whole``: each listed call has its row, and there is no dead
+    letter. ``is_verified``: all rows are as the API has them.
+    """
+
+    held: HeldRows
+    call_statuses: Collection[str] | None
+    is_whole: bool
+    is_verified: bool
+
+
 def export_state(
     execution: Execution,
     known: StoredExecution | None,
+    arrival: Arrival,
     *,
-    call_statuses: Collection[str] | None,
-    has_letters: bool,
     fetched_at: datetime,
     settle_hours: float,
 ) -> ExportState:
-    """The state of a fetched execution, to be committed with it.
-
-    ``known`` is what the dataset held before. ``call_statuses`` is None when the calls were not listed.
-    """
-    if has_letters:
+    """The state of a fetched execution, to be committed with it; ``known`` is what the dataset held before."""
+    if not arrival.is_whole:
         return ExportState.INCOMPLETE
-    if call_statuses is None:
+    if arrival.call_statuses is None:
         return ExportState.WAITING
     is_final = (
-        execution.status in TERMINAL_EXECUTION
-        and TERMINAL_CALL.issuperset(call_statuses)
+        arrival.is_verified
+        and execution.status in TERMINAL_EXECUTION
+        and (
+            TERMINAL_CALL.issuperset(arrival.call_statuses)
+            or _has_ended(execution, known, arrival.held, fetched_at, settle_hours)
+        )
         and _is_settled(execution, known, fetched_at, settle_hours)
     )
     return ExportState.EXPORTED if is_final else ExportState.SETTLING
+
+
+def _has_ended(
+    execution: Execution, known: StoredExecution | None, held: HeldRows, fetched_at: datetime, settle_hours: float
+) -> bool:
+    """Whether calls without an end count as ended: nothing of a terminal execution has changed for ``settle_hours``.
+
+    Cancelled executions keep pending calls for ever. One that goes on after all changes its execution, or is found by a scrub.
+    """
+    return (
+        known is not None
+        and known.fingerprint == fingerprint(execution.payload)
+        and held.is_as_exported(known.calls_digest)
+        and fetched_at - (known.exported_at or fetched_at) >= timedelta(hours=settle_hours)
+    )
 
 
 def _is_settled(execution: Execution, known: StoredExecution | None, fetched_at: datetime, settle_hours: float) -> bool:

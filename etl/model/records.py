@@ -104,7 +104,8 @@ class ExecutionBundle(msgspec.Struct, frozen=True, kw_only=True):
     """One execution and everything that was fetched of it.
 
     ``listed`` is None if its calls were not requested (the execution is still running) or could not be listed. Each listed call is
-    either in ``calls``, with its metrics, or in ``dead_letters``.
+    in ``calls``, with its metrics, in ``dead_letters``, or in ``kept``: it was not fetched, and its stored row stays. Unless
+    ``is_verified``, these may have changed since they were fetched.
     """
 
     run_test_name: str
@@ -114,3 +115,5 @@ class ExecutionBundle(msgspec.Struct, frozen=True, kw_only=True):
     listed: tuple[ListedCall, ...] | None = None
     calls: tuple[FetchedCall, ...] = ()
     dead_letters: tuple[DeadLetter, ...] = ()
+    kept: frozenset[str] = frozenset()
+    is_verified: bool = True

@@ -1,19 +1,22 @@
 """The steps of an export that change the dataset: relocate stored rows, mark what was deleted, fetch and commit."""
 
 import asyncio
-from collections.abc import Set as AbstractSet
+from collections.abc import Awaitable, Callable
 from functools import partial
 from itertools import chain
 from time import monotonic
+from typing import Any
 
-from etl.extract.calls import Crawl, StoredCalls
+from etl.extract.calls import Crawl
 from etl.extract.executions import look_up
 from etl.extract.plan import Planned
+from etl.extract.settling import Settling
 from etl.load.commit import commit
 from etl.load.doubled_calls import find_doubled_calls, remove_calls
 from etl.load.layout import Partition
 from etl.load.relocate import drop, mark_deleted, move
-from etl.load.state import StoredState, forget_the_future, stored_calls
+from etl.load.state import StoredState, forget_the_future
+from etl.load.stored_calls import StoredCalls
 from etl.model.records import ExecutionBundle
 from etl.pipeline.buffer import CommitBuffer
 from etl.pipeline.record import Record, VanishedCounts, is_waiting_row_due
@@ -121,14 +124,18 @@ async def fetch(run: Run, record: Record, planned: list[Planned], state: StoredS
         # Flatten now: payloads are several times as large as rows, and need not be kept until the commit.
         await buffer.add(flatten(bundle, include_raw=run.settings.export.include_raw))
 
+    read = _reader_of_stored_calls(run, state)
+    settling = Settling(run.client, partial(read, StoredCalls.fetched_rows, {}), page_limit=run.settings.api.page_limit)
     crawl = Crawl(
         run.client,
         [item for item in planned if item.is_fetched],
         take,
         concurrency=run.settings.api.concurrency,
         page_limit=run.settings.api.page_limit,
-        stored_calls=None if run.accept_deletions else _reader_of_stored_calls(run, state),
+        stored_calls=None if run.accept_deletions else partial(read, StoredCalls.ids, frozenset()),
+        settling=settling,
     )
+    record.settling = settling
     record.doubted = crawl.doubted
     run.progress.crawl, run.progress.crawl_began_at = crawl, monotonic()
     try:
@@ -139,7 +146,7 @@ async def fetch(run: Run, record: Record, planned: list[Planned], state: StoredS
             await crawl.run()
             committing.cancel()
     finally:
-        record.necessary_requests += crawl.necessary_requests
+        record.necessary_requests += crawl.necessary_requests + settling.compared
         await buffer.flush()
 
 
@@ -157,24 +164,18 @@ async def part_moved_calls(run: Run, record: Record, state: StoredState) -> None
         record.moved_calls += sum(map(len, calls.values()))
 
 
-def _reader_of_stored_calls(run: Run, state: StoredState) -> StoredCalls:
-    """Reads each partition once as long as consecutive executions lie in it, as those of a plan mostly do."""
-    turn = asyncio.Lock()
-    read: dict[Partition, dict[str, set[str]]] = {}
+def _reader_of_stored_calls(run: Run, state: StoredState) -> Callable[..., Awaitable[Any]]:
+    """A function that gives what a method of ``StoredCalls`` says of an execution, or a value for one that has no rows."""
+    turn, stored = asyncio.Lock(), StoredCalls(run.dataset)
 
-    async def calls_of(item: Planned) -> AbstractSet[str]:
+    async def read(method: Callable[[StoredCalls, Partition, str], Any], nothing: Any, item: Planned) -> Any:
         key, execution_id = item.run_test_key, item.execution.execution_id
         if item.stored is None and execution_id not in state.stray_dates[key]:
-            return frozenset()
-        partition = Partition(key, item.date)
+            return nothing
         async with turn:
-            if partition not in read:
-                found = await asyncio.to_thread(stored_calls, run.dataset, partition)
-                read.clear()
-                read[partition] = found
-            return read[partition].get(execution_id, frozenset())
+            return await asyncio.to_thread(method, stored, Partition(key, item.date), execution_id)
 
-    return calls_of
+    return read
 
 
 def _without_calls(item: Planned) -> ExecutionBundle:

@@ -8,6 +8,7 @@ from datetime import datetime
 from etl.errors import ExporterError
 from etl.extract.plan import Planned, Reason
 from etl.extract.run_tests import Discovered
+from etl.extract.settling import Settling
 from etl.load.commit import Arrived
 from etl.model.lifecycle import KNOWN_EXECUTION
 from etl.model.listed_execution import ExecutionList
@@ -49,6 +50,7 @@ class Record:
     planned: list[Planned] | None = None
     doubted: Counter[str] = field(default_factory=Counter)
     moved_calls: int = 0
+    settling: Settling | None = None
     committed: set[str] = field(default_factory=set)
     arrived: list[dict[str, Arrived]] = field(default_factory=list)
     necessary_requests: int = 0
@@ -127,7 +129,7 @@ def is_waiting_row_due(item: Planned) -> bool:
 
 def summarize(run: Run, record: Record, *, failure: ExporterError | None, finished_at: datetime) -> Summary:
     """The run as one value; ``failure`` is what ended it early."""
-    traffic, discovered = run.client.traffic, record.discovered
+    traffic, discovered, settling = run.client.traffic, record.discovered, record.settling
     return Summary(
         export_run_id=run.export_run_id,
         version=__version__,
@@ -148,6 +150,10 @@ def summarize(run: Run, record: Record, *, failure: ExporterError | None, finish
         completed_files=record.completed_files,
         left_behind=record.left_behind,
         moved_calls=record.moved_calls,
+        compared=settling.compared if settling else 0,
+        kept_calls=settling.kept_calls if settling else 0,
+        fetched_whole=settling.fetched_whole if settling else 0,
+        why_whole=settling.failure if settling else None,
         undiscovered=list(discovered.problems) if discovered else [],
         namesakes=discovered.namesakes if discovered else {},
         unlisted=record.keys_without_run_test,

@@ -64,7 +64,11 @@ def begin(
     progress.traffic, progress.quota = client.traffic, client.quota
     return Run(
         settings=settings,
-        policy=Policy(fetch_unfinished=settings.export.calls == "all", full_refresh=full_refresh),
+        policy=Policy(
+            fetch_unfinished=settings.export.calls == "all",
+            full_refresh=full_refresh,
+            settle_by_detail=settings.export.settle_by == "detail",
+        ),
         accept_deletions=accept_deletions,
         export_run_id=f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}",
         started_at=started_at,

@@ -102,6 +102,10 @@ class Summary:
     completed_files: int = 0
     left_behind: dict[str, int] = field(default_factory=dict)
     moved_calls: int = 0
+    compared: int = 0
+    kept_calls: int = 0
+    fetched_whole: int = 0
+    why_whole: str | None = None
     complete_at: datetime | None = None
     last_complete_at: dict[str, datetime | None] = field(default_factory=dict)
     incomplete: list[str] = field(default_factory=list)
@@ -191,6 +195,8 @@ class Summary:
         ]
         moved = f"{self.moved_calls} calls belong to another execution now; their old rows were removed"
         lines += [moved] if self.moved_calls else []
+        whole = f"{counted(self.fetched_whole, 'settling execution')} fetched whole, since no detail can be had: {self.why_whole}"
+        lines += [whole] if self.fetched_whole else []
         if self.unlisted:
             others = f" and {len(self.unlisted) - 5} more" if len(self.unlisted) > 5 else ""
             lines.append(

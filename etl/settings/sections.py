@@ -130,6 +130,7 @@ class Export(_Section):
     """What to export, and when an execution counts as settled."""
 
     settle_hours: float = Field(24, ge=0, le=24 * 365)
+    settle_by: Literal["detail", "refetch"] = "detail"
     scrub_requests: int = Field(0, ge=0, le=1_000_000)
     max_runtime_minutes: float | None = Field(None, gt=0, le=60 * 24 * 7)
     calls: Literal["finished", "all"] = "finished"

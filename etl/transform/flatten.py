@@ -46,6 +46,8 @@ class FlatBundle:
     calls: Rows
     evals: Rows
     errors: Rows
+    kept: frozenset[str] = frozenset()
+    is_verified: bool = True
 
     @property
     def is_fetched(self) -> bool:
@@ -61,11 +63,14 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
         execution=bundle.execution,
         date=bundle.date,
         listed=None if bundle.listed is None else frozenset(call.call_execution_id for call in bundle.listed),
-        call_statuses=Counter(call.metrics.status for call in bundle.calls),
+        call_statuses=Counter(call.metrics.status for call in bundle.calls)
+        + Counter(call.payload["status"] for call in bundle.listed or () if call.call_execution_id in bundle.kept),
         dead_letters=bundle.dead_letters,
         calls=_call_rows(bundle, include_raw=include_raw),
         evals=_eval_rows(bundle),
         errors=_error_rows(bundle),
+        kept=bundle.kept,
+        is_verified=bundle.is_verified,
     )
 
 

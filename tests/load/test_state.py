@@ -8,7 +8,7 @@ import pytest
 from etl.extract.plan import Reason
 from etl.load.layout import Partition
 from etl.load.relocate import find_doubled, find_moves
-from etl.load.state import held_rows, load_state, stored_calls
+from etl.load.state import held_rows, load_state
 from etl.model import schema
 from etl.model.digest import rows_digest
 from etl.model.lifecycle import HeldRows
@@ -84,15 +84,6 @@ def test_an_execution_of_several_run_tests_is_doubled_wherever_anything_of_it_li
     assert find_moves(state, {"third": ["e3", "unheard-of"]}, {"third": "Third"}) == {
         (Partition("booking", DAY), "third"): {"e3"}
     }
-
-
-def test_stored_calls_are_those_that_lie_in_the_partition(dataset, tmp_path):
-    export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]), a_bundle("e3", ["c4"], date=LATER))
-
-    assert stored_calls(dataset, Partition(KEY, DAY)) == {"e1": {"c1", "c2"}, "e2": {"c3"}}
-    assert stored_calls(dataset, Partition("booking", DAY)) == {}
-    (tmp_path / part("calls")).write_bytes(b"garbage")
-    assert stored_calls(dataset, Partition(KEY, DAY)) == {}
 
 
 @pytest.mark.parametrize(("calls", "is_twice"), [(["c3"], False), (["c2"], True)])

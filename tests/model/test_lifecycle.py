@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from etl.model.lifecycle import TERMINAL_CALL, TERMINAL_EXECUTION, ExportState, export_state
+from etl.model.lifecycle import TERMINAL_CALL, TERMINAL_EXECUTION, Arrival, ExportState, HeldRows, export_state
 from tests.bundles import bundle_of, dead_letter, execution, fetched_call, not_listed, stored_of
 
 NOW = datetime(2026, 3, 3, 2, tzinfo=UTC)
@@ -17,15 +17,14 @@ def test_only_three_words_mean_that_an_execution_or_a_call_has_finished():
     assert set(FINISHED) == TERMINAL_EXECUTION == TERMINAL_CALL
 
 
-def state(bundle, settle_hours=24.0, known=None):
-    return export_state(
-        bundle.execution,
-        known,
+def state(bundle, settle_hours=24.0, known=None, digest="digest", *, is_verified=True):
+    arrival = Arrival(
+        held=HeldRows(listed_calls=2, exported_calls=2, calls_digest=digest),
         call_statuses={call.metrics.status for call in bundle.calls} if bundle.listed is not None else None,
-        has_letters=bool(bundle.dead_letters),
-        fetched_at=NOW,
-        settle_hours=settle_hours,
+        is_whole=not bundle.dead_letters,
+        is_verified=is_verified,
     )
+    return export_state(bundle.execution, known, arrival, fetched_at=NOW, settle_hours=settle_hours)
 
 
 def finished(hours_ago, **payload):
@@ -101,3 +100,32 @@ def test_execution_whose_end_cannot_be_read_settles_from_when_it_changed_last(co
     )
     changed = stored_of(of, fingerprint="another", exported_at=NOW - timedelta(hours=48))
     assert state(bundle_of(of=of), known=changed) is ExportState.SETTLING
+
+
+def test_execution_whose_calls_were_not_all_verified_is_not_exported():
+    assert state(bundle_of(fetched_call(), of=finished(48)), is_verified=False) is ExportState.SETTLING
+
+
+@pytest.mark.parametrize(
+    ("hours_since_the_last_change", "digest", "expected"),
+    [
+        (24, "digest", ExportState.EXPORTED),
+        (23.9, "digest", ExportState.SETTLING),
+        (48, "another", ExportState.SETTLING),
+    ],
+)
+def test_calls_that_never_end_count_as_ended_when_nothing_has_changed_for_long(
+    hours_since_the_last_change, digest, expected
+):
+    cancelled = finished(100, status="cancelled")
+    known = stored_of(
+        cancelled, export_state="settling", exported_at=NOW - timedelta(hours=hours_since_the_last_change)
+    )
+    bundle = bundle_of(fetched_call("a"), fetched_call("b", status="pending"), of=cancelled)
+    assert state(bundle, known=known, digest=digest) is expected
+
+
+def test_calls_without_an_end_of_an_execution_that_changed_have_not_ended():
+    known = stored_of(execution(status="cancelled"), export_state="settling", exported_at=NOW - timedelta(hours=48))
+    bundle = bundle_of(fetched_call(status="pending"), of=finished(100, status="cancelled"))
+    assert state(bundle, known=known) is ExportState.SETTLING

@@ -1,0 +1,72 @@
+"""Which calls of an execution need not be fetched again: those that two lists show unchanged, and those that no list disputes.
+
+The list of calls was read already; the execution's detail costs one request more. Where the server, the key or the execution has
+none, everything is fetched as if it were new.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from etl.errors import SourceError
+from etl.extract.client import Client
+from etl.extract.endpoints import list_call_details
+from etl.extract.plan import Planned, Reuse
+from etl.model.records import DetailedCall, ListedCall
+from etl.transform.detail import vouches_for
+
+StoredRows = Callable[[Planned], Awaitable[Mapping[str, Sequence[Any]]]]
+"""Reads the stored rows of an execution's calls by id, without those whose metrics could not be fetched last time."""
+
+_MOST_FAILURES = 5
+
+
+class Settling:
+    """Compares executions; the counts grow with each.
+
+    ``compared`` executions needed two requests instead of one for each call; ``kept_calls`` were not fetched. ``fetched_whole`` is
+    how many could not be compared, and ``failure`` says why the last of them could not. After a few in a row no detail is read
+    any more.
+    """
+
+    def __init__(self, client: Client, stored_rows: StoredRows, *, page_limit: int) -> None:
+        self.compared = 0
+        self.kept_calls = 0
+        self.fetched_whole = 0
+        self.failure: str | None = None
+        self._client = client
+        self._stored_rows = stored_rows
+        self._page_limit = page_limit
+        self._failures_in_a_row = 0
+
+    async def unchanged(self, item: Planned, listed: Mapping[str, ListedCall]) -> frozenset[str]:
+        """The listed calls whose stored rows can stay."""
+        if item.reuse is Reuse.NONE or not listed:
+            return frozenset()
+        details = await self._details(item.execution.execution_id) if item.reuse is Reuse.COMPARED else None
+        if item.reuse is Reuse.COMPARED and details is None:
+            return frozenset()
+        rows = await self._stored_rows(item)
+        kept = frozenset(
+            key
+            for key, call in listed.items()
+            if key in rows
+            and isinstance(call.payload.get("status"), str)
+            and (details is None or (key in details and vouches_for(call, details[key], rows[key])))
+        )
+        self.kept_calls += len(kept)
+        return kept
+
+    async def _details(self, execution_id: str) -> dict[str, DetailedCall] | None:
+        if self._failures_in_a_row >= _MOST_FAILURES:
+            self.fetched_whole += 1
+            return None
+        try:
+            page = await self._client.get(list_call_details(execution_id, limit=self._page_limit))
+        except SourceError as error:
+            self.fetched_whole += 1
+            self._failures_in_a_row += 1
+            self.failure = str(error)
+            return None
+        self._failures_in_a_row = 0
+        self.compared += 1
+        return {call.call_execution_id: call for call in page.results}

@@ -1,0 +1,61 @@
+"""What the dataset holds of calls, read one partition at a time, and once as long as the same partition is asked for."""
+
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import pyarrow as pa
+
+from etl.errors import FileMissingError
+from etl.load.dataset import Dataset
+from etl.load.layout import Partition, partition_path
+from etl.load.merge import is_of
+from etl.load.parquet import UnreadableError
+from etl.model import schema
+from etl.model.records import METRICS
+
+_IDS = ("execution_id", "call_execution_id")
+_LETTERS = ("execution_id", "endpoint", "subject_id")
+_VALUES = tuple(name for name in schema.CALLS.names if name != "raw")
+
+
+class StoredCalls:
+    """Of a file that is gone or damaged nothing is held: a commit deals with it. Not for two threads at once."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self._partition: Partition | None = None
+        self._tables: dict[tuple[str, ...], pa.Table] = {}
+
+    def ids(self, partition: Partition, execution_id: str) -> AbstractSet[str]:
+        """The calls of an execution."""
+        rows = self._of(schema.CALLS, _IDS, partition, execution_id)
+        return set(rows["call_execution_id"].to_pylist())
+
+    def fetched_rows(self, partition: Partition, execution_id: str) -> dict[str, list[Any]]:
+        """The rows of an execution's calls by id, in the order of the columns and without ``raw``.
+
+        Without those whose metrics could not be fetched last time: their rows are older.
+        """
+        letters = self._of(schema.ERRORS, _LETTERS, partition, execution_id)
+        failed = {
+            subject_id
+            for endpoint, subject_id in zip(
+                letters["endpoint"].to_pylist(), letters["subject_id"].to_pylist(), strict=True
+            )
+            if endpoint == METRICS
+        }
+        rows = self._of(schema.CALLS, _VALUES, partition, execution_id)
+        columns = [[None] * len(rows) if name == "raw" else rows[name].to_pylist() for name in schema.CALLS.names]
+        ids = rows["call_execution_id"].to_pylist()
+        return {key: list(row) for key, row in zip(ids, zip(*columns, strict=True), strict=True) if key not in failed}
+
+    def _of(self, table: schema.Table, names: tuple[str, ...], partition: Partition, execution_id: str) -> pa.Table:
+        if partition != self._partition:
+            self._partition, self._tables = partition, {}
+        if names not in self._tables:
+            try:
+                self._tables[names] = self._dataset.read(table, partition_path(table.name, partition), names)
+            except (FileMissingError, UnreadableError):
+                self._tables[names] = table.no_rows.select(names)
+        rows = self._tables[names]
+        return rows.filter(is_of(rows, [execution_id]))

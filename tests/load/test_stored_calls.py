@@ -1,0 +1,48 @@
+"""What the dataset holds of calls, as a crawl asks for it."""
+
+import pytest
+
+from etl.load.layout import Partition
+from etl.load.stored_calls import StoredCalls
+from etl.model import schema
+from tests.bundles import DAY, KEY, a_bundle
+from tests.datasets import a_dataset, export_to, part
+
+LATER = "2026-10-02"
+HERE = Partition(KEY, DAY)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return a_dataset(tmp_path)
+
+
+def test_stored_calls_are_those_that_lie_in_the_partition(dataset, tmp_path):
+    export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]), a_bundle("e3", ["c4"], date=LATER))
+
+    stored = StoredCalls(dataset)
+    assert [stored.ids(HERE, each) for each in ("e1", "e2", "e3")] == [{"c1", "c2"}, {"c3"}, set()]
+    assert stored.ids(Partition(KEY, LATER), "e3") == {"c4"}
+    assert stored.ids(Partition("booking", DAY), "e1") == set()
+    (tmp_path / part("calls")).write_bytes(b"garbage")
+    assert stored.ids(HERE, "e1") == set()
+
+
+def test_rows_are_in_the_order_of_the_columns(dataset):
+    export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]))
+
+    rows = StoredCalls(dataset).fetched_rows(HERE, "e1")
+
+    assert rows.keys() == {"c1", "c2"}
+    for key, row in rows.items():
+        values = dict(zip(schema.CALLS.names, row, strict=True))
+        assert (values["call_execution_id"], values["execution_id"], values["raw"]) == (key, "e1", None)
+
+
+def test_rows_of_calls_whose_metrics_failed_last_time_are_none(dataset):
+    export_to(dataset, a_bundle("e1"))
+    export_to(dataset, a_bundle("e1", given_up=["c2"]), run="run-2")
+
+    stored = StoredCalls(dataset)
+    assert stored.ids(HERE, "e1") == {"c1", "c2"}
+    assert stored.fetched_rows(HERE, "e1").keys() == {"c1"}

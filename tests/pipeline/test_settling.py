@@ -1,0 +1,178 @@
+"""Executions that only settle are compared by two lists, and what is dead is fetched alone."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from etl.pipeline import job
+from etl.pipeline.summary import Summary
+from etl.sandbox import Sandbox
+from etl.sandbox.faults import Fault
+from etl.sandbox.world import Call, World
+from tests.datasets import contents
+from tests.e2e.truth import assert_equals_world
+from tests.support import settings_for
+from tests.worlds import settled_world
+
+CALLS = 6
+DETAIL = "/simulate/test-executions/"
+ENDED = datetime(2026, 10, 30, 15, tzinfo=UTC)
+FIRST_NIGHT, LATER = ENDED + timedelta(hours=2), ENDED + timedelta(days=4)
+
+
+async def night(server: Sandbox, folder: Path, now: datetime, **export: object) -> Summary:
+    """An export at that time, by the source's clock, too."""
+    server.requests.clear()
+    return await job.export(settings_for(server, folder / "data", export=export), clock=lambda: now)
+
+
+def asked(server: Sandbox) -> dict[str, int]:
+    """How many requests of each kind."""
+    kinds = {"detail": DETAIL, "list": "runs/", "call": "call_execution_id="}
+    return {name: sum(mark in request.target for request in server.requests) for name, mark in kinds.items()}
+
+
+@pytest.fixture
+def world() -> World:
+    return settled_world(run_tests=1, days=1, executions=3, calls=CALLS)
+
+
+async def test_execution_in_which_nothing_changed_settles_with_two_requests(world: World, tmp_path: Path) -> None:
+    async with Sandbox(world) as server:
+        first = await night(server, tmp_path, FIRST_NIGHT)
+        before = contents(tmp_path / "data")["calls"]
+        second = await night(server, tmp_path, LATER)
+        settled = asked(server)
+        third = await night(server, tmp_path, LATER)
+
+    assert (first.exit_code, second.exit_code, third.exit_code) == (0, 0, 0)
+    assert settled == {"detail": 3, "list": 3, "call": 0}
+    assert second.requests == second.necessary_requests
+    assert (second.compared, second.kept_calls, second.fetched_whole) == (3, 3 * CALLS, 0)
+    assert asked(server) == {"detail": 0, "list": 0, "call": 0}
+    assert contents(tmp_path / "data")["calls"] == before
+    assert second.rows.get("calls", 0) == second.rows.get("evals", 0) == 0
+    assert_equals_world(tmp_path, world)
+
+
+def later_cost(call: Call) -> None:
+    call.total_cost_cents = 4321
+
+
+def later_metrics(call: Call) -> None:
+    call.system_metrics = {"bot_wpm": 1.0, "novel": {"deep": 1}}
+
+
+def later_status(call: Call) -> None:
+    call.status = "failed"
+
+
+@pytest.mark.parametrize("change", [later_cost, later_metrics, later_status])
+async def test_call_that_changed_is_fetched_alone(world: World, tmp_path: Path, change: Callable[[Call], None]) -> None:
+    async with Sandbox(world) as server:
+        await night(server, tmp_path, FIRST_NIGHT)
+        change(world.run_tests[0].executions[0].calls[2])
+        second = await night(server, tmp_path, LATER)
+
+    assert asked(server) == {"detail": 3, "list": 3, "call": 1}
+    assert (second.exit_code, second.rows["calls"]) == (0, 1)
+    assert_equals_world(tmp_path, world)
+
+
+async def test_late_evals_are_taken_from_the_list(world: World, tmp_path: Path) -> None:
+    async with Sandbox(world) as server:
+        await night(server, tmp_path, FIRST_NIGHT)
+        calls = world.run_tests[0].executions[0].calls
+        calls[1].eval_outputs = {}
+        calls[2].eval_outputs = {
+            key: {**output, "reason": "judged anew"} for key, output in calls[2].eval_outputs.items()
+        }
+        await night(server, tmp_path, LATER)
+
+    assert asked(server)["call"] == 0
+    assert_equals_world(tmp_path, world)
+
+
+async def test_deleted_and_added_calls_are_seen(world: World, tmp_path: Path) -> None:
+    async with Sandbox(world) as server:
+        await night(server, tmp_path, FIRST_NIGHT)
+        world.run_tests[0].executions[0].calls[1].is_deleted = True
+        second = await night(server, tmp_path, LATER)
+
+    assert second.exit_code == 0
+    assert_equals_world(tmp_path, world)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(status=500, body=b'{"status": false, "message": "No TestExecution matches the given query."}'),
+        Fault(status=403, body=b'{"status": false, "message": "Forbidden"}'),
+        Fault(status=404, body=b"<html>"),
+        Fault(body=b'{"id": "x", "calls": []}'),
+    ],
+    ids=["500", "403", "404", "another shape"],
+)
+async def test_where_the_detail_cannot_be_had_everything_is_fetched(world: World, tmp_path: Path, fault: Fault) -> None:
+    async with Sandbox(world) as server:
+        await night(server, tmp_path, FIRST_NIGHT)
+        later_cost(world.run_tests[0].executions[0].calls[2])
+        server.fault = lambda request, _nth: fault if request.path.startswith(DETAIL) else None
+        second = await night(server, tmp_path, LATER)
+
+    assert (second.exit_code, second.fetched_whole) == (0, 3)
+    assert asked(server)["call"] == 3 * CALLS
+    assert "3 settling executions fetched whole" in "\n".join(second.notices)
+    assert_equals_world(tmp_path, world)
+
+
+async def test_detail_that_is_never_to_be_had_is_soon_asked_for_no_more(tmp_path: Path) -> None:
+    world = settled_world(run_tests=1, days=1, executions=12, calls=1)
+    async with Sandbox(world) as server:
+        await night(server, tmp_path, FIRST_NIGHT)
+        server.fault = lambda request, _nth: (
+            Fault(status=404, body=b"<html>") if request.path.startswith(DETAIL) else None
+        )
+        second = await job.export(settings_for(server, tmp_path / "data", api={"concurrency": 1}), clock=lambda: LATER)
+    assert sum(request.path.startswith(DETAIL) for request in server.requests) == 5
+    assert second.fetched_whole > 5
+
+
+async def test_settling_by_refetch_fetches_everything(world: World, tmp_path: Path) -> None:
+    async with Sandbox(world) as server:
+        await night(server, tmp_path, FIRST_NIGHT)
+        await night(server, tmp_path, LATER, settle_by="refetch")
+    assert asked(server) == {"detail": 0, "list": 3, "call": 3 * CALLS}
+
+
+async def test_dead_letter_costs_its_own_request_and_the_list(world: World, tmp_path: Path) -> None:
+    execution = world.run_tests[0].executions[0]
+    dead = execution.calls[3].call_execution_id
+    async with Sandbox(world) as server:
+        server.fault = lambda request, _nth: Fault(status=400) if dead in request.target else None
+        first = await night(server, tmp_path, LATER)
+        server.fault = None
+        second = await night(server, tmp_path, LATER)
+        healed = asked(server)
+        third = await night(server, tmp_path, LATER)
+
+    assert (first.exit_code, second.exit_code, third.exit_code) == (3, 0, 0)
+    assert healed == {"detail": 0, "list": 1, "call": 1}
+    assert asked(server) == {"detail": 1, "list": 1, "call": 0}  # what was not fetched again is now verified
+    assert_equals_world(tmp_path, world)
+
+
+async def test_cancelled_executions_with_calls_that_never_end_are_left_alone_at_last(tmp_path: Path) -> None:
+    world = settled_world(run_tests=1, days=1, executions=2, calls=CALLS)
+    for execution in world.run_tests[0].executions:
+        execution.status = "cancelled"
+        execution.calls[0].status = "pending"
+    async with Sandbox(world) as server:
+        for now in (FIRST_NIGHT, LATER, LATER + timedelta(days=2)):
+            await night(server, tmp_path, now)
+        last = await night(server, tmp_path, LATER + timedelta(days=3))
+    assert asked(server) == {"detail": 0, "list": 0, "call": 0}
+    assert last.exit_code == 0
+    assert_equals_world(tmp_path, world)

@@ -4,8 +4,9 @@ Whether data has settled is a comparison of the source's times. So it must not d
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
+
+from etl.extract.http_date import unix_seconds
 
 _TOLERANCE = timedelta(minutes=1)  # Date has whole seconds, and an answer takes its time
 
@@ -15,9 +16,8 @@ def clock_offset(headers: Mapping[str, str], now: datetime) -> timedelta | None:
 
     Zero where the two clocks agree within a minute. None when there is no such header, or another text.
     """
-    try:
-        then = parsedate_to_datetime(headers["Date"])
-        offset = (then if then.tzinfo else then.replace(tzinfo=UTC)) - now
-    except (KeyError, TypeError, ValueError, OverflowError):
+    then = unix_seconds(headers.get("Date", ""))
+    if then is None:
         return None
+    offset = timedelta(seconds=then - now.timestamp())
     return offset if abs(offset) > _TOLERANCE else timedelta(0)

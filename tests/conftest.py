@@ -1,8 +1,13 @@
 """What holds for every test."""
 
 import pytest
+from hypothesis import settings
 
 from etl.extract import client
+
+# A busy machine makes any example slow: no law is about time.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 @pytest.fixture(autouse=True)

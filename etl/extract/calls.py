@@ -36,7 +36,7 @@ from etl.extract.client import Client
 from etl.extract.doubts import foreign_call, too_few_calls, unlisted_call
 from etl.extract.endpoints import get_call_metrics, get_execution, list_calls
 from etl.extract.listing import MAX_ROUNDS, Pass, read_pass
-from etl.extract.plan import Planned, Reuse, pages
+from etl.extract.plan import Planned, pages
 from etl.extract.settling import Settling
 from etl.model.records import METRICS, RUNS, CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall, Page
 
@@ -334,7 +334,6 @@ def _bundle(execution: _OpenExecution, *, is_listed: bool = True) -> ExecutionBu
             *filter(None, (execution.unreadable_calls, execution.doubt, planned.unreadable)),
         ),
         kept=execution.kept & execution.listed.keys() if is_listed else frozenset(),
-        is_verified=not execution.kept or planned.reuse is Reuse.COMPARED,
     )
 
 

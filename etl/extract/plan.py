@@ -6,7 +6,7 @@ Pure: no clock, no network, no files. The same input gives the same plan.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from enum import Enum, StrEnum
+from enum import StrEnum
 from types import MappingProxyType
 
 from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState, StoredExecution
@@ -56,14 +56,6 @@ _ORDER = {
 }
 
 
-class Reuse(Enum):
-    """Which stored calls of an execution are not fetched again."""
-
-    NONE = "none"
-    COMPARED = "those that its lists show unchanged"
-    UNDISPUTED = "those that were fetched, since nothing has changed but what could not be"
-
-
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What a run fetches besides what is new, changed, damaged, incomplete or settling, and whether it compares before."""
@@ -78,7 +70,7 @@ class Planned:
     """One listed execution and what to do with it.
 
     ``date`` is its partition, pinned when it was first seen. ``unreadable`` says why the list could not give it: then only its
-    head is known.
+    head is known. ``is_compared``: the calls that its lists show unchanged are not fetched again.
     """
 
     run_test_name: str
@@ -90,7 +82,7 @@ class Planned:
     stored: StoredExecution | None
     estimated_calls: int
     unreadable: DeadLetter | None = None
-    reuse: Reuse = Reuse.NONE
+    is_compared: bool = False
 
     @property
     def is_fetched(self) -> bool:
@@ -107,10 +99,8 @@ class Planned:
     def requests(self, page_limit: int) -> int:
         """An estimate of the requests that fetching it takes."""
         listing = pages(self.estimated_calls, page_limit)
-        if self.reuse is Reuse.COMPARED:
-            return listing + 1
-        if self.reuse is Reuse.UNDISPUTED and self.stored:
-            return listing + max(1, self.estimated_calls - self.stored.held.exported_calls)
+        if self.is_compared and self.stored:
+            return listing + 1 + max(0, self.estimated_calls - self.stored.held.exported_calls)
         return listing + self.estimated_calls
 
 
@@ -162,7 +152,7 @@ def plan_run_test(
                 stored=known,
                 estimated_calls=_estimated_calls(execution, known),
                 unreadable=letter,
-                reuse=_reuse(execution, known, reason) if known and policy.settle_by_detail else Reuse.NONE,
+                is_compared=policy.settle_by_detail and known is not None and _is_compared(known, reason),
             )
         )
     return plan
@@ -238,16 +228,10 @@ def _reason_to_refetch(execution: ListedExecution, known: StoredExecution) -> Re
     return Reason.FINAL if known.export_state == ExportState.EXPORTED else Reason.SETTLING
 
 
-def _reuse(execution: ListedExecution, known: StoredExecution, reason: Reason) -> Reuse:
-    if known.is_damaged or known.deleted_at or not known.held.exported_calls:
-        return Reuse.NONE
-    if reason in (Reason.SETTLING, Reason.CHANGED) and known.export_state in (
-        ExportState.SETTLING,
-        ExportState.EXPORTED,
-    ):
-        return Reuse.COMPARED
-    is_unchanged = known.fingerprint == execution.fingerprint
-    return Reuse.UNDISPUTED if reason is Reason.INCOMPLETE and is_unchanged else Reuse.NONE
+def _is_compared(known: StoredExecution, reason: Reason) -> bool:
+    is_fetched_before = known.export_state != ExportState.WAITING and known.held.exported_calls > 0
+    is_as_it_was = not (known.is_damaged or known.deleted_at)
+    return is_fetched_before and is_as_it_was and reason in (Reason.SETTLING, Reason.CHANGED, Reason.INCOMPLETE)
 
 
 def _estimated_calls(execution: ListedExecution, known: StoredExecution | None) -> int:

@@ -1,4 +1,4 @@
-"""Which calls of an execution need not be fetched again: those that two lists show unchanged, and those that no list disputes.
+"""Which calls of an execution need not be fetched again: those that two lists show unchanged.
 
 The list of calls was read already; the execution's detail costs one request more. Where the server, the key or the execution has
 none, everything is fetched as if it were new.
@@ -10,7 +10,7 @@ from typing import Any
 from etl.errors import SourceError
 from etl.extract.client import Client
 from etl.extract.endpoints import list_call_details
-from etl.extract.plan import Planned, Reuse
+from etl.extract.plan import Planned
 from etl.model.records import DetailedCall, ListedCall
 from etl.transform.detail import vouches_for
 
@@ -40,33 +40,30 @@ class Settling:
 
     async def unchanged(self, item: Planned, listed: Mapping[str, ListedCall]) -> frozenset[str]:
         """The listed calls whose stored rows can stay."""
-        if item.reuse is Reuse.NONE or not listed:
+        if not (item.is_compared and listed):
             return frozenset()
-        details = await self._details(item.execution.execution_id) if item.reuse is Reuse.COMPARED else None
-        if item.reuse is Reuse.COMPARED and details is None:
-            return frozenset()
-        rows = await self._stored_rows(item)
+        details = await self._details(item.execution.execution_id)
+        rows = await self._stored_rows(item) if details else {}
         kept = frozenset(
             key
-            for key, call in listed.items()
-            if key in rows
-            and isinstance(call.payload.get("status"), str)
-            and (details is None or (key in details and vouches_for(call, details[key], rows[key])))
+            for key in listed.keys() & details.keys() & rows.keys()
+            if isinstance(listed[key].payload.get("status"), str) and vouches_for(listed[key], details[key], rows[key])
         )
         self.kept_calls += len(kept)
         return kept
 
-    async def _details(self, execution_id: str) -> dict[str, DetailedCall] | None:
+    async def _details(self, execution_id: str) -> dict[str, DetailedCall]:
+        """The calls in the execution's detail; none when it cannot be had."""
         if self._failures_in_a_row >= _MOST_FAILURES:
             self.fetched_whole += 1
-            return None
+            return {}
         try:
             page = await self._client.get(list_call_details(execution_id, limit=self._page_limit))
         except SourceError as error:
             self.fetched_whole += 1
             self._failures_in_a_row += 1
             self.failure = str(error)
-            return None
+            return {}
         self._failures_in_a_row = 0
         self.compared += 1
         return {call.call_execution_id: call for call in page.results}

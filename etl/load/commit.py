@@ -189,7 +189,6 @@ def _states(
                 # A kept call whose row was lost since it was read has none.
                 is_whole=not bundle.dead_letters
                 and (bundle.listed is None or held[execution_id].exported_calls == len(bundle.listed)),
-                is_verified=bundle.is_verified,
             ),
             fetched_at=fetched_at,
             settle_hours=settle_hours,
@@ -203,13 +202,9 @@ def _verified_at(
 ) -> dict[str, datetime | None]:
     """When the calls of each execution were fetched or compared last."""
     return {
-        execution_id: fetched_at if _is_verified(bundles[execution_id]) else before.verified_at if before else None
+        execution_id: fetched_at if bundles[execution_id].is_fetched else before.verified_at if before else None
         for execution_id, before in known.items()
     }
-
-
-def _is_verified(bundle: FlatBundle) -> bool:
-    return bundle.is_fetched and bundle.is_verified
 
 
 def _commit_calls(

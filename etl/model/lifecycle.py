@@ -88,13 +88,12 @@ class Arrival:
     """What a run brought of an execution: ``held`` is what the dataset holds of it now.
 
     ``call_statuses`` is None when the calls were not listed. ``is_whole``: each listed call has its row, and there is no dead
-    letter. ``is_verified``: all rows are as the API has them.
+    letter.
     """
 
     held: HeldRows
     call_statuses: Collection[str] | None
     is_whole: bool
-    is_verified: bool
 
 
 def export_state(
@@ -111,8 +110,7 @@ def export_state(
     if arrival.call_statuses is None:
         return ExportState.WAITING
     is_final = (
-        arrival.is_verified
-        and execution.status in TERMINAL_EXECUTION
+        execution.status in TERMINAL_EXECUTION
         and (
             TERMINAL_CALL.issuperset(arrival.call_statuses)
             or _has_ended(execution, known, arrival.held, fetched_at, settle_hours)

@@ -104,8 +104,7 @@ class ExecutionBundle(msgspec.Struct, frozen=True, kw_only=True):
     """One execution and everything that was fetched of it.
 
     ``listed`` is None if its calls were not requested (the execution is still running) or could not be listed. Each listed call is
-    in ``calls``, with its metrics, in ``dead_letters``, or in ``kept``: it was not fetched, and its stored row stays. Unless
-    ``is_verified``, these may have changed since they were fetched.
+    in ``calls``, with its metrics, in ``dead_letters``, or in ``kept``: its stored row is as the API has it, and stays.
     """
 
     run_test_name: str
@@ -116,4 +115,3 @@ class ExecutionBundle(msgspec.Struct, frozen=True, kw_only=True):
     calls: tuple[FetchedCall, ...] = ()
     dead_letters: tuple[DeadLetter, ...] = ()
     kept: frozenset[str] = frozenset()
-    is_verified: bool = True

@@ -51,6 +51,9 @@ def _make_whole(sections: dict[str, Any], section: str, key: str, folder: Path, 
 
 
 def _whole(path: str, folder: Path, where: str) -> str:
+    if not path.isprintable():  # as it was typed: the folder that it is relative to may have any name
+        raise ConfigurationError(f"{where} must be a path without control characters, got {path!r}")
+
     def value_of(match: re.Match[str]) -> str:
         name = match[2] if match[1] is None else match[1]
         if not (value := os.environ.get(name)):

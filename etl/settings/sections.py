@@ -149,7 +149,7 @@ class Destination(_Section):
     def _path(cls, value: str) -> str:
         if value.startswith(_BUCKET_SCHEMES):
             raise ValueError(f"buckets are not supported yet: give a folder, got {value!r}")
-        if "://" in value or not value.isprintable():
+        if "://" in value or "\0" in value:
             raise ValueError(f"must be a folder, got {value!r}")
         return value
 

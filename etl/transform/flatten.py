@@ -47,7 +47,6 @@ class FlatBundle:
     evals: Rows
     errors: Rows
     kept: frozenset[str] = frozenset()
-    is_verified: bool = True
 
     @property
     def is_fetched(self) -> bool:
@@ -70,7 +69,6 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
         evals=_eval_rows(bundle),
         errors=_error_rows(bundle),
         kept=bundle.kept,
-        is_verified=bundle.is_verified,
     )
 
 

@@ -77,7 +77,8 @@ async def test_every_difference_of_hundreds_of_executions_is_explained(
     async with Sandbox(world, spelling=spelling) as server:
         server.fault = lambda request, _nth: Fault(status=500) if broken in request.target else None
         settings = settings_for(server, tmp_path / "data", api={"base_url": server.base_url, "max_tries": 1})
-        assert (await job.export(settings)).exit_code == 3
+        # Some executions had more than a tenth of their calls deleted before they were exported first.
+        assert (await job.export(settings, accept_deletions=True)).exit_code == 3
         server.fault = None
         asked = len(server.requests)
         report, comparison = await against_api(settings)

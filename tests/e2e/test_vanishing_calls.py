@@ -79,7 +79,7 @@ async def test_calls_that_vanish_in_the_night_in_which_they_become_final_are_kep
 
     assert sick.exit_code == 3
     assert [
-        "4 executions list far fewer calls than they had or count" in problem and "--accept-deletions" in problem
+        "4 executions with far fewer calls listed than stored or counted" in problem and "--accept-deletions" in problem
         for problem in sick.problems
     ] == [True]
     assert rows_of(tmp_path, "calls") + rows_of(tmp_path, "evals") == before

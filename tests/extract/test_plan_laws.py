@@ -72,7 +72,7 @@ def plan(executions, stored, **options):
     return plan_of(executions, stored, now=NOW, **options)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(cases(), st.booleans(), st.booleans())
 def test_final_is_only_what_is_exported_with_equal_fingerprint_and_equal_digest(case, fetch_unfinished, full_refresh):
     listed, stored = case
@@ -89,7 +89,7 @@ def test_final_is_only_what_is_exported_with_equal_fingerprint_and_equal_digest(
         assert item.is_fetched is ((is_finished or fetch_unfinished) and item.reason is not Reason.FINAL)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(cases(), st.none() | st.dates() | st.just(date(2026, 3, 1)))
 def test_every_listed_execution_since_the_date_is_planned_exactly_once(case, since):
     listed, stored = case
@@ -105,7 +105,7 @@ def test_every_listed_execution_since_the_date_is_planned_exactly_once(case, sin
     assert sorted(item.execution.execution_id for item in order_by_worth(planned)) == sorted(expected)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(cases())
 def test_no_execution_ever_changes_its_partition(case):
     listed, stored = case
@@ -115,7 +115,7 @@ def test_no_execution_ever_changes_its_partition(case):
         assert item.estimated_calls >= 0
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(cases())
 def test_what_is_fetched_stands_before_what_is_not_and_what_settles_after_what_is_new(case):
     reasons = [item.reason for item in order_by_worth(plan(*case))]

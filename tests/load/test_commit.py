@@ -173,6 +173,25 @@ def test_a_call_whose_new_values_could_not_be_had_keeps_its_old_ones(dataset, tm
     assert stored_in(dataset)["e1"].held.calls_digest == stored_in(dataset)["e1"].calls_digest
 
 
+def kept(bundle, *call_ids):
+    """The bundle without what was fetched of these calls, whose stored rows stay."""
+    calls = tuple(call for call in bundle.calls if call.listed.call_execution_id not in call_ids)
+    return msgspec.structs.replace(bundle, calls=calls, kept=frozenset(call_ids))
+
+
+def test_a_kept_call_keeps_its_row_and_takes_its_evals_from_the_list(dataset, tmp_path):
+    export_to(dataset, a_bundle(seconds=1.0))
+    export_to(dataset, kept(a_bundle(seconds=9.0), "c1"), run="run-2")
+    assert rows(tmp_path, "calls", "call_execution_id", "duration_seconds") == [("c1", 1.0), ("c2", 9.0)]
+    assert rows(tmp_path, "evals", "call_execution_id", "output_score") == [("c1", 9.0), ("c2", 9.0)]
+    assert stored_in(dataset)["e1"].export_state == ExportState.EXPORTED
+
+
+def test_execution_of_which_a_kept_row_is_gone_is_incomplete(dataset, tmp_path):
+    export_to(dataset, kept(a_bundle(), "c1"))
+    assert stored_in(dataset)["e1"].export_state == ExportState.INCOMPLETE
+
+
 def test_a_new_call_whose_values_could_not_be_had_has_no_row_but_its_evals(dataset, tmp_path):
     export_to(dataset, a_bundle("e1", ["c1", "c2"], given_up=["c2"]))
     assert rows(tmp_path, "calls", "call_execution_id") == [("c1",)]

@@ -1,13 +1,12 @@
 """A path gives back what it was made of, whatever the run test is called."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.load.layout import Partition, parse_partition_path, partition_path
 from tests.strategies import run_test_keys
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(["executions", "calls", "evals", "errors"]),
     run_test_keys,

@@ -110,7 +110,7 @@ replacements = st.builds(
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(data=st.data(), replacement=replacements)
 def test_merge_does_what_a_dictionary_would_do(table, data, replacement):
     old, replaced = data.draw(keyed_rows(table, 1)), replaced_in(table, replacement)
@@ -132,7 +132,7 @@ def test_merge_does_what_a_dictionary_would_do(table, data, replacement):
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_the_result_does_not_depend_on_the_order_of_rows(table, data):
     old, new = data.draw(keyed_rows(table, 1)), data.draw(keyed_rows(table, 2))

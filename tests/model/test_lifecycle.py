@@ -17,12 +17,11 @@ def test_only_three_words_mean_that_an_execution_or_a_call_has_finished():
     assert set(FINISHED) == TERMINAL_EXECUTION == TERMINAL_CALL
 
 
-def state(bundle, settle_hours=24.0, known=None, digest="digest", *, is_verified=True):
+def state(bundle, settle_hours=24.0, known=None, digest="digest"):
     arrival = Arrival(
         held=HeldRows(listed_calls=2, exported_calls=2, calls_digest=digest),
         call_statuses={call.metrics.status for call in bundle.calls} if bundle.listed is not None else None,
         is_whole=not bundle.dead_letters,
-        is_verified=is_verified,
     )
     return export_state(bundle.execution, known, arrival, fetched_at=NOW, settle_hours=settle_hours)
 
@@ -100,10 +99,6 @@ def test_execution_whose_end_cannot_be_read_settles_from_when_it_changed_last(co
     )
     changed = stored_of(of, fingerprint="another", exported_at=NOW - timedelta(hours=48))
     assert state(bundle_of(of=of), known=changed) is ExportState.SETTLING
-
-
-def test_execution_whose_calls_were_not_all_verified_is_not_exported():
-    assert state(bundle_of(fetched_call(), of=finished(48)), is_verified=False) is ExportState.SETTLING
 
 
 @pytest.mark.parametrize(

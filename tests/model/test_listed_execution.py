@@ -15,7 +15,7 @@ def unpacked(payload):
     return as_listed(Execution(execution_id="e", status="completed", payload=payload)).unpack().payload
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.dictionaries(any_text, json_values, max_size=4))
 @example(
     {

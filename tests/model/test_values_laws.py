@@ -6,7 +6,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.extract.parse import parse_json
@@ -16,7 +16,6 @@ from tests.strategies import json_values, numeric_text, scalars
 numbers = st.integers() | st.integers(-(2**70), 2**70) | st.floats() | numeric_text
 
 
-@settings(deadline=None)
 @given(json_values)
 def test_coercing_what_was_coerced_gives_the_same(value):
     for coercer in (to_int, to_float, to_bool, to_string):
@@ -26,7 +25,6 @@ def test_coercing_what_was_coerced_gives_the_same(value):
             assert type(coercer(once)) is type(once)
 
 
-@settings(deadline=None)
 @given(numbers)
 def test_an_int_says_what_the_value_said(value):
     result = to_int(value)
@@ -36,7 +34,6 @@ def test_an_int_says_what_the_value_said(value):
         assert -(2**63) <= result < 2**63
 
 
-@settings(deadline=None)
 @given(st.integers(1, 10**17 - 1), st.integers(0, 20), st.sampled_from(["e", "E", "e+"]))
 def test_an_int_is_the_one_that_was_sent_in_whatever_way_its_body_is_read(digits, exponent, letter):
     """A fraction without a double beside it makes the body be read the slow way."""
@@ -47,7 +44,6 @@ def test_an_int_is_the_one_that_was_sent_in_whatever_way_its_body_is_read(digits
         assert alone == Decimal(text)
 
 
-@settings(deadline=None)
 @given(numbers)
 def test_a_double_says_what_the_value_said(value):
     result = to_float(value)
@@ -56,19 +52,16 @@ def test_a_double_says_what_the_value_said(value):
         assert Fraction(value) == Fraction(result) or (is_fraction and Decimal(value) == Decimal(repr(result)))
 
 
-@settings(deadline=None)
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_every_int64_fits_in_every_spelling(value):
     assert to_int(value) == to_int(str(value)) == to_int(f"{value}.0") == to_int(f"{value}.0e0") == value
 
 
-@settings(deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_every_finite_double_fits_in_both_spellings(value):
     assert to_float(value) == to_float(repr(value).replace("e+", "e")) == value
 
 
-@settings(deadline=None)
 @given(
     st.datetimes().filter(lambda moment: date(1, 1, 2) < moment.date() < date(9999, 12, 30)),
     st.integers(-1439, 1439),
@@ -82,7 +75,6 @@ def test_every_moment_fits_at_every_offset(moment, offset_minutes, zeros):
     assert to_timestamp(result.isoformat()) == result
 
 
-@settings(deadline=None)
 @given(scalars)
 def test_a_value_that_a_double_holds_and_that_is_whole_is_an_int_too(value):
     number, whole = to_float(value), to_int(value)
@@ -90,7 +82,6 @@ def test_a_value_that_a_double_holds_and_that_is_whole_is_an_int_too(value):
         assert whole == number
 
 
-@settings(deadline=None)
 @given(json_values)
 def test_json_text_is_utf8_and_says_what_the_value_said(value):
     text = json_text(value)
@@ -99,7 +90,6 @@ def test_json_text_is_utf8_and_says_what_the_value_said(value):
 
 
 @pytest.mark.parametrize("coercer", [to_int, to_float, to_bool, to_string, to_timestamp, to_json])
-@settings(deadline=None)
 @given(value=json_values)
 def test_no_coercer_fails_or_gives_null(coercer, value):
     if value is not None:

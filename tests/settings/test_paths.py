@@ -101,3 +101,15 @@ def test_dataset_that_an_older_version_began_in_the_working_directory_is_not_lef
     monkeypatch.delenv("METRICS_ETL_DESTINATION__PATH")
     (file.parent / "data" / "executions").mkdir(parents=True)
     assert dataset_of(file, *lines) == file.parent / "data"
+
+
+def test_typed_path_with_a_control_character_is_a_mistake(file: Path) -> None:
+    assert "path without control characters, got 'data\\n'" in mistake(
+        file, 'run_tests = "all"\n[destination]\npath = "data\\n"'
+    )
+
+
+def test_folder_of_the_file_may_have_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / "a\x1b[31m"
+    folder.mkdir()
+    assert dataset_of(folder / "settings.toml", "[destination]", 'path = "data"') == folder / "data"

@@ -66,7 +66,7 @@ def sent(payload):
     return read(json.dumps(payload))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(metrics=call_metrics, listed=listings)
 def test_every_value_of_a_call_is_in_its_column_or_in_extra(metrics, listed):
     call = fetched_call("call", parsed(metrics), parsed(listed))
@@ -77,7 +77,7 @@ def test_every_value_of_a_call_is_in_its_column_or_in_extra(metrics, listed):
     assert Places(schema.CALLS).assert_holds(row, payload) + unplaced == frame.misfits
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(payload=payloads(schema.EXECUTIONS, without=("execution_id", "status")))
 def test_every_value_of_an_execution_is_in_its_column_or_in_extra(payload):
     frame = frame_of_executions(execution(**parsed({"started_at": None} | payload)))
@@ -88,7 +88,7 @@ def test_every_value_of_an_execution_is_in_its_column_or_in_extra(payload):
     )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(outputs=st.dictionaries(st.text(max_size=3), payloads(schema.EVALS) | json_values, max_size=3))
 def test_every_value_of_an_eval_is_in_its_column_or_in_extra(outputs):
     frame = evals_frame([bundle_of(fetched_call("call", {}, {"eval_outputs": parsed(outputs)}))], EXPORT)
@@ -102,7 +102,7 @@ def test_every_value_of_an_eval_is_in_its_column_or_in_extra(outputs):
     assert misfits == frame.misfits
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(metrics=call_metrics, listed=listings, payload=payloads(schema.EXECUTIONS, without=("execution_id", "status")))
 def test_every_frame_comes_back_from_parquet_and_its_row_hashes_can_be_computed_from_it(metrics, listed, payload):
     bundle = bundle_of(fetched_call("call", metrics, listed), of=execution(**{"started_at": None} | payload))
@@ -126,7 +126,7 @@ def assert_row_hashes_hold(rows: pa.Table, table):
         assert (row.get("row_hash") is None) is (table is schema.EXECUTIONS)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(metrics=call_metrics | both_spellings, shuffle=st.randoms(use_true_random=False))
 def test_the_order_of_a_payloads_fields_changes_no_column(metrics, shuffle):
     def shuffled(value):

@@ -324,6 +324,7 @@ class History:
         calls: str = "finished",
         scrub_requests: int = 0,
         commit_interval_seconds: float = 3600,
+        settle_by: str = "detail",
         ahead: timedelta = timedelta(0),
     ) -> Summary | None:
         """One export, and the laws after it; None when it was killed. ``change`` happens before its nth request.
@@ -342,6 +343,7 @@ class History:
                 "calls": calls,
                 "scrub_requests": scrub_requests,
                 "commit_interval_seconds": commit_interval_seconds,
+                "settle_by": settle_by,
             },
         )
         self.keep_versions()

@@ -224,6 +224,7 @@ class Histories(RuleBasedStateMachine):
         accept_deletions=st.booleans(),
         calls=st.sampled_from(["finished", "finished", "all"]),
         commit_interval_seconds=st.sampled_from([3600, 1e-6]),
+        settle_by=st.sampled_from(["detail", "detail", "refetch"]),
         ahead=st.sampled_from([timedelta(0), timedelta(0), timedelta(days=1), timedelta(days=365)]),
     )
     def run(self, **options: object) -> None:

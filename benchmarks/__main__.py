@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import growth, quota, start, throughput
+from benchmarks import growth, quota, settling, start, throughput
 from benchmarks.measure import ROOT, publish
 
 MEASUREMENTS: dict[str, Callable[..., dict[str, str]]] = {
@@ -16,6 +16,7 @@ MEASUREMENTS: dict[str, Callable[..., dict[str, str]]] = {
     "start": start.measure,
     "growth": growth.measure,
     "quota": quota.measure,
+    "settling": settling.measure,
 }
 
 

@@ -47,7 +47,14 @@ class Settling:
         kept = frozenset(
             key
             for key in listed.keys() & details.keys() & rows.keys()
-            if isinstance(listed[key].payload.get("status"), str) and vouches_for(listed[key], details[key], rows[key])
+            if isinstance(listed[key].payload.get("status"), str)
+            and vouches_for(
+                listed[key],
+                details[key],
+                rows[key],
+                run_test_name=item.run_test_name,
+                started_at=item.started_at,
+            )
         )
         self.kept_calls += len(kept)
         return kept

@@ -6,6 +6,7 @@ brought into the shape of a call's own metrics, made into a row as always, and c
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from etl.model import schema
@@ -63,20 +64,28 @@ def _is_covered(path: _Path) -> bool:
 COVERED_COLUMNS = tuple(column.name for column in schema.CALLS.columns if any(map(_is_covered, column.paths)))
 """Columns of ``calls`` that the two lists prove, and which of ``extra`` lies under the same paths."""
 
-_hash = row_hasher(schema.CALLS.names, [*COVERED_COLUMNS, "extra"])
+_hash = row_hasher(schema.CALLS.names, [*COVERED_COLUMNS, "run_test_name", "execution_started_at", "extra"])
 
 
-def vouches_for(listed: ListedCall, detail: DetailedCall, stored: Sequence[Any]) -> bool:
-    """Whether fetching the call's metrics now would give the same values in all ``COVERED_COLUMNS``.
+def vouches_for(
+    listed: ListedCall,
+    detail: DetailedCall,
+    stored: Sequence[Any],
+    *,
+    run_test_name: str,
+    started_at: datetime | None,
+) -> bool:
+    """Whether fetching the call's metrics now would give the same row, as far as ``COVERED_COLUMNS`` go.
 
-    ``stored`` is the call's row in the order of ``schema.CALLS``. A field that the detail lacks vouches for nothing. Where metrics
-    have no ``turn_count``, the detail shows the number of messages in its place: that never vouches for a stored null, but it does
-    for a stored number that it equals.
+    ``stored`` is the call's row in the order of ``schema.CALLS``; the name and the start are those of the call's execution. A field
+    that the detail lacks vouches for nothing. Where metrics have no ``turn_count``, the detail shows the number of messages in its
+    place: that never vouches for a stored null, but it does for a stored number that it equals.
     """
     if any(name not in detail.payload for name in (*SAME, *(path[0] for path in _OBJECTS))):
         return False
     extra = _parsed(stored[_EXTRA])
-    row, _ = call_row(FetchedCall(listed=listed, metrics=_metrics(detail, extra)))
+    fetched = FetchedCall(listed=listed, metrics=_metrics(detail, extra))
+    row, _ = call_row(fetched, run_test_name=run_test_name, started_at=started_at)
     return _hash(_covered(row, _parsed(row[_EXTRA]))) == _hash(_covered(stored, extra))
 
 

@@ -72,24 +72,24 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
     )
 
 
-def _call_rows(bundle: ExecutionBundle, *, include_raw: bool) -> Rows:
-    rows, maker = Rows(), MAKERS[schema.CALLS.name]
-    started_at = _started_at(bundle)
-    for call in bundle.calls:
-        given = {
-            "call_execution_id": call.metrics.call_execution_id,
-            "run_test_name": bundle.run_test_name,
-            "execution_started_at": started_at,
-            "raw": json_text(call.metrics.payload) if include_raw else None,
-        }
-        rows.add(maker.make(_call_payload(call), given))
-    return rows
-
-
-def call_row(call: FetchedCall) -> tuple[list[Any], int]:
-    """The row of the ``calls`` table that the call's payloads give, without what its execution gives, and its misfits."""
-    given = {"call_execution_id": call.metrics.call_execution_id}
+def call_row(
+    call: FetchedCall, *, run_test_name: str, started_at: datetime | None, include_raw: bool = False
+) -> tuple[list[Any], int]:
+    """A row of the ``calls`` table and its misfits; the name and the start are those of the call's execution."""
+    given = {
+        "call_execution_id": call.metrics.call_execution_id,
+        "run_test_name": run_test_name,
+        "execution_started_at": started_at,
+        "raw": json_text(call.metrics.payload) if include_raw else None,
+    }
     return MAKERS[schema.CALLS.name].make(_call_payload(call), given)
+
+
+def _call_rows(bundle: ExecutionBundle, *, include_raw: bool) -> Rows:
+    rows, started_at = Rows(), _started_at(bundle)
+    for call in bundle.calls:
+        rows.add(call_row(call, run_test_name=bundle.run_test_name, started_at=started_at, include_raw=include_raw))
+    return rows
 
 
 def _eval_rows(bundle: ExecutionBundle) -> Rows:

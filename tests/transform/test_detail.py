@@ -1,6 +1,7 @@
 import json
 from collections.abc import Iterator
 from copy import deepcopy
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from etl.transform.flatten import call_row
 
 SAMPLES = {path.stem: json.loads(path.read_bytes()) for path in Path(__file__).parents[1].glob("samples/detail/*.json")}
 OBJECTS = ("customer_latency_metrics", "customer_cost_breakdown")
+STARTED_AT = datetime(2026, 3, 2, 9, tzinfo=UTC)
 BLIND = ("cost_stt_cost_cents", "cost_llm_cost_cents", "cost_tts_cost_cents", "chat_metrics_message_count")
 
 
@@ -49,14 +51,23 @@ def row_of(listed: dict[str, Any], metrics: dict[str, Any]) -> list[Any]:
     own = CallMetrics(
         call_execution_id=key, execution_id=metrics["execution_id"], status=metrics["status"], payload=metrics
     )
-    return call_row(FetchedCall(listed=ListedCall(call_execution_id=key, payload=listed), metrics=own))[0]
+    call = FetchedCall(listed=ListedCall(call_execution_id=key, payload=listed), metrics=own)
+    return call_row(call, run_test_name="Checkout", started_at=STARTED_AT)[0]
 
 
-def is_vouched(listed: dict[str, Any], detail: dict[str, Any], row: list[Any]) -> bool:
+def is_vouched(
+    listed: dict[str, Any],
+    detail: dict[str, Any],
+    row: list[Any],
+    name: str = "Checkout",
+    at: datetime | None = STARTED_AT,
+) -> bool:
     return vouches_for(
         ListedCall(call_execution_id=listed["call_execution_id"], payload=listed),
         DetailedCall(call_execution_id=detail["id"], payload=detail),
         row,
+        run_test_name=name,
+        started_at=at,
     )
 
 
@@ -118,6 +129,12 @@ def test_field_that_the_detail_lacks_vouches_for_nothing(field):
     listed, detail, metrics = PAIRS[min(PAIRS.keys() - NOT_TOLD)]
     without = {name: value for name, value in detail.items() if name != field}
     assert not is_vouched(listed, without, row_of(listed, metrics))
+
+
+@pytest.mark.parametrize(("name", "at"), [("Checkout", None), ("Renamed", STARTED_AT)])
+def test_row_of_an_execution_that_began_or_is_called_otherwise_now_is_made_anew(name, at):
+    listed, detail, metrics = PAIRS[min(PAIRS.keys() - NOT_TOLD)]
+    assert not is_vouched(listed, detail, row_of(listed, metrics), name, at)
 
 
 def test_unknown_field_of_the_detail_is_ignored():

@@ -18,9 +18,9 @@ import aiohttp
 from benchmarks.load_server import call_id, execution_id
 from etl.cli import process
 from etl.extract.answers import decode
-from etl.extract.client import Access, Client
+from etl.extract.client import Client
 from etl.extract.endpoints import Request, get_call_metrics, list_calls
-from etl.extract.transport import Limits
+from etl.extract.transport import Access, Limits
 from etl.load.commit import commit
 from etl.load.dataset import Dataset
 from etl.load.files.open import Files, open_files

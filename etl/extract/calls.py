@@ -294,6 +294,7 @@ class Crawl:
         """Ask for each stored call that the list leaves out; doubt the list if one exists, or if that cannot be told."""
         for call_execution_id in unlisted:
             request = get_call_metrics(call_execution_id, execution.execution_id, is_lookup=True)
+            self.necessary_requests += 1
             try:
                 has_moved = (await self._client.get(request)).execution_id != execution.execution_id
             except NotFoundError:

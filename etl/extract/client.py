@@ -29,15 +29,15 @@ from etl.errors import (
 from etl.extract.answers import decode, raise_for_status, retry_after_seconds
 from etl.extract.endpoints import Request
 from etl.extract.gate import Gate
-from etl.extract.quota import Quota
+from etl.extract.quota import WINDOW_SECONDS, Quota
 from etl.extract.redact import eraser
 from etl.extract.transport import (
+    Access,
     Answer,
     AnswerTooLargeError,
     ConnectionLostError,
     Limits,
     NoAnswerError,
-    Proxy,
     TlsError,
     Traffic,
     Transport,
@@ -60,17 +60,6 @@ class _Record:
     given_up_in_a_row: int = 0
     given_up_groups: set[str] = field(default_factory=set)
     answered_last: Request[Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Where the API is and the keys to it. ``repr`` shows neither key."""
-
-    base_url: str
-    api_key: Callable[[], str]
-    secret_key: Callable[[], str]
-    ca_file: str | None = None
-    proxy: Proxy | None = None
 
 
 class _ReusedConnectionError(TransientError):
@@ -166,7 +155,7 @@ class Client:
             self._note_answered(request, record)
             raise
         except SourceError as error:
-            if _is_final(error):
+            if _is_final(error) or request.is_optional:
                 raise
             record.given_up_in_a_row += 1
             record.given_up_groups.add(request.group or request.target)
@@ -216,10 +205,14 @@ class Client:
         except TransientError as error:
             failure = error
         if isinstance(failure, _ReusedConnectionError):
+            if request.is_optional:
+                return await self._send_and_read(request, 2, on_own_connection=True)
             answer: T = await self._retry_at_once(request, iter(()), count(2))
             if failure.generation is not None:
                 # It was the answer to another request, then: each that follows on that connection would be answered with the last.
                 self._open_transport.renew(failure.generation)
+        elif request.is_optional:
+            raise failure
         else:
             answer = await self._retry(request, iter((failure,)), count(2))
         return answer
@@ -279,7 +272,7 @@ class Client:
             is_reused = not on_own_connection and self._open_transport.has_kept
             answer = await self._send(request, tries, on_own_connection=on_own_connection)
             if answer.status != 200:
-                self._heed(answer)
+                self._heed(request, answer)
             if answer.status != 429 or self.quota.wait_seconds(self._now()) <= 0 or not refusals_left:
                 break
             self.traffic.retries += 1
@@ -293,9 +286,11 @@ class Client:
         # Out here: inside, the first error and its excerpt would stay attached as the context of this one.
         return decode(request, self._without_keys(body), tries=tries)
 
-    def _heed(self, answer: Answer) -> None:
-        """Hold back for as long as the server says."""
+    def _heed(self, request: Request[Any], answer: Answer) -> None:
+        """Hold back for as long as the server says; what a run can do without holds it for no more than a minute."""
         retry_after = retry_after_seconds(answer.headers, answer.body)
+        if request.is_optional and (answer.status == 503 or (retry_after or 0) > WINDOW_SECONDS):
+            return
         if answer.status == 429:
             self.traffic.rejections += 1
             self.quota.refused(self._now(), retry_after)

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from etl.errors import ConfigurationError
 from etl.extract.capacity import fitting_concurrency, require_threads
-from etl.extract.client import Access, Client
+from etl.extract.client import Client
 from etl.extract.quota import Quota
-from etl.extract.transport import Limits, Proxy
+from etl.extract.transport import Access, Limits, Proxy
 from etl.settings import Settings
 from etl.version import __version__
 

@@ -99,9 +99,11 @@ class Planned:
     def requests(self, page_limit: int) -> int:
         """An estimate of the requests that fetching it takes."""
         listing = pages(self.estimated_calls, page_limit)
-        if self.is_compared and self.stored:
-            return listing + 1 + max(0, self.estimated_calls - self.stored.held.exported_calls)
-        return listing + self.estimated_calls
+        if not (self.is_compared and self.stored) or self.estimated_calls > page_limit:
+            return listing + self.estimated_calls
+        # An execution that changed has probably run again, and all its calls with it.
+        missing = self.estimated_calls - (0 if self.reason is Reason.CHANGED else self.stored.held.exported_calls)
+        return listing + 1 + max(0, missing)
 
 
 def pages(rows: int, limit: int) -> int:

@@ -26,7 +26,7 @@ _NO_HINT_SECONDS = 5.0
 _FORGET_SECONDS = 600.0
 _LONGEST_PATIENCE_SECONDS = 960.0
 _CONFIRMED_SHARE = 0.8
-_SHORT_SECONDS = 5.0
+_SHORT_SECONDS = 15.0
 _ROUNDED_SECONDS = 1.0  # Retry-After is told in whole seconds, mostly rounded up
 _LONGEST_WINDOW_SECONDS = 86_400.0
 _LARGEST_LIMIT = 10**9
@@ -138,8 +138,8 @@ class Quota:
             self.hold(now, _NO_HINT_SECONDS)
             return
         self.hold(now, retry_after_seconds)
-        # The first refusal fixes the window. Those that follow were under way already; they only count as not accepted. One of a
-        # few seconds may be of a limit by the second, or of a server that is busy for a moment: it tells nothing of a minute.
+        # The first refusal fixes the window. Those that follow were under way already; they only count as not accepted. One of
+        # a few seconds may be of a shorter window, or of a server that is busy for a moment: it tells nothing of a minute.
         if self._refused_window_started_at is None and _SHORT_SECONDS < retry_after_seconds <= WINDOW_SECONDS:
             self._refused_window_started_at = now + retry_after_seconds - WINDOW_SECONDS - _ROUNDED_SECONDS
             self._refusals = 0

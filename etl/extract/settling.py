@@ -4,6 +4,7 @@ The list of calls was read already; the execution's detail costs one request mor
 none, everything is fetched as if it were new.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -73,4 +74,5 @@ class Settling:
             return {}
         self._failures_in_a_row = 0
         self.compared += 1
-        return {call.call_execution_id: call for call in page.results}
+        times = Counter(call.call_execution_id for call in page.results)
+        return {call.call_execution_id: call for call in page.results if times[call.call_execution_id] == 1}

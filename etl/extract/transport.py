@@ -74,6 +74,17 @@ class Proxy:
 
 
 @dataclass(frozen=True, slots=True)
+class Access:
+    """Where the API is and the keys to it. ``repr`` shows neither key."""
+
+    base_url: str
+    api_key: Callable[[], str]
+    secret_key: Callable[[], str]
+    ca_file: str | None = None
+    proxy: Proxy | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What the server sent, the body decompressed. ``generation`` is that of the connections: see ``Transport.renew``."""
 

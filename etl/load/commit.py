@@ -34,11 +34,15 @@ _NOTHING_HELD = HeldRows(listed_calls=None, exported_calls=0, calls_digest=rows_
 
 @dataclass(slots=True)
 class Arrived:
-    """Rows that one commit received of one run test, changed or not."""
+    """Rows that one commit received of one run test, changed or not.
+
+    ``without_rows`` executions are incomplete since rows that were to stay are gone.
+    """
 
     rows: Counter[str] = field(default_factory=Counter)
     misfits: int = 0
     dead_letters: int = 0
+    without_rows: int = 0
     unknown_statuses: Counter[str] = field(default_factory=Counter)
 
 
@@ -81,6 +85,10 @@ def commit(
             own = to_arrow(executions.data, schema.EXECUTIONS)
             dataset.commit_rows(schema.EXECUTIONS, partition, own, replacement)
             arrived[key].misfits += executions.misfits
+            arrived[key].without_rows += sum(
+                states[execution_id] is ExportState.INCOMPLETE and not bundle.dead_letters
+                for execution_id, bundle in mine.items()
+            )
     return arrived
 
 
@@ -154,7 +162,7 @@ def _replacement(bundles: Mapping[str, FlatBundle], known: Mapping[str, StoredEx
         unproved={execution_id for execution_id, bundle in listed.items() if _has_letter(bundle, RUNS)},
         listed_calls={call_id for bundle in listed.values() for call_id in bundle.listed or ()},
         failed_calls={letter.subject_id for bundle in listed.values() for letter in bundle.dead_letters},
-        kept_calls={call_id for bundle in listed.values() for call_id in bundle.kept},
+        kept_calls={(execution_id, call_id) for execution_id, bundle in listed.items() for call_id in bundle.kept},
         heads={execution_id for execution_id, bundle in bundles.items() if _has_letter(bundle, METRICS)},
         undated={execution_id for execution_id, before in known.items() if before and before.exported_at is None},
         # Without the time of this fetch, a scrub would fetch the same final executions every night.

@@ -39,7 +39,8 @@ class Replacement:
         listed_calls: The calls that the lists name.
         failed_calls: Their metrics could not be fetched: the old rows of these calls stay. So do those of their evals, unless they
             are listed.
-        kept_calls: Listed and not fetched, since nothing of them changed: their old rows stay, and not those of their evals.
+        kept_calls: Execution and call: listed there and not fetched, since nothing changed. Their old rows stay, and not those of
+            their evals.
         heads: Fetched without their aggregates: the old aggregates stay.
         verified: Take the new ``verified_at`` even if nothing else changed.
         undated: When their execution rows were written is unknown: the new rows replace them even if nothing changed.
@@ -50,7 +51,7 @@ class Replacement:
     unproved: Collection[str] = ()
     listed_calls: Collection[str] = ()
     failed_calls: Collection[str] = ()
-    kept_calls: Collection[str] = ()
+    kept_calls: Collection[tuple[str, str]] = ()
     heads: Collection[str] = ()
     verified: Collection[str] = ()
     undated: Collection[str] = ()
@@ -62,7 +63,7 @@ class Replacement:
     def keeps(self, table: schema.Table, execution_id: str, call_execution_id: str) -> bool:
         """Whether an old row of calls or evals stays though no new one has its key."""
         is_failed = call_execution_id in self.failed_calls
-        if table is schema.CALLS and (is_failed or call_execution_id in self.kept_calls):
+        if table is schema.CALLS and (is_failed or (execution_id, call_execution_id) in self.kept_calls):
             return True
         return (is_failed or execution_id in self.unproved) and call_execution_id not in self.listed_calls
 

@@ -103,6 +103,7 @@ class Record:
             summary.calls += arrived.rows["calls"]
             summary.evals += arrived.rows["evals"]
             summary.dead_letters += arrived.dead_letters
+            summary.without_rows += arrived.without_rows
             summary.misfits += arrived.misfits
             summary.unknown_statuses += arrived.unknown_statuses
         if is_cut_short:  # otherwise what was planned and never arrived has been deleted since

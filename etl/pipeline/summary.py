@@ -45,13 +45,14 @@ class RunTestSummary:
     calls: int = 0
     evals: int = 0
     dead_letters: int = 0
+    without_rows: int = 0
     misfits: int = 0
     error: str | None = None
 
     @property
     def is_whole(self) -> bool:
         """Whether nothing of the run test is missing."""
-        return self.is_complete and self.error is None and not self.dead_letters and not self.missed
+        return self.is_complete and self.error is None and not (self.dead_letters or self.missed or self.without_rows)
 
     def problems(self, *, is_cut_short: bool = False) -> list[str]:
         """One line for each thing that is missing or wrong. In a run that was cut short an unproved list is not a problem."""
@@ -68,6 +69,11 @@ class RunTestSummary:
             lines.append(
                 f"{quoted(self.name)}: {counted(self.doubted, 'execution')} with far fewer calls listed than stored or counted; "
                 "the stored ones were kept: run again, or with --accept-deletions if they were deleted on purpose"
+            )
+        if self.without_rows:
+            lines.append(
+                f"{quoted(self.name)}: {counted(self.without_rows, 'execution')} incomplete, since stored rows that were to stay "
+                "are gone; the next run fetches them"
             )
         if given_up := self.dead_letters - self.doubted:
             lines.append(

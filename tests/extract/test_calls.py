@@ -9,9 +9,9 @@ import pytest
 
 from etl.errors import DestinationError, KeyRefusedError, SourceUnavailableError
 from etl.extract.calls import Crawl
-from etl.extract.client import Access, Client
+from etl.extract.client import Client
 from etl.extract.plan import Planned, Reason
-from etl.extract.transport import Limits
+from etl.extract.transport import Access, Limits
 from etl.model.records import METRICS, RUNS, Execution, ExecutionBundle
 from etl.sandbox import Execution as SandboxExecution
 from etl.sandbox import Fault, Sandbox, delete_call, delete_execution, touch_call

@@ -30,10 +30,17 @@ from etl.errors import (
     TransientError,
 )
 from etl.extract import client as client_module
-from etl.extract.client import Access, Client
-from etl.extract.endpoints import Request, get_call_metrics, get_execution, list_executions, list_run_tests
+from etl.extract.client import Client
+from etl.extract.endpoints import (
+    Request,
+    get_call_metrics,
+    get_execution,
+    list_call_details,
+    list_executions,
+    list_run_tests,
+)
 from etl.extract.quota import Quota
-from etl.extract.transport import Limits
+from etl.extract.transport import Access, Limits
 from etl.model.records import METRICS
 from etl.sandbox import Fault, Profile, Sandbox, World, add_run_test, new_run_test
 from tests.support import API_KEY, SECRET_KEY
@@ -186,6 +193,26 @@ async def test_request_that_the_limit_refuses_again_and_again_is_no_failed_try(s
         execution = await client.get(first_execution(server))
     assert execution.status == "completed"
     assert (client.traffic.requests, client.traffic.rejections, client.traffic.retries) == (6, 5, 5)
+
+
+@pytest.mark.parametrize("fault", [Fault(status=502), Fault(body=b""), Fault(cut_after_bytes=0), Fault(status=401)])
+async def test_what_a_run_can_do_without_is_tried_once(server, fault):
+    server.fault = lambda _request, _nth: fault
+    async with connect(server.base_url, max_tries=6) as client:
+        for _ in range(3):
+            with pytest.raises(SourceError):
+                await client.get(list_call_details("2c1b8a60-0000-4000-8000-000000000000", limit=10))
+    assert len(server.requests) <= 3 + 1
+
+
+async def test_what_a_run_can_do_without_holds_nothing_for_hours(server):
+    server.fault = lambda _request, nth: Fault(status=(503, 429)[nth % 2], headers={"Retry-After": "80000"})
+    async with connect(server.base_url) as client:
+        for _ in range(2):
+            with pytest.raises(SourceError):
+                await client.get(list_call_details("2c1b8a60-0000-4000-8000-000000000000", limit=10))
+        server.fault = None
+        assert (await client.get(first_execution(server))).status == "completed"
 
 
 async def test_request_that_is_refused_for_ever_is_given_up(server):

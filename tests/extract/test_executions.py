@@ -7,10 +7,10 @@ import pytest
 
 from etl.errors import TransientError
 from etl.extract.calls import Crawl
-from etl.extract.client import Access, Client
+from etl.extract.client import Client
 from etl.extract.executions import list_executions_completely
 from etl.extract.plan import Planned, Reason
-from etl.extract.transport import Limits
+from etl.extract.transport import Access, Limits
 from etl.model.listed_execution import ExecutionList
 from etl.model.records import METRICS, RUNS, DeadLetter, Execution, ExecutionBundle
 from etl.sandbox import Execution as SandboxExecution

@@ -187,8 +187,17 @@ def test_a_kept_call_keeps_its_row_and_takes_its_evals_from_the_list(dataset, tm
     assert stored_in(dataset)["e1"].export_state == ExportState.EXPORTED
 
 
+def test_call_that_another_execution_keeps_leaves_this_one(dataset, tmp_path):
+    """A run ended between the commit of its new place and that of its old one."""
+    export_to(dataset, a_bundle("e1", ["c1", "c2"]))
+    export_to(dataset, a_bundle("e2", ["c2", "c3"]), run="run-2")
+    export_to(dataset, a_bundle("e1", ["c1"]), kept(a_bundle("e2", ["c2", "c3"]), "c2"), run="run-3")
+    assert rows(tmp_path, "calls", "execution_id", "call_execution_id") == [("e1", "c1"), ("e2", "c2"), ("e2", "c3")]
+
+
 def test_execution_of_which_a_kept_row_is_gone_is_incomplete(dataset, tmp_path):
-    export_to(dataset, kept(a_bundle(), "c1"))
+    _, arrived = export_to(dataset, kept(a_bundle(), "c1"))
+    assert arrived[KEY].without_rows == 1
     assert stored_in(dataset)["e1"].export_state == ExportState.INCOMPLETE
 
 

@@ -1,6 +1,7 @@
 """Rows of re-exported executions are exchanged as a whole; what did not change keeps its old version."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -140,7 +141,7 @@ def test_evals_of_a_call_whose_metrics_could_not_be_fetched_are_those_of_the_lis
 
 
 def test_dead_letters_and_execution_rows_are_replaced_whatever_was_listed():
-    exceptions = {"without_calls": ["e1"], "unproved": ["e1"], "failed_calls": ["a", "e1"]}
+    exceptions: dict[str, Any] = {"without_calls": ["e1"], "unproved": ["e1"], "failed_calls": ["a", "e1"]}
     for table, old in ((schema.ERRORS, letter("a")), (schema.EXECUTIONS, execution("e1"))):
         assert len(merge(table, rows(table, old), rows(table), Replacement(["e1"], **exceptions)).table) == 0
 

@@ -18,11 +18,12 @@ class Discovered:
     """Run tests by name, as the API lists them: newest created first.
 
     Run tests of the same name stand together: the API cannot tell their executions apart. ``problems`` has a line for each thing
-    that is missing from the list.
+    that is missing from the list, or that no export can have. ``is_complete``: no run test is missing from the list.
     """
 
     run_tests: dict[str, list[RunTest]]
     problems: tuple[str, ...]
+    is_complete: bool
     necessary_requests: int
 
     @property
@@ -69,7 +70,9 @@ async def discover(client: Client, *, page_limit: int) -> Discovered:
         raise SourceUnavailableError(f"no run test could be listed: {problems[0]}")
     if not by_name:
         raise ConfigurationError("the key sees no run test: check that it belongs to the right workspace")
-    return Discovered(by_name, problems, pages(len(listing.rows), page_limit) + 1)
+    return Discovered(
+        by_name, problems, listing.is_complete and not listing.unreadable, pages(len(listing.rows), page_limit) + 1
+    )
 
 
 def _problems(listing: Listing[RunTest]) -> Iterator[str]:

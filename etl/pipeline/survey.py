@@ -82,7 +82,7 @@ async def survey(run: Run, record: Record, state: StoredState) -> Survey:
     drops, moves = await to_the_end(partial(_find_places, run, record, state))
     left_behind = _left_behind(record, state, moves)
     record.left_behind = {key: len(left) for key, left in left_behind.items()}
-    if record.discovered and not record.discovered.problems:
+    if record.discovered and record.discovered.is_complete:
         record.keys_without_run_test = sorted(state.elsewhere.keys() - {source.run_test_key for source, _ in moves})
     return Survey(state, drops, moves, vanished, left_behind)
 

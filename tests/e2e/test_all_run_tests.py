@@ -124,6 +124,19 @@ async def test_run_test_that_is_not_there_any_more_keeps_its_rows_and_is_told(
     assert f"run_test={default_key(gone.name)}: deleted, or in another workspace; the rows stay" in notice
 
 
+async def test_run_test_that_is_gone_is_told_beside_one_that_no_export_can_have(
+    server: Sandbox, export: Export
+) -> None:
+    await export()
+    gone = server.world.run_tests.pop()
+    add_run_test(server, " padded ")
+
+    later = await export()
+
+    assert later.exit_code == 3
+    assert any(f"run_test={default_key(gone.name)}: deleted" in notice for notice in later.notices)
+
+
 async def test_run_tests_of_one_name_are_exported_as_one_and_told(
     server: Sandbox, export: Export, tmp_path: Path
 ) -> None:

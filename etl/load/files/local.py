@@ -65,6 +65,8 @@ class LocalFiles:
         with self._naming(""):
             self._make_folder(self.root)
             require_space(self.root)
+            os.scandir(self.root).close()  # a file, or closed: what follows would be blamed for it
+        with self._naming(STAGING):
             self._make_parents(f"{STAGING}/probe")
             self._mode = self._mode_of_new_files()
             self._remove(self._stage(b"probe"))

@@ -94,7 +94,8 @@ def _check_folders(root: Path) -> None:
         if status.st_dev != device:
             raise DestinationError(f"{folder} is on another file system than {root}: a dataset must lie on one")
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=_IS_EFFECTIVE):
-            raise DestinationError(f"{folder}: {why(_error(errno.EACCES))}")
+            is_read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+            raise DestinationError(f"{folder}: {why(_error(errno.EROFS if is_read_only else errno.EACCES))}")
         if folder == root / QUARANTINE:
             continue
         with os.scandir(folder) as entries:

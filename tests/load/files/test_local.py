@@ -579,3 +579,12 @@ def test_staging_file_that_exists_already_is_not_written_to(files, tmp_path, mon
     with pytest.raises(DestinationError):
         files.publish(PART, b"ours")
     assert prey.read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize("name", ["_state", STAGING])
+def test_what_hinders_the_state_folder_is_named_and_not_the_dataset(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    with pytest.raises(DestinationError) as caught:
+        LocalFiles(tmp_path).prepare()
+    assert str(caught.value) == f"{tmp_path / STAGING}: {is_a_file(str(tmp_path / name))}"

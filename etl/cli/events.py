@@ -14,7 +14,7 @@ from etl.model.wording import shown
 from etl.settings import Log
 
 _WARNINGS = {"run_test_failed"}
-_ERRORS = {"problem", "run_failed"}
+_ERRORS = {"problem", "run_failed", "metrics_file_failed"}
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 

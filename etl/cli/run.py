@@ -44,7 +44,6 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
     """
     with report_errors(verbose=verbose):
         from etl.cli.console import print_json, print_result  # noqa: PLC0415
-        from etl.cli.events import make_notify  # noqa: PLC0415
         from etl.cli.show_run import print_how_to_open, print_summary  # noqa: PLC0415
         from etl.pipeline.metrics_file import write_metrics_file  # noqa: PLC0415
 
@@ -58,11 +57,7 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
                 settings, quiet=quiet, verbose=verbose, full_refresh=full_refresh, accept_deletions=accept_deletions
             )
         except ExporterError as error:
-            if settings.log.format != "json":
-                raise
-            notify = make_notify(settings.log, verbose=verbose)
-            notify("run_failed", error=str(error), exit_code=error.exit_code)
-            end(error.exit_code, is_all_printed=False)
+            _end_and_notify("run_failed", error, settings)
         if as_json:
             print_json(summary.as_json())
         elif not quiet and settings.log.format != "json":  # else the event run_finished has told it
@@ -73,8 +68,21 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
         if quiet:
             _print_problems(summary, settings)
         if metrics_file:
-            write_metrics_file(summary, metrics_file)
+            try:
+                write_metrics_file(summary, metrics_file)
+            except ExporterError as error:
+                _end_and_notify("metrics_file_failed", error, settings)
         end(summary.exit_code, is_all_printed=False)
+
+
+def _end_and_notify(event: str, error: ExporterError, settings: "Settings") -> NoReturn:
+    """End the command with the error: as one line of text, or in a log of JSON as an event."""
+    from etl.cli.events import make_notify  # noqa: PLC0415
+
+    if settings.log.format != "json":
+        raise error
+    make_notify(settings.log, verbose=False)(event, error=str(error), exit_code=error.exit_code)
+    end(error.exit_code, is_all_printed=False)
 
 
 def _print_problems(summary: "Summary", settings: "Settings") -> None:

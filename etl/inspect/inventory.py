@@ -80,7 +80,7 @@ def read_file(files: Files, table: schema.Table, path: str) -> FileRows | Findin
     except UnreadableError as exc:
         return Finding(Kind.UNREADABLE, path, f"cannot be read: {exc.reason}")
     except DestinationError as exc:
-        return Finding(Kind.UNREADABLE, path, f"cannot be read: {exc}")
+        return Finding(Kind.NOT_READ, path, f"was not read: {exc}")
     return FileRows(
         rows=rows,
         size_bytes=part.footer.size_bytes,

@@ -25,6 +25,7 @@ class Kind(StrEnum):
 
     ODDITY = "oddity"
     STRAY_FILE = "stray_file"
+    NOT_READ = "not_read"
     UNREADABLE = "unreadable"
     SCHEMA = "schema"
     NULL_KEY = "null_key"
@@ -45,6 +46,7 @@ _MOVE_ASIDE = "move the file out of the dataset, then metrics-etl run fetches it
 FIXES: dict[Kind, str] = {
     Kind.ODDITY: "put the files themselves there, or remove it",
     Kind.STRAY_FILE: "move it out of the dataset: readers take it for data",
+    Kind.NOT_READ: "leave the file where it is: nothing is known against its rows",
     Kind.UNREADABLE: _MOVE_ASIDE,
     Kind.SCHEMA: f"upgrade the exporter if a newer one wrote it, else {_MOVE_ASIDE}",
     Kind.NULL_KEY: _MOVE_ASIDE,

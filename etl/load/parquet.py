@@ -33,6 +33,7 @@ class UnreadableError(DestinationError):
 # A file, and what it takes in memory by its footer, may not exceed MOST_BYTES, and the writer keeps to that. These are four million
 # calls of one run test on one day: the API's usual limit lets through 144,000 requests a day. Each row has a key of its own, so
 # that it takes a byte even when it is packed.
+_MOST_BYTES_OF_A_RUN = 64 << 20  # as of the record of the last run, which says the same
 _BYTES_PER_VALUE = 16  # once decoded, and once more while it is cast
 
 
@@ -57,7 +58,7 @@ class Part:
         self._where = where
         with _readable(where):
             self._file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-            self.footer = _footer(self._file, where, len(data))
+            self.footer = _footer(self._file, where, len(data), _most_bytes(table))
             self._names = frozenset(self.footer.schema.names)
 
     @property
@@ -120,7 +121,7 @@ def read_footer(files: Files, path: str) -> Footer:
     where = files.where(path)
     with files.open(path) as file, _readable(where):
         size_bytes = file.seek(0, 2)
-        return _footer(pq.ParquetFile(file), where, size_bytes)
+        return _footer(pq.ParquetFile(file), where, size_bytes, MOST_BYTES)
 
 
 def read_columns(files: Files, table: schema.Table, path: str, names: Sequence[str]) -> pa.Table:
@@ -152,23 +153,30 @@ def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
         table.arrow_schema, check_metadata=True
     ):
         raise SchemaError(f"{table.name}: an encoded file does not hold the rows that it was given")
-    if fault := _excess(written.metadata, len(data)):
+    if fault := _excess(written.metadata, len(data), _most_bytes(table)):
         raise DestinationError(f"{table.name}: a day of one run test {fault}: this version cannot write that")
     return memoryview(data)
 
 
-def _footer(file: pq.ParquetFile, where: str, size_bytes: int) -> Footer:
-    if fault := _excess(file.metadata, size_bytes):
+def _footer(file: pq.ParquetFile, where: str, size_bytes: int, most_bytes: int) -> Footer:
+    if fault := _excess(file.metadata, size_bytes, most_bytes):
         raise UnreadableError(where, fault)
     return Footer(schema=file.schema_arrow, rows=file.metadata.num_rows, size_bytes=size_bytes)
 
 
-def _excess(footer: pq.FileMetaData, size_bytes: int) -> str | None:
-    """What a file would take more than it may; None when it keeps the bounds."""
+def _most_bytes(table: schema.Table) -> int:
+    return _MOST_BYTES_OF_A_RUN if table is schema.RUNS_TABLE else MOST_BYTES
+
+
+def _excess(footer: pq.FileMetaData, size_bytes: int, most_bytes: int) -> str | None:
+    """What a file would take more than it may; None when it keeps the bounds.
+
+    No bound on how well it is packed: payloads that repeat themselves pack to less than a two-thousandth.
+    """
     unpacked = sum(footer.row_group(number).total_byte_size for number in range(footer.num_row_groups))
     unpacked += footer.num_rows * footer.num_columns * _BYTES_PER_VALUE
-    if unpacked > MOST_BYTES:
-        return f"takes {unpacked / 2**30:,.1f} GiB of memory; at most {MOST_BYTES >> 30} are allowed"
+    if unpacked > most_bytes:
+        return f"takes {unpacked / 2**30:,.1f} GiB of memory; at most {most_bytes / 2**30:g} are allowed"
     return f"has {footer.num_rows:,} rows in {size_bytes:,} bytes" if footer.num_rows > size_bytes else None
 
 

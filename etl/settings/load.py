@@ -29,7 +29,7 @@ from pydantic_settings import (
 from etl.errors import ConfigurationError
 from etl.settings.api_keys import read_api_key, read_proxy_credentials
 from etl.settings.messages import BASE_URL, ENV_PREFIX, first_error, suggestion, variable_of
-from etl.settings.paths import whole_paths
+from etl.settings.paths import refuse_left_behind, whole_paths
 from etl.settings.sections import Api, Destination, Export, Log, RunTest
 
 DEFAULT_PATH = "config/metrics-etl.toml"
@@ -173,11 +173,14 @@ class Settings(BaseSettings):
         from_environment = {name: value for name, value in Environment(cls)().items() if name not in _SECRETS}
         if base_url := os.environ.get(BASE_URL):
             from_environment = _merged({"api": {"base_url": base_url}}, from_environment)
+        as_written = from_file
         from_file, from_environment = whole_paths(from_file, from_environment, file)
         secrets = {name: read_api_key(variable) for name, variable in _KEYS.items()} if needs_keys else {}
         values = ({} if needs_run_tests else {"run_tests": "all"}) | _merged(from_file, from_environment) | secrets
         try:
             settings = cls.model_validate(values)
+            if "path" not in from_environment.get("destination", {}):
+                refuse_left_behind(as_written, settings.destination.path, file)
             has_proxy = needs_keys and settings.api.proxy is not None
             return settings.model_copy(update=read_proxy_credentials()) if has_proxy else settings
         except ValidationError as exc:

@@ -21,7 +21,10 @@ def first_error(model: type[BaseModel], exc: ValidationError, file: Path, from_e
     place = list(error["loc"])
     where = _where(place, file, from_environment)
     if error["type"] == "extra_forbidden":
-        return f"{where} is unknown{suggestion(str(place[-1]), _known_keys(model, place[:-1]))}"
+        name, known = str(place[-1]), _known_keys(model, place[:-1])
+        if where == f"environment: {variable_of(*place)}":  # as they are written there
+            name, known = variable_of(*place), {variable_of(*place[:-1], key) for key in known}
+        return f"{where} is unknown{suggestion(name, known)}"
     if error["type"] == "missing":
         example = ': name what to export, e.g. run_tests = ["My Agent Test"]' if place == ["run_tests"] else ""
         return f"{where} is missing{example}"
@@ -33,6 +36,7 @@ def first_error(model: type[BaseModel], exc: ValidationError, file: Path, from_e
         "less_than": "must be less than {lt}",
         "literal_error": "must be {expected}",
         "value_error": "{error}",
+        "string_too_short": "must not be empty",
         "tuple_type": 'must be "all" or a list, e.g. ["My Agent Test"]',
         "model_type": "must be a section",
         "int_parsing_size": "must be a whole number",
@@ -70,19 +74,21 @@ def _where(place: list[str | int], file: Path, from_environment: Mapping[str, An
     value: Any = from_environment
     for part in place:
         value = value.get(part) if isinstance(value, dict) else None
-    if place and (
+    is_variable = bool(place) and (
         value is not None or (len(place) > 1 and place[0] == "run_tests" and "run_tests" in from_environment)
-    ):
-        if place == ["api", "base_url"] and os.environ.get(BASE_URL) == value:
-            return f"environment: {BASE_URL}"
-        return f"environment: {variable_of(*place)}"
+    )
+    if is_variable and place == ["api", "base_url"] and os.environ.get(BASE_URL) == value:
+        return f"environment: {BASE_URL}"
     match place:
+        case ["run_tests", int(index), *rest]:  # no variable names one of them
+            source = f"environment: {variable_of('run_tests')}" if is_variable else f"{file}: run_tests"
+            return " ".join([f"{source}[{index}]", *map(str, rest)])
+        case _ if is_variable:
+            return f"environment: {variable_of(*place)}"
         case []:
             return f"{file}:"
         case [str(name)]:
             return f"{file}: {name}"
-        case ["run_tests", int(index), *rest]:
-            return " ".join([f"{file}: run_tests[{index}]", *map(str, rest)])
         case _:
             section, *rest = place
             return f"{file}: [{section}] {'.'.join(map(str, rest))}"

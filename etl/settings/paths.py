@@ -27,8 +27,7 @@ def whole_paths(
     The default is ``data`` beside the settings file, or beside the folder ``config`` that holds it.
 
     Raises:
-        ConfigurationError: a path names a user or a variable that does not exist, or the dataset lies where an older version
-            would have looked for it.
+        ConfigurationError: a path names a user or a variable that does not exist.
     """
     folder = Path(os.path.normpath(file.absolute().parent))
     above, below = dict(from_environment), dict(from_file)
@@ -39,9 +38,34 @@ def whole_paths(
     if isinstance(given, dict) and not (isinstance(overriding, dict) and "path" in overriding):
         default = (folder.parent if folder.name == "config" else folder) / _DEFAULT_DATASET
         below["destination"] = {"path": str(default)} | given
-        written = from_file.get("destination", {}).get("path", _DEFAULT_DATASET)
-        _refuse_left_behind(below["destination"]["path"], written, file)
     return below, above
+
+
+def refuse_left_behind(from_file: Mapping[str, Any], path: str, file: Path) -> None:
+    """Refuse a new dataset at ``path`` if an older version, run from here, would have found one elsewhere by the same settings.
+
+    To begin a second one would spend the quota again. Only a folder above the settings file is one to run their export from.
+
+    Raises:
+        ConfigurationError: there is one.
+    """
+    written, folder, here = _written(from_file), Path(os.path.normpath(file.absolute().parent)), Path.cwd()
+    if not isinstance(written, str) or Path(written).is_absolute() or here not in folder.parents:
+        return
+    before = here / written
+    if _has_dataset(before) and not _has_dataset(Path(path)):
+        raise ConfigurationError(
+            f"{file}: [destination] path means {path}, since it is relative to the file's folder, but a dataset is in {before}: "
+            f'if it is this one, write path = "{os.path.relpath(before, folder)}" or move it; if not, write path = "{path}"'
+        )
+
+
+def _written(from_file: Mapping[str, Any]) -> Any:
+    return from_file.get("destination", {}).get("path", _DEFAULT_DATASET)
+
+
+def _has_dataset(folder: Path) -> bool:
+    return os.path.isdir(folder / schema.EXECUTIONS.name)  # noqa: PTH112 that of pathlib raises where it may not look
 
 
 def _make_whole(sections: dict[str, Any], section: str, key: str, folder: Path, where: str) -> None:
@@ -66,20 +90,3 @@ def _whole(path: str, folder: Path, where: str) -> str:
         if whole.startswith("~"):
             raise ConfigurationError(f"{where}: {whole.split('/')[0]} has no home here: write the path in full")
     return whole if "://" in whole or Path(whole).is_absolute() else os.path.normpath(folder / whole)
-
-
-def _refuse_left_behind(path: Any, written: Any, file: Path) -> None:
-    """To begin a second dataset, only since an older version took the path for another, would spend the quota again."""
-    if not (isinstance(path, str) and isinstance(written, str)) or Path(written).is_absolute():
-        return
-    before = Path.cwd() / written
-    if _has_dataset(before) and not _has_dataset(Path(path)):
-        fix = os.path.relpath(before, file.absolute().parent)
-        raise ConfigurationError(
-            f"{file}: [destination] path means {path}, since it is relative to the file's folder, but the dataset is in {before}: "
-            f'write path = "{fix}", or move the dataset'
-        )
-
-
-def _has_dataset(folder: Path) -> bool:
-    return (folder / schema.EXECUTIONS.name).is_dir()

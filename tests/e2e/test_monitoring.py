@@ -321,6 +321,15 @@ async def test_file_that_cannot_be_replaced_is_said_after_the_run(server: Sandbo
     assert last_run(folder)["outcome"] == "complete"
 
 
+async def test_in_a_json_log_that_too_is_an_event(server: Sandbox, folder: Path) -> None:
+    (folder / "metrics.prom").mkdir()
+    result = await metrics_etl(*METRICS, cwd=folder, env=environment(server, METRICS_ETL_LOG__FORMAT="json"))
+    last = [json.loads(line) for line in result.stderr.splitlines()][-1]
+    assert result.exit_code == last["exit_code"] == 6
+    assert (last["event"], last["level"]) == ("metrics_file_failed", "error")
+    assert last["error"] == "--metrics-file metrics.prom: cannot be written: Is a directory"
+
+
 async def test_missing_library_is_named(server: Sandbox, folder: Path) -> None:
     (folder / "without").mkdir()
     (folder / "without" / "prometheus_client.py").write_text('raise ImportError("not installed")')

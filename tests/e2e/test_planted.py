@@ -144,3 +144,37 @@ async def test_part_that_is_too_large_is_fetched_again(
     assert "cannot be read" in results["status"].stdout
     assert "unreadable: " in results["verify"].stdout
     assert ds.dataset(exported / "data" / "calls").count_rows() == 6
+
+
+async def test_folder_in_place_of_a_note_is_refused_by_check_as_by_run(server: Sandbox, exported: Path) -> None:
+    note = exported / "data" / ATTEMPT
+    note.unlink()
+    note.mkdir()
+
+    results = await each_command(server, exported)
+
+    assert (results["check"].exit_code, results["run"].exit_code) == (6, 6)
+    assert f"{note}: Is a directory: remove it" in results["check"].stdout
+    assert f"{note}: Is a directory: remove it" in results["run"].stderr
+
+
+@pytest.mark.parametrize("table", ["executions", "calls", "errors"])
+async def test_folder_in_place_of_a_part_is_refused_before_anything_is_requested(
+    server: Sandbox, exported: Path, table: str
+) -> None:
+    part = next((exported / "data" / "calls").rglob("*.parquet"))
+    part = exported / "data" / table / part.relative_to(exported / "data" / "calls")
+    part.unlink(missing_ok=True)
+    part.mkdir(parents=True)
+    asked: list[object] = []
+
+    results = await each_command(server, exported)
+    server.on_request = asked.append
+    refused = [await metrics_etl(name, cwd=exported, env=environment(server)) for name in ("run", "plan")]
+
+    words = f"{part} is a folder, where a file should be: remove it"
+    assert words in results["check"].stdout
+    assert (results["check"].exit_code, results["verify"].exit_code) == (6, 3)
+    assert "is a folder, where a file should be: remove it" in results["verify"].stdout
+    assert ([result.exit_code for result in refused], asked) == ([6, 6], [])
+    assert all(words in result.stderr for result in refused)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from etl.errors import DestinationError
 from etl.inspect.rules import Kind
 from etl.inspect.verify import Report, verify
 from etl.load.files.local import LocalFiles
@@ -527,3 +528,19 @@ async def test_command_says_that_there_is_no_dataset(tmp_path: Path) -> None:
     assert ended.stderr == (
         f"error: {tmp_path / 'data'}: no dataset there: check [destination] path, or run metrics-etl run first\n"
     )
+
+
+def test_file_that_may_not_be_read_is_not_to_be_fetched_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed_part, read = place.part("calls"), LocalFiles.read
+
+    def refused(self: LocalFiles, path: str, **options: Any) -> bytes:
+        if self.root / path == closed_part:
+            raise DestinationError(f"{closed_part}: Permission denied: let this user read and write it")
+        return read(self, path, **options)
+
+    monkeypatch.setattr(LocalFiles, "read", refused)
+    report = place.verify()
+    (finding,) = [each for each in report.findings if each.place in str(closed_part)]
+    assert (finding.kind, report.exit_code) == (Kind.NOT_READ, 3)
+    assert finding.text.endswith("Permission denied: let this user read and write it")
+    assert "fetch" not in str(finding)

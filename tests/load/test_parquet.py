@@ -12,6 +12,7 @@ import etl
 from etl.errors import DestinationError, FileMissingError, SchemaError
 from etl.load import parquet
 from etl.load.files.local import LocalFiles
+from etl.load.layout import run_path
 from etl.load.parquet import UnreadableError, encode, open_part, read_columns, read_footer
 from etl.model import schema
 from etl.transform.frames import frame_of, to_arrow
@@ -19,6 +20,7 @@ from tests.damages import DAMAGES
 from tests.datasets import FETCHED_AT, part
 
 PATH = part("calls")
+SIZES = (60 << 20, 65 << 20)
 
 
 @pytest.fixture
@@ -239,3 +241,33 @@ def test_file_that_does_not_fit_into_memory_is_not_called_damaged(files, monkeyp
     with pytest.raises(DestinationError, match=r"not enough memory to read it$") as raised:
         read_columns(files, schema.CALLS, PATH, ["status"])
     assert not isinstance(raised.value, UnreadableError)
+
+
+def test_row_of_a_run_that_unpacks_to_more_than_any_run_writes_is_refused(files):
+    """A few kilobytes of the same text: readers of the row would take gigabytes."""
+    row = {"export_run_id": "a", "started_at": FETCHED_AT, "finished_at": FETCHED_AT}
+    given = {
+        size: to_arrow(frame_of(schema.RUNS_TABLE, [row | {"message": "x" * size}]), schema.RUNS_TABLE)
+        for size in SIZES
+    }
+    path = run_path("2026-11-01", "a")
+    files.publish(path, encode(schema.RUNS_TABLE, given[SIZES[0]], "zstd"))
+    assert len(open_part(files, schema.RUNS_TABLE, path).read(["message"])[0][0].as_py()) == SIZES[0]
+
+    sink = io.BytesIO()
+    pq.write_table(given[SIZES[1]], sink, compression="zstd")
+    assert sink.tell() < 1 << 20
+    files.publish(path, sink.getvalue())
+    with pytest.raises(UnreadableError, match=r"takes 0\.1 GiB of memory; at most 0\.0625 are allowed"):
+        open_part(files, schema.RUNS_TABLE, path)
+    with pytest.raises(DestinationError, match=r"^runs: .* takes 0\.1 GiB of memory"):
+        encode(schema.RUNS_TABLE, given[SIZES[1]], "zstd")
+
+
+def test_table_of_the_source_may_repeat_itself_as_often_as_it_likes(files):
+    """Payloads that are all the same pack to less than a two-thousandth: no ratio tells them from a bomb."""
+    given = some_calls(1000, raw="x" * 100_000)
+    data = encode(schema.CALLS, given, "zstd")
+    assert len(data) * 1000 < given.nbytes
+    files.publish(PATH, data)
+    assert open_part(files, schema.CALLS, PATH).footer.rows == 1000

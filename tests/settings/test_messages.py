@@ -119,7 +119,7 @@ def test_each_mistake_names_file_key_and_fix(file: Path, text: str, message: str
         (
             "METRICS_ETL_API__CONCURENCY",
             "1",
-            "environment: METRICS_ETL_API__CONCURENCY is unknown: did you mean concurrency?",
+            "environment: METRICS_ETL_API__CONCURENCY is unknown: did you mean METRICS_ETL_API__CONCURRENCY?",
         ),
         (
             "METRICS_ETL_API__CONCURRENCY",
@@ -182,3 +182,15 @@ def test_each_mistake_in_the_environment_names_the_variable(
 ) -> None:
     monkeypatch.setenv(variable, value)
     assert mistake(file, 'run_tests = ["A"]') == message
+
+
+@pytest.mark.parametrize(("value", "number"), [("Checkout flow,", 1), ("", 0), ('["A", ""]', 1)])
+def test_empty_name_in_the_environment_names_the_variable_that_was_set(
+    file: Path, monkeypatch: pytest.MonkeyPatch, value: str, number: int
+) -> None:
+    monkeypatch.setenv("METRICS_ETL_RUN_TESTS", value)
+    assert mistake(file, "") == f"environment: METRICS_ETL_RUN_TESTS[{number}] name must not be empty, got ''"
+
+
+def test_empty_name_in_the_file_is_told_as_in_the_environment(file: Path) -> None:
+    assert mistake(file, 'run_tests = [""]') == "prod.toml: run_tests[0] name must not be empty, got ''"

@@ -17,7 +17,7 @@ from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lock
 from etl.load.files.open import MOST_BYTES, Entry, Probe
 from etl.load.files.probe import LINK, probe, require_space
-from etl.load.files.regular import NotRegularError, open_regular
+from etl.load.files.regular import NotRegularError, open_regular, why
 from etl.load.layout import QUARANTINE, STAGING
 
 _KEPT_ASIDE = 3
@@ -65,6 +65,8 @@ class LocalFiles:
         with self._naming(""):
             self._make_folder(self.root)
             require_space(self.root)
+            os.scandir(self.root).close()  # a file, or closed: what follows would be blamed for it
+        with self._naming(STAGING):
             self._make_parents(f"{STAGING}/probe")
             self._mode = self._mode_of_new_files()
             self._remove(self._stage(b"probe"))
@@ -256,6 +258,8 @@ class LocalFiles:
             path = f"{folder}/{each.name}" if folder else each.name
             if each.is_symlink():
                 yield Entry(path, oddity=LINK)
+            elif each.is_dir() and each.name.endswith(".parquet"):
+                yield Entry(path, oddity="is a folder, where a file should be: remove it")
             elif each.is_dir():
                 yield from self._walk(path)
             elif not each.is_file():
@@ -274,7 +278,7 @@ class LocalFiles:
             fix = f"{file} is a file: move it, or give another [destination] path"
             raise DestinationError(f"{place}: {exc.strerror}: {fix}") from exc
         except OSError as exc:
-            raise _KINDS.get(type(exc), DestinationError)(f"{self.root / path}: {exc.strerror or exc}") from exc
+            raise _KINDS.get(type(exc), DestinationError)(f"{self.root / path}: {why(exc)}") from exc
 
 
 def _number(name: str) -> int:

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from etl.errors import DestinationError, LockHeldError
-from etl.load.files.regular import open_regular
+from etl.load.files.regular import open_regular, why
 from etl.load.layout import LOCK
 
 _HOLDER_MAX_BYTES = 500
@@ -43,7 +43,7 @@ def exclusive(root: Path, *, now: datetime) -> Iterator[None]:
             file = _until_the_end(held, open_regular(path, os.O_RDWR | os.O_CREAT))
             folder = _until_the_end(held, _open_folder(root))
         except OSError as exc:
-            raise DestinationError(f"{path}: {exc.strerror}") from exc
+            raise DestinationError(f"{path}: {why(exc)}") from exc
         try:
             _lock(file, folder, now)
         except BlockingIOError:

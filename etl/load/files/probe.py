@@ -8,8 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from etl.errors import DestinationError
+from etl.load.attempt import ATTEMPT
 from etl.load.files.open import Probe
-from etl.load.files.regular import open_regular
+from etl.load.files.regular import open_regular, why
 from etl.load.last_run import LAST_RUN
 from etl.load.layout import LOCK, QUARANTINE, STAGING, STATE, Partition, partition_path
 from etl.model import schema
@@ -93,7 +94,8 @@ def _check_folders(root: Path) -> None:
         if status.st_dev != device:
             raise DestinationError(f"{folder} is on another file system than {root}: a dataset must lie on one")
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=_IS_EFFECTIVE):
-            raise DestinationError(f"{folder}: {os.strerror(errno.EACCES)}")
+            is_read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+            raise DestinationError(f"{folder}: {why(_error(errno.EROFS if is_read_only else errno.EACCES))}")
         if folder == root / QUARANTINE:
             continue
         with os.scandir(folder) as entries:
@@ -106,12 +108,17 @@ def _check_folders(root: Path) -> None:
 
 def _check_files(root: Path) -> None:
     """Check what every run opens or replaces. The parts of the tables are read by whoever checks the rows."""
-    if (root / LAST_RUN).is_dir():
-        raise DestinationError(f"{root / LAST_RUN}: {os.strerror(errno.EISDIR)}: remove it")
+    for path in (root / LAST_RUN, root / ATTEMPT):
+        if path.is_dir():
+            raise DestinationError(f"{path}: {why(_error(errno.EISDIR))}")
     if (root / LAST_RUN).is_file() and not os.access(root / LAST_RUN, os.R_OK, effective_ids=_IS_EFFECTIVE):
-        raise DestinationError(f"{root / LAST_RUN}: {os.strerror(errno.EACCES)}")
+        raise DestinationError(f"{root / LAST_RUN}: {why(_error(errno.EACCES))}")
     if os.path.lexists(root / LOCK):
         try:
             os.close(open_regular(root / LOCK, os.O_RDWR))
         except OSError as exc:
-            raise DestinationError(f"{root / LOCK}: {exc.strerror}") from exc
+            raise DestinationError(f"{root / LOCK}: {why(exc)}") from exc
+
+
+def _error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))

@@ -5,6 +5,14 @@ import os
 import stat
 from pathlib import Path
 
+_FIXES = {
+    errno.EACCES: "let this user read and write it",
+    errno.EPERM: "let this user read and write it",
+    errno.EROFS: "mount it for writing",
+    errno.EISDIR: "remove it",
+    errno.ELOOP: "put the file or folder itself there",
+}
+
 
 class NotRegularError(OSError):
     """A pipe, a device, a socket: nothing to read or write as a file."""
@@ -25,3 +33,9 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     raise NotRegularError(errno.EINVAL, "is no regular file: remove it")
+
+
+def why(error: OSError) -> str:
+    """What the operating system says, and what to do about it."""
+    text = error.strerror or str(error)
+    return f"{text}: {_FIXES[error.errno]}" if error.errno in _FIXES else text

@@ -407,7 +407,7 @@ def test_a_folder_where_a_file_should_be_is_named(files):
     for attempt in (lambda: files.publish(PART, b"ours"), lambda: files.read(PART)):
         with pytest.raises(DestinationError) as caught:
             attempt()
-        assert str(caught.value) == f"{files.root / PART}: Is a directory"
+        assert str(caught.value) == f"{files.root / PART}: Is a directory: remove it"
     assert files.list(STAGING) == []
 
 
@@ -428,7 +428,7 @@ def test_a_file_that_is_not_there_cannot_be_read(files):
         ("file/data", is_a_file("{folder}/file")),
         ("/dev/null/data", is_a_file("/dev/null")),
         ("x" * 256, "File name too long"),
-        ("loop/data", "Too many levels of symbolic links"),
+        ("loop/data", "Too many levels of symbolic links: put the file or folder itself there"),
     ],
 )
 def test_a_root_that_cannot_be_is_one_line_that_names_it(tmp_path, spelling, reason):
@@ -445,7 +445,7 @@ def test_a_root_that_may_not_be_made_is_one_line_that_names_it(tmp_path):
     files = LocalFiles(tmp_path / "data")
     with closed(tmp_path), pytest.raises(DestinationError) as caught:
         files.prepare()
-    assert str(caught.value) == f"{files.root}: Permission denied"
+    assert str(caught.value) == f"{files.root}: Permission denied: let this user read and write it"
 
 
 def test_a_dataset_that_may_not_be_entered_is_not_taken_for_absent(files):
@@ -579,3 +579,12 @@ def test_staging_file_that_exists_already_is_not_written_to(files, tmp_path, mon
     with pytest.raises(DestinationError):
         files.publish(PART, b"ours")
     assert prey.read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize("name", ["_state", STAGING])
+def test_what_hinders_the_state_folder_is_named_and_not_the_dataset(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    with pytest.raises(DestinationError) as caught:
+        LocalFiles(tmp_path).prepare()
+    assert str(caught.value) == f"{tmp_path / STAGING}: {is_a_file(str(tmp_path / name))}"

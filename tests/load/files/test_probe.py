@@ -2,6 +2,7 @@
 
 import errno
 import os
+import subprocess
 import tempfile
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -140,7 +141,7 @@ def test_probe_finds_what_somebody_else_may_not_write(closed):
             LocalFiles(root).probe()
         (root / closed).chmod({LOCK: 0o444, LAST_RUN: 0o000}.get(closed, 0o555))
         with as_somebody_else():
-            with pytest.raises(DestinationError, match="Permission denied"):
+            with pytest.raises(DestinationError, match=f"{closed}.*: Permission denied"):
                 export_into(LocalFiles(root))
             with pytest.raises(DestinationError, match=f"{closed}.*: Permission denied"):
                 LocalFiles(root).probe()
@@ -176,3 +177,16 @@ def test_probe_leaves_alone_what_is_not_the_datasets(files):
     files.probe()
     assert (files.root / QUARANTINE).exists() is False
     assert Path(files.where()) == files.root
+
+
+def test_probe_says_that_the_file_system_is_mounted_for_reading_alone(tmp_path):
+    with small_disk(tmp_path / "disk", 128 << 20) as disk:
+        files = LocalFiles(disk / "data")
+        export_into(files)
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        reasons = []
+        for attempt in (files.probe, lambda: export_into(files)):
+            with pytest.raises(DestinationError) as caught:
+                attempt()
+            reasons.append(str(caught.value).partition(": ")[2])
+    assert reasons == ["Read-only file system: mount it for writing"] * 2

@@ -4,9 +4,9 @@ An export may run meanwhile: a file that it replaces is read as it was or as it 
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -103,8 +103,8 @@ class Status:
 
     ``at_work`` names the holder of the lock. ``complete_at``: when a run over all that is configured last left nothing out; None
     when none did, or a configured run test was never complete. ``future_run_at``: the latest time at which a run ended that has
-    not come yet, by this machine's clock. ``runs``: the last 7, newest first. ``problems``: those of the newest run. ``lost_run``:
-    the last run, if it left no row in ``runs``, since it could not begin (it has an exit code) or was killed. ``unreadable``: files
+    not come yet, by this machine's clock. ``runs``: the last 7 that have, newest first. ``problems``: those of the newest of them.
+    ``lost_run``: the last run, if it left no row in ``runs``, since it could not begin (it has an exit code) or was killed. ``unreadable``: files
     that are damaged or do not belong here. ``ignored``: what is wrong with the exporter's own files.
     ``set_aside``: how many files are in the quarantine.
     """
@@ -140,9 +140,9 @@ def read_status(files: Files, *, now: datetime, configured: Mapping[str, str] | 
     parts: dict[str, list[_Part]] = {}
     for table in schema.TABLES.values():
         paths = files.list(table.name)
-        recent = len(paths) - _RUNS_READ if table is schema.RUNS_TABLE else 0
-        names = [_COLUMNS.get(table.name, ()) if number >= recent else () for number in range(len(paths))]
-        found = (_part(files, table, path, wanted, unreadable) for path, wanted in zip(paths, names, strict=True))
+        read = _recent(paths, now) if table is schema.RUNS_TABLE else set(paths)
+        names = _COLUMNS.get(table.name, ())
+        found = (_part(files, table, path, names if path in read else (), unreadable) for path in paths)
         parts[table.name] = [part for part in found if part is not None]
     ignored: list[str] = []
     attempt = read_attempt(files, note=ignored.append)
@@ -154,6 +154,7 @@ def read_status(files: Files, *, now: datetime, configured: Mapping[str, str] | 
     runs = _rows(parts["runs"]).to_pylist() if parts["runs"] else []
     latest = now + CLOCKS_DIFFER
     runs.sort(key=lambda run: run["started_at"], reverse=True)  # their names have whole seconds only
+    come = [run for run in runs if run["finished_at"] <= latest]
     last_run = _up_to(latest, read_last_run(files, note=ignored.append))
     run_tests = tuple(_run_tests(parts, last_run, configured or dict.fromkeys(last_run.last_complete_at, "")))
     return Status(
@@ -168,8 +169,8 @@ def read_status(files: Files, *, now: datetime, configured: Mapping[str, str] | 
             TableStatus(name, sum(each.rows for each in found), len(found), sum(each.size_bytes for each in found))
             for name, found in parts.items()
         ),
-        runs=tuple(map(_run, runs[:_LAST_RUNS])),
-        problems=tuple((runs[0]["message"] or "").splitlines()) if runs else (),
+        runs=tuple(map(_run, come[:_LAST_RUNS])),
+        problems=tuple((come[0]["message"] or "").splitlines()) if come else (),
         dead_letters=tuple(_letters(parts["errors"])),
         unreadable=tuple(unreadable),
         ignored=tuple(ignored),
@@ -184,12 +185,16 @@ def _up_to(latest: datetime, last_run: LastRun) -> LastRun:
     return LastRun(complete_at if complete_at and complete_at <= latest else None, times, last_run.incomplete)
 
 
-def _is_lost(attempt: Attempt, runs: Sequence[Mapping[str, Any]], at_work: str | None) -> bool:
-    """Whether no row of ``runs``, newest first, tells how the run ended, although it has."""
+def _recent(paths: Sequence[str], now: datetime) -> set[str]:
+    """The last files of ``runs``, which are sorted by day: of all, and of those up to today."""
+    tomorrow = f"{schema.RUNS_TABLE.name}/date={now + timedelta(days=1):%Y-%m-%d}0"
+    return {*paths[-_RUNS_READ:], *[path for path in paths if path < tomorrow][-_RUNS_READ:]}
+
+
+def _is_lost(attempt: Attempt, runs: Iterable[Mapping[str, Any]], at_work: str | None) -> bool:
+    """Whether none of ``runs`` tells how the run ended, although it has. Each later run would have replaced its note."""
     is_over = attempt.exit_code is not None or at_work is None
-    return is_over and not any(
-        run["export_run_id"] == attempt.export_run_id or run["started_at"] > attempt.started_at for run in runs[:1]
-    )
+    return is_over and all(run["export_run_id"] != attempt.export_run_id for run in runs)
 
 
 @dataclass(frozen=True, slots=True)

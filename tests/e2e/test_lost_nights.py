@@ -150,7 +150,7 @@ async def test_full_disk_is_named(server: Sandbox, tmp_path: Path, monkeypatch: 
     """Full for an export, which needs room, not for a note."""
     settings = settings_for(server, tmp_path / "data")
     await job.export(settings)
-    monkeypatch.setattr("etl.load.files.local._LEAST_FREE_BYTES", 1 << 60)
+    monkeypatch.setattr("etl.load.files.probe._LEAST_FREE_BYTES", 1 << 60)
     with pytest.raises(DestinationError, match="make room, or move the dataset"):
         await job.export(settings)
     assert "make room, or move the dataset" in (await status(tmp_path)).stdout

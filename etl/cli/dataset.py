@@ -13,10 +13,11 @@ from etl.errors import ConfigurationError, DestinationError, ExitCode
 from etl.load.warehouse.engines import EngineName
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import date
 
     from etl.inspect.verify import Report
-    from etl.settings import Settings
+    from etl.settings import RunTest, Settings
 
 
 class SchemaFormat(StrEnum):
@@ -57,10 +58,10 @@ def status(
         from etl.settings import Settings  # noqa: PLC0415
 
         try:
-            settings, is_exporter = Settings.load(config, needs_keys=False), True
+            settings = Settings.load(config, needs_keys=False)
+            configured: Sequence[RunTest] | None = settings.run_tests
         except ConfigurationError:  # that of a machine that only reads may name no run tests, or be missing
-            settings, is_exporter = Settings.load(config, needs_keys=False, needs_run_tests=False), False
-        configured = {run_test.key: run_test.name for run_test in settings.run_tests}
+            settings, configured = Settings.load(config, needs_keys=False, needs_run_tests=False), None
         try:
             dataset_status = read_status(
                 open_files(settings.destination.path), now=datetime.now(UTC), configured=configured
@@ -70,7 +71,8 @@ def status(
                 print_message(f"problem: {problem}")
             raise
         problems_now = problems_here(config)
-        verdict = judge(dataset_status, max_age_hours=max_age_hours, would_fail=is_exporter and bool(problems_now))
+        would_fail = configured is not None and bool(problems_now)
+        verdict = judge(dataset_status, max_age_hours=max_age_hours, would_fail=would_fail)
         if as_json:
             told = {"is_good": verdict.is_good, "verdict": verdict.text, "next": verdict.next_step}
             print_json(told | {"problems_now": problems_now} | msgspec.to_builtins(dataset_status))

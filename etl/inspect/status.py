@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,6 +21,7 @@ from etl.load.layout import QUARANTINE, parse_partition_path
 from etl.load.parquet import UnreadableError, open_part, read_footer
 from etl.model import schema
 from etl.model.lifecycle import CLOCKS_DIFFER, ExportState
+from etl.settings import RunTest
 
 _LAST_RUNS = 7
 _RUNS_READ = 30
@@ -104,8 +106,8 @@ class Status:
     ``at_work`` names the holder of the lock. ``complete_at``: when a run over all that is configured last left nothing out; None
     when none did, or a configured run test was never complete. ``future_run_at``: the latest time at which a run ended that has
     not come yet, by this machine's clock. ``runs``: the last 7 that have, newest first. ``problems``: those of the newest of them.
-    ``lost_run``: the last run, if it left no row in ``runs``, since it could not begin (it has an exit code) or was killed. ``unreadable``: files
-    that are damaged or do not belong here. ``ignored``: what is wrong with the exporter's own files.
+    ``lost_run``: the last run, if it left no row in ``runs``, since it could not begin (it has an exit code) or was killed.
+    ``unreadable``: files that are damaged or do not belong here. ``ignored``: what is wrong with the exporter's own files.
     ``set_aside``: how many files are in the quarantine.
     """
 
@@ -129,8 +131,10 @@ class Status:
         return self.complete_at is None or (self.read_at - self.complete_at).total_seconds() > hours * 3600
 
 
-def read_status(files: Files, *, now: datetime, configured: Mapping[str, str] | None = None) -> Status:
-    """The dataset as it is now. ``configured`` are the names of the configured run tests by key, None those that the last run knew.
+def read_status(files: Files, *, now: datetime, configured: Sequence[RunTest] | None = None) -> Status:
+    """The dataset as it is now.
+
+    ``configured`` are the run tests of the settings, none for "all". None when no settings tell: those that the last run knew.
 
     Raises:
         DestinationError: there is no dataset, or it cannot be read.
@@ -156,7 +160,12 @@ def read_status(files: Files, *, now: datetime, configured: Mapping[str, str] | 
     runs.sort(key=lambda run: run["started_at"], reverse=True)  # their names have whole seconds only
     come = [run for run in runs if run["finished_at"] <= latest]
     last_run = _up_to(latest, read_last_run(files, note=ignored.append))
-    run_tests = tuple(_run_tests(parts, last_run, configured or dict.fromkeys(last_run.last_complete_at, "")))
+    if configured is not None:
+        last_run = last_run.within({each.key: each.since for each in configured}, is_all=not configured)
+    configured_names = {each.key: each.name for each in configured or ()} or dict.fromkeys(
+        last_run.last_complete_at, ""
+    )
+    run_tests = tuple(_run_tests(parts, last_run, configured_names))
     return Status(
         dataset=files.where(),
         read_at=now,
@@ -182,7 +191,9 @@ def _up_to(latest: datetime, last_run: LastRun) -> LastRun:
     """The record without times that have not come yet: a clock was wrong, and they say nothing."""
     times = {key: at if at and at <= latest else None for key, at in last_run.last_complete_at.items()}
     complete_at = last_run.complete_at
-    return LastRun(complete_at if complete_at and complete_at <= latest else None, times, last_run.incomplete)
+    return msgspec.structs.replace(
+        last_run, complete_at=complete_at if complete_at and complete_at <= latest else None, last_complete_at=times
+    )
 
 
 def _recent(paths: Sequence[str], now: datetime) -> set[str]:

@@ -64,7 +64,7 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
     if status.complete_at is None and status.future_run_at:
         yield f"a run ended at {status.future_run_at:%Y-%m-%d %H:%M}, which has not come yet: a clock is wrong", _RUN
     if status.complete_at is None:
-        yield "no run was ever complete", _RUN
+        yield "no run over everything that is configured was ever complete", _RUN
     if status.is_older_than(max_age_hours):
         yield f"everything was complete {_complete(status)}, and not since", _RUN
     if status.unreadable:

@@ -25,6 +25,7 @@ WHOLE = RunTestStatus(
     is_complete=True,
 )
 LAST = RunStatus("run", NIGHT, NIGHT, "complete", 0, 1, 1, 1, 1, 1.0)
+NEVER = "no run over everything that is configured was ever complete"
 GOOD = Status(
     dataset="data",
     read_at=NOW,
@@ -88,7 +89,7 @@ def test_what_ended_the_last_run_decides_what_to_type(exit_code: int, next_step:
         ({"lost_run": Attempt(started_at=NIGHT, exit_code=2, message="no key")}, "the last run did not begin", "check"),
         ({"lost_run": Attempt(started_at=NIGHT)}, "the last run was killed or crashed", "run"),
         ({"runs": (ended(3),)}, "the last run ended with exit 3 (word)", "run"),
-        ({"runs": (), "run_tests": (), "complete_at": None}, "no run was ever complete", "run"),
+        ({"runs": (), "run_tests": (), "complete_at": None}, NEVER, "run"),
         ({"complete_at": MONDAY}, "everything was complete 2 days ago, and not since", "run"),
         (
             {"complete_at": None, "future_run_at": NOW + timedelta(days=400)},

@@ -157,9 +157,12 @@ def read_status(files: Files, *, now: datetime, configured: Sequence[RunTest] | 
         )
     runs = _rows(parts["runs"]).to_pylist() if parts["runs"] else []
     latest = now + CLOCKS_DIFFER
+    last_run = read_last_run(files, note=ignored.append)
+    if last_run.export_run_id not in {run["export_run_id"] for run in runs}:
+        runs += _row_of(last_run)
     runs.sort(key=lambda run: run["started_at"], reverse=True)  # their names have whole seconds only
     come = [run for run in runs if run["finished_at"] <= latest]
-    last_run = _up_to(latest, read_last_run(files, note=ignored.append))
+    last_run = _up_to(latest, last_run)
     if configured is not None:
         last_run = last_run.within({each.key: each.since for each in configured}, is_all=not configured)
     configured_names = {each.key: each.name for each in configured or ()} or dict.fromkeys(
@@ -194,6 +197,15 @@ def _up_to(latest: datetime, last_run: LastRun) -> LastRun:
     return msgspec.structs.replace(
         last_run, complete_at=complete_at if complete_at and complete_at <= latest else None, last_complete_at=times
     )
+
+
+def _row_of(last_run: LastRun) -> list[dict[str, Any]]:
+    """The row of ``runs`` that the last run could not write, none for an empty record."""
+    if last_run.export_run_id is None or last_run.started_at is None or last_run.finished_at is None:
+        return []
+    names = ("export_run_id", "started_at", "finished_at", "outcome", "exit_code", "seconds", "requests")
+    rows = {name: last_run.rows.get(name, 0) for name in ("executions", "calls", "evals")}
+    return [{name: getattr(last_run, name) for name in names} | rows | {"message": "\n".join(last_run.problems)}]
 
 
 def _recent(paths: Sequence[str], now: datetime) -> set[str]:

@@ -16,7 +16,7 @@ _MOST_BYTES = 64 << 20  # a run test takes about a kilobyte, and a problem of it
 
 
 class LastRun(msgspec.Struct, frozen=True):
-    """What the document says of completeness.
+    """What the document says of completeness, and how the run ended; ``rows`` are those that it wrote, by table.
 
     ``complete_at``: when a run over everything that is configured last left nothing out. ``last_complete_at``: the same for each
     configured run test, by its key; None when that never happened. ``incomplete``: keys of those of which the last run over them
@@ -29,6 +29,15 @@ class LastRun(msgspec.Struct, frozen=True):
     incomplete: tuple[str, ...] = ()
     is_all: bool = False
     complete_since: dict[str, date | None] = {}
+    export_run_id: str | None = None
+    started_at: _Moment | None = None
+    finished_at: _Moment | None = None
+    outcome: str = ""
+    exit_code: int = 0
+    seconds: float = 0.0
+    requests: int = 0
+    rows: dict[str, int] = {}
+    problems: tuple[str, ...] = ()
 
     def within(self, since: Mapping[str, date | None], *, is_all: bool) -> Self:
         """What of it holds for these run tests, each from its day on, or for "all": what is wider was never complete."""

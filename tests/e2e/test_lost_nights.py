@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from etl.errors import DestinationError
+from etl.inspect.status import read_status
+from etl.inspect.verdict import judge
+from etl.load.files.local import LocalFiles
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import Ended, ended, environment, metrics_etl, start, write_settings
@@ -162,3 +166,21 @@ async def test_damaged_note_is_no_note(server: Sandbox, tmp_path: Path, damage: 
     await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
     (tmp_path / "data" / "_state" / "attempt.json").write_bytes(damage)
     assert "did not begin" not in (await status(tmp_path)).stdout
+
+
+async def test_run_that_could_not_write_its_row_is_told_with_its_reason(server: Sandbox, tmp_path: Path) -> None:
+    """As in a folder ``runs`` that may not be written."""
+    night = datetime(2026, 11, 1, 2, tzinfo=UTC)
+    settings = settings_for(server, tmp_path / "data")
+    await job.export(settings, clock=lambda: night - timedelta(days=1))
+    (tmp_path / "data" / "runs" / f"date={night:%Y-%m-%d}").write_text("in the way")
+    summary = await job.export(settings, clock=lambda: night)
+
+    found = read_status(LocalFiles(tmp_path / "data"), now=night)
+    verdict = judge(found)
+
+    assert (summary.exit_code, found.lost_run) == (6, None)
+    assert (found.runs[0].export_run_id, found.runs[0].exit_code) == (summary.export_run_id, 6)
+    assert list(found.problems) == summary.problems
+    assert (verdict.is_good, verdict.next_step) == (False, "metrics-etl check")
+    assert [each.is_complete for each in found.run_tests] == [False, False]

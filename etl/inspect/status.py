@@ -149,7 +149,11 @@ def read_status(files: Files, *, now: datetime, configured: Sequence[RunTest] | 
         found = (_part(files, table, path, names if path in read else (), unreadable) for path in paths)
         parts[table.name] = [part for part in found if part is not None]
     ignored: list[str] = []
-    attempt = read_attempt(files, note=ignored.append)
+    try:
+        attempt = read_attempt(files, note=ignored.append)
+    except DestinationError as error:  # a run replaces the note without reading it
+        attempt = None
+        ignored.append(f"{error}; ignored: whether the last run began is not known")
     if at_work is None and not any(parts.values()) and not unreadable and attempt is None:
         raise DestinationError(
             f"{files.where()}: no dataset there yet: metrics-etl check says whether metrics-etl run can make one; or fix "

@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ import pytest
 from etl.errors import DestinationError
 from etl.inspect.status import read_status
 from etl.inspect.verdict import judge
+from etl.load.attempt import ATTEMPT
 from etl.load.files.local import LocalFiles
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox
@@ -184,3 +186,22 @@ async def test_run_that_could_not_write_its_row_is_told_with_its_reason(server: 
     assert list(found.problems) == summary.problems
     assert (verdict.is_good, verdict.next_step) == (False, "metrics-etl check")
     assert [each.is_complete for each in found.run_tests] == [False, False]
+
+
+async def test_note_that_cannot_be_read_is_no_note_and_is_told(
+    server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run replaces it without reading it, so it ends nothing."""
+    await job.export(settings_for(server, tmp_path / "data"))
+    read = LocalFiles.read
+
+    def refuse(files: LocalFiles, path: str, **options: Any) -> Any:
+        if path == ATTEMPT:
+            raise DestinationError(f"{files.where(path)}: Permission denied")
+        return read(files, path, **options)
+
+    monkeypatch.setattr(LocalFiles, "read", refuse)
+    found = read_status(LocalFiles(tmp_path / "data"), now=datetime.now(UTC))
+    (ignored,) = found.ignored
+    assert ignored.endswith("attempt.json: Permission denied; ignored: whether the last run began is not known")
+    assert (len(found.runs), found.lost_run) == (1, None)

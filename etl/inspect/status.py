@@ -41,7 +41,8 @@ class RunTestStatus:
 
     ``newest_started_at``: when its newest execution was created. ``exported_at``: the last time that a row of its executions
     changed, in the run ``export_run_id``. ``complete_at``: the last time that everything in it was exported; None when it never
-    was, or when it is not exported any more. ``is_complete``: the last run over it left nothing out.
+    was, or when it is not exported any more. ``is_complete``: the last run over it left nothing out. ``error``: why the last run
+    could export nothing of it.
     """
 
     name: str
@@ -60,6 +61,7 @@ class RunTestStatus:
     complete_at: datetime | None
     is_configured: bool
     is_complete: bool
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +269,7 @@ def _run_tests(
     for table in ("calls", "evals"):
         for part in parts[table]:
             counts[table, part.key] += part.rows
+    errors = {each.key: each.error for each in last_run.run_tests}
     nothing = schema.EXECUTIONS.no_rows.select(_COLUMNS["executions"])
     for key in sorted(executions.keys() | configured.keys()):
         rows = _rows(executions[key]) if key in executions else nothing
@@ -288,6 +291,7 @@ def _run_tests(
             complete_at=complete_at,
             is_configured=key in configured,
             is_complete=complete_at is not None and key not in last_run.incomplete,
+            error=errors.get(key),
         )
 
 

@@ -47,7 +47,9 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
     configured = [each for each in status.run_tests if each.is_configured]
     incomplete = [each for each in configured if not each.is_complete]
     last = status.runs[0] if status.runs else None
-    next_step = _CHECK if last and last.exit_code in _CHECKED_FIRST else _RUN
+    # Another run does not help a name that the API does not know.
+    is_checked = (last and last.exit_code in _CHECKED_FIRST) or any(each.error for each in incomplete)
+    next_step = _CHECK if is_checked else _RUN
     if status.lost_run and status.lost_run.exit_code is None:
         yield "the last run was killed or crashed", _RUN
     if status.lost_run:

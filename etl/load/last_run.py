@@ -15,6 +15,13 @@ _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 _MOST_BYTES = 64 << 20  # a run test takes about a kilobyte, and a problem of it another
 
 
+class RunTestResult(msgspec.Struct, frozen=True):
+    """What the document says of one run test of the last run; ``error``: why nothing of it could be exported."""
+
+    key: str
+    error: str | None = None
+
+
 class LastRun(msgspec.Struct, frozen=True):
     """What the document says of completeness, and how the run ended; ``rows`` are those that it wrote, by table.
 
@@ -38,6 +45,7 @@ class LastRun(msgspec.Struct, frozen=True):
     requests: int = 0
     rows: dict[str, int] = {}
     problems: tuple[str, ...] = ()
+    run_tests: tuple[RunTestResult, ...] = ()
 
     def within(self, since: Mapping[str, date | None], *, is_all: bool) -> Self:
         """What of it holds for these run tests, each from its day on, or for "all": what is wider was never complete."""

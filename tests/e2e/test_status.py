@@ -176,6 +176,16 @@ async def test_destination_that_would_end_an_export_now_is_not_good_on_the_machi
     assert (await metrics_etl("run", cwd=tmp_path, env=environment(server, METRICS_ETL_RUN_TESTS="all"))).exit_code == 6
 
 
+async def test_mistyped_run_test_is_checked_next(server: Sandbox, tmp_path: Path) -> None:
+    write_settings(tmp_path, [server.world.run_tests[0].name, "Chekout flow"])
+    assert (await metrics_etl("run", cwd=tmp_path, env=environment(server))).exit_code == 3
+    as_json = await metrics_etl("status", "--json", cwd=tmp_path, env=BARE)
+    errors = {each["name"]: each["error"] for each in as_json.document["run_tests"]}
+    assert as_json.document["next"] == "metrics-etl check"
+    assert errors[server.world.run_tests[0].name] is None
+    assert errors["Chekout flow"].startswith("the API knows no run test of this name")
+
+
 async def test_long_name_takes_one_line_of_a_table(server: Sandbox, tmp_path: Path) -> None:
     server.world.run_tests[0].name = name = "Ångström " * 28 + "end"
     write_settings(tmp_path, [name, "x"])

@@ -117,3 +117,8 @@ def test_export_that_would_fail_now_is_not_good_whatever_was_complete() -> None:
     verdict = judge(GOOD, would_fail=True)
     assert (verdict.text, verdict.next_step) == ("Not good: an export would fail now", "metrics-etl check")
     assert not verdict.is_good
+
+
+def test_run_test_that_could_not_be_listed_is_checked_and_not_run_again() -> None:
+    mistyped = replace(WHOLE, is_complete=False, complete_at=None, error="the API knows no run test of this name")
+    assert told(run_tests=(WHOLE, mistyped), runs=(ended(3),))[1] == "metrics-etl check"

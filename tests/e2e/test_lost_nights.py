@@ -54,6 +54,7 @@ async def status(folder: Path) -> Ended:
             [],
             "did not begin (exit 2): environment: METRICS_ETL_API__CONCURRENCY",
         ),
+        ({}, ["--run-test", "Renamed"], "did not begin (exit 2): --run-test 'Renamed' is not in run_tests"),
         ({}, ["--metrics-file", "nowhere/x.prom"], "did not begin (exit 2): --metrics-file nowhere/x.prom: the folder"),
         (
             {"FI_BASE_URL": "https://host.invalid", "METRICS_ETL_API__MAX_TRIES": "1"},
@@ -61,7 +62,7 @@ async def status(folder: Path) -> Ended:
             "no whole answer from host.invalid",
         ),
     ],
-    ids=["no key", "bad setting", "metrics file", "unknown host"],
+    ids=["no key", "bad setting", "renamed run test", "metrics file", "unknown host"],
 )
 async def test_night_that_did_not_begin_is_named_until_the_next_one(
     server: Sandbox, folder: Path, changes: dict[str, str | None], arguments: list[str], words: str

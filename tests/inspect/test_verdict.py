@@ -23,6 +23,7 @@ WHOLE = RunTestStatus(
     complete_at=NIGHT,
     is_configured=True,
     is_complete=True,
+    error=None,
 )
 LAST = RunStatus("run", NIGHT, NIGHT, "complete", 0, 1, 1, 1, 1, 1.0)
 NEVER = "no run over everything that is configured was ever complete"

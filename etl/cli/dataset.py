@@ -9,14 +9,15 @@ import typer
 from etl.cli import process
 from etl.cli.endings import end, report_errors
 from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose
-from etl.errors import DestinationError, ExitCode
+from etl.errors import ConfigurationError, DestinationError, ExitCode
 from etl.load.warehouse.engines import EngineName
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import date
 
     from etl.inspect.verify import Report
-    from etl.settings import Settings
+    from etl.settings import RunTest, Settings
 
 
 class SchemaFormat(StrEnum):
@@ -56,8 +57,11 @@ def status(
         from etl.pipeline.preflight import problems_here  # noqa: PLC0415
         from etl.settings import Settings  # noqa: PLC0415
 
-        settings = Settings.load(config, needs_keys=False, needs_run_tests=False)
-        configured = {run_test.key: run_test.name for run_test in settings.run_tests}
+        try:
+            settings = Settings.load(config, needs_keys=False)
+            configured: Sequence[RunTest] | None = settings.run_tests
+        except ConfigurationError:  # that of a machine that only reads may name no run tests, or be missing
+            settings, configured = Settings.load(config, needs_keys=False, needs_run_tests=False), None
         try:
             dataset_status = read_status(
                 open_files(settings.destination.path), now=datetime.now(UTC), configured=configured
@@ -66,12 +70,14 @@ def status(
             for problem in problems_here(config):
                 print_message(f"problem: {problem}")
             raise
-        verdict = judge(dataset_status, max_age_hours=max_age_hours)
+        problems_now = problems_here(config)
+        would_fail = configured is not None and bool(problems_now)
+        verdict = judge(dataset_status, max_age_hours=max_age_hours, would_fail=would_fail)
         if as_json:
             told = {"is_good": verdict.is_good, "verdict": verdict.text, "next": verdict.next_step}
-            print_json(told | msgspec.to_builtins(dataset_status))
+            print_json(told | {"problems_now": problems_now} | msgspec.to_builtins(dataset_status))
         else:
-            print_status(dataset_status, verdict, [] if verdict.is_good else problems_here(config))
+            print_status(dataset_status, verdict, [] if verdict.is_good else problems_now)
         is_old = max_age_hours is not None and dataset_status.is_older_than(max_age_hours)
         end(ExitCode.PARTIAL if is_old else ExitCode.COMPLETE)
 

@@ -12,6 +12,9 @@ from etl.cli.options import AcceptDeletions, AsJson, Config, Quiet, RunTests, Si
 from etl.errors import ConfigurationError, ExitCode, ExporterError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+    from datetime import date
+
     from etl.pipeline.progress import Notify
     from etl.pipeline.summary import Summary
     from etl.settings import Settings
@@ -47,7 +50,7 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
         from etl.cli.show_run import print_how_to_open, print_summary  # noqa: PLC0415
         from etl.pipeline.metrics_file import write_metrics_file  # noqa: PLC0415
 
-        settings = _load_settings(config, metrics_file, leaves_note=not dry_run).only(run_tests or (), since=since)
+        settings = _load_settings(config, metrics_file, run_tests or (), since=since, leaves_note=not dry_run)
         if dry_run:
             _print_plan_and_exit(
                 settings, as_json=as_json, full_refresh=full_refresh, accept_deletions=accept_deletions
@@ -108,12 +111,19 @@ def plan(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = F
         _print_plan_and_exit(Settings.load(config), as_json=as_json)
 
 
-def _load_settings(config: Path | None, metrics_file: Path | None, *, leaves_note: bool) -> "Settings":
+def _load_settings(
+    config: Path | None,
+    metrics_file: Path | None,
+    run_tests: "Collection[str]",
+    *,
+    since: "date | None",
+    leaves_note: bool,
+) -> "Settings":
     from etl.pipeline.metrics_file import check_metrics_file  # noqa: PLC0415
     from etl.settings import Settings  # noqa: PLC0415
 
     try:
-        settings = Settings.load(config)
+        settings = Settings.load(config).only(run_tests, since=since)
         if metrics_file:
             check_metrics_file(metrics_file)
     except ConfigurationError as error:

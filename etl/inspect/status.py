@@ -4,11 +4,12 @@ An export may run meanwhile: a file that it replaces is read as it was or as it 
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,6 +21,7 @@ from etl.load.layout import QUARANTINE, parse_partition_path
 from etl.load.parquet import UnreadableError, open_part, read_footer
 from etl.model import schema
 from etl.model.lifecycle import CLOCKS_DIFFER, ExportState
+from etl.settings import RunTest
 
 _LAST_RUNS = 7
 _RUNS_READ = 30
@@ -39,7 +41,8 @@ class RunTestStatus:
 
     ``newest_started_at``: when its newest execution was created. ``exported_at``: the last time that a row of its executions
     changed, in the run ``export_run_id``. ``complete_at``: the last time that everything in it was exported; None when it never
-    was, or when it is not exported any more. ``is_complete``: the last run over it left nothing out.
+    was, or when it is not exported any more. ``is_complete``: the last run over it left nothing out. ``error``: why the last run
+    could export nothing of it.
     """
 
     name: str
@@ -58,6 +61,7 @@ class RunTestStatus:
     complete_at: datetime | None
     is_configured: bool
     is_complete: bool
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +107,9 @@ class Status:
 
     ``at_work`` names the holder of the lock. ``complete_at``: when a run over all that is configured last left nothing out; None
     when none did, or a configured run test was never complete. ``future_run_at``: the latest time at which a run ended that has
-    not come yet, by this machine's clock. ``runs``: the last 7, newest first. ``problems``: those of the newest run. ``lost_run``:
-    the last run, if it left no row in ``runs``, since it could not begin (it has an exit code) or was killed. ``unreadable``: files
-    that are damaged or do not belong here. ``ignored``: what is wrong with the exporter's own files.
+    not come yet, by this machine's clock. ``runs``: the last 7 that have, newest first. ``problems``: those of the newest of them.
+    ``lost_run``: the last run, if it left no row in ``runs``, since it could not begin (it has an exit code) or was killed.
+    ``unreadable``: files that are damaged or do not belong here. ``ignored``: what is wrong with the exporter's own files.
     ``set_aside``: how many files are in the quarantine.
     """
 
@@ -129,8 +133,10 @@ class Status:
         return self.complete_at is None or (self.read_at - self.complete_at).total_seconds() > hours * 3600
 
 
-def read_status(files: Files, *, now: datetime, configured: Mapping[str, str] | None = None) -> Status:
-    """The dataset as it is now. ``configured`` are the names of the configured run tests by key, None those that the last run knew.
+def read_status(files: Files, *, now: datetime, configured: Sequence[RunTest] | None = None) -> Status:
+    """The dataset as it is now.
+
+    ``configured`` are the run tests of the settings, none for "all". None when no settings tell: those that the last run knew.
 
     Raises:
         DestinationError: there is no dataset, or it cannot be read.
@@ -140,12 +146,16 @@ def read_status(files: Files, *, now: datetime, configured: Mapping[str, str] | 
     parts: dict[str, list[_Part]] = {}
     for table in schema.TABLES.values():
         paths = files.list(table.name)
-        recent = len(paths) - _RUNS_READ if table is schema.RUNS_TABLE else 0
-        names = [_COLUMNS.get(table.name, ()) if number >= recent else () for number in range(len(paths))]
-        found = (_part(files, table, path, wanted, unreadable) for path, wanted in zip(paths, names, strict=True))
+        read = _recent(paths, now) if table is schema.RUNS_TABLE else set(paths)
+        names = _COLUMNS.get(table.name, ())
+        found = (_part(files, table, path, names if path in read else (), unreadable) for path in paths)
         parts[table.name] = [part for part in found if part is not None]
     ignored: list[str] = []
-    attempt = read_attempt(files, note=ignored.append)
+    try:
+        attempt = read_attempt(files, note=ignored.append)
+    except DestinationError as error:  # a run replaces the note without reading it
+        attempt = None
+        ignored.append(f"{error}; ignored: whether the last run began is not known")
     if at_work is None and not any(parts.values()) and not unreadable and attempt is None:
         raise DestinationError(
             f"{files.where()}: no dataset there yet: metrics-etl check says whether metrics-etl run can make one; or fix "
@@ -153,9 +163,18 @@ def read_status(files: Files, *, now: datetime, configured: Mapping[str, str] | 
         )
     runs = _rows(parts["runs"]).to_pylist() if parts["runs"] else []
     latest = now + CLOCKS_DIFFER
+    last_run = read_last_run(files, note=ignored.append)
+    if last_run.export_run_id not in {run["export_run_id"] for run in runs}:
+        runs += _row_of(last_run)
     runs.sort(key=lambda run: run["started_at"], reverse=True)  # their names have whole seconds only
-    last_run = _up_to(latest, read_last_run(files, note=ignored.append))
-    run_tests = tuple(_run_tests(parts, last_run, configured or dict.fromkeys(last_run.last_complete_at, "")))
+    come = [run for run in runs if run["finished_at"] <= latest]
+    last_run = _up_to(latest, last_run)
+    if configured is not None:
+        last_run = last_run.within({each.key: each.since for each in configured}, is_all=not configured)
+    configured_names = {each.key: each.name for each in configured or ()} or dict.fromkeys(
+        last_run.last_complete_at, ""
+    )
+    run_tests = tuple(_run_tests(parts, last_run, configured_names))
     return Status(
         dataset=files.where(),
         read_at=now,
@@ -168,8 +187,8 @@ def read_status(files: Files, *, now: datetime, configured: Mapping[str, str] | 
             TableStatus(name, sum(each.rows for each in found), len(found), sum(each.size_bytes for each in found))
             for name, found in parts.items()
         ),
-        runs=tuple(map(_run, runs[:_LAST_RUNS])),
-        problems=tuple((runs[0]["message"] or "").splitlines()) if runs else (),
+        runs=tuple(map(_run, come[:_LAST_RUNS])),
+        problems=tuple((come[0]["message"] or "").splitlines()) if come else (),
         dead_letters=tuple(_letters(parts["errors"])),
         unreadable=tuple(unreadable),
         ignored=tuple(ignored),
@@ -181,15 +200,30 @@ def _up_to(latest: datetime, last_run: LastRun) -> LastRun:
     """The record without times that have not come yet: a clock was wrong, and they say nothing."""
     times = {key: at if at and at <= latest else None for key, at in last_run.last_complete_at.items()}
     complete_at = last_run.complete_at
-    return LastRun(complete_at if complete_at and complete_at <= latest else None, times, last_run.incomplete)
-
-
-def _is_lost(attempt: Attempt, runs: Sequence[Mapping[str, Any]], at_work: str | None) -> bool:
-    """Whether no row of ``runs``, newest first, tells how the run ended, although it has."""
-    is_over = attempt.exit_code is not None or at_work is None
-    return is_over and not any(
-        run["export_run_id"] == attempt.export_run_id or run["started_at"] > attempt.started_at for run in runs[:1]
+    return msgspec.structs.replace(
+        last_run, complete_at=complete_at if complete_at and complete_at <= latest else None, last_complete_at=times
     )
+
+
+def _row_of(last_run: LastRun) -> list[dict[str, Any]]:
+    """The row of ``runs`` that the last run could not write, none for an empty record."""
+    if last_run.export_run_id is None or last_run.started_at is None or last_run.finished_at is None:
+        return []
+    names = ("export_run_id", "started_at", "finished_at", "outcome", "exit_code", "seconds", "requests")
+    rows = {name: last_run.rows.get(name, 0) for name in ("executions", "calls", "evals")}
+    return [{name: getattr(last_run, name) for name in names} | rows | {"message": "\n".join(last_run.problems)}]
+
+
+def _recent(paths: Sequence[str], now: datetime) -> set[str]:
+    """The last files of ``runs``, which are sorted by day: of all, and of those up to today."""
+    tomorrow = f"{schema.RUNS_TABLE.name}/date={now + timedelta(days=1):%Y-%m-%d}0"
+    return {*paths[-_RUNS_READ:], *[path for path in paths if path < tomorrow][-_RUNS_READ:]}
+
+
+def _is_lost(attempt: Attempt, runs: Iterable[Mapping[str, Any]], at_work: str | None) -> bool:
+    """Whether none of ``runs`` tells how the run ended, although it has. Each later run would have replaced its note."""
+    is_over = attempt.exit_code is not None or at_work is None
+    return is_over and all(run["export_run_id"] != attempt.export_run_id for run in runs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +269,7 @@ def _run_tests(
     for table in ("calls", "evals"):
         for part in parts[table]:
             counts[table, part.key] += part.rows
+    errors = {each.key: each.error for each in last_run.run_tests}
     nothing = schema.EXECUTIONS.no_rows.select(_COLUMNS["executions"])
     for key in sorted(executions.keys() | configured.keys()):
         rows = _rows(executions[key]) if key in executions else nothing
@@ -256,6 +291,7 @@ def _run_tests(
             complete_at=complete_at,
             is_configured=key in configured,
             is_complete=complete_at is not None and key not in last_run.incomplete,
+            error=errors.get(key),
         )
 
 

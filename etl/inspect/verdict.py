@@ -27,10 +27,13 @@ class Verdict:
     next_step: str
 
 
-def judge(status: Status, *, max_age_hours: float | None = None) -> Verdict:
-    """Good when everything that is configured was complete in so many hours, by default a night, and no run has failed since."""
+def judge(status: Status, *, max_age_hours: float | None = None, would_fail: bool = False) -> Verdict:
+    """Good when everything that is configured was complete in so many hours, by default a night, and no run has failed since.
+
+    ``would_fail``: an export that began now would.
+    """
     hours = NIGHTLY_HOURS if max_age_hours is None else max_age_hours
-    for problem, next_step in _problems(status, hours):  # the gravest is told
+    for problem, next_step in _problems(status, hours, would_fail=would_fail):  # the gravest is told
         if status.at_work:
             return Verdict(
                 is_good=False, text=f"Not good: {problem}; an export is at work", next_step="metrics-etl status"
@@ -39,12 +42,14 @@ def judge(status: Status, *, max_age_hours: float | None = None) -> Verdict:
     return Verdict(is_good=True, text=f"Good: everything complete {_complete(status)}", next_step="metrics-etl verify")
 
 
-def _problems(status: Status, max_age_hours: float) -> Iterator[tuple[str, str]]:
+def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iterator[tuple[str, str]]:
     """What is wrong, the gravest first, each with what to type."""
     configured = [each for each in status.run_tests if each.is_configured]
     incomplete = [each for each in configured if not each.is_complete]
     last = status.runs[0] if status.runs else None
-    next_step = _CHECK if last and last.exit_code in _CHECKED_FIRST else _RUN
+    # Another run does not help a name that the API does not know.
+    is_checked = (last and last.exit_code in _CHECKED_FIRST) or any(each.error for each in incomplete)
+    next_step = _CHECK if is_checked else _RUN
     if status.lost_run and status.lost_run.exit_code is None:
         yield "the last run was killed or crashed", _RUN
     if status.lost_run:
@@ -56,10 +61,12 @@ def _problems(status: Status, max_age_hours: float) -> Iterator[tuple[str, str]]
         )
     if last and last.exit_code:
         yield f"the last run ended with exit {last.exit_code} ({last.outcome})", next_step
+    if would_fail:
+        yield "an export would fail now", _CHECK
     if status.complete_at is None and status.future_run_at:
         yield f"a run ended at {status.future_run_at:%Y-%m-%d %H:%M}, which has not come yet: a clock is wrong", _RUN
     if status.complete_at is None:
-        yield "no run was ever complete", _RUN
+        yield "no run over everything that is configured was ever complete", _RUN
     if status.is_older_than(max_age_hours):
         yield f"everything was complete {_complete(status)}, and not since", _RUN
     if status.unreadable:

@@ -1,8 +1,8 @@
 """The record of the last run, one JSON document: for the next run, for monitors and for people."""
 
-from collections.abc import Callable
-from datetime import datetime
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from datetime import date, datetime
+from typing import Annotated, Self
 
 import msgspec
 
@@ -15,17 +15,47 @@ _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 _MOST_BYTES = 64 << 20  # a run test takes about a kilobyte, and a problem of it another
 
 
+class RunTestResult(msgspec.Struct, frozen=True):
+    """What the document says of one run test of the last run; ``error``: why nothing of it could be exported."""
+
+    key: str
+    error: str | None = None
+
+
 class LastRun(msgspec.Struct, frozen=True):
-    """What the document says of completeness.
+    """What the document says of completeness, and how the run ended; ``rows`` are those that it wrote, by table.
 
     ``complete_at``: when a run over everything that is configured last left nothing out. ``last_complete_at``: the same for each
     configured run test, by its key; None when that never happened. ``incomplete``: keys of those of which the last run over them
-    left something out.
+    left something out. ``is_all``: ``complete_at`` is that of "all" run tests, not of some that were named. ``complete_since``:
+    the day from which on each of ``last_complete_at`` was exported; None for the first.
     """
 
     complete_at: _Moment | None = None
     last_complete_at: dict[str, _Moment | None] = {}
     incomplete: tuple[str, ...] = ()
+    is_all: bool = False
+    complete_since: dict[str, date | None] = {}
+    export_run_id: str | None = None
+    started_at: _Moment | None = None
+    finished_at: _Moment | None = None
+    outcome: str = ""
+    exit_code: int = 0
+    seconds: float = 0.0
+    requests: int = 0
+    rows: dict[str, int] = {}
+    problems: tuple[str, ...] = ()
+    run_tests: tuple[RunTestResult, ...] = ()
+
+    def within(self, since: Mapping[str, date | None], *, is_all: bool) -> Self:
+        """What of it holds for these run tests, each from its day on, or for "all": what is wider was never complete."""
+        days = {key: day for key, day in self.complete_since.items() if day and (is_all or key in since)}
+        wider = {key for key, day in days.items() if (since.get(key) or date.min) < day}
+        return msgspec.structs.replace(
+            self,
+            complete_at=None if wider or (is_all and not self.is_all) else self.complete_at,
+            last_complete_at={key: None if key in wider else at for key, at in self.last_complete_at.items()},
+        )
 
 
 def read_last_run(files: Files, *, note: Callable[[str], object]) -> LastRun:

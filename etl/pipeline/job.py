@@ -190,26 +190,33 @@ def _time_limit(settings: Settings) -> tuple[float, TimeLimitError] | None:
 async def _conclude(run: Run, record: Record, failure: ExporterError | None) -> Summary:
     """Save the summary: a row of the runs table, and the JSON of the last run."""
     summary = summarize(run, record, failure=failure, finished_at=run.clock())
-    before = LastRun()
+    before, saves = LastRun(), [_save_row, _save_document]
     try:
-        read = partial(read_last_run, run.dataset.files, note=summary.ignored.append)
-        before = await to_the_end(read)
-        summary.carry_on(before, run.settings)
-        await to_the_end(partial(_save_summary, run, summary))
+        before = await to_the_end(partial(read_last_run, run.dataset.files, note=summary.ignored.append))
     except DestinationError as error:
         summary.failure = summary.failure or error
-        summary.carry_on(before, run.settings)
+        saves = [_save_row]  # a new document would forget what was complete
+    summary.carry_on(before, run.settings)
+    for save in saves:
+        try:
+            await to_the_end(partial(save, run, summary))
+        except DestinationError as error:
+            summary.failure = summary.failure or error
+            summary.carry_on(before, run.settings)
     details = {k: v for k, v in summary.as_json().items() if k not in ("run_tests", "dataset", "version")}
     run.notify("run_finished", **details)
     return summary
 
 
-def _save_summary(run: Run, summary: Summary) -> None:
-    document = summary.as_json()
-    row = summary.as_row(msgspec.json.encode(document["run_tests"]).decode())
+def _save_row(run: Run, summary: Summary) -> None:
+    row = summary.as_row(msgspec.json.encode(summary.as_json()["run_tests"]).decode())
     frame = frame_of(schema.RUNS_TABLE, [row])
     run.dataset.record_run(f"{summary.started_at:%Y-%m-%d}", summary.export_run_id, frame)
-    run.dataset.files.publish(LAST_RUN, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
+
+
+def _save_document(run: Run, summary: Summary) -> None:
+    document = msgspec.json.format(msgspec.json.encode(summary.as_json()), indent=2)
+    run.dataset.files.publish(LAST_RUN, document + b"\n")
 
 
 def _reason_to_stop(group: BaseExceptionGroup[ExporterError]) -> ExporterError:

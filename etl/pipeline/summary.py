@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from etl.errors import ExitCode, ExporterError, SourceUnavailableError
@@ -86,7 +86,7 @@ class RunTestSummary:
 class Summary:
     """One export run. Times are aware UTC; ``rows`` are those written, by table.
 
-    ``complete_at``, ``last_complete_at`` and ``incomplete`` are those of ``LastRun``, this run included.
+    ``complete_at`` and the four after it are those of ``LastRun``, this run included.
     """
 
     export_run_id: str
@@ -115,6 +115,8 @@ class Summary:
     complete_at: datetime | None = None
     last_complete_at: dict[str, datetime | None] = field(default_factory=dict)
     incomplete: list[str] = field(default_factory=list)
+    is_all: bool = False
+    complete_since: dict[str, date | None] = field(default_factory=dict)
     undiscovered: list[str] = field(default_factory=list)
     namesakes: dict[str, int] = field(default_factory=dict)
     unlisted: list[str] = field(default_factory=list)
@@ -136,6 +138,8 @@ class Summary:
         A run test is complete when a run left nothing of it out, ``--since`` being no such run; the dataset, when one run left
         nothing out of all that is configured. Run tests that are no longer configured are dropped.
         """
+        before = before.within({each.key: each.since for each in settings.configured}, is_all=not settings.configured)
+        days = {each.key: each.since for each in settings.run_tests}
         did_all = not (self.failure or self.quarantined)
         whole = {run_test.key for run_test in self.run_tests if did_all and run_test.is_whole}
         completed = whole if settings.since is None else set()
@@ -148,6 +152,9 @@ class Summary:
         self.last_complete_at = {
             key: self.finished_at if key in completed else before.last_complete_at.get(key) for key in sorted(keys)
         }
+        self.complete_since = {
+            key: days.get(key) if key in completed else before.complete_since.get(key) for key in self.last_complete_at
+        }
         self.incomplete = [
             key
             for key, at in self.last_complete_at.items()
@@ -155,6 +162,7 @@ class Summary:
         ]
         is_complete = self.exit_code == ExitCode.COMPLETE and not settings.is_part
         self.complete_at = self.finished_at if is_complete else before.complete_at
+        self.is_all = not settings.configured if is_complete else before.is_all
 
     @property
     def outcome(self) -> str:
@@ -268,6 +276,8 @@ class Summary:
             "complete_at": _iso(self.complete_at),
             "last_complete_at": {key: _iso(at) for key, at in self.last_complete_at.items()},
             "incomplete": self.incomplete,
+            "is_all": self.is_all,
+            "complete_since": {key: day.isoformat() if day else None for key, day in self.complete_since.items()},
             "run_tests": [_run_test_json(run_test) for run_test in self.run_tests],
         }
 

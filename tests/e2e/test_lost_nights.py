@@ -3,13 +3,19 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from etl.errors import DestinationError
+from etl.inspect.status import read_status
+from etl.inspect.verdict import judge
+from etl.load.attempt import ATTEMPT
+from etl.load.files.local import LocalFiles
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import Ended, ended, environment, metrics_etl, start, write_settings
@@ -48,6 +54,7 @@ async def status(folder: Path) -> Ended:
             [],
             "did not begin (exit 2): environment: METRICS_ETL_API__CONCURRENCY",
         ),
+        ({}, ["--run-test", "Renamed"], "did not begin (exit 2): --run-test 'Renamed' is not in run_tests"),
         ({}, ["--metrics-file", "nowhere/x.prom"], "did not begin (exit 2): --metrics-file nowhere/x.prom: the folder"),
         (
             {"FI_BASE_URL": "https://host.invalid", "METRICS_ETL_API__MAX_TRIES": "1"},
@@ -55,7 +62,7 @@ async def status(folder: Path) -> Ended:
             "no whole answer from host.invalid",
         ),
     ],
-    ids=["no key", "bad setting", "metrics file", "unknown host"],
+    ids=["no key", "bad setting", "renamed run test", "metrics file", "unknown host"],
 )
 async def test_night_that_did_not_begin_is_named_until_the_next_one(
     server: Sandbox, folder: Path, changes: dict[str, str | None], arguments: list[str], words: str
@@ -162,3 +169,40 @@ async def test_damaged_note_is_no_note(server: Sandbox, tmp_path: Path, damage: 
     await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
     (tmp_path / "data" / "_state" / "attempt.json").write_bytes(damage)
     assert "did not begin" not in (await status(tmp_path)).stdout
+
+
+async def test_run_that_could_not_write_its_row_is_told_with_its_reason(server: Sandbox, tmp_path: Path) -> None:
+    """As in a folder ``runs`` that may not be written."""
+    night = datetime(2026, 11, 1, 2, tzinfo=UTC)
+    settings = settings_for(server, tmp_path / "data")
+    await job.export(settings, clock=lambda: night - timedelta(days=1))
+    (tmp_path / "data" / "runs" / f"date={night:%Y-%m-%d}").write_text("in the way")
+    summary = await job.export(settings, clock=lambda: night)
+
+    found = read_status(LocalFiles(tmp_path / "data"), now=night)
+    verdict = judge(found)
+
+    assert (summary.exit_code, found.lost_run) == (6, None)
+    assert (found.runs[0].export_run_id, found.runs[0].exit_code) == (summary.export_run_id, 6)
+    assert list(found.problems) == summary.problems
+    assert (verdict.is_good, verdict.next_step) == (False, "metrics-etl check")
+    assert [each.is_complete for each in found.run_tests] == [False, False]
+
+
+async def test_note_that_cannot_be_read_is_no_note_and_is_told(
+    server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run replaces it without reading it, so it ends nothing."""
+    await job.export(settings_for(server, tmp_path / "data"))
+    read = LocalFiles.read
+
+    def refuse(files: LocalFiles, path: str, **options: Any) -> Any:
+        if path == ATTEMPT:
+            raise DestinationError(f"{files.where(path)}: Permission denied")
+        return read(files, path, **options)
+
+    monkeypatch.setattr(LocalFiles, "read", refuse)
+    found = read_status(LocalFiles(tmp_path / "data"), now=datetime.now(UTC))
+    (ignored,) = found.ignored
+    assert ignored.endswith("attempt.json: Permission denied; ignored: whether the last run began is not known")
+    assert (len(found.runs), found.lost_run) == (1, None)

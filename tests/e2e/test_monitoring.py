@@ -208,6 +208,44 @@ async def test_run_test_that_was_configured_since_is_not_fresh(server: Sandbox, 
     }
 
 
+@pytest.mark.parametrize("widened", ["an earlier day", "all run tests"])
+async def test_what_is_configured_more_widely_than_it_was_exported_is_not_fresh(
+    server: Sandbox, folder: Path, widened: str
+) -> None:
+    first, second = (run_test.name for run_test in server.world.run_tests)
+    late = {"name": second, "key": "second", "since": "2027-01-01"}
+    write_settings(folder, [first, late] if widened == "an earlier day" else [first])
+    assert (await metrics_etl("run", cwd=folder, env=environment(server))).exit_code == 0
+    ask = ("status", "--json", "--max-age-hours", "26")
+    narrow = await metrics_etl(*ask, cwd=folder, env=environment())
+
+    write_settings(folder, [first, {"name": second, "key": "second"}] if widened == "an earlier day" else "all")
+    wide = await metrics_etl(*ask, cwd=folder, env=environment())
+    server.fault = lambda _request, _nth: Fault(status=401)
+    failed = await metrics_etl(*METRICS, cwd=folder, env=environment(server))
+    server.fault = None
+    still = await metrics_etl(*ask, cwd=folder, env=environment())
+    told = samples(folder)
+    assert (await metrics_etl("run", cwd=folder, env=environment(server))).exit_code == 0
+    done = await metrics_etl(*ask, cwd=folder, env=environment())
+
+    assert (failed.exit_code, told["dataset_complete_timestamp_seconds",]) == (4, 0)
+    assert [each.exit_code for each in (narrow, wide, still, done)] == [0, 3, 3, 0]
+    assert [each.document["is_good"] for each in (narrow, wide, still, done)] == [True, False, False, True]
+    if widened == "an earlier day":
+        assert told["last_complete_timestamp_seconds", "second"] == 0
+        complete = {each["key"]: each["complete_at"] for each in wide.document["run_tests"]}
+        assert [complete["second"], complete[default_key(first)] is None] == [None, False]
+
+
+async def test_what_is_configured_less_widely_than_it_was_exported_stays_fresh(server: Sandbox, folder: Path) -> None:
+    write_settings(folder, "all")
+    assert (await metrics_etl("run", cwd=folder, env=environment(server))).exit_code == 0
+    write_settings(folder, [{"name": server.world.run_tests[0].name, "since": "2027-01-01"}])
+    result = await metrics_etl("status", "--json", "--max-age-hours", "26", cwd=folder, env=environment())
+    assert (result.exit_code, result.document["is_good"]) == (0, True)
+
+
 async def test_summary_that_cannot_be_saved_leaves_every_series(server: Sandbox, folder: Path) -> None:
     await metrics_etl("run", cwd=folder, env=environment(server))
     before = last_run(folder)["complete_at"]

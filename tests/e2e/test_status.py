@@ -146,12 +146,44 @@ async def test_what_would_end_an_export_now_is_told_with_a_verdict_that_is_not_g
     server: Sandbox, tmp_path: Path
 ) -> None:
     await export(server, tmp_path)
-    problem = "problem    an export would fail now: config/metrics-etl.toml: not found: "
+    problem = "problem    an export would fail now: config/metrics-etl.toml: not found"
     shown = await metrics_etl("status", cwd=tmp_path, env=BARE)
     configured = await metrics_etl("status", cwd=tmp_path, env=BARE | {"METRICS_ETL_RUN_TESTS": "all"})
     assert (shown.exit_code, configured.exit_code) == (0, 0)
     assert problem in shown.stdout
     assert problem not in configured.stdout
+
+
+async def test_destination_that_would_end_an_export_now_is_not_good_on_the_machine_that_exports(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    await job.export(settings_for(server, tmp_path / "data"))
+    write_settings(tmp_path, [run_test.name for run_test in server.world.run_tests])
+    (tmp_path / "data" / "_state" / "staging").rmdir()
+    (tmp_path / "data" / "_state" / "staging").write_text("in the way")
+
+    shown = await metrics_etl("status", cwd=tmp_path, env=BARE)
+    as_json = await metrics_etl("status", "--json", cwd=tmp_path, env=BARE)
+    (tmp_path / "config" / "metrics-etl.toml").unlink()
+    reader = await metrics_etl("status", cwd=tmp_path, env=BARE)
+
+    (problem,) = as_json.document["problems_now"]
+    assert "staging" in problem
+    assert (as_json.document["is_good"], as_json.document["next"]) == (False, "metrics-etl check")
+    assert shown.stdout.startswith("Not good: an export would fail now\n")
+    assert f"an export would fail now: {problem}" in " ".join(shown.stdout.split())
+    assert reader.stdout.startswith("Good: ")
+    assert (await metrics_etl("run", cwd=tmp_path, env=environment(server, METRICS_ETL_RUN_TESTS="all"))).exit_code == 6
+
+
+async def test_mistyped_run_test_is_checked_next(server: Sandbox, tmp_path: Path) -> None:
+    write_settings(tmp_path, [server.world.run_tests[0].name, "Chekout flow"])
+    assert (await metrics_etl("run", cwd=tmp_path, env=environment(server))).exit_code == 3
+    as_json = await metrics_etl("status", "--json", cwd=tmp_path, env=BARE)
+    errors = {each["name"]: each["error"] for each in as_json.document["run_tests"]}
+    assert as_json.document["next"] == "metrics-etl check"
+    assert errors[server.world.run_tests[0].name] is None
+    assert errors["Chekout flow"].startswith("the API knows no run test of this name")
 
 
 async def test_long_name_takes_one_line_of_a_table(server: Sandbox, tmp_path: Path) -> None:
@@ -170,7 +202,7 @@ async def test_runs_within_a_second_are_told_newest_first(server: Sandbox, tmp_p
     for time in times:
         await job.export(settings_for(server, tmp_path / "data"), clock=iter([time] * 99).__next__)
 
-    assert [run.started_at for run in status_of(tmp_path).runs] == times[::-1]
+    assert [run.started_at for run in status_of(tmp_path, now=times[-1]).runs] == times[::-1]
 
 
 async def test_run_that_was_cut_short_leaves_no_run_test_complete(server: Sandbox, tmp_path: Path) -> None:
@@ -192,7 +224,7 @@ async def test_where_there_is_no_dataset_it_says_so(tmp_path: Path) -> None:
     for result in (nothing, empty):
         assert result.exit_code == 6
         problem, error = result.stderr.splitlines()
-        assert problem.startswith("problem: config/metrics-etl.toml: not found: copy config/example.toml there")
+        assert problem.startswith("problem: config/metrics-etl.toml: not found (looked for in ")
         assert error == (
             f"error: {tmp_path / 'data'}: no dataset there yet: metrics-etl check says whether metrics-etl run can make one; "
             "or fix [destination] path"

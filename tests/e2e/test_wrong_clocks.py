@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from etl import sandbox
+from etl.inspect.status import read_status
+from etl.load.files.local import LocalFiles
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox
-from tests.e2e.command import metrics_etl
+from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import settings_for
 from tests.worlds import settled_world
@@ -126,3 +128,39 @@ async def test_deletion_is_dated_by_the_source(server: Sandbox, export: Export, 
     await export(ENDED + 3 * DAY, ahead=YEAR)
     [deleted_at] = filter(None, column(tmp_path, "deleted_at"))
     assert abs(deleted_at - (ENDED + 3 * DAY)) < timedelta(minutes=1)
+
+
+async def test_status_names_what_went_wrong_after_a_run_of_the_future(server: Sandbox, tmp_path: Path) -> None:
+    settings = settings_for(server, tmp_path / "data")
+    ahead = datetime.now(UTC) + YEAR
+    await job.export(settings, clock=lambda: ahead)
+    await job.export(settings)
+    write_settings(tmp_path, [run_test.name for run_test in server.world.run_tests])
+    env = environment(server)
+    good = await metrics_etl("status", cwd=tmp_path, env=env)
+
+    server.fault = lambda _request, _nth: Fault(status=401)
+    refused = await job.export(settings)
+    told = await metrics_etl("status", "--json", cwd=tmp_path, env=env)
+    assert (await metrics_etl("run", cwd=tmp_path, env=env | {"FI_API_KEY": ""})).exit_code == 2
+    lost = await metrics_etl("status", "--json", cwd=tmp_path, env=env)
+
+    assert good.stdout.startswith("Good: ")
+    assert [run["exit_code"] for run in told.document["runs"]] == [4, 0]
+    assert told.document["problems"] == refused.problems
+    assert told.document["verdict"].startswith("Not good: 1 of 1 run test incomplete")
+    assert told.document["next"] == "metrics-etl check"
+    assert told.document["lost_run"] is None
+    assert lost.document["verdict"] == "Not good: the last run did not begin"
+    assert lost.document["lost_run"]["exit_code"] == 2
+
+
+async def test_runs_of_the_future_do_not_crowd_out_those_that_have_come(server: Sandbox, tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    for number in range(31):
+        at = now + YEAR + number * DAY
+        await job.export(settings_for(server, tmp_path / "data"), clock=lambda: at)  # noqa: B023 called at once
+    await job.export(settings_for(server, tmp_path / "data"), clock=lambda: now)
+
+    found = read_status(LocalFiles(tmp_path / "data"), now=now)
+    assert ([run.started_at for run in found.runs], found.lost_run) == ([now], None)

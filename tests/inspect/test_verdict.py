@@ -23,8 +23,10 @@ WHOLE = RunTestStatus(
     complete_at=NIGHT,
     is_configured=True,
     is_complete=True,
+    error=None,
 )
 LAST = RunStatus("run", NIGHT, NIGHT, "complete", 0, 1, 1, 1, 1, 1.0)
+NEVER = "no run over everything that is configured was ever complete"
 GOOD = Status(
     dataset="data",
     read_at=NOW,
@@ -88,7 +90,7 @@ def test_what_ended_the_last_run_decides_what_to_type(exit_code: int, next_step:
         ({"lost_run": Attempt(started_at=NIGHT, exit_code=2, message="no key")}, "the last run did not begin", "check"),
         ({"lost_run": Attempt(started_at=NIGHT)}, "the last run was killed or crashed", "run"),
         ({"runs": (ended(3),)}, "the last run ended with exit 3 (word)", "run"),
-        ({"runs": (), "run_tests": (), "complete_at": None}, "no run was ever complete", "run"),
+        ({"runs": (), "run_tests": (), "complete_at": None}, NEVER, "run"),
         ({"complete_at": MONDAY}, "everything was complete 2 days ago, and not since", "run"),
         (
             {"complete_at": None, "future_run_at": NOW + timedelta(days=400)},
@@ -110,3 +112,14 @@ def test_anything_wrong_is_not_good_and_tells_what_to_type(changes: dict[str, An
 def test_how_old_is_too_old_can_be_said() -> None:
     assert judge(replace(GOOD, complete_at=MONDAY), max_age_hours=54).is_good
     assert not judge(GOOD, max_age_hours=4).is_good
+
+
+def test_export_that_would_fail_now_is_not_good_whatever_was_complete() -> None:
+    verdict = judge(GOOD, would_fail=True)
+    assert (verdict.text, verdict.next_step) == ("Not good: an export would fail now", "metrics-etl check")
+    assert not verdict.is_good
+
+
+def test_run_test_that_could_not_be_listed_is_checked_and_not_run_again() -> None:
+    mistyped = replace(WHOLE, is_complete=False, complete_at=None, error="the API knows no run test of this name")
+    assert told(run_tests=(WHOLE, mistyped), runs=(ended(3),))[1] == "metrics-etl check"

@@ -52,7 +52,8 @@ async def test_counts_are_those_of_the_tables(server: Sandbox, tmp_path: Path) -
     sandbox.delete_execution(next(each for each in first.executions if each.completed_at))
     poisoned = next(each for each in second.executions if each.completed_at)
     letters = {call.call_execution_id for call in poisoned.calls[:2]}
-    poisoned.calls[2].duration_seconds = 77.0
+    for call in poisoned.calls[:3]:
+        call.duration_seconds = 77.0
     poisoned.completed_calls += 1
     server.fault = lambda request, _nth: (
         Fault(status=500) if request.query.get("call_execution_id") in letters else None
@@ -341,6 +342,8 @@ async def test_one_screen_of_80_columns(server: Sandbox, tmp_path: Path) -> None
     await export(server, tmp_path)
     sandbox.delete_execution(first.executions[0])
     first.executions[2].completed_calls += 1
+    for call in first.executions[2].calls:
+        call.duration_seconds = 77.0
     letters = [call.call_execution_id for call in first.executions[2].calls]
     server.fault = lambda request, _nth: (
         Fault(status=500) if request.query.get("call_execution_id") in letters else None

@@ -70,6 +70,8 @@ LONG, ZONE = "9" * 400, f"Thu, 26 Nov 2026 00:00:00 +{10**19}"
 HTML = {"Content_Type": "text/html"}
 OTHER_PAGE: dict[str, object] = {"total_pages": 1, "current_page": 7, "count": 0, "results": []}
 BAD_PAGE = OTHER_PAGE | {"current_page": "1", "results": {}}
+WORDY_PAGE: dict[str, object] = {"total_pages": "one", "current_page": 1, "count": 0, "results": []}
+UNCOUNTED_PAGE: dict[str, object] = {"current_page": 1, "results": []}
 OTHER_ID = "00000000-0000-4000-8000-000000000000"
 
 KINDS = {
@@ -104,6 +106,8 @@ KINDS = {
     "identity of wrong types": Kind(
         _result(**BAD_PAGE, call_results=BAD_PAGE, execution_id=7, call_execution_id=["x"], status=None)
     ),
+    "list that counts its pages in words": Kind(_result(**WORDY_PAGE, call_results=WORDY_PAGE)),
+    "list without its count": Kind(_result(**UNCOUNTED_PAGE, call_results=UNCOUNTED_PAGE)),
     "invalid UTF-8": Kind(Fault(status=200, edit=lambda body: body.replace(b"}", b',"text":"\xff\xfe"}', 1))),
     "two fields of one name": Kind(Fault(status=200, edit=lambda body: body.replace(b"{", b'{"status":true,', 1))),
     "10,000 levels of JSON": Kind(_answer(b'{"status":true,"result":' + b"[" * 10_000 + b"]" * 10_000 + b"}")),

@@ -107,12 +107,16 @@ async def check(config: Path | None, *, on_hold: Callable[[float], None]) -> lis
 
 
 def problems_here(config: Path | None) -> list[str]:
-    """What would end an export that began now, as far as this machine can tell without a request and without the keys."""
+    """What would end an export that began now, as far as can be told at once: without a request, the keys or the stored rows."""
     try:
         settings = Settings.load(config, needs_keys=False)
     except ConfigurationError as error:
         return [str(error)]
-    return [check.detail for check in _check_dataset(settings) if check.exit_code == ExitCode.DESTINATION_FAILED]
+    try:
+        open_files(settings.destination.path).probe()
+    except DestinationError as error:
+        return [str(error)]
+    return []
 
 
 async def _check_source(config: Path | None, on_hold: Callable[[float], None]) -> list[Check]:

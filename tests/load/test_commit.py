@@ -156,11 +156,18 @@ def test_calls_without_their_execution_row_are_noticed_and_fetched_again(dataset
     assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.FINAL}
 
 
-def test_a_failed_partition_leaves_those_before_it_and_does_not_begin_those_after_it(dataset, tmp_path):
-    (tmp_path / part("calls", date="2026-10-02")).mkdir(parents=True)
+def test_a_failed_partition_leaves_those_before_it_and_does_not_begin_those_after_it(dataset, tmp_path, monkeypatch):
+    publish = dataset.files.publish
+
+    def publish_but_one(path, data):
+        if path == part("calls", date="2026-10-02"):
+            raise DestinationError(f"{path}: no space left")
+        publish(path, data)
+
+    monkeypatch.setattr(dataset.files, "publish", publish_but_one)
     with pytest.raises(DestinationError, match="date=2026-10-02"):
         export_to(dataset, *(a_bundle(f"e{day}", [f"c{day}"], date=f"2026-10-0{day}") for day in (1, 2, 3)))
-    assert {path.parent.name for path in tmp_path.rglob("*.parquet") if path.is_file()} == {"date=2026-10-01"}
+    assert {path.parent.name for path in tmp_path.rglob("*.parquet")} == {"date=2026-10-01"}
     assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.FINAL}
 
 

@@ -204,15 +204,13 @@ class Client:
             return await self._send_and_read(request, 1, on_own_connection=not request.names_subject)
         except TransientError as error:
             failure = error
+        if request.is_optional:
+            raise failure
         if isinstance(failure, _ReusedConnectionError):
-            if request.is_optional:
-                return await self._send_and_read(request, 2, on_own_connection=True)
             answer: T = await self._retry_at_once(request, iter(()), count(2))
             if failure.generation is not None:
                 # It was the answer to another request, then: each that follows on that connection would be answered with the last.
                 self._open_transport.renew(failure.generation)
-        elif request.is_optional:
-            raise failure
         else:
             answer = await self._retry(request, iter((failure,)), count(2))
         return answer

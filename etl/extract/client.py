@@ -96,19 +96,19 @@ class Client:
         self.traffic = Traffic()
         self.quota = quota or Quota()
         self._access = access
-        self._limits = limits or Limits()
+        self.limits = limits or Limits()
         self._user_agent = f"simulation-metrics-etl/{version}"
         keys = (access.api_key(), access.secret_key())
         self._without_keys = eraser(keys)
         self._without_secrets = eraser(key for key in keys if len(key) >= _SHORTEST_SECRET)
-        self._slots = asyncio.Semaphore(self._limits.concurrency)
+        self._slots = asyncio.Semaphore(self.limits.concurrency)
         self.gate = Gate(self.quota, self.traffic, on_hold)
         self._now = asyncio.get_running_loop().time
         self._records: defaultdict[tuple[str, str], _Record] = defaultdict(_Record)
         self._answered_last: Request[Any] | None = None
         self._transport: Transport | None = None
-        self._retry = self._retrying(self._limits.max_tries)
-        self._retry_at_once = self._retrying(max(1, self._limits.max_tries - 1))
+        self._retry = self._retrying(self.limits.max_tries)
+        self._retry_at_once = self._retrying(max(1, self.limits.max_tries - 1))
 
     async def __aenter__(self) -> Self:
         tls = None
@@ -125,7 +125,7 @@ class Client:
                 "Accept": "application/json",
                 "User-Agent": self._user_agent,
             },
-            limits=self._limits,
+            limits=self.limits,
             tls=tls,
             proxy=self._access.proxy,
         )
@@ -303,7 +303,7 @@ class Client:
             answer = await self._open_transport.get(request.target, on_own_connection=on_own_connection)
             headers = answer.headers
         except AnswerTooLargeError as error:
-            limit = self._limits.max_response_bytes >> 20
+            limit = self.limits.max_response_bytes >> 20
             raise RequestRefusedError(
                 f"{request.subject}: the answer exceeds {limit} MiB; see [api] max_response_mb",
                 status=error.status,

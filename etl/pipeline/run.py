@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from etl.extract.capacity import fitting_concurrency
 from etl.extract.client import Client
 from etl.extract.connect import client_of
 from etl.extract.plan import Policy
@@ -59,8 +58,8 @@ def begin(
     clock = clock or (lambda: datetime.now(UTC))
     started_at = clock()
     client = client_of(settings, on_hold=lambda seconds: notify("held", seconds=round(seconds, 1)))
-    if (fitting := fitting_concurrency(settings.api.concurrency)) < settings.api.concurrency:
-        notify("concurrency_reduced", concurrency=fitting)
+    if client.limits.concurrency < settings.api.concurrency:
+        notify("concurrency_reduced", concurrency=client.limits.concurrency)
     progress.traffic, progress.quota = client.traffic, client.quota
     return Run(
         settings=settings,

@@ -12,9 +12,8 @@ import msgspec
 from etl.errors import DestinationError, ExporterError, FileMissingError
 from etl.load.documents import read_document
 from etl.load.files.open import Files
-from etl.load.layout import STATE
+from etl.load.layout import ATTEMPT
 
-ATTEMPT = f"{STATE}/attempt.json"
 _MOST_BYTES = 1 << 20
 
 

@@ -8,9 +8,8 @@ import msgspec
 
 from etl.load.documents import read_document
 from etl.load.files.open import Files
-from etl.load.layout import STATE
+from etl.load.layout import LAST_RUN
 
-LAST_RUN = f"{STATE}/last_run.json"
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 _MOST_BYTES = 64 << 20  # a run test takes about a kilobyte, and a problem of it another
 

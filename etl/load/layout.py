@@ -14,6 +14,8 @@ STATE = "_state"
 LOCK = f"{STATE}/lock"
 STAGING = f"{STATE}/staging"
 QUARANTINE = f"{STATE}/quarantine"
+ATTEMPT = f"{STATE}/attempt.json"
+LAST_RUN = f"{STATE}/last_run.json"
 
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _RUN_PATH = re.compile(r"runs/date=([^/]+)/([0-9A-Za-z-]+)\.parquet", re.ASCII)

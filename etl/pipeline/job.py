@@ -15,7 +15,8 @@ import msgspec
 from etl.errors import DestinationError, ExporterError, InterruptedRunError, TimeLimitError, leaves
 from etl.extract.plan import Planned
 from etl.load.attempt import Attempt, note_attempt, note_failure
-from etl.load.last_run import LAST_RUN, LastRun, read_last_run
+from etl.load.last_run import LastRun, read_last_run
+from etl.load.layout import LAST_RUN
 from etl.load.relocate import as_if_moved
 from etl.load.state import StoredState
 from etl.model import schema

@@ -14,8 +14,8 @@ import pytest
 from etl.errors import DestinationError
 from etl.inspect.status import read_status
 from etl.inspect.verdict import judge
-from etl.load.attempt import ATTEMPT
 from etl.load.files.local import LocalFiles
+from etl.load.layout import ATTEMPT
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import Ended, ended, environment, metrics_etl, start, write_settings

@@ -9,9 +9,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from etl.load.attempt import ATTEMPT
-from etl.load.last_run import LAST_RUN
-from etl.load.layout import LOCK
+from etl.load.layout import ATTEMPT, LAST_RUN, LOCK
 from etl.model.schema import CALLS
 from etl.sandbox import Sandbox
 from tests.e2e.command import Ended, environment, metrics_etl, write_settings

@@ -8,11 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from etl.errors import DestinationError
-from etl.load.attempt import ATTEMPT
 from etl.load.files.open import Probe
 from etl.load.files.regular import open_regular, why
-from etl.load.last_run import LAST_RUN
-from etl.load.layout import LOCK, QUARANTINE, STAGING, STATE, Partition, partition_path
+from etl.load.layout import ATTEMPT, LAST_RUN, LOCK, QUARANTINE, STAGING, STATE, Partition, partition_path
 from etl.model import schema
 from etl.model.keys import KEY_MAX_BYTES
 

@@ -12,8 +12,7 @@ import pytest
 
 from etl.errors import DestinationError
 from etl.load.files.local import LocalFiles
-from etl.load.last_run import LAST_RUN
-from etl.load.layout import LOCK, QUARANTINE, STAGING
+from etl.load.layout import LAST_RUN, LOCK, QUARANTINE, STAGING
 from tests.damages import NOBODY
 from tests.load.files.kernel import small_disk
 

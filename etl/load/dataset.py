@@ -94,6 +94,17 @@ class Dataset:
         self.written.largest_rows = max(self.written.largest_rows, len(rows))
         self.written.size_bytes += len(data)
 
+    def write_or_remove(self, table: schema.Table, partition: Partition, rows: pa.Table) -> None:
+        """Make these the rows of the partition, durably; without rows it has no file.
+
+        Raises:
+            DestinationError: the file could not be written or removed, and is unchanged.
+        """
+        if len(rows):
+            self.write(table, partition, rows)
+        else:
+            self.remove(table, partition)
+
     def remove(self, table: schema.Table, partition: Partition) -> None:
         """Remove the partition's file, if there is one.
 

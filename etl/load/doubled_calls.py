@@ -68,7 +68,7 @@ def remove_calls(dataset: Dataset, partition: Partition, call_ids: Mapping[str, 
         old.append(rows)
         new.append(rows.filter(pa.array(stays, pa.bool_())))
         if not all(stays):
-            _write(dataset, table, partition, new[-1])
+            dataset.write_or_remove(table, partition, new[-1])
     before, after = (held_rows(dict.fromkeys(call_ids, 0), *tables) for tables in (old, new))
     executions = dataset.rows(schema.EXECUTIONS, partition)
     changed = [_changed(row, before, after, call_ids, stamp) for row in executions.select(_READ).to_pylist()]
@@ -99,13 +99,6 @@ def _changed(
         "export_run_id": stamp.export_run_id,
         "exported_at": stamp.exported_at,
     }
-
-
-def _write(dataset: Dataset, table: schema.Table, partition: Partition, rows: pa.Table) -> None:
-    if len(rows):
-        dataset.write(table, partition, rows)
-    else:
-        dataset.remove(table, partition)
 
 
 def _read(dataset: Dataset, *names: str) -> Iterator[tuple[Partition, pa.Table]]:

@@ -220,9 +220,5 @@ def _put(
 def _drop(dataset: Dataset, table: schema.Table, partition: Partition, execution_ids: Collection[str]) -> None:
     rows = dataset.rows(table, partition)
     stays = rows.filter(pc.invert(is_of(rows, execution_ids)))
-    if len(stays) == len(rows):
-        return
-    if len(stays):
-        dataset.write(table, partition, stays)
-    else:
-        dataset.remove(table, partition)
+    if len(stays) < len(rows):
+        dataset.write_or_remove(table, partition, stays)

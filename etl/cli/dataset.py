@@ -62,15 +62,15 @@ def status(
             configured: Sequence[RunTest] | None = settings.run_tests
         except ConfigurationError:  # that of a machine that only reads may name no run tests, or be missing
             settings, configured = Settings.load(config, needs_keys=False, needs_run_tests=False), None
+        problems_now = problems_here(config)
         try:
             dataset_status = read_status(
                 open_files(settings.destination.path), now=datetime.now(UTC), configured=configured
             )
         except DestinationError:
-            for problem in problems_here(config):
+            for problem in problems_now:
                 print_message(f"problem: {problem}")
             raise
-        problems_now = problems_here(config)
         would_fail = configured is not None and bool(problems_now)
         verdict = judge(dataset_status, max_age_hours=max_age_hours, would_fail=would_fail)
         if as_json:

@@ -70,9 +70,7 @@ async def discover(client: Client, *, page_limit: int) -> Discovered:
         raise SourceUnavailableError(f"no run test could be listed: {problems[0]}")
     if not by_name:
         raise ConfigurationError("the key sees no run test: check that it belongs to the right workspace")
-    return Discovered(
-        by_name, problems, listing.is_complete and not listing.unreadable, pages(len(listing.rows), page_limit) + 1
-    )
+    return Discovered(by_name, problems, listing.is_complete, pages(len(listing.rows), page_limit) + 1)
 
 
 def _problems(listing: Listing[RunTest]) -> Iterator[str]:

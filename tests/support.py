@@ -1,5 +1,6 @@
 """Settings that point at a sandbox, and its keys."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,3 +23,8 @@ def settings_for(server: Sandbox, path: Path, *, run_tests: Any = None, **sectio
         }
         | sections
     )
+
+
+def cap_pages(server: Sandbox, rows: int | None) -> None:
+    """Let the server cut pages to so many rows, so that longer lists have many pages."""
+    server._rules = replace(server._rules, max_limit=rows)

@@ -35,9 +35,12 @@ _TRIES = 2
 
 
 class PageReader(Protocol[T]):
-    """Reads page (from 1) with limit. A 500 is raised at once by a probe, and on any page but the first: it may be gone."""
+    """Reads page (from 1) with limit. A 500 is raised at once by a probe, and on any page but the first: it may be gone.
 
-    def __call__(self, page: int, limit: int, *, is_probe: bool = False) -> Awaitable[Page[T]]:
+    A trial raises any failure at once: the list can be read without it.
+    """
+
+    def __call__(self, page: int, limit: int, *, is_probe: bool = False, is_trial: bool = False) -> Awaitable[Page[T]]:
         """The page; raises the SourceError that it ended in."""
 
 

@@ -8,13 +8,13 @@ How an execution's calls are proved complete (see ``extract/listing.py``):
 - The list fits one page: that read is the list. The execution has finished, so no call is created any more; if one were, the
   fresh count in the execution's own listing would change its fingerprint, and the next run would fetch it again. When a call is
   gone by the time its metrics are fetched, the list is read once more and must not show it.
-- Many pages: the count is read once more after the pages, and each call's metrics after that. If as many calls are alive as
-  were counted, the list is proved; otherwise it is read again.
+- Many pages: the count is read once more after the pages, which are read again until they have shown so many calls. Then each
+  call's metrics are fetched. If as many calls are alive as were counted, the list is proved; otherwise it is read again.
 - The server answers 500 for every page that holds some of the calls: nothing can be proved. The other calls are fetched, and a
   dead letter says how many are missing.
 
 Stored calls of an execution that only settles are compared and not fetched again, see ``settling.py``. That is done where the list
-fits one page: the count check needs each call's metrics.
+fits one page (see ``LargestPage``): the count check needs each call's metrics.
 
 A proved list may still be wrong, on a night on which the source has lost something itself:
 
@@ -31,14 +31,14 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from etl.errors import NotFoundError, SourceError
-from etl.extract.bad_rows import Unreadable
+from etl.extract.call_list import CallList, read_call_list
 from etl.extract.client import Client
 from etl.extract.doubts import foreign_call, too_few_calls, unlisted_call
-from etl.extract.endpoints import get_call_metrics, get_execution, list_calls
-from etl.extract.listing import MAX_ROUNDS, Pass, read_pass
+from etl.extract.endpoints import get_call_metrics, get_execution
+from etl.extract.listing import MAX_ROUNDS
 from etl.extract.plan import Planned, pages
 from etl.extract.settling import Settling
-from etl.model.records import METRICS, RUNS, CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall, Page
+from etl.model.records import METRICS, RUNS, CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall
 
 Emit = Callable[[ExecutionBundle], Awaitable[None]]
 StoredCalls = Callable[[Planned], Awaitable[AbstractSet[str]]]
@@ -162,14 +162,18 @@ class Crawl:
             execution.stored = await self._stored_calls(execution.planned)
         pending = self._take_list(execution, latest)
         # Where pages shifted, a call may be missing from them that the list counts.
-        unlisted = len(execution.stored - latest.rows.keys()) if execution.count is None else 0
+        unlisted = len(execution.stored - latest.calls.keys()) if execution.count is None else 0
         if await self._is_doubted(
-            execution, unlisted, len(latest.rows) if execution.count is None else execution.count
+            execution, unlisted, len(latest.calls) if execution.count is None else execution.count
         ):
             return
         if self._settling and execution.round == 1 and execution.count is None and not execution.unreadable_calls:
             execution.kept = await self._settling.unchanged(execution.planned, execution.listed)
             pending = [key for key in pending if key not in execution.kept]
+        if len(execution.listed) < (execution.count or 0) and execution.round < MAX_ROUNDS:
+            self._relist.append(execution)
+            self._has_more_work.set()
+            return
         execution.outstanding = len(pending)
         if not pending:
             await self._finish_or_relist(execution)
@@ -177,16 +181,16 @@ class Crawl:
         self._calls.extend((execution, key) for key in pending)
         self._has_more_work.set()
 
-    def _take_list(self, execution: _OpenExecution, latest: Pass[ListedCall]) -> list[str]:
+    def _take_list(self, execution: _OpenExecution, latest: CallList) -> list[str]:
         """Take in a list that was just read; returns the calls that are still to be fetched."""
         fetched_before = len(execution.fetched)
         execution.must_relist = False
         if execution.unreadable_calls:
             # Rows that cannot be read: there is no proof to be had, so every call that any read has shown is fetched once.
-            execution.listed |= latest.rows
+            execution.listed |= latest.calls
         elif execution.count is None:
             # One page: this read is the list. What an earlier read had and this one does not was deleted since.
-            execution.listed = dict(latest.rows)
+            execution.listed = dict(latest.calls)
             execution.fetched = {key: call for key, call in execution.fetched.items() if key in execution.listed}
             execution.dead_letters = [each for each in execution.dead_letters if each.subject_id in execution.listed]
             for key in execution.gone & execution.listed.keys():
@@ -194,7 +198,7 @@ class Crawl:
                 execution.dead_letters.append(DeadLetter.of(METRICS, key, contradiction))
         else:
             # Many pages: only what is found alive after the latest count proves it, so every call is fetched again.
-            execution.listed |= latest.rows
+            execution.listed |= latest.calls
             execution.fetched.clear()
             execution.foreign.clear()
             execution.kept = frozenset()
@@ -216,18 +220,13 @@ class Crawl:
         execution.dead_letters.append(DeadLetter.of(RUNS, execution_id, failure))
         return _bundle(execution, is_listed=False)
 
-    async def _read_calls(self, execution: _OpenExecution) -> Pass[ListedCall]:
-        execution_id = execution.execution_id
-
-        async def read(page: int, limit: int, *, is_probe: bool = False) -> Page[ListedCall]:
-            return await self._client.get(list_calls(execution_id, page=page, limit=limit, is_probe=is_probe))
-
+    async def _read_calls(self, execution: _OpenExecution) -> CallList:
         execution.round += 1
-        latest = await read_pass(read, lambda call: call.call_execution_id, limit=self._page_limit)
+        latest = await read_call_list(self._client, execution.execution_id, page_limit=self._page_limit)
         if latest.unreadable:
-            execution.unreadable_calls = _unreadable_calls(execution_id, latest.unreadable)
+            execution.unreadable_calls = latest.unreadable
         else:
-            execution.count = None if latest.is_whole_page else (await read(1, 1)).count
+            execution.count = latest.count
         return latest
 
     async def _fetch(self, execution: _OpenExecution, call_execution_id: str) -> None:
@@ -336,14 +335,3 @@ def _bundle(execution: _OpenExecution, *, is_listed: bool = True) -> ExecutionBu
         ),
         kept=execution.kept & execution.listed.keys() if is_listed else frozenset(),
     )
-
-
-def _unreadable_calls(execution_id: str, unreadable: Sequence[Unreadable[ListedCall]]) -> DeadLetter:
-    last = unreadable[-1]
-    problem = SourceError(
-        f"{len(unreadable)} of its calls cannot be listed: {last.error}",
-        status=last.error.status,
-        excerpt=last.error.excerpt,
-        tries=last.tries,
-    )
-    return DeadLetter.of(RUNS, execution_id, problem)

@@ -29,6 +29,7 @@ from etl.errors import (
 from etl.extract.answers import decode, raise_for_status, retry_after_seconds
 from etl.extract.endpoints import Request
 from etl.extract.gate import Gate
+from etl.extract.listing import LargestPage
 from etl.extract.quota import WINDOW_SECONDS, Quota
 from etl.extract.redact import eraser
 from etl.extract.transport import (
@@ -102,6 +103,7 @@ class Client:
         self._without_keys = eraser(keys)
         self._without_secrets = eraser(key for key in keys if len(key) >= _SHORTEST_SECRET)
         self._slots = asyncio.Semaphore(self.limits.concurrency)
+        self.largest_page = LargestPage()
         self.gate = Gate(self.quota, self.traffic, on_hold)
         self._now = asyncio.get_running_loop().time
         self._records: defaultdict[tuple[str, str], _Record] = defaultdict(_Record)

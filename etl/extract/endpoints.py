@@ -55,9 +55,11 @@ class Request(msgspec.Struct, Generic[T], frozen=True):
         return f"{self.path}?{query}"
 
 
-def list_executions(run_test_name: str, *, page: int, limit: int, is_probe: bool = False) -> Request[Page[Execution]]:
-    """One page of a run test's executions, newest created first. A probe takes a 500 for an answer."""
-    return _named(METRICS, run_test_name, _Slice(page, limit, is_probe=is_probe), _execution)
+def list_executions(
+    run_test_name: str, *, page: int, limit: int, is_probe: bool = False, is_trial: bool = False
+) -> Request[Page[Execution]]:
+    """One page of a run test's executions, newest created first. A probe takes a 500 for an answer, a trial any failure."""
+    return _named(METRICS, run_test_name, _Slice(page, limit, is_probe=is_probe, is_trial=is_trial), _execution)
 
 
 def list_execution_heads(run_test_name: str, *, page: int, limit: int) -> Request[Page[Execution]]:
@@ -65,9 +67,11 @@ def list_execution_heads(run_test_name: str, *, page: int, limit: int) -> Reques
     return _named(RUNS, run_test_name, _Slice(page, limit), _execution_head)
 
 
-def list_calls(execution_id: str, *, page: int, limit: int, is_probe: bool = False) -> Request[Page[ListedCall]]:
-    """One page of an execution's calls, last updated first. A probe takes a 500 for an answer."""
-    part = _Slice(page, limit, is_probe=is_probe)
+def list_calls(
+    execution_id: str, *, page: int, limit: int, is_probe: bool = False, is_trial: bool = False
+) -> Request[Page[ListedCall]]:
+    """One page of an execution's calls, last updated first. A probe takes a 500 for an answer, a trial any failure."""
+    part = _Slice(page, limit, is_probe=is_probe, is_trial=is_trial)
 
     def decode(result: Any) -> Page[ListedCall]:
         calls = field_of(result, "call_results")
@@ -84,6 +88,7 @@ def list_calls(execution_id: str, *, page: int, limit: int, is_probe: bool = Fal
         retries_500=part.retries_500,
         # An error names nothing: where a 500 tells something, it must be the answer to this request.
         names_subject=part.retries_500,
+        is_optional=part.is_trial,
     )
 
 
@@ -93,6 +98,7 @@ class _Slice(msgspec.Struct, frozen=True):
     page: int
     limit: int
     is_probe: bool = False
+    is_trial: bool = False
 
     @property
     def query(self) -> tuple[tuple[str, str], ...]:
@@ -101,7 +107,7 @@ class _Slice(msgspec.Struct, frozen=True):
     @property
     def retries_500(self) -> bool:
         """A page past the last one is a 500 as well: only the first page always exists."""
-        return self.page == 1 and not self.is_probe
+        return self.page == 1 and not (self.is_probe or self.is_trial)
 
 
 def _named(
@@ -113,12 +119,13 @@ def _named(
         subject=f"run test {quoted(run_test_name)}, page {part.page}",
         decode=lambda result: _page(result, part.page, decode_row),
         retries_500=part.retries_500,
+        is_optional=part.is_trial,
     )
 
 
-def list_run_tests(*, page: int, limit: int, is_probe: bool = False) -> Request[Page[RunTest]]:
+def list_run_tests(*, page: int, limit: int, is_probe: bool = False, is_trial: bool = False) -> Request[Page[RunTest]]:
     """One page of the workspace's run tests. The one endpoint whose body is not wrapped in status and result."""
-    part = _Slice(page, limit, is_probe=is_probe)
+    part = _Slice(page, limit, is_probe=is_probe, is_trial=is_trial)
     return Request(
         path=RUN_TESTS,
         query=part.query,
@@ -126,6 +133,7 @@ def list_run_tests(*, page: int, limit: int, is_probe: bool = False) -> Request[
         decode=lambda body: _page(body, page, _run_test),
         retries_500=part.retries_500,
         is_wrapped=False,
+        is_optional=part.is_trial,
     )
 
 

@@ -40,7 +40,13 @@ async def list_executions_completely(
         return take(await client.get(get_execution(execution_id)))
 
     listing = await list_completely(
-        _page_reader(client, name, take), _id, get, known=known, limit=page_limit, head_at=_head_reader(client, name)
+        _page_reader(client, name, take),
+        _id,
+        get,
+        known=known,
+        limit=page_limit,
+        head_at=_head_reader(client, name),
+        largest=client.largest_page,
     )
     return _listed(listing.rows, listing.unreadable, is_complete=listing.is_complete)
 
@@ -58,8 +64,8 @@ async def read_executions_once(
     """
     read_page = _page_reader(client, name, _taker(lambda _: False))
 
-    async def read(page: int, limit: int, *, is_probe: bool = False) -> Page[ListedExecution]:
-        found = await read_page(page, limit, is_probe=is_probe)
+    async def read(page: int, limit: int, *, is_probe: bool = False, is_trial: bool = False) -> Page[ListedExecution]:
+        found = await read_page(page, limit, is_probe=is_probe, is_trial=is_trial)
         # Newest created first: what follows is older.
         is_last = since is not None and found.results and is_before(found.results[-1], since)
         return structs.replace(found, total_pages=page) if is_last else found
@@ -94,8 +100,8 @@ def _taker(says_nothing_new: Callable[[ListedExecution], bool]) -> Callable[[Exe
 def _page_reader(
     client: Client, name: str, take: Callable[[Execution], ListedExecution]
 ) -> PageReader[ListedExecution]:
-    async def read(page: int, limit: int, *, is_probe: bool = False) -> Page[ListedExecution]:
-        found = await client.get(list_executions(name, page=page, limit=limit, is_probe=is_probe))
+    async def read(page: int, limit: int, *, is_probe: bool = False, is_trial: bool = False) -> Page[ListedExecution]:
+        found = await client.get(list_executions(name, page=page, limit=limit, is_probe=is_probe, is_trial=is_trial))
         return Page(total_pages=found.total_pages, count=found.count, results=tuple(map(take, found.results)))
 
     return read

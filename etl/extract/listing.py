@@ -4,16 +4,18 @@ The API pages by offset through lists that reorder at any time: rows are inserte
 vanish. Neither the number of rows read nor the number of distinct ids proves that none was missed: a missed row and one that
 was deleted meanwhile cancel each other out. Two procedures do prove it.
 
-**A, the list fits one page.** A page is cut to the ``count`` that the server took just before reading it, so a row can be
+**A, the list fits one page**, of the usual size or, after the first page has told its ``count``, of the next power of two above
+that (see ``LargestPage``). A page is cut to the ``count`` that the server took just before reading it, so a row can be
 missing from it only if a newer one pushed it out, and that newer row is in the page. It was created while the page was read, so
 nobody can have seen it earlier. Hence: a page in which every id is known from before (from the dataset or from an earlier read) is
 whole. Read until one is. (A page with fewer rows than it counted is read again, too: a server that cuts pages without saying so is
 never believed.)
 
-**B, many pages.** Read all pages; let L be the ids seen. Then read ``count`` once more, n. Then find out which ids of L are
-still alive: A ⊆ L. Every id in A existed before the count was taken (it had been listed) and after it (it is alive), ids never
-come back, and executions keep their run test: so it existed in this list when it was counted, and A is a subset of the n rows. If
-A has n members, A is the list, whatever moved in between. If not, repeat with what is known by now.
+**B, many pages**, where the list is too long for one, or the server cuts large pages or cannot give them. Read all pages; let L
+be the ids seen. Then read ``count`` once more, n. Then find out which ids of L are still alive: A ⊆ L. Every id in A existed
+before the count was taken (it had been listed) and after it (it is alive), ids never come back, and executions keep their run
+test: so it existed in this list when it was counted, and A is a subset of the n rows. If A has n members, A is the list,
+whatever moved in between. If not, repeat with what is known by now.
 
 For executions a second pass over the pages tells which are alive, and a request by id for those that it does not show. For calls
 the request for their metrics tells it, which is needed anyway (see ``calls.py``).
@@ -32,7 +34,7 @@ from collections.abc import Awaitable, Callable, Collection, Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from etl.errors import NotFoundError, ServerFaultError
+from etl.errors import NotFoundError, ServerFaultError, SourceError
 from etl.extract.bad_rows import (
     MAX_PAGES_WITHOUT_NEWS,
     HeadReader,
@@ -47,6 +49,8 @@ from etl.model.records import Page
 T = TypeVar("T")
 
 MAX_ROUNDS = 6
+MOST_ROWS_OF_A_PAGE = 16_384
+"""The largest page: a server takes about 20 s for so many executions, and sends about 16 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +66,13 @@ class Listing(Generic[T]):
 class Pass(Generic[T]):
     """All pages, read once; ``count`` is what the last of them said of the whole list.
 
-    ``total_pages`` is how many there were, more than one where a bad row was skipped.
+    ``total_pages`` is how many there were of ``limit`` rows, more than one where a bad row was skipped.
     """
 
     rows: dict[str, T]
     total_pages: int
     count: int
+    limit: int
     unreadable: tuple[Unreadable[T], ...] = ()
 
     @property
@@ -76,10 +81,46 @@ class Pass(Generic[T]):
         return self.total_pages == 1 and len(self.rows) == self.count
 
 
+@dataclass(slots=True, eq=False)
+class LargestPage:
+    """The largest page to request in this run: it shrinks to what the server is seen to give."""
+
+    rows: int = MOST_ROWS_OF_A_PAGE
+
+    async def whole(self, read: PageReader[T], first: Page[T], limit: int) -> tuple[Page[T], int] | None:
+        """The whole list in one page and the size of that, after a ``first`` page of ``limit`` rows; None when it cannot be had."""
+        if len(first.results) < min(first.count, limit):
+            self._is_cut_to(len(first.results))
+        size = 1 << first.count.bit_length()
+        if not limit < size <= self.rows:
+            return None
+        try:
+            page = await read(1, size, is_trial=True)
+        except ServerFaultError:
+            return None  # a bad row on a later page: reading on finds it
+        except SourceError:
+            self.rows = size // 2
+            return None
+        if page.total_pages == 1:
+            return page, size
+        self._is_cut_to(len(page.results))
+        return None
+
+    def _is_cut_to(self, rows: int) -> None:
+        self.rows = min(self.rows, power_of_two(rows))
+
+
 async def read_pass(
-    read: PageReader[T], id_of: Callable[[T], str], *, limit: int, head_at: HeadReader[T] | None = None
+    read: PageReader[T],
+    id_of: Callable[[T], str],
+    *,
+    limit: int,
+    head_at: HeadReader[T] | None = None,
+    largest: LargestPage | None = None,
 ) -> Pass[T]:
     """Read all pages once, never beyond the last one that the server admits to; skip rows that make a page stay 500.
+
+    With ``largest``, a list that does not fit ``limit`` rows is read in one larger page, where the server gives that.
 
     Raises:
         SourceError: a page that exists cannot be read, for another reason than bad rows, or no row can.
@@ -89,7 +130,7 @@ async def read_pass(
     without_news = 0
     while number <= total_pages:
         if without_news == MAX_PAGES_WITHOUT_NEWS:
-            return Pass(rows, total_pages, count, (Unreadable(len(rows), never_ends(count, len(rows))),))
+            return Pass(rows, total_pages, count, limit, (Unreadable(len(rows), never_ends(count, len(rows))),))
         try:
             page = await _read_page(read, number, limit)
         except ServerFaultError as error:
@@ -99,10 +140,13 @@ async def read_pass(
                 rows=rows | {id_of(row): row for row in rest.rows},
                 total_pages=max(2, number),
                 count=rest.count or 0,
+                limit=limit,
                 unreadable=tuple(rest.unreadable),
             )
         if page is None:
             break
+        if largest and page.total_pages > number == 1 and (whole := await largest.whole(read, page, limit)):
+            page, limit = whole
         known = len(rows)
         rows.update((id_of(row), row) for row in page.results)
         without_news = 0 if len(rows) > known else without_news + 1
@@ -111,7 +155,7 @@ async def read_pass(
             # Servers may cut pages smaller than requested.
             size = max(1, min(size, len(page.results)))
         number += 1
-    return Pass(rows=rows, total_pages=max(total_pages, number - 1), count=count)
+    return Pass(rows=rows, total_pages=max(total_pages, number - 1), count=count, limit=limit)
 
 
 async def _read_page(read: PageReader[T], number: int, limit: int) -> Page[T] | None:
@@ -165,19 +209,23 @@ async def list_completely(
     known: Container[str],
     limit: int,
     head_at: HeadReader[T],
+    largest: LargestPage | None = None,
 ) -> Listing[T]:
     """The whole list. ``known`` are ids that the dataset holds already; ``get`` reads one row, or raises NotFoundError.
 
-    ``head_at`` finds out in another way which row is at a position of the list, for rows that the list cannot give.
+    ``head_at`` finds out in another way which row is at a position of the list, for rows that the list cannot give. Without
+    ``largest`` no page is larger than ``limit``.
 
     Raises:
         SourceError: a page or a row that exists cannot be read, for another reason than bad rows, or no row can.
     """
     listed: dict[str, T] = {}
+    size = limit
     for _ in range(MAX_ROUNDS):
-        latest = await read_pass(read, id_of, limit=limit, head_at=head_at)
+        latest = await read_pass(read, id_of, limit=size, head_at=head_at, largest=largest)
         if latest.unreadable:
             return _without_proof(latest, listed, id_of)
+        size = latest.limit
         if latest.total_pages > 1:
             return await _list_many_pages(read, id_of, get, listed | latest.rows, limit=limit, head_at=head_at)
         if latest.is_whole_page and all(key in listed or key in known for key in latest.rows):

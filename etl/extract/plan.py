@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
 
+from etl.extract.listing import MOST_ROWS_OF_A_PAGE
 from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState, StoredExecution
 from etl.model.listed_execution import ExecutionList, ListedExecution
 from etl.model.records import DeadLetter
@@ -99,7 +100,7 @@ class Planned:
     def requests(self, page_limit: int) -> int:
         """An estimate of the requests that fetching it takes."""
         listing = pages(self.estimated_calls, page_limit)
-        if not (self.is_compared and self.stored) or self.estimated_calls > page_limit:
+        if not (self.is_compared and self.stored) or pages(self.estimated_calls, page_limit) > 2:
             return listing + self.estimated_calls
         # An execution that changed has probably run again, and all its calls with it.
         missing = self.estimated_calls - (0 if self.reason is Reason.CHANGED else self.stored.held.exported_calls)
@@ -107,8 +108,8 @@ class Planned:
 
 
 def pages(rows: int, limit: int) -> int:
-    """How many pages of ``limit`` rows a list takes; an empty list takes one."""
-    return max(1, -(-rows // limit))
+    """How many pages are read of a list of so many rows: one of ``limit`` rows, that and one that holds all, or all of them."""
+    return min(max(1, -(-rows // limit)), 2 if rows < MOST_ROWS_OF_A_PAGE else rows)
 
 
 def says_nothing_new(listed: ListedExecution, known: StoredExecution | None, policy: Policy) -> bool:

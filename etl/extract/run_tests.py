@@ -42,8 +42,8 @@ async def discover(client: Client, *, page_limit: int) -> Discovered:
         UnexpectedAnswerError: the list is not what the API documents.
     """
 
-    async def read(page: int, limit: int, *, is_probe: bool = False) -> Page[RunTest]:
-        return await client.get(list_run_tests(page=page, limit=limit, is_probe=is_probe))
+    async def read(page: int, limit: int, *, is_probe: bool = False, is_trial: bool = False) -> Page[RunTest]:
+        return await client.get(list_run_tests(page=page, limit=limit, is_probe=is_probe, is_trial=is_trial))
 
     async def get(run_test_id: str) -> RunTest:
         # No endpoint gives one run test: what the second pass does not show counts as gone, and another round looks for it.
@@ -55,7 +55,13 @@ async def discover(client: Client, *, page_limit: int) -> Discovered:
     try:
         # Nothing is known from before: the dataset holds names, and two run tests may share one.
         listing = await list_completely(
-            read, lambda each: each.run_test_id, get, known=(), limit=page_limit, head_at=head_at
+            read,
+            lambda each: each.run_test_id,
+            get,
+            known=(),
+            limit=page_limit,
+            head_at=head_at,
+            largest=client.largest_page,
         )
     except UnexpectedAnswerError:
         raise

@@ -43,7 +43,9 @@ class Settling:
         """The listed calls whose stored rows can stay."""
         if not (item.is_compared and listed):
             return frozenset()
-        details = await self._details(item.execution.execution_id)
+        details = await self._details(
+            item.execution.execution_id, limit=max(self._page_limit, 1 << len(listed).bit_length())
+        )
         rows = await self._stored_rows(item) if details else {}
         kept = frozenset(
             key
@@ -60,13 +62,13 @@ class Settling:
         self.kept_calls += len(kept)
         return kept
 
-    async def _details(self, execution_id: str) -> dict[str, DetailedCall]:
+    async def _details(self, execution_id: str, *, limit: int) -> dict[str, DetailedCall]:
         """The calls in the execution's detail; none when it cannot be had."""
         if self._failures_in_a_row >= _MOST_FAILURES:
             self.fetched_whole += 1
             return {}
         try:
-            page = await self._client.get(list_call_details(execution_id, limit=self._page_limit))
+            page = await self._client.get(list_call_details(execution_id, limit=limit))
         except SourceError as error:
             self.fetched_whole += 1
             self._failures_in_a_row += 1

@@ -56,7 +56,7 @@ class Source(Sandbox):
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(settled_world(run_tests=2, executions=6, calls=3), **options)
+        super().__init__(settled_world(run_tests=2, executions=6, calls=3), max_limit=4, **options)
         first, second = self.world.run_tests
         assert first.name == RUN_TEST
         del second.executions[2:]

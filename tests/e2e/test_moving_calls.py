@@ -15,7 +15,7 @@ from etl.sandbox import Call, Execution, Fault, Sandbox, SandboxRequest
 from etl.sandbox.answers.metrics import execution_page
 from tests.e2e.faults import edited_calls
 from tests.e2e.truth import assert_equals_world, rows_of
-from tests.support import settings_for
+from tests.support import cap_pages, settings_for
 from tests.worlds import settled_world
 
 FIRST_NIGHT = datetime(2026, 11, 5, 2, tzinfo=UTC)
@@ -94,6 +94,7 @@ async def test_call_that_two_executions_list_stands_under_the_one_that_it_names_
     owner, liar = pair(server, where)
     call = owner.calls[3]
     settings: dict[str, Any] = {"api": {"page_limit": page_limit}, "export": {"scrub_requests": 10_000}}
+    cap_pages(server, page_limit)
     if is_known:
         await export(**settings)
     server.fault = also_lists(server, liar, call, owner)

@@ -14,7 +14,7 @@ from etl.pipeline.summary import Summary
 from etl.sandbox import Execution, Fault, Sandbox, SandboxRequest
 from tests.e2e.faults import edited_calls
 from tests.e2e.truth import assert_equals_world, rows_of
-from tests.support import settings_for
+from tests.support import cap_pages, settings_for
 from tests.worlds import settled_world
 
 FIRST_NIGHT = datetime(2026, 10, 30, 20, tzinfo=UTC)
@@ -69,6 +69,7 @@ async def test_calls_that_vanish_in_the_night_in_which_they_become_final_are_kep
     server: Sandbox, export: Export, tmp_path: Path, listed: int, page_limit: int
 ) -> None:
     settings = {"api": {"page_limit": page_limit}}
+    cap_pages(server, page_limit)
     await export(settings=settings)
     assert states_in(tmp_path) == {"settling"}
     before = rows_of(tmp_path, "calls") + rows_of(tmp_path, "evals")

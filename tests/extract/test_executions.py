@@ -128,7 +128,7 @@ async def test_page_of_html_is_walked_around_like_one_of_json():
 
 async def test_page_that_vanished_is_no_bad_row():
     """The last page is gone when it is asked for, and its 500 looks like a bad row's."""
-    async with Sandbox(one_run_test(10)) as server:
+    async with Sandbox(one_run_test(10), max_limit=4) as server:
         order = in_order(server.world)
 
         def shrink(request: SandboxRequest) -> None:
@@ -145,7 +145,7 @@ async def test_page_that_vanished_is_no_bad_row():
 
 @pytest.mark.parametrize("page", [1, 2, 3])
 async def test_one_500_costs_no_completeness(page):
-    async with Sandbox(one_run_test(10)) as server:
+    async with Sandbox(one_run_test(10), max_limit=4) as server:
         server.fault = lambda request, nth: (
             Fault(status=500) if request.query.get("page") == str(page) and nth == 1 else None
         )

@@ -23,7 +23,7 @@ from etl.extract.bad_rows import MAX_LOST, MAX_UNREADABLE, PageReader, power_of_
 from etl.extract.calls import Crawl
 from etl.extract.client import Client
 from etl.extract.endpoints import Request
-from etl.extract.listing import MAX_ROUNDS, Listing, Pass, list_completely, read_pass
+from etl.extract.listing import MAX_ROUNDS, LargestPage, Listing, Pass, list_completely, read_pass
 from etl.extract.plan import Planned, Reason
 from etl.model.records import METRICS, RUNS, CallMetrics, Execution, ExecutionBundle, ListedCall, Page
 from tests.bundles import as_listed
@@ -58,6 +58,8 @@ class Server:
     clock: int = 1_000
     gets: int = 0
     heads: int = 0
+    trials: list[int] = field(default_factory=list)
+    failing_trials: int = 0
 
     def happen(self) -> None:
         while self.history and (what := self.history.pop(0)) % 8 < 3:
@@ -76,10 +78,16 @@ class Server:
     def alive(self) -> frozenset[str]:
         return frozenset(name for name, _ in self.rows)
 
-    def page(self, page: int, limit: int, *, is_probe: bool = False) -> tuple[int, int, list[str]]:
+    def page(
+        self, page: int, limit: int, *, is_probe: bool = False, is_trial: bool = False
+    ) -> tuple[int, int, list[str]]:
         """As the server pages: total_pages, count, ids. Ties come in another order with each request."""
         self.requests.append((page, limit))
         self.happen()
+        if is_trial:
+            self.trials.append(limit)
+            if self.failing_trials >> len(self.trials) - 1 & 1:
+                raise TransientError("timeout")
         count, size = len(self.rows), min(limit, self.max_limit or limit)
         self.counted.append(self.alive)
         if limit == 1 and not is_probe:
@@ -91,7 +99,7 @@ class Server:
             raise is_500(page)
         names = self.ordered()[(page - 1) * size : min(page * size, count)]
         if not self.bad.isdisjoint(names):
-            raise is_500(page, is_final=is_probe or page > 1)
+            raise is_500(page, is_final=is_probe or is_trial or page > 1)
         return total_pages, count, names
 
     def ordered(self) -> list[str]:
@@ -143,7 +151,12 @@ def finished(coroutine: Coroutine[Any, Any, T]) -> T:
 # Executions
 
 
-def list_executions(server: Server, known: Sequence[str] = (), limit: int = LIMIT) -> Listing[str]:
+def list_executions(
+    server: Server,
+    known: Sequence[str] = (),
+    limit: int = LIMIT,
+    largest: LargestPage | None = None,
+) -> Listing[str]:
     async def get(name: str) -> str:
         server.get(name)
         return name
@@ -152,7 +165,11 @@ def list_executions(server: Server, known: Sequence[str] = (), limit: int = LIMI
         return server.head_at(position)
 
     read = reader(server, lambda _page, _nth: None)
-    return finished(list_completely(read, lambda name: name, get, known=known, limit=limit, head_at=head_at))
+    return finished(
+        list_completely(
+            read, lambda name: name, get, known=known, limit=limit, head_at=head_at, largest=largest or LargestPage()
+        )
+    )
 
 
 CAPS = st.sampled_from([7, 7, 7, 7, None, 1, 2, 3, 5])
@@ -166,9 +183,12 @@ CAPS = st.sampled_from([7, 7, 7, 7, None, 1, 2, 3, 5])
     max_limit=CAPS,
     known=st.integers(0, 2**24 - 1) | st.just(2**24 - 1),
     history=HISTORY,
+    limit=st.sampled_from([LIMIT, LIMIT, 2, 8]),
+    failing=st.integers(0, 255) | st.just(0),
 )
 # A row is clipped off the page by one that is inserted after the count.
-@example(size=2, ties=1, max_limit=None, known=2**24 - 1, history=[WAIT, INSERT])
+@example(size=2, ties=1, max_limit=None, known=2**24 - 1, history=[WAIT, INSERT], limit=LIMIT, failing=0)
+@example(size=4, ties=1, max_limit=None, known=2**24 - 1, history=[WAIT, WAIT, WAIT, INSERT], limit=2, failing=0)
 # Both passes skip the same row, and one that only the second saw makes up for it in the count.
 @example(
     size=6,
@@ -179,6 +199,8 @@ CAPS = st.sampled_from([7, 7, 7, 7, None, 1, 2, 3, 5])
         *(WAIT, WAIT, DELETE + 8 * 5, *[WAIT] * 6),
         *(INSERT + 8, WAIT, WAIT, DELETE + 8 * 5),
     ],
+    limit=LIMIT,
+    failing=0,
 )
 # Both passes skip the same row, and one that both saw is gone before anybody counts.
 @example(
@@ -190,16 +212,21 @@ CAPS = st.sampled_from([7, 7, 7, 7, None, 1, 2, 3, 5])
         *(WAIT, WAIT, DELETE + 8 * 5, WAIT, WAIT, WAIT, WAIT),
         *(INSERT + 8, WAIT, WAIT, DELETE + 8 * 5, WAIT, WAIT, WAIT, WAIT, DELETE),
     ],
+    limit=LIMIT,
+    failing=0,
 )
-def test_listing_that_says_it_is_complete_holds_what_its_proof_counted(size, ties, max_limit, known, history):
-    server = Server(rows(size + 2, ties), history, max_limit=max_limit)
+def test_listing_that_says_it_is_complete_holds_what_its_proof_counted(
+    size, ties, max_limit, known, history, limit, failing
+):
+    """Whatever becomes of the requests for a larger page: ``failing`` has a bit for each."""
+    server = Server(rows(size + 2, ties), history, max_limit=max_limit, failing_trials=failing)
     for name, _ in server.rows[:2]:
         server.gone.add(name)
     del server.rows[:2]
     dead_before = frozenset(server.gone)
     seen_by_the_dataset = [f"old-{number}" for number in range(size + 2) if known >> number & 1]
     try:
-        listing = list_executions(server, seen_by_the_dataset)
+        listing = list_executions(server, seen_by_the_dataset, limit)
     except TransientError:
         return  # a page came and went seven times in a row: the listing says so, and claims nothing
     assert not dead_before & listing.rows.keys()
@@ -228,11 +255,56 @@ def test_one_quiet_page_costs_one_request_and_two_with_news(size):
     assert (len(server.requests), server.gets) == (2 if size else 1, 0)
 
 
-@pytest.mark.parametrize(("size", "max_limit", "pages"), [(LIMIT + 1, None, 2), (8, 7, 2), (24, 1, 24), (21, 7, 3)])
+@pytest.mark.parametrize(("size", "max_limit", "pages"), [(LIMIT + 1, LIMIT, 2), (8, 7, 2), (24, 1, 24), (21, 7, 3)])
 def test_quiet_pages_cost_a_count_and_two_passes(size, max_limit, pages):
     server = Server(rows(size), max_limit=max_limit)
     assert list_executions(server).rows.keys() == server.alive
-    assert (len(server.requests), server.gets) == (pages + 1 + pages, 0)
+    assert (len(server.requests) - len(server.trials), server.gets) == (pages + 1 + pages, 0)
+    assert len(server.trials) == (max_limit == LIMIT), "only a page that was not cut says that a larger one may be had"
+
+
+@pytest.mark.parametrize("size", [LIMIT + 1, 2 * LIMIT, 2 * LIMIT - 1, 1000])
+def test_list_that_does_not_fit_a_page_is_read_in_one_that_is_larger(size):
+    larger = power_of_two(size) * 2
+    server = Server(rows(size, ties=size), max_limit=None)
+    assert list_executions(server, known=[name for name, _ in server.rows]).is_complete
+    assert server.requests == [(1, LIMIT), (1, larger)]
+    server = Server(rows(size, ties=size), max_limit=None)
+    assert list_executions(server).rows.keys() == server.alive
+    assert server.requests == [(1, LIMIT), (1, larger), (1, larger)], "with news it is read again"
+    assert server.gets == 0
+
+
+def test_page_that_is_cut_or_refused_is_not_asked_for_as_large_again():
+    cut = Server(rows(300), max_limit=100)
+    largest = LargestPage()
+    for _ in range(3):
+        assert list_executions(cut, largest=largest).is_complete
+    assert (cut.trials, largest.rows) == ([512], 64)
+    refused = Server(rows(300), failing_trials=1)
+    largest = LargestPage()
+    for _ in range(3):
+        assert list_executions(refused, largest=largest).is_complete
+    assert (refused.trials, largest.rows) == ([512], 256)
+    refused.rows = rows(200)
+    assert list_executions(refused, largest=largest).is_complete
+    assert refused.trials == [512, 256]
+
+
+def test_bad_row_beyond_the_first_page_makes_no_later_list_go_without_a_larger_page():
+    server = Server(rows(300))
+    server.bad = frozenset({server.ordered()[-1]})
+    largest = LargestPage()
+    found = list_executions(server, largest=largest)
+    assert found.rows.keys() == server.alive - server.bad
+    assert len(found.unreadable) == 1
+    assert (server.trials, largest.rows) == ([512], LargestPage().rows)
+
+
+def test_list_that_is_too_long_for_one_page_is_read_in_pages():
+    server = Server(rows(300))
+    assert list_executions(server, largest=LargestPage(256)).is_complete
+    assert not server.trials
 
 
 def test_list_that_never_calms_down_is_called_incomplete():
@@ -254,7 +326,7 @@ def test_row_that_paging_skipped_is_asked_for_by_its_id():
 
 
 def test_one_page_that_holds_fewer_rows_than_it_counts_is_never_believed():
-    async def read(page: int, limit: int, *, is_probe: bool = False) -> Page[str]:
+    async def read(page: int, limit: int, *, is_probe: bool = False, is_trial: bool = False) -> Page[str]:
         return Page(total_pages=1, count=3, results=("a", "b"))
 
     async def get(name: str) -> str:
@@ -269,11 +341,11 @@ def test_one_page_that_holds_fewer_rows_than_it_counts_is_never_believed():
 
 
 def reader(server: Server, fails: Callable[[int, int], SourceError | None]) -> PageReader[str]:
-    async def read(page: int, limit: int, *, is_probe: bool = False) -> Page[str]:
+    async def read(page: int, limit: int, *, is_probe: bool = False, is_trial: bool = False) -> Page[str]:
         if error := fails(page, len(server.requests)):
             server.requests.append((page, limit))
             raise error
-        total_pages, count, names = server.page(page, limit, is_probe=is_probe)
+        total_pages, count, names = server.page(page, limit, is_probe=is_probe, is_trial=is_trial)
         return Page(total_pages=total_pages, count=count, results=tuple(names))
 
     return read
@@ -465,7 +537,7 @@ def test_pages_that_fail_at_every_size_but_one_end_the_reading_with_a_message():
 
 
 def large_pages_fail(server: Server) -> PageReader[str]:
-    async def read(page: int, limit: int, *, is_probe: bool = False) -> Page[str]:
+    async def read(page: int, limit: int, *, is_probe: bool = False, is_trial: bool = False) -> Page[str]:
         if limit > 1:
             server.requests.append((page, limit))
             raise is_500(page)
@@ -478,7 +550,7 @@ def large_pages_fail(server: Server) -> PageReader[str]:
 def test_list_that_grows_with_each_answer_is_read_to_an_end_all_the_same():
     asked = 0
 
-    async def read(page: int, limit: int, *, is_probe: bool = False) -> Page[str]:
+    async def read(page: int, limit: int, *, is_probe: bool = False, is_trial: bool = False) -> Page[str]:
         nonlocal asked
         asked += 1
         assert asked <= 300 + 4
@@ -531,12 +603,15 @@ class CallsClient:
     def __init__(self, server: Server, failing: frozenset[str] = frozenset()) -> None:
         self.server = server
         self.failing = failing
+        self.largest_page = LargestPage()
 
     async def get(self, request: Request[Any]) -> Any:
         query = dict(request.query)
         if request.path == RUNS:
             is_probe = query["page"] == "1" and not request.retries_500
-            total_pages, count, names = self.server.page(int(query["page"]), int(query["limit"]), is_probe=is_probe)
+            total_pages, count, names = self.server.page(
+                int(query["page"]), int(query["limit"]), is_probe=is_probe, is_trial=request.is_optional
+            )
             listed = tuple(ListedCall(call_execution_id=name, payload={}) for name in names)
             return Page(total_pages=total_pages, count=count, results=listed)
         name = query["call_execution_id"]
@@ -657,11 +732,25 @@ def test_quiet_calls_on_one_page_cost_one_request_and_one_each(size):
     assert (len(server.requests), server.gets) == (1, size)
 
 
-@pytest.mark.parametrize(("size", "max_limit", "pages"), [(LIMIT + 1, None, 2), (8, 7, 2), (20, 7, 3), (5, 1, 5)])
+@pytest.mark.parametrize(("size", "max_limit", "pages"), [(8, 7, 2), (20, 7, 3), (5, 1, 5)])
 def test_quiet_calls_on_many_pages_cost_a_count_more(size, max_limit, pages):
     server = calls_server(size, 1, max_limit, [])
     assert len(fetch(server).calls) == size
     assert (len(server.requests), server.gets) == (pages + 1, size)
+
+
+def test_calls_with_one_time_cost_one_larger_page_and_one_request_each():
+    server = calls_server(3000, 3000, None, [])
+    bundle = fetch(server)
+    assert (len(bundle.calls), bundle.dead_letters) == (3000, ())
+    assert (server.requests, server.gets) == ([(1, LIMIT), (1, 4096)], 3000)
+
+
+def test_calls_with_one_time_on_pages_that_are_cut_are_not_fetched_before_all_were_seen():
+    server = calls_server(300, 300, 50, [])
+    bundle = fetch(server)
+    assert server.gets == len(bundle.calls) <= 300
+    assert len(server.requests) - len(server.trials) <= MAX_ROUNDS * (6 + 1)
 
 
 def test_calls_that_never_settle_are_exported_with_a_dead_letter_for_their_list():

@@ -262,8 +262,8 @@ def test_scrub_spends_its_requests_on_the_executions_that_were_not_verified_for_
 
 def test_scrub_passes_over_what_it_cannot_afford():
     items = [final("big", verified_days_ago=9, calls=9), final("small", verified_days_ago=1, calls=1)]
-    assert scrubbed(items, 11) == ["small"]
-    assert scrubbed(items, 12) == ["big"], "9 calls and 3 pages of 4"
+    assert scrubbed(items, 10) == ["small"]
+    assert scrubbed(items, 11) == ["big"], "9 calls, a page of 4 and one of 16"
 
 
 def test_scrub_touches_nothing_but_final_executions():

@@ -28,7 +28,7 @@ from etl.settings import Settings
 from tests.e2e.faults import edited_calls
 from tests.e2e.truth import assert_same_rows, call_rows, eval_rows, execution_rows
 from tests.load.files.watched import STAGING, Step, watched
-from tests.support import settings_for
+from tests.support import cap_pages, settings_for
 
 SETTLE = timedelta(hours=24)
 FINISHED = ("completed", "failed", "cancelled")
@@ -264,7 +264,7 @@ class History:
                         call.chat_metrics = healthy
 
     def cap_pages(self, max_limit: int | None) -> None:
-        self.server._rules = replace(self.server._rules, max_limit=max_limit)
+        cap_pages(self.server, max_limit)
 
     def follow(self) -> None:
         """The settings name each run test as the source does."""

@@ -1,0 +1,57 @@
+"""One execution's list of calls, over loopback: whole in one page where that can be had, and proved by a count where not."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from etl.errors import NotFoundError
+from etl.extract.call_list import CallList, read_call_list
+from etl.extract.client import Client
+from etl.extract.transport import Access, Limits
+from etl.model.records import RUNS
+from etl.sandbox import Execution, Sandbox
+from tests.support import API_KEY, SECRET_KEY, cap_pages
+from tests.worlds import settled_world
+
+CALLS = 10
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Sandbox]:
+    async with Sandbox(settled_world(run_tests=1, executions=1, calls=CALLS)) as running:
+        yield running
+
+
+def execution(server: Sandbox) -> Execution:
+    return server.world.run_tests[0].executions[0]
+
+
+async def read(server: Sandbox, execution_id: str | None = None, page_limit: int = 1024) -> CallList:
+    access = Access(server.base_url, api_key=lambda: API_KEY, secret_key=lambda: SECRET_KEY)
+    async with Client(access, version="1", limits=Limits(max_tries=2)) as client:
+        return await read_call_list(client, execution_id or execution(server).execution_id, page_limit=page_limit)
+
+
+def limits(server: Sandbox) -> list[str]:
+    return [request.query["limit"] for request in server.requests]
+
+
+@pytest.mark.parametrize(("page_limit", "expected"), [(16, ["16"]), (4, ["4", "16"])])
+async def test_list_is_read_in_one_page(server, page_limit, expected):
+    found = await read(server, page_limit=page_limit)
+    assert found.calls.keys() == {call.call_execution_id for call in execution(server).calls}
+    assert (found.count, found.unreadable) == (None, None)
+    assert limits(server) == expected
+
+
+async def test_list_whose_pages_are_cut_is_counted_after_them(server):
+    cap_pages(server, 3)
+    found = await read(server)
+    assert (len(found.calls), found.count) == (CALLS, CALLS)
+    assert limits(server) == ["1024"] * 4 + ["1"]
+
+
+async def test_execution_that_does_not_exist_is_not_found(server):
+    with pytest.raises(NotFoundError):
+        await read(server, "00000000-0000-4000-8000-000000000000")
+    assert server.count(RUNS) == 1

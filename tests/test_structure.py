@@ -37,6 +37,7 @@ TESTED_ELSEWHERE = {
     "etl/inspect/status.py": "tests/e2e/test_status.py",
     "etl/inspect/verify.py": "tests/e2e/test_verify.py",
     "etl/extract/answers.py": "tests/extract/test_endpoints.py",
+    "etl/extract/open_execution.py": "tests/extract/test_calls.py",
     "etl/extract/settling.py": "tests/pipeline/test_settling.py",
     "etl/load/attempt.py": "tests/e2e/test_lost_nights.py",
     "etl/load/documents.py": "tests/e2e/test_planted.py",

@@ -1,13 +1,24 @@
-"""One execution's list of calls."""
+"""One execution's list of calls, in whichever way the server can give it.
+
+The list stays 500 for as long as the server cannot sum up one eval of the execution, though each call can be had. Only then, in
+this order:
+
+1. The list with the name of an eval that does not exist: nothing is summed up, and every call comes without its evals.
+2. The execution's detail, for its ids alone.
+3. The list of 1 once more, without the rows that make its pages fail.
+
+``lacks_evals`` says that one of these was used: then each call's own entry has its evals.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
-from etl.errors import SourceError
+from etl.errors import ServerFaultError, SourceError
 from etl.extract.bad_rows import Unreadable
 from etl.extract.client import Client
-from etl.extract.endpoints import list_calls
-from etl.extract.listing import read_pass
+from etl.extract.endpoints import list_call_details, list_calls
+from etl.extract.listing import MOST_ROWS_OF_A_PAGE, read_pass
 from etl.model.records import RUNS, DeadLetter, ListedCall, Page
 
 
@@ -22,6 +33,7 @@ class CallList:
     calls: Mapping[str, ListedCall]
     count: int | None = None
     unreadable: DeadLetter | None = None
+    lacks_evals: bool = False
 
 
 async def read_call_list(client: Client, execution_id: str, *, page_limit: int) -> CallList:
@@ -31,14 +43,65 @@ async def read_call_list(client: Client, execution_id: str, *, page_limit: int) 
         NotFoundError: there is no such execution.
         SourceError: nothing of it could be read.
     """
+    try:
+        return await _read(client, execution_id, page_limit)
+    except ServerFaultError as error:
+        failure = error
+    try:
+        found = await _read_without_evals(client, execution_id, page_limit)
+    except ServerFaultError:
+        raise failure from None
+    return replace(found, lacks_evals=True)
 
+
+async def _read_without_evals(client: Client, execution_id: str, page_limit: int) -> CallList:
+    with suppress(ServerFaultError):
+        return await _read(client, execution_id, page_limit, without_evals=True)
+    return await _read_ids(client, execution_id, page_limit) or await _read(
+        client, execution_id, page_limit, without_evals=True, skips_bad_rows=True
+    )
+
+
+async def _read(
+    client: Client, execution_id: str, page_limit: int, *, without_evals: bool = False, skips_bad_rows: bool = False
+) -> CallList:
     async def read(page: int, limit: int, *, is_probe: bool = False, is_trial: bool = False) -> Page[ListedCall]:
-        return await client.get(list_calls(execution_id, page=page, limit=limit, is_probe=is_probe, is_trial=is_trial))
+        return await client.get(
+            list_calls(
+                execution_id,
+                page=page,
+                limit=limit,
+                is_probe=is_probe,
+                is_trial=is_trial,
+                without_evals=without_evals,
+            )
+        )
 
-    found = await read_pass(read, lambda call: call.call_execution_id, limit=page_limit, largest=client.largest_page)
+    found = await read_pass(
+        read,
+        lambda call: call.call_execution_id,
+        limit=page_limit,
+        largest=client.largest_page,
+        skips_bad_rows=skips_bad_rows,
+    )
     if found.unreadable:
         return CallList(found.rows, unreadable=_unreadable_calls(execution_id, found.unreadable))
     return CallList(found.rows, None if found.is_whole_page else (await read(1, 1)).count)
+
+
+async def _read_ids(client: Client, execution_id: str, page_limit: int) -> CallList | None:
+    """The ids in the execution's detail; None when it cannot give all of them in one page."""
+    limit = page_limit
+    try:
+        page = await client.get(list_call_details(execution_id, limit=limit))
+        if limit <= page.count < MOST_ROWS_OF_A_PAGE:
+            page = await client.get(list_call_details(execution_id, limit=1 << page.count.bit_length()))
+    except SourceError:
+        return None
+    ids = {call.call_execution_id for call in page.results}
+    if len(ids) != page.count:
+        return None
+    return CallList({each: ListedCall(call_execution_id=each, payload={"call_execution_id": each}) for each in ids})
 
 
 def _unreadable_calls(execution_id: str, unreadable: Sequence[Unreadable[ListedCall]]) -> DeadLetter:

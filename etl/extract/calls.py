@@ -10,8 +10,8 @@ How an execution's calls are proved complete (see ``extract/listing.py``):
   gone by the time its metrics are fetched, the list is read once more and must not show it.
 - Many pages: the count is read once more after the pages, which are read again until they have shown so many calls. Then each
   call's metrics are fetched. If as many calls are alive as were counted, the list is proved; otherwise it is read again.
-- The server answers 500 for every page that holds some of the calls: nothing can be proved. The other calls are fetched, and a
-  dead letter says how many are missing.
+- The server cannot give the list: ``call_list.py`` has other ways. Where none gives all calls, nothing can be proved. The others
+  are fetched, and a dead letter says how many are missing.
 
 Stored calls of an execution that only settles are compared and not fetched again, see ``settling.py``. That is done where the list
 fits one page (see ``LargestPage``): the count check needs each call's metrics.
@@ -28,55 +28,23 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
 
 from etl.errors import NotFoundError, SourceError
-from etl.extract.call_list import CallList, read_call_list
+from etl.extract.call_list import read_call_list
 from etl.extract.client import Client
 from etl.extract.doubts import foreign_call, too_few_calls, unlisted_call
-from etl.extract.endpoints import get_call_metrics, get_execution
+from etl.extract.endpoints import get_call_metrics, get_execution, get_listed_call
 from etl.extract.listing import MAX_ROUNDS
+from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Planned, pages
 from etl.extract.settling import Settling
-from etl.model.records import METRICS, RUNS, CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall
+from etl.model.records import METRICS, RUNS, DeadLetter, ExecutionBundle
 
 Emit = Callable[[ExecutionBundle], Awaitable[None]]
 StoredCalls = Callable[[Planned], Awaitable[AbstractSet[str]]]
 """Reads which calls the dataset holds of an execution."""
 
 _WORKERS_PER_SLOT = 2  # a worker whose request waits for its next try leaves its place in the client to another
-
-
-@dataclass(slots=True, eq=False)
-class _OpenExecution:
-    """An execution whose calls are being fetched; calls are by call_execution_id.
-
-    ``round`` is how often its list was read. ``count`` is what the list counted after it was read, None when it fits one page.
-    ``gone`` are calls that were listed and then not found. ``must_relist``: one of them is missing from the latest list's calls.
-    ``foreign`` are calls that are listed, but name another execution; ``kept`` are those whose stored rows stay.
-    ``unreadable_calls`` says how many calls the list cannot give, ``doubt`` why it is not believed, ``stored`` are the calls that
-    the dataset holds. ``outstanding`` calls are queued or under way.
-    """
-
-    planned: Planned
-    stored: AbstractSet[str] = frozenset()
-    doubt: DeadLetter | None = None
-    round: int = 0
-    listed: dict[str, ListedCall] = field(default_factory=dict)
-    count: int | None = None
-    fetched: dict[str, CallMetrics] = field(default_factory=dict)
-    dead_letters: list[DeadLetter] = field(default_factory=list)
-    gone: set[str] = field(default_factory=set)
-    foreign: set[str] = field(default_factory=set)
-    kept: frozenset[str] = frozenset()
-    must_relist: bool = False
-    unreadable_calls: DeadLetter | None = None
-    outstanding: int = 0
-
-    @property
-    def execution_id(self) -> str:
-        """Its id."""
-        return self.planned.execution.execution_id
 
 
 class Crawl:
@@ -110,8 +78,8 @@ class Crawl:
         self._page_limit = page_limit
         self._stored_calls = stored_calls
         self._settling = settling
-        self._calls: deque[tuple[_OpenExecution, str]] = deque()
-        self._relist: deque[_OpenExecution] = deque()
+        self._calls: deque[tuple[OpenExecution, str]] = deque()
+        self._relist: deque[OpenExecution] = deque()
         self._open = 0
         self._has_more_work = asyncio.Event()
 
@@ -137,40 +105,45 @@ class Crawl:
             else:
                 await self._fetch(execution, call_execution_id)
 
-    def _next(self) -> tuple[_OpenExecution, str | None] | None:
+    def _next(self) -> tuple[OpenExecution, str | None] | None:
         """The next piece of work; None when there is none now. As long as executions are open, more may come."""
         if self._relist:
             return self._relist.popleft(), None
         has_room = len(self._calls) < self._workers and self._open < self._concurrency
         if has_room and (planned := next(self._plan, None)) is not None:
             self._open += 1
-            return _OpenExecution(planned), None
+            return OpenExecution(planned), None
         return self._calls.popleft() if self._calls else None
 
-    async def _list(self, execution: _OpenExecution) -> None:
+    async def _list(self, execution: OpenExecution) -> None:
         try:
-            latest = await self._read_calls(execution)
+            latest = await read_call_list(self._client, execution.execution_id, page_limit=self._page_limit)
         except NotFoundError as error:
             await self._close(await self._without_list(execution, error))
             return
         except SourceError as error:
             execution.dead_letters.append(DeadLetter.of(RUNS, execution.execution_id, error))
-            await self._close(_bundle(execution, is_listed=False))
+            await self._close(execution.bundle(is_listed=False))
             return
-        self.listings += execution.round == 1
-        if self._stored_calls and execution.round == 1:
+        fetched_before = len(execution.fetched)
+        pending = execution.take_list(latest)
+        self.calls_fetched -= fetched_before - len(execution.fetched)
+        is_first = execution.round == 1
+        self.listings += is_first
+        if self._stored_calls and is_first:
             execution.stored = await self._stored_calls(execution.planned)
-        pending = self._take_list(execution, latest)
         # Where pages shifted, a call may be missing from them that the list counts.
         unlisted = len(execution.stored - latest.calls.keys()) if execution.count is None else 0
         if await self._is_doubted(
             execution, unlisted, len(latest.calls) if execution.count is None else execution.count
         ):
             return
-        if self._settling and execution.round == 1 and execution.count is None and not execution.unreadable_calls:
+        is_whole = execution.count is None and not (execution.unreadable_calls or execution.lacks_evals)
+        if self._settling and is_first and is_whole:
             execution.kept = await self._settling.unchanged(execution.planned, execution.listed)
             pending = [key for key in pending if key not in execution.kept]
-        if len(execution.listed) < (execution.count or 0) and execution.round < MAX_ROUNDS:
+        lacks_calls = len(execution.listed) < (execution.count or 0) and not execution.unreadable_calls
+        if lacks_calls and execution.round < MAX_ROUNDS:
             self._relist.append(execution)
             self._has_more_work.set()
             return
@@ -181,32 +154,7 @@ class Crawl:
         self._calls.extend((execution, key) for key in pending)
         self._has_more_work.set()
 
-    def _take_list(self, execution: _OpenExecution, latest: CallList) -> list[str]:
-        """Take in a list that was just read; returns the calls that are still to be fetched."""
-        fetched_before = len(execution.fetched)
-        execution.must_relist = False
-        if execution.unreadable_calls:
-            # Rows that cannot be read: there is no proof to be had, so every call that any read has shown is fetched once.
-            execution.listed |= latest.calls
-        elif execution.count is None:
-            # One page: this read is the list. What an earlier read had and this one does not was deleted since.
-            execution.listed = dict(latest.calls)
-            execution.fetched = {key: call for key, call in execution.fetched.items() if key in execution.listed}
-            execution.dead_letters = [each for each in execution.dead_letters if each.subject_id in execution.listed]
-            for key in execution.gone & execution.listed.keys():
-                contradiction = SourceError(f"call {key}: listed, but its metrics are not found", status=404)
-                execution.dead_letters.append(DeadLetter.of(METRICS, key, contradiction))
-        else:
-            # Many pages: only what is found alive after the latest count proves it, so every call is fetched again.
-            execution.listed |= latest.calls
-            execution.fetched.clear()
-            execution.foreign.clear()
-            execution.kept = frozenset()
-        self.calls_fetched -= fetched_before - len(execution.fetched)
-        done = execution.fetched.keys() | execution.kept | {letter.subject_id for letter in execution.dead_letters}
-        return [key for key in execution.listed if key not in done]
-
-    async def _without_list(self, execution: _OpenExecution, error: NotFoundError) -> ExecutionBundle | None:
+    async def _without_list(self, execution: OpenExecution, error: NotFoundError) -> ExecutionBundle | None:
         """What is known of an execution whose calls are not found: nothing when it was deleted since, else a dead letter."""
         execution_id = execution.execution_id
         failure: SourceError = error
@@ -218,27 +166,12 @@ class Crawl:
             if execution.planned.unreadable is None:
                 failure = unknown
         execution.dead_letters.append(DeadLetter.of(RUNS, execution_id, failure))
-        return _bundle(execution, is_listed=False)
+        return execution.bundle(is_listed=False)
 
-    async def _read_calls(self, execution: _OpenExecution) -> CallList:
-        execution.round += 1
-        latest = await read_call_list(self._client, execution.execution_id, page_limit=self._page_limit)
-        if latest.unreadable:
-            execution.unreadable_calls = latest.unreadable
-        else:
-            execution.count = latest.count
-        return latest
-
-    async def _fetch(self, execution: _OpenExecution, call_execution_id: str) -> None:
+    async def _fetch(self, execution: OpenExecution, call_execution_id: str) -> None:
         try:
-            request = get_call_metrics(call_execution_id, execution.execution_id)
-            metrics = await self._client.get(request)
-            if metrics.execution_id == execution.execution_id:
-                execution.fetched[call_execution_id] = metrics
-                self.calls_fetched += 1
-            else:
-                execution.foreign.add(call_execution_id)
-                execution.dead_letters.append(foreign_call(metrics, execution.execution_id))
+            if not execution.lacks_evals or await self._read_entry(execution, call_execution_id):
+                await self._read_metrics(execution, call_execution_id)
         except NotFoundError:
             # Deleted since it was listed: the list is proved without it, by its count or by being read again.
             del execution.listed[call_execution_id]
@@ -250,7 +183,30 @@ class Crawl:
         if not execution.outstanding:
             await self._finish_or_relist(execution)
 
-    async def _finish_or_relist(self, execution: _OpenExecution) -> None:
+    async def _read_entry(self, execution: OpenExecution, call_execution_id: str) -> bool:
+        """Request the call's entry in the list, with its evals, by itself; False when it cannot be had."""
+        self.necessary_requests += 1
+        try:
+            request = get_listed_call(call_execution_id, execution.execution_id)
+            execution.listed[call_execution_id] = await self._client.get(request)
+        except NotFoundError:
+            raise
+        except SourceError as error:
+            execution.left_out.add(call_execution_id)
+            execution.dead_letters.append(DeadLetter.of(RUNS, call_execution_id, error))
+            return False
+        return True
+
+    async def _read_metrics(self, execution: OpenExecution, call_execution_id: str) -> None:
+        metrics = await self._client.get(get_call_metrics(call_execution_id, execution.execution_id))
+        if metrics.execution_id == execution.execution_id:
+            execution.fetched[call_execution_id] = metrics
+            self.calls_fetched += 1
+        else:
+            execution.left_out.add(call_execution_id)
+            execution.dead_letters.append(foreign_call(metrics, execution.execution_id))
+
+    async def _finish_or_relist(self, execution: OpenExecution) -> None:
         """Everything listed is fetched: emit the execution if its list is proved, else read the list again."""
         # A call that could not be fetched counts as alive: nothing says that it was deleted.
         alive = len(execution.fetched) + len(execution.dead_letters)
@@ -261,7 +217,7 @@ class Crawl:
                 if await self._is_doubted(execution, len(unlisted), len(execution.listed)):
                     return
                 await self._confirm_deleted(execution, unlisted)
-            await self._close(_bundle(execution))
+            await self._close(execution.bundle())
         elif execution.round < MAX_ROUNDS:
             if execution.count is not None:
                 # The next round fetches every call again, these too; otherwise they would count as alive twice.
@@ -274,9 +230,9 @@ class Crawl:
                 tries=execution.round,
             )
             execution.dead_letters.append(DeadLetter.of(RUNS, execution.execution_id, unproved))
-            await self._close(_bundle(execution))
+            await self._close(execution.bundle())
 
-    async def _is_doubted(self, execution: _OpenExecution, unlisted: int, count: int) -> bool:
+    async def _is_doubted(self, execution: OpenExecution, unlisted: int, count: int) -> bool:
         """Whether the list, which counts so many calls and leaves out so many stored ones, is not believed and used no further."""
         if self._stored_calls is None or execution.unreadable_calls or execution.doubt:
             return False
@@ -286,10 +242,10 @@ class Crawl:
         self.doubted[execution.planned.run_test_key] += 1
         if execution.stored < execution.listed.keys():
             return False
-        await self._close(_bundle(execution, is_listed=False))
+        await self._close(execution.bundle(is_listed=False))
         return True
 
-    async def _confirm_deleted(self, execution: _OpenExecution, unlisted: Sequence[str]) -> None:
+    async def _confirm_deleted(self, execution: OpenExecution, unlisted: Sequence[str]) -> None:
         """Ask for each stored call that the list leaves out; doubt the list if one exists, or if that cannot be told."""
         for call_execution_id in unlisted:
             request = get_call_metrics(call_execution_id, execution.execution_id, is_lookup=True)
@@ -312,26 +268,3 @@ class Crawl:
             await self._emit(bundle)
         self._open -= 1
         self._has_more_work.set()
-
-
-def _bundle(execution: _OpenExecution, *, is_listed: bool = True) -> ExecutionBundle:
-    planned = execution.planned
-    return ExecutionBundle(
-        run_test_name=planned.run_test_name,
-        run_test_key=planned.run_test_key,
-        execution=planned.execution.unpack(),
-        date=planned.date,
-        listed=tuple(call for key, call in execution.listed.items() if key not in execution.foreign)
-        if is_listed
-        else None,
-        calls=tuple(
-            FetchedCall(listed=execution.listed[key], metrics=metrics) for key, metrics in execution.fetched.items()
-        )
-        if is_listed
-        else (),
-        dead_letters=(
-            *execution.dead_letters,
-            *filter(None, (execution.unreadable_calls, execution.doubt, planned.unreadable)),
-        ),
-        kept=execution.kept & execution.listed.keys() if is_listed else frozenset(),
-    )

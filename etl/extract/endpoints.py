@@ -26,6 +26,8 @@ from etl.model.wording import quoted
 
 T = TypeVar("T")
 
+_NO_EVAL = "metrics-etl: no eval has this name"
+_LISTED_CALL = ("call_execution_id", "scenario_id", "scenario_name", "status", "duration_seconds", "eval_outputs")
 _HEAD = ("execution_id", "status", "started_at", "completed_at", "total_calls", "completed_calls", "failed_calls")
 
 
@@ -68,10 +70,19 @@ def list_execution_heads(run_test_name: str, *, page: int, limit: int) -> Reques
 
 
 def list_calls(
-    execution_id: str, *, page: int, limit: int, is_probe: bool = False, is_trial: bool = False
+    execution_id: str,
+    *,
+    page: int,
+    limit: int,
+    is_probe: bool = False,
+    is_trial: bool = False,
+    without_evals: bool = False,
 ) -> Request[Page[ListedCall]]:
-    """One page of an execution's calls, last updated first. A probe takes a 500 for an answer, a trial any failure."""
-    part = _Slice(page, limit, is_probe=is_probe, is_trial=is_trial)
+    """One page of an execution's calls, last updated first. A probe takes a 500 for an answer, a trial any failure.
+
+    Without evals the server sums up none, which it may be unable to do, and each call's ``eval_outputs`` is empty.
+    """
+    part = _Slice(page, limit, is_probe=is_probe or without_evals, is_trial=is_trial)
 
     def decode(result: Any) -> Page[ListedCall]:
         calls = field_of(result, "call_results")
@@ -82,7 +93,7 @@ def list_calls(
 
     return Request(
         path=RUNS,
-        query=(("execution_id", execution_id), *part.query),
+        query=(("execution_id", execution_id), *part.query, *((("eval_name", _NO_EVAL),) if without_evals else ())),
         subject=f"execution {execution_id}, page {page}",
         decode=decode,
         retries_500=part.retries_500,
@@ -179,6 +190,20 @@ def get_call_metrics(call_execution_id: str, execution_id: str, *, is_lookup: bo
     query = (("call_execution_id", call_execution_id),)
     subject = f"call {call_execution_id}"
     return Request(METRICS, query, subject, decode, names_subject=not is_lookup, group=execution_id)
+
+
+def get_listed_call(call_execution_id: str, execution_id: str) -> Request[ListedCall]:
+    """One call as the list of its execution's calls has it, for a list that cannot be had with evals."""
+
+    def decode(result: Any) -> ListedCall:
+        call = _same_id(_listed_call(result), "call_execution_id", call_execution_id)
+        return ListedCall(
+            call_execution_id=call_execution_id,
+            payload={name: value for name, value in call.payload.items() if name in _LISTED_CALL},
+        )
+
+    query = (("call_execution_id", call_execution_id),)
+    return Request(RUNS, query, f"call {call_execution_id}", decode, names_subject=True, group=execution_id)
 
 
 class UnexpectedError(ValueError):

@@ -117,12 +117,14 @@ async def read_pass(
     limit: int,
     head_at: HeadReader[T] | None = None,
     largest: LargestPage | None = None,
+    skips_bad_rows: bool = True,
 ) -> Pass[T]:
     """Read all pages once, never beyond the last one that the server admits to; skip rows that make a page stay 500.
 
     With ``largest``, a list that does not fit ``limit`` rows is read in one larger page, where the server gives that.
 
     Raises:
+        ServerFaultError: a page stays 500, if rows must not be skipped.
         SourceError: a page that exists cannot be read, for another reason than bad rows, or no row can.
     """
     rows: dict[str, T] = {}
@@ -134,6 +136,8 @@ async def read_pass(
         try:
             page = await _read_page(read, number, limit)
         except ServerFaultError as error:
+            if not skips_bad_rows:
+                raise
             rest = _rest(read, id_of, head_at, number=number, size=size, count=count, error=error)
             await rest.read_rest()
             return Pass(
@@ -163,7 +167,7 @@ async def _read_page(read: PageReader[T], number: int, limit: int) -> Page[T] | 
     try:
         return await read(number, limit)
     except ServerFaultError as error:
-        if not error.is_final:
+        if not error.is_final or number == 1:
             raise
         return await _read_if_still_there(read, number, limit, error)
 

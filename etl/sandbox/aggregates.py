@@ -11,6 +11,7 @@ from typing import Any
 
 from etl.sandbox.world import Call, EvalConfig, Execution, listable_calls
 
+SUMMED_UP = ("Pass/Fail", "score", "choices")
 EVAL_PERCENTILES = (5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 100)
 
 
@@ -90,14 +91,25 @@ def total_duration(calls: Sequence[Call]) -> int:
 
 
 def eval_results(execution: Execution, eval_names: Collection[str] | None) -> list[dict[str, Any]]:
-    """One entry per eval of the run test, from the completed calls that are not deleted."""
+    """One entry per eval of the run test, from the completed calls that are not deleted.
+
+    Raises:
+        AnswerError: an eval has no object as its output, or one of a type that cannot be summed up.
+    """
     calls = [call for call in listable_calls(execution) if call.status == "completed" and call.eval_outputs]
     configs = [each for each in execution.run_test.eval_configs if eval_names is None or each.name in eval_names]
     return [_eval_result(config, calls) for config in configs]
 
 
 def _eval_result(config: EvalConfig, calls: Sequence[Call]) -> dict[str, Any]:
+    if not all(isinstance(call.eval_outputs, dict) for call in calls):
+        raise AnswerError("eval outputs that are no object")
     evals = [call.eval_outputs.get(config.config_id) or {} for call in calls]
+    if not all(isinstance(each, dict) for each in evals):
+        raise AnswerError(f"an output of {config.name} that is no object")
+    last_type = next((each["output_type"] for each in evals if each.get("output_type")), config.output_type)
+    if last_type not in SUMMED_UP:
+        raise AnswerError(f"outputs of {config.name} that cannot be summed up: {last_type}")
     outputs = [each["output"] for each in evals if each.get("output") is not None and each.get("output_type")]
     result: dict[str, Any] = {"name": config.name, "id": config.config_id, "total_cells": len(outputs), "output": {}}
     summary: dict[str, Any]

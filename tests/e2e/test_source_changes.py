@@ -515,9 +515,7 @@ async def test_dead_letter_of_an_execution_that_was_deleted_before_it_had_a_row_
 ) -> None:
     first, _ = server.world.run_tests
     sick = newest(first)
-    server.fault = lambda request, _nth: (
-        Fault(status=500) if request.query.get("execution_id") == sick.execution_id else None
-    )
+    server.fault = lambda request, _nth: Fault(status=500) if sick.execution_id in request.target else None
     with dying_before_the_row_of(sick, monkeypatch):
         assert (await export()).exit_code == 6
     assert [row["execution_id"] for row in rows_of(tmp_path, "errors")] == [sick.execution_id]
@@ -546,9 +544,7 @@ async def test_dead_letter_of_a_run_that_was_killed_before_the_row_goes_with_the
     if is_running:
         poison(sick)
     else:
-        server.fault = lambda request, _nth: (
-            Fault(status=500) if request.query.get("execution_id") == sick.execution_id else None
-        )
+        server.fault = lambda request, _nth: Fault(status=500) if sick.execution_id in request.target else None
     with dying_before_the_row_of(sick, monkeypatch):
         assert (await export(full_refresh=True)).exit_code == 6
     assert [row["execution_id"] for row in rows_of(tmp_path, "errors")] == [sick.execution_id]

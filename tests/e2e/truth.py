@@ -79,13 +79,19 @@ def call_row(run_test: RunTest, execution: Execution, call: Call) -> Row:
     )
 
 
+def outputs_of(call: Call) -> dict[str, Any]:
+    """Its evals; a call may have something else in their place."""
+    outputs: Any = call.eval_outputs
+    return outputs if isinstance(outputs, dict) else {}
+
+
 def eval_rows(world: World) -> dict[tuple[str, ...], Row]:
     rows: dict[tuple[str, ...], Row] = {}
     for run_test, execution in executions(world):
         if execution.status not in ("completed", "failed", "cancelled"):
             continue
         for call in listable_calls(execution):
-            for config_id, output in call.eval_outputs.items():
+            for config_id, output in outputs_of(call).items():
                 rows[call.call_execution_id, config_id] = _eval_row(run_test, execution, call, config_id, output)
     return rows
 

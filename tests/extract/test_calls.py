@@ -206,7 +206,7 @@ async def test_list_that_cannot_be_read_again_is_a_dead_letter(server):
     def disturb(request: Any) -> None:
         if request.path == METRICS and not first.is_deleted:
             delete_call(first)
-            server.fault = lambda request, _nth: Fault(status=500) if request.path == RUNS else None
+            server.fault = lambda request, _nth: None if request.path == METRICS else Fault(status=500)
 
     server.on_request = disturb
     bundles, _ = await crawl(server, [execution.execution_id], page_limit=2)

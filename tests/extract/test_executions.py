@@ -185,11 +185,20 @@ async def fetched(server: Sandbox, plan: Planned, page_limit: int) -> ExecutionB
     return bundle
 
 
-def spoil_call(position: int) -> Callable[[SandboxRequest, int], Fault | None]:
-    """Each page that holds this call of an execution is a 500, as when a value of it cannot be rendered."""
+def spoil_call(
+    position: int, call_execution_id: str, *, has_detail: bool
+) -> Callable[[SandboxRequest, int], Fault | None]:
+    """Each answer that holds this call's entry is a 500, as when a value of it cannot be rendered."""
 
     def spoil(request: SandboxRequest, _nth: int) -> Fault | None:
-        is_spoiled = request.path == RUNS and holds(request, position)
+        if request.path == METRICS:
+            return None
+        if request.path != RUNS:
+            is_spoiled = not has_detail
+        elif "call_execution_id" in request.query:
+            is_spoiled = request.query["call_execution_id"] == call_execution_id
+        else:
+            is_spoiled = holds(request, position)
         return Fault(status=500, body=b"<html>Server Error (500)") if is_spoiled else None
 
     return spoil
@@ -197,21 +206,30 @@ def spoil_call(position: int) -> Callable[[SandboxRequest, int], Fault | None]:
 
 @pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("page_limit", LIMITS)
-async def test_call_that_cannot_be_listed_is_a_dead_letter_and_the_others_are_fetched(page_limit, where):
+@pytest.mark.parametrize("has_detail", [True, False])
+async def test_call_that_cannot_be_listed_is_a_dead_letter_and_the_others_are_fetched(page_limit, where, has_detail):
     async with Sandbox(one_run_test(1, calls=13)) as server:
         [execution] = in_order(server.world)
         for number, call in enumerate(execution.calls):
             touch_call(call, execution.started_at + timedelta(seconds=-number))
         position = WHERE[where](13)
-        server.fault = spoil_call(position)
+        ids = [call.call_execution_id for call in execution.calls]
+        bad = ids.pop(position)
+        server.fault = spoil_call(position, bad, has_detail=has_detail)
         bundle = await fetched(server, planned(execution), page_limit)
-    ids = [call.call_execution_id for call in execution.calls]
-    bad = ids.pop(position)
     assert sorted(call.metrics.call_execution_id for call in bundle.calls) == sorted(ids)
     assert sorted(call.call_execution_id for call in bundle.listed or ()) == sorted(ids)
     [letter] = bundle.dead_letters
-    assert (letter.endpoint, letter.subject_id, letter.status) == (RUNS, execution.execution_id, 500)
-    assert letter.message.startswith("1 of its calls cannot be listed: ")
+    assert (letter.endpoint, letter.subject_id, letter.status) == (
+        RUNS,
+        bad if has_detail else execution.execution_id,
+        500,
+    )
+    assert letter.message.startswith("1 of its calls cannot be listed: ") != has_detail
+    evals = {each.call_execution_id: each.payload["eval_outputs"] for each in bundle.listed or ()}
+    assert evals == {
+        call.call_execution_id: call.eval_outputs for call in execution.calls if call.call_execution_id != bad
+    }
     assert letter.excerpt == "<html>Server Error (500)"
     assert not server.count(METRICS, call_execution_id=bad)
 

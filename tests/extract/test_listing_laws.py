@@ -25,7 +25,17 @@ from etl.extract.client import Client
 from etl.extract.endpoints import Request
 from etl.extract.listing import MAX_ROUNDS, LargestPage, Listing, Pass, list_completely, read_pass
 from etl.extract.plan import Planned, Reason
-from etl.model.records import METRICS, RUNS, CallMetrics, Execution, ExecutionBundle, ListedCall, Page
+from etl.model.records import (
+    DETAIL,
+    METRICS,
+    RUNS,
+    CallMetrics,
+    DetailedCall,
+    Execution,
+    ExecutionBundle,
+    ListedCall,
+    Page,
+)
 from tests.bundles import as_listed
 
 T = TypeVar("T")
@@ -600,13 +610,26 @@ def test_any_error_but_a_500_ends_the_reading(error):
 class CallsClient:
     """Answers the crawl's requests out of the model, at once."""
 
-    def __init__(self, server: Server, failing: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        server: Server,
+        failing: frozenset[str] = frozenset(),
+        *,
+        has_detail: bool = False,
+        has_entries: bool = True,
+    ) -> None:
         self.server = server
         self.failing = failing
+        self.has_detail = has_detail
+        self.has_entries = has_entries
         self.largest_page = LargestPage()
 
     async def get(self, request: Request[Any]) -> Any:
         query = dict(request.query)
+        if request.path.startswith(DETAIL):
+            return self.detail()
+        if request.path == RUNS and "call_execution_id" in query:
+            return self.entry(query["call_execution_id"])
         if request.path == RUNS:
             is_probe = query["page"] == "1" and not request.retries_500
             total_pages, count, names = self.server.page(
@@ -619,6 +642,22 @@ class CallsClient:
         if name in self.failing:
             raise ServerFaultError(f"call {name}: 500", tries=6)
         return CallMetrics(call_execution_id=name, execution_id="e", status="completed", payload={})
+
+    def detail(self) -> Page[DetailedCall]:
+        self.server.happen()
+        if not self.has_detail:
+            raise is_500(1)
+        self.server.counted.append(self.server.alive)
+        self.server.counted_alone = self.server.alive
+        found = tuple(DetailedCall(call_execution_id=name, payload={}) for name in self.server.ordered())
+        return Page(total_pages=1, count=len(found), results=found)
+
+    def entry(self, name: str) -> ListedCall:
+        self.server.get(name)
+        self.server.gets -= 1
+        if name in self.server.bad and not self.has_entries:
+            raise ServerFaultError(f"call {name}: 500", tries=6)
+        return ListedCall(call_execution_id=name, payload={"eval_outputs": {"told by": "its entry"}})
 
 
 PLANNED = Planned(
@@ -633,14 +672,14 @@ PLANNED = Planned(
 )
 
 
-def fetch(server: Server, failing: frozenset[str] = frozenset()) -> ExecutionBundle:
+def fetch(server: Server, failing: frozenset[str] = frozenset(), **has: bool) -> ExecutionBundle:
     """The one execution's bundle."""
     bundles: list[ExecutionBundle] = []
 
     async def emit(bundle: ExecutionBundle) -> None:
         bundles.append(bundle)
 
-    client = cast("Client", CallsClient(server, failing))
+    client = cast("Client", CallsClient(server, failing, **has))
     asyncio.run(Crawl(client, [PLANNED], emit, concurrency=1, page_limit=LIMIT).run())
     assert len(bundles) == 1
     return bundles[0]
@@ -660,15 +699,38 @@ def calls_server(size: int, ties: int, max_limit: int | None, history: list[int]
     history=HISTORY,
     failing=st.just(0) | st.integers(0, 2**20 - 1),
     bad=st.just(0) | st.integers(0, 19).map(lambda bit: 1 << bit) | st.integers(0, 2**20 - 1),
+    has_detail=st.booleans(),
+    has_entries=st.booleans(),
 )
 # While page 2 is read, a call of page 3 is saved and jumps to page 1; one that was seen is deleted afterwards.
-@example(size=20, ties=1, max_limit=7, history=[WAIT, 0, WAIT, WAIT, WAIT, 1], failing=0, bad=0)
+@example(
+    size=20,
+    ties=1,
+    max_limit=7,
+    history=[WAIT, 0, WAIT, WAIT, WAIT, 1],
+    failing=0,
+    bad=0,
+    has_detail=False,
+    has_entries=True,
+)
 # Two calls are deleted while they are fetched: one before its turn, one after it had been given up.
-@example(size=5, ties=1, max_limit=None, history=[3, 3, 0, 0, 0, 1, 1], failing=16, bad=0)
-def test_bundle_without_dead_letters_holds_what_its_proof_counted(size, ties, max_limit, history, failing, bad):
+@example(
+    size=5,
+    ties=1,
+    max_limit=None,
+    history=[3, 3, 0, 0, 0, 1, 1],
+    failing=16,
+    bad=0,
+    has_detail=False,
+    has_entries=True,
+)
+def test_bundle_without_dead_letters_holds_what_its_proof_counted(
+    size, ties, max_limit, history, failing, bad, has_detail, has_entries
+):
     server = calls_server(size, ties, max_limit, history)
     server.bad = frozenset(f"old-{number}" for number in range(size) if bad >> number & 1)
-    bundle = fetch(server, frozenset(f"old-{number}" for number in range(size) if failing >> number & 1))
+    failing_calls = frozenset(f"old-{number}" for number in range(size) if failing >> number & 1)
+    bundle = fetch(server, failing_calls, has_detail=has_detail, has_entries=has_entries)
     fetched = {call.metrics.call_execution_id for call in bundle.calls}
     given_up = {letter.subject_id for letter in bundle.dead_letters}
     assert len(fetched) == len(bundle.calls)
@@ -676,7 +738,8 @@ def test_bundle_without_dead_letters_holds_what_its_proof_counted(size, ties, ma
     if bundle.listed is None:
         assert given_up == {"e"}
         return
-    assert {call.call_execution_id for call in bundle.listed} == (fetched | given_up) - {"e"}
+    without_entry = {letter.subject_id for letter in bundle.dead_letters if letter.endpoint == RUNS}
+    assert {call.call_execution_id for call in bundle.listed} == (fetched | given_up) - without_entry
     if not given_up:
         assert server.counted_by_the_proof & server.alive <= fetched
 
@@ -706,7 +769,7 @@ def test_calls_that_cannot_all_be_listed_are_listed_once_even_if_one_goes_meanwh
     bundle = fetch(server)
     assert {call.metrics.call_execution_id for call in bundle.calls} == server.alive - server.bad
     assert [(each.endpoint, each.subject_id) for each in bundle.dead_letters] == [(RUNS, "e")]
-    assert server.requests.count((1, LIMIT)) == 1
+    assert server.requests.count((1, LIMIT)) == 3, "with evals, without, and where the narrowing begins"
 
 
 def test_calls_of_earlier_rounds_are_kept_when_one_that_was_not_read_turns_bad():

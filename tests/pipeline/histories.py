@@ -255,6 +255,12 @@ class History:
             self.poisoned[call.call_execution_id] = call.chat_metrics
             call.chat_metrics = {**(call.chat_metrics or {}), "total_tokens": 12.5}
 
+    def give_odd_eval(self, execution: Execution, call: Call) -> None:
+        """An output of a type that the server cannot sum up: from now on it refuses the list of the execution's calls."""
+        for config in execution.run_test.eval_configs[:1]:
+            output = {"name": config.name, "output": 0.5, "output_type": "numeric", "reason": "r"}
+            call.eval_outputs = call.eval_outputs | {config.config_id: output}
+
     def heal(self) -> None:
         for execution in self.executions():
             for call in execution.calls:

@@ -80,7 +80,7 @@ class Histories(RuleBasedStateMachine):
             case "lose times":
                 history.lose_times(execution)
 
-    @rule(kind=st.sampled_from(["late", "touch", "delete", "poison", "hold"]), pick=which)
+    @rule(kind=st.sampled_from(["late", "touch", "delete", "poison", "hold", "odd eval"]), pick=which)
     def call_changes(self, kind: str, pick: int) -> None:
         self._change_call(kind, pick, self.history.executions())
 
@@ -89,7 +89,7 @@ class Histories(RuleBasedStateMachine):
         if not (possible := calls_of(among)):
             return
         execution, call = possible[pick % len(possible)]
-        if kind in ("late", "delete", "hold"):
+        if kind in ("late", "delete", "hold", "odd eval"):
             history.change_unseen(execution)
         match kind:
             case "late":
@@ -102,6 +102,8 @@ class Histories(RuleBasedStateMachine):
                 history.poison(call)
             case "hold":
                 call.status = "on_hold"
+            case "odd eval":
+                history.give_odd_eval(execution, call)
 
     @rule(pick=which, to=which)
     def call_moves(self, pick: int, to: int) -> None:

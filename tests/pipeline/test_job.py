@@ -194,9 +194,7 @@ async def test_lookup_that_is_not_answered_is_told_although_marking_fails(
         gone, unknown = server.world.run_tests[0].executions[:2]
         for execution in (gone, unknown):
             delete_execution(execution)
-        server.fault = lambda request, _nth: (
-            Fault(status=500) if request.query.get("execution_id") == unknown.execution_id else None
-        )
+        server.fault = lambda request, _nth: Fault(status=500) if unknown.execution_id in request.target else None
         monkeypatch.setattr(apply, "mark_deleted", fail)
         summary = await job.export(settings)
 

@@ -1,6 +1,7 @@
 """The detail of an execution, as the sandbox gives it, against recorded answers."""
 
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -79,3 +80,53 @@ async def test_page_past_the_end_of_the_detail_is_empty(session):
     recorded = SAMPLES["detail_page_999"]["body"]
     names = ("count", "next", "previous", "total_pages", "current_page", "results")
     assert (status, {name: body[name] for name in names}) == (200, {name: recorded[name] for name in names})
+
+
+def world_with_odd_evals(case: str) -> World:
+    """The execution of a recorded list that the server cannot give, made of the recorded entries of its calls."""
+    world = world_of(executions=0)
+    run_test = world.run_tests[0]
+    entries = [
+        each["body"]["result"] for name, each in SAMPLES.items() if re.fullmatch(rf"runs_{case}_call(_\d)?", name)
+    ]
+    head = SAMPLES["runs_numeric_eval_name_none"]["body"]["result"]
+    calls = [call_with_answer({**METRICS_OF_NONE, **entry}, entry) for entry in entries]
+    outputs = SAMPLES["runs_numeric_call_0"]["body"]["result"]["eval_outputs"]
+    run_test.eval_configs = [
+        EvalConfig(key, each["name"], each["output_type"], key, each["name"]) for key, each in outputs.items()
+    ]
+    run_test.executions.append(
+        execution_with_answer(run_test, {**head, "execution_id": entries[0]["execution_id"]}, calls)
+    )
+    world.index_run_test(run_test)
+    return world
+
+
+METRICS_OF_NONE: dict[str, Any] = {"conversation": {}, "chat_metrics": None}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "runs_numeric_500",
+        "runs_numeric_eval_name_none",
+        "runs_numeric_eval_name_other",
+        "runs_numeric_call_0",
+        "runs_evals_list_500",
+        "runs_evals_list_call",
+        "runs_evals_list_eval_name_none_500",
+    ],
+)
+async def test_evals_that_cannot_be_summed_up_are_answered_as_recorded(case, session):
+    sample = SAMPLES[case]
+    world = world_with_odd_evals("numeric" if "numeric" in case else "evals_list")
+    async with Sandbox(world) as sandbox:
+        status, body = await answered(session, sandbox, sample["request"]["target"])
+    recorded = sample["body"]["result"]
+    assert status == sample["status"]
+    if status == 500 or "call" in case:
+        assert body == sample["body"]
+        return
+    listed = {each["call_execution_id"]: each for each in recorded["call_results"]["results"]}
+    assert {each["call_execution_id"]: each for each in body["result"]["call_results"]["results"]} == listed
+    assert bool(body["result"]["eval_results"]) == bool(recorded["eval_results"])

@@ -80,9 +80,14 @@ def _evals(call: Call, execution: Execution) -> dict[str, Any]:
             "status": "completed",
             "skipped": False,
         }
-        for config_id, output in call.eval_outputs.items()
-        if config_id in names and isinstance(output, dict)
+        for config_id, output in _objects(call.eval_outputs)
+        if config_id in names
     }
+
+
+def _objects(outputs: Any) -> list[tuple[str, dict[str, Any]]]:
+    pairs = outputs.items() if isinstance(outputs, dict) else ()
+    return [(config_id, output) for config_id, output in pairs if isinstance(output, dict)]
 
 
 def _value(output: Mapping[str, Any]) -> Any:

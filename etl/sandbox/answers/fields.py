@@ -4,6 +4,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
+from etl.sandbox.aggregates import AnswerError
 from etl.sandbox.world import Call, Execution
 
 
@@ -49,9 +50,17 @@ def call_cost(call: Call) -> dict[str, Any]:
 
 
 def eval_outputs(call: Call, eval_names: Collection[str] | None) -> dict[str, Any]:
-    """The call's eval outputs by config id; only those of ``eval_names``, in any case, unless it is None."""
+    """The call's eval outputs by config id; only those of ``eval_names``, in any case, unless it is None.
+
+    Raises:
+        AnswerError: they are to be filtered by name, and are no object, or one of them has null for a name.
+    """
     if eval_names is None:
         return call.eval_outputs
+    if not isinstance(call.eval_outputs, dict):
+        raise AnswerError("eval outputs that are no object")
+    if any(isinstance(each, dict) and each.get("name", "") is None for each in call.eval_outputs.values()):
+        raise AnswerError("an eval output whose name is null")
     wanted = {name.lower() for name in eval_names}
     return {
         config_id: output

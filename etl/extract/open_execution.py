@@ -1,0 +1,99 @@
+"""An execution whose calls are being fetched: what its lists showed, what was fetched, what is missing. Requests nothing."""
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from msgspec import structs
+
+from etl.errors import SourceError
+from etl.extract.call_list import CallList
+from etl.extract.plan import Planned
+from etl.model.records import METRICS, CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall
+
+
+@dataclass(slots=True, eq=False)
+class OpenExecution:
+    """An execution whose calls are being fetched; calls are by call_execution_id.
+
+    ``round`` is how often its list was read. ``count`` is what the list counted after it was read, None when it fits one page.
+    ``gone`` are calls that were listed and then not found. ``must_relist``: one of them is missing from the latest list's calls.
+    ``left_out`` are calls that are listed, but name another execution, or whose entry in the list cannot be had; ``kept`` are those
+    whose stored rows stay. ``lacks_evals``: each call's entry has to be requested by itself.
+    ``unreadable_calls`` says how many calls the list cannot give, ``doubt`` why it is not believed, ``stored`` are the calls that
+    the dataset holds. ``outstanding`` calls are queued or under way.
+    """
+
+    planned: Planned
+    stored: AbstractSet[str] = frozenset()
+    doubt: DeadLetter | None = None
+    round: int = 0
+    listed: dict[str, ListedCall] = field(default_factory=dict)
+    count: int | None = None
+    fetched: dict[str, CallMetrics] = field(default_factory=dict)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)
+    left_out: set[str] = field(default_factory=set)
+    kept: frozenset[str] = frozenset()
+    must_relist: bool = False
+    lacks_evals: bool = False
+    unreadable_calls: DeadLetter | None = None
+    outstanding: int = 0
+
+    @property
+    def execution_id(self) -> str:
+        """Its id."""
+        return self.planned.execution.execution_id
+
+    def take_list(self, latest: CallList) -> list[str]:
+        """Take in a list that was just read; returns the calls that are still to be fetched."""
+        self.round += 1
+        self.must_relist = False
+        self.lacks_evals = latest.lacks_evals
+        if latest.unreadable:
+            self.unreadable_calls = latest.unreadable
+        else:
+            self.count = latest.count
+        calls = dict(latest.calls)
+        if latest.lacks_evals:
+            calls |= {key: self.listed[key] for key in calls.keys() & self.fetched.keys()}
+        if self.unreadable_calls:
+            # Rows that cannot be read: there is no proof to be had, so every call that any read has shown is fetched once.
+            self.listed |= calls
+        elif self.count is None:
+            # One page: this read is the list. What an earlier read had and this one does not was deleted since.
+            self.listed = calls
+            self.fetched = {key: call for key, call in self.fetched.items() if key in self.listed}
+            self.dead_letters = [each for each in self.dead_letters if each.subject_id in self.listed]
+            for key in self.gone & self.listed.keys():
+                contradiction = SourceError(f"call {key}: listed, but its metrics are not found", status=404)
+                self.dead_letters.append(DeadLetter.of(METRICS, key, contradiction))
+        else:
+            # Many pages: only what is found alive after the latest count proves it, so every call is fetched again.
+            self.listed |= calls
+            self.fetched.clear()
+            self.left_out.clear()
+            self.kept = frozenset()
+        done = self.fetched.keys() | self.kept | {letter.subject_id for letter in self.dead_letters}
+        return [key for key in self.listed if key not in done]
+
+    def bundle(self, *, is_listed: bool = True) -> ExecutionBundle:
+        """All that is known of it; unless ``is_listed``, nothing is said of its calls."""
+        planned = self.planned
+        bundle = ExecutionBundle(
+            run_test_name=planned.run_test_name,
+            run_test_key=planned.run_test_key,
+            execution=planned.execution.unpack(),
+            date=planned.date,
+            dead_letters=(
+                *self.dead_letters,
+                *filter(None, (self.unreadable_calls, self.doubt, planned.unreadable)),
+            ),
+        )
+        if not is_listed:
+            return bundle
+        return structs.replace(
+            bundle,
+            listed=tuple(call for key, call in self.listed.items() if key not in self.left_out),
+            calls=tuple(FetchedCall(listed=self.listed[key], metrics=metrics) for key, metrics in self.fetched.items()),
+            kept=self.kept & self.listed.keys(),
+        )

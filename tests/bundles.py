@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl.extract import answers, endpoints
-from etl.extract.plan import Planned, Policy, plan_run_test
+from etl.extract.plan import Planned, Policy, Reason, plan_run_test
 from etl.model.digest import fingerprint
 from etl.model.lifecycle import HeldRows, StoredExecution
 from etl.model.listed_execution import ExecutionList, ListedExecution
@@ -268,3 +268,17 @@ def frame_of_executions(*executions: Execution, export: ExportStamp = EXPORT) ->
     states, verified_at = dict.fromkeys(ids, "exported"), dict.fromkeys(ids, EXPORT.exported_at)
     bundles = [bundle_of(of=each) for each in executions]
     return executions_frame(bundles, dict.fromkeys(ids, held), states, verified_at, export)
+
+
+def planned(execution_id: str) -> Planned:
+    """An execution that was never exported."""
+    return Planned(
+        run_test_name="A",
+        run_test_key="a",
+        execution=as_listed(Execution(execution_id=execution_id, status="completed", payload={})),
+        reason=Reason.NEW,
+        date="2026-03-01",
+        started_at=None,
+        stored=None,
+        estimated_calls=0,
+    )

@@ -5,7 +5,8 @@ import re
 import subprocess
 import sys
 import tomllib
-from dataclasses import fields
+from dataclasses import fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import etl
 from etl.cli.commands import app
 from etl.cli.show_schema import schema_markdown
 from etl.errors import ExitCode
-from etl.extract.plan import REASON_MEANINGS
+from etl.extract.plan import REASON_MEANINGS, Reason
+from etl.extract.purpose import Purpose
 from etl.inspect.reconcile import SKIPPED_MEANINGS, Comparison, Skipped
 from etl.inspect.rules import FIXES, Finding, Kind
 from etl.inspect.status import LetterStatus, RunStatus, RunTestStatus, Status, TableStatus
@@ -28,6 +30,7 @@ from etl.pipeline.preflight import Subject
 from etl.pipeline.progress import Progress
 from etl.settings import RunTest, Settings
 from etl.transform.aggregates import CAUSE_MEANINGS, Cause
+from tests.bundles import execution, plan_of
 
 ROOT = Path(__file__).parents[1]
 SECRETS = {"api_key", "secret_key", "proxy_user", "proxy_password"}
@@ -79,6 +82,17 @@ def test_every_reason_is_documented_in_its_words() -> None:
     documented = text("docs/commands.md")
     for reason, meaning in REASON_MEANINGS.items():
         assert f"| `{reason.value}` | {meaning}" in documented
+
+
+def test_every_purpose_is_documented_with_the_reasons_that_it_is_for() -> None:
+    [item] = plan_of([execution()], {}, now=datetime(2026, 11, 1, tzinfo=UTC))
+    reasons: dict[str, set[str]] = {purpose.value: set() for purpose in Purpose}
+    for reason in Reason:
+        if (planned := replace(item, reason=reason)).is_fetched:
+            reasons[planned.purpose.value].add(reason.value)
+    rows = text("docs/commands.md").partition("| purpose |")[2].partition("\n\n")[0]
+    documented = re.findall(r"^\| `([a-z_]+)` \| (.+) \|$", rows, re.MULTILINE)
+    assert {purpose: set(re.findall(r"`([a-z]+)`", meaning)) for purpose, meaning in documented} == reasons
 
 
 def test_everything_that_verify_may_say_is_documented_in_its_words() -> None:

@@ -30,6 +30,7 @@ TESTED_ELSEWHERE = {
     "etl/extract/bad_rows.py": "tests/extract/test_executions.py",
     "etl/extract/connect.py": "tests/e2e/test_outages.py",
     "etl/extract/listing.py": "tests/extract/test_listing_laws.py",
+    "etl/extract/purpose.py": "tests/e2e/test_price.py",
     "etl/extract/run_tests.py": "tests/e2e/test_all_run_tests.py",
     "etl/inspect/inventory.py": "tests/e2e/test_verify.py",
     "etl/inspect/placement.py": "tests/e2e/test_verify.py",

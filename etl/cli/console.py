@@ -1,4 +1,4 @@
-"""The one place that prints: messages, results, labelled lines, JSON, and names and durations as text.
+"""The one place that prints: messages, results, labelled lines, JSON, and names, durations and prices as text.
 
 Whatever came from outside (names, paths, texts of the API, of files) is printed with its control characters escaped.
 """
@@ -6,6 +6,7 @@ Whatever came from outside (names, paths, texts of the API, of files) is printed
 import json
 import re
 import sys
+from collections.abc import Mapping
 
 import msgspec
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from etl.extract.purpose import Purpose
 from etl.model.wording import CONTROL, shown
 
 _LABEL_WIDTH = 11
@@ -38,6 +40,11 @@ def print_line(console: Console, label: str, text: str, *, style: str = "") -> N
     """One line: a label, in its ``style``, and a text."""
     styled = f"[{style}]{label}[/]" if style else label
     console.print(f"{styled}{' ' * (_LABEL_WIDTH - len(label))}{escape(shown(text))}", soft_wrap=True, highlight=False)
+
+
+def by_purpose(requests: Mapping[Purpose, int]) -> str:
+    """``list 4, first fetch 53``: how many requests were for what, without what none was for."""
+    return ", ".join(f"{purpose.replace('_', ' ')} {count:,}" for purpose, count in requests.items() if count)
 
 
 def print_json(document: object) -> None:

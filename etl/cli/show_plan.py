@@ -4,8 +4,9 @@ from typing import Any
 
 from rich.table import Table
 
-from etl.cli.console import add_name_column, duration, print_line, printable, stdout_console
+from etl.cli.console import add_name_column, by_purpose, duration, print_line, printable, stdout_console
 from etl.extract.plan import REASON_MEANINGS, Reason
+from etl.extract.purpose import Purpose
 from etl.model.wording import counted
 from etl.pipeline.job import Plan
 
@@ -26,7 +27,7 @@ def print_plan(plan: Plan) -> None:
     console.print(table)
     for problem in plan.problems:
         print_line(console, "problem", problem, style="bold red")
-    print_line(console, "requests", counted(plan.requests, "request") + " to fetch what is planned")
+    print_line(console, "requests", _requests(plan))
     print_line(console, "duration", _duration(plan))
 
 
@@ -34,6 +35,7 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
     """The plan as a JSON object: run tests with reasons, and the executions to fetch, in order."""
     return {
         "requests": plan.requests,
+        "requests_by_purpose": {purpose.value: count for purpose, count in plan.requests_by_purpose.items()},
         "requests_per_minute": plan.requests_per_minute,
         "minutes": _minutes(plan),
         "problems": plan.problems,
@@ -58,6 +60,14 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
             if item.is_fetched
         ],
     }
+
+
+def _requests(plan: Plan) -> str:
+    lists = plan.requests_by_purpose[Purpose.LIST]
+    text = f"{counted(plan.requests, 'request')} to fetch what is planned"
+    if plan.requests:
+        text += f": {by_purpose({**plan.requests_by_purpose, Purpose.LIST: 0})}"
+    return f"{text}; the lists take {lists:,} more"
 
 
 def _minutes(plan: Plan) -> float | None:

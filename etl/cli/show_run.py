@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from etl.cli.console import add_name_column, duration, print_line, printable, stdout_console
+from etl.cli.console import add_name_column, by_purpose, duration, print_line, printable, stdout_console
 from etl.extract.plan import Reason
 from etl.model import schema
 from etl.model.wording import counted
@@ -49,10 +49,12 @@ def _written(summary: Summary) -> str:
 
 def _requests(summary: Summary) -> str:
     text = f"{counted(summary.requests, 'request')} in {duration(summary.seconds)}"
-    if summary.necessary_requests and not summary.failure:
-        text += f", {summary.requests / summary.necessary_requests:.2f} times what was necessary"
     if summary.retries or summary.rejections:
         text += f" ({summary.retries:,} sent again, {summary.rejections:,} refused by the rate limit)"
+    if summary.requests:
+        text += f": {by_purpose(summary.requests_by_purpose)}"
+    if summary.saved_requests > 0:
+        text += f"; comparing saved {summary.saved_requests:,}"
     return text
 
 

@@ -19,7 +19,8 @@ from etl.extract.bad_rows import Unreadable
 from etl.extract.client import Client
 from etl.extract.endpoints import list_call_details, list_calls
 from etl.extract.listing import MOST_ROWS_OF_A_PAGE, read_pass
-from etl.model.records import RUNS, DeadLetter, ListedCall, Page
+from etl.extract.plan import Planned
+from etl.model.records import RUNS, DeadLetter, DetailedCall, ListedCall, Page
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class CallList:
     lacks_evals: bool = False
 
 
-async def read_call_list(client: Client, execution_id: str, *, page_limit: int) -> CallList:
+async def read_call_list(client: Client, item: Planned, *, page_limit: int) -> CallList:
     """Read the list once.
 
     Raises:
@@ -44,38 +45,37 @@ async def read_call_list(client: Client, execution_id: str, *, page_limit: int) 
         SourceError: nothing of it could be read.
     """
     try:
-        return await _read(client, execution_id, page_limit)
+        return await _read(client, item, page_limit)
     except ServerFaultError as error:
         failure = error
     try:
-        found = await _read_without_evals(client, execution_id, page_limit)
+        found = await _read_without_evals(client, item, page_limit)
     except ServerFaultError:
         raise failure from None
     return replace(found, lacks_evals=True)
 
 
-async def _read_without_evals(client: Client, execution_id: str, page_limit: int) -> CallList:
+async def _read_without_evals(client: Client, item: Planned, page_limit: int) -> CallList:
     with suppress(ServerFaultError):
-        return await _read(client, execution_id, page_limit, without_evals=True)
-    return await _read_ids(client, execution_id, page_limit) or await _read(
-        client, execution_id, page_limit, without_evals=True, skips_bad_rows=True
+        return await _read(client, item, page_limit, without_evals=True)
+    return await _read_ids(client, item, page_limit) or await _read(
+        client, item, page_limit, without_evals=True, skips_bad_rows=True
     )
 
 
 async def _read(
-    client: Client, execution_id: str, page_limit: int, *, without_evals: bool = False, skips_bad_rows: bool = False
+    client: Client, item: Planned, page_limit: int, *, without_evals: bool = False, skips_bad_rows: bool = False
 ) -> CallList:
     async def read(page: int, limit: int, *, is_probe: bool = False, is_trial: bool = False) -> Page[ListedCall]:
-        return await client.get(
-            list_calls(
-                execution_id,
-                page=page,
-                limit=limit,
-                is_probe=is_probe,
-                is_trial=is_trial,
-                without_evals=without_evals,
-            )
+        request = list_calls(
+            item.execution.execution_id,
+            page=page,
+            limit=limit,
+            is_probe=is_probe,
+            is_trial=is_trial,
+            without_evals=without_evals,
         )
+        return await client.get(request.sent_for(item.purpose))
 
     found = await read_pass(
         read,
@@ -85,17 +85,20 @@ async def _read(
         skips_bad_rows=skips_bad_rows,
     )
     if found.unreadable:
-        return CallList(found.rows, unreadable=_unreadable_calls(execution_id, found.unreadable))
+        return CallList(found.rows, unreadable=_unreadable_calls(item.execution.execution_id, found.unreadable))
     return CallList(found.rows, None if found.is_whole_page else (await read(1, 1)).count)
 
 
-async def _read_ids(client: Client, execution_id: str, page_limit: int) -> CallList | None:
+async def _read_ids(client: Client, item: Planned, page_limit: int) -> CallList | None:
     """The ids in the execution's detail; None when it cannot give all of them in one page."""
-    limit = page_limit
+
+    async def read(limit: int) -> Page[DetailedCall]:
+        return await client.get(list_call_details(item.execution.execution_id, limit=limit).sent_for(item.purpose))
+
     try:
-        page = await client.get(list_call_details(execution_id, limit=limit))
-        if limit <= page.count < MOST_ROWS_OF_A_PAGE:
-            page = await client.get(list_call_details(execution_id, limit=1 << page.count.bit_length()))
+        page = await read(page_limit)
+        if page_limit <= page.count < MOST_ROWS_OF_A_PAGE:
+            page = await read(1 << page.count.bit_length())
     except SourceError:
         return None
     ids = {call.call_execution_id for call in page.results}

@@ -117,7 +117,7 @@ class Crawl:
 
     async def _list(self, execution: OpenExecution) -> None:
         try:
-            latest = await read_call_list(self._client, execution.execution_id, page_limit=self._page_limit)
+            latest = await read_call_list(self._client, execution.planned, page_limit=self._page_limit)
         except NotFoundError as error:
             await self._close(await self._without_list(execution, error))
             return
@@ -159,7 +159,7 @@ class Crawl:
         execution_id = execution.execution_id
         failure: SourceError = error
         try:
-            await self._client.get(get_execution(execution_id))
+            await self._client.get(get_execution(execution_id).sent_for(execution.planned.purpose))
         except NotFoundError:
             return None
         except SourceError as unknown:
@@ -188,7 +188,7 @@ class Crawl:
         self.necessary_requests += 1
         try:
             request = get_listed_call(call_execution_id, execution.execution_id)
-            execution.listed[call_execution_id] = await self._client.get(request)
+            execution.listed[call_execution_id] = await self._client.get(request.sent_for(execution.planned.purpose))
         except NotFoundError:
             raise
         except SourceError as error:
@@ -198,7 +198,8 @@ class Crawl:
         return True
 
     async def _read_metrics(self, execution: OpenExecution, call_execution_id: str) -> None:
-        metrics = await self._client.get(get_call_metrics(call_execution_id, execution.execution_id))
+        request = get_call_metrics(call_execution_id, execution.execution_id)
+        metrics = await self._client.get(request.sent_for(execution.planned.purpose))
         if metrics.execution_id == execution.execution_id:
             execution.fetched[call_execution_id] = metrics
             self.calls_fetched += 1
@@ -247,8 +248,9 @@ class Crawl:
 
     async def _confirm_deleted(self, execution: OpenExecution, unlisted: Sequence[str]) -> None:
         """Ask for each stored call that the list leaves out; doubt the list if one exists, or if that cannot be told."""
+        purpose = execution.planned.purpose
         for call_execution_id in unlisted:
-            request = get_call_metrics(call_execution_id, execution.execution_id, is_lookup=True)
+            request = get_call_metrics(call_execution_id, execution.execution_id, is_lookup=True).sent_for(purpose)
             self.necessary_requests += 1
             try:
                 has_moved = (await self._client.get(request)).execution_id != execution.execution_id

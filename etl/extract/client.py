@@ -298,7 +298,7 @@ class Client:
             self.quota.hold(self._now(), retry_after)
 
     async def _send(self, request: Request[Any], tries: int, *, on_own_connection: bool) -> Answer:
-        self.traffic.requests += 1
+        self.traffic.requests_by_purpose[request.purpose] += 1
         had_kept = self._open_transport.has_kept
         headers: Mapping[str, str] = {}
         try:

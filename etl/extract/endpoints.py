@@ -5,11 +5,12 @@ A ``Request`` carries how to decode its own answer, so that the client needs to 
 """
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
+from etl.extract.purpose import Purpose
 from etl.model.records import (
     DETAIL,
     METRICS,
@@ -37,7 +38,7 @@ class Request(msgspec.Struct, Generic[T], frozen=True):
     ``retries_500`` is off where a 500 tells something by itself. ``names_subject`` says that the answer names what it is about, so
     that ``decode`` refuses the answer to another request. ``group`` is what may well fail together, by no fault of the endpoint:
     the calls of one execution. ``is_wrapped``: the answer stands in an object with a status. ``is_optional``: a refusal does not
-    stop the run.
+    stop the run. ``purpose`` is what it is counted for.
     """
 
     path: str
@@ -49,12 +50,17 @@ class Request(msgspec.Struct, Generic[T], frozen=True):
     group: str = ""
     is_wrapped: bool = True
     is_optional: bool = False
+    purpose: Purpose = Purpose.LIST
 
     @property
     def target(self) -> str:
         """Path and query as they are sent, every special character escaped."""
         query = "&".join([f"{name}={quote(value, safe='')}" for name, value in self.query])
         return f"{self.path}?{query}"
+
+    def sent_for(self, purpose: Purpose) -> Self:
+        """The same request, counted for this purpose."""
+        return msgspec.structs.replace(self, purpose=purpose)
 
 
 def list_executions(

@@ -10,6 +10,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from etl.extract.listing import MOST_ROWS_OF_A_PAGE
+from etl.extract.purpose import Purpose, no_requests
 from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState, StoredExecution
 from etl.model.listed_execution import ExecutionList, ListedExecution
 from etl.model.records import DeadLetter
@@ -45,6 +46,12 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.UNFINISHED: 'still running, and calls = "all"',
     Reason.WAITING: "still running; its calls are fetched once it has finished",
     Reason.FINAL: "exported and unchanged",
+}
+
+_PURPOSES = {
+    Reason.INCOMPLETE: Purpose.DEAD_LETTERS,
+    Reason.SETTLING: Purpose.SETTLE,
+    Reason.SCRUB: Purpose.SCRUB,
 }
 
 _ORDER = {
@@ -91,6 +98,11 @@ class Planned:
         return self.reason not in (Reason.WAITING, Reason.FINAL)
 
     @property
+    def purpose(self) -> Purpose:
+        """What the requests that fetch it are counted for."""
+        return _PURPOSES.get(self.reason, Purpose.FIRST_FETCH)
+
+    @property
     def is_waiting_row_current(self) -> bool:
         """Whether the dataset already says all that can be said without its calls."""
         return (
@@ -105,6 +117,15 @@ class Planned:
         # An execution that changed has probably run again, and all its calls with it.
         missing = self.estimated_calls - (0 if self.reason is Reason.CHANGED else self.stored.held.exported_calls)
         return listing + 1 + max(0, missing)
+
+
+def requests_to_fetch(plan: Iterable[Planned], *, page_limit: int) -> dict[Purpose, int]:
+    """An estimate of the requests that fetching all of it takes, by purpose."""
+    expected = no_requests()
+    for item in plan:
+        if item.is_fetched:
+            expected[item.purpose] += item.requests(page_limit)
+    return expected
 
 
 def pages(rows: int, limit: int) -> int:

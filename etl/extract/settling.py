@@ -24,14 +24,14 @@ _MOST_FAILURES = 5
 class Settling:
     """Compares executions; the counts grow with each.
 
-    ``compared`` executions needed two requests instead of one for each call; ``kept_calls`` were not fetched. ``fetched_whole`` is
-    how many could not be compared, and ``failure`` says why the last of them could not. After a few in a row no detail is read
-    any more.
+    ``compared`` executions needed two requests instead of one for each call. ``saved_requests`` are the calls that were not
+    fetched, less one for each detail that was asked for. ``fetched_whole`` is how many could not be compared, and ``failure`` says
+    why the last of them could not. After a few in a row no detail is read any more.
     """
 
     def __init__(self, client: Client, stored_rows: StoredRows, *, page_limit: int) -> None:
         self.compared = 0
-        self.kept_calls = 0
+        self.saved_requests = 0
         self.fetched_whole = 0
         self.failure: str | None = None
         self._client = client
@@ -43,9 +43,7 @@ class Settling:
         """The listed calls whose stored rows can stay."""
         if not (item.is_compared and listed):
             return frozenset()
-        details = await self._details(
-            item.execution.execution_id, limit=max(self._page_limit, 1 << len(listed).bit_length())
-        )
+        details = await self._details(item, limit=max(self._page_limit, 1 << len(listed).bit_length()))
         rows = await self._stored_rows(item) if details else {}
         kept = frozenset(
             key
@@ -59,16 +57,18 @@ class Settling:
                 started_at=item.started_at,
             )
         )
-        self.kept_calls += len(kept)
+        self.saved_requests += len(kept)
         return kept
 
-    async def _details(self, execution_id: str, *, limit: int) -> dict[str, DetailedCall]:
+    async def _details(self, item: Planned, *, limit: int) -> dict[str, DetailedCall]:
         """The calls in the execution's detail; none when it cannot be had."""
         if self._failures_in_a_row >= _MOST_FAILURES:
             self.fetched_whole += 1
             return {}
+        self.saved_requests -= 1
+        request = list_call_details(item.execution.execution_id, limit=limit)
         try:
-            page = await self._client.get(list_call_details(execution_id, limit=limit))
+            page = await self._client.get(request.sent_for(item.purpose))
         except SourceError as error:
             self.fetched_whole += 1
             self._failures_in_a_row += 1

@@ -10,13 +10,14 @@ import traceback
 import zlib
 from base64 import b64encode
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import aiohttp
 from yarl import URL
 
 from etl.errors import ConfigurationError
+from etl.extract.purpose import Purpose, no_requests
 from etl.extract.source_clock import clock_offset
 
 _MOST_RENEWALS = 10
@@ -42,13 +43,18 @@ class Traffic:
     to add to our time to get the source's: the least that an answer told, so that nothing seems older than it is.
     """
 
-    requests: int = 0
+    requests_by_purpose: dict[Purpose, int] = field(default_factory=no_requests)
     retries: int = 0
     rejections: int = 0
     received_bytes: int = 0
     redactions: int = 0
     held_until: float = 0.0
     clock_offset: timedelta | None = None
+
+    @property
+    def requests(self) -> int:
+        """All that were sent, those that were sent again too."""
+        return sum(self.requests_by_purpose.values())
 
     def received(self, answer: "Answer") -> None:
         """Note an answer that came now."""

@@ -21,7 +21,7 @@ from etl.model.records import ExecutionBundle
 from etl.pipeline.buffer import CommitBuffer
 from etl.pipeline.record import Record, VanishedCounts, is_waiting_row_due
 from etl.pipeline.run import Run
-from etl.pipeline.survey import Survey, load, load_sources, read_missing_payloads
+from etl.pipeline.survey import Survey, load, load_sources, not_known_as_deleted, read_missing_payloads
 from etl.pipeline.tasks import to_the_end
 from etl.transform.flatten import FlatBundle, flatten
 
@@ -72,8 +72,7 @@ async def mark_vanished(run: Run, record: Record, found: Survey, state: StoredSt
 async def _mark_left_behind(run: Run, record: Record, key: str, left: set[str], state: StoredState) -> None:
     """No later run asks for them: with the others gone from there, nothing tells that they lie there."""
     await to_the_end(partial(load_sources, run, [Partition(key, "")], state))
-    stored = state.executions[key]
-    living = [each for each in sorted(left) if each not in stored or stored[each].deleted_at is None]
+    living = not_known_as_deleted(left, state.executions[key])
     deleted = (await look_up(run.client, living, workers=run.settings.api.concurrency)).deleted
     record.necessary_requests += len(living)
     if deleted:

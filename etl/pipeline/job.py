@@ -5,7 +5,7 @@ places, marks what was deleted, plans, fetches and commits, and always leaves a 
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -13,7 +13,8 @@ from functools import partial
 import msgspec
 
 from etl.errors import DestinationError, ExporterError, InterruptedRunError, TimeLimitError, leaves
-from etl.extract.plan import Planned
+from etl.extract.plan import Planned, requests_to_fetch
+from etl.extract.purpose import Purpose
 from etl.load.attempt import Attempt, note_attempt, note_failure
 from etl.load.last_run import LastRun, read_last_run
 from etl.load.layout import LAST_RUN
@@ -35,15 +36,21 @@ from etl.transform.frames import frame_of
 class Plan:
     """What an export would do: everything listed, most valuable first, and what could not be listed.
 
-    ``seconds`` is how long the rate limit makes it take if it begins now; None when no limit is known.
+    ``requests_by_purpose`` are those of the lists, too; ``requests`` are all others. ``seconds`` is how long the rate limit makes
+    it take if it begins now; None when no limit is known.
     """
 
     planned: Sequence[Planned] = field(repr=False)  # asyncio.Runner formats its result, whatever its size
     run_tests: Sequence[RunTestSummary]
-    requests: int
+    requests_by_purpose: Mapping[Purpose, int]
     requests_per_minute: int | None
     seconds: float | None = None
     undiscovered: Sequence[str] = ()
+
+    @property
+    def requests(self) -> int:
+        """What it takes to fetch what is planned."""
+        return sum(self.requests_by_purpose.values()) - self.requests_by_purpose[Purpose.LIST]
 
     @property
     def problems(self) -> list[str]:
@@ -80,17 +87,20 @@ async def plan(
                 state = await discover_and_load(run, record, set_aside=False)
             found = await survey(run, record, state)
             await asyncio.to_thread(load_sources, run, [source for source, _ in found.moves], found.state)
+            look_ups = found.look_ups()
             as_if_moved(found.state, found.moves)
             planned = make_plan(run, record, found.state)
     except* ExporterError as group:
         raise _reason_to_stop(group) from None
-    requests, quota = run.progress.planned_requests, run.client.quota
-    # The export will list everything once more.
-    seconds = quota.seconds_for(run.client.traffic.requests + requests, asyncio.get_running_loop().time())
+    expected = requests_to_fetch(planned, page_limit=settings.api.page_limit)
+    # The export lists everything once more, and asks for each execution that is in no list any more.
+    expected[Purpose.LIST] = run.client.traffic.requests + look_ups
+    quota = run.client.quota
+    seconds = quota.seconds_for(sum(expected.values()), asyncio.get_running_loop().time())
     return Plan(
         planned=planned,
         run_tests=record.run_test_summaries(is_cut_short=False),
-        requests=requests,
+        requests_by_purpose=expected,
         requests_per_minute=quota.requests_per_minute,
         seconds=seconds,
         undiscovered=record.discovered.problems if record.discovered else (),

@@ -47,7 +47,9 @@ def write_metrics_file(summary: Summary, path: Path) -> None:
     set_gauge("run_finished_timestamp_seconds", "When the last run ended.", summary.finished_at.timestamp())
     set_gauge("run_exit_code", "Exit code of the last run: 0 complete, 3 partial.", summary.exit_code)
     set_gauge("run_duration_seconds", "How long the last run took.", summary.seconds)
-    set_gauge("run_requests", "Requests that the last run sent.", summary.requests)
+    for purpose, sent in summary.requests_by_purpose.items():
+        set_gauge("run_requests", "Requests that the last run sent, by purpose.", sent, purpose=purpose)
+    set_gauge("run_saved_requests", "Requests that comparing saved in the last run.", summary.saved_requests)
     set_gauge("run_retries", "Requests that the last run sent again.", summary.retries)
     set_gauge("run_rejections", "Requests of the last run that the rate limit refused.", summary.rejections)
     set_gauge("run_written_bytes", "Bytes that the last run wrote.", summary.size_bytes)

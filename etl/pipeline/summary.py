@@ -6,6 +6,7 @@ from datetime import date, datetime
 from typing import Any
 
 from etl.errors import ExitCode, ExporterError, SourceUnavailableError
+from etl.extract.purpose import Purpose, no_requests
 from etl.load.last_run import LastRun
 from etl.model.wording import counted, quoted
 from etl.settings import Settings
@@ -95,7 +96,7 @@ class Summary:
     started_at: datetime
     finished_at: datetime
     run_tests: list[RunTestSummary] = field(default_factory=list)
-    requests: int = 0
+    requests_by_purpose: dict[Purpose, int] = field(default_factory=no_requests)
     necessary_requests: int = 0
     retries: int = 0
     rejections: int = 0
@@ -109,7 +110,7 @@ class Summary:
     left_behind: dict[str, int] = field(default_factory=dict)
     moved_calls: int = 0
     compared: int = 0
-    kept_calls: int = 0
+    saved_requests: int = 0
     fetched_whole: int = 0
     why_whole: str | None = None
     complete_at: datetime | None = None
@@ -122,6 +123,11 @@ class Summary:
     unlisted: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     failure: ExporterError | None = None
+
+    @property
+    def requests(self) -> int:
+        """All requests, whatever they were for."""
+        return sum(self.requests_by_purpose.values())
 
     @property
     def exit_code(self) -> ExitCode:
@@ -265,6 +271,8 @@ class Summary:
             "problems": self.problems,
             "notices": self.notices,
             "requests": self.requests,
+            "requests_by_purpose": {purpose.value: sent for purpose, sent in self.requests_by_purpose.items()},
+            "saved_requests": self.saved_requests,
             "necessary_requests": self.necessary_requests,
             "retries": self.retries,
             "rejections": self.rejections,

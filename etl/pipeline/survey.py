@@ -20,6 +20,7 @@ from etl.extract.plan import (
     order_by_worth,
     pages,
     plan_run_test,
+    requests_to_fetch,
     says_nothing_new,
     scrub,
 )
@@ -27,6 +28,7 @@ from etl.extract.run_tests import discover
 from etl.load.layout import Partition
 from etl.load.relocate import Moves, as_if_dropped, find_doubled, find_moves, surplus
 from etl.load.state import StoredState, forget_the_future, load_run_tests, load_state
+from etl.model.lifecycle import StoredExecution
 from etl.model.listed_execution import ExecutionList, ListedExecution
 from etl.pipeline.record import Record, count_reasons
 from etl.pipeline.run import Run
@@ -50,6 +52,11 @@ class Survey:
     moves: Moves
     vanished: Mapping[str, set[str]]
     left_behind: Mapping[str, set[str]]
+
+    def look_ups(self) -> int:
+        """How many executions an export asks for by id, since no list has them; sources of ``moves`` must be loaded."""
+        left = (not_known_as_deleted(ids, self.state.executions[key]) for key, ids in self.left_behind.items())
+        return sum(map(len, chain(self.vanished.values(), left)))
 
 
 async def discover_and_load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
@@ -223,6 +230,11 @@ def _left_behind(record: Record, state: StoredState, moves: Moves) -> dict[str, 
     return {key: left for key in sources if (left := dates[key].keys() - everywhere)}
 
 
+def not_known_as_deleted(execution_ids: Iterable[str], stored: Mapping[str, StoredExecution]) -> list[str]:
+    """The executions of which the dataset does not say already that they were deleted."""
+    return [each for each in sorted(execution_ids) if each not in stored or stored[each].deleted_at is None]
+
+
 async def read_missing_payloads(run: Run, record: Record, state: StoredState) -> None:
     """Read the payloads of executions that seemed to say nothing new until stored rows were moved or dropped.
 
@@ -279,8 +291,7 @@ def make_plan(run: Run, record: Record, state: StoredState) -> list[Planned]:
         if run_test.key in lists:
             reasons = dict(count_reasons(by_key[run_test.key]))
             run.notify("listed", run_test=run_test.name, executions=record.listed[run_test.key], reasons=reasons)
-    fetched = [item for item in planned if item.is_fetched]
-    run.progress.planned_executions = len(fetched)
-    run.progress.planned_requests = sum(item.requests(page_limit) for item in fetched)
+    run.progress.planned_executions = sum(item.is_fetched for item in planned)
+    run.progress.planned_requests = sum(requests_to_fetch(planned, page_limit=page_limit).values())
     run.notify("planned", executions=run.progress.planned_executions, requests=run.progress.planned_requests)
     return planned

@@ -1,13 +1,14 @@
 """What the line of progress says, in made-up time."""
 
 from etl.cli.show_progress import progress_parts
+from etl.extract.purpose import Purpose
 from etl.pipeline.progress import Progress
 from tests.progress import progress, spend
 
 
 def test_listing_says_what_was_found():
     listing = Progress(listed_executions=1200)
-    listing.traffic.requests = 3
+    listing.traffic.requests_by_purpose[Purpose.LIST] = 3
     assert list(progress_parts(listing, 1.0)) == ["listing: 1,200 executions, 3 requests"]
 
 

@@ -17,6 +17,7 @@ from etl.errors import (
     SourceUnavailableError,
     TimeLimitError,
 )
+from etl.extract.purpose import Purpose
 from etl.pipeline.summary import RunTestSummary, Summary
 
 NOW = datetime(2026, 11, 1, 2, tzinfo=UTC)
@@ -69,11 +70,11 @@ def test_one_is_no_plural(capsys: pytest.CaptureFixture[str]) -> None:
         WHOLE, dead_letters=1, misfits=1, deleted=1, not_listed=1, not_answered=1, moved=1, lost=1, unreadable=["row"]
     )
     one.unknown_statuses["archived"] = 1
-    counts = dict.fromkeys(["requests", "retries", "rejections", "redactions", "completed_files"], 1)
+    counts = dict.fromkeys(["retries", "rejections", "redactions", "completed_files"], 1)
     rows = dict.fromkeys(["executions", "calls", "evals"], 1)
 
-    shown = printed(capsys, one, rows=rows, left_behind={"key": 1}, **counts)
+    shown = printed(capsys, one, rows=rows, left_behind={"key": 1}, requests_by_purpose={Purpose.SCRUB: 1}, **counts)
 
     assert "written    1 execution, 1 call, 1 eval (new or changed rows)\n" in shown
-    assert "requests   1 request in 0.0 s (1 sent again, 1 refused by the rate limit)\n" in shown
+    assert "requests   1 request in 0.0 s (1 sent again, 1 refused by the rate limit): scrub 1\n" in shown
     assert re.findall(r"\b1 (?:stored )?\w+s\b", shown) == []

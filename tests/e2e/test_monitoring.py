@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from etl.extract.purpose import Purpose
 from etl.model.keys import default_key
 from etl.pipeline import job
 from etl.pipeline.metrics_file import write_metrics_file
@@ -87,6 +88,9 @@ async def test_complete_run_is_told(server: Sandbox, folder: Path) -> None:
     assert told["executions", "new", "first"] == 2
     assert told["complete", "first"] == told["complete", "second"] == 1
     assert told["dead_letters", "first"] == 0
+    sent = {labels[0]: value for (name, *labels), value in told.items() if name == "run_requests"}
+    assert sent == document["requests_by_purpose"] == dict.fromkeys(Purpose, 0) | {"list": 4, "first_fetch": 16}
+    assert told["run_saved_requests",] == document["saved_requests"] == 0
     finished_at = datetime.fromisoformat(document["finished_at"]).timestamp()
     assert told["run_finished_timestamp_seconds",] == pytest.approx(finished_at, abs=0.01)
     assert told["last_complete_timestamp_seconds", "first"] == pytest.approx(finished_at, abs=0.01)
@@ -297,6 +301,8 @@ async def test_documented_alert_fires_before_seven_unless_the_night_was_complete
         for series, found in scraped.items()
     ]
     seven = f"{11 * 24 + 7}h"
+    (total,) = re.findall(r"`(sum .*\(metrics_etl_run_requests\))`", OPERATIONS.read_text(encoding="utf-8"))
+    sent = {} if night == "never began" else {f'{{dataset="{folder / "data"}"}}': last_run(folder)["requests"]}
     expected = 0 if night == "complete" else 1
     document = {
         "rule_files": ["rules.yml"],
@@ -310,7 +316,12 @@ async def test_documented_alert_fires_before_seven_unless_the_night_was_complete
                         "expr": f'count(ALERTS{{alertname="{alert}"}}) or vector(0)',
                         "eval_time": seven,
                         "exp_samples": [{"labels": "{}", "value": expected}],
-                    }
+                    },
+                    {
+                        "expr": total,
+                        "eval_time": seven,
+                        "exp_samples": [{"labels": labels, "value": value} for labels, value in sent.items()],
+                    },
                 ],
             }
         ],

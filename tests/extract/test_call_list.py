@@ -10,6 +10,7 @@ from etl.extract.client import Client
 from etl.extract.transport import Access, Limits
 from etl.model.records import RUNS
 from etl.sandbox import Execution, Sandbox
+from tests.bundles import planned
 from tests.support import API_KEY, SECRET_KEY, cap_pages
 from tests.worlds import settled_world
 
@@ -29,7 +30,8 @@ def execution(server: Sandbox) -> Execution:
 async def read(server: Sandbox, execution_id: str | None = None, page_limit: int = 1024) -> CallList:
     access = Access(server.base_url, api_key=lambda: API_KEY, secret_key=lambda: SECRET_KEY)
     async with Client(access, version="1", limits=Limits(max_tries=2)) as client:
-        return await read_call_list(client, execution_id or execution(server).execution_id, page_limit=page_limit)
+        item = planned(execution_id or execution(server).execution_id)
+        return await read_call_list(client, item, page_limit=page_limit)
 
 
 def limits(server: Sandbox) -> list[str]:

@@ -10,12 +10,11 @@ import pytest
 from etl.errors import DestinationError, KeyRefusedError, SourceUnavailableError
 from etl.extract.calls import Crawl
 from etl.extract.client import Client
-from etl.extract.plan import Planned, Reason
 from etl.extract.transport import Access, Limits
-from etl.model.records import METRICS, RUNS, Execution, ExecutionBundle
+from etl.model.records import METRICS, RUNS, ExecutionBundle
 from etl.sandbox import Execution as SandboxExecution
 from etl.sandbox import Fault, Sandbox, delete_call, delete_execution, touch_call
-from tests.bundles import as_listed
+from tests.bundles import planned
 from tests.support import API_KEY, SECRET_KEY, cap_pages
 from tests.worlds import settled_world
 
@@ -30,19 +29,6 @@ async def server() -> AsyncIterator[Sandbox]:
 
 def executions(server: Sandbox) -> list[SandboxExecution]:
     return server.world.run_tests[0].executions
-
-
-def planned(execution_id: str) -> Planned:
-    return Planned(
-        run_test_name="A",
-        run_test_key="a",
-        execution=as_listed(Execution(execution_id=execution_id, status="completed", payload={})),
-        reason=Reason.NEW,
-        date="2026-03-01",
-        started_at=None,
-        stored=None,
-        estimated_calls=0,
-    )
 
 
 async def crawl(

@@ -14,7 +14,7 @@ def progress(*, done: int = 0, planned: int = 0, limit: int | None = None, began
         planned_executions=40,
         committed_executions=12,
         quota=Quota(requests_per_minute=limit),
-        crawl=crawl,
+        crawls=[crawl],
         crawl_began_at=began_at,
     )
 

@@ -48,6 +48,7 @@ TESTED_ELSEWHERE = {
     "etl/load/warehouse/in_place.py": "tests/load/warehouse/test_ddl.py",
     "etl/model/records.py": "tests/extract/test_calls.py",
     "etl/pipeline/apply.py": "tests/e2e/test_source_changes.py",
+    "etl/pipeline/lists.py": "tests/e2e/test_held_up_lists.py",
     "etl/pipeline/metrics_file.py": "tests/e2e/test_monitoring.py",
     "etl/pipeline/record.py": "tests/pipeline/test_job.py",
     "etl/pipeline/run.py": "tests/pipeline/test_job.py",

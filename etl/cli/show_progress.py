@@ -44,7 +44,7 @@ def _progress_line(progress: Progress, now: float, *, width: int) -> Table:
     """One line that is cut at the width of the terminal, so what matters most comes first."""
     line = Table.grid(padding=(0, 1))
     words = Text("  ".join(progress_parts(progress, now)), no_wrap=True, overflow="ellipsis")
-    if progress.crawl is None:
+    if not progress.crawls:
         line.add_row(words)
     else:
         total, done = max(progress.planned_requests, 1), progress.done_requests
@@ -54,7 +54,7 @@ def _progress_line(progress: Progress, now: float, *, width: int) -> Table:
 
 def progress_parts(progress: Progress, now: float) -> Iterator[str]:
     """The parts of the line, most important first."""
-    if progress.crawl is None:
+    if not progress.crawls:
         yield (
             f"listing: {counted(progress.listed_executions, 'execution')}, {counted(progress.traffic.requests, 'request')}"
         )
@@ -66,5 +66,5 @@ def progress_parts(progress: Progress, now: float) -> Iterator[str]:
         yield f"rate limit: waiting {held} s"
     elif (left := progress.quota.left(now)) is not None:
         yield f"rate limit: {left:,} of {progress.quota.requests_per_minute:,} left"
-    if progress.crawl is not None:
+    if progress.crawls:
         yield f"{progress.committed_executions:,}/{progress.planned_executions:,} saved"

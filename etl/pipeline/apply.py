@@ -1,7 +1,7 @@
 """The steps of an export that change the dataset: relocate stored rows, mark what was deleted, fetch and commit."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from itertools import chain
 from time import monotonic
@@ -19,9 +19,18 @@ from etl.load.state import StoredState, forget_the_future
 from etl.load.stored_calls import StoredCalls
 from etl.model.records import ExecutionBundle
 from etl.pipeline.buffer import CommitBuffer
+from etl.pipeline.lists import Lists, independent
 from etl.pipeline.record import Record, VanishedCounts, is_waiting_row_due
 from etl.pipeline.run import Run
-from etl.pipeline.survey import Survey, load, load_sources, not_known_as_deleted, read_missing_payloads
+from etl.pipeline.survey import (
+    Survey,
+    load,
+    load_sources,
+    make_plan,
+    not_known_as_deleted,
+    one_place_each,
+    read_missing_payloads,
+)
 from etl.pipeline.tasks import to_the_end
 from etl.transform.flatten import FlatBundle, flatten
 
@@ -93,8 +102,29 @@ def _mark_deleted(run: Run, key: str, deleted: set[str], state: StoredState) -> 
         )
 
 
-async def fetch(run: Run, record: Record, planned: list[Planned], state: StoredState) -> None:
+async def fetch_early(run: Run, record: Record, state: StoredState, lists: Lists) -> None:
+    """Fetch what is planned of the run tests that are listed, until the last list is read that was held up.
+
+    Raises: as ``fetch``.
+    """
+    forget_the_future(state, run.by_source(run.clock()))
+    record.lists |= one_place_each(record.lists, state)
+    if keys := independent(record, state):
+        planned = make_plan(run, record, state, keys=keys)
+        await fetch(run, record, planned, state, is_over=lambda: lists.are_read)
+
+
+async def fetch(
+    run: Run,
+    record: Record,
+    planned: list[Planned],
+    state: StoredState,
+    *,
+    is_over: Callable[[], bool] = lambda: False,
+) -> None:
     """Fetch what is planned and commit it as it arrives; what has arrived whole is committed even when the crawl fails.
+
+    Nothing more is begun once it ``is_over``.
 
     Raises:
         DestinationError: a commit failed.
@@ -123,28 +153,35 @@ async def fetch(run: Run, record: Record, planned: list[Planned], state: StoredS
         # Flatten now: payloads are several times as large as rows, and need not be kept until the commit.
         await buffer.add(flatten(bundle, include_raw=run.settings.export.include_raw))
 
+    def due() -> Iterator[Planned]:
+        for item in planned:
+            if item.is_fetched and not is_over():
+                record.begun.append(item)
+                yield item
+
     read = _reader_of_stored_calls(run, state)
     settling = Settling(run.client, partial(read, StoredCalls.fetched_rows, {}), page_limit=run.settings.api.page_limit)
     crawl = Crawl(
         run.client,
-        [item for item in planned if item.is_fetched],
+        due(),
         take,
         concurrency=run.settings.api.concurrency,
         page_limit=run.settings.api.page_limit,
         stored_calls=None if run.accept_deletions else partial(read, StoredCalls.ids, frozenset()),
         settling=settling,
     )
-    record.settling = settling
-    record.doubted = crawl.doubted
-    run.progress.crawl, run.progress.crawl_began_at = crawl, monotonic()
+    record.settling.append(settling)
+    run.progress.add(crawl, monotonic())
     try:
         async with asyncio.TaskGroup() as group:
             committing = group.create_task(buffer.commit_on_time())
             for item in filter(is_waiting_row_due, planned):
+                record.begun.append(item)
                 await take(_without_calls(item))
             await crawl.run()
             committing.cancel()
     finally:
+        record.doubted += crawl.doubted
         record.necessary_requests += crawl.necessary_requests + settling.compared
         await buffer.flush()
 

@@ -1,7 +1,8 @@
 """``plan`` and ``export``: one list of steps with two endings.
 
 Both survey: discover → load → list → compare. A plan then works out what an export would do; an export puts stored rows in their
-places, marks what was deleted, plans, fetches and commits, and always leaves a summary behind.
+places, marks what was deleted, plans, fetches and commits, and always leaves a summary behind. While the list of one run test is
+held up, it fetches what the others need.
 """
 
 import asyncio
@@ -21,7 +22,8 @@ from etl.load.layout import LAST_RUN
 from etl.load.relocate import as_if_moved
 from etl.load.state import StoredState
 from etl.model import schema
-from etl.pipeline.apply import fetch, mark_vanished, part_moved_calls, put_in_place
+from etl.pipeline.apply import fetch, fetch_early, mark_vanished, part_moved_calls, put_in_place
+from etl.pipeline.lists import start_lists
 from etl.pipeline.progress import Notify, Progress, say_nothing
 from etl.pipeline.record import Record, summarize
 from etl.pipeline.run import Run, begin
@@ -85,6 +87,8 @@ async def plan(
         async with run.client:
             if state is None:
                 state = await discover_and_load(run, record, set_aside=False)
+            async with asyncio.TaskGroup() as group:
+                start_lists(group, run, record, state)
             found = await survey(run, record, state)
             await asyncio.to_thread(load_sources, run, [source for source, _ in found.moves], found.state)
             look_ups = found.look_ups()
@@ -181,6 +185,10 @@ async def _export(run: Run, record: Record, state: StoredState | None) -> None:
     if state is None:
         state = await discover_and_load(run, record, set_aside=True)
     record.completed_files = await to_the_end(run.dataset.complete)
+    async with asyncio.TaskGroup() as group:
+        lists = start_lists(group, run, record, state)
+        if await lists.are_held_up():
+            await fetch_early(run, record, state, lists)
     found = await survey(run, record, state)
     state = await put_in_place(run, record, found)
     await mark_vanished(run, record, found, state)

@@ -25,13 +25,18 @@ class Progress:
     committed_executions: int = 0
     traffic: Traffic = field(default_factory=Traffic)
     quota: Quota = field(default_factory=Quota)
-    crawl: Crawl | None = None
+    crawls: list[Crawl] = field(default_factory=list)
     crawl_began_at: float = 0.0
+
+    def add(self, crawl: Crawl, now: float) -> None:
+        """A crawl begins."""
+        self.crawl_began_at = self.crawl_began_at if self.crawls else now
+        self.crawls.append(crawl)
 
     @property
     def done_requests(self) -> int:
         """Planned requests that were answered."""
-        done = self.crawl.calls_fetched + self.crawl.listings if self.crawl else 0
+        done = sum(crawl.calls_fetched + crawl.listings for crawl in self.crawls)
         return min(self.planned_requests, done)
 
     def seconds_left(self, now: float) -> float | None:

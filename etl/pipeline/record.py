@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 
 from etl.errors import ExporterError
 from etl.extract.plan import Planned, Reason
@@ -32,7 +33,8 @@ class Record:
     """What the steps noted as they went. Mappings are by the key of the run test; what has no value yet has not happened.
 
     ``listed`` is how many executions each list had when it was read. ``lists`` has the lists that are used; ``failures`` says why
-    another run test is left alone. ``planned`` is None until there is a plan. ``committed`` are execution_ids.
+    another run test is left alone, ``unreachable`` those that the source is to blame for. ``begun`` is what was fetched of the plan
+    while some list was still held up. ``committed`` are execution_ids.
     """
 
     run_tests: tuple[RunTest, ...]
@@ -42,15 +44,17 @@ class Record:
     listed: dict[str, int] = field(default_factory=dict)
     lists: dict[str, ExecutionList] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    unreachable: list[str] = field(default_factory=list)
     lost: dict[str, int] = field(default_factory=dict)
     left_behind: dict[str, int] = field(default_factory=dict)
     keys_without_run_test: list[str] = field(default_factory=list)
     moved: Counter[str] = field(default_factory=Counter)
     vanished: dict[str, VanishedCounts] = field(default_factory=dict)
-    planned: list[Planned] | None = None
+    planned: dict[str, list[Planned]] = field(default_factory=dict)
+    begun: list[Planned] = field(default_factory=list)
     doubted: Counter[str] = field(default_factory=Counter)
     moved_calls: int = 0
-    settling: Settling | None = None
+    settling: list[Settling] = field(default_factory=list)
     committed: set[str] = field(default_factory=set)
     arrived: list[dict[str, Arrived]] = field(default_factory=list)
     necessary_requests: int = 0
@@ -63,22 +67,22 @@ class Record:
         """The execution_ids of all lists that are used."""
         return {execution_id for found in self.lists.values() for execution_id in found.executions}
 
-    def planned_by_key(self) -> dict[str, list[Planned]]:
-        """What is planned for each run test; nothing as long as there is no plan."""
-        planned: dict[str, list[Planned]] = {run_test.key: [] for run_test in self.run_tests}
-        for item in self.planned or ():
-            planned[item.run_test_key].append(item)
-        return planned
+    def all_planned(self) -> Iterator[Planned]:
+        """What is planned for all run tests."""
+        return chain.from_iterable(self.planned.values())
+
+    def note_planned(self, planned: Iterable[Planned]) -> None:
+        """This is the plan now."""
+        self.planned = {key: [] for key in self.planned}
+        for item in planned:
+            self.planned[item.run_test_key].append(item)
 
     def run_test_summaries(self, *, is_cut_short: bool) -> list[RunTestSummary]:
         """Each run test's share of the run; ``is_cut_short``: something ended the run before it had done everything."""
-        planned = self.planned_by_key()
-        return [
-            self._summary_of(run_test, planned[run_test.key], is_cut_short=is_cut_short) for run_test in self.run_tests
-        ]
+        return [self._summary_of(run_test, is_cut_short=is_cut_short) for run_test in self.run_tests]
 
-    def _summary_of(self, run_test: RunTest, planned: list[Planned], *, is_cut_short: bool) -> RunTestSummary:
-        found = self.lists.get(run_test.key)
+    def _summary_of(self, run_test: RunTest, *, is_cut_short: bool) -> RunTestSummary:
+        found, planned = self.lists.get(run_test.key), self.planned.get(run_test.key, [])
         summary = RunTestSummary(
             run_test.name,
             run_test.key,
@@ -92,7 +96,7 @@ class Record:
         )
         if found is not None:
             summary.unreadable = [*found.unreadable, *(letter.message for letter in found.heads.values())]
-        if found is not None and self.planned is not None:
+        if found is not None and run_test.key in self.planned:
             summary.unknown_statuses = Counter(
                 row.status for row in found.executions.values() if row.status not in KNOWN_EXECUTION
             )
@@ -109,7 +113,7 @@ class Record:
         if is_cut_short:  # otherwise what was planned and never arrived has been deleted since
             left = [item for item in planned if item.execution.execution_id not in self.committed]
             summary.missed = sum(item.is_fetched for item in left)
-            if self.planned is None or any(is_waiting_row_due(item) for item in left):
+            if run_test.key not in self.planned or any(is_waiting_row_due(item) for item in left):
                 summary.is_complete = False
         return summary
 
@@ -130,7 +134,7 @@ def is_waiting_row_due(item: Planned) -> bool:
 
 def summarize(run: Run, record: Record, *, failure: ExporterError | None, finished_at: datetime) -> Summary:
     """The run as one value; ``failure`` is what ended it early."""
-    traffic, discovered, settling = run.client.traffic, record.discovered, record.settling
+    traffic, discovered = run.client.traffic, record.discovered
     return Summary(
         export_run_id=run.export_run_id,
         version=__version__,
@@ -151,10 +155,10 @@ def summarize(run: Run, record: Record, *, failure: ExporterError | None, finish
         completed_files=record.completed_files,
         left_behind=record.left_behind,
         moved_calls=record.moved_calls,
-        compared=settling.compared if settling else 0,
-        saved_requests=settling.saved_requests if settling else 0,
-        fetched_whole=settling.fetched_whole if settling else 0,
-        why_whole=settling.failure if settling else None,
+        compared=sum(each.compared for each in record.settling),
+        saved_requests=sum(each.saved_requests for each in record.settling),
+        fetched_whole=sum(each.fetched_whole for each in record.settling),
+        why_whole=next((each.failure for each in reversed(record.settling) if each.failure), None),
         undiscovered=list(discovered.problems) if discovered else [],
         namesakes=discovered.namesakes if discovered else {},
         unlisted=record.keys_without_run_test,

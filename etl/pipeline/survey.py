@@ -4,24 +4,21 @@ They run in the order in which they stand here, and note in the run's ``Record``
 an export moves damaged files to the quarantine while it loads.
 """
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 
-from etl.errors import NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
+from etl.errors import NotFoundError, SourceError
 from etl.extract.endpoints import get_execution
-from etl.extract.executions import list_executions_completely, look_up
+from etl.extract.executions import look_up
 from etl.extract.plan import (
     Planned,
     is_mass_vanishing,
     order_by_worth,
-    pages,
     plan_run_test,
     requests_to_fetch,
-    says_nothing_new,
     scrub,
 )
 from etl.extract.run_tests import discover
@@ -30,6 +27,7 @@ from etl.load.relocate import Moves, as_if_dropped, find_doubled, find_moves, su
 from etl.load.state import StoredState, forget_the_future, load_run_tests, load_state
 from etl.model.lifecycle import StoredExecution
 from etl.model.listed_execution import ExecutionList, ListedExecution
+from etl.pipeline.lists import fail, gives_nothing_to_do, raise_if_none_is_listed
 from etl.pipeline.record import Record, count_reasons
 from etl.pipeline.run import Run
 from etl.pipeline.tasks import to_the_end
@@ -70,14 +68,14 @@ async def discover_and_load(run: Run, record: Record, *, set_aside: bool) -> Sto
 
 
 async def survey(run: Run, record: Record, state: StoredState) -> Survey:
-    """List every run test, and compare the lists with the state.
+    """Compare the lists, which are read, with the state.
 
     Raises:
         DestinationError, KeyRefusedError, SourceUnavailableError: the run cannot go on.
     """
-    await _list_executions(run, record, state)
+    raise_if_none_is_listed(record)
     forget_the_future(state, run.by_source(run.clock()))
-    record.lists |= _one_place_each(record.lists, state)
+    record.lists |= one_place_each(record.lists, state)
     everywhere = record.listed_ids()
     vanished = {}
     for run_test in record.run_tests:
@@ -107,60 +105,7 @@ def load_sources(run: Run, partitions: Iterable[Partition], state: StoredState) 
     load_run_tests(run.dataset, sorted(keys), state, set_aside=False)
 
 
-async def _list_executions(run: Run, record: Record, state: StoredState) -> None:
-    """List the executions of each run test; one that cannot be listed is recorded as failed, and left alone.
-
-    Raises:
-        SourceUnavailableError: none could be listed.
-    """
-    known = {execution_id for dates in state.dates().values() for execution_id in dates}
-    unreachable: list[str] = []
-
-    async def list_one(run_test: RunTest) -> None:
-        try:
-            found = await list_executions_completely(
-                run.client,
-                run_test.name,
-                known=known,
-                page_limit=run.settings.api.page_limit,
-                says_nothing_new=lambda row: _says_nothing_new(run, row, run_test.key, state),
-            )
-        except NotFoundError:
-            _fail(
-                run,
-                record,
-                run_test,
-                "the API knows no run test of this name: check run_tests and the key's workspace, or use its new name",
-            )
-        except SourceError as error:
-            _fail(run, record, run_test, str(error))
-            if not isinstance(error, UnexpectedAnswerError):
-                unreachable.append(str(error))
-        else:
-            record.lists[run_test.key] = found
-            record.listed[run_test.key] = len(found.executions)
-            has_news = not found.executions.keys() <= known
-            record.necessary_requests += pages(len(found.executions), run.settings.api.page_limit) + has_news
-            run.progress.listed_executions += len(found.executions)
-
-    async with asyncio.TaskGroup() as group:
-        for run_test in record.run_tests:
-            group.create_task(list_one(run_test))
-    if len(unreachable) == len(record.run_tests):
-        raise SourceUnavailableError(f"no run test could be listed: {unreachable[0]}")
-
-
-def _says_nothing_new(run: Run, row: ListedExecution, key: str, state: StoredState) -> bool:
-    is_scrubbed = run.settings.export.scrub_requests > 0
-    return not is_scrubbed and says_nothing_new(row, state.executions[key].get(row.execution_id), run.policy)
-
-
-def _fail(run: Run, record: Record, run_test: RunTest, error: str) -> None:
-    record.failures[run_test.key] = error
-    run.notify("run_test_failed", run_test=run_test.name, error=error)
-
-
-def _one_place_each(lists: Mapping[str, ExecutionList], state: StoredState) -> dict[str, ExecutionList]:
+def one_place_each(lists: Mapping[str, ExecutionList], state: StoredState) -> dict[str, ExecutionList]:
     """The lists, each execution in one of them.
 
     One that is in two was moved while they were read: it stays where the dataset has it, else in the first, until the next run.
@@ -191,7 +136,7 @@ async def _find_vanished(
     is_suspicious = is_mass_vanishing(vanished=len(vanished), living=living) and not run.accept_deletions
     if is_suspicious and await _none_exists(run, sorted(vanished)[:_SAMPLE_EXECUTIONS]):
         del record.lists[key]
-        _fail(
+        fail(
             run,
             record,
             run_test,
@@ -244,7 +189,7 @@ async def read_missing_payloads(run: Run, record: Record, state: StoredState) ->
         missing = [
             row
             for row in found.executions.values()
-            if row.packed is None and not _says_nothing_new(run, row, key, state)
+            if row.packed is None and not gives_nothing_to_do(run, row, key, state)
         ]
         if not missing:
             continue
@@ -270,28 +215,33 @@ async def read_missing_payloads(run: Run, record: Record, state: StoredState) ->
             )
 
 
-def make_plan(run: Run, record: Record, state: StoredState) -> list[Planned]:
-    """What to do with each listed execution, most valuable first. The plan is recorded, too."""
-    lists, page_limit = record.lists, run.settings.api.page_limit
-    planned: list[Planned] = []
-    for run_test in record.run_tests:
-        if run_test.key in lists:
+def make_plan(run: Run, record: Record, state: StoredState, *, keys: AbstractSet[str] | None = None) -> list[Planned]:
+    """What to do with each listed execution that was not begun, most valuable first; recorded, too.
+
+    With ``keys``, only those run tests are planned, without anything to scrub: that is for the end, when all is known.
+    """
+    page_limit, begun = run.settings.api.page_limit, {item.execution.execution_id for item in record.begun}
+    planned = [item for item in record.all_planned() if item.execution.execution_id not in begun]
+    new = [each for each in record.run_tests if each.key in record.lists and each.key not in record.planned]
+    for run_test in new:
+        if keys is None or run_test.key in keys:
             planned += plan_run_test(
                 run_test,
-                lists[run_test.key],
+                record.lists[run_test.key],
                 state.executions[run_test.key],
                 now=run.by_source(run.started_at),
                 policy=run.policy,
                 stray_dates=state.stray_dates[run_test.key],
             )
-    planned = order_by_worth(scrub(planned, requests=run.settings.export.scrub_requests, page_limit=page_limit))
-    record.planned = planned
-    by_key = record.planned_by_key()
-    for run_test in record.run_tests:
-        if run_test.key in lists:
-            reasons = dict(count_reasons(by_key[run_test.key]))
+            record.planned[run_test.key] = []
+    scrub_requests = run.settings.export.scrub_requests if keys is None else 0
+    planned = order_by_worth(scrub(planned, requests=scrub_requests, page_limit=page_limit))
+    record.note_planned([*record.begun, *planned])
+    for run_test in new:
+        if run_test.key in record.planned:
+            reasons = dict(count_reasons(record.planned[run_test.key]))
             run.notify("listed", run_test=run_test.name, executions=record.listed[run_test.key], reasons=reasons)
-    run.progress.planned_executions = sum(item.is_fetched for item in planned)
-    run.progress.planned_requests = sum(requests_to_fetch(planned, page_limit=page_limit).values())
+    run.progress.planned_executions = sum(item.is_fetched for item in record.all_planned())
+    run.progress.planned_requests = sum(requests_to_fetch(record.all_planned(), page_limit=page_limit).values())
     run.notify("planned", executions=run.progress.planned_executions, requests=run.progress.planned_requests)
     return planned

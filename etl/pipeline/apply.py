@@ -86,7 +86,8 @@ async def _mark_left_behind(run: Run, record: Record, key: str, left: set[str], 
     record.necessary_requests += len(living)
     if deleted:
         await to_the_end(partial(_mark_deleted, run, key, deleted, state))
-        record.left_behind[key] -= len(deleted)
+        if key in record.left_behind:
+            record.left_behind[key] -= len(deleted)
         run.notify("deleted", run_test=key, executions=len(deleted))
 
 

@@ -87,6 +87,7 @@ async def plan(
         async with run.client:
             if state is None:
                 state = await discover_and_load(run, record, set_aside=False)
+            record.before = await _last_run(run)
             async with asyncio.TaskGroup() as group:
                 start_lists(group, run, record, state)
             found = await survey(run, record, state)
@@ -184,6 +185,7 @@ async def _export_alone(run: Run, stop: asyncio.Future[InterruptedRunError] | No
 async def _export(run: Run, record: Record, state: StoredState | None) -> None:
     if state is None:
         state = await discover_and_load(run, record, set_aside=True)
+    record.before = await _last_run(run)
     record.completed_files = await to_the_end(run.dataset.complete)
     async with asyncio.TaskGroup() as group:
         lists = start_lists(group, run, record, state)
@@ -194,6 +196,14 @@ async def _export(run: Run, record: Record, state: StoredState | None) -> None:
     await mark_vanished(run, record, found, state)
     await fetch(run, record, make_plan(run, record, state), state)
     await part_moved_calls(run, record, state)
+
+
+async def _last_run(run: Run) -> LastRun:
+    """What the run before left; nothing where that cannot be told, which the end of the run says."""
+    try:
+        return await to_the_end(partial(read_last_run, run.dataset.files, note=lambda _: None))
+    except DestinationError:
+        return LastRun()
 
 
 def _time_limit(settings: Settings) -> tuple[float, TimeLimitError] | None:

@@ -55,6 +55,7 @@ def start_lists(group: asyncio.TaskGroup, run: Run, record: Record, state: Store
                 says_nothing_new=lambda row: gives_nothing_to_do(run, row, run_test.key, state),
             )
         except NotFoundError:
+            record.not_found.add(run_test.key)
             fail(
                 run,
                 record,

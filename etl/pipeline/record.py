@@ -11,6 +11,7 @@ from etl.extract.plan import Planned, Reason
 from etl.extract.run_tests import Discovered
 from etl.extract.settling import Settling
 from etl.load.commit import Arrived
+from etl.load.last_run import LastRun
 from etl.model.lifecycle import KNOWN_EXECUTION
 from etl.model.listed_execution import ExecutionList
 from etl.pipeline.run import Run
@@ -33,11 +34,13 @@ class Record:
     """What the steps noted as they went. Mappings are by the key of the run test; what has no value yet has not happened.
 
     ``listed`` is how many executions each list had when it was read. ``lists`` has the lists that are used; ``failures`` says why
-    another run test is left alone, ``unreachable`` those that the source is to blame for. ``begun`` is what was fetched of the plan
+    another run test is left alone, ``unreachable`` those that the source is to blame for, ``not_found`` are
+    keys of those that it does not have. ``before`` is what the run before left. ``begun`` is what was fetched of the plan
     while some list was still held up. ``committed`` are execution_ids.
     """
 
     run_tests: tuple[RunTest, ...]
+    before: LastRun = field(default_factory=LastRun)
     discovered: Discovered | None = None
     quarantined: list[str] = field(default_factory=list)
     completed_files: int = 0
@@ -45,6 +48,7 @@ class Record:
     lists: dict[str, ExecutionList] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     unreachable: list[str] = field(default_factory=list)
+    not_found: set[str] = field(default_factory=set)
     lost: dict[str, int] = field(default_factory=dict)
     left_behind: dict[str, int] = field(default_factory=dict)
     keys_without_run_test: list[str] = field(default_factory=list)

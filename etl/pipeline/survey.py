@@ -42,7 +42,7 @@ class Survey:
 
     ``drops`` and ``moves`` are what must change for each execution to lie in one place, the right one; ``state`` already says what
     it will say after the drops. ``vanished`` are stored executions that no list has any more, by the key of their run test.
-    ``left_behind`` are those of run tests that are not exported, while their other executions move away.
+    ``left_behind`` are those of run tests that are not exported while their other executions move away, or that are gone.
     """
 
     state: StoredState
@@ -89,6 +89,7 @@ async def survey(run: Run, record: Record, state: StoredState) -> Survey:
     record.left_behind = {key: len(left) for key, left in left_behind.items()}
     if record.discovered and record.discovered.is_complete:
         record.keys_without_run_test = sorted(state.elsewhere.keys() - {source.run_test_key for source, _ in moves})
+    left_behind |= await _left_by_deleted_run_tests(run, record, state)
     return Survey(state, drops, moves, vanished, left_behind)
 
 
@@ -173,6 +174,24 @@ def _left_behind(record: Record, state: StoredState, moves: Moves) -> dict[str, 
     everywhere = record.listed_ids()
     sources = {source.run_test_key for source, _ in moves} - {run_test.key for run_test in record.run_tests}
     return {key: left for key in sources if (left := dates[key].keys() - everywhere)}
+
+
+async def _left_by_deleted_run_tests(run: Run, record: Record, state: StoredState) -> dict[str, set[str]]:
+    """Executions of run tests that the source no longer has, by key; once, as most of them exist for ever.
+
+    Where none of a sample exists, the key may see another workspace now: they are left alone.
+    """
+    known = record.before.last_complete_at.keys() - {*record.before.incomplete}
+    gone = {*record.keys_without_run_test} & record.before.last_complete_at.keys() | record.not_found & known
+    if run.accept_deletions:
+        gone = {*record.keys_without_run_test} | record.not_found
+    await to_the_end(partial(load_sources, run, [Partition(key, "") for key in gone], state))
+    found: dict[str, set[str]] = {}
+    for key in sorted(gone):
+        living = not_known_as_deleted(state.dates()[key].keys() - record.listed_ids(), state.executions[key])
+        if living and (run.accept_deletions or not await _none_exists(run, living[:_SAMPLE_EXECUTIONS])):
+            found[key] = {*living}
+    return found
 
 
 def not_known_as_deleted(execution_ids: Iterable[str], stored: Mapping[str, StoredExecution]) -> list[str]:

@@ -1,0 +1,91 @@
+"""Executions whose run test was deleted are asked for once: those that were deleted with or before it get their ``deleted_at``."""
+
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl.model.records import METRICS
+from etl.pipeline import job
+from etl.pipeline.summary import Summary
+from etl.sandbox import RunTest, Sandbox, delete_execution
+from tests.e2e.truth import rows_of
+from tests.support import settings_for
+from tests.worlds import settled_world
+
+NIGHT = datetime.now(UTC)
+EXECUTIONS = 8
+Export = Callable[..., Any]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Sandbox]:
+    async with Sandbox(settled_world(run_tests=2, executions=EXECUTIONS, calls=1)) as running:
+        yield running
+
+
+@pytest.fixture(params=["all", "by name"])
+def export(server: Sandbox, tmp_path: Path, request: pytest.FixtureRequest) -> Export:
+    """One night's export; each one is a day later than the one before."""
+    nights = iter(range(1, 99))
+    names = "all" if request.param == "all" else [run_test.name for run_test in server.world.run_tests]
+
+    async def run(**options: Any) -> Summary:
+        night = NIGHT + timedelta(days=next(nights))
+        settings = settings_for(server, tmp_path / "data", run_tests=names)
+        return await job.export(settings, clock=lambda: night, **options)
+
+    return run
+
+
+def delete_run_test(server: Sandbox) -> RunTest:
+    """It is listed no more; its executions can still be had by their ids."""
+    return server.world.run_tests.pop()
+
+
+def look_ups(server: Sandbox) -> int:
+    return sum(request.path == METRICS and "execution_id" in request.query for request in server.requests)
+
+
+def deleted(folder: Path) -> set[str]:
+    return {row["execution_id"] for row in rows_of(folder, "executions") if row["deleted_at"]}
+
+
+async def test_execution_that_was_deleted_before_its_run_test_is_marked_and_the_others_are_asked_for_once(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    await export()
+    run_test = delete_run_test(server)
+    gone = run_test.executions[3]
+    delete_execution(gone)
+
+    await export()
+    assert deleted(tmp_path) == {gone.execution_id}
+    assert len(rows_of(tmp_path, "executions")) == 2 * EXECUTIONS, "the rows stay"
+    asked = look_ups(server)
+    assert EXECUTIONS <= asked <= EXECUTIONS + 5
+
+    for _ in range(2):
+        await export()
+    assert look_ups(server) == asked
+    assert deleted(tmp_path) == {gone.execution_id}
+
+
+async def test_run_test_of_which_nothing_exists_any_more_is_left_alone_until_that_is_accepted(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """As with a key of another workspace, to which nothing exists."""
+    await export()
+    run_test = delete_run_test(server)
+    for execution in run_test.executions:
+        delete_execution(execution)
+    await export()
+    assert deleted(tmp_path) == set()
+    assert look_ups(server) == 5
+    await export()
+    assert look_ups(server) == 5
+
+    await export(accept_deletions=True)
+    assert deleted(tmp_path) == {each.execution_id for each in run_test.executions}

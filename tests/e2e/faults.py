@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from etl.model.records import METRICS, RUNS
+from etl.model.records import DETAIL, METRICS, RUNS
 from etl.sandbox import Fault, SandboxRequest, World
 from etl.sandbox.aggregates import AnswerError
 from etl.sandbox.answers.paging import page_of
@@ -172,10 +172,13 @@ class Endpoint(StrEnum):
     EXECUTION = f"{METRICS}?execution_id"
     CALLS = f"{RUNS}?execution_id"
     CALL = f"{METRICS}?call_execution_id"
+    DETAIL = DETAIL
 
 
 def endpoint_of(request: SandboxRequest) -> Endpoint | None:
     """None for what is asked for only when something went wrong."""
+    if request.path.startswith(DETAIL):
+        return Endpoint.DETAIL
     asked = request.target.partition("=")[0]
     return Endpoint(asked) if asked in set(Endpoint) else None
 

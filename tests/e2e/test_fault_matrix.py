@@ -6,7 +6,8 @@
 import asyncio
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 import etl
 from etl.extract import quota as quota_module
 from etl.model import schema
+from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, SandboxRequest, World, delete_execution, listable_executions
 from etl.settings import Settings
 from tests.e2e import truth
@@ -30,16 +32,22 @@ POSITIONS: dict[str, Callable[[int], int]] = {
 }
 CONCURRENCY, MAX_TRIES = 2, 2
 RUN_TEST = "Checkout flow"
-IN_FULL = list(product(KINDS, Endpoint, POSITIONS))
-QUICK = {(kind, list(Endpoint)[number % 4], list(POSITIONS)[number % 3]) for number, kind in enumerate(KINDS)}
+FIRST_NIGHT = datetime(2026, 10, 30, 15, tzinfo=UTC)
+LATER = FIRST_NIGHT + timedelta(days=4)
+FIRST_EXPORT = [endpoint for endpoint in Endpoint if endpoint is not Endpoint.DETAIL]
+QUICK = {
+    (kind, endpoint, list(POSITIONS)[number % 3])
+    for number, kind in enumerate(KINDS)
+    for endpoint in (FIRST_EXPORT[number % 4], Endpoint.DETAIL)
+}
 
 
-def cases(*cures: Cure) -> list[Any]:
+def cases(*cures: Cure, endpoints: Iterable[Endpoint] = FIRST_EXPORT) -> list[Any]:
     return [
         pytest.param(
             *case, id="-".join((case[0], case[1].name, case[2])), marks=() if case in QUICK else pytest.mark.slow
         )
-        for case in IN_FULL
+        for case in product(KINDS, endpoints, POSITIONS)
         if KINDS[case[0]].cure in cures
     ]
 
@@ -55,8 +63,8 @@ class Source(Sandbox):
     Three executions of the first vanish between two readings of its list, so that each is looked up by its id.
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(settled_world(run_tests=2, executions=6, calls=3), max_limit=4, **options)
+    def __init__(self, *, days: int = 30, **options: Any) -> None:
+        super().__init__(settled_world(run_tests=2, days=days, executions=6, calls=3), max_limit=4, **options)
         first, second = self.world.run_tests
         assert first.name == RUN_TEST
         del second.executions[2:]
@@ -100,7 +108,7 @@ def counts() -> Counter[Endpoint]:
             return Counter(each for request in source.requests if (each := endpoint_of(request)))
 
     found = asyncio.run(export())
-    assert min(found[endpoint] for endpoint in Endpoint) >= 3, found
+    assert min(found[endpoint] for endpoint in FIRST_EXPORT) >= 3, found
     return found
 
 
@@ -149,6 +157,8 @@ def is_lost_by(strike: Strike) -> Callable[[truth.Row], bool]:
             return lambda row: bool(row["run_test_name"] == query["run_test_name"])
         case Endpoint.EXECUTION:
             return lambda row: bool(row["run_test_name"] == RUN_TEST)
+        case Endpoint.DETAIL:
+            return lambda _row: False
 
 
 @pytest.mark.parametrize(("name", "endpoint", "position"), cases(Cure.ASK_AGAIN, Cure.GIVE_UP))
@@ -269,6 +279,35 @@ async def test_odd_answer_is_believed(
     is_contradiction = name == "404 JSON" and endpoint is not Endpoint.EXECUTION
     assert odd.exit_code == (3 if is_contradiction else 0)
     assert (healed.exit_code, healed.problems) == (0, [])
+    truth.assert_equals_world(tmp_path, source.world)
+
+
+@pytest.mark.parametrize(("name", "endpoint", "position"), cases(*Cure, endpoints=[Endpoint.DETAIL]))
+async def test_settling_execution_whose_detail_fails_is_fetched_whole(
+    name: str, endpoint: Endpoint, position: str, tmp_path: Path
+) -> None:
+    """Whatever the fault is: the detail is asked for once, the run goes on, and late data is found all the same."""
+    kind = KINDS[name]
+    async with Source(days=1) as source:
+        source.heal()
+        executions = [each for run_test in source.world.run_tests for each in run_test.executions]
+        await job.export(settings(source, tmp_path), clock=lambda: FIRST_NIGHT)
+        for execution in executions:
+            execution.calls[1].total_cost_cents = 4321
+        source.fault = strike = Strike(kind.fault, endpoint, POSITIONS[position](len(executions)), for_ever=True)
+        source.requests.clear()
+        settled = await job.export(settings(source, tmp_path, kind), clock=lambda: LATER)
+        asked = Counter(map(endpoint_of, source.requests))
+        quiet = await job.export(settings(source, tmp_path), clock=lambda: LATER)
+
+    assert strike.struck
+    assert (settled.exit_code, settled.problems) == (quiet.exit_code, quiet.problems) == (0, [])
+    # A detail has no status that could be false, and is not asked for fields that no column knows.
+    is_read = kind.cure is Cure.UNDERSTAND or name in ("status false", "NaN")
+    assert settled.fetched_whole == (not is_read)
+    assert asked[Endpoint.CALL] == len(executions) + 2 * (not is_read)
+    assert asked[Endpoint.DETAIL] == len(executions) or "429" in name
+    assert strike.seen == asked[Endpoint.DETAIL], "everything is final"
     truth.assert_equals_world(tmp_path, source.world)
 
 

@@ -20,9 +20,11 @@ from etl.load.layout import parse_partition_path
 from etl.model import schema
 from etl.model.digest import rows_digest
 from etl.model.keys import default_key
+from etl.model.records import DETAIL, METRICS, RUNS
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Call, Execution, Fault, Sandbox, SandboxRequest, World
+from etl.sandbox.dispatch import HTML_404
 from etl.sandbox.world import CALL_STATUSES
 from etl.settings import Settings
 from tests.e2e.faults import edited_calls
@@ -38,6 +40,16 @@ EVERYTHING = 1_000_000
 
 _VERSION = {"deleted_at", "export_run_id", "exported_at"}
 _OF_A_NAME = {"run_test_name", "row_hash", "calls_digest"}
+
+_NOT_A_DETAIL = (
+    Fault(status=404, body=HTML_404),
+    Fault(status=403, body=b'{"status": false, "message": "Forbidden"}'),
+    Fault(status=400, body=b'{"status": false, "message": "Unknown field."}'),
+    Fault(status=500, body=b'{"status": false, "message": "No TestExecution matches the given query."}'),
+    Fault(status=200, body=b"<html>Welcome</html>"),
+    Fault(status=200, body=b'{"id": "x", "calls": []}'),
+    Fault(edit=lambda body: body.replace(b'"cost_cents"', b'"price_cents"')),
+)
 
 Row = dict[str, Any]
 
@@ -224,6 +236,15 @@ class History:
         """The lists of calls name only so many, as if the others had been deleted."""
         self.server.fault = lambda request, _nth: edited_calls(self.world, request, lambda calls: calls[:number])
 
+    def fail_details(self, seed: int, share: float) -> None:
+        """The details of this share of the executions cannot be had, each for a reason of its own; nothing else fails."""
+
+        def fail(request: SandboxRequest, _nth: int) -> Fault | None:
+            rng = random.Random(f"{seed} {request.path}")
+            return rng.choice(_NOT_A_DETAIL) if request.path.startswith(DETAIL) and rng.random() < share else None
+
+        self.server.fault = fail
+
     def finish(self, execution: Execution, status: str = "completed") -> None:
         self._give_a_start(execution)
         sandbox.finish_execution(execution, self.rng, self.now)
@@ -387,6 +408,7 @@ class History:
         self.rows = self.files.rows(damaged=self.damaged)
         exit_code = None if summary is None else summary.exit_code
         self._nothing_is_lost(before)
+        assert not [held for held in self.rows["errors"] if held.row["endpoint"] not in (METRICS, RUNS)]
         self._keys_are_unique(*((set(), set()) if exit_code == 0 else (moving, self.moved)))
         self._gone_is_kept(except_for=changed)
         self.note_gone()

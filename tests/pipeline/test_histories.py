@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from etl import sandbox
+from etl.pipeline.summary import Summary
 from etl.sandbox import Execution, Fault, SandboxRequest
 from tests.pipeline.histories import EVERYTHING, FINISHED, NAMES, Death, Entry, History, calls_of
 
@@ -149,6 +150,19 @@ class Histories(RuleBasedStateMachine):
     @rule(seed=st.integers(0, 99), share=st.sampled_from([0.0, 0.1, 0.4, 0.8, 1.0]))
     def requests_fail(self, seed: int, share: float) -> None:
         self.history.server.fault = sandbox.random_faults(random.Random(seed), share)
+
+    @rule(seed=st.integers(0, 99), share=st.sampled_from([0.4, 0.8, 1.0]), pick=which, calls=st.integers(1, 4))
+    def details_fail_while_data_comes_late(self, seed: int, share: float, pick: int, calls: int) -> None:
+        """What cannot be compared is fetched whole: where a run without the faults was complete, one with them is."""
+        history, run_tests = self.history, self.history.world.run_tests
+        settling = [history.start(run_tests[pick % len(run_tests)], calls, is_finished=True) for _ in range(2)]
+        history.server.fault = None
+        before = self._run()
+        for execution in settling:
+            sandbox.add_late_data(execution, history.rng, history.now)
+        history.fail_details(seed, share)
+        after = self._run()
+        assert before is None or after is None or before.exit_code or not after.exit_code
 
     @rule(pick=which, endpoint=st.sampled_from(["metrics", "runs"]))
     def one_subject_fails_for_ever(self, pick: int, endpoint: str) -> None:
@@ -304,9 +318,10 @@ class Histories(RuleBasedStateMachine):
 
         self._run(change=happen, nth_request=nth, page_limit=page_limit)
 
-    def _run(self, **options: object) -> None:
+    def _run(self, **options: object) -> Summary | None:
         summary = self.history.run(**options)  # type: ignore[arg-type]
         note(f"# {'killed or nothing to export' if summary is None else (summary.exit_code, *summary.problems)}")
+        return summary
 
 
 QUICK = [(25, 30, number) for number in range(4)]

@@ -11,7 +11,7 @@ from typing import Any
 from etl.errors import SourceError
 from etl.extract.client import Client
 from etl.extract.endpoints import list_call_details
-from etl.extract.plan import Planned
+from etl.extract.plan import Planned, Reason
 from etl.model.records import DetailedCall, ListedCall
 from etl.transform.detail import vouches_for
 
@@ -25,13 +25,15 @@ class Settling:
     """Compares executions; the counts grow with each.
 
     ``compared`` executions needed two requests instead of one for each call. ``saved_requests`` are the calls that were not
-    fetched, less one for each detail that was asked for. ``fetched_whole`` is how many could not be compared, and ``failure`` says
+    fetched, less one for each detail that was asked for. ``listed_differently`` executions had changed by their list alone: none
+    of their calls had to be fetched. ``fetched_whole`` is how many could not be compared, and ``failure`` says
     why the last of them could not. After a few in a row no detail is read any more.
     """
 
     def __init__(self, client: Client, stored_rows: StoredRows, *, page_limit: int) -> None:
         self.compared = 0
         self.saved_requests = 0
+        self.listed_differently = 0
         self.fetched_whole = 0
         self.failure: str | None = None
         self._client = client
@@ -58,6 +60,7 @@ class Settling:
             )
         )
         self.saved_requests += len(kept)
+        self.listed_differently += item.reason is Reason.CHANGED and len(kept) == len(listed)
         return kept
 
     async def _details(self, item: Planned, *, limit: int) -> dict[str, DetailedCall]:

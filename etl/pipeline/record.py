@@ -161,6 +161,7 @@ def summarize(run: Run, record: Record, *, failure: ExporterError | None, finish
         moved_calls=record.moved_calls,
         compared=sum(each.compared for each in record.settling),
         saved_requests=sum(each.saved_requests for each in record.settling),
+        listed_differently=sum(each.listed_differently for each in record.settling),
         fetched_whole=sum(each.fetched_whole for each in record.settling),
         why_whole=next((each.failure for each in reversed(record.settling) if each.failure), None),
         undiscovered=list(discovered.problems) if discovered else [],

@@ -23,6 +23,9 @@ _OUTCOMES = {
     ExitCode.SIGTERM: "interrupted",
 }
 
+_MANY = 10
+"""From so many executions on, what happened to each of them is worth a notice."""
+
 
 @dataclass(slots=True)
 class RunTestSummary:
@@ -111,6 +114,7 @@ class Summary:
     moved_calls: int = 0
     compared: int = 0
     saved_requests: int = 0
+    listed_differently: int = 0
     fetched_whole: int = 0
     why_whole: str | None = None
     complete_at: datetime | None = None
@@ -217,6 +221,11 @@ class Summary:
         lines += [moved] if self.moved_calls else []
         whole = f"{counted(self.fetched_whole, 'settling execution')} fetched whole, since no detail can be had: {self.why_whole}"
         lines += [whole] if self.fetched_whole else []
+        differently = (
+            f"{counted(self.listed_differently, 'execution')} listed in another way than before, with the same calls, at two "
+            "requests each: the API may have changed how it writes a field"
+        )
+        lines += [differently] if self.listed_differently >= _MANY else []
         if self.unlisted:
             others = f" and {len(self.unlisted) - 5} more" if len(self.unlisted) > 5 else ""
             lines.append(

@@ -69,6 +69,31 @@ def later_status(call: Call) -> None:
     call.status = "failed"
 
 
+def with_a_new_field(body: bytes) -> bytes:
+    """The list of executions as a newer server may write it."""
+    return body.replace(b'"total_calls":', b'"novel":1,"total_calls":')
+
+
+@pytest.mark.parametrize(("executions", "is_told"), [(12, True), (3, False)])
+async def test_list_that_is_written_in_another_way_costs_two_requests_an_execution(
+    tmp_path: Path, executions: int, *, is_told: bool
+) -> None:
+    world = settled_world(run_tests=1, days=1, executions=executions, calls=CALLS)
+    async with Sandbox(world) as server:
+        for now in (FIRST_NIGHT, LATER):
+            await night(server, tmp_path, now)
+        server.fault = lambda request, _nth: Fault(edit=with_a_new_field) if "run_test_name" in request.query else None
+        odd = await night(server, tmp_path, LATER)
+        sent = asked(server)
+        after = await night(server, tmp_path, LATER)
+
+    assert (odd.exit_code, odd.problems) == (0, [])
+    assert sent == {"detail": executions, "list": executions, "call": 0}
+    assert any("12 executions listed in another way" in notice for notice in odd.notices) == is_told
+    assert (after.requests, after.notices) == (1, [])
+    assert_equals_world(tmp_path, world)
+
+
 @pytest.mark.parametrize("change", [later_cost, later_metrics, later_status])
 async def test_call_that_changed_is_fetched_alone(world: World, tmp_path: Path, change: Callable[[Call], None]) -> None:
     async with Sandbox(world) as server:

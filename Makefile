@@ -65,7 +65,7 @@ test: $(VENV)/.dev ## Run the tests
 	@$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(VENV)/.dev $(READERS)/.done ## Run the tests with their full figures, slow ones included
-	@$(BIN)/python -m pytest $(PARALLEL) -m "slow or not slow" --timeout 3600
+	@COLD_STARTS=1 $(BIN)/python -m pytest $(PARALLEL) -m "slow or not slow" --timeout 3600
 
 check: lint types docs test ## Everything that CI checks
 

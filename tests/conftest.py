@@ -1,5 +1,7 @@
 """What holds for every test."""
 
+import resource
+
 import pytest
 from hypothesis import settings
 
@@ -8,6 +10,9 @@ from etl.extract import client
 # A busy machine makes any example slow: no law is about time.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+# An export looks at each file that its process may open, and some machines let a process open far more than a shell does.
+resource.setrlimit(resource.RLIMIT_NOFILE, (1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,40 @@
+"""A command that starts warm is the command: as one that starts cold ends, prints, and sees its folder and environment."""
+
+import asyncio
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import warm
+from tests.e2e.command import COMMAND, Ended, ended, environment, start
+
+
+async def started_warm(*arguments: str, cwd: Path, env: dict[str, str]) -> Ended:
+    exit_code, stdout, stderr = await warm.run([os.fspath(COMMAND), *arguments], cwd, env)
+    return Ended(exit_code, stdout.decode(), stderr.decode())
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code"), [("--version", 0), ("schema calls", 0), ("run --nonsense", 2), ("status", 2), ("verify", 2)]
+)
+async def test_command_that_starts_warm_ends_and_prints_as_one_that_starts_cold(
+    tmp_path: Path, words: str, exit_code: int
+) -> None:
+    env = environment(METRICS_ETL_API__CONCURRENCY="0")
+
+    found = await started_warm(*words.split(), cwd=tmp_path, env=env)
+
+    assert found == await ended(await start(*words.split(), cwd=tmp_path, env=env))
+    assert found.exit_code == exit_code
+
+
+async def test_commands_that_start_warm_at_once_are_processes_of_their_own(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("one", "other")]
+    for folder in folders:
+        folder.mkdir()
+
+    found = await asyncio.gather(*(started_warm("status", cwd=each, env=environment()) for each in folders))
+
+    assert [re.findall(r"one|other", each.stderr)[0] for each in found] == ["one", "other"], found

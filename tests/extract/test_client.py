@@ -30,6 +30,7 @@ from etl.errors import (
     TransientError,
 )
 from etl.extract import client as client_module
+from etl.extract import quota as quota_module
 from etl.extract.client import Client
 from etl.extract.endpoints import (
     Request,
@@ -336,7 +337,8 @@ def error_texts(error: BaseException) -> str:
 
 
 @pytest.mark.parametrize("status", [200, 204, 301, 400, 401, 403, 404, 429, 500, 503])
-async def test_error_about_an_answer_holds_no_key_even_when_the_server_echoes_them(status):
+async def test_error_about_an_answer_holds_no_key_even_when_the_server_echoes_them(monkeypatch, status):
+    monkeypatch.setattr(quota_module, "_NO_HINT_SECONDS", 0.02)
     keys = {"api_key": CANARY_KEY, "secret_key": CANARY_SECRET}
     async with serving(echo) as base_url, connect(base_url, **keys, max_tries=1) as client:
         with pytest.raises(ExporterError) as caught:

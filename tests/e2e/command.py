@@ -12,7 +12,7 @@ from typing import Any
 
 from etl.sandbox import Sandbox
 from tests.e2e import warm
-from tests.support import API_KEY, SECRET_KEY
+from tests.support import API_KEY, IS_FULL, SECRET_KEY
 
 COMMAND = Path(sys.executable).with_name("metrics-etl")
 READ_LATE = ("PATH", "FI_", "METRICS_ETL_")  # what neither the interpreter nor an import reads
@@ -71,11 +71,8 @@ def _without_traceback(exit_code: int, stdout: bytes, stderr: bytes) -> Ended:
 
 
 async def metrics_etl(*arguments: str, cwd: Path, env: dict[str, str], under: Sequence[str] = ()) -> Ended:
-    """The installed command from start to end; from ``warm`` where its start is not what is tested.
-
-    ``COLD_STARTS`` in the environment, as in ``make test-all``, starts every one anew.
-    """
-    if under or "COLD_STARTS" in os.environ or not all(name.startswith(READ_LATE) for name in env):
+    """The installed command from start to end; from ``warm`` where its start is not what is tested, unless in full."""
+    if IS_FULL or under or not all(name.startswith(READ_LATE) for name in env):
         return await ended(await start(*arguments, cwd=cwd, env=env, under=under))
     return _without_traceback(*await warm.run([os.fspath(COMMAND), *arguments], cwd, env))
 

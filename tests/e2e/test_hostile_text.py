@@ -18,7 +18,10 @@ from tests.worlds import settled_world
 FAMILY = "\N{MAN}\N{ZERO WIDTH JOINER}\N{WOMAN}\N{ZERO WIDTH JOINER}\N{GIRL}"
 HOSTILE = f"n\x1b[2J\x9b31m\x07\u202e{FAMILY}[red]"
 CONTROL = re.compile("[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-COMMANDS = ("run --verbose", "run --quiet", "status", "verify", "verify --quiet", "plan", "check", "discover")
+COMMANDS = (
+    *("run --verbose", "status", "check", "discover"),
+    *(pytest.param(words, marks=pytest.mark.slow) for words in ("run --quiet", "verify", "verify --quiet", "plan")),
+)
 
 
 @pytest.fixture
@@ -41,9 +44,8 @@ def folder(tmp_path: Path) -> Path:
 
 async def written(server: Sandbox, folder: Path, words: str) -> str:
     """What the command writes on a terminal that gets no colors, and elsewhere."""
-    env = environment(server, TERM="dumb", NO_COLOR="1")
-    piped = await metrics_etl(*words.split(), cwd=folder, env=env)
-    terminal = Terminal(*words.split(), cwd=folder, env=env)
+    piped = await metrics_etl(*words.split(), cwd=folder, env=environment(server))
+    terminal = Terminal(*words.split(), cwd=folder, env=environment(server, TERM="dumb", NO_COLOR="1"))
     await terminal.ended()
     return piped.stdout + piped.stderr + terminal.written
 
@@ -73,7 +75,9 @@ async def test_names_and_paths_are_escaped_in_every_command(server: Sandbox, fol
         assert r"n\x1b[2J\x9b31m\x07\u202e" in text or words == "discover"
 
 
-@pytest.mark.parametrize("words", ["run", "check", "status", "verify"])
+@pytest.mark.parametrize(
+    "words", ["run", "status", *(pytest.param(words, marks=pytest.mark.slow) for words in ("check", "verify"))]
+)
 async def test_text_of_a_lock_is_escaped(server: Sandbox, folder: Path, words: str) -> None:
     await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))
     data = folder / "data"
@@ -84,10 +88,10 @@ async def test_text_of_a_lock_is_escaped(server: Sandbox, folder: Path, words: s
     assert rf"pid n\x1b[2J\x9b31m\x07\u202e{FAMILY}[red] on n" in text
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize("encoding", [pytest.param("utf-8", marks=pytest.mark.slow), "ascii"])
 async def test_json_is_escaped_and_says_the_same(server: Sandbox, folder: Path, encoding: str) -> None:
     env = environment(server, PYTHONIOENCODING=encoding)
-    await metrics_etl("run", "--quiet", cwd=folder, env=env)
+    await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))
     (folder / "data" / "errors" / "\udc80").mkdir(parents=True)
     (folder / "data" / "errors" / "\udc80" / "stray").touch()
 

@@ -53,16 +53,15 @@ async def server():
     "module",
     [
         "etl.cli.streams",
-        "typing_extensions",
-        "asyncio",
-        "etl.cli.run",
-        "msgspec",
-        "rich.console",
         "pydantic",
-        "numpy",
-        "pandas",
-        "pyarrow",
         "etl.pipeline.job",
+        *(
+            pytest.param(module, marks=pytest.mark.slow)
+            for module in (
+                *("typing_extensions", "asyncio", "etl.cli.run", "msgspec", "rich.console"),
+                *("numpy", "pandas", "pyarrow"),
+            )
+        ),
     ],
 )
 async def test_interrupted_while_it_starts(server: Sandbox, tmp_path: Path, module: str) -> None:
@@ -71,7 +70,7 @@ async def test_interrupted_while_it_starts(server: Sandbox, tmp_path: Path, modu
     assert ended == (130, "error: interrupted by SIGINT\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("moment", AT_THE_END)
 async def test_interrupted_while_it_shuts_down(
     server: Sandbox, tmp_path: Path, moment: str, number: signal.Signals
@@ -87,7 +86,10 @@ async def test_interrupted_while_it_shuts_down(
     assert (await metrics_etl("verify", "--quiet", cwd=tmp_path, env=environment())).exit_code == 0
 
 
-@pytest.mark.parametrize("command", ["check", "plan", "discover", "verify --against-api"])
+@pytest.mark.parametrize(
+    "command",
+    ["check", "verify --against-api", *(pytest.param(name, marks=pytest.mark.slow) for name in ("plan", "discover"))],
+)
 async def test_interrupted_while_it_waits_for_the_api(server: Sandbox, tmp_path: Path, command: str) -> None:
     write_settings(tmp_path, [server.world.run_tests[0].name])
     await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))

@@ -61,7 +61,7 @@ async def killed_at(event: int, server: Sandbox, folder: Path) -> bool:
     return code == -9
 
 
-@pytest.mark.parametrize("kills", [12, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [6, pytest.param(300, marks=pytest.mark.slow)])
 async def test_a_command_that_is_killed_at_random_moments_loses_doubles_and_breaks_nothing(
     tmp_path: Path, kills: int
 ) -> None:
@@ -119,7 +119,7 @@ async def test_a_command_that_is_killed_before_any_step_on_its_files_is_complete
     whole = copied(tmp_path / "old", tmp_path / "whole", without_data=is_new)
     assert await run_dying(context, whole, env) == 0, (whole / "stderr").read_text()
     kinds = kinds_of_steps(whole)
-    first_of_each_kind = sorted({kind: step for step, kind in reversed(list(enumerate(kinds)))}.values())
+    first_of_each_kind = sorted({kind: step for step, kind in reversed(list(enumerate(kinds)))}.values())[::3]
     before = assert_sound(tmp_path / "old" / "data")
     changed = {server.world.run_tests[0].executions[1].execution_id}
 

@@ -22,7 +22,7 @@ def limited(files: str) -> tuple[str, ...]:
     return ("bash", "-c", f'ulimit {files}; exec "$0" "$@"')
 
 
-@pytest.mark.parametrize("files", ["-n 64", "-n 50", "-Sn 16"])
+@pytest.mark.parametrize("files", ["-n 64", pytest.param("-n 50", marks=pytest.mark.slow), "-Sn 16"])
 async def test_few_files_slow_an_export_down_and_harm_it_not(server: Sandbox, tmp_path: Path, files: str) -> None:
     write_settings(tmp_path, [server.world.run_tests[0].name], "api.concurrency = 256")
     result = await metrics_etl("run", cwd=tmp_path, env=environment(server), under=limited(files))
@@ -32,8 +32,10 @@ async def test_few_files_slow_an_export_down_and_harm_it_not(server: Sandbox, tm
     assert ds.dataset(tmp_path / "data" / "calls").count_rows() == 128
 
 
-@pytest.mark.parametrize("command", ["run", "check", "plan", "discover"])
-@pytest.mark.parametrize("files", ["-n 32", "-n 12"])
+@pytest.mark.parametrize(
+    "command", ["run", "check", *(pytest.param(name, marks=pytest.mark.slow) for name in ("plan", "discover"))]
+)
+@pytest.mark.parametrize("files", ["-n 32", pytest.param("-n 12", marks=pytest.mark.slow)])
 async def test_too_few_files_are_a_mistake_of_the_configuration(
     server: Sandbox, tmp_path: Path, command: str, files: str
 ) -> None:

@@ -163,7 +163,9 @@ async def test_full_disk_is_named(server: Sandbox, tmp_path: Path, monkeypatch: 
     assert "make room, or move the dataset" in (await status(tmp_path)).stdout
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b'{"started_at": 3}', b"\xff"])
+@pytest.mark.parametrize(
+    "damage", [b"{", *(pytest.param(each, marks=pytest.mark.slow) for each in (b"", b'{"started_at": 3}', b"\xff"))]
+)
 async def test_damaged_note_is_no_note(server: Sandbox, tmp_path: Path, damage: bytes) -> None:
     write_settings(tmp_path, [run_test.name for run_test in server.world.run_tests])
     await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))

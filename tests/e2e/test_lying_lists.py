@@ -1,6 +1,7 @@
 """Lists that lie: those that never end are left after a bounded number of pages, and those that are malformed say how."""
 
 from collections.abc import AsyncIterator, Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,13 @@ def empty(page: dict[str, Any], number: int) -> dict[str, Any]:
     return page | ENDLESS | {"current_page": number} | ({"results": []} if number > 1 else {})
 
 
-@pytest.mark.parametrize("edit", [repeating, empty])
-@pytest.mark.parametrize("kind", [METRICS, RUNS, RUN_TESTS])
-@pytest.mark.parametrize("is_broken_at_first", [False, True])
+@pytest.mark.parametrize(
+    ("is_broken_at_first", "kind", "edit"),
+    [
+        pytest.param(*case, marks=() if case[0] == (case[2] is empty) else pytest.mark.slow)
+        for case in product([False, True], [METRICS, RUNS, RUN_TESTS], [repeating, empty])
+    ],
+)
 async def test_list_that_never_ends_is_left_and_what_it_holds_is_exported(
     server: Sandbox, tmp_path: Path, kind: str, edit: Edit, *, is_broken_at_first: bool
 ) -> None:

@@ -339,7 +339,10 @@ async def test_rate_limit_is_told_when_it_is_known(server: Sandbox, folder: Path
     assert last_run(folder)["requests_per_minute"] == 500
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b'{"last_complete_at": 3}', b"\xff"])
+@pytest.mark.parametrize(
+    "damage",
+    [b"{", *(pytest.param(each, marks=pytest.mark.slow) for each in (b"", b'{"last_complete_at": 3}', b"\xff"))],
+)
 async def test_damaged_last_run_is_replaced(server: Sandbox, folder: Path, damage: bytes) -> None:
     await metrics_etl("run", cwd=folder, env=environment(server))
     (folder / "data" / "_state" / "last_run.json").write_bytes(damage)

@@ -87,7 +87,7 @@ WHERE = ["same run test", "another run test"]
 
 @pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("is_known", [False, True])
-@pytest.mark.parametrize("page_limit", [1024, 4])
+@pytest.mark.parametrize("page_limit", [pytest.param(1024, marks=pytest.mark.slow), 4])
 async def test_call_that_two_executions_list_stands_under_the_one_that_it_names_itself(
     server: Sandbox, export: Export, tmp_path: Path, where: str, page_limit: int, *, is_known: bool
 ) -> None:

@@ -66,14 +66,18 @@ async def each_command(server: Sandbox, folder: Path) -> dict[str, Ended]:
 @pytest.mark.parametrize(
     "plant",
     [
-        pipe,
-        sparse_terabyte,
-        text("[" * 100_000),
-        text('{"last_complete_at": {"a": "2026-11-01T00:00:00"}}'),
-        text('{"last_complete_at": {"a": 1e400}}'),
-        text("nothing that is JSON"),
+        pytest.param(pipe, id="pipe"),
+        pytest.param(text("[" * 100_000), id="deep"),
+        pytest.param(text('{"last_complete_at": {"a": 1e400}}'), id="number"),
+        *(
+            pytest.param(plant, id=name, marks=pytest.mark.slow)
+            for name, plant in {
+                "sparse": sparse_terabyte,
+                "naive": text('{"last_complete_at": {"a": "2026-11-01T00:00:00"}}'),
+                "text": text("nothing that is JSON"),
+            }.items()
+        ),
     ],
-    ids=["pipe", "sparse", "deep", "naive", "number", "text"],
 )
 async def test_what_is_no_record_of_a_run_is_ignored_with_one_line(
     server: Sandbox, exported: Path, plant: Callable[[Path], None]
@@ -91,7 +95,16 @@ async def test_what_is_no_record_of_a_run_is_ignored_with_one_line(
     assert "ignored" not in (await metrics_etl("status", cwd=exported, env=environment())).stdout
 
 
-@pytest.mark.parametrize("plant", [pipe, sparse_terabyte, text("[" * 100_000)], ids=["pipe", "sparse", "deep"])
+@pytest.mark.parametrize(
+    "plant",
+    [
+        pytest.param(sparse_terabyte, id="sparse"),
+        *(
+            pytest.param(plant, id=name, marks=pytest.mark.slow)
+            for name, plant in {"pipe": pipe, "deep": text("[" * 100_000)}.items()
+        ),
+    ],
+)
 async def test_what_is_no_note_of_a_try_is_ignored_and_replaced(
     server: Sandbox, exported: Path, plant: Callable[[Path], None]
 ) -> None:
@@ -121,7 +134,14 @@ async def test_what_is_no_lock_is_refused_in_one_line(
     assert results["run"].stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("content", ["[" * 500, '{"pid": -1, "host": 1}', "\x00\xff"], ids=["deep", "wrong", "binary"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param("[" * 500, id="deep"),
+        pytest.param('{"pid": -1, "host": 1}', id="wrong", marks=pytest.mark.slow),
+        pytest.param("\x00\xff", id="binary", marks=pytest.mark.slow),
+    ],
+)
 async def test_text_of_a_lock_that_names_nobody_is_overwritten(server: Sandbox, exported: Path, content: str) -> None:
     (exported / "data" / LOCK).write_text(content)
     results = await each_command(server, exported)
@@ -156,7 +176,9 @@ async def test_folder_in_place_of_a_note_is_refused_by_check_as_by_run(server: S
     assert f"{note}: Is a directory: remove it" in results["run"].stderr
 
 
-@pytest.mark.parametrize("table", ["executions", "calls", "errors"])
+@pytest.mark.parametrize(
+    "table", ["calls", *(pytest.param(name, marks=pytest.mark.slow) for name in ("executions", "errors"))]
+)
 async def test_folder_in_place_of_a_part_is_refused_before_anything_is_requested(
     server: Sandbox, exported: Path, table: str
 ) -> None:

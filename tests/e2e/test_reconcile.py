@@ -68,7 +68,9 @@ def eventful_world(executions: int) -> World:
     return world
 
 
-@pytest.mark.parametrize(("spelling", "executions"), [("server", 60), ("documented", 15)])
+@pytest.mark.parametrize(
+    ("spelling", "executions"), [("server", 15), ("documented", 15), pytest.param("server", 60, marks=pytest.mark.slow)]
+)
 async def test_every_difference_of_hundreds_of_executions_is_explained(
     tmp_path: Path, spelling: Any, executions: int
 ) -> None:

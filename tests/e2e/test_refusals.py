@@ -115,8 +115,15 @@ async def test_second_run_exits_75_and_names_the_holder(server: Sandbox, tmp_pat
     assert (await ended(first)).exit_code == 143
 
 
-@pytest.mark.parametrize("is_fast", [True, False], ids=["uvloop", "asyncio"])
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "exit_code", "is_fast"),
+    [
+        pytest.param(signal.SIGTERM, 143, True, id="SIGTERM-uvloop"),
+        pytest.param(signal.SIGINT, 130, False, id="SIGINT-asyncio"),
+        pytest.param(signal.SIGTERM, 143, False, id="SIGTERM-asyncio", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, True, id="SIGINT-uvloop", marks=pytest.mark.slow),
+    ],
+)
 async def test_signal_ends_the_run_and_keeps_what_had_arrived(
     server: Sandbox, tmp_path: Path, number: signal.Signals, exit_code: int, *, is_fast: bool
 ) -> None:

@@ -164,7 +164,12 @@ async def run(folder: Path, *arguments: str, env: dict[str, str]) -> tuple[int, 
 
 
 @pytest.mark.parametrize(
-    ("name", "exit_code"), [("500 JSON", 3), ("400", 3), ("403", 4), ("302 to another host", 3), ("NaN", 0)]
+    ("name", "exit_code"),
+    [
+        ("500 JSON", 3),
+        ("403", 4),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("400", 3), ("302 to another host", 3), ("NaN", 0))),
+    ],
 )
 async def test_verbose_command_prints_and_writes_no_key(name: str, exit_code: int, tmp_path: Path) -> None:
     async with EchoingSource(KINDS[name].fault) as source:
@@ -181,7 +186,7 @@ async def test_verbose_command_prints_and_writes_no_key(name: str, exit_code: in
     "bug",
     [
         "import etl.extract.client as module; module.decode = lambda *_, **__: 1 / 0",
-        "import etl.load.commit as module; module.calls_frame = lambda *_: 1 / 0",
+        pytest.param("import etl.load.commit as module; module.calls_frame = lambda *_: 1 / 0", marks=pytest.mark.slow),
         "import aiohttp; aiohttp.TCPConnector.connect = lambda self, request, **_: {}[repr(request.headers)]",
     ],
 )

@@ -426,7 +426,7 @@ def poison(execution: Execution) -> None:
     execution.calls[0].chat_metrics = {"total_tokens": 12.5}
 
 
-@pytest.mark.parametrize("step", ["executions", "drop"])
+@pytest.mark.parametrize("step", ["executions", pytest.param("drop", marks=pytest.mark.slow)])
 async def test_move_that_was_cut_short_is_finished_even_if_the_execution_was_deleted_since(
     server: Sandbox, export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

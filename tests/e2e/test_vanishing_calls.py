@@ -64,7 +64,7 @@ def lists_of_calls(server: Sandbox, since: int = 0) -> int:
 
 
 @pytest.mark.parametrize("listed", [0, 12])
-@pytest.mark.parametrize("page_limit", [1024, 8])
+@pytest.mark.parametrize("page_limit", [pytest.param(1024, marks=pytest.mark.slow), 8])
 async def test_calls_that_vanish_in_the_night_in_which_they_become_final_are_kept_and_fetched_again(
     server: Sandbox, export: Export, tmp_path: Path, listed: int, page_limit: int
 ) -> None:
@@ -155,7 +155,7 @@ async def test_calls_that_were_deleted_on_purpose_are_believed_once_and_for_all(
     assert (await export(full_refresh=True)).exit_code == 0, "what was believed is what the next list is measured by"
 
 
-@pytest.mark.parametrize("deleted", [1, 2])
+@pytest.mark.parametrize("deleted", [pytest.param(1, marks=pytest.mark.slow), 2])
 async def test_few_deleted_calls_of_many_are_ordinary(
     server: Sandbox, export: Export, tmp_path: Path, deleted: int
 ) -> None:

@@ -37,6 +37,7 @@ from etl.model.records import (
     Page,
 )
 from tests.bundles import as_listed
+from tests.support import examples
 
 T = TypeVar("T")
 
@@ -186,7 +187,7 @@ CAPS = st.sampled_from([7, 7, 7, 7, None, 1, 2, 3, 5])
 """Most rows of a page: usually seven, at which most lists here have several pages."""
 
 
-@settings(max_examples=2500)
+@settings(max_examples=examples(2500))
 @given(
     size=st.integers(0, 24),
     ties=st.integers(1, 4),
@@ -245,7 +246,7 @@ def test_listing_that_says_it_is_complete_holds_what_its_proof_counted(
         assert server.counted_by_the_proof & server.alive <= listing.rows.keys()
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     size=st.integers(0, 24), max_limit=st.none() | st.integers(1, 7), history=st.lists(st.integers(0, 255), max_size=4)
 )
@@ -414,7 +415,7 @@ BAD = st.integers(0, 2**48 - 1) | st.sets(st.integers(0, 47), max_size=4).map(
 )
 
 
-@settings(max_examples=1000)
+@settings(max_examples=examples(1000))
 @given(size=st.integers(1, 48), bad=BAD, max_limit=CAPS, limit=LIMITS)
 # The rows of a page that the server cut look like the end of the list.
 @example(size=12, bad=1, max_limit=5, limit=16)
@@ -449,7 +450,7 @@ def test_narrowing_begins_at_half_of_the_smallest_page_that_holds_the_list(size,
     assert len(narrowed) <= 2 * largest.bit_length() + 8
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(size=st.integers(1, 48), bad=BAD, max_limit=CAPS, limit=LIMITS)
 def test_bad_rows_are_identified_and_leave_the_listing_incomplete(size, bad, max_limit, limit):
     server = Server(rows(size), max_limit=max_limit)
@@ -462,7 +463,7 @@ def test_bad_rows_are_identified_and_leave_the_listing_incomplete(size, bad, max
     assert server.heads <= len(server.bad) + MAX_LOST
 
 
-@settings(max_examples=2500)
+@settings(max_examples=examples(2500))
 @given(
     size=st.integers(1, 24),
     ties=st.integers(1, 4),
@@ -691,7 +692,7 @@ def calls_server(size: int, ties: int, max_limit: int | None, history: list[int]
     return Server(rows(size, ties), history, changes, max_limit, is_atomic=True, is_bad_by_id=False)
 
 
-@settings(max_examples=2500)
+@settings(max_examples=examples(2500))
 @given(
     size=st.integers(0, 20),
     ties=st.integers(1, 4),

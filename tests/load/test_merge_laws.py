@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from etl.load.merge import Replacement, merge
 from etl.model import schema
+from tests.support import examples
 
 EXECUTIONS = ["e1", "e2", "e3"]
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -110,7 +111,7 @@ replacements = st.builds(
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(data=st.data(), replacement=replacements)
 def test_merge_does_what_a_dictionary_would_do(table, data, replacement):
     old, replaced = data.draw(keyed_rows(table, 1)), replaced_in(table, replacement)

@@ -21,6 +21,7 @@ from tests.bundles import (
     through_parquet,
 )
 from tests.strategies import any_text, json_values, payloads
+from tests.support import examples
 from tests.transform.exactness import Places, as_eval, call_as_sent, read
 from tests.transform.made_rows import frame_rows
 
@@ -66,7 +67,7 @@ def sent(payload):
     return read(json.dumps(payload))
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(metrics=call_metrics, listed=listings)
 def test_every_value_of_a_call_is_in_its_column_or_in_extra(metrics, listed):
     call = fetched_call("call", parsed(metrics), parsed(listed))
@@ -77,7 +78,7 @@ def test_every_value_of_a_call_is_in_its_column_or_in_extra(metrics, listed):
     assert Places(schema.CALLS).assert_holds(row, payload) + unplaced == frame.misfits
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(payload=payloads(schema.EXECUTIONS, without=("execution_id", "status")))
 def test_every_value_of_an_execution_is_in_its_column_or_in_extra(payload):
     frame = frame_of_executions(execution(**parsed({"started_at": None} | payload)))
@@ -88,7 +89,7 @@ def test_every_value_of_an_execution_is_in_its_column_or_in_extra(payload):
     )
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(outputs=st.dictionaries(st.text(max_size=3), payloads(schema.EVALS) | json_values, max_size=3))
 def test_every_value_of_an_eval_is_in_its_column_or_in_extra(outputs):
     frame = evals_frame([bundle_of(fetched_call("call", {}, {"eval_outputs": parsed(outputs)}))], EXPORT)

@@ -34,7 +34,7 @@ from collections.abc import Awaitable, Callable, Collection, Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from etl.errors import NotFoundError, ServerFaultError, SourceError
+from etl.errors import NotFoundError, ServerFaultError, SourceError, TransientError
 from etl.extract.bad_rows import (
     MAX_PAGES_WITHOUT_NEWS,
     HeadReader,
@@ -51,6 +51,7 @@ T = TypeVar("T")
 MAX_ROUNDS = 6
 MOST_ROWS_OF_A_PAGE = 16_384
 """The largest page: a server takes about 20 s for so many executions, and sends about 16 MB."""
+_TRIALS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,23 +88,42 @@ class LargestPage:
 
     rows: int = MOST_ROWS_OF_A_PAGE
 
-    async def whole(self, read: PageReader[T], first: Page[T], limit: int) -> tuple[Page[T], int] | None:
-        """The whole list in one page and the size of that, after a ``first`` page of ``limit`` rows; None when it cannot be had."""
+    async def whole(
+        self, read: PageReader[T], id_of: Callable[[T], str], first: Page[T], limit: int
+    ) -> tuple[Page[T], int] | None:
+        """The whole list in one page and the size of that, after a ``first`` page of ``limit`` rows; None when it cannot be had.
+
+        A page that lacks what the first one had, or rows that it counts, is not believed.
+        """
         if len(first.results) < min(first.count, limit):
             self._is_cut_to(len(first.results))
-        size = 1 << first.count.bit_length()
-        if not limit < size <= self.rows:
-            return None
-        try:
-            page = await read(1, size, is_trial=True)
-        except ServerFaultError:
-            return None  # a bad row on a later page: reading on finds it
-        except SourceError:
-            self.rows = size // 2
-            return None
-        if page.total_pages == 1:
-            return page, size
-        self._is_cut_to(len(page.results))
+        count, size = first.count, limit
+        while size < max(2 * size, 1 << count.bit_length()) <= self.rows:
+            size = max(2 * size, 1 << count.bit_length())
+            page = await self._try(read, size)
+            if page is None:
+                return None
+            if len(page.results) < min(page.count, size):
+                self._is_cut_to(len(page.results))
+                return None
+            if page.total_pages == 1:
+                lost = set(map(id_of, first.results)) - set(map(id_of, page.results))
+                return None if lost else (page, size)
+            count = page.count  # it has grown meanwhile
+        return None
+
+    async def _try(self, read: PageReader[T], size: int) -> Page[T] | None:
+        """The first page of that size; None when it cannot be had, which is remembered unless a bad row may be the reason."""
+        for _ in range(_TRIALS):
+            try:
+                return await read(1, size, is_trial=True)
+            except ServerFaultError:
+                return None
+            except TransientError:
+                continue
+            except SourceError:
+                break
+        self.rows = size // 2
         return None
 
     def _is_cut_to(self, rows: int) -> None:
@@ -149,7 +169,7 @@ async def read_pass(
             )
         if page is None:
             break
-        if largest and page.total_pages > number == 1 and (whole := await largest.whole(read, page, limit)):
+        if largest and page.total_pages > number == 1 and (whole := await largest.whole(read, id_of, page, limit)):
             page, limit = whole
         known = len(rows)
         rows.update((id_of(row), row) for row in page.results)

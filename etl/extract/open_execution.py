@@ -53,9 +53,10 @@ class OpenExecution:
             self.unreadable_calls = latest.unreadable
         else:
             self.count = latest.count
-        calls = dict(latest.calls)
+        calls, done = dict(latest.calls), self._done()
         if latest.lacks_evals:
-            calls |= {key: self.listed[key] for key in calls.keys() & self.fetched.keys()}
+            # What is not fetched again must keep the entry that has its evals.
+            calls |= {key: call for key, call in self.listed.items() if key in calls and key in done}
         if self.unreadable_calls:
             # Rows that cannot be read: there is no proof to be had, so every call that any read has shown is fetched once.
             self.listed |= calls
@@ -64,6 +65,7 @@ class OpenExecution:
             self.listed = calls
             self.fetched = {key: call for key, call in self.fetched.items() if key in self.listed}
             self.dead_letters = [each for each in self.dead_letters if each.subject_id in self.listed]
+            self.left_out |= self.gone if self.lacks_evals else set()
             for key in self.gone & self.listed.keys():
                 contradiction = SourceError(f"call {key}: listed, but its metrics are not found", status=404)
                 self.dead_letters.append(DeadLetter.of(METRICS, key, contradiction))
@@ -73,8 +75,12 @@ class OpenExecution:
             self.fetched.clear()
             self.left_out.clear()
             self.kept = frozenset()
-        done = self.fetched.keys() | self.kept | {letter.subject_id for letter in self.dead_letters}
+        done = self._done()
         return [key for key in self.listed if key not in done]
+
+    def _done(self) -> set[str]:
+        """Calls that need no request any more."""
+        return self.fetched.keys() | self.kept | {letter.subject_id for letter in self.dead_letters}
 
     def bundle(self, *, is_listed: bool = True) -> ExecutionBundle:
         """All that is known of it; unless ``is_listed``, nothing is said of its calls."""

@@ -192,6 +192,11 @@ def order_by_worth(plan: Iterable[Planned]) -> list[Planned]:
     return sorted(newest_first, key=lambda planned: _ORDER.get(planned.reason, 0))
 
 
+def most_worth(plan: Iterable[Planned]) -> list[Planned]:
+    """What comes first by worth."""
+    return [item for item in plan if item.reason not in _ORDER]
+
+
 def scrub(plan: Iterable[Planned], *, requests: int, page_limit: int) -> list[Planned]:
     """The plan, with final executions added to what is fetched, longest unverified first, as long as ``requests`` suffice.
 

@@ -11,10 +11,9 @@ from etl.load.layout import Partition, partition_path
 from etl.load.merge import is_of
 from etl.load.parquet import UnreadableError
 from etl.model import schema
-from etl.model.records import METRICS
 
 _IDS = ("execution_id", "call_execution_id")
-_LETTERS = ("execution_id", "endpoint", "subject_id")
+_LETTERS = ("execution_id", "subject_id")
 _VALUES = tuple(name for name in schema.CALLS.names if name != "raw")
 
 
@@ -34,16 +33,10 @@ class StoredCalls:
     def fetched_rows(self, partition: Partition, execution_id: str) -> dict[str, list[Any]]:
         """The rows of an execution's calls by id, in the order of the columns and without ``raw``.
 
-        Without those whose metrics could not be fetched last time: their rows are older.
+        Without those that could not be fetched last time: their rows are older.
         """
         letters = self._of(schema.ERRORS, _LETTERS, partition, execution_id)
-        failed = {
-            subject_id
-            for endpoint, subject_id in zip(
-                letters["endpoint"].to_pylist(), letters["subject_id"].to_pylist(), strict=True
-            )
-            if endpoint == METRICS
-        }
+        failed = set(letters["subject_id"].to_pylist())
         rows = self._of(schema.CALLS, _VALUES, partition, execution_id)
         columns = [[None] * len(rows) if name == "raw" else rows[name].to_pylist() for name in schema.CALLS.names]
         ids = rows["call_execution_id"].to_pylist()

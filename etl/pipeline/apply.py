@@ -9,7 +9,7 @@ from typing import Any
 
 from etl.extract.calls import Crawl
 from etl.extract.executions import look_up
-from etl.extract.plan import Planned
+from etl.extract.plan import Planned, most_worth
 from etl.extract.settling import Settling
 from etl.load.commit import commit
 from etl.load.doubled_calls import find_doubled_calls, remove_calls
@@ -104,15 +104,19 @@ def _mark_deleted(run: Run, key: str, deleted: set[str], state: StoredState) -> 
 
 
 async def fetch_early(run: Run, record: Record, state: StoredState, lists: Lists) -> None:
-    """Fetch what is planned of the run tests that are listed, until the last list is read that was held up.
+    """Fetch what is new and changed of the run tests that are listed, as long as the list of another is held up.
+
+    The rest is worth less than what the other may bring.
 
     Raises: as ``fetch``.
     """
     forget_the_future(state, run.by_source(run.clock()))
-    record.lists |= one_place_each(record.lists, state)
-    if keys := independent(record, state):
-        planned = make_plan(run, record, state, keys=keys)
-        await fetch(run, record, planned, state, is_over=lambda: lists.are_read)
+    while await lists.are_held_up():
+        read = lists.read
+        record.lists |= one_place_each(record.lists, state)
+        if planned := most_worth(make_plan(run, record, state, keys=independent(record, state))):
+            await fetch(run, record, planned, state, is_over=lambda: lists.read > read)  # noqa: B023 called in this turn
+        await lists.another(read)
 
 
 async def fetch(

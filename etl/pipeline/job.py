@@ -189,8 +189,7 @@ async def _export(run: Run, record: Record, state: StoredState | None) -> None:
     record.completed_files = await to_the_end(run.dataset.complete)
     async with asyncio.TaskGroup() as group:
         lists = start_lists(group, run, record, state)
-        if await lists.are_held_up():
-            await fetch_early(run, record, state, lists)
+        await fetch_early(run, record, state, lists)
     found = await survey(run, record, state)
     state = await put_in_place(run, record, found)
     await mark_vanished(run, record, found, state)

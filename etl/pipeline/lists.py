@@ -25,20 +25,24 @@ class Lists:
     tasks: Sequence[asyncio.Task[None]]
 
     @property
-    def are_read(self) -> bool:
-        """Whether each was read, or is known as failed."""
-        return all(task.done() for task in self.tasks)
+    def read(self) -> int:
+        """How many were read, or are known as failed."""
+        return sum(task.done() for task in self.tasks)
 
     async def are_held_up(self) -> bool:
         """Wait until all are read, or until some are and no other has been for a while: then True."""
-        done: set[asyncio.Task[None]] = set()
-        pending = set(self.tasks)
-        is_patient = True
-        while pending and is_patient:
-            timeout = _PATIENCE_SECONDS if len(pending) < len(self.tasks) else None
-            done, pending = await asyncio.wait(pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            is_patient = bool(done)
-        return not is_patient
+        while pending := [task for task in self.tasks if not task.done()]:
+            timeout = _PATIENCE_SECONDS if self.read else None
+            done, _ = await asyncio.wait(pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                return True
+        return False
+
+    async def another(self, read: int) -> None:
+        """Wait until more than so many are read."""
+        while self.read == read:
+            pending = [task for task in self.tasks if not task.done()]
+            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
 
 
 def start_lists(group: asyncio.TaskGroup, run: Run, record: Record, state: StoredState) -> Lists:

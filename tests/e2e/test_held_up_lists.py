@@ -89,33 +89,34 @@ async def test_calls_of_one_run_test_are_fetched_while_the_list_of_another_is_re
     assert len(fetched) == len(set(fetched)) == 2 * EXECUTIONS * CALLS, "none is fetched twice"
 
 
-async def test_what_is_worth_more_goes_first_as_soon_as_its_list_is_read(server: Sandbox, export: Export) -> None:
+async def test_what_settles_waits_for_what_the_list_that_is_held_up_may_bring(server: Sandbox, export: Export) -> None:
     quick, slow = names(server)
     for run_test in server.world.run_tests:
         for execution in run_test.executions:
             execution.completed_at = FIRST_NIGHT - timedelta(hours=1)
     await export(run_tests=[quick])
     server.requests.clear()
-    let_through = 0
-
-    def hold_back_both(request: SandboxRequest, _nth: int) -> Fault | None:
-        """The list until a call was asked for, that call and the next until the list was read, which takes two requests."""
-        nonlocal let_through
-        if is_list_of(request, slow):
-            is_refused = not calls_fetched(server, quick)
-            let_through += not is_refused
-        else:
-            is_refused = run_test_of(server, request) == quick and let_through < 2
-        return Fault(status=503) if is_refused else None
-
-    server.fault = hold_back_both
+    hold_up(server, slow, lambda: sum(is_list_of(request, slow) for request in server.requests) > 3)
     summary = await export(export={"settle_by": "refetch"})
     assert summary.exit_code == 0
-    targets = {request.target: request for request in server.requests}  # in the order of the first try of each
-    order = [name for request in targets.values() if (name := run_test_of(server, request))]
-    assert order.index(slow) < EXECUTIONS * CALLS, "new executions do not wait for all that settle"
-    last_of_the_new = len(order) - order[::-1].index(slow)
-    assert quick in order[last_of_the_new:], "what is left of those that settle follows"
+    order = [name for request in server.requests if (name := run_test_of(server, request))]
+    assert order == [slow] * EXECUTIONS * CALLS + [quick] * EXECUTIONS * CALLS
+
+
+async def test_list_that_comes_after_a_while_does_not_wait_for_the_last_one(tmp_path: Path) -> None:
+    async with Sandbox(settled_world(run_tests=3, executions=2, calls=CALLS)) as server:
+        first, second, third = (run_test.name for run_test in server.world.run_tests)
+
+        def refuse(request: SandboxRequest, _nth: int) -> Fault | None:
+            is_refused = (is_list_of(request, second) and not calls_fetched(server, first)) or (
+                is_list_of(request, third) and not calls_fetched(server, second)
+            )
+            return Fault(status=503) if is_refused else None
+
+        server.fault = refuse  # either would be given up otherwise
+        summary = await job.export(settings_for(server, tmp_path / "data", api={"max_tries": 20}))
+        assert (summary.exit_code, summary.problems) == (0, [])
+        assert_equals_world(tmp_path, server.world)
 
 
 async def test_run_test_that_may_have_lost_an_execution_to_another_waits_for_its_list(

@@ -26,13 +26,15 @@ class LastRun(msgspec.Struct, frozen=True):
 
     ``complete_at``: when a run over everything that is configured last left nothing out. ``last_complete_at``: the same for each
     configured run test, by its key; None when that never happened. ``incomplete``: keys of those of which the last run over them
-    left something out. ``is_all``: ``complete_at`` is that of "all" run tests, not of some that were named. ``complete_since``:
-    the day from which on each of ``last_complete_at`` was exported; None for the first.
+    left something out. ``asked_for``: keys of run tests that are gone, and whose executions were all looked up since. ``is_all``:
+    ``complete_at`` is that of "all" run tests, not of some that were named. ``complete_since``: the day from which on each of
+    ``last_complete_at`` was exported; None for the first.
     """
 
     complete_at: _Moment | None = None
     last_complete_at: dict[str, _Moment | None] = {}
     incomplete: tuple[str, ...] = ()
+    asked_for: tuple[str, ...] = ()
     is_all: bool = False
     complete_since: dict[str, date | None] = {}
     export_run_id: str | None = None

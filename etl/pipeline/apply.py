@@ -82,13 +82,16 @@ async def _mark_left_behind(run: Run, record: Record, key: str, left: set[str], 
     """No later run asks for them: with the others gone from there, nothing tells that they lie there."""
     await to_the_end(partial(load_sources, run, [Partition(key, "")], state))
     living = not_known_as_deleted(left, state.executions[key])
-    deleted = (await look_up(run.client, living, workers=run.settings.api.concurrency)).deleted
+    looked_up = await look_up(run.client, living, workers=run.settings.api.concurrency)
     record.necessary_requests += len(living)
+    deleted = looked_up.deleted
     if deleted:
         await to_the_end(partial(_mark_deleted, run, key, deleted, state))
         if key in record.left_behind:
             record.left_behind[key] -= len(deleted)
         run.notify("deleted", run_test=key, executions=len(deleted))
+    if not looked_up.unknown and key in {*record.keys_without_run_test} | record.not_found:
+        record.asked_for.add(key)
 
 
 def _mark_deleted(run: Run, key: str, deleted: set[str], state: StoredState) -> None:

@@ -34,9 +34,10 @@ class Record:
     """What the steps noted as they went. Mappings are by the key of the run test; what has no value yet has not happened.
 
     ``listed`` is how many executions each list had when it was read. ``lists`` has the lists that are used; ``failures`` says why
-    another run test is left alone, ``unreachable`` those that the source is to blame for, ``not_found`` are
-    keys of those that it does not have. ``before`` is what the run before left. ``begun`` is what was fetched of the plan
-    while some list was still held up. ``committed`` are execution_ids.
+    another run test is left alone, ``unreachable`` those that the source is to blame for, ``not_found`` are keys of those that it
+    does not have. ``before`` is what the run before left, ``asked_for`` are keys of run tests that are gone and whose executions
+    were all looked up. ``begun`` is what was fetched of the plan while some list was still held up. ``committed`` are
+    execution_ids.
     """
 
     run_tests: tuple[RunTest, ...]
@@ -51,6 +52,7 @@ class Record:
     not_found: set[str] = field(default_factory=set)
     lost: dict[str, int] = field(default_factory=dict)
     left_behind: dict[str, int] = field(default_factory=dict)
+    asked_for: set[str] = field(default_factory=set)
     keys_without_run_test: list[str] = field(default_factory=list)
     moved: Counter[str] = field(default_factory=Counter)
     vanished: dict[str, VanishedCounts] = field(default_factory=dict)
@@ -158,6 +160,7 @@ def summarize(run: Run, record: Record, *, failure: ExporterError | None, finish
         quarantined=record.quarantined,
         completed_files=record.completed_files,
         left_behind=record.left_behind,
+        asked_for=sorted(record.asked_for),
         moved_calls=record.moved_calls,
         compared=sum(each.compared for each in record.settling),
         saved_requests=sum(each.saved_requests for each in record.settling),

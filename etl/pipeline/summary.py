@@ -111,6 +111,7 @@ class Summary:
     quarantined: list[str] = field(default_factory=list)
     completed_files: int = 0
     left_behind: dict[str, int] = field(default_factory=dict)
+    asked_for: list[str] = field(default_factory=list)
     moved_calls: int = 0
     compared: int = 0
     saved_requests: int = 0
@@ -170,6 +171,9 @@ class Summary:
             for key, at in self.last_complete_at.items()
             if at is None or (key not in completed and (key in before.incomplete or key in tried - whole))
         ]
+        self.asked_for = sorted(
+            {*before.asked_for, *self.asked_for} - {each.key for each in self.run_tests if not each.error}
+        )
         is_complete = self.exit_code == ExitCode.COMPLETE and not settings.is_part
         self.complete_at = self.finished_at if is_complete else before.complete_at
         self.is_all = not settings.configured if is_complete else before.is_all
@@ -293,6 +297,7 @@ class Summary:
             "complete_at": _iso(self.complete_at),
             "last_complete_at": {key: _iso(at) for key, at in self.last_complete_at.items()},
             "incomplete": self.incomplete,
+            "asked_for": self.asked_for,
             "is_all": self.is_all,
             "complete_since": {key: day.isoformat() if day else None for key, day in self.complete_since.items()},
             "run_tests": [_run_test_json(run_test) for run_test in self.run_tests],

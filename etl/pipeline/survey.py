@@ -177,21 +177,17 @@ def _left_behind(record: Record, state: StoredState, moves: Moves) -> dict[str, 
 
 
 async def _left_by_deleted_run_tests(run: Run, record: Record, state: StoredState) -> dict[str, set[str]]:
-    """Executions of run tests that the source no longer has, by key; once, as most of them exist for ever.
+    """Executions of run tests that the source no longer has, by key, unless a run before has asked for them.
 
-    Where none of a sample exists, the key may see another workspace now: they are left alone.
+    Where no stored execution is listed any more, the key may see another workspace now: they are left alone.
     """
-    known = record.before.last_complete_at.keys() - {*record.before.incomplete}
-    gone = {*record.keys_without_run_test} & record.before.last_complete_at.keys() | record.not_found & known
-    if run.accept_deletions:
-        gone = {*record.keys_without_run_test} | record.not_found
+    gone = {*record.keys_without_run_test} | record.not_found
+    if not run.accept_deletions:
+        stored = chain.from_iterable(state.dates().values())
+        gone = gone - {*record.before.asked_for} if not record.listed_ids().isdisjoint(stored) else set()
     await to_the_end(partial(load_sources, run, [Partition(key, "") for key in gone], state))
-    found: dict[str, set[str]] = {}
-    for key in sorted(gone):
-        living = not_known_as_deleted(state.dates()[key].keys() - record.listed_ids(), state.executions[key])
-        if living and (run.accept_deletions or not await _none_exists(run, living[:_SAMPLE_EXECUTIONS])):
-            found[key] = {*living}
-    return found
+    everywhere = record.listed_ids()
+    return {key: {*not_known_as_deleted(state.dates()[key].keys() - everywhere, state.executions[key])} for key in gone}
 
 
 def not_known_as_deleted(execution_ids: Iterable[str], stored: Mapping[str, StoredExecution]) -> list[str]:

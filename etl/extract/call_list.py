@@ -5,14 +5,15 @@ this order:
 
 1. The list with the name of an eval that does not exist: nothing is summed up, and every call comes without its evals.
 2. The execution's detail, for its ids alone.
-3. The list of 1 once more, without the rows that make its pages fail.
+3. The list as it is, without the rows that make its pages fail.
+4. The list of 1, without those.
 
-``lacks_evals`` says that one of these was used: then each call's own entry has its evals.
+``lacks_evals`` says that the rows have no evals: then each call's own entry has them.
 """
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from etl.errors import ServerFaultError, SourceError
 from etl.extract.bad_rows import Unreadable
@@ -48,19 +49,16 @@ async def read_call_list(client: Client, item: Planned, *, page_limit: int) -> C
         return await _read(client, item, page_limit)
     except ServerFaultError as error:
         failure = error
-    try:
-        found = await _read_without_evals(client, item, page_limit)
-    except ServerFaultError:
-        raise failure from None
-    return replace(found, lacks_evals=True)
-
-
-async def _read_without_evals(client: Client, item: Planned, page_limit: int) -> CallList:
     with suppress(ServerFaultError):
         return await _read(client, item, page_limit, without_evals=True)
-    return await _read_ids(client, item, page_limit) or await _read(
-        client, item, page_limit, without_evals=True, skips_bad_rows=True
-    )
+    if found := await _read_ids(client, item, page_limit):
+        return found
+    with suppress(ServerFaultError):
+        return await _read(client, item, page_limit, skips_bad_rows=True)
+    try:
+        return await _read(client, item, page_limit, without_evals=True, skips_bad_rows=True)
+    except ServerFaultError:
+        raise failure from None
 
 
 async def _read(
@@ -85,8 +83,10 @@ async def _read(
         skips_bad_rows=skips_bad_rows,
     )
     if found.unreadable:
-        return CallList(found.rows, unreadable=_unreadable_calls(item.execution.execution_id, found.unreadable))
-    return CallList(found.rows, None if found.is_whole_page else (await read(1, 1)).count)
+        letter = _unreadable_calls(item.execution.execution_id, found.unreadable)
+        return CallList(found.rows, unreadable=letter, lacks_evals=without_evals)
+    count = None if found.is_whole_page else (await read(1, 1)).count
+    return CallList(found.rows, count, lacks_evals=without_evals)
 
 
 async def _read_ids(client: Client, item: Planned, page_limit: int) -> CallList | None:
@@ -104,7 +104,8 @@ async def _read_ids(client: Client, item: Planned, page_limit: int) -> CallList 
     ids = {call.call_execution_id for call in page.results}
     if len(ids) != page.count:
         return None
-    return CallList({each: ListedCall(call_execution_id=each, payload={"call_execution_id": each}) for each in ids})
+    calls = {each: ListedCall(call_execution_id=each, payload={"call_execution_id": each}) for each in ids}
+    return CallList(calls, lacks_evals=True)
 
 
 def _unreadable_calls(execution_id: str, unreadable: Sequence[Unreadable[ListedCall]]) -> DeadLetter:

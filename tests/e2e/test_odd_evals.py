@@ -11,8 +11,8 @@ import pytest
 from etl.model.records import DETAIL, METRICS, RUNS
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
-from etl.sandbox import Execution, Fault, Sandbox, SandboxRequest
-from tests.e2e.truth import assert_equals_world, rows_of
+from etl.sandbox import Execution, Fault, Sandbox, SandboxRequest, delete_call
+from tests.e2e.truth import assert_equals_world, eval_rows, rows_of
 from tests.support import settings_for
 from tests.worlds import settled_world
 
@@ -36,10 +36,10 @@ def export(server: Sandbox, tmp_path: Path) -> Export:
     """One night's export."""
     nights = iter(range(99))
 
-    async def run(**sections: Any) -> Summary:
+    async def run(*, full_refresh: bool = False, **sections: Any) -> Summary:
         night = FIRST_NIGHT + timedelta(days=next(nights))
         settings = settings_for(server, tmp_path / "data", api={"max_tries": MAX_TRIES}, **sections)
-        return await job.export(settings, clock=lambda: night)
+        return await job.export(settings, full_refresh=full_refresh, clock=lambda: night)
 
     return run
 
@@ -154,4 +154,48 @@ async def test_call_whose_entry_fails_is_a_dead_letter_of_its_own_and_keeps_its_
     server.fault = None
     healed = await export()
     assert (healed.exit_code, healed.problems) == (0, [])
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_kept_calls_keep_their_evals_when_the_list_turns_odd_while_it_is_read(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """One call has changed and is gone when it is asked for: so the list of the settling execution is read again."""
+    execution = odd_execution(server)
+    for each in server.world.run_tests[0].executions:
+        each.completed_at = FIRST_NIGHT - timedelta(hours=1)
+    await export()
+    gone = execution.calls[0]
+    gone.total_cost_cents = 999
+
+    def change(request: SandboxRequest) -> None:
+        if request.path == METRICS and request.query.get("call_execution_id") == gone.call_execution_id:
+            delete_call(gone)
+            spoil_with_a_number(server)
+
+    server.on_request = change
+    summary = await export()
+    assert (summary.exit_code, gone.is_deleted) == (0, True)
+    found = {(row["call_execution_id"], row["eval_config_id"]) for row in rows_of(tmp_path, "evals")}
+    assert found == eval_rows(server.world).keys()
+
+
+async def test_call_whose_entry_failed_is_fetched_and_not_compared_the_next_night(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """Its stored row is older than what no list shows."""
+    spoil_with_a_number(server)
+    await export()
+    changed = odd_execution(server).calls[1]
+    changed.stt_cost_cents = 7778
+    server.fault = lambda request, _nth: (
+        Fault(status=500)
+        if request.path == RUNS and request.query.get("call_execution_id") == changed.call_execution_id
+        else None
+    )
+    assert (await export(full_refresh=True)).exit_code == 3
+    server.fault = None
+    for call in odd_execution(server).calls:
+        call.eval_outputs = {}  # the list can be had again, so that the next night compares
+    assert (await export()).exit_code == 0
     assert_equals_world(tmp_path, server.world)

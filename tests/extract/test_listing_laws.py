@@ -292,14 +292,48 @@ def test_page_that_is_cut_or_refused_is_not_asked_for_as_large_again():
     for _ in range(3):
         assert list_executions(cut, largest=largest).is_complete
     assert (cut.trials, largest.rows) == ([512], 64)
-    refused = Server(rows(300), failing_trials=1)
+    refused = Server(rows(300), failing_trials=0b11)
     largest = LargestPage()
     for _ in range(3):
         assert list_executions(refused, largest=largest).is_complete
-    assert (refused.trials, largest.rows) == ([512], 256)
+    assert (refused.trials, largest.rows) == ([512, 512], 256)
     refused.rows = rows(200)
     assert list_executions(refused, largest=largest).is_complete
-    assert refused.trials == [512, 256]
+    assert refused.trials == [512, 512, 256]
+
+
+def test_larger_page_that_failed_once_is_tried_again():
+    server = Server(rows(300, ties=300), failing_trials=1)
+    assert list_executions(server).rows.keys() == server.alive
+    assert server.trials == [512, 512]
+
+
+def test_list_that_grows_beyond_the_larger_page_is_read_in_the_next_size():
+    server = Server(rows(127, ties=300), [WAIT, WAIT, INSERT, INSERT])
+    largest = LargestPage()
+    assert list_executions(server, largest=largest).is_complete
+    assert (server.trials, largest.rows) == ([128, 256], LargestPage().rows)
+
+
+@pytest.mark.parametrize("gives", [0, LIMIT, 100])
+def test_larger_page_that_lacks_rows_is_not_believed(gives):
+    """Whatever it says of itself: that the list is shorter now, or that there is no second page."""
+    server = Server(rows(120))
+
+    async def read(page: int, limit: int, *, is_probe: bool = False, is_trial: bool = False) -> Page[str]:
+        total_pages, count, names = server.page(page, limit, is_probe=is_probe, is_trial=is_trial)
+        if limit <= LIMIT:
+            return Page(total_pages=total_pages, count=count, results=tuple(names))
+        return Page(total_pages=1, count=gives if gives < LIMIT else count, results=tuple(names[:gives]))
+
+    async def get(name: str) -> str:
+        return name
+
+    listing = finished(
+        list_completely(read, lambda name: name, get, known=(), limit=LIMIT, head_at=unasked, largest=LargestPage())
+    )
+    assert listing.is_complete
+    assert listing.rows.keys() == server.alive
 
 
 def test_bad_row_beyond_the_first_page_makes_no_later_list_go_without_a_larger_page():
@@ -770,7 +804,7 @@ def test_calls_that_cannot_all_be_listed_are_listed_once_even_if_one_goes_meanwh
     bundle = fetch(server)
     assert {call.metrics.call_execution_id for call in bundle.calls} == server.alive - server.bad
     assert [(each.endpoint, each.subject_id) for each in bundle.dead_letters] == [(RUNS, "e")]
-    assert server.requests.count((1, LIMIT)) == 3, "with evals, without, and where the narrowing begins"
+    assert server.requests.count((1, LIMIT)) == 3, "with evals, without, and where the search for the bad row begins"
 
 
 def test_calls_of_earlier_rounds_are_kept_when_one_that_was_not_read_turns_bad():

@@ -25,7 +25,11 @@ def test_date_tells_how_far_the_clocks_are_apart(date, offset):
 
 @pytest.mark.parametrize(
     "headers",
-    [{}, *({"Date": text} for text in ("", "yesterday", "Sun, 01 Nov 2026 02:00:30 +" + "9" * 19, "9" * 400))],
+    [
+        {},
+        *({"Date": text} for text in ("", "yesterday", "Sun, 01 Nov 2026 02:00:30 +" + "9" * 19, "9" * 400)),
+        *({"Date": date} for date in ("Fri, 31 Dec 9999 23:59:59 GMT", "Sat, 01 Jan 0001 00:00:00 GMT")),
+    ],
 )
 def test_nonsense_tells_nothing(headers):
     assert clock_offset(headers, NOW) is None

@@ -7,6 +7,7 @@ held up, it fetches what the others need.
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -231,6 +232,9 @@ async def _conclude(run: Run, record: Record, failure: ExporterError | None) -> 
         except DestinationError as error:
             summary.failure = summary.failure or error
             summary.carry_on(before, run.settings)
+            if save is _save_document:  # its row does not know yet that the run failed
+                with suppress(DestinationError):
+                    await to_the_end(partial(_save_row, run, summary))
     details = {k: v for k, v in summary.as_json().items() if k not in ("run_tests", "dataset", "version")}
     run.notify("run_finished", **details)
     return summary

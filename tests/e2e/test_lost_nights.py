@@ -15,7 +15,7 @@ from etl.errors import DestinationError
 from etl.inspect.status import read_status
 from etl.inspect.verdict import judge
 from etl.load.files.local import LocalFiles
-from etl.load.layout import ATTEMPT
+from etl.load.layout import ATTEMPT, LAST_RUN
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import Ended, ended, environment, metrics_etl, start, write_settings
@@ -189,6 +189,29 @@ async def test_run_that_could_not_write_its_row_is_told_with_its_reason(server: 
     assert list(found.problems) == summary.problems
     assert (verdict.is_good, verdict.next_step) == (False, "metrics-etl check")
     assert [each.is_complete for each in found.run_tests] == [False, False]
+
+
+async def test_run_that_could_not_replace_last_run_json_is_no_success(
+    server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where that file alone may not be replaced. Its row in ``runs`` was written before."""
+    settings = settings_for(server, tmp_path / "data")
+    await job.export(settings)
+    publish = LocalFiles.publish
+
+    def refuse(files: LocalFiles, path: str, data: bytes | memoryview) -> None:
+        if path == LAST_RUN:
+            raise DestinationError(f"{files.where(path)}: Operation not permitted")
+        publish(files, path, data)
+
+    monkeypatch.setattr(LocalFiles, "publish", refuse)
+    summary = await job.export(settings)
+
+    found = read_status(LocalFiles(tmp_path / "data"), now=datetime.now(UTC))
+    assert summary.exit_code == 6
+    assert (found.runs[0].export_run_id, found.runs[0].exit_code) == (summary.export_run_id, 6)
+    assert found.problems == (f"{tmp_path / 'data' / LAST_RUN}: Operation not permitted",)
+    assert not judge(found).is_good
 
 
 async def test_note_that_cannot_be_read_is_no_note_and_is_told(

@@ -59,6 +59,8 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
             summary = _export(
                 settings, quiet=quiet, verbose=verbose, full_refresh=full_refresh, accept_deletions=accept_deletions
             )
+        except ConfigurationError as error:  # the process may open or start too little
+            _end_and_notify("run_failed", _noted(error, settings.destination.path), settings)
         except ExporterError as error:
             _end_and_notify("run_failed", error, settings)
         if as_json:
@@ -127,21 +129,24 @@ def _load_settings(
         if metrics_file:
             check_metrics_file(metrics_file)
     except ConfigurationError as error:
-        if leaves_note and (silence := _leave_note(config, error)) is not None:
-            raise ConfigurationError(f"{error}; {silence}") from None
+        if leaves_note:
+            from etl.settings.destination import find_destination  # noqa: PLC0415
+
+            raise _noted(error, find_destination(config)) from None
         raise
     return settings
 
 
-def _leave_note(config: Path | None, error: ConfigurationError) -> str | None:
-    """Let ``status`` know of a run that its settings did not let begin. Returns None, or why it will not know."""
+def _noted(error: ConfigurationError, path: str | None) -> ConfigurationError:
+    """The error that did not let a run begin, once ``status`` knows of it; or else it says that ``status`` will not."""
     from etl.load.attempt import note_failure  # noqa: PLC0415
     from etl.load.files.open import open_files  # noqa: PLC0415
-    from etl.settings.destination import find_destination  # noqa: PLC0415
 
-    if (path := find_destination(config)) is None:
-        return "metrics-etl status does not know of this run: the settings name no dataset"
-    return note_failure(open_files(path), error, datetime.now(UTC))
+    if path is None:
+        silence: str | None = "metrics-etl status does not know of this run: the settings name no dataset"
+    else:
+        silence = note_failure(open_files(path), error, datetime.now(UTC))
+    return error if silence is None else ConfigurationError(f"{error}; {silence}")
 
 
 def _print_plan_and_exit(

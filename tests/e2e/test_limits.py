@@ -46,3 +46,6 @@ async def test_too_few_files_are_a_mistake_of_the_configuration(
     assert "raise the limit, such as with ulimit -n 1024" in result.stderr
     assert result.stderr.count("\n") == 1
     assert server.requests == []
+    if command == "run":
+        shown = await metrics_etl("status", cwd=tmp_path, env=environment())
+        assert f"did not begin (exit 2): {result.stderr.removeprefix('error: ').strip()}" in shown.stdout

@@ -17,6 +17,7 @@ from etl.load.layout import Partition
 from etl.load.relocate import drop, mark_deleted, move
 from etl.load.state import StoredState, forget_the_future
 from etl.load.stored_calls import StoredCalls
+from etl.model.lifecycle import ExportState, StoredExecution
 from etl.model.records import ExecutionBundle
 from etl.pipeline.buffer import CommitBuffer
 from etl.pipeline.lists import Lists, independent
@@ -67,15 +68,22 @@ async def mark_vanished(run: Run, record: Record, found: Survey, state: StoredSt
 
     for key, vanished in found.vanished.items():
         found_by_id = await look_up(run.client, vanished, workers=run.settings.api.concurrency)
-        not_answered = len(found_by_id.unknown)
+        existing = vanished - found_by_id.deleted - found_by_id.unknown
         counts = record.vanished[key] = VanishedCounts(
-            not_listed=len(vanished) - len(found_by_id.deleted) - not_answered, not_answered=not_answered
+            not_listed=len(existing),
+            not_answered=len(found_by_id.unknown),
+            unfinished=sum(_is_unfinished(state.executions[key].get(each)) for each in existing),
         )
         if found_by_id.deleted:
             # With what is noted of it: whoever cancels the run must still be told what was marked.
             await to_the_end(mark(key, found_by_id.deleted, counts))
     for key, left in found.left_behind.items():
         await _mark_left_behind(run, record, key, left, state)
+
+
+def _is_unfinished(known: StoredExecution | None) -> bool:
+    """Whether something of it was never exported: without a row, it has dead letters alone."""
+    return known is None or known.export_state in {ExportState.INCOMPLETE, ExportState.WAITING}
 
 
 async def _mark_left_behind(run: Run, record: Record, key: str, left: set[str], state: StoredState) -> None:

@@ -22,10 +22,14 @@ from etl.version import __version__
 
 @dataclass(slots=True)
 class VanishedCounts:
-    """Stored executions of a run test that no list shows any more: how many exist, could not be looked up, were deleted."""
+    """Stored executions of a run test that no list shows any more: how many exist, could not be looked up, were deleted.
+
+    Of those that exist, ``unfinished`` have not been exported whole.
+    """
 
     not_listed: int
     not_answered: int
+    unfinished: int = 0
     deleted: int = 0
 
 
@@ -108,6 +112,7 @@ class Record:
             )
         if (gone := self.vanished.get(run_test.key)) is not None:
             summary.deleted, summary.not_listed, summary.not_answered = gone.deleted, gone.not_listed, gone.not_answered
+            summary.unfinished = gone.unfinished
         for arrived in self._arrived_of(run_test.key):
             summary.executions += arrived.rows["executions"]
             summary.calls += arrived.rows["calls"]

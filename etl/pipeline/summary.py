@@ -38,6 +38,7 @@ class RunTestSummary:
     reasons: Counter[str] = field(default_factory=Counter)
     not_listed: int = 0
     not_answered: int = 0
+    unfinished: int = 0
     deleted: int = 0
     moved: int = 0
     missed: int = 0
@@ -56,7 +57,8 @@ class RunTestSummary:
     @property
     def is_whole(self) -> bool:
         """Whether nothing of the run test is missing."""
-        return self.is_complete and self.error is None and not (self.dead_letters or self.missed or self.without_rows)
+        lacks = self.dead_letters or self.missed or self.without_rows or self.not_answered or self.unfinished
+        return self.is_complete and self.error is None and not lacks
 
     def problems(self, *, is_cut_short: bool = False) -> list[str]:
         """One line for each thing that is missing or wrong. In a run that was cut short an unproved list is not a problem."""
@@ -83,6 +85,12 @@ class RunTestSummary:
             lines.append(
                 f"{quoted(self.name)}: {counted(given_up, 'request')} given up, see the errors table; the next run tries again"
             )
+        for count, what in (
+            (self.not_answered, "could not be looked up; the next run tries again"),
+            (self.unfinished, "incomplete or waiting although not deleted: export the run test that has them now"),
+        ):
+            if count:
+                lines.append(f"{quoted(self.name)}: {counted(count, 'stored execution')} no longer listed, and {what}")
         return lines
 
 
@@ -246,14 +254,8 @@ class Summary:
                 lines.append(
                     f"{name}: {counted(run_test.deleted, 'execution')} deleted at the source; the rows are kept, see deleted_at"
                 )
-            if run_test.not_listed and not run_test.error:
-                lines.append(
-                    f"{name}: {counted(run_test.not_listed, 'stored execution')} no longer listed, although not deleted"
-                )
-            if run_test.not_answered:
-                lines.append(
-                    f"{name}: {counted(run_test.not_answered, 'stored execution')} no longer listed, and could not be looked up"
-                )
+            if (finished := run_test.not_listed - run_test.unfinished) and not run_test.error:
+                lines.append(f"{name}: {counted(finished, 'stored execution')} no longer listed, although not deleted")
             if run_test.moved:
                 lines.append(
                     f"{name}: {counted(run_test.moved, 'stored execution')} moved here from another run test or name"

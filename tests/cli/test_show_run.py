@@ -67,8 +67,9 @@ def test_run_that_moved_or_marked_rows_did_write(capsys: pytest.CaptureFixture[s
 
 def test_one_is_no_plural(capsys: pytest.CaptureFixture[str]) -> None:
     one = replace(
-        WHOLE, dead_letters=1, misfits=1, deleted=1, not_listed=1, not_answered=1, moved=1, lost=1, unreadable=["row"]
+        WHOLE, dead_letters=1, misfits=1, deleted=1, not_listed=2, not_answered=1, moved=1, lost=1, unreadable=["row"]
     )
+    one.unfinished = 1
     one.unknown_statuses["archived"] = 1
     counts = dict.fromkeys(["retries", "rejections", "redactions", "completed_files"], 1)
     rows = dict.fromkeys(["executions", "calls", "evals"], 1)

@@ -140,6 +140,51 @@ async def test_execution_that_exists_but_is_not_listed_is_not_taken_for_deleted(
     assert state_of(tmp_path, moved)["deleted_at"] is None
 
 
+@pytest.mark.parametrize("state", ["incomplete", "waiting"])
+async def test_unfinished_execution_that_exists_but_is_not_listed_is_missing(
+    server: Sandbox, export: Export, tmp_path: Path, state: str
+) -> None:
+    first, second = server.world.run_tests
+    moved = newest(first)
+    bad = moved.calls[0].call_execution_id
+    if state == "waiting":
+        moved.status = "running"
+    else:
+        server.fault = lambda request, _nth: Fault(status=500) if bad in request.target else None
+    await export()
+    assert state_of(tmp_path, moved)["export_state"] == state
+    server.fault = None
+    moved.status = "completed"
+    first.executions.remove(moved)
+    second.executions.append(moved)
+
+    for _ in range(2):
+        summary = await export(names=[first.name])
+        assert (summary.exit_code, [first.name in problem for problem in summary.problems]) == (3, [True])
+        assert "1 stored execution no longer listed, and incomplete or waiting" in summary.problems[0]
+        assert not any("no longer listed" in notice for notice in summary.notices)
+
+    assert (await export()).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_execution_that_is_not_listed_and_could_not_be_looked_up_is_missing(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    await export()
+    gone = newest(server.world.run_tests[0])
+    sandbox.delete_execution(gone)
+    server.fault = lambda request, _nth: Fault(status=500) if gone.execution_id in request.target else None
+
+    sick = await export(settings={"api": {"max_tries": 1}})
+
+    assert (sick.exit_code, sick.run_tests[0].is_whole) == (3, False)
+    assert "1 stored execution no longer listed, and could not be looked up" in sick.problems[0]
+    server.fault = None
+    assert (await export()).exit_code == 0
+    assert state_of(tmp_path, gone)["deleted_at"] is not None
+
+
 @pytest.mark.parametrize("is_old_name_configured", [False, True])
 async def test_renamed_run_test_moves_without_a_request_for_any_call(
     server: Sandbox, export: Export, tmp_path: Path, *, is_old_name_configured: bool

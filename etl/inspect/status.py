@@ -41,8 +41,8 @@ class RunTestStatus:
 
     ``newest_started_at``: when its newest execution was created. ``exported_at``: the last time that a row of its executions
     changed, in the run ``export_run_id``. ``complete_at``: the last time that everything in it was exported; None when it never
-    was, or when it is not exported any more. ``is_complete``: the last run over it left nothing out. ``error``: why the last run
-    could export nothing of it.
+    was, or when it is not exported any more. ``is_complete``: the last run over it left nothing out. ``dead_letters``: its rows
+    of ``errors``. ``error``: why the last run could export nothing of it.
     """
 
     name: str
@@ -61,6 +61,7 @@ class RunTestStatus:
     complete_at: datetime | None
     is_configured: bool
     is_complete: bool
+    dead_letters: int
     error: str | None = None
 
 
@@ -266,7 +267,7 @@ def _run_tests(
     counts: Counter[tuple[str, str]] = Counter()
     for part in parts["executions"]:
         executions.setdefault(part.key, []).append(part)
-    for table in ("calls", "evals"):
+    for table in ("calls", "evals", "errors"):
         for part in parts[table]:
             counts[table, part.key] += part.rows
     errors = {each.key: each.error for each in last_run.run_tests}
@@ -291,6 +292,7 @@ def _run_tests(
             complete_at=complete_at,
             is_configured=key in configured,
             is_complete=complete_at is not None and key not in last_run.incomplete,
+            dead_letters=counts["errors", key],
             error=errors.get(key),
         )
 

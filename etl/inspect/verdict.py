@@ -6,7 +6,7 @@ from datetime import datetime
 
 from etl.errors import ExitCode
 from etl.inspect.status import RunTestStatus, Status
-from etl.model.wording import counted
+from etl.model.wording import counted, first_few, quoted
 
 NIGHTLY_HOURS = 26
 _CHECK, _RUN = "metrics-etl check", "metrics-etl run"
@@ -30,6 +30,7 @@ class Verdict:
 def judge(status: Status, *, max_age_hours: float | None = None, would_fail: bool = False) -> Verdict:
     """Good when everything that is configured was complete in so many hours, by default a night, and no run has failed since.
 
+    Nor may a configured run test lack anything, whatever the last run said.
     ``would_fail``: an export that began now would.
     """
     hours = NIGHTLY_HOURS if max_age_hours is None else max_age_hours
@@ -69,8 +70,20 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
         yield "no run over everything that is configured was ever complete", _RUN
     if status.is_older_than(max_age_hours):
         yield f"everything was complete {_complete(status)}, and not since", _RUN
+    yield from ((lack, _RUN) for lack in _lacks(configured))
     if status.unreadable:
         yield f"{counted(len(status.unreadable), 'file')} cannot be read", _RUN
+
+
+def _lacks(run_tests: Sequence[RunTestStatus]) -> Iterator[str]:
+    """What the rows themselves say is missing, and of which run tests."""
+    for what, counts in (
+        ("incomplete execution", [each.incomplete for each in run_tests]),
+        ("dead letter", [each.dead_letters for each in run_tests]),
+    ):
+        if any(counts):
+            names = [quoted(each.name) for each, count in zip(run_tests, counts, strict=True) if count]
+            yield f"{counted(sum(counts), what)} in {first_few(names)}"
 
 
 def _since(incomplete: Sequence[RunTestStatus], now: datetime) -> str:

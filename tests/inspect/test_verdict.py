@@ -19,7 +19,9 @@ WHOLE = RunTestStatus(
     newest_started_at=NIGHT,
     exported_at=NIGHT,
     export_run_id="run",
-    **dict.fromkeys(["executions", "exported", "settling", "waiting", "incomplete", "deleted", "calls", "evals"], 1),
+    **dict.fromkeys(["executions", "exported", "settling", "waiting", "deleted", "calls", "evals"], 1),
+    incomplete=0,
+    dead_letters=0,
     complete_at=NIGHT,
     is_configured=True,
     is_complete=True,
@@ -74,6 +76,17 @@ def test_incomplete_run_tests_are_counted_with_since_when(since: datetime | None
     assert text.startswith("Not good: 1 of 3 run tests ")
     assert text.endswith(words)
     assert next_step == "metrics-etl run"
+
+
+def test_what_a_configured_run_test_lacks_is_not_good_whatever_the_last_run_said() -> None:
+    lacking = replace(WHOLE, incomplete=2, dead_letters=1)
+    other = replace(lacking, name="Refund chat")
+    assert told(run_tests=(WHOLE, lacking, other)) == (
+        "Not good: 4 incomplete executions in 'Checkout flow', 'Refund chat'",
+        "metrics-etl run",
+    )
+    assert told(run_tests=(replace(WHOLE, dead_letters=1),))[0] == "Not good: 1 dead letter in 'Checkout flow'"
+    assert told(run_tests=(WHOLE, replace(lacking, is_configured=False)))[0].startswith("Good")
 
 
 @pytest.mark.parametrize(

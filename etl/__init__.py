@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from etl.inspect.calls import read_calls
     from etl.inspect.tables import describe, read_table
     from etl.pipeline.job import Plan, export, plan
-    from etl.pipeline.summary import RunTestSummary, Summary
+    from etl.pipeline.run_test_summary import RunTestSummary
+    from etl.pipeline.summary import Summary
     from etl.settings import Settings
 
 _LAZY = {
     "Plan": "etl.pipeline.job",
-    "RunTestSummary": "etl.pipeline.summary",
+    "RunTestSummary": "etl.pipeline.run_test_summary",
     "Settings": "etl.settings",
     "Summary": "etl.pipeline.summary",
     "describe": "etl.inspect.tables",

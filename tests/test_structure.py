@@ -51,6 +51,7 @@ TESTED_ELSEWHERE = {
     "etl/pipeline/lists.py": "tests/e2e/test_held_up_lists.py",
     "etl/pipeline/metrics_file.py": "tests/e2e/test_monitoring.py",
     "etl/pipeline/record.py": "tests/pipeline/test_job.py",
+    "etl/pipeline/run_test_summary.py": "tests/pipeline/test_summary.py",
     "etl/pipeline/run.py": "tests/pipeline/test_job.py",
     "etl/pipeline/survey.py": "tests/e2e/test_source_changes.py",
     "etl/sandbox/answers/detail.py": "tests/sandbox/test_detail_answers.py",

@@ -9,7 +9,8 @@ from etl.cli.console import add_name_column, by_purpose, duration, print_line, p
 from etl.extract.plan import Reason
 from etl.model import schema
 from etl.model.wording import counted
-from etl.pipeline.summary import RunTestSummary, Summary
+from etl.pipeline.run_test_summary import RunTestSummary
+from etl.pipeline.summary import Summary
 
 
 def print_summary(summary: Summary) -> None:

@@ -28,7 +28,8 @@ from etl.pipeline.lists import start_lists
 from etl.pipeline.progress import Notify, Progress, say_nothing
 from etl.pipeline.record import Record, summarize
 from etl.pipeline.run import Run, begin
-from etl.pipeline.summary import RunTestSummary, Summary
+from etl.pipeline.run_test_summary import RunTestSummary
+from etl.pipeline.summary import Summary
 from etl.pipeline.survey import discover_and_load, load, load_sources, make_plan, survey
 from etl.pipeline.tasks import to_the_end, until_stopped
 from etl.settings import Settings
@@ -88,7 +89,7 @@ async def plan(
         async with run.client:
             if state is None:
                 state = await discover_and_load(run, record, set_aside=False)
-            record.before = await _last_run(run)
+            record.before = await _last_run(run, record)
             async with asyncio.TaskGroup() as group:
                 start_lists(group, run, record, state)
             found = await survey(run, record, state)
@@ -186,7 +187,7 @@ async def _export_alone(run: Run, stop: asyncio.Future[InterruptedRunError] | No
 async def _export(run: Run, record: Record, state: StoredState | None) -> None:
     if state is None:
         state = await discover_and_load(run, record, set_aside=True)
-    record.before = await _last_run(run)
+    record.before = await _last_run(run, record)
     record.completed_files = await to_the_end(run.dataset.complete)
     async with asyncio.TaskGroup() as group:
         lists = start_lists(group, run, record, state)
@@ -198,12 +199,13 @@ async def _export(run: Run, record: Record, state: StoredState | None) -> None:
     await part_moved_calls(run, record, state)
 
 
-async def _last_run(run: Run) -> LastRun:
-    """What the run before left; nothing where that cannot be told, which the end of the run says."""
+async def _last_run(run: Run, record: Record) -> LastRun | None:
+    """What the run before left; None where it cannot be read, which the end of the run tells."""
     try:
-        return await to_the_end(partial(read_last_run, run.dataset.files, note=lambda _: None))
-    except DestinationError:
-        return LastRun()
+        return await to_the_end(partial(read_last_run, run.dataset.files, note=record.ignored.append))
+    except DestinationError as error:
+        record.last_run_error = error
+        return None
 
 
 def _time_limit(settings: Settings) -> tuple[float, TimeLimitError] | None:
@@ -219,12 +221,13 @@ def _time_limit(settings: Settings) -> tuple[float, TimeLimitError] | None:
 async def _conclude(run: Run, record: Record, failure: ExporterError | None) -> Summary:
     """Save the summary: a row of the runs table, and the JSON of the last run."""
     summary = summarize(run, record, failure=failure, finished_at=run.clock())
-    before, saves = LastRun(), [_save_row, _save_document]
-    try:
-        before = await to_the_end(partial(read_last_run, run.dataset.files, note=summary.ignored.append))
-    except DestinationError as error:
-        summary.failure = summary.failure or error
+    before = record.before or await _last_run(run, record)
+    summary.ignored = record.ignored
+    saves = [_save_row, _save_document]
+    if before is None:
+        summary.failure = summary.failure or record.last_run_error
         saves = [_save_row]  # a new document would forget what was complete
+        before = LastRun()
     summary.carry_on(before, run.settings)
     for save in saves:
         try:

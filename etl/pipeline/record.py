@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
 
-from etl.errors import ExporterError
+from etl.errors import DestinationError, ExporterError
 from etl.extract.plan import Planned, Reason
 from etl.extract.run_tests import Discovered
 from etl.extract.settling import Settling
@@ -15,7 +15,8 @@ from etl.load.last_run import LastRun
 from etl.model.lifecycle import KNOWN_EXECUTION
 from etl.model.listed_execution import ExecutionList
 from etl.pipeline.run import Run
-from etl.pipeline.summary import RunTestSummary, Summary
+from etl.pipeline.run_test_summary import RunTestSummary
+from etl.pipeline.summary import Summary
 from etl.settings import RunTest
 from etl.version import __version__
 
@@ -45,7 +46,9 @@ class Record:
     """
 
     run_tests: tuple[RunTest, ...]
-    before: LastRun = field(default_factory=LastRun)
+    before: LastRun | None = None
+    ignored: list[str] = field(default_factory=list)
+    last_run_error: DestinationError | None = None
     discovered: Discovered | None = None
     quarantined: list[str] = field(default_factory=list)
     completed_files: int = 0

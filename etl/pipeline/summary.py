@@ -1,6 +1,5 @@
 """What an export run did, as one value: the exit code, the row of the runs table, the JSON summary, problems and notices."""
 
-from collections import Counter
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
@@ -9,6 +8,7 @@ from etl.errors import ExitCode, ExporterError, SourceUnavailableError
 from etl.extract.purpose import Purpose, no_requests
 from etl.load.last_run import LastRun
 from etl.model.wording import counted, quoted
+from etl.pipeline.run_test_summary import RunTestSummary
 from etl.settings import Settings
 
 _OUTCOMES = {
@@ -25,73 +25,6 @@ _OUTCOMES = {
 
 _MANY = 10
 """From so many executions on, what happened to each of them is worth a notice."""
-
-
-@dataclass(slots=True)
-class RunTestSummary:
-    """One run test's share: executions by reason, rows that arrived, and what went wrong."""
-
-    name: str
-    key: str
-    listed: int = 0
-    is_complete: bool = False
-    reasons: Counter[str] = field(default_factory=Counter)
-    not_listed: int = 0
-    not_answered: int = 0
-    unfinished: int = 0
-    deleted: int = 0
-    moved: int = 0
-    missed: int = 0
-    doubted: int = 0
-    lost: int = 0
-    unreadable: list[str] = field(default_factory=list)
-    unknown_statuses: Counter[str] = field(default_factory=Counter)
-    executions: int = 0
-    calls: int = 0
-    evals: int = 0
-    dead_letters: int = 0
-    without_rows: int = 0
-    misfits: int = 0
-    error: str | None = None
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether nothing of the run test is missing."""
-        lacks = self.dead_letters or self.missed or self.without_rows or self.not_answered or self.unfinished
-        return self.is_complete and self.error is None and not lacks
-
-    def problems(self, *, is_cut_short: bool = False) -> list[str]:
-        """One line for each thing that is missing or wrong. In a run that was cut short an unproved list is not a problem."""
-        if self.error:
-            return [f"{quoted(self.name)}: {self.error}"]
-        lines = []
-        if self.unreadable:
-            lines.append(
-                f"{quoted(self.name)}: {counted(len(self.unreadable), 'row')} of its list cannot be read: {self.unreadable[-1]}"
-            )
-        elif not (self.is_complete or is_cut_short):
-            lines.append(f"{quoted(self.name)}: its list kept changing while it was read; run again to complete it")
-        if self.doubted:
-            lines.append(
-                f"{quoted(self.name)}: {counted(self.doubted, 'execution')} with far fewer calls listed than stored or counted; "
-                "the stored ones were kept: run again, or with --accept-deletions if they were deleted on purpose"
-            )
-        if self.without_rows:
-            lines.append(
-                f"{quoted(self.name)}: {counted(self.without_rows, 'execution')} incomplete, since stored rows that were to stay "
-                "are gone; the next run fetches them"
-            )
-        if given_up := self.dead_letters - self.doubted:
-            lines.append(
-                f"{quoted(self.name)}: {counted(given_up, 'request')} given up, see the errors table; the next run tries again"
-            )
-        for count, what in (
-            (self.not_answered, "could not be looked up; the next run tries again"),
-            (self.unfinished, "incomplete or waiting although not deleted: export the run test that has them now"),
-        ):
-            if count:
-                lines.append(f"{quoted(self.name)}: {counted(count, 'stored execution')} no longer listed, and {what}")
-        return lines
 
 
 @dataclass(slots=True)

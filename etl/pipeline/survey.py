@@ -182,9 +182,10 @@ async def _left_by_deleted_run_tests(run: Run, record: Record, state: StoredStat
     Where no stored execution is listed any more, the key may see another workspace now: they are left alone.
     """
     gone = {*record.keys_without_run_test} | record.not_found
+    asked_for = {*record.before.asked_for} if record.before else set[str]()
     if not run.accept_deletions:
         stored = chain.from_iterable(state.dates().values())
-        gone = gone - {*record.before.asked_for} if not record.listed_ids().isdisjoint(stored) else set()
+        gone = gone - asked_for if not record.listed_ids().isdisjoint(stored) else set()
     await to_the_end(partial(load_sources, run, [Partition(key, "") for key in gone], state))
     everywhere = record.listed_ids()
     return {key: {*not_known_as_deleted(state.dates()[key].keys() - everywhere, state.executions[key])} for key in gone}

@@ -18,7 +18,8 @@ from etl.errors import (
     TimeLimitError,
 )
 from etl.extract.purpose import Purpose
-from etl.pipeline.summary import RunTestSummary, Summary
+from etl.pipeline.run_test_summary import RunTestSummary
+from etl.pipeline.summary import Summary
 
 NOW = datetime(2026, 11, 1, 2, tzinfo=UTC)
 WHOLE = RunTestSummary("Checkout flow", "checkout", is_complete=True)

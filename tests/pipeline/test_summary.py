@@ -13,7 +13,8 @@ from etl.errors import (
     KeyRefusedError,
     SourceUnavailableError,
 )
-from etl.pipeline.summary import RunTestSummary, Summary
+from etl.pipeline.run_test_summary import RunTestSummary
+from etl.pipeline.summary import Summary
 
 NOW = datetime(2026, 3, 3, 2, tzinfo=UTC)
 WHOLE = RunTestSummary("Checkout", "checkout", is_complete=True)

@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 import msgspec
 
+from etl.load.attempt import Attempt
 from etl.load.documents import read_document
 from etl.load.files.open import Files
 from etl.load.layout import LAST_RUN
@@ -57,6 +58,12 @@ class LastRun(msgspec.Struct, frozen=True):
             complete_at=None if wider or (is_all and not self.is_all) else self.complete_at,
             last_complete_at={key: None if key in wider else at for key, at in self.last_complete_at.items()},
         )
+
+    def after(self, attempt: Attempt | None) -> Self:
+        """What of it holds when this was the last attempt: one that it does not tell of left something out of every run test."""
+        if attempt is None or attempt.export_run_id == self.export_run_id:
+            return self
+        return msgspec.structs.replace(self, incomplete=tuple(self.last_complete_at))
 
 
 def read_last_run(files: Files, *, note: Callable[[str], object]) -> LastRun:

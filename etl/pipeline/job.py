@@ -17,7 +17,7 @@ import msgspec
 from etl.errors import DestinationError, ExporterError, InterruptedRunError, TimeLimitError, leaves
 from etl.extract.plan import Planned, requests_to_fetch
 from etl.extract.purpose import Purpose
-from etl.load.attempt import Attempt, note_attempt, note_failure
+from etl.load.attempt import Attempt, note_attempt, note_failure, read_attempt
 from etl.load.last_run import LastRun, read_last_run
 from etl.load.layout import LAST_RUN
 from etl.load.relocate import as_if_moved
@@ -147,17 +147,26 @@ async def export(
         await to_the_end(files.prepare)
         with files.lock(run.started_at):
             await to_the_end(files.sweep_staging)
+            last = await to_the_end(partial(_last_attempt, run))
             begun = Attempt(started_at=run.started_at, export_run_id=run.export_run_id)
             await to_the_end(partial(note_attempt, files, begun))
-            return await _export_alone(run, stop)
+            return await _export_alone(run, stop, last)
     except DestinationError as error:  # one that comes later is told by the summary
         if (silence := await to_the_end(partial(note_failure, files, error, run.started_at))) is not None:
             raise DestinationError(f"{error}; {silence}") from error
         raise
 
 
-async def _export_alone(run: Run, stop: asyncio.Future[InterruptedRunError] | None) -> Summary:
-    """Export as the holder of the lock.
+def _last_attempt(run: Run) -> Attempt | None:
+    """The note that the run before left. One that cannot be read may be that of a run that was lost, so it counts as one."""
+    try:
+        return read_attempt(run.dataset.files, note=lambda _: None)
+    except DestinationError:
+        return Attempt(started_at=run.started_at)
+
+
+async def _export_alone(run: Run, stop: asyncio.Future[InterruptedRunError] | None, last: Attempt | None) -> Summary:
+    """Export as the holder of the lock; ``last`` is the note of the run before.
 
     Raises:
         DestinationError: the dataset cannot be read, or was written by a newer version; nothing was asked of the API.
@@ -178,7 +187,7 @@ async def _export_alone(run: Run, stop: asyncio.Future[InterruptedRunError] | No
     except* Exception as group:  # noqa: BLE001 recorded here, raised below
         bug = next(leaves(group))
         failure = ExporterError(f"a bug: {type(bug).__name__}: {bug}")
-    summary = await _conclude(run, record, failure)
+    summary = await _conclude(run, record, failure, last)
     if bug is not None:
         raise bug
     return summary
@@ -218,7 +227,7 @@ def _time_limit(settings: Settings) -> tuple[float, TimeLimitError] | None:
     )
 
 
-async def _conclude(run: Run, record: Record, failure: ExporterError | None) -> Summary:
+async def _conclude(run: Run, record: Record, failure: ExporterError | None, last: Attempt | None) -> Summary:
     """Save the summary: a row of the runs table, and the JSON of the last run."""
     summary = summarize(run, record, failure=failure, finished_at=run.clock())
     before = record.before or await _last_run(run, record)
@@ -228,6 +237,7 @@ async def _conclude(run: Run, record: Record, failure: ExporterError | None) -> 
         summary.failure = summary.failure or record.last_run_error
         saves = [_save_row]  # a new document would forget what was complete
         before = LastRun()
+    before = before.after(last)
     summary.carry_on(before, run.settings)
     for save in saves:
         try:

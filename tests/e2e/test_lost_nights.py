@@ -141,6 +141,32 @@ async def test_killed_before_its_first_commit_is_named_and_not_while_it_is_at_wo
     assert "ended without a summary" not in (await status(folder)).stdout
 
 
+@pytest.mark.parametrize("is_killed", [True, False], ids=["killed", "not begun"])
+async def test_narrowed_run_does_not_hide_a_lost_night(server: Sandbox, tmp_path: Path, *, is_killed: bool) -> None:
+    names = [run_test.name for run_test in server.world.run_tests]
+    write_settings(tmp_path, names)
+    env = environment(server)
+    assert (await metrics_etl("run", "--quiet", cwd=tmp_path, env=env)).exit_code == 0
+    if is_killed:
+        asked = asyncio.Event()
+        server.on_request = lambda _request: asked.set()
+        server.fault = lambda _request, _nth: Fault(is_hanging=True)
+        process = await start("run", "--quiet", cwd=tmp_path, env=env)
+        await asked.wait()
+        process.kill()
+        await ended(process)
+        server.fault = None
+    else:
+        assert (await metrics_etl("run", "--quiet", cwd=tmp_path, env=env | {"FI_API_KEY": ""})).exit_code == 2
+
+    for _ in range(2):
+        narrowed = await metrics_etl("run", "--quiet", "--run-test", names[0], cwd=tmp_path, env=env)
+        assert narrowed.exit_code == 0
+        assert (await status(tmp_path)).stdout.startswith("Not good: 1 of 2 run tests incomplete since ")
+    assert (await metrics_etl("run", "--quiet", cwd=tmp_path, env=env)).exit_code == 0
+    assert (await status(tmp_path)).stdout.startswith("Good: ")
+
+
 async def test_second_run_that_finds_the_first_at_work_is_no_lost_night(server: Sandbox, folder: Path) -> None:
     asked = asyncio.Event()
     server.on_request = lambda _request: asked.set()

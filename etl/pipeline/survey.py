@@ -27,6 +27,7 @@ from etl.load.relocate import Moves, as_if_dropped, find_doubled, find_moves, su
 from etl.load.state import StoredState, forget_the_future, load_run_tests, load_state
 from etl.model.lifecycle import StoredExecution
 from etl.model.listed_execution import ExecutionList, ListedExecution
+from etl.model.wording import first_few
 from etl.pipeline.lists import fail, gives_nothing_to_do, raise_if_none_is_listed
 from etl.pipeline.record import Record, count_reasons
 from etl.pipeline.run import Run
@@ -129,22 +130,37 @@ def one_place_each(lists: Mapping[str, ExecutionList], state: StoredState) -> di
 async def _find_vanished(
     run: Run, record: Record, run_test: RunTest, state: StoredState, everywhere: AbstractSet[str]
 ) -> set[str] | None:
-    """Stored executions that no list has any more. None if they are suspiciously many: then the run test is left alone."""
+    """Stored executions that no list has any more. None if they are suspiciously many: then the run test is left alone.
+
+    Where one of them exists, a run test whose list was not read may have them; a list that says it is empty is not believed.
+    """
     key = run_test.key
     stored = state.executions[key]
     living = sum(known.deleted_at is None for known in stored.values())
     vanished = {each for each, known in stored.items() if known.deleted_at is None and each not in everywhere}
     is_suspicious = is_mass_vanishing(vanished=len(vanished), living=living) and not run.accept_deletions
-    if is_suspicious and await _none_exists(run, sorted(vanished)[:_SAMPLE_EXECUTIONS]):
-        del record.lists[key]
-        fail(
-            run,
-            record,
-            run_test,
-            f"{len(vanished)} of its {living} stored executions are no longer listed; nothing of it was changed: "
-            "check the key's workspace, or run with --accept-deletions if they were deleted on purpose",
+    if is_suspicious:
+        existing = await _find_existing(run, sorted(vanished)[:_SAMPLE_EXECUTIONS])
+        everything = record.discovered
+        is_everything_listed = (
+            everything is not None and everything.is_complete and len(record.listed) == len(everything.run_tests)
         )
-        return None
+        error = None
+        if not existing:
+            error = (
+                f"{len(vanished)} of its {living} stored executions are no longer listed; nothing of it was changed: "
+                "check the key's workspace, or run with --accept-deletions if they were deleted on purpose"
+            )
+        elif is_everything_listed or not record.listed[key]:
+            shown = "shows none" if len(vanished) == living else f"lacks {len(vanished)}"
+            error = (
+                f"its list {shown} of its {living} executions, which exist: {first_few(existing, shown=1)}; nothing of it was "
+                "changed"
+            )
+        if error:
+            del record.lists[key]
+            fail(run, record, run_test, error)
+            return None
     # Nothing else could resolve a dead letter whose execution was deleted before it had a row.
     vanished |= state.orphans[key].keys() - everywhere
     record.necessary_requests += len(vanished)
@@ -152,10 +168,10 @@ async def _find_vanished(
     return vanished
 
 
-async def _none_exists(run: Run, execution_ids: Sequence[str]) -> bool:
-    """Whether none of them exists. One that does proves that the key sees the right workspace: its run test was renamed."""
+async def _find_existing(run: Run, execution_ids: Sequence[str]) -> list[str]:
+    """Those that exist. One that does proves that the key sees the right workspace."""
     found = await look_up(run.client, execution_ids, workers=len(execution_ids))
-    return len(found.deleted) + len(found.unknown) == len(execution_ids)
+    return [each for each in execution_ids if each not in found.deleted | found.unknown]
 
 
 def _find_places(run: Run, record: Record, state: StoredState) -> tuple[dict[Partition, set[str]], Moves]:

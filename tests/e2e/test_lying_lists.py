@@ -126,3 +126,47 @@ async def test_malformed_list_says_what_is_wrong_with_it_and_where(
     server.fault = None
     assert (await export(server, tmp_path)).exit_code == 0
     assert_equals_world(tmp_path, server.world)
+
+
+@pytest.mark.parametrize(("run_tests", "rows"), [(None, 0), ("all", 0), ("all", 1)])
+async def test_list_that_lacks_executions_that_exist_is_not_believed(
+    server: Sandbox, tmp_path: Path, run_tests: Any, rows: int
+) -> None:
+    """Nobody else has them: with names, that is sure of a list that shows nothing at all."""
+    first, second = server.world.run_tests
+    await export(server, tmp_path, run_tests=run_tests)
+    before = rows_of(tmp_path, "executions")
+
+    def shortened(page: dict[str, Any], _number: int) -> dict[str, Any]:
+        return page | {"count": rows, "total_pages": 1, "results": page["results"][:rows]}
+
+    server.fault = lambda request, _nth: (
+        page_of(server, request, METRICS, shortened) if request.query.get("run_test_name") == first.name else None
+    )
+    odd = await export(server, tmp_path, run_tests=run_tests)
+
+    assert (odd.exit_code, [each.is_whole for each in odd.run_tests if each.name == second.name]) == (3, [True])
+    [problem] = odd.problems
+    told = "shows none of its 4 executions" if not rows else "lacks 3 of its 4 executions"
+    assert problem.startswith(f"'{first.name}': its list {told}, which exist: ")
+    assert problem.endswith("; nothing of it was changed")
+    assert rows_of(tmp_path, "executions") == before
+    server.fault = None
+    assert (await export(server, tmp_path, run_tests=run_tests)).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_short_list_may_be_right_while_the_others_are_not_read(server: Sandbox, tmp_path: Path) -> None:
+    """With "all" narrowed to one run test, another may have the executions now."""
+    first, second = server.world.run_tests
+    await export(server, tmp_path, run_tests="all")
+    moved = first.executions[:3]
+    first.executions[:3] = []
+    second.executions += moved
+
+    settings = settings_for(server, tmp_path / "data", run_tests="all")
+    narrow = await job.export(settings.only([first.name], since=None))
+
+    assert (narrow.exit_code, narrow.run_tests[0].not_listed) == (0, 3)
+    assert (await job.export(settings)).exit_code == 0
+    assert_equals_world(tmp_path, server.world)

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from etl.cli.console import add_name_column, duration, print_line, printable, stdout_console
 from etl.inspect.status import LetterStatus, RunStatus, RunTestStatus, Status, TableStatus
-from etl.inspect.verdict import Verdict, ago
+from etl.inspect.verdict import Verdict, ago, missing_rows
 from etl.load.attempt import Attempt
 from etl.load.layout import QUARANTINE
 from etl.model.wording import counted
@@ -35,6 +35,16 @@ def print_status(status: Status, verdict: Verdict, problems_now: Sequence[str]) 
         _print_runs(console, status.runs)
     if status.dead_letters:
         _print_letters(console, status.dead_letters)
+    _print_problems(console, status, problems_now)
+    for line in status.ignored:
+        print_line(console, "notice", line)
+    if status.set_aside:
+        text = f"{counted(status.set_aside, 'damaged file')} in {status.dataset}/{QUARANTINE}: look at them, then remove them"
+        print_line(console, "notice", text)
+    print_line(console, "next", verdict.next_step)
+
+
+def _print_problems(console: Console, status: Status, problems_now: Sequence[str]) -> None:
     if status.lost_run:
         print_line(console, "problem", _lost(status.lost_run), style="bold red")
     for problem in status.problems:
@@ -47,16 +57,12 @@ def print_status(status: Status, verdict: Verdict, problems_now: Sequence[str]) 
             "clocks of this machine and of the one that exports",
             style="bold red",
         )
+    for problem in missing_rows([each for each in status.run_tests if each.is_configured]):
+        print_line(console, "problem", f"{problem}; next: metrics-etl run", style="bold red")
     for problem in problems_now:
         print_line(console, "problem", f"an export would fail now: {problem}", style="bold red")
     for path in status.unreadable:
         print_line(console, "problem", f"{path} cannot be read; the next run sets it aside", style="bold red")
-    for line in status.ignored:
-        print_line(console, "notice", line)
-    if status.set_aside:
-        text = f"{counted(status.set_aside, 'damaged file')} in {status.dataset}/{QUARANTINE}: look at them, then remove them"
-        print_line(console, "notice", text)
-    print_line(console, "next", verdict.next_step)
 
 
 def _lost(attempt: Attempt) -> str:

@@ -26,7 +26,9 @@ from etl.settings import RunTest
 _LAST_RUNS = 7
 _RUNS_READ = 30
 _COLUMNS: dict[str, Sequence[str]] = {
-    "executions": ("run_test_name", "started_at", "export_state", "deleted_at", "exported_at", "export_run_id"),
+    "executions": (
+        "run_test_name", "started_at", "export_state", "deleted_at", "exported_at", "export_run_id", "exported_calls",
+    ),
     "errors": ("endpoint", "status", "first_seen_at", "last_seen_at"),
     "runs": (
         "export_run_id", "started_at", "finished_at", "outcome", "exit_code", "seconds", "requests", "executions", "calls", "evals",
@@ -42,7 +44,8 @@ class RunTestStatus:
     ``newest_started_at``: when its newest execution was created. ``exported_at``: the last time that a row of its executions
     changed, in the run ``export_run_id``. ``complete_at``: the last time that everything in it was exported; None when it never
     was, or when it is not exported any more. ``is_complete``: the last run over it left nothing out. ``dead_letters``: its rows
-    of ``errors``. ``error``: why the last run could export nothing of it.
+    of ``errors``. ``missing_calls``: those that were exported, as its executions say, and are not there. ``error``: why the last
+    run could export nothing of it.
     """
 
     name: str
@@ -62,6 +65,7 @@ class RunTestStatus:
     is_configured: bool
     is_complete: bool
     dead_letters: int
+    missing_calls: int
     error: str | None = None
 
 
@@ -293,6 +297,7 @@ def _run_tests(
             is_configured=key in configured,
             is_complete=complete_at is not None and key not in last_run.incomplete,
             dead_letters=counts["errors", key],
+            missing_calls=max((pc.sum(rows["exported_calls"]).as_py() or 0) - counts["calls", key], 0),
             error=errors.get(key),
         )
 

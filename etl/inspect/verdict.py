@@ -70,9 +70,18 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
         yield "no run over everything that is configured was ever complete", _RUN
     if status.is_older_than(max_age_hours):
         yield f"everything was complete {_complete(status)}, and not since", _RUN
-    yield from ((lack, _RUN) for lack in _lacks(configured))
+    yield from ((lack, _RUN) for lack in (*missing_rows(configured), *_lacks(configured)))
     if status.unreadable:
         yield f"{counted(len(status.unreadable), 'file')} cannot be read", _RUN
+
+
+def missing_rows(run_tests: Sequence[RunTestStatus]) -> Iterator[str]:
+    """What is gone of the tables, as far as they contradict each other."""
+    for each in run_tests:
+        if each.missing_calls:
+            yield f"{counted(each.missing_calls, 'call')} of {quoted(each.name)} that were exported are not there"
+        if each.calls and not each.executions:
+            yield f"the executions of {counted(each.calls, 'call')} of {quoted(each.name)} are not there"
 
 
 def _lacks(run_tests: Sequence[RunTestStatus]) -> Iterator[str]:

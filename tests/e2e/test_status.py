@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ import pytest
 from etl import sandbox
 from etl.errors import DestinationError
 from etl.inspect.status import Status, read_status
+from etl.inspect.verdict import judge
 from etl.load.files.local import LocalFiles
 from etl.model.keys import default_key
 from etl.pipeline import job
@@ -153,6 +155,27 @@ async def test_what_would_end_an_export_now_is_told_with_a_verdict_that_is_not_g
     assert (shown.exit_code, configured.exit_code) == (0, 0)
     assert problem in shown.stdout
     assert problem not in configured.stdout
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ("calls", "18 calls of 'Checkout flow' that were exported are not there"),
+        ("executions", f"the executions of 18 calls of '{default_key('Checkout flow')}' are not there"),
+    ],
+)
+async def test_table_whose_folder_is_gone_is_not_good_until_the_next_run(tmp_path: Path, table: str, told: str) -> None:
+    async with Sandbox(settled_world(names=["Checkout flow"], executions=6, calls=3)) as server:
+        await export(server, tmp_path)
+        good = judge(status_of(tmp_path))
+        shutil.rmtree(tmp_path / "data" / table)
+        gone = judge(status_of(tmp_path))
+        shown = await metrics_etl("status", cwd=tmp_path, env=BARE)
+        await export(server, tmp_path)
+
+    assert (good.is_good, gone.text, gone.next_step) == (True, f"Not good: {told}", "metrics-etl run")
+    assert f"problem    {told}; next: metrics-etl run" in shown.stdout.replace("\n", " ")
+    assert judge(status_of(tmp_path)).is_good
 
 
 async def test_destination_that_would_end_an_export_now_is_not_good_on_the_machine_that_exports(

@@ -22,6 +22,7 @@ WHOLE = RunTestStatus(
     **dict.fromkeys(["executions", "exported", "settling", "waiting", "deleted", "calls", "evals"], 1),
     incomplete=0,
     dead_letters=0,
+    missing_calls=0,
     complete_at=NIGHT,
     is_configured=True,
     is_complete=True,
@@ -76,6 +77,15 @@ def test_incomplete_run_tests_are_counted_with_since_when(since: datetime | None
     assert text.startswith("Not good: 1 of 3 run tests ")
     assert text.endswith(words)
     assert next_step == "metrics-etl run"
+
+
+def test_rows_that_are_gone_are_not_good() -> None:
+    gone = replace(WHOLE, missing_calls=1200)
+    assert told(run_tests=(WHOLE, gone)) == (
+        "Not good: 1,200 calls of 'Checkout flow' that were exported are not there",
+        "metrics-etl run",
+    )
+    assert told(run_tests=(replace(gone, is_configured=False),))[0].startswith("Good")
 
 
 def test_what_a_configured_run_test_lacks_is_not_good_whatever_the_last_run_said() -> None:

@@ -78,7 +78,9 @@ class LocalFiles:
             DestinationError: it could not.
         """
         with self._naming(""):
-            return probe(self.root)
+            found = probe(self.root)
+        self.list(STAGING)  # as the sweep of every export does
+        return found
 
     def publish(self, path: str, data: bytes | memoryview) -> None:
         """Make ``data`` the whole content of the file, durably and in one step.

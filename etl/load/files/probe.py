@@ -5,6 +5,7 @@ import fcntl
 import os
 import tempfile
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from etl.errors import DestinationError
@@ -82,7 +83,8 @@ def _nearest(root: Path) -> Path:
 def _check_folders(root: Path) -> None:
     """Check that the dataset's folders can be read and written, and are on one file system: files are renamed between them."""
     device = root.stat().st_dev
-    found = [root / name for name in _FOLDERS if os.path.lexists(root / name)]
+    today = f"{schema.RUNS_TABLE.name}/date={datetime.now(UTC):%Y-%m-%d}"
+    found = [root / name for name in (*_FOLDERS, today) if os.path.lexists(root / name)]
     for folder in found:
         status = folder.lstat()
         if folder.is_symlink():

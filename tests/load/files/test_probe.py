@@ -12,7 +12,7 @@ import pytest
 
 from etl.errors import DestinationError
 from etl.load.files.local import LocalFiles
-from etl.load.layout import LAST_RUN, LOCK, QUARANTINE, STAGING
+from etl.load.layout import LAST_RUN, LOCK, QUARANTINE, STAGING, run_path
 from tests.damages import NOBODY
 from tests.load.files.kernel import small_disk
 
@@ -98,6 +98,7 @@ def export_into(files):
         files.publish("calls/run_test=a/date=2026-01-01/part-0.parquet", b"rows")
         if files.has(LAST_RUN):
             files.read(LAST_RUN)
+        files.publish(run_path(f"{datetime.now(UTC):%Y-%m-%d}", "1"), b"row")
         files.publish(LAST_RUN, b"{}")
 
 
@@ -113,6 +114,8 @@ OBSTACLES = {
     "the lock is a folder": lambda root: (root / LOCK).mkdir(),
     "a link in staging": lambda root: (root / STAGING / "link").symlink_to(root),
     "the lock is a pipe": lambda root: os.mkfifo(root / LOCK),
+    "a pipe in staging": lambda root: os.mkfifo(root / STAGING / "pipe"),
+    "a folder of runs is a file": lambda root: a_file(root / "runs" / f"date={datetime.now(UTC):%Y-%m-%d}"),
 }
 
 

@@ -68,7 +68,10 @@ def _print_problems(console: Console, status: Status, problems_now: Sequence[str
 def _lost(attempt: Attempt) -> str:
     when = f"the run of {attempt.started_at:%Y-%m-%d %H:%M:%S} (UTC)"
     if attempt.exit_code is None:
-        return f"{when} ended without a summary: it was killed or crashed, or the machine stopped; what it had committed is kept"
+        return (
+            f"{when} ended without a summary: it was killed or crashed, the machine stopped, or the disk was full; what it had "
+            "committed is kept"
+        )
     return f"{when} did not begin (exit {attempt.exit_code}): {attempt.message}"
 
 

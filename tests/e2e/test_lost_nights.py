@@ -135,7 +135,7 @@ async def test_killed_before_its_first_commit_is_named_and_not_while_it_is_at_wo
     after = (await status(folder)).stdout
 
     assert "ended without a summary" not in during
-    assert "(UTC) ended without a summary: it was killed or crashed, or the machine stopped" in after
+    assert "(UTC) ended without a summary: it was killed or crashed, the machine stopped, or the disk was full" in after
     server.fault = None
     assert (await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))).exit_code == 0
     assert "ended without a summary" not in (await status(folder)).stdout

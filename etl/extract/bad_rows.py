@@ -203,3 +203,8 @@ def never_ends(count: int, position: int) -> SourceError:
 def power_of_two(number: int) -> int:
     """The largest one that is not above the number; 1 at least."""
     return 1 << max(0, number.bit_length() - 1)
+
+
+def power_of_two_above(number: int) -> int:
+    """The smallest one that is above the number: a page of that size holds a list of so many rows."""
+    return 1 << number.bit_length()

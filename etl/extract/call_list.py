@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from etl.errors import ServerFaultError, SourceError
-from etl.extract.bad_rows import Unreadable
+from etl.extract.bad_rows import Unreadable, power_of_two_above
 from etl.extract.client import Client
 from etl.extract.endpoints import list_call_details, list_calls
 from etl.extract.listing import MOST_ROWS_OF_A_PAGE, read_pass
@@ -98,7 +98,7 @@ async def _read_ids(client: Client, item: Planned, page_limit: int) -> CallList 
     try:
         page = await read(page_limit)
         if page_limit <= page.count < MOST_ROWS_OF_A_PAGE:
-            page = await read(1 << page.count.bit_length())
+            page = await read(power_of_two_above(page.count))
     except SourceError:
         return None
     ids = {call.call_execution_id for call in page.results}

@@ -144,8 +144,7 @@ class Crawl:
             pending = [key for key in pending if key not in execution.kept]
         lacks_calls = len(execution.listed) < (execution.count or 0) and not execution.unreadable_calls
         if lacks_calls and execution.round < MAX_ROUNDS:
-            self._relist.append(execution)
-            self._has_more_work.set()
+            self._list_again(execution)
             return
         execution.outstanding = len(pending)
         if not pending:
@@ -223,8 +222,7 @@ class Crawl:
             if execution.count is not None:
                 # The next round fetches every call again, these too; otherwise they would count as alive twice.
                 execution.dead_letters.clear()
-            self._relist.append(execution)
-            self._has_more_work.set()
+            self._list_again(execution)
         else:
             unproved = SourceError(
                 f"its calls kept changing while they were listed, {execution.round} times; the last time {alive} were fetched",
@@ -232,6 +230,10 @@ class Crawl:
             )
             execution.dead_letters.append(DeadLetter.of(RUNS, execution.execution_id, unproved))
             await self._close(execution.bundle())
+
+    def _list_again(self, execution: OpenExecution) -> None:
+        self._relist.append(execution)
+        self._has_more_work.set()
 
     async def _is_doubted(self, execution: OpenExecution, unlisted: int, count: int) -> bool:
         """Whether the list, which counts so many calls and leaves out so many stored ones, is not believed and used no further."""

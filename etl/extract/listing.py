@@ -43,6 +43,7 @@ from etl.extract.bad_rows import (
     Unreadable,
     never_ends,
     power_of_two,
+    power_of_two_above,
 )
 from etl.model.records import Page
 
@@ -97,9 +98,8 @@ class LargestPage:
         """
         if len(first.results) < min(first.count, limit):
             self._is_cut_to(len(first.results))
-        count, size = first.count, limit
-        while size < max(2 * size, 1 << count.bit_length()) <= self.rows:
-            size = max(2 * size, 1 << count.bit_length())
+        size = max(2 * limit, power_of_two_above(first.count))
+        while size <= self.rows:
             page = await self._try(read, size)
             if page is None:
                 return None
@@ -109,7 +109,7 @@ class LargestPage:
             if page.total_pages == 1:
                 lost = set(map(id_of, first.results)) - set(map(id_of, page.results))
                 return None if lost else (page, size)
-            count = page.count  # it has grown meanwhile
+            size = max(2 * size, power_of_two_above(page.count))  # it has grown meanwhile
         return None
 
     async def _try(self, read: PageReader[T], size: int) -> Page[T] | None:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from etl.errors import SourceError
+from etl.extract.bad_rows import power_of_two_above
 from etl.extract.client import Client
 from etl.extract.endpoints import list_call_details
 from etl.extract.plan import Planned, Reason
@@ -45,7 +46,7 @@ class Settling:
         """The listed calls whose stored rows can stay."""
         if not (item.is_compared and listed):
             return frozenset()
-        details = await self._details(item, limit=max(self._page_limit, 1 << len(listed).bit_length()))
+        details = await self._details(item, limit=max(self._page_limit, power_of_two_above(len(listed))))
         rows = await self._stored_rows(item) if details else {}
         kept = frozenset(
             key

@@ -98,7 +98,7 @@ async def _mark_left_behind(run: Run, record: Record, key: str, left: set[str], 
         if key in record.left_behind:
             record.left_behind[key] -= len(deleted)
         run.notify("deleted", run_test=key, executions=len(deleted))
-    if not looked_up.unknown and key in {*record.keys_without_run_test} | record.not_found:
+    if not looked_up.unknown and key in record.gone:
         record.asked_for.add(key)
 
 

@@ -80,6 +80,11 @@ class Record:
         """The execution_ids of all lists that are used."""
         return {execution_id for found in self.lists.values() for execution_id in found.executions}
 
+    @property
+    def gone(self) -> set[str]:
+        """Keys of the run tests that the dataset holds or the settings name, and the source does not have."""
+        return {*self.keys_without_run_test} | self.not_found
+
     def all_planned(self) -> Iterator[Planned]:
         """What is planned for all run tests."""
         return chain.from_iterable(self.planned.values())

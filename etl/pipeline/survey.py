@@ -166,7 +166,8 @@ async def _find_vanished(
 async def _find_existing(run: Run, execution_ids: Sequence[str]) -> list[str]:
     """Those that exist. One that does proves that the key sees the right workspace."""
     found = await look_up(run.client, execution_ids, workers=len(execution_ids))
-    return [each for each in execution_ids if each not in found.deleted | found.unknown]
+    missing = found.deleted | found.unknown
+    return [each for each in execution_ids if each not in missing]
 
 
 def _find_places(run: Run, record: Record, state: StoredState) -> tuple[dict[Partition, set[str]], Moves]:
@@ -192,7 +193,7 @@ async def _left_by_deleted_run_tests(run: Run, record: Record, state: StoredStat
 
     Where no stored execution is listed any more, the key may see another workspace now: they are left alone.
     """
-    gone = {*record.keys_without_run_test} | record.not_found
+    gone = record.gone
     asked_for = {*record.before.asked_for} if record.before else set[str]()
     if not run.accept_deletions:
         stored = chain.from_iterable(state.dates().values())

@@ -1,6 +1,7 @@
 """One bad row of the server spoils each page that holds it; all others are listed, and it is told which one is bad."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -9,13 +10,13 @@ from etl.errors import TransientError
 from etl.extract.calls import Crawl
 from etl.extract.client import Client
 from etl.extract.executions import list_executions_completely
-from etl.extract.plan import Planned, Reason
+from etl.extract.plan import Planned
 from etl.extract.transport import Access, Limits
 from etl.model.listed_execution import ExecutionList
-from etl.model.records import METRICS, RUNS, DeadLetter, Execution, ExecutionBundle
+from etl.model.records import METRICS, RUNS, DeadLetter, ExecutionBundle
 from etl.sandbox import Execution as SandboxExecution
 from etl.sandbox import Fault, Sandbox, SandboxRequest, World, delete_execution, listable_executions, touch_call
-from tests.bundles import as_listed
+from tests.bundles import planned
 from tests.support import API_KEY, SECRET_KEY
 from tests.worlds import settled_world
 
@@ -157,20 +158,6 @@ async def test_one_500_costs_no_completeness(page):
 # Calls
 
 
-def planned(execution: SandboxExecution, unreadable: DeadLetter | None = None) -> Planned:
-    return Planned(
-        run_test_name="A",
-        run_test_key="a",
-        execution=as_listed(Execution(execution_id=execution.execution_id, status="completed", payload={})),
-        reason=Reason.NEW,
-        date="2026-03-01",
-        started_at=None,
-        stored=None,
-        estimated_calls=0,
-        unreadable=unreadable,
-    )
-
-
 async def fetched(server: Sandbox, plan: Planned, page_limit: int) -> ExecutionBundle:
     bundles: list[ExecutionBundle] = []
 
@@ -216,7 +203,7 @@ async def test_call_that_cannot_be_listed_is_a_dead_letter_and_the_others_are_fe
         ids = [call.call_execution_id for call in execution.calls]
         bad = ids.pop(position)
         server.fault = spoil_call(position, bad, has_detail=has_detail)
-        bundle = await fetched(server, planned(execution), page_limit)
+        bundle = await fetched(server, planned(execution.execution_id), page_limit)
     assert sorted(call.metrics.call_execution_id for call in bundle.calls) == sorted(ids)
     assert sorted(call.call_execution_id for call in bundle.listed or ()) == sorted(ids)
     [letter] = bundle.dead_letters
@@ -240,7 +227,7 @@ UNREADABLE = DeadLetter(endpoint=METRICS, subject_id="e", status=500, message="5
 async def test_execution_that_the_list_could_not_give_has_that_among_its_dead_letters_once():
     async with Sandbox(one_run_test(1, calls=3)) as server:
         [execution] = in_order(server.world)
-        bundle = await fetched(server, planned(execution, UNREADABLE), 2)
+        bundle = await fetched(server, replace(planned(execution.execution_id), unreadable=UNREADABLE), 2)
     assert len(bundle.calls) == 3
     assert bundle.dead_letters == (UNREADABLE,)
 
@@ -252,6 +239,6 @@ async def test_bad_execution_whose_calls_are_not_found_tells_of_both():
         [execution] = in_order(server.world)
         poison(execution)
         server.fault = lambda request, _nth: Fault(status=404, body=body) if request.path == RUNS else None
-        bundle = await fetched(server, planned(execution, UNREADABLE), 2)
+        bundle = await fetched(server, replace(planned(execution.execution_id), unreadable=UNREADABLE), 2)
     assert [(each.endpoint, each.status) for each in bundle.dead_letters] == [(RUNS, 404), (METRICS, 500)]
     assert bundle.listed is None

@@ -24,19 +24,17 @@ from etl.extract.calls import Crawl
 from etl.extract.client import Client
 from etl.extract.endpoints import Request
 from etl.extract.listing import MAX_ROUNDS, LargestPage, Listing, Pass, list_completely, read_pass
-from etl.extract.plan import Planned, Reason
 from etl.model.records import (
     DETAIL,
     METRICS,
     RUNS,
     CallMetrics,
     DetailedCall,
-    Execution,
     ExecutionBundle,
     ListedCall,
     Page,
 )
-from tests.bundles import as_listed
+from tests.bundles import planned
 from tests.support import examples
 
 T = TypeVar("T")
@@ -695,18 +693,6 @@ class CallsClient:
         return ListedCall(call_execution_id=name, payload={"eval_outputs": {"told by": "its entry"}})
 
 
-PLANNED = Planned(
-    run_test_name="A",
-    run_test_key="a",
-    execution=as_listed(Execution(execution_id="e", status="completed", payload={})),
-    reason=Reason.NEW,
-    date="2026-03-01",
-    started_at=None,
-    stored=None,
-    estimated_calls=0,
-)
-
-
 def fetch(server: Server, failing: frozenset[str] = frozenset(), **has: bool) -> ExecutionBundle:
     """The one execution's bundle."""
     bundles: list[ExecutionBundle] = []
@@ -715,7 +701,7 @@ def fetch(server: Server, failing: frozenset[str] = frozenset(), **has: bool) ->
         bundles.append(bundle)
 
     client = cast("Client", CallsClient(server, failing, **has))
-    asyncio.run(Crawl(client, [PLANNED], emit, concurrency=1, page_limit=LIMIT).run())
+    asyncio.run(Crawl(client, [planned("e")], emit, concurrency=1, page_limit=LIMIT).run())
     assert len(bundles) == 1
     return bundles[0]
 

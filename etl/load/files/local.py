@@ -34,6 +34,7 @@ class LocalFiles:
         self.root = root.absolute()
         self._mode = 0o644
         self._durable: set[Path] = set()
+        self._folder: tuple[int, int] | None = None
 
     def where(self, path: str = "") -> str:
         """The absolute path, for messages."""
@@ -59,11 +60,14 @@ class LocalFiles:
     def prepare(self) -> None:
         """Make the root and the state folder, and prove that files can be published there.
 
+        From now on it is this folder or none: another one that takes its place may hold another dataset.
+
         Raises:
             DestinationError: they cannot, or the disk is full.
         """
         with self._naming(""):
             self._make_folder(self.root)
+            self._folder = _identity(self.root)
             require_space(self.root)
             os.scandir(self.root).close()  # a file, or closed: what follows would be blamed for it
         with self._naming(STAGING):
@@ -245,6 +249,10 @@ class LocalFiles:
         self._durable.add(folder)
 
     def _refuse_links(self, path: str) -> None:
+        if self._folder is not None and self._folder != _identity(self.root):
+            raise DestinationError(
+                f"{self.root} is another folder than when this run began: put the first one back there"
+            )
         folder = self.root
         for part in Path(path).parts:
             folder = folder / part
@@ -281,6 +289,11 @@ class LocalFiles:
             raise DestinationError(f"{place}: {exc.strerror}: {fix}") from exc
         except OSError as exc:
             raise _KINDS.get(type(exc), DestinationError)(f"{self.root / path}: {why(exc)}") from exc
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    found = folder.stat()
+    return found.st_dev, found.st_ino
 
 
 def _number(name: str) -> int:

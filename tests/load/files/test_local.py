@@ -168,6 +168,20 @@ def test_a_disk_that_takes_only_half_of_a_file_keeps_none_of_it(files):
     assert files.list(STAGING) == []
 
 
+def test_another_folder_in_the_place_of_the_first_is_never_written(files):
+    files.publish(PART, b"old")
+    files.root.rename(files.root.with_name("first"))
+    files.root.mkdir()
+    for step in (lambda: files.publish(PART, b"new"), lambda: files.remove(PART), lambda: files.read(PART)):
+        with pytest.raises(DestinationError, match=f"{files.root} is another folder than when this run began: put the"):
+            step()
+    assert list(files.root.iterdir()) == []
+    files.root.rmdir()
+    files.root.with_name("first").rename(files.root)
+    files.publish(PART, b"new")
+    assert files.read(PART) == b"new"
+
+
 def test_umask_of_the_process_is_never_touched(tmp_path, monkeypatch):
     """It is one for all threads: a file that another one creates at that moment would get the wrong mode."""
     monkeypatch.setattr(os, "umask", None)

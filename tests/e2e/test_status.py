@@ -325,6 +325,13 @@ async def test_damaged_file_is_named_and_the_rest_is_counted(server: Sandbox, tm
     assert "cannot be read; the next run sets it aside" in shown.stdout
 
 
+async def test_file_that_no_run_reads_is_not_said_to_go_by_itself(server: Sandbox, tmp_path: Path) -> None:
+    await export(server, tmp_path)
+    (tmp_path / "data" / "calls" / "notes.txt").write_text("mine")
+    shown = await metrics_etl("status", cwd=tmp_path, env=BARE)
+    assert "calls/notes.txt cannot be read; no run needs it: move it elsewhere" in " ".join(shown.stdout.split())
+
+
 async def test_file_of_an_older_version_that_lacks_columns_is_counted(server: Sandbox, tmp_path: Path) -> None:
     await export(server, tmp_path)
     path = min((tmp_path / "data" / "executions").rglob("*.parquet"))

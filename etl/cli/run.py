@@ -127,7 +127,7 @@ def _load_settings(
     try:
         settings = Settings.load(config).only(run_tests, since=since)
         if metrics_file:
-            check_metrics_file(metrics_file)
+            check_metrics_file(metrics_file, settings.destination.path)
     except ConfigurationError as error:
         if leaves_note:
             from etl.settings.destination import find_destination  # noqa: PLC0415

@@ -4,16 +4,17 @@ from datetime import datetime
 from pathlib import Path
 
 from etl.errors import ConfigurationError, DestinationError
+from etl.load.files.open import open_files
 from etl.pipeline.summary import Summary
 
 _PREFIX = "metrics_etl"
 
 
-def check_metrics_file(path: Path) -> None:
-    """Check before a run that its metrics can be written after it.
+def check_metrics_file(path: Path, dataset: str) -> None:
+    """Check before a run on the dataset there that its metrics can be written after it.
 
     Raises:
-        ConfigurationError: prometheus-client is not installed, or the folder does not exist.
+        ConfigurationError: prometheus-client is not installed, the folder does not exist, or it is the dataset's.
     """
     try:
         import prometheus_client  # noqa: F401, PLC0415
@@ -25,6 +26,8 @@ def check_metrics_file(path: Path) -> None:
         raise ConfigurationError(f"--metrics-file {path}: the collector reads files that end with .prom: rename it")
     if not path.parent.is_dir():
         raise ConfigurationError(f"--metrics-file {path}: the folder does not exist: create it")
+    if path.resolve().is_relative_to(Path(open_files(dataset).where()).resolve()):
+        raise ConfigurationError(f"--metrics-file {path}: it must not lie in the dataset: give another folder")
 
 
 def write_metrics_file(summary: Summary, path: Path) -> None:

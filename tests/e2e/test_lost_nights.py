@@ -57,16 +57,22 @@ async def status(folder: Path) -> Ended:
         ({}, ["--run-test", "Renamed"], "did not begin (exit 2): --run-test 'Renamed' is not in run_tests"),
         ({}, ["--metrics-file", "nowhere/x.prom"], "did not begin (exit 2): --metrics-file nowhere/x.prom: the folder"),
         (
+            {},
+            ["--metrics-file", "data/x.prom"],
+            "did not begin (exit 2): --metrics-file data/x.prom: it must not lie in",
+        ),
+        (
             {"FI_BASE_URL": "https://host.invalid", "METRICS_ETL_API__MAX_TRIES": "1"},
             [],
             "no whole answer from host.invalid",
         ),
     ],
-    ids=["no key", "bad setting", "renamed run test", "metrics file", "unknown host"],
+    ids=["no key", "bad setting", "renamed run test", "metrics file", "metrics file in the dataset", "unknown host"],
 )
 async def test_night_that_did_not_begin_is_named_until_the_next_one(
     server: Sandbox, folder: Path, changes: dict[str, str | None], arguments: list[str], words: str
 ) -> None:
+    (folder / "data").mkdir(exist_ok=True)
     failed = await metrics_etl("run", "--quiet", *arguments, cwd=folder, env=environment(server, **changes))
     assert failed.exit_code in (2, 5)
     assert failed.stderr.count("\n") == 1

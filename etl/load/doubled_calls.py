@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from etl.errors import FileMissingError
 from etl.load.dataset import Dataset
@@ -31,12 +32,15 @@ _READ = ["execution_id", *_CHANGED]
 def find_doubled_calls(dataset: Dataset, *, now: datetime) -> dict[Partition, dict[str, set[str]]]:
     """The calls to remove, by partition and execution_id: those that another execution has newer. Damaged files are skipped.
 
+    Evals that are left of a call count like the call.
+
     A time after ``now`` is unknown, and counts as the oldest.
     """
     # Eight bytes for each call: the ids of a long history would take a hundred.
     hashes = array("q")
-    for _, rows in _read(dataset, "call_execution_id"):
-        hashes.extend(map(hash, rows["call_execution_id"].to_pylist()))
+    for _, rows in _read(dataset, "call_execution_id", "execution_id"):
+        once = set(zip(*(column.to_pylist() for column in rows.columns), strict=True))
+        hashes.extend(hash(call_id) for call_id, _ in once)
     ordered = np.sort(np.array(hashes, np.int64))
     suspects = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
     places: dict[str, list[tuple[datetime, str, Partition]]] = {}
@@ -102,7 +106,23 @@ def _changed(
 
 
 def _read(dataset: Dataset, *names: str) -> Iterator[tuple[Partition, pa.Table]]:
-    for path in dataset.files.list(schema.CALLS.name):
-        if parsed := parse_partition_path(path):
-            with suppress(FileMissingError, UnreadableError):
-                yield parsed[1], dataset.read(schema.CALLS, path, names)
+    """Columns of the calls in each partition, and of the evals there whose call has no row beside them: its file was lost."""
+    partitions: dict[Partition, dict[str, str]] = {}
+    for table in (schema.CALLS, schema.EVALS):
+        for path in dataset.files.list(table.name):
+            if parsed := parse_partition_path(path):
+                partitions.setdefault(parsed[1], {})[table.name] = path
+    for partition, paths in partitions.items():
+        with suppress(FileMissingError, UnreadableError):
+            calls, evals = (
+                dataset.read(table, paths[table.name], names) if table.name in paths else table.no_rows.select(names)
+                for table in (schema.CALLS, schema.EVALS)
+            )
+            is_beside = pc.is_in(_places(evals), value_set=_places(calls))
+            yield partition, pa.concat_tables([calls.cast(evals.schema), evals.filter(pc.invert(is_beside))])
+
+
+def _places(rows: pa.Table) -> pa.Array:
+    """Which call of which execution each row is of."""
+    joined = pc.binary_join_element_wise(rows["execution_id"], rows["call_execution_id"], " ")
+    return joined.combine_chunks()

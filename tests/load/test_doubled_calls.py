@@ -93,6 +93,18 @@ def test_damaged_file_is_left_to_those_who_need_it(dataset, tmp_path):
     assert find_doubled_calls(dataset, now=STAMP.exported_at) == {Partition("third", NEXT_DAY): {"e3": {"c1"}}}
 
 
+@pytest.mark.parametrize("elsewhere", [{"key": "booking"}, {}])
+def test_evals_that_a_lost_file_of_calls_left_behind_do_not_stand_twice(dataset, tmp_path, elsewhere):
+    exported(dataset, a_bundle("e1", ["c1", "c2"]))
+    (tmp_path / part("calls")).unlink()
+    exported(dataset, a_bundle("e2", ["c1"], **elsewhere), days=1)
+    assert find_doubled_calls(dataset, now=STAMP.exported_at) == {HERE: {"e1": {"c1"}}}
+    remove_all(dataset)
+    found = assert_sound(tmp_path)["evals"]
+    assert {key[0]: row["execution_id"] for key, row in found.items()} == {"c1": "e2", "c2": "e1"}
+    assert reasons(dataset, a_bundle("e1", ["c1", "c2"]))["e1"] is Reason.DAMAGED
+
+
 @pytest.mark.parametrize("failing", ["calls", "evals", "executions"])
 def test_removal_that_is_cut_short_is_noticed(dataset, monkeypatch, failing):
     """Whatever was written by then, the execution is fetched again or the call is still found."""

@@ -27,22 +27,13 @@ from etl.errors import (
     TransientError,
 )
 from etl.extract.answers import decode, raise_for_status, retry_after_seconds
+from etl.extract.bodies import AnswerTooLargeError, NoAnswerError
 from etl.extract.endpoints import Request
 from etl.extract.gate import Gate
 from etl.extract.listing import LargestPage
 from etl.extract.quota import WINDOW_SECONDS, Quota
 from etl.extract.redact import eraser
-from etl.extract.transport import (
-    Access,
-    Answer,
-    AnswerTooLargeError,
-    ConnectionLostError,
-    Limits,
-    NoAnswerError,
-    TlsError,
-    Traffic,
-    Transport,
-)
+from etl.extract.transport import Access, Answer, ConnectionLostError, Limits, TlsError, Traffic, Transport
 
 T = TypeVar("T")
 

@@ -200,8 +200,8 @@ MUTANTS = [
     Mutant(
         "error on a connection that was used before is confirmed on another",
         "etl/extract/client.py",
-        "            except ExporterError as error:\n                if not is_reused:\n",
-        "            except ExporterError as error:\n                if True:\n",
+        "except ExporterError as error:\n                    if not is_reused:\n",
+        "except ExporterError as error:\n                    if True:\n",
         ("tests/extract/test_transport.py",),
     ),
     Mutant(

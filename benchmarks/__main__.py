@@ -8,13 +8,14 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import growth, quota, settling, start, throughput
+from benchmarks import growth, large_answers, quota, settling, start, throughput
 from benchmarks.measure import ROOT, publish
 
 MEASUREMENTS: dict[str, Callable[..., dict[str, str]]] = {
     "throughput": throughput.measure,
     "start": start.measure,
     "growth": growth.measure,
+    "large_answers": large_answers.measure,
     "quota": quota.measure,
     "settling": settling.measure,
 }

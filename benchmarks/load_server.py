@@ -124,7 +124,9 @@ def call_body(variant: int) -> tuple[bytes, bytes, bytes]:
 class World:
     """What is served: ``answer`` gives the body for a target."""
 
-    def __init__(self, executions: int, calls: int, *, per_day: int, changed: int, generation: int) -> None:
+    def __init__(
+        self, executions: int, calls: int, *, per_day: int, changed: int, generation: int, padding_mb: int
+    ) -> None:
         self._executions = [
             execution_row(
                 number,
@@ -136,6 +138,7 @@ class World:
         ]
         self._calls = calls
         self._variants = [call_body(variant) for variant in range(64)]
+        self._padding = b" " * (padding_mb << 20)
         self._pages: dict[bytes, bytes] = {}
 
     def answer(self, target: bytes) -> bytes:
@@ -144,7 +147,7 @@ class World:
         if key in target:
             call = target[target.index(key) + len(key) :]
             first, second, third = self._variants[int(call[-4:], 16) % 64]
-            return b"".join((first, call, second, call[:8], b"-0000-4000-8000-000000000000", third))
+            return b"".join((first, call, second, call[:8], b"-0000-4000-8000-000000000000", third, self._padding))
         if target not in self._pages:
             self._pages[target] = render({"status": True, "result": self._page(target.decode())})
         return self._pages[target]
@@ -296,6 +299,7 @@ async def main() -> None:
     parser.add_argument("--per-day", type=int, default=10, help="executions of one day")
     parser.add_argument("--changed", type=int, default=0, help="so many executions ran again ...")
     parser.add_argument("--generation", type=int, default=0, help="... for the so many-th time")
+    parser.add_argument("--padding-mb", type=int, default=0, help="of spaces after the body of each call")
     parser.add_argument("--latency-ms", type=float, default=0)
     parser.add_argument("--limit", type=int, help="requests in a window; without it, there is no limit")
     parser.add_argument("--window-seconds", type=float, default=60)
@@ -320,6 +324,7 @@ async def main() -> None:
         per_day=arguments.per_day,
         changed=arguments.changed,
         generation=arguments.generation,
+        padding_mb=arguments.padding_mb,
     )
     served = Server(world, quota, arguments.latency_ms / 1000)
     server = await asyncio.get_running_loop().create_server(lambda: Connection(served), "127.0.0.1", 0)

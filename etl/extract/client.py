@@ -27,22 +27,13 @@ from etl.errors import (
     TransientError,
 )
 from etl.extract.answers import decode, raise_for_status, retry_after_seconds
+from etl.extract.bodies import AnswerTooLargeError, NoAnswerError
 from etl.extract.endpoints import Request
 from etl.extract.gate import Gate
 from etl.extract.listing import LargestPage
 from etl.extract.quota import WINDOW_SECONDS, Quota
 from etl.extract.redact import eraser
-from etl.extract.transport import (
-    Access,
-    Answer,
-    AnswerTooLargeError,
-    ConnectionLostError,
-    Limits,
-    NoAnswerError,
-    TlsError,
-    Traffic,
-    Transport,
-)
+from etl.extract.transport import Access, Answer, ConnectionLostError, Limits, TlsError, Traffic, Transport
 
 T = TypeVar("T")
 
@@ -238,25 +229,31 @@ class Client:
     async def _send_and_read(self, request: Request[T], tries: int, *, on_own_connection: bool) -> T:
         async with self._slots:
             answer, is_reused = await self._send_until_let_through(request, tries, on_own_connection=on_own_connection)
-        if answer.status != 200:
+        try:
+            if answer.status != 200:
+                try:
+                    raise_for_status(request, answer.status, self._without_keys(answer.body), tries=tries)
+                except TransientError:
+                    raise
+                except ExporterError as error:
+                    if not is_reused:
+                        raise
+                    raise _ReusedConnectionError(
+                        str(error), status=answer.status, tries=tries, generation=answer.generation
+                    ) from None
             try:
-                raise_for_status(request, answer.status, self._without_keys(answer.body), tries=tries)
-            except TransientError:
-                raise
-            except ExporterError as error:
+                return self._decoded(request, answer.body, tries)
+            except TransientError as error:
                 if not is_reused:
                     raise
                 raise _ReusedConnectionError(
-                    str(error), status=answer.status, tries=tries, generation=answer.generation
+                    str(error), status=error.status, excerpt=error.excerpt, tries=tries, generation=answer.generation
                 ) from None
-        try:
-            return self._decoded(request, answer.body, tries)
-        except TransientError as error:
-            if not is_reused:
-                raise
-            raise _ReusedConnectionError(
-                str(error), status=error.status, excerpt=error.excerpt, tries=tries, generation=answer.generation
-            ) from None
+        except ExporterError as error:
+            # A retry keeps the error while it waits: not the body as well, which is in the frames that it came through.
+            del answer
+            error.__context__ = None
+            raise error.with_traceback(None) from None
 
     async def _send_until_let_through(
         self, request: Request[Any], tries: int, *, on_own_connection: bool
@@ -266,7 +263,8 @@ class Client:
         A request that the rate limit refuses keeps its place until it may be sent again, a few times: else chance could refuse
         the same one at each try.
         """
-        for refusals_left in range(_REFUSALS_OF_A_TRY, -1, -1):
+        refusals_left = _REFUSALS_OF_A_TRY
+        while True:
             await self.gate.wait()
             self.quota.sent()
             is_reused = not on_own_connection and self._open_transport.has_kept
@@ -274,9 +272,10 @@ class Client:
             if answer.status != 200:
                 self._heed(request, answer)
             if answer.status != 429 or self.quota.wait_seconds(self._now()) <= 0 or not refusals_left:
-                break
+                return answer, is_reused
+            del answer  # and its body, which may be large: the wait may be long
+            refusals_left -= 1
             self.traffic.retries += 1
-        return answer, is_reused
 
     def _decoded(self, request: Request[T], body: bytes, tries: int) -> T:
         data = self._without_secrets(body)

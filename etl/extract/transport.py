@@ -7,7 +7,6 @@ host: none of them is followed, kept or read. Never retries.
 import asyncio
 import ssl
 import traceback
-import zlib
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,11 +16,12 @@ import aiohttp
 from yarl import URL
 
 from etl.errors import ConfigurationError
+from etl.extract.bodies import AnswerTooLargeError, Bodies, NoAnswerError
+from etl.extract.deadline import Deadline
 from etl.extract.purpose import Purpose, no_requests
 from etl.extract.source_clock import clock_offset
 
 _MOST_RENEWALS = 10
-_UNKNOWN_ENCODINGS = {"br", "compress", "x-compress", "zstd"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Limits:
     connect_timeout_seconds: float = 10.0
     read_timeout_seconds: float = 60.0
     max_tries: int = 6
-    max_response_bytes: int = 256 << 20
+    max_response_bytes: int = 64 << 20
 
 
 @dataclass(slots=True)
@@ -100,24 +100,12 @@ class Answer:
     generation: int
 
 
-class NoAnswerError(Exception):
-    """No whole answer arrived. The text holds no header: aiohttp's own errors, which do, are never passed on."""
-
-
 class ConnectionLostError(NoAnswerError):
     """The connection ended before the answer began."""
 
 
 class TlsError(NoAnswerError):
     """The server could not prove who it is, or does not speak TLS."""
-
-
-class AnswerTooLargeError(NoAnswerError):
-    """The body is larger than allowed, as it was sent or decompressed."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(f"the answer is too large ({status})")
-        self.status = status
 
 
 class Transport:
@@ -140,7 +128,8 @@ class Transport:
             raise ValueError("a header holds a line break or a null character")
         self.has_kept = False
         self._base_url = base_url
-        self._max_bytes = limits.max_response_bytes
+        self._bodies = Bodies(max_bytes=limits.max_response_bytes, concurrency=limits.concurrency)
+        self._total_seconds = limits.connect_timeout_seconds + 5 * limits.read_timeout_seconds
         self._is_cut_short = False
         self._host = URL(base_url, encoded=True).host
         self._server = f"{self._host} through [api] proxy {proxy.url}" if proxy else str(self._host)
@@ -148,7 +137,7 @@ class Transport:
         self._proxy_url = proxy.url if proxy else None
         self._proxy_headers = proxy.headers() if proxy else None
         timeout = aiohttp.ClientTimeout(
-            total=limits.connect_timeout_seconds + 5 * limits.read_timeout_seconds,
+            total=None,  # ``get`` has a deadline
             # A proxy that accepts the connection and then is silent: nothing else bounds the tunnel being made.
             connect=limits.connect_timeout_seconds if proxy else None,
             sock_connect=limits.connect_timeout_seconds,
@@ -195,13 +184,14 @@ class Transport:
         session, generation = self._own if on_own_connection else self._kept, len(self._retired)
         failure: Exception
         try:
-            async with session.get(
-                URL(self._base_url + target, encoded=True),
-                allow_redirects=False,
-                proxy=self._proxy_url,
-                proxy_headers=self._proxy_headers,
-            ) as response:
-                body = await self._read(response)
+            with Deadline(self._total_seconds) as deadline:
+                async with session.get(
+                    URL(self._base_url + target, encoded=True),
+                    allow_redirects=False,
+                    proxy=self._proxy_url,
+                    proxy_headers=self._proxy_headers,
+                ) as response:
+                    body = await self._bodies.read(response, deadline)
             answer = Answer(response.status, response.headers, body, generation)
         except (AnswerTooLargeError, ConnectionLostError) as error:
             failure = error
@@ -242,38 +232,6 @@ class Transport:
             failure = ConnectionLostError(f"no whole answer from {self._server}: {_reason(exc)}")
         raise failure
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        chunks = []
-        size_bytes = 0
-        while not response.content.at_eof():
-            chunk = await response.content.readany()
-            size_bytes += len(chunk)
-            if size_bytes > self._max_bytes:
-                raise AnswerTooLargeError(response.status)
-            chunks.append(chunk)
-        body = b"".join(chunks)
-        encoding = response.headers.get("Content-Encoding")
-        return self._decompressed(body, encoding, response.status) if encoding and body else body
-
-    def _decompressed(self, body: bytes, encoding: str, status: int) -> bytes:
-        """By hand: aiohttp knows no ``x-gzip``, and its versions differ in how they limit what comes out."""
-        for name in reversed(encoding.lower().split(",")):
-            try:
-                match name.strip():
-                    case "gzip" | "x-gzip":
-                        body = _gunzipped(body, self._max_bytes)
-                    case "deflate":
-                        body = _inflated(body, self._max_bytes)
-                    case other if other in _UNKNOWN_ENCODINGS:
-                        raise NoAnswerError(f"Content-Encoding {other}, which was not offered")
-                    case _:
-                        pass  # names that are none, such as utf-8: the body is as it is
-            except (EOFError, zlib.error):
-                raise NoAnswerError("damaged Content-Encoding") from None
-            if len(body) > self._max_bytes:
-                raise AnswerTooLargeError(status)
-        return body
-
     def _failure(self, exc: Exception) -> Exception:
         """The error to raise in place of aiohttp's."""
         if isinstance(exc, aiohttp.ClientSSLError):
@@ -304,30 +262,3 @@ def _reason(exc: BaseException) -> str:
     if isinstance(cause, ConnectionRefusedError):  # asyncio's own words hold the address once more
         return "connection refused"
     return cause.strerror if isinstance(cause, OSError) and cause.strerror else type(exc).__name__
-
-
-def _gunzipped(body: bytes, max_bytes: int) -> bytes:
-    """All members, and at most a little more than allowed, however much is packed into them. What follows them is ignored."""
-    chunks: list[bytes] = []
-    size_bytes = 0
-    while size_bytes <= max_bytes:
-        stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
-        chunks.append(stream.decompress(body, max_bytes + 1 - size_bytes))
-        size_bytes += len(chunks[-1])
-        if not stream.eof and size_bytes <= max_bytes:
-            raise EOFError
-        body = stream.unused_data.lstrip(b"\0")
-        if not body.startswith(b"\x1f\x8b"):
-            break
-    return b"".join(chunks)
-
-
-def _inflated(body: bytes, max_bytes: int) -> bytes:
-    """As ``_gunzipped``; some servers leave out the two bytes of zlib's header, of which the first ends in 8."""
-    if not body:
-        raise EOFError
-    stream = zlib.decompressobj(zlib.MAX_WBITS if body[0] & 0x0F == 8 else -zlib.MAX_WBITS)
-    content = stream.decompress(body, max_bytes + 1)
-    if not stream.eof and len(content) <= max_bytes:
-        raise EOFError
-    return content

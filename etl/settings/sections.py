@@ -70,7 +70,7 @@ class Api(_Section):
     connect_timeout_seconds: float = Field(10, gt=0, le=600)
     read_timeout_seconds: float = Field(60, gt=0, le=3600)
     max_tries: int = Field(6, ge=1, le=20)
-    max_response_mb: int = Field(256, ge=1, le=4096)
+    max_response_mb: int = Field(64, ge=1, le=4096)
     ca_file: Path | None = None
     proxy: str | None = None
 

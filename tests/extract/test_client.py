@@ -8,6 +8,7 @@ import gzip
 import random
 import ssl
 import traceback
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext, suppress
 from datetime import UTC, datetime
@@ -503,6 +504,52 @@ async def test_compressed_answer_is_unpacked(server):
     server.fault = lambda _request, _nth: Fault(status=200, body=answer, headers={"Content-Encoding": "gzip"})
     async with connect(server.base_url) as client:
         assert (await client.get(ANY)).status == "completed"
+
+
+@pytest.mark.parametrize("status", [200, 404, 500])
+@pytest.mark.parametrize("text", [b"<", b"{}"], ids=["page", "JSON"])
+async def test_error_does_not_keep_the_body_that_it_tells_of(text, status):
+    """A retry waits with the error in hand, and many may."""
+    page = text + b" " * (8 << 20)
+
+    async def handler(_request: web.BaseRequest) -> web.Response:
+        return web.Response(body=page, status=status)
+
+    async with serving(handler) as base_url, connect(base_url, max_tries=2) as client:
+        tracemalloc.start()
+        try:
+            with pytest.raises(SourceError) as caught:
+                await client.get(ANY)
+            kept_bytes, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert caught.value.tries == (1 if status == 404 else 2)
+    assert kept_bytes < 1 << 20
+
+
+async def test_body_of_a_refusal_is_not_kept_while_the_rate_limit_holds(monkeypatch):
+    monkeypatch.setattr(quota_module, "_NO_HINT_SECONDS", 0.01)
+    answers = iter([web.Response(body=b" " * (8 << 20), status=429), web.Response(body=OK)])
+    kept_bytes = []
+
+    async def handler(_request: web.BaseRequest) -> web.Response:
+        return next(answers)
+
+    async with serving(handler) as base_url, connect(base_url) as client:
+        wait = client.gate.wait
+
+        async def noting_wait() -> None:
+            kept_bytes.append(tracemalloc.get_traced_memory()[0])
+            await wait()
+
+        monkeypatch.setattr(client.gate, "wait", noting_wait)
+        tracemalloc.start()
+        try:
+            await client.get(ANY)
+        finally:
+            tracemalloc.stop()
+    assert len(kept_bytes) == 2
+    assert kept_bytes[1] < 1 << 20
 
 
 # Holding back

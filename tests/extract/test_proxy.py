@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from etl.errors import ConfigurationError, RequestRefusedError, TransientError
+from etl.extract.bodies import NoAnswerError
 from etl.extract.client import Client
 from etl.extract.endpoints import get_call_metrics, list_run_tests
-from etl.extract.transport import Access, Limits, NoAnswerError, Transport
+from etl.extract.transport import Access, Limits, Transport
 from etl.extract.transport import Proxy as ProxySettings
 from etl.sandbox import Sandbox
 from tests.certificates import certificate

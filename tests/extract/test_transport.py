@@ -15,16 +15,10 @@ from typing import Any
 import pytest
 
 from etl.errors import NotFoundError
+from etl.extract.bodies import AnswerTooLargeError, NoAnswerError
 from etl.extract.client import Client
 from etl.extract.endpoints import Request, get_call_metrics, get_execution, list_calls, list_executions, list_run_tests
-from etl.extract.transport import (
-    Access,
-    AnswerTooLargeError,
-    ConnectionLostError,
-    Limits,
-    NoAnswerError,
-    Transport,
-)
+from etl.extract.transport import Access, ConnectionLostError, Limits, Transport
 from tests.certificates import certificate
 
 CLOSED = b""

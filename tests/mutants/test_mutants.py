@@ -200,8 +200,8 @@ MUTANTS = [
     Mutant(
         "error on a connection that was used before is confirmed on another",
         "etl/extract/client.py",
-        "            except ExporterError as error:\n                if not is_reused:\n",
-        "            except ExporterError as error:\n                if True:\n",
+        "except ExporterError as error:\n                    if not is_reused:\n",
+        "except ExporterError as error:\n                    if True:\n",
         ("tests/extract/test_transport.py",),
     ),
     Mutant(
@@ -241,16 +241,23 @@ MUTANTS = [
     ),
     Mutant(
         "bodies are capped while they arrive",
-        "etl/extract/transport.py",
-        "            if size_bytes > self._max_bytes:\n",
-        "            if False:\n",
+        "etl/extract/bodies.py",
+        "                    if size_bytes > self._max_bytes:\n",
+        "                    if False:\n",
         ("tests/extract/test_client.py",),
+    ),
+    Mutant(
+        "large bodies are read a few at a time",
+        "etl/extract/bodies.py",
+        "                    await self._take_place(deadline)\n",
+        "",
+        ("tests/extract/test_bodies.py",),
     ),
     Mutant(
         "request ends after its total time",
         "etl/extract/transport.py",
-        "total=limits.connect_timeout_seconds + 5 * limits.read_timeout_seconds",
-        "total=None",
+        "with Deadline(self._total_seconds) as deadline:",
+        "with Deadline(1e9) as deadline:",
         ("tests/extract/test_transport.py",),
     ),
     Mutant(

@@ -152,3 +152,12 @@ def test_pipe_in_place_of_the_settings_is_not_read(file: Path) -> None:
     assert find_destination(file) is None
     assert file.read_text()
     writer.join()
+
+
+@pytest.mark.parametrize("name", ["prod.toml", "nowhere.toml", None])
+def test_working_directory_that_was_removed_is_a_mistake(file: Path, elsewhere: Path, name: str | None) -> None:
+    file.write_text('run_tests = "all"')
+    elsewhere.rmdir()
+    with pytest.raises(ConfigurationError, match="the working directory was removed: change to one that exists"):
+        Settings.load(name and (file if name == file.name else name))
+    assert find_destination(file) is None

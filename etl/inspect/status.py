@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from etl.load.layout import QUARANTINE, parse_partition_path
 from etl.load.parquet import UnreadableError, open_part, read_footer
 from etl.model import schema
 from etl.model.lifecycle import CLOCKS_DIFFER, ExportState
+from etl.model.wording import counted
 from etl.settings import RunTest
 
 _LAST_RUNS = 7
@@ -166,7 +168,10 @@ def read_status(files: Files, *, now: datetime, configured: Sequence[RunTest] | 
             f"{files.where()}: no dataset there yet: metrics-etl check says whether metrics-etl run can make one; or fix "
             "[destination] path"
         )
-    runs = _rows(parts["runs"]).to_pylist() if parts["runs"] else []
+    rows = _rows(parts["runs"]).to_pylist() if parts["runs"] else []
+    runs = list(filter(_is_of_a_run, rows))
+    if others := len(rows) - len(runs):
+        ignored.append(f"{files.where('runs')}: {counted(others, 'row')} not written by the exporter, ignored")
     latest = now + CLOCKS_DIFFER
     last_run = read_last_run(files, note=ignored.append)
     if last_run.export_run_id not in {run["export_run_id"] for run in runs}:
@@ -199,6 +204,10 @@ def read_status(files: Files, *, now: datetime, configured: Sequence[RunTest] | 
         ignored=tuple(ignored),
         set_aside=len(files.entries(QUARANTINE)),
     )
+
+
+def _is_of_a_run(row: Mapping[str, Any]) -> bool:
+    return all(row[name] is not None for name in _COLUMNS["runs"] if name != "message") and isfinite(row["seconds"])
 
 
 def _up_to(latest: datetime, last_run: LastRun) -> LastRun:

@@ -332,6 +332,27 @@ async def test_file_that_no_run_reads_is_not_said_to_go_by_itself(server: Sandbo
     assert "calls/notes.txt cannot be read; no run needs it: move it elsewhere" in " ".join(shown.stdout.split())
 
 
+@pytest.mark.parametrize(
+    ("column", "value"), [("started_at", None), ("finished_at", None), ("seconds", float("nan")), ("requests", None)]
+)
+async def test_row_that_no_run_has_written_is_ignored_with_one_line(
+    server: Sandbox, tmp_path: Path, column: str, value: Any
+) -> None:
+    for night in range(2):
+        await export(server, tmp_path, night=night)
+    path = max((tmp_path / "data" / "runs").rglob("*.parquet"))
+    rows = pq.ParquetFile(path).read()
+    index = rows.schema.get_field_index(column)
+    pq.write_table(rows.set_column(index, rows.schema.field(index), pa.array([value], rows.schema[index].type)), path)
+    (tmp_path / "data" / "_state" / "last_run.json").unlink()
+
+    shown = await metrics_etl("status", cwd=tmp_path, env=BARE)
+
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    assert "data/runs: 1 row not written by the exporter, ignored" in " ".join(shown.stdout.split())
+    assert [run.started_at for run in status_of(tmp_path).runs] == [NIGHT]
+
+
 async def test_file_of_an_older_version_that_lacks_columns_is_counted(server: Sandbox, tmp_path: Path) -> None:
     await export(server, tmp_path)
     path = min((tmp_path / "data" / "executions").rglob("*.parquet"))

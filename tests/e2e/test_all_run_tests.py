@@ -335,3 +335,30 @@ async def test_since_when_each_is_complete_is_kept_of_those_that_were_not_asked_
     assert some.last_complete_at.keys() == failed.last_complete_at.keys() == first.last_complete_at.keys()
     assert failed.exit_code == 5
     assert first.last_complete_at.keys() - later.last_complete_at.keys() == {default_key(gone.name)}
+
+
+async def test_run_test_that_its_list_could_not_give_stays_incomplete_after_a_narrowed_run(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    await export()
+    server.fault = refuse_row(1)
+    part = await export(api={"max_tries": 1})
+    server.fault = None
+    seen = {each.key for each in part.run_tests}
+    missing = {default_key(run_test.name) for run_test in server.world.run_tests} - seen
+    assert (part.exit_code, len(missing), {*part.incomplete}) == (3, 1, missing)
+
+    narrow = await export(only=[part.run_tests[0].name])
+
+    assert (narrow.exit_code, {*narrow.incomplete}) == (0, missing)
+    assert (await export()).incomplete == []
+
+
+async def test_run_test_that_is_gone_is_forgotten_though_another_cannot_be_listed(
+    server: Sandbox, export: Export
+) -> None:
+    await export()
+    gone = server.world.run_tests.pop()
+    add_run_test(server, "Padded ")
+    later = await export()
+    assert (later.exit_code, default_key(gone.name) in later.last_complete_at, later.incomplete) == (3, False, [])

@@ -80,8 +80,8 @@ def missing_rows(run_tests: Sequence[RunTestStatus]) -> Iterator[str]:
     for each in run_tests:
         if each.missing_calls:
             yield f"{counted(each.missing_calls, 'call')} of {quoted(each.name)} that were exported are not there"
-        if each.calls and not each.executions:
-            yield f"the executions of {counted(each.calls, 'call')} of {quoted(each.name)} are not there"
+        if each.stray_calls:
+            yield f"the executions of {counted(each.stray_calls, 'call')} of {quoted(each.name)} are not there"
 
 
 def _lacks(run_tests: Sequence[RunTestStatus]) -> Iterator[str]:

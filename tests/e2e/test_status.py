@@ -178,6 +178,25 @@ async def test_table_whose_folder_is_gone_is_not_good_until_the_next_run(tmp_pat
     assert judge(status_of(tmp_path)).is_good
 
 
+async def test_executions_that_are_gone_here_and_at_the_source_are_told(server: Sandbox, tmp_path: Path) -> None:
+    await export(server, tmp_path)
+    path = min((tmp_path / "data" / "executions").rglob("*.parquet"))
+    gone = pq.ParquetFile(path).read(["execution_id"])["execution_id"].to_pylist()
+    calls = sum(row["execution_id"] in gone for row in rows_of(tmp_path, "calls"))
+    path.unlink()
+    told = f"Not good: the executions of {calls} calls of "
+    assert judge(status_of(tmp_path)).text.startswith(told)
+    for execution_id in gone:
+        execution = server.world.execution(execution_id)
+        assert execution
+        sandbox.delete_execution(execution)
+
+    again = await job.export(settings_for(server, tmp_path / "data"), clock=lambda: NIGHT)
+
+    assert [notice for notice in again.notices if f"rows are missing of {len(gone)} execution" in notice]
+    assert judge(status_of(tmp_path)).text.startswith(told)
+
+
 async def test_destination_that_would_end_an_export_now_is_not_good_on_the_machine_that_exports(
     server: Sandbox, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ WHOLE = RunTestStatus(
     incomplete=0,
     dead_letters=0,
     missing_calls=0,
+    stray_calls=0,
     complete_at=NIGHT,
     is_configured=True,
     is_complete=True,
@@ -86,6 +87,10 @@ def test_rows_that_are_gone_are_not_good() -> None:
         "metrics-etl run",
     )
     assert told(run_tests=(replace(gone, is_configured=False),))[0].startswith("Good")
+    assert told(run_tests=(replace(WHOLE, stray_calls=7),)) == (
+        "Not good: the executions of 7 calls of 'Checkout flow' are not there",
+        "metrics-etl run",
+    )
 
 
 def test_what_a_configured_run_test_lacks_is_not_good_whatever_the_last_run_said() -> None:

@@ -152,15 +152,15 @@ def plan_run_test(
 ) -> list[Planned]:
     """One entry for each listed execution that the run test's ``since`` lets in, in no particular order.
 
-    ``stored`` is by execution_id. ``stray_dates`` are the partitions of calls whose executions are not ``stored``: that is
-    where these executions belong.
+    An older one is let in, too, when the dataset holds a part of it. ``stored`` is by execution_id. ``stray_dates`` are the
+    partitions of calls whose executions are not ``stored``: that is where these executions belong.
     """
     plan = []
     for execution in listed.executions.values():
-        started_at = execution.started_at
-        if run_test.since and started_at and started_at.date() < run_test.since:
+        started_at, known = execution.started_at, stored.get(execution.execution_id)
+        is_old = run_test.since and started_at and started_at.date() < run_test.since
+        if is_old and not (_lacks_something(known) if known else execution.execution_id in stray_dates):
             continue
-        known = stored.get(execution.execution_id)
         letter = listed.heads.get(execution.execution_id)
         reason = _reason(execution, known, policy)
         if letter and known and reason in (Reason.FINAL, Reason.SETTLING, Reason.CHANGED):
@@ -247,8 +247,16 @@ def _is_waiting_row_current(execution: ListedExecution, known: StoredExecution) 
     )
 
 
+def _lacks_something(known: StoredExecution) -> bool:
+    return _is_incomplete(known) or known.is_damaged
+
+
+def _is_incomplete(known: StoredExecution) -> bool:
+    return known.export_state == ExportState.INCOMPLETE or known.has_letters
+
+
 def _reason_to_refetch(execution: ListedExecution, known: StoredExecution) -> Reason:
-    if known.export_state == ExportState.INCOMPLETE or known.has_letters:
+    if _is_incomplete(known):
         return Reason.INCOMPLETE
     if known.export_state == ExportState.WAITING or known.deleted_at or known.fingerprint != execution.fingerprint:
         return Reason.CHANGED

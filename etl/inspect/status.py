@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from etl.load.layout import QUARANTINE, parse_partition_path
 from etl.load.parquet import UnreadableError, open_part, read_footer
 from etl.model import schema
 from etl.model.lifecycle import CLOCKS_DIFFER, ExportState
+from etl.model.wording import counted
 from etl.settings import RunTest
 
 _LAST_RUNS = 7
@@ -44,8 +46,8 @@ class RunTestStatus:
     ``newest_started_at``: when its newest execution was created. ``exported_at``: the last time that a row of its executions
     changed, in the run ``export_run_id``. ``complete_at``: the last time that everything in it was exported; None when it never
     was, or when it is not exported any more. ``is_complete``: the last run over it left nothing out. ``dead_letters``: its rows
-    of ``errors``. ``missing_calls``: those that were exported, as its executions say, and are not there. ``error``: why the last
-    run could export nothing of it.
+    of ``errors``. ``missing_calls``: those that were exported, as its executions say, and are not there; ``stray_calls``: those
+    that are there beyond that. ``error``: why the last run could export nothing of it.
     """
 
     name: str
@@ -66,6 +68,7 @@ class RunTestStatus:
     is_complete: bool
     dead_letters: int
     missing_calls: int
+    stray_calls: int
     error: str | None = None
 
 
@@ -166,7 +169,10 @@ def read_status(files: Files, *, now: datetime, configured: Sequence[RunTest] | 
             f"{files.where()}: no dataset there yet: metrics-etl check says whether metrics-etl run can make one; or fix "
             "[destination] path"
         )
-    runs = _rows(parts["runs"]).to_pylist() if parts["runs"] else []
+    rows = _rows(parts["runs"]).to_pylist() if parts["runs"] else []
+    runs = list(filter(_is_of_a_run, rows))
+    if others := len(rows) - len(runs):
+        ignored.append(f"{files.where('runs')}: {counted(others, 'row')} not written by the exporter, ignored")
     latest = now + CLOCKS_DIFFER
     last_run = read_last_run(files, note=ignored.append)
     if last_run.export_run_id not in {run["export_run_id"] for run in runs}:
@@ -179,7 +185,7 @@ def read_status(files: Files, *, now: datetime, configured: Sequence[RunTest] | 
     configured_names = {each.key: each.name for each in configured or ()} or dict.fromkeys(
         last_run.last_complete_at, ""
     )
-    run_tests = tuple(_run_tests(parts, last_run, configured_names))
+    run_tests = tuple(_run_tests(parts, last_run, configured_names, is_at_work=at_work is not None))
     return Status(
         dataset=files.where(),
         read_at=now,
@@ -199,6 +205,10 @@ def read_status(files: Files, *, now: datetime, configured: Sequence[RunTest] | 
         ignored=tuple(ignored),
         set_aside=len(files.entries(QUARANTINE)),
     )
+
+
+def _is_of_a_run(row: Mapping[str, Any]) -> bool:
+    return all(row[name] is not None for name in _COLUMNS["runs"] if name != "message") and isfinite(row["seconds"])
 
 
 def _up_to(latest: datetime, last_run: LastRun) -> LastRun:
@@ -264,9 +274,9 @@ def _rows(parts: Sequence[_Part]) -> pa.Table:
 
 
 def _run_tests(
-    parts: Mapping[str, Sequence[_Part]], last_run: LastRun, configured: Mapping[str, str]
+    parts: Mapping[str, Sequence[_Part]], last_run: LastRun, configured: Mapping[str, str], *, is_at_work: bool
 ) -> Iterator[RunTestStatus]:
-    """Those that are configured, and those that the dataset holds beside them."""
+    """Those that are configured, and those that the dataset holds beside them. An export at work writes calls first."""
     executions: dict[str, list[_Part]] = {}
     counts: Counter[tuple[str, str]] = Counter()
     for part in parts["executions"]:
@@ -282,6 +292,7 @@ def _run_tests(
         states = {each["values"]: each["counts"] for each in pc.value_counts(lives["export_state"]).to_pylist()}
         last: dict[str, Any] = next(iter(rows.sort_by([("exported_at", "descending")]).slice(0, 1).to_pylist()), {})
         complete_at = last_run.last_complete_at.get(key) if key in configured else None
+        missing_calls = (pc.sum(rows["exported_calls"]).as_py() or 0) - counts["calls", key]
         yield RunTestStatus(
             name=configured.get(key) or last.get("run_test_name") or key,
             key=key,
@@ -297,7 +308,8 @@ def _run_tests(
             is_configured=key in configured,
             is_complete=complete_at is not None and key not in last_run.incomplete,
             dead_letters=counts["errors", key],
-            missing_calls=max((pc.sum(rows["exported_calls"]).as_py() or 0) - counts["calls", key], 0),
+            missing_calls=max(missing_calls, 0),
+            stray_calls=0 if is_at_work else max(-missing_calls, 0),
             error=errors.get(key),
         )
 

@@ -6,10 +6,11 @@ from datetime import datetime
 
 from etl.errors import ExitCode
 from etl.inspect.status import RunTestStatus, Status
+from etl.load.layout import parse_partition_path
 from etl.model.wording import counted, first_few, quoted
 
 NIGHTLY_HOURS = 26
-_CHECK, _RUN = "metrics-etl check", "metrics-etl run"
+_CHECK, _RUN, _VERIFY = "metrics-etl check", "metrics-etl run", "metrics-etl verify"
 _CHECKED_FIRST = {
     ExitCode.CONFIGURATION,
     ExitCode.KEY_REFUSED,
@@ -40,7 +41,7 @@ def judge(status: Status, *, max_age_hours: float | None = None, would_fail: boo
                 is_good=False, text=f"Not good: {problem}; an export is at work", next_step="metrics-etl status"
             )
         return Verdict(is_good=False, text=f"Not good: {problem}", next_step=next_step)
-    return Verdict(is_good=True, text=f"Good: everything complete {_complete(status)}", next_step="metrics-etl verify")
+    return Verdict(is_good=True, text=f"Good: everything complete {_complete(status)}", next_step=_VERIFY)
 
 
 def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iterator[tuple[str, str]]:
@@ -72,7 +73,8 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
         yield f"everything was complete {_complete(status)}, and not since", _RUN
     yield from ((lack, _RUN) for lack in (*missing_rows(configured), *_lacks(configured)))
     if status.unreadable:
-        yield f"{counted(len(status.unreadable), 'file')} cannot be read", _RUN
+        is_set_aside = any(map(parse_partition_path, status.unreadable))
+        yield f"{counted(len(status.unreadable), 'file')} cannot be read", _RUN if is_set_aside else _VERIFY
 
 
 def missing_rows(run_tests: Sequence[RunTestStatus]) -> Iterator[str]:
@@ -80,8 +82,8 @@ def missing_rows(run_tests: Sequence[RunTestStatus]) -> Iterator[str]:
     for each in run_tests:
         if each.missing_calls:
             yield f"{counted(each.missing_calls, 'call')} of {quoted(each.name)} that were exported are not there"
-        if each.calls and not each.executions:
-            yield f"the executions of {counted(each.calls, 'call')} of {quoted(each.name)} are not there"
+        if each.stray_calls:
+            yield f"the executions of {counted(each.stray_calls, 'call')} of {quoted(each.name)} are not there"
 
 
 def _lacks(run_tests: Sequence[RunTestStatus]) -> Iterator[str]:

@@ -190,7 +190,8 @@ class _Pass:
         started_at = row["started_at"]
         self._pinned += started_at is not None and started_at.astimezone(UTC).date().isoformat() != partition.date
         key = self._keys.get(row["run_test_name"])
-        if key != partition.run_test_key and (key or partition.run_test_key in self._keys.values()):
+        is_elsewhere = key != partition.run_test_key and (key or partition.run_test_key in self._keys.values())
+        if is_elsewhere and row["run_test_name"] is not None:
             self._misnamed[partition.run_test_key, row["run_test_name"]] += 1
 
     def _note_exported(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from etl.errors import DestinationError, ForeignFileError, SchemaError
@@ -82,6 +83,7 @@ class Part:
         with _readable(self._where):
             # In this thread: handing a few small columns to others costs more than reading them.
             rows = self._file.read(columns=[name for name in names if name in self._names], use_threads=False)
+            _refuse_impossible_times(rows)
         return self._declared(rows, names)
 
     def read_thoroughly(self) -> pa.Table:
@@ -89,6 +91,7 @@ class Part:
         with _readable(self._where):
             rows = self._file.read()
             rows.validate(full=True)
+            _refuse_impossible_times(rows)
         return self._declared(rows, self._table.names)
 
     def _declared(self, rows: pa.Table, names: Sequence[str]) -> pa.Table:
@@ -186,8 +189,15 @@ def _readable(where: str) -> Iterator[None]:
         yield
     except MemoryError as exc:
         raise DestinationError(f"{where}: not enough memory to read it") from exc
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as exc:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as exc:
         raise UnreadableError(where, _first_line(exc)) from exc
+
+
+def _refuse_impossible_times(rows: pa.Table) -> None:
+    """Raise OverflowError for a time before the year 1 or after 9999, which ``datetime`` does not know."""
+    for column in rows.columns:
+        if pa.types.is_timestamp(column.type):
+            pc.min_max(column).as_py()
 
 
 @cache

@@ -180,6 +180,7 @@ def summarize(run: Run, record: Record, *, failure: ExporterError | None, finish
         listed_differently=sum(each.listed_differently for each in record.settling),
         fetched_whole=sum(each.fetched_whole for each in record.settling),
         why_whole=next((each.failure for each in reversed(record.settling) if each.failure), None),
+        knows_all=discovered is None or discovered.is_complete,
         undiscovered=list(discovered.problems) if discovered else [],
         namesakes=discovered.namesakes if discovered else {},
         unlisted=record.keys_without_run_test,

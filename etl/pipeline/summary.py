@@ -31,7 +31,8 @@ _MANY = 10
 class Summary:
     """One export run. Times are aware UTC; ``rows`` are those written, by table.
 
-    ``complete_at`` and the four after it are those of ``LastRun``, this run included.
+    ``complete_at`` and the four after it are those of ``LastRun``, this run included. ``knows_all``: no run test is missing from
+    the list of run tests.
     """
 
     export_run_id: str
@@ -64,6 +65,7 @@ class Summary:
     incomplete: list[str] = field(default_factory=list)
     is_all: bool = False
     complete_since: dict[str, date | None] = field(default_factory=dict)
+    knows_all: bool = True
     undiscovered: list[str] = field(default_factory=list)
     namesakes: dict[str, int] = field(default_factory=dict)
     unlisted: list[str] = field(default_factory=list)
@@ -96,11 +98,11 @@ class Summary:
         whole = {run_test.key for run_test in self.run_tests if did_all and run_test.is_whole}
         completed = whole if settings.since is None else set()
         keys = {run_test.key for run_test in settings.configured or self.run_tests}
-        if not settings.configured:
+        knows_all = bool(self.run_tests) and self.knows_all
+        if not settings.configured and (settings.is_part or not knows_all):
             # Of "all", a run that was narrowed, or could not list every run test, does not know the others.
-            knows_all = bool(self.run_tests) and not (settings.is_part or self.undiscovered)
-            keys = keys if knows_all else before.last_complete_at.keys() | (completed if settings.is_part else keys)
-        tried = {run_test.key for run_test in self.run_tests} or keys
+            keys = before.last_complete_at.keys() | (completed if settings.is_part else keys)
+        tried = {run_test.key for run_test in self.run_tests} if knows_all else keys
         self.last_complete_at = {
             key: self.finished_at if key in completed else before.last_complete_at.get(key) for key in sorted(keys)
         }

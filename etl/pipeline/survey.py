@@ -11,7 +11,7 @@ from functools import partial
 from itertools import chain
 
 from etl.errors import NotFoundError, SourceError
-from etl.extract.endpoints import get_execution
+from etl.extract.endpoints import get_execution, list_executions
 from etl.extract.executions import look_up
 from etl.extract.plan import (
     Planned,
@@ -27,7 +27,7 @@ from etl.load.relocate import Moves, as_if_dropped, find_doubled, find_moves, su
 from etl.load.state import StoredState, forget_the_future, load_run_tests, load_state
 from etl.model.lifecycle import StoredExecution
 from etl.model.listed_execution import ExecutionList, ListedExecution
-from etl.model.wording import first_few
+from etl.model.wording import first_few, quoted
 from etl.pipeline.lists import fail, gives_nothing_to_do, raise_if_none_is_listed
 from etl.pipeline.record import Record, count_reasons
 from etl.pipeline.run import Run
@@ -90,6 +90,7 @@ async def survey(run: Run, record: Record, state: StoredState) -> Survey:
     record.left_behind = {key: len(left) for key, left in left_behind.items()}
     if record.discovered and record.discovered.is_complete:
         record.keys_without_run_test = sorted(state.elsewhere.keys() - {source.run_test_key for source, _ in moves})
+    await _confirm_gone(run, record, state)
     left_behind |= await _left_by_deleted_run_tests(run, record, state)
     return Survey(state, drops, moves, vanished, left_behind)
 
@@ -159,7 +160,10 @@ async def _find_vanished(
     # Nothing else could resolve a dead letter whose execution was deleted before it had a row.
     vanished |= state.orphans[key].keys() - everywhere
     record.necessary_requests += len(vanished)
-    record.lost[key] = sum(known.is_damaged for each, known in stored.items() if each not in everywhere)
+    without_row = state.stray_dates[key].keys() - state.orphans[key].keys() - everywhere
+    record.lost[key] = len(without_row) + sum(
+        known.is_damaged for each, known in stored.items() if each not in everywhere
+    )
     return vanished
 
 
@@ -186,6 +190,31 @@ def _left_behind(record: Record, state: StoredState, moves: Moves) -> dict[str, 
     everywhere = record.listed_ids()
     sources = {source.run_test_key for source, _ in moves} - {run_test.key for run_test in record.run_tests}
     return {key: left for key in sources if (left := dates[key].keys() - everywhere)}
+
+
+async def _confirm_gone(run: Run, record: Record, state: StoredState) -> None:
+    """Ask by its name for each run test that the list of run tests has no more; one that exists makes the list incomplete."""
+    asked_for = {*record.before.asked_for} if record.before else set[str]()
+    for key in [each for each in record.keys_without_run_test if each not in asked_for]:
+        await to_the_end(partial(load_sources, run, [Partition(key, "")], state))
+        names = {known.run_test_name for known in state.executions[key].values()} - {*record.names().values()}
+        for name in filter(None, names):
+            record.necessary_requests += 1
+            try:
+                await run.client.get(list_executions(name, page=1, limit=1))
+            except NotFoundError:
+                continue
+            except SourceError as error:
+                problem = f"{quoted(name)}: missing from the list of run tests, and not known to be gone: {error}"
+            else:
+                problem = (
+                    f"{quoted(name)}: missing from the list of run tests, although it exists; run again to export it"
+                )
+            record.keys_without_run_test.remove(key)
+            if record.discovered:
+                problems = (*record.discovered.problems, problem)
+                record.discovered = replace(record.discovered, problems=problems, is_complete=False)
+            break
 
 
 async def _left_by_deleted_run_tests(run: Run, record: Record, state: StoredState) -> dict[str, set[str]]:

@@ -18,8 +18,10 @@ def find_destination(path: str | Path | None = None) -> str | None:
     file = Path(path or os.environ.get(f"{ENV_PREFIX}CONFIG") or DEFAULT_PATH)
     named = os.environ.get(f"{ENV_PREFIX}DESTINATION__PATH")
     try:
-        from_file = tomllib.loads(file.read_text(encoding="utf-8"))
+        from_file = tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     except (OSError, ValueError, RecursionError):
+        from_file = None
+    if from_file is None:
         if not named:
             return None
         from_file = {}

@@ -29,7 +29,7 @@ from pydantic_settings import (
 from etl.errors import ConfigurationError
 from etl.settings.api_keys import read_api_key, read_proxy_credentials
 from etl.settings.messages import BASE_URL, ENV_PREFIX, first_error, suggestion, variable_of
-from etl.settings.paths import refuse_left_behind, whole_paths
+from etl.settings.paths import refuse_left_behind, whole_paths, working_folder
 from etl.settings.sections import Api, Destination, Export, Log, RunTest
 
 DEFAULT_PATH = "config/metrics-etl.toml"
@@ -204,7 +204,7 @@ def _read_file(cls: type[BaseSettings], file: Path, *, may_be_missing: bool) -> 
     if not _is_there(file):
         if may_be_missing:
             return {}
-        place = "" if file.is_absolute() else f" (looked for in {Path.cwd()})"
+        place = "" if file.is_absolute() else f" (looked for in {working_folder()})"
         raise ConfigurationError(
             f"{file}: not found{place}: copy config/example.toml there, or name another file with --config"
         )

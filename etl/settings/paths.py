@@ -19,6 +19,18 @@ _DEFAULT_DATASET = "data"
 _VARIABLE = re.compile(r"\$(?:\{([^}]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 
 
+def working_folder() -> Path:
+    """The folder that the command was run in.
+
+    Raises:
+        ConfigurationError: it was removed.
+    """
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise ConfigurationError("the working directory was removed: change to one that exists") from None
+
+
 def whole_paths(
     from_file: Mapping[str, Any], from_environment: Mapping[str, Any], file: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -27,12 +39,13 @@ def whole_paths(
     The default is ``data`` beside the settings file, or beside the folder ``config`` that holds it.
 
     Raises:
-        ConfigurationError: a path names a user or a variable that does not exist.
+        ConfigurationError: a path names a user or a variable that does not exist, or the working directory was removed.
     """
+    here = working_folder()
     folder = Path(os.path.normpath(file.absolute().parent))
     above, below = dict(from_environment), dict(from_file)
     for section, key in _PATHS:
-        _make_whole(above, section, key, Path.cwd(), f"environment: {ENV_PREFIX}{section.upper()}__{key.upper()}")
+        _make_whole(above, section, key, here, f"environment: {ENV_PREFIX}{section.upper()}__{key.upper()}")
         _make_whole(below, section, key, folder, f"{file}: [{section}] {key}")
     given, overriding = below.get("destination", {}), above.get("destination")
     if isinstance(given, dict) and not (isinstance(overriding, dict) and "path" in overriding):
@@ -49,7 +62,7 @@ def refuse_left_behind(from_file: Mapping[str, Any], path: str, file: Path) -> N
     Raises:
         ConfigurationError: there is one.
     """
-    written, folder, here = _written(from_file), Path(os.path.normpath(file.absolute().parent)), Path.cwd()
+    written, folder, here = _written(from_file), Path(os.path.normpath(file.absolute().parent)), working_folder()
     if not isinstance(written, str) or Path(written).is_absolute() or here not in folder.parents:
         return
     before = here / written

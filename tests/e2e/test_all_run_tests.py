@@ -335,3 +335,63 @@ async def test_since_when_each_is_complete_is_kept_of_those_that_were_not_asked_
     assert some.last_complete_at.keys() == failed.last_complete_at.keys() == first.last_complete_at.keys()
     assert failed.exit_code == 5
     assert first.last_complete_at.keys() - later.last_complete_at.keys() == {default_key(gone.name)}
+
+
+async def test_run_test_that_its_list_could_not_give_stays_incomplete_after_a_narrowed_run(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    await export()
+    server.fault = refuse_row(1)
+    part = await export(api={"max_tries": 1})
+    server.fault = None
+    seen = {each.key for each in part.run_tests}
+    missing = {default_key(run_test.name) for run_test in server.world.run_tests} - seen
+    assert (part.exit_code, len(missing), {*part.incomplete}) == (3, 1, missing)
+
+    narrow = await export(only=[part.run_tests[0].name])
+
+    assert (narrow.exit_code, {*narrow.incomplete}) == (0, missing)
+    assert (await export()).incomplete == []
+
+
+async def test_run_test_that_is_gone_is_forgotten_though_another_cannot_be_listed(
+    server: Sandbox, export: Export
+) -> None:
+    await export()
+    gone = server.world.run_tests.pop()
+    add_run_test(server, "Padded ")
+    later = await export()
+    assert (later.exit_code, default_key(gone.name) in later.last_complete_at, later.incomplete) == (3, False, [])
+
+
+@pytest.mark.parametrize("is_asked", [True, False])
+async def test_run_test_that_its_list_lacks_is_asked_for_by_name(
+    server: Sandbox, export: Export, tmp_path: Path, is_asked: bool
+) -> None:
+    """A list that is short for one night hid a run test behind a complete run."""
+    await export()
+    hidden = server.world.run_tests[0]
+    execution = sandbox.add_execution(server.world, hidden, random.Random(3), NIGHT - timedelta(days=9), 2)
+
+    def short(body: bytes) -> bytes:
+        page = json.loads(body)
+        rows = [row for row in page["results"] if row["name"] != hidden.name]
+        return json.dumps(page | {"count": len(rows), "results": rows}).encode()
+
+    def fault(request: SandboxRequest, _nth: int) -> Fault | None:
+        if request.path == RUN_TESTS:
+            return Fault(edit=short)
+        is_of_hidden = request.query.get("run_test_name") == hidden.name
+        return Fault(status=503) if is_of_hidden and not is_asked else None
+
+    server.fault = fault
+    for _ in range(2):
+        odd = await export(api={"max_tries": 1})
+        assert (odd.exit_code, odd.incomplete) == (3, [default_key(hidden.name)])
+        [problem] = odd.problems
+        assert problem.startswith(f"{hidden.name!r}: missing from the list of run tests, ")
+        assert not odd.unlisted
+
+    server.fault = None
+    assert (await export()).exit_code == 0
+    assert execution.execution_id in {row["execution_id"] for row in rows_of(tmp_path, "calls")}

@@ -178,6 +178,25 @@ async def test_table_whose_folder_is_gone_is_not_good_until_the_next_run(tmp_pat
     assert judge(status_of(tmp_path)).is_good
 
 
+async def test_executions_that_are_gone_here_and_at_the_source_are_told(server: Sandbox, tmp_path: Path) -> None:
+    await export(server, tmp_path)
+    path = min((tmp_path / "data" / "executions").rglob("*.parquet"))
+    gone = pq.ParquetFile(path).read(["execution_id"])["execution_id"].to_pylist()
+    calls = sum(row["execution_id"] in gone for row in rows_of(tmp_path, "calls"))
+    path.unlink()
+    told = f"Not good: the executions of {calls} calls of "
+    assert judge(status_of(tmp_path)).text.startswith(told)
+    for execution_id in gone:
+        execution = server.world.execution(execution_id)
+        assert execution
+        sandbox.delete_execution(execution)
+
+    again = await job.export(settings_for(server, tmp_path / "data"), clock=lambda: NIGHT)
+
+    assert [notice for notice in again.notices if f"rows are missing of {len(gone)} execution" in notice]
+    assert judge(status_of(tmp_path)).text.startswith(told)
+
+
 async def test_destination_that_would_end_an_export_now_is_not_good_on_the_machine_that_exports(
     server: Sandbox, tmp_path: Path
 ) -> None:
@@ -330,6 +349,27 @@ async def test_file_that_no_run_reads_is_not_said_to_go_by_itself(server: Sandbo
     (tmp_path / "data" / "calls" / "notes.txt").write_text("mine")
     shown = await metrics_etl("status", cwd=tmp_path, env=BARE)
     assert "calls/notes.txt cannot be read; no run needs it: move it elsewhere" in " ".join(shown.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("started_at", None), ("finished_at", None), ("seconds", float("nan")), ("requests", None)]
+)
+async def test_row_that_no_run_has_written_is_ignored_with_one_line(
+    server: Sandbox, tmp_path: Path, column: str, value: Any
+) -> None:
+    for night in range(2):
+        await export(server, tmp_path, night=night)
+    path = max((tmp_path / "data" / "runs").rglob("*.parquet"))
+    rows = pq.ParquetFile(path).read()
+    index = rows.schema.get_field_index(column)
+    pq.write_table(rows.set_column(index, rows.schema.field(index), pa.array([value], rows.schema[index].type)), path)
+    (tmp_path / "data" / "_state" / "last_run.json").unlink()
+
+    shown = await metrics_etl("status", cwd=tmp_path, env=BARE)
+
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    assert "data/runs: 1 row not written by the exporter, ignored" in " ".join(shown.stdout.split())
+    assert [run.started_at for run in status_of(tmp_path).runs] == [NIGHT]
 
 
 async def test_file_of_an_older_version_that_lacks_columns_is_counted(server: Sandbox, tmp_path: Path) -> None:

@@ -378,6 +378,17 @@ def test_another_day_and_another_name_are_notices_where_all_rows_agree(place: Pl
     assert f"3 executions of run test {old!r} under run_test={key}" in report.notices[1]
 
 
+def test_an_execution_without_a_name_is_no_bug(place: Place) -> None:
+    partition = place.partitions()[0]
+    path = place.data / "executions" / partition / "part-0.parquet"
+    rows = pq.ParquetFile(path).read()
+    index = rows.schema.get_field_index("run_test_name")
+    nameless = pa.nulls(len(rows), pa.string())
+    pq.write_table(rows.set_column(index, rows.schema.field(index), nameless), path)
+    settings = settings_for(place.server, place.data)
+    assert [each for each in verify(settings, Scope()).notices if "None" in each] == []
+
+
 def test_what_dead_runs_left_is_a_notice(place: Place) -> None:
     for name in ("staging", "quarantine"):
         (place.data / "_state" / name).mkdir(exist_ok=True)

@@ -118,6 +118,30 @@ def test_since_leaves_out_only_what_is_known_to_have_started_before_that_utc_day
 
 
 @pytest.mark.parametrize(
+    ("changes", "is_planned"),
+    [
+        ({}, False),
+        ({"fingerprint": "another"}, False),
+        ({"export_state": "settling"}, False),
+        ({"export_state": "incomplete"}, True),
+        ({"has_letters": True}, True),
+        ({"held": DAMAGED}, True),
+    ],
+)
+@pytest.mark.parametrize("full_refresh", [False, True])
+def test_since_does_not_leave_out_what_is_stored_in_part(changes, is_planned, full_refresh):
+    """Nothing else would ever complete it, and status would go on to name it."""
+    listed = execution(started_at="2026-02-01T00:00:00Z")
+    items = plan(listed, stored_of(listed, **changes), since=date(2026, 3, 1), full_refresh=full_refresh)
+    assert len(items) == is_planned
+
+
+def test_since_does_not_leave_out_an_execution_of_which_only_the_calls_are_stored():
+    listed = execution(started_at="2026-02-01T00:00:00Z")
+    assert plan(listed, since=date(2026, 3, 1), stray_dates={listed.execution_id: "2026-02-01"})
+
+
+@pytest.mark.parametrize(
     ("started_at", "day"),
     [
         ("2026-02-27T23:59:59Z", "2026-02-27"),

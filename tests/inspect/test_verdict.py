@@ -23,11 +23,13 @@ WHOLE = RunTestStatus(
     incomplete=0,
     dead_letters=0,
     missing_calls=0,
+    stray_calls=0,
     complete_at=NIGHT,
     is_configured=True,
     is_complete=True,
     error=None,
 )
+PART = "calls/run_test=checkout/date=2026-11-25/part-0.parquet"
 LAST = RunStatus("run", NIGHT, NIGHT, "complete", 0, 1, 1, 1, 1, 1.0)
 NEVER = "no run over everything that is configured was ever complete"
 GOOD = Status(
@@ -86,6 +88,15 @@ def test_rows_that_are_gone_are_not_good() -> None:
         "metrics-etl run",
     )
     assert told(run_tests=(replace(gone, is_configured=False),))[0].startswith("Good")
+    assert told(run_tests=(replace(WHOLE, stray_calls=7),)) == (
+        "Not good: the executions of 7 calls of 'Checkout flow' are not there",
+        "metrics-etl run",
+    )
+
+
+def test_file_that_no_run_sets_aside_is_not_left_to_a_run() -> None:
+    assert told(unreadable=("calls/notes.txt",)) == ("Not good: 1 file cannot be read", "metrics-etl verify")
+    assert told(unreadable=("calls/notes.txt", PART)) == ("Not good: 2 files cannot be read", "metrics-etl run")
 
 
 def test_what_a_configured_run_test_lacks_is_not_good_whatever_the_last_run_said() -> None:
@@ -120,7 +131,7 @@ def test_what_ended_the_last_run_decides_what_to_type(exit_code: int, next_step:
             "a run ended at 2027-12-30 07:00, which has not come yet: a clock is wrong",
             "run",
         ),
-        ({"unreadable": ("calls/x",)}, "1 file cannot be read", "run"),
+        ({"unreadable": (PART,)}, "1 file cannot be read", "run"),
         (
             {"complete_at": MONDAY, "at_work": "pid 1"},
             "everything was complete 2 days ago, and not since; an export is at work",

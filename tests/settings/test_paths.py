@@ -1,7 +1,9 @@
 """What paths mean: relative to the settings file, or to the working directory when the environment gives them."""
 
+import os
 import tempfile
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -140,3 +142,22 @@ def test_folder_of_the_file_may_have_any_name(tmp_path: Path) -> None:
     folder = tmp_path / "a\x1b[31m"
     folder.mkdir()
     assert dataset_of(folder / "settings.toml", "[destination]", 'path = "data"') == folder / "data"
+
+
+def test_pipe_in_place_of_the_settings_is_not_read(file: Path) -> None:
+    """It may never end, or have no writer."""
+    os.mkfifo(file)
+    writer = Thread(target=file.write_text, args=('[destination]\npath = "data"',), daemon=True)
+    writer.start()
+    assert find_destination(file) is None
+    assert file.read_text()
+    writer.join()
+
+
+@pytest.mark.parametrize("name", ["prod.toml", "nowhere.toml", None])
+def test_working_directory_that_was_removed_is_a_mistake(file: Path, elsewhere: Path, name: str | None) -> None:
+    file.write_text('run_tests = "all"')
+    elsewhere.rmdir()
+    with pytest.raises(ConfigurationError, match="the working directory was removed: change to one that exists"):
+        Settings.load(name and (file if name == file.name else name))
+    assert find_destination(file) is None

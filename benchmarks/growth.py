@@ -1,4 +1,4 @@
-"""What a night costs as the history grows, and what a commit costs as its partition grows."""
+"""What a night costs as the history grows, and what a commit costs as its part grows."""
 
 import shutil
 from pathlib import Path
@@ -12,17 +12,16 @@ CHANGED = 10
 def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
     """Tables by name."""
     histories = (100, 1_000) if is_quick else (1_000, 10_000, 100_000)
-    partitions = (1, 100) if is_quick else (1, 100, 10_000)
+    parts = (1, 100) if is_quick else (1, 100, 10_000)
     rounds = 1 if is_quick else 2
     by_history = [[f"{executions:,}", *_nights(folder, executions, rounds, per_day=100)] for executions in histories]
-    by_partition = [
-        [f"{executions:,}", *_nights(folder, executions, rounds, per_day=executions, changed=1)]
-        for executions in partitions
+    by_part = [
+        [f"{executions:,}", *_nights(folder, executions, rounds, per_day=executions, changed=1)] for executions in parts
     ]
     header = ["plan, CPU s", "MB", "nothing new, CPU s", "MB", "changed, CPU s", "MB"]
     return {
         "growth of the history": table(["executions stored", *header], by_history),
-        "growth of a partition": table(["executions in it", *header], by_partition),
+        "growth of a part": table(["executions in it", *header], by_part),
     }
 
 

@@ -24,6 +24,8 @@ from etl.extract.transport import Access, Limits
 from etl.load.commit import commit
 from etl.load.dataset import Dataset
 from etl.load.files.open import Files, open_files
+from etl.load.places import Places
+from etl.load.state import load_state
 from etl.model.records import CallMetrics, Execution, ExecutionBundle, FetchedCall
 from etl.transform.flatten import FlatBundle, flatten
 from etl.transform.frames import ExportStamp
@@ -70,11 +72,10 @@ def bundles_of(executions: list[str], listed: list[Any], metrics: dict[str, Call
             run_test_name="Load",
             run_test_key="load",
             execution=Execution(execution_id=execution, status="completed", payload={"execution_id": execution}),
-            date=f"2026-01-{1 + number // 10:02d}",
             listed=page.results,
             calls=tuple(FetchedCall(listed=call, metrics=metrics[call.call_execution_id]) for call in page.results),
         )
-        for number, (execution, page) in enumerate(zip(executions, listed, strict=True))
+        for execution, page in zip(executions, listed, strict=True)
     ]
 
 
@@ -90,7 +91,9 @@ def flatten_all(bundles: list[ExecutionBundle]) -> list[FlatBundle]:
 
 def commit_all(files: Files, bundles: list[FlatBundle], export: ExportStamp) -> None:
     """A first commit."""
-    commit(Dataset(files), bundles, {}, export, fetched_at=export.exported_at, settle_hours=24)
+    dataset = Dataset(files)
+    places = Places(dataset, load_state(dataset, ["load"], set_aside=False), now=export.exported_at)
+    commit(dataset, bundles, {}, places.parts_of, export, fetched_at=export.exported_at, settle_hours=24)
 
 
 def main(base_url: str) -> None:

@@ -34,7 +34,7 @@ from etl.transform.flatten import FlatBundle, flatten
 from etl.transform.frames import ExportStamp, Frame
 
 SAMPLES = Path(__file__).parent / "samples"
-KEY, DAY = "checkout", "2026-10-01"
+KEY, DAY = "checkout", "2026-08-01"
 STARTED_AT = "2026-03-01T09:00:01.123456Z"
 EXPORT = ExportStamp(export_run_id="run-1", exported_at=datetime(2026, 3, 3, 2, tzinfo=UTC))
 
@@ -53,7 +53,7 @@ def as_listed(execution: Execution) -> ListedExecution:
 def stored_of(execution: Execution, **changes: Any) -> StoredExecution:
     """What the dataset says of the execution when it was exported with two calls, but for the ``changes``."""
     stored = StoredExecution(
-        date="2026-03-01",
+        place="month=2026-03/part-0",
         export_state="exported",
         fingerprint=fingerprint(execution.payload),
         calls_digest="digest",
@@ -70,8 +70,7 @@ def plan_of(
     since: date | None = None,
     heads: Mapping[str, DeadLetter] = MappingProxyType({}),
     key: str = KEY,
-    now: datetime,
-    stray_dates: Mapping[str, str] = MappingProxyType({}),
+    strays: Collection[str] = (),
     **policy: bool,
 ) -> list[Planned]:
     """The plan of a run test that lists the executions."""
@@ -80,9 +79,8 @@ def plan_of(
         RunTest(name=key.title(), key=key, since=since),
         ExecutionList(executions=listed, is_complete=True, heads=heads, unreadable=()),
         stored,
-        now=now,
         policy=Policy(**policy),
-        stray_dates=stray_dates,
+        strays=strays,
     )
 
 
@@ -111,27 +109,21 @@ def bundle_of(
     of: Execution | None = None,
     dead_letters: tuple[DeadLetter, ...] = (),
     key: str = KEY,
-    date: str = "2026-03-01",
 ) -> ExecutionBundle:
     """A bundle of an execution and all of its calls; those that are only listed have no metrics."""
     return ExecutionBundle(
         run_test_name=key.title(),
         run_test_key=key,
         execution=of or execution(),
-        date=date,
         listed=tuple(call.listed if isinstance(call, FetchedCall) else call for call in calls),
         calls=tuple(call for call in calls if isinstance(call, FetchedCall)),
         dead_letters=dead_letters,
     )
 
 
-def not_listed(
-    of: Execution, dead_letters: tuple[DeadLetter, ...] = (), *, date: str = "2026-03-01"
-) -> ExecutionBundle:
+def not_listed(of: Execution, dead_letters: tuple[DeadLetter, ...] = ()) -> ExecutionBundle:
     """A bundle of an execution whose calls were not asked for, or could not be listed."""
-    return ExecutionBundle(
-        run_test_name=KEY.title(), run_test_key=KEY, execution=of, date=date, dead_letters=dead_letters
-    )
+    return ExecutionBundle(run_test_name=KEY.title(), run_test_key=KEY, execution=of, dead_letters=dead_letters)
 
 
 def a_bundle(
@@ -153,7 +145,6 @@ def a_bundle(
         of=_of_the_day(execution_id, date=date, version=version),
         dead_letters=(*letters, *(() if is_proved else (dead_letter(execution_id, endpoint=RUNS),))),
         key=key,
-        date=date,
     )
 
 
@@ -162,7 +153,7 @@ def an_unlisted_bundle(
 ) -> ExecutionBundle:
     """An execution whose calls were not asked for, or could not be listed."""
     letters = (dead_letter(execution_id, endpoint=RUNS),) if is_given_up else ()
-    return not_listed(_of_the_day(execution_id, status=status), letters, date=DAY)
+    return not_listed(_of_the_day(execution_id, status=status), letters)
 
 
 def _of_the_day(execution_id: str, *, date: str = DAY, status: str = "completed", version: int = 1) -> Execution:
@@ -277,7 +268,6 @@ def planned(execution_id: str) -> Planned:
         run_test_key="a",
         execution=as_listed(Execution(execution_id=execution_id, status="completed", payload={})),
         reason=Reason.NEW,
-        date="2026-03-01",
         started_at=None,
         stored=None,
         estimated_calls=0,

@@ -7,10 +7,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from etl.load import migrate, places
 from etl.load.commit import commit
 from etl.load.dataset import Dataset, Written
 from etl.load.files.local import LocalFiles
-from etl.load.layout import Partition
+from etl.load.layout import Part
 from etl.load.state import load_state
 from etl.model import schema
 from etl.transform.frames import ExportStamp, frame_of, to_arrow
@@ -20,8 +21,24 @@ FETCHED_AT = datetime(2026, 11, 1, 2, tzinfo=UTC)
 Rows = dict[tuple[str, ...], dict[str, Any]]
 
 
+def place(date=DAY):
+    """Where executions of that day's month lie."""
+    return f"month={date[:7]}/part-0"
+
+
 def part(table, key=KEY, date=DAY):
-    return f"{table}/run_test={key}/date={date}/part-0.parquet"
+    return f"{table}/run_test={key}/{place(date)}.parquet"
+
+
+def first_parts_of_the_months(bundles):
+    """Each execution in the first part of the month in which it began, whatever else there is."""
+    return [Part(each.run_test_key, f"month={each.started_at:%Y-%m}/part-0") for each in bundles]
+
+
+def fill_parts_early(patch, *, rows):
+    """From now on a part is full with so few rows, so that a run test has several in each month."""
+    for module in (places, migrate):
+        patch.setattr(module, "FULL_ROWS", rows)
 
 
 def a_dataset(root, *, compression="zstd"):
@@ -34,7 +51,7 @@ def a_dataset(root, *, compression="zstd"):
 def write(root, table, *rows, key=KEY, date=DAY):
     """Make these the rows of one partition."""
     declared = schema.TABLES[table]
-    a_dataset(root).write(declared, Partition(key, date), to_arrow(frame_of(declared, rows), declared))
+    a_dataset(root).write(declared, Part(key, place(date)), to_arrow(frame_of(declared, rows), declared))
 
 
 def stored_in(dataset, key=KEY, *, set_aside=False):
@@ -42,20 +59,26 @@ def stored_in(dataset, key=KEY, *, set_aside=False):
     return load_state(dataset, [key], set_aside=set_aside).executions[key]
 
 
-def export_to(dataset, *bundles, run="run-1", fetched_at=FETCHED_AT):
+def export_to(dataset, *bundles, run="run-1", fetched_at=FETCHED_AT, parts_of=first_parts_of_the_months):
     """Commit the bundles as a run does that has loaded the stored state; returns what it wrote and what arrived."""
     keys = sorted({bundle.run_test_key for bundle in bundles})
     stored = load_state(dataset, keys, set_aside=True).executions
     dataset.written = Written()  # as a run begins with
     arrived = commit(
-        dataset, flattened(bundles), stored, ExportStamp(run, fetched_at), fetched_at=fetched_at, settle_hours=24
+        dataset,
+        flattened(bundles),
+        stored,
+        parts_of,
+        ExportStamp(run, fetched_at),
+        fetched_at=fetched_at,
+        settle_hours=24,
     )
     return dataset.written, arrived
 
 
 def reasons(dataset, *bundles, key=KEY):
     """Why the next run would fetch the bundles' executions, or would not."""
-    planned = plan_of([bundle.execution for bundle in bundles], stored_in(dataset, key), key=key, now=FETCHED_AT)
+    planned = plan_of([bundle.execution for bundle in bundles], stored_in(dataset, key), key=key)
     return {item.execution.execution_id: item.reason for item in planned}
 
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import fields, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,7 @@ def test_every_reason_is_documented_in_its_words() -> None:
 
 
 def test_every_purpose_is_documented_with_the_reasons_that_it_is_for() -> None:
-    [item] = plan_of([execution()], {}, now=datetime(2026, 11, 1, tzinfo=UTC))
+    [item] = plan_of([execution()], {})
     reasons: dict[str, set[str]] = {purpose.value: set() for purpose in Purpose}
     for reason in Reason:
         if (planned := replace(item, reason=reason)).is_fetched:

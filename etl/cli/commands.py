@@ -49,7 +49,7 @@ app = typer.Typer(
 
 for command in (
     *(run.run, run.plan, source.check, source.discover),
-    *(dataset.status, dataset.verify, dataset.schema, sandbox.sandbox, sandbox.demo),
+    *(dataset.status, dataset.verify, dataset.migrate, dataset.schema, sandbox.sandbox, sandbox.demo),
 ):
     app.command(cls=_Command)(command)
 

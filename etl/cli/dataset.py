@@ -1,4 +1,4 @@
-"""``status``, ``verify`` and ``schema``: what is in the dataset, whether it is intact, and what it means."""
+"""``status``, ``verify``, ``migrate`` and ``schema``: what is in the dataset, whether it is intact, how it lies, what it means."""
 
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -124,6 +124,39 @@ def verify(
         end(report.exit_code)
 
 
+def migrate(config: Config = None, *, quiet: Quiet = False, verbose: Verbose = False) -> None:
+    """Move a dataset with a folder for each day to one for each month. Asks the API nothing, needs no key.
+
+    Readers may go on. A migration that is killed loses nothing; start it again. Example: metrics-etl migrate
+    """
+    with report_errors(verbose=verbose):
+        from etl.cli.console import print_message, print_result  # noqa: PLC0415
+        from etl.inspect.tables import open_dataset  # noqa: PLC0415
+        from etl.load.dataset import Dataset  # noqa: PLC0415
+        from etl.load.migrate import migrate as migrate_dataset  # noqa: PLC0415
+        from etl.model.wording import counted  # noqa: PLC0415
+        from etl.settings import Settings  # noqa: PLC0415
+
+        destination = Settings.load(config, needs_keys=False, needs_run_tests=False).destination
+        files = open_dataset(destination.path)
+        now = datetime.now(UTC)
+        before = after = 0
+        files.prepare()
+        with files.lock(now):
+            files.sweep_staging()
+            for done in migrate_dataset(Dataset(files, compression=destination.compression), now):
+                before, after = before + done.files_before, after + done.files_after
+                if not quiet:
+                    run_test = f"run_test={done.run_test_key}" if done.run_test_key else "runs"
+                    print_message(f"{run_test} {done.folder}: {done.files_before:,} files, now {done.files_after:,}")
+        print_result(
+            f"{counted(before, 'file')} of days, now {after:,} of months"
+            if before
+            else "the dataset is by month already"
+        )
+        end(ExitCode.COMPLETE)
+
+
 def schema(
     table: Annotated[str | None, typer.Argument(help="One table; all by default.")] = None,
     *,
@@ -139,6 +172,9 @@ def schema(
             metavar="LOCATION", help="With --ddl: path or URL of the dataset.", show_default="data or a placeholder"
         ),
     ] = None,
+    by_day: Annotated[
+        bool, typer.Option("--by-day", help="With --ddl: the dataset has a folder for each day, see migrate.")
+    ] = False,
 ) -> None:
     """Print every column of the dataset: name, type, unit, meaning, source.
 
@@ -151,15 +187,16 @@ def schema(
     tables = [TABLES[table]] if table else list(TABLES.values())
     if engine:
         from etl.cli.console import print_result  # noqa: PLC0415
+        from etl.load.layout import Layout  # noqa: PLC0415
         from etl.load.warehouse.ddl import ddl  # noqa: PLC0415
 
         if output:
             raise typer.BadParameter("--format does not go with --ddl")
         with report_errors(verbose=False):
-            print_result(ddl(tables, engine, location))
+            print_result(ddl(tables, engine, location, layout=Layout.BY_DAY if by_day else Layout.BY_MONTH))
             end(ExitCode.COMPLETE)
-    if location is not None:
-        raise typer.BadParameter("--location goes with --ddl")
+    if location is not None or by_day:
+        raise typer.BadParameter("--location and --by-day go with --ddl")
     from etl.cli.show_schema import print_schema  # noqa: PLC0415
 
     print_schema(tables, output or SchemaFormat.TABLE)

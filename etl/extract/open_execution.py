@@ -89,7 +89,6 @@ class OpenExecution:
             run_test_name=planned.run_test_name,
             run_test_key=planned.run_test_key,
             execution=planned.execution.unpack(),
-            date=planned.date,
             dead_letters=(
                 *self.dead_letters,
                 *filter(None, (self.unreadable_calls, self.doubt, planned.unreadable)),

@@ -3,11 +3,10 @@
 Pure: no clock, no network, no files. The same input gives the same plan.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from types import MappingProxyType
 
 from etl.extract.listing import MOST_ROWS_OF_A_PAGE
 from etl.extract.purpose import Purpose, no_requests
@@ -77,15 +76,14 @@ class Policy:
 class Planned:
     """One listed execution and what to do with it.
 
-    ``date`` is its partition, pinned when it was first seen. ``unreadable`` says why the list could not give it: then only its
-    head is known. ``is_compared``: the calls that its lists show unchanged are not fetched again.
+    ``unreadable`` says why the list could not give it: then only its head is known. ``is_compared``: the calls that its lists show
+    unchanged are not fetched again.
     """
 
     run_test_name: str
     run_test_key: str
     execution: ListedExecution
     reason: Reason
-    date: str
     started_at: datetime | None
     stored: StoredExecution | None
     estimated_calls: int
@@ -146,20 +144,19 @@ def plan_run_test(
     listed: ExecutionList,
     stored: Mapping[str, StoredExecution],
     *,
-    now: datetime,
     policy: Policy = Policy(),
-    stray_dates: Mapping[str, str] = MappingProxyType({}),
+    strays: Container[str] = (),
 ) -> list[Planned]:
     """One entry for each listed execution that the run test's ``since`` lets in, in no particular order.
 
-    An older one is let in, too, when the dataset holds a part of it. ``stored`` is by execution_id. ``stray_dates`` are the
-    partitions of calls whose executions are not ``stored``: that is where these executions belong.
+    An older one is let in, too, when the dataset holds a part of it. ``stored`` is by execution_id; of ``strays``, calls are stored
+    without their execution.
     """
     plan = []
     for execution in listed.executions.values():
         started_at, known = execution.started_at, stored.get(execution.execution_id)
         is_old = run_test.since and started_at and started_at.date() < run_test.since
-        if is_old and not (_lacks_something(known) if known else execution.execution_id in stray_dates):
+        if is_old and not (_lacks_something(known) if known else execution.execution_id in strays):
             continue
         letter = listed.heads.get(execution.execution_id)
         reason = _reason(execution, known, policy)
@@ -171,7 +168,6 @@ def plan_run_test(
                 run_test_key=run_test.key,
                 execution=execution,
                 reason=reason,
-                date=known.date if known else stray_dates.get(execution.execution_id) or _utc_day(started_at or now),
                 started_at=started_at,
                 stored=known,
                 estimated_calls=_estimated_calls(execution, known),
@@ -222,10 +218,6 @@ def is_mass_vanishing(*, vanished: int, living: int, always_allowed: int = _MASS
     That is all of them, or more than a tenth; one or two may always vanish.
     """
     return vanished > 0 and (vanished >= living or vanished > max(always_allowed, _MASS_SHARE * living))
-
-
-def _utc_day(moment: datetime) -> str:
-    return moment.astimezone(UTC).date().isoformat()
 
 
 def _reason(execution: ListedExecution, known: StoredExecution | None, policy: Policy) -> Reason:

@@ -23,7 +23,7 @@ from etl.transform.frames import to_pandas
 
 _SHARED = {"execution_id", "run_test_name", "started_at"}  # calls has them itself, the last as execution_started_at
 EXECUTION_COLUMNS = {f"execution_{name}": name for name in schema.EXECUTIONS.names if name not in _SHARED}
-CALL_COLUMNS = [*schema.CALLS.names, *(column.name for column in schema.CALLS.partitions)]
+CALL_COLUMNS = [*schema.CALLS.names, *(column.name for column in schema.CALLS.added_columns)]
 _OUTPUTS = {"passed": "output_passed", "score": "output_score", "text": "output_text"}
 _KIND_OF_TYPE = {"Pass/Fail": "passed", "score": "score"}
 _EVALS_READ = [

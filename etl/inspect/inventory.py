@@ -12,7 +12,7 @@ import pyarrow as pa
 from etl.errors import DestinationError
 from etl.inspect.rules import Finding, Kind, is_of_another_version, schema_fault
 from etl.load.files.open import Files
-from etl.load.layout import Partition, Scope, parse_partition_path, parse_run_path, partition_path
+from etl.load.layout import Part, Scope, parse_part_path, parse_run_path, part_path
 from etl.load.parquet import UnreadableError, open_part
 from etl.model import schema
 
@@ -24,16 +24,16 @@ class Inventory:
     ``outside`` are the files of executions out of the scope, ``versions`` those of all files.
     """
 
-    partitions: dict[Partition, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    parts: dict[Part, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     runs: list[str] = field(default_factory=list)
-    outside: dict[str, Partition] = field(default_factory=dict)
+    outside: dict[str, Part] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
-    def is_hidden(self, partition: Partition) -> bool:
+    def is_hidden(self, part: Part) -> bool:
         """Whether a link or the like stands where a file or folder of the partition should be."""
         odd = [Path(each.place) for each in self.findings if each.kind is Kind.ODDITY]
-        paths = (Path(partition_path(name, partition)) for name in schema.TABLES)
+        paths = (Path(part_path(name, part)) for name in schema.TABLES)
         return any(each in (path, *path.parents) for path in paths for each in odd)
 
 
@@ -48,14 +48,14 @@ def list_dataset(files: Files, scope: Scope) -> Inventory:
         inventory.versions[entry.path] = entry.version
         if entry.oddity:
             inventory.findings.append(Finding(Kind.ODDITY, entry.path, entry.oddity))
-        elif parsed := parse_partition_path(entry.path):
-            table, partition = parsed
-            if scope.has(partition):
-                inventory.partitions[partition][table] = entry.path
+        elif parsed := parse_part_path(entry.path):
+            table, part = parsed
+            if scope.has(part):
+                inventory.parts[part][table] = entry.path
             elif table == schema.EXECUTIONS.name:
-                inventory.outside[entry.path] = partition
+                inventory.outside[entry.path] = part
         elif run := parse_run_path(entry.path):
-            inventory.runs += [entry.path] if scope.has_day(run[0]) else []
+            inventory.runs += [entry.path] if scope.overlaps(run[0]) else []
         else:
             inventory.findings.append(Finding(Kind.STRAY_FILE, entry.path, "is no file of this dataset"))
     return inventory

@@ -15,7 +15,7 @@ from etl.errors import DestinationError
 from etl.inspect.inventory import Inventory
 from etl.inspect.rules import Finding, KeyedHashes, Kind, damage, hashes_by_execution, other_executions
 from etl.load.files.open import Files
-from etl.load.layout import Partition, partition_path
+from etl.load.layout import Part, part_path
 from etl.load.parquet import open_part
 from etl.model import schema
 from etl.model.wording import counted, first_few
@@ -31,25 +31,25 @@ class Placement:
     def __init__(self, files: Files, inventory: Inventory) -> None:
         self._files = files
         self._inventory = inventory
-        self._homes: dict[str, list[Partition]] = defaultdict(list)
-        self._suspects: list[tuple[Partition, dict[str, Any], KeyedHashes]] = []
+        self._homes: dict[str, list[Part]] = defaultdict(list)
+        self._suspects: list[tuple[Part, dict[str, Any], KeyedHashes]] = []
         self._strays: dict[str, dict[str, KeyedHashes]] = {}
         self._hashes: dict[str, list[Any]] = defaultdict(list)
 
-    def add(self, partition: Partition, rows: Mapping[str, pa.Table]) -> None:
+    def add(self, part: Part, rows: Mapping[str, pa.Table]) -> None:
         """Add the rows of the partition, by table.
 
         Where a file could not be read, missing rows are no finding: the file is one already.
         """
-        paths = self._inventory.partitions[partition]
-        is_hidden = self._inventory.is_hidden(partition)
+        paths = self._inventory.parts[part]
+        is_hidden = self._inventory.is_hidden(part)
         executions = rows.get(schema.EXECUTIONS.name, _NOTHING).select(_COUNTED).to_pylist()
         hashes = hashes_by_execution(rows)
         for row in executions:
-            self._homes[row["execution_id"]].append(partition)
+            self._homes[row["execution_id"]].append(part)
             own = hashes.get(row["execution_id"], KeyedHashes())
             if len(rows) == len(paths) and not is_hidden and damage(row, own.held(row["listed_calls"])):
-                self._suspects.append((partition, row, own))
+                self._suspects.append((part, row, own))
         if schema.EXECUTIONS.name in paths.keys() - rows.keys() or is_hidden:
             return
         ids = [row["execution_id"] for row in executions]
@@ -61,9 +61,9 @@ class Placement:
                     self._hashes[name].append(_hashes(_call_ids(rows[name], except_of=others)))
 
     @property
-    def incomplete(self) -> set[Partition]:
+    def incomplete(self) -> set[Part]:
         """The partitions in which rows of their executions are missing, wherever these lie."""
-        return {partition for partition, _, _ in self._suspects}
+        return {part for part, _, _ in self._suspects}
 
     def findings(self) -> Iterator[Finding]:
         """All rows that are not where they should be."""
@@ -73,7 +73,7 @@ class Placement:
         yield from self._doubled()
 
     def _spread(self) -> Iterator[Finding]:
-        places: dict[tuple[Partition, ...], list[str]] = defaultdict(list)
+        places: dict[tuple[Part, ...], list[str]] = defaultdict(list)
         for execution_id in self._spread_executions():
             places[tuple(dict.fromkeys(self._homes[execution_id]))].append(execution_id)
         for (first, *others), ids in places.items():
@@ -86,7 +86,7 @@ class Placement:
     def _misplaced(self) -> Iterator[Finding]:
         wanted = {each for strays in self._strays.values() for each in strays} - self._homes.keys()
         homes = self._homes_outside() if wanted else {}
-        homes |= {execution_id: partitions[0] for execution_id, partitions in self._homes.items()}
+        homes |= {execution_id: parts[0] for execution_id, parts in self._homes.items()}
         for path, strays in self._strays.items():
             if away := [each for each in strays if each in homes]:
                 text = f"holds rows of {_executions(away)} that lie in {_executions_path(homes[away[0]])}"
@@ -97,15 +97,15 @@ class Placement:
                     Kind.NO_EXECUTION, path, f"holds rows of {_executions(orphaned)} without a row of their own"
                 )
 
-    def _homes_outside(self) -> dict[str, Partition]:
+    def _homes_outside(self) -> dict[str, Part]:
         """Where the executions out of the scope lie, as far as their files can be read."""
-        homes: dict[str, Partition] = {}
-        for path, partition in self._inventory.outside.items():
+        homes: dict[str, Part] = {}
+        for path, part in self._inventory.outside.items():
             try:
                 ids = self._columns(path, "execution_id")["execution_id"].to_pylist()
             except DestinationError:
                 continue  # a finding only where that partition is in the scope
-            homes |= dict.fromkeys(ids, partition)
+            homes |= dict.fromkeys(ids, part)
         return homes
 
     def _damaged(self) -> Iterator[Finding]:
@@ -113,14 +113,14 @@ class Placement:
         for strays in self._strays.values():
             for execution_id, hashes in strays.items():
                 elsewhere[execution_id] |= hashes
-        found: dict[Partition, list[str]] = defaultdict(list)
-        for partition, row, own in self._suspects:
+        found: dict[Part, list[str]] = defaultdict(list)
+        for part, row, own in self._suspects:
             # Rows that only lie in the wrong place are a finding there.
             if what := damage(row, (own | elsewhere[row["execution_id"]]).held(row["listed_calls"])):
-                found[partition].append(f"{row['execution_id']} ({what})")
-        for partition, texts in found.items():
+                found[part].append(f"{row['execution_id']} ({what})")
+        for part, texts in found.items():
             text = f"{counted(len(texts), 'execution')}: {first_few(texts)}"
-            yield Finding(Kind.DAMAGED, _executions_path(partition), text)
+            yield Finding(Kind.DAMAGED, _executions_path(part), text)
 
     def _doubled(self) -> Iterator[Finding]:
         """Calls that stand in several files, each time beside the execution that they name."""
@@ -132,7 +132,7 @@ class Placement:
     def _doubled_of(self, name: str, suspicious: Collection[int]) -> Iterator[Finding]:
         spread = self._spread_executions()
         places: dict[str, list[str]] = defaultdict(list)
-        for path in (paths[name] for paths in self._inventory.partitions.values() if name in paths):
+        for path in (paths[name] for paths in self._inventory.parts.values() if name in paths):
             if path not in self._strays:
                 continue
             rows = self._columns(path, "execution_id", "call_execution_id")
@@ -163,8 +163,8 @@ def _hashes(texts: Collection[str]) -> Any:
     return pd.util.hash_array(np.array(list(texts), dtype=object), categorize=False)
 
 
-def _executions_path(partition: Partition) -> str:
-    return partition_path(schema.EXECUTIONS.name, partition)
+def _executions_path(part: Part) -> str:
+    return part_path(schema.EXECUTIONS.name, part)
 
 
 def _executions(ids: Collection[str]) -> str:

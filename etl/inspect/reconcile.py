@@ -8,6 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from enum import StrEnum
 from typing import Any
 
@@ -18,7 +19,7 @@ from etl.extract.executions import is_before, read_executions_once
 from etl.extract.plan import pages
 from etl.extract.run_tests import discover
 from etl.inspect.rules import Finding, Kind
-from etl.load.layout import Partition
+from etl.load.layout import Part
 from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState
 from etl.model.listed_execution import ExecutionList, ListedExecution
 from etl.model.wording import counted, first_few, quoted
@@ -51,9 +52,13 @@ SKIPPED_MEANINGS: dict[Skipped, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """An execution of the dataset: where it lies, how it was exported, and the aggregates of its calls if it has any."""
+    """An execution of the dataset: where it lies, how it was exported, and the aggregates of its calls if it has any.
 
-    partition: Partition
+    ``started_on`` is the UTC day on which it began, or its folder does when the API does not say.
+    """
+
+    part: Part
+    started_on: date
     export_state: str
     fingerprint: str
     is_deleted: bool
@@ -97,7 +102,7 @@ class Comparison:
 
 def expected_requests(settings: Settings, exported: Mapping[str, Exported]) -> int:
     """How many requests the comparison takes, if the lists are as long as in the dataset."""
-    counts = Counter(each.partition.run_test_key for each in exported.values())
+    counts = Counter(each.part.run_test_key for each in exported.values())
     if not settings.run_tests:  # "all": those of the dataset, and twice the list of run tests
         return 2 + sum(pages(count, settings.api.page_limit) for count in counts.values())
     return sum(pages(counts[run_test.key], settings.api.page_limit) for run_test in settings.run_tests)
@@ -107,7 +112,7 @@ async def compare(
     settings: Settings,
     exported: Mapping[str, Exported],
     *,
-    unsound: Collection[Partition],
+    unsound: Collection[Part],
     on_hold: Callable[[float], None],
 ) -> Comparison:
     """Compare the ``exported`` executions (by execution_id) with the run tests' lists, but none of ``unsound`` partitions.
@@ -141,8 +146,8 @@ async def compare(
             elif known:
                 _compare(comparison, execution, known)
     for execution_id, known in exported.items():
-        key, date = known.partition.run_test_key, known.partition.date
-        if key in lists and execution_id not in listed and date >= str(since[key] or ""):
+        key = known.part.run_test_key
+        if key in lists and execution_id not in listed and known.started_on >= (since[key] or date.min):
             comparison.skip(execution_id, Skipped.DELETED if known.is_deleted else Skipped.NOT_LISTED)
     return comparison
 
@@ -182,9 +187,9 @@ async def _read_lists(client: Client, settings: Settings, comparison: Comparison
 
 
 def _reason_to_skip(
-    execution: ListedExecution, known: Exported | None, *, is_head: bool, unsound: Collection[Partition]
+    execution: ListedExecution, known: Exported | None, *, is_head: bool, unsound: Collection[Part]
 ) -> Skipped | None:
-    if known and known.partition in unsound:
+    if known and known.part in unsound:
         return Skipped.UNSOUND
     if is_head:
         return Skipped.UNREADABLE

@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 from etl.errors import DestinationError, FileMissingError
 from etl.load.attempt import Attempt, read_attempt
 from etl.load.files.open import Files
+from etl.load.identity import read_identity
 from etl.load.last_run import LastRun, read_last_run
-from etl.load.layout import QUARANTINE, parse_partition_path
+from etl.load.layout import QUARANTINE, parse_part_path
 from etl.load.parquet import UnreadableError, open_part, read_footer
 from etl.model import schema
 from etl.model.lifecycle import CLOCKS_DIFFER, ExportState
@@ -149,6 +150,7 @@ def read_status(files: Files, *, now: datetime, configured: Sequence[RunTest] | 
     Raises:
         DestinationError: there is no dataset, or it cannot be read.
     """
+    read_identity(files)
     at_work = files.lock_holder()
     unreadable: list[str] = []
     parts: dict[str, list[_Part]] = {}
@@ -230,9 +232,14 @@ def _row_of(last_run: LastRun) -> list[dict[str, Any]]:
 
 
 def _recent(paths: Sequence[str], now: datetime) -> set[str]:
-    """The last files of ``runs``, which are sorted by day: of all, and of those up to today."""
-    tomorrow = f"{schema.RUNS_TABLE.name}/date={now + timedelta(days=1):%Y-%m-%d}0"
-    return {*paths[-_RUNS_READ:], *[path for path in paths if path < tomorrow][-_RUNS_READ:]}
+    """The last files of ``runs``, whose names begin with a time: of all, and of those up to tomorrow."""
+    ordered = sorted(paths, key=_name)
+    tomorrow = f"{now + timedelta(days=1):%Y%m%dT%H%M%SZ}"
+    return {*ordered[-_RUNS_READ:], *[path for path in ordered if _name(path) < tomorrow][-_RUNS_READ:]}
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _is_lost(attempt: Attempt, runs: Iterable[Mapping[str, Any]], at_work: str | None) -> bool:
@@ -265,7 +272,7 @@ def _part(files: Files, table: schema.Table, path: str, names: Sequence[str], un
     except UnreadableError:
         unreadable.append(path)
         return None
-    parsed = parse_partition_path(path)
+    parsed = parse_part_path(path)
     return _Part(parsed[1].run_test_key if parsed else "", footer.rows, footer.size_bytes, columns)
 
 

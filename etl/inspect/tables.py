@@ -11,10 +11,12 @@ from typing import TypeVar
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from etl.errors import ConfigurationError, DestinationError, FileMissingError
 from etl.load.files.open import Files, open_files
-from etl.load.layout import STATE, Partition, Scope, parse_partition_path, parse_run_path
+from etl.load.identity import read_identity
+from etl.load.layout import STATE, Part, Scope, days_of, parse_part_path, parse_run_path, place_of
 from etl.load.parquet import read_columns
 from etl.model import schema
 from etl.model.keys import default_key
@@ -37,9 +39,9 @@ def read_table(
     """The rows of one table, with pyarrow-backed dtypes: a whole number stays whole, and a null is null.
 
     Columns and types are those of ``describe(table)``, whatever the files hold: a column that is missing in a file of an older
-    version is null, and a table without rows has all columns. The partition columns come last: ``run_test`` (the key, text) and
-    ``date``; ``runs`` has ``date`` alone. Compare ``date`` with a ``datetime.date``, times with a ``pd.Timestamp(…, tz="UTC")``;
-    pandas compares neither with text.
+    version is null, and a table without rows has all columns. Two more come last: ``run_test`` (the key, text) and ``date``, the
+    UTC day on which the execution began, for ``since``, ``until`` and grouping; ``runs`` has ``date`` alone. Compare ``date`` with
+    a ``datetime.date``, times with a ``pd.Timestamp(…, tz="UTC")``; pandas compares neither with text.
 
     Args:
         path: The folder of the dataset, as in ``[destination] path``.
@@ -47,14 +49,14 @@ def read_table(
         run_tests: Names or keys of run tests; all of them by default. Not for ``runs``.
         since: First day of ``date`` (UTC): a date, text such as ``2026-11-01``, or a datetime or Timestamp (without a zone, UTC).
         until: Last day of ``date``, included.
-        columns: Only these columns, in this order, partition columns too; all of them by default.
+        columns: Only these columns, in this order; all of them by default.
 
     Raises:
         ConfigurationError: no such table, column or run test, or no day.
         DestinationError: there is no dataset, or a file of it cannot be read.
     """
     declared = declared_table(table)
-    names = chosen_columns(columns, [column.name for column in (*declared.columns, *declared.partitions)], table)
+    names = chosen_columns(columns, [column.name for column in (*declared.columns, *declared.added_columns)], table)
     files = open_dataset(path)
     if run_tests is not None and declared is schema.RUNS_TABLE:
         raise ConfigurationError("runs: an export run is not of one run test: leave run_tests out")
@@ -65,7 +67,7 @@ def describe(table: str) -> pd.DataFrame:
     """One row per column of the table: ``column``, ``type``, ``unit``, ``meaning``, ``source`` and ``null``, all of them text.
 
     ``source`` is the path in the API's payload (alternatives split by ``|``), empty for what the exporter makes; ``null`` says when
-    a value is null. Partition columns come last.
+    a value is null. Those that are not in the files come last.
 
     Raises:
         ConfigurationError: no such table.
@@ -73,7 +75,7 @@ def describe(table: str) -> pd.DataFrame:
     declared = declared_table(table)
     rows = [
         (column.name, column.type_name, column.unit, column.meaning, column.source, column.null_rule)
-        for column in (*declared.columns, *declared.partitions)
+        for column in (*declared.columns, *declared.added_columns)
     ]
     names = ["column", "type", "unit", "meaning", "source", "null"]
     return pd.DataFrame(rows, columns=names, dtype=pd.ArrowDtype(schema.STRING))
@@ -112,13 +114,14 @@ def open_dataset(path: str | os.PathLike[str]) -> Files:
 
     Raises:
         ConfigurationError: there is no storage for this kind of path.
-        DestinationError: there is no dataset.
+        DestinationError: there is no dataset, or one of a newer version.
     """
     files = open_files(os.fspath(path))
     if not files.has(""):
         raise DestinationError(f"{files.where()}: no such folder: give the one that [destination] path names")
     if not any(files.has(name) for name in (STATE, *schema.TABLES)):
         raise DestinationError(f"{files.where()} holds no dataset: give the folder that [destination] path names")
+    read_identity(files)
     return files
 
 
@@ -134,7 +137,7 @@ def find_scope(
     Keys are those of the folders. Names are those in the newest file of executions of each run test.
 
     Raises:
-        ConfigurationError: a run test has no partition, or a day is not one.
+        ConfigurationError: a run test has no rows, or a day is not one.
         DestinationError: as ``read_table``.
     """
     first, last = _day("since", since) or date.min, _day("until", until) or date.max
@@ -145,35 +148,45 @@ def find_scope(
 
 
 def read_rows(files: Files, table: schema.Table, scope: Scope, names: list[str]) -> pa.Table:
-    """The columns of the rows in the scope, with exactly the declared types; in the order of the partitions' paths.
+    """The columns of the rows in the scope, with exactly the declared types; in the order of the parts' paths.
 
     Raises:
         DestinationError: as ``read_table``.
     """
-    columns = {column.name: column for column in (*table.columns, *table.partitions)}
-    stored = [name for name in table.names if name in names] or [table.key[0]]
-    partitions = [column for column in table.partitions if column.name in names]
+    columns = {column.name: column for column in (*table.columns, *table.added_columns)}
+    needs_day = schema.DAY.name in names or (scope.since, scope.until) != (date.min, date.max)
+    stored = [name for name in table.names if name in names or (needs_day and name == table.start)] or [table.key[0]]
     declared = pa.schema([pa.field(name, columns[name].type, metadata=columns[name].metadata) for name in names])
 
-    def rows_of(path: str, partition: Partition) -> pa.Table:
+    def rows_of(path: str, part: Part) -> pa.Table:
         rows = read_columns(files, table, path, stored)
-        values = {"run_test": partition.run_test_key, "date": date.fromisoformat(partition.date)}
-        for column in partitions:
-            value = pa.scalar(values[column.name], column.type)
-            rows = rows.append_column(column.name, pa.repeat(value, len(rows)))
+        if needs_day:
+            days = _days(rows[table.start], part.folder)
+            rows = rows.append_column(schema.DAY.name, days)
+            if (scope.since, scope.until) != (date.min, date.max):
+                rows = rows.filter(pc.and_(pc.greater_equal(days, scope.since), pc.less_equal(days, scope.until)))
+        if "run_test" in names:
+            rows = rows.append_column("run_test", pa.repeat(part.run_test_key, len(rows)))
         return rows.select(names).cast(declared)
 
-    def read(found: dict[str, Partition]) -> pa.Table:
-        tables = [rows_of(path, partition) for path, partition in found.items() if scope.has(partition)]
+    def read(found: dict[str, Part]) -> pa.Table:
+        tables = [rows_of(path, part) for path, part in found.items() if scope.has(part)]
         return pa.concat_tables([declared.empty_table(), *tables]).combine_chunks()
 
     return _read_listed(files, table, read)
 
 
+def _days(starts: pa.ChunkedArray, folder: str) -> pa.ChunkedArray:
+    """The UTC day of each start; where there is none, that of a folder of one day."""
+    days = starts.cast(schema.DATE)
+    first, last = days_of(folder)
+    return pc.fill_null(days, pa.scalar(first, schema.DATE)) if first == last else days
+
+
 def _keys(files: Files, table: schema.Table, wanted: list[str]) -> frozenset[str]:
     """The keys of the wanted run tests, each given by its name or key."""
     tables = (schema.EXECUTIONS, table)
-    present = {partition.run_test_key for each in tables for partition in _partitions(files, each).values()}
+    present = {part.run_test_key for each in tables for part in _parts(files, each).values()}
     if present.issuperset(wanted):
         return frozenset(wanted)
     names = _read_listed(files, schema.EXECUTIONS, lambda found: _names(files, found))
@@ -189,35 +202,36 @@ def _keys(files: Files, table: schema.Table, wanted: list[str]) -> frozenset[str
     return frozenset(keys)
 
 
-def _names(files: Files, found: dict[str, Partition]) -> dict[str, set[str]]:
+def _names(files: Files, found: dict[str, Part]) -> dict[str, set[str]]:
     """The names of each run test in its newest file of executions."""
-    newest = {partition.run_test_key: path for path, partition in found.items()}
+    in_order = sorted(found, key=lambda path: (found[path].folder, found[path].number))
+    newest = {found[path].run_test_key: path for path in in_order}
     names = {key: read_columns(files, schema.EXECUTIONS, path, ["run_test_name"]) for key, path in newest.items()}
     return {key: set(rows["run_test_name"].drop_null().to_pylist()) for key, rows in names.items()}
 
 
-def _partitions(files: Files, table: schema.Table) -> dict[str, Partition]:
-    """The partition of each of the table's files, in the order of paths; an export run's has no key."""
-    partitions: dict[str, Partition] = {}
+def _parts(files: Files, table: schema.Table) -> dict[str, Part]:
+    """The part of each of the table's files, in the order of paths; an export run's has no key."""
+    parts: dict[str, Part] = {}
     for path in files.list(table.name):
-        if parsed := parse_partition_path(path):
-            partitions[path] = parsed[1]
+        if parsed := parse_part_path(path):
+            parts[path] = parsed[1]
         elif run := parse_run_path(path):
-            partitions[path] = Partition("", run[0])
+            parts[path] = Part("", place_of(run[0], 0))
         else:
             raise DestinationError(f"{files.where(path)}: not a file of this dataset; move it elsewhere")
-    return partitions
+    return parts
 
 
-def _read_listed(files: Files, table: schema.Table, read: Callable[[dict[str, Partition]], T]) -> T:
+def _read_listed(files: Files, table: schema.Table, read: Callable[[dict[str, Part]], T]) -> T:
     """What ``read`` makes of the table's files; these are listed again when one of them is gone before it is read.
 
-    An export that moves rows writes them to the new partition first, then removes the old file: whoever listed the files before
+    An export that moves rows writes them to the new part first, then removes the old file: whoever listed the files before
     and reads them after would miss those rows.
     """
     for _ in range(_TRIES):
         try:
-            return read(_partitions(files, table))
+            return read(_parts(files, table))
         except FileMissingError:
             continue
     raise DestinationError(f"{files.where()}: its files kept moving while they were read: read again")

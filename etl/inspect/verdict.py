@@ -6,7 +6,7 @@ from datetime import datetime
 
 from etl.errors import ExitCode
 from etl.inspect.status import RunTestStatus, Status
-from etl.load.layout import parse_partition_path
+from etl.load.layout import parse_part_path
 from etl.model.wording import counted, first_few, quoted
 
 NIGHTLY_HOURS = 26
@@ -73,7 +73,7 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
         yield f"everything was complete {_complete(status)}, and not since", _RUN
     yield from ((lack, _RUN) for lack in (*missing_rows(configured), *_lacks(configured)))
     if status.unreadable:
-        is_set_aside = any(map(parse_partition_path, status.unreadable))
+        is_set_aside = any(map(parse_part_path, status.unreadable))
         yield f"{counted(len(status.unreadable), 'file')} cannot be read", _RUN if is_set_aside else _VERIFY
 
 

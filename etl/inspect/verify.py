@@ -6,7 +6,7 @@ and each execution has exactly the calls and evals that were exported.
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC
+from datetime import UTC, date
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from etl.inspect.placement import Placement
 from etl.inspect.reconcile import Comparison, Exported
 from etl.inspect.rules import Finding, Kind, row_faults
 from etl.load.files.open import Files, open_files
-from etl.load.layout import QUARANTINE, STAGING, Partition, Scope, parse_partition_path
+from etl.load.identity import read_identity
+from etl.load.layout import QUARANTINE, STAGING, Part, Scope, days_of, parse_part_path
 from etl.model import schema
 from etl.model.wording import counted, first_few, quoted
 from etl.settings import Settings
@@ -57,7 +58,7 @@ class Report:
     notices: list[str] = field(default_factory=list)
     export_at_work: str | None = None
     executions: dict[str, Exported] = field(default_factory=dict)
-    unsound: set[Partition] = field(default_factory=set)
+    unsound: set[Part] = field(default_factory=set)
     comparison: Comparison | None = None
 
     @property
@@ -100,10 +101,11 @@ def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) 
         raise DestinationError(
             f"{files.where()}: no dataset there: check [destination] path, or run metrics-etl run first"
         )
+    read_identity(files)
     at_work = files.lock_holder()
     inventory = list_dataset(files, scope)
     for _ in range(_MOST_PASSES):
-        report = _Pass(files, settings, inventory, needs_aggregates=needs_aggregates).run()
+        report = _Pass(files, settings, scope, inventory, needs_aggregates=needs_aggregates).run()
         before, inventory = inventory, list_dataset(files, scope)
         is_steady = before.versions == inventory.versions
         if is_steady or not report.findings:
@@ -119,8 +121,11 @@ def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) 
 class _Pass:
     """One pass over the files of an inventory."""
 
-    def __init__(self, files: Files, settings: Settings, inventory: Inventory, *, needs_aggregates: bool) -> None:
+    def __init__(
+        self, files: Files, settings: Settings, scope: Scope, inventory: Inventory, *, needs_aggregates: bool
+    ) -> None:
         self._files = files
+        self._scope = scope
         self._inventory = inventory
         self._needs_aggregates = needs_aggregates
         self._keys = {run_test.name: run_test.key for run_test in settings.run_tests}
@@ -133,8 +138,8 @@ class _Pass:
     def run(self) -> Report:
         """What was found."""
         report = self._report
-        for partition, paths in sorted(self._inventory.partitions.items()):
-            self._check_partition(partition, paths)
+        for part, paths in sorted(self._inventory.parts.items()):
+            self._check_part(part, paths)
         for path in self._inventory.runs:
             rows = self._read(schema.RUNS_TABLE, path)
             if rows is not None and rows["export_run_id"].to_pylist() != [Path(path).stem]:
@@ -147,16 +152,16 @@ class _Pass:
         self._note()
         return report
 
-    def _unsound(self) -> set[Partition]:
+    def _unsound(self) -> set[Part]:
         # A dead letter says nothing against the rows that are there.
-        parsed = [parse_partition_path(each.place) for each in self._report.findings if each.kind != Kind.DEAD_LETTER]
-        hidden = {partition for partition in self._inventory.partitions if self._inventory.is_hidden(partition)}
+        parsed = [parse_part_path(each.place) for each in self._report.findings if each.kind != Kind.DEAD_LETTER]
+        hidden = {part for part in self._inventory.parts if self._inventory.is_hidden(part)}
         return {found[1] for found in parsed if found} | hidden | self._placement.incomplete
 
-    def _check_partition(self, partition: Partition, paths: dict[str, str]) -> None:
+    def _check_part(self, part: Part, paths: dict[str, str]) -> None:
         read_rows = {name: self._read(schema.TABLES[name], path) for name, path in paths.items()}
         rows = {name: found for name, found in read_rows.items() if found is not None}
-        self._placement.add(partition, rows)
+        self._placement.add(part, rows)
         letters = rows.get(schema.ERRORS.name, schema.ERRORS.no_rows).to_pylist()
         if letters:
             text = f"{counted(len(letters), 'dead letter')}: {letters[0]['message']}"
@@ -165,10 +170,10 @@ class _Pass:
             return
         executions = rows[schema.EXECUTIONS.name].select(_SHOWN).to_pylist()
         for row in executions:
-            self._check_name_and_day(row, partition)
+            self._check_name_and_day(row, part)
         if self._needs_aggregates:
             sick = {letter["execution_id"] for letter in letters}
-            self._note_exported(partition, executions, sick, rows.get(schema.CALLS.name))
+            self._note_exported(part, executions, sick, rows.get(schema.CALLS.name))
 
     def _read(self, table: schema.Table, path: str) -> pa.Table | None:
         """The rows of one file; None when it cannot be read, which is then a finding."""
@@ -185,23 +190,27 @@ class _Pass:
         self._report.findings += [Finding(fault.kind, path, fault.text) for fault in row_faults(table, found.rows)]
         return found.rows
 
-    def _check_name_and_day(self, row: dict[str, Any], partition: Partition) -> None:
-        """Note where they are not the partition's. Both may be right: the day is pinned, deleted executions keep an old name."""
-        started_at = row["started_at"]
-        self._pinned += started_at is not None and started_at.astimezone(UTC).date().isoformat() != partition.date
+    def _check_name_and_day(self, row: dict[str, Any], part: Part) -> None:
+        """Note where they are not the part's. Both may be right: the place is pinned, deleted executions keep an old name."""
+        first, last = days_of(part.folder)
+        started_on = _day(row)
+        self._pinned += started_on is not None and not first <= started_on <= last
         key = self._keys.get(row["run_test_name"])
-        is_elsewhere = key != partition.run_test_key and (key or partition.run_test_key in self._keys.values())
+        is_elsewhere = key != part.run_test_key and (key or part.run_test_key in self._keys.values())
         if is_elsewhere and row["run_test_name"] is not None:
-            self._misnamed[partition.run_test_key, row["run_test_name"]] += 1
+            self._misnamed[part.run_test_key, row["run_test_name"]] += 1
 
     def _note_exported(
-        self, partition: Partition, executions: list[dict[str, Any]], sick: set[str], calls: pa.Table | None
+        self, part: Part, executions: list[dict[str, Any]], sick: set[str], calls: pa.Table | None
     ) -> None:
         recomputed = recompute(calls) if calls is not None else {}
         for row in executions:
-            execution_id = row["execution_id"]
+            execution_id, started_on = row["execution_id"], _day(row)
+            if started_on and not self._scope.since <= started_on <= self._scope.until:
+                continue
             self._report.executions[execution_id] = Exported(
-                partition=partition,
+                part=part,
+                started_on=started_on or days_of(part.folder)[0],
                 export_state=row["export_state"],
                 fingerprint=row["fingerprint"],
                 is_deleted=row["deleted_at"] is not None,
@@ -218,7 +227,7 @@ class _Pass:
             )
         if self._pinned:
             notices.append(
-                f"{counted(self._pinned, 'execution')} under another day than that of the start: it is pinned when first seen"
+                f"{counted(self._pinned, 'execution')} under another month or day than that of the start: pinned when first seen"
             )
         for (key, name), count in sorted(self._misnamed.items()):
             notices.append(
@@ -228,3 +237,8 @@ class _Pass:
         for folder, what in _LEFTOVERS.items():
             if left := self._files.entries(folder):
                 notices.append(f"{counted(len(left), 'file')} in {folder}, {what}")
+
+
+def _day(row: dict[str, Any]) -> date | None:
+    started_at = row["started_at"]
+    return None if started_at is None else started_at.astimezone(UTC).date()

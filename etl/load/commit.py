@@ -1,14 +1,14 @@
-"""Write bundles into their partitions, and choose the order in which that becomes visible.
+"""Write bundles into their parts, and choose the order in which that becomes visible.
 
-Per partition: calls, evals and errors first, then the execution rows, which say what the dataset now holds of the others. After a
+Per part: calls, evals and errors first, then the execution rows, which say what the dataset now holds of the others. After a
 crash between the two, the next run fetches these executions again.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import groupby
 from operator import attrgetter
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from etl.errors import SchemaError
 from etl.load.dataset import Dataset
-from etl.load.layout import Partition
+from etl.load.layout import Part
 from etl.load.merge import Replacement, is_of
 from etl.load.state import held_rows
 from etl.model import schema
@@ -50,40 +50,44 @@ def commit(
     dataset: Dataset,
     bundles: Sequence[FlatBundle],
     stored: Mapping[str, Mapping[str, StoredExecution]],
+    parts_of: Callable[[Sequence[FlatBundle]], Sequence[Part]],
     stamp: ExportStamp,
     *,
     fetched_at: datetime,
     settle_hours: float,
 ) -> dict[str, Arrived]:
-    """Write the bundles into their partitions, durably; returns what arrived by run test key.
+    """Write the bundles into their parts, durably; returns what arrived by run test key.
 
     Empties the bundles of their rows: each can be committed once only.
 
     ``stored`` is what the dataset held when the executions were planned, by run test key and execution_id; ``fetched_at`` is a time
-    before any was fetched.
+    before any was fetched. ``parts_of`` tells the part of each bundle, see ``Places``.
 
     Raises:
-        DestinationError: a partition could not be written; its execution rows, and the partitions after it, are unchanged.
+        DestinationError: a part could not be written; its execution rows, and the parts after it, are unchanged.
         SchemaError: two bundles are of the same execution.
     """
     arrived: dict[str, Arrived] = {}
     _keep_each_letter_once(bundles)
-    for key, group in groupby(sorted(_each_call_once(bundles), key=_partition), key=attrgetter("run_test_key")):
+    for key, group in groupby(sorted(_each_call_once(bundles), key=_age), key=attrgetter("run_test_key")):
         of_run_test = list(group)
+        in_parts: dict[Part, list[FlatBundle]] = {}
+        for part, bundle in zip(parts_of(of_run_test), of_run_test, strict=True):
+            in_parts.setdefault(part, []).append(bundle)
         rows, arrived[key] = _rows_of(of_run_test, stamp)
-        for partition, in_partition in groupby(of_run_test, key=_partition):
-            mine = _by_execution(in_partition)
+        for part, in_part in in_parts.items():
+            mine = _by_execution(in_part)
             known = {execution_id: stored.get(key, {}).get(execution_id) for execution_id in mine}
             replacement = _replacement(mine, known)
             own_rows = {name: of_all.filter(is_of(of_all, mine)) for name, of_all in rows.items()}
             held = {execution_id: before.held if before else _NOTHING_HELD for execution_id, before in known.items()}
-            held |= _commit_calls(dataset, partition, mine, own_rows, replacement)
+            held |= _commit_calls(dataset, part, mine, own_rows, replacement)
             states = _states(mine, known, held, fetched_at, settle_hours)
             verified_at = _verified_at(mine, known, fetched_at)
-            dataset.commit_rows(schema.ERRORS, partition, own_rows[schema.ERRORS.name], replacement)
+            dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)
             executions = executions_frame(mine.values(), held, states, verified_at, stamp)
             own = to_arrow(executions.data, schema.EXECUTIONS)
-            dataset.commit_rows(schema.EXECUTIONS, partition, own, replacement)
+            dataset.commit_rows(schema.EXECUTIONS, part, own, replacement)
             arrived[key].misfits += executions.misfits
             arrived[key].without_rows += sum(
                 states[execution_id] is ExportState.INCOMPLETE and not bundle.dead_letters
@@ -127,7 +131,7 @@ def _without(bundle: FlatBundle, call_ids: AbstractSet[str]) -> FlatBundle:
 def _rows_of(bundles: Sequence[FlatBundle], stamp: ExportStamp) -> tuple[dict[str, pa.Table], Arrived]:
     """The rows of calls, evals and errors by table, and what arrived but the executions' own misfits.
 
-    Of all dates at once: a frame costs milliseconds, however few its rows.
+    Of all parts at once: a frame costs milliseconds, however few its rows.
     """
     calls, evals, errors = calls_frame(bundles, stamp), evals_frame(bundles, stamp), errors_frame(bundles, stamp)
     arrived = Arrived(
@@ -154,7 +158,7 @@ def _by_execution(bundles: Iterable[FlatBundle]) -> dict[str, FlatBundle]:
 
 
 def _replacement(bundles: Mapping[str, FlatBundle], known: Mapping[str, StoredExecution | None]) -> Replacement:
-    """What the bundles replace of a partition; ``known`` is what it held of their executions."""
+    """What the bundles replace of a part; ``known`` is what it held of their executions."""
     listed = {execution_id: bundle for execution_id, bundle in bundles.items() if bundle.is_fetched}
     return Replacement(
         bundles.keys(),
@@ -217,7 +221,7 @@ def _verified_at(
 
 def _commit_calls(
     dataset: Dataset,
-    partition: Partition,
+    part: Part,
     bundles: Mapping[str, FlatBundle],
     rows: Mapping[str, pa.Table],
     replacement: Replacement,
@@ -227,14 +231,15 @@ def _commit_calls(
         execution_id: len(bundle.listed) for execution_id, bundle in bundles.items() if bundle.listed is not None
     }
     if not listed_calls:
-        return {}  # so that the partition's largest files are not read
-    calls = dataset.commit_rows(schema.CALLS, partition, rows[schema.CALLS.name], replacement)
+        return {}  # so that the part's largest files are not read
+    calls = dataset.commit_rows(schema.CALLS, part, rows[schema.CALLS.name], replacement)
     # The evals of a call that failed stay as long as the call does.
     kept = set(calls["call_execution_id"].to_pylist()).intersection(replacement.failed_calls)
     of_evals = replace(replacement, failed_calls=kept)
-    evals = dataset.commit_rows(schema.EVALS, partition, rows[schema.EVALS.name], of_evals)
+    evals = dataset.commit_rows(schema.EVALS, part, rows[schema.EVALS.name], of_evals)
     return held_rows(listed_calls, calls, evals)
 
 
-def _partition(bundle: FlatBundle) -> Partition:
-    return Partition(bundle.run_test_key, bundle.date)
+def _age(bundle: FlatBundle) -> tuple[str, datetime]:
+    """Sorts by run test and start: executions that began together come to lie together."""
+    return bundle.run_test_key, bundle.started_at or datetime.min.replace(tzinfo=UTC)

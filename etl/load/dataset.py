@@ -1,64 +1,73 @@
-"""The dataset: reads and writes the rows of one partition, and knows what this run has written.
+"""The dataset: reads and writes the rows of one part, and knows what this run has written.
 
-Never decides which partitions are written, nor in which order: see ``commit`` and ``relocate``.
+Never decides which parts are written, nor in which order: see ``commit`` and ``relocate``.
 """
 
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import date
 
 import pandas as pd
 import pyarrow as pa
 
 from etl.errors import DestinationError, FileMissingError
 from etl.load.files.open import Files
-from etl.load.layout import Partition, parse_partition_path, partition_path, run_path
+from etl.load.layout import Layout, Part, parse_part_path, part_path, run_path
 from etl.load.merge import Replacement, merge
 from etl.load.parquet import UnreadableError, encode, open_part
 from etl.model import schema
 from etl.transform.frames import to_arrow
 
 
+@dataclass(frozen=True, slots=True)
+class FileSize:
+    """How much one file holds."""
+
+    rows: int
+    size_bytes: int
+
+
 @dataclass(slots=True)
 class Written:
-    """What a run has written; ``largest_rows`` is the number of rows of the largest file."""
+    """What a run has written; ``largest_rows`` is the number of rows of the largest file, ``sizes`` are by path."""
 
     rows: dict[str, int] = field(default_factory=dict)
     files: int = 0
     largest_rows: int = 0
     size_bytes: int = 0
+    sizes: dict[str, FileSize] = field(default_factory=dict)
 
 
 class Dataset:
     """The Parquet files of one dataset; ``written`` grows with each file that is written through this object."""
 
-    def __init__(self, files: Files, *, compression: str = "zstd") -> None:
+    def __init__(self, files: Files, *, layout: Layout = Layout.BY_MONTH, compression: str = "zstd") -> None:
         self.files = files
+        self.layout = layout
         self.written = Written()
         self._compression = compression
         self._outdated: set[str] = set()
 
-    def commit_rows(
-        self, table: schema.Table, partition: Partition, rows: pa.Table, replacement: Replacement
-    ) -> pa.Table:
-        """Merge the rows into the partition, durably (see ``merge``); returns the partition's rows after that.
+    def commit_rows(self, table: schema.Table, part: Part, rows: pa.Table, replacement: Replacement) -> pa.Table:
+        """Merge the rows into the part, durably (see ``merge``); returns the part's rows after that.
 
         Raises:
             DestinationError: the file could not be written, and is unchanged; or it is damaged, and was moved to the quarantine.
         """
-        merged = merge(table, self.rows(table, partition), rows, replacement)
+        merged = merge(table, self.rows(table, part), rows, replacement)
         if merged.is_changed:
-            self.write(table, partition, merged.table)
+            self.write(table, part, merged.table)
             self.written.rows[table.name] = self.written.rows.get(table.name, 0) + merged.arrived
         return merged.table
 
-    def rows(self, table: schema.Table, partition: Partition) -> pa.Table:
-        """All rows of the partition, with exactly the declared columns; none when there is no file.
+    def rows(self, table: schema.Table, part: Part) -> pa.Table:
+        """All rows of the part, with exactly the declared columns; none when there is no file.
 
         Raises:
             DestinationError: the file is damaged (it is moved to the quarantine) or was written by a newer version.
         """
-        path = partition_path(table.name, partition)
+        path = part_path(table.name, part)
         try:
             return self.read(table, path, table.names)
         except FileMissingError:
@@ -82,38 +91,41 @@ class Dataset:
             self._outdated.add(path)
         return rows
 
-    def write(self, table: schema.Table, partition: Partition, rows: pa.Table) -> None:
-        """Make these the rows of the partition, durably.
+    def write(self, table: schema.Table, part: Part, rows: pa.Table) -> None:
+        """Make these the rows of the part, durably.
 
         Raises:
             DestinationError: the file could not be written; the old one is unchanged.
         """
         data = encode(table, rows, self._compression)
-        self.files.publish(partition_path(table.name, partition), data)
+        path = part_path(table.name, part)
+        self.files.publish(path, data)
+        self.written.sizes[path] = FileSize(len(rows), len(data))
         self.written.files += 1
         self.written.largest_rows = max(self.written.largest_rows, len(rows))
         self.written.size_bytes += len(data)
 
-    def write_or_remove(self, table: schema.Table, partition: Partition, rows: pa.Table) -> None:
-        """Make these the rows of the partition, durably; without rows it has no file.
+    def write_or_remove(self, table: schema.Table, part: Part, rows: pa.Table) -> None:
+        """Make these the rows of the part, durably; without rows it has no file.
 
         Raises:
             DestinationError: the file could not be written or removed, and is unchanged.
         """
         if len(rows):
-            self.write(table, partition, rows)
+            self.write(table, part, rows)
         else:
-            self.remove(table, partition)
+            self.remove(table, part)
 
-    def remove(self, table: schema.Table, partition: Partition) -> None:
-        """Remove the partition's file, if there is one.
+    def remove(self, table: schema.Table, part: Part) -> None:
+        """Remove the part's file, if there is one.
 
         Raises:
             DestinationError: it could not be removed.
         """
-        path = partition_path(table.name, partition)
+        path = part_path(table.name, part)
         if self.files.has(path):
             self.files.remove(path)
+        self.written.sizes.pop(path, None)
 
     def complete(self) -> int:
         """Rewrite the files that an older version wrote, and that were read since, with this version's columns; returns how many.
@@ -126,7 +138,7 @@ class Dataset:
         """
         completed = 0
         for path in sorted(self._outdated):
-            if parsed := parse_partition_path(path):
+            if parsed := parse_part_path(path):
                 table = schema.TABLES[parsed[0]]
                 with suppress(UnreadableError):
                     self.write(table, parsed[1], self.read(table, path, table.names))
@@ -134,7 +146,9 @@ class Dataset:
         self._outdated.clear()
         return completed
 
-    def record_run(self, date: str, export_run_id: str, frame: pd.DataFrame) -> None:
-        """Add the row of one export run."""
+    def record_run(self, day: date, export_run_id: str, frame: pd.DataFrame) -> None:
+        """Add the row of one export run that began on this UTC day."""
         rows = to_arrow(frame, schema.RUNS_TABLE)
-        self.files.publish(run_path(date, export_run_id), encode(schema.RUNS_TABLE, rows, self._compression))
+        self.files.publish(
+            run_path(self.layout.folder(day), export_run_id), encode(schema.RUNS_TABLE, rows, self._compression)
+        )

@@ -4,9 +4,7 @@ A run need not have fetched the execution that a call left, so all files are loo
 a run that is killed there is finished by the next.
 """
 
-from array import array
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,7 +14,8 @@ import pyarrow.compute as pc
 
 from etl.errors import FileMissingError
 from etl.load.dataset import Dataset
-from etl.load.layout import Partition, parse_partition_path
+from etl.load.index import Index
+from etl.load.layout import Part, part_path
 from etl.load.merge import with_column
 from etl.load.parquet import UnreadableError
 from etl.load.state import held_rows
@@ -27,38 +26,36 @@ from etl.transform.frames import ExportStamp
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _CHANGED = ("calls_digest", "exported_calls", "listed_calls", "export_run_id", "exported_at")
 _READ = ["execution_id", *_CHANGED]
+_IDS = ("call_execution_id", "execution_id", "exported_at")
 
 
-def find_doubled_calls(dataset: Dataset, *, now: datetime) -> dict[Partition, dict[str, set[str]]]:
-    """The calls to remove, by partition and execution_id: those that another execution has newer. Damaged files are skipped.
+def find_doubled_calls(dataset: Dataset, index: Index, *, now: datetime) -> dict[Part, dict[str, set[str]]]:
+    """The calls to remove, by part and execution_id: those that another execution has newer. Damaged files are skipped.
 
-    Evals that are left of a call count like the call.
-
-    A time after ``now`` is unknown, and counts as the oldest.
+    ``index`` is that of the files as they are. Evals that are left of a call count like the call. A time after ``now`` is unknown,
+    and counts as the oldest.
     """
-    # Eight bytes for each call: the ids of a long history would take a hundred.
-    hashes = array("q")
-    for _, rows in _read(dataset, "call_execution_id", "execution_id"):
-        once = set(zip(*(column.to_pylist() for column in rows.columns), strict=True))
-        hashes.extend(hash(call_id) for call_id, _ in once)
-    ordered = np.sort(np.array(hashes, np.int64))
-    suspects = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
-    places: dict[str, list[tuple[datetime, str, Partition]]] = {}
-    for partition, rows in _read(dataset, "call_execution_id", "execution_id", "exported_at") if suspects else ():
-        for call_id, execution_id, exported_at in zip(*(column.to_pylist() for column in rows.columns), strict=True):
-            if hash(call_id) in suspects:
-                since = exported_at if exported_at and exported_at <= now + CLOCKS_DIFFER else _LONG_AGO
-                places.setdefault(call_id, []).append((since, execution_id, partition))
-    doubled: dict[Partition, dict[str, set[str]]] = {}
+    ordered = np.sort(index.call_hashes())
+    suspects = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    if not len(suspects):
+        return {}
+    places: dict[str, list[tuple[datetime, str, Part]]] = {}
+    for part, each in index.parts.items():
+        if not np.isin(each.call_hashes, suspects).any():
+            continue
+        for call_id, execution_id, exported_at in _read(dataset, part):
+            since = exported_at if exported_at and exported_at <= now + CLOCKS_DIFFER else _LONG_AGO
+            places.setdefault(call_id, []).append((since, execution_id, part))
+    doubled: dict[Part, dict[str, set[str]]] = {}
     for call_id, found in places.items():
         _, newest, _ = max(found)
-        for _, execution_id, partition in found:
+        for _, execution_id, part in found:
             if execution_id != newest:
-                doubled.setdefault(partition, {}).setdefault(execution_id, set()).add(call_id)
+                doubled.setdefault(part, {}).setdefault(execution_id, set()).add(call_id)
     return doubled
 
 
-def remove_calls(dataset: Dataset, partition: Partition, call_ids: Mapping[str, set[str]], stamp: ExportStamp) -> None:
+def remove_calls(dataset: Dataset, part: Part, call_ids: Mapping[str, set[str]], stamp: ExportStamp) -> None:
     """Remove the calls of these executions, and their evals; the execution rows, which vouch for what is left, change last.
 
     Raises:
@@ -66,20 +63,20 @@ def remove_calls(dataset: Dataset, partition: Partition, call_ids: Mapping[str, 
     """
     old, new = [], []
     for table in (schema.CALLS, schema.EVALS):
-        rows = dataset.rows(table, partition)
+        rows = dataset.rows(table, part)
         ids = zip(rows["execution_id"].to_pylist(), rows["call_execution_id"].to_pylist(), strict=True)
         stays = [call_id not in call_ids.get(execution_id, ()) for execution_id, call_id in ids]
         old.append(rows)
         new.append(rows.filter(pa.array(stays, pa.bool_())))
         if not all(stays):
-            dataset.write_or_remove(table, partition, new[-1])
+            dataset.write_or_remove(table, part, new[-1])
     before, after = (held_rows(dict.fromkeys(call_ids, 0), *tables) for tables in (old, new))
-    executions = dataset.rows(schema.EXECUTIONS, partition)
+    executions = dataset.rows(schema.EXECUTIONS, part)
     changed = [_changed(row, before, after, call_ids, stamp) for row in executions.select(_READ).to_pylist()]
     for name in _CHANGED:
         executions = with_column(executions, name, [row[name] for row in changed])
     if changed:
-        dataset.write(schema.EXECUTIONS, partition, executions)
+        dataset.write(schema.EXECUTIONS, part, executions)
 
 
 def _changed(
@@ -105,21 +102,20 @@ def _changed(
     }
 
 
-def _read(dataset: Dataset, *names: str) -> Iterator[tuple[Partition, pa.Table]]:
-    """Columns of the calls in each partition, and of the evals there whose call has no row beside them: its file was lost."""
-    partitions: dict[Partition, dict[str, str]] = {}
+def _read(dataset: Dataset, part: Part) -> Iterator[tuple[str, str, datetime | None]]:
+    """Each call in the part, and the evals whose call has no row beside them, since its file was lost: id, execution, time."""
+    tables = []
     for table in (schema.CALLS, schema.EVALS):
-        for path in dataset.files.list(table.name):
-            if parsed := parse_partition_path(path):
-                partitions.setdefault(parsed[1], {})[table.name] = path
-    for partition, paths in partitions.items():
-        with suppress(FileMissingError, UnreadableError):
-            calls, evals = (
-                dataset.read(table, paths[table.name], names) if table.name in paths else table.no_rows.select(names)
-                for table in (schema.CALLS, schema.EVALS)
-            )
-            is_beside = pc.is_in(_places(evals), value_set=_places(calls))
-            yield partition, pa.concat_tables([calls.cast(evals.schema), evals.filter(pc.invert(is_beside))])
+        try:
+            tables.append(dataset.read(table, part_path(table.name, part), _IDS))
+        except FileMissingError:
+            tables.append(table.no_rows.select(_IDS))
+        except UnreadableError:
+            return
+    calls, evals = tables
+    is_beside = pc.is_in(_places(evals), value_set=_places(calls))
+    for rows in (calls, evals.filter(pc.invert(is_beside))):
+        yield from zip(*(column.to_pylist() for column in rows.columns), strict=True)
 
 
 def _places(rows: pa.Table) -> pa.Array:

@@ -29,13 +29,14 @@ class LastRun(msgspec.Struct, frozen=True):
     configured run test, by its key; None when that never happened. ``incomplete``: keys of those of which the last run over them
     left something out. ``asked_for``: keys of run tests that are gone, and whose executions were all looked up since. ``is_all``:
     ``complete_at`` is that of "all" run tests, not of some that were named. ``complete_since``: the day from which on each of
-    ``last_complete_at`` was exported; None for the first.
+    ``last_complete_at`` was exported; None for the first. ``layout``: that of the dataset; None from a version that knew only one.
     """
 
     complete_at: _Moment | None = None
     last_complete_at: dict[str, _Moment | None] = {}
     incomplete: tuple[str, ...] = ()
     asked_for: tuple[str, ...] = ()
+    layout: int | None = None
     is_all: bool = False
     complete_since: dict[str, date | None] = {}
     export_run_id: str | None = None

@@ -1,32 +1,61 @@
-"""Paths of the dataset's files, and scopes: parts of a dataset by run test and day. Pure.
+"""Paths of the dataset's files, and scopes: parts of a dataset by run test and time. Pure.
 
-``<table>/run_test=<key>/date=<YYYY-MM-DD>/part-0.parquet``; export runs lie by date alone.
+``<table>/run_test=<key>/month=<YYYY-MM>/part-<n>.parquet``; export runs lie by month alone. In the layout before it there is one
+part for each day: ``<table>/run_test=<key>/date=<YYYY-MM-DD>/part-0.parquet``; both may lie side by side.
 """
 
 import re
+from calendar import monthrange
 from dataclasses import dataclass
 from datetime import date
+from enum import IntEnum
 
 from etl.model.keys import is_key
 
-PART = "part-0.parquet"
 STATE = "_state"
 LOCK = f"{STATE}/lock"
 STAGING = f"{STATE}/staging"
 QUARANTINE = f"{STATE}/quarantine"
 ATTEMPT = f"{STATE}/attempt.json"
 LAST_RUN = f"{STATE}/last_run.json"
+IDENTITY = f"{STATE}/dataset.json"
+INDEX = f"{STATE}/index.parquet"
 
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
-_RUN_PATH = re.compile(r"runs/date=([^/]+)/([0-9A-Za-z-]+)\.parquet", re.ASCII)
+_FOLDER = r"(month=[0-9]{4}-[0-9]{2}|date=[0-9]{4}-[0-9]{2}-[0-9]{2})"
+_PART_PATH = re.compile(rf"([a-z]+)/run_test=([^/]+)/({_FOLDER}/part-(0|[1-9][0-9]{{0,8}}))\.parquet", re.ASCII)
+_RUN_PATH = re.compile(rf"runs/{_FOLDER}/([0-9A-Za-z-]+)\.parquet", re.ASCII)
+
+
+class Layout(IntEnum):
+    """How new executions are laid out; a dataset keeps its layout until it is migrated."""
+
+    BY_DAY = 1
+    BY_MONTH = 2
+
+    def folder(self, day: date) -> str:
+        """The folder of executions that began on this UTC day."""
+        return f"month={day.isoformat()[:7]}" if self is Layout.BY_MONTH else f"date={day.isoformat()}"
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Partition:
-    """One run test's executions of one UTC day."""
+class Part:
+    """One file of each table; all rows of an execution lie in the same part.
+
+    ``place`` is where in the folder of the run test: ``month=2026-11/part-0``.
+    """
 
     run_test_key: str
-    date: str
+    place: str
+
+    @property
+    def folder(self) -> str:
+        """``month=2026-11``."""
+        return self.place.partition("/")[0]
+
+    @property
+    def number(self) -> int:
+        """Which one of its folder it is."""
+        return int(self.place.rpartition("-")[2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,47 +66,58 @@ class Scope:
     since: date = date.min
     until: date = date.max
 
-    def has(self, partition: Partition) -> bool:
-        """Whether the partition is in the scope."""
-        return self.has_day(partition.date) and (
-            self.run_test_keys is None or partition.run_test_key in self.run_test_keys
-        )
+    def has(self, part: Part) -> bool:
+        """Whether executions that the part took when they began may be in the scope."""
+        return self.overlaps(part.folder) and (self.run_test_keys is None or part.run_test_key in self.run_test_keys)
 
-    def has_day(self, day: str) -> bool:
-        """Whether the day is in the scope."""
-        return self.since.isoformat() <= day <= self.until.isoformat()
-
-
-def partition_path(table: str, partition: Partition) -> str:
-    """Path of the partition's one file, relative to the dataset."""
-    return f"{table}/run_test={partition.run_test_key}/date={partition.date}/{PART}"
+    def overlaps(self, folder: str) -> bool:
+        """Whether a day of the folder's is in the scope."""
+        first, last = days_of(folder)
+        return self.since <= last and first <= self.until
 
 
-def parse_partition_path(path: str) -> tuple[str, Partition] | None:
-    """The table and partition of a path that ``partition_path`` gave, else None."""
-    parts = path.split("/")
-    if len(parts) != 4 or parts[3] != PART or not (parts[1].startswith("run_test=") and parts[2].startswith("date=")):
+def place_of(folder: str, number: int) -> str:
+    """The ``place`` of a part."""
+    return f"{folder}/part-{number}"
+
+
+def days_of(folder: str) -> tuple[date, date]:
+    """The first and the last day of a folder: of a month, or one day twice."""
+    name, _, text = folder.partition("=")
+    if name == "date":
+        return date.fromisoformat(text), date.fromisoformat(text)
+    first = date.fromisoformat(f"{text}-01")
+    return first, first.replace(day=monthrange(first.year, first.month)[1])
+
+
+def part_path(table: str, part: Part) -> str:
+    """Path of the part's file in the table, relative to the dataset."""
+    return f"{table}/run_test={part.run_test_key}/{part.place}.parquet"
+
+
+def parse_part_path(path: str) -> tuple[str, Part] | None:
+    """The table and part of a path that ``part_path`` gave, else None."""
+    match = _PART_PATH.fullmatch(path)
+    if not match or not is_key(match[2]) or not _is_folder(match[4]):
         return None
-    key, date = parts[1].removeprefix("run_test="), parts[2].removeprefix("date=")
-    return (parts[0], Partition(key, date)) if is_key(key) and _is_day(date) else None
+    part = Part(match[2], match[3])
+    return None if match[4].startswith("date=") and part.number else (match[1], part)
 
 
-def run_path(date: str, export_run_id: str) -> str:
+def run_path(folder: str, export_run_id: str) -> str:
     """Path of the file that describes one export run, relative to the dataset."""
-    return f"runs/date={date}/{export_run_id}.parquet"
+    return f"runs/{folder}/{export_run_id}.parquet"
 
 
 def parse_run_path(path: str) -> tuple[str, str] | None:
-    """The date and the export_run_id of a path that ``run_path`` gave, else None."""
+    """The folder and the export_run_id of a path that ``run_path`` gave, else None."""
     match = _RUN_PATH.fullmatch(path)
-    return (match[1], match[2]) if match and _is_day(match[1]) else None
+    return (match[1], match[2]) if match and _is_folder(match[1]) else None
 
 
-def _is_day(text: str) -> bool:
-    if not _DAY.fullmatch(text):
-        return False
+def _is_folder(text: str) -> bool:
     try:
-        date.fromisoformat(text)
+        days_of(text)
     except ValueError:
         return False
     return True

@@ -47,7 +47,7 @@ class Footer:
     size_bytes: int
 
 
-class Part:
+class OpenPart:
     """One file of a table, in memory; its columns are decoded when they are read.
 
     Raises:
@@ -104,7 +104,7 @@ class Part:
             ) from exc
 
 
-def open_part(files: Files, table: schema.Table, path: str) -> Part:
+def open_part(files: Files, table: schema.Table, path: str) -> OpenPart:
     """One file of the table, read whole.
 
     Raises:
@@ -114,7 +114,7 @@ def open_part(files: Files, table: schema.Table, path: str) -> Part:
     """
     where = files.where(path)
     try:
-        return Part(table, where, files.read(path))
+        return OpenPart(table, where, files.read(path))
     except ForeignFileError as exc:
         raise UnreadableError(where, "no file of the exporter's, or too large for one") from exc
 
@@ -128,7 +128,7 @@ def read_footer(files: Files, path: str) -> Footer:
 
 
 def read_columns(files: Files, table: schema.Table, path: str, names: Sequence[str]) -> pa.Table:
-    """Columns of one file; errors as for ``open_part`` and ``Part.read``."""
+    """Columns of one file; errors as for ``open_part`` and ``OpenPart.read``."""
     return open_part(files, table, path).read(names)
 
 
@@ -138,19 +138,10 @@ def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
     Raises:
         SchemaError: it does not, or a key is null.
     """
-    sink = pa.BufferOutputStream()
     try:
-        pq.write_table(
-            rows,
-            sink,
-            compression=compression,
-            compression_level=1 if compression == "zstd" else None,
-            use_dictionary=[name for name in table.names if name in _DICTIONARY],
-            write_page_checksum=True,
-        )
+        data = pack(rows, compression)
     except pa.ArrowInvalid as exc:
         raise SchemaError(f"{table.name}: {_first_line(exc)}") from exc
-    data = sink.getvalue()
     written = pq.ParquetFile(pa.BufferReader(data))
     if written.metadata.num_rows != len(rows) or not written.schema_arrow.equals(
         table.arrow_schema, check_metadata=True
@@ -158,7 +149,33 @@ def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
         raise SchemaError(f"{table.name}: an encoded file does not hold the rows that it was given")
     if fault := _excess(written.metadata, len(data), _most_bytes(table)):
         raise DestinationError(f"{table.name}: a day of one run test {fault}: this version cannot write that")
-    return memoryview(data)
+    return data
+
+
+def pack(rows: pa.Table, compression: str) -> memoryview:
+    """Rows of any schema as one Parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        rows,
+        sink,
+        compression=compression,
+        compression_level=1 if compression == "zstd" else None,
+        use_dictionary=[name for name in rows.column_names if name in _DICTIONARY],
+        write_page_checksum=True,
+    )
+    return memoryview(sink.getvalue())
+
+
+def unpack(where: str, data: bytes) -> pa.Table:
+    """All rows of a file that ``pack`` made.
+
+    Raises:
+        UnreadableError: it is damaged, or takes more memory than a file may.
+    """
+    with _readable(where):
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        _footer(file, where, len(data), MOST_BYTES)
+        return file.read(use_threads=False)
 
 
 def _footer(file: pq.ParquetFile, where: str, size_bytes: int, most_bytes: int) -> Footer:

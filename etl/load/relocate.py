@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.load.dataset import Dataset
-from etl.load.layout import Partition
+from etl.load.layout import Part
 from etl.load.merge import Replacement, is_of, merge, once, with_column
 from etl.load.state import StoredState
 from etl.model import schema
 from etl.model.digest import rows_digest
 from etl.transform.frames import ExportStamp, hash_rows
 
-Moves = dict[tuple[Partition, str], set[str]]
+Moves = dict[tuple[Part, str], set[str]]
 """Executions to move, by the partition that holds them and the key of the run test that they belong to."""
 
 
@@ -27,35 +27,35 @@ def find_moves(state: StoredState, listed: Mapping[str, Collection[str]], names:
     ``listed`` are execution_ids by key, ``names`` the run tests' names by key. No execution may be stored under two keys.
     """
     moves: Moves = {}
-    dates = state.dates()
+    places = state.places()
     for key, execution_ids in listed.items():
         for execution_id in execution_ids:
             stored = state.executions[key].get(execution_id)
             if stored and stored.run_test_name in (None, names[key]):
                 continue
-            home = next((each for each in (key, *dates) if execution_id in dates[each]), None)
+            home = next((each for each in (key, *places) if execution_id in places[each]), None)
             if home is not None and (home != key or stored):
-                moves.setdefault((Partition(home, dates[home][execution_id]), key), set()).add(execution_id)
+                moves.setdefault((Part(home, places[home][execution_id]), key), set()).add(execution_id)
     return moves
 
 
-def find_doubled(state: StoredState) -> dict[str, list[Partition]]:
+def find_doubled(state: StoredState) -> dict[str, list[Part]]:
     """The partitions of each execution that is stored under several keys: a move was interrupted, or files were restored."""
-    dates = state.dates()
+    places = state.places()
     seen: set[str] = set()
     doubled: set[str] = set()
-    for mine in dates.values() if len(dates) > 1 else ():
+    for mine in places.values() if len(places) > 1 else ():
         doubled |= mine.keys() & seen
         seen |= mine.keys()
     return {
-        execution_id: [Partition(key, mine[execution_id]) for key, mine in dates.items() if execution_id in mine]
+        execution_id: [Part(key, mine[execution_id]) for key, mine in places.items() if execution_id in mine]
         for execution_id in sorted(doubled)
     }
 
 
 def surplus(
-    doubled: Mapping[str, Sequence[Partition]], state: StoredState, listed: Mapping[str, Collection[str]]
-) -> dict[Partition, set[str]]:
+    doubled: Mapping[str, Sequence[Part]], state: StoredState, listed: Mapping[str, Collection[str]]
+) -> dict[Part, set[str]]:
     """The ``doubled`` executions to drop, by partition: from all places but the one whose execution row was written last.
 
     Of rows with the same time, the one whose calls are complete stays, then the one under the key that lists it, then one of a run
@@ -63,29 +63,29 @@ def surplus(
     """
     long_ago = datetime.min.replace(tzinfo=UTC)
 
-    def worth(execution_id: str, partition: Partition) -> tuple[bool, datetime, bool, bool, bool]:
-        key = partition.run_test_key
+    def worth(execution_id: str, part: Part) -> tuple[bool, datetime, bool, bool, bool]:
+        key = part.run_test_key
         stored = state.executions[key].get(execution_id)
         is_home, is_exported = execution_id in listed.get(key, ()), key in listed
         if stored is None:
             return False, long_ago, False, is_home, is_exported
         return True, stored.exported_at or long_ago, not stored.is_damaged, is_home, is_exported
 
-    drops: dict[Partition, set[str]] = {}
-    for execution_id, partitions in doubled.items():
-        best = max(partitions, key=lambda partition: worth(execution_id, partition))
-        for partition in partitions:
-            if partition != best:
-                drops.setdefault(partition, set()).add(execution_id)
+    drops: dict[Part, set[str]] = {}
+    for execution_id, parts in doubled.items():
+        best = max(parts, key=lambda part: worth(execution_id, part))
+        for part in parts:
+            if part != best:
+                drops.setdefault(part, set()).add(execution_id)
     return drops
 
 
-def as_if_dropped(state: StoredState, drops: Mapping[Partition, Collection[str]]) -> None:
+def as_if_dropped(state: StoredState, drops: Mapping[Part, Collection[str]]) -> None:
     """Change the state as if the executions were dropped; it must hold all run tests that they are stored under."""
-    for partition, execution_ids in drops.items():
+    for part, execution_ids in drops.items():
         for execution_id in execution_ids:
-            state.executions[partition.run_test_key].pop(execution_id, None)
-            state.stray_dates[partition.run_test_key].pop(execution_id, None)
+            state.executions[part.run_test_key].pop(execution_id, None)
+            state.stray_places[part.run_test_key].pop(execution_id, None)
 
 
 def as_if_moved(state: StoredState, moves: Moves) -> None:
@@ -99,19 +99,19 @@ def as_if_moved(state: StoredState, moves: Moves) -> None:
                 mine[execution_id] = stored
 
 
-def move(dataset: Dataset, source: Partition, key: str, execution_ids: set[str], *, run_test_name: str) -> None:
+def move(dataset: Dataset, source: Part, key: str, execution_ids: set[str], *, run_test_name: str) -> None:
     """Move the executions of one partition to the run test of this key and name.
 
     Raises:
         DestinationError: something could not be written; nothing is lost, and moving again completes it.
     """
-    target = Partition(key, source.date)
+    target = Part(key, source.place)
     _copy(dataset, source, target, execution_ids, run_test_name)
     if source != target:
         drop(dataset, source, execution_ids)
 
 
-def drop(dataset: Dataset, partition: Partition, execution_ids: Collection[str]) -> None:
+def drop(dataset: Dataset, part: Part, execution_ids: Collection[str]) -> None:
     """Remove everything of the executions from the partition.
 
     Raises:
@@ -119,19 +119,19 @@ def drop(dataset: Dataset, partition: Partition, execution_ids: Collection[str])
     """
     # Execution rows go last: by them, the next run finds what else is left after a crash.
     for table in (schema.ERRORS, schema.EVALS, schema.CALLS, schema.EXECUTIONS):
-        _drop(dataset, table, partition, execution_ids)
+        _drop(dataset, table, part, execution_ids)
 
 
 def mark_deleted(
-    dataset: Dataset, partition: Partition, execution_ids: Collection[str], *, deleted_at: datetime, stamp: ExportStamp
+    dataset: Dataset, part: Part, execution_ids: Collection[str], *, deleted_at: datetime, stamp: ExportStamp
 ) -> None:
     """Note that the executions were deleted at the source. Their rows stay, but not their dead letters, which no run can resolve.
 
     Raises:
         DestinationError: it could not be written.
     """
-    _drop(dataset, schema.ERRORS, partition, execution_ids)
-    rows = dataset.rows(schema.EXECUTIONS, partition)
+    _drop(dataset, schema.ERRORS, part, execution_ids)
+    rows = dataset.rows(schema.EXECUTIONS, part)
     if not pc.any(is_of(rows, execution_ids)).as_py():
         return
     noted: dict[str, object] = {
@@ -142,10 +142,10 @@ def mark_deleted(
     for name, value in noted.items():
         old = zip(rows["execution_id"].to_pylist(), rows[name].to_pylist(), strict=True)
         rows = with_column(rows, name, [value if each in execution_ids else before for each, before in old])
-    dataset.write(schema.EXECUTIONS, partition, rows)
+    dataset.write(schema.EXECUTIONS, part, rows)
 
 
-def _copy(dataset: Dataset, source: Partition, target: Partition, execution_ids: set[str], name: str) -> None:
+def _copy(dataset: Dataset, source: Part, target: Part, execution_ids: set[str], name: str) -> None:
     """Write the executions' rows into the target, under the run test's ``name``; the execution rows last, as in a commit.
 
     Row hashes cover the name, so they change, and with them the digest by which an execution row vouches for its calls and evals.
@@ -200,8 +200,8 @@ def _vouching(executions: pa.Table, hashes: Mapping[str, Sequence[tuple[str, str
     return with_column(executions, "calls_digest", digests)
 
 
-def _rows_of(dataset: Dataset, table: schema.Table, partition: Partition, execution_ids: Collection[str]) -> pa.Table:
-    rows = dataset.rows(table, partition)
+def _rows_of(dataset: Dataset, table: schema.Table, part: Part, execution_ids: Collection[str]) -> pa.Table:
+    rows = dataset.rows(table, part)
     return rows.filter(is_of(rows, execution_ids))
 
 
@@ -209,16 +209,14 @@ def _renamed(rows: pa.Table, name: str) -> pa.Table:
     return with_column(rows, "run_test_name", [name] * len(rows))
 
 
-def _put(
-    dataset: Dataset, table: schema.Table, partition: Partition, rows: pa.Table, execution_ids: Collection[str]
-) -> None:
-    merged = merge(table, dataset.rows(table, partition), once(table, rows), Replacement(execution_ids))
+def _put(dataset: Dataset, table: schema.Table, part: Part, rows: pa.Table, execution_ids: Collection[str]) -> None:
+    merged = merge(table, dataset.rows(table, part), once(table, rows), Replacement(execution_ids))
     if merged.is_changed:
-        dataset.write(table, partition, merged.table)
+        dataset.write(table, part, merged.table)
 
 
-def _drop(dataset: Dataset, table: schema.Table, partition: Partition, execution_ids: Collection[str]) -> None:
-    rows = dataset.rows(table, partition)
+def _drop(dataset: Dataset, table: schema.Table, part: Part, execution_ids: Collection[str]) -> None:
+    rows = dataset.rows(table, part)
     stays = rows.filter(pc.invert(is_of(rows, execution_ids)))
     if len(stays) < len(rows):
-        dataset.write_or_remove(table, partition, stays)
+        dataset.write_or_remove(table, part, stays)

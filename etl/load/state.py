@@ -1,36 +1,24 @@
 """What the dataset holds: the stored executions, and whether their calls and evals are those that were exported.
 
-Reads a few columns of every file of a run test, one partition after the other, and keeps of each execution what a plan needs.
-Writes nothing; a damaged file may be moved to the quarantine.
+Of each file that the index does not know a few columns are read. Writes nothing; a damaged file may be moved to the quarantine.
 """
 
-from array import array
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from etl.errors import DestinationError
 from etl.load.dataset import Dataset
-from etl.load.layout import Partition, parse_partition_path
+from etl.load.index import Index, read_index, update_index
+from etl.load.layout import Part
 from etl.load.merge import is_of
-from etl.load.parquet import UnreadableError
-from etl.model import schema
 from etl.model.lifecycle import HeldRows, StoredExecution
 
-_COLUMNS = {
-    "executions": (
-        "execution_id", "listed_calls", "run_test_name", "export_state", "fingerprint", "calls_digest", "verified_at",
-        "exported_at", "deleted_at",
-    ),
-    "calls": ("execution_id", "row_hash", "call_execution_id"),
-    "evals": ("execution_id", "row_hash"),
-    "errors": ("execution_id",),
-}  # fmt: skip
-_UNIQUE = {"execution_id", "listed_calls", "fingerprint", "calls_digest"}
+_UNIQUE = {"execution_id", "listed_calls", "exported_calls", "fingerprint", "calls_digest", "held_digest", "is_here"}
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
@@ -38,35 +26,40 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 class StoredState:
     """What the dataset holds, by the key of the run test: executions by id, and the files that could not be read.
 
-    ``stray_dates``: the dates where rows lie of executions that have no row of their own (a run was killed between the two);
-    ``orphans``: the same for dead letters alone. ``elsewhere``: the dates of the executions of the other run tests.
-    ``surplus``: executions of which a partition holds rows that belong to another date of the same run test, because files
-    were restored there. ``call_hashes`` has 64 bits for each call, which take little memory.
+    ``stray_places``: the places where rows lie of executions that have no row of their own (a run was killed between the two);
+    ``orphans``: the same for dead letters alone. ``elsewhere``: the places of the executions of the other run tests.
+    ``surplus``: executions of which a part holds rows that belong to another one of the same run test, because files were
+    restored there. ``index`` is what each part held when the state was loaded.
     """
 
     executions: dict[str, dict[str, StoredExecution]] = field(default_factory=dict)
-    stray_dates: dict[str, dict[str, str]] = field(default_factory=dict)
+    stray_places: dict[str, dict[str, str]] = field(default_factory=dict)
     orphans: dict[str, dict[str, str]] = field(default_factory=dict)
     elsewhere: dict[str, dict[str, str]] = field(default_factory=dict)
-    surplus: dict[Partition, set[str]] = field(default_factory=dict)
+    surplus: dict[Part, set[str]] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
-    call_hashes: "array[int]" = field(default_factory=lambda: array("q"))
+    index: Index = field(default_factory=Index)
+
+    def parts_of(self, run_test_key: str) -> dict[Part, pa.Table]:
+        """What the index holds of the parts of a run test."""
+        return {part: each.rows for part, each in self.index.parts.items() if part.run_test_key == run_test_key}
 
     def may_hold_calls_twice(self) -> bool:
         """Whether a call seems to stand under two executions, or one execution in two places; exact but for hashes that collide."""
-        return has_doubled(self.call_hashes)
+        hashes = self.index.call_hashes()
+        return len(np.unique(hashes)) < len(hashes)
 
-    def dates(self) -> dict[str, dict[str, str]]:
-        """The date of the partition of every execution that has any row in the dataset, by key and execution_id."""
+    def places(self) -> dict[str, dict[str, str]]:
+        """The place of every execution that has any row in the dataset, by key and execution_id."""
         known = {
-            key: self.stray_dates[key] | {execution_id: stored.date for execution_id, stored in executions.items()}
+            key: self.stray_places[key] | {execution_id: stored.place for execution_id, stored in executions.items()}
             for key, executions in self.executions.items()
         }
         return self.elsewhere | known
 
 
 def load_state(dataset: Dataset, run_test_keys: Iterable[str], *, set_aside: bool) -> StoredState:
-    """The stored executions of the run tests, with what their partitions of calls and evals really hold.
+    """The stored executions of the run tests, with what their parts of calls and evals really hold.
 
     A file that cannot be read counts as missing, so that its executions are fetched again; with ``set_aside`` it is moved to the
     quarantine.
@@ -74,24 +67,23 @@ def load_state(dataset: Dataset, run_test_keys: Iterable[str], *, set_aside: boo
     Raises:
         DestinationError: a file is not one of this dataset, or was written by a newer version.
     """
-    state = StoredState()
-    keys = list(run_test_keys)
-    _load_elsewhere(dataset, state, except_keys=keys, set_aside=set_aside)
-    load_run_tests(dataset, keys, state, set_aside=set_aside)
+    keys, state = list(run_test_keys), StoredState()
+    state.index = update_index(dataset, read_index(dataset.files), state.unreadable, strict_keys=keys)
+    if set_aside:
+        state.unreadable = [dataset.files.set_aside(path) for path in state.unreadable]
+    for key in {part.run_test_key for part in state.index.parts} - {*keys}:
+        state.elsewhere[key] = _places(state.parts_of(key))
+    load_run_tests(keys, state)
     return state
 
 
-def load_run_tests(dataset: Dataset, run_test_keys: Iterable[str], state: StoredState, *, set_aside: bool) -> None:
-    """Add what the dataset holds of these run tests to the state; errors as for ``load_state``."""
+def load_run_tests(run_test_keys: Iterable[str], state: StoredState) -> None:
+    """Add to the state what its index holds of these run tests."""
     for key in run_test_keys:
         found = state.executions[key] = {}
-        loose: dict[str, list[tuple[str, Partition]]] = {"errors": [], "evals": [], "calls": []}
-        for partition, paths in sorted(_partitions(dataset, key).items()):
-            rows = {
-                name: _read(dataset, schema.TABLES[name], path, state, set_aside=set_aside)
-                for name, path in paths.items()
-            }
-            _load_partition(partition, rows, found, loose, state)
+        loose: dict[str, list[tuple[str, Part]]] = {"errors": [], "evals": [], "calls": []}
+        for part, rows in state.parts_of(key).items():
+            _load_part(part, rows, found, loose, state)
         _place_loose(key, loose, state)
 
 
@@ -112,111 +104,67 @@ def forget_the_future(state: StoredState, now: datetime) -> None:
                 executions[execution_id] = known
 
 
-def has_doubled(hashes: "array[int]") -> bool:
-    """Whether a value stands there twice."""
-    return len(np.unique(np.array(hashes, np.int64))) < len(hashes)
-
-
-def _partitions(dataset: Dataset, run_test_key: str) -> dict[Partition, dict[str, str]]:
-    """The paths of the run test's files, by partition and table."""
-    partitions: dict[Partition, dict[str, str]] = {}
-    for name in _COLUMNS:
-        for path in dataset.files.list(f"{name}/run_test={run_test_key}"):
-            if (parsed := parse_partition_path(path)) is None:
-                raise DestinationError(f"{dataset.files.where(path)}: not a file of this dataset; move it elsewhere")
-            partitions.setdefault(parsed[1], {})[name] = path
-    return partitions
-
-
-def _read(dataset: Dataset, table: schema.Table, path: str, state: StoredState, *, set_aside: bool) -> pa.Table:
-    """The columns that the state needs; no rows when the file is damaged, which is noted."""
-    names = _COLUMNS[table.name]
-    try:
-        return dataset.read(table, path, names)
-    except UnreadableError:
-        state.unreadable.append(dataset.files.set_aside(path) if set_aside else path)
-        return table.no_rows.select(names)
-
-
-def _load_partition(
-    partition: Partition,
-    rows: Mapping[str, pa.Table],
+def _load_part(
+    part: Part,
+    rows: pa.Table,
     found: dict[str, StoredExecution],
-    loose: Mapping[str, list[tuple[str, Partition]]],
+    loose: Mapping[str, list[tuple[str, Part]]],
     state: StoredState,
 ) -> None:
-    """Add the partition's executions to ``found``, and to ``loose`` those of which it holds other rows than their own."""
-    calls, evals = _row_hashes(rows.get("calls")), _row_hashes(rows.get("evals"))
-    if "calls" in rows:
-        state.call_hashes.extend(map(hash, rows["calls"]["call_execution_id"].to_pylist()))
-    sick = set(rows["errors"]["execution_id"].to_pylist()) if "errors" in rows else set()
-    here = set()
-    for (
-        stored_id,
-        listed_calls,
-        run_test_name,
-        export_state,
-        fingerprint,
-        calls_digest,
-        verified_at,
-        exported_at,
-        deleted_at,
-    ) in _values(rows.get("executions")):
-        here.add(stored_id)
-        held = HeldRows.of(listed_calls, calls.get(stored_id, ()), evals.get(stored_id, ()))
+    """Add the part's executions to ``found``, and to ``loose`` those of which it holds other rows than their own."""
+    for row in _values(rows):
+        if not row["is_here"]:
+            for name, pieces in loose.items():
+                if row[f"has_{name}"]:
+                    pieces.append((row["execution_id"], part))
+            continue
+        stored_id, exported_at = row["execution_id"], row["exported_at"]
+        held = HeldRows(row["listed_calls"], row["exported_calls"], row["held_digest"])
         stored = StoredExecution(
-            date=partition.date,
-            export_state=export_state,
-            fingerprint=fingerprint,
+            place=part.place,
+            export_state=row["export_state"],
+            fingerprint=row["fingerprint"],
             # One object for both: there may be a million of them.
-            calls_digest=held.calls_digest if held.is_as_exported(calls_digest) else calls_digest,
+            calls_digest=held.calls_digest if held.is_as_exported(row["calls_digest"]) else row["calls_digest"],
             held=held,
-            verified_at=verified_at,
+            verified_at=row["verified_at"],
             exported_at=exported_at,
-            deleted_at=deleted_at,
-            run_test_name=run_test_name,
-            has_letters=stored_id in sick,
+            deleted_at=row["deleted_at"],
+            run_test_name=row["run_test_name"],
+            has_letters=row["has_errors"],
         )
         before = found.get(stored_id)
         if before and (before.exported_at or _LONG_AGO) > (exported_at or _LONG_AGO):
             stored, before = before, stored
         found[stored_id] = stored
-        if before and before.date != stored.date:
-            state.surplus.setdefault(Partition(partition.run_test_key, before.date), set()).add(stored_id)
-    for name, ids in (("errors", sick), ("evals", evals.keys()), ("calls", calls.keys())):
-        loose[name].extend((execution_id, partition) for execution_id in ids - here)
+        if before and before.place != stored.place:
+            state.surplus.setdefault(Part(part.run_test_key, before.place), set()).add(stored_id)
 
 
-def _place_loose(key: str, loose: Mapping[str, list[tuple[str, Partition]]], state: StoredState) -> None:
+def _place_loose(key: str, loose: Mapping[str, list[tuple[str, Part]]], state: StoredState) -> None:
     """Rows in another partition than their execution's row are surplus; rows of an execution without a row are strays."""
     found = state.executions[key]
     strays: dict[str, dict[str, str]] = {name: {} for name in loose}
     for name, pieces in loose.items():
-        for execution_id, partition in pieces:
+        for execution_id, part in pieces:
             if (stored := found.get(execution_id)) is None:
-                strays[name][execution_id] = partition.date
+                strays[name][execution_id] = part.place
                 continue
-            state.surplus.setdefault(partition, set()).add(execution_id)
+            state.surplus.setdefault(part, set()).add(execution_id)
             if name == "errors":
                 found[execution_id] = replace(stored, has_letters=True)
     state.orphans[key] = strays["errors"]
-    state.stray_dates[key] = strays["errors"] | strays["evals"] | strays["calls"]
+    state.stray_places[key] = strays["errors"] | strays["evals"] | strays["calls"]
 
 
-def _load_elsewhere(dataset: Dataset, state: StoredState, *, except_keys: Collection[str], set_aside: bool) -> None:
-    """Note where each execution of the other run tests lies, as far as their files can be read."""
-    for name in reversed(_COLUMNS):
-        table = schema.TABLES[name]
-        for path in dataset.files.list(name):
-            parsed = parse_partition_path(path)
-            if parsed is None or parsed[1].run_test_key in except_keys:
-                continue
-            try:
-                ids = dataset.read(table, path, ("execution_id",))["execution_id"].unique().to_pylist()
-            except UnreadableError:
-                state.unreadable.append(dataset.files.set_aside(path) if set_aside else path)
-                continue
-            state.elsewhere.setdefault(parsed[1].run_test_key, {}).update(dict.fromkeys(ids, parsed[1].date))
+def _places(parts: Mapping[Part, pa.Table]) -> dict[str, str]:
+    """Where each execution lies, its own row if it has one."""
+    places: dict[str, str] = {}
+    for is_here in (False, True):
+        for part, rows in parts.items():
+            ids = rows.filter(pc.equal(rows["is_here"], is_here))["execution_id"].to_pylist()
+            places |= dict.fromkeys(ids, part.place)
+    return places
 
 
 def _row_hashes(rows: pa.Table | None) -> dict[str, list[str | None]]:
@@ -228,14 +176,11 @@ def _row_hashes(rows: pa.Table | None) -> dict[str, list[str | None]]:
     return hashes
 
 
-def _values(rows: pa.Table | None) -> Iterator[tuple[Any, ...]]:
-    """The rows as tuples; a value that many of them share (a name, a state, a time) is one object."""
-    if rows is None:
-        return iter(())
-    return zip(
-        *(rows[name].to_pylist() if name in _UNIQUE else _shared(rows[name]) for name in _COLUMNS["executions"]),
-        strict=True,
-    )
+def _values(rows: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows without the hashes of their calls; a value that many of them share (a name, a state, a time) is one object."""
+    names = [name for name in rows.column_names if name != "call_hashes"]
+    columns = (rows[name].to_pylist() if name in _UNIQUE else _shared(rows[name]) for name in names)
+    return (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
 
 
 def _shared(column: pa.ChunkedArray) -> list[Any]:

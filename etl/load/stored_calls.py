@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from etl.errors import FileMissingError
 from etl.load.dataset import Dataset
-from etl.load.layout import Partition, partition_path
+from etl.load.layout import Part, part_path
 from etl.load.merge import is_of
 from etl.load.parquet import UnreadableError
 from etl.model import schema
@@ -22,32 +22,32 @@ class StoredCalls:
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
-        self._partition: Partition | None = None
+        self._part: Part | None = None
         self._tables: dict[tuple[str, ...], pa.Table] = {}
 
-    def ids(self, partition: Partition, execution_id: str) -> AbstractSet[str]:
+    def ids(self, part: Part, execution_id: str) -> AbstractSet[str]:
         """The calls of an execution."""
-        rows = self._of(schema.CALLS, _IDS, partition, execution_id)
+        rows = self._of(schema.CALLS, _IDS, part, execution_id)
         return set(rows["call_execution_id"].to_pylist())
 
-    def fetched_rows(self, partition: Partition, execution_id: str) -> dict[str, list[Any]]:
+    def fetched_rows(self, part: Part, execution_id: str) -> dict[str, list[Any]]:
         """The rows of an execution's calls by id, in the order of the columns and without ``raw``.
 
         Without those that could not be fetched last time: their rows are older.
         """
-        letters = self._of(schema.ERRORS, _LETTERS, partition, execution_id)
+        letters = self._of(schema.ERRORS, _LETTERS, part, execution_id)
         failed = set(letters["subject_id"].to_pylist())
-        rows = self._of(schema.CALLS, _VALUES, partition, execution_id)
+        rows = self._of(schema.CALLS, _VALUES, part, execution_id)
         columns = [[None] * len(rows) if name == "raw" else rows[name].to_pylist() for name in schema.CALLS.names]
         ids = rows["call_execution_id"].to_pylist()
         return {key: list(row) for key, row in zip(ids, zip(*columns, strict=True), strict=True) if key not in failed}
 
-    def _of(self, table: schema.Table, names: tuple[str, ...], partition: Partition, execution_id: str) -> pa.Table:
-        if partition != self._partition:
-            self._partition, self._tables = partition, {}
+    def _of(self, table: schema.Table, names: tuple[str, ...], part: Part, execution_id: str) -> pa.Table:
+        if part != self._part:
+            self._part, self._tables = part, {}
         if names not in self._tables:
             try:
-                self._tables[names] = self._dataset.read(table, partition_path(table.name, partition), names)
+                self._tables[names] = self._dataset.read(table, part_path(table.name, part), names)
             except (FileMissingError, UnreadableError):
                 self._tables[names] = table.no_rows.select(names)
         rows = self._tables[names]

@@ -1,7 +1,7 @@
 """The types of a column and a table, and the Arrow schema made from them. ``schema`` declares the tables."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import pyarrow as pa
@@ -64,6 +64,14 @@ class Column:
         return TYPE_NAMES[self.type]
 
 
+DAY = Column(
+    "date",
+    DATE,
+    "UTC day on which the row's execution was created, or the export run began.",
+    null="null when the API does not say when the execution was created",
+)
+
+
 @dataclass(frozen=True)
 class Table:
     """One table of the dataset: its columns in order, its key, and where its rows come from.
@@ -76,6 +84,21 @@ class Table:
     endpoint: str
     columns: tuple[Column, ...]
     partitions: tuple[Column, ...]
+
+    @property
+    def start(self) -> str:
+        """The column that says when the row's execution, or the export run, began."""
+        return "started_at" if "started_at" in self.names else "execution_started_at"
+
+    @property
+    def by_day(self) -> "Table":
+        """The table in a dataset with a folder for each day."""
+        return replace(self, partitions=(*self.added_columns[:-1], replace(DAY, null="")))
+
+    @property
+    def added_columns(self) -> tuple[Column, ...]:
+        """What ``etl.read_table`` adds to the columns of the files."""
+        return (*(column for column in self.partitions if column.name == "run_test"), DAY)
 
     @cached_property
     def key(self) -> tuple[str, ...]:

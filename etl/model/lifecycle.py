@@ -54,11 +54,12 @@ class HeldRows:
 class StoredExecution:
     """What the dataset says of an execution (its row) and what it really holds (``held``: its calls and evals).
 
-    ``exported_at`` is when its row last changed, ``verified_at`` when its calls were last fetched. ``has_letters``: the errors
-    table has dead letters of it; only an incomplete execution has some, unless a run was killed between the two tables.
+    ``place`` is where its rows lie in the folder of its run test. ``exported_at`` is when its row last changed, ``verified_at``
+    when its calls were last fetched. ``has_letters``: the errors table has dead letters of it; only an incomplete execution has
+    some, unless a run was killed between the two tables.
     """
 
-    date: str
+    place: str
     export_state: str
     fingerprint: str
     calls_digest: str

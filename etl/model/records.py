@@ -110,7 +110,6 @@ class ExecutionBundle(msgspec.Struct, frozen=True, kw_only=True):
     run_test_name: str
     run_test_key: str
     execution: Execution
-    date: str
     listed: tuple[ListedCall, ...] | None = None
     calls: tuple[FetchedCall, ...] = ()
     dead_letters: tuple[DeadLetter, ...] = ()

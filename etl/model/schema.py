@@ -5,17 +5,21 @@ A type is never inferred from data: a column that is all null, or whole numbers 
 
 import pyarrow as pa
 
-from etl.model.columns import BOOL, DATE, FLOAT, GIVEN, INT, NEVER, STRING, TIMESTAMP, TYPE_NAMES, Column, Table
+from etl.model.columns import BOOL, DATE, DAY, FLOAT, GIVEN, INT, NEVER, STRING, TIMESTAMP, TYPE_NAMES, Column, Table
 from etl.model.records import METRICS, RUNS
 
 __all__ = [
-    "BOOL", "CALLS", "DATE", "ERRORS", "EVALS", "EXECUTIONS", "FLOAT", "GIVEN", "INT", "NEVER", "RUNS_TABLE",
+    "BOOL", "CALLS", "DATE", "DAY", "ERRORS", "EVALS", "EXECUTIONS", "FLOAT", "GIVEN", "INT", "NEVER", "RUNS_TABLE",
     "STRING", "TABLES", "TIMESTAMP", "TYPE_NAMES", "Column", "Table",
 ]  # fmt: skip
 
 _PARTITIONS = (
     Column("run_test", STRING, "Key of the run test."),
-    Column("date", DATE, "UTC day on which the execution was created, or first seen when the API does not say."),
+    Column(
+        "month",
+        STRING,
+        "UTC month, as 2026-11, in which the execution was created, or first seen when the API does not say.",
+    ),
 )
 RUN_TEST_NAME = Column("run_test_name", STRING, "Name of the run test, as configured when the row was exported.")
 EXECUTION_STARTED_AT = Column(
@@ -301,6 +305,7 @@ ERRORS = Table(
         Column("subject_id", STRING, "The call or execution that was asked for.", is_key=True),
         Column("execution_id", STRING, "The execution that is incomplete because of it."),
         RUN_TEST_NAME,
+        EXECUTION_STARTED_AT,
         Column("status", INT, "HTTP status of the last try; 0 when there was no answer."),
         Column("message", STRING, "What went wrong."),
         Column("excerpt", STRING, "The first 200 characters of the last answer."),
@@ -341,7 +346,7 @@ RUNS_TABLE = Table(
         Column("message", STRING, "Why the run ended as it did.", null="null when nothing is missing"),
         Column("run_tests", STRING, "The figures of each run test.", is_json=True),
     ),
-    (Column("date", DATE, "UTC day on which the run began."),),
+    (Column("month", STRING, "UTC month, as 2026-11, in which the run began."),),
 )
 
 TABLES: dict[str, Table] = {table.name: table for table in (EXECUTIONS, CALLS, EVALS, ERRORS, RUNS_TABLE)}

@@ -13,7 +13,9 @@ from etl.extract.plan import Planned, most_worth
 from etl.extract.settling import Settling
 from etl.load.commit import commit
 from etl.load.doubled_calls import find_doubled_calls, remove_calls
-from etl.load.layout import Partition
+from etl.load.index import update_index
+from etl.load.layout import Part
+from etl.load.places import Places
 from etl.load.relocate import drop, mark_deleted, move
 from etl.load.state import StoredState, forget_the_future
 from etl.load.stored_calls import StoredCalls
@@ -41,10 +43,10 @@ async def put_in_place(run: Run, record: Record, found: Survey) -> StoredState:
     if not (found.drops or found.moves or found.state.surplus):
         return found.state
     names = record.names()
-    for partition, execution_ids in chain(found.drops.items(), found.state.surplus.items()):
-        await to_the_end(partial(drop, run.dataset, partition, execution_ids))
+    for part, execution_ids in chain(found.drops.items(), found.state.surplus.items()):
+        await to_the_end(partial(drop, run.dataset, part, execution_ids))
 
-    async def relocate(source: Partition, key: str, execution_ids: set[str]) -> None:
+    async def relocate(source: Part, key: str, execution_ids: set[str]) -> None:
         await to_the_end(partial(move, run.dataset, source, key, execution_ids, run_test_name=names[key]))
         record.moved[key] += len(execution_ids)
         run.notify("moved", run_test=names[key], executions=len(execution_ids), source=source.run_test_key)
@@ -88,7 +90,7 @@ def _is_unfinished(known: StoredExecution | None) -> bool:
 
 async def _mark_left_behind(run: Run, record: Record, key: str, left: set[str], state: StoredState) -> None:
     """No later run asks for them: with the others gone from there, nothing tells that they lie there."""
-    await to_the_end(partial(load_sources, run, [Partition(key, "")], state))
+    load_sources({key}, state)
     living = not_known_as_deleted(left, state.executions[key])
     looked_up = await look_up(run.client, living, workers=run.settings.api.concurrency)
     record.necessary_requests += len(living)
@@ -103,12 +105,12 @@ async def _mark_left_behind(run: Run, record: Record, key: str, left: set[str], 
 
 
 def _mark_deleted(run: Run, key: str, deleted: set[str], state: StoredState) -> None:
-    dates = state.orphans[key] | {execution_id: known.date for execution_id, known in state.executions[key].items()}
-    for date in sorted({dates[execution_id] for execution_id in deleted & dates.keys()}):
+    places = state.orphans[key] | {execution_id: known.place for execution_id, known in state.executions[key].items()}
+    for place in sorted({places[execution_id] for execution_id in deleted & places.keys()}):
         mark_deleted(
             run.dataset,
-            Partition(key, date),
-            {execution_id for execution_id in deleted if dates.get(execution_id) == date},
+            Part(key, place),
+            {execution_id for execution_id in deleted if places.get(execution_id) == place},
             deleted_at=run.by_source(run.started_at),
             stamp=run.stamp(),
         )
@@ -146,6 +148,7 @@ async def fetch(
         DestinationError: a commit failed.
         KeyRefusedError, SourceUnavailableError: the crawl cannot go on.
     """
+    places = Places(run.dataset, state, now=run.by_source(run.started_at))
 
     async def save(bundles: list[FlatBundle]) -> None:
         arrived = await to_the_end(
@@ -154,6 +157,7 @@ async def fetch(
                 run.dataset,
                 bundles,
                 state.executions,
+                places.parts_of,
                 run.stamp(),
                 fetched_at=run.by_source(run.started_at),
                 settle_hours=run.settings.export.settle_hours,
@@ -210,9 +214,10 @@ async def part_moved_calls(run: Run, record: Record, state: StoredState) -> None
     """
     if not (run.dataset.written.files or state.may_hold_calls_twice()):
         return
-    doubled = await to_the_end(partial(find_doubled_calls, run.dataset, now=run.by_source(run.clock())))
-    for partition, calls in sorted(doubled.items()):
-        await to_the_end(partial(remove_calls, run.dataset, partition, calls, run.stamp()))
+    index = await to_the_end(partial(update_index, run.dataset, state.index, []))
+    doubled = find_doubled_calls(run.dataset, index, now=run.by_source(run.clock()))
+    for part, calls in sorted(doubled.items()):
+        await to_the_end(partial(remove_calls, run.dataset, part, calls, run.stamp()))
         record.moved_calls += sum(map(len, calls.values()))
 
 
@@ -220,12 +225,13 @@ def _reader_of_stored_calls(run: Run, state: StoredState) -> Callable[..., Await
     """A function that gives what a method of ``StoredCalls`` says of an execution, or a value for one that has no rows."""
     turn, stored = asyncio.Lock(), StoredCalls(run.dataset)
 
-    async def read(method: Callable[[StoredCalls, Partition, str], Any], nothing: Any, item: Planned) -> Any:
+    async def read(method: Callable[[StoredCalls, Part, str], Any], nothing: Any, item: Planned) -> Any:
         key, execution_id = item.run_test_key, item.execution.execution_id
-        if item.stored is None and execution_id not in state.stray_dates[key]:
+        place = item.stored.place if item.stored else state.stray_places[key].get(execution_id)
+        if place is None:
             return nothing
         async with turn:
-            return await asyncio.to_thread(method, stored, Partition(key, item.date), execution_id)
+            return await asyncio.to_thread(method, stored, Part(key, place), execution_id)
 
     return read
 
@@ -235,7 +241,6 @@ def _without_calls(item: Planned) -> ExecutionBundle:
         run_test_name=item.run_test_name,
         run_test_key=item.run_test_key,
         execution=item.execution.unpack(),
-        date=item.date,
         dead_letters=(item.unreadable,) if item.unreadable else (),
     )
 

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 
 import msgspec
@@ -18,8 +18,10 @@ from etl.errors import DestinationError, ExporterError, InterruptedRunError, Tim
 from etl.extract.plan import Planned, requests_to_fetch
 from etl.extract.purpose import Purpose
 from etl.load.attempt import Attempt, note_attempt, note_failure, read_attempt
+from etl.load.identity import identify, read_identity
+from etl.load.index import Index, update_index, write_index
 from etl.load.last_run import LastRun, read_last_run
-from etl.load.layout import LAST_RUN
+from etl.load.layout import LAST_RUN, Layout
 from etl.load.relocate import as_if_moved
 from etl.load.state import StoredState
 from etl.model import schema
@@ -84,6 +86,7 @@ async def plan(
         clock=clock,
     )
     record = Record(settings.run_tests)
+    read_identity(run.dataset.files)
     state = await asyncio.to_thread(load, run, record, set_aside=False) if settings.run_tests else None
     try:
         async with run.client:
@@ -93,7 +96,7 @@ async def plan(
             async with asyncio.TaskGroup() as group:
                 start_lists(group, run, record, state)
             found = await survey(run, record, state)
-            await asyncio.to_thread(load_sources, run, [source for source, _ in found.moves], found.state)
+            load_sources({source.run_test_key for source, _ in found.moves}, found.state)
             look_ups = found.look_ups()
             as_if_moved(found.state, found.moves)
             planned = make_plan(run, record, found.state)
@@ -147,6 +150,7 @@ async def export(
         await to_the_end(files.prepare)
         with files.lock(run.started_at):
             await to_the_end(files.sweep_staging)
+            run.dataset.layout = await to_the_end(partial(identify, files, run.started_at))
             last = await to_the_end(partial(_last_attempt, run))
             begun = Attempt(started_at=run.started_at, export_run_id=run.export_run_id)
             await to_the_end(partial(note_attempt, files, begun))
@@ -232,11 +236,13 @@ async def _conclude(run: Run, record: Record, failure: ExporterError | None, las
     summary = summarize(run, record, failure=failure, finished_at=run.clock())
     before = record.before or await _last_run(run, record)
     summary.ignored = record.ignored
-    saves = [_save_row, _save_document]
+    saves: list[Callable[[Run, Summary], None]] = [partial(_save_index, record.index), _save_row, _save_document]
     if before is None:
         summary.failure = summary.failure or record.last_run_error
-        saves = [_save_row]  # a new document would forget what was complete
+        saves.pop()  # a new document would forget what was complete
         before = LastRun()
+    summary.layout = run.dataset.layout
+    summary.is_new_to_months = summary.layout is Layout.BY_DAY and before.layout is None
     before = before.after(last)
     summary.carry_on(before, run.settings)
     for save in saves:
@@ -253,10 +259,18 @@ async def _conclude(run: Run, record: Record, failure: ExporterError | None, las
     return summary
 
 
+def _save_index(known: Index | None, run: Run, _summary: Summary) -> None:
+    if known is None:
+        return
+    index = update_index(run.dataset, known, [])
+    if not index.is_saved:
+        write_index(run.dataset.files, index)
+
+
 def _save_row(run: Run, summary: Summary) -> None:
     row = summary.as_row(msgspec.json.encode(summary.as_json()["run_tests"]).decode())
     frame = frame_of(schema.RUNS_TABLE, [row])
-    run.dataset.record_run(f"{summary.started_at:%Y-%m-%d}", summary.export_run_id, frame)
+    run.dataset.record_run(summary.started_at.astimezone(UTC).date(), summary.export_run_id, frame)
 
 
 def _save_document(run: Run, summary: Summary) -> None:

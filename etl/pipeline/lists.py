@@ -47,7 +47,7 @@ class Lists:
 
 def start_lists(group: asyncio.TaskGroup, run: Run, record: Record, state: StoredState) -> Lists:
     """Begin to list the executions of each run test; one that cannot be listed is recorded as failed, and left alone."""
-    known = {execution_id for dates in state.dates().values() for execution_id in dates}
+    known = {execution_id for places in state.places().values() for execution_id in places}
 
     async def list_one(run_test: RunTest) -> None:
         try:
@@ -102,17 +102,19 @@ def independent(record: Record, state: StoredState) -> set[str]:
     """Keys of the listed run tests of which no other list can tell anything: nothing has moved there or vanished from there."""
     if state.surplus or find_doubled(state):
         return set()
-    stored = state.dates()
+    stored = state.places()
     living = {
         key: {
-            each for each in dates if (known := state.executions.get(key, {}).get(each)) is None or not known.deleted_at
+            each
+            for each in places
+            if (known := state.executions.get(key, {}).get(each)) is None or not known.deleted_at
         }
-        for key, dates in stored.items()
+        for key, places in stored.items()
     }
     return {
         key
         for key, found in record.lists.items()
         if found.is_complete
         and (living[key] | state.orphans[key].keys()) <= found.executions.keys()
-        and all(dates.keys().isdisjoint(found.executions) for other, dates in stored.items() if other != key)
+        and all(places.keys().isdisjoint(found.executions) for other, places in stored.items() if other != key)
     }

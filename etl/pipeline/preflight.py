@@ -25,7 +25,8 @@ from etl.extract.endpoints import list_executions, list_run_tests
 from etl.extract.run_tests import left_out
 from etl.load.dataset import Dataset
 from etl.load.files.open import Files, open_files
-from etl.load.layout import LOCK, parse_partition_path
+from etl.load.identity import read_identity
+from etl.load.layout import LOCK, parse_part_path
 from etl.load.state import load_state
 from etl.model.keys import is_listable
 from etl.model.records import Page
@@ -242,7 +243,8 @@ def _check_dataset(settings: Settings) -> list[Check]:
 
 def _read_dataset(files: Files, settings: Settings) -> None:
     """Read the stored rows as an export does before its first request."""
-    stored = {parsed[1].run_test_key for path in files.list(EXECUTIONS.name) if (parsed := parse_partition_path(path))}
+    read_identity(files)
+    stored = {parsed[1].run_test_key for path in files.list(EXECUTIONS.name) if (parsed := parse_part_path(path))}
     keys = [run_test.key for run_test in settings.run_tests] or sorted(stored)
     load_state(Dataset(files), keys, set_aside=False)
 

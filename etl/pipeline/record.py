@@ -11,6 +11,7 @@ from etl.extract.plan import Planned, Reason
 from etl.extract.run_tests import Discovered
 from etl.extract.settling import Settling
 from etl.load.commit import Arrived
+from etl.load.index import Index
 from etl.load.last_run import LastRun
 from etl.model.lifecycle import KNOWN_EXECUTION
 from etl.model.listed_execution import ExecutionList
@@ -42,10 +43,11 @@ class Record:
     another run test is left alone, ``unreachable`` those that the source is to blame for, ``not_found`` are keys of those that it
     does not have. ``before`` is what the run before left, ``asked_for`` are keys of run tests that are gone and whose executions
     were all looked up. ``begun`` is what was fetched of the plan while some list was still held up. ``committed`` are
-    execution_ids.
+    execution_ids. ``index`` is that of the files when they were loaded.
     """
 
     run_tests: tuple[RunTest, ...]
+    index: Index | None = None
     before: LastRun | None = None
     ignored: list[str] = field(default_factory=list)
     last_run_error: DestinationError | None = None

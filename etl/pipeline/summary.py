@@ -7,6 +7,7 @@ from typing import Any
 from etl.errors import ExitCode, ExporterError, SourceUnavailableError
 from etl.extract.purpose import Purpose, no_requests
 from etl.load.last_run import LastRun
+from etl.load.layout import Layout
 from etl.model.wording import counted, quoted
 from etl.pipeline.run_test_summary import RunTestSummary
 from etl.settings import Settings
@@ -31,8 +32,8 @@ _MANY = 10
 class Summary:
     """One export run. Times are aware UTC; ``rows`` are those written, by table.
 
-    ``complete_at`` and the four after it are those of ``LastRun``, this run included. ``knows_all``: no run test is missing from
-    the list of run tests.
+    ``complete_at`` and the four after it are those of ``LastRun``, this run included. ``is_new_to_months``: the dataset is by day,
+    and no version that lays out by month has run on it before. ``knows_all``: no run test is missing from the list of run tests.
     """
 
     export_run_id: str
@@ -70,6 +71,8 @@ class Summary:
     namesakes: dict[str, int] = field(default_factory=dict)
     unlisted: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    layout: Layout = Layout.BY_MONTH
+    is_new_to_months: bool = False
     failure: ExporterError | None = None
 
     @property
@@ -149,6 +152,11 @@ class Summary:
     def notices(self) -> list[str]:
         """One line for each thing that is worth knowing although nothing is missing."""
         lines = [*self.ignored]
+        if self.is_new_to_months:
+            lines.append(
+                "the dataset has a folder for each day, and new rows go on so; metrics-etl migrate moves it to months, which makes "
+                "it faster to read, without a request"
+            )
         if self.redactions:
             lines.append(
                 f"{counted(self.redactions, 'answer')} contained one of the keys; the dataset has [key] in its place: "
@@ -235,6 +243,7 @@ class Summary:
             "last_complete_at": {key: _iso(at) for key, at in self.last_complete_at.items()},
             "incomplete": self.incomplete,
             "asked_for": self.asked_for,
+            "layout": int(self.layout),
             "is_all": self.is_all,
             "complete_since": {key: day.isoformat() if day else None for key, day in self.complete_since.items()},
             "run_tests": [_run_test_json(run_test) for run_test in self.run_tests],

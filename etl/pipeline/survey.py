@@ -22,7 +22,7 @@ from etl.extract.plan import (
     scrub,
 )
 from etl.extract.run_tests import discover
-from etl.load.layout import Partition
+from etl.load.layout import Part
 from etl.load.relocate import Moves, as_if_dropped, find_doubled, find_moves, surplus
 from etl.load.state import StoredState, forget_the_future, load_run_tests, load_state
 from etl.model.lifecycle import StoredExecution
@@ -47,7 +47,7 @@ class Survey:
     """
 
     state: StoredState
-    drops: Mapping[Partition, set[str]]
+    drops: Mapping[Part, set[str]]
     moves: Moves
     vanished: Mapping[str, set[str]]
     left_behind: Mapping[str, set[str]]
@@ -85,7 +85,7 @@ async def survey(run: Run, record: Record, state: StoredState) -> Survey:
             ids = await _find_vanished(run, record, run_test, state, everywhere)
             if ids is not None:
                 vanished[run_test.key] = ids
-    drops, moves = await to_the_end(partial(_find_places, run, record, state))
+    drops, moves = _find_places(record, state)
     left_behind = _left_behind(record, state, moves)
     record.left_behind = {key: len(left) for key, left in left_behind.items()}
     if record.discovered and record.discovered.is_complete:
@@ -99,13 +99,13 @@ def load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
     """What the dataset holds of the run tests; files that cannot be read are recorded."""
     state = load_state(run.dataset, [run_test.key for run_test in record.run_tests], set_aside=set_aside)
     record.quarantined += state.unreadable
+    record.index = state.index
     return state
 
 
-def load_sources(run: Run, partitions: Iterable[Partition], state: StoredState) -> None:
-    """Add to the state what the dataset holds of the partitions' run tests, where these are not exported."""
-    keys = {partition.run_test_key for partition in partitions} - state.executions.keys()
-    load_run_tests(run.dataset, sorted(keys), state, set_aside=False)
+def load_sources(keys: AbstractSet[str], state: StoredState) -> None:
+    """Add to the state what the dataset holds of the run tests of these keys, where these are not exported."""
+    load_run_tests(sorted(keys - state.executions.keys()), state)
 
 
 def one_place_each(lists: Mapping[str, ExecutionList], state: StoredState) -> dict[str, ExecutionList]:
@@ -160,7 +160,7 @@ async def _find_vanished(
     # Nothing else could resolve a dead letter whose execution was deleted before it had a row.
     vanished |= state.orphans[key].keys() - everywhere
     record.necessary_requests += len(vanished)
-    without_row = state.stray_dates[key].keys() - state.orphans[key].keys() - everywhere
+    without_row = state.stray_places[key].keys() - state.orphans[key].keys() - everywhere
     record.lost[key] = len(without_row) + sum(
         known.is_damaged for each, known in stored.items() if each not in everywhere
     )
@@ -174,11 +174,11 @@ async def _find_existing(run: Run, execution_ids: Sequence[str]) -> list[str]:
     return [each for each in execution_ids if each not in missing]
 
 
-def _find_places(run: Run, record: Record, state: StoredState) -> tuple[dict[Partition, set[str]], Moves]:
+def _find_places(record: Record, state: StoredState) -> tuple[dict[Part, set[str]], Moves]:
     """What to drop for every execution to lie in one place only, which the state then says, and what to move from there."""
     homes: dict[str, AbstractSet[str]] = {key: found.executions.keys() for key, found in record.lists.items()}
     doubled = find_doubled(state)
-    load_sources(run, chain.from_iterable(doubled.values()), state)
+    load_sources({part.run_test_key for parts in doubled.values() for part in parts}, state)
     drops = surplus(doubled, state, homes)
     as_if_dropped(state, drops)
     return drops, find_moves(state, homes, record.names())
@@ -186,7 +186,7 @@ def _find_places(run: Run, record: Record, state: StoredState) -> tuple[dict[Par
 
 def _left_behind(record: Record, state: StoredState, moves: Moves) -> dict[str, set[str]]:
     """Executions in no list whose run test is not exported and whose other executions move away, by key."""
-    dates = state.dates()
+    dates = state.places()
     everywhere = record.listed_ids()
     sources = {source.run_test_key for source, _ in moves} - {run_test.key for run_test in record.run_tests}
     return {key: left for key in sources if (left := dates[key].keys() - everywhere)}
@@ -196,7 +196,7 @@ async def _confirm_gone(run: Run, record: Record, state: StoredState) -> None:
     """Ask by its name for each run test that the list of run tests has no more; one that exists makes the list incomplete."""
     asked_for = {*record.before.asked_for} if record.before else set[str]()
     for key in [each for each in record.keys_without_run_test if each not in asked_for]:
-        await to_the_end(partial(load_sources, run, [Partition(key, "")], state))
+        load_sources({key}, state)
         names = {known.run_test_name for known in state.executions[key].values()} - {*record.names().values()}
         for name in filter(None, names):
             record.necessary_requests += 1
@@ -225,11 +225,13 @@ async def _left_by_deleted_run_tests(run: Run, record: Record, state: StoredStat
     gone = record.gone
     asked_for = {*record.before.asked_for} if record.before else set[str]()
     if not run.accept_deletions:
-        stored = chain.from_iterable(state.dates().values())
+        stored = chain.from_iterable(state.places().values())
         gone = gone - asked_for if not record.listed_ids().isdisjoint(stored) else set()
-    await to_the_end(partial(load_sources, run, [Partition(key, "") for key in gone], state))
+    load_sources(gone, state)
     everywhere = record.listed_ids()
-    return {key: {*not_known_as_deleted(state.dates()[key].keys() - everywhere, state.executions[key])} for key in gone}
+    return {
+        key: {*not_known_as_deleted(state.places()[key].keys() - everywhere, state.executions[key])} for key in gone
+    }
 
 
 def not_known_as_deleted(execution_ids: Iterable[str], stored: Mapping[str, StoredExecution]) -> list[str]:
@@ -286,9 +288,8 @@ def make_plan(run: Run, record: Record, state: StoredState, *, keys: AbstractSet
                 run_test,
                 record.lists[run_test.key],
                 state.executions[run_test.key],
-                now=run.by_source(run.started_at),
                 policy=run.policy,
-                stray_dates=state.stray_dates[run_test.key],
+                strays=state.stray_places[run_test.key],
             )
             record.planned[run_test.key] = []
     scrub_requests = run.settings.export.scrub_requests if keys is None else 0

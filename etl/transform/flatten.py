@@ -39,7 +39,6 @@ class FlatBundle:
     run_test_name: str
     run_test_key: str
     execution: Execution
-    date: str
     listed: frozenset[str] | None
     call_statuses: Counter[str]
     dead_letters: tuple[DeadLetter, ...]
@@ -47,6 +46,11 @@ class FlatBundle:
     evals: Rows
     errors: Rows
     kept: frozenset[str] = frozenset()
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the execution began; None when the API does not say."""
+        return _started_at(self.execution)
 
     @property
     def is_fetched(self) -> bool:
@@ -60,7 +64,6 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
         run_test_name=bundle.run_test_name,
         run_test_key=bundle.run_test_key,
         execution=bundle.execution,
-        date=bundle.date,
         listed=None if bundle.listed is None else frozenset(call.call_execution_id for call in bundle.listed),
         call_statuses=Counter(call.metrics.status for call in bundle.calls)
         + Counter(call.payload["status"] for call in bundle.listed or () if call.call_execution_id in bundle.kept),
@@ -86,7 +89,7 @@ def call_row(
 
 
 def _call_rows(bundle: ExecutionBundle, *, include_raw: bool) -> Rows:
-    rows, started_at = Rows(), _started_at(bundle)
+    rows, started_at = Rows(), _started_at(bundle.execution)
     for call in bundle.calls:
         rows.add(call_row(call, run_test_name=bundle.run_test_name, started_at=started_at, include_raw=include_raw))
     return rows
@@ -94,7 +97,7 @@ def _call_rows(bundle: ExecutionBundle, *, include_raw: bool) -> Rows:
 
 def _eval_rows(bundle: ExecutionBundle) -> Rows:
     rows, maker = Rows(), MAKERS[schema.EVALS.name]
-    started_at = _started_at(bundle)
+    started_at = _started_at(bundle.execution)
     for listed in bundle.listed or ():
         for eval_config_id, value in _eval_outputs(listed).items():
             output = value if isinstance(value, dict) else {"output": value}
@@ -118,6 +121,7 @@ def _error_rows(bundle: ExecutionBundle) -> Rows:
             "subject_id": letter.subject_id,
             "execution_id": bundle.execution.execution_id,
             "run_test_name": bundle.run_test_name,
+            "execution_started_at": _started_at(bundle.execution),
             "status": letter.status,
             "message": letter.message,
             "excerpt": letter.excerpt,
@@ -135,8 +139,8 @@ def _passed(output: Mapping[str, Any]) -> bool | None:
     return {"Passed": True, "Failed": False}.get(value)
 
 
-def _started_at(bundle: ExecutionBundle) -> datetime | None:
-    return timestamp_or_none(bundle.execution.payload.get("started_at"))
+def _started_at(execution: Execution) -> datetime | None:
+    return timestamp_or_none(execution.payload.get("started_at"))
 
 
 def _eval_outputs(listed: ListedCall) -> dict[str, Any]:

@@ -8,7 +8,10 @@ import sys
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
+import pytest
+
 from etl.cli.app import main
+from tests.datasets import fill_parts_early
 from tests.load.files.watched import CHANGING, Step, watched
 
 STEPS = "steps"
@@ -23,12 +26,15 @@ def fork_server() -> ForkServerContext:
     return context
 
 
-async def run_dying(context: ForkServerContext, folder: Path, env: dict[str, str], *, at: int | None = None) -> int:
-    """Run ``metrics-etl run`` in the folder and kill it before its step ``at``; returns the exit code, -9 when it died.
+async def run_dying(
+    context: ForkServerContext, folder: Path, env: dict[str, str], *, at: int | None = None, command: str = "run"
+) -> int:
+    """Run the command of ``metrics-etl`` in the folder and kill it before its step ``at``; returns the exit code, -9 when it died.
 
-    The steps that it took, and the one that it did not live to take, stand in the file ``steps``.
+    Each new execution comes to lie in a part of its own. The steps that it took, and the one that it did not live to take, stand in
+    the file ``steps``.
     """
-    process = context.Process(target=_run, args=(folder, env, at))
+    process = context.Process(target=_run, args=(folder, env, at, command))
     process.start()
     await asyncio.to_thread(process.join)
     assert process.exitcode is not None
@@ -39,10 +45,10 @@ def kinds_of_steps(folder: Path) -> list[str]:
     return (folder / STEPS).read_text().splitlines()
 
 
-def _run(folder: Path, env: dict[str, str], at: int | None) -> None:
+def _run(folder: Path, env: dict[str, str], at: int | None, command: str) -> None:
     os.chdir(folder)
     os.environ.update(env)
-    sys.argv = ["metrics-etl", "run", "--quiet"]
+    sys.argv = ["metrics-etl", command, "--quiet"]
     with (folder / "stderr").open("w") as stderr, (folder / STEPS).open("w", buffering=1) as steps:
         os.dup2(stderr.fileno(), 2)
         taken = 0
@@ -56,5 +62,6 @@ def _run(folder: Path, env: dict[str, str], at: int | None) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             taken += 1
 
-        with watched(folder / "data", before=die_or_note):
+        with pytest.MonkeyPatch.context() as patch, watched(folder / "data", before=die_or_note):
+            fill_parts_early(patch, rows=1)
             main()

@@ -1,4 +1,4 @@
-"""What reads the dataset: the same rows of a table, or of one partition of it, as an Arrow table."""
+"""What reads the dataset: the same rows of a table, or of one month of a run test, as an Arrow table."""
 
 import duckdb
 import pandas as pd
@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.dataset
 
 import etl
+from etl.load.layout import days_of
 
 
 def with_pyarrow(path):
@@ -43,11 +44,11 @@ def with_polars_over_pyarrow(path):
 
 
 def with_read_table(path):
-    words = [part.split("=") for part in path.parts if part.startswith(("run_test=", "date="))]
+    words = [part for part in path.parts if part.startswith(("run_test=", "month="))]
     table = path.parents[len(words) - 1] if words else path
-    partition = dict(words)
-    day = partition.get("date")
-    frame = etl.read_table(table.parent, table.name, run_tests=partition.get("run_test"), since=day, until=day)
+    key = next((word.removeprefix("run_test=") for word in words if word.startswith("run_test=")), None)
+    since, until = next((days_of(word) for word in words if word.startswith("month=")), (None, None))
+    frame = etl.read_table(table.parent, table.name, run_tests=key, since=since, until=until)
     return pa.Table.from_pandas(frame, preserve_index=False)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from etl import sandbox
 from etl.model import schema
+from etl.model.keys import default_key
 from etl.sandbox import Sandbox
 from tests.e2e import truth
 from tests.e2e.command import Ended, documented_fields, environment, metrics_etl, write_settings
@@ -20,7 +21,7 @@ from tests.worlds import settled_world
 
 @pytest.fixture
 async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=3, executions=20, calls=30)) as running:
+    async with Sandbox(settled_world(run_tests=3, executions=20, calls=30, days=90)) as running:
         yield running
 
 
@@ -33,7 +34,7 @@ def data_files(folder: Path) -> dict[str, tuple[int, bytes]]:
     """Inode and bytes of every file but those that tell of runs."""
     return {
         str(path.relative_to(folder)): (path.stat().st_ino, path.read_bytes())
-        for path in (folder / "data").rglob("*.parquet")
+        for path in (folder / "data").rglob("*=*/*.parquet")
         if "runs" not in path.relative_to(folder / "data").parts
     }
 
@@ -92,8 +93,10 @@ async def test_only_changed_executions_are_fetched_again(server: Sandbox, tmp_pa
     assert result.exit_code == 0
     assert_equals_world(tmp_path, server.world)
     rewritten = {path for path, content in data_files(tmp_path).items() if before[path] != content}
-    days = {str(execution.started_at.date()) for execution in changed}
-    assert all(any(f"date={day}/" in path for day in days) for path in rewritten), "other partitions were touched"
+    months = [
+        f"run_test={default_key(execution.run_test.name)}/month={execution.started_at:%Y-%m}/" for execution in changed
+    ]
+    assert rewritten == {path for path in before if any(month in path for month in months)} < before.keys()
 
 
 async def test_running_execution_waits_and_is_exported_once_finished(server: Sandbox, tmp_path: Path) -> None:
@@ -216,7 +219,8 @@ async def test_nothing_but_final_files_lies_under_the_tables(server: Sandbox, tm
     assert {path.name for table in ("calls", "evals", "executions") for path in (data / table).rglob("*.*")} == {
         "part-0.parquet"
     }
-    assert {path.name for path in (data / "_state").iterdir()} == {"attempt.json", "last_run.json", "lock", "staging"}
+    documents = {"attempt.json", "dataset.json", "last_run.json"}
+    assert {path.name for path in (data / "_state").iterdir()} == {*documents, "index.parquet", "lock", "staging"}
     assert list((data / "_state" / "staging").iterdir()) == []
 
 

@@ -20,6 +20,7 @@ from etl.model import schema
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, SandboxRequest, World, delete_execution, listable_executions
 from etl.settings import Settings
+from tests.datasets import fill_parts_early
 from tests.e2e import truth
 from tests.e2e.faults import KINDS, Cure, Endpoint, Kind, Strike, endpoint_of
 from tests.support import settings_for
@@ -53,6 +54,11 @@ def cases(*cures: Cure, endpoints: Iterable[Endpoint] = FIRST_EXPORT) -> list[An
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quota_module, "_NO_HINT_SECONDS", 0.02)
+
+
+@pytest.fixture(autouse=True)
+def _several_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_parts_early(monkeypatch, rows=12)
 
 
 class Source(Sandbox):

@@ -66,7 +66,7 @@ async def test_a_command_that_is_killed_at_random_moments_loses_doubles_and_brea
     tmp_path: Path, kills: int
 ) -> None:
     rng, killed, changed = random.Random(kills), 0, set[str]()
-    async with Sandbox(settled_world(run_tests=2, executions=3, calls=4, days=2)) as server:
+    async with Sandbox(settled_world(run_tests=2, executions=3, calls=4, days=60)) as server:
         write_settings(tmp_path, [run_test.name for run_test in server.world.run_tests], *SETTINGS)
         finished: dict[str, Rows] | None = None
         while killed < kills:
@@ -85,7 +85,7 @@ async def test_a_command_that_is_killed_at_random_moments_loses_doubles_and_brea
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Sandbox]:
-    """A server whose world lies exported in ``old``, and has changed since: a run replaces rows and adds a partition."""
+    """A server whose world lies exported in ``old``, and has changed since: a run replaces rows and adds two parts."""
     rng, now = random.Random(1), datetime.now(UTC)
     async with Sandbox(settled_world(run_tests=1, executions=2, calls=2, days=1)) as running:
         folder = tmp_path / "old"
@@ -93,7 +93,10 @@ async def server(tmp_path: Path) -> AsyncIterator[Sandbox]:
         write_settings(folder, [running.world.run_tests[0].name], *SETTINGS, *IN_ORDER)
         assert await run_dying(fork_server(), folder, environment(running)) == 0
         run_again(running.world.run_tests[0].executions[1], rng, now)
-        sandbox.add_execution(running.world, running.world.run_tests[0], rng, now - timedelta(days=9), 2)
+        for days in (1, 2):
+            sandbox.add_execution(
+                running.world, running.world.run_tests[0], rng, now - timedelta(days=9, hours=days), 2
+            )
         (folder / "data" / "_state" / "staging" / "left-by-a-dead-run").write_bytes(b"PAR1")
         yield running
 

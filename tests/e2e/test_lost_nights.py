@@ -210,7 +210,7 @@ async def test_run_that_could_not_write_its_row_is_told_with_its_reason(server: 
     night = datetime(2026, 11, 1, 2, tzinfo=UTC)
     settings = settings_for(server, tmp_path / "data")
     await job.export(settings, clock=lambda: night - timedelta(days=1))
-    (tmp_path / "data" / "runs" / f"date={night:%Y-%m-%d}").write_text("in the way")
+    (tmp_path / "data" / "runs" / f"month={night:%Y-%m}").write_text("in the way")
     summary = await job.export(settings, clock=lambda: night)
 
     found = read_status(LocalFiles(tmp_path / "data"), now=night)

@@ -13,6 +13,7 @@ from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Call, Execution, Fault, Sandbox, SandboxRequest
 from etl.sandbox.answers.metrics import execution_page
+from tests.datasets import fill_parts_early
 from tests.e2e.faults import edited_calls
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import cap_pages, settings_for
@@ -20,6 +21,11 @@ from tests.worlds import settled_world
 
 FIRST_NIGHT = datetime(2026, 11, 5, 2, tzinfo=UTC)
 Export = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def _a_part_for_each_execution(monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_parts_early(monkeypatch, rows=1)
 
 
 @pytest.fixture

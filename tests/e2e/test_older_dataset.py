@@ -6,6 +6,7 @@ Whatever the exporter becomes, these files stay as they are; a run of today must
 import json
 import shutil
 from collections.abc import AsyncIterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
 
+import etl
 from etl.load.merge import with_column
 from etl.model import schema
 from etl.model.digest import rows_digest
@@ -22,6 +24,8 @@ from tests.e2e.command import Ended, environment, metrics_etl
 
 KEPT = Path(__file__).parents[1] / "samples" / "dataset-0.1"
 TABLES = ("executions", "calls", "evals")
+EXECUTION = "c59db916-5b0e-476f-aac3-4446e883a1d4"
+RUNS = "/sdk/api/v1/simulation/runs/"
 LACKING = {
     "executions": ["verified_at", "deleted_at", "latency_percentiles_p99"],
     "calls": ["latency_response_time_ms", "scenario_name", "raw"],
@@ -37,6 +41,22 @@ class Replay:
         self.answers: dict[str, Any] = json.loads((KEPT / "answers.json").read_text())
         self.requests: list[str] = []
         self.base_url = ""
+
+    def run_again(self, execution_id: str, *, on: str) -> None:
+        """From now on there is another execution like this one, of that day: its ids begin with other digits."""
+        answers = self.answers
+        listed = next(answers[target] for target in answers if "run_test_name" in target)["result"]
+        (row,) = [each for each in listed["results"] if each["execution_id"] == execution_id]
+        day, calls = row["started_at"][:10], answers[f"{RUNS}?execution_id={execution_id}&limit=1024&page=1"]
+        call_ids = [each["call_execution_id"] for each in calls["result"]["call_results"]["results"]]
+        answers_of_it = {target: value for target, value in answers.items() if any(each in target for each in call_ids)}
+        text = json.dumps([row, {f"{RUNS}?execution_id={execution_id}&limit=1024&page=1": calls} | answers_of_it])
+        for each in (execution_id, *call_ids):
+            text = text.replace(each, f"00000000{each[8:]}")
+        new, more = json.loads(text.replace(day, on))
+        listed["results"].insert(0, new)
+        listed["count"] += 1
+        answers |= more
 
     async def answer(self, request: web.Request) -> web.Response:
         target = f"{request.path}?" + "&".join(f"{name}={value}" for name, value in sorted(request.query.items()))
@@ -136,7 +156,9 @@ async def test_columns_that_an_older_version_lacked_are_there_after_one_night_an
 
     assert (result.exit_code, again.exit_code) == (0, 0)
     assert result.document["run_tests"][0]["reasons"] == {"final": 2}, "nothing is fetched again for it"
-    assert result.document["notices"][0].startswith("3 files of an older version got all columns")
+    by_day, completion = result.document["notices"]
+    assert "metrics-etl migrate moves it to months" in by_day
+    assert completion.startswith("3 files of an older version got all columns")
     for table, old in before.items():
         now = read_only_part(folder, table)
         assert now.schema.equals(schema.TABLES[table].arrow_schema, check_metadata=True), table
@@ -146,6 +168,39 @@ async def test_columns_that_an_older_version_lacked_are_there_after_one_night_an
     assert verified.exit_code == 0, verified.stdout
     assert files_of_tables(folder) == completed, "the second night finds nothing to complete"
     assert again.document["notices"] == []
+
+
+async def test_dataset_by_day_is_read_and_goes_on_by_day(api: Replay, folder: Path) -> None:
+    data = folder / "data"
+    kept = {path.relative_to(data): path.read_bytes() for path in data.rglob("*=*/*.parquet")}
+    calls = etl.read_calls(data, run_tests="Checkout flow", since="2026-01-29", until="2026-01-29", evals="wide")
+    assert (len(calls), set(calls["date"])) == (6, {date(2026, 1, 29)})
+    assert len(etl.read_calls(data, since="2026-01-30")) == 0
+    api.run_again(EXECUTION, on="2026-02-03")
+
+    result, again = await export(api, folder), await export(api, folder)
+
+    assert (result.exit_code, again.exit_code, again.document["files"]) == (0, 0, 0)
+    assert result.document["run_tests"][0]["reasons"] == {"final": 2, "new": 1}
+    assert [len(each.document["notices"]) for each in (result, again)] == [1, 0], "how to move is told once"
+    assert not (data / "_state" / "dataset.json").exists()
+    files = {path.relative_to(data): path.read_bytes() for path in data.rglob("*=*/*.parquet")}
+    assert {path: files[path] for path in kept} == kept
+    new = {path.parent.as_posix() for path in files.keys() - kept.keys()}
+    run_days = {f"runs/date={each.document['started_at'][:10]}" for each in (result, again)}
+    assert new == {f"{table}/run_test=checkout/date=2026-02-03" for table in TABLES} | run_days
+    assert set(etl.read_table(data, "executions")["date"]) == {date(2026, 1, 29), date(2026, 2, 3)}
+    assert len(etl.read_calls(data, since="2026-01-30")) == 3
+    status = await metrics_etl("status", "--json", cwd=folder, env=environment())
+    (run_test,) = status.document["run_tests"]
+    assert (status.exit_code, run_test["executions"], run_test["calls"], run_test["exported"]) == (0, 3, 9, 3)
+    assert [each["export_run_id"] for each in status.document["runs"]] == [
+        again.document["export_run_id"],
+        result.document["export_run_id"],
+        "20261125T094907Z-786f511d",
+    ]
+    verified = await metrics_etl("verify", cwd=folder, env=environment())
+    assert verified.exit_code == 0, verified.stdout
 
 
 async def test_full_refresh_fills_the_columns_that_an_older_version_lacked(api: Replay, folder: Path) -> None:

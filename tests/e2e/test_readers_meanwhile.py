@@ -63,7 +63,7 @@ async def test_a_read_during_a_rewrite_sees_every_call_and_one_version_of_each_e
     executions = server.world.run_tests[0].executions
     settings = settings_for(server, tmp_path / "data")
     await job.export(settings)
-    (partition,) = (tmp_path / "data" / "calls").glob("run_test=*/date=*")
+    (partition,) = (tmp_path / "data" / "calls").glob("run_test=*/month=*")
     is_over = writer_is_gone = False
     rewrites = 0
 

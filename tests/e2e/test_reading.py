@@ -49,7 +49,7 @@ def export(world, root, *, lost=None):
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     """An export in a folder of a difficult name, with a dead letter."""
-    world = settled_world(names=["Checkout flow", "7"], executions=4, calls=3, days=3, quirks=True)
+    world = settled_world(names=["Checkout flow", "7"], executions=12, calls=3, days=40, quirks=True)
     lost = listable_calls(world.run_tests[0].executions[0])[0]
     root = tmp_path_factory.mktemp("it's a data set, 100% ünï") / "data"
     assert export(world, root, lost=lost).exit_code == 3
@@ -79,7 +79,6 @@ def true_rows(root, table):
     found = []
     for path in (root / table.name).rglob("*.parquet"):
         words = dict(part.split("=", 1) for part in path.parent.relative_to(root).parts[1:])
-        words["date"] = dt.date.fromisoformat(words["date"])
         found += [row | words for row in pq.ParquetFile(path).read().to_pylist()]
     return by_key(table, found)
 
@@ -109,18 +108,19 @@ def opened(engine, tables, root):
 
 def documented(engine):
     """The statement, shortened, and the example of the engine's section in docs/reading.md."""
-    section = (ROOT / "docs/reading.md").read_text(encoding="utf-8").lower().partition(f"\n## {engine}\n")[2]
+    document = (ROOT / "docs/reading.md").read_text(encoding="utf-8")
+    section = re.split(rf"^## {engine}$", document, flags=re.MULTILINE | re.IGNORECASE)[1]
     return re.findall(r"```(?:python|sql)\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
 
 
 def one_file_left(root, copy):
-    """A copy of the dataset of which all files but one of the calls are spoilt; the partition of that one."""
+    """A copy of the dataset of which all files but one of the calls are spoilt; the partition and rows of that one."""
     shutil.copytree(root, copy)
     kept, *others = sorted((copy / "calls").rglob("*.parquet"))
     for path in others:
         path.write_bytes(b"spoilt")
-    run_test, day = (part.partition("=")[2] for part in kept.parent.relative_to(copy / "calls").parts)
-    return run_test, dt.date.fromisoformat(day), pq.ParquetFile(kept).metadata.num_rows
+    run_test, month = (part.partition("=")[2] for part in kept.parent.relative_to(copy / "calls").parts)
+    return run_test, month, pq.ParquetFile(kept).metadata.num_rows
 
 
 @every_table
@@ -133,10 +133,10 @@ def test_pandas_has_every_row_in_the_declared_types(dataset, table):
 
 
 def test_pandas_reads_no_file_that_a_filter_excludes(dataset, tmp_path):
-    run_test, day, rows = one_file_left(dataset.root, tmp_path / "data")
+    run_test, month, rows = one_file_left(dataset.root, tmp_path / "data")
     statement = ddl([schema.CALLS], "pandas", str(tmp_path / "data"))
-    filters = f"    filters=[('run_test', '==', {run_test!r}), ('date', '==', {day!r})],\n)"
-    variables: dict[str, Any] = {"datetime": dt}
+    filters = f"    filters=[('run_test', '==', {run_test!r}), ('month', '==', {month!r})],\n)"
+    variables: dict[str, Any] = {}
     exec(statement.removesuffix(")") + filters, variables)
     assert len(variables["calls"]) == rows
     with pytest.raises(pa.ArrowInvalid):
@@ -155,9 +155,9 @@ def test_polars_has_every_row_in_the_declared_types(dataset, table):
 
 
 def test_polars_reads_no_file_that_a_filter_excludes(dataset, tmp_path):
-    run_test, day, rows = one_file_left(dataset.root, tmp_path / "data")
+    run_test, month, rows = one_file_left(dataset.root, tmp_path / "data")
     calls = opened("polars", [schema.CALLS], tmp_path / "data")["calls"]
-    kept = calls.filter(pl.col("run_test") == run_test, pl.col("date") == day)
+    kept = calls.filter(pl.col("run_test") == run_test, pl.col("month") == month)
     assert kept.collect().height == rows
     with pytest.raises(pl.exceptions.PolarsError):
         calls.collect()
@@ -181,8 +181,8 @@ def test_duckdb_reads_no_rows_of_a_file_that_a_filter_excludes(dataset):
     with duckdb.connect() as connection:
         connection.execute(ddl([schema.CALLS], "duckdb", str(dataset.root)))
         connection.execute("SET explain_output = 'all'")
-        run_test, day = (part.partition("=")[2] for part in files[0].parent.parts[-2:])
-        query = f"EXPLAIN ANALYZE SELECT status FROM calls WHERE run_test = '{run_test}' AND date = '{day}'"
+        run_test, month = (part.partition("=")[2] for part in files[0].parent.parts[-2:])
+        query = f"EXPLAIN ANALYZE SELECT status FROM calls WHERE run_test = '{run_test}' AND month = '{month}'"
         ((_, plan),) = connection.execute(query).fetchall()
     assert re.findall(r"Scanning Files: (\d+)/(\d+)", plan) == [("1", str(len(files)))]
 
@@ -245,12 +245,13 @@ def executions(dataset, monkeypatch):
     """How many executions the documented examples are about; where they run, the dataset is called data."""
     monkeypatch.chdir(dataset.root.parent)
     rows = true_rows(dataset.root, schema.EXECUTIONS)
-    return sum(row["run_test"] == "checkout-flow-858f2c8d" and row["date"] >= dt.date(2026, 10, 28) for row in rows)
+    since = dt.datetime(2026, 10, 28, tzinfo=dt.UTC)
+    return sum(row["run_test"] == "checkout-flow-858f2c8d" and row["started_at"] >= since for row in rows)
 
 
 def test_documented_example_for_pandas(executions):
     statement = ddl([schema.EXECUTIONS], "pandas")
-    variables: dict[str, Any] = {"datetime": dt}
+    variables: dict[str, Any] = {}
     exec(f"{statement.removesuffix(')')}{documented('pandas')[1]})", variables)
     assert len(variables["executions"]) == executions > 0
 
@@ -271,7 +272,7 @@ def test_documented_example_for_duckdb(executions):
 def test_documented_example_is_of_the_dialect(engine):
     _, example = documented(engine)
     (condition,) = sqlglot.parse_one(example, dialect=engine).find_all(exp.Where)
-    assert {column.name for column in condition.find_all(exp.Column)} == {"run_test", "date"}
+    assert {column.name for column in condition.find_all(exp.Column)} == {"run_test", "month", "started_at"}
 
 
 def run_elsewhere(script, tmp_path, statements, queries):
@@ -307,10 +308,10 @@ def test_spark_has_every_row_in_the_declared_types(dataset, tmp_path):
     if not (shutil.which("java") or "JAVA_HOME" in os.environ):
         pytest.skip("Spark needs Java 17 or newer")
     statements = [each.strip() for each in ddl(TABLES, "spark", str(dataset.root)).split(";\n")]
-    run_test, day = (part.partition("=")[2] for part in next((dataset.root / "calls").glob("*/*")).parts[-2:])
+    run_test, month = (part.partition("=")[2] for part in next((dataset.root / "calls").glob("*/*")).parts[-2:])
     queries = {table.name: f"SELECT * FROM {table.name}" for table in TABLES}
     queries |= {f"{table.name} columns": f"DESCRIBE {table.name}" for table in TABLES}
-    queries["pruned"] = f"EXPLAIN SELECT status FROM calls WHERE run_test = '{run_test}' AND date = DATE '{day}'"
+    queries["pruned"] = f"EXPLAIN SELECT status FROM calls WHERE run_test = '{run_test}' AND month = '{month}'"
     found = run_elsewhere("in_spark.py", tmp_path, [each.removesuffix(";") for each in statements], queries)
     types = dict(zip(KINDS, ("string", "bigint", "double", "boolean", "timestamp", "date"), strict=True))
     for table in TABLES:
@@ -320,19 +321,19 @@ def test_spark_has_every_row_in_the_declared_types(dataset, tmp_path):
             (column.name, types[column.type], comment(column)) for column in all_columns(table)
         ]
     ((plan,),) = ([row["plan"]] for row in found["pruned"])
-    assert re.search(r"PartitionFilters: \[.*run_test.*date.*\]", plan), plan
+    assert re.search(r"PartitionFilters: \[.*run_test.*month.*\]", plan), plan
     assert "InMemoryFileIndex(1 paths)" in plan
 
 
 @pytest.mark.slow
 def test_clickhouse_has_every_row_in_the_declared_types(dataset, tmp_path):
     copy = tmp_path / "data"
-    run_test, day, rows = one_file_left(dataset.root, copy)
+    run_test, month, rows = one_file_left(dataset.root, copy)
     statements = ddl(TABLES, "clickhouse", str(dataset.root)).split(";\n")
     spoilt = ddl([schema.CALLS], "clickhouse", str(copy)).replace("VIEW calls", "VIEW spoilt")
     queries = {table.name: f"SELECT * FROM {table.name}" for table in TABLES}
     queries |= {f"{table.name} columns": f"DESCRIBE TABLE {table.name}" for table in TABLES}
-    queries["pruned"] = f"SELECT count(status) AS n FROM spoilt WHERE run_test = '{run_test}' AND date = '{day}'"
+    queries["pruned"] = f"SELECT count(status) AS n FROM spoilt WHERE run_test = '{run_test}' AND month = '{month}'"
     found = run_elsewhere("in_clickhouse.py", tmp_path, [*statements, spoilt], queries)
     types = dict(zip(KINDS, ("String", "Int64", "Float64", "Bool", "DateTime64(6, 'UTC')", "Date"), strict=True))
     for table in TABLES:
@@ -341,7 +342,7 @@ def test_clickhouse_has_every_row_in_the_declared_types(dataset, tmp_path):
             (column.name, types[column.type] if column.is_key else f"Nullable({types[column.type]})")
             for column in table.columns
         ]
-        words = [] if table.name == "runs" else [("run_test", "LowCardinality(String)")]
+        words = [(column.name, "LowCardinality(String)") for column in table.partitions]
         described = [(each["name"], each["type"]) for each in found[f"{table.name} columns"]]
-        assert described == [*expected, *words, ("date", "Date")]
+        assert described == [*expected, *words]
     assert found["pruned"] == [{"n": rows}]

@@ -163,7 +163,7 @@ def lose(path: Path) -> None:
 
 
 def move(path: Path) -> None:
-    path.parent.rename(path.parent.with_name("date=2020-02-02"))
+    path.parent.rename(path.parent.with_name("month=2020-02"))
 
 
 def link(path: Path) -> None:

@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from etl import sandbox
@@ -15,10 +17,11 @@ from etl.errors import DestinationError
 from etl.load import relocate
 from etl.load.dataset import Dataset
 from etl.load.files.local import LocalFiles
-from etl.load.layout import Partition
+from etl.load.layout import Part
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Execution, Fault, RunTest, Sandbox
+from tests.datasets import fill_parts_early
 from tests.e2e.truth import assert_equals_world, call_rows, execution_rows, rows_of
 from tests.support import settings_for
 from tests.worlds import settled_world
@@ -38,12 +41,34 @@ def export(server: Sandbox, tmp_path: Path) -> Export:
     """One night's export; each one is a day later than the one before."""
     nights = iter(range(1, 99))
 
-    async def run(*, names: list[Any] | None = None, settings: dict[str, Any] | None = None, **options: Any) -> Summary:
-        night = NIGHT + timedelta(days=next(nights))
+    async def run(
+        *,
+        names: list[Any] | None = None,
+        settings: dict[str, Any] | None = None,
+        at: datetime | None = None,
+        **options: Any,
+    ) -> Summary:
+        night = at or NIGHT + timedelta(days=next(nights))
         configured = settings_for(server, tmp_path / "data", run_tests=names, **(settings or {}))
         return await job.export(configured, clock=lambda: night, **options)
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def _a_part_for_each_execution(monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_parts_early(monkeypatch, rows=1)
+
+
+def holds(data: bytes | memoryview, execution: Execution) -> bool:
+    """Whether a file of this content has a row of the execution."""
+    return execution.execution_id in pq.ParquetFile(pa.BufferReader(data)).read()["execution_id"].to_pylist()
+
+
+def folder_of(folder: Path, execution: Execution) -> str:
+    """The name of the folder in which the execution's row lies."""
+    paths = (folder / "data" / "executions").rglob("*.parquet")
+    return next(path.parent.name for path in paths if holds(path.read_bytes(), execution))
 
 
 def newest(run_test: RunTest) -> Execution:
@@ -331,8 +356,8 @@ async def test_execution_without_any_time_is_exported_and_settles(
 
     assert states == ["settling", "exported", "exported"]
     assert_equals_world(tmp_path, server.world)
-    (path,) = (tmp_path / "data" / "executions").rglob(f"date={(NIGHT + timedelta(days=1)).date()}/*.parquet")
-    assert path.is_file()
+    first_seen = f"month={NIGHT + timedelta(days=1):%Y-%m}"
+    assert folder_of(tmp_path, execution) == first_seen
 
 
 async def test_poisoned_execution_costs_no_other_row_and_heals(server: Sandbox, export: Export, tmp_path: Path) -> None:
@@ -515,19 +540,19 @@ async def test_deleted_execution_that_a_cut_move_left_in_a_run_test_that_is_not_
 
     drop = relocate.drop
 
-    def fail_at_the_day(dataset: Dataset, partition: Partition, *arguments: Any) -> None:
-        if partition.date == f"{gone.started_at:%Y-%m-%d}":
+    def fail_at_its_part(dataset: Dataset, part: Part, execution_ids: set[str]) -> None:
+        if gone.execution_id in execution_ids:
             raise DestinationError("no")
-        drop(dataset, partition, *arguments)
+        drop(dataset, part, execution_ids)
 
-    monkeypatch.setattr(relocate, "drop", fail_at_the_day)
+    monkeypatch.setattr(relocate, "drop", fail_at_its_part)
     assert (await export(names=[first.name, second.name])).exit_code == 6
     monkeypatch.undo()
     sandbox.delete_execution(gone)
     (there,) = [
         path
-        for path in (tmp_path / "data" / "calls").glob(f"*/date={gone.started_at:%Y-%m-%d}/*.parquet")
-        if "new" in path.parts[-3]
+        for path in (tmp_path / "data" / "calls").rglob("*.parquet")
+        if "new" in path.parts[-3] and holds(path.read_bytes(), gone)
     ]
     there.unlink()
 
@@ -546,7 +571,7 @@ def dying_before_the_row_of(execution: Execution, monkeypatch: pytest.MonkeyPatc
     publish = LocalFiles.publish
 
     def fail(files: LocalFiles, path: str, data: bytes) -> None:
-        if path.startswith("executions/") and f"date={execution.started_at:%Y-%m-%d}" in path:
+        if path.startswith("executions/") and holds(data, execution):
             raise DestinationError("no")
         publish(files, path, data)
 
@@ -627,18 +652,23 @@ async def test_executions_that_stay_under_a_name_that_is_gone_are_told(
     assert_each_once(tmp_path)
 
 
-async def test_files_that_are_restored_under_another_day_double_nothing(
+async def test_files_that_are_restored_under_another_month_double_nothing(
     server: Sandbox, export: Export, tmp_path: Path
 ) -> None:
-    """Without a start an execution lies under the day on which it was first seen, and that day was lost meanwhile."""
+    """Without a start an execution lies under the month in which it was first seen, and that month was lost meanwhile."""
     execution = newest(server.world.run_tests[0])
     execution.started_at = None  # type: ignore[assignment]
     await export()
-    days = list((tmp_path / "data").rglob(f"date={(NIGHT + timedelta(days=1)).date()}/part-0.parquet"))
-    backup = {path: path.read_bytes() for path in days}
-    for path in days:
+    paths = [
+        path
+        for table in ("executions", "calls", "evals")
+        for path in (tmp_path / "data" / table).rglob(f"month={NIGHT + timedelta(days=1):%Y-%m}/part-*.parquet")
+    ]
+    assert len(paths) == 3
+    backup = {path: path.read_bytes() for path in paths}
+    for path in paths:
         path.unlink()
-    await export()
+    await export(at=NIGHT + timedelta(days=40))
     for path, content in backup.items():
         path.write_bytes(content)
 

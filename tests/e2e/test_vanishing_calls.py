@@ -12,6 +12,7 @@ from etl.model.records import METRICS, RUNS
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Execution, Fault, Sandbox, SandboxRequest
+from tests.datasets import fill_parts_early
 from tests.e2e.faults import edited_calls
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import cap_pages, settings_for
@@ -19,6 +20,11 @@ from tests.worlds import settled_world
 
 FIRST_NIGHT = datetime(2026, 10, 30, 20, tzinfo=UTC)
 Export = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def _a_part_for_each_execution(monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_parts_early(monkeypatch, rows=1)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from etl.errors import DestinationError
 from etl.inspect.rules import Kind
 from etl.inspect.verify import Report, verify
 from etl.load.files.local import LocalFiles
-from etl.load.layout import Scope
+from etl.load.layout import Scope, days_of
 from etl.load.merge import with_column
 from etl.load.parquet import encode
 from etl.model import schema
@@ -27,7 +27,7 @@ from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox, World
 from etl.transform.frames import hash_rows
-from tests.datasets import FETCHED_AT
+from tests.datasets import FETCHED_AT, fill_parts_early
 from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.e2e.truth import assert_equals_world
 from tests.support import settings_for
@@ -51,16 +51,16 @@ class Place:
     def verify(self, **scope: Any) -> Report:
         return verify(settings_for(self.server, self.data), Scope(**scope))
 
-    def partitions(self, number: int = 0) -> list[Path]:
-        """The partitions' paths below a table, of one run test, oldest first."""
+    def parts(self, number: int = 0) -> list[Path]:
+        """The parts' paths below a table, of one run test, oldest first."""
         keys = sorted(path.name for path in (self.data / "calls").iterdir())
         return [
-            path.parent.relative_to(self.data / "calls")
+            path.relative_to(self.data / "calls")
             for path in sorted((self.data / "calls" / keys[number]).rglob("*.parquet"))
         ]
 
     def part(self, table: str, number: int = 0, *, run_test: int = 0) -> Path:
-        return self.data / table / self.partitions(run_test)[number] / "part-0.parquet"
+        return self.data / table / self.parts(run_test)[number]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,9 @@ def exported(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert (await job.export(settings_for(server, folder))).exit_code == 0
 
     folder = tmp_path_factory.mktemp("exported") / "data"
-    asyncio.run(export(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        fill_parts_early(patch, rows=1)  # each execution lies in a part of its own
+        asyncio.run(export(folder))
     return folder
 
 
@@ -127,24 +129,35 @@ def double_a_call(place: Place) -> Path:
     return place.part("calls")
 
 
-def move_to_another_day(place: Place) -> Path:
-    target = place.part("calls").parent.with_name("date=2020-02-02")
-    place.part("calls").parent.rename(target)
-    return target / "part-0.parquet"
+def in_another_month(path: Path) -> Path:
+    target = path.parent.with_name("month=2020-02") / path.name
+    target.parent.mkdir(exist_ok=True)
+    return target
+
+
+def move_to_another_month(place: Place) -> Path:
+    return place.part("calls").rename(in_another_month(place.part("calls")))
+
+
+def move_to_another_part(place: Place) -> Path:
+    return place.part("calls").rename(place.part("calls").with_name("part-9.parquet"))
 
 
 def copy_to_another_run_test(place: Place) -> Path:
-    target = place.part("calls", run_test=1).parent.with_name("date=2020-02-02") / "part-0.parquet"
-    target.parent.mkdir()
+    target = in_another_month(place.part("calls", run_test=1))
     shutil.copy(place.part("calls"), target)
     return target
 
 
-def copy_a_whole_partition(place: Place) -> Path:
-    partition = place.partitions()[0]
-    for table in ("executions", "calls", "evals"):
-        source = place.data / table / partition
-        shutil.copytree(source, source.with_name("date=2020-02-02"))
+def copy_all_to_another_month(place: Place) -> Path:
+    for source in [place.part(table) for table in ("executions", "calls", "evals")]:
+        shutil.copy(source, in_another_month(source))
+    return place.part("executions")
+
+
+def copy_all_to_another_part(place: Place) -> Path:
+    for source in [place.part(table) for table in ("executions", "calls", "evals")]:
+        shutil.copy(source, source.with_name("part-9.parquet"))
     return place.part("executions")
 
 
@@ -226,7 +239,7 @@ def link_a_table(place: Place) -> Path:
 
 
 def put_a_stray_file(place: Place) -> Path:
-    path = place.part("calls").with_name("part-1.parquet")
+    path = place.part("calls").with_name("part-01.parquet")
     shutil.copy(place.part("calls"), path)
     return path
 
@@ -247,9 +260,11 @@ BREAKS: dict[Callable[[Place], Path], tuple[Kind, str]] = {
     lose_an_eval: (Kind.DAMAGED, "its calls or evals are not those that were exported"),
     lose_a_file: (Kind.DAMAGED, "0 of 4 exported calls are there"),
     double_a_call: (Kind.DOUBLED, "1 key more than once: call_execution_id "),
-    move_to_another_day: (Kind.MISPLACED, "that lie in executions/run_test="),
+    move_to_another_month: (Kind.MISPLACED, "that lie in executions/run_test="),
+    move_to_another_part: (Kind.MISPLACED, "that lie in executions/run_test="),
     copy_to_another_run_test: (Kind.MISPLACED, "that lie in executions/run_test="),
-    copy_a_whole_partition: (Kind.SPREAD, "date="),
+    copy_all_to_another_month: (Kind.SPREAD, "month="),
+    copy_all_to_another_part: (Kind.SPREAD, "part-9"),
     change_a_value: (Kind.ALTERED, "1 row with other values than were exported: call_execution_id "),
     change_an_eval: (Kind.ALTERED, "1 row with other values than were exported: call_execution_id "),
     change_a_type: (Kind.SCHEMA, "has duration_seconds as string, declared is double"),
@@ -360,13 +375,13 @@ def test_a_column_that_is_gone_with_its_values_is_not_an_older_version(place: Pl
     assert [each.kind for each in place.verify().findings] == [Kind.ALTERED]
 
 
-def test_another_day_and_another_name_are_notices_where_all_rows_agree(place: Place) -> None:
-    """A day is pinned when an execution is first seen, and executions that were deleted stay under an old name."""
-    partition = place.partitions()[0]
+def test_another_month_and_another_name_are_notices_where_all_rows_agree(place: Place) -> None:
+    """A month is pinned when an execution is first seen, and executions that were deleted stay under an old name."""
+    part = place.parts()[0]
     for table in ("executions", "calls", "evals"):
-        (place.data / table / partition).rename((place.data / table / partition).with_name("date=2020-02-02"))
+        (place.data / table / part).rename(in_another_month(place.data / table / part))
     names = [run_test.name for run_test in place.server.world.run_tests]
-    key = partition.parent.name.removeprefix("run_test=")
+    key = part.parts[0].removeprefix("run_test=")
     old = next(name for name in names if key.startswith(name.split()[0].lower()))
     (other,) = set(names) - {old}
     settings = settings_for(place.server, place.data, run_tests=[other, {"name": "New name", "key": key}])
@@ -374,19 +389,8 @@ def test_another_day_and_another_name_are_notices_where_all_rows_agree(place: Pl
     report = verify(settings, Scope())
 
     assert report.findings == []
-    assert "1 execution under another day than that of the start" in report.notices[0]
+    assert "1 execution under another month or day than that of the start: " in report.notices[0]
     assert f"3 executions of run test {old!r} under run_test={key}" in report.notices[1]
-
-
-def test_an_execution_without_a_name_is_no_bug(place: Place) -> None:
-    partition = place.partitions()[0]
-    path = place.data / "executions" / partition / "part-0.parquet"
-    rows = pq.ParquetFile(path).read()
-    index = rows.schema.get_field_index("run_test_name")
-    nameless = pa.nulls(len(rows), pa.string())
-    pq.write_table(rows.set_column(index, rows.schema.field(index), nameless), path)
-    settings = settings_for(place.server, place.data)
-    assert [each for each in verify(settings, Scope()).notices if "None" in each] == []
 
 
 def test_what_dead_runs_left_is_a_notice(place: Place) -> None:
@@ -409,8 +413,8 @@ def test_what_changes_while_it_is_read_is_read_again(place: Place, monkeypatch: 
     lose_a_call(place)
     read = LocalFiles.read
 
-    def read_and_commit(files: LocalFiles, name: str) -> bytes:
-        content = read(files, name)
+    def read_and_commit(files: LocalFiles, name: str, **options: Any) -> bytes:
+        content = read(files, name, **options)
         if files.root / name == path and content != whole:
             path.write_bytes(whole)
         return content
@@ -425,10 +429,10 @@ def test_what_changes_all_the_time_is_said_to_do_so(place: Place, monkeypatch: p
     lose_a_call(place)
     read, times = LocalFiles.read, []
 
-    def read_and_touch(files: LocalFiles, name: str) -> bytes:
+    def read_and_touch(files: LocalFiles, name: str, **options: Any) -> bytes:
         times.append(name)
         os.utime(files.root / name, ns=(len(times), len(times)))
-        return read(files, name)
+        return read(files, name, **options)
 
     monkeypatch.setattr(LocalFiles, "read", read_and_touch)
     report = place.verify()
@@ -444,10 +448,10 @@ def test_export_at_work_is_named(place: Place, monkeypatch: pytest.MonkeyPatch, 
     with ExitStack() as export:
         export.enter_context(LocalFiles(place.data).lock(FETCHED_AT))
 
-        def read_and_end(files: LocalFiles, name: str) -> bytes:
-            if ends_meanwhile:
+        def read_and_end(files: LocalFiles, name: str, **options: Any) -> bytes:
+            if ends_meanwhile and name.endswith(".parquet"):
                 export.close()
-            return read(files, name)
+            return read(files, name, **options)
 
         monkeypatch.setattr(LocalFiles, "read", read_and_end)
         report = place.verify()
@@ -484,16 +488,16 @@ async def test_dead_letter_is_a_finding_until_it_is_healed(place: Place, tmp_pat
     assert verify(settings, Scope()).findings == []
 
 
-def test_run_tests_and_days_that_are_not_asked_for_are_not_read(place: Place) -> None:
+def test_run_tests_and_months_that_are_not_asked_for_are_not_read(place: Place) -> None:
     lose_a_call(place)
     (first, second) = sorted(path.name.removeprefix("run_test=") for path in (place.data / "calls").iterdir())
 
     assert len(place.verify(run_test_keys=frozenset([first])).findings) == 1
     other = place.verify(run_test_keys=frozenset([second]))
     assert (other.findings, other.tables["executions"].rows) == ([], 3)
-    day = date.fromisoformat(place.partitions()[0].name.removeprefix("date="))
-    assert len(place.verify(since=day).findings) == 1
-    assert place.verify(since=day + timedelta(days=1)).findings == []
+    _, last_day = days_of(place.parts()[0].parts[1])
+    assert len(place.verify(since=last_day).findings) == 1
+    assert place.verify(since=last_day + timedelta(days=1)).findings == []
 
 
 @pytest.mark.parametrize("is_of_a_newer_version", [False, True])

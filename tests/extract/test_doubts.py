@@ -6,14 +6,13 @@ from etl.extract.doubts import expected_calls, foreign_call, too_few_calls, unli
 from etl.model.lifecycle import HeldRows
 from etl.model.records import METRICS, RUNS
 from tests.bundles import execution, fetched_call, plan_of, stored_of
-from tests.worlds import END
 
 
 def expected(payload, *, stored_calls=0, **stored):
     """What is expected of an execution that is listed with the payload; ``stored`` is how the dataset has it, if at all."""
     listed = execution(**payload)
     known = {listed.execution_id: stored_of(listed, **stored)} if stored else {}
-    [item] = plan_of([listed], known, now=END)
+    [item] = plan_of([listed], known)
     return expected_calls(item, stored_calls)
 
 
@@ -63,7 +62,7 @@ def test_execution_of_which_the_source_says_something_new_has_what_it_counts_too
     ],
 )
 def test_one_call_may_vanish_and_a_tenth_but_never_all(missing, of, is_doubted):
-    [item] = plan_of([execution("e1", total_calls=of)], {}, now=END)
+    [item] = plan_of([execution("e1", total_calls=of)], {})
     by_count = too_few_calls(item, stored=0, unlisted=0, count=of - missing)
     by_id = too_few_calls(item, stored=of, unlisted=max(0, missing), count=of)
     assert {by_count is not None, by_id is not None} == {is_doubted}

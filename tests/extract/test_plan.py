@@ -1,7 +1,7 @@
 """Which executions a run fetches, and why: one rule, one reason."""
 
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
@@ -15,9 +15,7 @@ FINISHED = ["completed", "failed", "cancelled"]
 
 
 def plan(listed, stored=None, **options):
-    known = {listed.execution_id: stored} if stored else {}
-    now = options.pop("now", NOW)
-    return plan_of([listed], known, now=now, **options)
+    return plan_of([listed], {listed.execution_id: stored} if stored else {}, **options)
 
 
 def reason(listed, stored=None, **options):
@@ -138,38 +136,7 @@ def test_since_does_not_leave_out_what_is_stored_in_part(changes, is_planned, fu
 
 def test_since_does_not_leave_out_an_execution_of_which_only_the_calls_are_stored():
     listed = execution(started_at="2026-02-01T00:00:00Z")
-    assert plan(listed, since=date(2026, 3, 1), stray_dates={listed.execution_id: "2026-02-01"})
-
-
-@pytest.mark.parametrize(
-    ("started_at", "day"),
-    [
-        ("2026-02-27T23:59:59Z", "2026-02-27"),
-        ("2026-02-27T23:59:59-01:00", "2026-02-28"),
-        (None, "2026-03-03"),
-        ("yesterday", "2026-03-03"),
-    ],
-)
-def test_new_execution_lies_in_the_utc_day_of_its_start_else_of_today(started_at, day):
-    assert plan(execution(started_at=started_at))[0].date == day
-
-
-def test_today_is_the_utc_day_whatever_the_clock():
-    local = NOW.astimezone(timezone(timedelta(hours=-9)))
-    assert plan(execution(started_at=None), now=local)[0].date == "2026-03-03"
-
-
-def test_date_is_pinned_when_first_seen():
-    listed = execution(started_at="2026-03-02T00:00:00Z")
-    assert plan(listed, stored_of(listed, date="2026-01-01"))[0].date == "2026-01-01"
-
-
-def test_execution_whose_row_was_lost_stays_in_the_partition_that_holds_its_calls():
-    listed = execution(started_at="2026-03-02T00:00:00Z")
-    strays = {"execution": "2026-01-01"}
-    assert plan(listed, stray_dates=strays)[0].date == "2026-01-01"
-    assert plan(listed, stored_of(listed, date="2026-02-02"), stray_dates=strays)[0].date == "2026-02-02"
-    assert plan(listed, stray_dates={"another": "2026-01-01"})[0].date == "2026-03-02"
+    assert plan(listed, since=date(2026, 3, 1), strays={listed.execution_id})
 
 
 @pytest.mark.parametrize(
@@ -204,7 +171,6 @@ def test_planned_execution_says_what_the_crawl_needs():
             run_test_key="checkout",
             execution=as_listed(listed),
             reason=Reason.FINAL,
-            date="2026-03-01",
             started_at=datetime(2026, 3, 1, 9, 0, 1, 123456, tzinfo=UTC),
             stored=stored,
             estimated_calls=2,
@@ -313,5 +279,5 @@ def test_many_executions_that_vanish_at_once_are_suspicious(vanished, living, ex
 
 
 def test_nothing_is_the_plan_of_nothing():
-    assert plan_of([], {}, now=NOW) == []
+    assert plan_of([], {}) == []
     assert order_by_worth([]) == []

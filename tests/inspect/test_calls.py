@@ -63,7 +63,7 @@ def test_each_call_has_the_columns_of_its_execution(data):
 
 def test_columns_are_those_of_calls_and_executions_with_the_declared_types(data):
     write(data, "calls", call("c1"))
-    expected = {column.name: column.type for column in (*schema.CALLS.columns, *schema.CALLS.partitions)}
+    expected = {column.name: column.type for column in (*schema.CALLS.columns, *schema.CALLS.added_columns)}
     expected |= {
         f"execution_{column.name}": column.type
         for column in schema.EXECUTIONS.columns

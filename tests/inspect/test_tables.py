@@ -11,28 +11,37 @@ import pytest
 
 import etl
 from etl.load.files.local import LocalFiles
-from etl.load.layout import Partition
+from etl.load.layout import Part
+from etl.load.merge import with_column
 from etl.model import schema
 from etl.model.keys import default_key
 from etl.transform.frames import frame_of, to_arrow
 from tests.bundles import a_bundle
-from tests.datasets import FETCHED_AT, a_dataset, export_to, part
+from tests.datasets import FETCHED_AT, a_dataset, export_to, first_parts_of_the_months, part
 
 TABLES = list(schema.TABLES)
-DAYS = ("2026-10-01", "2026-10-02", "2026-10-03")
+DAYS = ("2026-08-31", "2026-09-01", "2026-09-02", "2026-10-03")
 GARBAGE = b"PAR1 but nothing else"
+
+
+def a_part_a_day(bundles):
+    return [Part(each.run_test_key, f"month={each.started_at:%Y-%m}/part-{each.started_at.day}") for each in bundles]
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """Two run tests, called Checkout and Refund like their keys, each with a call a day on three days, and a dead letter."""
+    """Two run tests, called Checkout and Refund like their keys, each with a call a day on four days, and a dead letter.
+
+    Checkout has a part a month, Refund one a day.
+    """
     root = tmp_path_factory.mktemp("exported")
     dataset = a_dataset(root)
-    for key in ("checkout", "refund"):
-        export_to(dataset, *(a_bundle(f"{key}-{day}", [f"{key}-{day}-c"], key=key, date=day) for day in DAYS))
+    for key, parts_of in (("checkout", first_parts_of_the_months), ("refund", a_part_a_day)):
+        bundles = [a_bundle(f"{key}-{day}", [f"{key}-{day}-c"], key=key, date=day) for day in DAYS]
+        export_to(dataset, *bundles, parts_of=parts_of)
     export_to(dataset, a_bundle("lost", ["kept", "lost"], key="refund", given_up=["lost"]))
     row = {"export_run_id": "run-1", "started_at": datetime(2026, 11, 1, tzinfo=UTC), "exit_code": 3}
-    dataset.record_run("2026-11-01", "run-1", frame_of(schema.RUNS_TABLE, [row]))
+    dataset.record_run(date(2026, 11, 1), "run-1", frame_of(schema.RUNS_TABLE, [row]))
     return root
 
 
@@ -55,7 +64,7 @@ def spoil(data, *, but):
 
 
 def declared_types(table):
-    return {column.name: column.type for column in (*table.columns, *table.partitions)}
+    return {column.name: column.type for column in (*table.columns, *table.added_columns)}
 
 
 def types(frame):
@@ -82,9 +91,10 @@ def test_a_table_without_rows_has_them_too(tmp_path, name):
 def test_a_table_holds_every_row_with_the_values_of_its_files_and_path(data, name):
     table, expected = schema.TABLES[name], []
     for path in sorted((data / name).rglob("*.parquet")):
-        words = dict(part.split("=") for part in path.relative_to(data).parts if "=" in part)
-        words["date"] = date.fromisoformat(words["date"])
-        expected += [row | words for row in pq.ParquetFile(path).read().to_pylist()]
+        words = dict(part.split("=") for part in path.relative_to(data).parts if part.startswith("run_test="))
+        for row in pq.ParquetFile(path).read().to_pylist():
+            began = row["execution_started_at"] if "execution_started_at" in row else row["started_at"]
+            expected.append(row | words | {"date": began.date()})
     found = pa.Table.from_pandas(etl.read_table(data, name), preserve_index=False).to_pylist()
     assert sorted(found, key=lambda row: [row[key] for key in table.key]) == sorted(
         expected, key=lambda row: [row[key] for key in table.key]
@@ -94,7 +104,7 @@ def test_a_table_holds_every_row_with_the_values_of_its_files_and_path(data, nam
 @pytest.mark.parametrize("form", [str, Path, lambda path: f"~/{path.name}", lambda path: Path("~") / path.name])
 def test_the_path_is_a_text_or_a_path_and_may_begin_at_home(data, monkeypatch, form):
     monkeypatch.setenv("HOME", str(data.parent))
-    assert len(etl.read_table(form(data), "calls")) == 7
+    assert len(etl.read_table(form(data), "calls")) == 9
 
 
 def test_a_whole_number_beside_a_null_stays_exact(data):
@@ -103,11 +113,10 @@ def test_a_whole_number_beside_a_null_stays_exact(data):
 
 
 @pytest.mark.parametrize("name", ["executions", "calls", "evals"])
-def test_only_the_files_of_the_run_test_and_days_are_opened(data, name):
-    chosen = f"/{name}/run_test=refund/date=2026-10-02/", f"/{name}/run_test=refund/date=2026-10-03/"
-    assert spoil(data, but=chosen) > 10
-    frame = etl.read_table(data, name, run_tests=["refund"], since="2026-10-02", until="2026-10-03")
-    assert executions_of(frame) == ["refund-2026-10-02", "refund-2026-10-03"]
+def test_only_the_files_of_the_run_test_and_months_are_opened(data, name):
+    assert spoil(data, but=[f"/{name}/run_test=refund/month=2026-09/"]) > 10
+    frame = etl.read_table(data, name, run_tests=["refund"], since="2026-09-01", until="2026-09-30")
+    assert executions_of(frame) == ["refund-2026-09-01", "refund-2026-09-02"]
     with pytest.raises(etl.DestinationError, match="not readable as Parquet"):
         etl.read_table(data, name, run_tests=["refund"])
 
@@ -117,33 +126,54 @@ def test_a_name_opens_the_newest_executions_of_each_run_test_too(data):
         data,
         but=[
             "calls/run_test=refund",
-            "executions/run_test=checkout/date=2026-10-03",
-            "executions/run_test=refund/date=2026-10-03",
+            "executions/run_test=checkout/month=2026-10",
+            "executions/run_test=refund/month=2026-10",
         ],
     )
-    assert len(etl.read_table(data, "calls", run_tests="Refund")) == 4
+    assert len(etl.read_table(data, "calls", run_tests="Refund")) == 5
 
 
-def test_only_the_export_runs_of_the_days_are_opened(data):
-    row = {"export_run_id": "run-2", "started_at": datetime(2026, 11, 2, tzinfo=UTC), "exit_code": 0}
-    a_dataset(data).record_run("2026-11-02", "run-2", frame_of(schema.RUNS_TABLE, [row]))
-    spoil(data, but=["runs/date=2026-11-02"])
-    assert etl.read_table(data, "runs", since="2026-11-02")["export_run_id"].to_list() == ["run-2"]
+def test_only_the_export_runs_of_the_months_are_opened(data):
+    for day in (1, 2):
+        row = {"export_run_id": f"run-{day}", "started_at": datetime(2026, 12, day, tzinfo=UTC), "exit_code": 0}
+        a_dataset(data).record_run(date(2026, 12, day), f"run-{day}", frame_of(schema.RUNS_TABLE, [row]))
+    spoil(data, but=["runs/month=2026-12"])
+    assert etl.read_table(data, "runs", since="2026-12-02")["export_run_id"].to_list() == ["run-2"]
+
+
+@pytest.mark.parametrize("name", ["executions", "calls", "evals"])
+def test_a_row_whose_day_is_unknown_is_of_no_days(data, name):
+    start = schema.TABLES[name].start
+    for path in (data / name).rglob("*.parquet"):
+        rows = pq.ParquetFile(path).read()
+        pq.write_table(with_column(rows, start, [None] * len(rows)), path)
+    assert set(etl.read_table(data, name)["date"].isna()) == {True}
+    assert len(etl.read_table(data, name, since="1900-01-01")) == 0
+    assert len(etl.read_table(data, name, until="2999-01-01")) == 0
+
+
+def test_in_the_layout_by_day_a_row_whose_day_is_unknown_is_of_its_folders(tmp_path):
+    dataset = a_dataset(tmp_path)
+    for day in DAYS:
+        rows = to_arrow(frame_of(schema.CALLS, [{"call_execution_id": day}]), schema.CALLS)
+        dataset.write(schema.CALLS, Part("checkout", f"date={day}/part-0"), rows)
+    frame = etl.read_table(tmp_path, "calls", since=DAYS[1], until=DAYS[2])
+    assert frame["call_execution_id"].to_list() == [day.isoformat() for day in frame["date"]] == list(DAYS[1:3])
 
 
 @pytest.mark.parametrize(
     ("since", "until", "days"),
     [
-        ("2026-10-02", None, DAYS[1:]),
-        (None, "2026-10-02", DAYS[:2]),
-        ("2026-10-02", "2026-10-02", DAYS[1:2]),
-        (date(2026, 10, 2), date(2026, 10, 2), DAYS[1:2]),
-        (datetime(2026, 10, 1, 23, tzinfo=timezone(timedelta(hours=-5))), None, DAYS[1:]),
-        (pd.Timestamp("2026-10-02T23:59Z"), pd.Timestamp("2026-10-02T00:00Z"), DAYS[1:2]),
-        (pd.Timestamp("2026-10-02"), pd.Timestamp("2026-10-02T23:59"), DAYS[1:2]),
-        (datetime(2026, 10, 2), datetime(2026, 10, 2, 23), DAYS[1:2]),  # noqa: DTZ001 the point
-        ("2026-10-02T00:00", "2026-10-02T23:59:59Z", DAYS[1:2]),
-        ("2026-10-01T23:00-05:00", None, DAYS[1:]),
+        ("2026-09-02", None, DAYS[2:]),
+        (None, "2026-09-02", DAYS[:3]),
+        ("2026-09-02", "2026-09-02", DAYS[2:3]),
+        (date(2026, 9, 2), date(2026, 9, 2), DAYS[2:3]),
+        (datetime(2026, 9, 1, 23, tzinfo=timezone(timedelta(hours=-5))), None, DAYS[2:]),
+        (pd.Timestamp("2026-09-02T23:59Z"), pd.Timestamp("2026-09-02T00:00Z"), DAYS[2:3]),
+        (pd.Timestamp("2026-09-02"), pd.Timestamp("2026-09-02T23:59"), DAYS[2:3]),
+        (datetime(2026, 9, 2), datetime(2026, 9, 2, 23), DAYS[2:3]),  # noqa: DTZ001 the point
+        ("2026-09-02T00:00", "2026-09-02T23:59:59Z", DAYS[2:3]),
+        ("2026-09-01T23:00-05:00", None, DAYS[2:]),
         ("2026-10-04", None, ()),
     ],
 )
@@ -186,12 +216,17 @@ def test_a_name_finds_every_partition_that_is_called_so(data):
     assert set(etl.read_table(data, "calls", run_tests="Checkout")["run_test"].to_list()) == {"checkout", old}
 
 
-def test_a_renamed_run_test_is_called_by_its_newest_name(data):
+@pytest.mark.parametrize(
+    ("older", "newest"),
+    [("month=2026-10/part-0", "month=2026-11/part-0"), ("month=2026-10/part-9", "month=2026-10/part-10")],
+)
+def test_a_renamed_run_test_is_called_by_its_newest_name(data, older, newest):
     dataset = a_dataset(data)
     row = {"execution_id": "new", "run_test_name": "Checkout 2"}
     rows = to_arrow(frame_of(schema.EXECUTIONS, [row]), schema.EXECUTIONS)
-    dataset.write(schema.EXECUTIONS, Partition("checkout", "2026-10-04"), rows)
-    assert len(etl.read_table(data, "calls", run_tests="Checkout 2")) == 3
+    dataset.write(schema.EXECUTIONS, Part("checkout", newest), rows)
+    (data / part("executions", date="2026-10-03")).rename(data / f"executions/run_test=checkout/{older}.parquet")
+    assert len(etl.read_table(data, "calls", run_tests="Checkout 2")) == 4
     with pytest.raises(etl.ConfigurationError, match="has no run test 'Checkout': there are 'Checkout 2' "):
         etl.read_table(data, "calls", run_tests="Checkout")
 
@@ -209,7 +244,7 @@ def test_a_renamed_run_test_is_called_by_its_newest_name(data):
 def test_columns_are_those_asked_for_in_their_order(data, columns, found):
     frame = etl.read_table(data, "calls", columns=columns)
     assert list(frame) == found
-    assert len(frame) == 7
+    assert len(frame) == 9
     assert types(frame) == {name: declared_types(schema.CALLS)[name] for name in found}
 
 
@@ -224,7 +259,7 @@ def test_a_column_that_an_older_version_did_not_have_is_null(data):
         path,
     )
     frame = etl.read_table(data, "calls", run_tests="checkout")
-    assert frame["scenario_name"].isna().to_list() == [True, False, False]
+    assert frame["scenario_name"].isna().to_list() == [True, False, False, False]
     assert types(frame) == declared_types(schema.CALLS)
 
 
@@ -293,9 +328,9 @@ def test_a_path_without_a_dataset_is_named(data, below, message):
             lambda path: pq.write_table(pq.ParquetFile(path).read().append_column("mood", pa.array(["calm"])), path),
             "unknown columns ['mood']: written by a newer version; upgrade the exporter",
         ),
-        (lambda path: path.rename(path.with_name("part-1.parquet")), "not a file of this dataset; move it elsewhere"),
+        (lambda path: path.rename(path.with_name("part-01.parquet")), "not a file of this dataset; move it elsewhere"),
         (
-            lambda path: path.parent.rename(path.parents[1] / "date=2026-13-01"),
+            lambda path: path.parent.rename(path.parents[1] / "month=2026-13"),
             "not a file of this dataset; move it elsewhere",
         ),
     ],
@@ -305,7 +340,7 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line_and_left_where_it_is(da
     before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
     with pytest.raises(etl.DestinationError) as caught:
         etl.read_table(data, "calls")
-    assert str(caught.value).startswith(f"{data}/calls/run_test=checkout/date=2026-")
+    assert str(caught.value).startswith(f"{data}/calls/run_test=checkout/month=2026-")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before
@@ -314,7 +349,7 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line_and_left_where_it_is(da
 def test_reading_needs_no_lock_and_leaves_nothing_behind(data):
     with LocalFiles(data).lock(FETCHED_AT):
         before = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
-        assert len(etl.read_table(data, "calls", run_tests="Checkout")) == 3
+        assert len(etl.read_table(data, "calls", run_tests="Checkout")) == 4
         assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before
 
 
@@ -326,7 +361,7 @@ def test_rows_that_move_to_another_partition_while_it_reads_are_not_missed(data,
     def then_move(files, folder):
         found = listing(files, folder)
         if not listed:
-            target = data / part("calls", key="checkout", date="2026-10-09")
+            target = data / part("calls", key="checkout", date="2026-11-09")
             target.parent.mkdir(parents=True)
             (data / part("calls")).replace(target)
         listed.append(folder)
@@ -334,14 +369,14 @@ def test_rows_that_move_to_another_partition_while_it_reads_are_not_missed(data,
 
     monkeypatch.setattr(LocalFiles, "list", then_move)
     frame = etl.read_table(data, "calls", run_tests=None)
-    assert executions_of(frame).count("checkout-2026-10-01") == 1
-    assert len(frame) == 7
+    assert executions_of(frame).count("checkout-2026-08-31") == 1
+    assert len(frame) == 9
     assert listed == ["calls", "calls"]
 
 
 def test_files_that_never_stop_moving_are_told_in_one_line(data, monkeypatch):
     listing = LocalFiles.list
-    here, there = (data / part("calls", date=day) for day in ("2026-10-01", "2026-10-09"))
+    here, there = (data / part("calls", date=day) for day in ("2026-10-03", "2026-11-09"))
     there.parent.mkdir(parents=True)
 
     def then_move(files, folder):

@@ -24,7 +24,7 @@ from tests.datasets import (
     wrong_schemas,
 )
 
-SETTLING_AT = datetime(2026, 10, 2, 6, tzinfo=UTC)
+SETTLING_AT = datetime(2026, 9, 1, 6, tzinfo=UTC)
 TABLES = ["calls", "evals", "errors", "executions"]
 
 
@@ -45,19 +45,20 @@ def test_execution_rows_are_written_after_everything_that_they_vouch_for(dataset
     paths = published(monkeypatch)
     export_to(
         dataset,
-        a_bundle("e2", ["c3", "c4"], given_up=["c4"], date="2026-10-02"),
+        a_bundle("e2", ["c3", "c4"], given_up=["c4"], date="2026-09-02"),
         a_bundle("e9", ["c9"], given_up=["c9"], key="booking"),
         a_bundle("e1", ["c1", "c2"], given_up=["c2"]),
     )
     assert paths == [
         *(part(table, "booking") for table in TABLES if table != "calls"),
         *(part(table) for table in TABLES),
-        *(part(table, date="2026-10-02") for table in TABLES),
+        *(part(table, date="2026-09-02") for table in TABLES),
     ]
 
 
 def test_a_commit_that_changes_nothing_writes_nothing(dataset, tmp_path):
-    bundles = [a_bundle("e1"), a_bundle("e2", ["c3"], date="2026-10-02"), a_bundle("e3", [])]
+    days = ("2026-08-31", "2026-09-01")
+    bundles = [a_bundle("e1", date=days[0]), a_bundle("e2", ["c3"], date=days[1]), a_bundle("e3", [], date=days[0])]
     export_to(dataset, *bundles, fetched_at=SETTLING_AT)
     before = identities(tmp_path)
     written, _ = export_to(dataset, *bundles, run="run-2", fetched_at=SETTLING_AT + timedelta(hours=1))
@@ -91,12 +92,12 @@ def test_execution_that_the_list_cannot_give_keeps_its_aggregates_and_is_incompl
 
 
 def test_only_partitions_that_change_are_written(dataset, tmp_path):
-    export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"], date="2026-10-02"), a_bundle("e9", ["c9"], key="booking"))
+    export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"], date="2026-09-02"), a_bundle("e9", ["c9"], key="booking"))
     before = identities(tmp_path)
     written, _ = export_to(
         dataset,
         a_bundle("e1", seconds=2.0),
-        a_bundle("e2", ["c3"], date="2026-10-02"),
+        a_bundle("e2", ["c3"], date="2026-09-02"),
         a_bundle("e9", ["c9"], key="booking"),
         run="run-2",
     )
@@ -160,14 +161,14 @@ def test_a_failed_partition_leaves_those_before_it_and_does_not_begin_those_afte
     publish = dataset.files.publish
 
     def publish_but_one(path, data):
-        if path == part("calls", date="2026-10-02"):
+        if path == part("calls", date="2026-09-02"):
             raise DestinationError(f"{path}: no space left")
         publish(path, data)
 
     monkeypatch.setattr(dataset.files, "publish", publish_but_one)
-    with pytest.raises(DestinationError, match="date=2026-10-02"):
-        export_to(dataset, *(a_bundle(f"e{day}", [f"c{day}"], date=f"2026-10-0{day}") for day in (1, 2, 3)))
-    assert {path.parent.name for path in tmp_path.rglob("*.parquet")} == {"date=2026-10-01"}
+    with pytest.raises(DestinationError, match="month=2026-09"):
+        export_to(dataset, *(a_bundle(f"e{day}", [f"c{day}"], date=f"2026-{day + 7:02}-0{day}") for day in (1, 2, 3)))
+    assert {path.parent.name for path in tmp_path.rglob("*.parquet")} == {"month=2026-08"}
     assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.FINAL}
 
 
@@ -319,7 +320,7 @@ def test_what_arrived_is_told_by_run_test(dataset):
     _, arrived = export_to(
         dataset,
         a_bundle("e1", given_up=["c2"]),
-        a_bundle("e2", ["c3"], date="2026-10-02"),
+        a_bundle("e2", ["c3"], date="2026-09-02"),
         a_bundle("e9", ["c9"], key="booking"),
     )
     assert {key: (share.rows, share.dead_letters, share.misfits) for key, share in arrived.items()} == {
@@ -361,7 +362,7 @@ def test_call_that_names_another_execution_keeps_its_old_rows_until_it_is_seen_t
 
 
 def test_every_file_has_exactly_the_declared_schema_whatever_it_holds(dataset, tmp_path):
-    export_to(dataset, a_bundle("e1", given_up=["c2"]), a_bundle("e2", [], date="2026-10-02"))
+    export_to(dataset, a_bundle("e1", given_up=["c2"]), a_bundle("e2", [], date="2026-09-02"))
     export_to(dataset, an_unlisted_bundle("e3", status="running"), an_unlisted_bundle("e4", is_given_up=True))
     export_to(dataset, a_bundle("e1"))
     assert len(list(tmp_path.rglob("*.parquet"))) == 5

@@ -11,7 +11,7 @@ from etl.errors import DestinationError
 from etl.extract.plan import Reason
 from etl.load.dataset import Dataset
 from etl.load.files.local import LocalFiles
-from etl.load.layout import Partition
+from etl.load.layout import Part
 from etl.load.merge import Replacement
 from etl.load.state import load_state
 from etl.model import schema
@@ -19,7 +19,18 @@ from etl.model.digest import fingerprint
 from etl.transform.frames import frame_of, to_arrow
 from tests.bundles import DAY, KEY, a_bundle, an_unlisted_bundle
 from tests.damages import DAMAGES, closed
-from tests.datasets import FETCHED_AT, a_dataset, contents, export_to, part, reasons, rows, stored_in, wrong_schemas
+from tests.datasets import (
+    FETCHED_AT,
+    a_dataset,
+    contents,
+    export_to,
+    part,
+    place,
+    reasons,
+    rows,
+    stored_in,
+    wrong_schemas,
+)
 
 
 @pytest.fixture
@@ -36,15 +47,15 @@ def rewrite_by_another_program(path, change):
 
 def test_the_state_is_what_was_committed(dataset):
     bundle = a_bundle("e1", ["c1", "c2"], given_up=["c2"])
-    export_to(dataset, bundle, an_unlisted_bundle("e2", status="running"), a_bundle("e3", [], date="2026-10-02"))
+    export_to(dataset, bundle, an_unlisted_bundle("e2", status="running"), a_bundle("e3", [], date="2026-09-02"))
     state = load_state(dataset, [KEY, "never-exported"], set_aside=True)
     assert state.unreadable == []
     assert state.executions["never-exported"] == {}
     stored = state.executions[KEY]
-    assert {key: (known.date, known.export_state, known.verified_at) for key, known in stored.items()} == {
-        "e1": (DAY, "incomplete", FETCHED_AT),
-        "e2": (DAY, "waiting", None),
-        "e3": ("2026-10-02", "exported", FETCHED_AT),
+    assert {key: (known.place, known.export_state, known.verified_at) for key, known in stored.items()} == {
+        "e1": (place(), "incomplete", FETCHED_AT),
+        "e2": (place(), "waiting", None),
+        "e3": (place("2026-09-02"), "exported", FETCHED_AT),
     }
     assert stored["e1"].fingerprint == fingerprint(bundle.execution.payload)
     assert [(known.held.listed_calls, known.held.exported_calls) for known in stored.values()] == [
@@ -157,8 +168,9 @@ def test_damage_that_only_a_whole_read_shows_ends_one_run_and_the_next_one_repai
         "notes.txt",
         ".DS_Store",
         f"date={DAY}/part-1.parquet",
-        f"date={DAY}/.part-0.parquet",
-        "date=monday/part-0.parquet",
+        f"{place()}.parquet.tmp",
+        f"month={DAY[:7]}/.part-0.parquet",
+        "month=monday/part-0.parquet",
     ],
 )
 @pytest.mark.parametrize("table", ["calls", "evals", "errors", "executions"])
@@ -253,17 +265,17 @@ def test_a_partition_that_may_not_be_looked_at_is_not_taken_for_empty(dataset, t
     export_to(dataset, a_bundle("e1"))
     arriving = to_arrow(frame_of(schema.CALLS, [{"call_execution_id": "c9", "execution_id": "e9"}]), schema.CALLS)
     with closed(tmp_path / "calls"), pytest.raises(DestinationError, match=r"part-0\.parquet: Permission denied"):
-        dataset.commit_rows(schema.CALLS, Partition(KEY, DAY), arriving, Replacement(["e9"]))
+        dataset.commit_rows(schema.CALLS, Part(KEY, place()), arriving, Replacement(["e9"]))
 
 
 def test_each_run_is_recorded_in_a_file_of_its_own(dataset, tmp_path):
     started_at = datetime(2026, 11, 1, 2, tzinfo=UTC)
     for run in ("run-1", "run-2"):
         row = {"export_run_id": run, "started_at": started_at, "exit_code": 0}
-        dataset.record_run("2026-11-01", run, frame_of(schema.RUNS_TABLE, [row]))
+        dataset.record_run(started_at.date(), run, frame_of(schema.RUNS_TABLE, [row]))
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.parquet")) == [
-        "runs/date=2026-11-01/run-1.parquet",
-        "runs/date=2026-11-01/run-2.parquet",
+        "runs/month=2026-11/run-1.parquet",
+        "runs/month=2026-11/run-2.parquet",
     ]
     assert rows(tmp_path, "runs", "export_run_id", "started_at", "exit_code", "message") == [
         ("run-1", started_at, 0, None),

@@ -1,17 +1,20 @@
-"""Where partitions and export runs lie, and which of them a scope has."""
+"""Where parts and export runs lie, and which of them a scope has."""
 
-from datetime import date, timedelta
+from datetime import date
 
 import pytest
 
-from etl.load.layout import Partition, Scope, parse_partition_path, parse_run_path, partition_path, run_path
+from etl.load.layout import Layout, Part, Scope, days_of, parse_part_path, parse_run_path, part_path, run_path
+
+MARCH, FIRST = "month=2026-03/part-0", "date=2026-03-01/part-0"
 
 
-def test_partition_path_is_the_documented_one():
-    partition = Partition("checkout-flow-858f2c8d", "2026-03-01")
-    path = "calls/run_test=checkout-flow-858f2c8d/date=2026-03-01/part-0.parquet"
-    assert partition_path("calls", partition) == path
-    assert parse_partition_path(path) == ("calls", partition)
+@pytest.mark.parametrize("place", [MARCH, "month=2026-03/part-12", FIRST])
+def test_part_path_is_the_documented_one(place):
+    part = Part("checkout-flow-858f2c8d", place)
+    path = f"calls/run_test=checkout-flow-858f2c8d/{place}.parquet"
+    assert part_path("calls", part) == path
+    assert parse_part_path(path) == ("calls", part)
 
 
 @pytest.mark.parametrize(
@@ -19,36 +22,45 @@ def test_partition_path_is_the_documented_one():
     [
         "",
         "calls",
-        "calls/run_test=a/date=2026-03-01",
+        "calls/run_test=a/month=2026-03",
         "calls/run_test=a/date=2026-03-01/part-1.parquet",
-        "calls/run_test=a/date=2026-03-01/part-0.parquet.tmp",
-        "calls/run_test=a/date=2026-03-01/part-0.parquet/",
-        "/calls/run_test=a/date=2026-03-01/part-0.parquet",
-        "calls/run_test=a/date=2026-03-01/x/part-0.parquet",
-        "calls/date=2026-03-01/run_test=a/part-0.parquet",
-        "calls/run_test=/date=2026-03-01/part-0.parquet",
-        "calls/run_test=A/date=2026-03-01/part-0.parquet",
-        "calls/run_test=007/date=2026-03-01/part-0.parquet",
-        "calls/run_test=../date=2026-03-01/part-0.parquet",
-        "calls/a/date=2026-03-01/part-0.parquet",
-        "calls/run_test=a/2026-03-01/part-0.parquet",
-        "calls/run_test=a/date=2026-3-1/part-0.parquet",
-        "calls/run_test=a/date=2026-03-01\n/part-0.parquet",
-        "calls/run_test=a/date=٢٠٢٦-03-01/part-0.parquet",
-        "calls/run_test=a/date=2026-13-01/part-0.parquet",
+        "calls/run_test=a/month=2026-03/part-01.parquet",
+        "calls/run_test=a/month=2026-03/part-.parquet",
+        "calls/run_test=a/month=2026-03/part--1.parquet",
+        "calls/run_test=a/month=2026-03/part-1e3.parquet",
+        "calls/run_test=a/month=2026-03/part-9999999999.parquet",
+        "calls/run_test=a/month=2026-03/part-0.parquet.tmp",
+        "calls/run_test=a/month=2026-03/part-0.parquet/",
+        "/calls/run_test=a/month=2026-03/part-0.parquet",
+        "calls/run_test=a/month=2026-03/x/part-0.parquet",
+        "calls/month=2026-03/run_test=a/part-0.parquet",
+        "calls/run_test=/month=2026-03/part-0.parquet",
+        "calls/run_test=A/month=2026-03/part-0.parquet",
+        "calls/run_test=007/month=2026-03/part-0.parquet",
+        "calls/run_test=../month=2026-03/part-0.parquet",
+        "calls/a/month=2026-03/part-0.parquet",
+        "calls/run_test=a/2026-03/part-0.parquet",
+        "calls/run_test=a/month=2026-3/part-0.parquet",
+        "calls/run_test=a/month=2026-03\n/part-0.parquet",
+        "calls/run_test=a/month=٢٠٢٦-03/part-0.parquet",
+        "calls/run_test=a/month=2026-13/part-0.parquet",
+        "calls/run_test=a/month=0000-01/part-0.parquet",
+        "calls/run_test=a/month=2026-03-01/part-0.parquet",
+        "calls/run_test=a/date=2026-03/part-0.parquet",
         "calls/run_test=a/date=2026-02-30/part-0.parquet",
-        "calls/run_test=a/date=__HIVE_DEFAULT_PARTITION__/part-0.parquet",
-        "runs/date=2026-03-01/20260301T020000Z.parquet",
+        "calls/run_test=a/month=__HIVE_DEFAULT_PARTITION__/part-0.parquet",
+        "runs/month=2026-03/20260301T020000Z.parquet",
     ],
 )
-def test_a_path_that_the_exporter_never_wrote_is_no_partition(path):
-    assert parse_partition_path(path) is None
+def test_a_path_that_the_exporter_never_wrote_is_no_part(path):
+    assert parse_part_path(path) is None
 
 
-def test_export_runs_lie_by_date_alone():
-    path = run_path("2026-03-01", "20260301T020000Z-1a2b")
-    assert path == "runs/date=2026-03-01/20260301T020000Z-1a2b.parquet"
-    assert parse_run_path(path) == ("2026-03-01", "20260301T020000Z-1a2b")
+@pytest.mark.parametrize("folder", ["month=2026-03", "date=2026-03-01"])
+def test_export_runs_lie_by_time_alone(folder):
+    path = run_path(folder, "20260301T020000Z-1a2b")
+    assert path == f"runs/{folder}/20260301T020000Z-1a2b.parquet"
+    assert parse_run_path(path) == (folder, "20260301T020000Z-1a2b")
 
 
 @pytest.mark.parametrize(
@@ -57,41 +69,46 @@ def test_export_runs_lie_by_date_alone():
         "",
         "runs",
         "runs/x.parquet",
-        "runs/date=2026-03-01/x.csv",
-        "runs/date=20260301/x.parquet",
+        "runs/month=2026-03/x.csv",
+        "runs/month=202603/x.parquet",
         "runs/day=2026-03-01/x.parquet",
-        "calls/date=2026-03-01/x.parquet",
-        "runs/run_test=a/date=2026-03-01/part-0.parquet",
+        "calls/month=2026-03/x.parquet",
+        "runs/run_test=a/month=2026-03/part-0.parquet",
+        "runs/month=2026-13/x.parquet",
         "runs/date=2026-02-30/x.parquet",
-        "runs/date=2026-03-01/.parquet",
-        "runs/date=2026-03-01/.x.parquet",
-        "runs/date=2026-03-01/x y.parquet",
-        "runs/date=2026-03-01/x.parquet.tmp",
-        "runs/date=2026-03-01/x.parquet\n",
-        "runs/date=2026-03-01/é.parquet",
+        "runs/month=2026-03/.parquet",
+        "runs/month=2026-03/.x.parquet",
+        "runs/month=2026-03/x y.parquet",
+        "runs/month=2026-03/x.parquet.tmp",
+        "runs/month=2026-03/x.parquet\n",
+        "runs/month=2026-03/é.parquet",
     ],
 )
 def test_other_paths_are_no_export_runs(path):
     assert parse_run_path(path) is None
 
 
+def test_folder_tells_its_days():
+    assert Layout.BY_DAY.folder(date(2026, 2, 3)) == "date=2026-02-03"
+    assert Layout.BY_MONTH.folder(date(2026, 2, 3)) == "month=2026-02"
+    assert days_of("date=2026-02-03") == (date(2026, 2, 3), date(2026, 2, 3))
+    assert days_of("month=2026-02") == (date(2026, 2, 1), date(2026, 2, 28))
+    assert days_of("month=2028-02")[1] == date(2028, 2, 29)
+
+
 @pytest.mark.parametrize(
     ("scope", "has"),
     [
-        (Scope(), [True, True, True, True]),
-        (Scope(frozenset(["a"])), [True, True, False, False]),
-        (Scope(frozenset()), [False, False, False, False]),
-        (Scope(since=date(2026, 3, 2)), [False, True, False, True]),
-        (Scope(until=date(2026, 3, 1)), [True, False, True, False]),
-        (Scope(frozenset(["b"]), date(2026, 3, 1), date(2026, 3, 1)), [False, False, True, False]),
+        (Scope(), [True] * 6),
+        (Scope(frozenset(["a"])), [True, True, True, False, False, False]),
+        (Scope(frozenset()), [False] * 6),
+        (Scope(since=date(2026, 3, 2)), [True, False, True, True, False, True]),
+        (Scope(since=date(2026, 4, 1)), [False, False, True, False, False, True]),
+        (Scope(until=date(2026, 3, 1)), [True, True, False, True, True, False]),
+        (Scope(until=date(2026, 2, 28)), [False] * 6),
+        (Scope(frozenset(["b"]), date(2026, 3, 31), date(2026, 4, 1)), [False, False, False, True, False, True]),
     ],
 )
 def test_a_scope_is_of_run_tests_and_of_days_both_included(scope, has):
-    partitions = [Partition(key, day) for key in ("a", "b") for day in ("2026-03-01", "2026-03-02")]
-    assert [scope.has(each) for each in partitions] == has
-
-
-def test_partitions_sort_by_run_test_then_day():
-    days = [(date(2026, 12, 30) + timedelta(days=number)).isoformat() for number in range(4)]
-    partitions = [Partition(key, day) for key in ("a", "b") for day in days]
-    assert sorted(set(partitions)) == partitions
+    parts = [Part(key, place) for key in ("a", "b") for place in (MARCH, FIRST, "month=2026-04/part-3")]
+    assert [scope.has(each) for each in parts] == has

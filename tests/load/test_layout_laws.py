@@ -3,15 +3,21 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.load.layout import Partition, parse_partition_path, partition_path
+from etl.load.layout import Layout, Part, days_of, parse_part_path, part_path, place_of
 from tests.strategies import run_test_keys
 
 
 @given(
     st.sampled_from(["executions", "calls", "evals", "errors"]),
     run_test_keys,
-    st.dates().map(lambda day: day.isoformat()),
+    st.sampled_from(Layout),
+    st.dates(),
+    st.integers(0, 999_999_999),
 )
-def test_a_path_gives_back_the_partition_that_it_was_made_of(table, key, date):
-    partition = Partition(key, date)
-    assert parse_partition_path(partition_path(table, partition)) == (table, partition)
+def test_a_path_gives_back_the_part_that_it_was_made_of(table, key, layout, day, number):
+    folder = layout.folder(day)
+    part = Part(key, place_of(folder, number if layout is Layout.BY_MONTH else 0))
+    assert parse_part_path(part_path(table, part)) == (table, part)
+    assert part.folder == folder
+    first, last = days_of(folder)
+    assert first <= day <= last

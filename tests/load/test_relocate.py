@@ -9,19 +9,20 @@ import pytest
 
 from etl.errors import DestinationError
 from etl.extract.plan import Reason
-from etl.load.layout import Partition
+from etl.load.layout import Part
 from etl.load.merge import with_column
 from etl.load.relocate import as_if_dropped, as_if_moved, drop, find_doubled, find_moves, mark_deleted, move, surplus
 from etl.load.state import load_state
 from etl.model import schema
 from etl.transform.frames import ExportStamp
-from tests.bundles import DAY, KEY, a_bundle, an_unlisted_bundle
+from tests.bundles import KEY, a_bundle, an_unlisted_bundle
 from tests.datasets import (
     FETCHED_AT,
     a_dataset,
     contents,
     export_to,
     part,
+    place,
     published,
     reasons,
     rows,
@@ -44,7 +45,7 @@ def found(dataset, *keys, **listed):
 
 
 def move_to_other(dataset, *execution_ids, source=KEY):
-    move(dataset, Partition(source, DAY), OTHER, set(execution_ids), run_test_name="Booking")
+    move(dataset, Part(source, place()), OTHER, set(execution_ids), run_test_name="Booking")
 
 
 def settle(dataset, **listed):
@@ -69,17 +70,17 @@ def test_nothing_moves_while_every_execution_is_listed_where_it_lies(dataset):
 
 @pytest.mark.parametrize("keys", [[KEY, OTHER], [OTHER]], ids=["both run tests exported", "the old one not any more"])
 def test_execution_that_another_run_test_lists_moves_there(dataset, keys):
-    export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"], date="2026-10-02"), a_bundle("e3", ["c4"]))
+    export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"], date="2026-09-02"), a_bundle("e3", ["c4"]))
     assert found(dataset, *keys, booking=["e1", "e2"]) == {
-        (Partition(KEY, DAY), OTHER): {"e1"},
-        (Partition(KEY, "2026-10-02"), OTHER): {"e2"},
+        (Part(KEY, place()), OTHER): {"e1"},
+        (Part(KEY, place("2026-09-02")), OTHER): {"e2"},
     }
 
 
 def test_execution_whose_run_test_has_another_name_now_moves_within_its_partition(dataset):
     export_to(dataset, a_bundle("e1"))
     state = load_state(dataset, [KEY], set_aside=False)
-    assert find_moves(state, {KEY: ["e1"]}, {KEY: "Checkout II"}) == {(Partition(KEY, DAY), KEY): {"e1"}}
+    assert find_moves(state, {KEY: ["e1"]}, {KEY: "Checkout II"}) == {(Part(KEY, place()), KEY): {"e1"}}
 
 
 def test_moved_execution_is_what_an_export_to_its_new_place_would_have_made_it(tmp_path):
@@ -104,7 +105,7 @@ def test_only_the_executions_that_move_leave_their_partition(dataset, tmp_path):
 
 def test_another_name_within_the_same_partition_changes_the_name_alone(dataset, tmp_path):
     export_to(dataset, a_bundle("e1"), an_unlisted_bundle("e2", status="running"))
-    move(dataset, Partition(KEY, DAY), KEY, {"e1"}, run_test_name="Checkout II")
+    move(dataset, Part(KEY, place()), KEY, {"e1"}, run_test_name="Checkout II")
     assert rows(tmp_path, "executions", "execution_id", "run_test_name") == [("e1", "Checkout II"), ("e2", "Checkout")]
     assert rows(tmp_path, "evals", "run_test_name") == [("Checkout II",), ("Checkout II",)]
     assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.FINAL}
@@ -125,11 +126,11 @@ def test_rename_that_was_cut_short_between_calls_and_evals_is_completed_and_noth
     export_to(dataset, a_bundle("e1"))
     published(monkeypatch, failing="evals")
     with pytest.raises(DestinationError):
-        move(dataset, Partition(KEY, DAY), KEY, {"e1"}, run_test_name="Checkout II")
+        move(dataset, Part(KEY, place()), KEY, {"e1"}, run_test_name="Checkout II")
     monkeypatch.undo()
     names = {table: set(rows(tmp_path, table, "run_test_name")) for table in ("calls", "executions")}
     assert names == {"calls": {("Checkout II",)}, "executions": {("Checkout",)}}
-    move(dataset, Partition(KEY, DAY), KEY, {"e1"}, run_test_name="Checkout II")
+    move(dataset, Part(KEY, place()), KEY, {"e1"}, run_test_name="Checkout II")
     assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.FINAL}
 
 
@@ -175,7 +176,7 @@ def test_two_moves_that_were_cut_short_cost_no_call(dataset, tmp_path, cut, home
     for key in (KEY, OTHER):
         export_to(dataset, a_bundle("e1", key=key))
     for table in ("calls", "evals"):
-        dataset.remove(schema.TABLES[table], Partition(cut, DAY))
+        dataset.remove(schema.TABLES[table], Part(cut, place()))
     settle(dataset, **{home: ["e1"]})
     assert len(rows(tmp_path, "calls", "call_execution_id")) == 2
     assert {path.split("/")[1] for path in files(tmp_path)} == {f"run_test={home}"}
@@ -229,7 +230,7 @@ def test_a_plan_sees_the_executions_where_they_would_lie(dataset):
 def test_deleted_execution_keeps_everything_but_says_when(dataset, tmp_path):
     export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]))
     before, later = stored_in(dataset), FETCHED_AT + timedelta(days=1)
-    mark_deleted(dataset, Partition(KEY, DAY), {"e1"}, deleted_at=later, stamp=ExportStamp("run-2", later))
+    mark_deleted(dataset, Part(KEY, place()), {"e1"}, deleted_at=later, stamp=ExportStamp("run-2", later))
     assert stored_in(dataset) == {
         "e1": replace(before["e1"], deleted_at=later, exported_at=later),
         "e2": before["e2"],

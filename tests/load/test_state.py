@@ -6,16 +6,16 @@ import pyarrow as pa
 import pytest
 
 from etl.extract.plan import Reason
-from etl.load.layout import Partition
+from etl.load.layout import Part
 from etl.load.relocate import find_doubled, find_moves
 from etl.load.state import held_rows, load_state
 from etl.model import schema
 from etl.model.digest import rows_digest
 from etl.model.lifecycle import HeldRows
-from tests.bundles import DAY, KEY, a_bundle
-from tests.datasets import FETCHED_AT, a_dataset, export_to, part, reasons
+from tests.bundles import KEY, a_bundle
+from tests.datasets import FETCHED_AT, a_dataset, export_to, part, place, reasons
 
-EARLIER, LATER = "2026-09-30", "2026-10-02"
+EARLIER, LATER = "2026-07-30", "2026-09-02"
 TABLES = ("executions", "calls", "evals", "errors")
 
 
@@ -38,8 +38,8 @@ def test_what_lies_apart_from_its_row_is_surplus_and_its_execution_is_fetched_ag
 
     state = load_state(dataset, [KEY], set_aside=False)
 
-    assert state.surplus == {Partition(KEY, date): {"e1"}}
-    assert (state.stray_dates, state.orphans) == ({KEY: {}}, {KEY: {}})
+    assert state.surplus == {Part(KEY, place(date)): {"e1"}}
+    assert (state.stray_places, state.orphans) == ({KEY: {}}, {KEY: {}})
     assert state.executions[KEY]["e1"].has_letters is (table == "errors")
     assert reasons(dataset, a_bundle("e1"))["e1"] is reason
 
@@ -52,8 +52,8 @@ def test_of_two_rows_of_an_execution_the_one_that_was_written_last_counts(datase
 
     state = load_state(dataset, [KEY], set_aside=False)
 
-    assert (state.executions[KEY]["e1"].date, state.executions[KEY]["e1"].is_damaged) == (newer, False)
-    assert state.surplus == {Partition(KEY, older): {"e1"}}
+    assert (state.executions[KEY]["e1"].place, state.executions[KEY]["e1"].is_damaged) == (place(newer), False)
+    assert state.surplus == {Part(KEY, place(older)): {"e1"}}
 
 
 @pytest.mark.parametrize("table", ["calls", "evals", "errors"])
@@ -65,8 +65,8 @@ def test_what_lies_without_any_row_is_a_stray(dataset, tmp_path, table):
     state = load_state(dataset, [KEY], set_aside=False)
 
     assert (state.executions, state.surplus) == ({KEY: {}}, {})
-    assert state.stray_dates == {KEY: {"e1": DAY}}
-    assert state.orphans == {KEY: {"e1": DAY} if table == "errors" else {}}
+    assert state.stray_places == {KEY: {"e1": place()}}
+    assert state.orphans == {KEY: {"e1": place()} if table == "errors" else {}}
 
 
 def test_an_execution_of_several_run_tests_is_doubled_wherever_anything_of_it_lies(dataset, tmp_path):
@@ -78,11 +78,11 @@ def test_an_execution_of_several_run_tests_is_doubled_wherever_anything_of_it_li
     state = load_state(dataset, [KEY, "third"], set_aside=False)
 
     assert find_doubled(state) == {
-        "e1": [Partition("booking", LATER), Partition(KEY, DAY)],
-        "e2": [Partition(KEY, DAY), Partition("third", DAY)],
+        "e1": [Part("booking", place(LATER)), Part(KEY, place())],
+        "e2": [Part(KEY, place()), Part("third", place())],
     }
     assert find_moves(state, {"third": ["e3", "unheard-of"]}, {"third": "Third"}) == {
-        (Partition("booking", DAY), "third"): {"e3"}
+        (Part("booking", place()), "third"): {"e3"}
     }
 
 
@@ -91,7 +91,7 @@ def test_call_that_stands_under_two_executions_is_noticed(dataset, calls, is_twi
     export_to(dataset, a_bundle("e1"))
     export_to(dataset, a_bundle("e2", calls, key="booking"))
     assert load_state(dataset, [KEY, "booking"], set_aside=False).may_hold_calls_twice() is is_twice
-    assert load_state(dataset, [KEY], set_aside=False).may_hold_calls_twice() is False
+    assert load_state(dataset, [KEY], set_aside=False).may_hold_calls_twice() is is_twice, "wherever they stand"
 
 
 def test_held_rows_are_those_of_the_executions_asked_for():

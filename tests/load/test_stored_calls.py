@@ -2,14 +2,14 @@
 
 import pytest
 
-from etl.load.layout import Partition
+from etl.load.layout import Part
 from etl.load.stored_calls import StoredCalls
 from etl.model import schema
-from tests.bundles import DAY, KEY, a_bundle
-from tests.datasets import a_dataset, export_to, part
+from tests.bundles import KEY, a_bundle
+from tests.datasets import a_dataset, export_to, part, place
 
-LATER = "2026-10-02"
-HERE = Partition(KEY, DAY)
+LATER = "2026-09-02"
+HERE = Part(KEY, place())
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def test_stored_calls_are_those_that_lie_in_the_partition(dataset, tmp_path):
 
     stored = StoredCalls(dataset)
     assert [stored.ids(HERE, each) for each in ("e1", "e2", "e3")] == [{"c1", "c2"}, {"c3"}, set()]
-    assert stored.ids(Partition(KEY, LATER), "e3") == {"c4"}
-    assert stored.ids(Partition("booking", DAY), "e1") == set()
+    assert stored.ids(Part(KEY, place(LATER)), "e3") == {"c4"}
+    assert stored.ids(Part("booking", place()), "e1") == set()
     (tmp_path / part("calls")).write_bytes(b"garbage")
     assert stored.ids(HERE, "e1") == set()
 

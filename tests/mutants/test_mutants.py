@@ -62,20 +62,20 @@ MUTANTS = [
     Mutant(
         "calls are durable before the executions that vouch for them",
         "etl/load/commit.py",
-        "            held |= _commit_calls(dataset, partition, mine, own_rows, replacement)\n"
+        "            held |= _commit_calls(dataset, part, mine, own_rows, replacement)\n"
         "            states = _states(mine, known, held, fetched_at, settle_hours)\n"
         "            verified_at = _verified_at(mine, known, fetched_at)\n"
-        "            dataset.commit_rows(schema.ERRORS, partition, own_rows[schema.ERRORS.name], replacement)\n"
+        "            dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)\n"
         "            executions = executions_frame(mine.values(), held, states, verified_at, stamp)\n"
         "            own = to_arrow(executions.data, schema.EXECUTIONS)\n"
-        "            dataset.commit_rows(schema.EXECUTIONS, partition, own, replacement)\n",
+        "            dataset.commit_rows(schema.EXECUTIONS, part, own, replacement)\n",
         "            states = _states(mine, known, held, fetched_at, settle_hours)\n"
         "            verified_at = _verified_at(mine, known, fetched_at)\n"
         "            executions = executions_frame(mine.values(), held, states, verified_at, stamp)\n"
         "            own = to_arrow(executions.data, schema.EXECUTIONS)\n"
-        "            dataset.commit_rows(schema.EXECUTIONS, partition, own, replacement)\n"
-        "            held |= _commit_calls(dataset, partition, mine, own_rows, replacement)\n"
-        "            dataset.commit_rows(schema.ERRORS, partition, own_rows[schema.ERRORS.name], replacement)\n",
+        "            dataset.commit_rows(schema.EXECUTIONS, part, own, replacement)\n"
+        "            held |= _commit_calls(dataset, part, mine, own_rows, replacement)\n"
+        "            dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)\n",
         ("tests/load/test_commit.py",),
     ),
     Mutant(
@@ -116,8 +116,8 @@ MUTANTS = [
     Mutant(
         "pages are checked when they are read",
         "etl/load/parquet.py",
-        "page_checksum_verification=True",
-        "page_checksum_verification=False",
+        "self._file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)",
+        "self._file = pq.ParquetFile(pa.BufferReader(data))",
         ("tests/load/test_parquet.py",),
     ),
     Mutant(
@@ -139,7 +139,7 @@ MUTANTS = [
         "etl/extract/calls.py",
         "else alive == execution.count",
         "else True",
-        ("tests/extract/test_calls.py",),
+        ("tests/extract/test_calls.py", "tests/extract/test_listing_laws.py"),
     ),
     Mutant(
         "many calls that vanish at once are not believed",
@@ -283,10 +283,45 @@ MUTANTS = [
         ("tests/settings/test_api_keys.py",),
     ),
     Mutant(
+        "a part whose files changed is read again",
+        "etl/load/index.py",
+        "if found is None or found.versions is None or found.versions != versions_of(entries):",
+        "if found is None or found.versions is None:",
+        ("tests/load/test_index.py",),
+    ),
+    Mutant(
+        "a part that changed a moment ago is not trusted",
+        "etl/load/index.py",
+        "if any(entry.is_fresh or not entry.version for entry in found):",
+        "if False:",
+        ("tests/load/test_index.py",),
+    ),
+    Mutant(
+        "an execution keeps its part",
+        "etl/load/places.py",
+        "return [self._known(each) or self._give(each, last) for each in bundles]",
+        "return [self._give(each, last) for each in bundles]",
+        ("tests/load/test_places.py",),
+    ),
+    Mutant(
+        "days go only after their month is written",
+        "etl/load/migrate.py",
+        "        after += _write(dataset, Part(key, place_of(folder, number)), batch, begun)\n",
+        "",
+        ("tests/load/test_migrate.py",),
+    ),
+    Mutant(
+        "a run keeps to the folder in which it began",
+        "etl/load/files/local.py",
+        "if self._folder is not None and self._folder != _identity(self.root):",
+        "if False:",
+        ("tests/load/files/test_local.py",),
+    ),
+    Mutant(
         "what has arrived is saved although nothing more arrives",
         "etl/pipeline/buffer.py",
-        "        self._has_bundles.set()\n",
-        "",
+        "            if self._seconds_until_due() <= 0:\n",
+        "            if False:\n",
         ("tests/pipeline/test_buffer.py",),
     ),
     Mutant(

@@ -16,7 +16,7 @@ import pytest
 
 from etl import sandbox
 from etl.errors import LockHeldError, leaves
-from etl.load.layout import parse_partition_path
+from etl.load.layout import INDEX, Part, parse_part_path
 from etl.model import schema
 from etl.model.digest import rows_digest
 from etl.model.keys import default_key
@@ -27,6 +27,7 @@ from etl.sandbox import Call, Execution, Fault, Sandbox, SandboxRequest, World
 from etl.sandbox.dispatch import HTML_404
 from etl.sandbox.world import CALL_STATUSES
 from etl.settings import Settings
+from tests.datasets import fill_parts_early
 from tests.e2e.faults import edited_calls
 from tests.e2e.truth import assert_same_rows, call_rows, eval_rows, execution_rows
 from tests.load.files.watched import STAGING, Step, watched
@@ -37,6 +38,8 @@ FINISHED = ("completed", "failed", "cancelled")
 NAMES = ("Checkout", "Support", "Refund", "Billing")
 TABLES = ("executions", "calls", "evals", "errors")
 EVERYTHING = 1_000_000
+FULL_ROWS = 4
+"""A part is full with so few rows, so that a run test has several."""
 
 _VERSION = {"deleted_at", "export_run_id", "exported_at"}
 _OF_A_NAME = {"run_test_name", "row_hash", "calls_digest"}
@@ -56,11 +59,14 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One row and the partition in which it lies."""
+    """One row and the part in which it lies."""
 
-    run_test_key: str
-    date: str
+    part: Part
     row: Row
+
+    @property
+    def run_test_key(self) -> str:
+        return self.part.run_test_key
 
 
 @dataclass(slots=True)
@@ -126,16 +132,16 @@ class Files:
         """All rows by table. Each file must be whole and have the declared schema, but for those that are ``damaged``."""
         found: dict[str, list[Held]] = {table: [] for table in TABLES}
         for path in self.paths():
-            parsed = parse_partition_path(path.relative_to(self.data).as_posix())
+            parsed = parse_part_path(path.relative_to(self.data).as_posix())
             assert parsed is not None, path
-            table, partition = parsed
+            table, part = parsed
             try:
                 rows = self._rows_of(path, table)
             except Exception:
                 if path not in damaged:
                     raise
                 continue
-            found[table] += [Held(partition.run_test_key, partition.date, row) for row in rows]
+            found[table] += [Held(part, row) for row in rows]
         return found
 
     def _rows_of(self, path: Path, table: str) -> list[Row]:
@@ -188,13 +194,17 @@ class History:
         self.moved: set[str] = set()
         self.ahead = timedelta(0)
         self.older: dict[Path, list[bytes]] = {}
+        self.indexes: list[bytes] = []
         self.rows = self.files.rows()
+        self._patch = pytest.MonkeyPatch()
+        fill_parts_early(self._patch, rows=FULL_ROWS)
         self._loop = asyncio.Runner()
         self._loop.run(self.server.start())
 
     def close(self) -> None:
         self._loop.run(self.server.stop())
         self._loop.close()
+        self._patch.undo()
 
     # the source
 
@@ -305,6 +315,8 @@ class History:
     # damage
 
     def keep_versions(self) -> None:
+        if (index := self.files.data / INDEX).exists():
+            self.indexes.append(index.read_bytes())
         for path in self.files.paths():
             data = path.read_bytes()
             if data not in self.older.setdefault(path, []):
@@ -415,6 +427,7 @@ class History:
         self._what_is_exported_is_there(before, killed_while_moving=moving | self.moved if summary is None else None)
         if is_complete:
             assert not self.doubled & self._listed(names.values())
+            self._each_lies_in_one_part(self._listed(names.values()))
             self._holds_the_truth(names, except_for=changed, unseen=self.unseen)
             if full_refresh or scrub_requests == EVERYTHING:
                 self.unseen -= self._listed(names.values(), is_finished=True) - changed
@@ -562,6 +575,15 @@ class History:
         doubled = _doubled(self.rows, moved=moved)
         assert doubled <= self.doubled | may_be_doubled, "executions stand in two places"
         self.doubled = doubled
+
+    def _each_lies_in_one_part(self, execution_ids: Collection[str]) -> None:
+        """All rows of an execution lie in the part of one number, in every table."""
+        parts: dict[str, set[Part]] = {}
+        for rows in self.rows.values():
+            for held in rows:
+                parts.setdefault(held.row["execution_id"], set()).add(held.part)
+        spread = {each for each, mine in parts.items() if len(mine) > 1}
+        assert not spread.intersection(execution_ids), "executions lie in several parts"
 
     def _what_is_exported_is_there(
         self, before: dict[str, list[Held]], *, killed_while_moving: set[str] | None

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from etl import sandbox
+from etl.load.layout import INDEX
 from etl.pipeline.summary import Summary
 from etl.sandbox import Execution, Fault, SandboxRequest
 from tests.pipeline.histories import EVERYTHING, FINISHED, NAMES, Death, Entry, History, calls_of
@@ -231,6 +232,23 @@ class Histories(RuleBasedStateMachine):
             case "restore" if older and table in ("calls", "evals"):
                 history.damage(path, older[pick % len(older)])
 
+    @rule(pick=which, kind=st.sampled_from(["drop", "cut", "garbage", "older", "older"]))
+    def index_is_damaged_or_an_older_one(self, pick: int, kind: str) -> None:
+        """It is a cache: whatever becomes of it, runs find what they would have found."""
+        history = self.history
+        index = history.files.data / INDEX
+        if not index.exists():
+            return
+        match kind:
+            case "drop":
+                index.unlink()
+            case "cut":
+                index.write_bytes(index.read_bytes()[: pick * 50])
+            case "garbage":
+                index.write_bytes(random.Random(pick).randbytes(300))
+            case "older" if history.indexes:
+                index.write_bytes(history.indexes[pick % len(history.indexes)])
+
     # the runs
 
     @rule(
@@ -322,6 +340,16 @@ class Histories(RuleBasedStateMachine):
         summary = self.history.run(**options)  # type: ignore[arg-type]
         note(f"# {'killed or nothing to export' if summary is None else (summary.exit_code, *summary.problems)}")
         return summary
+
+
+def test_a_run_test_of_a_history_has_several_parts(tmp_path: Path) -> None:
+    """Else nothing here could go wrong between two of them."""
+    history = History(tmp_path, seed=1, run_tests=1, executions=6, calls=2)
+    try:
+        history.run()
+        assert len({held.part.place for held in history.rows["executions"]}) > 2
+    finally:
+        history.close()
 
 
 QUICK = [(25, 10, number) for number in (0, 2, 4, 5)]

@@ -219,6 +219,7 @@ class TestErrors:
             "subject_id": "call-1",
             "execution_id": "execution",
             "run_test_name": "Checkout",
+            "execution_started_at": STARTED_AT,
             "status": 500,
             "message": "cut body",
             "excerpt": "<html>",

@@ -7,6 +7,7 @@ folder and of every new parent. Staging files and quarantined files lie under ``
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
@@ -21,6 +22,7 @@ from etl.load.files.regular import NotRegularError, open_regular, why
 from etl.load.layout import QUARANTINE, STAGING
 
 _KEPT_ASIDE = 3
+_TICK_NS = 50_000_000  # the clock of a file system may stand still for some milliseconds
 _KINDS: dict[type[OSError], type[DestinationError]] = {
     FileNotFoundError: FileMissingError,
     NotRegularError: ForeignFileError,
@@ -180,7 +182,7 @@ class LocalFiles:
         return aside
 
     def remove(self, path: str) -> None:
-        """Remove a file, durably.
+        """Remove a file, durably, and the folders that are empty then.
 
         Raises:
             DestinationError: it failed.
@@ -189,6 +191,7 @@ class LocalFiles:
             self._refuse_links(path)
             self._remove(path)
             _fsync_directory((self.root / path).parent)
+            self._remove_empty_folders((self.root / path).parent)
 
     def sweep_staging(self) -> int:
         """Remove what killed runs left in staging; returns how many files. Only for the holder of the lock."""
@@ -226,6 +229,16 @@ class LocalFiles:
 
     def _remove(self, path: str) -> None:
         (self.root / path).unlink(missing_ok=True)
+
+    def _remove_empty_folders(self, folder: Path) -> None:
+        """Remove the folder, and those above it up to that of the table, that hold nothing any more: every reader lists them."""
+        while self.root not in (folder, folder.parent):
+            try:
+                folder.rmdir()
+            except OSError:  # somebody's file lies there, or it may not be removed: a folder does no harm
+                return
+            self._durable.discard(folder)
+            folder = folder.parent
 
     def _make_parents(self, path: str) -> None:
         self._refuse_links(path)
@@ -312,7 +325,9 @@ def _entry(path: str, found: os.DirEntry[str]) -> Iterator[Entry]:
         # Whoever reads the file learns why.
         yield Entry(path)
     else:
-        yield Entry(path, size_bytes=told.st_size, version=f"{told.st_ino}-{told.st_mtime_ns}-{told.st_size}")
+        version = f"{told.st_ino}-{told.st_mtime_ns}-{told.st_ctime_ns}-{told.st_size}"
+        is_fresh = time.time_ns() - told.st_ctime_ns < _TICK_NS
+        yield Entry(path, size_bytes=told.st_size, version=version, is_fresh=is_fresh)
 
 
 def _fsync_directory(folder: Path) -> None:

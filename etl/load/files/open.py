@@ -19,13 +19,15 @@ MOST_BYTES = 8 << 30
 class Entry:
     """A listed file, or something that is no file: then ``oddity`` says what it is and what to do about it.
 
-    ``version`` changes whenever the file is written or replaced; it is empty where the storage does not say.
+    ``version`` changes whenever the file is written or replaced; it is empty where the storage does not say. ``is_fresh``: it was
+    changed so lately that another change might leave the version as it is.
     """
 
     path: str
     size_bytes: int = 0
     version: str = ""
     oddity: str = ""
+    is_fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)

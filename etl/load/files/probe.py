@@ -11,7 +11,7 @@ from pathlib import Path
 from etl.errors import DestinationError
 from etl.load.files.open import Probe
 from etl.load.files.regular import open_regular, why
-from etl.load.layout import ATTEMPT, LAST_RUN, LOCK, QUARANTINE, STAGING, STATE, Partition, partition_path
+from etl.load.layout import ATTEMPT, LAST_RUN, LOCK, QUARANTINE, STAGING, STATE, Layout, Part, part_path
 from etl.model import schema
 from etl.model.keys import KEY_MAX_BYTES
 
@@ -19,7 +19,7 @@ LINK = "is a symbolic link: a dataset must not contain any"
 _LEAST_FREE_BYTES = 64 << 20
 _IS_EFFECTIVE = os.access in os.supports_effective_ids
 _FOLDERS = (*schema.TABLES, STATE, STAGING, QUARANTINE)
-_LONGEST_PATH = f"{QUARANTINE}/{partition_path('executions', Partition('k' * KEY_MAX_BYTES, '2026-01-01'))}"
+_LONGEST_PATH = f"{QUARANTINE}/{part_path('executions', Part('k' * KEY_MAX_BYTES, 'month=2026-01/part-100'))}"
 
 
 def probe(root: Path) -> Probe:
@@ -83,8 +83,9 @@ def _nearest(root: Path) -> Path:
 def _check_folders(root: Path) -> None:
     """Check that the dataset's folders can be read and written, and are on one file system: files are renamed between them."""
     device = root.stat().st_dev
-    today = f"{schema.RUNS_TABLE.name}/date={datetime.now(UTC):%Y-%m-%d}"
-    found = [root / name for name in (*_FOLDERS, today) if os.path.lexists(root / name)]
+    today = datetime.now(UTC).date()
+    of_runs = [f"{schema.RUNS_TABLE.name}/{layout.folder(today)}" for layout in Layout]
+    found = [root / name for name in (*_FOLDERS, *of_runs) if os.path.lexists(root / name)]
     for folder in found:
         status = folder.lstat()
         if folder.is_symlink():

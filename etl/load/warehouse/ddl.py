@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from etl.errors import ConfigurationError
+from etl.load.layout import Layout
 from etl.load.warehouse import external_tables, in_place
 from etl.load.warehouse.dialect import KINDS, Types
 from etl.load.warehouse.engines import EngineName
@@ -32,7 +33,9 @@ class Engine:
     is_relative_allowed: bool = True
 
 
-def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) -> str:
+def ddl(
+    tables: Sequence[Table], engine_name: str, location: str | None = None, *, layout: Layout = Layout.BY_MONTH
+) -> str:
     """The statements that open the tables in one of ``ENGINES``; ``location`` is the path or URL of the dataset.
 
     Raises:
@@ -43,6 +46,8 @@ def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) 
     types = dict(zip(KINDS, engine.types, strict=True))
     # Without dead letters the errors table has no folder, and an engine may refuse it: last, it stops no other table.
     errors_last = sorted(tables, key=lambda table: table is schema.ERRORS)
+    if layout is Layout.BY_DAY:
+        errors_last = [table.by_day for table in errors_last]
     statements = [engine.open_table(table, f"{root}/{table.name}", types) for table in errors_last]
     return "\n\n".join([engine.begin(root), *statements] if engine.begin else statements)
 
@@ -62,7 +67,7 @@ def _root(location: str, engine_name: str) -> str:
         raise ConfigurationError(
             f"{where} must not hold * ? [ ] {{ }} \\ or control characters: engines read them as patterns"
         )
-    if re.search(r"(^|/)(run_test|date)=", path):
+    if re.search(r"(^|/)(run_test|month|date)=", path):
         raise ConfigurationError(
             f"{where} must be the folder that holds executions/, calls/, …, not one of their partitions"
         )

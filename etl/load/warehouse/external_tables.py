@@ -7,7 +7,13 @@ from etl.model import schema
 from etl.model.schema import Column, Table
 
 NAMESPACE = "simulation_metrics"
-FIRST_DATE = "2020-01-01"  # no execution is older
+_PROJECTIONS = {
+    "run_test": {"type": "injected"},
+    "month": {"type": "date", "format": "yyyy-MM", "range": "2020-01,NOW", "interval": "1", "interval.unit": "MONTHS"},
+    "date": {"type": "date", "format": "yyyy-MM-dd", "range": "2020-01-01,NOW"},
+}
+"""How Athena finds the partitions; no execution is older."""
+_EXAMPLES = {"run_test": "KEY", "month": "YYYY-MM", "date": "YYYY-MM-DD"}
 
 
 def spark(table: Table, folder: str, types: Types) -> str:
@@ -107,10 +113,11 @@ def athena(table: Table, folder: str, types: Types) -> str:
     template = "/".join(f"{column.name}=${{{column.name}}}" for column in table.partitions)
     properties = {
         "projection.enabled": "true",
-        **({"projection.run_test.type": "injected"} if table.partitions[0].name == "run_test" else {}),
-        "projection.date.type": "date",
-        "projection.date.format": "yyyy-MM-dd",
-        "projection.date.range": f"{FIRST_DATE},NOW",
+        **{
+            f"projection.{column.name}.{name}": value
+            for column in table.partitions
+            for name, value in _PROJECTIONS[column.name].items()
+        },
         "storage.location.template": f"{folder}/{template}/",
     }
     return f"""\
@@ -133,7 +140,7 @@ def redshift(table: Table, folder: str, types: Types) -> str:
         indented(f'"{column.name}" {types[column.type]}' for column in part)
         for part in (table.columns, table.partitions)
     )
-    examples = {column.name: {"run_test": "KEY", "date": "YYYY-MM-DD"}[column.name] for column in table.partitions}
+    examples = {column.name: _EXAMPLES[column.name] for column in table.partitions}
     partition = "/".join(f"{name}={example}" for name, example in examples.items())
     return f"""\
 CREATE EXTERNAL TABLE {NAMESPACE}.{table.name} (

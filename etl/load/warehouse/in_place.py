@@ -83,4 +83,4 @@ SETTINGS use_hive_partitioning = 1;"""
 
 
 def _note(table: Table, text: str) -> str:
-    return f"{text}\n" if table is schema.ERRORS else ""
+    return f"{text}\n" if table.name == schema.ERRORS.name else ""

@@ -14,9 +14,10 @@ import pytest
 
 from etl import sandbox
 from etl.errors import DestinationError
+from etl.load.files import local
 from etl.pipeline import job
 from etl.sandbox import Sandbox
-from tests.datasets import assert_sound, staged
+from tests.datasets import assert_sound, fill_parts_early, staged
 from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.e2e.truth import assert_equals_world
 from tests.load.files.kernel import failing_calls, small_disk
@@ -42,8 +43,10 @@ HARMLESS = {
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Sandbox]:
-    """A server whose world lies exported in ``old``, and has changed since: a run replaces rows and adds a partition."""
+async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sandbox]:
+    """A server whose world lies exported in ``old``, and has changed since: a run replaces rows and adds a part."""
+    fill_parts_early(monkeypatch, rows=1)
+    monkeypatch.setattr(local, "_TICK_NS", 0)  # what is read again must not depend on the time that a run takes
     rng, now = random.Random(1), datetime.now(UTC)
     async with Sandbox(settled_world(run_tests=1, executions=2, calls=2, days=1)) as running:
         folder = tmp_path / "old"

@@ -11,7 +11,7 @@ import pytest
 from etl import sandbox
 from etl.pipeline import job
 from etl.sandbox import Sandbox
-from tests.datasets import assert_kept, assert_sound, staged
+from tests.datasets import assert_kept, assert_sound, fill_parts_early, staged
 from tests.e2e.truth import assert_equals_world
 from tests.load.files.powercut import Disk
 from tests.load.files.watched import Step, watched
@@ -27,8 +27,9 @@ async def export(server: Sandbox, folder: Path, steps: list[Step] | None = None)
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Sandbox]:
-    """A server whose world lies exported in ``old``, and has changed since: a run replaces rows and adds a partition."""
+async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sandbox]:
+    """A server whose world lies exported in ``old``, and has changed since: a run replaces rows and adds a part."""
+    fill_parts_early(monkeypatch, rows=1)
     rng, now = random.Random(1), datetime.now(UTC)
     async with Sandbox(settled_world(run_tests=2, executions=3, calls=2, days=2)) as running:
         (tmp_path / "old").mkdir()
@@ -65,9 +66,10 @@ async def test_calls_and_evals_are_on_the_disk_before_the_executions_and_the_acc
     await export(server, tmp_path / "new", steps)
     targets = [step.target.split("/") for step in steps if step.name == "rename"]
 
-    assert [target[1] for target in targets[-2:]] == ["runs", "_state"]
-    assert targets[0][1:] == ["_state", "attempt.json"]
-    parts = [(target[1], tuple(target[2:])) for target in targets[1:-2]]
+    assert [target[1] for target in targets[-3:]] == ["_state", "runs", "_state"]
+    assert targets[-3][2] == "index.parquet"
+    assert [target[1:] for target in targets[:2]] == [["_state", "dataset.json"], ["_state", "attempt.json"]]
+    parts = [(target[1], tuple(target[2:])) for target in targets[2:-3]]
     assert len(parts) % 3 == 0
     for calls, evals, executions in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
         assert [table for table, _ in (calls, evals, executions)] == ["calls", "evals", "executions"]

@@ -98,7 +98,7 @@ def export_into(files):
         files.publish("calls/run_test=a/date=2026-01-01/part-0.parquet", b"rows")
         if files.has(LAST_RUN):
             files.read(LAST_RUN)
-        files.publish(run_path(f"{datetime.now(UTC):%Y-%m-%d}", "1"), b"row")
+        files.publish(run_path(f"month={datetime.now(UTC):%Y-%m}", "1"), b"row")
         files.publish(LAST_RUN, b"{}")
 
 
@@ -115,7 +115,7 @@ OBSTACLES = {
     "a link in staging": lambda root: (root / STAGING / "link").symlink_to(root),
     "the lock is a pipe": lambda root: os.mkfifo(root / LOCK),
     "a pipe in staging": lambda root: os.mkfifo(root / STAGING / "pipe"),
-    "a folder of runs is a file": lambda root: a_file(root / "runs" / f"date={datetime.now(UTC):%Y-%m-%d}"),
+    "a folder of runs is a file": lambda root: a_file(root / "runs" / f"month={datetime.now(UTC):%Y-%m}"),
 }
 
 

@@ -50,7 +50,9 @@ def declared(table):
 
 
 def partitions(table):
-    return [("date", schema.DATE)] if table.name == "runs" else [("run_test", schema.STRING), ("date", schema.DATE)]
+    return (
+        [("month", schema.STRING)] if table.name == "runs" else [("run_test", schema.STRING), ("month", schema.STRING)]
+    )
 
 
 def location(engine):
@@ -80,9 +82,9 @@ def test_the_command_offers_every_engine():
 
 @every_table
 def test_partition_columns_are_those_of_the_layout(table):
-    path = layout.run_path("2026-11-01", "id")
+    path = layout.run_path("month=2026-11", "id")
     if table.name != "runs":
-        path = layout.partition_path(table.name, layout.Partition("checkout", "2026-11-01"))
+        path = layout.part_path(table.name, layout.Part("checkout", "month=2026-11/part-0"))
     assert [column.name for column in table.partitions] == re.findall(r"/([a-z_]+)=", path)
 
 
@@ -100,7 +102,7 @@ def test_table_has_the_declared_columns_and_types(engine, table):
 @every_table
 def test_table_is_partitioned_by_what_stands_in_the_path(engine, table):
     clause = created(engine, ddl([table], engine)).find(exp.PartitionedByProperty)
-    found = re.findall(r"run_test|date(?! AS| COMMENT)\b", clause.sql(engine).lower())
+    found = re.findall(r"run_test|month(?! AS| COMMENT)\b", clause.sql(engine).lower())
     assert list(dict.fromkeys(found)) == [name for name, _ in partitions(table)]
 
 
@@ -108,7 +110,7 @@ def test_bigquery_takes_what_stands_in_the_path_by_its_own_clause():
     for table in TABLES:
         clause = re.search(r"\nWITH PARTITION COLUMNS \(\n(.*?)\n\)\n", ddl([table], "bigquery"), re.DOTALL)
         assert clause
-        words = {"run_test": "  `run_test` STRING", "date": "  `date` DATE"}
+        words = {"run_test": "  `run_test` STRING", "month": "  `month` STRING"}
         assert clause[1] == ",\n".join(words[name] for name, _ in partitions(table))
 
 
@@ -260,9 +262,11 @@ def test_athena_computes_the_partitions(table):
     assert found.pop("projection.run_test.type", None) == (None if table.name == "runs" else "injected")
     assert found == {
         "projection.enabled": "true",
-        "projection.date.type": "date",
-        "projection.date.format": "yyyy-MM-dd",
-        "projection.date.range": "2020-01-01,NOW",
+        "projection.month.type": "date",
+        "projection.month.format": "yyyy-MM",
+        "projection.month.range": "2020-01,NOW",
+        "projection.month.interval": "1",
+        "projection.month.interval.unit": "MONTHS",
     }
 
 
@@ -284,7 +288,7 @@ def test_redshift_shows_how_a_partition_is_added():
     (statement,) = re.findall(r"(-- ALTER .*?;)\n", ddl([schema.CALLS], "redshift"), re.DOTALL)
     (alter,) = sqlglot.parse(statement.replace("-- ", ""), dialect="redshift")
     assert isinstance(alter, exp.Alter)
-    assert "s3://BUCKET/PREFIX/calls/run_test=KEY/date=YYYY-MM-DD/" in literals(alter)
+    assert "s3://BUCKET/PREFIX/calls/run_test=KEY/month=YYYY-MM/" in literals(alter)
 
 
 def test_names_that_are_not_quoted_are_no_reserved_words():

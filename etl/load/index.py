@@ -1,0 +1,222 @@
+"""What each part holds, as far as a plan needs it, kept in ``_state/index.parquet`` by the versions of its files.
+
+A part whose files are the same versions is not opened again. The index proves nothing else: one that is missing, damaged, of
+another dataset or of other columns counts as empty, and a file that was lost, restored or altered has another version, and is read.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from etl.errors import DestinationError, FileMissingError, ForeignFileError
+from etl.load.dataset import Dataset
+from etl.load.files.open import Entry, Files
+from etl.load.identity import read_identity
+from etl.load.layout import INDEX, Part, parse_part_path, part_path
+from etl.load.parquet import UnreadableError, pack, unpack
+from etl.model import schema
+from etl.model.digest import fingerprint
+from etl.model.lifecycle import HeldRows
+
+Hashes = npt.NDArray[np.int64]
+TABLES = (schema.EXECUTIONS, schema.CALLS, schema.EVALS, schema.ERRORS)
+_READ = {
+    "executions": (
+        "execution_id", "listed_calls", "run_test_name", "export_state", "fingerprint", "calls_digest", "verified_at",
+        "exported_at", "deleted_at",
+    ),
+    "calls": ("execution_id", "row_hash", "call_execution_id"),
+    "evals": ("execution_id", "row_hash", "call_execution_id"),
+    "errors": ("execution_id",),
+}  # fmt: skip
+_ROWS = pa.schema(
+    [
+        *(schema.EXECUTIONS.arrow_schema.field(name).remove_metadata() for name in _READ["executions"]),
+        pa.field("is_here", pa.bool_()),
+        pa.field("exported_calls", pa.int64()),
+        pa.field("held_digest", pa.string()),
+        *(pa.field(f"has_{name}", pa.bool_()) for name in ("calls", "evals", "errors")),
+        pa.field("call_hashes", pa.list_(pa.int64())),
+    ]
+)
+_MEANING = fingerprint({table.name: str(table.arrow_schema) for table in TABLES} | {"index": str(_ROWS)})
+
+
+@dataclass(frozen=True, slots=True)
+class PartIndex:
+    """One row for each execution of which the part holds anything; ``is_here``: its own row.
+
+    ``held_digest`` and ``exported_calls`` are what the calls and evals in the part say; ``call_hashes`` has 64 bits for each of its
+    calls. ``versions`` are those of the part's files by table, None when they cannot be told.
+    """
+
+    versions: tuple[str, ...] | None
+    rows: pa.Table
+
+    @property
+    def call_hashes(self) -> Hashes:
+        """The hashes of the part's calls."""
+        hashes: Hashes = self.rows["call_hashes"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return hashes
+
+
+@dataclass(slots=True)
+class Index:
+    """The parts, in order; ``is_saved``: the file says the same."""
+
+    parts: dict[Part, PartIndex] = field(default_factory=dict)
+    is_saved: bool = False
+
+    def call_hashes(self) -> Hashes:
+        """The hashes of all calls: two that are equal tell of a call that stands twice, or hardly ever of two calls."""
+        return np.concatenate([np.empty(0, np.int64), *(each.call_hashes for each in self.parts.values())])
+
+
+class _Head(msgspec.Struct):
+    """What the index says of itself; each of ``parts`` has so many rows, one part after the other."""
+
+    dataset_id: str | None
+    meaning: str
+    parts: list[tuple[str, str, tuple[str, ...], int]]
+
+
+def read_index(files: Files) -> Index:
+    """The index; an empty one when there is none that can be used.
+
+    Raises:
+        DestinationError: it, or what the dataset is, cannot be read.
+    """
+    try:
+        rows = unpack(files.where(INDEX), files.read(INDEX))
+        head = msgspec.json.decode((rows.schema.metadata or {})[b"head"], type=_Head)
+    except (FileMissingError, ForeignFileError, UnreadableError, KeyError, msgspec.MsgspecError):
+        return Index()
+    is_ours = (head.dataset_id, head.meaning) == (_dataset_id(files), _MEANING) and rows.schema.equals(_ROWS)
+    if not is_ours or sum(count for *_, count in head.parts) != len(rows):
+        return Index()
+    index, first = Index(is_saved=True), 0
+    for key, place, versions, count in head.parts:
+        index.parts[Part(key, place)] = PartIndex(versions, rows.slice(first, count))
+        first += count
+    return index
+
+
+def update_index(dataset: Dataset, known: Index, unreadable: list[str], *, strict_keys: Iterable[str] = ()) -> Index:
+    """The index as the files are now: parts that the known one does not know, or not in these versions, are read.
+
+    Raises:
+        DestinationError: as ``list_parts`` and ``index_part``.
+    """
+    index = Index(is_saved=known.is_saved)
+    for part, entries in sorted(list_parts(dataset.files, strict_keys=strict_keys).items()):
+        found = known.parts.get(part)
+        if found is None or found.versions is None or found.versions != versions_of(entries):
+            found = index_part(dataset, part, entries, unreadable)
+            index.is_saved = False
+        index.parts[part] = found
+    index.is_saved = index.is_saved and len(index.parts) == len(known.parts)
+    return index
+
+
+def write_index(files: Files, index: Index) -> None:
+    """Replace the file by the parts whose versions can be told.
+
+    Raises:
+        DestinationError: it cannot be written.
+    """
+    told = {part: each for part, each in index.parts.items() if each.versions is not None}
+    parts = [(part.run_test_key, part.place, each.versions or (), len(each.rows)) for part, each in told.items()]
+    head = _Head(dataset_id=_dataset_id(files), meaning=_MEANING, parts=parts)
+    rows = pa.concat_tables([_ROWS.empty_table(), *(each.rows for each in told.values())])
+    files.publish(INDEX, pack(rows.replace_schema_metadata({"head": msgspec.json.encode(head)}), "zstd"))
+
+
+def list_parts(files: Files, *, strict_keys: Iterable[str] = ()) -> dict[Part, dict[str, Entry]]:
+    """The files of each part by table.
+
+    Raises:
+        DestinationError: a folder cannot be listed, or a file in that of a run test of ``strict_keys`` is none of the dataset's.
+    """
+    strict = {f"run_test={key}" for key in strict_keys}
+    parts: dict[Part, dict[str, Entry]] = {}
+    for table in TABLES:
+        for entry in files.entries(table.name):
+            if entry.oddity:
+                raise DestinationError(f"{files.where(entry.path)} {entry.oddity}")
+            if parsed := parse_part_path(entry.path):
+                parts.setdefault(parsed[1], {})[table.name] = entry
+            elif "/" in entry.path and entry.path.split("/")[1] in strict:
+                raise DestinationError(f"{files.where(entry.path)}: not a file of this dataset; move it elsewhere")
+    return parts
+
+
+def versions_of(entries: Mapping[str, Entry]) -> tuple[str, ...] | None:
+    """The versions of a part's files; None when one of them changed so lately that it may change again unseen."""
+    found = [entries[table.name] for table in TABLES if table.name in entries]
+    if any(entry.is_fresh or not entry.version for entry in found):
+        return None
+    return tuple(entries[table.name].version if table.name in entries else "" for table in TABLES)
+
+
+def index_part(dataset: Dataset, part: Part, entries: Mapping[str, Entry], unreadable: list[str]) -> PartIndex:
+    """Read what the part holds. A damaged file holds nothing, and is added to ``unreadable``.
+
+    Raises:
+        DestinationError: a file may not be read, or was written by a newer version.
+    """
+    rows, damaged = {}, len(unreadable)
+    for table in TABLES:
+        rows[table.name] = table.no_rows.select(_READ[table.name])
+        if table.name in entries:
+            try:
+                rows[table.name] = dataset.read(table, part_path(table.name, part), _READ[table.name])
+            except UnreadableError:
+                unreadable.append(entries[table.name].path)
+            except FileMissingError:
+                entries = {name: entry for name, entry in entries.items() if name != table.name}
+    return PartIndex(versions_of(entries) if len(unreadable) == damaged else None, _rows_of(rows))
+
+
+def _hashed(ids: set[str]) -> Hashes:
+    """64 bits of each id, the same in every process."""
+    return pd.util.hash_array(np.array(sorted(ids), dtype=object), categorize=False).view(np.int64)
+
+
+def _dataset_id(files: Files) -> str | None:
+    identity = read_identity(files)
+    return identity.dataset_id if identity else None
+
+
+def _rows_of(rows: Mapping[str, pa.Table]) -> pa.Table:
+    """The rows of the index from those of the four tables."""
+    hashes = {name: _by_execution(rows[name], "row_hash") for name in ("calls", "evals")}
+    # Evals of a call whose row was lost count like the call.
+    calls, evals = (_by_execution(rows[name], "call_execution_id") for name in ("calls", "evals"))
+    sick = set(rows["errors"]["execution_id"].to_pylist())
+    here = {row["execution_id"]: row for row in rows["executions"].to_pylist()}
+    ids = [*here, *sorted({*calls, *evals, *sick} - here.keys())]
+    held = [HeldRows.of(None, hashes["calls"].get(each, ()), hashes["evals"].get(each, ())) for each in ids]
+    columns = {name: [here.get(each, {}).get(name) for each in ids] for name in _READ["executions"]} | {
+        "execution_id": ids,
+        "is_here": [each in here for each in ids],
+        "exported_calls": [each.exported_calls for each in held],
+        "held_digest": [each.calls_digest for each in held],
+        "has_calls": [each in calls for each in ids],
+        "has_evals": [each in evals for each in ids],
+        "has_errors": [each in sick for each in ids],
+        "call_hashes": [_hashed({*calls.get(each, ()), *evals.get(each, ())}) for each in ids],
+    }
+    return pa.table([pa.array(columns[field.name], field.type) for field in _ROWS], schema=_ROWS)
+
+
+def _by_execution(rows: pa.Table, name: str) -> dict[str, list[Any]]:
+    values: dict[str, list[Any]] = {}
+    for execution_id, value in zip(rows["execution_id"].to_pylist(), rows[name].to_pylist(), strict=True):
+        values.setdefault(execution_id, []).append(value)
+    return values

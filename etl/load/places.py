@@ -1,0 +1,108 @@
+"""Where executions lie: what is stored stays where it is, and what is new goes to the last part of its month that has room."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from etl.errors import FileMissingError
+from etl.load.dataset import Dataset, FileSize
+from etl.load.layout import Layout, Part, parse_part_path, part_path, place_of
+from etl.load.parquet import read_footer
+from etl.load.state import StoredState
+from etl.model import schema
+from etl.transform.flatten import FlatBundle
+
+_TABLES = (schema.EXECUTIONS, schema.CALLS, schema.EVALS, schema.ERRORS)
+FULL_ROWS = 50_000
+FULL_BYTES = 16 << 20
+"""A part is full with so many rows or bytes in one table. Each change writes a whole part, and a reader opens each part: half of it
+makes a year of large run tests twice as many files, twice of it makes each commit of a first export write twice as much."""
+
+
+@dataclass(slots=True)
+class _LastPart:
+    """The part of a folder that takes what is new; ``rows`` are those of its longest table, with those that are on their way."""
+
+    number: int
+    rows: int = 0
+    size_bytes: float = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self.rows >= FULL_ROWS or self.size_bytes >= FULL_BYTES
+
+    def take(self, rows: int) -> None:
+        """Count rows that will be as long as those before."""
+        self.size_bytes += rows * self.size_bytes / self.rows if self.rows else 0
+        self.rows += rows
+
+
+class Places:
+    """The parts of executions, stored or new, during one run. An execution that is given a part keeps it."""
+
+    def __init__(self, dataset: Dataset, state: StoredState, *, now: datetime) -> None:
+        self._dataset = dataset
+        self._state = state
+        self._now = now
+        self._given: dict[str, Part] = {}
+
+    def parts_of(self, bundles: Sequence[FlatBundle]) -> list[Part]:
+        """The part of each bundle; those that are new fill the last parts in the order of the bundles.
+
+        Raises:
+            DestinationError: the last part of a folder cannot be read.
+        """
+        last: dict[tuple[str, str], _LastPart] = {}
+        return [self._known(each) or self._give(each, last) for each in bundles]
+
+    def _known(self, bundle: FlatBundle) -> Part | None:
+        key, execution_id = bundle.run_test_key, bundle.execution.execution_id
+        stored = self._state.executions[key].get(execution_id)
+        place = stored.place if stored else self._state.stray_places[key].get(execution_id)
+        return Part(key, place) if place else self._given.get(execution_id)
+
+    def _give(self, bundle: FlatBundle, last: dict[tuple[str, str], _LastPart]) -> Part:
+        key = bundle.run_test_key
+        day = (bundle.started_at or self._now).astimezone(UTC).date()
+        folder = self._dataset.layout.folder(day)
+        if self._dataset.layout is Layout.BY_DAY:
+            return self._given.setdefault(bundle.execution.execution_id, Part(key, place_of(folder, 0)))
+        found = last.get((key, folder)) or self._last_part(key, folder)
+        if found.is_full:
+            found = _LastPart(found.number + 1)
+        found.take(max(1, len(bundle.calls.values), len(bundle.evals.values)))
+        last[key, folder] = found
+        part = Part(key, place_of(folder, found.number))
+        return self._given.setdefault(bundle.execution.execution_id, part)
+
+    def _last_part(self, key: str, folder: str) -> _LastPart:
+        paths = [
+            path for table in _TABLES for path in self._dataset.files.list(f"{table.name}/run_test={key}/{folder}")
+        ]
+        numbers = [parsed[1].number for path in paths if (parsed := parse_part_path(path))]
+        part = Part(key, place_of(folder, max(numbers, default=0)))
+        sizes = sizes_of(self._dataset, part)
+        return _LastPart(
+            part.number,
+            rows=max((each.rows for each in sizes), default=0),
+            size_bytes=max((each.size_bytes for each in sizes), default=0),
+        )
+
+
+def sizes_of(dataset: Dataset, part: Part) -> list[FileSize]:
+    """The sizes of the part's files, as this run wrote them or else as their footers say.
+
+    Raises:
+        DestinationError: one cannot be read.
+    """
+    found = []
+    for path in (part_path(table.name, part) for table in _TABLES):
+        size = dataset.written.sizes.get(path)
+        if size is None:
+            try:
+                footer = read_footer(dataset.files, path)
+            except FileMissingError:
+                continue
+            size = FileSize(footer.rows, footer.size_bytes)
+        found.append(size)
+    return found

@@ -1,0 +1,147 @@
+"""New executions fill one part after the other; what is stored stays where it is."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from etl.load import places as module
+from etl.load.commit import commit
+from etl.load.layout import Layout, Part
+from etl.load.places import Places
+from etl.load.state import load_state
+from etl.transform.frames import ExportStamp
+from tests.bundles import KEY, a_bundle, bundle_of, execution, fetched_call, flattened
+from tests.datasets import FETCHED_AT, a_dataset, assert_sound, part, reasons
+
+NOW = datetime(2026, 12, 31, 23, 30, tzinfo=UTC)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return a_dataset(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(module, "FULL_ROWS", 4)
+
+
+def places_in(dataset, *keys):
+    return Places(dataset, load_state(dataset, keys or [KEY], set_aside=False), now=NOW)
+
+
+def place_names(places, *bundles):
+    return [each.place for each in places.parts_of(flattened(bundles))]
+
+
+def export_to(dataset, *bundles):
+    """Commit as a run does."""
+    keys = {bundle.run_test_key for bundle in bundles}
+    state = load_state(dataset, keys, set_aside=False)
+    parts_of = Places(dataset, state, now=NOW).parts_of
+    stamp = ExportStamp("run-1", FETCHED_AT)
+    commit(dataset, flattened(bundles), state.executions, parts_of, stamp, fetched_at=FETCHED_AT, settle_hours=24)
+
+
+@pytest.mark.parametrize(
+    ("started_at", "month", "day"),
+    [
+        ("2026-02-27T23:59:59Z", "2026-02", "2026-02-27"),
+        ("2026-02-28T23:59:59-01:00", "2026-03", "2026-03-01"),
+        (None, "2026-12", "2026-12-31"),
+        ("yesterday", "2026-12", "2026-12-31"),
+    ],
+)
+def test_new_execution_lies_in_the_utc_time_of_its_start_else_of_now(dataset, started_at, month, day):
+    new = bundle_of(of=execution(started_at=started_at))
+    assert place_names(places_in(dataset), new) == [f"month={month}/part-0"]
+    dataset.layout = Layout.BY_DAY
+    assert place_names(places_in(dataset), new) == [f"date={day}/part-0"]
+
+
+def test_part_takes_what_is_new_until_it_is_full(dataset):
+    bundles = [a_bundle(f"e{number}", [f"c{number}", f"d{number}"]) for number in range(5)]
+    assert place_names(places_in(dataset), *bundles) == [
+        "month=2026-08/part-0",
+        "month=2026-08/part-0",
+        "month=2026-08/part-1",
+        "month=2026-08/part-1",
+        "month=2026-08/part-2",
+    ]
+
+
+def test_parts_are_counted_by_run_test_and_month(dataset):
+    full = [f"c{number}" for number in range(9)]
+    bundles = [
+        a_bundle("e1", full),
+        a_bundle("e2", full, key="booking"),
+        a_bundle("e3", full, date="2026-09-02"),
+        a_bundle("e4"),
+    ]
+    found = places_in(dataset, KEY, "booking").parts_of(flattened(bundles))
+    assert found == [
+        Part(KEY, "month=2026-08/part-0"),
+        Part("booking", "month=2026-08/part-0"),
+        Part(KEY, "month=2026-09/part-0"),
+        Part(KEY, "month=2026-08/part-1"),
+    ]
+
+
+@pytest.mark.parametrize("wide", ["calls", "evals", "executions"])
+def test_longest_table_fills_a_part(dataset, wide):
+    listed = {"eval_outputs": {f"eval-{number}": {"output": 1} for number in range(4)}}
+    calls = {"calls": [fetched_call(f"c{n}") for n in range(4)], "evals": [fetched_call("c", listed=listed)]}
+    bundles = [bundle_of(*calls.get(wide, ()), of=execution(f"e{number}")) for number in range(5)]
+    numbers = [each.number for each in places_in(dataset).parts_of(flattened(bundles))]
+    assert numbers == ([0, 0, 0, 0, 1] if wide == "executions" else [0, 1, 2, 3, 4])
+
+
+def test_part_is_continued_by_the_next_run_and_by_the_next_commit(dataset, tmp_path):
+    export_to(dataset, a_bundle("e1"))
+    export_to(dataset, a_bundle("e2", ["c3", "c4"]))
+    assert not (tmp_path / part("calls").replace("part-0", "part-1")).exists()
+    dataset.written.sizes.clear()  # as another run
+    export_to(dataset, a_bundle("e3", ["c5"]))
+    assert (tmp_path / part("calls").replace("part-0", "part-1")).exists()
+    assert len(assert_sound(tmp_path)["calls"]) == 5
+
+
+def test_stored_execution_stays_in_its_part_and_so_does_one_whose_row_was_lost(dataset, tmp_path):
+    export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3", "c4"]))
+    export_to(dataset, a_bundle("e3", ["c5"]))
+    changed = [a_bundle(each, date="2026-09-02") for each in ("e1", "e3")]
+    assert place_names(places_in(dataset), *changed) == ["month=2026-08/part-0", "month=2026-08/part-1"]
+    for path in (tmp_path / "executions").rglob("*.parquet"):
+        path.unlink()
+    assert place_names(places_in(dataset), *changed) == ["month=2026-08/part-0", "month=2026-08/part-1"]
+
+
+def test_new_execution_that_is_committed_again_stays_where_it_was_put(dataset):
+    places = places_in(dataset)
+    first, *_ = places.parts_of(flattened([a_bundle("e1", ["c1", "c2", "c3"]), a_bundle("e2", ["c4", "c5"])]))
+    assert places.parts_of(flattened([a_bundle("e3"), a_bundle("e1")]))[1] == first
+
+
+def test_large_part_is_full_whatever_the_number_of_its_rows(dataset, monkeypatch):
+    monkeypatch.setattr(module, "FULL_ROWS", 1_000)
+    export_to(dataset, a_bundle("e1"))
+    monkeypatch.setattr(module, "FULL_BYTES", 1_000)
+    assert place_names(places_in(dataset), a_bundle("e2", ["c3"])) == ["month=2026-08/part-1"]
+
+
+def test_rows_on_their_way_count_with_the_bytes_of_those_before(dataset, monkeypatch):
+    monkeypatch.setattr(module, "FULL_ROWS", 1_000)
+    export_to(dataset, a_bundle("e1", ["c1"]))
+    size_bytes = max(size.size_bytes for size in dataset.written.sizes.values())
+    monkeypatch.setattr(module, "FULL_BYTES", 3 * size_bytes)
+    bundles = [a_bundle(f"e{number}", [f"c{number}"]) for number in range(2, 6)]
+    assert [each.number for each in places_in(dataset).parts_of(flattened(bundles))] == [0, 0, 1, 1]
+
+
+def test_lost_file_of_the_last_part_makes_room_in_none_before_it(dataset, tmp_path):
+    """A part that was lost may come back from a backup."""
+    export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3", "c4"]))
+    export_to(dataset, a_bundle("e3", ["c5"]))
+    (tmp_path / part("calls").replace("part-0", "part-1")).unlink()
+    assert place_names(places_in(dataset), a_bundle("e4", ["c6"])) == ["month=2026-08/part-1"]
+    assert reasons(dataset, a_bundle("e3", ["c5"]))["e3"] == "damaged"

@@ -25,6 +25,7 @@ A proved list may still be wrong, on a night on which the source has lost someth
 """
 
 import asyncio
+import math
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -44,6 +45,8 @@ Emit = Callable[[ExecutionBundle], Awaitable[None]]
 StoredCalls = Callable[[Planned], Awaitable[AbstractSet[str]]]
 """Reads which calls the dataset holds of an execution."""
 
+_MOST_IN_HAND = 2_000
+"""So many calls of one execution are handed over before the others have arrived, so that memory is bounded."""
 _WORKERS_PER_SLOT = 2  # a worker whose request waits for its next try leaves its place in the client to another
 
 
@@ -80,7 +83,7 @@ class Crawl:
         self._settling = settling
         self._calls: deque[tuple[OpenExecution, str]] = deque()
         self._relist: deque[OpenExecution] = deque()
-        self._open = 0
+        self._open: set[OpenExecution] = set()
         self._has_more_work = asyncio.Event()
 
     async def run(self) -> None:
@@ -109,26 +112,28 @@ class Crawl:
         """The next piece of work; None when there is none now. As long as executions are open, more may come."""
         if self._relist:
             return self._relist.popleft(), None
-        has_room = len(self._calls) < self._workers and self._open < self._concurrency
+        has_room = len(self._calls) < self._workers and len(self._open) < self._concurrency
         if has_room and (planned := next(self._plan, None)) is not None:
-            self._open += 1
-            return OpenExecution(planned), None
+            execution = OpenExecution(planned)
+            self._open.add(execution)
+            return execution, None
         return self._calls.popleft() if self._calls else None
 
     async def _list(self, execution: OpenExecution) -> None:
         try:
             latest = await read_call_list(self._client, execution.planned, page_limit=self._page_limit)
         except NotFoundError as error:
-            await self._close(await self._without_list(execution, error))
+            await self._close(execution, await self._without_list(execution, error))
             return
         except SourceError as error:
             execution.dead_letters.append(DeadLetter.of(RUNS, execution.execution_id, error))
-            await self._close(execution.bundle(is_listed=False))
+            await self._close(execution, execution.bundle(is_listed=False))
             return
         fetched_before = len(execution.fetched)
         pending = execution.take_list(latest)
         self.calls_fetched -= fetched_before - len(execution.fetched)
         is_first = execution.round == 1
+        execution.listed_at = asyncio.get_running_loop().time()
         self.listings += is_first
         if self._stored_calls and is_first:
             execution.stored = await self._stored_calls(execution.planned)
@@ -202,6 +207,8 @@ class Crawl:
         if metrics.execution_id == execution.execution_id:
             execution.fetched[call_execution_id] = metrics
             self.calls_fetched += 1
+            if len(execution.fetched) >= _MOST_IN_HAND:
+                await self._emit(self._arrived_of(execution))
         else:
             execution.left_out.add(call_execution_id)
             execution.dead_letters.append(foreign_call(metrics, execution.execution_id))
@@ -209,7 +216,7 @@ class Crawl:
     async def _finish_or_relist(self, execution: OpenExecution) -> None:
         """Everything listed is fetched: emit the execution if its list is proved, else read the list again."""
         # A call that could not be fetched counts as alive: nothing says that it was deleted.
-        alive = len(execution.fetched) + len(execution.dead_letters)
+        alive = len(execution.fetched) + len(execution.kept) + len(execution.dead_letters)
         is_proved = not execution.must_relist if execution.count is None else alive == execution.count
         if is_proved or execution.unreadable_calls:
             if self._stored_calls and not (execution.unreadable_calls or execution.doubt):
@@ -217,7 +224,7 @@ class Crawl:
                 if await self._is_doubted(execution, len(unlisted), len(execution.listed)):
                     return
                 await self._confirm_deleted(execution, unlisted)
-            await self._close(execution.bundle())
+            await self._close(execution, execution.bundle())
         elif execution.round < MAX_ROUNDS:
             if execution.count is not None:
                 # The next round fetches every call again, these too; otherwise they would count as alive twice.
@@ -229,7 +236,7 @@ class Crawl:
                 tries=execution.round,
             )
             execution.dead_letters.append(DeadLetter.of(RUNS, execution.execution_id, unproved))
-            await self._close(execution.bundle())
+            await self._close(execution, execution.bundle())
 
     def _list_again(self, execution: OpenExecution) -> None:
         self._relist.append(execution)
@@ -245,7 +252,7 @@ class Crawl:
         self.doubted[execution.planned.run_test_key] += 1
         if execution.stored < execution.listed.keys():
             return False
-        await self._close(execution.bundle(is_listed=False))
+        await self._close(execution, execution.bundle(is_listed=False))
         return True
 
     async def _confirm_deleted(self, execution: OpenExecution, unlisted: Sequence[str]) -> None:
@@ -265,10 +272,23 @@ class Crawl:
                 execution.doubt = unlisted_call(call_execution_id, execution.execution_id)
                 return
 
-    async def _close(self, bundle: ExecutionBundle | None) -> None:
+    def arrived(self, *, listed_before: float = math.inf) -> list[ExecutionBundle]:
+        """What has arrived of executions that are not whole yet, and were listed before this time of the event loop."""
+        return [
+            self._arrived_of(each)
+            for each in self._open
+            if each.fetched and each.outstanding and each.listed_at < listed_before
+        ]
+
+    def _arrived_of(self, execution: OpenExecution) -> ExecutionBundle:
+        arrived = execution.take_arrived()
+        self.necessary_requests += len(arrived.calls)
+        return arrived
+
+    async def _close(self, execution: OpenExecution, bundle: ExecutionBundle | None) -> None:
         if bundle is not None:
             calls = len(bundle.listed or ())
             self.necessary_requests += calls - len(bundle.kept) + pages(calls, self._page_limit)
             await self._emit(bundle)
-        self._open -= 1
+        self._open.remove(execution)
         self._has_more_work.set()

@@ -20,7 +20,7 @@ class OpenExecution:
     ``left_out`` are calls that are listed, but name another execution, or whose entry in the list cannot be had; ``kept`` are those
     whose stored rows stay. ``lacks_evals``: each call's entry has to be requested by itself.
     ``unreadable_calls`` says how many calls the list cannot give, ``doubt`` why it is not believed, ``stored`` are the calls that
-    the dataset holds. ``outstanding`` calls are queued or under way.
+    the dataset holds. ``outstanding`` calls are queued or under way. ``listed_at`` is when the list was read, by the event loop.
     """
 
     planned: Planned
@@ -38,6 +38,19 @@ class OpenExecution:
     lacks_evals: bool = False
     unreadable_calls: DeadLetter | None = None
     outstanding: int = 0
+    listed_at: float = 0.0
+
+    def take_arrived(self) -> ExecutionBundle:
+        """What has arrived since it was asked last, as a bundle of its own; from now on these calls are ``kept``."""
+        arrived = structs.replace(
+            self.bundle(is_listed=False),
+            listed=tuple(self.listed[key] for key in self.fetched),
+            calls=tuple(FetchedCall(listed=self.listed[key], metrics=metrics) for key, metrics in self.fetched.items()),
+            part_of=len(self.listed),
+        )
+        self.kept |= self.fetched.keys()
+        self.fetched.clear()
+        return arrived
 
     @property
     def execution_id(self) -> str:

@@ -90,7 +90,7 @@ def commit(
             dataset.commit_rows(schema.EXECUTIONS, part, own, replacement)
             arrived[key].misfits += executions.misfits
             arrived[key].without_rows += sum(
-                states[execution_id] is ExportState.INCOMPLETE and not bundle.dead_letters
+                states[execution_id] is ExportState.INCOMPLETE and not bundle.dead_letters and bundle.part_of is None
                 for execution_id, bundle in mine.items()
             )
     return arrived
@@ -135,7 +135,9 @@ def _rows_of(bundles: Sequence[FlatBundle], stamp: ExportStamp) -> tuple[dict[st
     """
     calls, evals, errors = calls_frame(bundles, stamp), evals_frame(bundles, stamp), errors_frame(bundles, stamp)
     arrived = Arrived(
-        rows=Counter(executions=len(bundles), calls=len(calls.data), evals=len(evals.data)),
+        rows=Counter(
+            executions=sum(each.part_of is None for each in bundles), calls=len(calls.data), evals=len(evals.data)
+        ),
         misfits=calls.misfits + evals.misfits,
         dead_letters=len(errors.data),
     )
@@ -163,7 +165,11 @@ def _replacement(bundles: Mapping[str, FlatBundle], known: Mapping[str, StoredEx
     return Replacement(
         bundles.keys(),
         without_calls=bundles.keys() - listed.keys(),
-        unproved={execution_id for execution_id, bundle in listed.items() if _has_letter(bundle, RUNS)},
+        unproved={
+            execution_id
+            for execution_id, bundle in listed.items()
+            if bundle.part_of is not None or _has_letter(bundle, RUNS)
+        },
         listed_calls={call_id for bundle in listed.values() for call_id in bundle.listed or ()},
         failed_calls={letter.subject_id for bundle in listed.values() for letter in bundle.dead_letters},
         kept_calls={(execution_id, call_id) for execution_id, bundle in listed.items() for call_id in bundle.kept},
@@ -200,6 +206,7 @@ def _states(
                 call_statuses=bundle.call_statuses if bundle.is_fetched else None,
                 # A kept call whose row was lost since it was read has none.
                 is_whole=not bundle.dead_letters
+                and bundle.part_of is None
                 and (bundle.listed is None or held[execution_id].exported_calls == len(bundle.listed)),
             ),
             fetched_at=fetched_at,
@@ -228,7 +235,9 @@ def _commit_calls(
 ) -> dict[str, HeldRows]:
     """Write calls and evals; returns what the dataset now holds of the executions whose calls were listed."""
     listed_calls = {
-        execution_id: len(bundle.listed) for execution_id, bundle in bundles.items() if bundle.listed is not None
+        execution_id: len(bundle.listed) if bundle.part_of is None else bundle.part_of
+        for execution_id, bundle in bundles.items()
+        if bundle.listed is not None
     }
     if not listed_calls:
         return {}  # so that the part's largest files are not read

@@ -160,7 +160,7 @@ EXECUTIONS = Table(
             "export_state",
             STRING,
             "exported: final. settling: exported, fetched again until it is final. waiting: not finished at the source, calls not "
-            "fetched. incomplete: something is missing, see the errors table.",
+            "fetched. incomplete: something is missing: see the errors table, or it has not arrived yet.",
         ),
         Column(
             "deleted_at",

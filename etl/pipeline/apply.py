@@ -164,14 +164,23 @@ async def fetch(
             )
         )
         record.arrived.append(arrived)
-        record.committed.update(bundle.execution.execution_id for bundle in bundles)
-        _notify_committed(run, len(bundles))
+        whole = {bundle.execution.execution_id for bundle in bundles if bundle.part_of is None}
+        record.committed |= whole
+        _notify_committed(run, len(whole))
 
-    buffer = CommitBuffer(save, run.dataset.written, interval_seconds=run.settings.export.commit_interval_seconds)
+    def flat(bundle: ExecutionBundle) -> FlatBundle:
+        return flatten(bundle, include_raw=run.settings.export.include_raw)
+
+    buffer = CommitBuffer(
+        save,
+        run.dataset.written,
+        interval_seconds=run.settings.export.commit_interval_seconds,
+        arrived=lambda listed_before: map(flat, crawl.arrived(listed_before=listed_before)),
+    )
 
     async def take(bundle: ExecutionBundle) -> None:
         # Flatten now: payloads are several times as large as rows, and need not be kept until the commit.
-        await buffer.add(flatten(bundle, include_raw=run.settings.export.include_raw))
+        await buffer.add(flat(bundle))
 
     def due() -> Iterator[Planned]:
         for item in planned:

@@ -5,7 +5,8 @@ the whole file again, and small commits would write it again and again.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import math
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from etl.load.dataset import Written
@@ -14,6 +15,7 @@ from etl.transform.flatten import FlatBundle
 
 _MANY_CALLS = 2_000
 _FILE_SHARE = 4
+_LEAST_SECONDS = 0.05
 
 
 class CommitBuffer:
@@ -22,6 +24,9 @@ class CommitBuffer:
     Whoever adds a bundle while a commit is due waits for it: a slow destination slows the crawl down, and memory stays bounded.
     ``commit_on_time`` commits also while nothing more arrives, as when a rate limit holds everything. A crawl that is cancelled
     waits for the running commit; ``flush`` commits what is left.
+
+    ``arrived`` gives what has arrived of executions that are not whole yet, and were listed before a time of the event loop: each
+    commit takes those that were listed before the one before it.
     """
 
     def __init__(
@@ -30,15 +35,16 @@ class CommitBuffer:
         written: Written,
         *,
         interval_seconds: float,
+        arrived: Callable[[float], Iterable[FlatBundle]] = lambda _listed_before: (),
     ) -> None:
         self._commit = commit
         self._written = written
         self._interval_seconds = interval_seconds
-        self._bundles: list[FlatBundle] = []
+        self._arrived = arrived
+        self._bundles: dict[str, FlatBundle] = {}
         self._calls = 0
         self._many_calls = _MANY_CALLS
         self._turn = asyncio.Lock()
-        self._has_bundles = asyncio.Event()
         self._committed_at = asyncio.get_running_loop().time()
 
     async def add(self, bundle: FlatBundle) -> None:
@@ -47,29 +53,35 @@ class CommitBuffer:
         Raises:
             DestinationError: the commit failed; its bundles are not in the dataset.
         """
-        self._bundles.append(bundle)
-        self._has_bundles.set()
+        execution_id = bundle.execution.execution_id
+        while execution_id in self._bundles:  # a part of it, on which this one builds
+            await self._flush(-math.inf)
+        self._bundles[execution_id] = bundle
         self._calls += len(bundle.calls.values)
         if self._seconds_until_due() <= 0 or self._calls >= self._many_calls:
-            await self.flush()
+            await self._flush(self._committed_at)
 
     async def commit_on_time(self) -> None:
         """Commit what has arrived whenever the interval is over, until cancelled; errors as for ``add``."""
         while True:
-            await self._has_bundles.wait()
-            await asyncio.sleep(self._seconds_until_due())
+            await asyncio.sleep(max(self._seconds_until_due(), _LEAST_SECONDS))
             if self._seconds_until_due() <= 0:
-                await self.flush()
+                await self._flush(self._committed_at)
 
     async def flush(self) -> None:
-        """Commit everything that has arrived; errors as for ``add``."""
+        """Commit everything that has arrived, of executions that are not whole too; errors as for ``add``."""
+        await self._flush(math.inf)
+
+    async def _flush(self, listed_before: float) -> None:
         async with self._turn:
-            bundles, self._bundles, self._calls = self._bundles, [], 0
-            self._has_bundles.clear()
-            if bundles:
-                # Also what the commit does after its thread: it counts what is now in the dataset.
-                await to_the_end(self._commit(bundles))
-                self._many_calls = max(_MANY_CALLS, self._written.largest_rows // _FILE_SHARE)
+            bundles, self._bundles, self._calls = self._bundles, {}, 0
+            arrived = {each.execution.execution_id: each for each in self._arrived(listed_before)}
+            # A commit takes one bundle of an execution.
+            for batch in ({**arrived, **bundles}, {key: arrived[key] for key in arrived.keys() & bundles.keys()}):
+                if batch:
+                    # Also what the commit does after its thread: it counts what is now in the dataset.
+                    await to_the_end(self._commit([*batch.values()]))
+                    self._many_calls = max(_MANY_CALLS, self._written.largest_rows // _FILE_SHARE)
             self._committed_at = asyncio.get_running_loop().time()
 
     def _seconds_until_due(self) -> float:

@@ -46,6 +46,7 @@ class FlatBundle:
     evals: Rows
     errors: Rows
     kept: frozenset[str] = frozenset()
+    part_of: int | None = None
 
     @property
     def started_at(self) -> datetime | None:
@@ -66,12 +67,13 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
         execution=bundle.execution,
         listed=None if bundle.listed is None else frozenset(call.call_execution_id for call in bundle.listed),
         call_statuses=Counter(call.metrics.status for call in bundle.calls)
-        + Counter(call.payload["status"] for call in bundle.listed or () if call.call_execution_id in bundle.kept),
+        + Counter(_status(call) for call in bundle.listed or () if call.call_execution_id in bundle.kept),
         dead_letters=bundle.dead_letters,
         calls=_call_rows(bundle, include_raw=include_raw),
         evals=_eval_rows(bundle),
         errors=_error_rows(bundle),
         kept=bundle.kept,
+        part_of=bundle.part_of,
     )
 
 
@@ -141,6 +143,12 @@ def _passed(output: Mapping[str, Any]) -> bool | None:
 
 def _started_at(execution: Execution) -> datetime | None:
     return timestamp_or_none(execution.payload.get("started_at"))
+
+
+def _status(listed: ListedCall) -> str:
+    """What the list says of the call; nothing, which is no status that ends, when it says none."""
+    status = listed.payload.get("status")
+    return status if isinstance(status, str) else ""
 
 
 def _eval_outputs(listed: ListedCall) -> dict[str, Any]:

@@ -17,8 +17,10 @@ from typing import Any, TypeVar, cast
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from etl.errors import NotFoundError, RequestRefusedError, ServerFaultError, SourceError, TransientError
+from etl.extract import calls
 from etl.extract.bad_rows import MAX_LOST, MAX_UNREADABLE, PageReader, power_of_two
 from etl.extract.calls import Crawl
 from etl.extract.client import Client
@@ -694,7 +696,7 @@ class CallsClient:
 
 
 def fetch(server: Server, failing: frozenset[str] = frozenset(), **has: bool) -> ExecutionBundle:
-    """The one execution's bundle."""
+    """The one execution's bundle, with the calls that were handed over before it was whole, as long as their rows stay."""
     bundles: list[ExecutionBundle] = []
 
     async def emit(bundle: ExecutionBundle) -> None:
@@ -702,8 +704,18 @@ def fetch(server: Server, failing: frozenset[str] = frozenset(), **has: bool) ->
 
     client = cast("Client", CallsClient(server, failing, **has))
     asyncio.run(Crawl(client, [planned("e")], emit, concurrency=1, page_limit=LIMIT).run())
-    assert len(bundles) == 1
-    return bundles[0]
+    *parts, bundle = bundles
+    assert all(part.part_of is not None for part in parts)
+    assert bundle.part_of is None
+    earlier = {call.metrics.call_execution_id: call for part in parts for call in part.calls}
+    kept = tuple(earlier[call_id] for call_id in sorted(bundle.kept))
+    return structs.replace(bundle, calls=(*kept, *bundle.calls), kept=frozenset())
+
+
+@pytest.fixture(autouse=True)
+def few_calls_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has arrived of an execution is handed over often."""
+    monkeypatch.setattr(calls, "_MOST_IN_HAND", 3)
 
 
 def calls_server(size: int, ties: int, max_limit: int | None, history: list[int]) -> Server:

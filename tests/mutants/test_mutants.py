@@ -283,6 +283,13 @@ MUTANTS = [
         ("tests/settings/test_api_keys.py",),
     ),
     Mutant(
+        "what has arrived of an execution is incomplete until all has",
+        "etl/load/commit.py",
+        "                and bundle.part_of is None\n",
+        "",
+        ("tests/e2e/test_giants.py",),
+    ),
+    Mutant(
         "a part whose files changed is read again",
         "etl/load/index.py",
         "if found is None or found.versions is None or found.versions != versions_of(entries):",

@@ -16,6 +16,7 @@ import pytest
 
 from etl import sandbox
 from etl.errors import LockHeldError, leaves
+from etl.extract import calls as crawl_module
 from etl.load.layout import INDEX, Part, parse_part_path
 from etl.model import schema
 from etl.model.digest import rows_digest
@@ -198,6 +199,7 @@ class History:
         self.rows = self.files.rows()
         self._patch = pytest.MonkeyPatch()
         fill_parts_early(self._patch, rows=FULL_ROWS)
+        self._patch.setattr(crawl_module, "_MOST_IN_HAND", 2)
         self._loop = asyncio.Runner()
         self._loop.run(self.server.start())
 

@@ -16,10 +16,14 @@ _MOST_BYTES = 64 << 20  # a run test takes about a kilobyte, and a problem of it
 
 
 class RunTestResult(msgspec.Struct, frozen=True):
-    """What the document says of one run test of the last run; ``error``: why nothing of it could be exported."""
+    """What the document says of one run test of the last run.
+
+    ``error``: why nothing of it could be exported. ``not_listed``: its stored executions that exist, and that its list lacked.
+    """
 
     key: str
     error: str | None = None
+    not_listed: int = 0
 
 
 class LastRun(msgspec.Struct, frozen=True):

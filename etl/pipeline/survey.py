@@ -29,7 +29,7 @@ from etl.model.lifecycle import StoredExecution
 from etl.model.listed_execution import ExecutionList, ListedExecution
 from etl.model.wording import first_few, quoted
 from etl.pipeline.lists import fail, gives_nothing_to_do, raise_if_none_is_listed
-from etl.pipeline.record import Record, count_reasons
+from etl.pipeline.record import Record, VanishedCounts, count_reasons
 from etl.pipeline.run import Run
 from etl.pipeline.tasks import to_the_end
 from etl.settings import RunTest
@@ -133,7 +133,8 @@ async def _find_vanished(
 ) -> set[str] | None:
     """Stored executions that no list has any more. None if they are suspiciously many: then the run test is left alone.
 
-    Where one of them exists, a run test whose list was not read may have them; a list that says it is empty is not believed.
+    Where one of them exists, a run test whose list was not read may have them: a list that lacks many is believed when it lacked
+    them the night before, too, and never one that says it is empty.
     """
     key = run_test.key
     stored = state.executions[key]
@@ -153,6 +154,13 @@ async def _find_vanished(
                 f"its list shows none of its {living} executions, which exist: {first_few(existing, shown=1)}; nothing of it was "
                 "changed"
             )
+        elif is_mass_vanishing(vanished=len(vanished) - _not_listed_before(record, key), living=living):
+            record.vanished[key] = VanishedCounts(not_listed=len(vanished), not_answered=0)
+            error = (
+                f"its list lacks {len(vanished)} of its {living} stored executions, although they exist: "
+                f"{first_few(existing, shown=1)}; nothing of it was changed, since the list may lack new ones, too: the next run "
+                "believes it if it says so again"
+            )
         if error:
             del record.lists[key]
             fail(run, record, run_test, error)
@@ -165,6 +173,12 @@ async def _find_vanished(
         known.is_damaged for each, known in stored.items() if each not in everywhere
     )
     return vanished
+
+
+def _not_listed_before(record: Record, key: str) -> int:
+    """How many stored executions the list of the run test lacked in the last run."""
+    run_tests = record.before.run_tests if record.before else ()
+    return next((each.not_listed for each in run_tests if each.key == key), 0)
 
 
 async def _find_existing(run: Run, execution_ids: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """Lists that lie: those that never end are left after a bounded number of pages, and those that are malformed say how."""
 
+import random
 from collections.abc import AsyncIterator, Callable
 from itertools import product
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from etl import sandbox
 from etl.model.records import DETAIL, METRICS, RUN_TESTS, RUNS
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
@@ -17,7 +19,7 @@ from etl.sandbox.answers.run_tests import run_tests_page
 from etl.sandbox.answers.runs import run_execution
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import settings_for
-from tests.worlds import settled_world
+from tests.worlds import END, settled_world
 
 Edit = Callable[[dict[str, Any], int], dict[str, Any]]
 
@@ -156,6 +158,24 @@ async def test_empty_list_of_executions_that_exist_is_not_believed(
     assert_equals_world(tmp_path, server.world)
 
 
+async def test_list_that_is_short_for_a_night_hides_nothing_new_behind_exit_0(server: Sandbox, tmp_path: Path) -> None:
+    run_test, other = server.world.run_tests
+    await export(server, tmp_path)
+    new = sandbox.add_execution(server.world, run_test, random.Random(1), END, 2)
+    hidden = [each for each in run_test.executions if each is not run_test.executions[0]]
+    shown, run_test.executions[:] = run_test.executions[:1], run_test.executions[:1]
+    other.executions += hidden
+
+    short = await job.export(settings_for(server, tmp_path / "data", run_tests=[run_test.name]))
+    run_test.executions[:] = [*shown, *hidden]
+    del other.executions[-len(hidden) :]
+    again = await job.export(settings_for(server, tmp_path / "data", run_tests=[run_test.name]))
+
+    assert (short.exit_code, again.exit_code) == (3, 0)
+    assert short.problems[0].endswith("the next run believes it if it says so again")
+    assert new.execution_id in {row["execution_id"] for row in rows_of(tmp_path, "executions")}
+
+
 async def test_list_of_a_run_test_that_lost_some_to_another_is_believed(server: Sandbox, tmp_path: Path) -> None:
     """Narrowed to one run test, the run does not know where they are."""
     first, second = server.world.run_tests
@@ -165,8 +185,8 @@ async def test_list_of_a_run_test_that_lost_some_to_another_is_believed(server: 
     second.executions += moved
 
     settings = settings_for(server, tmp_path / "data", run_tests="all")
-    narrow = await job.export(settings.only([first.name], since=None))
+    narrow = [await job.export(settings.only([first.name], since=None)) for _ in range(2)]
 
-    assert (narrow.exit_code, narrow.run_tests[0].not_listed) == (0, 3)
+    assert [(each.exit_code, each.run_tests[0].not_listed) for each in narrow] == [(3, 3), (0, 3)]
     assert (await job.export(settings)).exit_code == 0
     assert_equals_world(tmp_path, server.world)

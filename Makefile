@@ -87,11 +87,11 @@ format: $(VENV)/.dev ## Format the code
 docs: $(VENV)/.dev ## Check that the documentation and the code agree
 	@$(BIN)/python -m pytest tests/test_docs.py
 
-bench: $(BENCH)/.done ## Measure everything again and write docs/performance.md (about an hour, on a quiet machine)
-	@$(PYTHON) -m benchmarks
+bench: $(BENCH)/.done $(VENV)/.dev ## Measure everything again and write docs/performance.md (about an hour, on a quiet machine)
+	@$(BIN)/python -m benchmarks
 
-bench-quick: $(BENCH)/.done ## Measure small sizes, once; write nothing
-	@$(PYTHON) -m benchmarks --quick
+bench-quick: $(BENCH)/.done $(VENV)/.dev ## Measure small sizes, once; write nothing
+	@$(BIN)/python -m benchmarks --quick
 
 lock: $(VENV)/.dev ## Resolve the locked requirements anew
 	$(PIP) uv

@@ -14,8 +14,7 @@ from statistics import median
 from typing import Any
 from urllib.request import urlopen
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent
+ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = ROOT / ".venv-bench"
 KEYS = {"FI_API_KEY": "benchmark-api-key", "FI_SECRET_KEY": "benchmark-secret-key"}
 
@@ -63,12 +62,13 @@ def python(environment: str, module: str, *arguments: str | Path) -> list[str | 
     return [ENVIRONMENTS / environment / "bin" / "python", "-m", f"benchmarks.{module}", *arguments]
 
 
-def configure(folder: Path, url: str, dataset: Path, **api: object) -> Path:
+def configure(folder: Path, url: str, dataset: Path, *, run_tests: Sequence[str] = ("Load",), **api: object) -> Path:
     """A configuration file for the load server at ``url``."""
     options = "".join(f"{name} = {json.dumps(value)}\n" for name, value in api.items())
     path = folder / f"{dataset.name}.toml"
     path.write_text(
-        f'run_tests = ["Load"]\n[api]\nbase_url = "{url}"\n{options}[destination]\npath = "{dataset}"\n[log]\nformat = "json"\n'
+        f'run_tests = {json.dumps(run_tests)}\n[api]\nbase_url = "{url}"\n{options}[destination]\npath = "{dataset}"\n'
+        '[log]\nformat = "json"\n'
     )
     return path
 
@@ -79,7 +79,10 @@ def load_server(**options: object) -> Iterator[str]:
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not True]
     flags = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is True]
     process = subprocess.Popen(
-        [sys.executable, HERE / "load_server.py", *arguments, *flags], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "benchmarks.load_server", *arguments, *flags],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
     )
     try:
         if process.stdout is None or not (url := process.stdout.readline().strip()):

@@ -1,0 +1,245 @@
+"""What the load server serves: made-up executions and their calls, each a function of its number, so that none need be kept."""
+
+import json
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from random import Random
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+FIRST_DAY = datetime(2023, 1, 1, tzinfo=UTC)
+VARIANTS = 1_024
+SCENARIOS = 7
+_HEADS, _TAILS = 1 << 48, 1 << 72
+_ODD, _OTHER = 0x9E3779B97F4B, 0xD1B54A32D192ED03F1
+_INVERSE = pow(_ODD, -1, _HEADS)
+_CALLS_BITS = 16
+
+
+def execution_id(number: int) -> str:
+    """Identifies the execution."""
+    return _id(number)
+
+
+def call_id(execution: int, call: int) -> str:
+    """Identifies the call of the execution."""
+    return _id((execution + 1) << _CALLS_BITS | call)
+
+
+def _id(number: int) -> str:
+    """As hard to compress as a random UUID, and the number can be had back from it."""
+    head, tail = f"{number * _ODD % _HEADS:012x}", f"{number * _OTHER % _TAILS:018x}"
+    return f"{head[:8]}-{head[8:]}-4{tail[:3]}-8{tail[3:6]}-{tail[6:]}"
+
+
+def _number(text: str) -> int:
+    return int(text[:8] + text[9:13], 16) * _INVERSE % _HEADS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Run tests with so many executions each, and calls of each of these.
+
+    The first ``changed`` executions of each run test ran again, for the ``generation``-th time; so did every ``changed_every``-th.
+    ``only_changed``: there are no others. ``padding_mb`` of spaces follow the body of each call.
+    """
+
+    run_tests: int = 1
+    executions: int = 100
+    calls: int = 100
+    evals: int = 1
+    per_day: int = 10
+    changed: int = 0
+    changed_every: int = 0
+    only_changed: bool = False
+    generation: int = 0
+    padding_mb: int = 0
+
+    @property
+    def names(self) -> list[str]:
+        """Those of the run tests."""
+        return ["Load", *(f"Load {number}" for number in range(1, self.run_tests))]
+
+    def numbers(self, run_test: int) -> list[int]:
+        """The executions of a run test, by number over all run tests."""
+        numbers = range(run_test * self.executions, (run_test + 1) * self.executions)
+        return [number for number in numbers if not self.only_changed or self.is_changed(number)]
+
+    def is_changed(self, execution: int) -> bool:
+        """Whether the execution ran again."""
+        is_periodic = self.changed_every > 0 and execution % self.changed_every == 0
+        return is_periodic or execution % self.executions < self.changed
+
+    def execution(self, number: int) -> dict[str, Any]:
+        """The execution as the list of its run test gives it."""
+        index, generation = number % self.executions, self._generation(number)
+        started_at = FIRST_DAY + timedelta(
+            days=index // self.per_day, seconds=index % self.per_day * 86_400 // self.per_day
+        )
+        ended_at = started_at + timedelta(minutes=60 + generation % 60)
+        latency = 1_210.0 + number * 7 % 97
+        return {
+            "execution_id": execution_id(number),
+            "status": "completed",
+            "started_at": f"{started_at:%Y-%m-%dT%H:%M:%S}.000000Z",
+            "completed_at": f"{ended_at:%Y-%m-%dT%H:%M:%S}.000000Z",
+            "total_calls": self.calls,
+            "completed_calls": self.calls,
+            "failed_calls": 0,
+            "metrics": {
+                "latency": {
+                    "avg_agent_latency_ms": latency,
+                    "avg_response_time_ms": latency - 409,
+                    "percentiles": {"p50": latency - 30, "p95": latency + 1_000.5, "p99": latency + 1_680.1},
+                },
+                "cost": {"total_duration_seconds": 93 * self.calls},
+                "conversation": {"avg_user_wpm": 141.2, "avg_bot_wpm": 163.9, "avg_talk_ratio": 1.31},
+                "chat": {},
+                "calls": {"total": self.calls, "completed": self.calls, "failed": 0, "pending": 0},
+            },
+        }
+
+    def listed_call(self, execution: int, call: int) -> dict[str, Any]:
+        """The call as its execution lists it."""
+        scenario = call % SCENARIOS
+        return {
+            "call_execution_id": call_id(execution, call),
+            "scenario_id": f"5ce0a210-0000-4000-8000-{scenario:012x}",
+            "scenario_name": f"Scenario {scenario}",
+            "status": "completed",
+            "duration_seconds": 60 + self._variant(execution, call) % 90,
+            "eval_outputs": eval_outputs(self._variant(execution, call), self.evals),
+        }
+
+    def call(self, execution: int, call: int) -> dict[str, Any]:
+        """The call's raw metrics."""
+        ids = {"call_execution_id": call_id(execution, call), "execution_id": execution_id(execution)}
+        return ids | call_metrics(self._variant(execution, call))
+
+    def body(self, target: str) -> bytes:
+        """The body of a 200; empty where there is nothing of this kind."""
+        if call := target.partition("?call_execution_id=")[2]:
+            number = _number(call)
+            execution, index = (number >> _CALLS_BITS) - 1, number % 2**_CALLS_BITS
+            first, second, third = _call_body(self._variant(execution, index))
+            return b"".join(
+                (first, call.encode(), second, execution_id(execution).encode(), third, _spaces(self.padding_mb))
+            )
+        query = dict(parse_qsl(urlsplit(target).query))
+        page, limit = int(query["page"]), int(query["limit"])
+        if name := query.get("run_test_name"):
+            newest_first = self.numbers(self.names.index(name))[::-1]
+            return render(
+                _page(list(map(self.execution, _cut(newest_first, page, limit))), page, limit, len(newest_first))
+            )
+        if "execution_id" not in query:
+            return b""
+        number = _number(query["execution_id"])
+        calls = [self.listed_call(number, each) for each in _cut(range(self.calls), page, limit)]
+        listed = _page(calls, page, limit, self.calls)
+        return render({**self.execution(number), "eval_results": [], "call_results": listed})
+
+    def _generation(self, execution: int) -> int:
+        return self.generation if self.is_changed(execution) else 0
+
+    def _variant(self, execution: int, call: int) -> int:
+        return (execution * 31 + call * 7 + self._generation(execution)) % VARIANTS
+
+
+def a_year(run_tests: int, days: int) -> World:
+    """Two executions a day."""
+    return World(run_tests=run_tests, executions=2 * days, calls=30, evals=3, per_day=2)
+
+
+@cache
+def eval_outputs(variant: int, evals: int) -> dict[str, Any]:
+    """So many evals of a call."""
+    outputs: dict[str, Any] = {}
+    for number in range(evals):
+        is_good = (variant + number) % 10 < 8
+        output: dict[str, Any] = {"output": "Passed" if is_good else "Failed", "output_type": "Pass/Fail"}
+        if number % 3 == 1:
+            output = {"output": round(variant * 37 % 101 / 100, 2), "output_type": "score"}
+        outputs[f"e7a1{number:04x}-0000-4000-8000-000000000001"] = {
+            "name": ("Task Completion", "Tone", "Policy")[number % 3] + " again" * (number // 3),
+            **output,
+            "reason": f"The caller's request was {'' if is_good else 'not '}fulfilled after {variant % 23} turns.",
+            "status": "completed",
+        }
+    return outputs
+
+
+@cache
+def call_metrics(variant: int) -> dict[str, Any]:
+    """A call's raw metrics without its ids."""
+    random = Random(variant)  # noqa: S311 no secret
+    latency = round(random.lognormvariate(7, 0.4))
+    bot_wpm, user_wpm = round(random.gauss(150, 12), 2), round(random.gauss(190, 20), 1)
+    talk_ratio, ai_rate = round(random.uniform(0.5, 2.5), 3), round(random.uniform(0, 2), 2)
+    llm, tts = random.randrange(1, 9), random.randrange(2, 20)
+    return {
+        "status": "completed",
+        "duration_seconds": 60 + variant % 90,
+        "latency": {
+            "avg_agent_latency_ms": latency,
+            "response_time_ms": latency - 310,
+            "system_metrics": {
+                "bot_wpm": bot_wpm,
+                "user_wpm": user_wpm,
+                "talk_ratio": talk_ratio,
+                "ai_interruption_rate": ai_rate,
+                "avg_agent_latency_ms": latency,
+                "ai_interruption_count": variant % 3,
+                "user_interruption_rate": 0.0,
+                "user_interruption_count": 0,
+                "avg_stop_time_after_interruption_ms": None,
+            },
+        },
+        "cost": {
+            "total_cost_cents": llm + tts + 4,
+            "stt_cost_cents": 4,
+            "llm_cost_cents": llm,
+            "tts_cost_cents": tts,
+            "breakdown": {"llm": {"cost": llm / 100, "promptTokens": 12_685 + variant}, "stt": {"cost": 0.012}},
+        },
+        "conversation": {
+            "user_wpm": user_wpm,
+            "bot_wpm": bot_wpm,
+            "talk_ratio": talk_ratio,
+            "user_interruption_count": 0,
+            "user_interruption_rate": 0.0,
+            "ai_interruption_count": variant % 3,
+            "ai_interruption_rate": ai_rate,
+            "avg_stop_time_after_interruption_ms": None,
+        },
+        "chat_metrics": None,
+    }
+
+
+@cache
+def _call_body(variant: int) -> tuple[bytes, bytes, bytes]:
+    """An answer in three parts, between which the two ids go."""
+    result = {"call_execution_id": "@@@", "execution_id": "@@@", **call_metrics(variant)}
+    first, second, third = render(result).split(b"@@@")
+    return first, second, third
+
+
+@cache
+def _spaces(megabytes: int) -> bytes:
+    return b" " * (megabytes << 20)
+
+
+def render(result: object) -> bytes:
+    """Compact, as Django REST framework renders what the API says."""
+    return json.dumps({"status": True, "result": result}, separators=(",", ":")).encode()
+
+
+def _cut(rows: Any, page: int, limit: int) -> Any:
+    return rows[(page - 1) * limit : page * limit]
+
+
+def _page(results: list[dict[str, Any]], page: int, limit: int, count: int) -> dict[str, Any]:
+    total_pages = max(1, math.ceil(count / limit))
+    return {"total_pages": total_pages, "current_page": page, "count": count, "results": results}

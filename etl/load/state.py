@@ -17,6 +17,7 @@ from etl.load.index import Index, read_index, update_index
 from etl.load.layout import Part
 from etl.load.merge import is_of
 from etl.model.lifecycle import HeldRows, StoredExecution
+from etl.transform.frames import shared_values
 
 _UNIQUE = {"execution_id", "listed_calls", "exported_calls", "fingerprint", "calls_digest", "held_digest", "is_here"}
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -179,11 +180,5 @@ def _row_hashes(rows: pa.Table | None) -> dict[str, list[str | None]]:
 def _values(rows: pa.Table) -> Iterator[dict[str, Any]]:
     """The rows without the hashes of their calls; a value that many of them share (a name, a state, a time) is one object."""
     names = [name for name in rows.column_names if name != "call_hashes"]
-    columns = (rows[name].to_pylist() if name in _UNIQUE else _shared(rows[name]) for name in names)
+    columns = (rows[name].to_pylist() if name in _UNIQUE else shared_values(rows[name]) for name in names)
     return (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
-
-
-def _shared(column: pa.ChunkedArray) -> list[Any]:
-    encoded = column.combine_chunks().dictionary_encode()
-    values = encoded.dictionary.to_pylist()
-    return [None if index is None else values[index] for index in encoded.indices.to_pylist()]

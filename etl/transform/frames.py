@@ -115,8 +115,15 @@ def frame_of(table: schema.Table, rows: Iterable[Mapping[str, Any]]) -> pd.DataF
 
 def hash_rows(table: schema.Table, rows: pa.Table) -> list[str]:
     """The row hash of each row, recomputed from its values."""
-    columns = (rows[name].to_pylist() for name in table.names)
+    columns = (_values(rows[name]) for name in table.names)
     return [MAKERS[table.name].hash(row) for row in zip(*columns, strict=True)]
+
+
+def shared_values(column: pa.ChunkedArray) -> list[Any]:
+    """The values of a column; equal ones are one object, made once."""
+    encoded = column.combine_chunks().dictionary_encode()
+    values = encoded.dictionary.to_pylist()
+    return [None if index is None else values[index] for index in encoded.indices.to_pylist()]
 
 
 def to_pandas(table: pa.Table) -> pd.DataFrame:
@@ -129,6 +136,12 @@ def to_arrow(frame: pd.DataFrame, table: schema.Table) -> pa.Table:
     """The frame as an Arrow table of the declared schema."""
     arrays = [pa.array(frame[column.name].array, column.type) for column in table.columns]
     return pa.Table.from_arrays([_one_chunk(array) for array in arrays], schema=table.arrow_schema)
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    # pyarrow takes microseconds to make a time, and the rows of an execution share theirs.
+    is_time = pa.types.is_timestamp(column.type)
+    return shared_values(column) if is_time else column.to_pylist()
 
 
 def _one_chunk(array: pa.Array | pa.ChunkedArray) -> pa.Array:

@@ -36,6 +36,7 @@ TESTED_ELSEWHERE = {
     "etl/inspect/placement.py": "tests/e2e/test_verify.py",
     "etl/inspect/reconcile.py": "tests/e2e/test_reconcile.py",
     "etl/inspect/status.py": "tests/e2e/test_status.py",
+    "etl/inspect/status_files.py": "tests/e2e/test_status.py",
     "etl/inspect/verify.py": "tests/e2e/test_verify.py",
     "etl/extract/answers.py": "tests/extract/test_endpoints.py",
     "etl/extract/open_execution.py": "tests/extract/test_calls.py",

@@ -6,7 +6,7 @@ An export may run meanwhile: a file that it replaces is read as it was or as it 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from math import isfinite
 from typing import Any
 
@@ -14,30 +14,19 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.errors import DestinationError, FileMissingError
+from etl.errors import DestinationError
+from etl.inspect.status_files import COLUMNS, FilePart, index_if_readable, table_files
 from etl.load.attempt import Attempt, read_attempt
 from etl.load.files.open import Files
 from etl.load.identity import read_identity
 from etl.load.last_run import LastRun, read_last_run
-from etl.load.layout import QUARANTINE, parse_part_path
-from etl.load.parquet import UnreadableError, open_part, read_footer
+from etl.load.layout import QUARANTINE
 from etl.model import schema
 from etl.model.lifecycle import CLOCKS_DIFFER, ExportState
 from etl.model.wording import counted
 from etl.settings import RunTest
 
 _LAST_RUNS = 7
-_RUNS_READ = 30
-_COLUMNS: dict[str, Sequence[str]] = {
-    "executions": (
-        "run_test_name", "started_at", "export_state", "deleted_at", "exported_at", "export_run_id", "exported_calls",
-    ),
-    "errors": ("endpoint", "status", "first_seen_at", "last_seen_at"),
-    "runs": (
-        "export_run_id", "started_at", "finished_at", "outcome", "exit_code", "seconds", "requests", "executions", "calls", "evals",
-        "message",
-    ),
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,14 +142,9 @@ def read_status(files: Files, *, now: datetime, configured: Sequence[RunTest] | 
     read_identity(files)
     at_work = files.lock_holder()
     unreadable: list[str] = []
-    parts: dict[str, list[_Part]] = {}
-    for table in schema.TABLES.values():
-        paths = files.list(table.name)
-        read = _recent(paths, now) if table is schema.RUNS_TABLE else set(paths)
-        names = _COLUMNS.get(table.name, ())
-        found = (_part(files, table, path, names if path in read else (), unreadable) for path in paths)
-        parts[table.name] = [part for part in found if part is not None]
     ignored: list[str] = []
+    index = index_if_readable(files, ignored)
+    parts = {name: table_files(files, table, index, unreadable, now=now) for name, table in schema.TABLES.items()}
     try:
         attempt = read_attempt(files, note=ignored.append)
     except DestinationError as error:  # a run replaces the note without reading it
@@ -210,7 +194,7 @@ def read_status(files: Files, *, now: datetime, configured: Sequence[RunTest] | 
 
 
 def _is_of_a_run(row: Mapping[str, Any]) -> bool:
-    return all(row[name] is not None for name in _COLUMNS["runs"] if name != "message") and isfinite(row["seconds"])
+    return all(row[name] is not None for name in COLUMNS["runs"] if name != "message") and isfinite(row["seconds"])
 
 
 def _up_to(latest: datetime, last_run: LastRun) -> LastRun:
@@ -231,60 +215,21 @@ def _row_of(last_run: LastRun) -> list[dict[str, Any]]:
     return [{name: getattr(last_run, name) for name in names} | rows | {"message": "\n".join(last_run.problems)}]
 
 
-def _recent(paths: Sequence[str], now: datetime) -> set[str]:
-    """The last files of ``runs``, whose names begin with a time: of all, and of those up to tomorrow."""
-    ordered = sorted(paths, key=_name)
-    tomorrow = f"{now + timedelta(days=1):%Y%m%dT%H%M%SZ}"
-    return {*ordered[-_RUNS_READ:], *[path for path in ordered if _name(path) < tomorrow][-_RUNS_READ:]}
-
-
-def _name(path: str) -> str:
-    return path.rpartition("/")[2]
-
-
 def _is_lost(attempt: Attempt, runs: Iterable[Mapping[str, Any]], at_work: str | None) -> bool:
     """Whether none of ``runs`` tells how the run ended, although it has. Each later run would have replaced its note."""
     is_over = attempt.exit_code is not None or at_work is None
     return is_over and all(run["export_run_id"] != attempt.export_run_id for run in runs)
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """One file: its run test, how many rows and bytes it has, and the wanted columns."""
-
-    key: str
-    rows: int
-    size_bytes: int
-    columns: pa.Table | None
-
-
-def _part(files: Files, table: schema.Table, path: str, names: Sequence[str], unreadable: list[str]) -> _Part | None:
-    """None when the file is gone by now, or is damaged, which is noted. Without ``names`` its footer alone is read."""
-    columns = None
-    try:
-        if names:
-            part = open_part(files, table, path)
-            footer, columns = part.footer, part.read(names, may_be_newer=True)
-        else:
-            footer = read_footer(files, path)
-    except FileMissingError:
-        return None
-    except UnreadableError:
-        unreadable.append(path)
-        return None
-    parsed = parse_part_path(path)
-    return _Part(parsed[1].run_test_key if parsed else "", footer.rows, footer.size_bytes, columns)
-
-
-def _rows(parts: Sequence[_Part]) -> pa.Table:
+def _rows(parts: Sequence[FilePart]) -> pa.Table:
     return pa.concat_tables([part.columns for part in parts if part.columns is not None])
 
 
 def _run_tests(
-    parts: Mapping[str, Sequence[_Part]], last_run: LastRun, configured: Mapping[str, str], *, is_at_work: bool
+    parts: Mapping[str, Sequence[FilePart]], last_run: LastRun, configured: Mapping[str, str], *, is_at_work: bool
 ) -> Iterator[RunTestStatus]:
     """Those that are configured, and those that the dataset holds beside them. An export at work writes calls first."""
-    executions: dict[str, list[_Part]] = {}
+    executions: dict[str, list[FilePart]] = {}
     counts: Counter[tuple[str, str]] = Counter()
     for part in parts["executions"]:
         executions.setdefault(part.key, []).append(part)
@@ -292,7 +237,7 @@ def _run_tests(
         for part in parts[table]:
             counts[table, part.key] += part.rows
     errors = {each.key: each.error for each in last_run.run_tests}
-    nothing = schema.EXECUTIONS.no_rows.select(_COLUMNS["executions"])
+    nothing = schema.EXECUTIONS.no_rows.select(COLUMNS["executions"])
     for key in sorted(executions.keys() | configured.keys()):
         rows = _rows(executions[key]) if key in executions else nothing
         lives = rows.filter(pc.is_null(rows["deleted_at"]))
@@ -328,7 +273,7 @@ def _run(row: Mapping[str, Any]) -> RunStatus:
     )
 
 
-def _letters(parts: Sequence[_Part]) -> Iterator[LetterStatus]:
+def _letters(parts: Sequence[FilePart]) -> Iterator[LetterStatus]:
     """By endpoint and status, the most frequent first."""
     groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in _rows(parts).to_pylist() if parts else ():

@@ -28,8 +28,8 @@ Hashes = npt.NDArray[np.int64]
 TABLES = (schema.EXECUTIONS, schema.CALLS, schema.EVALS, schema.ERRORS)
 _READ = {
     "executions": (
-        "execution_id", "listed_calls", "run_test_name", "export_state", "fingerprint", "calls_digest", "verified_at",
-        "exported_at", "deleted_at",
+        "execution_id", "listed_calls", "exported_calls", "run_test_name", "started_at", "export_state", "fingerprint",
+        "calls_digest", "verified_at", "exported_at", "export_run_id", "deleted_at",
     ),
     "calls": ("execution_id", "row_hash", "call_execution_id"),
     "evals": ("execution_id", "row_hash", "call_execution_id"),
@@ -39,7 +39,7 @@ _ROWS = pa.schema(
     [
         *(schema.EXECUTIONS.arrow_schema.field(name).remove_metadata() for name in _READ["executions"]),
         pa.field("is_here", pa.bool_()),
-        pa.field("exported_calls", pa.int64()),
+        pa.field("held_calls", pa.int64()),
         pa.field("held_digest", pa.string()),
         *(pa.field(f"has_{name}", pa.bool_()) for name in ("calls", "evals", "errors")),
         pa.field("call_hashes", pa.list_(pa.int64())),
@@ -52,12 +52,20 @@ _MEANING = fingerprint({table.name: str(table.arrow_schema) for table in TABLES}
 class PartIndex:
     """One row for each execution of which the part holds anything; ``is_here``: its own row.
 
-    ``held_digest`` and ``exported_calls`` are what the calls and evals in the part say; ``call_hashes`` has 64 bits for each of its
-    calls. ``versions`` are those of the part's files by table, None when they cannot be told.
+    ``held_digest`` and ``held_calls`` are what the calls and evals in the part say; ``call_hashes`` has 64 bits for each of its
+    calls. ``versions`` are those of the part's files by table, None when they cannot be told; ``counts`` their numbers of rows.
     """
 
     versions: tuple[str, ...] | None
+    counts: tuple[int, ...]
     rows: pa.Table
+
+    def count(self, table: schema.Table, entry: Entry) -> int | None:
+        """How many rows the part's file of the table has; None when it may be another file than the one that was read."""
+        if self.versions is None or entry.is_fresh or not entry.version:
+            return None
+        number = TABLES.index(table)
+        return self.counts[number] if self.versions[number] == entry.version else None
 
     @property
     def call_hashes(self) -> Hashes:
@@ -79,11 +87,11 @@ class Index:
 
 
 class _Head(msgspec.Struct):
-    """What the index says of itself; each of ``parts`` has so many rows, one part after the other."""
+    """What the index says of itself and of each part: key, place, versions, counts, and how many of the rows are its own."""
 
     dataset_id: str | None
     meaning: str
-    parts: list[tuple[str, str, tuple[str, ...], int]]
+    parts: list[tuple[str, str, tuple[str, ...], tuple[int, ...], int]]
 
 
 def read_index(files: Files) -> Index:
@@ -101,8 +109,8 @@ def read_index(files: Files) -> Index:
     if not is_ours or sum(count for *_, count in head.parts) != len(rows):
         return Index()
     index, first = Index(is_saved=True), 0
-    for key, place, versions, count in head.parts:
-        index.parts[Part(key, place)] = PartIndex(versions, rows.slice(first, count))
+    for key, place, versions, counts, count in head.parts:
+        index.parts[Part(key, place)] = PartIndex(versions, counts, rows.slice(first, count))
         first += count
     return index
 
@@ -131,7 +139,9 @@ def write_index(files: Files, index: Index) -> None:
         DestinationError: it cannot be written.
     """
     told = {part: each for part, each in index.parts.items() if each.versions is not None}
-    parts = [(part.run_test_key, part.place, each.versions or (), len(each.rows)) for part, each in told.items()]
+    parts = [
+        (part.run_test_key, part.place, each.versions or (), each.counts, len(each.rows)) for part, each in told.items()
+    ]
     head = _Head(dataset_id=_dataset_id(files), meaning=_MEANING, parts=parts)
     rows = pa.concat_tables([_ROWS.empty_table(), *(each.rows for each in told.values())])
     files.publish(INDEX, pack(rows.replace_schema_metadata({"head": msgspec.json.encode(head)}), "zstd"))
@@ -180,7 +190,8 @@ def index_part(dataset: Dataset, part: Part, entries: Mapping[str, Entry], unrea
                 unreadable.append(entries[table.name].path)
             except FileMissingError:
                 entries = {name: entry for name, entry in entries.items() if name != table.name}
-    return PartIndex(versions_of(entries) if len(unreadable) == damaged else None, _rows_of(rows))
+    counts = tuple(len(rows[table.name]) for table in TABLES)
+    return PartIndex(versions_of(entries) if len(unreadable) == damaged else None, counts, _rows_of(rows))
 
 
 def _hashed(ids: set[str]) -> Hashes:
@@ -205,7 +216,7 @@ def _rows_of(rows: Mapping[str, pa.Table]) -> pa.Table:
     columns = {name: [here.get(each, {}).get(name) for each in ids] for name in _READ["executions"]} | {
         "execution_id": ids,
         "is_here": [each in here for each in ids],
-        "exported_calls": [each.exported_calls for each in held],
+        "held_calls": [each.exported_calls for each in held],
         "held_digest": [each.calls_digest for each in held],
         "has_calls": [each in calls for each in ids],
         "has_evals": [each in evals for each in ids],

@@ -19,7 +19,8 @@ from etl.load.merge import is_of
 from etl.model.lifecycle import HeldRows, StoredExecution
 from etl.transform.frames import shared_values
 
-_UNIQUE = {"execution_id", "listed_calls", "exported_calls", "fingerprint", "calls_digest", "held_digest", "is_here"}
+_UNIQUE = {"execution_id", "listed_calls", "held_calls", "fingerprint", "calls_digest", "held_digest", "is_here"}
+_NOT_PLANNED = {"call_hashes", "exported_calls", "started_at", "export_run_id"}
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
@@ -120,7 +121,7 @@ def _load_part(
                     pieces.append((row["execution_id"], part))
             continue
         stored_id, exported_at = row["execution_id"], row["exported_at"]
-        held = HeldRows(row["listed_calls"], row["exported_calls"], row["held_digest"])
+        held = HeldRows(row["listed_calls"], row["held_calls"], row["held_digest"])
         stored = StoredExecution(
             place=part.place,
             export_state=row["export_state"],
@@ -178,7 +179,7 @@ def _row_hashes(rows: pa.Table | None) -> dict[str, list[str | None]]:
 
 
 def _values(rows: pa.Table) -> Iterator[dict[str, Any]]:
-    """The rows without the hashes of their calls; a value that many of them share (a name, a state, a time) is one object."""
-    names = [name for name in rows.column_names if name != "call_hashes"]
+    """The rows as far as a plan needs them; a value that many of them share (a name, a state, a time) is one object."""
+    names = [name for name in rows.column_names if name not in _NOT_PLANNED]
     columns = (rows[name].to_pylist() if name in _UNIQUE else shared_values(rows[name]) for name in names)
     return (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))

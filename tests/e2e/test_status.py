@@ -17,7 +17,9 @@ from etl import sandbox
 from etl.errors import DestinationError
 from etl.inspect.status import Status, read_status
 from etl.inspect.verdict import judge
+from etl.load.files import local
 from etl.load.files.local import LocalFiles
+from etl.load.layout import INDEX
 from etl.model.keys import default_key
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox
@@ -176,6 +178,30 @@ async def test_table_whose_folder_is_gone_is_not_good_until_the_next_run(tmp_pat
     assert (good.is_good, gone.text, gone.next_step) == (True, f"Not good: {told}", "metrics-etl run")
     assert f"problem    {told}; next: metrics-etl run" in shown.stdout.replace("\n", " ")
     assert judge(status_of(tmp_path)).is_good
+
+
+async def test_what_the_index_knows_is_told_without_opening_a_file(
+    server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_TICK_NS", 0)  # as if the nights had been long ago
+    await export(server, tmp_path)
+    await export(server, tmp_path, night=1)
+    files, opened = LocalFiles(tmp_path / "data"), list[str]()
+    read = files.read
+
+    def note(path: str, **bounds: Any) -> bytes:
+        opened.append(path)
+        return read(path, **bounds)
+
+    monkeypatch.setattr(files, "read", note)
+    monkeypatch.setattr(files, "open", opened.append)
+    now = NIGHT + timedelta(days=2)
+
+    from_index = read_status(files, now=now)
+
+    assert not {path.partition("/")[0] for path in opened} & {"executions", "calls", "evals"}
+    (tmp_path / "data" / INDEX).unlink()
+    assert status_of(tmp_path, now=now) == from_index
 
 
 async def test_executions_that_are_gone_here_and_at_the_source_are_told(server: Sandbox, tmp_path: Path) -> None:

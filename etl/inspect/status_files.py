@@ -1,0 +1,118 @@
+"""What ``status`` needs of each file: how many rows it has, and some of its columns.
+
+A file of executions, calls or evals that the index knows in this version is not opened.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+
+from etl.errors import DestinationError, FileMissingError
+from etl.load.files.open import Entry, Files
+from etl.load.index import Index, read_index
+from etl.load.layout import parse_part_path
+from etl.load.parquet import UnreadableError, open_part, read_footer
+from etl.model import schema
+
+_RUNS_READ = 30
+COLUMNS: dict[str, Sequence[str]] = {
+    "executions": (
+        "run_test_name", "started_at", "export_state", "deleted_at", "exported_at", "export_run_id", "exported_calls",
+    ),
+    "errors": ("endpoint", "status", "first_seen_at", "last_seen_at"),
+    "runs": (
+        "export_run_id", "started_at", "finished_at", "outcome", "exit_code", "seconds", "requests", "executions", "calls", "evals",
+        "message",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """One file: its run test, how many rows and bytes it has, and the wanted columns."""
+
+    key: str
+    rows: int
+    size_bytes: int
+    columns: pa.Table | None
+
+
+def index_if_readable(files: Files, ignored: list[str]) -> Index:
+    """The index, or an empty one; why it could not be read is added to ``ignored``."""
+    try:
+        return read_index(files)
+    except DestinationError as error:
+        ignored.append(f"{error}; ignored: each file is read instead")
+        return Index()
+
+
+def table_files(
+    files: Files, table: schema.Table, index: Index, unreadable: list[str], *, now: datetime
+) -> list[FilePart]:
+    """The table's files, but those that are gone by now; damaged ones are added to ``unreadable``.
+
+    Raises:
+        DestinationError: the table's folder cannot be listed, or a file there may not be read.
+    """
+    entries = _listed(files, table)
+    paths = [entry.path for entry in entries]
+    wanted = _recent(paths, now) if table is schema.RUNS_TABLE else set(paths)
+    found = []
+    for entry in entries:
+        names = COLUMNS.get(table.name, ()) if entry.path in wanted else ()
+        part = _known(index, table, entry) or _read(files, table, entry.path, names, unreadable)
+        if part is not None:
+            found.append(part)
+    return found
+
+
+def _listed(files: Files, table: schema.Table) -> Sequence[Entry]:
+    """The table's files as listed; DestinationError when something there is none."""
+    entries = files.entries(table.name)
+    for entry in entries:
+        if entry.oddity:
+            raise DestinationError(f"{files.where(entry.path)} {entry.oddity}")
+    return entries
+
+
+def _known(index: Index, table: schema.Table, entry: Entry) -> FilePart | None:
+    """What the index says of the file; None when it does not know this version, or not all that is wanted of it."""
+    parsed = parse_part_path(entry.path)
+    known = index.parts.get(parsed[1]) if parsed else None
+    if parsed is None or known is None or table is schema.ERRORS or (rows := known.count(table, entry)) is None:
+        return None
+    columns = None
+    if table is schema.EXECUTIONS:
+        columns = known.rows.filter(known.rows["is_here"]).select(COLUMNS[table.name])
+    return FilePart(parsed[1].run_test_key, rows, entry.size_bytes, columns)
+
+
+def _read(files: Files, table: schema.Table, path: str, names: Sequence[str], unreadable: list[str]) -> FilePart | None:
+    """None when the file is gone by now, or is damaged, which is noted. Without ``names`` its footer alone is read."""
+    columns = None
+    try:
+        if names:
+            part = open_part(files, table, path)
+            footer, columns = part.footer, part.read(names, may_be_newer=True)
+        else:
+            footer = read_footer(files, path)
+    except FileMissingError:
+        return None
+    except UnreadableError:
+        unreadable.append(path)
+        return None
+    parsed = parse_part_path(path)
+    return FilePart(parsed[1].run_test_key if parsed else "", footer.rows, footer.size_bytes, columns)
+
+
+def _recent(paths: Sequence[str], now: datetime) -> set[str]:
+    """The last files of ``runs``, whose names begin with a time: of all, and of those up to tomorrow."""
+    ordered = sorted(paths, key=_name)
+    tomorrow = f"{now + timedelta(days=1):%Y%m%dT%H%M%SZ}"
+    return {*ordered[-_RUNS_READ:], *[path for path in ordered if _name(path) < tomorrow][-_RUNS_READ:]}
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]

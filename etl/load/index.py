@@ -4,8 +4,9 @@ A part whose files are the same versions is not opened again. The index proves n
 another dataset or of other columns counts as empty, and a file that was lost, restored or altered has another version, and is read.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.dataset import Dataset
@@ -194,9 +196,11 @@ def index_part(dataset: Dataset, part: Part, entries: Mapping[str, Entry], unrea
     return PartIndex(versions_of(entries) if len(unreadable) == damaged else None, counts, _rows_of(rows))
 
 
-def _hashed(ids: set[str]) -> Hashes:
-    """64 bits of each id, the same in every process."""
-    return pd.util.hash_array(np.array(sorted(ids), dtype=object), categorize=False).view(np.int64)
+def _hashed(ids: Sequence[Collection[str]]) -> pa.ListArray:
+    """64 bits of each id, the same in every process, in a list for each of the collections."""
+    flat = np.array([*chain.from_iterable(ids)], dtype=object)
+    hashes = pd.util.hash_array(flat, categorize=False).view(np.int64)
+    return pa.ListArray.from_arrays(np.cumsum([0, *map(len, ids)], dtype=np.int32), hashes)
 
 
 def _dataset_id(files: Files) -> str | None:
@@ -221,13 +225,18 @@ def _rows_of(rows: Mapping[str, pa.Table]) -> pa.Table:
         "has_calls": [each in calls for each in ids],
         "has_evals": [each in evals for each in ids],
         "has_errors": [each in sick for each in ids],
-        "call_hashes": [_hashed({*calls.get(each, ()), *evals.get(each, ())}) for each in ids],
     }
-    return pa.table([pa.array(columns[field.name], field.type) for field in _ROWS], schema=_ROWS)
+    arrays = [pa.array(columns[field.name], field.type) for field in _ROWS if field.name != "call_hashes"]
+    hashed = _hashed([dict.fromkeys((*calls.get(each, ()), *evals.get(each, ()))) for each in ids])
+    return pa.table([*arrays, hashed], schema=_ROWS)
 
 
 def _by_execution(rows: pa.Table, name: str) -> dict[str, list[Any]]:
+    """The values of the column; the rows of an execution lie together, and are taken at once."""
+    runs = pc.run_end_encode(rows["execution_id"].combine_chunks())
+    column, start = rows[name].to_pylist(), 0
     values: dict[str, list[Any]] = {}
-    for execution_id, value in zip(rows["execution_id"].to_pylist(), rows[name].to_pylist(), strict=True):
-        values.setdefault(execution_id, []).append(value)
+    for execution_id, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+        values.setdefault(execution_id, []).extend(column[start:end])
+        start = end
     return values

@@ -6,10 +6,12 @@ Every column is looked up by id for the rows of ``calls``: no join can drop a ca
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,6 +23,7 @@ from etl.load.layout import Scope
 from etl.model import schema
 from etl.transform.frames import to_pandas
 
+Numbers = npt.NDArray[np.int64]
 _SHARED = {"execution_id", "run_test_name", "started_at"}  # calls has them itself, the last as execution_started_at
 EXECUTION_COLUMNS = {f"execution_{name}": name for name in schema.EXECUTIONS.names if name not in _SHARED}
 CALL_COLUMNS = [*schema.CALLS.names, *(column.name for column in schema.CALLS.added_columns)]
@@ -101,10 +104,11 @@ def _of_evals(files: Files, scope: Scope, calls: pa.Table) -> dict[str, pa.Chunk
     is_word = pc.and_(pc.is_null(verdict), pc.is_null(score))
     words = pc.if_else(is_word, pc.coalesce(rows["output_text"], rows["output_json"]), pa.scalar(None, schema.STRING))
     rows = rows.set_column(rows.column_names.index("output_text"), "output_text", words)
-    labels = _labels(rows)
+    names, numbers = _evals(rows)
+    labels = np.array(_labels(rows, names, numbers), dtype=object)
     columns = {}
-    for label in sorted(set(labels)):
-        mine = rows.filter(pa.array([each == label for each in labels], pa.bool_()))
+    for label in sorted({*labels}):
+        mine = rows.filter(pa.array(np.isin(numbers, np.flatnonzero(labels == label))))
         places = _places(calls["call_execution_id"], mine["call_execution_id"])
         for kind in _kinds(mine):
             columns[f"eval_{label}_{kind}"] = mine[_OUTPUTS[kind]].take(places)
@@ -123,26 +127,42 @@ def _kinds(rows: pa.Table) -> list[str]:
     return [kind for kind in _OUTPUTS if kind in kinds or not kinds]
 
 
-def _labels(rows: pa.Table) -> list[str]:
-    """What the eval of each row is called in column names."""
-    calls, config_ids = rows["call_execution_id"].to_pylist(), rows["eval_config_id"].to_pylist()
-    names = [name or config_id for name, config_id in zip(rows["eval_name"].to_pylist(), config_ids, strict=True)]
-    slugs = {name: _slug(name) for name in set(names)}
+def _evals(rows: pa.Table) -> tuple[list[tuple[str, str]], Numbers]:
+    """The evals by name and configuration, and which of them each row is of."""
+    configs = rows["eval_config_id"]
+    is_unnamed = pc.fill_null(pc.equal(rows["eval_name"], ""), fill_value=True)
+    pairs = [
+        each.combine_chunks().dictionary_encode()
+        for each in (pc.if_else(is_unnamed, configs, rows["eval_name"]), configs)
+    ]
+    by_name, by_config = (each.indices.to_numpy(zero_copy_only=False).astype(np.int64) for each in pairs)
+    names, config_ids = (each.dictionary.to_pylist() for each in pairs)
+    found, numbers = np.unique(by_name * len(config_ids) + by_config, return_inverse=True)
+    return [(names[each // len(config_ids)], config_ids[each % len(config_ids)]) for each in found.tolist()], numbers
+
+
+def _labels(rows: pa.Table, evals: Sequence[tuple[str, str]], numbers: Numbers) -> list[str]:
+    """What each eval is called in column names."""
+    slugs = {name: _slug(name) for name, _ in evals}
     called = Counter(slugs.values())
+    configs: dict[str, set[str]] = {}
+    for name, config_id in evals:
+        configs.setdefault(slugs[name], set()).add(config_id)
     shared = {slug for slug, count in called.items() if count > 1}
-    judged_by: dict[tuple[str, str], str] = {}
-    for call, name, config_id in zip(calls, names, config_ids, strict=True):
-        if judged_by.setdefault((call, slugs[name]), config_id) != config_id:
-            shared.add(slugs[name])
+    for slug in {slug for slug, config_ids in configs.items() if len(config_ids) > 1} - shared:
+        mine = [number for number, (name, _) in enumerate(evals) if slugs[name] == slug]
+        judged = rows.filter(pa.array(np.isin(numbers, mine)))
+        pairs = judged.group_by(["call_execution_id", "eval_config_id"]).aggregate([])
+        if len(pairs) > len(pairs["call_execution_id"].unique()):
+            shared.add(slug)
     labels: dict[tuple[str, str], str] = {}
-    evals = set(zip(names, config_ids, strict=True))
     for name, config_id in sorted(evals, key=lambda each: (slugs[each[0]] in shared, each)):
         slug = slugs[name]
         label = f"{slug}_{_slug(config_id[:8])}" if slug in shared else slug
         if slug in shared and label in labels.values():
             label = f"{slug}_{_slug(config_id)}"
         labels[name, config_id] = label
-    return [labels[each] for each in zip(names, config_ids, strict=True)]
+    return [labels[each] for each in evals]
 
 
 def _slug(text: str) -> str:

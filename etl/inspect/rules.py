@@ -165,8 +165,11 @@ def hashes_by_execution(tables: Mapping[str, pa.Table]) -> dict[str, KeyedHashes
             continue
         keys = zip(*(rows[each].to_pylist() for each in schema.TABLES[name].key), strict=True)
         columns = (rows["execution_id"].to_pylist(), keys, rows["row_hash"].to_pylist())
+        of_table: dict[str, dict[tuple[Any, ...], str | None]] = {}
         for execution_id, key, row_hash in zip(*columns, strict=True):
-            found.setdefault(execution_id, KeyedHashes()).hashes.setdefault(name, {})[key] = row_hash
+            of_table.setdefault(execution_id, {})[key] = row_hash
+        for execution_id, hashes in of_table.items():
+            found.setdefault(execution_id, KeyedHashes()).hashes[name] = hashes
     return found
 
 

@@ -43,7 +43,7 @@ class Record:
     another run test is left alone, ``unreachable`` those that the source is to blame for, ``not_found`` are keys of those that it
     does not have. ``before`` is what the run before left, ``asked_for`` are keys of run tests that are gone and whose executions
     were all looked up. ``begun`` is what was fetched of the plan while some list was still held up. ``committed`` are
-    execution_ids. ``index`` is that of the files when they were loaded.
+    execution_ids. ``index`` is that of the files when they were last looked through.
     """
 
     run_tests: tuple[RunTest, ...]

@@ -1,7 +1,7 @@
 """Hold the bundles that have arrived until they are committed: after some time, when there are many, and at the end.
 
-"Many" is a number of calls that fits well into memory. Where files are large it is a share of the largest one: each commit writes
-the whole file again, and small commits would write it again and again.
+"Many" is a number of calls that fits well into memory, or as much text as fills a part. Where files are large it is a share of the
+largest one: each commit writes the whole file again, and small commits would write it again and again.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from etl.pipeline.tasks import to_the_end
 from etl.transform.flatten import FlatBundle
 
 _MANY_CALLS = 2_000
+_MUCH_TEXT = 16 << 20  # characters
 _FILE_SHARE = 4
 _LEAST_SECONDS = 0.05
 
@@ -42,7 +43,7 @@ class CommitBuffer:
         self._interval_seconds = interval_seconds
         self._arrived = arrived
         self._bundles: dict[str, FlatBundle] = {}
-        self._calls = 0
+        self._calls = self._text = 0
         self._many_calls = _MANY_CALLS
         self._turn = asyncio.Lock()
         self._committed_at = asyncio.get_running_loop().time()
@@ -58,7 +59,8 @@ class CommitBuffer:
             await self._flush(-math.inf)
         self._bundles[execution_id] = bundle
         self._calls += len(bundle.calls.values)
-        if self._seconds_until_due() <= 0 or self._calls >= self._many_calls:
+        self._text += bundle.text
+        if self._seconds_until_due() <= 0 or self._calls >= self._many_calls or self._text >= _MUCH_TEXT:
             await self._flush(self._committed_at)
 
     async def commit_on_time(self) -> None:
@@ -74,7 +76,8 @@ class CommitBuffer:
 
     async def _flush(self, listed_before: float) -> None:
         async with self._turn:
-            bundles, self._bundles, self._calls = self._bundles, {}, 0
+            bundles, self._bundles = self._bundles, {}
+            self._calls = self._text = 0
             arrived = {each.execution.execution_id: each for each in self._arrived(listed_before)}
             # A commit takes one bundle of an execution.
             for batch in ({**arrived, **bundles}, {key: arrived[key] for key in arrived.keys() & bundles.keys()}):

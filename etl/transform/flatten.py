@@ -15,6 +15,8 @@ from etl.model.records import DeadLetter, Execution, ExecutionBundle, FetchedCal
 from etl.model.values import MISFIT, json_text, timestamp_or_none, to_float, to_string
 from etl.transform.rows import MAKERS
 
+_TEXTS = [schema.CALLS.names.index(name) for name in ("extra", "raw")]
+
 
 @dataclass(slots=True)
 class Rows:
@@ -52,6 +54,11 @@ class FlatBundle:
     def started_at(self) -> datetime | None:
         """When the execution began; None when the API does not say."""
         return _started_at(self.execution)
+
+    @property
+    def text(self) -> int:
+        """How many characters its calls have where payloads are kept as text: nothing else bounds a row."""
+        return sum(len(row[index]) for row in self.calls.values for index in _TEXTS if row[index])
 
     @property
     def is_fetched(self) -> bool:

@@ -97,6 +97,18 @@ async def test_many_calls_are_committed_before_the_interval_and_more_where_files
     assert [sum(len(each.calls.values) for each in bundles) for bundles in commits] == sizes
 
 
+async def test_much_text_is_committed_however_few_calls_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MUCH_TEXT", 1_000)
+    commits = Commits(largest_rows=100_000)
+    buffer = CommitBuffer(commits.commit, commits.written, interval_seconds=3600)
+    for number in range(5):
+        wordy = fetched_call(f"c{number}", {"transcript": "x" * 400})
+        await buffer.add(flatten(bundle_of(wordy, of=execution(f"e{number}"))))
+    assert ids(commits) == [["e0", "e1", "e2"]]
+    with_payload = bundle_of(wordy, of=execution("e9"))
+    assert flatten(with_payload, include_raw=True).text > 2 * 400
+
+
 async def test_cancelled_crawl_waits_for_the_commit_in_hand_and_for_what_it_notes_after_its_thread() -> None:
     began, may_end, ended = threading.Event(), threading.Event(), threading.Event()
 

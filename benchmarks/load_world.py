@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from hashlib import shake_256
 from random import Random
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -43,7 +44,8 @@ class World:
     """Run tests with so many executions each, and calls of each of these.
 
     The first ``changed`` executions of each run test ran again, for the ``generation``-th time; so did every ``changed_every``-th.
-    ``only_changed``: there are no others. ``padding_mb`` of spaces follow the body of each call.
+    ``only_changed``: there are no others. ``padding_mb`` of spaces follow the body of each call, and each has a field of
+    ``text_kb`` that hardly compresses.
     """
 
     run_tests: int = 1
@@ -56,6 +58,7 @@ class World:
     only_changed: bool = False
     generation: int = 0
     padding_mb: int = 0
+    text_kb: int = 0
 
     @property
     def names(self) -> list[str]:
@@ -125,7 +128,15 @@ class World:
             execution, index = (number >> _CALLS_BITS) - 1, number % 2**_CALLS_BITS
             first, second, third = _call_body(self._variant(execution, index))
             return b"".join(
-                (first, call.encode(), second, execution_id(execution).encode(), third, _spaces(self.padding_mb))
+                (
+                    first,
+                    call.encode(),
+                    second,
+                    execution_id(execution).encode(),
+                    _transcript(call, self.text_kb),
+                    third,
+                    _spaces(self.padding_mb),
+                )
             )
         query = dict(parse_qsl(urlsplit(target).query))
         page, limit = int(query["page"]), int(query["limit"])
@@ -243,3 +254,8 @@ def _cut(rows: Any, page: int, limit: int) -> Any:
 def _page(results: list[dict[str, Any]], page: int, limit: int, count: int) -> dict[str, Any]:
     total_pages = max(1, math.ceil(count / limit))
     return {"total_pages": total_pages, "current_page": page, "count": count, "results": results}
+
+
+def _transcript(call: str, text_kb: int) -> bytes:
+    """A field with so much text, to stand behind the execution's id."""
+    return b'", "transcript": "' + shake_256(call.encode()).hexdigest(text_kb * 500).encode() if text_kb else b""

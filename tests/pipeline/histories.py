@@ -39,7 +39,7 @@ FINISHED = ("completed", "failed", "cancelled")
 NAMES = ("Checkout", "Support", "Refund", "Billing")
 TABLES = ("executions", "calls", "evals", "errors")
 EVERYTHING = 1_000_000
-FULL_ROWS = 4
+FULL_ROWS = 8
 """A part is full with so few rows, so that a run test has several."""
 
 _VERSION = {"deleted_at", "export_run_id", "exported_at"}

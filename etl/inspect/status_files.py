@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import pyarrow as pa
 
 from etl.errors import DestinationError, FileMissingError
-from etl.load.files.open import Entry, Files
+from etl.load.files.open import Entry, Files, listed
 from etl.load.index import Index, read_index
 from etl.load.layout import parse_part_path
 from etl.load.parquet import UnreadableError, open_part, read_footer
@@ -56,7 +56,7 @@ def table_files(
     Raises:
         DestinationError: the table's folder cannot be listed, or a file there may not be read.
     """
-    entries = _listed(files, table)
+    entries = listed(files, table.name)
     paths = [entry.path for entry in entries]
     wanted = _recent(paths, now) if table is schema.RUNS_TABLE else set(paths)
     found = []
@@ -66,15 +66,6 @@ def table_files(
         if part is not None:
             found.append(part)
     return found
-
-
-def _listed(files: Files, table: schema.Table) -> Sequence[Entry]:
-    """The table's files as listed; DestinationError when something there is none."""
-    entries = files.entries(table.name)
-    for entry in entries:
-        if entry.oddity:
-            raise DestinationError(f"{files.where(entry.path)} {entry.oddity}")
-    return entries
 
 
 def _known(index: Index, table: schema.Table, entry: Entry) -> FilePart | None:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.dataset import Dataset
-from etl.load.files.open import Entry, Files
+from etl.load.files.open import Entry, Files, listed
 from etl.load.identity import read_identity
 from etl.load.layout import INDEX, Part, parse_part_path, part_path
 from etl.load.parquet import UnreadableError, pack, unpack
@@ -158,9 +158,7 @@ def list_parts(files: Files, *, strict_keys: Iterable[str] = ()) -> dict[Part, d
     strict = {f"run_test={key}" for key in strict_keys}
     parts: dict[Part, dict[str, Entry]] = {}
     for table in TABLES:
-        for entry in files.entries(table.name):
-            if entry.oddity:
-                raise DestinationError(f"{files.where(entry.path)} {entry.oddity}")
+        for entry in listed(files, table.name):
             if parsed := parse_part_path(entry.path):
                 parts.setdefault(parsed[1], {})[table.name] = entry
             elif "/" in entry.path and entry.path.split("/")[1] in strict:

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lock
-from etl.load.files.open import MOST_BYTES, Entry, Probe
+from etl.load.files.open import MOST_BYTES, Entry, Probe, listed
 from etl.load.files.probe import LINK, probe, require_space
 from etl.load.files.regular import NotRegularError, open_regular, why
 from etl.load.layout import QUARANTINE, STAGING
@@ -141,11 +141,7 @@ class LocalFiles:
         """
         with self._naming(folder):
             self._refuse_links(folder)
-        entries = self.entries(folder)
-        for entry in entries:
-            if entry.oddity:
-                raise DestinationError(f"{self.root / entry.path} {entry.oddity}")
-        return [entry.path for entry in entries]
+        return [entry.path for entry in listed(self, folder)]
 
     def entries(self, folder: str) -> tuple[Entry, ...]:
         """Everything below the folder that is not a folder, sorted by path; nothing when it does not exist.

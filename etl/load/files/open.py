@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import BinaryIO, Protocol
 
-from etl.errors import ConfigurationError
+from etl.errors import ConfigurationError, DestinationError
 
 MOST_BYTES = 8 << 30
 """No file of a dataset is larger: see ``load/parquet``."""
@@ -89,6 +89,19 @@ class Files(Protocol):
 
     def sweep_staging(self) -> int:
         """Remove what killed runs left unfinished; returns how many files. Only for the holder of the lock."""
+
+
+def listed(files: Files, folder: str) -> tuple[Entry, ...]:
+    """What ``files.entries`` gives, when all of it are files.
+
+    Raises:
+        DestinationError: something there is none, or a folder cannot be listed.
+    """
+    entries = files.entries(folder)
+    for entry in entries:
+        if entry.oddity:
+            raise DestinationError(f"{files.where(entry.path)} {entry.oddity}")
+    return entries
 
 
 def open_files(location: str) -> Files:

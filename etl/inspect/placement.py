@@ -8,13 +8,13 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from etl.errors import DestinationError
 from etl.inspect.inventory import Inventory
 from etl.inspect.rules import Finding, KeyedHashes, Kind, damage, hashes_by_execution, other_executions
 from etl.load.files.open import Files
+from etl.load.index import hash_ids
 from etl.load.layout import Part, part_path
 from etl.load.parquet import open_part
 from etl.model import schema
@@ -58,7 +58,7 @@ class Placement:
                 others = other_executions(rows[name], ids)
                 self._strays[paths[name]] = {each: hashes.get(each, KeyedHashes()).of(name) for each in others}
                 if name != schema.ERRORS.name:
-                    self._hashes[name].append(_hashes(_call_ids(rows[name], except_of=others)))
+                    self._hashes[name].append(hash_ids(_call_ids(rows[name], except_of=others)))
 
     @property
     def incomplete(self) -> set[Part]:
@@ -137,7 +137,7 @@ class Placement:
                 continue
             rows = self._columns(path, "execution_id", "call_execution_id")
             ids = list(_call_ids(rows, except_of={*spread, *self._strays[path]}))
-            for call_id, hashed in zip(ids, _hashes(ids), strict=True):
+            for call_id, hashed in zip(ids, hash_ids(ids), strict=True):
                 if hashed in suspicious:
                     places[call_id].append(path)
         doubled: dict[tuple[str, ...], list[str]] = defaultdict(list)
@@ -156,11 +156,6 @@ class Placement:
 def _call_ids(rows: pa.Table, *, except_of: Collection[str]) -> set[str]:
     pairs = zip(rows["call_execution_id"].to_pylist(), rows["execution_id"].to_pylist(), strict=True)
     return {call_id for call_id, execution_id in pairs if execution_id not in except_of}
-
-
-def _hashes(texts: Collection[str]) -> Any:
-    """64 bits of each text, which take little memory; whatever seems to stand twice is compared as text."""
-    return pd.util.hash_array(np.array(list(texts), dtype=object), categorize=False)
 
 
 def _executions_path(part: Part) -> str:

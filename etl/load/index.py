@@ -194,10 +194,14 @@ def index_part(dataset: Dataset, part: Part, entries: Mapping[str, Entry], unrea
     return PartIndex(versions_of(entries) if len(unreadable) == damaged else None, counts, _rows_of(rows))
 
 
+def hash_ids(ids: Collection[str]) -> Hashes:
+    """64 bits of each id, the same in every process. They take little memory; ids whose hashes are equal are hardly ever two."""
+    return pd.util.hash_array(np.array([*ids], dtype=object), categorize=False).view(np.int64)
+
+
 def _hashed(ids: Sequence[Collection[str]]) -> pa.ListArray:
-    """64 bits of each id, the same in every process, in a list for each of the collections."""
-    flat = np.array([*chain.from_iterable(ids)], dtype=object)
-    hashes = pd.util.hash_array(flat, categorize=False).view(np.int64)
+    """The hash of each id, in a list for each of the collections."""
+    hashes = hash_ids([*chain.from_iterable(ids)])
     return pa.ListArray.from_arrays(np.cumsum([0, *map(len, ids)], dtype=np.int32), hashes)
 
 
@@ -208,9 +212,9 @@ def _dataset_id(files: Files) -> str | None:
 
 def _rows_of(rows: Mapping[str, pa.Table]) -> pa.Table:
     """The rows of the index from those of the four tables."""
-    hashes = {name: _by_execution(rows[name], "row_hash") for name in ("calls", "evals")}
+    hashes = {name: by_execution(rows[name], "row_hash") for name in ("calls", "evals")}
     # Evals of a call whose row was lost count like the call.
-    calls, evals = (_by_execution(rows[name], "call_execution_id") for name in ("calls", "evals"))
+    calls, evals = (by_execution(rows[name], "call_execution_id") for name in ("calls", "evals"))
     sick = set(rows["errors"]["execution_id"].to_pylist())
     here = {row["execution_id"]: row for row in rows["executions"].to_pylist()}
     ids = [*here, *sorted({*calls, *evals, *sick} - here.keys())]
@@ -229,7 +233,7 @@ def _rows_of(rows: Mapping[str, pa.Table]) -> pa.Table:
     return pa.table([*arrays, hashed], schema=_ROWS)
 
 
-def _by_execution(rows: pa.Table, name: str) -> dict[str, list[Any]]:
+def by_execution(rows: pa.Table, name: str) -> dict[str, list[Any]]:
     """The values of the column; the rows of an execution lie together, and are taken at once."""
     runs = pc.run_end_encode(rows["execution_id"].combine_chunks())
     column, start = rows[name].to_pylist(), 0

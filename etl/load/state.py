@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.load.dataset import Dataset
-from etl.load.index import Index, read_index, update_index
+from etl.load.index import Index, by_execution, read_index, update_index
 from etl.load.layout import Part
 from etl.load.merge import is_of
 from etl.model.lifecycle import HeldRows, StoredExecution
@@ -91,7 +91,9 @@ def load_run_tests(run_test_keys: Iterable[str], state: StoredState) -> None:
 
 def held_rows(listed_calls: Mapping[str, int], calls: pa.Table, evals: pa.Table) -> dict[str, HeldRows]:
     """What a partition's calls and evals hold of the executions, each given with its number of listed calls."""
-    call_hashes, eval_hashes = (_row_hashes(rows.filter(is_of(rows, listed_calls))) for rows in (calls, evals))
+    call_hashes, eval_hashes = (
+        by_execution(rows.filter(is_of(rows, listed_calls)), "row_hash") for rows in (calls, evals)
+    )
     return {
         execution_id: HeldRows.of(count, call_hashes.get(execution_id, ()), eval_hashes.get(execution_id, ()))
         for execution_id, count in listed_calls.items()
@@ -167,15 +169,6 @@ def _places(parts: Mapping[Part, pa.Table]) -> dict[str, str]:
             ids = rows.filter(pc.equal(rows["is_here"], is_here))["execution_id"].to_pylist()
             places |= dict.fromkeys(ids, part.place)
     return places
-
-
-def _row_hashes(rows: pa.Table | None) -> dict[str, list[str | None]]:
-    """The row hashes of each execution."""
-    hashes: dict[str, list[str | None]] = {}
-    if rows is not None:
-        for execution_id, row_hash in zip(rows["execution_id"].to_pylist(), rows["row_hash"].to_pylist(), strict=True):
-            hashes.setdefault(execution_id, []).append(row_hash)
-    return hashes
 
 
 def _values(rows: pa.Table) -> Iterator[dict[str, Any]]:

@@ -27,7 +27,6 @@ from etl.model.digest import fingerprint
 from etl.model.lifecycle import HeldRows
 
 Hashes = npt.NDArray[np.int64]
-TABLES = (schema.EXECUTIONS, schema.CALLS, schema.EVALS, schema.ERRORS)
 _READ = {
     "executions": (
         "execution_id", "listed_calls", "exported_calls", "run_test_name", "started_at", "export_state", "fingerprint",
@@ -47,7 +46,7 @@ _ROWS = pa.schema(
         pa.field("call_hashes", pa.list_(pa.int64())),
     ]
 )
-_MEANING = fingerprint({table.name: str(table.arrow_schema) for table in TABLES} | {"index": str(_ROWS)})
+_MEANING = fingerprint({table.name: str(table.arrow_schema) for table in schema.OF_EXECUTIONS} | {"index": str(_ROWS)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ class PartIndex:
         """How many rows the part's file of the table has; None when it may be another file than the one that was read."""
         if self.versions is None or entry.is_fresh or not entry.version:
             return None
-        number = TABLES.index(table)
+        number = schema.OF_EXECUTIONS.index(table)
         return self.counts[number] if self.versions[number] == entry.version else None
 
     @property
@@ -157,7 +156,7 @@ def list_parts(files: Files, *, strict_keys: Iterable[str] = ()) -> dict[Part, d
     """
     strict = {f"run_test={key}" for key in strict_keys}
     parts: dict[Part, dict[str, Entry]] = {}
-    for table in TABLES:
+    for table in schema.OF_EXECUTIONS:
         for entry in listed(files, table.name):
             if parsed := parse_part_path(entry.path):
                 parts.setdefault(parsed[1], {})[table.name] = entry
@@ -168,10 +167,10 @@ def list_parts(files: Files, *, strict_keys: Iterable[str] = ()) -> dict[Part, d
 
 def versions_of(entries: Mapping[str, Entry]) -> tuple[str, ...] | None:
     """The versions of a part's files; None when one of them changed so lately that it may change again unseen."""
-    found = [entries[table.name] for table in TABLES if table.name in entries]
+    found = [entries[table.name] for table in schema.OF_EXECUTIONS if table.name in entries]
     if any(entry.is_fresh or not entry.version for entry in found):
         return None
-    return tuple(entries[table.name].version if table.name in entries else "" for table in TABLES)
+    return tuple(entries[table.name].version if table.name in entries else "" for table in schema.OF_EXECUTIONS)
 
 
 def index_part(dataset: Dataset, part: Part, entries: Mapping[str, Entry], unreadable: list[str]) -> PartIndex:
@@ -181,7 +180,7 @@ def index_part(dataset: Dataset, part: Part, entries: Mapping[str, Entry], unrea
         DestinationError: a file may not be read, or was written by a newer version.
     """
     rows, damaged = {}, len(unreadable)
-    for table in TABLES:
+    for table in schema.OF_EXECUTIONS:
         rows[table.name] = table.no_rows.select(_READ[table.name])
         if table.name in entries:
             try:
@@ -190,7 +189,7 @@ def index_part(dataset: Dataset, part: Part, entries: Mapping[str, Entry], unrea
                 unreadable.append(entries[table.name].path)
             except FileMissingError:
                 entries = {name: entry for name, entry in entries.items() if name != table.name}
-    counts = tuple(len(rows[table.name]) for table in TABLES)
+    counts = tuple(len(rows[table.name]) for table in schema.OF_EXECUTIONS)
     return PartIndex(versions_of(entries) if len(unreadable) == damaged else None, counts, _rows_of(rows))
 
 

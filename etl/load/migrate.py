@@ -14,13 +14,12 @@ import pyarrow as pa
 from etl.errors import DestinationError
 from etl.load.dataset import Dataset
 from etl.load.identity import read_identity, write_identity
+from etl.load.index import list_parts
 from etl.load.layout import Layout, Part, days_of, parse_part_path, parse_run_path, part_path, place_of, run_path
 from etl.load.merge import Replacement, is_of, once
 from etl.load.parquet import UnreadableError
 from etl.load.places import FULL_BYTES, FULL_ROWS, sizes_of
 from etl.model import schema
-
-_IN_ORDER = (schema.CALLS, schema.EVALS, schema.ERRORS, schema.EXECUTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +48,7 @@ def migrate(dataset: Dataset, now: datetime) -> Iterator[Migrated]:
 
 
 def _days(dataset: Dataset) -> set[Part]:
-    paths = (path for table in _IN_ORDER for path in dataset.files.list(table.name))
-    parts = {parsed[1] for path in paths if (parsed := parse_part_path(path))}
-    return {part for part in parts if part.folder.startswith("date=")}
+    return {part for part in list_parts(dataset.files) if part.folder.startswith("date=")}
 
 
 def _month(folder: str) -> str:
@@ -66,8 +63,8 @@ def _migrate_month(dataset: Dataset, key: str, folder: str, days: Sequence[Part]
         number += 1
         after += _write(dataset, Part(key, place_of(folder, number)), batch, begun)
         for day in batch:
-            # Execution rows go last: by them, what is left is found after a crash.
-            for table in (schema.ERRORS, schema.EVALS, schema.CALLS, schema.EXECUTIONS):
+            # Execution rows go last here, too: by them, what is left is found after a crash.
+            for table in schema.OF_EXECUTIONS:
                 before += dataset.files.has(part_path(table.name, day))
                 dataset.remove(table, day)
     return Migrated(key, folder, before, after)
@@ -94,7 +91,7 @@ def _batches(dataset: Dataset, days: Sequence[Part]) -> Iterator[list[Part]]:
 
 def _write(dataset: Dataset, part: Part, days: Sequence[Part], begun: Mapping[str, int]) -> int:
     """Put the rows of the days into the part, or into the one where rows of their execution lie; returns how many files are new."""
-    rows = {table.name: _newest_first([dataset.rows(table, day) for day in days]) for table in _IN_ORDER}
+    rows = {table.name: _newest_first([dataset.rows(table, day) for day in days]) for table in schema.OF_EXECUTIONS}
     ids = {each for of_table in rows.values() for each in of_table["execution_id"].to_pylist()}
     targets: dict[int, set[str]] = {}
     for each in ids:
@@ -102,7 +99,7 @@ def _write(dataset: Dataset, part: Part, days: Sequence[Part], begun: Mapping[st
     new = 0
     for number, mine in sorted(targets.items()):
         target = Part(part.run_test_key, place_of(part.folder, number))
-        for table in _IN_ORDER:
+        for table in schema.OF_EXECUTIONS:
             of_table = rows[table.name]
             arriving = once(table, of_table.filter(is_of(of_table, mine)))
             if len(arriving):
@@ -127,7 +124,7 @@ def _migrate_runs(dataset: Dataset, folder: str, paths: Sequence[str]) -> Migrat
 def _begun(dataset: Dataset, key: str, folder: str) -> dict[str, int]:
     """The number of the part in which rows of an execution lie already: a migration was killed."""
     begun: dict[str, int] = {}
-    for table in _IN_ORDER:
+    for table in schema.OF_EXECUTIONS:
         for path in dataset.files.list(f"{table.name}/run_test={key}/{folder}"):
             if parsed := parse_part_path(path):
                 ids = dataset.read(table, path, ("execution_id",))["execution_id"].to_pylist()

@@ -12,7 +12,6 @@ from etl.load.state import StoredState
 from etl.model import schema
 from etl.transform.flatten import FlatBundle
 
-_TABLES = (schema.EXECUTIONS, schema.CALLS, schema.EVALS, schema.ERRORS)
 FULL_ROWS = 50_000
 FULL_BYTES = 16 << 20
 """A part is full with so many rows or bytes in one table. Each change writes a whole part, and a reader opens each part: half of it
@@ -64,20 +63,20 @@ class Places:
     def _give(self, bundle: FlatBundle, last: dict[tuple[str, str], _LastPart]) -> Part:
         key = bundle.run_test_key
         day = (bundle.started_at or self._now).astimezone(UTC).date()
-        folder = self._dataset.layout.folder(day)
-        if self._dataset.layout is Layout.BY_DAY:
-            return self._given.setdefault(bundle.execution.execution_id, Part(key, place_of(folder, 0)))
-        found = last.get((key, folder)) or self._last_part(key, folder)
-        if found.is_full:
-            found = _LastPart(found.number + 1)
-        found.take(max(1, len(bundle.calls.values), len(bundle.evals.values)))
-        last[key, folder] = found
-        part = Part(key, place_of(folder, found.number))
-        return self._given.setdefault(bundle.execution.execution_id, part)
+        folder, number = self._dataset.layout.folder(day), 0
+        if self._dataset.layout is Layout.BY_MONTH:
+            found = last.get((key, folder)) or self._last_part(key, folder)
+            if found.is_full:
+                found = _LastPart(found.number + 1)
+            found.take(max(1, len(bundle.calls.values), len(bundle.evals.values)))
+            last[key, folder], number = found, found.number
+        return self._given.setdefault(bundle.execution.execution_id, Part(key, place_of(folder, number)))
 
     def _last_part(self, key: str, folder: str) -> _LastPart:
         paths = [
-            path for table in _TABLES for path in self._dataset.files.list(f"{table.name}/run_test={key}/{folder}")
+            path
+            for table in schema.OF_EXECUTIONS
+            for path in self._dataset.files.list(f"{table.name}/run_test={key}/{folder}")
         ]
         numbers = [parsed[1].number for path in paths if (parsed := parse_part_path(path))]
         part = Part(key, place_of(folder, max(numbers, default=0)))
@@ -96,7 +95,7 @@ def sizes_of(dataset: Dataset, part: Part) -> list[FileSize]:
         DestinationError: one cannot be read.
     """
     found = []
-    for path in (part_path(table.name, part) for table in _TABLES):
+    for path in (part_path(table.name, part) for table in schema.OF_EXECUTIONS):
         size = dataset.written.sizes.get(path)
         if size is None:
             try:

@@ -9,8 +9,8 @@ from etl.model.columns import BOOL, DATE, DAY, FLOAT, GIVEN, INT, NEVER, STRING,
 from etl.model.records import METRICS, RUNS
 
 __all__ = [
-    "BOOL", "CALLS", "DATE", "DAY", "ERRORS", "EVALS", "EXECUTIONS", "FLOAT", "GIVEN", "INT", "NEVER", "RUNS_TABLE",
-    "STRING", "TABLES", "TIMESTAMP", "TYPE_NAMES", "Column", "Table",
+    "BOOL", "CALLS", "DATE", "DAY", "ERRORS", "EVALS", "EXECUTIONS", "FLOAT", "GIVEN", "INT", "NEVER", "OF_EXECUTIONS",
+    "RUNS_TABLE", "STRING", "TABLES", "TIMESTAMP", "TYPE_NAMES", "Column", "Table",
 ]  # fmt: skip
 
 _PARTITIONS = (
@@ -350,3 +350,5 @@ RUNS_TABLE = Table(
 )
 
 TABLES: dict[str, Table] = {table.name: table for table in (EXECUTIONS, CALLS, EVALS, ERRORS, RUNS_TABLE)}
+OF_EXECUTIONS = (CALLS, EVALS, ERRORS, EXECUTIONS)
+"""In the order in which their rows are written: execution rows vouch for the others."""

@@ -224,7 +224,8 @@ async def part_moved_calls(run: Run, record: Record, state: StoredState) -> None
     if not (run.dataset.written.files or state.may_hold_calls_twice()):
         return
     record.index = await to_the_end(partial(update_index, run.dataset, state.index, []))
-    doubled = find_doubled_calls(run.dataset, record.index, now=run.by_source(run.clock()))
+    now = run.by_source(run.clock())
+    doubled = await to_the_end(partial(find_doubled_calls, run.dataset, record.index, now=now))
     for part, calls in sorted(doubled.items()):
         await to_the_end(partial(remove_calls, run.dataset, part, calls, run.stamp()))
         record.moved_calls += sum(map(len, calls.values()))

@@ -45,7 +45,7 @@ class OpenExecution:
         arrived = structs.replace(
             self.bundle(is_listed=False),
             listed=tuple(self.listed[key] for key in self.fetched),
-            calls=tuple(FetchedCall(listed=self.listed[key], metrics=metrics) for key, metrics in self.fetched.items()),
+            calls=self._fetched_calls(),
             part_of=len(self.listed),
         )
         self.kept |= self.fetched.keys()
@@ -91,6 +91,9 @@ class OpenExecution:
         done = self._done()
         return [key for key in self.listed if key not in done]
 
+    def _fetched_calls(self) -> tuple[FetchedCall, ...]:
+        return tuple(FetchedCall(listed=self.listed[key], metrics=metrics) for key, metrics in self.fetched.items())
+
     def _done(self) -> set[str]:
         """Calls that need no request any more."""
         return self.fetched.keys() | self.kept | {letter.subject_id for letter in self.dead_letters}
@@ -112,6 +115,6 @@ class OpenExecution:
         return structs.replace(
             bundle,
             listed=tuple(call for key, call in self.listed.items() if key not in self.left_out),
-            calls=tuple(FetchedCall(listed=self.listed[key], metrics=metrics) for key, metrics in self.fetched.items()),
+            calls=self._fetched_calls(),
             kept=self.kept & self.listed.keys(),
         )

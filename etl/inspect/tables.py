@@ -154,7 +154,7 @@ def read_rows(files: Files, table: schema.Table, scope: Scope, names: list[str])
         DestinationError: as ``read_table``.
     """
     columns = {column.name: column for column in (*table.columns, *table.added_columns)}
-    needs_day = schema.DAY.name in names or (scope.since, scope.until) != (date.min, date.max)
+    needs_day = schema.DAY.name in names or scope.has_bounds
     stored = [name for name in table.names if name in names or (needs_day and name == table.start)] or [table.key[0]]
     declared = pa.schema([pa.field(name, columns[name].type, metadata=columns[name].metadata) for name in names])
 
@@ -163,7 +163,7 @@ def read_rows(files: Files, table: schema.Table, scope: Scope, names: list[str])
         if needs_day:
             days = _days(rows[table.start], part.folder)
             rows = rows.append_column(schema.DAY.name, days)
-            if (scope.since, scope.until) != (date.min, date.max):
+            if scope.has_bounds:
                 rows = rows.filter(pc.and_(pc.greater_equal(days, scope.since), pc.less_equal(days, scope.until)))
         if "run_test" in names:
             rows = rows.append_column("run_test", pa.repeat(part.run_test_key, len(rows)))

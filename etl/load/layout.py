@@ -66,6 +66,11 @@ class Scope:
     since: date = date.min
     until: date = date.max
 
+    @property
+    def has_bounds(self) -> bool:
+        """Whether a day may be out of the scope."""
+        return (self.since, self.until) != (date.min, date.max)
+
     def has(self, part: Part) -> bool:
         """Whether executions that the part took when they began may be in the scope."""
         return self.overlaps(part.folder) and (self.run_test_keys is None or part.run_test_key in self.run_test_keys)

@@ -187,13 +187,12 @@ def schema(
     tables = [TABLES[table]] if table else list(TABLES.values())
     if engine:
         from etl.cli.console import print_result  # noqa: PLC0415
-        from etl.load.layout import Layout  # noqa: PLC0415
         from etl.load.warehouse.ddl import ddl  # noqa: PLC0415
 
         if output:
             raise typer.BadParameter("--format does not go with --ddl")
         with report_errors(verbose=False):
-            print_result(ddl(tables, engine, location, layout=Layout.BY_DAY if by_day else Layout.BY_MONTH))
+            print_result(ddl([each.by_day for each in tables] if by_day else tables, engine, location))
             end(ExitCode.COMPLETE)
     if location is not None or by_day:
         raise typer.BadParameter("--location and --by-day go with --ddl")

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from etl.errors import ConfigurationError
-from etl.load.layout import Layout
 from etl.load.warehouse import external_tables, in_place
 from etl.load.warehouse.dialect import KINDS, Types
 from etl.load.warehouse.engines import EngineName
@@ -33,9 +32,7 @@ class Engine:
     is_relative_allowed: bool = True
 
 
-def ddl(
-    tables: Sequence[Table], engine_name: str, location: str | None = None, *, layout: Layout = Layout.BY_MONTH
-) -> str:
+def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) -> str:
     """The statements that open the tables in one of ``ENGINES``; ``location`` is the path or URL of the dataset.
 
     Raises:
@@ -45,9 +42,7 @@ def ddl(
     root = _root(location, engine_name) if location is not None else engine.placeholder
     types = dict(zip(KINDS, engine.types, strict=True))
     # Without dead letters the errors table has no folder, and an engine may refuse it: last, it stops no other table.
-    errors_last = sorted(tables, key=lambda table: table is schema.ERRORS)
-    if layout is Layout.BY_DAY:
-        errors_last = [table.by_day for table in errors_last]
+    errors_last = sorted(tables, key=lambda table: table.name == schema.ERRORS.name)
     statements = [engine.open_table(table, f"{root}/{table.name}", types) for table in errors_last]
     return "\n\n".join([engine.begin(root), *statements] if engine.begin else statements)
 

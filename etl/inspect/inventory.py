@@ -1,4 +1,4 @@
-"""The files of a dataset by partition, and the rows of each file, read strictly. Changes nothing.
+"""The files of a dataset by part, and the rows of each file, read strictly. Changes nothing.
 
 A file that does not belong to the dataset, or cannot be read, is a finding; the rest is read nevertheless.
 """
@@ -19,7 +19,7 @@ from etl.model import schema
 
 @dataclass(slots=True)
 class Inventory:
-    """The files in the scope: of each partition by table, and of export runs.
+    """The files in the scope: of each part by table, and of export runs.
 
     ``outside`` are the files of executions out of the scope, ``versions`` those of all files.
     """
@@ -31,7 +31,7 @@ class Inventory:
     findings: list[Finding] = field(default_factory=list)
 
     def is_hidden(self, part: Part) -> bool:
-        """Whether a link or the like stands where a file or folder of the partition should be."""
+        """Whether a link or the like stands where a file or folder of the part should be."""
         odd = [Path(each.place) for each in self.findings if each.kind is Kind.ODDITY]
         paths = (Path(part_path(name, part)) for name in schema.TABLES)
         return any(each in (path, *path.parents) for path in paths for each in odd)

@@ -1,6 +1,6 @@
-"""Whether each row lies beside its execution, and each execution in one partition with all the rows that its own row counts.
+"""Whether each row lies beside its execution, and each execution in one part with all the rows that its own row counts.
 
-Partitions are added one by one; then rows are compared across them. Of a partition in which all is well, little is kept.
+Parts are added one by one; then rows are compared across them. Of a part in which all is well, little is kept.
 """
 
 from collections import defaultdict
@@ -26,7 +26,7 @@ _NOTHING: pa.Table = schema.EXECUTIONS.no_rows
 
 
 class Placement:
-    """Where the rows of each execution lie: ``add`` each partition, then read the ``findings``."""
+    """Where the rows of each execution lie: ``add`` each part, then read the ``findings``."""
 
     def __init__(self, files: Files, inventory: Inventory) -> None:
         self._files = files
@@ -37,7 +37,7 @@ class Placement:
         self._hashes: dict[str, list[Any]] = defaultdict(list)
 
     def add(self, part: Part, rows: Mapping[str, pa.Table]) -> None:
-        """Add the rows of the partition, by table.
+        """Add the rows of the part, by table.
 
         Where a file could not be read, missing rows are no finding: the file is one already.
         """
@@ -62,7 +62,7 @@ class Placement:
 
     @property
     def incomplete(self) -> set[Part]:
-        """The partitions in which rows of their executions are missing, wherever these lie."""
+        """The parts in which rows of their executions are missing, wherever these lie."""
         return {part for part, _, _ in self._suspects}
 
     def findings(self) -> Iterator[Finding]:
@@ -104,7 +104,7 @@ class Placement:
             try:
                 ids = self._columns(path, "execution_id")["execution_id"].to_pylist()
             except DestinationError:
-                continue  # a finding only where that partition is in the scope
+                continue  # a finding only where that part is in the scope
             homes |= dict.fromkeys(ids, part)
         return homes
 

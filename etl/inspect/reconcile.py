@@ -115,7 +115,7 @@ async def compare(
     unsound: Collection[Part],
     on_hold: Callable[[float], None],
 ) -> Comparison:
-    """Compare the ``exported`` executions (by execution_id) with the run tests' lists, but none of ``unsound`` partitions.
+    """Compare the ``exported`` executions (by execution_id) with the run tests' lists, but none of ``unsound`` parts.
 
     Executions that were created before the day that the settings name for their run test are left out.
 

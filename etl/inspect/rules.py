@@ -1,4 +1,4 @@
-"""What must hold for a file of the dataset, and for the rows of one partition. Pure: schemas and tables in, faults out.
+"""What must hold for a file of the dataset, and for the rows of one part. Pure: schemas and tables in, faults out.
 
 Nothing is fixed here: each fault is described, and a finding adds what to do about it.
 """

@@ -49,7 +49,7 @@ class Report:
     """What was read and what was found; ``export_at_work`` names the export that was running meanwhile.
 
     ``executions`` are those of the dataset by id, with the aggregates of their calls if these were wanted. ``unsound`` are the
-    partitions with missing or wrong rows.
+    parts with missing or wrong rows.
     """
 
     dataset: str

@@ -1,6 +1,6 @@
-"""Replace the rows of re-exported executions within one partition. Pure: tables in, table out.
+"""Replace the rows of re-exported executions within one part. Pure: tables in, table out.
 
-A row whose content did not change keeps its old version, so that a partition in which nothing changed is not written again.
+A row whose content did not change keeps its old version, so that a part in which nothing changed is not written again.
 """
 
 from collections.abc import Collection, Iterable
@@ -30,7 +30,7 @@ _SORT = {
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """Whose rows are replaced in a partition, and what is kept of the old ones. All are ids, of executions or of calls.
+    """Whose rows are replaced in a part, and what is kept of the old ones. All are ids, of executions or of calls.
 
     Attributes:
         executions: All that are replaced.
@@ -70,7 +70,7 @@ class Replacement:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """The partition's rows after the merge, whether they differ from before, and how many of them are new or changed."""
+    """The part's rows after the merge, whether they differ from before, and how many of them are new or changed."""
 
     table: pa.Table
     is_changed: bool

@@ -18,7 +18,7 @@ from etl.model.digest import rows_digest
 from etl.transform.frames import ExportStamp, hash_rows
 
 Moves = dict[tuple[Part, str], set[str]]
-"""Executions to move, by the partition that holds them and the key of the run test that they belong to."""
+"""Executions to move, by the part that holds them and the key of the run test that they belong to."""
 
 
 def find_moves(state: StoredState, listed: Mapping[str, Collection[str]], names: Mapping[str, str]) -> Moves:
@@ -40,7 +40,7 @@ def find_moves(state: StoredState, listed: Mapping[str, Collection[str]], names:
 
 
 def find_doubled(state: StoredState) -> dict[str, list[Part]]:
-    """The partitions of each execution that is stored under several keys: a move was interrupted, or files were restored."""
+    """The parts of each execution that is stored under several keys: a move was interrupted, or files were restored."""
     places = state.places()
     seen: set[str] = set()
     doubled: set[str] = set()
@@ -56,7 +56,7 @@ def find_doubled(state: StoredState) -> dict[str, list[Part]]:
 def surplus(
     doubled: Mapping[str, Sequence[Part]], state: StoredState, listed: Mapping[str, Collection[str]]
 ) -> dict[Part, set[str]]:
-    """The ``doubled`` executions to drop, by partition: from all places but the one whose execution row was written last.
+    """The ``doubled`` executions to drop, by part: from all places but the one whose execution row was written last.
 
     Of rows with the same time, the one whose calls are complete stays, then the one under the key that lists it, then one of a run
     test that is exported. The state must hold all run tests that these executions are stored under.
@@ -100,7 +100,7 @@ def as_if_moved(state: StoredState, moves: Moves) -> None:
 
 
 def move(dataset: Dataset, source: Part, key: str, execution_ids: set[str], *, run_test_name: str) -> None:
-    """Move the executions of one partition to the run test of this key and name.
+    """Move the executions of one part to the run test of this key and name.
 
     Raises:
         DestinationError: something could not be written; nothing is lost, and moving again completes it.
@@ -112,7 +112,7 @@ def move(dataset: Dataset, source: Part, key: str, execution_ids: set[str], *, r
 
 
 def drop(dataset: Dataset, part: Part, execution_ids: Collection[str]) -> None:
-    """Remove everything of the executions from the partition.
+    """Remove everything of the executions from the part.
 
     Raises:
         DestinationError: something could not be written; dropping again completes it.

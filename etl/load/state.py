@@ -90,7 +90,7 @@ def load_run_tests(run_test_keys: Iterable[str], state: StoredState) -> None:
 
 
 def held_rows(listed_calls: Mapping[str, int], calls: pa.Table, evals: pa.Table) -> dict[str, HeldRows]:
-    """What a partition's calls and evals hold of the executions, each given with its number of listed calls."""
+    """What a part's calls and evals hold of the executions, each given with its number of listed calls."""
     call_hashes, eval_hashes = (
         by_execution(rows.filter(is_of(rows, listed_calls)), "row_hash") for rows in (calls, evals)
     )
@@ -146,7 +146,7 @@ def _load_part(
 
 
 def _place_loose(key: str, loose: Mapping[str, list[tuple[str, Part]]], state: StoredState) -> None:
-    """Rows in another partition than their execution's row are surplus; rows of an execution without a row are strays."""
+    """Rows in another part than their execution's row are surplus; rows of an execution without a row are strays."""
     found = state.executions[key]
     strays: dict[str, dict[str, str]] = {name: {} for name in loose}
     for name, pieces in loose.items():

@@ -1,4 +1,4 @@
-"""What the dataset holds of calls, read one partition at a time, and once as long as the same partition is asked for."""
+"""What the dataset holds of calls, read one part at a time, and once as long as the same part is asked for."""
 
 from collections.abc import Set as AbstractSet
 from typing import Any

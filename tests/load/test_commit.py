@@ -28,11 +28,6 @@ SETTLING_AT = datetime(2026, 9, 1, 6, tzinfo=UTC)
 TABLES = ["calls", "evals", "errors", "executions"]
 
 
-@pytest.fixture
-def dataset(tmp_path):
-    return a_dataset(tmp_path)
-
-
 def identities(root):
     """What changes when a file is written again, be it with the same bytes."""
     return {

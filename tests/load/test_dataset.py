@@ -33,11 +33,6 @@ from tests.datasets import (
 )
 
 
-@pytest.fixture
-def dataset(tmp_path):
-    return a_dataset(tmp_path)
-
-
 def rewrite_by_another_program(path, change):
     """The file with its table changed, as another program or version would write it."""
     table = change(pq.ParquetFile(path).read())

@@ -11,16 +11,11 @@ from etl.load.index import Index, update_index
 from etl.load.layout import Part
 from etl.transform.frames import ExportStamp
 from tests.bundles import KEY, a_bundle
-from tests.datasets import FETCHED_AT, a_dataset, assert_sound, export_to, part, place, published, reasons, rows
+from tests.datasets import FETCHED_AT, assert_sound, export_to, part, place, published, reasons, rows
 
 NEXT_DAY = "2026-09-02"
 STAMP = ExportStamp("run-3", datetime(2026, 11, 9, tzinfo=UTC))
 HERE = Part(KEY, place())
-
-
-@pytest.fixture
-def dataset(tmp_path):
-    return a_dataset(tmp_path)
 
 
 def exported(dataset, *bundles, days=0):

@@ -14,11 +14,6 @@ from tests.datasets import a_dataset, export_to
 NOW = datetime(2026, 11, 1, 2, tzinfo=UTC)
 
 
-@pytest.fixture
-def dataset(tmp_path):
-    return a_dataset(tmp_path)
-
-
 def test_new_dataset_is_given_an_id_once(dataset, tmp_path):
     assert read_identity(dataset.files) is None
     assert identify(dataset.files, NOW) is Layout.BY_MONTH

@@ -11,14 +11,9 @@ from etl.load.places import Places
 from etl.load.state import load_state
 from etl.transform.frames import ExportStamp
 from tests.bundles import KEY, a_bundle, bundle_of, execution, fetched_call, flattened
-from tests.datasets import FETCHED_AT, a_dataset, assert_sound, part, reasons
+from tests.datasets import FETCHED_AT, assert_sound, part, reasons
 
 NOW = datetime(2026, 12, 31, 23, 30, tzinfo=UTC)
-
-
-@pytest.fixture
-def dataset(tmp_path):
-    return a_dataset(tmp_path)
 
 
 @pytest.fixture(autouse=True)

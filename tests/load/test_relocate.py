@@ -34,11 +34,6 @@ OTHER = "booking"
 TABLES = ["calls", "evals", "errors", "executions"]
 
 
-@pytest.fixture
-def dataset(tmp_path):
-    return a_dataset(tmp_path)
-
-
 def found(dataset, *keys, **listed):
     state = load_state(dataset, keys or [KEY, OTHER], set_aside=False)
     return find_moves(state, listed, {key: key.title() for key in listed})

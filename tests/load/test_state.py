@@ -13,15 +13,10 @@ from etl.model import schema
 from etl.model.digest import rows_digest
 from etl.model.lifecycle import HeldRows
 from tests.bundles import KEY, a_bundle
-from tests.datasets import FETCHED_AT, a_dataset, export_to, part, place, reasons
+from tests.datasets import FETCHED_AT, export_to, part, place, reasons
 
 EARLIER, LATER = "2026-07-30", "2026-09-02"
 TABLES = ("executions", "calls", "evals", "errors")
-
-
-@pytest.fixture
-def dataset(tmp_path):
-    return a_dataset(tmp_path)
 
 
 @pytest.mark.parametrize("date", [EARLIER, LATER])

@@ -1,20 +1,13 @@
 """What the dataset holds of calls, as a crawl asks for it."""
 
-import pytest
-
 from etl.load.layout import Part
 from etl.load.stored_calls import StoredCalls
 from etl.model import schema
 from tests.bundles import KEY, a_bundle
-from tests.datasets import a_dataset, export_to, part, place
+from tests.datasets import export_to, part, place
 
 LATER = "2026-09-02"
 HERE = Part(KEY, place())
-
-
-@pytest.fixture
-def dataset(tmp_path):
-    return a_dataset(tmp_path)
 
 
 def test_stored_calls_are_those_that_lie_in_the_partition(dataset, tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from etl.cli.app import main
+from etl.pipeline import buffer
 from tests.datasets import fill_parts_early
 from tests.load.files.watched import CHANGING, Step, watched
 
@@ -31,8 +32,8 @@ async def run_dying(
 ) -> int:
     """Run the command of ``metrics-etl`` in the folder and kill it before its step ``at``; returns the exit code, -9 when it died.
 
-    Each new execution comes to lie in a part of its own. The steps that it took, and the one that it did not live to take, stand in
-    the file ``steps``.
+    Each execution is committed when it is whole, at no time of the clock, so that all runs take the same steps; a new one comes to
+    lie in a part of its own. The steps that it took, and the one that it did not live to take, stand in the file ``steps``.
     """
     process = context.Process(target=_run, args=(folder, env, at, command))
     process.start()
@@ -64,4 +65,5 @@ def _run(folder: Path, env: dict[str, str], at: int | None, command: str) -> Non
 
         with pytest.MonkeyPatch.context() as patch, watched(folder / "data", before=die_or_note):
             fill_parts_early(patch, rows=1)
+            patch.setattr(buffer, "_MANY_CALLS", 1)
             main()

@@ -21,7 +21,8 @@ from tests.worlds import settled_world
 
 # A commit for every execution that arrives, so that a kill often strikes one.
 SETTINGS = ["[export]", "commit_interval_seconds = 0.001"]
-IN_ORDER = ["[api]", "concurrency = 1"]
+# One execution after the other, committed when it is whole and at no time of the clock.
+IN_ORDER = ["[export]", "commit_interval_seconds = 3600", "[api]", "concurrency = 1"]
 
 
 def change(world: World, rng: random.Random) -> set[str]:
@@ -90,7 +91,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Sandbox]:
     async with Sandbox(settled_world(run_tests=1, executions=2, calls=2, days=1)) as running:
         folder = tmp_path / "old"
         folder.mkdir()
-        write_settings(folder, [running.world.run_tests[0].name], *SETTINGS, *IN_ORDER)
+        write_settings(folder, [running.world.run_tests[0].name], *IN_ORDER)
         assert await run_dying(fork_server(), folder, environment(running)) == 0
         run_again(running.world.run_tests[0].executions[1], rng, now)
         for days in (1, 2):

@@ -83,6 +83,8 @@ def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replac
     A dead letter goes when a replaced execution has the same. Rows come sorted by execution and key. Keys are unique if they are
     in ``new``.
     """
+    if not len(old) and not len(new):
+        return Merged(old, is_changed=False)
     is_replaced = is_of(old, replacement.executions_of(table))
     others, before = old.filter(pc.invert(is_replaced)), old.filter(is_replaced)
     after = before

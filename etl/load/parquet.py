@@ -97,7 +97,9 @@ class OpenPart:
     def _declared(self, rows: pa.Table, names: Sequence[str]) -> pa.Table:
         declared = _declared_schema(self._table.name, tuple(names))
         try:
-            return pa.Table.from_arrays([_declared_column(rows, field) for field in declared], schema=declared)
+            columns = dict(zip(rows.column_names, rows.columns, strict=True))
+            arrays = [_declared_column(columns.get(field.name), field, len(rows)) for field in declared]
+            return pa.Table.from_arrays(arrays, schema=declared)
         except pa.ArrowException as exc:
             raise DestinationError(
                 f"{self._where}: its columns have other types than this version's: {_first_line(exc)}"
@@ -223,10 +225,9 @@ def _declared_schema(table_name: str, names: tuple[str, ...]) -> pa.Schema:
     return pa.schema([table.arrow_schema.field(name) for name in names], table.arrow_schema.metadata)
 
 
-def _declared_column(rows: pa.Table, declared: pa.Field) -> pa.ChunkedArray | pa.Array:
-    if declared.name not in rows.column_names:
-        return pa.nulls(len(rows), declared.type)
-    column = rows[declared.name]
+def _declared_column(column: pa.ChunkedArray | None, declared: pa.Field, rows: int) -> pa.ChunkedArray | pa.Array:
+    if column is None:
+        return pa.nulls(rows, declared.type)
     return column if column.type == declared.type else column.cast(declared.type)
 
 

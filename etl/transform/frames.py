@@ -134,6 +134,8 @@ def to_pandas(table: pa.Table) -> pd.DataFrame:
 
 def to_arrow(frame: pd.DataFrame, table: schema.Table) -> pa.Table:
     """The frame as an Arrow table of the declared schema."""
+    if frame.empty:
+        return table.no_rows
     arrays = [pa.array(frame[column.name].array, column.type) for column in table.columns]
     return pa.Table.from_arrays([_one_chunk(array) for array in arrays], schema=table.arrow_schema)
 

@@ -79,7 +79,11 @@ def commit(
             mine = _by_execution(in_part)
             known = {execution_id: stored.get(key, {}).get(execution_id) for execution_id in mine}
             replacement = _replacement(mine, known)
-            own_rows = {name: of_all.filter(is_of(of_all, mine)) for name, of_all in rows.items()}
+            # A copy is as much text again.
+            own_rows = {
+                name: of_all.filter(is_of(of_all, mine)) if len(in_parts) > 1 else of_all
+                for name, of_all in rows.items()
+            }
             held = {execution_id: before.held if before else _NOTHING_HELD for execution_id, before in known.items()}
             held |= _commit_calls(dataset, part, mine, own_rows, replacement)
             states = _states(mine, known, held, fetched_at, settle_hours)
@@ -93,6 +97,7 @@ def commit(
                 states[execution_id] is ExportState.INCOMPLETE and not bundle.dead_letters and bundle.part_of is None
                 for execution_id, bundle in mine.items()
             )
+    pa.default_memory_pool().release_unused()  # else the pieces that are free after each commit add up
     return arrived
 
 

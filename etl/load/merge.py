@@ -85,8 +85,8 @@ def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replac
     """
     if not len(old) and not len(new):
         return Merged(old, is_changed=False)
-    is_replaced = is_of(old, replacement.executions_of(table))
-    others, before = old.filter(pc.invert(is_replaced)), old.filter(is_replaced)
+    is_replaced = is_of(old, replacement.executions_of(table)).to_pylist()
+    others, before = _where(old, [not each for each in is_replaced]), _where(old, is_replaced)
     after = before
     if table is schema.EXECUTIONS:
         new = _with_values_of(before, table, new, _AGGREGATES, replacement.heads)
@@ -97,14 +97,15 @@ def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replac
     if table is schema.ERRORS:
         # Two executions may list a call that fails: the one that was fetched last has its dead letter.
         theirs = set(_keys(table, new))
-        others = others.filter(pa.array([key not in theirs for key in _keys(table, others)], pa.bool_()))
+        others = _where(others, [key not in theirs for key in _keys(table, others)])
         new = _with_values_of(before, table, new, ["first_seen_at"], replacement.executions)
     is_kept, is_arriving = _compare(table, before, new, replacement)
     is_verified = after is not before and not after["verified_at"].equals(before["verified_at"])
     if all(is_kept) and not any(is_arriving) and not is_verified:
         return Merged(old, is_changed=False)
-    parts = [others, after.filter(pa.array(is_kept, pa.bool_())), new.filter(pa.array(is_arriving, pa.bool_()))]
-    merged = pa.concat_tables(parts).sort_by([(name, "ascending") for name in _SORT[table.name]])
+    merged = pa.concat_tables([others, _where(after, is_kept), _where(new, is_arriving)]).sort_by(
+        [(name, "ascending") for name in _SORT[table.name]]
+    )
     return Merged(merged, is_changed=True, arrived=sum(is_arriving))
 
 
@@ -140,12 +141,17 @@ def once(table: schema.Table, rows: pa.Table) -> pa.Table:
     for key in _keys(table, rows):
         is_first.append(key not in seen)
         seen.add(key)
-    return rows.filter(pa.array(is_first, pa.bool_()))
+    return _where(rows, is_first)
 
 
 def is_of(rows: pa.Table, executions: Collection[str]) -> pa.ChunkedArray:
     """Which rows are of the executions."""
     return pc.is_in(rows["execution_id"], value_set=pa.array(list(executions), pa.string()))
+
+
+def _where(rows: pa.Table, is_wanted: list[bool]) -> pa.Table:
+    """The rows that are wanted; all of them are no copy, since the text of a part is large."""
+    return rows if all(is_wanted) else rows.filter(pa.array(is_wanted, pa.bool_()))
 
 
 def with_column(rows: pa.Table, name: str, values: list[Any]) -> pa.Table:

@@ -55,7 +55,7 @@ MUTANTS = [
     Mutant(
         "links are refused",
         "etl/load/files/local.py",
-        "            if folder.is_symlink():\n",
+        "            if stat.S_ISLNK(mode):\n",
         "            if False:\n",
         ("tests/load/files/test_local.py",),
     ),

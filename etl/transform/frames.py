@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -136,7 +137,9 @@ def to_arrow(frame: pd.DataFrame, table: schema.Table) -> pa.Table:
     """The frame as an Arrow table of the declared schema."""
     if frame.empty:
         return table.no_rows
-    arrays = [pa.array(frame[column.name].array, column.type) for column in table.columns]
+    # All columns at once: to look each of them up costs more than to convert it.
+    values = dict(frame.items())
+    arrays = [pa.array(values[column.name].array, column.type) for column in table.columns]
     return pa.Table.from_arrays([_one_chunk(array) for array in arrays], schema=table.arrow_schema)
 
 
@@ -157,14 +160,26 @@ def _stamped_frame(table: schema.Table, parts: Sequence[Rows], stamp: ExportStam
 def _frame(table: schema.Table, parts: Sequence[Rows], shared: Mapping[str, Any]) -> Frame:
     """All rows in one frame; ``shared`` gives the columns that have the same value in each row."""
     rows = list(chain.from_iterable(part.values for part in parts))
+    misfits = sum(part.misfits for part in parts)
+    if not rows:
+        return Frame(_no_rows(table.name).copy(deep=False), misfits)
     _refuse_duplicate_keys(table, rows)
-    columns = list(zip(*rows, strict=True)) or [()] * len(table.names)
     arrays = {
         column.name: pa.array([shared[column.name]] * len(rows) if column.name in shared else values, column.type)
-        for values, column in zip(columns, table.columns, strict=True)
+        for values, column in zip(zip(*rows, strict=True), table.columns, strict=True)
     }
-    data = pd.DataFrame({name: pd.arrays.ArrowExtensionArray(array) for name, array in arrays.items()}, copy=False)
-    return Frame(data, sum(part.misfits for part in parts))
+    return Frame(_data(arrays), misfits)
+
+
+@cache
+def _no_rows(table_name: str) -> pd.DataFrame:
+    """Made once: most commits have no dead letter, and many have no eval."""
+    table = schema.TABLES[table_name]
+    return _data({column.name: pa.array([], column.type) for column in table.columns})
+
+
+def _data(arrays: Mapping[str, pa.Array]) -> pd.DataFrame:
+    return pd.DataFrame({name: pd.arrays.ArrowExtensionArray(array) for name, array in arrays.items()}, copy=False)
 
 
 def _refuse_duplicate_keys(table: schema.Table, rows: Sequence[Sequence[Any]]) -> None:

@@ -214,9 +214,12 @@ def _readable(where: str) -> Iterator[None]:
 
 def _refuse_impossible_times(rows: pa.Table) -> None:
     """Raise OverflowError for a time before the year 1 or after 9999, which ``datetime`` does not know."""
+    chunks: dict[pa.DataType, list[pa.Array]] = {}
     for column in rows.columns:
         if pa.types.is_timestamp(column.type):
-            pc.min_max(column).as_py()
+            chunks.setdefault(column.type, []).extend(column.chunks)
+    for of_type, found in chunks.items():
+        pc.min_max(pa.chunked_array(found, of_type)).as_py()
 
 
 @cache

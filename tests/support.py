@@ -24,7 +24,8 @@ def settings_for(server: Sandbox, path: Path, *, run_tests: Any = None, **sectio
         {
             "run_tests": run_tests or names,
             "api": {"base_url": server.base_url} | sections.pop("api", {}),
-            "destination": {"path": str(path)},
+            # To begin a column costs zstd, the default, more than all else that writes a small file.
+            "destination": {"path": str(path), "compression": "snappy"},
             "api_key": API_KEY,
             "secret_key": SECRET_KEY,
         }

@@ -21,7 +21,7 @@ from tests.worlds import settled_world
 
 @pytest.fixture
 async def server() -> AsyncIterator[Sandbox]:
-    async with Sandbox(settled_world(run_tests=3, executions=20, calls=30, days=90)) as running:
+    async with Sandbox(settled_world(run_tests=3, executions=6, calls=10, days=90)) as running:
         yield running
 
 
@@ -39,8 +39,9 @@ def data_files(folder: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
-async def test_every_row_arrives_once_with_the_worlds_values(server: Sandbox, tmp_path: Path) -> None:
-    result = await export(server, tmp_path)
+async def test_every_row_arrives_once_with_the_worlds_values(tmp_path: Path) -> None:
+    async with Sandbox(settled_world(run_tests=3, executions=20, calls=30, days=90)) as server:
+        result = await export(server, tmp_path)
 
     assert (result.exit_code, result.document["outcome"]) == (0, "complete")
     assert result.document["rows"]["executions"] == 60
@@ -56,8 +57,8 @@ async def test_first_export_sends_no_request_too_many(server: Sandbox, tmp_path:
 
     assert result.document["necessary_requests"] == len(server.requests)
     lists = server.count("/metrics/", page=1) + server.count("/runs/", page=1)
-    assert lists == 2 * 3 + 60, "one list per run test, one more since it brought news, one per execution"
-    assert len(server.requests) == lists + 1800
+    assert lists == 2 * 3 + 18, "one list per run test, one more since it brought news, one per execution"
+    assert len(server.requests) == lists + 180
 
 
 async def test_second_run_on_an_unchanged_world_lists_only_and_writes_nothing(server: Sandbox, tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ async def test_only_changed_executions_are_fetched_again(server: Sandbox, tmp_pa
         execution.execution_id for execution in changed
     }
     assert (
-        len(requests) == result.document["necessary_requests"] == 3 + 2 * (2 + 30)
+        len(requests) == result.document["necessary_requests"] == 3 + 2 * (2 + 10)
     )  # two lists each, and all calls, since they ran again
     assert result.exit_code == 0
     assert_equals_world(tmp_path, server.world)
@@ -111,9 +112,9 @@ async def test_running_execution_waits_and_is_exported_once_finished(server: San
     second = await export(server, tmp_path)
     finished = {row["execution_id"]: row for row in rows_of(tmp_path, "executions")}[execution.execution_id]
 
-    assert first.document["run_tests"][0]["reasons"] == {"new": 20, "waiting": 1}
+    assert first.document["run_tests"][0]["reasons"] == {"new": 6, "waiting": 1}
     assert (waiting["export_state"], waiting["listed_calls"], waiting["exported_calls"]) == ("waiting", None, 0)
-    assert second.document["run_tests"][0]["reasons"] == {"final": 20, "changed": 1}
+    assert second.document["run_tests"][0]["reasons"] == {"final": 6, "changed": 1}
     assert (finished["export_state"], finished["listed_calls"], finished["exported_calls"]) == ("exported", 12, 12)
     assert_equals_world(tmp_path, server.world)
 
@@ -129,7 +130,7 @@ async def test_late_cost_within_the_settle_window_arrives_with_the_next_run(serv
 
     assert late is not None
     assert first.exit_code == second.exit_code == 0
-    assert second.document["run_tests"][0]["reasons"] == {"final": 20, "settling": 1}
+    assert second.document["run_tests"][0]["reasons"] == {"final": 6, "settling": 1}
     assert_equals_world(tmp_path, server.world)
 
 
@@ -203,7 +204,7 @@ async def test_run_is_recorded_in_the_runs_table_and_as_json(server: Sandbox, tm
     assert json.loads((tmp_path / "data" / "_state" / "last_run.json").read_text()) == result.document
     (row,) = rows_of(tmp_path, "runs")
     assert row["export_run_id"] == result.document["export_run_id"]
-    assert (row["calls"], row["requests"], row["exit_code"]) == (1800, len(server.requests), 0)
+    assert (row["calls"], row["requests"], row["exit_code"]) == (180, len(server.requests), 0)
     assert json.loads(row["run_tests"]) == result.document["run_tests"]
     exported_by = {
         row["export_run_id"] for table in ("executions", "calls", "evals") for row in rows_of(tmp_path, table)
@@ -235,7 +236,7 @@ async def test_plan_says_what_run_does_and_changes_nothing(server: Sandbox, tmp_
     assert planned.exit_code == 0
     assert planned.document.keys() == documented_fields("plan")
     assert planned.document["requests"] == len(server.requests) - sent - 2 * 3
-    assert len(planned.document["executions"]) == 60
+    assert len(planned.document["executions"]) == 18
     assert {item["reason"] for item in planned.document["executions"]} == {"new"}
 
 
@@ -252,7 +253,7 @@ async def test_rate_limited_server_is_waited_for_and_nothing_is_lost(tmp_path: P
 
 async def test_run_test_and_since_narrow_the_run(server: Sandbox, tmp_path: Path) -> None:
     first, second, _third = server.world.run_tests
-    day = sorted(execution.started_at.date() for execution in first.executions)[10]
+    day = sorted(execution.started_at.date() for execution in first.executions)[3]
 
     result = await export(server, tmp_path, "--run-test", first.name, "--since", str(day))
     unknown = await export(server, tmp_path, "--run-test", second.name.lower())
@@ -272,9 +273,9 @@ async def test_full_refresh_fetches_final_executions_and_dry_run_only_says_so(se
     assert len(server.requests) - sent == 3
     result = await export(server, tmp_path, "--full-refresh")
 
-    assert planned.document["requests"] == 60 * 31
-    assert result.document["requests"] == 3 + 60 * 31
-    assert result.document["run_tests"][0]["reasons"] == {"requested": 20}
+    assert planned.document["requests"] == 18 * 11
+    assert result.document["requests"] == 3 + 18 * 11
+    assert result.document["run_tests"][0]["reasons"] == {"requested": 6}
     changed = {path for path, content in data_files(tmp_path).items() if before[path] != content}
     assert {path.split("/")[1] for path in changed} == {"executions"}, "they say when they were verified"
     assert {row["export_run_id"] for row in rows_of(tmp_path, "executions")} == {first.document["export_run_id"]}

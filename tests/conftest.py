@@ -1,5 +1,6 @@
 """What holds for every test."""
 
+import gc
 import resource
 
 import pytest
@@ -13,6 +14,11 @@ settings.load_profile("no deadline")
 
 # An export looks at each file that its process may open, and some machines let a process open far more than a shell does.
 resource.setrlimit(resource.RLIMIT_NOFILE, (1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+def pytest_collection_finish() -> None:
+    """What the tests import lives until they end: the search for garbage need not go through it again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -1,12 +1,18 @@
 """Read the API's keys and the proxy's credentials, from the environment or from files that only their owner can read."""
 
 import os
+import select
 import stat
-from pathlib import Path
+import time
+from io import FileIO
 
 from pydantic import SecretStr
 
 from etl.errors import ConfigurationError
+
+_MOST_BYTES = 1 << 16
+_PIPE_SECONDS = 60
+"""How long a program may take to write a key into a pipe: it may ask its user for a password first."""
 
 
 def read_api_key(variable: str, *, kind: str = "key") -> SecretStr:
@@ -19,10 +25,7 @@ def read_api_key(variable: str, *, kind: str = "key") -> SecretStr:
     if not value and (path := os.environ.get(f"{variable}_FILE")):
         where = f"{variable}_FILE ({path})"
         try:
-            with Path(path).open(encoding="utf-8") as file:
-                if _is_open_to_others(os.fstat(file.fileno())):
-                    raise ConfigurationError(f"{where}: others can read it: chmod 600 {path}")
-                value = file.read()
+            value = _read_file(path, where)
         except (OSError, UnicodeDecodeError) as exc:
             raise ConfigurationError(f"{where}: cannot be read: {getattr(exc, 'strerror', 'not text')}") from None
     key = (value or "").strip()
@@ -48,6 +51,34 @@ def read_proxy_credentials() -> dict[str, SecretStr]:
     if ":" in user.get_secret_value():
         raise ConfigurationError("FI_PROXY_USER: a user's name cannot hold a colon: give it without the password")
     return {"proxy_user": user, "proxy_password": password}
+
+
+def _read_file(path: str, where: str) -> str:
+    """The text in a file, or that a program writes into a pipe, such as ``<(secret-tool …)``; without a writer it is empty."""
+    with FileIO(path, opener=_at_once) as file:
+        status = os.fstat(file.fileno())
+        is_pipe = stat.S_ISFIFO(status.st_mode)
+        if not (is_pipe or stat.S_ISREG(status.st_mode)):
+            raise ConfigurationError(f"{where}: neither a file nor a pipe: name a file")
+        if _is_open_to_others(status):
+            raise ConfigurationError(f"{where}: others can read it: chmod 600 {path}")
+        found, ends_at, poll = b"", time.monotonic() + _PIPE_SECONDS, select.poll()
+        poll.register(file, select.POLLIN)
+        while (read := file.read(_MOST_BYTES)) != b"":  # None: its writer has not written yet
+            found += read or b""
+            if len(found) > _MOST_BYTES:
+                raise ConfigurationError(f"{where}: longer than any key: name another file")
+            if read is None and not poll.poll(max(0.0, ends_at - time.monotonic()) * 1000):
+                raise ConfigurationError(f"{where}: a pipe that did not end within {_PIPE_SECONDS} s: name a file")
+    if is_pipe and not found:
+        raise ConfigurationError(
+            f"{where}: a pipe into which no program writes: name a file, or start the program first"
+        )
+    return found.decode()
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _is_open_to_others(status: os.stat_result) -> bool:

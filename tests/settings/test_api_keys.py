@@ -1,12 +1,16 @@
 """API keys come from the environment, or from files that nobody else can read."""
 
+import fcntl
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from etl.extract.connect import client_of
+from etl.settings import api_keys
 from etl.settings.api_keys import _is_open_to_others
 from tests.settings.loading import load, mistake
 
@@ -29,6 +33,53 @@ def test_keys_from_files(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     ) == f"FI_API_KEY_FILE ({key_file}): others can read it: chmod 600 {key_file}".replace(f"{tmp_path}/", "")
     key_file.unlink()
     assert "cannot be read: No such file" in mistake(file, 'run_tests = ["A"]')
+
+
+def test_pipe_is_read_until_its_writer_has_ended(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a shell gives it for ``<(secret-tool …)``."""
+    reading, writing = os.pipe()
+    program = "for part in 'from-', 'pipe': print(part, end='', flush=True)"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=writing):
+        os.close(writing)
+        monkeypatch.delenv("FI_API_KEY")
+        monkeypatch.setenv("FI_API_KEY_FILE", f"/dev/fd/{reading}")
+        settings = load(file, 'run_tests = ["A"]')
+    os.close(reading)
+    assert settings.api_key
+    assert settings.api_key.get_secret_value() == "from-pipe"
+
+
+@pytest.mark.parametrize(
+    ("place", "written", "words"),
+    [
+        ("pipe", None, "a pipe into which no program writes"),
+        ("pipe", b"", "a pipe that did not end within 0 s"),
+        ("pipe", b"x" * 70_000, "longer than any key"),
+        ("/dev/zero", None, "neither a file nor a pipe"),
+        (".", None, "cannot be read: Is a directory"),
+    ],
+)
+def test_what_may_never_end_is_no_key(
+    file: Path,
+    place: str,
+    written: bytes | None,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    monkeypatch.setattr(api_keys, "_PIPE_SECONDS", 0, raising=False)
+    monkeypatch.delenv("FI_API_KEY")
+    path = tmp_path / place
+    if place == "pipe":
+        os.mkfifo(path, 0o600)
+    if written is not None:
+        end = os.open(path, os.O_RDWR)  # a writer that never ends
+        request.addfinalizer(lambda: os.close(end))
+        fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, 1 << 20)
+        os.write(end, written)
+    monkeypatch.setenv("FI_API_KEY_FILE", str(path))
+    assert f"FI_API_KEY_FILE ({path}): {words}".replace(f"{tmp_path}/", "") in mistake(file, 'run_tests = ["A"]')
 
 
 @pytest.mark.parametrize(

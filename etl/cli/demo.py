@@ -15,7 +15,7 @@ from etl.cli.console import printable
 from etl.cli.sandbox_server import API_KEY, SECRET_KEY, latest_friday, make_world
 from etl.cli.show_run import print_how_to_open, print_summary
 from etl.inspect.tables import read_table
-from etl.load.files.open import open_files
+from etl.load.files.open import data_files, open_files
 from etl.load.parquet import read_footer
 from etl.model.schema import TABLES
 from etl.model.wording import shown
@@ -108,7 +108,7 @@ def _print_tree(console: Console, dataset: Path) -> None:
     tree = Tree(printable(f"{dataset}/"))
     files = open_files(str(dataset))
     for table in sorted(TABLES):
-        if not (paths := files.list(table)):
+        if not (paths := [entry.path for entry in data_files(files, table)]):
             continue
         rows = sum(read_footer(files, path).rows for path in paths)
         branch = tree.add(f"{table}/  [dim]rows: {rows:,}, files: {len(paths):,}[/]")

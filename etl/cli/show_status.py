@@ -11,7 +11,7 @@ from etl.cli.console import add_name_column, duration, print_line, printable, st
 from etl.inspect.status import LetterStatus, RunStatus, RunTestStatus, Status, TableStatus
 from etl.inspect.verdict import Verdict, ago, missing_rows
 from etl.load.attempt import Attempt
-from etl.load.layout import QUARANTINE, parse_part_path
+from etl.load.layout import QUARANTINE, parse_part_path, parse_run_path
 from etl.model.wording import counted
 
 
@@ -62,8 +62,10 @@ def _print_problems(console: Console, status: Status, problems_now: Sequence[str
     for problem in problems_now:
         print_line(console, "problem", f"an export would fail now: {problem}", style="bold red")
     for path in status.unreadable:
+        is_ours = parse_part_path(path) or parse_run_path(path)
+        fault = "cannot be read" if is_ours else "is not a file of this dataset"
         fate = "the next run sets it aside" if parse_part_path(path) else "no run needs it: move it elsewhere"
-        print_line(console, "problem", f"{path} cannot be read; {fate}", style="bold red")
+        print_line(console, "problem", f"{path} {fault}; {fate}", style="bold red")
 
 
 def _lost(attempt: Attempt) -> str:

@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 import pyarrow as pa
 
 from etl.errors import DestinationError, FileMissingError
-from etl.load.files.open import Entry, Files, listed
+from etl.load.files.open import Entry, Files, data_files
 from etl.load.index import Index, read_index
-from etl.load.layout import parse_part_path
+from etl.load.layout import parse_part_path, parse_run_path
 from etl.load.parquet import UnreadableError, open_part, read_footer
 from etl.model import schema
 
@@ -51,16 +51,19 @@ def index_if_readable(files: Files, ignored: list[str]) -> Index:
 def table_files(
     files: Files, table: schema.Table, index: Index, unreadable: list[str], *, now: datetime
 ) -> list[FilePart]:
-    """The table's files, but those that are gone by now; damaged ones are added to ``unreadable``.
+    """The table's files, but those that are gone by now; damaged ones, and foreign ones, are added to ``unreadable``.
 
     Raises:
         DestinationError: the table's folder cannot be listed, or a file there may not be read.
     """
-    entries = listed(files, table.name)
+    entries = data_files(files, table.name)
     paths = [entry.path for entry in entries]
     wanted = _recent(paths, now) if table is schema.RUNS_TABLE else set(paths)
     found = []
     for entry in entries:
+        if not (parse_part_path(entry.path) or parse_run_path(entry.path)):
+            unreadable.append(entry.path)
+            continue
         names = COLUMNS.get(table.name, ()) if entry.path in wanted else ()
         part = _known(index, table, entry) or _read(files, table, entry.path, names, unreadable)
         if part is not None:

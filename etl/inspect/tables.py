@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from etl.errors import ConfigurationError, DestinationError, FileMissingError
 from etl.load.files.open import Files, open_files
 from etl.load.identity import read_identity
-from etl.load.layout import STATE, Part, Scope, days_of, parse_part_path, parse_run_path, place_of
+from etl.load.layout import STATE, Part, Scope, days_of, is_data, parse_part_path, parse_run_path, place_of
 from etl.load.parquet import read_columns
 from etl.model import schema
 from etl.model.keys import default_key
@@ -213,7 +213,7 @@ def _names(files: Files, found: dict[str, Part]) -> dict[str, set[str]]:
 def _parts(files: Files, table: schema.Table) -> dict[str, Part]:
     """The part of each of the table's files, in the order of paths; an export run's has no key."""
     parts: dict[str, Part] = {}
-    for path in files.list(table.name):
+    for path in filter(is_data, files.list(table.name)):
         if parsed := parse_part_path(path):
             parts[path] = parsed[1]
         elif run := parse_run_path(path):

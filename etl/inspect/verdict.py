@@ -74,7 +74,7 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
     yield from ((lack, _RUN) for lack in (*missing_rows(configured), *_lacks(configured)))
     if status.unreadable:
         is_set_aside = any(map(parse_part_path, status.unreadable))
-        yield f"{counted(len(status.unreadable), 'file')} cannot be read", _RUN if is_set_aside else _VERIFY
+        yield counted(len(status.unreadable), "damaged or foreign file"), _RUN if is_set_aside else _VERIFY
 
 
 def missing_rows(run_tests: Sequence[RunTestStatus]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from etl.errors import DestinationError, FileMissingError
-from etl.load.files.open import Files
+from etl.load.files.open import Files, data_files
 from etl.load.layout import IDENTITY, Layout
 from etl.model import schema
 
@@ -73,4 +73,4 @@ def is_by_day(files: Files) -> bool:
     Raises:
         DestinationError: a folder cannot be listed.
     """
-    return any("/date=" in path for name in schema.TABLES for path in files.list(name))
+    return any("/date=" in entry.path for name in schema.TABLES for entry in data_files(files, name))

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.dataset import Dataset
-from etl.load.files.open import Entry, Files, listed
+from etl.load.files.open import Entry, Files, data_files
 from etl.load.identity import read_identity
 from etl.load.layout import INDEX, Part, parse_part_path, part_path
 from etl.load.parquet import UnreadableError, pack, unpack
@@ -152,12 +152,12 @@ def list_parts(files: Files, *, strict_keys: Iterable[str] = ()) -> dict[Part, d
     """The files of each part by table.
 
     Raises:
-        DestinationError: a folder cannot be listed, or a file in that of a run test of ``strict_keys`` is none of the dataset's.
+        DestinationError: a folder cannot be listed, or data in that of a run test of ``strict_keys`` is none of the dataset's.
     """
     strict = {f"run_test={key}" for key in strict_keys}
     parts: dict[Part, dict[str, Entry]] = {}
     for table in schema.OF_EXECUTIONS:
-        for entry in listed(files, table.name):
+        for entry in data_files(files, table.name):
             if parsed := parse_part_path(entry.path):
                 parts.setdefault(parsed[1], {})[table.name] = entry
             elif "/" in entry.path and entry.path.split("/")[1] in strict:

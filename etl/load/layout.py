@@ -109,6 +109,11 @@ def parse_part_path(path: str) -> tuple[str, Part] | None:
     return None if match[4].startswith("date=") and part.number else (match[1], part)
 
 
+def is_data(path: str) -> bool:
+    """Whether readers of ``*.parquet`` take the file for data; any other one, such as a file manager's own, is nobody's."""
+    return path.lower().endswith(".parquet")
+
+
 def run_path(folder: str, export_run_id: str) -> str:
     """Path of the file that describes one export run, relative to the dataset."""
     return f"runs/{folder}/{export_run_id}.parquet"

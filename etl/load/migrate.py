@@ -40,8 +40,9 @@ def migrate(dataset: Dataset, now: datetime) -> Iterator[Migrated]:
     """
     for (key, folder), days in groupby(sorted(_days(dataset)), key=lambda day: (day.run_test_key, _month(day.folder))):
         yield _migrate_month(dataset, key, folder, list(days))
-    paths = [path for path in dataset.files.list(schema.RUNS_TABLE.name) if "/date=" in path]
-    for folder, in_month in groupby(paths, key=lambda path: _month(path.split("/")[1])):
+    runs = [run for path in dataset.files.list(schema.RUNS_TABLE.name) if (run := parse_run_path(path))]
+    days_of_runs = [run for run in runs if run[0].startswith("date=")]
+    for folder, in_month in groupby(days_of_runs, key=lambda run: _month(run[0])):
         yield _migrate_runs(dataset, folder, list(in_month))
     if read_identity(dataset.files) is None:
         write_identity(dataset.files, now)
@@ -113,12 +114,11 @@ def _newest_first(rows: Sequence[pa.Table]) -> pa.Table:
     return pa.concat_tables(rows).sort_by([("export_run_id", "descending")])
 
 
-def _migrate_runs(dataset: Dataset, folder: str, paths: Sequence[str]) -> Migrated:
-    for path in paths:
-        if run := parse_run_path(path):
-            dataset.files.publish(run_path(folder, run[1]), dataset.files.read(path))
-            dataset.files.remove(path)
-    return Migrated("", folder, len(paths), len(paths))
+def _migrate_runs(dataset: Dataset, folder: str, runs: Sequence[tuple[str, str]]) -> Migrated:
+    for day, export_run_id in runs:
+        dataset.files.publish(run_path(folder, export_run_id), dataset.files.read(run_path(day, export_run_id)))
+        dataset.files.remove(run_path(day, export_run_id))
+    return Migrated("", folder, len(runs), len(runs))
 
 
 def _begun(dataset: Dataset, key: str, folder: str) -> dict[str, int]:

@@ -12,9 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.load.dataset import Dataset
+from etl.load.files.open import data_files
 from etl.load.index import Index, by_execution, read_index, update_index
 from etl.load.layout import Part
 from etl.load.merge import is_of
+from etl.model import schema
 from etl.model.lifecycle import HeldRows, StoredExecution
 from etl.transform.frames import shared_values
 
@@ -70,6 +72,7 @@ def load_state(dataset: Dataset, run_test_keys: Iterable[str], *, set_aside: boo
         DestinationError: a file is not one of this dataset, or was written by a newer version.
     """
     keys, state = list(run_test_keys), StoredState()
+    data_files(dataset.files, schema.RUNS_TABLE.name)  # no row there counts, but no pipe or link may lie there either
     state.index = update_index(dataset, read_index(dataset.files), state.unreadable, strict_keys=keys)
     if set_aside:
         state.unreadable = [dataset.files.set_aside(path) for path in state.unreadable]

@@ -218,7 +218,7 @@ def lock_is_a_pipe(data: Path) -> None:
 
 
 def file_is_somebody_elses(data: Path) -> None:
-    (part_of(data).parent / "notes.txt").touch()
+    (part_of(data).parent / "copy.parquet").touch()
 
 
 def part_is_a_link(data: Path) -> None:

@@ -9,6 +9,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+import etl
 from etl.load.layout import ATTEMPT, LAST_RUN, LOCK
 from etl.model.schema import CALLS
 from etl.sandbox import Sandbox
@@ -198,3 +199,55 @@ async def test_folder_in_place_of_a_part_is_refused_before_anything_is_requested
     assert "is a folder, where a file should be: remove it" in results["verify"].stdout
     assert ([result.exit_code for result in refused], asked) == ([6, 6], [])
     assert all(words in result.stderr for result in refused)
+
+
+async def test_what_no_reader_takes_for_data_stops_nobody_and_verify_names_it(server: Sandbox, exported: Path) -> None:
+    """A file manager's or an editor's own file. Readers that take a whole folder, whatever its files are called, do exist."""
+    part = next((exported / "data" / "calls").rglob("*.parquet"))
+    run = next((exported / "data" / "runs").rglob("*.parquet"))
+    for path in (part.with_name("Thumbs.db"), part.with_name("part-0.parquet~"), run.with_name(".DS_Store")):
+        path.write_bytes(b"theirs")
+
+    results = await each_command(server, exported)
+    rows = await metrics_etl("verify", "--json", cwd=exported, env=environment())
+
+    assert {name: result.exit_code for name, result in results.items()} == {
+        "status": 0,
+        "verify": 3,
+        "check": 0,
+        "run": 0,
+    }
+    assert results["status"].stdout.startswith("Good: ")
+    assert [each["kind"] for each in rows.document["findings"]] == ["stray_file"] * 3
+    assert (len(etl.read_calls(exported / "data")), len(etl.read_table(exported / "data", "runs"))) == (6, 2)
+
+
+async def test_foreign_parquet_beside_a_part_is_refused_by_name(server: Sandbox, exported: Path) -> None:
+    part = next((exported / "data" / "calls").rglob("*.parquet"))
+    copy = part.with_name("Copy of part-0.PARQUET")
+    copy.write_bytes(part.read_bytes())
+
+    results = await each_command(server, exported)
+
+    assert {name: result.exit_code for name, result in results.items()} == {
+        "status": 0,
+        "verify": 3,
+        "check": 6,
+        "run": 6,
+    }
+    assert f"{copy}: not a file of this dataset; move it elsewhere" in results["run"].stderr
+    assert results["status"].stdout.startswith("Not good: 1 damaged or foreign file")
+
+
+async def test_pipe_beside_the_runs_is_refused_by_all(server: Sandbox, exported: Path) -> None:
+    pipe(exported / "data" / "runs" / "run.parquet")
+
+    results = await each_command(server, exported)
+
+    assert {name: result.exit_code for name, result in results.items()} == {
+        "status": 6,
+        "verify": 3,
+        "check": 6,
+        "run": 6,
+    }
+    assert "run.parquet is neither file nor folder: remove it" in results["run"].stderr

@@ -373,9 +373,11 @@ async def test_damaged_file_is_named_and_the_rest_is_counted(server: Sandbox, tm
 
 async def test_file_that_no_run_reads_is_not_said_to_go_by_itself(server: Sandbox, tmp_path: Path) -> None:
     await export(server, tmp_path)
-    (tmp_path / "data" / "calls" / "notes.txt").write_text("mine")
+    (tmp_path / "data" / "calls" / "notes.parquet").write_text("mine")
     shown = await metrics_etl("status", cwd=tmp_path, env=BARE)
-    assert "calls/notes.txt cannot be read; no run needs it: move it elsewhere" in " ".join(shown.stdout.split())
+    assert "calls/notes.parquet is not a file of this dataset; no run needs it: move it elsewhere" in " ".join(
+        shown.stdout.split()
+    )
 
 
 @pytest.mark.parametrize(

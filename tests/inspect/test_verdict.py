@@ -95,8 +95,8 @@ def test_rows_that_are_gone_are_not_good() -> None:
 
 
 def test_file_that_no_run_sets_aside_is_not_left_to_a_run() -> None:
-    assert told(unreadable=("calls/notes.txt",)) == ("Not good: 1 file cannot be read", "metrics-etl verify")
-    assert told(unreadable=("calls/notes.txt", PART)) == ("Not good: 2 files cannot be read", "metrics-etl run")
+    assert told(unreadable=("calls/notes.parquet",)) == ("Not good: 1 damaged or foreign file", "metrics-etl verify")
+    assert told(unreadable=("calls/notes.parquet", PART)) == ("Not good: 2 damaged or foreign files", "metrics-etl run")
 
 
 def test_what_a_configured_run_test_lacks_is_not_good_whatever_the_last_run_said() -> None:
@@ -131,7 +131,7 @@ def test_what_ended_the_last_run_decides_what_to_type(exit_code: int, next_step:
             "a run ended at 2027-12-30 07:00, which has not come yet: a clock is wrong",
             "run",
         ),
-        ({"unreadable": (PART,)}, "1 file cannot be read", "run"),
+        ({"unreadable": (PART,)}, "1 damaged or foreign file", "run"),
         (
             {"complete_at": MONDAY, "at_work": "pid 1"},
             "everything was complete 2 days ago, and not since; an export is at work",

@@ -160,10 +160,8 @@ def test_damage_that_only_a_whole_read_shows_ends_one_run_and_the_next_one_repai
 @pytest.mark.parametrize(
     "stray",
     [
-        "notes.txt",
-        ".DS_Store",
+        "notes.parquet",
         f"date={DAY}/part-1.parquet",
-        f"{place()}.parquet.tmp",
         f"month={DAY[:7]}/.part-0.parquet",
         "month=monday/part-0.parquet",
     ],

@@ -197,6 +197,6 @@ def test_old_index_knows_what_has_not_changed_since(dataset, tmp_path, reads):
 
 
 def test_foreign_file_beside_the_parts_is_refused_whatever_the_index_knows(dataset, tmp_path):
-    (tmp_path / part("calls")).with_name("notes.txt").write_text("mine")
-    with pytest.raises(DestinationError, match=r"notes\.txt: not a file of this dataset; move it elsewhere$"):
+    (tmp_path / part("calls")).with_name("notes.parquet").write_text("mine")
+    with pytest.raises(DestinationError, match=r"notes\.parquet: not a file of this dataset; move it elsewhere$"):
         load_state(dataset, [KEY], set_aside=False)

@@ -131,6 +131,18 @@ def test_what_is_migrated_is_as_it_was_for_the_next_run(root):
     }
 
 
+def test_foreign_files_beside_the_days_are_left_where_they_are(root):
+    strays = [
+        root / "runs" / "date=monday" / "x.parquet",
+        root / "calls" / f"run_test={KEY}" / f"date={DAYS[0]}" / ".DS_Store",
+    ]
+    for path in strays:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"theirs")
+    list(migrate(Dataset(LocalFiles(root)), NOW))
+    assert {path for path in root.rglob("*") if path.is_file() and "date=" in str(path)} == {*strays}
+
+
 def test_second_migration_finds_nothing_to_do(root):
     list(migrate(Dataset(LocalFiles(root)), NOW))
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}

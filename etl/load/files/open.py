@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import BinaryIO, Protocol
 
 from etl.errors import ConfigurationError, DestinationError
+from etl.load.layout import is_data
 
 MOST_BYTES = 8 << 30
 """No file of a dataset is larger: see ``load/parquet``."""
@@ -102,6 +103,15 @@ def listed(files: Files, folder: str) -> tuple[Entry, ...]:
         if entry.oddity:
             raise DestinationError(f"{files.where(entry.path)} {entry.oddity}")
     return entries
+
+
+def data_files(files: Files, folder: str) -> tuple[Entry, ...]:
+    """Those files below the folder that are data for readers.
+
+    Raises:
+        DestinationError: as ``listed``.
+    """
+    return tuple(entry for entry in listed(files, folder) if is_data(entry.path))
 
 
 def open_files(location: str) -> Files:

@@ -57,7 +57,7 @@ def _print_problems(console: Console, status: Status, problems_now: Sequence[str
             "clocks of this machine and of the one that exports",
             style="bold red",
         )
-    for problem in missing_rows([each for each in status.run_tests if each.is_configured]):
+    for problem in missing_rows(status):
         print_line(console, "problem", f"{problem}; next: metrics-etl run", style="bold red")
     for problem in problems_now:
         print_line(console, "problem", f"an export would fail now: {problem}", style="bold red")

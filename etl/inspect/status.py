@@ -19,6 +19,7 @@ from etl.inspect.status_files import COLUMNS, FilePart, index_if_readable, table
 from etl.load.attempt import Attempt, read_attempt
 from etl.load.files.open import Files
 from etl.load.identity import read_identity
+from etl.load.index import Index
 from etl.load.last_run import LastRun, read_last_run
 from etl.load.layout import QUARANTINE
 from etl.model import schema
@@ -108,7 +109,8 @@ class Status:
     not come yet, by this machine's clock. ``runs``: the last 7 that have, newest first. ``problems``: those of the newest of them.
     ``lost_run``: the last run, if it left no row in ``runs``, since it could not begin (it has an exit code) or was killed.
     ``unreadable``: files that are damaged or do not belong here. ``ignored``: what is wrong with the exporter's own files.
-    ``set_aside``: how many files are in the quarantine.
+    ``set_aside``: how many files are in the quarantine. ``missing_executions``: how many rows of executions the dataset held at the
+    end of the last run, as its index says, and does not any more.
     """
 
     dataset: str
@@ -125,6 +127,7 @@ class Status:
     unreadable: tuple[str, ...]
     ignored: tuple[str, ...]
     set_aside: int
+    missing_executions: int
 
     def is_older_than(self, hours: float) -> bool:
         """Whether everything that is configured was last complete more than so many hours ago, or never."""
@@ -190,7 +193,16 @@ def read_status(files: Files, *, now: datetime, configured: Sequence[RunTest] | 
         unreadable=tuple(unreadable),
         ignored=tuple(ignored),
         set_aside=len(files.entries(QUARANTINE)),
+        missing_executions=0 if at_work else _missing_executions(index, parts["executions"], unreadable),
     )
+
+
+def _missing_executions(index: Index, parts: Iterable[FilePart], unreadable: Iterable[str]) -> int:
+    """Runs move rows of executions, and never drop them. Those in a damaged file are not missing, but unreadable."""
+    if any(path.startswith(f"{schema.EXECUTIONS.name}/") for path in unreadable):
+        return 0
+    before = sum(pc.sum(each.rows["is_here"]).as_py() or 0 for each in index.parts.values())
+    return max(before - sum(part.rows for part in parts), 0)
 
 
 def _is_of_a_run(row: Mapping[str, Any]) -> bool:

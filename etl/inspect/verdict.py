@@ -71,19 +71,21 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
         yield "no run over everything that is configured was ever complete", _RUN
     if status.is_older_than(max_age_hours):
         yield f"everything was complete {_complete(status)}, and not since", _RUN
-    yield from ((lack, _RUN) for lack in (*missing_rows(configured), *_lacks(configured)))
+    yield from ((lack, _RUN) for lack in (*missing_rows(status), *_lacks(configured)))
     if status.unreadable:
         is_set_aside = any(map(parse_part_path, status.unreadable))
         yield counted(len(status.unreadable), "damaged or foreign file"), _RUN if is_set_aside else _VERIFY
 
 
-def missing_rows(run_tests: Sequence[RunTestStatus]) -> Iterator[str]:
-    """What is gone of the tables, as far as they contradict each other."""
-    for each in run_tests:
+def missing_rows(status: Status) -> Iterator[str]:
+    """What is gone of the tables, as far as they contradict each other or what the last run left."""
+    for each in (each for each in status.run_tests if each.is_configured):
         if each.missing_calls:
             yield f"{counted(each.missing_calls, 'call')} of {quoted(each.name)} that were exported are not there"
         if each.stray_calls:
             yield f"the executions of {counted(each.stray_calls, 'call')} of {quoted(each.name)} are not there"
+    if status.missing_executions:
+        yield f"{counted(status.missing_executions, 'execution')} gone since the last run"
 
 
 def _lacks(run_tests: Sequence[RunTestStatus]) -> Iterator[str]:

@@ -92,7 +92,7 @@ class _Head(msgspec.Struct):
 
     dataset_id: str | None
     meaning: str
-    parts: list[tuple[str, str, tuple[str, ...], tuple[int, ...], int]]
+    parts: list[tuple[str, str, tuple[str, ...] | None, tuple[int, ...], int]]
 
 
 def read_index(files: Files) -> Index:
@@ -134,17 +134,17 @@ def update_index(dataset: Dataset, known: Index, unreadable: list[str], *, stric
 
 
 def write_index(files: Files, index: Index) -> None:
-    """Replace the file by the parts whose versions can be told.
+    """Replace the file.
 
     Raises:
         DestinationError: it cannot be written.
     """
-    told = {part: each for part, each in index.parts.items() if each.versions is not None}
     parts = [
-        (part.run_test_key, part.place, each.versions or (), each.counts, len(each.rows)) for part, each in told.items()
+        (part.run_test_key, part.place, each.versions, each.counts, len(each.rows))
+        for part, each in index.parts.items()
     ]
     head = _Head(dataset_id=_dataset_id(files), meaning=_MEANING, parts=parts)
-    rows = pa.concat_tables([_ROWS.empty_table(), *(each.rows for each in told.values())])
+    rows = pa.concat_tables([_ROWS.empty_table(), *(each.rows for each in index.parts.values())])
     files.publish(INDEX, pack(rows.replace_schema_metadata({"head": msgspec.json.encode(head)}), "zstd"))
 
 

@@ -371,6 +371,25 @@ async def test_damaged_file_is_named_and_the_rest_is_counted(server: Sandbox, tm
     assert "cannot be read; the next run sets it aside" in shown.stdout
 
 
+async def test_executions_of_which_no_row_is_left_are_missed_until_a_run_has_fetched_them(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    await export(server, tmp_path)
+    rows = len(rows_of(tmp_path, "executions"))
+    folder = next((tmp_path / "data" / "executions").iterdir()).name
+    for table in ("executions", "calls", "evals"):
+        shutil.rmtree(tmp_path / "data" / table / folder)
+    left = len(rows_of(tmp_path, "executions"))
+
+    found = await metrics_etl("status", "--json", cwd=tmp_path, env=BARE)
+    shown = await metrics_etl("status", cwd=tmp_path, env=BARE)
+    await export(server, tmp_path, night=1)
+
+    assert found.document["missing_executions"] == rows - left > 0
+    assert f"{rows - left} executions gone since the last run; next: metrics-etl run" in " ".join(shown.stdout.split())
+    assert status_of(tmp_path).missing_executions == 0
+
+
 async def test_file_that_no_run_reads_is_not_said_to_go_by_itself(server: Sandbox, tmp_path: Path) -> None:
     await export(server, tmp_path)
     (tmp_path / "data" / "calls" / "notes.parquet").write_text("mine")

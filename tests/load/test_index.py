@@ -144,6 +144,15 @@ def test_part_that_changed_a_moment_ago_is_not_trusted(dataset, monkeypatch, rea
     assert part("calls") in reads
 
 
+def test_part_whose_version_is_not_trusted_is_remembered_all_the_same(dataset, monkeypatch):
+    """By it, ``status`` misses what is gone."""
+    monkeypatch.setattr(local, "_TICK_NS", 3600 * 10**9)
+    write_index(dataset.files, update_index(dataset, read_index(dataset.files), []))
+    known = read_index(dataset.files).parts[MARCH]
+    assert known.versions is None
+    assert known.rows["is_here"].to_pylist().count(True) == known.counts[0] > 0
+
+
 @pytest.mark.parametrize(
     "damage",
     [

@@ -18,8 +18,9 @@ fits one page (see ``LargestPage``): the count check needs each call's metrics.
 
 A proved list may still be wrong, on a night on which the source has lost something itself:
 
-- It names far fewer calls than are stored or than the source counts (see ``extract/doubts.py``): what is stored stays as
-  it is, and a dead letter says so. Where nothing is stored that it leaves out, the calls that it names are fetched all the same.
+- It names far fewer calls than are stored or than the source counts, or far fewer evals (see ``extract/doubts.py``): what is
+  stored stays as it is, and a dead letter says so. Where nothing is stored that it leaves out, the calls that it names are
+  fetched all the same.
 - It leaves out a few: each is asked for by its id. One that exists after all makes the list count as unproved.
 - It names a call whose metrics name another execution: that call is a dead letter, and not listed here.
 """
@@ -27,13 +28,13 @@ A proved list may still be wrong, on a night on which the source has lost someth
 import asyncio
 import math
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from etl.errors import NotFoundError, SourceError
 from etl.extract.call_list import read_call_list
 from etl.extract.client import Client
-from etl.extract.doubts import foreign_call, too_few_calls, unlisted_call
+from etl.extract.doubts import foreign_call, too_few_calls, too_few_evals, unlisted_call
 from etl.extract.endpoints import get_call_metrics, get_execution, get_listed_call
 from etl.extract.listing import MAX_ROUNDS
 from etl.extract.open_execution import OpenExecution
@@ -42,7 +43,7 @@ from etl.extract.settling import Settling
 from etl.model.records import METRICS, RUNS, DeadLetter, ExecutionBundle
 
 Emit = Callable[[ExecutionBundle], Awaitable[None]]
-StoredCalls = Callable[[Planned], Awaitable[AbstractSet[str]]]
+StoredCalls = Callable[[Planned], Awaitable[Mapping[str, AbstractSet[str]]]]
 """Reads which calls the dataset holds of an execution."""
 
 _MOST_IN_HAND = 2_000
@@ -138,7 +139,7 @@ class Crawl:
         if self._stored_calls and is_first:
             execution.stored = await self._stored_calls(execution.planned)
         # Where pages shifted, a call may be missing from them that the list counts.
-        unlisted = len(execution.stored - latest.calls.keys()) if execution.count is None else 0
+        unlisted = len(execution.stored.keys() - latest.calls.keys()) if execution.count is None else 0
         if await self._is_doubted(
             execution, unlisted, len(latest.calls) if execution.count is None else execution.count
         ):
@@ -220,7 +221,7 @@ class Crawl:
         is_proved = not execution.must_relist if execution.count is None else alive == execution.count
         if is_proved or execution.unreadable_calls:
             if self._stored_calls and not (execution.unreadable_calls or execution.doubt):
-                unlisted = sorted(execution.stored - execution.listed.keys())
+                unlisted = sorted(execution.stored.keys() - execution.listed.keys())
                 if await self._is_doubted(execution, len(unlisted), len(execution.listed)):
                     return
                 await self._confirm_deleted(execution, unlisted)
@@ -246,11 +247,13 @@ class Crawl:
         """Whether the list, which counts so many calls and leaves out so many stored ones, is not believed and used no further."""
         if self._stored_calls is None or execution.unreadable_calls or execution.doubt:
             return False
-        execution.doubt = too_few_calls(execution.planned, stored=len(execution.stored), unlisted=unlisted, count=count)
+        planned, stored = execution.planned, execution.stored
+        few_evals = None if execution.lacks_evals else too_few_evals(planned, stored, execution.listed)
+        execution.doubt = too_few_calls(planned, stored=len(stored), unlisted=unlisted, count=count) or few_evals
         if execution.doubt is None:
             return False
-        self.doubted[execution.planned.run_test_key] += 1
-        if execution.stored < execution.listed.keys():
+        self.doubted[planned.run_test_key] += 1
+        if stored.keys() < execution.listed.keys() and few_evals is None:
             return False
         await self._close(execution, execution.bundle(is_listed=False))
         return True

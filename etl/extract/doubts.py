@@ -1,10 +1,14 @@
 """Why the list of an execution's calls is not believed, as dead letters. Pure."""
 
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+
 from etl.errors import SourceError
 from etl.extract.plan import Planned, is_mass_vanishing
 from etl.model.lifecycle import ExportState
 from etl.model.listed_execution import call_counts
-from etl.model.records import METRICS, RUNS, CallMetrics, DeadLetter
+from etl.model.records import METRICS, RUNS, CallMetrics, DeadLetter, ListedCall
+from etl.transform.flatten import eval_outputs
 
 _MAY_VANISH = 1
 
@@ -37,6 +41,28 @@ def too_few_calls(item: Planned, *, stored: int, unlisted: int, count: int) -> D
         RUNS,
         item.execution.execution_id,
         f"{missing} of its {expected} calls are missing from its list; what is stored of it was kept: "
+        "run with --accept-deletions if they were deleted on purpose",
+    )
+
+
+def too_few_evals(
+    item: Planned, stored: Mapping[str, AbstractSet[str]], listed: Mapping[str, ListedCall]
+) -> DeadLetter | None:
+    """The list of an execution that has not changed leaves out most of its stored evals, so that it may be wrong; else None.
+
+    ``stored`` are the configs of the evals by call. Those of an execution that has changed may have gone with a rerun.
+    """
+    if item.stored is None or item.stored.fingerprint != item.execution.fingerprint:
+        return None
+    still_listed = {call_id: evals for call_id, evals in stored.items() if call_id in listed}
+    expected = sum(map(len, still_listed.values()))
+    missing = sum(len(evals - eval_outputs(listed[call_id]).keys()) for call_id, evals in still_listed.items())
+    if missing <= max(_MAY_VANISH, expected / 2):
+        return None
+    return _contradiction(
+        RUNS,
+        item.execution.execution_id,
+        f"{missing} of its {expected} evals are missing from its list; what is stored of it was kept: "
         "run with --accept-deletions if they were deleted on purpose",
     )
 

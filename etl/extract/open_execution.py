@@ -1,5 +1,6 @@
 """An execution whose calls are being fetched: what its lists showed, what was fetched, what is missing. Requests nothing."""
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
@@ -20,11 +21,12 @@ class OpenExecution:
     ``left_out`` are calls that are listed, but name another execution, or whose entry in the list cannot be had; ``kept`` are those
     whose stored rows stay. ``lacks_evals``: each call's entry has to be requested by itself.
     ``unreadable_calls`` says how many calls the list cannot give, ``doubt`` why it is not believed, ``stored`` are the calls that
-    the dataset holds. ``outstanding`` calls are queued or under way. ``listed_at`` is when the list was read, by the event loop.
+    the dataset holds, with the configs of their evals. ``outstanding`` calls are queued or under way. ``listed_at`` is when the
+    list was read, by the event loop.
     """
 
     planned: Planned
-    stored: AbstractSet[str] = frozenset()
+    stored: Mapping[str, AbstractSet[str]] = field(default_factory=dict)
     doubt: DeadLetter | None = None
     round: int = 0
     listed: dict[str, ListedCall] = field(default_factory=dict)

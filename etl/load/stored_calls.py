@@ -1,5 +1,6 @@
 """What the dataset holds of calls, read one part at a time, and once as long as the same part is asked for."""
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -13,6 +14,7 @@ from etl.load.parquet import UnreadableError
 from etl.model import schema
 
 _IDS = ("execution_id", "call_execution_id")
+_EVALS = ("execution_id", *schema.EVALS.key)
 _LETTERS = ("execution_id", "subject_id")
 _VALUES = tuple(name for name in schema.CALLS.names if name != "raw")
 
@@ -25,10 +27,14 @@ class StoredCalls:
         self._part: Part | None = None
         self._tables: dict[tuple[str, ...], pa.Table] = {}
 
-    def ids(self, part: Part, execution_id: str) -> AbstractSet[str]:
-        """The calls of an execution."""
-        rows = self._of(schema.CALLS, _IDS, part, execution_id)
-        return set(rows["call_execution_id"].to_pylist())
+    def evals_by_call(self, part: Part, execution_id: str) -> Mapping[str, AbstractSet[str]]:
+        """The calls of an execution by id, and of each the configs of its evals."""
+        calls = self._of(schema.CALLS, _IDS, part, execution_id)["call_execution_id"].to_pylist()
+        evals: dict[str, set[str]] = {call_id: set() for call_id in calls}
+        for row in self._of(schema.EVALS, _EVALS, part, execution_id).to_pylist():
+            if row["call_execution_id"] in evals:
+                evals[row["call_execution_id"]].add(row["eval_config_id"])
+        return evals
 
     def fetched_rows(self, part: Part, execution_id: str) -> dict[str, list[Any]]:
         """The rows of an execution's calls by id, in the order of the columns and without ``raw``.

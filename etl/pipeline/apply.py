@@ -196,7 +196,7 @@ async def fetch(
         take,
         concurrency=run.settings.api.concurrency,
         page_limit=run.settings.api.page_limit,
-        stored_calls=None if run.accept_deletions else partial(read, StoredCalls.ids, frozenset()),
+        stored_calls=None if run.accept_deletions else partial(read, StoredCalls.evals_by_call, {}),
         settling=settling,
     )
     record.settling.append(settling)

@@ -52,8 +52,8 @@ class RunTestSummary:
             lines.append(f"{quoted(self.name)}: its list kept changing while it was read; run again to complete it")
         if self.doubted:
             lines.append(
-                f"{quoted(self.name)}: {counted(self.doubted, 'execution')} with far fewer calls listed than stored or counted; "
-                "the stored ones were kept: run again, or with --accept-deletions if they were deleted on purpose"
+                f"{quoted(self.name)}: {counted(self.doubted, 'execution')} with far fewer calls or evals listed than stored or "
+                "counted; the stored ones were kept: run again, or with --accept-deletions if they were deleted on purpose"
             )
         if self.without_rows:
             lines.append(

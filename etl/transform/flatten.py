@@ -108,7 +108,7 @@ def _eval_rows(bundle: ExecutionBundle) -> Rows:
     rows, maker = Rows(), MAKERS[schema.EVALS.name]
     started_at = _started_at(bundle.execution)
     for listed in bundle.listed or ():
-        for eval_config_id, value in _eval_outputs(listed).items():
+        for eval_config_id, value in eval_outputs(listed).items():
             output = value if isinstance(value, dict) else {"output": value}
             given = {
                 "call_execution_id": listed.call_execution_id,
@@ -158,7 +158,8 @@ def _status(listed: ListedCall) -> str:
     return status if isinstance(status, str) else ""
 
 
-def _eval_outputs(listed: ListedCall) -> dict[str, Any]:
+def eval_outputs(listed: ListedCall) -> dict[str, Any]:
+    """The call's evals by config, as far as they can be rows."""
     outputs = listed.payload.get("eval_outputs")
     if not isinstance(outputs, dict):
         return {}

@@ -36,10 +36,12 @@ def export(server: Sandbox, tmp_path: Path) -> Export:
     """One night's export."""
     nights = iter(range(99))
 
-    async def run(*, full_refresh: bool = False, **sections: Any) -> Summary:
+    async def run(*, full_refresh: bool = False, accept_deletions: bool = False, **sections: Any) -> Summary:
         night = FIRST_NIGHT + timedelta(days=next(nights))
         settings = settings_for(server, tmp_path / "data", api={"max_tries": MAX_TRIES}, **sections)
-        return await job.export(settings, full_refresh=full_refresh, clock=lambda: night)
+        return await job.export(
+            settings, full_refresh=full_refresh, accept_deletions=accept_deletions, clock=lambda: night
+        )
 
     return run
 
@@ -197,5 +199,5 @@ async def test_call_whose_entry_failed_is_fetched_and_not_compared_the_next_nigh
     server.fault = None
     for call in odd_execution(server).calls:
         call.eval_outputs = {}  # the list can be had again, so that the next night compares
-    assert (await export()).exit_code == 0
+    assert (await export(accept_deletions=True)).exit_code == 0
     assert_equals_world(tmp_path, server.world)

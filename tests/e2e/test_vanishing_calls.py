@@ -86,7 +86,8 @@ async def test_calls_that_vanish_in_the_night_in_which_they_become_final_are_kep
 
     assert sick.exit_code == 3
     assert [
-        "4 executions with far fewer calls listed than stored or counted" in problem and "--accept-deletions" in problem
+        "4 executions with far fewer calls or evals listed than stored or counted" in problem
+        and "--accept-deletions" in problem
         for problem in sick.problems
     ] == [True]
     assert rows_of(tmp_path, "calls") + rows_of(tmp_path, "evals") == before
@@ -118,6 +119,38 @@ async def test_calls_of_final_executions_that_vanish_are_kept(
     assert (sick.exit_code, calls_in(tmp_path)) == (3, before)
     server.fault = None
     assert (await export()).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
+@pytest.mark.parametrize(
+    ("nights", "options"),
+    [(1, {}), (2, {"full_refresh": True}), (2, {"settings": {"export": {"scrub_requests": 10_000}}})],
+    ids=["settling", "full refresh", "scrub"],
+)
+@pytest.mark.parametrize("page_limit", [1024, pytest.param(8, marks=pytest.mark.slow)])
+async def test_evals_that_vanish_from_unchanged_executions_are_kept(
+    export: Export, server: Sandbox, tmp_path: Path, nights: int, options: dict[str, Any], page_limit: int
+) -> None:
+    cap_pages(server, page_limit)
+    for _ in range(nights):
+        await export()
+    before = rows_of(tmp_path, "evals")
+
+    server.fault = lambda request, _nth: edited_calls(
+        server.world, request, lambda calls: [call | {"eval_outputs": {}} for call in calls]
+    )
+    sick = await export(**options)
+
+    assert (sick.exit_code, states_in(tmp_path)) == (3, {"incomplete"})
+    assert "4 executions with far fewer calls or evals listed" in sick.problems[0]
+    assert before
+    assert rows_of(tmp_path, "evals") == before
+    assert "evals are missing from its list" in rows_of(tmp_path, "errors")[0]["message"]
+    believed = await export(accept_deletions=True)
+    assert (believed.exit_code, rows_of(tmp_path, "evals")) == (0, [])
+    server.fault = None
+    healed = await export(full_refresh=True)
+    assert healed.exit_code == 0
     assert_equals_world(tmp_path, server.world)
 
 

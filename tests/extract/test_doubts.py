@@ -2,7 +2,7 @@
 
 import pytest
 
-from etl.extract.doubts import expected_calls, foreign_call, too_few_calls, unlisted_call
+from etl.extract.doubts import expected_calls, foreign_call, too_few_calls, too_few_evals, unlisted_call
 from etl.model.lifecycle import HeldRows
 from etl.model.records import METRICS, RUNS
 from tests.bundles import execution, fetched_call, plan_of, stored_of
@@ -69,6 +69,30 @@ def test_one_call_may_vanish_and_a_tenth_but_never_all(missing, of, is_doubted):
     if by_count:
         assert (by_count.endpoint, by_count.subject_id) == (RUNS, "e1")
         assert by_count.message.startswith(f"{missing} of its {of} calls are missing from its list; ")
+
+
+@pytest.mark.parametrize(
+    ("stored", "fingerprint", "is_doubted"),
+    [
+        ({"c1": {"a", "b", "c"}, "c2": {"b"}}, None, True),
+        ({"c1": {"a", "b", "c"}, "c2": {"b"}}, "changed", False),  # a rerun empties them
+        ({"c1": {"a", "b"}, "c2": {"a", "b"}}, None, False),
+        ({"c1": set(), "c2": {"b"}}, None, False),
+        ({"gone": {"a", "b"}}, None, False),  # that of a call is another matter
+        ({}, None, False),
+    ],
+)
+def test_one_eval_may_vanish_from_an_unchanged_execution_and_never_most(stored, fingerprint, is_doubted):
+    listed = execution("e1")
+    before = {"e1": stored_of(listed, **({"fingerprint": fingerprint} if fingerprint else {}))}
+    [item] = plan_of([listed], before)
+    calls = {each: fetched_call(each, listed={"eval_outputs": {"a": {}}}).listed for each in ("c1", "c2")}
+
+    doubt = too_few_evals(item, stored, calls)
+
+    assert (doubt is not None) == is_doubted
+    if doubt:
+        assert doubt.message.startswith("3 of its 4 evals are missing from its list; ")
 
 
 def test_contradictions_say_what_they_are_about():

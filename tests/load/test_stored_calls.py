@@ -14,11 +14,11 @@ def test_stored_calls_are_those_that_lie_in_the_partition(dataset, tmp_path):
     export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]), a_bundle("e3", ["c4"], date=LATER))
 
     stored = StoredCalls(dataset)
-    assert [stored.ids(HERE, each) for each in ("e1", "e2", "e3")] == [{"c1", "c2"}, {"c3"}, set()]
-    assert stored.ids(Part(KEY, place(LATER)), "e3") == {"c4"}
-    assert stored.ids(Part("booking", place()), "e1") == set()
+    assert [{*stored.evals_by_call(HERE, each)} for each in ("e1", "e2", "e3")] == [{"c1", "c2"}, {"c3"}, set()]
+    assert stored.evals_by_call(Part(KEY, place(LATER)), "e3").keys() == {"c4"}
+    assert stored.evals_by_call(Part("booking", place()), "e1") == {}
     (tmp_path / part("calls")).write_bytes(b"garbage")
-    assert stored.ids(HERE, "e1") == set()
+    assert stored.evals_by_call(HERE, "e1") == {}
 
 
 def test_rows_are_in_the_order_of_the_columns(dataset):
@@ -37,5 +37,5 @@ def test_rows_of_calls_whose_metrics_failed_last_time_are_none(dataset):
     export_to(dataset, a_bundle("e1", given_up=["c2"]), run="run-2")
 
     stored = StoredCalls(dataset)
-    assert stored.ids(HERE, "e1") == {"c1", "c2"}
+    assert stored.evals_by_call(HERE, "e1").keys() == {"c1", "c2"}
     assert stored.fetched_rows(HERE, "e1").keys() == {"c1"}

@@ -42,6 +42,7 @@ class Kind(StrEnum):
 
 _FETCHED_AGAIN = "metrics-etl run fetches again what the API still lists of it"
 _MOVE_ASIDE = "move the file out of the dataset, then metrics-etl run fetches its rows again"
+_MOVE_RUN_ASIDE = "move the file out of the dataset: the row of that run is lost, and no other one"
 
 FIXES: dict[Kind, str] = {
     Kind.ODDITY: "put the files themselves there, or remove it",
@@ -73,7 +74,8 @@ class Finding:
     @property
     def fix(self) -> str:
         """What to do about it."""
-        return FIXES[self.kind]
+        fix = FIXES[self.kind]
+        return fix.replace(_MOVE_ASIDE, _MOVE_RUN_ASIDE) if self.place.startswith(f"{schema.RUNS_TABLE.name}/") else fix
 
     def __str__(self) -> str:
         """One line, without control characters."""

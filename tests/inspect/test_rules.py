@@ -70,3 +70,12 @@ def test_an_execution_that_claims_to_be_whole_holds_all_calls_that_were_listed()
 def test_a_finding_is_one_line_whatever_a_file_is_called():
     line = str(Finding(Kind.STRAY_FILE, f"calls/{KEY}\n\x1b[2J", "is no file of this dataset"))
     assert line.isprintable()
+
+
+@pytest.mark.parametrize("kind", [Kind.UNREADABLE, Kind.SCHEMA])
+def test_row_of_a_run_is_not_said_to_be_fetched_again(kind):
+    run, part = (
+        Finding(kind, place, "").fix for place in ("runs/month=2026-11/a.parquet", "calls/run_test=a/b.parquet")
+    )
+    assert run.endswith("move the file out of the dataset: the row of that run is lost, and no other one")
+    assert part.endswith("metrics-etl run fetches its rows again")

@@ -27,6 +27,9 @@ _SORT = {
     "errors": ["execution_id", "endpoint", "subject_id"],
 }
 
+_MOST_SORTED_BYTES = 1 << 30
+"""Arrow cannot bring more than 2 GiB of text of one column into another order. So much is one execution's, and all of one time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
@@ -80,8 +83,8 @@ class Merged:
 def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replacement) -> Merged:
     """``old`` with the rows of the replaced executions exchanged for ``new``, which holds rows of these executions only.
 
-    A dead letter goes when a replaced execution has the same. Rows come sorted by execution and key. Keys are unique if they are
-    in ``new``.
+    A dead letter goes when a replaced execution has the same. Rows come sorted by execution and key, unless they are very large.
+    Keys are unique if they are in ``new``.
     """
     if not len(old) and not len(new):
         return Merged(old, is_changed=False)
@@ -103,9 +106,9 @@ def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replac
     is_verified = after is not before and not after["verified_at"].equals(before["verified_at"])
     if all(is_kept) and not any(is_arriving) and not is_verified:
         return Merged(old, is_changed=False)
-    merged = pa.concat_tables([others, _where(after, is_kept), _where(new, is_arriving)]).sort_by(
-        [(name, "ascending") for name in _SORT[table.name]]
-    )
+    merged = pa.concat_tables([others, _where(after, is_kept), _where(new, is_arriving)])
+    if merged.nbytes < _MOST_SORTED_BYTES:
+        merged = merged.sort_by([(name, "ascending") for name in _SORT[table.name]])
     return Merged(merged, is_changed=True, arrived=sum(is_arriving))
 
 

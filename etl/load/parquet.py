@@ -31,9 +31,8 @@ class UnreadableError(DestinationError):
         self.reason = reason
 
 
-# A file, and what it takes in memory by its footer, may not exceed MOST_BYTES, and the writer keeps to that. These are four million
-# calls of one run test on one day: the API's usual limit lets through 144,000 requests a day. Each row has a key of its own, so
-# that it takes a byte even when it is packed.
+# A file, and what it takes in memory by its footer, may not exceed MOST_BYTES, and the writer keeps to that. Only an execution that
+# alone exceeds a part comes near. Each row has a key of its own, so that it takes a byte even when it is packed.
 _MOST_BYTES_OF_A_RUN = 64 << 20  # as of the record of the last run, which says the same
 _BYTES_PER_VALUE = 16  # once decoded, and once more while it is cast
 
@@ -150,7 +149,7 @@ def encode(table: schema.Table, rows: pa.Table, compression: str) -> memoryview:
     ):
         raise SchemaError(f"{table.name}: an encoded file does not hold the rows that it was given")
     if fault := _excess(written.metadata, len(data), _most_bytes(table)):
-        raise DestinationError(f"{table.name}: a day of one run test {fault}: this version cannot write that")
+        raise DestinationError(f"{table.name}: a part of one run test {fault}: this version cannot write that")
     return data
 
 

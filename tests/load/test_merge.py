@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from etl.load import merge as merge_module
 from etl.load.merge import Replacement, merge
 from etl.model import schema
 
@@ -283,6 +284,15 @@ def test_rows_come_sorted_by_start_execution_and_key_and_unknown_starts_last():
     ]
     merged = merge(schema.CALLS, calls(*given[:2]), calls(*given[2:]), Replacement(["e7"])).table
     assert merged["call_execution_id"].to_pylist() == ["z", "a2", "b", "a", "n"]
+
+
+def test_more_text_than_can_be_sorted_is_merged_unsorted(monkeypatch):
+    """As of one execution whose calls hold more than 2 GiB: Arrow would raise, and the run end."""
+    monkeypatch.setattr(merge_module, "_MOST_SORTED_BYTES", 1)
+    old, new = calls(call("b"), call("c")), calls(call("c", value="new"), call("a"))
+    merged = merge(schema.CALLS, old, new, Replacement(["e1"]))
+    assert merged.table["call_execution_id"].to_pylist() == ["c", "a"]
+    assert merged.table["row_hash"].to_pylist() == ["new", "same"]
 
 
 @pytest.mark.parametrize(

@@ -237,7 +237,7 @@ def test_writer_refuses_what_the_reader_would(files, monkeypatch):
     for read in (open_part, lambda files, _table, path: read_footer(files, path)):
         with pytest.raises(UnreadableError, match=r"takes 0.0 GiB of memory; at most"):
             read(files, schema.CALLS, PATH)
-    with pytest.raises(DestinationError, match=r"^calls: a day of one run test takes 0.0 GiB of memory"):
+    with pytest.raises(DestinationError, match=r"^calls: a part of one run test takes 0.0 GiB of memory"):
         encode(schema.CALLS, some_calls(), "zstd")
 
 

@@ -208,7 +208,7 @@ class Crawl:
         if metrics.execution_id == execution.execution_id:
             execution.fetched[call_execution_id] = metrics
             self.calls_fetched += 1
-            if len(execution.fetched) >= _MOST_IN_HAND:
+            if len(execution.fetched) % _MOST_IN_HAND == 0 and self._may_be_saved(execution):
                 await self._emit(self._arrived_of(execution))
         else:
             execution.left_out.add(call_execution_id)
@@ -248,7 +248,7 @@ class Crawl:
         if self._stored_calls is None or execution.unreadable_calls or execution.doubt:
             return False
         planned, stored = execution.planned, execution.stored
-        few_evals = None if execution.lacks_evals else too_few_evals(planned, stored, execution.listed)
+        few_evals = too_few_evals(planned, stored, execution.with_evals)
         execution.doubt = too_few_calls(planned, stored=len(stored), unlisted=unlisted, count=count) or few_evals
         if execution.doubt is None:
             return False
@@ -280,8 +280,14 @@ class Crawl:
         return [
             self._arrived_of(each)
             for each in self._open
-            if each.fetched and each.outstanding and each.listed_at < listed_before
+            if each.fetched and each.outstanding and each.listed_at < listed_before and self._may_be_saved(each)
         ]
+
+    def _may_be_saved(self, execution: OpenExecution) -> bool:
+        """Whether what has arrived of it leaves out no more evals than the whole list may; one with evals was doubted before."""
+        if not execution.lacks_evals or self._stored_calls is None:
+            return True
+        return too_few_evals(execution.planned, execution.stored, execution.with_evals) is None
 
     def _arrived_of(self, execution: OpenExecution) -> ExecutionBundle:
         arrived = execution.take_arrived()

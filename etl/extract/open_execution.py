@@ -59,6 +59,13 @@ class OpenExecution:
         """Its id."""
         return self.planned.execution.execution_id
 
+    @property
+    def with_evals(self) -> Mapping[str, ListedCall]:
+        """The listed calls of which the evals are known."""
+        if not self.lacks_evals:
+            return self.listed
+        return {key: call for key, call in self.listed.items() if key in self.fetched or key in self.kept}
+
     def take_list(self, latest: CallList) -> list[str]:
         """Take in a list that was just read; returns the calls that are still to be fetched."""
         self.round += 1

@@ -5,13 +5,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from etl import sandbox
+from etl.extract import calls as crawl_module
 from etl.model.records import METRICS, RUNS
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Execution, Fault, Sandbox, SandboxRequest
+from etl.sandbox.error_bodies import server_error
 from tests.datasets import fill_parts_early
 from tests.e2e.faults import edited_calls
 from tests.e2e.truth import assert_equals_world, rows_of
@@ -152,6 +155,48 @@ async def test_evals_that_vanish_from_unchanged_executions_are_kept(
     healed = await export(full_refresh=True)
     assert healed.exit_code == 0
     assert_equals_world(tmp_path, server.world)
+
+
+@pytest.mark.parametrize("most_in_hand", [2_000, 7], ids=["at once", "in parts"])
+@pytest.mark.parametrize("options", [{}, {"full_refresh": True}], ids=["settling", "full refresh"])
+async def test_evals_that_each_entry_lacks_are_kept(
+    export: Export,
+    server: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    most_in_hand: int,
+) -> None:
+    """Where the list of calls fails, each call's own entry has the evals."""
+    monkeypatch.setattr(crawl_module, "_MOST_IN_HAND", most_in_hand)
+    await export()
+    before = rows_of(tmp_path, "evals")
+
+    server.fault = without_evals_one_by_one
+    sick = await export(settings={"api": {"max_tries": 1}}, **options)
+
+    assert (sick.exit_code, states_in(tmp_path)) == (3, {"incomplete"})
+    assert before
+    assert rows_of(tmp_path, "evals") == before
+    assert "evals are missing from its list" in rows_of(tmp_path, "errors")[0]["message"]
+    server.fault = None
+    assert (await export()).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
+def without_evals_one_by_one(request: SandboxRequest, _nth: int) -> Fault | None:
+    """The list of calls fails unless no eval is asked for, and no entry has any."""
+    if request.path != RUNS or "eval_name" in request.query:
+        return None
+    if "execution_id" in request.query:
+        return Fault(status=500, body=msgspec.json.encode(server_error("Internal error.")))
+    return Fault(edit=without_evals)
+
+
+def without_evals(body: bytes) -> bytes:
+    document = msgspec.json.decode(body)
+    document["result"]["eval_outputs"] = {}
+    return msgspec.json.encode(document)
 
 
 @pytest.mark.parametrize("listed", [0, 12])

@@ -26,7 +26,7 @@ from etl.load.relocate import as_if_moved
 from etl.load.state import StoredState
 from etl.model import schema
 from etl.pipeline.apply import fetch, fetch_early, mark_vanished, part_moved_calls, put_in_place
-from etl.pipeline.lists import start_lists
+from etl.pipeline.lists import read_again_where_some_were_gone, start_lists
 from etl.pipeline.progress import Notify, Progress, say_nothing
 from etl.pipeline.record import Record, summarize
 from etl.pipeline.run import Run, begin
@@ -210,6 +210,7 @@ async def _export(run: Run, record: Record, state: StoredState | None) -> None:
     await mark_vanished(run, record, found, state)
     await fetch(run, record, make_plan(run, record, state), state)
     await part_moved_calls(run, record, state)
+    await read_again_where_some_were_gone(run, record)
 
 
 async def _last_run(run: Run, record: Record) -> LastRun | None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from etl.errors import NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
 from etl.extract.executions import list_executions_completely
@@ -78,6 +78,39 @@ def start_lists(group: asyncio.TaskGroup, run: Run, record: Record, state: Store
             run.progress.listed_executions += len(found.executions)
 
     return Lists([group.create_task(list_one(run_test)) for run_test in record.run_tests])
+
+
+async def read_again_where_some_were_gone(run: Run, record: Record) -> None:
+    """Read each list again of which executions were not found when their calls were asked for: they must not be listed any more."""
+    for run_test in record.run_tests:
+        planned = record.planned.get(run_test.key, ())
+        gone = {item.execution.execution_id for item in planned if item.is_fetched} - record.committed
+        gone |= record.not_found_by_id[run_test.key]
+        if not gone or run_test.key not in record.lists:
+            continue
+        before = record.lists[run_test.key]
+        try:
+            again = await list_executions_completely(
+                run.client,
+                run_test.name,
+                known=gone | before.executions.keys(),
+                page_limit=run.settings.api.page_limit,
+                says_nothing_new=lambda _: True,
+            )
+        except NotFoundError:
+            continue
+        except SourceError as error:
+            problems, is_complete = [str(error)], False
+        else:
+            record.necessary_requests += pages(len(again.executions), run.settings.api.page_limit)
+            listed = sorted(gone & again.executions.keys())
+            problems = [f"execution {each}: listed, but not found by its id" for each in listed]
+            is_complete = again.is_complete and not listed
+        record.lists[run_test.key] = replace(
+            before,
+            is_complete=before.is_complete and is_complete,
+            unreadable=(*before.unreadable, *problems),
+        )
 
 
 def raise_if_none_is_listed(record: Record) -> None:

@@ -1,6 +1,6 @@
 """What the steps of one run have found and done so far, and the summary that is made of it at the end, however far the run came."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -41,9 +41,10 @@ class Record:
 
     ``listed`` is how many executions each list had when it was read. ``lists`` has the lists that are used; ``failures`` says why
     another run test is left alone, ``unreachable`` those that the source is to blame for, ``not_found`` are keys of those that it
-    does not have. ``before`` is what the run before left, ``asked_for`` are keys of run tests that are gone and whose executions
-    were all looked up. ``begun`` is what was fetched of the plan while some list was still held up. ``committed`` are
-    execution_ids. ``index`` is that of the files when they were last looked through.
+    does not have, ``not_found_by_id`` executions that were gone after they were listed. ``before`` is what the run before left,
+    ``asked_for`` are keys of run tests that are gone and whose executions were all looked up. ``begun`` is what was fetched of the
+    plan while some list was still held up. ``committed`` are execution_ids. ``index`` is that of the files when they were last
+    looked through.
     """
 
     run_tests: tuple[RunTest, ...]
@@ -59,6 +60,7 @@ class Record:
     failures: dict[str, str] = field(default_factory=dict)
     unreachable: list[str] = field(default_factory=list)
     not_found: set[str] = field(default_factory=set)
+    not_found_by_id: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     lost: dict[str, int] = field(default_factory=dict)
     left_behind: dict[str, int] = field(default_factory=dict)
     asked_for: set[str] = field(default_factory=set)

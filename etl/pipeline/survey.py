@@ -274,6 +274,7 @@ async def read_missing_payloads(run: Run, record: Record, state: StoredState) ->
                     execution = await run.client.get(get_execution(row.execution_id))
                 except NotFoundError:
                     del listed[row.execution_id]
+                    record.not_found_by_id[key].add(row.execution_id)
                 except SourceError as error:
                     del listed[row.execution_id]
                     unreadable.append(str(error))

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,9 +19,11 @@ from etl.load import relocate
 from etl.load.dataset import Dataset
 from etl.load.files.local import LocalFiles
 from etl.load.layout import Part
+from etl.model.records import DETAIL, RUNS
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
-from etl.sandbox import Execution, Fault, RunTest, Sandbox
+from etl.sandbox import Execution, Fault, RunTest, Sandbox, SandboxRequest
+from etl.sandbox.error_bodies import not_found
 from tests.datasets import fill_parts_early
 from tests.e2e.truth import assert_equals_world, call_rows, execution_rows, rows_of
 from tests.support import settings_for
@@ -114,6 +117,57 @@ async def test_execution_that_comes_back_is_not_deleted_any_more(
 
     assert summary.run_tests[0].reasons["changed"] == 1
     assert state_of(tmp_path, gone)["deleted_at"] is None
+    assert_equals_world(tmp_path, server.world)
+
+
+def not_found_by_id(request: SandboxRequest, _nth: int) -> Fault | None:
+    """Each list of executions is right, and none of them is found."""
+    if "execution_id" in request.query or request.path.startswith(DETAIL):
+        return Fault(status=404, body=msgspec.json.encode(not_found("Test execution")))
+    return None
+
+
+@pytest.mark.parametrize("options", [None, {}, {"full_refresh": True}], ids=["first export", "settling", "refresh"])
+async def test_executions_that_are_listed_but_not_found_by_id_are_missed(
+    server: Sandbox, export: Export, tmp_path: Path, options: dict[str, Any] | None
+) -> None:
+    settings = {"export": {"settle_hours": 8_760}}
+    before = None if options is None else await export(settings=settings)
+    server.fault = not_found_by_id
+
+    sick = await export(settings=settings, **(options or {}))
+
+    assert sick.exit_code == 3
+    assert len(sick.problems) == 2
+    assert "'Checkout flow': 12 rows of its list cannot be read: execution " in sick.problems[0]
+    assert "listed, but not found by its id" in sick.problems[0]
+    assert (sick.complete_at is None) is (before is None)
+    assert sick.complete_at is None or sick.complete_at < sick.started_at
+    server.fault = None
+    healed = await export(settings=settings)
+    assert (healed.exit_code, healed.problems) == (0, [])
+    assert_equals_world(tmp_path, server.world)
+
+
+@pytest.mark.parametrize("is_gone_for_good", [True, False], ids=["deleted", "list fails"])
+async def test_execution_that_is_deleted_after_it_was_listed_is_not_missed(
+    server: Sandbox, export: Export, tmp_path: Path, *, is_gone_for_good: bool
+) -> None:
+    """The list is read once more to know that; when it cannot be, the run does not claim it."""
+    gone = newest(server.world.run_tests[0])
+
+    def delete_when_listed(request: SandboxRequest) -> None:
+        if request.path == RUNS and not gone.is_deleted:
+            sandbox.delete_execution(gone)
+
+    server.on_request = delete_when_listed
+    if not is_gone_for_good:
+        server.fault = lambda request, _nth: (
+            Fault(status=400, body=b"{}") if gone.is_deleted and "run_test_name" in request.query else None
+        )
+    summary = await export()
+
+    assert (summary.exit_code == 0) is is_gone_for_good
     assert_equals_world(tmp_path, server.world)
 
 

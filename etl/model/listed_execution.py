@@ -11,6 +11,8 @@ from etl.model.digest import fingerprint
 from etl.model.records import DeadLetter, Execution, NumberLiteral
 from etl.model.values import timestamp_or_none
 
+_NO_COUNT = 2**63  # what does not fit its column counts nothing
+
 
 class ListedExecution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One listed execution; ``fingerprint`` is that of its payload.
@@ -69,11 +71,11 @@ class ExecutionList:
 
 
 def call_counts(payload: Mapping[str, Any]) -> list[int]:
-    """The number of an execution's calls as the API counts them now, and its stored counter; each only if it is a number."""
+    """The number of an execution's calls as the API counts them now, and its stored counter; each only if its column holds it."""
     metrics = payload.get("metrics")
     calls = metrics.get("calls") if isinstance(metrics, dict) else None
     total = calls.get("total") if isinstance(calls, dict) else None
-    return [each for each in (total, payload.get("total_calls")) if type(each) is int and each >= 0]
+    return [each for each in (total, payload.get("total_calls")) if type(each) is int and 0 <= each < _NO_COUNT]
 
 
 def _pack(payload: dict[str, Any]) -> bytes | dict[str, Any]:

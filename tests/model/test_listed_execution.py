@@ -5,7 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from etl.extract.parse import parse_json
-from etl.model.listed_execution import ListedExecution
+from etl.model.listed_execution import ListedExecution, call_counts
 from etl.model.records import Execution, NumberLiteral
 from tests.bundles import as_listed, execution, recorded_cases, recorded_executions
 from tests.strategies import any_text, json_values
@@ -60,6 +60,13 @@ def test_number_with_digits_that_a_double_may_lose_is_packed_and_keeps_them():
     listed = as_listed(Execution(execution_id="e", status="completed", payload=payload))
     assert isinstance(listed.packed, bytes)
     assert repr(listed.unpack().payload) == repr(payload)
+
+
+@pytest.mark.parametrize("number", [2**63, 10**400, -1, True, "7", 7.0])
+def test_number_of_calls_that_its_column_cannot_hold_counts_nothing(number):
+    payload = {"metrics": {"calls": {"total": number}}, "total_calls": 3}
+    assert call_counts(payload) == [3]
+    assert call_counts({"total_calls": 2**63 - 1}) == [2**63 - 1]
 
 
 def test_payload_that_was_let_go_is_missed_with_a_word():

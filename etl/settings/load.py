@@ -6,6 +6,7 @@ Every mistake becomes one line that names the place and the fix. Keys are ``Secr
 import os
 import stat
 import tomllib
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from datetime import date
 from pathlib import Path
@@ -195,8 +196,8 @@ def _refuse_shared_keys(run_tests: Collection[RunTest]) -> None:
             raise ValueError(
                 f"run_tests {other!r} and {run_test.name!r} have the same key {run_test.key!r}: give one of them another key"
             )
-    if len(names) < len(run_tests):
-        repeated = next(test.name for test in run_tests if [each.key for each in run_tests].count(test.key) > 1)
+    repeated = next((name for name, times in Counter(each.name for each in run_tests).items() if times > 1), None)
+    if repeated is not None:
         raise ValueError(f"run_tests names {repeated!r} twice: name it once")
 
 

@@ -19,6 +19,10 @@ KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and c
         ("run_tests = []", """prod.toml: run_tests must be "all", or name at least one run test, got []"""),
         ('run_tests = "A"', """prod.toml: run_tests must be "all" or a list, e.g. ["My Agent Test"], got 'A'"""),
         ('run_tests = ["A", "A"]', "prod.toml: run_tests names 'A' twice: name it once"),
+        (
+            'run_tests = [{name = "A", key = "k", since = 2027-01-01}, {name = "A", key = "j"}]',
+            "prod.toml: run_tests names 'A' twice: name it once",
+        ),
         ("run_tests = [3]", "prod.toml: run_tests[0] must be a section, got 3"),
         ('run_tests = [{key = "a"}]', "prod.toml: run_tests[0] name is missing"),
         ('run_tests = [{name = "A", nam = 1}]', "prod.toml: run_tests[0] nam is unknown: did you mean name?"),

@@ -109,8 +109,8 @@ class Status:
     not come yet, by this machine's clock. ``runs``: the last 7 that have, newest first. ``problems``: those of the newest of them.
     ``lost_run``: the last run, if it left no row in ``runs``, since it could not begin (it has an exit code) or was killed.
     ``unreadable``: files that are damaged or do not belong here. ``ignored``: what is wrong with the exporter's own files.
-    ``set_aside``: how many files are in the quarantine. ``missing_executions``: how many rows of executions the dataset held at the
-    end of the last run, as its index says, and does not any more.
+    ``set_aside``: how many files are in the quarantine. ``missing_executions`` and ``missing_evals``: how many of their rows the
+    dataset held at the end of the last run, as its index says, and does not any more.
     """
 
     dataset: str
@@ -128,6 +128,7 @@ class Status:
     ignored: tuple[str, ...]
     set_aside: int
     missing_executions: int
+    missing_evals: int
 
     def is_older_than(self, hours: float) -> bool:
         """Whether everything that is configured was last complete more than so many hours ago, or never."""
@@ -193,16 +194,18 @@ def read_status(files: Files, *, now: datetime, configured: Sequence[RunTest] | 
         unreadable=tuple(unreadable),
         ignored=tuple(ignored),
         set_aside=len(files.entries(QUARANTINE)),
-        missing_executions=0 if at_work else _missing_executions(index, parts["executions"], unreadable),
+        missing_executions=0 if at_work else _missing(schema.EXECUTIONS, index, parts, unreadable),
+        missing_evals=0 if at_work else _missing(schema.EVALS, index, parts, unreadable),
     )
 
 
-def _missing_executions(index: Index, parts: Iterable[FilePart], unreadable: Iterable[str]) -> int:
-    """Runs move rows of executions, and never drop them. Those in a damaged file are not missing, but unreadable."""
-    if any(path.startswith(f"{schema.EXECUTIONS.name}/") for path in unreadable):
+def _missing(
+    table: schema.Table, index: Index, parts: Mapping[str, Sequence[FilePart]], unreadable: Iterable[str]
+) -> int:
+    """How many rows are gone since the last run said what it left. Those in a damaged file are not missing, but unreadable."""
+    if any(path.startswith(f"{table.name}/") for path in unreadable):
         return 0
-    before = sum(pc.sum(each.rows["is_here"]).as_py() or 0 for each in index.parts.values())
-    return max(before - sum(part.rows for part in parts), 0)
+    return max(index.count(table) - sum(part.rows for part in parts[table.name]), 0)
 
 
 def _is_of_a_run(row: Mapping[str, Any]) -> bool:

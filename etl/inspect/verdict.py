@@ -84,8 +84,9 @@ def missing_rows(status: Status) -> Iterator[str]:
             yield f"{counted(each.missing_calls, 'call')} of {quoted(each.name)} that were exported are not there"
         if each.stray_calls:
             yield f"the executions of {counted(each.stray_calls, 'call')} of {quoted(each.name)} are not there"
-    if status.missing_executions:
-        yield f"{counted(status.missing_executions, 'execution')} gone since the last run"
+    for what, gone in (("execution", status.missing_executions), ("eval", status.missing_evals)):
+        if gone:
+            yield f"{counted(gone, what)} gone since the last run"
 
 
 def _lacks(run_tests: Sequence[RunTestStatus]) -> Iterator[str]:

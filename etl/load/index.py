@@ -82,6 +82,11 @@ class Index:
     parts: dict[Part, PartIndex] = field(default_factory=dict)
     is_saved: bool = False
 
+    def count(self, table: schema.Table) -> int:
+        """How many rows the files of the table have."""
+        number = schema.OF_EXECUTIONS.index(table)
+        return sum(each.counts[number] for each in self.parts.values())
+
     def call_hashes(self) -> Hashes:
         """The hashes of all calls: two that are equal tell of a call that stands twice, or hardly ever of two calls."""
         return np.concatenate([np.empty(0, np.int64), *(each.call_hashes for each in self.parts.values())])

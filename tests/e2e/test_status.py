@@ -163,6 +163,7 @@ async def test_what_would_end_an_export_now_is_told_with_a_verdict_that_is_not_g
     ("table", "told"),
     [
         ("calls", "18 calls of 'Checkout flow' that were exported are not there"),
+        ("evals", "51 evals gone since the last run"),
         ("executions", f"the executions of 18 calls of '{default_key('Checkout flow')}' are not there"),
     ],
 )

@@ -42,6 +42,7 @@ GOOD = Status(
     ignored=(),
     set_aside=0,
     missing_executions=0,
+    missing_evals=0,
     run_tests=(WHOLE, WHOLE, WHOLE),
     tables=(),
     runs=(LAST,),
@@ -89,6 +90,7 @@ def test_rows_that_are_gone_are_not_good() -> None:
         "metrics-etl run",
     )
     assert told(run_tests=(replace(gone, is_configured=False),))[0].startswith("Good")
+    assert told(missing_evals=2) == ("Not good: 2 evals gone since the last run", "metrics-etl run")
     assert told(missing_executions=1) == ("Not good: 1 execution gone since the last run", "metrics-etl run")
     assert told(run_tests=(replace(WHOLE, stray_calls=7),)) == (
         "Not good: the executions of 7 calls of 'Checkout flow' are not there",

@@ -27,12 +27,22 @@ class Gate:
         self._on_hold = on_hold
         self._turn = asyncio.Lock()
         self._now = asyncio.get_running_loop().time
+        self._refused_since = math.inf
+
+    def refused(self) -> None:
+        """The answer to a request was that it must wait."""
+        self._refused_since = min(self._refused_since, self._now())
+
+    def let_through(self) -> None:
+        """A request was answered."""
+        self._refused_since = math.inf
 
     async def wait(self) -> None:
         """Return when a request may be sent, which it then must be at once.
 
         Raises:
-            SourceUnavailableError: that takes more than an hour, or longer than the run may last.
+            SourceUnavailableError: that takes more than an hour, counted from the first of the refusals since the last answer, or
+                longer than the run may last.
         """
         # Without the lock, which nearly no request needs, a twelfth of the client's processor time is saved.
         if not self._turn.locked() and self._quota.wait_seconds(self._now()) <= 0:
@@ -40,8 +50,8 @@ class Gate:
         async with self._turn:
             # Only time passing, or an answer that may come at any moment, lets more through: hence a loop.
             while (seconds := self._quota.wait_seconds(self._now())) > 0:
-                if seconds > min(_LONGEST_WAIT_SECONDS, self.run_ends_at - self._now()):
-                    is_long = seconds > _LONGEST_WAIT_SECONDS
+                is_long = max(seconds, self._now() + seconds - self._refused_since) > _LONGEST_WAIT_SECONDS
+                if is_long or seconds > self.run_ends_at - self._now():
                     why = "" if is_long else ", beyond the end that [export] max_runtime_minutes sets"
                     raise SourceUnavailableError(
                         f"the API lets nothing through until {_minute_after(seconds)}{why}: run again then"

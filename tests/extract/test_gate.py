@@ -1,4 +1,4 @@
-"""How long requests wait for the quota, and when they do not. The gate's sleep only moves the quota's clock: nobody waits here."""
+"""How long requests wait for the quota, and when they do not. The gate's sleep only moves its clock: nobody waits here."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -18,12 +18,11 @@ class Held:
     def __init__(self, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
         self.slept, self.told = 0.0, list[float]()
         self.now = asyncio.get_running_loop().time
-        quota = Quota()
-        quota.hold(self.now(), seconds)
-        wait_seconds = quota.wait_seconds
-        monkeypatch.setattr(quota, "wait_seconds", lambda now: wait_seconds(now + self.slept))
+        self.quota = Quota()
+        self.quota.hold(self.now(), seconds)
         monkeypatch.setattr(module, "_sleep", self._sleep)
-        self.gate = Gate(quota, Traffic(), self.told.append)
+        self.gate = Gate(self.quota, Traffic(), self.told.append)
+        monkeypatch.setattr(self.gate, "_now", lambda: self.now() + self.slept)
 
     async def _sleep(self, seconds: float) -> None:
         self.slept += seconds
@@ -63,3 +62,19 @@ async def test_hold_that_ends_before_the_run_is_waited_for(monkeypatch: pytest.M
     held.gate.run_ends_at = held.now() + 60
     await held.gate.wait()
     assert held.slept == pytest.approx(50, abs=1)
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_refusals_in_a_row_are_borne_for_an_hour_in_all(
+    monkeypatch: pytest.MonkeyPatch, *, is_answered: bool
+) -> None:
+    held = Held(2_000, monkeypatch)
+    held.gate.refused()
+    await held.gate.wait()
+    if is_answered:
+        held.gate.let_through()
+    held.quota.hold(held.now() + held.slept, 2_000)
+    held.gate.refused()
+    ends = await asyncio.gather(held.gate.wait(), return_exceptions=True)
+    assert [type(end) for end in ends] == [type(None) if is_answered else SourceUnavailableError]
+    assert held.slept == pytest.approx(4_000 if is_answered else 2_000, abs=1)

@@ -253,8 +253,9 @@ async def test_what_is_configured_less_widely_than_it_was_exported_stays_fresh(s
 async def test_summary_that_cannot_be_saved_leaves_every_series(server: Sandbox, folder: Path) -> None:
     await metrics_etl("run", cwd=folder, env=environment(server))
     before = last_run(folder)["complete_at"]
-    shutil.rmtree(folder / "data" / "runs")
-    (folder / "data" / "runs").write_text("in the way")
+    (month,) = (folder / "data" / "runs").iterdir()
+    shutil.rmtree(month)
+    month.write_text("in the way")
 
     assert (await metrics_etl(*METRICS, cwd=folder, env=environment(server))).exit_code == 6
     told = samples(folder)

@@ -168,18 +168,14 @@ def _frame(table: schema.Table, parts: Sequence[Rows], shared: Mapping[str, Any]
         column.name: pa.array([shared[column.name]] * len(rows) if column.name in shared else values, column.type)
         for values, column in zip(zip(*rows, strict=True), table.columns, strict=True)
     }
-    return Frame(_data(arrays), misfits)
+    data = pd.DataFrame({name: pd.arrays.ArrowExtensionArray(array) for name, array in arrays.items()}, copy=False)
+    return Frame(data, misfits)
 
 
 @cache
 def _no_rows(table_name: str) -> pd.DataFrame:
     """Made once: most commits have no dead letter, and many have no eval."""
-    table = schema.TABLES[table_name]
-    return _data({column.name: pa.array([], column.type) for column in table.columns})
-
-
-def _data(arrays: Mapping[str, pa.Array]) -> pd.DataFrame:
-    return pd.DataFrame({name: pd.arrays.ArrowExtensionArray(array) for name, array in arrays.items()}, copy=False)
+    return to_pandas(schema.TABLES[table_name].no_rows)
 
 
 def _refuse_duplicate_keys(table: schema.Table, rows: Sequence[Sequence[Any]]) -> None:

@@ -64,6 +64,10 @@ async def each_command(server: Sandbox, folder: Path) -> dict[str, Ended]:
     return results
 
 
+def exit_codes(results: dict[str, Ended]) -> dict[str, int]:
+    return {name: result.exit_code for name, result in results.items()}
+
+
 @pytest.mark.parametrize(
     "plant",
     [
@@ -92,7 +96,7 @@ async def test_what_is_no_record_of_a_run_is_ignored_with_one_line(
     for name in ("status", "run"):
         lines = [line for line in results[name].stdout.splitlines() if "last_run.json" in line and "gnored" in line]
         assert len(lines) == 1, name
-    assert {name: result.exit_code for name, result in results.items()} == dict.fromkeys(COMMANDS, 0)
+    assert exit_codes(results) == dict.fromkeys(COMMANDS, 0)
     assert "ignored" not in (await metrics_etl("status", cwd=exported, env=environment())).stdout
 
 
@@ -211,12 +215,7 @@ async def test_what_no_reader_takes_for_data_stops_nobody_and_verify_names_it(se
     results = await each_command(server, exported)
     rows = await metrics_etl("verify", "--json", cwd=exported, env=environment())
 
-    assert {name: result.exit_code for name, result in results.items()} == {
-        "status": 0,
-        "verify": 3,
-        "check": 0,
-        "run": 0,
-    }
+    assert exit_codes(results) == {"status": 0, "verify": 3, "check": 0, "run": 0}
     assert results["status"].stdout.startswith("Good: ")
     assert [each["kind"] for each in rows.document["findings"]] == ["stray_file"] * 3
     assert (len(etl.read_calls(exported / "data")), len(etl.read_table(exported / "data", "runs"))) == (6, 2)
@@ -229,12 +228,7 @@ async def test_foreign_parquet_beside_a_part_is_refused_by_name(server: Sandbox,
 
     results = await each_command(server, exported)
 
-    assert {name: result.exit_code for name, result in results.items()} == {
-        "status": 0,
-        "verify": 3,
-        "check": 6,
-        "run": 6,
-    }
+    assert exit_codes(results) == {"status": 0, "verify": 3, "check": 6, "run": 6}
     assert f"{copy}: not a file of this dataset; move it elsewhere" in results["run"].stderr
     assert results["status"].stdout.startswith("Not good: 1 damaged or foreign file")
 
@@ -244,10 +238,5 @@ async def test_pipe_beside_the_runs_is_refused_by_all(server: Sandbox, exported:
 
     results = await each_command(server, exported)
 
-    assert {name: result.exit_code for name, result in results.items()} == {
-        "status": 6,
-        "verify": 3,
-        "check": 6,
-        "run": 6,
-    }
+    assert exit_codes(results) == {"status": 6, "verify": 3, "check": 6, "run": 6}
     assert "run.parquet is neither file nor folder: remove it" in results["run"].stderr

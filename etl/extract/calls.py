@@ -44,7 +44,7 @@ from etl.model.records import METRICS, RUNS, DeadLetter, ExecutionBundle
 
 Emit = Callable[[ExecutionBundle], Awaitable[None]]
 StoredCalls = Callable[[Planned], Awaitable[Mapping[str, AbstractSet[str]]]]
-"""Reads which calls the dataset holds of an execution."""
+"""Reads which calls the dataset holds of an execution, and of each the configs of its evals."""
 
 _MOST_IN_HAND = 2_000
 """So many calls of one execution are handed over before the others have arrived, so that memory is bounded."""

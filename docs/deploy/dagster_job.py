@@ -24,7 +24,8 @@ def simulation_metrics(context: dg.AssetExecutionContext) -> Iterator[dg.Materia
     if summary.exit_code == 5:  # the source is unavailable
         raise dg.RetryRequested(max_retries=4, seconds_to_wait=900)
     if summary.exit_code:  # 3 is committed, but something is missing; an immediate retry fixes nothing
-        raise dg.Failure("; ".join(summary.problems), metadata={"exit_code": summary.exit_code}, allow_retries=False)
+        told = {"exit_code": int(summary.exit_code)}  # Dagster stores plain numbers, no enumerations
+        raise dg.Failure("; ".join(summary.problems), metadata=told, allow_retries=False)
     yield dg.MaterializeResult(
         metadata={"requests": summary.requests, "rows": summary.rows, "dataset": summary.dataset}
     )

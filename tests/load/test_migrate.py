@@ -153,8 +153,10 @@ def test_second_migration_finds_nothing_to_do(root):
 def steps_of(root):
     """How many changes a migration makes."""
     made: list[Step] = []
+    files = LocalFiles(root)
+    files.prepare()
     with watched(root, before=made.append):
-        list(migrate(Dataset(LocalFiles(root)), NOW))
+        list(migrate(Dataset(files), NOW))
     return sum(step.name in CHANGING for step in made)
 
 

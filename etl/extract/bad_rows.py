@@ -28,6 +28,8 @@ HeadReader = Callable[[int], Awaitable[T | None]]
 MAX_UNREADABLE = 100
 MAX_PAGES_WITHOUT_NEWS = 50
 """After so many pages in a row that hold no new row, a list that says that it goes on lies."""
+MORE_ROWS = 100
+"""A list may grow while it is read; with twice the rows that it counts and so many more, it lies."""
 MAX_LOST = 8
 """After so many rows without any good answer, bad rows look the same as a server that is down or the end of the list."""
 _TRIES = 2
@@ -191,11 +193,12 @@ class SkippingReader(Generic[T]):
         return SourceError(message, status=self.error.status, excerpt=self.error.excerpt)
 
 
-def never_ends(count: int, position: int) -> SourceError:
+def never_ends(
+    count: int, position: int, why: str = f"{MAX_PAGES_WITHOUT_NEWS} pages in a row hold nothing new"
+) -> SourceError:
     """What is wrong with a list that has pages without end."""
     return SourceError(
-        f"the list says that it has {count:,} rows, but {MAX_PAGES_WITHOUT_NEWS} pages in a row hold nothing new: what may come "
-        f"after row {position:,} was left out",
+        f"the list says that it has {count:,} rows, but {why}: what may come after row {position:,} was left out",
         status=200,
     )
 

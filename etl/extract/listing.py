@@ -27,7 +27,7 @@ pages prove nothing by A; B does not depend on how rows were read. With a bad ro
 incomplete, without further rounds, and ``unreadable`` has the row, with what another endpoint tells of it.
 
 **Lies.** A list may claim a billion pages and have one for each. After ``MAX_PAGES_WITHOUT_NEWS`` pages in a row that hold no new
-row it is read no further, and counts as one with a bad row.
+row, or with far more rows than it counts, it is read no further, and counts as one with a bad row.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Container, Mapping
@@ -37,6 +37,7 @@ from typing import Generic, TypeVar
 from etl.errors import NotFoundError, ServerFaultError, SourceError, TransientError
 from etl.extract.bad_rows import (
     MAX_PAGES_WITHOUT_NEWS,
+    MORE_ROWS,
     HeadReader,
     PageReader,
     SkippingReader,
@@ -149,10 +150,13 @@ async def read_pass(
     """
     rows: dict[str, T] = {}
     number, total_pages, count, size = 1, 1, 0, limit
-    without_news = 0
+    without_news = most = 0
     while number <= total_pages:
-        if without_news == MAX_PAGES_WITHOUT_NEWS:
-            return Pass(rows, total_pages, count, limit, (Unreadable(len(rows), never_ends(count, len(rows))),))
+        lie = never_ends(count, len(rows)) if without_news == MAX_PAGES_WITHOUT_NEWS else None
+        if len(rows) > 2 * most + MORE_ROWS:
+            lie = never_ends(count, len(rows), "its pages go on with other ones")
+        if lie:
+            return Pass(rows, total_pages, count, limit, (Unreadable(len(rows), lie),))
         try:
             page = await _read_page(read, number, limit)
         except ServerFaultError as error:
@@ -174,7 +178,7 @@ async def read_pass(
         known = len(rows)
         rows.update((id_of(row), row) for row in page.results)
         without_news = 0 if len(rows) > known else without_news + 1
-        total_pages, count = page.total_pages, page.count
+        total_pages, count, most = page.total_pages, page.count, max(most, page.count)
         if number < total_pages:
             # Servers may cut pages smaller than requested.
             size = max(1, min(size, len(page.results)))

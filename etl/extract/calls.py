@@ -20,7 +20,8 @@ A proved list may still be wrong, on a night on which the source has lost someth
 
 - It names far fewer calls than are stored or than the source counts, or far fewer evals (see ``extract/doubts.py``): what is
   stored stays as it is, and a dead letter says so. Where nothing is stored that it leaves out, the calls that it names are
-  fetched all the same.
+  fetched all the same. So they are where evals are missing from an execution that has changed: those of calls that were rerun
+  may be gone.
 - It leaves out a few: each is asked for by its id. One that exists after all makes the list count as unproved.
 - It names a call whose metrics name another execution: that call is a dead letter, and not listed here.
 """
@@ -34,7 +35,7 @@ from collections.abc import Set as AbstractSet
 from etl.errors import NotFoundError, SourceError
 from etl.extract.call_list import read_call_list
 from etl.extract.client import Client
-from etl.extract.doubts import foreign_call, too_few_calls, too_few_evals, unlisted_call
+from etl.extract.doubts import foreign_call, is_as_exported, too_few_calls, too_few_evals, unlisted_call
 from etl.extract.endpoints import get_call_metrics, get_execution, get_listed_call
 from etl.extract.listing import MAX_ROUNDS
 from etl.extract.open_execution import OpenExecution
@@ -140,9 +141,8 @@ class Crawl:
             execution.stored = await self._stored_calls(execution.planned)
         # Where pages shifted, a call may be missing from them that the list counts.
         unlisted = len(execution.stored.keys() - latest.calls.keys()) if execution.count is None else 0
-        if await self._is_doubted(
-            execution, unlisted, len(latest.calls) if execution.count is None else execution.count
-        ):
+        count = len(latest.calls) if execution.count is None else execution.count
+        if await self._is_doubted(execution, unlisted, count, is_fetched=False):
             return
         is_whole = execution.count is None and not (execution.unreadable_calls or execution.lacks_evals)
         if self._settling and is_first and is_whole:
@@ -219,41 +219,48 @@ class Crawl:
         # A call that could not be fetched counts as alive: nothing says that it was deleted.
         alive = len(execution.fetched) + len(execution.kept) + len(execution.dead_letters)
         is_proved = not execution.must_relist if execution.count is None else alive == execution.count
-        if is_proved or execution.unreadable_calls:
-            if self._stored_calls and not (execution.unreadable_calls or execution.doubt):
-                unlisted = sorted(execution.stored.keys() - execution.listed.keys())
-                if await self._is_doubted(execution, len(unlisted), len(execution.listed)):
-                    return
-                await self._confirm_deleted(execution, unlisted)
-            await self._close(execution, execution.bundle())
-        elif execution.round < MAX_ROUNDS:
+        is_proved = is_proved or execution.unreadable_calls is not None
+        if not is_proved and execution.round < MAX_ROUNDS:
             if execution.count is not None:
                 # The next round fetches every call again, these too; otherwise they would count as alive twice.
                 execution.dead_letters.clear()
             self._list_again(execution)
-        else:
+            return
+        if not is_proved:
             unproved = SourceError(
                 f"its calls kept changing while they were listed, {execution.round} times; the last time {alive} were fetched",
                 tries=execution.round,
             )
-            execution.dead_letters.append(DeadLetter.of(RUNS, execution.execution_id, unproved))
-            await self._close(execution, execution.bundle())
+            execution.doubt = DeadLetter.of(RUNS, execution.execution_id, unproved)
+        unlisted = sorted(execution.stored.keys() - execution.listed.keys())
+        if await self._is_doubted(execution, len(unlisted), len(execution.listed), is_fetched=True):
+            return
+        if not (execution.unreadable_calls or execution.doubt):
+            await self._confirm_deleted(execution, unlisted)
+        await self._close(execution, execution.bundle())
 
     def _list_again(self, execution: OpenExecution) -> None:
         self._relist.append(execution)
         self._has_more_work.set()
 
-    async def _is_doubted(self, execution: OpenExecution, unlisted: int, count: int) -> bool:
+    async def _is_doubted(self, execution: OpenExecution, unlisted: int, count: int, *, is_fetched: bool) -> bool:
         """Whether the list, which counts so many calls and leaves out so many stored ones, is not believed and used no further."""
-        if self._stored_calls is None or execution.unreadable_calls or execution.doubt:
+        if self._stored_calls is None:
             return False
         planned, stored = execution.planned, execution.stored
-        few_evals = too_few_evals(planned, stored, execution.with_evals)
-        execution.doubt = too_few_calls(planned, stored=len(stored), unlisted=unlisted, count=count) or few_evals
+        few_evals = too_few_evals(planned, stored, execution.with_evals, execution.changed_calls())
+        if not (is_fetched or is_as_exported(planned)) and (few_evals or execution.lacks_evals):
+            # Which calls have changed since, their metrics will tell.
+            execution.rows = await self._settling.stored_rows(planned) if self._settling else {}
+            few_evals = None
+        is_first = execution.doubt is None
+        if is_first and not execution.unreadable_calls:
+            execution.doubt = too_few_calls(planned, stored=len(stored), unlisted=unlisted, count=count)
+        execution.doubt = few_evals or execution.doubt
         if execution.doubt is None:
             return False
-        self.doubted[planned.run_test_key] += 1
-        if stored.keys() < execution.listed.keys() and few_evals is None:
+        self.doubted[planned.run_test_key] += is_first
+        if few_evals is None and (not is_first or stored.keys() < execution.listed.keys()):
             return False
         await self._close(execution, execution.bundle(is_listed=False))
         return True
@@ -284,10 +291,11 @@ class Crawl:
         ]
 
     def _may_be_saved(self, execution: OpenExecution) -> bool:
-        """Whether what has arrived of it leaves out no more evals than the whole list may; one with evals was doubted before."""
-        if not execution.lacks_evals or self._stored_calls is None:
+        """Whether what has arrived of it leaves out no more evals than the whole list may, as far as that was not told before."""
+        if self._stored_calls is None or (execution.rows is None and not execution.lacks_evals):
             return True
-        return too_few_evals(execution.planned, execution.stored, execution.with_evals) is None
+        changed = execution.changed_calls()
+        return too_few_evals(execution.planned, execution.stored, execution.arrived, changed) is None
 
     def _arrived_of(self, execution: OpenExecution) -> ExecutionBundle:
         arrived = execution.take_arrived()

@@ -20,12 +20,17 @@ def expected_calls(item: Planned, stored_calls: int) -> int:
     """
     known = item.stored
     expected = max(stored_calls, (known.held.listed_calls or 0) if known else 0)
-    is_believed = (
+    return expected if is_as_exported(item) else max(expected, *call_counts(item.execution.unpack().payload), 0)
+
+
+def is_as_exported(item: Planned) -> bool:
+    """Whether the execution was exported whole as it is listed now: then none of its calls has changed."""
+    known = item.stored
+    return (
         known is not None
         and known.export_state in (ExportState.EXPORTED, ExportState.SETTLING)
         and known.fingerprint == item.execution.fingerprint
     )
-    return expected if is_believed else max(expected, *call_counts(item.execution.unpack().payload), 0)
 
 
 def too_few_calls(item: Planned, *, stored: int, unlisted: int, count: int) -> DeadLetter | None:
@@ -46,18 +51,19 @@ def too_few_calls(item: Planned, *, stored: int, unlisted: int, count: int) -> D
 
 
 def too_few_evals(
-    item: Planned, stored: Mapping[str, AbstractSet[str]], listed: Mapping[str, ListedCall]
+    item: Planned,
+    stored: Mapping[str, AbstractSet[str]],
+    listed: Mapping[str, ListedCall],
+    changed: AbstractSet[str] = frozenset(),
 ) -> DeadLetter | None:
-    """The list of an execution that has not changed leaves out most of its stored evals, so that it may be wrong; else None.
+    """The list leaves out all or most of the stored evals of its calls, so that it may be wrong; None if it does not.
 
-    ``stored`` are the configs of the evals by call. Those of an execution that has changed may have gone with a rerun.
+    ``stored`` are the configs of the evals by call. Those of calls that have ``changed`` may have gone with a rerun.
     """
-    if item.stored is None or item.stored.fingerprint != item.execution.fingerprint:
-        return None
-    still_listed = {call_id: evals for call_id, evals in stored.items() if call_id in listed}
-    expected = sum(map(len, still_listed.values()))
-    missing = sum(len(evals - eval_outputs(listed[call_id]).keys()) for call_id, evals in still_listed.items())
-    if missing <= max(_MAY_VANISH, expected / 2):
+    same = {call_id: evals for call_id, evals in stored.items() if call_id in listed and call_id not in changed}
+    expected = sum(map(len, same.values()))
+    missing = sum(len(evals - eval_outputs(listed[call_id]).keys()) for call_id, evals in same.items())
+    if not missing or (missing < expected and missing <= max(_MAY_VANISH, expected / 2)):
         return None
     return _contradiction(
         RUNS,

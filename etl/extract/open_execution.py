@@ -1,8 +1,9 @@
 """An execution whose calls are being fetched: what its lists showed, what was fetched, what is missing. Requests nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import Any
 
 from msgspec import structs
 
@@ -10,6 +11,7 @@ from etl.errors import SourceError
 from etl.extract.call_list import CallList
 from etl.extract.plan import Planned
 from etl.model.records import METRICS, CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall
+from etl.transform.detail import is_as_measured
 
 
 @dataclass(slots=True, eq=False)
@@ -21,12 +23,15 @@ class OpenExecution:
     ``left_out`` are calls that are listed, but name another execution, or whose entry in the list cannot be had; ``kept`` are those
     whose stored rows stay. ``lacks_evals``: each call's entry has to be requested by itself.
     ``unreadable_calls`` says how many calls the list cannot give, ``doubt`` why it is not believed, ``stored`` are the calls that
-    the dataset holds, with the configs of their evals. ``outstanding`` calls are queued or under way. ``listed_at`` is when the
-    list was read, by the event loop.
+    the dataset holds, with the configs of their evals. ``rows`` are the stored rows of these calls, read once a list lacks their
+    evals; ``changed`` are the calls whose metrics say something else. ``outstanding`` calls are queued or under way. ``listed_at``
+    is when the list was read, by the event loop.
     """
 
     planned: Planned
     stored: Mapping[str, AbstractSet[str]] = field(default_factory=dict)
+    rows: Mapping[str, Sequence[Any]] | None = None
+    changed: set[str] = field(default_factory=set)
     doubt: DeadLetter | None = None
     round: int = 0
     listed: dict[str, ListedCall] = field(default_factory=dict)
@@ -62,9 +67,22 @@ class OpenExecution:
     @property
     def with_evals(self) -> Mapping[str, ListedCall]:
         """The listed calls of which the evals are known."""
-        if not self.lacks_evals:
-            return self.listed
+        return self.arrived if self.lacks_evals else self.listed
+
+    @property
+    def arrived(self) -> Mapping[str, ListedCall]:
+        """The listed calls that need not be fetched any more."""
         return {key: call for key, call in self.listed.items() if key in self.fetched or key in self.kept}
+
+    def changed_calls(self) -> AbstractSet[str]:
+        """``changed``, with those of the calls that were fetched since it was asked last."""
+        rows = self.rows or {}
+        self.changed |= {
+            call.metrics.call_execution_id
+            for call in self._fetched_calls()
+            if (row := rows.get(call.metrics.call_execution_id)) is not None and not is_as_measured(call, row)
+        }
+        return self.changed
 
     def take_list(self, latest: CallList) -> list[str]:
         """Take in a list that was just read; returns the calls that are still to be fetched."""

@@ -23,7 +23,7 @@ _MOST_FAILURES = 5
 
 
 class Settling:
-    """Compares executions; the counts grow with each.
+    """Compares executions with what ``stored_rows`` reads of them; the counts grow with each.
 
     ``compared`` executions needed two requests instead of one for each call. ``saved_requests`` are the calls that were not
     fetched, less one for each detail that was asked for. ``listed_differently`` executions had changed by their list alone: none
@@ -38,7 +38,7 @@ class Settling:
         self.fetched_whole = 0
         self.failure: str | None = None
         self._client = client
-        self._stored_rows = stored_rows
+        self.stored_rows = stored_rows
         self._page_limit = page_limit
         self._failures_in_a_row = 0
 
@@ -47,7 +47,7 @@ class Settling:
         if not (item.is_compared and listed):
             return frozenset()
         details = await self._details(item, limit=max(self._page_limit, power_of_two_above(len(listed))))
-        rows = await self._stored_rows(item) if details else {}
+        rows = await self.stored_rows(item) if details else {}
         kept = frozenset(
             key
             for key in listed.keys() & details.keys() & rows.keys()

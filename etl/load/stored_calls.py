@@ -28,12 +28,11 @@ class StoredCalls:
         self._tables: dict[tuple[str, ...], pa.Table] = {}
 
     def evals_by_call(self, part: Part, execution_id: str) -> Mapping[str, AbstractSet[str]]:
-        """The calls of an execution by id, and of each the configs of its evals."""
+        """The calls of an execution by id, and of each the configs of its evals, which may be all that is left of it."""
         calls = self._of(schema.CALLS, _IDS, part, execution_id)["call_execution_id"].to_pylist()
         evals: dict[str, set[str]] = {call_id: set() for call_id in calls}
         for row in self._of(schema.EVALS, _EVALS, part, execution_id).to_pylist():
-            if row["call_execution_id"] in evals:
-                evals[row["call_execution_id"]].add(row["eval_config_id"])
+            evals.setdefault(row["call_execution_id"], set()).add(row["eval_config_id"])
         return evals
 
     def fetched_rows(self, part: Part, execution_id: str) -> dict[str, list[Any]]:

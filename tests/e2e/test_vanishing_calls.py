@@ -157,6 +157,122 @@ async def test_evals_that_vanish_from_unchanged_executions_are_kept(
     assert_equals_world(tmp_path, server.world)
 
 
+def list_execution_with_another_field(request: SandboxRequest) -> Fault | None:
+    """Every execution changes, as after an upgrade of the server, and none of its calls."""
+
+    def edit(body: bytes) -> bytes:
+        document = msgspec.json.decode(body)
+        for row in document["result"]["results"]:
+            row["version"] = "2.1"
+        return msgspec.json.encode(document)
+
+    return Fault(edit=edit) if request.path == METRICS and "run_test_name" in request.query else None
+
+
+def list_executions_as_evaluating(request: SandboxRequest) -> Fault | None:
+    if request.path == METRICS and "run_test_name" in request.query:
+        return Fault(edit=lambda body: body.replace(b'"status":"completed"', b'"status":"evaluating"'))
+    return None
+
+
+def fail_for_metrics(request: SandboxRequest) -> Fault | None:
+    is_of_a_call = request.path == METRICS and "call_execution_id" in request.query
+    return Fault(status=500) if is_of_a_call else list_execution_with_another_field(request)
+
+
+LOST = {"executions lost": "executions", "calls lost": "calls"}
+
+
+@pytest.mark.parametrize(
+    ("what", "page_limit"),
+    [
+        ("changed", 1024),
+        ("changed", 8),
+        ("refetched", 1024),
+        ("waiting", 1024),
+        ("metrics fail", 1024),
+        ("executions lost", 1024),
+        ("calls lost", 1024),
+    ],
+)
+@pytest.mark.parametrize("most_in_hand", [pytest.param(2_000, marks=pytest.mark.slow), 7], ids=["at once", "in parts"])
+async def test_evals_that_vanish_from_calls_that_have_not_changed_are_kept(
+    export: Export,
+    server: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    page_limit: int,
+    most_in_hand: int,
+) -> None:
+    """Whatever the dataset says of their execution, for as many nights as the source has no evals."""
+    monkeypatch.setattr(crawl_module, "_MOST_IN_HAND", most_in_hand)
+    cap_pages(server, page_limit)
+    settings = {"export": {"settle_by": "refetch"}, "api": {"max_tries": 1}} if what == "refetched" else {}
+    for _ in range(2):
+        await export(settings=settings)
+    before = rows_of(tmp_path, "evals")
+    other: Callable[[SandboxRequest], Fault | None] = list_execution_with_another_field
+    if what == "waiting":
+        server.fault = lambda request, _nth: list_executions_as_evaluating(request)
+        assert (await export()).exit_code == 0
+        assert "waiting" in states_in(tmp_path)
+    elif what in LOST:
+        for path in (tmp_path / "data" / LOST[what]).rglob("*.parquet"):
+            path.unlink()
+    elif what == "metrics fail":
+        other = fail_for_metrics
+
+    server.fault = lambda request, _nth: (
+        edited_calls(server.world, request, lambda calls: [call | {"eval_outputs": {}} for call in calls])
+        or (other(request) if what not in ("waiting", *LOST) else None)
+    )
+    for _ in range(2):
+        sick = await export(settings=settings)
+        assert sick.exit_code == 3
+        assert states_in(tmp_path) - {"exported"} == {"incomplete"}
+        assert before
+        assert rows_of(tmp_path, "evals") == before
+    server.fault = None
+    assert (await export(settings=settings)).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
+@pytest.mark.parametrize("settle_by", ["refetch", "detail"])
+async def test_evals_that_a_rerun_took_away_are_believed_and_those_of_other_calls_too_when_they_are_few(
+    export: Export, server: Sandbox, tmp_path: Path, settle_by: str
+) -> None:
+    await export()
+    execution, *_ = executions(server)
+    for number, call in enumerate(execution.calls[1:], start=1):
+        call.duration_seconds = 600 + number
+        call.eval_outputs = {}
+    execution.calls[0].eval_outputs = dict([*execution.calls[0].eval_outputs.items()][1:])
+
+    assert (await export(settings={"export": {"settle_hours": 90, "settle_by": settle_by}})).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_only_eval_of_an_execution_that_vanishes_is_kept(server: Sandbox, export: Export, tmp_path: Path) -> None:
+    for execution in executions(server):
+        for call in execution.calls[1:]:
+            call.eval_outputs = {}
+        call = execution.calls[0]
+        call.eval_outputs = call.eval_outputs or dict(execution.calls[1].eval_outputs)
+        call.eval_outputs = dict([*call.eval_outputs.items()][:1])
+    await export()
+    before = rows_of(tmp_path, "evals")
+    server.fault = lambda request, _nth: edited_calls(
+        server.world, request, lambda calls: [call | {"eval_outputs": {}} for call in calls]
+    )
+    assert (await export()).exit_code == 3
+    assert before
+    assert rows_of(tmp_path, "evals") == before
+    server.fault = None
+    assert (await export()).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
 @pytest.mark.parametrize("most_in_hand", [2_000, 7], ids=["at once", "in parts"])
 @pytest.mark.parametrize("options", [{}, {"full_refresh": True}], ids=["settling", "full refresh"])
 async def test_evals_that_each_entry_lacks_are_kept(

@@ -72,27 +72,29 @@ def test_one_call_may_vanish_and_a_tenth_but_never_all(missing, of, is_doubted):
 
 
 @pytest.mark.parametrize(
-    ("stored", "fingerprint", "is_doubted"),
+    ("stored", "changed", "missing"),
     [
-        ({"c1": {"a", "b", "c"}, "c2": {"b"}}, None, True),
-        ({"c1": {"a", "b", "c"}, "c2": {"b"}}, "changed", False),  # a rerun empties them
-        ({"c1": {"a", "b"}, "c2": {"a", "b"}}, None, False),
-        ({"c1": set(), "c2": {"b"}}, None, False),
-        ({"gone": {"a", "b"}}, None, False),  # that of a call is another matter
-        ({}, None, False),
+        ({"c1": {"a", "b", "c"}, "c2": {"b"}}, set(), "3 of its 4"),
+        ({"c1": {"a", "b", "c"}, "c2": {"b"}}, {"c1", "c2"}, None),  # a rerun empties them
+        ({"c1": {"a", "b", "c"}, "c2": {"b"}}, {"c2"}, "2 of its 3"),
+        ({"c1": {"a", "b"}, "c2": {"b"}}, {"c1"}, "1 of its 1"),
+        ({"c1": {"a", "b"}, "c2": {"a", "b"}}, set(), None),
+        ({"c1": {"a", "b"}}, set(), None),
+        ({"c1": set(), "c2": {"b"}}, set(), "1 of its 1"),
+        ({"c1": {"a"}, "c2": {"a"}}, set(), None),
+        ({"gone": {"a", "b"}}, set(), None),  # that of a call is another matter
+        ({}, set(), None),
     ],
 )
-def test_one_eval_may_vanish_from_an_unchanged_execution_and_never_most(stored, fingerprint, is_doubted):
-    listed = execution("e1")
-    before = {"e1": stored_of(listed, **({"fingerprint": fingerprint} if fingerprint else {}))}
-    [item] = plan_of([listed], before)
+def test_one_eval_may_vanish_from_unchanged_calls_and_never_most_or_all(stored, changed, missing):
+    [item] = plan_of([execution("e1")], {})
     calls = {each: fetched_call(each, listed={"eval_outputs": {"a": {}}}).listed for each in ("c1", "c2")}
 
-    doubt = too_few_evals(item, stored, calls)
+    doubt = too_few_evals(item, stored, calls, changed)
 
-    assert (doubt is not None) == is_doubted
+    assert (doubt is not None) == (missing is not None)
     if doubt:
-        assert doubt.message.startswith("3 of its 4 evals are missing from its list; ")
+        assert doubt.message.startswith(f"{missing} evals are missing from its list; ")
 
 
 def test_contradictions_say_what_they_are_about():

@@ -18,7 +18,9 @@ def test_stored_calls_are_those_that_lie_in_the_partition(dataset, tmp_path):
     assert stored.evals_by_call(Part(KEY, place(LATER)), "e3").keys() == {"c4"}
     assert stored.evals_by_call(Part("booking", place()), "e1") == {}
     (tmp_path / part("calls")).write_bytes(b"garbage")
-    assert stored.evals_by_call(HERE, "e1") == {}
+    assert stored.evals_by_call(HERE, "e1").keys() == {"c1", "c2"}, "of which the evals are left"
+    (tmp_path / part("evals")).unlink()
+    assert StoredCalls(dataset).evals_by_call(HERE, "e1") == {}
 
 
 def test_rows_are_in_the_order_of_the_columns(dataset):

@@ -151,8 +151,8 @@ MUTANTS = [
     Mutant(
         "call that no list names is asked for before its rows go",
         "etl/extract/calls.py",
-        "                await self._confirm_deleted(execution, unlisted)\n",
-        "",
+        "            await self._confirm_deleted(execution, unlisted)\n",
+        "            pass\n",
         ("tests/e2e/test_vanishing_calls.py",),
     ),
     Mutant(

@@ -22,7 +22,8 @@ A proved list may still be wrong, on a night on which the source has lost someth
   stored stays as it is, and a dead letter says so. Where nothing is stored that it leaves out, the calls that it names are
   fetched all the same. So they are where evals are missing from an execution that has changed: those of calls that were rerun
   may be gone.
-- It leaves out a few: each is asked for by its id. One that exists after all makes the list count as unproved.
+- It leaves out a few: each is asked for by its id. One that exists after all makes the list count as unproved. One whose metrics
+  name another execution is a dead letter, until it is stored there, which only the end of the run can tell.
 - It names a call whose metrics name another execution: that call is a dead letter, and not listed here.
 """
 
@@ -35,7 +36,7 @@ from collections.abc import Set as AbstractSet
 from etl.errors import NotFoundError, SourceError
 from etl.extract.call_list import read_call_list
 from etl.extract.client import Client
-from etl.extract.doubts import foreign_call, is_as_exported, too_few_calls, too_few_evals, unlisted_call
+from etl.extract.doubts import foreign_call, is_as_exported, moved_call, too_few_calls, too_few_evals, unlisted_call
 from etl.extract.endpoints import get_call_metrics, get_execution, get_listed_call
 from etl.extract.listing import MAX_ROUNDS
 from etl.extract.open_execution import OpenExecution
@@ -56,7 +57,8 @@ class Crawl:
     """One crawl over a plan.
 
     ``calls_fetched``, ``listings`` (executions whose calls are listed), ``necessary_requests`` (one for each page of calls and
-    one for each call) and ``doubted`` (executions whose list names too few calls, by the key of the run test) grow while it runs.
+    one for each call), ``doubted`` (executions whose list names too few calls, by the key of the run test) and ``moved`` (for an
+    execution and a stored call that it no longer lists, the execution that the call names) grow while it runs.
     Without ``stored_calls`` every list is believed.
     """
 
@@ -72,6 +74,7 @@ class Crawl:
         settling: Settling | None = None,
     ) -> None:
         self.doubted: Counter[str] = Counter()
+        self.moved: dict[tuple[str, str], str] = {}
         self.calls_fetched = 0
         self.listings = 0
         self.necessary_requests = 0
@@ -272,15 +275,17 @@ class Crawl:
             request = get_call_metrics(call_execution_id, execution.execution_id, is_lookup=True).sent_for(purpose)
             self.necessary_requests += 1
             try:
-                has_moved = (await self._client.get(request)).execution_id != execution.execution_id
+                found = await self._client.get(request)
             except NotFoundError:
                 continue
             except SourceError as error:
                 execution.doubt = DeadLetter.of(RUNS, execution.execution_id, error)
                 return
-            if not has_moved:
+            if found.execution_id == execution.execution_id:
                 execution.doubt = unlisted_call(call_execution_id, execution.execution_id)
                 return
+            execution.dead_letters.append(moved_call(found, execution.execution_id))
+            self.moved[execution.execution_id, call_execution_id] = found.execution_id
 
     def arrived(self, *, listed_before: float = math.inf) -> list[ExecutionBundle]:
         """What has arrived of executions that are not whole yet, and were listed before this time of the event loop."""

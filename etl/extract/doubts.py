@@ -88,5 +88,14 @@ def foreign_call(metrics: CallMetrics, execution_id: str) -> DeadLetter:
     return _contradiction(METRICS, metrics.call_execution_id, message)
 
 
+def moved_call(metrics: CallMetrics, execution_id: str) -> DeadLetter:
+    """The execution no longer lists a stored call whose own metrics name another one, which may not have it yet."""
+    message = (
+        f"call {metrics.call_execution_id}: execution {execution_id} no longer lists it, and it names execution "
+        f"{metrics.execution_id}; its rows stay until they are there, too"
+    )
+    return _contradiction(RUNS, metrics.call_execution_id, message)
+
+
 def _contradiction(endpoint: str, subject_id: str, message: str) -> DeadLetter:
     return DeadLetter.of(endpoint, subject_id, SourceError(message, status=200))

@@ -211,24 +211,26 @@ async def fetch(
             committing.cancel()
     finally:
         record.doubted += crawl.doubted
+        record.moved_away |= crawl.moved
         record.necessary_requests += crawl.necessary_requests + settling.compared
         await buffer.flush()
 
 
 async def part_moved_calls(run: Run, record: Record, state: StoredState) -> None:
-    """Remove the calls that moved to another execution from where they were, unless nothing was written and none stood twice.
+    """Remove the calls that moved to another execution from where they were, once they are stored there.
 
     Raises:
         DestinationError: something could not be written; the next run completes it.
     """
-    if not (run.dataset.written.files or state.may_hold_calls_twice()):
+    if not (run.dataset.written.files or record.moved_away or state.may_hold_calls_twice()):
         return
     record.index = await to_the_end(partial(update_index, run.dataset, state.index, []))
     now = run.by_source(run.clock())
-    doubled = await to_the_end(partial(find_doubled_calls, run.dataset, record.index, now=now))
+    doubled = await to_the_end(partial(find_doubled_calls, run.dataset, record.index, record.moved_away, now=now))
     for part, calls in sorted(doubled.items()):
-        await to_the_end(partial(remove_calls, run.dataset, part, calls, run.stamp()))
+        resolved = await to_the_end(partial(remove_calls, run.dataset, part, calls, run.stamp()))
         record.moved_calls += sum(map(len, calls.values()))
+        record.resolved[part.run_test_key] += sum(len(resolved[each]) for each in resolved.keys() & record.committed)
 
 
 def _reader_of_stored_calls(run: Run, state: StoredState) -> Callable[..., Awaitable[Any]]:

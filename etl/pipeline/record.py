@@ -43,8 +43,9 @@ class Record:
     another run test is left alone, ``unreachable`` those that the source is to blame for, ``not_found`` are keys of those that it
     does not have, ``not_found_by_id`` executions that were gone after they were listed. ``before`` is what the run before left,
     ``asked_for`` are keys of run tests that are gone and whose executions were all looked up. ``begun`` is what was fetched of the
-    plan while some list was still held up. ``committed`` are execution_ids. ``index`` is that of the files when they were last
-    looked through.
+    plan while some list was still held up. ``committed`` are execution_ids. ``moved_away`` is what ``Crawl.moved`` is,
+    ``resolved`` how many dead letters of this run went since such a call is stored where it moved. ``index`` is that of the files
+    when they were last looked through.
     """
 
     run_tests: tuple[RunTest, ...]
@@ -70,7 +71,9 @@ class Record:
     planned: dict[str, list[Planned]] = field(default_factory=dict)
     begun: list[Planned] = field(default_factory=list)
     doubted: Counter[str] = field(default_factory=Counter)
+    moved_away: dict[tuple[str, str], str] = field(default_factory=dict)
     moved_calls: int = 0
+    resolved: Counter[str] = field(default_factory=Counter)
     settling: list[Settling] = field(default_factory=list)
     committed: set[str] = field(default_factory=set)
     arrived: list[dict[str, Arrived]] = field(default_factory=list)
@@ -133,6 +136,7 @@ class Record:
             summary.without_rows += arrived.without_rows
             summary.misfits += arrived.misfits
             summary.unknown_statuses += arrived.unknown_statuses
+        summary.dead_letters -= self.resolved[run_test.key]
         if is_cut_short:  # otherwise what was planned and never arrived has been deleted since
             left = [item for item in planned if item.execution.execution_id not in self.committed]
             summary.missed = sum(item.is_fetched for item in left)

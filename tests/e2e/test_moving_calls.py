@@ -4,11 +4,12 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import pytest
 
-from etl.model.records import METRICS
+from etl.model.records import METRICS, RUNS
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Call, Execution, Fault, Sandbox, SandboxRequest
@@ -39,10 +40,10 @@ def export(server: Sandbox, tmp_path: Path) -> Export:
     """One night's export; every execution has settled before the first."""
     nights = iter(range(99))
 
-    async def run(*, names: list[str] | None = None, **sections: Any) -> Summary:
+    async def run(*, names: list[str] | None = None, options: dict[str, Any] | None = None, **sections: Any) -> Summary:
         night = FIRST_NIGHT + timedelta(days=next(nights))
         settings = settings_for(server, tmp_path / "data", run_tests=names, **sections)
-        return await job.export(settings, clock=lambda: night)
+        return await job.export(settings, clock=lambda: night, **(options or {}))
 
     return run
 
@@ -190,6 +191,154 @@ async def test_call_that_moves_while_the_run_reads_it_stands_where_it_was_seen_l
     assert call in target.calls
     server.on_request = None
 
+    assert places(tmp_path, call) == once_in(target)
+    assert (await export()).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
+def names_another(call: Call, owner: Execution, other: str) -> Callable[[SandboxRequest, int], Fault | None]:
+    """The call's metrics say that it belongs to this other execution."""
+
+    def fault(request: SandboxRequest, _nth: int) -> Fault | None:
+        is_asked = request.path == METRICS and request.query.get("call_execution_id") == call.call_execution_id
+        return Fault(edit=lambda body: body.replace(owner.execution_id.encode(), other.encode())) if is_asked else None
+
+    return fault
+
+
+def states(folder: Path) -> dict[str, str]:
+    return {row["execution_id"]: row["export_state"] for row in rows_of(folder, "executions")}
+
+
+@pytest.mark.parametrize("where", WHERE)
+async def test_call_that_was_only_said_to_have_moved_is_back_in_the_next_night(
+    server: Sandbox, export: Export, tmp_path: Path, where: str
+) -> None:
+    """Nothing but the night of the lie tells that the final execution it was taken from must be looked at."""
+    owner, liar = pair(server, where)
+    call = owner.calls[3]
+    await export()
+    liar.calls[0].duration_seconds = 1234  # the list of executions shows it
+    also, named = also_lists(server, liar, call, owner), names_another(call, owner, liar.execution_id)
+    server.fault = lambda request, nth: also(request, nth) or named(request, nth)
+    lied = await export(names=[liar.run_test.name])
+    assert (lied.exit_code, places(tmp_path, call)) == (0, once_in(liar))
+
+    server.fault = None
+    for _ in range(2):
+        assert (await export()).exit_code == 0
+    assert places(tmp_path, call) == once_in(owner)
+    assert_equals_world(tmp_path, server.world)
+    server.requests.clear()
+    quiet = await export()
+    assert (quiet.exit_code, quiet.requests, quiet.files) == (0, 2, 0), "it is final again"
+
+
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("night", ["narrowed", "list fails"])
+async def test_call_that_moves_there_and_back_is_never_lost(
+    server: Sandbox, export: Export, tmp_path: Path, where: str, night: str
+) -> None:
+    await export()
+    source, target = pair(server, where)
+    call = source.calls[5]
+    move(server, call, source, target)
+    if night == "list fails":
+        server.fault = lambda request, _nth: (
+            Fault(status=503) if request.query.get("execution_id") == source.execution_id else None
+        )
+    await export(names=[target.run_test.name] if night == "narrowed" else None, api={"max_tries": 1})
+    assert places(tmp_path, call) == once_in(target)
+    server.fault = None
+    move(server, call, target, source)
+
+    for _ in range(2):
+        assert (await export()).exit_code == 0
+    assert places(tmp_path, call) == once_in(source)
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_call_that_names_an_execution_which_does_not_have_it_is_kept_and_asked_for_again(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    source, _ = pair(server, WHERE[0])
+    call = source.calls[3]
+    await export()
+    before = {table: rows_of(tmp_path, table) for table in ("calls", "evals")}
+
+    def unlisted(request: SandboxRequest, nth: int) -> Fault | None:
+        if request.path == RUNS and request.query.get("execution_id") == source.execution_id:
+            return edited_calls(
+                server.world,
+                request,
+                lambda calls: [each for each in calls if each["call_execution_id"] != call.call_execution_id],
+            )
+        return named(request, nth)
+
+    named = names_another(call, source, str(uuid4()))
+    server.fault = unlisted
+    for options in ({"full_refresh": True}, {}):
+        sick = await export(options=options)
+        assert sick.exit_code == 3
+        assert {table: rows_of(tmp_path, table) for table in before} == before
+        [letter] = rows_of(tmp_path, "errors")
+        assert (letter["endpoint"], letter["subject_id"]) == (RUNS, call.call_execution_id)
+        assert "no longer lists it, and it names execution" in letter["message"]
+        assert states(tmp_path)[source.execution_id] == "incomplete"
+    assert (await export(options={"accept_deletions": True})).exit_code == 0
+    assert places(tmp_path, call) == {"calls": set(), "evals": set()}
+
+    server.fault = None
+    assert (await export(options={"full_refresh": True})).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("rows", [1, 50_000], ids=["parts", "one part"])
+@pytest.mark.parametrize("seconds", [0.01, 60])
+async def test_call_that_moved_is_taken_from_an_execution_that_was_fetched_in_the_same_run(
+    server: Sandbox,
+    export: Export,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    rows: int,
+    seconds: float,
+) -> None:
+    """Whichever of the two is committed first: once both are, nothing is missing."""
+    fill_parts_early(monkeypatch, rows=rows)
+    source, target = pair(server, where)
+    for one, other in ((source, target), (target, source)):
+        await export()
+        call = next(each for each in one.calls if each.eval_outputs)
+        move(server, call, one, other)
+        moved = await export(options={"full_refresh": True}, export={"commit_interval_seconds": seconds})
+
+        assert (moved.exit_code, moved.problems) == (0, [])
+        assert [each.dead_letters for each in moved.run_tests] == [0, 0]
+        assert places(tmp_path, call) == once_in(other)
+        assert "1 calls belong to another execution now" in moved.notices[0]
+        assert states(tmp_path)[one.execution_id] == "settling"
+        assert_equals_world(tmp_path, server.world)
+    assert (await export()).exit_code == 0
+    assert {*states(tmp_path).values()} == {"exported"}
+
+
+async def test_call_is_kept_where_it_was_while_its_new_execution_cannot_be_fetched(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    source, target = pair(server, WHERE[1])
+    await export()
+    call = source.calls[5]
+    move(server, call, source, target)
+    server.fault = lambda request, _nth: (
+        Fault(status=503) if request.query.get("execution_id") == target.execution_id else None
+    )
+    sick = await export(options={"full_refresh": True}, api={"max_tries": 1})
+    assert (sick.exit_code, places(tmp_path, call)) == (3, once_in(source))
+
+    server.fault = None
+    assert (await export()).exit_code == 0
     assert places(tmp_path, call) == once_in(target)
     assert (await export()).exit_code == 0
     assert_equals_world(tmp_path, server.world)

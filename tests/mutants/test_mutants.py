@@ -179,9 +179,30 @@ MUTANTS = [
     Mutant(
         "call that moved goes from where it was",
         "etl/load/doubled_calls.py",
-        "            if execution_id != newest:\n",
-        "            if False:\n",
+        "if each not in (named or [newest])",
+        "if False",
         ("tests/load/test_doubled_calls.py",),
+    ),
+    Mutant(
+        "call that moved stays until its new execution has it",
+        "etl/load/doubled_calls.py",
+        "if execution_id in sources and owner in [each for _, each, _ in places.get(call_id, ())]:",
+        "if execution_id in sources:",
+        ("tests/load/test_doubled_calls.py",),
+    ),
+    Mutant(
+        "execution that a call left is compared once more",
+        "etl/load/doubled_calls.py",
+        "ExportState.SETTLING if is_complete else row",
+        "row",
+        ("tests/load/test_doubled_calls.py",),
+    ),
+    Mutant(
+        "evals that vanish from unchanged calls are not believed",
+        "etl/extract/calls.py",
+        "execution.doubt = few_evals or execution.doubt",
+        "few_evals = None",
+        ("tests/e2e/test_vanishing_calls.py",),
     ),
     Mutant(
         "many executions that vanish at once are not believed",

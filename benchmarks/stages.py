@@ -26,6 +26,7 @@ from etl.load.dataset import Dataset
 from etl.load.files.open import Files, open_files
 from etl.load.places import Places
 from etl.load.state import load_state
+from etl.model.lifecycle import Settlement
 from etl.model.records import CallMetrics, Execution, ExecutionBundle, FetchedCall
 from etl.transform.flatten import FlatBundle, flatten
 from etl.transform.frames import ExportStamp
@@ -93,7 +94,7 @@ def commit_all(files: Files, bundles: list[FlatBundle], export: ExportStamp) -> 
     """A first commit."""
     dataset = Dataset(files)
     places = Places(dataset, load_state(dataset, ["load"], set_aside=False), now=export.exported_at)
-    commit(dataset, bundles, {}, places.parts_of, export, fetched_at=export.exported_at, settle_hours=24)
+    commit(dataset, bundles, {}, places.parts_of, export, Settlement(fetched_at=export.exported_at, settle_hours=24))
 
 
 def main(base_url: str) -> None:

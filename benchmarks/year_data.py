@@ -21,6 +21,7 @@ from etl.load.identity import identify
 from etl.load.places import Places
 from etl.load.state import load_state
 from etl.model.keys import default_key
+from etl.model.lifecycle import Settlement
 from etl.model.records import CallMetrics, Execution, ExecutionBundle, FetchedCall, ListedCall
 from etl.transform.flatten import flatten
 from etl.transform.frames import ExportStamp
@@ -42,8 +43,7 @@ def make_dataset(folder: Path, world: World) -> None:
                 state.executions,
                 places.parts_of,
                 ExportStamp("benchmark", now),
-                fetched_at=now,
-                settle_hours=24,
+                Settlement(fetched_at=now, settle_hours=24),
             )
 
 

@@ -14,6 +14,7 @@ from etl.load.files.local import LocalFiles
 from etl.load.layout import Part
 from etl.load.state import load_state
 from etl.model import schema
+from etl.model.lifecycle import Settlement
 from etl.transform.frames import ExportStamp, frame_of, to_arrow
 from tests.bundles import DAY, KEY, flattened, plan_of
 
@@ -70,8 +71,7 @@ def export_to(dataset, *bundles, run="run-1", fetched_at=FETCHED_AT, parts_of=fi
         stored,
         parts_of,
         ExportStamp(run, fetched_at),
-        fetched_at=fetched_at,
-        settle_hours=24,
+        Settlement(fetched_at=fetched_at, settle_hours=24),
     )
     return dataset.written, arrived
 

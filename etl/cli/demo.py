@@ -50,6 +50,7 @@ async def run_demo(path: Path | None, *, seed: int) -> None:
                 "run_tests": [run_test.name for run_test in world.run_tests],
                 "api": {"base_url": server.base_url},
                 "destination": {"path": str(dataset)},
+                "export": {"settle_hours": 0},  # the exports follow one another at once, and nothing comes late here
                 "api_key": API_KEY,
                 "secret_key": SECRET_KEY,
             }

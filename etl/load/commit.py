@@ -21,7 +21,7 @@ from etl.load.merge import Replacement, is_of
 from etl.load.state import held_rows
 from etl.model import schema
 from etl.model.digest import rows_digest
-from etl.model.lifecycle import KNOWN_CALL, Arrival, ExportState, HeldRows, StoredExecution, export_state
+from etl.model.lifecycle import KNOWN_CALL, Arrival, ExportState, HeldRows, Settlement, StoredExecution, export_state
 from etl.model.records import METRICS, RUNS
 from etl.transform.flatten import FlatBundle
 from etl.transform.frames import ExportStamp, calls_frame, errors_frame, evals_frame, executions_frame, to_arrow
@@ -52,16 +52,14 @@ def commit(
     stored: Mapping[str, Mapping[str, StoredExecution]],
     parts_of: Callable[[Sequence[FlatBundle]], Sequence[Part]],
     stamp: ExportStamp,
-    *,
-    fetched_at: datetime,
-    settle_hours: float,
+    settlement: Settlement,
 ) -> dict[str, Arrived]:
     """Write the bundles into their parts, durably; returns what arrived by run test key.
 
     Empties the bundles of their rows: each can be committed once only.
 
-    ``stored`` is what the dataset held when the executions were planned, by run test key and execution_id; ``fetched_at`` is a time
-    before any was fetched. ``parts_of`` tells the part of each bundle, see ``Places``.
+    ``stored`` is what the dataset held when the executions were planned, by run test key and execution_id. ``parts_of`` tells the
+    part of each bundle, see ``Places``.
 
     Raises:
         DestinationError: a part could not be written; its execution rows, and the parts after it, are unchanged.
@@ -86,8 +84,8 @@ def commit(
             }
             held = {execution_id: before.held if before else _NOTHING_HELD for execution_id, before in known.items()}
             held |= _commit_calls(dataset, part, mine, own_rows, replacement)
-            states = _states(mine, known, held, fetched_at, settle_hours)
-            verified_at = _verified_at(mine, known, fetched_at)
+            states = _states(mine, known, held, settlement)
+            verified_at = _verified_at(mine, known, settlement.fetched_at)
             dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)
             executions = executions_frame(mine.values(), held, states, verified_at, stamp)
             own = to_arrow(executions.data, schema.EXECUTIONS)
@@ -199,8 +197,7 @@ def _states(
     bundles: Mapping[str, FlatBundle],
     known: Mapping[str, StoredExecution | None],
     held: Mapping[str, HeldRows],
-    fetched_at: datetime,
-    settle_hours: float,
+    settlement: Settlement,
 ) -> dict[str, ExportState]:
     return {
         execution_id: export_state(
@@ -214,8 +211,7 @@ def _states(
                 and bundle.part_of is None
                 and (bundle.listed is None or held[execution_id].exported_calls == len(bundle.listed)),
             ),
-            fetched_at=fetched_at,
-            settle_hours=settle_hours,
+            settlement,
         )
         for execution_id, bundle in bundles.items()
     }

@@ -1,6 +1,6 @@
 """The life of an execution: its statuses, its export state, what the dataset holds of it, and when it is final. Pure."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Container
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -17,6 +17,8 @@ KNOWN_EXECUTION = TERMINAL_EXECUTION | {"pending", "running", "cancelling", "eva
 CLOCKS_DIFFER = timedelta(minutes=5)
 """What two clocks may be apart, each of which is right."""
 KNOWN_CALL = TERMINAL_CALL | {"pending", "queued", "ongoing", "analyzing"}
+_ENOUGH = 0.9
+"""Of ``settle_hours``, between two runs: a night may begin a little earlier than the one before."""
 
 
 class ExportState(StrEnum):
@@ -97,13 +99,25 @@ class Arrival:
     is_whole: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What tells whether late data may still come: ``fetched_at`` is a time before any execution was fetched.
+
+    ``late`` are execution_ids: they were not exported whole when their run test was complete once.
+    """
+
+    fetched_at: datetime
+    settle_hours: float
+    late: Container[str] = ()
+
+    @property
+    def settle(self) -> timedelta:
+        """How long late data may come."""
+        return timedelta(hours=self.settle_hours)
+
+
 def export_state(
-    execution: Execution,
-    known: StoredExecution | None,
-    arrival: Arrival,
-    *,
-    fetched_at: datetime,
-    settle_hours: float,
+    execution: Execution, known: StoredExecution | None, arrival: Arrival, settlement: Settlement
 ) -> ExportState:
     """The state of a fetched execution, to be committed with it; ``known`` is what the dataset held before."""
     if not arrival.is_whole:
@@ -112,18 +126,13 @@ def export_state(
         return ExportState.WAITING
     is_final = (
         execution.status in TERMINAL_EXECUTION
-        and (
-            TERMINAL_CALL.issuperset(arrival.call_statuses)
-            or _has_ended(execution, known, arrival.held, fetched_at, settle_hours)
-        )
-        and _is_settled(execution, known, fetched_at, settle_hours)
+        and (TERMINAL_CALL.issuperset(arrival.call_statuses) or _has_ended(execution, known, arrival.held, settlement))
+        and _is_settled(execution, known, arrival.held, settlement)
     )
     return ExportState.EXPORTED if is_final else ExportState.SETTLING
 
 
-def _has_ended(
-    execution: Execution, known: StoredExecution | None, held: HeldRows, fetched_at: datetime, settle_hours: float
-) -> bool:
+def _has_ended(execution: Execution, known: StoredExecution | None, held: HeldRows, settlement: Settlement) -> bool:
     """Whether calls without an end count as ended: nothing of a terminal execution has changed for ``settle_hours``.
 
     Cancelled executions keep pending calls for ever. One that goes on after all changes its execution, or is found by a scrub.
@@ -132,16 +141,26 @@ def _has_ended(
         known is not None
         and known.fingerprint == fingerprint(execution.payload)
         and held.is_as_exported(known.calls_digest)
-        and fetched_at - (known.exported_at or fetched_at) >= timedelta(hours=settle_hours)
+        and settlement.fetched_at - (known.exported_at or settlement.fetched_at) >= settlement.settle
     )
 
 
-def _is_settled(execution: Execution, known: StoredExecution | None, fetched_at: datetime, settle_hours: float) -> bool:
-    """Whether no late data is expected: ``settle_hours`` after its end or, if the API gives no end, after its last change."""
-    settle = timedelta(hours=settle_hours)
+def _is_settled(execution: Execution, known: StoredExecution | None, held: HeldRows, settlement: Settlement) -> bool:
+    """Whether no late data is expected: ``settle_hours`` after its end, and after a run first saw it as it is.
+
+    The end may be long ago: a rerun keeps the old one, and an execution may be stored late. It alone counts in a first export.
+    """
+    settle, fetched_at = settlement.settle, settlement.fetched_at
     completed_at = timestamp_or_none(execution.payload.get("completed_at"))
-    if completed_at is not None:
-        return fetched_at - completed_at >= settle
-    if known is None or known.fingerprint != fingerprint(execution.payload):
+    if completed_at is not None and fetched_at - completed_at < settle:
+        return False
+    was_never_whole = known is None or known.export_state == ExportState.INCOMPLETE
+    if was_never_whole and completed_at is not None and execution.execution_id not in settlement.late:
+        return True
+    if known is None or known.export_state == ExportState.WAITING:
         return settle <= timedelta(0)
-    return known.export_state == ExportState.EXPORTED or fetched_at - (known.exported_at or fetched_at) >= settle
+    is_listed_as_before = known.fingerprint == fingerprint(execution.payload)
+    if known.export_state == ExportState.EXPORTED and (is_listed_as_before or held.is_as_exported(known.calls_digest)):
+        return True
+    seen_at = known.verified_at or known.exported_at if is_listed_as_before else None
+    return fetched_at - (seen_at or fetched_at) >= settle * _ENOUGH

@@ -1,7 +1,7 @@
 """The steps of an export that change the dataset: relocate stored rows, mark what was deleted, fetch and commit."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
 from time import monotonic
@@ -19,7 +19,7 @@ from etl.load.places import Places
 from etl.load.relocate import drop, mark_deleted, move
 from etl.load.state import StoredState, forget_the_future
 from etl.load.stored_calls import StoredCalls
-from etl.model.lifecycle import ExportState, StoredExecution
+from etl.model.lifecycle import ExportState, Settlement, StoredExecution
 from etl.model.records import ExecutionBundle
 from etl.pipeline.buffer import CommitBuffer
 from etl.pipeline.lists import Lists, independent
@@ -149,6 +149,7 @@ async def fetch(
         KeyRefusedError, SourceUnavailableError: the crawl cannot go on.
     """
     places = Places(run.dataset, state, now=run.by_source(run.started_at))
+    late = _late(record, planned)
 
     async def save(bundles: list[FlatBundle]) -> None:
         arrived = await to_the_end(
@@ -159,8 +160,11 @@ async def fetch(
                 state.executions,
                 places.parts_of,
                 run.stamp(),
-                fetched_at=run.by_source(run.started_at),
-                settle_hours=run.settings.export.settle_hours,
+                Settlement(
+                    fetched_at=run.by_source(run.started_at),
+                    settle_hours=run.settings.export.settle_hours,
+                    late=late,
+                ),
             )
         )
         record.arrived.append(arrived)
@@ -214,6 +218,16 @@ async def fetch(
         record.moved_away |= crawl.moved
         record.necessary_requests += crawl.necessary_requests + settling.compared
         await buffer.flush()
+
+
+def _late(record: Record, planned: Iterable[Planned]) -> set[str]:
+    """Executions that were not exported whole when their run test was complete once."""
+    complete = record.complete_before()
+    return {
+        item.execution.execution_id
+        for item in planned
+        if item.run_test_key in complete and (item.stored is None or item.stored.export_state == ExportState.INCOMPLETE)
+    }
 
 
 async def part_moved_calls(run: Run, record: Record, state: StoredState) -> None:

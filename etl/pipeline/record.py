@@ -87,6 +87,13 @@ class Record:
         """The execution_ids of all lists that are used."""
         return {execution_id for found in self.lists.values() for execution_id in found.executions}
 
+    def complete_before(self) -> set[str]:
+        """Keys of the run tests of which a run before left nothing out, from the day on from which they are exported now."""
+        if self.before is None:
+            return set()
+        before = self.before.within({each.key: each.since for each in self.run_tests}, is_all=False)
+        return {key for key, at in before.last_complete_at.items() if at}
+
     @property
     def gone(self) -> set[str]:
         """Keys of the run tests that the dataset holds or the settings name, and the source does not have."""

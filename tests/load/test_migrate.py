@@ -21,6 +21,7 @@ from etl.load.migrate import migrate
 from etl.load.places import Places
 from etl.load.state import load_state
 from etl.model import schema
+from etl.model.lifecycle import Settlement
 from etl.settings import Settings
 from etl.transform.frames import ExportStamp, frame_of
 from tests.bundles import KEY, a_bundle, flattened
@@ -58,7 +59,14 @@ def by_day(tmp_path_factory):
     state = load_state(dataset, [KEY, "booking"], set_aside=False)
     parts_of = Places(dataset, state, now=NOW).parts_of
     stamp = ExportStamp("run-1", FETCHED_AT)
-    commit(dataset, flattened(bundles), state.executions, parts_of, stamp, fetched_at=FETCHED_AT, settle_hours=24)
+    commit(
+        dataset,
+        flattened(bundles),
+        state.executions,
+        parts_of,
+        stamp,
+        Settlement(fetched_at=FETCHED_AT, settle_hours=24),
+    )
     for day in (1, 2):
         row = {"export_run_id": f"run-{day}", "started_at": NOW.replace(day=day), "exit_code": 3}
         dataset.record_run(NOW.replace(day=day).date(), f"run-{day}", frame_of(schema.RUNS_TABLE, [row]))

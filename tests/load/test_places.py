@@ -9,6 +9,7 @@ from etl.load.commit import commit
 from etl.load.layout import Layout, Part
 from etl.load.places import Places
 from etl.load.state import load_state
+from etl.model.lifecycle import Settlement
 from etl.transform.frames import ExportStamp
 from tests.bundles import KEY, a_bundle, bundle_of, execution, fetched_call, flattened
 from tests.datasets import FETCHED_AT, assert_sound, part, reasons
@@ -35,7 +36,14 @@ def export_to(dataset, *bundles):
     state = load_state(dataset, keys, set_aside=False)
     parts_of = Places(dataset, state, now=NOW).parts_of
     stamp = ExportStamp("run-1", FETCHED_AT)
-    commit(dataset, flattened(bundles), state.executions, parts_of, stamp, fetched_at=FETCHED_AT, settle_hours=24)
+    commit(
+        dataset,
+        flattened(bundles),
+        state.executions,
+        parts_of,
+        stamp,
+        Settlement(fetched_at=FETCHED_AT, settle_hours=24),
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from etl.model.lifecycle import TERMINAL_CALL, TERMINAL_EXECUTION, Arrival, ExportState, HeldRows, export_state
+from etl.model.lifecycle import (
+    TERMINAL_CALL,
+    TERMINAL_EXECUTION,
+    Arrival,
+    ExportState,
+    HeldRows,
+    Settlement,
+    export_state,
+)
 from tests.bundles import bundle_of, dead_letter, execution, fetched_call, not_listed, stored_of
 
 NOW = datetime(2026, 3, 3, 2, tzinfo=UTC)
@@ -17,13 +25,16 @@ def test_only_three_words_mean_that_an_execution_or_a_call_has_finished():
     assert set(FINISHED) == TERMINAL_EXECUTION == TERMINAL_CALL
 
 
-def state(bundle, settle_hours=24.0, known=None, digest="digest"):
+def state(bundle, settle_hours=24.0, known=None, digest="digest", *, is_late=False):
     arrival = Arrival(
         held=HeldRows(listed_calls=2, exported_calls=2, calls_digest=digest),
         call_statuses={call.metrics.status for call in bundle.calls} if bundle.listed is not None else None,
         is_whole=not bundle.dead_letters,
     )
-    return export_state(bundle.execution, known, arrival, fetched_at=NOW, settle_hours=settle_hours)
+    late = {bundle.execution.execution_id} if is_late else ()
+    return export_state(
+        bundle.execution, known, arrival, Settlement(fetched_at=NOW, settle_hours=settle_hours, late=late)
+    )
 
 
 def finished(hours_ago, **payload):
@@ -86,19 +97,62 @@ def test_execution_whose_calls_could_not_be_listed_is_incomplete():
 def test_execution_whose_end_cannot_be_read_settles_from_when_it_changed_last(completed_at):
     """It may have been cancelled just now, however long ago it was started."""
     of = execution(started_at="2026-01-01T00:00:00Z", completed_at=completed_at)
-    for seen_hours_ago, expected in ((24, ExportState.EXPORTED), (23.9, ExportState.SETTLING)):
-        known = stored_of(of, export_state="settling", exported_at=NOW - timedelta(hours=seen_hours_ago))
+    for seen_hours_ago, expected in ((21.6, ExportState.EXPORTED), (21.5, ExportState.SETTLING)):
+        known = stored_of(of, export_state="settling", verified_at=NOW - timedelta(hours=seen_hours_ago))
         assert state(bundle_of(of=of), known=known) is expected
     assert state(bundle_of(of=of)) is ExportState.SETTLING
     assert state(bundle_of(of=of), settle_hours=0) is ExportState.EXPORTED
     assert (
-        state(bundle_of(of=of), known=stored_of(of, export_state="settling", exported_at=None)) is ExportState.SETTLING
+        state(bundle_of(of=of), known=stored_of(of, export_state="settling", verified_at=None)) is ExportState.SETTLING
     )
     assert state(bundle_of(of=of), known=stored_of(of, exported_at=NOW)) is ExportState.EXPORTED, (
         "it had settled before"
     )
-    changed = stored_of(of, fingerprint="another", exported_at=NOW - timedelta(hours=48))
-    assert state(bundle_of(of=of), known=changed) is ExportState.SETTLING
+    changed = stored_of(of, fingerprint="another", verified_at=NOW - timedelta(hours=48))
+    assert state(bundle_of(of=of), known=changed, digest="another") is ExportState.SETTLING
+
+
+LONG_AGO = NOW - timedelta(days=9)
+
+
+@pytest.mark.parametrize(
+    ("known", "digest"),
+    [
+        ({"export_state": "waiting", "fingerprint": "another"}, "digest"),
+        ({"export_state": "exported", "fingerprint": "another"}, "another"),
+        ({"export_state": "settling", "fingerprint": "another", "verified_at": LONG_AGO}, "digest"),
+        (None, "digest"),
+        ({"export_state": "incomplete", "verified_at": NOW - timedelta(hours=3)}, "digest"),
+    ],
+    ids=["was waiting", "ran again", "changed while it settled", "appeared", "appeared and was incomplete"],
+)
+def test_execution_that_was_seen_otherwise_before_settles_from_now_however_long_ago_it_ended(known, digest):
+    """A rerun keeps the old end, and an execution may be stored long after it."""
+    of = finished(240)
+    stored = stored_of(of, **known) if known else None
+    seen = state(bundle_of(of=of), known=stored, digest=digest, is_late=True)
+    assert seen is ExportState.SETTLING
+    assert state(bundle_of(of=of), settle_hours=0, known=stored, digest=digest, is_late=True) is ExportState.EXPORTED
+
+
+@pytest.mark.parametrize(("hours", "expected"), [(21.5, ExportState.SETTLING), (23.9, ExportState.EXPORTED)])
+def test_execution_is_final_once_it_was_compared_late_enough_after_it_was_first_seen_so(hours, expected):
+    """A night may begin a little earlier than the one before."""
+    of = finished(240)
+    known = stored_of(of, export_state="settling", verified_at=NOW - timedelta(hours=hours))
+    assert state(bundle_of(of=of), known=known) is expected
+
+
+def test_execution_that_has_settled_does_not_begin_anew_when_its_calls_are_the_same():
+    of = finished(240)
+    for known in (stored_of(of, verified_at=NOW), stored_of(of, fingerprint="written otherwise", verified_at=NOW)):
+        assert state(bundle_of(of=of), known=known, is_late=True) is ExportState.EXPORTED
+
+
+@pytest.mark.parametrize("known", [None, {"export_state": "incomplete", "verified_at": NOW}])
+def test_execution_of_a_first_export_settles_from_its_end_alone(known):
+    of = finished(240)
+    assert state(bundle_of(of=of), known=stored_of(of, **known) if known else None) is ExportState.EXPORTED
 
 
 @pytest.mark.parametrize(
@@ -114,7 +168,10 @@ def test_calls_that_never_end_count_as_ended_when_nothing_has_changed_for_long(
 ):
     cancelled = finished(100, status="cancelled")
     known = stored_of(
-        cancelled, export_state="settling", exported_at=NOW - timedelta(hours=hours_since_the_last_change)
+        cancelled,
+        export_state="settling",
+        exported_at=NOW - timedelta(hours=hours_since_the_last_change),
+        verified_at=NOW - timedelta(hours=hours_since_the_last_change),
     )
     bundle = bundle_of(fetched_call("a"), fetched_call("b", status="pending"), of=cancelled)
     assert state(bundle, known=known, digest=digest) is expected

@@ -63,14 +63,14 @@ MUTANTS = [
         "calls are durable before the executions that vouch for them",
         "etl/load/commit.py",
         "            held |= _commit_calls(dataset, part, mine, own_rows, replacement)\n"
-        "            states = _states(mine, known, held, fetched_at, settle_hours)\n"
-        "            verified_at = _verified_at(mine, known, fetched_at)\n"
+        "            states = _states(mine, known, held, settlement)\n"
+        "            verified_at = _verified_at(mine, known, settlement.fetched_at)\n"
         "            dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)\n"
         "            executions = executions_frame(mine.values(), held, states, verified_at, stamp)\n"
         "            own = to_arrow(executions.data, schema.EXECUTIONS)\n"
         "            dataset.commit_rows(schema.EXECUTIONS, part, own, replacement)\n",
-        "            states = _states(mine, known, held, fetched_at, settle_hours)\n"
-        "            verified_at = _verified_at(mine, known, fetched_at)\n"
+        "            states = _states(mine, known, held, settlement)\n"
+        "            verified_at = _verified_at(mine, known, settlement.fetched_at)\n"
         "            executions = executions_frame(mine.values(), held, states, verified_at, stamp)\n"
         "            own = to_arrow(executions.data, schema.EXECUTIONS)\n"
         "            dataset.commit_rows(schema.EXECUTIONS, part, own, replacement)\n"

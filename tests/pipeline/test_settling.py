@@ -10,7 +10,7 @@ from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Sandbox
 from etl.sandbox.faults import Fault
-from etl.sandbox.world import Call, World
+from etl.sandbox.world import Call, Execution, World
 from tests.datasets import contents
 from tests.e2e.truth import assert_equals_world
 from tests.support import settings_for
@@ -19,7 +19,7 @@ from tests.worlds import settled_world
 CALLS = 6
 DETAIL = "/simulate/test-executions/"
 ENDED = datetime(2026, 10, 30, 15, tzinfo=UTC)
-FIRST_NIGHT, LATER = ENDED + timedelta(hours=2), ENDED + timedelta(days=4)
+FIRST_NIGHT, LATER, DAY = ENDED + timedelta(hours=2), ENDED + timedelta(days=4), timedelta(days=1)
 
 
 async def night(server: Sandbox, folder: Path, now: datetime, **export: object) -> Summary:
@@ -67,6 +67,13 @@ def later_metrics(call: Call) -> None:
 
 def later_status(call: Call) -> None:
     call.status = "failed"
+
+
+def run_again(execution: Execution) -> None:
+    """Its calls are others, its end is the old one, and what they cost comes later."""
+    for call in execution.calls:
+        call.duration_seconds = (call.duration_seconds or 0) + 3
+        call.total_cost_cents = None
 
 
 def with_a_new_field(body: bytes) -> bytes:
@@ -201,3 +208,52 @@ async def test_cancelled_executions_with_calls_that_never_end_are_left_alone_at_
     assert asked(server) == {"detail": 0, "list": 0, "call": 0}
     assert last.exit_code == 0
     assert_equals_world(tmp_path, world)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_rerun_that_keeps_its_old_end_settles_from_when_it_was_seen(
+    world: World, tmp_path: Path, *, waits: bool
+) -> None:
+    execution = world.run_tests[0].executions[0]
+    async with Sandbox(world) as server:
+        await night(server, tmp_path, LATER)
+        if waits:
+            execution.status = "running"
+            await night(server, tmp_path, LATER + DAY / 2)
+        execution.status = "completed"
+        run_again(execution)
+        await night(server, tmp_path, LATER + DAY)
+        for call in execution.calls:
+            call.total_cost_cents = 999
+        found = await night(server, tmp_path, LATER + 2 * DAY)
+        last = await night(server, tmp_path, LATER + 3 * DAY)
+
+    assert (found.compared, last.requests) == (1, 1)
+    assert_equals_world(tmp_path, world)
+
+
+async def test_execution_that_appears_long_after_its_end_settles_from_when_it_was_seen(tmp_path: Path) -> None:
+    world = settled_world(run_tests=1, days=1, executions=3, calls=CALLS)
+    late = world.run_tests[0].executions[0]
+    late.is_deleted = True
+    async with Sandbox(world) as server:
+        await night(server, tmp_path, LATER)
+        late.is_deleted = False
+        costs = [call.total_cost_cents for call in late.calls]
+        for call in late.calls:
+            call.total_cost_cents = None
+        await night(server, tmp_path, LATER + DAY)
+        for call, cost in zip(late.calls, costs, strict=True):
+            call.total_cost_cents = cost
+        found = await night(server, tmp_path, LATER + 2 * DAY)
+        last = await night(server, tmp_path, LATER + 3 * DAY)
+
+    assert (found.compared, last.requests) == (1, 1)
+    assert_equals_world(tmp_path, world)
+
+
+async def test_nothing_of_a_first_export_settles_anew(world: World, tmp_path: Path) -> None:
+    async with Sandbox(world) as server:
+        await night(server, tmp_path, LATER)
+        second = await night(server, tmp_path, LATER + DAY)
+    assert second.requests == 1

@@ -110,7 +110,8 @@ class Status:
     ``lost_run``: the last run, if it left no row in ``runs``, since it could not begin (it has an exit code) or was killed.
     ``unreadable``: files that are damaged or do not belong here. ``ignored``: what is wrong with the exporter's own files.
     ``set_aside``: how many files are in the quarantine. ``missing_executions`` and ``missing_evals``: how many of their rows the
-    dataset held at the end of the last run, as its index says, and does not any more.
+    dataset held at the end of the last run, as its index says, and does not any more. ``lost_executions``: how many were gone by
+    then, and are not exported again.
     """
 
     dataset: str
@@ -129,6 +130,7 @@ class Status:
     set_aside: int
     missing_executions: int
     missing_evals: int
+    lost_executions: int
 
     def is_older_than(self, hours: float) -> bool:
         """Whether everything that is configured was last complete more than so many hours ago, or never."""
@@ -196,6 +198,7 @@ def read_status(files: Files, *, now: datetime, configured: Sequence[RunTest] | 
         set_aside=len(files.entries(QUARANTINE)),
         missing_executions=0 if at_work else _missing(schema.EXECUTIONS, index, parts, unreadable),
         missing_evals=0 if at_work else _missing(schema.EVALS, index, parts, unreadable),
+        lost_executions=sum(map(len, index.lost.values())),
     )
 
 

@@ -87,6 +87,8 @@ def missing_rows(status: Status) -> Iterator[str]:
     for what, gone in (("execution", status.missing_executions), ("eval", status.missing_evals)):
         if gone:
             yield f"{counted(gone, what)} gone since the last run"
+    if status.lost_executions:
+        yield f"{counted(status.lost_executions, 'execution')} gone before the last run, and not exported again"
 
 
 def _lacks(run_tests: Sequence[RunTestStatus]) -> Iterator[str]:

@@ -2,8 +2,10 @@
 
 A part whose files are the same versions is not opened again. The index proves nothing else: one that is missing, damaged, of
 another dataset or of other columns counts as empty, and a file that was lost, restored or altered has another version, and is read.
+It remembers the executions whose rows were lost, since nothing else could tell of them.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -77,9 +79,13 @@ class PartIndex:
 
 @dataclass(slots=True)
 class Index:
-    """The parts, in order; ``is_saved``: the file says the same."""
+    """The parts, in order; ``is_saved``: the file says the same.
+
+    ``lost`` are the executions, by the key of their run test, whose rows a run left, and of which no file has any row any more.
+    """
 
     parts: dict[Part, PartIndex] = field(default_factory=dict)
+    lost: dict[str, set[str]] = field(default_factory=dict)
     is_saved: bool = False
 
     def count(self, table: schema.Table) -> int:
@@ -98,6 +104,7 @@ class _Head(msgspec.Struct):
     dataset_id: str | None
     meaning: str
     parts: list[tuple[str, str, tuple[str, ...] | None, tuple[int, ...], int]]
+    lost: dict[str, set[str]] = {}
 
 
 def read_index(files: Files) -> Index:
@@ -114,7 +121,7 @@ def read_index(files: Files) -> Index:
     is_ours = (head.dataset_id, head.meaning) == (_dataset_id(files), _MEANING) and rows.schema.equals(_ROWS)
     if not is_ours or sum(count for *_, count in head.parts) != len(rows):
         return Index()
-    index, first = Index(is_saved=True), 0
+    index, first = Index(lost=head.lost, is_saved=True), 0
     for key, place, versions, counts, count in head.parts:
         index.parts[Part(key, place)] = PartIndex(versions, counts, rows.slice(first, count))
         first += count
@@ -134,8 +141,25 @@ def update_index(dataset: Dataset, known: Index, unreadable: list[str], *, stric
             found = index_part(dataset, part, entries, unreadable)
             index.is_saved = False
         index.parts[part] = found
-    index.is_saved = index.is_saved and len(index.parts) == len(known.parts)
+    index.lost = _lost(known, index)
+    index.is_saved = index.is_saved and len(index.parts) == len(known.parts) and index.lost == known.lost
     return index
+
+
+def _lost(known: Index, index: Index) -> dict[str, set[str]]:
+    """The executions of which the known index has their own row, or lost it before, and of which the other one has nothing."""
+    lost = defaultdict(set, {key: {*ids} for key, ids in known.lost.items()})
+    for part, before in known.parts.items():
+        after = index.parts.get(part)
+        if after is not before:
+            lost[part.run_test_key].update(before.rows.filter(before.rows["is_here"])["execution_id"].to_pylist())
+            lost[part.run_test_key].difference_update(after.rows["execution_id"].to_pylist() if after else ())
+    candidates = pa.array([*chain.from_iterable(lost.values())], pa.string())
+    found: set[str] = set()
+    for each in index.parts.values() if len(candidates) else ():
+        ids = each.rows["execution_id"]
+        found.update(ids.filter(pc.is_in(ids, value_set=candidates)).to_pylist())
+    return {key: left for key, ids in lost.items() if (left := ids - found)}
 
 
 def write_index(files: Files, index: Index) -> None:
@@ -148,7 +172,7 @@ def write_index(files: Files, index: Index) -> None:
         (part.run_test_key, part.place, each.versions, each.counts, len(each.rows))
         for part, each in index.parts.items()
     ]
-    head = _Head(dataset_id=_dataset_id(files), meaning=_MEANING, parts=parts)
+    head = _Head(dataset_id=_dataset_id(files), meaning=_MEANING, parts=parts, lost=index.lost)
     rows = pa.concat_tables([_ROWS.empty_table(), *(each.rows for each in index.parts.values())])
     files.publish(INDEX, pack(rows.replace_schema_metadata({"head": msgspec.json.encode(head)}), "zstd"))
 

@@ -149,7 +149,7 @@ async def fetch(
         KeyRefusedError, SourceUnavailableError: the crawl cannot go on.
     """
     places = Places(run.dataset, state, now=run.by_source(run.started_at))
-    late = _late(record, planned)
+    late = _late(record, planned, state)
 
     async def save(bundles: list[FlatBundle]) -> None:
         arrived = await to_the_end(
@@ -220,14 +220,15 @@ async def fetch(
         await buffer.flush()
 
 
-def _late(record: Record, planned: Iterable[Planned]) -> set[str]:
-    """Executions that were not exported whole when their run test was complete once."""
+def _late(record: Record, planned: Iterable[Planned], state: StoredState) -> set[str]:
+    """Executions that were not exported whole when their run test was complete once; those that were lost since had been."""
     complete = record.complete_before()
-    return {
+    late = {
         item.execution.execution_id
         for item in planned
         if item.run_test_key in complete and (item.stored is None or item.stored.export_state == ExportState.INCOMPLETE)
     }
+    return late.difference(*state.index.lost.values())
 
 
 async def part_moved_calls(run: Run, record: Record, state: StoredState) -> None:

@@ -19,7 +19,7 @@ from etl.extract.plan import Planned, requests_to_fetch
 from etl.extract.purpose import Purpose
 from etl.load.attempt import Attempt, note_attempt, note_failure, read_attempt
 from etl.load.identity import identify, read_identity
-from etl.load.index import Index, update_index, write_index
+from etl.load.index import update_index, write_index
 from etl.load.last_run import LastRun, read_last_run
 from etl.load.layout import LAST_RUN, Layout
 from etl.load.relocate import as_if_moved
@@ -237,7 +237,7 @@ async def _conclude(run: Run, record: Record, failure: ExporterError | None, las
     summary = summarize(run, record, failure=failure, finished_at=run.clock())
     before = record.before or await _last_run(run, record)
     summary.ignored = record.ignored
-    saves: list[Callable[[Run, Summary], None]] = [partial(_save_index, record.index), _save_row, _save_document]
+    saves: list[Callable[[Run, Summary], None]] = [_save_row, _save_document]
     if before is None:
         summary.failure = summary.failure or record.last_run_error
         saves.pop()  # a new document would forget what was complete
@@ -245,6 +245,10 @@ async def _conclude(run: Run, record: Record, failure: ExporterError | None, las
     summary.layout = run.dataset.layout
     summary.is_new_to_months = summary.layout is Layout.BY_DAY and before.layout is None
     before = before.after(last)
+    try:
+        await to_the_end(partial(_save_index, run, record, summary))
+    except DestinationError as error:
+        summary.failure = summary.failure or error
     summary.carry_on(before, run.settings)
     for save in saves:
         try:
@@ -260,10 +264,18 @@ async def _conclude(run: Run, record: Record, failure: ExporterError | None, las
     return summary
 
 
-def _save_index(known: Index | None, run: Run, _summary: Summary) -> None:
-    if known is None:
+def _save_index(run: Run, record: Record, summary: Summary) -> None:
+    """Save what the dataset holds now, and tell what it has lost; deletions that are accepted are forgotten."""
+    if record.index is None:
         return
-    index = update_index(run.dataset, known, [])
+    index = update_index(run.dataset, record.index, [])
+    if run.accept_deletions:
+        kept = index.lost.keys() - record.names().keys() if run.settings.is_part else set()
+        forgotten = [index.lost.pop(key) for key in index.lost.keys() - kept]
+        summary.forgotten = sum(map(len, forgotten))
+        index.is_saved = index.is_saved and not forgotten
+    names = {each.key: each.name for each in run.settings.configured} | record.names()
+    summary.lost = {key: (names.get(key, key), len(ids)) for key, ids in sorted(index.lost.items())}
     if not index.is_saved:
         write_index(run.dataset.files, index)
 

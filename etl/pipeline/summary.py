@@ -34,6 +34,7 @@ class Summary:
 
     ``complete_at`` and the four after it are those of ``LastRun``, this run included. ``is_new_to_months``: the dataset is by day,
     and no version that lays out by month has run on it before. ``knows_all``: no run test is missing from the list of run tests.
+    ``lost``: by key the name of the run test, and how many executions a run left there that are gone and were not exported again.
     """
 
     export_run_id: str
@@ -52,6 +53,8 @@ class Summary:
     size_bytes: int = 0
     rows: dict[str, int] = field(default_factory=dict)
     quarantined: list[str] = field(default_factory=list)
+    lost: dict[str, tuple[str, int]] = field(default_factory=dict)
+    forgotten: int = 0
     completed_files: int = 0
     left_behind: dict[str, int] = field(default_factory=dict)
     asked_for: list[str] = field(default_factory=list)
@@ -83,7 +86,8 @@ class Summary:
     @property
     def exit_code(self) -> ExitCode:
         """What the command answers with; see the README for the meanings."""
-        is_whole = all(run_test.is_whole for run_test in self.run_tests) and not (self.quarantined or self.undiscovered)
+        is_whole = all(run_test.is_whole for run_test in self.run_tests)
+        is_whole = is_whole and not (self.quarantined or self.undiscovered or self.lost)
         if self.failure is None:
             return ExitCode.COMPLETE if is_whole else ExitCode.PARTIAL
         is_partial = isinstance(self.failure, SourceUnavailableError) and any(self.rows.values())
@@ -98,7 +102,7 @@ class Summary:
         before = before.within({each.key: each.since for each in settings.configured}, is_all=not settings.configured)
         days = {each.key: each.since for each in settings.run_tests}
         did_all = not (self.failure or self.quarantined)
-        whole = {run_test.key for run_test in self.run_tests if did_all and run_test.is_whole}
+        whole = {run_test.key for run_test in self.run_tests if did_all and run_test.is_whole} - self.lost.keys()
         completed = whole if settings.since is None else set()
         keys = {run_test.key for run_test in settings.configured or self.run_tests}
         knows_all = bool(self.run_tests) and self.knows_all
@@ -146,6 +150,11 @@ class Summary:
             f"unreadable file set aside: {path}; what the API still lists of it is fetched again"
             for path in self.quarantined
         ]
+        lines += [
+            f"{quoted(name)}: the rows of {counted(count, 'execution')} are gone, and this run did not export them again: restore "
+            "their files from a backup, or run without --run-test and since; --accept-deletions forgets them"
+            for name, count in self.lost.values()
+        ]
         return lines
 
     @property
@@ -157,6 +166,8 @@ class Summary:
                 "the dataset has a folder for each day, and new rows go on so; metrics-etl migrate moves it to months, which makes "
                 "it faster to read, without a request"
             )
+        forgotten = f"{counted(self.forgotten, 'execution')} whose rows are gone: forgotten, as --accept-deletions says"
+        lines += [forgotten] if self.forgotten else []
         if self.redactions:
             lines.append(
                 f"{counted(self.redactions, 'answer')} contained one of the keys; the dataset has [key] in its place: "

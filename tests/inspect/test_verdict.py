@@ -43,6 +43,7 @@ GOOD = Status(
     set_aside=0,
     missing_executions=0,
     missing_evals=0,
+    lost_executions=0,
     run_tests=(WHOLE, WHOLE, WHOLE),
     tables=(),
     runs=(LAST,),
@@ -91,6 +92,10 @@ def test_rows_that_are_gone_are_not_good() -> None:
     )
     assert told(run_tests=(replace(gone, is_configured=False),))[0].startswith("Good")
     assert told(missing_evals=2) == ("Not good: 2 evals gone since the last run", "metrics-etl run")
+    assert told(lost_executions=6) == (
+        "Not good: 6 executions gone before the last run, and not exported again",
+        "metrics-etl run",
+    )
     assert told(missing_executions=1) == ("Not good: 1 execution gone since the last run", "metrics-etl run")
     assert told(run_tests=(replace(WHOLE, stray_calls=7),)) == (
         "Not good: the executions of 7 calls of 'Checkout flow' are not there",

@@ -12,6 +12,7 @@ from etl.load.files import local
 from etl.load.identity import identify
 from etl.load.index import Index, read_index, update_index, write_index
 from etl.load.layout import IDENTITY, INDEX, Layout, Part
+from etl.load.relocate import move
 from etl.load.state import load_state
 from etl.model import schema
 from tests.bundles import KEY, a_bundle
@@ -72,6 +73,25 @@ def test_state_from_the_index_is_that_from_the_files(dataset, reads):
     assert state_of(dataset) == from_index
     assert len(parts_in(reads)) == 10
     assert (from_index[0][KEY]["e1"].has_letters, from_index[0][KEY]["e1"].held.exported_calls) == (True, 1)
+
+
+def test_index_remembers_the_executions_that_no_file_has_any_more(dataset):
+    kept = {table: dataset.files.read(f"{table}/run_test={KEY}/{place()}.parquet") for table in TABLES}
+    for table in TABLES:
+        dataset.files.remove(f"{table}/run_test={KEY}/{place()}.parquet")
+    for _ in range(2):
+        known = update_index(dataset, read_index(dataset.files), [])
+        assert known.lost == {KEY: {"e1"}}
+        write_index(dataset.files, known)
+    assert update_index(dataset, read_index(dataset.files), []).is_saved
+    for table in TABLES:
+        dataset.files.publish(f"{table}/run_test={KEY}/{place()}.parquet", kept[table])
+    assert update_index(dataset, read_index(dataset.files), []).lost == {}
+
+
+def test_execution_that_lies_elsewhere_now_is_not_lost(dataset):
+    move(dataset, MARCH, "booking", {"e1"}, run_test_name="Booking")
+    assert update_index(dataset, read_index(dataset.files), []).lost == {}
 
 
 def test_index_says_whether_it_is_saved(dataset):

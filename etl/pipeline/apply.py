@@ -27,11 +27,11 @@ from etl.pipeline.record import Record, VanishedCounts, is_waiting_row_due
 from etl.pipeline.run import Run
 from etl.pipeline.survey import (
     Survey,
+    give_one_place_each,
     load,
     load_sources,
     make_plan,
     not_known_as_deleted,
-    one_place_each,
     read_missing_payloads,
 )
 from etl.pipeline.tasks import to_the_end
@@ -126,7 +126,7 @@ async def fetch_early(run: Run, record: Record, state: StoredState, lists: Lists
     forget_the_future(state, run.by_source(run.clock()))
     while await lists.are_held_up():
         read = lists.read
-        record.lists |= one_place_each(record.lists, state)
+        give_one_place_each(record, state)
         if planned := most_worth(make_plan(run, record, state, keys=independent(record, state))):
             await fetch(run, record, planned, state, is_over=lambda: lists.read > read)  # noqa: B023 called in this turn
         await lists.another(read)

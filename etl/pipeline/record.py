@@ -45,7 +45,7 @@ class Record:
     ``asked_for`` are keys of run tests that are gone and whose executions were all looked up. ``begun`` is what was fetched of the
     plan while some list was still held up. ``committed`` are execution_ids. ``moved_away`` is what ``Crawl.moved`` is,
     ``resolved`` how many dead letters of this run went since such a call is stored where it moved. ``index`` is that of the files
-    when they were last looked through.
+    when they were last looked through. ``in_two_lists`` are executions by the keys of two run tests that list them.
     """
 
     run_tests: tuple[RunTest, ...]
@@ -59,6 +59,7 @@ class Record:
     listed: dict[str, int] = field(default_factory=dict)
     lists: dict[str, ExecutionList] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    in_two_lists: defaultdict[tuple[str, str], set[str]] = field(default_factory=lambda: defaultdict(set))
     unreachable: list[str] = field(default_factory=list)
     not_found: set[str] = field(default_factory=set)
     not_found_by_id: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -126,6 +127,10 @@ class Record:
             lost=self.lost.get(run_test.key, 0),
             error=self.failures.get(run_test.key),
         )
+        for keys, execution_ids in self.in_two_lists.items():
+            if run_test.key in keys:
+                other = next(key for key in keys if key != run_test.key)
+                summary.shared[self.names()[other]] = len(execution_ids)
         if found is not None:
             summary.unreadable = [*found.unreadable, *(letter.message for letter in found.heads.values())]
         if found is not None and run_test.key in self.planned:

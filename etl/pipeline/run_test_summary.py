@@ -8,7 +8,10 @@ from etl.model.wording import counted, quoted
 
 @dataclass(slots=True)
 class RunTestSummary:
-    """One run test's share: executions by reason, rows that arrived, and what went wrong."""
+    """One run test's share: executions by reason, rows that arrived, and what went wrong.
+
+    ``shared``: how many executions of its list are in that of another run test, too, by the name of that.
+    """
 
     name: str
     key: str
@@ -23,6 +26,7 @@ class RunTestSummary:
     missed: int = 0
     doubted: int = 0
     lost: int = 0
+    shared: Counter[str] = field(default_factory=Counter)
     unreadable: list[str] = field(default_factory=list)
     unknown_statuses: Counter[str] = field(default_factory=Counter)
     executions: int = 0
@@ -37,13 +41,17 @@ class RunTestSummary:
     def is_whole(self) -> bool:
         """Whether nothing of the run test is missing."""
         lacks = self.dead_letters or self.missed or self.without_rows or self.not_answered or self.unfinished
-        return self.is_complete and self.error is None and not lacks
+        return self.is_complete and self.error is None and not (lacks or self.shared)
 
     def problems(self, *, is_cut_short: bool = False) -> list[str]:
         """One line for each thing that is missing or wrong. In a run that was cut short an unproved list is not a problem."""
+        lines = [
+            f"{quoted(self.name)}: {counted(count, 'execution')} of its list also in that of {quoted(other)}, and exported once: "
+            "run again; if it stays so, the API gives one the list of the other"
+            for other, count in self.shared.items()
+        ]
         if self.error:
-            return [f"{quoted(self.name)}: {self.error}"]
-        lines = []
+            return [f"{quoted(self.name)}: {self.error}", *lines]
         if self.unreadable:
             lines.append(
                 f"{quoted(self.name)}: {counted(len(self.unreadable), 'row')} of its list cannot be read: {self.unreadable[-1]}"

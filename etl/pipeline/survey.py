@@ -26,7 +26,7 @@ from etl.load.layout import Part
 from etl.load.relocate import Moves, as_if_dropped, find_doubled, find_moves, surplus
 from etl.load.state import StoredState, forget_the_future, load_run_tests, load_state
 from etl.model.lifecycle import StoredExecution
-from etl.model.listed_execution import ExecutionList, ListedExecution
+from etl.model.listed_execution import ListedExecution
 from etl.model.wording import first_few, quoted
 from etl.pipeline.lists import fail, gives_nothing_to_do, raise_if_none_is_listed
 from etl.pipeline.record import Record, VanishedCounts, count_reasons
@@ -76,7 +76,7 @@ async def survey(run: Run, record: Record, state: StoredState) -> Survey:
     """
     raise_if_none_is_listed(record)
     forget_the_future(state, run.by_source(run.clock()))
-    record.lists |= one_place_each(record.lists, state)
+    give_one_place_each(record, state)
     everywhere = record.listed_ids()
     vanished = {}
     for run_test in record.run_tests:
@@ -108,24 +108,25 @@ def load_sources(keys: AbstractSet[str], state: StoredState) -> None:
     load_run_tests(sorted(keys - state.executions.keys()), state)
 
 
-def one_place_each(lists: Mapping[str, ExecutionList], state: StoredState) -> dict[str, ExecutionList]:
-    """The lists, each execution in one of them.
+def give_one_place_each(record: Record, state: StoredState) -> None:
+    """Leave each execution in one of the lists, and note which lists have it.
 
-    One that is in two was moved while they were read: it stays where the dataset has it, else in the first, until the next run.
+    One that is in two was moved while they were read, or a list has what belongs to another run test. Nothing tells which: it stays
+    where the dataset has it, else in the first.
     """
-    if len(lists) < 2:
-        return dict(lists)
+    if len(record.lists) < 2:
+        return
     places: dict[str, str] = {}
-    for key, found in lists.items():
+    for key, found in record.lists.items():
         for execution_id in found.executions:
-            if places.setdefault(execution_id, key) != key and execution_id in state.executions[key]:
-                places[execution_id] = key
-    return {
-        key: replace(
-            found, executions={each: execution for each, execution in found.executions.items() if places[each] == key}
-        )
-        for key, found in lists.items()
-    }
+            if (other := places.setdefault(execution_id, key)) != key:
+                record.in_two_lists[other, key].add(execution_id)
+                if execution_id in state.executions[key]:
+                    places[execution_id] = key
+    for key, found in record.lists.items():
+        own = {each: execution for each, execution in found.executions.items() if places[each] == key}
+        if len(own) < len(found.executions):
+            record.lists[key] = replace(found, executions=own)
 
 
 async def _find_vanished(
@@ -134,7 +135,7 @@ async def _find_vanished(
     """Stored executions that no list has any more. None if they are suspiciously many: then the run test is left alone.
 
     Where one of them exists, a run test whose list was not read may have them: a list that lacks many is believed when it lacked
-    them the night before, too, and never one that says it is empty.
+    them the night before, too, and never one that is empty, or holds nothing but what is in the list of another one.
     """
     key = run_test.key
     stored = state.executions[key]
@@ -149,7 +150,7 @@ async def _find_vanished(
                 f"{len(vanished)} of its {living} stored executions are no longer listed; nothing of it was changed: "
                 "check the key's workspace, or run with --accept-deletions if they were deleted on purpose"
             )
-        elif not record.listed[key]:
+        elif not record.lists[key].executions:
             error = (
                 f"its list shows none of its {living} executions, which exist: {first_few(existing, shown=1)}; nothing of it was "
                 "changed"

@@ -215,3 +215,43 @@ async def test_list_of_a_run_test_that_lost_some_to_another_is_believed(server: 
     assert [(each.exit_code, each.run_tests[0].not_listed) for each in narrow] == [(3, 3), (0, 3)]
     assert (await job.export(settings)).exit_code == 0
     assert_equals_world(tmp_path, server.world)
+
+
+def list_of_another(server: Sandbox) -> Callable[[SandboxRequest, int], Fault | None]:
+    """The list of the second run test is that of the first."""
+    first, second = server.world.run_tests
+
+    def fault(request: SandboxRequest, _nth: int) -> Fault | None:
+        query = request.query
+        if request.path != METRICS or query.get("run_test_name") != second.name:
+            return None
+        page = execution_page(server.world, first.name, query.get("page"), query.get("limit"))
+        return Fault(status=200, body=msgspec.json.encode({"status": True, "result": page}))
+
+    return fault
+
+
+async def test_execution_that_two_run_tests_list_is_a_problem_each_night(server: Sandbox, tmp_path: Path) -> None:
+    server.fault = list_of_another(server)
+    first, second = (run_test.name for run_test in server.world.run_tests)
+    for _ in range(2):
+        night = await export(server, tmp_path)
+        assert night.exit_code == 3
+        for mine, theirs in ((first, second), (second, first)):
+            told = f"{mine!r}: 4 executions of its list also in that of {theirs!r}, and exported once"
+            assert any(problem.startswith(told) for problem in night.problems)
+        assert set(night.last_complete_at.values()) == {None}
+    server.fault = None
+    healed = await export(server, tmp_path)
+    assert (healed.exit_code, healed.problems) == (0, [])
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_list_that_has_nothing_but_what_another_has_is_never_believed(server: Sandbox, tmp_path: Path) -> None:
+    await export(server, tmp_path)
+    server.fault = list_of_another(server)
+    for _ in range(3):
+        night = await export(server, tmp_path)
+        assert night.exit_code == 3
+        assert "its list shows none of its 4 executions, which exist" in "\n".join(night.problems)
+    assert_equals_world(tmp_path, server.world)

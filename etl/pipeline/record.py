@@ -65,6 +65,7 @@ class Record:
     not_found_by_id: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     lost: dict[str, int] = field(default_factory=dict)
     left_behind: dict[str, int] = field(default_factory=dict)
+    deleted_elsewhere: dict[str, int] = field(default_factory=dict)
     asked_for: set[str] = field(default_factory=set)
     keys_without_run_test: list[str] = field(default_factory=list)
     moved: Counter[str] = field(default_factory=Counter)
@@ -193,6 +194,7 @@ def summarize(run: Run, record: Record, *, failure: ExporterError | None, finish
         quarantined=record.quarantined,
         completed_files=record.completed_files,
         left_behind=record.left_behind,
+        deleted_elsewhere=record.deleted_elsewhere,
         asked_for=sorted(record.asked_for),
         moved_calls=record.moved_calls,
         compared=sum(each.compared for each in record.settling),

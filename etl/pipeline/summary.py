@@ -57,6 +57,7 @@ class Summary:
     forgotten: int = 0
     completed_files: int = 0
     left_behind: dict[str, int] = field(default_factory=dict)
+    deleted_elsewhere: dict[str, int] = field(default_factory=dict)
     asked_for: list[str] = field(default_factory=list)
     moved_calls: int = 0
     compared: int = 0
@@ -182,6 +183,10 @@ class Summary:
             f"run_test={key}: {counted(count, 'execution')} left there, in no list any more: deleted or moved elsewhere"
             for key, count in self.left_behind.items()
             if count
+        ]
+        lines += [
+            f"run_test={key}: {counted(count, 'execution')} deleted at the source; the rows are kept, see deleted_at"
+            for key, count in self.deleted_elsewhere.items()
         ]
         moved = f"{self.moved_calls} calls belong to another execution now; their old rows were removed"
         lines += [moved] if self.moved_calls else []

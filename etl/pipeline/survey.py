@@ -87,9 +87,9 @@ async def survey(run: Run, record: Record, state: StoredState) -> Survey:
                 vanished[run_test.key] = ids
     drops, moves = _find_places(record, state)
     left_behind = _left_behind(record, state, moves)
-    record.left_behind = {key: len(left) for key, left in left_behind.items()}
     if record.discovered and record.discovered.is_complete:
         record.keys_without_run_test = sorted(state.elsewhere.keys() - {source.run_test_key for source, _ in moves})
+    moves = await _without_suspicious(run, record, state, moves, left_behind)
     await _confirm_gone(run, record, state)
     left_behind |= await _left_by_deleted_run_tests(run, record, state)
     return Survey(state, drops, moves, vanished, left_behind)
@@ -205,6 +205,32 @@ def _left_behind(record: Record, state: StoredState, moves: Moves) -> dict[str, 
     everywhere = record.listed_ids()
     sources = {source.run_test_key for source, _ in moves} - {run_test.key for run_test in record.run_tests}
     return {key: left for key in sources if (left := dates[key].keys() - everywhere)}
+
+
+async def _without_suspicious(
+    run: Run, record: Record, state: StoredState, moves: Moves, left_behind: dict[str, set[str]]
+) -> Moves:
+    """The moves, but those that would leave suspiciously many executions behind: then both run tests are left alone."""
+    for key in list(left_behind):
+        load_sources({key}, state)
+        stored = state.executions[key]
+        vanished = not_known_as_deleted(left_behind[key], stored)
+        living = sum(known.deleted_at is None for known in stored.values())
+        is_suspicious = is_mass_vanishing(vanished=len(vanished), living=living) and not run.accept_deletions
+        if not is_suspicious or await _find_existing(run, vanished[:_SAMPLE_EXECUTIONS]):
+            continue
+        del left_behind[key]
+        targets = {target for source, target in moves if source.run_test_key == key}
+        for run_test in [each for each in record.run_tests if each.key in targets & record.lists.keys()]:
+            del record.lists[run_test.key]
+            error = (
+                f"{len(vanished)} of the {living} executions stored under run_test={key}, from where the others move, are no "
+                "longer listed; nothing was changed: check the key's workspace, or run with --accept-deletions if they were "
+                "deleted on purpose"
+            )
+            fail(run, record, run_test, error)
+    record.left_behind = {key: len(left) for key, left in left_behind.items()}
+    return {(source, key): ids for (source, key), ids in moves.items() if key in record.lists}
 
 
 async def _confirm_gone(run: Run, record: Record, state: StoredState) -> None:

@@ -299,9 +299,34 @@ async def test_execution_deleted_while_its_run_test_is_renamed_is_marked(
     summary = await export(names=[first.name, second.name])
 
     assert (summary.exit_code, summary.run_tests[0].moved) == (0, 11)
+    assert any("1 execution deleted at the source" in notice for notice in summary.notices)
     assert state_of(tmp_path, gone)["deleted_at"] == NIGHT + timedelta(days=2)
     assert not any("stay there" in notice for notice in summary.notices)
     assert len(rows_of(tmp_path, "calls")) == calls
+
+
+@pytest.mark.parametrize("are_all_named", [True, False])
+async def test_executions_that_vanish_in_large_numbers_during_a_rename_are_believed_when_it_is_said(
+    server: Sandbox, export: Export, tmp_path: Path, *, are_all_named: bool
+) -> None:
+    """A list of the wrong workspace shows one of them by chance: nothing may be marked for that, in no later night either."""
+    first, second = server.world.run_tests
+    names: Any = [f"{first.name}, new", second.name] if are_all_named else "all"
+    await export(names=None if are_all_named else "all")
+    sandbox.rename_run_test(first, f"{first.name}, new")
+    vanished = first.executions[:11]
+    for execution in vanished:
+        sandbox.delete_execution(execution)
+
+    for _ in range(2):
+        doubted = await export(names=names)
+        assert doubted.exit_code == 3
+        assert any("11 of the 12 executions stored under" in problem for problem in doubted.problems)
+        assert [row["deleted_at"] for row in rows_of(tmp_path, "executions")] == [None] * 16
+    believed = await export(names=names, accept_deletions=True)
+    assert believed.exit_code == 0
+    assert any("11 executions deleted at the source" in notice for notice in believed.notices)
+    assert sum(row["deleted_at"] is not None for row in rows_of(tmp_path, "executions")) == 11
 
 
 async def test_new_key_or_new_name_under_the_old_key_moves_the_rows(

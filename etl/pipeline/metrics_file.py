@@ -47,7 +47,7 @@ def write_metrics_file(summary: Summary, path: Path) -> None:
         gauge.labels(dataset=summary.dataset, **labels).set(value)
 
     gauges: dict[str, Gauge] = {}
-    set_gauge("run_finished_timestamp_seconds", "When the last run ended.", summary.finished_at.timestamp())
+    set_gauge("run_finished_timestamp_seconds", "When the last run ended.", summary.counts_from.timestamp())
     set_gauge("run_exit_code", "Exit code of the last run: 0 complete, 3 partial.", summary.exit_code)
     set_gauge("run_duration_seconds", "How long the last run took.", summary.seconds)
     for purpose, sent in summary.requests_by_purpose.items():

@@ -181,6 +181,7 @@ def summarize(run: Run, record: Record, *, failure: ExporterError | None, finish
         dataset=run.settings.destination.path,
         started_at=run.by_source(run.started_at),
         finished_at=run.by_source(finished_at),
+        finished_here_at=finished_at,
         run_tests=record.run_test_summaries(is_cut_short=failure is not None),
         requests_by_purpose=traffic.requests_by_purpose,
         necessary_requests=record.necessary_requests,

@@ -30,10 +30,11 @@ _MANY = 10
 
 @dataclass(slots=True)
 class Summary:
-    """One export run. Times are aware UTC; ``rows`` are those written, by table.
+    """One export run. Times are aware UTC, by the source's clock; ``rows`` are those written, by table.
 
     ``complete_at`` and the four after it are those of ``LastRun``, this run included. ``is_new_to_months``: the dataset is by day,
     and no version that lays out by month has run on it before. ``knows_all``: no run test is missing from the list of run tests.
+    ``finished_here_at`` is ``finished_at`` by this machine's clock.
     ``lost``: by key the name of the run test, and how many executions a run left there that are gone and were not exported again.
     """
 
@@ -42,6 +43,7 @@ class Summary:
     dataset: str
     started_at: datetime
     finished_at: datetime
+    finished_here_at: datetime | None = None
     run_tests: list[RunTestSummary] = field(default_factory=list)
     requests_by_purpose: dict[Purpose, int] = field(default_factory=no_requests)
     necessary_requests: int = 0
@@ -94,6 +96,11 @@ class Summary:
         is_partial = isinstance(self.failure, SourceUnavailableError) and any(self.rows.values())
         return ExitCode.PARTIAL if is_partial else self.failure.exit_code
 
+    @property
+    def counts_from(self) -> datetime:
+        """The time from which on the age of what it exported counts: the earlier of the two clocks', since one may be ahead."""
+        return min(self.finished_at, self.finished_here_at or self.finished_at)
+
     def carry_on(self, before: LastRun, settings: Settings) -> None:
         """Say what is complete after this run, given what was before it.
 
@@ -112,7 +119,7 @@ class Summary:
             keys = before.last_complete_at.keys() | (completed if settings.is_part else keys)
         tried = {run_test.key for run_test in self.run_tests} if knows_all else keys
         self.last_complete_at = {
-            key: self.finished_at if key in completed else before.last_complete_at.get(key) for key in sorted(keys)
+            key: self.counts_from if key in completed else before.last_complete_at.get(key) for key in sorted(keys)
         }
         self.complete_since = {
             key: days.get(key) if key in completed else before.complete_since.get(key) for key in self.last_complete_at
@@ -126,7 +133,7 @@ class Summary:
             {*before.asked_for, *self.asked_for} - {each.key for each in self.run_tests if not each.error}
         )
         is_complete = self.exit_code == ExitCode.COMPLETE and not settings.is_part
-        self.complete_at = self.finished_at if is_complete else before.complete_at
+        self.complete_at = self.counts_from if is_complete else before.complete_at
         self.is_all = not settings.configured if is_complete else before.is_all
 
     @property

@@ -10,8 +10,10 @@ import pytest
 
 from etl import sandbox
 from etl.inspect.status import read_status
+from etl.inspect.verdict import judge
 from etl.load.files.local import LocalFiles
 from etl.pipeline import job
+from etl.pipeline.metrics_file import write_metrics_file
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import environment, metrics_etl, write_settings
@@ -120,6 +122,29 @@ async def test_status_does_not_take_a_run_of_the_future_for_fresh(server: Sandbo
     assert f"ended at {at:%Y-%m-%d %H:%M} UTC, which has not come yet" in " ".join(shown.stdout.split())
     assert as_json.document["complete_at"] is None
     assert [each["complete_at"] for each in as_json.document["run_tests"]] == [None]
+
+
+@pytest.mark.parametrize("ahead", [timedelta(hours=-20), timedelta(hours=20)], ids=["source ahead", "source behind"])
+async def test_age_counts_from_the_clock_that_is_behind(export: Export, tmp_path: Path, ahead: timedelta) -> None:
+    """Where the source is ahead, its time comes once this machine's clock reaches it: that makes the dataset no fresher."""
+    here = ENDED + 4 * DAY
+    summary = await export(here - ahead, ahead=ahead)
+    write_metrics_file(summary, tmp_path / "etl.prom")
+    counted = min(here, here - ahead)
+
+    assert summary.exit_code == 0
+    for hours in (1, 19, 21, 27, 45):
+        now = here + timedelta(hours=hours)
+        found = read_status(LocalFiles(tmp_path / "data"), now=now)
+        assert found.complete_at is not None
+        assert abs(found.complete_at - counted) < timedelta(minutes=1)
+        assert judge(found).is_good == (now - counted < timedelta(hours=26))
+    [line] = [
+        each
+        for each in (tmp_path / "etl.prom").read_text().splitlines()
+        if "dataset_complete_timestamp_seconds{" in each
+    ]
+    assert float(line.split()[-1]) == summary.complete_at.timestamp()
 
 
 async def test_deletion_is_dated_by_the_source(server: Sandbox, export: Export, tmp_path: Path) -> None:

@@ -118,8 +118,8 @@ def wide(month: str, path: Path) -> int:
     """``etl.read_calls`` with a column for each eval, of a month or of everything."""
     import etl  # noqa: PLC0415
 
-    scope = {"since": f"{month}-01", "until": f"{month}-28"} if month else {}
-    return len(etl.read_calls(path, evals="wide", **scope))
+    since, until = (f"{month}-01", f"{month}-28") if month else (None, None)
+    return len(etl.read_calls(path, evals="wide", since=since, until=until))
 
 
 def wide_in_pandas(month: str, path: Path) -> int:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 from etl.extract import client, connect
+from tests.stores import KEYS, proxied, seaweed
 
 # A busy machine makes any example slow: no law is about time.
 settings.register_profile("no deadline", deadline=None)
@@ -31,3 +32,30 @@ def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_proof_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteen threads for each of thousands of exports: that they can be started is proved where the command is run."""
     monkeypatch.setattr(connect, "require_threads", lambda: None)
+
+
+@pytest.fixture(scope="session")
+def seaweed_store(tmp_path_factory):
+    with seaweed(tmp_path_factory.mktemp("seaweed")) as running:
+        yield running
+
+
+@pytest.fixture
+def keys(monkeypatch):
+    """Where a user has them."""
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def proxy(seaweed_store, keys):
+    """The store behind a proxy."""
+    with proxied(seaweed_store) as running:
+        yield running
+
+
+@pytest.fixture
+def blind_store(proxy):
+    """A store that ignores conditions."""
+    proxy.strips_conditions = True
+    return proxy

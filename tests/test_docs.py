@@ -24,6 +24,7 @@ from etl.inspect.rules import FIXES, Finding, Kind
 from etl.inspect.status import LetterStatus, RunStatus, RunTestStatus, Status, TableStatus
 from etl.inspect.verify import Report
 from etl.load.warehouse.ddl import ENGINES, ddl
+from etl.model.locations import BUCKETS
 from etl.model.schema import EXECUTIONS, TABLES
 from etl.pipeline.preflight import Subject
 from etl.pipeline.progress import Progress
@@ -152,7 +153,9 @@ def settings_with_defaults(model: type[BaseModel]) -> dict[str, Any]:
 
 def test_example_settings_hold_every_key_with_its_default() -> None:
     example = text("config/example.toml")
-    uncommented = re.sub(r"^# ((ca_file|proxy|max_runtime_minutes|path) = )", r"\1", example, flags=re.MULTILINE)
+    uncommented = re.sub(
+        r"^# ((ca_file|proxy|max_runtime_minutes|path|options) = )", r"\1", example, flags=re.MULTILINE
+    )
     found = tomllib.loads(uncommented)
     expected = settings_with_defaults(Settings)
     assert found.pop("run_tests") == ["My Agent Test"]
@@ -165,10 +168,19 @@ def test_example_settings_hold_every_key_with_its_default() -> None:
     assert found["api"].pop("proxy")
     assert found["export"].pop("max_runtime_minutes")
     assert found["destination"].pop("path")
+    assert found["destination"].pop("options")
     for section, keys in found.items():
         assert keys == {name: expected[section][name] for name in keys}, section
     for name in RunTest.model_fields:
         assert f"{name} = " in example
+
+
+def test_every_option_of_a_bucket_is_in_the_example() -> None:
+    told = text("config/example.toml").partition("# options = ")[2].partition("[log]")[0]
+    for scheme, options in BUCKETS.items():
+        assert f"{scheme}:" in told
+        for option in options:
+            assert option in told
 
 
 def test_example_settings_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,9 @@ def status(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show how fresh the dataset is, what it holds, what is missing, and how the last runs went. Needs no key, no network.
+    """Show how fresh the dataset is, what it holds, what is missing, and how the last runs went. Needs no key.
+
+    Asks nothing but the store of a dataset in a bucket.
 
     Example: metrics-etl status --max-age-hours 26
     """
@@ -64,9 +66,8 @@ def status(
             settings, configured = Settings.load(config, needs_keys=False, needs_run_tests=False), None
         problems_now = problems_here(config)
         try:
-            dataset_status = read_status(
-                open_files(settings.destination.path), now=datetime.now(UTC), configured=configured
-            )
+            files = open_files(settings.destination.path, settings.destination.options)
+            dataset_status = read_status(files, now=datetime.now(UTC), configured=configured)
         except DestinationError:
             for problem in problems_now:
                 print_message(f"problem: {problem}")
@@ -138,7 +139,7 @@ def migrate(config: Config = None, *, quiet: Quiet = False, verbose: Verbose = F
         from etl.settings import Settings  # noqa: PLC0415
 
         destination = Settings.load(config, needs_keys=False, needs_run_tests=False).destination
-        files = open_dataset(destination.path)
+        files = open_dataset(destination.path, destination.options)
         now = datetime.now(UTC)
         before = after = 0
         files.prepare()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from etl.pipeline.progress import Notify
     from etl.pipeline.summary import Summary
     from etl.settings import Settings
+    from etl.settings.sections import Destination
 
 
 def run(  # noqa: PLR0913 one parameter for each option of the command
@@ -60,7 +61,7 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
                 settings, quiet=quiet, verbose=verbose, full_refresh=full_refresh, accept_deletions=accept_deletions
             )
         except ConfigurationError as error:  # the process may open or start too little
-            _end_and_notify("run_failed", _noted(error, settings.destination.path), settings)
+            _end_and_notify("run_failed", _noted(error, settings.destination), settings)
         except ExporterError as error:
             _end_and_notify("run_failed", error, settings)
         if as_json:
@@ -69,7 +70,7 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
             print_summary(summary)
             if summary.exit_code in (ExitCode.COMPLETE, ExitCode.PARTIAL):
                 print_result("")
-                print_how_to_open(summary.dataset)
+                print_how_to_open(summary.dataset, settings.destination.options)
         if quiet:
             _print_problems(summary, settings)
         if metrics_file:
@@ -137,15 +138,19 @@ def _load_settings(
     return settings
 
 
-def _noted(error: ConfigurationError, path: str | None) -> ConfigurationError:
+def _noted(error: ConfigurationError, destination: "Destination | None") -> ConfigurationError:
     """The error that did not let a run begin, once ``status`` knows of it; or else it says that ``status`` will not."""
     from etl.load.attempt import note_failure  # noqa: PLC0415
     from etl.load.files.open import open_files  # noqa: PLC0415
 
-    if path is None:
+    if destination is None:
         silence: str | None = "metrics-etl status does not know of this run: the settings name no dataset"
     else:
-        silence = note_failure(open_files(path), error, datetime.now(UTC))
+        try:
+            files = open_files(destination.path, destination.options)
+        except ConfigurationError:
+            return error  # it is this one
+        silence = note_failure(files, error, datetime.now(UTC))
     return error if silence is None else ConfigurationError(f"{error}; {silence}")
 
 

@@ -1,6 +1,6 @@
 """What ``run`` prints at its end: the summary, and how to open the dataset. Decides nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -8,6 +8,7 @@ from rich.table import Table
 from etl.cli.console import add_name_column, by_purpose, duration, print_line, printable, stdout_console
 from etl.extract.plan import Reason
 from etl.model import schema
+from etl.model.locations import Options, scheme_of
 from etl.model.wording import counted
 from etl.pipeline.run_test_summary import RunTestSummary
 from etl.pipeline.summary import Summary
@@ -19,6 +20,8 @@ def print_summary(summary: Summary) -> None:
     _print_run_tests(console, summary.run_tests)
     print_line(console, "written", _written(summary))
     print_line(console, "requests", _requests(summary))
+    if summary.store_requests:
+        print_line(console, "bucket", _bucket(summary.store_requests))
     print_line(console, "dataset", summary.dataset)
     if misfits := sum(run_test.misfits for run_test in summary.run_tests):
         print_line(console, "misfits", f"{counted(misfits, 'value')} did not fit the column: see the column extra")
@@ -29,9 +32,13 @@ def print_summary(summary: Summary) -> None:
     print_line(console, "outcome", f"{summary.outcome} (exit {summary.exit_code})")
 
 
-def print_how_to_open(dataset: str) -> None:
-    """Code that opens the dataset, to copy; to stdout."""
+def print_how_to_open(dataset: str, options: Options | None = None) -> None:
+    """Code that opens the dataset, to copy; to stdout. ``options`` are those of a bucket."""
     console = stdout_console()
+    if scheme_of(dataset) is not None:
+        given = f", options={dict(options)}" if options else ""
+        print_line(console, "Python", f'etl.read_calls("{dataset}", evals="wide"{given})')
+        return
     print_line(console, "Python", f'etl.read_calls("{dataset}", evals="wide")')
     print_line(console, "pandas", f'pd.read_parquet("{dataset}/calls", dtype_backend="pyarrow")')
     print_line(console, "DuckDB", f"FROM '{dataset}/calls/*/*/*.parquet'")
@@ -57,6 +64,11 @@ def _requests(summary: Summary) -> str:
     if summary.saved_requests > 0:
         text += f"; comparing saved {summary.saved_requests:,}"
     return text
+
+
+def _bucket(requests: Mapping[str, int]) -> str:
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(requests.items()))
+    return f"{counted(sum(requests.values()), 'request')} to the store until now: {kinds}"
 
 
 def _print_run_tests(console: Console, run_tests: Sequence[RunTestSummary]) -> None:

@@ -21,6 +21,7 @@ from etl.inspect.tables import chosen_columns, find_scope, open_dataset, read_ro
 from etl.load.files.open import Files
 from etl.load.layout import Scope
 from etl.model import schema
+from etl.model.locations import Options
 from etl.transform.frames import to_pandas
 
 Numbers = npt.NDArray[np.int64]
@@ -49,6 +50,7 @@ def read_calls(
     until: str | date | None = None,
     columns: str | Iterable[str] | None = None,
     evals: Literal["wide"] | None = None,
+    options: Options | None = None,
 ) -> pd.DataFrame:
     """One row per call, exactly those of ``read_table(path, "calls", …)``, with its execution and its evals beside it.
 
@@ -63,12 +65,13 @@ def read_calls(
     configuration has its own, with the first characters of its id behind the name.
 
     Args:
-        path: The folder of the dataset, as in ``[destination] path``.
+        path: The folder of the dataset, or its URL in a bucket, as in ``[destination] path``.
         run_tests: Names or keys of run tests; all of them by default.
         since: First day of ``date`` (UTC): a date, text such as ``2026-11-01``, or a datetime or Timestamp (without a zone, UTC).
         until: Last day of ``date``, included.
         columns: Only these, in this order; all of them by default. Columns of evals come on top.
         evals: ``"wide"``, or None to leave them out.
+        options: Of a bucket, as in ``[destination.options]``; credentials come from their usual places.
 
     Raises:
         ConfigurationError: no such column or run test, no day, or another word for ``evals``.
@@ -77,7 +80,7 @@ def read_calls(
     if evals not in (None, "wide"):
         raise ConfigurationError(f'evals must be "wide" or None, got {evals!r}')
     names = chosen_columns(columns, [*CALL_COLUMNS, *EXECUTION_COLUMNS], "calls")
-    files = open_dataset(path)
+    files = open_dataset(path, options)
     scope = find_scope(files, schema.CALLS, run_tests, since, until)
     needed = dict.fromkeys(["call_execution_id", "execution_id", *(name for name in names if name in CALL_COLUMNS)])
     calls = read_rows(files, schema.CALLS, scope, list(needed))

@@ -14,12 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.errors import ConfigurationError, DestinationError, FileMissingError
-from etl.load.files.open import Files, open_files
+from etl.load.files.open import Files, open_files, read_each
 from etl.load.identity import read_identity
 from etl.load.layout import STATE, Part, Scope, days_of, is_data, parse_part_path, parse_run_path, place_of
 from etl.load.parquet import read_columns
 from etl.model import schema
 from etl.model.keys import default_key
+from etl.model.locations import Options
 from etl.model.wording import quoted
 from etl.transform.frames import to_pandas
 
@@ -35,6 +36,7 @@ def read_table(
     since: str | date | None = None,
     until: str | date | None = None,
     columns: str | Iterable[str] | None = None,
+    options: Options | None = None,
 ) -> pd.DataFrame:
     """The rows of one table, with pyarrow-backed dtypes: a whole number stays whole, and a null is null.
 
@@ -44,12 +46,13 @@ def read_table(
     a ``datetime.date``, times with a ``pd.Timestamp(…, tz="UTC")``; pandas compares neither with text.
 
     Args:
-        path: The folder of the dataset, as in ``[destination] path``.
+        path: The folder of the dataset, or its URL in a bucket, as in ``[destination] path``.
         table: executions, calls, evals, errors or runs.
         run_tests: Names or keys of run tests; all of them by default. Not for ``runs``.
         since: First day of ``date`` (UTC): a date, text such as ``2026-11-01``, or a datetime or Timestamp (without a zone, UTC).
         until: Last day of ``date``, included.
         columns: Only these columns, in this order; all of them by default.
+        options: Of a bucket, as in ``[destination.options]``; credentials come from their usual places.
 
     Raises:
         ConfigurationError: no such table, column or run test, or no day.
@@ -57,7 +60,7 @@ def read_table(
     """
     declared = declared_table(table)
     names = chosen_columns(columns, [column.name for column in (*declared.columns, *declared.added_columns)], table)
-    files = open_dataset(path)
+    files = open_dataset(path, options)
     if run_tests is not None and declared is schema.RUNS_TABLE:
         raise ConfigurationError("runs: an export run is not of one run test: leave run_tests out")
     return to_pandas(read_rows(files, declared, find_scope(files, declared, run_tests, since, until), names))
@@ -109,14 +112,14 @@ def chosen_columns(columns: str | Iterable[str] | None, known: Collection[str], 
     return names
 
 
-def open_dataset(path: str | os.PathLike[str]) -> Files:
+def open_dataset(path: str | os.PathLike[str], options: Options | None = None) -> Files:
     """The files of the dataset at this path.
 
     Raises:
         ConfigurationError: there is no storage for this kind of path.
         DestinationError: there is no dataset, or one of a newer version.
     """
-    files = open_files(os.fspath(path))
+    files = open_files(os.fspath(path), options)
     if not files.has(""):
         raise DestinationError(f"{files.where()}: no such folder: give the one that [destination] path names")
     if not any(files.has(name) for name in (STATE, *schema.TABLES)):
@@ -158,7 +161,8 @@ def read_rows(files: Files, table: schema.Table, scope: Scope, names: list[str])
     stored = [name for name in table.names if name in names or (needs_day and name == table.start)] or [table.key[0]]
     declared = pa.schema([pa.field(name, columns[name].type, metadata=columns[name].metadata) for name in names])
 
-    def rows_of(path: str, part: Part) -> pa.Table:
+    def rows_of(found: tuple[str, Part]) -> pa.Table:
+        path, part = found
         rows = read_columns(files, table, path, stored)
         if needs_day:
             days = _days(rows[table.start], part.folder)
@@ -170,7 +174,7 @@ def read_rows(files: Files, table: schema.Table, scope: Scope, names: list[str])
         return rows.select(names).cast(declared)
 
     def read(found: dict[str, Part]) -> pa.Table:
-        tables = [rows_of(path, part) for path, part in found.items() if scope.has(part)]
+        tables = read_each(files, rows_of, [each for each in found.items() if scope.has(each[1])])
         return pa.concat_tables([declared.empty_table(), *tables]).combine_chunks()
 
     return _read_listed(files, table, read)
@@ -206,8 +210,12 @@ def _names(files: Files, found: dict[str, Part]) -> dict[str, set[str]]:
     """The names of each run test in its newest file of executions."""
     in_order = sorted(found, key=lambda path: (found[path].folder, found[path].number))
     newest = {found[path].run_test_key: path for path in in_order}
-    names = {key: read_columns(files, schema.EXECUTIONS, path, ["run_test_name"]) for key, path in newest.items()}
-    return {key: set(rows["run_test_name"].drop_null().to_pylist()) for key, rows in names.items()}
+
+    def names_in(path: str) -> set[str]:
+        rows = read_columns(files, schema.EXECUTIONS, path, ["run_test_name"])
+        return set(rows["run_test_name"].drop_null().to_pylist())
+
+    return dict(zip(newest, read_each(files, names_in, newest.values()), strict=True))
 
 
 def _parts(files: Files, table: schema.Table) -> dict[str, Part]:

@@ -96,7 +96,7 @@ def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) 
     Raises:
         DestinationError: there is no dataset, or its folders cannot be read.
     """
-    files = open_files(settings.destination.path)
+    files = open_files(settings.destination.path, settings.destination.options)
     if not any(files.has(name) for name in schema.TABLES):
         raise DestinationError(
             f"{files.where()}: no dataset there: check [destination] path, or run metrics-etl run first"

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.dataset import Dataset
-from etl.load.files.open import Entry, Files, data_files
+from etl.load.files.open import Entry, Files, data_files, read_each
 from etl.load.identity import read_identity
 from etl.load.layout import INDEX, Part, parse_part_path, part_path
 from etl.load.parquet import UnreadableError, pack, unpack
@@ -134,15 +134,24 @@ def update_index(dataset: Dataset, known: Index, unreadable: list[str], *, stric
     Raises:
         DestinationError: as ``list_parts`` and ``index_part``.
     """
-    index = Index(is_saved=known.is_saved)
-    for part, entries in sorted(list_parts(dataset.files, strict_keys=strict_keys).items()):
+    parts = sorted(list_parts(dataset.files, strict_keys=strict_keys).items())
+
+    def is_known(part: Part, entries: Mapping[str, Entry]) -> bool:
         found = known.parts.get(part)
-        if found is None or found.versions is None or found.versions != versions_of(entries):
-            found = index_part(dataset, part, entries, unreadable)
-            index.is_saved = False
-        index.parts[part] = found
+        return found is not None and found.versions is not None and found.versions == versions_of(entries)
+
+    def read(found: tuple[Part, Mapping[str, Entry]]) -> tuple[PartIndex, list[str]]:
+        damaged: list[str] = []
+        return index_part(dataset, *found, damaged), damaged
+
+    unknown = [each for each in parts if not is_known(*each)]
+    new: dict[Part, PartIndex] = {}
+    for (part, _), (found, damaged) in zip(unknown, read_each(dataset.files, read, unknown), strict=True):
+        new[part] = found
+        unreadable += damaged
+    index = Index({part: new.get(part) or known.parts[part] for part, _ in parts})
     index.lost = _lost(known, index)
-    index.is_saved = index.is_saved and len(index.parts) == len(known.parts) and index.lost == known.lost
+    index.is_saved = known.is_saved and not new and len(parts) == len(known.parts) and index.lost == known.lost
     return index
 
 

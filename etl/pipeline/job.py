@@ -14,7 +14,7 @@ from functools import partial
 
 import msgspec
 
-from etl.errors import DestinationError, ExporterError, InterruptedRunError, TimeLimitError, leaves
+from etl.errors import DestinationError, ExporterError, InterruptedRunError, LockHeldError, TimeLimitError, leaves
 from etl.extract.plan import Planned, requests_to_fetch
 from etl.extract.purpose import Purpose
 from etl.load.attempt import Attempt, note_attempt, note_failure, read_attempt
@@ -33,7 +33,7 @@ from etl.pipeline.run import Run, begin
 from etl.pipeline.run_test_summary import RunTestSummary
 from etl.pipeline.summary import Summary
 from etl.pipeline.survey import discover_and_load, load, load_sources, make_plan, survey
-from etl.pipeline.tasks import to_the_end, until_stopped
+from etl.pipeline.tasks import held, to_the_end, until_stopped
 from etl.settings import Settings
 from etl.transform.frames import frame_of
 
@@ -148,13 +148,17 @@ async def export(
     files = run.dataset.files
     try:
         await to_the_end(files.prepare)
-        with files.lock(run.started_at):
+        async with held(files.lock(run.started_at, is_stopped=lambda: stop is not None and stop.done())):
             await to_the_end(files.sweep_staging)
             run.dataset.layout = await to_the_end(partial(identify, files, run.started_at))
             last = await to_the_end(partial(_last_attempt, run))
             begun = Attempt(started_at=run.started_at, export_run_id=run.export_run_id)
             await to_the_end(partial(note_attempt, files, begun))
             return await _export_alone(run, stop, last)
+    except LockHeldError:
+        if stop is not None and stop.done():
+            raise stop.result() from None
+        raise
     except DestinationError as error:  # one that comes later is told by the summary
         if (silence := await to_the_end(partial(note_failure, files, error, run.started_at))) is not None:
             raise DestinationError(f"{error}; {silence}") from error

@@ -4,7 +4,7 @@ from datetime import datetime
 from pathlib import Path
 
 from etl.errors import ConfigurationError, DestinationError
-from etl.load.files.open import open_files
+from etl.model.locations import scheme_of
 from etl.pipeline.summary import Summary
 
 _PREFIX = "metrics_etl"
@@ -26,7 +26,7 @@ def check_metrics_file(path: Path, dataset: str) -> None:
         raise ConfigurationError(f"--metrics-file {path}: the collector reads files that end with .prom: rename it")
     if not path.parent.is_dir():
         raise ConfigurationError(f"--metrics-file {path}: the folder does not exist: create it")
-    if path.resolve().is_relative_to(Path(open_files(dataset).where()).resolve()):
+    if scheme_of(dataset) is None and path.resolve().is_relative_to(Path(dataset).resolve()):
         raise ConfigurationError(f"--metrics-file {path}: it must not lie in the dataset: give another folder")
 
 

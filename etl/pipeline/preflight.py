@@ -114,7 +114,7 @@ def problems_here(config: Path | None) -> list[str]:
     except ConfigurationError as error:
         return [str(error)]
     try:
-        open_files(settings.destination.path).probe()
+        open_files(settings.destination.path, settings.destination.options).probe()
     except DestinationError as error:
         return [str(error)]
     return []
@@ -221,9 +221,10 @@ def _rate_limit(settings: Settings, learned: int | None) -> str:
 
 
 def _check_dataset(settings: Settings) -> list[Check]:
-    files = open_files(settings.destination.path)
-    holder = files.lock_holder()
+    files = open_files(settings.destination.path, settings.destination.options)
+    holder = None
     try:
+        holder = files.lock_holder()
         probe = files.probe()
         if probe.is_there and not holder:
             _read_dataset(files, settings)

@@ -191,6 +191,7 @@ def summarize(run: Run, record: Record, *, failure: ExporterError | None, finish
         redactions=traffic.redactions,
         files=run.dataset.written.files,
         size_bytes=run.dataset.written.size_bytes,
+        store_requests=dict(run.dataset.files.requests),
         rows=run.dataset.written.rows,
         quarantined=record.quarantined,
         completed_files=record.completed_files,

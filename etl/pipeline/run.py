@@ -72,7 +72,10 @@ def begin(
         export_run_id=f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}",
         started_at=started_at,
         clock=clock,
-        dataset=Dataset(open_files(settings.destination.path), compression=settings.destination.compression),
+        dataset=Dataset(
+            open_files(settings.destination.path, settings.destination.options),
+            compression=settings.destination.compression,
+        ),
         client=client,
         progress=progress,
         notify=notify,

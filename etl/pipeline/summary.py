@@ -64,6 +64,7 @@ class Summary:
     moved_calls: int = 0
     compared: int = 0
     saved_requests: int = 0
+    store_requests: dict[str, int] = field(default_factory=dict)
     listed_differently: int = 0
     fetched_whole: int = 0
     why_whole: str | None = None
@@ -261,6 +262,7 @@ class Summary:
             "redactions": self.redactions,
             "files": self.files,
             "bytes": self.size_bytes,
+            "store_requests": self.store_requests,
             "rows": self.rows,
             "complete_at": _iso(self.complete_at),
             "last_complete_at": {key: _iso(at) for key, at in self.last_complete_at.items()},

@@ -1,7 +1,9 @@
-"""Two pieces of asyncio that a run needs: stop early, and let work finish although the run is cancelled."""
+"""Pieces of asyncio that a run needs: stop early, let work finish although the run is cancelled, hold a lock."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from etl.errors import ExporterError
@@ -38,6 +40,17 @@ async def until_stopped(
     async with asyncio.TaskGroup() as group:
         watcher = group.create_task(watch())
         group.create_task(finish())
+
+
+@asynccontextmanager
+async def held(lock: AbstractContextManager[None]) -> AsyncIterator[None]:
+    """Hold the lock; it is taken and given back in a thread, since that may take seconds."""
+    with_lock = ExitStack()
+    try:
+        await to_the_end(partial(with_lock.enter_context, lock))
+        yield
+    finally:
+        await to_the_end(with_lock.close)
 
 
 async def to_the_end(work: Callable[[], T] | Coroutine[Any, Any, T]) -> T:

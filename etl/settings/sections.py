@@ -1,5 +1,6 @@
 """The sections of the settings file: each key with its type, default and bounds. Reads no file."""
 
+import re
 from datetime import date
 from ipaddress import ip_address
 from pathlib import Path
@@ -10,12 +11,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 from yarl import URL
 
 from etl.model.keys import default_key, is_key, is_listable
+from etl.model.locations import BUCKETS, scheme_of
 
 _NO_PROXY = (
     "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS), got another value"
 )
 _MOST_REQUESTS_PER_MINUTE = 10_000_000
-_BUCKET_SCHEMES = ("s3://", "gs://", "az://", "abfs://")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class _Section(BaseModel):
@@ -139,18 +141,48 @@ class Export(_Section):
 
 
 class Destination(_Section):
-    """Where the dataset is."""
+    """Where the dataset is; ``options`` are for a bucket."""
 
     path: str = Field("data", min_length=1)
     compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
+    options: dict[str, str | bool] = {}
 
     @field_validator("path")
     @classmethod
     def _path(cls, value: str) -> str:
-        if value.startswith(_BUCKET_SCHEMES):
-            raise ValueError(f"buckets are not supported yet: give a folder, got {value!r}")
-        if "://" in value or "\0" in value:
-            raise ValueError(f"must be a folder, got {value!r}")
+        scheme = scheme_of(value)
+        has_few_slashes = scheme is None and value.partition(":")[0] in BUCKETS and ":" in value
+        if "\0" in value or has_few_slashes or (scheme is not None and scheme not in BUCKETS):
+            urls = ", ".join(f"{each}://BUCKET/FOLDER" for each in BUCKETS)
+            raise ValueError(f"must be a folder, or {urls}, got {_without_secrets(value)}")
+        if scheme is None:
+            return value
+        bucket, *folders = value.rstrip("/").partition("://")[2].split("/")
+        if not _BUCKET.fullmatch(bucket) or not all(folders) or {".", "..", "?", "#"} & {*folders, *"".join(folders)}:
+            raise ValueError(f"must be {scheme}://BUCKET/FOLDER, got {_without_secrets(value)}")
+        return value.rstrip("/")
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _plain_options(cls, value: Any) -> Any:
+        if isinstance(value, dict) and all(isinstance(each, str | bool) for each in value.values()):
+            return value
+        # No value is ever repeated: it may be a key.
+        raise ValueError("must be a table of text, true and false, got something else")
+
+    @field_validator("options")
+    @classmethod
+    def _options(cls, value: dict[str, str | bool], others: ValidationInfo) -> dict[str, str | bool]:
+        if "path" not in others.data:
+            return value
+        scheme = scheme_of(others.data["path"])
+        known = BUCKETS[scheme] if scheme else frozenset[str]()
+        for name in value.keys() - known:
+            if not known:
+                raise ValueError(f"must be left out for {f'{scheme}://' if scheme else 'a folder'}, got {name}")
+            raise ValueError(
+                f"must be of {', '.join(sorted(known))}, while credentials stay in their usual places, got {name}"
+            )
         return value
 
 
@@ -159,6 +191,11 @@ class Log(_Section):
 
     format: Literal["auto", "console", "json"] = "auto"
     level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def _without_secrets(location: str) -> str:
+    """The location, or its scheme alone when it may hold a key or a signature."""
+    return f"{location.partition('://')[0]}://…" if {"@", "?"} & {*location} else repr(location)
 
 
 def _is_loopback(host: str) -> bool:

@@ -15,7 +15,7 @@ from tests.e2e import warm
 from tests.support import API_KEY, IS_FULL, SECRET_KEY
 
 COMMAND = Path(sys.executable).with_name("metrics-etl")
-READ_LATE = ("PATH", "FI_", "METRICS_ETL_")  # what neither the interpreter nor an import reads
+READ_LATE = ("PATH", "FI_", "METRICS_ETL_", "AWS_")  # what neither the interpreter nor an import reads
 
 
 @dataclass(frozen=True)

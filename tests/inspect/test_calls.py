@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from datetime import UTC, datetime
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -238,7 +239,12 @@ async def test_the_calls_of_a_real_export_are_those_of_the_table_with_what_the_o
         await job.export(
             settings_for(server, tmp_path, export={"calls": random.Random(seed).choice(["all", "finished"])})
         )
-    for asked in ({}, {"run_tests": world.run_tests[0].name}, {"since": "2026-10-20", "until": "2026-10-28"}):
+    scopes: list[dict[str, Any]] = [
+        {},
+        {"run_tests": world.run_tests[0].name},
+        {"since": "2026-10-20", "until": "2026-10-28"},
+    ]
+    for asked in scopes:
         calls = etl.read_table(tmp_path, "calls", **asked)
         frame = etl.read_calls(tmp_path, evals="wide", **asked)
         assert len(calls) > 0

@@ -288,7 +288,7 @@ def test_a_column_that_an_older_version_did_not_have_is_null(data):
         ({"since": ""}, "since must be a day such as 2026-11-01, got ''"),
         ({"since": 2026.5}, "since must be a day such as 2026-11-01, got 2026.5"),
         ({"since": "2026-11-02", "until": "2026-11-01"}, "since 2026-11-02 is later than until 2026-11-01"),
-        ({"path": "s3://bucket/data"}, "buckets are not supported yet: give a folder, got 's3://bucket/data'"),
+        ({"path": "ftp://host/data"}, "ftp://…: give a folder, or a URL of s3://, gs://, az://"),
     ],
 )
 def test_read_table_tells_a_mistake_in_one_line(data, asked, message):

@@ -313,8 +313,8 @@ MUTANTS = [
     Mutant(
         "a part whose files changed is read again",
         "etl/load/index.py",
-        "if found is None or found.versions is None or found.versions != versions_of(entries):",
-        "if found is None or found.versions is None:",
+        "return found is not None and found.versions is not None and found.versions == versions_of(entries)",
+        "return found is not None",
         ("tests/load/test_index.py",),
     ),
     Mutant(
@@ -358,6 +358,41 @@ MUTANTS = [
         "if is_long or seconds > self.run_ends_at - self._now():",
         "if False:",
         ("tests/extract/test_gate.py",),
+    ),
+    Mutant(
+        "object is replaced only if it is what was seen",
+        "etl/load/files/objects.py",
+        'mode: Any = "create" if seen is None else self._condition(path, seen)',
+        'mode: Any = "overwrite"',
+        ("tests/load/files/test_bucket.py",),
+    ),
+    Mutant(
+        "lost lease stops the run before it writes",
+        "etl/load/files/bucket.py",
+        "            self._lease.require()\n",
+        "            pass\n",
+        ("tests/load/files/test_bucket.py",),
+    ),
+    Mutant(
+        "lock that changes is held",
+        "etl/load/files/lease.py",
+        "if is_stopped() or self._objects.head(LOCK).version.e_tag != seen.e_tag:",
+        "if is_stopped():",
+        ("tests/load/files/test_lease.py",),
+    ),
+    Mutant(
+        "store that ignores conditions is refused",
+        "etl/load/files/lease.py",
+        "    except ConflictError:\n        return\n",
+        "    except ConflictError:\n        pass\n    return\n",
+        ("tests/load/files/test_lease.py",),
+    ),
+    Mutant(
+        "put whose answer was lost is known as one's own",
+        "etl/load/files/objects.py",
+        "if found is None or there != content:",
+        "if True:",
+        ("tests/load/files/test_objects.py",),
     ),
 ]
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from etl.model.locations import BUCKETS
 from tests.settings.loading import mistake
 
 NO_PROXY = "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS)"
@@ -77,8 +78,41 @@ KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and c
             "prod.toml: [destination] compression must be 'zstd', 'snappy', 'gzip' or 'none', got 'lz4'",
         ),
         (
-            '[destination]\npath = "gs://bucket"\n',
-            "prod.toml: [destination] path buckets are not supported yet: give a folder, got 'gs://bucket'",
+            '[destination]\npath = "ftp://b"\n',
+            (
+                "prod.toml: [destination] path must be a folder, or s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, az://BUCKET/FOLDER, "
+                "got 'ftp://b'"
+            ),
+        ),
+        (
+            '[destination]\npath = "s3://bucket//x"\n',
+            "prod.toml: [destination] path must be s3://BUCKET/FOLDER, got 's3://bucket//x'",
+        ),
+        (
+            '[destination]\npath = "s3://b"\n[destination.options]\nsecret_access_key = "canary"\n',
+            (
+                f"prod.toml: [destination] options must be of {', '.join(sorted(BUCKETS['s3']))}, while credentials stay in their "
+                "usual places, got secret_access_key"
+            ),
+        ),
+        (
+            '[destination]\npath = "s3://KEY:canary@b/x"\n',
+            "prod.toml: [destination] path must be s3://BUCKET/FOLDER, got s3://…",
+        ),
+        (
+            '[destination]\npath = "https://h/x?sig=canary"\n',
+            (
+                "prod.toml: [destination] path must be a folder, or s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, az://BUCKET/FOLDER, "
+                "got https://…"
+            ),
+        ),
+        (
+            '[destination]\npath = "s3://b"\noptions = "canary"\n',
+            "prod.toml: [destination] options must be a table of text, true and false, got something else",
+        ),
+        (
+            '[destination.options]\nregion = "x"\n',
+            "prod.toml: [destination] options must be left out for a folder, got region",
         ),
         (
             '[api]\napi_key = "canary"\n',

@@ -10,6 +10,7 @@ import pytest
 from etl.errors import ConfigurationError
 from etl.settings import Settings
 from etl.settings.destination import find_destination
+from etl.settings.sections import Destination
 from tests.damages import closed
 from tests.settings.loading import load, mistake
 
@@ -103,7 +104,7 @@ def test_dataset_that_an_older_version_began_in_the_working_directory_is_not_lef
         f"{file}: [destination] path means {new}, since it is relative to the file's folder, but a dataset is in {old}: "
         f'if it is this one, write path = "../data" or move it; if not, write path = "{new}"'
     )
-    assert find_destination(file) == str(new)
+    assert find_destination(file) == Destination(path=str(new))
     assert dataset_of(file, "[destination]", 'path = "../data"') == old
     assert dataset_of(file, "[destination]", f'path = "{new}"') == new
 
@@ -161,3 +162,10 @@ def test_working_directory_that_was_removed_is_a_mistake(file: Path, elsewhere: 
     with pytest.raises(ConfigurationError, match="the working directory was removed: change to one that exists"):
         Settings.load(name and (file if name == file.name else name))
     assert find_destination(file) is None
+
+
+def test_the_options_of_a_bucket_are_found_wherever_they_are_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("METRICS_ETL_DESTINATION__PATH", "s3://b/x")
+    monkeypatch.setenv("METRICS_ETL_DESTINATION__OPTIONS__REGION", "eu")
+    assert find_destination() == Destination(path="s3://b/x", options={"region": "eu"})

@@ -8,7 +8,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -16,12 +16,11 @@ from typing import BinaryIO
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lock
-from etl.load.files.open import MOST_BYTES, Entry, Probe, listed
+from etl.load.files.open import KEPT_ASIDE, MOST_BYTES, Entry, Probe, listed, never, next_aside
 from etl.load.files.probe import LINK, probe, require_space
 from etl.load.files.regular import NotRegularError, open_regular, why
 from etl.load.layout import QUARANTINE, STAGING
 
-_KEPT_ASIDE = 3
 _TICK_NS = 50_000_000  # the clock of a file system may stand still for some milliseconds
 _KINDS: dict[type[OSError], type[DestinationError]] = {
     FileNotFoundError: FileMissingError,
@@ -37,13 +36,15 @@ class LocalFiles:
         self._mode = 0o644
         self._durable: set[Path] = set()
         self._folder: tuple[int, int] | None = None
+        self.readers = 1
+        self.requests: Mapping[str, int] = {}
 
     def where(self, path: str = "") -> str:
         """The absolute path, for messages."""
         return str(self.root / path)
 
-    def lock(self, now: datetime) -> AbstractContextManager[None]:
-        """Hold the dataset's lock; see ``lock.exclusive``."""
+    def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never) -> AbstractContextManager[None]:  # noqa: ARG002
+        """Hold the dataset's lock; see ``lock.exclusive``. Who holds it is known at once."""
         return lock.exclusive(self.root, now=now)
 
     def lock_holder(self) -> str | None:
@@ -157,24 +158,17 @@ class LocalFiles:
     def set_aside(self, path: str) -> str:
         """Move a file that cannot be read to the quarantine; returns its new path.
 
-        Of each file the last three that were set aside stay: one that is damaged every night must not fill the disk.
+        Of each path the last three that were set aside stay.
         """
-        dashed = path.replace("/", "-")
-        earlier = sorted(
-            (_number(name), name)
-            for entry in self.entries(QUARANTINE)
-            if (name := entry.path.rpartition("/")[2]).endswith(f"-{dashed}")
-        )
-        number = earlier[-1][0] + 1 if earlier else 1
-        aside = f"{QUARANTINE}/{number:04}-{dashed}"
+        aside, earlier = next_aside([entry.path for entry in self.entries(QUARANTINE)], path)
         with self._naming(path):
             self._refuse_links(path)
             self._make_parents(aside)
             (self.root / path).replace(self.root / aside)
             _fsync_directory(self.root / QUARANTINE)
             _fsync_directory((self.root / path).parent)
-            for _, name in earlier[: 1 - _KEPT_ASIDE]:
-                self._remove(f"{QUARANTINE}/{name}")
+            for old in earlier[: 1 - KEPT_ASIDE]:
+                self._remove(old)
         return aside
 
     def remove(self, path: str) -> None:
@@ -308,12 +302,6 @@ class LocalFiles:
 def _identity(folder: Path) -> tuple[int, int]:
     found = folder.stat()
     return found.st_dev, found.st_ino
-
-
-def _number(name: str) -> int:
-    """Which one of its path a file in the quarantine is; older versions gave them eight random digits instead."""
-    prefix = name.partition("-")[0]
-    return int(prefix) if prefix.isdecimal() and len(prefix) < 8 else 0
 
 
 def _entry(path: str, found: os.DirEntry[str]) -> Iterator[Entry]:

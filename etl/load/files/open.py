@@ -1,19 +1,26 @@
-"""Where the bytes of a dataset go: what every storage does, and the table from URL scheme to storage.
+"""Where the bytes of a dataset go: what every storage does, and which one a location means.
 
 ``Files`` is all that the rest of the exporter knows of a storage. A new kind of destination is added here alone.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeVar
 
 from etl.errors import ConfigurationError, DestinationError
-from etl.load.layout import is_data
+from etl.load.layout import QUARANTINE, is_data
+from etl.model.locations import BUCKETS, Options, scheme_of
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 MOST_BYTES = 8 << 30
 """No file of a dataset is larger: see ``load/parquet``."""
+KEPT_ASIDE = 3
+"""So many files of one path stay in the quarantine: one that is damaged every night must not fill the storage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +50,23 @@ class Probe:
     free_bytes: int | None
 
 
+def never() -> bool:
+    """Is not stopped."""
+    return False
+
+
 class Files(Protocol):
     """The files of one dataset. Paths are relative to its root, with ``/`` between parts.
 
     Whatever fails is a DestinationError: one line that names the place.
     """
+
+    readers: int
+    """How many files are best read at once."""
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """What was asked of a storage that counts its requests, by kind; nothing for a folder."""
 
     def where(self, path: str = "") -> str:
         """The path in full, for messages; that of the root by default."""
@@ -58,8 +77,11 @@ class Files(Protocol):
     def probe(self) -> Probe:
         """Prove that an export could write here, and leave no trace."""
 
-    def lock(self, now: datetime) -> AbstractContextManager[None]:
-        """Be the only writer inside the ``with`` block; LockHeldError when there is another one. ``prepare`` comes first."""
+    def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never) -> AbstractContextManager[None]:
+        """Be the only writer inside the ``with`` block; LockHeldError when there is another one. ``prepare`` comes first.
+
+        Where it takes time to find out whether there is another one, it counts as one once ``is_stopped``.
+        """
 
     def lock_holder(self) -> str | None:
         """Who holds the lock, in words; None when nobody does, as far as can be told. Takes no lock itself."""
@@ -114,21 +136,51 @@ def data_files(files: Files, folder: str) -> tuple[Entry, ...]:
     return tuple(entry for entry in listed(files, folder) if is_data(entry.path))
 
 
-def open_files(location: str) -> Files:
-    """The storage of the dataset at this location, a folder's path; ``~`` is the user's home. Reads and writes nothing yet.
+def read_each(files: Files, read: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """What ``read`` makes of each item, in their order; as many at once as the storage is best read."""
+    if files.readers == 1:
+        yield from map(read, items)
+        return
+    with ThreadPoolExecutor(files.readers) as pool:
+        yield from pool.map(read, items)
+
+
+def next_aside(quarantined: Iterable[str], path: str) -> tuple[str, tuple[str, ...]]:
+    """Where to set the file aside, and the paths of those that were of this path before, oldest first."""
+    dashed = path.replace("/", "-")
+    earlier = sorted((_number(each), each) for each in quarantined if each.endswith(f"-{dashed}"))
+    number = earlier[-1][0] + 1 if earlier else 1
+    return f"{QUARANTINE}/{number:04}-{dashed}", tuple(each for _, each in earlier)
+
+
+def _number(path: str) -> int:
+    """Which one of its path a file in the quarantine is; older versions gave them eight random digits instead."""
+    prefix = path.rpartition("/")[2].partition("-")[0]
+    return int(prefix) if prefix.isdecimal() and len(prefix) < 8 else 0
+
+
+def open_files(location: str, options: Options | None = None) -> Files:
+    """The storage of the dataset at this location: a folder's path, or a bucket's URL. Reads and writes nothing yet.
+
+    ``~`` is the user's home; ``options`` are those of ``[destination.options]``, for a bucket.
 
     Raises:
-        ConfigurationError: there is no storage for this kind of location.
+        ConfigurationError: there is no storage for this kind of location, or it needs a package that is not installed.
     """
-    scheme, separator, _ = location.partition("://")
-    storage = _STORAGES.get(scheme if separator else "")
-    if storage is None:
-        raise ConfigurationError(f"buckets are not supported yet: give a folder, got {location!r}")
-    return storage(location)
+    scheme = scheme_of(location)
+    if scheme is None:
+        return _folder(location)
+    if scheme not in BUCKETS:
+        raise ConfigurationError(
+            f"{scheme}://…: give a folder, or a URL of {', '.join(f'{each}://' for each in BUCKETS)}"
+        )
+    from etl.load.files.bucket import BucketFiles  # noqa: PLC0415 each storage is imported on use
+
+    return BucketFiles(location, options or {})
 
 
 def _folder(location: str) -> Files:
-    from pathlib import Path  # noqa: PLC0415 each storage is imported on use
+    from pathlib import Path  # noqa: PLC0415 as above
 
     from etl.load.files.local import LocalFiles  # noqa: PLC0415 as above
 
@@ -137,7 +189,3 @@ def _folder(location: str) -> Files:
     except RuntimeError:
         raise ConfigurationError(f"{location}: this machine knows no such user's home: give the whole path") from None
     return LocalFiles(folder)
-
-
-_STORAGES: Mapping[str, Callable[[str], Files]] = {"": _folder}
-"""By URL scheme; a folder has none."""

@@ -1,0 +1,215 @@
+"""One writer at a time in a bucket: an object that its holder renews, and that nobody replaces who has not seen it stand still.
+
+No clocks are compared. A taker watches for as long as a lease lives whether the object changes; a holder that could not renew it
+for so long writes nothing before it has. Every replacement is conditional, so that of two takers one fails.
+"""
+
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from threading import Event, Lock, Thread
+
+from etl.errors import DestinationError, FileMissingError, LockHeldError
+from etl.load.files.objects import Found, Objects, Version
+from etl.load.files.open import never
+from etl.load.files.store_errors import ConflictError
+from etl.load.layout import LOCK
+
+LIFE_SECONDS = 30.0
+_LOOKS = 30
+_MOST_BYTES = 500
+
+
+class Lease:
+    """The lock object, while this process holds it."""
+
+    def __init__(self, objects: Objects, now: datetime) -> None:
+        self._objects = objects
+        self._holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now.isoformat(timespec="seconds")}
+        self._token = secrets.token_hex(16)
+        self._renewals = 0
+        self._seen: Version | None = None
+        self._renewed_at = _clocks()
+        self._lost: str | None = None
+        self._using = Lock()
+
+    def take(self, is_stopped: Callable[[], bool]) -> None:
+        """Become the holder, after a look at whether the last one still lives, which ends early once ``is_stopped``.
+
+        Raises:
+            LockHeldError: there is one, or another process became it meanwhile.
+            DestinationError: the store fails, or replaces objects whatever the condition.
+        """
+        with suppress(FileMissingError):
+            found, text = _read(self._objects)
+            if holder := _holder(text):
+                self._watch(found.version, holder, is_stopped)
+            self._seen = found.version
+        outdated = self._seen
+        try:
+            self._write()
+        except ConflictError:
+            raise LockHeldError(f"another export has just taken {self._where}; nothing was changed") from None
+        try:
+            # Only this process writes the object now, so what must fail can be tried on it.
+            for unseen in (None, outdated or Version('"0"', "1")):
+                _must_refuse(self._objects, LOCK, self._text(attempt="must fail"), unseen)
+        except DestinationError:
+            self.release()
+            raise
+        # A renewal that hangs must not outlast the life of the lease.
+        self._objects = self._objects.hasty()
+
+    def _watch(self, seen: Version, holder: str, is_stopped: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + LIFE_SECONDS
+        while (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, LIFE_SECONDS / _LOOKS))
+            if is_stopped() or self._objects.head(LOCK).version.e_tag != seen.e_tag:
+                raise LockHeldError(f"another export holds {self._where} ({holder}); nothing was changed")
+
+    def renew(self) -> None:
+        """Show that the holder is alive.
+
+        Raises:
+            DestinationError: another process is the holder now, or the store fails.
+        """
+        with self._using:
+            if self._lost:
+                raise DestinationError(self._lost)
+            try:
+                self._write()
+            except (ConflictError, FileMissingError):
+                self._lost = (
+                    f"{self._where}: another program replaced or removed the lock, as an export does after {LIFE_SECONDS:g} "
+                    "seconds without a renewal; nothing was lost, and the next run goes on"
+                )
+                raise DestinationError(self._lost) from None
+
+    def require(self) -> None:
+        """Be the holder still, as far as can be known.
+
+        Raises:
+            DestinationError: as ``renew``.
+        """
+        passed = max(now - then for now, then in zip(_clocks(), self._renewed_at, strict=True))
+        if self._lost or passed > LIFE_SECONDS / 2:
+            self.renew()
+
+    def release(self) -> None:
+        """Let the next export begin at once; if that fails, it waits until the lease has died."""
+        with self._using, suppress(DestinationError):
+            if not self._lost:
+                self._objects.put(LOCK, self._text(released=True), self._seen)
+
+    def _write(self) -> None:
+        before = _clocks()
+        self._renewals += 1
+        text = self._text(renewals=self._renewals)
+        try:
+            self._seen = self._objects.put(LOCK, text, self._seen)
+        except ConflictError:
+            # A renewal that seemed to fail may have been heard.
+            found, there = _read(self._objects)
+            if self._token.encode() not in there:
+                raise
+            self._seen = self._objects.put(LOCK, text, found.version)
+        self._renewed_at = before
+
+    def _text(self, **facts: object) -> bytes:
+        return json.dumps(self._holder | {"token": self._token} | facts).encode()
+
+    @property
+    def _where(self) -> str:
+        return f"{self._objects.url}/{LOCK}"
+
+
+def _clocks() -> tuple[float, float]:
+    """Seconds by two clocks: one stands still while the machine sleeps, the other may be set."""
+    return time.monotonic(), time.time()
+
+
+@contextmanager
+def hold(objects: Objects, now: datetime, is_stopped: Callable[[], bool] = never) -> Iterator[Lease]:
+    """Hold the lease of the dataset, and renew it at every third of its life.
+
+    Raises:
+        LockHeldError: another process holds it; the message says who and since when.
+        DestinationError: the store fails, or ignores conditions.
+    """
+    lease, end = Lease(objects, now), Event()
+
+    def renew_until_the_end() -> None:
+        while not end.wait(LIFE_SECONDS / 3):
+            with suppress(DestinationError):  # ``require`` tells whoever writes next
+                lease.renew()
+
+    lease.take(is_stopped)
+    thread = Thread(target=renew_until_the_end, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield lease
+    finally:
+        end.set()
+        thread.join()
+        lease.release()
+
+
+def prove(objects: Objects, path: str) -> None:
+    """Write, read, replace and remove the object, and fail to write over what was not seen. Nothing may be at this path.
+
+    Raises:
+        DestinationError: one of them is not as it must be.
+    """
+    first = objects.put(path, b"1", None)
+    try:
+        _must_refuse(objects, path, b"2", None)
+        objects.put(path, b"3", first)
+        _must_refuse(objects, path, b"4", first)
+        if objects.get(path)[1] != b"3":
+            raise DestinationError(f"{objects.url}/{path}: the store gives back other bytes than it was given")
+    finally:
+        objects.delete(path)
+
+
+def _must_refuse(objects: Objects, path: str, data: bytes, seen: Version | None) -> None:
+    try:
+        objects.put(path, data, seen)
+    except ConflictError:
+        return
+    raise DestinationError(
+        f"{objects.url}: this store replaces objects whatever the condition (If-Match, If-None-Match), so that two exports could "
+        "destroy each other's rows: give a store that honours them, or a folder"
+    )
+
+
+def holder(objects: Objects) -> str | None:
+    """Who holds the lease, in words; None when nobody does, or nobody renewed it for three lives by this machine's clock.
+
+    Good enough to tell somebody; who writes is decided without any clock.
+    """
+    try:
+        found, text = _read(objects)
+    except FileMissingError:
+        return None
+    is_old = datetime.now(UTC) - found.changed_at > timedelta(seconds=3 * LIFE_SECONDS)
+    return None if is_old else _holder(text)
+
+
+def _read(objects: Objects) -> tuple[Found, bytes]:
+    return objects.get(LOCK, most_bytes=_MOST_BYTES)
+
+
+def _holder(text: bytes) -> str | None:
+    """The holder that the lock names; None when it was given back, or is no lease at all: then it may be taken."""
+    try:
+        told = json.loads(text)
+        if not told["token"] or told.get("released"):
+            return None
+        return f"pid {told['pid']} on {told['host']} since {told['since']}"
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        return None

@@ -1,0 +1,217 @@
+"""The objects of a bucket, through obstore: read, listed, and replaced only if they are still what was seen."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from copy import copy
+from dataclasses import dataclass
+from datetime import datetime
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from etl.errors import FileMissingError
+from etl.load.files.store import open_store
+from etl.load.files.store_errors import ConflictError, StoreFailedError, error_of
+from etl.model.locations import Options
+
+T = TypeVar("T")
+
+_PAGE = 1000
+_QUOTE = '"'
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What an object is at a time: its ETag; and in Google's stores, which compare it instead, its generation, if it was told."""
+
+    e_tag: str
+    generation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An object as it is listed or read."""
+
+    path: str
+    size_bytes: int
+    version: Version
+    changed_at: datetime
+
+
+class Objects:
+    """The objects below one URL; paths are relative to it.
+
+    ``requests`` counts what was asked of the store, by kind; what obstore sends again is not in it. Once the store has failed for
+    minutes, it is given seconds: what is left is to end the run.
+    """
+
+    def __init__(self, url: str, options: Options) -> None:
+        self.url = url.rstrip("/")
+        self.requests: Counter[str] = Counter()
+        self._store = open_store(self.url, options)
+        self._hasty_store = open_store(self.url, options, is_hasty=True)
+        self._counting = threading.Lock()
+
+    def hasty(self) -> "Objects":
+        """The same objects, for requests that may rather fail than take long."""
+        other = copy(self)
+        other._store = self._hasty_store  # noqa: SLF001 it is one of this class
+        return other
+
+    def put(self, path: str, data: bytes | memoryview, seen: Version | None) -> Version:
+        """Make ``data`` the whole object, in one step, if it is what was seen; None: if there is none.
+
+        Raises:
+            ConflictError: it is not.
+            DestinationError: it failed. The object may be there all the same.
+        """
+        import obstore  # noqa: PLC0415
+
+        content = memoryview(data).cast("B")
+        mode: Any = "create" if seen is None else self._condition(path, seen)
+        try:
+            with self._naming(path, "put"):
+                told = _interruptible(lambda: obstore.put(self._store, path, content, mode=mode, use_multipart=False))
+        except ConflictError:
+            # A try whose answer was lost may have been the one that wrote it.
+            try:
+                found, there = self.get(path, most_bytes=len(content))
+            except FileMissingError:
+                found = None
+            if found is None or there != content:
+                raise
+            return found.version
+        return _version(told)
+
+    def _condition(self, path: str, seen: Version) -> dict[str, str]:
+        if not self.url.startswith("gs://"):
+            return {"e_tag": seen.e_tag}
+        if seen.generation is None:  # lists do not tell it
+            found = self.head(path)
+            if found.version.e_tag != seen.e_tag:
+                raise ConflictError(f"{self.url}/{path}: changed by another program since it was listed")
+            seen = found.version
+        return {"e_tag": seen.e_tag, "version": seen.generation or ""}
+
+    def get(self, path: str, *, most_bytes: int | None = None) -> tuple[Found, bytes]:
+        """The object; its content is empty if it has more bytes than ``most_bytes``.
+
+        Raises:
+            FileMissingError: there is none.
+            DestinationError: it cannot be read.
+        """
+        import obstore  # noqa: PLC0415
+
+        def read() -> tuple[Found, bytes]:
+            answer = obstore.get(self._store, path)
+            found = _found(answer.meta)
+            is_too_large = most_bytes is not None and found.size_bytes > most_bytes
+            return found, b"" if is_too_large else answer.bytes().to_bytes()
+
+        with self._naming(path, "get"):
+            return _interruptible(read)
+
+    def head(self, path: str) -> Found:
+        """The object without its content.
+
+        Raises:
+            FileMissingError: there is none.
+            DestinationError: the store does not say.
+        """
+        import obstore  # noqa: PLC0415
+
+        with self._naming(path, "head"):
+            return _found(_interruptible(lambda: obstore.head(self._store, path)))
+
+    def list(self, folder: str) -> list[Found]:
+        """All objects below the folder, a thousand in each request. Placeholders that consoles make for folders are none.
+
+        Raises:
+            DestinationError: they cannot be listed.
+        """
+        import obstore  # noqa: PLC0415
+
+        def read() -> list[Any]:
+            batches = obstore.list(self._store, prefix=folder or None, chunk_size=_PAGE)
+            return [each for batch in batches for each in batch]
+
+        with self._naming(folder, "list"):
+            found = [_found(each) for each in _interruptible(read)]
+        self._count("list", max(0, len(found) - 1) // _PAGE)
+        return [each for each in found if not _is_placeholder(each)]
+
+    def delete(self, path: str) -> None:
+        """Remove the object, if there is one.
+
+        Raises:
+            DestinationError: it cannot be removed.
+        """
+        import obstore  # noqa: PLC0415
+
+        with suppress(FileMissingError), self._naming(path, "delete"):
+            _interruptible(lambda: obstore.delete(self._store, path))
+
+    def copy(self, path: str, to: str) -> None:
+        """Make ``to`` the same as the object; whatever was there is gone.
+
+        Raises:
+            DestinationError: it failed.
+        """
+        import obstore  # noqa: PLC0415
+
+        with self._naming(path, "copy"):
+            _interruptible(lambda: obstore.copy(self._store, path, to))
+
+    def _count(self, kind: str, number: int = 1) -> None:
+        with self._counting:
+            self.requests[kind] += number
+
+    @contextmanager
+    def _naming(self, path: str, kind: str) -> Iterator[None]:
+        """Count the request, and turn what obstore raises into one line that names the object."""
+        from obstore.exceptions import BaseError  # noqa: PLC0415
+
+        self._count(kind)
+        try:
+            yield
+        except (FileNotFoundError, BaseError) as exc:
+            error = error_of(exc, self.url, path, kind)
+            if isinstance(error, StoreFailedError):
+                self._store = self._hasty_store
+            raise error from exc
+
+
+def _interruptible(work: Callable[[], T]) -> T:
+    """The result of the work. In the main thread, a signal interrupts the wait for it: the library itself hears of none."""
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    results: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            results.put((work(), None))
+        except BaseException as exc:  # noqa: BLE001 raised below
+            results.put((None, exc))
+
+    threading.Thread(target=run, daemon=True).start()
+    result, error = results.get()
+    if error is not None:
+        raise error
+    return result  # type: ignore[return-value]
+
+
+def _is_placeholder(found: Found) -> bool:
+    """Whether it stands for a folder: no file of a dataset is empty, and none that readers take for data lacks an ending."""
+    return found.size_bytes == 0 and "." not in found.path.rpartition("/")[2]
+
+
+def _found(meta: Any) -> Found:
+    return Found(meta["path"], meta["size"], _version(meta), meta["last_modified"])
+
+
+def _version(told: Any) -> Version:
+    if not told["e_tag"]:
+        raise StoreFailedError("the store tells no ETag, by which two writers are told apart: give another destination")
+    # Some stores list it without the quotes that it has everywhere else.
+    return Version(f'"{told["e_tag"].strip(_QUOTE)}"', told["version"])

@@ -1,0 +1,92 @@
+"""The obstore store of a URL: options, credentials, patience. Nothing here is called unless the dataset is in a bucket."""
+
+import os
+import re
+from collections.abc import Mapping
+from configparser import ConfigParser
+from configparser import Error as ParserError
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from etl.errors import ConfigurationError
+from etl.model.locations import Options
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+_PATIENT: Mapping[str, Any] = {
+    # A part of 16 MiB, eight of which are read at once, on a line of 4 Mbit/s.
+    "client_options": {"connect_timeout": timedelta(seconds=10), "timeout": timedelta(minutes=5)},
+    "retry_config": {"max_retries": 100, "retry_timeout": timedelta(minutes=2)},
+}
+_HASTY: Mapping[str, Any] = {
+    "client_options": {"connect_timeout": timedelta(seconds=4), "timeout": timedelta(seconds=6)},
+    "retry_config": {"max_retries": 3, "retry_timeout": timedelta(seconds=6)},
+}
+_ADDRESS = re.compile(r"https?://[A-Za-z0-9._:\[\]-]+(/[^?#@\s]*)?")
+
+
+def open_store(url: str, options: Options, *, is_hasty: bool = False) -> "ObjectStore":
+    """The store of the URL; asks nothing of it yet. A hasty one gives a request up after some seconds, not minutes.
+
+    Raises:
+        ConfigurationError: obstore is not installed, or the options, the profile or the endpoint are no good.
+    """
+    try:
+        from obstore import store  # noqa: PLC0415
+        from obstore.exceptions import BaseError  # noqa: PLC0415
+    except ImportError:
+        raise ConfigurationError(f"{url} needs obstore: pip install 'simulation-metrics-etl[bucket]'") from None
+    parts, config = urlsplit(url), dict[str, Any](options)
+    endpoint = str(config.get("endpoint") or (os.environ.get("AWS_ENDPOINT_URL", "") if parts.scheme == "s3" else ""))
+    if ("endpoint" in config or endpoint) and not _ADDRESS.fullmatch(endpoint):
+        raise ConfigurationError(
+            f"{url}: the endpoint must be http(s)://HOST or http(s)://HOST:PORT, got another value"
+        )
+    patience = _HASTY if is_hasty else _PATIENT
+    common: dict[str, Any] = {
+        "prefix": parts.path.strip("/") or None,
+        "client_options": patience["client_options"] | {"allow_http": endpoint.startswith("http://")},
+        "retry_config": patience["retry_config"],
+    }
+    settings: Any = config
+    try:
+        match parts.scheme:
+            case "s3":
+                # One object in each request: not every store knows the other way.
+                settings |= {"disable_bulk_delete": True} | _shared_profile()
+                return store.S3Store(parts.netloc, config=settings, **common)
+            case "gs":
+                return store.GCSStore(parts.netloc, config=settings, **common)
+            case _:
+                return store.AzureStore(parts.netloc, config=settings, **common)
+    except (BaseError, ValueError) as exc:
+        reason = str(exc).split("\n\nDebug source")[0]
+        raise ConfigurationError(f"{url}: {reason}: set it in [destination.options] or the environment") from exc
+
+
+def _shared_profile() -> dict[str, str]:
+    """The keys of a shared profile, where the environment gives none; obstore itself knows all other places.
+
+    Raises:
+        ConfigurationError: the profile that AWS_PROFILE names has no keys: they may come from a login or another program.
+    """
+    file = Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials").expanduser()
+    named = os.environ.get("AWS_PROFILE")
+    if "AWS_ACCESS_KEY_ID" in os.environ or not (named or file.is_file()):
+        return {}
+    profiles = ConfigParser(interpolation=None)
+    try:
+        profiles.read(file, encoding="utf-8")
+    except (ParserError, UnicodeDecodeError, OSError) as exc:
+        raise ConfigurationError(f"{file}: no profiles can be read from it: {type(exc).__name__}") from None
+    profile = profiles[named or "default"] if profiles.has_section(named or "default") else {}
+    if named and "aws_access_key_id" not in profile:
+        raise ConfigurationError(
+            f'{file}: the profile {named} has no keys: eval "$(aws configure export-credentials --profile {named} --format env)" '
+            "sets them"
+        )
+    names = ("access_key_id", "secret_access_key", "session_token")
+    return {name: profile[f"aws_{name}"] for name in names if f"aws_{name}" in profile}

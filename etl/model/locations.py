@@ -1,0 +1,24 @@
+"""Where a dataset may be: a folder, or a bucket of one of these kinds. Pure."""
+
+from collections.abc import Mapping
+
+Options = Mapping[str, str | bool]
+"""Of a bucket, by name."""
+
+BUCKETS: Mapping[str, frozenset[str]] = {
+    "s3": frozenset(
+        {
+            "endpoint", "region", "virtual_hosted_style_request", "request_payer", "server_side_encryption", "sse_kms_key_id",
+            "sse_bucket_key_enabled",
+        }
+    ),
+    "gs": frozenset(),
+    "az": frozenset({"account_name", "endpoint", "tenant_id", "client_id", "use_azure_cli"}),
+}  # fmt: skip
+"""By URL scheme, what ``[destination.options]`` may hold. Credentials are in none: they have usual places of their own."""
+
+
+def scheme_of(location: str) -> str | None:
+    """The scheme of a URL; None for a folder."""
+    scheme, separator, _ = location.partition("://")
+    return scheme if separator and scheme else None

@@ -1,0 +1,474 @@
+"""A dataset in a bucket: the same rows as in a folder, whatever is killed, fails or races."""
+
+import asyncio
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+
+import pytest
+
+import etl
+from etl import sandbox
+from etl.cli.app import main
+from etl.load.files import lease, objects, store
+from etl.load.files.open import never
+from etl.pipeline import buffer
+from etl.sandbox import Fault, Sandbox
+from tests.datasets import assert_kept, assert_sound, contents, fill_parts_early
+from tests.e2e.command import environment, metrics_etl, start, write_settings
+from tests.e2e.dying import fork_server
+from tests.e2e.test_killed import run_again
+from tests.e2e.truth import assert_equals_world
+from tests.stores import (
+    AZURE_ACCOUNT,
+    AZURE_KEYS,
+    KEYS,
+    Cut,
+    Refused,
+    Store,
+    StoreProxy,
+    Told,
+    Verdict,
+    azurite,
+    mirror,
+    nothing,
+    proxied,
+)
+from tests.worlds import settled_world, small_world
+
+ROOT = Path(__file__).parents[2]
+IN_ORDER = ["[export]", "commit_interval_seconds = 3600", "[api]", "concurrency = 1"]
+
+
+def settings_lines(url: str, endpoint: str) -> list[str]:
+    """What the README says to write."""
+    return [
+        "[destination]", f'path = "{url}"',
+        "[destination.options]", f'endpoint = "{endpoint}"', 'region = "us-east-1"',
+    ]  # fmt: skip
+
+
+async def test_the_same_dataset_as_in_a_folder_comes_out_and_is_told_alike(
+    seaweed_store: Store, tmp_path: Path, keys: None
+) -> None:
+    url, here, there = seaweed_store.url(), tmp_path / "here", tmp_path / "there"
+    async with Sandbox(small_world()) as server:
+        for folder, lines in ((here, []), (there, settings_lines(url, seaweed_store.endpoint))):
+            folder.mkdir()
+            write_settings(folder, [run_test.name for run_test in server.world.run_tests], *lines)
+            env = environment(server, **KEYS)
+            assert (await metrics_etl("check", cwd=folder, env=env)).exit_code == 0
+            for _ in range(2):
+                result = await metrics_etl("run", "--json", cwd=folder, env=env)
+                assert result.exit_code == 0
+            for command in ("status", "verify", "plan"):
+                assert (await metrics_etl(command, cwd=folder, env=env)).exit_code == 0
+        assert set(result.document["store_requests"]) == {"get", "list", "put"}
+        mirror(url, seaweed_store.options, there / "data")
+        assert_equals_world(there, server.world)
+    assert contents(here / "data") == contents(there / "data")
+    paths = [
+        sorted(str(path.relative_to(folder)) for path in folder.rglob("*=*/*.parquet") if "/runs/" not in str(path))
+        for folder in (here, there)
+    ]
+    assert paths[0] == paths[1]
+    calls = etl.read_calls(url, evals="wide", options=seaweed_store.options)
+    assert sorted(calls["call_execution_id"]) == sorted(etl.read_calls(here / "data")["call_execution_id"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("npm") is None, reason="Azurite comes from npm")
+async def test_azure_holds_a_dataset_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in AZURE_KEYS.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "azurite").mkdir()
+    with azurite(tmp_path / "azurite") as store:
+        options = {"endpoint": store.endpoint, "account_name": AZURE_ACCOUNT}
+        url = "az://datasets/data set"
+        told = ", ".join(f'{name} = "{value}"' for name, value in options.items())
+        async with Sandbox(small_world()) as server:
+            lines = ["[destination]", f'path = "{url}"', f"options = {{ {told} }}"]
+            write_settings(tmp_path, [run_test.name for run_test in server.world.run_tests], *lines)
+            env = environment(server, **AZURE_KEYS)
+            for command in ("check", "run", "verify", "status"):
+                assert (await metrics_etl(command, cwd=tmp_path, env=env)).exit_code == 0
+            quiet = await metrics_etl("run", "--json", cwd=tmp_path, env=env)
+            assert quiet.document["store_requests"] == {"get": 8, "list": 1, "put": 4}, "none for a file of a table"
+            mirror(url, options, tmp_path / "data")
+            assert_equals_world(tmp_path, server.world)
+
+
+async def test_a_quiet_night_lists_once_and_reads_and_writes_no_data(
+    seaweed_store: Store, tmp_path: Path, keys: None
+) -> None:
+    with proxied(seaweed_store) as proxy:
+        env = await exported(proxy, tmp_path)
+        proxy.requests.clear()
+        async with Sandbox(settled_world(run_tests=2, executions=3, calls=2)) as server:
+            result = await metrics_etl("run", "--json", cwd=tmp_path, env=env | environment(server))
+    assert result.exit_code == 0
+    assert not [told.path for told in proxy.requests if "/run_test" in told.path]
+    assert len([told for told in proxy.requests if "list-type" in told.path]) == 1
+    assert result.document["store_requests"]["list"] == 1
+
+
+async def test_a_dataset_that_is_copied_to_a_bucket_or_back_goes_on_without_fetching_anything_again(
+    seaweed_store: Store, tmp_path: Path, keys: None
+) -> None:
+    url = seaweed_store.url()
+    async with Sandbox(settled_world(run_tests=2, executions=3, calls=2)) as server:
+        names, env = [run_test.name for run_test in server.world.run_tests], environment(server, **KEYS)
+        write_settings(tmp_path, names)
+        assert (await metrics_etl("run", "--quiet", cwd=tmp_path, env=env)).exit_code == 0
+        store = objects.Objects(url, seaweed_store.options)
+        for path in (each for each in (tmp_path / "data").rglob("*") if each.is_file()):
+            store.put(path.relative_to(tmp_path / "data").as_posix(), path.read_bytes(), None)
+        in_bucket = settings_lines(url, seaweed_store.endpoint)
+        back = ["[destination]", f'path = "{tmp_path}/back"']
+        (tmp_path / "back").mkdir()
+        for lines in (in_bucket, back):
+            write_settings(tmp_path, names, *lines)
+            result = await metrics_etl("run", "--json", cwd=tmp_path, env=env)
+            assert (result.exit_code, result.document["requests"], result.document["files"]) == (0, 2, 0)
+            assert (await metrics_etl("verify", cwd=tmp_path, env=env)).exit_code == 0
+            mirror(url, seaweed_store.options, tmp_path / "back")
+
+
+async def test_engines_read_a_bucket_as_the_documentation_says(
+    seaweed_store: Store, tmp_path: Path, keys: None
+) -> None:
+    """DuckDB fetches its extension from its maker's server, which a test cannot reach: it reads through obstore here."""
+    with proxied(seaweed_store) as proxy:
+        await exported(proxy, tmp_path)
+        url = next(
+            line for line in (tmp_path / "config" / "metrics-etl.toml").read_text().split('"') if "s3://" in line
+        )
+        expected = sorted(etl.read_table(url, "calls", options=proxy.options)["call_execution_id"])
+        section = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8").partition("\n## In a bucket\n")[2]
+        code = re.findall(r"```python\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
+        assert len(code) == 4
+        found: dict[str, object] = {"URL": url, "ENDPOINT": proxy.endpoint, "REGION": "us-east-1"}
+        for block in code:
+            exec(block, found)
+    for name in ("from_pandas", "from_pyarrow", "from_polars", "from_duckdb"):
+        rows = found[name]
+        assert sorted(rows["call_execution_id"]) == expected, name  # type: ignore[index]
+
+
+@pytest.mark.slow
+async def test_a_quiet_night_over_a_thousand_files_asks_for_one_page_of_the_list_for_each(
+    seaweed_store: Store, tmp_path: Path, keys: None
+) -> None:
+    async with Sandbox(settled_world(run_tests=1, executions=360, calls=1)) as server:
+        with proxied(seaweed_store) as proxy:
+            url = proxy.store.url()
+            write_settings(tmp_path, [server.world.run_tests[0].name], *IN_ORDER, *settings_lines(url, proxy.endpoint))
+            env = environment(server, **KEYS)
+            assert await end(begin(fork_server(), tmp_path, env)) == 0, (tmp_path / "stderr").read_text()
+            objects_of_tables = [
+                path for path in objects.Objects(url, proxy.options).list("") if ".parquet" in path.path
+            ]
+            assert 1000 < len(objects_of_tables) < 2000
+            proxy.requests.clear()
+            result = await metrics_etl("run", "--json", cwd=tmp_path, env=env)
+    assert result.exit_code == 0
+    assert not [told.path for told in proxy.requests if "/run_test" in told.path]
+    assert len([told for told in proxy.requests if "list-type" in told.path]) == 2
+    assert result.document["store_requests"]["list"] == 2
+
+
+async def exported(proxy: StoreProxy, folder: Path) -> dict[str, str]:
+    """Make a dataset of a small settled world; returns the environment of a command in the folder but for the API's address."""
+    url = proxy.store.url()
+    async with Sandbox(settled_world(run_tests=2, executions=3, calls=2)) as server:
+        write_settings(
+            folder, [run_test.name for run_test in server.world.run_tests], *settings_lines(url, proxy.endpoint)
+        )
+        env = environment(server, **KEYS)
+        assert (await metrics_etl("run", "--quiet", cwd=folder, env=env)).exit_code == 0
+    return env
+
+
+@pytest.mark.parametrize(
+    ("place", "keys_given", "words"),
+    [
+        ("s3://no-such-bucket/data", KEYS, "s3://no-such-bucket/data: "),
+        (
+            "s3://datasets/data",
+            {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"},
+            "does not know this access key",
+        ),
+        ("s3://datasets/data", {**KEYS, "AWS_SECRET_ACCESS_KEY": "y"}, "the secret does not belong to the access key"),
+    ],
+)
+async def test_what_is_wrong_with_a_bucket_is_one_line(
+    seaweed_store: Store, tmp_path: Path, place: str, keys_given: dict[str, str], words: str
+) -> None:
+    write_settings(tmp_path, ["a"], *settings_lines(place, seaweed_store.endpoint))
+    async with Sandbox(small_world()) as server:
+        if "no-such" in place:
+            with proxied(seaweed_store) as proxy:  # this store makes each bucket that is written to
+                proxy.judge = lambda _told: Refused(404, "NoSuchBucket")
+                write_settings(tmp_path, ["a"], *settings_lines(place, proxy.endpoint))
+                result = await metrics_etl("run", cwd=tmp_path, env=environment(server, **keys_given))
+        else:
+            result = await metrics_etl("run", cwd=tmp_path, env=environment(server, **keys_given))
+        assert server.requests == []
+    assert result.exit_code == 6
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+async def test_a_blind_store_is_refused_before_anything_is_asked(blind_store: StoreProxy, tmp_path: Path) -> None:
+    url = blind_store.store.url()
+    async with Sandbox(small_world()) as server:
+        write_settings(tmp_path, ["a"], *settings_lines(url, blind_store.endpoint))
+        for command in ("check", "run"):
+            asked = len(server.requests)
+            result = await metrics_etl(command, cwd=tmp_path, env=environment(server, **KEYS))
+            assert "replaces objects whatever the condition" in result.stdout + result.stderr
+        assert result.exit_code == 6
+        assert len(server.requests) == asked
+
+
+# Killed and failing at any request to the store
+
+
+def run_here(folder: Path, env: dict[str, str], life_seconds: float) -> None:
+    """The command in this process, one commit for each execution, at no time of the clock; no request is sent again."""
+    os.chdir(folder)
+    os.environ.update(env)
+    sys.argv = ["metrics-etl", "run", "--quiet"]
+    with (folder / "stderr").open("w") as stderr, pytest.MonkeyPatch.context() as patch:
+        os.dup2(stderr.fileno(), 2)
+        fill_parts_early(patch, rows=1)
+        patch.setattr(buffer, "_MANY_CALLS", 1)
+        patch.setattr(lease, "LIFE_SECONDS", life_seconds)
+        patch.setitem(store._PATIENT, "retry_config", {"max_retries": 0})
+        main()
+
+
+def begin(
+    context: ForkServerContext, folder: Path, env: dict[str, str], life_seconds: float = 30.0
+) -> ForkServerProcess:
+    process = context.Process(target=run_here, args=(folder, env, life_seconds))
+    process.start()
+    return process
+
+
+async def end(process: ForkServerProcess) -> int:
+    await asyncio.to_thread(process.join)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+class Disturbed:
+    """A store in which a dataset lies that has changed at the source since; each trial is one copy of it."""
+
+    def __init__(self, proxy: StoreProxy, server: Sandbox, folder: Path) -> None:
+        self.proxy, self.server, self.folder = proxy, server, folder
+        self.context = fork_server()
+        self.before = folder / "before"
+
+    async def prepare(self) -> None:
+        """Export the world, keep a copy, and let the world change."""
+        rng, now = random.Random(1), datetime.now(UTC)
+        run_test = self.server.world.run_tests[0]
+        url = self.place_of("first")
+        assert await end(begin(self.context, self.folder, self.environment(url))) == 0, self.stderr()
+        mirror(url, self.proxy.options, self.before)
+        run_again(run_test.executions[1], rng, now)
+        for days in (1, 2):
+            sandbox.add_execution(self.server.world, run_test, rng, now - timedelta(days=9, hours=days), 2)
+
+    def place_of(self, name: str) -> str:
+        return f"s3://datasets/{self.folder.name}/{name}"
+
+    def environment(self, url: str) -> dict[str, str]:
+        write_settings(
+            self.folder,
+            [self.server.world.run_tests[0].name],
+            *IN_ORDER,
+            *settings_lines(url, self.proxy.endpoint),
+        )
+        return environment(self.server, **KEYS)
+
+    def stderr(self) -> str:
+        return (self.folder / "stderr").read_text()
+
+    def copy(self, name: str, *, is_new: bool = False) -> str:
+        """A place with the dataset, or with nothing."""
+        url = self.place_of(name)
+        store = objects.Objects(url, self.proxy.store.options)
+        for path in (each for each in self.before.rglob("*") if each.is_file() and not is_new):
+            store.put(path.relative_to(self.before).as_posix(), path.read_bytes(), None)
+        self.proxy.requests.clear()
+        return url
+
+    async def requests_of_a_run(self, *, is_new: bool = False) -> list[Told]:
+        url = self.copy(f"whole-{is_new}", is_new=is_new)
+        assert await end(begin(self.context, self.folder, self.environment(url))) == 0, self.stderr()
+        return list(self.proxy.requests)
+
+    async def heal(self, url: str, *, is_new: bool = False) -> None:
+        """What is there is sound and holds what was there; the next run completes it."""
+        self.proxy.before, self.proxy.after, self.proxy.verdicts = nothing, nothing, {}
+        changed = {self.server.world.run_tests[0].executions[1].execution_id}
+        mirror(url, self.proxy.store.options, self.folder / "data")
+        now = assert_sound(self.folder / "data")
+        if not is_new:
+            assert_kept(assert_sound(self.before), now, changed=changed)
+        assert await end(begin(self.context, self.folder, self.environment(url), 0.3)) == 0, self.stderr()
+        mirror(url, self.proxy.store.options, self.folder / "data")
+        assert_sound(self.folder / "data")
+        assert_equals_world(self.folder, self.server.world)
+
+
+@pytest.fixture
+async def disturbed(seaweed_store: Store, tmp_path: Path, keys: None) -> AsyncIterator["Disturbed"]:
+    async with Sandbox(settled_world(run_tests=1, executions=2, calls=2, days=1)) as server:
+        with proxied(seaweed_store) as proxy:
+            trial = Disturbed(proxy, server, tmp_path)
+            await trial.prepare()
+            yield trial
+
+
+def chosen(requests: list[Told], *, is_every: bool) -> list[int]:
+    """Each request, or one of each fifth kind."""
+    kinds = [f"{told.method} {told.path.split('/data')[-1].partition('month=')[0]}" for told in requests]
+    firsts = sorted({kind: nth for nth, kind in reversed(list(enumerate(kinds)))}.values())
+    return list(range(len(requests))) if is_every else firsts[::5]
+
+
+@pytest.mark.parametrize(
+    ("is_new", "is_every"),
+    [
+        (False, False),
+        pytest.param(False, True, marks=pytest.mark.slow),
+        pytest.param(True, True, marks=pytest.mark.slow),
+    ],
+)
+async def test_a_run_that_is_killed_at_any_request_to_the_store_is_completed_by_the_next(
+    disturbed: Disturbed, is_new: bool, is_every: bool
+) -> None:
+    """The store never hears of the request, hears half of it, or answers nobody."""
+    moments: list[Verdict] = [Cut("before"), Cut("halfway"), Cut("after")]
+    requests = await disturbed.requests_of_a_run(is_new=is_new)
+    for number, nth in enumerate(chosen(requests, is_every=is_every)):
+        for moment in moments if is_every else [moments[number % 3]]:
+            url = disturbed.copy(f"killed-{nth}-{moment}", is_new=is_new)
+            process = begin(disturbed.context, disturbed.folder, disturbed.environment(url))
+
+            def kill(told: Told, nth: int = nth, process: ForkServerProcess = process) -> None:
+                if told.nth == nth:
+                    process.kill()
+
+            disturbed.proxy.before, disturbed.proxy.verdicts = kill, {nth: moment}
+            assert await end(process) == -9
+            await disturbed.heal(url, is_new=is_new)
+
+
+@pytest.mark.parametrize("is_every", [False, pytest.param(True, marks=pytest.mark.slow)])
+async def test_a_run_of_which_any_request_to_the_store_fails_loses_nothing(
+    disturbed: Disturbed, is_every: bool
+) -> None:
+    verdicts: list[Verdict] = [Refused(403, "AccessDenied"), Cut("before"), Cut("halfway"), Cut("after")]
+    for number, nth in enumerate(chosen(await disturbed.requests_of_a_run(), is_every=is_every)):
+        for verdict in verdicts if is_every else [verdicts[number % len(verdicts)]]:
+            url = disturbed.copy(f"failed-{nth}-{verdict}")
+            disturbed.proxy.verdicts = {nth: verdict}
+            code = await end(begin(disturbed.context, disturbed.folder, disturbed.environment(url)))
+            assert code in (0, 6), (nth, verdict, disturbed.stderr())
+            assert code == 0 or disturbed.stderr().count("s3://")
+            await disturbed.heal(url)
+
+
+@pytest.mark.parametrize("verdict", [Cut("after"), Refused(503, "SlowDown")])
+async def test_a_run_goes_on_when_the_store_fails_once(disturbed: Disturbed, verdict: Verdict) -> None:
+    url = disturbed.copy("once")
+    struck: list[Told] = []
+
+    def judge(told: Told) -> Verdict:
+        if told.method == "PUT" and "/calls/" in told.path and not struck:
+            struck.append(told)
+            return verdict
+        return None
+
+    disturbed.proxy.judge = judge
+    disturbed.environment(url)
+    env = environment(disturbed.server, **KEYS)
+    result = await metrics_etl("run", "--quiet", cwd=disturbed.folder, env=env)
+    assert struck
+    assert (result.exit_code, result.stderr) == (0, "")
+    disturbed.proxy.judge = lambda _told: None
+    await disturbed.heal(url)
+
+
+@pytest.mark.parametrize("races", [2, pytest.param(100, marks=pytest.mark.slow)])
+async def test_of_two_writers_exactly_one_exports(disturbed: Disturbed, races: int) -> None:
+    for number in range(races):
+        url = disturbed.copy(f"race-{number}")
+        is_decided = asyncio.Event()
+        disturbed.server.fault = lambda _request, _nth, over=is_decided: (
+            None if over.is_set() else Fault(delay_seconds=0.05)
+        )
+        sent = len(disturbed.server.requests)
+        env = disturbed.environment(url)
+        both = [begin(disturbed.context, disturbed.folder, env, 2.0) for _ in range(2)]
+        ends = [asyncio.create_task(end(process)) for process in both]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        is_decided.set()
+        assert sorted([await each for each in ends]) == [0, 75], disturbed.stderr()
+        disturbed.server.fault = None
+        asked = [request.query.get("call_execution_id") for request in disturbed.server.requests[sent:]]
+        calls = [call_id for call_id in asked if call_id]
+        assert len({*calls}) == len(calls) > 0
+        await disturbed.heal(url)
+
+
+async def test_a_run_that_lost_its_lease_stops_and_the_taker_completes(disturbed: Disturbed) -> None:
+    url = disturbed.copy("lost")
+    env = disturbed.environment(url)
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop(told: Told) -> None:
+        if told.method == "PUT" and "/calls/" in told.path and not stopped.is_set():
+            assert first.pid
+            os.kill(first.pid, signal.SIGSTOP)
+            loop.call_soon_threadsafe(stopped.set)
+
+    disturbed.proxy.after = stop
+    first = begin(disturbed.context, disturbed.folder, env, 0.5)
+    await stopped.wait()
+    assert await end(begin(disturbed.context, disturbed.folder, env, 0.5)) == 0, disturbed.stderr()
+    assert first.pid
+    os.kill(first.pid, signal.SIGCONT)
+    assert await end(first) == 6
+    await disturbed.heal(url)
+
+
+async def test_ctrl_c_while_a_lock_is_watched_ends_the_run(disturbed: Disturbed) -> None:
+    url = disturbed.copy("watched")
+    lease.Lease(objects.Objects(url, disturbed.proxy.store.options), datetime.now(UTC)).take(never)
+    env = disturbed.environment(url)
+    watched = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def note(told: Told) -> None:
+        if told.method == "HEAD":
+            loop.call_soon_threadsafe(watched.set)
+
+    disturbed.proxy.after = note
+    process = await start("run", "--quiet", cwd=disturbed.folder, env=env)
+    await watched.wait()
+    process.send_signal(signal.SIGINT)
+    assert await process.wait() == 130
+    assert b"Traceback" not in await process.stderr.read()  # type: ignore[union-attr]

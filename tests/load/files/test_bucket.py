@@ -1,0 +1,142 @@
+"""A dataset in a bucket is read, written, set aside and removed as in a folder, and never over what was not seen."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from etl.errors import DestinationError, FileMissingError, ForeignFileError
+from etl.load.files import lease
+from etl.load.files.bucket import BucketFiles
+
+NOW = datetime(2026, 11, 1, 2, tzinfo=UTC)
+PART = "calls/run_test=a/month=2026-01/part-0.parquet"
+
+
+@pytest.fixture
+def files(proxy):
+    return BucketFiles(proxy.store.url(), proxy.options)
+
+
+def another(files, proxy):
+    """The same place as another program sees it."""
+    return BucketFiles(files.where(), proxy.options)
+
+
+def test_what_is_published_is_what_is_read_and_listed(files):
+    assert not files.has("")
+    with files.lock(NOW):
+        files.publish(PART, b"one")
+        files.publish(PART, b"two")
+        files.publish("evals/x", b"1")
+        assert files.read(PART) == files.open(PART).read() == b"two"
+        (inside,) = files.entries("calls")
+    (outside,) = files.entries("calls")
+    assert inside == outside
+    assert (outside.path, outside.size_bytes, outside.oddity, outside.is_fresh) == (PART, 3, "", False)
+    assert files.list("") == ["_state/lock", PART, "evals/x"]
+    assert [files.has(path) for path in ("", "calls", PART, "cal", f"{PART}/x")] == [True, True, True, False, False]
+
+
+def test_a_version_changes_with_what_is_written(files):
+    versions = set()
+    for data in (b"one", b"two", b"one!"):
+        files.publish(PART, data)
+        versions.add(files.entries("")[0].version)
+    assert len(versions) == 3
+
+
+def test_a_missing_object_and_a_large_one_are_told_apart(files):
+    with pytest.raises(FileMissingError):
+        files.read(PART)
+    with files.lock(NOW), pytest.raises(FileMissingError):
+        files.open(PART)
+    files.publish(PART, b"12345")
+    with pytest.raises(ForeignFileError, match="5 bytes, expected at most 4"):
+        files.read(PART, most_bytes=4)
+
+
+def test_nothing_is_written_over_or_removed_that_this_run_has_not_seen(files, proxy):
+    files.publish(PART, b"one")
+    with files.lock(NOW):
+        another(files, proxy).publish(PART, b"theirs")
+        another(files, proxy).publish("new", b"theirs")
+        for path, attempt in ((PART, files.publish), ("new", files.publish)):
+            with pytest.raises(DestinationError, match="changed by another program"):
+                attempt(path, b"mine")
+        with pytest.raises(DestinationError, match="changed by another program"):
+            files.remove(PART)
+        assert files.read(PART) == b"theirs"
+        files.publish(PART, b"mine")  # it has seen theirs now
+    assert (files.read(PART), files.read("new")) == (b"mine", b"theirs")
+
+
+def test_one_that_lost_the_lease_writes_and_removes_nothing(files, proxy, monkeypatch):
+    monkeypatch.setattr(lease, "LIFE_SECONDS", 0.3)
+    files.publish(PART, b"one")
+    with files.lock(NOW):
+        monkeypatch.setattr(files._lease, "renew", lambda: None)  # as of a process that sleeps
+        with another(files, proxy).lock(NOW):
+            monkeypatch.undo()
+            monkeypatch.setattr(lease, "LIFE_SECONDS", 0.0)
+            for attempt in (lambda: files.publish("new", b"1"), lambda: files.remove(PART)):
+                with pytest.raises(DestinationError, match="replaced or removed the lock"):
+                    attempt()
+    assert files.list("calls") == [PART]
+    assert not files.has("new")
+
+
+def test_removing_takes_one_object_away_and_none_is_no_error(files):
+    with files.lock(NOW):
+        files.publish(PART, b"one")
+        files.publish("other", b"one")
+        files.remove(PART)
+        files.remove(PART)
+        assert files.list("calls") == []
+    assert files.list("")[1:] == ["other"]
+
+
+def test_the_last_three_that_were_set_aside_of_a_path_stay(files):
+    with files.lock(NOW):
+        for number in range(5):
+            files.publish(PART, f"{number}".encode())
+            aside = files.set_aside(PART)
+            assert not files.has(PART)
+            assert files.read(aside) == f"{number}".encode()
+        kept = files.list("_state/quarantine")
+    assert [path.split("/")[-1][:4] for path in kept] == ["0003", "0004", "0005"]
+
+
+def test_a_probe_says_whether_a_dataset_is_there_and_leaves_nothing(files):
+    assert files.probe().is_there is False
+    assert files.list("") == []
+    files.publish(PART, b"one")
+    assert files.probe().is_there is True
+
+
+def test_old_leftovers_of_probes_are_swept_and_nothing_of_a_probe_under_way(files, monkeypatch):
+    files.publish("_state/staging/1", b"1")
+    with files.lock(NOW):
+        assert files.sweep_staging() == 0
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz).replace(year=2099)
+
+    monkeypatch.setattr("etl.load.files.bucket.datetime", Later)
+    with files.lock(NOW):
+        assert files.sweep_staging() == 1
+    assert files.list("_state/staging") == []
+
+
+def test_the_lock_lists_once_and_what_is_known_is_asked_no_more(files, proxy):
+    for number in range(3):
+        files.publish(f"calls/{number}", b"1")
+    with files.lock(NOW):
+        sent = len(proxy.requests)
+        assert len(files.list("calls")) == 3
+        assert not files.has("evals")
+        with pytest.raises(FileMissingError):
+            files.read(PART)
+        assert len(proxy.requests) == sent
+        assert files.requests["list"] == 1

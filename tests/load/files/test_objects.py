@@ -1,0 +1,262 @@
+"""Objects are replaced only if they are what was seen, and every failure is one line that names the fix."""
+
+import http.client
+import os
+import signal
+import sys
+import threading
+from contextlib import nullcontext
+from urllib.parse import quote
+
+import pyarrow as pa
+import pytest
+from obstore import exceptions
+
+from etl.errors import ConfigurationError, DestinationError, FileMissingError
+from etl.load.files.objects import Objects, Version
+from etl.load.files.store_errors import ConflictError
+from etl.load.parquet import pack
+from tests.stores import Cut, Refused, Told, proxied
+
+PATH = "calls/run_test=a/month=2026-11/part-0 übung%2F.parquet"
+
+
+@pytest.fixture
+def objects(proxy):
+    return Objects(proxy.store.url(), proxy.options)
+
+
+def test_an_object_is_what_was_put_and_is_listed_as_it_is(objects):
+    version = objects.put(PATH, memoryview(b"one"), None)
+    found, data = objects.get(PATH)
+    assert (data, found.version, found.size_bytes, found.path) == (b"one", version, 3, PATH)
+    assert list(objects.list("calls")) == [found]
+    assert list(objects.list("cal")) == list(objects.list(PATH)) == list(objects.list("evals")) == []
+    objects.copy(PATH, "other")
+    objects.delete(PATH)
+    objects.delete(PATH)
+    with pytest.raises(FileMissingError, match="no such object"):
+        objects.get(PATH)
+    assert objects.get("other")[1] == b"one"
+
+
+def test_nothing_is_replaced_that_was_not_seen(objects):
+    first = objects.put(PATH, b"one", None)
+    for seen in (None, Version('"0"')):
+        with pytest.raises(ConflictError, match="changed by another program"):
+            objects.put(PATH, b"two", seen)
+    second = objects.put(PATH, b"two", first)
+    with pytest.raises(ConflictError):
+        objects.put(PATH, b"three", first)
+    assert objects.get(PATH)[1] == b"two"
+    objects.delete(PATH)
+    with pytest.raises(ConflictError):
+        objects.put(PATH, b"three", second)
+
+
+@pytest.mark.parametrize("seen", [False, True])
+@pytest.mark.parametrize("data", [b"one", pack(pa.table({"x": [1, 2, 3]}), "zstd")], ids=["text", "parquet"])
+def test_a_put_whose_answer_was_lost_is_known_as_its_own(objects, proxy, seen, data):
+    before = objects.put(PATH, b"zero", None) if seen else None
+    lost: list[Told] = []
+
+    def judge(told):
+        if told.method == "PUT" and not lost:
+            lost.append(told)
+            return Cut("after")
+        return None
+
+    proxy.judge = judge
+    version = objects.put(PATH, data, before)
+    assert lost
+    assert objects.get(PATH)[0].version == version
+
+
+def test_an_outage_of_seconds_is_outlasted(objects, proxy):
+    down = [Refused(503, "SlowDown")] * 12
+    proxy.judge = lambda _told: down.pop() if down else None
+    objects.put(PATH, b"one", None)
+    assert not down
+
+
+def test_a_store_that_failed_for_long_is_given_seconds_from_then_on(objects, proxy):
+    proxy.judge = lambda _told: Refused(400, "ExpiredToken")
+    with pytest.raises(DestinationError):
+        objects.get(PATH)
+    proxy.judge = lambda _told: Refused(503, "SlowDown")
+    with pytest.raises(DestinationError, match="asks for fewer requests"):
+        objects.get(PATH)
+    assert len(proxy.requests) < 7
+
+
+def test_placeholders_of_folders_are_no_objects_and_odd_keys_are_told(objects, proxy):
+    whole = objects.url.removeprefix("s3://datasets/")
+    for name in ("", "/calls", "/calls/run_test=a", "/_state/quarantine"):
+        put_raw(proxy, f"{whole}{name}/", b"")
+    assert objects.list("") == objects.list("calls") == []
+    put_raw(proxy, f"{whole}/empty.parquet", b"")
+    assert [each.path for each in objects.list("")] == ["empty.parquet"]
+
+
+def put_raw(proxy, key, data):
+    """Write an object of any key, as another program would; what is not signed may do everything here."""
+    connection = http.client.HTTPConnection(proxy.endpoint.removeprefix("http://"))
+    connection.request("PUT", f"/datasets/{quote(key)}", body=data)
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
+def test_a_key_that_no_file_can_have_is_told_with_the_fix(objects):
+    with pytest.raises(DestinationError, match="give the dataset a folder of its own"), objects._naming("", "list"):
+        raise exceptions.GenericError('Encountered object with invalid path: Error parsing Path "a//b"')
+
+
+@pytest.mark.parametrize("endpoint", ["minio:9000", "", "http://", "http://user:secret@host", "https://host?sig=x"])
+def test_an_endpoint_that_is_no_address_is_a_mistake(endpoint):
+    with pytest.raises(ConfigurationError, match=r"the endpoint must be http\(s\)://HOST") as caught:
+        Objects("s3://b", {"endpoint": endpoint})
+    assert "secret" not in str(caught.value)
+
+
+def test_a_signal_interrupts_the_wait_for_a_store_that_hangs(objects, proxy):
+    released = threading.Event()
+
+    def hang(_told):
+        os.kill(os.getpid(), signal.SIGINT)
+        released.wait(60)
+
+    proxy.before = hang
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            objects.get(PATH)
+    finally:
+        released.set()
+
+
+@pytest.mark.parametrize("verdict", [Cut("before"), Cut("halfway"), Refused(503, "SlowDown"), Refused(500)])
+def test_what_fails_once_is_tried_again(objects, proxy, verdict):
+    failed = set()
+
+    def judge(told):
+        if told.method in failed:
+            return None
+        failed.add(told.method)
+        return verdict
+
+    proxy.judge = judge
+    version = objects.put(PATH, b"one", None)
+    assert objects.get(PATH)[0].version == version
+    assert [each.path for each in objects.list("")] == [PATH]
+    assert failed == {"PUT", "GET"}
+
+
+@pytest.mark.parametrize(
+    ("refused", "words"),
+    [
+        (Refused(403, "AccessDenied"), "the credentials may not put it: allow that for all objects below s3://"),
+        (Refused(403, "InvalidAccessKeyId"), "the store does not know this access key"),
+        (Refused(403, "SignatureDoesNotMatch"), "the secret does not belong to the access key"),
+        (Refused(403, "RequestTimeTooSkewed"), "this machine's clock is wrong"),
+        (Refused(400, "ExpiredToken"), "the credentials have expired: renew them"),
+        (Refused(400, "AuthorizationHeaderMalformed"), "the bucket is in another region: set region"),
+        (Refused(404, "NoSuchBucket"), "no such bucket: create it"),
+        (Refused(400, "EntityTooLarge"), "the store answers EntityTooLarge"),
+        (Refused(401), "the credentials may not put it"),
+        (Refused(301, "PermanentRedirect"), "the bucket is in another region"),
+    ],
+)
+def test_a_refusal_is_one_line_that_names_the_fix(objects, proxy, refused, words):
+    proxy.judge = lambda _told: refused
+    with pytest.raises(DestinationError) as caught:
+        objects.put(PATH, b"one", None)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(objects.url)
+
+
+def test_a_store_that_cannot_be_reached_is_named(proxy):
+    objects = Objects("s3://bucket/folder", {"endpoint": "http://127.0.0.1:9", "region": "us-east-1"}).hasty()
+    with pytest.raises(
+        DestinationError, match="s3://bucket/folder: cannot be reached, or is too slow: check the network"
+    ):
+        objects.get(PATH)
+
+
+def test_more_than_a_page_is_listed_and_counted(objects, monkeypatch):
+    monkeypatch.setattr("etl.load.files.objects._PAGE", 2)
+    for number in range(5):
+        objects.put(f"part-{number}", b"1", None)
+    objects.requests.clear()
+    assert len(objects.list("")) == 5
+    assert objects.requests == {"list": 3}
+
+
+def test_an_object_that_is_too_large_is_not_read(objects):
+    objects.put(PATH, b"12345", None)
+    assert objects.get(PATH, most_bytes=4)[1] == b""
+    assert objects.get(PATH, most_bytes=5)[1] == b"12345"
+
+
+def test_options_that_the_store_refuses_are_a_mistake_in_the_settings():
+    with pytest.raises(ConfigurationError, match=r"az://c: .*ccount.*: set it in \[destination.options\]"):
+        Objects("az://c", {})
+
+
+@pytest.mark.parametrize(("profile", "key"), [(None, "a-key"), ("other", "b-key")])
+def test_a_shared_profile_gives_the_keys(seaweed_store, tmp_path, monkeypatch, profile, key):
+    file = tmp_path / "credentials"
+    secrets = ("a-secret", "b-secret")
+    file.write_text(
+        "".join(
+            f"[{name}]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n"
+            for name, key, secret in zip(("default", "other"), ("a-key", "b-key"), secrets, strict=True)
+        )
+    )
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    if profile:
+        monkeypatch.setenv("AWS_PROFILE", profile)
+    with proxied(seaweed_store) as proxy:
+        objects = Objects(proxy.store.url(), proxy.options)
+        with (
+            nullcontext() if key == "a-key" else pytest.raises(DestinationError, match="does not know this access key")
+        ):
+            objects.put(PATH, b"one", None)
+        assert f"Credential={key}/" in proxy.requests[0].headers["authorization"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[sso]\nsso_session = mine\n", "the profile sso has no keys: eval"),
+        ("", "the profile sso has no keys"),
+        ("no section", "no profiles can be read from it"),
+        ("[a]\n[a]\n", "no profiles can be read from it"),
+    ],
+)
+def test_a_profile_without_keys_is_a_mistake_that_names_the_way(tmp_path, monkeypatch, text, words):
+    (tmp_path / "credentials").write_text(text)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_PROFILE", "sso")
+    with pytest.raises(ConfigurationError, match=words):
+        Objects("s3://bucket", {})
+
+
+def test_a_missing_package_is_a_mistake_that_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(
+        ConfigurationError, match=r"s3://b needs obstore: pip install 'simulation-metrics-etl\[bucket\]'"
+    ):
+        Objects("s3://b", {})
+
+
+@pytest.mark.parametrize(
+    ("url", "words"), [("s3://b", "AWS_ACCESS_KEY_ID"), ("gs://b", "GOOGLE_APPLICATION_CREDENTIALS")]
+)
+def test_missing_credentials_are_told_with_the_places_where_they_may_be(monkeypatch, tmp_path, url, words):
+    """The machine is told to ask an address of its own for its identity, where nobody answers so."""
+    objects = Objects(url, {})
+    with pytest.raises(DestinationError) as caught, objects._naming(PATH, "get"):
+        raise exceptions.GenericError("Error performing PUT http://169.254.169.254/latest/api/token in 2 ms - refused")
+    assert str(caught.value).startswith(f"{url}: no credentials found: set {words}")

@@ -333,7 +333,9 @@ async def test_status_while_an_export_rewrites_and_moves_everything(server: Sand
             looks += 1
 
     async def rewrite() -> None:
-        for night in range(1, 6):
+        night = 0
+        while night < 5 or looks < 2:
+            night += 1
             keyed = [{"name": each.name, "key": f"key-{night}-{i}"} for i, each in enumerate(server.world.run_tests)]
             await export(server, tmp_path, night=night, run_tests=keyed)
         done.set()

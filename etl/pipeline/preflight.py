@@ -222,9 +222,11 @@ def _rate_limit(settings: Settings, learned: int | None) -> str:
 
 def _check_dataset(settings: Settings) -> list[Check]:
     files = open_files(settings.destination.path, settings.destination.options)
-    holder = None
     try:
         holder = files.lock_holder()
+    except DestinationError as error:
+        return [_problem(Subject.DESTINATION, error), _skipped(Subject.LOCK)]
+    try:
         probe = files.probe()
         if probe.is_there and not holder:
             _read_dataset(files, settings)

@@ -211,19 +211,21 @@ async def exported(proxy: StoreProxy, folder: Path) -> dict[str, str]:
 async def test_what_is_wrong_with_a_bucket_is_one_line(
     seaweed_store: Store, tmp_path: Path, place: str, keys_given: dict[str, str], words: str
 ) -> None:
-    write_settings(tmp_path, ["a"], *settings_lines(place, seaweed_store.endpoint))
     async with Sandbox(small_world()) as server:
-        if "no-such" in place:
-            with proxied(seaweed_store) as proxy:  # this store makes each bucket that is written to
+        with proxied(seaweed_store) as proxy:
+            if "no-such" in place:  # this store makes each bucket that is written to
                 proxy.judge = lambda _told: Refused(404, "NoSuchBucket")
-                write_settings(tmp_path, ["a"], *settings_lines(place, proxy.endpoint))
-                result = await metrics_etl("run", cwd=tmp_path, env=environment(server, **keys_given))
-        else:
-            result = await metrics_etl("run", cwd=tmp_path, env=environment(server, **keys_given))
-        assert server.requests == []
+            write_settings(tmp_path, ["a"], *settings_lines(place, proxy.endpoint))
+            env = environment(server, **keys_given)
+            result = await metrics_etl("run", cwd=tmp_path, env=env)
+            assert server.requests == []
+            checked = await metrics_etl("check", "--json", cwd=tmp_path, env=env)
     assert result.exit_code == 6
     assert words in result.stderr
     assert result.stderr.count("\n") == 1
+    told = {each["subject"]: each for each in checked.document["checks"]}
+    assert told["lock"]["outcome"] == "skipped"
+    assert told["destination"]["outcome"] == "problem"
 
 
 async def test_a_blind_store_is_refused_before_anything_is_asked(blind_store: StoreProxy, tmp_path: Path) -> None:

@@ -435,26 +435,39 @@ async def test_of_two_writers_exactly_one_exports(disturbed: Disturbed, races: i
         await disturbed.heal(url)
 
 
-async def test_a_run_that_lost_its_lease_stops_and_the_taker_completes(disturbed: Disturbed) -> None:
-    url = disturbed.copy("lost")
-    env = disturbed.environment(url)
-    stopped = asyncio.Event()
+def beside_the_lock(requests: list[Told]) -> list[Told]:
+    """Those that come in the same order in each run: the lock is renewed at times of the clock."""
+    return [told for told in requests if not told.path.endswith("/_state/lock")]
+
+
+@pytest.mark.parametrize("is_every", [False, pytest.param(True, marks=pytest.mark.slow)])
+async def test_a_run_that_sleeps_until_another_took_over_writes_no_more_and_loses_nothing(
+    disturbed: Disturbed, is_every: bool
+) -> None:
+    """It sleeps after one write, or after each."""
+    whole = beside_the_lock(await disturbed.requests_of_a_run())
+    writes = [nth for nth, told in enumerate(whole) if told.method in ("PUT", "DELETE")]
     loop = asyncio.get_running_loop()
+    for nth in writes if is_every else [writes[len(writes) // 2]]:
+        url = disturbed.copy(f"slept-{nth}")
+        env = disturbed.environment(url)
+        asleep = asyncio.Event()
+        first = begin(disturbed.context, disturbed.folder, env, 0.5)
 
-    def stop(told: Told) -> None:
-        if told.method == "PUT" and "/calls/" in told.path and not stopped.is_set():
-            assert first.pid
-            os.kill(first.pid, signal.SIGSTOP)
-            loop.call_soon_threadsafe(stopped.set)
+        def stop(told: Told, nth: int = nth, first: ForkServerProcess = first, asleep: asyncio.Event = asleep) -> None:
+            if beside_the_lock(disturbed.proxy.requests[: told.nth + 1])[nth:] == [told]:
+                assert first.pid
+                os.kill(first.pid, signal.SIGSTOP)
+                loop.call_soon_threadsafe(asleep.set)
 
-    disturbed.proxy.after = stop
-    first = begin(disturbed.context, disturbed.folder, env, 0.5)
-    await stopped.wait()
-    assert await end(begin(disturbed.context, disturbed.folder, env, 0.5)) == 0, disturbed.stderr()
-    assert first.pid
-    os.kill(first.pid, signal.SIGCONT)
-    assert await end(first) == 6
-    await disturbed.heal(url)
+        disturbed.proxy.after = stop
+        await asleep.wait()
+        disturbed.proxy.after = nothing
+        assert await end(begin(disturbed.context, disturbed.folder, env, 0.5)) == 0, disturbed.stderr()
+        assert first.pid
+        os.kill(first.pid, signal.SIGCONT)
+        assert await end(first) == (6 if nth < writes[-1] else 0), nth
+        await disturbed.heal(url)
 
 
 async def test_ctrl_c_while_a_lock_is_watched_ends_the_run(disturbed: Disturbed) -> None:

@@ -6,6 +6,7 @@ none, everything is fetched as if it were new.
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from etl.errors import SourceError
@@ -17,7 +18,9 @@ from etl.model.records import DetailedCall, ListedCall
 from etl.transform.detail import vouches_for
 
 StoredRows = Callable[[Planned], Awaitable[Mapping[str, Sequence[Any]]]]
-"""Reads the stored rows of an execution's calls by id, without those whose metrics could not be fetched last time."""
+"""Reads the stored rows of an execution's calls by id."""
+StoredLetters = Callable[[Planned], Awaitable[AbstractSet[tuple[str, str]]]]
+"""Reads the subject and the message of an execution's stored dead letters."""
 
 _MOST_FAILURES = 5
 
@@ -31,7 +34,9 @@ class Settling:
     why the last of them could not. After a few in a row no detail is read any more.
     """
 
-    def __init__(self, client: Client, stored_rows: StoredRows, *, page_limit: int) -> None:
+    def __init__(
+        self, client: Client, stored_rows: StoredRows, stored_letters: StoredLetters, *, page_limit: int
+    ) -> None:
         self.compared = 0
         self.saved_requests = 0
         self.listed_differently = 0
@@ -39,6 +44,7 @@ class Settling:
         self.failure: str | None = None
         self._client = client
         self.stored_rows = stored_rows
+        self._stored_letters = stored_letters
         self._page_limit = page_limit
         self._failures_in_a_row = 0
 
@@ -48,9 +54,11 @@ class Settling:
             return frozenset()
         details = await self._details(item, limit=max(self._page_limit, power_of_two_above(len(listed))))
         rows = await self.stored_rows(item) if details else {}
+        # The rows of calls that could not be fetched last time are older than what no list shows.
+        failed = {subject_id for subject_id, _ in await self._stored_letters(item)} if details else set()
         kept = frozenset(
             key
-            for key in listed.keys() & details.keys() & rows.keys()
+            for key in (listed.keys() & details.keys() & rows.keys()) - failed
             if isinstance(listed[key].payload.get("status"), str)
             and vouches_for(
                 listed[key],

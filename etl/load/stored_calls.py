@@ -15,7 +15,7 @@ from etl.model import schema
 
 _IDS = ("execution_id", "call_execution_id")
 _EVALS = ("execution_id", *schema.EVALS.key)
-_LETTERS = ("execution_id", "subject_id")
+_LETTERS = ("execution_id", "subject_id", "message")
 _VALUES = tuple(name for name in schema.CALLS.names if name != "raw")
 
 
@@ -35,17 +35,17 @@ class StoredCalls:
             evals.setdefault(row["call_execution_id"], set()).add(row["eval_config_id"])
         return evals
 
-    def fetched_rows(self, part: Part, execution_id: str) -> dict[str, list[Any]]:
-        """The rows of an execution's calls by id, in the order of the columns and without ``raw``.
-
-        Without those that could not be fetched last time: their rows are older.
-        """
-        letters = self._of(schema.ERRORS, _LETTERS, part, execution_id)
-        failed = set(letters["subject_id"].to_pylist())
+    def rows(self, part: Part, execution_id: str) -> dict[str, list[Any]]:
+        """The rows of an execution's calls by id, in the order of the columns and without ``raw``."""
         rows = self._of(schema.CALLS, _VALUES, part, execution_id)
         columns = [[None] * len(rows) if name == "raw" else rows[name].to_pylist() for name in schema.CALLS.names]
         ids = rows["call_execution_id"].to_pylist()
-        return {key: list(row) for key, row in zip(ids, zip(*columns, strict=True), strict=True) if key not in failed}
+        return {key: list(row) for key, row in zip(ids, zip(*columns, strict=True), strict=True)}
+
+    def letters(self, part: Part, execution_id: str) -> frozenset[tuple[str, str]]:
+        """Of each dead letter of an execution what it is about, and what it says."""
+        rows = self._of(schema.ERRORS, _LETTERS, part, execution_id)
+        return frozenset(zip(rows["subject_id"].to_pylist(), rows["message"].to_pylist(), strict=True))
 
     def _of(self, table: schema.Table, names: tuple[str, ...], part: Part, execution_id: str) -> pa.Table:
         if part != self._part:

@@ -194,7 +194,12 @@ async def fetch(
                 yield item
 
     read = _reader_of_stored_calls(run, state)
-    settling = Settling(run.client, partial(read, StoredCalls.fetched_rows, {}), page_limit=run.settings.api.page_limit)
+    settling = Settling(
+        run.client,
+        partial(read, StoredCalls.rows, {}),
+        partial(read, StoredCalls.letters, frozenset()),
+        page_limit=run.settings.api.page_limit,
+    )
     crawl = Crawl(
         run.client,
         due(),

@@ -253,6 +253,32 @@ async def test_evals_that_a_rerun_took_away_are_believed_and_those_of_other_call
     assert_equals_world(tmp_path, server.world)
 
 
+def fail_for_list_of_calls(request: SandboxRequest) -> Fault | None:
+    return Fault(status=500) if request.path == RUNS else None
+
+
+@pytest.mark.parametrize("settle_by", ["refetch", "detail"])
+@pytest.mark.parametrize("fail", [fail_for_list_of_calls, fail_for_metrics])
+async def test_rerun_that_took_evals_away_is_believed_the_night_after_its_requests_failed(
+    export: Export,
+    server: Sandbox,
+    tmp_path: Path,
+    fail: Callable[[SandboxRequest], Fault | None],
+    settle_by: str,
+) -> None:
+    settings = {"export": {"settle_hours": 900, "settle_by": settle_by}, "api": {"max_tries": 1}}
+    await export(settings=settings)
+    for number, call in enumerate(executions(server)[0].calls):
+        call.duration_seconds = 600 + number
+        call.eval_outputs = {}
+    server.fault = lambda request, _nth: fail(request)
+    assert (await export(settings=settings)).exit_code == 3
+    server.fault = None
+
+    assert (await export(settings=settings)).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
 async def test_only_eval_of_an_execution_that_vanishes_is_kept(server: Sandbox, export: Export, tmp_path: Path) -> None:
     for execution in executions(server):
         for call in execution.calls[1:]:

@@ -26,7 +26,7 @@ def test_stored_calls_are_those_that_lie_in_the_partition(dataset, tmp_path):
 def test_rows_are_in_the_order_of_the_columns(dataset):
     export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]))
 
-    rows = StoredCalls(dataset).fetched_rows(HERE, "e1")
+    rows = StoredCalls(dataset).rows(HERE, "e1")
 
     assert rows.keys() == {"c1", "c2"}
     for key, row in rows.items():
@@ -34,10 +34,12 @@ def test_rows_are_in_the_order_of_the_columns(dataset):
         assert (values["call_execution_id"], values["execution_id"], values["raw"]) == (key, "e1", None)
 
 
-def test_rows_of_calls_whose_metrics_failed_last_time_are_none(dataset):
-    export_to(dataset, a_bundle("e1"))
+def test_letters_tell_of_which_calls_the_rows_are_older(dataset):
+    export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]))
     export_to(dataset, a_bundle("e1", given_up=["c2"]), run="run-2")
 
     stored = StoredCalls(dataset)
-    assert stored.evals_by_call(HERE, "e1").keys() == {"c1", "c2"}
-    assert stored.fetched_rows(HERE, "e1").keys() == {"c1"}
+    assert stored.rows(HERE, "e1").keys() == {"c1", "c2"}
+    [letter] = a_bundle("e1", given_up=["c2"]).dead_letters
+    assert stored.letters(HERE, "e1") == {("c2", letter.message)}
+    assert stored.letters(HERE, "e2") == frozenset()

@@ -21,7 +21,7 @@ A proved list may still be wrong, on a night on which the source has lost someth
 - It names far fewer calls than are stored or than the source counts, or far fewer evals (see ``extract/doubts.py``): what is
   stored stays as it is, and a dead letter says so. Where nothing is stored that it leaves out, the calls that it names are
   fetched all the same. So they are where evals are missing from an execution that has changed: those of calls that were rerun
-  may be gone.
+  may be gone. When that is what an earlier run said of it, they are not fetched again.
 - It leaves out a few: each is asked for by its id. One that exists after all makes the list count as unproved. One whose metrics
   name another execution is a dead letter, until it is stored there, which only the end of the run can tell.
 - It names a call whose metrics name another execution: that call is a dead letter, and not listed here.
@@ -252,7 +252,8 @@ class Crawl:
             return False
         planned, stored = execution.planned, execution.stored
         few_evals = too_few_evals(planned, stored, execution.with_evals, execution.changed_calls())
-        if not (is_fetched or is_as_exported(planned)) and (few_evals or execution.lacks_evals):
+        is_decided = is_fetched or is_as_exported(planned) or await self._is_stored(planned, few_evals)
+        if not is_decided and (few_evals or execution.lacks_evals):
             # Which calls have changed since, their metrics will tell.
             execution.rows = await self._settling.stored_rows(planned) if self._settling else {}
             few_evals = None
@@ -267,6 +268,9 @@ class Crawl:
             return False
         await self._close(execution, execution.bundle(is_listed=False))
         return True
+
+    async def _is_stored(self, planned: Planned, doubt: DeadLetter | None) -> bool:
+        return bool(doubt and self._settling and await self._settling.is_stored(planned, doubt))
 
     async def _confirm_deleted(self, execution: OpenExecution, unlisted: Sequence[str]) -> None:
         """Ask for each stored call that the list leaves out; doubt the list if one exists, or if that cannot be told."""

@@ -14,7 +14,7 @@ from etl.extract.bad_rows import power_of_two_above
 from etl.extract.client import Client
 from etl.extract.endpoints import list_call_details
 from etl.extract.plan import Planned, Reason
-from etl.model.records import DetailedCall, ListedCall
+from etl.model.records import DeadLetter, DetailedCall, ListedCall
 from etl.transform.detail import vouches_for
 
 StoredRows = Callable[[Planned], Awaitable[Mapping[str, Sequence[Any]]]]
@@ -71,6 +71,16 @@ class Settling:
         self.saved_requests += len(kept)
         self.listed_differently += item.reason is Reason.CHANGED and len(kept) == len(listed)
         return kept
+
+    async def is_stored(self, item: Planned, doubt: DeadLetter) -> bool:
+        """Whether the same doubt, and nothing else, kept an earlier run from exporting the execution as it is listed now.
+
+        Then its metrics have nothing to add: either they were not needed then, or they did not change what the doubt says.
+        """
+        known = item.stored
+        if known is None or known.is_damaged or known.fingerprint != item.execution.fingerprint:
+            return False
+        return await self._stored_letters(item) == {(doubt.subject_id, doubt.message)}
 
     async def _details(self, item: Planned, *, limit: int) -> dict[str, DetailedCall]:
         """The calls in the execution's detail; none when it cannot be had."""

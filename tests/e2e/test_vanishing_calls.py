@@ -253,6 +253,29 @@ async def test_evals_that_a_rerun_took_away_are_believed_and_those_of_other_call
     assert_equals_world(tmp_path, server.world)
 
 
+@pytest.mark.parametrize("is_changed", [False, True])
+async def test_evals_that_stay_away_cost_one_request_an_execution_each_night(
+    export: Export, server: Sandbox, tmp_path: Path, is_changed: bool
+) -> None:
+    """Once its calls were fetched, where it had changed meanwhile; what changes later is fetched all the same."""
+    settings = {"export": {"settle_hours": 900, "settle_by": "refetch"}}
+    await export(settings=settings)
+    for execution in executions(server):
+        for call in execution.calls:
+            call.eval_outputs = {}
+    server.fault = lambda request, _nth: list_execution_with_another_field(request) if is_changed else None
+    for night in range(3):
+        sent = len(server.requests)
+        assert (await export(settings=settings)).exit_code == 3
+        assert len(server.requests) - sent == 1 + 4 + (4 * 20 if is_changed and night == 0 else 0)
+    for number, call in enumerate(executions(server)[0].calls):
+        call.duration_seconds = 600 + number
+
+    assert (await export(settings=settings)).exit_code == 3
+    assert states_in(tmp_path) == {"settling", "incomplete"}
+    assert [row["duration_seconds"] for row in rows_of(tmp_path, "calls")].count(619) == 1
+
+
 def fail_for_list_of_calls(request: SandboxRequest) -> Fault | None:
     return Fault(status=500) if request.path == RUNS else None
 

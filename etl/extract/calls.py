@@ -32,6 +32,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from functools import partial
 
 from etl.errors import NotFoundError, SourceError
 from etl.extract.call_list import read_call_list
@@ -255,11 +256,14 @@ class Crawl:
         is_decided = is_fetched or is_as_exported(planned) or await self._is_stored(planned, few_evals)
         if not is_decided and (few_evals or execution.lacks_evals):
             # Which calls have changed since, their metrics will tell.
-            execution.rows = await self._settling.stored_rows(planned) if self._settling else {}
+            execution.rows = await self._settling.stored.rows(planned) if self._settling else {}
             few_evals = None
         is_first = execution.doubt is None
         if is_first and not execution.unreadable_calls:
-            execution.doubt = too_few_calls(planned, stored=len(stored), unlisted=unlisted, count=count)
+            few_calls = partial(too_few_calls, planned, stored=len(stored), unlisted=unlisted, count=count)
+            execution.doubt = few_calls()
+            if execution.doubt and self._settling:
+                execution.doubt = few_calls(counted_before=await self._settling.stored.call_counts(planned))
         execution.doubt = few_evals or execution.doubt
         if execution.doubt is None:
             return False

@@ -1,6 +1,6 @@
 """Why the list of an execution's calls is not believed, as dead letters. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from etl.errors import SourceError
@@ -13,32 +13,40 @@ from etl.transform.flatten import eval_outputs
 _MAY_VANISH = 1
 
 
-def expected_calls(item: Planned, stored_calls: int) -> int:
+def expected_calls(item: Planned, stored_calls: int, counted_before: Sequence[int] = ()) -> int:
     """The calls that are stored or were listed last time, and those that the source counts, whichever are more.
 
-    The source counts deleted calls for ever. So it is not asked about an execution that was exported as it is now.
+    The source counts deleted calls for ever. So its count says nothing of an execution that was exported as it is now, or exported
+    whole when the source counted as many (``counted_before``): what is missing was missing then, and believed.
     """
     known = item.stored
     expected = max(stored_calls, (known.held.listed_calls or 0) if known else 0)
-    return expected if is_as_exported(item) else max(expected, *call_counts(item.execution.unpack().payload), 0)
+    if is_as_exported(item):
+        return expected
+    counts = call_counts(item.execution.unpack().payload)
+    is_believed = _was_whole(item) and [*counted_before] == counts
+    return expected if is_believed else max(expected, *counts, 0)
 
 
 def is_as_exported(item: Planned) -> bool:
     """Whether the execution was exported whole as it is listed now: then none of its calls has changed."""
     known = item.stored
-    return (
-        known is not None
-        and known.export_state in (ExportState.EXPORTED, ExportState.SETTLING)
-        and known.fingerprint == item.execution.fingerprint
-    )
+    return known is not None and _was_whole(item) and known.fingerprint == item.execution.fingerprint
 
 
-def too_few_calls(item: Planned, *, stored: int, unlisted: int, count: int) -> DeadLetter | None:
+def _was_whole(item: Planned) -> bool:
+    known = item.stored
+    return known is not None and known.export_state in (ExportState.EXPORTED, ExportState.SETTLING)
+
+
+def too_few_calls(
+    item: Planned, *, stored: int, unlisted: int, count: int, counted_before: Sequence[int] = ()
+) -> DeadLetter | None:
     """The list counts so few calls, or leaves out so many of the stored ones, that it may be wrong; None if it does not.
 
     That is when all are missing, or more than a tenth. One may always be.
     """
-    expected = expected_calls(item, stored)
+    expected = expected_calls(item, stored, counted_before)
     missing = max(unlisted, expected - count)
     if not is_mass_vanishing(vanished=missing, living=expected, always_allowed=_MAY_VANISH):
         return None

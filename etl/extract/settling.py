@@ -7,6 +7,7 @@ none, everything is fetched as if it were new.
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import Any
 
 from etl.errors import SourceError
@@ -17,16 +18,23 @@ from etl.extract.plan import Planned, Reason
 from etl.model.records import DeadLetter, DetailedCall, ListedCall
 from etl.transform.detail import vouches_for
 
-StoredRows = Callable[[Planned], Awaitable[Mapping[str, Sequence[Any]]]]
-"""Reads the stored rows of an execution's calls by id."""
-StoredLetters = Callable[[Planned], Awaitable[AbstractSet[tuple[str, str]]]]
-"""Reads the subject and the message of an execution's stored dead letters."""
-
 _MOST_FAILURES = 5
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Reads what the dataset holds of an execution.
+
+    That is the rows of its calls by id, the subject and the message of each dead letter, and how many calls the API counted in it.
+    """
+
+    rows: Callable[[Planned], Awaitable[Mapping[str, Sequence[Any]]]]
+    letters: Callable[[Planned], Awaitable[AbstractSet[tuple[str, str]]]]
+    call_counts: Callable[[Planned], Awaitable[Sequence[int]]]
+
+
 class Settling:
-    """Compares executions with what ``stored_rows`` reads of them; the counts grow with each.
+    """Compares executions with what is ``stored`` of them; the counts grow with each.
 
     ``compared`` executions needed two requests instead of one for each call. ``saved_requests`` are the calls that were not
     fetched, less one for each detail that was asked for. ``listed_differently`` executions had changed by their list alone: none
@@ -34,17 +42,14 @@ class Settling:
     why the last of them could not. After a few in a row no detail is read any more.
     """
 
-    def __init__(
-        self, client: Client, stored_rows: StoredRows, stored_letters: StoredLetters, *, page_limit: int
-    ) -> None:
+    def __init__(self, client: Client, stored: Stored, *, page_limit: int) -> None:
         self.compared = 0
         self.saved_requests = 0
         self.listed_differently = 0
         self.fetched_whole = 0
         self.failure: str | None = None
         self._client = client
-        self.stored_rows = stored_rows
-        self._stored_letters = stored_letters
+        self.stored = stored
         self._page_limit = page_limit
         self._failures_in_a_row = 0
 
@@ -53,9 +58,9 @@ class Settling:
         if not (item.is_compared and listed):
             return frozenset()
         details = await self._details(item, limit=max(self._page_limit, power_of_two_above(len(listed))))
-        rows = await self.stored_rows(item) if details else {}
+        rows = await self.stored.rows(item) if details else {}
         # The rows of calls that could not be fetched last time are older than what no list shows.
-        failed = {subject_id for subject_id, _ in await self._stored_letters(item)} if details else set()
+        failed = {subject_id for subject_id, _ in await self.stored.letters(item)} if details else set()
         kept = frozenset(
             key
             for key in (listed.keys() & details.keys() & rows.keys()) - failed
@@ -80,7 +85,7 @@ class Settling:
         known = item.stored
         if known is None or known.is_damaged or known.fingerprint != item.execution.fingerprint:
             return False
-        return await self._stored_letters(item) == {(doubt.subject_id, doubt.message)}
+        return await self.stored.letters(item) == {(doubt.subject_id, doubt.message)}
 
     async def _details(self, item: Planned, *, limit: int) -> dict[str, DetailedCall]:
         """The calls in the execution's detail; none when it cannot be had."""

@@ -12,10 +12,12 @@ from etl.load.layout import Part, part_path
 from etl.load.merge import is_of
 from etl.load.parquet import UnreadableError
 from etl.model import schema
+from etl.model.listed_execution import COUNT_COLUMNS
 
 _IDS = ("execution_id", "call_execution_id")
 _EVALS = ("execution_id", *schema.EVALS.key)
 _LETTERS = ("execution_id", "subject_id", "message")
+_COUNTS = ("execution_id", *COUNT_COLUMNS)
 _VALUES = tuple(name for name in schema.CALLS.names if name != "raw")
 
 
@@ -46,6 +48,11 @@ class StoredCalls:
         """Of each dead letter of an execution what it is about, and what it says."""
         rows = self._of(schema.ERRORS, _LETTERS, part, execution_id)
         return frozenset(zip(rows["subject_id"].to_pylist(), rows["message"].to_pylist(), strict=True))
+
+    def call_counts(self, part: Part, execution_id: str) -> list[int]:
+        """How many calls the API counted in an execution when its row was written; as ``call_counts`` of its payload."""
+        rows = self._of(schema.EXECUTIONS, _COUNTS, part, execution_id).to_pylist()
+        return [row[name] for row in rows for name in COUNT_COLUMNS if row[name] is not None]
 
     def _of(self, table: schema.Table, names: tuple[str, ...], part: Part, execution_id: str) -> pa.Table:
         if part != self._part:

@@ -12,6 +12,8 @@ from etl.model.records import DeadLetter, Execution, NumberLiteral
 from etl.model.values import timestamp_or_none
 
 _NO_COUNT = 2**63  # what does not fit its column counts nothing
+COUNT_COLUMNS = ("calls_total", "total_calls")
+"""Where ``call_counts`` stand in the table of executions."""
 
 
 class ListedExecution(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -10,7 +10,7 @@ from typing import Any
 from etl.extract.calls import Crawl
 from etl.extract.executions import look_up
 from etl.extract.plan import Planned, most_worth
-from etl.extract.settling import Settling
+from etl.extract.settling import Settling, Stored
 from etl.load.commit import commit
 from etl.load.doubled_calls import find_doubled_calls, remove_calls
 from etl.load.index import update_index
@@ -196,8 +196,11 @@ async def fetch(
     read = _reader_of_stored_calls(run, state)
     settling = Settling(
         run.client,
-        partial(read, StoredCalls.rows, {}),
-        partial(read, StoredCalls.letters, frozenset()),
+        Stored(
+            rows=partial(read, StoredCalls.rows, {}),
+            letters=partial(read, StoredCalls.letters, frozenset()),
+            call_counts=partial(read, StoredCalls.call_counts, ()),
+        ),
         page_limit=run.settings.api.page_limit,
     )
     crawl = Crawl(

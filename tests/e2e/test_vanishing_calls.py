@@ -404,6 +404,30 @@ async def test_calls_that_were_deleted_on_purpose_are_believed_once_and_for_all(
     assert (await export(full_refresh=True)).exit_code == 0, "what was believed is what the next list is measured by"
 
 
+async def test_deletions_that_were_accepted_stay_accepted_when_the_execution_is_listed_differently(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """But not those that come with it, nor calls that are counted now and were not then."""
+    await export()
+    for execution in executions(server)[:2]:
+        for call in execution.calls[:5]:
+            sandbox.delete_call(call)
+    assert (await export(accept_deletions=True)).exit_code == 0
+
+    server.fault = lambda request, _nth: list_execution_with_another_field(request)
+    assert (await export()).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+    before = calls_in(tmp_path)
+    server.fault = lists_only(server, 12)
+    sick = await export(full_refresh=True)
+    assert (sick.exit_code, calls_in(tmp_path)) == (3, before)
+    assert {letter["message"].split(" calls are")[0] for letter in rows_of(tmp_path, "errors")} == {
+        "8 of its 20",
+        "3 of its 15",
+    }
+
+
 @pytest.mark.parametrize("deleted", [pytest.param(1, marks=pytest.mark.slow), 2])
 async def test_few_deleted_calls_of_many_are_ordinary(
     server: Sandbox, export: Export, tmp_path: Path, deleted: int

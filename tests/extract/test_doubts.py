@@ -8,12 +8,12 @@ from etl.model.records import METRICS, RUNS
 from tests.bundles import execution, fetched_call, plan_of, stored_of
 
 
-def expected(payload, *, stored_calls=0, **stored):
+def expected(payload, *, stored_calls=0, counted_before=(), **stored):
     """What is expected of an execution that is listed with the payload; ``stored`` is how the dataset has it, if at all."""
     listed = execution(**payload)
     known = {listed.execution_id: stored_of(listed, **stored)} if stored else {}
     [item] = plan_of([listed], known)
-    return expected_calls(item, stored_calls)
+    return expected_calls(item, stored_calls, counted_before)
 
 
 COUNTED = {"metrics": {"calls": {"total": 7}}, "total_calls": 5}
@@ -42,6 +42,25 @@ def test_execution_that_was_exported_as_it_is_has_what_was_listed_or_is_stored(
 def test_execution_of_which_the_source_says_something_new_has_what_it_counts_too(stored):
     assert expected(COUNTED, stored_calls=2, **stored) == 7
     assert expected(COUNTED, stored_calls=9, **stored) == 9
+
+
+@pytest.mark.parametrize(
+    ("state", "counted_before", "calls"),
+    [
+        ("exported", [7, 5], 2),
+        ("settling", [7, 5], 2),
+        ("incomplete", [7, 5], 7),
+        ("waiting", [7, 5], 7),
+        ("exported", [7, 4], 7),
+        ("exported", [6, 5], 7),
+        ("exported", [7], 7),
+    ],
+)
+def test_calls_that_were_believed_to_be_missing_are_missed_only_when_the_source_counts_others(
+    state, counted_before, calls
+):
+    stored = {"export_state": state, "fingerprint": "old"}
+    assert expected(COUNTED, stored_calls=2, counted_before=counted_before, **stored) == calls
 
 
 @pytest.mark.parametrize(

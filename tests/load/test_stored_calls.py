@@ -1,8 +1,12 @@
 """What the dataset holds of calls, as a crawl asks for it."""
 
+import pytest
+from msgspec.structs import replace
+
 from etl.load.layout import Part
 from etl.load.stored_calls import StoredCalls
 from etl.model import schema
+from etl.model.listed_execution import call_counts
 from tests.bundles import KEY, a_bundle
 from tests.datasets import export_to, part, place
 
@@ -43,3 +47,16 @@ def test_letters_tell_of_which_calls_the_rows_are_older(dataset):
     [letter] = a_bundle("e1", given_up=["c2"]).dead_letters
     assert stored.letters(HERE, "e1") == {("c2", letter.message)}
     assert stored.letters(HERE, "e2") == frozenset()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [{"total_calls": 5, "metrics": {"calls": {"total": 7}}}, {"total_calls": 5}, {"metrics": {"calls": {"total": 7}}}],
+)
+def test_stored_call_counts_are_those_of_the_payload(dataset, payload):
+    bundle = a_bundle("e1")
+    listed = replace(bundle.execution, payload=bundle.execution.payload | payload)
+    export_to(dataset, replace(bundle, execution=listed))
+
+    assert StoredCalls(dataset).call_counts(HERE, "e1") == call_counts(listed.payload) != []
+    assert StoredCalls(dataset).call_counts(HERE, "e2") == []

@@ -106,7 +106,8 @@ class Status:
 
     ``at_work`` names the holder of the lock. ``complete_at``: when a run over all that is configured last left nothing out; None
     when none did, or a configured run test was never complete. ``future_run_at``: the latest time at which a run ended that has
-    not come yet, by this machine's clock. ``runs``: the last 7 that have, newest first. ``problems``: those of the newest of them.
+    not come yet, by this machine's clock. ``runs``: the newest, whatever its times, and the last that have come, up to 7.
+    ``problems``: those of the newest.
     ``lost_run``: the last run, if it left no row in ``runs``, since it could not begin (it has an exit code) or was killed.
     ``unreadable``: files that are damaged or do not belong here. ``ignored``: what is wrong with the exporter's own files.
     ``set_aside``: how many files are in the quarantine. ``missing_executions`` and ``missing_evals``: how many of their rows the
@@ -169,8 +170,9 @@ def read_status(files: Files, *, now: datetime, configured: Sequence[RunTest] | 
     last_run = read_last_run(files, note=ignored.append)
     if last_run.export_run_id not in {run["export_run_id"] for run in runs}:
         runs += _row_of(last_run)
-    runs.sort(key=lambda run: run["started_at"], reverse=True)  # their names have whole seconds only
-    come = [run for run in runs if run["finished_at"] <= latest]
+    newest = _newest(runs, attempt, last_run)
+    runs.sort(key=_order, reverse=True)
+    come = [*newest, *(run for run in runs if run["finished_at"] <= latest and run not in newest)]
     last_run = _up_to(latest, last_run)
     if configured is not None:
         last_run = last_run.within({each.key: each.since for each in configured}, is_all=not configured)
@@ -200,6 +202,22 @@ def read_status(files: Files, *, now: datetime, configured: Sequence[RunTest] | 
         missing_evals=0 if at_work else _missing(schema.EVALS, index, parts, unreadable),
         lost_executions=sum(map(len, index.lost.values())),
     )
+
+
+def _newest(runs: Sequence[Mapping[str, Any]], attempt: Attempt | None, last_run: LastRun) -> list[Mapping[str, Any]]:
+    """The run that came last, whatever the clocks said: each run replaces the note of an attempt, and the record of the last run.
+
+    A run at work, or one that was killed, has replaced the note alone.
+    """
+    for run_id in (attempt and attempt.export_run_id, last_run.export_run_id):
+        if found := [run for run in runs if run["export_run_id"] == run_id]:
+            return found
+    return []
+
+
+def _order(run: Mapping[str, Any]) -> tuple[str, datetime]:
+    """Their ids begin with this machine's time, in whole seconds; ``started_at`` is by the source's clock."""
+    return run["export_run_id"].partition("-")[0], run["started_at"]
 
 
 def _missing(

@@ -189,3 +189,30 @@ async def test_runs_of_the_future_do_not_crowd_out_those_that_have_come(server: 
 
     found = read_status(LocalFiles(tmp_path / "data"), now=now)
     assert ([run.started_at for run in found.runs], found.lost_run) == ([now], None)
+
+
+@pytest.mark.parametrize("is_right_again", [True, False])
+@pytest.mark.parametrize("ahead", [timedelta(minutes=4), timedelta(hours=5), timedelta(hours=30)])
+async def test_failure_of_the_newest_run_is_told_although_the_clock_of_the_source_was_ahead(
+    server: Sandbox, tmp_path: Path, ahead: timedelta, *, is_right_again: bool
+) -> None:
+    """The run leaves no run test incomplete: nothing but its exit code tells of it."""
+
+    async def run(at: datetime, ahead: timedelta) -> Summary:
+        date = Fault(headers={"Date": format_datetime(datetime.now(UTC) + ahead, usegmt=True)})
+        server.fault = lambda _request, _nth: date
+        return await job.export(settings_for(server, tmp_path / "data", run_tests="all"), clock=lambda: at)
+
+    first = ENDED + 4 * DAY
+    await run(first, ahead)
+    await run(first + timedelta(hours=1), timedelta(0))
+    odd = sandbox.RunTest(run_test_id="22222222-2222-4222-8222-222222222222", name="odd ", created_at=ENDED)
+    sandbox.add_run_test(server.world, odd)
+    last = first + timedelta(hours=2)
+    failed = await run(last, timedelta(0) if is_right_again else ahead)
+
+    for hours in (1, 6, 23, 31):
+        found = read_status(LocalFiles(tmp_path / "data"), now=last + timedelta(hours=hours), configured=())
+        assert found.runs[0].export_run_id == failed.export_run_id
+        assert found.problems == tuple(failed.problems)
+        assert judge(found).text.startswith("Not good: the last run ended with exit 3")

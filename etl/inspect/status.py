@@ -112,7 +112,7 @@ class Status:
     ``unreadable``: files that are damaged or do not belong here. ``ignored``: what is wrong with the exporter's own files.
     ``set_aside``: how many files are in the quarantine. ``missing_executions`` and ``missing_evals``: how many of their rows the
     dataset held at the end of the last run, as its index says, and does not any more. ``lost_executions``: how many were gone by
-    then, and are not exported again.
+    then, and are not exported again; ``damaged_executions``, of how many a part was.
     """
 
     dataset: str
@@ -132,6 +132,7 @@ class Status:
     missing_executions: int
     missing_evals: int
     lost_executions: int
+    damaged_executions: int
 
     def is_older_than(self, hours: float) -> bool:
         """Whether everything that is configured was last complete more than so many hours ago, or never."""
@@ -179,7 +180,7 @@ def read_status(files: Files, *, now: datetime, configured: Sequence[RunTest] | 
     configured_names = {each.key: each.name for each in configured or ()} or dict.fromkeys(
         last_run.last_complete_at, ""
     )
-    run_tests = tuple(_run_tests(parts, last_run, configured_names, is_at_work=at_work is not None))
+    run_tests = tuple(_run_tests(parts, index, last_run, configured_names, is_at_work=at_work is not None))
     return Status(
         dataset=files.where(),
         read_at=now,
@@ -201,6 +202,7 @@ def read_status(files: Files, *, now: datetime, configured: Sequence[RunTest] | 
         missing_executions=0 if at_work else _missing(schema.EXECUTIONS, index, parts, unreadable),
         missing_evals=0 if at_work else _missing(schema.EVALS, index, parts, unreadable),
         lost_executions=sum(map(len, index.lost.values())),
+        damaged_executions=sum(map(len, index.damaged().values())),
     )
 
 
@@ -262,7 +264,12 @@ def _rows(parts: Sequence[FilePart]) -> pa.Table:
 
 
 def _run_tests(
-    parts: Mapping[str, Sequence[FilePart]], last_run: LastRun, configured: Mapping[str, str], *, is_at_work: bool
+    parts: Mapping[str, Sequence[FilePart]],
+    index: Index,
+    last_run: LastRun,
+    configured: Mapping[str, str],
+    *,
+    is_at_work: bool,
 ) -> Iterator[RunTestStatus]:
     """Those that are configured, and those that the dataset holds beside them. An export at work writes calls first."""
     executions: dict[str, list[FilePart]] = {}
@@ -280,7 +287,8 @@ def _run_tests(
         states = {each["values"]: each["counts"] for each in pc.value_counts(lives["export_state"]).to_pylist()}
         last: dict[str, Any] = next(iter(rows.sort_by([("exported_at", "descending")]).slice(0, 1).to_pylist()), {})
         complete_at = last_run.last_complete_at.get(key) if key in configured else None
-        missing_calls = (pc.sum(rows["exported_calls"]).as_py() or 0) - counts["calls", key]
+        exported_calls = (pc.sum(rows["exported_calls"]).as_py() or 0) + index.accepted_calls(key)
+        missing_calls = exported_calls - counts["calls", key]
         yield RunTestStatus(
             name=configured.get(key) or last.get("run_test_name") or key,
             key=key,

@@ -89,6 +89,9 @@ def missing_rows(status: Status) -> Iterator[str]:
             yield f"{counted(gone, what)} gone since the last run"
     if status.lost_executions:
         yield f"{counted(status.lost_executions, 'execution')} gone before the last run, and not exported again"
+    if status.damaged_executions:
+        executions = counted(status.damaged_executions, "execution")
+        yield f"rows of {executions} gone before the last run, and not exported again"
 
 
 def _lacks(run_tests: Sequence[RunTestStatus]) -> Iterator[str]:

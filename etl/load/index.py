@@ -2,7 +2,8 @@
 
 A part whose files are the same versions is not opened again. The index proves nothing else: one that is missing, damaged, of
 another dataset or of other columns counts as empty, and a file that was lost, restored or altered has another version, and is read.
-It remembers the executions whose rows were lost, since nothing else could tell of them.
+It remembers the executions whose rows were lost, and those of which no more than calls and evals is left and accepted, since
+nothing else could tell of them.
 """
 
 from collections import defaultdict
@@ -26,7 +27,7 @@ from etl.load.layout import INDEX, Part, parse_part_path, part_path
 from etl.load.parquet import UnreadableError, pack, unpack
 from etl.model import schema
 from etl.model.digest import fingerprint
-from etl.model.lifecycle import HeldRows
+from etl.model.lifecycle import ExportState, HeldRows
 
 Hashes = npt.NDArray[np.int64]
 _READ = {
@@ -82,16 +83,52 @@ class Index:
     """The parts, in order; ``is_saved``: the file says the same.
 
     ``lost`` are the executions, by the key of their run test, whose rows a run left, and of which no file has any row any more.
+    ``accepted`` are those without a row of their own whose calls and evals are to stay so.
     """
 
     parts: dict[Part, PartIndex] = field(default_factory=dict)
     lost: dict[str, set[str]] = field(default_factory=dict)
+    accepted: dict[str, set[str]] = field(default_factory=dict)
     is_saved: bool = False
 
     def count(self, table: schema.Table) -> int:
         """How many rows the files of the table have."""
         number = schema.OF_EXECUTIONS.index(table)
         return sum(each.counts[number] for each in self.parts.values())
+
+    def damaged(self) -> dict[str, set[str]]:
+        """The executions, by key, of which there are other calls or evals than were exported, or no row of their own.
+
+        Neither those that are accepted, nor those of which the row says that something is missing or still comes.
+        """
+        found: defaultdict[str, set[str]] = defaultdict(set)
+        for part, each in self.parts.items():
+            found[part.run_test_key].update(each.rows.filter(_is_damaged(each.rows))["execution_id"].to_pylist())
+        for key, strays in self.strays().items():
+            found[key] |= strays - self.accepted.get(key, set())
+        return {key: ids for key, ids in found.items() if ids}
+
+    def accepted_calls(self, key: str) -> int:
+        """How many calls of the run test are accepted without their executions."""
+        accepted = pa.array([*self.accepted.get(key, ())], pa.string())
+        parts = [each.rows for part, each in self.parts.items() if part.run_test_key == key] if len(accepted) else []
+        return sum(
+            pc.sum(rows.filter(pc.is_in(rows["execution_id"], value_set=accepted))["held_calls"]).as_py() or 0
+            for rows in parts
+        )
+
+    def strays(self) -> dict[str, set[str]]:
+        """The executions, by key, that have calls or evals and no row of their own, in whatever part."""
+        strays: dict[str, set[str]] = {}
+        for part, each in self.parts.items():
+            is_stray = pc.and_not(pc.or_(each.rows["has_calls"], each.rows["has_evals"]), each.rows["is_here"])
+            if ids := each.rows.filter(is_stray)["execution_id"].to_pylist():
+                strays.setdefault(part.run_test_key, set()).update(ids)
+        candidates, here = pa.array([*chain.from_iterable(strays.values())], pa.string()), set[str]()
+        for each in self.parts.values() if len(candidates) else ():
+            is_here = pc.and_(each.rows["is_here"], pc.is_in(each.rows["execution_id"], value_set=candidates))
+            here.update(each.rows.filter(is_here)["execution_id"].to_pylist())
+        return {key: left for key, ids in strays.items() if (left := ids - here)}
 
     def call_hashes(self) -> Hashes:
         """The hashes of all calls: two that are equal tell of a call that stands twice, or hardly ever of two calls."""
@@ -105,6 +142,7 @@ class _Head(msgspec.Struct):
     meaning: str
     parts: list[tuple[str, str, tuple[str, ...] | None, tuple[int, ...], int]]
     lost: dict[str, set[str]] = {}
+    accepted: dict[str, set[str]] = {}
 
 
 def read_index(files: Files) -> Index:
@@ -121,7 +159,7 @@ def read_index(files: Files) -> Index:
     is_ours = (head.dataset_id, head.meaning) == (_dataset_id(files), _MEANING) and rows.schema.equals(_ROWS)
     if not is_ours or sum(count for *_, count in head.parts) != len(rows):
         return Index()
-    index, first = Index(lost=head.lost, is_saved=True), 0
+    index, first = Index(lost=head.lost, accepted=head.accepted, is_saved=True), 0
     for key, place, versions, counts, count in head.parts:
         index.parts[Part(key, place)] = PartIndex(versions, counts, rows.slice(first, count))
         first += count
@@ -151,7 +189,11 @@ def update_index(dataset: Dataset, known: Index, unreadable: list[str], *, stric
         unreadable += damaged
     index = Index({part: new.get(part) or known.parts[part] for part, _ in parts})
     index.lost = _lost(known, index)
-    index.is_saved = known.is_saved and not new and len(parts) == len(known.parts) and index.lost == known.lost
+    if known.accepted:
+        strays = index.strays()
+        index.accepted = {key: left for key, ids in known.accepted.items() if (left := ids & strays.get(key, set()))}
+    is_same = (index.lost, index.accepted) == (known.lost, known.accepted) and len(parts) == len(known.parts)
+    index.is_saved = known.is_saved and not new and is_same
     return index
 
 
@@ -181,7 +223,7 @@ def write_index(files: Files, index: Index) -> None:
         (part.run_test_key, part.place, each.versions, each.counts, len(each.rows))
         for part, each in index.parts.items()
     ]
-    head = _Head(dataset_id=_dataset_id(files), meaning=_MEANING, parts=parts, lost=index.lost)
+    head = _Head(dataset_id=_dataset_id(files), meaning=_MEANING, parts=parts, lost=index.lost, accepted=index.accepted)
     rows = pa.concat_tables([_ROWS.empty_table(), *(each.rows for each in index.parts.values())])
     files.publish(INDEX, pack(rows.replace_schema_metadata({"head": msgspec.json.encode(head)}), "zstd"))
 
@@ -240,6 +282,16 @@ def _hashed(ids: Sequence[Collection[str]]) -> pa.ListArray:
     """The hash of each id, in a list for each of the collections."""
     hashes = hash_ids([*chain.from_iterable(ids)])
     return pa.ListArray.from_arrays(np.cumsum([0, *map(len, ids)], dtype=np.int32), hashes)
+
+
+def _is_damaged(rows: pa.Table) -> pa.ChunkedArray:
+    """Which rows are of executions that are there, with other calls or evals than were exported."""
+    lacks = pc.is_in(
+        rows["export_state"], value_set=pa.array([ExportState.INCOMPLETE.value, ExportState.WAITING.value])
+    )
+    is_told = pc.and_(lacks, pc.is_null(rows["deleted_at"]))
+    is_other = pc.fill_null(pc.not_equal(rows["held_digest"], rows["calls_digest"]), fill_value=True)
+    return pc.and_not(pc.and_(rows["is_here"], is_other), is_told)
 
 
 def _dataset_id(files: Files) -> str | None:

@@ -17,6 +17,7 @@ import msgspec
 from etl.errors import DestinationError, ExporterError, InterruptedRunError, LockHeldError, TimeLimitError, leaves
 from etl.extract.plan import Planned, requests_to_fetch
 from etl.extract.purpose import Purpose
+from etl.load.accept import accept_damaged
 from etl.load.attempt import Attempt, note_attempt, note_failure, read_attempt
 from etl.load.identity import identify, read_identity
 from etl.load.index import update_index, write_index
@@ -273,15 +274,32 @@ def _save_index(run: Run, record: Record, summary: Summary) -> None:
     if record.index is None:
         return
     index = update_index(run.dataset, record.index, [])
+    damaged = record.not_planned(index.damaged())
+    # What a file held that was set aside in this run is told once before it can be accepted.
+    if run.accept_deletions and not (summary.failure or summary.quarantined):
+        accepted = {key: ids for key, ids in damaged.items() if _may_accept(run, record, key)}
+        accept_damaged(run.dataset, index, accepted, run.stamp())
+        summary.accepted = sum(map(len, accepted.values()))
+        index = update_index(run.dataset, index, []) if accepted else index
+        damaged = record.not_planned(index.damaged())
     if run.accept_deletions:
         kept = index.lost.keys() - record.names().keys() if run.settings.is_part else set()
         forgotten = [index.lost.pop(key) for key in index.lost.keys() - kept]
         summary.forgotten = sum(map(len, forgotten))
         index.is_saved = index.is_saved and not forgotten
     names = {each.key: each.name for each in run.settings.configured} | record.names()
-    summary.lost = {key: (names.get(key, key), len(ids)) for key, ids in sorted(index.lost.items())}
+    for told, executions in ((summary.lost, index.lost), (summary.damaged, damaged)):
+        told.update({key: (names.get(key, key), len(ids)) for key, ids in sorted(executions.items())})
     if not index.is_saved:
         write_index(run.dataset.files, index)
+
+
+def _may_accept(run: Run, record: Record, key: str) -> bool:
+    """Whether the run is about this run test, and knows that no list has more of it than what was planned."""
+    if key not in record.names():
+        return not run.settings.is_part
+    found = record.lists.get(key)
+    return key in record.not_found or (found is not None and found.is_complete)
 
 
 def _save_row(run: Run, summary: Summary) -> None:

@@ -1,7 +1,8 @@
 """What the steps of one run have found and done so far, and the summary that is made of it at the end, however far the run came."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
@@ -63,7 +64,6 @@ class Record:
     unreachable: list[str] = field(default_factory=list)
     not_found: set[str] = field(default_factory=set)
     not_found_by_id: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    lost: dict[str, int] = field(default_factory=dict)
     left_behind: dict[str, int] = field(default_factory=dict)
     deleted_elsewhere: dict[str, int] = field(default_factory=dict)
     asked_for: set[str] = field(default_factory=set)
@@ -105,6 +105,11 @@ class Record:
         """What is planned for all run tests."""
         return chain.from_iterable(self.planned.values())
 
+    def not_planned(self, execution_ids: Mapping[str, AbstractSet[str]]) -> dict[str, set[str]]:
+        """Those of these executions, by key, with which this run had nothing to do: no list has them."""
+        planned = {item.execution.execution_id for item in self.all_planned()} if execution_ids else set[str]()
+        return {key: left for key, ids in execution_ids.items() if (left := {*ids} - planned)}
+
     def note_planned(self, planned: Iterable[Planned]) -> None:
         """This is the plan now."""
         self.planned = {key: [] for key in self.planned}
@@ -125,7 +130,6 @@ class Record:
             reasons=count_reasons(planned),
             moved=self.moved[run_test.key],
             doubted=self.doubted[run_test.key],
-            lost=self.lost.get(run_test.key, 0),
             error=self.failures.get(run_test.key),
         )
         for keys, execution_ids in self.in_two_lists.items():

@@ -25,7 +25,6 @@ class RunTestSummary:
     moved: int = 0
     missed: int = 0
     doubted: int = 0
-    lost: int = 0
     shared: Counter[str] = field(default_factory=Counter)
     unreadable: list[str] = field(default_factory=list)
     unknown_statuses: Counter[str] = field(default_factory=Counter)

@@ -35,7 +35,8 @@ class Summary:
     ``complete_at`` and the four after it are those of ``LastRun``, this run included. ``is_new_to_months``: the dataset is by day,
     and no version that lays out by month has run on it before. ``knows_all``: no run test is missing from the list of run tests.
     ``finished_here_at`` is ``finished_at`` by this machine's clock.
-    ``lost``: by key the name of the run test, and how many executions a run left there that are gone and were not exported again.
+    ``lost``: by key the name of the run test, and how many executions a run left there that are gone and were not exported again;
+    ``damaged``: the same for those of which a part is gone.
     """
 
     export_run_id: str
@@ -56,7 +57,9 @@ class Summary:
     rows: dict[str, int] = field(default_factory=dict)
     quarantined: list[str] = field(default_factory=list)
     lost: dict[str, tuple[str, int]] = field(default_factory=dict)
+    damaged: dict[str, tuple[str, int]] = field(default_factory=dict)
     forgotten: int = 0
+    accepted: int = 0
     completed_files: int = 0
     left_behind: dict[str, int] = field(default_factory=dict)
     deleted_elsewhere: dict[str, int] = field(default_factory=dict)
@@ -91,7 +94,7 @@ class Summary:
     def exit_code(self) -> ExitCode:
         """What the command answers with; see the README for the meanings."""
         is_whole = all(run_test.is_whole for run_test in self.run_tests)
-        is_whole = is_whole and not (self.quarantined or self.undiscovered or self.lost)
+        is_whole = is_whole and not (self.quarantined or self.undiscovered or self.lost or self.damaged)
         if self.failure is None:
             return ExitCode.COMPLETE if is_whole else ExitCode.PARTIAL
         is_partial = isinstance(self.failure, SourceUnavailableError) and any(self.rows.values())
@@ -111,7 +114,8 @@ class Summary:
         before = before.within({each.key: each.since for each in settings.configured}, is_all=not settings.configured)
         days = {each.key: each.since for each in settings.run_tests}
         did_all = not (self.failure or self.quarantined)
-        whole = {run_test.key for run_test in self.run_tests if did_all and run_test.is_whole} - self.lost.keys()
+        whole = {run_test.key for run_test in self.run_tests if did_all and run_test.is_whole}
+        whole -= self.lost.keys() | self.damaged.keys()
         completed = whole if settings.since is None else set()
         keys = {run_test.key for run_test in settings.configured or self.run_tests}
         knows_all = bool(self.run_tests) and self.knows_all
@@ -164,6 +168,11 @@ class Summary:
             "their files from a backup, or run without --run-test and since; --accept-deletions forgets them"
             for name, count in self.lost.values()
         ]
+        lines += [
+            f"{quoted(name)}: rows are missing of {counted(count, 'execution')}, and this run did not export them again: restore "
+            "their files from a backup, or run without --run-test; --accept-deletions keeps what is left"
+            for name, count in self.damaged.values()
+        ]
         return lines
 
     @property
@@ -177,6 +186,10 @@ class Summary:
             )
         forgotten = f"{counted(self.forgotten, 'execution')} whose rows are gone: forgotten, as --accept-deletions says"
         lines += [forgotten] if self.forgotten else []
+        accepted = (
+            f"{counted(self.accepted, 'execution')} with rows missing: what is left is kept, as --accept-deletions says"
+        )
+        lines += [accepted] if self.accepted else []
         if self.redactions:
             lines.append(
                 f"{counted(self.redactions, 'answer')} contained one of the keys; the dataset has [key] in its place: "
@@ -226,11 +239,6 @@ class Summary:
             if run_test.moved:
                 lines.append(
                     f"{name}: {counted(run_test.moved, 'stored execution')} moved here from another run test or name"
-                )
-            if run_test.lost:
-                lines.append(
-                    f"{name}: rows are missing of {counted(run_test.lost, 'execution')} that the API no longer lists: "
-                    "restore their files from a backup"
                 )
             lines += [
                 f"{name}: the status {quoted(status)}, which this version does not know, occurs {counted(count, 'time')}: such "

@@ -169,10 +169,6 @@ async def _find_vanished(
     # Nothing else could resolve a dead letter whose execution was deleted before it had a row.
     vanished |= state.orphans[key].keys() - everywhere
     record.necessary_requests += len(vanished)
-    without_row = state.stray_places[key].keys() - state.orphans[key].keys() - everywhere
-    record.lost[key] = len(without_row) + sum(
-        known.is_damaged for each, known in stored.items() if each not in everywhere
-    )
     return vanished
 
 

@@ -68,14 +68,18 @@ def test_run_that_moved_or_marked_rows_did_write(capsys: pytest.CaptureFixture[s
 
 def test_one_is_no_plural(capsys: pytest.CaptureFixture[str]) -> None:
     one = replace(
-        WHOLE, dead_letters=1, misfits=1, deleted=1, not_listed=2, not_answered=1, moved=1, lost=1, unreadable=["row"]
+        WHOLE, dead_letters=1, misfits=1, deleted=1, not_listed=2, not_answered=1, moved=1, unreadable=["row"]
     )
     one.unfinished = 1
     one.unknown_statuses["archived"] = 1
     counts = dict.fromkeys(["retries", "rejections", "redactions", "completed_files"], 1)
+    counts |= dict.fromkeys(["forgotten", "accepted"], 1)
     rows = dict.fromkeys(["executions", "calls", "evals"], 1)
+    lost: dict[str, Any] = {name: {"key": ("Key", 1)} for name in ("lost", "damaged")}
 
-    shown = printed(capsys, one, rows=rows, left_behind={"key": 1}, requests_by_purpose={Purpose.SCRUB: 1}, **counts)
+    shown = printed(
+        capsys, one, rows=rows, left_behind={"key": 1}, **lost, requests_by_purpose={Purpose.SCRUB: 1}, **counts
+    )
 
     assert "written    1 execution, 1 call, 1 eval (new or changed rows)\n" in shown
     assert "requests   1 request in 0.0 s (1 sent again, 1 refused by the rate limit): scrub 1\n" in shown

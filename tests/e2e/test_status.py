@@ -221,7 +221,7 @@ async def test_executions_that_are_gone_here_and_at_the_source_are_told(server: 
 
     again = await job.export(settings_for(server, tmp_path / "data"), clock=lambda: NIGHT)
 
-    assert [notice for notice in again.notices if f"rows are missing of {len({*of_gone})} execution" in notice]
+    assert [problem for problem in again.problems if f"rows are missing of {len({*of_gone})} execution" in problem]
     assert [problem for problem in again.problems if f"rows of {len(gone) - len({*of_gone})} execution" in problem]
     assert any(each.startswith(told) for each in missing_rows(status_of(tmp_path)))
 

@@ -44,6 +44,7 @@ GOOD = Status(
     missing_executions=0,
     missing_evals=0,
     lost_executions=0,
+    damaged_executions=0,
     run_tests=(WHOLE, WHOLE, WHOLE),
     tables=(),
     runs=(LAST,),
@@ -94,6 +95,10 @@ def test_rows_that_are_gone_are_not_good() -> None:
     assert told(missing_evals=2) == ("Not good: 2 evals gone since the last run", "metrics-etl run")
     assert told(lost_executions=6) == (
         "Not good: 6 executions gone before the last run, and not exported again",
+        "metrics-etl run",
+    )
+    assert told(damaged_executions=1) == (
+        "Not good: rows of 1 execution gone before the last run, and not exported again",
         "metrics-etl run",
     )
     assert told(missing_executions=1) == ("Not good: 1 execution gone since the last run", "metrics-etl run")

@@ -1,7 +1,7 @@
 """Rows that a run left and that are gone: exported again, or a problem of every run until they are back or accepted."""
 
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from etl.inspect.verdict import judge
 from etl.load.files.local import LocalFiles
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
-from etl.sandbox import Sandbox, delete_execution
-from tests.e2e.truth import assert_equals_world
+from etl.sandbox import Fault, Sandbox, delete_execution
+from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import settings_for
 from tests.worlds import settled_world
 
@@ -40,9 +40,9 @@ async def night(
     return await job.export(settings, accept_deletions=accept_deletions, clock=lambda: NIGHT + number * DAY)
 
 
-def lose(folder: Path, run_test: str) -> None:
+def lose(folder: Path, run_test: str, *, tables: Sequence[str] = ("executions", "calls", "evals")) -> None:
     """Move away what the dataset holds of the run test."""
-    for table in ("executions", "calls", "evals"):
+    for table in tables:
         for each in (folder / "data" / table).glob(f"run_test={run_test}*"):
             shutil.move(each, folder / f"{table}.{each.name}")
 
@@ -133,3 +133,147 @@ async def test_memory_of_lost_rows_outlives_a_run_that_cannot_read_the_last_summ
     (tmp_path / "data" / "_state" / "last_run.json").unlink()
     assert not is_good(tmp_path, 1)
     assert lost(await night(server, tmp_path, 2, only=[first])) == [("Support triage", EXECUTIONS)]
+
+
+PARTS = pytest.mark.parametrize("table", ["executions", "calls", "evals"])
+
+
+def damaged(summary: Summary) -> list[tuple[str, int]]:
+    told = [problem for problem in summary.problems if "rows are missing of" in problem]
+    assert len(told) == len(summary.damaged)
+    return list(summary.damaged.values())
+
+
+def verdict(folder: Path, number: int) -> tuple[bool, int]:
+    now = NIGHT + number * DAY + timedelta(hours=1)
+    found = read_status(LocalFiles(folder / "data"), now=now)
+    return judge(found).is_good, found.damaged_executions
+
+
+@PARTS
+async def test_part_of_a_deleted_execution_that_is_lost_is_missed_until_it_is_restored(
+    server: Sandbox, tmp_path: Path, table: str
+) -> None:
+    await night(server, tmp_path, 0)
+    delete_execution(server.world.run_tests[1].executions[2])
+    await night(server, tmp_path, 1)
+    before = sorted(map(str, rows_of(tmp_path, table)))
+    lose(tmp_path, "support", tables=[table])
+    for number in (2, 3):
+        summary = await night(server, tmp_path, number)
+        assert (summary.exit_code, damaged(summary)) == (3, [("Support triage", 1)])
+        assert verdict(tmp_path, number) == (False, 1)
+    for each in (tmp_path / "data" / table).glob("run_test=support*"):
+        shutil.rmtree(each)
+    restore(tmp_path)
+    back = await night(server, tmp_path, 4)
+
+    assert (back.exit_code, damaged(back), verdict(tmp_path, 4)) == (0, [], (True, 0))
+    assert len(rows_of(tmp_path, table)) == len(before)
+
+
+@PARTS
+async def test_part_of_a_deleted_execution_that_is_accepted_is_missed_no_more(
+    server: Sandbox, first: str, tmp_path: Path, table: str
+) -> None:
+    await night(server, tmp_path, 0)
+    delete_execution(server.world.run_tests[1].executions[2])
+    await night(server, tmp_path, 1)
+    lose(tmp_path, "support", tables=[table])
+    await night(server, tmp_path, 2)
+    left = {name: len(rows_of(tmp_path, name)) for name in ("executions", "calls", "evals")}
+    narrowed = await night(server, tmp_path, 3, only=[first], accept_deletions=True)
+    accepted = await night(server, tmp_path, 4, accept_deletions=True)
+    after = await night(server, tmp_path, 5)
+
+    assert (narrowed.exit_code, narrowed.accepted, damaged(narrowed)) == (3, 0, [("Support triage", 1)])
+    assert (accepted.exit_code, accepted.accepted, after.exit_code, after.accepted) == (0, 1, 0, 0)
+    assert any("what is left is kept" in notice for notice in accepted.notices)
+    assert verdict(tmp_path, 5) == (True, 0)
+    assert {name: len(rows_of(tmp_path, name)) for name in left} == left
+
+
+@PARTS
+@pytest.mark.parametrize("is_gone", [True, False], ids=["gone at the source", "not configured any more"])
+async def test_part_of_a_run_test_that_no_run_lists_is_missed_until_it_is_accepted(
+    server: Sandbox, tmp_path: Path, table: str, *, is_gone: bool
+) -> None:
+    await night(server, tmp_path, 0)
+    run_tests = "all" if is_gone else [server.world.run_tests[0].name]
+    settings = settings_for(server, tmp_path / "data", run_tests=run_tests)
+    if is_gone:
+        server.world.run_tests.pop()
+
+    async def run(number: int, *, accept_deletions: bool = False) -> Summary:
+        return await job.export(settings, accept_deletions=accept_deletions, clock=lambda: NIGHT + number * DAY)
+
+    assert (await run(1)).exit_code == 0
+    lose(tmp_path, "support", tables=[table])
+    missed = [await run(number) for number in (2, 3)]
+    assert [(each.exit_code, [n for _, n in damaged(each)]) for each in missed] == [(3, [EXECUTIONS])] * 2
+    assert verdict(tmp_path, 3) == (False, EXECUTIONS)
+    ended = [await run(4, accept_deletions=True), await run(5)]
+    assert [(each.exit_code, damaged(each)) for each in ended] == [(0, [])] * 2
+    assert verdict(tmp_path, 5) == (True, 0)
+
+
+@PARTS
+async def test_part_that_was_accepted_comes_again_once_a_run_lists_it(
+    server: Sandbox, first: str, tmp_path: Path, table: str
+) -> None:
+    await night(server, tmp_path, 0)
+    lose(tmp_path, "support", tables=[table])
+    settings = settings_for(server, tmp_path / "data", run_tests=[first])
+    accepted = await job.export(settings, accept_deletions=True, clock=lambda: NIGHT + DAY)
+    again = await night(server, tmp_path, 2)
+
+    assert (accepted.exit_code, accepted.accepted, again.exit_code) == (0, EXECUTIONS, 0)
+    assert_equals_world(tmp_path, server.world)
+
+
+@PARTS
+async def test_part_that_a_narrowed_run_leaves_out_is_missed_until_another_exports_it(
+    server: Sandbox, first: str, tmp_path: Path, table: str
+) -> None:
+    await night(server, tmp_path, 0)
+    lose(tmp_path, "support", tables=[table])
+    narrowed = await night(server, tmp_path, 1, only=[first])
+    assert (narrowed.exit_code, damaged(narrowed)) == (3, [("Support triage", EXECUTIONS)])
+    assert verdict(tmp_path, 1) == (False, EXECUTIONS)
+    whole = await night(server, tmp_path, 2)
+
+    assert (whole.exit_code, damaged(whole), verdict(tmp_path, 2)) == (0, [], (True, 0))
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_nothing_is_accepted_of_a_run_test_whose_list_failed(server: Sandbox, tmp_path: Path) -> None:
+    """The API may still have it all: the next run fetches it."""
+    await night(server, tmp_path, 0)
+    lose(tmp_path, "support", tables=["evals"])
+    name = server.world.run_tests[1].name
+    server.fault = lambda request, _: Fault(status=500) if request.query.get("run_test_name") == name else None
+    settings = settings_for(server, tmp_path / "data", api={"max_tries": 1})
+    failed = await job.export(settings, accept_deletions=True, clock=lambda: NIGHT + DAY)
+    server.fault = None
+
+    assert (failed.exit_code, failed.accepted, damaged(failed)) == (3, 0, [("Support triage", EXECUTIONS)])
+    assert (await night(server, tmp_path, 2)).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
+@PARTS
+async def test_part_in_a_file_that_is_set_aside_is_told_before_it_is_accepted(
+    server: Sandbox, tmp_path: Path, table: str
+) -> None:
+    await night(server, tmp_path, 0)
+    delete_execution(server.world.run_tests[1].executions[2])
+    await night(server, tmp_path, 1)
+    for path in (tmp_path / "data" / table).glob("run_test=support*/*/*.parquet"):
+        path.write_bytes(b"rotten")
+    ended = [await night(server, tmp_path, number, accept_deletions=True) for number in (2, 3)]
+
+    assert [(each.exit_code, each.accepted, damaged(each)) for each in ended] == [
+        (3, 0, [("Support triage", 1)]),
+        (0, 1, []),
+    ]
+    assert verdict(tmp_path, 3) == (True, 0)

@@ -1,0 +1,54 @@
+"""Let execution rows vouch for the calls and evals that are there, since what else was exported is not to come back."""
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import pyarrow.compute as pc
+
+from etl.load.dataset import Dataset
+from etl.load.index import Index
+from etl.load.layout import Part
+from etl.load.merge import is_of, with_column
+from etl.model import schema
+from etl.transform.frames import ExportStamp
+
+
+def accept_damaged(dataset: Dataset, index: Index, damaged: Mapping[str, AbstractSet[str]], stamp: ExportStamp) -> None:
+    """Believe what the parts hold of these executions, given by the key of their run test; of ``index``, which is of the files now.
+
+    One without a row of its own is noted in the index. One that a list shows again is fetched again: no fingerprint is that of
+    the new rows.
+
+    Raises:
+        DestinationError: a part could not be written; the executions there are still damaged.
+    """
+    for part, each in index.parts.items():
+        mine = each.rows.filter(is_of(each.rows, damaged.get(part.run_test_key, ())))
+        here = mine.filter(mine["is_here"])
+        if len(here):
+            ids, digests, counts = (here[name].to_pylist() for name in ("execution_id", "held_digest", "held_calls"))
+            _vouch(dataset, part, dict(zip(ids, zip(digests, counts, strict=True), strict=True)), stamp)
+        strays = mine.filter(pc.invert(mine["is_here"]))["execution_id"].to_pylist()
+        if strays:
+            index.accepted.setdefault(part.run_test_key, set()).update(strays)
+            index.is_saved = False
+
+
+def _vouch(dataset: Dataset, part: Part, held: Mapping[str, tuple[str, int]], stamp: ExportStamp) -> None:
+    """Write digest and number of calls into the execution rows of the part."""
+    rows = dataset.rows(schema.EXECUTIONS, part)
+    ids, listed = rows["execution_id"].to_pylist(), rows["listed_calls"].to_pylist()
+    was_listed = {each for each, count in zip(ids, listed, strict=True) if count is not None}
+    new: dict[str, dict[str, Any]] = {
+        "calls_digest": {each: digest for each, (digest, _) in held.items()},
+        "exported_calls": {each: calls for each, (_, calls) in held.items()},
+        "listed_calls": {each: calls for each, (_, calls) in held.items() if each in was_listed},
+        "fingerprint": dict.fromkeys(held, ""),
+        "export_run_id": dict.fromkeys(held, stamp.export_run_id),
+        "exported_at": dict.fromkeys(held, stamp.exported_at),
+    }
+    for name, values in new.items():
+        old = rows[name].to_pylist()
+        rows = with_column(rows, name, [values.get(each, before) for each, before in zip(ids, old, strict=True)])
+    dataset.write(schema.EXECUTIONS, part, rows)

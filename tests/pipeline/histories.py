@@ -43,6 +43,8 @@ FULL_ROWS = 8
 """A part is full with so few rows, so that a run test has several."""
 
 _VERSION = {"deleted_at", "export_run_id", "exported_at"}
+_OF_WHAT_IS_HELD = {"calls_digest", "exported_calls", "listed_calls", "fingerprint"}
+"""What a run that accepts deletions brings in line with the calls and evals that are left."""
 _OF_A_NAME = {"run_test_name", "row_hash", "calls_digest"}
 
 _NOT_A_DETAIL = (
@@ -695,4 +697,4 @@ def _not_whole(rows: dict[str, list[Held]]) -> list[Held]:
 
 def _lasting(row: Row) -> Row:
     """What no run changes of an execution that was deleted at the source, whatever its run test is called."""
-    return {name: value for name, value in row.items() if name not in _VERSION | _OF_A_NAME}
+    return {name: value for name, value in row.items() if name not in _VERSION | _OF_A_NAME | _OF_WHAT_IS_HELD}

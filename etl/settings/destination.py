@@ -31,6 +31,8 @@ def find_destination(path: str | Path | None = None) -> Destination | None:
     from_file = {"destination": from_file.get("destination", {})}
     try:
         below, above = whole_paths(from_file, {"destination": named}, file)
-        return Destination.model_validate(below["destination"] | above.get("destination", {}))
+        file_says, environment_says = below["destination"], above.get("destination", {})
+        options = file_says.get("options", {}) | environment_says.get("options", {})
+        return Destination.model_validate(file_says | environment_says | ({"options": options} if options else {}))
     except (ConfigurationError, ValidationError, TypeError):
         return None

@@ -169,3 +169,7 @@ def test_the_options_of_a_bucket_are_found_wherever_they_are_given(tmp_path, mon
     monkeypatch.setenv("METRICS_ETL_DESTINATION__PATH", "s3://b/x")
     monkeypatch.setenv("METRICS_ETL_DESTINATION__OPTIONS__REGION", "eu")
     assert find_destination() == Destination(path="s3://b/x", options={"region": "eu"})
+    file = tmp_path / "config" / "metrics-etl.toml"
+    file.parent.mkdir()
+    file.write_text('[destination.options]\nendpoint = "https://h"\nregion = "us"\n')
+    assert find_destination() == Destination(path="s3://b/x", options={"endpoint": "https://h", "region": "eu"})

@@ -183,4 +183,4 @@ class BucketFiles:
             yield from self._objects.list(folder)
         else:
             start = f"{folder}/" if folder else ""
-            yield from [each for path, each in self._listed.items() if path.startswith(start)]
+            yield from [each for path, each in list(self._listed.items()) if path.startswith(start)]

@@ -17,12 +17,13 @@ from threading import Event, Lock, Thread
 from etl.errors import DestinationError, FileMissingError, LockHeldError
 from etl.load.files.objects import Found, Objects, Version
 from etl.load.files.open import never
-from etl.load.files.store_errors import ConflictError
+from etl.load.files.store_errors import ConflictError, StoreFailedError
 from etl.load.layout import LOCK
 
 LIFE_SECONDS = 30.0
 _LOOKS = 30
 _MOST_BYTES = 500
+_OUTAGE_SECONDS = 120
 
 
 class Lease:
@@ -53,12 +54,11 @@ class Lease:
         outdated = self._seen
         try:
             self._write()
-        except ConflictError:
-            raise LockHeldError(f"another export has just taken {self._where}; nothing was changed") from None
-        try:
             # Only this process writes the object now, so what must fail can be tried on it.
             for unseen in (None, outdated or Version('"0"', "1")):
                 _must_refuse(self._objects, LOCK, self._text(attempt="must fail"), unseen)
+        except (ConflictError, FileMissingError):
+            raise LockHeldError(f"another export has just taken {self._where}; nothing was changed") from None
         except DestinationError:
             self.release()
             raise
@@ -97,19 +97,30 @@ class Lease:
             DestinationError: as ``renew``.
         """
         passed = max(now - then for now, then in zip(_clocks(), self._renewed_at, strict=True))
-        if self._lost or passed > LIFE_SECONDS / 2:
-            self.renew()
+        deadline = time.monotonic() + _OUTAGE_SECONDS
+        while self._lost or passed > LIFE_SECONDS / 2:
+            try:
+                self.renew()
+            except StoreFailedError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1)  # a renewal gives up after seconds, an outage may last for minutes
+            else:
+                return
 
     def release(self) -> None:
         """Let the next export begin at once; if that fails, it waits until the lease has died."""
         with self._using, suppress(DestinationError):
             if not self._lost:
-                self._objects.put(LOCK, self._text(released=True), self._seen)
+                self._replace(self._text(released=True))
 
     def _write(self) -> None:
         before = _clocks()
         self._renewals += 1
-        text = self._text(renewals=self._renewals)
+        self._replace(self._text(renewals=self._renewals))
+        self._renewed_at = before
+
+    def _replace(self, text: bytes) -> None:
         try:
             self._seen = self._objects.put(LOCK, text, self._seen)
         except ConflictError:
@@ -118,7 +129,6 @@ class Lease:
             if self._token.encode() not in there:
                 raise
             self._seen = self._objects.put(LOCK, text, found.version)
-        self._renewed_at = before
 
     def _text(self, **facts: object) -> bytes:
         return json.dumps(self._holder | {"token": self._token} | facts).encode()
@@ -145,7 +155,7 @@ def hold(objects: Objects, now: datetime, is_stopped: Callable[[], bool] = never
 
     def renew_until_the_end() -> None:
         while not end.wait(LIFE_SECONDS / 3):
-            with suppress(DestinationError):  # ``require`` tells whoever writes next
+            with suppress(Exception):  # ``require`` tells whoever writes next
                 lease.renew()
 
     lease.take(is_stopped)

@@ -141,8 +141,11 @@ def read_each(files: Files, read: Callable[[T], R], items: Iterable[T]) -> Itera
     if files.readers == 1:
         yield from map(read, items)
         return
-    with ThreadPoolExecutor(files.readers) as pool:
+    pool = ThreadPoolExecutor(files.readers)
+    try:
         yield from pool.map(read, items)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # an interrupted reader need not wait for a store that hangs
 
 
 def next_aside(quarantined: Iterable[str], path: str) -> tuple[str, tuple[str, ...]]:

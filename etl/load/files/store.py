@@ -23,7 +23,7 @@ _PATIENT: Mapping[str, Any] = {
 }
 _HASTY: Mapping[str, Any] = {
     "client_options": {"connect_timeout": timedelta(seconds=4), "timeout": timedelta(seconds=6)},
-    "retry_config": {"max_retries": 3, "retry_timeout": timedelta(seconds=6)},
+    "retry_config": {"max_retries": 100, "retry_timeout": timedelta(seconds=6)},
 }
 _ADDRESS = re.compile(r"https?://[A-Za-z0-9._:\[\]-]+(/[^?#@\s]*)?")
 
@@ -39,9 +39,13 @@ def open_store(url: str, options: Options, *, is_hasty: bool = False) -> "Object
         from obstore.exceptions import BaseError  # noqa: PLC0415
     except ImportError:
         raise ConfigurationError(f"{url} needs obstore: pip install 'simulation-metrics-etl[bucket]'") from None
-    parts, config = urlsplit(url), dict[str, Any](options)
+    config = dict[str, Any](options)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ConfigurationError(f"{url.partition('://')[0]}://…: give SCHEME://BUCKET/FOLDER") from None
     endpoint = str(config.get("endpoint") or (os.environ.get("AWS_ENDPOINT_URL", "") if parts.scheme == "s3" else ""))
-    if ("endpoint" in config or endpoint) and not _ADDRESS.fullmatch(endpoint):
+    if ("endpoint" in config or endpoint) and not _is_address(endpoint):
         raise ConfigurationError(
             f"{url}: the endpoint must be http(s)://HOST or http(s)://HOST:PORT, got another value"
         )
@@ -67,15 +71,32 @@ def open_store(url: str, options: Options, *, is_hasty: bool = False) -> "Object
         raise ConfigurationError(f"{url}: {reason}: set it in [destination.options] or the environment") from exc
 
 
+def _is_address(endpoint: str) -> bool:
+    try:
+        parts = urlsplit(endpoint)
+        return bool(_ADDRESS.fullmatch(endpoint) and parts.hostname and (parts.port is None or parts.port))
+    except ValueError:
+        return False
+
+
 def _shared_profile() -> dict[str, str]:
     """The keys of a shared profile, where the environment gives none; obstore itself knows all other places.
 
     Raises:
         ConfigurationError: the profile that AWS_PROFILE names has no keys: they may come from a login or another program.
     """
-    file = Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials").expanduser()
-    named = os.environ.get("AWS_PROFILE")
-    if "AWS_ACCESS_KEY_ID" in os.environ or not (named or file.is_file()):
+    if "AWS_ACCESS_KEY_ID" in os.environ:
+        return {}
+    file, named = (
+        Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials"),
+        os.environ.get("AWS_PROFILE"),
+    )
+    try:
+        file = file.expanduser()
+        is_there = file.is_file()
+    except (RuntimeError, OSError):  # nobody's home, or a closed one
+        is_there = False
+    if not (named or is_there):
         return {}
     profiles = ConfigParser(interpolation=None)
     try:

@@ -22,10 +22,12 @@ _CODES = {
     "IllegalLocationConstraintException": _REGION,
     "SlowDown": "the store asks for fewer requests, and went on to: run again later",
 }
+_OUTAGES = ("SlowDown", "InternalError", "ServiceUnavailable", "ServerBusy", "OperationTimedOut")
+_NO_ANSWER = "error sending request"
 _PHRASES = {
     "without LOCATION": _REGION,
     "invalid path": "an object there has a key that no file can have: remove it, or give the dataset a folder of its own",
-    "error sending request": "cannot be reached, or is too slow: check the network, and the endpoint",
+    _NO_ANSWER: "cannot be reached, or is too slow: check the network, and the endpoint",
 }
 _NO_CREDENTIALS = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role",
@@ -57,10 +59,12 @@ def error_of(exc: Exception, url: str, path: str, kind: str) -> DestinationError
         return DestinationError(f"{url}: no credentials found: {_NO_CREDENTIALS[urlsplit(url).scheme]}")
     code = re.search(r"<Code>([A-Za-z]+)</Code>", text)
     if code and code[1] in _CODES:
-        return StoreFailedError(f"{url}: {_CODES[code[1]]}")
+        kind_of_error = StoreFailedError if code[1] in _OUTAGES else DestinationError
+        return kind_of_error(f"{url}: {_CODES[code[1]]}")
     for phrase, words in _PHRASES.items():
         if phrase in text:
-            return StoreFailedError(f"{url}: {words}")
+            kind_of_error = StoreFailedError if phrase == _NO_ANSWER else DestinationError
+            return kind_of_error(f"{url}: {words}")
     if isinstance(exc, FileNotFoundError):
         if kind == "put":
             return ConflictError(f"{where}: removed by another program since it was read; nothing was lost")
@@ -70,4 +74,5 @@ def error_of(exc: Exception, url: str, path: str, kind: str) -> DestinationError
     if code:
         message = re.search(r"<Message>([^<]*)</Message>", text)
         text = f"the store answers {code[1]}: {message[1] if message else 'it does not say why'}"
-    return StoreFailedError(f"{where}: {re.sub(_QUERY, '', ' '.join(text.split()))[:300]}")
+    kind_of_error = DestinationError if code and code[1] not in _OUTAGES else StoreFailedError
+    return kind_of_error(f"{where}: {re.sub(_QUERY, '', ' '.join(text.split()))[:300]}")

@@ -191,3 +191,21 @@ def test_a_holder_that_was_not_seen_for_long_is_none(objects, monkeypatch):
 
     monkeypatch.setattr(lease, "datetime", Later)
     assert lease.holder(objects) is None
+
+
+def test_an_outage_that_ends_is_outlasted_by_who_must_renew_first(objects, proxy, monkeypatch):
+    mine = died(objects)
+    monkeypatch.setitem(store._HASTY, "retry_config", {"max_retries": 0})
+    mine._objects = Objects(objects.url, proxy.options).hasty()
+    monkeypatch.setattr(lease, "LIFE_SECONDS", 0.0)
+    down = [Refused(503, "SlowDown")] * 2
+    proxy.judge = lambda _told: down.pop() if down else None
+    mine.require()
+    assert not down
+
+
+def test_a_lease_whose_renewal_was_heard_is_given_back_all_the_same(objects):
+    mine = died(objects)
+    objects.put(LOCK, mine._text(renewals="heard"), mine._seen)
+    mine.release()
+    assert lease.holder(objects) is None

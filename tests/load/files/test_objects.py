@@ -13,6 +13,7 @@ import pytest
 from obstore import exceptions
 
 from etl.errors import ConfigurationError, DestinationError, FileMissingError
+from etl.load.files import store
 from etl.load.files.objects import Objects, Version
 from etl.load.files.store_errors import ConflictError
 from etl.load.parquet import pack
@@ -79,14 +80,17 @@ def test_an_outage_of_seconds_is_outlasted(objects, proxy):
     assert not down
 
 
-def test_a_store_that_failed_for_long_is_given_seconds_from_then_on(objects, proxy):
+def test_a_store_that_failed_for_long_is_given_seconds_from_then_on(proxy, monkeypatch):
+    monkeypatch.setitem(store._PATIENT, "retry_config", {"max_retries": 0})
+    objects = Objects(proxy.store.url(), proxy.options)
     proxy.judge = lambda _told: Refused(400, "ExpiredToken")
     with pytest.raises(DestinationError):
         objects.get(PATH)
+    assert objects._store is not objects._hasty_store
     proxy.judge = lambda _told: Refused(503, "SlowDown")
     with pytest.raises(DestinationError, match="asks for fewer requests"):
         objects.get(PATH)
-    assert len(proxy.requests) < 7
+    assert objects._store is objects._hasty_store
 
 
 def test_placeholders_of_folders_are_no_objects_and_odd_keys_are_told(objects, proxy):
@@ -111,7 +115,10 @@ def test_a_key_that_no_file_can_have_is_told_with_the_fix(objects):
         raise exceptions.GenericError('Encountered object with invalid path: Error parsing Path "a//b"')
 
 
-@pytest.mark.parametrize("endpoint", ["minio:9000", "", "http://", "http://user:secret@host", "https://host?sig=x"])
+@pytest.mark.parametrize(
+    "endpoint",
+    ["minio:9000", "", "http://", "http://user:secret@host", "https://host?sig=x", "http://h:99999", "http://["],
+)
 def test_an_endpoint_that_is_no_address_is_a_mistake(endpoint):
     with pytest.raises(ConfigurationError, match=r"the endpoint must be http\(s\)://HOST") as caught:
         Objects("s3://b", {"endpoint": endpoint})
@@ -260,3 +267,14 @@ def test_missing_credentials_are_told_with_the_places_where_they_may_be(monkeypa
     with pytest.raises(DestinationError) as caught, objects._naming(PATH, "get"):
         raise exceptions.GenericError("Error performing PUT http://169.254.169.254/latest/api/token in 2 ms - refused")
     assert str(caught.value).startswith(f"{url}: no credentials found: set {words}")
+
+
+def test_a_machine_without_a_home_has_no_profile(monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SHARED_CREDENTIALS_FILE", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def no_home(_path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.expanduser", no_home)
+    assert store._shared_profile() == {}

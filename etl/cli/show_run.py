@@ -35,13 +35,11 @@ def print_summary(summary: Summary) -> None:
 def print_how_to_open(dataset: str, options: Options | None = None) -> None:
     """Code that opens the dataset, to copy; to stdout. ``options`` are those of a bucket."""
     console = stdout_console()
-    if scheme_of(dataset) is not None:
-        given = f", options={dict(options)}" if options else ""
-        print_line(console, "Python", f'etl.read_calls("{dataset}", evals="wide"{given})')
-        return
-    print_line(console, "Python", f'etl.read_calls("{dataset}", evals="wide")')
-    print_line(console, "pandas", f'pd.read_parquet("{dataset}/calls", dtype_backend="pyarrow")')
-    print_line(console, "DuckDB", f"FROM '{dataset}/calls/*/*/*.parquet'")
+    given = f", options={dict(options)}" if options else ""
+    print_line(console, "Python", f'etl.read_calls("{dataset}", evals="wide"{given})')
+    if scheme_of(dataset) is None:
+        print_line(console, "pandas", f'pd.read_parquet("{dataset}/calls", dtype_backend="pyarrow")')
+        print_line(console, "DuckDB", f"FROM '{dataset}/calls/*/*/*.parquet'")
 
 
 def _written(summary: Summary) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from etl.errors import ConfigurationError
-from etl.settings.load import DEFAULT_PATH, Environment, Settings
+from etl.settings.load import DEFAULT_PATH, Environment, Settings, merged
 from etl.settings.messages import ENV_PREFIX
 from etl.settings.paths import whole_paths
 from etl.settings.sections import Destination
@@ -31,8 +31,6 @@ def find_destination(path: str | Path | None = None) -> Destination | None:
     from_file = {"destination": from_file.get("destination", {})}
     try:
         below, above = whole_paths(from_file, {"destination": named}, file)
-        file_says, environment_says = below["destination"], above.get("destination", {})
-        options = file_says.get("options", {}) | environment_says.get("options", {})
-        return Destination.model_validate(file_says | environment_says | ({"options": options} if options else {}))
+        return Destination.model_validate(merged(below, above)["destination"])
     except (ConfigurationError, ValidationError, TypeError):
         return None

@@ -173,11 +173,11 @@ class Settings(BaseSettings):
         from_file = _read_file(cls, file, may_be_missing=may_be_missing)
         from_environment = {name: value for name, value in Environment(cls)().items() if name not in _SECRETS}
         if base_url := os.environ.get(BASE_URL):
-            from_environment = _merged({"api": {"base_url": base_url}}, from_environment)
+            from_environment = merged({"api": {"base_url": base_url}}, from_environment)
         as_written = from_file
         from_file, from_environment = whole_paths(from_file, from_environment, file)
         secrets = {name: read_api_key(variable) for name, variable in _KEYS.items()} if needs_keys else {}
-        values = ({} if needs_run_tests else {"run_tests": "all"}) | _merged(from_file, from_environment) | secrets
+        values = ({} if needs_run_tests else {"run_tests": "all"}) | merged(from_file, from_environment) | secrets
         try:
             settings = cls.model_validate(values)
             if "path" not in from_environment.get("destination", {}):
@@ -262,9 +262,10 @@ def _refuse_unknown_variables(cls: type[BaseSettings]) -> None:
         raise ConfigurationError(f"environment: unknown variable {variable}{hint}")
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, section by section; where both have a value, that of ``above``."""
     result = dict(below)
     for name, value in above.items():
         old = result.get(name)
-        result[name] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        result[name] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return result

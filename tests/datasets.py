@@ -12,6 +12,7 @@ from etl.load.commit import commit
 from etl.load.dataset import Dataset, Written
 from etl.load.files.local import LocalFiles
 from etl.load.layout import Part
+from etl.load.places import Places
 from etl.load.state import load_state
 from etl.model import schema
 from etl.model.lifecycle import Settlement
@@ -74,6 +75,19 @@ def export_to(dataset, *bundles, run="run-1", fetched_at=FETCHED_AT, parts_of=fi
         Settlement(fetched_at=fetched_at, settle_hours=24),
     )
     return dataset.written, arrived
+
+
+def export_by_places(dataset, *bundles, now):
+    """Commit the bundles where a run would put them."""
+    state = load_state(dataset, {bundle.run_test_key for bundle in bundles}, set_aside=False)
+    commit(
+        dataset,
+        flattened(bundles),
+        state.executions,
+        Places(dataset, state, now=now).parts_of,
+        ExportStamp("run-1", FETCHED_AT),
+        Settlement(fetched_at=FETCHED_AT, settle_hours=24),
+    )
 
 
 def reasons(dataset, *bundles, key=KEY):

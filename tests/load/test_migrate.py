@@ -12,20 +12,17 @@ from etl.errors import DestinationError
 from etl.inspect.rules import Kind
 from etl.inspect.verify import verify
 from etl.load import migrate as module
-from etl.load.commit import commit
 from etl.load.dataset import Dataset
 from etl.load.files.local import LocalFiles
 from etl.load.identity import read_identity
 from etl.load.layout import Layout, Scope
 from etl.load.migrate import migrate
-from etl.load.places import Places
 from etl.load.state import load_state
 from etl.model import schema
-from etl.model.lifecycle import Settlement
 from etl.settings import Settings
-from etl.transform.frames import ExportStamp, frame_of
-from tests.bundles import KEY, a_bundle, flattened
-from tests.datasets import FETCHED_AT, a_dataset, assert_sound, contents
+from etl.transform.frames import frame_of
+from tests.bundles import KEY, a_bundle
+from tests.datasets import a_dataset, assert_sound, contents, export_by_places
 from tests.load.files.watched import CHANGING, Step, watched
 
 NOW = datetime(2026, 11, 1, 2, tzinfo=UTC)
@@ -56,17 +53,7 @@ def by_day(tmp_path_factory):
         for day in DAYS
         for n in (1, 2)
     ]
-    state = load_state(dataset, [KEY, "booking"], set_aside=False)
-    parts_of = Places(dataset, state, now=NOW).parts_of
-    stamp = ExportStamp("run-1", FETCHED_AT)
-    commit(
-        dataset,
-        flattened(bundles),
-        state.executions,
-        parts_of,
-        stamp,
-        Settlement(fetched_at=FETCHED_AT, settle_hours=24),
-    )
+    export_by_places(dataset, *bundles, now=NOW)
     for day in (1, 2):
         row = {"export_run_id": f"run-{day}", "started_at": NOW.replace(day=day), "exit_code": 3}
         dataset.record_run(NOW.replace(day=day).date(), f"run-{day}", frame_of(schema.RUNS_TABLE, [row]))

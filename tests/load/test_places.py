@@ -5,14 +5,11 @@ from datetime import UTC, datetime
 import pytest
 
 from etl.load import places as module
-from etl.load.commit import commit
 from etl.load.layout import Layout, Part
 from etl.load.places import Places
 from etl.load.state import load_state
-from etl.model.lifecycle import Settlement
-from etl.transform.frames import ExportStamp
 from tests.bundles import KEY, a_bundle, bundle_of, execution, fetched_call, flattened
-from tests.datasets import FETCHED_AT, assert_sound, part, reasons
+from tests.datasets import assert_sound, export_by_places, part, reasons
 
 NOW = datetime(2026, 12, 31, 23, 30, tzinfo=UTC)
 
@@ -31,19 +28,7 @@ def place_names(places, *bundles):
 
 
 def export_to(dataset, *bundles):
-    """Commit as a run does."""
-    keys = {bundle.run_test_key for bundle in bundles}
-    state = load_state(dataset, keys, set_aside=False)
-    parts_of = Places(dataset, state, now=NOW).parts_of
-    stamp = ExportStamp("run-1", FETCHED_AT)
-    commit(
-        dataset,
-        flattened(bundles),
-        state.executions,
-        parts_of,
-        stamp,
-        Settlement(fetched_at=FETCHED_AT, settle_hours=24),
-    )
+    export_by_places(dataset, *bundles, now=NOW)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 import random
 import shutil
-from collections.abc import AsyncIterator, Sequence
+import threading
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,9 +21,9 @@ from tests.support import settings_for
 from tests.worlds import settled_world
 
 
-async def export(server: Sandbox, folder: Path, steps: list[Step] | None = None) -> None:
+async def export(server: Sandbox, folder: Path, after: Callable[[Step], None] = lambda _step: None) -> None:
     settings = settings_for(server, folder / "data", export={"commit_interval_seconds": 1e-9})
-    with watched(folder, after=([] if steps is None else steps).append):
+    with watched(folder, after=after):
         summary = await job.export(settings)
     assert summary.exit_code == 0, summary.problems
 
@@ -46,24 +48,30 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 async def test_each_file_is_forced_to_the_disk_before_its_name_and_each_folder_before_what_it_holds(
     server: Sandbox, tmp_path: Path, folder: str
 ) -> None:
-    steps: list[Step] = []
-    await export(server, tmp_path / folder, steps)
-    made = [(step.name, step.path) for step in steps]
+    threads: defaultdict[int, list[Step]] = defaultdict(list)
 
-    for number, step in enumerate(steps):
-        if step.name == "rename":
-            written = max(at for at in range(number) if made[at] == ("write", step.path))
-            assert ("fsync", step.path) in made[written:number], step
-            assert made[number + 1 : number + 3] == [("open", above(step.target)), ("fsync", above(step.target))], step
-        if step.name == "mkdir":
-            assert made[number + 1 : number + 3] == [("open", above(step.path)), ("fsync", above(step.path))], step
+    def note(step: Step) -> None:
+        threads[threading.get_ident()].append(step)  # stored rows may be read in another thread during a commit
+
+    await export(server, tmp_path / folder, note)
+    for steps in threads.values():
+        made = [(step.name, step.path) for step in steps]
+        for number, step in enumerate(steps):
+            if step.name == "rename":
+                written = max(at for at in range(number) if made[at] == ("write", step.path))
+                assert ("fsync", step.path) in made[written:number], step
+                assert made[number + 1 : number + 3] == [("open", above(step.target)), ("fsync", above(step.target))], (
+                    step
+                )
+            if step.name == "mkdir":
+                assert made[number + 1 : number + 3] == [("open", above(step.path)), ("fsync", above(step.path))], step
 
 
 async def test_calls_and_evals_are_on_the_disk_before_the_executions_and_the_account_of_the_run_comes_last(
     server: Sandbox, tmp_path: Path
 ) -> None:
     steps: list[Step] = []
-    await export(server, tmp_path / "new", steps)
+    await export(server, tmp_path / "new", steps.append)
     targets = [step.target.split("/") for step in steps if step.name == "rename"]
 
     assert [target[1] for target in targets[-3:]] == ["_state", "runs", "_state"]
@@ -81,7 +89,7 @@ async def test_a_folder_that_a_killed_run_made_is_forced_to_the_disk_too(server:
     made = tmp_path / "new" / "data" / "calls"
     made.mkdir(parents=True)
     steps: list[Step] = []
-    await export(server, tmp_path / "new", steps)
+    await export(server, tmp_path / "new", steps.append)
 
     names = [(step.name, step.path) for step in steps]
     first = next(number for number, step in enumerate(steps) if step.target.startswith("data/calls/"))
@@ -125,7 +133,7 @@ async def test_what_a_power_cut_leaves_is_sound_and_completed_by_the_next_run(
 
 async def steps_of_a_run(server: Sandbox, folder: Path) -> Sequence[Step]:
     steps: list[Step] = []
-    await export(server, shutil.copytree(folder, folder.with_name(f"exported-{folder.name}")), steps)
+    await export(server, shutil.copytree(folder, folder.with_name(f"exported-{folder.name}")), steps.append)
     return steps
 
 

@@ -1,7 +1,8 @@
 """What each part holds, as far as a plan needs it, kept in ``_state/index.parquet`` by the versions of its files.
 
-A part whose files are the same versions is not opened again. The index proves nothing else: one that is missing, damaged, of
-another dataset or of other columns counts as empty, and a file that was lost, restored or altered has another version, and is read.
+A part whose files are the same versions is not opened again. The index proves nothing else: one that is missing, damaged or of
+another dataset counts as empty, one of another version of the exporter saves no reading, and a file that was lost, restored or
+altered has another version, and is read.
 It remembers the executions whose rows were lost, and those of which no more than calls and evals is left and accepted, since
 nothing else could tell of them.
 """
@@ -148,6 +149,8 @@ class _Head(msgspec.Struct):
 def read_index(files: Files) -> Index:
     """The index; an empty one when there is none that can be used.
 
+    After an upgrade every part is read again, for files with other columns than those of this version to be found.
+
     Raises:
         DestinationError: it, or what the dataset is, cannot be read.
     """
@@ -156,12 +159,13 @@ def read_index(files: Files) -> Index:
         head = msgspec.json.decode((rows.schema.metadata or {})[b"head"], type=_Head)
     except (FileMissingError, ForeignFileError, UnreadableError, KeyError, msgspec.MsgspecError):
         return Index()
-    is_ours = (head.dataset_id, head.meaning) == (_dataset_id(files), _MEANING) and rows.schema.equals(_ROWS)
+    is_ours = head.dataset_id == _dataset_id(files) and rows.schema.equals(_ROWS)
     if not is_ours or sum(count for *_, count in head.parts) != len(rows):
         return Index()
     index, first = Index(lost=head.lost, accepted=head.accepted, is_saved=True), 0
     for key, place, versions, counts, count in head.parts:
-        index.parts[Part(key, place)] = PartIndex(versions, counts, rows.slice(first, count))
+        own = versions if head.meaning == _MEANING else None
+        index.parts[Part(key, place)] = PartIndex(own, counts, rows.slice(first, count))
         first += count
     return index
 

@@ -53,11 +53,12 @@ def _latency(source: str, meaning: str) -> Column:
 
 def _free_latency(name: str, type_: pa.DataType, meaning: str, unit: str) -> Column:
     return Column(
-        f"latency_customer_latency_metrics_{name}",
+        f"latency_customer_{name}",
         type_,
         f"{meaning}, as the voice provider reported it.",
         unit,
         f"latency.customer_latency_metrics.{name}|latency.system_metrics.{name}",
+        formerly=f"latency_customer_latency_metrics_{name}",  # 68 characters at most: PostgreSQL cuts at 63
     )
 
 

@@ -197,8 +197,8 @@ class Summary:
             )
         if self.completed_files:
             lines.append(
-                f"{counted(self.completed_files, 'file')} of an older version got all columns; the new ones are null until "
-                "fetched again: see --full-refresh"
+                f"{counted(self.completed_files, 'file')} of an older version got the columns of this one; those that are new are "
+                "null until fetched again: see --full-refresh"
             )
         lines += [
             f"run_test={key}: {counted(count, 'execution')} left there, in no list any more: deleted or moved elsewhere"

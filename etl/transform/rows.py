@@ -25,7 +25,10 @@ class RowMaker:
         self._index = {name: index for index, name in enumerate(table.names)}
         self._extra = self._index.get("extra")
         self._row_hash = self._index.get("row_hash")
-        self.hash = row_hasher(table.names, [name for name in table.names if name not in _NOT_HASHED])
+        self.hash = row_hasher(
+            [column.hashed_as for column in table.columns],
+            [column.hashed_as for column in table.columns if column.name not in _NOT_HASHED],
+        )
         self._tree = _build_tree(table)
 
     def make(self, payload: dict[str, Any], given: Mapping[str, Any]) -> tuple[list[Any], int]:

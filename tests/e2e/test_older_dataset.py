@@ -10,6 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -26,6 +27,8 @@ KEPT = Path(__file__).parents[1] / "samples" / "dataset-0.1"
 TABLES = ("executions", "calls", "evals")
 EXECUTION = "c59db916-5b0e-476f-aac3-4446e883a1d4"
 RUNS = "/sdk/api/v1/simulation/runs/"
+FORMER = {column.formerly: column.name for column in schema.CALLS.columns if column.formerly}
+"""The columns of ``calls`` by the names that they have in the kept files."""
 LACKING = {
     "executions": ["verified_at", "deleted_at", "latency_percentiles_p99"],
     "calls": ["latency_response_time_ms", "scenario_name", "raw"],
@@ -103,6 +106,10 @@ def read_only_part(folder: Path, table: str) -> pa.Table:
     return pq.ParquetFile(only_part(folder, table)).read()
 
 
+def by_names_of_today(rows: pa.Table) -> pa.Table:
+    return rows.rename_columns([FORMER.get(name, name) for name in rows.column_names])
+
+
 def files_of_tables(folder: Path) -> dict[str, tuple[int, bytes]]:
     """Inode and bytes of every file of a table but runs."""
     return {
@@ -114,7 +121,7 @@ def files_of_tables(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 def make_older(folder: Path) -> None:
     """The files as a version would have written them that did not know some columns yet."""
-    kept = {table: read_only_part(folder, table) for table in TABLES}
+    kept = {table: by_names_of_today(read_only_part(folder, table)) for table in TABLES}
     hashes: dict[str, list[str]] = {}
     for name in ("calls", "evals"):
         table = schema.TABLES[name]
@@ -127,11 +134,14 @@ def make_older(folder: Path) -> None:
     digests = [rows_digest(hashes[execution_id]) for execution_id in kept["executions"]["execution_id"].to_pylist()]
     kept["executions"] = with_column(kept["executions"], "calls_digest", digests)
     for name, columns in LACKING.items():
-        pq.write_table(kept[name].drop_columns(columns), only_part(folder, name))
+        former = {today: name for name, today in FORMER.items()}
+        older = kept[name].drop_columns(columns)
+        older = older.rename_columns([former.get(each, each) for each in older.column_names])
+        pq.write_table(older, only_part(folder, name))
 
 
 async def test_dataset_of_version_0_1_goes_on_without_fetching_anything_again(api: Replay, folder: Path) -> None:
-    before = {table: read_only_part(folder, table) for table in TABLES}
+    before = {table: by_names_of_today(read_only_part(folder, table)) for table in TABLES}
 
     result = await export(api, folder)
 
@@ -142,6 +152,27 @@ async def test_dataset_of_version_0_1_goes_on_without_fetching_anything_again(ap
         assert read_only_part(folder, table).select(old.column_names).equals(old), table
     verified = await metrics_etl("verify", cwd=folder, env=environment())
     assert verified.exit_code == 0, verified.stdout
+
+
+async def test_columns_with_former_names_are_read_at_once_and_renamed_by_one_night(api: Replay, folder: Path) -> None:
+    kept = read_only_part(folder, "calls").sort_by("call_execution_id")
+    wanted = {today: kept[former].to_pylist() for former, today in FORMER.items()}
+    assert all(any(value is not None for value in values) for values in wanted.values()), "the files have such values"
+
+    def read_columns() -> dict[str, list[Any]]:
+        rows = etl.read_calls(folder / "data", columns=["call_execution_id", *wanted]).sort_values("call_execution_id")
+        return {name: [None if pd.isna(value) else value for value in rows[name]] for name in wanted}
+
+    assert read_columns() == wanted
+    verified = await metrics_etl("verify", cwd=folder, env=environment())
+    assert verified.exit_code == 0, verified.stdout
+
+    result, again = await export(api, folder), await export(api, folder)
+
+    assert (result.exit_code, len(api.requests), again.document["files"]) == (0, 1, 0)
+    assert result.document["rows"] == {}, "no row has changed"
+    assert read_only_part(folder, "calls").schema.equals(schema.CALLS.arrow_schema, check_metadata=True)
+    assert read_columns() == wanted
 
 
 async def test_columns_that_an_older_version_lacked_are_there_after_one_night_and_null(
@@ -158,8 +189,9 @@ async def test_columns_that_an_older_version_lacked_are_there_after_one_night_an
     assert result.document["run_tests"][0]["reasons"] == {"final": 2}, "nothing is fetched again for it"
     by_day, completion = result.document["notices"]
     assert "metrics-etl migrate moves it to months" in by_day
-    assert completion.startswith("3 files of an older version got all columns")
-    for table, old in before.items():
+    assert completion.startswith("3 files of an older version got the columns of this one")
+    for table, older in before.items():
+        old = by_names_of_today(older)
         now = read_only_part(folder, table)
         assert now.schema.equals(schema.TABLES[table].arrow_schema, check_metadata=True), table
         assert now.select(old.column_names).equals(old), table
@@ -182,10 +214,10 @@ async def test_dataset_by_day_is_read_and_goes_on_by_day(api: Replay, folder: Pa
 
     assert (result.exit_code, again.exit_code, again.document["files"]) == (0, 0, 0)
     assert result.document["run_tests"][0]["reasons"] == {"final": 2, "new": 1}
-    assert [len(each.document["notices"]) for each in (result, again)] == [1, 0], "how to move is told once"
+    assert [len(each.document["notices"]) for each in (result, again)] == [2, 0], "how to move is told once"
     assert not (data / "_state" / "dataset.json").exists()
     files = {path.relative_to(data): path.read_bytes() for path in data.rglob("*=*/*.parquet")}
-    assert {path: files[path] for path in kept} == kept
+    assert [path.parts[0] for path in kept if files[path] != kept[path]] == ["calls"], "whose columns have new names"
     new = {path.parent.as_posix() for path in files.keys() - kept.keys()}
     run_days = {f"runs/date={each.document['started_at'][:10]}" for each in (result, again)}
     assert new == {f"{table}/run_test=checkout/date=2026-02-03" for table in TABLES} | run_days
@@ -205,7 +237,7 @@ async def test_dataset_by_day_is_read_and_goes_on_by_day(api: Replay, folder: Pa
 
 async def test_full_refresh_fills_the_columns_that_an_older_version_lacked(api: Replay, folder: Path) -> None:
     versions = ["export_run_id", "exported_at", "verified_at"]
-    wanted = {table: read_only_part(folder, table) for table in TABLES}
+    wanted = {table: by_names_of_today(read_only_part(folder, table)) for table in TABLES}
     make_older(folder)
 
     result = await export(api, folder, "--full-refresh")

@@ -73,7 +73,7 @@ def call_row(run_test: RunTest, execution: Execution, call: Call) -> Row:
             "cost_tts_cost_cents": call.tts_cost_cents,
             "cost_customer_cost_breakdown": call.cost_breakdown,
         }
-        | {f"latency_customer_latency_metrics_{name}": system_metrics.get(name) for name in _SYSTEM_METRICS}
+        | {f"latency_customer_{name}": system_metrics.get(name) for name in _SYSTEM_METRICS}
         | {f"conversation_{name}": getattr(call, name) for name in _SAME_NAMES}
         | {f"chat_metrics_{name}": chat.get(name) for name in _CHAT}
     )

@@ -270,10 +270,7 @@ def test_a_column_that_an_older_version_did_not_have_is_null(data):
         ({"columns": ["statu"]}, "calls has no column 'statu': did you mean status?"),
         (
             {"columns": ["talk_ratio"]},
-            (
-                "calls has no column 'talk_ratio': "
-                "did you mean latency_customer_latency_metrics_talk_ratio or conversation_talk_ratio?"
-            ),
+            ("calls has no column 'talk_ratio': did you mean latency_customer_talk_ratio or conversation_talk_ratio?"),
         ),
         ({"columns": ["mood"]}, "calls has no column 'mood': etl.describe('calls') lists its columns"),
         ({"columns": []}, "columns is empty: name at least one, or leave it out"),

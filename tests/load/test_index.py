@@ -194,17 +194,27 @@ def test_index_that_is_no_index_counts_as_none(dataset, tmp_path, damage):
     assert state_of(dataset) == before
 
 
-def test_index_of_another_dataset_or_of_other_columns_counts_as_none(dataset, tmp_path, monkeypatch):
+def test_index_of_another_dataset_counts_as_none(dataset, tmp_path):
     other = a_dataset(tmp_path / "other")
     identify(other.files, FETCHED_AT)
     shutil.copy(tmp_path / INDEX, tmp_path / "other" / INDEX)
     assert read_index(other.files).parts == {}
-    with monkeypatch.context() as patched:
-        patched.setattr(module, "_MEANING", "another version")
-        assert read_index(dataset.files).parts == {}
     assert read_index(dataset.files).parts.keys()
     (tmp_path / IDENTITY).unlink()
     assert read_index(dataset.files).parts == {}
+
+
+def test_index_of_a_version_with_other_columns_saves_no_reading_and_still_knows_what_is_gone(
+    dataset, monkeypatch, reads
+):
+    for table in TABLES:
+        dataset.files.remove(f"{table}/run_test={KEY}/{place()}.parquet")
+    monkeypatch.setattr(module, "_MEANING", "another version")
+    index = update_index(dataset, read_index(dataset.files), [])
+    assert index.lost == {KEY: {"e1"}}
+    assert len(parts_in(reads)) == 6, "every file that is left"
+    write_index(dataset.files, index)
+    assert update_index(dataset, read_index(dataset.files), []).is_saved
 
 
 def test_dataset_by_day_has_an_index_too(tmp_path):

@@ -107,6 +107,13 @@ MUTANTS = [
         ("tests/extract/test_plan.py",),
     ),
     Mutant(
+        "a column that got another name keeps its hash",
+        "etl/model/columns.py",
+        "        return self.formerly or self.name\n",
+        "        return self.name\n",
+        ("tests/transform/test_frames.py",),
+    ),
+    Mutant(
         "encoded file is read again before it is published",
         "etl/load/parquet.py",
         "    if written.metadata.num_rows != len(rows) or not",

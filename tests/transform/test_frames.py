@@ -97,6 +97,11 @@ class TestRaw:
             == listed.payload
         )
 
+    def test_a_renamed_column_is_hashed_under_its_first_name(self):
+        """A changed value here would take every call that has such a metric for damaged, and fetch its execution again."""
+        metrics = {"latency": {"system_metrics": {"bot_wpm": 149.53, "user_wpm": 5.0, "ai_interruption_count": 1}}}
+        assert row_of_call(metrics)["row_hash"] == "02160c7155f02af26d7060216c552691"
+
     def test_raw_changes_no_row_hash(self):
         export = ExportStamp(export_run_id="run-2", exported_at=STARTED_AT, include_raw=True)
         with_raw = frame_rows(calls_frame([bundle_of(fetched_call())], export), schema.CALLS)[0]

@@ -2,12 +2,14 @@
 
 import gc
 import resource
+from contextlib import closing, nullcontext
 
 import pytest
 from hypothesis import settings
 
 from etl.extract import client, connect
 from tests.stores import KEYS, proxied, seaweed
+from tests.warehouses import new_duckdb, new_postgresql, postgresql, postgresql_folder
 
 # A busy machine makes any example slow: no law is about time.
 settings.register_profile("no deadline", deadline=None)
@@ -38,6 +40,29 @@ def no_proof_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 def seaweed_store(tmp_path_factory):
     with seaweed(tmp_path_factory.mktemp("seaweed")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def postgresql_if_installed():
+    """The URL of a server, empty where PostgreSQL is not installed."""
+    with postgresql() if postgresql_folder() else nullcontext("") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgresql_url(postgresql_if_installed):
+    if not postgresql_if_installed:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    return postgresql_if_installed
+
+
+@pytest.fixture(params=["duckdb", "postgresql"])
+def warehouse(request, tmp_path):
+    """A place where no table is yet, in each of the engines."""
+    with closing(
+        new_duckdb(tmp_path) if request.param == "duckdb" else new_postgresql(request.getfixturevalue("postgresql_url"))
+    ) as place:
+        yield place
 
 
 @pytest.fixture

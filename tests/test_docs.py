@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from etl.inspect.reconcile import SKIPPED_MEANINGS, Comparison, Skipped
 from etl.inspect.rules import FIXES, Finding, Kind
 from etl.inspect.status import LetterStatus, RunStatus, RunTestStatus, Status, TableStatus
 from etl.inspect.verify import Report
+from etl.inspect.warehouse import Day, WarehouseReport
 from etl.load.warehouse.ddl import ENGINES, ddl
 from etl.model.locations import BUCKETS
 from etl.model.schema import EXECUTIONS, TABLES
@@ -109,8 +111,11 @@ def test_every_field_of_the_report_is_documented() -> None:
     documented = (
         text("docs/commands.md").partition("\n## verify")[2].partition("\n## ")[0].partition("`--json` prints")[2]
     )
-    report = Report("data", findings=[Finding(Kind.DAMAGED, "place", "text")], comparison=Comparison()).as_json()
-    fields = {*report, *report["tables"][0], *report["findings"][0], *report["against_api"]}
+    warehouse = WarehouseReport("a warehouse", rows=Counter(calls=1), days=[Day("calls", "a", "2026-11-01", 1, 0)])
+    finding = Finding(Kind.DAMAGED, "place", "text")
+    report = Report("data", findings=[finding], comparison=Comparison(), warehouse=warehouse).as_json()
+    fields = {*report, *report["tables"][0], *report["findings"][0], *report["against_api"], *report["warehouse"]}
+    fields |= {*report["warehouse"]["tables"][0], *report["warehouse"]["days"][0]}
     assert fields == set(re.findall(r"[a-z_]+", documented)) - {"is", "null", "or", "execution_id", "count"}
 
 
@@ -143,7 +148,7 @@ def test_every_exit_code_is_documented(path: str, title: str) -> None:
 def settings_with_defaults(model: type[BaseModel]) -> dict[str, Any]:
     """Every key with its default, sections nested."""
     return {
-        name: settings_with_defaults(field.annotation)
+        field.alias or name: settings_with_defaults(field.annotation)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
         else field.default
         for name, field in model.model_fields.items()
@@ -154,7 +159,7 @@ def settings_with_defaults(model: type[BaseModel]) -> dict[str, Any]:
 def test_example_settings_hold_every_key_with_its_default() -> None:
     example = text("config/example.toml")
     uncommented = re.sub(
-        r"^# ((ca_file|proxy|max_runtime_minutes|path|options) = )", r"\1", example, flags=re.MULTILINE
+        r"^# ((ca_file|proxy|max_runtime_minutes|path|options|url) = )", r"\1", example, flags=re.MULTILINE
     )
     found = tomllib.loads(uncommented)
     expected = settings_with_defaults(Settings)
@@ -169,6 +174,7 @@ def test_example_settings_hold_every_key_with_its_default() -> None:
     assert found["export"].pop("max_runtime_minutes")
     assert found["destination"].pop("path")
     assert found["destination"].pop("options")
+    assert found["warehouse"].pop("url")
     for section, keys in found.items():
         assert keys == {name: expected[section][name] for name in keys}, section
     for name in RunTest.model_fields:
@@ -176,7 +182,7 @@ def test_example_settings_hold_every_key_with_its_default() -> None:
 
 
 def test_every_option_of_a_bucket_is_in_the_example() -> None:
-    told = text("config/example.toml").partition("# options = ")[2].partition("[log]")[0]
+    told = text("config/example.toml").partition("# options = ")[2].partition("[warehouse]")[0]
     for scheme, options in BUCKETS.items():
         assert f"{scheme}:" in told
         for option in options:

@@ -67,7 +67,12 @@ def status(
         problems_now = problems_here(config)
         try:
             files = open_files(settings.destination.path, settings.destination.options)
-            dataset_status = read_status(files, now=datetime.now(UTC), configured=configured)
+            dataset_status = read_status(
+                files,
+                now=datetime.now(UTC),
+                configured=configured,
+                has_warehouse=settings.warehouse.url is not None,
+            )
         except DestinationError:
             for problem in problems_now:
                 print_message(f"problem: {problem}")
@@ -83,7 +88,7 @@ def status(
         end(ExitCode.PARTIAL if is_old else ExitCode.COMPLETE)
 
 
-def verify(
+def verify(  # noqa: PLR0913 one parameter for each option of the command
     config: Config = None,
     *,
     run_tests: RunTests = None,
@@ -93,6 +98,9 @@ def verify(
         typer.Option(
             "--against-api", help="Also compare the API's averages, percentiles and counts with those of the calls."
         ),
+    ] = False,
+    warehouse: Annotated[
+        bool, typer.Option("--warehouse", help="Also compare every row of the warehouse with that of the dataset.")
     ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -105,8 +113,11 @@ def verify(
     with report_errors(verbose=verbose):
         from etl.cli.console import print_json, print_message  # noqa: PLC0415
         from etl.cli.show_verify import print_report  # noqa: PLC0415
+        from etl.inspect.warehouse import compare_warehouse  # noqa: PLC0415
         from etl.settings import Settings  # noqa: PLC0415
 
+        if warehouse and (run_tests or since):
+            raise typer.BadParameter("--warehouse compares everything: leave out --run-test and --since")
         settings = Settings.load(config, needs_keys=against_api, needs_run_tests=against_api)
         report = _verify(
             settings.only(run_tests or (), since=since),
@@ -115,6 +126,8 @@ def verify(
             against_api=against_api,
             quiet=quiet,
         )
+        if warehouse:
+            report.add_warehouse(compare_warehouse(settings))
         if as_json:
             print_json(report.as_json())
         elif not quiet:

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from etl.cli.console import add_name_column, by_purpose, duration, print_line, printable, stdout_console
+from etl.cli.show_load import loaded
 from etl.extract.plan import Reason
 from etl.model import schema
 from etl.model.locations import Options, scheme_of
@@ -23,6 +24,8 @@ def print_summary(summary: Summary) -> None:
     if summary.store_requests:
         print_line(console, "bucket", _bucket(summary.store_requests))
     print_line(console, "dataset", summary.dataset)
+    if summary.load:
+        print_line(console, "warehouse", f"{summary.load.warehouse}: {loaded(summary.load)}")
     if misfits := sum(run_test.misfits for run_test in summary.run_tests):
         print_line(console, "misfits", f"{counted(misfits, 'value')} did not fit the column: see the column extra")
     for notice in summary.notices:

@@ -29,6 +29,13 @@ def print_status(status: Status, verdict: Verdict, problems_now: Sequence[str]) 
     print_line(console, "dataset", status.dataset)
     print_line(console, "export", f"at work: {status.at_work}" if status.at_work else "none at work")
     print_line(console, "freshness", complete)
+    if status.last_load:
+        at = ago(status.last_load.tried_at, status.read_at)
+        print_line(
+            console,
+            "warehouse",
+            f"{status.last_load.warehouse}, {'tried' if status.last_load.problem else 'loaded'} {at}",
+        )
     _print_run_tests(console, status.run_tests, status.read_at)
     _print_tables(console, status.tables)
     if status.runs:
@@ -59,6 +66,8 @@ def _print_problems(console: Console, status: Status, problems_now: Sequence[str
         )
     for problem in missing_rows(status):
         print_line(console, "problem", f"{problem}; next: metrics-etl run", style="bold red")
+    if status.warehouse_lacks:
+        print_line(console, "problem", f"{status.warehouse_lacks}; next: metrics-etl load", style="bold red")
     for problem in problems_now:
         print_line(console, "problem", f"an export would fail now: {problem}", style="bold red")
     for path in status.unreadable:

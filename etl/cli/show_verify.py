@@ -6,6 +6,7 @@ from rich.table import Table
 from etl.cli.console import print_line, stdout_console
 from etl.inspect.reconcile import SKIPPED_MEANINGS, Comparison
 from etl.inspect.verify import Report
+from etl.inspect.warehouse import WarehouseReport
 from etl.model.wording import counted, first_few
 from etl.transform.aggregates import CAUSE_MEANINGS, Cause
 
@@ -28,12 +29,31 @@ def print_report(report: Report) -> None:
     )
     if report.comparison:
         _print_comparison(console, report.comparison)
+    if report.warehouse:
+        _print_warehouse(console, report.warehouse)
     for notice in report.notices:
         print_line(console, "notice", notice)
     for finding in report.findings:
         print_line(console, "finding", str(finding), style="bold red")
     outcome = counted(len(report.findings), "finding") if report.findings else "nothing is wrong"
     print_line(console, "outcome", f"{outcome} (exit {report.exit_code})")
+
+
+def _print_warehouse(console: Console, report: WarehouseReport) -> None:
+    rows = ", ".join(
+        f"{counted(count, 'row')} of {name}"
+        + (f" ({there:,} there)" if (there := report.loaded_rows[name]) != count else "")
+        for name, count in report.rows.items()
+    )
+    print_line(console, "warehouse", f"{report.warehouse}: compared {rows}")
+    for day in report.days:
+        where = f"{day.table} of {day.run_test} on {day.day}" if day.run_test else f"{day.table} on {day.day}"
+        print_line(console, "differs", f"{where}: {counted(day.rows, 'row')}, {day.loaded_rows:,} in the warehouse")
+    if report.held_back:
+        executions = counted(report.held_back, "execution")
+        print_line(
+            console, "left out", f"{executions} of which the dataset has lost rows: metrics-etl run exports them again"
+        )
 
 
 def _print_comparison(console: Console, comparison: Comparison) -> None:

@@ -38,6 +38,7 @@ class Kind(StrEnum):
     DEAD_LETTER = "dead_letter"
     NOT_LISTED = "not_listed"
     DIFFERENCE = "difference"
+    NOT_LOADED = "not_loaded"
 
 
 _FETCHED_AGAIN = "metrics-etl run fetches again what the API still lists of it"
@@ -60,6 +61,7 @@ FIXES: dict[Kind, str] = {
     Kind.DEAD_LETTER: "metrics-etl run retries it",
     Kind.NOT_LISTED: "see run_tests in the settings",
     Kind.DIFFERENCE: "metrics-etl run --full-refresh fetches it again; if the difference stays, please report it",
+    Kind.NOT_LOADED: "metrics-etl load makes the warehouse equal again",
 }
 
 

@@ -22,6 +22,7 @@ from etl.load.identity import read_identity
 from etl.load.index import Index
 from etl.load.last_run import LastRun, read_last_run
 from etl.load.layout import QUARANTINE
+from etl.load.warehouse.last_load import LastLoad, lacks_of_warehouse, read_last_load
 from etl.model import schema
 from etl.model.lifecycle import CLOCKS_DIFFER, ExportState
 from etl.model.wording import counted
@@ -112,7 +113,8 @@ class Status:
     ``unreadable``: files that are damaged or do not belong here. ``ignored``: what is wrong with the exporter's own files.
     ``set_aside``: how many files are in the quarantine. ``missing_executions`` and ``missing_evals``: how many of their rows the
     dataset held at the end of the last run, as its index says, and does not any more. ``lost_executions``: how many were gone by
-    then, and are not exported again; ``damaged_executions``, of how many a part was.
+    then, and are not exported again; ``damaged_executions``, of how many a part was. ``last_load``: how the last load into a
+    warehouse went; ``warehouse_lacks``: what the one of the settings does not have, in words.
     """
 
     dataset: str
@@ -133,16 +135,21 @@ class Status:
     missing_evals: int
     lost_executions: int
     damaged_executions: int
+    last_load: LastLoad | None = None
+    warehouse_lacks: str | None = None
 
     def is_older_than(self, hours: float) -> bool:
         """Whether everything that is configured was last complete more than so many hours ago, or never."""
         return self.complete_at is None or (self.read_at - self.complete_at).total_seconds() > hours * 3600
 
 
-def read_status(files: Files, *, now: datetime, configured: Sequence[RunTest] | None = None) -> Status:
+def read_status(
+    files: Files, *, now: datetime, configured: Sequence[RunTest] | None = None, has_warehouse: bool = False
+) -> Status:
     """The dataset as it is now.
 
     ``configured`` are the run tests of the settings, none for "all". None when no settings tell: those that the last run knew.
+    ``has_warehouse``: the settings name one.
 
     Raises:
         DestinationError: there is no dataset, or it cannot be read.
@@ -167,6 +174,8 @@ def read_status(files: Files, *, now: datetime, configured: Sequence[RunTest] | 
     runs = list(filter(_is_of_a_run, rows))
     if others := len(rows) - len(runs):
         ignored.append(f"{files.where('runs')}: {counted(others, 'row')} not written by the exporter, ignored")
+    last_load = read_last_load(files, note=ignored.append)
+    newest_run = max((run["export_run_id"] for run in runs), default=None)
     latest = now + CLOCKS_DIFFER
     last_run = read_last_run(files, note=ignored.append)
     if last_run.export_run_id not in {run["export_run_id"] for run in runs}:
@@ -203,6 +212,8 @@ def read_status(files: Files, *, now: datetime, configured: Sequence[RunTest] | 
         missing_evals=0 if at_work else _missing(schema.EVALS, index, parts, unreadable),
         lost_executions=sum(map(len, index.lost.values())),
         damaged_executions=sum(map(len, index.damaged().values())),
+        last_load=last_load,
+        warehouse_lacks=lacks_of_warehouse(last_load, newest_run) if has_warehouse and not at_work else None,
     )
 
 

@@ -10,7 +10,7 @@ from etl.load.layout import parse_part_path
 from etl.model.wording import counted, first_few, quoted
 
 NIGHTLY_HOURS = 26
-_CHECK, _RUN, _VERIFY = "metrics-etl check", "metrics-etl run", "metrics-etl verify"
+_CHECK, _RUN, _VERIFY, _LOAD = "metrics-etl check", "metrics-etl run", "metrics-etl verify", "metrics-etl load"
 _CHECKED_FIRST = {
     ExitCode.CONFIGURATION,
     ExitCode.KEY_REFUSED,
@@ -65,6 +65,7 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
         yield f"the last run ended with exit {last.exit_code} ({last.outcome})", next_step
     if would_fail:
         yield "an export would fail now", _CHECK
+    yield from ((lack, _LOAD) for lack in [status.warehouse_lacks] if lack)
     if status.complete_at is None and status.future_run_at:
         yield f"a run ended at {status.future_run_at:%Y-%m-%d %H:%M}, which has not come yet: a clock is wrong", _RUN
     if status.complete_at is None:

@@ -17,6 +17,7 @@ from etl.inspect.inventory import Inventory, list_dataset, read_file
 from etl.inspect.placement import Placement
 from etl.inspect.reconcile import Comparison, Exported
 from etl.inspect.rules import Finding, Kind, row_faults
+from etl.inspect.warehouse import WarehouseReport
 from etl.load.files.open import Files, open_files
 from etl.load.identity import read_identity
 from etl.load.layout import QUARANTINE, STAGING, Part, Scope, days_of, parse_part_path
@@ -60,6 +61,7 @@ class Report:
     executions: dict[str, Exported] = field(default_factory=dict)
     unsound: set[Part] = field(default_factory=set)
     comparison: Comparison | None = None
+    warehouse: WarehouseReport | None = None
 
     @property
     def exit_code(self) -> ExitCode:
@@ -70,6 +72,11 @@ class Report:
         """Add the findings of the comparison with the API."""
         self.comparison = comparison
         self.findings += comparison.findings
+
+    def add_warehouse(self, warehouse: WarehouseReport) -> None:
+        """Add the findings of the comparison with the warehouse."""
+        self.warehouse = warehouse
+        self.findings += warehouse.findings
 
     def as_json(self) -> dict[str, Any]:
         """The report as a JSON object."""
@@ -87,6 +94,7 @@ class Report:
             ],
             "notices": self.notices,
             "against_api": self.comparison.as_json() if self.comparison else None,
+            "warehouse": self.warehouse.as_json() if self.warehouse else None,
         }
 
 

@@ -18,6 +18,7 @@ STAGING = f"{STATE}/staging"
 QUARANTINE = f"{STATE}/quarantine"
 ATTEMPT = f"{STATE}/attempt.json"
 LAST_RUN = f"{STATE}/last_run.json"
+LAST_LOAD = f"{STATE}/last_load.json"
 IDENTITY = f"{STATE}/dataset.json"
 INDEX = f"{STATE}/index.parquet"
 

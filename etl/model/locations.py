@@ -17,6 +17,13 @@ BUCKETS: Mapping[str, frozenset[str]] = {
 }  # fmt: skip
 """By URL scheme, what ``[destination.options]`` may hold. Credentials are in none: they have usual places of their own."""
 
+WAREHOUSES: Mapping[str, str] = {"duckdb": "duckdb", "postgresql": "postgresql"}
+"""By URL scheme, the extra and the module of a warehouse."""
+IN_FILES = frozenset({"duckdb"})
+"""Schemes of warehouses whose URL holds a path on this machine."""
+DEFAULT_NAMESPACE = "simulation_metrics"
+"""The schema of a warehouse's tables."""
+
 
 def scheme_of(location: str) -> str | None:
     """The scheme of a URL; None for a folder."""

@@ -25,6 +25,7 @@ from etl.load.last_run import LastRun, read_last_run
 from etl.load.layout import LAST_RUN, Layout
 from etl.load.relocate import as_if_moved
 from etl.load.state import StoredState
+from etl.load.warehouse.target import module_for
 from etl.model import schema
 from etl.pipeline.apply import fetch, fetch_early, mark_vanished, part_moved_calls, put_in_place
 from etl.pipeline.lists import read_again_where_some_were_gone, start_lists
@@ -35,6 +36,7 @@ from etl.pipeline.run_test_summary import RunTestSummary
 from etl.pipeline.summary import Summary
 from etl.pipeline.survey import discover_and_load, load, load_sources, make_plan, survey
 from etl.pipeline.tasks import held, to_the_end, until_stopped
+from etl.pipeline.warehouse import load_warehouse
 from etl.settings import Settings
 from etl.transform.frames import frame_of
 
@@ -132,10 +134,12 @@ async def export(
 
     Once it has asked the API it always leaves a summary behind, unless it is cancelled: see its ``exit_code`` and ``problems``.
     ``stop`` ends the run early; everything that had arrived whole is committed. ``full_refresh`` fetches final executions, too.
-    ``accept_deletions`` believes that many executions or calls were deleted at once.
+    ``accept_deletions`` believes that many executions or calls were deleted at once. At its end the run loads the dataset into the
+    warehouse of the settings, if they name one.
 
     Raises:
-        ConfigurationError, DestinationError: the dataset's folder cannot be used as configured; nothing was asked of the API.
+        ConfigurationError, DestinationError: the dataset's folder cannot be used as configured, or the package for the warehouse
+            is not installed; nothing was asked of the API.
         LockHeldError: another export is running on this dataset.
     """
     run = begin(
@@ -147,6 +151,8 @@ async def export(
         clock=clock,
     )
     files = run.dataset.files
+    if settings.warehouse.url:
+        module_for(settings.warehouse.url)
     try:
         await to_the_end(files.prepare)
         async with held(files.lock(run.started_at, is_stopped=lambda: stop is not None and stop.done())):
@@ -197,9 +203,27 @@ async def _export_alone(run: Run, stop: asyncio.Future[InterruptedRunError] | No
         bug = next(leaves(group))
         failure = ExporterError(f"a bug: {type(bug).__name__}: {bug}")
     summary = await _conclude(run, record, failure, last)
+    if settings.warehouse.url and not isinstance(failure, InterruptedRunError | DestinationError) and bug is None:
+        await _load(run, summary, stop)
+    details = {k: v for k, v in summary.as_json().items() if k not in ("run_tests", "dataset", "version")}
+    run.notify("run_finished", **details)
     if bug is not None:
         raise bug
     return summary
+
+
+async def _load(run: Run, summary: Summary, stop: asyncio.Future[InterruptedRunError] | None) -> None:
+    """Load the dataset into the warehouse; a failure is the summary's, and neither the dataset's nor the next load's."""
+
+    def go_on(_done: int, _total: int) -> None:
+        if stop is not None and stop.done():
+            raise stop.result()
+
+    work = partial(load_warehouse, run.settings.warehouse, run.dataset, run.clock(), on_progress=go_on)
+    try:
+        summary.load = await to_the_end(work)
+    except ExporterError as error:
+        summary.load_failure = error
 
 
 async def _export(run: Run, record: Record, state: StoredState | None) -> None:
@@ -264,8 +288,6 @@ async def _conclude(run: Run, record: Record, failure: ExporterError | None, las
             if save is _save_document:  # its row does not know yet that the run failed
                 with suppress(DestinationError):
                     await to_the_end(partial(_save_row, run, summary))
-    details = {k: v for k, v in summary.as_json().items() if k not in ("run_tests", "dataset", "version")}
-    run.notify("run_finished", **details)
     return summary
 
 

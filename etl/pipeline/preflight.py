@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
@@ -28,11 +29,13 @@ from etl.load.files.open import Files, open_files
 from etl.load.identity import read_identity
 from etl.load.layout import LOCK, parse_part_path
 from etl.load.state import load_state
+from etl.load.warehouse.target import open_warehouse
 from etl.model.keys import is_listable
 from etl.model.records import Page
 from etl.model.schema import EXECUTIONS
 from etl.model.wording import counted, quoted
 from etl.settings import Settings
+from etl.settings.sections import Warehouse
 
 
 class Subject(StrEnum):
@@ -45,6 +48,7 @@ class Subject(StrEnum):
     RUN_TESTS = "run tests"
     DESTINATION = "destination"
     LOCK = "lock"
+    WAREHOUSE = "warehouse"
 
 
 _SOURCE = (Subject.SERVER, Subject.KEY, Subject.RATE_LIMIT, Subject.RUN_TESTS)
@@ -104,7 +108,8 @@ async def check(config: Path | None, *, on_hold: Callable[[float], None]) -> lis
         count = len(settings.run_tests)
         names = f"names {counted(count, 'run test')}" if count else "for all run tests"
         found = [Check(Subject.SETTINGS, f"valid, {names}"), *await _check_source(config, on_hold)]
-    return [*found, *await asyncio.to_thread(_check_dataset, settings)]
+    found += await asyncio.to_thread(_check_dataset, settings)
+    return found + ([await asyncio.to_thread(_check_warehouse, settings.warehouse)] if settings.warehouse.url else [])
 
 
 def problems_here(config: Path | None) -> list[str]:
@@ -242,6 +247,16 @@ def _check_dataset(settings: Settings) -> list[Check]:
         ExitCode.LOCK_HELD if holder else ExitCode.COMPLETE,
     )
     return [destination, lock]
+
+
+def _check_warehouse(settings: Warehouse) -> Check:
+    """Whether it can be reached and read; only a load tells whether it can be written."""
+    try:
+        with closing(open_warehouse(settings.url or "", settings.namespace)) as warehouse:
+            executions = len(warehouse.loaded().digests.get("execution", {}))
+    except ExporterError as error:
+        return _problem(Subject.WAREHOUSE, error)
+    return Check(Subject.WAREHOUSE, f"{warehouse.where} can be read: {counted(executions, 'execution')}")
 
 
 def _read_dataset(files: Files, settings: Settings) -> None:

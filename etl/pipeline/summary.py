@@ -8,6 +8,7 @@ from etl.errors import ExitCode, ExporterError, SourceUnavailableError
 from etl.extract.purpose import Purpose, no_requests
 from etl.load.last_run import LastRun
 from etl.load.layout import Layout
+from etl.load.warehouse.load import Result
 from etl.model.wording import counted, quoted
 from etl.pipeline.run_test_summary import RunTestSummary
 from etl.settings import Settings
@@ -36,7 +37,8 @@ class Summary:
     and no version that lays out by month has run on it before. ``knows_all``: no run test is missing from the list of run tests.
     ``finished_here_at`` is ``finished_at`` by this machine's clock.
     ``lost``: by key the name of the run test, and how many executions a run left there that are gone and were not exported again;
-    ``damaged``: the same for those of which a part is gone.
+    ``damaged``: the same for those of which a part is gone. ``load``: what was loaded into the warehouse, or ``load_failure``:
+    why nothing was; both None without a warehouse, and for an export that was interrupted or could not write.
     """
 
     export_run_id: str
@@ -84,6 +86,8 @@ class Summary:
     layout: Layout = Layout.BY_MONTH
     is_new_to_months: bool = False
     failure: ExporterError | None = None
+    load: Result | None = None
+    load_failure: ExporterError | None = None
 
     @property
     def requests(self) -> int:
@@ -93,6 +97,13 @@ class Summary:
     @property
     def exit_code(self) -> ExitCode:
         """What the command answers with; see the README for the meanings."""
+        if not (code := self._exit_code_of_export):
+            left_out = self.load is not None and self.load.problems
+            code = self.load_failure.exit_code if self.load_failure else ExitCode.PARTIAL if left_out else code
+        return code
+
+    @property
+    def _exit_code_of_export(self) -> ExitCode:
         is_whole = all(run_test.is_whole for run_test in self.run_tests)
         is_whole = is_whole and not (self.quarantined or self.undiscovered or self.lost or self.damaged)
         if self.failure is None:
@@ -173,6 +184,8 @@ class Summary:
             "their files from a backup, or run without --run-test; --accept-deletions keeps what is left"
             for name, count in self.damaged.values()
         ]
+        lines += [f"not loaded: {self.load_failure}; metrics-etl load makes up for it"] if self.load_failure else []
+        lines += self.load.problems if self.load else []
         return lines
 
     @property
@@ -271,6 +284,7 @@ class Summary:
             "files": self.files,
             "bytes": self.size_bytes,
             "store_requests": self.store_requests,
+            "warehouse": self.load.as_json() if self.load else None,
             "rows": self.rows,
             "complete_at": _iso(self.complete_at),
             "last_complete_at": {key: _iso(at) for key, at in self.last_complete_at.items()},

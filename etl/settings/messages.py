@@ -66,7 +66,9 @@ def _known_keys(model: type[BaseModel], place: Sequence[str | int]) -> set[str]:
         if isinstance(part, str):
             annotation: Any = model.model_fields[part].annotation
             model = next(iter(get_args(annotation)), annotation)
-    return {name for name, field in model.model_fields.items() if SecretStr not in get_args(field.annotation)}
+    return {
+        field.alias or name for name, field in model.model_fields.items() if SecretStr not in get_args(field.annotation)
+    }
 
 
 def _where(place: list[str | int], file: Path, from_environment: Mapping[str, Any]) -> str:

@@ -12,9 +12,10 @@ from typing import Any
 
 from etl.errors import ConfigurationError
 from etl.model import schema
+from etl.model.locations import IN_FILES, scheme_of
 from etl.settings.messages import ENV_PREFIX
 
-_PATHS = (("destination", "path"), ("api", "ca_file"))
+_PATHS = (("destination", "path"), ("api", "ca_file"), ("warehouse", "url"))
 _DEFAULT_DATASET = "data"
 _VARIABLE = re.compile(r"\$(?:\{([^}]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 
@@ -84,7 +85,11 @@ def _has_dataset(folder: Path) -> bool:
 def _make_whole(sections: dict[str, Any], section: str, key: str, folder: Path, where: str) -> None:
     keys = sections.get(section)
     if isinstance(keys, dict) and isinstance(value := keys.get(key), str) and value:
-        sections[section] = keys | {key: _whole(value, folder, where)}
+        # A database in a file has a URL that holds its path: duckdb://metrics.duckdb.
+        scheme, path = (
+            (f"{found}://", value.partition("://")[2]) if (found := scheme_of(value)) in IN_FILES else ("", value)
+        )
+        sections[section] = keys | {key: scheme + (_whole(path, folder, where) if path else "")}
 
 
 def _whole(path: str, folder: Path, where: str) -> str:

@@ -10,14 +10,16 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from yarl import URL
 
+from etl.errors import ConfigurationError
 from etl.model.keys import default_key, is_key, is_listable
-from etl.model.locations import BUCKETS, scheme_of
+from etl.model.locations import BUCKETS, DEFAULT_NAMESPACE, WAREHOUSES, scheme_of
 
 _NO_PROXY = (
     "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS), got another value"
 )
 _MOST_REQUESTS_PER_MINUTE = 10_000_000
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAMESPACE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
 class _Section(BaseModel):
@@ -183,6 +185,46 @@ class Destination(_Section):
             raise ValueError(
                 f"must be of {', '.join(sorted(known))}, while credentials stay in their usual places, got {name}"
             )
+        return value
+
+
+class Warehouse(_Section):
+    """Which warehouse the dataset is loaded into, and the schema of its tables there."""
+
+    url: str | None = None
+    namespace: str = Field(DEFAULT_NAMESPACE, alias="schema")
+
+    @property
+    def named_url(self) -> str:
+        """The URL.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        if self.url is None:
+            raise ConfigurationError('no warehouse: name one, e.g. [warehouse] url = "duckdb://metrics.duckdb"')
+        return self.url
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        scheme, rest = scheme_of(value), value.partition("://")[2]
+        if scheme not in WAREHOUSES or not rest.strip("/") or not value.isprintable():
+            known = ", ".join(f"{each}://…" for each in WAREHOUSES)
+            raise ValueError(f"must be one of {known}, got {_without_secrets(value)}")
+        # The value is never repeated: it may hold a password.
+        user, at, _ = rest.partition("/")[0].rpartition("@")
+        if (at and ":" in user) or "password" in rest.partition("?")[2]:
+            raise ValueError("must hold no password: it comes from PGPASSWORD or the driver's usual places, got one")
+        return value
+
+    @field_validator("namespace")
+    @classmethod
+    def _namespace(cls, value: str) -> str:
+        if not _NAMESPACE.fullmatch(value):
+            raise ValueError(f"must be lower-case letters, digits and _, at most 63, got {value!r}")
         return value
 
 

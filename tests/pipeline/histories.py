@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from etl import sandbox
-from etl.errors import LockHeldError, leaves
+from etl.errors import DestinationError, LockHeldError, leaves
 from etl.extract import calls as crawl_module
 from etl.load.layout import INDEX, Part, parse_part_path
 from etl.model import schema
@@ -33,6 +34,7 @@ from tests.e2e.faults import edited_calls
 from tests.e2e.truth import assert_same_rows, call_rows, eval_rows, execution_rows
 from tests.load.files.watched import STAGING, Step, watched
 from tests.support import cap_pages, settings_for
+from tests.warehouses import assert_equals_dataset, load_and_die, load_into, new_duckdb, new_postgresql
 
 SETTLE = timedelta(hours=24)
 FINISHED = ("completed", "failed", "cancelled")
@@ -41,6 +43,18 @@ TABLES = ("executions", "calls", "evals", "errors")
 EVERYTHING = 1_000_000
 FULL_ROWS = 8
 """A part is full with so few rows, so that a run test has several."""
+
+EDITS = (
+    "UPDATE {s}.calls SET duration_seconds = 1",
+    "UPDATE {s}.executions SET run_test = 'another'",
+    "UPDATE {s}.evals SET call_execution_id = 'x' || call_execution_id",
+    "UPDATE {s}.metrics_etl_state SET digest = 'another'",
+    "DELETE FROM {s}.executions",
+    "DELETE FROM {s}.calls WHERE status = 'completed'",
+    "DELETE FROM {s}.metrics_etl_state WHERE kind = 'execution'",
+    "DELETE FROM {s}.runs",
+)
+"""What somebody may do to a warehouse by hand."""
 
 _VERSION = {"deleted_at", "export_run_id", "exported_at"}
 _OF_WHAT_IS_HELD = {"calls_digest", "exported_calls", "listed_calls", "fingerprint"}
@@ -174,7 +188,9 @@ class History:
     holds of executions that were deleted at the source: no run changes them any more.
     """
 
-    def __init__(self, folder: Path, *, seed: int, run_tests: int, executions: int, calls: int) -> None:
+    def __init__(
+        self, folder: Path, *, seed: int, run_tests: int, executions: int, calls: int, postgresql_url: str = ""
+    ) -> None:
         self.now = datetime(2026, 11, 1, 12, tzinfo=UTC)
         self.rng = random.Random(seed)
         self.world = sandbox.make_world(
@@ -198,6 +214,8 @@ class History:
         self.ahead = timedelta(0)
         self.older: dict[Path, list[bytes]] = {}
         self.indexes: list[bytes] = []
+        self.warehouse = new_postgresql(postgresql_url) if postgresql_url and seed % 2 else new_duckdb(folder)
+        self._chance, self._backup = random.Random(f"warehouse {seed}"), dict[str, Any]()
         self.rows = self.files.rows()
         self._patch = pytest.MonkeyPatch()
         fill_parts_early(self._patch, rows=FULL_ROWS)
@@ -206,6 +224,7 @@ class History:
         self._loop.run(self.server.start())
 
     def close(self) -> None:
+        self.warehouse.close()
         self._loop.run(self.server.stop())
         self._loop.close()
         self._patch.undo()
@@ -350,6 +369,39 @@ class History:
             if held.row["execution_id"] in ids
         }
 
+    # the warehouse
+
+    def _use_warehouse(self) -> None:
+        """After a run: it is loaded, not loaded, loaded in part by a process that dies, edited by hand, or restored from a backup.
+
+        What a run could not read yet, a load refuses.
+        """
+        data, place, chance = self.files.data, self.warehouse, self._chance
+        if not self.files.paths():
+            return
+        match chance.choice(["load", "load", "die", "die", "edit", "back up", "restore", "nothing"]):
+            case "load":
+                with suppress(DestinationError):
+                    load_into(place, data)
+            case "die":
+                with suppress(DestinationError):
+                    nth = chance.choice([chance.randrange(20), chance.randrange(40), chance.randrange(400)])
+                    load_and_die(place, data, nth=nth, is_after=chance.random() < 0.5)
+            case "edit" if place.has_tables():
+                place.edit(chance.choice(EDITS))
+            case "back up" if place.has_tables():
+                self._backup = place.dump()
+            case "restore" if place.has_tables():
+                place.restore(self._backup)
+
+    def _warehouse_is_the_dataset(self) -> None:
+        """After one load that nothing disturbs."""
+        if self.files.paths():
+            result = load_into(self.warehouse, self.files.data)
+            if not result.problems:
+                assert_equals_dataset(self.warehouse, self.files.data)
+                assert not load_into(self.warehouse, self.files.data).is_changed
+
     # runs
 
     def run(
@@ -435,6 +487,7 @@ class History:
             self._holds_the_truth(names, except_for=changed, unseen=self.unseen)
             if full_refresh or scrub_requests == EVERYTHING:
                 self.unseen -= self._listed(names.values(), is_finished=True) - changed
+        self._use_warehouse()
         return summary
 
     def _names(self, entries: Iterable[Entry]) -> dict[str, str]:
@@ -494,6 +547,7 @@ class History:
             if held.row["execution_id"] in gone and held.run_test_key in keys and held.row["deleted_at"] is None
         ]
         self._is_quiet()
+        self._warehouse_is_the_dataset()
 
     def _left_out(self) -> set[str]:
         """The executions of run tests that are not exported."""

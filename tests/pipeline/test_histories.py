@@ -25,6 +25,9 @@ KEYS = (None, "alpha", "beta", "gamma")
 class Histories(RuleBasedStateMachine):
     """Each rule is one thing that may happen; a number picks to which execution, call, file or run test."""
 
+    postgresql_url = ""
+    """Of a server, where one is installed."""
+
     def __init__(self) -> None:
         super().__init__()
         self._folder = tempfile.TemporaryDirectory()
@@ -37,7 +40,12 @@ class Histories(RuleBasedStateMachine):
     )
     def begin(self, seed: int, run_tests: int, executions: int, calls: int) -> None:
         self.history = History(
-            Path(self._folder.name), seed=seed, run_tests=run_tests, executions=executions, calls=calls
+            Path(self._folder.name),
+            seed=seed,
+            run_tests=run_tests,
+            executions=executions,
+            calls=calls,
+            postgresql_url=self.postgresql_url,
         )
 
     def teardown(self) -> None:
@@ -359,10 +367,15 @@ FULL = [pytest.param(100, 50, number, marks=pytest.mark.slow) for number in rang
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("examples", "steps", "number"), [*QUICK, *FULL])
-def test_dataset_is_the_truth_after_any_history_and_sound_at_all_times(examples: int, steps: int, number: int) -> None:
-    """In parts, for all processors to share; each has a seed of its own and is the same at every run."""
+def test_dataset_is_the_truth_after_any_history_and_sound_at_all_times(
+    examples: int, steps: int, number: int, postgresql_if_installed: str
+) -> None:
+    """And so is the warehouse, after one load that nothing disturbs.
+
+    In parts, for all processors to share; each has a seed of its own and is the same at every run.
+    """
     run_state_machine_as_test(
-        seed(number)(type(f"Histories{number}", (Histories,), {})),
+        seed(number)(type(f"Histories{number}", (Histories,), {"postgresql_url": postgresql_if_installed})),
         settings=hypothesis_settings(
             max_examples=examples,
             stateful_step_count=steps,

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from etl.model.locations import BUCKETS
+from etl.model.locations import BUCKETS, WAREHOUSES
 from tests.settings.loading import mistake
 
 NO_PROXY = "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS)"
 TOO_LONG = "holds a number of thousands of digits, or thousands of levels: shorten it"
+WAREHOUSE_URLS = ", ".join(f"{each}://…" for each in WAREHOUSES)
+NO_PASSWORD = "it comes from PGPASSWORD or the driver's usual places, got one"
 KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and committed: set"
 
 
@@ -73,6 +75,25 @@ KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and c
             "prod.toml: [api] base_url must be only scheme, host and path, got more than that",
         ),
         ('[api]\nbase_url = "ftp://host"\n', "prod.toml: [api] base_url must be an https:// address, got 'ftp://host'"),
+        *(
+            (
+                f'[warehouse]\nurl = "{url}"\n',
+                f"prod.toml: [warehouse] url must be one of {WAREHOUSE_URLS}, got {shown}",
+            )
+            for url, shown in (("mysql://h/d", "'mysql://h/d'"), ("duckdb://", "'duckdb://'"), ("data", "'data'"))
+        ),
+        *(
+            (
+                f'[warehouse]\nurl = "postgresql://{rest}"\n',
+                f"prod.toml: [warehouse] url must hold no password: {NO_PASSWORD}",
+            )
+            for rest in ("user:canary@h/d", "h/d?password=canary")
+        ),
+        (
+            '[warehouse]\nschema = "Metrics"\n',
+            "prod.toml: [warehouse] schema must be lower-case letters, digits and _, at most 63, got 'Metrics'",
+        ),
+        ('[warehouse]\nschem = "a"\n', "prod.toml: [warehouse] schem is unknown: did you mean schema?"),
         (
             '[destination]\ncompression = "lz4"\n',
             "prod.toml: [destination] compression must be 'zstd', 'snappy', 'gzip' or 'none', got 'lz4'",

@@ -173,3 +173,17 @@ def test_the_options_of_a_bucket_are_found_wherever_they_are_given(tmp_path, mon
     file.parent.mkdir()
     file.write_text('[destination.options]\nendpoint = "https://h"\nregion = "us"\n')
     assert find_destination() == Destination(path="s3://b/x", options={"endpoint": "https://h", "region": "eu"})
+
+
+def test_path_in_the_url_of_a_database_is_relative_to_the_file_too(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def url(text: str) -> str | None:
+        return load(file, f'run_tests = "all"\n[warehouse]\nurl = "{text}"').warehouse.url
+
+    monkeypatch.setenv("SOMEWHERE", "/srv")
+    assert url("duckdb://metrics.duckdb") == f"duckdb://{file.parent}/metrics.duckdb"
+    assert (
+        url("duckdb:///srv/metrics.duckdb")
+        == url("duckdb://$SOMEWHERE/metrics.duckdb")
+        == "duckdb:///srv/metrics.duckdb"
+    )
+    assert url("postgresql://host/database") == "postgresql://host/database"

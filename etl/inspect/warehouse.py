@@ -1,0 +1,171 @@
+"""Compare a warehouse with the dataset, cell by cell: the rows themselves, not what a load noted of them. Changes nothing.
+
+One month of a run test is in hand at a time.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl.inspect.rules import Finding, Kind
+from etl.inspect.tables import open_dataset
+from etl.load.dataset import Dataset
+from etl.load.merge import is_of
+from etl.load.warehouse.contents import Contents, read_contents
+from etl.load.warehouse.tables import GROUPS, Group, arrow_schema_of
+from etl.load.warehouse.target import Warehouse, open_warehouse
+from etl.model.schema import Table
+from etl.model.wording import counted, first_few
+from etl.settings import Settings
+
+Place = tuple[str, ...]
+"""Values of a table's partition columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """How many rows of a table began on a UTC day, where that differs; ``run_test`` is empty for ``runs``."""
+
+    table: str
+    run_test: str
+    day: str
+    rows: int
+    loaded_rows: int
+
+
+@dataclass(slots=True)
+class WarehouseReport:
+    """``rows`` and ``loaded_rows`` by table, of the dataset and of the warehouse; ``held_back`` executions were not compared."""
+
+    warehouse: str
+    rows: Counter[str] = field(default_factory=Counter)
+    loaded_rows: Counter[str] = field(default_factory=Counter)
+    days: list[Day] = field(default_factory=list)
+    held_back: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """The comparison as a JSON object."""
+        return {
+            "warehouse": self.warehouse,
+            "tables": [
+                {"name": name, "rows": count, "loaded_rows": self.loaded_rows[name]}
+                for name, count in self.rows.items()
+            ],
+            "days": [
+                {
+                    "table": day.table,
+                    "run_test": day.run_test,
+                    "day": day.day,
+                    "rows": day.rows,
+                    "loaded_rows": day.loaded_rows,
+                }
+                for day in self.days
+            ],
+            "held_back": self.held_back,
+        }
+
+
+def compare_warehouse(settings: Settings) -> WarehouseReport:
+    """Compare the dataset with the warehouse of the settings.
+
+    Raises:
+        ConfigurationError: they name none, or its package is not installed.
+        DestinationError: one of the two cannot be read.
+    """
+    destination, section = settings.destination, settings.warehouse
+    dataset = Dataset(open_dataset(destination.path, destination.options))
+    with closing(open_warehouse(section.named_url, section.namespace)) as warehouse:
+        return compare(read_contents(dataset), warehouse)
+
+
+def compare(contents: Contents, warehouse: Warehouse) -> WarehouseReport:
+    """Every row of the one with every row of the other.
+
+    Raises:
+        DestinationError: one of them cannot be read.
+    """
+    report = WarehouseReport(warehouse.where, held_back=len(contents.held_back))
+    for group in GROUPS:
+        different: defaultdict[str, list[str]] = defaultdict(list)
+        for table in reversed(group.tables):
+            items_at = contents.places(group)
+            for place in sorted({*items_at, *warehouse.places(table)}):
+                ours = _ours(contents, warehouse, table, items_at.get(place, set()), place)
+                theirs = warehouse.rows(table, place)
+                if group is GROUPS[0]:
+                    theirs = theirs.filter(pc.invert(is_of(theirs, contents.held_back)))
+                report.rows[table.name] += len(ours)
+                report.loaded_rows[table.name] += len(theirs)
+                report.days += _days(table, ours, theirs)
+                for item, text in _differences(group, table, ours, theirs):
+                    different[item].append(text)
+        report.findings += [
+            Finding(Kind.NOT_LOADED, f"{group.kind} {item}", "; ".join(texts))
+            for item, texts in sorted(different.items())
+        ]
+    return report
+
+
+def _ours(contents: Contents, warehouse: Warehouse, table: Table, items: set[str], place: Place) -> pa.Table:
+    pieces = [warehouse.as_stored(piece) for piece in contents.rows(table, items)]
+    rows = pa.concat_tables([arrow_schema_of(table).empty_table(), *pieces])
+    for column, value in zip(table.partitions, place, strict=True):  # dead letters of a run test lie in many months
+        rows = rows.filter(pc.equal(rows[column.name], value))
+    return rows
+
+
+def _days(table: Table, ours: pa.Table, theirs: pa.Table) -> Iterator[Day]:
+    counts = [_by_day(table, rows) for rows in (ours, theirs)]
+    for run_test, day in sorted(counts[0].keys() | counts[1].keys()):
+        here, there = (each[run_test, day] for each in counts)
+        if here != there:
+            yield Day(table.name, run_test, day, here, there)
+
+
+def _by_day(table: Table, rows: pa.Table) -> Counter[tuple[str, str]]:
+    days = pc.fill_null(pc.strftime(rows[table.start], format="%Y-%m-%d"), "unknown").to_pylist()
+    run_tests = rows["run_test"].to_pylist() if "run_test" in rows.column_names else [""] * len(days)
+    return Counter(zip(run_tests, days, strict=True))
+
+
+def _differences(group: Group, table: Table, ours: pa.Table, theirs: pa.Table) -> Iterator[tuple[str, str]]:
+    """Items of which the rows differ, and how."""
+    order = [(name, "ascending") for name in table.key]
+    ours, theirs = ours.sort_by(order), theirs.sort_by(order)
+    if ours.equals(theirs):
+        return
+    here, there = (_by_item(group, rows) for rows in (ours, theirs))
+    for item in sorted(here.keys() | there.keys()):
+        if texts := _texts(table, here.get(item, []), there.get(item, [])):
+            yield item, f"{table.name}: {', '.join(texts)}"
+
+
+def _by_item(group: Group, rows: pa.Table) -> Mapping[str, list[dict[str, Any]]]:
+    items: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows.to_pylist():
+        items[row[group.item]].append(row)
+    return items
+
+
+def _texts(table: Table, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[str]:
+    def by_key(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Any]]:
+        return {tuple(row[name] for name in table.key): row for row in rows}
+
+    here, there = by_key(ours), by_key(theirs)
+    both = here.keys() & there.keys()
+    columns = {name for key in both for name, value in here[key].items() if there[key][name] != value}
+    texts = []
+    if missing := len(here) - len(both):
+        texts.append(f"{counted(missing, 'row')} missing")
+    if surplus := len(theirs) - len(both):
+        texts.append(f"{counted(surplus, 'row')} too many")
+    if columns:
+        rows = sum(here[key] != there[key] for key in both)
+        texts.append(f"{counted(rows, 'row')} with other values ({first_few(sorted(columns))})")
+    return texts

@@ -1,0 +1,85 @@
+"""DuckDB: a database in one file, by its own driver."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import duckdb
+import pyarrow as pa
+
+from etl.errors import DestinationError
+from etl.load.warehouse.sql import SqlWarehouse
+from etl.load.warehouse.statements import Dialect
+
+_DIALECT = Dialect(
+    types=("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP WITH TIME ZONE", "DATE"),
+    row_hash="hash(t)",
+    comments=(
+        "SELECT table_name, comment FROM duckdb_tables() WHERE schema_name = {schema} UNION ALL "
+        "SELECT view_name AS table_name, comment FROM duckdb_views() WHERE schema_name = {schema}"
+    ),
+)
+
+
+class _Session:
+    """One connection. No primary keys are declared: their index would hold every key in memory."""
+
+    notices: list[str] = []  # noqa: RUF012 never any
+
+    def __init__(self, path: str) -> None:
+        self.where = f"duckdb://{path}"
+        with self._naming():
+            self._connection = duckdb.connect(path)
+        self._is_open = False
+
+    def query(self, sql: str) -> pa.Table:
+        self._begin()
+        with self._naming():
+            return self._connection.sql(sql).to_arrow_table()
+
+    def execute(self, sql: str) -> None:
+        self._begin()
+        with self._naming():
+            self._connection.execute(sql)
+
+    def append(self, namespace: str, table: str, rows: pa.Table) -> None:
+        self._begin()
+        target = f'"{namespace}"."{table}"' if namespace else table
+        with self._naming():
+            self._connection.register("metrics_etl_arriving", rows)
+            self._connection.execute(f"INSERT INTO {target} BY NAME SELECT * FROM metrics_etl_arriving")
+            self._connection.unregister("metrics_etl_arriving")
+
+    def commit(self) -> None:
+        with self._naming():
+            self._connection.commit()
+        self._is_open = False
+
+    def rollback(self) -> None:
+        if self._is_open:
+            with self._naming():
+                self._connection.rollback()
+            self._is_open = False
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def as_stored(self, rows: pa.Table) -> pa.Table:
+        return rows
+
+    def _begin(self) -> None:
+        if not self._is_open:
+            self._connection.begin()
+            self._is_open = True
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except duckdb.Error as exc:
+            text = str(exc).partition("\n")[0]
+            raise DestinationError(f"{self.where}: {text}") from exc
+
+
+def connect(path: str, namespace: str) -> SqlWarehouse:
+    """The database in this file, which is made if it is not there."""
+    return SqlWarehouse(_Session(path.removeprefix("duckdb://")), _DIALECT, namespace)

@@ -1,0 +1,52 @@
+"""The note of the last load into a warehouse, one JSON document, for ``status``."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+
+from etl.load.documents import read_document
+from etl.load.files.open import Files
+from etl.load.layout import LAST_LOAD
+
+_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+_MOST_BYTES = 1 << 20
+
+
+class LastLoad(msgspec.Struct, frozen=True, kw_only=True):
+    """``export_run_id``: the newest export run that the warehouse has; ``problem``: why the load failed, or what it left out."""
+
+    warehouse: str
+    tried_at: _Moment
+    export_run_id: str | None = None
+    problem: str | None = None
+
+
+def read_last_load(files: Files, *, note: Callable[[str], object]) -> LastLoad | None:
+    """The note; None when nothing was ever loaded.
+
+    What lies there and is none of the exporter's is ignored, after ``note`` was told so in one line.
+
+    Raises:
+        DestinationError: it cannot be read.
+    """
+    return read_document(files, LAST_LOAD, LastLoad, most_bytes=_MOST_BYTES, note=note)
+
+
+def note_load(files: Files, load: LastLoad) -> None:
+    """Replace the note.
+
+    Raises:
+        DestinationError: it cannot be written.
+    """
+    files.publish(LAST_LOAD, msgspec.json.encode(load))
+
+
+def lacks_of_warehouse(load: LastLoad | None, newest_run: str | None) -> str | None:
+    """What a warehouse does not have after this load, in words; ``newest_run`` is the dataset's newest export run."""
+    if load is None:
+        return "the warehouse was never loaded"
+    if load.problem:
+        return f"the last load left the warehouse behind: {load.problem}"
+    return None if load.export_run_id == newest_run else "the last run was not loaded into the warehouse"

@@ -1,0 +1,167 @@
+"""Make a warehouse equal to the dataset: compare digests, replace what differs as a whole, remove what the dataset lacks."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from etl.errors import DestinationError
+from etl.load.warehouse.contents import Contents
+from etl.load.warehouse.tables import GROUPS
+from etl.load.warehouse.target import Change, Loaded, Warehouse
+from etl.model.schema import Table
+from etl.model.wording import counted
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Items by kind.
+
+    ``new`` are not in the warehouse, ``surplus`` are there alone; ``changed`` are other ones in the dataset than when they were
+    loaded, and ``altered`` in the warehouse.
+    """
+
+    new: Mapping[str, frozenset[str]]
+    changed: Mapping[str, frozenset[str]]
+    altered: Mapping[str, frozenset[str]]
+    surplus: Mapping[str, frozenset[str]]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the warehouse has what the dataset has."""
+        return not any(any(items.values()) for items in (self.new, self.changed, self.altered, self.surplus))
+
+    def arriving(self, kind: str) -> frozenset[str]:
+        """The items of which the warehouse needs the dataset's rows."""
+        return self.new[kind] | self.changed[kind] | self.altered[kind]
+
+    def removed(self, kind: str) -> frozenset[str]:
+        """The items whose rows in the warehouse go."""
+        return self.changed[kind] | self.altered[kind] | self.surplus[kind]
+
+
+@dataclass(slots=True)
+class Result:
+    """What a load did, or would do: executions by what was the matter with them, and rows written by table.
+
+    ``damaged`` and ``lost`` are executions that were left alone, since the dataset does not have all of their rows.
+    """
+
+    warehouse: str
+    new: int = 0
+    changed: int = 0
+    altered: int = 0
+    removed: int = 0
+    damaged: int = 0
+    lost: int = 0
+    rows: Counter[str] = field(default_factory=Counter)
+    notices: list[str] = field(default_factory=list)
+    is_changed: bool = False
+
+    @property
+    def problems(self) -> list[str]:
+        """One line for each thing that is missing from the warehouse."""
+        lines = []
+        if self.damaged:
+            lines.append(
+                f"{counted(self.damaged, 'execution')} not loaded, since the dataset has other rows of them than were exported: "
+                "metrics-etl run exports them again"
+            )
+        if self.lost:
+            lines.append(
+                f"{counted(self.lost, 'execution')} whose rows the dataset has lost: what the warehouse has of them is kept; "
+                "metrics-etl status says more"
+            )
+        return lines
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as a JSON object."""
+        return {
+            "warehouse": self.warehouse,
+            "executions": {
+                "new": self.new,
+                "changed": self.changed,
+                "altered": self.altered,
+                "removed": self.removed,
+                "damaged": self.damaged,
+                "lost": self.lost,
+            },
+            "rows": dict(self.rows),
+            "is_changed": self.is_changed,
+            "problems": self.problems,
+            "notices": self.notices,
+        }
+
+
+def compare(contents: Contents, loaded: Loaded, *, is_full: bool = False) -> Difference:
+    """What differs; with ``is_full`` everything that both have counts as changed."""
+    new, changed, altered, surplus = {}, {}, {}, {}
+    for group in GROUPS:
+        ours, theirs = contents.digests[group.kind], loaded.digests.get(group.kind, {})
+        left_alone = contents.held_back if group.kind == "execution" else frozenset()
+        both = ours.keys() & theirs.keys()
+        altered[group.kind] = frozenset(item for item in both if theirs[item] is None)
+        changed[group.kind] = frozenset(
+            item for item in both if theirs[item] is not None and (is_full or theirs[item] != ours[item])
+        )
+        new[group.kind] = frozenset(ours.keys() - theirs.keys())
+        surplus[group.kind] = frozenset(theirs.keys() - ours.keys() - left_alone)
+    return Difference(new, changed, altered, surplus)
+
+
+def load(
+    contents: Contents,
+    warehouse: Warehouse,
+    *,
+    is_full: bool = False,
+    is_dry_run: bool = False,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Result:
+    """Make the warehouse equal to the dataset, except for executions that are held back.
+
+    ``on_progress`` is told how many files were read, of how many; what it raises ends the load.
+
+    Raises:
+        DestinationError: it failed; the warehouse is as it was, or the next load heals it.
+    """
+    loaded = warehouse.loaded()
+    if loaded.dataset_id not in (None, contents.dataset_id):
+        raise DestinationError(
+            f"{warehouse.where} holds another dataset ({loaded.dataset_id}; this one is {contents.dataset_id}): "
+            "name another [warehouse] schema or url"
+        )
+    found = compare(contents, loaded, is_full=is_full)
+    new, changed, altered, removed = (
+        len(each["execution"]) for each in (found.new, found.changed, found.altered, found.surplus)
+    )
+    result = Result(
+        warehouse.where, new, changed, altered, removed, damaged=len(contents.damaged), lost=len(contents.lost)
+    )
+    result.is_changed = loaded.is_outdated or not found.is_empty
+    if is_dry_run or not result.is_changed:
+        return result
+    wanted = {table.name: found.arriving(group.kind) for group in GROUPS for table in group.tables}
+    total = sum(contents.pieces(table, wanted[table.name]) for group in GROUPS for table in group.tables)
+    done = 0
+
+    def rows(table: Table) -> Iterator[pa.Table]:
+        nonlocal done
+        for piece in contents.rows(table, wanted[table.name]):
+            on_progress(done, total)
+            done += 1
+            if len(piece):
+                result.rows[table.name] += len(piece)
+                yield warehouse.as_stored(piece)
+
+    change = Change(
+        contents.dataset_id,
+        removed={group.kind: found.removed(group.kind) for group in GROUPS},
+        arriving={
+            kind: {item: digests[item] for item in found.arriving(kind)} for kind, digests in contents.digests.items()
+        },
+        rows=rows,
+    )
+    result.notices = warehouse.replace(change)
+    return result

@@ -1,0 +1,101 @@
+"""PostgreSQL 14 and later, by ADBC: rows go in and out by COPY, as Arrow."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from adbc_driver_manager import Error
+from adbc_driver_postgresql import dbapi
+
+from etl.errors import DestinationError
+from etl.load.warehouse.sql import SqlWarehouse
+from etl.load.warehouse.statements import Dialect
+from etl.load.warehouse.tables import GROUPS
+from etl.model.schema import Table
+from etl.model.wording import counted
+
+_INDEXED = {table.name: group.item for group in GROUPS for table in group.tables if (group.item,) != table.key}
+
+
+def _constraints(name: str, table: Table) -> Iterable[str]:
+    """The primary key, and an index on what its rows are replaced by."""
+    yield f"ALTER TABLE {name} ADD PRIMARY KEY ({', '.join(table.key)})"
+    if item := _INDEXED.get(table.name):
+        yield f"CREATE INDEX ON {name} ({item})"
+
+
+_DIALECT = Dialect(
+    types=("text", "bigint", "double precision", "boolean", "timestamp with time zone", "date"),
+    row_hash="hash_record_extended(t, 0)",
+    comments=(
+        "SELECT c.relname::text AS table_name, obj_description(c.oid, 'pg_class') AS comment FROM pg_class AS c "
+        "JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = {schema} AND c.relkind IN ('r', 'p', 'v')"
+    ),
+    constraints=_constraints,
+)
+_NUL, _REPLACEMENT = "\0", "\N{REPLACEMENT CHARACTER}"
+
+
+class _Session:
+    def __init__(self, url: str) -> None:
+        self.where = url.partition("?")[0]
+        self._replaced = 0
+        with self._naming():
+            self._connection = dbapi.connect(url)
+            self._cursor = self._connection.cursor()
+
+    @property
+    def notices(self) -> list[str]:
+        if not self._replaced:
+            return []
+        return [f"{counted(self._replaced, 'value')} held U+0000, which PostgreSQL cannot: U+FFFD stands in its place"]
+
+    def query(self, sql: str) -> pa.Table:
+        with self._naming():
+            self._cursor.execute(sql)
+            return self._cursor.fetch_arrow_table()
+
+    def execute(self, sql: str) -> None:
+        with self._naming():
+            self._cursor.execute(sql)
+
+    def append(self, namespace: str, table: str, rows: pa.Table) -> None:
+        place = {"db_schema_name": namespace} if namespace else {"temporary": True}
+        with self._naming():
+            self._cursor.adbc_ingest(table, rows, mode="append", **place)
+
+    def commit(self) -> None:
+        with self._naming():
+            self._connection.commit()
+
+    def rollback(self) -> None:
+        with self._naming():
+            self._connection.rollback()
+
+    def close(self) -> None:
+        with self._naming():
+            self._cursor.close()
+            self._connection.close()
+
+    def as_stored(self, rows: pa.Table) -> pa.Table:
+        for number, field in enumerate(rows.schema):
+            if pa.types.is_string(field.type):
+                column = rows.column(number)
+                if found := pc.sum(pc.match_substring(column, _NUL)).as_py():
+                    self._replaced += found
+                    rows = rows.set_column(number, field, pc.replace_substring(column, _NUL, _REPLACEMENT))
+        return rows
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except Error as exc:
+            text = str(exc).partition("\n")[0]
+            raise DestinationError(f"{self.where}: {text}") from exc
+
+
+def connect(url: str, namespace: str) -> SqlWarehouse:
+    """The database at this URL; a password comes from PGPASSWORD or the file ~/.pgpass."""
+    return SqlWarehouse(_Session(url), _DIALECT, namespace)

@@ -1,0 +1,242 @@
+"""A warehouse that speaks SQL: the order in which the statements of a load become one transaction.
+
+What an engine says differently stands in its ``Dialect``, what its driver does in its ``Session``.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+from etl.errors import DestinationError
+from etl.load.warehouse.dialect import KINDS, sql_quoted
+from etl.load.warehouse.statements import DATA, MARK, Dialect, Statements, quoted
+from etl.load.warehouse.tables import (
+    ALL_TABLES,
+    CURRENT_CALLS,
+    STATE,
+    STATE_TABLE,
+    arrow_schema_of,
+    columns_of,
+    current_calls,
+    shape,
+)
+from etl.load.warehouse.target import Change, Loaded
+from etl.model.schema import STRING, Table
+
+_GONE, _ARRIVED = "metrics_etl_gone", "metrics_etl_arrived"
+
+
+class Session(Protocol):
+    """One connection, in a transaction from the first statement on. Errors of the driver become DestinationErrors."""
+
+    where: str
+
+    def query(self, sql: str) -> pa.Table:
+        """The rows of a SELECT."""
+
+    def execute(self, sql: str) -> None:
+        """Run a statement."""
+
+    def append(self, namespace: str, table: str, rows: pa.Table) -> None:
+        """Add the rows in bulk, columns by name; an empty namespace is that of temporary tables."""
+
+    def commit(self) -> None:
+        """End the transaction; what it did stands."""
+
+    def rollback(self) -> None:
+        """End the transaction; what it did is undone."""
+
+    def close(self) -> None:
+        """End the connection."""
+
+    def as_stored(self, rows: pa.Table) -> pa.Table:
+        """The rows as the engine can hold them."""
+
+    @property
+    def notices(self) -> list[str]:
+        """What ``as_stored`` had to change."""
+
+
+class SqlWarehouse:
+    """``Warehouse`` on an SQL session."""
+
+    def __init__(self, session: Session, dialect: Dialect, namespace: str) -> None:
+        self._session = session
+        self._dialect = dialect
+        self._namespace = namespace
+        self._sql = Statements(dialect, namespace)
+        self.where = f"{session.where}, schema {namespace}"
+
+    def loaded(self) -> Loaded:
+        """What is there, by one query; where that fails, the tables are looked at to say why."""
+        is_lacking = False
+        with self._reading():
+            try:
+                rows = self._session.query(self._sql.loaded_if_whole()).to_pylist()
+            except DestinationError:
+                self._session.rollback()
+                existing = self._existing()
+                if not (is_lacking := self._refuse_foreign(existing)):
+                    raise
+                query = self._sql.loaded_of(existing)
+                rows = self._session.query(query).to_pylist() if query else []
+        digests: defaultdict[str, dict[str, str | None]] = defaultdict(dict)
+        for row in rows:
+            digests[row["kind"]][row["item"]] = row.get("digest")
+        known = [*digests.pop("dataset", {}).items()]
+        dataset_id, is_same = (known[0][0], known[0][1] == shape(ALL_TABLES)) if len(known) == 1 else (None, False)
+        return Loaded(dataset_id, digests, is_outdated=is_lacking or not is_same)
+
+    def replace(self, change: Change) -> list[str]:
+        """One transaction: tables, deletions, arrivals, and what was loaded."""
+        session = self._session
+        with self._transaction():
+            late = self._prepare(change.dataset_id)
+            self._fill(_GONE, {kind: dict.fromkeys(items, "") for kind, items in change.removed.items()})
+            self._fill(_ARRIVED, change.arriving)
+            if any(change.removed.values()):
+                self._execute(self._sql.delete(_GONE))
+            for _, table in DATA:
+                for rows in change.rows(table):
+                    session.append(self._namespace, table.name, rows)
+            self._execute([*late, self._sql.note(_ARRIVED), *(f"DROP TABLE {name}" for name in (_GONE, _ARRIVED))])
+        return session.notices
+
+    def places(self, table: Table) -> set[tuple[str, ...]]:
+        """By one query."""
+        names = ", ".join(quoted(column.name) for column in table.partitions)
+        with self._reading():
+            found = self._session.query(f"SELECT DISTINCT {names} FROM {self._sql.name(table.name)}")
+        return {tuple(row.values()) for row in found.to_pylist()}
+
+    def rows(self, table: Table, place: tuple[str, ...]) -> pa.Table:
+        """By one query."""
+        names = ", ".join(quoted(column.name) for column in columns_of(table))
+        is_there = " AND ".join(
+            f"{quoted(column.name)} = {sql_quoted(value)}"
+            for column, value in zip(table.partitions, place, strict=True)
+        )
+        with self._reading():
+            found = self._session.query(f"SELECT {names} FROM {self._sql.name(table.name)} WHERE {is_there}")
+        return found.cast(arrow_schema_of(table)).replace_schema_metadata()
+
+    def as_stored(self, rows: pa.Table) -> pa.Table:
+        """See ``Session``."""
+        return self._session.as_stored(rows)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._session.close()
+
+    def _execute(self, statements: Iterable[str]) -> None:
+        for statement in statements:
+            self._session.execute(statement)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            yield
+            self._session.commit()
+        except BaseException:
+            self._session.rollback()
+            raise
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._session.rollback()
+
+    def _fill(self, name: str, items: Mapping[str, Mapping[str, str]]) -> None:
+        """A temporary table of items."""
+        text = self._dialect.types[KINDS.index(STRING)]
+        self._session.execute(f"CREATE TEMPORARY TABLE {name} (kind {text}, item {text}, digest {text})")
+        found = [(kind, item, digest) for kind, of_kind in items.items() for item, digest in of_kind.items()]
+        if found:
+            columns = (pa.array(column, STRING) for column in zip(*found, strict=True))
+            self._session.append("", name, pa.table(dict(zip(("kind", "item", "digest"), columns, strict=True))))
+
+    def _prepare(self, dataset_id: str) -> list[str]:
+        """Make or complete the tables and the view; returns the statements that are left for when the rows are there.
+
+        Raises:
+            DestinationError: a table is another dataset's or somebody else's, or has a column of another type.
+        """
+        existing = self._existing()
+        self._refuse_foreign(existing, dataset_id)
+        if not existing:
+            self._execute([f"CREATE SCHEMA IF NOT EXISTS {quoted(self._namespace)}"])
+        late: list[str] = []
+        for table in ALL_TABLES:
+            if found := existing.get(table.name):
+                self._execute(self._sql.add_columns(table, found.columns))
+            else:
+                self._execute(self._sql.create(table, dataset_id))
+                late += self._dialect.constraints(self._sql.name(table.name), table)
+        shown = existing[CURRENT_CALLS].columns if CURRENT_CALLS in existing else {}
+        if current_calls().keys() - shown.keys():
+            self._execute(self._sql.create_view(shown, dataset_id))
+        self._execute([f"DELETE FROM {self._sql.name(STATE)} WHERE kind = 'dataset'"])
+        self._session.append(
+            self._namespace,
+            STATE,
+            pa.table(
+                {"kind": ["dataset"], "item": [dataset_id], "digest": [shape(ALL_TABLES)], "checksum": [None]},
+                schema=arrow_schema_of(STATE_TABLE),
+            ),
+        )
+        return late
+
+    def _existing(self) -> dict[str, "_Existing"]:
+        """The tables and the view of ours, by name, as far as something of their names is there."""
+        columns = self._session.query(
+            "SELECT table_name, column_name, data_type FROM information_schema.columns "
+            f"WHERE table_schema = {sql_quoted(self._namespace)} ORDER BY table_name, ordinal_position"
+        )
+        marks = self._session.query(self._dialect.comments.format(schema=sql_quoted(self._namespace)))
+        comments = {row["table_name"]: row["comment"] or "" for row in marks.to_pylist()}
+        names = {CURRENT_CALLS, *(table.name for table in ALL_TABLES)}
+        existing: dict[str, _Existing] = {}
+        for row in columns.to_pylist():
+            if (name := row["table_name"]) in names:
+                found = existing.setdefault(name, _Existing({}, comments.get(name, "").partition(MARK)[2][:32]))
+                found.columns[row["column_name"]] = row["data_type"]
+        return existing
+
+    def _refuse_foreign(self, existing: Mapping[str, "_Existing"], dataset_id: str | None = None) -> bool:
+        """Raise DestinationError for what is not this dataset's; returns whether tables or columns are missing."""
+        for name, found in existing.items():
+            if not found.dataset_id:
+                raise DestinationError(
+                    f"{self.where}: {name} was not made by metrics-etl: name another [warehouse] schema, or drop it"
+                )
+            if dataset_id not in (None, found.dataset_id):
+                raise DestinationError(
+                    f"{self.where} holds another dataset ({found.dataset_id}; this one is {dataset_id}): "
+                    "name another [warehouse] schema or url"
+                )
+        is_lacking = CURRENT_CALLS not in existing
+        for table in ALL_TABLES:
+            columns = existing[table.name].columns if table.name in existing else {}
+            for column in columns_of(table):
+                type_ = columns.get(column.name)
+                is_lacking |= type_ is None
+                if type_ not in (None, self._dialect.type_of(column)):
+                    raise DestinationError(
+                        f"{self.where}: {table.name}.{column.name} is {type_}, expected {self._dialect.type_of(column)}: "
+                        "give it that type, or drop the tables and load anew"
+                    )
+        return is_lacking
+
+
+@dataclass(frozen=True, slots=True)
+class _Existing:
+    """A table or view that is there: its columns with their types, and the dataset of its mark, empty without one."""
+
+    columns: dict[str, str]
+    dataset_id: str

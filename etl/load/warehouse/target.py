@@ -1,0 +1,98 @@
+"""Which warehouse a URL means, and what every warehouse does.
+
+``Warehouse`` is all that the rest of the exporter knows of one. A new kind is added here, and as a module of its own.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from types import ModuleType
+from typing import Protocol, cast
+
+import pyarrow as pa
+
+from etl.errors import ConfigurationError
+from etl.model.locations import WAREHOUSES, scheme_of
+from etl.model.schema import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a warehouse has: by kind and item the digest that it was loaded with, None where its rows are other ones now.
+
+    ``dataset_id`` is that of the dataset it was loaded from, None before the first load. ``is_outdated``: its tables are missing,
+    or may lack a column.
+    """
+
+    dataset_id: str | None = None
+    digests: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
+    is_outdated: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What to remove from a warehouse and what to put there, by kind and item, as one step where it has such a thing.
+
+    ``arriving`` gives digests; ``rows`` gives the rows of a table that arrive, in pieces that fit into memory. Items that
+    arrive are in ``removed`` too, unless the warehouse has nothing of them.
+    """
+
+    dataset_id: str
+    removed: Mapping[str, Collection[str]]
+    arriving: Mapping[str, Mapping[str, str]]
+    rows: Callable[[Table], Iterator[pa.Table]]
+
+
+class Warehouse(Protocol):
+    """One warehouse, connected. Whatever fails is a DestinationError: one line that names it and the fix."""
+
+    where: str
+    """For messages, without credentials."""
+
+    def loaded(self) -> Loaded:
+        """What is there. Changes nothing."""
+
+    def replace(self, change: Change) -> list[str]:
+        """Do what the change says, and make or complete the tables first; returns what is worth a notice.
+
+        Tables of another dataset, or of somebody else, are refused, and so is a column of another type.
+        """
+
+    def places(self, table: Table) -> set[tuple[str, ...]]:
+        """The values of the partition columns of the table that occur in it."""
+
+    def rows(self, table: Table, place: tuple[str, ...]) -> pa.Table:
+        """All rows of the table with these values of its partition columns, and the columns of ``tables.columns_of``."""
+
+    def as_stored(self, rows: pa.Table) -> pa.Table:
+        """The rows as the warehouse can hold them."""
+
+    def close(self) -> None:
+        """End the connection; what was not finished is undone."""
+
+
+def open_warehouse(url: str, namespace: str) -> Warehouse:
+    """The warehouse that the URL means, connected; its tables lie in the schema ``namespace``.
+
+    Raises:
+        ConfigurationError: it needs a package that is not installed.
+        DestinationError: it cannot be reached.
+    """
+    return cast("Warehouse", module_for(url).connect(url, namespace))
+
+
+def module_for(url: str) -> ModuleType:
+    """The module for the URL's kind of warehouse, its driver imported.
+
+    Raises:
+        ConfigurationError: it needs a package that is not installed.
+    """
+    scheme = scheme_of(url) or ""
+    kind = WAREHOUSES[scheme]
+    try:
+        return import_module(f"etl.load.warehouse.{kind}")
+    except ModuleNotFoundError as exc:
+        raise ConfigurationError(
+            f"[warehouse] url: {scheme}:// needs the extra {kind} ({exc.name} is not installed): "
+            f"pip install 'simulation-metrics-etl[{kind}]'"
+        ) from None

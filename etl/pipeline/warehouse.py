@@ -1,0 +1,57 @@
+"""Bring the warehouse of the settings up to date with the dataset, and note how that went for ``status``."""
+
+from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime
+
+from etl.errors import ExporterError
+from etl.load.dataset import Dataset
+from etl.load.warehouse.contents import Contents, read_contents
+from etl.load.warehouse.last_load import LastLoad, note_load
+from etl.load.warehouse.load import Result, load
+from etl.load.warehouse.target import open_warehouse
+from etl.settings.sections import Warehouse
+
+
+def load_warehouse(
+    settings: Warehouse,
+    dataset: Dataset,
+    now: datetime,
+    *,
+    is_full: bool = False,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Result:
+    """Load what differs. Only for the holder of the dataset's lock.
+
+    Raises:
+        ConfigurationError: no warehouse is configured, or its package is not installed.
+        DestinationError: the dataset cannot be read, or the warehouse failed; the next load makes up for it.
+    """
+    try:
+        contents = read_contents(dataset)
+        with closing(open_warehouse(settings.named_url, settings.namespace)) as warehouse:
+            result = load(contents, warehouse, is_full=is_full, on_progress=on_progress)
+    except ExporterError as error:
+        note_load(dataset.files, LastLoad(warehouse=settings.url or "", tried_at=now, problem=str(error)))
+        raise
+    note_load(
+        dataset.files,
+        LastLoad(
+            warehouse=result.warehouse,
+            tried_at=now,
+            export_run_id=newest_run(contents),
+            problem="; ".join(result.problems) or None,
+        ),
+    )
+    return result
+
+
+def preview_load(settings: Warehouse, dataset: Dataset, *, is_full: bool = False) -> Result:
+    """What ``load_warehouse`` would do; changes nothing. Errors as there."""
+    with closing(open_warehouse(settings.named_url, settings.namespace)) as warehouse:
+        return load(read_contents(dataset), warehouse, is_full=is_full, is_dry_run=True)
+
+
+def newest_run(contents: Contents) -> str | None:
+    """The id of the newest export run of the dataset."""
+    return max(contents.digests["run"], default=None)

@@ -1,0 +1,265 @@
+"""A warehouse that every run brings up to date, as its users see it: load, run, status, check, verify."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from etl import sandbox
+from etl.cli.app import main
+from etl.load.files.open import open_files
+from etl.load.warehouse import sql
+from etl.model import schema
+from etl.sandbox import Sandbox
+from tests.e2e.command import documented_fields, environment, metrics_etl, write_settings
+from tests.e2e.dying import fork_server
+from tests.support import API_KEY, SECRET_KEY
+from tests.warehouses import DyingSession, Place, assert_equals_dataset, load_into
+from tests.worlds import settled_world
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Sandbox]:
+    async with Sandbox(settled_world(run_tests=2, executions=3, calls=3), api_key=API_KEY, secret_key=SECRET_KEY) as it:
+        yield it
+
+
+@pytest.fixture
+def folder(tmp_path: Path, server: Sandbox) -> Path:
+    write_warehouse(tmp_path, server, Place("duckdb://metrics.duckdb"))
+    return tmp_path
+
+
+def write_warehouse(folder: Path, server: Sandbox, place: Place) -> None:
+    names = [run_test.name for run_test in server.world.run_tests]
+    lines = [f'{name} = "{value}"' for name, value in place.settings.items()]
+    write_settings(folder, names, "[warehouse]", *lines)
+
+
+def here(folder: Path) -> Place:
+    return Place(f"duckdb://{folder}/config/metrics.duckdb")
+
+
+def rerun_one(server: Sandbox) -> None:
+    """One execution runs again, with other calls."""
+    execution, now = server.world.run_tests[0].executions[0], datetime.now(UTC)
+    sandbox.rerun_execution(execution, now - timedelta(hours=30))
+    sandbox.finish_execution(execution, random.Random(3), now - timedelta(hours=29))
+
+
+async def test_run_loads_at_its_end_and_says_so(server: Sandbox, folder: Path) -> None:
+    first = await metrics_etl("run", cwd=folder, env=environment(server))
+    rerun_one(server)
+    second = await metrics_etl("run", "--json", cwd=folder, env=environment(server))
+
+    assert first.exit_code == second.exit_code == 0
+    assert (
+        f"warehouse  duckdb://{folder}/config/metrics.duckdb, schema simulation_metrics: executions: 6 new"
+        in first.stdout
+    )
+    assert second.document["warehouse"]["executions"]["changed"] == 1
+    assert_equals_dataset(here(folder), folder / "data")
+
+
+async def test_load_shows_what_differed_and_asks_the_api_nothing(server: Sandbox, folder: Path) -> None:
+    await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))
+    place = here(folder)
+    place.edit("DELETE FROM {s}.calls")
+    place.close()
+    sent, env = len(server.requests), {"PATH": os.environ["PATH"]}
+    dry = await metrics_etl("load", "--dry-run", cwd=folder, env=env)
+    done = await metrics_etl("load", cwd=folder, env=env)
+    again = await metrics_etl("load", cwd=folder, env=env)
+    full = await metrics_etl("load", "--full", "--json", cwd=folder, env=env)
+    quiet = await metrics_etl("load", "--quiet", cwd=folder, env=env)
+
+    assert "differed   executions: 6 altered there\noutcome    nothing was changed\n" in dry.stdout
+    assert "loaded     18 calls" in done.stdout
+    assert "differed   nothing: it is up to date" in again.stdout
+    assert full.document["executions"]["changed"] == 6
+    assert full.document.keys() == documented_fields("load")
+    assert (quiet.stdout, quiet.stderr) == ("", "")
+    assert {each.exit_code for each in (dry, done, again, full, quiet)} == {0}
+    assert len(server.requests) == sent
+    assert_equals_dataset(here(folder), folder / "data")
+
+
+async def test_warehouse_that_fails_harms_nothing_and_is_told_until_a_load_made_up_for_it(
+    server: Sandbox, folder: Path
+) -> None:
+    database = folder / "config" / "metrics.duckdb"
+    database.write_bytes(b"something else")
+    failed = await metrics_etl("run", "--json", cwd=folder, env=environment(server))
+    status = await metrics_etl("status", cwd=folder, env=environment(server))
+    load = await metrics_etl("load", cwd=folder, env=environment(server))
+    database.unlink()
+    mended = await metrics_etl("load", cwd=folder, env=environment(server))
+    good = await metrics_etl("status", cwd=folder, env=environment(server))
+
+    assert (failed.exit_code, failed.document["outcome"]) == (6, "destination")
+    assert "metrics-etl load makes up for it" in failed.document["problems"][0]
+    assert json.loads((folder / "data" / "_state" / "last_run.json").read_text())["exit_code"] == 0
+    assert status.stdout.startswith("Not good: the last load left the warehouse behind: ")
+    assert status.stdout.splitlines()[-1] == "next       metrics-etl load"
+    assert load.exit_code == 6
+    assert load.stderr.count("\n") == 1
+    assert mended.exit_code == 0
+    assert good.stdout.startswith("Good: everything complete")
+    assert "simulation_metrics, loaded 0 min ago" in good.stdout
+
+
+async def test_status_misses_a_load_that_never_was_and_one_of_the_last_run(server: Sandbox, folder: Path) -> None:
+    env = environment(server)
+    without = write_settings(folder, "all").read_text()
+    await metrics_etl("run", "--quiet", cwd=folder, env=env)
+    write_warehouse(folder, server, Place("duckdb://metrics.duckdb"))
+    never = await metrics_etl("status", cwd=folder, env=env)
+    await metrics_etl("load", cwd=folder, env=env)
+    with_warehouse = (folder / "config" / "metrics-etl.toml").read_text()
+    (folder / "config" / "metrics-etl.toml").write_text(without)
+    await metrics_etl("run", "--quiet", cwd=folder, env=env)
+    (folder / "config" / "metrics-etl.toml").write_text(with_warehouse)
+    behind = await metrics_etl("status", "--json", cwd=folder, env=env)
+
+    assert never.stdout.startswith("Not good: the warehouse was never loaded")
+    assert behind.document["warehouse_lacks"] == "the last run was not loaded into the warehouse"
+    assert behind.document["next"] == "metrics-etl load"
+
+
+async def test_driver_that_is_not_installed_is_told_before_anything_is_asked(server: Sandbox, tmp_path: Path) -> None:
+    write_warehouse(tmp_path, server, Place("postgresql://127.0.0.1/metrics"))
+    missing = tmp_path / "missing"
+    missing.mkdir()
+    (missing / "adbc_driver_postgresql.py").write_text('raise ModuleNotFoundError("no", name="adbc_driver_postgresql")')
+    env = environment(server, PYTHONPATH=str(missing))
+    for command in ("run", "load"):
+        refused = await metrics_etl(command, cwd=tmp_path, env=env)
+
+        assert refused.exit_code == 2
+        assert "pip install 'simulation-metrics-etl[postgresql]'" in refused.stderr
+    assert server.requests == []
+
+
+async def test_load_without_a_warehouse_or_a_dataset_is_refused_in_one_line(server: Sandbox, folder: Path) -> None:
+    nothing = await metrics_etl("load", cwd=folder, env=environment(server))
+    write_settings(folder, "all")
+    unnamed = await metrics_etl("load", cwd=folder, env=environment(server))
+
+    assert (nothing.exit_code, nothing.stderr.count("\n")) == (6, 1)
+    assert (unnamed.exit_code, unnamed.stderr.count("\n")) == (2, 1)
+    assert "[warehouse] url" in unnamed.stderr
+
+
+async def test_load_waits_for_nobody_who_holds_the_dataset(server: Sandbox, folder: Path) -> None:
+    env = environment(server)
+    await metrics_etl("run", "--quiet", cwd=folder, env=env)
+    with open_files(str(folder / "data")).lock(datetime.now(UTC)):
+        refused = await metrics_etl("load", cwd=folder, env=env)
+        dry = await metrics_etl("load", "--dry-run", cwd=folder, env=env)
+
+    assert refused.exit_code == 75
+    assert dry.exit_code == 0
+
+
+async def test_check_and_verify_look_at_the_warehouse_too(server: Sandbox, folder: Path) -> None:
+    env = environment(server)
+    await metrics_etl("run", "--quiet", cwd=folder, env=env)
+    fine = await metrics_etl("check", cwd=folder, env=env)
+    intact = await metrics_etl("verify", "--warehouse", cwd=folder, env=env)
+    place = here(folder)
+    place.edit("UPDATE {s}.calls SET duration_seconds = 1")
+    place.close()
+    altered = await metrics_etl("verify", "--warehouse", "--json", cwd=folder, env=env)
+    (folder / "config" / "metrics.duckdb").write_bytes(b"something else")
+    broken = await metrics_etl("check", cwd=folder, env=env)
+
+    assert "metrics.duckdb, schema simulation_metrics can be read: 6 executions" in fine.stdout
+    assert (intact.exit_code, "compared 6 rows of executions" in intact.stdout) == (0, True)
+    assert altered.exit_code == 3
+    assert {each["kind"] for each in altered.document["findings"]} == {"not_loaded"}
+    assert {each["name"]: each["rows"] - each["loaded_rows"] for each in altered.document["warehouse"]["tables"]} == (
+        dict.fromkeys(["executions", "evals", "calls", "runs"], 0)
+    )
+    assert broken.exit_code == 6
+
+
+def _load_and_be_killed(folder: Path, at: int) -> None:
+    class Killing(DyingSession):
+        def _ask(self, name: str, *arguments: object) -> None:
+            if len(self.asked) >= at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            super()._ask(name, *arguments)
+
+    begin = sql.SqlWarehouse.__init__
+
+    def with_killing(self: sql.SqlWarehouse, session: sql.Session, *rest: object) -> None:
+        begin(self, Killing(session, nth=1_000_000), *rest)  # type: ignore[arg-type]
+
+    sql.SqlWarehouse.__init__ = with_killing  # type: ignore[method-assign,assignment]
+    os.chdir(folder)
+    sys.argv = ["metrics-etl", "load", "--quiet"]
+    main()
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.slow)])
+async def test_load_that_is_killed_left_nothing_or_all_and_the_next_one_heals(
+    server: Sandbox, tmp_path: Path, warehouse: Place, kills: int
+) -> None:
+    write_warehouse(tmp_path, server, warehouse)
+    env = environment(server)
+    await metrics_etl("run", "--quiet", "--run-test", server.world.run_tests[0].name, cwd=tmp_path, env=env)
+    context, chance = fork_server(), random.Random(kills)
+    for number in range(kills):
+        if number % 2:
+            warehouse.edit("DELETE FROM {s}.executions", "DELETE FROM {s}.calls", "DELETE FROM {s}.evals")
+        before = warehouse.rows(schema.CALLS)
+        warehouse.close()
+        process = context.Process(target=_load_and_be_killed, args=(tmp_path, chance.randrange(30)))
+        process.start()
+        await asyncio.to_thread(process.join)
+        if warehouse.rows(schema.CALLS) != before:
+            assert_equals_dataset(warehouse, tmp_path / "data")
+        warehouse.close()
+        load_into(warehouse, tmp_path / "data")
+        assert_equals_dataset(warehouse, tmp_path / "data")
+
+
+@pytest.mark.parametrize("reads", [100, pytest.param(1_000, marks=pytest.mark.slow)])
+async def test_reader_never_sees_an_execution_with_half_of_its_calls(
+    server: Sandbox, tmp_path: Path, warehouse: Place, reads: int
+) -> None:
+    write_warehouse(tmp_path, server, warehouse)
+    await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
+    warehouse.rows(schema.CALLS)
+    mixed: list[object] = []
+    sizes: list[int] = []
+    loads = 0
+
+    def read() -> None:
+        reader = Place(warehouse.url, warehouse.namespace)
+        while len(sizes) < reads or loads < 3:
+            rows = reader.query(
+                "SELECT e.execution_id, e.exported_calls, count(c.call_execution_id) AS calls FROM {s}.executions AS e "
+                "LEFT JOIN {s}.calls AS c ON c.execution_id = e.execution_id GROUP BY 1, 2"
+            )
+            mixed.extend(row for row in rows if row["exported_calls"] != row["calls"])
+            sizes.append(len(rows))
+        reader.close()
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    while thread.is_alive():
+        await asyncio.to_thread(load_into, warehouse, tmp_path / "data", is_full=True)
+        loads += 1
+    thread.join()
+
+    assert mixed == []
+    assert {*sizes} == {6}

@@ -1,0 +1,298 @@
+"""A load makes a warehouse equal to the dataset, whatever was there, and touches nothing else."""
+
+from collections.abc import AsyncIterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import pyarrow.parquet as pq
+import pytest
+
+from etl import sandbox
+from etl.errors import DestinationError
+from etl.inspect.warehouse import compare
+from etl.load.warehouse.load import load
+from etl.model import schema
+from etl.pipeline import job
+from etl.sandbox import Sandbox
+from tests.support import settings_for
+from tests.warehouses import DyingSession, Place, assert_equals_dataset, contents_of, load_and_die, load_into
+from tests.worlds import settled_world
+
+
+class Source:
+    """A server, and the dataset of its world."""
+
+    def __init__(self, server: Sandbox, data: Path) -> None:
+        self.server, self.data = server, data
+        self.executions = [each for run_test in server.world.run_tests for each in run_test.executions]
+
+    async def export(self) -> None:
+        summary = await job.export(settings_for(self.server, self.data))
+        assert summary.exit_code == 0, summary.problems
+
+    async def change(self) -> None:
+        """One execution runs again with other calls, one is new, one was deleted, one lost its calls."""
+        rng, now = Random(2), datetime.now(UTC)
+        again, deleted, emptied = self.executions[:3]
+        sandbox.rerun_execution(again, now - timedelta(hours=30))
+        sandbox.finish_execution(again, rng, now - timedelta(hours=29))
+        sandbox.delete_call(again.calls[0])
+        sandbox.delete_execution(deleted)
+        for call in emptied.calls:
+            sandbox.delete_call(call)
+        sandbox.rerun_execution(emptied, now - timedelta(hours=30))
+        emptied.status = "completed"
+        emptied.completed_at = now - timedelta(hours=29)
+        sandbox.add_execution(self.server.world, self.server.world.run_tests[1], rng, now - timedelta(hours=40), 2)
+        summary = await job.export(settings_for(self.server, self.data), accept_deletions=True)
+        assert summary.exit_code == 0, summary.problems
+
+
+@pytest.fixture
+async def source(tmp_path: Path) -> AsyncIterator[Source]:
+    async with Sandbox(settled_world(run_tests=2, executions=3, calls=3, days=40)) as server:
+        source = Source(server, tmp_path / "data")
+        await source.export()
+        yield source
+
+
+async def test_first_load_brings_every_cell(source: Source, warehouse: Place) -> None:
+    result = load_into(warehouse, source.data)
+
+    assert (result.new, result.changed, result.altered, result.removed) == (6, 0, 0, 0)
+    assert result.rows["calls"] == 18
+    assert result.problems == []
+    assert_equals_dataset(warehouse, source.data)
+
+
+async def test_next_load_replaces_what_changed_alone(source: Source, warehouse: Place) -> None:
+    load_into(warehouse, source.data)
+    await source.change()
+    result = load_into(warehouse, source.data)
+
+    assert (result.new, result.changed, result.altered, result.removed) == (1, 3, 0, 0)
+    assert_equals_dataset(warehouse, source.data)
+
+
+async def test_where_nothing_differs_one_query_is_asked_and_nothing_written(source: Source, warehouse: Place) -> None:
+    load_into(warehouse, source.data)
+    with closing(warehouse.open()) as opened:
+        session = opened._session = DyingSession(opened._session, nth=0)
+        result = load(contents_of(source.data), opened)
+
+    assert session.asked == ["query"]
+    assert (result.is_changed, dict(result.rows)) == (False, {})
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE {s}.calls SET duration_seconds = 1",
+        "UPDATE {s}.executions SET status = NULL WHERE run_test LIKE 'checkout%'",
+        "DELETE FROM {s}.evals WHERE run_test LIKE 'checkout%'",
+        "DELETE FROM {s}.executions",
+        "DELETE FROM {s}.runs",
+        "DELETE FROM {s}.metrics_etl_state",
+        "DELETE FROM {s}.metrics_etl_state WHERE kind = 'dataset'",
+        "INSERT INTO {s}.evals (call_execution_id, eval_config_id, execution_id) VALUES ('a', 'b', 'nobody knows')",
+        "INSERT INTO {s}.evals (call_execution_id, eval_config_id, execution_id) SELECT 'a', 'b', min(execution_id) FROM {s}.calls",
+        "INSERT INTO {s}.errors (endpoint, subject_id, run_test) VALUES ('a', 'b', 'c')",
+        "DROP TABLE {s}.metrics_etl_state",
+        "DROP TABLE {s}.evals",
+        "DROP VIEW {s}.calls_current",
+        "ALTER TABLE {s}.evals DROP COLUMN reason",
+    ],
+)
+async def test_what_was_edited_by_hand_is_made_equal_again(source: Source, warehouse: Place, edit: str) -> None:
+    load_into(warehouse, source.data)
+    warehouse.edit(edit)
+    load_into(warehouse, source.data)
+
+    assert_equals_dataset(warehouse, source.data)
+    assert not load_into(warehouse, source.data).is_changed
+
+
+async def test_full_load_brings_everything_anew(source: Source, warehouse: Place) -> None:
+    load_into(warehouse, source.data)
+    result = load_into(warehouse, source.data, is_full=True)
+
+    assert (result.changed, result.rows["calls"]) == (6, 18)
+    assert_equals_dataset(warehouse, source.data)
+
+
+async def test_dry_run_says_what_differs_and_changes_nothing(source: Source, warehouse: Place) -> None:
+    load_into(warehouse, source.data)
+    before = {table.name: warehouse.rows(table) for table in schema.TABLES.values()}
+    await source.change()
+    result = load_into(warehouse, source.data, is_dry_run=True)
+
+    assert (result.new, result.changed) == (1, 3)
+    assert {table.name: warehouse.rows(table) for table in schema.TABLES.values()} == before
+
+
+@pytest.mark.parametrize("is_after", [False, True])
+async def test_load_that_dies_at_any_statement_changed_nothing_or_all_and_the_next_one_heals(
+    source: Source, warehouse: Place, is_after: bool
+) -> None:
+    load_into(warehouse, source.data)
+    tables = schema.TABLES.values()
+    before = [warehouse.rows(table) for table in tables]
+    await source.change()
+
+    for nth in range(100):
+        if not load_and_die(warehouse, source.data, nth=nth, is_after=is_after):
+            break
+        if [warehouse.rows(table) for table in tables] != before:
+            assert_equals_dataset(warehouse, source.data)
+            break
+    else:
+        pytest.fail("more statements than expected")
+
+    assert nth > 10
+    load_into(warehouse, source.data)
+    assert_equals_dataset(warehouse, source.data)
+
+
+async def test_first_load_that_dies_at_any_statement_is_made_up_for(source: Source, warehouse: Place) -> None:
+    nth = 0
+    while load_and_die(warehouse, source.data, nth=nth):
+        nth += 40 if nth < 160 else 1  # the first are comments on columns
+
+    assert nth > 160
+    assert_equals_dataset(warehouse, source.data)
+
+
+async def test_another_dataset_is_refused(source: Source, warehouse: Place, tmp_path: Path) -> None:
+    load_into(warehouse, source.data)
+    other = Source(source.server, tmp_path / "other")
+    await other.export()
+
+    with pytest.raises(DestinationError, match="holds another dataset"):
+        load_into(warehouse, other.data)
+    warehouse.edit("DROP TABLE {s}.metrics_etl_state")
+    with pytest.raises(DestinationError, match="holds another dataset"):
+        load_into(warehouse, other.data)
+    load_into(warehouse, source.data)
+    assert_equals_dataset(warehouse, source.data)
+
+
+async def test_table_of_somebody_else_is_refused_and_stays(source: Source, warehouse: Place) -> None:
+    warehouse.edit("CREATE SCHEMA {s}", "CREATE TABLE {s}.calls (mine INTEGER)", "INSERT INTO {s}.calls VALUES (7)")
+
+    with pytest.raises(DestinationError, match="calls was not made by metrics-etl"):
+        load_into(warehouse, source.data)
+    assert warehouse.query("SELECT * FROM {s}.calls") == [{"mine": 7}]
+
+
+async def test_column_of_another_type_is_refused(source: Source, warehouse: Place) -> None:
+    load_into(warehouse, source.data)
+    warehouse.edit("DROP VIEW {s}.calls_current", "ALTER TABLE {s}.calls ALTER COLUMN duration_seconds TYPE VARCHAR")
+
+    with pytest.raises(DestinationError, match=r"calls\.duration_seconds is .*, expected"):
+        load_into(warehouse, source.data)
+
+
+async def test_column_that_a_newer_version_has_is_added_and_others_stay(source: Source, warehouse: Place) -> None:
+    load_into(warehouse, source.data)
+    warehouse.edit(
+        "DROP VIEW {s}.calls_current",
+        "ALTER TABLE {s}.calls DROP COLUMN scenario_name",
+        "ALTER TABLE {s}.calls ADD COLUMN noted_by_us VARCHAR",
+        "CREATE VIEW {s}.calls_current AS SELECT call_execution_id FROM {s}.calls",
+        "COMMENT ON VIEW {s}.calls_current IS 'Loaded by metrics-etl from dataset "
+        f"{contents_of(source.data).dataset_id}.'",
+        "UPDATE {s}.metrics_etl_state SET digest = 'of an older version' WHERE kind = 'dataset'",
+    )
+    load_into(warehouse, source.data)
+
+    rows = warehouse.rows(schema.CALLS)
+    assert {row.pop("noted_by_us") for row in rows} == {None}
+    assert rows[0].keys() == {column.name for column in (*schema.CALLS.columns, *schema.CALLS.partitions)}
+    names = [*warehouse.query("SELECT * FROM {s}.calls_current")[0]]
+    assert names[0] == "call_execution_id"
+    assert "scenario_name" in names
+
+
+async def test_rows_that_the_dataset_lost_stay_in_the_warehouse(source: Source, warehouse: Place) -> None:
+    load_into(warehouse, source.data)
+    (first, *_) = sorted((source.data / "calls").rglob("*.parquet"))
+    lost = set(pq.ParquetFile(first).read()["execution_id"].to_pylist())
+    before = warehouse.rows(schema.CALLS)
+    first.unlink()
+    result = load_into(warehouse, source.data, is_full=True)
+
+    assert result.damaged == len(lost)
+    assert "not loaded" in result.problems[0]
+    assert warehouse.rows(schema.CALLS) == before
+
+    await source.export()
+    assert load_into(warehouse, source.data).problems == []
+    assert_equals_dataset(warehouse, source.data)
+
+
+async def test_execution_of_which_nothing_is_left_in_the_dataset_stays_in_the_warehouse(
+    source: Source, warehouse: Place
+) -> None:
+    load_into(warehouse, source.data)
+    before = warehouse.rows(schema.EXECUTIONS)
+    (first, *_) = sorted((source.data / "executions").rglob("*.parquet"))
+    for table in ("executions", "calls", "evals"):
+        (source.data / table / first.relative_to(source.data / "executions")).unlink(missing_ok=True)
+    result = load_into(warehouse, source.data)
+
+    assert result.lost > 0
+    assert result.removed == 0
+    assert warehouse.rows(schema.EXECUTIONS) == before
+
+
+async def test_damaged_file_is_refused_before_anything_is_changed(source: Source, warehouse: Place) -> None:
+    load_into(warehouse, source.data)
+    (first, *_) = sorted((source.data / "executions").rglob("*.parquet"))
+    first.write_bytes(b"PAR1 and nothing else")
+
+    with pytest.raises(DestinationError, match="metrics-etl run sets it aside"):
+        load_into(warehouse, source.data)
+
+
+async def test_places_are_columns_and_everything_has_a_comment(source: Source, warehouse: Place) -> None:
+    load_into(warehouse, source.data)
+    where = "table_schema = '{s}'" if "postgresql" in warehouse.url else "schema_name = '{s}'"
+    sql = (
+        "SELECT table_name, column_name, col_description((table_schema || '.' || table_name)::regclass, ordinal_position) "
+        f"AS comment FROM information_schema.columns WHERE {where} AND table_name <> 'calls_current'"
+        if "postgresql" in warehouse.url
+        else f"SELECT table_name, column_name, comment FROM duckdb_columns() WHERE {where} AND table_name <> 'calls_current'"
+    )
+    comments = {(row["table_name"], row["column_name"]): row["comment"] for row in warehouse.query(sql)}
+
+    assert all(comments.values())
+    assert comments["calls", "duration_seconds"] == "Length of the call. Unit: s."
+    months = {row["month"] for row in warehouse.rows(schema.CALLS)}
+    assert months == {path.name.partition("=")[2] for path in (source.data / "calls").glob("*/*")}
+
+
+async def test_verify_finds_each_difference_and_nothing_else(source: Source, warehouse: Place) -> None:
+    load_into(warehouse, source.data)
+
+    def report():
+        with closing(warehouse.open()) as opened:
+            return compare(contents_of(source.data), opened)
+
+    assert report().findings == []
+    assert report().rows["calls"] == report().loaded_rows["calls"] == 18
+    first, second, third = (row["execution_id"] for row in warehouse.rows(schema.EXECUTIONS)[:3])
+    warehouse.edit(
+        f"UPDATE {{s}}.calls SET duration_seconds = 1 WHERE execution_id = '{first}'",
+        f"DELETE FROM {{s}}.evals WHERE execution_id = '{second}'",
+        f"UPDATE {{s}}.calls SET call_execution_id = 'x' || call_execution_id WHERE execution_id = '{third}'",
+        "INSERT INTO {s}.runs (export_run_id, month) VALUES ('a run', '2020-01')",
+    )
+    found = {each.place: each.text for each in report().findings}
+
+    assert found.keys() == {f"execution {each}" for each in (first, second, third)} | {"run a run"}
+    assert found[f"execution {first}"] == "calls: 3 rows with other values (duration_seconds)"
+    assert "rows missing" in found[f"execution {second}"]
+    assert found[f"execution {third}"] == "calls: 3 rows missing, 3 rows too many"
+    assert [(day.table, day.rows, day.loaded_rows) for day in report().days if day.table == "runs"] == [("runs", 0, 1)]

@@ -26,6 +26,7 @@ class SchemaFormat(StrEnum):
     TABLE = "table"
     JSON = "json"
     MARKDOWN = "markdown"
+    ODCS = "odcs"
 
 
 def status(
@@ -175,7 +176,13 @@ def schema(
     table: Annotated[str | None, typer.Argument(help="One table; all by default.")] = None,
     *,
     output: Annotated[
-        SchemaFormat | None, typer.Option("--format", "-f", help="How to print.", show_default="table")
+        SchemaFormat | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="How to print. odcs: as a data contract.",
+            show_default="table",
+        ),
     ] = None,
     engine: Annotated[
         EngineName | None, typer.Option("--ddl", help="Print statements that open the dataset in this engine instead.")
@@ -183,37 +190,45 @@ def schema(
     location: Annotated[
         str | None,
         typer.Option(
-            metavar="LOCATION", help="With --ddl: path or URL of the dataset.", show_default="data or a placeholder"
+            metavar="LOCATION",
+            help="With --ddl and odcs: path or URL of the dataset.",
+            show_default="data or a placeholder",
         ),
     ] = None,
     by_day: Annotated[
-        bool, typer.Option("--by-day", help="With --ddl: the dataset has a folder for each day, see migrate.")
+        bool, typer.Option("--by-day", help="With --ddl and odcs: the dataset has a folder for each day, see migrate.")
     ] = False,
 ) -> None:
     """Print every column of the dataset: name, type, unit, meaning, source.
 
     Example: metrics-etl schema calls --ddl duckdb --location s3://my-bucket/metrics
     """
+    from etl.cli.console import print_json, print_result  # noqa: PLC0415
     from etl.model.schema import TABLES  # noqa: PLC0415
 
     if table is not None and table not in TABLES:
         raise typer.BadParameter(f"no table {table!r}; there are {', '.join(TABLES)}")
+    if engine and output:
+        raise typer.BadParameter("--format does not go with --ddl")
+    if (location is not None or by_day) and not engine and output is not SchemaFormat.ODCS:
+        raise typer.BadParameter("--location and --by-day go with --ddl or --format odcs")
     tables = [TABLES[table]] if table else list(TABLES.values())
-    if engine:
-        from etl.cli.console import print_result  # noqa: PLC0415
-        from etl.load.warehouse.ddl import ddl  # noqa: PLC0415
+    if by_day:
+        tables = [each.by_day for each in tables]
+    with report_errors(verbose=False):
+        if engine:
+            from etl.load.warehouse.ddl import ddl  # noqa: PLC0415
 
-        if output:
-            raise typer.BadParameter("--format does not go with --ddl")
-        with report_errors(verbose=False):
-            print_result(ddl([each.by_day for each in tables] if by_day else tables, engine, location))
-            end(ExitCode.COMPLETE)
-    if location is not None or by_day:
-        raise typer.BadParameter("--location and --by-day go with --ddl")
-    from etl.cli.show_schema import print_schema  # noqa: PLC0415
+            print_result(ddl(tables, engine, location))
+        elif output is SchemaFormat.ODCS:
+            from etl.load.warehouse.contract import contract  # noqa: PLC0415
 
-    print_schema(tables, output or SchemaFormat.TABLE)
-    end(ExitCode.COMPLETE)
+            print_json(contract(tables, location))
+        else:
+            from etl.cli.show_schema import print_schema  # noqa: PLC0415
+
+            print_schema(tables, output or SchemaFormat.TABLE)
+        end(ExitCode.COMPLETE)
 
 
 def _verify(settings: "Settings", *, is_all: bool, since: "date | None", against_api: bool, quiet: bool) -> "Report":

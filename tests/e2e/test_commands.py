@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.dataset as ds
 import pytest
 
+from etl.load.warehouse.contract import contract
 from etl.load.warehouse.ddl import ddl
 from etl.model.schema import TABLES
 from etl.sandbox import Fault, Sandbox
@@ -136,6 +137,16 @@ async def test_schema_prints_what_opens_a_table_in_an_engine(tmp_path: Path) -> 
     assert result.stderr == ""
 
 
+async def test_schema_prints_a_data_contract(tmp_path: Path) -> None:
+    whole = await metrics_etl(
+        "schema", "--format", "odcs", "--location", "s3://b/p", "--by-day", cwd=tmp_path, env=environment()
+    )
+    of_errors = await metrics_etl("schema", "errors", "-f", "odcs", cwd=tmp_path, env=environment())
+
+    assert whole.document == contract([table.by_day for table in TABLES.values()], "s3://b/p")
+    assert of_errors.document == contract([TABLES["errors"]])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -144,7 +155,9 @@ async def test_schema_prints_what_opens_a_table_in_an_engine(tmp_path: Path) -> 
         (("--ddl", "duckdb", "--location", "a*b"), "engines read them as patterns"),
         (("--location", "data"), "--location and --by-day go with --ddl"),
         (("--by-day",), "--location and --by-day go with --ddl"),
+        (("--by-day", "-f", "markdown"), "--location and --by-day go with --ddl or --format odcs"),
         (("--ddl", "duckdb", "--format", "json"), "--format does not go with --ddl"),
+        (("--format", "odcs", "--location", "ftp://h/p"), "which reads paths, s3://"),
     ],
 )
 async def test_schema_refuses_what_it_cannot_print(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:

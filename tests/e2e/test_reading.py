@@ -20,6 +20,7 @@ import pytest
 import sqlglot
 from sqlglot import exp
 
+from etl.load.warehouse.contract import contract
 from etl.load.warehouse.ddl import ddl
 from etl.load.warehouse.dialect import all_columns, comment
 from etl.model import schema
@@ -32,6 +33,13 @@ ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-readers" / "bin" / "python"
 TABLES = list(schema.TABLES.values())
 KINDS = (schema.STRING, schema.INT, schema.FLOAT, schema.BOOL, schema.TIMESTAMP, schema.DATE)
+AS_IN_DUCKDB = {
+    "string": "VARCHAR",
+    "int64": "BIGINT",
+    "double": "DOUBLE",
+    "boolean": "BOOLEAN",
+    "timestamp": "TIMESTAMP WITH TIME ZONE",
+}
 every_table = pytest.mark.parametrize("table", TABLES, ids=schema.TABLES)
 
 
@@ -238,6 +246,40 @@ def test_errors_that_succeeded_are_no_rows(healed):
     with duckdb.connect() as connection:
         connection.execute(ddl([schema.ERRORS], "duckdb", str(healed)))
         assert connection.sql("FROM errors").fetchall() == []
+
+
+@pytest.mark.parametrize("tables", [TABLES, [schema.ERRORS]], ids=["tables", "errors"])
+def test_dataset_keeps_its_contract(dataset, tables):
+    """Each rule of it, by DuckDB, which takes the files where the contract says they are."""
+    promised = contract(tables, str(dataset.root))
+    (server,) = promised["servers"]
+    checked = 0
+    with duckdb.connect() as connection:
+
+        def count(query):
+            ((number,),) = connection.execute(query).fetchall()
+            return number
+
+        for table in promised["schema"]:
+            files = server["path"].format(model=table["physicalName"]).replace("'", "''")
+            connection.execute(f"CREATE VIEW {table['name']} AS FROM read_parquet('{files}', hive_partitioning = true)")
+        for table in promised["schema"]:
+            name, columns = table["name"], {each["name"]: each for each in table["properties"]}
+            types = dict(connection.execute(f"SELECT column_name, column_type FROM (DESCRIBE {name})").fetchall())
+            assert {column: AS_IN_DUCKDB[told["physicalType"]] for column, told in columns.items()} == types
+            for column, told in columns.items():
+                if told["required"]:
+                    assert count(f"SELECT count(*) FROM {name} WHERE {column} IS NULL") == 0
+                for relation in told.get("relationships", ()):
+                    other, key = relation["to"].split(".")
+                    orphans = f"SELECT count(*) FROM {name} WHERE {column} NOT IN (SELECT {key} FROM {other})"
+                    assert count(orphans) == 0
+                    checked += 1
+            (unique,) = table["quality"]
+            key = ", ".join(unique["arguments"]["properties"])
+            distinct = count(f"SELECT count(*) FROM (SELECT DISTINCT {key} FROM {name})")
+            assert count(f"SELECT count(*) FROM {name}") == distinct > 0
+    assert checked == (2 if tables == TABLES else 0)
 
 
 @pytest.fixture

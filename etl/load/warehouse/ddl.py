@@ -3,13 +3,11 @@
 Every statement names each column with its type, so that no engine infers one; the partition columns too.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from etl.errors import ConfigurationError
 from etl.load.warehouse import external_tables, in_place
-from etl.load.warehouse.dialect import KINDS, Types
+from etl.load.warehouse.dialect import KINDS, Types, dataset_root
 from etl.load.warehouse.engines import EngineName
 from etl.model import schema
 from etl.model.schema import Table
@@ -39,39 +37,14 @@ def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) 
         ConfigurationError: the engine cannot read the location, or would misread it.
     """
     engine = ENGINES[engine_name]
-    root = _root(location, engine_name) if location is not None else engine.placeholder
+    root = engine.placeholder
+    if location is not None:
+        root = dataset_root(location, engine_name, engine.schemes, is_relative_allowed=engine.is_relative_allowed)
     types = dict(zip(KINDS, engine.types, strict=True))
     # Without dead letters the errors table has no folder, and an engine may refuse it: last, it stops no other table.
     errors_last = sorted(tables, key=lambda table: table.name == schema.ERRORS.name)
     statements = [engine.open_table(table, f"{root}/{table.name}", types) for table in errors_last]
     return "\n\n".join([engine.begin(root), *statements] if engine.begin else statements)
-
-
-def _root(location: str, engine_name: str) -> str:
-    """The location without a trailing slash.
-
-    Raises:
-        ConfigurationError: see ``ddl``.
-    """
-    engine = ENGINES[engine_name]
-    where = f"--location {location!r}"
-    scheme, separator, path = location.rpartition("://")
-    if not path.strip("/ "):
-        raise ConfigurationError(f"{where} does not name a folder")
-    if not location.isprintable() or re.search(r"[*?\[\]{}\\]", location):
-        raise ConfigurationError(
-            f"{where} must not hold * ? [ ] {{ }} \\ or control characters: engines read them as patterns"
-        )
-    if re.search(r"(^|/)(run_test|month|date)=", path):
-        raise ConfigurationError(
-            f"{where} must be the folder that holds executions/, calls/, …, not one of their partitions"
-        )
-    if scheme not in engine.schemes or bool(separator) != bool(scheme):
-        known = ", ".join(f"{known}://" if known else "paths" for known in engine.schemes)
-        raise ConfigurationError(f"{where} cannot be read by {engine_name}, which reads {known}")
-    if not (scheme or engine.is_relative_allowed or path.startswith("/")):
-        raise ConfigurationError(f"{where} must begin with / for {engine_name}, which has no working folder")
-    return location.rstrip("/")
 
 
 ENGINES: dict[str, Engine] = {

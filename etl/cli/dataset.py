@@ -27,6 +27,7 @@ class SchemaFormat(StrEnum):
     JSON = "json"
     MARKDOWN = "markdown"
     ODCS = "odcs"
+    JSON_SCHEMA = "json-schema"
 
 
 def status(
@@ -180,7 +181,7 @@ def schema(
         typer.Option(
             "--format",
             "-f",
-            help="How to print. odcs: as a data contract.",
+            help="How to print. odcs: as a data contract. json-schema: not the tables, but the JSON schema of the settings file.",
             show_default="table",
         ),
     ] = None,
@@ -212,6 +213,8 @@ def schema(
         raise typer.BadParameter("--format does not go with --ddl")
     if (location is not None or by_day) and not engine and output is not SchemaFormat.ODCS:
         raise typer.BadParameter("--location and --by-day go with --ddl or --format odcs")
+    if table is not None and output is SchemaFormat.JSON_SCHEMA:
+        raise typer.BadParameter(f"--format json-schema is of the settings file, not of a table: leave out {table!r}")
     tables = [TABLES[table]] if table else list(TABLES.values())
     if by_day:
         tables = [each.by_day for each in tables]
@@ -224,6 +227,10 @@ def schema(
             from etl.load.warehouse.contract import contract  # noqa: PLC0415
 
             print_json(contract(tables, location))
+        elif output is SchemaFormat.JSON_SCHEMA:
+            from etl.settings.json_schema import settings_schema  # noqa: PLC0415
+
+            print_json(settings_schema())
         else:
             from etl.cli.show_schema import print_schema  # noqa: PLC0415
 

@@ -10,14 +10,14 @@ from hashlib import sha256
 
 KEY_MAX_BYTES = 80
 
-_KEY = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*", re.ASCII)
-_READ_AS_VALUES = {"true", "false", "null", "none", "nan", "inf", "infinity", "na", "nat", "t", "f", "epoch"}
+KEY = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*", re.ASCII)
+READ_AS_VALUES = {"true", "false", "null", "none", "nan", "inf", "infinity", "na", "nat", "t", "f", "epoch"}
 _HASH_DIGITS = 8
 
 
 def is_key(text: str) -> bool:
     """Whether the text can name a partition."""
-    return len(text) <= KEY_MAX_BYTES and bool(_KEY.fullmatch(text)) and text not in _READ_AS_VALUES
+    return len(text) <= KEY_MAX_BYTES and bool(KEY.fullmatch(text)) and text not in READ_AS_VALUES
 
 
 def default_key(run_test_name: str) -> str:

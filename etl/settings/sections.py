@@ -1,4 +1,7 @@
-"""The sections of the settings file: each key with its type, default and bounds. Reads no file."""
+"""The sections of the settings file: each key with its type, default, bounds and meaning. Reads no file.
+
+The meanings are those in ``config/example.toml``; an editor shows them, see ``json_schema``.
+"""
 
 import re
 from datetime import date
@@ -17,7 +20,7 @@ from etl.model.locations import BUCKETS, DEFAULT_NAMESPACE, WAREHOUSES, scheme_o
 _NO_PROXY = (
     "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS), got another value"
 )
-_MOST_REQUESTS_PER_MINUTE = 10_000_000
+MOST_REQUESTS_PER_MINUTE = 10_000_000
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _NAMESPACE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
@@ -29,9 +32,13 @@ class _Section(BaseModel):
 class RunTest(_Section):
     """One run test to export: its name at the API, the key that names its partition, and the first day to export."""
 
-    name: str = Field(min_length=1)
-    key: str = ""
-    since: date | None = None
+    name: str = Field(min_length=1, description="name at the API")
+    key: str = Field(
+        "",
+        description="names the partition, run_test=<key>; lower-case letters and digits, joined by - or _, beginning with a "
+        "letter; without one it is made of the name",
+    )
+    since: date | None = Field(None, description="skips executions created before this day")
 
     @model_validator(mode="before")
     @classmethod
@@ -57,26 +64,49 @@ def _requests_per_minute(value: Any) -> int | None:
         return None
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
         value = int(value)
-    if type(value) is int and 1 <= value <= _MOST_REQUESTS_PER_MINUTE:
+    if type(value) is int and 1 <= value <= MOST_REQUESTS_PER_MINUTE:
         return value
-    raise ValueError(f'must be "auto" or a whole number from 1 to {_MOST_REQUESTS_PER_MINUTE:,}')
+    raise ValueError(f'must be "auto" or a whole number from 1 to {MOST_REQUESTS_PER_MINUTE:,}')
 
 
 class Api(_Section):
     """The source, and how many requests it gets."""
 
-    base_url: str = "https://api.futureagi.com"
-    concurrency: int = Field(32, ge=1, le=256)
-    requests_per_minute: Annotated[int | None, BeforeValidator(_requests_per_minute)] = None
-    """None stands for "auto": the limit is learned from the API's answers."""
-    quota_share: float = Field(1.0, gt=0, le=1)
-    page_limit: int = Field(1024, ge=1, le=16384)
-    connect_timeout_seconds: float = Field(10, gt=0, le=600)
-    read_timeout_seconds: float = Field(60, gt=0, le=3600)
-    max_tries: int = Field(6, ge=1, le=20)
-    max_response_mb: int = Field(64, ge=1, le=4096)
-    ca_file: Path | None = None
-    proxy: str | None = None
+    base_url: str = Field(
+        "https://api.futureagi.com", description="FI_BASE_URL overrides it; plain http:// to this machine only"
+    )
+    concurrency: int = Field(32, ge=1, le=256, description="requests under way at once, 1 to 256")
+    requests_per_minute: Annotated[int | None, BeforeValidator(_requests_per_minute)] = Field(
+        None, description='rate limit to keep: "auto" learns it from the API\'s answers, or a number'
+    )
+    """None stands for "auto"."""
+    quota_share: float = Field(
+        1.0, gt=0, le=1, description="share of the rate limit to use, above 0 up to 1; the rest is left to others"
+    )
+    page_limit: int = Field(1024, ge=1, le=16384, description="rows asked for per page, a power of two up to 16384")
+    connect_timeout_seconds: float = Field(10, gt=0, le=600, description="longest wait for a connection")
+    read_timeout_seconds: float = Field(
+        60,
+        gt=0,
+        le=3600,
+        description="longest silence while an answer is awaited or read; a request may take 5 times that in all",
+    )
+    max_tries: int = Field(
+        6,
+        ge=1,
+        le=20,
+        description="tries of one request before it is given up for this run; one on a connection that had ended is free",
+    )
+    max_response_mb: int = Field(
+        64,
+        ge=1,
+        le=4096,
+        description="largest answer to accept, in MiB; all that are being read take four times that at most",
+    )
+    ca_file: Path | None = Field(None, description="certificates to trust in place of the system's")
+    proxy: str | None = Field(
+        None, description="tunnels to the API; its credentials: FI_PROXY_USER, FI_PROXY_PASSWORD (or …_FILE)"
+    )
 
     @field_validator("base_url")
     @classmethod
@@ -133,21 +163,48 @@ class Api(_Section):
 class Export(_Section):
     """What to export, and when an execution counts as settled."""
 
-    settle_hours: float = Field(24, ge=0, le=24 * 365)
-    settle_by: Literal["detail", "refetch"] = "detail"
-    scrub_requests: int = Field(0, ge=0, le=1_000_000)
-    max_runtime_minutes: float | None = Field(None, gt=0, le=60 * 24 * 7)
-    calls: Literal["finished", "all"] = "finished"
-    commit_interval_seconds: float = Field(30, gt=0, le=3600)
-    include_raw: bool = False
+    settle_hours: float = Field(
+        24,
+        ge=0,
+        le=24 * 365,
+        description="fetch a finished execution again until it is this old: costs and evals may arrive late",
+    )
+    settle_by: Literal["detail", "refetch"] = Field(
+        "detail",
+        description='"detail": compare by two requests, fetch what differs; "refetch": fetch every call again',
+    )
+    scrub_requests: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="requests a run may spend on verifying final executions again, longest unverified first",
+    )
+    max_runtime_minutes: float | None = Field(
+        None, gt=0, le=60 * 24 * 7, description="stop in order after so long; the next run goes on"
+    )
+    calls: Literal["finished", "all"] = Field(
+        "finished", description='"finished": calls of finished executions; "all": also of those that still run'
+    )
+    commit_interval_seconds: float = Field(30, gt=0, le=3600, description="a crash loses at most about this much work")
+    include_raw: bool = Field(
+        default=False,
+        description="true: keep each payload as JSON text in the column raw; --full-refresh fills it for older rows",
+    )
 
 
 class Destination(_Section):
     """Where the dataset is; ``options`` are for a bucket."""
 
-    path: str = Field("data", min_length=1)
-    compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
-    options: dict[str, str | bool] = {}
+    path: str = Field(
+        "data",
+        min_length=1,
+        description="folder of the dataset; default: data beside this file, or beside the folder config that holds it; "
+        'or a bucket: "s3://BUCKET/FOLDER", "gs://BUCKET/FOLDER", "az://CONTAINER/FOLDER" (needs the extra bucket)',
+    )
+    compression: Literal["zstd", "snappy", "gzip", "none"] = Field(
+        "zstd", description='"zstd", "snappy", "gzip" or "none"'
+    )
+    options: dict[str, str | bool] = Field({}, description="of a bucket, never credentials")
 
     @field_validator("path")
     @classmethod
@@ -231,8 +288,14 @@ class Warehouse(_Section):
 class Log(_Section):
     """How messages are written."""
 
-    format: Literal["auto", "console", "json"] = "auto"
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = Field(
+        "auto",
+        description='"auto": progress on a terminal, JSON lines elsewhere; "console": readable lines; '
+        '"json": nothing but JSON lines',
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description='"debug", "info", "warning" or "error"'
+    )
 
 
 def _without_secrets(location: str) -> str:

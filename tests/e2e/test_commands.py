@@ -16,6 +16,8 @@ from etl.version import __version__
 from tests.e2e.command import ended, environment, metrics_etl, start, write_settings
 from tests.worlds import settled_world
 
+ROOT = Path(__file__).parents[2]
+
 
 def everything_below(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
@@ -147,6 +149,13 @@ async def test_schema_prints_a_data_contract(tmp_path: Path) -> None:
     assert of_errors.document == contract([TABLES["errors"]])
 
 
+async def test_schema_prints_the_schema_of_the_settings_as_it_is_published(tmp_path: Path) -> None:
+    """Mend it with: metrics-etl schema --format json-schema > docs/metrics-etl.schema.json."""
+    result = await metrics_etl("schema", "--format", "json-schema", cwd=tmp_path, env=environment())
+
+    assert result.stdout == (ROOT / "docs" / "metrics-etl.schema.json").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -158,6 +167,8 @@ async def test_schema_prints_a_data_contract(tmp_path: Path) -> None:
         (("--by-day", "-f", "markdown"), "--location and --by-day go with --ddl or --format odcs"),
         (("--ddl", "duckdb", "--format", "json"), "--format does not go with --ddl"),
         (("--format", "odcs", "--location", "ftp://h/p"), "which reads paths, s3://"),
+        (("calls", "--format", "json-schema"), "is of the settings file, not of a table"),
+        (("--format", "json-schema", "--location", "data"), "--location and --by-day go with --ddl"),
     ],
 )
 async def test_schema_refuses_what_it_cannot_print(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:

@@ -1,0 +1,116 @@
+"""The JSON schema of the settings file, by which an editor completes keys, shows what they mean and marks mistakes.
+
+It is stricter than the settings in one way: a number written as text, as an environment variable has it, is a mistake in a file.
+It cannot tell everything: names and keys of run tests that collide, a file that does not exist, what the environment overrides.
+"""
+
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from etl.model.keys import KEY, KEY_MAX_BYTES, READ_AS_VALUES
+from etl.model.locations import BUCKETS
+from etl.settings.load import Settings
+from etl.settings.sections import MOST_REQUESTS_PER_MINUTE, RunTest
+
+_PORT = r"(:[0-9]+)?"
+_HOST = r"(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]\u0080-\uffff]+)"
+_NAME: dict[str, Any] = {"type": "string", "pattern": r"^\S([\s\S]*\S)?$"}
+_VALIDATED: dict[tuple[str, str], dict[str, Any]] = {
+    ("RunTest", "name"): _NAME,
+    ("RunTest", "key"): {
+        "pattern": f"^({KEY.pattern})?$",
+        "maxLength": KEY_MAX_BYTES,
+        "not": {"enum": sorted(READ_AS_VALUES)},
+    },
+    ("Api", "base_url"): {
+        "pattern": rf"^(https://{_HOST}|http://(localhost|127(\.[0-9]+){{3}}|\[::1\])){_PORT}(/[^\s?#\u0080-\uffff]*)?$"
+    },
+    ("Api", "requests_per_minute"): {
+        "default": "auto",
+        "type": ["string", "integer"],
+        "anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MOST_REQUESTS_PER_MINUTE}],
+    },
+    ("Api", "page_limit"): {"enum": [1 << power for power in range(15)]},
+    ("Api", "proxy"): {"pattern": rf"^http://{_HOST}{_PORT}/?$"},
+    ("Destination", "path"): {
+        "anyOf": [
+            {"pattern": rf"^({'|'.join(BUCKETS)})://[A-Za-z0-9$][A-Za-z0-9._${{}}-]*(/[^/?#]+)*/*$"},
+            {"not": {"pattern": rf"^.+://|^({'|'.join(BUCKETS)}):"}},
+        ]
+    },
+    ("Destination", "options"): {
+        "properties": {
+            option: {"type": ["string", "boolean"]} for option in sorted(frozenset().union(*BUCKETS.values()))
+        },
+        "additionalProperties": False,
+    },
+}
+"""What the validators of the sections hold the values to, as far as a schema can say it; variables in a path may hold anything."""
+
+
+def settings_schema() -> dict[str, Any]:
+    """The schema, of draft 7, which every editor knows."""
+    generated = Settings.model_json_schema()["$defs"]
+    sections = {
+        name: _section(model.__name__, generated)
+        for name, field in Settings.model_fields.items()
+        for model in (field.annotation, *get_args(field.annotation))
+        if isinstance(model, type) and issubclass(model, BaseModel)
+    }
+    sections["destination"]["allOf"] = [*map(_options_of, BUCKETS), _NO_OPTIONS]
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Settings of metrics-etl",
+        "type": "object",
+        "properties": sections | {"run_tests": _run_tests(generated)},
+        "required": ["run_tests"],
+        "additionalProperties": False,
+    }
+
+
+def _run_tests(generated: dict[str, Any]) -> dict[str, Any]:
+    run_test = {"anyOf": [_NAME, _section(RunTest.__name__, generated)]}
+    return {
+        "description": "run tests to export, by their name at the API; "
+        '"all": every run test that the key sees, discovered at each run',
+        "anyOf": [{"const": "all"}, {"type": "array", "minItems": 1, "uniqueItems": True, "items": run_test}],
+    }
+
+
+def _section(model: str, generated: dict[str, Any]) -> dict[str, Any]:
+    section = {name: value for name, value in generated[model].items() if name != "title"}
+    section["description"] = section["description"].replace("``", "`")
+    section["properties"] = {
+        name: _key(value) | _VALIDATED.get((model, name), {}) for name, value in section["properties"].items()
+    }
+    return section
+
+
+def _key(generated: dict[str, Any]) -> dict[str, Any]:
+    """Without what TOML does not have, null, and without titles and formats, which say nothing."""
+    kinds = [each for each in generated.get("anyOf", [{}]) if each != {"type": "null"}]
+    merged = {name: value for name, value in generated.items() if name != "anyOf"}
+    merged |= kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+    if merged.get("default", ...) is None:
+        del merged["default"]
+    return {name: value for name, value in merged.items() if name != "title" and (name, value) != ("format", "path")}
+
+
+def _options_of(scheme: str) -> dict[str, Any]:
+    """A bucket of one kind takes its own options only."""
+    return _where(
+        {"pattern": f"^{scheme}://"}, {"propertyNames": {"enum": sorted(BUCKETS[scheme])}} if BUCKETS[scheme] else _NONE
+    )
+
+
+def _where(path: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "if": {"properties": {"path": path}, "required": ["path"]},
+        "then": {"properties": {"options": options}},
+    }
+
+
+_NONE: dict[str, Any] = {"maxProperties": 0}
+_NO_OPTIONS = _where({"not": {"pattern": r"://|\$"}}, _NONE)
+"""A folder takes none; a variable may hold a bucket."""

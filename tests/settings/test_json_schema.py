@@ -1,0 +1,195 @@
+"""The JSON schema accepts what the settings accept and refuses what they refuse, as far as it can say it."""
+
+import datetime as dt
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from pydantic import SecretStr
+
+from etl.settings import Settings
+from etl.settings.json_schema import settings_schema
+from tests.settings.loading import load, mistake
+from tests.settings.test_messages import test_each_mistake_names_file_key_and_fix as told_mistakes
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = settings_schema()
+PUBLISHED = ROOT / "docs" / "metrics-etl.schema.json"
+EXAMPLE = (ROOT / "config" / "example.toml").read_text(encoding="utf-8")
+NOT_TOLD = (
+    "names 'A' twice",  # in two forms, or with two keys
+    "have the same key",
+    "must be a finite number",  # JSON has no nan
+    "a value too long to show",  # no JSON holds it
+    "shorten it",  # TOML that no parser reads
+    "cannot be used with an http:// base_url",
+    "options must be left out for a folder, got region",  # where the path is the default, for a variable may give another
+)
+"""What a schema cannot say."""
+
+
+def in_json(text: str) -> Any:
+    """As an editor hands a TOML file to a schema: dates are text."""
+    return json.loads(json.dumps(tomllib.loads(text), default=dt.date.isoformat))
+
+
+def refused(text: str) -> list[str]:
+    return [error.message for error in jsonschema.Draft7Validator(SCHEMA).iter_errors(in_json(text))]
+
+
+def check(file: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "check_jsonschema", "--schemafile", str(PUBLISHED), str(file)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def whole_example() -> str:
+    """Every key of the example, also those that stand in comments."""
+    uncommented = re.sub(r"^(?: *)# (\w+ = |\{ name)", r"\1", EXAMPLE.partition("run_tests = [")[2], flags=re.MULTILINE)
+    return "run_tests = [" + uncommented.replace('"../data"', '"s3://bucket/metrics"')
+
+
+def test_it_is_a_json_schema() -> None:
+    jsonschema.Draft7Validator.check_schema(SCHEMA)
+
+
+def test_every_setting_is_in_it_with_its_meaning_and_no_secret() -> None:
+    given = {name for name, field in Settings.model_fields.items() if "SecretStr" not in str(field.annotation)}
+    assert set(SCHEMA["properties"]) == given
+    assert SecretStr.__name__ not in json.dumps(SCHEMA)
+    for name in given - {"run_tests"}:
+        annotation: Any = Settings.model_fields[name].annotation
+        section = SCHEMA["properties"][name]
+        assert set(section["properties"]) == set(annotation.model_fields)
+        assert section["additionalProperties"] is False
+        for key in section["properties"].values():
+            assert key["description"]
+            assert "default" not in key or key["default"] is not None
+
+
+def test_a_key_means_what_the_example_says() -> None:
+    """Mend it in the description of the field, or in the comment."""
+    comments = re.sub(r"\n +# ", " ", EXAMPLE)
+    for name, section in SCHEMA["properties"].items():
+        if name == "run_tests":
+            continue
+        told = comments.partition(f"\n[{name}]\n")[2].partition("\n[")[0]
+        for key, value in section["properties"].items():
+            (comment,) = re.findall(rf"^(?:# )?{key} = [^\n]*?# (.+)$", told, re.MULTILINE)
+            assert comment.startswith(value["description"]), key
+
+
+def test_the_defaults_are_those_of_the_example() -> None:
+    for name, keys in in_json(EXAMPLE).items():
+        if name != "run_tests":
+            assert keys == {key: SCHEMA["properties"][name]["properties"][key]["default"] for key in keys}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [EXAMPLE, whole_example(), (ROOT / "config" / "sandbox.toml").read_text(encoding="utf-8")],
+    ids=["example", "every key", "sandbox"],
+)
+def test_it_accepts_the_settings_that_come_with_the_product(text: str) -> None:
+    assert refused(text) == []
+
+
+def test_every_key_of_the_schema_is_among_those_that_were_accepted() -> None:
+    found = in_json(whole_example())
+    assert {name: set(found[name]) for name in found if name != "run_tests"} == {
+        name: set(section["properties"]) for name, section in SCHEMA["properties"].items() if name != "run_tests"
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'run_tests = "all"',
+        'run_tests = ["A", {name = "B", key = "b-1_c", since = 2026-01-01}]',
+        'run_tests = [{name = "ü  x", key = ""}]',
+        "[api]\nrequests_per_minute = 100\nquota_share = 1\npage_limit = 16384",
+        '[api]\nrequests_per_minute = "auto"\nread_timeout_seconds = 0.5',
+        *(
+            f'[api]\nbase_url = "{url}"'
+            for url in (
+                *("https://h", "https://h:8443/api/", "https://[2001:db8::1]/", "https://h/a@b"),
+                *("http://localhost:8765", "http://127.0.0.1/", "http://127.9.9.9:1", "http://[::1]:80"),
+            )
+        ),
+        *(f'[api]\nproxy = "{url}"' for url in ("http://proxy.example:3128", "http://proxy/", "http://[::1]:3128")),
+        *(
+            f'[destination]\npath = "{path}"'
+            for path in ("data", "../a b/c", "$HOME/x", "${HOME}/x:y", "/srv/ü", "s3://b/p/", "gs://b", "az://c/x y/z")
+        ),
+        '[destination]\npath = "s3://b"\noptions = { region = "x", request_payer = true }',
+        '[destination]\npath = "az://b"\noptions = { use_azure_cli = true }',
+        "[destination]\noptions = {}",
+        "[export]\nmax_runtime_minutes = 10.5\nsettle_hours = 0",
+    ],
+)
+def test_it_accepts_what_the_settings_accept(file: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    text = text if text.startswith("run_tests") else f'run_tests = ["A"]\n{text}'
+    load(file, text)
+    assert refused(text) == []
+
+
+def every_mistake() -> list[str]:
+    """Those that test_messages.py tells."""
+    (mark,) = told_mistakes.pytestmark  # type: ignore[attr-defined]
+    return [text for text, message in mark.args[1] if not any(words in message for words in NOT_TOLD)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *every_mistake(),
+        'run_tests = [" A"]',
+        'run_tests = [""]',
+        'run_tests = [{name = "A", key = "007"}]',
+        'run_tests = [{name = "A", key = "null"}]',
+        f'run_tests = [{{name = "A", key = "{"a" * 81}"}}]',
+        "[api]\nquota_share = 0",
+        "[api]\nmax_tries = 1.5",
+        '[api]\nbase_url = "http://localhost.example"',
+        '[api]\nbase_url = "https://h/?x"',
+        "[api]\nproxy = true",
+        "[export]\ncommit_interval_seconds = 0",
+        '[export]\ncalls = "some"',
+        '[export]\ninclude_raw = "perhaps"',
+        '[destination]\npath = ""',
+        '[destination]\npath = "gs://b"\noptions = { region = "x" }',
+        '[destination]\npath = "az://b"\noptions = { region = "x" }',
+        '[destination]\npath = "data"\noptions = { region = "x" }',
+        '[destination]\npath = "s3://b"\noptions = { region = 1 }',
+        '[log]\nlevel = "loud"',
+        "[log]\ncolour = true",
+    ],
+)
+def test_it_refuses_what_the_settings_refuse(file: Path, text: str) -> None:
+    text = text if not text or "run_test" in text else f'run_tests = ["A"]\n{text}'
+    assert mistake(file, text)
+    assert refused(text)
+
+
+def test_what_a_schema_cannot_say_is_known() -> None:
+    (mark,) = told_mistakes.pytestmark  # type: ignore[attr-defined]
+    messages = [message for _, message in mark.args[1]]
+    assert all(any(words in message for message in messages) for words in NOT_TOLD)
+
+
+def test_the_published_schema_checks_a_toml_file(tmp_path: Path) -> None:
+    """With a validator that people use."""
+    wrong = tmp_path / "metrics-etl.toml"
+    wrong.write_text('run_tests = "all"\n[api]\nconcurency = 5\n', encoding="utf-8")
+
+    found = check(ROOT / "config" / "example.toml")
+    assert found.returncode == 0, found.stdout
+    found = check(wrong)
+    assert found.returncode == 1
+    assert "concurency" in found.stdout

@@ -1,6 +1,7 @@
 """Statements that open the dataset in each engine. Pure: made from the declared tables, not from the files.
 
-Every statement names each column with its type, so that no engine infers one; the partition columns too.
+Every statement names each column with its type, so that no engine infers one; the partition columns too. Snowflake's Parquet Direct
+takes both from the files alone, which declare the same types.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,8 +19,9 @@ class Engine:
     """How one engine opens the dataset.
 
     ``placeholder`` stands for the location if none is given. ``schemes`` are the URL schemes that the engine reads; the
-    empty one means a local path. ``types`` are its names of the types in the order of ``KINDS``. ``open_table`` makes the
-    statement for a table in a folder, ``begin`` the one that precedes all tables of a location.
+    empty one means a local path. ``types`` are its names of the types in the order of ``KINDS``, none where it takes them
+    from the files. ``open_table`` makes the statement for a table in a folder, ``begin`` the one that precedes all tables of
+    a location.
     """
 
     placeholder: str
@@ -40,7 +42,7 @@ def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) 
     root = engine.placeholder
     if location is not None:
         root = dataset_root(location, engine_name, engine.schemes, is_relative_allowed=engine.is_relative_allowed)
-    types = dict(zip(KINDS, engine.types, strict=True))
+    types = dict(zip(KINDS, engine.types, strict=True)) if engine.types else {}
     # Without dead letters the errors table has no folder, and an engine may refuse it: last, it stops no other table.
     errors_last = sorted(tables, key=lambda table: table.name == schema.ERRORS.name)
     statements = [engine.open_table(table, f"{root}/{table.name}", types) for table in errors_last]
@@ -88,6 +90,13 @@ ENGINES: dict[str, Engine] = {
         ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP_NTZ", "DATE"),
         external_tables.snowflake,
         external_tables.snowflake_stage,
+    ),
+    EngineName.SNOWFLAKE_DIRECT: Engine(
+        "s3://BUCKET/PREFIX",
+        ("s3", "gs", "gcs", "azure"),
+        (),
+        external_tables.snowflake_direct,
+        external_tables.snowflake_volume,
     ),
     EngineName.ATHENA: Engine(
         "s3://BUCKET/PREFIX",

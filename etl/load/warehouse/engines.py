@@ -12,6 +12,7 @@ class EngineName(StrEnum):
     SPARK = "spark"
     BIGQUERY = "bigquery"
     SNOWFLAKE = "snowflake"
+    SNOWFLAKE_DIRECT = "snowflake-direct"
     ATHENA = "athena"
     REDSHIFT = "redshift"
     TRINO = "trino"

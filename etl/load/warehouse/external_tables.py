@@ -13,6 +13,13 @@ _PROJECTIONS = {
     "date": {"type": "date", "format": "yyyy-MM-dd", "range": "2020-01-01,NOW"},
 }
 """How Athena finds the partitions; no execution is older."""
+_SNOWFLAKE_PROVIDERS = {
+    "s3": ("S3", "STORAGE_AWS_ROLE_ARN = 'arn:aws:iam::ACCOUNT:role/ROLE'"),
+    "gs": ("GCS",),
+    "gcs": ("GCS",),
+    "azure": ("AZURE", "AZURE_TENANT_ID = 'TENANT'"),
+}
+"""By URL scheme: the provider's name, and what else its volume must name."""
 _EXAMPLES = {"run_test": "KEY", "month": "YYYY-MM", "date": "YYYY-MM-DD"}
 
 
@@ -97,11 +104,52 @@ def _snowflake_partition(column: Column) -> str:
 
 def snowflake_stage(root: str) -> str:
     """The stage of the tables; an administrator has to create the storage integration."""
-    url = re.sub("^gs://", "gcs://", root)
     return f"""\
+-- Without a stage, as a preview: metrics-etl schema --ddl snowflake-direct
 CREATE STAGE IF NOT EXISTS {NAMESPACE}
-URL = {backslash_quoted(f"{url}/")}
+URL = {backslash_quoted(_snowflake_url(root))}
 STORAGE_INTEGRATION = {NAMESPACE};"""
+
+
+def _snowflake_url(root: str) -> str:
+    return re.sub("^gs://", "gcs://", f"{root}/")
+
+
+def snowflake_direct(table: Table, _folder: str, _types: Types) -> str:
+    """A read-only Iceberg table of the files in place (Parquet Direct). The files give the columns, the paths the partitions."""
+    return f"""\
+CREATE OR REPLACE ICEBERG TABLE {table.name}
+EXTERNAL_VOLUME = '{NAMESPACE}'
+CATALOG = '{NAMESPACE}'
+BASE_LOCATION = '{table.name}/'
+ENABLE_SCHEMA_EVOLUTION = TRUE
+AUTO_REFRESH = FALSE;
+
+-- Again after every export, to find new and changed files.
+ALTER ICEBERG TABLE {table.name} REFRESH;"""
+
+
+def snowflake_volume(root: str) -> str:
+    """What an administrator creates once: the volume, by which Snowflake reads the bucket and never writes, and the catalog."""
+    provider, *grant = _SNOWFLAKE_PROVIDERS[root.partition("://")[0]]
+    location = [
+        f"NAME = '{NAMESPACE}'",
+        f"STORAGE_PROVIDER = '{provider}'",
+        f"STORAGE_BASE_URL = {backslash_quoted(_snowflake_url(root))}",
+        *grant,
+    ]
+    return f"""\
+-- A preview in Snowflake; the statements follow its documentation. Try them on one table before you rely on them.
+CREATE EXTERNAL VOLUME IF NOT EXISTS {NAMESPACE}
+STORAGE_LOCATIONS = ((
+{chr(10).join(f"  {line}" for line in location)}
+))
+ALLOW_WRITES = FALSE;
+
+CREATE CATALOG INTEGRATION IF NOT EXISTS {NAMESPACE}
+CATALOG_SOURCE = OBJECT_STORE
+TABLE_FORMAT = HIVE
+ENABLED = TRUE;"""
 
 
 def athena(table: Table, folder: str, types: Types) -> str:

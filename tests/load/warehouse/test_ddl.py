@@ -2,7 +2,7 @@
 
 pandas, Polars and DuckDB are executed in tests/e2e/test_reading.py, Spark and ClickHouse there too by make test-all. The
 others are parsed by sqlglot in their dialect. It has no syntax for MSCK, CALL, REFRESH and BigQuery's WITH PARTITION
-COLUMNS: of these the text itself is compared.
+COLUMNS: of these the text itself is compared. Nor does it know what comes before Snowflake's tables in place.
 """
 
 import ast
@@ -32,7 +32,7 @@ SQL_TYPES = {
 LOCATIONS = {"bigquery": 'gs://my-bucket/it\'s "mine"/übung'} | dict.fromkeys(
     ("snowflake", "athena", "redshift", "trino", "clickhouse"), 's3://my-bucket/it\'s "mine"/übung'
 )
-SQL = [name for name in ENGINES if name not in {"pandas", "polars"}]
+SQL = [name for name in ENGINES if name not in {"pandas", "polars", "snowflake-direct"}]
 RESERVED = """
 account all alter and any as between by case cast check column connect connection constraint create cross
 current current_date current_time current_timestamp current_user database delete distinct drop else exists false
@@ -236,6 +236,66 @@ def test_snowflake_takes_values_by_the_names_in_the_files_and_words_from_the_pat
     for name, _ in partitions(table):
         word = f"SPLIT_PART(SPLIT_PART(METADATA$FILENAME, '/{name}=', 2), '/', 1)"
         assert re.search(rf"^  {name} ([A-Z_]+) AS \({re.escape(word)}::\1\),?$", text, re.MULTILINE), name
+
+
+def test_snowflake_says_how_to_read_in_place():
+    first = ddl([schema.CALLS], "snowflake").partition("\n")[0]
+    assert first.startswith("-- ")
+    assert "metrics-etl schema --ddl snowflake-direct" in first
+
+
+@every_table
+def test_snowflake_in_place_takes_the_columns_from_the_files(table):
+    """And the partitions from the paths: with TABLE_FORMAT = HIVE none may be declared."""
+    create, refresh = ddl([table], "snowflake-direct").split("\n\n")[2:]
+    (statement,) = sqlglot.parse(create, dialect="snowflake")
+    assert isinstance(statement, exp.Create)
+    assert statement.find(exp.IcebergProperty)
+    assert not list(statement.find_all(exp.ColumnDef))
+    found = dict(re.findall(r"^([A-Z_]+) = (.+?);?$", create, re.MULTILINE))
+    assert found == {
+        "EXTERNAL_VOLUME": "'simulation_metrics'",
+        "CATALOG": "'simulation_metrics'",
+        "BASE_LOCATION": f"'{table.name}/'",
+        "ENABLE_SCHEMA_EVOLUTION": "TRUE",
+        "AUTO_REFRESH": "FALSE",
+    }
+    assert refresh.rpartition("\n")[2] == f"ALTER ICEBERG TABLE {table.name} REFRESH;"
+
+
+@pytest.mark.parametrize(
+    ("root", "storage"),
+    [
+        (
+            "s3://b/it's",
+            {
+                "STORAGE_PROVIDER": "'S3'",
+                "STORAGE_BASE_URL": "'s3://b/it\\'s/'",
+                "STORAGE_AWS_ROLE_ARN": "'arn:aws:iam::ACCOUNT:role/ROLE'",
+            },
+        ),
+        ("gs://b/p", {"STORAGE_PROVIDER": "'GCS'", "STORAGE_BASE_URL": "'gcs://b/p/'"}),
+        ("gcs://b/p/", {"STORAGE_PROVIDER": "'GCS'", "STORAGE_BASE_URL": "'gcs://b/p/'"}),
+        (
+            "azure://a.blob.core.windows.net/c/p",
+            {
+                "STORAGE_PROVIDER": "'AZURE'",
+                "STORAGE_BASE_URL": "'azure://a.blob.core.windows.net/c/p/'",
+                "AZURE_TENANT_ID": "'TENANT'",
+            },
+        ),
+    ],
+)
+def test_snowflake_reads_in_place_by_a_volume_that_it_never_writes_to(root, storage):
+    volume, integration, *tables = ddl(TABLES, "snowflake-direct", root).split("\n\n")
+    assert dict(re.findall(r"^  ([A-Z_]+) = (.+)$", volume, re.MULTILINE)) == {"NAME": "'simulation_metrics'"} | storage
+    assert volume.endswith("\n))\nALLOW_WRITES = FALSE;")
+    assert dict(re.findall(r"^([A-Z_]+) = ([A-Z_]+);?$", integration, re.MULTILINE)) == {
+        "CATALOG_SOURCE": "OBJECT_STORE",
+        "TABLE_FORMAT": "HIVE",
+        "ENABLED": "TRUE",
+    }
+    assert len(tables) == 2 * len(TABLES)
 
 
 @pytest.mark.parametrize(("root", "function"), [("s3://b/p", "s3("), ("https://h/b/p", "s3("), ("/srv/data", "file(")])

@@ -4,14 +4,15 @@ It is stricter than the settings in one way: a number written as text, as an env
 It cannot tell everything: names and keys of run tests that collide, a file that does not exist, what the environment overrides.
 """
 
+import re
 from typing import Any, get_args
 
 from pydantic import BaseModel
 
 from etl.model.keys import KEY, KEY_MAX_BYTES, READ_AS_VALUES
-from etl.model.locations import BUCKETS
+from etl.model.locations import BUCKETS, WAREHOUSES
 from etl.settings.load import Settings
-from etl.settings.sections import MOST_REQUESTS_PER_MINUTE, RunTest
+from etl.settings.sections import MOST_REQUESTS_PER_MINUTE, NAMESPACE, RunTest
 
 _PORT = r"(:[0-9]+)?"
 _HOST = r"(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]\u0080-\uffff]+)"
@@ -39,6 +40,11 @@ _VALIDATED: dict[tuple[str, str], dict[str, Any]] = {
             {"not": {"pattern": rf"^.+://|^({'|'.join(BUCKETS)}):"}},
         ]
     },
+    ("Warehouse", "url"): {
+        "pattern": rf"^({'|'.join(map(re.escape, WAREHOUSES))})://[^?]*[^/?]",
+        "not": {"pattern": r"^[^/]*://[^/]*:[^/]*@|\?.*password"},
+    },
+    ("Warehouse", "schema"): {"pattern": f"^{NAMESPACE.pattern}$"},
     ("Destination", "options"): {
         "properties": {
             option: {"type": ["string", "boolean"]} for option in sorted(frozenset().union(*BUCKETS.values()))

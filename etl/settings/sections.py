@@ -22,7 +22,7 @@ _NO_PROXY = (
 )
 MOST_REQUESTS_PER_MINUTE = 10_000_000
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_NAMESPACE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+NAMESPACE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
 class _Section(BaseModel):
@@ -248,8 +248,8 @@ class Destination(_Section):
 class Warehouse(_Section):
     """Which warehouse the dataset is loaded into, and the schema of its tables there."""
 
-    url: str | None = None
-    namespace: str = Field(DEFAULT_NAMESPACE, alias="schema")
+    url: str | None = Field(None, description="a warehouse to keep equal to the dataset, see docs/warehouses.md")
+    namespace: str = Field(DEFAULT_NAMESPACE, alias="schema", description="of its tables; made if it is not there")
 
     @property
     def named_url(self) -> str:
@@ -280,7 +280,7 @@ class Warehouse(_Section):
     @field_validator("namespace")
     @classmethod
     def _namespace(cls, value: str) -> str:
-        if not _NAMESPACE.fullmatch(value):
+        if not NAMESPACE.fullmatch(value):
             raise ValueError(f"must be lower-case letters, digits and _, at most 63, got {value!r}")
         return value
 

@@ -65,7 +65,7 @@ def test_every_setting_is_in_it_with_its_meaning_and_no_secret() -> None:
     for name in given - {"run_tests"}:
         annotation: Any = Settings.model_fields[name].annotation
         section = SCHEMA["properties"][name]
-        assert set(section["properties"]) == set(annotation.model_fields)
+        assert set(section["properties"]) == {field.alias or key for key, field in annotation.model_fields.items()}
         assert section["additionalProperties"] is False
         for key in section["properties"].values():
             assert key["description"]
@@ -130,6 +130,15 @@ def test_every_key_of_the_schema_is_among_those_that_were_accepted() -> None:
         '[destination]\npath = "az://b"\noptions = { use_azure_cli = true }',
         "[destination]\noptions = {}",
         "[export]\nmax_runtime_minutes = 10.5\nsettle_hours = 0",
+        *(
+            f'[warehouse]\nurl = "{url}"\nschema = "a_1"'
+            for url in (
+                "duckdb://x.duckdb",
+                "duckdb:///a b/x",
+                "postgresql://u@h:5432/d?sslmode=require",
+                "postgresql:///d",
+            )
+        ),
     ],
 )
 def test_it_accepts_what_the_settings_accept(file: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from etl.load.dataset import Dataset, Written
 from etl.load.files.local import LocalFiles
 from etl.load.layout import Part
 from etl.load.places import Places
+from etl.load.receipt import Receipt
 from etl.load.state import load_state
 from etl.model import schema
 from etl.model.lifecycle import Settlement
@@ -65,7 +66,7 @@ def export_to(dataset, *bundles, run="run-1", fetched_at=FETCHED_AT, parts_of=fi
     """Commit the bundles as a run does that has loaded the stored state; returns what it wrote and what arrived."""
     keys = sorted({bundle.run_test_key for bundle in bundles})
     stored = load_state(dataset, keys, set_aside=True).executions
-    dataset.written = Written()  # as a run begins with
+    dataset.written, dataset.receipt = Written(), Receipt()  # as a run begins with
     arrived = commit(
         dataset,
         flattened(bundles),

@@ -7,7 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.errors import ConfigurationError
-from etl.inspect.tables import chosen_columns, find_scope, open_dataset, read_rows
+from etl.inspect.tables import EXPORTED_AT, chosen_columns, find_scope, moment, open_dataset, read_rows
 from etl.load.files.open import Files
 from etl.load.layout import Scope
 from etl.model import schema
@@ -31,6 +31,7 @@ CALL_COLUMNS = [*schema.CALLS.names, *(column.name for column in schema.CALLS.ad
 _OUTPUTS = {"passed": "output_passed", "score": "output_score", "text": "output_text"}
 _KIND_OF_TYPE = {"Pass/Fail": "passed", "score": "score"}
 _EVALS_READ = [
+    "execution_id",
     "call_execution_id",
     "eval_config_id",
     "eval_name",
@@ -42,7 +43,7 @@ _EVALS_READ = [
 ]
 
 
-def read_calls(
+def read_calls(  # noqa: PLR0913 each narrows what is read, and is given by name
     path: str | os.PathLike[str],
     *,
     run_tests: str | Iterable[str] | None = None,
@@ -50,6 +51,7 @@ def read_calls(
     until: str | date | None = None,
     columns: str | Iterable[str] | None = None,
     evals: Literal["wide"] | None = None,
+    changed_since: str | date | None = None,
     options: Options | None = None,
 ) -> pd.DataFrame:
     """One row per call, exactly those of ``read_table(path, "calls", …)``, with its execution and its evals beside it.
@@ -71,10 +73,13 @@ def read_calls(
         until: Last day of ``date``, included.
         columns: Only these, in this order; all of them by default. Columns of evals come on top.
         evals: ``"wide"``, or None to leave them out.
+        changed_since: Only calls of executions of which anything changed after this moment, all of each: what is to take the place
+            of the calls of the ``execution_id`` that ``read_table(path, "executions", changed_since=…)`` gives. A datetime or
+            Timestamp, or text such as ``2026-11-01T02:00:00Z`` (without a zone, UTC).
         options: Of a bucket, as in ``[destination.options]``; credentials come from their usual places.
 
     Raises:
-        ConfigurationError: no such column or run test, no day, or another word for ``evals``.
+        ConfigurationError: no such column or run test, no day or moment, or another word for ``evals``.
         DestinationError: there is no dataset, or a file of it cannot be read.
     """
     if evals not in (None, "wide"):
@@ -82,27 +87,43 @@ def read_calls(
     names = chosen_columns(columns, [*CALL_COLUMNS, *EXECUTION_COLUMNS], "calls")
     files = open_dataset(path, options)
     scope = find_scope(files, schema.CALLS, run_tests, since, until)
+    after = moment("changed_since", changed_since)
     needed = dict.fromkeys(["call_execution_id", "execution_id", *(name for name in names if name in CALL_COLUMNS)])
     calls = read_rows(files, schema.CALLS, scope, list(needed))
-    beside = _of_executions(files, scope, calls, [name for name in names if name in EXECUTION_COLUMNS])
-    judged = _of_evals(files, scope, calls) if evals else {}
-    found = {name: beside[name] if name in beside else calls[name] for name in names} | judged
-    return to_pandas(pa.table(found))
-
-
-def _of_executions(files: Files, scope: Scope, calls: pa.Table, names: list[str]) -> dict[str, pa.ChunkedArray]:
-    """The columns of each call's execution."""
-    if not names:
-        return {}
-    wanted = [EXECUTION_COLUMNS[name] for name in names]
-    executions = read_rows(files, schema.EXECUTIONS, scope, ["execution_id", *wanted])
+    beside = {name: EXECUTION_COLUMNS[name] for name in names if name in EXECUTION_COLUMNS}
+    executions = _executions(files, scope, {*beside.values(), *([EXPORTED_AT] if after else ())})
+    left_out = _unchanged(executions, after)
+    calls = _without(calls, left_out)
     places = _places(calls["execution_id"], executions["execution_id"])
-    return {name: executions[EXECUTION_COLUMNS[name]].take(places) for name in names}
+    found = {name: executions[beside[name]].take(places) if name in beside else calls[name] for name in names}
+    judged = _of_evals(files, scope, calls, left_out) if evals else {}
+    return to_pandas(pa.table(found | judged))
 
 
-def _of_evals(files: Files, scope: Scope, calls: pa.Table) -> dict[str, pa.ChunkedArray]:
-    """The columns of the evals of each call."""
-    rows = read_rows(files, schema.EVALS, scope, _EVALS_READ)
+def _executions(files: Files, scope: Scope, names: set[str]) -> pa.Table:
+    """The execution rows of the parts in the scope; no rows when no column is wanted."""
+    columns = ["execution_id", *sorted(names)]
+    if not names:
+        return schema.EXECUTIONS.no_rows.select(columns)
+    return read_rows(files, schema.EXECUTIONS, scope, columns, is_of_days=False)
+
+
+def _unchanged(executions: pa.Table, after: datetime | None) -> pa.Array:
+    """The executions of which it is known that nothing changed after that."""
+    if after is None:
+        return pa.array([], schema.STRING)
+    is_older = pc.less_equal(executions[EXPORTED_AT], pa.scalar(after, schema.TIMESTAMP))
+    return executions.filter(is_older)["execution_id"].combine_chunks()
+
+
+def _without(rows: pa.Table, executions: pa.Array) -> pa.Table:
+    """The rows of other executions than these."""
+    return rows.filter(pc.invert(pc.is_in(rows["execution_id"], value_set=executions))) if len(executions) else rows
+
+
+def _of_evals(files: Files, scope: Scope, calls: pa.Table, left_out: pa.Array) -> dict[str, pa.ChunkedArray]:
+    """The columns of the evals of each call, but for those of the executions that are ``left_out``."""
+    rows = _without(read_rows(files, schema.EVALS, scope, _EVALS_READ), left_out)
     verdict, score = rows["output_passed"], rows["output_score"]
     is_word = pc.and_(pc.is_null(verdict), pc.is_null(score))
     words = pc.if_else(is_word, pc.coalesce(rows["output_text"], rows["output_json"]), pa.scalar(None, schema.STRING))

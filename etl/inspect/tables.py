@@ -25,10 +25,11 @@ from etl.model.wording import quoted
 from etl.transform.frames import to_pandas
 
 T = TypeVar("T")
+EXPORTED_AT = "exported_at"
 _TRIES = 10
 
 
-def read_table(
+def read_table(  # noqa: PLR0913 each narrows what is read, and is given by name
     path: str | os.PathLike[str],
     table: str,
     *,
@@ -36,6 +37,7 @@ def read_table(
     since: str | date | None = None,
     until: str | date | None = None,
     columns: str | Iterable[str] | None = None,
+    changed_since: str | date | None = None,
     options: Options | None = None,
 ) -> pd.DataFrame:
     """The rows of one table, with pyarrow-backed dtypes: a whole number stays whole, and a null is null.
@@ -52,10 +54,13 @@ def read_table(
         since: First day of ``date`` (UTC): a date, text such as ``2026-11-01``, or a datetime or Timestamp (without a zone, UTC).
         until: Last day of ``date``, included.
         columns: Only these columns, in this order; all of them by default.
+        changed_since: Only rows whose ``exported_at`` is later than this moment: a datetime or Timestamp, or text such as
+            ``2026-11-01T02:00:00Z`` (without a zone, UTC; a day means its first moment). A row that is gone cannot say so:
+            ``executions`` tells of what rows were taken. Not for ``errors`` and ``runs``, which have no such column.
         options: Of a bucket, as in ``[destination.options]``; credentials come from their usual places.
 
     Raises:
-        ConfigurationError: no such table, column or run test, or no day.
+        ConfigurationError: no such table, column or run test, or no day or moment.
         DestinationError: there is no dataset, or a file of it cannot be read.
     """
     declared = declared_table(table)
@@ -63,7 +68,11 @@ def read_table(
     files = open_dataset(path, options)
     if run_tests is not None and declared is schema.RUNS_TABLE:
         raise ConfigurationError("runs: an export run is not of one run test: leave run_tests out")
-    return to_pandas(read_rows(files, declared, find_scope(files, declared, run_tests, since, until), names))
+    if changed_since is not None and EXPORTED_AT not in declared.names:
+        raise ConfigurationError(f"{table} has no {EXPORTED_AT}: leave changed_since out, and read it whole")
+    after = moment("changed_since", changed_since)
+    scope = find_scope(files, declared, run_tests, since, until)
+    return to_pandas(read_rows(files, declared, scope, names, changed_since=after))
 
 
 def describe(table: str) -> pd.DataFrame:
@@ -150,15 +159,28 @@ def find_scope(
     return Scope(keys, first, last)
 
 
-def read_rows(files: Files, table: schema.Table, scope: Scope, names: list[str]) -> pa.Table:
+def read_rows(
+    files: Files,
+    table: schema.Table,
+    scope: Scope,
+    names: list[str],
+    *,
+    changed_since: datetime | None = None,
+    is_of_days: bool = True,
+) -> pa.Table:
     """The columns of the rows in the scope, with exactly the declared types; in the order of the parts' paths.
+
+    Rows whose ``exported_at`` is unknown may have changed since. Without ``is_of_days``, all rows of the parts count, whatever
+    their day.
 
     Raises:
         DestinationError: as ``read_table``.
     """
     columns = {column.name: column for column in (*table.columns, *table.added_columns)}
-    needs_day = schema.DAY.name in names or scope.has_bounds
-    stored = [name for name in table.names if name in names or (needs_day and name == table.start)] or [table.key[0]]
+    has_bounds = is_of_days and scope.has_bounds
+    needs_day = schema.DAY.name in names or has_bounds
+    needed = {*names, *([table.start] if needs_day else ()), *([EXPORTED_AT] if changed_since else ())}
+    stored = [name for name in table.names if name in needed] or [table.key[0]]
     declared = pa.schema([pa.field(name, columns[name].type, metadata=columns[name].metadata) for name in names])
 
     def rows_of(found: tuple[str, Part]) -> pa.Table:
@@ -167,8 +189,10 @@ def read_rows(files: Files, table: schema.Table, scope: Scope, names: list[str])
         if needs_day:
             days = _days(rows[table.start], part.folder)
             rows = rows.append_column(schema.DAY.name, days)
-            if scope.has_bounds:
+            if has_bounds:
                 rows = rows.filter(pc.and_(pc.greater_equal(days, scope.since), pc.less_equal(days, scope.until)))
+        if changed_since:
+            rows = rows.filter(_is_later(rows[EXPORTED_AT], changed_since))
         if "run_test" in names:
             rows = rows.append_column("run_test", pa.repeat(part.run_test_key, len(rows)))
         return rows.select(names).cast(declared)
@@ -178,6 +202,10 @@ def read_rows(files: Files, table: schema.Table, scope: Scope, names: list[str])
         return pa.concat_tables([declared.empty_table(), *tables]).combine_chunks()
 
     return _read_listed(files, table, read)
+
+
+def _is_later(times: pa.ChunkedArray, moment: datetime) -> pa.ChunkedArray:
+    return pc.fill_null(pc.greater(times, pa.scalar(moment, schema.TIMESTAMP)), fill_value=True)
 
 
 def _days(starts: pa.ChunkedArray, folder: str) -> pa.ChunkedArray:
@@ -247,6 +275,27 @@ def _read_listed(files: Files, table: schema.Table, read: Callable[[dict[str, Pa
 
 def _texts(value: str | Iterable[str]) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
+
+
+def moment(option: str, value: str | date | None) -> datetime | None:
+    """A moment in UTC; one without a zone is in UTC, and a day means its first moment.
+
+    Raises:
+        ConfigurationError: it is no moment.
+    """
+    if value is None:
+        return None
+    try:
+        found = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if isinstance(found, pd.Timestamp):
+            found = found.floor("us").to_pydatetime()
+        if type(found) is date:
+            found = datetime(found.year, found.month, found.day, tzinfo=UTC)
+        if type(found) is datetime:
+            return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise ConfigurationError(f"{option} must be a moment such as 2026-11-01T02:00:00Z, got {value!r}")
 
 
 def _day(option: str, value: str | date | None) -> date | None:

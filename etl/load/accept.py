@@ -10,6 +10,7 @@ from etl.load.dataset import Dataset
 from etl.load.index import Index
 from etl.load.layout import Part
 from etl.load.merge import is_of, with_column
+from etl.load.receipt import Change
 from etl.model import schema
 from etl.transform.frames import ExportStamp
 
@@ -45,10 +46,13 @@ def _vouch(dataset: Dataset, part: Part, held: Mapping[str, tuple[str, int]], st
         "exported_calls": {each: calls for each, (_, calls) in held.items()},
         "listed_calls": {each: calls for each, (_, calls) in held.items() if each in was_listed},
         "fingerprint": dict.fromkeys(held, ""),
-        "export_run_id": dict.fromkeys(held, stamp.export_run_id),
-        "exported_at": dict.fromkeys(held, stamp.exported_at),
+        **{name: dict.fromkeys(held, value) for name, value in stamp.columns.items()},
     }
+    had = dict(zip(ids, rows["exported_calls"].to_pylist(), strict=True))
     for name, values in new.items():
         old = rows[name].to_pylist()
         rows = with_column(rows, name, [values.get(each, before) for each, before in zip(ids, old, strict=True)])
     dataset.write(schema.EXECUTIONS, part, rows)
+    dataset.receipt.note(part.run_test_key, Change.REPLACED, held.keys())
+    emptied = {each for each, (_, calls) in held.items() if had[each] and not calls}
+    dataset.receipt.note(part.run_test_key, Change.EMPTIED, emptied)

@@ -18,6 +18,7 @@ from etl.errors import SchemaError
 from etl.load.dataset import Dataset
 from etl.load.layout import Part
 from etl.load.merge import Replacement, is_of
+from etl.load.receipt import Change
 from etl.load.state import held_rows
 from etl.model import schema
 from etl.model.digest import rows_digest
@@ -83,13 +84,15 @@ def commit(
                 for name, of_all in rows.items()
             }
             held = {execution_id: before.held if before else _NOTHING_HELD for execution_id, before in known.items()}
-            held |= _commit_calls(dataset, part, mine, own_rows, replacement)
+            held_now, touched = _commit_calls(dataset, part, mine, own_rows, replacement)
+            held |= held_now
             states = _states(mine, known, held, settlement)
             verified_at = _verified_at(mine, known, settlement.fetched_at)
             dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)
             executions = executions_frame(mine.values(), held, states, verified_at, stamp)
             own = to_arrow(executions.data, schema.EXECUTIONS)
-            dataset.commit_rows(schema.EXECUTIONS, part, own, replacement)
+            changed = dataset.commit_rows(schema.EXECUTIONS, part, own, _renewing(replacement, touched)).changed
+            _note_changes(dataset, key, known, held, changed, replacement)
             arrived[key].misfits += executions.misfits
             arrived[key].without_rows += sum(
                 states[execution_id] is ExportState.INCOMPLETE and not bundle.dead_letters and bundle.part_of is None
@@ -177,7 +180,7 @@ def _replacement(bundles: Mapping[str, FlatBundle], known: Mapping[str, StoredEx
         failed_calls={letter.subject_id for bundle in listed.values() for letter in bundle.dead_letters},
         kept_calls={(execution_id, call_id) for execution_id, bundle in listed.items() for call_id in bundle.kept},
         heads={execution_id for execution_id, bundle in bundles.items() if _has_letter(bundle, METRICS)},
-        undated={execution_id for execution_id, before in known.items() if before and before.exported_at is None},
+        renewed={execution_id for execution_id, before in known.items() if before and before.exported_at is None},
         # Without the time of this fetch, a scrub would fetch the same final executions every night.
         verified={
             execution_id
@@ -233,21 +236,47 @@ def _commit_calls(
     bundles: Mapping[str, FlatBundle],
     rows: Mapping[str, pa.Table],
     replacement: Replacement,
-) -> dict[str, HeldRows]:
-    """Write calls and evals; returns what the dataset now holds of the executions whose calls were listed."""
+) -> tuple[dict[str, HeldRows], AbstractSet[str]]:
+    """Write calls and evals; returns what the dataset now holds of the executions whose calls were listed, and which changed."""
     listed_calls = {
         execution_id: len(bundle.listed) if bundle.part_of is None else bundle.part_of
         for execution_id, bundle in bundles.items()
         if bundle.listed is not None
     }
     if not listed_calls:
-        return {}  # so that the part's largest files are not read
+        return {}, frozenset()  # so that the part's largest files are not read
     calls = dataset.commit_rows(schema.CALLS, part, rows[schema.CALLS.name], replacement)
     # The evals of a call that failed stay as long as the call does.
-    kept = set(calls["call_execution_id"].to_pylist()).intersection(replacement.failed_calls)
+    kept = set(calls.table["call_execution_id"].to_pylist()).intersection(replacement.failed_calls)
     of_evals = replace(replacement, failed_calls=kept)
     evals = dataset.commit_rows(schema.EVALS, part, rows[schema.EVALS.name], of_evals)
-    return held_rows(listed_calls, calls, evals)
+    return held_rows(listed_calls, calls.table, evals.table), calls.changed | evals.changed
+
+
+def _renewing(replacement: Replacement, touched: AbstractSet[str]) -> Replacement:
+    """The replacement for execution rows: whoever follows these sees there that calls or evals of theirs changed."""
+    return replace(replacement, renewed={*replacement.renewed, *touched})
+
+
+def _note_changes(
+    dataset: Dataset,
+    key: str,
+    known: Mapping[str, StoredExecution | None],
+    held: Mapping[str, HeldRows],
+    changed: AbstractSet[str],
+    replacement: Replacement,
+) -> None:
+    """Tell the receipt what became of the executions of the run test, of which those that ``changed`` have a new row."""
+    new = {each for each in changed if known[each] is None}
+    emptied = {
+        each
+        for each in changed
+        if (before := known[each]) and before.held.exported_calls and not held[each].exported_calls
+    }
+    dataset.receipt.note(key, Change.INSERTED, new)
+    dataset.receipt.note(key, Change.REPLACED, changed - new)
+    dataset.receipt.note(key, Change.EMPTIED, emptied)
+    dataset.receipt.note(key, Change.VERIFIED, {*replacement.verified})
 
 
 def _age(bundle: FlatBundle) -> tuple[str, datetime]:

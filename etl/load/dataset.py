@@ -14,43 +14,36 @@ import pyarrow as pa
 from etl.errors import DestinationError, FileMissingError
 from etl.load.files.open import Files
 from etl.load.layout import Layout, Part, parse_part_path, part_path, run_path
-from etl.load.merge import Replacement, merge
+from etl.load.merge import Merged, Replacement, merge
 from etl.load.parquet import UnreadableError, encode, open_part
+from etl.load.receipt import Receipt
 from etl.model import schema
 from etl.transform.frames import to_arrow
 
 
-@dataclass(frozen=True, slots=True)
-class FileSize:
-    """How much one file holds."""
-
-    rows: int
-    size_bytes: int
-
-
 @dataclass(slots=True)
 class Written:
-    """What a run has written; ``largest_rows`` is the number of rows of the largest file, ``sizes`` are by path."""
+    """How much a run has written; ``largest_rows`` is the number of rows of the largest file."""
 
     rows: dict[str, int] = field(default_factory=dict)
     files: int = 0
     largest_rows: int = 0
     size_bytes: int = 0
-    sizes: dict[str, FileSize] = field(default_factory=dict)
 
 
 class Dataset:
-    """The Parquet files of one dataset; ``written`` grows with each file that is written through this object."""
+    """The Parquet files of one dataset; ``written`` and ``receipt`` say what was changed through this object."""
 
     def __init__(self, files: Files, *, layout: Layout = Layout.BY_MONTH, compression: str = "zstd") -> None:
         self.files = files
         self.layout = layout
         self.written = Written()
+        self.receipt = Receipt()
         self._compression = compression
         self._outdated: set[str] = set()
 
-    def commit_rows(self, table: schema.Table, part: Part, rows: pa.Table, replacement: Replacement) -> pa.Table:
-        """Merge the rows into the part, durably (see ``merge``); returns the part's rows after that.
+    def commit_rows(self, table: schema.Table, part: Part, rows: pa.Table, replacement: Replacement) -> Merged:
+        """Merge the rows into the part, durably (see ``merge``).
 
         Raises:
             DestinationError: the file could not be written, and is unchanged; or it is damaged, and was moved to the quarantine.
@@ -59,7 +52,7 @@ class Dataset:
         if merged.is_changed:
             self.write(table, part, merged.table)
             self.written.rows[table.name] = self.written.rows.get(table.name, 0) + merged.arrived
-        return merged.table
+        return merged
 
     def rows(self, table: schema.Table, part: Part) -> pa.Table:
         """All rows of the part, with exactly the declared columns; none when there is no file.
@@ -74,7 +67,7 @@ class Dataset:
             return table.no_rows
         except UnreadableError as exc:
             # Its other executions are not at hand: the next run misses their rows and fetches them again.
-            aside = self.files.set_aside(path)
+            aside = self.set_aside(path)
             raise DestinationError(f"{exc}; moved to {aside}: run again to fetch what it held") from exc
 
     def read(self, table: schema.Table, path: str, names: Sequence[str]) -> pa.Table:
@@ -100,7 +93,7 @@ class Dataset:
         data = encode(table, rows, self._compression)
         path = part_path(table.name, part)
         self.files.publish(path, data)
-        self.written.sizes[path] = FileSize(len(rows), len(data))
+        self.receipt.note_written(path, data, rows=len(rows))
         self.written.files += 1
         self.written.largest_rows = max(self.written.largest_rows, len(rows))
         self.written.size_bytes += len(data)
@@ -125,7 +118,17 @@ class Dataset:
         path = part_path(table.name, part)
         if self.files.has(path):
             self.files.remove(path)
-        self.written.sizes.pop(path, None)
+            self.receipt.note_removed(path)
+
+    def set_aside(self, path: str) -> str:
+        """Move a damaged file to the quarantine; returns where it is then.
+
+        Raises:
+            DestinationError: it could not be moved.
+        """
+        aside = self.files.set_aside(path)
+        self.receipt.note_removed(path)
+        return aside
 
     def complete(self) -> int:
         """Rewrite the files that an older version wrote, and that were read since, with this version's columns; returns how many.
@@ -149,6 +152,9 @@ class Dataset:
     def record_run(self, day: date, export_run_id: str, frame: pd.DataFrame) -> None:
         """Add the row of one export run that began on this UTC day."""
         rows = to_arrow(frame, schema.RUNS_TABLE)
-        self.files.publish(
-            run_path(self.layout.folder(day), export_run_id), encode(schema.RUNS_TABLE, rows, self._compression)
+        path, data = (
+            run_path(self.layout.folder(day), export_run_id),
+            encode(schema.RUNS_TABLE, rows, self._compression),
         )
+        self.files.publish(path, data)
+        self.receipt.note_written(path, data, rows=len(rows))

@@ -19,6 +19,7 @@ from etl.load.index import Index, hash_ids
 from etl.load.layout import Part, part_path
 from etl.load.merge import is_of, with_column
 from etl.load.parquet import UnreadableError
+from etl.load.receipt import Change
 from etl.load.state import held_rows
 from etl.model import schema
 from etl.model.lifecycle import CLOCKS_DIFFER, ExportState, HeldRows
@@ -115,6 +116,10 @@ def remove_calls(
         executions = with_column(executions, name, [row[name] for row in changed])
     if changed:
         dataset.write(schema.EXECUTIONS, part, executions)
+    ids = after.keys() & set(executions["execution_id"].to_pylist())
+    emptied = {each for each in ids if before[each].exported_calls and not after[each].exported_calls}
+    dataset.receipt.note(part.run_test_key, Change.REPLACED, ids)
+    dataset.receipt.note(part.run_test_key, Change.EMPTIED, emptied)
     return unlisted
 
 
@@ -161,8 +166,7 @@ def _changed(
         "exported_calls": exported_calls,
         "listed_calls": listed_calls,
         "export_state": ExportState.SETTLING if is_complete else row["export_state"],
-        "export_run_id": stamp.export_run_id,
-        "exported_at": stamp.exported_at,
+        **stamp.columns,
     }
 
 

@@ -10,6 +10,7 @@ nothing else could tell of them.
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import chain
 from typing import Any
 
@@ -36,8 +37,8 @@ _READ = {
         "execution_id", "listed_calls", "exported_calls", "run_test_name", "started_at", "export_state", "fingerprint",
         "calls_digest", "verified_at", "exported_at", "export_run_id", "deleted_at",
     ),
-    "calls": ("execution_id", "row_hash", "call_execution_id"),
-    "evals": ("execution_id", "row_hash", "call_execution_id"),
+    "calls": ("execution_id", "row_hash", "call_execution_id", "exported_at"),
+    "evals": ("execution_id", "row_hash", "call_execution_id", "exported_at"),
     "errors": ("execution_id",),
 }  # fmt: skip
 _ROWS = pa.schema(
@@ -46,6 +47,7 @@ _ROWS = pa.schema(
         pa.field("is_here", pa.bool_()),
         pa.field("held_calls", pa.int64()),
         pa.field("held_digest", pa.string()),
+        pa.field("held_at", schema.TIMESTAMP),
         *(pa.field(f"has_{name}", pa.bool_()) for name in ("calls", "evals", "errors")),
         pa.field("call_hashes", pa.list_(pa.int64())),
     ]
@@ -57,8 +59,9 @@ _MEANING = fingerprint({table.name: str(table.arrow_schema) for table in schema.
 class PartIndex:
     """One row for each execution of which the part holds anything; ``is_here``: its own row.
 
-    ``held_digest`` and ``held_calls`` are what the calls and evals in the part say; ``call_hashes`` has 64 bits for each of its
-    calls. ``versions`` are those of the part's files by table, None when they cannot be told; ``counts`` their numbers of rows.
+    ``held_digest`` and ``held_calls`` are what the calls and evals in the part say, ``held_at`` is when the newest of them was
+    exported; ``call_hashes`` has 64 bits for each of its calls. ``versions`` are those of the part's files by table, None when they
+    cannot be told; ``counts`` their numbers of rows.
     """
 
     versions: tuple[str, ...] | None
@@ -308,6 +311,7 @@ def _rows_of(rows: Mapping[str, pa.Table]) -> pa.Table:
     hashes = {name: by_execution(rows[name], "row_hash") for name in ("calls", "evals")}
     # Evals of a call whose row was lost count like the call.
     calls, evals = (by_execution(rows[name], "call_execution_id") for name in ("calls", "evals"))
+    newest = _newest(rows["calls"], rows["evals"])
     sick = set(rows["errors"]["execution_id"].to_pylist())
     here = {row["execution_id"]: row for row in rows["executions"].to_pylist()}
     ids = [*here, *sorted({*calls, *evals, *sick} - here.keys())]
@@ -317,6 +321,7 @@ def _rows_of(rows: Mapping[str, pa.Table]) -> pa.Table:
         "is_here": [each in here for each in ids],
         "held_calls": [each.exported_calls for each in held],
         "held_digest": [each.calls_digest for each in held],
+        "held_at": [newest.get(each) for each in ids],
         "has_calls": [each in calls for each in ids],
         "has_evals": [each in evals for each in ids],
         "has_errors": [each in sick for each in ids],
@@ -324,6 +329,13 @@ def _rows_of(rows: Mapping[str, pa.Table]) -> pa.Table:
     arrays = [pa.array(columns[field.name], field.type) for field in _ROWS if field.name != "call_hashes"]
     hashed = _hashed([dict.fromkeys((*calls.get(each, ()), *evals.get(each, ()))) for each in ids])
     return pa.table([*arrays, hashed], schema=_ROWS)
+
+
+def _newest(*tables: pa.Table) -> dict[str, datetime]:
+    """When the newest row of each execution was exported."""
+    rows = pa.concat_tables([rows.select(["execution_id", "exported_at"]) for rows in tables])
+    found = rows.group_by("execution_id").aggregate([("exported_at", "max")])
+    return dict(zip(found["execution_id"].to_pylist(), found["exported_at_max"].to_pylist(), strict=True))
 
 
 def by_execution(rows: pa.Table, name: str) -> dict[str, list[Any]]:

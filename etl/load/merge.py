@@ -4,7 +4,9 @@ A row whose content did not change keeps its old version, so that a part in whic
 """
 
 from collections.abc import Collection, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import pyarrow as pa
@@ -45,8 +47,9 @@ class Replacement:
         kept_calls: Execution and call: listed there and not fetched, since nothing changed. Their old rows stay, and not those of
             their evals.
         heads: Fetched without their aggregates: the old aggregates stay.
-        verified: Take the new ``verified_at`` even if nothing else changed.
-        undated: When their execution rows were written is unknown: the new rows replace them even if nothing changed.
+        verified: Take the new ``verified_at`` even if nothing else changed, and with it who wrote the row, and when.
+        renewed: Their new execution rows replace the old ones even if they say the same: other rows of theirs changed, or when the
+            old ones were written is unknown.
     """
 
     executions: Collection[str]
@@ -57,7 +60,7 @@ class Replacement:
     kept_calls: Collection[tuple[str, str]] = ()
     heads: Collection[str] = ()
     verified: Collection[str] = ()
-    undated: Collection[str] = ()
+    renewed: Collection[str] = ()
 
     def executions_of(self, table: schema.Table) -> Collection[str]:
         """The executions whose rows of this table are replaced."""
@@ -73,11 +76,15 @@ class Replacement:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """The part's rows after the merge, whether they differ from before, and how many of them are new or changed."""
+    """The part's rows after the merge, whether they differ from before, and how many of them are new or changed.
+
+    ``changed`` are the executions of which a row was replaced, added or removed.
+    """
 
     table: pa.Table
     is_changed: bool
     arrived: int = 0
+    changed: AbstractSet[str] = frozenset()
 
 
 def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replacement) -> Merged:
@@ -94,9 +101,9 @@ def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replac
     if table is schema.EXECUTIONS:
         new = _with_values_of(before, table, new, _AGGREGATES, replacement.heads)
         # The other way round: an old row that stays takes the new time, and no new row replaces it for that.
-        after = _with_values_of(new, table, before, ["verified_at"], replacement.verified)
-        before = before.filter(pc.invert(is_of(before, replacement.undated)))
-        after = after.filter(pc.invert(is_of(after, replacement.undated)))
+        after = _with_values_of(new, table, before, sorted(_VERSION_COLUMNS), replacement.verified)
+        before = before.filter(pc.invert(is_of(before, replacement.renewed)))
+        after = after.filter(pc.invert(is_of(after, replacement.renewed)))
     if table is schema.ERRORS:
         # Two executions may list a call that fails: the one that was fetched last has its dead letter.
         theirs = set(_keys(table, new))
@@ -109,7 +116,9 @@ def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replac
     merged = pa.concat_tables([others, _where(after, is_kept), _where(new, is_arriving)])
     if merged.nbytes < _MOST_SORTED_BYTES:
         merged = merged.sort_by([(name, "ascending") for name in _SORT[table.name]])
-    return Merged(merged, is_changed=True, arrived=sum(is_arriving))
+    gone = compress(before["execution_id"].to_pylist(), (not each for each in is_kept))
+    changed = {*gone, *compress(new["execution_id"].to_pylist(), is_arriving)}
+    return Merged(merged, is_changed=True, arrived=sum(is_arriving), changed=changed)
 
 
 def _compare(

@@ -1,13 +1,15 @@
 """Where executions lie: what is stored stays where it is, and what is new goes to the last part of its month that has room."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from etl.errors import FileMissingError
-from etl.load.dataset import Dataset, FileSize
+from etl.load.dataset import Dataset
 from etl.load.layout import Layout, Part, parse_part_path, part_path, place_of
 from etl.load.parquet import read_footer
+from etl.load.receipt import FileSize
 from etl.load.state import StoredState
 from etl.model import schema
 from etl.transform.flatten import FlatBundle
@@ -96,12 +98,10 @@ def sizes_of(dataset: Dataset, part: Part) -> list[FileSize]:
     """
     found = []
     for path in (part_path(table.name, part) for table in schema.OF_EXECUTIONS):
-        size = dataset.written.sizes.get(path)
-        if size is None:
-            try:
-                footer = read_footer(dataset.files, path)
-            except FileMissingError:
-                continue
-            size = FileSize(footer.rows, footer.size_bytes)
-        found.append(size)
+        if written := dataset.receipt.written.get(path):
+            found.append(written.size)
+            continue
+        with suppress(FileMissingError):
+            footer = read_footer(dataset.files, path)
+            found.append(FileSize(footer.rows, footer.size_bytes))
     return found

@@ -3,8 +3,9 @@
 A move first writes all rows to the new place, then removes the old ones. If it is killed between, the next run completes it.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 from etl.load.dataset import Dataset
 from etl.load.layout import Part
 from etl.load.merge import Replacement, is_of, merge, once, with_column
+from etl.load.receipt import Change
 from etl.load.state import StoredState
 from etl.model import schema
 from etl.model.digest import rows_digest
@@ -58,26 +60,46 @@ def surplus(
 ) -> dict[Part, set[str]]:
     """The ``doubled`` executions to drop, by part: from all places but the one whose execution row was written last.
 
-    Of rows with the same time, the one whose calls are complete stays, then the one under the key that lists it, then one of a run
-    test that is exported. The state must hold all run tests that these executions are stored under.
+    A move writes its copy later, too, and fetches nothing: of such rows the one stays whose calls are complete. Of rows with one
+    time, it is that one, then the one under the key that lists it, then one of a run test that is exported. The state must hold
+    all run tests that these executions are stored under.
     """
     long_ago = datetime.min.replace(tzinfo=UTC)
 
-    def worth(execution_id: str, part: Part) -> tuple[bool, datetime, bool, bool, bool]:
+    def worth(execution_id: str, part: Part, *, is_moved: bool) -> tuple[bool, bool, datetime, bool, bool, bool]:
         key = part.run_test_key
         stored = state.executions[key].get(execution_id)
         is_home, is_exported = execution_id in listed.get(key, ()), key in listed
         if stored is None:
-            return False, long_ago, False, is_home, is_exported
-        return True, stored.exported_at or long_ago, not stored.is_damaged, is_home, is_exported
+            return False, False, long_ago, False, is_home, is_exported
+        is_whole = not stored.is_damaged
+        return True, is_moved and is_whole, stored.exported_at or long_ago, is_whole, is_home, is_exported
 
     drops: dict[Part, set[str]] = {}
     for execution_id, parts in doubled.items():
-        best = max(parts, key=lambda part: worth(execution_id, part))
+        rows = [row for part in parts if (row := state.executions[part.run_test_key].get(execution_id))]
+        is_moved = len({(row.fingerprint, row.verified_at) for row in rows}) == 1
+        best = max(parts, key=partial(worth, execution_id, is_moved=is_moved))
         for part in parts:
             if part != best:
                 drops.setdefault(part, set()).add(execution_id)
     return drops
+
+
+def find_untold(state: StoredState, drops: Iterable[tuple[Part, Collection[str]]]) -> dict[Part, set[str]]:
+    """The execution rows, by part, that stay and do not tell of a change: rows elsewhere are dropped, or those beside are newer.
+
+    The state says already what it will say after the drops.
+    """
+    dropped = {execution_id for _, execution_ids in drops for execution_id in execution_ids}
+    found: dict[Part, set[str]] = {}
+    for key, executions in state.executions.items():
+        for execution_id in dropped & executions.keys():
+            found.setdefault(Part(key, executions[execution_id].place), set()).add(execution_id)
+    for part, times in state.late.items():
+        if late := times.keys() - dropped:
+            found.setdefault(part, set()).update(late)
+    return found
 
 
 def as_if_dropped(state: StoredState, drops: Mapping[Part, Collection[str]]) -> None:
@@ -99,14 +121,17 @@ def as_if_moved(state: StoredState, moves: Moves) -> None:
                 mine[execution_id] = stored
 
 
-def move(dataset: Dataset, source: Part, key: str, execution_ids: set[str], *, run_test_name: str) -> None:
-    """Move the executions of one part to the run test of this key and name.
+def move(
+    dataset: Dataset, source: Part, key: str, execution_ids: set[str], *, run_test_name: str, stamp: ExportStamp
+) -> None:
+    """Move the executions of one part to the run test of this key and name; all their rows are of this export then.
 
     Raises:
         DestinationError: something could not be written; nothing is lost, and moving again completes it.
     """
     target = Part(key, source.place)
-    _copy(dataset, source, target, execution_ids, run_test_name)
+    _copy(dataset, source, target, execution_ids, run_test_name, stamp)
+    dataset.receipt.note(key, Change.MOVED, execution_ids)
     if source != target:
         drop(dataset, source, execution_ids)
 
@@ -131,21 +156,36 @@ def mark_deleted(
         DestinationError: it could not be written.
     """
     _drop(dataset, schema.ERRORS, part, execution_ids)
+    marked = _note(dataset, part, execution_ids, stamp, {"deleted_at": deleted_at})
+    dataset.receipt.note(part.run_test_key, Change.MARKED, marked)
+
+
+def renew(dataset: Dataset, part: Part, execution_ids: Collection[str], stamp: ExportStamp) -> None:
+    """Let the execution rows tell whoever follows them that other rows of the executions change in this export.
+
+    Raises:
+        DestinationError: it could not be written.
+    """
+    renewed = _note(dataset, part, execution_ids, stamp, {})
+    dataset.receipt.note(part.run_test_key, Change.REPLACED, renewed)
+
+
+def _note(
+    dataset: Dataset, part: Part, execution_ids: Collection[str], stamp: ExportStamp, values: Mapping[str, object]
+) -> set[str]:
+    """Write values into the execution rows, as of this export; returns the executions that have a row there."""
     rows = dataset.rows(schema.EXECUTIONS, part)
-    if not pc.any(is_of(rows, execution_ids)).as_py():
-        return
-    noted: dict[str, object] = {
-        "deleted_at": deleted_at,
-        "export_run_id": stamp.export_run_id,
-        "exported_at": stamp.exported_at,
-    }
-    for name, value in noted.items():
-        old = zip(rows["execution_id"].to_pylist(), rows[name].to_pylist(), strict=True)
-        rows = with_column(rows, name, [value if each in execution_ids else before for each, before in old])
-    dataset.write(schema.EXECUTIONS, part, rows)
+    ids = rows["execution_id"].to_pylist()
+    found = {*ids} & {*execution_ids}
+    if found:
+        for name, value in {**values, **stamp.columns}.items():
+            old = zip(ids, rows[name].to_pylist(), strict=True)
+            rows = with_column(rows, name, [value if each in found else before for each, before in old])
+        dataset.write(schema.EXECUTIONS, part, rows)
+    return found
 
 
-def _copy(dataset: Dataset, source: Part, target: Part, execution_ids: set[str], name: str) -> None:
+def _copy(dataset: Dataset, source: Part, target: Part, execution_ids: set[str], name: str, stamp: ExportStamp) -> None:
     """Write the executions' rows into the target, under the run test's ``name``; the execution rows last, as in a commit.
 
     Row hashes cover the name, so they change, and with them the digest by which an execution row vouches for its calls and evals.
@@ -154,7 +194,7 @@ def _copy(dataset: Dataset, source: Part, target: Part, execution_ids: set[str],
     hashes: dict[str, list[tuple[str, str]]] = {execution_id: [] for execution_id in execution_ids}
     for table in (schema.CALLS, schema.EVALS):
         old = _rows_of(dataset, table, source, execution_ids)
-        new = _renamed(old, name)
+        new = _moved(old, name, stamp)
         new = with_column(new, "row_hash", hash_rows(table, new))
         for execution_id, before, after in zip(
             old["execution_id"].to_pylist(),
@@ -165,8 +205,8 @@ def _copy(dataset: Dataset, source: Part, target: Part, execution_ids: set[str],
             hashes[execution_id].append((before, after))
         _put(dataset, table, target, new, execution_ids)
     errors = _rows_of(dataset, schema.ERRORS, source, execution_ids)
-    _put(dataset, schema.ERRORS, target, _renamed(errors, name), execution_ids)
-    _put(dataset, schema.EXECUTIONS, target, _vouching(_renamed(executions, name), hashes), execution_ids)
+    _put(dataset, schema.ERRORS, target, _moved(errors, name, stamp), execution_ids)
+    _put(dataset, schema.EXECUTIONS, target, _vouching(_moved(executions, name, stamp), hashes), execution_ids)
 
 
 def _vouched_hashes(table: schema.Table, rows: pa.Table, executions: pa.Table) -> list[str]:
@@ -205,8 +245,12 @@ def _rows_of(dataset: Dataset, table: schema.Table, part: Part, execution_ids: C
     return rows.filter(is_of(rows, execution_ids))
 
 
-def _renamed(rows: pa.Table, name: str) -> pa.Table:
-    return with_column(rows, "run_test_name", [name] * len(rows))
+def _moved(rows: pa.Table, name: str, stamp: ExportStamp) -> pa.Table:
+    """The rows under the run test's name, as this export writes them."""
+    for column, value in {"run_test_name": name, **stamp.columns}.items():
+        if column in rows.column_names:
+            rows = with_column(rows, column, [value] * len(rows))
+    return rows
 
 
 def _put(dataset: Dataset, table: schema.Table, part: Part, rows: pa.Table, execution_ids: Collection[str]) -> None:

@@ -32,7 +32,8 @@ class StoredState:
     ``stray_places``: the places where rows lie of executions that have no row of their own (a run was killed between the two);
     ``orphans``: the same for dead letters alone. ``elsewhere``: the places of the executions of the other run tests.
     ``surplus``: executions of which a part holds rows that belong to another one of the same run test, because files were
-    restored there. ``index`` is what each part held when the state was loaded.
+    restored there. ``late``: executions with calls or evals that were exported after their own row, and when: a run was killed
+    between the two tables, and nothing else may tell. ``index`` is what each part held when the state was loaded.
     """
 
     executions: dict[str, dict[str, StoredExecution]] = field(default_factory=dict)
@@ -40,6 +41,7 @@ class StoredState:
     orphans: dict[str, dict[str, str]] = field(default_factory=dict)
     elsewhere: dict[str, dict[str, str]] = field(default_factory=dict)
     surplus: dict[Part, set[str]] = field(default_factory=dict)
+    late: dict[Part, dict[str, datetime]] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     index: Index = field(default_factory=Index)
 
@@ -75,7 +77,7 @@ def load_state(dataset: Dataset, run_test_keys: Iterable[str], *, set_aside: boo
     data_files(dataset.files, schema.RUNS_TABLE.name)  # no row there counts, but no pipe or link may lie there either
     state.index = update_index(dataset, read_index(dataset.files), state.unreadable, strict_keys=keys)
     if set_aside:
-        state.unreadable = [dataset.files.set_aside(path) for path in state.unreadable]
+        state.unreadable = [dataset.set_aside(path) for path in state.unreadable]
     for key in {part.run_test_key for part in state.index.parts} - {*keys}:
         state.elsewhere[key] = _places(state.parts_of(key))
     load_run_tests(keys, state)
@@ -105,6 +107,8 @@ def held_rows(listed_calls: Mapping[str, int], calls: pa.Table, evals: pa.Table)
 
 def forget_the_future(state: StoredState, now: datetime) -> None:
     """Times that have not come yet count as unknown: whoever wrote them had a clock that was wrong."""
+    for part, times in state.late.items():
+        state.late[part] = {execution_id: at for execution_id, at in times.items() if at <= now}
     for executions in state.executions.values():
         for execution_id, stored in executions.items():
             if (known := stored.as_of(now)) is not stored:
@@ -144,6 +148,8 @@ def _load_part(
         if before and (before.exported_at or _LONG_AGO) > (exported_at or _LONG_AGO):
             stored, before = before, stored
         found[stored_id] = stored
+        if exported_at and row["held_at"] and exported_at < row["held_at"]:
+            state.late.setdefault(part, {})[stored_id] = row["held_at"]
         if before and before.place != stored.place:
             state.surplus.setdefault(Part(part.run_test_key, before.place), set()).add(stored_id)
 

@@ -135,13 +135,17 @@ def export_state(
 def _has_ended(execution: Execution, known: StoredExecution | None, held: HeldRows, settlement: Settlement) -> bool:
     """Whether calls without an end count as ended: nothing of a terminal execution has changed for ``settle_hours``.
 
+    Where they did before, they still do; its row may be younger, since it tells when that was verified.
     Cancelled executions keep pending calls for ever. One that goes on after all changes its execution, or is found by a scrub.
     """
     return (
         known is not None
         and known.fingerprint == fingerprint(execution.payload)
         and held.is_as_exported(known.calls_digest)
-        and settlement.fetched_at - (known.exported_at or settlement.fetched_at) >= settlement.settle
+        and (
+            known.export_state == ExportState.EXPORTED
+            or settlement.fetched_at - (known.exported_at or settlement.fetched_at) >= settlement.settle
+        )
     )
 
 

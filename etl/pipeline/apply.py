@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
-from itertools import chain
 from time import monotonic
 from typing import Any
 
@@ -16,7 +15,7 @@ from etl.load.doubled_calls import find_doubled_calls, remove_calls
 from etl.load.index import update_index
 from etl.load.layout import Part
 from etl.load.places import Places
-from etl.load.relocate import drop, mark_deleted, move
+from etl.load.relocate import drop, find_untold, mark_deleted, move, renew
 from etl.load.state import StoredState, forget_the_future
 from etl.load.stored_calls import StoredCalls
 from etl.model.lifecycle import ExportState, Settlement, StoredExecution
@@ -40,14 +39,21 @@ from etl.transform.flatten import FlatBundle, flatten
 
 async def put_in_place(run: Run, record: Record, found: Survey) -> StoredState:
     """Move and drop rows until every stored execution lies in one place, the right one; returns the state after that."""
-    if not (found.drops or found.moves or found.state.surplus):
+    if not (found.drops or found.moves or found.state.surplus or any(found.state.late.values())):
         return found.state
     names = record.names()
-    for part, execution_ids in chain(found.drops.items(), found.state.surplus.items()):
+    drops = [*found.drops.items(), *found.state.surplus.items()]
+    for part, execution_ids in find_untold(found.state, drops).items():
+        await to_the_end(partial(renew, run.dataset, part, execution_ids, run.stamp()))
+    for part, execution_ids in drops:
         await to_the_end(partial(drop, run.dataset, part, execution_ids))
+    if found.moves:
+        # A row that moves is newer than before: a call that stands twice must be in one place by then, since the newest counts.
+        await part_moved_calls(run, record, found.state)
 
     async def relocate(source: Part, key: str, execution_ids: set[str]) -> None:
-        await to_the_end(partial(move, run.dataset, source, key, execution_ids, run_test_name=names[key]))
+        moving = partial(move, run.dataset, source, key, execution_ids, run_test_name=names[key], stamp=run.stamp())
+        await to_the_end(moving)
         record.moved[key] += len(execution_ids)
         run.notify("moved", run_test=names[key], executions=len(execution_ids), source=source.run_test_key)
 

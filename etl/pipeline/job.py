@@ -205,7 +205,7 @@ async def _export_alone(run: Run, stop: asyncio.Future[InterruptedRunError] | No
     summary = await _conclude(run, record, failure, last)
     if settings.warehouse.url and not isinstance(failure, InterruptedRunError | DestinationError) and bug is None:
         await _load(run, summary, stop)
-    details = {k: v for k, v in summary.as_json().items() if k not in ("run_tests", "dataset", "version")}
+    details = {k: v for k, v in summary.as_json().items() if k not in ("run_tests", "receipt", "dataset", "version")}
     run.notify("run_finished", **details)
     if bug is not None:
         raise bug

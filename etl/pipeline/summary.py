@@ -9,6 +9,7 @@ from etl.extract.purpose import Purpose, no_requests
 from etl.load.last_run import LastRun
 from etl.load.layout import Layout
 from etl.load.warehouse.load import Result
+from etl.load.receipt import Receipt
 from etl.model.wording import counted, quoted
 from etl.pipeline.run_test_summary import RunTestSummary
 from etl.settings import Settings
@@ -35,7 +36,7 @@ class Summary:
 
     ``complete_at`` and the four after it are those of ``LastRun``, this run included. ``is_new_to_months``: the dataset is by day,
     and no version that lays out by month has run on it before. ``knows_all``: no run test is missing from the list of run tests.
-    ``finished_here_at`` is ``finished_at`` by this machine's clock.
+    ``finished_here_at`` is ``finished_at`` by this machine's clock. ``receipt`` grows until the record of the run is written.
     ``lost``: by key the name of the run test, and how many executions a run left there that are gone and were not exported again;
     ``damaged``: the same for those of which a part is gone. ``load``: what was loaded into the warehouse, or ``load_failure``:
     why nothing was; both None without a warehouse, and for an export that was interrupted or could not write.
@@ -85,6 +86,7 @@ class Summary:
     ignored: list[str] = field(default_factory=list)
     layout: Layout = Layout.BY_MONTH
     is_new_to_months: bool = False
+    receipt: Receipt = field(default_factory=Receipt, repr=False)
     failure: ExporterError | None = None
     load: Result | None = None
     load_failure: ExporterError | None = None
@@ -294,6 +296,7 @@ class Summary:
             "is_all": self.is_all,
             "complete_since": {key: day.isoformat() if day else None for key, day in self.complete_since.items()},
             "run_tests": [_run_test_json(run_test) for run_test in self.run_tests],
+            "receipt": self.receipt.as_json(),
         }
 
     def as_row(self, run_tests_json: str) -> dict[str, Any]:

@@ -32,6 +32,11 @@ class ExportStamp:
     exported_at: datetime
     include_raw: bool = False
 
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The columns that say which export wrote a row, and when."""
+        return {"export_run_id": self.export_run_id, "exported_at": self.exported_at}
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -154,7 +159,7 @@ def _one_chunk(array: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def _stamped_frame(table: schema.Table, parts: Sequence[Rows], stamp: ExportStamp) -> Frame:
-    return _frame(table, parts, {"export_run_id": stamp.export_run_id, "exported_at": stamp.exported_at})
+    return _frame(table, parts, stamp.columns)
 
 
 def _frame(table: schema.Table, parts: Sequence[Rows], shared: Mapping[str, Any]) -> Frame:

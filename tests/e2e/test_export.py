@@ -290,7 +290,7 @@ async def test_run_test_and_since_narrow_the_run(server: Sandbox, tmp_path: Path
 
 
 async def test_full_refresh_fetches_final_executions_and_dry_run_only_says_so(server: Sandbox, tmp_path: Path) -> None:
-    first = await export(server, tmp_path)
+    await export(server, tmp_path)
     before, sent = data_files(tmp_path), len(server.requests)
 
     planned = await export(server, tmp_path, "--full-refresh", "--dry-run")
@@ -302,4 +302,4 @@ async def test_full_refresh_fetches_final_executions_and_dry_run_only_says_so(se
     assert result.document["run_tests"][0]["reasons"] == {"requested": 6}
     changed = {path for path, content in data_files(tmp_path).items() if before[path] != content}
     assert {path.split("/")[1] for path in changed} == {"executions"}, "they say when they were verified"
-    assert {row["export_run_id"] for row in rows_of(tmp_path, "executions")} == {first.document["export_run_id"]}
+    assert {row["export_run_id"] for row in rows_of(tmp_path, "executions")} == {result.document["export_run_id"]}

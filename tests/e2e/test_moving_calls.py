@@ -12,7 +12,7 @@ import pytest
 from etl.model.records import METRICS, RUNS
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
-from etl.sandbox import Call, Execution, Fault, Sandbox, SandboxRequest
+from etl.sandbox import Call, Execution, Fault, Sandbox, SandboxRequest, rename_run_test
 from etl.sandbox.answers.metrics import execution_page
 from tests.datasets import fill_parts_early
 from tests.e2e.faults import edited_calls
@@ -168,6 +168,29 @@ async def test_call_that_a_killed_run_left_in_both_places_goes_in_a_quiet_night(
 
     assert healed.exit_code == 0
     assert [each.reasons for each in healed.run_tests] == [{"final": 4}, {"final": 3, "settling": 1}], "one has changed"
+    assert places(tmp_path, call) == once_in(target)
+
+
+async def test_call_that_a_killed_run_left_behind_in_a_run_test_that_moves_is_where_it_was_seen_last(
+    server: Sandbox, export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What moves is written anew, and of a call that stands twice the newest row stays."""
+    await export()
+    source, target = pair(server, "another run test")
+    names = {source.run_test.name, "Renamed"}
+    listed = execution_page(server.world, source.run_test.name, limit="1024")
+    unchanged = Fault(body=msgspec.json.encode({"status": True, "result": listed}))
+    server.fault = lambda request, _nth: unchanged if request.query.get("run_test_name") in names else None
+    move(server, source.calls[5], source, target)
+    call = target.calls[-1]
+    with monkeypatch.context() as killed:
+        killed.setattr(job, "part_moved_calls", _do_nothing)
+        await export(names=[target.run_test.name])
+    rename_run_test(source.run_test, "Renamed")
+
+    moved = await export()
+
+    assert [each.moved for each in moved.run_tests] == [4, 0]
     assert places(tmp_path, call) == once_in(target)
 
 

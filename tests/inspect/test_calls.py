@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pandas as pd
@@ -33,7 +33,8 @@ def call(call_id, execution_id="e1", **values):
 
 
 def judged(call_id, config_id="tone", name="Tone", **output):
-    return {"call_execution_id": call_id, "eval_config_id": config_id, "eval_name": name, "execution_id": "e1"} | output
+    own = {"call_execution_id": call_id, "eval_config_id": config_id, "eval_name": name, "execution_id": "e1"}
+    return own | {"execution_started_at": AT} | output
 
 
 def evals_of(data, **asked):
@@ -217,9 +218,30 @@ def test_rows_that_stand_twice_while_they_move_double_no_call(data):
     assert len(frame) == 2
 
 
+def test_calls_of_executions_that_changed_are_all_of_each_with_evals_of_theirs_alone(data):
+    later = AT + timedelta(days=1)
+    write(
+        data,
+        "executions",
+        {"execution_id": "e1", "exported_at": AT},
+        {"execution_id": "e2", "exported_at": later},
+        {"execution_id": "e3", "exported_at": None},
+    )
+    write(data, "calls", call("c1", exported_at=later), *(call(f"c{n}", f"e{n}", exported_at=AT) for n in (2, 3, 4)))
+    write(
+        data, "evals", judged("c1", output_score=0.1), judged("c2", "own", "Own", output_score=0.2, execution_id="e2")
+    )
+    frame = etl.read_calls(data, columns=["call_execution_id"], evals="wide", changed_since=AT)
+    assert frame["call_execution_id"].to_list() == ["c2", "c3", "c4"], (
+        "what is not known to be the same may have changed"
+    )
+    assert list(frame) == ["call_execution_id", "eval_own_score"]
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
+        ({"changed_since": "?"}, "changed_since must be a moment such as 2026-11-01T02:00:00Z, got '?'"),
         ({"columns": ["started_at"]}, "calls has no column 'started_at': did you mean execution_started_at?"),
         ({"evals": "long"}, "evals must be \"wide\" or None, got 'long'"),
         ({"run_tests": "Nope"}, "{data} has no run test 'Nope': there are none yet"),

@@ -3,6 +3,7 @@
 import shutil
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -280,6 +281,15 @@ def test_a_column_that_an_older_version_did_not_have_is_null(data):
         ),
         ({"table": "runs", "run_tests": "checkout"}, "runs: an export run is not of one run test: leave run_tests out"),
         ({"since": "yesterday"}, "since must be a day such as 2026-11-01, got 'yesterday'"),
+        (
+            {"changed_since": "yesterday"},
+            "changed_since must be a moment such as 2026-11-01T02:00:00Z, got 'yesterday'",
+        ),
+        ({"changed_since": pd.NaT}, "changed_since must be a moment such as 2026-11-01T02:00:00Z, got NaT"),
+        (
+            {"table": "errors", "changed_since": "2026-11-01"},
+            "errors has no exported_at: leave changed_since out, and read it whole",
+        ),
         ({"until": 20261101}, "until must be a day such as 2026-11-01, got 20261101"),
         ({"since": pd.NaT}, "since must be a day such as 2026-11-01, got NaT"),
         ({"since": ""}, "since must be a day such as 2026-11-01, got ''"),
@@ -398,6 +408,54 @@ def test_describe_says_what_the_files_say(data, name):
         assert said == {key: text for key in ("meaning", "unit", "source", "null") if (text := described[key][column])}
         assert field.type == declared_types(schema.TABLES[name])[column]
     assert list(described.index) == list(etl.read_table(data, name))
+
+
+NEWER = FETCHED_AT + timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        FETCHED_AT,
+        pd.Timestamp(FETCHED_AT),
+        pd.Timestamp(FETCHED_AT) + pd.Timedelta(1, "ns"),
+        FETCHED_AT.replace(tzinfo=None),
+        FETCHED_AT.astimezone(timezone(timedelta(hours=5))),
+        "2026-11-01T02:00:00Z",
+        "2026-11-01 02:00",
+        "2026-11-01T07:00:00+05:00",
+        "2026-11-02",
+        date(2026, 11, 2),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("name", ["executions", "calls", "evals"])
+def test_rows_that_changed_after_a_moment_are_those_of_later_exports(data, name, moment):
+    export_to(a_dataset(data), a_bundle("e-new", ["c-new"], key="refund"), run="run-2", fetched_at=NEWER)
+    assert executions_of(etl.read_table(data, name, changed_since=moment)) == ["e-new"]
+    assert len(etl.read_table(data, name, changed_since=NEWER)) == 0
+    older = etl.read_table(data, name, changed_since=FETCHED_AT - timedelta(microseconds=1))
+    assert len(older) == len(etl.read_table(data, name))
+
+
+def test_rows_that_changed_may_be_narrowed_further(data):
+    export_to(a_dataset(data), a_bundle("e-new", ["c-new"], date=DAYS[1]), run="run-2", fetched_at=NEWER)
+    asked: dict[str, Any] = {
+        "run_tests": "checkout",
+        "since": DAYS[1],
+        "until": DAYS[1],
+        "columns": ["call_execution_id"],
+    }
+    assert etl.read_table(data, "calls", changed_since=FETCHED_AT, **asked).to_dict("list") == {
+        "call_execution_id": ["c-new"]
+    }
+
+
+def test_a_row_that_does_not_say_when_it_was_exported_may_have_changed(data):
+    path = data / part("calls", "checkout", DAYS[1])
+    rows = pq.ParquetFile(path).read()
+    pq.write_table(with_column(rows, "exported_at", [None] * len(rows)), path)
+    assert len(etl.read_table(data, "calls", changed_since=NEWER)) == len(rows)
 
 
 def test_describe_is_text_without_nulls():

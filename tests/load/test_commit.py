@@ -26,6 +26,8 @@ from tests.datasets import (
 
 SETTLING_AT = datetime(2026, 9, 1, 6, tzinfo=UTC)
 TABLES = ["calls", "evals", "errors", "executions"]
+COUNTS = dict.fromkeys(("inserted", "replaced", "moved", "marked", "emptied", "verified"), 0)
+"""What the receipt counts of a run test."""
 
 
 def identities(root):
@@ -67,8 +69,9 @@ def test_final_execution_that_is_fetched_again_unchanged_says_so_and_rewrites_no
     written, _ = export_to(dataset, a_bundle("e1"), run="run-2", fetched_at=later)
     after = identities(tmp_path)
     assert {path for path in after if after[path] != before[path]} == {part("executions")}
-    assert rows(tmp_path, "executions", "verified_at", "export_run_id") == [(later, "run-1")]
+    assert rows(tmp_path, "executions", "verified_at", "exported_at", "export_run_id") == [(later, later, "run-2")]
     assert written.rows == {"executions": 0}
+    assert dataset.receipt.as_json()["executions"] == {KEY: COUNTS | {"verified": 1}}
 
 
 def test_execution_that_the_list_cannot_give_keeps_its_aggregates_and_is_incomplete(dataset, tmp_path):
@@ -369,3 +372,39 @@ def test_one_execution_twice_in_a_commit_is_a_bug_that_writes_nothing(dataset, t
     with pytest.raises(SchemaError, match="twice"):
         export_to(dataset, twice, twice)
     assert not list(tmp_path.rglob("*.parquet"))
+
+
+def written_by(root):
+    """Which run wrote each row of e1, by table."""
+    return {
+        table: {run for execution_id, run in rows(root, table, "execution_id", "export_run_id") if execution_id == "e1"}
+        for table in ("calls", "evals", "executions")
+    }
+
+
+@pytest.mark.parametrize("table", ["calls", "evals"])
+def test_an_execution_row_is_of_the_run_that_wrote_a_row_of_its_calls_though_it_says_the_same(dataset, tmp_path, table):
+    """Whoever follows the execution rows would not see otherwise that a file was lost and its rows were fetched again."""
+    bundles = [a_bundle("e1", date="2026-08-31"), a_bundle("e2", ["c3"], date="2026-09-01")]
+    export_to(dataset, *bundles, fetched_at=SETTLING_AT)
+    before = rows(tmp_path, "executions")
+    (tmp_path / part(table, date="2026-08-31")).unlink()
+    later = SETTLING_AT + timedelta(hours=1)
+    export_to(dataset, *bundles, run="run-2", fetched_at=later)
+    other = ({"calls", "evals"} - {table}).pop()
+    assert rows(tmp_path, "executions") == before
+    assert written_by(tmp_path) == {table: {"run-2"}, other: {"run-1"}, "executions": {"run-2"}}
+    assert rows(tmp_path, "executions", "exported_at", "export_run_id") == [(later, "run-2"), (SETTLING_AT, "run-1")]
+
+
+def test_receipt_counts_what_became_of_executions(dataset):
+    export_to(
+        dataset, a_bundle("e1"), a_bundle("e2", ["c3"]), a_bundle("e3", ["c4"]), a_bundle("e9", [], key="booking")
+    )
+    assert dataset.receipt.as_json()["executions"] == {
+        KEY: COUNTS | {"inserted": 3},
+        "booking": COUNTS | {"inserted": 1},
+    }
+    again = [a_bundle("e1", [], version=2), a_bundle("e2", ["c3"], seconds=2.0), a_bundle("e3", ["c4"])]
+    export_to(dataset, *again, fetched_at=FETCHED_AT + timedelta(days=1))
+    assert dataset.receipt.as_json()["executions"] == {KEY: COUNTS | {"replaced": 2, "emptied": 1, "verified": 1}}

@@ -15,6 +15,7 @@ from etl.load.layout import IDENTITY, INDEX, Layout, Part
 from etl.load.relocate import move
 from etl.load.state import load_state
 from etl.model import schema
+from etl.transform.frames import ExportStamp
 from tests.bundles import KEY, a_bundle
 from tests.datasets import FETCHED_AT, a_dataset, export_to, part, place
 
@@ -90,7 +91,7 @@ def test_index_remembers_the_executions_that_no_file_has_any_more(dataset):
 
 
 def test_execution_that_lies_elsewhere_now_is_not_lost(dataset):
-    move(dataset, MARCH, "booking", {"e1"}, run_test_name="Booking")
+    move(dataset, MARCH, "booking", {"e1"}, run_test_name="Booking", stamp=ExportStamp("run-2", FETCHED_AT))
     assert update_index(dataset, read_index(dataset.files), []).lost == {}
 
 

@@ -190,27 +190,36 @@ def test_an_execution_that_was_only_verified_is_unchanged(column):
     assert not merge(schema.EXECUTIONS, old, new, Replacement(["e1"])).is_changed
 
 
-def test_an_execution_that_was_verified_on_purpose_takes_the_new_time_and_nothing_else():
+def test_an_execution_that_was_verified_on_purpose_takes_the_new_times_and_nothing_else():
     old = rows(schema.EXECUTIONS, *(execution(name, verified_at=OLD, exported_at=OLD) for name in ("e1", "e2")))
     new = rows(schema.EXECUTIONS, *(execution(name, "new", verified_at=NEW, exported_at=NEW) for name in ("e1", "e2")))
     merged = merge(schema.EXECUTIONS, old, new, Replacement(["e1", "e2"], verified=["e1"]))
     assert (merged.is_changed, merged.arrived) == (True, 0)
     assert [(row["verified_at"], row["exported_at"], row["export_run_id"]) for row in merged.table.to_pylist()] == [
-        (NEW, OLD, "old"),
+        (NEW, NEW, "new"),
         (OLD, OLD, "old"),
     ]
+    assert merged.changed == set()
     again = merge(schema.EXECUTIONS, merged.table, merged.table, Replacement(["e1", "e2"], verified=["e1"]))
     assert not again.is_changed
 
 
-def test_an_execution_whose_row_is_undated_is_written_again_though_nothing_changed():
+def test_an_execution_row_that_is_renewed_is_written_again_though_it_says_the_same():
     old = rows(schema.EXECUTIONS, *(execution(name, exported_at=NEW) for name in ("e1", "e2")))
     new = rows(schema.EXECUTIONS, *(execution(name, "new", exported_at=OLD) for name in ("e1", "e2")))
-    merged = merge(schema.EXECUTIONS, old, new, Replacement(["e1", "e2"], undated=["e1"]))
+    merged = merge(schema.EXECUTIONS, old, new, Replacement(["e1", "e2"], renewed=["e1"]))
     assert [(row["exported_at"], row["export_run_id"]) for row in merged.table.to_pylist()] == [
         (OLD, "new"),
         (NEW, "old"),
     ]
+    assert merged.changed == {"e1"}
+
+
+def test_the_executions_are_known_of_which_a_row_came_went_or_changed():
+    old = calls(call("a"), call("b", "e2"), call("c", "e3"), call("d", "e4"), call("x", "e9"))
+    new = calls(call("a"), call("b", "e2", value="other"), call("d", "e4"), call("e", "e4"))
+    merged = merge(schema.CALLS, old, new, Replacement(["e1", "e2", "e3", "e4"]))
+    assert merged.changed == {"e2", "e3", "e4"}
 
 
 def test_an_execution_of_which_only_the_head_is_known_keeps_its_aggregates():

@@ -1,5 +1,6 @@
 """A merge does what a plain dictionary of rows would do."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
@@ -84,13 +85,21 @@ def merged_by_hand(table, old, new, replacement):
             arriving["first_seen_at"] = known["first_seen_at"]
         if known is not None and table is schema.EXECUTIONS and row["execution_id"] in replacement.heads:
             arriving["extra"] = known["extra"]
-        if known is None or content_of(known) != content_of(arriving):
+        is_renewed = table is schema.EXECUTIONS and row["execution_id"] in replacement.renewed
+        if known is None or is_renewed or content_of(known) != content_of(arriving):
             result[key] = arriving
         elif table is schema.EXECUTIONS and row["execution_id"] in replacement.verified:
-            result[key] = known | {"verified_at": row["verified_at"]}
+            result[key] = known | {name: row[name] for name in VERSION if name in row}
         else:
             result[key] = known
     return result
+
+
+def only_verified(before, now, replacement):
+    """Whether the row says the same as before, and no more than when it was verified."""
+    return (
+        before is not None and content_of(before) == content_of(now) and now["execution_id"] not in replacement.renewed
+    )
 
 
 def as_table(table, rows):
@@ -107,6 +116,7 @@ replacements = st.builds(
     failed_calls=some_calls,
     heads=some_executions,
     verified=some_executions,
+    renewed=some_executions,
 )
 
 
@@ -116,6 +126,7 @@ replacements = st.builds(
 def test_merge_does_what_a_dictionary_would_do(table, data, replacement):
     old, replaced = data.draw(keyed_rows(table, 1)), replaced_in(table, replacement)
     new = {key: row for key, row in data.draw(keyed_rows(table, 2)).items() if row["execution_id"] in replaced}
+    replacement = replace(replacement, renewed=replacement.renewed & {row["execution_id"] for row in new.values()})
     before, arriving = as_table(table, old), as_table(table, new)
     merged = merge(table, before, arriving, replacement)
     expected = merged_by_hand(table, old, new, replacement)
@@ -125,9 +136,17 @@ def test_merge_does_what_a_dictionary_would_do(table, data, replacement):
     assert len(rows) == len(expected)
     assert merged.is_changed is (expected != old)
     assert merged.is_changed or merged.table is before
+    differing = {
+        (old.get(key) or expected[key])["execution_id"]
+        for key in old.keys() | expected.keys()
+        if old.get(key) != expected.get(key)
+    }
+    if table is schema.EXECUTIONS:
+        differing -= {key for (key,), row in expected.items() if only_verified(old.get((key,)), row, replacement)}
+    assert merged.changed == differing
     assert merged.table.schema.equals(table.arrow_schema, check_metadata=True)
 
-    again = merge(table, merged.table, arriving, replacement)
+    again = merge(table, merged.table, arriving, replace(replacement, renewed=()))
     assert not again.is_changed
     assert again.table is merged.table
 

@@ -22,7 +22,7 @@ from etl.model import schema
 from etl.settings import Settings
 from etl.transform.frames import frame_of
 from tests.bundles import KEY, a_bundle
-from tests.datasets import a_dataset, assert_sound, contents, export_by_places
+from tests.datasets import a_dataset, assert_sound, contents, export_by_places, rows
 from tests.load.files.watched import CHANGING, Step, watched
 
 NOW = datetime(2026, 11, 1, 2, tzinfo=UTC)
@@ -82,6 +82,14 @@ def keys_in(root, table):
 def findings(root):
     settings = Settings(run_tests=["Checkout", "Booking"], destination={"path": str(root)})
     return [each for each in verify(settings, Scope()).findings if each.kind is not Kind.DEAD_LETTER]
+
+
+@pytest.mark.parametrize("table", ["executions", "calls", "evals"])
+def test_for_those_who_follow_the_dataset_nothing_changes(root, table):
+    columns = (*schema.TABLES[table].key, "export_run_id", "exported_at")
+    before = rows(root, table, *columns)
+    list(migrate(Dataset(LocalFiles(root)), NOW))
+    assert rows(root, table, *columns) == before
 
 
 def test_every_row_is_there_in_the_parts_of_its_month_and_no_folder_of_a_day_is_left(root):

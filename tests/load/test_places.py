@@ -88,7 +88,7 @@ def test_part_is_continued_by_the_next_run_and_by_the_next_commit(dataset, tmp_p
     export_to(dataset, a_bundle("e1"))
     export_to(dataset, a_bundle("e2", ["c3", "c4"]))
     assert not (tmp_path / part("calls").replace("part-0", "part-1")).exists()
-    dataset.written.sizes.clear()  # as another run
+    dataset.receipt.written.clear()  # as another run
     export_to(dataset, a_bundle("e3", ["c5"]))
     assert (tmp_path / part("calls").replace("part-0", "part-1")).exists()
     assert len(assert_sound(tmp_path)["calls"]) == 5
@@ -120,7 +120,7 @@ def test_large_part_is_full_whatever_the_number_of_its_rows(dataset, monkeypatch
 def test_rows_on_their_way_count_with_the_bytes_of_those_before(dataset, monkeypatch):
     monkeypatch.setattr(module, "FULL_ROWS", 1_000)
     export_to(dataset, a_bundle("e1", ["c1"]))
-    size_bytes = max(size.size_bytes for size in dataset.written.sizes.values())
+    size_bytes = max(file.size.size_bytes for file in dataset.receipt.written.values())
     monkeypatch.setattr(module, "FULL_BYTES", 3 * size_bytes)
     bundles = [a_bundle(f"e{number}", [f"c{number}"]) for number in range(2, 6)]
     assert [each.number for each in places_in(dataset).parts_of(flattened(bundles))] == [0, 0, 1, 1]

@@ -11,8 +11,20 @@ from etl.errors import DestinationError
 from etl.extract.plan import Reason
 from etl.load.layout import Part
 from etl.load.merge import with_column
-from etl.load.relocate import as_if_dropped, as_if_moved, drop, find_doubled, find_moves, mark_deleted, move, surplus
-from etl.load.state import load_state
+from etl.load.receipt import Receipt
+from etl.load.relocate import (
+    as_if_dropped,
+    as_if_moved,
+    drop,
+    find_doubled,
+    find_moves,
+    find_untold,
+    mark_deleted,
+    move,
+    renew,
+    surplus,
+)
+from etl.load.state import forget_the_future, load_state
 from etl.model import schema
 from etl.transform.frames import ExportStamp
 from tests.bundles import KEY, a_bundle, an_unlisted_bundle
@@ -31,6 +43,8 @@ from tests.datasets import (
 )
 
 OTHER = "booking"
+LATER = FETCHED_AT + timedelta(hours=1)
+MOVED = ExportStamp("run-9", FETCHED_AT + timedelta(days=7))
 TABLES = ["calls", "evals", "errors", "executions"]
 
 
@@ -40,7 +54,7 @@ def found(dataset, *keys, **listed):
 
 
 def move_to_other(dataset, *execution_ids, source=KEY):
-    move(dataset, Part(source, place()), OTHER, set(execution_ids), run_test_name="Booking")
+    move(dataset, Part(source, place()), OTHER, set(execution_ids), run_test_name="Booking", stamp=MOVED)
 
 
 def settle(dataset, **listed):
@@ -51,7 +65,7 @@ def settle(dataset, **listed):
     for partition, execution_ids in drops.items():
         drop(dataset, partition, execution_ids)
     for (source, key), execution_ids in find_moves(state, listed, {key: key.title() for key in listed}).items():
-        move(dataset, source, key, execution_ids, run_test_name=key.title())
+        move(dataset, source, key, execution_ids, run_test_name=key.title(), stamp=MOVED)
 
 
 def files(root):
@@ -100,7 +114,7 @@ def test_only_the_executions_that_move_leave_their_partition(dataset, tmp_path):
 
 def test_another_name_within_the_same_partition_changes_the_name_alone(dataset, tmp_path):
     export_to(dataset, a_bundle("e1"), an_unlisted_bundle("e2", status="running"))
-    move(dataset, Part(KEY, place()), KEY, {"e1"}, run_test_name="Checkout II")
+    move(dataset, Part(KEY, place()), KEY, {"e1"}, run_test_name="Checkout II", stamp=MOVED)
     assert rows(tmp_path, "executions", "execution_id", "run_test_name") == [("e1", "Checkout II"), ("e2", "Checkout")]
     assert rows(tmp_path, "evals", "run_test_name") == [("Checkout II",), ("Checkout II",)]
     assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.FINAL}
@@ -121,11 +135,11 @@ def test_rename_that_was_cut_short_between_calls_and_evals_is_completed_and_noth
     export_to(dataset, a_bundle("e1"))
     published(monkeypatch, failing="evals")
     with pytest.raises(DestinationError):
-        move(dataset, Part(KEY, place()), KEY, {"e1"}, run_test_name="Checkout II")
+        move(dataset, Part(KEY, place()), KEY, {"e1"}, run_test_name="Checkout II", stamp=MOVED)
     monkeypatch.undo()
     names = {table: set(rows(tmp_path, table, "run_test_name")) for table in ("calls", "executions")}
     assert names == {"calls": {("Checkout II",)}, "executions": {("Checkout",)}}
-    move(dataset, Part(KEY, place()), KEY, {"e1"}, run_test_name="Checkout II")
+    move(dataset, Part(KEY, place()), KEY, {"e1"}, run_test_name="Checkout II", stamp=MOVED)
     assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.FINAL}
 
 
@@ -148,9 +162,6 @@ def test_row_that_stands_twice_by_whoevers_hand_moves_once(dataset, tmp_path, ot
     assert rows(tmp_path, "calls", "call_execution_id") == [("c1",), ("c2",), *[("c9",)] * len(others)]
     assert rows(tmp_path, "executions", "execution_id") == [("e1",), *[("e9",)] * len(others)]
     assert reasons(dataset, a_bundle("e1"), key=OTHER) == {"e1": Reason.DAMAGED}
-
-
-LATER = FETCHED_AT + timedelta(hours=1)
 
 
 @pytest.mark.parametrize("newer", [KEY, OTHER])
@@ -232,3 +243,75 @@ def test_deleted_execution_keeps_everything_but_says_when(dataset, tmp_path):
     }
     assert rows(tmp_path, "executions", "export_run_id") == [("run-2",), ("run-1",)]
     assert wrong_schemas(tmp_path) == []
+
+
+def written_by(root, table):
+    """Which run wrote each row, by key of the row."""
+    return dict(zip(rows(root, table, *schema.TABLES[table].key), rows(root, table, "export_run_id"), strict=True))
+
+
+@pytest.mark.parametrize(("key", "name"), [(OTHER, "Booking"), (KEY, "Checkout II")], ids=["to another", "renamed"])
+def test_all_rows_of_an_execution_that_moved_are_of_the_run_that_moved_it(dataset, tmp_path, key, name):
+    export_to(dataset, a_bundle("e1", given_up=["c2"]), a_bundle("e2", ["c3"]))
+    before = stored_in(dataset)["e1"]
+    move(dataset, Part(KEY, place()), key, {"e1"}, run_test_name=name, stamp=MOVED)
+    assert stored_in(dataset, key)["e1"].exported_at == MOVED.exported_at
+    assert stored_in(dataset, key)["e1"].verified_at == before.verified_at, "a move verifies nothing"
+    assert rows(tmp_path, "executions", "exported_at", "export_run_id") == [
+        (MOVED.exported_at, "run-9"),
+        (FETCHED_AT, "run-1"),
+    ]
+    assert written_by(tmp_path, "calls") == {("c1",): ("run-9",), ("c3",): ("run-1",)}
+    assert written_by(tmp_path, "evals") == {
+        ("c1", "tone"): ("run-9",),
+        ("c2", "tone"): ("run-9",),
+        ("c3", "tone"): ("run-1",),
+    }
+    assert set(written_by(tmp_path, "errors").values()) == {("run-9",)}
+    assert dataset.receipt.as_json()["executions"][key]["moved"] == 1
+
+
+def test_of_two_copies_that_a_move_left_the_one_stays_that_is_whole(dataset, tmp_path):
+    """The API may not have its calls any more."""
+    export_to(dataset, a_bundle("e1"))
+    old = {table: dataset.files.read(part(table)) for table in ("calls", "evals", "executions")}
+    move_to_other(dataset, "e1")
+    for table, data in old.items():
+        dataset.files.publish(part(table), bytes(data))
+    dataset.remove(schema.CALLS, Part(OTHER, place()))
+    settle(dataset, booking=["e1"])
+    assert len(rows(tmp_path, "calls", "call_execution_id")) == 2
+    assert not stored_in(dataset, OTHER)["e1"].is_damaged
+
+
+def test_what_stays_of_an_execution_tells_that_something_went(dataset):
+    export_to(dataset, a_bundle("e1"), a_bundle("e1", key=OTHER), a_bundle("e2", ["c3"]))
+    state = load_state(dataset, [KEY, OTHER], set_aside=False)
+    drops = surplus(find_doubled(state), state, {KEY: ["e1", "e2"]})
+    as_if_dropped(state, drops)
+    assert find_untold(state, drops.items()) == {Part(KEY, place()): {"e1"}}
+    dataset.receipt = Receipt()
+    renew(dataset, Part(KEY, place()), {"e1", "gone"}, MOVED)
+    assert {each: known.exported_at for each, known in stored_in(dataset).items()} == {
+        "e1": MOVED.exported_at,
+        "e2": FETCHED_AT,
+    }
+    assert dataset.receipt.as_json()["executions"][KEY]["replaced"] == 1
+
+
+def test_what_a_killed_commit_left_is_told_though_nothing_else_shows_it(dataset, tmp_path, monkeypatch):
+    """Calls that were lost are fetched again, and say the same; the run dies before it writes the execution's row."""
+    bundles = [a_bundle("e1"), a_bundle("e2", ["c3"], date="2026-09-02")]
+    export_to(dataset, *bundles)
+    (tmp_path / part("calls")).unlink()
+    published(monkeypatch, failing="executions")
+    with pytest.raises(DestinationError):
+        export_to(dataset, *bundles, run="run-2", fetched_at=LATER)
+    monkeypatch.undo()
+
+    state = load_state(dataset, [KEY], set_aside=False)
+    assert not any(known.is_damaged for known in state.executions[KEY].values())
+    assert state.late == {Part(KEY, place()): {"e1": LATER}}
+    assert find_untold(state, []) == {Part(KEY, place()): {"e1"}}
+    forget_the_future(state, FETCHED_AT)
+    assert find_untold(state, []) == {}, "a clock that was wrong tells nothing"

@@ -177,6 +177,15 @@ def test_calls_that_never_end_count_as_ended_when_nothing_has_changed_for_long(
     assert state(bundle, known=known, digest=digest) is expected
 
 
+def test_calls_that_ended_without_an_end_have_ended_however_young_their_row_is():
+    """A scrub that finds nothing new makes it younger each night."""
+    cancelled = finished(100, status="cancelled")
+    known = stored_of(cancelled, export_state="exported", exported_at=NOW - timedelta(hours=1))
+    bundle = bundle_of(fetched_call("a"), fetched_call("b", status="pending"), of=cancelled)
+    assert state(bundle, known=known) is ExportState.EXPORTED
+    assert state(bundle, known=known, digest="other") is ExportState.SETTLING
+
+
 def test_calls_without_an_end_of_an_execution_that_changed_have_not_ended():
     known = stored_of(execution(status="cancelled"), export_state="settling", exported_at=NOW - timedelta(hours=48))
     bundle = bundle_of(fetched_call(status="pending"), of=finished(100, status="cancelled"))

@@ -62,19 +62,20 @@ MUTANTS = [
     Mutant(
         "calls are durable before the executions that vouch for them",
         "etl/load/commit.py",
-        "            held |= _commit_calls(dataset, part, mine, own_rows, replacement)\n"
+        "            held_now, touched = _commit_calls(dataset, part, mine, own_rows, replacement)\n"
+        "            held |= held_now\n"
         "            states = _states(mine, known, held, settlement)\n"
         "            verified_at = _verified_at(mine, known, settlement.fetched_at)\n"
         "            dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)\n"
         "            executions = executions_frame(mine.values(), held, states, verified_at, stamp)\n"
         "            own = to_arrow(executions.data, schema.EXECUTIONS)\n"
-        "            dataset.commit_rows(schema.EXECUTIONS, part, own, replacement)\n",
+        "            changed = dataset.commit_rows(schema.EXECUTIONS, part, own, _renewing(replacement, touched)).changed\n",
         "            states = _states(mine, known, held, settlement)\n"
         "            verified_at = _verified_at(mine, known, settlement.fetched_at)\n"
         "            executions = executions_frame(mine.values(), held, states, verified_at, stamp)\n"
         "            own = to_arrow(executions.data, schema.EXECUTIONS)\n"
-        "            dataset.commit_rows(schema.EXECUTIONS, part, own, replacement)\n"
-        "            held |= _commit_calls(dataset, part, mine, own_rows, replacement)\n"
+        "            changed = dataset.commit_rows(schema.EXECUTIONS, part, own, replacement).changed\n"
+        "            held |= _commit_calls(dataset, part, mine, own_rows, replacement)[0]\n"
         "            dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)\n",
         ("tests/load/test_commit.py",),
     ),
@@ -98,6 +99,41 @@ MUTANTS = [
         "and (bundle.listed is None or held[execution_id].exported_calls == len(bundle.listed))",
         "",
         ("tests/load/test_commit.py",),
+    ),
+    Mutant(
+        "execution row is renewed when calls or evals of it change",
+        "etl/load/commit.py",
+        "renewed={*replacement.renewed, *touched})",
+        "renewed=replacement.renewed)",
+        ("tests/load/test_commit.py",),
+    ),
+    Mutant(
+        "execution row tells of calls that a killed run wrote",
+        "etl/load/relocate.py",
+        "        if late := times.keys() - dropped:\n",
+        "        if late := set():\n",
+        ("tests/load/test_relocate.py",),
+    ),
+    Mutant(
+        "rows that move are of the run that moves them",
+        "etl/load/relocate.py",
+        'for column, value in {"run_test_name": name, **stamp.columns}.items():',
+        'for column, value in {"run_test_name": name}.items():',
+        ("tests/load/test_relocate.py",),
+    ),
+    Mutant(
+        "of two copies that a move left the whole one stays",
+        "etl/load/relocate.py",
+        "return True, is_moved and is_whole, stored",
+        "return True, False, stored",
+        ("tests/load/test_relocate.py",),
+    ),
+    Mutant(
+        "calls stand in one place before rows move and become younger",
+        "etl/pipeline/apply.py",
+        "    if found.moves:\n",
+        "    if False:\n",
+        ("tests/e2e/test_moving_calls.py",),
     ),
     Mutant(
         "digest of the stored calls is compared",

@@ -40,6 +40,7 @@ SETTLE = timedelta(hours=24)
 FINISHED = ("completed", "failed", "cancelled")
 NAMES = ("Checkout", "Support", "Refund", "Billing")
 TABLES = ("executions", "calls", "evals", "errors")
+FOLLOWED = ("executions", "calls", "evals")
 EVERYTHING = 1_000_000
 FULL_ROWS = 8
 """A part is full with so few rows, so that a run test has several."""
@@ -173,6 +174,27 @@ class Files:
         return rows
 
 
+@dataclass(slots=True)
+class Follower:
+    """A copy of the tables that is kept by ``exported_at`` alone, as ``docs/feed.md`` says.
+
+    It replaces all rows of each execution whose own row is not the one that it has, and never looks at the rest.
+    """
+
+    rows: dict[str, list[Held]] = field(default_factory=lambda: {table: [] for table in FOLLOWED})
+
+    def follow(self, now: dict[str, list[Held]]) -> None:
+        pairs, mine = (
+            Counter((held.row["execution_id"], held.row["exported_at"]) for held in rows["executions"])
+            for rows in (now, self.rows)
+        )
+        changed = {execution_id for execution_id, _ in ((pairs - mine) + (mine - pairs))}
+        here = {execution_id for execution_id, _ in pairs}
+        for table in FOLLOWED:
+            stays = [held for held in self.rows[table] if held.row["execution_id"] not in changed]
+            self.rows[table] = stays + [held for held in now[table] if held.row["execution_id"] in changed & here]
+
+
 def key_of(table: str, row: Row) -> tuple[str, ...]:
     return tuple(row[name] for name in schema.TABLES[table].key)
 
@@ -216,6 +238,8 @@ class History:
         self.indexes: list[bytes] = []
         self.warehouse = new_postgresql(postgresql_url) if postgresql_url and seed % 2 else new_duckdb(folder)
         self._chance, self._backup = random.Random(f"warehouse {seed}"), dict[str, Any]()
+        self.follower = Follower()
+        self.was_struck = False
         self.rows = self.files.rows()
         self._patch = pytest.MonkeyPatch()
         fill_parts_early(self._patch, rows=FULL_ROWS)
@@ -352,6 +376,7 @@ class History:
         else:
             path.write_bytes(data)
         self.damaged.add(path)
+        self.was_struck = True
         in_two_places = _doubled(self.rows, moved=self.moved)
         self.rows = self.files.rows(damaged=self.damaged)
         self.doubled |= _doubled(self.rows, moved=self.moved)
@@ -475,6 +500,7 @@ class History:
             self.damaged.clear()
         self.rows = self.files.rows(damaged=self.damaged)
         is_complete = summary is not None and _is_complete(summary)
+        self._is_followed(is_over=summary is not None)
         self._nothing_is_lost(before)
         assert not [held for held in self.rows["errors"] if held.row["endpoint"] not in (METRICS, RUNS)]
         self._keys_are_unique(*((set(), set()) if is_complete else (moving, self.moved)))
@@ -608,6 +634,28 @@ class History:
             assert_same_rows(table, [each.row for each in held], expected)
             assert not [each for each in held if each.run_test_key != homes[each.row["run_test_name"]]]
         assert not [held.row for held in self.rows["errors"] if (held.row["execution_id"],) in executions]
+
+    def _is_followed(self, *, is_over: bool) -> None:
+        """Whoever replaces the executions whose row is another one has what the dataset has, once a run is over.
+
+        But for executions that are known to be damaged. Rows that were restored may be of another time, and say the same.
+        """
+        self.follower.follow(self.rows)
+        if not is_over:
+            return
+        vouched = {held.row["execution_id"] for held, _ in _vouched(self.rows)}
+        vouched -= {held.row["execution_id"] for held, is_whole in _vouched(self.rows) if not is_whole}
+        for table in FOLLOWED:
+            is_lenient = self.was_struck and table != "executions"
+            wanted, followed = (
+                sorted(
+                    (held.part, key_of(table, held.row), repr(_said(held.row) if is_lenient else held.row))
+                    for held in rows
+                    if held.row["execution_id"] in vouched
+                )
+                for rows in (self.rows[table], self.follower.rows[table])
+            )
+            assert followed == wanted, f"{table}: another one than the feed tells"
 
     def _nothing_is_lost(self, before: dict[str, list[Held]]) -> None:
         """Whatever happens to a run: executions stay, and so do their calls, unless they were deleted at the source.
@@ -747,6 +795,11 @@ def _vouched(rows: dict[str, list[Held]]) -> list[tuple[Held, bool]]:
 def _not_whole(rows: dict[str, list[Held]]) -> list[Held]:
     """Executions that are said to be exported, but whose calls and evals are not those that were."""
     return [held for held, is_whole in _vouched(rows) if held.row["export_state"] == "exported" and not is_whole]
+
+
+def _said(row: Row) -> Row:
+    """The row without who wrote it, and when."""
+    return {name: value for name, value in row.items() if name not in ("export_run_id", "exported_at")}
 
 
 def _lasting(row: Row) -> Row:

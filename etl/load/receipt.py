@@ -1,0 +1,86 @@
+"""What a run has changed in the dataset: its files, and how many executions of each run test. Kept in memory until the run ends."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any
+
+_MOST_FILES = 20_000  # some 5 MB in the record of the run, which the next one reads
+
+
+class Change(StrEnum):
+    """What happened to an execution. Several may happen to one in a run."""
+
+    INSERTED = "inserted"
+    REPLACED = "replaced"
+    MOVED = "moved"
+    MARKED = "marked"
+    EMPTIED = "emptied"
+    VERIFIED = "verified"
+
+
+@dataclass(frozen=True, slots=True)
+class FileSize:
+    """How much one file holds."""
+
+    rows: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenFile:
+    """A file as it was written last; ``sha256`` is that of its bytes, hexadecimal."""
+
+    size: FileSize
+    sha256: str
+
+
+@dataclass(slots=True)
+class Receipt:
+    """Files of the tables by path, and executions by the key of their run test.
+
+    ``removed`` are no longer where they were: moved, or set aside because they were damaged.
+    """
+
+    written: dict[str, WrittenFile] = field(default_factory=dict)
+    removed: set[str] = field(default_factory=set)
+    executions: dict[str, dict[Change, set[str]]] = field(default_factory=dict)
+
+    def note_written(self, path: str, data: bytes | memoryview, *, rows: int) -> None:
+        """The file is there now."""
+        self.written[path] = WrittenFile(FileSize(rows, len(data)), sha256(data).hexdigest())
+        self.removed.discard(path)
+
+    def note_removed(self, path: str) -> None:
+        """The file is gone now."""
+        self.written.pop(path, None)
+        self.removed.add(path)
+
+    def note(self, run_test_key: str, change: Change, execution_ids: Collection[str]) -> None:
+        """The executions of the run test changed so."""
+        if execution_ids:
+            self.executions.setdefault(run_test_key, {}).setdefault(change, set()).update(execution_ids)
+
+    def as_json(self) -> dict[str, Any]:
+        """The receipt as a JSON object; beyond a bound files are counted as ``not_listed``."""
+        paths = sorted({*self.written, *self.removed})
+        listed = paths[:_MOST_FILES]
+        return {
+            "written": [_file_json(path, self.written[path]) for path in listed if path in self.written],
+            "removed": [path for path in listed if path in self.removed],
+            "not_listed": len(paths) - len(listed),
+            "executions": {key: self._counts(key) for key in sorted(self.executions)},
+        }
+
+    def _counts(self, run_test_key: str) -> dict[str, int]:
+        """How many executions of each change; each is inserted, replaced or verified, whatever else happened to it."""
+        found = {change: self.executions[run_test_key].get(change, set()) for change in Change}
+        replaced = found[Change.REPLACED] - found[Change.INSERTED]
+        verified = found[Change.VERIFIED] - found[Change.INSERTED] - replaced
+        found |= {Change.REPLACED: replaced, Change.VERIFIED: verified}
+        return {change.value: len(ids) for change, ids in found.items()}
+
+
+def _file_json(path: str, file: WrittenFile) -> dict[str, Any]:
+    return {"path": path, "rows": file.size.rows, "bytes": file.size.size_bytes, "sha256": file.sha256}

@@ -1,0 +1,84 @@
+"""What a run leaves of its changes: every file as it lies there, and how many executions of each kind."""
+
+import json
+from hashlib import sha256
+
+import pyarrow.parquet as pq
+
+from etl.load import receipt as module
+from etl.load.layout import Part
+from etl.load.receipt import Change, Receipt
+from etl.load.relocate import drop
+from tests.bundles import KEY, a_bundle
+from tests.datasets import export_to, part, place
+
+
+def told(dataset):
+    return json.loads(json.dumps(dataset.receipt.as_json()))
+
+
+def test_every_file_is_told_as_it_lies_there(dataset, tmp_path):
+    export_to(dataset, a_bundle("e1", given_up=["c2"]), a_bundle("e9", ["c9"], key="booking"))
+    export_to(dataset, a_bundle("e1", seconds=2.0), a_bundle("e2", ["c3"]), a_bundle("e9", ["c9"], key="booking"))
+    said = {each["path"]: each for each in told(dataset)["written"]}
+    assert list(said) == [part(table) for table in ("calls", "errors", "evals", "executions")]
+    for path, each in said.items():
+        data = (tmp_path / path).read_bytes()
+        assert each == {
+            "path": path,
+            "rows": pq.read_metadata(tmp_path / path).num_rows,
+            "bytes": len(data),
+            "sha256": sha256(data).hexdigest(),
+        }
+
+
+def test_a_file_is_written_or_removed_whatever_happened_last(dataset):
+    export_to(dataset, a_bundle("e1"))
+    drop(dataset, Part(KEY, place()), {"e1"})
+    receipt = told(dataset)
+    assert receipt["written"] == []
+    assert receipt["removed"] == [part(table) for table in ("calls", "evals", "executions")]
+    kept = dataset.receipt
+    export_to(dataset, a_bundle("e1"))
+    for path, file in dataset.receipt.written.items():
+        kept.note_written(path, dataset.files.read(path), rows=file.size.rows)
+    assert kept.as_json()["removed"] == []
+
+
+def test_a_file_that_is_set_aside_is_removed(dataset, tmp_path):
+    export_to(dataset, a_bundle("e1"))
+    (tmp_path / part("calls")).write_bytes(b"garbage")
+    dataset.receipt = Receipt()
+    dataset.set_aside(part("calls"))
+    assert told(dataset)["removed"] == [part("calls")]
+
+
+def test_files_beyond_a_bound_are_counted(monkeypatch):
+    monkeypatch.setattr(module, "_MOST_FILES", 3)
+    receipt = Receipt()
+    for path in ("a", "c", "e"):
+        receipt.note_written(path, b"", rows=0)
+    for path in ("b", "d"):
+        receipt.note_removed(path)
+    document = receipt.as_json()
+    assert [each["path"] for each in document["written"]] == ["a", "c"]
+    assert (document["removed"], document["not_listed"]) == (["b"], 2)
+
+
+def test_each_execution_is_inserted_replaced_or_verified_and_what_else_happened_to_it():
+    receipt = Receipt()
+    for change, ids in {
+        Change.VERIFIED: {"new", "old", "same"},
+        Change.REPLACED: {"new", "old"},
+        Change.INSERTED: {"new"},
+        Change.MOVED: {"old", "same"},
+        Change.EMPTIED: {"old"},
+        Change.MARKED: set(),
+    }.items():
+        receipt.note("checkout", change, ids)
+    receipt.note("booking", Change.MARKED, {"e9"})
+    none = dict.fromkeys(("inserted", "replaced", "moved", "marked", "emptied", "verified"), 0)
+    assert receipt.as_json()["executions"] == {
+        "booking": none | {"marked": 1},
+        "checkout": none | {"inserted": 1, "replaced": 1, "moved": 2, "emptied": 1, "verified": 1},
+    }

@@ -17,7 +17,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.errors import ConfigurationError
-from etl.inspect.tables import EXPORTED_AT, chosen_columns, find_scope, moment, open_dataset, read_rows
+from etl.inspect.tables import (
+    DELETED_AT,
+    EXPORTED_AT,
+    Deleted,
+    chosen_columns,
+    deleted_in,
+    find_scope,
+    includes_deleted,
+    open_dataset,
+    read_rows,
+    without,
+)
+from etl.inspect.times import moment
 from etl.load.files.open import Files
 from etl.load.layout import Scope
 from etl.model import schema
@@ -52,6 +64,7 @@ def read_calls(  # noqa: PLR0913 each narrows what is read, and is given by name
     columns: str | Iterable[str] | None = None,
     evals: Literal["wide"] | None = None,
     changed_since: str | date | None = None,
+    deleted: Deleted = "exclude",
     options: Options | None = None,
 ) -> pd.DataFrame:
     """One row per call, exactly those of ``read_table(path, "calls", …)``, with its execution and its evals beside it.
@@ -76,10 +89,12 @@ def read_calls(  # noqa: PLR0913 each narrows what is read, and is given by name
         changed_since: Only calls of executions of which anything changed after this moment, all of each: what is to take the place
             of the calls of the ``execution_id`` that ``read_table(path, "executions", changed_since=…)`` gives. A datetime or
             Timestamp, or text such as ``2026-11-01T02:00:00Z`` (without a zone, UTC).
+        deleted: ``"include"`` also gives the calls of executions that were deleted at the source: those with an
+            ``execution_deleted_at``.
         options: Of a bucket, as in ``[destination.options]``; credentials come from their usual places.
 
     Raises:
-        ConfigurationError: no such column or run test, no day or moment, or another word for ``evals``.
+        ConfigurationError: no such column or run test, no day or moment, or another word for ``evals`` or ``deleted``.
         DestinationError: there is no dataset, or a file of it cannot be read.
     """
     if evals not in (None, "wide"):
@@ -91,9 +106,11 @@ def read_calls(  # noqa: PLR0913 each narrows what is read, and is given by name
     needed = dict.fromkeys(["call_execution_id", "execution_id", *(name for name in names if name in CALL_COLUMNS)])
     calls = read_rows(files, schema.CALLS, scope, list(needed))
     beside = {name: EXECUTION_COLUMNS[name] for name in names if name in EXECUTION_COLUMNS}
-    executions = _executions(files, scope, {*beside.values(), *([EXPORTED_AT] if after else ())})
-    left_out = _unchanged(executions, after)
-    calls = _without(calls, left_out)
+    is_whole = includes_deleted(deleted)
+    told_by = {*([EXPORTED_AT] if after else ()), *(() if is_whole else [DELETED_AT])}
+    executions = _executions(files, scope, {*beside.values(), *told_by})
+    left_out = pa.concat_arrays([*([] if is_whole else [deleted_in(executions)]), _unchanged(executions, after)])
+    calls = without(calls, left_out)
     places = _places(calls["execution_id"], executions["execution_id"])
     found = {name: executions[beside[name]].take(places) if name in beside else calls[name] for name in names}
     judged = _of_evals(files, scope, calls, left_out) if evals else {}
@@ -116,14 +133,9 @@ def _unchanged(executions: pa.Table, after: datetime | None) -> pa.Array:
     return executions.filter(is_older)["execution_id"].combine_chunks()
 
 
-def _without(rows: pa.Table, executions: pa.Array) -> pa.Table:
-    """The rows of other executions than these."""
-    return rows.filter(pc.invert(pc.is_in(rows["execution_id"], value_set=executions))) if len(executions) else rows
-
-
 def _of_evals(files: Files, scope: Scope, calls: pa.Table, left_out: pa.Array) -> dict[str, pa.ChunkedArray]:
     """The columns of the evals of each call, but for those of the executions that are ``left_out``."""
-    rows = _without(read_rows(files, schema.EVALS, scope, _EVALS_READ), left_out)
+    rows = without(read_rows(files, schema.EVALS, scope, _EVALS_READ), left_out)
     verdict, score = rows["output_passed"], rows["output_score"]
     is_word = pc.and_(pc.is_null(verdict), pc.is_null(score))
     words = pc.if_else(is_word, pc.coalesce(rows["output_text"], rows["output_json"]), pa.scalar(None, schema.STRING))

@@ -5,15 +5,16 @@ Opens only the files that are needed. Never writes, and takes no lock: an export
 
 import os
 from collections.abc import Callable, Collection, Iterable
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.errors import ConfigurationError, DestinationError, FileMissingError
+from etl.inspect.times import day, moment
 from etl.load.files.open import Files, open_files, read_each
 from etl.load.identity import read_identity
 from etl.load.layout import STATE, Part, Scope, days_of, is_data, parse_part_path, parse_run_path, place_of
@@ -25,7 +26,8 @@ from etl.model.wording import quoted
 from etl.transform.frames import to_pandas
 
 T = TypeVar("T")
-EXPORTED_AT = "exported_at"
+Deleted = Literal["exclude", "include"]
+EXPORTED_AT, DELETED_AT = "exported_at", "deleted_at"
 _TRIES = 10
 
 
@@ -38,6 +40,7 @@ def read_table(  # noqa: PLR0913 each narrows what is read, and is given by name
     until: str | date | None = None,
     columns: str | Iterable[str] | None = None,
     changed_since: str | date | None = None,
+    deleted: Deleted = "exclude",
     options: Options | None = None,
 ) -> pd.DataFrame:
     """The rows of one table, with pyarrow-backed dtypes: a whole number stays whole, and a null is null.
@@ -57,10 +60,11 @@ def read_table(  # noqa: PLR0913 each narrows what is read, and is given by name
         changed_since: Only rows whose ``exported_at`` is later than this moment: a datetime or Timestamp, or text such as
             ``2026-11-01T02:00:00Z`` (without a zone, UTC; a day means its first moment). A row that is gone cannot say so:
             ``executions`` tells of what rows were taken. Not for ``errors`` and ``runs``, which have no such column.
+        deleted: ``"include"`` also gives the rows of executions that were deleted at the source: those with a ``deleted_at``.
         options: Of a bucket, as in ``[destination.options]``; credentials come from their usual places.
 
     Raises:
-        ConfigurationError: no such table, column or run test, or no day or moment.
+        ConfigurationError: no such table, column or run test, no day or moment, or another word for ``deleted``.
         DestinationError: there is no dataset, or a file of it cannot be read.
     """
     declared = declared_table(table)
@@ -71,8 +75,16 @@ def read_table(  # noqa: PLR0913 each narrows what is read, and is given by name
     if changed_since is not None and EXPORTED_AT not in declared.names:
         raise ConfigurationError(f"{table} has no {EXPORTED_AT}: leave changed_since out, and read it whole")
     after = moment("changed_since", changed_since)
+    is_whole = includes_deleted(deleted) or declared is schema.RUNS_TABLE
     scope = find_scope(files, declared, run_tests, since, until)
-    return to_pandas(read_rows(files, declared, scope, names, changed_since=after))
+    if is_whole or declared is schema.EXECUTIONS:
+        rows = read_rows(files, declared, scope, names, changed_since=after, is_living=not is_whole)
+    else:
+        wanted = dict.fromkeys([*names, "execution_id"])
+        rows = read_rows(files, declared, scope, list(wanted), changed_since=after)
+        executions = read_rows(files, schema.EXECUTIONS, scope, ["execution_id", DELETED_AT], is_of_days=False)
+        rows = without(rows, deleted_in(executions)).select(names)
+    return to_pandas(rows)
 
 
 def describe(table: str) -> pd.DataFrame:
@@ -152,11 +164,32 @@ def find_scope(
         ConfigurationError: a run test has no rows, or a day is not one.
         DestinationError: as ``read_table``.
     """
-    first, last = _day("since", since) or date.min, _day("until", until) or date.max
+    first, last = day("since", since) or date.min, day("until", until) or date.max
     if first > last:
         raise ConfigurationError(f"since {first} is later than until {last}")
     keys = None if run_tests is None else _keys(files, table, _texts(run_tests))
     return Scope(keys, first, last)
+
+
+def includes_deleted(deleted: str) -> bool:
+    """Whether rows of deleted executions are wanted.
+
+    Raises:
+        ConfigurationError: it is another word.
+    """
+    if deleted not in get_args(Deleted):
+        raise ConfigurationError(f'deleted must be "exclude" or "include", got {deleted!r}')
+    return deleted == "include"
+
+
+def deleted_in(executions: pa.Table) -> pa.Array:
+    """The ids of those of these executions that were deleted at the source."""
+    return executions.filter(pc.is_valid(executions[DELETED_AT]))["execution_id"].combine_chunks()
+
+
+def without(rows: pa.Table, executions: pa.Array) -> pa.Table:
+    """The rows of other executions than these."""
+    return rows.filter(pc.invert(pc.is_in(rows["execution_id"], value_set=executions))) if len(executions) else rows
 
 
 def read_rows(
@@ -166,12 +199,13 @@ def read_rows(
     names: list[str],
     *,
     changed_since: datetime | None = None,
+    is_living: bool = False,
     is_of_days: bool = True,
 ) -> pa.Table:
     """The columns of the rows in the scope, with exactly the declared types; in the order of the parts' paths.
 
-    Rows whose ``exported_at`` is unknown may have changed since. Without ``is_of_days``, all rows of the parts count, whatever
-    their day.
+    Rows whose ``exported_at`` is unknown may have changed since. With ``is_living``, executions that were deleted are left out.
+    Without ``is_of_days``, all rows of the parts count, whatever their day.
 
     Raises:
         DestinationError: as ``read_table``.
@@ -180,6 +214,7 @@ def read_rows(
     has_bounds = is_of_days and scope.has_bounds
     needs_day = schema.DAY.name in names or has_bounds
     needed = {*names, *([table.start] if needs_day else ()), *([EXPORTED_AT] if changed_since else ())}
+    needed |= {DELETED_AT} if is_living else set()
     stored = [name for name in table.names if name in needed] or [table.key[0]]
     declared = pa.schema([pa.field(name, columns[name].type, metadata=columns[name].metadata) for name in names])
 
@@ -193,6 +228,8 @@ def read_rows(
                 rows = rows.filter(pc.and_(pc.greater_equal(days, scope.since), pc.less_equal(days, scope.until)))
         if changed_since:
             rows = rows.filter(_is_later(rows[EXPORTED_AT], changed_since))
+        if is_living:
+            rows = rows.filter(pc.is_null(rows[DELETED_AT]))
         if "run_test" in names:
             rows = rows.append_column("run_test", pa.repeat(part.run_test_key, len(rows)))
         return rows.select(names).cast(declared)
@@ -275,43 +312,3 @@ def _read_listed(files: Files, table: schema.Table, read: Callable[[dict[str, Pa
 
 def _texts(value: str | Iterable[str]) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
-
-
-def moment(option: str, value: str | date | None) -> datetime | None:
-    """A moment in UTC; one without a zone is in UTC, and a day means its first moment.
-
-    Raises:
-        ConfigurationError: it is no moment.
-    """
-    if value is None:
-        return None
-    try:
-        found = datetime.fromisoformat(value) if isinstance(value, str) else value
-        if isinstance(found, pd.Timestamp):
-            found = found.floor("us").to_pydatetime()
-        if type(found) is date:
-            found = datetime(found.year, found.month, found.day, tzinfo=UTC)
-        if type(found) is datetime:
-            return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise ConfigurationError(f"{option} must be a moment such as 2026-11-01T02:00:00Z, got {value!r}")
-
-
-def _day(option: str, value: str | date | None) -> date | None:
-    """A UTC day; times without a zone count as UTC.
-
-    Raises:
-        ConfigurationError: it is not a day.
-    """
-    if value is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-        if isinstance(moment, datetime) and not pd.isna(moment):
-            return (moment.astimezone(UTC) if moment.tzinfo else moment).date()
-        if type(moment) is date:
-            return moment
-    except (ValueError, OverflowError):
-        pass
-    raise ConfigurationError(f"{option} must be a day such as 2026-11-01, got {value!r}")

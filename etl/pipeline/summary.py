@@ -8,8 +8,8 @@ from etl.errors import ExitCode, ExporterError, SourceUnavailableError
 from etl.extract.purpose import Purpose, no_requests
 from etl.load.last_run import LastRun
 from etl.load.layout import Layout
-from etl.load.warehouse.load import Result
 from etl.load.receipt import Receipt
+from etl.load.warehouse.load import Result
 from etl.model.wording import counted, quoted
 from etl.pipeline.run_test_summary import RunTestSummary
 from etl.settings import Settings

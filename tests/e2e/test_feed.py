@@ -25,6 +25,8 @@ from tests.worlds import settled_world
 TEXT = (Path(__file__).parents[2] / "docs" / "feed.md").read_text(encoding="utf-8")
 ONCE, NIGHTLY = re.findall(r"^```sql\n(.*?)^```\n", TEXT, re.MULTILINE | re.DOTALL)
 (PYTHON,) = re.findall(r"^```python\n(.*?)^```\n", TEXT, re.MULTILINE | re.DOTALL)
+READING = (Path(__file__).parents[2] / "docs" / "reading.md").read_text(encoding="utf-8")
+(LIVING,) = re.findall(r"^ +(CREATE VIEW living_calls .*?;)$", READING, re.MULTILINE | re.DOTALL)
 FIRST_NIGHT = datetime(2026, 11, 5, 2, tzinfo=UTC)
 FOLLOWED = ("executions", "calls", "evals")
 NO_DIFFERENCES = dict.fromkeys(FOLLOWED, 0)
@@ -139,6 +141,10 @@ async def test_a_copy_that_follows_is_the_dataset_after_every_night(server: Sand
     sandbox.delete_execution(deleted)
     summary, replaced = await night()
     assert (replaced, counts(summary, one)) == (ids(deleted), {"marked": 1})
+    nights.engine.execute(LIVING)
+    living = {call_id for (call_id,) in nights.engine.execute("SELECT call_execution_id FROM living_calls").fetchall()}
+    assert living == {*etl.read_calls(nights.data)["call_execution_id"]}
+    assert len(living) + len(deleted.calls) == len(etl.read_calls(nights.data, deleted="include"))
 
     sandbox.rename_run_test(second, "Renamed")
     summary, replaced = await night()

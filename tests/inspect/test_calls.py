@@ -238,9 +238,26 @@ def test_calls_of_executions_that_changed_are_all_of_each_with_evals_of_theirs_a
     assert list(frame) == ["call_execution_id", "eval_own_score"]
 
 
+def test_calls_and_evals_of_deleted_executions_are_left_out_unless_they_are_asked_for(data):
+    write(data, "executions", {"execution_id": "e1", "deleted_at": AT}, {"execution_id": "e2"})
+    write(data, "calls", call("c1"), call("c2", "e2"), call("c3", "stray"))
+    write(
+        data, "evals", judged("c1", output_score=0.1), judged("c2", "own", "Own", output_score=0.2, execution_id="e2")
+    )
+    names = ["call_execution_id", "execution_deleted_at"]
+    left = etl.read_calls(data, columns=names, evals="wide")
+    assert left["call_execution_id"].to_list() == ["c2", "c3"]
+    assert list(left) == [*names, "eval_own_score"]
+    whole = etl.read_calls(data, columns=names, evals="wide", deleted="include")
+    assert whole["call_execution_id"].to_list() == ["c1", "c2", "c3"]
+    assert whole["execution_deleted_at"].notna().to_list() == [True, False, False]
+    assert list(whole) == [*names, "eval_own_score", "eval_tone_score"]
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
+        ({"deleted": None}, 'deleted must be "exclude" or "include", got None'),
         ({"changed_since": "?"}, "changed_since must be a moment such as 2026-11-01T02:00:00Z, got '?'"),
         ({"columns": ["started_at"]}, "calls has no column 'started_at': did you mean execution_started_at?"),
         ({"evals": "long"}, "evals must be \"wide\" or None, got 'long'"),

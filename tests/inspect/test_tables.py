@@ -14,11 +14,12 @@ import etl
 from etl.load.files.local import LocalFiles
 from etl.load.layout import Part
 from etl.load.merge import with_column
+from etl.load.relocate import mark_deleted
 from etl.model import schema
 from etl.model.keys import default_key
-from etl.transform.frames import frame_of, to_arrow
+from etl.transform.frames import ExportStamp, frame_of, to_arrow
 from tests.bundles import a_bundle
-from tests.datasets import FETCHED_AT, a_dataset, export_to, first_parts_of_the_months, part
+from tests.datasets import FETCHED_AT, a_dataset, export_to, first_parts_of_the_months, part, place
 
 TABLES = list(schema.TABLES)
 DAYS = ("2026-08-31", "2026-09-01", "2026-09-02", "2026-10-03")
@@ -115,7 +116,9 @@ def test_a_whole_number_beside_a_null_stays_exact(data):
 
 @pytest.mark.parametrize("name", ["executions", "calls", "evals"])
 def test_only_the_files_of_the_run_test_and_months_are_opened(data, name):
-    assert spoil(data, but=[f"/{name}/run_test=refund/month=2026-09/"]) > 10
+    """With those of their executions, which say what is deleted."""
+    own = [f"/{each}/run_test=refund/month=2026-09/" for each in (name, "executions")]
+    assert spoil(data, but=own) > 10
     frame = etl.read_table(data, name, run_tests=["refund"], since="2026-09-01", until="2026-09-30")
     assert executions_of(frame) == ["refund-2026-09-01", "refund-2026-09-02"]
     with pytest.raises(etl.DestinationError, match="not readable as Parquet"):
@@ -128,7 +131,7 @@ def test_a_name_opens_the_newest_executions_of_each_run_test_too(data):
         but=[
             "calls/run_test=refund",
             "executions/run_test=checkout/month=2026-10",
-            "executions/run_test=refund/month=2026-10",
+            "executions/run_test=refund",
         ],
     )
     assert len(etl.read_table(data, "calls", run_tests="Refund")) == 5
@@ -285,6 +288,7 @@ def test_a_column_that_an_older_version_did_not_have_is_null(data):
             {"changed_since": "yesterday"},
             "changed_since must be a moment such as 2026-11-01T02:00:00Z, got 'yesterday'",
         ),
+        ({"deleted": "yes"}, 'deleted must be "exclude" or "include", got \'yes\''),
         ({"changed_since": pd.NaT}, "changed_since must be a moment such as 2026-11-01T02:00:00Z, got NaT"),
         (
             {"table": "errors", "changed_since": "2026-11-01"},
@@ -378,7 +382,7 @@ def test_rows_that_move_to_another_partition_while_it_reads_are_not_missed(data,
     frame = etl.read_table(data, "calls", run_tests=None)
     assert executions_of(frame).count("checkout-2026-08-31") == 1
     assert len(frame) == 9
-    assert listed == ["calls", "calls"]
+    assert listed == ["calls", "calls", "executions"]
 
 
 def test_files_that_never_stop_moving_are_told_in_one_line(data, monkeypatch):
@@ -456,6 +460,79 @@ def test_a_row_that_does_not_say_when_it_was_exported_may_have_changed(data):
     rows = pq.ParquetFile(path).read()
     pq.write_table(with_column(rows, "exported_at", [None] * len(rows)), path)
     assert len(etl.read_table(data, "calls", changed_since=NEWER)) == len(rows)
+
+
+def delete(data, execution_id, *, key="checkout", date=DAYS[1]):
+    """The API has the execution no more."""
+    mark_deleted(
+        a_dataset(data), Part(key, place(date)), {execution_id}, deleted_at=NEWER, stamp=ExportStamp("run-2", NEWER)
+    )
+
+
+@pytest.mark.parametrize("name", ["executions", "calls", "evals"])
+@pytest.mark.parametrize("asked", [{}, {"since": DAYS[1], "until": DAYS[2]}, {"run_tests": "checkout"}], ids=str)
+@pytest.mark.parametrize("columns", [None, ["run_test"], ["execution_id"]], ids=str)
+def test_rows_of_deleted_executions_are_left_out_unless_they_are_asked_for(data, name, asked, columns):
+    deleted = f"checkout-{DAYS[1]}"
+    before = etl.read_table(data, name, columns=columns, **asked)
+    delete(data, deleted)
+    left = etl.read_table(data, name, columns=columns, **asked)
+    whole = etl.read_table(data, name, columns=columns, deleted="include", **asked)
+    assert (len(whole), len(left)) == (len(before), len(before) - 1)
+    assert list(left) == list(whole)
+    if columns != ["run_test"]:
+        assert {*executions_of(whole)} - {*executions_of(left)} == {deleted}
+
+
+def test_executions_that_are_included_say_whether_they_are_deleted(data):
+    delete(data, f"checkout-{DAYS[1]}")
+    frame = etl.read_table(data, "executions", deleted="include")
+    assert frame["execution_id"][frame["deleted_at"].notna()].to_list() == [f"checkout-{DAYS[1]}"]
+    assert etl.read_table(data, "executions")["deleted_at"].isna().all()
+
+
+def test_a_deletion_counts_whatever_day_the_row_of_the_execution_says(data):
+    """A row keeps the day of its export; an execution that was listed without its start since has none."""
+    delete(data, f"checkout-{DAYS[1]}")
+    path = data / part("executions", "checkout", DAYS[1])
+    rows = pq.ParquetFile(path).read()
+    pq.write_table(with_column(rows, "started_at", [None] * len(rows)), path)
+    asked: dict[str, Any] = {"run_tests": "checkout", "since": DAYS[1], "until": DAYS[1]}
+    assert executions_of(etl.read_table(data, "calls", deleted="include", **asked)) == [f"checkout-{DAYS[1]}"]
+    assert len(etl.read_table(data, "calls", **asked)) == 0
+
+
+def test_changes_include_deletions_when_they_are_asked_for(data):
+    delete(data, f"checkout-{DAYS[1]}")
+    assert len(etl.read_table(data, "executions", changed_since=FETCHED_AT)) == 0
+    changed = etl.read_table(data, "executions", changed_since=FETCHED_AT, deleted="include")
+    assert executions_of(changed) == [f"checkout-{DAYS[1]}"]
+
+
+@pytest.mark.parametrize("name", ["errors", "runs"])
+def test_tables_without_deleted_executions_are_read_as_they_are(data, name):
+    assert len(etl.read_table(data, name)) == len(etl.read_table(data, name, deleted="include")) == 1
+
+
+def test_executions_are_read_once_and_not_at_all_where_all_rows_are_wanted(data, monkeypatch):
+    reads: list[str] = []
+    read = LocalFiles.read
+
+    def note(files, path, **options):
+        reads.append(path)
+        return read(files, path, **options)
+
+    monkeypatch.setattr(LocalFiles, "read", note)
+    for name in ("calls", "executions"):
+        reads.clear()
+        etl.read_table(data, name)
+        assert len(reads) == len({*reads})
+    reads.clear()
+    etl.read_table(data, "calls", deleted="include")
+    assert not [path for path in reads if path.startswith("executions/")]
+    reads.clear()
+    etl.read_calls(data)
+    assert len(reads) == len({*reads})
 
 
 def test_describe_is_text_without_nulls():

@@ -24,6 +24,7 @@ def accept_damaged(dataset: Dataset, index: Index, damaged: Mapping[str, Abstrac
     Raises:
         DestinationError: a part could not be written; the executions there are still damaged.
     """
+    digests_of_strays = index.strays()
     for part, each in index.parts.items():
         mine = each.rows.filter(is_of(each.rows, damaged.get(part.run_test_key, ())))
         here = mine.filter(mine["is_here"])
@@ -32,7 +33,8 @@ def accept_damaged(dataset: Dataset, index: Index, damaged: Mapping[str, Abstrac
             _vouch(dataset, part, dict(zip(ids, zip(digests, counts, strict=True), strict=True)), stamp)
         strays = mine.filter(pc.invert(mine["is_here"]))["execution_id"].to_pylist()
         if strays:
-            index.accepted.setdefault(part.run_test_key, set()).update(strays)
+            digests = digests_of_strays[part.run_test_key]
+            index.accepted.setdefault(part.run_test_key, {}).update({each: digests[each] for each in strays})
             index.is_saved = False
 
 

@@ -2,9 +2,8 @@
 
 A part whose files are the same versions is not opened again. The index proves nothing else: one that is missing, damaged or of
 another dataset counts as empty, one of another version of the exporter saves no reading, and a file that was lost, restored or
-altered has another version, and is read.
-It remembers the executions whose rows were lost, and those of which no more than calls and evals is left and accepted, since
-nothing else could tell of them.
+altered has another version, and is read. It remembers the executions whose rows were lost, and those of which no more than calls
+and evals is left and accepted, since nothing else could tell of them.
 """
 
 from collections import defaultdict
@@ -28,7 +27,7 @@ from etl.load.identity import read_identity
 from etl.load.layout import INDEX, Part, parse_part_path, part_path
 from etl.load.parquet import UnreadableError, pack, unpack
 from etl.model import schema
-from etl.model.digest import fingerprint
+from etl.model.digest import fingerprint, rows_digest
 from etl.model.lifecycle import ExportState, HeldRows
 
 Hashes = npt.NDArray[np.int64]
@@ -86,13 +85,13 @@ class PartIndex:
 class Index:
     """The parts, in order; ``is_saved``: the file says the same.
 
-    ``lost`` are the executions, by the key of their run test, whose rows a run left, and of which no file has any row any more.
-    ``accepted`` are those without a row of their own whose calls and evals are to stay so.
+    ``lost`` are the executions, by the key of their run test, of which a run left a row, and no file has any but dead letters.
+    ``accepted`` are those without a row of their own whose calls and evals are to stay so, each with the digest of these.
     """
 
     parts: dict[Part, PartIndex] = field(default_factory=dict)
     lost: dict[str, set[str]] = field(default_factory=dict)
-    accepted: dict[str, set[str]] = field(default_factory=dict)
+    accepted: dict[str, dict[str, str]] = field(default_factory=dict)
     is_saved: bool = False
 
     def count(self, table: schema.Table) -> int:
@@ -109,7 +108,8 @@ class Index:
         for part, each in self.parts.items():
             found[part.run_test_key].update(each.rows.filter(_is_damaged(each.rows))["execution_id"].to_pylist())
         for key, strays in self.strays().items():
-            found[key] |= strays - self.accepted.get(key, set())
+            accepted = self.accepted.get(key, {})
+            found[key] |= {each for each, digest in strays.items() if accepted.get(each) != digest}
         return {key: ids for key, ids in found.items() if ids}
 
     def accepted_calls(self, key: str) -> int:
@@ -121,18 +121,21 @@ class Index:
             for rows in parts
         )
 
-    def strays(self) -> dict[str, set[str]]:
-        """The executions, by key, that have calls or evals and no row of their own, in whatever part."""
-        strays: dict[str, set[str]] = {}
+    def strays(self) -> dict[str, dict[str, str]]:
+        """The executions, by key, that have calls or evals and no row of their own, in whatever part; with the digest of these."""
+        strays: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         for part, each in self.parts.items():
-            is_stray = pc.and_not(pc.or_(each.rows["has_calls"], each.rows["has_evals"]), each.rows["is_here"])
-            if ids := each.rows.filter(is_stray)["execution_id"].to_pylist():
-                strays.setdefault(part.run_test_key, set()).update(ids)
+            rows = each.rows.filter(pc.and_not(_is_held(each.rows), each.rows["is_here"]))
+            for execution_id, digest in zip(
+                rows["execution_id"].to_pylist(), rows["held_digest"].to_pylist(), strict=True
+            ):
+                strays[part.run_test_key][execution_id].append(digest)
         candidates, here = pa.array([*chain.from_iterable(strays.values())], pa.string()), set[str]()
         for each in self.parts.values() if len(candidates) else ():
             is_here = pc.and_(each.rows["is_here"], pc.is_in(each.rows["execution_id"], value_set=candidates))
             here.update(each.rows.filter(is_here)["execution_id"].to_pylist())
-        return {key: left for key, ids in strays.items() if (left := ids - here)}
+        found = {key: {each: rows_digest(ids[each]) for each in ids.keys() - here} for key, ids in strays.items()}
+        return {key: ids for key, ids in found.items() if ids}
 
     def call_hashes(self) -> Hashes:
         """The hashes of all calls: two that are equal tell of a call that stands twice, or hardly ever of two calls."""
@@ -146,7 +149,7 @@ class _Head(msgspec.Struct):
     meaning: str
     parts: list[tuple[str, str, tuple[str, ...] | None, tuple[int, ...], int]]
     lost: dict[str, set[str]] = {}
-    accepted: dict[str, set[str]] = {}
+    accepted: dict[str, dict[str, str]] = {}
 
 
 def read_index(files: Files) -> Index:
@@ -162,12 +165,14 @@ def read_index(files: Files) -> Index:
         head = msgspec.json.decode((rows.schema.metadata or {})[b"head"], type=_Head)
     except (FileMissingError, ForeignFileError, UnreadableError, KeyError, msgspec.MsgspecError):
         return Index()
-    is_ours = head.dataset_id == _dataset_id(files) and rows.schema.equals(_ROWS)
-    if not is_ours or sum(count for *_, count in head.parts) != len(rows):
+    if head.dataset_id != _dataset_id(files):
         return Index()
-    index, first = Index(lost=head.lost, accepted=head.accepted, is_saved=True), 0
+    index, first, is_ours = Index(lost=head.lost, accepted=head.accepted), 0, head.meaning == _MEANING
+    if not rows.schema.equals(_ROWS) or sum(count for *_, count in head.parts) != len(rows):
+        return index
+    index.is_saved = is_ours
     for key, place, versions, counts, count in head.parts:
-        own = versions if head.meaning == _MEANING else None
+        own = versions if is_ours else None
         index.parts[Part(key, place)] = PartIndex(own, counts, rows.slice(first, count))
         first += count
     return index
@@ -198,26 +203,37 @@ def update_index(dataset: Dataset, known: Index, unreadable: list[str], *, stric
     index.lost = _lost(known, index)
     if known.accepted:
         strays = index.strays()
-        index.accepted = {key: left for key, ids in known.accepted.items() if (left := ids & strays.get(key, set()))}
+        accepted = {key: dict(ids.items() & strays.get(key, {}).items()) for key, ids in known.accepted.items()}
+        index.accepted = {key: ids for key, ids in accepted.items() if ids}
     is_same = (index.lost, index.accepted) == (known.lost, known.accepted) and len(parts) == len(known.parts)
     index.is_saved = known.is_saved and not new and is_same
     return index
 
 
 def _lost(known: Index, index: Index) -> dict[str, set[str]]:
-    """The executions of which the known index has their own row, or lost it before, and of which the other one has nothing."""
+    """The executions of which the known index has a row, or lost it before, and of which the other one has nothing."""
     lost = defaultdict(set, {key: {*ids} for key, ids in known.lost.items()})
     for part, before in known.parts.items():
         after = index.parts.get(part)
         if after is not before:
-            lost[part.run_test_key].update(before.rows.filter(before.rows["is_here"])["execution_id"].to_pylist())
-            lost[part.run_test_key].difference_update(after.rows["execution_id"].to_pylist() if after else ())
+            lost[part.run_test_key].update(_held(before.rows).to_pylist())
+            lost[part.run_test_key].difference_update(_held(after.rows).to_pylist() if after else ())
     candidates = pa.array([*chain.from_iterable(lost.values())], pa.string())
     found: set[str] = set()
     for each in index.parts.values() if len(candidates) else ():
-        ids = each.rows["execution_id"]
+        ids = _held(each.rows)
         found.update(ids.filter(pc.is_in(ids, value_set=candidates)).to_pylist())
     return {key: left for key, ids in lost.items() if (left := ids - found)}
+
+
+def _is_held(rows: pa.Table) -> pa.ChunkedArray:
+    """Which rows are of executions that have more than dead letters."""
+    return pc.or_(rows["is_here"], pc.or_(rows["has_calls"], rows["has_evals"]))
+
+
+def _held(rows: pa.Table) -> pa.ChunkedArray:
+    """The executions that have more than dead letters."""
+    return rows.filter(_is_held(rows))["execution_id"]
 
 
 def write_index(files: Files, index: Index) -> None:

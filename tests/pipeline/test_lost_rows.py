@@ -9,6 +9,7 @@ import pytest
 
 from etl.inspect.status import read_status
 from etl.inspect.verdict import judge
+from etl.load import index
 from etl.load.files.local import LocalFiles
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
@@ -135,7 +136,64 @@ async def test_memory_of_lost_rows_outlives_a_run_that_cannot_read_the_last_summ
     assert lost(await night(server, tmp_path, 2, only=[first])) == [("Support triage", EXECUTIONS)]
 
 
+async def test_rows_that_are_lost_in_two_steps_are_missed_as_a_whole(
+    server: Sandbox, first: str, tmp_path: Path
+) -> None:
+    await night(server, tmp_path, 0)
+    for number, tables in enumerate((["executions"], ["calls"], ["evals"]), start=1):
+        lose(tmp_path, "support", tables=tables)
+        narrowed = await night(server, tmp_path, number, only=[first])
+        told = lost(narrowed) if number == 3 else damaged(narrowed)
+        assert (narrowed.exit_code, told) == (3, [("Support triage", EXECUTIONS)])
+
+
+async def test_lost_rows_of_which_a_dead_letter_is_left_are_missed(server: Sandbox, first: str, tmp_path: Path) -> None:
+    dead = server.world.run_tests[1].executions[2].calls[0].call_execution_id
+    server.fault = lambda request, _: Fault(status=400) if dead in request.target else None
+    await night(server, tmp_path, 0)
+    lose(tmp_path, "support")
+    assert lost(await night(server, tmp_path, 1, only=[first])) == [("Support triage", EXECUTIONS)]
+
+
+async def test_what_was_accepted_and_is_lost_since_is_missed_again(server: Sandbox, first: str, tmp_path: Path) -> None:
+    await night(server, tmp_path, 0)
+    settings = settings_for(server, tmp_path / "data", run_tests=[first])
+    lose(tmp_path, "support", tables=["executions"])
+    await job.export(settings, accept_deletions=True, clock=lambda: NIGHT + DAY)
+    codes = [(await job.export(settings, clock=lambda: NIGHT + 2 * DAY)).exit_code]
+    for number, table in enumerate(("calls", "evals"), start=3):
+        lose(tmp_path, "support", tables=[table])
+        assert not is_good(tmp_path, number - 1)
+        at = NIGHT + number * DAY
+        codes += [(await job.export(settings, clock=lambda at=at: at)).exit_code for _ in range(2)]  # type: ignore[misc]
+    assert codes == [0, 3, 3, 3, 3]
+
+
+async def test_memory_of_lost_rows_outlives_an_upgrade(
+    server: Sandbox, first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await night(server, tmp_path, 0)
+    lose(tmp_path, "support")
+    await night(server, tmp_path, 1, only=[first])
+    monkeypatch.setattr(index, "_MEANING", "that of another version")
+    assert lost(await night(server, tmp_path, 2, only=[first])) == [("Support triage", EXECUTIONS)]
+
+
 PARTS = pytest.mark.parametrize("table", ["executions", "calls", "evals"])
+
+
+@PARTS
+async def test_lost_rows_of_a_run_test_that_is_not_configured_are_not_good_before_the_next_run(
+    server: Sandbox, first: str, tmp_path: Path, table: str
+) -> None:
+    await night(server, tmp_path, 0)
+    settings = settings_for(server, tmp_path / "data", run_tests=[first])
+    await job.export(settings, clock=lambda: NIGHT + DAY)
+    assert is_good(tmp_path, 1)
+    lose(tmp_path, "support", tables=[table])
+    assert not is_good(tmp_path, 1)
+    restore(tmp_path)
+    assert is_good(tmp_path, 1)
 
 
 def damaged(summary: Summary) -> list[tuple[str, int]]:

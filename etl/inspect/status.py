@@ -111,10 +111,10 @@ class Status:
     ``problems``: those of the newest.
     ``lost_run``: the last run, if it left no row in ``runs``, since it could not begin (it has an exit code) or was killed.
     ``unreadable``: files that are damaged or do not belong here. ``ignored``: what is wrong with the exporter's own files.
-    ``set_aside``: how many files are in the quarantine. ``missing_executions`` and ``missing_evals``: how many of their rows the
-    dataset held at the end of the last run, as its index says, and does not any more. ``lost_executions``: how many were gone by
-    then, and are not exported again; ``damaged_executions``, of how many a part was. ``last_load``: how the last load into a
-    warehouse went; ``warehouse_lacks``: what the one of the settings does not have, in words.
+    ``set_aside``: how many files are in the quarantine. ``missing_executions``, ``missing_calls`` and ``missing_evals``: how many
+    of their rows the dataset held at the end of the last run, as its index says, and does not any more. ``lost_executions``: how
+    many were gone by then, and are not exported again; ``damaged_executions``, of how many a part was. ``last_load``: how the last
+    load into a warehouse went; ``warehouse_lacks``: what the one of the settings does not have, in words.
     """
 
     dataset: str
@@ -132,6 +132,7 @@ class Status:
     ignored: tuple[str, ...]
     set_aside: int
     missing_executions: int
+    missing_calls: int
     missing_evals: int
     lost_executions: int
     damaged_executions: int
@@ -209,6 +210,7 @@ def read_status(
         ignored=tuple(ignored),
         set_aside=len(files.entries(QUARANTINE)),
         missing_executions=0 if at_work else _missing(schema.EXECUTIONS, index, parts, unreadable),
+        missing_calls=0 if at_work else _missing(schema.CALLS, index, parts, unreadable),
         missing_evals=0 if at_work else _missing(schema.EVALS, index, parts, unreadable),
         lost_executions=sum(map(len, index.lost.values())),
         damaged_executions=sum(map(len, index.damaged().values())),

@@ -80,13 +80,15 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
 
 def missing_rows(status: Status) -> Iterator[str]:
     """What is gone of the tables, as far as they contradict each other or what the last run left."""
-    for each in (each for each in status.run_tests if each.is_configured):
+    configured = [each for each in status.run_tests if each.is_configured]
+    for each in configured:
         if each.missing_calls:
             yield f"{counted(each.missing_calls, 'call')} of {quoted(each.name)} that were exported are not there"
         if each.stray_calls:
             yield f"the executions of {counted(each.stray_calls, 'call')} of {quoted(each.name)} are not there"
-    for what, gone in (("execution", status.missing_executions), ("eval", status.missing_evals)):
-        if gone:
+    calls = status.missing_calls - sum(each.missing_calls for each in configured)
+    for what, gone in (("execution", status.missing_executions), ("call", calls), ("eval", status.missing_evals)):
+        if gone > 0:
             yield f"{counted(gone, what)} gone since the last run"
     if status.lost_executions:
         yield f"{counted(status.lost_executions, 'execution')} gone before the last run, and not exported again"

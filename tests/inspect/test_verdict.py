@@ -42,6 +42,7 @@ GOOD = Status(
     ignored=(),
     set_aside=0,
     missing_executions=0,
+    missing_calls=0,
     missing_evals=0,
     lost_executions=0,
     damaged_executions=0,
@@ -92,6 +93,8 @@ def test_rows_that_are_gone_are_not_good() -> None:
         "metrics-etl run",
     )
     assert told(run_tests=(replace(gone, is_configured=False),))[0].startswith("Good")
+    assert told(missing_calls=2) == ("Not good: 2 calls gone since the last run", "metrics-etl run")
+    assert "of 'Checkout flow'" in told(run_tests=(WHOLE, gone), missing_calls=1200)[0], "told once"
     assert told(missing_evals=2) == ("Not good: 2 evals gone since the last run", "metrics-etl run")
     assert told(lost_executions=6) == (
         "Not good: 6 executions gone before the last run, and not exported again",

@@ -16,15 +16,15 @@ _MAY_VANISH = 1
 def expected_calls(item: Planned, stored_calls: int, counted_before: Sequence[int] = ()) -> int:
     """The calls that are stored or were listed last time, and those that the source counts, whichever are more.
 
-    The source counts deleted calls for ever. So its count says nothing of an execution that was exported as it is now, or exported
-    whole when the source counted as many (``counted_before``): what is missing was missing then, and believed.
+    The source counts deleted calls for ever. So its count says nothing of an execution that was exported as it is now, or whose
+    list was believed when the source counted as many (``counted_before``): what is missing was missing then.
     """
     known = item.stored
     expected = max(stored_calls, (known.held.listed_calls or 0) if known else 0)
     if is_as_exported(item):
         return expected
     counts = call_counts(item.execution.unpack().payload)
-    is_believed = _was_whole(item) and [*counted_before] == counts
+    is_believed = _was_fetched(item) and [*counted_before] == counts
     return expected if is_believed else max(expected, *counts, 0)
 
 
@@ -32,6 +32,10 @@ def is_as_exported(item: Planned) -> bool:
     """Whether the execution was exported whole as it is listed now: then none of its calls has changed."""
     known = item.stored
     return known is not None and _was_whole(item) and known.fingerprint == item.execution.fingerprint
+
+
+def _was_fetched(item: Planned) -> bool:
+    return item.stored is not None and item.stored.export_state != ExportState.WAITING
 
 
 def _was_whole(item: Planned) -> bool:

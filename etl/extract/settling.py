@@ -87,6 +87,12 @@ class Settling:
             return False
         return await self.stored.letters(item) == {(doubt.subject_id, doubt.message)}
 
+    async def counted_before(self, item: Planned) -> Sequence[int]:
+        """How many calls the API counted when the list of the execution's calls was believed last; nothing if it was not."""
+        if item.execution.execution_id in {subject_id for subject_id, _ in await self.stored.letters(item)}:
+            return ()
+        return await self.stored.call_counts(item)
+
     async def _details(self, item: Planned, *, limit: int) -> dict[str, DetailedCall]:
         """The calls in the execution's detail; none when it cannot be had."""
         if self._failures_in_a_row >= _MOST_FAILURES:

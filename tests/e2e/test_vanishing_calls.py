@@ -428,6 +428,31 @@ async def test_deletions_that_were_accepted_stay_accepted_when_the_execution_is_
     }
 
 
+async def test_deletions_that_were_accepted_stay_accepted_when_a_request_failed_since(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """But not where the list was doubted again."""
+    await export()
+    execution = executions(server)[0]
+    for call in execution.calls[:5]:
+        sandbox.delete_call(call)
+    assert (await export(accept_deletions=True)).exit_code == 0
+
+    changed = execution.calls[9]
+    changed.duration_seconds, execution.completed_calls = 4711.0, execution.completed_calls - 1
+    server.fault = lambda request, _nth: (
+        Fault(status=400) if request.query.get("call_execution_id") == changed.call_execution_id else None
+    )
+    assert (await export()).exit_code == 3
+    server.fault = None
+    assert (await export()).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+    execution.completed_calls -= 1
+    server.fault = lists_only(server, 8)
+    assert [(await export()).exit_code for _ in range(2)] == [3, 3]
+
+
 @pytest.mark.parametrize("deleted", [pytest.param(1, marks=pytest.mark.slow), 2])
 async def test_few_deleted_calls_of_many_are_ordinary(
     server: Sandbox, export: Export, tmp_path: Path, deleted: int

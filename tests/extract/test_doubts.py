@@ -49,7 +49,8 @@ def test_execution_of_which_the_source_says_something_new_has_what_it_counts_too
     [
         ("exported", [7, 5], 2),
         ("settling", [7, 5], 2),
-        ("incomplete", [7, 5], 7),
+        ("incomplete", [7, 5], 2),
+        ("incomplete", [], 7),
         ("waiting", [7, 5], 7),
         ("exported", [7, 4], 7),
         ("exported", [6, 5], 7),

@@ -103,7 +103,7 @@ class Arrival:
 class Settlement:
     """What tells whether late data may still come: ``fetched_at`` is a time before any execution was fetched.
 
-    ``late`` are execution_ids: they were not exported whole when their run test was complete once.
+    ``late`` are execution_ids: they were not there when their run test was complete once.
     """
 
     fetched_at: datetime
@@ -156,10 +156,11 @@ def _is_settled(execution: Execution, known: StoredExecution | None, held: HeldR
     """
     settle, fetched_at = settlement.settle, settlement.fetched_at
     completed_at = timestamp_or_none(execution.payload.get("completed_at"))
+    if completed_at is not None and completed_at > fetched_at + CLOCKS_DIFFER:
+        completed_at = None  # like each time that has not come yet
     if completed_at is not None and fetched_at - completed_at < settle:
         return False
-    was_never_whole = known is None or known.export_state == ExportState.INCOMPLETE
-    if was_never_whole and completed_at is not None and execution.execution_id not in settlement.late:
+    if known is None and completed_at is not None and execution.execution_id not in settlement.late:
         return True
     if known is None or known.export_state == ExportState.WAITING:
         return settle <= timedelta(0)

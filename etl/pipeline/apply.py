@@ -236,13 +236,9 @@ async def fetch(
 
 
 def _late(record: Record, planned: Iterable[Planned], state: StoredState) -> set[str]:
-    """Executions that were not exported whole when their run test was complete once; those that were lost since had been."""
+    """Executions that were not there when their run test was complete once; those that were lost since had been."""
     complete = record.complete_before()
-    late = {
-        item.execution.execution_id
-        for item in planned
-        if item.run_test_key in complete and (item.stored is None or item.stored.export_state == ExportState.INCOMPLETE)
-    }
+    late = {item.execution.execution_id for item in planned if item.run_test_key in complete and item.stored is None}
     return late.difference(*state.index.lost.values())
 
 

@@ -149,10 +149,26 @@ def test_execution_that_has_settled_does_not_begin_anew_when_its_calls_are_the_s
         assert state(bundle_of(of=of), known=known, is_late=True) is ExportState.EXPORTED
 
 
-@pytest.mark.parametrize("known", [None, {"export_state": "incomplete", "verified_at": NOW}])
-def test_execution_of_a_first_export_settles_from_its_end_alone(known):
+def test_execution_of_a_first_export_settles_from_its_end_alone():
+    assert state(bundle_of(of=finished(240))) is ExportState.EXPORTED
+
+
+def test_execution_that_was_incomplete_settles_from_when_it_was_seen_so():
+    """A rerun may have made it incomplete, and keeps the old end."""
     of = finished(240)
-    assert state(bundle_of(of=of), known=stored_of(of, **known) if known else None) is ExportState.EXPORTED
+    for hours, expected in ((3, ExportState.SETTLING), (24, ExportState.EXPORTED)):
+        known = stored_of(of, export_state="incomplete", verified_at=NOW - timedelta(hours=hours))
+        assert state(bundle_of(of=of), known=known) is expected
+
+
+def test_end_that_has_not_come_yet_is_unknown():
+    of = finished(-1_000_000)
+    assert state(bundle_of(of=of)) is ExportState.SETTLING
+    known = stored_of(of, export_state="settling", verified_at=NOW - timedelta(hours=24))
+    assert state(bundle_of(of=of), known=known) is ExportState.EXPORTED
+    just_now = finished(-0.08)
+    known = stored_of(just_now, export_state="settling", verified_at=NOW - timedelta(hours=24))
+    assert state(bundle_of(of=just_now), known=known) is ExportState.SETTLING, "two right clocks are never equal"
 
 
 @pytest.mark.parametrize(

@@ -186,9 +186,9 @@ async def test_dead_letter_costs_its_own_request_and_two_lists(world: World, tmp
         server.fault = lambda request, _nth: Fault(status=400) if dead in request.target else None
         first = await night(server, tmp_path, LATER)
         server.fault = None
-        second = await night(server, tmp_path, LATER)
+        second = await night(server, tmp_path, LATER + DAY)
         healed = asked(server)
-        third = await night(server, tmp_path, LATER)
+        third = await night(server, tmp_path, LATER + 2 * DAY)
 
     assert (first.exit_code, second.exit_code, third.exit_code) == (3, 0, 0)
     assert healed == {"detail": 1, "list": 1, "call": 1}
@@ -230,6 +230,38 @@ async def test_rerun_that_keeps_its_old_end_settles_from_when_it_was_seen(
 
     assert (found.compared, last.requests) == (1, 1)
     assert_equals_world(tmp_path, world)
+
+
+async def test_rerun_that_failed_first_settles_where_the_run_test_was_never_complete(
+    world: World, tmp_path: Path
+) -> None:
+    other, execution = world.run_tests[0].executions[:2]
+    dead = {other.calls[0].call_execution_id}
+    async with Sandbox(world) as server:
+        server.fault = lambda request, _nth: (
+            Fault(status=400) if request.query.get("call_execution_id") in dead else None
+        )
+        await night(server, tmp_path, LATER)
+        run_again(execution)
+        dead.add(execution.calls[0].call_execution_id)
+        await night(server, tmp_path, LATER + DAY)
+        dead.remove(execution.calls[0].call_execution_id)
+        await night(server, tmp_path, LATER + DAY + timedelta(hours=1))
+        for call in execution.calls:
+            call.total_cost_cents = 999
+        server.fault = None
+        await night(server, tmp_path, LATER + 2 * DAY)
+        last = await night(server, tmp_path, LATER + 3 * DAY)
+
+    assert (last.exit_code, last.requests) == (0, 1)
+    assert_equals_world(tmp_path, world)
+
+
+async def test_execution_whose_end_has_not_come_yet_does_not_settle_for_ever(world: World, tmp_path: Path) -> None:
+    world.run_tests[0].executions[0].completed_at = datetime(2099, 1, 1, tzinfo=UTC)
+    async with Sandbox(world) as server:
+        spent = [(await night(server, tmp_path, LATER + number * DAY)).requests for number in range(4)]
+    assert spent[1:] == [3, 1, 1]
 
 
 async def test_execution_that_appears_long_after_its_end_settles_from_when_it_was_seen(tmp_path: Path) -> None:

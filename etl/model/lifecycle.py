@@ -164,8 +164,10 @@ def _is_settled(execution: Execution, known: StoredExecution | None, held: HeldR
         return True
     if known is None or known.export_state == ExportState.WAITING:
         return settle <= timedelta(0)
-    is_listed_as_before = known.fingerprint == fingerprint(execution.payload)
-    if known.export_state == ExportState.EXPORTED and (is_listed_as_before or held.is_as_exported(known.calls_digest)):
+    is_same = held.is_as_exported(known.calls_digest)
+    # What was fetched in place of lost rows, and differs from them, may lack something: the source is asked once more.
+    is_as_before = known.fingerprint == fingerprint(execution.payload) and (is_same or not known.is_damaged)
+    if known.export_state == ExportState.EXPORTED and (is_as_before or is_same):
         return True
-    seen_at = known.verified_at or known.exported_at if is_listed_as_before else None
+    seen_at = known.verified_at or known.exported_at if is_as_before else None
     return fetched_at - (seen_at or fetched_at) >= settle * _ENOUGH

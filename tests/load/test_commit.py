@@ -152,6 +152,8 @@ def test_calls_without_their_execution_row_are_noticed_and_fetched_again(dataset
     assert rows(tmp_path, "calls", "duration_seconds") == [(2.0,), (2.0,)]
     assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.DAMAGED}
     export_to(dataset, a_bundle("e1", seconds=2.0))
+    assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.SETTLING}, "it is not what the row vouched for"
+    export_to(dataset, a_bundle("e1", seconds=2.0), fetched_at=FETCHED_AT + timedelta(days=1))
     assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.FINAL}
 
 

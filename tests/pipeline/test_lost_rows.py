@@ -14,6 +14,7 @@ from etl.load.files.local import LocalFiles
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox, delete_execution
+from tests.e2e.faults import edited_calls
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import settings_for
 from tests.worlds import settled_world
@@ -301,6 +302,23 @@ async def test_part_that_a_narrowed_run_leaves_out_is_missed_until_another_expor
     whole = await night(server, tmp_path, 2)
 
     assert (whole.exit_code, damaged(whole), verdict(tmp_path, 2)) == (0, [], (True, 0))
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_evals_that_the_api_lacks_when_lost_ones_are_fetched_again_come_the_next_night(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    await night(server, tmp_path, 0)
+    lose(tmp_path, "support", tables=["evals"])
+    server.fault = lambda request, _: edited_calls(
+        server.world, request, lambda calls: [{**call, "eval_outputs": {}} for call in calls]
+    )
+    await night(server, tmp_path, 1)
+    server.fault = None
+    await night(server, tmp_path, 2)
+    quiet = await night(server, tmp_path, 3)
+
+    assert (quiet.exit_code, quiet.requests) == (0, 2)
     assert_equals_world(tmp_path, server.world)
 
 

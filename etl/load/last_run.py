@@ -18,12 +18,11 @@ _MOST_BYTES = 64 << 20  # a run test takes about a kilobyte, and a problem of it
 class RunTestResult(msgspec.Struct, frozen=True):
     """What the document says of one run test of the last run.
 
-    ``error``: why nothing of it could be exported. ``not_listed``: its stored executions that exist, and that its list lacked.
+    ``error``: why nothing of it could be exported.
     """
 
     key: str
     error: str | None = None
-    not_listed: int = 0
 
 
 class LastRun(msgspec.Struct, frozen=True):
@@ -31,15 +30,18 @@ class LastRun(msgspec.Struct, frozen=True):
 
     ``complete_at``: when a run over everything that is configured last left nothing out. ``last_complete_at``: the same for each
     configured run test, by its key; None when that never happened. ``incomplete``: keys of those of which the last run over them
-    left something out. ``asked_for``: keys of run tests that are gone, and whose executions were all looked up since. ``is_all``:
-    ``complete_at`` is that of "all" run tests, not of some that were named. ``complete_since``: the day from which on each of
-    ``last_complete_at`` was exported; None for the first. ``layout``: that of the dataset; None from a version that knew only one.
+    left something out. ``asked_for``: keys of run tests that are gone, and whose executions were all looked up since.
+    ``not_listed``: how many stored executions the last list of a run test lacked that exist, by its key, unless it was none.
+    ``is_all``: ``complete_at`` is that of "all" run tests, not of some that were named. ``complete_since``: the day from which on
+    each of ``last_complete_at`` was exported; None for the first. ``layout``: that of the dataset; None from a version that knew
+    only one.
     """
 
     complete_at: _Moment | None = None
     last_complete_at: dict[str, _Moment | None] = {}
     incomplete: tuple[str, ...] = ()
     asked_for: tuple[str, ...] = ()
+    not_listed: dict[str, int] = {}
     layout: int | None = None
     is_all: bool = False
     complete_since: dict[str, date | None] = {}

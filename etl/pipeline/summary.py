@@ -34,7 +34,7 @@ _MANY = 10
 class Summary:
     """One export run. Times are aware UTC, by the source's clock; ``rows`` are those written, by table.
 
-    ``complete_at`` and the four after it are those of ``LastRun``, this run included. ``is_new_to_months``: the dataset is by day,
+    ``complete_at`` and the five after it are those of ``LastRun``, this run included. ``is_new_to_months``: the dataset is by day,
     and no version that lays out by month has run on it before. ``knows_all``: no run test is missing from the list of run tests.
     ``finished_here_at`` is ``finished_at`` by this machine's clock. ``receipt`` grows until the record of the run is written.
     ``lost``: by key the name of the run test, and how many executions a run left there that are gone and were not exported again;
@@ -77,6 +77,7 @@ class Summary:
     complete_at: datetime | None = None
     last_complete_at: dict[str, datetime | None] = field(default_factory=dict)
     incomplete: list[str] = field(default_factory=list)
+    not_listed: dict[str, int] = field(default_factory=dict)
     is_all: bool = False
     complete_since: dict[str, date | None] = field(default_factory=dict)
     knows_all: bool = True
@@ -150,6 +151,8 @@ class Summary:
         self.asked_for = sorted(
             {*before.asked_for, *self.asked_for} - {each.key for each in self.run_tests if not each.error}
         )
+        read = {each.key: each.not_listed for each in self.run_tests if each.not_listed or not each.error}
+        self.not_listed = {key: count for key, count in (before.not_listed | read).items() if count}
         is_complete = self.exit_code == ExitCode.COMPLETE and not settings.is_part
         self.complete_at = self.counts_from if is_complete else before.complete_at
         self.is_all = not settings.configured if is_complete else before.is_all
@@ -292,6 +295,7 @@ class Summary:
             "last_complete_at": {key: _iso(at) for key, at in self.last_complete_at.items()},
             "incomplete": self.incomplete,
             "asked_for": self.asked_for,
+            "not_listed": self.not_listed,
             "layout": int(self.layout),
             "is_all": self.is_all,
             "complete_since": {key: day.isoformat() if day else None for key, day in self.complete_since.items()},

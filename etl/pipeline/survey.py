@@ -144,6 +144,7 @@ async def _find_vanished(
     is_suspicious = is_mass_vanishing(vanished=len(vanished), living=living) and not run.accept_deletions
     if is_suspicious:
         existing = await _find_existing(run, sorted(vanished)[:_SAMPLE_EXECUTIONS])
+        not_listed_before = record.before.not_listed.get(key, 0) if record.before else 0
         error = None
         if not existing:
             error = (
@@ -155,7 +156,7 @@ async def _find_vanished(
                 f"its list shows none of its {living} executions, which exist: {first_few(existing, shown=1)}; nothing of it was "
                 "changed"
             )
-        elif is_mass_vanishing(vanished=len(vanished) - _not_listed_before(record, key), living=living):
+        elif is_mass_vanishing(vanished=len(vanished) - not_listed_before, living=living):
             record.vanished[key] = VanishedCounts(not_listed=len(vanished), not_answered=0)
             error = (
                 f"its list lacks {len(vanished)} of its {living} stored executions, although they exist: "
@@ -170,12 +171,6 @@ async def _find_vanished(
     vanished |= state.orphans[key].keys() - everywhere
     record.necessary_requests += len(vanished)
     return vanished
-
-
-def _not_listed_before(record: Record, key: str) -> int:
-    """How many stored executions the list of the run test lacked in the last run."""
-    run_tests = record.before.run_tests if record.before else ()
-    return next((each.not_listed for each in run_tests if each.key == key), 0)
 
 
 async def _find_existing(run: Run, execution_ids: Sequence[str]) -> list[str]:

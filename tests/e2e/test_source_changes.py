@@ -548,6 +548,21 @@ async def test_executions_that_exist_elsewhere_are_told_once_and_need_no_word_fr
     assert all(row["deleted_at"] is None for row in rows_of(tmp_path, "executions"))
 
 
+async def test_list_that_lacks_many_is_believed_the_second_time_whatever_was_exported_meanwhile(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """Some have a job for each run test."""
+    first, second = server.world.run_tests
+    sandbox.rename_run_test(second, first.name)
+    sandbox.add_run_test(server.world, sandbox.RunTest(run_test_id="3", name="Third", created_at=first.created_at))
+    await export(names=[first.name])
+    sandbox.rename_run_test(second, "Nobody's")
+
+    turns = [(await export(names=[name])).exit_code for name in (first.name, "Third", first.name)]
+
+    assert turns == [3, 0, 0]
+
+
 async def test_dead_letters_of_a_deleted_execution_go(server: Sandbox, export: Export, tmp_path: Path) -> None:
     gone = newest(server.world.run_tests[0])
     bad = gone.calls[0].call_execution_id

@@ -7,7 +7,7 @@ and evals is left and accepted, since nothing else could tell of them.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
@@ -25,6 +25,7 @@ from etl.load.dataset import Dataset
 from etl.load.files.open import Entry, Files, data_files, read_each
 from etl.load.identity import read_identity
 from etl.load.layout import INDEX, Part, parse_part_path, part_path
+from etl.load.merge import is_of
 from etl.load.parquet import UnreadableError, pack, unpack
 from etl.model import schema
 from etl.model.digest import fingerprint, rows_digest
@@ -102,7 +103,8 @@ class Index:
     def damaged(self) -> dict[str, set[str]]:
         """The executions, by key, of which there are other calls or evals than were exported, or no row of their own.
 
-        Neither those that are accepted, nor those of which the row says that something is missing or still comes.
+        Neither those that are accepted, nor those of which the row says that something is missing or still comes, nor those that
+        are whole in another part: a move between the two was killed.
         """
         found: defaultdict[str, set[str]] = defaultdict(set)
         for part, each in self.parts.items():
@@ -110,32 +112,33 @@ class Index:
         for key, strays in self.strays().items():
             accepted = self.accepted.get(key, {})
             found[key] |= {each for each, digest in strays.items() if accepted.get(each) != digest}
-        return {key: ids for key, ids in found.items() if ids}
+        whole = self.which(chain(*found.values()), lambda rows: pc.and_not(rows["is_here"], _is_damaged(rows)))
+        return {key: left for key, ids in found.items() if (left := ids - whole)}
 
     def accepted_calls(self, key: str) -> int:
         """How many calls of the run test are accepted without their executions."""
-        accepted = pa.array([*self.accepted.get(key, ())], pa.string())
-        parts = [each.rows for part, each in self.parts.items() if part.run_test_key == key] if len(accepted) else []
-        return sum(
-            pc.sum(rows.filter(pc.is_in(rows["execution_id"], value_set=accepted))["held_calls"]).as_py() or 0
-            for rows in parts
-        )
+        accepted = self.accepted.get(key, {})
+        parts = [each.rows for part, each in self.parts.items() if accepted and part.run_test_key == key]
+        return sum(pc.sum(rows.filter(is_of(rows, accepted))["held_calls"]).as_py() or 0 for rows in parts)
 
     def strays(self) -> dict[str, dict[str, str]]:
         """The executions, by key, that have calls or evals and no row of their own, in whatever part; with the digest of these."""
         strays: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         for part, each in self.parts.items():
             rows = each.rows.filter(pc.and_not(_is_held(each.rows), each.rows["is_here"]))
-            for execution_id, digest in zip(
-                rows["execution_id"].to_pylist(), rows["held_digest"].to_pylist(), strict=True
-            ):
-                strays[part.run_test_key][execution_id].append(digest)
-        candidates, here = pa.array([*chain.from_iterable(strays.values())], pa.string()), set[str]()
-        for each in self.parts.values() if len(candidates) else ():
-            is_here = pc.and_(each.rows["is_here"], pc.is_in(each.rows["execution_id"], value_set=candidates))
-            here.update(each.rows.filter(is_here)["execution_id"].to_pylist())
+            for row in rows.select(["execution_id", "held_digest"]).to_pylist():
+                strays[part.run_test_key][row["execution_id"]].append(row["held_digest"])
+        here = self.which(chain(*strays.values()), lambda rows: rows["is_here"])
         found = {key: {each: rows_digest(ids[each]) for each in ids.keys() - here} for key, ids in strays.items()}
         return {key: ids for key, ids in found.items() if ids}
+
+    def which(self, ids: Iterable[str], is_so: Callable[[pa.Table], pa.ChunkedArray]) -> set[str]:
+        """Those of the executions of which some part has a row that is so."""
+        candidates, found = pa.array([*ids], pa.string()), set[str]()
+        for each in self.parts.values() if len(candidates) else ():
+            is_found = pc.and_(is_so(each.rows), pc.is_in(each.rows["execution_id"], value_set=candidates))
+            found.update(each.rows.filter(is_found)["execution_id"].to_pylist())
+        return found
 
     def call_hashes(self) -> Hashes:
         """The hashes of all calls: two that are equal tell of a call that stands twice, or hardly ever of two calls."""
@@ -218,11 +221,7 @@ def _lost(known: Index, index: Index) -> dict[str, set[str]]:
         if after is not before:
             lost[part.run_test_key].update(_held(before.rows).to_pylist())
             lost[part.run_test_key].difference_update(_held(after.rows).to_pylist() if after else ())
-    candidates = pa.array([*chain.from_iterable(lost.values())], pa.string())
-    found: set[str] = set()
-    for each in index.parts.values() if len(candidates) else ():
-        ids = _held(each.rows)
-        found.update(ids.filter(pc.is_in(ids, value_set=candidates)).to_pylist())
+    found = index.which(chain(*lost.values()), _is_held)
     return {key: left for key, ids in lost.items() if (left := ids - found)}
 
 

@@ -70,6 +70,18 @@ def test_calls_without_their_execution_are_noted_until_it_is_back_or_they_are_go
     assert update_index(dataset, accepted, []).accepted == {}
 
 
+def test_execution_that_is_whole_in_another_part_is_not_damaged(dataset):
+    """A migration, or a move, that was killed while it removed what it had copied."""
+    kept = {table: dataset.files.read(part(table)) for table in ("executions", "calls", "evals")}
+    for table, data in kept.items():
+        dataset.files.publish(part(table, date="2027-01-01"), data)
+    for table in ("calls", "evals"):
+        dataset.files.remove(part(table))
+        assert index_of(dataset).damaged() == {}
+    dataset.files.remove(part("calls", date="2027-01-01"))
+    assert "e1" in index_of(dataset).damaged()[KEY]
+
+
 def test_what_a_row_says_to_be_missing_is_not_damaged(dataset):
     export_to(dataset, a_bundle("e1", ["c1", "c2"], given_up=["c9"]))
     assert index_of(dataset).damaged() == {}

@@ -304,7 +304,6 @@ def _save_index(run: Run, record: Record, summary: Summary) -> None:
         summary.accepted = sum(map(len, accepted.values()))
         index = update_index(run.dataset, index, []) if accepted else index
         damaged = record.not_planned(index.damaged())
-    if run.accept_deletions:
         kept = index.lost.keys() - record.names().keys() if run.settings.is_part else set()
         forgotten = [index.lost.pop(key) for key in index.lost.keys() - kept]
         summary.forgotten = sum(map(len, forgotten))

@@ -337,6 +337,22 @@ async def test_nothing_is_accepted_of_a_run_test_whose_list_failed(server: Sandb
     assert_equals_world(tmp_path, server.world)
 
 
+async def test_rows_in_files_that_are_set_aside_are_told_before_they_are_forgotten(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    await night(server, tmp_path, 0)
+    delete_execution(server.world.run_tests[1].executions[2])
+    await night(server, tmp_path, 1)
+    for path in (tmp_path / "data").glob("*/run_test=support*/*/*.parquet"):
+        path.write_bytes(b"rotten")
+    ended = [await night(server, tmp_path, number, accept_deletions=True) for number in (2, 3)]
+
+    assert [(each.exit_code, each.forgotten, lost(each)) for each in ended] == [
+        (3, 0, [("Support triage", 1)]),
+        (0, 1, []),
+    ]
+
+
 @PARTS
 async def test_part_in_a_file_that_is_set_aside_is_told_before_it_is_accepted(
     server: Sandbox, tmp_path: Path, table: str

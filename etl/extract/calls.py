@@ -135,6 +135,9 @@ class Crawl:
             execution.dead_letters.append(DeadLetter.of(RUNS, execution.execution_id, error))
             await self._close(execution, execution.bundle(is_listed=False))
             return
+        if execution.is_repeated_by(latest):
+            await self._finish(execution, is_proved=False)
+            return
         fetched_before = len(execution.fetched)
         pending = execution.take_list(latest)
         self.calls_fetched -= fetched_before - len(execution.fetched)
@@ -220,19 +223,18 @@ class Crawl:
 
     async def _finish_or_relist(self, execution: OpenExecution) -> None:
         """Everything listed is fetched: emit the execution if its list is proved, else read the list again."""
-        # A call that could not be fetched counts as alive: nothing says that it was deleted.
-        alive = len(execution.fetched) + len(execution.kept) + len(execution.dead_letters)
-        is_proved = not execution.must_relist if execution.count is None else alive == execution.count
+        is_proved = not execution.must_relist if execution.count is None else execution.alive == execution.count
         is_proved = is_proved or execution.unreadable_calls is not None
-        if not is_proved and execution.round < MAX_ROUNDS:
-            if execution.count is not None:
-                # The next round fetches every call again, these too; otherwise they would count as alive twice.
-                execution.dead_letters.clear()
+        if is_proved or execution.round >= MAX_ROUNDS:
+            await self._finish(execution, is_proved=is_proved)
+        else:
             self._list_again(execution)
-            return
+
+    async def _finish(self, execution: OpenExecution, *, is_proved: bool) -> None:
         if not is_proved:
             unproved = SourceError(
-                f"its calls kept changing while they were listed, {execution.round} times; the last time {alive} were fetched",
+                f"its calls kept changing while they were listed, {execution.round} times; the last time {execution.alive} were "
+                "fetched",
                 tries=execution.round,
             )
             execution.doubt = DeadLetter.of(RUNS, execution.execution_id, unproved)

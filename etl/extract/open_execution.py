@@ -74,6 +74,11 @@ class OpenExecution:
         """The listed calls that need not be fetched any more."""
         return {key: call for key, call in self.listed.items() if key in self.fetched or key in self.kept}
 
+    @property
+    def alive(self) -> int:
+        """How many of its calls exist. One that could not be fetched counts: nothing says that it was deleted."""
+        return len(self.fetched) + len(self.kept) + len(self.dead_letters)
+
     def changed_calls(self) -> AbstractSet[str]:
         """``changed``, with those of the calls that were fetched since it was asked last."""
         rows = self.rows or {}
@@ -83,6 +88,11 @@ class OpenExecution:
             if (row := rows.get(call.metrics.call_execution_id)) is not None and not is_as_measured(call, row)
         }
         return self.changed
+
+    def is_repeated_by(self, latest: CallList) -> bool:
+        """Whether a list of many pages says the same again, although the calls that it names were fetched since."""
+        is_same = latest.count == self.count and latest.calls.keys() == self.listed.keys() | self.gone
+        return is_same and self.count is not None and self.alive > 0
 
     def take_list(self, latest: CallList) -> list[str]:
         """Take in a list that was just read; returns the calls that are still to be fetched."""
@@ -113,6 +123,7 @@ class OpenExecution:
             # Many pages: only what is found alive after the latest count proves it, so every call is fetched again.
             self.listed |= calls
             self.fetched.clear()
+            self.dead_letters.clear()
             self.left_out.clear()
             self.kept = frozenset()
         done = self._done()

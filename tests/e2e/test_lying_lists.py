@@ -17,8 +17,9 @@ from etl.sandbox import Fault, Sandbox, SandboxRequest
 from etl.sandbox.answers.metrics import execution_page
 from etl.sandbox.answers.run_tests import run_tests_page
 from etl.sandbox.answers.runs import run_execution
+from etl.sandbox.error_bodies import not_found
 from tests.e2e.truth import assert_equals_world, rows_of
-from tests.support import settings_for
+from tests.support import cap_pages, settings_for
 from tests.worlds import END, settled_world
 
 Edit = Callable[[dict[str, Any], int], dict[str, Any]]
@@ -199,6 +200,28 @@ async def test_list_that_is_short_for_a_night_hides_nothing_new_behind_exit_0(se
     assert (short.exit_code, again.exit_code) == (3, 0)
     assert short.problems[0].endswith("the next run believes it if it says so again")
     assert new.execution_id in {row["execution_id"] for row in rows_of(tmp_path, "executions")}
+
+
+@pytest.mark.parametrize("is_dead", [False, True], ids=["counts one less", "names one that is gone"])
+async def test_calls_of_a_list_that_contradicts_them_are_fetched_once(tmp_path: Path, *, is_dead: bool) -> None:
+    async with Sandbox(settled_world(run_tests=1, executions=1, calls=20, days=1)) as server:
+        cap_pages(server, 8)
+        dead, alive = (call.call_execution_id for call in server.world.run_tests[0].executions[0].calls[:2])
+
+        def contradict(request: SandboxRequest, _nth: int) -> Fault | None:
+            if is_dead:
+                is_asked = request.query.get("call_execution_id") == dead
+                return Fault(status=404, body=msgspec.json.encode(not_found("Call"))) if is_asked else None
+            if request.path != RUNS or "execution_id" not in request.query:
+                return None
+            return Fault(edit=lambda body: body.replace(b'"count":20,', b'"count":19,'))
+
+        server.fault = contradict
+        summary = await job.export(settings_for(server, tmp_path / "data", api={"page_limit": 8}))
+
+    assert summary.exit_code == 3
+    assert server.count(METRICS, call_execution_id=alive) == 1
+    assert len(rows_of(tmp_path, "calls")) == 20 - is_dead
 
 
 async def test_list_of_a_run_test_that_lost_some_to_another_is_believed(server: Sandbox, tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ TESTED_ELSEWHERE = {
     "etl/load/last_run.py": "tests/e2e/test_monitoring.py",
     "etl/load/warehouse/engines.py": "tests/load/warehouse/test_ddl.py",
     "etl/load/warehouse/external_tables.py": "tests/load/warehouse/test_ddl.py",
+    "etl/load/part_index.py": "tests/load/test_index.py",
     "etl/load/warehouse/contents.py": "tests/load/warehouse/test_load.py",
     "etl/load/warehouse/duckdb.py": "tests/load/warehouse/test_load.py",
     "etl/load/warehouse/last_load.py": "tests/e2e/test_warehouse.py",

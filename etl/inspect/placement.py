@@ -14,9 +14,9 @@ from etl.errors import DestinationError
 from etl.inspect.inventory import Inventory
 from etl.inspect.rules import Finding, KeyedHashes, Kind, damage, hashes_by_execution, other_executions
 from etl.load.files.open import Files
-from etl.load.index import hash_ids
 from etl.load.layout import Part, part_path
 from etl.load.parquet import open_part
+from etl.load.part_index import hash_ids
 from etl.model import schema
 from etl.model.wording import counted, first_few
 

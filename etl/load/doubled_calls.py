@@ -15,10 +15,11 @@ import pyarrow.compute as pc
 
 from etl.errors import FileMissingError
 from etl.load.dataset import Dataset
-from etl.load.index import Index, hash_ids
+from etl.load.index import Index
 from etl.load.layout import Part, part_path
 from etl.load.merge import is_of, with_column
 from etl.load.parquet import UnreadableError
+from etl.load.part_index import hash_ids
 from etl.load.receipt import Change
 from etl.load.state import held_rows
 from etl.model import schema

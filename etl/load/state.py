@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 
 from etl.load.dataset import Dataset
 from etl.load.files.open import data_files
-from etl.load.index import Index, by_execution, read_index, update_index
+from etl.load.index import Index, read_index, update_index
 from etl.load.layout import Part
 from etl.load.merge import is_of
+from etl.load.part_index import by_execution
 from etl.model import schema
 from etl.model.lifecycle import HeldRows, StoredExecution
 from etl.transform.frames import shared_values

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from etl.model.wording import counted, quoted
 
@@ -78,3 +79,23 @@ class RunTestSummary:
             if count:
                 lines.append(f"{quoted(self.name)}: {counted(count, 'stored execution')} no longer listed, and {what}")
         return lines
+
+    def as_json(self) -> dict[str, Any]:
+        """The share as a JSON object."""
+        return {
+            "name": self.name,
+            "key": self.key,
+            "is_complete": self.is_whole,
+            "listed": self.listed,
+            "reasons": dict(self.reasons),
+            "missed": self.missed,
+            "not_listed": self.not_listed,
+            "deleted": self.deleted,
+            "moved": self.moved,
+            "executions": self.executions,
+            "calls": self.calls,
+            "evals": self.evals,
+            "dead_letters": self.dead_letters,
+            "misfits": self.misfits,
+            "error": self.error,
+        }

@@ -299,7 +299,7 @@ class Summary:
             "layout": int(self.layout),
             "is_all": self.is_all,
             "complete_since": {key: day.isoformat() if day else None for key, day in self.complete_since.items()},
-            "run_tests": [_run_test_json(run_test) for run_test in self.run_tests],
+            "run_tests": [run_test.as_json() for run_test in self.run_tests],
             "receipt": self.receipt.as_json(),
         }
 
@@ -330,23 +330,3 @@ class Summary:
 
 def _iso(at: datetime | None) -> str | None:
     return at.isoformat(timespec="milliseconds") if at else None
-
-
-def _run_test_json(run_test: RunTestSummary) -> dict[str, Any]:
-    return {
-        "name": run_test.name,
-        "key": run_test.key,
-        "is_complete": run_test.is_whole,
-        "listed": run_test.listed,
-        "reasons": dict(run_test.reasons),
-        "missed": run_test.missed,
-        "not_listed": run_test.not_listed,
-        "deleted": run_test.deleted,
-        "moved": run_test.moved,
-        "executions": run_test.executions,
-        "calls": run_test.calls,
-        "evals": run_test.evals,
-        "dead_letters": run_test.dead_letters,
-        "misfits": run_test.misfits,
-        "error": run_test.error,
-    }

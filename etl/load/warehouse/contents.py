@@ -28,7 +28,7 @@ from etl.model.digest import rows_digest
 
 _DIGESTED = (
     "listed_calls", "exported_calls", "run_test_name", "export_state", "fingerprint", "calls_digest", "held_digest",
-    "verified_at", "exported_at", "export_run_id", "deleted_at",
+    "held_at", "verified_at", "exported_at", "export_run_id", "deleted_at",
 )  # fmt: skip
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _encode = msgspec.json.Encoder().encode

@@ -56,9 +56,14 @@ $(READERS)/.done: tests/readers.lock
 	$(READERS)/bin/python -m pip --quiet install --require-hashes --requirement tests/readers.lock
 	@touch $@
 
+$(VENV)/.demo: $(VENV)/.runtime requirements-demo.lock
+	@echo "Installing DuckDB for the demo into $(VENV), once." >&2
+	@$(PIP) --require-hashes --requirement requirements-demo.lock
+	@touch $@
+
 install: $(VENV)/.runtime ## Install the command into .venv, with the locked versions
 
-demo: $(VENV)/.runtime ## Export a made-up world from the sandbox and look at it (no key, no network)
+demo: $(VENV)/.demo ## Export a made-up world from the sandbox and look at it (no key, no network)
 	@$(BIN)/metrics-etl demo
 
 run: $(VENV)/.runtime ## Export your own organization, as config/metrics-etl.toml says
@@ -97,6 +102,7 @@ lock: $(VENV)/.dev ## Resolve the locked requirements anew
 	$(PIP) uv
 	$(LOCK) pyproject.toml --output-file requirements.lock
 	$(LOCK) pyproject.toml --group dev --extra bucket --extra duckdb --extra fast --extra postgresql --extra prometheus --constraint requirements.lock --output-file requirements-dev.lock
+	$(LOCK) pyproject.toml --extra duckdb --constraint requirements.lock --output-file requirements-demo.lock
 	$(LOCK) pyproject.toml --extra fast --constraint requirements.lock --output-file benchmarks/fast.lock
 	$(LOCK) benchmarks/baselines.in --output-file benchmarks/baselines.lock
 	$(LOCK) tests/readers.in --output-file tests/readers.lock

@@ -13,17 +13,28 @@ from rich.tree import Tree
 from etl import sandbox
 from etl.cli.console import printable
 from etl.cli.sandbox_server import API_KEY, SECRET_KEY, latest_friday, make_world
+from etl.cli.show_load import print_load
 from etl.cli.show_run import print_how_to_open, print_summary
+from etl.errors import ConfigurationError
 from etl.inspect.tables import read_table
+from etl.load.dataset import Dataset
 from etl.load.files.open import data_files, open_files
 from etl.load.parquet import read_footer
+from etl.load.warehouse.target import module_for
 from etl.model.schema import TABLES
 from etl.model.wording import shown
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
+from etl.pipeline.warehouse import load_warehouse
 from etl.settings import Settings
+from etl.settings.sections import Warehouse
 
 _RUN_TESTS, _EXECUTIONS, _CALLS = 3, 20, 25
+_QUESTION = """\
+SELECT run_test_name, count(*) AS calls, round(sum(cost_total_cost_cents) / 100, 2) AS dollars
+FROM simulation_metrics.calls_current
+GROUP BY run_test_name
+ORDER BY dollars DESC"""
 _SHOWN_COLUMNS = [
     "run_test_name",
     "status",
@@ -76,6 +87,7 @@ async def run_demo(path: Path | None, *, seed: int) -> None:
         _print_step(console, "Only what changed was fetched. A third export finds nothing new:")
         summary = _raise_failure(await job.export(settings))
         console.print(f"requests sent: {summary.requests}, files written: {summary.files}", soft_wrap=True)
+    _show_warehouse(console, dataset, settings)
     _print_step(console, f"The dataset stays in {dataset}. Open it with")
     print_how_to_open(str(dataset))
 
@@ -85,6 +97,28 @@ def weekly_p95_latency(calls: pd.DataFrame) -> pd.DataFrame:
     monday = calls["execution_started_at"].dt.floor("W").dt.date.rename("week")
     grouped = calls.groupby([monday, "run_test_name"])["latency_avg_agent_latency_ms"]
     return grouped.quantile(0.95).round().unstack().rename_axis(columns=None)
+
+
+def _show_warehouse(console: Console, dataset: Path, settings: Settings) -> None:
+    """Load the dataset into a DuckDB file beside it, and ask that one question, where DuckDB is installed."""
+    url = f"duckdb://{dataset}.duckdb"
+    try:
+        module_for(url)
+    except ConfigurationError:
+        _print_step(
+            console,
+            "A warehouse can be kept equal to it: pip install 'simulation-metrics-etl[duckdb]' shows that here.",
+        )
+        return
+    import duckdb  # noqa: PLC0415 as above
+
+    destination = Dataset(open_files(str(dataset)), compression=settings.destination.compression)
+    _print_step(console, "A warehouse is kept equal to it, here a DuckDB file. The load:")
+    print_load(load_warehouse(Warehouse(url=url), destination, datetime.now(UTC)), is_dry_run=False)
+    _print_step(console, "An answer from it, in SQL:")
+    console.print(escape(_QUESTION), soft_wrap=True)
+    with duckdb.connect(f"{dataset}.duckdb", read_only=True) as warehouse:
+        console.print(warehouse.sql(_QUESTION).df().to_string(index=False), soft_wrap=True)
 
 
 def _change_world(world: sandbox.World, rng: random.Random, now: datetime) -> None:

@@ -175,7 +175,7 @@ def read_status(
     runs = list(filter(_is_of_a_run, rows))
     if others := len(rows) - len(runs):
         ignored.append(f"{files.where('runs')}: {counted(others, 'row')} not written by the exporter, ignored")
-    last_load = read_last_load(files, note=ignored.append)
+    last_load = read_last_load(files, note=ignored.append) if has_warehouse else None
     newest_run = max((run["export_run_id"] for run in runs), default=None)
     latest = now + CLOCKS_DIFFER
     last_run = read_last_run(files, note=ignored.append)

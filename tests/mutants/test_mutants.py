@@ -180,7 +180,7 @@ MUTANTS = [
     Mutant(
         "calls of many pages are counted after their metrics arrived",
         "etl/extract/calls.py",
-        "else alive == execution.count",
+        "else execution.alive == execution.count",
         "else True",
         ("tests/extract/test_calls.py", "tests/extract/test_listing_laws.py"),
     ),

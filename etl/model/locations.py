@@ -17,9 +17,14 @@ BUCKETS: Mapping[str, frozenset[str]] = {
 }  # fmt: skip
 """By URL scheme, what ``[destination.options]`` may hold. Credentials are in none: they have usual places of their own."""
 
-WAREHOUSES: Mapping[str, str] = {"duckdb": "duckdb", "postgresql": "postgresql"}
+WAREHOUSES: Mapping[str, str] = {
+    "duckdb": "duckdb",
+    "postgresql": "postgresql",
+    "delta": "delta",
+    "delta+s3": "delta",
+}
 """By URL scheme, the extra and the module of a warehouse."""
-IN_FILES = frozenset({"duckdb"})
+IN_FILES = frozenset({"duckdb", "delta"})
 """Schemes of warehouses whose URL holds a path on this machine."""
 DEFAULT_NAMESPACE = "simulation_metrics"
 """The schema of a warehouse's tables."""

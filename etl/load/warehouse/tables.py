@@ -32,8 +32,13 @@ STATE_TABLE = Table(
     "item that was loaded, for the next load; of no use to readers",
     "",
     (
-        Column("kind", STRING, "dataset, execution, errors or run.", is_key=True),
-        Column("item", STRING, "The dataset's id, execution_id, the key of a run test, or export_run_id.", is_key=True),
+        Column("kind", STRING, "dataset, execution, errors, run, or table (Delta only).", is_key=True),
+        Column(
+            "item",
+            STRING,
+            "Id of the dataset, execution or export run; key of the run test; name of the table.",
+            is_key=True,
+        ),
         Column("digest", STRING, "Hash of what the dataset held when the item was loaded."),
         Column("checksum", STRING, "The warehouse's own hash of the item's rows, as they were loaded."),
     ),

@@ -1,0 +1,205 @@
+"""Delta Lake: a table for each of ours in a folder or bucket, by deltalake.
+
+There is no transaction over several tables. Each table changes by one commit, calls and evals before their executions, and what was
+loaded is noted last: after an interruption the tables are not as noted, and the next load looks at their rows.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+from pyarrow.fs import FileSelector, PyFileSystem
+
+from etl.errors import DestinationError
+from etl.load.warehouse.checksum import added, checksums
+from etl.load.warehouse.delta_table import OneTable, create
+from etl.load.warehouse.tables import ALL_TABLES, GROUPS, STATE, STATE_TABLE, Group, arrow_schema_of, shape
+from etl.load.warehouse.target import Change, Loaded
+from etl.model.schema import Table
+
+_Items = dict[str, tuple[str | None, str | None]]
+"""By item its digest and the checksum of its rows, as they were noted."""
+_DECORATION = re.compile(r"\x1b\[\d*m|↳")
+_MOST_CHARACTERS = 500
+_UNKNOWN = (None, "")
+"""Of an item whose rows are not those that were noted."""
+
+
+@dataclass(slots=True)
+class _Found:
+    """What is there: tables by name, the dataset that they hold, its shape when it was loaded, and items by kind."""
+
+    tables: dict[str, OneTable]
+    dataset_id: str | None = None
+    shape: str | None = None
+    items: dict[str, _Items] = field(default_factory=dict)
+
+
+class DeltaWarehouse:
+    """``Warehouse`` of the Delta tables below a URL. A change is made to what ``loaded`` found, or fails."""
+
+    def __init__(self, url: str) -> None:
+        self.where = url
+        # Without it the commits of two writers at once could replace each other.
+        self._options = {"conditional_put": "etag"} if url.startswith("s3://") else {}
+        self._found: _Found | None = None
+        self._read: dict[str, OneTable] = {}
+
+    def loaded(self) -> Loaded:
+        """From what was noted, if nobody has committed to the tables since; else from their rows, too."""
+        with self._naming():
+            found = self._found = self._look()
+        is_outdated = found.shape != shape(ALL_TABLES) or len(found.tables) < len(ALL_TABLES)
+        is_outdated |= any(table.lacking for table in found.tables.values())
+        digests = {kind: {item: digest for item, (digest, _) in items.items()} for kind, items in found.items.items()}
+        return Loaded(found.dataset_id, digests, is_outdated=is_outdated)
+
+    def replace(self, change: Change) -> list[str]:
+        """A commit for each table that changes, and one to note it."""
+        with self._naming():
+            found = self._found or self._look()
+            self._found = None
+            if found.dataset_id not in (None, change.dataset_id):
+                raise DestinationError(
+                    f"{self.where} holds another dataset ({found.dataset_id}; this one is {change.dataset_id}): "
+                    "name another [warehouse] url"
+                )
+            self._complete(found, change.dataset_id)
+            noted: dict[str, _Items] = {"dataset": {change.dataset_id: (shape(ALL_TABLES), None)}, "table": {}}
+            for group in GROUPS:
+                gone, arriving = change.removed.get(group.kind, ()), change.arriving.get(group.kind, {})
+                sums = dict[str, int]()
+                for table in group.tables:
+                    rows = _summed(change.rows(table), group.item, sums)
+                    noted["table"][table.name] = found.tables[table.name].replace(group.item, gone, rows), None
+                kept = {item: known for item, known in found.items[group.kind].items() if item not in gone}
+                noted[group.kind] = kept | {item: (digest, _text(sums, item)) for item, digest in arriving.items()}
+            noted["table"][STATE] = str(found.tables[STATE].version + 1), None
+            found.tables[STATE].overwrite(_as_rows(noted))
+        return []
+
+    def places(self, table: Table) -> set[tuple[str, ...]]:
+        """From the log."""
+        with self._naming():
+            self._read[table.name] = self._opened(table)
+            return self._read[table.name].places
+
+    def rows(self, table: Table, place: tuple[str, ...]) -> pa.Table:
+        """From the files of the place, as the table was when its places were asked for."""
+        with self._naming():
+            opened = self._read.get(table.name) or self._opened(table)
+            return pa.concat_tables([arrow_schema_of(table).empty_table(), *opened.rows(place)])
+
+    def as_stored(self, rows: pa.Table) -> pa.Table:
+        """All of it."""
+        return rows
+
+    def close(self) -> None:
+        """Nothing is open between two calls."""
+
+    def _look(self) -> _Found:
+        found = _Found({table.name: opened for table in ALL_TABLES if (opened := self._open(table))})
+        ids = {opened.dataset_id for opened in found.tables.values()}
+        if len(ids) > 1:
+            raise DestinationError(f"{self.where} holds tables of several datasets: name another [warehouse] url")
+        found.dataset_id = next(iter(ids), None)
+        noted: dict[str, _Items] = {}
+        if STATE in found.tables:
+            for row in (row for rows in found.tables[STATE].rows() for row in rows.to_pylist()):
+                noted.setdefault(row["kind"], {})[row["item"]] = row["digest"], row["checksum"]
+        found.shape = noted.get("dataset", {}).get(found.dataset_id or "", (None, None))[0]
+        found.items = {group.kind: noted.get(group.kind, {}) for group in GROUPS}
+        as_noted = {name: digest for name, (digest, _) in noted.get("table", {}).items()}
+        if STATE not in found.tables or as_noted.get(STATE) != str(found.tables[STATE].version):
+            as_noted = {}  # what somebody else wrote there proves nothing
+        for group in GROUPS:
+            tables = {table.name: found.tables.get(table.name) for table in group.tables}
+            if any((opened and opened.note) != as_noted.get(name) for name, opened in tables.items()):
+                found.items[group.kind] = _checked(group, found.items[group.kind], filter(None, tables.values()))
+        return found
+
+    def _open(self, table: Table) -> OneTable | None:
+        url = f"{self.where}/{table.name}"
+        if DeltaTable.is_deltatable(url, self._options):
+            opened = OneTable(url, table, self._options)
+            if opened.dataset_id is None:
+                raise DestinationError(f"{url} was not made by metrics-etl: name another [warehouse] url, or remove it")
+            return opened
+        if self._has_files(url):
+            raise DestinationError(f"{url} holds files that are no Delta table: name another [warehouse] url")
+        return None
+
+    def _has_files(self, url: str) -> bool:
+        try:
+            storage = PyFileSystem(DeltaStorageHandler(url, self._options))
+        except TableNotFoundError:
+            return False
+        found = storage.get_file_info(FileSelector("", allow_not_found=True))
+        return any(entry.base_name != "_delta_log" for entry in found)
+
+    def _opened(self, table: Table) -> OneTable:
+        if opened := self._open(table):
+            return opened
+        raise DestinationError(f"{self.where} has no table {table.name}: run metrics-etl load")
+
+    def _complete(self, found: _Found, dataset_id: str) -> None:
+        """Make the tables that are not there, and add columns."""
+        for table in ALL_TABLES:
+            opened = found.tables.get(table.name)
+            if opened is None:
+                create(f"{self.where}/{table.name}", table, dataset_id, self._options)
+            elif opened.lacking:
+                opened.add_columns()
+            else:
+                continue
+            found.tables[table.name] = self._opened(table)
+            before, after = opened.files if opened else set(), found.tables[table.name].files
+            if before != after:
+                raise DestinationError(f"{self.where}/{table.name} was written by someone else meanwhile: load again")
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except CommitFailedError as exc:
+            raise DestinationError(f"{self.where}: someone else wrote at the same time: load again ({exc})") from exc
+        except (DeltaError, OSError, pa.ArrowException) as exc:
+            text = " ".join(_DECORATION.sub(" ", str(exc)).split())
+            raise DestinationError(f"{self.where}: {text[:_MOST_CHARACTERS]}") from exc
+
+
+def _checked(group: Group, noted: _Items, tables: Iterable[OneTable]) -> _Items:
+    """Items that are noted or there, with what was noted of those whose rows are as they were loaded."""
+    sums = dict[str, int]()
+    for table in tables:
+        for rows in table.rows():
+            added(sums, checksums(rows, group.item))
+    return {
+        item: known if (known := noted.get(item, _UNKNOWN))[1] == _text(sums, item) else _UNKNOWN
+        for item in noted.keys() | sums.keys()
+    }
+
+
+def _summed(pieces: Iterable[pa.Table], item: str, sums: dict[str, int]) -> Iterator[pa.Table]:
+    for rows in pieces:
+        added(sums, checksums(rows, item))
+        yield rows
+
+
+def _text(sums: Mapping[str, int], item: str) -> str | None:
+    return f"{sums[item]:016x}" if item in sums else None
+
+
+def _as_rows(noted: Mapping[str, _Items]) -> pa.Table:
+    found = [(kind, item, *known) for kind, items in noted.items() for item, known in items.items()]
+    return pa.table([*map(pa.array, zip(*found, strict=True))], schema=arrow_schema_of(STATE_TABLE))
+
+
+def connect(url: str, _namespace: str) -> DeltaWarehouse:
+    """The tables below ``delta:///folder`` or ``delta+s3://bucket/prefix``, whose credentials are where every client has them."""
+    return DeltaWarehouse(url.removeprefix("delta://").removeprefix("delta+").rstrip("/"))

@@ -12,8 +12,8 @@ from typing import Protocol
 import pyarrow as pa
 
 from etl.errors import DestinationError
-from etl.load.warehouse.dialect import KINDS, sql_quoted
-from etl.load.warehouse.statements import DATA, MARK, Dialect, Statements, quoted
+from etl.load.warehouse.dialect import sql_quoted
+from etl.load.warehouse.statements import DATA, MARK, Dialect, Statements
 from etl.load.warehouse.tables import (
     ALL_TABLES,
     CURRENT_CALLS,
@@ -96,28 +96,34 @@ class SqlWarehouse:
         session = self._session
         with self._transaction():
             late = self._prepare(change.dataset_id)
+            temporary, text = self._dialect.temporary, self._dialect.text
+            self._execute(f"{temporary} {name} (kind {text}, item {text}, digest {text})" for name in (_GONE, _ARRIVED))
+            self._execute(each.format(schema=self._sql.dialect.quoted(self._namespace)) for each in self._dialect.begin)
             self._fill(_GONE, {kind: dict.fromkeys(items, "") for kind, items in change.removed.items()})
             self._fill(_ARRIVED, change.arriving)
+            self._note_dataset(change.dataset_id)
             if any(change.removed.values()):
                 self._execute(self._sql.delete(_GONE))
             for _, table in DATA:
                 for rows in change.rows(table):
                     session.append(self._namespace, table.name, rows)
-            self._execute([*late, self._sql.note(_ARRIVED), *(f"DROP TABLE {name}" for name in (_GONE, _ARRIVED))])
+            self._execute([*late, self._sql.note(_ARRIVED)])
+        with self._transaction():
+            self._execute(f"DROP TABLE {name}" for name in (_GONE, _ARRIVED))
         return session.notices
 
     def places(self, table: Table) -> set[tuple[str, ...]]:
         """By one query."""
-        names = ", ".join(quoted(column.name) for column in table.partitions)
+        names = self._sql.names(table.partitions)
         with self._reading():
             found = self._session.query(f"SELECT DISTINCT {names} FROM {self._sql.name(table.name)}")
         return {tuple(row.values()) for row in found.to_pylist()}
 
     def rows(self, table: Table, place: tuple[str, ...]) -> pa.Table:
         """By one query."""
-        names = ", ".join(quoted(column.name) for column in columns_of(table))
+        names = self._sql.names(columns_of(table))
         is_there = " AND ".join(
-            f"{quoted(column.name)} = {sql_quoted(value)}"
+            f"{self._dialect.quoted(column.name)} = {sql_quoted(value)}"
             for column, value in zip(table.partitions, place, strict=True)
         )
         with self._reading():
@@ -153,9 +159,7 @@ class SqlWarehouse:
             self._session.rollback()
 
     def _fill(self, name: str, items: Mapping[str, Mapping[str, str]]) -> None:
-        """A temporary table of items."""
-        text = self._dialect.types[KINDS.index(STRING)]
-        self._session.execute(f"CREATE TEMPORARY TABLE {name} (kind {text}, item {text}, digest {text})")
+        """Items of one of the temporary tables."""
         found = [(kind, item, digest) for kind, of_kind in items.items() for item, digest in of_kind.items()]
         if found:
             columns = (pa.array(column, STRING) for column in zip(*found, strict=True))
@@ -170,7 +174,7 @@ class SqlWarehouse:
         existing = self._existing()
         self._refuse_foreign(existing, dataset_id)
         if not existing:
-            self._execute([f"CREATE SCHEMA IF NOT EXISTS {quoted(self._namespace)}"])
+            self._execute([f"CREATE SCHEMA IF NOT EXISTS {self._dialect.quoted(self._namespace)}"])
         late: list[str] = []
         for table in ALL_TABLES:
             if found := existing.get(table.name):
@@ -181,6 +185,9 @@ class SqlWarehouse:
         shown = existing[CURRENT_CALLS].columns if CURRENT_CALLS in existing else {}
         if current_calls().keys() - shown.keys():
             self._execute(self._sql.create_view(shown, dataset_id))
+        return late
+
+    def _note_dataset(self, dataset_id: str) -> None:
         self._execute([f"DELETE FROM {self._sql.name(STATE)} WHERE kind = 'dataset'"])
         self._session.append(
             self._namespace,
@@ -190,15 +197,13 @@ class SqlWarehouse:
                 schema=arrow_schema_of(STATE_TABLE),
             ),
         )
-        return late
 
     def _existing(self) -> dict[str, "_Existing"]:
         """The tables and the view of ours, by name, as far as something of their names is there."""
-        columns = self._session.query(
-            "SELECT table_name, column_name, data_type FROM information_schema.columns "
-            f"WHERE table_schema = {sql_quoted(self._namespace)} ORDER BY table_name, ordinal_position"
+        columns, marks = (
+            self._session.query(sql.format(schema=sql_quoted(self._namespace)))
+            for sql in (self._dialect.columns, self._dialect.comments)
         )
-        marks = self._session.query(self._dialect.comments.format(schema=sql_quoted(self._namespace)))
         comments = {row["table_name"]: row["comment"] or "" for row in marks.to_pylist()}
         names = {CURRENT_CALLS, *(table.name for table in ALL_TABLES)}
         existing: dict[str, _Existing] = {}

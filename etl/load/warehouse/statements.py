@@ -1,12 +1,12 @@
 """What a load says to an SQL engine: tables, comments, the view, and the query that tells what is there. Pure."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from etl.load.warehouse.dialect import KINDS, comment, sql_quoted
 from etl.load.warehouse.tables import ALL_TABLES, CURRENT_CALLS, GROUPS, STATE, Group, columns_of, current_calls
 from etl.model import schema
-from etl.model.schema import Column, Table
+from etl.model.schema import STRING, Column, Table
 
 MARK = "Loaded by metrics-etl from dataset "
 """Stands in the comment of what the exporter made, before the dataset's id."""
@@ -19,18 +19,45 @@ class Dialect:
     """How an engine says things.
 
     ``types`` in the order of ``KINDS``, as its information_schema spells them. ``row_hash`` is an expression for a whole number
-    that depends on each value of the row ``t``. ``comments`` asks for the comments of tables and views in a ``{schema}``.
-    ``constraints`` are made of a table once its first rows are there.
+    that depends on each value of the row ``t``, or of its ``{columns}``. ``comments`` asks for the comments of tables and views in
+    a ``{schema}``, and ``columns`` for their columns. ``constraints`` are made of a table once its first rows are there.
+
+    Where DDL ends a transaction, a table is made by one statement, comments and key inside, and ``begin`` follows the last one.
     """
 
     types: tuple[str, ...]
     row_hash: str
     comments: str
+    columns: str = (
+        "SELECT table_name, column_name, data_type FROM information_schema.columns "
+        "WHERE table_schema = {schema} ORDER BY table_name, ordinal_position"
+    )
     constraints: Callable[[str, Table], Iterable[str]] = lambda _name, _table: ()
+    quoted: Callable[[str], str] = lambda name: f'"{name}"'
+    literal: Callable[[str], str] = sql_quoted
+    inside: "Inside | None" = None
+    temporary: str = "CREATE TEMPORARY TABLE"
+    begin: tuple[str, ...] = ()
 
     def type_of(self, column: Column) -> str:
         """The engine's type of the column."""
         return self.types[KINDS.index(column.type)]
+
+    @property
+    def text(self) -> str:
+        """Its type of texts."""
+        return self.types[KINDS.index(STRING)]
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """What stands inside the statement that makes a table, column or view: a ``{comment}``, a key of ``{columns}``, options."""
+
+    column: str
+    table: str
+    key: str
+    view: str
+    options: Callable[[Table], str] = lambda _table: ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +69,28 @@ class Statements:
 
     def name(self, table: str) -> str:
         """The whole name of a table."""
-        return f"{quoted(self.namespace)}.{quoted(table)}"
+        return f"{self.dialect.quoted(self.namespace)}.{self.dialect.quoted(table)}"
+
+    def names(self, columns: Iterable[Column]) -> str:
+        """The names of columns, separated by commas."""
+        return ", ".join(self.dialect.quoted(column.name) for column in columns)
+
+    def is_item_of(self, items: str, group: Group) -> str:
+        """Whether a row is of an item in this table."""
+        return f"{self.dialect.quoted(group.item)} IN (SELECT item FROM {items} WHERE kind = {sql_quoted(group.kind)})"
 
     # what is there
 
     def held(self, tables: Sequence[tuple[Group, Table]] = DATA, *, wanted: str = "") -> str:
         """A query for kind, item and checksum of the rows that are there; of the items in the table ``wanted`` if it is given."""
         hashes = " UNION ALL ".join(
-            f"SELECT {sql_quoted(group.kind)} AS kind, {quoted(group.item)} AS item, {self.dialect.row_hash} AS row_hash "
-            f"FROM {self.name(table.name)} AS t" + (f" WHERE {is_item_of(wanted, group)}" if wanted else "")
+            f"SELECT {sql_quoted(group.kind)} AS kind, {self.dialect.quoted(group.item)} AS item, "
+            f"{self.dialect.row_hash.format(columns=self.names(columns_of(table)))} AS row_hash FROM {self.name(table.name)} AS t"
+            + (f" WHERE {self.is_item_of(wanted, group)}" if wanted else "")
             for group, table in tables
         )
-        return f"SELECT kind, item, CAST(SUM(row_hash) AS VARCHAR) AS checksum FROM ({hashes}) AS hashes GROUP BY kind, item"
+        checksum = f"CAST(SUM(row_hash) AS {self.dialect.text}) AS checksum"
+        return f"SELECT kind, item, {checksum} FROM ({hashes}) AS hashes GROUP BY kind, item"
 
     def loaded(self) -> str:
         """A query for kind, item and the digest with which it was loaded, null where its rows are other ones now."""
@@ -85,18 +122,16 @@ class Statements:
     def delete(self, gone: str) -> Iterator[str]:
         """Delete all rows of the items in the table ``gone``, and what is noted of them."""
         for group, table in reversed(DATA):
-            yield f"DELETE FROM {self.name(table.name)} WHERE {is_item_of(gone, group)}"
-        state = self.name(STATE)
-        yield (
-            f"DELETE FROM {state} WHERE EXISTS "
-            f"(SELECT 1 FROM {gone} AS g WHERE g.kind = {state}.kind AND g.item = {state}.item)"
-        )
+            yield f"DELETE FROM {self.name(table.name)} WHERE {self.is_item_of(gone, group)}"
+        for group in GROUPS:
+            of_kind = f"kind = {sql_quoted(group.kind)}"
+            yield f"DELETE FROM {self.name(STATE)} WHERE {of_kind} AND item IN (SELECT item FROM {gone} WHERE {of_kind})"
 
     # what to make
 
     def create_all(self, dataset_id: str) -> Iterator[str]:
         """The whole schema, as a first load makes it."""
-        yield f"CREATE SCHEMA IF NOT EXISTS {quoted(self.namespace)}"
+        yield f"CREATE SCHEMA IF NOT EXISTS {self.dialect.quoted(self.namespace)}"
         for table in ALL_TABLES:
             yield from self.create(table, dataset_id)
             yield from self.dialect.constraints(self.name(table.name), table)
@@ -104,48 +139,53 @@ class Statements:
 
     def create(self, table: Table, dataset_id: str) -> Iterator[str]:
         """A table, with comments."""
-        columns = ",\n  ".join(
-            f"{quoted(column.name)} {self.dialect.type_of(column)}{' NOT NULL' if column.is_key else ''}"
-            for column in columns_of(table)
-        )
-        yield f"CREATE TABLE {self.name(table.name)} (\n  {columns}\n)"
         meaning = f"One row per {table.one_row_per}. {MARK}{dataset_id}."
-        yield f"COMMENT ON TABLE {self.name(table.name)} IS {sql_quoted(meaning)}"
-        for column in columns_of(table):
-            yield self._comment(table, column)
+        lines = [self._declared(column, " NOT NULL" if column.is_key else "") for column in columns_of(table)]
+        inside = self.dialect.inside
+        options = ""
+        if inside is not None:
+            key = (column for column in table.columns if column.is_key)
+            lines.append(inside.key.format(columns=self.names(key)))
+            options = inside.options(table) + inside.table.format(comment=self.dialect.literal(meaning))
+        yield f"CREATE TABLE {self.name(table.name)} (\n  " + ",\n  ".join(lines) + f"\n){options}"
+        if inside is None:
+            yield f"COMMENT ON TABLE {self.name(table.name)} IS {sql_quoted(meaning)}"
+            for column in columns_of(table):
+                yield self._comment(table, column)
 
     def add_columns(self, table: Table, existing: Collection[str]) -> Iterator[str]:
         """Those columns that an existing table does not have."""
         for column in columns_of(table):
             if column.name not in existing:
-                added = f"{quoted(column.name)} {self.dialect.type_of(column)}"
-                yield f"ALTER TABLE {self.name(table.name)} ADD COLUMN {added}"
-                yield self._comment(table, column)
+                yield f"ALTER TABLE {self.name(table.name)} ADD COLUMN {self._declared(column)}"
+                if self.dialect.inside is None:
+                    yield self._comment(table, column)
 
     def create_view(self, existing: Iterable[str], dataset_id: str) -> Iterator[str]:
         """Make or replace it. Existing columns keep their order, and new ones come last: else grants would have to go."""
-        columns: Mapping[str, tuple[str, str]] = current_calls()
+        quoted, columns = self.dialect.quoted, current_calls()
         alias = {schema.CALLS.name: "c", schema.EXECUTIONS.name: "e"}
         shown = ", ".join(
             f"{alias[columns[name][0]]}.{quoted(columns[name][1])} AS {quoted(name)}"
             for name in dict.fromkeys([*(name for name in existing if name in columns), *columns])
         )
+        meaning = f"Calls of executions that are not deleted, with their execution. {MARK}{dataset_id}."
+        inside = self.dialect.inside
+        options = inside.view.format(comment=self.dialect.literal(meaning)) if inside else ""
         yield (
-            f"CREATE OR REPLACE VIEW {self.name(CURRENT_CALLS)} AS SELECT {shown} FROM {self.name(schema.CALLS.name)} AS c "
+            f"CREATE OR REPLACE VIEW {self.name(CURRENT_CALLS)}{options} AS SELECT {shown} "
+            f"FROM {self.name(schema.CALLS.name)} AS c "
             f"JOIN {self.name(schema.EXECUTIONS.name)} AS e ON c.execution_id = e.execution_id WHERE e.deleted_at IS NULL"
         )
-        meaning = f"Calls of executions that are not deleted, with their execution. {MARK}{dataset_id}."
-        yield f"COMMENT ON VIEW {self.name(CURRENT_CALLS)} IS {sql_quoted(meaning)}"
+        if inside is None:
+            yield f"COMMENT ON VIEW {self.name(CURRENT_CALLS)} IS {sql_quoted(meaning)}"
+
+    def _declared(self, column: Column, needed: str = "") -> str:
+        commented = ""
+        if inside := self.dialect.inside:
+            commented = inside.column.format(comment=self.dialect.literal(comment(column)))
+        return f"{self.dialect.quoted(column.name)} {self.dialect.type_of(column)}{needed}{commented}"
 
     def _comment(self, table: Table, column: Column) -> str:
-        return f"COMMENT ON COLUMN {self.name(table.name)}.{quoted(column.name)} IS {sql_quoted(comment(column))}"
-
-
-def is_item_of(items: str, group: Group) -> str:
-    """Whether a row is of an item in this table."""
-    return f"{quoted(group.item)} IN (SELECT item FROM {items} WHERE kind = {sql_quoted(group.kind)})"
-
-
-def quoted(name: str) -> str:
-    """A name as it is."""
-    return f'"{name}"'
+        name = self.dialect.quoted(column.name)
+        return f"COMMENT ON COLUMN {self.name(table.name)}.{name} IS {sql_quoted(comment(column))}"

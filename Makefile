@@ -101,7 +101,7 @@ bench-quick: $(BENCH)/.done $(VENV)/.dev ## Measure small sizes, once; write not
 lock: $(VENV)/.dev ## Resolve the locked requirements anew
 	$(PIP) uv
 	$(LOCK) pyproject.toml --output-file requirements.lock
-	$(LOCK) pyproject.toml --group dev --extra bucket --extra duckdb --extra fast --extra postgresql --extra prometheus --constraint requirements.lock --output-file requirements-dev.lock
+	$(LOCK) pyproject.toml --group dev --extra bucket --extra delta --extra duckdb --extra fast --extra postgresql --extra prometheus --constraint requirements.lock --output-file requirements-dev.lock
 	$(LOCK) pyproject.toml --extra duckdb --constraint requirements.lock --output-file requirements-demo.lock
 	$(LOCK) pyproject.toml --extra fast --constraint requirements.lock --output-file benchmarks/fast.lock
 	$(LOCK) benchmarks/baselines.in --output-file benchmarks/baselines.lock

@@ -4,12 +4,14 @@ import asyncio
 import json
 import os
 import random
+import re
 import signal
 import sys
 import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,7 @@ from etl.sandbox import Sandbox
 from tests.e2e.command import documented_fields, environment, metrics_etl, write_settings
 from tests.e2e.dying import fork_server
 from tests.support import API_KEY, SECRET_KEY
-from tests.warehouses import DyingSession, Place, assert_equals_dataset, load_into
+from tests.warehouses import DyingSession, Place, assert_equals_dataset, load_into, new_postgresql
 from tests.worlds import settled_world
 
 
@@ -167,6 +169,42 @@ async def test_load_waits_for_nobody_who_holds_the_dataset(server: Sandbox, fold
 
     assert refused.exit_code == 75
     assert dry.exit_code == 0
+
+
+def of_the_page(language: str) -> list[str]:
+    """The blocks of docs/warehouses.md in this language."""
+    page = (Path(__file__).parents[2] / "docs" / "warehouses.md").read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+
+
+async def test_the_page_s_sql_answers_in_postgresql(server: Sandbox, tmp_path: Path, postgresql_url: str) -> None:
+    place = new_postgresql(postgresql_url)
+    write_warehouse(tmp_path, server, place)
+    await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
+    question, permissions = of_the_page("sql")
+
+    rows = place.query(question.replace("simulation_metrics", "{s}").rstrip().rstrip(";"))
+    assert {row["run_test_name"] for row in rows} == {each.name for each in server.world.run_tests}
+    calls = [row for row in place.rows(schema.CALLS) if row["latency_avg_agent_latency_ms"] is not None]
+    assert sum(row["calls"] for row in rows) == len(calls)
+    place.edit("CREATE ROLE analysts", *permissions.replace("simulation_metrics", "metrics_of_page").split(";\n")[:-1])
+    place.close()
+
+
+async def test_the_page_s_python_reads_the_delta_tables(
+    server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_warehouse(tmp_path, server, Place("delta://../lake"))
+    await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
+    sandbox.delete_execution(server.world.run_tests[0].executions[0])
+    ended = await metrics_etl("run", "--json", "--accept-deletions", cwd=tmp_path, env=environment(server))
+    monkeypatch.chdir(tmp_path)
+    (code,) = of_the_page("python")
+    found: dict[str, Any] = {}
+    exec(code, found)
+
+    assert ended.exit_code == 0, ended.stderr
+    assert len(found["current"]) == 15
 
 
 async def test_check_and_verify_look_at_the_warehouse_too(server: Sandbox, folder: Path) -> None:

@@ -58,6 +58,7 @@ TESTED_ELSEWHERE = {
     "etl/load/warehouse/duckdb.py": "tests/load/warehouse/test_load.py",
     "etl/load/warehouse/last_load.py": "tests/e2e/test_warehouse.py",
     "etl/load/warehouse/postgresql.py": "tests/load/warehouse/test_load.py",
+    "etl/load/warehouse/postgresql_tables.py": "tests/load/warehouse/test_load.py",
     "etl/load/warehouse/sql.py": "tests/load/warehouse/test_load.py",
     "etl/load/warehouse/statements.py": "tests/load/warehouse/test_load.py",
     "etl/load/warehouse/tables.py": "tests/load/warehouse/test_load.py",

@@ -60,9 +60,12 @@ class Place:
     def edit(self, *statements: str) -> None:
         """Change something by hand."""
         self._own = self._own or self.open()
-        for statement in statements:
-            self._own._session.execute(statement.format(s=self.namespace))
-        self._own._session.commit()
+        try:
+            for statement in statements:
+                self._own._session.execute(statement.format(s=self.namespace))
+            self._own._session.commit()
+        finally:
+            self._own._session.rollback()
 
     def has_tables(self) -> bool:
         sql = "SELECT table_name FROM information_schema.tables WHERE table_schema = '{s}'"

@@ -370,7 +370,7 @@ MUTANTS = [
     Mutant(
         "another dataset is not loaded over one that is there",
         "etl/load/warehouse/sql.py",
-        "if dataset_id not in (None, found.dataset_id):",
+        "if dataset_id not in (None, found.dataset_id) and found.dataset_id != ANY_DATASET:",
         "if False:",
         ("tests/load/warehouse/test_load.py",),
     ),

@@ -7,9 +7,11 @@ takes both from the files alone, which declare the same types.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from etl.errors import ConfigurationError
 from etl.load.warehouse import external_tables, in_place
 from etl.load.warehouse.dialect import KINDS, Types, dataset_root
 from etl.load.warehouse.engines import EngineName
+from etl.load.warehouse.postgresql_tables import create_tables
 from etl.model import schema
 from etl.model.schema import Table
 
@@ -35,9 +37,17 @@ class Engine:
 def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) -> str:
     """The statements that open the tables in one of ``ENGINES``; ``location`` is the path or URL of the dataset.
 
+    For PostgreSQL, those that make the tables that a load fills.
+
     Raises:
         ConfigurationError: the engine cannot read the location, or would misread it.
     """
+    if engine_name == EngineName.POSTGRESQL:
+        if location is not None:
+            raise ConfigurationError(
+                "--location does not go with postgresql, which reads no Parquet: see metrics-etl load"
+            )
+        return create_tables(tables)
     engine = ENGINES[engine_name]
     root = engine.placeholder
     if location is not None:

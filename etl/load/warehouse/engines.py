@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class EngineName(StrEnum):
-    """Every key of ``etl.load.warehouse.ddl.ENGINES``, as typed on the command line."""
+    """Every key of ``etl.load.warehouse.ddl.ENGINES``, as typed on the command line, and PostgreSQL, which reads no Parquet."""
 
     PANDAS = "pandas"
     DUCKDB = "duckdb"
@@ -17,3 +17,4 @@ class EngineName(StrEnum):
     REDSHIFT = "redshift"
     TRINO = "trino"
     CLICKHOUSE = "clickhouse"
+    POSTGRESQL = "postgresql"

@@ -1,6 +1,6 @@
 """PostgreSQL 14 and later, by ADBC: rows go in and out by COPY, as Arrow."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -9,31 +9,10 @@ from adbc_driver_manager import Error
 from adbc_driver_postgresql import dbapi
 
 from etl.errors import DestinationError
+from etl.load.warehouse.postgresql_tables import DIALECT
 from etl.load.warehouse.sql import SqlWarehouse
-from etl.load.warehouse.statements import Dialect
-from etl.load.warehouse.tables import GROUPS
-from etl.model.schema import Table
 from etl.model.wording import counted
 
-_INDEXED = {table.name: group.item for group in GROUPS for table in group.tables if (group.item,) != table.key}
-
-
-def _constraints(name: str, table: Table) -> Iterable[str]:
-    """The primary key, and an index on what its rows are replaced by."""
-    yield f"ALTER TABLE {name} ADD PRIMARY KEY ({', '.join(table.key)})"
-    if item := _INDEXED.get(table.name):
-        yield f"CREATE INDEX ON {name} ({item})"
-
-
-_DIALECT = Dialect(
-    types=("text", "bigint", "double precision", "boolean", "timestamp with time zone", "date"),
-    row_hash="hash_record_extended(t, 0)",
-    comments=(
-        "SELECT c.relname::text AS table_name, obj_description(c.oid, 'pg_class') AS comment FROM pg_class AS c "
-        "JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = {schema} AND c.relkind IN ('r', 'p', 'v')"
-    ),
-    constraints=_constraints,
-)
 _NUL, _REPLACEMENT = "\0", "\N{REPLACEMENT CHARACTER}"
 
 
@@ -98,4 +77,4 @@ class _Session:
 
 def connect(url: str, namespace: str) -> SqlWarehouse:
     """The database at this URL; a password comes from PGPASSWORD or the file ~/.pgpass."""
-    return SqlWarehouse(_Session(url), _DIALECT, namespace)
+    return SqlWarehouse(_Session(url), DIALECT, namespace)

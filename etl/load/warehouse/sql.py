@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from etl.errors import DestinationError
 from etl.load.warehouse.dialect import sql_quoted
-from etl.load.warehouse.statements import DATA, MARK, Dialect, Statements
+from etl.load.warehouse.statements import ANY_DATASET, DATA, MARK, Dialect, Statements
 from etl.load.warehouse.tables import (
     ALL_TABLES,
     CURRENT_CALLS,
@@ -209,7 +209,9 @@ class SqlWarehouse:
         existing: dict[str, _Existing] = {}
         for row in columns.to_pylist():
             if (name := row["table_name"]) in names:
-                found = existing.setdefault(name, _Existing({}, comments.get(name, "").partition(MARK)[2][:32]))
+                found = existing.setdefault(
+                    name, _Existing({}, comments.get(name, "").partition(MARK)[2].partition(".")[0])
+                )
                 found.columns[row["column_name"]] = row["data_type"]
         return existing
 
@@ -220,7 +222,7 @@ class SqlWarehouse:
                 raise DestinationError(
                     f"{self.where}: {name} was not made by metrics-etl: name another [warehouse] schema, or drop it"
                 )
-            if dataset_id not in (None, found.dataset_id):
+            if dataset_id not in (None, found.dataset_id) and found.dataset_id != ANY_DATASET:
                 raise DestinationError(
                     f"{self.where} holds another dataset ({found.dataset_id}; this one is {dataset_id}): "
                     "name another [warehouse] schema or url"

@@ -8,10 +8,13 @@ from etl.load.warehouse.tables import ALL_TABLES, CURRENT_CALLS, GROUPS, STATE, 
 from etl.model import schema
 from etl.model.schema import STRING, Column, Table
 
+ANY_DATASET = "any"
+"""In the mark of tables that were made by hand, for the first dataset that is loaded into them."""
 MARK = "Loaded by metrics-etl from dataset "
 """Stands in the comment of what the exporter made, before the dataset's id."""
 DATA = tuple((group, table) for group in GROUPS for table in group.tables)
 """The tables of the dataset, in the order in which rows arrive."""
+_ITEMS = {table.name: group.item for group, table in DATA}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,18 +132,20 @@ class Statements:
 
     # what to make
 
-    def create_all(self, dataset_id: str) -> Iterator[str]:
-        """The whole schema, as a first load makes it."""
+    def create_all(self, tables: Collection[Table], dataset_id: str) -> Iterator[str]:
+        """The schema with these tables, and with all of them the view, as a first load makes it."""
         yield f"CREATE SCHEMA IF NOT EXISTS {self.dialect.quoted(self.namespace)}"
-        for table in ALL_TABLES:
+        for table in tables:
             yield from self.create(table, dataset_id)
             yield from self.dialect.constraints(self.name(table.name), table)
-        yield from self.create_view((), dataset_id)
+        if len(tables) == len(ALL_TABLES):
+            yield from self.create_view((), dataset_id)
 
     def create(self, table: Table, dataset_id: str) -> Iterator[str]:
         """A table, with comments."""
         meaning = f"One row per {table.one_row_per}. {MARK}{dataset_id}."
-        lines = [self._declared(column, " NOT NULL" if column.is_key else "") for column in columns_of(table)]
+        needed = {*table.key, _ITEMS.get(table.name)}  # a row of no item could not be replaced
+        lines = [self._declared(column, " NOT NULL" if column.name in needed else "") for column in columns_of(table)]
         inside = self.dialect.inside
         options = ""
         if inside is not None:

@@ -12,12 +12,21 @@ import pytest
 from etl import sandbox
 from etl.errors import DestinationError
 from etl.inspect.warehouse import compare
+from etl.load.warehouse.ddl import ddl
 from etl.load.warehouse.load import load
 from etl.model import schema
 from etl.pipeline import job
 from etl.sandbox import Sandbox
 from tests.support import settings_for
-from tests.warehouses import DyingSession, Place, assert_equals_dataset, contents_of, load_and_die, load_into
+from tests.warehouses import (
+    DyingSession,
+    Place,
+    assert_equals_dataset,
+    contents_of,
+    load_and_die,
+    load_into,
+    new_postgresql,
+)
 from tests.worlds import settled_world
 
 
@@ -112,6 +121,14 @@ async def test_what_was_edited_by_hand_is_made_equal_again(source: Source, wareh
 
     assert_equals_dataset(warehouse, source.data)
     assert not load_into(warehouse, source.data).is_changed
+
+
+async def test_row_that_belongs_to_nothing_cannot_be_inserted(source: Source, warehouse: Place) -> None:
+    """No load could ever find it again."""
+    load_into(warehouse, source.data)
+
+    with pytest.raises(DestinationError):
+        warehouse.edit("INSERT INTO {s}.evals (call_execution_id, eval_config_id) VALUES ('a', 'b')")
 
 
 async def test_full_load_brings_everything_anew(source: Source, warehouse: Place) -> None:
@@ -296,3 +313,27 @@ async def test_verify_finds_each_difference_and_nothing_else(source: Source, war
     assert "rows missing" in found[f"execution {second}"]
     assert found[f"execution {third}"] == "calls: 3 rows missing, 3 rows too many"
     assert [(day.table, day.rows, day.loaded_rows) for day in report().days if day.table == "runs"] == [("runs", 0, 1)]
+
+
+async def test_tables_that_an_administrator_made_are_filled_by_who_may_make_none(
+    source: Source, postgresql_url: str
+) -> None:
+    administrator = new_postgresql(postgresql_url)
+    printed = ddl([*schema.TABLES.values()], "postgresql").replace(
+        '"simulation_metrics"', f'"{administrator.namespace}"'
+    )
+    name = administrator.namespace.replace("metrics", "loader")
+    administrator.edit(
+        *printed.rstrip(";").split(";\n\n"),
+        f"CREATE ROLE {name} LOGIN",
+        f"GRANT USAGE ON SCHEMA {{s}} TO {name}",
+        f"GRANT SELECT, INSERT, DELETE ON ALL TABLES IN SCHEMA {{s}} TO {name}",
+    )
+    loader = Place(postgresql_url.replace("tests@", f"{name}@"), administrator.namespace)
+    load_into(loader, source.data)
+    await source.change()
+    load_into(loader, source.data)
+
+    assert_equals_dataset(loader, source.data)
+    for place in (loader, administrator):
+        place.close()

@@ -1,0 +1,36 @@
+"""How PostgreSQL says things, and the statements that make its tables, for who may not let a loader make them. Pure."""
+
+from collections.abc import Collection, Iterable
+
+from etl.load.warehouse.statements import ANY_DATASET, Dialect, Statements
+from etl.load.warehouse.tables import ALL_TABLES, GROUPS, STATE_TABLE
+from etl.model.locations import DEFAULT_NAMESPACE
+from etl.model.schema import Table
+
+_INDEXED = {table.name: group.item for group in GROUPS for table in group.tables if (group.item,) != table.key}
+
+
+def _constraints(name: str, table: Table) -> Iterable[str]:
+    """The primary key, and an index on what its rows are replaced by."""
+    yield f"ALTER TABLE {name} ADD PRIMARY KEY ({', '.join(table.key)})"
+    if item := _INDEXED.get(table.name):
+        yield f"CREATE INDEX ON {name} ({item})"
+
+
+DIALECT = Dialect(
+    types=("text", "bigint", "double precision", "boolean", "timestamp with time zone", "date"),
+    row_hash="hash_record_extended(t, 0)",
+    comments=(
+        "SELECT c.relname::text AS table_name, obj_description(c.oid, 'pg_class') AS comment FROM pg_class AS c "
+        "JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = {schema} AND c.relkind IN ('r', 'p', 'v')"
+    ),
+    constraints=_constraints,
+)
+
+
+def create_tables(tables: Collection[Table]) -> str:
+    """Statements that make the tables and the view as a first load makes them; it then takes them for its own."""
+    statements = Statements(DIALECT, DEFAULT_NAMESPACE)
+    is_all = {table.name for table in tables} >= {table.name for table in ALL_TABLES} - {STATE_TABLE.name}
+    made = statements.create_all(ALL_TABLES if is_all else tables, ANY_DATASET)
+    return "\n\n".join(f"{statement};" for statement in made)

@@ -10,7 +10,18 @@ from pathlib import Path
 
 from benchmarks.measure import ROOT, publish
 
-MEASUREMENTS = ("throughput", "start", "growth", "large_answers", "first_export", "bucket", "quota", "year", "settling")
+MEASUREMENTS = (
+    "throughput",
+    "start",
+    "growth",
+    "large_answers",
+    "first_export",
+    "bucket",
+    "warehouse",
+    "quota",
+    "year",
+    "settling",
+)
 """In this order: the last one runs in this process, and each process that is started counts what this one takes as its own peak."""
 
 

@@ -74,11 +74,10 @@ def _measure(
         note(what, EXPORTER, [COMMAND, "load", "--quiet", "--config", settings])
     note(LARGE, EXPORTER, [COMMAND, "load", "--quiet", "--config", _settings(folder, large, _new(url, "large"))])
     plain, merged = _new(url, "plain"), _new(url, "merged")
+    state = folder / f"dlt-{merged.rpartition('/')[2]}"
     for what, dataset, ids in ((FIRST, before, []), (DELTA, after, changed)):
         note(what, PLAIN, [sys.executable, "-m", "benchmarks.baselines.plain_load", dataset, plain, *ids])
-        note(
-            what, DLT, python("baselines", "baselines.dlt_merge", dataset, merged, folder / f"dlt {plain[-20:]}", *ids)
-        )
+        note(what, DLT, python("baselines", "baselines.dlt_merge", dataset, merged, state, *ids))
 
 
 def _new(url: str, name: str) -> str:

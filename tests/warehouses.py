@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +86,7 @@ class Place:
         for name, rows in dump.items():
             self._own._session.execute(f"DELETE FROM {self.namespace}.{name}")
             if len(rows):
-                self._own._session.append(self.namespace, name, rows)
+                self._own._session.append(self.namespace, name, [rows])
         self._own._session.commit()
 
     def close(self) -> None:
@@ -163,8 +163,8 @@ class DyingSession:
     def execute(self, sql: str) -> None:
         self._ask("execute", sql)
 
-    def append(self, namespace: str, table: str, rows: pa.Table) -> None:
-        self._ask("append", namespace, table, rows)
+    def append(self, namespace: str, table: str, pieces: Iterable[pa.Table]) -> None:
+        self._ask("append", namespace, table, pieces)
 
     def commit(self) -> None:
         self._ask("commit")

@@ -1,13 +1,13 @@
 """DuckDB: a database in one file, by its own driver."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import duckdb
 import pyarrow as pa
 
 from etl.errors import DestinationError
-from etl.load.warehouse.sql import SqlWarehouse
+from etl.load.warehouse.sql import SqlWarehouse, streamed
 from etl.load.warehouse.statements import Dialect
 
 _DIALECT = Dialect(
@@ -18,6 +18,8 @@ _DIALECT = Dialect(
         "SELECT view_name AS table_name, comment FROM duckdb_views() WHERE schema_name = {schema}"
     ),
 )
+_MEMORY = "300MB"
+"""What is not committed yet goes to the disk beyond that; without a limit DuckDB keeps it all, up to most of the machine."""
 
 
 class _Session:
@@ -29,6 +31,7 @@ class _Session:
         self.where = f"duckdb://{path}"
         with self._naming():
             self._connection = duckdb.connect(path)
+            self._connection.execute(f"SET memory_limit = '{_MEMORY}'")
         self._is_open = False
 
     def query(self, sql: str) -> pa.Table:
@@ -41,13 +44,14 @@ class _Session:
         with self._naming():
             self._connection.execute(sql)
 
-    def append(self, namespace: str, table: str, rows: pa.Table) -> None:
+    def append(self, namespace: str, table: str, pieces: Iterable[pa.Table]) -> None:
         self._begin()
         target = f'"{namespace}"."{table}"' if namespace else table
-        with self._naming():
-            self._connection.register("metrics_etl_arriving", rows)
-            self._connection.execute(f"INSERT INTO {target} BY NAME SELECT * FROM metrics_etl_arriving")
-            self._connection.unregister("metrics_etl_arriving")
+        with streamed(pieces) as rows, self._naming():
+            if rows is not None:
+                self._connection.register("metrics_etl_arriving", rows)
+                self._connection.execute(f"INSERT INTO {target} BY NAME SELECT * FROM metrics_etl_arriving")
+                self._connection.unregister("metrics_etl_arriving")
 
     def commit(self) -> None:
         with self._naming():

@@ -1,6 +1,6 @@
 """PostgreSQL 14 and later, by ADBC: rows go in and out by COPY, as Arrow."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -10,7 +10,7 @@ from adbc_driver_postgresql import dbapi
 
 from etl.errors import DestinationError
 from etl.load.warehouse.postgresql_tables import DIALECT
-from etl.load.warehouse.sql import SqlWarehouse
+from etl.load.warehouse.sql import SqlWarehouse, streamed
 from etl.model.wording import counted
 
 _NUL, _REPLACEMENT = "\0", "\N{REPLACEMENT CHARACTER}"
@@ -39,10 +39,11 @@ class _Session:
         with self._naming():
             self._cursor.execute(sql)
 
-    def append(self, namespace: str, table: str, rows: pa.Table) -> None:
+    def append(self, namespace: str, table: str, pieces: Iterable[pa.Table]) -> None:
         place = {"db_schema_name": namespace} if namespace else {"temporary": True}
-        with self._naming():
-            self._cursor.adbc_ingest(table, rows, mode="append", **place)
+        with streamed(pieces) as rows, self._naming():
+            if rows is not None:
+                self._cursor.adbc_ingest(table, rows, mode="append", **place)
 
     def commit(self) -> None:
         with self._naming():

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 import pyarrow as pa
@@ -41,8 +42,8 @@ class Session(Protocol):
     def execute(self, sql: str) -> None:
         """Run a statement."""
 
-    def append(self, namespace: str, table: str, rows: pa.Table) -> None:
-        """Add the rows in bulk, columns by name; an empty namespace is that of temporary tables."""
+    def append(self, namespace: str, table: str, pieces: Iterable[pa.Table]) -> None:
+        """Add the rows in bulk, columns by name, no more than a piece in memory; an empty namespace is that of temporary tables."""
 
     def commit(self) -> None:
         """End the transaction; what it did stands."""
@@ -59,6 +60,29 @@ class Session(Protocol):
     @property
     def notices(self) -> list[str]:
         """What ``as_stored`` had to change."""
+
+
+@contextmanager
+def streamed(pieces: Iterable[pa.Table]) -> Iterator[pa.RecordBatchReader | None]:
+    """The pieces as a driver reads them one after the other, None where there are none; raises what it was that stopped them."""
+    left = iter(pieces)
+    first = next(left, None)
+    stopped: list[BaseException] = []
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            for piece in chain([first], left):
+                yield from piece.to_batches()
+        except BaseException as exc:
+            stopped.append(exc)
+            raise
+
+    try:
+        yield None if first is None else pa.RecordBatchReader.from_batches(first.schema, batches())
+    except Exception:
+        if stopped:  # a driver makes an error of its own of it
+            raise stopped[0] from None
+        raise
 
 
 class SqlWarehouse:
@@ -105,8 +129,7 @@ class SqlWarehouse:
             if any(change.removed.values()):
                 self._execute(self._sql.delete(_GONE))
             for _, table in DATA:
-                for rows in change.rows(table):
-                    session.append(self._namespace, table.name, rows)
+                session.append(self._namespace, table.name, change.rows(table))
             self._execute([*late, self._sql.note(_ARRIVED)])
         with self._transaction():
             self._execute(f"DROP TABLE {name}" for name in (_GONE, _ARRIVED))
@@ -163,7 +186,7 @@ class SqlWarehouse:
         found = [(kind, item, digest) for kind, of_kind in items.items() for item, digest in of_kind.items()]
         if found:
             columns = (pa.array(column, STRING) for column in zip(*found, strict=True))
-            self._session.append("", name, pa.table(dict(zip(("kind", "item", "digest"), columns, strict=True))))
+            self._session.append("", name, [pa.table(dict(zip(("kind", "item", "digest"), columns, strict=True)))])
 
     def _prepare(self, dataset_id: str) -> list[str]:
         """Make or complete the tables and the view; returns the statements that are left for when the rows are there.
@@ -192,10 +215,12 @@ class SqlWarehouse:
         self._session.append(
             self._namespace,
             STATE,
-            pa.table(
-                {"kind": ["dataset"], "item": [dataset_id], "digest": [shape(ALL_TABLES)], "checksum": [None]},
-                schema=arrow_schema_of(STATE_TABLE),
-            ),
+            [
+                pa.table(
+                    {"kind": ["dataset"], "item": [dataset_id], "digest": [shape(ALL_TABLES)], "checksum": [None]},
+                    schema=arrow_schema_of(STATE_TABLE),
+                )
+            ],
         )
 
     def _existing(self) -> dict[str, "_Existing"]:

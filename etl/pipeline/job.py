@@ -296,14 +296,16 @@ def _save_index(run: Run, record: Record, summary: Summary) -> None:
     if record.index is None:
         return
     index = update_index(run.dataset, record.index, [])
-    damaged = record.not_planned(index.damaged())
+    damaged = index.damaged()
+    if summary.failure:  # the next run comes to what this one had still to do
+        damaged = record.not_planned(damaged)
     # What a file held that was set aside in this run is told once before it can be accepted.
     if run.accept_deletions and not (summary.failure or summary.quarantined):
         accepted = {key: ids for key, ids in damaged.items() if _may_accept(run, record, key)}
         accept_damaged(run.dataset, index, accepted, run.stamp())
         summary.accepted = sum(map(len, accepted.values()))
         index = update_index(run.dataset, index, []) if accepted else index
-        damaged = record.not_planned(index.damaged())
+        damaged = index.damaged()
         kept = index.lost.keys() - record.names().keys() if run.settings.is_part else set()
         forgotten = [index.lost.pop(key) for key in index.lost.keys() - kept]
         summary.forgotten = sum(map(len, forgotten))

@@ -11,9 +11,10 @@ from etl.inspect.status import read_status
 from etl.inspect.verdict import judge
 from etl.load import index
 from etl.load.files.local import LocalFiles
+from etl.model.records import RUNS
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
-from etl.sandbox import Fault, Sandbox, delete_execution
+from etl.sandbox import Fault, Sandbox, SandboxRequest, delete_execution
 from tests.e2e.faults import edited_calls
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import settings_for
@@ -320,6 +321,23 @@ async def test_evals_that_the_api_lacks_when_lost_ones_are_fetched_again_come_th
 
     assert (quiet.exit_code, quiet.requests) == (0, 2)
     assert_equals_world(tmp_path, server.world)
+
+
+@PARTS
+async def test_part_of_an_execution_that_is_deleted_before_it_is_fetched_again_is_missed(
+    server: Sandbox, tmp_path: Path, table: str
+) -> None:
+    await night(server, tmp_path, 0)
+    lose(tmp_path, "support", tables=[table])
+    execution = server.world.run_tests[1].executions[2]
+
+    def delete(request: SandboxRequest, _nth: int) -> None:
+        if request.path == RUNS and request.query.get("execution_id") == execution.execution_id:
+            delete_execution(execution)
+
+    server.fault = delete
+    summary = await night(server, tmp_path, 1)
+    assert (summary.exit_code, damaged(summary)) == (3, [("Support triage", 1)])
 
 
 async def test_nothing_is_accepted_of_a_run_test_whose_list_failed(server: Sandbox, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ FIXES: dict[Kind, str] = {
     Kind.SCHEMA: f"upgrade the exporter if a newer one wrote it, else {_MOVE_ASIDE}",
     Kind.NULL_KEY: _MOVE_ASIDE,
     Kind.DOUBLED: _MOVE_ASIDE,
-    Kind.SPREAD: "metrics-etl run keeps the rows that were written last",
+    Kind.SPREAD: "metrics-etl run keeps the rows that are complete, of these the last that were written",
     Kind.ALTERED: _MOVE_ASIDE,
     Kind.DAMAGED: _FETCHED_AGAIN,
     Kind.MISPLACED: "move the file back to where it was, or metrics-etl run drops what belongs elsewhere",

@@ -58,28 +58,24 @@ def find_doubled(state: StoredState) -> dict[str, list[Part]]:
 def surplus(
     doubled: Mapping[str, Sequence[Part]], state: StoredState, listed: Mapping[str, Collection[str]]
 ) -> dict[Part, set[str]]:
-    """The ``doubled`` executions to drop, by part: from all places but the one whose execution row was written last.
+    """The ``doubled`` executions to drop, by part: from all places but the one whose calls are complete.
 
-    A move writes its copy later, too, and fetches nothing: of such rows the one stays whose calls are complete. Of rows with one
-    time, it is that one, then the one under the key that lists it, then one of a run test that is exported. The state must hold
-    all run tests that these executions are stored under.
+    Of those, the one whose execution row was written last stays, then the one under the key that lists it, then one of a run test
+    that is exported. The state must hold all run tests that these executions are stored under.
     """
     long_ago = datetime.min.replace(tzinfo=UTC)
 
-    def worth(execution_id: str, part: Part, *, is_moved: bool) -> tuple[bool, bool, datetime, bool, bool, bool]:
+    def worth(execution_id: str, part: Part) -> tuple[bool, bool, datetime, bool, bool]:
         key = part.run_test_key
         stored = state.executions[key].get(execution_id)
         is_home, is_exported = execution_id in listed.get(key, ()), key in listed
         if stored is None:
-            return False, False, long_ago, False, is_home, is_exported
-        is_whole = not stored.is_damaged
-        return True, is_moved and is_whole, stored.exported_at or long_ago, is_whole, is_home, is_exported
+            return False, False, long_ago, is_home, is_exported
+        return True, not stored.is_damaged, stored.exported_at or long_ago, is_home, is_exported
 
     drops: dict[Part, set[str]] = {}
     for execution_id, parts in doubled.items():
-        rows = [row for part in parts if (row := state.executions[part.run_test_key].get(execution_id))]
-        is_moved = len({(row.fingerprint, row.verified_at) for row in rows}) == 1
-        best = max(parts, key=partial(worth, execution_id, is_moved=is_moved))
+        best = max(parts, key=partial(worth, execution_id))
         for part in parts:
             if part != best:
                 drops.setdefault(part, set()).add(execution_id)

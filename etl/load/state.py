@@ -146,13 +146,18 @@ def _load_part(
             has_letters=row["has_errors"],
         )
         before = found.get(stored_id)
-        if before and (before.exported_at or _LONG_AGO) > (exported_at or _LONG_AGO):
+        if before and _worth(before) > _worth(stored):
             stored, before = before, stored
         found[stored_id] = stored
         if exported_at and row["held_at"] and exported_at < row["held_at"]:
             state.late.setdefault(part, {})[stored_id] = row["held_at"]
         if before and before.place != stored.place:
             state.surplus.setdefault(Part(part.run_test_key, before.place), set()).add(stored_id)
+
+
+def _worth(stored: StoredExecution) -> tuple[bool, datetime]:
+    """Which of two rows of an execution stays: its calls are complete, or else it was written last."""
+    return not stored.is_damaged, stored.exported_at or _LONG_AGO
 
 
 def _place_loose(key: str, loose: Mapping[str, list[tuple[str, Part]]], state: StoredState) -> None:

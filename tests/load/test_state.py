@@ -51,6 +51,19 @@ def test_of_two_rows_of_an_execution_the_one_that_was_written_last_counts(datase
     assert state.surplus == {Part(KEY, place(older)): {"e1"}}
 
 
+@pytest.mark.parametrize("newer", [EARLIER, LATER])
+def test_of_two_rows_of_an_execution_the_one_whose_calls_are_there_counts(dataset, newer):
+    older = LATER if newer == EARLIER else EARLIER
+    export_to(dataset, a_bundle("e1", date=older))
+    export_to(dataset, a_bundle("e1", date=newer), run="run-2", fetched_at=FETCHED_AT + timedelta(days=1))
+    dataset.files.remove(part("calls", date=newer))
+
+    state = load_state(dataset, [KEY], set_aside=False)
+
+    assert (state.executions[KEY]["e1"].place, state.executions[KEY]["e1"].is_damaged) == (place(older), False)
+    assert state.surplus == {Part(KEY, place(newer)): {"e1"}}
+
+
 @pytest.mark.parametrize("table", ["calls", "evals", "errors"])
 def test_what_lies_without_any_row_is_a_stray(dataset, tmp_path, table):
     export_to(dataset, a_bundle("e1", given_up=["c2"]))

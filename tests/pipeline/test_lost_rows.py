@@ -355,6 +355,37 @@ async def test_nothing_is_accepted_of_a_run_test_whose_list_failed(server: Sandb
     assert_equals_world(tmp_path, server.world)
 
 
+@pytest.mark.parametrize("is_moved", [True, False], ids=["under another key", "in another part"])
+async def test_rows_that_are_restored_elsewhere_take_the_place_of_those_that_lack_some(
+    server: Sandbox, first: str, tmp_path: Path, *, is_moved: bool
+) -> None:
+    """From a backup of before a rename, or before a migration; the API has them no more."""
+    second = server.world.run_tests[1]
+
+    async def run(number: int, key: str = "support-new" if is_moved else "support") -> Summary:
+        run_tests = [first, {"name": second.name, "key": key}]
+        settings = settings_for(server, tmp_path / "data", run_tests=run_tests)
+        return await job.export(settings, clock=lambda: NIGHT + number * DAY)
+
+    await run(0, "support")
+    backup = {path: path.read_bytes() for path in (tmp_path / "data").glob("*/run_test=support/*/*.parquet")}
+    await run(1)
+    delete_execution(second.executions[2])
+    assert (await run(2)).exit_code == 0
+    before = rows_of(tmp_path, "calls")
+    lose(tmp_path, "support", tables=["calls"])
+    assert damaged(await run(3)) == [("Support triage", 1)]
+    for path, data in backup.items():
+        there = path if is_moved else path.with_name("part-9.parquet")
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.write_bytes(data)
+    back = [await run(number) for number in (4, 5)]
+
+    assert [(each.exit_code, damaged(each)) for each in back] == [(0, [])] * 2
+    ids = [row["call_execution_id"] for row in rows_of(tmp_path, "calls")]
+    assert sorted(ids) == sorted(row["call_execution_id"] for row in before)
+
+
 async def test_rows_in_files_that_are_set_aside_are_told_before_they_are_forgotten(
     server: Sandbox, tmp_path: Path
 ) -> None:

@@ -133,7 +133,7 @@ async def fetch_early(run: Run, record: Record, state: StoredState, lists: Lists
     forget_the_future(state, run.by_source(run.clock()))
     while await lists.are_held_up():
         read = lists.read
-        give_one_place_each(record, state)
+        give_one_place_each(run, record, state)
         if planned := most_worth(make_plan(run, record, state, keys=independent(record, state))):
             await fetch(run, record, planned, state, is_over=lambda: lists.read > read)  # noqa: B023 called in this turn
         await lists.another(read)

@@ -46,7 +46,7 @@ class Record:
     ``asked_for`` are keys of run tests that are gone and whose executions were all looked up. ``begun`` is what was fetched of the
     plan while some list was still held up. ``committed`` are execution_ids. ``moved_away`` is what ``Crawl.moved`` is,
     ``resolved`` how many dead letters of this run went since such a call is stored where it moved. ``index`` is that of the files
-    when they were last looked through. ``in_two_lists`` are executions by the keys of two run tests that list them.
+    when they were last looked through. ``in_two_lists`` are executions by the keys of two run tests that have them.
     """
 
     run_tests: tuple[RunTest, ...]
@@ -135,7 +135,7 @@ class Record:
         for keys, execution_ids in self.in_two_lists.items():
             if run_test.key in keys:
                 other = next(key for key in keys if key != run_test.key)
-                summary.shared[self.names()[other]] = len(execution_ids)
+                summary.shared[self.names().get(other, other)] = len(execution_ids)
         if found is not None:
             summary.unreadable = [*found.unreadable, *(letter.message for letter in found.heads.values())]
         if found is not None and run_test.key in self.planned:

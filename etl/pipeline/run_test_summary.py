@@ -11,7 +11,7 @@ from etl.model.wording import counted, quoted
 class RunTestSummary:
     """One run test's share: executions by reason, rows that arrived, and what went wrong.
 
-    ``shared``: how many executions of its list are in that of another run test, too, by the name of that.
+    ``shared``: how many executions of its list another run test has, too, by the name of that.
     """
 
     name: str
@@ -46,8 +46,8 @@ class RunTestSummary:
     def problems(self, *, is_cut_short: bool = False) -> list[str]:
         """One line for each thing that is missing or wrong. In a run that was cut short an unproved list is not a problem."""
         lines = [
-            f"{quoted(self.name)}: {counted(count, 'execution')} of its list also in that of {quoted(other)}, and exported once: "
-            "run again; if it stays so, the API gives one the list of the other"
+            f"{quoted(self.name)}: {counted(count, 'execution')} of its list also in that of {quoted(other)}, or stored there "
+            "while that was not read; exported once: run again, over both; if it stays so, the API gives one the list of the other"
             for other, count in self.shared.items()
         ]
         if self.error:

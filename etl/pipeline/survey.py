@@ -76,7 +76,7 @@ async def survey(run: Run, record: Record, state: StoredState) -> Survey:
     """
     raise_if_none_is_listed(record)
     forget_the_future(state, run.by_source(run.clock()))
-    give_one_place_each(record, state)
+    give_one_place_each(run, record, state)
     everywhere = record.listed_ids()
     vanished = {}
     for run_test in record.run_tests:
@@ -108,21 +108,24 @@ def load_sources(keys: AbstractSet[str], state: StoredState) -> None:
     load_run_tests(sorted(keys - state.executions.keys()), state)
 
 
-def give_one_place_each(record: Record, state: StoredState) -> None:
+def give_one_place_each(run: Run, record: Record, state: StoredState) -> None:
     """Leave each execution in one of the lists, and note which lists have it.
 
     One that is in two was moved while they were read, or a list has what belongs to another run test. Nothing tells which: it stays
-    where the dataset has it, else in the first.
+    where the dataset has it, else in the first. What is stored under a run test whose list was not read counts as listed there.
     """
-    if len(record.lists) < 2:
-        return
-    places: dict[str, str] = {}
+    configured, mine = {each.key for each in run.settings.configured}, {each.key for each in record.run_tests}
+    unread, stored = (configured - mine) | (record.failures.keys() - record.not_found), state.places()
+    places = {execution_id: key for key in sorted(unread) for execution_id in stored.get(key, ())}
     for key, found in record.lists.items():
         for execution_id in found.executions:
-            if (other := places.setdefault(execution_id, key)) != key:
+            if (other := places.setdefault(execution_id, key)) == key:
+                continue
+            is_stored = execution_id in state.executions[key]
+            if not (is_stored and other in unread):
                 record.in_two_lists[other, key].add(execution_id)
-                if execution_id in state.executions[key]:
-                    places[execution_id] = key
+            if is_stored:
+                places[execution_id] = key
     for key, found in record.lists.items():
         own = {each: execution for each, execution in found.executions.items() if places[each] == key}
         if len(own) < len(found.executions):

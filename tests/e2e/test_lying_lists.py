@@ -261,12 +261,32 @@ async def test_execution_that_two_run_tests_list_is_a_problem_each_night(server:
         night = await export(server, tmp_path)
         assert night.exit_code == 3
         for mine, theirs in ((first, second), (second, first)):
-            told = f"{mine!r}: 4 executions of its list also in that of {theirs!r}, and exported once"
+            told = f"{mine!r}: 4 executions of its list also in that of {theirs!r}, "
             assert any(problem.startswith(told) for problem in night.problems)
         assert set(night.last_complete_at.values()) == {None}
     server.fault = None
     healed = await export(server, tmp_path)
     assert (healed.exit_code, healed.problems) == (0, [])
+    assert_equals_world(tmp_path, server.world)
+
+
+@pytest.mark.parametrize("is_narrowed", [True, False], ids=["left out", "failed"])
+async def test_list_of_another_run_test_that_was_not_read_takes_nothing_from_it(
+    server: Sandbox, tmp_path: Path, *, is_narrowed: bool
+) -> None:
+    first, second = (run_test.name for run_test in server.world.run_tests)
+    settings = settings_for(server, tmp_path / "data", api={"max_tries": 1})
+    await job.export(settings.only([first]))
+    before, wrong = rows_of(tmp_path, "executions"), list_of_another(server)
+    server.fault = lambda request, nth: (
+        Fault(status=500) if request.query.get("run_test_name") == first else wrong(request, nth)
+    )
+    night = await job.export(settings.only([second]) if is_narrowed else settings)
+
+    assert (night.exit_code, rows_of(tmp_path, "executions")) == (3, before)
+    assert any(problem.startswith(f"{second!r}: 4 executions of its list") for problem in night.problems)
+    server.fault = None
+    assert (await job.export(settings)).exit_code == 0
     assert_equals_world(tmp_path, server.world)
 
 

@@ -106,7 +106,7 @@ class SqlWarehouse:
                 existing = self._existing()
                 if not (is_lacking := self._refuse_foreign(existing)):
                     raise
-                query = self._sql.loaded_of(existing)
+                query = self._sql.loaded_of({name: found.columns for name, found in existing.items()})
                 rows = self._session.query(query).to_pylist() if query else []
         digests: defaultdict[str, dict[str, str | None]] = defaultdict(dict)
         for row in rows:
@@ -120,9 +120,7 @@ class SqlWarehouse:
         session = self._session
         with self._transaction():
             late = self._prepare(change.dataset_id)
-            temporary, text = self._dialect.temporary, self._dialect.text
-            self._execute(f"{temporary} {name} (kind {text}, item {text}, digest {text})" for name in (_GONE, _ARRIVED))
-            self._execute(each.format(schema=self._sql.dialect.quoted(self._namespace)) for each in self._dialect.begin)
+            self._execute(self._sql.begin(_GONE, _ARRIVED))
             self._fill(_GONE, {kind: dict.fromkeys(items, "") for kind, items in change.removed.items()})
             self._fill(_ARRIVED, change.arriving)
             self._note_dataset(change.dataset_id)
@@ -132,7 +130,7 @@ class SqlWarehouse:
                 session.append(self._namespace, table.name, change.rows(table))
             self._execute([*late, self._sql.note(_ARRIVED)])
         with self._transaction():
-            self._execute(f"DROP TABLE {name}" for name in (_GONE, _ARRIVED))
+            self._execute(each for name in (_GONE, _ARRIVED) if (each := self._dialect.drop.format(name=name)))
         return session.notices
 
     def places(self, table: Table) -> set[tuple[str, ...]]:
@@ -146,7 +144,7 @@ class SqlWarehouse:
         """By one query."""
         names = self._sql.names(columns_of(table))
         is_there = " AND ".join(
-            f"{self._dialect.quoted(column.name)} = {sql_quoted(value)}"
+            f"{self._dialect.quoted(column.name)} = {self._dialect.literal(value)}"
             for column, value in zip(table.partitions, place, strict=True)
         )
         with self._reading():
@@ -197,7 +195,7 @@ class SqlWarehouse:
         existing = self._existing()
         self._refuse_foreign(existing, dataset_id)
         if not existing:
-            self._execute([f"CREATE SCHEMA IF NOT EXISTS {self._dialect.quoted(self._namespace)}"])
+            self._execute(self._sql.create_schema())
         late: list[str] = []
         for table in ALL_TABLES:
             if found := existing.get(table.name):

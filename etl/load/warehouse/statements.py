@@ -1,7 +1,8 @@
 """What a load says to an SQL engine: tables, comments, the view, and the query that tells what is there. Pure."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from etl.load.warehouse.dialect import KINDS, comment, sql_quoted
 from etl.load.warehouse.tables import ALL_TABLES, CURRENT_CALLS, GROUPS, STATE, Group, columns_of, current_calls
@@ -25,7 +26,8 @@ class Dialect:
     that depends on each value of the row ``t``, or of its ``{columns}``. ``comments`` asks for the comments of tables and views in
     a ``{schema}``, and ``columns`` for their columns. ``constraints`` are made of a table once its first rows are there.
 
-    Where DDL ends a transaction, a table is made by one statement, comments and key inside, and ``begin`` follows the last one.
+    Where DDL ends a transaction, each thing is made by one statement, with its comment inside; ``begin`` follows the last of them.
+    ``before`` stands before the temporary tables; both may name the ``{schema}``.
     """
 
     types: tuple[str, ...]
@@ -36,10 +38,14 @@ class Dialect:
         "WHERE table_schema = {schema} ORDER BY table_name, ordinal_position"
     )
     constraints: Callable[[str, Table], Iterable[str]] = lambda _name, _table: ()
+    total: str = "SUM(row_hash)"
     quoted: Callable[[str], str] = lambda name: f'"{name}"'
     literal: Callable[[str], str] = sql_quoted
     inside: "Inside | None" = None
+    schema: str = "CREATE SCHEMA IF NOT EXISTS {schema}"
     temporary: str = "CREATE TEMPORARY TABLE"
+    drop: str = "DROP TABLE {name}"
+    before: tuple[str, ...] = ()
     begin: tuple[str, ...] = ()
 
     def type_of(self, column: Column) -> str:
@@ -84,36 +90,54 @@ class Statements:
 
     # what is there
 
-    def held(self, tables: Sequence[tuple[Group, Table]] = DATA, *, wanted: str = "") -> str:
-        """A query for kind, item and checksum of the rows that are there; of the items in the table ``wanted`` if it is given."""
+    def held(
+        self,
+        tables: Sequence[tuple[Group, Table]] = DATA,
+        *,
+        wanted: str = "",
+        lacking: Mapping[str, Collection[str]] = MappingProxyType({}),
+    ) -> str:
+        """A query for kind, item and checksum of the rows that are there; of the items in the table ``wanted`` if it is given.
+
+        ``lacking`` are columns that tables do not have yet.
+        """
         hashes = " UNION ALL ".join(
             f"SELECT {sql_quoted(group.kind)} AS kind, {self.dialect.quoted(group.item)} AS item, "
-            f"{self.dialect.row_hash.format(columns=self.names(columns_of(table)))} AS row_hash FROM {self.name(table.name)} AS t"
+            f"{self._row_hash(table, lacking.get(table.name, ()))} AS row_hash FROM {self.name(table.name)} AS t"
             + (f" WHERE {self.is_item_of(wanted, group)}" if wanted else "")
             for group, table in tables
         )
-        checksum = f"CAST(SUM(row_hash) AS {self.dialect.text}) AS checksum"
+        checksum = f"CAST({self.dialect.total} AS {self.dialect.text}) AS checksum"
         return f"SELECT kind, item, {checksum} FROM ({hashes}) AS hashes GROUP BY kind, item"
 
-    def loaded(self) -> str:
+    def _row_hash(self, table: Table, lacking: Collection[str]) -> str:
+        columns = (column for column in columns_of(table) if column.name not in lacking)
+        return self.dialect.row_hash.format(columns=self.names(columns))
+
+    def loaded(self, lacking: Mapping[str, Collection[str]] = MappingProxyType({})) -> str:
         """A query for kind, item and the digest with which it was loaded, null where its rows are other ones now."""
+        held = self.held(lacking=lacking)
         return (
             "SELECT COALESCE(s.kind, h.kind) AS kind, COALESCE(s.item, h.item) AS item, "
             "CASE WHEN s.checksum IS NOT DISTINCT FROM h.checksum THEN s.digest END AS digest "
-            f"FROM {self.name(STATE)} AS s FULL OUTER JOIN ({self.held()}) AS h ON s.kind = h.kind AND s.item = h.item"
+            f"FROM {self.name(STATE)} AS s FULL OUTER JOIN ({held}) AS h ON s.kind = h.kind AND s.item = h.item"
         )
 
     def loaded_if_whole(self) -> str:
         """The same, which fails where a table or the view is missing."""
         return f"{self.loaded()} UNION ALL SELECT NULL, NULL, NULL FROM {self.name(CURRENT_CALLS)} WHERE FALSE"
 
-    def loaded_of(self, existing: Collection[str]) -> str | None:
-        """As much of the same as can be told if only these tables are there; None when none is."""
+    def loaded_of(self, existing: Mapping[str, Collection[str]]) -> str | None:
+        """As much of the same as can be told if only these tables are there, with these columns; None when none is."""
         there = [each for each in DATA if each[1].name in existing]
+        lacking = {
+            table.name: {column.name for column in columns_of(table)}.difference(existing[table.name])
+            for _, table in there
+        }
         if STATE in existing and len(there) == len(DATA):
-            return self.loaded()
+            return self.loaded(lacking)
         # What was loaded is unknown, so that whatever is there counts as altered.
-        return self.held(there) if there else None
+        return self.held(there, lacking=lacking) if there else None
 
     def note(self, arrived: str) -> str:
         """Notes that the items in the table ``arrived`` are loaded, with the checksums of their rows."""
@@ -134,12 +158,23 @@ class Statements:
 
     def create_all(self, tables: Collection[Table], dataset_id: str) -> Iterator[str]:
         """The schema with these tables, and with all of them the view, as a first load makes it."""
-        yield f"CREATE SCHEMA IF NOT EXISTS {self.dialect.quoted(self.namespace)}"
+        yield from self.create_schema()
         for table in tables:
             yield from self.create(table, dataset_id)
             yield from self.dialect.constraints(self.name(table.name), table)
         if len(tables) == len(ALL_TABLES):
             yield from self.create_view((), dataset_id)
+
+    def create_schema(self) -> list[str]:
+        """Make the schema, unless there is one, or the engine wants it to be there."""
+        return [self.dialect.schema.format(schema=self.dialect.quoted(self.namespace))] if self.dialect.schema else []
+
+    def begin(self, *temporary: str) -> Iterator[str]:
+        """Temporary tables of items; what follows changes rows alone."""
+        place, text = self.dialect.quoted(self.namespace), self.dialect.text
+        yield from (each.format(schema=place) for each in self.dialect.before)
+        yield from (f"{self.dialect.temporary} {name} (kind {text}, item {text}, digest {text})" for name in temporary)
+        yield from (each.format(schema=place) for each in self.dialect.begin)
 
     def create(self, table: Table, dataset_id: str) -> Iterator[str]:
         """A table, with comments."""

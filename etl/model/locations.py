@@ -22,6 +22,7 @@ WAREHOUSES: Mapping[str, str] = {
     "postgresql": "postgresql",
     "delta": "delta",
     "delta+s3": "delta",
+    "snowflake": "snowflake",
 }
 """By URL scheme, the extra and the module of a warehouse."""
 IN_FILES = frozenset({"duckdb", "delta"})

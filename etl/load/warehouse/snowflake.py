@@ -1,0 +1,129 @@
+"""Snowflake: Parquet goes into a temporary stage, and from there into the tables within one transaction.
+
+DDL ends a transaction there: tables are made and completed before it begins.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
+
+import pyarrow as pa
+import snowflake.connector as driver
+from snowflake.connector.errors import Error
+
+from etl.errors import DestinationError
+from etl.load.warehouse.dialect import sql_quoted
+from etl.load.warehouse.spool import Spool
+from etl.load.warehouse.sql import SqlWarehouse
+from etl.load.warehouse.statements import Dialect, Inside
+
+_STAGE = "metrics_etl_stage"
+_ROWS_LOADED = 3  # in what COPY answers
+_MOST_CHARACTERS = 500
+_FORMAT = "TYPE = PARQUET USE_LOGICAL_TYPE = TRUE NULL_IF = ()"
+"""Without the second the stored times are read as numbers, without the third the text \\N as null."""
+
+
+def _quoted(name: str) -> str:
+    """Upper case is what names without quotes mean."""
+    return f'"{name.upper()}"'
+
+
+_DIALECT = Dialect(
+    types=("TEXT", "NUMBER", "FLOAT", "BOOLEAN", "TIMESTAMP_NTZ", "DATE"),
+    row_hash="HASH({columns})",
+    total="SUM(CAST(row_hash AS NUMBER(30, 0)))",
+    comments=(
+        "SELECT LOWER(table_name) AS table_name, comment FROM information_schema.tables WHERE table_schema = UPPER({schema})"
+    ),
+    columns=(
+        "SELECT LOWER(table_name) AS table_name, LOWER(column_name) AS column_name, data_type FROM information_schema.columns "
+        "WHERE table_schema = UPPER({schema}) ORDER BY table_name, ordinal_position"
+    ),
+    quoted=_quoted,
+    inside=Inside(
+        column=" COMMENT {comment}",
+        table=" COMMENT = {comment}",
+        key="PRIMARY KEY ({columns})",
+        view=" COPY GRANTS COMMENT = {comment}",
+    ),
+    temporary="CREATE OR REPLACE TEMPORARY TABLE",
+    before=("USE SCHEMA {schema}", f"CREATE OR REPLACE TEMPORARY STAGE {_STAGE}"),
+    begin=("BEGIN",),
+)
+
+
+class _Session:
+    """One connection. Rows wait until the next statement, and then come by one file and COPY for each table."""
+
+    notices: list[str] = []  # noqa: RUF012 never any
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        account, database = parts.netloc, parts.path.strip("/")
+        self.where = f"snowflake://{account}/{database}"
+        self._spool = Spool()
+        (name,) = parse_qs(parts.query).get("connection", ["default"])
+        with self._naming():
+            self._connection = driver.connect(connection_name=name, account=account, database=database)
+            self._cursor = self._connection.cursor()
+            self._cursor.execute("ALTER SESSION SET TIMEZONE = 'UTC', QUERY_TAG = 'metrics-etl'")
+
+    def query(self, sql: str) -> pa.Table:
+        with self._naming():
+            self._cursor.execute(sql)
+            rows = self._cursor.fetch_arrow_all(force_return_table=True, force_microsecond_precision=True)
+        return rows.rename_columns([name.lower() for name in rows.column_names])
+
+    def execute(self, sql: str) -> None:
+        self._copy()
+        with self._naming():
+            self._cursor.execute(sql)
+
+    def append(self, namespace: str, table: str, rows: pa.Table) -> None:
+        self._spool.add(f"{_quoted(namespace)}.{_quoted(table)}" if namespace else table, rows)
+
+    def commit(self) -> None:
+        self.execute("COMMIT")
+
+    def rollback(self) -> None:
+        for _ in self._spool.take():
+            pass
+        self.execute("ROLLBACK")
+
+    def close(self) -> None:
+        self._spool.close()
+        self._connection.close()
+
+    def as_stored(self, rows: pa.Table) -> pa.Table:
+        return rows
+
+    def _copy(self) -> None:
+        """Bring what waits into the tables."""
+        for file in self._spool.take():
+            folder = f"@{_STAGE}/{uuid4().hex}/"
+            with self._naming():
+                self._cursor.execute(f"PUT {sql_quoted(f'file://{file.path}')} {folder} AUTO_COMPRESS = FALSE")
+                copied = self._cursor.execute(
+                    f"COPY INTO {file.table} FROM {folder} FILE_FORMAT = ({_FORMAT}) "
+                    "MATCH_BY_COLUMN_NAME = CASE_INSENSITIVE FORCE = TRUE"
+                ).fetchall()
+            if (loaded := sum(each[_ROWS_LOADED] for each in copied)) != file.rows:
+                raise DestinationError(f"{self.where}: {file.table} took {loaded} of {file.rows} rows")
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except Error as exc:
+            text = " ".join(str(exc).split())
+            raise DestinationError(f"{self.where}: {text[:_MOST_CHARACTERS]}") from exc
+
+
+def connect(url: str, namespace: str) -> SqlWarehouse:
+    """The database of ``snowflake://account/database``.
+
+    User and key are those of the connection ``default`` in connections.toml, or of ``?connection=NAME``.
+    """
+    return SqlWarehouse(_Session(url), _DIALECT, namespace)

@@ -1,0 +1,45 @@
+"""Rows on their way lie on disk, by table, and nothing of them stays behind."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from etl.load.warehouse.spool import Spool
+
+SOME, MORE = (pa.table({"a": values}) for values in ([1, 2], [3]))
+
+
+def test_file_holds_all_rows_of_its_table():
+    spool = Spool()
+    spool.add("calls", SOME)
+    spool.add("evals", MORE)
+    spool.add("calls", MORE)
+
+    found = {file.table: (file.rows, pq.read_table(file.path)) for file in spool.take()}
+    assert found == {"calls": (3, pa.concat_tables([SOME, MORE])), "evals": (1, MORE)}
+    spool.close()
+
+
+def test_what_was_taken_does_not_come_again():
+    spool = Spool()
+    spool.add("calls", SOME)
+    (first,) = spool.take()
+    spool.add("calls", MORE)
+    (second,) = spool.take()
+
+    assert (second.rows, pq.read_table(second.path)) == (1, MORE)
+    assert first.path != second.path
+    assert list(spool.take()) == []
+    spool.close()
+
+
+def test_closed_spool_leaves_no_files():
+    spool = Spool()
+    spool.add("calls", SOME)
+    (file,) = spool.take()
+    spool.add("calls", MORE)
+    folder = Path(file.path).parent
+    spool.close()
+
+    assert not folder.exists()

@@ -23,6 +23,7 @@ WAREHOUSES: Mapping[str, str] = {
     "delta": "delta",
     "delta+s3": "delta",
     "snowflake": "snowflake",
+    "bigquery": "bigquery",
 }
 """By URL scheme, the extra and the module of a warehouse."""
 IN_FILES = frozenset({"duckdb", "delta"})

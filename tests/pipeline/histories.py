@@ -551,7 +551,7 @@ class History:
                 self.finish(execution)
         if not self.configured():
             self.entries[0].is_exported = True
-        for scrub_requests in (0, 0, EVERYTHING):
+        for scrub_requests in (0, 0, EVERYTHING, 0):  # what a scrub finds where a call never ends settles once more
             self.now += timedelta(days=2)
             summary = self.run(accept_deletions=True, scrub_requests=scrub_requests)
         self._ends_well(summary)

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, NoReturn
@@ -96,7 +97,8 @@ def _import_everything() -> None:
         importlib.import_module(name)
     for module in pkgutil.walk_packages(etl.__path__, "etl."):
         if module.name != "etl.__main__":
-            importlib.import_module(module.name)
+            with suppress(ModuleNotFoundError):  # of a warehouse whose driver is not installed here
+                importlib.import_module(module.name)
     gc.freeze()
 
 

@@ -124,8 +124,8 @@ MUTANTS = [
     Mutant(
         "of two copies that a move left the whole one stays",
         "etl/load/relocate.py",
-        "return True, is_moved and is_whole, stored",
-        "return True, False, stored",
+        "return True, not stored.is_damaged, stored.exported_at",
+        "return True, False, stored.exported_at",
         ("tests/load/test_relocate.py",),
     ),
     Mutant(

@@ -3,7 +3,7 @@
 DDL cannot be part of it: tables are made and completed before. A load that was cut off leaves tables that expire within a day.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -91,8 +91,9 @@ class _Session:
         else:
             self._run(sql)
 
-    def append(self, namespace: str, table: str, rows: pa.Table) -> None:
-        self._spool.add(f"{_quoted(namespace)}.{_quoted(table)}" if namespace else table, rows)
+    def append(self, namespace: str, table: str, pieces: Iterable[pa.Table]) -> None:
+        for rows in pieces:
+            self._spool.add(f"{_quoted(namespace)}.{_quoted(table)}" if namespace else table, rows)
 
     def commit(self) -> None:
         self._stage()

@@ -3,7 +3,7 @@
 DDL ends a transaction there: tables are made and completed before it begins.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
@@ -81,8 +81,9 @@ class _Session:
         with self._naming():
             self._cursor.execute(sql)
 
-    def append(self, namespace: str, table: str, rows: pa.Table) -> None:
-        self._spool.add(f"{_quoted(namespace)}.{_quoted(table)}" if namespace else table, rows)
+    def append(self, namespace: str, table: str, pieces: Iterable[pa.Table]) -> None:
+        for rows in pieces:
+            self._spool.add(f"{_quoted(namespace)}.{_quoted(table)}" if namespace else table, rows)
 
     def commit(self) -> None:
         self.execute("COMMIT")

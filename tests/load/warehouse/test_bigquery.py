@@ -294,7 +294,7 @@ def test_load_job_that_brings_too_few_rows_ends_the_load(loaded, monkeypatch):
 
 
 def test_every_bigquery_table_is_made_by_one_statement():
-    statements = [*Statements(_dialect("d"), "d").create_all("a" * 32)]
+    statements = [*Statements(_dialect("d"), "d").create_all(ALL_TABLES, "a" * 32)]
 
     assert len(statements) == len(ALL_TABLES) + 1
     for table, statement in zip(ALL_TABLES, statements, strict=False):

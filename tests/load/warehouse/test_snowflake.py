@@ -283,7 +283,7 @@ def test_copy_that_brings_too_few_rows_ends_the_load_and_changes_nothing(loaded,
 
 
 def test_every_table_has_its_comments_key_and_mark_in_the_statement_that_makes_it():
-    statements = [*Statements(_DIALECT, NAMESPACE).create_all("a" * 32)]
+    statements = [*Statements(_DIALECT, NAMESPACE).create_all(ALL_TABLES, "a" * 32)]
 
     assert len(statements) == len(ALL_TABLES) + 2
     for table, statement in zip(ALL_TABLES, statements[1:-1], strict=True):

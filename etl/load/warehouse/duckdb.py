@@ -12,7 +12,7 @@ from etl.load.warehouse.statements import Dialect
 
 _DIALECT = Dialect(
     types=("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP WITH TIME ZONE", "DATE"),
-    row_hash="hash(t)",
+    row_hash="hash({columns})",
     comments=(
         "SELECT table_name, comment FROM duckdb_tables() WHERE schema_name = {schema} UNION ALL "
         "SELECT view_name AS table_name, comment FROM duckdb_views() WHERE schema_name = {schema}"

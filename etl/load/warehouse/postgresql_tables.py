@@ -19,7 +19,7 @@ def _constraints(name: str, table: Table) -> Iterable[str]:
 
 DIALECT = Dialect(
     types=("text", "bigint", "double precision", "boolean", "timestamp with time zone", "date"),
-    row_hash="hash_record_extended(t, 0)",
+    row_hash="hash_record_extended(ROW({columns}), 0)",
     comments=(
         "SELECT c.relname::text AS table_name, obj_description(c.oid, 'pg_class') AS comment FROM pg_class AS c "
         "JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = {schema} AND c.relkind IN ('r', 'p', 'v')"

@@ -197,16 +197,19 @@ class SqlWarehouse:
         if not existing:
             self._execute(self._sql.create_schema())
         late: list[str] = []
+        is_complete = True
         for table in ALL_TABLES:
             if found := existing.get(table.name):
-                self._execute(self._sql.add_columns(table, found.columns))
+                added = [*self._sql.add_columns(table, found.columns)]
+                is_complete &= not added
+                self._execute(added)
             else:
                 self._execute(self._sql.create(table, dataset_id))
                 late += self._dialect.constraints(self._sql.name(table.name), table)
         shown = existing[CURRENT_CALLS].columns if CURRENT_CALLS in existing else {}
         if current_calls().keys() - shown.keys():
             self._execute(self._sql.create_view(shown, dataset_id))
-        return late
+        return late if is_complete else [*late, self._sql.note_again()]
 
     def _note_dataset(self, dataset_id: str) -> None:
         self._execute([f"DELETE FROM {self._sql.name(STATE)} WHERE kind = 'dataset'"])

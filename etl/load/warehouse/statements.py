@@ -146,6 +146,13 @@ class Statements:
             f"FROM {arrived} AS a LEFT JOIN ({self.held(wanted=arrived)}) AS h ON a.kind = h.kind AND a.item = h.item"
         )
 
+    def note_again(self) -> str:
+        """Notes the checksums of what is loaded anew, since the rows have other columns now."""
+        return (
+            f"UPDATE {self.name(STATE)} AS s SET checksum = h.checksum FROM ({self.held()}) AS h "
+            "WHERE s.kind = h.kind AND s.item = h.item"
+        )
+
     def delete(self, gone: str) -> Iterator[str]:
         """Delete all rows of the items in the table ``gone``, and what is noted of them."""
         for group, table in reversed(DATA):
@@ -179,7 +186,8 @@ class Statements:
     def create(self, table: Table, dataset_id: str) -> Iterator[str]:
         """A table, with comments."""
         meaning = f"One row per {table.one_row_per}. {MARK}{dataset_id}."
-        needed = {*table.key, _ITEMS.get(table.name)}  # a row of no item could not be replaced
+        # A row of no item could not be replaced, and one of no place not be found.
+        needed = {*table.key, _ITEMS.get(table.name), *(column.name for column in table.partitions)}
         lines = [self._declared(column, " NOT NULL" if column.name in needed else "") for column in columns_of(table)]
         inside = self.dialect.inside
         options = ""

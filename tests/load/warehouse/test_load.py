@@ -29,6 +29,8 @@ from tests.warehouses import (
 )
 from tests.worlds import settled_world
 
+EVAL = "INSERT INTO {s}.evals (call_execution_id, eval_config_id, execution_id, run_test, month)"
+
 
 class Source:
     """A server, and the dataset of its world."""
@@ -105,9 +107,9 @@ async def test_where_nothing_differs_one_query_is_asked_and_nothing_written(sour
         "DELETE FROM {s}.runs",
         "DELETE FROM {s}.metrics_etl_state",
         "DELETE FROM {s}.metrics_etl_state WHERE kind = 'dataset'",
-        "INSERT INTO {s}.evals (call_execution_id, eval_config_id, execution_id) VALUES ('a', 'b', 'nobody knows')",
-        "INSERT INTO {s}.evals (call_execution_id, eval_config_id, execution_id) SELECT 'a', 'b', min(execution_id) FROM {s}.calls",
-        "INSERT INTO {s}.errors (endpoint, subject_id, run_test) VALUES ('a', 'b', 'c')",
+        EVAL + " VALUES ('a', 'b', 'c', 'd', 'e')",
+        EVAL + " SELECT 'a', 'b', min(execution_id), 'd', 'e' FROM {s}.calls",
+        "INSERT INTO {s}.errors (endpoint, subject_id, run_test, month) VALUES ('a', 'b', 'c', 'd')",
         "DROP TABLE {s}.metrics_etl_state",
         "DROP TABLE {s}.evals",
         "DROP VIEW {s}.calls_current",
@@ -211,25 +213,41 @@ async def test_column_of_another_type_is_refused(source: Source, warehouse: Plac
         load_into(warehouse, source.data)
 
 
-async def test_column_that_a_newer_version_has_is_added_and_others_stay(source: Source, warehouse: Place) -> None:
+async def test_column_that_a_newer_version_has_is_added_and_nothing_loaded_again(
+    source: Source, warehouse: Place
+) -> None:
+    """The files of the dataset have null there, too."""
     load_into(warehouse, source.data)
+    with closing(warehouse.open()) as opened:
+        as_before = opened._sql.held(lacking={"calls": {"raw"}})
     warehouse.edit(
         "DROP VIEW {s}.calls_current",
-        "ALTER TABLE {s}.calls DROP COLUMN scenario_name",
-        "ALTER TABLE {s}.calls ADD COLUMN noted_by_us VARCHAR",
-        "CREATE VIEW {s}.calls_current AS SELECT call_execution_id FROM {s}.calls",
-        "COMMENT ON VIEW {s}.calls_current IS 'Loaded by metrics-etl from dataset "
-        f"{contents_of(source.data).dataset_id}.'",
+        "ALTER TABLE {s}.calls DROP COLUMN raw",
+        f"UPDATE {{s}}.metrics_etl_state AS s SET checksum = h.checksum FROM ({as_before}) AS h WHERE s.item = h.item",
         "UPDATE {s}.metrics_etl_state SET digest = 'of an older version' WHERE kind = 'dataset'",
+        "CREATE VIEW {s}.calls_current AS SELECT call_execution_id FROM {s}.calls",
+        f"COMMENT ON VIEW {{s}}.calls_current IS 'Loaded by metrics-etl from dataset {contents_of(source.data).dataset_id}.'",
     )
-    load_into(warehouse, source.data)
+    result = load_into(warehouse, source.data)
 
+    assert (result.is_changed, dict(result.rows)) == (True, {})
+    assert_equals_dataset(warehouse, source.data)
+    assert not load_into(warehouse, source.data).is_changed
+    names = [*warehouse.query("SELECT * FROM {s}.calls_current")[0]]
+    assert names[0] == "call_execution_id", "columns keep their order, so that grants stay"
+    assert "raw" in names
+
+
+async def test_columns_of_others_stay(source: Source, warehouse: Place) -> None:
+    load_into(warehouse, source.data)
+    warehouse.edit("ALTER TABLE {s}.calls ADD COLUMN noted_by_us VARCHAR")
+
+    assert not load_into(warehouse, source.data).is_changed
+    await source.change()
+    load_into(warehouse, source.data)
     rows = warehouse.rows(schema.CALLS)
     assert {row.pop("noted_by_us") for row in rows} == {None}
     assert rows[0].keys() == {column.name for column in (*schema.CALLS.columns, *schema.CALLS.partitions)}
-    names = [*warehouse.query("SELECT * FROM {s}.calls_current")[0]]
-    assert names[0] == "call_execution_id"
-    assert "scenario_name" in names
 
 
 async def test_rows_that_the_dataset_lost_stay_in_the_warehouse(source: Source, warehouse: Place) -> None:

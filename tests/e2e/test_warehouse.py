@@ -21,7 +21,7 @@ from etl.load.files.open import open_files
 from etl.load.warehouse import sql
 from etl.model import schema
 from etl.sandbox import Sandbox
-from tests.e2e.command import documented_fields, environment, metrics_etl, write_settings
+from tests.e2e.command import COMMAND, documented_fields, environment, metrics_etl, write_settings
 from tests.e2e.dying import fork_server
 from tests.support import API_KEY, SECRET_KEY
 from tests.warehouses import DyingSession, Place, assert_equals_dataset, load_into, new_postgresql
@@ -175,6 +175,22 @@ def of_the_page(language: str) -> list[str]:
     """The blocks of docs/warehouses.md in this language."""
     page = (Path(__file__).parents[2] / "docs" / "warehouses.md").read_text(encoding="utf-8")
     return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+
+
+async def test_readme_leads_from_the_keys_to_an_answer(server: Sandbox, tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    block = readme.partition("\n## Into a warehouse\n")[2].partition("```sh\n")[2].partition("```")[0]
+    install, keys, script = block.split("\n", 2)
+    env = environment(server, PATH=f"{COMMAND.parent}:{os.environ['PATH']}")
+    shell = await asyncio.create_subprocess_exec(
+        *("sh", "-ec", script), cwd=tmp_path, env=env, stdout=asyncio.subprocess.PIPE
+    )
+    stdout, _ = await shell.communicate()
+
+    assert (install, keys) == ("pip install '.[duckdb]'", "export FI_API_KEY=... FI_SECRET_KEY=...")
+    assert shell.returncode == 0
+    for run_test in server.world.run_tests:
+        assert re.search(rf"{run_test.name} +│ +9 │", stdout.decode())
 
 
 async def test_the_page_s_sql_answers_in_postgresql(server: Sandbox, tmp_path: Path, postgresql_url: str) -> None:

@@ -472,6 +472,27 @@ MUTANTS = [
         "if True:",
         ("tests/load/files/test_objects.py",),
     ),
+    Mutant(
+        "limit is exceeded only beyond doubt",
+        "etl/inspect/statistics.py",
+        "if surely > limit.amount:",
+        "if value > limit.amount:",
+        ("tests/inspect/test_statistics.py",),
+    ),
+    Mutant(
+        "verdict does not depend on the order of rows",
+        "etl/inspect/statistics.py",
+        "order = np.lexsort((self.executions, self.values))",
+        "order = np.arange(len(self.values))",
+        ("tests/inspect/test_statistics.py",),
+    ),
+    Mutant(
+        "slow day counts as one, not as all of its calls",
+        "etl/inspect/statistics.py",
+        "each.worth(likeness)",
+        "each.worth(0.0)",
+        ("tests/inspect/test_statistics.py",),
+    ),
 ]
 
 
@@ -486,7 +507,7 @@ def pytest_in(folder: Path, *tests: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The project's code and tests, to be spoiled."""
-    for name in ("etl", "tests", "config"):
+    for name in ("etl", "tests", "config", "benchmarks"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, tmp_path)

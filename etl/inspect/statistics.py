@@ -1,0 +1,239 @@
+"""Whether a metric of one set of calls differs from that of another, and how sure that is. Pure.
+
+Knows arrays of values, one for each call, and no dataset. The interval is a bootstrap's: what the difference would have been, had
+other calls of the same kind been made. It is seeded and the values are sorted first: the same values give the same words.
+
+Calls of one execution may be alike: a slow day makes all of them slow. Where there are enough executions to tell how much, such
+calls count for fewer. Where there are not, calls count as independent, and a slow day is a difference, too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from etl.model.metrics import Limit, Statistic
+
+Values = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.int64]
+
+LEVEL = 0.95
+RESAMPLES = 2000
+FEWEST = {Statistic.MEDIAN: 20, Statistic.P95: 40, Statistic.MEAN: 20, Statistic.RATE: 20}
+"""With fewer calls on a side the interval is not to be trusted: a 95th percentile of 39 is hardly more than the largest one."""
+FEWEST_EXECUTIONS = 10
+"""From so many on, on sides that have several, they tell how alike the calls of one execution are."""
+_SEED = 17
+_BLOCKS = 1000
+_PERCENTILES = {Statistic.MEDIAN: 0.5, Statistic.P95: 0.95}
+_TAIL = round(RESAMPLES * (1 - LEVEL) / 2)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """The values of a metric, finite, one for each call that has it; of a rate they are 0 and 1.
+
+    ``executions`` is for each value the number of its execution, from 0 on.
+    """
+
+    values: Values
+    executions: Numbers
+
+    @classmethod
+    def of_one_execution(cls, values: Values) -> Self:
+        """Values that come from one execution, or of which that is not known."""
+        return cls(values, np.zeros(len(values), dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def in_order(self) -> "Sample":
+        """The same, whatever the order of the rows was."""
+        order = np.lexsort((self.executions, self.values))
+        return Sample(self.values[order], self.executions[order])
+
+    @property
+    def sizes(self) -> Numbers:
+        """How many values each execution has that has any."""
+        counts = np.bincount(self.executions)
+        return counts[counts > 0]
+
+    @property
+    def mean_size(self) -> float:
+        """How many values the execution of a value has, on average."""
+        return float((self.sizes.astype(np.float64) ** 2).sum() / len(self))
+
+    def worth(self, likeness: float) -> float:
+        """How many independent calls tell as much as these, where those of an execution are so much alike."""
+        return max(2.0, len(self) / (1 + (self.mean_size - 1) * likeness))
+
+
+class Verdict(StrEnum):
+    """What the calls say about a metric."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    UNCLEAR = "no clear difference"
+    TOO_FEW = "too few calls"
+
+
+class Outcome(StrEnum):
+    """What the calls say about a limit."""
+
+    KEPT = "kept"
+    IN_DOUBT = "in doubt"
+    EXCEEDED = "exceeded"
+    NOT_JUDGED = "not judged"
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate, and between which bounds the truth lies 95 times out of 100. Infinite where it is a share of nothing."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A metric of two sets of calls.
+
+    A value is None without calls. ``difference`` is in the metric's unit, ``change`` the same as a share of the baseline; both are
+    None when there are too few calls.
+    """
+
+    baseline: float | None
+    candidate: float | None
+    baseline_calls: int
+    candidate_calls: int
+    is_higher_worse: bool
+    difference: Interval | None = None
+    change: Interval | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Worse or better only when the whole interval says so."""
+        if self.difference is None:
+            return Verdict.TOO_FEW
+        worse, better = self.difference.low > 0, self.difference.high < 0
+        if not self.is_higher_worse:
+            worse, better = better, worse
+        return Verdict.WORSE if worse else Verdict.BETTER if better else Verdict.UNCLEAR
+
+    def against(self, limit: Limit) -> Outcome:
+        """Exceeded only when the whole interval is beyond the limit; in doubt when the value alone is."""
+        interval = self.change if limit.is_relative else self.difference
+        if interval is None:
+            return Outcome.NOT_JUDGED
+        value, surely = (interval.value, interval.low) if self.is_higher_worse else (-interval.value, -interval.high)
+        if surely > limit.amount:
+            return Outcome.EXCEEDED
+        return Outcome.IN_DOUBT if value > limit.amount else Outcome.KEPT
+
+
+def difference(baseline: Sample, candidate: Sample, statistic: Statistic, *, is_higher_worse: bool) -> Difference:
+    """What the statistic of the candidate's calls differs from that of the baseline's."""
+    with np.errstate(over="ignore", invalid="ignore"):  # of values near the largest a double can hold
+        return _difference(baseline.in_order(), candidate.in_order(), statistic, is_higher_worse=is_higher_worse)
+
+
+def _difference(before: Sample, after: Sample, statistic: Statistic, *, is_higher_worse: bool) -> Difference:
+    sides = (before, after)
+    figures = [_figure(each.values, statistic) if len(each) else None for each in sides]
+    interval = change = None
+    if min(map(len, sides)) >= FEWEST[statistic]:
+        ones = [np.array([figure], dtype=np.float64) for figure in figures]
+        likeness = _likeness(sides, statistic, ones)
+        rng = np.random.default_rng(_SEED)
+        drawn = [_redrawn(each.values, statistic, each.worth(likeness), rng) for each in sides]
+        interval = _interval(ones[1] - ones[0], drawn[1] - drawn[0])
+        change = _interval(_change(ones[0], ones[1]), _change(drawn[0], drawn[1]))
+    return Difference(
+        baseline=figures[0],
+        candidate=figures[1],
+        baseline_calls=len(before),
+        candidate_calls=len(after),
+        is_higher_worse=is_higher_worse,
+        difference=interval,
+        change=change,
+    )
+
+
+def _likeness(sides: Sequence[Sample], statistic: Statistic, figures: Sequence[Values]) -> float:
+    """How alike the calls of one execution are, from 0 to 1 (intraclass correlation), as sides with several executions tell."""
+    told, weights = [], []
+    for side, figure in zip(sides, figures, strict=True):
+        values = (side.values <= figure).astype(np.float64) if statistic in _PERCENTILES else side.values
+        spread, executions = len(values) * float(values.var()), len(side.sizes)
+        if executions == 1 or spread == 0 or side.mean_size == 1:
+            continue
+        sums = np.bincount(side.executions, values - values.mean())
+        inflation = float((sums**2).sum()) / spread * executions / (executions - 1)
+        told.append((inflation - 1) / (side.mean_size - 1))
+        weights.append(executions)
+    if sum(weights) < FEWEST_EXECUTIONS:
+        return 0.0
+    return min(1.0, max(0.0, float(np.average(told, weights=weights))))
+
+
+def _figure(values: Values, statistic: Statistic) -> float:
+    if statistic in _PERCENTILES:
+        return float(np.quantile(values, _PERCENTILES[statistic]))
+    return float(values.mean())
+
+
+def _interval(value: Values, drawn: Values) -> Interval:
+    in_order = np.sort(drawn)
+    return Interval(float(value[0]), float(in_order[_TAIL]), float(in_order[-1 - _TAIL]))
+
+
+def _change(before: Values, after: Values) -> Values:
+    """The difference as a share of the baseline; from nothing to something is infinite."""
+    by = after - before
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(by == 0, 0.0, by / np.abs(before))
+
+
+def _redrawn(values: Values, statistic: Statistic, worth: float, rng: np.random.Generator) -> Values:
+    """The statistic of so many samples drawn from the sorted values, each of as many independent calls as they are ``worth``."""
+    if statistic is Statistic.RATE:
+        return _redrawn_rates(values, worth, rng)
+    if statistic is Statistic.MEAN:
+        return _redrawn_means(values, worth, rng)
+    return _redrawn_percentiles(values, _PERCENTILES[statistic], worth, rng)
+
+
+def _redrawn_rates(values: Values, worth: float, rng: np.random.Generator) -> Values:
+    """From Jeffreys' posterior in place of a bootstrap, which would have no doubt about a rate of 0% or 100%."""
+    hits = float(values.mean()) * worth
+    return rng.beta(hits + 0.5, worth - hits + 0.5, RESAMPLES)
+
+
+def _redrawn_means(values: Values, worth: float, rng: np.random.Generator) -> Values:
+    """Of many calls, random blocks are drawn in place of single ones: that varies as much, and takes bounded time and memory."""
+    mean, count = values.mean(), len(values)
+    counts = np.ones(count)
+    if count > _BLOCKS:
+        starts = np.linspace(0, count, _BLOCKS, endpoint=False).astype(np.int64)
+        counts = np.diff(starts, append=count).astype(np.float64)
+        values = np.add.reduceat(rng.permutation(values), starts)
+    chosen = rng.integers(0, len(values), (RESAMPLES, len(values)), dtype=np.uint16)
+    means = values[chosen].sum(axis=1) / counts[chosen].sum(axis=1)
+    spread: Values = mean + (means - mean) * np.sqrt(count / worth)
+    return spread
+
+
+def _redrawn_percentiles(values: Values, share: float, worth: float, rng: np.random.Generator) -> Values:
+    """Without drawing whole samples: the k-th smallest of n drawn values is the value at the k-th smallest of n uniform numbers."""
+    place = (worth - 1) * share
+    below = int(place)
+    at = rng.beta(below + 1, worth - below, RESAMPLES)
+    above = 1 - (1 - at) * rng.random(RESAMPLES) ** (1 / (worth - below - 1))  # the smallest of those that are larger
+    last = len(values) - 1
+    low, high = (values[np.minimum((each * len(values)).astype(np.int64), last)] for each in (at, above))
+    percentiles: Values = low + (high - low) * (place - below)
+    return percentiles

@@ -1,0 +1,133 @@
+"""What ``compare`` compares: each metric's name, unit, meaning and worse direction, and how far it may get worse. Pure."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import StrEnum
+from typing import Self
+
+SHARE = "share"
+"""The unit of a rate: 0.05 is 5%."""
+EVAL = re.compile(r"eval_\w+_(pass_rate|mean)")
+LIMIT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?) *(%|pp)", re.ASCII)
+
+
+class Statistic(StrEnum):
+    """What is made of the values of the calls."""
+
+    MEDIAN = "p50"
+    P95 = "p95"
+    MEAN = "mean"
+    RATE = "rate"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One figure of a set of calls, made of their ``column``; of the outputs of one eval when there is an ``eval_name``."""
+
+    name: str
+    column: str
+    unit: str
+    statistic: Statistic
+    meaning: str
+    is_higher_worse: bool = True
+    eval_name: str | None = None
+
+    @property
+    def is_rate(self) -> bool:
+        """Whether it is a share of calls."""
+        return self.statistic is Statistic.RATE
+
+
+def _three(name: str, column: str, unit: str, meaning: str) -> Iterable[Metric]:
+    for statistic, words in (
+        (Statistic.MEDIAN, "median"),
+        (Statistic.P95, "95th percentile"),
+        (Statistic.MEAN, "mean"),
+    ):
+        yield Metric(f"{name}_{statistic}", column, unit, statistic, f"{words} of {meaning}")
+
+
+def _mean(name: str, column: str, unit: str, meaning: str, *, is_higher_worse: bool = True) -> Metric:
+    return Metric(name, column, unit, Statistic.MEAN, meaning, is_higher_worse)
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        *_three("latency", "latency_avg_agent_latency_ms", "ms", "the time that the agent took to answer"),
+        *_three("chat_latency", "chat_metrics_avg_latency_ms", "ms", "the latency of a chat's answers"),
+        _mean("cost_mean", "cost_total_cost_cents", "US cents", "mean cost of a call"),
+        _mean(
+            "agent_interruptions",
+            "conversation_ai_interruption_rate",
+            "1/min",
+            "mean of how often the agent interrupts the user",
+        ),
+        _mean(
+            "user_interruptions",
+            "conversation_user_interruption_rate",
+            "1/min",
+            "mean of how often the user interrupts the agent",
+        ),
+        _mean("csat_mean", "chat_metrics_csat_score", "score", "mean customer satisfaction", is_higher_worse=False),
+        Metric("failure_rate", "status", SHARE, Statistic.RATE, "share of the completed and failed calls that failed"),
+    )
+}
+
+
+def eval_metric(label: str, eval_name: str, statistic: Statistic) -> Metric:
+    """The pass rate (``RATE``) or the mean score (``MEAN``) of an eval that is called ``label`` in names."""
+    if statistic is Statistic.RATE:
+        meaning = f"share of the outputs of {eval_name} that passed"
+        name, column, unit = f"eval_{label}_pass_rate", "output_passed", SHARE
+    else:
+        name, column, unit, meaning = f"eval_{label}_mean", "output_score", "score", f"mean score of {eval_name}"
+    return Metric(name, column, unit, statistic, meaning, is_higher_worse=False, eval_name=eval_name)
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How far a metric may get worse: by a share of the baseline's value, or for a rate by a share of the calls."""
+
+    amount: float
+    is_relative: bool
+
+    @classmethod
+    def parse(cls, metric: str, text: str) -> Self:
+        """The limit that is meant by ``10%``, of the baseline's value, or ``2pp``, percentage points of a rate.
+
+        Raises:
+            ValueError: it is no limit, or not one for this metric.
+        """
+        found = LIMIT.fullmatch(text.strip())
+        if found is None:
+            raise ValueError(
+                f"must give {metric} a limit such as 10%, or for a rate 2pp (percentage points), got {text!r}"
+            )
+        if found[2] == "pp" and not metric.endswith("_rate"):
+            raise ValueError(f"must give {metric}, which is no rate, a limit such as 10%, got {text!r}")
+        return cls(float(found[1]) / 100, is_relative=found[2] == "%")
+
+    def __str__(self) -> str:
+        return f"{self.amount * 100:g}{'%' if self.is_relative else ' pp'}"
+
+
+def limits_of(texts: Mapping[str, str]) -> dict[str, Limit]:
+    """The limits of metrics by name, as ``{"latency_p95": "10%"}`` gives them; whether an eval exists only the dataset can tell.
+
+    Raises:
+        ValueError: a name can be none of a metric, or a limit is none.
+    """
+    for name in texts:
+        if name not in METRICS and not EVAL.fullmatch(name):
+            raise ValueError(f"must name a metric ({nearest(name, METRICS)}), got {name!r}")
+    return {name: Limit.parse(name, text) for name, text in texts.items()}
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What a message about an unknown metric says: the one that is most like it, else all that are known."""
+    names = list(known)
+    match = get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"did you mean {match[0]}?" if match else f"there are {', '.join(names)}"

@@ -1,0 +1,190 @@
+"""What a comparison says of two samples: laws, and how often it is right."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.regressions import ANY, SIZES, chances, day_alarms
+from etl.inspect.statistics import FEWEST, FEWEST_EXECUTIONS, Outcome, Sample, Verdict, difference
+from etl.model.metrics import Limit, Statistic
+from tests.support import examples
+
+SMALLEST = max(FEWEST.values())
+TEN_PERCENT = Limit(0.1, is_relative=True)
+numbers = st.one_of(st.floats(-1e9, 1e9).map(lambda value: round(value, 3)), st.integers(0, 5).map(float), st.just(0.0))
+statistics = st.sampled_from(Statistic)
+directions = st.booleans()
+
+
+@st.composite
+def samples(draw, statistic, *, least=0):
+    values = st.sampled_from([0.0, 1.0]) if statistic is Statistic.RATE else numbers
+    made = np.array(draw(st.lists(values, min_size=least, max_size=SMALLEST + 20)), dtype=np.float64)
+    executions = draw(st.lists(st.integers(0, 7), min_size=len(made), max_size=len(made)))
+    return Sample(made, np.array(executions, dtype=np.int64))
+
+
+@st.composite
+def pairs(draw, *, least=0):
+    statistic = draw(statistics)
+    return draw(samples(statistic, least=least)), draw(samples(statistic, least=least)), statistic, draw(directions)
+
+
+def found(before, after, statistic, is_higher_worse):
+    one, other = (each if isinstance(each, Sample) else Sample.of_one_execution(each) for each in (before, after))
+    return difference(one, other, statistic, is_higher_worse=is_higher_worse)
+
+
+@given(pairs())
+@settings(max_examples=examples(200))
+def test_metric_compared_with_itself_is_never_worse_nor_better(pair):
+    values, _, statistic, is_higher_worse = pair
+    itself = found(values, values, statistic, is_higher_worse)
+    assert itself.verdict in (Verdict.UNCLEAR, Verdict.TOO_FEW)
+    assert itself.against(Limit(0, is_relative=True)) in (Outcome.KEPT, Outcome.NOT_JUDGED)
+
+
+@given(pairs(), st.randoms(use_true_random=False))
+@settings(max_examples=examples(200))
+def test_nothing_depends_on_the_order_of_rows_and_the_same_data_gives_the_same_words(pair, random):
+    before, after, statistic, is_higher_worse = pair
+    shuffled = []
+    for side in (before, after):
+        order = np.array(random.sample(range(len(side)), len(side)), dtype=np.int64)
+        shuffled.append(Sample(side.values[order], side.executions[order]))
+    expected = found(before, after, statistic, is_higher_worse)
+    assert found(shuffled[0], shuffled[1], statistic, is_higher_worse) == expected
+
+
+@given(pairs(least=SMALLEST))
+@settings(max_examples=examples(200))
+def test_limit_of_nothing_is_exceeded_exactly_by_what_is_worse(pair):
+    result = found(*pair)
+    assert (result.verdict is Verdict.WORSE) == (result.against(Limit(0, is_relative=False)) is Outcome.EXCEEDED)
+    assert (result.verdict is Verdict.WORSE) == (result.against(Limit(0, is_relative=True)) is Outcome.EXCEEDED)
+
+
+@given(pairs(least=SMALLEST), st.floats(0, 5), st.floats(0, 5))
+@settings(max_examples=examples(200))
+def test_wider_limit_is_never_exceeded_before_a_narrower_one(pair, one, other):
+    result = found(*pair)
+    narrow, wide = sorted((one, other))
+    if result.against(Limit(wide, is_relative=True)) is Outcome.EXCEEDED:
+        assert result.against(Limit(narrow, is_relative=True)) is Outcome.EXCEEDED
+
+
+@given(pairs(least=SMALLEST))
+@settings(max_examples=examples(200))
+def test_interval_is_in_order_and_better_is_worse_the_other_way_round(pair):
+    before, after, statistic, is_higher_worse = pair
+    result, turned = (
+        found(before, after, statistic, is_higher_worse),
+        found(before, after, statistic, not is_higher_worse),
+    )
+    opposite = {Verdict.WORSE: Verdict.BETTER, Verdict.BETTER: Verdict.WORSE, Verdict.UNCLEAR: Verdict.UNCLEAR}
+    assert result.difference is not None
+    assert result.difference.low <= result.difference.high
+    assert turned.verdict is opposite[result.verdict]
+
+
+@pytest.mark.parametrize("statistic", Statistic)
+def test_too_few_calls_are_told_and_their_values_shown(statistic):
+    few, enough = np.ones(FEWEST[statistic] - 1), np.zeros(FEWEST[statistic])
+    for before, after in ((few, enough), (enough, few)):
+        result = found(before, after, statistic, is_higher_worse=True)
+        assert (result.verdict, result.against(TEN_PERCENT)) == (Verdict.TOO_FEW, Outcome.NOT_JUDGED)
+        assert (result.baseline, result.candidate) == (before.mean(), after.mean())
+    assert found(enough, np.empty(0), statistic, is_higher_worse=True).candidate is None
+    assert found(enough, enough, statistic, is_higher_worse=True).verdict is Verdict.UNCLEAR
+
+
+def test_change_from_nothing_is_beyond_any_limit_and_none_is_no_change():
+    nothing, something = np.zeros(100), np.full(100, 5.0)
+    worse = found(nothing, something, Statistic.MEAN, is_higher_worse=True)
+    assert worse.change is not None
+    assert math.isinf(worse.change.value)
+    assert worse.against(Limit(99, is_relative=True)) is Outcome.EXCEEDED
+    assert found(nothing, nothing, Statistic.P95, is_higher_worse=True).against(TEN_PERCENT) is Outcome.KEPT
+
+
+def test_values_at_the_end_of_what_a_double_holds_warn_of_nothing():
+    huge, small = np.full(50, 1e308), np.full(50, -1e308)
+    for statistic in (Statistic.MEAN, Statistic.MEDIAN, Statistic.P95):
+        assert found(small, huge, statistic, is_higher_worse=True).verdict in (Verdict.WORSE, Verdict.UNCLEAR)
+        assert found(huge, huge, statistic, is_higher_worse=True).verdict is Verdict.UNCLEAR
+
+
+def test_rate_without_a_failure_leaves_doubt():
+    none, few = np.zeros(30), np.array([1.0] * 2 + [0.0] * 28)
+    result = found(none, few, Statistic.RATE, is_higher_worse=True)
+    assert result.verdict is Verdict.UNCLEAR
+    assert result.against(TEN_PERCENT) is Outcome.IN_DOUBT
+
+
+def test_interval_of_many_calls_is_as_wide_as_theory_says():
+    """They are drawn in blocks, and percentiles without drawing."""
+    rng = np.random.default_rng(3)
+    before, after = rng.normal(1000, 100, 50_000), rng.normal(1000, 100, 50_000)
+    expected = {Statistic.MEAN: 1.0, Statistic.MEDIAN: math.sqrt(math.pi / 2), Statistic.P95: 2.113}
+    for statistic, factor in expected.items():
+        interval = found(before, after, statistic, is_higher_worse=True).difference
+        assert interval is not None
+        width = 2 * 1.96 * factor * 100 * math.sqrt(2 / 50_000)
+        assert interval.high - interval.low == pytest.approx(width, rel=0.1)
+
+
+@pytest.mark.parametrize("statistic", Statistic)
+def test_calls_that_are_alike_within_their_execution_count_for_fewer(statistic):
+    """In one of ten executions everything is bad: that is one bad day, not a hundred bad calls."""
+    rng = np.random.default_rng(5)
+    executions = np.repeat(np.arange(10), 10)
+    good, bad = rng.random(100) < 0.1, rng.random(100) < 0.1 + 0.8 * (executions == 3)
+    before, after = (
+        np.where(each, 1.0, 0.0) * (1 if statistic is Statistic.RATE else rng.random(100)) for each in (good, bad)
+    )
+    alone = found(before, after, statistic, is_higher_worse=True)
+    grouped = found(Sample(before, executions), Sample(after, executions), statistic, is_higher_worse=True)
+    assert alone.difference is not None
+    assert grouped.difference is not None
+    assert (grouped.baseline, grouped.candidate) == (alone.baseline, alone.candidate)
+    width, apart = (each.difference.high - each.difference.low for each in (grouped, alone))
+    assert width >= apart
+    if statistic in (Statistic.RATE, Statistic.MEAN):
+        assert width > 1.3 * apart
+
+
+@pytest.mark.parametrize(("baseline", "candidate"), [(5, 5), (10, 1), (20, 20)])
+def test_slow_days_raise_few_false_alarms_where_executions_tell_of_them(baseline, candidate):
+    worse, beyond = day_alarms(baseline, candidate, comparisons=200)
+    assert worse <= 0.05
+    assert beyond <= 0.02
+
+
+def test_likeness_is_not_guessed_from_few_executions():
+    rng = np.random.default_rng(5)
+    executions = np.repeat(np.arange(FEWEST_EXECUTIONS - 1), 20)
+    values = rng.random(len(executions)) + executions
+    one = Sample.of_one_execution(values[:20])
+    told = found(Sample(values, executions), one, Statistic.MEAN, is_higher_worse=True)
+    assert told == found(values, one, Statistic.MEAN, is_higher_worse=True)
+
+
+@pytest.mark.parametrize("size", [25, 100, 400])
+def test_false_alarms_are_rare_and_a_regression_that_is_there_is_found(size):
+    """Seeded: the quick form of the table in docs/analysis.md."""
+    for name, chance in chances(size, comparisons=200).items():
+        assert chance.false_alarms <= 0.05 or name == ANY, name
+        assert chance.false_alarms_of_limit <= 0.05, name
+        if size == 400:
+            assert chance.misses <= 0.05, name
+
+
+@pytest.mark.slow
+def test_whole_table_of_the_document_has_few_false_alarms():
+    for size in SIZES:
+        for name, chance in chances(size, comparisons=2000).items():
+            assert chance.false_alarms <= 0.05 or name == ANY, (size, name)
+            assert chance.false_alarms_of_limit <= 0.05, (size, name)

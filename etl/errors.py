@@ -17,6 +17,7 @@ class ExitCode(IntEnum):
     KEY_REFUSED = 4
     SOURCE_UNAVAILABLE = 5
     DESTINATION_FAILED = 6
+    REGRESSION = 10
     LOCK_HELD = 75
     SIGINT = 130
     SIGTERM = 143

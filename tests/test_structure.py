@@ -15,6 +15,7 @@ MAX_LINES = 350
 TESTED_ELSEWHERE = {
     "etl/cli/app.py": "tests/e2e/test_commands.py",
     "etl/cli/commands.py": "tests/e2e/test_commands.py",
+    "etl/cli/compare.py": "tests/e2e/test_compare.py",
     "etl/cli/console.py": "tests/e2e/test_terminal.py",
     "etl/cli/dataset.py": "tests/e2e/test_commands.py",
     "etl/cli/demo.py": "tests/e2e/test_commands.py",
@@ -23,6 +24,7 @@ TESTED_ELSEWHERE = {
     "etl/cli/run.py": "tests/e2e/test_export.py",
     "etl/cli/sandbox.py": "tests/e2e/test_commands.py",
     "etl/cli/show_check.py": "tests/e2e/test_check.py",
+    "etl/cli/show_compare.py": "tests/e2e/test_compare.py",
     "etl/cli/show_load.py": "tests/e2e/test_warehouse.py",
     "etl/cli/show_plan.py": "tests/e2e/test_export.py",
     "etl/cli/show_status.py": "tests/e2e/test_status.py",
@@ -34,6 +36,7 @@ TESTED_ELSEWHERE = {
     "etl/extract/listing.py": "tests/extract/test_listing_laws.py",
     "etl/extract/purpose.py": "tests/e2e/test_price.py",
     "etl/extract/run_tests.py": "tests/e2e/test_all_run_tests.py",
+    "etl/inspect/compare.py": "tests/e2e/test_compare.py",
     "etl/inspect/inventory.py": "tests/e2e/test_verify.py",
     "etl/inspect/placement.py": "tests/e2e/test_verify.py",
     "etl/inspect/reconcile.py": "tests/e2e/test_reconcile.py",

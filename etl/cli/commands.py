@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from etl.cli import dataset, load, run, sandbox, source
+from etl.cli import compare, dataset, load, run, sandbox, source
 from etl.cli.endings import end
 from etl.errors import ExitCode
 from etl.version import __version__
@@ -41,7 +41,7 @@ app = typer.Typer(
     name="metrics-etl",
     help="Export Future AGI simulation metrics to a partitioned Parquet dataset.",
     epilog="Exit codes: 0 complete, 1 bug, 2 usage or configuration, 3 partial, 4 key refused, 5 source unavailable, "
-    "6 destination failed, 75 another export is at work, 130/143 interrupted.",
+    "6 destination failed, 10 compare found a regression, 75 another export is at work, 130/143 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -49,7 +49,8 @@ app = typer.Typer(
 
 for command in (
     *(run.run, run.plan, source.check, source.discover),
-    *(load.load, dataset.status, dataset.verify, dataset.migrate, dataset.schema, sandbox.sandbox, sandbox.demo),
+    *(load.load, dataset.status, dataset.verify, compare.compare, dataset.migrate, dataset.schema),
+    *(sandbox.sandbox, sandbox.demo),
 ):
     app.command(cls=_Command)(command)
 

@@ -179,7 +179,7 @@ def _evals(rows: pa.Table) -> tuple[list[tuple[str, str]], Numbers]:
 
 def _labels(rows: pa.Table, evals: Sequence[tuple[str, str]], numbers: Numbers) -> list[str]:
     """What each eval is called in column names."""
-    slugs = {name: _slug(name) for name, _ in evals}
+    slugs = {name: slug_of(name) for name, _ in evals}
     called = Counter(slugs.values())
     configs: dict[str, set[str]] = {}
     for name, config_id in evals:
@@ -194,13 +194,13 @@ def _labels(rows: pa.Table, evals: Sequence[tuple[str, str]], numbers: Numbers) 
     labels: dict[tuple[str, str], str] = {}
     for name, config_id in sorted(evals, key=lambda each: (slugs[each[0]] in shared, each)):
         slug = slugs[name]
-        label = f"{slug}_{_slug(config_id[:8])}" if slug in shared else slug
+        label = f"{slug}_{slug_of(config_id[:8])}" if slug in shared else slug
         if slug in shared and label in labels.values():
-            label = f"{slug}_{_slug(config_id)}"
+            label = f"{slug}_{slug_of(config_id)}"
         labels[name, config_id] = label
     return [labels[each] for each in evals]
 
 
-def _slug(text: str) -> str:
+def slug_of(text: str) -> str:
     """The letters and digits of any script, in lower case, with underscores between them."""
     return re.sub(r"[\W_]+", "_", text.casefold()).strip("_") or "eval"

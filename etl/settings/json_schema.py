@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from etl.model.keys import KEY, KEY_MAX_BYTES, READ_AS_VALUES
 from etl.model.locations import BUCKETS, WAREHOUSES
+from etl.model.metrics import EVAL, LIMIT, METRICS
 from etl.settings.load import Settings
 from etl.settings.sections import MOST_REQUESTS_PER_MINUTE, NAMESPACE, RunTest
 
@@ -45,6 +46,10 @@ _VALIDATED: dict[tuple[str, str], dict[str, Any]] = {
         "not": {"pattern": r"^[^/]*://[^/]*:[^/]*@|\?.*password"},
     },
     ("Warehouse", "schema"): {"pattern": f"^{NAMESPACE.pattern}$"},
+    ("Compare", "max_regression"): {
+        "propertyNames": {"anyOf": [{"enum": sorted(METRICS)}, {"pattern": f"^{EVAL.pattern}$"}]},
+        "additionalProperties": {"type": "string", "pattern": rf"^\s*{LIMIT.pattern}\s*$"},
+    },
     ("Destination", "options"): {
         "properties": {
             option: {"type": ["string", "boolean"]} for option in sorted(frozenset().union(*BUCKETS.values()))

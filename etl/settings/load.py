@@ -31,7 +31,7 @@ from etl.errors import ConfigurationError
 from etl.settings.api_keys import read_api_key, read_proxy_credentials
 from etl.settings.messages import BASE_URL, ENV_PREFIX, first_error, suggestion, variable_of
 from etl.settings.paths import refuse_left_behind, whole_paths, working_folder
-from etl.settings.sections import Api, Destination, Export, Log, RunTest, Warehouse
+from etl.settings.sections import Api, Compare, Destination, Export, Log, RunTest, Warehouse
 
 DEFAULT_PATH = "config/metrics-etl.toml"
 _KEYS = {"api_key": "FI_API_KEY", "secret_key": "FI_SECRET_KEY"}
@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     export: Export = Export()
     destination: Destination = Destination()
     warehouse: Warehouse = Warehouse()
+    compare: Compare = Compare()
     log: Log = Log()
     api_key: SecretStr | None = None
     secret_key: SecretStr | None = None

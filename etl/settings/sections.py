@@ -16,6 +16,7 @@ from yarl import URL
 from etl.errors import ConfigurationError
 from etl.model.keys import default_key, is_key, is_listable
 from etl.model.locations import BUCKETS, DEFAULT_NAMESPACE, WAREHOUSES, scheme_of
+from etl.model.metrics import Limit, limits_of
 
 _NO_PROXY = (
     "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS), got another value"
@@ -282,6 +283,25 @@ class Warehouse(_Section):
     def _namespace(cls, value: str) -> str:
         if not NAMESPACE.fullmatch(value):
             raise ValueError(f"must be lower-case letters, digits and _, at most 63, got {value!r}")
+        return value
+
+
+class Compare(_Section):
+    """How much worse a metric may get before ``metrics-etl compare`` says so by its exit code."""
+
+    max_regression: dict[str, str] = Field(
+        {}, description='limits for compare, by metric: "10%" of the baseline, or "2pp" (percentage points) for a rate'
+    )
+
+    @property
+    def limits(self) -> dict[str, Limit]:
+        """The limits by the name of their metric."""
+        return limits_of(self.max_regression)
+
+    @field_validator("max_regression")
+    @classmethod
+    def _max_regression(cls, value: dict[str, str]) -> dict[str, str]:
+        limits_of(value)
         return value
 
 

@@ -130,6 +130,7 @@ def test_every_key_of_the_schema_is_among_those_that_were_accepted() -> None:
         '[destination]\npath = "az://b"\noptions = { use_azure_cli = true }',
         "[destination]\noptions = {}",
         "[export]\nmax_runtime_minutes = 10.5\nsettle_hours = 0",
+        '[compare]\nmax_regression = { latency_p95 = "10%", failure_rate = "2.5 pp", eval_tone_mean = " 5 % " }',
         *(
             f'[warehouse]\nurl = "{url}"\nschema = "a_1"'
             for url in (

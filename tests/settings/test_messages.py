@@ -94,6 +94,17 @@ KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and c
             "prod.toml: [warehouse] schema must be lower-case letters, digits and _, at most 63, got 'Metrics'",
         ),
         ('[warehouse]\nschem = "a"\n', "prod.toml: [warehouse] schem is unknown: did you mean schema?"),
+        *(
+            (f"[compare]\nmax_regression = {given}\n", f"prod.toml: [compare] max_regression{message}")
+            for given, message in (
+                (
+                    '{ latency_p95 = "ten" }',
+                    " must give latency_p95 a limit such as 10%, or for a rate 2pp (percentage points), got 'ten'",
+                ),
+                ('{ latency_95 = "10%" }', " must name a metric (did you mean latency_p95?), got 'latency_95'"),
+                ("{ latency_p95 = 10 }", ".latency_p95 must be a valid string, got 10"),
+            )
+        ),
         (
             '[destination]\ncompression = "lz4"\n',
             "prod.toml: [destination] compression must be 'zstd', 'snappy', 'gzip' or 'none', got 'lz4'",

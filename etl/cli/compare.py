@@ -1,0 +1,115 @@
+"""``compare``: whether one execution, or a span of days, is worse than another, for people and for CI."""
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from etl.cli.endings import end, report_errors
+from etl.cli.options import AsJson, Config, Verbose, parse_day
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from etl.inspect.sides import Wanted
+    from etl.model.metrics import Limit
+
+
+class ComparisonFormat(StrEnum):
+    """The forms in which ``compare`` prints."""
+
+    TABLE = "table"
+    MARKDOWN = "markdown"
+    JSON = "json"
+
+
+_SIDES = "an execution_id, last, previous (finished executions), or days: 2026-11-01..2026-11-07, 14d..8d."
+
+
+def compare(  # noqa: PLR0913 one parameter for each option of the command
+    config: Config = None,
+    *,
+    baseline: Annotated[str, typer.Option(metavar="X", help=f"Compare with {_SIDES}")],
+    candidate: Annotated[str, typer.Option(metavar="Y", help="What may be worse; as for --baseline.")],
+    run_test: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The run test, by name or key, where the dataset holds several.")
+    ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option("--metric", metavar="NAME", help="Only this metric, e.g. latency_p95; may be repeated."),
+    ] = None,
+    max_regression: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC=LIMIT",
+            help="Exit 10 if the metric is worse by more, beyond doubt: latency_p95=10%, failure_rate=2pp; may be repeated.",
+        ),
+    ] = None,
+    output: Annotated[
+        ComparisonFormat | None, typer.Option("--format", "-f", help="How to print.", show_default="table")
+    ] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compare the metrics of two sets of calls, with the doubt that so many calls leave. Needs no key, sends no request.
+
+    Exits with 10 when a metric is worse than --max-regression allows, with 3 when there are too few calls to tell.
+
+    Example: metrics-etl compare --baseline previous --candidate last --max-regression latency_p95=10%
+    """
+    if as_json and output not in (None, ComparisonFormat.JSON):
+        raise typer.BadParameter("--json does not go with another --format")
+    sides = [_wanted("--baseline", baseline), _wanted("--candidate", candidate)]
+    limits = _limits(max_regression or ())
+    with report_errors(verbose=verbose):
+        from etl.cli.console import print_json, print_result  # noqa: PLC0415
+        from etl.cli.show_compare import markdown, print_comparison  # noqa: PLC0415
+        from etl.inspect.compare import compare as compare_sides  # noqa: PLC0415
+        from etl.inspect.tables import open_dataset  # noqa: PLC0415
+        from etl.settings import Settings  # noqa: PLC0415
+
+        settings = Settings.load(config, needs_keys=False, needs_run_tests=False)
+        report = compare_sides(
+            open_dataset(settings.destination.path, settings.destination.options),
+            *sides,
+            run_test=run_test,
+            metrics=metrics or (),
+            limits=limits,
+            default_limits=settings.compare.limits,
+        )
+        if as_json or output is ComparisonFormat.JSON:
+            print_json(report.as_json())
+        elif output is ComparisonFormat.MARKDOWN:
+            print_result(markdown(report))
+        else:
+            print_comparison(report)
+        end(report.exit_code)
+
+
+def _wanted(option: str, text: str) -> "Wanted":
+    from etl.inspect.sides import Span  # noqa: PLC0415
+
+    first, dots, last = text.partition("..")
+    if not dots:
+        return text
+    since, until = parse_day(first), parse_day(last)
+    if since > until:
+        raise typer.BadParameter(f"{option} {text!r}: {since} is later than {until}")
+    return Span(since, until)
+
+
+def _limits(texts: "Sequence[str]") -> "dict[str, Limit]":
+    from etl.model.metrics import limits_of  # noqa: PLC0415
+
+    given = {}
+    for text in texts:
+        name, equals, limit = text.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"--max-regression {text!r} has no limit: give one such as latency_p95=10%")
+        if name.strip() in given:
+            raise typer.BadParameter(f"--max-regression names {name.strip()!r} twice: give it once")
+        given[name.strip()] = limit
+    try:
+        return limits_of(given)
+    except ValueError as error:
+        raise typer.BadParameter(f"--max-regression {error}") from None

@@ -1,0 +1,187 @@
+"""Compare the metrics of two sets of executions, and hold them to limits. Asks the dataset alone; never writes, takes no lock."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from etl.errors import ConfigurationError, ExitCode
+from etl.inspect.samples import Samples, eval_metrics, read_samples
+from etl.inspect.sides import Side, Wanted, find_sides
+from etl.inspect.statistics import FEWEST_EXECUTIONS, Difference, Interval, Outcome, difference
+from etl.load.files.open import Files
+from etl.model.metrics import METRICS, Limit, Metric, nearest
+from etl.model.wording import counted, first_few
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One metric of both sides, held to its limit if it has one.
+
+    ``is_demanded``: the limit was given for this comparison, or a side has values, so that it should have been judged.
+    """
+
+    metric: Metric
+    found: Difference
+    limit: Limit | None = None
+    is_demanded: bool = False
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What became of the limit."""
+        return self.found.against(self.limit) if self.limit else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonReport:
+    """Both sides, a row for each metric, and what is worth knowing."""
+
+    dataset: str
+    baseline: Side
+    candidate: Side
+    calls: tuple[int, int]
+    rows: Sequence[Row]
+    notices: Sequence[str] = field(default_factory=list)
+
+    @property
+    def exceeded(self) -> list[str]:
+        """The metrics that are worse than their limit allows, beyond doubt."""
+        return [row.metric.name for row in self.rows if row.outcome is Outcome.EXCEEDED]
+
+    @property
+    def not_judged(self) -> list[str]:
+        """The metrics whose limit says nothing, since there are too few calls."""
+        return [row.metric.name for row in self.rows if row.outcome is Outcome.NOT_JUDGED and row.is_demanded]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the command answers with."""
+        if self.exceeded:
+            return ExitCode.REGRESSION
+        return ExitCode.PARTIAL if self.not_judged else ExitCode.COMPLETE
+
+    @property
+    def conclusion(self) -> str:
+        """The whole in one line."""
+        told = []
+        if self.exceeded:
+            told.append(f"regression beyond the limit: {first_few(self.exceeded, shown=5)}")
+        if self.not_judged:
+            told.append(f"too few calls for the limit: {first_few(self.not_judged, shown=5)}")
+        if told:
+            return "; ".join(told)
+        limits = sum(row.outcome is not None and row.outcome is not Outcome.NOT_JUDGED for row in self.rows)
+        return f"no regression beyond {counted(limits, 'limit')}" if limits else "compared, without limits"
+
+    def as_json(self) -> dict[str, Any]:
+        """For scripts."""
+        return {
+            "dataset": self.dataset,
+            "exit_code": int(self.exit_code),
+            "conclusion": self.conclusion,
+            "exceeded": self.exceeded,
+            "not_judged": self.not_judged,
+            "baseline": _side_as_json(self.baseline, self.calls[0]),
+            "candidate": _side_as_json(self.candidate, self.calls[1]),
+            "metrics": [_row_as_json(row) for row in self.rows],
+            "notices": list(self.notices),
+        }
+
+
+def compare(
+    files: Files,
+    baseline: Wanted,
+    candidate: Wanted,
+    *,
+    run_test: str | None = None,
+    metrics: Sequence[str] = (),
+    limits: Mapping[str, Limit] | None = None,
+    default_limits: Mapping[str, Limit] | None = None,
+) -> ComparisonReport:
+    """The metrics by name, all of which a side has values by default, and each that has a limit.
+
+    ``default_limits`` are those of the settings: they are for any run test, so one of a metric without values says nothing.
+
+    Raises:
+        ConfigurationError: a metric or an eval is unknown, or as ``find_sides``.
+        DestinationError: a file of the dataset cannot be read.
+    """
+    limits, default_limits = limits or {}, default_limits or {}
+    before, after, notices = find_sides(files, run_test, baseline, candidate)
+    samples = [read_samples(files, side.executions) for side in (before, after)]
+    known = METRICS | eval_metrics(samples)
+    for name in (*metrics, *limits):
+        if name not in known:
+            raise ConfigurationError(f"no metric {name!r}: {nearest(name, known)}")
+    notices += [
+        f"[compare] max_regression: no metric {name} here: {nearest(name, known)}"
+        for name in default_limits
+        if name not in known
+    ]
+    for side, name, there in zip((before, after), ("baseline", "candidate"), samples, strict=True):
+        missing = sum(each.exported_calls or 0 for each in side.executions) - there.calls
+        if missing > 0:
+            notices.append(f"{name}: {counted(missing, 'call')} gone from the dataset: metrics-etl verify tells more")
+    several = [len(side.executions) for side in (before, after) if len(side.executions) > 1]
+    if sum(several) < FEWEST_EXECUTIONS:
+        notices.append(
+            f"a slow day looks like a worse agent here: spans of days with {FEWEST_EXECUTIONS} executions tell them apart"
+        )
+    rows = []
+    for name, metric in known.items():
+        found = _difference(metric, samples)
+        has_values = bool(found.baseline_calls or found.candidate_calls)
+        limit = limits.get(name, default_limits.get(name))
+        if name in metrics or name in limits or (has_values and (not metrics or limit)):
+            rows.append(Row(metric, found, limit, is_demanded=name in limits or has_values))
+    return ComparisonReport(
+        dataset=files.where(),
+        baseline=before,
+        candidate=after,
+        calls=(samples[0].calls, samples[1].calls),
+        rows=rows,
+        notices=notices,
+    )
+
+
+def _difference(metric: Metric, samples: Sequence[Samples]) -> Difference:
+    before, after = (each.of(metric) for each in samples)
+    return difference(before, after, metric.statistic, is_higher_worse=metric.is_higher_worse)
+
+
+def _side_as_json(side: Side, calls: int) -> dict[str, Any]:
+    starts = sorted(each.started_at for each in side.executions if each.started_at)
+    return {
+        "wanted": str(side.wanted),
+        "run_test": side.run_test,
+        "executions": [each.execution_id for each in side.executions],
+        "calls": calls,
+        "first_started_at": starts[0] if starts else None,
+        "last_started_at": starts[-1] if starts else None,
+    }
+
+
+def _row_as_json(row: Row) -> dict[str, Any]:
+    found = row.found
+    return {
+        "metric": row.metric.name,
+        "unit": row.metric.unit,
+        "worse_when": "higher" if row.metric.is_higher_worse else "lower",
+        "baseline": found.baseline,
+        "candidate": found.candidate,
+        "baseline_calls": found.baseline_calls,
+        "candidate_calls": found.candidate_calls,
+        "difference": _interval_as_json(found.difference),
+        "change": _interval_as_json(found.change),
+        "verdict": found.verdict.value,
+        "limit": str(row.limit) if row.limit else None,
+        "limit_outcome": row.outcome.value if row.outcome else None,
+    }
+
+
+def _interval_as_json(interval: Interval | None) -> dict[str, float | None] | None:
+    """JSON knows no infinity: that is null."""
+    if interval is None:
+        return None
+    bounds = {"value": interval.value, "low": interval.low, "high": interval.high}
+    return {name: bound if math.isfinite(bound) else None for name, bound in bounds.items()}

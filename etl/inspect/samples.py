@@ -1,0 +1,107 @@
+"""The values of the metrics of some executions' calls, read from the dataset: what ``statistics`` compares."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl.inspect.calls import slug_of
+from etl.inspect.sides import ComparedExecution
+from etl.inspect.statistics import Sample
+from etl.inspect.tables import read_rows
+from etl.load.files.open import Files
+from etl.load.layout import Scope
+from etl.model import schema
+from etl.model.metrics import METRICS, Metric, Statistic, eval_metric
+
+_NONE = Sample.of_one_execution(np.empty(0))
+_NUMBER = "number of the execution"
+_OUTPUTS = {Statistic.RATE: "output_passed", Statistic.MEAN: "output_score"}
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """The values of one side: of each column of calls, and of each output of the evals by the eval's name."""
+
+    calls: int
+    columns: Mapping[str, Sample]
+    outputs: Mapping[tuple[str, str], Sample]
+
+    def of(self, metric: Metric) -> Sample:
+        """One value for each call that has the metric."""
+        if metric.eval_name is None:
+            return self.columns[metric.column]
+        return self.outputs.get((metric.eval_name, metric.column), _NONE)
+
+
+def read_samples(files: Files, executions: Sequence[ComparedExecution]) -> Samples:
+    """The values of the calls of these executions.
+
+    Raises:
+        DestinationError: a file of the dataset cannot be read.
+    """
+    keys = frozenset(each.run_test for each in executions)
+    days = [each.started_at.date() if each.started_at else None for each in executions]
+    known = [day for day in days if day]
+    names = sorted({metric.column for metric in METRICS.values()})
+    scope = Scope(keys, min(known), max(known)) if len(known) == len(days) else Scope(keys)
+    ids = pa.array([each.execution_id for each in executions], schema.STRING)
+    calls = _rows_of(files, schema.CALLS, scope, ids, names)
+    if scope.has_bounds and len(calls) < sum(each.exported_calls or 0 for each in executions):
+        # An execution stays in the month in which it was first seen, whatever the API says later of its start.
+        scope = Scope(keys)
+        calls = _rows_of(files, schema.CALLS, scope, ids, names)
+    calls = calls.set_column(calls.column_names.index("status"), "status", _has_failed(calls["status"]))
+    columns = {name: _sample(calls[name], calls[_NUMBER]) for name in names}
+    evals = _rows_of(files, schema.EVALS, scope, ids, ["eval_name", "eval_config_id", *_OUTPUTS.values()])
+    return Samples(len(calls), columns, _outputs(evals))
+
+
+def eval_metrics(sides: Sequence[Samples]) -> dict[str, Metric]:
+    """The metrics of the evals of which a side has outputs, by their names; of one eval on both sides, the same."""
+    found = sorted({key for side in sides for key in side.outputs})
+    labels: dict[str, str] = {}
+    for name in sorted({name for name, _ in found}):
+        label, number = slug_of(name), 1
+        while label in labels.values():  # two names that differ in nothing but case and punctuation
+            label, number = f"{slug_of(name)}_{number + 1}", number + 1
+        labels[name] = label
+    statistics = {column: statistic for statistic, column in _OUTPUTS.items()}
+    metrics = [eval_metric(labels[name], name, statistics[column]) for name, column in found]
+    return {metric.name: metric for metric in metrics}
+
+
+def _rows_of(files: Files, table: schema.Table, scope: Scope, executions: pa.Array, names: list[str]) -> pa.Table:
+    """The columns of these executions' rows, each once: rows that an export is moving are there twice for a moment, and equal."""
+    wanted = list(dict.fromkeys([*table.key, "execution_id", *names]))
+    rows = read_rows(files, table, scope, wanted, is_of_days=False)
+    rows = rows.filter(pc.is_in(rows["execution_id"], value_set=executions)).combine_chunks()
+    keys = pc.binary_join_element_wise(*(rows[name] for name in table.key), " ").combine_chunks()
+    rows = rows.append_column(_NUMBER, pc.index_in(rows["execution_id"], value_set=executions))
+    return rows.filter(pc.equal(pc.index_in(keys, value_set=keys), pa.array(np.arange(len(rows), dtype=np.int32))))
+
+
+def _outputs(evals: pa.Table) -> dict[tuple[str, str], Sample]:
+    is_unnamed = pc.fill_null(pc.equal(evals["eval_name"], ""), fill_value=True)
+    names = pc.if_else(is_unnamed, evals["eval_config_id"], evals["eval_name"]).combine_chunks().dictionary_encode()
+    found = {}
+    for column in _OUTPUTS.values():
+        for number, name in enumerate(names.dictionary.to_pylist()):
+            of_eval = evals.filter(pc.equal(names.indices, number))
+            if len(sample := _sample(of_eval[column], of_eval[_NUMBER])):
+                found[name, column] = sample
+    return found
+
+
+def _has_failed(statuses: pa.ChunkedArray) -> pa.ChunkedArray:
+    """True for a call that failed, false for one that completed; null for others, which have not ended or were cancelled."""
+    has_ended = pc.is_in(statuses, value_set=pa.array(["completed", "failed"], schema.STRING))
+    return pc.if_else(has_ended, pc.equal(statuses, "failed"), pa.scalar(None, schema.BOOL))
+
+
+def _sample(column: pa.ChunkedArray, executions: pa.ChunkedArray) -> Sample:
+    is_given = pc.is_valid(column)
+    values = column.filter(is_given).cast(schema.FLOAT).to_numpy()
+    return Sample(values, executions.filter(is_given).to_numpy().astype(np.int64))

@@ -1,0 +1,119 @@
+"""Which executions are compared: finished ones that the source still has, of one run test, never the same on both sides."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from etl.errors import ConfigurationError
+from etl.inspect.sides import ComparedExecution, Span, choose
+
+AT = datetime(2026, 11, 1, 9, tzinfo=UTC)
+
+
+def execution(execution_id, *, day=0, run_test="a", status="completed", state="exported", **changes):
+    values = {
+        "run_test_name": run_test.upper(),
+        "started_at": AT + timedelta(days=day),
+        "deleted_at": None,
+        "exported_calls": 5,
+    }
+    known = {"execution_id": execution_id, "run_test": run_test, "status": status, "export_state": state}
+    return ComparedExecution(**(values | known | changes))
+
+
+def ids(executions, baseline, candidate):
+    before, after, _ = choose(executions, baseline, candidate, where="data")
+    return [each.execution_id for each in before.executions], [each.execution_id for each in after.executions]
+
+
+def notices(executions, baseline, candidate):
+    return choose(executions, baseline, candidate, where="data")[2]
+
+
+def refusal(executions, baseline, candidate):
+    with pytest.raises(ConfigurationError) as raised:
+        choose(executions, baseline, candidate, where="data")
+    return str(raised.value)
+
+
+def span(first, last):
+    return Span(date(2026, 11, first), date(2026, 11, last))
+
+
+MANY = [
+    execution("e1"),
+    execution("e2", day=1, status="failed"),
+    execution("e3", day=2, status="cancelled", state="settling"),
+    execution("gone", day=3, deleted_at=AT),
+    execution("e4", day=4, state="incomplete"),
+    execution("runs", day=5, status="running", state="waiting"),
+]
+
+
+def test_last_and_previous_are_the_newest_that_finished_and_were_not_deleted():
+    assert ids(MANY, "previous", "last") == (["e3"], ["e4"])
+    assert ids(list(reversed(MANY)), "previous", "last") == (["e3"], ["e4"])
+    assert ids(MANY, "e1", "last") == (["e1"], ["e4"])
+
+
+def test_execution_without_a_start_is_never_the_last_nor_in_a_span():
+    executions = [*MANY, execution("unknown", started_at=None)]
+    assert ids(executions, "previous", "last") == (["e3"], ["e4"])
+    assert ids(executions, span(1, 2), span(3, 30)) == (["e2", "e1"], ["e4", "e3"])
+    assert ids(executions, "unknown", "last") == (["unknown"], ["e4"])
+
+
+def test_span_holds_its_first_and_last_day():
+    assert ids(MANY, span(1, 2), span(3, 5)) == (["e2", "e1"], ["e4", "e3"])
+
+
+def test_what_is_missing_settling_or_not_finished_is_told():
+    assert notices(MANY, "previous", "last") == [
+        "baseline: 1 execution settling: costs and evals may still arrive",
+        "candidate: 1 execution incomplete: metrics-etl run fetches the calls that are missing",
+        "candidate: 1 execution not finished: not compared",
+    ]
+    assert notices(MANY, "e1", span(5, 6))[-1] == "candidate: 1 execution not finished: not compared"
+    assert notices(MANY, "e1", "e2") == []
+
+
+def test_two_executions_of_two_run_tests_may_be_compared_and_that_is_told():
+    executions = [execution("e1"), execution("other", run_test="b")]
+    assert ids(executions, "e1", "other") == (["e1"], ["other"])
+    assert notices(executions, "e1", "other") == ["the baseline is of 'A', the candidate of 'B'"]
+
+
+def test_words_mean_the_run_test_of_the_execution_beside_them():
+    executions = [execution("e1"), execution("e2", day=1), execution("b1", day=2, run_test="b")]
+    assert ids(executions, "e1", "last") == (["e1"], ["e2"])
+    assert refusal(executions, "b1", "last") == (
+        "baseline and candidate have 1 execution in common (b1): choose sides that have none"
+    )
+
+
+def test_run_test_must_be_named_where_there_are_several():
+    executions = [execution("e1"), execution("b1", run_test="b")]
+    assert refusal(executions, "previous", "last") == (
+        "which run test? data holds 'A' (a), 'B' (b): name one with --run-test"
+    )
+    assert ids([*executions[:1], execution("e2", day=1)], "previous", "last") == (["e1"], ["e2"])
+
+
+@pytest.mark.parametrize(
+    ("executions", "sides", "message"),
+    [
+        ([], ("previous", "last"), "data holds no executions yet: run metrics-etl run"),
+        (MANY, ("e9", "last"), "data has no execution 'e9': give an execution_id, last, previous, or a span of days"),
+        (MANY, ("gone", "last"), "execution 'gone' was deleted at the source"),
+        (MANY, ("e1", "runs"), "execution 'runs' had not finished when it was exported (status running)"),
+        (MANY[:1], ("previous", "last"), "there is no previous execution: data holds 1 finished execution of the run test"),
+        (MANY[-1:], ("e1", "last"), "data has no execution 'e1'"),
+        (MANY, (span(20, 21), "last"), "began in 2026-11-20..2026-11-21; there are some from 2026-11-01 to 2026-11-05"),
+        (MANY, (span(1, 5), "last"), "baseline and candidate have 1 execution in common (e4)"),
+        (MANY, ("last", "last"), "baseline and candidate have 1 execution in common (e4)"),
+    ],
+)  # fmt: skip
+def test_what_is_no_side_is_refused_in_one_line(executions, sides, message):
+    told = refusal(executions, *sides)
+    assert message in told
+    assert "\n" not in told

@@ -9,7 +9,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import kubernetes_validate
@@ -17,7 +19,7 @@ import pytest
 import yaml
 
 from etl.errors import ExitCode, LockHeldError
-from etl.sandbox import Sandbox
+from etl.sandbox import Sandbox, add_execution
 from etl.settings import Settings
 from tests.e2e.command import COMMAND, Ended
 from tests.support import API_KEY, SECRET_KEY
@@ -168,9 +170,10 @@ def test_kubernetes_mounts_what_the_settings_name(tmp_path: Path, monkeypatch: p
     assert settings.export.max_runtime_minutes * 60 < job["activeDeadlineSeconds"]
 
 
-def test_github_accepts_the_workflow() -> None:
+@pytest.mark.parametrize("name", ["github-actions.yml", "github-compare.yml"])
+def test_github_accepts_the_workflow(name: str) -> None:
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
-    found = subprocess.run([*check, DEPLOY / "github-actions.yml"], capture_output=True, text=True, check=False)
+    found = subprocess.run([*check, DEPLOY / name], capture_output=True, text=True, check=False)
 
     assert found.returncode == 0, found.stdout
 
@@ -209,6 +212,53 @@ async def test_step_of_the_workflow_says_what_each_exit_code_asks_for(server: Sa
     assert (held.exit_code, held.stdout) == (0, "::notice::skipped: another export is at work on the dataset\n")
     assert unavailable.exit_code == 5
     assert "::error::the source is unavailable" in unavailable.stdout
+
+
+async def test_gate_for_regressions_comments_and_fails_for_a_regression_alone(tmp_path: Path) -> None:
+    if shutil.which("bash") is None:
+        pytest.skip("the steps need bash, as the runner has")
+    export, compare = yaml.safe_load((DEPLOY / "github-compare.yml").read_text())["jobs"]["compare"]["steps"]
+    gh = tmp_path / "gh"
+    gh.write_text('#!/bin/sh\necho "$@" >> "$RUNNER_TEMP/said"\n')
+    gh.chmod(0o755)
+    env = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "RUNNER_TEMP": str(tmp_path),
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "step-summary"),
+        "FI_API_KEY": API_KEY,
+        "FI_SECRET_KEY": SECRET_KEY,
+        "CONFIG": str(tmp_path / "metrics-etl.toml"),
+        "RUN_TEST": compare["env"]["RUN_TEST"],
+        "PULL_REQUEST": "https://git.example/pull/1",
+    }
+
+    async def run(step: dict[str, Any]) -> Ended:
+        (tmp_path / "step.sh").write_text(here(step["run"], tmp_path))
+        return await shell(
+            "bash", "--noprofile", "--norc", "-eo", "pipefail", tmp_path / "step.sh", env=env, cwd=tmp_path
+        )
+
+    world, rng = settled_world(run_tests=1, executions=0), Random(1)
+    run_test = world.run_tests[0]
+    regression_at = run_test.profile.regression_at
+    assert regression_at is not None
+    endings = []
+    async with Sandbox(world) as server:
+        install(tmp_path, server)
+        for days, calls in ((-4, 60), (-2, 60), (1, 60), (2, 5)):
+            add_execution(world, run_test, rng, regression_at + timedelta(days=days), calls)
+            assert (await run(export)).exit_code == 0
+            endings.append(await run(compare))
+    alone, same, worse, few = endings
+
+    assert (alone.exit_code, alone.stdout) == (2, "")
+    assert "there is no previous execution" in alone.stderr
+    assert (same.exit_code, same.stdout) == (0, "")
+    assert (worse.exit_code, worse.stdout) == (10, "::error::a metric is worse than its limit allows\n")
+    assert (few.exit_code, few.stdout) == (0, "::warning::too few calls to judge a limit\n")
+    comment = f"pr comment https://git.example/pull/1 --body-file {tmp_path}/comparison.md\n"
+    assert (tmp_path / "said").read_text() == comment * 3
+    assert "### `Checkout flow`: regression beyond the limit: latency_p50" in (tmp_path / "step-summary").read_text()
 
 
 def instructions() -> list[tuple[str, str]]:

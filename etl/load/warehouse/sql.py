@@ -194,7 +194,7 @@ class SqlWarehouse:
         """
         existing = self._existing()
         self._refuse_foreign(existing, dataset_id)
-        if not existing:
+        if not existing and not self._has_schema():
             self._execute(self._sql.create_schema())
         late: list[str] = []
         is_complete = True
@@ -210,6 +210,10 @@ class SqlWarehouse:
         if current_calls().keys() - shown.keys():
             self._execute(self._sql.create_view(shown, dataset_id))
         return late if is_complete else [*late, self._sql.note_again()]
+
+    def _has_schema(self) -> bool:
+        """Who owns a schema may not be allowed to make one, not even if it is there."""
+        return len(self._session.query(self._dialect.schemas.format(schema=sql_quoted(self._namespace)))) > 0
 
     def _note_dataset(self, dataset_id: str) -> None:
         self._execute([f"DELETE FROM {self._sql.name(STATE)} WHERE kind = 'dataset'"])

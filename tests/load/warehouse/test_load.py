@@ -355,3 +355,15 @@ async def test_tables_that_an_administrator_made_are_filled_by_who_may_make_none
     assert_equals_dataset(loader, source.data)
     for place in (loader, administrator):
         place.close()
+
+
+async def test_who_owns_a_schema_need_not_be_allowed_to_make_one(source: Source, postgresql_url: str) -> None:
+    administrator = new_postgresql(postgresql_url)
+    name = administrator.namespace.replace("metrics", "owner")
+    administrator.edit(f"CREATE ROLE {name} LOGIN", f"CREATE SCHEMA {{s}} AUTHORIZATION {name}")
+    owner = Place(postgresql_url.replace("tests@", f"{name}@"), administrator.namespace)
+    load_into(owner, source.data)
+
+    assert_equals_dataset(owner, source.data)
+    for place in (owner, administrator):
+        place.close()

@@ -73,7 +73,7 @@ def status(
                 files,
                 now=datetime.now(UTC),
                 configured=configured,
-                has_warehouse=settings.warehouse.url is not None,
+                warehouse=settings.warehouse.place,
             )
         except DestinationError:
             for problem in problems_now:

@@ -145,12 +145,12 @@ class Status:
 
 
 def read_status(
-    files: Files, *, now: datetime, configured: Sequence[RunTest] | None = None, has_warehouse: bool = False
+    files: Files, *, now: datetime, configured: Sequence[RunTest] | None = None, warehouse: str | None = None
 ) -> Status:
     """The dataset as it is now.
 
     ``configured`` are the run tests of the settings, none for "all". None when no settings tell: those that the last run knew.
-    ``has_warehouse``: the settings name one.
+    ``warehouse``: the place of the one that the settings name.
 
     Raises:
         DestinationError: there is no dataset, or it cannot be read.
@@ -175,7 +175,7 @@ def read_status(
     runs = list(filter(_is_of_a_run, rows))
     if others := len(rows) - len(runs):
         ignored.append(f"{files.where('runs')}: {counted(others, 'row')} not written by the exporter, ignored")
-    last_load = read_last_load(files, note=ignored.append) if has_warehouse else None
+    last_load = read_last_load(files, note=ignored.append) if warehouse else None
     newest_run = max((run["export_run_id"] for run in runs), default=None)
     latest = now + CLOCKS_DIFFER
     last_run = read_last_run(files, note=ignored.append)
@@ -215,7 +215,7 @@ def read_status(
         lost_executions=sum(map(len, index.lost.values())),
         damaged_executions=sum(map(len, index.damaged().values())),
         last_load=last_load,
-        warehouse_lacks=lacks_of_warehouse(last_load, newest_run) if has_warehouse and not at_work else None,
+        warehouse_lacks=lacks_of_warehouse(last_load, warehouse, newest_run) if warehouse and not at_work else None,
     )
 
 

@@ -32,12 +32,12 @@ def load_warehouse(
         with closing(open_warehouse(settings.named_url, settings.namespace)) as warehouse:
             result = load(contents, warehouse, is_full=is_full, on_progress=on_progress)
     except ExporterError as error:
-        note_load(dataset.files, LastLoad(warehouse=settings.url or "", tried_at=now, problem=str(error)))
+        note_load(dataset.files, LastLoad(warehouse=settings.place or "", tried_at=now, problem=str(error)))
         raise
     note_load(
         dataset.files,
         LastLoad(
-            warehouse=result.warehouse,
+            warehouse=settings.place or "",
             tried_at=now,
             export_run_id=newest_run(contents),
             problem="; ".join(result.problems) or None,

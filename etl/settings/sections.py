@@ -263,6 +263,12 @@ class Warehouse(_Section):
             raise ConfigurationError('no warehouse: name one, e.g. [warehouse] url = "duckdb://metrics.duckdb"')
         return self.url
 
+    @property
+    def place(self) -> str | None:
+        """Where its tables lie, in words; two that differ may hold other rows."""
+        has_schemas = WAREHOUSES.get(scheme_of(self.url or "") or "") != "delta"
+        return f"{self.url}, schema {self.namespace}" if self.url and has_schemas else self.url
+
     @field_validator("url")
     @classmethod
     def _url(cls, value: str | None) -> str | None:

@@ -136,6 +136,22 @@ async def test_status_misses_a_load_that_never_was_and_one_of_the_last_run(serve
     assert behind.document["next"] == "metrics-etl load"
 
 
+@pytest.mark.parametrize("other", [Place("duckdb://other.duckdb"), Place("duckdb://metrics.duckdb", "other")])
+async def test_status_misses_a_load_into_the_warehouse_that_is_named_now(
+    server: Sandbox, folder: Path, other: Place
+) -> None:
+    env = environment(server)
+    await metrics_etl("run", "--quiet", cwd=folder, env=env)
+    write_warehouse(folder, server, other)
+    behind = await metrics_etl("status", cwd=folder, env=env)
+    await metrics_etl("load", "--quiet", cwd=folder, env=env)
+    good = await metrics_etl("status", cwd=folder, env=env)
+
+    assert behind.stdout.startswith(f"Not good: duckdb://{folder}/config/{other.url.partition('//')[2]}, schema ")
+    assert behind.stdout.splitlines()[-1] == "next       metrics-etl load"
+    assert good.stdout.startswith("Good: everything complete")
+
+
 async def test_driver_that_is_not_installed_is_told_before_anything_is_asked(server: Sandbox, tmp_path: Path) -> None:
     write_warehouse(tmp_path, server, Place("postgresql://127.0.0.1/metrics"))
     missing = tmp_path / "missing"

@@ -15,7 +15,8 @@ _MOST_BYTES = 1 << 20
 
 
 class LastLoad(msgspec.Struct, frozen=True, kw_only=True):
-    """``export_run_id``: the newest export run that the warehouse has; ``problem``: why the load failed, or what it left out."""
+    """``warehouse``: its place, as the settings name it; ``export_run_id``: the newest export run that it has; ``problem``: why the
+    load failed, or what it left out."""
 
     warehouse: str
     tried_at: _Moment
@@ -43,10 +44,12 @@ def note_load(files: Files, load: LastLoad) -> None:
     files.publish(LAST_LOAD, msgspec.json.encode(load))
 
 
-def lacks_of_warehouse(load: LastLoad | None, newest_run: str | None) -> str | None:
-    """What a warehouse does not have after this load, in words; ``newest_run`` is the dataset's newest export run."""
+def lacks_of_warehouse(load: LastLoad | None, place: str, newest_run: str | None) -> str | None:
+    """What the warehouse at ``place`` lacks after this load, in words; ``newest_run`` is the dataset's newest export run."""
     if load is None:
         return "the warehouse was never loaded"
+    if load.warehouse != place:
+        return f"{place} was never loaded; the last load was into {load.warehouse}"
     if load.problem:
         return f"the last load left the warehouse behind: {load.problem}"
     return None if load.export_run_id == newest_run else "the last run was not loaded into the warehouse"

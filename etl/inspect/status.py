@@ -176,7 +176,7 @@ def read_status(
     if others := len(rows) - len(runs):
         ignored.append(f"{files.where('runs')}: {counted(others, 'row')} not written by the exporter, ignored")
     last_load = read_last_load(files, note=ignored.append) if warehouse else None
-    newest_run = max((run["export_run_id"] for run in runs), default=None)
+    export_runs = len(runs)
     latest = now + CLOCKS_DIFFER
     last_run = read_last_run(files, note=ignored.append)
     if last_run.export_run_id not in {run["export_run_id"] for run in runs}:
@@ -215,7 +215,7 @@ def read_status(
         lost_executions=sum(map(len, index.lost.values())),
         damaged_executions=sum(map(len, index.damaged().values())),
         last_load=last_load,
-        warehouse_lacks=lacks_of_warehouse(last_load, warehouse, newest_run) if warehouse and not at_work else None,
+        warehouse_lacks=lacks_of_warehouse(last_load, warehouse, export_runs) if warehouse and not at_work else None,
     )
 
 

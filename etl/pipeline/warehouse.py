@@ -40,6 +40,7 @@ def load_warehouse(
             warehouse=settings.place or "",
             tried_at=now,
             export_run_id=newest_run(contents),
+            export_runs=len(contents.digests["run"]),
             problem="; ".join(result.problems) or None,
         ),
     )

@@ -15,12 +15,15 @@ _MOST_BYTES = 1 << 20
 
 
 class LastLoad(msgspec.Struct, frozen=True, kw_only=True):
-    """``warehouse``: its place, as the settings name it; ``export_run_id``: the newest export run that it has; ``problem``: why the
-    load failed, or what it left out."""
+    """``warehouse``: its place, as the settings name it; ``problem``: why the load failed, or what it left out.
+
+    ``export_run_id``: the newest export run that the warehouse has; ``export_runs``: how many it has.
+    """
 
     warehouse: str
     tried_at: _Moment
     export_run_id: str | None = None
+    export_runs: int = 0
     problem: str | None = None
 
 
@@ -44,12 +47,12 @@ def note_load(files: Files, load: LastLoad) -> None:
     files.publish(LAST_LOAD, msgspec.json.encode(load))
 
 
-def lacks_of_warehouse(load: LastLoad | None, place: str, newest_run: str | None) -> str | None:
-    """What the warehouse at ``place`` lacks after this load, in words; ``newest_run`` is the dataset's newest export run."""
+def lacks_of_warehouse(load: LastLoad | None, place: str, export_runs: int) -> str | None:
+    """What the warehouse at ``place`` lacks after this load, in words; ``export_runs`` is how many the dataset has."""
     if load is None:
         return "the warehouse was never loaded"
     if load.warehouse != place:
         return f"{place} was never loaded; the last load was into {load.warehouse}"
     if load.problem:
         return f"the last load left the warehouse behind: {load.problem}"
-    return None if load.export_run_id == newest_run else "the last run was not loaded into the warehouse"
+    return None if load.export_runs == export_runs else "the last run was not loaded into the warehouse"

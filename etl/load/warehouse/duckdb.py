@@ -72,7 +72,8 @@ class _Session:
 
     def _begin(self) -> None:
         if not self._is_open:
-            self._connection.begin()
+            with self._naming():
+                self._connection.begin()
             self._is_open = True
 
     @contextmanager

@@ -31,12 +31,12 @@ class _Session:
         return [f"{counted(self._replaced, 'value')} held U+0000, which PostgreSQL cannot: U+FFFD stands in its place"]
 
     def query(self, sql: str) -> pa.Table:
-        with self._naming():
+        with self._naming(sql):
             self._cursor.execute(sql)
             return self._cursor.fetch_arrow_table()
 
     def execute(self, sql: str) -> None:
-        with self._naming():
+        with self._naming(sql):
             self._cursor.execute(sql)
 
     def append(self, namespace: str, table: str, pieces: Iterable[pa.Table]) -> None:
@@ -68,11 +68,11 @@ class _Session:
         return rows
 
     @contextmanager
-    def _naming(self) -> Iterator[None]:
+    def _naming(self, sql: str = "") -> Iterator[None]:
         try:
             yield
         except Error as exc:
-            text = str(exc).partition("\n")[0]
+            text = str(exc).replace(f" '{sql}'", "").partition("\n")[0]
             raise DestinationError(f"{self.where}: {text}") from exc
 
 

@@ -5,7 +5,7 @@ What an engine says differently stands in its ``Dialect``, what its driver does 
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
@@ -101,9 +101,12 @@ class SqlWarehouse:
         with self._reading():
             try:
                 rows = self._session.query(self._sql.loaded_if_whole()).to_pylist()
-            except DestinationError:
-                self._session.rollback()
-                existing = self._existing()
+            except DestinationError as failure:
+                try:
+                    self._session.rollback()
+                    existing = self._existing()
+                except DestinationError:
+                    raise failure from None
                 if not (is_lacking := self._refuse_foreign(existing)):
                     raise
                 query = self._sql.loaded_of({name: found.columns for name, found in existing.items()})
@@ -169,7 +172,8 @@ class SqlWarehouse:
             yield
             self._session.commit()
         except BaseException:
-            self._session.rollback()
+            with suppress(DestinationError):  # the connection may be gone: what is told is why
+                self._session.rollback()
             raise
 
     @contextmanager
@@ -177,7 +181,8 @@ class SqlWarehouse:
         try:
             yield
         finally:
-            self._session.rollback()
+            with suppress(DestinationError):
+                self._session.rollback()
 
     def _fill(self, name: str, items: Mapping[str, Mapping[str, str]]) -> None:
         """Items of one of the temporary tables."""

@@ -367,3 +367,32 @@ async def test_who_owns_a_schema_need_not_be_allowed_to_make_one(source: Source,
     assert_equals_dataset(owner, source.data)
     for place in (owner, administrator):
         place.close()
+
+
+async def test_statement_that_is_refused_is_told_with_the_reason_in_one_line(
+    source: Source, postgresql_url: str
+) -> None:
+    administrator = new_postgresql(postgresql_url)
+    name = administrator.namespace.replace("metrics", "reader")
+    administrator.edit(f"CREATE ROLE {name} LOGIN", "CREATE SCHEMA {s}", f"GRANT USAGE ON SCHEMA {{s}} TO {name}")
+    reader = Place(postgresql_url.replace("tests@", f"{name}@"), administrator.namespace)
+
+    with pytest.raises(DestinationError, match=r"^.*permission denied for schema.*$"):
+        load_into(reader, source.data)
+    administrator.close()
+
+
+async def test_server_that_ends_the_session_is_told_so(source: Source, postgresql_url: str) -> None:
+    warehouse = new_postgresql(postgresql_url)
+
+    def end_session(done: int, _total: int) -> None:
+        if done == 1:
+            warehouse.query(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction' "
+                "AND xact_start < now()"
+            )
+
+    with pytest.raises(DestinationError, match=r"^.*(terminating connection|server closed the connection).*$"):
+        load_into(warehouse, source.data, on_progress=end_session)
+    assert not warehouse.has_tables()
+    warehouse.close()

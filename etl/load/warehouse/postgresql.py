@@ -1,5 +1,6 @@
 """PostgreSQL 14 and later, by ADBC: rows go in and out by COPY, as Arrow."""
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,8 @@ from etl.load.warehouse.postgresql_tables import DIALECT
 from etl.load.warehouse.sql import SqlWarehouse, streamed
 from etl.model.wording import counted
 
+CONNECT_SECONDS, LOCK_SECONDS = 30, 600
+"""How long a server may take to answer, and somebody else to keep a lock, where nothing else says so: both would do for ever."""
 _NUL, _REPLACEMENT = "\0", "\N{REPLACEMENT CHARACTER}"
 
 
@@ -21,8 +24,12 @@ class _Session:
         self.where = url.partition("?")[0]
         self._replaced = 0
         with self._naming():
-            self._connection = dbapi.connect(url)
+            self._connection = dbapi.connect(_with_timeout(url))
             self._cursor = self._connection.cursor()
+            self._cursor.execute(
+                f"SELECT set_config('lock_timeout', '{LOCK_SECONDS}s', false) WHERE current_setting('lock_timeout') = '0'"
+            )
+            self._connection.commit()
 
     @property
     def notices(self) -> list[str]:
@@ -74,6 +81,12 @@ class _Session:
         except Error as exc:
             text = str(exc).replace(f" '{sql}'", "").partition("\n")[0]
             raise DestinationError(f"{self.where}: {text}") from exc
+
+
+def _with_timeout(url: str) -> str:
+    if "connect_timeout=" in url or "PGCONNECT_TIMEOUT" in os.environ:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}connect_timeout={CONNECT_SECONDS}"
 
 
 def connect(url: str, namespace: str) -> SqlWarehouse:

@@ -1,5 +1,7 @@
 """A load makes a warehouse equal to the dataset, whatever was there, and touches nothing else."""
 
+import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -12,6 +14,7 @@ import pytest
 from etl import sandbox
 from etl.errors import DestinationError
 from etl.inspect.warehouse import compare
+from etl.load.warehouse import postgresql
 from etl.load.warehouse.ddl import ddl
 from etl.load.warehouse.load import load
 from etl.model import schema
@@ -395,4 +398,32 @@ async def test_server_that_ends_the_session_is_told_so(source: Source, postgresq
     with pytest.raises(DestinationError, match=r"^.*(terminating connection|server closed the connection).*$"):
         load_into(warehouse, source.data, on_progress=end_session)
     assert not warehouse.has_tables()
+    warehouse.close()
+
+
+async def test_server_that_never_answers_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgresql, "CONNECT_SECONDS", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        gives_up = threading.Timer(20, silent.shutdown, [socket.SHUT_RDWR])
+        gives_up.start()
+        with pytest.raises(DestinationError, match="timeout expired"):
+            Place(f"postgresql://127.0.0.1:{silent.getsockname()[1]}/metrics").open()
+        gives_up.cancel()
+
+
+async def test_lock_of_somebody_else_is_not_waited_for_for_ever(
+    source: Source, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql, "LOCK_SECONDS", 1)
+    warehouse = new_postgresql(postgresql_url)
+    load_into(warehouse, source.data)
+    with closing(warehouse.open()) as other:
+        other._session.execute(f"LOCK TABLE {warehouse.namespace}.calls IN SHARE MODE")
+        gives_up = threading.Timer(20, other._session.rollback)
+        gives_up.start()
+        with pytest.raises(DestinationError, match="lock timeout"):
+            load_into(warehouse, source.data, is_full=True)
+        gives_up.cancel()
+    load_into(warehouse, source.data, is_full=True)
+    assert_equals_dataset(warehouse, source.data)
     warehouse.close()

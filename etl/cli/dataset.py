@@ -2,12 +2,13 @@
 
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from etl.cli import process
-from etl.cli.endings import end, report_errors
+from etl.cli.endings import end, hearing_signals, report_errors
 from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose
 from etl.errors import ConfigurationError, DestinationError, ExitCode
 from etl.load.warehouse.engines import EngineName
@@ -129,7 +130,7 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
             quiet=quiet,
         )
         if warehouse:
-            report.add_warehouse(compare_warehouse(settings))
+            report.add_warehouse(hearing_signals(partial(compare_warehouse, settings)))
         if as_json:
             print_json(report.as_json())
         elif not quiet:

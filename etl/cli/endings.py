@@ -4,14 +4,17 @@ import asyncio
 import os
 import signal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import typer
 
 from etl.cli.streams import stdout_failure
 from etl.errors import ExitCode, ExporterError, InterruptedRunError
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -39,6 +42,18 @@ def stop_on_signals() -> Iterator["asyncio.Future[InterruptedRunError]"]:
             loop.remove_signal_handler(number)
             signal.signal(number, handler)
         stop.cancel()
+
+
+def hearing_signals(work: Callable[[], T]) -> T:
+    """Do the work in a thread: while a driver waits for its server, no signal would be heard in this one.
+
+    Nor would one in a wait without an end, where a library's handler has it taken up again, as that of Polars does.
+    """
+    with ThreadPoolExecutor(1) as executor:
+        future = executor.submit(work)
+        while not future.done():
+            wait([future], timeout=0.2)
+        return future.result()
 
 
 @contextmanager

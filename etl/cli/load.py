@@ -1,11 +1,12 @@
 """``load``: bring the warehouse up to date with the dataset."""
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from etl.cli.endings import end, report_errors
+from etl.cli.endings import end, hearing_signals, report_errors
 from etl.cli.options import AsJson, Config, Quiet, Verbose
 from etl.errors import ExitCode
 
@@ -37,13 +38,15 @@ def load(
         files = open_dataset(settings.destination.path, settings.destination.options)
         dataset = Dataset(files, compression=settings.destination.compression)
         if dry_run:
-            result = preview_load(settings.warehouse, dataset, is_full=full)
+            result = hearing_signals(partial(preview_load, settings.warehouse, dataset, is_full=full))
         else:
             files.prepare()
             now = datetime.now(UTC)
             with files.lock(now), load_progress(is_shown=not quiet and not as_json) as on_progress:
                 files.sweep_staging()
-                result = load_warehouse(settings.warehouse, dataset, now, is_full=full, on_progress=on_progress)
+                result = hearing_signals(
+                    partial(load_warehouse, settings.warehouse, dataset, now, is_full=full, on_progress=on_progress)
+                )
         if as_json:
             print_json(result.as_json())
         elif not quiet:

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import AsyncIterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from etl.load.files.open import open_files
 from etl.load.warehouse import sql
 from etl.model import schema
 from etl.sandbox import Sandbox
-from tests.e2e.command import COMMAND, documented_fields, environment, metrics_etl, write_settings
+from tests.e2e.command import COMMAND, documented_fields, ended, environment, metrics_etl, start, write_settings
 from tests.e2e.dying import fork_server
 from tests.support import API_KEY, SECRET_KEY
 from tests.warehouses import DyingSession, Place, assert_equals_dataset, load_into, new_postgresql
@@ -207,6 +208,28 @@ async def test_readme_leads_from_the_keys_to_an_answer(server: Sandbox, tmp_path
     assert shell.returncode == 0
     for run_test in server.world.run_tests:
         assert re.search(rf"{run_test.name} +│ +9 │", stdout.decode())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("command", [["load"], ["load", "--dry-run"], ["verify", "--warehouse"]])
+async def test_signal_ends_a_command_that_waits_for_the_warehouse(
+    server: Sandbox, tmp_path: Path, postgresql_url: str, command: list[str], number: signal.Signals
+) -> None:
+    place = new_postgresql(postgresql_url)
+    write_warehouse(tmp_path, server, place)
+    env = environment(server)
+    await metrics_etl("run", "--quiet", cwd=tmp_path, env=env)
+    with closing(place.open()) as other:
+        other._session.execute(f"LOCK TABLE {place.namespace}.calls")
+        process = await start(*command, cwd=tmp_path, env=env)
+        while not place.query("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+            pass
+        process.send_signal(number)
+        async with asyncio.timeout(20):
+            stopped = await ended(process)
+    place.close()
+
+    assert (stopped.exit_code, stopped.stderr) == (128 + number, f"error: interrupted by {number.name}\n")
 
 
 async def test_the_page_s_sql_answers_in_postgresql(server: Sandbox, tmp_path: Path, postgresql_url: str) -> None:

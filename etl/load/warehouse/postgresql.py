@@ -1,6 +1,5 @@
 """PostgreSQL 14 and later, by ADBC: rows go in and out by COPY, as Arrow."""
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -84,7 +83,7 @@ class _Session:
 
 
 def _with_timeout(url: str) -> str:
-    if "connect_timeout=" in url or "PGCONNECT_TIMEOUT" in os.environ:
+    if "connect_timeout=" in url:
         return url
     return f"{url}{'&' if '?' in url else '?'}connect_timeout={CONNECT_SECONDS}"
 

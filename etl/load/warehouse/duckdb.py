@@ -86,5 +86,18 @@ class _Session:
 
 
 def connect(path: str, namespace: str) -> SqlWarehouse:
-    """The database in this file, which is made if it is not there."""
-    return SqlWarehouse(_Session(path.removeprefix("duckdb://")), _DIALECT, namespace)
+    """The database in this file, which is made if it is not there.
+
+    Raises:
+        DestinationError: DuckDB would take the schema for the file, which is a database of the same name to it.
+    """
+    session = _Session(path.removeprefix("duckdb://"))
+    names = session.query("SELECT database_name FROM duckdb_databases()").to_pylist()
+    session.rollback()
+    if namespace in {row["database_name"].lower() for row in names}:
+        session.close()
+        raise DestinationError(
+            f"{session.where}: DuckDB takes a schema {namespace} for the database of that name: "
+            "name another [warehouse] schema or file"
+        )
+    return SqlWarehouse(session, _DIALECT, namespace)

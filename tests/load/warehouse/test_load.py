@@ -208,6 +208,14 @@ async def test_table_of_somebody_else_is_refused_and_stays(source: Source, wareh
     assert warehouse.query("SELECT * FROM {s}.calls") == [{"mine": 7}]
 
 
+@pytest.mark.parametrize("name", ["simulation_metrics", "Simulation_Metrics", "temp", "system"])
+def test_schema_that_has_the_name_of_a_duckdb_database_is_refused(tmp_path: Path, name: str) -> None:
+    place = Place(f"duckdb://{tmp_path}/{name}.duckdb", name.lower())
+
+    with pytest.raises(DestinationError, match=r"name another \[warehouse\] schema or file$"):
+        place.open()
+
+
 async def test_column_of_another_type_is_refused(source: Source, warehouse: Place) -> None:
     load_into(warehouse, source.data)
     warehouse.edit("DROP VIEW {s}.calls_current", "ALTER TABLE {s}.calls ALTER COLUMN duration_seconds TYPE VARCHAR")

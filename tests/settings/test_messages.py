@@ -87,7 +87,14 @@ KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and c
                 f'[warehouse]\nurl = "postgresql://{rest}"\n',
                 f"prod.toml: [warehouse] url must hold no password: {NO_PASSWORD}",
             )
-            for rest in ("user:canary@h/d", "h/d?password=canary")
+            for rest in (
+                "user:canary@h/d",
+                "user:can/ary@h/d",
+                "user:can?ary@h/d",
+                "h/d?password=canary",
+                "h/d?PASSWORD=canary",
+                "h/d?passw%6Frd=canary",
+            )
         ),
         (
             '[warehouse]\nschema = "Metrics"\n',

@@ -43,7 +43,7 @@ _VALIDATED: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("Warehouse", "url"): {
         "pattern": rf"^({'|'.join(map(re.escape, WAREHOUSES))})://[^?]*[^/?]",
-        "not": {"pattern": r"^[^/]*://[^/]*:[^/]*@|\?.*password"},
+        "not": {"pattern": r"^[^/]*://.*:.*@|\?.*[Pp][Aa][Ss][Ss][Ww][Oo][Rr][Dd]"},
     },
     ("Warehouse", "schema"): {"pattern": f"^{NAMESPACE.pattern}$"},
     ("Compare", "max_regression"): {

@@ -8,7 +8,7 @@ from datetime import date
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from yarl import URL
@@ -280,7 +280,7 @@ class Warehouse(_Section):
             raise ValueError(f"must be one of {known}, got {_without_secrets(value)}")
         # The value is never repeated: it may hold a password.
         user, at, _ = rest.rpartition("@")  # whatever a password holds
-        if (at and ":" in user) or "password" in unquote(rest.partition("?")[2]).lower():
+        if (at and ":" in user) or "password" in rest.partition("?")[2].lower():
             raise ValueError("must hold no password: it comes from PGPASSWORD or the driver's usual places, got one")
         return value
 

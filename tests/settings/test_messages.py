@@ -93,7 +93,6 @@ KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and c
                 "user:can?ary@h/d",
                 "h/d?password=canary",
                 "h/d?PASSWORD=canary",
-                "h/d?passw%6Frd=canary",
             )
         ),
         (

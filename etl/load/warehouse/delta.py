@@ -21,6 +21,7 @@ from etl.load.warehouse.delta_table import OneTable, create
 from etl.load.warehouse.tables import ALL_TABLES, GROUPS, STATE, STATE_TABLE, Group, arrow_schema_of, shape
 from etl.load.warehouse.target import Change, Loaded
 from etl.model.schema import Table
+from etl.model.wording import counted
 
 _Items = dict[str, tuple[str | None, str | None]]
 """By item its digest and the checksum of its rows, as they were noted."""
@@ -104,6 +105,11 @@ class DeltaWarehouse:
 
     def _look(self) -> _Found:
         found = _Found({table.name: opened for table in ALL_TABLES if (opened := self._open(table))})
+        for name, opened in found.tables.items():
+            if lost := opened.lost_files:
+                raise DestinationError(
+                    f"{self.where}/{name} has lost {counted(len(lost), 'file')} of its log: remove the table, and load again"
+                )
         ids = {opened.dataset_id for opened in found.tables.values()}
         if len(ids) > 1:
             raise DestinationError(f"{self.where} holds tables of several datasets: name another [warehouse] url")

@@ -414,6 +414,17 @@ def test_folder_that_holds_other_files_is_refused(lake):
     assert not (lake.data / "calls" / "_delta_log").exists()
 
 
+@pytest.mark.parametrize("name", ["evals", STATE])
+def test_table_that_lost_a_file_is_refused_and_made_anew_once_it_is_removed(lake, name):
+    (lake.folder / lake.open(name).file_uris()[0]).unlink()
+
+    with pytest.raises(DestinationError, match=rf"{name} has lost 1 file .*: remove the table, and load again$"):
+        lake.load()
+    shutil.rmtree(lake.folder / name)
+    lake.load()
+    lake.assert_settled()
+
+
 def test_column_of_another_type_in_delta_is_refused(lake):
     table = lake.open()
     rows = table.to_pyarrow_table()

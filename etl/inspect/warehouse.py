@@ -23,7 +23,7 @@ from etl.model.schema import Table
 from etl.model.wording import counted, first_few
 from etl.settings import Settings
 
-Place = tuple[str, ...]
+Place = tuple[str | None, ...]
 """Values of a table's partition columns."""
 
 
@@ -95,7 +95,7 @@ def compare(contents: Contents, warehouse: Warehouse) -> WarehouseReport:
         different: defaultdict[str, list[str]] = defaultdict(list)
         for table in reversed(group.tables):
             items_at = contents.places(group)
-            for place in sorted({*items_at, *warehouse.places(table)}, key=str):  # somebody may have made one null
+            for place in sorted({*items_at, *warehouse.places(table)}, key=str):  # null where somebody has written
                 ours = _ours(contents, warehouse, table, items_at.get(place, set()), place)
                 theirs = warehouse.rows(table, place)
                 if group is GROUPS[0]:
@@ -130,7 +130,7 @@ def _days(table: Table, ours: pa.Table, theirs: pa.Table) -> Iterator[Day]:
 
 def _by_day(table: Table, rows: pa.Table) -> Counter[tuple[str, str]]:
     days = pc.fill_null(pc.strftime(rows[table.start], format="%Y-%m-%d"), "unknown").to_pylist()
-    run_tests = rows["run_test"].to_pylist() if "run_test" in rows.column_names else [""] * len(days)
+    run_tests = pc.fill_null(rows["run_test"], "").to_pylist() if "run_test" in rows.column_names else [""] * len(days)
     return Counter(zip(run_tests, days, strict=True))
 
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from etl.errors import DestinationError, FileMissingError
 from etl.load.dataset import Dataset
 from etl.load.files.open import Entry, Files, data_files, read_each
-from etl.load.identity import read_identity
+from etl.load.identity import is_by_day, read_identity
 from etl.load.index import Index, read_index, update_index
 from etl.load.layout import Part, parse_part_path, parse_run_path, part_path
 from etl.load.merge import is_of
@@ -54,9 +54,9 @@ class Contents:
         """The executions that are neither replaced nor removed."""
         return self.damaged | self.lost
 
-    def places(self, group: Group) -> dict[tuple[str, ...], set[str]]:
+    def places(self, group: Group) -> dict[tuple[str | None, ...], set[str]]:
         """The items of a group by the values of its partition columns."""
-        found: dict[tuple[str, ...], set[str]] = {}
+        found: dict[tuple[str | None, ...], set[str]] = {}
         for item in self.digests[group.kind]:
             table = group.tables[0]
             paths = [entry.path for entry in self.files[table.name][item]] if table.name in self.files else []
@@ -104,8 +104,9 @@ def read_contents(dataset: Dataset) -> Contents:
     files = dataset.files
     identity = read_identity(files)
     if identity is None:
-        has_days = files.has(schema.EXECUTIONS.name)
-        fix = "it has a folder for each day: run metrics-etl migrate" if has_days else "run metrics-etl run first"
+        fix = (
+            "it has a folder for each day: run metrics-etl migrate" if is_by_day(files) else "run metrics-etl run first"
+        )
         raise DestinationError(f"{files.where()}: no dataset that can be loaded: {fix}")
     unreadable: list[str] = []
     index = update_index(dataset, read_index(files), unreadable)

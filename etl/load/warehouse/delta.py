@@ -84,13 +84,13 @@ class DeltaWarehouse:
             found.tables[STATE].overwrite(_as_rows(noted))
         return []
 
-    def places(self, table: Table) -> set[tuple[str, ...]]:
+    def places(self, table: Table) -> set[tuple[str | None, ...]]:
         """From the log."""
         with self._naming():
             self._read[table.name] = self._opened(table)
             return self._read[table.name].places
 
-    def rows(self, table: Table, place: tuple[str, ...]) -> pa.Table:
+    def rows(self, table: Table, place: tuple[str | None, ...]) -> pa.Table:
         """From the files of the place, as the table was when its places were asked for."""
         with self._naming():
             opened = self._read.get(table.name) or self._opened(table)

@@ -30,7 +30,7 @@ from etl.load.warehouse.tables import arrow_schema_of, columns_of
 from etl.model.digest import rows_digest
 from etl.model.schema import Column, Table
 
-Place = tuple[str, ...]
+Place = tuple[str | None, ...]
 """The values of the partition columns."""
 
 _DATASET_ID = "metrics_etl.dataset_id"

@@ -136,18 +136,21 @@ class SqlWarehouse:
             self._execute(each for name in (_GONE, _ARRIVED) if (each := self._dialect.drop.format(name=name)))
         return session.notices
 
-    def places(self, table: Table) -> set[tuple[str, ...]]:
+    def places(self, table: Table) -> set[tuple[str | None, ...]]:
         """By one query."""
         names = self._sql.names(table.partitions)
         with self._reading():
+            if table.name not in self._existing():
+                raise DestinationError(f"{self.where} has no table {table.name}: run metrics-etl load")
             found = self._session.query(f"SELECT DISTINCT {names} FROM {self._sql.name(table.name)}")
         return {tuple(row.values()) for row in found.to_pylist()}
 
-    def rows(self, table: Table, place: tuple[str, ...]) -> pa.Table:
+    def rows(self, table: Table, place: tuple[str | None, ...]) -> pa.Table:
         """By one query."""
         names = self._sql.names(columns_of(table))
         is_there = " AND ".join(
-            f"{self._dialect.quoted(column.name)} = {self._dialect.literal(value)}"
+            f"{self._dialect.quoted(column.name)} "
+            + ("IS NULL" if value is None else f"= {self._dialect.literal(value)}")
             for column, value in zip(table.partitions, place, strict=True)
         )
         with self._reading():

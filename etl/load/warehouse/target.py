@@ -58,10 +58,10 @@ class Warehouse(Protocol):
         Tables of another dataset, or of somebody else, are refused, and so is a column of another type.
         """
 
-    def places(self, table: Table) -> set[tuple[str, ...]]:
+    def places(self, table: Table) -> set[tuple[str | None, ...]]:
         """The values of the partition columns of the table that occur in it."""
 
-    def rows(self, table: Table, place: tuple[str, ...]) -> pa.Table:
+    def rows(self, table: Table, place: tuple[str | None, ...]) -> pa.Table:
         """All rows of the table with these values of its partition columns, and the columns of ``tables.columns_of``."""
 
     def as_stored(self, rows: pa.Table) -> pa.Table:

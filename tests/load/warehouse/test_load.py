@@ -319,6 +319,21 @@ async def test_places_are_columns_and_everything_has_a_comment(source: Source, w
     assert months == {path.name.partition("=")[2] for path in (source.data / "calls").glob("*/*")}
 
 
+async def test_verify_of_tables_that_are_not_there_names_the_fix(source: Source, warehouse: Place) -> None:
+    with (
+        closing(warehouse.open()) as opened,
+        pytest.raises(DestinationError, match=r"has no table executions: run metrics-etl load$"),
+    ):
+        compare(contents_of(source.data), opened)
+
+
+async def test_dataset_that_lost_its_id_is_not_told_to_migrate(source: Source, warehouse: Place) -> None:
+    (source.data / "_state" / "dataset.json").unlink()
+
+    with pytest.raises(DestinationError, match=r"no dataset that can be loaded: run metrics-etl run first$"):
+        load_into(warehouse, source.data)
+
+
 async def test_verify_finds_each_difference_and_nothing_else(source: Source, warehouse: Place) -> None:
     load_into(warehouse, source.data)
 
@@ -334,14 +349,17 @@ async def test_verify_finds_each_difference_and_nothing_else(source: Source, war
         f"DELETE FROM {{s}}.evals WHERE execution_id = '{second}'",
         f"UPDATE {{s}}.calls SET call_execution_id = 'x' || call_execution_id WHERE execution_id = '{third}'",
         "INSERT INTO {s}.runs (export_run_id, month) VALUES ('a run', '2020-01')",
+        "INSERT INTO {s}.runs (export_run_id) VALUES ('of no month')",
     )
     found = {each.place: each.text for each in report().findings}
 
-    assert found.keys() == {f"execution {each}" for each in (first, second, third)} | {"run a run"}
+    assert found.keys() == {f"execution {each}" for each in (first, second, third)} | {"run a run", "run of no month"}
     assert found[f"execution {first}"] == "calls: 3 rows with other values (duration_seconds)"
     assert "rows missing" in found[f"execution {second}"]
     assert found[f"execution {third}"] == "calls: 3 rows missing, 3 rows too many"
-    assert [(day.table, day.rows, day.loaded_rows) for day in report().days if day.table == "runs"] == [("runs", 0, 1)]
+    assert [(day.table, day.rows, day.loaded_rows) for day in report().days if day.table == "runs"] == [
+        ("runs", 0, 1)
+    ] * 2
 
 
 async def test_tables_that_an_administrator_made_are_filled_by_who_may_make_none(

@@ -29,13 +29,13 @@ from etl.load.files.open import Files, open_files
 from etl.load.identity import read_identity
 from etl.load.layout import LOCK, parse_part_path
 from etl.load.state import load_state
+from etl.load.warehouse.load import refuse_another
 from etl.load.warehouse.target import open_warehouse
 from etl.model.keys import is_listable
 from etl.model.records import Page
 from etl.model.schema import EXECUTIONS
 from etl.model.wording import counted, quoted
 from etl.settings import Settings
-from etl.settings.sections import Warehouse
 
 
 class Subject(StrEnum):
@@ -109,7 +109,7 @@ async def check(config: Path | None, *, on_hold: Callable[[float], None]) -> lis
         names = f"names {counted(count, 'run test')}" if count else "for all run tests"
         found = [Check(Subject.SETTINGS, f"valid, {names}"), *await _check_source(config, on_hold)]
     found += await asyncio.to_thread(_check_dataset, settings)
-    return found + ([await asyncio.to_thread(_check_warehouse, settings.warehouse)] if settings.warehouse.url else [])
+    return found + ([await asyncio.to_thread(_check_warehouse, settings)] if settings.warehouse.url else [])
 
 
 def problems_here(config: Path | None) -> list[str]:
@@ -249,11 +249,16 @@ def _check_dataset(settings: Settings) -> list[Check]:
     return [destination, lock]
 
 
-def _check_warehouse(settings: Warehouse) -> Check:
-    """Whether it can be reached and read; only a load tells whether it can be written."""
+def _check_warehouse(settings: Settings) -> Check:
+    """Whether it can be reached and read, and holds no other dataset; only a load tells whether it can be written."""
     try:
-        with closing(open_warehouse(settings.url or "", settings.namespace)) as warehouse:
-            executions = len(warehouse.loaded().digests.get("execution", {}))
+        identity = read_identity(open_files(settings.destination.path, settings.destination.options))
+        section = settings.warehouse
+        with closing(open_warehouse(section.named_url, section.namespace)) as warehouse:
+            loaded = warehouse.loaded()
+            if identity is not None:
+                refuse_another(warehouse, loaded, identity.dataset_id)
+            executions = len(loaded.digests.get("execution", {}))
     except ExporterError as error:
         return _problem(Subject.WAREHOUSE, error)
     return Check(Subject.WAREHOUSE, f"{warehouse.where} can be read: {counted(executions, 'execution')}")

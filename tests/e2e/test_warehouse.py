@@ -284,6 +284,19 @@ async def test_check_and_verify_look_at_the_warehouse_too(server: Sandbox, folde
     assert broken.exit_code == 6
 
 
+async def test_check_refuses_the_warehouse_of_another_dataset(server: Sandbox, folder: Path) -> None:
+    env = environment(server)
+    await metrics_etl("run", "--quiet", cwd=folder, env=env)
+    (folder / "data").rename(folder / "before")
+    new = await metrics_etl("check", cwd=folder, env=env)
+    await metrics_etl("run", "--quiet", cwd=folder, env=env)
+    other = await metrics_etl("check", cwd=folder, env=env)
+
+    assert new.exit_code == 0
+    assert other.exit_code == 6
+    assert "holds another dataset" in other.stdout
+
+
 def _load_and_be_killed(folder: Path, at: int) -> None:
     class Killing(DyingSession):
         def _ask(self, name: str, *arguments: object) -> None:

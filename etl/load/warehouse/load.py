@@ -111,6 +111,15 @@ def compare(contents: Contents, loaded: Loaded, *, is_full: bool = False) -> Dif
     return Difference(new, changed, altered, surplus)
 
 
+def refuse_another(warehouse: Warehouse, loaded: Loaded, dataset_id: str) -> None:
+    """Raise DestinationError if what is loaded is of another dataset than this one."""
+    if loaded.dataset_id not in (None, dataset_id):
+        raise DestinationError(
+            f"{warehouse.where} holds another dataset ({loaded.dataset_id}; this one is {dataset_id}): "
+            "name another [warehouse] schema or url"
+        )
+
+
 def load(
     contents: Contents,
     warehouse: Warehouse,
@@ -127,11 +136,7 @@ def load(
         DestinationError: it failed; the warehouse is as it was, or the next load heals it.
     """
     loaded = warehouse.loaded()
-    if loaded.dataset_id not in (None, contents.dataset_id):
-        raise DestinationError(
-            f"{warehouse.where} holds another dataset ({loaded.dataset_id}; this one is {contents.dataset_id}): "
-            "name another [warehouse] schema or url"
-        )
+    refuse_another(warehouse, loaded, contents.dataset_id)
     found = compare(contents, loaded, is_full=is_full)
     new, changed, altered, removed = (
         len(each["execution"]) for each in (found.new, found.changed, found.altered, found.surplus)

@@ -210,8 +210,22 @@ async def test_readme_leads_from_the_keys_to_an_answer(server: Sandbox, tmp_path
         assert re.search(rf"{run_test.name} +│ +9 │", stdout.decode())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("command", [["load"], ["load", "--dry-run"], ["verify", "--warehouse"]])
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [
+        (["load"], signal.SIGTERM),
+        (["verify", "--warehouse"], signal.SIGINT),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in (
+                (["load"], signal.SIGINT),
+                (["load", "--dry-run"], signal.SIGTERM),
+                (["load", "--dry-run"], signal.SIGINT),
+                (["verify", "--warehouse"], signal.SIGTERM),
+            )
+        ),
+    ],
+)
 async def test_signal_ends_a_command_that_waits_for_the_warehouse(
     server: Sandbox, tmp_path: Path, postgresql_url: str, command: list[str], number: signal.Signals
 ) -> None:

@@ -404,7 +404,7 @@ class History:
         data, place, chance = self.files.data, self.warehouse, self._chance
         if not self.files.paths():
             return
-        match chance.choice(["load", "load", "die", "die", "edit", "back up", "restore", "nothing"]):
+        match chance.choice(["load", "die", "edit", "back up", "restore", *["nothing"] * 5]):
             case "load":
                 with suppress(DestinationError):
                     load_into(place, data)

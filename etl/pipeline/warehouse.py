@@ -6,7 +6,7 @@ from datetime import datetime
 
 from etl.errors import ExporterError
 from etl.load.dataset import Dataset
-from etl.load.warehouse.contents import Contents, read_contents
+from etl.load.warehouse.contents import read_contents
 from etl.load.warehouse.last_load import LastLoad, note_load
 from etl.load.warehouse.load import Result, load
 from etl.load.warehouse.target import open_warehouse
@@ -39,7 +39,7 @@ def load_warehouse(
         LastLoad(
             warehouse=settings.place or "",
             tried_at=now,
-            export_run_id=newest_run(contents),
+            export_run_id=max(contents.digests["run"], default=None),
             export_runs=len(contents.digests["run"]),
             problem="; ".join(result.problems) or None,
         ),
@@ -51,8 +51,3 @@ def preview_load(settings: Warehouse, dataset: Dataset, *, is_full: bool = False
     """What ``load_warehouse`` would do; changes nothing. Errors as there."""
     with closing(open_warehouse(settings.named_url, settings.namespace)) as warehouse:
         return load(read_contents(dataset), warehouse, is_full=is_full, is_dry_run=True)
-
-
-def newest_run(contents: Contents) -> str | None:
-    """The id of the newest export run of the dataset."""
-    return max(contents.digests["run"], default=None)

@@ -7,10 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from etl.errors import DestinationError
 from etl.load.warehouse.contents import Contents
 from etl.load.warehouse.tables import GROUPS
-from etl.load.warehouse.target import Change, Loaded, Warehouse
+from etl.load.warehouse.target import Change, Loaded, Warehouse, another_dataset
 from etl.model.schema import Table
 from etl.model.wording import counted
 
@@ -114,10 +113,7 @@ def compare(contents: Contents, loaded: Loaded, *, is_full: bool = False) -> Dif
 def refuse_another(warehouse: Warehouse, loaded: Loaded, dataset_id: str) -> None:
     """Raise DestinationError if what is loaded is of another dataset than this one."""
     if loaded.dataset_id not in (None, dataset_id):
-        raise DestinationError(
-            f"{warehouse.where} holds another dataset ({loaded.dataset_id}; this one is {dataset_id}): "
-            "name another [warehouse] schema or url"
-        )
+        raise another_dataset(warehouse.where, loaded.dataset_id, dataset_id)
 
 
 def load(

@@ -25,7 +25,7 @@ from etl.load.warehouse.tables import (
     current_calls,
     shape,
 )
-from etl.load.warehouse.target import Change, Loaded
+from etl.load.warehouse.target import Change, Loaded, another_dataset
 from etl.model.schema import STRING, Table
 
 _GONE, _ARRIVED = "metrics_etl_gone", "metrics_etl_arrived"
@@ -261,10 +261,7 @@ class SqlWarehouse:
                     f"{self.where}: {name} was not made by metrics-etl: name another [warehouse] schema, or drop it"
                 )
             if dataset_id not in (None, found.dataset_id) and found.dataset_id != ANY_DATASET:
-                raise DestinationError(
-                    f"{self.where} holds another dataset ({found.dataset_id}; this one is {dataset_id}): "
-                    "name another [warehouse] schema or url"
-                )
+                raise another_dataset(self.where, found.dataset_id, dataset_id)
         is_lacking = CURRENT_CALLS not in existing
         for table in ALL_TABLES:
             columns = existing[table.name].columns if table.name in existing else {}

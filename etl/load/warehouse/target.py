@@ -11,7 +11,7 @@ from typing import Protocol, cast
 
 import pyarrow as pa
 
-from etl.errors import ConfigurationError
+from etl.errors import ConfigurationError, DestinationError
 from etl.model.locations import WAREHOUSES, scheme_of
 from etl.model.schema import Table
 
@@ -69,6 +69,13 @@ class Warehouse(Protocol):
 
     def close(self) -> None:
         """End the connection; what was not finished is undone."""
+
+
+def another_dataset(where: str, found: str, dataset_id: str) -> DestinationError:
+    """What to raise of a warehouse that holds another dataset than this one."""
+    return DestinationError(
+        f"{where} holds another dataset ({found}; this one is {dataset_id}): name another [warehouse] schema or url"
+    )
 
 
 def open_warehouse(url: str, namespace: str) -> Warehouse:

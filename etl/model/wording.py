@@ -3,9 +3,9 @@
 import re
 from collections.abc import Sequence
 
-# What moves a cursor, ends a line, or reorders it: C0, DEL and C1, separators, overrides of the direction of writing, and the
-# halves of characters that stand for bytes of a file name. What joins emoji does none of that.
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ud800-\udfff]")
+# What moves a cursor, ends a line, or reorders it: C0, DEL and C1, separators, overrides of the direction of writing; what is no
+# character, and the halves of characters that stand for bytes of a file name. What joins emoji does none of that.
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ufffe\uffff\ud800-\udfff]")
 
 
 def shown(text: str) -> str:

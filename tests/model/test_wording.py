@@ -17,6 +17,7 @@ def test_of_many_things_the_first_are_named(things, text):
         ("a\r\n\tb", r"a\r\n\tb"),
         ("\x7f\x9b", r"\x7f\x9b"),
         ("\u2028\u202e\u2066", r"\u2028\u202e\u2066"),
+        ("\ufffe\uffff", r"\ufffe\uffff"),
         ("\udc80", r"\udc80"),
         (
             "Ünïcode\N{NO-BREAK SPACE}ナイトリー\N{IDEOGRAPHIC SPACE}\\",

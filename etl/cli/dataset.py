@@ -10,15 +10,14 @@ import typer
 from etl.cli import process
 from etl.cli.endings import end, hearing_signals, report_errors
 from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose
-from etl.errors import ConfigurationError, DestinationError, ExitCode
+from etl.errors import DestinationError, ExitCode
 from etl.load.warehouse.engines import EngineName
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import date
 
     from etl.inspect.verify import Report
-    from etl.settings import RunTest, Settings
+    from etl.settings import Settings
 
 
 class SchemaFormat(StrEnum):
@@ -55,27 +54,15 @@ def status(
         import msgspec  # noqa: PLC0415
 
         from etl.cli.console import print_json, print_message  # noqa: PLC0415
+        from etl.cli.reading import open_settings, read_dataset  # noqa: PLC0415
         from etl.cli.show_status import print_status  # noqa: PLC0415
-        from etl.inspect.status import read_status  # noqa: PLC0415
         from etl.inspect.verdict import judge  # noqa: PLC0415
-        from etl.load.files.open import open_files  # noqa: PLC0415
         from etl.pipeline.preflight import problems_here  # noqa: PLC0415
-        from etl.settings import Settings  # noqa: PLC0415
 
-        try:
-            settings = Settings.load(config, needs_keys=False)
-            configured: Sequence[RunTest] | None = settings.run_tests
-        except ConfigurationError:  # that of a machine that only reads may name no run tests, or be missing
-            settings, configured = Settings.load(config, needs_keys=False, needs_run_tests=False), None
+        settings, configured = open_settings(config)
         problems_now = problems_here(config)
         try:
-            files = open_files(settings.destination.path, settings.destination.options)
-            dataset_status = read_status(
-                files,
-                now=datetime.now(UTC),
-                configured=configured,
-                warehouse=settings.warehouse.place,
-            )
+            _, dataset_status = read_dataset(settings, configured)
         except DestinationError:
             for problem in problems_now:
                 print_message(f"problem: {problem}")

@@ -6,17 +6,16 @@ from rich.table import Table
 from rich.text import Text
 
 from etl.cli.console import print_line, stdout_console
+from etl.inspect.amounts import change_texts, value_text
 from etl.inspect.compare import ComparisonReport, Row
 from etl.inspect.sides import Side
-from etl.inspect.statistics import Interval, Outcome, Verdict
-from etl.model.metrics import SHARE
+from etl.inspect.statistics import Outcome, Verdict
 from etl.model.wording import counted, shown
 
 _HEADER = ("metric", "baseline", "candidate", "change", "95% interval", "calls", "verdict")
 _LEFT_OUT = ("95% interval", "calls")
 _WIDE = 120
 _STYLES = {Verdict.WORSE: "red", Verdict.BETTER: "green", Verdict.TOO_FEW: "dim", Verdict.UNCLEAR: ""}
-_SHORT_UNITS = {"US cents": "ct", "score": ""}
 
 
 def print_comparison(report: ComparisonReport) -> None:
@@ -95,44 +94,12 @@ def _cells(row: Row) -> tuple[str, ...]:
         }[found.against(row.limit)]
     return (
         shown(row.metric.name),
-        _value(found.baseline, unit),
-        _value(found.candidate, unit),
-        *_change(row),
+        value_text(found.baseline, unit),
+        value_text(found.candidate, unit),
+        *change_texts(row.metric, found),
         f"{found.baseline_calls:,}, {found.candidate_calls:,}",
         verdict,
     )
-
-
-def _value(value: float | None, unit: str) -> str:
-    if value is None:
-        return "-"
-    if unit == SHARE:
-        return f"{value * 100:.1f}%"
-    return f"{_rounded(value)} {_SHORT_UNITS.get(unit, unit)}".rstrip()
-
-
-def _rounded(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
-
-
-def _change(row: Row) -> tuple[str, str]:
-    """The change and its interval: of a rate in percentage points, else as a share of the baseline, where there is one."""
-    found = row.found
-    if found.difference is None or found.change is None:
-        return "-", "-"
-    if row.metric.is_rate:
-        return _signed(found.difference, 100, " pp")
-    if found.baseline:
-        return _signed(found.change, 100, "%")
-    return _signed(found.difference, 1, f" {_SHORT_UNITS.get(row.metric.unit, row.metric.unit)}".rstrip())
-
-
-def _signed(interval: Interval, factor: float, unit: str) -> tuple[str, str]:
-    value, low, high = (
-        f"{round(each * factor, 1) + 0.0:+.1f}"  # no -0.0
-        for each in (interval.value, interval.low, interval.high)
-    )
-    return f"{value}{unit}", f"{low} to {high}{unit}"
 
 
 def _code(text: str) -> str:

@@ -1,8 +1,5 @@
 """``metrics-etl compare``: whether an agent got worse, by exit code, as a table and as a comment, from the dataset alone."""
 
-import asyncio
-import contextlib
-import io
 import re
 import shutil
 import subprocess
@@ -14,7 +11,6 @@ import numpy as np
 import pytest
 
 import etl
-from etl.cli import demo
 from etl.cli.show_compare import markdown
 from etl.inspect.compare import ComparisonReport
 from etl.inspect.sides import ComparedExecution, Side
@@ -22,12 +18,12 @@ from etl.load.files.local import LocalFiles
 from etl.load.files.objects import Objects
 from tests.datasets import write
 from tests.e2e.command import Ended, documented_fields, environment, metrics_etl, write_settings
+from tests.e2e.demo_dataset import FRIDAY, make_demo
 from tests.e2e.terminal import Terminal
 from tests.stores import KEYS, Store
 
 ROOT = Path(__file__).parents[2]
 README, COMMANDS = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/commands.md"))
-FRIDAY = datetime(2026, 11, 20, 15, tzinfo=UTC)
 BARE = environment(FI_API_KEY=None, FI_SECRET_KEY=None)
 WEEKS = ("--baseline", "2026-10-26..2026-11-08", "--candidate", "2026-11-09..2026-11-20")
 CHECKOUT = ("--run-test", "Checkout flow", *WEEKS)
@@ -35,11 +31,8 @@ CHECKOUT = ("--run-test", "Checkout flow", *WEEKS)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's dataset as data, of the week of which the README tells."""
     folder = tmp_path_factory.mktemp("compare")
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
-        patch.setattr(demo, "latest_friday", lambda _: FRIDAY)
-        asyncio.run(demo.run_demo(folder / "data", seed=1))
+    make_demo(folder / "data")
     return folder
 
 

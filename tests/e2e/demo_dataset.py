@@ -1,0 +1,20 @@
+"""The demo's dataset as it was in one week, for tests of what documents show of it."""
+
+import asyncio
+import contextlib
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from etl.cli import demo
+
+FRIDAY = datetime(2026, 11, 20, 15, tzinfo=UTC)
+
+
+def make_demo(path: Path) -> None:
+    """Make the dataset that ``metrics-etl demo`` made in the week of which the README tells."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+        patch.setattr(demo, "latest_friday", lambda _: FRIDAY)
+        asyncio.run(demo.run_demo(path, seed=1))

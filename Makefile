@@ -61,7 +61,7 @@ $(READERS)/.done: tests/readers.lock
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.runtime requirements-demo.lock
-	@echo "Installing DuckDB for the demo into $(VENV), once." >&2
+	@echo "Installing what the demo shows a warehouse and a report with into $(VENV), once." >&2
 	@$(PIP) --require-hashes --requirement requirements-demo.lock
 	@touch $@
 
@@ -120,8 +120,8 @@ bench-quick: $(BENCH)/.done $(VENV)/.dev ## Measure small sizes, once; write not
 lock: $(VENV)/.dev ## Resolve the locked requirements anew
 	$(PIP) uv
 	$(LOCK) pyproject.toml --output-file requirements.lock
-	$(LOCK) pyproject.toml --group dev --extra bucket --extra delta --extra duckdb --extra fast --extra postgresql --extra prometheus --constraint requirements.lock --output-file requirements-dev.lock
-	$(LOCK) pyproject.toml --extra duckdb --constraint requirements.lock --output-file requirements-demo.lock
+	$(LOCK) pyproject.toml --group dev --extra bucket --extra delta --extra duckdb --extra fast --extra postgresql --extra prometheus --extra report --constraint requirements.lock --output-file requirements-dev.lock
+	$(LOCK) pyproject.toml --extra duckdb --extra report --constraint requirements.lock --output-file requirements-demo.lock
 	$(LOCK) pyproject.toml --extra fast --constraint requirements.lock --output-file benchmarks/fast.lock
 	$(LOCK) benchmarks/baselines.in --output-file benchmarks/baselines.lock
 	$(LOCK) tests/readers.in --output-file tests/readers.lock

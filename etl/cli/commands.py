@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from etl.cli import compare, dataset, load, run, sandbox, source
+from etl.cli import compare, dataset, load, report, run, sandbox, source
 from etl.cli.endings import end
 from etl.errors import ExitCode
 from etl.version import __version__
@@ -49,7 +49,7 @@ app = typer.Typer(
 
 for command in (
     *(run.run, run.plan, source.check, source.discover),
-    *(load.load, dataset.status, dataset.verify, compare.compare, dataset.migrate, dataset.schema),
+    *(load.load, dataset.status, dataset.verify, compare.compare, report.report, dataset.migrate, dataset.schema),
     *(sandbox.sandbox, sandbox.demo),
 ):
     app.command(cls=_Command)(command)

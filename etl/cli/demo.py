@@ -12,10 +12,13 @@ from rich.tree import Tree
 
 from etl import sandbox
 from etl.cli.console import printable
+from etl.cli.report import page_module, write_report
 from etl.cli.sandbox_server import API_KEY, SECRET_KEY, latest_friday, make_world
 from etl.cli.show_load import print_load
 from etl.cli.show_run import print_how_to_open, print_summary
 from etl.errors import ConfigurationError
+from etl.inspect.report.contents import read_contents
+from etl.inspect.status import read_status
 from etl.inspect.tables import read_table
 from etl.load.dataset import Dataset
 from etl.load.files.open import data_files, open_files
@@ -88,6 +91,7 @@ async def run_demo(path: Path | None, *, seed: int) -> None:
         summary = _raise_failure(await job.export(settings))
         console.print(f"requests sent: {summary.requests}, files written: {summary.files}", soft_wrap=True)
     _show_warehouse(console, dataset, settings)
+    _show_report(console, dataset)
     _print_step(console, f"The dataset stays in {dataset}. Open it with")
     print_how_to_open(str(dataset))
 
@@ -119,6 +123,20 @@ def _show_warehouse(console: Console, dataset: Path, settings: Settings) -> None
     console.print(escape(_QUESTION), soft_wrap=True)
     with duckdb.connect(f"{dataset}.duckdb", read_only=True) as warehouse:
         console.print(warehouse.sql(_QUESTION).df().to_string(index=False), soft_wrap=True)
+
+
+def _show_report(console: Console, dataset: Path) -> None:
+    """Write a report beside the dataset, where what it needs is installed."""
+    try:
+        page = page_module()
+    except ConfigurationError:
+        _print_step(
+            console, "A report can be made of it: pip install 'simulation-metrics-etl[report]' shows that here."
+        )
+        return
+    files = open_files(str(dataset))
+    _print_step(console, "A page to look at, for a browser or a mail:")
+    write_report(page, read_contents(files, read_status(files, now=datetime.now(UTC))), Path(f"{dataset}.html"))
 
 
 def _change_world(world: sandbox.World, rng: random.Random, now: datetime) -> None:

@@ -1,6 +1,6 @@
 """The values of the metrics of some executions' calls, read from the dataset: what ``statistics`` compares."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,9 @@ from etl.model.metrics import METRICS, Metric, Statistic, eval_metric
 
 _NONE = Sample.of_one_execution(np.empty(0))
 _NUMBER = "number of the execution"
+CALL_COLUMNS = sorted({metric.column for metric in METRICS.values()})
 _OUTPUTS = {Statistic.RATE: "output_passed", Statistic.MEAN: "output_score"}
+EVAL_COLUMNS = ["eval_name", "eval_config_id", *_OUTPUTS.values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +47,23 @@ def read_samples(files: Files, executions: Sequence[ComparedExecution]) -> Sampl
     keys = frozenset(each.run_test for each in executions)
     days = [each.started_at.date() if each.started_at else None for each in executions]
     known = [day for day in days if day]
-    names = sorted({metric.column for metric in METRICS.values()})
     scope = Scope(keys, min(known), max(known)) if len(known) == len(days) else Scope(keys)
     ids = pa.array([each.execution_id for each in executions], schema.STRING)
-    calls = _rows_of(files, schema.CALLS, scope, ids, names)
+    calls = _of(rows_once(files, schema.CALLS, scope, CALL_COLUMNS, is_of_days=False), ids)
     if scope.has_bounds and len(calls) < sum(each.exported_calls or 0 for each in executions):
         # An execution stays in the month in which it was first seen, whatever the API says later of its start.
         scope = Scope(keys)
-        calls = _rows_of(files, schema.CALLS, scope, ids, names)
+        calls = rows_once(files, schema.CALLS, scope, CALL_COLUMNS, is_of_days=False)
+    evals = rows_once(files, schema.EVALS, scope, EVAL_COLUMNS, is_of_days=False)
+    return samples_of(calls, evals, executions)
+
+
+def samples_of(calls: pa.Table, evals: pa.Table, executions: Sequence[ComparedExecution]) -> Samples:
+    """Those of these executions among the calls and evals, which have ``CALL_COLUMNS`` and ``EVAL_COLUMNS`` besides their keys."""
+    ids = pa.array([each.execution_id for each in executions], schema.STRING)
+    calls, evals = _numbered(calls, ids), _numbered(evals, ids)
     calls = calls.set_column(calls.column_names.index("status"), "status", _has_failed(calls["status"]))
-    columns = {name: _sample(calls[name], calls[_NUMBER]) for name in names}
-    evals = _rows_of(files, schema.EVALS, scope, ids, ["eval_name", "eval_config_id", *_OUTPUTS.values()])
+    columns = {name: _sample(calls[name], calls[_NUMBER]) for name in CALL_COLUMNS}
     return Samples(len(calls), columns, _outputs(evals))
 
 
@@ -73,14 +81,27 @@ def eval_metrics(sides: Sequence[Samples]) -> dict[str, Metric]:
     return {metric.name: metric for metric in metrics}
 
 
-def _rows_of(files: Files, table: schema.Table, scope: Scope, executions: pa.Array, names: list[str]) -> pa.Table:
-    """The columns of these executions' rows, each once: rows that an export is moving are there twice for a moment, and equal."""
+def rows_once(
+    files: Files, table: schema.Table, scope: Scope, names: Iterable[str], *, is_of_days: bool = True
+) -> pa.Table:
+    """The columns of the rows, with those of the key, each row once: those that an export is moving are there twice, and equal.
+
+    Raises:
+        DestinationError: a file of the dataset cannot be read.
+    """
     wanted = list(dict.fromkeys([*table.key, "execution_id", *names]))
-    rows = read_rows(files, table, scope, wanted, is_of_days=False)
-    rows = rows.filter(pc.is_in(rows["execution_id"], value_set=executions)).combine_chunks()
+    rows = read_rows(files, table, scope, wanted, is_of_days=is_of_days)
     keys = pc.binary_join_element_wise(*(rows[name] for name in table.key), " ").combine_chunks()
-    rows = rows.append_column(_NUMBER, pc.index_in(rows["execution_id"], value_set=executions))
     return rows.filter(pc.equal(pc.index_in(keys, value_set=keys), pa.array(np.arange(len(rows), dtype=np.int32))))
+
+
+def _of(rows: pa.Table, executions: pa.Array) -> pa.Table:
+    return rows.filter(pc.is_in(rows["execution_id"], value_set=executions)).combine_chunks()
+
+
+def _numbered(rows: pa.Table, executions: pa.Array) -> pa.Table:
+    rows = _of(rows, executions)
+    return rows.append_column(_NUMBER, pc.index_in(rows["execution_id"], value_set=executions))
 
 
 def _outputs(evals: pa.Table) -> dict[tuple[str, str], Sample]:

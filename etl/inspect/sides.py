@@ -5,11 +5,12 @@ Only finished executions that the source still has count. Reads no call.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from etl.errors import ConfigurationError
 from etl.inspect.tables import find_scope, read_rows
 from etl.load.files.open import Files
+from etl.load.layout import Scope
 from etl.model import schema
 from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState
 from etl.model.wording import counted, first_few, quoted
@@ -59,6 +60,11 @@ class ComparedExecution:
         """Whether its calls have ended, and were fetched."""
         return self.status in TERMINAL_EXECUTION and self.export_state != ExportState.WAITING
 
+    @property
+    def age(self) -> tuple[datetime, str]:
+        """Larger for the younger of two executions."""
+        return self.started_at or _FIRST, self.execution_id
+
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -92,11 +98,19 @@ def find_sides(files: Files, run_test: str | None, baseline: Wanted, candidate: 
             test is meant, or both sides have an execution in common.
         DestinationError: a file of the dataset cannot be read.
     """
-    scope = find_scope(files, schema.EXECUTIONS, run_test, None, None)
+    executions = read_executions(files, find_scope(files, schema.EXECUTIONS, run_test, None, None))
+    return choose(executions, baseline, candidate, where=files.where())
+
+
+def read_executions(files: Files, scope: Scope) -> list[ComparedExecution]:
+    """Those of the scope, each once, deleted ones included.
+
+    Raises:
+        DestinationError: a file of the dataset cannot be read.
+    """
     rows = read_rows(files, schema.EXECUTIONS, scope, list(_COLUMNS)).to_pylist()
     # Rows that an export is moving are there twice for a moment, and equal.
-    executions = {row["execution_id"]: ComparedExecution(**row) for row in rows}
-    return choose(list(executions.values()), baseline, candidate, where=files.where())
+    return list({row["execution_id"]: ComparedExecution(**row) for row in rows}.values())
 
 
 def choose(
@@ -111,6 +125,25 @@ def choose(
     sides = [_side(executions, each, where) for each in (baseline, candidate)]
     _refuse_common(*sides)
     return sides[0], sides[1], _notices(executions, sides)
+
+
+def latest_sides(executions: Iterable[ComparedExecution]) -> tuple[Side, Side] | None:
+    """Of one run test: the week up to the day on which its newest finished execution began, and the four weeks before it.
+
+    One week before would hide each change that is older than that. Where nothing began in the four weeks, the last two executions;
+    None where there are not two.
+    """
+    finished = _newest_first(each for each in executions if each.is_finished and each.deleted_at is None)
+    if len(finished) < 2:
+        return None
+    if newest := finished[0].started_at:
+        until = newest.date()
+        week = Span(until - timedelta(days=6), until)
+        before = Span(week.since - timedelta(weeks=4), week.since - timedelta(days=1))
+        earlier = tuple(filter(before.has, finished))
+        if earlier:
+            return Side(before, earlier), Side(week, tuple(filter(week.has, finished)))
+    return Side(PREVIOUS, (finished[1],)), Side(LAST, (finished[0],))
 
 
 def _is_id(wanted: Wanted) -> bool:
@@ -166,7 +199,7 @@ def _side(executions: Sequence[ComparedExecution], wanted: Wanted, where: str) -
 
 
 def _newest_first(executions: Iterable[ComparedExecution]) -> list[ComparedExecution]:
-    return sorted(executions, key=_age, reverse=True)
+    return sorted(executions, key=lambda each: each.age, reverse=True)
 
 
 def _refuse_common(baseline: Side, candidate: Side) -> None:
@@ -201,9 +234,4 @@ def _would_be_in(execution: ComparedExecution, side: Side) -> bool:
         return False
     if isinstance(side.wanted, Span):
         return side.wanted.has(execution)
-    return side.wanted == LAST and _age(execution) > _age(side.executions[0])
-
-
-def _age(execution: ComparedExecution) -> tuple[datetime, str]:
-    """Larger for the younger of two executions."""
-    return execution.started_at or _FIRST, execution.execution_id
+    return side.wanted == LAST and execution.age > side.executions[0].age

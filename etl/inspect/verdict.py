@@ -72,7 +72,7 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
         yield "no run over everything that is configured was ever complete", _RUN
     if status.is_older_than(max_age_hours):
         yield f"everything was complete {_complete(status)}, and not since", _RUN
-    yield from ((lack, _RUN) for lack in (*missing_rows(status), *_lacks(configured)))
+    yield from ((lack, _RUN) for lack in (*missing_rows(status), *lacks(configured)))
     if status.unreadable:
         is_set_aside = any(map(parse_part_path, status.unreadable))
         yield counted(len(status.unreadable), "damaged or foreign file"), _RUN if is_set_aside else _VERIFY
@@ -97,7 +97,7 @@ def missing_rows(status: Status) -> Iterator[str]:
         yield f"rows of {executions} gone before the last run, and not exported again"
 
 
-def _lacks(run_tests: Sequence[RunTestStatus]) -> Iterator[str]:
+def lacks(run_tests: Sequence[RunTestStatus]) -> Iterator[str]:
     """What the rows themselves say is missing, and of which run tests."""
     for what, counts in (
         ("incomplete execution", [each.incomplete for each in run_tests]),

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from etl.errors import ConfigurationError
-from etl.inspect.sides import ComparedExecution, Span, choose
+from etl.inspect.sides import ComparedExecution, Span, choose, latest_sides
 
 AT = datetime(2026, 11, 1, 9, tzinfo=UTC)
 
@@ -117,3 +117,26 @@ def test_what_is_no_side_is_refused_in_one_line(executions, sides, message):
     told = refusal(executions, *sides)
     assert message in told
     assert "\n" not in told
+
+
+def latest(*executions):
+    found = latest_sides(executions)
+    return found and tuple([each.execution_id for each in side.executions] for side in found)
+
+
+def test_latest_week_is_held_against_the_four_weeks_before_it():
+    begun = {"newest": 40, "first of the week": 34, "last before": 33, "first before": 6, "too old": 5}
+    executions = [execution(name, day=day) for name, day in begun.items()]
+    assert latest(*executions) == (["last before", "first before"], ["newest", "first of the week"])
+    assert latest(*reversed(executions)) == latest(*executions)
+
+
+def test_last_two_executions_are_compared_where_the_weeks_before_have_none():
+    assert latest(execution("old"), execution("a", day=60), execution("b", day=61)) == (["a"], ["b"])
+    assert latest(execution("a", started_at=None), execution("b", started_at=None)) == (["a"], ["b"])
+
+
+def test_nothing_is_compared_before_two_executions_have_finished():
+    running = execution("runs", day=5, status="running", state="waiting")
+    assert latest() is None
+    assert latest(execution("e1"), running, execution("gone", day=3, deleted_at=AT)) is None

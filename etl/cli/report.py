@@ -1,0 +1,108 @@
+"""``report``: one page to look at after a night, from the dataset alone."""
+
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from etl.cli.endings import end, report_errors
+from etl.cli.options import Config, RunTests, Since, Verbose, parse_day
+from etl.errors import ConfigurationError, DestinationError, ExitCode
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from etl.inspect.report.contents import Contents
+
+Until = Annotated[
+    date | None,
+    typer.Option(
+        parser=parse_day, metavar="DATE", help="Only executions created on or before this day; as for --since."
+    ),
+]
+
+
+def report(
+    config: Config = None,
+    *,
+    run_tests: RunTests = None,
+    since: Since = None,
+    until: Until = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.", show_default="report.html")
+    ] = Path("report.html"),
+    png: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Also write the charts of each run test as a picture into this folder."),
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Write a page with charts of latency, cost, failures and evals, and what got worse. Needs no key, sends no request.
+
+    It is one HTML file without scripts, for a browser or a mail. Needs the extra report.
+
+    Example: metrics-etl report --since 30d --output report.html
+    """
+    if since and until and since > until:
+        raise typer.BadParameter(f"--since {since} is later than --until {until}")
+    with report_errors(verbose=verbose):
+        from etl.cli.console import print_line, stdout_console  # noqa: PLC0415
+        from etl.cli.reading import open_settings, read_dataset  # noqa: PLC0415
+        from etl.inspect.report.contents import read_contents  # noqa: PLC0415
+
+        page = page_module()
+        settings, configured = open_settings(config)
+        contents = read_contents(*read_dataset(settings, configured), run_tests, since, until)
+        write_report(page, contents, output)
+        if png:
+            for key, picture in page.pictures(contents):
+                _write(png / f"{key}.png", picture)
+            print_line(stdout_console(), "pictures", str(png))
+        end(ExitCode.COMPLETE)
+
+
+def write_report(page: "ModuleType", contents: "Contents", output: Path) -> None:
+    """Write the page, and print where it is, how the dataset is, and what got worse; to stdout.
+
+    Raises:
+        DestinationError: it cannot be written.
+    """
+    from etl.cli.console import print_line, stdout_console  # noqa: PLC0415
+
+    _write(output, page.page(contents).encode())
+    console = stdout_console()
+    print_line(console, "report", str(output))
+    print_line(console, "dataset", contents.verdict.text)
+    for figures, words in page.headlines(contents.run_tests):
+        print_line(console, "worse", f"{figures.name}: {words}")
+
+
+def page_module() -> "ModuleType":
+    """The module that makes the page, its packages imported.
+
+    Raises:
+        ConfigurationError: they are not installed.
+    """
+    try:
+        from etl.inspect.report import page  # noqa: PLC0415
+    except ModuleNotFoundError as exc:
+        raise ConfigurationError(
+            f"metrics-etl report needs the extra report ({exc.name} is not installed): "
+            "pip install 'simulation-metrics-etl[report]'"
+        ) from None
+    return page
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_bytes(data)
+        unfinished.replace(path)
+    except OSError as exc:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise DestinationError(f"{path}: {exc.strerror}: choose another place for the report") from None

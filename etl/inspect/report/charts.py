@@ -1,0 +1,218 @@
+"""The figures of a run test as Altair charts, and these as SVG and PNG. Pure; needs the extra ``report``.
+
+Weeks begin on Monday, and times are UTC. A colour stands for one thing in all charts; ``page.css`` has those of dark mode.
+"""
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import vl_convert as vlc
+
+from etl.inspect.report.figures import INTERRUPTIONS, Figures
+from etl.model.wording import counted, shown
+
+INK, GRID, PAPER = "#1f2933", "#d9dee3", "#ffffff"
+BLUE, ORANGE, GREEN, RED, GREY, PURPLE = "#2366b8", "#c2560c", "#2e8555", "#c42b2b", "#7b8794", "#7d4aa5"
+_WIDTH, _HEIGHT, _COUNTS_HEIGHT = 310, 130, 36
+_TICKS = 6
+_LABELLED = 8
+_LONGEST_STATUS = 40
+_STATUS_COLORS = {"completed": GREEN, "failed": RED, "cancelled": GREY}
+_WEEK = timedelta(days=7)
+Rows = list[dict[str, Any]]
+_CONFIG: dict[str, Any] = {
+    "background": PAPER,
+    "font": "sans-serif",
+    "padding": 4,
+    "view": {"stroke": None},
+    "title": {"color": INK, "anchor": "start", "fontSize": 13, "limit": _WIDTH + 40},
+    "axis": {
+        "labelColor": INK,
+        "titleColor": INK,
+        "gridColor": GRID,
+        "domainColor": GRID,
+        "tickColor": GRID,
+        "titleFontWeight": "normal",
+    },
+    "axisY": {
+        "minExtent": 40,
+        "maxExtent": 40,
+        "titleAnchor": "end",
+        "titleAngle": 0,
+        "titleAlign": "left",
+        "titleX": -40,
+        "titleY": -8,
+    },
+    "legend": {"orient": "top", "title": None, "labelColor": INK, "offset": 22},
+}
+
+
+def charts_of(figures: Figures) -> dict[str, Any]:
+    """The charts that have data: of each latency by its column, ``cost``, ``calls`` and ``interruptions``."""
+    if figures.days is None:
+        return {}
+    axis = _time_axis(figures.days)
+    charts: dict[str, Any] = {column: _latency(by_week, axis) for column, by_week in figures.latencies.items()}
+    charts["calls"] = _statuses(figures.statuses, figures.step, axis)
+    if len(figures.cost):
+        charts["cost"] = _cost(figures.cost, figures.step, axis)
+    if len(figures.interruptions):
+        charts["interruptions"] = _interruptions(figures.interruptions, axis)
+    return charts
+
+
+def svg(chart: Any) -> str:
+    """The chart as an SVG element, whose marks say in words what they show."""
+    return str(vlc.vegalite_to_svg(_spec(chart)))
+
+
+def png(chart: Any) -> bytes:
+    """The chart as a picture on white, twice as large as on a page."""
+    return bytes(vlc.vegalite_to_png(_spec(chart), scale=2))
+
+
+def panel(titles: Sequence[str], charts: Sequence[tuple[str, Any]]) -> Any:
+    """Charts with their titles as one picture, two in a row."""
+    head, *rest = titles
+    title = alt.TitleParams(head, subtitle=rest, anchor="start", fontSize=16, subtitleColor=INK, limit=2 * _WIDTH)
+    titled = [chart.properties(title=text) for text, chart in charts]
+    return alt.concat(*titled, columns=2, title=title).resolve_scale(color="independent", shape="independent")
+
+
+def _spec(chart: Any) -> dict[str, Any]:
+    spec: dict[str, Any] = chart.to_dict()
+    return spec | {"config": _CONFIG}
+
+
+def _time_axis(days: tuple[date, date]) -> alt.X:
+    """Whole weeks, two at least, with ticks on Mondays."""
+    first, last = (day - timedelta(days=day.weekday()) for day in days)
+    end = last + _WEEK
+    start = min(first, end - 2 * _WEEK)
+    mondays = [start + _WEEK * number for number in range((end - start) // _WEEK)]
+    step = -(-len(mondays) // _TICKS)
+    is_years = end - start > timedelta(days=365)
+    axis = alt.Axis(
+        values=[_utc(day) for day in mondays[::step]],
+        format="%b %Y" if is_years else "%-d %b",
+        grid=False,
+        labelFlush=False,
+        labelOverlap=True,
+        title=None,
+    )
+    return alt.X("start:T", scale=alt.Scale(type="utc", domain=[_utc(start), _utc(end)]), axis=axis)
+
+
+def _latency(by_week: pd.DataFrame, x: alt.X) -> Any:
+    names = {"p50": "median (p50)", "p95": "95th percentile (p95)"}
+    lines = _lines(by_week, names, [BLUE, ORANGE], x, "ms", ",.0f")
+    rows: Rows = [
+        {
+            **_span(row["week"], _WEEK),
+            "middle": _utc(row["week"] + _WEEK / 2),
+            "calls": row["calls"],
+            "text": f"week of {row['week']:%Y-%m-%d}: {counted(int(row['calls']), 'call')}",
+        }
+        for row in by_week.dropna(subset=["calls"]).to_dict("records")
+    ]
+    y = alt.Y("calls:Q", title="calls", axis=_count_axis(by_week["calls"].max(), ticks=2))
+    chart = _chart(rows, _COUNTS_HEIGHT)
+    counts = chart.mark_bar(color=GREY).encode(x=x, x2="end:T", y=y, y2=alt.datum(0), description="text:N")
+    if len(by_week) <= _LABELLED:
+        labels = chart.mark_text(dy=-6, color=INK, fontSize=9, aria=False).encode(x="middle:T", y=y, text="calls:Q")
+        return alt.vconcat(lines, alt.layer(counts, labels), spacing=8).resolve_scale(
+            color="independent", shape="independent"
+        )
+    return alt.vconcat(lines, counts, spacing=8).resolve_scale(color="independent", shape="independent")
+
+
+def _interruptions(by_week: pd.DataFrame, x: alt.X) -> Any:
+    names = dict(zip(INTERRUPTIONS, ("by the agent", "by the user"), strict=True))
+    return _lines(by_week, names, [ORANGE, BLUE], x, "interruptions per minute", ",.2~f")
+
+
+def _lines(by_week: pd.DataFrame, names: dict[str, str], colors: list[str], x: alt.X, unit: str, digits: str) -> Any:
+    """A line for each column, broken in weeks without values; a point in the middle of each week."""
+    rows: Rows = [
+        {
+            "start": _utc(row["week"] + _WEEK / 2),
+            "line": name,
+            "value": None if pd.isna(row[column]) else row[column],
+            "text": f"week of {row['week']:%Y-%m-%d}, {name}: {row[column]:,.4g} {unit}",
+        }
+        for row in by_week.to_dict("records")
+        for column, name in names.items()
+    ]
+    lines = list(names.values())
+    color = alt.Color("line:N", scale=alt.Scale(domain=lines, range=colors))
+    shape = alt.Shape("line:N", scale=alt.Scale(domain=lines, range=["circle", "triangle-up"]))
+    y = alt.Y("value:Q", title=unit, axis=alt.Axis(tickCount=4, format=digits))
+    chart = _chart(rows).encode(x=x, y=y, color=color)
+    points = chart.transform_filter("isValid(datum.value)").mark_point(filled=True, size=40, opacity=1)
+    return alt.LayerChart(layer=[chart.mark_line(aria=False), points.encode(shape=shape, description="text:N")])
+
+
+def _cost(by_step: pd.DataFrame, step: timedelta, x: alt.X) -> Any:
+    rows: Rows = [
+        {
+            **_span(row["start"], step),
+            "dollars": row["dollars"],
+            "text": f"{_words(row['start'], step)}: ${row['dollars']:,.2f}",
+        }
+        for row in by_step.to_dict("records")
+    ]
+    digits = "$,.2f" if by_step["dollars"].max() < 10 else "$,.0f"
+    y = alt.Y("dollars:Q", title="US dollars", axis=alt.Axis(tickCount=4, format=digits))
+    bars = _chart(rows).mark_bar(color=PURPLE)
+    return bars.encode(x=x, x2="end:T", y=y, y2=alt.datum(0), description="text:N")
+
+
+def _statuses(by_step: pd.DataFrame, step: timedelta, x: alt.X) -> Any:
+    """Stacked, the usual statuses from below."""
+    # A control character would end the process in Vega's renderer.
+    by_step = by_step.assign(status=[shown(each)[:_LONGEST_STATUS] for each in by_step["status"]])
+    there = set(by_step["status"])
+    order = [*(each for each in _STATUS_COLORS if each in there), *sorted(there - _STATUS_COLORS.keys())]
+    in_order = by_step.sort_values("status", key=lambda statuses: statuses.map(order.index), kind="stable")
+    above = in_order.groupby("start")["calls"].cumsum()
+    rows: Rows = [
+        {
+            **_span(row["start"], step),
+            "status": row["status"],
+            "below": row["above"] - row["calls"],
+            "above": row["above"],
+            "text": f"{_words(row['start'], step)}: {row['calls']:,} {row['status']}",
+        }
+        for row in in_order.assign(above=above).to_dict("records")
+    ]
+    others = (BLUE, ORANGE, PURPLE)
+    colors = [_STATUS_COLORS.get(each) or others[number % len(others)] for number, each in enumerate(order)]
+    color = alt.Color("status:N", scale=alt.Scale(domain=order, range=colors), legend=alt.Legend(columns=4))
+    y = alt.Y("above:Q", title="calls", axis=_count_axis(above.max(), ticks=4))
+    return _chart(rows).mark_bar().encode(x=x, x2="end:T", y=y, y2="below:Q", color=color, description="text:N")
+
+
+def _count_axis(most: float, *, ticks: int) -> alt.Axis:
+    """There is no half a call."""
+    values = list(range(int(most) + 1)) if most <= ticks else alt.Undefined
+    return alt.Axis(values=values, tickCount=ticks, format="~s", grid=ticks > 2)
+
+
+def _chart(rows: Rows, height: int = _HEIGHT) -> Any:
+    return alt.Chart(alt.InlineData(values=rows), width=_WIDTH, height=height)
+
+
+def _span(start: date, step: timedelta) -> dict[str, str]:
+    """From when to when a bar is drawn, with a little room beside it."""
+    return {"start": _utc(start + step * 0.06), "end": _utc(start + step * 0.94)}
+
+
+def _words(start: date, step: timedelta) -> str:
+    return f"week of {start:%Y-%m-%d}" if step == _WEEK else f"{start:%Y-%m-%d}"
+
+
+def _utc(moment: date) -> str:
+    return f"{pd.Timestamp(moment).isoformat()}Z"

@@ -1,0 +1,213 @@
+"""What a report says of one run test: figures by week and day, rates, the worst calls, and what changed. Pure.
+
+A figure without data has no rows: nothing is shown as zero that nobody measured.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl.inspect.samples import CALL_COLUMNS, EVAL_COLUMNS, eval_metrics, samples_of
+from etl.inspect.sides import ComparedExecution, Side, latest_sides
+from etl.inspect.statistics import Difference, Verdict, difference
+from etl.model import schema
+from etl.model.metrics import METRICS, Metric
+
+LATENCIES = ("latency_avg_agent_latency_ms", "chat_metrics_avg_latency_ms")
+INTERRUPTIONS = ("conversation_ai_interruption_rate", "conversation_user_interruption_rate")
+COST = "cost_total_cost_cents"
+CALLS_READ = [*CALL_COLUMNS, "scenario_name", "date"]
+EVALS_READ = EVAL_COLUMNS
+WORST_CALLS = 10
+_DAY, _WEEK = timedelta(days=1), timedelta(days=7)
+_LONG = timedelta(days=92)
+_COMPARED = [metric for name, metric in METRICS.items() if name not in ("latency_mean", "chat_latency_mean")]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One metric of the two sides."""
+
+    metric: Metric
+    found: Difference
+
+    @property
+    def surely_worse(self) -> float:
+        """By how much it got worse at least: a share, of the calls for a rate, else of the value before.
+
+        Negative when it may not have got worse, infinitely so with too few calls.
+        """
+        interval = self.found.difference if self.metric.is_rate else self.found.change
+        if interval is None:
+            return float("-inf")
+        return interval.low if self.metric.is_higher_worse else -interval.high
+
+
+@dataclass(frozen=True, slots=True)
+class PassRate:
+    """The share of the outputs of an eval that passed, and how many there are."""
+
+    name: str
+    rate: float
+    outputs: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorstCall:
+    """A completed call, and the names of the evals that it failed."""
+
+    call_execution_id: str
+    scenario_name: str | None
+    day: date | None
+    latency_ms: float | None
+    failed_evals: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """One run test.
+
+    ``undated`` calls are in no figure over time, since nothing says when they began. A bar stands for a ``step``: a day, or of a
+    longer time a week. ``latencies``, by column: by ``week``, its Monday, ``p50`` and ``p95`` in ms and the number of ``calls``.
+    ``interruptions``: by ``week`` the means of ``INTERRUPTIONS``. Both have a row without values for a week without any.
+    ``cost``: by ``start`` of a step the ``dollars``. ``statuses``: by ``start`` and ``status`` the number of ``calls``.
+    ``pass_rates``: of each eval the whole, and each scenario; the lowest first. ``worst_calls``: of the newer
+    side. ``sides`` are what the changes are between; None with fewer than two finished executions.
+    """
+
+    key: str
+    name: str
+    executions: int
+    calls: int
+    undated: int
+    days: tuple[date, date] | None
+    step: timedelta
+    dollars: float | None
+    latencies: Mapping[str, pd.DataFrame]
+    interruptions: pd.DataFrame
+    cost: pd.DataFrame
+    statuses: pd.DataFrame
+    pass_rates: Sequence[tuple[PassRate, Sequence[PassRate]]]
+    worst_calls: Sequence[WorstCall]
+    sides: tuple[Side, Side] | None
+    changes: Sequence[Change]
+
+    @property
+    def worse(self) -> list[Change]:
+        """What surely got worse, the most first."""
+        found = [each for each in self.changes if each.found.verdict is Verdict.WORSE]
+        return sorted(found, key=lambda each: each.surely_worse, reverse=True)
+
+
+def figures_of(
+    key: str, name: str, executions: Sequence[ComparedExecution], calls: pa.Table, evals: pa.Table
+) -> Figures:
+    """The figures of one run test, from what the dataset holds of these executions.
+
+    ``calls`` and ``evals`` have the columns ``CALLS_READ`` and ``EVALS_READ`` besides their keys. Rows of other executions are left
+    out.
+    """
+    ids = pa.array([each.execution_id for each in executions], schema.STRING)
+    calls, evals = (rows.filter(pc.is_in(rows["execution_id"], value_set=ids)) for rows in (calls, evals))
+    sides = latest_sides(executions)
+    frame = calls.to_pandas(date_as_object=False)
+    frame["week"] = frame["date"] - pd.to_timedelta(frame["date"].dt.day_of_week, unit="D")
+    outputs = _outputs(evals, frame)
+    days = None if frame["date"].isna().all() else (frame["date"].min().date(), frame["date"].max().date())
+    step = _WEEK if days and days[1] - days[0] > _LONG else _DAY
+    frame["start"] = frame["week"] if step == _WEEK else frame["date"]
+    newer = {each.execution_id for each in (sides[1].executions if sides else executions)}
+    return Figures(
+        key=key,
+        name=name,
+        executions=len(executions),
+        calls=len(frame),
+        undated=int(frame["date"].isna().sum()),
+        days=days,
+        step=step,
+        dollars=None if frame[COST].isna().all() else float(frame[COST].sum() / 100),
+        latencies={each: found for each in LATENCIES if len(found := _latency(frame, each))},
+        interruptions=_every_week(frame.groupby("week")[list(INTERRUPTIONS)].mean().dropna(how="all")),
+        cost=(frame.groupby("start")[COST].sum(min_count=1).dropna() / 100).rename("dollars").reset_index(),
+        statuses=_statuses(frame),
+        pass_rates=_pass_rates(outputs),
+        worst_calls=_worst_calls(frame[frame["execution_id"].isin(newer)], outputs),
+        sides=sides,
+        changes=_changes(sides, calls, evals) if sides else [],
+    )
+
+
+def _outputs(evals: pa.Table, calls: pd.DataFrame) -> pd.DataFrame:
+    """The verdicts of evals, with the ``eval`` by its name, else its id, and the scenario of the call."""
+    rows: pd.DataFrame = evals.filter(pc.is_valid(evals["output_passed"])).to_pandas()
+    names = rows["eval_name"].where(rows["eval_name"].ne(""), None).fillna(rows["eval_config_id"])
+    scenarios = calls.set_index("call_execution_id")["scenario_name"]
+    return rows.assign(
+        eval=names,
+        scenario=rows["call_execution_id"].map(scenarios).fillna("no scenario"),
+        has_passed=rows["output_passed"].astype(bool),
+    )
+
+
+def _latency(calls: pd.DataFrame, column: str) -> pd.DataFrame:
+    values = calls.dropna(subset=[column]).groupby("week")[column]
+    by_week = pd.DataFrame({"p50": values.quantile(0.5), "p95": values.quantile(0.95), "calls": values.count()})
+    return _every_week(by_week)
+
+
+def _every_week(by_week: pd.DataFrame) -> pd.DataFrame:
+    """With the weeks in between that have no values: no line runs across them."""
+    weeks = pd.date_range(by_week.index.min(), by_week.index.max(), freq="7D") if len(by_week) else by_week.index
+    return by_week.reindex(weeks).rename_axis("week").reset_index()
+
+
+def _statuses(calls: pd.DataFrame) -> pd.DataFrame:
+    statuses = calls["status"].fillna("unknown")
+    return calls.groupby(["start", statuses]).size().rename("calls").reset_index()
+
+
+def _pass_rates(outputs: pd.DataFrame) -> list[tuple[PassRate, list[PassRate]]]:
+    found = []
+    for name, of_eval in outputs.groupby("eval"):
+        whole = PassRate(str(name), float(of_eval["has_passed"].mean()), len(of_eval))
+        by_scenario = of_eval.groupby("scenario")["has_passed"]
+        rates = [PassRate(str(each), float(passed.mean()), len(passed)) for each, passed in by_scenario]
+        found.append((whole, sorted(rates, key=lambda each: each.rate)))
+    return sorted(found, key=lambda each: each[0].rate)
+
+
+def _worst_calls(calls: pd.DataFrame, outputs: pd.DataFrame) -> list[WorstCall]:
+    """Those with the most failed evals, and among equals the slowest."""
+    failed = outputs[~outputs["has_passed"]].groupby("call_execution_id")["eval"].agg(sorted).to_dict()
+    calls = calls[calls["status"].eq("completed")]
+    calls = calls.assign(
+        latency_ms=calls[LATENCIES[0]].fillna(calls[LATENCIES[1]]),
+        failures=[len(failed.get(each, ())) for each in calls["call_execution_id"]],
+    )
+    by = ["failures", "latency_ms", "call_execution_id"]
+    return [
+        WorstCall(
+            call_execution_id=row["call_execution_id"],
+            scenario_name=row["scenario_name"],
+            day=None if pd.isna(row["date"]) else row["date"].date(),
+            latency_ms=None if pd.isna(row["latency_ms"]) else row["latency_ms"],
+            failed_evals=failed.get(row["call_execution_id"], ()),
+        )
+        for row in calls.sort_values(by, ascending=[False, False, True]).head(WORST_CALLS).to_dict("records")
+    ]
+
+
+def _changes(sides: tuple[Side, Side], calls: pa.Table, evals: pa.Table) -> list[Change]:
+    """Of each metric of which a side has values."""
+    samples = [samples_of(calls, evals, side.executions) for side in sides]
+    changes = []
+    for metric in (*_COMPARED, *eval_metrics(samples).values()):
+        before, after = (each.of(metric) for each in samples)
+        if len(before) or len(after):
+            found = difference(before, after, metric.statistic, is_higher_worse=metric.is_higher_worse)
+            changes.append(Change(metric, found))
+    return changes

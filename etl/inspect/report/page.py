@@ -1,0 +1,189 @@
+"""The report as one HTML page without scripts, and as pictures. Needs the extra ``report``.
+
+``page.html`` has the words and ``page.css`` the look. Whatever came from outside is escaped, control characters too.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from etl.inspect.amounts import change_texts, value_text
+from etl.inspect.report.charts import charts_of, panel, png, svg
+from etl.inspect.report.contents import Contents
+from etl.inspect.report.figures import COST, INTERRUPTIONS, LATENCIES, Change, Figures
+from etl.inspect.sides import Side, Span
+from etl.inspect.statistics import Verdict
+from etl.model import schema
+from etl.model.wording import counted, shown
+
+MOST_DETAILS = 20
+"""So many run tests are shown in detail, those that got worse most; of each other the overview has a line."""
+_MOST_SCENARIOS = 20
+_MOST_HEADLINES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One chart with its words, or without data the words alone."""
+
+    title: str
+    caption: str
+    chart: Any = None
+
+    @property
+    def svg(self) -> Markup | None:
+        """The chart, to stand in the page as it is."""
+        return None if self.chart is None else Markup(svg(self.chart))  # noqa: S704 made by Vega, which escapes all text
+
+
+def page(contents: Contents) -> str:
+    """The page: the head, an overview, and a section for each of the run tests that got worse most."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("etl.inspect.report", "."),
+        autoescape=True,
+        finalize=lambda value: shown(value) if type(value) is str else value,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    words = (
+        change_texts,
+        change_words,
+        comparison,
+        counted,
+        covered,
+        headline,
+        newer,
+        percent,
+        span_words,
+        unclear,
+        value_text,
+    )
+    environment.globals.update({each.__name__: each for each in (*words, clear, sections)})
+    return environment.get_template("page.html").render(
+        contents=contents,
+        details=contents.run_tests[:MOST_DETAILS],
+        headlines=headlines(contents.run_tests),
+        comparisons=sum(change.found.difference is not None for each in contents.run_tests for change in each.changes),
+        most_scenarios=_MOST_SCENARIOS,
+    )
+
+
+def pictures(contents: Contents) -> Iterator[tuple[str, bytes]]:
+    """Of each run test that is shown in detail and has a chart: its key, and a PNG of all of its charts."""
+    for figures in contents.run_tests[:MOST_DETAILS]:
+        if picture := picture_of(figures):
+            yield figures.key, png(picture)
+
+
+def picture_of(figures: Figures) -> Any:
+    """All charts of the run test as one, under its name and what got worse; None without any."""
+    drawn = [(each.title, each.chart) for each in sections(figures) if each.chart is not None]
+    return panel([shown(figures.name), headline(figures)], drawn) if drawn else None
+
+
+def headlines(run_tests: Sequence[Figures]) -> list[tuple[Figures, str]]:
+    """The run tests that got worse most, each with what got worse in words."""
+    return [(each, headline(each)) for each in run_tests[:_MOST_HEADLINES] if each.worse]
+
+
+def headline(figures: Figures) -> str:
+    """What got worse most, in at most two metrics; or why nothing can be said."""
+    if figures.sides is None:
+        return "nothing to compare with yet: fewer than two finished executions"
+    if not figures.worse:
+        few = all(each.found.verdict is Verdict.TOO_FEW for each in figures.changes)
+        return "too few calls to compare" if few else "nothing got clearly worse"
+    return "; ".join(map(change_words, figures.worse[:2]))
+
+
+def change_words(change: Change) -> str:
+    """``latency_p50 +44.1% (1,310 ms to 1,888 ms)``."""
+    found, unit = change.found, change.metric.unit
+    by, _ = change_texts(change.metric, found)
+    return f"{change.metric.name} {by} ({value_text(found.baseline, unit)} to {value_text(found.candidate, unit)})"
+
+
+def comparison(figures: Figures) -> str:
+    """What is compared with what; empty when nothing is."""
+    if figures.sides is None:
+        return ""
+    return f"{_side(figures.sides[1])}, against {_side(figures.sides[0])}"
+
+
+def newer(figures: Figures) -> str:
+    """The newer side; empty when nothing is compared."""
+    return _side(figures.sides[1]) if figures.sides else ""
+
+
+def clear(changes: Sequence[Change]) -> list[Change]:
+    """Those that are better or worse beyond doubt, what got worse most first, and what got better most last."""
+    found = [each for each in changes if each.found.verdict in (Verdict.WORSE, Verdict.BETTER)]
+    return sorted(found, key=lambda each: each.surely_worse, reverse=True)
+
+
+def unclear(figures: Figures) -> str:
+    """How many metrics are not in the list of changes, and why; empty when all are."""
+    verdicts = [each.found.verdict for each in figures.changes]
+    kinds = ((Verdict.UNCLEAR, "without a clear difference"), (Verdict.TOO_FEW, "with too few calls to tell"))
+    return ", ".join(f"{counted(count, 'metric')} {words}" for kind, words in kinds if (count := verdicts.count(kind)))
+
+
+def covered(contents: Contents) -> str:
+    """Which days the calls of the report are from."""
+    days = [day for each in contents.run_tests for day in each.days or ()]
+    if days:
+        return span_words(min(days), max(days))
+    asked = " ".join(f"{word} {day}" for word, day in (("from", contents.since), ("to", contents.until)) if day)
+    return f"no calls {asked}".rstrip()
+
+
+def span_words(first: date, last: date) -> str:
+    """``2026-11-01 to 2026-11-07``, or the one day."""
+    return f"{first} to {last}" if first < last else str(first)
+
+
+def percent(share: float) -> str:
+    """``93.0%``."""
+    return f"{share * 100:.1f}%"
+
+
+def sections(figures: Figures) -> list[Section]:
+    """Latencies, calls, cost and interruptions; what has no data says so."""
+    charts = charts_of(figures)
+    step = "week" if figures.step.days == 7 else "day"
+    is_chat = list(figures.latencies) == [LATENCIES[1]]
+    whole = "of each week the median call and the 95th percentile, in ms, and the number of calls"
+    agent, user = map(_meaning, INTERRUPTIONS)
+    told = {
+        LATENCIES[0]: ("Agent latency", f"{_meaning(LATENCIES[0])}: {whole}.", "No call has an agent latency."),
+        LATENCIES[1]: ("Chat latency", f"{_meaning(LATENCIES[1])}: {whole}.", "No call has a chat latency."),
+        "calls": (f"Calls per {step}", "Calls by how they ended.", "No call has a day."),
+        "cost": (f"Cost per {step}", f"{_meaning(COST)}, summed up, in US dollars.", "No call has a cost."),
+        "interruptions": (
+            "Interruptions",
+            f"{agent} and {user[0].lower()}{user[1:]}: means of each week's calls.",
+            "A chat has no interruption rates." if is_chat else "No call has an interruption rate.",
+        ),
+    }
+    latencies = list(figures.latencies) or [LATENCIES[0]]
+    return [
+        Section(title, caption if name in charts else nothing, charts.get(name))
+        for name, (title, caption, nothing) in told.items()
+        if name in latencies or name not in LATENCIES
+    ]
+
+
+def _meaning(column: str) -> str:
+    return next(each.meaning.rstrip(".") for each in schema.CALLS.columns if each.name == column)
+
+
+def _side(side: Side) -> str:
+    count = counted(len(side.executions), "execution")
+    if isinstance(side.wanted, Span):
+        return f"{side.wanted.since} to {side.wanted.until} ({count})"
+    return f"execution {side.label}"

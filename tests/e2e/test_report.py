@@ -1,0 +1,238 @@
+"""``metrics-etl report``: a page that shows what got worse first, made of the dataset alone, and opened in a real browser."""
+
+import asyncio
+import re
+import subprocess
+import sys
+import tempfile
+from itertools import product
+from pathlib import Path
+from random import Random
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from etl import sandbox
+from etl.inspect.report import charts
+from etl.inspect.report.contents import read_figures
+from etl.inspect.report.page import picture_of
+from etl.load.files.local import LocalFiles
+from etl.load.files.objects import Objects
+from etl.pipeline import job
+from tests.e2e.command import Ended, environment, metrics_etl, write_settings
+from tests.e2e.demo_dataset import FRIDAY, make_demo
+from tests.stores import KEYS, Store
+from tests.support import settings_for
+
+ROOT = Path(__file__).parents[2]
+PICTURE = ROOT / "docs" / "report.svg"
+BARE = environment(FI_API_KEY=None, FI_SECRET_KEY=None)
+WORSE = (
+    "Checkout flow: latency_p50 +40.8% (1,320 ms to 1,859 ms); eval_task_completion_pass_rate -27.6 pp (91.0% to 63.3%)"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    make_demo(folder / "data")
+    return folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+async def report(folder: Path, *arguments: str, **variables: str) -> Ended:
+    return await metrics_etl("report", *arguments, cwd=folder, env=BARE | variables)
+
+
+async def test_regression_of_the_demo_is_what_the_command_and_the_page_say_first(folder: Path) -> None:
+    result = await report(folder)
+    assert (result.exit_code, result.stderr) == (0, "")
+    label, status, worse = result.stdout.splitlines()
+    assert (label, worse) == ("report     report.html", f"worse      {WORSE}")
+    assert re.fullmatch(r"dataset    Good: everything complete \d+ min ago", status)
+    page = (folder / "report.html").read_text()
+    first = page.index("What got worse")
+    assert page.index("Checkout flow", first) < page.index("Support triage", first)
+    assert re.search(r'<li><a href="#checkout-flow-\w+" dir="auto">Checkout flow</a>: latency_p50 \+40\.8%', page)
+    assert "1 execution not finished yet" in page
+
+
+async def test_report_is_narrowed_to_run_tests_and_days(folder: Path, tmp_path: Path) -> None:
+    page = tmp_path / "new" / "page.html"
+    result = await report(
+        folder, "--run-test", "Refund chat", "--since", "2026-11-01", "--until", "2026-11-10", "-o", str(page)
+    )
+    assert result.exit_code == 0
+    assert re.search(r"<p>2026-11-0\d to 2026-11-\d\d, 1 run test, 2\d\d calls", page.read_text())
+    assert "Checkout flow" not in page.read_text()
+
+
+async def test_pictures_are_kept_and_a_second_report_takes_the_place_of_the_first(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.html").write_text("an older one")
+    result = await report(
+        folder, "--run-test", "Refund chat", "-o", str(tmp_path / "r.html"), "--png", str(tmp_path / "p")
+    )
+    assert f"pictures   {tmp_path / 'p'}" in result.stdout
+    assert names(tmp_path) == ["p", "r.html"]
+    assert (tmp_path / "r.html").read_text().endswith("</html>")
+    (picture,) = names(tmp_path / "p")
+    assert picture.startswith("refund-chat-")
+    assert (tmp_path / "p" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "words"),
+    [
+        (("--run-test", "Checkout"), 2, "has no run test 'Checkout'"),
+        (("--since", "2026-11-10", "--until", "2026-11-01"), 2, "--since 2026-11-10 is later than --until 2026-11-01"),
+        (("--until", "tomorrow"), 2, "'tomorrow' is no day"),
+        (
+            ("--run-test", "Refund chat", "--output", "data"),
+            6,
+            "data: Is a directory: choose another place for the report",
+        ),
+        (
+            ("--run-test", "Refund chat", "--output", "/proc/no/r.html"),
+            6,
+            "/proc/no/r.html: No such file or directory: choose another place",
+        ),
+    ],
+)
+async def test_mistake_is_told_in_one_line_and_nothing_is_written(
+    folder: Path, arguments: tuple[str, ...], exit_code: int, words: str
+) -> None:
+    before = names(folder)
+    result = await report(folder, *arguments)
+    assert (result.exit_code, result.stdout) == (exit_code, "")
+    assert words in " ".join(result.stderr.replace("│", " ").split())
+    assert names(folder) == before
+
+
+async def test_no_dataset_is_told(tmp_path: Path) -> None:
+    result = await report(tmp_path)
+    assert result.exit_code == 6
+    assert f"{tmp_path}/data: no dataset there yet" in result.stderr
+    assert names(tmp_path) == []
+
+
+def test_missing_package_is_told_with_the_extra(folder: Path) -> None:
+    code = "import sys; sys.modules['altair'] = None; sys.argv = ['metrics-etl', 'report']; import etl.cli.app as a; a.main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=BARE, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "error: metrics-etl report needs the extra report (altair is not installed): "
+        "pip install 'simulation-metrics-etl[report]'\n"
+    )
+
+
+def test_help_and_a_quiet_night_import_nothing_of_the_report() -> None:
+    code = """
+import sys
+import etl.cli.commands, etl.pipeline.job, etl.settings
+assert not [name for name in sys.modules if name.split(".")[0] in ("altair", "vl_convert", "jinja2")]
+assert not [name for name in sys.modules if name.startswith("etl.inspect.report")]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+async def test_dataset_in_a_bucket_makes_the_same_page(
+    folder: Path, seaweed_store: Store, tmp_path: Path, keys: None
+) -> None:
+    url = seaweed_store.url()
+    bucket = Objects(url, seaweed_store.options)
+    for path in (folder / "data").rglob("*"):
+        if path.is_file() and path.name != "lock":
+            bucket.put(path.relative_to(folder / "data").as_posix(), path.read_bytes(), None)
+    lines = ["[destination]", f'path = "{url}"', "[destination.options]", f'endpoint = "{seaweed_store.endpoint}"']
+    write_settings(tmp_path, "all", *lines, 'region = "us-east-1"')
+    assert (await report(tmp_path, **KEYS)).exit_code == 0
+    await report(folder, "--output", str(tmp_path / "here.html"))
+    there, here = ((tmp_path / name).read_text() for name in ("report.html", "here.html"))
+    own = r'<code>.*?</code>|<p class="(good|bad)">.*|<p>Times are .*'
+    assert re.sub(own, "", there) == re.sub(own, "", here)
+
+
+def drawn(svg: str) -> list[str]:
+    """All that a picture says, wherever it stands: where depends on the fonts of a machine."""
+    return sorted(text for each in ET.fromstring(svg).iter() for text in (each.text, each.get("aria-label")) if text)
+
+
+def test_picture_in_the_readme_is_what_the_demo_makes(folder: Path) -> None:
+    """Run this file as a module to draw it anew."""
+    assert drawn(PICTURE.read_text()) == drawn(picture_of_demo(folder / "data"))
+    assert PICTURE.stat().st_size < 200_000
+    assert "(docs/report.svg)" in (ROOT / "README.md").read_text()
+
+
+def picture_of_demo(dataset: Path) -> str:
+    return charts.svg(picture_of(read_figures(LocalFiles(dataset))[0]))
+
+
+# what only a browser can tell
+
+
+NAMES = ["結帳流程與退款客服代理人測試" * 4, "x" * 255, "Ünïcødé 🧑‍🚀 " + "漢字" * 60, "ح" * 100, "<b>&amp; \x1b[31m"]
+WORLDS: dict[str, dict[str, Any]] = {
+    "one call": {"run_tests": 1, "executions": 1, "calls": 1, "include_unfinished": False},
+    "no finished call": {"run_tests": 1, "executions": 2, "calls": 5},
+    "many run tests": {"names": [f"Run test {n}" for n in range(200)], "executions": 3, "calls": 2},
+    "odd names": {"names": NAMES, "executions": 8, "calls": 8},
+    "a year": {"run_tests": 2, "executions": 150, "calls": 4, "days": 380},
+    "chat alone": {"run_tests": 3, "executions": 8, "calls": 20},
+}
+
+
+async def export_of(world: sandbox.World, folder: Path) -> None:
+    async with sandbox.Sandbox(world) as server:
+        await job.export(settings_for(server, folder, run_tests=[each.name for each in world.run_tests]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["the demo", *WORLDS])
+def test_browser_shows_the_page_at_any_width_and_in_the_dark(name: str, folder: Path, tmp_path: Path) -> None:
+    """No request, no error, no text that is cut or lies over another, nothing that axe finds; pictures are in ``tmp_path``."""
+    from tests.e2e.browser import Seen, chromium, see  # noqa: PLC0415 it is slow to import, and a slow test's alone
+
+    home = folder if name == "the demo" else tmp_path
+    if name in WORLDS:
+        world = sandbox.make_world(Random(1), end=FRIDAY, **WORLDS[name])
+        if name == "chat alone":
+            world.run_tests[:] = [each for each in world.run_tests if each.profile.is_chat]
+        asyncio.run(export_of(world, tmp_path / "data"))
+    page = tmp_path / "page.html"
+    asyncio.run(report(home, "--output", str(page)))
+    with chromium() as browser:
+        for width, scheme in product((1280, 390), ("light", "dark")):
+            picture = tmp_path / f"{width}-{scheme}.png"
+            assert see(browser, page, picture, width=width, scheme=scheme) == Seen(), (width, scheme)
+
+
+@pytest.mark.slow
+def test_browser_tells_what_is_wrong_with_a_page(tmp_path: Path) -> None:
+    """Else the test above could not fail."""
+    from tests.e2e.browser import chromium, see  # noqa: PLC0415 as above
+
+    page = tmp_path / "page.html"
+    page.write_text(
+        '<p style="position: absolute; left: 10px; top: 10px">one</p><p style="position: absolute; left: 10px; top: 14px">two</p>'
+        '<p style="white-space: nowrap; width: 9px">' + "long " * 400 + "</p>"
+        '<img src="http://127.0.0.1:9/x.png"><script>missing()</script>'
+    )
+    with chromium() as browser:
+        seen = see(browser, page, tmp_path / "p.png", width=390, scheme="light")
+    assert seen.requests == ["http://127.0.0.1:9/x.png"]
+    assert any("missing is not defined" in each for each in seen.console)
+    assert {each.partition(":")[0] for each in seen.faults} == {"cut", "overlap", "the page is wider than the window"}
+    assert any(each.startswith("image-alt (critical)") for each in seen.findings)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as temporary:
+        make_demo(Path(temporary, "data"))
+        PICTURE.write_text(picture_of_demo(Path(temporary, "data")))

@@ -1,0 +1,46 @@
+"""Rows of calls and evals, and the figures made of them."""
+
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+
+from etl.inspect.report.figures import CALLS_READ, EVALS_READ, figures_of
+from etl.inspect.sides import ComparedExecution
+from etl.model import schema
+
+MONDAY = datetime(2026, 11, 2, 9, tzinfo=UTC)
+LATENCY, CHAT_LATENCY = "latency_avg_agent_latency_ms", "chat_metrics_avg_latency_ms"
+
+
+def execution(execution_id, *, day=0):
+    return ComparedExecution(
+        execution_id=execution_id,
+        run_test="key",
+        run_test_name="Name",
+        status="completed",
+        started_at=MONDAY + timedelta(days=day),
+        export_state="exported",
+        deleted_at=None,
+        exported_calls=1,
+    )
+
+
+def call(number, *, day=0, of="e1", status="completed", **values):
+    begun = None if day is None else (MONDAY + timedelta(days=day)).date()
+    return {"call_execution_id": f"c{number}", "execution_id": of, "status": status, "date": begun} | values
+
+
+def output(number, *, passed, name="Task", of="e1", **values):
+    config = {"eval_config_id": f"config of {name}", "eval_name": name, "output_passed": passed}
+    return {"call_execution_id": f"c{number}", "execution_id": of} | config | values
+
+
+def table(declared, names, rows):
+    columns = {each.name: each.type for each in (*declared.columns, schema.DAY)}
+    wanted = dict.fromkeys([*declared.key, "execution_id", *names])
+    return pa.Table.from_pylist(rows, pa.schema([(name, columns[name]) for name in wanted]))
+
+
+def figures(calls, evals=(), executions=None, key="key", name="Name"):
+    tables = table(schema.CALLS, CALLS_READ, list(calls)), table(schema.EVALS, EVALS_READ, list(evals))
+    return figures_of(key, name, executions or [execution("e1")], *tables)

@@ -1,0 +1,124 @@
+"""Charts say in words what they draw, in colours that dark mode knows."""
+
+import re
+from datetime import timedelta
+from importlib import resources
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from etl.inspect.report import charts
+from etl.inspect.report.charts import charts_of, panel, png, svg
+from etl.model.wording import shown
+from tests.inspect.report.rows import CHAT_LATENCY, LATENCY, call, figures
+
+RATES = {"conversation_ai_interruption_rate": 0.5, "conversation_user_interruption_rate": 1.25}
+WHOLE = {LATENCY: 1200, "cost_total_cost_cents": 30} | RATES
+
+
+def drawn(name, *calls):
+    """The chart as XML."""
+    return ET.fromstring(svg(charts_of(figures(calls))[name]))
+
+
+def words(image):
+    """What the marks say, but for axes and legends."""
+    labels = [each.get("aria-label", "") for each in image.iter()]
+    return [each for each in labels if re.search("2026-", each)]
+
+
+def texts(image):
+    return [each.text for each in image.iter() if each.tag.endswith("text")]
+
+
+def test_each_point_and_bar_says_what_it_shows():
+    calls = [call(1, **WHOLE), call(2, status="failed"), call(3, day=7, **WHOLE)]
+    assert words(drawn(LATENCY, *calls)) == [
+        "week of 2026-11-02, median (p50): 1,200 ms",
+        "week of 2026-11-02, 95th percentile (p95): 1,200 ms",
+        "week of 2026-11-09, median (p50): 1,200 ms",
+        "week of 2026-11-09, 95th percentile (p95): 1,200 ms",
+        "week of 2026-11-02: 1 call",
+        "week of 2026-11-09: 1 call",
+    ]
+    assert words(drawn("cost", *calls)) == ["2026-11-02: $0.30", "2026-11-09: $0.30"]
+    found = words(drawn("calls", *calls))
+    assert sorted(found) == ["2026-11-02: 1 completed", "2026-11-02: 1 failed", "2026-11-09: 1 completed"]
+    assert words(drawn("interruptions", calls[0])) == [
+        "week of 2026-11-02, by the agent: 0.5 interruptions per minute",
+        "week of 2026-11-02, by the user: 1.25 interruptions per minute",
+    ]
+
+
+def test_axis_with_money_says_dollars():
+    found = texts(drawn("cost", call(1, cost_total_cost_cents=2500)))
+    assert {"US dollars", "$0", "$25"} <= set(found)
+
+
+def test_week_without_values_has_no_point_and_breaks_the_line():
+    calls = [call(n, day=7 * n, **({} if n == 2 else {LATENCY: 500})) for n in range(5)]
+    image = drawn(LATENCY, *calls)
+    assert not [each for each in words(image) if "nan" in each or "2026-11-16" in each]
+    lines = [
+        each.get("d") for each in image.iter() if each.get("stroke") == charts.BLUE and each.get("fill") != charts.BLUE
+    ]
+    assert [each.count("M") for each in lines] == [2]
+
+
+def test_what_has_no_data_has_no_chart():
+    assert charts_of(figures([])) == {}
+    assert charts_of(figures([call(1, day=None, **WHOLE)])) == {}
+    assert charts_of(figures([call(1)])).keys() == {"calls"}
+    assert charts_of(figures([call(1, **{CHAT_LATENCY: 5})])).keys() == {CHAT_LATENCY, "calls"}
+
+
+def test_few_calls_are_counted_in_whole_ones():
+    assert "0.5" not in texts(drawn("calls", call(1))) + texts(drawn(LATENCY, call(1, **WHOLE)))[-10:]
+
+
+@pytest.mark.parametrize("weeks", [1, 2, 9, 40, 60, 200])
+def test_dates_on_an_axis_are_few_enough_to_read(weeks):
+    found = texts(drawn("interruptions", call(1, **RATES), call(2, day=7 * weeks - 1, **RATES)))
+    dates = [each for each in found if re.fullmatch(r"\d+ [A-Z][a-z]+|[A-Z][a-z]+ \d{4}", each)]
+    assert 1 < len(dates) <= 7
+    assert len(set(dates)) == len(dates)
+
+
+def test_status_that_is_new_has_a_colour_of_its_own_and_is_escaped():
+    image = drawn("calls", *(call(n, status=each) for n, each in enumerate(["completed", "<b>", "queued", "lost"])))
+    assert {"completed", "<b>", "queued", "lost"} <= set(texts(image))
+    assert len({each.get("fill") for each in image.iter() if each.get("aria-label", "").startswith("2026")}) == 4
+
+
+@pytest.mark.parametrize("text", ["\x00", "\x1b[31m", "\x0b", "\ufffe", "\uffff", "\u202e", "", "x" * 5000])
+def test_status_of_any_characters_is_drawn(text):
+    """The renderer ends the process at a character that XML does not have."""
+    chart = charts_of(figures([call(1, status=text)]))["calls"]
+    assert len(words(ET.fromstring(svg(chart)))) == 1
+    assert png(panel([shown(text)], [("calls", chart)]))
+
+
+def test_dark_mode_knows_every_colour_of_the_charts():
+    css = resources.files("etl.inspect.report").joinpath("page.css").read_text()
+    statuses = ("completed", "failed", "cancelled", "a", "b", "c")
+    found = figures([call(n, status=each, **WHOLE) for n, each in enumerate(statuses)])
+    used = {
+        pair for chart in charts_of(found).values() for pair in re.findall(r'(fill|stroke)="(#[0-9a-f]+)"', svg(chart))
+    }
+    unknown = {pair for pair in used if f'[{pair[0]}="{pair[1]}"]' not in css}
+    assert unknown == {("fill", charts.GREY)}, "which is to be seen on both"
+
+
+def test_picture_of_a_run_test_has_all_charts_under_its_name():
+    drawn_charts = list(charts_of(figures([call(1, **WHOLE)])).items())
+    picture = panel(["漢字 <name>", "latency_p50 +40.8%"], drawn_charts)
+    assert {"漢字 <name>", "latency_p50 +40.8%", LATENCY, "calls", "cost", "interruptions"} <= set(
+        texts(ET.fromstring(svg(picture)))
+    )
+    assert png(picture).startswith(b"\x89PNG")
+
+
+def test_a_long_time_is_drawn_by_week():
+    found = words(drawn("cost", call(1, **WHOLE), call(2, day=100, **WHOLE)))
+    assert found[0] == "week of 2026-11-02: $0.30"
+    assert figures([call(1), call(2, day=100)]).step == timedelta(days=7)

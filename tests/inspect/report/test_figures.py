@@ -1,0 +1,143 @@
+"""What a report says is what the rows say, and what they do not say is not shown as zero."""
+
+from datetime import date, timedelta
+
+import pandas as pd
+import pytest
+
+from tests.inspect.report.rows import CHAT_LATENCY, LATENCY, call, execution, figures, output
+
+
+def records(frame):
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+
+
+def week(day):
+    return pd.Timestamp(2026, 11, day)
+
+
+def test_latency_is_that_of_each_week_from_monday_to_sunday():
+    calls = [call(n, day=day, **{LATENCY: ms}) for n, (day, ms) in enumerate([(0, 100), (6, 300), (7, 500)])]
+    assert records(figures(calls).latencies[LATENCY]) == [
+        {"week": week(2), "p50": 200, "p95": 290, "calls": 2},
+        {"week": week(9), "p50": 500, "p95": 500, "calls": 1},
+    ]
+
+
+def test_week_without_values_has_none_and_not_zero():
+    calls = [call(1, **{LATENCY: 100}), call(2, day=7), call(3, day=14, **{LATENCY: 100})]
+    nothing = dict.fromkeys(("p50", "p95", "calls"))
+    assert records(figures(calls).latencies[LATENCY])[1] == {"week": week(9)} | nothing
+
+
+def test_what_no_call_has_is_not_there():
+    found = figures([call(1), call(2)])
+    assert (found.latencies, found.dollars) == ({}, None)
+    assert (len(found.cost), len(found.interruptions), found.pass_rates) == (0, 0, [])
+    assert found.worst_calls[0].latency_ms is None
+
+
+def test_voice_and_chat_have_a_latency_each():
+    assert figures([call(1, **{CHAT_LATENCY: 7})]).latencies.keys() == {CHAT_LATENCY}
+    assert figures([call(1, **{CHAT_LATENCY: 7}), call(2, **{LATENCY: 7})]).latencies.keys() == {LATENCY, CHAT_LATENCY}
+
+
+def test_cost_is_the_sum_of_each_day_in_dollars():
+    cents = [(0, 110), (0, 15), (1, None), (2, 0)]
+    calls = [call(n, day=day, cost_total_cost_cents=each) for n, (day, each) in enumerate(cents)]
+    found = figures(calls)
+    assert records(found.cost) == [{"start": week(2), "dollars": 1.25}, {"start": week(4), "dollars": 0}]
+    assert found.dollars == 1.25
+
+
+def test_calls_are_counted_by_day_and_status():
+    calls = [call(1), call(2), call(3, status="failed"), call(4, status=None, day=1)]
+    assert records(figures(calls).statuses) == [
+        {"start": week(2), "status": "completed", "calls": 2},
+        {"start": week(2), "status": "failed", "calls": 1},
+        {"start": week(3), "status": "unknown", "calls": 1},
+    ]
+
+
+@pytest.mark.parametrize(("days", "step"), [(92, 1), (93, 7)])
+def test_bars_stand_for_weeks_when_there_are_too_many_days(days, step):
+    found = figures([call(1, day=3), call(2, day=3 + days)])
+    assert found.step == timedelta(days=step)
+    assert found.statuses["start"][0] == (week(5) if step == 1 else week(2))
+
+
+def test_call_without_a_day_is_told_and_in_no_figure_over_time():
+    found = figures([call(1, day=None, cost_total_cost_cents=7, **{LATENCY: 9}), call(2)])
+    assert (found.undated, found.calls, found.days) == (1, 2, (date(2026, 11, 2), date(2026, 11, 2)))
+    assert (found.latencies, len(found.cost), int(found.statuses["calls"].sum())) == ({}, 0, 1)
+    assert figures([call(1, day=None)]).days is None
+
+
+def test_pass_rates_are_those_of_each_eval_and_scenario_the_lowest_first():
+    calls = [call(n, scenario_name=name) for n, name in enumerate(["angry", "angry", "calm", None])]
+    evals = [output(n, passed=passed) for n, passed in enumerate([True, False, True, True])]
+    evals += [
+        output(0, name="Tone", passed=False),
+        output(1, name="Tone", passed=None),
+        output(0, name="", passed=True),
+    ]
+    found = [(each.name, each.rate, each.outputs, [(one.name, one.rate) for one in rates])
+             for each, rates in figures(calls, evals).pass_rates]  # fmt: skip
+    assert found == [
+        ("Tone", 0, 1, [("angry", 0)]),
+        ("Task", 0.75, 4, [("angry", 0.5), ("calm", 1), ("no scenario", 1)]),
+        ("config of ", 1, 1, [("angry", 1)]),
+    ]
+
+
+def test_worst_calls_failed_the_most_evals_and_then_are_the_slowest():
+    calls = [call(n, **{LATENCY: 100 * n}) for n in range(14)]
+    calls += [call(20, status="failed", **{LATENCY: 9000}), call(21, **{CHAT_LATENCY: 500.5})]
+    evals = [
+        output(2, passed=False),
+        output(3, passed=False),
+        output(2, name="Tone", passed=False),
+        output(13, passed=True),
+    ]
+    found = figures(calls, evals).worst_calls
+    assert [each.call_execution_id for each in found] == ["c2", "c3", *(f"c{n}" for n in range(13, 5, -1))]
+    assert [list(each.failed_evals) for each in found[:3]] == [["Task", "Tone"], ["Task"], []]
+
+
+def test_worst_calls_are_those_of_the_newer_side():
+    executions = [execution("e1"), execution("e2", day=10)]
+    calls = [call(1, **{LATENCY: 900}), call(2, of="e2", day=10, **{LATENCY: 100})]
+    assert [each.call_execution_id for each in figures(calls, executions=executions).worst_calls] == ["c2"]
+
+
+def test_rows_of_other_executions_are_left_out():
+    found = figures([call(1), call(2, of="deleted")], [output(2, of="deleted", passed=True)])
+    assert (found.calls, found.pass_rates) == (1, [])
+
+
+def two_weeks(before, after, **values):
+    """So many calls ms long before and after, in two executions."""
+    ms = [*((1, each) for each in before), *((2, each) for each in after)]
+    calls = [call(n, of=f"e{of}", day=10 * (of - 1), **{LATENCY: each}) for n, (of, each) in enumerate(ms)]
+    return figures([each | values for each in calls], executions=[execution("e1"), execution("e2", day=10)])
+
+
+def test_what_got_worse_comes_first_by_how_much_it_surely_did():
+    found = two_weeks([100 + n % 5 for n in range(60)], [200 + n % 5 for n in range(60)], cost_total_cost_cents=4)
+    assert {each.metric.name for each in found.worse} == {"latency_p50", "latency_p95"}
+    assert 1.1 > found.worse[0].surely_worse >= found.worse[1].surely_worse > 0.9
+    assert {each.metric.name: each.found.verdict for each in found.changes}["cost_mean"] == "no clear difference"
+
+
+def test_nothing_got_worse_where_it_got_better_or_calls_are_few():
+    assert two_weeks([200] * 60, [100] * 60).worse == []
+    few = two_weeks([100] * 3, [900] * 3)
+    assert few.worse == []
+    assert {each.found.verdict for each in few.changes} == {"too few calls"}
+    assert max(each.surely_worse for each in few.changes) == float("-inf")
+
+
+def test_median_and_tail_stand_for_a_latency_and_its_mean_is_left_out():
+    names = [each.metric.name for each in two_weeks([1], [2]).changes]
+    assert "latency_p95" in names
+    assert "latency_mean" not in names

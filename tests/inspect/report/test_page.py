@@ -1,0 +1,187 @@
+"""The page is one file that anybody can open: well formed, without scripts or requests, and all text from outside is escaped."""
+
+import re
+from datetime import UTC, date, datetime
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from etl.inspect.report.contents import Contents
+from etl.inspect.report.page import MOST_DETAILS, headline, page, pictures
+from etl.inspect.verdict import Verdict
+from tests.inspect.report.rows import CHAT_LATENCY, LATENCY, call, execution, figures, output
+
+AT = datetime(2026, 11, 26, 7, tzinfo=UTC)
+GOOD = Verdict(is_good=True, text="Good: everything complete 5 h ago", next_step="metrics-etl verify")
+VOID = {"meta", "link", "br", "line", "path", "rect"}
+
+
+def contents(*run_tests, **changes):
+    values: dict[str, Any] = {
+        "dataset": "data",
+        "read_at": AT,
+        "since": None,
+        "until": None,
+        "verdict": GOOD,
+        "missing": [],
+    }
+    return Contents(**(values | changes), run_tests=run_tests)
+
+
+class Elements(HTMLParser):
+    """The elements of a page, each with its text; not well formed is an error."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.found: list[Any] = []
+        self.open: list[Any] = []
+        self.feed(html)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        element = [tag, dict(attrs), ""]
+        self.found.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append([tag, dict(attrs), ""])
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop()[0] == tag
+
+    def handle_data(self, data):
+        for element in self.open:
+            element[2] += data
+
+    def texts(self, tag, **attributes):
+        return [
+            " ".join(text.split())
+            for name, there, text in self.found
+            if name == tag and attributes.items() <= there.items()
+        ]
+
+
+def of_two_weeks(name="Name", key="key", before=100, after=200, *, has_days=True):
+    ms = [(n, 1 + n % 2, (before, after)[n % 2]) for n in range(120)]
+    calls = [
+        call(n, of=f"e{of}", day=10 * (of - 1) if has_days else None, **{LATENCY: each + n % 7}) for n, of, each in ms
+    ]
+    evals = [output(n, passed=n % 3 > 0, of=f"e{of}") for n, of, _ in ms]
+    return figures(calls, evals, [execution("e1"), execution("e2", day=10)], key=key, name=name)
+
+
+def test_page_needs_no_script_and_sends_no_request():
+    elements = Elements(page(contents(of_two_weeks())))
+    assert not {"script", "img", "iframe", "object", "base", "form"} & {tag for tag, _, _ in elements.found}
+    for tag, attributes, _ in elements.found:
+        links = [
+            value for name, value in attributes.items() if name in ("href", "src", "xlink:href", "action", "style")
+        ]
+        assert all(re.match("#|data:,$|width: [0-9.]+%$", each) for each in links), (tag, links)
+        assert not [name for name in attributes if name.startswith("on")]
+    assert not re.search(r"@import|url\(", "".join(elements.texts("style")))
+
+
+def test_what_got_worse_is_the_first_thing_after_the_head():
+    elements = Elements(page(contents(of_two_weeks("Slow"), of_two_weeks("Same", "same", after=100))))
+    assert elements.texts("h2")[:3] == ["What got worse", "Slow", "Same"]
+    (worse,) = [text for tag, _, text in elements.found if tag == "li" and "latency" in text]
+    assert re.match(r"Slow: latency_p\d\d \+9\d.\d% \(10\d ms to 20\d ms\); latency_p", worse)
+    assert elements.texts("a", href="#key") == ["Slow", "Slow"]
+
+
+def test_head_says_what_is_covered_how_fresh_it_is_and_what_is_missing():
+    bad = Verdict(is_good=False, text="Not good: 1 of 1 run test incomplete", next_step="metrics-etl run")
+    missing = [f"lack {number}" for number in range(12)]
+    elements = Elements(page(contents(of_two_weeks(), verdict=bad, missing=missing)))
+    assert "2026-11-02 to 2026-11-12, 1 run test, 120 calls, from data" in elements.texts("p")
+    assert elements.texts("p", **{"class": "bad"}) == ["Not good: 1 of 1 run test incomplete"]
+    assert [each for each in elements.texts("li") if "lack" in each] == missing[:10]
+    assert "and 2 more: metrics-etl status lists them" in elements.texts("li")
+    assert Elements(page(contents(of_two_weeks()))).texts("p", **{"class": "good"}) == [GOOD.text]
+
+
+def test_figures_without_data_are_said_and_not_drawn():
+    elements = Elements(page(contents(figures([]))))
+    assert "svg" not in {tag for tag, _, _ in elements.found}
+    said = elements.texts("figcaption") + elements.texts("p")
+    assert {
+        "No call has an agent latency.",
+        "No call has a day.",
+        "No call has a cost.",
+        "No call has an interruption rate.",
+        "No eval passed or failed a call.",
+        "No call was completed.",
+        "Nothing to compare with yet: fewer than two finished executions.",
+        "Nothing can be compared yet.",
+    } <= set(said)
+    assert "unknown" in elements.texts("td")
+
+
+def test_chat_has_no_interruptions_and_says_so():
+    captions = Elements(page(contents(figures([call(1, **{CHAT_LATENCY: 900})])))).texts("figcaption")
+    assert "A chat has no interruption rates." in captions
+    assert captions[0].startswith("Mean latency of the chat's answers: of each week the median call")
+
+
+def test_call_without_a_day_is_said():
+    text = page(contents(figures([call(1, day=None), call(2, day=None), call(3)])))
+    assert "2 calls without a day are in no chart" in text
+
+
+@pytest.mark.parametrize("since", [None, date(2026, 11, 1)])
+def test_dataset_without_executions_on_these_days_makes_a_page_that_says_so(since):
+    elements = Elements(page(contents(since=since)))
+    assert "The dataset holds no executions on these days." in elements.texts("p")
+    assert any(each.startswith(f"no calls{' from 2026-11-01' if since else ''}, 0") for each in elements.texts("p"))
+
+
+def test_text_from_outside_is_escaped_with_its_control_characters():
+    odd = "<script>alert(1)</script> & \"x\" 'y' \x1b[31m\u202e"
+    evals = [output(n, passed=False, name=odd) for n in range(2)]
+    found = figures([call(n, scenario_name=odd, status=odd) for n in range(2)], evals, name=odd)
+    text = page(contents(found, dataset=odd, missing=[odd]))
+    assert "script" not in {tag for tag, _, _ in Elements(text).found}
+    assert not re.search("[\x1b\u202e]", text)
+    assert r"&lt;script&gt;alert(1)&lt;/script&gt; &amp; &#34;x&#34; &#39;y&#39; \x1b[31m\u202e" in text
+
+
+def test_of_many_run_tests_the_worst_are_shown_and_all_are_listed():
+    many = [figures([], key=f"k{number}", name=f"Run test {number}") for number in range(25)]
+    elements = Elements(page(contents(*many)))
+    headers = [each for each in elements.texts("th", scope="row") if each.startswith("Run test")]
+    assert headers == [f"Run test {number}" for number in range(25)]
+    assert len([each for each in elements.texts("h2") if each.startswith("Run test")]) == MOST_DETAILS
+    assert any(each.startswith(f"Below are the {MOST_DETAILS} that got worse most.") for each in elements.texts("p"))
+    ids = {attributes.get("id") for _, attributes, _ in elements.found}
+    assert all(attributes["href"][1:] in ids for tag, attributes, _ in elements.found if tag == "a")
+
+
+def test_chance_is_told_where_there_are_many_comparisons():
+    few, many = ([of_two_weeks(key=f"k{n}", has_days=False) for n in range(count)] for count in (2, 10))
+    assert "by chance" not in page(contents(*few))
+    assert "Of 40 comparisons, about 1 would look worse by chance alone." in page(contents(*many))
+
+
+def test_scenarios_beyond_the_first_twenty_are_counted():
+    calls = [call(n, scenario_name=f"scenario {n:02}") for n in range(23)]
+    text = page(contents(figures(calls, [output(n, passed=True) for n in range(23)])))
+    assert "and 3 scenarios with a higher rate" in text
+
+
+def test_headline_says_why_nothing_is_compared():
+    assert headline(of_two_weeks(after=100)) == "nothing got clearly worse"
+    few = figures(
+        [call(1, **{LATENCY: 1}), call(2, of="e2", day=10)], executions=[execution("e1"), execution("e2", day=10)]
+    )
+    assert headline(few) == "too few calls to compare"
+
+
+def test_picture_is_made_of_each_run_test_that_has_a_chart():
+    made = dict(pictures(contents(of_two_weeks(), figures([], key="empty"))))
+    assert made.keys() == {"key"}
+    assert made["key"].startswith(b"\x89PNG")

@@ -18,6 +18,7 @@ MEASUREMENTS = (
     "first_export",
     "bucket",
     "warehouse",
+    "report",
     "quota",
     "year",
     "settling",

@@ -43,9 +43,9 @@ async def test_demo_shows_files_rows_an_aggregate_and_what_incremental_means(tmp
 
 
 def screen(name: str) -> list[str]:
-    """What the README shows of the command, without what differs from one time to the next."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    shown = re.search(rf"<!-- {name} -->\n```text\n(.*?)```\n<!-- end of {name} -->", readme, re.DOTALL)
+    """What the documentation shows of the command, without what differs from one time to the next."""
+    page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
+    shown = re.search(rf"<!-- {name} -->\n```text\n(.*?)```\n<!-- end of {name} -->", page, re.DOTALL)
     assert shown
     return timeless(shown[1])
 
@@ -59,7 +59,7 @@ def timeless(text: str) -> list[str]:
     return [" ".join(line.split()) for line in text.splitlines()]
 
 
-async def test_readme_shows_what_demo_and_status_print(tmp_path: Path) -> None:
+async def test_documentation_shows_what_demo_and_status_print(tmp_path: Path) -> None:
     demo = await metrics_etl("demo", "--path", "data", cwd=tmp_path, env=environment())
     status = await metrics_etl("status", cwd=tmp_path, env=environment())
 

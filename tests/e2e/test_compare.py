@@ -23,7 +23,7 @@ from tests.e2e.terminal import Terminal
 from tests.stores import KEYS, Store
 
 ROOT = Path(__file__).parents[2]
-README, COMMANDS = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/commands.md"))
+COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 BARE = environment(FI_API_KEY=None, FI_SECRET_KEY=None)
 WEEKS = ("--baseline", "2026-10-26..2026-11-08", "--candidate", "2026-11-09..2026-11-20")
 CHECKOUT = ("--run-test", "Checkout flow", *WEEKS)
@@ -40,10 +40,10 @@ async def compare(folder: Path, *arguments: str, **variables: str) -> Ended:
     return await metrics_etl("compare", *arguments, cwd=folder, env=BARE | variables)
 
 
-async def test_regression_of_the_demo_is_found_as_the_readme_shows(folder: Path) -> None:
-    """Mend the README with what the command printed, when that is right."""
-    shown = re.search(r"<!-- compare -->\n```text\n(.*?)```\n<!-- end of compare -->", README, re.DOTALL)
-    (command,) = re.findall(r"^metrics-etl compare (.*)$", README.replace("\\\n", ""), re.MULTILINE)
+async def test_regression_of_the_demo_is_found_as_the_documentation_shows(folder: Path) -> None:
+    """Correct the page with what the command printed, when that is right."""
+    shown = re.search(r"<!-- compare -->\n```text\n(.*?)```\n<!-- end of compare -->", COMMANDS, re.DOTALL)
+    (command,) = re.findall(r"^metrics-etl compare (.*)$", COMMANDS.replace("\\\n", ""), re.MULTILINE)
     assert shown
     result = await metrics_etl("compare", *_words(command), cwd=folder, env=BARE)
     assert (result.exit_code, result.stderr) == (10, "")

@@ -124,7 +124,7 @@ lock: $(VENV)/.dev ## Resolve the locked requirements anew
 	$(LOCK) pyproject.toml --extra duckdb --extra report --constraint requirements.lock --output-file requirements-demo.lock
 	$(LOCK) pyproject.toml --extra fast --constraint requirements.lock --output-file benchmarks/fast.lock
 	$(LOCK) benchmarks/baselines.in --output-file benchmarks/baselines.lock
-	$(LOCK) tests/readers.in --output-file tests/readers.lock
+	$(LOCK) tests/readers.in pyproject.toml --output-file tests/readers.lock
 
 clean: ## Remove the virtual environments and caches
 	rm -rf $(VENV) $(BENCH) $(READERS) $(SNOWFLAKE) $(BIGQUERY) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* *.egg-info

@@ -19,6 +19,7 @@ from etl.version import __version__
 
 if TYPE_CHECKING:
     from etl.inspect.calls import read_calls
+    from etl.inspect.open_table import open_table
     from etl.inspect.tables import describe, read_table
     from etl.pipeline.job import Plan, export, plan
     from etl.pipeline.run_test_summary import RunTestSummary
@@ -32,6 +33,7 @@ _LAZY = {
     "Summary": "etl.pipeline.summary",
     "describe": "etl.inspect.tables",
     "export": "etl.pipeline.job",
+    "open_table": "etl.inspect.open_table",
     "plan": "etl.pipeline.job",
     "read_calls": "etl.inspect.calls",
     "read_table": "etl.inspect.tables",
@@ -51,6 +53,7 @@ __all__ = [
     "__version__",
     "describe",
     "export",
+    "open_table",
     "plan",
     "read_calls",
     "read_table",

@@ -238,7 +238,7 @@ def read_rows(
         tables = read_each(files, rows_of, [each for each in found.items() if scope.has(each[1])])
         return pa.concat_tables([declared.empty_table(), *tables]).combine_chunks()
 
-    return _read_listed(files, table, read)
+    return read_listed(files, table, read)
 
 
 def _is_later(times: pa.ChunkedArray, moment: datetime) -> pa.ChunkedArray:
@@ -258,7 +258,7 @@ def _keys(files: Files, table: schema.Table, wanted: list[str]) -> frozenset[str
     present = {part.run_test_key for each in tables for part in _parts(files, each).values()}
     if present.issuperset(wanted):
         return frozenset(wanted)
-    names = _read_listed(files, schema.EXECUTIONS, lambda found: _names(files, found))
+    names = read_listed(files, schema.EXECUTIONS, lambda found: _names(files, found))
     keys = set()
     for word in wanted:
         called = present & {word} or {key for key in present if key == default_key(word) or word in names.get(key, ())}
@@ -296,7 +296,7 @@ def _parts(files: Files, table: schema.Table) -> dict[str, Part]:
     return parts
 
 
-def _read_listed(files: Files, table: schema.Table, read: Callable[[dict[str, Part]], T]) -> T:
+def read_listed(files: Files, table: schema.Table, read: Callable[[dict[str, Part]], T]) -> T:
     """What ``read`` makes of the table's files; these are listed again when one of them is gone before it is read.
 
     An export that moves rows writes them to the new part first, then removes the old file: whoever listed the files before

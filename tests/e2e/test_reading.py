@@ -20,6 +20,7 @@ import pytest
 import sqlglot
 from sqlglot import exp
 
+import etl
 from etl.load.warehouse.contract import contract
 from etl.load.warehouse.ddl import ddl
 from etl.load.warehouse.dialect import all_columns, comment
@@ -343,6 +344,31 @@ def run_elsewhere(script, tmp_path, statements, queries):
 
 def as_json(rows):
     return json.loads(json.dumps(rows, default=str))
+
+
+@pytest.mark.slow
+def test_dask_computes_the_documented_answer(dataset, tmp_path):
+    """In the environment of the engines, where the exporter is only on the path."""
+    if not PYTHON.exists():
+        pytest.skip(".venv-readers is missing: make test-all makes it")
+    opening, example = documented("pyarrow and Dask")
+    code = f"{opening}\n{example}\nprint(mean.to_json())\n"
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [PYTHON, "-c", code], cwd=dataset.root.parent, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    calls = etl.read_table(dataset.root, "calls", deleted="include")
+    truth = calls.groupby("run_test_name")["latency_avg_agent_latency_ms"].mean()
+    assert json.loads(result.stdout) == {name: pytest.approx(value, rel=1e-9) for name, value in truth.items()}
+
+
+def test_documented_pyarrow_dataset_gives_batches_of_the_files_that_match(executions):
+    namespace: dict[str, Any] = {}
+    exec(documented("pyarrow and Dask")[0], namespace)
+    found = sum(len(batch) for batch in namespace["batches"])
+    calls = etl.read_table("data", "calls", deleted="include", run_tests="checkout-flow-858f2c8d")
+    assert 0 < found == (calls["execution_started_at"].dt.strftime("%Y-%m") == "2026-10").sum()
 
 
 @pytest.mark.slow

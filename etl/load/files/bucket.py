@@ -8,14 +8,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lease
 from etl.load.files.objects import Found, Objects
 from etl.load.files.open import KEPT_ASIDE, MOST_BYTES, Entry, Probe, never, next_aside
+from etl.load.files.store import open_filesystem
 from etl.load.layout import QUARANTINE, STAGING
 from etl.model.locations import Options
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
 
 _READERS = 8
 """An answer takes 20 to 50 ms, and a part up to 16 MiB of memory for as long as it is read."""
@@ -26,6 +30,7 @@ class BucketFiles:
 
     def __init__(self, url: str, options: Options) -> None:
         self._objects = Objects(url, options)
+        self._options = options
         self.readers = _READERS
         self._lease: lease.Lease | None = None
         self._listed: dict[str, Found] | None = None
@@ -38,6 +43,13 @@ class BucketFiles:
     def where(self, path: str = "") -> str:
         """The whole URL, for messages."""
         return f"{self._objects.url}/{path}" if path else self._objects.url
+
+    def arrow(self) -> tuple["FileSystem", str]:
+        """The bucket through fsspec."""
+        from pyarrow.fs import FSSpecHandler, PyFileSystem  # noqa: PLC0415 no export needs it
+
+        filesystem, root = open_filesystem(self._objects.url, self._options)
+        return PyFileSystem(FSSpecHandler(filesystem)), root
 
     def prepare(self) -> None:
         """Nothing: a bucket has no folders, and the lock proves that objects can be replaced."""

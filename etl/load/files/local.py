@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lock
@@ -20,6 +20,9 @@ from etl.load.files.open import KEPT_ASIDE, MOST_BYTES, Entry, Probe, listed, ne
 from etl.load.files.probe import LINK, probe, require_space
 from etl.load.files.regular import NotRegularError, open_regular, why
 from etl.load.layout import QUARANTINE, STAGING
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
 
 _TICK_NS = 50_000_000  # the clock of a file system may stand still for some milliseconds
 _KINDS: dict[type[OSError], type[DestinationError]] = {
@@ -42,6 +45,12 @@ class LocalFiles:
     def where(self, path: str = "") -> str:
         """The absolute path, for messages."""
         return str(self.root / path)
+
+    def arrow(self) -> tuple["FileSystem", str]:
+        """The machine's own file system."""
+        from pyarrow.fs import LocalFileSystem  # noqa: PLC0415 no export needs it
+
+        return LocalFileSystem(), str(self.root)
 
     def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never) -> AbstractContextManager[None]:  # noqa: ARG002
         """Hold the dataset's lock; see ``lock.exclusive``. Who holds it is known at once."""

@@ -8,11 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import BinaryIO, Protocol, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 
 from etl.errors import ConfigurationError, DestinationError
 from etl.load.layout import QUARANTINE, is_data
 from etl.model.locations import BUCKETS, Options, scheme_of
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -100,6 +103,9 @@ class Files(Protocol):
 
     def open(self, path: str) -> BinaryIO:
         """The file, to read parts of it, all of one version; FileMissingError when there is none."""
+
+    def arrow(self) -> tuple["FileSystem", str]:
+        """A pyarrow file system, and the root in it, for engines that read by themselves."""
 
     def publish(self, path: str, data: bytes | memoryview) -> None:
         """Make ``data`` the whole content of the file, durably and in one step."""

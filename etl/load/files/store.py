@@ -8,12 +8,13 @@ from configparser import Error as ParserError
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from etl.errors import ConfigurationError
 from etl.model.locations import Options
 
 if TYPE_CHECKING:
+    from obstore.fsspec import FsspecStore as FileSystem
     from obstore.store import ObjectStore
 
 _PATIENT: Mapping[str, Any] = {
@@ -39,6 +40,47 @@ def open_store(url: str, options: Options, *, is_hasty: bool = False) -> "Object
         from obstore.exceptions import BaseError  # noqa: PLC0415
     except ImportError:
         raise ConfigurationError(f"{url} needs obstore: pip install 'simulation-metrics-etl[bucket]'") from None
+    parts, settings, common = _arguments(url, options, _HASTY if is_hasty else _PATIENT)
+    common["prefix"] = parts.path.strip("/") or None
+    try:
+        match parts.scheme:
+            case "s3":
+                # One object in each request: not every store knows the other way.
+                return store.S3Store(parts.netloc, config=settings | {"disable_bulk_delete": True}, **common)
+            case "gs":
+                return store.GCSStore(parts.netloc, config=settings, **common)
+            case _:
+                return store.AzureStore(parts.netloc, config=settings, **common)
+    except (BaseError, ValueError) as exc:
+        reason = str(exc).split("\n\nDebug source")[0]
+        raise ConfigurationError(f"{url}: {reason}: set it in [destination.options] or the environment") from exc
+
+
+def open_filesystem(url: str, options: Options) -> tuple["FileSystem", str]:
+    """The file system of the URL's store for fsspec, and the folder of the URL in it; for engines that read by themselves.
+
+    It can be pickled, with the options, and the keys of an AWS profile if they come from one.
+
+    Raises:
+        ConfigurationError: as ``open_store``.
+    """
+    try:
+        from obstore.fsspec import FsspecStore  # noqa: PLC0415
+    except ImportError:
+        raise ConfigurationError(
+            f"{url} needs obstore and fsspec: pip install 'simulation-metrics-etl[bucket]'"
+        ) from None
+    parts, settings, common = _arguments(url, options, _PATIENT)
+    scheme: Any = parts.scheme
+    return FsspecStore(scheme, config=settings, **common), f"{parts.netloc}/{parts.path.strip('/')}".rstrip("/")
+
+
+def _arguments(url: str, options: Options, patience: Mapping[str, Any]) -> tuple[SplitResult, Any, dict[str, Any]]:
+    """The parts of the URL, and of obstore's arguments the settings and the others.
+
+    Raises:
+        ConfigurationError: the URL, the options, the profile or the endpoint are no good.
+    """
     config = dict[str, Any](options)
     try:
         parts = urlsplit(url)
@@ -49,26 +91,16 @@ def open_store(url: str, options: Options, *, is_hasty: bool = False) -> "Object
         raise ConfigurationError(
             f"{url}: the endpoint must be http(s)://HOST or http(s)://HOST:PORT, got another value"
         )
-    patience = _HASTY if is_hasty else _PATIENT
-    common: dict[str, Any] = {
-        "prefix": parts.path.strip("/") or None,
-        "client_options": patience["client_options"] | {"allow_http": endpoint.startswith("http://")},
-        "retry_config": patience["retry_config"],
-    }
-    settings: Any = config
-    try:
-        match parts.scheme:
-            case "s3":
-                # One object in each request: not every store knows the other way.
-                settings |= {"disable_bulk_delete": True} | _shared_profile()
-                return store.S3Store(parts.netloc, config=settings, **common)
-            case "gs":
-                return store.GCSStore(parts.netloc, config=settings, **common)
-            case _:
-                return store.AzureStore(parts.netloc, config=settings, **common)
-    except (BaseError, ValueError) as exc:
-        reason = str(exc).split("\n\nDebug source")[0]
-        raise ConfigurationError(f"{url}: {reason}: set it in [destination.options] or the environment") from exc
+    if parts.scheme == "s3":
+        config |= _shared_profile()
+    return (
+        parts,
+        config,
+        {
+            "client_options": patience["client_options"] | {"allow_http": endpoint.startswith("http://")},
+            "retry_config": patience["retry_config"],
+        },
+    )
 
 
 def _is_address(endpoint: str) -> bool:

@@ -1,0 +1,116 @@
+"""``etl.open_table`` gives engines exactly the rows of ``etl.read_table``, and opens no file that a filter leaves out."""
+
+import pickle
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+import etl
+from etl.errors import ConfigurationError, DestinationError
+from etl.load.files.objects import Objects
+from etl.model import schema
+from tests.bundles import a_bundle
+from tests.datasets import a_dataset, export_to
+from tests.inspect.test_tables import DAYS, TABLES, a_part_a_day, exported
+from tests.stores import KEYS, Store
+
+__all__ = ["exported"]
+OLD = Path(__file__).parents[1] / "samples" / "dataset-0.1"
+
+
+def rows(table):
+    """Of a pyarrow table, by its key; a list of dictionaries."""
+    return sorted(table.to_pylist(), key=str)
+
+
+def read(path, table):
+    frame = etl.read_table(path, table, deleted="include").drop(columns="date")
+    return pa.Table.from_pandas(frame, preserve_index=False)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_dataset_of_a_table_has_its_rows_and_declared_types(exported, table):
+    found = etl.open_table(exported, table).to_table()
+    declared = schema.TABLES[table].arrow_schema
+    assert found.select(declared.names).schema.equals(declared)
+    assert {found.schema.field(name).type for name in set(found.column_names) - {*declared.names}} == {pa.string()}
+    assert rows(found.drop_columns("month")) == rows(read(exported, table))
+
+
+def test_filter_opens_only_the_files_that_match(exported, tmp_path):
+    data = shutil.copytree(exported, tmp_path / "data")
+    table = etl.open_table(data, "executions")
+    for path in data.glob("executions/*/*/*.parquet"):
+        if "run_test=checkout" not in str(path) or "month=2026-09" not in str(path):
+            path.write_bytes(b"PAR1 but nothing else")
+    wanted = (ds.field("run_test") == "checkout") & (ds.field("month") == "2026-09")
+    found = table.filter(wanted).to_table()
+    assert set(found["execution_id"].to_pylist()) == {"checkout-2026-09-01", "checkout-2026-09-02"}
+    assert set(found["month"].to_pylist()) == {"2026-09"}
+
+
+def test_table_without_files_has_all_columns_and_no_rows(tmp_path):
+    export_to(a_dataset(tmp_path), a_bundle("e1", ["c1"]))
+    found = etl.open_table(tmp_path, "errors")
+    assert (found.count_rows(), found.schema.names[-2:]) == (0, ["run_test", "month"])
+
+
+def test_dataset_by_day_has_months_too():
+    found = etl.open_table(OLD / "data", "executions").to_table()
+    starts = [each.strftime("%Y-%m") for each in found["started_at"].to_pylist()]
+    assert found["month"].to_pylist() == starts
+    assert rows(found.drop_columns("month")) == rows(read(OLD / "data", "executions"))
+
+
+def test_column_that_had_another_name_is_refused_and_not_null():
+    with pytest.raises(DestinationError, match="columns of an older version: metrics-etl run renames them"):
+        etl.open_table(OLD / "data", "calls")
+
+
+def test_damaged_file_is_named_where_its_end_is_needed(exported, tmp_path):
+    data = shutil.copytree(exported, tmp_path / "data")
+    (path,) = list(data.glob("calls/run_test=checkout/month=2026-10/*.parquet"))
+    path.write_bytes(b"PAR1 but nothing else")
+    with pytest.raises(DestinationError, match=f"{path.relative_to(data)}: not readable as Parquet"):
+        etl.open_table(data, "calls")
+
+
+def test_unknown_table_and_missing_dataset_are_refused(exported, tmp_path):
+    with pytest.raises(ConfigurationError, match="no table 'call': there are executions, calls"):
+        etl.open_table(exported, "call")
+    with pytest.raises(DestinationError, match="no such folder"):
+        etl.open_table(tmp_path / "no", "calls")
+
+
+def test_it_and_its_fragments_can_be_sent_to_workers(tmp_path):
+    export_to(a_dataset(tmp_path), *(a_bundle(day, [f"{day}-c"], date=day) for day in DAYS), parts_of=a_part_a_day)
+    table = etl.open_table(tmp_path, "calls")
+    sent = pickle.loads(pickle.dumps(table))
+    assert rows(sent.to_table()) == rows(table.to_table())
+    pieces = [pickle.loads(pickle.dumps(each)) for each in table.get_fragments()]
+    assert len(pieces) == len(DAYS)
+    assert rows(pa.concat_tables(each.to_table(schema=table.schema) for each in pieces)) == rows(table.to_table())
+
+
+def test_dataset_in_a_bucket_is_read_through_its_store(exported, seaweed_store: Store, keys: None):
+    url = f"{seaweed_store.url()}/opened"
+    bucket = Objects(url, seaweed_store.options)
+    for path in exported.rglob("*.parquet"):
+        bucket.put(path.relative_to(exported).as_posix(), path.read_bytes(), None)
+    table = etl.open_table(url, "calls", options=seaweed_store.options)
+    sent = pickle.dumps(table)
+    assert rows(pickle.loads(sent).to_table()) == rows(etl.open_table(exported, "calls").to_table())
+    assert not any(key.encode() in sent for key in KEYS.values()), "keys of the environment stay there"
+
+
+def test_file_of_a_newer_version_is_refused(exported, tmp_path):
+    data = shutil.copytree(exported, tmp_path / "data")
+    (path,) = list(data.glob("calls/run_test=checkout/month=2026-10/*.parquet"))
+    held = pq.read_table(path, partitioning=None)
+    pq.write_table(held.append_column("novel", pa.array(["x"] * len(held))), path)
+    with pytest.raises(DestinationError, match=r"unknown columns \['novel'\]: written by a newer version"):
+        etl.open_table(data, "calls")

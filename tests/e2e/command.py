@@ -15,7 +15,8 @@ from tests.e2e import warm
 from tests.support import API_KEY, IS_FULL, SECRET_KEY
 
 COMMAND = Path(sys.executable).with_name("metrics-etl")
-READ_LATE = ("PATH", "FI_", "METRICS_ETL_", "AWS_")  # what neither the interpreter nor an import reads
+# What neither the interpreter nor an import reads.
+READ_LATE = ("PATH", "FI_", "METRICS_ETL_", "AWS_", "COLUMNS", "TERM", "NO_COLOR", "PYTHONASYNCIODEBUG")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,12 @@ def without_uvloop(folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": str(folder)}
 
 
-async def start(
+def is_warm(env: dict[str, str]) -> bool:
+    """Whether a command with this environment may start from ``warm``, unless in full."""
+    return not IS_FULL and all(name.startswith(READ_LATE) for name in env)
+
+
+async def start_cold(
     *arguments: str, cwd: Path, env: dict[str, str], under: Sequence[str] = ()
 ) -> asyncio.subprocess.Process:
     """``under`` are the words of a command that runs this one."""
@@ -58,23 +64,26 @@ async def start(
     )
 
 
-async def ended(process: asyncio.subprocess.Process) -> Ended:
+async def start(*arguments: str, cwd: Path, env: dict[str, str]) -> asyncio.subprocess.Process | warm.Process:
+    """The command at work; from ``warm`` where it may: its start is not what is tested."""
+    if is_warm(env):
+        return await warm.start([os.fspath(COMMAND), *arguments], cwd, env)
+    return await start_cold(*arguments, cwd=cwd, env=env)
+
+
+async def ended(process: asyncio.subprocess.Process | warm.Process) -> Ended:
     stdout, stderr = await process.communicate()
     assert process.returncode is not None
-    return _without_traceback(process.returncode, stdout, stderr)
-
-
-def _without_traceback(exit_code: int, stdout: bytes, stderr: bytes) -> Ended:
-    result = Ended(exit_code, stdout.decode(), stderr.decode())
+    result = Ended(process.returncode, stdout.decode(), stderr.decode())
     assert "Traceback" not in result.stdout + result.stderr, result.stderr
     return result
 
 
 async def metrics_etl(*arguments: str, cwd: Path, env: dict[str, str], under: Sequence[str] = ()) -> Ended:
-    """The installed command from start to end; from ``warm`` where its start is not what is tested, unless in full."""
-    if IS_FULL or under or not all(name.startswith(READ_LATE) for name in env):
-        return await ended(await start(*arguments, cwd=cwd, env=env, under=under))
-    return _without_traceback(*await warm.run([os.fspath(COMMAND), *arguments], cwd, env))
+    """The installed command from start to end."""
+    if under:
+        return await ended(await start_cold(*arguments, cwd=cwd, env=env, under=under))
+    return await ended(await start(*arguments, cwd=cwd, env=env))
 
 
 def documented_fields(command: str) -> set[str]:

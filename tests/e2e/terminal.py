@@ -9,7 +9,8 @@ import subprocess
 import termios
 from pathlib import Path
 
-from tests.e2e.command import COMMAND
+from tests.e2e import warm
+from tests.e2e.command import COMMAND, is_warm
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 COLOR = re.compile(r"\x1b\[(?:\d+;)*3\d(?:;\d+)*m")
@@ -22,8 +23,13 @@ class Terminal:
         self.written = ""
         self._main, other = os.openpty()
         fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        self.process = subprocess.Popen(
-            [COMMAND, *arguments], cwd=cwd, env=env, stdin=other, stdout=other, stderr=other, start_new_session=True
+        words = [os.fspath(COMMAND), *arguments]
+        self.process = (
+            warm.Process(words, cwd, env, [other] * 3, is_session=True)
+            if is_warm(env)
+            else subprocess.Popen(
+                words, cwd=cwd, env=env, stdin=other, stdout=other, stderr=other, start_new_session=True
+            )
         )
         os.close(other)
 
@@ -39,7 +45,10 @@ class Terminal:
     async def ended(self) -> int:
         """The exit code, once everything was read."""
         await self.read_until(None)
-        exit_code = await asyncio.to_thread(self.process.wait)
+        if isinstance(self.process, warm.Process):
+            exit_code = await self.process.wait()
+        else:
+            exit_code = await asyncio.to_thread(self.process.wait)
         os.close(self._main)
         return exit_code
 

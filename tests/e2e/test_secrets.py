@@ -20,7 +20,7 @@ from etl.extract import client as client_module
 from etl.extract import quota as quota_module
 from etl.sandbox import Fault, Sandbox, SandboxRequest
 from tests.e2e import truth
-from tests.e2e.command import COMMAND, environment, start, write_settings
+from tests.e2e.command import COMMAND, environment, start, start_cold, write_settings
 from tests.e2e.faults import KINDS, Endpoint, endpoint_of
 from tests.support import settings_for
 from tests.worlds import settled_world
@@ -209,7 +209,7 @@ async def test_running_command_shows_no_key_to_other_users(tmp_path: Path) -> No
         source.fault = lambda _request, _nth: Fault(is_hanging=True)
         source.on_request = lambda _request: asked.set()
         write_settings(tmp_path, [each.name for each in source.world.run_tests])
-        process = await start("run", cwd=tmp_path, env=environment(source) | KEYS)
+        process = await start_cold("run", cwd=tmp_path, env=environment(source) | KEYS)
         await asked.wait()
         arguments = Path(f"/proc/{process.pid}/cmdline").read_bytes()  # noqa: ASYNC240 no file of a disk
         process.kill()

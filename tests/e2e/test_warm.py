@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import warm
-from tests.e2e.command import COMMAND, Ended, ended, environment, start
+from tests.e2e.command import COMMAND, Ended, ended, environment, start_cold
 
 
 async def started_warm(*arguments: str, cwd: Path, env: dict[str, str]) -> Ended:
-    exit_code, stdout, stderr = await warm.run([os.fspath(COMMAND), *arguments], cwd, env)
-    return Ended(exit_code, stdout.decode(), stderr.decode())
+    return await ended(await warm.start([os.fspath(COMMAND), *arguments], cwd, env))
 
 
 @pytest.mark.parametrize(
@@ -26,7 +25,7 @@ async def test_command_that_starts_warm_ends_and_prints_as_one_that_starts_cold(
 
     found = await started_warm(*words.split(), cwd=tmp_path, env=env)
 
-    assert found == await ended(await start(*words.split(), cwd=tmp_path, env=env))
+    assert found == await ended(await start_cold(*words.split(), cwd=tmp_path, env=env))
     assert found.exit_code == exit_code
 
 

@@ -17,9 +17,9 @@ import socket
 import subprocess
 import sys
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, NoReturn
 
 import etl
@@ -29,29 +29,76 @@ from etl.cli.app import main
 PRELOADED = ("uvloop", "pyarrow.dataset", "rich.progress")
 
 
-async def run(arguments: list[str], cwd: Path, env: dict[str, str]) -> tuple[int, bytes, bytes]:
-    """Exit code (below zero for a signal), stdout and stderr of the command."""
-    with TemporaryFile() as stdout, TemporaryFile() as stderr:
-        reading, writing = os.pipe()
-        request = json.dumps({"argv": arguments, "cwd": os.fspath(cwd), "env": env}).encode()
-        socket.send_fds(_server(), [request], [stdout.fileno(), stderr.fileno(), writing])
+class Process:
+    """The command at work on these three streams, with as much of ``asyncio.subprocess.Process`` as tests need."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        cwd: Path,
+        env: dict[str, str],
+        streams: Sequence[int],
+        *,
+        is_session: bool = False,
+    ) -> None:
+        self.stdout, self.stderr = asyncio.StreamReader(), asyncio.StreamReader()
+        self.returncode: int | None = None
+        self._end, writing = os.pipe()
+        request = {"argv": arguments, "cwd": os.fspath(cwd), "env": env, "is_session": is_session}
+        self.pid = _ask(request, [*streams, writing])
         os.close(writing)
-        assert _server().recv(1), "the server ended"
-        report = asyncio.StreamReader()
-        with os.fdopen(reading, "rb", buffering=0) as pipe:
-            transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-                lambda: asyncio.StreamReaderProtocol(report), pipe
-            )
-            pid, exit_code = int(await report.readline()), b""
+
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:  # until then nobody else has its number
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    async def wait(self) -> int:
+        """The exit code, below zero for a signal."""
+        if self.returncode is None:
+            loop, has_ended = asyncio.get_running_loop(), asyncio.Event()
+            loop.add_reader(self._end, has_ended.set)
             try:
-                exit_code = await report.read()
+                await has_ended.wait()
             finally:
-                transport.close()
-                if not exit_code:
-                    os.kill(pid, signal.SIGKILL)
-        for stream in (stdout, stderr):
-            stream.seek(0)
-        return int(exit_code), stdout.read(), stderr.read()
+                loop.remove_reader(self._end)
+            self.returncode = _ask({"pid": self.pid}, [])
+            os.close(self._end)
+        return self.returncode
+
+    async def communicate(self) -> tuple[bytes, bytes]:
+        """All that it writes, once it has ended."""
+        try:
+            stdout, stderr = await asyncio.gather(self.stdout.read(), self.stderr.read())
+            await self.wait()
+        finally:
+            self.kill()
+        return stdout, stderr
+
+
+async def start(arguments: Sequence[str], cwd: Path, env: dict[str, str]) -> Process:
+    """The command, with what it writes in pipes and nothing to read."""
+    nothing, pipes = os.open(os.devnull, os.O_RDONLY), [os.pipe() for _ in range(2)]
+    process = Process(arguments, cwd, env, [nothing, *(writing for _, writing in pipes)])
+    for each in (nothing, *(writing for _, writing in pipes)):
+        os.close(each)
+    for reader, (reading, _) in zip((process.stdout, process.stderr), pipes, strict=True):
+        await asyncio.get_running_loop().connect_read_pipe(
+            functools.partial(asyncio.StreamReaderProtocol, reader), os.fdopen(reading, "rb", buffering=0)
+        )
+    return process
+
+
+def _ask(request: dict[str, Any], descriptors: list[int]) -> int:
+    socket.send_fds(_server(), [json.dumps(request).encode()], descriptors)
+    answer = _server().recv(100)
+    assert answer, "the server ended"
+    return int(answer)
 
 
 @functools.cache
@@ -75,20 +122,21 @@ def _server() -> socket.socket:
 
 
 def _serve(requests: socket.socket) -> None:
+    """Start a command and tell its pid, or tell how the one of a pid ended."""
     _import_everything()
-    waiting: list[int] = []
     while True:
-        text, descriptors, _, _ = socket.recv_fds(requests, 1 << 16, 3)
+        text, descriptors, _, _ = socket.recv_fds(requests, 1 << 16, 4)
         if not text:
             return
-        waiting = [pid for pid in waiting if os.waitpid(pid, os.WNOHANG)[0] == 0]
-        waiting.append(os.fork())
-        if waiting[-1] == 0:
+        request = json.loads(text)
+        if "pid" in request:
+            answer = os.waitstatus_to_exitcode(os.waitpid(request["pid"], 0)[1])
+        elif (answer := os.fork()) == 0:
             requests.close()
-            _report_on_command(json.loads(text), *descriptors)
+            _be_command(request, *descriptors)
         for each in descriptors:
             os.close(each)
-        requests.send(b".")
+        requests.send(str(answer).encode())
 
 
 def _import_everything() -> None:
@@ -102,22 +150,14 @@ def _import_everything() -> None:
     gc.freeze()
 
 
-def _report_on_command(request: dict[str, Any], stdout: int, stderr: int, report: int) -> NoReturn:
-    """Tell the pid of the command, and how it ended."""
-    pid = os.fork()
-    if pid == 0:
-        _be_command(request, stdout, stderr, report)
-    os.write(report, f"{pid}\n".encode())
-    _, status = os.waitpid(pid, 0)
-    os.write(report, str(os.waitstatus_to_exitcode(status)).encode())
-    os._exit(0)
-
-
-def _be_command(request: dict[str, Any], stdout: int, stderr: int, report: int) -> NoReturn:
-    os.dup2(stdout, 1)
-    os.dup2(stderr, 2)
-    for each in (stdout, stderr, report):
+def _be_command(request: dict[str, Any], stdin: int, stdout: int, stderr: int, end: int) -> NoReturn:
+    """Be it until the process ends, which closes ``end``."""
+    for number, each in enumerate((stdin, stdout, stderr)):
+        os.dup2(each, number)
         os.close(each)
+    os.set_inheritable(end, False)
+    if request["is_session"]:
+        os.setsid()
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])

@@ -49,20 +49,25 @@ def postgresql_if_installed():
         yield url
 
 
-@pytest.fixture(scope="session")
-def postgresql_url(postgresql_if_installed):
+@pytest.fixture
+def in_duckdb(tmp_path):
+    with closing(new_duckdb(tmp_path)) as place:
+        yield place
+
+
+@pytest.fixture
+def in_postgresql(postgresql_if_installed):
     if not postgresql_if_installed:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    return postgresql_if_installed
+    place = new_postgresql(postgresql_if_installed)
+    yield place
+    place.drop()
 
 
 @pytest.fixture(params=["duckdb", "postgresql"])
-def warehouse(request, tmp_path):
+def warehouse(request):
     """A place where no table is yet, in each of the engines."""
-    with closing(
-        new_duckdb(tmp_path) if request.param == "duckdb" else new_postgresql(request.getfixturevalue("postgresql_url"))
-    ) as place:
-        yield place
+    return request.getfixturevalue(f"in_{request.param}")
 
 
 @pytest.fixture

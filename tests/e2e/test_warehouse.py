@@ -25,7 +25,7 @@ from etl.sandbox import Sandbox
 from tests.e2e.command import COMMAND, documented_fields, ended, environment, metrics_etl, start, write_settings
 from tests.e2e.dying import fork_server
 from tests.support import API_KEY, SECRET_KEY
-from tests.warehouses import DyingSession, Place, assert_equals_dataset, load_into, new_postgresql
+from tests.warehouses import DyingSession, Place, assert_equals_dataset, load_into
 from tests.worlds import settled_world
 
 
@@ -227,37 +227,35 @@ async def test_readme_leads_from_the_keys_to_an_answer(server: Sandbox, tmp_path
     ],
 )
 async def test_signal_ends_a_command_that_waits_for_the_warehouse(
-    server: Sandbox, tmp_path: Path, postgresql_url: str, command: list[str], number: signal.Signals
+    server: Sandbox, tmp_path: Path, in_postgresql: Place, command: list[str], number: signal.Signals
 ) -> None:
-    place = new_postgresql(postgresql_url)
-    write_warehouse(tmp_path, server, place)
+    write_warehouse(tmp_path, server, in_postgresql)
     env = environment(server)
     await metrics_etl("run", "--quiet", cwd=tmp_path, env=env)
-    with closing(place.open()) as other:
-        other._session.execute(f"LOCK TABLE {place.namespace}.calls")
+    with closing(in_postgresql.open()) as other:
+        other._session.execute(f"LOCK TABLE {in_postgresql.namespace}.calls")
         process = await start(*command, cwd=tmp_path, env=env)
-        while not place.query("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+        while not in_postgresql.query("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
             pass
         process.send_signal(number)
         async with asyncio.timeout(20):
             stopped = await ended(process)
-    place.close()
 
     assert (stopped.exit_code, stopped.stderr) == (128 + number, f"error: interrupted by {number.name}\n")
 
 
-async def test_the_page_s_sql_answers_in_postgresql(server: Sandbox, tmp_path: Path, postgresql_url: str) -> None:
-    place = new_postgresql(postgresql_url)
-    write_warehouse(tmp_path, server, place)
+async def test_the_page_s_sql_answers_in_postgresql(server: Sandbox, tmp_path: Path, in_postgresql: Place) -> None:
+    write_warehouse(tmp_path, server, in_postgresql)
     await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
     question, permissions = of_the_page("sql")
 
-    rows = place.query(question.replace("simulation_metrics", "{s}").rstrip().rstrip(";"))
+    rows = in_postgresql.query(question.replace("simulation_metrics", "{s}").rstrip().rstrip(";"))
     assert {row["run_test_name"] for row in rows} == {each.name for each in server.world.run_tests}
-    calls = [row for row in place.rows(schema.CALLS) if row["latency_avg_agent_latency_ms"] is not None]
+    calls = [row for row in in_postgresql.rows(schema.CALLS) if row["latency_avg_agent_latency_ms"] is not None]
     assert sum(row["calls"] for row in rows) == len(calls)
-    place.edit("CREATE ROLE analysts", *permissions.replace("simulation_metrics", "metrics_of_page").split(";\n")[:-1])
-    place.close()
+    in_postgresql.edit(
+        "CREATE ROLE analysts", *permissions.replace("simulation_metrics", "metrics_of_page").split(";\n")[:-1]
+    )
 
 
 async def test_the_page_s_python_reads_the_delta_tables(

@@ -248,7 +248,7 @@ class History:
         self._loop.run(self.server.start())
 
     def close(self) -> None:
-        self.warehouse.close()
+        self.warehouse.drop()
         self._loop.run(self.server.stop())
         self._loop.close()
         self._patch.undo()

@@ -28,7 +28,6 @@ from tests.warehouses import (
     contents_of,
     load_and_die,
     load_into,
-    new_postgresql,
 )
 from tests.worlds import settled_world
 
@@ -364,68 +363,59 @@ async def test_verify_finds_each_difference_and_nothing_else(source: Source, war
 
 
 async def test_tables_that_an_administrator_made_are_filled_by_who_may_make_none(
-    source: Source, postgresql_url: str
+    source: Source, in_postgresql: Place
 ) -> None:
-    administrator = new_postgresql(postgresql_url)
     printed = ddl([*schema.TABLES.values()], "postgresql").replace(
-        '"simulation_metrics"', f'"{administrator.namespace}"'
+        '"simulation_metrics"', f'"{in_postgresql.namespace}"'
     )
-    name = administrator.namespace.replace("metrics", "loader")
-    administrator.edit(
+    name = in_postgresql.namespace.replace("metrics", "loader")
+    in_postgresql.edit(
         *printed.rstrip(";").split(";\n\n"),
         f"CREATE ROLE {name} LOGIN",
         f"GRANT USAGE ON SCHEMA {{s}} TO {name}",
         f"GRANT SELECT, INSERT, DELETE ON ALL TABLES IN SCHEMA {{s}} TO {name}",
     )
-    loader = Place(postgresql_url.replace("tests@", f"{name}@"), administrator.namespace)
+    loader = Place(in_postgresql.url.replace("tests@", f"{name}@"), in_postgresql.namespace)
     load_into(loader, source.data)
     await source.change()
     load_into(loader, source.data)
 
     assert_equals_dataset(loader, source.data)
-    for place in (loader, administrator):
-        place.close()
+    loader.close()
 
 
-async def test_who_owns_a_schema_need_not_be_allowed_to_make_one(source: Source, postgresql_url: str) -> None:
-    administrator = new_postgresql(postgresql_url)
-    name = administrator.namespace.replace("metrics", "owner")
-    administrator.edit(f"CREATE ROLE {name} LOGIN", f"CREATE SCHEMA {{s}} AUTHORIZATION {name}")
-    owner = Place(postgresql_url.replace("tests@", f"{name}@"), administrator.namespace)
+async def test_who_owns_a_schema_need_not_be_allowed_to_make_one(source: Source, in_postgresql: Place) -> None:
+    name = in_postgresql.namespace.replace("metrics", "owner")
+    in_postgresql.edit(f"CREATE ROLE {name} LOGIN", f"CREATE SCHEMA {{s}} AUTHORIZATION {name}")
+    owner = Place(in_postgresql.url.replace("tests@", f"{name}@"), in_postgresql.namespace)
     load_into(owner, source.data)
 
     assert_equals_dataset(owner, source.data)
-    for place in (owner, administrator):
-        place.close()
+    owner.close()
 
 
 async def test_statement_that_is_refused_is_told_with_the_reason_in_one_line(
-    source: Source, postgresql_url: str
+    source: Source, in_postgresql: Place
 ) -> None:
-    administrator = new_postgresql(postgresql_url)
-    name = administrator.namespace.replace("metrics", "reader")
-    administrator.edit(f"CREATE ROLE {name} LOGIN", "CREATE SCHEMA {s}", f"GRANT USAGE ON SCHEMA {{s}} TO {name}")
-    reader = Place(postgresql_url.replace("tests@", f"{name}@"), administrator.namespace)
+    name = in_postgresql.namespace.replace("metrics", "reader")
+    in_postgresql.edit(f"CREATE ROLE {name} LOGIN", "CREATE SCHEMA {s}", f"GRANT USAGE ON SCHEMA {{s}} TO {name}")
+    reader = Place(in_postgresql.url.replace("tests@", f"{name}@"), in_postgresql.namespace)
 
     with pytest.raises(DestinationError, match=r"^.*permission denied for schema.*$"):
         load_into(reader, source.data)
-    administrator.close()
 
 
-async def test_server_that_ends_the_session_is_told_so(source: Source, postgresql_url: str) -> None:
-    warehouse = new_postgresql(postgresql_url)
-
+async def test_server_that_ends_the_session_is_told_so(source: Source, in_postgresql: Place) -> None:
     def end_session(done: int, _total: int) -> None:
         if done == 1:
-            warehouse.query(
+            in_postgresql.query(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
                 "AND xact_start < now() AND backend_type = 'client backend'"
             )
 
     with pytest.raises(DestinationError, match=r"^.*(terminating connection|server closed the connection).*$"):
-        load_into(warehouse, source.data, on_progress=end_session)
-    assert not warehouse.has_tables()
-    warehouse.close()
+        load_into(in_postgresql, source.data, on_progress=end_session)
+    assert not in_postgresql.has_tables()
 
 
 async def test_server_that_never_answers_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -439,18 +429,16 @@ async def test_server_that_never_answers_is_not_waited_for_for_ever(monkeypatch:
 
 
 async def test_lock_of_somebody_else_is_not_waited_for_for_ever(
-    source: Source, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+    source: Source, in_postgresql: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgresql, "LOCK_SECONDS", 1)
-    warehouse = new_postgresql(postgresql_url)
-    load_into(warehouse, source.data)
-    with closing(warehouse.open()) as other:
-        other._session.execute(f"LOCK TABLE {warehouse.namespace}.calls IN SHARE MODE")
+    load_into(in_postgresql, source.data)
+    with closing(in_postgresql.open()) as other:
+        other._session.execute(f"LOCK TABLE {in_postgresql.namespace}.calls IN SHARE MODE")
         gives_up = threading.Timer(20, other._session.rollback)
         gives_up.start()
         with pytest.raises(DestinationError, match="lock timeout"):
-            load_into(warehouse, source.data, is_full=True)
+            load_into(in_postgresql, source.data, is_full=True)
         gives_up.cancel()
-    load_into(warehouse, source.data, is_full=True)
-    assert_equals_dataset(warehouse, source.data)
-    warehouse.close()
+    load_into(in_postgresql, source.data, is_full=True)
+    assert_equals_dataset(in_postgresql, source.data)

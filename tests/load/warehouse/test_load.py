@@ -1,8 +1,10 @@
 """A load makes a warehouse equal to the dataset, whatever was there, and touches nothing else."""
 
+import asyncio
+import shutil
 import socket
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +30,8 @@ from tests.warehouses import (
     contents_of,
     load_and_die,
     load_into,
+    new_duckdb,
+    new_postgresql,
 )
 from tests.worlds import settled_world
 
@@ -63,12 +67,40 @@ class Source:
         assert summary.exit_code == 0, summary.problems
 
 
+def served() -> Sandbox:
+    return Sandbox(settled_world(run_tests=2, executions=3, calls=3, days=40))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset of the world as it is at first, for nobody to change."""
+    data = tmp_path_factory.mktemp("exported") / "data"
+
+    async def export() -> None:
+        async with served() as server:
+            await Source(server, data).export()
+
+    asyncio.run(export())
+    return data
+
+
 @pytest.fixture
-async def source(tmp_path: Path) -> AsyncIterator[Source]:
-    async with Sandbox(settled_world(run_tests=2, executions=3, calls=3, days=40)) as server:
-        source = Source(server, tmp_path / "data")
-        await source.export()
-        yield source
+async def source(exported: Path, tmp_path: Path) -> AsyncIterator[Source]:
+    async with served() as server:
+        yield Source(server, shutil.copytree(exported, tmp_path / "data"))
+
+
+@pytest.fixture(scope="module", params=["duckdb", "postgresql"])
+def edited(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgresql_if_installed: str
+) -> Iterator[Place]:
+    """A place for edits, one after the other."""
+    if request.param == "postgresql" and not postgresql_if_installed:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    is_file = request.param == "duckdb"
+    place = new_duckdb(tmp_path_factory.mktemp("edited")) if is_file else new_postgresql(postgresql_if_installed)
+    yield place
+    place.drop()
 
 
 async def test_first_load_brings_every_cell(source: Source, warehouse: Place) -> None:
@@ -118,13 +150,13 @@ async def test_where_nothing_differs_one_query_is_asked_and_nothing_written(sour
         "ALTER TABLE {s}.evals DROP COLUMN reason",
     ],
 )
-async def test_what_was_edited_by_hand_is_made_equal_again(source: Source, warehouse: Place, edit: str) -> None:
-    load_into(warehouse, source.data)
-    warehouse.edit(edit)
-    load_into(warehouse, source.data)
+def test_what_was_edited_by_hand_is_made_equal_again(exported: Path, edited: Place, edit: str) -> None:
+    load_into(edited, exported)
+    edited.edit(edit)
+    load_into(edited, exported)
 
-    assert_equals_dataset(warehouse, source.data)
-    assert not load_into(warehouse, source.data).is_changed
+    assert_equals_dataset(edited, exported)
+    assert not load_into(edited, exported).is_changed
 
 
 async def test_row_that_belongs_to_nothing_cannot_be_inserted(source: Source, warehouse: Place) -> None:

@@ -417,23 +417,32 @@ def test_describe_says_what_the_files_say(data, name):
 NEWER = FETCHED_AT + timedelta(days=1)
 
 
+MOMENTS = [
+    FETCHED_AT,
+    pd.Timestamp(FETCHED_AT),
+    pd.Timestamp(FETCHED_AT) + pd.Timedelta(1, "ns"),
+    FETCHED_AT.replace(tzinfo=None),
+    FETCHED_AT.astimezone(timezone(timedelta(hours=5))),
+    "2026-11-01T02:00:00Z",
+    "2026-11-01 02:00",
+    "2026-11-01T07:00:00+05:00",
+    "2026-11-02",
+    date(2026, 11, 2),
+]
+
+
 @pytest.mark.parametrize(
-    "moment",
+    ("name", "moment"),
     [
-        FETCHED_AT,
-        pd.Timestamp(FETCHED_AT),
-        pd.Timestamp(FETCHED_AT) + pd.Timedelta(1, "ns"),
-        FETCHED_AT.replace(tzinfo=None),
-        FETCHED_AT.astimezone(timezone(timedelta(hours=5))),
-        "2026-11-01T02:00:00Z",
-        "2026-11-01 02:00",
-        "2026-11-01T07:00:00+05:00",
-        "2026-11-02",
-        date(2026, 11, 2),
+        *(pytest.param("executions", each, id=f"executions-{each!r}") for each in MOMENTS),
+        *((name, FETCHED_AT) for name in ("calls", "evals")),
+        *(
+            pytest.param(name, each, id=f"{name}-{each!r}", marks=pytest.mark.slow)
+            for name in ("calls", "evals")
+            for each in MOMENTS[1:]
+        ),
     ],
-    ids=repr,
 )
-@pytest.mark.parametrize("name", ["executions", "calls", "evals"])
 def test_rows_that_changed_after_a_moment_are_those_of_later_exports(data, name, moment):
     export_to(a_dataset(data), a_bundle("e-new", ["c-new"], key="refund"), run="run-2", fetched_at=NEWER)
     assert executions_of(etl.read_table(data, name, changed_since=moment)) == ["e-new"]

@@ -7,7 +7,7 @@ from contextlib import closing, nullcontext
 import pytest
 from hypothesis import settings
 
-from etl.extract import client, connect
+from etl.extract import capacity, client, connect
 from tests.stores import KEYS, proxied, seaweed
 from tests.warehouses import new_duckdb, new_postgresql, postgresql, postgresql_folder
 
@@ -34,6 +34,12 @@ def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_proof_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteen threads for each of thousands of exports: that they can be started is proved where the command is run."""
     monkeypatch.setattr(connect, "require_threads", lambda: None)
+
+
+@pytest.fixture(autouse=True)
+def few_files_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files that a test opens have low numbers, and to count each that it may open takes a millisecond of an export."""
+    monkeypatch.setattr(capacity, "_COUNTED_FILES", 128)
 
 
 @pytest.fixture(scope="session")

@@ -318,9 +318,19 @@ async def test_call_that_names_an_execution_which_does_not_have_it_is_kept_and_a
     assert_equals_world(tmp_path, server.world)
 
 
-@pytest.mark.parametrize("where", WHERE)
-@pytest.mark.parametrize("rows", [1, 50_000], ids=["parts", "one part"])
-@pytest.mark.parametrize("seconds", [0.01, 60])
+@pytest.mark.parametrize(
+    ("where", "rows", "seconds"),
+    [
+        (WHERE[0], 1, 0.01),
+        (WHERE[0], 50_000, 60),
+        (WHERE[1], 1, 60),
+        (WHERE[1], 50_000, 0.01),
+        *(  # each two of these meet above
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((WHERE[0], 1, 60), (WHERE[0], 50_000, 0.01), (WHERE[1], 1, 0.01), (WHERE[1], 50_000, 60))
+        ),
+    ],
+)
 async def test_call_that_moved_is_taken_from_an_execution_that_was_fetched_in_the_same_run(
     server: Sandbox,
     export: Export,

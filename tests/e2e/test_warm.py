@@ -16,7 +16,11 @@ async def started_warm(*arguments: str, cwd: Path, env: dict[str, str]) -> Ended
 
 
 @pytest.mark.parametrize(
-    ("words", "exit_code"), [("--version", 0), ("schema calls", 0), ("run --nonsense", 2), ("status", 2), ("verify", 2)]
+    ("words", "exit_code"),
+    [
+        *(("--version", 0), ("schema calls", 0), ("run --nonsense", 2), ("status", 2)),
+        pytest.param("verify", 2, marks=pytest.mark.slow),
+    ],
 )
 async def test_command_that_starts_warm_ends_and_prints_as_one_that_starts_cold(
     tmp_path: Path, words: str, exit_code: int

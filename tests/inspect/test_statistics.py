@@ -156,7 +156,7 @@ def test_calls_that_are_alike_within_their_execution_count_for_fewer(statistic):
         assert width > 1.3 * apart
 
 
-@pytest.mark.parametrize(("baseline", "candidate"), [(5, 5), (10, 1), (20, 20)])
+@pytest.mark.parametrize(("baseline", "candidate"), [(5, 5), (10, 1), pytest.param(20, 20, marks=pytest.mark.slow)])
 def test_slow_days_raise_few_false_alarms_where_executions_tell_of_them(baseline, candidate):
     worse, beyond = day_alarms(baseline, candidate, comparisons=200)
     assert worse <= 0.05
@@ -172,7 +172,7 @@ def test_likeness_is_not_guessed_from_few_executions():
     assert told == found(values, one, Statistic.MEAN, is_higher_worse=True)
 
 
-@pytest.mark.parametrize("size", [25, 100, 400])
+@pytest.mark.parametrize("size", [25, pytest.param(100, marks=pytest.mark.slow), 400])
 def test_false_alarms_are_rare_and_a_regression_that_is_there_is_found(size):
     """Seeded: the quick form of the table in docs/analysis.md."""
     for name, chance in chances(size, comparisons=100 if size == 400 else 200).items():

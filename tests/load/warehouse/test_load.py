@@ -194,7 +194,7 @@ async def test_load_that_dies_at_any_statement_changed_nothing_or_all_and_the_ne
     before = [warehouse.rows(table) for table in tables]
     await source.change()
 
-    for nth in range(0, 100, 1 if IS_FULL else 3):
+    for nth in range(0, 100, 1 if IS_FULL else 5):
         if not load_and_die(warehouse, source.data, nth=nth, is_after=is_after):
             break
         if [warehouse.rows(table) for table in tables] != before:

@@ -46,7 +46,7 @@ def arrived_whole(server: Sandbox) -> set[str]:
 
 @pytest.mark.parametrize("rate_headers", [True, False])
 async def test_what_arrived_before_a_hold_is_saved_while_it_lasts(tmp_path: Path, rate_headers: bool) -> None:
-    write_settings(tmp_path, ["Checkout flow"], "[export]", "commit_interval_seconds = 2", "[api]", "concurrency = 1")
+    write_settings(tmp_path, ["Checkout flow"], "[export]", "commit_interval_seconds = 0.5", "[api]", "concurrency = 1")
     async with held_for(3000, after=2 + 3 * (1 + CALLS), rate_headers=rate_headers) as server:
         # Slow arrivals may be committed one by one before the hold; what counts is that none of them waits for its end.
         process = await start("run", cwd=tmp_path, env=environment(server))

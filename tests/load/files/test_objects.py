@@ -181,7 +181,8 @@ def test_a_refusal_is_one_line_that_names_the_fix(objects, proxy, refused, words
     assert str(caught.value).startswith(objects.url)
 
 
-def test_a_store_that_cannot_be_reached_is_named(proxy):
+def test_a_store_that_cannot_be_reached_is_named(proxy, monkeypatch):
+    monkeypatch.setitem(store._HASTY, "retry_config", {"max_retries": 1})
     objects = Objects("s3://bucket/folder", {"endpoint": "http://127.0.0.1:9", "region": "us-east-1"}).hasty()
     with pytest.raises(
         DestinationError, match="s3://bucket/folder: cannot be reached, or is too slow: check the network"

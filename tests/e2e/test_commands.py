@@ -1,5 +1,6 @@
 """The commands beside ``run`` and ``plan``, as they are typed."""
 
+import asyncio
 import json
 import re
 import signal
@@ -13,7 +14,7 @@ from etl.load.warehouse.ddl import ddl
 from etl.model.schema import TABLES
 from etl.sandbox import Fault, Sandbox
 from etl.version import __version__
-from tests.e2e.command import ended, environment, metrics_etl, start, write_settings
+from tests.e2e.command import Ended, ended, environment, metrics_etl, start, write_settings
 from tests.warehouses import Place, assert_equals_dataset
 from tests.worlds import settled_world
 
@@ -24,9 +25,15 @@ def everything_below(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
-async def test_demo_shows_files_rows_an_aggregate_and_what_incremental_means(tmp_path: Path) -> None:
-    result = await metrics_etl("demo", "--path", "out", cwd=tmp_path, env=environment())
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
+    """Where the demo was run, and what it said."""
+    folder = tmp_path_factory.mktemp("demo")
+    return folder, asyncio.run(metrics_etl("demo", "--path", "data", cwd=folder, env=environment()))
 
+
+def test_demo_shows_files_rows_an_aggregate_and_what_incremental_means(demo: tuple[Path, Ended]) -> None:
+    folder, result = demo
     assert result.exit_code == 0, result.stderr
     assert result.stderr == ""
     shown = result.stdout
@@ -37,9 +44,9 @@ async def test_demo_shows_files_rows_an_aggregate_and_what_incremental_means(tmp
     assert "Checkout flow       22        1        1     25     75  complete" in shown
     assert re.search(r"^written    3 executions, 50 calls, \d+ evals \(new or changed rows\)$", shown, re.MULTILINE)
     assert "requests sent: 3, files written: 0" in shown
-    assert ds.dataset(tmp_path / "out" / "calls").count_rows() == 1525
-    assert_equals_dataset(Place(f"duckdb://{tmp_path}/out.duckdb"), tmp_path / "out")
-    assert (tmp_path / "out.html").read_text().startswith("<!DOCTYPE html>")
+    assert ds.dataset(folder / "data" / "calls").count_rows() == 1525
+    assert_equals_dataset(Place(f"duckdb://{folder}/data.duckdb"), folder / "data")
+    assert (folder / "data.html").read_text().startswith("<!DOCTYPE html>")
 
 
 def screen(name: str) -> list[str]:
@@ -59,11 +66,11 @@ def timeless(text: str) -> list[str]:
     return [" ".join(line.split()) for line in text.splitlines()]
 
 
-async def test_documentation_shows_what_demo_and_status_print(tmp_path: Path) -> None:
-    demo = await metrics_etl("demo", "--path", "data", cwd=tmp_path, env=environment())
-    status = await metrics_etl("status", cwd=tmp_path, env=environment())
+async def test_documentation_shows_what_demo_and_status_print(demo: tuple[Path, Ended]) -> None:
+    folder, result = demo
+    status = await metrics_etl("status", cwd=folder, env=environment())
 
-    shown = "\n".join(timeless(demo.stdout))
+    shown = "\n".join(timeless(result.stdout))
     assert "\n".join(screen("demo")) in shown
     assert timeless(status.stdout) == screen("status")
 

@@ -25,6 +25,8 @@ class _Session:
         with self._naming():
             self._connection = dbapi.connect(_with_timeout(url))
             self._cursor = self._connection.cursor()
+            # Rows come and go as UTF-8, whatever PGCLIENTENCODING or the role says.
+            self._cursor.execute("SET client_encoding = 'UTF8'")
             self._cursor.execute(
                 f"SELECT set_config('lock_timeout', '{LOCK_SECONDS}s', false) WHERE current_setting('lock_timeout') = '0'"
             )

@@ -22,6 +22,9 @@ from etl.load.warehouse.load import load
 from etl.model import schema
 from etl.pipeline import job
 from etl.sandbox import Sandbox
+from tests.bundles import a_bundle
+from tests.datasets import a_dataset, export_to
+from tests.loads import first_export
 from tests.support import IS_FULL, settings_for
 from tests.warehouses import (
     DyingSession,
@@ -32,6 +35,7 @@ from tests.warehouses import (
     load_into,
     new_duckdb,
     new_postgresql,
+    rows_of_dataset,
 )
 from tests.worlds import settled_world
 
@@ -474,3 +478,20 @@ async def test_lock_of_somebody_else_is_not_waited_for_for_ever(
         gives_up.cancel()
     load_into(in_postgresql, source.data, is_full=True)
     assert_equals_dataset(in_postgresql, source.data)
+
+
+async def test_text_arrives_as_it_is_whatever_encoding_the_client_is_told(
+    tmp_path: Path, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was sent as another one would come back the same, and be wrong for everybody else."""
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    data = first_export(tmp_path / "data")
+    export_to(a_dataset(data), a_bundle("é€", ["c0"]))
+    warehouse = new_postgresql(postgresql_url)
+    load_into(warehouse, data)
+
+    assert warehouse.query("SELECT length(execution_id) AS length FROM {s}.executions ORDER BY 1") == [
+        {"length": 2}
+    ] * len(rows_of_dataset(data, schema.EXECUTIONS))
+    assert_equals_dataset(warehouse, data)
+    warehouse.close()

@@ -36,3 +36,9 @@ def scheme_of(location: str) -> str | None:
     """The scheme of a URL; None for a folder."""
     scheme, separator, _ = location.partition("://")
     return scheme if separator and scheme else None
+
+
+def has_few_slashes(location: str) -> bool:
+    """Whether it begins like the URL of a bucket or a warehouse, but is none, as s3:/bucket."""
+    scheme, colon, rest = location.partition(":")
+    return bool(colon) and scheme in {*BUCKETS, *WAREHOUSES} and not rest.startswith("//")

@@ -12,7 +12,7 @@ from typing import Any
 
 from etl.errors import ConfigurationError
 from etl.model import schema
-from etl.model.locations import IN_FILES, scheme_of
+from etl.model.locations import IN_FILES, has_few_slashes, scheme_of
 from etl.settings.messages import ENV_PREFIX
 
 _PATHS = (("destination", "path"), ("api", "ca_file"), ("warehouse", "url"))
@@ -107,4 +107,5 @@ def _whole(path: str, folder: Path, where: str) -> str:
         whole = os.path.expanduser(whole)  # noqa: PTH111 that of pathlib raises, and takes "./~" for a home
         if whole.startswith("~"):
             raise ConfigurationError(f"{where}: {whole.split('/')[0]} has no home here: write the path in full")
-    return whole if "://" in whole or Path(whole).is_absolute() else os.path.normpath(folder / whole)
+    is_url = "://" in whole or has_few_slashes(whole)
+    return whole if is_url or Path(whole).is_absolute() else os.path.normpath(folder / whole)

@@ -15,7 +15,7 @@ from yarl import URL
 
 from etl.errors import ConfigurationError
 from etl.model.keys import default_key, is_key, is_listable
-from etl.model.locations import BUCKETS, DEFAULT_NAMESPACE, WAREHOUSES, scheme_of
+from etl.model.locations import BUCKETS, DEFAULT_NAMESPACE, WAREHOUSES, has_few_slashes, scheme_of
 from etl.model.metrics import Limit, limits_of
 
 _NO_PROXY = (
@@ -211,8 +211,7 @@ class Destination(_Section):
     @classmethod
     def _path(cls, value: str) -> str:
         scheme = scheme_of(value)
-        has_few_slashes = scheme is None and value.partition(":")[0] in BUCKETS and ":" in value
-        if "\0" in value or has_few_slashes or (scheme is not None and scheme not in BUCKETS):
+        if "\0" in value or has_few_slashes(value) or (scheme is not None and scheme not in BUCKETS):
             urls = ", ".join(f"{each}://BUCKET/FOLDER" for each in BUCKETS)
             raise ValueError(f"must be a folder, or {urls}, got {_without_secrets(value)}")
         if scheme is None:
@@ -326,7 +325,7 @@ class Log(_Section):
 
 def _without_secrets(location: str) -> str:
     """The location, or its scheme alone when it may hold a key or a signature."""
-    return f"{location.partition('://')[0]}://…" if {"@", "?"} & {*location} else repr(location)
+    return f"{location.partition(':')[0]}://…" if {"@", "?"} & {*location} else repr(location)
 
 
 def _is_loopback(host: str) -> bool:

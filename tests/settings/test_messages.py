@@ -10,6 +10,7 @@ from tests.settings.loading import mistake
 NO_PROXY = "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS)"
 TOO_LONG = "holds a number of thousands of digits, or thousands of levels: shorten it"
 WAREHOUSE_URLS = ", ".join(f"{each}://…" for each in WAREHOUSES)
+DESTINATIONS = "a folder, or s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, az://BUCKET/FOLDER"
 NO_PASSWORD = "it comes from PGPASSWORD or the driver's usual places, got one"
 KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and committed: set"
 
@@ -80,7 +81,13 @@ KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and c
                 f'[warehouse]\nurl = "{url}"\n',
                 f"prod.toml: [warehouse] url must be one of {WAREHOUSE_URLS}, got {shown}",
             )
-            for url, shown in (("mysql://h/d", "'mysql://h/d'"), ("duckdb://", "'duckdb://'"), ("data", "'data'"))
+            for url, shown in (
+                ("mysql://h/d", "'mysql://h/d'"),
+                ("duckdb://", "'duckdb://'"),
+                ("data", "'data'"),
+                ("duckdb:/x", "'duckdb:/x'"),
+                ("postgresql:/user:canary@h/d", "postgresql://…"),
+            )
         ),
         *(
             (
@@ -115,12 +122,15 @@ KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and c
             '[destination]\ncompression = "lz4"\n',
             "prod.toml: [destination] compression must be 'zstd', 'snappy', 'gzip' or 'none', got 'lz4'",
         ),
-        (
-            '[destination]\npath = "ftp://b"\n',
-            (
-                "prod.toml: [destination] path must be a folder, or s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, az://BUCKET/FOLDER, "
-                "got 'ftp://b'"
-            ),
+        *(
+            (f'[destination]\npath = "{value}"\n', f"prod.toml: [destination] path must be {DESTINATIONS}, got {shown}")
+            for value, shown in (
+                ("ftp://b", "'ftp://b'"),
+                ("https://h/x?sig=canary", "https://…"),
+                ("s3:/bucket/x", "'s3:/bucket/x'"),
+                ("az:bucket", "'az:bucket'"),
+                ("s3:/KEY:canary@b/x", "s3://…"),
+            )
         ),
         (
             '[destination]\npath = "s3://bucket//x"\n',
@@ -136,13 +146,6 @@ KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and c
         (
             '[destination]\npath = "s3://KEY:canary@b/x"\n',
             "prod.toml: [destination] path must be s3://BUCKET/FOLDER, got s3://…",
-        ),
-        (
-            '[destination]\npath = "https://h/x?sig=canary"\n',
-            (
-                "prod.toml: [destination] path must be a folder, or s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, az://BUCKET/FOLDER, "
-                "got https://…"
-            ),
         ),
         (
             '[destination]\npath = "s3://b"\noptions = "canary"\n',

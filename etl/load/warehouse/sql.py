@@ -205,19 +205,21 @@ class SqlWarehouse:
         if not existing and not self._has_schema():
             self._execute(self._sql.create_schema())
         late: list[str] = []
-        is_complete = True
+        added: list[str] = []
         for table in ALL_TABLES:
             if found := existing.get(table.name):
-                added = [*self._sql.add_columns(table, found.columns)]
-                is_complete &= not added
-                self._execute(added)
+                added += self._sql.add_columns(table, found.columns)
             else:
                 self._execute(self._sql.create(table, dataset_id))
                 late += self._dialect.constraints(self._sql.name(table.name), table)
+        if added:
+            as_they_are = {name: found.columns for name, found in existing.items()}
+            self._execute([self._sql.distrust(as_they_are), *added])
+            late.append(self._sql.note_again())
         shown = existing[CURRENT_CALLS].columns if CURRENT_CALLS in existing else {}
         if current_calls().keys() - shown.keys():
             self._execute(self._sql.create_view(shown, dataset_id))
-        return late if is_complete else [*late, self._sql.note_again()]
+        return late
 
     def _has_schema(self) -> bool:
         """Who owns a schema may not be allowed to make one, not even if it is there."""

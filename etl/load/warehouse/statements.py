@@ -131,11 +131,7 @@ class Statements:
 
     def loaded_of(self, existing: Mapping[str, Collection[str]]) -> str | None:
         """As much of the same as can be told if only these tables are there, with these columns; None when none is."""
-        there = [each for each in DATA if each[1].name in existing]
-        lacking = {
-            table.name: {column.name for column in columns_of(table)}.difference(existing[table.name])
-            for _, table in there
-        }
+        there, lacking = [each for each in DATA if each[1].name in existing], _lacking(existing)
         if STATE in existing and len(there) == len(DATA):
             return self.loaded(lacking)
         # What was loaded is unknown, so that whatever is there counts as altered.
@@ -146,6 +142,13 @@ class Statements:
         return (
             f"INSERT INTO {self.name(STATE)} (kind, item, digest, checksum) SELECT a.kind, a.item, a.digest, h.checksum "
             f"FROM {arrived} AS a LEFT JOIN ({self.held(wanted=arrived)}) AS h ON a.kind = h.kind AND a.item = h.item"
+        )
+
+    def distrust(self, existing: Mapping[str, Collection[str]]) -> str:
+        """Forgets the digests of items whose rows are not as they were loaded, since ``note_again`` takes rows as they are."""
+        return (
+            f"UPDATE {self.name(STATE)} AS s SET digest = NULL FROM ({self.loaded(_lacking(existing))}) AS l "
+            "WHERE s.kind = l.kind AND s.item = l.item AND l.digest IS NULL"
         )
 
     def note_again(self) -> str:
@@ -239,3 +242,12 @@ class Statements:
     def _comment(self, table: Table, column: Column) -> str:
         name = self.dialect.quoted(column.name)
         return f"COMMENT ON COLUMN {self.name(table.name)}.{name} IS {sql_quoted(comment(column))}"
+
+
+def _lacking(existing: Mapping[str, Collection[str]]) -> dict[str, set[str]]:
+    """The columns that are missing from tables with these columns, by table."""
+    return {
+        table.name: {column.name for column in columns_of(table)}.difference(existing[table.name])
+        for _, table in DATA
+        if table.name in existing
+    }

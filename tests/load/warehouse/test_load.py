@@ -86,6 +86,16 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     asyncio.run(export())
     return data
+def let_lack_a_column(warehouse: Place) -> None:
+    """As if an older version, which had a column less, had loaded it."""
+    with closing(warehouse.open()) as opened:
+        as_before = opened._sql.held(lacking={"calls": {"raw"}})
+    warehouse.edit(
+        "DROP VIEW {s}.calls_current",
+        "ALTER TABLE {s}.calls DROP COLUMN raw",
+        f"UPDATE {{s}}.metrics_etl_state AS s SET checksum = h.checksum FROM ({as_before}) AS h WHERE s.item = h.item",
+        "UPDATE {s}.metrics_etl_state SET digest = 'of an older version' WHERE kind = 'dataset'",
+    )
 
 
 @pytest.fixture
@@ -264,13 +274,8 @@ async def test_column_that_a_newer_version_has_is_added_and_nothing_loaded_again
 ) -> None:
     """The files of the dataset have null there, too."""
     load_into(warehouse, source.data)
-    with closing(warehouse.open()) as opened:
-        as_before = opened._sql.held(lacking={"calls": {"raw"}})
+    let_lack_a_column(warehouse)
     warehouse.edit(
-        "DROP VIEW {s}.calls_current",
-        "ALTER TABLE {s}.calls DROP COLUMN raw",
-        f"UPDATE {{s}}.metrics_etl_state AS s SET checksum = h.checksum FROM ({as_before}) AS h WHERE s.item = h.item",
-        "UPDATE {s}.metrics_etl_state SET digest = 'of an older version' WHERE kind = 'dataset'",
         "CREATE VIEW {s}.calls_current AS SELECT call_execution_id FROM {s}.calls",
         f"COMMENT ON VIEW {{s}}.calls_current IS 'Loaded by metrics-etl from dataset {contents_of(source.data).dataset_id}.'",
     )
@@ -282,6 +287,21 @@ async def test_column_that_a_newer_version_has_is_added_and_nothing_loaded_again
     names = [*warehouse.query("SELECT * FROM {s}.calls_current")[0]]
     assert names[0] == "call_execution_id", "columns keep their order, so that grants stay"
     assert "raw" in names
+
+
+async def test_edited_rows_that_are_held_back_are_not_believed_when_a_column_is_added(
+    source: Source, warehouse: Place
+) -> None:
+    load_into(warehouse, source.data)
+    let_lack_a_column(warehouse)
+    warehouse.edit("UPDATE {s}.calls SET duration_seconds = 1")
+    (first, *_) = sorted((source.data / "calls").rglob("*.parquet"))
+    first.rename(lost := source.data.with_name("lost"))
+
+    assert load_into(warehouse, source.data).damaged > 0
+    lost.rename(first)
+    load_into(warehouse, source.data)
+    assert_equals_dataset(warehouse, source.data)
 
 
 async def test_columns_of_others_stay(source: Source, warehouse: Place) -> None:

@@ -5,14 +5,15 @@ from collections.abc import Collection, Iterable
 from etl.load.warehouse.statements import ANY_DATASET, Dialect, Statements
 from etl.load.warehouse.tables import ALL_TABLES, GROUPS, STATE_TABLE
 from etl.model.locations import DEFAULT_NAMESPACE
-from etl.model.schema import Table
+from etl.model.schema import ERRORS, Table
 
 _INDEXED = {table.name: group.item for group in GROUPS for table in group.tables if (group.item,) != table.key}
 
 
 def _constraints(name: str, table: Table) -> Iterable[str]:
     """The primary key, and an index on what its rows are replaced by."""
-    yield f"ALTER TABLE {name} ADD PRIMARY KEY ({', '.join(table.key)})"
+    if table is not ERRORS:  # executions of two run tests may list the call that a dead letter is about
+        yield f"ALTER TABLE {name} ADD PRIMARY KEY ({', '.join(table.key)})"
     if item := _INDEXED.get(table.name):
         yield f"CREATE INDEX ON {name} ({item})"
 

@@ -12,6 +12,7 @@ from random import Random
 
 import pyarrow.parquet as pq
 import pytest
+from msgspec.structs import replace
 
 from etl import sandbox
 from etl.errors import DestinationError
@@ -22,7 +23,7 @@ from etl.load.warehouse.load import load
 from etl.model import schema
 from etl.pipeline import job
 from etl.sandbox import Sandbox
-from tests.bundles import a_bundle
+from tests.bundles import a_bundle, dead_letter
 from tests.datasets import a_dataset, export_to
 from tests.loads import first_export
 from tests.support import IS_FULL, settings_for
@@ -515,3 +516,14 @@ async def test_text_arrives_as_it_is_whatever_encoding_the_client_is_told(
     ] * len(rows_of_dataset(data, schema.EXECUTIONS))
     assert_equals_dataset(warehouse, data)
     warehouse.close()
+
+
+async def test_dead_letter_that_two_run_tests_have_stops_no_load(tmp_path: Path, warehouse: Place) -> None:
+    """Executions of both list the call, one was exported on another night, and the call cannot be had."""
+    data = first_export(tmp_path / "data")
+    other = a_bundle("e8", ["c8"], key="refund", date="2026-08-07")
+    export_to(a_dataset(data), replace(other, dead_letters=(dead_letter("c5"),)))
+    load_into(warehouse, data)
+
+    assert len(warehouse.rows(schema.ERRORS)) == 2
+    assert_equals_dataset(warehouse, data)

@@ -80,7 +80,7 @@ def compare_warehouse(settings: Settings) -> WarehouseReport:
     """
     destination, section = settings.destination, settings.warehouse
     dataset = Dataset(open_dataset(destination.path, destination.options))
-    with closing(open_warehouse(section.named_url, section.namespace)) as warehouse:
+    with closing(open_warehouse(section.named_url, section.namespace, is_read_only=True)) as warehouse:
         return compare(read_contents(dataset), warehouse)
 
 

@@ -254,7 +254,7 @@ def _check_warehouse(settings: Settings) -> Check:
     try:
         identity = read_identity(open_files(settings.destination.path, settings.destination.options))
         section = settings.warehouse
-        with closing(open_warehouse(section.named_url, section.namespace)) as warehouse:
+        with closing(open_warehouse(section.named_url, section.namespace, is_read_only=True)) as warehouse:
             loaded = warehouse.loaded()
             if identity is not None:
                 refuse_another(warehouse, loaded, identity.dataset_id)

@@ -49,5 +49,5 @@ def load_warehouse(
 
 def preview_load(settings: Warehouse, dataset: Dataset, *, is_full: bool = False) -> Result:
     """What ``load_warehouse`` would do; changes nothing. Errors as there."""
-    with closing(open_warehouse(settings.named_url, settings.namespace)) as warehouse:
+    with closing(open_warehouse(settings.named_url, settings.namespace, is_read_only=True)) as warehouse:
         return load(read_contents(dataset), warehouse, is_full=is_full, is_dry_run=True)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from etl import sandbox
@@ -165,6 +166,33 @@ async def test_driver_that_is_not_installed_is_told_before_anything_is_asked(ser
         assert refused.exit_code == 2
         assert "pip install 'simulation-metrics-etl[postgresql]'" in refused.stderr
     assert server.requests == []
+
+
+LOOKS = (["load", "--dry-run"], ["check"], ["verify", "--warehouse"])
+
+
+async def test_who_only_looks_makes_no_database(server: Sandbox, folder: Path) -> None:
+    env = environment(server)
+    write_settings(folder, "all")
+    await metrics_etl("run", "--quiet", cwd=folder, env=env)
+    write_warehouse(folder, server, Place("duckdb://metrics.duckdb"))
+    dry, check, verify = [await metrics_etl(*command, cwd=folder, env=env) for command in LOOKS]
+    write_warehouse(folder, server, Place("duckdb://nowhere/metrics.duckdb"))
+    nowhere = [await metrics_etl(*command, cwd=folder, env=env) for command in LOOKS]
+
+    assert "executions: 6 new" in dry.stdout
+    assert [each.exit_code for each in (dry, check, verify, *nowhere)] == [0, 0, 6, 6, 6, 6]
+    assert verify.stderr.endswith("has no table executions: run metrics-etl load\n")
+    assert [path.name for path in (folder / "config").iterdir()] == ["metrics-etl.toml"]
+
+
+async def test_who_only_looks_may_do_so_while_others_read(server: Sandbox, folder: Path) -> None:
+    env = environment(server)
+    await metrics_etl("run", "--quiet", cwd=folder, env=env)
+    with duckdb.connect(str(folder / "config" / "metrics.duckdb"), read_only=True):
+        looks = [await metrics_etl(*command, cwd=folder, env=env) for command in LOOKS]
+
+    assert [each.exit_code for each in looks] == [0, 0, 0]
 
 
 async def test_load_without_a_warehouse_or_a_dataset_is_refused_in_one_line(server: Sandbox, folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import duckdb
 import pyarrow as pa
@@ -27,10 +29,10 @@ class _Session:
 
     notices: list[str] = []  # noqa: RUF012 never any
 
-    def __init__(self, path: str) -> None:
-        self.where = f"duckdb://{path}"
+    def __init__(self, where: str, file: Path, *, is_read_only: bool) -> None:
+        self.where = where
         with self._naming():
-            self._connection = duckdb.connect(path)
+            self._connection = duckdb.connect(file, read_only=is_read_only)
             self._connection.execute(f"SET memory_limit = '{_MEMORY}'")
         self._is_open = False
 
@@ -85,13 +87,30 @@ class _Session:
             raise DestinationError(f"{self.where}: {text}") from exc
 
 
-def connect(path: str, namespace: str) -> SqlWarehouse:
+def connect(url: str, namespace: str) -> SqlWarehouse:
     """The database in this file, which is made if it is not there.
 
     Raises:
         DestinationError: DuckDB would take the schema for the file, which is a database of the same name to it.
     """
-    session = _Session(path.removeprefix("duckdb://"))
+    return _connected(url, _file(url), namespace)
+
+
+def connect_to_read(url: str, namespace: str) -> SqlWarehouse:
+    """The same, but nothing is made, and others may read it meanwhile."""
+    file = _file(url)
+    if file.exists() or not file.parent.is_dir():
+        return _connected(url, file, namespace, is_read_only=True)
+    with TemporaryDirectory(prefix="metrics-etl-") as folder:  # DuckDB calls a database after its file
+        return _connected(url, Path(folder, file.name), namespace)
+
+
+def _file(url: str) -> Path:
+    return Path(url.removeprefix("duckdb://"))
+
+
+def _connected(url: str, file: Path, namespace: str, *, is_read_only: bool = False) -> SqlWarehouse:
+    session = _Session(url, file, is_read_only=is_read_only)
     names = session.query("SELECT database_name FROM duckdb_databases()").to_pylist()
     session.rollback()
     if namespace in {row["database_name"].lower() for row in names}:

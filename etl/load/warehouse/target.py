@@ -78,14 +78,18 @@ def another_dataset(where: str, found: str, dataset_id: str) -> DestinationError
     )
 
 
-def open_warehouse(url: str, namespace: str) -> Warehouse:
+def open_warehouse(url: str, namespace: str, *, is_read_only: bool = False) -> Warehouse:
     """The warehouse that the URL means, connected; its tables lie in the schema ``namespace``.
+
+    ``is_read_only``: nothing is made by that, not even an empty database.
 
     Raises:
         ConfigurationError: it needs a package that is not installed.
         DestinationError: it cannot be reached.
     """
-    return cast("Warehouse", module_for(url).connect(url, namespace))
+    module = module_for(url)
+    connect = getattr(module, "connect_to_read", module.connect) if is_read_only else module.connect
+    return cast("Warehouse", connect(url, namespace))
 
 
 def module_for(url: str) -> ModuleType:

@@ -14,7 +14,9 @@ from etl.errors import ExitCode
 def load(
     config: Config = None,
     *,
-    full: Annotated[bool, typer.Option("--full", help="Load every row anew.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Load all anew, and remove what vanished from the dataset.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what differs, and change nothing.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,

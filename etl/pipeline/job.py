@@ -219,7 +219,8 @@ async def _load(run: Run, summary: Summary, stop: asyncio.Future[InterruptedRunE
         if stop is not None and stop.done():
             raise stop.result()
 
-    work = partial(load_warehouse, run.settings.warehouse, run.dataset, run.clock(), on_progress=go_on)
+    section, accepts = run.settings.warehouse, run.accept_deletions
+    work = partial(load_warehouse, section, run.dataset, run.clock(), accept_deletions=accepts, on_progress=go_on)
     try:
         summary.load = await to_the_end(work)
     except ExporterError as error:

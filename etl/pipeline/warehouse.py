@@ -19,9 +19,10 @@ def load_warehouse(
     now: datetime,
     *,
     is_full: bool = False,
+    accept_deletions: bool = False,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Result:
-    """Load what differs. Only for the holder of the dataset's lock.
+    """Load what differs, as ``load`` says. Only for the holder of the dataset's lock.
 
     Raises:
         ConfigurationError: no warehouse is configured, or its package is not installed.
@@ -30,7 +31,9 @@ def load_warehouse(
     try:
         contents = read_contents(dataset)
         with closing(open_warehouse(settings.named_url, settings.namespace)) as warehouse:
-            result = load(contents, warehouse, is_full=is_full, on_progress=on_progress)
+            result = load(
+                contents, warehouse, is_full=is_full, accept_deletions=accept_deletions, on_progress=on_progress
+            )
     except ExporterError as error:
         note_load(dataset.files, LastLoad(warehouse=settings.place or "", tried_at=now, problem=str(error)))
         raise

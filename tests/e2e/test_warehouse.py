@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -166,6 +167,25 @@ async def test_driver_that_is_not_installed_is_told_before_anything_is_asked(ser
         assert refused.exit_code == 2
         assert "pip install 'simulation-metrics-etl[postgresql]'" in refused.stderr
     assert server.requests == []
+
+
+async def test_what_a_run_forgets_since_it_accepts_deletions_goes_from_the_warehouse_too(
+    server: Sandbox, folder: Path
+) -> None:
+    env = environment(server)
+    await metrics_etl("run", "--quiet", cwd=folder, env=env)
+    gone = server.world.run_tests[1].executions
+    for execution in gone:
+        sandbox.delete_execution(execution)
+    for table in ("executions", "calls", "evals"):
+        (*_, last) = sorted((folder / "data" / table).glob("run_test=*"))
+        shutil.rmtree(last)
+    lost = await metrics_etl("run", "--json", cwd=folder, env=env)
+    forgotten = await metrics_etl("run", "--json", "--accept-deletions", cwd=folder, env=env)
+
+    assert (lost.exit_code, lost.document["warehouse"]["executions"]["lost"]) == (3, len(gone))
+    assert (forgotten.exit_code, forgotten.document["warehouse"]["executions"]["removed"]) == (0, len(gone))
+    assert_equals_dataset(here(folder), folder / "data")
 
 
 LOOKS = (["load", "--dry-run"], ["check"], ["verify", "--warehouse"])

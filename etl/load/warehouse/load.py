@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +46,8 @@ class Difference:
 class Result:
     """What a load did, or would do: executions by what was the matter with them, and rows written by table.
 
-    ``damaged`` and ``lost`` are executions that were left alone, since the dataset does not have all of their rows.
+    ``damaged`` and ``lost`` are executions that were left alone, since the dataset does not have all of their rows, and so are
+    those ``vanished``, which it once had and knows nothing of.
     """
 
     warehouse: str
@@ -55,6 +57,7 @@ class Result:
     removed: int = 0
     damaged: int = 0
     lost: int = 0
+    vanished: int = 0
     rows: Counter[str] = field(default_factory=Counter)
     notices: list[str] = field(default_factory=list)
     is_changed: bool = False
@@ -73,6 +76,11 @@ class Result:
                 f"{counted(self.lost, 'execution')} whose rows the dataset has lost: what the warehouse has of them is kept; "
                 "metrics-etl status says more"
             )
+        if self.vanished:
+            lines.append(
+                f"{counted(self.vanished, 'execution')} of which the dataset knows nothing any more: what the warehouse has of "
+                "them is kept; if they were removed on purpose, run metrics-etl load --full"
+            )
         return lines
 
     def as_json(self) -> dict[str, Any]:
@@ -86,6 +94,7 @@ class Result:
                 "removed": self.removed,
                 "damaged": self.damaged,
                 "lost": self.lost,
+                "vanished": self.vanished,
             },
             "rows": dict(self.rows),
             "is_changed": self.is_changed,
@@ -94,12 +103,12 @@ class Result:
         }
 
 
-def compare(contents: Contents, loaded: Loaded, *, is_full: bool = False) -> Difference:
-    """What differs; with ``is_full`` everything that both have counts as changed."""
+def compare(contents: Contents, loaded: Loaded, *, held_back: AbstractSet[str], is_full: bool = False) -> Difference:
+    """What differs, but for executions that are held back; with ``is_full`` everything that both have counts as changed."""
     new, changed, altered, surplus = {}, {}, {}, {}
     for group in GROUPS:
         ours, theirs = contents.digests[group.kind], loaded.digests.get(group.kind, {})
-        left_alone = contents.held_back if group.kind == "execution" else frozenset()
+        left_alone = held_back if group.kind == "execution" else frozenset()
         both = ours.keys() & theirs.keys()
         altered[group.kind] = frozenset(item for item in both if theirs[item] is None)
         changed[group.kind] = frozenset(
@@ -108,6 +117,13 @@ def compare(contents: Contents, loaded: Loaded, *, is_full: bool = False) -> Dif
         new[group.kind] = frozenset(ours.keys() - theirs.keys())
         surplus[group.kind] = frozenset(theirs.keys() - ours.keys() - left_alone)
     return Difference(new, changed, altered, surplus)
+
+
+def vanished_executions(contents: Contents, loaded: Loaded) -> set[str]:
+    """Those that are as they were loaded, and of which the dataset knows nothing: deleted ones keep their rows there."""
+    known = contents.digests["execution"].keys() | contents.held_back
+    there = loaded.digests.get("execution", {})
+    return {item for item, digest in there.items() if digest is not None and item not in known}
 
 
 def refuse_another(warehouse: Warehouse, loaded: Loaded, dataset_id: str) -> None:
@@ -122,10 +138,12 @@ def load(
     *,
     is_full: bool = False,
     is_dry_run: bool = False,
+    accept_deletions: bool = False,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Result:
     """Make the warehouse equal to the dataset, except for executions that are held back.
 
+    Those that have vanished from the dataset are held back, too, unless ``is_full`` or ``accept_deletions``.
     ``on_progress`` is told how many files were read, of how many; what it raises ends the load.
 
     Raises:
@@ -133,12 +151,13 @@ def load(
     """
     loaded = warehouse.loaded()
     refuse_another(warehouse, loaded, contents.dataset_id)
-    found = compare(contents, loaded, is_full=is_full)
+    vanished = set[str]() if is_full or accept_deletions else vanished_executions(contents, loaded)
+    found = compare(contents, loaded, held_back=contents.held_back | vanished, is_full=is_full)
     new, changed, altered, removed = (
         len(each["execution"]) for each in (found.new, found.changed, found.altered, found.surplus)
     )
     result = Result(
-        warehouse.where, new, changed, altered, removed, damaged=len(contents.damaged), lost=len(contents.lost)
+        warehouse.where, new, changed, altered, removed, len(contents.damaged), len(contents.lost), len(vanished)
     )
     result.is_changed = loaded.is_outdated or not found.is_empty
     if is_dry_run or not result.is_changed:

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from etl import sandbox
 from etl.errors import DestinationError
 from etl.inspect.warehouse import compare
+from etl.load.layout import INDEX
 from etl.load.warehouse import postgresql
 from etl.load.warehouse.ddl import ddl
 from etl.load.warehouse.load import load
@@ -347,6 +348,30 @@ async def test_execution_of_which_nothing_is_left_in_the_dataset_stays_in_the_wa
     assert result.lost > 0
     assert result.removed == 0
     assert warehouse.rows(schema.EXECUTIONS) == before
+
+
+@pytest.mark.parametrize("option", ["is_full", "accept_deletions"])
+async def test_execution_that_vanishes_from_the_dataset_and_its_index_stays_until_told_otherwise(
+    source: Source, warehouse: Place, option: str
+) -> None:
+    """A deletion is a mark in the dataset: a row that is gone is no deletion."""
+    load_into(warehouse, source.data)
+    (source.data / INDEX).unlink()
+    before = warehouse.rows(schema.CALLS)
+    for table in ("executions", "calls", "evals"):
+        (first, *_) = sorted((source.data / table).glob("run_test=*"))
+        shutil.rmtree(first)
+    kept = load_into(warehouse, source.data)
+
+    assert (kept.removed, kept.vanished) == (0, 3)
+    assert [problem.partition(" of which the dataset knows nothing")[0] for problem in kept.problems] == [
+        "3 executions"
+    ]
+    assert warehouse.rows(schema.CALLS) == before
+
+    result = load_into(warehouse, source.data, **{option: True})
+    assert (result.removed, result.problems) == (3, [])
+    assert_equals_dataset(warehouse, source.data)
 
 
 async def test_damaged_file_is_refused_before_anything_is_changed(source: Source, warehouse: Place) -> None:

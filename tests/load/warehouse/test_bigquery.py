@@ -10,7 +10,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import takewhile
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -53,16 +55,19 @@ def emulator(tmp_path_factory) -> Iterator[str]:
         "--project", "project", "--dataset", "default", "--data-dir", str(home / "data"),
     ]  # fmt: skip
     environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
-    with (home / "log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     try:
-        while b"Uvicorn running" not in (home / "log").read_bytes():
-            assert server.poll() is None, (home / "log").read_text()
-            time.sleep(0.1)  # it says so in its log alone
+        assert server.stdout is not None
+        begun = list(takewhile(lambda line: "Uvicorn running" not in line, server.stdout))
+        assert server.poll() is None, "".join(begun)
+        log = Thread(target=server.stdout.read)  # a server whose log nobody reads stops
+        log.start()
         yield f"http://127.0.0.1:{port}"
     finally:
         server.kill()
         server.wait()
+    log.join()
+    server.stdout.close()
 
 
 class Project:

@@ -135,8 +135,7 @@ class _Session:
             self._script.append(f"INSERT INTO {file.table} ({names}) SELECT {names} FROM {_quoted(staged.table_id)}")
 
     def _clear(self) -> None:
-        for _ in self._spool.take():
-            pass
+        self._spool.discard()
         while self._staged:
             with self._naming():
                 self._client.delete_table(f"{self._dataset}.{self._staged.pop()}", not_found_ok=True)

@@ -89,8 +89,7 @@ class _Session:
         self.execute("COMMIT")
 
     def rollback(self) -> None:
-        for _ in self._spool.take():
-            pass
+        self._spool.discard()
         self.execute("ROLLBACK")
 
     def close(self) -> None:

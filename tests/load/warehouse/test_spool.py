@@ -1,10 +1,13 @@
 """Rows on their way lie on disk, by table, and nothing of them stays behind."""
 
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from etl.errors import DestinationError
 from etl.load.warehouse.spool import Spool
 
 SOME, MORE = (pa.table({"a": values}) for values in ([1, 2], [3]))
@@ -31,6 +34,26 @@ def test_what_was_taken_does_not_come_again():
     assert (second.rows, pq.read_table(second.path)) == (1, MORE)
     assert first.path != second.path
     assert list(spool.take()) == []
+    spool.close()
+
+
+def test_what_was_discarded_does_not_come():
+    spool = Spool()
+    spool.add("calls", SOME)
+    spool.discard()
+    spool.add("calls", MORE)
+
+    assert [file.rows for file in spool.take()] == [1]
+    spool.close()
+
+
+def test_disk_that_takes_no_rows_is_one_line_that_names_it():
+    spool = Spool()
+    spool.add("calls", SOME)
+    (file,) = spool.take()
+    shutil.rmtree(folder := Path(file.path).parent)
+    with pytest.raises(DestinationError, match=rf"^{folder}: .*; TMPDIR names another folder$"):
+        spool.add("calls", MORE)
     spool.close()
 
 

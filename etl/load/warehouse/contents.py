@@ -21,7 +21,7 @@ from etl.load.identity import is_by_day, read_identity
 from etl.load.index import Index, read_index, update_index
 from etl.load.layout import Part, parse_part_path, parse_run_path, part_path
 from etl.load.merge import is_of
-from etl.load.parquet import open_part
+from etl.load.parquet import UnreadableError, open_part
 from etl.load.warehouse.tables import GROUPS, Group, with_places
 from etl.model import schema
 from etl.model.digest import rows_digest
@@ -92,6 +92,8 @@ class Contents:
             rows = open_part(self.dataset.files, table, path).read(table.names)
         except FileMissingError:  # the part has no rows of the table: those that are lost are held back
             rows = table.no_rows
+        except UnreadableError as exc:  # of an export run: a run sets aside what holds other rows
+            raise DestinationError(f"{exc}: restore it, or move it out of the dataset, and load again") from exc
         return with_places(rows if executions is None else rows.filter(is_of(rows, executions)), table, _places(path))
 
 

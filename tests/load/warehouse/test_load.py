@@ -552,3 +552,17 @@ async def test_dead_letter_that_two_run_tests_have_stops_no_load(tmp_path: Path,
 
     assert len(warehouse.rows(schema.ERRORS)) == 2
     assert_equals_dataset(warehouse, data)
+
+
+def test_damaged_row_of_an_export_run_names_the_fix(tmp_path: Path, warehouse: Place) -> None:
+    """No run sets such a file aside."""
+    data = first_export(tmp_path / "data")
+    (file,) = (data / "runs").rglob("*.parquet")
+    file.write_bytes(b"PAR1 and nothing else")
+
+    with pytest.raises(
+        DestinationError, match=rf"^{file}: .*: restore it, or move it out of the dataset, and load again$"
+    ):
+        load_into(warehouse, data)
+    file.unlink()
+    assert load_into(warehouse, data).problems == []

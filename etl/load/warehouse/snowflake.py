@@ -41,6 +41,7 @@ _DIALECT = Dialect(
         "SELECT LOWER(table_name) AS table_name, LOWER(column_name) AS column_name, data_type FROM information_schema.columns "
         "WHERE table_schema = UPPER({schema}) ORDER BY table_name, ordinal_position"
     ),
+    schemas="SELECT schema_name FROM information_schema.schemata WHERE schema_name = UPPER({schema})",
     quoted=_quoted,
     inside=Inside(
         column=" COMMENT {comment}",

@@ -202,8 +202,9 @@ class SqlWarehouse:
         """
         existing = self._existing()
         self._refuse_foreign(existing, dataset_id)
-        if not existing and not self._has_schema():
-            self._execute(self._sql.create_schema())
+        schema = [] if existing else self._sql.create_schema()
+        if schema and not self._has_schema():
+            self._execute(schema)
         late: list[str] = []
         added: list[str] = []
         for table in ALL_TABLES:

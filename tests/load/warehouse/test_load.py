@@ -1,6 +1,7 @@
 """A load makes a warehouse equal to the dataset, whatever was there, and touches nothing else."""
 
 import asyncio
+import dataclasses
 import shutil
 import socket
 import threading
@@ -21,6 +22,7 @@ from etl.load.layout import INDEX
 from etl.load.warehouse import postgresql
 from etl.load.warehouse.ddl import ddl
 from etl.load.warehouse.load import load
+from etl.load.warehouse.sql import SqlWarehouse
 from etl.model import schema
 from etl.pipeline import job
 from etl.sandbox import Sandbox
@@ -552,6 +554,18 @@ async def test_dead_letter_that_two_run_tests_have_stops_no_load(tmp_path: Path,
 
     assert len(warehouse.rows(schema.ERRORS)) == 2
     assert_equals_dataset(warehouse, data)
+
+
+def test_engine_in_which_no_schema_is_made_is_not_asked_for_one(tmp_path: Path) -> None:
+    """BigQuery lists datasets to those alone who may see all of the project's."""
+    place, data = new_duckdb(tmp_path), first_export(tmp_path / "data")
+    place.edit("CREATE SCHEMA {s}")
+    with closing(place.open()) as opened:
+        dialect = dataclasses.replace(opened._dialect, schema="", schemas="nothing that it knows")
+        load(contents_of(data), SqlWarehouse(opened._session, dialect, place.namespace))
+
+    assert_equals_dataset(place, data)
+    place.close()
 
 
 def test_damaged_row_of_an_export_run_names_the_fix(tmp_path: Path, warehouse: Place) -> None:

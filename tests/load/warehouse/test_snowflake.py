@@ -198,6 +198,16 @@ def test_where_nothing_differs_snowflake_is_asked_one_query(loaded, monkeypatch)
     assert [each.split()[0] for each in asked] == ["ALTER", "SELECT", "ROLLBACK"]
 
 
+def test_schema_that_is_there_in_snowflake_is_not_made(account, data, monkeypatch):
+    """Who owns one may not be allowed to make one."""
+    with closing(connect(URL, NAMESPACE)) as opened:
+        opened._session.execute(f"CREATE SCHEMA {NAMESPACE}")
+    asked = recorded(monkeypatch)
+    load_once(URL, data)
+
+    assert not [each for each in asked if each.startswith("CREATE SCHEMA")]
+
+
 def die(monkeypatch, data, *, until):
     """A load whose connection is lost at its nth statement; whether it got so far. What was not committed is undone."""
     asked = []

@@ -148,7 +148,9 @@ def _differences(group: Group, table: Table, ours: pa.Table, theirs: pa.Table) -
 
 def _by_item(group: Group, rows: pa.Table) -> Mapping[str, list[dict[str, Any]]]:
     items: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows.to_pylist():
+    # Only compared: engines have times that Python has not.
+    columns = [each.cast(pa.int64()) if pa.types.is_timestamp(each.type) else each for each in rows.columns]
+    for row in pa.table(columns, names=rows.column_names).to_pylist():
         items[row[group.item]].append(row)
     return items
 

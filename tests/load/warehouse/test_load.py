@@ -446,6 +446,19 @@ async def test_verify_finds_each_difference_and_nothing_else(source: Source, war
     ] * 2
 
 
+async def test_verify_finds_times_that_python_does_not_have(source: Source, warehouse: Place) -> None:
+    load_into(warehouse, source.data)
+    warehouse.edit(
+        "UPDATE {s}.calls SET exported_at = 'infinity'", "UPDATE {s}.executions SET started_at = '-infinity'"
+    )
+    with closing(warehouse.open()) as opened:
+        report = compare(contents_of(source.data), opened)
+
+    assert {each.text for each in report.findings} == {
+        "executions: 1 row with other values (started_at); calls: 3 rows with other values (exported_at)"
+    }
+
+
 async def test_tables_that_an_administrator_made_are_filled_by_who_may_make_none(
     source: Source, in_postgresql: Place
 ) -> None:

@@ -23,7 +23,7 @@ class _Session:
         self.where = url.partition("?")[0]
         self._replaced = 0
         with self._naming():
-            self._connection = dbapi.connect(_with_timeout(url))
+            self._connection = dbapi.connect(_with_limits(url))
             self._cursor = self._connection.cursor()
             # Rows come and go as UTF-8, whatever PGCLIENTENCODING or the role says.
             self._cursor.execute("SET client_encoding = 'UTF8'")
@@ -84,10 +84,14 @@ class _Session:
             raise DestinationError(f"{self.where}: {text}") from exc
 
 
-def _with_timeout(url: str) -> str:
-    if "connect_timeout=" in url:
-        return url
-    return f"{url}{'&' if '?' in url else '?'}connect_timeout={CONNECT_SECONDS}"
+def _with_limits(url: str) -> str:
+    """With what tells how soon a server is given up, unless the URL says so: one that vanishes, after two minutes."""
+    limits = {
+        "connect_timeout": CONNECT_SECONDS, "keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6,
+        "tcp_user_timeout": 120_000,
+    }  # fmt: skip
+    added = "&".join(f"{name}={value}" for name, value in limits.items() if f"{name}=" not in url)
+    return f"{url}{'&' if '?' in url else '?'}{added}" if added else url
 
 
 def connect(url: str, namespace: str) -> SqlWarehouse:

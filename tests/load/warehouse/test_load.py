@@ -4,12 +4,14 @@ import asyncio
 import dataclasses
 import shutil
 import socket
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
+from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
 import pytest
@@ -523,6 +525,20 @@ async def test_server_that_never_answers_is_not_waited_for_for_ever(monkeypatch:
         with pytest.raises(DestinationError, match="timeout expired"):
             Place(f"postgresql://127.0.0.1:{silent.getsockname()[1]}/metrics").open()
         gives_up.cancel()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of the timers of its connections")
+def test_connection_is_asked_each_minute_whether_its_server_is_still_there(postgresql_url: str) -> None:
+    """A system asks after two hours, for which a load would hold the dataset."""
+    with closing(new_postgresql(postgresql_url).open()):
+        connections = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()]
+    address = f"0100007F:{urlsplit(postgresql_url).port:04X}"
+    timers = [
+        timer.split(":") for _, _, remote, state, _, timer, *_ in connections if (remote, state) == (address, "01")
+    ]
+
+    assert {kind for kind, _ in timers} == {"02"}, "that of keepalive"
+    assert all(int(hundredths, 16) <= 60 * 100 for _, hundredths in timers)
 
 
 async def test_lock_of_somebody_else_is_not_waited_for_for_ever(

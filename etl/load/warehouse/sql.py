@@ -218,7 +218,8 @@ class SqlWarehouse:
             self._execute([self._sql.distrust(as_they_are), *added])
             late.append(self._sql.note_again())
         shown = existing[CURRENT_CALLS].columns if CURRENT_CALLS in existing else {}
-        if current_calls().keys() - shown.keys():
+        joined = {table for table, _ in current_calls().values()}
+        if current_calls().keys() - shown.keys() or joined - existing.keys():  # a view follows a table that is renamed
             self._execute(self._sql.create_view(shown, dataset_id))
         return late
 

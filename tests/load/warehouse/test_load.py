@@ -179,6 +179,20 @@ def test_what_was_edited_by_hand_is_made_equal_again(exported: Path, edited: Pla
     assert not load_into(edited, exported).is_changed
 
 
+@pytest.mark.parametrize("table", ["calls", "executions"])
+async def test_view_shows_the_new_table_where_the_old_one_was_renamed(
+    source: Source, warehouse: Place, table: str
+) -> None:
+    """PostgreSQL's views follow a table to its new name."""
+    load_into(warehouse, source.data)
+    warehouse.edit(f"ALTER TABLE {{s}}.{table} RENAME TO {table}_of_before")
+    load_into(warehouse, source.data)
+    await source.change()
+    load_into(warehouse, source.data)
+
+    assert_equals_dataset(warehouse, source.data)
+
+
 async def test_row_that_belongs_to_nothing_cannot_be_inserted(source: Source, warehouse: Place) -> None:
     """No load could ever find it again."""
     load_into(warehouse, source.data)

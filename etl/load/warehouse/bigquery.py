@@ -59,7 +59,6 @@ def _dialect(dataset: str) -> Dialect:
         ),
         schema="",
         temporary="CREATE TEMP TABLE",
-        drop="",
         before=(_BEGIN,),
     )
 

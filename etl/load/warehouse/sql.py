@@ -119,7 +119,7 @@ class SqlWarehouse:
         return Loaded(dataset_id, digests, is_outdated=is_lacking or not is_same)
 
     def replace(self, change: Change) -> list[str]:
-        """One transaction: tables, deletions, arrivals, and what was loaded."""
+        """One transaction: tables, deletions, arrivals, and what was loaded; once for a connection, which ends temporary tables."""
         session = self._session
         with self._transaction():
             late = self._prepare(change.dataset_id)
@@ -132,8 +132,6 @@ class SqlWarehouse:
             for _, table in DATA:
                 session.append(self._namespace, table.name, change.rows(table))
             self._execute([*late, self._sql.note(_ARRIVED)])
-        with self._transaction():
-            self._execute(each for name in (_GONE, _ARRIVED) if (each := self._dialect.drop.format(name=name)))
         return session.notices
 
     def places(self, table: Table) -> set[tuple[str | None, ...]]:

@@ -46,7 +46,6 @@ class Dialect:
     inside: "Inside | None" = None
     schema: str = "CREATE SCHEMA IF NOT EXISTS {schema}"
     temporary: str = "CREATE TEMPORARY TABLE"
-    drop: str = "DROP TABLE {name}"
     before: tuple[str, ...] = ()
     begin: tuple[str, ...] = ()
 

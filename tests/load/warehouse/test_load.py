@@ -531,6 +531,31 @@ async def test_server_that_ends_the_session_is_told_so(source: Source, in_postgr
     assert not in_postgresql.has_tables()
 
 
+async def test_load_is_over_once_it_is_committed(
+    source: Source, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that is lost after that takes nothing back, and is no failure."""
+    warehouse = new_postgresql(postgresql_url)
+    warehouse.query("SELECT 1")
+    with closing(warehouse.open()) as opened:
+        commit = opened._session.commit
+
+        def commit_and_be_cut_off() -> None:
+            commit()
+            monkeypatch.undo()
+            warehouse.query(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
+                "AND backend_type = 'client backend'"
+            )
+
+        monkeypatch.setattr(opened._session, "commit", commit_and_be_cut_off)
+        result = load(contents_of(source.data), opened)
+
+    assert result.new == 6
+    assert_equals_dataset(warehouse, source.data)
+    warehouse.close()
+
+
 async def test_server_that_never_answers_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgresql, "CONNECT_SECONDS", 2)
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -26,7 +26,7 @@ from pyarrow.fs import FileSelector, PyFileSystem
 
 from etl.errors import DestinationError
 from etl.load.warehouse.dialect import comment
-from etl.load.warehouse.tables import arrow_schema_of, columns_of
+from etl.load.warehouse.tables import arrow_schema_of, columns_of, needed_of
 from etl.model.digest import rows_digest
 from etl.model.schema import Column, Table
 
@@ -50,7 +50,7 @@ def create(url: str, table: Table, dataset_id: str, options: Mapping[str, str]) 
     """Make the table, without rows."""
     DeltaTable.create(
         url,
-        _delta_schema(columns_of(table)),
+        _delta_schema(table, columns_of(table)),
         partition_by=[column.name for column in table.partitions],
         description=f"One row per {table.one_row_per}.",
         configuration={_DATASET_ID: dataset_id, "delta.dataSkippingStatsColumns": ",".join(_bounded(table))},
@@ -72,7 +72,7 @@ class OneTable:
         self._handle = DeltaTable(url, storage_options=dict(options))
         self._storage = PyFileSystem(DeltaStorageHandler(url, dict(options)))
         found = {field.name: field.type for field in self._handle.schema().fields}
-        for field in _delta_schema(columns_of(table)).fields:
+        for field in _delta_schema(table, columns_of(table)).fields:
             if found.get(field.name, field.type) != field.type:
                 raise DestinationError(
                     f"{url}: {table.name}.{field.name} is {found[field.name].type}, expected {field.type.type}: "
@@ -120,7 +120,9 @@ class OneTable:
 
     def add_columns(self) -> None:
         """Add what is lacking, after which the table must be opened again."""
-        self._handle.alter.add_columns(list(_delta_schema(self.lacking).fields), commit_properties=_IF_UNTOUCHED)
+        self._handle.alter.add_columns(
+            list(_delta_schema(self._table, self.lacking).fields), commit_properties=_IF_UNTOUCHED
+        )
 
     def replace(self, item: str, gone: Collection[str], arriving: Iterable[pa.Table]) -> str:
         """Put the rows that arrive in the place of those of the items that are gone, as one commit; returns the note of the result.
@@ -226,9 +228,10 @@ class OneTable:
         )
 
 
-def _delta_schema(columns: Sequence[Column]) -> Schema:
+def _delta_schema(table: Table, columns: Sequence[Column]) -> Schema:
+    needed = needed_of(table)
     fields = (
-        pa.field(column.name, column.type, nullable=not column.is_key, metadata={"comment": comment(column)})
+        pa.field(column.name, column.type, nullable=column.name not in needed, metadata={"comment": comment(column)})
         for column in columns
     )
     return Schema.from_arrow(pa.schema(fields))

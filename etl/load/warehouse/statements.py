@@ -5,7 +5,16 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from etl.load.warehouse.dialect import KINDS, comment, sql_quoted
-from etl.load.warehouse.tables import ALL_TABLES, CURRENT_CALLS, GROUPS, STATE, Group, columns_of, current_calls
+from etl.load.warehouse.tables import (
+    ALL_TABLES,
+    CURRENT_CALLS,
+    GROUPS,
+    STATE,
+    Group,
+    columns_of,
+    current_calls,
+    needed_of,
+)
 from etl.model import schema
 from etl.model.schema import STRING, Column, Table
 
@@ -15,7 +24,6 @@ MARK = "Loaded by metrics-etl from dataset "
 """Stands in the comment of what the exporter made, before the dataset's id."""
 DATA = tuple((group, table) for group in GROUPS for table in group.tables)
 """The tables of the dataset, in the order in which rows arrive."""
-_ITEMS = {table.name: group.item for group, table in DATA}
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +198,7 @@ class Statements:
     def create(self, table: Table, dataset_id: str) -> Iterator[str]:
         """A table, with comments."""
         meaning = f"One row per {table.one_row_per}. {MARK}{dataset_id}."
-        # A row of no item could not be replaced, and one of no place not be found.
-        needed = {*table.key, _ITEMS.get(table.name), *(column.name for column in table.partitions)}
+        needed = needed_of(table)
         lines = [self._declared(column, " NOT NULL" if column.name in needed else "") for column in columns_of(table)]
         inside = self.dialect.inside
         options = ""

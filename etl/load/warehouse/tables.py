@@ -53,6 +53,12 @@ def columns_of(table: Table) -> tuple[Column, ...]:
     return (*table.columns, *table.partitions)
 
 
+def needed_of(table: Table) -> set[str]:
+    """The columns that no row may lack: one of no item could not be replaced, and one of no place not be found."""
+    items = {group.item for group in GROUPS if table in group.tables}
+    return {*table.key, *items, *(column.name for column in table.partitions)}
+
+
 def arrow_schema_of(table: Table) -> pa.Schema:
     """Their Arrow types."""
     return pa.schema([pa.field(column.name, column.type) for column in columns_of(table)])

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import DeltaError
 
 from etl.errors import DestinationError
 from etl.load.warehouse import delta_table
@@ -114,6 +115,18 @@ def test_rows_of_a_night_join_the_file_of_their_month(lake):
     lake.load()
 
     assert len(lake.open("executions").file_uris()) == len(lake.open("executions").partitions())
+
+
+@pytest.mark.parametrize("name", ["execution_id", "run_test", "month", "eval_config_id"])
+def test_row_that_belongs_to_nothing_cannot_be_appended(lake, name):
+    """No load could ever find it again."""
+    rows = lake.open("evals").to_pyarrow_table()
+    number = rows.schema.get_field_index(name)
+    without = rows.set_column(number, name, pa.nulls(len(rows), rows.schema.field(name).type))
+    with pytest.raises(DeltaError, match=r"validation check|null"):
+        write_deltalake(lake.folder / "evals", without, mode="append")
+
+    lake.assert_settled()
 
 
 def test_full_file_takes_no_more_rows(lake, monkeypatch):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pyarrow as pa
-from google.api_core.exceptions import GoogleAPICallError
+from google.api_core.exceptions import GoogleAPIError
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import bigquery
 
@@ -143,7 +143,7 @@ class _Session:
     def _naming(self) -> Iterator[None]:
         try:
             yield
-        except (GoogleAPICallError, GoogleAuthError) as exc:
+        except (GoogleAPIError, GoogleAuthError, OSError) as exc:
             text = " ".join(str(exc).split())
             raise DestinationError(f"{self.where}: {text[:_MOST_CHARACTERS]}") from exc
 

@@ -20,6 +20,7 @@ import sqlglot
 
 pytest.importorskip("local_bigquery", reason="local-bigquery is in an environment of its own: see tests/bigquery.in")
 
+from google.api_core.exceptions import RetryError
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery as library
 
@@ -198,6 +199,18 @@ def test_column_of_another_type_in_bigquery_is_refused(loaded):
 def test_bigquery_dataset_that_is_not_there_is_one_line(project):
     with pytest.raises(DestinationError, match=r"bigquery://project/nowhere: 404 .*nowhere"):
         load_once("bigquery://project/nowhere", project.data)
+
+
+@pytest.mark.parametrize(
+    "error", [RetryError("timeout of 600 s exceeded", None), ConnectionResetError("reset by peer")]
+)
+def test_bigquery_that_cannot_be_reached_is_one_line(project, monkeypatch, error):
+    def fail(*_args, **_kw):
+        raise error
+
+    monkeypatch.setattr(library.Client, "query", fail)
+    with pytest.raises(DestinationError, match=r"^bigquery://project/.*(exceeded|reset)"):
+        project.load()
 
 
 def test_where_nothing_differs_bigquery_is_asked_one_query(loaded, monkeypatch):

@@ -368,6 +368,13 @@ MUTANTS = [
         ("tests/load/warehouse/test_load.py",),
     ),
     Mutant(
+        "what has vanished from the dataset stays in the warehouse",
+        "etl/load/warehouse/load.py",
+        "set[str]() if is_full or accept_deletions else vanished_executions(contents, loaded)",
+        "set[str]()",
+        ("tests/load/warehouse/test_load.py",),
+    ),
+    Mutant(
         "another dataset is not loaded over one that is there",
         "etl/load/warehouse/sql.py",
         "if dataset_id not in (None, found.dataset_id) and found.dataset_id != ANY_DATASET:",

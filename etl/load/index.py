@@ -57,11 +57,11 @@ class Index:
         """
         found: defaultdict[str, set[str]] = defaultdict(set)
         for part, each in self.parts.items():
-            found[part.run_test_key].update(each.rows.filter(_is_damaged(each.rows))["execution_id"].to_pylist())
+            found[part.run_test_key].update(each.rows.filter(is_damaged(each.rows))["execution_id"].to_pylist())
         for key, strays in self.strays().items():
             accepted = self.accepted.get(key, {})
             found[key] |= {each for each, digest in strays.items() if accepted.get(each) != digest}
-        whole = self.which(chain(*found.values()), lambda rows: pc.and_not(rows["is_here"], _is_damaged(rows)))
+        whole = self.which(chain(*found.values()), lambda rows: pc.and_not(rows["is_here"], is_damaged(rows)))
         return {key: left for key, ids in found.items() if (left := ids - whole)}
 
     def accepted_calls(self, key: str) -> int:
@@ -216,7 +216,7 @@ def list_parts(files: Files, *, strict_keys: Iterable[str] = ()) -> dict[Part, d
     return parts
 
 
-def _is_damaged(rows: pa.Table) -> pa.ChunkedArray:
+def is_damaged(rows: pa.Table) -> pa.ChunkedArray:
     """Which rows are of executions that are there, with other calls or evals than were exported."""
     lacks = pc.is_in(
         rows["export_state"], value_set=pa.array([ExportState.INCOMPLETE.value, ExportState.WAITING.value])

@@ -18,7 +18,7 @@ from etl.errors import DestinationError, FileMissingError
 from etl.load.dataset import Dataset
 from etl.load.files.open import Entry, Files, data_files, read_each
 from etl.load.identity import is_by_day, read_identity
-from etl.load.index import Index, read_index, update_index
+from etl.load.index import Index, is_damaged, read_index, update_index
 from etl.load.layout import Part, parse_part_path, parse_run_path, part_path
 from etl.load.merge import is_of
 from etl.load.parquet import UnreadableError, open_part
@@ -131,13 +131,17 @@ def read_contents(dataset: Dataset) -> Contents:
 
 
 def _executions(index: Index, contents: Contents) -> dict[str, str]:
-    """The digest of each execution that has a row and all others that were exported; notes where it lies."""
+    """The digest of each execution that has a row and all others that were exported; notes where it lies.
+
+    Of one that lies in two parts, since a run was killed that moved it, the newest copy that is whole counts.
+    """
     digests: dict[str, str] = {}
     newest: dict[str, datetime] = {}
     left_alone = contents.held_back
     for part, each in index.parts.items():
         places = [*_places(part_path(schema.EXECUTIONS.name, part)).values()]
-        for row in each.rows.filter(pc.field("is_here")).select(["execution_id", *_DIGESTED]).to_pylist():
+        whole = each.rows.filter(pc.and_not(each.rows["is_here"], is_damaged(each.rows)))
+        for row in whole.select(["execution_id", *_DIGESTED]).to_pylist():
             execution_id, exported_at = row["execution_id"], row["exported_at"] or _LONG_AGO
             if execution_id not in left_alone and exported_at >= newest.get(execution_id, exported_at):
                 newest[execution_id], contents.parts[execution_id] = exported_at, part

@@ -30,7 +30,7 @@ from etl.pipeline import job
 from etl.sandbox import Sandbox
 from tests.bundles import a_bundle, dead_letter
 from tests.datasets import a_dataset, export_to
-from tests.loads import first_export
+from tests.loads import NOW, first_export
 from tests.support import IS_FULL, settings_for
 from tests.warehouses import (
     DyingSession,
@@ -366,6 +366,19 @@ async def test_execution_of_which_nothing_is_left_in_the_dataset_stays_in_the_wa
     assert result.lost > 0
     assert result.removed == 0
     assert warehouse.rows(schema.EXECUTIONS) == before
+
+
+async def test_of_two_copies_of_an_execution_the_whole_one_is_loaded(tmp_path: Path, warehouse: Place) -> None:
+    """A run that was killed moved it, and then a file of the new place was lost."""
+    data = first_export(tmp_path / "data")
+    moved = a_bundle("e4", ["c6"], key="other", date="2026-08-04")
+    export_to(a_dataset(data), moved, run="run-2", fetched_at=NOW + timedelta(days=1))
+    shutil.rmtree(data / "calls" / "run_test=other")
+    result = load_into(warehouse, data)
+
+    assert result.damaged == 0
+    (call,) = (row for row in warehouse.rows(schema.CALLS) if row["execution_id"] == "e4")
+    assert call["run_test"] == "refund"
 
 
 @pytest.mark.parametrize("option", ["is_full", "accept_deletions"])

@@ -92,6 +92,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     asyncio.run(export())
     return data
+
+
 def let_lack_a_column(warehouse: Place) -> None:
     """As if an older version, which had a column less, had loaded it."""
     with closing(warehouse.open()) as opened:
@@ -545,28 +547,24 @@ async def test_server_that_ends_the_session_is_told_so(source: Source, in_postgr
 
 
 async def test_load_is_over_once_it_is_committed(
-    source: Source, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+    source: Source, in_postgresql: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that is lost after that takes nothing back, and is no failure."""
-    warehouse = new_postgresql(postgresql_url)
-    warehouse.query("SELECT 1")
-    with closing(warehouse.open()) as opened:
+    clients = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'"
+    others = ", ".join(str(each["pid"]) for each in in_postgresql.query(clients))
+    with closing(in_postgresql.open()) as opened:
         commit = opened._session.commit
 
         def commit_and_be_cut_off() -> None:
             commit()
             monkeypatch.undo()
-            warehouse.query(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
-                "AND backend_type = 'client backend'"
-            )
+            in_postgresql.query(f"SELECT pg_terminate_backend(pid) FROM ({clients} AND pid NOT IN ({others})) AS ours")
 
         monkeypatch.setattr(opened._session, "commit", commit_and_be_cut_off)
         result = load(contents_of(source.data), opened)
 
     assert result.new == 6
-    assert_equals_dataset(warehouse, source.data)
-    warehouse.close()
+    assert_equals_dataset(in_postgresql, source.data)
 
 
 async def test_server_that_never_answers_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -580,11 +578,11 @@ async def test_server_that_never_answers_is_not_waited_for_for_ever(monkeypatch:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of the timers of its connections")
-def test_connection_is_asked_each_minute_whether_its_server_is_still_there(postgresql_url: str) -> None:
+def test_connection_is_asked_each_minute_whether_its_server_is_still_there(in_postgresql: Place) -> None:
     """A system asks after two hours, for which a load would hold the dataset."""
-    with closing(new_postgresql(postgresql_url).open()):
+    with closing(in_postgresql.open()):
         connections = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()]
-    address = f"0100007F:{urlsplit(postgresql_url).port:04X}"
+    address = f"0100007F:{urlsplit(in_postgresql.url).port:04X}"
     timers = [
         timer.split(":") for _, _, remote, state, _, timer, *_ in connections if (remote, state) == (address, "01")
     ]
@@ -610,20 +608,18 @@ async def test_lock_of_somebody_else_is_not_waited_for_for_ever(
 
 
 async def test_text_arrives_as_it_is_whatever_encoding_the_client_is_told(
-    tmp_path: Path, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, in_postgresql: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was sent as another one would come back the same, and be wrong for everybody else."""
     monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
     data = first_export(tmp_path / "data")
     export_to(a_dataset(data), a_bundle("é€", ["c0"]))
-    warehouse = new_postgresql(postgresql_url)
-    load_into(warehouse, data)
+    load_into(in_postgresql, data)
 
-    assert warehouse.query("SELECT length(execution_id) AS length FROM {s}.executions ORDER BY 1") == [
+    assert in_postgresql.query("SELECT length(execution_id) AS length FROM {s}.executions ORDER BY 1") == [
         {"length": 2}
     ] * len(rows_of_dataset(data, schema.EXECUTIONS))
-    assert_equals_dataset(warehouse, data)
-    warehouse.close()
+    assert_equals_dataset(in_postgresql, data)
 
 
 async def test_dead_letter_that_two_run_tests_have_stops_no_load(tmp_path: Path, warehouse: Place) -> None:

@@ -112,10 +112,12 @@ def give_one_place_each(run: Run, record: Record, state: StoredState) -> None:
     """Leave each execution in one of the lists, and note which lists have it.
 
     One that is in two was moved while they were read, or a list has what belongs to another run test. Nothing tells which: it stays
-    where the dataset has it, else in the first. What is stored under a run test whose list was not read counts as listed there.
+    where the dataset has it, else in the first. What is stored under a run test whose list was not read counts as listed there; of
+    "all", those that were named know none of the others.
     """
-    configured, mine = {each.key for each in run.settings.configured}, {each.key for each in record.run_tests}
-    unread, stored = (configured - mine) | (record.failures.keys() - record.not_found), state.places()
+    stored, mine = state.places(), {each.key for each in record.run_tests}
+    configured = {each.key for each in run.settings.configured} or (stored.keys() if run.settings.run_tests else set())
+    unread = (configured - mine) | (record.failures.keys() - record.not_found)
     places = {execution_id: key for key in sorted(unread) for execution_id in stored.get(key, ())}
     for key, found in record.lists.items():
         for execution_id in found.executions:

@@ -270,12 +270,16 @@ async def test_execution_that_two_run_tests_list_is_a_problem_each_night(server:
     assert_equals_world(tmp_path, server.world)
 
 
-@pytest.mark.parametrize("is_narrowed", [True, False], ids=["left out", "failed"])
+@pytest.mark.parametrize(
+    ("configured", "is_narrowed"),
+    [(None, True), ("all", True), (None, False)],
+    ids=["left out", "left out of all", "failed"],
+)
 async def test_list_of_another_run_test_that_was_not_read_takes_nothing_from_it(
-    server: Sandbox, tmp_path: Path, *, is_narrowed: bool
+    server: Sandbox, tmp_path: Path, configured: str | None, *, is_narrowed: bool
 ) -> None:
     first, second = (run_test.name for run_test in server.world.run_tests)
-    settings = settings_for(server, tmp_path / "data", api={"max_tries": 1})
+    settings = settings_for(server, tmp_path / "data", run_tests=configured, api={"max_tries": 1})
     await job.export(settings.only([first]))
     before, wrong = rows_of(tmp_path, "executions"), list_of_another(server)
     server.fault = lambda request, nth: (

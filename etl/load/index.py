@@ -8,6 +8,7 @@ and evals is left and accepted, since nothing else could tell of them.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -88,6 +89,14 @@ class Index:
             is_found = pc.and_(is_so(each.rows), pc.is_in(each.rows["execution_id"], value_set=candidates))
             found.update(each.rows.filter(is_found)["execution_id"].to_pylist())
         return found
+
+    def miss(self, written: Mapping[str, AbstractSet[str]]) -> None:
+        """Take those of the executions, by key, for lost of which no file has more than dead letters."""
+        here = self.which(chain(*written.values()), _is_held)
+        for key, ids in written.items():
+            if gone := ids - here:
+                self.lost[key] = self.lost.get(key, set()) | gone
+                self.is_saved = False
 
     def call_hashes(self) -> Hashes:
         """The hashes of all calls: two that are equal tell of a call that stands twice, or hardly ever of two calls."""

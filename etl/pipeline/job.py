@@ -297,6 +297,7 @@ def _save_index(run: Run, record: Record, summary: Summary) -> None:
     if record.index is None:
         return
     index = update_index(run.dataset, record.index, [])
+    index.miss(record.committed_of())
     damaged = index.damaged()
     if summary.failure:  # the next run comes to what this one had still to do
         damaged = record.not_planned(damaged)

@@ -105,6 +105,14 @@ class Record:
         """What is planned for all run tests."""
         return chain.from_iterable(self.planned.values())
 
+    def committed_of(self) -> dict[str, set[str]]:
+        """The executions that were committed, by the key of their run test."""
+        found: defaultdict[str, set[str]] = defaultdict(set)
+        for item in self.all_planned():
+            if (execution_id := item.execution.execution_id) in self.committed:
+                found[item.run_test_key].add(execution_id)
+        return found
+
     def not_planned(self, execution_ids: Mapping[str, AbstractSet[str]]) -> dict[str, set[str]]:
         """Those of these executions, by key, with which this run had nothing to do: no list has them."""
         planned = {item.execution.execution_id for item in self.all_planned()} if execution_ids else set[str]()

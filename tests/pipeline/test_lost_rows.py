@@ -418,3 +418,23 @@ async def test_part_in_a_file_that_is_set_aside_is_told_before_it_is_accepted(
         (0, 1, []),
     ]
     assert verdict(tmp_path, 3) == (True, 0)
+
+
+async def test_rows_that_are_removed_in_the_run_that_wrote_them_are_missed(
+    server: Sandbox, first: str, tmp_path: Path
+) -> None:
+    removed: list[Path] = []
+
+    def remove(event: str, **_details: object) -> None:
+        if event == "committed" and not removed:
+            removed.extend((tmp_path / "data/executions").glob("run_test=checkout*"))
+            lose(tmp_path, "checkout")
+
+    # Each execution is committed when it has arrived.
+    settings = settings_for(server, tmp_path / "data", api={"concurrency": 1}, export={"commit_interval_seconds": 1e-6})
+    one = await job.export(settings, clock=lambda: NIGHT, notify=remove)
+    here = [row for row in rows_of(tmp_path, "executions") if row["run_test_name"] == first]
+    assert (one.exit_code, lost(one)) == (3, [(first, EXECUTIONS - len(here))])
+    assert not is_good(tmp_path, 0)
+    assert (await night(server, tmp_path, 1)).exit_code == 0
+    assert_equals_world(tmp_path, server.world)

@@ -96,6 +96,10 @@ class Record:
         before = self.before.within({each.key: each.since for each in self.run_tests}, is_all=False)
         return {key for key, at in before.last_complete_at.items() if at}
 
+    def not_listed_before(self, key: str) -> int:
+        """How many executions that exist the list of the run test lacked when it was read last."""
+        return self.before.not_listed.get(key, 0) if self.before else 0
+
     @property
     def gone(self) -> set[str]:
         """Keys of the run tests that the dataset holds or the settings name, and the source does not have."""

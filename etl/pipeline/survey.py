@@ -35,6 +35,8 @@ from etl.pipeline.tasks import to_the_end
 from etl.settings import RunTest
 
 _SAMPLE_EXECUTIONS = 5
+_NEXT_TIME = "since the list may lack new ones, too: the next run believes it if it says so again"
+_ACCEPT = "check the key's workspace, or run with --accept-deletions if they were deleted on purpose"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ async def survey(run: Run, record: Record, state: StoredState) -> Survey:
     moves = await _without_suspicious(run, record, state, moves, left_behind)
     await _confirm_gone(run, record, state)
     left_behind |= await _left_by_deleted_run_tests(run, record, state)
+    vanished = {key: vanished[key] for key in vanished.keys() & record.lists.keys()}
     return Survey(state, drops, moves, vanished, left_behind)
 
 
@@ -149,24 +152,19 @@ async def _find_vanished(
     is_suspicious = is_mass_vanishing(vanished=len(vanished), living=living) and not run.accept_deletions
     if is_suspicious:
         existing = await _find_existing(run, sorted(vanished)[:_SAMPLE_EXECUTIONS])
-        not_listed_before = record.before.not_listed.get(key, 0) if record.before else 0
         error = None
         if not existing:
-            error = (
-                f"{len(vanished)} of its {living} stored executions are no longer listed; nothing of it was changed: "
-                "check the key's workspace, or run with --accept-deletions if they were deleted on purpose"
-            )
+            error = f"{len(vanished)} of its {living} stored executions are no longer listed; nothing of it was changed: {_ACCEPT}"
         elif not record.lists[key].executions:
             error = (
                 f"its list shows none of its {living} executions, which exist: {first_few(existing, shown=1)}; nothing of it was "
                 "changed"
             )
-        elif is_mass_vanishing(vanished=len(vanished) - not_listed_before, living=living):
+        elif is_mass_vanishing(vanished=len(vanished) - record.not_listed_before(key), living=living):
             record.vanished[key] = VanishedCounts(not_listed=len(vanished), not_answered=0)
             error = (
                 f"its list lacks {len(vanished)} of its {living} stored executions, although they exist: "
-                f"{first_few(existing, shown=1)}; nothing of it was changed, since the list may lack new ones, too: the next run "
-                "believes it if it says so again"
+                f"{first_few(existing, shown=1)}; nothing of it was changed, {_NEXT_TIME}"
             )
         if error:
             del record.lists[key]
@@ -212,19 +210,23 @@ async def _without_suspicious(
         stored = state.executions[key]
         vanished = not_known_as_deleted(left_behind[key], stored)
         living = sum(known.deleted_at is None for known in stored.values())
-        is_suspicious = is_mass_vanishing(vanished=len(vanished), living=living) and not run.accept_deletions
-        if not is_suspicious or await _find_existing(run, vanished[:_SAMPLE_EXECUTIONS]):
+        if not is_mass_vanishing(vanished=len(vanished), living=living) or run.accept_deletions:
+            continue
+        targets = {target for source, target in moves if source.run_test_key == key} & record.lists.keys()
+        existing = await _find_existing(run, vanished[:_SAMPLE_EXECUTIONS])
+        known = max((record.not_listed_before(target) for target in targets), default=0)
+        if existing and not is_mass_vanishing(vanished=len(vanished) - known, living=living):
             continue
         del left_behind[key]
-        targets = {target for source, target in moves if source.run_test_key == key}
-        for run_test in [each for each in record.run_tests if each.key in targets & record.lists.keys()]:
+        why = f"no longer listed; nothing was changed: {_ACCEPT}"
+        if existing:
+            why = f"in no list, although they exist: {first_few(existing, shown=1)}; nothing was changed, {_NEXT_TIME}"
+        for run_test in [each for each in record.run_tests if each.key in targets]:
             del record.lists[run_test.key]
-            error = (
-                f"{len(vanished)} of the {living} executions stored under run_test={key}, from where the others move, are no "
-                "longer listed; nothing was changed: check the key's workspace, or run with --accept-deletions if they were "
-                "deleted on purpose"
-            )
-            fail(run, record, run_test, error)
+            if existing:
+                record.vanished[run_test.key] = VanishedCounts(not_listed=len(vanished), not_answered=0)
+            where = f"stored under run_test={key}, from where the others move"
+            fail(run, record, run_test, f"{len(vanished)} of the {living} executions {where}, are {why}")
     record.left_behind = {key: len(left) for key, left in left_behind.items()}
     return {(source, key): ids for (source, key), ids in moves.items() if key in record.lists}
 

@@ -180,13 +180,15 @@ class Summary:
             for path in self.quarantined
         ]
         lines += [
-            f"{quoted(name)}: the rows of {counted(count, 'execution')} are gone, and this run did not export them again: restore "
-            "their files from a backup, or run without --run-test and since; --accept-deletions forgets them"
+            f"{quoted(name)}: the rows of {counted(count, 'execution')} are gone, and this run did not export them again: run "
+            "again, without --run-test and since; if that does not help, restore their files from a backup; "
+            "--accept-deletions forgets them"
             for name, count in self.lost.values()
         ]
         lines += [
-            f"{quoted(name)}: rows are missing of {counted(count, 'execution')}, and this run did not export them again: restore "
-            "their files from a backup, or run without --run-test; --accept-deletions keeps what is left"
+            f"{quoted(name)}: rows are missing of {counted(count, 'execution')}, and this run did not export them again: run "
+            "again, without --run-test; if that does not help, restore their files from a backup; "
+            "--accept-deletions keeps what is left"
             for name, count in self.damaged.values()
         ]
         lines += [f"not loaded: {self.load_failure}; metrics-etl load makes up for it"] if self.load_failure else []

@@ -351,6 +351,7 @@ async def test_nothing_is_accepted_of_a_run_test_whose_list_failed(server: Sandb
     server.fault = None
 
     assert (failed.exit_code, failed.accepted, damaged(failed)) == (3, 0, [("Support triage", EXECUTIONS)])
+    assert failed.problems[-1].partition(": run again, without --run-test; ")[2].startswith("if that does not help")
     assert (await night(server, tmp_path, 2)).exit_code == 0
     assert_equals_world(tmp_path, server.world)
 

@@ -15,6 +15,7 @@ from etl.model.records import DeadLetter, Execution, ExecutionBundle, FetchedCal
 from etl.model.values import MISFIT, json_text, timestamp_or_none, to_float, to_string
 from etl.transform.rows import MAKERS
 
+_WAITS = "pending"
 _TEXTS = [schema.CALLS.names.index(name) for name in ("extra", "raw")]
 
 
@@ -36,7 +37,10 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class FlatBundle:
-    """A bundle with rows in place of its payloads. Fields as in ``ExecutionBundle``, but ``listed`` holds the ids of the calls."""
+    """A bundle with rows in place of its payloads. Fields as in ``ExecutionBundle``, but ``listed`` holds the ids of the calls.
+
+    ``call_statuses`` counts an eval that waits like a call that does.
+    """
 
     run_test_name: str
     run_test_key: str
@@ -74,7 +78,8 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
         execution=bundle.execution,
         listed=None if bundle.listed is None else frozenset(call.call_execution_id for call in bundle.listed),
         call_statuses=Counter(call.metrics.status for call in bundle.calls)
-        + Counter(_status(call) for call in bundle.listed or () if call.call_execution_id in bundle.kept),
+        + Counter(_status(call) for call in bundle.listed or () if call.call_execution_id in bundle.kept)
+        + Counter(_WAITS for call in bundle.listed or () for each in eval_outputs(call).values() if _waits(each)),
         dead_letters=bundle.dead_letters,
         calls=_call_rows(bundle, include_raw=include_raw),
         evals=_eval_rows(bundle),
@@ -156,6 +161,11 @@ def _status(listed: ListedCall) -> str:
     """What the list says of the call; nothing, which is no status that ends, when it says none."""
     status = listed.payload.get("status")
     return status if isinstance(status, str) else ""
+
+
+def _waits(output: Any) -> bool:
+    """Whether the eval has still to be run, or to be run again."""
+    return isinstance(output, dict) and output.get("status") == _WAITS and output.get("output") is None
 
 
 def eval_outputs(listed: ListedCall) -> dict[str, Any]:

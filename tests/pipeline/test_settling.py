@@ -210,6 +210,34 @@ async def test_cancelled_executions_with_calls_that_never_end_are_left_alone_at_
     assert_equals_world(tmp_path, world)
 
 
+async def test_execution_with_evals_that_wait_is_not_final_at_once(world: World, tmp_path: Path) -> None:
+    """An eval may be run again long after its execution has ended."""
+    calls = world.run_tests[0].executions[0].calls
+    outputs = [call.eval_outputs for call in calls]
+    for call in calls:
+        call.eval_outputs = {config_id: {"status": "pending"} for config_id in call.eval_outputs}
+    async with Sandbox(world) as server:
+        first = await night(server, tmp_path, LATER)
+        for call, output in zip(calls, outputs, strict=True):
+            call.eval_outputs = output
+        second = await night(server, tmp_path, LATER + DAY)
+        third = await night(server, tmp_path, LATER + 2 * DAY)
+        fourth = await night(server, tmp_path, LATER + 3 * DAY)
+
+    assert [each.exit_code for each in (first, second, third, fourth)] == [0, 0, 0, 0]
+    assert_equals_world(tmp_path, world)
+    assert fourth.requests == 1
+
+
+async def test_execution_with_evals_that_never_come_is_left_alone_at_last(world: World, tmp_path: Path) -> None:
+    call = world.run_tests[0].executions[0].calls[0]
+    call.eval_outputs = {config_id: {"status": "pending"} for config_id in call.eval_outputs}
+    async with Sandbox(world) as server:
+        nights = [(await night(server, tmp_path, LATER + number * DAY)).requests for number in range(3)]
+
+    assert nights[1:] == [3, 1]
+
+
 @pytest.mark.parametrize("waits", [False, True])
 async def test_rerun_that_keeps_its_old_end_settles_from_when_it_was_seen(
     world: World, tmp_path: Path, *, waits: bool

@@ -98,6 +98,29 @@ def find_untold(state: StoredState, drops: Iterable[tuple[Part, Collection[str]]
     return found
 
 
+def find_deleted(
+    dataset: Dataset, state: StoredState, drops: Iterable[tuple[Part, Collection[str]]]
+) -> dict[tuple[Part, datetime], set[str]]:
+    """The execution rows that stay and do not say that the source deleted the execution, as a newer one says that is dropped.
+
+    By part, and by when that was. The state says already what it will say after the drops.
+
+    Raises:
+        DestinationError: a part cannot be read.
+    """
+    found: dict[tuple[Part, datetime], set[str]] = {}
+    for source, execution_ids in drops:
+        rows = _rows_of(dataset, schema.EXECUTIONS, source, execution_ids).filter(pc.field("deleted_at").is_valid())
+        for row in rows.select(["execution_id", "deleted_at", "exported_at"]).to_pylist():
+            for key, executions in state.executions.items():
+                stays = executions.get(row["execution_id"])
+                if stays is None or stays.deleted_at or row["exported_at"] is None:
+                    continue
+                if stays.exported_at is None or stays.exported_at < row["exported_at"]:
+                    found.setdefault((Part(key, stays.place), row["deleted_at"]), set()).add(row["execution_id"])
+    return found
+
+
 def as_if_dropped(state: StoredState, drops: Mapping[Part, Collection[str]]) -> None:
     """Change the state as if the executions were dropped; it must hold all run tests that they are stored under."""
     for part, execution_ids in drops.items():

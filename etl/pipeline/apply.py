@@ -15,7 +15,7 @@ from etl.load.doubled_calls import find_doubled_calls, remove_calls
 from etl.load.index import update_index
 from etl.load.layout import Part
 from etl.load.places import Places
-from etl.load.relocate import drop, find_untold, mark_deleted, move, renew
+from etl.load.relocate import drop, find_deleted, find_untold, mark_deleted, move, renew
 from etl.load.state import StoredState, forget_the_future
 from etl.load.stored_calls import StoredCalls
 from etl.model.lifecycle import ExportState, Settlement, StoredExecution
@@ -43,6 +43,10 @@ async def put_in_place(run: Run, record: Record, found: Survey) -> StoredState:
         return found.state
     names = record.names()
     drops = [*found.drops.items(), *found.state.surplus.items()]
+    deleted = await to_the_end(partial(find_deleted, run.dataset, found.state, drops))
+    for (part, deleted_at), execution_ids in deleted.items():
+        marking = partial(mark_deleted, run.dataset, part, execution_ids, deleted_at=deleted_at, stamp=run.stamp())
+        await to_the_end(marking)
     for part, execution_ids in find_untold(found.state, drops).items():
         await to_the_end(partial(renew, run.dataset, part, execution_ids, run.stamp()))
     for part, execution_ids in drops:

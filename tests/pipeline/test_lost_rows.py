@@ -385,6 +385,8 @@ async def test_rows_that_are_restored_elsewhere_take_the_place_of_those_that_lac
     assert [(each.exit_code, damaged(each)) for each in back] == [(0, [])] * 2
     ids = [row["call_execution_id"] for row in rows_of(tmp_path, "calls")]
     assert sorted(ids) == sorted(row["call_execution_id"] for row in before)
+    gone = [row for row in rows_of(tmp_path, "executions") if row["deleted_at"]]
+    assert [row["execution_id"] for row in gone] == [second.executions[2].execution_id]
 
 
 async def test_rows_in_files_that_are_set_aside_are_told_before_they_are_forgotten(

@@ -1,5 +1,6 @@
 """What happens at the source between two nights: deleted, renamed, moved, rerun, never seen before, poisoned."""
 
+import asyncio
 import random
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from etl import sandbox
-from etl.errors import DestinationError
+from etl.errors import DestinationError, ExitCode, InterruptedRunError
 from etl.load import relocate
 from etl.load.dataset import Dataset
 from etl.load.files.local import LocalFiles
@@ -574,16 +575,19 @@ async def test_executions_that_exist_elsewhere_are_told_once_and_need_no_word_fr
 async def test_list_that_lacks_many_is_believed_the_second_time_whatever_was_exported_meanwhile(
     server: Sandbox, export: Export, tmp_path: Path
 ) -> None:
-    """Some have a job for each run test."""
+    """Some have a job for each run test, and some runs end before they know what a list lacks."""
     first, second = server.world.run_tests
     sandbox.rename_run_test(second, first.name)
     sandbox.add_run_test(server.world, sandbox.RunTest(run_test_id="3", name="Third", created_at=first.created_at))
     await export(names=[first.name])
     sandbox.rename_run_test(second, "Nobody's")
+    stopped: asyncio.Future[InterruptedRunError] = asyncio.get_running_loop().create_future()
+    stopped.set_result(InterruptedRunError("stopped", exit_code=ExitCode.SIGTERM))
 
     turns = [(await export(names=[name])).exit_code for name in (first.name, "Third", first.name)]
-
     assert turns == [3, 0, 0]
+    assert (await export(names=[first.name], stop=stopped)).exit_code == ExitCode.SIGTERM
+    assert (await export(names=[first.name])).exit_code == 0
 
 
 async def test_dead_letters_of_a_deleted_execution_go(server: Sandbox, export: Export, tmp_path: Path) -> None:

@@ -148,13 +148,9 @@ class Summary:
             for key, at in self.last_complete_at.items()
             if at is None or (key not in completed and (key in before.incomplete or key in tried - whole))
         ]
-        self.asked_for = sorted(
-            {*before.asked_for, *self.asked_for} - {each.key for each in self.run_tests if not each.error}
-        )
-        is_cut_short = self.failure is not None
-        read = {
-            each.key: each.not_listed for each in self.run_tests if each.not_listed or not (each.error or is_cut_short)
-        }
+        compared = {each.key for each in self.run_tests if not (each.error or self.failure)}
+        self.asked_for = sorted({*before.asked_for, *self.asked_for} - compared)
+        read = {each.key: each.not_listed for each in self.run_tests if each.not_listed or each.key in compared}
         self.not_listed = {key: count for key, count in (before.not_listed | read).items() if count}
         is_complete = self.exit_code == ExitCode.COMPLETE and not settings.is_part
         self.complete_at = self.counts_from if is_complete else before.complete_at

@@ -1,5 +1,6 @@
 """Executions whose run test was deleted are asked for once: those that were deleted with or before it get their ``deleted_at``."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from etl.errors import ExitCode, InterruptedRunError
 from etl.model.records import METRICS
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
@@ -68,8 +70,10 @@ async def test_execution_that_was_deleted_before_its_run_test_is_marked_and_the_
     asked = look_ups(server)
     assert asked == EXECUTIONS
 
-    for _ in range(2):
-        await export()
+    stopped: asyncio.Future[InterruptedRunError] = asyncio.get_running_loop().create_future()
+    stopped.set_result(InterruptedRunError("stopped", exit_code=ExitCode.SIGTERM))
+    for stop in (None, stopped, None):
+        await export(stop=stop)
     assert look_ups(server) == asked
     assert deleted(tmp_path) == {gone.execution_id}
 

@@ -4,7 +4,7 @@ Only finished executions that the source still has count. Reads no call.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
 from etl.errors import ConfigurationError
@@ -38,6 +38,8 @@ class Span:
         return execution.started_at is not None and self.since <= execution.started_at.date() <= self.until
 
 
+PLAUSIBLE = Span(date(2000, 1, 1), date(2099, 12, 31))
+"""A start on another day is no start: zeros and ends of time are how programs write none."""
 Wanted = str | Span
 """``last``, ``previous``, a span of days, or else the id of an execution."""
 
@@ -103,14 +105,15 @@ def find_sides(files: Files, run_test: str | None, baseline: Wanted, candidate: 
 
 
 def read_executions(files: Files, scope: Scope) -> list[ComparedExecution]:
-    """Those of the scope, each once, deleted ones included.
+    """Those of the scope, each once, deleted ones included; a start that is not ``PLAUSIBLE`` is none.
 
     Raises:
         DestinationError: a file of the dataset cannot be read.
     """
     rows = read_rows(files, schema.EXECUTIONS, scope, list(_COLUMNS)).to_pylist()
     # Rows that an export is moving are there twice for a moment, and equal.
-    return list({row["execution_id"]: ComparedExecution(**row) for row in rows}.values())
+    found = {row["execution_id"]: ComparedExecution(**row) for row in rows}.values()
+    return [each if PLAUSIBLE.has(each) else replace(each, started_at=None) for each in found]
 
 
 def choose(

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.inspect.samples import CALL_COLUMNS, EVAL_COLUMNS, eval_metrics, samples_of
-from etl.inspect.sides import ComparedExecution, Side, latest_sides
+from etl.inspect.sides import PLAUSIBLE, ComparedExecution, Side, latest_sides
 from etl.inspect.statistics import Difference, Verdict, difference
 from etl.model import schema
 from etl.model.metrics import METRICS, Metric
@@ -115,6 +115,8 @@ def figures_of(
     calls, evals = (rows.filter(pc.is_in(rows["execution_id"], value_set=ids)) for rows in (calls, evals))
     sides = latest_sides(executions)
     frame = calls.to_pandas(date_as_object=False)
+    is_plausible = frame["date"].between(pd.Timestamp(PLAUSIBLE.since), pd.Timestamp(PLAUSIBLE.until))
+    frame["date"] = frame["date"].where(is_plausible)
     frame["week"] = frame["date"] - pd.to_timedelta(frame["date"].dt.day_of_week, unit="D")
     outputs = _outputs(evals, frame)
     days = None if frame["date"].isna().all() else (frame["date"].min().date(), frame["date"].max().date())

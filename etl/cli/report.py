@@ -96,12 +96,16 @@ def page_module() -> "ModuleType":
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    """Whole or not at all; but a link, a pipe or a device is written to, not replaced."""
+    file = path.resolve()
+    unfinished = file.parent / f".{file.name}.unfinished"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)
+            return
+        file.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_bytes(data)
-        unfinished.replace(path)
+        unfinished.replace(file)
     except OSError as exc:
         with suppress(OSError):
             unfinished.unlink()

@@ -101,9 +101,25 @@ async def test_pictures_are_kept_and_a_second_report_takes_the_place_of_the_firs
     assert (tmp_path / "p" / picture).read_bytes().startswith(b"\x89PNG")
 
 
+async def test_link_and_device_are_written_to_and_never_replaced(folder: Path, tmp_path: Path) -> None:
+    """As root, ``--output /dev/stdout`` would take it from the whole machine."""
+    (tmp_path / "shared").mkdir()
+    link, there, device = tmp_path / "r.html", tmp_path / "shared" / "page.html", tmp_path / "device"
+    link.symlink_to(there)
+    device.symlink_to("/dev/null")
+    for each in (link, device):
+        result = await report(folder, "--run-test", "Refund chat", "-o", str(each))
+        assert (result.exit_code, each.is_symlink()) == (0, True)
+    assert there.read_text().endswith("</html>")
+    assert names(tmp_path) == ["device", "r.html", "shared"]
+    assert names(tmp_path / "shared") == ["page.html"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "words"),
     [
+        (("--run-test", "Refund chat", "--output", "."), 6, ".: Is a directory: choose another place for the report"),
+        (("--run-test", "Refund chat", "--output", "/"), 6, "/: Is a directory: choose another place for the report"),
         (("--run-test", "Checkout"), 2, "has no run test 'Checkout'"),
         (("--since", "2026-11-10", "--until", "2026-11-01"), 2, "--since 2026-11-10 is later than --until 2026-11-01"),
         (("--until", "tomorrow"), 2, "'tomorrow' is no day"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from etl.errors import ConfigurationError, ExitCode
 from etl.inspect.samples import Samples, eval_metrics, read_samples
-from etl.inspect.sides import Side, Wanted, find_sides
+from etl.inspect.sides import Side, Wanted, can_tell_days, find_sides
 from etl.inspect.statistics import FEWEST_EXECUTIONS, Difference, Interval, Outcome, difference
 from etl.load.files.open import Files
 from etl.model.metrics import METRICS, Limit, Metric, nearest
@@ -122,8 +122,7 @@ def compare(
         missing = sum(each.exported_calls or 0 for each in side.executions) - there.calls
         if missing > 0:
             notices.append(f"{name}: {counted(missing, 'call')} gone from the dataset: metrics-etl verify tells more")
-    several = [len(side.executions) for side in (before, after) if len(side.executions) > 1]
-    if sum(several) < FEWEST_EXECUTIONS:
+    if not can_tell_days((before, after)):
         notices.append(
             f"a slow day looks like a worse agent here: spans of days with {FEWEST_EXECUTIONS} executions tell them apart"
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
 from etl.errors import ConfigurationError
+from etl.inspect.statistics import FEWEST_EXECUTIONS
 from etl.inspect.tables import find_scope, read_rows
 from etl.load.files.open import Files
 from etl.load.layout import Scope
@@ -147,6 +148,12 @@ def latest_sides(executions: Iterable[ComparedExecution]) -> tuple[Side, Side] |
         if earlier:
             return Side(before, earlier), Side(week, tuple(filter(week.has, finished)))
     return Side(PREVIOUS, (finished[1],)), Side(LAST, (finished[0],))
+
+
+def can_tell_days(sides: Iterable[Side]) -> bool:
+    """Whether there are executions enough to tell a slow day from a worse agent: only sides with several of them tell."""
+    counts = [len(side.executions) for side in sides]
+    return sum(count for count in counts if count > 1) >= FEWEST_EXECUTIONS
 
 
 def _is_id(wanted: Wanted) -> bool:

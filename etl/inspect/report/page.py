@@ -15,8 +15,8 @@ from etl.inspect.amounts import change_texts, value_text
 from etl.inspect.report.charts import charts_of, panel, png, svg
 from etl.inspect.report.contents import Contents
 from etl.inspect.report.figures import COST, INTERRUPTIONS, LATENCIES, Change, Figures
-from etl.inspect.sides import Side, Span
-from etl.inspect.statistics import Verdict
+from etl.inspect.sides import Side, Span, can_tell_days
+from etl.inspect.statistics import FEWEST_EXECUTIONS, Verdict
 from etl.model import schema
 from etl.model.wording import counted, shown
 
@@ -68,6 +68,8 @@ def page(contents: Contents) -> str:
         contents=contents,
         details=contents.run_tests[:MOST_DETAILS],
         headlines=headlines(contents.run_tests),
+        in_doubt=sum(each.sides is not None and not can_tell_days(each.sides) for each in contents.run_tests),
+        fewest_executions=FEWEST_EXECUTIONS,
         comparisons=sum(change.found.difference is not None for each in contents.run_tests for change in each.changes),
         most_scenarios=_MOST_SCENARIOS,
     )
@@ -112,7 +114,8 @@ def comparison(figures: Figures) -> str:
     """What is compared with what; empty when nothing is."""
     if figures.sides is None:
         return ""
-    return f"{_side(figures.sides[1])}, against {_side(figures.sides[0])}"
+    doubt = "" if can_tell_days(figures.sides) else "; a slow day looks like a worse agent here"
+    return f"{_side(figures.sides[1])}, against {_side(figures.sides[0])}{doubt}"
 
 
 def newer(figures: Figures) -> str:
@@ -184,6 +187,7 @@ def _meaning(column: str) -> str:
 
 def _side(side: Side) -> str:
     count = counted(len(side.executions), "execution")
-    if isinstance(side.wanted, Span):
-        return f"{side.wanted.since} to {side.wanted.until} ({count})"
+    days = [each.started_at.date() for each in side.executions if each.started_at]
+    if isinstance(side.wanted, Span) and days:
+        return f"{span_words(min(days), max(days))} ({count})"
     return f"execution {side.label}"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from etl.inspect.report.contents import Contents
-from etl.inspect.report.page import MOST_DETAILS, headline, page, pictures
+from etl.inspect.report.page import MOST_DETAILS, comparison, headline, page, pictures
 from etl.inspect.verdict import Verdict
 from tests.inspect.report.rows import CHAT_LATENCY, LATENCY, call, execution, figures, output
 
@@ -92,6 +92,24 @@ def test_what_got_worse_is_the_first_thing_after_the_head():
     (worse,) = [text for tag, _, text in elements.found if tag == "li" and "latency" in text]
     assert re.match(r"Slow: latency_p\d\d \+9\d.\d% \(10\d ms to 20\d ms\); latency_p", worse)
     assert elements.texts("a", href="#key") == ["Slow", "Slow"]
+
+
+def test_days_of_both_sides_are_those_on_which_their_executions_began():
+    """Of the four weeks, ``--since`` may have cut three."""
+    notes = Elements(page(contents(of_two_weeks()))).texts("p", **{"class": "note"})
+    assert any(each.startswith("2026-11-12 (1 execution), against 2026-11-02 (1 execution)") for each in notes)
+
+
+def test_doubt_about_slow_days_is_told_where_executions_are_few():
+    many = [execution(f"e{n}", day=n) for n in range(15)]
+    calls = [call(n, of=f"e{n % 15}", day=n % 15, **{LATENCY: 100 + n % 7}) for n in range(600)]
+    few, enough = of_two_weeks(), figures(calls, executions=many, key="many")
+    doubt = "; a slow day looks like a worse agent here"
+    assert [comparison(each).endswith(doubt) for each in (few, enough)] == [True, False]
+    for shown, words in (([few], "1 run test has"), ([few, few, enough], "2 run tests have"), ([enough], None)):
+        (note,) = [each for each in Elements(page(contents(*shown))).texts("p") if each.startswith("For each run test")]
+        assert ("fewer than 10 executions" in note) is (words is not None)
+        assert words is None or words in note
 
 
 def test_head_says_what_is_covered_how_fresh_it_is_and_what_is_missing():

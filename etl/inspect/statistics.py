@@ -27,7 +27,8 @@ FEWEST = {Statistic.MEDIAN: 20, Statistic.P95: 40, Statistic.MEAN: 20, Statistic
 FEWEST_EXECUTIONS = 10
 """From so many on, on sides that have several, they tell how alike the calls of one execution are."""
 _SEED = 17
-_BLOCKS = 1000
+_MOST_DRAWN = 1000
+_ROUNDING = 1e-12
 _PERCENTILES = {Statistic.MEDIAN: 0.5, Statistic.P95: 0.95}
 _TAIL = round(RESAMPLES * (1 - LEVEL) / 2)
 
@@ -149,9 +150,10 @@ def _difference(before: Sample, after: Sample, statistic: Statistic, *, is_highe
         ones = [np.array([figure], dtype=np.float64) for figure in figures]
         likeness = _likeness(sides, statistic, ones)
         rng = np.random.default_rng(_SEED)
-        drawn = [_redrawn(each.values, statistic, each.worth(likeness), rng) for each in sides]
-        interval = _interval(ones[1] - ones[0], drawn[1] - drawn[0])
-        change = _interval(_change(ones[0], ones[1]), _change(drawn[0], drawn[1]))
+        errors = max((each.values - figure for each, figure in zip(sides, ones, strict=True)), key=np.var)
+        drawn = [_redrawn(each.values, errors, statistic, each.worth(likeness), rng) for each in sides]
+        interval = _interval(_by(*ones), _by(*drawn))
+        change = _interval(_change(*ones), _change(*drawn))
     return Difference(
         baseline=figures[0],
         candidate=figures[1],
@@ -187,23 +189,31 @@ def _figure(values: Values, statistic: Statistic) -> float:
 
 
 def _interval(value: Values, drawn: Values) -> Interval:
+    """The estimate is in it: what is drawn from a posterior need not lie about it."""
     in_order = np.sort(drawn)
-    return Interval(float(value[0]), float(in_order[_TAIL]), float(in_order[-1 - _TAIL]))
+    shown = float(value[0])
+    return Interval(shown, min(shown, float(in_order[_TAIL])), max(shown, float(in_order[-1 - _TAIL])))
+
+
+def _by(before: Values, after: Values) -> Values:
+    """The difference; none where only the last digits differ, as those of two sums of one value do."""
+    by = after - before
+    return np.where(np.abs(by) <= _ROUNDING * np.abs(before), 0.0, by)
 
 
 def _change(before: Values, after: Values) -> Values:
     """The difference as a share of the baseline; from nothing to something is infinite."""
-    by = after - before
+    by = _by(before, after)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(by == 0, 0.0, by / np.abs(before))
 
 
-def _redrawn(values: Values, statistic: Statistic, worth: float, rng: np.random.Generator) -> Values:
+def _redrawn(values: Values, errors: Values, statistic: Statistic, worth: float, rng: np.random.Generator) -> Values:
     """The statistic of so many samples drawn from the sorted values, each of as many independent calls as they are ``worth``."""
     if statistic is Statistic.RATE:
         return _redrawn_rates(values, worth, rng)
     if statistic is Statistic.MEAN:
-        return _redrawn_means(values, worth, rng)
+        return _redrawn_means(values, errors, worth, rng)
     return _redrawn_percentiles(values, _PERCENTILES[statistic], worth, rng)
 
 
@@ -213,18 +223,15 @@ def _redrawn_rates(values: Values, worth: float, rng: np.random.Generator) -> Va
     return rng.beta(hits + 0.5, worth - hits + 0.5, RESAMPLES)
 
 
-def _redrawn_means(values: Values, worth: float, rng: np.random.Generator) -> Values:
-    """Of many calls, random blocks are drawn in place of single ones: that varies as much, and takes bounded time and memory."""
-    mean, count = values.mean(), len(values)
-    counts = np.ones(count)
-    if count > _BLOCKS:
-        starts = np.linspace(0, count, _BLOCKS, endpoint=False).astype(np.int64)
-        counts = np.diff(starts, append=count).astype(np.float64)
-        values = np.add.reduceat(rng.permutation(values), starts)
-    chosen = rng.integers(0, len(values), (RESAMPLES, len(values)), dtype=np.uint16)
-    means = values[chosen].sum(axis=1) / counts[chosen].sum(axis=1)
-    spread: Values = mean + (means - mean) * np.sqrt(count / worth)
-    return spread
+def _redrawn_means(values: Values, errors: Values, worth: float, rng: np.random.Generator) -> Values:
+    """Drawn from the ``errors`` of the side that varies most: 30 calls that are all the same do not prove that all are.
+
+    Of many calls a thousand are drawn: scaled, that varies as much, and takes bounded time and memory.
+    """
+    count = min(len(values), _MOST_DRAWN)
+    drawn = errors[rng.integers(0, len(errors), (RESAMPLES, count), dtype=np.int32)].mean(axis=1)
+    means: Values = values.mean() + drawn * np.sqrt(count / worth)
+    return means
 
 
 def _redrawn_percentiles(values: Values, share: float, worth: float, rng: np.random.Generator) -> Values:

@@ -124,8 +124,52 @@ def test_rate_without_a_failure_leaves_doubt():
     assert result.against(TEN_PERCENT) is Outcome.IN_DOUBT
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_rate_that_is_the_same_on_both_sides_is_never_worse_however_many_calls_one_of_them_has(share):
+    """The doubt of 20 calls is larger than that of 100,000, and says nothing else."""
+    many, few = np.full(100_000, share), np.full(20, share)
+    for before, after in ((many, few), (few, many)):
+        for is_higher_worse in (True, False):
+            result = found(before, after, Statistic.RATE, is_higher_worse=is_higher_worse)
+            assert (result.verdict, result.against(TEN_PERCENT)) == (Verdict.UNCLEAR, Outcome.KEPT)
+
+
+@given(pairs(least=SMALLEST))
+@settings(max_examples=examples(200))
+def test_difference_that_is_shown_lies_in_its_interval(pair):
+    result = found(*pair)
+    for interval in (result.difference, result.change):
+        assert interval is not None
+        assert interval.low <= interval.value <= interval.high
+
+
+@given(st.floats(0.001, 1000), st.integers(SMALLEST, 300), st.integers(SMALLEST, 300))
+@settings(max_examples=examples(200))
+def test_value_that_all_calls_have_is_no_difference_however_many_they_are(value, before, after):
+    """The sums of 0.1 differ in the last digit."""
+    for statistic in (Statistic.MEAN, Statistic.MEDIAN, Statistic.P95):
+        result = found(np.full(before, value), np.full(after, value), statistic, is_higher_worse=True)
+        assert result.verdict is Verdict.UNCLEAR
+        assert result.difference is not None
+        assert result.difference.value == 0
+
+
+@pytest.mark.parametrize(("before", "after"), [(30, 30), (30, 120), (20, 2000)])
+def test_mean_of_values_that_are_nearly_all_the_same_raises_few_false_alarms(before, after):
+    """A side where all are the same is not beyond doubt."""
+    rng = np.random.default_rng(before)
+    worse = beyond = 0
+    for _ in range(200):
+        one, other = ((rng.random(count) < 0.05).astype(np.float64) for count in (before, after))
+        result = found(one, other, Statistic.MEAN, is_higher_worse=True)
+        worse += result.verdict is Verdict.WORSE
+        beyond += result.against(TEN_PERCENT) is Outcome.EXCEEDED
+    assert worse <= 10
+    assert beyond <= 10
+
+
 def test_interval_of_many_calls_is_as_wide_as_theory_says():
-    """They are drawn in blocks, and percentiles without drawing."""
+    """Means are drawn from a thousand of them, and percentiles without drawing."""
     rng = np.random.default_rng(3)
     before, after = rng.normal(1000, 100, 50_000), rng.normal(1000, 100, 50_000)
     expected = {Statistic.MEAN: 1.0, Statistic.MEDIAN: math.sqrt(math.pi / 2), Statistic.P95: 2.113}

@@ -194,7 +194,7 @@ def _worst_calls(calls: pd.DataFrame, outputs: pd.DataFrame) -> list[WorstCall]:
     return [
         WorstCall(
             call_execution_id=row["call_execution_id"],
-            scenario_name=row["scenario_name"],
+            scenario_name=None if pd.isna(row["scenario_name"]) else row["scenario_name"],
             day=None if pd.isna(row["date"]) else row["date"].date(),
             latency_ms=None if pd.isna(row["latency_ms"]) else row["latency_ms"],
             failed_evals=failed.get(row["call_execution_id"], ()),

@@ -104,6 +104,11 @@ def test_worst_calls_failed_the_most_evals_and_then_are_the_slowest():
     assert [list(each.failed_evals) for each in found[:3]] == [["Task", "Tone"], ["Task"], []]
 
 
+def test_worst_call_without_a_scenario_has_none():
+    for calls in ([call(1)], [call(1), call(2, scenario_name="angry")]):
+        assert figures(calls).worst_calls[0].scenario_name is None
+
+
 def test_worst_calls_are_those_of_the_newer_side():
     executions = [execution("e1"), execution("e2", day=10)]
     calls = [call(1, **{LATENCY: 900}), call(2, of="e2", day=10, **{LATENCY: 100})]

@@ -15,7 +15,8 @@ from etl.inspect.report.figures import INTERRUPTIONS, Figures
 from etl.model.wording import counted, shown
 
 INK, GRID, PAPER = "#1f2933", "#d9dee3", "#ffffff"
-BLUE, ORANGE, GREEN, RED, GREY, PURPLE = "#2366b8", "#c2560c", "#2e8555", "#c42b2b", "#7b8794", "#7d4aa5"
+BLUE, ORANGE, GREEN, RED = "#2366b8", "#c2560c", "#2e8555", "#c42b2b"
+GREY, PURPLE, TEAL = "#7b8794", "#7d4aa5", "#0d7f8c"
 _WIDTH, _HEIGHT, _COUNTS_HEIGHT = 310, 130, 36
 _TICKS = 6
 _LABELLED = 8
@@ -108,7 +109,7 @@ def _time_axis(days: tuple[date, date]) -> alt.X:
 
 def _latency(by_week: pd.DataFrame, x: alt.X) -> Any:
     names = {"p50": "median (p50)", "p95": "95th percentile (p95)"}
-    lines = _lines(by_week, names, [BLUE, ORANGE], x, "ms", ",.0f")
+    lines = _lines(by_week, names, [BLUE, ORANGE], x, "ms")
     rows: Rows = [
         {
             **_span(row["week"], _WEEK),
@@ -131,10 +132,10 @@ def _latency(by_week: pd.DataFrame, x: alt.X) -> Any:
 
 def _interruptions(by_week: pd.DataFrame, x: alt.X) -> Any:
     names = dict(zip(INTERRUPTIONS, ("by the agent", "by the user"), strict=True))
-    return _lines(by_week, names, [ORANGE, BLUE], x, "interruptions per minute", ",.2~f")
+    return _lines(by_week, names, [ORANGE, BLUE], x, "interruptions per minute")
 
 
-def _lines(by_week: pd.DataFrame, names: dict[str, str], colors: list[str], x: alt.X, unit: str, digits: str) -> Any:
+def _lines(by_week: pd.DataFrame, names: dict[str, str], colors: list[str], x: alt.X, unit: str) -> Any:
     """A line for each column, broken in weeks without values; a point in the middle of each week."""
     rows: Rows = [
         {
@@ -149,7 +150,7 @@ def _lines(by_week: pd.DataFrame, names: dict[str, str], colors: list[str], x: a
     lines = list(names.values())
     color = alt.Color("line:N", scale=alt.Scale(domain=lines, range=colors))
     shape = alt.Shape("line:N", scale=alt.Scale(domain=lines, range=["circle", "triangle-up"]))
-    y = alt.Y("value:Q", title=unit, axis=alt.Axis(tickCount=4, format=digits))
+    y = alt.Y("value:Q", title=unit, axis=alt.Axis(tickCount=4, format=",~f"))
     chart = _chart(rows).encode(x=x, y=y, color=color)
     points = chart.transform_filter("isValid(datum.value)").mark_point(filled=True, size=40, opacity=1)
     return alt.LayerChart(layer=[chart.mark_line(aria=False), points.encode(shape=shape, description="text:N")])
@@ -164,7 +165,8 @@ def _cost(by_step: pd.DataFrame, step: timedelta, x: alt.X) -> Any:
         }
         for row in by_step.to_dict("records")
     ]
-    digits = "$,.2f" if by_step["dollars"].max() < 10 else "$,.0f"
+    most = by_step["dollars"].max()
+    digits = "$,.3f" if most < 0.05 else "$,.2f" if most < 10 else "$,.0f"
     y = alt.Y("dollars:Q", title="US dollars", axis=alt.Axis(tickCount=4, format=digits))
     bars = _chart(rows).mark_bar(color=PURPLE)
     return bars.encode(x=x, x2="end:T", y=y, y2=alt.datum(0), description="text:N")
@@ -188,7 +190,7 @@ def _statuses(by_step: pd.DataFrame, step: timedelta, x: alt.X) -> Any:
         }
         for row in in_order.assign(above=above).to_dict("records")
     ]
-    others = (BLUE, ORANGE, PURPLE)
+    others = (BLUE, ORANGE, PURPLE, TEAL)
     colors = [_STATUS_COLORS.get(each) or others[number % len(others)] for number, each in enumerate(order)]
     color = alt.Color("status:N", scale=alt.Scale(domain=order, range=colors), legend=alt.Legend(columns=4))
     y = alt.Y("above:Q", title="calls", axis=_count_axis(above.max(), ticks=4))

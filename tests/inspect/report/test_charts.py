@@ -76,6 +76,18 @@ def test_few_calls_are_counted_in_whole_ones():
     assert "0.5" not in texts(drawn("calls", call(1))) + texts(drawn(LATENCY, call(1, **WHOLE)))[-10:]
 
 
+@pytest.mark.parametrize("amount", [1, 2, 5, 30, 150, 999, 1001, 1100])
+def test_no_two_ticks_of_an_axis_say_the_same(amount):
+    rates = dict.fromkeys(RATES, amount / 700)
+    for name, values in (("cost", {"cost_total_cost_cents": amount}), ("interruptions", rates)):
+        ticks = [each for each in texts(drawn(name, call(1, **values))) if re.fullmatch(r"\$?[0-9,.]+", each)]
+        assert len(set(ticks)) == len(ticks) > 1
+
+
+def test_latency_below_a_millisecond_has_an_axis_to_read_it_from():
+    assert "0.2" in texts(drawn(LATENCY, call(1, **{LATENCY: 0.6})))
+
+
 @pytest.mark.parametrize("weeks", [1, 2, 9, 40, 60, 200])
 def test_dates_on_an_axis_are_few_enough_to_read(weeks):
     found = texts(drawn("interruptions", call(1, **RATES), call(2, day=7 * weeks - 1, **RATES)))
@@ -98,9 +110,15 @@ def test_status_of_any_characters_is_drawn(text):
     assert png(panel([shown(text)], [("calls", chart)]))
 
 
+def test_each_status_of_a_call_has_a_colour_of_its_own():
+    statuses = ["completed", "failed", "cancelled", "pending", "queued", "ongoing", "analyzing"]
+    image = drawn("calls", *(call(n, status=each) for n, each in enumerate(statuses)))
+    assert len({each.get("fill") for each in image.iter() if "2026-" in each.get("aria-label", "")}) == len(statuses)
+
+
 def test_dark_mode_knows_every_colour_of_the_charts():
     css = resources.files("etl.inspect.report").joinpath("page.css").read_text()
-    statuses = ("completed", "failed", "cancelled", "a", "b", "c")
+    statuses = ("completed", "failed", "cancelled", "a", "b", "c", "d")
     found = figures([call(n, status=each, **WHOLE) for n, each in enumerate(statuses)])
     used = {
         pair for chart in charts_of(found).values() for pair in re.findall(r'(fill|stroke)="(#[0-9a-f]+)"', svg(chart))

@@ -166,8 +166,8 @@ def _row_as_json(row: Row) -> dict[str, Any]:
         "metric": row.metric.name,
         "unit": row.metric.unit,
         "worse_when": "higher" if row.metric.is_higher_worse else "lower",
-        "baseline": found.baseline,
-        "candidate": found.candidate,
+        "baseline": _finite(found.baseline),
+        "candidate": _finite(found.candidate),
         "baseline_calls": found.baseline_calls,
         "candidate_calls": found.candidate_calls,
         "difference": _interval_as_json(found.difference),
@@ -179,8 +179,12 @@ def _row_as_json(row: Row) -> dict[str, Any]:
 
 
 def _interval_as_json(interval: Interval | None) -> dict[str, float | None] | None:
-    """JSON knows no infinity: that is null."""
     if interval is None:
         return None
     bounds = {"value": interval.value, "low": interval.low, "high": interval.high}
-    return {name: bound if math.isfinite(bound) else None for name, bound in bounds.items()}
+    return {name: _finite(bound) for name, bound in bounds.items()}
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON knows no infinity: that is null."""
+    return value if value is not None and math.isfinite(value) else None

@@ -1,5 +1,6 @@
 """``metrics-etl compare``: whether an agent got worse, by exit code, as a table and as a comment, from the dataset alone."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -12,10 +13,12 @@ import pytest
 
 import etl
 from etl.cli.show_compare import markdown
-from etl.inspect.compare import ComparisonReport
+from etl.inspect.compare import ComparisonReport, Row
 from etl.inspect.sides import ComparedExecution, Side
+from etl.inspect.statistics import Sample, difference
 from etl.load.files.local import LocalFiles
 from etl.load.files.objects import Objects
+from etl.model.metrics import METRICS
 from tests.datasets import write
 from tests.e2e.command import Ended, documented_fields, environment, metrics_etl, write_settings
 from tests.e2e.demo_dataset import FRIDAY, make_demo
@@ -146,8 +149,7 @@ async def test_markdown_is_a_table_for_a_comment(folder: Path) -> None:
     assert any(line.startswith("| `latency_p95` |") and "**worse, beyond the limit of 10%**" in line for line in table)
 
 
-def test_name_from_outside_is_neither_a_mention_nor_html_in_a_comment() -> None:
-    name = "`a``@team <img src=x>\n| b"
+def report_of(name: str, *rows: Row) -> ComparisonReport:
     one = ComparedExecution(
         execution_id="e",
         run_test="a",
@@ -159,7 +161,11 @@ def test_name_from_outside_is_neither_a_mention_nor_html_in_a_comment() -> None:
         exported_calls=0,
     )
     side = Side("e", (one,))
-    report = ComparisonReport(dataset="data", baseline=side, candidate=side, calls=(0, 0), rows=[])
+    return ComparisonReport(dataset="data", baseline=side, candidate=side, calls=(0, 0), rows=rows)
+
+
+def test_name_from_outside_is_neither_a_mention_nor_html_in_a_comment() -> None:
+    report = report_of("`a``@team <img src=x>\n| b")
     assert markdown(report).splitlines()[0] == r"### ``` `a``@team <img src=x>\n| b ```: compared, without limits"
 
 
@@ -293,3 +299,12 @@ import etl.pipeline.job, etl.settings
 assert not {"etl.inspect.statistics", "etl.inspect.samples"} & {*sys.modules}, "a night"
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_mean_beyond_what_a_double_holds_is_null_in_json() -> None:
+    """JSON knows no infinity, and few of its readers do."""
+    huge, metric = Sample.of_one_execution(np.full(50, 1.7e308)), METRICS["latency_mean"]
+    found = difference(huge, huge, metric.statistic, is_higher_worse=True)
+    report = report_of("A", Row(metric, found)).as_json()
+    assert report["metrics"][0]["baseline"] is None
+    assert json.loads(json.dumps(report["metrics"], allow_nan=False)) == report["metrics"]

@@ -16,7 +16,10 @@ def value_text(value: float | None, unit: str) -> str:
 
 
 def _rounded(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+    size = abs(value)
+    if 0 < size < 0.1 or size >= 1e15:
+        return f"{value:.2g}"
+    return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
 
 
 def change_texts(metric: Metric, found: Difference) -> tuple[str, str]:

@@ -184,11 +184,11 @@ def _pass_rates(outputs: pd.DataFrame) -> list[tuple[PassRate, list[PassRate]]]:
 
 def _worst_calls(calls: pd.DataFrame, outputs: pd.DataFrame) -> list[WorstCall]:
     """Those with the most failed evals, and among equals the slowest."""
-    failed = outputs[~outputs["has_passed"]].groupby("call_execution_id")["eval"].agg(sorted).to_dict()
+    failed = outputs[~outputs["has_passed"]].set_index("call_execution_id")["eval"]
     calls = calls[calls["status"].eq("completed")]
     calls = calls.assign(
         latency_ms=calls[LATENCIES[0]].fillna(calls[LATENCIES[1]]),
-        failures=[len(failed.get(each, ())) for each in calls["call_execution_id"]],
+        failures=calls["call_execution_id"].map(failed.index.value_counts()).fillna(0),
     )
     by = ["failures", "latency_ms", "call_execution_id"]
     return [
@@ -197,7 +197,7 @@ def _worst_calls(calls: pd.DataFrame, outputs: pd.DataFrame) -> list[WorstCall]:
             scenario_name=None if pd.isna(row["scenario_name"]) else row["scenario_name"],
             day=None if pd.isna(row["date"]) else row["date"].date(),
             latency_ms=None if pd.isna(row["latency_ms"]) else row["latency_ms"],
-            failed_evals=failed.get(row["call_execution_id"], ()),
+            failed_evals=sorted(failed[failed.index == row["call_execution_id"]]),
         )
         for row in calls.sort_values(by, ascending=[False, False, True]).head(WORST_CALLS).to_dict("records")
     ]

@@ -79,7 +79,6 @@ TESTED_ELSEWHERE = {
     "etl/pipeline/run_test_summary.py": "tests/pipeline/test_summary.py",
     "etl/pipeline/run.py": "tests/pipeline/test_job.py",
     "etl/pipeline/survey.py": "tests/e2e/test_source_changes.py",
-    "etl/pipeline/warehouse.py": "tests/e2e/test_warehouse.py",
     "etl/sandbox/answers/detail.py": "tests/sandbox/test_detail_answers.py",
     "etl/sandbox/answers/metrics.py": "tests/sandbox/test_server.py",
     "etl/sandbox/answers/run_tests.py": "tests/sandbox/test_server.py",

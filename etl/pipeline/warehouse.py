@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
+from functools import partial
 
 from etl.errors import ExporterError
 from etl.load.dataset import Dataset
 from etl.load.warehouse.contents import read_contents
 from etl.load.warehouse.last_load import LastLoad, note_load
 from etl.load.warehouse.load import Result, load
-from etl.load.warehouse.target import open_warehouse
+from etl.load.warehouse.target import NotEnoughMemoryError, open_warehouse
 from etl.settings.sections import Warehouse
 
 
@@ -31,9 +32,13 @@ def load_warehouse(
     try:
         contents = read_contents(dataset)
         with closing(open_warehouse(settings.named_url, settings.namespace)) as warehouse:
-            result = load(
-                contents, warehouse, is_full=is_full, accept_deletions=accept_deletions, on_progress=on_progress
+            work = partial(
+                load, contents, warehouse, is_full=is_full, accept_deletions=accept_deletions, on_progress=on_progress
             )
+            try:
+                result = work()
+            except NotEnoughMemoryError:
+                result = work()
     except ExporterError as error:
         note_load(dataset.files, LastLoad(warehouse=settings.place or "", tried_at=now, problem=str(error)))
         raise

@@ -11,6 +11,7 @@ import pyarrow as pa
 from etl.errors import DestinationError
 from etl.load.warehouse.sql import SqlWarehouse, streamed
 from etl.load.warehouse.statements import Dialect
+from etl.load.warehouse.target import NotEnoughMemoryError
 
 _DIALECT = Dialect(
     types=("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP WITH TIME ZONE", "DATE"),
@@ -20,8 +21,11 @@ _DIALECT = Dialect(
         "SELECT view_name AS table_name, comment FROM duckdb_views() WHERE schema_name = {schema}"
     ),
 )
-_MEMORY = "300MB"
-"""What is not committed yet goes to the disk beyond that; without a limit DuckDB keeps it all, up to most of the machine."""
+_MEMORY = "150MB"
+"""What is not committed yet goes to the disk beyond that; without a limit DuckDB keeps it all, up to most of the machine.
+
+Long texts may need more, since DuckDB holds 2,048 rows at once: then the load is done again, without a limit.
+"""
 
 
 class _Session:
@@ -33,7 +37,7 @@ class _Session:
         self.where = where
         with self._naming():
             self._connection = duckdb.connect(file, read_only=is_read_only)
-            self._connection.execute(f"SET memory_limit = '{_MEMORY}'")
+        self._is_limited = not is_read_only
         self._is_open = False
 
     def query(self, sql: str) -> pa.Table:
@@ -74,7 +78,9 @@ class _Session:
 
     def _begin(self) -> None:
         if not self._is_open:
+            limit = f"SET memory_limit = '{_MEMORY}'" if self._is_limited else "RESET memory_limit"
             with self._naming():
+                self._connection.execute(limit)
                 self._connection.begin()
             self._is_open = True
 
@@ -84,6 +90,9 @@ class _Session:
             yield
         except duckdb.Error as exc:
             text = str(exc).partition("\n")[0]
+            if self._is_limited and isinstance(exc, duckdb.OutOfMemoryException):
+                self._is_limited = False
+                raise NotEnoughMemoryError(f"{self.where}: {text}") from exc
             raise DestinationError(f"{self.where}: {text}") from exc
 
 

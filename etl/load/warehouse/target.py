@@ -16,6 +16,10 @@ from etl.model.locations import WAREHOUSES, scheme_of
 from etl.model.schema import Table
 
 
+class NotEnoughMemoryError(DestinationError):
+    """A step failed for want of memory to which it was held; from now on it is not: what was undone can be done again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """What a warehouse has: by kind and item the digest that it was loaded with, None where its rows are other ones now.

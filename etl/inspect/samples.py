@@ -124,5 +124,5 @@ def _has_failed(statuses: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _sample(column: pa.ChunkedArray, executions: pa.ChunkedArray) -> Sample:
     is_given = pc.is_valid(column)
-    values = column.filter(is_given).cast(schema.FLOAT).to_numpy()
+    values = column.filter(is_given).cast(schema.FLOAT, safe=False).to_numpy()
     return Sample(values, executions.filter(is_given).to_numpy().astype(np.int64))

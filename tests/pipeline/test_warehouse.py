@@ -26,12 +26,13 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_load_is_done_again_without_a_limit_where_memory_ran_out(tmp_path, little_memory):
     dataset = a_dataset(first_export(tmp_path / "data"))
-    settings = Warehouse(url=f"duckdb://{tmp_path}/metrics.duckdb")
+    place = Place(f"duckdb://{tmp_path}/metrics.duckdb")
+    settings = Warehouse(url=place.url)
     first = load_warehouse(settings, dataset, NOW)
     full = load_warehouse(settings, dataset, NOW, is_full=True)
     assert first.rows == full.rows
     assert first.rows["calls"] == len(rows_of_dataset(tmp_path / "data", schema.CALLS)), "of the try that counts"
-    assert_equals_dataset(Place(settings.url), tmp_path / "data")
+    assert_equals_dataset(place, tmp_path / "data")
 
 
 def test_memory_that_runs_out_again_ends_the_load(tmp_path, monkeypatch):

@@ -53,15 +53,16 @@ _CONFIG: dict[str, Any] = {
 
 def charts_of(figures: Figures) -> dict[str, Any]:
     """The charts that have data: of each latency by its column, ``cost``, ``calls`` and ``interruptions``."""
-    if figures.days is None:
+    details = figures.details
+    if figures.days is None or details is None:
         return {}
     axis = _time_axis(figures.days)
-    charts: dict[str, Any] = {column: _latency(by_week, axis) for column, by_week in figures.latencies.items()}
-    charts["calls"] = _statuses(figures.statuses, figures.step, axis)
-    if len(figures.cost):
-        charts["cost"] = _cost(figures.cost, figures.step, axis)
-    if len(figures.interruptions):
-        charts["interruptions"] = _interruptions(figures.interruptions, axis)
+    charts: dict[str, Any] = {column: _latency(by_week, axis) for column, by_week in details.latencies.items()}
+    charts["calls"] = _statuses(details.statuses, details.step, axis)
+    if len(details.cost):
+        charts["cost"] = _cost(details.cost, details.step, axis)
+    if len(details.interruptions):
+        charts["interruptions"] = _interruptions(details.interruptions, axis)
     return charts
 
 
@@ -78,7 +79,9 @@ def png(chart: Any) -> bytes:
 def panel(titles: Sequence[str], charts: Sequence[tuple[str, Any]]) -> Any:
     """Charts with their titles as one picture, two in a row."""
     head, *rest = titles
-    title = alt.TitleParams(head, subtitle=rest, anchor="start", fontSize=16, subtitleColor=INK, limit=2 * _WIDTH)
+    title = alt.TitleParams(
+        head, subtitle=rest, offset=14, anchor="start", fontSize=16, subtitleColor=INK, limit=2 * _WIDTH
+    )
     titled = [chart.properties(title=text) for text, chart in charts]
     return alt.concat(*titled, columns=2, title=title).resolve_scale(color="independent", shape="independent")
 

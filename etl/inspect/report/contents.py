@@ -1,8 +1,10 @@
 """What a report holds: how fresh and complete the dataset is, and the figures of each run test. Asks the dataset alone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+
+import pyarrow.compute as pc
 
 from etl.inspect.report.figures import CALLS_READ, EVALS_READ, Figures, figures_of
 from etl.inspect.samples import rows_once
@@ -14,6 +16,10 @@ from etl.load.files.open import Files
 from etl.load.layout import Scope
 from etl.model import schema
 from etl.model.wording import counted
+
+MOST_DETAILS = 20
+"""So many run tests are shown in detail, those that got worse most; of each other the overview has a line."""
+_CALLS_AT_ONCE = 50_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +70,9 @@ def read_contents(
 def read_figures(
     files: Files, run_tests: Sequence[str] | None = None, since: date | None = None, until: date | None = None
 ) -> list[Figures]:
-    """The figures of the run tests, by name or key, those that surely got worse most first; deleted executions are left out.
+    """The figures of the run tests, by name or key, those that surely got worse most first, and so many of these with details.
 
-    Holds the rows of one run test at a time.
+    Deleted executions are left out. Holds the rows of one large run test at a time.
 
     Raises:
         ConfigurationError: the dataset has no such run test.
@@ -77,11 +83,37 @@ def read_figures(
     for each in read_executions(files, scope):
         if each.deleted_at is None:
             executions.setdefault(each.run_test, []).append(each)
-    found = []
-    for key, of_run_test in executions.items():
-        newest = max(of_run_test, key=lambda each: each.age)
-        mine = Scope(frozenset({key}), scope.since, scope.until)
-        calls = rows_once(files, schema.CALLS, mine, CALLS_READ)
-        evals = rows_once(files, schema.EVALS, mine, EVALS_READ)
-        found.append(figures_of(key, newest.run_test_name or key, of_run_test, calls, evals))
-    return sorted(found, key=lambda each: (-each.worse[0].surely_worse if each.worse else 0.0, each.name, each.key))
+
+    def read(keys: Iterable[str], *, has_details: bool) -> Iterator[Figures]:
+        for batch in _batches(keys, executions):
+            mine = Scope(frozenset(batch), scope.since, scope.until)
+            calls = rows_once(files, schema.CALLS, mine, [*CALLS_READ, "run_test"])
+            evals = rows_once(files, schema.EVALS, mine, [*EVALS_READ, "run_test"])
+            for key in batch:
+                rows = (each.filter(pc.equal(each["run_test"], key)) for each in (calls, evals))
+                yield figures_of(key, executions[key], *rows, has_details=has_details)
+
+    are_all_shown = len(executions) <= MOST_DETAILS
+    found = sorted(read(executions, has_details=are_all_shown), key=_order)
+    if are_all_shown:
+        return found
+    worst = [each.key for each in found[:MOST_DETAILS]]
+    return sorted([*read(worst, has_details=True), *found[MOST_DETAILS:]], key=_order)
+
+
+def _batches(keys: Iterable[str], executions: Mapping[str, Sequence[ComparedExecution]]) -> Iterator[list[str]]:
+    """So many run tests that they have some tens of thousands of calls: each reading lists all files."""
+    batch: list[str] = []
+    calls = 0
+    for key in keys:
+        batch.append(key)
+        calls += sum(each.exported_calls or 0 for each in executions[key])
+        if calls >= _CALLS_AT_ONCE:
+            yield batch
+            batch, calls = [], 0
+    if batch:
+        yield batch
+
+
+def _order(figures: Figures) -> tuple[float, str, str]:
+    return -figures.worse[0].surely_worse if figures.worse else 0.0, figures.name, figures.key

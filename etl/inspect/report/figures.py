@@ -68,15 +68,31 @@ class WorstCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Details:
+    """What is drawn of one run test.
+
+    A bar stands for a ``step``: a day, or of a longer time a week. ``latencies``, by column: by ``week``, its Monday, ``p50`` and
+    ``p95`` in ms and the number of ``calls``. ``interruptions``: by ``week`` the means of ``INTERRUPTIONS``. Both have a row
+    without values for a week without any. ``cost``: by ``start`` of a step the ``dollars``. ``statuses``: by ``start`` and
+    ``status`` the number of ``calls``. ``pass_rates``: of each eval the whole, and each scenario; the lowest first.
+    ``worst_calls``: of the newer side.
+    """
+
+    step: timedelta
+    latencies: Mapping[str, pd.DataFrame]
+    interruptions: pd.DataFrame
+    cost: pd.DataFrame
+    statuses: pd.DataFrame
+    pass_rates: Sequence[tuple[PassRate, Sequence[PassRate]]]
+    worst_calls: Sequence[WorstCall]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     """One run test.
 
-    ``undated`` calls are in no figure over time, since nothing says when they began. A bar stands for a ``step``: a day, or of a
-    longer time a week. ``latencies``, by column: by ``week``, its Monday, ``p50`` and ``p95`` in ms and the number of ``calls``.
-    ``interruptions``: by ``week`` the means of ``INTERRUPTIONS``. Both have a row without values for a week without any.
-    ``cost``: by ``start`` of a step the ``dollars``. ``statuses``: by ``start`` and ``status`` the number of ``calls``.
-    ``pass_rates``: of each eval the whole, and each scenario; the lowest first. ``worst_calls``: of the newer
-    side. ``sides`` are what the changes are between; None with fewer than two finished executions.
+    ``undated`` calls are in no figure over time, since nothing says when they began. ``sides`` are what the changes are between;
+    None with fewer than two finished executions. ``details`` are None where it is only listed.
     """
 
     key: str
@@ -85,16 +101,10 @@ class Figures:
     calls: int
     undated: int
     days: tuple[date, date] | None
-    step: timedelta
     dollars: float | None
-    latencies: Mapping[str, pd.DataFrame]
-    interruptions: pd.DataFrame
-    cost: pd.DataFrame
-    statuses: pd.DataFrame
-    pass_rates: Sequence[tuple[PassRate, Sequence[PassRate]]]
-    worst_calls: Sequence[WorstCall]
     sides: tuple[Side, Side] | None
     changes: Sequence[Change]
+    details: Details | None
 
     @property
     def worse(self) -> list[Change]:
@@ -104,7 +114,7 @@ class Figures:
 
 
 def figures_of(
-    key: str, name: str, executions: Sequence[ComparedExecution], calls: pa.Table, evals: pa.Table
+    key: str, executions: Sequence[ComparedExecution], calls: pa.Table, evals: pa.Table, *, has_details: bool = True
 ) -> Figures:
     """The figures of one run test, from what the dataset holds of these executions.
 
@@ -117,29 +127,35 @@ def figures_of(
     frame = calls.to_pandas(date_as_object=False)
     is_plausible = frame["date"].between(pd.Timestamp(PLAUSIBLE.since), pd.Timestamp(PLAUSIBLE.until))
     frame["date"] = frame["date"].where(is_plausible)
-    frame["week"] = frame["date"] - pd.to_timedelta(frame["date"].dt.day_of_week, unit="D")
-    outputs = _outputs(evals, frame)
     days = None if frame["date"].isna().all() else (frame["date"].min().date(), frame["date"].max().date())
-    step = _WEEK if days and days[1] - days[0] > _LONG else _DAY
-    frame["start"] = frame["week"] if step == _WEEK else frame["date"]
-    newer = {each.execution_id for each in (sides[1].executions if sides else executions)}
+    newer = sides[1].executions if sides else executions
     return Figures(
         key=key,
-        name=name,
+        name=max(executions, key=lambda each: each.age).run_test_name or key,
         executions=len(executions),
         calls=len(frame),
         undated=int(frame["date"].isna().sum()),
         days=days,
-        step=step,
         dollars=None if frame[COST].isna().all() else float(frame[COST].sum() / 100),
+        sides=sides,
+        changes=_changes(sides, calls, evals) if sides else [],
+        details=_details(frame, evals, days, {each.execution_id for each in newer}) if has_details else None,
+    )
+
+
+def _details(frame: pd.DataFrame, evals: pa.Table, days: tuple[date, date] | None, newer: set[str]) -> Details:
+    step = _WEEK if days and days[1] - days[0] > _LONG else _DAY
+    frame["week"] = frame["date"] - pd.to_timedelta(frame["date"].dt.day_of_week, unit="D")
+    frame["start"] = frame["week"] if step == _WEEK else frame["date"]
+    outputs = _outputs(evals, frame)
+    return Details(
+        step=step,
         latencies={each: found for each in LATENCIES if len(found := _latency(frame, each))},
         interruptions=_every_week(frame.groupby("week")[list(INTERRUPTIONS)].mean().dropna(how="all")),
         cost=(frame.groupby("start")[COST].sum(min_count=1).dropna() / 100).rename("dollars").reset_index(),
         statuses=_statuses(frame),
         pass_rates=_pass_rates(outputs),
         worst_calls=_worst_calls(frame[frame["execution_id"].isin(newer)], outputs),
-        sides=sides,
-        changes=_changes(sides, calls, evals) if sides else [],
     )
 
 

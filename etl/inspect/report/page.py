@@ -20,8 +20,6 @@ from etl.inspect.statistics import FEWEST_EXECUTIONS, Verdict
 from etl.model import schema
 from etl.model.wording import counted, shown
 
-MOST_DETAILS = 20
-"""So many run tests are shown in detail, those that got worse most; of each other the overview has a line."""
 _MOST_SCENARIOS = 20
 _MOST_HEADLINES = 3
 
@@ -66,7 +64,7 @@ def page(contents: Contents) -> str:
     environment.globals.update({each.__name__: each for each in (*words, clear, sections)})
     return environment.get_template("page.html").render(
         contents=contents,
-        details=contents.run_tests[:MOST_DETAILS],
+        details=[each for each in contents.run_tests if each.details],
         headlines=headlines(contents.run_tests),
         in_doubt=sum(each.sides is not None and not can_tell_days(each.sides) for each in contents.run_tests),
         fewest_executions=FEWEST_EXECUTIONS,
@@ -77,7 +75,7 @@ def page(contents: Contents) -> str:
 
 def pictures(contents: Contents) -> Iterator[tuple[str, bytes]]:
     """Of each run test that is shown in detail and has a chart: its key, and a PNG of all of its charts."""
-    for figures in contents.run_tests[:MOST_DETAILS]:
+    for figures in contents.run_tests:
         if picture := picture_of(figures):
             yield figures.key, png(picture)
 
@@ -156,10 +154,13 @@ def percent(share: float) -> str:
 
 
 def sections(figures: Figures) -> list[Section]:
-    """Latencies, calls, cost and interruptions; what has no data says so."""
+    """Latencies, calls, cost and interruptions; what has no data says so. None without details."""
+    details = figures.details
+    if details is None:
+        return []
     charts = charts_of(figures)
-    step = "week" if figures.step.days == 7 else "day"
-    is_chat = list(figures.latencies) == [LATENCIES[1]]
+    step = "week" if details.step.days == 7 else "day"
+    is_chat = list(details.latencies) == [LATENCIES[1]]
     whole = "of each week the median call and the 95th percentile, in ms, and the number of calls"
     agent, user = map(_meaning, INTERRUPTIONS)
     told = {
@@ -173,7 +174,7 @@ def sections(figures: Figures) -> list[Section]:
             "A chat has no interruption rates." if is_chat else "No call has an interruption rate.",
         ),
     }
-    latencies = list(figures.latencies) or [LATENCIES[0]]
+    latencies = list(details.latencies) or [LATENCIES[0]]
     return [
         Section(title, caption if name in charts else nothing, charts.get(name))
         for name, (title, caption, nothing) in told.items()

@@ -1,5 +1,6 @@
 """Rows of calls and evals, and the figures made of them."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
@@ -41,6 +42,7 @@ def table(declared, names, rows):
     return pa.Table.from_pylist(rows, pa.schema([(name, columns[name]) for name in wanted]))
 
 
-def figures(calls, evals=(), executions=None, key="key", name="Name"):
+def figures(calls, evals=(), executions=None, key="key", name="Name", *, has_details=True):
     tables = table(schema.CALLS, CALLS_READ, list(calls)), table(schema.EVALS, EVALS_READ, list(evals))
-    return figures_of(key, name, executions or [execution("e1")], *tables)
+    named = [replace(each, run_test_name=name) for each in executions or [execution("e1")]]
+    return figures_of(key, named, *tables, has_details=has_details)

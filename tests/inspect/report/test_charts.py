@@ -139,4 +139,4 @@ def test_picture_of_a_run_test_has_all_charts_under_its_name():
 def test_a_long_time_is_drawn_by_week():
     found = words(drawn("cost", call(1, **WHOLE), call(2, day=100, **WHOLE)))
     assert found[0] == "week of 2026-11-02: $0.30"
-    assert figures([call(1), call(2, day=100)]).step == timedelta(days=7)
+    assert figures([call(1), call(2, day=100)]).details.step == timedelta(days=7)

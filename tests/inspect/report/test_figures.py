@@ -18,7 +18,7 @@ def week(day):
 
 def test_latency_is_that_of_each_week_from_monday_to_sunday():
     calls = [call(n, day=day, **{LATENCY: ms}) for n, (day, ms) in enumerate([(0, 100), (6, 300), (7, 500)])]
-    assert records(figures(calls).latencies[LATENCY]) == [
+    assert records(figures(calls).details.latencies[LATENCY]) == [
         {"week": week(2), "p50": 200, "p95": 290, "calls": 2},
         {"week": week(9), "p50": 500, "p95": 500, "calls": 1},
     ]
@@ -27,32 +27,35 @@ def test_latency_is_that_of_each_week_from_monday_to_sunday():
 def test_week_without_values_has_none_and_not_zero():
     calls = [call(1, **{LATENCY: 100}), call(2, day=7), call(3, day=14, **{LATENCY: 100})]
     nothing = dict.fromkeys(("p50", "p95", "calls"))
-    assert records(figures(calls).latencies[LATENCY])[1] == {"week": week(9)} | nothing
+    assert records(figures(calls).details.latencies[LATENCY])[1] == {"week": week(9)} | nothing
 
 
 def test_what_no_call_has_is_not_there():
     found = figures([call(1), call(2)])
-    assert (found.latencies, found.dollars) == ({}, None)
-    assert (len(found.cost), len(found.interruptions), found.pass_rates) == (0, 0, [])
-    assert found.worst_calls[0].latency_ms is None
+    assert (found.details.latencies, found.dollars) == ({}, None)
+    assert (len(found.details.cost), len(found.details.interruptions), found.details.pass_rates) == (0, 0, [])
+    assert found.details.worst_calls[0].latency_ms is None
 
 
 def test_voice_and_chat_have_a_latency_each():
-    assert figures([call(1, **{CHAT_LATENCY: 7})]).latencies.keys() == {CHAT_LATENCY}
-    assert figures([call(1, **{CHAT_LATENCY: 7}), call(2, **{LATENCY: 7})]).latencies.keys() == {LATENCY, CHAT_LATENCY}
+    assert figures([call(1, **{CHAT_LATENCY: 7})]).details.latencies.keys() == {CHAT_LATENCY}
+    assert figures([call(1, **{CHAT_LATENCY: 7}), call(2, **{LATENCY: 7})]).details.latencies.keys() == {
+        LATENCY,
+        CHAT_LATENCY,
+    }
 
 
 def test_cost_is_the_sum_of_each_day_in_dollars():
     cents = [(0, 110), (0, 15), (1, None), (2, 0)]
     calls = [call(n, day=day, cost_total_cost_cents=each) for n, (day, each) in enumerate(cents)]
     found = figures(calls)
-    assert records(found.cost) == [{"start": week(2), "dollars": 1.25}, {"start": week(4), "dollars": 0}]
+    assert records(found.details.cost) == [{"start": week(2), "dollars": 1.25}, {"start": week(4), "dollars": 0}]
     assert found.dollars == 1.25
 
 
 def test_calls_are_counted_by_day_and_status():
     calls = [call(1), call(2), call(3, status="failed"), call(4, status=None, day=1)]
-    assert records(figures(calls).statuses) == [
+    assert records(figures(calls).details.statuses) == [
         {"start": week(2), "status": "completed", "calls": 2},
         {"start": week(2), "status": "failed", "calls": 1},
         {"start": week(3), "status": "unknown", "calls": 1},
@@ -62,14 +65,14 @@ def test_calls_are_counted_by_day_and_status():
 @pytest.mark.parametrize(("days", "step"), [(92, 1), (93, 7)])
 def test_bars_stand_for_weeks_when_there_are_too_many_days(days, step):
     found = figures([call(1, day=3), call(2, day=3 + days)])
-    assert found.step == timedelta(days=step)
-    assert found.statuses["start"][0] == (week(5) if step == 1 else week(2))
+    assert found.details.step == timedelta(days=step)
+    assert found.details.statuses["start"][0] == (week(5) if step == 1 else week(2))
 
 
 def test_call_without_a_day_is_told_and_in_no_figure_over_time():
     found = figures([call(1, day=None, cost_total_cost_cents=7, **{LATENCY: 9}), call(2)])
     assert (found.undated, found.calls, found.days) == (1, 2, (date(2026, 11, 2), date(2026, 11, 2)))
-    assert (found.latencies, len(found.cost), int(found.statuses["calls"].sum())) == ({}, 0, 1)
+    assert (found.details.latencies, len(found.details.cost), int(found.details.statuses["calls"].sum())) == ({}, 0, 1)
     assert figures([call(1, day=None)]).days is None
 
 
@@ -82,7 +85,7 @@ def test_pass_rates_are_those_of_each_eval_and_scenario_the_lowest_first():
         output(0, name="", passed=True),
     ]
     found = [(each.name, each.rate, each.outputs, [(one.name, one.rate) for one in rates])
-             for each, rates in figures(calls, evals).pass_rates]  # fmt: skip
+             for each, rates in figures(calls, evals).details.pass_rates]  # fmt: skip
     assert found == [
         ("Tone", 0, 1, [("angry", 0)]),
         ("Task", 0.75, 4, [("angry", 0.5), ("calm", 1), ("no scenario", 1)]),
@@ -99,25 +102,25 @@ def test_worst_calls_failed_the_most_evals_and_then_are_the_slowest():
         output(2, name="Tone", passed=False),
         output(13, passed=True),
     ]
-    found = figures(calls, evals).worst_calls
+    found = figures(calls, evals).details.worst_calls
     assert [each.call_execution_id for each in found] == ["c2", "c3", *(f"c{n}" for n in range(13, 5, -1))]
     assert [list(each.failed_evals) for each in found[:3]] == [["Task", "Tone"], ["Task"], []]
 
 
 def test_worst_call_without_a_scenario_has_none():
     for calls in ([call(1)], [call(1), call(2, scenario_name="angry")]):
-        assert figures(calls).worst_calls[0].scenario_name is None
+        assert figures(calls).details.worst_calls[0].scenario_name is None
 
 
 def test_worst_calls_are_those_of_the_newer_side():
     executions = [execution("e1"), execution("e2", day=10)]
     calls = [call(1, **{LATENCY: 900}), call(2, of="e2", day=10, **{LATENCY: 100})]
-    assert [each.call_execution_id for each in figures(calls, executions=executions).worst_calls] == ["c2"]
+    assert [each.call_execution_id for each in figures(calls, executions=executions).details.worst_calls] == ["c2"]
 
 
 def test_rows_of_other_executions_are_left_out():
     found = figures([call(1), call(2, of="deleted")], [output(2, of="deleted", passed=True)])
-    assert (found.calls, found.pass_rates) == (1, [])
+    assert (found.calls, found.details.pass_rates) == (1, [])
 
 
 def two_weeks(before, after, **values):

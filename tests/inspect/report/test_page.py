@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from etl.inspect.report.contents import Contents
-from etl.inspect.report.page import MOST_DETAILS, comparison, headline, page, pictures
+from etl.inspect.report.contents import MOST_DETAILS, Contents
+from etl.inspect.report.page import comparison, headline, page, pictures
 from etl.inspect.verdict import Verdict
 from tests.inspect.report.rows import CHAT_LATENCY, LATENCY, call, execution, figures, output
 
@@ -169,7 +169,7 @@ def test_text_from_outside_is_escaped_with_its_control_characters():
 
 
 def test_of_many_run_tests_the_worst_are_shown_and_all_are_listed():
-    many = [figures([], key=f"k{number}", name=f"Run test {number}") for number in range(25)]
+    many = [figures([], key=f"k{n}", name=f"Run test {n}", has_details=n < MOST_DETAILS) for n in range(25)]
     elements = Elements(page(contents(*many)))
     headers = [each for each in elements.texts("th", scope="row") if each.startswith("Run test")]
     assert headers == [f"Run test {number}" for number in range(25)]

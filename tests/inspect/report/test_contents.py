@@ -1,0 +1,47 @@
+"""The figures of many run tests: all are there, the worst in detail, and none depends on what was read beside it."""
+
+from etl.inspect.report import contents
+from etl.inspect.report.contents import MOST_DETAILS, read_figures
+from etl.load.files.local import LocalFiles
+from tests.bundles import a_bundle
+from tests.datasets import a_dataset, export_to
+
+
+def a_dataset_of(path, run_tests):
+    """Each with a call on two days."""
+    keys = [f"run-test-{number:02}" for number in range(run_tests)]
+    bundles = [a_bundle(f"{key}-{day}", [f"{key}-{day}-c"], key=key, date=day)
+               for key in keys for day in ("2026-09-01", "2026-09-20")]  # fmt: skip
+    export_to(a_dataset(path), *bundles)
+    return LocalFiles(path)
+
+
+def test_of_many_run_tests_so_many_have_details_and_all_have_figures(tmp_path):
+    found = read_figures(a_dataset_of(tmp_path, MOST_DETAILS + 2))
+    assert [each.key for each in found] == [f"run-test-{number:02}" for number in range(MOST_DETAILS + 2)]
+    assert [each.details is not None for each in found] == [True] * MOST_DETAILS + [False] * 2
+    assert {(each.executions, each.calls, len(each.changes) > 0) for each in found} == {(2, 2, True)}
+
+
+def test_run_tests_that_are_read_together_or_alone_have_the_same_figures(tmp_path, monkeypatch):
+    files = a_dataset_of(tmp_path, 3)
+    together = read_figures(files)
+    monkeypatch.setattr(contents, "_CALLS_AT_ONCE", 1)
+    alone = read_figures(files)
+    assert [each.key for each in alone] == [each.key for each in together]
+    for one, other in zip(alone, together, strict=True):
+        assert (one.calls, one.days, one.dollars, one.changes) == (
+            other.calls,
+            other.days,
+            other.dollars,
+            other.changes,
+        )
+        assert one.details is not None
+        assert other.details is not None
+        assert one.details.worst_calls == other.details.worst_calls
+        assert one.details.statuses.equals(other.details.statuses)
+
+
+def test_only_the_run_tests_that_are_named_are_read(tmp_path):
+    files = a_dataset_of(tmp_path, 3)
+    assert [each.key for each in read_figures(files, ["run-test-01"])] == ["run-test-01"]

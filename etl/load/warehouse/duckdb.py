@@ -35,10 +35,10 @@ class _Session:
 
     def __init__(self, where: str, file: Path, *, is_read_only: bool) -> None:
         self.where = where
-        with self._naming():
-            self._connection = duckdb.connect(file, read_only=is_read_only)
         self._is_limited = not is_read_only
         self._is_open = False
+        with self._naming():
+            self._connection = duckdb.connect(file, read_only=is_read_only)
 
     def query(self, sql: str) -> pa.Table:
         self._begin()

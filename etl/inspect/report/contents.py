@@ -17,7 +17,7 @@ from etl.load.layout import Scope
 from etl.model import schema
 from etl.model.wording import counted
 
-MOST_DETAILS = 20
+MOST_DETAILS = 10
 """So many run tests are shown in detail, those that got worse most; of each other the overview has a line."""
 _CALLS_AT_ONCE = 50_000
 

@@ -21,7 +21,7 @@ _DIALECT = Dialect(
         "SELECT view_name AS table_name, comment FROM duckdb_views() WHERE schema_name = {schema}"
     ),
 )
-_MEMORY = "150MB"
+_MEMORY = "120MB"
 """What is not committed yet goes to the disk beyond that; without a limit DuckDB keeps it all, up to most of the machine.
 
 Long texts may need more, since DuckDB holds 2,048 rows at once: then the load is done again, without a limit.

@@ -1,6 +1,5 @@
 """Every block of docs/analysis.md runs as it stands there, and prints what stands there."""
 
-import asyncio
 import contextlib
 import io
 import re
@@ -12,8 +11,8 @@ from typing import Any
 import pytest
 
 import etl
-from etl.cli import demo
 from etl.model import schema
+from tests.e2e.demo_dataset import make_demo
 
 ROOT = Path(__file__).parents[2]
 TEXT, README = ((ROOT / name).read_text(encoding="utf-8") for name in ("docs/analysis.md", "README.md"))
@@ -26,9 +25,7 @@ BLOCK = re.compile(
 def folder(tmp_path_factory):
     """The demo's dataset as data, of the week in which the document was written."""
     folder = tmp_path_factory.mktemp("analysis")
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
-        patch.setattr(demo, "latest_friday", lambda _: datetime(2026, 10, 30, 15, tzinfo=UTC))
-        asyncio.run(demo.run_demo(folder / "data", seed=1))
+    make_demo(folder / "data", friday=datetime(2026, 10, 30, 15, tzinfo=UTC))
     return folder
 
 

@@ -165,12 +165,7 @@ def _kinds(rows: pa.Table) -> list[str]:
 
 def _evals(rows: pa.Table) -> tuple[list[tuple[str, str]], Numbers]:
     """The evals by name and configuration, and which of them each row is of."""
-    configs = rows["eval_config_id"]
-    is_unnamed = pc.fill_null(pc.equal(rows["eval_name"], ""), fill_value=True)
-    pairs = [
-        each.combine_chunks().dictionary_encode()
-        for each in (pc.if_else(is_unnamed, configs, rows["eval_name"]), configs)
-    ]
+    pairs = [each.combine_chunks().dictionary_encode() for each in (eval_names(rows), rows["eval_config_id"])]
     by_name, by_config = (each.indices.to_numpy(zero_copy_only=False).astype(np.int64) for each in pairs)
     names, config_ids = (each.dictionary.to_pylist() for each in pairs)
     found, numbers = np.unique(by_name * len(config_ids) + by_config, return_inverse=True)
@@ -199,6 +194,12 @@ def _labels(rows: pa.Table, evals: Sequence[tuple[str, str]], numbers: Numbers) 
             label = f"{slug}_{slug_of(config_id)}"
         labels[name, config_id] = label
     return [labels[each] for each in evals]
+
+
+def eval_names(rows: pa.Table) -> pa.ChunkedArray:
+    """What the eval of each row is called; by its configuration where it has no name."""
+    is_unnamed = pc.fill_null(pc.equal(rows["eval_name"], ""), fill_value=True)
+    return pc.if_else(is_unnamed, rows["eval_config_id"], rows["eval_name"])
 
 
 def slug_of(text: str) -> str:

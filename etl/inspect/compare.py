@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from etl.errors import ConfigurationError, ExitCode
-from etl.inspect.samples import Samples, eval_metrics, read_samples
+from etl.inspect.samples import difference_of, eval_metrics, read_samples
 from etl.inspect.sides import Side, Wanted, can_tell_days, find_sides
-from etl.inspect.statistics import FEWEST_EXECUTIONS, Difference, Interval, Outcome, difference
+from etl.inspect.statistics import FEWEST_EXECUTIONS, Difference, Interval, Outcome
 from etl.load.files.open import Files
 from etl.model.metrics import METRICS, Limit, Metric, nearest
 from etl.model.wording import counted, first_few
@@ -128,7 +128,7 @@ def compare(
         )
     rows = []
     for name, metric in known.items():
-        found = _difference(metric, samples)
+        found = difference_of(metric, samples)
         has_values = bool(found.baseline_calls or found.candidate_calls)
         limit = limits.get(name, default_limits.get(name))
         if name in metrics or name in limits or (has_values and (not metrics or limit)):
@@ -141,11 +141,6 @@ def compare(
         rows=rows,
         notices=notices,
     )
-
-
-def _difference(metric: Metric, samples: Sequence[Samples]) -> Difference:
-    before, after = (each.of(metric) for each in samples)
-    return difference(before, after, metric.statistic, is_higher_worse=metric.is_higher_worse)
 
 
 def _side_as_json(side: Side, calls: int) -> dict[str, Any]:

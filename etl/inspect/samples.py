@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.inspect.calls import slug_of
+from etl.inspect.calls import eval_names, slug_of
 from etl.inspect.sides import ComparedExecution
-from etl.inspect.statistics import Sample
+from etl.inspect.statistics import Difference, Sample, difference
 from etl.inspect.tables import read_rows
 from etl.load.files.open import Files
 from etl.load.layout import Scope
@@ -81,6 +81,12 @@ def eval_metrics(sides: Sequence[Samples]) -> dict[str, Metric]:
     return {metric.name: metric for metric in metrics}
 
 
+def difference_of(metric: Metric, sides: Sequence[Samples]) -> Difference:
+    """What the metric of the second side differs from that of the first."""
+    before, after = (each.of(metric) for each in sides)
+    return difference(before, after, metric.statistic, is_higher_worse=metric.is_higher_worse)
+
+
 def rows_once(
     files: Files, table: schema.Table, scope: Scope, names: Iterable[str], *, is_of_days: bool = True
 ) -> pa.Table:
@@ -105,8 +111,7 @@ def _numbered(rows: pa.Table, executions: pa.Array) -> pa.Table:
 
 
 def _outputs(evals: pa.Table) -> dict[tuple[str, str], Sample]:
-    is_unnamed = pc.fill_null(pc.equal(evals["eval_name"], ""), fill_value=True)
-    names = pc.if_else(is_unnamed, evals["eval_config_id"], evals["eval_name"]).combine_chunks().dictionary_encode()
+    names = eval_names(evals).combine_chunks().dictionary_encode()
     found = {}
     for column in _OUTPUTS.values():
         for number, name in enumerate(names.dictionary.to_pylist()):

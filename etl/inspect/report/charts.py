@@ -118,19 +118,17 @@ def _latency(by_week: pd.DataFrame, x: alt.X) -> Any:
             **_span(row["week"], _WEEK),
             "middle": _utc(row["week"] + _WEEK / 2),
             "calls": row["calls"],
-            "text": f"week of {row['week']:%Y-%m-%d}: {counted(int(row['calls']), 'call')}",
+            "text": f"{_words(row['week'], _WEEK)}: {counted(int(row['calls']), 'call')}",
         }
         for row in by_week.dropna(subset=["calls"]).to_dict("records")
     ]
     y = alt.Y("calls:Q", title="calls", axis=_count_axis(by_week["calls"].max(), ticks=2))
     chart = _chart(rows, _COUNTS_HEIGHT)
-    counts = chart.mark_bar(color=GREY).encode(x=x, x2="end:T", y=y, y2=alt.datum(0), description="text:N")
+    layers = [chart.mark_bar(color=GREY).encode(x=x, x2="end:T", y=y, y2=alt.datum(0), description="text:N")]
     if len(by_week) <= _LABELLED:
-        labels = chart.mark_text(dy=-6, color=INK, fontSize=9, aria=False).encode(x="middle:T", y=y, text="calls:Q")
-        return alt.vconcat(lines, alt.layer(counts, labels), spacing=8).resolve_scale(
-            color="independent", shape="independent"
-        )
-    return alt.vconcat(lines, counts, spacing=8).resolve_scale(color="independent", shape="independent")
+        labels = chart.mark_text(dy=-6, color=INK, fontSize=9, aria=False)
+        layers.append(labels.encode(x="middle:T", y=y, text="calls:Q"))
+    return alt.vconcat(lines, alt.layer(*layers), spacing=8).resolve_scale(color="independent", shape="independent")
 
 
 def _interruptions(by_week: pd.DataFrame, x: alt.X) -> Any:
@@ -145,7 +143,7 @@ def _lines(by_week: pd.DataFrame, names: dict[str, str], colors: list[str], x: a
             "start": _utc(row["week"] + _WEEK / 2),
             "line": name,
             "value": None if pd.isna(row[column]) else row[column],
-            "text": f"week of {row['week']:%Y-%m-%d}, {name}: {row[column]:,.4g} {unit}",
+            "text": f"{_words(row['week'], _WEEK)}, {name}: {row[column]:,.4g} {unit}",
         }
         for row in by_week.to_dict("records")
         for column, name in names.items()

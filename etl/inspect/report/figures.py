@@ -11,9 +11,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.inspect.samples import CALL_COLUMNS, EVAL_COLUMNS, eval_metrics, samples_of
+from etl.inspect.calls import eval_names
+from etl.inspect.samples import CALL_COLUMNS, EVAL_COLUMNS, difference_of, eval_metrics, samples_of
 from etl.inspect.sides import PLAUSIBLE, ComparedExecution, Side, latest_sides
-from etl.inspect.statistics import Difference, Verdict, difference
+from etl.inspect.statistics import Difference, Verdict
 from etl.model import schema
 from etl.model.metrics import METRICS, Metric
 
@@ -107,10 +108,15 @@ class Figures:
     details: Details | None
 
     @property
+    def clear(self) -> list[Change]:
+        """What is better or worse beyond doubt: what surely got worse most first, and what got better most last."""
+        found = [each for each in self.changes if each.found.verdict in (Verdict.WORSE, Verdict.BETTER)]
+        return sorted(found, key=lambda each: each.surely_worse, reverse=True)
+
+    @property
     def worse(self) -> list[Change]:
         """What surely got worse, the most first."""
-        found = [each for each in self.changes if each.found.verdict is Verdict.WORSE]
-        return sorted(found, key=lambda each: each.surely_worse, reverse=True)
+        return [each for each in self.clear if each.found.verdict is Verdict.WORSE]
 
 
 def figures_of(
@@ -161,11 +167,11 @@ def _details(frame: pd.DataFrame, evals: pa.Table, days: tuple[date, date] | Non
 
 def _outputs(evals: pa.Table, calls: pd.DataFrame) -> pd.DataFrame:
     """The verdicts of evals, with the ``eval`` by its name, else its id, and the scenario of the call."""
-    rows: pd.DataFrame = evals.filter(pc.is_valid(evals["output_passed"])).to_pandas()
-    names = rows["eval_name"].where(rows["eval_name"].ne(""), None).fillna(rows["eval_config_id"])
+    judged = evals.filter(pc.is_valid(evals["output_passed"]))
+    rows: pd.DataFrame = judged.to_pandas()
     scenarios = calls.set_index("call_execution_id")["scenario_name"]
     return rows.assign(
-        eval=names,
+        eval=eval_names(judged).to_pandas(),
         scenario=rows["call_execution_id"].map(scenarios).fillna("no scenario"),
         has_passed=rows["output_passed"].astype(bool),
     )
@@ -222,10 +228,5 @@ def _worst_calls(calls: pd.DataFrame, outputs: pd.DataFrame) -> list[WorstCall]:
 def _changes(sides: tuple[Side, Side], calls: pa.Table, evals: pa.Table) -> list[Change]:
     """Of each metric of which a side has values."""
     samples = [samples_of(calls, evals, side.executions) for side in sides]
-    changes = []
-    for metric in (*_COMPARED, *eval_metrics(samples).values()):
-        before, after = (each.of(metric) for each in samples)
-        if len(before) or len(after):
-            found = difference(before, after, metric.statistic, is_higher_worse=metric.is_higher_worse)
-            changes.append(Change(metric, found))
-    return changes
+    found = [Change(metric, difference_of(metric, samples)) for metric in (*_COMPARED, *eval_metrics(samples).values())]
+    return [each for each in found if each.found.baseline_calls or each.found.candidate_calls]

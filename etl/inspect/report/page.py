@@ -18,6 +18,7 @@ from etl.inspect.report.figures import COST, INTERRUPTIONS, LATENCIES, Change, F
 from etl.inspect.sides import Side, Span, can_tell_days
 from etl.inspect.statistics import FEWEST_EXECUTIONS, Verdict
 from etl.model import schema
+from etl.model.metrics import SHARE
 from etl.model.wording import counted, shown
 
 _MOST_SCENARIOS = 20
@@ -56,12 +57,11 @@ def page(contents: Contents) -> str:
         covered,
         headline,
         newer,
-        percent,
         span_words,
         unclear,
         value_text,
     )
-    environment.globals.update({each.__name__: each for each in (*words, clear, sections)})
+    environment.globals.update({each.__name__: each for each in (*words, sections)})
     return environment.get_template("page.html").render(
         contents=contents,
         details=[each for each in contents.run_tests if each.details],
@@ -70,6 +70,7 @@ def page(contents: Contents) -> str:
         fewest_executions=FEWEST_EXECUTIONS,
         comparisons=sum(change.found.difference is not None for each in contents.run_tests for change in each.changes),
         most_scenarios=_MOST_SCENARIOS,
+        share=SHARE,
     )
 
 
@@ -121,12 +122,6 @@ def newer(figures: Figures) -> str:
     return _side(figures.sides[1]) if figures.sides else ""
 
 
-def clear(changes: Sequence[Change]) -> list[Change]:
-    """Those that are better or worse beyond doubt, what got worse most first, and what got better most last."""
-    found = [each for each in changes if each.found.verdict in (Verdict.WORSE, Verdict.BETTER)]
-    return sorted(found, key=lambda each: each.surely_worse, reverse=True)
-
-
 def unclear(figures: Figures) -> str:
     """How many metrics are not in the list of changes, and why; empty when all are."""
     verdicts = [each.found.verdict for each in figures.changes]
@@ -146,11 +141,6 @@ def covered(contents: Contents) -> str:
 def span_words(first: date, last: date) -> str:
     """``2026-11-01 to 2026-11-07``, or the one day."""
     return f"{first} to {last}" if first < last else str(first)
-
-
-def percent(share: float) -> str:
-    """``93.0%``."""
-    return f"{share * 100:.1f}%"
 
 
 def sections(figures: Figures) -> list[Section]:

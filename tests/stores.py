@@ -62,6 +62,22 @@ def mirror(url: str, options: dict[str, str], folder: Path) -> None:
             known[path] = stamp
 
 
+def upload(folder: Path, url: str, options: dict[str, str]) -> None:
+    """Put the dataset of the folder at the URL; the lock of a folder is none of a bucket."""
+    store = Objects(url, options)
+    for path in folder.rglob("*"):
+        if path.is_file() and path.name != "lock":
+            store.put(path.relative_to(folder).as_posix(), path.read_bytes(), None)
+
+
+def bucket_settings(url: str, endpoint: str) -> list[str]:
+    """The lines of a settings file for a dataset there."""
+    return [
+        "[destination]", f'path = "{url}"',
+        "[destination.options]", f'endpoint = "{endpoint}"', 'region = "us-east-1"',
+    ]  # fmt: skip
+
+
 def free_ports(count: int) -> list[int]:
     with ExitStack() as until_chosen:
         asked = [until_chosen.enter_context(socket.socket()) for _ in range(count)]

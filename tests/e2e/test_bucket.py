@@ -37,6 +37,7 @@ from tests.stores import (
     Told,
     Verdict,
     azurite,
+    bucket_settings,
     mirror,
     nothing,
     proxied,
@@ -47,20 +48,12 @@ ROOT = Path(__file__).parents[2]
 IN_ORDER = ["[export]", "commit_interval_seconds = 3600", "[api]", "concurrency = 1"]
 
 
-def settings_lines(url: str, endpoint: str) -> list[str]:
-    """What the README says to write."""
-    return [
-        "[destination]", f'path = "{url}"',
-        "[destination.options]", f'endpoint = "{endpoint}"', 'region = "us-east-1"',
-    ]  # fmt: skip
-
-
 async def test_the_same_dataset_as_in_a_folder_comes_out_and_is_told_alike(
     seaweed_store: Store, tmp_path: Path, keys: None
 ) -> None:
     url, here, there = seaweed_store.url(), tmp_path / "here", tmp_path / "there"
     async with Sandbox(small_world()) as server:
-        for folder, lines in ((here, []), (there, settings_lines(url, seaweed_store.endpoint))):
+        for folder, lines in ((here, []), (there, bucket_settings(url, seaweed_store.endpoint))):
             folder.mkdir()
             write_settings(folder, [run_test.name for run_test in server.world.run_tests], *lines)
             env = environment(server, **KEYS)
@@ -130,7 +123,7 @@ async def test_a_dataset_that_is_copied_to_a_bucket_or_back_goes_on_without_fetc
         store = objects.Objects(url, seaweed_store.options)
         for path in (each for each in (tmp_path / "data").rglob("*") if each.is_file()):
             store.put(path.relative_to(tmp_path / "data").as_posix(), path.read_bytes(), None)
-        in_bucket = settings_lines(url, seaweed_store.endpoint)
+        in_bucket = bucket_settings(url, seaweed_store.endpoint)
         back = ["[destination]", f'path = "{tmp_path}/back"']
         (tmp_path / "back").mkdir()
         for lines in (in_bucket, back):
@@ -169,7 +162,7 @@ async def test_a_quiet_night_over_a_thousand_files_asks_for_one_page_of_the_list
     async with Sandbox(settled_world(run_tests=1, executions=360, calls=1)) as server:
         with proxied(seaweed_store) as proxy:
             url = proxy.store.url()
-            write_settings(tmp_path, [server.world.run_tests[0].name], *IN_ORDER, *settings_lines(url, proxy.endpoint))
+            write_settings(tmp_path, [server.world.run_tests[0].name], *IN_ORDER, *bucket_settings(url, proxy.endpoint))
             env = environment(server, **KEYS)
             assert await end(begin(fork_server(), tmp_path, env)) == 0, (tmp_path / "stderr").read_text()
             objects_of_tables = [
@@ -189,7 +182,7 @@ async def exported(proxy: StoreProxy, folder: Path) -> dict[str, str]:
     url = proxy.store.url()
     async with Sandbox(settled_world(run_tests=2, executions=3, calls=2)) as server:
         write_settings(
-            folder, [run_test.name for run_test in server.world.run_tests], *settings_lines(url, proxy.endpoint)
+            folder, [run_test.name for run_test in server.world.run_tests], *bucket_settings(url, proxy.endpoint)
         )
         env = environment(server, **KEYS)
         assert (await metrics_etl("run", "--quiet", cwd=folder, env=env)).exit_code == 0
@@ -215,7 +208,7 @@ async def test_what_is_wrong_with_a_bucket_is_one_line(
         with proxied(seaweed_store) as proxy:
             if "no-such" in place:  # this store makes each bucket that is written to
                 proxy.judge = lambda _told: Refused(404, "NoSuchBucket")
-            write_settings(tmp_path, ["a"], *settings_lines(place, proxy.endpoint))
+            write_settings(tmp_path, ["a"], *bucket_settings(place, proxy.endpoint))
             env = environment(server, **keys_given)
             result = await metrics_etl("run", cwd=tmp_path, env=env)
             assert server.requests == []
@@ -231,7 +224,7 @@ async def test_what_is_wrong_with_a_bucket_is_one_line(
 async def test_a_blind_store_is_refused_before_anything_is_asked(blind_store: StoreProxy, tmp_path: Path) -> None:
     url = blind_store.store.url()
     async with Sandbox(small_world()) as server:
-        write_settings(tmp_path, ["a"], *settings_lines(url, blind_store.endpoint))
+        write_settings(tmp_path, ["a"], *bucket_settings(url, blind_store.endpoint))
         for command in ("check", "run"):
             asked = len(server.requests)
             result = await metrics_etl(command, cwd=tmp_path, env=environment(server, **KEYS))
@@ -298,7 +291,7 @@ class Disturbed:
             self.folder,
             [self.server.world.run_tests[0].name],
             *IN_ORDER,
-            *settings_lines(url, self.proxy.endpoint),
+            *bucket_settings(url, self.proxy.endpoint),
         )
         return environment(self.server, **KEYS)
 

@@ -17,13 +17,12 @@ from etl.inspect.compare import ComparisonReport, Row
 from etl.inspect.sides import ComparedExecution, Side
 from etl.inspect.statistics import Sample, difference
 from etl.load.files.local import LocalFiles
-from etl.load.files.objects import Objects
 from etl.model.metrics import METRICS
 from tests.datasets import write
 from tests.e2e.command import Ended, documented_fields, environment, metrics_etl, write_settings
 from tests.e2e.demo_dataset import FRIDAY, make_demo
 from tests.e2e.terminal import Terminal
-from tests.stores import KEYS, Store
+from tests.stores import KEYS, Store, bucket_settings, upload
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
@@ -279,12 +278,8 @@ async def test_a_dataset_in_a_bucket_is_compared_alike(
     folder: Path, seaweed_store: Store, tmp_path: Path, keys: None
 ) -> None:
     url = seaweed_store.url()
-    bucket = Objects(url, seaweed_store.options)
-    for path in (folder / "data").rglob("*"):
-        if path.is_file() and path.name != "lock":
-            bucket.put(path.relative_to(folder / "data").as_posix(), path.read_bytes(), None)
-    lines = ["[destination]", f'path = "{url}"', "[destination.options]", f'endpoint = "{seaweed_store.endpoint}"']
-    write_settings(tmp_path, "all", *lines, 'region = "us-east-1"')
+    upload(folder / "data", url, seaweed_store.options)
+    write_settings(tmp_path, "all", *bucket_settings(url, seaweed_store.endpoint))
     there = await compare(tmp_path, *CHECKOUT, "--json", **KEYS)
     here = await compare(folder, *CHECKOUT, "--json")
     assert {**there.document, "dataset": ""} == {**here.document, "dataset": ""}

@@ -19,11 +19,10 @@ from etl.inspect.report import charts
 from etl.inspect.report.contents import read_figures
 from etl.inspect.report.page import headline, picture_of
 from etl.load.files.local import LocalFiles
-from etl.load.files.objects import Objects
 from etl.pipeline import job
 from tests.e2e.command import Ended, environment, metrics_etl, write_settings
 from tests.e2e.demo_dataset import FRIDAY, make_demo
-from tests.stores import KEYS, Store
+from tests.stores import KEYS, Store, bucket_settings, upload
 from tests.support import settings_for
 
 ROOT = Path(__file__).parents[2]
@@ -178,12 +177,8 @@ async def test_dataset_in_a_bucket_makes_the_same_page(
     folder: Path, seaweed_store: Store, tmp_path: Path, keys: None
 ) -> None:
     url = seaweed_store.url()
-    bucket = Objects(url, seaweed_store.options)
-    for path in (folder / "data").rglob("*"):
-        if path.is_file() and path.name != "lock":
-            bucket.put(path.relative_to(folder / "data").as_posix(), path.read_bytes(), None)
-    lines = ["[destination]", f'path = "{url}"', "[destination.options]", f'endpoint = "{seaweed_store.endpoint}"']
-    write_settings(tmp_path, "all", *lines, 'region = "us-east-1"')
+    upload(folder / "data", url, seaweed_store.options)
+    write_settings(tmp_path, "all", *bucket_settings(url, seaweed_store.endpoint))
     assert (await report(tmp_path, **KEYS)).exit_code == 0
     await report(folder, "--output", str(tmp_path / "here.html"))
     there, here = ((tmp_path / name).read_text() for name in ("report.html", "here.html"))

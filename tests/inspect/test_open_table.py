@@ -11,12 +11,11 @@ import pytest
 
 import etl
 from etl.errors import ConfigurationError, DestinationError
-from etl.load.files.objects import Objects
 from etl.model import schema
 from tests.bundles import a_bundle
 from tests.datasets import a_dataset, export_to
 from tests.inspect.test_tables import DAYS, TABLES, a_part_a_day, exported
-from tests.stores import KEYS, Store
+from tests.stores import KEYS, Store, upload
 
 __all__ = ["exported"]
 OLD = Path(__file__).parents[1] / "samples" / "dataset-0.1"
@@ -98,9 +97,7 @@ def test_it_and_its_fragments_can_be_sent_to_workers(tmp_path):
 
 def test_dataset_in_a_bucket_is_read_through_its_store(exported, seaweed_store: Store, keys: None):
     url = f"{seaweed_store.url()}/opened"
-    bucket = Objects(url, seaweed_store.options)
-    for path in exported.rglob("*.parquet"):
-        bucket.put(path.relative_to(exported).as_posix(), path.read_bytes(), None)
+    upload(exported, url, seaweed_store.options)
     table = etl.open_table(url, "calls", options=seaweed_store.options)
     sent = pickle.dumps(table)
     assert rows(pickle.loads(sent).to_table()) == rows(etl.open_table(exported, "calls").to_table())

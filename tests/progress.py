@@ -4,11 +4,12 @@ from types import SimpleNamespace
 from typing import Any
 
 from etl.extract.quota import Quota
+from etl.pipeline.engine.counts import Counts
 from etl.pipeline.progress import Progress
 
 
 def progress(*, done: int = 0, planned: int = 0, limit: int | None = None, began_at: float = 0.0) -> Progress:
-    crawl: Any = SimpleNamespace(calls_fetched=done, listings=0)
+    crawl: Any = SimpleNamespace(counts=Counts(calls_fetched=done))
     return Progress(
         planned_requests=planned,
         planned_executions=40,

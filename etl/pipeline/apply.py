@@ -6,10 +6,9 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from etl.extract.calls import Crawl
 from etl.extract.executions import look_up
 from etl.extract.plan import Planned, most_worth
-from etl.extract.settling import Settling, Stored
+from etl.extract.settling import Stored
 from etl.load.commit import commit
 from etl.load.doubled_calls import find_doubled_calls, remove_calls
 from etl.load.index import update_index
@@ -183,19 +182,12 @@ async def fetch(
         record.committed |= whole
         _notify_committed(run, len(whole))
 
-    def flat(bundle: ExecutionBundle) -> FlatBundle:
-        return flatten(bundle, include_raw=run.settings.export.include_raw)
-
     buffer = CommitBuffer(
         save,
         run.dataset.written,
         interval_seconds=run.settings.export.commit_interval_seconds,
-        arrived=lambda listed_before: map(flat, crawl.arrived(listed_before=listed_before)),
+        arrived=lambda listed_before: crawl.arrived(listed_before),  # noqa: PLW0108 it is made below
     )
-
-    async def take(bundle: ExecutionBundle) -> None:
-        # Flatten now: payloads are several times as large as rows, and need not be kept until the commit.
-        await buffer.add(flat(bundle))
 
     def due() -> Iterator[Planned]:
         for item in planned:
@@ -204,38 +196,27 @@ async def fetch(
                 yield item
 
     read = _reader_of_stored_calls(run, state)
-    settling = Settling(
-        run.client,
+    crawl = run.engine.crawl(
+        due(),
+        buffer.add,
         Stored(
+            evals_by_call=partial(read, StoredCalls.evals_by_call, {}),
             rows=partial(read, StoredCalls.rows, {}),
             letters=partial(read, StoredCalls.letters, frozenset()),
             call_counts=partial(read, StoredCalls.call_counts, ()),
         ),
-        page_limit=run.settings.api.page_limit,
     )
-    crawl = Crawl(
-        run.client,
-        due(),
-        take,
-        concurrency=run.settings.api.concurrency,
-        page_limit=run.settings.api.page_limit,
-        stored_calls=None if run.accept_deletions else partial(read, StoredCalls.evals_by_call, {}),
-        settling=settling,
-    )
-    record.settling.append(settling)
     run.progress.add(crawl, monotonic())
     try:
         async with asyncio.TaskGroup() as group:
             committing = group.create_task(buffer.commit_on_time())
             for item in filter(is_waiting_row_due, planned):
                 record.begun.append(item)
-                await take(_without_calls(item))
+                await buffer.add(flatten(_without_calls(item)))
             await crawl.run()
             committing.cancel()
     finally:
-        record.doubted += crawl.doubted
-        record.moved_away |= crawl.moved
-        record.necessary_requests += crawl.necessary_requests + settling.compared
+        record.fetched.add(crawl.counts)
         await buffer.flush()
 
 
@@ -252,11 +233,11 @@ async def part_moved_calls(run: Run, record: Record, state: StoredState) -> None
     Raises:
         DestinationError: something could not be written; the next run completes it.
     """
-    if not (run.dataset.written.files or record.moved_away or state.may_hold_calls_twice()):
+    if not (run.dataset.written.files or record.fetched.moved or state.may_hold_calls_twice()):
         return
     record.index = await to_the_end(partial(update_index, run.dataset, state.index, []))
     now = run.by_source(run.clock())
-    doubled = await to_the_end(partial(find_doubled_calls, run.dataset, record.index, record.moved_away, now=now))
+    doubled = await to_the_end(partial(find_doubled_calls, run.dataset, record.index, record.fetched.moved, now=now))
     for part, calls in sorted(doubled.items()):
         resolved = await to_the_end(partial(remove_calls, run.dataset, part, calls, run.stamp()))
         record.moved_calls += sum(map(len, calls.values()))

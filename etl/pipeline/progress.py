@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from etl.extract.calls import Crawl
 from etl.extract.quota import Quota
 from etl.extract.transport import Traffic
+from etl.pipeline.engine.here import Fetching
 
 Notify = Callable[..., None]
 """Called with the name of an event and its fields."""
@@ -25,10 +25,10 @@ class Progress:
     committed_executions: int = 0
     traffic: Traffic = field(default_factory=Traffic)
     quota: Quota = field(default_factory=Quota)
-    crawls: list[Crawl] = field(default_factory=list)
+    crawls: list[Fetching] = field(default_factory=list)
     crawl_began_at: float = 0.0
 
-    def add(self, crawl: Crawl, now: float) -> None:
+    def add(self, crawl: Fetching, now: float) -> None:
         """A crawl begins."""
         self.crawl_began_at = self.crawl_began_at if self.crawls else now
         self.crawls.append(crawl)
@@ -36,7 +36,8 @@ class Progress:
     @property
     def done_requests(self) -> int:
         """Planned requests that were answered."""
-        done = sum(crawl.calls_fetched + crawl.listings for crawl in self.crawls)
+        counts = [crawl.counts for crawl in self.crawls]
+        done = sum(each.calls_fetched + each.listings for each in counts)
         return min(self.planned_requests, done)
 
     def seconds_left(self, now: float) -> float | None:

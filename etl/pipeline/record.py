@@ -10,12 +10,12 @@ from itertools import chain
 from etl.errors import DestinationError, ExporterError
 from etl.extract.plan import Planned, Reason
 from etl.extract.run_tests import Discovered
-from etl.extract.settling import Settling
 from etl.load.commit import Arrived
 from etl.load.index import Index
 from etl.load.last_run import LastRun
 from etl.model.lifecycle import KNOWN_EXECUTION
 from etl.model.listed_execution import ExecutionList
+from etl.pipeline.engine.counts import Counts
 from etl.pipeline.run import Run
 from etl.pipeline.run_test_summary import RunTestSummary
 from etl.pipeline.summary import Summary
@@ -44,7 +44,7 @@ class Record:
     another run test is left alone, ``unreachable`` those that the source is to blame for, ``not_found`` are keys of those that it
     does not have, ``not_found_by_id`` executions that were gone after they were listed. ``before`` is what the run before left,
     ``asked_for`` are keys of run tests that are gone and whose executions were all looked up. ``begun`` is what was fetched of the
-    plan while some list was still held up. ``committed`` are execution_ids. ``moved_away`` is what ``Crawl.moved`` is,
+    plan while some list was still held up. ``committed`` are execution_ids. ``fetched`` is what all crawls did,
     ``resolved`` how many dead letters of this run went since such a call is stored where it moved. ``index`` is that of the files
     when they were last looked through. ``in_two_lists`` are executions by the keys of two run tests that have them.
     """
@@ -72,11 +72,9 @@ class Record:
     vanished: dict[str, VanishedCounts] = field(default_factory=dict)
     planned: dict[str, list[Planned]] = field(default_factory=dict)
     begun: list[Planned] = field(default_factory=list)
-    doubted: Counter[str] = field(default_factory=Counter)
-    moved_away: dict[tuple[str, str], str] = field(default_factory=dict)
+    fetched: Counts = field(default_factory=Counts)
     moved_calls: int = 0
     resolved: Counter[str] = field(default_factory=Counter)
-    settling: list[Settling] = field(default_factory=list)
     committed: set[str] = field(default_factory=set)
     arrived: list[dict[str, Arrived]] = field(default_factory=list)
     necessary_requests: int = 0
@@ -141,7 +139,7 @@ class Record:
             is_complete=found is not None and found.is_complete,
             reasons=count_reasons(planned),
             moved=self.moved[run_test.key],
-            doubted=self.doubted[run_test.key],
+            doubted=self.fetched.doubted[run_test.key],
             error=self.failures.get(run_test.key),
         )
         for keys, execution_ids in self.in_two_lists.items():
@@ -200,7 +198,7 @@ def summarize(run: Run, record: Record, *, failure: ExporterError | None, finish
         finished_here_at=finished_at,
         run_tests=record.run_test_summaries(is_cut_short=failure is not None),
         requests_by_purpose=traffic.requests_by_purpose,
-        necessary_requests=record.necessary_requests,
+        necessary_requests=record.necessary_requests + record.fetched.necessary_requests,
         retries=traffic.retries,
         rejections=traffic.rejections,
         requests_per_minute=run.client.quota.requests_per_minute,
@@ -216,11 +214,11 @@ def summarize(run: Run, record: Record, *, failure: ExporterError | None, finish
         deleted_elsewhere=record.deleted_elsewhere,
         asked_for=sorted(record.asked_for),
         moved_calls=record.moved_calls,
-        compared=sum(each.compared for each in record.settling),
-        saved_requests=sum(each.saved_requests for each in record.settling),
-        listed_differently=sum(each.listed_differently for each in record.settling),
-        fetched_whole=sum(each.fetched_whole for each in record.settling),
-        why_whole=next((each.failure for each in reversed(record.settling) if each.failure), None),
+        compared=record.fetched.compared,
+        saved_requests=record.fetched.saved_requests,
+        listed_differently=record.fetched.listed_differently,
+        fetched_whole=record.fetched.fetched_whole,
+        why_whole=record.fetched.failure,
         knows_all=discovered is None or discovered.is_complete,
         undiscovered=list(discovered.problems) if discovered else [],
         namesakes=discovered.namesakes if discovered else {},

@@ -10,6 +10,7 @@ from etl.extract.connect import client_of
 from etl.extract.plan import Policy
 from etl.load.dataset import Dataset
 from etl.load.files.open import open_files
+from etl.pipeline.engine.here import How, ThisProcess
 from etl.pipeline.progress import Notify, Progress
 from etl.settings import Settings
 from etl.transform.frames import ExportStamp
@@ -27,6 +28,7 @@ class Run:
     clock: Callable[[], datetime]
     dataset: Dataset
     client: Client
+    engine: ThisProcess
     progress: Progress
     notify: Notify
 
@@ -61,6 +63,12 @@ def begin(
     if client.limits.concurrency < settings.api.concurrency:
         notify("concurrency_reduced", concurrency=client.limits.concurrency)
     progress.traffic, progress.quota = client.traffic, client.quota
+    how = How(
+        concurrency=settings.api.concurrency,
+        page_limit=settings.api.page_limit,
+        include_raw=settings.export.include_raw,
+        doubts_lists=not accept_deletions,
+    )
     return Run(
         settings=settings,
         policy=Policy(
@@ -77,6 +85,7 @@ def begin(
             compression=settings.destination.compression,
         ),
         client=client,
+        engine=ThisProcess(client, how),
         progress=progress,
         notify=notify,
     )

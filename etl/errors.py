@@ -23,6 +23,21 @@ class ExitCode(IntEnum):
     SIGTERM = 143
 
 
+EXIT_MEANINGS: dict[ExitCode, str] = {
+    ExitCode.COMPLETE: "complete",
+    ExitCode.BUG: "bug in metrics-etl",
+    ExitCode.CONFIGURATION: "wrong option or setting",
+    ExitCode.PARTIAL: "partial (something is missing or wrong)",
+    ExitCode.KEY_REFUSED: "key refused by the API",
+    ExitCode.SOURCE_UNAVAILABLE: "API unavailable",
+    ExitCode.DESTINATION_FAILED: "dataset or warehouse cannot be read or written",
+    ExitCode.REGRESSION: "compare found a regression",
+    ExitCode.LOCK_HELD: "another export is running",
+    ExitCode.SIGINT: "interrupted (Ctrl-C or SIGINT)",
+    ExitCode.SIGTERM: "interrupted (SIGTERM)",
+}
+
+
 class ExporterError(Exception):
     """Root of all errors raised on purpose; ``exit_code`` is what the command line answers with."""
 

@@ -4,6 +4,7 @@ Results go to stdout, messages and progress to stderr. Commands import heavy mod
 quick.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from etl.cli import compare, dataset, load, report, run, sandbox, source
 from etl.cli.endings import end
-from etl.errors import ExitCode
+from etl.errors import EXIT_MEANINGS, ExitCode
 from etl.version import __version__
 
 
@@ -36,23 +37,29 @@ def _without_type_of_flags(parameters: Any) -> Any:
     return parameters
 
 
+def _help(command: Callable[..., None]) -> str:
+    """Its docstring, each paragraph in one line: a terminal wraps it where it ends."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in (command.__doc__ or "").strip().split("\n\n"))
+
+
 app = typer.Typer(
     cls=_Group,
     name="metrics-etl",
     help="Export Future AGI simulation metrics to a partitioned Parquet dataset.",
-    epilog="Exit codes: 0 complete, 1 bug, 2 usage or configuration, 3 partial, 4 key refused, 5 source unavailable, "
-    "6 destination failed, 10 compare found a regression, 75 another export is at work, 130/143 interrupted.",
+    epilog=f"Exit codes: {', '.join(f'{code} {meaning}' for code, meaning in EXIT_MEANINGS.items())}.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (
-    *(run.run, run.plan, source.check, source.discover),
-    *(load.load, dataset.status, dataset.verify, compare.compare, report.report, dataset.migrate, dataset.schema),
-    *(sandbox.sandbox, sandbox.demo),
-):
-    app.command(cls=_Command)(command)
+for panel, commands in {
+    "Export": (run.run, run.plan, source.check, source.discover),
+    "Look at the dataset": (dataset.status, dataset.verify, compare.compare, report.report, dataset.schema),
+    "Maintain": (load.load, dataset.migrate),
+    "Try it": (sandbox.demo, sandbox.sandbox),
+}.items():
+    for command in commands:
+        app.command(cls=_Command, rich_help_panel=panel, help=_help(command))(command)
 
 
 @app.callback(invoke_without_command=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.cli.endings import end, report_errors
-from etl.cli.options import AsJson, Config, Verbose, parse_day
+from etl.cli.options import OUTPUT, AsJson, Config, Verbose, parse_day
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,37 +23,64 @@ class ComparisonFormat(StrEnum):
     JSON = "json"
 
 
-_SIDES = "an execution_id, last, previous (finished executions), or days: 2026-11-01..2026-11-07, 14d..8d."
+_SIDES = "What to compare"
 
 
 def compare(  # noqa: PLR0913 one parameter for each option of the command
     config: Config = None,
     *,
-    baseline: Annotated[str, typer.Option(metavar="X", help=f"Compare with {_SIDES}")],
-    candidate: Annotated[str, typer.Option(metavar="Y", help="What may be worse; as for --baseline.")],
+    baseline: Annotated[
+        str,
+        typer.Option(
+            metavar="X",
+            help="What to compare with: an execution_id, last, previous, or days (2026-11-01..2026-11-07, 14d..8d).",
+            rich_help_panel=_SIDES,
+        ),
+    ],
+    candidate: Annotated[
+        str, typer.Option(metavar="Y", help="What may be worse, given like --baseline.", rich_help_panel=_SIDES)
+    ],
     run_test: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The run test, by name or key, where the dataset holds several.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The run test, by name or key, if the dataset has several.", rich_help_panel=_SIDES
+        ),
     ] = None,
     metrics: Annotated[
         list[str] | None,
-        typer.Option("--metric", metavar="NAME", help="Only this metric, e.g. latency_p95; may be repeated."),
+        typer.Option(
+            "--metric",
+            metavar="NAME",
+            help="Only this metric, such as latency_p95. Repeat the option to name several.",
+            rich_help_panel=_SIDES,
+        ),
     ] = None,
     max_regression: Annotated[
         list[str] | None,
         typer.Option(
             metavar="METRIC=LIMIT",
-            help="Exit 10 if the metric is worse by more, beyond doubt: latency_p95=10%, failure_rate=2pp; may be repeated.",
+            help="Exit with 10 if the metric is certainly worse by more than this: latency_p95=10%, failure_rate=2pp. "
+            "Repeat the option for several metrics.",
+            rich_help_panel=_SIDES,
         ),
     ] = None,
     output: Annotated[
-        ComparisonFormat | None, typer.Option("--format", "-f", help="How to print.", show_default="table")
+        ComparisonFormat | None,
+        typer.Option(
+            *("--format", "-f"),
+            metavar="FORMAT",
+            help="table, markdown (for a comment on a change) or json.",
+            show_default="table",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Compare the metrics of two sets of calls, with the doubt that so many calls leave. Needs no key, sends no request.
+    """Tell whether an agent got worse, and how sure that is.
 
-    Exits with 10 when a metric is worse than --max-regression allows, with 3 when there are too few calls to tell.
+    Compares two executions, or two spans of days. Reads the dataset only: sends no request and needs no key. Exits with 10 when
+    a metric is worse than --max-regression allows, with 3 when there are too few calls to tell.
 
     Example: metrics-etl compare --baseline previous --candidate last --max-regression latency_p95=10%
     """

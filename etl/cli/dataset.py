@@ -9,7 +9,7 @@ import typer
 
 from etl.cli import process
 from etl.cli.endings import end, hearing_signals, report_errors
-from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose
+from etl.cli.options import OUTPUT, AsJson, Config, Quiet, RunTests, Since, Verbose
 from etl.errors import DestinationError, ExitCode
 from etl.load.warehouse.engines import EngineName
 
@@ -38,15 +38,16 @@ def status(
         typer.Option(
             min=0,
             metavar="N",
-            help="Exit 3 unless everything that is configured was complete in the last N hours, for monitoring.",
+            help="Exit with 3 unless everything configured was complete within the last N hours. For monitoring.",
         ),
     ] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show how fresh the dataset is, what it holds, what is missing, and how the last runs went. Needs no key.
+    """Show whether all is well: freshness, gaps, last runs.
 
-    Asks nothing but the store of a dataset in a bucket.
+    Reads the dataset only, sends no request to the API and needs no key. Works while an export is running. Exits with 0
+    whenever the dataset can be read, however old it is, unless --max-age-hours says otherwise.
 
     Example: metrics-etl status --max-age-hours 26
     """
@@ -86,17 +87,21 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
     against_api: Annotated[
         bool,
         typer.Option(
-            "--against-api", help="Also compare the API's averages, percentiles and counts with those of the calls."
+            "--against-api",
+            help="Also recompute the API's averages, percentiles and counts from the exported calls. Needs the keys.",
         ),
     ] = False,
     warehouse: Annotated[
-        bool, typer.Option("--warehouse", help="Also compare every row of the warehouse with that of the dataset.")
+        bool, typer.Option("--warehouse", help="Also compare every row of the warehouse with the dataset.")
     ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Verify that the dataset is intact: every file, key, value and execution. Changes nothing, needs no key.
+    """Prove that the dataset is intact, file by file.
+
+    Checks every file, key, value and execution, and changes nothing. Exits with 0 when nothing is wrong, with 3 when it has
+    findings: each names the file, what is wrong and how to fix it.
 
     Example: metrics-etl verify --against-api --since 2026-11-01
     """
@@ -128,10 +133,20 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
         end(report.exit_code)
 
 
-def migrate(config: Config = None, *, quiet: Quiet = False, verbose: Verbose = False) -> None:
-    """Move a dataset with a folder for each day to one for each month. Asks the API nothing, needs no key.
+def migrate(
+    config: Config = None,
+    *,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print the result only.", rich_help_panel=OUTPUT)
+    ] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Move an older dataset from daily to monthly folders.
 
-    Readers may go on. A migration that is killed loses nothing; start it again. Example: metrics-etl migrate
+    Changes no row, sends no request to the API and needs no key. Readers can continue meanwhile, but may see rows twice for a
+    moment. If it is interrupted, start it again: nothing is lost.
+
+    Example: metrics-etl migrate
     """
     with report_errors(verbose=verbose):
         from etl.cli.console import print_message, print_result  # noqa: PLC0415
@@ -162,33 +177,46 @@ def migrate(config: Config = None, *, quiet: Quiet = False, verbose: Verbose = F
 
 
 def schema(
-    table: Annotated[str | None, typer.Argument(help="One table; all by default.")] = None,
+    table: Annotated[
+        str | None, typer.Argument(metavar="TABLE", help="executions, calls, evals, errors or runs. All by default.")
+    ] = None,
     *,
     output: Annotated[
         SchemaFormat | None,
         typer.Option(
             "--format",
             "-f",
-            help="How to print. odcs: as a data contract. json-schema: not the tables, but the JSON schema of the settings file.",
+            metavar="FORMAT",
+            help="table, json, markdown, odcs (a data contract), or json-schema (of the settings file, not of the tables).",
             show_default="table",
         ),
     ] = None,
     engine: Annotated[
-        EngineName | None, typer.Option("--ddl", help="Print statements that open the dataset in this engine instead.")
+        EngineName | None,
+        typer.Option(
+            "--ddl",
+            metavar="ENGINE",
+            help=f"Print the code that opens the dataset in an engine: {', '.join(EngineName)}.",
+        ),
     ] = None,
     location: Annotated[
         str | None,
         typer.Option(
             metavar="LOCATION",
             help="With --ddl and odcs: path or URL of the dataset.",
-            show_default="data or a placeholder",
+            show_default="data, or a bucket to fill in",
         ),
     ] = None,
     by_day: Annotated[
-        bool, typer.Option("--by-day", help="With --ddl and odcs: the dataset has a folder for each day, see migrate.")
+        bool,
+        typer.Option(
+            "--by-day", help="With --ddl and odcs: the dataset still has daily folders, see metrics-etl migrate."
+        ),
     ] = False,
 ) -> None:
-    """Print every column of the dataset: name, type, unit, meaning, source.
+    """Explain every column, or print the code to open the dataset.
+
+    Prints the name, type, unit, meaning and source of each column.
 
     Example: metrics-etl schema calls --ddl duckdb --location s3://my-bucket/metrics
     """

@@ -15,16 +15,20 @@ def load(
     config: Config = None,
     *,
     full: Annotated[
-        bool, typer.Option("--full", help="Load all anew, and remove what vanished from the dataset.")
+        bool,
+        typer.Option("--full", help="Load every row again, and remove executions that are no longer in the dataset."),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what differs, and change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what differs, and change nothing.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make the warehouse equal to the dataset, as every run does at its end. Asks the API nothing, needs no key.
+    """Make the warehouse equal to the dataset.
 
-    Safe to repeat and to interrupt. Example: metrics-etl load --dry-run
+    Every run does this at its end. Use it after an outage, a restored backup or a change by hand. Safe to repeat and to
+    interrupt. Sends no request to the API and needs no key. Exits with 3 when the dataset itself is missing rows.
+
+    Example: metrics-etl load --dry-run
     """
     with report_errors(verbose=verbose):
         from etl.cli.console import print_json, print_message  # noqa: PLC0415

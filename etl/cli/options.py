@@ -27,17 +27,30 @@ def parse_day(text: str, *, today: date | None = None) -> date:
     raise typer.BadParameter(f"{text!r} is no day: give one such as 2026-11-01, yesterday, or 7d for seven days ago")
 
 
+OUTPUT = "Output"
+SELECTION = "Selection"
+"""Headings under which ``--help`` groups options."""
+
 Config = Annotated[
     Path | None,
     typer.Option(
-        "--config", "-c", help="Settings file.", envvar="METRICS_ETL_CONFIG", show_default="config/metrics-etl.toml"
+        *("--config", "-c"),
+        metavar="FILE",
+        help="Settings file.",
+        envvar="METRICS_ETL_CONFIG",
+        show_default="config/metrics-etl.toml",
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print the traceback of a bug.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only what went wrong.", rich_help_panel=OUTPUT)]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print the traceback of a bug.", rich_help_panel=OUTPUT)]
 RunTests = Annotated[
     list[str] | None,
-    typer.Option("--run-test", metavar="NAME", help="Only this run test; may be repeated."),
+    typer.Option(
+        "--run-test",
+        metavar="NAME",
+        help="Only this run test, by name or key. Repeat the option to name several.",
+        rich_help_panel=SELECTION,
+    ),
 ]
 Since = Annotated[
     date | None,
@@ -45,9 +58,15 @@ Since = Annotated[
         parser=parse_day,
         metavar="DATE",
         help="Only executions created on or after this day (UTC): 2026-11-01, yesterday, or 7d for seven days ago.",
+        rich_help_panel=SELECTION,
     ),
 ]
 AcceptDeletions = Annotated[
-    bool, typer.Option("--accept-deletions", help="Believe that many executions or calls were deleted at once.")
+    bool,
+    typer.Option(
+        "--accept-deletions",
+        help="Accept that more than 10% of a run test's executions, or of an execution's calls, have disappeared at once.",
+        rich_help_panel=SELECTION,
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.cli.endings import end, report_errors
-from etl.cli.options import Config, RunTests, Since, Verbose, parse_day
+from etl.cli.options import OUTPUT, SELECTION, Config, RunTests, Since, Verbose, parse_day
 from etl.errors import ConfigurationError, DestinationError, ExitCode
 
 if TYPE_CHECKING:
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 Until = Annotated[
     date | None,
     typer.Option(
-        parser=parse_day, metavar="DATE", help="Only executions created on or before this day; as for --since."
+        parser=parse_day,
+        metavar="DATE",
+        help="Only executions created on or before this day (UTC), given like --since.",
+        rich_help_panel=SELECTION,
     ),
 ]
 
@@ -31,17 +34,29 @@ def report(
     since: Since = None,
     until: Until = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.", show_default="report.html")
+        Path,
+        typer.Option(
+            *("--output", "-o"),
+            metavar="FILE",
+            help="The HTML file to write.",
+            show_default="report.html",
+            rich_help_panel=OUTPUT,
+        ),
     ] = Path("report.html"),
     png: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Also write the charts of each run test as a picture into this folder."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Also write the charts of each run test as a picture, KEY.png, to this folder.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Write a page with charts of latency, cost, failures and evals, and what got worse. Needs no key, sends no request.
+    """Write an HTML page with charts, and what got worse.
 
-    It is one HTML file without scripts, for a browser or a mail. Needs the extra report.
+    Shows latency, cost, failures, evals and the worst calls of each run test. The page is one file without scripts, for a browser
+    or an e-mail. Reads the dataset only: sends no request and needs no key. Needs the extra report.
 
     Example: metrics-etl report --since 30d --output report.html
     """

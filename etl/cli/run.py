@@ -8,7 +8,7 @@ import typer
 
 from etl.cli import process
 from etl.cli.endings import end, report_errors, stop_on_signals
-from etl.cli.options import AcceptDeletions, AsJson, Config, Quiet, RunTests, Since, Verbose
+from etl.cli.options import OUTPUT, SELECTION, AcceptDeletions, AsJson, Config, Quiet, RunTests, Since, Verbose
 from etl.errors import ConfigurationError, ExitCode, ExporterError
 
 if TYPE_CHECKING:
@@ -27,22 +27,37 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
     run_tests: RunTests = None,
     since: Since = None,
     full_refresh: Annotated[
-        bool, typer.Option("--full-refresh", help="Fetch finished executions again, even final ones.")
+        bool,
+        typer.Option(
+            "--full-refresh", help="Fetch all finished executions again, even final ones.", rich_help_panel=SELECTION
+        ),
     ] = False,
     accept_deletions: AcceptDeletions = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and change nothing, like the command plan.")
+        bool, typer.Option("--dry-run", help="Print the plan and change nothing, like metrics-etl plan.")
     ] = False,
     metrics_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the run's figures to this file (.prom), for Prometheus.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the figures of the run to this file (.prom) for Prometheus. Needs the extra prometheus.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Print every event as it happens, and the traceback of a bug.")
+        bool,
+        typer.Option(
+            *("--verbose", "-v"),
+            help="Print every event as it happens, and the traceback of a bug.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
 ) -> None:
-    """Export what is new or changed since the last run. Safe to repeat, to interrupt and to run every night.
+    """Export what is new or changed since the last run.
+
+    Safe to repeat, to interrupt and to run every night. What is already saved is kept, whatever happens.
 
     Example: metrics-etl run --run-test "Checkout flow" --since 2026-11-01
     """
@@ -104,9 +119,11 @@ def _print_problems(summary: "Summary", settings: "Settings") -> None:
 
 
 def plan(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = False) -> None:
-    """Show what a run would fetch now, why, and how many requests it would take. Changes nothing.
+    """Show what a run would fetch now, why, and at what cost.
 
-    Example: metrics-etl plan --json
+    Reads the lists of executions from the API and changes nothing. Exits with 3 when a list could not be read completely.
+
+    Example: metrics-etl plan
     """
     with report_errors(verbose=verbose):
         from etl.settings import Settings  # noqa: PLC0415

@@ -9,6 +9,9 @@ import typer
 from etl.cli import process
 from etl.cli.endings import report_errors
 
+_DATA, _SERVER = "Made-up data", "Behaviour of the server"
+_SEED = "The same seed makes the same data."
+
 
 class Spelling(StrEnum):
     """The names of the open-ended objects in the sandbox's answers: the server's, or those of the documentation."""
@@ -18,18 +21,38 @@ class Spelling(StrEnum):
 
 
 def sandbox(  # noqa: PLR0913 one parameter for each option of the command
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8765,
-    seed: Annotated[int, typer.Option(help="The same seed makes the same world.")] = 1,
-    run_tests: Annotated[int, typer.Option(min=1, max=1000, help="Run tests.")] = 3,
-    executions: Annotated[int, typer.Option(min=0, max=100_000, help="Executions of each run test.")] = 20,
-    calls: Annotated[int, typer.Option(min=0, max=100_000, help="Calls of each execution.")] = 25,
-    rate_limit: Annotated[int, typer.Option(min=0, help="Requests a minute; 0 for no limit.")] = 0,
-    latency_ms: Annotated[float, typer.Option(min=0, help="Delay of every answer.")] = 0,
-    max_limit: Annotated[int, typer.Option(min=0, help="Largest number of rows on a page; 0 for no limit.")] = 0,
-    faults: Annotated[float, typer.Option(min=0, max=1, help="Share of requests that fail in some way.")] = 0,
-    spelling: Annotated[Spelling, typer.Option(help="Names of the open-ended objects.")] = Spelling.SERVER,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="N", help="Port on 127.0.0.1. With 0, a free one.")
+    ] = 8765,
+    seed: Annotated[int, typer.Option(metavar="N", help=_SEED, rich_help_panel=_DATA)] = 1,
+    run_tests: Annotated[
+        int, typer.Option(min=1, max=1000, metavar="N", help="Number of run tests.", rich_help_panel=_DATA)
+    ] = 3,
+    executions: Annotated[
+        int, typer.Option(min=0, max=100_000, metavar="N", help="Executions per run test.", rich_help_panel=_DATA)
+    ] = 20,
+    calls: Annotated[
+        int, typer.Option(min=0, max=100_000, metavar="N", help="Calls per execution.", rich_help_panel=_DATA)
+    ] = 25,
+    rate_limit: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Requests per minute. With 0, no limit.", rich_help_panel=_SERVER)
+    ] = 0,
+    latency_ms: Annotated[
+        float, typer.Option(min=0, metavar="N", help="Delay of every answer.", rich_help_panel=_SERVER)
+    ] = 0,
+    faults: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, metavar="N", help="Share of requests that fail in some way.", rich_help_panel=_SERVER
+        ),
+    ] = 0,
+    max_limit: Annotated[int, typer.Option(min=0, hidden=True)] = 0,
+    spelling: Annotated[Spelling, typer.Option(hidden=True)] = Spelling.SERVER,
 ) -> None:
-    """Serve a simulated API on this machine, with made-up run tests, until interrupted.
+    """Run a simulated API on this machine, to try things out.
+
+    Serves made-up run tests until you press Ctrl-C. Prints the environment variables and the run_tests line that point an
+    export to it; config/sandbox.toml has them for the default port.
 
     Example: metrics-etl sandbox --rate-limit 100 --faults 0.02
     """
@@ -58,11 +81,15 @@ def sandbox(  # noqa: PLR0913 one parameter for each option of the command
 
 def demo(
     path: Annotated[
-        Path | None, typer.Option(help="Folder for the dataset.", show_default="a new temporary folder")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where the dataset is kept.", show_default="a new temporary folder"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed makes the same world.")] = 1,
+    seed: Annotated[int, typer.Option(metavar="N", help=_SEED)] = 1,
 ) -> None:
-    """Export made-up run tests from the sandbox, show the dataset, change the source, export again. No key, no network.
+    """See it at work in a minute, without a key or network.
+
+    Exports made-up run tests from the sandbox, shows the dataset, changes the source and exports again. Then loads a warehouse
+    (extra duckdb) and writes a report (extra report).
 
     Example: metrics-etl demo
     """

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 def check(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = False) -> None:
-    """Check whether an export would work: settings, server, key, run tests, destination, lock. Changes nothing.
+    """Check that an export would work, before the night does.
+
+    Tests the settings, the server, the key, the run tests, the destination, the lock and the warehouse, and changes nothing.
+    It sends one request, and one more for each run test that is not on the first page of the list. The exit code is that of
+    the problem to fix first.
 
     Example: metrics-etl check
     """
@@ -31,7 +35,10 @@ def check(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = 
 
 
 def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = False) -> None:
-    """List the run tests that the key sees, to paste into the settings file. Needs the keys, but no settings file.
+    """List the run tests that your key can see, ready to paste.
+
+    Prints run_tests for the settings file: paste it above the first section and remove the lines you do not want. Needs no
+    settings file. Exits with 2 when the key sees no run test, with 3 when the list may be incomplete.
 
     Example: metrics-etl discover
     """

@@ -195,8 +195,6 @@ async def test_version_and_help(tmp_path: Path) -> None:
 
     assert version.stdout == f"{__version__}\n"
     assert "--full-refresh" in help_text.stdout
-    assert "<bool>" not in help_text.stdout
-    assert "<path>" in help_text.stdout or "PATH" in help_text.stdout
 
 
 async def test_events_are_json_lines_and_hold_no_key(tmp_path: Path) -> None:

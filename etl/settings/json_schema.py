@@ -83,8 +83,7 @@ def settings_schema() -> dict[str, Any]:
 def _run_tests(generated: dict[str, Any]) -> dict[str, Any]:
     run_test = {"anyOf": [_NAME, _section(RunTest.__name__, generated)]}
     return {
-        "description": "run tests to export, by their name at the API; "
-        '"all": every run test that the key sees, discovered at each run',
+        "description": 'names of the run tests to export, or "all" for every run test that the key can see',
         "anyOf": [{"const": "all"}, {"type": "array", "minItems": 1, "uniqueItems": True, "items": run_test}],
     }
 

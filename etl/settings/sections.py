@@ -36,10 +36,10 @@ class RunTest(_Section):
     name: str = Field(min_length=1, description="name at the API")
     key: str = Field(
         "",
-        description="names the partition, run_test=<key>; lower-case letters and digits, joined by - or _, beginning with a "
-        "letter; without one it is made of the name",
+        description="names the partition, run_test=KEY: lower-case letters and digits, joined by - or _, starting with a letter; "
+        "by default made from the name",
     )
-    since: date | None = Field(None, description="skips executions created before this day")
+    since: date | None = Field(None, description="skip executions created before this day (UTC)")
 
     @model_validator(mode="before")
     @classmethod
@@ -74,39 +74,40 @@ class Api(_Section):
     """The source, and how many requests it gets."""
 
     base_url: str = Field(
-        "https://api.futureagi.com", description="FI_BASE_URL overrides it; plain http:// to this machine only"
+        "https://api.futureagi.com",
+        description="address of the API; FI_BASE_URL overrides it; plain http:// only to this machine",
     )
-    concurrency: int = Field(32, ge=1, le=256, description="requests under way at once, 1 to 256")
+    concurrency: int = Field(32, ge=1, le=256, description="requests at the same time, 1 to 256")
     requests_per_minute: Annotated[int | None, BeforeValidator(_requests_per_minute)] = Field(
-        None, description='rate limit to keep: "auto" learns it from the API\'s answers, or a number'
+        None, description='rate limit to keep: a number, or "auto" to learn it from the API\'s answers'
     )
     """None stands for "auto"."""
     quota_share: float = Field(
-        1.0, gt=0, le=1, description="share of the rate limit to use, above 0 up to 1; the rest is left to others"
+        1.0, gt=0, le=1, description="share of the rate limit to use, above 0 up to 1; the rest is left for others"
     )
-    page_limit: int = Field(1024, ge=1, le=16384, description="rows asked for per page, a power of two up to 16384")
+    page_limit: int = Field(1024, ge=1, le=16384, description="rows to request per page, a power of two up to 16384")
     connect_timeout_seconds: float = Field(10, gt=0, le=600, description="longest wait for a connection")
     read_timeout_seconds: float = Field(
         60,
         gt=0,
         le=3600,
-        description="longest silence while an answer is awaited or read; a request may take 5 times that in all",
+        description="longest wait for an answer or for more of it; a whole request may take 5 times as long",
     )
     max_tries: int = Field(
         6,
         ge=1,
         le=20,
-        description="tries of one request before it is given up for this run; one on a connection that had ended is free",
+        description="attempts per request; one on a connection that had already closed does not count",
     )
     max_response_mb: int = Field(
         64,
         ge=1,
         le=4096,
-        description="largest answer to accept, in MiB; all that are being read take four times that at most",
+        description="largest answer to accept, in MiB; all answers being read take at most four times as much",
     )
-    ca_file: Path | None = Field(None, description="certificates to trust in place of the system's")
+    ca_file: Path | None = Field(None, description="certificates to trust instead of the system's")
     proxy: str | None = Field(
-        None, description="tunnels to the API; its credentials: FI_PROXY_USER, FI_PROXY_PASSWORD (or …_FILE)"
+        None, description="proxy to the API; its credentials: FI_PROXY_USER, FI_PROXY_PASSWORD (or …_FILE)"
     )
 
     @field_validator("base_url")
@@ -168,25 +169,27 @@ class Export(_Section):
         24,
         ge=0,
         le=24 * 365,
-        description="fetch a finished execution again until it is this old: costs and evals may arrive late",
+        description="check a finished execution again until it is this old: costs and evals may arrive late",
     )
     settle_by: Literal["detail", "refetch"] = Field(
         "detail",
-        description='"detail": compare by two requests, fetch what differs; "refetch": fetch every call again',
+        description='"detail": compare with two requests, fetch what differs; "refetch": fetch every call again',
     )
     scrub_requests: int = Field(
         0,
         ge=0,
         le=1_000_000,
-        description="requests a run may spend on verifying final executions again, longest unverified first",
+        description="requests per run for verifying final executions again, longest unverified first",
     )
     max_runtime_minutes: float | None = Field(
-        None, gt=0, le=60 * 24 * 7, description="stop in order after so long; the next run goes on"
+        None, gt=0, le=60 * 24 * 7, description="stop cleanly after this time; the next run continues"
     )
     calls: Literal["finished", "all"] = Field(
-        "finished", description='"finished": calls of finished executions; "all": also of those that still run'
+        "finished", description='"finished": calls of finished executions; "all": also of running ones'
     )
-    commit_interval_seconds: float = Field(30, gt=0, le=3600, description="a crash loses at most about this much work")
+    commit_interval_seconds: float = Field(
+        30, gt=0, le=3600, description="how often to save; a crash loses at most about this much work"
+    )
     include_raw: bool = Field(
         default=False,
         description="true: keep each payload as JSON text in the column raw; --full-refresh fills it for older rows",
@@ -199,13 +202,13 @@ class Destination(_Section):
     path: str = Field(
         "data",
         min_length=1,
-        description="folder of the dataset; default: data beside this file, or beside the folder config that holds it; "
+        description="folder of the dataset; default: data, next to this file or to its folder config; "
         'or a bucket: "s3://BUCKET/FOLDER", "gs://BUCKET/FOLDER", "az://CONTAINER/FOLDER" (needs the extra bucket)',
     )
     compression: Literal["zstd", "snappy", "gzip", "none"] = Field(
         "zstd", description='"zstd", "snappy", "gzip" or "none"'
     )
-    options: dict[str, str | bool] = Field({}, description="of a bucket, never credentials")
+    options: dict[str, str | bool] = Field({}, description="options of the bucket, never credentials")
 
     @field_validator("path")
     @classmethod
@@ -248,8 +251,8 @@ class Destination(_Section):
 class Warehouse(_Section):
     """Which warehouse the dataset is loaded into, and the schema of its tables there."""
 
-    url: str | None = Field(None, description="a warehouse to keep equal to the dataset, see docs/warehouses.md")
-    namespace: str = Field(DEFAULT_NAMESPACE, alias="schema", description="of its tables; made if it is not there")
+    url: str | None = Field(None, description="warehouse to keep equal to the dataset, see docs/warehouses.md")
+    namespace: str = Field(DEFAULT_NAMESPACE, alias="schema", description="schema of its tables; created if missing")
 
     @property
     def named_url(self) -> str:
@@ -316,7 +319,7 @@ class Log(_Section):
     format: Literal["auto", "console", "json"] = Field(
         "auto",
         description='"auto": progress on a terminal, JSON lines elsewhere; "console": readable lines; '
-        '"json": nothing but JSON lines',
+        '"json": JSON lines only',
     )
     level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description='"debug", "info", "warning" or "error"'

@@ -2,7 +2,7 @@
 
 Two samples of made-up calls are compared, thousands of times, with no difference between the agents and with a regression of 20%.
 The calls are like the sandbox's: log-normal latencies, costs in whole cents, an eval that nine calls of ten pass. Seeded; the full
-form writes the tables of docs/analysis.md.
+form writes the tables of docs/compare.md and of decision 19.
 """
 
 import argparse
@@ -22,6 +22,7 @@ EXECUTIONS, CALLS = ((1, 1), (5, 5), (10, 1), (10, 10), (20, 1), (20, 20), (40, 
 REGRESSION = 0.2
 LIMIT = Limit(0.1, is_relative=True)
 ANY = "any of them"
+VERDICTS = "verdicts of compare"
 _METRICS = {
     "latency_p50": ("latency", Statistic.MEDIAN, True),
     "latency_p95": ("latency", Statistic.P95, True),
@@ -126,7 +127,7 @@ def tables(*, comparisons: int) -> dict[str, str]:
         return table(["calls on each side", *found[SIZES[0]]], rows)
 
     return {
-        "verdicts of compare": of("false_alarms", "misses"),
+        VERDICTS: of("false_alarms", "misses"),
         "limits of compare": of("false_alarms_of_limit", "misses_of_limit"),
         "days of compare": table(
             ["executions", '"worse"', "beyond a limit of 10%"],
@@ -151,7 +152,8 @@ def main() -> None:
     for name, text in made.items():
         print(f"\n{name}\n\n{text}")
     if not is_quick:
-        publish(ROOT / "docs" / "analysis.md", made)
+        publish(ROOT / "docs" / "decisions" / "0019-what-compare-calls-worse.md", {VERDICTS: made.pop(VERDICTS)})
+        publish(ROOT / "docs" / "compare.md", made)
 
 
 if __name__ == "__main__":

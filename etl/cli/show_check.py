@@ -8,6 +8,14 @@ from etl.cli.console import stdout_console
 from etl.model.wording import shown
 from etl.pipeline.preflight import Check
 
+FIELDS = {
+    "exit_code": "that of the problem to fix first; 0 when there is none",
+    "checks[].subject": "what was checked, in the order of the table below",
+    "checks[].outcome": "`ok`, `problem` or `skipped`",
+    "checks[].detail": "what was found, or what to fix",
+    "checks[].exit_code": "what an export would exit with; 0 when it is fine or was skipped",
+}
+"""What each field of the JSON means."""
 _STYLES = {"ok": "green", "problem": "bold red", "skipped": "dim"}
 
 

@@ -11,6 +11,22 @@ from etl.cli.show_progress import can_show_progress
 from etl.load.warehouse.load import Result
 from etl.model.wording import counted
 
+FIELDS = {
+    "warehouse": "which warehouse, and its schema",
+    "executions.new": "executions that were not in the warehouse yet",
+    "executions.changed": "executions that changed in the dataset since they were loaded",
+    "executions.altered": "executions that were changed in the warehouse itself",
+    "executions.removed": "executions that were removed from the warehouse",
+    "executions.damaged": "executions left as they are: the dataset has other rows of them than were exported",
+    "executions.lost": "executions left as they are: the dataset lost their rows",
+    "executions.vanished": "executions left as they are: the dataset no longer knows them; `--full` removes them",
+    "rows": "rows written, by table",
+    "is_changed": "whether there was anything to do",
+    "problems": "one line for each thing that is missing from the warehouse",
+    "notices": "one line for each thing worth knowing",
+}
+"""What each field of the JSON means."""
+
 
 @contextmanager
 def load_progress(*, is_shown: bool) -> Iterator[Callable[[int, int], None]]:

@@ -14,6 +14,65 @@ from etl.model.wording import counted
 from etl.pipeline.run_test_summary import RunTestSummary
 from etl.pipeline.summary import Summary
 
+FIELDS = {
+    "export_run_id": "id of the run, as in the column `export_run_id`",
+    "version": "version of metrics-etl",
+    "dataset": "folder or bucket",
+    "started_at": "when the run started",
+    "finished_at": "when it ended",
+    "seconds": "how long it took",
+    "outcome": "the exit code as a word",
+    "exit_code": "the exit code",
+    "problems": "one line for each thing that is missing or wrong; empty when the run is complete",
+    "notices": "one line for each thing worth knowing although nothing is missing",
+    "requests": "requests sent to the API",
+    "requests_by_purpose": "the same by purpose",
+    "saved_requests": 'requests that `settle_by = "detail"` saved; negative when it cost more than it saved',
+    "necessary_requests": "the fewest requests with which this run could have been done",
+    "retries": "requests sent again after a failure",
+    "rejections": "requests that the rate limit refused",
+    "requests_per_minute": "the rate limit that was kept; null when none is known",
+    "redactions": "answers that contained one of your keys, which was removed",
+    "files": "files written",
+    "bytes": "bytes written",
+    "store_requests": "requests to the bucket, by kind, without retries; empty for a folder",
+    "warehouse": "what was loaded: the fields of `load --json`; null without a warehouse, and always in `last_run.json`",
+    "rows": "new or changed rows, by table",
+    "complete_at": "when a run last exported everything that is configured; null when none did",
+    "last_complete_at": "the same for each configured run test, by its key; a run with `--since` does not count",
+    "incomplete": "keys of configured run tests that are not complete: the last run over them left something out, was killed or "
+    "could not start",
+    "asked_for": "keys of run tests that the source no longer has, and whose executions have all been looked up",
+    "not_listed": "by key, how many stored executions still exist but were missing from the last list",
+    "layout": "2: monthly folders; 1: daily folders, begun by an older version",
+    "is_all": 'whether `complete_at` was reached with `run_tests = "all"`',
+    "complete_since": "by key, the `since` with which `last_complete_at` was reached; null for none",
+    "run_tests[].name": "name of the run test",
+    "run_tests[].key": "its key, as in the folder `run_test=KEY`",
+    "run_tests[].is_complete": "whether this run left nothing of it out",
+    "run_tests[].listed": "executions in its list",
+    "run_tests[].reasons": "executions by reason",
+    "run_tests[].missed": "executions left to the next run, because this one ended early",
+    "run_tests[].not_listed": "stored executions that still exist but were missing from its list",
+    "run_tests[].deleted": "executions that were deleted at the source",
+    "run_tests[].moved": "executions that moved here from another run test",
+    "run_tests[].executions": "new or changed rows of `executions`",
+    "run_tests[].calls": "new or changed rows of `calls`",
+    "run_tests[].evals": "new or changed rows of `evals`",
+    "run_tests[].dead_letters": "requests that were given up",
+    "run_tests[].misfits": "values that did not fit their column, and are in `extra`",
+    "run_tests[].error": "why nothing of it could be exported; otherwise null",
+    "receipt.written[].path": "a file that the run wrote",
+    "receipt.written[].rows": "its rows",
+    "receipt.written[].bytes": "its size",
+    "receipt.written[].sha256": "the SHA-256 of its bytes",
+    "receipt.removed": "files that were moved or set aside",
+    "receipt.not_listed": "how many more files were written or removed, beyond 20,000",
+    "receipt.executions": "by key, how many executions were `inserted`, `replaced` or `verified`; and how many were `moved` "
+    "here, `marked` as deleted, or `emptied` of their calls",
+}
+"""What each field of the JSON means, and of ``_state/last_run.json``."""
+
 
 def print_summary(summary: Summary) -> None:
     """What was written, what is missing and where the dataset is; to stdout."""

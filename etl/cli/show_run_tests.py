@@ -10,6 +10,15 @@ from etl.model.records import RunTest
 from etl.model.values import timestamp_or_none
 
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
+FIELDS = {
+    "problems": "one line for each thing that could not be listed",
+    "run_tests[].name": "name of the run test, newest first",
+    "run_tests[].key": "its default key",
+    "run_tests[].run_test_ids": "ids at the API; several when run tests share the name",
+    "run_tests[].created_at": "when it was created; null when the API does not say",
+    "run_tests[].last_run_at": "when it last ran; null when the API does not say",
+}
+"""What each field of the JSON means."""
 _WIDEST_NAME = 40
 _JOINER = "\N{ZERO WIDTH JOINER}"  # of emoji
 

@@ -10,6 +10,41 @@ from etl.inspect.warehouse import WarehouseReport
 from etl.model.wording import counted, first_few
 from etl.transform.aggregates import CAUSE_MEANINGS, Cause
 
+FIELDS = {
+    "dataset": "folder or bucket",
+    "exit_code": "exit code",
+    "export_at_work": "the process that was exporting meanwhile; otherwise null",
+    "tables[].name": "a table",
+    "tables[].files": "its files",
+    "tables[].rows": "its rows",
+    "tables[].bytes": "size of its files",
+    "findings[].kind": "see the findings below",
+    "findings[].place": "the file, execution or run test",
+    "findings[].text": "what is wrong",
+    "findings[].fix": "how to fix it",
+    "notices": "one line for each thing worth knowing, such as files in quarantine",
+    "against_api": "null without `--against-api`",
+    "against_api.requests": "requests sent to the API",
+    "against_api.compared": "executions that were compared",
+    "against_api.not_compared": "ids of the executions that were not, by reason",
+    "against_api.values": "values that were compared",
+    "against_api.same": "values that are the same",
+    "against_api.explained": "values that differ for a known cause, by cause",
+    "against_api.unexplained": "values that differ without one: these are findings",
+    "warehouse": "null without `--warehouse`",
+    "warehouse.warehouse": "which warehouse, and its schema",
+    "warehouse.tables[].name": "a table",
+    "warehouse.tables[].rows": "its rows in the dataset",
+    "warehouse.tables[].loaded_rows": "its rows in the warehouse",
+    "warehouse.days[].table": "table, run test and day (UTC) where the numbers of rows differ",
+    "warehouse.days[].run_test": "key of the run test; empty for `runs`",
+    "warehouse.days[].day": "the day",
+    "warehouse.days[].rows": "rows in the dataset",
+    "warehouse.days[].loaded_rows": "rows in the warehouse",
+    "warehouse.held_back": "executions not compared, because the dataset lost rows of them",
+}
+"""What each field of the JSON means."""
+
 
 def print_report(report: Report) -> None:
     """The whole report; to stdout."""

@@ -38,13 +38,13 @@ REASON_MEANINGS: dict[Reason, str] = {
     Reason.NEW: "not in the dataset yet",
     Reason.CHANGED: "the API lists it differently than last time",
     Reason.DAMAGED: "the stored calls or evals are not those that were exported",
-    Reason.INCOMPLETE: "something of it could not be exported last time",
+    Reason.INCOMPLETE: "part of it could not be exported last time",
     Reason.REQUESTED: "requested by --full-refresh",
     Reason.SETTLING: "finished, but late data may still arrive",
     Reason.SCRUB: "final, and fetched again to verify it",
     Reason.UNFINISHED: 'still running, and calls = "all"',
     Reason.WAITING: "still running; its calls are fetched once it has finished",
-    Reason.FINAL: "exported and unchanged",
+    Reason.FINAL: "exported and unchanged: not fetched",
 }
 
 _PURPOSES = {

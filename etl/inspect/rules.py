@@ -41,19 +41,38 @@ class Kind(StrEnum):
     NOT_LOADED = "not_loaded"
 
 
+KIND_MEANINGS: dict[Kind, str] = {
+    Kind.ODDITY: "a link, pipe or device, or a folder with the name of a file; it is not followed",
+    Kind.STRAY_FILE: "a file that metrics-etl did not write; a run refuses it if its name ends with .parquet",
+    Kind.NOT_READ: "a file that this user may not read, or that does not fit into memory",
+    Kind.UNREADABLE: "a damaged file: cut short, or with a wrong checksum",
+    Kind.SCHEMA: "a file with other columns, types or order than declared",
+    Kind.NULL_KEY: "a row without a key",
+    Kind.DOUBLED: "a key that occurs twice, in one file or in two",
+    Kind.SPREAD: "an execution with rows in several parts",
+    Kind.ALTERED: "a row whose values are not those that were exported",
+    Kind.DAMAGED: "an execution whose stored calls or evals are not those that were exported",
+    Kind.MISPLACED: "rows in another part than their execution",
+    Kind.NO_EXECUTION: "rows whose execution has no row of its own",
+    Kind.DEAD_LETTER: "a request that was given up, see the table errors",
+    Kind.NOT_LISTED: "with --against-api: a run test, or rows of its list, that the API did not give",
+    Kind.DIFFERENCE: "with --against-api: an aggregate that differs without a known cause",
+    Kind.NOT_LOADED: "with --warehouse: an execution, a run or dead letters with other rows in the warehouse",
+}
+
 _FETCHED_AGAIN = "metrics-etl run fetches again what the API still lists of it"
 _MOVE_ASIDE = "move the file out of the dataset, then metrics-etl run fetches its rows again"
 _MOVE_RUN_ASIDE = "move the file out of the dataset: the row of that run is lost, and no other one"
 
 FIXES: dict[Kind, str] = {
-    Kind.ODDITY: "put the files themselves there, or remove it",
+    Kind.ODDITY: "replace it with the files themselves, or remove it",
     Kind.STRAY_FILE: "move it out of the dataset: readers take it for data",
-    Kind.NOT_READ: "leave the file where it is: nothing is known against its rows",
+    Kind.NOT_READ: "leave the file where it is: its rows may be intact",
     Kind.UNREADABLE: _MOVE_ASIDE,
     Kind.SCHEMA: f"upgrade the exporter if a newer one wrote it, else {_MOVE_ASIDE}",
     Kind.NULL_KEY: _MOVE_ASIDE,
     Kind.DOUBLED: _MOVE_ASIDE,
-    Kind.SPREAD: "metrics-etl run keeps the rows that are complete, of these the last that were written",
+    Kind.SPREAD: "metrics-etl run keeps the complete rows that were written last",
     Kind.ALTERED: _MOVE_ASIDE,
     Kind.DAMAGED: _FETCHED_AGAIN,
     Kind.MISPLACED: "move the file back to where it was, or metrics-etl run drops what belongs elsewhere",

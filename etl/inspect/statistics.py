@@ -90,6 +90,20 @@ class Outcome(StrEnum):
     NOT_JUDGED = "not judged"
 
 
+VERDICT_MEANINGS: dict[Verdict, str] = {
+    Verdict.BETTER: "the whole 95% interval of the difference is on the better side",
+    Verdict.WORSE: "the whole 95% interval of the difference is on the worse side",
+    Verdict.UNCLEAR: "so many calls cannot show a difference; there may still be one",
+    Verdict.TOO_FEW: f"fewer than {FEWEST[Statistic.MEAN]} calls on a side, or {FEWEST[Statistic.P95]} for a 95th percentile",
+}
+OUTCOME_MEANINGS: dict[Outcome, str] = {
+    Outcome.KEPT: "the change is within the limit",
+    Outcome.IN_DOUBT: "the change is beyond the limit, but not its whole interval",
+    Outcome.EXCEEDED: "the whole interval is beyond the limit: exit code 10",
+    Outcome.NOT_JUDGED: "too few calls: exit code 3",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Interval:
     """An estimate, and between which bounds the truth lies 95 times out of 100. Infinite where it is a share of nothing."""

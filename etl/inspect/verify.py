@@ -89,7 +89,7 @@ class Report:
                 for name, each in self.tables.items()
             ],
             "findings": [
-                {"kind": each.kind.value, "place": each.place, "text": each.text, "mend": each.fix}
+                {"kind": each.kind.value, "place": each.place, "text": each.text, "fix": each.fix}
                 for each in self.findings
             ],
             "notices": self.notices,

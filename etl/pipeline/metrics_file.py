@@ -56,25 +56,25 @@ def write_metrics_file(summary: Summary, path: Path) -> None:
     set_gauge("run_retries", "Requests that the last run sent again.", summary.retries)
     set_gauge("run_rejections", "Requests of the last run that the rate limit refused.", summary.rejections)
     set_gauge("run_written_bytes", "Bytes that the last run wrote.", summary.size_bytes)
-    set_gauge("run_problems", "Things that are missing or wrong after the last run.", len(summary.problems))
+    set_gauge("run_problems", "How many things were missing or wrong after the last run.", len(summary.problems))
     if summary.requests_per_minute is not None:
         set_gauge("rate_limit_requests_per_minute", "The rate limit that was kept.", summary.requests_per_minute)
     for table, rows in summary.rows.items():
         set_gauge("run_rows", "Rows that the last run wrote, new or changed.", rows, table=table)
     set_gauge(
         "dataset_complete_timestamp_seconds",
-        "When everything that is configured was exported last; 0 for never.",
+        "When everything configured was last exported; 0 for never.",
         _timestamp(summary.complete_at),
     )
     for key, at in summary.last_complete_at.items():
         set_gauge(
             "last_complete_timestamp_seconds",
-            "When all of it was exported last; 0 for never.",
+            "When everything in the run test was last exported; 0 for never.",
             _timestamp(at),
             run_test=key,
         )
         is_complete = key not in summary.incomplete
-        set_gauge("complete", "1 when the last run over it left nothing out.", is_complete, run_test=key)
+        set_gauge("complete", "1 when the last run over the run test exported everything.", is_complete, run_test=key)
     for run_test in summary.run_tests:
         set_gauge("dead_letters", "Requests that the last run gave up.", run_test.dead_letters, run_test=run_test.key)
         for reason, count in run_test.reasons.items():

@@ -14,7 +14,7 @@ from etl.model.wording import counted, quoted
 from etl.pipeline.run_test_summary import RunTestSummary
 from etl.settings import Settings
 
-_OUTCOMES = {
+OUTCOMES = {
     ExitCode.COMPLETE: "complete",
     ExitCode.BUG: "error",
     ExitCode.CONFIGURATION: "configuration",
@@ -159,7 +159,7 @@ class Summary:
     @property
     def outcome(self) -> str:
         """The exit code as a word."""
-        return _OUTCOMES[self.exit_code]
+        return OUTCOMES[self.exit_code]
 
     @property
     def seconds(self) -> float:

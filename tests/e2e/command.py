@@ -12,6 +12,7 @@ from typing import Any
 
 from etl.sandbox import Sandbox
 from tests.e2e import warm
+from tests.reference import FIELDS, json_paths
 from tests.support import API_KEY, IS_FULL, SECRET_KEY
 
 COMMAND = Path(sys.executable).with_name("metrics-etl")
@@ -86,14 +87,11 @@ async def metrics_etl(*arguments: str, cwd: Path, env: dict[str, str], under: Se
     return await ended(await start(*arguments, cwd=cwd, env=env))
 
 
-def documented_fields(command: str) -> set[str]:
-    """The fields that docs/commands.md promises of the command's ``--json``."""
-    documented = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
-    section = documented.partition(f"\n## {command}")[2].partition("\n## ")[0]
-    rows = section.partition("| JSON field |")[2].partition("\n\n")[0]
-    return set(
-        re.findall(r"`([a-z_]+)`", " ".join(row.split("|")[1] for row in rows.splitlines() if row.startswith("| ")))
-    )
+def assert_documented(command: str, document: Any) -> None:
+    """Every field of the command's ``--json`` is in the reference, and at its top none is missing."""
+    fields = FIELDS[command]
+    assert set(json_paths(document, fields)) <= fields.keys()
+    assert document.keys() == {re.split(r"[.[]", name)[0] for name in fields}
 
 
 def write_settings(folder: Path, run_tests: Any, *lines: str) -> Path:

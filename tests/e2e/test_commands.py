@@ -15,6 +15,7 @@ from etl.model.schema import TABLES
 from etl.sandbox import Fault, Sandbox
 from etl.version import __version__
 from tests.e2e.command import Ended, ended, environment, metrics_etl, start, write_settings
+from tests.reference import SCREENS
 from tests.warehouses import Place, assert_equals_dataset
 from tests.worlds import settled_world
 
@@ -51,10 +52,7 @@ def test_demo_shows_files_rows_an_aggregate_and_what_incremental_means(demo: tup
 
 def screen(name: str) -> list[str]:
     """What the documentation shows of the command, without what differs from one time to the next."""
-    page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
-    shown = re.search(rf"<!-- {name} -->\n```text\n(.*?)```\n<!-- end of {name} -->", page, re.DOTALL)
-    assert shown
-    return timeless(shown[1])
+    return timeless((SCREENS / f"{name}.txt").read_text(encoding="utf-8"))
 
 
 def timeless(text: str) -> list[str]:

@@ -532,7 +532,7 @@ async def test_command_needs_no_key_and_no_network(place: Place) -> None:
     assert (finding["kind"], finding["place"]) == ("damaged", str(path))
     assert (quiet.stdout, quiet.stderr) == (
         "",
-        f"damaged: {finding['place']}: {finding['text']}: {finding['mend']}\n",
+        f"damaged: {finding['place']}: {finding['text']}: {finding['fix']}\n",
     )
 
 

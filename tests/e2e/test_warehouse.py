@@ -24,7 +24,7 @@ from etl.load.files.open import open_files
 from etl.load.warehouse import sql
 from etl.model import schema
 from etl.sandbox import Sandbox
-from tests.e2e.command import COMMAND, documented_fields, ended, environment, metrics_etl, start, write_settings
+from tests.e2e.command import COMMAND, assert_documented, ended, environment, metrics_etl, start, write_settings
 from tests.e2e.dying import fork_server
 from tests.support import API_KEY, SECRET_KEY
 from tests.warehouses import DyingSession, Place, assert_equals_dataset, load_into
@@ -90,7 +90,7 @@ async def test_load_shows_what_differed_and_asks_the_api_nothing(server: Sandbox
     assert "loaded     18 calls" in done.stdout
     assert "differed   nothing: it is up to date" in again.stdout
     assert full.document["executions"]["changed"] == 6
-    assert full.document.keys() == documented_fields("load")
+    assert_documented("load", full.document)
     assert (quiet.stdout, quiet.stderr) == ("", "")
     assert {each.exit_code for each in (dry, done, again, full, quiet)} == {0}
     assert len(server.requests) == sent

@@ -1,0 +1,267 @@
+"""The reference pages of the manual, made of the code: ``python -m tests.reference`` writes them."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import typer
+
+from etl.cli import show_check, show_compare, show_load, show_plan, show_run, show_run_tests, show_status, show_verify
+from etl.cli.commands import app
+from etl.cli.events import EVENTS
+from etl.errors import EXIT_MEANINGS
+from etl.extract.plan import REASON_MEANINGS, Reason
+from etl.extract.purpose import PURPOSE_MEANINGS
+from etl.inspect.reconcile import SKIPPED_MEANINGS
+from etl.inspect.rules import FIXES, KIND_MEANINGS
+from etl.inspect.statistics import OUTCOME_MEANINGS, VERDICT_MEANINGS
+from etl.model.locations import BUCKETS, WAREHOUSES
+from etl.model.metrics import METRICS
+from etl.pipeline.metrics_file import write_metrics_file
+from etl.pipeline.preflight import SUBJECT_MEANINGS
+from etl.pipeline.run_test_summary import RunTestSummary
+from etl.pipeline.summary import OUTCOMES, Summary
+from etl.settings.json_schema import settings_schema
+from etl.transform.aggregates import CAUSE_MEANINGS
+
+DOCS = Path(__file__).parents[1] / "docs"
+SCREENS = Path(__file__).parent / "e2e" / "screens"
+"""What commands print; an end-to-end test holds each to its command."""
+COMMANDS: dict[str, Any] = dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+FIELDS: dict[str, dict[str, str]] = {
+    "run": show_run.FIELDS,
+    "plan": show_plan.FIELDS,
+    "check": show_check.FIELDS,
+    "discover": show_run_tests.FIELDS,
+    "status": show_status.FIELDS,
+    "verify": show_verify.FIELDS,
+    "compare": show_compare.FIELDS,
+    "load": show_load.FIELDS,
+}
+"""By command: what each field of its JSON means."""
+_COMMANDS_HEAD = """\
+<!-- Written by: python -m tests.reference. Correct the code, not this page. -->
+
+# Every command, option and word
+
+Type `metrics-etl COMMAND`, or `python -m etl COMMAND`; `--help` explains each. Results go to stdout, messages and progress
+to stderr. A result that cannot be written to stdout makes the command exit with 6. Names and other texts from outside are
+printed with their control characters escaped.
+
+Some features need more packages, an extra: `pip install '.[bucket,report]'`. There are `bucket`, `report`, `prometheus`,
+`fast` (uvloop), and `duckdb`, `postgresql`, `snowflake`, `bigquery` and `delta` for a [warehouse](warehouses.md).
+
+Exit codes, and the word for each in `outcome`:"""
+_LOG_HEAD = """\
+One JSON object per line on stderr, with `event`, `level` and `timestamp`. On a terminal you see progress instead, unless
+`[log] format` says otherwise. With `format = "json"`, `run` prints nothing else, and `run_finished` is its summary; only
+wrong options or settings, a stdout that cannot be written, and bugs are plain text. No event contains a key, a header or
+a body."""
+_SETTINGS_HEAD = """\
+<!-- Written by: python -m tests.reference. Correct the code, not this page. -->
+
+# Every setting
+
+The settings file is `config/metrics-etl.toml`, or the file that `--config` or `METRICS_ETL_CONFIG` names. Begin with a copy
+of [config/example.toml](../config/example.toml). Only `run_tests` is required. An environment variable overrides a setting.
+A relative path in the file is relative to the folder of the file; `~` and `$VARIABLES` in paths are expanded.
+
+Your editor completes and checks the file if its first line is `#:schema PATH`, with the path of
+[metrics-etl.schema.json](metrics-etl.schema.json) (VS Code needs the extension Even Better TOML).
+`metrics-etl schema --format json-schema` prints that file. `metrics-etl check` also finds what an editor cannot: missing
+files, run tests with the same key, wrong values in the environment.
+
+Keys and passwords are never in the file. Each comes from an environment variable, or from the file that the same variable
+with `_FILE` at its end names, such as `FI_API_KEY_FILE`. Only you may be able to read that file (mode 0600 or 0400)."""
+_SECRETS = {
+    "FI_API_KEY": "the API key",
+    "FI_SECRET_KEY": "the secret key",
+    "FI_PROXY_USER": "the user name for the proxy, if it asks for one",
+    "FI_PROXY_PASSWORD": "the password for the proxy",
+}
+_GROUPS = ("", "Selection", "What to compare", "Made-up data", "Behaviour of the server", "Output")
+"""As ``--help`` groups options."""
+_EVAL_METRICS = (
+    ("`eval_NAME_pass_rate`", "share", "lower", "share of the outputs of a Pass/Fail eval that passed"),
+    ("`eval_NAME_mean`", "score", "lower", "mean score of an eval"),
+)
+_TYPES = {"string": "text", "object": "table", "integer": "whole number", "boolean": "true or false"}
+
+
+def commands_page() -> str:
+    """``docs/commands.md``."""
+    return _page(_commands_page())
+
+
+def settings_page() -> str:
+    """``docs/settings.md``."""
+    return _page(_settings_page())
+
+
+def json_paths(value: Any, fields: Mapping[str, str], path: str = "") -> Iterator[str]:
+    """The paths in a JSON document, as ``fields`` name them: ``run_tests[].name``. What has none there is not looked into."""
+    has_fields = any(name.startswith((f"{path}.", f"{path}[]")) for name in fields)
+    if path in fields or (path and not has_fields):
+        yield path
+    if isinstance(value, list) and has_fields:
+        for each in value:
+            yield from json_paths(each, fields, f"{path}[]")
+    elif isinstance(value, dict) and (has_fields or not path):
+        for name, each in value.items():
+            yield from json_paths(each, fields, f"{path}.{name}".removeprefix("."))
+
+
+def _page(lines: Iterable[str]) -> str:
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
+
+
+def _table(heading: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    yield ""
+    for cells in (heading, ["---"] * len(heading), *rows):
+        yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+    yield ""
+
+
+def _coded(meanings: Mapping[Any, str]) -> Iterator[tuple[str, str]]:
+    return ((f"`{word}`", meaning) for word, meaning in meanings.items())
+
+
+def _commands_page() -> Iterator[str]:
+    yield _COMMANDS_HEAD
+    exits = ((f"{code}", OUTCOMES.get(code, ""), meaning) for code, meaning in EXIT_MEANINGS.items())
+    yield from _table(("code", "outcome", "meaning"), exits)
+    for name, command in COMMANDS.items():
+        yield from _command(name, command)
+        for heading, rows in _words(name):
+            yield from _table(heading, rows)
+    yield from (
+        "## Metrics for Prometheus",
+        "",
+        "`run --metrics-file` writes them, each as a gauge with the label `dataset`.",
+    )
+    yield from _table(("metric", "meaning", "more labels"), sorted(_prometheus_metrics()))
+    yield from ("## Log events", "", _LOG_HEAD)
+    yield from _table(("event", "meaning", "fields"), ((f"`{name}`", *texts) for name, texts in EVENTS.items()))
+
+
+def _command(name: str, command: Any) -> Iterator[str]:
+    *paragraphs, example = command.help.split("\n\n")
+    yield from (f"## {name}", "")
+    for paragraph in paragraphs:
+        yield from (paragraph, "")
+    yield from ("```sh", example.removeprefix("Example: "), "```", "")
+    shown = [parameter for parameter in command.params if not parameter.hidden]
+    for group in sorted({parameter.rich_help_panel or "" for parameter in shown}, key=_GROUPS.index):
+        rows = [_option(parameter) for parameter in shown if (parameter.rich_help_panel or "") == group]
+        yield from _table((group.lower() or "option", "meaning", "default"), rows)
+    if (screen := SCREENS / f"{name}.txt").exists():
+        yield from ("It prints, for example:", "", "```text", screen.read_text(encoding="utf-8").rstrip(), "```", "")
+
+
+def _option(parameter: Any) -> tuple[str, str, str]:
+    is_flag = getattr(parameter, "is_flag", False)
+    names = ", ".join(f"`{name}`" for name in parameter.opts if name.startswith("-"))
+    default = parameter.show_default if isinstance(parameter.show_default, str) else parameter.default
+    shown = "required" if parameter.required else "" if is_flag or default is None else f"{default}"
+    return f"{names} {parameter.metavar or ''}".strip(), parameter.help, shown
+
+
+def _words(command: str) -> Iterator[tuple[tuple[str, ...], Iterable[tuple[str, ...]]]]:
+    """The tables of a command: the fields of its JSON, and the words in it."""
+    if command in FIELDS:
+        yield ("JSON field", "meaning"), _coded(FIELDS[command])
+    if command == "plan":
+        yield ("reason", "meaning"), _coded(REASON_MEANINGS)
+        yield ("purpose", "requests for"), _coded(PURPOSE_MEANINGS)
+    if command == "check":
+        yield ("subject", "fine when"), _coded(SUBJECT_MEANINGS)
+    if command == "verify":
+        yield ("finding", "meaning", "fix"), ((f"`{kind}`", text, FIXES[kind]) for kind, text in KIND_MEANINGS.items())
+        yield ("cause of a difference", "meaning"), _coded(CAUSE_MEANINGS)
+        yield ("not compared", "meaning"), _coded(SKIPPED_MEANINGS)
+    if command == "compare":
+        metrics = (
+            (f"`{each.name}`", each.unit, "higher" if each.is_higher_worse else "lower", each.meaning)
+            for each in METRICS.values()
+        )
+        yield ("metric", "unit", "worse when", "meaning"), (*metrics, *_EVAL_METRICS)
+        yield ("verdict", "meaning"), _coded(VERDICT_MEANINGS)
+        yield ("limit", "meaning"), _coded(OUTCOME_MEANINGS)
+
+
+def _prometheus_metrics() -> Iterator[tuple[str, str, str]]:
+    now = datetime.now(UTC)
+    run_test = RunTestSummary("", "", reasons=Counter({Reason.NEW.value: 1}))
+    summary = Summary("", "", "", now, now, run_tests=[run_test], requests_per_minute=1, rows={"calls": 1})
+    summary.last_complete_at = {"": now}
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "all.prom"
+        write_metrics_file(summary, path)
+        text = path.read_text(encoding="utf-8")
+    for name, meaning in re.findall(r"^# HELP (\S+) (.*)$", text, re.MULTILINE):
+        labels = re.findall(rf"^{name}{{(.*)}}", text, re.MULTILINE)[0]
+        more = [f"`{label}`" for label in re.findall(r"(\w+)=", labels) if label != "dataset"]
+        yield f"`{name}`", meaning, ", ".join(more)
+
+
+def _settings_page() -> Iterator[str]:
+    yield _SETTINGS_HEAD
+    yield from _table(("environment variable", "meaning"), _coded(_SECRETS))
+    sections = settings_schema()["properties"]
+    run_tests = sections.pop("run_tests")
+    yield from (
+        "## run_tests",
+        "",
+        f"{_sentence(run_tests['description'])} Environment variable: `METRICS_ETL_RUN_TESTS`,",
+    )
+    yield from ("names joined by commas, or JSON.", "")
+    yield 'A run test may also be a table, such as `{ name = "Checkout", since = 2026-01-01 }`:'
+    yield from _keys(run_tests["anyOf"][1]["items"]["anyOf"][1]["properties"])
+    for name, section in sections.items():
+        yield from (f"## {name}", "", section["description"])
+        yield from _keys(section["properties"], f"METRICS_ETL_{name.upper()}__")
+        if name == "destination":
+            options = {scheme: ", ".join(f"`{each}`" for each in sorted(known)) for scheme, known in BUCKETS.items()}
+            yield from _table(
+                ("bucket", "options"), _coded({f"{name}://": each or "none" for name, each in options.items()})
+            )
+        if name == "warehouse":
+            yield from _table(
+                ("url", "extra"), _coded({f"{name}://": f"`{extra}`" for name, extra in WAREHOUSES.items()})
+            )
+
+
+def _keys(keys: Mapping[str, Any], prefix: str | None = None) -> Iterator[str]:
+    rows = [(f"`{name}`", _type(key), _default(key), key["description"]) for name, key in keys.items()]
+    heading: tuple[str, ...] = ("key", "type", "default", "meaning")
+    if prefix is None:
+        yield from _table(heading, rows)
+    else:
+        variables = [f"`{prefix}{name.upper()}`" for name in keys]
+        yield from _table(
+            (*heading, "environment variable"), [(*row, each) for row, each in zip(rows, variables, strict=True)]
+        )
+
+
+def _type(key: Mapping[str, Any]) -> str:
+    kinds = key.get("type", "string")
+    shown = " or ".join(_TYPES.get(kind, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds))
+    return "date" if key.get("format") == "date" else shown
+
+
+def _default(key: Mapping[str, Any]) -> str:
+    default = key.get("default")
+    return "" if default in (None, "", {}) else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+if __name__ == "__main__":
+    (DOCS / "commands.md").write_text(commands_page(), encoding="utf-8")
+    (DOCS / "settings.md").write_text(settings_page(), encoding="utf-8")

@@ -96,10 +96,11 @@ test-all: $(VENV)/.dev $(READERS)/.done $(SNOWFLAKE)/.done $(BIGQUERY)/.done ## 
 
 check: lint types docs test ## Everything that CI checks
 
-lint: $(VENV)/.dev ## Check style and the order of layers
+lint: $(VENV)/.dev ## Check style, spelling and the order of layers
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/lint-imports
+	@$(BIN)/codespell README.md CHANGELOG.md Makefile benchmarks config docs etl tests
 
 types: $(VENV)/.dev ## Check types, strictly
 	@$(BIN)/mypy

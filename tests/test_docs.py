@@ -247,6 +247,24 @@ def test_changelog_names_the_version() -> None:
     assert re.search(r"^## (Unreleased|\[?" + re.escape(etl.__version__) + ")", text("CHANGELOG.md"), re.MULTILINE)
 
 
+BANNED = re.compile(
+    r"\bmend|\bask\w* again|\bg(?:o|oes|one) around|\bnothing of it|\bis left of it|what it lacks|\btold\b|\bas it stands"
+    r"|\bof which\b|\bbeside\b|\bsay, |\banew\b",
+    re.IGNORECASE,
+)
+"""What a native writer would put in other words: fix, retry, skip, missing, next to, except, for example, again."""
+
+
+def test_messages_are_written_in_plain_english() -> None:
+    for path in (ROOT / "etl").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        assert [each.value for each in texts if id(each) not in docstrings and BANNED.search(str(each.value))] == [], (
+            path
+        )
+
+
 def test_local_links_lead_somewhere() -> None:
     for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8")):

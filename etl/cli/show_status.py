@@ -49,7 +49,7 @@ FIELDS = {
     "run_tests[].dead_letters": "its rows of `errors`",
     "run_tests[].missing_calls": "calls that were exported and are no longer there",
     "run_tests[].stray_calls": "calls without an execution",
-    "run_tests[].error": "why the last run could export nothing of it; otherwise null",
+    "run_tests[].error": "why the last run could not export it; otherwise null",
     "tables[].name": "a table",
     "tables[].rows": "its rows",
     "tables[].files": "its files",
@@ -164,7 +164,7 @@ def _lost(attempt: Attempt) -> str:
 def _print_run_tests(console: Console, run_tests: Sequence[RunTestStatus], now: datetime) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     add_name_column(console, table, "run test")
-    _add_columns(table, ("executions", "calls"), ("newest", "complete", "of which"))
+    _add_columns(table, ("executions", "calls"), ("newest", "complete", "state"))
     for each in run_tests:
         counts = {"waiting": each.waiting, "settling": each.settling, "incomplete": each.incomplete}
         counts["deleted"] = each.deleted

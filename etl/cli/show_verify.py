@@ -87,7 +87,7 @@ def _print_warehouse(console: Console, report: WarehouseReport) -> None:
     if report.held_back:
         executions = counted(report.held_back, "execution")
         print_line(
-            console, "left out", f"{executions} of which the dataset has lost rows: metrics-etl run exports them again"
+            console, "left out", f"{executions} with rows missing from the dataset: metrics-etl run exports them again"
         )
 
 

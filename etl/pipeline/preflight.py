@@ -171,7 +171,7 @@ async def _check_source(config: Path | None, on_hold: Callable[[float], None]) -
             *map(_skipped, (Subject.KEY, Subject.RATE_LIMIT, Subject.RUN_TESTS)),
         ]
     requests, seconds = client.traffic.requests, max(0.0, monotonic() - started_at - held_seconds)
-    waiting = f", beside {held_seconds:.0f} s of waiting for the rate limit" if held_seconds else ""
+    waiting = f", plus {held_seconds:.0f} s of waiting for the rate limit" if held_seconds else ""
     return [
         Check(Subject.SERVER, f"{base_url} answers: {counted(requests, 'request')} in {seconds:.2f} s{waiting}"),
         Check(Subject.KEY, "accepted"),
@@ -234,7 +234,7 @@ def _rate_limit(settings: Settings, learned: int | None) -> str:
         return f"{counted(settings.api.requests_per_minute, 'request')} a minute, as [api] requests_per_minute says"
     if learned:
         return f"{counted(learned, 'request')} a minute to use, as the API tells"
-    return "not told by the API; it is learned from the first refusal, if there is one"
+    return "unknown, since the API has not named it; a run learns it from the first refusal"
 
 
 def _check_dataset(settings: Settings) -> list[Check]:

@@ -154,17 +154,15 @@ async def _find_vanished(
         existing = await _find_existing(run, sorted(vanished)[:_SAMPLE_EXECUTIONS])
         error = None
         if not existing:
-            error = f"{len(vanished)} of its {living} stored executions are no longer listed; nothing of it was changed: {_ACCEPT}"
+            error = f"{len(vanished)} of its {living} stored executions are no longer listed; nothing was changed: {_ACCEPT}"
         elif not record.lists[key].executions:
-            error = (
-                f"its list shows none of its {living} executions, which exist: {first_few(existing, shown=1)}; nothing of it was "
-                "changed"
-            )
+            shown = first_few(existing, shown=1)
+            error = f"its list shows none of its {living} executions, which exist: {shown}; nothing was changed"
         elif is_mass_vanishing(vanished=len(vanished) - record.not_listed_before(key), living=living):
             record.vanished[key] = VanishedCounts(not_listed=len(vanished), not_answered=0)
             error = (
                 f"its list lacks {len(vanished)} of its {living} stored executions, although they exist: "
-                f"{first_few(existing, shown=1)}; nothing of it was changed, {_NEXT_TIME}"
+                f"{first_few(existing, shown=1)}; nothing was changed, {_NEXT_TIME}"
             )
         if error:
             del record.lists[key]

@@ -177,7 +177,7 @@ async def test_empty_list_of_executions_that_exist_is_not_believed(
     assert (odd.exit_code, [each.is_whole for each in odd.run_tests if each.name == second.name]) == (3, [True])
     [problem] = odd.problems
     assert problem.startswith(f"'{first.name}': its list shows none of its 4 executions, which exist: ")
-    assert problem.endswith("; nothing of it was changed")
+    assert problem.endswith("; nothing was changed")
     assert rows_of(tmp_path, "executions") == before
     server.fault = None
     assert (await export(server, tmp_path, run_tests=run_tests)).exit_code == 0

@@ -41,7 +41,7 @@ async def test_waiting_for_the_rate_limit_is_told_and_is_not_the_servers_time(
 
     assert len(held) >= 1
     (detail,) = (each.detail for each in checks if each.subject is Subject.SERVER)
-    shown = re.search(r"answers: 3 requests in ([\d.]+) s, beside (\d+) s of waiting for the rate limit$", detail)
+    shown = re.search(r"answers: 3 requests in ([\d.]+) s, plus (\d+) s of waiting for the rate limit$", detail)
     assert shown
     assert float(shown[1]) <= elapsed - sum(held) + 0.01
     assert int(shown[2]) == round(sum(held))

@@ -212,6 +212,8 @@ def _found(meta: Any) -> Found:
 
 def _version(told: Any) -> Version:
     if not told["e_tag"]:
-        raise StoreFailedError("the store tells no ETag, by which two writers are told apart: give another destination")
+        raise StoreFailedError(
+            "the store returns no ETag, without which two writers would overwrite each other: choose another destination"
+        )
     # Some stores list it without the quotes that it has everywhere else.
     return Version(f'"{told["e_tag"].strip(_QUOTE)}"', told["version"])

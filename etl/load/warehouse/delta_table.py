@@ -76,7 +76,7 @@ class OneTable:
             if found.get(field.name, field.type) != field.type:
                 raise DestinationError(
                     f"{url}: {table.name}.{field.name} is {found[field.name].type}, expected {field.type.type}: "
-                    "give it that type, or remove the tables and load anew"
+                    "give it that type, or remove the tables and load again"
                 )
         self.lacking = [column for column in columns_of(table) if column.name not in found]
 

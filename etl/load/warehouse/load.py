@@ -78,8 +78,8 @@ class Result:
             )
         if self.vanished:
             lines.append(
-                f"{counted(self.vanished, 'execution')} of which the dataset knows nothing any more: what the warehouse has of "
-                "them is kept; if they were removed on purpose, run metrics-etl load --full"
+                f"{counted(self.vanished, 'execution')} that the dataset no longer knows: the warehouse keeps them; "
+                "if they were removed on purpose, run metrics-etl load --full"
             )
         return lines
 

@@ -273,7 +273,7 @@ class SqlWarehouse:
                 if type_ not in (None, self._dialect.type_of(column)):
                     raise DestinationError(
                         f"{self.where}: {table.name}.{column.name} is {type_}, expected {self._dialect.type_of(column)}: "
-                        "give it that type, or drop the tables and load anew"
+                        "give it that type, or drop the tables and load again"
                     )
         return is_lacking
 

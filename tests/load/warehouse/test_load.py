@@ -397,9 +397,7 @@ async def test_execution_that_vanishes_from_the_dataset_and_its_index_stays_unti
     kept = load_into(warehouse, source.data)
 
     assert (kept.removed, kept.vanished) == (0, 3)
-    assert [problem.partition(" of which the dataset knows nothing")[0] for problem in kept.problems] == [
-        "3 executions"
-    ]
+    assert [problem.partition(" that the dataset no longer knows")[0] for problem in kept.problems] == ["3 executions"]
     assert warehouse.rows(schema.CALLS) == before
 
     result = load_into(warehouse, source.data, **{option: True})

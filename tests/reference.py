@@ -48,9 +48,10 @@ _COMMANDS_HEAD = """\
 
 # Every command, option and word
 
-Type `metrics-etl COMMAND`, or `python -m etl COMMAND`; `--help` explains each. Results go to stdout, messages and progress
-to stderr. A result that cannot be written to stdout makes the command exit with 6. Names and other texts from outside are
-printed with their control characters escaped.
+Type `metrics-etl COMMAND`, or `python -m etl COMMAND`. `--help` explains each command, `--install-completion` lets your shell
+complete them. Results go to stdout, messages and progress to stderr. A result that cannot be written to stdout makes the
+command exit with 6, except `run` and `demo`, whose result is the dataset. Control characters in names and other texts from
+outside are printed escaped.
 
 Some features need more packages, an extra: `pip install '.[bucket,report]'`. There are `bucket`, `report`, `prometheus`,
 `fast` (uvloop), and `duckdb`, `postgresql`, `snowflake`, `bigquery` and `delta` for a [warehouse](warehouses.md).
@@ -77,6 +78,12 @@ files, run tests with the same key, wrong values in the environment.
 
 Keys and passwords are never in the file. Each comes from an environment variable, or from the file that the same variable
 with `_FILE` at its end names, such as `FI_API_KEY_FILE`. Only you may be able to read that file (mode 0600 or 0400)."""
+_RUN_TESTS = """\
+`"all"` looks them up in each run: a new run test is exported from its first night on. Run tests that share a name are
+exported as one, because the API lists their executions by name; a name that begins or ends with a space cannot be
+exported. Environment variable: `METRICS_ETL_RUN_TESTS`, with names joined by commas, or JSON.
+
+For a key or a first day of its own, write a table instead of a name, such as `{ name = "Checkout", since = 2026-01-01 }`:"""
 _SECRETS = {
     "FI_API_KEY": "the API key",
     "FI_SECRET_KEY": "the secret key",
@@ -213,13 +220,7 @@ def _settings_page() -> Iterator[str]:
     yield from _table(("environment variable", "meaning"), _coded(_SECRETS))
     sections = settings_schema()["properties"]
     run_tests = sections.pop("run_tests")
-    yield from (
-        "## run_tests",
-        "",
-        f"{_sentence(run_tests['description'])} Environment variable: `METRICS_ETL_RUN_TESTS`,",
-    )
-    yield from ("names joined by commas, or JSON.", "")
-    yield 'A run test may also be a table, such as `{ name = "Checkout", since = 2026-01-01 }`:'
+    yield from ("## run_tests", "", _sentence(run_tests["description"]), _RUN_TESTS)
     yield from _keys(run_tests["anyOf"][1]["items"]["anyOf"][1]["properties"])
     for name, section in sections.items():
         yield from (f"## {name}", "", section["description"])

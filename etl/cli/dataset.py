@@ -88,7 +88,8 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
         bool,
         typer.Option(
             "--against-api",
-            help="Also recompute the API's averages, percentiles and counts from the exported calls. Needs the keys.",
+            help="Also recompute the API's averages, percentiles and counts from the exported calls. Needs the keys, and one "
+            "request per page of each list.",
         ),
     ] = False,
     warehouse: Annotated[
@@ -216,7 +217,8 @@ def schema(
 ) -> None:
     """Explain every column, or print the code to open the dataset.
 
-    Prints the name, type, unit, meaning and source of each column.
+    Prints the name, type, unit, meaning and source of each column. With --format odcs it prints a data contract (Open Data
+    Contract Standard 3.1.0), which datacontract-cli can test against your files.
 
     Example: metrics-etl schema calls --ddl duckdb --location s3://my-bucket/metrics
     """

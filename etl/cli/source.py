@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def check(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = False) -> None:
-    """Check that an export would work, before the night does.
+    """Check that an export would work.
 
     Tests the settings, the server, the key, the run tests, the destination, the lock and the warehouse, and changes nothing.
     It sends one request, and one more for each run test that is not on the first page of the list. The exit code is that of

@@ -93,7 +93,7 @@ class Outcome(StrEnum):
 VERDICT_MEANINGS: dict[Verdict, str] = {
     Verdict.BETTER: "the whole 95% interval of the difference is on the better side",
     Verdict.WORSE: "the whole 95% interval of the difference is on the worse side",
-    Verdict.UNCLEAR: "so many calls cannot show a difference; there may still be one",
+    Verdict.UNCLEAR: "this number of calls cannot show a difference; there may still be one",
     Verdict.TOO_FEW: f"fewer than {FEWEST[Statistic.MEAN]} calls on a side, or {FEWEST[Statistic.P95]} for a 95th percentile",
 }
 OUTCOME_MEANINGS: dict[Outcome, str] = {

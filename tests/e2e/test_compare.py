@@ -53,6 +53,18 @@ async def test_regression_of_the_demo_is_found_as_the_documentation_shows(folder
     assert [line.rstrip() for line in result.stdout.splitlines()] == shown[1].splitlines()
 
 
+async def test_other_blocks_of_the_documentation_work_too(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "data", tmp_path / "data")
+    (settings,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    (command,) = re.findall(r"^metrics-etl report (.*)$", PAGE, re.MULTILINE)
+    write_settings(tmp_path, "all", settings)
+    compared = await compare(tmp_path, *CHECKOUT, "--json")
+    reported = await metrics_etl("report", *_words(command), cwd=tmp_path, env=BARE)
+    assert [row["metric"] for row in compared.document["metrics"] if row["limit"]] == ["latency_p50", "failure_rate"]
+    assert (reported.exit_code, reported.stderr) == (0, "")
+    assert (tmp_path / "report.html").exists()
+
+
 def _words(command: str) -> list[str]:
     return [quoted or plain for quoted, plain in re.findall(r'"([^"]*)"|(\S+)', command)]
 

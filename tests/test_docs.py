@@ -255,6 +255,17 @@ BANNED = re.compile(
 """What a native writer would put in other words: fix, retry, skip, missing, next to, except, for example, again."""
 
 
+def without_code(path: Path) -> str:
+    return re.sub(r"^ *```.*?^ *```$", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
+)
+def test_manual_is_written_in_plain_english(path: Path) -> None:
+    assert BANNED.findall(without_code(path)) == []
+
+
 def test_messages_are_written_in_plain_english() -> None:
     for path in (ROOT / "etl").rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -265,10 +276,18 @@ def test_messages_are_written_in_plain_english() -> None:
         )
 
 
+def anchors(path: Path) -> set[str]:
+    """What GitHub makes of the headings."""
+    headings = re.findall(r"^#+ (.+)$", without_code(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_local_links_lead_somewhere() -> None:
     for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8")):
-            assert (path.parent / target).exists(), (path, target)
+        for name, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", without_code(path)):
+            target = path.parent / name if name else path
+            assert target.exists(), (path, name)
+            assert not anchor or anchor in anchors(target), (path, name, anchor)
 
 
 def test_readme_can_be_read_in_five_minutes() -> None:

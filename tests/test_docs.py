@@ -47,6 +47,7 @@ from tests.bundles import execution, plan_of
 from tests.reference import FIELDS, commands_page, json_paths, settings_page
 
 ROOT = Path(__file__).parents[1]
+GENERATED = {"commands.md", "data-dictionary.md", "settings.md"}
 SECRETS = {"api_key", "secret_key", "proxy_user", "proxy_password"}
 
 
@@ -288,6 +289,18 @@ def test_local_links_lead_somewhere() -> None:
             target = path.parent / name if name else path
             assert target.exists(), (path, name)
             assert not anchor or anchor in anchors(target), (path, name, anchor)
+
+
+def words(path: Path) -> int:
+    """How many somebody has written: without code, and without the tables that benchmarks write."""
+    return len(re.sub(r"<!-- (.+?) -->.*?<!-- end of \1 -->", "", without_code(path), flags=re.DOTALL).split())
+
+
+def test_manual_can_be_finished() -> None:
+    written = [path for path in (ROOT / "docs").glob("*.md") if path.name not in GENERATED]
+    counts = {path.name: words(path) for path in [ROOT / "README.md", *written]}
+    assert {name: count for name, count in counts.items() if count > 900} == {}
+    assert sum(counts.values()) <= 12_000, counts
 
 
 def test_readme_can_be_read_in_five_minutes() -> None:

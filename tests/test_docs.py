@@ -151,8 +151,8 @@ def test_every_field_of_the_json_is_documented(command: str) -> None:
     ("path", "title"),
     [
         ("README.md", "## Exit codes"),
-        ("docs/operations.md", "## What does the exit code ask me to do?"),
-        ("docs/deploy.md", "# Deploy"),
+        ("docs/failed-night.md", "## By exit code"),
+        ("docs/orchestrators.md", "## What to do on each exit code"),
     ],
 )
 def test_every_exit_code_is_documented(path: str, title: str) -> None:

@@ -144,7 +144,7 @@ async def test_engines_read_a_bucket_as_the_documentation_says(
             line for line in (tmp_path / "config" / "metrics-etl.toml").read_text().split('"') if "s3://" in line
         )
         expected = sorted(etl.read_table(url, "calls", options=proxy.options)["call_execution_id"])
-        section = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8").partition("\n## In a bucket\n")[2]
+        section = (ROOT / "docs" / "buckets.md").read_text(encoding="utf-8").partition("\n## Read it\n")[2]
         code = re.findall(r"```python\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
         assert len(code) == 4
         found: dict[str, object] = {"URL": url, "ENDPOINT": proxy.endpoint, "REGION": "us-east-1"}

@@ -26,7 +26,7 @@ from tests.support import API_KEY, SECRET_KEY, settings_for
 from tests.worlds import settled_world
 
 METRICS = ("run", "--metrics-file", "metrics.prom")
-OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+MONITORING = Path(__file__).parents[2] / "docs" / "monitoring.md"
 EPOCH, DAY, HOUR = datetime(1970, 1, 1, tzinfo=UTC), timedelta(days=1), timedelta(hours=1)
 
 
@@ -294,7 +294,7 @@ async def test_documented_alert_fires_before_seven_unless_the_night_was_complete
         await export(second_night, ["first"] if night == "narrowed" else [])
         scrape(second_night)
 
-    (fragment,) = re.findall(r"```yaml\n(- alert: .*?)```", OPERATIONS.read_text(encoding="utf-8"), re.DOTALL)
+    (fragment,) = re.findall(r"```yaml\n(- alert: .*?)```", MONITORING.read_text(encoding="utf-8"), re.DOTALL)
     (folder / "rules.yml").write_text("groups:\n- name: docs\n  rules:\n" + textwrap.indent(fragment, "  "))
     alert, expression = re.findall(r"(?:alert|expr): (.*)", fragment)
     values = [
@@ -302,7 +302,7 @@ async def test_documented_alert_fires_before_seven_unless_the_night_was_complete
         for series, found in scraped.items()
     ]
     seven = f"{11 * 24 + 7}h"
-    (total,) = re.findall(r"`(sum .*\(metrics_etl_run_requests\))`", OPERATIONS.read_text(encoding="utf-8"))
+    (total,) = re.findall(r"`(sum .*\(metrics_etl_run_requests\))`", MONITORING.read_text(encoding="utf-8"))
     sent = {} if night == "never began" else {f'{{dataset="{folder / "data"}"}}': last_run(folder)["requests"]}
     expected = 0 if night == "complete" else 1
     document = {

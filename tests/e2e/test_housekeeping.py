@@ -1,17 +1,23 @@
-"""What docs/operations.md promises of a dataset that is copied, moved, lost in part, or exported again."""
+"""What docs/housekeeping.md and docs/first-export.md promise of a dataset that is copied, lost in part, or exported again."""
 
+import asyncio
+import re
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
-from etl.sandbox import Sandbox
+from etl.load import layout
+from etl.sandbox import Fault, Sandbox
 from tests.datasets import assert_sound
-from tests.e2e.command import Ended, environment, metrics_etl, write_settings
+from tests.e2e.command import COMMAND, Ended, environment, metrics_etl, write_settings
 from tests.e2e.truth import assert_equals_world
 from tests.worlds import settled_world
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture
@@ -106,3 +112,77 @@ async def test_backfill_in_parts_fetches_nothing_twice(server: Sandbox, tmp_path
     assert fetched == [sum(day >= days[3] for day in days), sum(day < days[3] for day in days)]
     assert sum("call_execution_id" in request.query for request in server.requests) == 2 * 3 * 4
     assert_equals_world(tmp_path, server.world)
+
+
+def blocks(page: str, title: str, language: str = "sh") -> list[str]:
+    """The blocks below a title of the page."""
+    section = (DOCS / page).read_text(encoding="utf-8").partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
+
+
+async def type_in(script: str, folder: Path, server: Sandbox) -> Ended:
+    """What a shell makes of the block, in the folder."""
+    env = environment(server)
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-ec", script),
+        cwd=folder,
+        env=env | {"PATH": f"{COMMAND.parent}:{env['PATH']}"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    stdout, stderr = await process.communicate()
+    assert process.returncode is not None
+    return Ended(process.returncode, stdout.decode(), stderr.decode())
+
+
+async def test_commands_of_housekeeping_do_what_the_page_says(tmp_path: Path) -> None:
+    async with Sandbox(settled_world(run_tests=1, executions=3, calls=2)) as server:
+        await export(server, tmp_path)
+        (copy,) = blocks("housekeeping.md", "Move or copy a dataset")
+        again, anew = blocks("housekeeping.md", "Export one run test again")
+        (migrate,) = blocks("housekeeping.md", "Move from days to months")
+        (tmp_path / "backup").mkdir()
+        printed, requests = [], []
+        for script in (copy, again, anew, migrate):
+            sent = len(server.requests)
+            result = await type_in(script.replace("/backup", f"{tmp_path}/backup"), tmp_path, server)
+            assert result.exit_code == 0, result
+            printed.append(result.stdout)
+            requests.append(len(server.requests) - sent)
+        assert "nothing is wrong" in printed[0]
+        assert re.search(r"^Checkout flow +3 +final", printed[0], re.MULTILINE)
+        assert requests[1:] == [1 + 3 * 3, 2 + 3 * 3, 0]
+        assert_equals_world(tmp_path, server.world)
+
+
+async def test_first_export_shows_what_plan_predicts_and_its_command_exports(tmp_path: Path) -> None:
+    page = (DOCS / "first-export.md").read_text(encoding="utf-8")
+    shown = re.search(r"<!-- plan -->\n```text\n(.*?)```", page, re.DOTALL)
+    assert shown
+    plan, run = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    async with Sandbox(settled_world(run_tests=3, executions=20, calls=25)) as server:
+        write_settings(tmp_path, [each.name for each in server.world.run_tests], "[api]", "requests_per_minute = 100")
+        planned = await type_in(plan, tmp_path, server)
+        assert planned.stdout.endswith(shown[1])
+        write_settings(tmp_path, [each.name for each in server.world.run_tests])
+        assert (await type_in(run, tmp_path, server)).exit_code == 0
+        assert_equals_world(tmp_path, server.world)
+
+
+async def test_queries_about_nights_and_dead_letters_run(server: Sandbox, tmp_path: Path, monkeypatch: Any) -> None:
+    broken = server.world.run_tests[0].executions[0].calls[0].call_execution_id
+    server.fault = lambda request, _: Fault(status=500) if broken in request.target else None
+    await export(server, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (nights,) = blocks("monitoring.md", "In your own tools", "sql")
+    (letters,) = blocks("failed-night.md", "Dead letters", "sql")
+
+    assert [outcome for _, outcome, *_ in duckdb.execute(nights).fetchall()] == ["partial"]
+    assert [(status, count) for _, status, count, *_ in duckdb.execute(letters).fetchall()] == [(500, 1)]
+
+
+def test_every_file_of_the_state_is_explained() -> None:
+    rows = re.findall(r"^\| `([a-z_./]+)` \|", (DOCS / "housekeeping.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {f"{layout.STATE}/{name.rstrip('/')}" for name in rows} == {
+        value for name, value in vars(layout).items() if name.isupper() and str(value).startswith(f"{layout.STATE}/")
+    }

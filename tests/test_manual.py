@@ -1,0 +1,84 @@
+"""What README and docs/ tell a reader to type, to set or to look for is there."""
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import pytest
+import typer
+
+from etl.cli.commands import app
+from etl.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def typed_commands(page: Path) -> Iterator[list[str]]:
+    """The words after ``metrics-etl`` of each command in the page's shell blocks."""
+    for block in blocks(page, "sh"):
+        for line in re.findall(r".*metrics-etl .*", block.replace("\\\n", " ")):
+            for command in re.split(r" [|&;>]+ ", line):
+                words = shlex.split(command, comments=True)
+                while words and re.match("[A-Z_]+=", words[0]):
+                    del words[0]
+                for at, word in enumerate(words[:-1]):
+                    is_run = PurePosixPath(word).name == "metrics-etl"
+                    if is_run and (at == 0 or words[at + 1] in app_commands()):
+                        yield words[at + 1 :]
+                        break
+
+
+def app_commands() -> dict[str, typer.core.TyperCommand]:
+    return typer.main.get_command(app).commands  # type: ignore[attr-defined,no-any-return]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_that_the_manual_types_has_these_options(page: Path) -> None:
+    for name, *arguments in typed_commands(page):
+        app_commands()[name].make_context(name, arguments).close()
+
+
+def test_commands_are_found_behind_variables_pipes_and_other_commands() -> None:
+    assert len(list(typed_commands(ROOT / "docs/nightly.md"))) == 3
+    assert ["plan"] in list(typed_commands(ROOT / "README.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_setting_that_the_manual_shows_is_accepted(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FI_API_KEY", "key")
+    monkeypatch.setenv("FI_SECRET_KEY", "secret")
+    for block in blocks(page, "toml"):
+        settings = block if "run_tests = " in block else f'run_tests = "all"\n{block}'
+        (tmp_path / "metrics-etl.toml").write_text(settings, encoding="utf-8")
+        Settings.load(tmp_path / "metrics-etl.toml")
+
+
+def text_of_the_code() -> str:
+    """The texts in the code, a line each; what is filled in is left out."""
+    found = []
+    for path in (ROOT / "etl").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(found)
+
+
+def test_every_message_that_the_manual_explains_is_one_of_the_code() -> None:
+    page = (ROOT / "docs/failed-night.md").read_text(encoding="utf-8")
+    tables = re.findall(r"^\| (?:problem|message) \| do \|\n\|---\|---\|\n((?:\|.*\n)+)", page, re.MULTILINE)
+    assert len(tables) == 2
+    code = text_of_the_code()
+    for message in re.findall(r"^\| `(.*?)` \|", "".join(tables), re.MULTILINE):
+        assert re.sub(r"\(\d+\)", "(…)", message) in code, message

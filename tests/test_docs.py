@@ -32,11 +32,13 @@ from etl.inspect.verify import Report
 from etl.inspect.warehouse import Day, WarehouseReport
 from etl.load.attempt import Attempt
 from etl.load.warehouse.ddl import ENGINES, ddl
+from etl.load.warehouse.dialect import KINDS
+from etl.load.warehouse.engines import EngineName
 from etl.load.warehouse.last_load import LastLoad
 from etl.load.warehouse.load import Result
 from etl.model.locations import BUCKETS
 from etl.model.records import RunTest as ListedRunTest
-from etl.model.schema import EXECUTIONS, TABLES
+from etl.model.schema import EXECUTIONS, TABLES, TIMESTAMP
 from etl.pipeline.preflight import SUBJECT_MEANINGS, Check, Subject, as_json
 from etl.pipeline.progress import Progress
 from etl.pipeline.run_test_summary import RunTestSummary
@@ -61,14 +63,16 @@ def test_data_dictionary_is_what_the_schema_says() -> None:
     assert "## " + generated.strip() == "\n".join(schema_markdown(list(TABLES.values()))).strip()
 
 
-@pytest.mark.parametrize("engine", sorted(ENGINES.keys() - {"snowflake-direct"}))
-def test_reading_shows_what_the_command_prints(engine: str) -> None:
+READING = "\n".join(text(f"docs/{page}.md") for page in ("pandas", "engines", "clouds"))
+
+
+@pytest.mark.parametrize(
+    ("engine", "title"), [("pandas", "Without this package"), ("duckdb", "DuckDB"), ("polars", "Polars")]
+)
+def test_page_shows_what_the_command_prints(engine: str, title: str) -> None:
     """Mend it with: metrics-etl schema executions --ddl ENGINE."""
-    documented = text("docs/reading.md")
-    heading = re.search(rf"^## ({engine})$", documented, re.MULTILINE | re.IGNORECASE)
-    assert heading
-    assert f"| [{heading[1]}](#{engine}) |" in documented
-    shown = documented[heading.end() :].split("```")[1].splitlines()[1:]
+    section = READING.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    (shown,) = (block.splitlines()[1:] for block in section.split("```")[1::2] if "more columns" in block)
     printed = ddl([EXECUTIONS], engine).splitlines()
     (at,) = (number for number, line in enumerate(shown) if "…" in line)
     left_out = re.search(r"… (\d+) more columns$", shown[at])
@@ -78,12 +82,18 @@ def test_reading_shows_what_the_command_prints(engine: str) -> None:
     assert columns < len(EXECUTIONS.columns)
 
 
-def test_reading_shows_what_opens_the_dataset_in_snowflake_in_place() -> None:
-    """Mend it with: metrics-etl schema executions --ddl snowflake-direct."""
-    documented = text("docs/reading.md")
-    section = documented.partition("\n## Snowflake, in place\n")[2].partition("\n## ")[0]
-    assert section.split("```")[1] == f"sql\n{ddl([EXECUTIONS], 'snowflake-direct')}\n"
-    assert "| [Snowflake, in place](#snowflake-in-place) |" in documented
+def test_every_engine_is_told_with_its_type_of_a_time_and_what_it_wants_after_an_export() -> None:
+    rows = re.findall(r"^\| \[(.+)\]\(#([a-z-]+)\) \| `([a-z-]+)` \| (.+) \| (.+) \|$", READING, re.MULTILINE)
+    assert {row[2] for row in rows} == ENGINES.keys() - {EngineName.PANDAS}
+    assert "metrics-etl schema --ddl pandas" in READING
+    for title, anchor, engine, time, afterwards in rows:
+        assert anchor == re.sub(r"[^a-z ]", "", title.lower()).replace(" ", "-")
+        assert f"\n## {title}\n" in READING
+        types, printed = ENGINES[engine].types, ddl([EXECUTIONS], engine)
+        assert not types or re.findall("^`(.+?)`", time) == [types[KINDS.index(TIMESTAMP)]], engine
+        statements = re.findall("^`(.+)`$", afterwards)
+        assert bool(statements) == ("after every export" in printed.lower()), engine
+        assert all(part.strip() in printed for statement in statements for part in statement.split("…")), engine
 
 
 @pytest.mark.parametrize("name", ["commands", "settings"])

@@ -1,4 +1,4 @@
-"""Every block of docs/analysis.md runs as it stands there, and prints what stands there."""
+"""Every block of docs/pandas.md and docs/analysis.md runs as it stands there, and prints what stands there."""
 
 import contextlib
 import io
@@ -15,7 +15,9 @@ from etl.model import schema
 from tests.e2e.demo_dataset import make_demo
 
 ROOT = Path(__file__).parents[2]
-TEXT, README = ((ROOT / name).read_text(encoding="utf-8") for name in ("docs/analysis.md", "README.md"))
+PANDAS, ANALYSIS, README = (
+    (ROOT / name).read_text(encoding="utf-8") for name in ("docs/pandas.md", "docs/analysis.md", "README.md")
+)
 BLOCK = re.compile(
     r"^```python(?P<plot> plot)?\n(?P<code>.*?)^```\n(?:\n```text\n(?P<printed>.*?)^```\n)?", re.MULTILINE | re.DOTALL
 )
@@ -23,19 +25,21 @@ BLOCK = re.compile(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The demo's dataset as data, of the week in which the document was written."""
+    """The demo's dataset as data, of the week in which the pages were written."""
     folder = tmp_path_factory.mktemp("analysis")
     make_demo(folder / "data", friday=datetime(2026, 10, 30, 15, tzinfo=UTC))
     return folder
 
 
-def test_every_block_prints_what_the_document_shows(folder, monkeypatch):
-    """Mend the document with what the block printed, when that is right."""
+@pytest.mark.parametrize("page", [PANDAS, ANALYSIS], ids=["pandas", "analysis"])
+def test_every_block_prints_what_the_page_shows(folder, monkeypatch, page):
+    """Mend the page with what the block printed, when that is right."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("MPLBACKEND", "agg")
     namespace: dict[str, Any] = {}
-    for block in BLOCK.finditer(TEXT):
-        code, printed = compile(block["code"], "docs/analysis.md", "exec"), io.StringIO()
+    assert len(BLOCK.findall(page)) == page.count("```python")
+    for block in BLOCK.finditer(page):
+        code, printed = compile(block["code"], "page", "exec"), io.StringIO()
         if block["plot"] and not find_spec("matplotlib"):
             continue
         with contextlib.redirect_stdout(printed):
@@ -45,11 +49,10 @@ def test_every_block_prints_what_the_document_shows(folder, monkeypatch):
 
 
 def test_there_are_ten_recipes_and_none_takes_a_null_for_a_zero():
-    recipes = re.findall(r"^## ([0-9]+)\. ", TEXT, re.MULTILINE)
+    recipes = re.findall(r"^## ([0-9]+)\. ", ANALYSIS, re.MULTILINE)
     assert [int(number) for number in recipes] == list(range(1, len(recipes) + 1))
     assert len(recipes) >= 10
-    assert "fillna" not in TEXT
-    assert len(BLOCK.findall(TEXT)) == TEXT.count("```python")
+    assert "fillna" not in ANALYSIS
 
 
 @pytest.mark.parametrize("name", schema.TABLES)

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -115,10 +116,12 @@ def opened(engine, tables, root):
     return variables
 
 
-def documented(engine):
-    """The statement, shortened, and the example of the engine's section in docs/reading.md."""
-    document = (ROOT / "docs/reading.md").read_text(encoding="utf-8")
-    section = re.split(rf"^## {engine}$", document, flags=re.MULTILINE | re.IGNORECASE)[1]
+def documented(title):
+    """The code of the section of this title on the pages for readers; an engine's ends with its example."""
+    pages = "\n".join(
+        (ROOT / f"docs/{page}.md").read_text(encoding="utf-8") for page in ("pandas", "engines", "clouds")
+    )
+    (section,) = re.split(rf"^## {title}$", pages, flags=re.MULTILINE | re.IGNORECASE)[1:]
     return re.findall(r"```(?:python|sql)\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
 
 
@@ -295,12 +298,12 @@ def executions(dataset, monkeypatch):
 def test_documented_example_for_pandas(executions):
     statement = ddl([schema.EXECUTIONS], "pandas")
     variables: dict[str, Any] = {}
-    exec(f"{statement.removesuffix(')')}{documented('pandas')[1]})", variables)
+    exec(f"{statement.removesuffix(')')}{documented('Without this package')[-1]})", variables)
     assert len(variables["executions"]) == executions > 0
 
 
 def test_documented_example_for_polars(executions):
-    _, example = documented("polars")
+    *_, example = documented("polars")
     variables = opened("polars", [schema.EXECUTIONS], "data")
     assert eval(f"({example})", variables)["len"].sum() == executions > 0
 
@@ -308,12 +311,18 @@ def test_documented_example_for_polars(executions):
 def test_documented_example_for_duckdb(executions):
     with duckdb.connect() as connection:
         connection.execute(ddl([schema.EXECUTIONS], "duckdb"))
-        assert sum(count for _, count in connection.execute(documented("duckdb")[1]).fetchall()) == executions > 0
+        assert sum(count for _, count in connection.execute(documented("duckdb")[-1]).fetchall()) == executions > 0
+
+
+def test_documented_quick_look_counts_every_call(dataset, monkeypatch):
+    monkeypatch.chdir(dataset.root.parent)
+    calls = true_rows(dataset.root, schema.CALLS)
+    assert dict(duckdb.sql(documented("duckdb")[0]).fetchall()) == Counter(row["run_test_name"] for row in calls)
 
 
 @pytest.mark.parametrize("engine", ["spark", "bigquery", "snowflake", "athena", "redshift", "trino", "clickhouse"])
 def test_documented_example_is_of_the_dialect(engine):
-    _, example = documented(engine)
+    *_, example = documented(engine)
     (condition,) = sqlglot.parse_one(example, dialect=engine).find_all(exp.Where)
     assert {column.name for column in condition.find_all(exp.Column)} == {"run_test", "month", "started_at"}
 

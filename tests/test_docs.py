@@ -31,6 +31,7 @@ from etl.inspect.status import LetterStatus, RunStatus, RunTestStatus, Status, T
 from etl.inspect.verify import Report
 from etl.inspect.warehouse import Day, WarehouseReport
 from etl.load.attempt import Attempt
+from etl.load.receipt import _MOST_FILES, Change, Receipt
 from etl.load.warehouse.ddl import ENGINES, ddl
 from etl.load.warehouse.dialect import KINDS
 from etl.load.warehouse.engines import EngineName
@@ -238,6 +239,20 @@ def test_every_log_event_is_documented_with_its_fields() -> None:
     for call in calls:
         if isinstance(call.args[0], ast.Constant) and (given := [each.arg for each in call.keywords if each.arg]):
             assert [f"`{name}`" for name in given] == EVENTS[str(call.args[0].value)][1].split(", ")
+
+
+def test_every_field_of_the_receipt_is_documented() -> None:
+    receipt = Receipt()
+    receipt.note_written("path", b"", rows=1)
+    told = receipt.as_json()
+    documented = (
+        text("docs/feed.md").partition("\n## What the last run did\n")[2].partition("\n\nAn execution counts")[0]
+    )
+    rows = dict(re.findall(r"^\| `([a-z_]+)` \| (.+) \|$", documented, re.MULTILINE))
+    assert rows.keys() == told.keys()
+    assert set(re.findall(r"`([a-z0-9]+)`", rows["written"])) == told["written"][0].keys()
+    assert set(re.findall(r"`([a-z]+)`", rows["executions"])) == set(Change)
+    assert f"{_MOST_FILES:,}" in rows["not_listed"]
 
 
 def test_everything_public_can_be_imported_and_is_described() -> None:

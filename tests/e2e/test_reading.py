@@ -317,7 +317,9 @@ def test_documented_example_for_duckdb(executions):
 def test_documented_quick_look_counts_every_call(dataset, monkeypatch):
     monkeypatch.chdir(dataset.root.parent)
     calls = true_rows(dataset.root, schema.CALLS)
-    assert dict(duckdb.sql(documented("duckdb")[0]).fetchall()) == Counter(row["run_test_name"] for row in calls)
+    with duckdb.connect() as connection:
+        counted = dict(connection.execute(documented("duckdb")[0]).fetchall())
+    assert counted == Counter(row["run_test_name"] for row in calls)
 
 
 @pytest.mark.parametrize("engine", ["spark", "bigquery", "snowflake", "athena", "redshift", "trino", "clickhouse"])

@@ -37,7 +37,7 @@ from etl.load.warehouse.dialect import KINDS
 from etl.load.warehouse.engines import EngineName
 from etl.load.warehouse.last_load import LastLoad
 from etl.load.warehouse.load import Result
-from etl.model.locations import BUCKETS
+from etl.model.locations import BUCKETS, WAREHOUSES
 from etl.model.records import RunTest as ListedRunTest
 from etl.model.schema import EXECUTIONS, TABLES, TIMESTAMP
 from etl.pipeline.preflight import SUBJECT_MEANINGS, Check, Subject, as_json
@@ -239,6 +239,12 @@ def test_every_log_event_is_documented_with_its_fields() -> None:
     for call in calls:
         if isinstance(call.args[0], ast.Constant) and (given := [each.arg for each in call.keywords if each.arg]):
             assert [f"`{name}`" for name in given] == EVENTS[str(call.args[0].value)][1].split(", ")
+
+
+def test_every_warehouse_is_documented_with_its_extra() -> None:
+    rows = re.findall(r"^\| (.+://.+) \| `([a-z]+)` \| .+ \|$", text("docs/warehouses.md"), re.MULTILINE)
+    told = {scheme: extra for urls, extra in rows for scheme in re.findall(r"`([a-z0-9+]+)://", urls)}
+    assert told == WAREHOUSES
 
 
 def test_every_field_of_the_receipt_is_documented() -> None:

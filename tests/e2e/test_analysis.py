@@ -71,3 +71,12 @@ def test_python_of_the_readme_reads_one_row_per_call(folder, monkeypatch):
     exec(compile(code, "README.md", "exec"), namespace)
     assert namespace["calls"]["call_execution_id"].is_unique
     assert len(namespace["calls"]) == len(etl.read_table(folder / "data", "calls", since="2026-10-01"))
+
+
+def test_readme_shows_rows_of_the_demo(folder):
+    calls = etl.read_table(folder / "data", "calls")
+    (shown,) = re.findall(r"^```text\n(run_test_name .*?)^```$", README, re.MULTILINE | re.DOTALL)
+    columns = shown.splitlines()[0].split()
+    assert shown == calls[columns].head(3).to_string(index=False) + "\n"
+    assert f"{len(columns)} of {len(calls.columns)} columns" in README
+    assert set(re.findall(r"^[├└]── (\w+)/", README, re.MULTILINE)) == {*schema.TABLES, "_state"}

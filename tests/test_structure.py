@@ -71,6 +71,7 @@ TESTED_ELSEWHERE = {
     "etl/model/locations.py": "tests/load/files/test_open.py",
     "etl/model/records.py": "tests/extract/test_calls.py",
     "etl/pipeline/apply.py": "tests/e2e/test_source_changes.py",
+    "etl/pipeline/engine/here.py": "tests/pipeline/test_job.py",
     "etl/pipeline/lists.py": "tests/e2e/test_held_up_lists.py",
     "etl/pipeline/metrics_file.py": "tests/e2e/test_monitoring.py",
     "etl/pipeline/record.py": "tests/pipeline/test_job.py",

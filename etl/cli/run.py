@@ -44,6 +44,13 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Fetch on the workers of the Dask cluster with this scheduler. Needs the extra dask.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Annotated[
@@ -66,7 +73,9 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
         from etl.cli.show_run import print_how_to_open, print_summary  # noqa: PLC0415
         from etl.pipeline.metrics_file import write_metrics_file  # noqa: PLC0415
 
-        settings = _load_settings(config, metrics_file, run_tests or (), since=since, leaves_note=not dry_run)
+        settings = _load_settings(
+            config, metrics_file, run_tests or (), since=since, dask=dask, leaves_note=not dry_run
+        )
         if dry_run:
             _print_plan_and_exit(
                 settings, as_json=as_json, full_refresh=full_refresh, accept_deletions=accept_deletions
@@ -137,6 +146,7 @@ def _load_settings(
     run_tests: "Collection[str]",
     *,
     since: "date | None",
+    dask: str | None,
     leaves_note: bool,
 ) -> "Settings":
     from etl.pipeline.metrics_file import check_metrics_file  # noqa: PLC0415
@@ -144,6 +154,8 @@ def _load_settings(
 
     try:
         settings = Settings.load(config).only(run_tests, since=since)
+        if dask:
+            settings = settings.on_dask(dask)
         if metrics_file:
             check_metrics_file(metrics_file, settings.destination.path)
     except ConfigurationError as error:

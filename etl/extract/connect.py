@@ -11,8 +11,12 @@ from etl.settings import Settings
 from etl.version import __version__
 
 
-def client_of(settings: Settings, *, on_hold: Callable[[float], None] | None = None) -> Client:
+def client_of(
+    settings: Settings, *, on_hold: Callable[[float], None] | None = None, quota: Quota | None = None
+) -> Client:
     """A client as the settings want it. ``on_hold`` is told for how many seconds nothing will be sent.
+
+    A ``quota`` that was used before goes on, in place of one by the settings.
 
     Raises:
         ConfigurationError: the settings were loaded without the keys, or the process may open or start too little.
@@ -37,7 +41,7 @@ def client_of(settings: Settings, *, on_hold: Callable[[float], None] | None = N
             max_tries=api.max_tries,
             max_response_bytes=api.max_response_mb << 20,
         ),
-        quota=Quota(requests_per_minute=api.requests_per_minute, share=api.quota_share),
+        quota=quota or Quota(requests_per_minute=api.requests_per_minute, share=api.quota_share),
         on_hold=on_hold,
     )
 

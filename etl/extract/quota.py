@@ -82,6 +82,11 @@ class Quota:
             limits.append(self._limit)
         return min(limits, default=None)
 
+    def limit_to(self, requests_per_minute: int) -> None:
+        """From now on so many requests a minute are ours, also where the server's window would let more through."""
+        self._limit, self._is_configured = requests_per_minute, True
+        self._test_at = self._clean_at = math.inf
+
     def seconds_for(self, requests: int, now: float) -> float | None:
         """When the last of so many requests may be sent, counted from now; None while no limit is known."""
         limit = self.requests_per_minute

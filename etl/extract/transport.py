@@ -63,6 +63,15 @@ class Traffic:
         if offset is not None:
             self.clock_offset = offset if self.clock_offset is None else min(offset, self.clock_offset)
 
+    def add(self, other: "Traffic") -> None:
+        """Add that of another machine, whose clock and loop are not ours."""
+        for purpose, requests in other.requests_by_purpose.items():
+            self.requests_by_purpose[purpose] += requests
+        self.retries += other.retries
+        self.rejections += other.rejections
+        self.received_bytes += other.received_bytes
+        self.redactions += other.redactions
+
 
 @dataclass(frozen=True, slots=True)
 class Proxy:

@@ -42,3 +42,8 @@ def has_few_slashes(location: str) -> bool:
     """Whether it begins like the URL of a bucket or a warehouse, but is none, as s3:/bucket."""
     scheme, colon, rest = location.partition(":")
     return bool(colon) and scheme in {*BUCKETS, *WAREHOUSES} and not rest.startswith("//")
+
+
+def without_secrets(location: str) -> str:
+    """The location, or its scheme alone when it may hold a key or a signature."""
+    return f"{location.partition(':')[0]}://…" if {"@", "?"} & {*location} else repr(location)

@@ -205,6 +205,7 @@ async def fetch(
             letters=partial(read, StoredCalls.letters, frozenset()),
             call_counts=partial(read, StoredCalls.call_counts, ()),
         ),
+        expected_calls=sum(item.estimated_calls for item in planned if item.is_fetched),
     )
     run.progress.add(crawl, monotonic())
     try:

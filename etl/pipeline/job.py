@@ -192,7 +192,7 @@ async def _export_alone(run: Run, stop: asyncio.Future[InterruptedRunError] | No
     failure: ExporterError | None = None
     bug: BaseException | None = None
     try:
-        async with run.client:
+        async with run.client, run.engine:
             limit = _time_limit(settings)
             if limit is not None:
                 run.client.gate.run_ends_at = asyncio.get_running_loop().time() + limit[0]

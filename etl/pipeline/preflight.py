@@ -35,6 +35,7 @@ from etl.model.keys import is_listable
 from etl.model.records import Page
 from etl.model.schema import EXECUTIONS
 from etl.model.wording import counted, quoted
+from etl.pipeline.engine.contract import dask_module
 from etl.settings import Settings
 
 
@@ -49,6 +50,7 @@ class Subject(StrEnum):
     DESTINATION = "destination"
     LOCK = "lock"
     WAREHOUSE = "warehouse"
+    ENGINE = "engine"
 
 
 SUBJECT_MEANINGS: dict[Subject, str] = {
@@ -60,6 +62,7 @@ SUBJECT_MEANINGS: dict[Subject, str] = {
     Subject.DESTINATION: "files can be written, locked and read there, with 64 MiB free, or the folder can be created (else 6)",
     Subject.LOCK: "no export is running on this dataset (else 75)",
     Subject.WAREHOUSE: "it can be read, and holds no other dataset (else 2 or 6); only if the settings name one",
+    Subject.ENGINE: "the cluster has workers with keys and this version (else 2 or 5); only if the settings name one",
 }
 """When each is fine, and the exit code otherwise."""
 
@@ -121,7 +124,11 @@ async def check(config: Path | None, *, on_hold: Callable[[float], None]) -> lis
         names = f"names {counted(count, 'run test')}" if count else "for all run tests"
         found = [Check(Subject.SETTINGS, f"valid, {names}"), *await _check_source(config, on_hold)]
     found += await asyncio.to_thread(_check_dataset, settings)
-    return found + ([await asyncio.to_thread(_check_warehouse, settings)] if settings.warehouse.url else [])
+    if settings.warehouse.url:
+        found.append(await asyncio.to_thread(_check_warehouse, settings))
+    if settings.engine.address:
+        found.append(await _check_cluster(settings.engine.address))
+    return found
 
 
 def problems_here(config: Path | None) -> list[str]:
@@ -274,6 +281,15 @@ def _check_warehouse(settings: Settings) -> Check:
     except ExporterError as error:
         return _problem(Subject.WAREHOUSE, error)
     return Check(Subject.WAREHOUSE, f"{warehouse.where} can be read: {counted(executions, 'execution')}")
+
+
+async def _check_cluster(address: str) -> Check:
+    """Whether its workers could fetch; the keys that they have are not tried."""
+    try:
+        workers: int = await dask_module().count_workers(address)
+    except ExporterError as error:
+        return _problem(Subject.ENGINE, error)
+    return Check(Subject.ENGINE, f"{counted(workers, 'Dask worker')} at {address} can fetch")
 
 
 def _read_dataset(files: Files, settings: Settings) -> None:

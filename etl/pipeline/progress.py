@@ -6,7 +6,7 @@ from typing import Any
 
 from etl.extract.quota import Quota
 from etl.extract.transport import Traffic
-from etl.pipeline.engine.here import Fetching
+from etl.pipeline.engine.contract import Fetching
 
 Notify = Callable[..., None]
 """Called with the name of an event and its fields."""

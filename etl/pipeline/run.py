@@ -10,7 +10,8 @@ from etl.extract.connect import client_of
 from etl.extract.plan import Policy
 from etl.load.dataset import Dataset
 from etl.load.files.open import open_files
-from etl.pipeline.engine.here import How, ThisProcess
+from etl.pipeline.engine.contract import Engine, How, dask_module
+from etl.pipeline.engine.here import ThisProcess
 from etl.pipeline.progress import Notify, Progress
 from etl.settings import Settings
 from etl.transform.frames import ExportStamp
@@ -28,7 +29,7 @@ class Run:
     clock: Callable[[], datetime]
     dataset: Dataset
     client: Client
-    engine: ThisProcess
+    engine: Engine
     progress: Progress
     notify: Notify
 
@@ -55,7 +56,7 @@ def begin(
     """A run that begins now. Asks nothing and writes nothing yet.
 
     Raises:
-        ConfigurationError: the settings hold no keys.
+        ConfigurationError: the settings hold no keys, or the package for the engine is not installed.
     """
     clock = clock or (lambda: datetime.now(UTC))
     started_at = clock()
@@ -63,6 +64,7 @@ def begin(
     if client.limits.concurrency < settings.api.concurrency:
         notify("concurrency_reduced", concurrency=client.limits.concurrency)
     progress.traffic, progress.quota = client.traffic, client.quota
+    run_id = f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
     how = How(
         concurrency=settings.api.concurrency,
         page_limit=settings.api.page_limit,
@@ -77,7 +79,7 @@ def begin(
             settle_by_detail=settings.export.settle_by == "detail",
         ),
         accept_deletions=accept_deletions,
-        export_run_id=f"{started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}",
+        export_run_id=run_id,
         started_at=started_at,
         clock=clock,
         dataset=Dataset(
@@ -85,7 +87,14 @@ def begin(
             compression=settings.destination.compression,
         ),
         client=client,
-        engine=ThisProcess(client, how),
+        engine=_engine_of(settings, how, client, run_id),
         progress=progress,
         notify=notify,
     )
+
+
+def _engine_of(settings: Settings, how: How, client: Client, run_id: str) -> Engine:
+    if settings.engine.kind == "asyncio":
+        return ThisProcess(client, how)
+    cluster: Engine = dask_module().DaskCluster(settings, how, client, run_id)
+    return cluster

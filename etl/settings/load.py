@@ -31,7 +31,7 @@ from etl.errors import ConfigurationError
 from etl.settings.api_keys import read_api_key, read_proxy_credentials
 from etl.settings.messages import BASE_URL, ENV_PREFIX, first_error, suggestion, variable_of
 from etl.settings.paths import refuse_left_behind, whole_paths, working_folder
-from etl.settings.sections import Api, Compare, Destination, Export, Log, RunTest, Warehouse
+from etl.settings.sections import Api, Compare, Destination, Engine, Export, Log, RunTest, Warehouse
 
 DEFAULT_PATH = "config/metrics-etl.toml"
 _KEYS = {"api_key": "FI_API_KEY", "secret_key": "FI_SECRET_KEY"}
@@ -72,6 +72,7 @@ class Settings(BaseSettings):
     """Empty stands for "all": they are discovered at each run."""
     api: Api = Api()
     export: Export = Export()
+    engine: Engine = Engine()
     destination: Destination = Destination()
     warehouse: Warehouse = Warehouse()
     compare: Compare = Compare()
@@ -116,6 +117,10 @@ class Settings(BaseSettings):
     def _distinct(self) -> Self:
         _refuse_shared_keys(self.run_tests)
         return self
+
+    def on_dask(self, address: str) -> "Settings":
+        """The settings for a run on the Dask cluster whose scheduler is there."""
+        return self.model_copy(update={"engine": Engine(kind="dask", address=address)})
 
     def only(self, names: Collection[str] = (), *, since: date | None = None) -> "Settings":
         """The settings for the run tests with these names or keys (all if there are none), and from another day on.

@@ -15,7 +15,7 @@ from yarl import URL
 
 from etl.errors import ConfigurationError
 from etl.model.keys import default_key, is_key, is_listable
-from etl.model.locations import BUCKETS, DEFAULT_NAMESPACE, WAREHOUSES, has_few_slashes, scheme_of
+from etl.model.locations import BUCKETS, DEFAULT_NAMESPACE, WAREHOUSES, has_few_slashes, scheme_of, without_secrets
 from etl.model.metrics import Limit, limits_of
 
 _NO_PROXY = (
@@ -81,7 +81,6 @@ class Api(_Section):
     requests_per_minute: Annotated[int | None, BeforeValidator(_requests_per_minute)] = Field(
         None, description='rate limit to keep: a number, or "auto" to learn it from the API\'s answers'
     )
-    """None stands for "auto"."""
     quota_share: float = Field(
         1.0, gt=0, le=1, description="share of the rate limit to use, above 0 up to 1; the rest is left for others"
     )
@@ -216,12 +215,12 @@ class Destination(_Section):
         scheme = scheme_of(value)
         if "\0" in value or has_few_slashes(value) or (scheme is not None and scheme not in BUCKETS):
             urls = ", ".join(f"{each}://BUCKET/FOLDER" for each in BUCKETS)
-            raise ValueError(f"must be a folder, or {urls}, got {_without_secrets(value)}")
+            raise ValueError(f"must be a folder, or {urls}, got {without_secrets(value)}")
         if scheme is None:
             return value
         bucket, *folders = value.rstrip("/").partition("://")[2].split("/")
         if not _BUCKET.fullmatch(bucket) or not all(folders) or {".", "..", "?", "#"} & {*folders, *"".join(folders)}:
-            raise ValueError(f"must be {scheme}://BUCKET/FOLDER, got {_without_secrets(value)}")
+            raise ValueError(f"must be {scheme}://BUCKET/FOLDER, got {without_secrets(value)}")
         return value.rstrip("/")
 
     @field_validator("options", mode="before")
@@ -246,6 +245,24 @@ class Destination(_Section):
                 f"must be of {', '.join(sorted(known))}, while credentials stay in their usual places, got {name}"
             )
         return value
+
+
+class Engine(_Section):
+    """Who fetches."""
+
+    kind: Literal["asyncio", "dask"] = Field(
+        "asyncio",
+        description='"asyncio": this process fetches; "dask": the workers of a Dask cluster do (needs the extra dask)',
+    )
+    address: str | None = Field(None, description="address of the Dask scheduler")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.kind == "dask") != bool(self.address):
+            raise ValueError(
+                'kind "dask" needs the address of its scheduler, such as "tcp://scheduler:8786", and no other does'
+            )
+        return self
 
 
 class Warehouse(_Section):
@@ -279,7 +296,7 @@ class Warehouse(_Section):
         scheme, rest = scheme_of(value), value.partition("://")[2]
         if scheme not in WAREHOUSES or not rest.strip("/") or not value.isprintable():
             known = ", ".join(f"{each}://…" for each in WAREHOUSES)
-            raise ValueError(f"must be one of {known}, got {_without_secrets(value)}")
+            raise ValueError(f"must be one of {known}, got {without_secrets(value)}")
         # The value is never repeated: it may hold a password.
         user, at, _ = rest.rpartition("@")  # whatever a password holds
         if (at and ":" in user) or "password" in rest.partition("?")[2].lower():
@@ -324,11 +341,6 @@ class Log(_Section):
     level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description='"debug", "info", "warning" or "error"'
     )
-
-
-def _without_secrets(location: str) -> str:
-    """The location, or its scheme alone when it may hold a key or a signature."""
-    return f"{location.partition(':')[0]}://…" if {"@", "?"} & {*location} else repr(location)
 
 
 def _is_loopback(host: str) -> bool:

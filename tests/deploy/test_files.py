@@ -153,6 +153,27 @@ def test_kubernetes_tries_again_only_what_may_mend_itself() -> None:
     assert {rule["containerName"] for rule in rules} == {job["template"]["spec"]["containers"][0]["name"]}
 
 
+def test_a_dask_cluster_on_kubernetes_has_the_keys_and_one_thread_for_each_worker() -> None:
+    """The operator's own object cannot be validated without it; the pods in it can."""
+    cluster = yaml.safe_load((DEPLOY / "kubernetes-dask.yaml").read_text())
+    cron_job = kubernetes_objects()["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    worker, scheduler = (cluster["spec"][each]["spec"] for each in ("worker", "scheduler"))
+    for pod in (worker, scheduler):
+        metadata = {"name": "pod"}
+        kubernetes_validate.validate({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod}, KUBERNETES)
+        assert pod["containers"][0]["image"] == cron_job["containers"][0]["image"]
+
+    [container] = worker["containers"]
+    assert container["env"] == [each for each in cron_job["containers"][0]["env"] if each["name"].startswith("FI_")]
+    secrets = {each["name"]: each for each in cron_job["volumes"]}
+    assert worker["volumes"] == [secrets[mount["name"]] for mount in container["volumeMounts"]]
+    assert container["args"][container["args"].index("--nthreads") + 1] == "1"
+    address = (
+        f"tcp://{cluster['metadata']['name']}-scheduler:{cluster['spec']['scheduler']['service']['ports'][0]['port']}"
+    )
+    assert f"METRICS_ETL_ENGINE__ADDRESS={address}" in (ROOT / "docs" / "dask.md").read_text()
+
+
 def test_kubernetes_mounts_what_the_settings_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     objects = kubernetes_objects()
     (tmp_path / "metrics-etl.toml").write_text(objects["ConfigMap"]["data"]["metrics-etl.toml"])
@@ -326,7 +347,7 @@ def test_snippets_compile() -> None:
 
 
 def test_every_file_is_explained() -> None:
-    text = "".join((ROOT / "docs" / page).read_text() for page in ("nightly.md", "orchestrators.md"))
+    text = "".join((ROOT / "docs" / page).read_text() for page in ("nightly.md", "orchestrators.md", "dask.md"))
     for path in DEPLOY.iterdir():
         if path.is_file():
             assert f"deploy/{path.name}" in text, path.name

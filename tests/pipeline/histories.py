@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow.parquet as pq
 import pytest
@@ -209,6 +209,9 @@ class History:
     ``unseen`` are executions whose last change no list shows: only a scrub can find it. ``gone`` are the rows that the dataset
     holds of executions that were deleted at the source: no run changes them any more.
     """
+
+    engine: ClassVar[dict[str, str]] = {}
+    """The section of the settings."""
 
     def __init__(
         self, folder: Path, *, seed: int, run_tests: int, executions: int, calls: int, postgresql_url: str = ""
@@ -461,6 +464,7 @@ class History:
             self.files.data,
             run_tests=[{"name": entry.name, "key": entry.partition} for entry in exported],
             api={"page_limit": page_limit, "max_tries": 3, "concurrency": 4},
+            engine=self.engine,
             export={
                 "calls": calls,
                 "scrub_requests": scrub_requests,

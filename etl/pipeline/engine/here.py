@@ -1,43 +1,17 @@
 """Fetch in this process, on its event loop."""
 
 import math
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from typing import Protocol, Self
+from collections.abc import Iterable
+from typing import Self
 
 from etl.extract.calls import Crawl
 from etl.extract.client import Client
 from etl.extract.plan import Planned
 from etl.extract.settling import Settling, Stored
 from etl.model.records import ExecutionBundle
+from etl.pipeline.engine.contract import Fetching, How, Take
 from etl.pipeline.engine.counts import Counts
 from etl.transform.flatten import FlatBundle, flatten
-
-Take = Callable[[FlatBundle], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class How:
-    """How to fetch: fields as in the settings; unless ``doubts_lists``, every list of calls is believed."""
-
-    concurrency: int
-    page_limit: int
-    include_raw: bool
-    doubts_lists: bool
-
-
-class Fetching(Protocol):
-    """A crawl over a plan that hands over flat bundles; ``counts`` grow while it runs."""
-
-    @property
-    def counts(self) -> Counts:
-        """What it did so far."""
-
-    async def run(self) -> None:
-        """Fetch everything; errors as for ``Crawl.run``."""
-
-    def arrived(self, listed_before: float = math.inf) -> Iterable[FlatBundle]:
-        """What has arrived of executions that are not whole yet, as ``Crawl.arrived``."""
 
 
 class Here:
@@ -86,6 +60,6 @@ class ThisProcess:
     async def __aexit__(self, *_: object) -> None:
         pass
 
-    def crawl(self, plan: Iterable[Planned], take: Take, stored: Stored) -> Fetching:
-        """A crawl over the plan that hands each bundle over to ``take``; what the dataset holds of it is ``stored``."""
+    def crawl(self, plan: Iterable[Planned], take: Take, stored: Stored, expected_calls: int) -> Fetching:  # noqa: ARG002 others need it
+        """A crawl over the plan on the event loop."""
         return Here(self._client, plan, take, stored, self._how)

@@ -1,0 +1,151 @@
+"""What runs in a worker: a batch becomes flat bundles, by the worker's own keys, and ends at once when it is told to."""
+
+import asyncio
+import pickle
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from etl.errors import ConfigurationError, KeyRefusedError
+from etl.extract.plan import Planned
+from etl.pipeline.engine import here, worker
+from etl.pipeline.engine.batch import Answer, Batch
+from etl.pipeline.engine.contract import How
+from etl.sandbox import Fault, Sandbox
+from etl.settings.sections import Api
+from etl.version import __version__
+from tests.bundles import execution, plan_of
+from tests.support import API_KEY, SECRET_KEY
+from tests.worlds import settled_world
+
+CALLS = 4
+HOW = How(concurrency=2, page_limit=1024, include_raw=False, doubts_lists=True)
+
+
+@pytest.fixture(autouse=True)
+def in_a_worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process that has fetched nothing yet, with the keys in its environment."""
+    monkeypatch.setenv("FI_API_KEY", API_KEY)
+    monkeypatch.setenv("FI_SECRET_KEY", SECRET_KEY)
+    worker._session.cache_clear()
+    yield
+    worker._session.cache_clear()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Sandbox]:
+    async with Sandbox(settled_world(run_tests=1, days=1, executions=3, calls=CALLS)) as running:
+        yield running
+
+
+def batch_of(server: Sandbox, **changes: Any) -> Batch:
+    executions = server.world.run_tests[0].executions
+    batch = Batch(
+        run_id="run",
+        items=tuple(plan_of([execution(each.execution_id, total_calls=CALLS) for each in executions], {})),
+        stored={},
+        api=Api(base_url=server.base_url),
+        how=HOW,
+        requests_per_minute=None,
+        seconds=60.0,
+    )
+    return replace(batch, **changes)
+
+
+async def fetch(batch: Batch, version: str = __version__) -> Answer:
+    answer: Answer = pickle.loads(await asyncio.to_thread(worker.fetch_batch, version, pickle.dumps(batch)))
+    return answer
+
+
+def ids(items: tuple[Planned, ...]) -> set[str]:
+    return {item.execution.execution_id for item in items}
+
+
+async def test_a_batch_comes_back_as_flat_bundles_with_what_it_took(server: Sandbox) -> None:
+    batch = batch_of(server)
+    answer = await fetch(batch)
+    assert {bundle.execution.execution_id for bundle in answer.bundles} == ids(batch.items)
+    assert [len(bundle.calls.values) for bundle in answer.bundles] == [CALLS] * 3
+    assert (answer.error, answer.bug, answer.not_begun) == (None, "", [])
+    assert answer.traffic.requests == answer.counts.necessary_requests == 3 * (1 + CALLS)
+    assert answer.counts.calls_fetched == 3 * CALLS
+
+
+async def test_another_version_is_refused(server: Sandbox) -> None:
+    with pytest.raises(ConfigurationError, match=r"it has version .* of the exporter, and this is 0\.0\.1: install"):
+        await fetch(batch_of(server), "0.0.1")
+    with pytest.raises(ConfigurationError, match=r"and this is 0\.0\.1"):
+        worker.require_fit("0.0.1")
+
+
+async def test_without_keys_nothing_is_requested(server: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FI_SECRET_KEY")
+    with pytest.raises(ConfigurationError, match="no key: set FI_SECRET_KEY"):
+        await fetch(batch_of(server))
+    with pytest.raises(ConfigurationError, match="no key: set FI_SECRET_KEY"):
+        worker.require_fit(__version__)
+    assert not server.requests
+
+
+async def test_a_refused_key_comes_back_with_what_had_arrived(server: Sandbox) -> None:
+    last = server.world.run_tests[0].executions[-1].execution_id
+    server.fault = lambda request, _: Fault(status=401) if last in request.target else None
+    answer = await fetch(batch_of(server, how=replace(HOW, concurrency=1)))
+    assert isinstance(answer.error, KeyRefusedError)
+
+
+async def test_what_no_code_expects_comes_back_in_words(server: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    class UnsendableError(Exception):
+        def __reduce__(self) -> Any:
+            raise TypeError("this cannot be pickled")
+
+    def fail(*_: object, **__: object) -> None:
+        raise UnsendableError("too much\nof it")
+
+    monkeypatch.setattr(here, "flatten", fail)
+    answer = await fetch(batch_of(server))
+    assert answer.bug == "UnsendableError: too much"
+
+
+async def test_after_its_time_a_batch_begins_with_nothing_else_but_with_one_execution_always(server: Sandbox) -> None:
+    batch = batch_of(server, seconds=1e-9)
+    answer = await fetch(batch)
+    first, *others = (item.execution.execution_id for item in batch.items)
+    assert [bundle.execution.execution_id for bundle in answer.bundles] == [first]
+    assert answer.not_begun == others
+
+
+async def test_a_batch_of_a_run_that_was_stopped_is_not_begun(server: Sandbox) -> None:
+    worker.stop("run")
+    answer = await fetch(batch_of(server))
+    assert not server.requests
+    assert not answer.bundles
+    assert (await fetch(batch_of(server, run_id="another"))).bundles
+
+
+async def test_a_batch_that_is_stopped_ends_and_brings_what_has_arrived(server: Sandbox) -> None:
+    arrived = 0
+
+    def stop_at_last(*_: object) -> None:
+        nonlocal arrived
+        arrived += 1
+        if arrived == CALLS + 3:
+            worker.stop("run")
+
+    server.on_request = stop_at_last
+    answer = await fetch(batch_of(server, how=replace(HOW, concurrency=1)))
+    requests = len(server.requests)
+    assert requests < 3 * (1 + CALLS)
+    assert sum(len(bundle.calls.values) for bundle in answer.bundles) in range(1, requests)
+    assert answer.error is None
+
+
+async def test_the_share_of_the_rate_limit_holds_from_batch_to_batch(server: Sandbox) -> None:
+    await fetch(batch_of(server, requests_per_minute=1000))
+    quota = worker._session()._quotas[server.base_url]
+    await fetch(batch_of(server, requests_per_minute=500))
+    assert worker._session()._quotas[server.base_url] is quota
+    assert quota.requests_per_minute == 500
+    assert quota.left(asyncio.get_running_loop().time()) == 500 - len(server.requests)

@@ -21,6 +21,7 @@ MEASUREMENTS = (
     "report",
     "quota",
     "year",
+    "dask",
     "settling",
 )
 """In this order: the last one runs in this process, and each process that is started counts what this one takes as its own peak."""

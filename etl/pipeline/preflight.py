@@ -182,7 +182,7 @@ async def _check_source(config: Path | None, on_hold: Callable[[float], None]) -
     return [
         Check(Subject.SERVER, f"{base_url} answers: {counted(requests, 'request')} in {seconds:.2f} s{waiting}"),
         Check(Subject.KEY, "accepted"),
-        Check(Subject.RATE_LIMIT, _rate_limit(settings, client.quota.requests_per_minute)),
+        Check(Subject.RATE_LIMIT, _rate_limit(client.quota.requests_per_minute)),
         *run_tests,
     ]
 
@@ -236,12 +236,10 @@ def _unknown_name(name: str, listed: Collection[str]) -> str:
     return f"{quoted(name)}: the API knows no run test of this name: {hint}"
 
 
-def _rate_limit(settings: Settings, learned: int | None) -> str:
-    if settings.api.requests_per_minute:
-        return f"{counted(settings.api.requests_per_minute, 'request')} a minute, as [api] requests_per_minute says"
-    if learned:
-        return f"{counted(learned, 'request')} a minute to use, as the API tells"
-    return "unknown, since the API has not named it; a run learns it from the first refusal"
+def _rate_limit(requests_per_minute: int | None) -> str:
+    if requests_per_minute:
+        return f"{counted(requests_per_minute, 'request')} a minute, as the API and the settings allow"
+    return "unknown: the API does not announce it; a run learns it from the first refusal"
 
 
 def _check_dataset(settings: Settings) -> list[Check]:

@@ -80,12 +80,11 @@ async def test_rate_limit_is_told_where_it_is_known(tmp_path: Path) -> None:
     async with Sandbox(settled_world(run_tests=1, executions=1, calls=1), rate_limit=300) as server:
         write_settings(tmp_path, "all")
         told = await metrics_etl("check", cwd=tmp_path, env=environment(server))
-        configured = await metrics_etl(
-            "check", cwd=tmp_path, env=environment(server, METRICS_ETL_API__REQUESTS_PER_MINUTE="50")
-        )
+        limits = {"METRICS_ETL_API__REQUESTS_PER_MINUTE": "50", "METRICS_ETL_API__QUOTA_SHARE": "0.5"}
+        configured = await metrics_etl("check", cwd=tmp_path, env=environment(server, **limits))
 
-    assert "300 requests a minute to use, as the API tells" in told.stdout
-    assert "50 requests a minute, as [api] requests_per_minute says" in configured.stdout
+    assert "300 requests a minute, as the API and the settings allow" in told.stdout
+    assert "25 requests a minute, as the API and the settings allow" in configured.stdout
 
 
 async def test_unknown_run_tests_are_named_with_what_may_be_meant(server: Sandbox, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from etl.errors import DestinationError
-from etl.inspect.rules import Finding, Kind, is_of_another_version, schema_fault
+from etl.inspect.rules import Finding, Kind, schema_fault
 from etl.load.files.open import Files
 from etl.load.layout import Part, Scope, parse_part_path, parse_run_path, part_path
 from etl.load.parquet import UnreadableError, open_part
@@ -63,11 +63,11 @@ def list_dataset(files: Files, scope: Scope) -> Inventory:
 
 @dataclass(frozen=True, slots=True)
 class FileRows:
-    """The rows of one file in exactly the declared columns; ``is_of_another_version``: the file itself has other ones."""
+    """The rows of one file in exactly the declared columns; ``is_outdated``: the file itself has other ones."""
 
     rows: pa.Table
     size_bytes: int
-    is_of_another_version: bool
+    is_outdated: bool
 
 
 def read_file(files: Files, table: schema.Table, path: str) -> FileRows | Finding:
@@ -81,8 +81,4 @@ def read_file(files: Files, table: schema.Table, path: str) -> FileRows | Findin
         return Finding(Kind.UNREADABLE, path, f"cannot be read: {exc.reason}")
     except DestinationError as exc:
         return Finding(Kind.NOT_READ, path, f"was not read: {exc}")
-    return FileRows(
-        rows=rows,
-        size_bytes=part.footer.size_bytes,
-        is_of_another_version=is_of_another_version(table, part.footer.schema),
-    )
+    return FileRows(rows=rows, size_bytes=part.footer.size_bytes, is_outdated=part.is_outdated)

@@ -134,11 +134,6 @@ def schema_fault(table: schema.Table, found: pa.Schema) -> Fault | None:
     return None
 
 
-def is_of_another_version(table: schema.Table, found: pa.Schema) -> bool:
-    """Whether columns are missing, or described in other words than this version's; readers accept both."""
-    return not found.equals(table.arrow_schema, check_metadata=True)
-
-
 def row_faults(table: schema.Table, rows: pa.Table) -> Iterator[Fault]:
     """Null keys, duplicate keys, and rows whose values are not those that were hashed."""
     keys = list(zip(*(rows[name].to_pylist() for name in table.key), strict=True))

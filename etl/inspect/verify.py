@@ -193,7 +193,7 @@ class _Pass:
             return None
         figures.rows += len(found.rows)
         figures.size_bytes += found.size_bytes
-        if found.is_of_another_version:
+        if found.is_outdated:
             self._older.append(path)
         self._report.findings += [Finding(fault.kind, path, fault.text) for fault in row_faults(table, found.rows)]
         return found.rows
@@ -230,8 +230,8 @@ class _Pass:
         notices = self._report.notices
         if self._older:
             notices.append(
-                f"{counted(len(self._older), 'file')} of another version of the exporter, which the next run completes; until then "
-                f"missing columns read as null: {first_few(self._older)}"
+                f"{counted(len(self._older), 'file')} written by another version of the exporter; columns that they do not have "
+                f"read as null: {first_few(self._older)}"
             )
         if self._pinned:
             notices.append(

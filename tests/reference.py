@@ -48,15 +48,15 @@ _COMMANDS_HEAD = """\
 
 # Every command, option and word
 
-Type `metrics-etl COMMAND`, or `python -m etl COMMAND`. `--help` explains each command, `--install-completion` lets your shell
-complete them. Results go to stdout, messages and progress to stderr. A result that cannot be written to stdout makes the
-command exit with 6, except `run` and `demo`, whose result is the dataset. Control characters in names and other texts from
-outside are printed escaped.
+Type `metrics-etl COMMAND`, or `python -m etl COMMAND`. `--help` explains each command; `--install-completion` installs
+completion for your shell. Results go to stdout, messages and progress to stderr. A result that cannot be written to stdout
+makes the command exit with 6, except `run` and `demo`, whose result is the dataset. Control characters in text from outside,
+such as names, are escaped.
 
-Some features need more packages, an extra: `pip install '.[bucket,report]'`. There are `bucket`, `report`, `prometheus`,
-`fast` (uvloop), and `duckdb`, `postgresql`, `snowflake`, `bigquery` and `delta` for a [warehouse](warehouses.md).
+Some features need an extra, which installs more packages: `pip install '.[bucket,report]'`. The extras are `bucket`, `report`,
+`prometheus`, `fast` (uvloop), and for a [warehouse](warehouses.md) `duckdb`, `postgresql`, `snowflake`, `bigquery` and `delta`.
 
-Exit codes, and the word for each in `outcome`:"""
+Exit codes, and the word that `outcome` has for each:"""
 _LOG_HEAD = """\
 One JSON object per line on stderr, with `event`, `level` and `timestamp`. On a terminal you see progress instead, unless
 `[log] format` says otherwise. With `format = "json"`, `run` prints nothing else, and `run_finished` is its summary; only
@@ -71,13 +71,14 @@ The settings file is `config/metrics-etl.toml`, or the file that `--config` or `
 of [config/example.toml](../config/example.toml). Only `run_tests` is required. An environment variable overrides a setting.
 A relative path in the file is relative to the folder of the file; `~` and `$VARIABLES` in paths are expanded.
 
-Your editor completes and checks the file if its first line is `#:schema PATH`, with the path of
+Your editor completes and checks the file if its first line is `#:schema PATH`, where `PATH` leads to
 [metrics-etl.schema.json](metrics-etl.schema.json) (VS Code needs the extension Even Better TOML).
 `metrics-etl schema --format json-schema` prints that file. `metrics-etl check` also finds what an editor cannot: missing
 files, run tests with the same key, wrong values in the environment.
 
-Keys and passwords are never in the file. Each comes from an environment variable, or from the file that the same variable
-with `_FILE` at its end names, such as `FI_API_KEY_FILE`. Only you may be able to read that file (mode 0600 or 0400)."""
+Keys and passwords never belong in the settings file. Each comes from an environment variable, or from a file of its own that the
+same variable with `_FILE` names: `FI_API_KEY_FILE` is the path of a file with the API key. Only you may be able to read it
+(mode 0600 or 0400)."""
 _RUN_TESTS = """\
 `"all"` looks them up in each run: a new run test is exported from its first night on. Run tests that share a name are
 exported as one, because the API lists their executions by name; a name that begins or ends with a space cannot be

@@ -33,7 +33,7 @@ def judge(exit_code: int, problems: list[str]) -> None:
     """Skip, try again later, fail for good, or go on."""
     message = f"metrics-etl ended with {exit_code}: {'; '.join(problems)}"
     if exit_code == 75:
-        raise AirflowSkipException("another export is at work on this dataset")
+        raise AirflowSkipException("another export is running on this dataset")
     if exit_code == 5:
         raise RuntimeError(message)  # the source is unavailable: the task's retries
     if exit_code:

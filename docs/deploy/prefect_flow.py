@@ -31,7 +31,7 @@ def is_source_unavailable(_task: Task, _run: TaskRun, state: State) -> bool:
 
 @task(retries=4, retry_delay_seconds=900, retry_condition_fn=is_source_unavailable)
 def export(config: str) -> dict | None:
-    """The summary, or None when another export is at work on the dataset."""
+    """The summary, or None when another export is running on the dataset."""
     try:
         summary = asyncio.run(etl.export(etl.Settings.load(config)))
     except etl.LockHeldError as error:
@@ -46,7 +46,7 @@ def export(config: str) -> dict | None:
 
 @flow(name="simulation-metrics")
 def simulation_metrics(config: str = CONFIG) -> dict | State:
-    return export(config) or Completed(name="Skipped", message="another export is at work on this dataset")
+    return export(config) or Completed(name="Skipped", message="another export is running on this dataset")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``compare``: whether one execution, or a span of days, is worse than another, for people and for CI."""
+"""``compare``: whether one execution, or a date range, is worse than another, for people and for CI."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -38,7 +38,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         ),
     ],
     candidate: Annotated[
-        str, typer.Option(metavar="Y", help="What may be worse, given like --baseline.", rich_help_panel=_SIDES)
+        str, typer.Option(metavar="Y", help="What to judge, in the same form as --baseline.", rich_help_panel=_SIDES)
     ],
     run_test: Annotated[
         str | None,
@@ -69,7 +69,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         typer.Option(
             *("--format", "-f"),
             metavar="FORMAT",
-            help="table, markdown (for a comment on a change) or json.",
+            help="table, markdown (for a comment on a pull request) or json.",
             show_default="table",
             rich_help_panel=OUTPUT,
         ),
@@ -79,7 +79,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
 ) -> None:
     """Tell whether an agent got worse, and how sure that is.
 
-    Compares two executions, or two spans of days. Reads the dataset only: sends no request and needs no key. Exits with 10 when
+    Compares two executions, or two date ranges. Reads the dataset only: sends no request and needs no key. Exits with 10 when
     a metric is worse than --max-regression allows, with 3 when there are too few calls to tell.
 
     Example: metrics-etl compare --baseline previous --candidate last --max-regression latency_p95=10%

@@ -170,9 +170,9 @@ def migrate(
                     run_test = f"run_test={done.run_test_key}" if done.run_test_key else "runs"
                     print_message(f"{run_test} {done.folder}: {done.files_before:,} files, now {done.files_after:,}")
         print_result(
-            f"{counted(before, 'file')} of days, now {after:,} of months"
+            f"{counted(before, 'file')} with daily rows, now {after:,} with monthly rows"
             if before
-            else "the dataset is by month already"
+            else "the dataset already has monthly folders"
         )
         end(ExitCode.COMPLETE)
 
@@ -188,7 +188,7 @@ def schema(
             "--format",
             "-f",
             metavar="FORMAT",
-            help="table, json, markdown, odcs (a data contract), or json-schema (of the settings file, not of the tables).",
+            help="table, json, markdown, odcs (a data contract), or json-schema (for the settings file, not the tables).",
             show_default="table",
         ),
     ] = None,
@@ -215,7 +215,7 @@ def schema(
         ),
     ] = False,
 ) -> None:
-    """Explain every column, or print the code to open the dataset.
+    """Explain every column, or print the code that opens the dataset.
 
     Prints the name, type, unit, meaning and source of each column. With --format odcs it prints a data contract (Open Data
     Contract Standard 3.1.0), which datacontract-cli can test against your files.
@@ -232,7 +232,7 @@ def schema(
     if (location is not None or by_day) and not engine and output is not SchemaFormat.ODCS:
         raise typer.BadParameter("--location and --by-day go with --ddl or --format odcs")
     if table is not None and output is SchemaFormat.JSON_SCHEMA:
-        raise typer.BadParameter(f"--format json-schema is of the settings file, not of a table: leave out {table!r}")
+        raise typer.BadParameter(f"--format json-schema describes the settings file, not a table: leave out {table!r}")
     tables = [TABLES[table]] if table else list(TABLES.values())
     if by_day:
         tables = [each.by_day for each in tables]

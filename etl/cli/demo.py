@@ -83,7 +83,7 @@ async def run_demo(path: Path | None, *, seed: int) -> None:
 
         _change_world(world, rng, friday)
         _print_step(
-            console, "Now the world changes: a new execution, a rerun, one that has just started. Second export:"
+            console, "Now the source changes: a new execution, a rerun, and one that has just started. Second export:"
         )
         summary = _raise_failure(await job.export(settings))
         print_summary(summary)
@@ -111,15 +111,15 @@ def _show_warehouse(console: Console, dataset: Path, settings: Settings) -> None
     except ConfigurationError:
         _print_step(
             console,
-            "A warehouse can be kept equal to it: pip install 'simulation-metrics-etl[duckdb]' shows that here.",
+            "To see it loaded into a warehouse: pip install 'simulation-metrics-etl[duckdb]', then run the demo again.",
         )
         return
     import duckdb  # noqa: PLC0415 as above
 
     destination = Dataset(open_files(str(dataset)), compression=settings.destination.compression)
-    _print_step(console, "A warehouse is kept equal to it, here a DuckDB file. The load:")
+    _print_step(console, "A load makes a warehouse equal to it, here a DuckDB file:")
     print_load(load_warehouse(Warehouse(url=url), destination, datetime.now(UTC)), is_dry_run=False)
-    _print_step(console, "An answer from it, in SQL:")
+    _print_step(console, "A query on it, in SQL:")
     console.print(escape(_QUESTION), soft_wrap=True)
     with duckdb.connect(f"{dataset}.duckdb", read_only=True) as warehouse:
         console.print(warehouse.sql(_QUESTION).df().to_string(index=False), soft_wrap=True)
@@ -130,12 +130,10 @@ def _show_report(console: Console, dataset: Path) -> None:
     try:
         page = page_module()
     except ConfigurationError:
-        _print_step(
-            console, "A report can be made of it: pip install 'simulation-metrics-etl[report]' shows that here."
-        )
+        _print_step(console, "To see a report: pip install 'simulation-metrics-etl[report]', then run the demo again.")
         return
     files = open_files(str(dataset))
-    _print_step(console, "A page to look at, for a browser or a mail:")
+    _print_step(console, "A report, for a browser or an e-mail:")
     write_report(page, read_contents(files, read_status(files, now=datetime.now(UTC))), Path(f"{dataset}.html"))
 
 

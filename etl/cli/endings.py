@@ -88,6 +88,6 @@ def end(exit_code: ExitCode, *, is_all_printed: bool = True) -> NoReturn:
     if failure := stdout_failure():
         from etl.cli.console import print_message  # noqa: PLC0415
 
-        print_message(f"error: stdout cannot be written: {failure}: what was printed is cut")
+        print_message(f"error: cannot write to stdout: {failure}: the output is incomplete")
         exit_code = exit_code or (ExitCode.DESTINATION_FAILED if is_all_printed else ExitCode.COMPLETE)
     raise typer.Exit(exit_code)

@@ -23,11 +23,11 @@ EVENTS: dict[str, tuple[str, str]] = {
         "the process may open too few files (`ulimit -n`) for `[api] concurrency`; below 34 the run exits with 2",
         "`concurrency`",
     ),
-    "held": ("the rate limit lets nothing through for so many seconds", "`seconds`"),
+    "held": ("the rate limit blocks all requests for this many seconds", "`seconds`"),
     "moved": ("executions moved to this run test, from the key `source`", "`run_test`, `executions`, `source`"),
     "deleted": ("executions were deleted at the source", "`run_test`, `executions`"),
     "committed": (
-        "so much is saved; `requests_left` and `seconds_left` (null when unknown) until the end",
+        "what has arrived is saved; `requests_left` and `seconds_left` (null when unknown) until the end",
         "`executions`, `files`, `bytes`, `requests_left`, `seconds_left`",
     ),
     "run_finished": (

@@ -24,7 +24,7 @@ def parse_day(text: str, *, today: date | None = None) -> date:
             return date.fromisoformat(text)
     except (ValueError, OverflowError):
         pass
-    raise typer.BadParameter(f"{text!r} is no day: give one such as 2026-11-01, yesterday, or 7d for seven days ago")
+    raise typer.BadParameter(f"{text!r} is not a day: use one such as 2026-11-01, yesterday, or 7d for seven days ago")
 
 
 OUTPUT = "Output"

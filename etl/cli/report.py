@@ -21,7 +21,7 @@ Until = Annotated[
     typer.Option(
         parser=parse_day,
         metavar="DATE",
-        help="Only executions created on or before this day (UTC), given like --since.",
+        help="Only executions created on or before this day (UTC), in the same form as --since.",
         rich_help_panel=SELECTION,
     ),
 ]

@@ -86,7 +86,7 @@ def demo(
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help=_SEED)] = 1,
 ) -> None:
-    """See it at work in a minute, without a key or network.
+    """See it work in a minute, without a key or network.
 
     Exports made-up run tests from the sandbox, shows the dataset, changes the source and exports again. Then loads a warehouse
     (extra duckdb) and writes a report (extra report).

@@ -40,7 +40,7 @@ FIELDS = {
     "metrics[].change": "the same as a share of the baseline; a bound is null where the baseline is 0",
     "metrics[].verdict": "see the verdicts below",
     "metrics[].limit": "its limit; null without one",
-    "metrics[].limit_outcome": "what became of the limit, see below; null without one",
+    "metrics[].limit_outcome": "whether the limit was kept, see below; null without one",
     "notices": "one line for each thing that limits the comparison, such as executions that are not finished",
 }
 """What each field of the JSON means."""

@@ -17,7 +17,7 @@ FIELDS = {
     "executions.changed": "executions that changed in the dataset since they were loaded",
     "executions.altered": "executions that were changed in the warehouse itself",
     "executions.removed": "executions that were removed from the warehouse",
-    "executions.damaged": "executions left as they are: the dataset has other rows of them than were exported",
+    "executions.damaged": "executions left as they are: their rows in the dataset are not those that were exported",
     "executions.lost": "executions left as they are: the dataset lost their rows",
     "executions.vanished": "executions left as they are: the dataset no longer knows them; `--full` removes them",
     "rows": "rows written, by table",

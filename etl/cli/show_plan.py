@@ -101,4 +101,4 @@ def _duration(plan: Plan) -> str:
     if plan.seconds is not None:
         return f"about {duration(plan.seconds)} at {limit} a minute"
     at_standard = duration(plan.requests / _STANDARD_REQUESTS_PER_MINUTE * 60)
-    return f"{at_standard} at {_STANDARD_REQUESTS_PER_MINUTE} requests a minute; the API has not named a limit"
+    return f"{at_standard} at {_STANDARD_REQUESTS_PER_MINUTE} requests a minute; the API does not announce a limit"

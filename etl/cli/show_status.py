@@ -45,7 +45,7 @@ FIELDS = {
     "run_tests[].export_run_id": "the run that changed it",
     "run_tests[].complete_at": "when everything in it was last exported; null when it never was or is no longer configured",
     "run_tests[].is_configured": "whether the settings name it",
-    "run_tests[].is_complete": "whether the last run over it exported everything",
+    "run_tests[].is_complete": "whether the last run that included it exported everything",
     "run_tests[].dead_letters": "its rows of `errors`",
     "run_tests[].missing_calls": "calls that were exported and are no longer there",
     "run_tests[].stray_calls": "calls without an execution",
@@ -101,7 +101,7 @@ def print_status(status: Status, verdict: Verdict, problems_now: Sequence[str]) 
     style = "bold green" if verdict.is_good else "bold red"
     console.print(Text(verdict.text, style=style), soft_wrap=True)
     print_line(console, "dataset", status.dataset)
-    print_line(console, "export", f"at work: {status.at_work}" if status.at_work else "none at work")
+    print_line(console, "export", f"running: {status.at_work}" if status.at_work else "not running")
     print_line(console, "freshness", complete)
     if status.last_load:
         at = ago(status.last_load.tried_at, status.read_at)
@@ -134,7 +134,7 @@ def _print_problems(console: Console, status: Status, problems_now: Sequence[str
         print_line(
             console,
             "problem",
-            f"a run ended at {status.future_run_at:%Y-%m-%d %H:%M} UTC, which has not come yet: it does not count; check the "
+            f"a run ended at {status.future_run_at:%Y-%m-%d %H:%M} UTC, which is in the future, and does not count; check the "
             "clocks of this machine and of the one that exports",
             style="bold red",
         )
@@ -158,7 +158,7 @@ def _lost(attempt: Attempt) -> str:
             f"{when} ended without a summary: it was killed or crashed, the machine stopped, or the disk was full; what it had "
             "committed is kept"
         )
-    return f"{when} did not begin (exit {attempt.exit_code}): {attempt.message}"
+    return f"{when} could not start (exit {attempt.exit_code}): {attempt.message}"
 
 
 def _print_run_tests(console: Console, run_tests: Sequence[RunTestStatus], now: datetime) -> None:

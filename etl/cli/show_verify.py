@@ -26,7 +26,7 @@ FIELDS = {
     "against_api": "null without `--against-api`",
     "against_api.requests": "requests sent to the API",
     "against_api.compared": "executions that were compared",
-    "against_api.not_compared": "ids of the executions that were not, by reason",
+    "against_api.not_compared": "ids of the executions that were not compared, by reason",
     "against_api.values": "values that were compared",
     "against_api.same": "values that are the same",
     "against_api.explained": "values that differ for a known cause, by cause",
@@ -60,7 +60,7 @@ def print_report(report: Report) -> None:
     print_line(
         console,
         "checked",
-        "page checksums, schemas, keys, hashes of rows, places, the calls and evals of each execution",
+        "page checksums, schemas, keys, row hashes, places, and the calls and evals of each execution",
     )
     if report.comparison:
         _print_comparison(console, report.comparison)

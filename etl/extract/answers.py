@@ -106,7 +106,7 @@ def _why_unexpected(exc: Exception, body: bytes) -> str:
         case json.JSONDecodeError() if body.lstrip()[:1] == b"<":
             return "HTML, not JSON"
         case json.JSONDecodeError():
-            return f"JSON that is cut or wrong at character {exc.pos}" if exc.pos else "not JSON"
+            return f"JSON that is truncated or invalid at character {exc.pos}" if exc.pos else "not JSON"
         case UnicodeDecodeError():
             return "not text in utf-8"
         case RecursionError():

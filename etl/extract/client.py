@@ -154,7 +154,7 @@ class Client:
             record.given_up_groups.add(request.group or request.target)
             if record.given_up_in_a_row % _GIVEN_UP_LIMIT == 0 and await self._is_down(record):
                 raise SourceUnavailableError(
-                    f"the API at {self._access.base_url} fails whatever is asked of {request.path}, last: {error}"
+                    f"the API at {self._access.base_url} fails every request to {request.path}; the last error: {error}"
                 ) from None
             raise
         self._note_answered(request, record)

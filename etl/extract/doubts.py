@@ -87,7 +87,7 @@ def too_few_evals(
 
 def unlisted_call(call_execution_id: str, execution_id: str) -> DeadLetter:
     """A call of the execution exists, although the list leaves it out."""
-    message = f"call {call_execution_id} exists, but the list of its execution lacks it"
+    message = f"call {call_execution_id} exists, but is missing from the list of its execution"
     return _contradiction(RUNS, execution_id, message)
 
 

@@ -52,9 +52,9 @@ class Gate:
             while (seconds := self._quota.wait_seconds(self._now())) > 0:
                 is_long = max(seconds, self._now() + seconds - self._refused_since) > _LONGEST_WAIT_SECONDS
                 if is_long or seconds > self.run_ends_at - self._now():
-                    why = "" if is_long else ", beyond the end that [export] max_runtime_minutes sets"
+                    why = "" if is_long else ", which is beyond [export] max_runtime_minutes"
                     raise SourceUnavailableError(
-                        f"the API lets nothing through until {_minute_after(seconds)}{why}: run again then"
+                        f"the API accepts no requests until {_minute_after(seconds)}{why}: run again then"
                     )
                 self._traffic.held_until = self._now() + seconds
                 if self._on_hold and seconds >= _TOLD_HOLD_SECONDS:

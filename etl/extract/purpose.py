@@ -14,7 +14,7 @@ class Purpose(StrEnum):
 
 
 PURPOSE_MEANINGS: dict[Purpose, str] = {
-    Purpose.LIST: "lists of run tests and executions, and look-ups of executions that are in no list any more",
+    Purpose.LIST: "lists of run tests and executions, and look-ups of executions that are no longer in any list",
     Purpose.FIRST_FETCH: "executions that are `new`, `changed`, `damaged`, `requested` or `unfinished`",
     Purpose.SETTLE: "`settling` executions: two lists each, and each call that differs",
     Purpose.DEAD_LETTERS: "`incomplete` executions: two lists each, and each call that is missing or differs",

@@ -238,7 +238,7 @@ class Transport:
         except aiohttp.ClientConnectorError:
             raise
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
-            failure = ConnectionLostError(f"no whole answer from {self._server}: {_reason(exc)}")
+            failure = ConnectionLostError(f"no complete answer from {self._server}: {_reason(exc)}")
         raise failure
 
     def _failure(self, exc: Exception) -> Exception:
@@ -251,14 +251,14 @@ class Transport:
                 f"the proxy refused to connect to {self._host} ({exc.status}): {credentials}see [api] proxy {self._proxy_url}"
             )
         if isinstance(exc, aiohttp.ClientHttpProxyError):
-            return NoAnswerError(f"no whole answer from {self._server}: the proxy answered {exc.status}")
+            return NoAnswerError(f"no complete answer from {self._server}: the proxy answered {exc.status}")
         if isinstance(exc, aiohttp.ClientProxyConnectionError) or (
             self._proxy_url and isinstance(exc, aiohttp.ClientConnectorDNSError)
         ):
             return NoAnswerError(f"cannot connect to [api] proxy {self._proxy_url}: {_reason(exc)}")
         is_unreachable = isinstance(exc, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
         hint = "; check [api] base_url or FI_BASE_URL" if is_unreachable and not self._proxy_url else ""
-        return NoAnswerError(f"no whole answer from {self._server}: {_reason(exc)}{hint}")
+        return NoAnswerError(f"no complete answer from {self._server}: {_reason(exc)}{hint}")
 
 
 def _reason(exc: BaseException) -> str:

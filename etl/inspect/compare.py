@@ -121,10 +121,10 @@ def compare(
     for side, name, there in zip((before, after), ("baseline", "candidate"), samples, strict=True):
         missing = sum(each.exported_calls or 0 for each in side.executions) - there.calls
         if missing > 0:
-            notices.append(f"{name}: {counted(missing, 'call')} gone from the dataset: metrics-etl verify tells more")
+            notices.append(f"{name}: {counted(missing, 'call')} gone from the dataset: metrics-etl verify says more")
     if not can_tell_days((before, after)):
         notices.append(
-            f"a slow day looks like a worse agent here: spans of days with {FEWEST_EXECUTIONS} executions tell them apart"
+            f"a slow day looks like a worse agent here: date ranges with {FEWEST_EXECUTIONS} executions tell them apart"
         )
     rows = []
     for name, metric in known.items():

@@ -57,7 +57,7 @@ def list_dataset(files: Files, scope: Scope) -> Inventory:
         elif run := parse_run_path(entry.path):
             inventory.runs += [entry.path] if scope.overlaps(run[0]) else []
         else:
-            inventory.findings.append(Finding(Kind.STRAY_FILE, entry.path, "is no file of this dataset"))
+            inventory.findings.append(Finding(Kind.STRAY_FILE, entry.path, "is not a file of this dataset"))
     return inventory
 
 

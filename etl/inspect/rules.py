@@ -78,7 +78,7 @@ FIXES: dict[Kind, str] = {
     Kind.MISPLACED: "move the file back to where it was, or metrics-etl run drops what belongs elsewhere",
     Kind.NO_EXECUTION: _FETCHED_AGAIN,
     Kind.DEAD_LETTER: "metrics-etl run retries it",
-    Kind.NOT_LISTED: "see run_tests in the settings",
+    Kind.NOT_LISTED: "check run_tests in the settings",
     Kind.DIFFERENCE: "metrics-etl run --full-refresh fetches it again; if the difference stays, please report it",
     Kind.NOT_LOADED: "metrics-etl load makes the warehouse equal again",
 }
@@ -128,7 +128,7 @@ def schema_fault(table: schema.Table, found: pa.Schema) -> Fault | None:
     for each in found:
         declared = table.arrow_schema.field(each.name)
         if each.type != declared.type:
-            return Fault(Kind.SCHEMA, f"has {each.name} as {each.type}, declared is {declared.type}")
+            return Fault(Kind.SCHEMA, f"has {each.name} as {each.type}, expected {declared.type}")
         if each.nullable != declared.nullable:
             return Fault(Kind.SCHEMA, f"declares {each.name} as {'' if each.nullable else 'not '}nullable")
     return None

@@ -1,4 +1,4 @@
-"""Which executions ``compare`` compares: an execution, the last or the one before it, or those of a span of days.
+"""Which executions ``compare`` compares: an execution, the last or the one before it, or those of a date range.
 
 Only finished executions that the source still has count. Reads no call.
 """
@@ -42,7 +42,7 @@ class Span:
 PLAUSIBLE = Span(date(2000, 1, 1), date(2099, 12, 31))
 """A start on another day is no start: zeros and ends of time are how programs write none."""
 Wanted = str | Span
-"""``last``, ``previous``, a span of days, or else the id of an execution."""
+"""``last``, ``previous``, a date range, or else the id of an execution."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +165,7 @@ def _by_id(executions: Iterable[ComparedExecution], wanted: Wanted, where: str) 
     if found is None:
         raise ConfigurationError(
             f"{where} has no execution {quoted(str(wanted))}: give an execution_id, {LAST}, {PREVIOUS}, "
-            "or a span of days such as 2026-11-01..2026-11-07"
+            "or a date range such as 2026-11-01..2026-11-07"
         )
     if found.deleted_at is not None:
         raise ConfigurationError(

@@ -165,11 +165,10 @@ def read_status(
         attempt = read_attempt(files, note=ignored.append)
     except DestinationError as error:  # a run replaces the note without reading it
         attempt = None
-        ignored.append(f"{error}; ignored: whether the last run began is not known")
+        ignored.append(f"{error}; ignored, so it is not known whether the last run started")
     if at_work is None and not any(parts.values()) and not unreadable and attempt is None:
         raise DestinationError(
-            f"{files.where()}: no dataset there yet: metrics-etl check says whether metrics-etl run can make one; or fix "
-            "[destination] path"
+            f"{files.where()}: no dataset there yet: create it with metrics-etl run, or fix [destination] path"
         )
     rows = _rows(parts["runs"]).to_pylist() if parts["runs"] else []
     runs = list(filter(_is_of_a_run, rows))

@@ -307,7 +307,7 @@ def read_listed(files: Files, table: schema.Table, read: Callable[[dict[str, Par
             return read(_parts(files, table))
         except FileMissingError:
             continue
-    raise DestinationError(f"{files.where()}: its files kept moving while they were read: read again")
+    raise DestinationError(f"{files.where()}: its files kept moving while they were read: try again")
 
 
 def _texts(value: str | Iterable[str]) -> list[str]:

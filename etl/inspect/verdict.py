@@ -38,7 +38,7 @@ def judge(status: Status, *, max_age_hours: float | None = None, would_fail: boo
     for problem, next_step in _problems(status, hours, would_fail=would_fail):  # the gravest is told
         if status.at_work:
             return Verdict(
-                is_good=False, text=f"Not good: {problem}; an export is at work", next_step="metrics-etl status"
+                is_good=False, text=f"Not good: {problem}; an export is running", next_step="metrics-etl status"
             )
         return Verdict(is_good=False, text=f"Not good: {problem}", next_step=next_step)
     return Verdict(is_good=True, text=f"Good: everything complete {_complete(status)}", next_step=_VERIFY)
@@ -55,7 +55,7 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
     if status.lost_run and status.lost_run.exit_code is None:
         yield "the last run was killed or crashed", _RUN
     if status.lost_run:
-        yield "the last run did not begin", _CHECK
+        yield "the last run could not start", _CHECK
     if incomplete:
         yield (
             f"{len(incomplete)} of {counted(len(configured), 'run test')} {_since(incomplete, status.read_at)}",
@@ -67,7 +67,7 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
         yield "an export would fail now", _CHECK
     yield from ((lack, _LOAD) for lack in [status.warehouse_lacks] if lack)
     if status.complete_at is None and status.future_run_at:
-        yield f"a run ended at {status.future_run_at:%Y-%m-%d %H:%M}, which has not come yet: a clock is wrong", _RUN
+        yield f"a run ended at {status.future_run_at:%Y-%m-%d %H:%M}, which is in the future: a clock is wrong", _RUN
     if status.complete_at is None:
         yield "no run over everything that is configured was ever complete", _RUN
     if status.is_older_than(max_age_hours):

@@ -120,7 +120,7 @@ def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) 
             break
     report.export_at_work = at_work or files.lock_holder()
     if report.export_at_work:
-        report.notices.append(f"an export is at work on this dataset ({report.export_at_work})")
+        report.notices.append(f"an export is running on this dataset ({report.export_at_work})")
     if report.findings and not is_steady:
         report.notices.append("files changed while they were read: verify again once the export has ended")
     return report
@@ -235,12 +235,13 @@ class _Pass:
             )
         if self._pinned:
             notices.append(
-                f"{counted(self._pinned, 'execution')} under another month or day than that of the start: pinned when first seen"
+                f"{counted(self._pinned, 'execution')} in the folder of another month or day than the start: executions stay where "
+                "they were first saved"
             )
         for (key, name), count in sorted(self._misnamed.items()):
             notices.append(
-                f"{counted(count, 'execution')} of run test {quoted(name)} under run_test={key}, which the settings know "
-                "otherwise: the next run moves what the API still lists"
+                f"{counted(count, 'execution')} of run test {quoted(name)} under run_test={key}, but the settings give it "
+                "another key: the next run moves what the API still lists"
             )
         for folder, what in _LEFTOVERS.items():
             if left := self._files.entries(folder):

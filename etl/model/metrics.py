@@ -107,7 +107,7 @@ class Limit:
                 f"must give {metric} a limit such as 10%, or for a rate 2pp (percentage points), got {text!r}"
             )
         if found[2] == "pp" and not metric.endswith("_rate"):
-            raise ValueError(f"must give {metric}, which is no rate, a limit such as 10%, got {text!r}")
+            raise ValueError(f"must give {metric}, which is not a rate, a limit such as 10%, got {text!r}")
         return cls(float(found[1]) / 100, is_relative=found[2] == "%")
 
     def __str__(self) -> str:

@@ -33,7 +33,7 @@ EXTRA = Column(
     STRING,
     "Payload fields that no column holds, and values that do not fit their column exactly, nested and to the digit as the API "
     "sent them. NaN, which is not JSON, and numbers that readers of JSON refuse (1e400, thousands of "
-    "digits) stand as strings.",
+    "digits) are kept as strings.",
     null="null when there are none",
     is_json=True,
 )
@@ -91,7 +91,7 @@ EXECUTIONS = Table(
         Column(
             "status",
             STRING,
-            "pending, running, completed, failed, cancelled, cancelling or evaluating; a word that is new here is kept as it is.",
+            "pending, running, completed, failed, cancelled, cancelling or evaluating; a status that is new here is kept as it is.",
             source="status",
         ),
         Column("started_at", TIMESTAMP, "When the execution was created.", source="started_at"),
@@ -143,10 +143,10 @@ EXECUTIONS = Table(
         _aggregate("chat", "avg_chat_latency_ms", "Mean latency of chat answers." + _NO_DATA, "ms"),
         _aggregate("chat", "avg_turn_count", "Mean turns per chat call." + _NO_DATA, "turns"),
         _aggregate("chat", "avg_csat_score", "Mean customer satisfaction score." + _NO_DATA, "score"),
-        _aggregate("calls", "total", "Calls counted afresh, deleted ones included.", "calls", INT),
-        _aggregate("calls", "completed", "Completed calls, counted afresh.", "calls", INT),
-        _aggregate("calls", "failed", "Failed calls, counted afresh.", "calls", INT),
-        _aggregate("calls", "pending", "Pending calls, counted afresh.", "calls", INT),
+        _aggregate("calls", "total", "Current number of calls, deleted ones included.", "calls", INT),
+        _aggregate("calls", "completed", "Current number of completed calls.", "calls", INT),
+        _aggregate("calls", "failed", "Current number of failed calls.", "calls", INT),
+        _aggregate("calls", "pending", "Current number of pending calls.", "calls", INT),
         EXTRA,
         RAW,
         Column(
@@ -160,8 +160,8 @@ EXECUTIONS = Table(
         Column(
             "export_state",
             STRING,
-            "exported: final. settling: exported, fetched again until it is final. waiting: not finished at the source, calls not "
-            "fetched. incomplete: something is missing: see the errors table, or it has not arrived yet.",
+            "exported: final. settling: exported, and checked again until it is final. waiting: not finished at the source, calls "
+            "not fetched. incomplete: something is missing (see the errors table) or has not arrived yet.",
         ),
         Column(
             "deleted_at",
@@ -178,7 +178,7 @@ EXECUTIONS = Table(
         Column(
             "verified_at",
             TIMESTAMP,
-            "When the execution's calls were fetched last; while it settles, fetches that find the same leave it.",
+            "When the execution's calls were last fetched; a check that finds no change while it settles does not count.",
             null="null until they were fetched",
         ),
         *EXPORT,
@@ -200,7 +200,7 @@ CALLS = Table(
         Column(
             "status",
             STRING,
-            "pending, queued, ongoing, completed, failed, analyzing or cancelled; a word that is new here is kept as it is.",
+            "pending, queued, ongoing, completed, failed, analyzing or cancelled; a status that is new here is kept as it is.",
             source="status",
         ),
         Column("duration_seconds", FLOAT, "Length of the call.", "s", "duration_seconds"),
@@ -217,7 +217,7 @@ CALLS = Table(
         _free_latency(
             "avg_stop_time_after_interruption_ms", FLOAT, "Mean time until the agent stops once interrupted", "ms"
         ),
-        _cost("total", "Whole cost of the call."),
+        _cost("total", "Total cost of the call."),
         _cost("stt", "Cost of speech to text."),
         _cost("llm", "Cost of the language model."),
         _cost("tts", "Cost of text to speech."),
@@ -288,7 +288,7 @@ EVALS = Table(
             null="null when it is neither",
             is_json=True,
         ),
-        Column("reason", STRING, "Why the eval judged so.", source="reason"),
+        Column("reason", STRING, "Why the eval gave this output.", source="reason"),
         Column("status", STRING, "Completed, Failed, skipped or another word that the API uses.", source="status"),
         EXTRA,
         ROW_HASH,
@@ -341,7 +341,7 @@ RUNS_TABLE = Table(
         Column("calls", INT, "New or changed calls.", "rows"),
         Column("evals", INT, "New or changed evals.", "rows"),
         Column("dead_letters", INT, "Requests given up.", "requests"),
-        Column("misfits", INT, "Values that did not fit their column and stand in extra.", "values"),
+        Column("misfits", INT, "Values that did not fit their column and are kept in extra.", "values"),
         Column("files", INT, "Parquet files written.", "files"),
         Column("bytes", INT, "Bytes of Parquet written.", "bytes"),
         Column("message", STRING, "Why the run ended as it did.", null="null when nothing is missing"),

@@ -258,7 +258,7 @@ def _time_limit(settings: Settings) -> tuple[float, TimeLimitError] | None:
     if minutes is None:
         return None
     return minutes * 60, TimeLimitError(
-        f"stopped after {minutes:g} minutes, as [export] max_runtime_minutes says; the next run fetches what is left"
+        f"stopped after {minutes:g} minutes ([export] max_runtime_minutes); the next run fetches the rest"
     )
 
 

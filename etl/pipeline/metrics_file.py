@@ -74,7 +74,9 @@ def write_metrics_file(summary: Summary, path: Path) -> None:
             run_test=key,
         )
         is_complete = key not in summary.incomplete
-        set_gauge("complete", "1 when the last run over the run test exported everything.", is_complete, run_test=key)
+        set_gauge(
+            "complete", "1 when the last run that included the run test exported everything.", is_complete, run_test=key
+        )
     for run_test in summary.run_tests:
         set_gauge("dead_letters", "Requests that the last run gave up.", run_test.dead_letters, run_test=run_test.key)
         for reason, count in run_test.reasons.items():

@@ -55,7 +55,7 @@ class Subject(StrEnum):
 
 SUBJECT_MEANINGS: dict[Subject, str] = {
     Subject.SETTINGS: "the file and the environment are valid (else 2)",
-    Subject.SERVER: "name, TLS and HTTP work, and this API answers (else 5)",
+    Subject.SERVER: "its name resolves, TLS and HTTP work, and this API answers (else 5)",
     Subject.KEY: "the key is given (else 2) and accepted (else 4)",
     Subject.RATE_LIMIT: "always; shows the limit, if it is known",
     Subject.RUN_TESTS: 'the API knows each name (else 2); with "all", each name on the first page can be listed (else 3)',
@@ -256,7 +256,7 @@ def _check_dataset(settings: Settings) -> list[Check]:
         destination = _problem(Subject.DESTINATION, error)
     else:
         free = "" if probe.free_bytes is None else f", {probe.free_bytes / 2**30:,.1f} GiB free"
-        words = "can be written" if probe.is_there else "is not there yet, and can be made"
+        words = "can be written" if probe.is_there else "does not exist yet, but can be created"
         destination = Check(Subject.DESTINATION, f"{files.where()} {words}{free}")
     lock = Check(
         Subject.LOCK,

@@ -46,8 +46,9 @@ class RunTestSummary:
     def problems(self, *, is_cut_short: bool = False) -> list[str]:
         """One line for each thing that is missing or wrong. In a run that was cut short an unproved list is not a problem."""
         lines = [
-            f"{quoted(self.name)}: {counted(count, 'execution')} of its list also in that of {quoted(other)}, or stored there "
-            "while that was not read; exported once: run again, over both; if it stays so, the API gives one the list of the other"
+            f"{quoted(self.name)}: {counted(count, 'execution')} of its list also in the list of {quoted(other)}, or stored there "
+            "while that list was not read; each was exported once: run again with both run tests; if the message stays, the API "
+            "gives one of them the list of the other"
             for other, count in self.shared.items()
         ]
         if self.error:
@@ -65,8 +66,8 @@ class RunTestSummary:
             )
         if self.without_rows:
             lines.append(
-                f"{quoted(self.name)}: {counted(self.without_rows, 'execution')} incomplete, since stored rows that were to stay "
-                "are gone; the next run fetches them"
+                f"{quoted(self.name)}: {counted(self.without_rows, 'execution')} incomplete, because stored rows are gone; "
+                "the next run fetches them"
             )
         if given_up := self.dead_letters - self.doubted:
             lines.append(

@@ -185,12 +185,12 @@ class Summary:
             for name, count in self.lost.values()
         ]
         lines += [
-            f"{quoted(name)}: rows are missing of {counted(count, 'execution')}, and this run did not export them again: run "
+            f"{quoted(name)}: {counted(count, 'execution')} with missing rows, and this run did not export them again: run "
             "again, without --run-test; if that does not help, restore their files from a backup; "
             "--accept-deletions keeps what is left"
             for name, count in self.damaged.values()
         ]
-        lines += [f"not loaded: {self.load_failure}; metrics-etl load makes up for it"] if self.load_failure else []
+        lines += [f"not loaded: {self.load_failure}; metrics-etl load tries again"] if self.load_failure else []
         lines += self.load.problems if self.load else []
         return lines
 
@@ -200,8 +200,8 @@ class Summary:
         lines = [*self.ignored]
         if self.is_new_to_months:
             lines.append(
-                "the dataset has a folder for each day, and new rows go on so; metrics-etl migrate moves it to months, which makes "
-                "it faster to read, without a request"
+                "the dataset has daily folders; metrics-etl migrate makes them monthly, which are faster to read, and sends no "
+                "request"
             )
         forgotten = f"{counted(self.forgotten, 'execution')} whose rows are gone: forgotten, as --accept-deletions says"
         lines += [forgotten] if self.forgotten else []
@@ -216,11 +216,11 @@ class Summary:
             )
         if self.completed_files:
             lines.append(
-                f"{counted(self.completed_files, 'file')} of an older version got the columns of this one; those that are new are "
-                "null until fetched again: see --full-refresh"
+                f"{counted(self.completed_files, 'file')} of an older version got the columns of this one; new columns are null "
+                "until their rows are fetched again: see --full-refresh"
             )
         lines += [
-            f"run_test={key}: {counted(count, 'execution')} left there, in no list any more: deleted or moved elsewhere"
+            f"run_test={key}: {counted(count, 'execution')} left there, no longer in any list: deleted or moved elsewhere"
             for key, count in self.left_behind.items()
             if count
         ]
@@ -230,11 +230,14 @@ class Summary:
         ]
         moved = f"{self.moved_calls} calls belong to another execution now; their old rows were removed"
         lines += [moved] if self.moved_calls else []
-        whole = f"{counted(self.fetched_whole, 'settling execution')} fetched whole, since no detail can be had: {self.why_whole}"
+        whole = (
+            f"{counted(self.fetched_whole, 'settling execution')} fetched in full, because details could not be read: "
+            f"{self.why_whole}"
+        )
         lines += [whole] if self.fetched_whole else []
         differently = (
-            f"{counted(self.listed_differently, 'execution')} listed in another way than before, with the same calls, at two "
-            "requests each: the API may have changed how it writes a field"
+            f"{counted(self.listed_differently, 'execution')} listed differently than before, although the calls are the same, "
+            "which cost two requests each: the API may have changed how it writes a field"
         )
         lines += [differently] if self.listed_differently >= _MANY else []
         if self.unlisted:

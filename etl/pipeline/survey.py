@@ -35,7 +35,7 @@ from etl.pipeline.tasks import to_the_end
 from etl.settings import RunTest
 
 _SAMPLE_EXECUTIONS = 5
-_NEXT_TIME = "since the list may lack new ones, too: the next run believes it if it says so again"
+_NEXT_TIME = "because new ones may be missing, too; if the next list says the same, the run accepts it"
 _ACCEPT = "check the key's workspace, or run with --accept-deletions if they were deleted on purpose"
 
 
@@ -157,11 +157,14 @@ async def _find_vanished(
             error = f"{len(vanished)} of its {living} stored executions are no longer listed; nothing was changed: {_ACCEPT}"
         elif not record.lists[key].executions:
             shown = first_few(existing, shown=1)
-            error = f"its list shows none of its {living} executions, which exist: {shown}; nothing was changed"
+            error = (
+                f"its list shows none of its {living} executions, which exist: {shown}; nothing was changed: run again; if the "
+                "list stays so, run with --accept-deletions, which keeps the executions that exist"
+            )
         elif is_mass_vanishing(vanished=len(vanished) - record.not_listed_before(key), living=living):
             record.vanished[key] = VanishedCounts(not_listed=len(vanished), not_answered=0)
             error = (
-                f"its list lacks {len(vanished)} of its {living} stored executions, although they exist: "
+                f"{len(vanished)} of its {living} stored executions are missing from its list, although they exist: "
                 f"{first_few(existing, shown=1)}; nothing was changed, {_NEXT_TIME}"
             )
         if error:
@@ -242,7 +245,10 @@ async def _confirm_gone(run: Run, record: Record, state: StoredState) -> None:
             except NotFoundError:
                 continue
             except SourceError as error:
-                problem = f"{quoted(name)}: missing from the list of run tests, and not known to be gone: {error}"
+                problem = (
+                    f"{quoted(name)}: missing from the list of run tests, and the look-up by its name failed; the next run tries "
+                    f"again: {error}"
+                )
             else:
                 problem = (
                     f"{quoted(name)}: missing from the list of run tests, although it exists; run again to export it"

@@ -230,7 +230,7 @@ async def test_step_of_the_workflow_says_what_each_exit_code_asks_for(server: Sa
     assert told.startswith("complete: ")
     assert partial.exit_code == 3
     assert partial.stdout.startswith("::error::'Nobody'")
-    assert (held.exit_code, held.stdout) == (0, "::notice::skipped: another export is at work on the dataset\n")
+    assert (held.exit_code, held.stdout) == (0, "::notice::skipped: another export is running on the dataset\n")
     assert unavailable.exit_code == 5
     assert "::error::the source is unavailable" in unavailable.stdout
 

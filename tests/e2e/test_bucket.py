@@ -228,7 +228,7 @@ async def test_a_blind_store_is_refused_before_anything_is_asked(blind_store: St
         for command in ("check", "run"):
             asked = len(server.requests)
             result = await metrics_etl(command, cwd=tmp_path, env=environment(server, **KEYS))
-            assert "replaces objects whatever the condition" in result.stdout + result.stderr
+            assert "ignores conditions" in result.stdout + result.stderr
         assert result.exit_code == 6
         assert len(server.requests) == asked
 

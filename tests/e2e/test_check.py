@@ -54,7 +54,7 @@ async def test_all_is_well_for_one_request_and_without_a_trace(server: Sandbox, 
     ] * 7
     assert "1 request in " in lines[1]
     assert "3 of 3 exist" in lines[4]
-    assert "is not there yet, and can be made" in lines[5]
+    assert "does not exist yet, but can be created" in lines[5]
     assert len(server.requests) == 1
     assert list(times(tmp_path)) == [tmp_path / "config" / "metrics-etl.toml"]
 
@@ -127,7 +127,7 @@ async def test_named_run_tests_do_without_the_list_as_an_export_does(server: San
         ({"FI_API_KEY": None}, "key", 2, "no key: set FI_API_KEY"),
         ({"FI_API_KEY": "wrong-canary"}, "key", 4, "check FI_API_KEY and FI_SECRET_KEY"),
         ({"FI_BASE_URL": "http://127.0.0.1:9"}, "server", 5, "connection refused; check [api] base_url or FI_BASE_URL"),
-        ({"FI_BASE_URL": "https://host.invalid"}, "server", 5, "no whole answer from host.invalid"),
+        ({"FI_BASE_URL": "https://host.invalid"}, "server", 5, "no complete answer from host.invalid"),
         ({"METRICS_ETL_API__CA_FILE": "/dev/null"}, "settings", 2, "must be a file of certificates"),
         ({"METRICS_ETL_DESTINATION__PATH": "config/metrics-etl.toml"}, "destination", 6, "Not a directory"),
         ({"METRICS_ETL_DESTINATION__PATH": "config/metrics-etl.toml/data"}, "destination", 6, "Not a directory"),
@@ -199,7 +199,7 @@ async def test_rate_limit_that_holds_for_hours_is_the_servers_problem(server: Sa
     )
     result = await metrics_etl("check", "--json", cwd=tmp_path, env=environment(server))
     assert result.exit_code == 5
-    assert "lets nothing through until" in problem(result)
+    assert "accepts no requests until" in problem(result)
 
 
 def part_of(data: Path) -> Path:

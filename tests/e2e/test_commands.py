@@ -158,7 +158,7 @@ async def test_schema_prints_a_data_contract(tmp_path: Path) -> None:
 
 
 async def test_schema_prints_the_schema_of_the_settings_as_it_is_published(tmp_path: Path) -> None:
-    """Mend it with: metrics-etl schema --format json-schema > docs/metrics-etl.schema.json."""
+    """Fix it with: metrics-etl schema --format json-schema > docs/metrics-etl.schema.json."""
     result = await metrics_etl("schema", "--format", "json-schema", cwd=tmp_path, env=environment())
 
     assert result.stdout == (ROOT / "docs" / "metrics-etl.schema.json").read_text(encoding="utf-8")
@@ -175,7 +175,7 @@ async def test_schema_prints_the_schema_of_the_settings_as_it_is_published(tmp_p
         (("--by-day", "-f", "markdown"), "--location and --by-day go with --ddl or --format odcs"),
         (("--ddl", "duckdb", "--format", "json"), "--format does not go with --ddl"),
         (("--format", "odcs", "--location", "ftp://h/p"), "which reads paths, s3://"),
-        (("calls", "--format", "json-schema"), "is of the settings file, not of a table"),
+        (("calls", "--format", "json-schema"), "describes the settings file"),
         (("--format", "json-schema", "--location", "data"), "--location and --by-day go with --ddl"),
     ],
 )

@@ -190,11 +190,11 @@ def test_name_from_outside_is_neither_a_mention_nor_html_in_a_comment() -> None:
         ((*CHECKOUT, "--max-regression", "eval_task_complet_pass_rate=1%"), "did you mean eval_task_completion_pass_rate?"),
         ((*CHECKOUT, "--max-regression", "latency_p95"), "has no limit: give one such as latency_p95=10%"),
         ((*CHECKOUT, "--max-regression", "latency_p95=10"), "a limit such as 10%"),
-        ((*CHECKOUT, "--max-regression", "latency_p95=2pp"), "which is no rate, a limit such as 10%"),
+        ((*CHECKOUT, "--max-regression", "latency_p95=2pp"), "which is not a rate, a limit such as 10%"),
         ((*CHECKOUT, *["--max-regression", "cost_mean=1%"] * 2), "names 'cost_mean' twice"),
         (("--baseline", "no-such-id", "--candidate", "last"), "has no execution 'no-such-id'"),
         (("--baseline", "2026-11-02..2026-11-01", "--candidate", "last"), "2026-11-02 is later than 2026-11-01"),
-        (("--baseline", "2026-11..2026-12", "--candidate", "last"), "'2026-11' is no day"),
+        (("--baseline", "2026-11..2026-12", "--candidate", "last"), "'2026-11' is not a day"),
         (
             ("--run-test", "Checkout flow", "--baseline", "2025-01-01..2025-02-01", "--candidate", "last"),
             "has no finished execution that began in 2025-01-01..2025-02-01; there are some from 2026-10-20 to 2026-11-19",
@@ -242,7 +242,7 @@ def a_dataset(folder: Path, *executions: dict[str, object]) -> Path:
     return folder / "data"
 
 
-FEW = "a slow day looks like a worse agent here: spans of days with 10 executions tell them apart"
+FEW = "a slow day looks like a worse agent here: date ranges with 10 executions tell them apart"
 EARLY = {"started_at": datetime(2026, 11, 3, tzinfo=UTC)}
 
 
@@ -281,7 +281,7 @@ async def test_calls_that_are_gone_from_the_files_are_told(tmp_path: Path) -> No
     write(data, "calls", *calls_of("old", 1000), *calls_of("new", 1000), key="a", date="2026-11-10")
     result = await compare(tmp_path, "--baseline", "previous", "--candidate", "last", "--json")
     assert result.document["notices"] == [
-        "baseline: 10 calls gone from the dataset: metrics-etl verify tells more",
+        "baseline: 10 calls gone from the dataset: metrics-etl verify says more",
         FEW,
     ]
 

@@ -239,7 +239,7 @@ async def test_hold_of_hours_ends_the_run_at_once_and_keeps_what_had_arrived(
         healed = await etl.export(settings(source, tmp_path))
 
     assert ended.exit_code == (3 if rows else 5)
-    assert "lets nothing through until " in ended.problems[0]
+    assert "accepts no requests until " in ended.problems[0]
     assert after <= 2 * CONCURRENCY, "those that were under way"
     assert (healed.exit_code, healed.problems) == (0, [])
     truth.assert_equals_world(tmp_path, source.world)

@@ -48,4 +48,4 @@ async def test_too_few_files_are_a_mistake_of_the_configuration(
     assert server.requests == []
     if command == "run":
         shown = await metrics_etl("status", cwd=tmp_path, env=environment())
-        assert f"did not begin (exit 2): {result.stderr.removeprefix('error: ').strip()}" in shown.stdout
+        assert f"could not start (exit 2): {result.stderr.removeprefix('error: ').strip()}" in shown.stdout

@@ -48,23 +48,27 @@ async def status(folder: Path) -> Ended:
 @pytest.mark.parametrize(
     ("changes", "arguments", "words"),
     [
-        ({"FI_API_KEY": None}, [], "did not begin (exit 2): no key: set FI_API_KEY"),
+        ({"FI_API_KEY": None}, [], "could not start (exit 2): no key: set FI_API_KEY"),
         (
             {"METRICS_ETL_API__CONCURRENCY": "0"},
             [],
-            "did not begin (exit 2): environment: METRICS_ETL_API__CONCURRENCY",
+            "could not start (exit 2): environment: METRICS_ETL_API__CONCURRENCY",
         ),
-        ({}, ["--run-test", "Renamed"], "did not begin (exit 2): --run-test 'Renamed' is not in run_tests"),
-        ({}, ["--metrics-file", "nowhere/x.prom"], "did not begin (exit 2): --metrics-file nowhere/x.prom: the folder"),
+        ({}, ["--run-test", "Renamed"], "could not start (exit 2): --run-test 'Renamed' is not in run_tests"),
+        (
+            {},
+            ["--metrics-file", "nowhere/x.prom"],
+            "could not start (exit 2): --metrics-file nowhere/x.prom: the folder",
+        ),
         (
             {},
             ["--metrics-file", "data/x.prom"],
-            "did not begin (exit 2): --metrics-file data/x.prom: it must not lie in",
+            "could not start (exit 2): --metrics-file data/x.prom: it must not lie in",
         ),
         (
             {"FI_BASE_URL": "https://host.invalid", "METRICS_ETL_API__MAX_TRIES": "1"},
             [],
-            "no whole answer from host.invalid",
+            "no complete answer from host.invalid",
         ),
     ],
     ids=["no key", "bad setting", "renamed run test", "metrics file", "metrics file in the dataset", "unknown host"],
@@ -123,7 +127,7 @@ async def test_dataset_of_a_newer_version_is_named(server: Sandbox, tmp_path: Pa
 
     assert (await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))).exit_code == 6
     shown = (await status(tmp_path)).stdout
-    assert "did not begin (exit 6): " in shown
+    assert "could not start (exit 6): " in shown
     assert "written by a newer version; upgrade the exporter" in shown
 
 
@@ -182,7 +186,7 @@ async def test_second_run_that_finds_the_first_at_work_is_no_lost_night(server: 
     assert (await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))).exit_code == 75
     process.terminate()
     assert (await ended(process)).exit_code == 143
-    assert "did not begin" not in (await status(folder)).stdout
+    assert "could not start" not in (await status(folder)).stdout
 
 
 async def test_full_disk_is_named(server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +206,7 @@ async def test_damaged_note_is_no_note(server: Sandbox, tmp_path: Path, damage: 
     write_settings(tmp_path, [run_test.name for run_test in server.world.run_tests])
     await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
     (tmp_path / "data" / "_state" / "attempt.json").write_bytes(damage)
-    assert "did not begin" not in (await status(tmp_path)).stdout
+    assert "could not start" not in (await status(tmp_path)).stdout
 
 
 async def test_run_that_could_not_write_its_row_is_told_with_its_reason(server: Sandbox, tmp_path: Path) -> None:
@@ -261,5 +265,5 @@ async def test_note_that_cannot_be_read_is_no_note_and_is_told(
     monkeypatch.setattr(LocalFiles, "read", refuse)
     found = read_status(LocalFiles(tmp_path / "data"), now=datetime.now(UTC))
     (ignored,) = found.ignored
-    assert ignored.endswith("attempt.json: Permission denied; ignored: whether the last run began is not known")
+    assert ignored.endswith("attempt.json: Permission denied; ignored, so it is not known whether the last run started")
     assert (len(found.runs), found.lost_run) == (1, None)

@@ -177,7 +177,7 @@ async def test_empty_list_of_executions_that_exist_is_not_believed(
     assert (odd.exit_code, [each.is_whole for each in odd.run_tests if each.name == second.name]) == (3, [True])
     [problem] = odd.problems
     assert problem.startswith(f"'{first.name}': its list shows none of its 4 executions, which exist: ")
-    assert problem.endswith("; nothing was changed")
+    assert "; nothing was changed: run again" in problem
     assert rows_of(tmp_path, "executions") == before
     server.fault = None
     assert (await export(server, tmp_path, run_tests=run_tests)).exit_code == 0
@@ -198,7 +198,7 @@ async def test_list_that_is_short_for_a_night_hides_nothing_new_behind_exit_0(se
     again = await job.export(settings_for(server, tmp_path / "data", run_tests=[run_test.name]))
 
     assert (short.exit_code, again.exit_code) == (3, 0)
-    assert short.problems[0].endswith("the next run believes it if it says so again")
+    assert short.problems[0].endswith("if the next list says the same, the run accepts it")
     assert new.execution_id in {row["execution_id"] for row in rows_of(tmp_path, "executions")}
 
 
@@ -261,7 +261,7 @@ async def test_execution_that_two_run_tests_list_is_a_problem_each_night(server:
         night = await export(server, tmp_path)
         assert night.exit_code == 3
         for mine, theirs in ((first, second), (second, first)):
-            told = f"{mine!r}: 4 executions of its list also in that of {theirs!r}, "
+            told = f"{mine!r}: 4 executions of its list also in the list of {theirs!r}, "
             assert any(problem.startswith(told) for problem in night.problems)
         assert set(night.last_complete_at.values()) == {None}
     server.fault = None

@@ -38,7 +38,7 @@ async def folder(server: Sandbox, tmp_path: Path) -> Path:
     write_settings(folder, [run_test.name for run_test in server.world.run_tests])
     summary = await job.export(settings_for(server, folder / "data"), clock=lambda: datetime(2026, 11, 2, tzinfo=UTC))
     assert (summary.exit_code, summary.layout) == (0, Layout.BY_DAY)
-    assert ["metrics-etl migrate moves it to months" in notice for notice in summary.notices] == [True]
+    assert ["metrics-etl migrate makes them monthly" in notice for notice in summary.notices] == [True]
     (folder / "data" / "runs" / "date=2026-01-01" / "20260101T000000Z-0.parquet").unlink()
     return folder
 
@@ -59,12 +59,12 @@ async def test_run_goes_on_by_day_until_it_is_migrated_and_by_month_afterwards(s
     result = await metrics_etl("migrate", cwd=folder, env=BARE)
 
     assert result.exit_code == 0
-    assert result.stdout == f"{len(before)} files of days, now {len(files_of(folder))} of months\n"
+    assert result.stdout == f"{len(before)} files with daily rows, now {len(files_of(folder))} with monthly rows\n"
     assert [path for path in files_of(folder) if "/date=" in path] == []
     assert_equals_world(folder, server.world)
     assert (await metrics_etl("verify", cwd=folder, env=BARE)).exit_code == 0
     again = await metrics_etl("migrate", cwd=folder, env=BARE)
-    assert (again.exit_code, again.stdout, again.stderr) == (0, "the dataset is by month already\n", "")
+    assert (again.exit_code, again.stdout, again.stderr) == (0, "the dataset already has monthly folders\n", "")
     asked = len(server.requests)
     night = await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))
     assert (night.exit_code, len(server.requests) - asked) == (0, 2), "nothing is fetched again"

@@ -188,7 +188,7 @@ async def test_columns_that_an_older_version_lacked_are_there_after_one_night_an
     assert (result.exit_code, again.exit_code) == (0, 0)
     assert result.document["run_tests"][0]["reasons"] == {"final": 2}, "nothing is fetched again for it"
     by_day, completion = result.document["notices"]
-    assert "metrics-etl migrate moves it to months" in by_day
+    assert "metrics-etl migrate makes them monthly" in by_day
     assert completion.startswith("3 files of an older version got the columns of this one")
     for table, older in before.items():
         old = by_names_of_today(older)

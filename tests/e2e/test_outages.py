@@ -36,7 +36,7 @@ async def test_host_without_an_address_is_unavailable(tmp_path: Path) -> None:
         summary = await export(source, tmp_path, base_url="https://metrics.invalid")
 
     assert summary.exit_code == 5
-    assert "no whole answer from metrics.invalid" in summary.problems[0]
+    assert "no complete answer from metrics.invalid" in summary.problems[0]
     assert summary.requests == MAX_TRIES
 
 
@@ -128,7 +128,7 @@ async def test_source_or_endpoint_that_goes_away_ends_the_run_soon(
     summary, failed = await export_with_outage(tmp_path, is_struck, after_calls=55, concurrency=concurrency)
 
     assert summary.exit_code == 3
-    assert "fails whatever is asked" in summary.problems[0]
+    assert "fails every request to" in summary.problems[0]
     assert failed <= most_requests(2 * client_module._GIVEN_UP_LIMIT, concurrency), "calls and lists of calls"
 
 
@@ -139,7 +139,7 @@ async def test_endpoint_that_never_answers_ends_the_run_though_the_lists_answer(
     summary, failed = await export_with_outage(tmp_path, is_for_a_call, after_calls=0, concurrency=concurrency)
 
     assert summary.exit_code == 3
-    assert "fails whatever is asked" in summary.problems[0]
+    assert "fails every request to" in summary.problems[0]
     assert failed <= most_requests(client_module._NEVER_ANSWERED_LIMIT, concurrency)
 
 

@@ -19,7 +19,7 @@ RESULTS = (
     *("status", "--version"),
     *(pytest.param(words, marks=pytest.mark.slow) for words in ("plan", "verify", "check", "discover", "schema")),
 )
-NO_SPACE = "error: stdout cannot be written: No space left on device: what was printed is cut\n"
+NO_SPACE = "error: cannot write to stdout: No space left on device: the output is incomplete\n"
 
 
 @pytest.fixture

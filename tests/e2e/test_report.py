@@ -121,7 +121,7 @@ async def test_link_and_device_are_written_to_and_never_replaced(folder: Path, t
         (("--run-test", "Refund chat", "--output", "/"), 6, "/: Is a directory: choose another place for the report"),
         (("--run-test", "Checkout"), 2, "has no run test 'Checkout'"),
         (("--since", "2026-11-10", "--until", "2026-11-01"), 2, "--since 2026-11-10 is later than --until 2026-11-01"),
-        (("--until", "tomorrow"), 2, "'tomorrow' is no day"),
+        (("--until", "tomorrow"), 2, "'tomorrow' is not a day"),
         (
             ("--run-test", "Refund chat", "--output", "data"),
             6,

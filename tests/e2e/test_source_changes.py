@@ -567,7 +567,7 @@ async def test_executions_that_exist_elsewhere_are_told_once_and_need_no_word_fr
     nights = [await export(names=[first.name]) for _ in range(3)]
 
     assert [(each.exit_code, each.run_tests[0].not_listed) for each in nights] == [(3, 4), (0, 4), (0, 4)]
-    assert "its list lacks 4 of its 16 stored executions, although they exist" in nights[0].problems[0]
+    assert "4 of its 16 stored executions are missing from its list, although they exist" in nights[0].problems[0]
 
     assert all(row["deleted_at"] is None for row in rows_of(tmp_path, "executions"))
 
@@ -774,7 +774,7 @@ async def test_executions_that_stay_under_a_name_that_is_gone_are_told(
     summary = await export(names=[first.name, second.name])
 
     assert summary.exit_code == 0
-    assert any("1 execution left there, in no list any more" in notice for notice in summary.notices)
+    assert any("1 execution left there, no longer in any list" in notice for notice in summary.notices)
     assert_each_once(tmp_path)
 
 

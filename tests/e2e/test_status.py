@@ -108,7 +108,7 @@ async def test_command_needs_no_key_no_settings_and_no_server(server: Sandbox, t
     )
 
     assert (shown.exit_code, as_json.exit_code, shown.stderr) == (0, 0, "")
-    assert "export     none at work\n" in shown.stdout
+    assert "export     not running\n" in shown.stdout
     assert "Checkout flow" in shown.stdout
     assert_documented("status", as_json.document)
     assert as_json.document["tables"] == elsewhere.document["tables"]
@@ -221,7 +221,11 @@ async def test_executions_that_are_gone_here_and_at_the_source_are_told(server: 
 
     again = await job.export(settings_for(server, tmp_path / "data"), clock=lambda: NIGHT)
 
-    assert [problem for problem in again.problems if f"rows are missing of {len({*of_gone})} execution" in problem]
+    assert [
+        problem
+        for problem in again.problems
+        if f": {len({*of_gone})} execution" in problem and "with missing rows" in problem
+    ]
     assert [problem for problem in again.problems if f"rows of {len(gone) - len({*of_gone})} execution" in problem]
     assert any(each.startswith(told) for each in missing_rows(status_of(tmp_path)))
 
@@ -298,8 +302,7 @@ async def test_where_there_is_no_dataset_it_says_so(tmp_path: Path) -> None:
         problem, error = result.stderr.splitlines()
         assert problem.startswith("problem: config/metrics-etl.toml: not found (looked for in ")
         assert error == (
-            f"error: {tmp_path / 'data'}: no dataset there yet: metrics-etl check says whether metrics-etl run can make one; "
-            "or fix [destination] path"
+            f"error: {tmp_path / 'data'}: no dataset there yet: create it with metrics-etl run, or fix [destination] path"
         )
     assert list(files_in(tmp_path)) == []
 
@@ -315,7 +318,7 @@ async def test_export_at_work_is_named_from_its_first_moment(server: Sandbox, tm
     process.terminate()
 
     assert result.exit_code == 0
-    assert f"at work: pid {process.pid} on " in result.stdout
+    assert f"running: pid {process.pid} on " in result.stdout
     assert (await ended(process)).exit_code == 143
 
 

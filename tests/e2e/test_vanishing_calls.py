@@ -477,7 +477,8 @@ async def test_few_calls_that_no_list_names_but_that_exist_are_kept(
 
     assert (sick.exit_code, calls_in(tmp_path), states_in(tmp_path)) == (3, before, {"incomplete"})
     assert all(
-        "exists, but the list of its execution lacks it" in letter["message"] for letter in rows_of(tmp_path, "errors")
+        "exists, but is missing from the list of its execution" in letter["message"]
+        for letter in rows_of(tmp_path, "errors")
     )
     server.fault = None
     assert (await export()).exit_code == 0

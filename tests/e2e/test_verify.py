@@ -267,7 +267,7 @@ BREAKS: dict[Callable[[Place], Path], tuple[Kind, str]] = {
     copy_all_to_another_part: (Kind.SPREAD, "part-9"),
     change_a_value: (Kind.ALTERED, "1 row with other values than were exported: call_execution_id "),
     change_an_eval: (Kind.ALTERED, "1 row with other values than were exported: call_execution_id "),
-    change_a_type: (Kind.SCHEMA, "has duration_seconds as string, declared is double"),
+    change_a_type: (Kind.SCHEMA, "has duration_seconds as string, expected double"),
     add_a_column: (Kind.SCHEMA, "has unknown columns: mood"),
     reorder_the_columns: (Kind.SCHEMA, "has its columns in another order"),
     allow_null_keys: (Kind.SCHEMA, "declares call_execution_id as nullable"),
@@ -276,8 +276,8 @@ BREAKS: dict[Callable[[Place], Path], tuple[Kind, str]] = {
     link_a_file: (Kind.ODDITY, "is a symbolic link"),
     link_a_folder: (Kind.ODDITY, "is a symbolic link"),
     link_a_table: (Kind.ODDITY, "is a symbolic link"),
-    put_a_stray_file: (Kind.STRAY_FILE, "is no file of this dataset"),
-    put_notes_beside_the_runs: (Kind.STRAY_FILE, "is no file of this dataset"),
+    put_a_stray_file: (Kind.STRAY_FILE, "is not a file of this dataset"),
+    put_notes_beside_the_runs: (Kind.STRAY_FILE, "is not a file of this dataset"),
     rename_a_run: (Kind.MISPLACED, "does not hold the one run that it is named after"),
 }
 
@@ -401,8 +401,11 @@ def test_another_month_and_another_name_are_notices_where_all_rows_agree(place: 
     report = verify(settings, Scope())
 
     assert report.findings == []
-    assert "1 execution under another month or day than that of the start: " in report.notices[0]
-    assert f"3 executions of run test {old!r} under run_test={key}" in report.notices[1]
+    assert "1 execution in the folder of another month or day than the start: " in report.notices[0]
+    assert (
+        f"3 executions of run test {old!r} under run_test={key}, but the settings give it another key"
+        in report.notices[1]
+    )
 
 
 def test_what_dead_runs_left_is_a_notice(place: Place) -> None:
@@ -470,7 +473,7 @@ def test_export_at_work_is_named(place: Place, monkeypatch: pytest.MonkeyPatch, 
 
     assert report.exit_code == 0
     assert report.export_at_work
-    assert report.notices == [f"an export is at work on this dataset ({report.export_at_work})"]
+    assert report.notices == [f"an export is running on this dataset ({report.export_at_work})"]
 
 
 def test_nothing_is_written(place: Place) -> None:

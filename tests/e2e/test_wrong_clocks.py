@@ -119,7 +119,7 @@ async def test_status_does_not_take_a_run_of_the_future_for_fresh(server: Sandbo
 
     assert shown.exit_code == 3
     assert "-5" not in shown.stdout.replace(str(tmp_path), "")
-    assert f"ended at {at:%Y-%m-%d %H:%M} UTC, which has not come yet" in " ".join(shown.stdout.split())
+    assert f"ended at {at:%Y-%m-%d %H:%M} UTC, which is in the future" in " ".join(shown.stdout.split())
     assert as_json.document["complete_at"] is None
     assert [each["complete_at"] for each in as_json.document["run_tests"]] == [None]
 
@@ -176,7 +176,7 @@ async def test_status_names_what_went_wrong_after_a_run_of_the_future(server: Sa
     assert told.document["verdict"].startswith("Not good: 1 of 1 run test incomplete")
     assert told.document["next"] == "metrics-etl check"
     assert told.document["lost_run"] is None
-    assert lost.document["verdict"] == "Not good: the last run did not begin"
+    assert lost.document["verdict"] == "Not good: the last run could not start"
     assert lost.document["lost_run"]["exit_code"] == 2
 
 

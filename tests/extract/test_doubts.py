@@ -122,4 +122,4 @@ def test_contradictions_say_what_they_are_about():
     assert (found.endpoint, found.subject_id) == (METRICS, "c1")
     assert found.message == "call c1: execution e1 lists it, but it belongs to execution e2"
     assert (missing.endpoint, missing.subject_id) == (RUNS, "e1")
-    assert missing.message == "call c1 exists, but the list of its execution lacks it"
+    assert missing.message == "call c1 exists, but is missing from the list of its execution"

@@ -206,7 +206,7 @@ async def test_empty_body_needs_no_unpacking():
 )
 async def test_answer_that_is_not_whole_is_an_error(answer, reason):
     async with connected(answer) as (_, transport):
-        with pytest.raises(NoAnswerError, match=rf"no whole answer from 127\.0\.0\.1: {reason}"):
+        with pytest.raises(NoAnswerError, match=rf"no complete answer from 127\.0\.0\.1: {reason}"):
             await body(transport)
 
 

@@ -75,7 +75,7 @@ def test_an_execution_that_claims_to_be_whole_holds_all_calls_that_were_listed()
 
 
 def test_a_finding_is_one_line_whatever_a_file_is_called():
-    line = str(Finding(Kind.STRAY_FILE, f"calls/{KEY}\n\x1b[2J", "is no file of this dataset"))
+    line = str(Finding(Kind.STRAY_FILE, f"calls/{KEY}\n\x1b[2J", "is not a file of this dataset"))
     assert line.isprintable()
 
 

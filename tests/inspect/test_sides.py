@@ -103,7 +103,7 @@ def test_run_test_must_be_named_where_there_are_several():
     ("executions", "sides", "message"),
     [
         ([], ("previous", "last"), "data holds no executions yet: run metrics-etl run"),
-        (MANY, ("e9", "last"), "data has no execution 'e9': give an execution_id, last, previous, or a span of days"),
+        (MANY, ("e9", "last"), "data has no execution 'e9': give an execution_id, last, previous, or a date range"),
         (MANY, ("gone", "last"), "execution 'gone' was deleted at the source"),
         (MANY, ("e1", "runs"), "execution 'runs' had not finished when it was exported (status running)"),
         (MANY[:1], ("previous", "last"), "there is no previous execution: data holds 1 finished execution of the run test"),

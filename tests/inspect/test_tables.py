@@ -398,7 +398,7 @@ def test_files_that_never_stop_moving_are_told_in_one_line(data, monkeypatch):
     monkeypatch.setattr(LocalFiles, "list", then_move)
     with pytest.raises(etl.DestinationError) as caught:
         etl.read_table(data, "calls")
-    assert str(caught.value) == f"{data}: its files kept moving while they were read: read again"
+    assert str(caught.value) == f"{data}: its files kept moving while they were read: try again"
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -138,20 +138,24 @@ def test_what_ended_the_last_run_decides_what_to_type(exit_code: int, next_step:
 @pytest.mark.parametrize(
     ("changes", "text", "next_step"),
     [
-        ({"lost_run": Attempt(started_at=NIGHT, exit_code=2, message="no key")}, "the last run did not begin", "check"),
+        (
+            {"lost_run": Attempt(started_at=NIGHT, exit_code=2, message="no key")},
+            "the last run could not start",
+            "check",
+        ),
         ({"lost_run": Attempt(started_at=NIGHT)}, "the last run was killed or crashed", "run"),
         ({"runs": (ended(3),)}, "the last run ended with exit 3 (word)", "run"),
         ({"runs": (), "run_tests": (), "complete_at": None}, NEVER, "run"),
         ({"complete_at": MONDAY}, "everything was complete 2 days ago, and not since", "run"),
         (
             {"complete_at": None, "future_run_at": NOW + timedelta(days=400)},
-            "a run ended at 2027-12-30 07:00, which has not come yet: a clock is wrong",
+            "a run ended at 2027-12-30 07:00, which is in the future: a clock is wrong",
             "run",
         ),
         ({"unreadable": (PART,)}, "1 damaged or foreign file", "run"),
         (
             {"complete_at": MONDAY, "at_work": "pid 1"},
-            "everything was complete 2 days ago, and not since; an export is at work",
+            "everything was complete 2 days ago, and not since; an export is running",
             "status",
         ),
     ],

@@ -56,5 +56,5 @@ def test_unknown_metric_is_refused_with_the_nearest(name, hint):
 
 
 def test_percentage_points_are_for_rates():
-    with pytest.raises(ValueError, match="which is no rate"):
+    with pytest.raises(ValueError, match="which is not a rate"):
         limits_of({"csat_mean": "2pp"})

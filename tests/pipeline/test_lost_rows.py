@@ -199,7 +199,7 @@ async def test_lost_rows_of_a_run_test_that_is_not_configured_are_not_good_befor
 
 
 def damaged(summary: Summary) -> list[tuple[str, int]]:
-    told = [problem for problem in summary.problems if "rows are missing of" in problem]
+    told = [problem for problem in summary.problems if "with missing rows" in problem]
     assert len(told) == len(summary.damaged)
     return list(summary.damaged.values())
 

@@ -96,7 +96,7 @@ async def test_list_that_is_written_in_another_way_costs_two_requests_an_executi
 
     assert (odd.exit_code, odd.problems) == (0, [])
     assert sent == {"detail": executions, "list": executions, "call": 0}
-    assert any("12 executions listed in another way" in notice for notice in odd.notices) == is_told
+    assert any("12 executions listed differently" in notice for notice in odd.notices) == is_told
     assert (after.requests, after.notices) == (1, [])
     assert_equals_world(tmp_path, world)
 
@@ -156,7 +156,7 @@ async def test_where_the_detail_cannot_be_had_everything_is_fetched(world: World
 
     assert (second.exit_code, second.fetched_whole) == (0, 3)
     assert asked(server)["call"] == 3 * CALLS
-    assert "3 settling executions fetched whole" in "\n".join(second.notices)
+    assert "3 settling executions fetched in full" in "\n".join(second.notices)
     assert_equals_world(tmp_path, world)
 
 

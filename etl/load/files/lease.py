@@ -44,7 +44,7 @@ class Lease:
 
         Raises:
             LockHeldError: there is one, or another process became it meanwhile.
-            DestinationError: the store fails, or replaces objects whatever the condition.
+            DestinationError: the store fails, or ignores conditions.
         """
         with suppress(FileMissingError):
             found, text = _read(self._objects)
@@ -86,7 +86,7 @@ class Lease:
             except (ConflictError, FileMissingError):
                 self._lost = (
                     f"{self._where}: another program replaced or removed the lock, as an export does after {LIFE_SECONDS:g} "
-                    "seconds without a renewal; nothing was lost, and the next run goes on"
+                    "seconds without a renewal; nothing was lost, and the next run continues"
                 )
                 raise DestinationError(self._lost) from None
 
@@ -181,7 +181,7 @@ def prove(objects: Objects, path: str) -> None:
         objects.put(path, b"3", first)
         _must_refuse(objects, path, b"4", first)
         if objects.get(path)[1] != b"3":
-            raise DestinationError(f"{objects.url}/{path}: the store gives back other bytes than it was given")
+            raise DestinationError(f"{objects.url}/{path}: the store returned other bytes than were written")
     finally:
         objects.delete(path)
 
@@ -192,8 +192,8 @@ def _must_refuse(objects: Objects, path: str, data: bytes, seen: Version | None)
     except ConflictError:
         return
     raise DestinationError(
-        f"{objects.url}: this store replaces objects whatever the condition (If-Match, If-None-Match), so that two exports could "
-        "destroy each other's rows: give a store that honours them, or a folder"
+        f"{objects.url}: this store ignores conditions (If-Match, If-None-Match), so two exports could overwrite each other's "
+        "rows: use a store that honours them, or a folder"
     )
 
 

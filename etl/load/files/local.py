@@ -121,7 +121,7 @@ class LocalFiles:
 
         Raises:
             FileMissingError: there is no such file.
-            ForeignFileError: it is no regular file, or has more bytes than ``most_bytes``.
+            ForeignFileError: it is not a regular file, or has more bytes than ``most_bytes``.
             DestinationError: it cannot be read.
         """
         with self._naming(path), self._open(path) as file:

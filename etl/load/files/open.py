@@ -196,5 +196,5 @@ def _folder(location: str) -> Files:
     try:
         folder = Path(location).expanduser()
     except RuntimeError:
-        raise ConfigurationError(f"{location}: this machine knows no such user's home: give the whole path") from None
+        raise ConfigurationError(f"{location}: this machine has no such user: write the path in full") from None
     return LocalFiles(folder)

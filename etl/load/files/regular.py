@@ -32,7 +32,7 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     os.close(descriptor)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    raise NotRegularError(errno.EINVAL, "is no regular file: remove it")
+    raise NotRegularError(errno.EINVAL, "is not a regular file: remove it")
 
 
 def why(error: OSError) -> str:

@@ -20,13 +20,13 @@ _CODES = {
     "PermanentRedirect": _REGION,
     "AuthorizationHeaderMalformed": _REGION,
     "IllegalLocationConstraintException": _REGION,
-    "SlowDown": "the store asks for fewer requests, and went on to: run again later",
+    "SlowDown": "the store kept asking for fewer requests: run again later",
 }
 _OUTAGES = ("SlowDown", "InternalError", "ServiceUnavailable", "ServerBusy", "OperationTimedOut")
 _NO_ANSWER = "error sending request"
 _PHRASES = {
     "without LOCATION": _REGION,
-    "invalid path": "an object there has a key that no file can have: remove it, or give the dataset a folder of its own",
+    "invalid path": "an object there has a name that no file can have: remove it, or give the dataset a folder of its own",
     _NO_ANSWER: "cannot be reached, or is too slow: check the network, and the endpoint",
 }
 _NO_CREDENTIALS = {

@@ -137,7 +137,7 @@ class DeltaWarehouse:
                 raise DestinationError(f"{url} was not made by metrics-etl: name another [warehouse] url, or remove it")
             return opened
         if self._has_files(url):
-            raise DestinationError(f"{url} holds files that are no Delta table: name another [warehouse] url")
+            raise DestinationError(f"{url} holds files that are not a Delta table: name another [warehouse] url")
         return None
 
     def _has_files(self, url: str) -> bool:

@@ -68,8 +68,8 @@ class Result:
         lines = []
         if self.damaged:
             lines.append(
-                f"{counted(self.damaged, 'execution')} not loaded, since the dataset has other rows of them than were exported: "
-                "metrics-etl run exports them again"
+                f"{counted(self.damaged, 'execution')} not loaded, because their rows in the dataset are not those that "
+                "were exported: metrics-etl run exports them again"
             )
         if self.lost:
             lines.append(

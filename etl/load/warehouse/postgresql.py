@@ -36,7 +36,9 @@ class _Session:
     def notices(self) -> list[str]:
         if not self._replaced:
             return []
-        return [f"{counted(self._replaced, 'value')} held U+0000, which PostgreSQL cannot: U+FFFD stands in its place"]
+        return [
+            f"{counted(self._replaced, 'value')} contained U+0000, which PostgreSQL cannot store: it was replaced by U+FFFD"
+        ]
 
     def query(self, sql: str) -> pa.Table:
         with self._naming(sql):

@@ -70,5 +70,5 @@ class Spool:
         try:
             yield
         except OSError as exc:
-            text = f"{exc.strerror or exc}: rows on their way to a warehouse lie there; TMPDIR names another folder"
+            text = f"{exc.strerror or exc}: a load stores rows there for a while; to use another folder, set TMPDIR"
             raise DestinationError(f"{self._folder.name}: {text}") from exc

@@ -88,7 +88,7 @@ def test_a_store_that_failed_for_long_is_given_seconds_from_then_on(proxy, monke
         objects.get(PATH)
     assert objects._store is not objects._hasty_store
     proxy.judge = lambda _told: Refused(503, "SlowDown")
-    with pytest.raises(DestinationError, match="asks for fewer requests"):
+    with pytest.raises(DestinationError, match="kept asking for fewer requests"):
         objects.get(PATH)
     assert objects._store is objects._hasty_store
 

@@ -55,6 +55,6 @@ def test_another_scheme_is_refused_in_one_line(location):
 @pytest.mark.parametrize("location", ["~nosuchuser/data", "~nosuchuser"])
 def test_home_of_nobody_is_refused_in_one_line(location):
     with pytest.raises(
-        ConfigurationError, match=r"^~nosuchuser.*: this machine knows no such user's home: give the whole path$"
+        ConfigurationError, match=r"^~nosuchuser.*: this machine has no such user: write the path in full$"
     ):
         open_files(location)

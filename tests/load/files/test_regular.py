@@ -29,6 +29,6 @@ def test_whatever_else_lies_there_is_an_error_at_once(tmp_path: Path, flags: int
         for name in ("folder", "link", "device", "pipe", "socket"):
             with pytest.raises(OSError, match=r"."):
                 open_regular(tmp_path / name, flags)
-        with pytest.raises(OSError, match="is no regular file: remove it"):
+        with pytest.raises(OSError, match="is not a regular file: remove it"):
             open_regular(Path("/dev/null"))
         assert len(list(Path("/dev/fd").iterdir())) == before

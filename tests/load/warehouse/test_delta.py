@@ -423,7 +423,7 @@ def test_delta_table_of_somebody_else_is_refused(lake):
 
 
 def test_folder_that_holds_other_files_is_refused(lake):
-    with pytest.raises(DestinationError, match="data/calls holds files that are no Delta table"):
+    with pytest.raises(DestinationError, match="data/calls holds files that are not a Delta table"):
         load_once(f"delta://{lake.data}", lake.data)
     assert not (lake.data / "calls" / "_delta_log").exists()
 

@@ -52,7 +52,7 @@ def test_disk_that_takes_no_rows_is_one_line_that_names_it():
     spool.add("calls", SOME)
     (file,) = spool.take()
     shutil.rmtree(folder := Path(file.path).parent)
-    with pytest.raises(DestinationError, match=rf"^{folder}: .*; TMPDIR names another folder$"):
+    with pytest.raises(DestinationError, match=rf"^{folder}: .*; to use another folder, set TMPDIR$"):
         spool.add("calls", MORE)
     spool.close()
 

@@ -173,7 +173,7 @@ def _noted(error: ConfigurationError, destination: "Destination | None") -> Conf
     from etl.load.files.open import open_files  # noqa: PLC0415
 
     if destination is None:
-        silence: str | None = "metrics-etl status does not know of this run: the settings name no dataset"
+        silence: str | None = "metrics-etl status will not show this run: the settings name no dataset"
     else:
         try:
             files = open_files(destination.path, destination.options)

@@ -24,7 +24,7 @@ FIELDS = {
     "read_at": "when it was read",
     "at_work": "the process that is exporting now; otherwise null",
     "complete_at": "when a run last exported everything that is configured now; null when none did",
-    "future_run_at": "the end of a run that lies in the future, because a clock is wrong; otherwise null",
+    "future_run_at": "the end of a run, if it is in the future because a clock is wrong; otherwise null",
     "lost_run": "the last run, if it could not start or was killed; otherwise null",
     "lost_run.started_at": "when it started",
     "lost_run.export_run_id": "its id; null when it could not start",
@@ -156,7 +156,7 @@ def _lost(attempt: Attempt) -> str:
     if attempt.exit_code is None:
         return (
             f"{when} ended without a summary: it was killed or crashed, the machine stopped, or the disk was full; what it had "
-            "committed is kept"
+            "saved is kept"
         )
     return f"{when} could not start (exit {attempt.exit_code}): {attempt.message}"
 

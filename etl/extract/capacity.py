@@ -25,7 +25,7 @@ def fitting_concurrency(wanted: int) -> int:
     fitting = (free - _OTHER_FILES) // _FILES_PER_REQUEST
     if fitting < 1:
         raise ConfigurationError(
-            f"this process may open {free} more files (its limit is {limit}), and needs {_OTHER_FILES + _FILES_PER_REQUEST}: "
+            f"this process may open {free} more files (its limit is {limit}), but needs {_OTHER_FILES + _FILES_PER_REQUEST}: "
             "raise the limit, such as with ulimit -n 1024"
         )
     return min(wanted, fitting)
@@ -45,7 +45,7 @@ def require_threads() -> None:
             started.append(thread)
     except RuntimeError:
         raise ConfigurationError(
-            f"this process may start {len(started)} more threads, and needs {_THREADS}: raise the limit on processes "
+            f"this process may start {len(started)} more threads, but needs {_THREADS}: raise the limit on processes "
             "(ulimit -u, or pids.max of the container)"
         ) from None
     finally:

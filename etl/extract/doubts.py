@@ -57,7 +57,7 @@ def too_few_calls(
     return _contradiction(
         RUNS,
         item.execution.execution_id,
-        f"{missing} of its {expected} calls are missing from its list; what is stored of it was kept: "
+        f"{missing} of its {expected} calls are missing from its list; the stored ones were kept: "
         "run with --accept-deletions if they were deleted on purpose",
     )
 
@@ -80,7 +80,7 @@ def too_few_evals(
     return _contradiction(
         RUNS,
         item.execution.execution_id,
-        f"{missing} of its {expected} evals are missing from its list; what is stored of it was kept: "
+        f"{missing} of its {expected} evals are missing from its list; the stored ones were kept: "
         "run with --accept-deletions if they were deleted on purpose",
     )
 

@@ -20,7 +20,7 @@ def parse_json(body: bytes) -> Any:
     """The JSON document; numbers of which Python's own might not hold every digit as ``NumberLiteral``.
 
     Raises:
-        ValueError, RecursionError: it is not JSON in UTF-8, is nested too deeply, or an object has two fields of one name.
+        ValueError, RecursionError: it is not JSON in UTF-8, is nested too deeply, or an object has two fields with the same name.
     """
     try:
         document = _decode(body)
@@ -50,7 +50,7 @@ def _decode_slowly(body: bytes) -> Any:
 def _object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(fields)
     if len(document) < len(fields):
-        raise ValueError("an object has two fields of one name")
+        raise ValueError("an object has two fields with the same name")
     return document
 
 

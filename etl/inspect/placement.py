@@ -89,7 +89,7 @@ class Placement:
         homes |= {execution_id: parts[0] for execution_id, parts in self._homes.items()}
         for path, strays in self._strays.items():
             if away := [each for each in strays if each in homes]:
-                text = f"holds rows of {_executions(away)} that lie in {_executions_path(homes[away[0]])}"
+                text = f"holds rows of {_executions(away)}, whose own rows are in {_executions_path(homes[away[0]])}"
                 yield Finding(Kind.MISPLACED, path, text)
             orphaned = [each for each in strays if each not in homes]
             if orphaned and not path.startswith(f"{schema.ERRORS.name}/"):

@@ -57,5 +57,5 @@ def note_failure(files: Files, error: ExporterError, started_at: datetime) -> st
             note_attempt(files, attempt)
     except DestinationError as reason:
         why = "" if str(reason) == str(error) else f": {reason}"
-        return f"metrics-etl status does not know of this run: no note of it could be left{why}"
+        return f"metrics-etl status will not show this run: its note could not be written{why}"
     return None

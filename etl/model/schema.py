@@ -299,7 +299,7 @@ EVALS = Table(
 
 ERRORS = Table(
     "errors",
-    "dead letter: a request of a run test whose answer could not be exported; replaced when it succeeds",
+    "dead letter: a request that a run gave up; removed when it succeeds",
     "",
     (
         Column("endpoint", STRING, "Path of the endpoint that failed.", is_key=True),

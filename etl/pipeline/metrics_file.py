@@ -27,7 +27,7 @@ def check_metrics_file(path: Path, dataset: str) -> None:
     if not path.parent.is_dir():
         raise ConfigurationError(f"--metrics-file {path}: the folder does not exist: create it")
     if scheme_of(dataset) is None and path.resolve().is_relative_to(Path(dataset).resolve()):
-        raise ConfigurationError(f"--metrics-file {path}: it must not lie in the dataset: give another folder")
+        raise ConfigurationError(f"--metrics-file {path}: it must be outside the dataset: use another folder")
 
 
 def write_metrics_file(summary: Summary, path: Path) -> None:

@@ -175,7 +175,7 @@ class Summary:
         for run_test in self.run_tests:
             lines += [] if is_told and run_test.error else run_test.problems(is_cut_short=self.failure is not None)
         lines += [
-            f"unreadable file set aside: {path}; what the API still lists of it is fetched again"
+            f"unreadable file set aside: {path}; its rows are fetched again if the API still lists them"
             for path in self.quarantined
         ]
         lines += [

@@ -63,7 +63,7 @@ async def status(folder: Path) -> Ended:
         (
             {},
             ["--metrics-file", "data/x.prom"],
-            "could not start (exit 2): --metrics-file data/x.prom: it must not lie in",
+            "could not start (exit 2): --metrics-file data/x.prom: it must be outside",
         ),
         (
             {"FI_BASE_URL": "https://host.invalid", "METRICS_ETL_API__MAX_TRIES": "1"},
@@ -102,7 +102,7 @@ async def test_where_nothing_is_known_the_run_says_that_status_will_not_know(tmp
         (tmp_path / "config" / "metrics-etl.toml").write_text(text)
     result = await metrics_etl("run", cwd=tmp_path, env=environment())
     assert result.exit_code == 2
-    assert result.stderr.endswith("; metrics-etl status does not know of this run: the settings name no dataset\n")
+    assert result.stderr.endswith("; metrics-etl status will not show this run: the settings name no dataset\n")
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "data").exists()
 
@@ -113,7 +113,7 @@ async def test_note_that_cannot_be_left_is_said_on_the_way_out(server: Sandbox, 
     no_folder = await metrics_etl("run", cwd=folder, env=blocked)
     assert (no_key.exit_code, no_folder.exit_code) == (2, 6)
     for result in (no_key, no_folder):
-        assert "; metrics-etl status does not know of this run: no note of it could be left" in result.stderr
+        assert "; metrics-etl status will not show this run: its note could not be written" in result.stderr
         assert "Not a directory" in result.stderr
         assert result.stderr.count("\n") == 1
 

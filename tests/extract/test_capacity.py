@@ -71,4 +71,4 @@ def test_too_few_files_are_refused_with_the_fix():
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without processes")
 def test_too_few_threads_are_refused_with_the_fix():
     shown = subprocess.run([sys.executable, "-c", LIMITED_THREADS], capture_output=True, text=True, check=True)
-    assert "more threads, and needs 16: raise the limit on processes" in shown.stdout
+    assert "more threads, but needs 16: raise the limit on processes" in shown.stdout

@@ -100,7 +100,7 @@ def as_python(value):
 )
 def test_object_with_two_fields_of_one_name_is_refused(body):
     """Whichever of the two is taken, the other one is lost without a word."""
-    with pytest.raises(ValueError, match="two fields of one name"):
+    with pytest.raises(ValueError, match="two fields with the same name"):
         parse_json(body)
 
 

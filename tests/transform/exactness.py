@@ -30,7 +30,7 @@ def read(text: str | bytes) -> Any:
     """JSON text as sent, each number a ``Number``.
 
     Raises:
-        ValueError, RecursionError: it cannot be read, or an object has two fields of one name.
+        ValueError, RecursionError: it cannot be read, or an object has two fields with the same name.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8-sig")
@@ -39,7 +39,7 @@ def read(text: str | bytes) -> Any:
 
 def _object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(dict(fields)) < len(fields):
-        raise ValueError("two fields of one name")
+        raise ValueError("two fields with the same name")
     return dict(fields)
 
 

@@ -62,7 +62,7 @@ def require_space(folder: Path) -> int | None:
         return None
     if free < _LEAST_FREE_BYTES:
         raise DestinationError(
-            f"{folder}: {free / 2**20:.1f} MiB free, and an export needs {_LEAST_FREE_BYTES >> 20} MiB: "
+            f"{folder}: {free / 2**20:.1f} MiB free, but an export needs {_LEAST_FREE_BYTES >> 20} MiB: "
             "make room, or move the dataset"
         )
     return free
@@ -93,7 +93,7 @@ def _check_folders(root: Path) -> None:
         if not folder.is_dir():
             raise DestinationError(f"{folder}: {os.strerror(errno.ENOTDIR)}: move it elsewhere")
         if status.st_dev != device:
-            raise DestinationError(f"{folder} is on another file system than {root}: a dataset must lie on one")
+            raise DestinationError(f"{folder} is on another file system than {root}: keep the dataset on one")
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=_IS_EFFECTIVE):
             is_read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
             raise DestinationError(f"{folder}: {why(_error(errno.EROFS if is_read_only else errno.EACCES))}")

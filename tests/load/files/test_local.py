@@ -574,7 +574,7 @@ def test_a_disk_without_room_is_refused_unless_it_does_not_tell(
         with pytest.raises(DestinationError) as caught:
             files.prepare()
         assert str(caught.value) == (
-            f"{files.root}: 63.0 MiB free, and an export needs 64 MiB: make room, or move the dataset"
+            f"{files.root}: 63.0 MiB free, but an export needs 64 MiB: make room, or move the dataset"
         )
     else:
         files.prepare()

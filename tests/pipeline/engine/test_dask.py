@@ -381,7 +381,7 @@ def test_dataset_is_the_truth_after_any_history_on_workers(monkeypatch: pytest.M
         run_state_machine_as_test(
             seed(1)(Histories),
             settings=hypothesis_settings(
-                max_examples=examples(16),
+                max_examples=examples(100),
                 stateful_step_count=20,
                 deadline=None,
                 database=None,

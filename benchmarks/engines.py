@@ -14,6 +14,8 @@ from typing import Any
 LATENCY, COST, START = "latency_avg_agent_latency_ms", "cost_total_cost_cents", "execution_started_at"
 PERCENTILE, PASS_RATE, MEAN_COST = "weekly p95 of latency", "pass rate by scenario", "mean cost by run test and week"
 QUERIES = (PERCENTILE, PASS_RATE, MEAN_COST)
+FLEETS = ("pandas", "dask", "spark")
+"""The first is what the others are held against; they answer all but the percentile."""
 ENGINES = ("duckdb", "polars", "pandas", "pyarrow")
 MONTH, YEAR = "2023-02", ""
 
@@ -114,6 +116,52 @@ def in_pyarrow(query: str, path: Path) -> int:
     return len(found.group_by("scenario_name").aggregate([("passed", "mean")]))
 
 
+def in_dask(query: str, path: Path) -> int:
+    """Its dataframes over the files of ``etl.open_table``, as in docs/engines.md; on threads of this process."""
+    import dask.dataframe as dd  # noqa: PLC0415
+    import pandas as pd  # noqa: PLC0415
+
+    import etl  # noqa: PLC0415
+
+    def frame(name: str, *columns: str) -> Any:
+        table = etl.open_table(path, name)
+        meta = table.schema.empty_table().select(columns).to_pandas(types_mapper=pd.ArrowDtype)
+        return dd.from_map(_frame_of, [*table.get_fragments()], columns=[*columns], schema=table.schema, meta=meta)
+
+    if query == MEAN_COST:
+        calls = frame("calls", START, COST, "run_test")
+        week = calls[START].dt.floor("D") - dd.to_timedelta(calls[START].dt.dayofweek.astype("int64"), unit="D")
+        return len(calls.assign(week=week).groupby(["run_test", "week"])[COST].mean().compute())
+    evals = frame("evals", "call_execution_id", "output_passed").dropna()
+    judged = evals.merge(frame("calls", "call_execution_id", "scenario_name"), on="call_execution_id")
+    passed = judged.assign(passed=judged["output_passed"].astype("float64"))
+    return len(passed.groupby("scenario_name")["passed"].mean().compute())
+
+
+def _frame_of(fragment: Any, columns: list[str], schema: Any) -> Any:
+    import pandas as pd  # noqa: PLC0415
+
+    return fragment.to_table(columns=columns, schema=schema).to_pandas(types_mapper=pd.ArrowDtype)
+
+
+def in_spark(query: str, path: Path) -> int:
+    """SQL over the folders, in local mode."""
+    from pyspark.sql import SparkSession  # noqa: PLC0415
+
+    spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
+    for name in ("calls", "evals"):
+        spark.read.parquet(table_at(path, name)).createOrReplaceTempView(name)
+    sql = {
+        PASS_RATE: """
+            select scenario_name, avg(cast(output_passed as int))
+            from evals join (select call_execution_id, scenario_name from calls) using (call_execution_id)
+            where output_passed is not null group by scenario_name""",
+        MEAN_COST: f"""
+            select run_test, date_trunc('week', {START}) as week, avg({COST}) from calls group by run_test, week""",
+    }
+    return len(spark.sql(sql[query]).collect())
+
+
 def wide(month: str, path: Path) -> int:
     """``etl.read_calls`` with a column for each eval, of a month or of everything."""
     import etl  # noqa: PLC0415
@@ -142,11 +190,14 @@ ANSWERS: dict[str, Callable[[str, Path], int]] = {
     "polars": in_polars,
     "pandas": in_pandas,
     "pyarrow": in_pyarrow,
+    "dask": in_dask,
+    "spark": in_spark,
     "etl": wide,
     "wide in pandas": wide_in_pandas,
 }
 IMPORTS = {"duckdb": ["duckdb"], "polars": ["polars"], "pandas": ["pandas", "pyarrow.parquet", "pyarrow.dataset"]}
 IMPORTS |= {"pyarrow": ["pyarrow.dataset", "pyarrow.compute"], "etl": ["etl.inspect.calls"]}
+IMPORTS |= {"dask": ["dask.dataframe", "etl.inspect.open_table"], "spark": ["pyspark.sql"]}
 IMPORTS |= {"wide in pandas": IMPORTS["pandas"]}
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.engines import ENGINES, MONTH, QUERIES, YEAR
+from benchmarks.engines import ENGINES, FLEETS, MONTH, QUERIES, YEAR
 from benchmarks.load_world import World, a_year
-from benchmarks.measure import ENVIRONMENTS, Sample, configure, exporter, load_server, middle, python, run, table
+from benchmarks.measure import ENVIRONMENTS, ROOT, Sample, configure, exporter, load_server, middle, python, run, table
 
 ONE_IN = 100
+READERS = ROOT / ".venv-readers" / "bin" / "python"
 FIGURES = (("cpu_seconds", 2), ("wall_seconds", 2), ("peak_mb", 0))
 
 
@@ -29,6 +30,7 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
         "a year on disk": _sizes(kept),
         "nights of a year": _nights(folder, kept / "dataset", a_year(run_tests, days), rounds),
         "questions to a year": _questions(kept, rounds),
+        "a year in fleets": _fleets(kept / "dataset", rounds),
         "wide calls of a year": _wide(kept / "dataset", rounds),
     }
 
@@ -122,6 +124,17 @@ def _questions(kept: Path, rounds: int) -> str:
     return table(header, rows)
 
 
+def _fleets(dataset: Path, rounds: int) -> str:
+    rows = []
+    for query in QUERIES[1:]:
+        answers = {engine: _answer(engine, query, dataset, rounds, READERS) for engine in FLEETS}
+        for engine, (seconds, _, _, count) in answers.items():
+            if count != answers["pandas"][3]:
+                raise SystemExit(f"{engine}, {query}: {count} rows")
+            rows.append([f"{query}, {engine}", f"{seconds:.1f}", f"{seconds / answers['pandas'][0]:.1f}"])
+    return table(["", "wall s", "times pandas"], rows)
+
+
 def _wide(dataset: Path, rounds: int) -> str:
     ways = {'`etl.read_calls(evals="wide")`': "etl", "pandas alone: `read_parquet`, `pivot`, `merge`": "wide in pandas"}
     rows = []
@@ -132,9 +145,11 @@ def _wide(dataset: Path, rounds: int) -> str:
     return table(["", "rows", "CPU s", "wall s", "peak MB"], rows)
 
 
-def _answer(engine: str, query: str, path: Path, rounds: int) -> tuple[float, float, float, int]:
+def _answer(
+    engine: str, query: str, path: Path, rounds: int, interpreter: Path = Path(sys.executable)
+) -> tuple[float, float, float, int]:
     """Wall seconds and processor seconds of the answer alone, the peak of its process, and its rows."""
-    samples = [run([sys.executable, "-m", "benchmarks.engines", engine, query, path]) for _ in range(rounds)]
+    samples = [run([interpreter, "-m", "benchmarks.engines", engine, query, path]) for _ in range(rounds)]
     told = [json.loads(sample.output) for sample in samples]
     seconds, cpu = (median(each[name] for each in told) for name in ("seconds", "cpu_seconds"))
     return seconds, cpu, middle(samples, "peak_mb"), told[0]["rows"]

@@ -17,10 +17,8 @@ import msgspec
 from etl.errors import DestinationError, ExporterError, InterruptedRunError, LockHeldError, TimeLimitError, leaves
 from etl.extract.plan import Planned, requests_to_fetch
 from etl.extract.purpose import Purpose
-from etl.load.accept import accept_damaged
 from etl.load.attempt import Attempt, note_attempt, note_failure, read_attempt
 from etl.load.identity import identify, read_identity
-from etl.load.index import update_index, write_index
 from etl.load.last_run import LastRun, read_last_run
 from etl.load.layout import LAST_RUN, Layout
 from etl.load.relocate import as_if_moved
@@ -29,6 +27,7 @@ from etl.load.warehouse.target import module_for
 from etl.model import schema
 from etl.pipeline.apply import fetch, fetch_early, mark_vanished, part_moved_calls, put_in_place
 from etl.pipeline.lists import read_again_where_some_were_gone, start_lists
+from etl.pipeline.lost_rows import save_index
 from etl.pipeline.progress import Notify, Progress, say_nothing
 from etl.pipeline.record import Record, summarize
 from etl.pipeline.run import Run, begin
@@ -276,7 +275,7 @@ async def _conclude(run: Run, record: Record, failure: ExporterError | None, las
     summary.is_new_to_months = summary.layout is Layout.BY_DAY and before.layout is None
     before = before.after(last)
     try:
-        await to_the_end(partial(_save_index, run, record, summary))
+        await to_the_end(partial(save_index, run, record, summary))
     except DestinationError as error:
         summary.failure = summary.failure or error
     summary.carry_on(before, run.settings)
@@ -290,41 +289,6 @@ async def _conclude(run: Run, record: Record, failure: ExporterError | None, las
                 with suppress(DestinationError):
                     await to_the_end(partial(_save_row, run, summary))
     return summary
-
-
-def _save_index(run: Run, record: Record, summary: Summary) -> None:
-    """Save what the dataset holds now, and tell what it has lost; deletions that are accepted are forgotten."""
-    if record.index is None:
-        return
-    index = update_index(run.dataset, record.index, [])
-    index.miss(record.committed_of())
-    damaged = index.damaged()
-    if summary.failure:  # the next run comes to what this one had still to do
-        damaged = record.not_planned(damaged)
-    # What a file held that was set aside in this run is told once before it can be accepted.
-    if run.accept_deletions and not (summary.failure or summary.quarantined):
-        accepted = {key: ids for key, ids in damaged.items() if _may_accept(run, record, key)}
-        accept_damaged(run.dataset, index, accepted, run.stamp())
-        summary.accepted = sum(map(len, accepted.values()))
-        index = update_index(run.dataset, index, []) if accepted else index
-        damaged = index.damaged()
-        kept = index.lost.keys() - record.names().keys() if run.settings.is_part else set()
-        forgotten = [index.lost.pop(key) for key in index.lost.keys() - kept]
-        summary.forgotten = sum(map(len, forgotten))
-        index.is_saved = index.is_saved and not forgotten
-    names = {each.key: each.name for each in run.settings.configured} | record.names()
-    for told, executions in ((summary.lost, index.lost), (summary.damaged, damaged)):
-        told.update({key: (names.get(key, key), len(ids)) for key, ids in sorted(executions.items())})
-    if not index.is_saved:
-        write_index(run.dataset.files, index)
-
-
-def _may_accept(run: Run, record: Record, key: str) -> bool:
-    """Whether the run is about this run test, and knows that no list has more of it than what was planned."""
-    if key not in record.names():
-        return not run.settings.is_part
-    found = record.lists.get(key)
-    return key in record.not_found or (found is not None and found.is_complete)
 
 
 def _save_row(run: Run, summary: Summary) -> None:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -423,8 +423,9 @@ async def test_part_in_a_file_that_is_set_aside_is_told_before_it_is_accepted(
     assert verdict(tmp_path, 3) == (True, 0)
 
 
+@pytest.mark.parametrize("accept_deletions", [False, True])
 async def test_rows_that_are_removed_in_the_run_that_wrote_them_are_missed(
-    server: Sandbox, first: str, tmp_path: Path
+    server: Sandbox, first: str, tmp_path: Path, *, accept_deletions: bool
 ) -> None:
     removed: list[Path] = []
 
@@ -435,9 +436,39 @@ async def test_rows_that_are_removed_in_the_run_that_wrote_them_are_missed(
 
     # Each execution is committed when it has arrived.
     settings = settings_for(server, tmp_path / "data", api={"concurrency": 1}, export={"commit_interval_seconds": 1e-6})
-    one = await job.export(settings, clock=lambda: NIGHT, notify=remove)
+    one = await job.export(settings, accept_deletions=accept_deletions, clock=lambda: NIGHT, notify=remove)
     here = [row for row in rows_of(tmp_path, "executions") if row["run_test_name"] == first]
     assert (one.exit_code, lost(one)) == (3, [(first, EXECUTIONS - len(here))])
     assert not is_good(tmp_path, 0)
     assert (await night(server, tmp_path, 1)).exit_code == 0
     assert_equals_world(tmp_path, server.world)
+
+
+@pytest.mark.parametrize("tables", [("executions", "calls", "evals"), ("executions",), ("calls",), ("evals",)])
+async def test_rows_that_are_removed_during_a_run_which_accepts_deletions_are_missed(
+    server: Sandbox, tmp_path: Path, tables: Sequence[str]
+) -> None:
+    """They were there when it compared what is stored with the lists: nobody has deleted them at the source."""
+    await night(server, tmp_path, 0)
+
+    def remove(event: str, **_details: object) -> None:
+        if event == "planned":
+            lose(tmp_path, "support", tables=tables)
+
+    settings = settings_for(server, tmp_path / "data")
+    one = await job.export(settings, accept_deletions=True, clock=lambda: NIGHT + DAY, notify=remove)
+    assert (one.exit_code, [count for _, count in (lost(one) or damaged(one))]) == (3, [EXECUTIONS])
+    assert not is_good(tmp_path, 1)
+    assert (await night(server, tmp_path, 2)).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_lost_rows_that_a_list_still_has_are_not_forgotten_where_the_run_is_narrowed_to_days(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    await night(server, tmp_path, 0)
+    lose(tmp_path, "support")
+    narrowed = settings_for(server, tmp_path / "data").only(since=date(2030, 1, 1))
+    one = await job.export(narrowed, accept_deletions=True, clock=lambda: NIGHT + DAY)
+    assert (one.exit_code, lost(one), one.forgotten) == (3, [("Support triage", EXECUTIONS)], 0)
+    assert not is_good(tmp_path, 1)

@@ -1,0 +1,57 @@
+"""At the end of a run: save what the dataset holds, tell what it has lost, and forget what was deleted and accepted."""
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+
+from etl.load.accept import accept_damaged
+from etl.load.index import update_index, write_index
+from etl.pipeline.record import Record
+from etl.pipeline.run import Run
+from etl.pipeline.summary import Summary
+
+
+def save_index(run: Run, record: Record, summary: Summary) -> None:
+    """Save what the dataset holds now, and tell what it has lost; deletions that are accepted are forgotten.
+
+    Raises:
+        DestinationError: something could not be read or written.
+    """
+    if record.index is None:
+        return
+    index = update_index(run.dataset, record.index, [])
+    index.miss(record.committed_of())
+    damaged = index.damaged()
+    if summary.failure:  # the next run comes to what this one had still to do
+        damaged = record.not_planned(damaged)
+    # What a file held that was set aside in this run is told once before it can be accepted.
+    if run.accept_deletions and not (summary.failure or summary.quarantined):
+        accepted = _to_accept(run, record, damaged)
+        accept_damaged(run.dataset, index, accepted, run.stamp())
+        summary.accepted = sum(map(len, accepted.values()))
+        index = update_index(run.dataset, index, []) if accepted else index
+        damaged = index.damaged()
+        forgotten = _to_accept(run, record, index.lost)
+        left = {key: ids - forgotten.get(key, set()) for key, ids in index.lost.items()}
+        index.lost = {key: ids for key, ids in left.items() if ids}
+        summary.forgotten = sum(map(len, forgotten.values()))
+        index.is_saved = index.is_saved and not forgotten
+    names = {each.key: each.name for each in run.settings.configured} | record.names()
+    for told, executions in ((summary.lost, index.lost), (summary.damaged, damaged)):
+        told.update({key: (names.get(key, key), len(ids)) for key, ids in sorted(executions.items())})
+    if not index.is_saved:
+        write_index(run.dataset.files, index)
+
+
+def _to_accept(run: Run, record: Record, executions: Mapping[str, AbstractSet[str]]) -> dict[str, set[str]]:
+    """Those of the executions, by key, that this run is about and had nothing to do with: what it planned went during the run."""
+    return {key: ids for key, ids in record.not_planned(executions).items() if _may_accept(run, record, key)}
+
+
+def _may_accept(run: Run, record: Record, key: str) -> bool:
+    """Whether the run is about all of this run test, and knows that no list has more of it than what was planned."""
+    if run.settings.since is not None:
+        return False
+    if key not in record.names():
+        return not run.settings.is_part
+    found = record.lists.get(key)
+    return key in record.not_found or (found is not None and found.is_complete)

@@ -2,14 +2,15 @@
 
 A part whose files are the same versions is not opened again. The index proves nothing else: one that is missing, damaged or of
 another dataset counts as empty, one of another version of the exporter saves no reading, and a file that was lost, restored or
-altered has another version, and is read. It remembers the executions whose rows were lost, and those of which no more than calls
-and evals is left and accepted, since nothing else could tell of them.
+altered has another version, and is read. It remembers the executions whose rows were lost, those of which no more than calls and
+evals is left and accepted, and those that were deleted at the source and whose row does not say so, since nothing else could tell.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import chain
 
 import msgspec
@@ -30,6 +31,8 @@ from etl.model.digest import fingerprint, rows_digest
 from etl.model.lifecycle import ExportState
 
 _MEANING = fingerprint({table.name: str(table.arrow_schema) for table in schema.OF_EXECUTIONS} | {"index": str(ROWS)})
+_OF_DELETION = ["execution_id", "deleted_at", "exported_at"]
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -38,11 +41,13 @@ class Index:
 
     ``lost`` are the executions, by the key of their run test, of which a run left a row, and no file has any but dead letters.
     ``accepted`` are those without a row of their own whose calls and evals are to stay so, each with the digest of these.
+    ``deleted`` are those that were deleted at the source, and when, as a row said that is gone: one is here that is older, or none.
     """
 
     parts: dict[Part, PartIndex] = field(default_factory=dict)
     lost: dict[str, set[str]] = field(default_factory=dict)
     accepted: dict[str, dict[str, str]] = field(default_factory=dict)
+    deleted: dict[str, datetime] = field(default_factory=dict)
     is_saved: bool = False
 
     def count(self, table: schema.Table) -> int:
@@ -98,6 +103,15 @@ class Index:
                 self.lost[key] = self.lost.get(key, set()) | gone
                 self.is_saved = False
 
+    def restored(self) -> dict[tuple[Part, datetime], set[str]]:
+        """The executions whose row is from before they were deleted at the source, by part and by when that was."""
+        found: defaultdict[tuple[Part, datetime], set[str]] = defaultdict(set)
+        for part, each in self.parts.items() if self.deleted else ():
+            is_older = pc.and_(each.rows["is_here"], is_of(each.rows, self.deleted))
+            for execution_id in each.rows.filter(is_older)["execution_id"].to_pylist():
+                found[part, self.deleted[execution_id]].add(execution_id)
+        return found
+
     def call_hashes(self) -> Hashes:
         """The hashes of all calls: two that are equal tell of a call that stands twice, or hardly ever of two calls."""
         return np.concatenate([np.empty(0, np.int64), *(each.call_hashes for each in self.parts.values())])
@@ -111,6 +125,7 @@ class _Head(msgspec.Struct):
     parts: list[tuple[str, str, tuple[str, ...] | None, tuple[int, ...], int]]
     lost: dict[str, set[str]] = {}
     accepted: dict[str, dict[str, str]] = {}
+    deleted: dict[str, datetime] = {}
 
 
 def read_index(files: Files) -> Index:
@@ -128,7 +143,7 @@ def read_index(files: Files) -> Index:
         return Index()
     if head.dataset_id != _dataset_id(files):
         return Index()
-    index, first, is_ours = Index(lost=head.lost, accepted=head.accepted), 0, head.meaning == _MEANING
+    index, first, is_ours = Index({}, head.lost, head.accepted, head.deleted), 0, head.meaning == _MEANING
     if not rows.schema.equals(ROWS) or sum(count for *_, count in head.parts) != len(rows):
         return index
     index.is_saved = is_ours
@@ -166,8 +181,9 @@ def update_index(dataset: Dataset, known: Index, unreadable: list[str], *, stric
         strays = index.strays()
         accepted = {key: dict(ids.items() & strays.get(key, {}).items()) for key, ids in known.accepted.items()}
         index.accepted = {key: ids for key, ids in accepted.items() if ids}
-    is_same = (index.lost, index.accepted) == (known.lost, known.accepted) and len(parts) == len(known.parts)
-    index.is_saved = known.is_saved and not new and is_same
+    index.deleted = _deleted(known, index)
+    told, before = ((each.lost, each.accepted, each.deleted) for each in (index, known))
+    index.is_saved = known.is_saved and not new and told == before and len(parts) == len(known.parts)
     return index
 
 
@@ -181,6 +197,21 @@ def _lost(known: Index, index: Index) -> dict[str, set[str]]:
             lost[part.run_test_key].difference_update(_held(after.rows).to_pylist() if after else ())
     found = index.which(chain(*lost.values()), _is_held)
     return {key: left for key, ids in lost.items() if (left := ids - found)}
+
+
+def _deleted(known: Index, index: Index) -> dict[str, datetime]:
+    """The executions that were deleted at the source, as the known index says, and of which no row says so or is newer."""
+    deleted = {**known.deleted}
+    for part, before in known.parts.items():
+        if index.parts.get(part) is not before:
+            marked = before.rows.filter(pc.is_valid(before.rows["deleted_at"]))
+            deleted |= dict(zip(*(marked[name].to_pylist() for name in ("execution_id", "deleted_at")), strict=True))
+    left, told = set(chain(*index.lost.values())), set[str]()
+    for each in index.parts.values() if deleted else ():
+        for row in each.rows.filter(is_of(each.rows, deleted)).select(_OF_DELETION).to_pylist():
+            is_told = row["deleted_at"] or (row["exported_at"] or _LONG_AGO) >= deleted[row["execution_id"]]
+            (told if is_told else left).add(row["execution_id"])
+    return {each: at for each, at in deleted.items() if each in left - told}
 
 
 def _is_held(rows: pa.Table) -> pa.ChunkedArray:
@@ -203,7 +234,7 @@ def write_index(files: Files, index: Index) -> None:
         (part.run_test_key, part.place, each.versions, each.counts, len(each.rows))
         for part, each in index.parts.items()
     ]
-    head = _Head(dataset_id=_dataset_id(files), meaning=_MEANING, parts=parts, lost=index.lost, accepted=index.accepted)
+    head = _Head(_dataset_id(files), _MEANING, parts, index.lost, index.accepted, index.deleted)
     rows = pa.concat_tables([ROWS.empty_table(), *(each.rows for each in index.parts.values())])
     files.publish(INDEX, pack(rows.replace_schema_metadata({"head": msgspec.json.encode(head)}), "zstd"))
 

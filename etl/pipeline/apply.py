@@ -106,7 +106,7 @@ async def _mark_left_behind(run: Run, record: Record, key: str, left: set[str], 
     deleted = looked_up.deleted
     if deleted:
         await to_the_end(partial(_mark_deleted, run, key, deleted, state))
-        record.deleted_elsewhere[key] = len(deleted)
+        record.deleted_elsewhere[key] = record.deleted_elsewhere.get(key, 0) + len(deleted)
         if key in record.left_behind:
             record.left_behind[key] -= len(deleted)
         run.notify("deleted", run_test=key, executions=len(deleted))

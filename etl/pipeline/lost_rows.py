@@ -1,13 +1,38 @@
-"""At the end of a run: save what the dataset holds, tell what it has lost, and forget what was deleted and accepted."""
+"""What became of the dataset between two runs: rows that came back from a backup, and rows that are gone.
+
+The index of the last run tells, and a run saves another at its end.
+"""
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from functools import partial
 
 from etl.load.accept import accept_damaged
 from etl.load.index import update_index, write_index
+from etl.load.relocate import mark_deleted
+from etl.load.state import StoredState
 from etl.pipeline.record import Record
 from etl.pipeline.run import Run
 from etl.pipeline.summary import Summary
+from etl.pipeline.survey import load
+from etl.pipeline.tasks import to_the_end
+
+
+async def mark_restored(run: Run, record: Record, state: StoredState) -> StoredState:
+    """Mark the executions as deleted whose rows were restored from before they were, unless a list has them again.
+
+    Raises:
+        DestinationError: something could not be read or written; the next run does it.
+    """
+    listed, is_changed = record.listed_ids(), False
+    for (part, deleted_at), execution_ids in sorted(state.index.restored().items()):
+        if restored := execution_ids - listed:
+            is_changed = True
+            marking = partial(mark_deleted, run.dataset, part, restored, deleted_at=deleted_at, stamp=run.stamp())
+            await to_the_end(marking)
+            key = part.run_test_key
+            record.deleted_elsewhere[key] = record.deleted_elsewhere.get(key, 0) + len(restored)
+    return await to_the_end(partial(load, run, record, set_aside=True)) if is_changed else state
 
 
 def save_index(run: Run, record: Record, summary: Summary) -> None:
@@ -20,6 +45,9 @@ def save_index(run: Run, record: Record, summary: Summary) -> None:
         return
     index = update_index(run.dataset, record.index, [])
     index.miss(record.committed_of())
+    revived = index.deleted.keys() & (record.committed | record.listed_ids())
+    index.deleted = {each: at for each, at in index.deleted.items() if each not in revived}
+    index.is_saved = index.is_saved and not revived
     damaged = index.damaged()
     if summary.failure:  # the next run comes to what this one had still to do
         damaged = record.not_planned(damaged)

@@ -472,3 +472,66 @@ async def test_lost_rows_that_a_list_still_has_are_not_forgotten_where_the_run_i
     one = await job.export(narrowed, accept_deletions=True, clock=lambda: NIGHT + DAY)
     assert (one.exit_code, lost(one), one.forgotten) == (3, [("Support triage", EXECUTIONS)], 0)
     assert not is_good(tmp_path, 1)
+
+
+@pytest.mark.parametrize("tables", [("executions",), ("executions", "calls", "evals")])
+@pytest.mark.parametrize("is_missed_before", [False, True])
+@pytest.mark.parametrize("how", ["narrowed", "not configured", "exported"])
+async def test_rows_that_are_restored_from_before_a_deletion_say_that_it_was(
+    server: Sandbox, first: str, tmp_path: Path, tables: Sequence[str], how: str, *, is_missed_before: bool
+) -> None:
+    """No list tells of it where the run test is not exported, and the index remembers it: nothing is asked."""
+    await night(server, tmp_path, 0)
+    shutil.copytree(tmp_path / "data", tmp_path / "backup")
+    for execution in server.world.run_tests[1].executions[2:]:
+        delete_execution(execution)
+    await night(server, tmp_path, 1, accept_deletions=True)
+    settings = settings_for(server, tmp_path / "data", run_tests=[first] if how == "not configured" else None)
+    settings = settings.only([first]) if how == "narrowed" else settings
+    before = {row["execution_id"]: row["deleted_at"] for row in rows_of(tmp_path, "executions")}
+
+    lose(tmp_path, "support", tables=tables)
+    if is_missed_before and how != "exported":
+        assert (await job.export(settings, clock=lambda: NIGHT + 2 * DAY)).exit_code == 3
+    for table in tables:
+        for each in (tmp_path / "backup" / table).glob("run_test=support*"):
+            shutil.copytree(each, tmp_path / "data" / table / each.name, dirs_exist_ok=True)
+    sent = len(server.requests)
+    back = [await job.export(settings, clock=lambda at=NIGHT + number * DAY: at) for number in (3, 4)]  # type: ignore[misc]
+
+    assert {row["execution_id"]: row["deleted_at"] for row in rows_of(tmp_path, "executions")} == before
+    assert [each.exit_code for each in back] == [0, 0]
+    assert len(server.requests) - sent == 2 * len(settings.run_tests)
+    assert any("4 executions deleted at the source" in notice for notice in back[0].notices)
+    assert back[1].files == 0
+
+
+async def test_execution_that_lives_again_is_not_taken_for_a_restored_one(server: Sandbox, tmp_path: Path) -> None:
+    """Whatever the clock of the source says."""
+    await night(server, tmp_path, 0)
+    execution = server.world.run_tests[1].executions[2]
+    delete_execution(execution)
+    await night(server, tmp_path, 9)
+    execution.is_deleted = False
+    codes = [(await night(server, tmp_path, number)).exit_code for number in (2, 3)]
+    quiet = await night(server, tmp_path, 4)
+
+    assert ([*codes, quiet.exit_code], quiet.files) == ([0, 0, 0], 0)
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_restored_execution_that_a_list_has_again_lives_in_runs_that_leave_it_out_too(
+    server: Sandbox, first: str, tmp_path: Path
+) -> None:
+    await night(server, tmp_path, 0)
+    shutil.copytree(tmp_path / "data", tmp_path / "backup")
+    execution = server.world.run_tests[1].executions[2]
+    delete_execution(execution)
+    await night(server, tmp_path, 1)
+    execution.is_deleted = False
+    shutil.copytree(tmp_path / "backup/executions", tmp_path / "data/executions", dirs_exist_ok=True)
+    await night(server, tmp_path, 2)
+    narrowed = await night(server, tmp_path, 3, only=[first])
+
+    assert (narrowed.exit_code, narrowed.files) == (0, 0)
+    assert_equals_world(tmp_path, server.world)

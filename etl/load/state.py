@@ -68,6 +68,7 @@ class StoredState:
 def load_state(dataset: Dataset, run_test_keys: Iterable[str], *, set_aside: bool) -> StoredState:
     """The stored executions of the run tests, with what their parts of calls and evals really hold.
 
+    So are those of another run test of which an execution has rows in two parts, for them to come into one.
     A file that cannot be read counts as missing, so that its executions are fetched again; with ``set_aside`` it is moved to the
     quarantine.
 
@@ -79,8 +80,11 @@ def load_state(dataset: Dataset, run_test_keys: Iterable[str], *, set_aside: boo
     state.index = update_index(dataset, read_index(dataset.files), state.unreadable, strict_keys=keys)
     if set_aside:
         state.unreadable = [dataset.set_aside(path) for path in state.unreadable]
-    for key in {part.run_test_key for part in state.index.parts} - {*keys}:
-        state.elsewhere[key] = _places(state.parts_of(key))
+    for key in sorted({part.run_test_key for part in state.index.parts} - {*keys}):
+        parts = state.parts_of(key)
+        state.elsewhere[key] = places = _places(parts)
+        if sum(map(len, parts.values())) > len(places):  # some execution has rows in two parts
+            keys.append(key)
     load_run_tests(keys, state)
     return state
 

@@ -535,3 +535,26 @@ async def test_restored_execution_that_a_list_has_again_lives_in_runs_that_leave
 
     assert (narrowed.exit_code, narrowed.files) == (0, 0)
     assert_equals_world(tmp_path, server.world)
+
+
+@pytest.mark.parametrize("tables", [("executions",), ("calls",), ("executions", "calls", "evals")])
+@pytest.mark.parametrize("is_gone", [True, False], ids=["gone at the source", "not configured any more"])
+async def test_rows_that_stand_in_two_parts_of_a_run_test_that_no_run_lists_stay_in_one(
+    server: Sandbox, first: str, tmp_path: Path, tables: Sequence[str], *, is_gone: bool
+) -> None:
+    """Files were restored to where they do not belong."""
+    await night(server, tmp_path, 0)
+    before = {table: len(rows_of(tmp_path, table)) for table in ("executions", "calls", "evals")}
+    settings = settings_for(server, tmp_path / "data", run_tests="all" if is_gone else [first])
+    if is_gone:
+        server.world.run_tests.pop()
+    await job.export(settings, clock=lambda: NIGHT + DAY)
+    for table in tables:
+        for path in (tmp_path / "data" / table).glob("run_test=support*/*/part-0.parquet"):
+            shutil.copy(path, path.with_name("part-1.parquet"))
+    back = await job.export(settings, clock=lambda: NIGHT + 2 * DAY)
+    quiet = await job.export(settings, clock=lambda: NIGHT + 3 * DAY)
+
+    assert {table: len(rows_of(tmp_path, table)) for table in before} == before
+    assert [(each.exit_code, damaged(each), lost(each)) for each in (back, quiet)] == [(0, [], [])] * 2
+    assert quiet.files == 0

@@ -27,7 +27,7 @@ from etl.load.warehouse.target import module_for
 from etl.model import schema
 from etl.pipeline.apply import fetch, fetch_early, mark_vanished, part_moved_calls, put_in_place
 from etl.pipeline.lists import read_again_where_some_were_gone, start_lists
-from etl.pipeline.lost_rows import mark_restored, save_index
+from etl.pipeline.lost_rows import find_restored, mark_restored, save_index
 from etl.pipeline.progress import Notify, Progress, say_nothing
 from etl.pipeline.record import Record, summarize
 from etl.pipeline.run import Run, begin
@@ -97,6 +97,7 @@ async def plan(
             record.before = await _last_run(run, record)
             async with asyncio.TaskGroup() as group:
                 start_lists(group, run, record, state)
+            find_restored(record, state)
             found = await survey(run, record, state)
             load_sources({source.run_test_key for source, _ in found.moves}, found.state)
             look_ups = found.look_ups()
@@ -234,7 +235,7 @@ async def _export(run: Run, record: Record, state: StoredState | None) -> None:
     async with asyncio.TaskGroup() as group:
         lists = start_lists(group, run, record, state)
         await fetch_early(run, record, state, lists)
-    state = await mark_restored(run, record, state)
+    await mark_restored(run, record, state)
     found = await survey(run, record, state)
     state = await put_in_place(run, record, found)
     await mark_vanished(run, record, found, state)

@@ -5,34 +5,49 @@ The index of the last run tells, and a run saves another at its end.
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from datetime import datetime
 from functools import partial
 
 from etl.load.accept import accept_damaged
 from etl.load.index import update_index, write_index
+from etl.load.layout import Part
 from etl.load.relocate import mark_deleted
 from etl.load.state import StoredState
 from etl.pipeline.record import Record
 from etl.pipeline.run import Run
 from etl.pipeline.summary import Summary
-from etl.pipeline.survey import load
+from etl.pipeline.survey import load_sources
 from etl.pipeline.tasks import to_the_end
 
 
-async def mark_restored(run: Run, record: Record, state: StoredState) -> StoredState:
-    """Mark the executions as deleted whose rows were restored from before they were, unless a list has them again.
+def find_restored(record: Record, state: StoredState) -> dict[tuple[Part, datetime], set[str]]:
+    """The executions whose row was restored from before they were deleted at the source, unless a list has them again.
+
+    By part, and by when they were deleted. The state says already what it will say once they are marked.
+    """
+    found, listed = {}, record.listed_ids()
+    for (part, deleted_at), execution_ids in sorted(state.index.restored().items()):
+        if restored := execution_ids - listed:
+            found[part, deleted_at] = restored
+            load_sources({part.run_test_key}, state)
+            executions = state.executions[part.run_test_key]
+            for each in restored & executions.keys():
+                executions[each] = replace(executions[each], deleted_at=deleted_at, has_letters=False)
+    return found
+
+
+async def mark_restored(run: Run, record: Record, state: StoredState) -> None:
+    """Mark these executions as deleted again.
 
     Raises:
         DestinationError: something could not be read or written; the next run does it.
     """
-    listed, is_changed = record.listed_ids(), False
-    for (part, deleted_at), execution_ids in sorted(state.index.restored().items()):
-        if restored := execution_ids - listed:
-            is_changed = True
-            marking = partial(mark_deleted, run.dataset, part, restored, deleted_at=deleted_at, stamp=run.stamp())
-            await to_the_end(marking)
-            key = part.run_test_key
-            record.deleted_elsewhere[key] = record.deleted_elsewhere.get(key, 0) + len(restored)
-    return await to_the_end(partial(load, run, record, set_aside=True)) if is_changed else state
+    for (part, deleted_at), execution_ids in find_restored(record, state).items():
+        marking = partial(mark_deleted, run.dataset, part, execution_ids, deleted_at=deleted_at, stamp=run.stamp())
+        await to_the_end(marking)
+        key = part.run_test_key
+        record.deleted_elsewhere[key] = record.deleted_elsewhere.get(key, 0) + len(execution_ids)
 
 
 def save_index(run: Run, record: Record, summary: Summary) -> None:

@@ -558,3 +558,14 @@ async def test_rows_that_stand_in_two_parts_of_a_run_test_that_no_run_lists_stay
     assert {table: len(rows_of(tmp_path, table)) for table in before} == before
     assert [(each.exit_code, damaged(each), lost(each)) for each in (back, quiet)] == [(0, [], [])] * 2
     assert quiet.files == 0
+
+
+async def test_plan_takes_restored_rows_for_deleted_as_a_run_does(server: Sandbox, tmp_path: Path) -> None:
+    await night(server, tmp_path, 0)
+    shutil.copytree(tmp_path / "data", tmp_path / "backup")
+    for execution in server.world.run_tests[1].executions[1:]:
+        delete_execution(execution)
+    await night(server, tmp_path, 1, accept_deletions=True)
+    shutil.copytree(tmp_path / "backup/executions", tmp_path / "data/executions", dirs_exist_ok=True)
+    planned = await job.plan(settings_for(server, tmp_path / "data"), clock=lambda: NIGHT + 2 * DAY)
+    assert planned.problems == []

@@ -82,7 +82,8 @@ class OpenPart:
                 f"{self._where}: unknown columns {sorted(unknown)}: written by a newer version; upgrade the exporter"
             )
         with _readable(self._where):
-            # In this thread: handing a few small columns to others costs more than reading them.
+            # In this thread: handing a few small columns to others costs more than reading them, and at the end of the process one
+            # that still holds the file's bytes ends it by SIGABRT.
             rows = self._file.read(
                 columns=[self._stored[name] for name in names if name in self._stored], use_threads=False
             )
@@ -92,7 +93,7 @@ class OpenPart:
     def read_thoroughly(self) -> pa.Table:
         """All columns, as ``read`` gives them, each value checked to be one of its type; errors as for ``read``."""
         with _readable(self._where):
-            rows = self._file.read()
+            rows = self._file.read(use_threads=False)
             rows.validate(full=True)
             _refuse_impossible_times(rows)
         return self._declared(rows, self._table.names)

@@ -2,6 +2,8 @@
 
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -51,6 +53,28 @@ def test_file_with_times_that_no_calendar_has_is_damaged(files):
         with pytest.raises(UnreadableError, match="date value out of range"):
             read(open_part(files, schema.CALLS, PATH))
     assert len(read_columns(files, schema.CALLS, PATH, ["call_execution_id"])) == 3
+
+
+COUNT_THREADS = """
+import os, sys
+from pathlib import Path
+from etl.load.files.local import LocalFiles
+from etl.load.parquet import open_part
+from etl.model import schema
+threads = lambda: len(os.listdir("/proc/self/task"))
+part = open_part(LocalFiles(Path(sys.argv[1])), schema.CALLS, sys.argv[2])
+before = threads()
+part.read_thoroughly(), part.read(schema.CALLS.names)
+sys.exit(threads() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads as Linux does")
+def test_file_is_decoded_in_no_other_thread(files, tmp_path):
+    """Which, at its end, may let go of bytes of an interpreter that ends, too: a verify without findings died of SIGABRT."""
+    publish(files, some_calls())
+    command = [sys.executable, "-c", COUNT_THREADS, tmp_path / "data", PATH]
+    assert subprocess.run(command, check=False).returncode == 0
 
 
 def test_no_other_module_knows_parquet():

@@ -1,6 +1,7 @@
 """Executions whose run test was deleted are asked for once: those that were deleted with or before it get their ``deleted_at``."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from etl import sandbox
 from etl.errors import ExitCode, InterruptedRunError
-from etl.model.records import METRICS
+from etl.model.records import METRICS, RUNS
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, RunTest, Sandbox, delete_execution
@@ -75,6 +77,31 @@ async def test_execution_that_was_deleted_before_its_run_test_is_marked_and_the_
     for stop in (None, stopped, None):
         await export(stop=stop)
     assert look_ups(server) == asked
+    assert deleted(tmp_path) == {gone.execution_id}
+
+
+async def test_executions_of_a_run_test_that_was_back_in_a_run_that_was_cut_short_are_asked_for_again(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    await export()
+    run_test = delete_run_test(server)
+    await export()
+    server.world.run_tests.append(run_test)
+    stop: asyncio.Future[InterruptedRunError] = asyncio.get_running_loop().create_future()
+
+    def stop_once_listed(event: str, **_: object) -> None:
+        if event == "listed" and not stop.done():
+            stop.set_result(InterruptedRunError("stopped", exit_code=ExitCode.SIGTERM))
+
+    # The run is still at work then.
+    sandbox.rerun_execution(run_test.executions[0], NIGHT)
+    sandbox.finish_execution(run_test.executions[0], random.Random(1), NIGHT)
+    server.fault = lambda request, _: Fault(is_hanging=True) if request.path == RUNS else None
+    assert (await export(stop=stop, notify=stop_once_listed)).exit_code == ExitCode.SIGTERM
+    server.fault = None
+    gone = delete_run_test(server).executions[3]
+    delete_execution(gone)
+    await export()
     assert deleted(tmp_path) == {gone.execution_id}
 
 

@@ -41,7 +41,7 @@ class Index:
 
     ``lost`` are the executions, by the key of their run test, of which a run left a row, and no file has any but dead letters.
     ``accepted`` are those without a row of their own whose calls and evals are to stay so, each with the digest of these.
-    ``deleted`` are those that were deleted at the source, and when, as a row said that is gone: one is here that is older, or none.
+    ``deleted`` are those that were deleted at the source, and when, as a row said that is gone, forgotten ones too.
     """
 
     parts: dict[Part, PartIndex] = field(default_factory=dict)
@@ -206,12 +206,12 @@ def _deleted(known: Index, index: Index) -> dict[str, datetime]:
         if index.parts.get(part) is not before:
             marked = before.rows.filter(pc.is_valid(before.rows["deleted_at"]))
             deleted |= dict(zip(*(marked[name].to_pylist() for name in ("execution_id", "deleted_at")), strict=True))
-    left, told = set(chain(*index.lost.values())), set[str]()
+    told = set[str]()
     for each in index.parts.values() if deleted else ():
         for row in each.rows.filter(is_of(each.rows, deleted)).select(_OF_DELETION).to_pylist():
-            is_told = row["deleted_at"] or (row["exported_at"] or _LONG_AGO) >= deleted[row["execution_id"]]
-            (told if is_told else left).add(row["execution_id"])
-    return {each: at for each, at in deleted.items() if each in left - told}
+            if row["deleted_at"] or (row["exported_at"] or _LONG_AGO) >= deleted[row["execution_id"]]:
+                told.add(row["execution_id"])
+    return {each: at for each, at in deleted.items() if each not in told}
 
 
 def _is_held(rows: pa.Table) -> pa.ChunkedArray:

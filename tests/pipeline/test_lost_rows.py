@@ -475,10 +475,10 @@ async def test_lost_rows_that_a_list_still_has_are_not_forgotten_where_the_run_i
 
 
 @pytest.mark.parametrize("tables", [("executions",), ("executions", "calls", "evals")])
-@pytest.mark.parametrize("is_missed_before", [False, True])
+@pytest.mark.parametrize("meanwhile", ["no run", "missed", "accepted"])
 @pytest.mark.parametrize("how", ["narrowed", "not configured", "exported"])
 async def test_rows_that_are_restored_from_before_a_deletion_say_that_it_was(
-    server: Sandbox, first: str, tmp_path: Path, tables: Sequence[str], how: str, *, is_missed_before: bool
+    server: Sandbox, first: str, tmp_path: Path, tables: Sequence[str], how: str, meanwhile: str
 ) -> None:
     """No list tells of it where the run test is not exported, and the index remembers it: nothing is asked."""
     await night(server, tmp_path, 0)
@@ -491,8 +491,9 @@ async def test_rows_that_are_restored_from_before_a_deletion_say_that_it_was(
     before = {row["execution_id"]: row["deleted_at"] for row in rows_of(tmp_path, "executions")}
 
     lose(tmp_path, "support", tables=tables)
-    if is_missed_before and how != "exported":
-        assert (await job.export(settings, clock=lambda: NIGHT + 2 * DAY)).exit_code == 3
+    for accepts in {"no run": [], "missed": [False], "accepted": [True, False]}[meanwhile] if how != "exported" else ():
+        one = await job.export(settings, accept_deletions=accepts, clock=lambda: NIGHT + 2 * DAY)
+        assert one.exit_code == (0 if meanwhile == "accepted" and how == "not configured" else 3)
     for table in tables:
         for each in (tmp_path / "backup" / table).glob("run_test=support*"):
             shutil.copytree(each, tmp_path / "data" / table / each.name, dirs_exist_ok=True)

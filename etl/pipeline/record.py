@@ -153,6 +153,7 @@ class Record:
                 row.status for row in found.executions.values() if row.status not in KNOWN_EXECUTION
             )
         if (gone := self.vanished.get(run_test.key)) is not None:
+            summary.is_compared = True
             summary.deleted, summary.not_listed, summary.not_answered = gone.deleted, gone.not_listed, gone.not_answered
             summary.unfinished = gone.unfinished
         for arrived in self._arrived_of(run_test.key):

@@ -11,7 +11,8 @@ from etl.model.wording import counted, quoted
 class RunTestSummary:
     """One run test's share: executions by reason, rows that arrived, and what went wrong.
 
-    ``shared``: how many executions of its list another run test has, too, by the name of that.
+    ``is_compared``: the counts of stored executions that its list lacks are known. ``shared``: how many executions of its list
+    another run test has, too, by the name of that.
     """
 
     name: str
@@ -19,6 +20,7 @@ class RunTestSummary:
     listed: int = 0
     is_complete: bool = False
     reasons: Counter[str] = field(default_factory=Counter)
+    is_compared: bool = False
     not_listed: int = 0
     not_answered: int = 0
     unfinished: int = 0

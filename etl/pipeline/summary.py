@@ -148,10 +148,10 @@ class Summary:
             for key, at in self.last_complete_at.items()
             if at is None or (key not in completed and (key in before.incomplete or key in tried - whole))
         ]
-        compared = {each.key for each in self.run_tests if not (each.error or self.failure)}
+        compared = {each.key for each in self.run_tests if each.is_compared}
         back = {each.key for each in self.run_tests if each.listed}
         self.asked_for = sorted({*before.asked_for, *self.asked_for} - compared - back)
-        read = {each.key: each.not_listed for each in self.run_tests if each.not_listed or each.key in compared}
+        read = {each.key: each.not_listed for each in self.run_tests if each.is_compared}
         self.not_listed = {key: count for key, count in (before.not_listed | read).items() if count}
         is_complete = self.exit_code == ExitCode.COMPLETE and not settings.is_part
         self.complete_at = self.counts_from if is_complete else before.complete_at

@@ -590,6 +590,31 @@ async def test_list_that_lacks_many_is_believed_the_second_time_whatever_was_exp
     assert (await export(names=[first.name])).exit_code == 0
 
 
+async def test_list_that_was_whole_again_in_a_run_that_was_cut_short_is_not_believed_at_once(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    first, second = server.world.run_tests
+    sandbox.rename_run_test(second, first.name)
+    await export(names=[first.name])
+    sandbox.rename_run_test(second, "Nobody's")
+    assert (await export(names=[first.name])).exit_code == 3
+    sandbox.rename_run_test(second, first.name)
+    sandbox.rerun_execution(newest(first), NIGHT)
+    sandbox.finish_execution(newest(first), random.Random(1), NIGHT)
+    stop: asyncio.Future[InterruptedRunError] = asyncio.get_running_loop().create_future()
+
+    def stop_once_planned(event: str, **_: object) -> None:
+        if event == "planned":
+            stop.set_result(InterruptedRunError("stopped", exit_code=ExitCode.SIGTERM))
+
+    server.fault = lambda request, _: Fault(is_hanging=True) if request.path == RUNS else None
+    cut_short = await export(names=[first.name], stop=stop, notify=stop_once_planned)
+    server.fault = None
+    sandbox.rename_run_test(second, "Nobody's")
+    turns = [(await export(names=[first.name])).exit_code for _ in range(2)]
+    assert (cut_short.exit_code, turns) == (ExitCode.SIGTERM, [3, 0])
+
+
 async def test_dead_letters_of_a_deleted_execution_go(server: Sandbox, export: Export, tmp_path: Path) -> None:
     gone = newest(server.world.run_tests[0])
     bad = gone.calls[0].call_execution_id

@@ -443,6 +443,7 @@ class History:
         change: Callable[[], None] | None = None,
         overlap_at: str | None = None,
         only: Entry | None = None,
+        is_narrowed: bool = False,
         accept_deletions: bool = False,
         full_refresh: bool = False,
         page_limit: int = 1024,
@@ -454,6 +455,7 @@ class History:
     ) -> Summary | None:
         """One export, and the laws after it; None when it was killed. ``change`` happens before its nth request.
 
+        ``only`` is a run test that alone is configured, or with ``is_narrowed`` the one of ``--run-test``.
         The client's clock is ``ahead`` of the source's.
         """
         self.now += timedelta(minutes=1)
@@ -462,7 +464,10 @@ class History:
         settings = settings_for(
             self.server,
             self.files.data,
-            run_tests=[{"name": entry.name, "key": entry.partition} for entry in exported],
+            run_tests=[
+                {"name": entry.name, "key": entry.partition}
+                for entry in (self.configured() if is_narrowed else exported)
+            ],
             api={"page_limit": page_limit, "max_tries": 3, "concurrency": 4},
             engine=self.engine,
             export={
@@ -471,7 +476,7 @@ class History:
                 "commit_interval_seconds": commit_interval_seconds,
                 "settle_by": settle_by,
             },
-        )
+        ).only([entry.name for entry in exported])
         self.keep_versions()
         names = self._names(exported)
         before, moving = self.rows, self._lying_elsewhere(names)

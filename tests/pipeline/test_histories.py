@@ -237,8 +237,10 @@ class Histories(RuleBasedStateMachine):
                 history.damage(path, data[:-12] + bytes([data[-12] ^ 0xFF]) + data[-11:])
             case "drop":
                 history.damage(path, None)
-            case "restore" if older and table in ("calls", "evals"):
+            case "restore" if older and table != "errors":
                 history.damage(path, older[pick % len(older)])
+                if table == "executions":  # they vouch for older calls and evals, if those came back before
+                    history.unseen |= {each.execution_id for each in history.executions()}
 
     @rule(pick=which, kind=st.sampled_from(["drop", "cut", "garbage", "older", "older"]))
     def index_is_damaged_or_an_older_one(self, pick: int, kind: str) -> None:
@@ -272,11 +274,12 @@ class Histories(RuleBasedStateMachine):
     def run(self, **options: object) -> None:
         self._run(**options)
 
-    @rule(pick=which, accept_deletions=st.booleans())
-    def run_for_one_run_test(self, pick: int, accept_deletions: bool) -> None:
+    @rule(pick=which, is_narrowed=st.booleans(), accept_deletions=st.booleans())
+    def run_for_one_run_test(self, pick: int, *, is_narrowed: bool, accept_deletions: bool) -> None:
         configured = self.history.configured()
         if configured:
-            self._run(only=configured[pick % len(configured)], accept_deletions=accept_deletions)
+            one = configured[pick % len(configured)]
+            self._run(only=one, is_narrowed=is_narrowed, accept_deletions=accept_deletions)
 
     @rule(
         nth=st.integers(0, 3) | st.integers(0, 20),

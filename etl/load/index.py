@@ -104,12 +104,18 @@ class Index:
                 self.is_saved = False
 
     def restored(self) -> dict[tuple[Part, datetime], set[str]]:
-        """The executions whose row is from before they were deleted at the source, by part and by when that was."""
+        """The executions that rows are here of from before they were deleted at the source, by part and by when that was.
+
+        These are their own, or dead letters, which a deletion takes away.
+        """
         found: defaultdict[tuple[Part, datetime], set[str]] = defaultdict(set)
-        for part, each in self.parts.items() if self.deleted else ():
+        for part, each in self.parts.items():
+            if not (self.deleted or each.counts[schema.OF_EXECUTIONS.index(schema.ERRORS)]):
+                continue
             is_older = pc.and_(each.rows["is_here"], is_of(each.rows, self.deleted))
-            for execution_id in each.rows.filter(is_older)["execution_id"].to_pylist():
-                found[part, self.deleted[execution_id]].add(execution_id)
+            has_letters = pc.and_(each.rows["has_errors"], pc.is_valid(each.rows["deleted_at"]))
+            for row in each.rows.filter(pc.or_(is_older, has_letters)).select(_OF_DELETION).to_pylist():
+                found[part, row["deleted_at"] or self.deleted[row["execution_id"]]].add(row["execution_id"])
         return found
 
     def call_hashes(self) -> Hashes:

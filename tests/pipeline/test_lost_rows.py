@@ -570,3 +570,22 @@ async def test_plan_takes_restored_rows_for_deleted_as_a_run_does(server: Sandbo
     shutil.copytree(tmp_path / "backup/executions", tmp_path / "data/executions", dirs_exist_ok=True)
     planned = await job.plan(settings_for(server, tmp_path / "data"), clock=lambda: NIGHT + 2 * DAY)
     assert planned.problems == []
+
+
+async def test_dead_letters_that_are_restored_of_a_deleted_execution_go_again(server: Sandbox, tmp_path: Path) -> None:
+    """No run retries them, so that status would never be good again."""
+    execution = server.world.run_tests[1].executions[2]
+    dead = execution.calls[0].call_execution_id
+    server.fault = lambda request, _: Fault(status=400) if dead in request.target else None
+    await night(server, tmp_path, 0)
+    shutil.copytree(tmp_path / "data", tmp_path / "backup")
+    server.fault = None
+    delete_execution(execution)
+    await night(server, tmp_path, 1)
+    before = {row["execution_id"]: row["deleted_at"] for row in rows_of(tmp_path, "executions")}
+    shutil.copytree(tmp_path / "backup/errors", tmp_path / "data/errors", dirs_exist_ok=True)
+    back = await night(server, tmp_path, 2)
+    quiet = await night(server, tmp_path, 3)
+
+    assert (back.exit_code, is_good(tmp_path, 3), quiet.files) == (0, True, 0)
+    assert {row["execution_id"]: row["deleted_at"] for row in rows_of(tmp_path, "executions")} == before

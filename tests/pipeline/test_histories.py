@@ -364,7 +364,7 @@ def test_a_run_test_of_a_history_has_several_parts_and_a_part_several_executions
         history.close()
 
 
-QUICK = [(25, 10, number) for number in (0, 2, 4, 5)]
+QUICK = [(13, 20, number) for number in (0, 2, 4, 5)]
 FULL = [pytest.param(100, 50, number, marks=pytest.mark.slow) for number in range(100, 120)]
 
 

@@ -54,7 +54,8 @@ makes the command exit with 6, except `run` and `demo`, whose result is the data
 such as names, are escaped.
 
 Some features need an extra, which installs more packages: `pip install '.[bucket,report]'`. The extras are `bucket`, `report`,
-`prometheus`, `fast` (uvloop), and for a [warehouse](warehouses.md) `duckdb`, `postgresql`, `snowflake`, `bigquery` and `delta`.
+`prometheus`, `dask`, `fast` (uvloop), and for a [warehouse](warehouses.md) `duckdb`, `postgresql`, `snowflake`, `bigquery` and
+`delta`.
 
 Exit codes, and the word that `outcome` has for each:"""
 _LOG_HEAD = """\

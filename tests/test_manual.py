@@ -3,6 +3,7 @@
 import ast
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -73,6 +74,13 @@ def text_of_the_code() -> str:
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.append(node.value)
     return "\n".join(found)
+
+
+def test_every_extra_is_named() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    page = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    named = page.partition("The extras are ")[2].partition("\n\n")[0]
+    assert set(re.findall("`([a-z]+)`", named)) == project["optional-dependencies"].keys()
 
 
 def test_every_message_that_the_manual_explains_is_one_of_the_code() -> None:

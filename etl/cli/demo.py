@@ -117,7 +117,7 @@ def _show_warehouse(console: Console, dataset: Path, settings: Settings) -> None
     import duckdb  # noqa: PLC0415 as above
 
     destination = Dataset(open_files(str(dataset)), compression=settings.destination.compression)
-    _print_step(console, "A load makes a warehouse equal to it, here a DuckDB file:")
+    _print_step(console, "A load makes a warehouse equal to the dataset, here a DuckDB file:")
     print_load(load_warehouse(Warehouse(url=url), destination, datetime.now(UTC)), is_dry_run=False)
     _print_step(console, "A query on it, in SQL:")
     console.print(escape(_QUESTION), soft_wrap=True)

@@ -109,11 +109,13 @@ def lacks(run_tests: Sequence[RunTestStatus]) -> Iterator[str]:
 
 
 def _since(incomplete: Sequence[RunTestStatus], now: datetime) -> str:
-    """``never complete``, or since when: the day of the week is clear for six days."""
+    """``never complete``, or since when: the day of the week is clear for six days, but not on that day itself."""
     times = [each.complete_at for each in incomplete if each.complete_at]
     if len(times) < len(incomplete):
         return "never complete"
     since = min(times)
+    if since.date() == now.date():
+        return "incomplete since today"
     return f"incomplete since {since:%A}" if (now - since).days < 6 else f"incomplete since {since:%Y-%m-%d}"
 
 

@@ -76,7 +76,12 @@ def test_run_test_that_is_not_configured_spoils_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("since", "words"),
-    [(MONDAY, "since Monday"), (NIGHT - timedelta(days=9), "since 2026-11-16"), (None, "never complete")],
+    [
+        (NIGHT, "since today"),
+        (MONDAY, "since Monday"),
+        (NIGHT - timedelta(days=9), "since 2026-11-16"),
+        (None, "never complete"),
+    ],
 )
 def test_incomplete_run_tests_are_counted_with_since_when(since: datetime | None, words: str) -> None:
     behind = replace(WHOLE, is_complete=False, complete_at=since)

@@ -192,7 +192,7 @@ async def _export_alone(run: Run, stop: asyncio.Future[InterruptedRunError] | No
     failure: ExporterError | None = None
     bug: BaseException | None = None
     try:
-        async with run.client, run.engine:
+        async with run.client:
             limit = _time_limit(settings)
             if limit is not None:
                 run.client.gate.run_ends_at = asyncio.get_running_loop().time() + limit[0]
@@ -228,20 +228,21 @@ async def _load(run: Run, summary: Summary, stop: asyncio.Future[InterruptedRunE
 
 
 async def _export(run: Run, record: Record, state: StoredState | None) -> None:
-    if state is None:
-        state = await discover_and_load(run, record, set_aside=True)
-    record.before = await _last_run(run, record)
-    record.completed_files = await to_the_end(run.dataset.complete)
-    async with asyncio.TaskGroup() as group:
-        lists = start_lists(group, run, record, state)
-        await fetch_early(run, record, state, lists)
-    await mark_restored(run, record, state)
-    found = await survey(run, record, state)
-    state = await put_in_place(run, record, found)
-    await mark_vanished(run, record, found, state)
-    await fetch(run, record, make_plan(run, record, state), state)
-    await part_moved_calls(run, record, state)
-    await read_again_where_some_were_gone(run, record)
+    async with run.engine:
+        if state is None:
+            state = await discover_and_load(run, record, set_aside=True)
+        record.before = await _last_run(run, record)
+        record.completed_files = await to_the_end(run.dataset.complete)
+        async with asyncio.TaskGroup() as group:
+            lists = start_lists(group, run, record, state)
+            await fetch_early(run, record, state, lists)
+        await mark_restored(run, record, state)
+        found = await survey(run, record, state)
+        state = await put_in_place(run, record, found)
+        await mark_vanished(run, record, found, state)
+        await fetch(run, record, make_plan(run, record, state), state)
+        await part_moved_calls(run, record, state)
+        await read_again_where_some_were_gone(run, record)
 
 
 async def _last_run(run: Run, record: Record) -> LastRun | None:

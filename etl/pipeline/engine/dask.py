@@ -203,8 +203,8 @@ class _DaskCrawl:
         )
 
     async def _take_answer(self, future: Any) -> None:
-        batch = self._batches.pop(future)
         answer = await _answer(future)
+        batch = self._batches.pop(future)  # not before: whoever cancels that must still get what arrived
         # To the end: it may be all that its worker has fetched in a long time.
         await to_the_end(self._note(batch, answer))
         self._failures_in_a_row = self._failures_in_a_row + 1 if answer.bug else 0
@@ -242,14 +242,18 @@ class _DaskCrawl:
         )
 
     async def _stop(self) -> None:
-        """Let the workers stop, and take what has arrived there."""
-        with suppress(OSError, TimeoutError, CancelledError, ConfigurationError):
+        """Let the workers stop, and take what has arrived there; one that is silent must not cost what the others have."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(_STOP_SECONDS):
-                await self._client.run(worker.stop, self._cluster.run_id, on_error="ignore")
-                async for future in as_completed([*self._batches], loop=self._client.loop):
-                    batch = self._batches.pop(future)
-                    await self._note(batch, await _answer(future))
-        with suppress(OSError, TimeoutError):
+                telling = self._client.run(worker.stop, self._cluster.run_id, on_error="ignore")
+                ends = (future.exception() for future in self._batches)
+                await asyncio.gather(telling, *ends, return_exceptions=True)
+        for future in [each for each in self._batches if each.done()]:
+            with suppress(OSError, CancelledError, ConfigurationError):
+                async with asyncio.timeout(_STOP_SECONDS):
+                    answer = await _answer(future)
+                await self._note(self._batches.pop(future), answer)
+        with suppress(OSError):
             async with asyncio.timeout(_STOP_SECONDS):
                 await self._client.cancel([*self._batches])
 

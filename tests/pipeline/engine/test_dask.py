@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, seed
 from hypothesis import settings as hypothesis_settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from etl.errors import ExitCode, InterruptedRunError
 from etl.pipeline import job
 from etl.pipeline.engine import dask
 from etl.pipeline.summary import Summary
@@ -49,9 +50,11 @@ async def workers(tmp_path: Path) -> AsyncIterator[Cluster]:
         yield running
 
 
-async def export(server: Sandbox, folder: Path, address: str, **sections: Any) -> Summary:
+async def export(
+    server: Sandbox, folder: Path, address: str, stop: asyncio.Future[Any] | None = None, **sections: Any
+) -> Summary:
     engine = {"kind": "dask", "address": address}
-    return await job.export(settings_for(server, folder / "data", engine=engine, **sections))
+    return await job.export(settings_for(server, folder / "data", engine=engine, **sections), stop=stop)
 
 
 def kill(processes: Iterable[asyncio.subprocess.Process]) -> None:
@@ -88,7 +91,7 @@ async def test_the_same_rows_as_in_one_process(world: World, tmp_path: Path, mon
     async with local as running, Sandbox(world) as server:
         for include_raw in (False, True):
             folders = [tmp_path / f"{engine}-{include_raw}" for engine in ("dask", "plain")]
-            sections = {"export": {"include_raw": include_raw}}
+            sections: dict[str, Any] = {"export": {"include_raw": include_raw}}
             on_dask = await export(server, folders[0], running.scheduler_address, **sections)
             plain = await job.export(settings_for(server, folders[1] / "data", **sections))
             assert on_dask.exit_code == plain.exit_code == 0
@@ -269,9 +272,62 @@ async def test_a_signal_reaches_the_workers_and_what_arrived_is_kept(
     assert_equals_world(tmp_path, world)
 
 
+async def test_a_signal_ends_the_wait_for_workers(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dask, "_WITHOUT_WORKERS_SECONDS", 5.0)
+    stop = asyncio.get_running_loop().create_future()
+    wait_for_workers = Client.wait_for_workers
+
+    def stopped(client: Client, *arguments: Any, **options: Any) -> Any:
+        stop.set_result(InterruptedRunError("interrupted", exit_code=ExitCode.SIGINT))
+        return wait_for_workers(client, *arguments, **options)
+
+    monkeypatch.setattr(Client, "wait_for_workers", stopped)
+    async with cluster(tmp_path / "cluster", workers=0) as running, Sandbox(world) as server:
+        summary = await export(server, tmp_path, running.address, stop)
+    assert summary.exit_code == ExitCode.SIGINT
+
+
+async def test_a_worker_that_hangs_does_not_cost_what_the_others_have_when_the_run_is_stopped(
+    world: World, tmp_path: Path, workers: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dask, "_STOP_SECONDS", 2.0)
+    stop = asyncio.get_running_loop().create_future()
+
+    def hang_and_stop() -> None:
+        workers.processes[0].send_signal(signal.SIGSTOP)
+        stop.set_result(InterruptedRunError("interrupted", exit_code=ExitCode.SIGINT))
+
+    async with Sandbox(world, latency_seconds=0.05) as server:
+        server.on_request = at_request(100, hang_and_stop)
+        summary = await export(server, tmp_path, workers.address, stop, api={"concurrency": 2})
+    assert summary.exit_code == ExitCode.SIGINT
+    assert contents(tmp_path / "data")["calls"]
+
+
+async def test_an_answer_that_is_on_its_way_when_the_run_is_stopped_is_kept(
+    tmp_path: Path, workers: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, answer = asyncio.get_running_loop().create_future(), dask._answer
+    hangs = [True]
+
+    async def on_its_way(future: Any) -> Any:
+        if hangs and hangs.pop():
+            stop.set_result(InterruptedRunError("interrupted", exit_code=ExitCode.SIGINT))
+            await asyncio.Event().wait()
+        return await answer(future)
+
+    monkeypatch.setattr(dask, "_answer", on_its_way)
+    async with Sandbox(settled_world(run_tests=1, days=1, executions=1, calls=30)) as server:
+        summary = await export(server, tmp_path, workers.address, stop)
+    assert summary.exit_code == ExitCode.SIGINT
+    assert len(contents(tmp_path / "data")["calls"]) == 30
+
+
 async def test_the_time_limit_ends_the_run_on_all_workers(world: World, tmp_path: Path, workers: Cluster) -> None:
     async with Sandbox(world, latency_seconds=0.05) as server:
-        limits = {"api": {"concurrency": 2}, "export": {"max_runtime_minutes": 0.05}}
+        limits: dict[str, Any] = {"api": {"concurrency": 2}, "export": {"max_runtime_minutes": 0.05}}
         summary = await export(server, tmp_path, workers.address, **limits)
         assert await requests_after(server, workers.address) == 0
     assert summary.exit_code == 3

@@ -23,7 +23,7 @@ from etl.settings.api_keys import read_api_key, read_proxy_credentials
 from etl.transform.flatten import FlatBundle
 from etl.version import __version__
 
-_REMEMBERED_STOPS = 100
+_REMEMBERED_RUNS = 100
 
 
 def fetch_batch(version: str, packed: bytes) -> bytes:
@@ -71,12 +71,12 @@ class _Running:
 
 
 class _Session:
-    """What this process remembers from batch to batch: what was sent in the last minute, and which runs are over."""
+    """What this process remembers from batch to batch: what each run may send, and which are over."""
 
     def __init__(self) -> None:
         self._turn = Lock()
         self._quotas: dict[str, Quota] = {}
-        self._stopped: deque[str] = deque(maxlen=_REMEMBERED_STOPS)
+        self._stopped: deque[str] = deque(maxlen=_REMEMBERED_RUNS)
         self._running: _Running | None = None
 
     def fetch(self, batch: Batch) -> Answer:
@@ -132,7 +132,10 @@ class _Session:
         return answer
 
     def _quota(self, batch: Batch) -> Quota:
-        quota = self._quotas.setdefault(batch.api.base_url, Quota(share=batch.api.quota_share))
+        """That of the run: what another was told, configured or has learned is not true of it."""
+        quota = self._quotas.setdefault(batch.run_id, Quota(share=batch.api.quota_share))
+        if len(self._quotas) > _REMEMBERED_RUNS:
+            del self._quotas[next(iter(self._quotas))]
         if batch.requests_per_minute is not None:
             quota.limit_to(batch.requests_per_minute)
         return quota

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from etl.errors import ConfigurationError, KeyRefusedError
+from etl.errors import ConfigurationError, KeyRefusedError, SourceUnavailableError
 from etl.extract.plan import Planned
 from etl.pipeline.engine import here, worker
 from etl.pipeline.engine.batch import Answer, Batch
@@ -144,8 +144,16 @@ async def test_a_batch_that_is_stopped_ends_and_brings_what_has_arrived(server: 
 
 async def test_the_share_of_the_rate_limit_holds_from_batch_to_batch(server: Sandbox) -> None:
     await fetch(batch_of(server, requests_per_minute=1000))
-    quota = worker._session()._quotas[server.base_url]
+    quota = worker._session()._quotas["run"]
     await fetch(batch_of(server, requests_per_minute=500))
-    assert worker._session()._quotas[server.base_url] is quota
+    assert worker._session()._quotas["run"] is quota
     assert quota.requests_per_minute == 500
     assert quota.left(asyncio.get_running_loop().time()) == 500 - len(server.requests)
+
+
+async def test_what_a_run_was_told_of_the_rate_limit_does_not_hold_up_the_next(server: Sandbox) -> None:
+    server.fault = lambda *_: Fault(status=503, headers={"Retry-After": "7200"})
+    held = await fetch(batch_of(server, requests_per_minute=1))
+    assert isinstance(held.error, SourceUnavailableError)
+    server.fault = None
+    assert len((await fetch(batch_of(server, run_id="next"))).bundles) == 3

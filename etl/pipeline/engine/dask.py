@@ -58,11 +58,13 @@ async def connect(address: str) -> Any:
 async def _open(client: Any, address: str) -> None:
     try:
         await client
-    except ValueError as error:
-        raise ConfigurationError(f"[engine] address: {address!r} is no address: {error}") from None
     except (OSError, TimeoutError):
         raise SourceUnavailableError(
             f"no Dask scheduler answers at {address}: start one (dask scheduler), or check [engine] address"
+        ) from None
+    except Exception as error:  # noqa: BLE001 no address, TLS without a certificate, another server: any error of Dask's
+        raise ConfigurationError(
+            f"[engine] address: no Dask scheduler can be reached at {address!r}: {_told(error)}"
         ) from None
 
 
@@ -165,7 +167,11 @@ class _DaskCrawl:
             async for future in completed:
                 await self._take_answer(future)
                 await self._fill(completed)
-        except (CancelledError, OSError):  # of Dask: a disk's is a DestinationError
+        except Exception as error:
+            # Of Dask: a disk's OSError is a DestinationError. A client that has given up its scheduler fails in many ways.
+            is_gone = isinstance(error, CancelledError | OSError) or self._client.status != "running"
+            if isinstance(error, ExporterError) or not is_gone:
+                raise
             address = self._cluster.address
             raise SourceUnavailableError(f"the Dask scheduler at {address} is gone: start it, and run again") from None
 
@@ -233,7 +239,7 @@ class _DaskCrawl:
         now = asyncio.get_running_loop().time
         seen_at = now()
         while now() - seen_at < _WITHOUT_WORKERS_SECONDS:
-            with suppress(OSError, TimeoutError):
+            with suppress(Exception):
                 async with asyncio.timeout(_CONNECT_SECONDS):
                     seen_at = now() if await self._client.nthreads() else seen_at
             await asyncio.sleep(_LOOK_SECONDS)
@@ -249,11 +255,13 @@ class _DaskCrawl:
                 ends = (future.exception() for future in self._batches)
                 await asyncio.gather(telling, *ends, return_exceptions=True)
         for future in [each for each in self._batches if each.done()]:
-            with suppress(OSError, CancelledError, ConfigurationError):
+            try:
                 async with asyncio.timeout(_STOP_SECONDS):
                     answer = await _answer(future)
-                await self._note(self._batches.pop(future), answer)
-        with suppress(OSError):
+            except Exception:  # noqa: BLE001, S112 the run ends already, and says why
+                continue
+            await self._note(self._batches.pop(future), answer)
+        with suppress(Exception):
             async with asyncio.timeout(_STOP_SECONDS):
                 await self._client.cancel([*self._batches])
 

@@ -242,12 +242,50 @@ async def test_no_scheduler_and_no_worker_are_told_before_the_first_request(
     async with cluster(tmp_path / "cluster", workers=0) as running, Sandbox(world) as server:
         without_workers = await export(server, tmp_path, running.address)
         nowhere = await export(server, tmp_path, "tcp://127.0.0.1:9")
-        nonsense = await export(server, tmp_path, "here://now")
         asked = len(server.requests)
-    assert (without_workers.exit_code, nowhere.exit_code, nonsense.exit_code, asked) == (5, 5, 2, 0)
+    assert (without_workers.exit_code, nowhere.exit_code, asked) == (5, 5, 0)
     assert "has no workers: start one" in str(without_workers.problems)
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in str(nowhere.problems)
-    assert "'here://now' is no address" in str(nonsense.problems)
+
+
+@pytest.mark.parametrize("address", ["here://now", "tls://127.0.0.1:9", "another server"])
+async def test_an_address_that_cannot_be_a_schedulers_is_told_in_one_line(
+    world: World, tmp_path: Path, address: str
+) -> None:
+    async with Sandbox(world) as server:
+        address = server.base_url.replace("http", "tcp") if address == "another server" else address
+        summary = await export(server, tmp_path, address)
+        assert not server.requests
+    assert summary.exit_code == 2
+    [problem] = summary.problems
+    assert problem.startswith(f"[engine] address: no Dask scheduler can be reached at {address!r}: ")
+    assert "\n" not in problem
+
+
+async def test_a_scheduler_that_is_lost_during_a_long_commit_ends_the_run(
+    world: World, tmp_path: Path, workers: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dask, "_CONNECT_SECONDS", 0.5)
+    clients: list[Client] = []
+    connect, note = dask.connect, dask._DaskCrawl._note
+
+    async def noted(address: str) -> Client:
+        clients.append(await connect(address))
+        return clients[0]
+
+    async def for_long(crawl: Any, batch: Any, answer: Any) -> None:
+        workers.scheduler.kill()
+        while clients[0].status != "closed":  # noqa: ASYNC110 Dask gives up by itself, and tells nobody
+            await asyncio.sleep(0.05)
+        await note(crawl, batch, answer)
+
+    monkeypatch.setattr(dask, "connect", noted)
+    monkeypatch.setattr(dask._DaskCrawl, "_note", for_long)
+    async with Sandbox(world) as server:
+        summary = await export(server, tmp_path, workers.address)
+    assert summary.exit_code == 3
+    assert f"the Dask scheduler at {workers.address} is gone" in str(summary.problems)
+    assert contents(tmp_path / "data")["calls"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

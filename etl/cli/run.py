@@ -210,8 +210,11 @@ def _export(
     from etl.cli.events import make_notify  # noqa: PLC0415
     from etl.cli.show_progress import can_show_progress, live_progress  # noqa: PLC0415
     from etl.pipeline import job  # noqa: PLC0415
+    from etl.pipeline.engine.contract import dask_module  # noqa: PLC0415
     from etl.pipeline.progress import Progress  # noqa: PLC0415
 
+    if settings.engine.kind == "dask":
+        dask_module().be_silent()
     progress = Progress()
     shows_progress = not quiet and not verbose and settings.log.format == "auto" and can_show_progress()
     notify: Notify | None = None if shows_progress or quiet else make_notify(settings.log, verbose=verbose)

@@ -5,8 +5,10 @@ each worker has those of its environment.
 """
 
 import asyncio
+import logging
 import math
 import pickle
+import warnings
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import CancelledError
@@ -36,6 +38,13 @@ _WITHOUT_WORKERS_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
 _STOP_SECONDS = 5.0
 _MOST_FAILURES_IN_A_ROW = 3
+
+
+def be_silent() -> None:
+    """Let Dask write nothing to stderr: what matters of its errors is raised, and a command's log has one event a line."""
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    warnings.filterwarnings("ignore", module=r"distributed\.")
 
 
 async def connect(address: str) -> Any:

@@ -1,6 +1,7 @@
 """An export on a Dask cluster: the same rows as without it, or an exit code that says what is missing, whatever dies."""
 
 import asyncio
+import json
 import random
 import signal
 import sys
@@ -433,6 +434,17 @@ async def test_a_refused_key_ends_the_run_and_no_key_is_in_a_message_a_log_or_th
     assert b"metrics-etl-" in told
     for key in keys.values():
         assert key.encode() not in told
+
+
+async def test_nothing_of_dask_is_on_stderr(world: World, tmp_path: Path, workers: Cluster) -> None:
+    names = [each.name for each in world.run_tests]
+    write_settings(tmp_path, names, "[api]", "concurrency = 2", "[log]", 'format = "json"')
+    async with Sandbox(world, latency_seconds=0.03, api_key=API_KEY, secret_key=SECRET_KEY) as server:
+        server.on_request = at_request(200, workers.scheduler.kill)
+        warned = environment(server, DASK_DISTRIBUTED__ADMIN__LARGE_GRAPH_WARNING_THRESHOLD="1 B")
+        result = await ended(await start_cold("run", "--dask", workers.address, cwd=tmp_path, env=warned))
+    assert result.exit_code == 3
+    assert [json.loads(line)["event"] for line in result.stderr.splitlines()][-1] == "run_finished"
 
 
 async def test_check_tells_whether_the_workers_can_fetch(world: World, tmp_path: Path, workers: Cluster) -> None:

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, seed
 from hypothesis import settings as hypothesis_settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from etl.errors import ExitCode, InterruptedRunError
+from etl.errors import ConfigurationError, ExitCode, InterruptedRunError
 from etl.pipeline import job
 from etl.pipeline.engine import dask
 from etl.pipeline.summary import Summary
@@ -362,6 +362,25 @@ async def test_an_answer_that_is_on_its_way_when_the_run_is_stopped_is_kept(
         summary = await export(server, tmp_path, workers.address, stop)
     assert summary.exit_code == ExitCode.SIGINT
     assert len(contents(tmp_path / "data")["calls"]) == 30
+
+
+async def test_a_worker_that_cannot_fetch_does_not_cost_what_the_others_have(
+    world: World, tmp_path: Path, workers: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, unfit = dask._answer, 2
+
+    async def refused(future: Any) -> Any:
+        nonlocal unfit
+        unfit -= 1
+        if unfit >= 0:
+            raise ConfigurationError("a Dask worker cannot fetch: no key")
+        return await answer(future)
+
+    monkeypatch.setattr(dask, "_answer", refused)
+    async with Sandbox(world) as server:
+        summary = await export(server, tmp_path, workers.address)
+    assert summary.exit_code == 2
+    assert contents(tmp_path / "data")["calls"]
 
 
 async def test_the_time_limit_ends_the_run_on_all_workers(world: World, tmp_path: Path, workers: Cluster) -> None:

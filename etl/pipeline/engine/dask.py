@@ -52,7 +52,7 @@ async def connect(address: str) -> Any:
 
     Raises:
         ConfigurationError: a worker has another version of the exporter, or no keys.
-        SourceUnavailableError: there is no scheduler at the address, or it has no workers.
+        SourceUnavailableError: there is no scheduler at the address, it has no workers, or one does not answer.
     """
     client = Client(address, asynchronous=True, set_as_default=False, timeout=_CONNECT_SECONDS, name="metrics-etl")
     try:
@@ -93,7 +93,11 @@ async def _require_fit_workers(client: Any, address: str) -> None:
         raise SourceUnavailableError(
             f"the Dask scheduler at {address} has no workers: start one (dask worker {address})"
         ) from None
-    answers = await client.run(worker.require_fit, __version__, on_error="return")
+    try:
+        async with asyncio.timeout(_WITHOUT_WORKERS_SECONDS):
+            answers = await client.run(worker.require_fit, __version__, on_error="return")
+    except TimeoutError:
+        raise SourceUnavailableError(f"a worker of the Dask scheduler at {address} does not answer: end it") from None
     for each, answer in answers.items():
         if isinstance(answer, Exception):
             raise ConfigurationError(f"the Dask worker at {each} cannot fetch: {_told(answer)}")

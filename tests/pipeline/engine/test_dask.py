@@ -249,6 +249,19 @@ async def test_no_scheduler_and_no_worker_are_told_before_the_first_request(
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in str(nowhere.problems)
 
 
+async def test_a_worker_that_hangs_is_told_before_the_first_request(
+    world: World, tmp_path: Path, workers: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dask, "_WITHOUT_WORKERS_SECONDS", 2.0)
+    workers.processes[0].send_signal(signal.SIGSTOP)
+    async with Sandbox(world) as server:
+        async with asyncio.timeout(60):
+            summary = await export(server, tmp_path, workers.address)
+        assert not server.requests
+    assert summary.exit_code == 5
+    assert "a worker of the Dask scheduler" in str(summary.problems)
+
+
 @pytest.mark.parametrize("address", ["here://now", "tls://127.0.0.1:9", "another server"])
 async def test_an_address_that_cannot_be_a_schedulers_is_told_in_one_line(
     world: World, tmp_path: Path, address: str

@@ -72,7 +72,7 @@ def _export(folder: Path, url: str, data: Path, concurrency: int, address: str |
 def cluster(folder: Path, workers: int) -> Iterator[str]:
     """A scheduler and so many workers of one thread; gives the scheduler's address."""
     log = folder / "scheduler.log"
-    processes = [_start(log, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")]
+    processes = [_start(log, "scheduler", "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0")]
     try:
         address = _wait_for(log, r"Scheduler at:\s+(tcp://\S+)")
         for number in range(workers):

@@ -46,7 +46,9 @@ async def cluster(folder: Path, *, workers: int = 2) -> AsyncIterator[Cluster]:
     """A scheduler with so many workers that have the sandbox's keys."""
     folder.mkdir()  # noqa: ASYNC240 nothing else runs yet
     log = folder / "scheduler.log"
-    scheduler = await _start(log, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", env=WITHOUT_KEYS)
+    scheduler = await _start(
+        log, "scheduler", "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0", env=WITHOUT_KEYS
+    )
     running = Cluster(folder, scheduler, await _found(log, r"Scheduler at:\s+(tcp://\S+)"))
     try:
         for _ in range(workers):

@@ -88,7 +88,9 @@ async def requests_after(server: Sandbox, address: str) -> int:
 async def test_the_same_rows_as_in_one_process(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in WITH_KEYS.items():
         monkeypatch.setenv(name, value)
-    local = LocalCluster(n_workers=2, threads_per_worker=1, processes=True, asynchronous=True, dashboard_address=None)
+    local = LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, asynchronous=True, dashboard_address="127.0.0.1:0"
+    )
     async with local as running, Sandbox(world) as server:
         for include_raw in (False, True):
             folders = [tmp_path / f"{engine}-{include_raw}" for engine in ("dask", "plain")]
@@ -147,7 +149,7 @@ async def test_a_batch_whose_workers_all_die_is_given_up_and_the_rest_is_exporte
         n_workers=2,
         threads_per_worker=1,
         asynchronous=True,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         preload=[str(tmp_path / "deadly.py")],
     )
     async with local as running, Sandbox(world) as server:
@@ -517,7 +519,7 @@ def test_dataset_is_the_truth_after_any_history_on_workers(monkeypatch: pytest.M
     """The law of ``test_histories.py``; a scheduler and workers of its own would take longer than a history."""
     for name, value in WITH_KEYS.items():
         monkeypatch.setenv(name, value)
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as local:
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0") as local:
         monkeypatch.setattr(History, "engine", {"kind": "dask", "address": local.scheduler_address})
         run_state_machine_as_test(
             seed(1)(Histories),

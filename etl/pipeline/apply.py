@@ -7,6 +7,7 @@ from time import monotonic
 from typing import Any
 
 from etl.extract.executions import look_up
+from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Planned, most_worth
 from etl.extract.settling import Stored
 from etl.load.commit import commit
@@ -18,7 +19,6 @@ from etl.load.relocate import drop, find_deleted, find_untold, mark_deleted, mov
 from etl.load.state import StoredState, forget_the_future
 from etl.load.stored_calls import StoredCalls
 from etl.model.lifecycle import ExportState, Settlement, StoredExecution
-from etl.model.records import ExecutionBundle
 from etl.pipeline.buffer import CommitBuffer
 from etl.pipeline.lists import Lists, independent
 from etl.pipeline.record import Record, VanishedCounts, is_waiting_row_due
@@ -213,7 +213,7 @@ async def fetch(
             committing = group.create_task(buffer.commit_on_time())
             for item in filter(is_waiting_row_due, planned):
                 record.begun.append(item)
-                await buffer.add(flatten(_without_calls(item)))
+                await buffer.add(flatten(OpenExecution(item).bundle(is_listed=False)))
             await crawl.run()
             committing.cancel()
     finally:
@@ -258,15 +258,6 @@ def _reader_of_stored_calls(run: Run, state: StoredState) -> Callable[..., Await
             return await asyncio.to_thread(method, stored, Part(key, place), execution_id)
 
     return read
-
-
-def _without_calls(item: Planned) -> ExecutionBundle:
-    return ExecutionBundle(
-        run_test_name=item.run_test_name,
-        run_test_key=item.run_test_key,
-        execution=item.execution.unpack(),
-        dead_letters=(item.unreadable,) if item.unreadable else (),
-    )
 
 
 def _notify_committed(run: Run, executions: int) -> None:

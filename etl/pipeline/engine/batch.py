@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from etl.errors import ExporterError, SourceError
+from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Planned
 from etl.extract.settling import Stored
 from etl.extract.transport import Traffic
@@ -119,9 +120,4 @@ async def read_stored(stored: Stored, item: Planned) -> StoredExecution | None:
 def given_up(item: Planned, message: str) -> ExecutionBundle:
     """The execution as one whose calls could not be fetched; what is stored of it stays."""
     letter = DeadLetter.of(RUNS, item.execution.execution_id, SourceError(message))
-    return ExecutionBundle(
-        run_test_name=item.run_test_name,
-        run_test_key=item.run_test_key,
-        execution=item.execution.unpack(),
-        dead_letters=(letter, *((item.unreadable,) if item.unreadable else ())),
-    )
+    return OpenExecution(item, dead_letters=[letter]).bundle(is_listed=False)

@@ -91,7 +91,7 @@ def _nights(folder: Path, dataset: Path, world: World, rounds: int) -> str:
         nights.note("`metrics-etl status`", "status", "--config", folder / "dataset.toml", "--json")
     nights.note("`metrics-etl verify`", "verify", "--config", folder / "dataset.toml")
     changed: dict[str, dict[str, Any]] = {
-        "all over the year": {"changed_every": ONE_IN},
+        "across the year": {"changed_every": ONE_IN},
         "of the same days": {"changed": world.executions // ONE_IN},
     }
     for what, changes in changed.items():

@@ -26,7 +26,7 @@ TEXT = (Path(__file__).parents[2] / "docs" / "feed.md").read_text(encoding="utf-
 ONCE, NIGHTLY = re.findall(r"^```sql\n(.*?)^```\n", TEXT, re.MULTILINE | re.DOTALL)
 (PYTHON,) = re.findall(r"^```python\n(.*?)^```\n", TEXT, re.MULTILINE | re.DOTALL)
 ENGINES = (Path(__file__).parents[2] / "docs" / "engines.md").read_text(encoding="utf-8")
-(LIVING,) = re.findall(r"^ +(CREATE VIEW living_calls .*?;)$", ENGINES, re.MULTILINE | re.DOTALL)
+(LIVING,) = re.findall(r"^ +(CREATE VIEW live_calls .*?;)$", ENGINES, re.MULTILINE | re.DOTALL)
 FIRST_NIGHT = datetime(2026, 11, 5, 2, tzinfo=UTC)
 FOLLOWED = ("executions", "calls", "evals")
 NO_DIFFERENCES = dict.fromkeys(FOLLOWED, 0)
@@ -142,7 +142,7 @@ async def test_a_copy_that_follows_is_the_dataset_after_every_night(server: Sand
     summary, replaced = await night()
     assert (replaced, counts(summary, one)) == (ids(deleted), {"marked": 1})
     nights.engine.execute(LIVING)
-    living = {call_id for (call_id,) in nights.engine.execute("SELECT call_execution_id FROM living_calls").fetchall()}
+    living = {call_id for (call_id,) in nights.engine.execute("SELECT call_execution_id FROM live_calls").fetchall()}
     assert living == {*etl.read_calls(nights.data)["call_execution_id"]}
     assert len(living) + len(deleted.calls) == len(etl.read_calls(nights.data, deleted="include"))
 

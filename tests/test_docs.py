@@ -161,7 +161,7 @@ def test_every_field_of_the_json_is_documented(command: str) -> None:
     [
         ("README.md", "## Exit codes"),
         ("docs/failed-night.md", "## By exit code"),
-        ("docs/orchestrators.md", "## What to do on each exit code"),
+        ("docs/orchestrators.md", "## What to do for each exit code"),
     ],
 )
 def test_every_exit_code_is_documented(path: str, title: str) -> None:

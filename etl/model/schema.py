@@ -299,7 +299,7 @@ EVALS = Table(
 
 ERRORS = Table(
     "errors",
-    "dead letter: a request that a run gave up; removed when it succeeds",
+    "dead letter: a request that a run gave up on; removed when it succeeds",
     "",
     (
         Column("endpoint", STRING, "Path of the endpoint that failed.", is_key=True),

@@ -9,7 +9,7 @@ import typer
 from etl.cli import process
 from etl.cli.endings import report_errors
 
-_DATA, _SERVER = "Made-up data", "Behaviour of the server"
+_DATA, _SERVER = "Made-up data", "Behavior of the server"
 _SEED = "The same seed makes the same data."
 
 

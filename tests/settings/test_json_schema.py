@@ -178,7 +178,7 @@ def every_mistake() -> list[str]:
         '[destination]\npath = "data"\noptions = { region = "x" }',
         '[destination]\npath = "s3://b"\noptions = { region = 1 }',
         '[log]\nlevel = "loud"',
-        "[log]\ncolour = true",
+        "[log]\ncolor = true",
     ],
 )
 def test_it_refuses_what_the_settings_refuse(file: Path, text: str) -> None:

@@ -1,6 +1,6 @@
 """The figures of a run test as Altair charts, and these as SVG and PNG. Pure; needs the extra ``report``.
 
-Weeks begin on Monday, and times are UTC. A colour stands for one thing in all charts; ``page.css`` has those of dark mode.
+Weeks begin on Monday, and times are UTC. A color stands for one thing in all charts; ``page.css`` has those of dark mode.
 """
 
 from collections.abc import Sequence

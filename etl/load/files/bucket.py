@@ -26,7 +26,7 @@ _READERS = 8
 
 
 class BucketFiles:
-    """``Files`` in an object store that honours conditional writes."""
+    """``Files`` in an object store that honors conditional writes."""
 
     def __init__(self, url: str, options: Options) -> None:
         self._objects = Objects(url, options)

@@ -193,7 +193,7 @@ def _must_refuse(objects: Objects, path: str, data: bytes, seen: Version | None)
         return
     raise DestinationError(
         f"{objects.url}: this store ignores conditions (If-Match, If-None-Match), so two exports could overwrite each other's "
-        "rows: use a store that honours them, or a folder"
+        "rows: use a store that honors them, or a folder"
     )
 
 

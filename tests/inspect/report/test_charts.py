@@ -1,4 +1,4 @@
-"""Charts say in words what they draw, in colours that dark mode knows."""
+"""Charts say in words what they draw, in colors that dark mode knows."""
 
 import re
 from datetime import timedelta
@@ -96,7 +96,7 @@ def test_dates_on_an_axis_are_few_enough_to_read(weeks):
     assert len(set(dates)) == len(dates)
 
 
-def test_status_that_is_new_has_a_colour_of_its_own_and_is_escaped():
+def test_status_that_is_new_has_a_color_of_its_own_and_is_escaped():
     image = drawn("calls", *(call(n, status=each) for n, each in enumerate(["completed", "<b>", "queued", "lost"])))
     assert {"completed", "<b>", "queued", "lost"} <= set(texts(image))
     assert len({each.get("fill") for each in image.iter() if each.get("aria-label", "").startswith("2026")}) == 4
@@ -110,13 +110,13 @@ def test_status_of_any_characters_is_drawn(text):
     assert png(panel([shown(text)], [("calls", chart)]))
 
 
-def test_each_status_of_a_call_has_a_colour_of_its_own():
+def test_each_status_of_a_call_has_a_color_of_its_own():
     statuses = ["completed", "failed", "cancelled", "pending", "queued", "ongoing", "analyzing"]
     image = drawn("calls", *(call(n, status=each) for n, each in enumerate(statuses)))
     assert len({each.get("fill") for each in image.iter() if "2026-" in each.get("aria-label", "")}) == len(statuses)
 
 
-def test_dark_mode_knows_every_colour_of_the_charts():
+def test_dark_mode_knows_every_color_of_the_charts():
     css = resources.files("etl.inspect.report").joinpath("page.css").read_text()
     statuses = ("completed", "failed", "cancelled", "a", "b", "c", "d")
     found = figures([call(n, status=each, **WHOLE) for n, each in enumerate(statuses)])

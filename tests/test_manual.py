@@ -47,7 +47,7 @@ def test_every_command_that_the_manual_types_has_these_options(page: Path) -> No
 
 
 def test_commands_are_found_behind_variables_pipes_and_other_commands() -> None:
-    assert len(list(typed_commands(ROOT / "docs/nightly.md"))) == 2
+    assert len(list(typed_commands(ROOT / "docs/nightly.md"))) == 3
     assert ["plan"] in list(typed_commands(ROOT / "README.md"))
 
 

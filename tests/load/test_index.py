@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
@@ -240,3 +241,15 @@ def test_foreign_file_beside_the_parts_is_refused_whatever_the_index_knows(datas
     (tmp_path / part("calls")).with_name("notes.parquet").write_text("mine")
     with pytest.raises(DestinationError, match=r"notes\.parquet: not a file of this dataset; move it elsewhere$"):
         load_state(dataset, [KEY], set_aside=False)
+
+
+def test_index_outlives_another_text_about_a_column_but_no_other_column():
+    """After the change of a text no file is read again."""
+    first, *others = schema.EXECUTIONS.columns
+
+    def meaning(**changes):
+        columns = (replace(first, **changes), *others)
+        return module.meaning_of([*schema.OF_EXECUTIONS[:-1], replace(schema.EXECUTIONS, columns=columns)])
+
+    assert meaning(meaning="Said better.", unit="none", null="never") == module._MEANING
+    assert len({module._MEANING, meaning(name="id"), meaning(type=schema.INT), meaning(is_key=False)}) == 4

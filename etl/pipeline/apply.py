@@ -104,12 +104,16 @@ async def _mark_left_behind(run: Run, record: Record, key: str, left: set[str], 
     looked_up = await look_up(run.client, living, workers=run.settings.api.concurrency)
     record.necessary_requests += len(living)
     deleted = looked_up.deleted
-    if deleted:
+
+    async def mark() -> None:
         await to_the_end(partial(_mark_deleted, run, key, deleted, state))
         record.deleted_elsewhere[key] = record.deleted_elsewhere.get(key, 0) + len(deleted)
         if key in record.left_behind:
             record.left_behind[key] -= len(deleted)
         run.notify("deleted", run_test=key, executions=len(deleted))
+
+    if deleted:
+        await to_the_end(mark())
     if not looked_up.unknown and key in record.gone:
         record.asked_for.add(key)
 

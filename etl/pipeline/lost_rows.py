@@ -43,11 +43,15 @@ async def mark_restored(run: Run, record: Record, state: StoredState) -> None:
     Raises:
         DestinationError: something could not be read or written; the next run does it.
     """
-    for (part, deleted_at), execution_ids in find_restored(record, state).items():
+
+    async def mark(part: Part, deleted_at: datetime, execution_ids: set[str]) -> None:
         marking = partial(mark_deleted, run.dataset, part, execution_ids, deleted_at=deleted_at, stamp=run.stamp())
         await to_the_end(marking)
         key = part.run_test_key
         record.deleted_elsewhere[key] = record.deleted_elsewhere.get(key, 0) + len(execution_ids)
+
+    for found, execution_ids in find_restored(record, state).items():
+        await to_the_end(mark(*found, execution_ids))
 
 
 def save_index(run: Run, record: Record, summary: Summary) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import shutil
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from etl.load import relocate
 from etl.load.files import local
 from etl.load.files.local import LocalFiles
 from etl.load.layout import INDEX
-from etl.pipeline import apply, job
+from etl.pipeline import apply, job, lost_rows
 from etl.sandbox import Fault, Sandbox, add_execution, delete_execution, rerun_execution
 from etl.transform import frames
 from tests.support import settings_for
@@ -182,6 +183,39 @@ async def test_run_that_is_stopped_while_it_marks_deletions_says_what_it_marked(
 
     assert (summary.exit_code, summary.run_tests[0].deleted) == (143, 2)
     assert "deleted" in events
+
+
+async def test_run_that_is_stopped_while_it_marks_what_a_deleted_run_test_had_says_what_it_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = Stop()
+    async with Sandbox(settled_world(run_tests=2, executions=4, calls=1)) as server:
+        settings = settings_for(server, tmp_path / "data", run_tests="all")
+        await job.export(settings)
+        for execution in server.world.run_tests.pop().executions[:2]:
+            delete_execution(execution)
+        monkeypatch.setattr(apply, "mark_deleted", stop.before(relocate.mark_deleted))
+        summary = await job.export(settings, stop=stop.signal)
+
+    assert (summary.exit_code, [*summary.deleted_elsewhere.values()]) == (143, [2])
+
+
+async def test_run_that_is_stopped_while_it_marks_what_was_restored_says_what_it_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = Stop()
+    async with Sandbox(settled_world(run_tests=1, executions=30, calls=1)) as server:
+        settings = settings_for(server, tmp_path / "data")
+        await job.export(settings)
+        backup = shutil.copytree(tmp_path / "data" / "executions", tmp_path / "backup")
+        for execution in server.world.run_tests[0].executions[:2]:
+            delete_execution(execution)
+        await job.export(settings)
+        shutil.copytree(backup, tmp_path / "data" / "executions", dirs_exist_ok=True)
+        monkeypatch.setattr(lost_rows, "mark_deleted", stop.before(relocate.mark_deleted))
+        summary = await job.export(settings, stop=stop.signal)
+
+    assert (summary.exit_code, [*summary.deleted_elsewhere.values()]) == (143, [2])
 
 
 async def test_lookup_that_is_not_answered_is_told_although_marking_fails(

@@ -73,6 +73,7 @@ def start_lists(group: asyncio.TaskGroup, run: Run, record: Record, state: Store
         else:
             record.lists[run_test.key] = found
             record.listed[run_test.key] = len(found.executions)
+            record.relisted |= found.executions.keys() & state.index.deleted.keys()
             has_news = not found.executions.keys() <= known
             record.necessary_requests += pages(len(found.executions), run.settings.api.page_limit) + has_news
             run.progress.listed_executions += len(found.executions)

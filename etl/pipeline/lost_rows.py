@@ -26,9 +26,9 @@ def find_restored(record: Record, state: StoredState) -> dict[tuple[Part, dateti
 
     By part, and by when they were deleted. The state says already what it will say once they are marked.
     """
-    found, listed = {}, record.listed_ids()
+    found, living = {}, record.living_ids()
     for (part, deleted_at), execution_ids in sorted(state.index.restored().items()):
-        if restored := execution_ids - listed:
+        if restored := execution_ids - living:
             found[part, deleted_at] = restored
             load_sources({part.run_test_key}, state)
             executions = state.executions[part.run_test_key]
@@ -64,7 +64,7 @@ def save_index(run: Run, record: Record, summary: Summary) -> None:
         return
     index = update_index(run.dataset, record.index, [])
     index.miss(record.committed_of())
-    revived = index.deleted.keys() & (record.committed | record.listed_ids())
+    revived = index.deleted.keys() & (record.committed | record.living_ids())
     index.deleted = {each: at for each, at in index.deleted.items() if each not in revived}
     index.is_saved = index.is_saved and not revived
     damaged = index.damaged()

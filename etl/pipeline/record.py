@@ -42,7 +42,8 @@ class Record:
 
     ``listed`` is how many executions each list had when it was read. ``lists`` has the lists that are used; ``failures`` says why
     another run test is left alone, ``unreachable`` those that the source is to blame for, ``not_found`` are keys of those that it
-    does not have, ``not_found_by_id`` executions that were gone after they were listed. ``before`` is what the run before left,
+    does not have, ``not_found_by_id`` executions that were gone after they were listed. ``relisted`` are executions that the index
+    remembers as deleted and that some list has again, used or not. ``before`` is what the run before left,
     ``asked_for`` are keys of run tests that are gone and whose executions were all looked up. ``begun`` is what was fetched of the
     plan while some list was still held up. ``committed`` are execution_ids. ``fetched`` is what all crawls did,
     ``resolved`` how many dead letters of this run went since such a call is stored where it moved. ``index`` is that of the files
@@ -64,6 +65,7 @@ class Record:
     unreachable: list[str] = field(default_factory=list)
     not_found: set[str] = field(default_factory=set)
     not_found_by_id: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    relisted: set[str] = field(default_factory=set)
     left_behind: dict[str, int] = field(default_factory=dict)
     deleted_elsewhere: dict[str, int] = field(default_factory=dict)
     asked_for: set[str] = field(default_factory=set)
@@ -86,6 +88,10 @@ class Record:
     def listed_ids(self) -> set[str]:
         """The execution_ids of all lists that are used."""
         return {execution_id for found in self.lists.values() for execution_id in found.executions}
+
+    def living_ids(self) -> set[str]:
+        """The execution_ids of all lists that are used, and those that are remembered as deleted and stand in any list."""
+        return self.listed_ids() | self.relisted
 
     def complete_before(self) -> set[str]:
         """Keys of the run tests of which a run before left nothing out, from the day on from which they are exported now."""

@@ -12,7 +12,7 @@ from etl.inspect.verdict import judge
 from etl.load import index
 from etl.load.files.local import LocalFiles
 from etl.model.records import RUNS
-from etl.pipeline import job
+from etl.pipeline import job, lists
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox, SandboxRequest, delete_execution
 from tests.e2e.faults import edited_calls
@@ -536,6 +536,60 @@ async def test_restored_execution_that_a_list_has_again_lives_in_runs_that_leave
 
     assert (narrowed.exit_code, narrowed.files) == (0, 0)
     assert_equals_world(tmp_path, server.world)
+
+
+async def test_restored_execution_that_stands_in_a_list_that_is_not_believed_lives_in_later_runs(
+    server: Sandbox, first: str, tmp_path: Path
+) -> None:
+    """The list says that it lives, whatever it lacks."""
+    await night(server, tmp_path, 0)
+    shutil.copytree(tmp_path / "data", tmp_path / "backup")
+    back, *others = server.world.run_tests[1].executions
+    delete_execution(back)
+    await night(server, tmp_path, 1)
+    shutil.copytree(tmp_path / "backup/executions", tmp_path / "data/executions", dirs_exist_ok=True)
+    back.is_deleted = False
+    for execution in others:
+        delete_execution(execution)
+    doubted = await night(server, tmp_path, 2)
+    narrowed = await night(server, tmp_path, 3, only=[first])
+
+    assert (doubted.exit_code, narrowed.exit_code, narrowed.files) == (3, 0, 0)
+    assert [row["deleted_at"] for row in rows_of(tmp_path, "executions")] == [None] * 2 * EXECUTIONS
+
+
+@pytest.mark.parametrize("is_held_up", [True, False])
+async def test_restored_execution_that_the_list_of_another_run_test_has_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_held_up: bool
+) -> None:
+    """It counts as listed in neither until both are exported."""
+    async with Sandbox(settled_world(run_tests=3, executions=EXECUTIONS, calls=1, days=3)) as server:
+        mine, theirs, other = server.world.run_tests
+        await night(server, tmp_path, 0)
+        shutil.copytree(tmp_path / "data", tmp_path / "backup")
+        moving = theirs.executions[2]
+        delete_execution(moving)
+        await night(server, tmp_path, 1)
+        shutil.copytree(tmp_path / "backup/executions", tmp_path / "data/executions", dirs_exist_ok=True)
+        moving.is_deleted, moving.run_test = False, mine
+        theirs.executions.remove(moving)
+        mine.executions.append(moving)
+        if is_held_up:  # until the run has planned what the list has that it did read
+            monkeypatch.setattr(lists, "_PATIENCE_SECONDS", 0.01)
+            events = list[str]()
+            server.fault = lambda request, _: (
+                Fault(status=503)
+                if request.query.get("run_test_name") == other.name and "planned" not in events
+                else None
+            )
+            settings = settings_for(server, tmp_path / "data", api={"max_tries": 20}).only([mine.name, other.name])
+            await job.export(settings, clock=lambda: NIGHT + 2 * DAY, notify=lambda event, **_: events.append(event))
+            assert events.count("planned") > 1
+        else:
+            await night(server, tmp_path, 2, only=[mine.name])
+            await night(server, tmp_path, 3, only=[theirs.name])
+
+    assert {row["deleted_at"] for row in rows_of(tmp_path, "executions")} == {None}
 
 
 @pytest.mark.parametrize("tables", [("executions",), ("calls",), ("executions", "calls", "evals")])

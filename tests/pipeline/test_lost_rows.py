@@ -497,12 +497,14 @@ async def test_rows_that_are_restored_from_before_a_deletion_say_that_it_was(
     for table in tables:
         for each in (tmp_path / "backup" / table).glob("run_test=support*"):
             shutil.copytree(each, tmp_path / "data" / table / each.name, dirs_exist_ok=True)
+    planned = await job.plan(settings, clock=lambda: NIGHT + 3 * DAY)
     sent = len(server.requests)
     back = [await job.export(settings, clock=lambda at=NIGHT + number * DAY: at) for number in (3, 4)]  # type: ignore[misc]
 
     assert {row["execution_id"]: row["deleted_at"] for row in rows_of(tmp_path, "executions")} == before
     assert [each.exit_code for each in back] == [0, 0]
     assert len(server.requests) - sent == 2 * len(settings.run_tests)
+    assert (sum(planned.requests_by_purpose.values()), planned.problems) == (back[0].requests, [])
     assert any("4 executions deleted at the source" in notice for notice in back[0].notices)
     assert back[1].files == 0
 

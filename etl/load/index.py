@@ -158,7 +158,7 @@ def read_index(files: Files) -> Index:
         head = msgspec.json.decode((rows.schema.metadata or {})[b"head"], type=_Head)
     except (FileMissingError, ForeignFileError, UnreadableError, KeyError, msgspec.MsgspecError):
         return Index()
-    if head.dataset_id != _dataset_id(files):
+    if head.dataset_id not in (None, _dataset_id(files)):  # a dataset by day gets its id when it is migrated
         return Index()
     index, first, is_ours = Index({}, head.lost, head.accepted, head.deleted), 0, head.meaning == _MEANING
     if not rows.schema.equals(ROWS) or sum(count for *_, count in head.parts) != len(rows):

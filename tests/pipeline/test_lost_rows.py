@@ -4,19 +4,25 @@ import shutil
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import etl
 from etl.inspect.status import read_status
 from etl.inspect.verdict import judge
 from etl.load import index
+from etl.load.dataset import Dataset
 from etl.load.files.local import LocalFiles
+from etl.load.files.objects import Objects
+from etl.load.migrate import migrate
 from etl.model.records import RUNS
 from etl.pipeline import job, lists
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox, SandboxRequest, delete_execution
 from tests.e2e.faults import edited_calls
 from tests.e2e.truth import assert_equals_world, rows_of
+from tests.stores import Store
 from tests.support import settings_for
 from tests.worlds import settled_world
 
@@ -645,3 +651,68 @@ async def test_dead_letters_that_are_restored_of_a_deleted_execution_go_again(se
 
     assert (back.exit_code, is_good(tmp_path, 3), quiet.files) == (0, True, 0)
     assert {row["execution_id"]: row["deleted_at"] for row in rows_of(tmp_path, "executions")} == before
+
+
+async def test_what_is_lost_and_what_was_deleted_are_remembered_across_a_migration(
+    server: Sandbox, first: str, tmp_path: Path
+) -> None:
+    """A dataset by day has no id, and gets one then."""
+    day = tmp_path / "data/runs/date=2026-01-01/20260101T000000Z-0.parquet"
+    day.parent.mkdir(parents=True)
+    day.touch()
+    await night(server, tmp_path, 0)
+    day.unlink()
+    shutil.copytree(tmp_path / "data", tmp_path / "backup")
+    execution = server.world.run_tests[1].executions[2]
+    delete_execution(execution)
+    await night(server, tmp_path, 1)
+    lose(tmp_path, "support")
+    codes = [(await night(server, tmp_path, 2, only=[first])).exit_code]
+    assert list(migrate(Dataset(LocalFiles(tmp_path / "data")), NIGHT))
+    migrated = await night(server, tmp_path, 3, only=[first])
+    assert ([*codes, migrated.exit_code], lost(migrated)) == ([3, 3], [("Support triage", EXECUTIONS)])
+
+    for table in ("executions", "calls", "evals"):
+        shutil.copytree(tmp_path / "backup" / table, tmp_path / "data" / table, dirs_exist_ok=True)
+    back = await night(server, tmp_path, 4, only=[first])
+    gone = [row["execution_id"] for row in rows_of(tmp_path, "executions") if row["deleted_at"]]
+    assert (back.exit_code, gone) == (0, [execution.execution_id])
+
+
+async def test_deletion_is_remembered_in_a_bucket(
+    seaweed_store: Store, keys: None, server: Sandbox, first: str
+) -> None:
+    store = Objects(seaweed_store.url(), seaweed_store.options)
+    destination = {"path": store.url, "options": seaweed_store.options}
+
+    async def run(number: int, **narrowed: Any) -> tuple[int, list[bool]]:
+        settings = settings_for(server, Path(), destination=destination, **narrowed)
+        summary = await job.export(settings, clock=lambda: NIGHT + number * DAY)
+        rows = etl.read_table(store.url, "executions", deleted="include", options=seaweed_store.options)
+        return summary.exit_code, sorted(rows["deleted_at"].notna())
+
+    await run(0)
+    backup = {each.path: store.get(each.path)[1] for each in store.list("executions/")}
+    delete_execution(server.world.run_tests[1].executions[2])
+    marked = await run(1)
+    for path, data in backup.items():
+        store.put(path, data, store.get(path)[0].version)
+    assert (await run(2, run_tests=[first])) == marked == (0, [*[False] * (2 * EXECUTIONS - 1), True])
+
+
+async def test_deletion_that_is_forgotten_with_the_state_is_found_again_by_a_run_that_reads_the_list(
+    server: Sandbox, first: str, tmp_path: Path
+) -> None:
+    await night(server, tmp_path, 0)
+    shutil.copytree(tmp_path / "data", tmp_path / "backup")
+    execution = server.world.run_tests[1].executions[2]
+    delete_execution(execution)
+    await night(server, tmp_path, 1)
+    shutil.rmtree(tmp_path / "data/_state")
+    shutil.copytree(tmp_path / "backup/executions", tmp_path / "data/executions", dirs_exist_ok=True)
+    codes = [(await night(server, tmp_path, 2, only=[first])).exit_code]
+    assert {row["deleted_at"] for row in rows_of(tmp_path, "executions")} == {None}, "nothing tells"
+    codes += [(await night(server, tmp_path, 3)).exit_code]
+
+    gone = [row["execution_id"] for row in rows_of(tmp_path, "executions") if row["deleted_at"]]
+    assert (codes, gone) == ([0, 0], [execution.execution_id])

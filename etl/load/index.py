@@ -129,6 +129,13 @@ class Index:
                 found[part, row["deleted_at"] or self.deleted[row["execution_id"]]].add(row["execution_id"])
         return found
 
+    def trust(self, export_run_id: str | None) -> None:
+        """Remember no deletion of what the last run wrote: that is newer, whatever the clocks say, even if no index was saved."""
+        ids = self.deleted if export_run_id else ()
+        of_run = self.which(ids, lambda rows: pc.equal(rows["export_run_id"], export_run_id))
+        self.deleted = {each: at for each, at in self.deleted.items() if each not in of_run}
+        self.is_saved = self.is_saved and not of_run
+
     def call_hashes(self) -> Hashes:
         """The hashes of all calls: two that are equal tell of a call that stands twice, or hardly ever of two calls."""
         return np.concatenate([np.empty(0, np.int64), *(each.call_hashes for each in self.parts.values())])

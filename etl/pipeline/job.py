@@ -87,7 +87,7 @@ async def plan(
         notify=notify or say_nothing,
         clock=clock,
     )
-    record = Record(settings.run_tests)
+    record = Record(settings.run_tests, last_attempt=await asyncio.to_thread(_last_attempt, run))
     read_identity(run.dataset.files)
     state = await asyncio.to_thread(load, run, record, set_aside=False) if settings.run_tests else None
     try:
@@ -186,7 +186,7 @@ async def _export_alone(run: Run, stop: asyncio.Future[InterruptedRunError] | No
     Raises:
         DestinationError: the dataset cannot be read, or was written by a newer version; nothing was asked of the API.
     """
-    settings, record = run.settings, Record(run.settings.run_tests)
+    settings, record = run.settings, Record(run.settings.run_tests, last_attempt=last)
     state = await to_the_end(partial(load, run, record, set_aside=True)) if settings.run_tests else None
     run.notify("run_started", export_run_id=run.export_run_id, dataset=settings.destination.path)
     failure: ExporterError | None = None
@@ -202,7 +202,7 @@ async def _export_alone(run: Run, stop: asyncio.Future[InterruptedRunError] | No
     except* Exception as group:  # noqa: BLE001 recorded here, raised below
         bug = next(leaves(group))
         failure = ExporterError(f"a bug: {type(bug).__name__}: {bug}")
-    summary = await _conclude(run, record, failure, last)
+    summary = await _conclude(run, record, failure)
     if settings.warehouse.url and not isinstance(failure, InterruptedRunError | DestinationError) and bug is None:
         await _load(run, summary, stop)
     details = {k: v for k, v in summary.as_json().items() if k not in ("run_tests", "receipt", "dataset", "version")}
@@ -264,7 +264,7 @@ def _time_limit(settings: Settings) -> tuple[float, TimeLimitError] | None:
     )
 
 
-async def _conclude(run: Run, record: Record, failure: ExporterError | None, last: Attempt | None) -> Summary:
+async def _conclude(run: Run, record: Record, failure: ExporterError | None) -> Summary:
     """Save the summary: a row of the runs table, and the JSON of the last run."""
     summary = summarize(run, record, failure=failure, finished_at=run.clock())
     before = record.before or await _last_run(run, record)
@@ -276,7 +276,7 @@ async def _conclude(run: Run, record: Record, failure: ExporterError | None, las
         before = LastRun()
     summary.layout = run.dataset.layout
     summary.is_new_to_months = summary.layout is Layout.BY_DAY and before.layout is None
-    before = before.after(last)
+    before = before.after(record.last_attempt)
     try:
         await to_the_end(partial(save_index, run, record, summary))
     except DestinationError as error:

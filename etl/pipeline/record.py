@@ -10,6 +10,7 @@ from itertools import chain
 from etl.errors import DestinationError, ExporterError
 from etl.extract.plan import Planned, Reason
 from etl.extract.run_tests import Discovered
+from etl.load.attempt import Attempt
 from etl.load.commit import Arrived
 from etl.load.index import Index
 from etl.load.last_run import LastRun
@@ -43,7 +44,7 @@ class Record:
     ``listed`` is how many executions each list had when it was read. ``lists`` has the lists that are used; ``failures`` says why
     another run test is left alone, ``unreachable`` those that the source is to blame for, ``not_found`` are keys of those that it
     does not have, ``not_found_by_id`` executions that were gone after they were listed. ``relisted`` are executions that the index
-    remembers as deleted and that some list has again, used or not. ``before`` is what the run before left,
+    remembers as deleted and that some list has again, used or not. ``before`` and ``last_attempt`` are what the run before left,
     ``asked_for`` are keys of run tests that are gone and whose executions were all looked up. ``begun`` is what was fetched of the
     plan while some list was still held up. ``committed`` are execution_ids. ``fetched`` is what all crawls did,
     ``resolved`` how many dead letters of this run went since such a call is stored where it moved. ``index`` is that of the files
@@ -53,6 +54,7 @@ class Record:
     run_tests: tuple[RunTest, ...]
     index: Index | None = None
     before: LastRun | None = None
+    last_attempt: Attempt | None = None
     ignored: list[str] = field(default_factory=list)
     last_run_error: DestinationError | None = None
     discovered: Discovered | None = None

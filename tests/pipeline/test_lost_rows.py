@@ -15,6 +15,7 @@ from etl.load import index
 from etl.load.dataset import Dataset
 from etl.load.files.local import LocalFiles
 from etl.load.files.objects import Objects
+from etl.load.layout import INDEX
 from etl.load.migrate import migrate
 from etl.model.records import RUNS
 from etl.pipeline import job, lists
@@ -564,6 +565,24 @@ async def test_restored_execution_that_stands_in_a_list_that_is_not_believed_liv
 
     assert (doubted.exit_code, narrowed.exit_code, narrowed.files) == (3, 0, 0)
     assert [row["deleted_at"] for row in rows_of(tmp_path, "executions")] == [None] * 2 * EXECUTIONS
+
+
+async def test_execution_that_lives_again_is_not_taken_for_a_restored_one_after_a_run_that_was_killed(
+    server: Sandbox, first: str, tmp_path: Path
+) -> None:
+    """Whatever the clock of the source says, and although the index still remembers the deletion."""
+    await night(server, tmp_path, 0)
+    execution = server.world.run_tests[1].executions[2]
+    delete_execution(execution)
+    await night(server, tmp_path, 9)
+    index = (tmp_path / "data" / INDEX).read_bytes()
+    execution.is_deleted = False
+    await night(server, tmp_path, 2)
+    (tmp_path / "data" / INDEX).write_bytes(index)  # as if it had been killed before it saved another
+    narrowed = [await night(server, tmp_path, number, only=[first]) for number in (3, 4)]
+
+    assert [(each.exit_code, each.files, each.notices) for each in narrowed] == [(0, 0, [])] * 2
+    assert_equals_world(tmp_path, server.world)
 
 
 @pytest.mark.parametrize("is_held_up", [True, False])

@@ -179,7 +179,9 @@ def unpack(where: str, data: bytes) -> pa.Table:
         UnreadableError: it is damaged, or takes more memory than a file may.
     """
     with _readable(where):
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        # Arrow allows a text of the footer 100 MB, and the index has one that grows with what is lost or deleted.
+        limit = min(max(len(data), 1), 2**31 - 1)
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True, thrift_string_size_limit=limit)
         _footer(file, where, len(data), MOST_BYTES)
         return file.read(use_threads=False)
 

@@ -253,3 +253,12 @@ def test_index_outlives_another_text_about_a_column_but_no_other_column():
 
     assert meaning(meaning="Said better.", unit="none", null="never") == module._MEANING
     assert len({module._MEANING, meaning(name="id"), meaning(type=schema.INT), meaning(is_key=False)}) == 4
+
+
+@pytest.mark.slow
+def test_index_remembers_millions_of_executions(dataset):
+    """It has no rows of them, and must not count as damaged since it remembers so much."""
+    known = read_index(dataset.files)
+    known.lost = {KEY: {"e" * (80 << 20)}}
+    write_index(dataset.files, known)
+    assert read_index(dataset.files).lost == known.lost

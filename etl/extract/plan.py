@@ -149,14 +149,14 @@ def plan_run_test(
 ) -> list[Planned]:
     """One entry for each listed execution that the run test's ``since`` lets in, in no particular order.
 
-    An older one is let in, too, when the dataset holds a part of it. ``stored`` is by execution_id; of ``strays``, calls are stored
-    without their execution.
+    An older one is let in, too, when the dataset holds a part of it, or says that it was deleted. ``stored`` is by execution_id; of
+    ``strays``, calls are stored without their execution.
     """
     plan = []
     for execution in listed.executions.values():
         started_at, known = execution.started_at, stored.get(execution.execution_id)
         is_old = run_test.since and started_at and started_at.date() < run_test.since
-        if is_old and not (_lacks_something(known) if known else execution.execution_id in strays):
+        if is_old and not (_is_wrong(known) if known else execution.execution_id in strays):
             continue
         letter = listed.heads.get(execution.execution_id)
         reason = _reason(execution, known, policy)
@@ -239,8 +239,9 @@ def _is_waiting_row_current(execution: ListedExecution, known: StoredExecution) 
     )
 
 
-def _lacks_something(known: StoredExecution) -> bool:
-    return _is_incomplete(known) or known.is_damaged
+def _is_wrong(known: StoredExecution) -> bool:
+    """Whether what is stored of a listed execution is less than was there, or says that it was deleted."""
+    return _is_incomplete(known) or known.is_damaged or known.deleted_at is not None
 
 
 def _is_incomplete(known: StoredExecution) -> bool:

@@ -121,6 +121,22 @@ async def test_execution_that_comes_back_is_not_deleted_any_more(
     assert_equals_world(tmp_path, server.world)
 
 
+async def test_execution_from_before_since_that_comes_back_is_not_deleted_any_more(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """Its deletion was told whatever ``since`` says, so must its return be."""
+    names = [{"name": each.name, "since": "2030-01-01"} for each in server.world.run_tests]
+    await export()
+    gone = newest(server.world.run_tests[0])
+    gone.is_deleted = True
+    assert (await export(names=names)).run_tests[0].deleted == 1
+    gone.is_deleted = False
+
+    assert (await export(names=names)).exit_code == 0
+    assert state_of(tmp_path, gone)["deleted_at"] is None
+    assert_equals_world(tmp_path, server.world)
+
+
 def not_found_by_id(request: SandboxRequest, _nth: int) -> Fault | None:
     """Each list of executions is right, and none of them is found."""
     if "execution_id" in request.query or request.path.startswith(DETAIL):

@@ -124,10 +124,11 @@ def test_since_leaves_out_only_what_is_known_to_have_started_before_that_utc_day
         ({"export_state": "incomplete"}, True),
         ({"has_letters": True}, True),
         ({"held": DAMAGED}, True),
+        ({"deleted_at": datetime(2026, 3, 2, tzinfo=UTC)}, True),
     ],
 )
 @pytest.mark.parametrize("full_refresh", [False, True])
-def test_since_does_not_leave_out_what_is_stored_in_part(changes, is_planned, full_refresh):
+def test_since_does_not_leave_out_what_is_stored_in_part_or_as_deleted(changes, is_planned, full_refresh):
     """Nothing else would ever complete it, and status would go on to name it."""
     listed = execution(started_at="2026-02-01T00:00:00Z")
     items = plan(listed, stored_of(listed, **changes), since=date(2026, 3, 1), full_refresh=full_refresh)

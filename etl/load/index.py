@@ -123,7 +123,7 @@ class Index:
         for part, each in self.parts.items():
             if not (self.deleted or each.counts[schema.OF_EXECUTIONS.index(schema.ERRORS)]):
                 continue
-            is_older = pc.and_(each.rows["is_here"], is_of(each.rows, self.deleted))
+            is_older = pc.and_(each.rows["is_here"], _is_deleted(each.rows, self.deleted))
             has_letters = pc.and_(each.rows["has_errors"], pc.is_valid(each.rows["deleted_at"]))
             for row in each.rows.filter(pc.or_(is_older, has_letters)).select(_OF_DELETION).to_pylist():
                 found[part, row["deleted_at"] or self.deleted[row["execution_id"]]].add(row["execution_id"])
@@ -232,10 +232,15 @@ def _deleted(known: Index, index: Index) -> dict[str, datetime]:
             deleted |= dict(zip(*(marked[name].to_pylist() for name in ("execution_id", "deleted_at")), strict=True))
     told = set[str]()
     for each in index.parts.values() if deleted else ():
-        for row in each.rows.filter(is_of(each.rows, deleted)).select(_OF_DELETION).to_pylist():
+        for row in each.rows.filter(_is_deleted(each.rows, deleted)).select(_OF_DELETION).to_pylist():
             if row["deleted_at"] or (row["exported_at"] or _LONG_AGO) >= deleted[row["execution_id"]]:
                 told.add(row["execution_id"])
     return {each: at for each, at in deleted.items() if each not in told}
+
+
+def _is_deleted(rows: pa.Table, deleted: Mapping[str, datetime]) -> pa.Array:
+    """Which rows are of these executions, which may be many: to make an Arrow array of them for each part would take longer."""
+    return pa.array([each in deleted for each in rows["execution_id"].to_pylist()], pa.bool_())
 
 
 def _is_held(rows: pa.Table) -> pa.ChunkedArray:

@@ -126,7 +126,8 @@ class Index:
             is_older = pc.and_(each.rows["is_here"], _is_deleted(each.rows, self.deleted))
             has_letters = pc.and_(each.rows["has_errors"], pc.is_valid(each.rows["deleted_at"]))
             for row in each.rows.filter(pc.or_(is_older, has_letters)).select(_OF_DELETION).to_pylist():
-                found[part, row["deleted_at"] or self.deleted[row["execution_id"]]].add(row["execution_id"])
+                execution_id = row["execution_id"]
+                found[part, self.deleted.get(execution_id) or row["deleted_at"]].add(execution_id)
         return found
 
     def trust(self, export_run_id: str | None) -> None:
@@ -233,7 +234,7 @@ def _deleted(known: Index, index: Index) -> dict[str, datetime]:
     told = set[str]()
     for each in index.parts.values() if deleted else ():
         for row in each.rows.filter(_is_deleted(each.rows, deleted)).select(_OF_DELETION).to_pylist():
-            if row["deleted_at"] or (row["exported_at"] or _LONG_AGO) >= deleted[row["execution_id"]]:
+            if max(row["deleted_at"] or _LONG_AGO, row["exported_at"] or _LONG_AGO) >= deleted[row["execution_id"]]:
                 told.add(row["execution_id"])
     return {each: at for each, at in deleted.items() if each not in told}
 

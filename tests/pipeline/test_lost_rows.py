@@ -530,6 +530,21 @@ async def test_execution_that_lives_again_is_not_taken_for_a_restored_one(server
     assert_equals_world(tmp_path, server.world)
 
 
+async def test_rows_that_are_restored_from_before_the_last_of_two_deletions_say_when_that_was(
+    server: Sandbox, first: str, tmp_path: Path
+) -> None:
+    """Those that tell of the first one, and then those from between."""
+    execution = server.world.run_tests[1].executions[2]
+    for number, is_deleted in enumerate((False, True, False, True)):
+        execution.is_deleted = is_deleted
+        await night(server, tmp_path, number)
+        shutil.copytree(tmp_path / "data/executions", tmp_path / str(number))
+    for number, backup in ((4, "1"), (5, "2")):
+        shutil.copytree(tmp_path / backup, tmp_path / "data/executions", dirs_exist_ok=True)
+        assert (await night(server, tmp_path, number, only=[first])).exit_code == 0
+        assert {row["deleted_at"] for row in rows_of(tmp_path, "executions")} == {None, NIGHT + 3 * DAY}
+
+
 async def test_restored_execution_that_a_list_has_again_lives_in_runs_that_leave_it_out_too(
     server: Sandbox, first: str, tmp_path: Path
 ) -> None:

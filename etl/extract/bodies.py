@@ -9,6 +9,7 @@ Nothing waits between the end of reading and that of decoding, so that these tak
 """
 
 import asyncio
+import re
 import zlib
 
 import aiohttp
@@ -16,6 +17,9 @@ import aiohttp
 from etl.extract.deadline import Deadline
 
 _PLACES = 3
+_PIECE_BYTES = 1 << 16
+_MOST_MEMBERS = 10_000
+_PADDING = re.compile(rb"\0+")
 _UNKNOWN_ENCODINGS = {"br", "compress", "x-compress", "zstd"}
 
 
@@ -94,19 +98,27 @@ def _unpacked(body: bytes, encoding: str, status: int, max_bytes: int) -> bytes:
 
 
 def _gunzipped(body: bytes, max_bytes: int) -> bytes:
-    """All members, and at most a little more than allowed, however much is packed into them. What follows them is ignored."""
-    chunks: list[bytes] = []
-    size_bytes = 0
-    while size_bytes <= max_bytes:
+    """All members, and at most a little more than allowed, however much is packed into them. What follows them is ignored.
+
+    A member may be empty: their number is bounded, too, and none of them copies more than a piece of what follows it.
+    """
+    packed, chunks = memoryview(body), list[bytes]()
+    size_bytes = at = 0
+    for _ in range(_MOST_MEMBERS):
         stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
-        chunks.append(stream.decompress(body, max_bytes + 1 - size_bytes))
-        size_bytes += len(chunks[-1])
-        if not stream.eof and size_bytes <= max_bytes:
-            raise EOFError
-        body = stream.unused_data.lstrip(b"\0")
-        if not body.startswith(b"\x1f\x8b"):
-            break
-    return b"".join(chunks)
+        while not stream.eof:
+            if not (piece := packed[at : at + _PIECE_BYTES]):
+                raise EOFError
+            chunks.append(stream.decompress(piece, max_bytes + 1 - size_bytes))
+            size_bytes += len(chunks[-1])
+            if size_bytes > max_bytes:
+                return b"".join(chunks)
+            at += len(piece) - len(stream.unused_data)
+        if padding := _PADDING.match(body, at):
+            at = padding.end()
+        if not body.startswith(b"\x1f\x8b", at):
+            return b"".join(chunks)
+    raise NoAnswerError(f"Content-Encoding gzip of more than {_MOST_MEMBERS:,} members")
 
 
 def _inflated(body: bytes, max_bytes: int) -> bytes:

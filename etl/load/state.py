@@ -4,6 +4,7 @@ Of each file that the index does not know a few columns are read. Writes nothing
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -97,6 +98,11 @@ def load_run_tests(run_test_keys: Iterable[str], state: StoredState) -> None:
         for part, rows in state.parts_of(key).items():
             _load_part(part, rows, found, loose, state)
         _place_loose(key, loose, state)
+
+
+def load_missing(run_test_keys: AbstractSet[str], state: StoredState) -> None:
+    """Add to the state what its index holds of those of these run tests that it does not have."""
+    load_run_tests(sorted(run_test_keys - state.executions.keys()), state)
 
 
 def held_rows(listed_calls: Mapping[str, int], calls: pa.Table, evals: pa.Table) -> dict[str, HeldRows]:

@@ -27,9 +27,7 @@ from etl.pipeline.survey import (
     Survey,
     give_one_place_each,
     load,
-    load_sources,
     make_plan,
-    not_known_as_deleted,
     read_missing_payloads,
 )
 from etl.pipeline.tasks import to_the_end
@@ -88,8 +86,6 @@ async def mark_vanished(run: Run, record: Record, found: Survey, state: StoredSt
         if found_by_id.deleted:
             # With what is noted of it: whoever cancels the run must still be told what was marked.
             await to_the_end(mark(key, found_by_id.deleted, counts))
-    for key, left in found.left_behind.items():
-        await _mark_left_behind(run, record, key, left, state)
 
 
 def _is_unfinished(known: StoredExecution | None) -> bool:
@@ -97,12 +93,18 @@ def _is_unfinished(known: StoredExecution | None) -> bool:
     return known is None or known.export_state in {ExportState.INCOMPLETE, ExportState.WAITING}
 
 
+async def mark_left_behind(run: Run, record: Record, found: Survey) -> None:
+    """Request each execution that is left behind by its id, and mark those that no longer exist as deleted.
+
+    Before the others move away: then nothing would tell a later run that they lie there.
+    """
+    for key, left in found.left_behind.items():
+        await _mark_left_behind(run, record, key, left, found.state)
+
+
 async def _mark_left_behind(run: Run, record: Record, key: str, left: set[str], state: StoredState) -> None:
-    """No later run asks for them: with the others gone from there, nothing tells that they lie there."""
-    load_sources({key}, state)
-    living = not_known_as_deleted(left, state.executions[key])
-    looked_up = await look_up(run.client, living, workers=run.settings.api.concurrency)
-    record.necessary_requests += len(living)
+    looked_up = await look_up(run.client, sorted(left), workers=run.settings.api.concurrency)
+    record.necessary_requests += len(left)
     deleted = looked_up.deleted
 
     async def mark() -> None:
@@ -114,7 +116,7 @@ async def _mark_left_behind(run: Run, record: Record, key: str, left: set[str], 
 
     if deleted:
         await to_the_end(mark())
-    if not looked_up.unknown and key in record.gone:
+    if not looked_up.unknown:
         record.asked_for.add(key)
 
 

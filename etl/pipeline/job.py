@@ -22,10 +22,10 @@ from etl.load.identity import identify, read_identity
 from etl.load.last_run import LastRun, read_last_run
 from etl.load.layout import LAST_RUN, Layout
 from etl.load.relocate import as_if_moved
-from etl.load.state import StoredState
+from etl.load.state import StoredState, load_missing
 from etl.load.warehouse.target import module_for
 from etl.model import schema
-from etl.pipeline.apply import fetch, fetch_early, mark_vanished, part_moved_calls, put_in_place
+from etl.pipeline.apply import fetch, fetch_early, mark_left_behind, mark_vanished, part_moved_calls, put_in_place
 from etl.pipeline.lists import read_again_where_some_were_gone, start_lists
 from etl.pipeline.lost_rows import find_restored, mark_restored, save_index
 from etl.pipeline.progress import Notify, Progress, say_nothing
@@ -33,7 +33,7 @@ from etl.pipeline.record import Record, summarize
 from etl.pipeline.run import Run, begin
 from etl.pipeline.run_test_summary import RunTestSummary
 from etl.pipeline.summary import Summary
-from etl.pipeline.survey import discover_and_load, load, load_sources, make_plan, survey
+from etl.pipeline.survey import discover_and_load, load, make_plan, survey
 from etl.pipeline.tasks import held, to_the_end, until_stopped
 from etl.pipeline.warehouse import load_warehouse
 from etl.settings import Settings
@@ -99,7 +99,7 @@ async def plan(
                 start_lists(group, run, record, state)
             find_restored(record, state)
             found = await survey(run, record, state)
-            load_sources({source.run_test_key for source, _ in found.moves}, found.state)
+            load_missing({source.run_test_key for source, _ in found.moves}, found.state)
             look_ups = found.look_ups()
             as_if_moved(found.state, found.moves)
             planned = make_plan(run, record, found.state)
@@ -238,6 +238,7 @@ async def _export(run: Run, record: Record, state: StoredState | None) -> None:
             await fetch_early(run, record, state, lists)
         await mark_restored(run, record, state)
         found = await survey(run, record, state)
+        await mark_left_behind(run, record, found)
         state = await put_in_place(run, record, found)
         await mark_vanished(run, record, found, state)
         await fetch(run, record, make_plan(run, record, state), state)

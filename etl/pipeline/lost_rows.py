@@ -13,11 +13,10 @@ from etl.load.accept import accept_damaged
 from etl.load.index import update_index, write_index
 from etl.load.layout import Part
 from etl.load.relocate import mark_deleted
-from etl.load.state import StoredState
+from etl.load.state import StoredState, load_missing
 from etl.pipeline.record import Record
 from etl.pipeline.run import Run
 from etl.pipeline.summary import Summary
-from etl.pipeline.survey import load_sources
 from etl.pipeline.tasks import to_the_end
 
 
@@ -30,7 +29,7 @@ def find_restored(record: Record, state: StoredState) -> dict[tuple[Part, dateti
     for (part, deleted_at), execution_ids in sorted(state.index.restored().items()):
         if restored := execution_ids - living:
             found[part, deleted_at] = restored
-            load_sources({part.run_test_key}, state)
+            load_missing({part.run_test_key}, state)
             executions = state.executions[part.run_test_key]
             for each in restored & executions.keys():
                 executions[each] = replace(executions[each], deleted_at=deleted_at, has_letters=False)

@@ -106,6 +106,10 @@ class Record:
         """How many executions that exist the list of the run test lacked when it was read last."""
         return self.before.not_listed.get(key, 0) if self.before else 0
 
+    def asked_before(self) -> set[str]:
+        """Keys that are not exported and whose executions a run before looked up, all of them."""
+        return {*self.before.asked_for} if self.before else set()
+
     @property
     def gone(self) -> set[str]:
         """Keys of the run tests that the dataset holds or the settings name, and the source does not have."""

@@ -4,15 +4,14 @@ They run in the order in which they stand here, and note in the run's ``Record``
 an export moves damaged files to the quarantine while it loads.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 
 from etl.errors import NotFoundError, SourceError
-from etl.extract.endpoints import get_execution, list_executions
-from etl.extract.executions import look_up
+from etl.extract.endpoints import get_execution
 from etl.extract.plan import (
     Planned,
     is_mass_vanishing,
@@ -24,19 +23,15 @@ from etl.extract.plan import (
 from etl.extract.run_tests import discover
 from etl.load.layout import Part
 from etl.load.relocate import Moves, as_if_dropped, find_doubled, find_moves, surplus
-from etl.load.state import StoredState, forget_the_future, load_run_tests, load_state
-from etl.model.lifecycle import StoredExecution
+from etl.load.state import StoredState, forget_the_future, load_missing, load_state
 from etl.model.listed_execution import ListedExecution
-from etl.model.wording import first_few, quoted
+from etl.model.wording import first_few
+from etl.pipeline.left_behind import ACCEPT, NEXT_TIME, SAMPLE_EXECUTIONS, find_existing, find_left_behind
 from etl.pipeline.lists import fail, gives_nothing_to_do, raise_if_none_is_listed
 from etl.pipeline.record import Record, VanishedCounts, count_reasons
 from etl.pipeline.run import Run
 from etl.pipeline.tasks import to_the_end
 from etl.settings import RunTest
-
-_SAMPLE_EXECUTIONS = 5
-_NEXT_TIME = "because new ones may be missing, too; if the next list says the same, the run accepts it"
-_ACCEPT = "check the key's workspace, or run with --accept-deletions if they were deleted on purpose"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +40,7 @@ class Survey:
 
     ``drops`` and ``moves`` are what must change for each execution to lie in one place, the right one; ``state`` already says what
     it will say after the drops. ``vanished`` are stored executions that no list has any more, by the key of their run test.
-    ``left_behind`` are those of run tests that are not exported while their other executions move away, or that are gone.
+    ``left_behind`` are those of run tests that are not exported, see ``find_left_behind``.
     """
 
     state: StoredState
@@ -55,9 +50,8 @@ class Survey:
     left_behind: Mapping[str, set[str]]
 
     def look_ups(self) -> int:
-        """How many executions an export asks for by id, since no list has them; sources of ``moves`` must be loaded."""
-        left = (not_known_as_deleted(ids, self.state.executions[key]) for key, ids in self.left_behind.items())
-        return sum(map(len, chain(self.vanished.values(), left)))
+        """How many executions an export asks for by id, since no list has them."""
+        return sum(map(len, chain(self.vanished.values(), self.left_behind.values())))
 
 
 async def discover_and_load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
@@ -88,12 +82,7 @@ async def survey(run: Run, record: Record, state: StoredState) -> Survey:
             if ids is not None:
                 vanished[run_test.key] = ids
     drops, moves = _find_places(record, state)
-    left_behind = _left_behind(record, state, moves)
-    if record.discovered and record.discovered.is_complete:
-        record.keys_without_run_test = sorted(state.elsewhere.keys() - {source.run_test_key for source, _ in moves})
-    moves = await _without_suspicious(run, record, state, moves, left_behind)
-    await _confirm_gone(run, record, state)
-    left_behind |= await _left_by_deleted_run_tests(run, record, state)
+    left_behind, moves = await find_left_behind(run, record, state, moves)
     vanished = {key: vanished[key] for key in vanished.keys() & record.lists.keys()}
     return Survey(state, drops, moves, vanished, left_behind)
 
@@ -105,11 +94,6 @@ def load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
     state.index.trust(record.last_attempt.export_run_id if record.last_attempt else None)
     record.index = state.index
     return state
-
-
-def load_sources(keys: AbstractSet[str], state: StoredState) -> None:
-    """Add to the state what the dataset holds of the run tests of these keys, where these are not exported."""
-    load_run_tests(sorted(keys - state.executions.keys()), state)
 
 
 def give_one_place_each(run: Run, record: Record, state: StoredState) -> None:
@@ -152,10 +136,12 @@ async def _find_vanished(
     vanished = {each for each, known in stored.items() if known.deleted_at is None and each not in everywhere}
     is_suspicious = is_mass_vanishing(vanished=len(vanished), living=living) and not run.accept_deletions
     if is_suspicious:
-        existing = await _find_existing(run, sorted(vanished)[:_SAMPLE_EXECUTIONS])
+        existing = await find_existing(run, sorted(vanished)[:SAMPLE_EXECUTIONS])
         error = None
         if not existing:
-            error = f"{len(vanished)} of its {living} stored executions are no longer listed; nothing was changed: {_ACCEPT}"
+            error = (
+                f"{len(vanished)} of its {living} stored executions are no longer listed; nothing was changed: {ACCEPT}"
+            )
         elif not record.lists[key].executions:
             shown = first_few(existing, shown=1)
             error = (
@@ -166,7 +152,7 @@ async def _find_vanished(
             record.vanished[key] = VanishedCounts(not_listed=len(vanished), not_answered=0)
             error = (
                 f"{len(vanished)} of its {living} stored executions are missing from its list, although they exist: "
-                f"{first_few(existing, shown=1)}; nothing was changed, {_NEXT_TIME}"
+                f"{first_few(existing, shown=1)}; nothing was changed, {NEXT_TIME}"
             )
         if error:
             del record.lists[key]
@@ -178,109 +164,14 @@ async def _find_vanished(
     return vanished
 
 
-async def _find_existing(run: Run, execution_ids: Sequence[str]) -> list[str]:
-    """Those that exist. One that does proves that the key sees the right workspace."""
-    found = await look_up(run.client, execution_ids, workers=len(execution_ids))
-    missing = found.deleted | found.unknown
-    return [each for each in execution_ids if each not in missing]
-
-
 def _find_places(record: Record, state: StoredState) -> tuple[dict[Part, set[str]], Moves]:
     """What to drop for every execution to lie in one place only, which the state then says, and what to move from there."""
     homes: dict[str, AbstractSet[str]] = {key: found.executions.keys() for key, found in record.lists.items()}
     doubled = find_doubled(state)
-    load_sources({part.run_test_key for parts in doubled.values() for part in parts}, state)
+    load_missing({part.run_test_key for parts in doubled.values() for part in parts}, state)
     drops = surplus(doubled, state, homes)
     as_if_dropped(state, drops)
     return drops, find_moves(state, homes, record.names())
-
-
-def _left_behind(record: Record, state: StoredState, moves: Moves) -> dict[str, set[str]]:
-    """Executions in no list whose run test is not exported and whose other executions move away, by key."""
-    dates = state.places()
-    everywhere = record.listed_ids()
-    sources = {source.run_test_key for source, _ in moves} - {run_test.key for run_test in record.run_tests}
-    return {key: left for key in sources if (left := dates[key].keys() - everywhere)}
-
-
-async def _without_suspicious(
-    run: Run, record: Record, state: StoredState, moves: Moves, left_behind: dict[str, set[str]]
-) -> Moves:
-    """The moves, but those that would leave suspiciously many executions behind: then both run tests are left alone."""
-    for key in list(left_behind):
-        load_sources({key}, state)
-        stored = state.executions[key]
-        vanished = not_known_as_deleted(left_behind[key], stored)
-        living = sum(known.deleted_at is None for known in stored.values())
-        if not is_mass_vanishing(vanished=len(vanished), living=living) or run.accept_deletions:
-            continue
-        targets = {target for source, target in moves if source.run_test_key == key} & record.lists.keys()
-        existing = await _find_existing(run, vanished[:_SAMPLE_EXECUTIONS])
-        known = max((record.not_listed_before(target) for target in targets), default=0)
-        if existing and not is_mass_vanishing(vanished=len(vanished) - known, living=living):
-            continue
-        del left_behind[key]
-        why = f"no longer listed; nothing was changed: {_ACCEPT}"
-        if existing:
-            why = f"in no list, although they exist: {first_few(existing, shown=1)}; nothing was changed, {_NEXT_TIME}"
-        for run_test in [each for each in record.run_tests if each.key in targets]:
-            del record.lists[run_test.key]
-            if existing:
-                record.vanished[run_test.key] = VanishedCounts(not_listed=len(vanished), not_answered=0)
-            where = f"stored under run_test={key}, from where the others move"
-            fail(run, record, run_test, f"{len(vanished)} of the {living} executions {where}, are {why}")
-    record.left_behind = {key: len(left) for key, left in left_behind.items()}
-    return {(source, key): ids for (source, key), ids in moves.items() if key in record.lists}
-
-
-async def _confirm_gone(run: Run, record: Record, state: StoredState) -> None:
-    """Ask by its name for each run test that the list of run tests has no more; one that exists makes the list incomplete."""
-    asked_for = {*record.before.asked_for} if record.before else set[str]()
-    for key in [each for each in record.keys_without_run_test if each not in asked_for]:
-        load_sources({key}, state)
-        names = {known.run_test_name for known in state.executions[key].values()} - {*record.names().values()}
-        for name in filter(None, names):
-            record.necessary_requests += 1
-            try:
-                await run.client.get(list_executions(name, page=1, limit=1))
-            except NotFoundError:
-                continue
-            except SourceError as error:
-                problem = (
-                    f"{quoted(name)}: missing from the list of run tests, and the look-up by its name failed; the next run tries "
-                    f"again: {error}"
-                )
-            else:
-                problem = (
-                    f"{quoted(name)}: missing from the list of run tests, although it exists; run again to export it"
-                )
-            record.keys_without_run_test.remove(key)
-            if record.discovered:
-                problems = (*record.discovered.problems, problem)
-                record.discovered = replace(record.discovered, problems=problems, is_complete=False)
-            break
-
-
-async def _left_by_deleted_run_tests(run: Run, record: Record, state: StoredState) -> dict[str, set[str]]:
-    """Executions of run tests that the source no longer has, by key, unless a run before has asked for them.
-
-    Where no stored execution is listed any more, the key may see another workspace now: they are left alone.
-    """
-    gone = record.gone
-    asked_for = {*record.before.asked_for} if record.before else set[str]()
-    if not run.accept_deletions:
-        stored = chain.from_iterable(state.places().values())
-        gone = gone - asked_for if not record.listed_ids().isdisjoint(stored) else set()
-    load_sources(gone, state)
-    everywhere = record.listed_ids()
-    return {
-        key: {*not_known_as_deleted(state.places()[key].keys() - everywhere, state.executions[key])} for key in gone
-    }
-
-
-def not_known_as_deleted(execution_ids: Iterable[str], stored: Mapping[str, StoredExecution]) -> list[str]:
-    """The executions of which the dataset does not say already that they were deleted."""
-    return [each for each in sorted(execution_ids) if each not in stored or stored[each].deleted_at is None]
 
 
 async def read_missing_payloads(run: Run, record: Record, state: StoredState) -> None:

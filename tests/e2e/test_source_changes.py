@@ -20,7 +20,7 @@ from etl.load import relocate
 from etl.load.dataset import Dataset
 from etl.load.files.local import LocalFiles
 from etl.load.layout import Part
-from etl.model.records import DETAIL, RUNS
+from etl.model.records import DETAIL, METRICS, RUNS
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Execution, Fault, RunTest, Sandbox, SandboxRequest
@@ -384,6 +384,53 @@ async def test_new_key_or_new_name_under_the_old_key_moves_the_rows(
     assert len(server.requests) - sent == 4, "two lists each"
     assert_equals_world(tmp_path, server.world)
     assert {row["run_test"] for row in rows_of(tmp_path, "calls")} == {"checkout", renamed.run_tests[1].key}
+
+
+async def test_executions_that_vanish_while_their_run_test_gets_another_key_are_doubted_and_asked_for_once(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """None of them moves, so nothing but the name tells whose they are."""
+    first, second = server.world.run_tests
+    names: Any = [{"name": first.name, "key": "checkout"}, second.name]
+    await export()
+    for execution in first.executions:
+        sandbox.delete_execution(execution)
+    sandbox.add_execution(server.world, first, random.Random(1), NIGHT - timedelta(days=3), 2)
+
+    for _ in range(2):
+        doubted = await export(names=names)
+        assert doubted.exit_code == 3
+        assert any("12 of the 12 executions stored under" in problem for problem in doubted.problems)
+        assert [row["deleted_at"] for row in rows_of(tmp_path, "executions")] == [None] * 16
+    believed = await export(names=names, accept_deletions=True)
+    assert believed.exit_code == 0
+    assert any("12 executions deleted at the source" in notice for notice in believed.notices)
+    assert sum(row["deleted_at"] is not None for row in rows_of(tmp_path, "executions")) == 12
+    sent = len(server.requests)
+    quiet = await export(names=names)
+    assert (quiet.exit_code, quiet.notices) == (0, [])
+    assert not [each for each in server.requests[sent:] if "execution_id" in each.query and each.path == METRICS]
+
+
+async def test_execution_that_a_renamed_run_test_left_behind_is_marked_although_a_run_was_stopped_before(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """Once the others have moved, nothing tells where it lies."""
+    await export()
+    first, second = server.world.run_tests
+    gone = newest(first)
+    sandbox.delete_execution(gone)
+    sandbox.rename_run_test(first, "Checkout, all new")
+    stop: asyncio.Future[InterruptedRunError] = asyncio.get_running_loop().create_future()
+
+    def interrupt(request: SandboxRequest) -> None:
+        if request.query.get("execution_id") == gone.execution_id and not stop.done():
+            stop.set_result(InterruptedRunError("stop", exit_code=ExitCode.SIGTERM))
+
+    server.on_request = interrupt
+    codes = [(await export(names=[first.name, second.name], stop=each)).exit_code for each in (stop, None)]
+    assert codes == [ExitCode.SIGTERM, 0]
+    assert state_of(tmp_path, gone)["deleted_at"] is not None
 
 
 async def test_rerun_of_a_moved_execution_keeps_its_old_calls_until_it_has_finished(

@@ -5,6 +5,7 @@ Parts are added one by one; then rows are compared across them. Of a part in whi
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ from etl.errors import DestinationError
 from etl.inspect.inventory import Inventory
 from etl.inspect.rules import Finding, KeyedHashes, Kind, damage, hashes_by_execution, other_executions
 from etl.load.files.open import Files
+from etl.load.index import read_index
 from etl.load.layout import Part, part_path
 from etl.load.parquet import open_part
 from etl.load.part_index import hash_ids
 from etl.model import schema
+from etl.model.digest import rows_digest
 from etl.model.wording import counted, first_few
 
 _COUNTED = ("execution_id", "export_state", "calls_digest", "listed_calls", "exported_calls")
@@ -34,6 +37,8 @@ class Placement:
         self._homes: dict[str, list[Part]] = defaultdict(list)
         self._suspects: list[tuple[Part, dict[str, Any], KeyedHashes]] = []
         self._strays: dict[str, dict[str, KeyedHashes]] = {}
+        self._accepted = read_index(files).accepted
+        self._digests: dict[tuple[str, str], list[str]] = defaultdict(list)
         self._hashes: dict[str, list[Any]] = defaultdict(list)
 
     def add(self, part: Part, rows: Mapping[str, pa.Table]) -> None:
@@ -53,6 +58,8 @@ class Placement:
         if schema.EXECUTIONS.name in paths.keys() - rows.keys() or is_hidden:
             return
         ids = [row["execution_id"] for row in executions]
+        for execution_id in hashes.keys() - {*ids}:
+            self._digests[part.run_test_key, execution_id].append(hashes[execution_id].held(None).calls_digest)
         for name in _OF_EXECUTIONS:
             if name in rows:
                 others = other_executions(rows[name], ids)
@@ -91,11 +98,16 @@ class Placement:
             if away := [each for each in strays if each in homes]:
                 text = f"holds rows of {_executions(away)}, whose own rows are in {_executions_path(homes[away[0]])}"
                 yield Finding(Kind.MISPLACED, path, text)
-            orphaned = [each for each in strays if each not in homes]
+            orphaned = [each for each in strays if each not in homes and not self._is_accepted(path, each)]
             if orphaned and not path.startswith(f"{schema.ERRORS.name}/"):
                 yield Finding(
                     Kind.NO_EXECUTION, path, f"holds rows of {_executions(orphaned)} without a row of their own"
                 )
+
+    def _is_accepted(self, path: str, execution_id: str) -> bool:
+        """Whether calls and evals were to stay without a row of their own, as they are."""
+        key = Path(path).parts[1].removeprefix("run_test=")
+        return rows_digest(self._digests[key, execution_id]) == self._accepted.get(key, {}).get(execution_id)
 
     def _homes_outside(self) -> dict[str, Part]:
         """Where the executions out of the scope lie, as far as their files can be read."""

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 import etl
+from etl.inspect.rules import Kind
 from etl.inspect.status import read_status
 from etl.inspect.verdict import judge
+from etl.inspect.verify import verify
 from etl.load import index
 from etl.load.dataset import Dataset
 from etl.load.files.local import LocalFiles
 from etl.load.files.objects import Objects
-from etl.load.layout import INDEX
+from etl.load.layout import INDEX, Scope
 from etl.load.migrate import migrate
 from etl.model.records import RUNS
 from etl.pipeline import job, lists
@@ -282,6 +284,10 @@ async def test_part_of_a_run_test_that_no_run_lists_is_missed_until_it_is_accept
     ended = [await run(4, accept_deletions=True), await run(5)]
     assert [(each.exit_code, damaged(each)) for each in ended] == [(0, [])] * 2
     assert verdict(tmp_path, 5) == (True, 0)
+    assert verify(settings, Scope()).findings == []
+    lose(tmp_path, "support", tables=["calls" if table == "evals" else "evals"])
+    wrong = Kind.NO_EXECUTION if table == "executions" else Kind.DAMAGED
+    assert {each.kind for each in verify(settings, Scope()).findings} == {wrong}
 
 
 @PARTS

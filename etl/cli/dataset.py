@@ -38,7 +38,7 @@ def status(
         typer.Option(
             min=0,
             metavar="N",
-            help="Exit with 3 unless everything configured was complete within the last N hours. For monitoring.",
+            help="Exit with 3 unless the verdict is Good, with everything complete within the last N hours. For monitoring.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -47,7 +47,7 @@ def status(
     """Show whether all is well: freshness, gaps, last runs.
 
     Reads the dataset only, sends no request to the API and needs no key. Works while an export is running. Exits with 0
-    whenever the dataset can be read, however old it is, unless --max-age-hours says otherwise.
+    whenever the dataset can be read, whatever the verdict, unless --max-age-hours is given.
 
     Example: metrics-etl status --max-age-hours 26
     """
@@ -75,8 +75,8 @@ def status(
             print_json(told | {"problems_now": problems_now} | msgspec.to_builtins(dataset_status))
         else:
             print_status(dataset_status, verdict, [] if verdict.is_good else problems_now)
-        is_old = max_age_hours is not None and dataset_status.is_older_than(max_age_hours)
-        end(ExitCode.PARTIAL if is_old else ExitCode.COMPLETE)
+        is_alarm = max_age_hours is not None and not verdict.is_good
+        end(ExitCode.PARTIAL if is_alarm else ExitCode.COMPLETE)
 
 
 def verify(  # noqa: PLR0913 one parameter for each option of the command

@@ -116,18 +116,24 @@ async def test_command_needs_no_key_no_settings_and_no_server(server: Sandbox, t
     assert {path: path.stat().st_mtime_ns for path in files_in(tmp_path)} == before
 
 
-async def test_age_of_the_last_complete_run_is_an_exit_code_on_demand(server: Sandbox, tmp_path: Path) -> None:
+async def test_verdict_is_an_exit_code_on_demand(server: Sandbox, tmp_path: Path) -> None:
+    async def codes() -> list[int]:
+        return [
+            (await metrics_etl("status", *arguments, cwd=tmp_path, env=BARE)).exit_code
+            for arguments in ([], ["--max-age-hours", "31"], ["--max-age-hours", "26"])
+        ]
+
     night = datetime.now(UTC) - timedelta(hours=30)
     await job.export(settings_for(server, tmp_path / "data"), clock=lambda: night)
+    assert await codes() == [0, 0, 3]
+    (part,) = [path for path in (tmp_path / "data" / "calls").rglob("*.parquet") if "checkout" in str(path)][:1]
+    rows = part.read_bytes()
+    part.unlink()
+    assert await codes() == [0, 3, 3]
+    part.write_bytes(rows)
     server.fault = lambda _request, _nth: Fault(status=401)
     await job.export(settings_for(server, tmp_path / "data"))
-
-    codes = [
-        (await metrics_etl("status", *arguments, cwd=tmp_path, env=BARE)).exit_code
-        for arguments in ([], ["--max-age-hours", "31"], ["--max-age-hours", "26"])
-    ]
-
-    assert codes == [0, 0, 3]
+    assert await codes() == [0, 3, 3]
 
 
 async def test_verdict_comes_first_and_what_to_type_next_last(server: Sandbox, tmp_path: Path) -> None:

@@ -88,9 +88,9 @@ class Side:
         if isinstance(self.wanted, Span):
             return str(self.wanted)
         (one,) = self.executions
-        began = f", began {one.started_at:%Y-%m-%d %H:%M}" if one.started_at else ""
+        created = f", created {one.started_at:%Y-%m-%d %H:%M}" if one.started_at else ""
         word = f"{self.wanted}, " if self.wanted in (LAST, PREVIOUS) else ""
-        return f"{one.execution_id} ({word}{one.status}{began})"
+        return f"{one.execution_id} ({word}{one.status}{created})"
 
 
 def find_sides(files: Files, run_test: str | None, baseline: Wanted, candidate: Wanted) -> tuple[Side, Side, list[str]]:
@@ -196,7 +196,7 @@ def _side(executions: Sequence[ComparedExecution], wanted: Wanted, where: str) -
         if not found:
             starts = sorted(each.started_at.date() for each in finished if each.started_at)
             there = f"; there are some from {starts[0]} to {starts[-1]}" if starts else ""
-            raise ConfigurationError(f"{where} has no finished execution that began in {wanted}{there}")
+            raise ConfigurationError(f"{where} has no finished execution created in {wanted}{there}")
         return Side(wanted, tuple(found))
     if _is_id(wanted):
         return Side(wanted, (_by_id(executions, wanted, where),))

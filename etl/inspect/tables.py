@@ -47,8 +47,8 @@ def read_table(  # noqa: PLR0913 each narrows what is read, and is given by name
 
     Columns and types are those of ``describe(table)``, whatever the files hold: a column that is missing in a file of an older
     version is null, and a table without rows has all columns. Two more come last: ``run_test`` (the key, text) and ``date``, the
-    UTC day on which the execution began, for ``since``, ``until`` and grouping; ``runs`` has ``date`` alone. Compare ``date`` with
-    a ``datetime.date``, times with a ``pd.Timestamp(…, tz="UTC")``; pandas compares neither with text.
+    UTC day on which the execution was created, for ``since``, ``until`` and grouping; ``runs`` has ``date`` alone. Compare ``date``
+    with a ``datetime.date``, times with a ``pd.Timestamp(…, tz="UTC")``; pandas compares neither with text.
 
     Args:
         path: The folder of the dataset, or its URL in a bucket, as in ``[destination] path``.

@@ -116,7 +116,7 @@ async def test_limit_that_too_few_calls_cannot_answer_is_no_green_light(folder: 
     assert (strict.exit_code, loose.exit_code, other.exit_code) == (3, 0, 3)
     assert "too few calls for the limit: latency_p95 (exit 3)" in strict.stdout
     assert re.search(
-        r"^candidate  \S+ \(last, completed, began 2026-11-19 09:00\): 25 calls$", loose.stdout, re.MULTILINE
+        r"^candidate  \S+ \(last, completed, created 2026-11-19 09:00\): 25 calls$", loose.stdout, re.MULTILINE
     )
     assert "notice     candidate: 1 execution not finished: not compared" in loose.stdout
 
@@ -197,7 +197,7 @@ def test_name_from_outside_is_neither_a_mention_nor_html_in_a_comment() -> None:
         (("--baseline", "2026-11..2026-12", "--candidate", "last"), "'2026-11' is not a day"),
         (
             ("--run-test", "Checkout flow", "--baseline", "2025-01-01..2025-02-01", "--candidate", "last"),
-            "has no finished execution that began in 2025-01-01..2025-02-01; there are some from 2026-10-20 to 2026-11-19",
+            "has no finished execution created in 2025-01-01..2025-02-01; there are some from 2026-10-20 to 2026-11-19",
         ),
         (("--run-test", "Checkout flow", "--baseline", "2026-11-19..2026-11-20", "--candidate", "last"), "1 execution in common"),
         ((*CHECKOUT, "--json", "--format", "markdown"), "--json does not go with another --format"),

@@ -74,7 +74,7 @@ async def test_start_that_no_execution_can_have_is_none(tmp_path: Path) -> None:
     assert date(2026, 10, 1) < found.days[0] < found.days[1] <= FRIDAY.date()
     assert headline(found).startswith("latency_p50 +")
     last = await metrics_etl("compare", "--baseline", "previous", "--candidate", "last", cwd=tmp_path, env=BARE)
-    assert (last.exit_code, "(last, completed, began 2026-11-1" in last.stdout) == (0, True)
+    assert (last.exit_code, "(last, completed, created 2026-11-1" in last.stdout) == (0, True)
 
 
 async def test_report_is_narrowed_to_run_tests_and_days(folder: Path, tmp_path: Path) -> None:

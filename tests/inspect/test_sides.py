@@ -108,7 +108,7 @@ def test_run_test_must_be_named_where_there_are_several():
         (MANY, ("e1", "runs"), "execution 'runs' had not finished when it was exported (status running)"),
         (MANY[:1], ("previous", "last"), "there is no previous execution: data holds 1 finished execution of the run test"),
         (MANY[-1:], ("e1", "last"), "data has no execution 'e1'"),
-        (MANY, (span(20, 21), "last"), "began in 2026-11-20..2026-11-21; there are some from 2026-11-01 to 2026-11-05"),
+        (MANY, (span(20, 21), "last"), "created in 2026-11-20..2026-11-21; there are some from 2026-11-01 to 2026-11-05"),
         (MANY, (span(1, 5), "last"), "baseline and candidate have 1 execution in common (e4)"),
         (MANY, ("last", "last"), "baseline and candidate have 1 execution in common (e4)"),
     ],

@@ -57,6 +57,7 @@ def stored_of(execution: Execution, **changes: Any) -> StoredExecution:
         export_state="exported",
         fingerprint=fingerprint(execution.payload),
         calls_digest="digest",
+        exported_calls=2,
         held=HeldRows(listed_calls=2, exported_calls=2, calls_digest="digest"),
         verified_at=EXPORT.exported_at,
     )

@@ -83,7 +83,7 @@ def commit(
                 name: of_all.filter(is_of(of_all, mine)) if len(in_parts) > 1 else of_all
                 for name, of_all in rows.items()
             }
-            held = {execution_id: before.held if before else _NOTHING_HELD for execution_id, before in known.items()}
+            held = {execution_id: before.vouched if before else _NOTHING_HELD for execution_id, before in known.items()}
             held_now, touched = _commit_calls(dataset, part, mine, own_rows, replacement)
             held |= held_now
             states = _states(mine, known, held, settlement)

@@ -69,8 +69,8 @@ class Index:
     def damaged(self) -> dict[str, set[str]]:
         """The executions, by key, of which there are other calls or evals than were exported, or no row of their own.
 
-        Neither those that are accepted, nor those of which the row says that something is missing or still comes, nor those that
-        are whole in another part: a move between the two was killed.
+        Neither those that are accepted, nor those of which the row says that something is missing, nor those that are whole in
+        another part: a move between the two was killed.
         """
         found: defaultdict[str, set[str]] = defaultdict(set)
         for part, each in self.parts.items():
@@ -288,10 +288,8 @@ def list_parts(files: Files, *, strict_keys: Iterable[str] = ()) -> dict[Part, d
 
 def is_damaged(rows: pa.Table) -> pa.ChunkedArray:
     """Which rows are of executions that are there, with other calls or evals than were exported."""
-    lacks = pc.is_in(
-        rows["export_state"], value_set=pa.array([ExportState.INCOMPLETE.value, ExportState.WAITING.value])
-    )
-    is_told = pc.and_(lacks, pc.is_null(rows["deleted_at"]))
+    is_incomplete = pc.equal(rows["export_state"], ExportState.INCOMPLETE.value)
+    is_told = pc.and_(is_incomplete, pc.is_null(rows["deleted_at"]))
     is_other = pc.fill_null(pc.not_equal(rows["held_digest"], rows["calls_digest"]), fill_value=True)
     return pc.and_not(pc.and_(rows["is_here"], is_other), is_told)
 

@@ -22,8 +22,17 @@ from etl.model import schema
 from etl.model.lifecycle import HeldRows, StoredExecution
 from etl.transform.frames import shared_values
 
-_UNIQUE = {"execution_id", "listed_calls", "held_calls", "fingerprint", "calls_digest", "held_digest", "is_here"}
-_NOT_PLANNED = {"call_hashes", "exported_calls", "started_at", "export_run_id"}
+_UNIQUE = {
+    "execution_id",
+    "listed_calls",
+    "exported_calls",
+    "held_calls",
+    "fingerprint",
+    "calls_digest",
+    "held_digest",
+    "is_here",
+}
+_NOT_PLANNED = {"call_hashes", "started_at", "export_run_id"}
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
@@ -148,6 +157,7 @@ def _load_part(
             fingerprint=row["fingerprint"],
             # One object for both: there may be a million of them.
             calls_digest=held.calls_digest if held.is_as_exported(row["calls_digest"]) else row["calls_digest"],
+            exported_calls=row["exported_calls"],
             held=held,
             verified_at=row["verified_at"],
             exported_at=exported_at,

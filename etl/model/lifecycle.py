@@ -65,6 +65,7 @@ class StoredExecution:
     export_state: str
     fingerprint: str
     calls_digest: str
+    exported_calls: int
     held: HeldRows
     verified_at: datetime | None = None
     exported_at: datetime | None = None
@@ -79,6 +80,11 @@ class StoredExecution:
         if (verified_at, exported_at) == (self.verified_at, self.exported_at):
             return self
         return replace(self, verified_at=verified_at, exported_at=exported_at)
+
+    @property
+    def vouched(self) -> HeldRows:
+        """What its row says that was exported."""
+        return HeldRows(self.held.listed_calls, self.exported_calls, self.calls_digest)
 
     @property
     def is_damaged(self) -> bool:

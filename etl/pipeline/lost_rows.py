@@ -84,6 +84,8 @@ def save_index(run: Run, record: Record, summary: Summary) -> None:
     names = {each.key: each.name for each in run.settings.configured} | record.names()
     for told, executions in ((summary.lost, index.lost), (summary.damaged, damaged)):
         told.update({key: (names.get(key, key), len(ids)) for key, ids in sorted(executions.items())})
+    waiting = record.waiting_ids() if damaged else set[str]()
+    summary.damaged_unfinished = {key for key, ids in damaged.items() if ids & waiting}
     if not index.is_saved:
         write_index(run.dataset.files, index)
 

@@ -119,6 +119,10 @@ class Record:
         """What is planned for all run tests."""
         return chain.from_iterable(self.planned.values())
 
+    def waiting_ids(self) -> set[str]:
+        """The execution_ids of those that run at the source, and are not fetched before they have finished."""
+        return {item.execution.execution_id for item in self.all_planned() if item.reason is Reason.WAITING}
+
     def committed_of(self) -> dict[str, set[str]]:
         """The executions that were committed, by the key of their run test."""
         found: defaultdict[str, set[str]] = defaultdict(set)
@@ -128,8 +132,15 @@ class Record:
         return found
 
     def not_planned(self, execution_ids: Mapping[str, AbstractSet[str]]) -> dict[str, set[str]]:
-        """Those of these executions, by key, with which this run had nothing to do: no list has them."""
-        planned = {item.execution.execution_id for item in self.all_planned()} if execution_ids else set[str]()
+        """Those of these executions, by key, with which this run had nothing to do.
+
+        No list has them, or it only waited for them, and they lacked rows before.
+        """
+        planned = {
+            item.execution.execution_id
+            for item in (self.all_planned() if execution_ids else ())
+            if item.is_fetched or item.stored is None or not item.stored.is_damaged
+        }
         return {key: left for key, ids in execution_ids.items() if (left := {*ids} - planned)}
 
     def note_planned(self, planned: Iterable[Planned]) -> None:

@@ -38,8 +38,9 @@ class Summary:
     and no version that lays out by month has run on it before. ``knows_all``: no run test is missing from the list of run tests.
     ``finished_here_at`` is ``finished_at`` by this machine's clock. ``receipt`` grows until the record of the run is written.
     ``lost``: by key the name of the run test, and how many executions a run left there that are gone and were not exported again;
-    ``damaged``: the same for those of which a part is gone. ``load``: what was loaded into the warehouse, or ``load_failure``:
-    why nothing was; both None without a warehouse, and for an export that was interrupted or could not write.
+    ``damaged``: the same for those of which a part is gone; ``damaged_unfinished``: the keys where some of them still run.
+    ``load``: what was loaded into the warehouse, or ``load_failure``: why nothing was; both None without a warehouse, and for an
+    export that was interrupted or could not write.
     """
 
     export_run_id: str
@@ -61,6 +62,7 @@ class Summary:
     quarantined: list[str] = field(default_factory=list)
     lost: dict[str, tuple[str, int]] = field(default_factory=dict)
     damaged: dict[str, tuple[str, int]] = field(default_factory=dict)
+    damaged_unfinished: set[str] = field(default_factory=set)
     forgotten: int = 0
     accepted: int = 0
     completed_files: int = 0
@@ -187,9 +189,9 @@ class Summary:
         ]
         lines += [
             f"{quoted(name)}: {counted(count, 'execution')} with missing rows, and this run did not export them again: run "
-            "again, without --run-test; if that does not help, restore their files from a backup; "
-            "--accept-deletions keeps what is left"
-            for name, count in self.damaged.values()
+            f"again{' once they have finished' if key in self.damaged_unfinished else ''}, without --run-test; if that does not "
+            "help, restore their files from a backup; --accept-deletions keeps what is left"
+            for key, (name, count) in self.damaged.items()
         ]
         lines += [f"not loaded: {self.load_failure}; metrics-etl load tries again"] if self.load_failure else []
         lines += self.load.problems if self.load else []

@@ -188,6 +188,40 @@ async def test_what_a_run_forgets_since_it_accepts_deletions_goes_from_the_wareh
     assert_equals_dataset(here(folder), folder / "data")
 
 
+@pytest.mark.parametrize("table", ["calls", "evals"])
+async def test_lost_rows_of_an_execution_that_runs_again_stay_in_the_warehouse_and_each_command_misses_them(
+    server: Sandbox, folder: Path, table: str
+) -> None:
+    async def codes(*commands: str) -> list[int]:
+        ended = [await metrics_etl(*each.split(), cwd=folder, env=environment(server)) for each in commands]
+        return [each.exit_code for each in ended]
+
+    async def text(*arguments: str) -> str:
+        return (await metrics_etl(*arguments, cwd=folder, env=environment(server))).stdout
+
+    def loaded() -> list[Any]:
+        with closing(here(folder)) as place:
+            return sorted((row["call_execution_id"], row["row_hash"]) for row in place.rows(schema.TABLES[table]))
+
+    await codes("run")
+    sandbox.rerun_execution(server.world.run_tests[0].executions[1], datetime.now(UTC))
+    assert await codes("run") == [0]
+    before = loaded()
+    shutil.rmtree(folder / "data" / table)
+    assert await codes("run --metrics-file metrics.prom", "run", "verify", "load") == [3, 3, 3, 3]
+    metrics = (folder / "metrics.prom").read_text().splitlines()
+    of_run_tests = [line.split()[-1] for line in metrics if line.startswith("metrics_etl_complete{")]
+
+    assert (sorted(of_run_tests), loaded()) == (["0.0", "1.0"], before)
+    assert (await text("status")).startswith("Not good: ")
+    assert "1 execution with missing rows, and this run did not export them again: run again once they" in (
+        " ".join((await text("run")).split())
+    )
+    assert await codes("run --accept-deletions", "run", "verify --warehouse", "load") == [0, 0, 0, 0]
+    assert (await text("status")).startswith("Good: ")
+    assert_equals_dataset(here(folder), folder / "data")
+
+
 LOOKS = (["load", "--dry-run"], ["check"], ["verify", "--warehouse"])
 
 

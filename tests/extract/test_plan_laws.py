@@ -62,6 +62,7 @@ def cases(draw):
                 ),
                 fingerprint=draw(st.sampled_from([fingerprint(execution.payload), "another"])),
                 calls_digest=draw(digests),
+                exported_calls=1,
                 held=held,
                 verified_at=None,
             )

@@ -1,5 +1,6 @@
 """Rows that a run left and that are gone: exported again, or a problem of every run until they are back or accepted."""
 
+import random
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -22,7 +23,15 @@ from etl.load.migrate import migrate
 from etl.model.records import RUNS
 from etl.pipeline import job, lists
 from etl.pipeline.summary import Summary
-from etl.sandbox import Fault, Sandbox, SandboxRequest, delete_execution
+from etl.sandbox import (
+    Execution,
+    Fault,
+    Sandbox,
+    SandboxRequest,
+    delete_execution,
+    finish_execution,
+    rerun_execution,
+)
 from tests.e2e.faults import edited_calls
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.stores import Store
@@ -59,10 +68,13 @@ def lose(folder: Path, run_test: str, *, tables: Sequence[str] = ("executions", 
             shutil.move(each, folder / f"{table}.{each.name}")
 
 
-def restore(folder: Path) -> None:
-    for each in folder.glob("*.run_test=*"):
-        table, _, name = each.name.partition(".")
-        shutil.move(each, folder / "data" / table / name)
+def restore(folder: Path, *, tables: Sequence[str] = ("executions", "calls", "evals")) -> None:
+    """Move back what was moved away, in place of what is there by now."""
+    for table in tables:
+        for each in folder.glob(f"{table}.run_test=*"):
+            there = folder / "data" / table / each.name.removeprefix(f"{table}.")
+            shutil.rmtree(there, ignore_errors=True)
+            shutil.move(each, there)
 
 
 def is_good(folder: Path, number: int) -> bool:
@@ -232,8 +244,6 @@ async def test_part_of_a_deleted_execution_that_is_lost_is_missed_until_it_is_re
         summary = await night(server, tmp_path, number)
         assert (summary.exit_code, damaged(summary)) == (3, [("Support triage", 1)])
         assert verdict(tmp_path, number) == (False, 1)
-    for each in (tmp_path / "data" / table).glob("run_test=support*"):
-        shutil.rmtree(each)
     restore(tmp_path)
     back = await night(server, tmp_path, 4)
 
@@ -351,6 +361,132 @@ async def test_part_of_an_execution_that_is_deleted_before_it_is_fetched_again_i
     server.fault = delete
     summary = await night(server, tmp_path, 1)
     assert (summary.exit_code, damaged(summary)) == (3, [("Support triage", 1)])
+
+
+def run_again(server: Sandbox, number: int) -> Execution:
+    """An execution of the second run test, which has not finished until a test says so."""
+    execution = server.world.run_tests[1].executions[2]
+    rerun_execution(execution, NIGHT + number * DAY)
+    return execution
+
+
+def findings(server: Sandbox, folder: Path) -> list[str]:
+    return [each.kind for each in verify(settings_for(server, folder / "data"), Scope()).findings]
+
+
+CALLS_OR_EVALS = pytest.mark.parametrize("table", ["calls", "evals"])
+IN_WHICH_ORDER = pytest.mark.parametrize(
+    "is_first", [True, False], ids=["lost, then runs again", "runs again, then lost"]
+)
+
+
+@CALLS_OR_EVALS
+@IN_WHICH_ORDER
+async def test_part_of_an_execution_that_runs_again_is_missed_until_it_is_fetched(
+    server: Sandbox, tmp_path: Path, table: str, *, is_first: bool
+) -> None:
+    await night(server, tmp_path, 0)
+    execution = run_again(server, 1)
+    assert is_first or (await night(server, tmp_path, 1)).exit_code == 0
+    lose(tmp_path, "support", tables=[table])
+    for number, status in enumerate(("running", "running", "evaluating"), start=2):
+        execution.status = status  # its row is written again
+        summary = await night(server, tmp_path, number)
+        assert (summary.exit_code, damaged(summary)) == (3, [("Support triage", 1)])
+        assert "run again once they have finished, without --run-test; if that" in summary.problems[-1]
+        assert (verdict(tmp_path, number), findings(server, tmp_path)) == ((False, 1), ["damaged"])
+    finish_execution(execution, random.Random(5), NIGHT + 4 * DAY)
+    whole = await night(server, tmp_path, 5)
+
+    assert (whole.exit_code, damaged(whole), verdict(tmp_path, 5)) == (0, [], (True, 0))
+    assert_equals_world(tmp_path, server.world)
+
+
+@CALLS_OR_EVALS
+@IN_WHICH_ORDER
+async def test_part_of_an_execution_that_runs_again_is_missed_until_it_is_restored(
+    server: Sandbox, tmp_path: Path, table: str, *, is_first: bool
+) -> None:
+    await night(server, tmp_path, 0)
+    before = sorted(map(str, rows_of(tmp_path, table)))
+    run_again(server, 1)
+    assert is_first or (await night(server, tmp_path, 1)).exit_code == 0
+    lose(tmp_path, "support", tables=[table])
+    assert (await night(server, tmp_path, 2)).exit_code == 3
+    restore(tmp_path)
+    back = await night(server, tmp_path, 3)
+
+    assert (back.exit_code, verdict(tmp_path, 3), findings(server, tmp_path)) == (0, (True, 0), [])
+    assert len(rows_of(tmp_path, table)) == len(before)
+
+
+@CALLS_OR_EVALS
+@IN_WHICH_ORDER
+async def test_part_of_an_execution_that_runs_again_and_that_is_accepted_is_missed_no_more(
+    server: Sandbox, first: str, tmp_path: Path, table: str, *, is_first: bool
+) -> None:
+    await night(server, tmp_path, 0)
+    execution = run_again(server, 1)
+    assert is_first or (await night(server, tmp_path, 1)).exit_code == 0
+    lose(tmp_path, "support", tables=[table])
+    await night(server, tmp_path, 2)
+    narrowed = await night(server, tmp_path, 3, only=[first], accept_deletions=True)
+    accepted = await night(server, tmp_path, 4, accept_deletions=True)
+    after = await night(server, tmp_path, 5)
+
+    assert (narrowed.exit_code, narrowed.accepted, damaged(narrowed)) == (3, 0, [("Support triage", 1)])
+    assert (accepted.exit_code, accepted.accepted, after.exit_code, after.accepted) == (0, 1, 0, 0)
+    assert (verdict(tmp_path, 5), findings(server, tmp_path)) == ((True, 0), [])
+    finish_execution(execution, random.Random(5), NIGHT + 5 * DAY)
+    assert (await night(server, tmp_path, 6)).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
+@CALLS_OR_EVALS
+async def test_part_that_is_removed_during_a_run_which_only_waits_for_its_execution_is_not_accepted(
+    server: Sandbox, tmp_path: Path, table: str
+) -> None:
+    await night(server, tmp_path, 0)
+    run_again(server, 1)
+    await night(server, tmp_path, 1)
+
+    def remove(event: str, **_details: object) -> None:
+        if event == "planned":
+            lose(tmp_path, "support", tables=[table])
+
+    settings = settings_for(server, tmp_path / "data")
+    one = await job.export(settings, accept_deletions=True, clock=lambda: NIGHT + 2 * DAY, notify=remove)
+    assert (one.exit_code, one.accepted, damaged(one)) == (3, 0, [("Support triage", EXECUTIONS)])
+
+
+async def test_part_of_an_execution_that_runs_again_is_missed_if_the_run_fails(server: Sandbox, tmp_path: Path) -> None:
+    """The next run has nothing to do with it either."""
+    await night(server, tmp_path, 0)
+    run_again(server, 1)
+    lose(tmp_path, "support", tables=["calls"])
+    await night(server, tmp_path, 1)
+    settings = settings_for(server, tmp_path / "data", export={"max_runtime_minutes": 1e-9})
+    failed = await job.export(settings, clock=lambda: NIGHT + 2 * DAY)
+    assert failed.failure is not None
+    assert not is_good(tmp_path, 2)
+
+
+@CALLS_OR_EVALS
+@IN_WHICH_ORDER
+async def test_row_and_part_that_are_lost_of_an_execution_that_runs_again_are_missed_until_accepted(
+    server: Sandbox, first: str, tmp_path: Path, table: str, *, is_first: bool
+) -> None:
+    await night(server, tmp_path, 0)
+    run_again(server, 1)
+    assert is_first or (await night(server, tmp_path, 1)).exit_code == 0
+    lose(tmp_path, "support", tables=["executions", table])
+    assert damaged(await night(server, tmp_path, 2, only=[first])) == [("Support triage", EXECUTIONS)]
+    for number in (3, 4):
+        assert damaged(await night(server, tmp_path, number)) == [("Support triage", 1)]
+        assert (verdict(tmp_path, number), findings(server, tmp_path)) == ((False, 1), ["damaged"])
+    ended = [await night(server, tmp_path, 5, accept_deletions=True), await night(server, tmp_path, 6)]
+
+    assert ([each.exit_code for each in ended], verdict(tmp_path, 6)) == ([0, 0], (True, 0))
 
 
 async def test_nothing_is_accepted_of_a_run_test_whose_list_failed(server: Sandbox, tmp_path: Path) -> None:

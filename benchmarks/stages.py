@@ -93,8 +93,9 @@ def flatten_all(bundles: list[ExecutionBundle]) -> list[FlatBundle]:
 def commit_all(files: Files, bundles: list[FlatBundle], export: ExportStamp) -> None:
     """A first commit."""
     dataset = Dataset(files)
-    places = Places(dataset, load_state(dataset, ["load"], set_aside=False), now=export.exported_at)
-    commit(dataset, bundles, {}, places.parts_of, export, Settlement(fetched_at=export.exported_at, settle_hours=24))
+    state = load_state(dataset, ["load"], set_aside=False)
+    places = Places(dataset, state, now=export.exported_at)
+    commit(dataset, bundles, state, places.parts_of, export, Settlement(fetched_at=export.exported_at, settle_hours=24))
 
 
 def main(base_url: str) -> None:

@@ -40,7 +40,7 @@ def make_dataset(folder: Path, world: World) -> None:
             commit(
                 dataset,
                 [flatten(_bundle(world, name, number)) for number in numbers],
-                state.executions,
+                state,
                 places.parts_of,
                 ExportStamp("benchmark", now),
                 Settlement(fetched_at=now, settle_hours=24),

@@ -65,7 +65,7 @@ def stored_in(dataset, key=KEY, *, set_aside=False):
 def export_to(dataset, *bundles, run="run-1", fetched_at=FETCHED_AT, parts_of=first_parts_of_the_months):
     """Commit the bundles as a run does that has loaded the stored state; returns what it wrote and what arrived."""
     keys = sorted({bundle.run_test_key for bundle in bundles})
-    stored = load_state(dataset, keys, set_aside=True).executions
+    stored = load_state(dataset, keys, set_aside=True)
     dataset.written, dataset.receipt = Written(), Receipt()  # as a run begins with
     arrived = commit(
         dataset,
@@ -84,7 +84,7 @@ def export_by_places(dataset, *bundles, now):
     commit(
         dataset,
         flattened(bundles),
-        state.executions,
+        state,
         Places(dataset, state, now=now).parts_of,
         ExportStamp("run-1", FETCHED_AT),
         Settlement(fetched_at=FETCHED_AT, settle_hours=24),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from itertools import repeat
 from typing import Any
 
 import pyarrow.compute as pc
@@ -12,6 +13,7 @@ from etl.load.layout import Part
 from etl.load.merge import is_of, with_column
 from etl.load.receipt import Change
 from etl.model import schema
+from etl.model.lifecycle import HeldRows
 from etl.transform.frames import ExportStamp
 
 
@@ -31,10 +33,12 @@ def accept_damaged(dataset: Dataset, index: Index, damaged: Mapping[str, Abstrac
         if len(here):
             ids, digests, counts = (here[name].to_pylist() for name in ("execution_id", "held_digest", "held_calls"))
             _vouch(dataset, part, dict(zip(ids, zip(digests, counts, strict=True), strict=True)), stamp)
-        strays = mine.filter(pc.invert(mine["is_here"]))["execution_id"].to_pylist()
-        if strays:
-            digests = digests_of_strays[part.run_test_key]
-            index.accepted.setdefault(part.run_test_key, {}).update({each: digests[each] for each in strays})
+        strays = mine.filter(pc.and_not(pc.or_(mine["has_calls"], mine["has_evals"]), mine["is_here"]))
+        if len(strays):
+            ids, digests, counts = (strays[name].to_pylist() for name in ("execution_id", "held_digest", "held_calls"))
+            index.vouched |= dict(zip(ids, map(HeldRows, repeat(None), counts, digests), strict=True))
+            of_run_test = digests_of_strays[part.run_test_key]
+            index.accepted.setdefault(part.run_test_key, {}).update({each: of_run_test[each] for each in ids})
             index.is_saved = False
 
 

@@ -19,7 +19,7 @@ from etl.load.dataset import Dataset
 from etl.load.layout import Part
 from etl.load.merge import Replacement, is_of
 from etl.load.receipt import Change
-from etl.load.state import held_rows
+from etl.load.state import StoredState, held_rows
 from etl.model import schema
 from etl.model.digest import rows_digest
 from etl.model.lifecycle import KNOWN_CALL, Arrival, ExportState, HeldRows, Settlement, StoredExecution, export_state
@@ -50,7 +50,7 @@ class Arrived:
 def commit(
     dataset: Dataset,
     bundles: Sequence[FlatBundle],
-    stored: Mapping[str, Mapping[str, StoredExecution]],
+    stored: StoredState,
     parts_of: Callable[[Sequence[FlatBundle]], Sequence[Part]],
     stamp: ExportStamp,
     settlement: Settlement,
@@ -59,8 +59,7 @@ def commit(
 
     Empties the bundles of their rows: each can be committed once only.
 
-    ``stored`` is what the dataset held when the executions were planned, by run test key and execution_id. ``parts_of`` tells the
-    part of each bundle, see ``Places``.
+    ``stored`` is what the dataset held when the executions were planned; ``parts_of`` tells the part of a bundle, see ``Places``.
 
     Raises:
         DestinationError: a part could not be written; its execution rows, and the parts after it, are unchanged.
@@ -76,14 +75,17 @@ def commit(
         rows, arrived[key] = _rows_of(of_run_test, stamp)
         for part, in_part in in_parts.items():
             mine = _by_execution(in_part)
-            known = {execution_id: stored.get(key, {}).get(execution_id) for execution_id in mine}
+            known = {execution_id: stored.executions.get(key, {}).get(execution_id) for execution_id in mine}
             replacement = _replacement(mine, known)
             # A copy is as much text again.
             own_rows = {
                 name: of_all.filter(is_of(of_all, mine)) if len(in_parts) > 1 else of_all
                 for name, of_all in rows.items()
             }
-            held = {execution_id: before.vouched if before else _NOTHING_HELD for execution_id, before in known.items()}
+            held = {
+                execution_id: before.vouched if before else stored.index.vouched.get(execution_id, _NOTHING_HELD)
+                for execution_id, before in known.items()
+            }
             held_now, touched = _commit_calls(dataset, part, mine, own_rows, replacement)
             held |= held_now
             states = _states(mine, known, held, settlement)

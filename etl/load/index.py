@@ -2,8 +2,9 @@
 
 A part whose files are the same versions is not opened again. The index proves nothing else: one that is missing, damaged or of
 another dataset counts as empty, one of another version of the exporter saves no reading, and a file that was lost, restored or
-altered has another version, and is read. It remembers the executions whose rows were lost, those of which no more than calls and
-evals is left and accepted, and those that were deleted at the source and whose row does not say so, since nothing else could tell.
+altered has another version, and is read. It remembers the executions whose rows were lost, what a row that is gone vouched for,
+those of which no more than calls and evals is left and accepted, and those that were deleted at the source and whose row does not
+say so, since nothing else could tell.
 """
 
 from collections import defaultdict
@@ -28,9 +29,10 @@ from etl.load.parquet import UnreadableError, pack, unpack
 from etl.load.part_index import ROWS, Hashes, PartIndex, index_part, versions_of
 from etl.model import schema
 from etl.model.digest import fingerprint, rows_digest
-from etl.model.lifecycle import ExportState
+from etl.model.lifecycle import ExportState, HeldRows
 
 _OF_DELETION = ["execution_id", "deleted_at", "exported_at"]
+_OF_WHAT_IS_HELD = ["execution_id", "listed_calls", "exported_calls", "calls_digest"]
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
@@ -53,12 +55,14 @@ class Index:
     ``lost`` are the executions, by the key of their run test, of which a run left a row, and no file has any but dead letters.
     ``accepted`` are those without a row of their own whose calls and evals are to stay so, each with the digest of these.
     ``deleted`` are those that were deleted at the source, and when, as a row said that is gone, forgotten ones too.
+    ``vouched`` are those without a row of their own that had one, and what it said was exported, or what was accepted since.
     """
 
     parts: dict[Part, PartIndex] = field(default_factory=dict)
     lost: dict[str, set[str]] = field(default_factory=dict)
     accepted: dict[str, dict[str, str]] = field(default_factory=dict)
     deleted: dict[str, datetime] = field(default_factory=dict)
+    vouched: dict[str, HeldRows] = field(default_factory=dict)
     is_saved: bool = False
 
     def count(self, table: schema.Table) -> int:
@@ -151,6 +155,7 @@ class _Head(msgspec.Struct):
     lost: dict[str, set[str]] = {}
     accepted: dict[str, dict[str, str]] = {}
     deleted: dict[str, datetime] = {}
+    vouched: dict[str, HeldRows] = {}
 
 
 def read_index(files: Files) -> Index:
@@ -168,7 +173,7 @@ def read_index(files: Files) -> Index:
         return Index()
     if head.dataset_id not in (None, _dataset_id(files)):  # a dataset by day gets its id when it is migrated
         return Index()
-    index, first, is_ours = Index({}, head.lost, head.accepted, head.deleted), 0, head.meaning == _MEANING
+    index, first, is_ours = Index({}, head.lost, head.accepted, head.deleted, head.vouched), 0, head.meaning == _MEANING
     if not rows.schema.equals(ROWS) or sum(count for *_, count in head.parts) != len(rows):
         return index
     index.is_saved = is_ours
@@ -207,6 +212,7 @@ def update_index(dataset: Dataset, known: Index, unreadable: list[str], *, stric
         accepted = {key: dict(ids.items() & strays.get(key, {}).items()) for key, ids in known.accepted.items()}
         index.accepted = {key: ids for key, ids in accepted.items() if ids}
     index.deleted = _deleted(known, index)
+    index.vouched = _vouched(known, index)
     told, before = ((each.lost, each.accepted, each.deleted) for each in (index, known))
     index.is_saved = known.is_saved and not new and told == before and len(parts) == len(known.parts)
     return index
@@ -239,6 +245,20 @@ def _deleted(known: Index, index: Index) -> dict[str, datetime]:
     return {each: at for each, at in deleted.items() if each not in told}
 
 
+def _vouched(known: Index, index: Index) -> dict[str, HeldRows]:
+    """What was exported of the executions of which the known index has a row, or had one before, and the other one has none."""
+    vouched = {**known.vouched}
+    for part, before in known.parts.items():
+        after = index.parts.get(part)
+        if after is not before:
+            here = before.rows.filter(before.rows["is_here"])
+            still = after.rows.filter(after.rows["is_here"])["execution_id"].to_pylist() if after else ()
+            for row in here.filter(pc.invert(is_of(here, still))).select(_OF_WHAT_IS_HELD).to_pylist():
+                vouched[row["execution_id"]] = HeldRows(row["listed_calls"], row["exported_calls"], row["calls_digest"])
+    here_now = index.which(vouched, lambda rows: rows["is_here"])
+    return {each: said for each, said in vouched.items() if each not in here_now}
+
+
 def _is_deleted(rows: pa.Table, deleted: Mapping[str, datetime]) -> pa.Array:
     """Which rows are of these executions, which may be many: to make an Arrow array of them for each part would take longer."""
     return pa.array([each in deleted for each in rows["execution_id"].to_pylist()], pa.bool_())
@@ -264,7 +284,7 @@ def write_index(files: Files, index: Index) -> None:
         (part.run_test_key, part.place, each.versions, each.counts, len(each.rows))
         for part, each in index.parts.items()
     ]
-    head = _Head(_dataset_id(files), _MEANING, parts, index.lost, index.accepted, index.deleted)
+    head = _Head(_dataset_id(files), _MEANING, parts, index.lost, index.accepted, index.deleted, index.vouched)
     rows = pa.concat_tables([ROWS.empty_table(), *(each.rows for each in index.parts.values())])
     files.publish(INDEX, pack(rows.replace_schema_metadata({"head": msgspec.json.encode(head)}), "zstd"))
 

@@ -173,7 +173,7 @@ async def fetch(
                 commit,
                 run.dataset,
                 bundles,
-                state.executions,
+                state,
                 places.parts_of,
                 run.stamp(),
                 Settlement(

@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from itertools import chain
 
 from etl.load.accept import accept_damaged
 from etl.load.index import update_index, write_index
@@ -79,6 +80,8 @@ def save_index(run: Run, record: Record, summary: Summary) -> None:
         forgotten = _to_accept(run, record, index.lost)
         left = {key: ids - forgotten.get(key, set()) for key, ids in index.lost.items()}
         index.lost = {key: ids for key, ids in left.items() if ids}
+        for execution_id in chain(*forgotten.values()):
+            index.vouched.pop(execution_id, None)
         summary.forgotten = sum(map(len, forgotten.values()))
         index.is_saved = index.is_saved and not forgotten
     names = {each.key: each.name for each in run.settings.configured} | record.names()

@@ -188,9 +188,9 @@ async def test_what_a_run_forgets_since_it_accepts_deletions_goes_from_the_wareh
     assert_equals_dataset(here(folder), folder / "data")
 
 
-@pytest.mark.parametrize("table", ["calls", "evals"])
+@pytest.mark.parametrize("tables", [["calls"], ["evals"], ["executions", "calls", "evals"]])
 async def test_lost_rows_of_an_execution_that_runs_again_stay_in_the_warehouse_and_each_command_misses_them(
-    server: Sandbox, folder: Path, table: str
+    server: Sandbox, folder: Path, tables: list[str]
 ) -> None:
     async def codes(*commands: str) -> list[int]:
         ended = [await metrics_etl(*each.split(), cwd=folder, env=environment(server)) for each in commands]
@@ -199,15 +199,16 @@ async def test_lost_rows_of_an_execution_that_runs_again_stay_in_the_warehouse_a
     async def text(*arguments: str) -> str:
         return (await metrics_etl(*arguments, cwd=folder, env=environment(server))).stdout
 
-    def loaded() -> list[Any]:
+    def loaded() -> list[str]:
         with closing(here(folder)) as place:
-            return sorted((row["call_execution_id"], row["row_hash"]) for row in place.rows(schema.TABLES[table]))
+            return sorted(row["row_hash"] for table in (schema.CALLS, schema.EVALS) for row in place.rows(table))
 
     await codes("run")
     sandbox.rerun_execution(server.world.run_tests[0].executions[1], datetime.now(UTC))
     assert await codes("run") == [0]
     before = loaded()
-    shutil.rmtree(folder / "data" / table)
+    for table in tables:
+        shutil.rmtree(folder / "data" / table)
     assert await codes("run --metrics-file metrics.prom", "run", "verify", "load") == [3, 3, 3, 3]
     metrics = (folder / "metrics.prom").read_text().splitlines()
     of_run_tests = [line.split()[-1] for line in metrics if line.startswith("metrics_etl_complete{")]

@@ -91,9 +91,22 @@ def test_index_remembers_the_executions_that_no_file_has_any_more(dataset):
     assert update_index(dataset, read_index(dataset.files), []).lost == {}
 
 
+def test_index_remembers_what_a_row_vouched_for_until_there_is_a_row_again(dataset):
+    path = part("executions")
+    kept, before = dataset.files.read(path), load_state(dataset, [KEY], set_aside=False).executions[KEY]["e1"]
+    dataset.files.remove(path)
+    for _ in range(2):
+        known = update_index(dataset, read_index(dataset.files), [])
+        assert known.vouched == {"e1": before.vouched}
+        write_index(dataset.files, known)
+    dataset.files.publish(path, kept)
+    assert update_index(dataset, read_index(dataset.files), []).vouched == {}
+
+
 def test_execution_that_lies_elsewhere_now_is_not_lost(dataset):
     move(dataset, MARCH, "booking", {"e1"}, run_test_name="Booking", stamp=ExportStamp("run-2", FETCHED_AT))
-    assert update_index(dataset, read_index(dataset.files), []).lost == {}
+    index = update_index(dataset, read_index(dataset.files), [])
+    assert (index.lost, index.vouched) == ({}, {})
 
 
 def test_index_says_whether_it_is_saved(dataset):

@@ -471,6 +471,32 @@ async def test_part_of_an_execution_that_runs_again_is_missed_if_the_run_fails(s
     assert not is_good(tmp_path, 2)
 
 
+@pytest.mark.parametrize("tables", [("executions",), ("executions", "calls", "evals")])
+async def test_execution_that_never_had_calls_and_is_lost_while_it_runs_is_not_missed(
+    server: Sandbox, tmp_path: Path, tables: Sequence[str]
+) -> None:
+    run_again(server, 0)
+    assert (await night(server, tmp_path, 0)).exit_code == 0
+    lose(tmp_path, "support", tables=tables)
+    assert ((await night(server, tmp_path, 1)).exit_code, verdict(tmp_path, 1)) == (0, (True, 0))
+
+
+@IN_WHICH_ORDER
+async def test_row_alone_that_is_lost_of_an_execution_that_runs_again_is_not_missed_once_it_is_written(
+    server: Sandbox, tmp_path: Path, *, is_first: bool
+) -> None:
+    """All that it said is written again, and the calls of before are those for which it vouched."""
+    await night(server, tmp_path, 0)
+    run_again(server, 1)
+    assert is_first or (await night(server, tmp_path, 1)).exit_code == 0
+    lose(tmp_path, "support", tables=["executions"])
+    codes = [(await night(server, tmp_path, number)).exit_code for number in (2, 3)]
+
+    assert (codes, verdict(tmp_path, 3), findings(server, tmp_path)) == ([0, 0], (True, 0), [])
+    lose(tmp_path, "support", tables=["calls"])
+    assert damaged(await night(server, tmp_path, 4)) == [("Support triage", 1)]
+
+
 @CALLS_OR_EVALS
 @IN_WHICH_ORDER
 async def test_row_and_part_that_are_lost_of_an_execution_that_runs_again_are_missed_until_accepted(
@@ -487,6 +513,75 @@ async def test_row_and_part_that_are_lost_of_an_execution_that_runs_again_are_mi
     ended = [await night(server, tmp_path, 5, accept_deletions=True), await night(server, tmp_path, 6)]
 
     assert ([each.exit_code for each in ended], verdict(tmp_path, 6)) == ([0, 0], (True, 0))
+
+
+@IN_WHICH_ORDER
+async def test_all_rows_that_are_lost_of_an_execution_that_runs_again_are_missed_until_restored(
+    server: Sandbox, first: str, tmp_path: Path, *, is_first: bool
+) -> None:
+    await night(server, tmp_path, 0)
+    run_again(server, 1)
+    assert is_first or (await night(server, tmp_path, 1)).exit_code == 0
+    lose(tmp_path, "support")
+    assert lost(await night(server, tmp_path, 2, only=[first])) == [("Support triage", EXECUTIONS)]
+    for number in (3, 4):
+        assert damaged(await night(server, tmp_path, number)) == [("Support triage", 1)]
+        assert not is_good(tmp_path, number)
+    restore(tmp_path, tables=["calls", "evals"])
+
+    assert ((await night(server, tmp_path, 5)).exit_code, verdict(tmp_path, 5)) == (0, (True, 0))
+
+
+async def test_calls_that_were_accepted_without_their_row_are_not_missed_when_their_execution_runs_again(
+    server: Sandbox, first: str, tmp_path: Path
+) -> None:
+    await night(server, tmp_path, 0)
+    lose(tmp_path, "support", tables=["executions", "evals"])
+    settings = settings_for(server, tmp_path / "data", run_tests=[first])
+    accepted = await job.export(settings, accept_deletions=True, clock=lambda: NIGHT + DAY)
+    run_again(server, 2)
+
+    assert (accepted.exit_code, accepted.accepted) == (0, EXECUTIONS)
+    assert ((await night(server, tmp_path, 2)).exit_code, verdict(tmp_path, 2)) == (0, (True, 0))
+
+
+async def test_rows_that_were_forgotten_are_not_missed_when_their_execution_runs_again(
+    server: Sandbox, first: str, tmp_path: Path
+) -> None:
+    await night(server, tmp_path, 0)
+    lose(tmp_path, "support")
+    settings = settings_for(server, tmp_path / "data", run_tests=[first])
+    accepted = await job.export(settings, accept_deletions=True, clock=lambda: NIGHT + DAY)
+    run_again(server, 2)
+
+    assert (accepted.exit_code, accepted.forgotten) == (0, EXECUTIONS)
+    assert ((await night(server, tmp_path, 2)).exit_code, verdict(tmp_path, 2)) == (0, (True, 0))
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["exported before", "never exported"])
+async def test_calls_for_which_no_row_vouches_since_a_run_was_killed_are_missed_while_their_execution_runs_again(
+    server: Sandbox, tmp_path: Path, *, is_known: bool
+) -> None:
+    """Nothing tells whether their evals came, too."""
+    await night(server, tmp_path, 0)
+    execution, rows = server.world.run_tests[1].executions[2], tmp_path / "data/executions"
+    backup = shutil.move(rows, tmp_path / "backup")
+    if is_known:
+        shutil.copytree(backup, rows)
+        rerun_execution(execution, NIGHT)
+        finish_execution(execution, random.Random(4), NIGHT)
+        await night(server, tmp_path, 1)
+        shutil.copytree(backup, rows, dirs_exist_ok=True)
+    else:
+        (tmp_path / "data" / INDEX).unlink()
+    run_again(server, 2)
+    for number in (2, 3):
+        assert damaged(await night(server, tmp_path, number)) == [("Support triage", 1)]
+        assert (is_good(tmp_path, number), findings(server, tmp_path)) == (False, ["damaged"])
+    finish_execution(execution, random.Random(5), NIGHT + 3 * DAY)
+
+    assert (await night(server, tmp_path, 4)).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
 
 
 async def test_nothing_is_accepted_of_a_run_test_whose_list_failed(server: Sandbox, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from etl.load.parquet import UnreadableError, pack, unpack
 from etl.load.part_index import ROWS, Hashes, PartIndex, index_part, versions_of
 from etl.model import schema
 from etl.model.digest import fingerprint, rows_digest
-from etl.model.lifecycle import ExportState, HeldRows
+from etl.model.lifecycle import HeldRows
 
 _OF_DELETION = ["execution_id", "deleted_at", "exported_at"]
 _OF_WHAT_IS_HELD = ["execution_id", "listed_calls", "exported_calls", "calls_digest"]
@@ -73,8 +73,7 @@ class Index:
     def damaged(self) -> dict[str, set[str]]:
         """The executions, by key, of which there are other calls or evals than were exported, or no row of their own.
 
-        Neither those that are accepted, nor those of which the row says that something is missing, nor those that are whole in
-        another part: a move between the two was killed.
+        Neither those that are accepted, nor those that are whole in another part: a move between the two was killed.
         """
         found: defaultdict[str, set[str]] = defaultdict(set)
         for part, each in self.parts.items():
@@ -308,10 +307,8 @@ def list_parts(files: Files, *, strict_keys: Iterable[str] = ()) -> dict[Part, d
 
 def is_damaged(rows: pa.Table) -> pa.ChunkedArray:
     """Which rows are of executions that are there, with other calls or evals than were exported."""
-    is_incomplete = pc.equal(rows["export_state"], ExportState.INCOMPLETE.value)
-    is_told = pc.and_(is_incomplete, pc.is_null(rows["deleted_at"]))
     is_other = pc.fill_null(pc.not_equal(rows["held_digest"], rows["calls_digest"]), fill_value=True)
-    return pc.and_not(pc.and_(rows["is_here"], is_other), is_told)
+    return pc.and_(rows["is_here"], is_other)
 
 
 def _dataset_id(files: Files) -> str | None:

@@ -82,8 +82,8 @@ def test_execution_that_is_whole_in_another_part_is_not_damaged(dataset):
     assert "e1" in index_of(dataset).damaged()[KEY]
 
 
-def test_what_a_row_says_to_be_missing_is_not_damaged(dataset):
+def test_execution_that_says_to_be_incomplete_is_damaged_only_if_it_lacks_what_was_exported(dataset):
     export_to(dataset, a_bundle("e1", ["c1", "c2"], given_up=["c9"]))
     assert index_of(dataset).damaged() == {}
     dataset.files.remove(part("calls"))
-    assert "e1" not in index_of(dataset).damaged().get(KEY, set())
+    assert "e1" in index_of(dataset).damaged()[KEY]

@@ -36,6 +36,7 @@ from tests.e2e.faults import edited_calls
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.stores import Store
 from tests.support import settings_for
+from tests.warehouses import assert_equals_dataset, load_into, new_duckdb
 from tests.worlds import settled_world
 
 EXECUTIONS = 6
@@ -543,6 +544,34 @@ async def test_calls_that_were_accepted_without_their_row_are_not_missed_when_th
 
     assert (accepted.exit_code, accepted.accepted) == (0, EXECUTIONS)
     assert ((await night(server, tmp_path, 2)).exit_code, verdict(tmp_path, 2)) == (0, (True, 0))
+
+
+@CALLS_OR_EVALS
+async def test_part_of_an_execution_whose_calls_cannot_be_listed_is_missed_and_stays_in_the_warehouse(
+    server: Sandbox, tmp_path: Path, table: str
+) -> None:
+    await night(server, tmp_path, 0)
+    warehouse = new_duckdb(tmp_path)
+    load_into(warehouse, tmp_path / "data")
+    lose(tmp_path, "support", tables=[table])
+    execution_id = server.world.run_tests[1].executions[2].execution_id
+
+    def fail(request: SandboxRequest, _nth: int) -> Fault | None:
+        return Fault(status=400) if request.path == RUNS and request.query.get("execution_id") == execution_id else None
+
+    server.fault = fail
+    for number in (1, 2):
+        summary = await night(server, tmp_path, number)
+        assert (summary.exit_code, damaged(summary)) == (3, [("Support triage", 1)])
+        assert verdict(tmp_path, number) == (False, 1)
+        result = load_into(warehouse, tmp_path / "data")
+        assert (result.damaged, result.removed) == (1, 0)
+    server.fault = None
+
+    assert (await night(server, tmp_path, 3)).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+    load_into(warehouse, tmp_path / "data")
+    assert_equals_dataset(warehouse, tmp_path / "data")
 
 
 async def test_rows_that_were_forgotten_are_not_missed_when_their_execution_runs_again(

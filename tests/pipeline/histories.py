@@ -206,8 +206,9 @@ def calls_of(executions: Iterable[Execution]) -> list[tuple[Execution, Call]]:
 class History:
     """A source that changes, the settings of its export, the dataset, and what is known of the three.
 
-    ``unseen`` are executions whose last change no list shows: only a scrub can find it. ``gone`` are the rows that the dataset
-    holds of executions that were deleted at the source: no run changes them any more.
+    ``unseen`` are executions whose last change no list shows: only a scrub can find it. ``torn`` are those of which damage left
+    the row and took calls or evals for which it vouched, with the keys of all that were there. ``gone`` are the rows that the
+    dataset holds of executions that were deleted at the source: no run changes them any more.
     """
 
     engine: ClassVar[dict[str, str]] = {}
@@ -235,6 +236,7 @@ class History:
         self.doubled: set[str] = set()
         self.poisoned: dict[str, dict[str, Any] | None] = {}
         self.damaged: set[Path] = set()
+        self.torn: dict[str, set[tuple[str, ...]]] = {}
         self.moved: set[str] = set()
         self.ahead = timedelta(0)
         self.older: dict[Path, list[bytes]] = {}
@@ -380,12 +382,23 @@ class History:
             path.write_bytes(data)
         self.damaged.add(path)
         self.was_struck = True
-        in_two_places = _doubled(self.rows, moved=self.moved)
+        in_two_places, before = _doubled(self.rows, moved=self.moved), self.rows
         self.rows = self.files.rows(damaged=self.damaged)
+        self._note_torn(before)
         self.doubled |= _doubled(self.rows, moved=self.moved)
         self.note_gone()
         # Of an execution that a dead run left in two places, one is kept: damage may have struck that one.
         self.gone = {key: row for key, row in self.gone.items() if row["execution_id"] not in in_two_places}
+
+    def _note_torn(self, before: dict[str, list[Held]]) -> None:
+        rows, rows_before = (
+            {held.row["execution_id"]: held for held in all_["executions"]} for all_ in (self.rows, before)
+        )
+        stayed = {each for each, held in rows.items() if held == rows_before.get(each)}
+        whole = stayed.intersection(held.row["execution_id"] for held, is_whole in _vouched(before) if is_whole)
+        had, has = _keys_of_calls(before), _keys_of_calls(self.rows)
+        torn = {each: had[each] for each in whole & had.keys() if had[each] - has.get(each, set())}
+        self.torn = torn | {each: keys for each, keys in self.torn.items() if each in stayed}
 
     def note_gone(self) -> None:
         """What the dataset holds by now of executions that were deleted at the source."""
@@ -517,6 +530,7 @@ class History:
         self._keys_are_unique(*((set(), set()) if is_complete else (moving, self.moved)))
         self._gone_is_kept(except_for=changed)
         self.note_gone()
+        self._torn_is_told(summary, is_accepted=accept_deletions)
         self._what_is_exported_is_there(before, killed_while_moving=moving | self.moved if summary is None else None)
         if is_complete:
             assert not self.doubled & self._listed(names.values())
@@ -719,6 +733,24 @@ class History:
             ]
         assert not broken, "calls are not there"
 
+    def _torn_is_told(self, summary: Summary | None, *, is_accepted: bool) -> None:
+        """A run that says nothing has fetched what was lost, or found it restored, also of executions that run again.
+
+        A row that still waits has fetched nothing, whatever it vouches for.
+        """
+        fetched = {
+            held.row["execution_id"]
+            for held, is_whole in _vouched(self.rows)
+            if is_whole and held.row["export_state"] != "waiting"
+        }
+        resolved, has = fetched | self.moved | self.doubled, _keys_of_calls(self.rows)
+        self.torn = {
+            each: keys
+            for each, keys in self.torn.items()
+            if not is_accepted and each not in resolved and keys - has.get(each, set())
+        }
+        assert summary is None or summary.exit_code or not self.torn, "a run is complete although rows are lost"
+
     def _gone_is_kept(self, *, except_for: set[str]) -> None:
         held: dict[tuple[str, tuple[str, ...]], list[Row]] = {}
         for table in ("executions", "calls", "evals"):
@@ -790,6 +822,15 @@ def _doubled(rows: dict[str, list[Held]], *, moved: Collection[str] = ()) -> set
         times = Counter(key_of(table, held.row) for held in found if held.row.get("call_execution_id") not in moved)
         doubled |= {held.row["execution_id"] for held in found if times[key_of(table, held.row)] > 1}
     return doubled
+
+
+def _keys_of_calls(rows: dict[str, list[Held]]) -> dict[str, set[tuple[str, ...]]]:
+    """The keys of the calls and evals of each execution."""
+    found: dict[str, set[tuple[str, ...]]] = {}
+    for table in ("calls", "evals"):
+        for held in rows[table]:
+            found.setdefault(held.row["execution_id"], set()).add((table, *key_of(table, held.row)))
+    return found
 
 
 def _vouched(rows: dict[str, list[Held]]) -> list[tuple[Held, bool]]:

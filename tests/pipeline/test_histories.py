@@ -364,6 +364,22 @@ def test_a_run_test_of_a_history_has_several_parts_and_a_part_several_executions
         history.close()
 
 
+@pytest.mark.parametrize("table", ["calls", "evals"])
+def test_history_whose_execution_runs_again_is_told_what_is_lost_of_it(tmp_path: Path, table: str) -> None:
+    history = History(tmp_path, seed=1, run_tests=1, executions=3, calls=2)
+    try:
+        history.run(accept_deletions=True)
+        history.rerun(history.executions(is_finished=True)[0])
+        for path in [each for each in history.files.paths() if table in each.parts]:
+            history.damage(path, None)
+        codes = [summary.exit_code for _ in range(2) if (summary := history.run())]
+        assert codes == [3, 3]
+        assert history.torn
+        history.settle()
+    finally:
+        history.close()
+
+
 QUICK = [(13, 20, number) for number in (0, 2, 4, 5)]
 FULL = [pytest.param(100, 50, number, marks=pytest.mark.slow) for number in range(100, 120)]
 

@@ -23,15 +23,8 @@ from etl.model.lifecycle import HeldRows, StoredExecution
 from etl.transform.frames import shared_values
 
 _UNIQUE = {
-    "execution_id",
-    "listed_calls",
-    "exported_calls",
-    "held_calls",
-    "fingerprint",
-    "calls_digest",
-    "held_digest",
-    "is_here",
-}
+    "execution_id", "listed_calls", "exported_calls", "held_calls", "fingerprint", "calls_digest", "held_digest", "is_here",
+}  # fmt: skip
 _NOT_PLANNED = {"call_hashes", "started_at", "export_run_id"}
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 

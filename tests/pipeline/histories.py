@@ -524,7 +524,7 @@ class History:
             self.damaged.clear()
         self.rows = self.files.rows(damaged=self.damaged)
         is_complete = summary is not None and _is_complete(summary)
-        self._is_followed(is_over=summary is not None)
+        self._is_followed(is_over=summary is not None and summary.failure is None)
         self._nothing_is_lost(before)
         assert not [held for held in self.rows["errors"] if held.row["endpoint"] not in (METRICS, RUNS)]
         self._keys_are_unique(*((set(), set()) if is_complete else (moving, self.moved)))
@@ -663,6 +663,7 @@ class History:
     def _is_followed(self, *, is_over: bool) -> None:
         """Whoever replaces the executions whose row is another one has what the dataset has, once a run is over.
 
+        One that failed may not have come to what a killed run before it had left untold.
         But for executions that are known to be damaged. Rows that were restored may be of another time, and say the same.
         """
         self.follower.follow(self.rows)

@@ -16,7 +16,7 @@ from etl.errors import ExporterError, NotFoundError, SourceError, SourceUnavaila
 from etl.extract.client import Client
 from etl.extract.connect import client_of
 from etl.extract.executions import is_before, read_executions_once
-from etl.extract.plan import pages
+from etl.extract.plan import is_mass_vanishing, pages
 from etl.extract.run_tests import discover
 from etl.inspect.rules import Finding, Kind
 from etl.load.layout import Part
@@ -145,11 +145,28 @@ async def compare(
                 comparison.skip(execution_id, reason)
             elif known:
                 _compare(comparison, execution, known)
-    for execution_id, known in exported.items():
-        key = known.part.run_test_key
-        if key in lists and execution_id not in listed and known.started_on >= (since[key] or date.min):
-            comparison.skip(execution_id, Skipped.DELETED if known.is_deleted else Skipped.NOT_LISTED)
+    for run_test in settings.run_tests:
+        if run_test.key in lists:
+            mine = {
+                execution_id: known
+                for execution_id, known in exported.items()
+                if known.part.run_test_key == run_test.key and known.started_on >= (run_test.since or date.min)
+            }
+            _note_missing(comparison, run_test, mine, listed)
     return comparison
+
+
+def _note_missing(
+    comparison: Comparison, run_test: RunTest, exported: Mapping[str, Exported], listed: Collection[str]
+) -> None:
+    """Skip the run test's executions that no list has; many of them, as a run counts, are a finding."""
+    missing = {execution_id: known for execution_id, known in exported.items() if execution_id not in listed}
+    for execution_id, known in missing.items():
+        comparison.skip(execution_id, Skipped.DELETED if known.is_deleted else Skipped.NOT_LISTED)
+    vanished, living = (sum(not each.is_deleted for each in of.values()) for of in (missing, exported))
+    if is_mass_vanishing(vanished=vanished, living=living):
+        text = f"{vanished} of its {living} executions are not in its list: check the key's workspace"
+        comparison.findings.append(Finding(Kind.NOT_LISTED, f"run test {quoted(run_test.name)}", text))
 
 
 async def _read_lists(client: Client, settings: Settings, comparison: Comparison) -> dict[str, ExecutionList]:

@@ -199,6 +199,19 @@ async def test_aggregates_that_this_version_does_not_know_or_that_the_api_leaves
     assert (comparison.explained["left_out"], comparison.explained["unknown_metric"]) == (3, 3)
 
 
+async def test_dataset_of_another_workspace_is_a_finding(tmp_path: Path) -> None:
+    async with Sandbox(settled_world(run_tests=2, executions=4, calls=1)) as server:
+        settings = await exported(server, tmp_path)
+        first, second = server.world.run_tests
+        first.executions[:] = settled_world(run_tests=1, executions=4, calls=1, seed=2).run_tests[0].executions
+        second.executions.pop()
+        report, comparison = await against_api(settings)
+
+    findings = [(each.kind, each.text.partition(":")[0]) for each in report.findings]
+    assert findings == [(Kind.NOT_LISTED, "4 of its 4 executions are not in its list")]
+    assert (comparison.compared, len(comparison.skipped[Skipped.NOT_LISTED])) == (3, 5)
+
+
 async def test_list_is_read_no_further_than_the_day_that_is_asked_for(tmp_path: Path) -> None:
     async with Sandbox(settled_world(run_tests=1, executions=12, calls=1)) as server:
         settings = settings_for(server, tmp_path / "data", api={"base_url": server.base_url, "page_limit": 2})

@@ -6,7 +6,7 @@ An export may run meanwhile: a file that it replaces is read as it was or as it 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import isfinite
 from typing import Any
 
@@ -29,6 +29,7 @@ from etl.model.wording import counted
 from etl.settings import RunTest
 
 _LAST_RUNS = 7
+_LOAD_TAKES = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +191,8 @@ def read_status(
         last_run.last_complete_at, ""
     )
     run_tests = tuple(_run_tests(parts, index, last_run, configured_names, is_at_work=at_work is not None))
+    # The row of a run at work is there before its load, which may hang.
+    is_loading = at_work is not None and any(now - _LOAD_TAKES < run["finished_at"] <= latest for run in runs)
     return Status(
         dataset=files.where(),
         read_at=now,
@@ -214,7 +217,9 @@ def read_status(
         lost_executions=sum(map(len, index.lost.values())),
         damaged_executions=sum(map(len, index.damaged().values())),
         last_load=last_load,
-        warehouse_lacks=lacks_of_warehouse(last_load, warehouse, export_runs) if warehouse and not at_work else None,
+        warehouse_lacks=lacks_of_warehouse(last_load, warehouse, export_runs - is_loading, export_runs)
+        if warehouse
+        else None,
     )
 
 

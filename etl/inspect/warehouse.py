@@ -17,6 +17,7 @@ from etl.inspect.tables import open_dataset
 from etl.load.dataset import Dataset
 from etl.load.merge import is_of
 from etl.load.warehouse.contents import Contents, read_contents
+from etl.load.warehouse.load import refuse_another
 from etl.load.warehouse.tables import GROUPS, Group, arrow_schema_of
 from etl.load.warehouse.target import Warehouse, open_warehouse
 from etl.model.schema import Table
@@ -76,12 +77,14 @@ def compare_warehouse(settings: Settings) -> WarehouseReport:
 
     Raises:
         ConfigurationError: they name none, or its package is not installed.
-        DestinationError: one of the two cannot be read.
+        DestinationError: one of the two cannot be read, or the warehouse holds another dataset.
     """
     destination, section = settings.destination, settings.warehouse
     dataset = Dataset(open_dataset(destination.path, destination.options))
     with closing(open_warehouse(section.named_url, section.namespace, is_read_only=True)) as warehouse:
-        return compare(read_contents(dataset), warehouse)
+        contents = read_contents(dataset)
+        refuse_another(warehouse, warehouse.loaded(), contents.dataset_id)
+        return compare(contents, warehouse)
 
 
 def compare(contents: Contents, warehouse: Warehouse) -> WarehouseReport:

@@ -66,6 +66,9 @@ def write_metrics_file(summary: Summary, path: Path) -> None:
         "When everything configured was last exported; 0 for never.",
         _timestamp(summary.complete_at),
     )
+    if summary.warehouse_loaded_at:
+        meaning = "When a load last left nothing out of the warehouse; 0 for never. Only with a warehouse."
+        set_gauge("warehouse_loaded_timestamp_seconds", meaning, _timestamp(summary.warehouse_loaded_at))
     for key, at in summary.last_complete_at.items():
         set_gauge(
             "last_complete_timestamp_seconds",

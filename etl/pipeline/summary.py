@@ -40,7 +40,7 @@ class Summary:
     ``lost``: by key the name of the run test, and how many executions a run left there that are gone and were not exported again;
     ``damaged``: the same for those of which a part is gone; ``damaged_unfinished``: the keys where some of them still run.
     ``load``: what was loaded into the warehouse, or ``load_failure``: why nothing was; both None without a warehouse, and for an
-    export that was interrupted or could not write.
+    export that was interrupted or could not write. ``warehouse_loaded_at``: when a load last left nothing out, 1970 for never.
     """
 
     export_run_id: str
@@ -92,6 +92,7 @@ class Summary:
     receipt: Receipt = field(default_factory=Receipt, repr=False)
     failure: ExporterError | None = None
     load: Result | None = None
+    warehouse_loaded_at: datetime | None = None
     load_failure: ExporterError | None = None
 
     @property

@@ -8,7 +8,7 @@ from functools import partial
 from etl.errors import ExporterError
 from etl.load.dataset import Dataset
 from etl.load.warehouse.contents import read_contents
-from etl.load.warehouse.last_load import LastLoad, note_load
+from etl.load.warehouse.last_load import LastLoad, last_loaded_at, note_load
 from etl.load.warehouse.load import Result, load
 from etl.load.warehouse.target import NotEnoughMemoryError, open_warehouse
 from etl.settings.sections import Warehouse
@@ -29,6 +29,8 @@ def load_warehouse(
         ConfigurationError: no warehouse is configured, or its package is not installed.
         DestinationError: the dataset cannot be read, or the warehouse failed; the next load makes up for it.
     """
+    place = settings.place or ""
+    loaded_at = last_loaded_at(dataset.files, place)
     try:
         contents = read_contents(dataset)
         with closing(open_warehouse(settings.named_url, settings.namespace)) as warehouse:
@@ -40,16 +42,17 @@ def load_warehouse(
             except NotEnoughMemoryError:
                 result = work()
     except ExporterError as error:
-        note_load(dataset.files, LastLoad(warehouse=settings.place or "", tried_at=now, problem=str(error)))
+        note_load(dataset.files, LastLoad(warehouse=place, tried_at=now, problem=str(error), loaded_at=loaded_at))
         raise
     note_load(
         dataset.files,
         LastLoad(
-            warehouse=settings.place or "",
+            warehouse=place,
             tried_at=now,
             export_run_id=max(contents.digests["run"], default=None),
             export_runs=len(contents.digests["run"]),
             problem="; ".join(result.problems) or None,
+            loaded_at=loaded_at if result.problems else now,
         ),
     )
     return result

@@ -54,10 +54,10 @@ def samples(folder: Path) -> dict[tuple[str, ...], float]:
     return found
 
 
-def configured(server: Sandbox, folder: Path) -> Settings:
+def configured(server: Sandbox, folder: Path, **sections: Any) -> Settings:
     """The settings of the folder, for an export in this process."""
     run_tests = tomllib.loads((folder / "config" / "metrics-etl.toml").read_text())["run_tests"]
-    return settings_for(server, folder / "data", run_tests=run_tests)
+    return settings_for(server, folder / "data", run_tests=run_tests, **sections)
 
 
 def one_day_ago() -> str:
@@ -264,16 +264,18 @@ async def test_summary_that_cannot_be_saved_leaves_every_series(server: Sandbox,
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian: prometheus) is not installed")
-@pytest.mark.parametrize("night", ["complete", "failed", "killed", "narrowed", "mistyped", "never began"])
+@pytest.mark.parametrize("night", ["complete", "failed", "killed", "narrowed", "mistyped", "never began", "not loaded"])
 async def test_documented_alert_fires_before_seven_unless_the_night_was_complete(
     server: Sandbox, folder: Path, night: str
 ) -> None:
     """The textfile of real runs, as Prometheus scrapes it each hour; the clock is that of ``promtool``, which begins at 0."""
     first_night, second_night = timedelta(days=10, hours=2), timedelta(days=11, hours=2)
+    database = folder / "metrics.duckdb"
+    warehouse = {"warehouse": {"url": f"duckdb://{database}"}} if night == "not loaded" else {}
     scraped: dict[str, dict[int, float]] = {}
 
     async def export(at: timedelta, only: Sequence[str] = ()) -> None:
-        settings = configured(server, folder).only(only)
+        settings = configured(server, folder, **warehouse).only(only)
         write_metrics_file(await job.export(settings, clock=lambda: EPOCH + at), folder / "metrics.prom")
 
     def scrape(since: timedelta) -> None:
@@ -288,6 +290,8 @@ async def test_documented_alert_fires_before_seven_unless_the_night_was_complete
     if night != "never began":
         await export(first_night)
         scrape(first_night)
+    if night == "not loaded":
+        database.write_bytes(b"something else")
     if night == "failed":
         server.fault = lambda _request, _nth: Fault(status=401)
     if night not in ("killed", "never began"):
@@ -296,7 +300,7 @@ async def test_documented_alert_fires_before_seven_unless_the_night_was_complete
 
     (fragment,) = re.findall(r"```yaml\n(- alert: .*?)```", MONITORING.read_text(encoding="utf-8"), re.DOTALL)
     (folder / "rules.yml").write_text("groups:\n- name: docs\n  rules:\n" + textwrap.indent(fragment, "  "))
-    alert, expression = re.findall(r"(?:alert|expr): (.*)", fragment)
+    alert, expression = re.findall(r"(?:alert|expr): (.*(?:\n    .*)*)", fragment)
     values = [
         {"series": series, "values": " ".join(str(found.get(hour, "_")) for hour in range(11 * 24 + 8))}
         for series, found in scraped.items()

@@ -20,13 +20,16 @@ import pytest
 
 from etl import sandbox
 from etl.cli.app import main
+from etl.inspect.status import read_status
+from etl.load.files.local import LocalFiles
 from etl.load.files.open import open_files
 from etl.load.warehouse import sql
 from etl.model import schema
-from etl.sandbox import Sandbox
+from etl.pipeline import job
+from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import COMMAND, assert_documented, ended, environment, metrics_etl, start, write_settings
 from tests.e2e.dying import fork_server
-from tests.support import API_KEY, SECRET_KEY
+from tests.support import API_KEY, SECRET_KEY, settings_for
 from tests.warehouses import DyingSession, Place, assert_equals_dataset, load_into
 from tests.worlds import settled_world
 
@@ -137,6 +140,38 @@ async def test_status_misses_a_load_that_never_was_and_one_of_the_last_run(serve
     assert never.stdout.startswith("Not good: the warehouse was never loaded")
     assert behind.document["warehouse_lacks"] == "the last run was not loaded into the warehouse"
     assert behind.document["next"] == "metrics-etl load"
+
+
+async def test_warehouse_of_another_dataset_is_refused_by_whoever_compares(server: Sandbox, folder: Path) -> None:
+    env = environment(server, METRICS_ETL_DESTINATION__PATH=str(folder / "other"))
+    await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))
+    results = [await metrics_etl(*words, cwd=folder, env=env) for words in (["run"], ["verify", "--warehouse"])]
+
+    assert [each.exit_code for each in results] == [6, 6]
+    assert "holds another dataset" in results[1].stderr
+
+
+async def test_status_waits_an_hour_for_the_load_of_a_run_at_work(server: Sandbox, folder: Path) -> None:
+    """Its row is there before its load, which may hang."""
+    await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))
+    place = json.loads((folder / "data" / "_state" / "last_load.json").read_text())["warehouse"]
+    await job.export(settings_for(server, folder / "data"))
+    files = LocalFiles(folder / "data")
+    asked = asyncio.Event()
+    server.on_request = lambda _request: asked.set()
+    server.fault = lambda _request, _nth: Fault(is_hanging=True)
+    process = await start("run", "-q", cwd=folder, env=environment(server))
+    await asked.wait()
+    now = datetime.now(UTC)
+    lacks = [
+        read_status(files, now=now + timedelta(minutes=minutes), warehouse=place).warehouse_lacks
+        for minutes in (0, 50, 70)
+    ]
+    process.terminate()
+    await ended(process)
+    lacks.append(read_status(files, now=now, warehouse=place).warehouse_lacks)
+
+    assert lacks == [None, None, *["the last run was not loaded into the warehouse"] * 2]
 
 
 @pytest.mark.parametrize("other", [Place("duckdb://other.duckdb"), Place("duckdb://metrics.duckdb", "other")])

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import msgspec
 
+from etl.errors import DestinationError
 from etl.load.documents import read_document
 from etl.load.files.open import Files
 from etl.load.layout import LAST_LOAD
@@ -17,7 +18,8 @@ _MOST_BYTES = 1 << 20
 class LastLoad(msgspec.Struct, frozen=True, kw_only=True):
     """``warehouse``: its place, as the settings name it; ``problem``: why the load failed, or what it left out.
 
-    ``export_run_id``: the newest export run that the warehouse has; ``export_runs``: how many it has.
+    ``export_run_id``: the newest export run that the warehouse has; ``export_runs``: how many it has. ``loaded_at``: when a load
+    last left nothing out.
     """
 
     warehouse: str
@@ -25,6 +27,7 @@ class LastLoad(msgspec.Struct, frozen=True, kw_only=True):
     export_run_id: str | None = None
     export_runs: int = 0
     problem: str | None = None
+    loaded_at: _Moment | None = None
 
 
 def read_last_load(files: Files, *, note: Callable[[str], object]) -> LastLoad | None:
@@ -38,6 +41,15 @@ def read_last_load(files: Files, *, note: Callable[[str], object]) -> LastLoad |
     return read_document(files, LAST_LOAD, LastLoad, most_bytes=_MOST_BYTES, note=note)
 
 
+def last_loaded_at(files: Files, place: str) -> datetime | None:
+    """When a load last left nothing out of the warehouse at ``place``; None when none did, or the note cannot be read."""
+    try:
+        load = read_last_load(files, note=lambda _: None)
+    except DestinationError:
+        return None
+    return load.loaded_at if load and load.warehouse == place else None
+
+
 def note_load(files: Files, load: LastLoad) -> None:
     """Replace the note.
 
@@ -47,12 +59,15 @@ def note_load(files: Files, load: LastLoad) -> None:
     files.publish(LAST_LOAD, msgspec.json.encode(load))
 
 
-def lacks_of_warehouse(load: LastLoad | None, place: str, export_runs: int) -> str | None:
-    """What the warehouse at ``place`` lacks after this load, in words; ``export_runs`` is how many the dataset has."""
+def lacks_of_warehouse(load: LastLoad | None, place: str, least_runs: int, export_runs: int) -> str | None:
+    """What the warehouse at ``place`` lacks after this load, in words.
+
+    ``export_runs`` is how many the dataset has, ``least_runs`` of how many the warehouse must know by now.
+    """
     if load is None:
         return "the warehouse was never loaded"
     if load.warehouse != place:
         return f"{place} was never loaded; the last load was into {load.warehouse}"
     if load.problem:
         return f"the last load left the warehouse behind: {load.problem}"
-    return None if load.export_runs == export_runs else "the last run was not loaded into the warehouse"
+    return None if load.export_runs in (least_runs, export_runs) else "the last run was not loaded into the warehouse"

@@ -10,7 +10,7 @@ say so, since nothing else could tell.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain
 
@@ -23,7 +23,7 @@ from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.dataset import Dataset
 from etl.load.files.open import Entry, Files, data_files, read_each
 from etl.load.identity import read_identity
-from etl.load.layout import INDEX, Part, parse_part_path
+from etl.load.layout import INDEX, Part, Scope, parse_part_path
 from etl.load.merge import is_of
 from etl.load.parquet import UnreadableError, pack, unpack
 from etl.load.part_index import ROWS, Hashes, PartIndex, index_part, versions_of
@@ -181,6 +181,26 @@ def read_index(files: Files) -> Index:
         index.parts[Part(key, place)] = PartIndex(own, counts, rows.slice(first, count))
         first += count
     return index
+
+
+def with_later_starts(files: Files, scope: Scope) -> Scope:
+    """The scope, and the parts that have an execution of its days which began in another month when the part took it.
+
+    As far as the index of the last run tells: without one that can be read, the scope is as it was.
+    """
+    if not scope.has_bounds:
+        return scope
+    try:
+        parts = read_index(files).parts
+    except DestinationError:
+        return scope
+    others = set()
+    for part, each in parts.items():
+        days = each.rows["started_at"].cast(schema.DATE)
+        is_in = pc.and_(pc.greater_equal(days, scope.since), pc.less_equal(days, scope.until))
+        if not scope.overlaps(part.folder) and pc.any(is_in).as_py():
+            others.add(part)
+    return replace(scope, others=frozenset(others))
 
 
 def update_index(dataset: Dataset, known: Index, unreadable: list[str], *, strict_keys: Iterable[str] = ()) -> Index:

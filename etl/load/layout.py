@@ -61,11 +61,15 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Part of the dataset: these run tests (None: all), from the first day to the last, both included."""
+    """Part of the dataset: these run tests (None: all), from the first day to the last, both included.
+
+    ``others`` are parts of other months that have an execution of these days all the same.
+    """
 
     run_test_keys: frozenset[str] | None = None
     since: date = date.min
     until: date = date.max
+    others: frozenset[Part] = frozenset()
 
     @property
     def has_bounds(self) -> bool:
@@ -74,7 +78,8 @@ class Scope:
 
     def has(self, part: Part) -> bool:
         """Whether executions that the part took when they began may be in the scope."""
-        return self.overlaps(part.folder) and (self.run_test_keys is None or part.run_test_key in self.run_test_keys)
+        is_of_days = self.overlaps(part.folder) or part in self.others
+        return is_of_days and (self.run_test_keys is None or part.run_test_key in self.run_test_keys)
 
     def overlaps(self, folder: str) -> bool:
         """Whether a day of the folder's is in the scope."""

@@ -14,12 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import etl
 from etl import sandbox
 from etl.errors import DestinationError, ExitCode, InterruptedRunError
+from etl.inspect.verify import verify
 from etl.load import relocate
 from etl.load.dataset import Dataset
 from etl.load.files.local import LocalFiles
-from etl.load.layout import Part
+from etl.load.layout import Part, Scope
 from etl.model.records import DETAIL, METRICS, RUNS
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
@@ -464,6 +466,32 @@ async def test_plan_of_a_renamed_run_test_knows_that_nothing_is_fetched(
     assert plan.requests == 0
     assert plan.run_tests[0].reasons == {"final": 12}
     assert bytes_of_files(tmp_path) == before
+
+
+async def test_execution_whose_start_came_later_or_moved_to_another_month_is_read_by_its_day(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """Its rows stay in the folder that took them."""
+    moved, late = server.world.run_tests[0].executions[:2]
+    start, late.started_at = late.started_at, None  # type: ignore[assignment]
+    await export()
+    late.started_at = start
+    moved.started_at += timedelta(days=70)
+    assert (await export()).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+    data = tmp_path / "data"
+    for execution in (moved, late):
+        day = execution.started_at.date()
+        executions = etl.read_table(data, "executions", since=day, until=day)
+        calls = etl.read_calls(data, since=day, until=day)
+        assert execution.execution_id in {*executions["execution_id"]} & {*calls["execution_id"]}
+    settings = settings_for(server, data)
+    scope = Scope(since=moved.started_at.date())
+    report = verify(settings, scope, needs_aggregates=True)
+    assert {*report.executions} == {moved.execution_id}
+    shutil.rmtree(data / "_state")
+    assert etl.read_calls(data, since=scope.since).empty, "nothing else tells"
 
 
 async def test_scrub_finds_what_the_listing_does_not_show(server: Sandbox, export: Export, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """What a report holds: how fresh and complete the dataset is, and the figures of each run test. Asks the dataset alone."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 
 import pyarrow.compute as pc
@@ -13,7 +13,6 @@ from etl.inspect.status import Status
 from etl.inspect.tables import find_scope
 from etl.inspect.verdict import Verdict, judge, lacks, missing_rows
 from etl.load.files.open import Files
-from etl.load.layout import Scope
 from etl.model import schema
 from etl.model.wording import counted
 
@@ -86,7 +85,7 @@ def read_figures(
 
     def read(keys: Iterable[str], *, has_details: bool) -> Iterator[Figures]:
         for batch in _batches(keys, executions):
-            mine = Scope(frozenset(batch), scope.since, scope.until)
+            mine = replace(scope, run_test_keys=frozenset(batch))
             calls = rows_once(files, schema.CALLS, mine, [*CALLS_READ, "run_test"])
             evals = rows_once(files, schema.EVALS, mine, [*EVALS_READ, "run_test"])
             for key in batch:

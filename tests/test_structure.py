@@ -50,6 +50,7 @@ TESTED_ELSEWHERE = {
     "etl/extract/open_execution.py": "tests/extract/test_calls.py",
     "etl/extract/settling.py": "tests/pipeline/test_settling.py",
     "etl/load/attempt.py": "tests/e2e/test_lost_nights.py",
+    "etl/load/background.py": "tests/load/files/test_objects.py",
     "etl/load/files/store.py": "tests/load/files/test_objects.py",
     "etl/load/files/store_errors.py": "tests/load/files/test_objects.py",
     "etl/load/documents.py": "tests/e2e/test_planted.py",

@@ -219,12 +219,20 @@ async def _export_alone(run: Run, stop: asyncio.Future[InterruptedRunError] | No
 async def _load(run: Run, summary: Summary, stop: asyncio.Future[InterruptedRunError] | None) -> None:
     """Load the dataset into the warehouse; a failure is the summary's, and neither the dataset's nor the next load's."""
 
-    def go_on(_done: int, _total: int) -> None:
+    def go_on(*_: int) -> None:
         if stop is not None and stop.done():
             raise stop.result()
 
     section, accepts = run.settings.warehouse, run.accept_deletions
-    work = partial(load_warehouse, section, run.dataset, run.clock(), accept_deletions=accepts, on_progress=go_on)
+    work = partial(
+        load_warehouse,
+        section,
+        run.dataset,
+        run.clock(),
+        accept_deletions=accepts,
+        on_progress=go_on,
+        on_wait=go_on,
+    )
     try:
         summary.load = await to_the_end(work)
     except ExporterError as error:

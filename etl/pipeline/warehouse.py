@@ -10,7 +10,7 @@ from etl.load.dataset import Dataset
 from etl.load.warehouse.contents import read_contents
 from etl.load.warehouse.last_load import LastLoad, last_loaded_at, note_load
 from etl.load.warehouse.load import Result, load
-from etl.load.warehouse.target import NotEnoughMemoryError, open_warehouse
+from etl.load.warehouse.target import NotEnoughMemoryError, nothing, open_warehouse
 from etl.settings.sections import Warehouse
 
 
@@ -21,9 +21,10 @@ def load_warehouse(
     *,
     is_full: bool = False,
     accept_deletions: bool = False,
-    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    on_progress: Callable[[int, int], None] = nothing,
+    on_wait: Callable[[], None] = nothing,
 ) -> Result:
-    """Load what differs, as ``load`` says. Only for the holder of the dataset's lock.
+    """Load what differs, as ``load`` says; ``on_wait`` as ``open_warehouse`` says. Only for the holder of the dataset's lock.
 
     Raises:
         ConfigurationError: no warehouse is configured, or its package is not installed.
@@ -33,7 +34,7 @@ def load_warehouse(
     loaded_at = last_loaded_at(dataset.files, place)
     try:
         contents = read_contents(dataset)
-        with closing(open_warehouse(settings.named_url, settings.namespace)) as warehouse:
+        with closing(open_warehouse(settings.named_url, settings.namespace, on_wait=on_wait)) as warehouse:
             work = partial(
                 load, contents, warehouse, is_full=is_full, accept_deletions=accept_deletions, on_progress=on_progress
             )

@@ -362,6 +362,51 @@ async def test_signal_ends_a_command_that_waits_for_the_warehouse(
     assert (stopped.exit_code, stopped.stderr) == (128 + number, f"error: interrupted by {number.name}\n")
 
 
+@pytest.mark.parametrize(
+    ("is_stopped", "number"),
+    [
+        (False, signal.SIGTERM),
+        (True, signal.SIGINT),
+        pytest.param(False, signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(True, signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
+async def test_first_signal_ends_a_run_that_waits_for_the_warehouse_and_its_export_is_kept(
+    server: Sandbox, tmp_path: Path, in_postgresql: Place, number: signal.Signals, *, is_stopped: bool
+) -> None:
+    """For a lock there, or for a process there that is stopped, whose connection stays open."""
+    write_warehouse(tmp_path, server, in_postgresql)
+    env = environment(server)
+    await metrics_etl("run", "--quiet", cwd=tmp_path, env=env)
+    rerun_one(server)
+    with closing(in_postgresql.open()) as other:
+        other._session.execute(f"LOCK TABLE {in_postgresql.namespace}.calls")
+        process = await start("run", cwd=tmp_path, env=env)
+        waits = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        while not (found := await asyncio.to_thread(in_postgresql.query, waits)):
+            pass
+        (pid,) = (row["pid"] for row in found)
+        if is_stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            process.send_signal(number)
+            async with asyncio.timeout(20):
+                stopped = await ended(process)
+            left = in_postgresql.query(
+                f"SELECT pid FROM pg_stat_activity WHERE pid = {pid} AND wait_event_type = 'Lock'"
+            )
+        finally:
+            if is_stopped:
+                os.kill(pid, signal.SIGCONT)
+
+    assert stopped.exit_code == 128 + number
+    assert is_stopped or left == []
+    assert f"not loaded: interrupted by {number.name}" in stopped.stdout
+    assert json.loads((tmp_path / "data" / "_state" / "last_run.json").read_text())["exit_code"] == 0
+    assert (await metrics_etl("load", "--quiet", cwd=tmp_path, env=env)).exit_code == 0
+    assert_equals_dataset(in_postgresql, tmp_path / "data")
+
+
 async def test_the_page_s_sql_answers_in_postgresql(server: Sandbox, tmp_path: Path, in_postgresql: Place) -> None:
     write_warehouse(tmp_path, server, in_postgresql)
     await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))

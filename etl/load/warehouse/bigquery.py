@@ -3,7 +3,7 @@
 DDL cannot be part of it: tables are made and completed before. A load that was cut off leaves tables that expire within a day.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -18,6 +18,7 @@ from etl.load.warehouse.dialect import KINDS, backslash_quoted
 from etl.load.warehouse.spool import Spool
 from etl.load.warehouse.sql import SqlWarehouse
 from etl.load.warehouse.statements import Dialect, Inside
+from etl.load.warehouse.target import nothing
 from etl.model.schema import Table
 
 _TYPES = ("STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP", "DATE")
@@ -152,7 +153,7 @@ def _fields(schema: pa.Schema) -> list[bigquery.SchemaField]:
     return [bigquery.SchemaField(field.name, _TYPES[KINDS.index(field.type)]) for field in schema]
 
 
-def connect(url: str, namespace: str) -> SqlWarehouse:
+def connect(url: str, namespace: str, _on_wait: Callable[[], None] = nothing) -> SqlWarehouse:
     """The dataset of ``bigquery://project/dataset``, or that of the name ``namespace``; by application default credentials."""
     project, _, dataset = url.partition("://")[2].strip("/").partition("/")
     return SqlWarehouse(_Session(project, dataset or namespace), _dialect(dataset or namespace), dataset or namespace)

@@ -5,7 +5,7 @@ loaded is noted last: after an interruption the tables are not as noted, and the
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -19,7 +19,7 @@ from etl.errors import DestinationError
 from etl.load.warehouse.checksum import added, checksums
 from etl.load.warehouse.delta_table import OneTable, create
 from etl.load.warehouse.tables import ALL_TABLES, GROUPS, STATE, STATE_TABLE, Group, arrow_schema_of, shape
-from etl.load.warehouse.target import Change, Loaded
+from etl.load.warehouse.target import Change, Loaded, nothing
 from etl.model.schema import Table
 from etl.model.wording import counted
 
@@ -206,6 +206,6 @@ def _as_rows(noted: Mapping[str, _Items]) -> pa.Table:
     return pa.table([*map(pa.array, zip(*found, strict=True))], schema=arrow_schema_of(STATE_TABLE))
 
 
-def connect(url: str, _namespace: str) -> DeltaWarehouse:
+def connect(url: str, _namespace: str, _on_wait: Callable[[], None] = nothing) -> DeltaWarehouse:
     """The tables below ``delta:///folder`` or ``delta+s3://bucket/prefix``, whose credentials are where every client has them."""
     return DeltaWarehouse(url.removeprefix("delta://").removeprefix("delta+").rstrip("/"))

@@ -1,6 +1,6 @@
 """DuckDB: a database in one file, by its own driver."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +11,7 @@ import pyarrow as pa
 from etl.errors import DestinationError
 from etl.load.warehouse.sql import SqlWarehouse, streamed
 from etl.load.warehouse.statements import Dialect
-from etl.load.warehouse.target import NotEnoughMemoryError
+from etl.load.warehouse.target import NotEnoughMemoryError, nothing
 
 _DIALECT = Dialect(
     types=("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP WITH TIME ZONE", "DATE"),
@@ -96,7 +96,7 @@ class _Session:
             raise DestinationError(f"{self.where}: {text}") from exc
 
 
-def connect(url: str, namespace: str) -> SqlWarehouse:
+def connect(url: str, namespace: str, _on_wait: Callable[[], None] = nothing) -> SqlWarehouse:
     """The database in this file, which is made if it is not there.
 
     Raises:
@@ -105,7 +105,7 @@ def connect(url: str, namespace: str) -> SqlWarehouse:
     return _connected(url, _file(url), namespace)
 
 
-def connect_to_read(url: str, namespace: str) -> SqlWarehouse:
+def connect_to_read(url: str, namespace: str, _on_wait: Callable[[], None] = nothing) -> SqlWarehouse:
     """The same, but nothing is made, and others may read it meanwhile."""
     file = _file(url)
     if file.exists() or not file.parent.is_dir():

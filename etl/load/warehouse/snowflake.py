@@ -3,7 +3,7 @@
 DDL ends a transaction there: tables are made and completed before it begins.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
@@ -17,6 +17,7 @@ from etl.load.warehouse.dialect import sql_quoted
 from etl.load.warehouse.spool import Spool
 from etl.load.warehouse.sql import SqlWarehouse
 from etl.load.warehouse.statements import Dialect, Inside
+from etl.load.warehouse.target import nothing
 
 _STAGE = "metrics_etl_stage"
 _ROWS_LOADED = 3  # in what COPY answers
@@ -122,7 +123,7 @@ class _Session:
             raise DestinationError(f"{self.where}: {text[:_MOST_CHARACTERS]}") from exc
 
 
-def connect(url: str, namespace: str) -> SqlWarehouse:
+def connect(url: str, namespace: str, _on_wait: Callable[[], None] = nothing) -> SqlWarehouse:
     """The database of ``snowflake://account/database``.
 
     User and key are those of the connection ``default`` in connections.toml, or of ``?connection=NAME``.

@@ -82,10 +82,17 @@ def another_dataset(where: str, found: str, dataset_id: str) -> DestinationError
     )
 
 
-def open_warehouse(url: str, namespace: str, *, is_read_only: bool = False) -> Warehouse:
+def nothing(*_: int) -> None:
+    """Goes on."""
+
+
+def open_warehouse(
+    url: str, namespace: str, *, is_read_only: bool = False, on_wait: Callable[[], None] = nothing
+) -> Warehouse:
     """The warehouse that the URL means, connected; its tables lie in the schema ``namespace``.
 
-    ``is_read_only``: nothing is made by that, not even an empty database.
+    ``is_read_only``: nothing is made by that, not even an empty database. ``on_wait`` is called several times a second while
+    a server is waited for, if its driver allows that; what it raises ends the wait, and the statement.
 
     Raises:
         ConfigurationError: it needs a package that is not installed.
@@ -93,7 +100,7 @@ def open_warehouse(url: str, namespace: str, *, is_read_only: bool = False) -> W
     """
     module = module_for(url)
     connect = getattr(module, "connect_to_read", module.connect) if is_read_only else module.connect
-    return cast("Warehouse", connect(url, namespace))
+    return cast("Warehouse", connect(url, namespace, on_wait))
 
 
 def module_for(url: str) -> ModuleType:

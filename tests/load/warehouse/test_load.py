@@ -2,12 +2,14 @@
 
 import asyncio
 import dataclasses
+import os
 import shutil
+import signal
 import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -18,13 +20,14 @@ import pytest
 from msgspec.structs import replace
 
 from etl import sandbox
-from etl.errors import DestinationError
+from etl.errors import DestinationError, ExitCode, InterruptedRunError
 from etl.inspect.warehouse import compare
 from etl.load.layout import INDEX
 from etl.load.warehouse import postgresql
 from etl.load.warehouse.ddl import ddl
 from etl.load.warehouse.load import load
 from etl.load.warehouse.sql import SqlWarehouse
+from etl.load.warehouse.target import open_warehouse
 from etl.model import schema
 from etl.pipeline import job
 from etl.sandbox import Sandbox
@@ -602,6 +605,107 @@ async def test_lock_of_somebody_else_is_not_waited_for_for_ever(
             load_into(in_postgresql, source.data, is_full=True)
         gives_up.cancel()
     load_into(in_postgresql, source.data, is_full=True)
+    assert_equals_dataset(in_postgresql, source.data)
+
+
+WAITS_FOR_A_LOCK = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+
+
+@contextmanager
+def locked(place: Place) -> Iterator[None]:
+    """Somebody else has a table, whatever is to be done with it, for a minute at most."""
+    with closing(place.open()) as other:
+        other._session.execute(f"LOCK TABLE {place.namespace}.calls")
+        gives_up = threading.Timer(60, other._session.rollback)
+        gives_up.start()
+        try:
+            yield
+        finally:
+            gives_up.cancel()
+
+
+@contextmanager
+def continued_at_the_end() -> Iterator[list[int]]:
+    """Processes that a test stops, for a minute at most."""
+    stopped: list[int] = []
+
+    def go_on() -> None:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+
+    gives_up = threading.Timer(60, go_on)
+    gives_up.start()
+    try:
+        yield stopped
+    finally:
+        gives_up.cancel()
+        go_on()
+
+
+async def test_load_that_is_interrupted_while_it_waits_for_a_lock_is_undone_at_once(
+    source: Source, in_postgresql: Place
+) -> None:
+    def interrupt() -> None:
+        if in_postgresql.query(WAITS_FOR_A_LOCK):
+            raise InterruptedRunError("interrupted", exit_code=ExitCode.SIGTERM)
+
+    load_into(in_postgresql, source.data)
+    with locked(in_postgresql):
+        with (
+            pytest.raises(InterruptedRunError),
+            closing(open_warehouse(in_postgresql.url, in_postgresql.namespace, on_wait=interrupt)) as opened,
+        ):
+            load(contents_of(source.data), opened, is_full=True)
+        assert not in_postgresql.query(WAITS_FOR_A_LOCK)
+    load_into(in_postgresql, source.data, is_full=True)
+    assert_equals_dataset(in_postgresql, source.data)
+
+
+async def test_server_process_that_stops_in_a_statement_is_given_up(
+    source: Source, in_postgresql: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection stays open, and the kernel goes on answering for it."""
+    load_into(in_postgresql, source.data)
+    with continued_at_the_end() as stopped, locked(in_postgresql):
+
+        def stop() -> None:
+            if not stopped and (found := in_postgresql.query(WAITS_FOR_A_LOCK)):
+                stopped.append(found[0]["pid"])
+                os.kill(stopped[0], signal.SIGSTOP)
+
+        monkeypatch.setattr(postgresql, "GRACE_SECONDS", 1)
+        monkeypatch.setattr(postgresql, "ANSWER_SECONDS", 3)
+        with (
+            pytest.raises(DestinationError, match="the server has not answered for 3 s"),
+            closing(open_warehouse(in_postgresql.url, in_postgresql.namespace, on_wait=stop)) as opened,
+        ):
+            load(contents_of(source.data), opened)
+        assert stopped
+    load_into(in_postgresql, source.data, is_full=True)
+    assert_equals_dataset(in_postgresql, source.data)
+
+
+async def test_server_process_that_stops_while_rows_are_sent_is_given_up(
+    source: Source, in_postgresql: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the limit of its role, where it has one."""
+    limited = Place(f"{in_postgresql.url}?options=-c%20statement_timeout%3D2s", in_postgresql.namespace)
+    monkeypatch.setattr(postgresql, "GRACE_SECONDS", 1)
+    with continued_at_the_end() as stopped:
+
+        def stop(done: int, _total: int) -> None:
+            if done == 1:
+                (loading,) = in_postgresql.query(
+                    "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND xact_start < now() "
+                    "AND backend_type = 'client backend'"
+                )
+                stopped.append(loading["pid"])
+                os.kill(loading["pid"], signal.SIGSTOP)
+
+        with pytest.raises(DestinationError, match="the server has not answered for 3 s"):
+            load_into(limited, source.data, on_progress=stop)
+        assert stopped
+    load_into(in_postgresql, source.data)
     assert_equals_dataset(in_postgresql, source.data)
 
 

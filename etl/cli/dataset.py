@@ -58,16 +58,19 @@ def status(
         from etl.cli.reading import open_settings, read_dataset  # noqa: PLC0415
         from etl.cli.show_status import print_status  # noqa: PLC0415
         from etl.inspect.verdict import judge  # noqa: PLC0415
+        from etl.load.files.store_errors import StoreFailedError  # noqa: PLC0415
         from etl.pipeline.preflight import problems_here  # noqa: PLC0415
 
         settings, configured = open_settings(config)
-        problems_now = problems_here(config)
         try:
             _, dataset_status = read_dataset(settings, configured)
+        except StoreFailedError:  # nor would it answer a second time
+            raise
         except DestinationError:
-            for problem in problems_now:
+            for problem in problems_here(config):
                 print_message(f"problem: {problem}")
             raise
+        problems_now = problems_here(config)
         would_fail = configured is not None and bool(problems_now)
         verdict = judge(dataset_status, max_age_hours=max_age_hours, would_fail=would_fail)
         if as_json:

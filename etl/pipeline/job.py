@@ -163,11 +163,11 @@ async def export(
             begun = Attempt(started_at=run.started_at, export_run_id=run.export_run_id)
             await to_the_end(partial(note_attempt, files, begun))
             return await _export_alone(run, stop, last)
-    except LockHeldError:
+    except (LockHeldError, DestinationError) as error:  # one that comes later is told by the summary
         if stop is not None and stop.done():
             raise stop.result() from None
-        raise
-    except DestinationError as error:  # one that comes later is told by the summary
+        if isinstance(error, LockHeldError):
+            raise
         if (silence := await to_the_end(partial(note_failure, files, error, run.started_at))) is not None:
             raise DestinationError(f"{error}; {silence}") from error
         raise

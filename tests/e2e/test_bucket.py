@@ -13,16 +13,18 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 import pytest
+import typer
 
 import etl
 from etl import sandbox
 from etl.cli.app import main
+from etl.cli.dataset import status
 from etl.load.files import lease, objects, store
 from etl.load.files.open import never
 from etl.pipeline import buffer
 from etl.sandbox import Fault, Sandbox
 from tests.datasets import assert_kept, assert_sound, contents, fill_parts_early
-from tests.e2e.command import environment, metrics_etl, start, write_settings
+from tests.e2e.command import ended, environment, metrics_etl, start, write_settings
 from tests.e2e.dying import fork_server
 from tests.e2e.test_killed import run_again
 from tests.e2e.truth import assert_equals_world
@@ -480,3 +482,52 @@ async def test_ctrl_c_while_a_lock_is_watched_ends_the_run(disturbed: Disturbed)
     process.send_signal(signal.SIGINT)
     assert await process.wait() == 130
     assert b"Traceback" not in await process.stderr.read()  # type: ignore[union-attr]
+
+
+async def test_first_signal_ends_a_run_whose_bucket_is_silent(tmp_path: Path) -> None:
+    """It accepts connections and says nothing; nothing has been written."""
+    asked, over = asyncio.Event(), asyncio.Event()
+
+    async def say_nothing(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await over.wait()
+        writer.close()
+
+    async with Sandbox(small_world()) as server, await asyncio.start_server(say_nothing, "127.0.0.1", 0) as silent:
+        endpoint = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+        write_settings(tmp_path, ["a"], *bucket_settings("s3://datasets/data", endpoint))
+        process = await start("run", cwd=tmp_path, env=environment(server, **KEYS))
+        await asked.wait()
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(20):
+            stopped = await ended(process)
+        over.set()
+
+    assert stopped.exit_code == 143
+    assert stopped.stderr == "error: interrupted by SIGTERM; what had arrived is saved\n"
+    assert server.requests == []
+
+
+async def test_status_asks_a_silent_bucket_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    connections, over = list[asyncio.StreamWriter](), asyncio.Event()
+
+    async def say_nothing(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        await over.wait()
+        writer.close()
+
+    monkeypatch.setattr(objects, "READER_SECONDS", 2)
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as silent:
+        endpoint = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+        settings = write_settings(tmp_path, ["a"], *bucket_settings("s3://datasets/data", endpoint))
+        with pytest.raises(typer.Exit) as ending:
+            await asyncio.to_thread(status, settings)
+        over.set()
+
+    assert ending.value.exit_code == 6
+    assert len(connections) == 1
+    assert "cannot be reached, or is too slow" in capsys.readouterr().err

@@ -66,6 +66,7 @@ class BucketFiles:
     @contextmanager
     def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never) -> Iterator[None]:
         """Hold the dataset's lease; see ``lease.hold``."""
+        self._objects.be_patient(is_stopped)
         with lease.hold(self._objects, now, is_stopped) as held:
             self._lease, self._listed = held, {each.path: each for each in self._objects.list("")}
             try:

@@ -1,22 +1,30 @@
 """The objects of a bucket, through obstore: read, listed, and replaced only if they are still what was seen."""
 
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
-from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from etl.errors import FileMissingError
+from etl.load.background import in_background
+from etl.load.files.open import never
 from etl.load.files.store import open_store
-from etl.load.files.store_errors import ConflictError, StoreFailedError, error_of
+from etl.load.files.store_errors import ConflictError, StoreFailedError, error_of, no_answer
 from etl.model.locations import Options
 
 T = TypeVar("T")
 
+READER_SECONDS = 30.0
+"""How long a command that only reads waits for a store to begin its answer."""
+STOPPED_SECONDS = 5.0
+"""The same for a run that was told to stop."""
+_LOOK_SECONDS = 0.2
 _PAGE = 1000
 _QUOTE = '"'
 
@@ -43,7 +51,7 @@ class Objects:
     """The objects below one URL; paths are relative to it.
 
     ``requests`` counts what was asked of the store, by kind; what obstore sends again is not in it. Once the store has failed for
-    minutes, it is given seconds: what is left is to end the run.
+    minutes, it is given seconds: what is left is to end the run. Who only reads does not wait for minutes at all.
     """
 
     def __init__(self, url: str, options: Options) -> None:
@@ -52,6 +60,12 @@ class Objects:
         self._store = open_store(self.url, options)
         self._hasty_store = open_store(self.url, options, is_hasty=True)
         self._counting = threading.Lock()
+        self._most_seconds = READER_SECONDS
+        self._is_stopped: Callable[[], bool] = never
+
+    def be_patient(self, is_stopped: Callable[[], bool]) -> None:
+        """Wait for the store for minutes from now on, as a run does; for answers only until it ``is_stopped``."""
+        self._most_seconds, self._is_stopped = math.inf, is_stopped
 
     def hasty(self) -> "Objects":
         """The same objects, for requests that may rather fail than take long."""
@@ -72,7 +86,9 @@ class Objects:
         mode: Any = "create" if seen is None else self._condition(path, seen)
         try:
             with self._naming(path, "put"):
-                told = _interruptible(lambda: obstore.put(self._store, path, content, mode=mode, use_multipart=False))
+                told = self._answer(
+                    lambda: obstore.put(self._store, path, content, mode=mode, use_multipart=False), is_write=True
+                )
         except ConflictError:
             # A try whose answer was lost may have been the one that wrote it.
             try:
@@ -103,14 +119,11 @@ class Objects:
         """
         import obstore  # noqa: PLC0415
 
-        def read() -> tuple[Found, bytes]:
-            answer = obstore.get(self._store, path)
+        with self._naming(path, "get"):
+            answer = self._answer(lambda: obstore.get(self._store, path))
             found = _found(answer.meta)
             is_too_large = most_bytes is not None and found.size_bytes > most_bytes
-            return found, b"" if is_too_large else answer.bytes().to_bytes()
-
-        with self._naming(path, "get"):
-            return _interruptible(read)
+            return found, b"" if is_too_large else self._answer(lambda: answer.bytes().to_bytes(), is_content=True)
 
     def head(self, path: str) -> Found:
         """The object without its content.
@@ -122,7 +135,7 @@ class Objects:
         import obstore  # noqa: PLC0415
 
         with self._naming(path, "head"):
-            return _found(_interruptible(lambda: obstore.head(self._store, path)))
+            return _found(self._answer(lambda: obstore.head(self._store, path)))
 
     def list(self, folder: str) -> list[Found]:
         """All objects below the folder, a thousand in each request. Placeholders that consoles make for folders are none.
@@ -132,12 +145,11 @@ class Objects:
         """
         import obstore  # noqa: PLC0415
 
-        def read() -> list[Any]:
-            batches = obstore.list(self._store, prefix=folder or None, chunk_size=_PAGE)
-            return [each for batch in batches for each in batch]
-
+        found: list[Found] = []
         with self._naming(folder, "list"):
-            found = [_found(each) for each in _interruptible(read)]
+            pages = iter(obstore.list(self._store, prefix=folder or None, chunk_size=_PAGE))
+            while (page := self._answer(lambda: next(pages, None))) is not None:
+                found += map(_found, page)
         self._count("list", max(0, len(found) - 1) // _PAGE)
         return [each for each in found if not _is_placeholder(each)]
 
@@ -150,7 +162,7 @@ class Objects:
         import obstore  # noqa: PLC0415
 
         with suppress(FileMissingError), self._naming(path, "delete"):
-            _interruptible(lambda: obstore.delete(self._store, path))
+            self._answer(lambda: obstore.delete(self._store, path), is_write=True)
 
     def copy(self, path: str, to: str) -> None:
         """Make ``to`` the same as the object; whatever was there is gone.
@@ -161,7 +173,22 @@ class Objects:
         import obstore  # noqa: PLC0415
 
         with self._naming(path, "copy"):
-            _interruptible(lambda: obstore.copy(self._store, path, to))
+            self._answer(lambda: obstore.copy(self._store, path, to), is_write=True)
+
+    def _answer(self, work: Callable[[], T], *, is_write: bool = False, is_content: bool = False) -> T:
+        """The result of the work, for which obstore itself waits for minutes and hears of no signal.
+
+        A run that is told to stop finishes what it writes. Content may be large, and its line slow: obstore's own limits do.
+        """
+        answer, left = in_background(work), math.inf if is_content else self._most_seconds
+        while not wait([answer], timeout=_LOOK_SECONDS).done:
+            if self._is_stopped() and not (is_write or is_content):
+                left = min(left, STOPPED_SECONDS)
+            left -= _LOOK_SECONDS
+            if left < 0:
+                self._store = self._hasty_store
+                raise no_answer(self.url)
+        return answer.result()
 
     def _count(self, kind: str, number: int = 1) -> None:
         with self._counting:
@@ -180,25 +207,6 @@ class Objects:
             if isinstance(error, StoreFailedError):
                 self._store = self._hasty_store
             raise error from exc
-
-
-def _interruptible(work: Callable[[], T]) -> T:
-    """The result of the work. In the main thread, a signal interrupts the wait for it: the library itself hears of none."""
-    if threading.current_thread() is not threading.main_thread():
-        return work()
-    results: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
-
-    def run() -> None:
-        try:
-            results.put((work(), None))
-        except BaseException as exc:  # noqa: BLE001 raised below
-            results.put((None, exc))
-
-    threading.Thread(target=run, daemon=True).start()
-    result, error = results.get()
-    if error is not None:
-        raise error
-    return result  # type: ignore[return-value]
 
 
 def _is_placeholder(found: Found) -> bool:

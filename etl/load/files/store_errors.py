@@ -47,6 +47,11 @@ class StoreFailedError(DestinationError):
     """The store gave no answer that tells anything of the object, however often it was asked."""
 
 
+def no_answer(url: str) -> StoreFailedError:
+    """What to raise where the store below the URL was not waited for any longer."""
+    return StoreFailedError(f"{url}: {_PHRASES[_NO_ANSWER]}")
+
+
 def error_of(exc: Exception, url: str, path: str, kind: str) -> DestinationError:  # noqa: PLR0911 each is another cause
     """What to raise for what obstore raised, when it was to ``kind`` (get, put, …) the object below the URL."""
     from obstore import exceptions  # noqa: PLC0415

@@ -1,8 +1,10 @@
 """Objects are replaced only if they are what was seen, and every failure is one line that names the fix."""
 
 import http.client
+import itertools
 import os
 import signal
+import socket
 import sys
 import threading
 from contextlib import nullcontext
@@ -13,9 +15,11 @@ import pytest
 from obstore import exceptions
 
 from etl.errors import ConfigurationError, DestinationError, FileMissingError
+from etl.load.files import objects as objects_module
 from etl.load.files import store
 from etl.load.files.objects import Objects, Version
-from etl.load.files.store_errors import ConflictError
+from etl.load.files.open import never
+from etl.load.files.store_errors import ConflictError, StoreFailedError
 from etl.load.parquet import pack
 from tests.stores import Cut, Refused, Told, proxied
 
@@ -138,6 +142,58 @@ def test_a_signal_interrupts_the_wait_for_a_store_that_hangs(objects, proxy):
             objects.get(PATH)
     finally:
         released.set()
+
+
+@pytest.fixture
+def silent_store():
+    """Connections to it are open, since the kernel accepts them, and nobody answers."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        given = {"access_key_id": "a", "secret_access_key": "b"}
+        yield Objects("s3://bucket/folder", {"endpoint": endpoint, "region": "us-east-1"} | given)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda objects: objects.get(PATH),
+        lambda objects: objects.head(PATH),
+        lambda objects: objects.list(""),
+        lambda objects: objects.put(PATH, b"one", None),
+    ],
+)
+def test_a_reader_gives_up_a_store_that_is_silent(silent_store, ask):
+    silent_store._most_seconds = 0.5
+    patient = silent_store._store
+    with pytest.raises(DestinationError, match="s3://bucket/folder: cannot be reached, or is too slow"):
+        ask(silent_store)
+    assert silent_store._store is not patient
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda objects: objects.get(PATH), lambda objects: objects.head(PATH), lambda objects: objects.list("")]
+)
+def test_a_run_that_is_stopped_waits_for_no_silent_store(silent_store, monkeypatch, ask):
+    monkeypatch.setattr(objects_module, "STOPPED_SECONDS", 0.5)
+    silent_store.be_patient(lambda: True)
+    with pytest.raises(StoreFailedError):
+        ask(silent_store)
+
+
+def test_a_run_that_is_stopped_finishes_what_it_writes(objects, proxy, monkeypatch):
+    monkeypatch.setattr(objects_module, "STOPPED_SECONDS", 0)
+    looks, released = itertools.count(1), threading.Event()
+
+    def is_stopped():
+        if next(looks) == 5:
+            released.set()
+        return True
+
+    proxy.before = lambda _told: released.wait(60)
+    objects.be_patient(is_stopped)
+    objects.put(PATH, b"one", None)
+    objects.be_patient(never)
+    assert objects.get(PATH)[1] == b"one"
 
 
 @pytest.mark.parametrize("verdict", [Cut("before"), Cut("halfway"), Refused(503, "SlowDown"), Refused(500)])

@@ -19,6 +19,7 @@ from etl.extract.deadline import Deadline
 _PLACES = 3
 _PIECE_BYTES = 1 << 16
 _MOST_MEMBERS = 10_000
+_MOST_ENCODINGS = 4
 _PADDING = re.compile(rb"\0+")
 _UNKNOWN_ENCODINGS = {"br", "compress", "x-compress", "zstd"}
 
@@ -79,7 +80,10 @@ class Bodies:
 
 def _unpacked(body: bytes, encoding: str, status: int, max_bytes: int) -> bytes:
     """By hand: aiohttp knows no ``x-gzip``, and its versions differ in how they limit what comes out."""
-    for name in reversed(encoding.lower().split(",")):
+    names = encoding.lower().split(",")
+    if len(names) > _MOST_ENCODINGS:
+        raise NoAnswerError(f"more than {_MOST_ENCODINGS} layers of Content-Encoding")
+    for name in reversed(names):
         try:
             match name.strip():
                 case "gzip" | "x-gzip":

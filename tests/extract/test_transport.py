@@ -204,6 +204,7 @@ async def test_empty_body_needs_no_unpacking():
         (packed(b"x", "gzip"), "damaged Content-Encoding"),
         (packed(gzip.compress(PLAIN, mtime=0)[:-9], "gzip"), "damaged Content-Encoding"),
         (packed(gzip.compress(b"", mtime=0) * 500_000, "gzip"), "Content-Encoding gzip of more than 10,000 members"),
+        (packed(PLAIN, "identity, " * 4 + "identity"), "more than 4 layers of Content-Encoding"),
         (packed(b"x", "deflate"), "damaged Content-Encoding"),
         (packed(zlib.compress(PLAIN)[:-9], "deflate"), "damaged Content-Encoding"),
     ],

@@ -152,19 +152,27 @@ async def compare(
                 for execution_id, known in exported.items()
                 if known.part.run_test_key == run_test.key and known.started_on >= (run_test.since or date.min)
             }
-            _note_missing(comparison, run_test, mine, listed)
+            _note_missing(comparison, run_test, mine, listed, is_all=not settings.is_part)
     return comparison
 
 
 def _note_missing(
-    comparison: Comparison, run_test: RunTest, exported: Mapping[str, Exported], listed: Collection[str]
+    comparison: Comparison,
+    run_test: RunTest,
+    exported: Mapping[str, Exported],
+    listed: Collection[str],
+    *,
+    is_all: bool,
 ) -> None:
-    """Skip the run test's executions that no list has; many of them, as a run counts, are a finding."""
+    """Skip the run test's executions that no list has; many of them, as a run counts, are a finding.
+
+    Not where some run tests are left out (``is_all``): one of these may have them now.
+    """
     missing = {execution_id: known for execution_id, known in exported.items() if execution_id not in listed}
     for execution_id, known in missing.items():
         comparison.skip(execution_id, Skipped.DELETED if known.is_deleted else Skipped.NOT_LISTED)
     vanished, living = (sum(not each.is_deleted for each in of.values()) for of in (missing, exported))
-    if is_mass_vanishing(vanished=vanished, living=living):
+    if is_all and is_mass_vanishing(vanished=vanished, living=living):
         text = f"{vanished} of its {living} executions are not in its list: check the key's workspace"
         comparison.findings.append(Finding(Kind.NOT_LISTED, f"run test {quoted(run_test.name)}", text))
 

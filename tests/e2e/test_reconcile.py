@@ -206,9 +206,11 @@ async def test_dataset_of_another_workspace_is_a_finding(tmp_path: Path) -> None
         first.executions[:] = settled_world(run_tests=1, executions=4, calls=1, seed=2).run_tests[0].executions
         second.executions.pop()
         report, comparison = await against_api(settings)
+        narrowed, _ = await against_api(settings.only([first.name]))
 
     findings = [(each.kind, each.text.partition(":")[0]) for each in report.findings]
     assert findings == [(Kind.NOT_LISTED, "4 of its 4 executions are not in its list")]
+    assert narrowed.findings == [], "another run test may have them now"
     assert (comparison.compared, len(comparison.skipped[Skipped.NOT_LISTED])) == (3, 5)
 
 

@@ -192,7 +192,8 @@ def read_status(
     )
     run_tests = tuple(_run_tests(parts, index, last_run, configured_names, is_at_work=at_work is not None))
     # The row of a run at work is there before its load, which may hang.
-    is_loading = at_work is not None and any(now - _LOAD_TAKES < run["finished_at"] <= latest for run in runs)
+    of_lock = [run for run in runs if at_work and attempt and run["export_run_id"] == attempt.export_run_id]
+    is_loading = any(now - _LOAD_TAKES < run["finished_at"] <= latest for run in of_lock)
     return Status(
         dataset=files.where(),
         read_at=now,

@@ -207,7 +207,8 @@ async def _export_alone(run: Run, stop: asyncio.Future[InterruptedRunError] | No
     if settings.warehouse.url and not isinstance(failure, InterruptedRunError | DestinationError) and bug is None:
         await _load(run, summary, stop)
     if settings.warehouse.url:
-        loaded_at = await to_the_end(partial(last_loaded_at, run.dataset.files, settings.warehouse.place or ""))
+        place = settings.warehouse.place or ""
+        loaded_at = await to_the_end(partial(last_loaded_at, run.dataset.files, place, summary.counts_from))
         summary.warehouse_loaded_at = loaded_at or datetime.fromtimestamp(0, UTC)
     details = {k: v for k, v in summary.as_json().items() if k not in ("run_tests", "receipt", "dataset", "version")}
     run.notify("run_finished", **details)
@@ -228,7 +229,7 @@ async def _load(run: Run, summary: Summary, stop: asyncio.Future[InterruptedRunE
         load_warehouse,
         section,
         run.dataset,
-        run.clock(),
+        summary.counts_from,
         accept_deletions=accepts,
         on_progress=go_on,
         on_wait=go_on,

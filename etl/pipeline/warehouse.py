@@ -31,7 +31,7 @@ def load_warehouse(
         DestinationError: the dataset cannot be read, or the warehouse failed; the next load makes up for it.
     """
     place = settings.place or ""
-    loaded_at = last_loaded_at(dataset.files, place)
+    loaded_at = last_loaded_at(dataset.files, place, now)
     try:
         contents = read_contents(dataset)
         with closing(open_warehouse(settings.named_url, settings.namespace, on_wait=on_wait)) as warehouse:

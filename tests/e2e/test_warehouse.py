@@ -156,22 +156,25 @@ async def test_status_waits_an_hour_for_the_load_of_a_run_at_work(server: Sandbo
     await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))
     place = json.loads((folder / "data" / "_state" / "last_load.json").read_text())["warehouse"]
     await job.export(settings_for(server, folder / "data"))
-    files = LocalFiles(folder / "data")
+    files, now = LocalFiles(folder / "data"), datetime.now(UTC)
+
+    def lacks(minutes: int) -> str | None:
+        return read_status(files, now=now + timedelta(minutes=minutes), warehouse=place).warehouse_lacks
+
+    with files.lock(now):
+        assert [lacks(0), lacks(50)] == [None, None]
+        told = [lacks(70)]
+    told.append(lacks(0))
     asked = asyncio.Event()
     server.on_request = lambda _request: asked.set()
     server.fault = lambda _request, _nth: Fault(is_hanging=True)
     process = await start("run", "-q", cwd=folder, env=environment(server))
     await asked.wait()
-    now = datetime.now(UTC)
-    lacks = [
-        read_status(files, now=now + timedelta(minutes=minutes), warehouse=place).warehouse_lacks
-        for minutes in (0, 50, 70)
-    ]
+    told.append(lacks(0))
     process.terminate()
     await ended(process)
-    lacks.append(read_status(files, now=now, warehouse=place).warehouse_lacks)
 
-    assert lacks == [None, None, *["the last run was not loaded into the warehouse"] * 2]
+    assert told == ["the last run was not loaded into the warehouse"] * 3
 
 
 @pytest.mark.parametrize("other", [Place("duckdb://other.duckdb"), Place("duckdb://metrics.duckdb", "other")])

@@ -12,6 +12,7 @@ from etl import sandbox
 from etl.inspect.status import read_status
 from etl.inspect.verdict import judge
 from etl.load.files.local import LocalFiles
+from etl.load.warehouse.last_load import LastLoad, note_load
 from etl.pipeline import job
 from etl.pipeline.metrics_file import write_metrics_file
 from etl.pipeline.summary import Summary
@@ -178,6 +179,25 @@ async def test_status_names_what_went_wrong_after_a_run_of_the_future(server: Sa
     assert told.document["lost_run"] is None
     assert lost.document["verdict"] == "Not good: the last run could not start"
     assert lost.document["lost_run"]["exit_code"] == 2
+
+
+async def test_load_of_the_future_does_not_count(server: Sandbox, tmp_path: Path) -> None:
+    """Else nothing would alert for a warehouse that is never loaded."""
+    database, here = tmp_path / "metrics.duckdb", datetime.now(UTC)
+    settings = settings_for(server, tmp_path / "data", warehouse={"url": f"duckdb://{database}"})
+    date = Fault(headers={"Date": format_datetime(here - YEAR, usegmt=True)})
+    server.fault = lambda _request, _nth: date
+    first = await job.export(settings, clock=lambda: here)
+    database.write_bytes(b"something else")
+    second = await job.export(settings, clock=lambda: here + DAY)
+    load = LastLoad(warehouse=settings.warehouse.place or "", tried_at=here, loaded_at=here)
+    note_load(LocalFiles(tmp_path / "data"), load)
+    third = await job.export(settings, clock=lambda: here + 2 * DAY)
+
+    loaded_at = first.warehouse_loaded_at
+    assert loaded_at is not None
+    assert abs(loaded_at - (here - YEAR)) < timedelta(hours=1), "the source's clock"
+    assert (second.warehouse_loaded_at, third.warehouse_loaded_at) == (loaded_at, datetime.fromtimestamp(0, UTC))
 
 
 async def test_runs_of_the_future_do_not_crowd_out_those_that_have_come(server: Sandbox, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from etl.errors import DestinationError
 from etl.load.documents import read_document
 from etl.load.files.open import Files
 from etl.load.layout import LAST_LOAD
+from etl.model.lifecycle import CLOCKS_DIFFER
 
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 _MOST_BYTES = 1 << 20
@@ -41,13 +42,17 @@ def read_last_load(files: Files, *, note: Callable[[str], object]) -> LastLoad |
     return read_document(files, LAST_LOAD, LastLoad, most_bytes=_MOST_BYTES, note=note)
 
 
-def last_loaded_at(files: Files, place: str) -> datetime | None:
-    """When a load last left nothing out of the warehouse at ``place``; None when none did, or the note cannot be read."""
+def last_loaded_at(files: Files, place: str, now: datetime) -> datetime | None:
+    """When a load last left nothing out of the warehouse at ``place``; None when none did, or the note cannot be read.
+
+    Nor does a time count that has not come yet: a clock was wrong.
+    """
     try:
         load = read_last_load(files, note=lambda _: None)
     except DestinationError:
         return None
-    return load.loaded_at if load and load.warehouse == place else None
+    is_known = load and load.warehouse == place and load.loaded_at and load.loaded_at <= now + CLOCKS_DIFFER
+    return load.loaded_at if load and is_known else None
 
 
 def note_load(files: Files, load: LastLoad) -> None:

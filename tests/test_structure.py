@@ -78,6 +78,7 @@ TESTED_ELSEWHERE = {
     "etl/pipeline/record.py": "tests/pipeline/test_job.py",
     "etl/pipeline/run_test_summary.py": "tests/pipeline/test_summary.py",
     "etl/pipeline/run.py": "tests/pipeline/test_job.py",
+    "etl/load/later_starts.py": "tests/e2e/test_source_changes.py",
     "etl/pipeline/left_behind.py": "tests/e2e/test_source_changes.py",
     "etl/pipeline/survey.py": "tests/e2e/test_source_changes.py",
     "etl/sandbox/answers/detail.py": "tests/sandbox/test_detail_answers.py",

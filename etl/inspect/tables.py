@@ -17,7 +17,7 @@ from etl.errors import ConfigurationError, DestinationError, FileMissingError
 from etl.inspect.times import day, moment
 from etl.load.files.open import Files, open_files, read_each
 from etl.load.identity import read_identity
-from etl.load.index import with_later_starts
+from etl.load.later_starts import with_later_starts
 from etl.load.layout import STATE, Part, Scope, days_of, is_data, parse_part_path, parse_run_path, place_of
 from etl.load.parquet import read_columns
 from etl.model import schema

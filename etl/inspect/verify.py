@@ -20,7 +20,7 @@ from etl.inspect.rules import Finding, Kind, row_faults
 from etl.inspect.warehouse import WarehouseReport
 from etl.load.files.open import Files, open_files
 from etl.load.identity import read_identity
-from etl.load.index import with_later_starts
+from etl.load.later_starts import with_later_starts
 from etl.load.layout import QUARANTINE, STAGING, Part, Scope, days_of, parse_part_path
 from etl.model import schema
 from etl.model.wording import counted, first_few, quoted
@@ -112,7 +112,7 @@ def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) 
         )
     read_identity(files)
     at_work = files.lock_holder()
-    scope = with_later_starts(files, scope)
+    scope = with_later_starts(files, scope, is_strict=True)
     inventory = list_dataset(files, scope)
     for _ in range(_MOST_PASSES):
         report = _Pass(files, settings, scope, inventory, needs_aggregates=needs_aggregates).run()

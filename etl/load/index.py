@@ -10,7 +10,7 @@ say so, since nothing else could tell.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
 
@@ -23,7 +23,7 @@ from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.dataset import Dataset
 from etl.load.files.open import Entry, Files, data_files, read_each
 from etl.load.identity import read_identity
-from etl.load.layout import INDEX, Part, Scope, parse_part_path
+from etl.load.layout import INDEX, Part, parse_part_path
 from etl.load.merge import is_of
 from etl.load.parquet import UnreadableError, pack, unpack
 from etl.load.part_index import ROWS, Hashes, PartIndex, index_part, versions_of
@@ -183,24 +183,10 @@ def read_index(files: Files) -> Index:
     return index
 
 
-def with_later_starts(files: Files, scope: Scope) -> Scope:
-    """The scope, and the parts that have an execution of its days which began in another month when the part took it.
-
-    As far as the index of the last run tells: without one that can be read, the scope is as it was.
-    """
-    if not scope.has_bounds:
-        return scope
-    try:
-        parts = read_index(files).parts
-    except DestinationError:
-        return scope
-    others = set()
-    for part, each in parts.items():
-        days = each.rows["started_at"].cast(schema.DATE)
-        is_in = pc.and_(pc.greater_equal(days, scope.since), pc.less_equal(days, scope.until))
-        if not scope.overlaps(part.folder) and pc.any(is_in).as_py():
-            others.add(part)
-    return replace(scope, others=frozenset(others))
+def is_known(known: Index, part: Part, entries: Mapping[str, Entry]) -> bool:
+    """Whether the index knows the part in these versions of its files."""
+    found = known.parts.get(part)
+    return found is not None and found.versions is not None and found.versions == versions_of(entries)
 
 
 def update_index(dataset: Dataset, known: Index, unreadable: list[str], *, strict_keys: Iterable[str] = ()) -> Index:
@@ -211,15 +197,11 @@ def update_index(dataset: Dataset, known: Index, unreadable: list[str], *, stric
     """
     parts = sorted(list_parts(dataset.files, strict_keys=strict_keys).items())
 
-    def is_known(part: Part, entries: Mapping[str, Entry]) -> bool:
-        found = known.parts.get(part)
-        return found is not None and found.versions is not None and found.versions == versions_of(entries)
-
     def read(found: tuple[Part, Mapping[str, Entry]]) -> tuple[PartIndex, list[str]]:
         damaged: list[str] = []
         return index_part(dataset, *found, damaged), damaged
 
-    unknown = [each for each in parts if not is_known(*each)]
+    unknown = [each for each in parts if not is_known(known, *each)]
     new: dict[Part, PartIndex] = {}
     for (part, _), (found, damaged) in zip(unknown, read_each(dataset.files, read, unknown), strict=True):
         new[part] = found

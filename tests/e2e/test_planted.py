@@ -1,6 +1,8 @@
 """Files that somebody else put into the dataset: no command hangs, takes all memory, or calls them a bug."""
 
+import contextlib
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +24,11 @@ COMMANDS = ("status", "verify", "check", "run")
 
 def pipe(path: Path) -> None:
     os.mkfifo(path)
+
+
+def unix_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(path.parent):
+        server.bind(path.name)
 
 
 def sparse_terabyte(path: Path) -> None:
@@ -72,6 +79,7 @@ def exit_codes(results: dict[str, Ended]) -> dict[str, int]:
     "plant",
     [
         pytest.param(pipe, id="pipe"),
+        pytest.param(unix_socket, id="socket"),
         pytest.param(text("[" * 100_000), id="deep"),
         pytest.param(text('{"last_complete_at": {"a": 1e400}}'), id="number"),
         *(

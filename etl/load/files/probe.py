@@ -11,7 +11,20 @@ from pathlib import Path
 from etl.errors import DestinationError
 from etl.load.files.open import Probe
 from etl.load.files.regular import open_regular, why
-from etl.load.layout import ATTEMPT, LAST_RUN, LOCK, QUARANTINE, STAGING, STATE, Layout, Part, part_path
+from etl.load.layout import (
+    ATTEMPT,
+    IDENTITY,
+    INDEX,
+    LAST_LOAD,
+    LAST_RUN,
+    LOCK,
+    QUARANTINE,
+    STAGING,
+    STATE,
+    Layout,
+    Part,
+    part_path,
+)
 from etl.model import schema
 from etl.model.keys import KEY_MAX_BYTES
 
@@ -109,11 +122,12 @@ def _check_folders(root: Path) -> None:
 
 def _check_files(root: Path) -> None:
     """Check what every run opens or replaces. The parts of the tables are read by whoever checks the rows."""
-    for path in (root / LAST_RUN, root / ATTEMPT):
+    for path in (root / name for name in (LAST_RUN, ATTEMPT, LAST_LOAD, INDEX, IDENTITY)):
         if path.is_dir():
             raise DestinationError(f"{path}: {why(_error(errno.EISDIR))}")
-    if (root / LAST_RUN).is_file() and not os.access(root / LAST_RUN, os.R_OK, effective_ids=_IS_EFFECTIVE):
-        raise DestinationError(f"{root / LAST_RUN}: {why(_error(errno.EACCES))}")
+    for path in (root / name for name in (LAST_RUN, INDEX, IDENTITY)):
+        if path.is_file() and not os.access(path, os.R_OK, effective_ids=_IS_EFFECTIVE):
+            raise DestinationError(f"{path}: {why(_error(errno.EACCES))}")
     if os.path.lexists(root / LOCK):
         try:
             os.close(open_regular(root / LOCK, os.O_RDWR))

@@ -5,6 +5,7 @@ import os
 import stat
 from pathlib import Path
 
+_NOT_REGULAR = "is not a regular file: remove it"
 _FIXES = {
     errno.EACCES: "let this user read and write it",
     errno.EPERM: "let this user read and write it",
@@ -25,14 +26,19 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
         NotRegularError: it is no file.
         OSError: it cannot be opened, or is a link or a folder.
     """
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as exc:
+        if exc.errno == errno.ENXIO:  # a socket, which nobody can open, or a pipe that nobody reads
+            raise NotRegularError(errno.EINVAL, _NOT_REGULAR) from None
+        raise
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
         return descriptor
     os.close(descriptor)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    raise NotRegularError(errno.EINVAL, "is not a regular file: remove it")
+    raise NotRegularError(errno.EINVAL, _NOT_REGULAR)
 
 
 def why(error: OSError) -> str:

@@ -4,15 +4,27 @@ import errno
 import os
 import subprocess
 import tempfile
+from collections.abc import Callable
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from etl.errors import DestinationError
 from etl.load.files.local import LocalFiles
-from etl.load.layout import LAST_RUN, LOCK, QUARANTINE, STAGING, run_path
+from etl.load.layout import (
+    ATTEMPT,
+    IDENTITY,
+    INDEX,
+    LAST_LOAD,
+    LAST_RUN,
+    LOCK,
+    QUARANTINE,
+    STAGING,
+    run_path,
+)
 from tests.damages import NOBODY
 from tests.load.files.kernel import small_disk
 
@@ -96,8 +108,10 @@ def export_into(files):
     with files.lock(datetime(2026, 11, 1, tzinfo=UTC)):
         files.sweep_staging()
         files.publish("calls/run_test=a/date=2026-01-01/part-0.parquet", b"rows")
-        if files.has(LAST_RUN):
-            files.read(LAST_RUN)
+        for name in filter(files.has, (LAST_RUN, INDEX, IDENTITY)):
+            files.read(name)
+        for name in (ATTEMPT, LAST_LOAD, INDEX, IDENTITY):
+            files.publish(name, b"{}")
         files.publish(run_path(f"month={datetime.now(UTC):%Y-%m}", "1"), b"row")
         files.publish(LAST_RUN, b"{}")
 
@@ -107,10 +121,20 @@ def a_file(path):
     path.touch()
 
 
-OBSTACLES = {
-    "staging is a file": lambda root: ((root / STAGING).rmdir(), a_file(root / STAGING)),
+def a_file_in_place_of_a_folder(path):
+    path.rmdir()
+    path.touch()
+
+
+def a_folder(root, name):
+    (root / name).unlink(missing_ok=True)
+    (root / name).mkdir()
+
+
+OBSTACLES: dict[str, Callable[[Path], object]] = {
+    "staging is a file": lambda root: a_file_in_place_of_a_folder(root / STAGING),
     "a table is a file": lambda root: a_file(root / "calls"),
-    "the last run's record is a folder": lambda root: (root / LAST_RUN).mkdir(),
+    **{f"{name} is a folder": partial(a_folder, name=name) for name in (LAST_RUN, ATTEMPT, LAST_LOAD, INDEX, IDENTITY)},
     "the lock is a folder": lambda root: (root / LOCK).mkdir(),
     "a link in staging": lambda root: (root / STAGING / "link").symlink_to(root),
     "the lock is a pipe": lambda root: os.mkfifo(root / LOCK),
@@ -130,7 +154,7 @@ def test_probe_finds_what_stops_an_export(files, name):
     assert str(files.root) in str(caught.value)
 
 
-@pytest.mark.parametrize("closed", [LOCK, LAST_RUN, STAGING, "calls/run_test=a/date=2026-01-01"])
+@pytest.mark.parametrize("closed", [LOCK, LAST_RUN, INDEX, IDENTITY, STAGING, "calls/run_test=a/date=2026-01-01"])
 def test_probe_finds_what_somebody_else_may_not_write(closed):
     with tempfile.TemporaryDirectory() as name:  # others may not enter the folders of pytest
         root = Path(name)
@@ -138,10 +162,11 @@ def test_probe_finds_what_somebody_else_may_not_write(closed):
         for folder in (root, *(path for path in root.rglob("*") if path.is_dir())):
             folder.chmod(0o777)
         (root / LOCK).chmod(0o666)
-        (root / LAST_RUN).chmod(0o644)
+        for each in (LAST_RUN, INDEX, IDENTITY):
+            (root / each).chmod(0o644)
         with as_somebody_else():
             LocalFiles(root).probe()
-        (root / closed).chmod({LOCK: 0o444, LAST_RUN: 0o000}.get(closed, 0o555))
+        (root / closed).chmod({LOCK: 0o444, LAST_RUN: 0o000, INDEX: 0o000, IDENTITY: 0o000}.get(closed, 0o555))
         with as_somebody_else():
             with pytest.raises(DestinationError, match=f"{closed}.*: Permission denied"):
                 export_into(LocalFiles(root))

@@ -76,6 +76,11 @@ def report_errors(*, verbose: bool) -> Iterator[None]:
     except Exception as error:  # noqa: BLE001 the last line of defence: users get one line, not a traceback
         from etl.cli.console import print_message  # noqa: PLC0415
 
+        if isinstance(error, OSError) and error.filename and error.filename == os.environ.get("SSLKEYLOGFILE"):
+            print_message(
+                f"error: SSLKEYLOGFILE: {error.filename}: {error.strerror}: unset it, or name a file that can be written"
+            )
+            raise typer.Exit(ExitCode.CONFIGURATION) from None
         where = (
             traceback.format_exc().rstrip() if verbose else f"{type(error).__name__}: {error} (--verbose shows where)"
         )

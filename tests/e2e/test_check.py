@@ -202,6 +202,19 @@ async def test_rate_limit_that_holds_for_hours_is_the_servers_problem(server: Sa
     assert "accepts no requests until" in problem(result)
 
 
+@pytest.mark.parametrize("command", ["check", "discover", "run"])
+async def test_key_log_of_tls_that_cannot_be_written_is_a_setting_to_fix(
+    server: Sandbox, tmp_path: Path, command: str
+) -> None:
+    """Python opens it for every connection."""
+    write_settings(tmp_path, names(server))
+    result = await metrics_etl(
+        command, cwd=tmp_path, env=environment(server) | {"SSLKEYLOGFILE": str(tmp_path / "no/keys.log")}
+    )
+    assert result.exit_code == 2
+    assert f"SSLKEYLOGFILE: {tmp_path}/no/keys.log: No such file or directory: unset it, or" in result.stderr
+
+
 def part_of(data: Path) -> Path:
     return next((data / "calls").rglob("*.parquet"))
 

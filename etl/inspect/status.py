@@ -176,7 +176,6 @@ def read_status(
     if others := len(rows) - len(runs):
         ignored.append(f"{files.where('runs')}: {counted(others, 'row')} not written by the exporter, ignored")
     last_load = read_last_load(files, note=ignored.append) if warehouse else None
-    export_runs = len(runs)
     latest = now + CLOCKS_DIFFER
     last_run = read_last_run(files, note=ignored.append)
     if last_run.export_run_id not in {run["export_run_id"] for run in runs}:
@@ -193,7 +192,8 @@ def read_status(
     run_tests = tuple(_run_tests(parts, index, last_run, configured_names, is_at_work=at_work is not None))
     # The row of a run at work is there before its load, which may hang.
     of_lock = [run for run in runs if at_work and attempt and run["export_run_id"] == attempt.export_run_id]
-    is_loading = any(now - _LOAD_TAKES < run["finished_at"] <= latest for run in of_lock)
+    loading = {run["export_run_id"] for run in of_lock if now - _LOAD_TAKES < run["finished_at"] <= latest}
+    export_runs = {part.key for part in parts["runs"]}
     return Status(
         dataset=files.where(),
         read_at=now,
@@ -218,7 +218,7 @@ def read_status(
         lost_executions=sum(map(len, index.lost.values())),
         damaged_executions=sum(map(len, index.damaged().values())),
         last_load=last_load,
-        warehouse_lacks=lacks_of_warehouse(last_load, warehouse, export_runs - is_loading, export_runs)
+        warehouse_lacks=lacks_of_warehouse(last_load, warehouse, export_runs, export_runs - loading)
         if warehouse
         else None,
     )

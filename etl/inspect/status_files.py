@@ -31,7 +31,7 @@ COLUMNS: dict[str, Sequence[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """One file: its run test, how many rows and bytes it has, and the wanted columns."""
+    """One file: its run test or export run, how many rows and bytes it has, and the wanted columns."""
 
     key: str
     rows: int
@@ -97,8 +97,9 @@ def _read(files: Files, table: schema.Table, path: str, names: Sequence[str], un
     except UnreadableError:
         unreadable.append(path)
         return None
-    parsed = parse_part_path(path)
-    return FilePart(parsed[1].run_test_key if parsed else "", footer.rows, footer.size_bytes, columns)
+    part_of, run = parse_part_path(path), parse_run_path(path)
+    key = part_of[1].run_test_key if part_of else run[1] if run else ""
+    return FilePart(key, footer.rows, footer.size_bytes, columns)
 
 
 def _recent(paths: Sequence[str], now: datetime) -> set[str]:

@@ -142,6 +142,21 @@ async def test_status_misses_a_load_that_never_was_and_one_of_the_last_run(serve
     assert behind.document["next"] == "metrics-etl load"
 
 
+async def test_status_knows_the_last_load_after_more_runs_than_it_shows(server: Sandbox, folder: Path) -> None:
+    """Each run has a file, of which status opens the newest only."""
+    settings = settings_for(server, folder / "data")
+    for _ in range(31):
+        await job.export(settings, clock=lambda: datetime.now(UTC) - timedelta(hours=1))
+    await metrics_etl("load", cwd=folder, env=environment(server))
+    status = await metrics_etl("status", "--json", cwd=folder, env=environment(server))
+    (folder / "data" / min(LocalFiles(folder / "data").list("runs"))).unlink()
+    await job.export(settings)
+    as_many = await metrics_etl("status", "--json", cwd=folder, env=environment(server))
+
+    assert (status.document["warehouse_lacks"], status.document["last_load"]["export_runs"]) == (None, 31)
+    assert as_many.document["warehouse_lacks"] == "the last run was not loaded into the warehouse"
+
+
 async def test_warehouse_of_another_dataset_is_refused_by_whoever_compares(server: Sandbox, folder: Path) -> None:
     env = environment(server, METRICS_ETL_DESTINATION__PATH=str(folder / "other"))
     await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))

@@ -1,6 +1,6 @@
 """The note of the last load into a warehouse, one JSON document, for ``status``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Annotated
 
@@ -64,10 +64,10 @@ def note_load(files: Files, load: LastLoad) -> None:
     files.publish(LAST_LOAD, msgspec.json.encode(load))
 
 
-def lacks_of_warehouse(load: LastLoad | None, place: str, least_runs: int, export_runs: int) -> str | None:
+def lacks_of_warehouse(load: LastLoad | None, place: str, *export_runs: Collection[str]) -> str | None:
     """What the warehouse at ``place`` lacks after this load, in words.
 
-    ``export_runs`` is how many the dataset has, ``least_runs`` of how many the warehouse must know by now.
+    ``export_runs`` are the ids of those that it should have: of all, or of all but one that is loading.
     """
     if load is None:
         return "the warehouse was never loaded"
@@ -75,4 +75,5 @@ def lacks_of_warehouse(load: LastLoad | None, place: str, least_runs: int, expor
         return f"{place} was never loaded; the last load was into {load.warehouse}"
     if load.problem:
         return f"the last load left the warehouse behind: {load.problem}"
-    return None if load.export_runs in (least_runs, export_runs) else "the last run was not loaded into the warehouse"
+    is_there = any((load.export_run_id, load.export_runs) == (max(ids, default=None), len(ids)) for ids in export_runs)
+    return None if is_there else "the last run was not loaded into the warehouse"

@@ -288,7 +288,7 @@ class Client:
     def _heed(self, request: Request[Any], answer: Answer) -> bool:
         """Hold back for as long as the server says; what a run can do without holds it for no more than a minute.
 
-        Returns whether the request was refused for now.
+        Returns whether the API refused the request for now, or did not answer itself.
         """
         retry_after = retry_after_seconds(answer.headers, answer.body)
         if request.is_optional and (answer.status == 503 or (retry_after or 0) > WINDOW_SECONDS):
@@ -299,7 +299,7 @@ class Client:
         elif answer.status == 503 and retry_after is not None:
             self.quota.hold(self._now(), retry_after)
         else:
-            return False
+            return answer.status in {502, 503, 504}  # a proxy's answers
         self.gate.refused()
         return True
 

@@ -31,6 +31,7 @@ from etl.errors import (
     TransientError,
 )
 from etl.extract import client as client_module
+from etl.extract import gate
 from etl.extract import quota as quota_module
 from etl.extract.client import Client
 from etl.extract.endpoints import (
@@ -215,6 +216,16 @@ async def test_what_a_run_can_do_without_holds_nothing_for_hours(server):
                 await client.get(list_call_details("2c1b8a60-0000-4000-8000-000000000000", limit=10))
         server.fault = None
         assert (await client.get(first_execution(server))).status == "completed"
+
+
+async def test_proxy_that_fails_between_two_refusals_lets_nothing_through(server, monkeypatch):
+    """Of two servers behind a balancer one is being repaired, and the other is dead."""
+    monkeypatch.setattr(gate, "_LONGEST_WAIT_SECONDS", 0.25)
+    repaired = Fault(status=503, headers={"Retry-After": "0.2"})
+    server.fault = lambda _request, nth: (repaired, Fault(status=502), Fault(status=504))[nth % 3]
+    async with connect(server.base_url, max_tries=12) as client:
+        with pytest.raises(SourceUnavailableError, match="accepts no requests until"):
+            await client.get(first_execution(server))
 
 
 async def test_request_that_is_refused_for_ever_is_given_up(server):

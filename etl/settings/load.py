@@ -8,7 +8,7 @@ import stat
 import tomllib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -28,6 +28,7 @@ from pydantic_settings import (
 )
 
 from etl.errors import ConfigurationError
+from etl.model.wording import quoted
 from etl.settings.api_keys import read_api_key, read_proxy_credentials
 from etl.settings.messages import BASE_URL, ENV_PREFIX, first_error, suggestion, variable_of
 from etl.settings.paths import refuse_left_behind, whole_paths, working_folder
@@ -187,6 +188,8 @@ class Settings(BaseSettings):
         values = ({} if needs_run_tests else {"run_tests": "all"}) | merged(from_file, from_environment) | secrets
         try:
             settings = cls.model_validate(values)
+            where = f"environment: {variable_of('run_tests')}" if "run_tests" in from_environment else str(file)
+            _refuse_days_to_come(settings.run_tests, where)
             if "path" not in from_environment.get("destination", {}):
                 refuse_left_behind(as_written, settings.destination.path, file)
             has_proxy = needs_keys and settings.api.proxy is not None
@@ -206,6 +209,16 @@ def _refuse_shared_keys(run_tests: Collection[RunTest]) -> None:
     repeated = next((name for name, times in Counter(each.name for each in run_tests).items() if times > 1), None)
     if repeated is not None:
         raise ValueError(f"run_tests names {repeated!r} twice: name it once")
+
+
+def _refuse_days_to_come(run_tests: Iterable[RunTest], where: str) -> None:
+    """A mistyped year would export nothing, and call that complete. Two clocks may be a day apart."""
+    latest = datetime.now(UTC).date() + timedelta(days=1)
+    for each in run_tests:
+        if each.since and each.since > latest:
+            raise ConfigurationError(
+                f"{where}: run_tests: since = {each.since} of {quoted(each.name)} is in the future: nothing would be exported"
+            )
 
 
 def _read_file(cls: type[BaseSettings], file: Path, *, may_be_missing: bool) -> dict[str, Any]:

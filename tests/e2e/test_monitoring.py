@@ -217,7 +217,7 @@ async def test_what_is_configured_more_widely_than_it_was_exported_is_not_fresh(
     server: Sandbox, folder: Path, widened: str
 ) -> None:
     first, second = (run_test.name for run_test in server.world.run_tests)
-    late = {"name": second, "key": "second", "since": "2027-01-01"}
+    late = {"name": second, "key": "second", "since": f"{datetime.now(UTC):%Y-%m-%d}"}
     write_settings(folder, [first, late] if widened == "an earlier day" else [first])
     assert (await metrics_etl("run", cwd=folder, env=environment(server))).exit_code == 0
     ask = ("status", "--json", "--max-age-hours", "26")
@@ -245,7 +245,8 @@ async def test_what_is_configured_more_widely_than_it_was_exported_is_not_fresh(
 async def test_what_is_configured_less_widely_than_it_was_exported_stays_fresh(server: Sandbox, folder: Path) -> None:
     write_settings(folder, "all")
     assert (await metrics_etl("run", cwd=folder, env=environment(server))).exit_code == 0
-    write_settings(folder, [{"name": server.world.run_tests[0].name, "since": "2027-01-01"}])
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    write_settings(folder, [{"name": server.world.run_tests[0].name, "since": today}])
     result = await metrics_etl("status", "--json", "--max-age-hours", "26", cwd=folder, env=environment())
     assert (result.exit_code, result.document["is_good"]) == (0, True)
 

@@ -1,7 +1,8 @@
 """Settings: what is read, what overrides what, and what is said of each mistake."""
 
+import json
 import re
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,22 @@ def test_names_and_tables_of_run_tests_mix(file: Path) -> None:
     assert (first.name, first.since) == ("A b", None)
     assert first.key.startswith("a-b-")
     assert (second.key, second.since) == ("bee", date(2026, 1, 31))
+
+
+@pytest.mark.parametrize("in_environment", [False, True])
+def test_day_that_has_not_come_is_a_mistake(
+    file: Path, monkeypatch: pytest.MonkeyPatch, *, in_environment: bool
+) -> None:
+    """Nothing would be exported, and all of it would be complete."""
+    tomorrow, later = (datetime.now(UTC).date() + timedelta(days=days) for days in (1, 3))
+    assert load(file, f'run_tests = [{{name = "A", since = {tomorrow}}}]').run_tests[0].since == tomorrow
+    where = file.name
+    if in_environment:
+        monkeypatch.setenv("METRICS_ETL_RUN_TESTS", json.dumps([{"name": "A", "since": str(later)}]))
+        where = "environment: METRICS_ETL_RUN_TESTS"
+    assert mistake(file, f'run_tests = ["B", {{name = "A", since = {later}}}]') == (
+        f"{where}: run_tests: since = {later} of 'A' is in the future: nothing would be exported"
+    )
 
 
 def test_environment_overrides_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

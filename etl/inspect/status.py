@@ -189,18 +189,21 @@ def read_status(
     configured_names = {each.key: each.name for each in configured or ()} or dict.fromkeys(
         last_run.last_complete_at, ""
     )
-    run_tests = tuple(_run_tests(parts, index, last_run, configured_names, is_at_work=at_work is not None))
+    is_exporting = at_work is not None and (attempt is None or attempt.is_of(at_work))
+    run_tests = tuple(_run_tests(parts, index, last_run, configured_names, is_exporting=is_exporting))
     # The row of a run at work is there before its load, which may hang.
-    of_lock = [run for run in runs if at_work and attempt and run["export_run_id"] == attempt.export_run_id]
+    of_lock = [run for run in runs if is_exporting and attempt and run["export_run_id"] == attempt.export_run_id]
     loading = {run["export_run_id"] for run in of_lock if now - _LOAD_TAKES < run["finished_at"] <= latest}
     export_runs = {part.key for part in parts["runs"]}
+    told = {run["export_run_id"] for run in runs}  # each later run would have replaced the note
+    is_over = not is_exporting or (attempt is not None and attempt.exit_code is not None)
     return Status(
         dataset=files.where(),
         read_at=now,
         at_work=at_work,
         complete_at=last_run.complete_at if all(each.complete_at for each in run_tests if each.is_configured) else None,
         future_run_at=max((run["finished_at"] for run in runs if run["finished_at"] > latest), default=None),
-        lost_run=attempt if attempt and _is_lost(attempt, runs, at_work) else None,
+        lost_run=attempt if attempt and is_over and attempt.export_run_id not in told else None,
         run_tests=run_tests,
         tables=tuple(
             TableStatus(name, sum(each.rows for each in found), len(found), sum(each.size_bytes for each in found))
@@ -212,9 +215,9 @@ def read_status(
         unreadable=tuple(unreadable),
         ignored=tuple(ignored),
         set_aside=len(files.entries(QUARANTINE)),
-        missing_executions=0 if at_work else _missing(schema.EXECUTIONS, index, parts, unreadable),
-        missing_calls=0 if at_work else _missing(schema.CALLS, index, parts, unreadable),
-        missing_evals=0 if at_work else _missing(schema.EVALS, index, parts, unreadable),
+        missing_executions=0 if is_exporting else _missing(schema.EXECUTIONS, index, parts, unreadable),
+        missing_calls=0 if is_exporting else _missing(schema.CALLS, index, parts, unreadable),
+        missing_evals=0 if is_exporting else _missing(schema.EVALS, index, parts, unreadable),
         lost_executions=sum(map(len, index.lost.values())),
         damaged_executions=sum(map(len, index.damaged().values())),
         last_load=last_load,
@@ -271,12 +274,6 @@ def _row_of(last_run: LastRun) -> list[dict[str, Any]]:
     return [{name: getattr(last_run, name) for name in names} | rows | {"message": "\n".join(last_run.problems)}]
 
 
-def _is_lost(attempt: Attempt, runs: Iterable[Mapping[str, Any]], at_work: str | None) -> bool:
-    """Whether none of ``runs`` tells how the run ended, although it has. Each later run would have replaced its note."""
-    is_over = attempt.exit_code is not None or at_work is None
-    return is_over and all(run["export_run_id"] != attempt.export_run_id for run in runs)
-
-
 def _rows(parts: Sequence[FilePart]) -> pa.Table:
     return pa.concat_tables([part.columns for part in parts if part.columns is not None])
 
@@ -287,7 +284,7 @@ def _run_tests(
     last_run: LastRun,
     configured: Mapping[str, str],
     *,
-    is_at_work: bool,
+    is_exporting: bool,
 ) -> Iterator[RunTestStatus]:
     """Those that are configured, and those that the dataset holds beside them. An export at work writes calls first."""
     executions: dict[str, list[FilePart]] = {}
@@ -323,7 +320,7 @@ def _run_tests(
             is_complete=complete_at is not None and key not in last_run.incomplete,
             dead_letters=counts["errors", key],
             missing_calls=max(missing_calls, 0),
-            stray_calls=0 if is_at_work else max(-missing_calls, 0),
+            stray_calls=0 if is_exporting else max(-missing_calls, 0),
             error=errors.get(key),
         )
 

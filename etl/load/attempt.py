@@ -25,6 +25,10 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     message: str | None = None
 
+    def is_of(self, holder: str) -> bool:
+        """Whether this may be the attempt of the run that holds the lock: not of a load or a migration, which took it later."""
+        return holder.endswith((f"since {self.started_at.isoformat(timespec='seconds')}", "holder unknown"))
+
 
 def read_attempt(files: Files, *, note: Callable[[str], object]) -> Attempt | None:
     """The note; None when there is none.

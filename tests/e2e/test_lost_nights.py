@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -149,6 +150,27 @@ async def test_killed_before_its_first_commit_is_named_and_not_while_it_is_at_wo
     server.fault = None
     assert (await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))).exit_code == 0
     assert "ended without a summary" not in (await status(folder)).stdout
+
+
+async def test_killed_run_and_lost_rows_are_named_while_a_load_or_a_migration_holds_the_lock(
+    server: Sandbox, folder: Path
+) -> None:
+    assert (await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))).exit_code == 0
+    shutil.rmtree(folder / "data/calls")
+    files = LocalFiles(folder / "data")
+    with files.lock(datetime.now(UTC)):
+        assert "that were exported are not there; an export is running" in (await status(folder)).stdout
+    asked = asyncio.Event()
+    server.on_request = lambda _request: asked.set()
+    server.fault = lambda _request, _nth: Fault(is_hanging=True)
+    process = await start("run", "--quiet", cwd=folder, env=environment(server))
+    await asked.wait()
+    process.kill()
+    await ended(process)
+    with files.lock(datetime.now(UTC) + timedelta(seconds=1)):
+        assert (await status(folder)).stdout.startswith(
+            "Not good: the last run was killed or crashed; an export is running"
+        )
 
 
 @pytest.mark.parametrize("is_killed", [True, False], ids=["killed", "not begun"])

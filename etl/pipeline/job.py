@@ -113,7 +113,7 @@ async def plan(
     seconds = quota.seconds_for(sum(expected.values()), asyncio.get_running_loop().time())
     return Plan(
         planned=planned,
-        run_tests=record.run_test_summaries(is_cut_short=False),
+        run_tests=record.run_test_summaries(is_cut_short=False, settled_before=run.settled_before(run.clock())),
         requests_by_purpose=expected,
         requests_per_minute=quota.requests_per_minute,
         seconds=seconds,

@@ -149,11 +149,17 @@ class Record:
         for item in planned:
             self.planned[item.run_test_key].append(item)
 
-    def run_test_summaries(self, *, is_cut_short: bool) -> list[RunTestSummary]:
-        """Each run test's share of the run; ``is_cut_short``: something ended the run before it had done everything."""
-        return [self._summary_of(run_test, is_cut_short=is_cut_short) for run_test in self.run_tests]
+    def run_test_summaries(self, *, is_cut_short: bool, settled_before: datetime) -> list[RunTestSummary]:
+        """Each run test's share of the run; ``is_cut_short``: something ended the run before it had done everything.
 
-    def _summary_of(self, run_test: RunTest, *, is_cut_short: bool) -> RunTestSummary:
+        Of what has not changed since ``settled_before``, no change is expected.
+        """
+        return [
+            self._summary_of(run_test, is_cut_short=is_cut_short, settled_before=settled_before)
+            for run_test in self.run_tests
+        ]
+
+    def _summary_of(self, run_test: RunTest, *, is_cut_short: bool, settled_before: datetime) -> RunTestSummary:
         found, planned = self.lists.get(run_test.key), self.planned.get(run_test.key, [])
         summary = RunTestSummary(
             run_test.name,
@@ -174,6 +180,11 @@ class Record:
         if found is not None and run_test.key in self.planned:
             summary.unknown_statuses = Counter(
                 row.status for row in found.executions.values() if row.status not in KNOWN_EXECUTION
+            )
+            summary.never_fetched = Counter(
+                item.execution.status
+                for item in planned
+                if item.execution.status in summary.unknown_statuses and _has_waited(item, settled_before)
             )
         if (gone := self.vanished.get(run_test.key)) is not None:
             summary.is_compared = True
@@ -205,6 +216,13 @@ def count_reasons(planned: Iterable[Planned]) -> Counter[str]:
     return Counter({reason.value: counts[reason] for reason in Reason if counts[reason]})
 
 
+def _has_waited(item: Planned, since: datetime) -> bool:
+    """Whether the execution has waited in vain, as it is now, since then."""
+    written_at = item.stored.exported_at if item.stored else None
+    is_long = written_at is not None and written_at <= since
+    return is_long and item.reason is Reason.WAITING and item.is_waiting_row_current
+
+
 def is_waiting_row_due(item: Planned) -> bool:
     """Whether the dataset has yet to say that the execution still runs."""
     return item.reason is Reason.WAITING and not item.is_waiting_row_current
@@ -220,7 +238,9 @@ def summarize(run: Run, record: Record, *, failure: ExporterError | None, finish
         started_at=run.by_source(run.started_at),
         finished_at=run.by_source(finished_at),
         finished_here_at=finished_at,
-        run_tests=record.run_test_summaries(is_cut_short=failure is not None),
+        run_tests=record.run_test_summaries(
+            is_cut_short=failure is not None, settled_before=run.settled_before(finished_at)
+        ),
         requests_by_purpose=traffic.requests_by_purpose,
         necessary_requests=record.necessary_requests + record.fetched.necessary_requests,
         retries=traffic.retries,

@@ -37,6 +37,10 @@ class Run:
         """A time of our clock by the source's, as far as it has told."""
         return moment + (self.client.traffic.clock_offset or timedelta(0))
 
+    def settled_before(self, moment: datetime) -> datetime:
+        """Before when, by the source's clock, something must have changed for it to be settled at this moment of ours."""
+        return self.by_source(moment) - timedelta(hours=self.settings.export.settle_hours)
+
     def stamp(self) -> ExportStamp:
         """What the rows that are written now are marked with."""
         return ExportStamp(

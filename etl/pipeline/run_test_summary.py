@@ -12,7 +12,8 @@ class RunTestSummary:
     """One run test's share: executions by reason, rows that arrived, and what went wrong.
 
     ``is_compared``: the counts of stored executions that its list lacks are known. ``shared``: how many executions of its list
-    another run test has, too, by the name of that.
+    another run test has, too, by the name of that. ``never_fetched``: how many executions have settled with a status that this
+    version does not know, by status: it does not fetch their calls.
     """
 
     name: str
@@ -31,6 +32,7 @@ class RunTestSummary:
     shared: Counter[str] = field(default_factory=Counter)
     unreadable: list[str] = field(default_factory=list)
     unknown_statuses: Counter[str] = field(default_factory=Counter)
+    never_fetched: Counter[str] = field(default_factory=Counter)
     executions: int = 0
     calls: int = 0
     evals: int = 0
@@ -43,7 +45,7 @@ class RunTestSummary:
     def is_whole(self) -> bool:
         """Whether nothing of the run test is missing."""
         lacks = self.dead_letters or self.missed or self.without_rows or self.not_answered or self.unfinished
-        return self.is_complete and self.error is None and not (lacks or self.shared)
+        return self.is_complete and self.error is None and not (lacks or self.shared or self.never_fetched)
 
     def problems(self, *, is_cut_short: bool = False) -> list[str]:
         """One line for each thing that is missing or wrong. In a run that was cut short an unproved list is not a problem."""
@@ -75,6 +77,11 @@ class RunTestSummary:
             lines.append(
                 f"{quoted(self.name)}: {counted(given_up, 'request')} given up, see the errors table; the next run tries again"
             )
+        lines += [
+            f"{quoted(self.name)}: the calls of {counted(count, 'execution')} are not exported: this version does not know the "
+            f'status {quoted(status)}, which no longer changes: upgrade, or set [export] calls = "all"'
+            for status, count in sorted(self.never_fetched.items())
+        ]
         for count, what in (
             (self.not_answered, "could not be looked up; the next run tries again"),
             (self.unfinished, "incomplete or waiting although not deleted: export the run test that has them now"),

@@ -269,7 +269,7 @@ class Summary:
             lines += [
                 f"{name}: the status {quoted(status)}, which this version does not know, occurs {counted(count, 'time')}: such "
                 "executions and calls count as not finished"
-                for status, count in sorted(run_test.unknown_statuses.items())
+                for status, count in sorted((run_test.unknown_statuses - run_test.never_fetched).items())
             ]
         return lines
 

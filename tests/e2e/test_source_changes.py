@@ -530,6 +530,26 @@ async def test_status_never_seen_before_counts_as_running_and_is_told(
     assert state_of(tmp_path, server.world.run_tests[1].executions[0])["export_state"] == "settling"
 
 
+async def test_execution_that_settles_in_a_status_never_seen_before_is_a_problem_until_its_calls_are_exported(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """An API of a newer version may end executions in other words."""
+    execution = newest(server.world.run_tests[0])
+    execution.status = "archived"
+    first, second, third = [await export(at=NIGHT + timedelta(hours=hours)) for hours in (0, 23, 25)]
+    everything = await export(at=NIGHT + timedelta(hours=26), settings={"export": {"calls": "all"}})
+
+    assert [each.exit_code for each in (first, second, third, everything)] == [0, 0, 3, 0]
+    (problem,) = third.problems
+    assert problem.endswith(
+        "the calls of 1 execution are not exported: this version does not know the status 'archived', which no longer changes: "
+        'upgrade, or set [export] calls = "all"'
+    )
+    assert not third.run_tests[0].is_whole
+    ids = [row["execution_id"] for row in rows_of(tmp_path, "calls")]
+    assert ids.count(execution.execution_id) == len(execution.calls)
+
+
 async def test_two_run_tests_of_one_name_are_exported_as_one(tmp_path: Path) -> None:
     world = settled_world(names=["Checkout", "Checkout", "Other"], executions=3, calls=2)
     async with Sandbox(world) as server:

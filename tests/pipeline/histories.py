@@ -15,10 +15,16 @@ from typing import Any, ClassVar
 import pyarrow.parquet as pq
 import pytest
 
+import etl
 from etl import sandbox
 from etl.errors import DestinationError, LockHeldError, leaves
 from etl.extract import calls as crawl_module
-from etl.load.layout import INDEX, Part, parse_part_path
+from etl.inspect.rules import Kind
+from etl.inspect.status import Status, read_status
+from etl.inspect.verdict import judge
+from etl.inspect.verify import verify
+from etl.load.files.local import LocalFiles
+from etl.load.layout import INDEX, Part, Scope, parse_part_path
 from etl.model import schema
 from etl.model.digest import rows_digest
 from etl.model.keys import default_key
@@ -245,6 +251,7 @@ class History:
         self._chance, self._backup = random.Random(f"warehouse {seed}"), dict[str, Any]()
         self.follower = Follower()
         self.was_struck = False
+        self.is_index_ours = False
         self.rows = self.files.rows()
         self._patch = pytest.MonkeyPatch()
         fill_parts_early(self._patch, rows=FULL_ROWS)
@@ -385,6 +392,7 @@ class History:
         in_two_places, before = _doubled(self.rows, moved=self.moved), self.rows
         self.rows = self.files.rows(damaged=self.damaged)
         self._note_torn(before)
+        self._loss_is_seen(before)
         self.doubled |= _doubled(self.rows, moved=self.moved)
         self.note_gone()
         # Of an execution that a dead run left in two places, one is kept: damage may have struck that one.
@@ -493,7 +501,7 @@ class History:
         self.keep_versions()
         names = self._names(exported)
         before, moving = self.rows, self._lying_elsewhere(names)
-        source = self._state_of_source()
+        source, runs = self._state_of_source(), self._runs()
         due = len(self.server.requests) + nth_request
 
         def change_in_time(_request: SandboxRequest) -> None:
@@ -531,6 +539,9 @@ class History:
         self._gone_is_kept(except_for=changed)
         self.note_gone()
         self._torn_is_told(summary, is_accepted=accept_deletions)
+        self.settings, self.is_index_ours = settings, summary is not None
+        has_left_traces = self.rows != before and self._runs() == runs
+        self._light_is_true(summary, is_narrowed=is_narrowed, has_left_traces=has_left_traces)
         self._what_is_exported_is_there(before, killed_while_moving=moving | self.moved if summary is None else None)
         if is_complete:
             assert not self.doubled & self._listed(names.values())
@@ -538,6 +549,7 @@ class History:
             self._holds_the_truth(names, except_for=changed, unseen=self.unseen)
             if full_refresh or scrub_requests == EVERYTHING:
                 self.unseen -= self._listed(names.values(), is_finished=True) - changed
+        self._days_are_read()
         self._use_warehouse()
         return summary
 
@@ -752,6 +764,54 @@ class History:
         }
         assert summary is None or summary.exit_code or not self.torn, "a run is complete although rows are lost"
 
+    def _light_is_true(self, summary: Summary | None, *, is_narrowed: bool, has_left_traces: bool) -> None:
+        """Status is Good after a complete run over all that is configured, and not after one that left something out.
+
+        Nor after one that was killed once it had changed something, before it could say so.
+        """
+        if (status := self._status()) is None:
+            return
+        if summary is None:
+            assert not has_left_traces or not judge(status).is_good, "a run was killed"
+        elif summary.exit_code:
+            assert not judge(status).is_good, f"a run ended with {summary.exit_code}"
+        elif not is_narrowed:
+            assert judge(status).is_good, judge(status).text
+            # A run test that is left out keeps its dead letters.
+            assert {each.kind for each in verify(self.settings, Scope()).findings} <= {Kind.DEAD_LETTER}
+
+    def _loss_is_seen(self, before: dict[str, list[Held]]) -> None:
+        """Status is not Good when there are fewer rows than the last run left, as its index says."""
+        if self.is_index_ours and any(len(self.rows[table]) < len(before[table]) for table in FOLLOWED):
+            status = self._status()
+            assert status is None or not judge(status).is_good, "rows are gone"
+
+    def _runs(self) -> list[Path]:
+        return sorted((self.files.data / schema.RUNS_TABLE.name).rglob("*.parquet"))
+
+    def _status(self) -> Status | None:
+        """An hour later, by a clock that is right; None where no run ever left a row."""
+        if not self._runs():
+            return None
+        now = self.now + timedelta(hours=1)
+        return read_status(LocalFiles(self.files.data), now=now, configured=self.settings.configured)
+
+    def _days_are_read(self) -> None:
+        """Readers find the rows of a day, whatever month they lie in."""
+        if self.damaged or not self.files.paths():
+            return
+        for table in FOLLOWED:
+            start, keys = schema.TABLES[table].start, schema.TABLES[table].key
+            of_days = [
+                (held.row[start].date(), key_of(table, held.row)) for held in self.rows[table] if held.row[start]
+            ]
+            for day in sorted({day for day, _ in of_days})[-2:]:
+                for since, until in ((day, None), (None, day), (day, day)):
+                    found = etl.read_table(self.files.data, table, since=since, until=until, deleted="include")
+                    assert sorted(zip(*(found[name] for name in keys), strict=True)) == sorted(
+                        key for each, key in of_days if (since or each) <= each <= (until or each)
+                    )
+
     def _gone_is_kept(self, *, except_for: set[str]) -> None:
         held: dict[tuple[str, tuple[str, ...]], list[Row]] = {}
         for table in ("executions", "calls", "evals"):
@@ -790,8 +850,12 @@ class History:
 
 
 def _is_complete(summary: Summary) -> bool:
-    """Whether everything that is exported is there; nothing can complete what a run test has that is left out."""
-    return all(problem.endswith("export the run test that has them now") for problem in summary.problems)
+    """Whether everything that is exported is there.
+
+    Nothing can complete what a run test has that is left out, nor what ends in a status that nobody knows.
+    """
+    told = ("export the run test that has them now", 'or set [export] calls = "all"')
+    return all(problem.endswith(told) for problem in summary.problems)
 
 
 def _dated(fault: Fault, ahead: timedelta) -> Fault:

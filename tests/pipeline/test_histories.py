@@ -249,6 +249,7 @@ class Histories(RuleBasedStateMachine):
         index = history.files.data / INDEX
         if not index.exists():
             return
+        history.is_index_ours = False
         match kind:
             case "drop":
                 index.unlink()

@@ -10,15 +10,15 @@ from itertools import chain
 
 import pyarrow.compute as pc
 
-from etl.errors import NotFoundError, SourceError
+from etl.errors import ConfigurationError, NotFoundError, SourceError
 from etl.extract.endpoints import list_executions
 from etl.extract.executions import look_up
 from etl.extract.plan import is_mass_vanishing
 from etl.load.relocate import Moves
 from etl.load.state import StoredState, load_missing
 from etl.model.lifecycle import StoredExecution
-from etl.model.wording import first_few, quoted
-from etl.pipeline.lists import fail
+from etl.model.wording import counted, first_few, quoted
+from etl.pipeline.lists import fail, sees_nothing_stored
 from etl.pipeline.record import Record, VanishedCounts
 from etl.pipeline.run import Run
 
@@ -52,6 +52,31 @@ async def find_left_behind(
         record.keys_without_run_test = sorted(state.elsewhere.keys() - heirs.keys())
     await _confirm_gone(run, record, state)
     return left_behind | await _left_by_deleted_run_tests(run, record, state), moves
+
+
+async def refuse_another_workspace(run: Run, record: Record, state: StoredState) -> None:
+    """Refuse to export "all" run tests where the key sees none of the executions that the dataset holds.
+
+    What it sees in their place must not come into this dataset: the next run would take all that is stored for deleted.
+
+    Raises:
+        ConfigurationError: it does not, and nobody accepts that.
+        KeyRefusedError, SourceUnavailableError: the run cannot go on.
+    """
+    if record.discovered is None or run.accept_deletions or not sees_nothing_stored(record, state):
+        return
+    load_missing(state.elsewhere.keys(), state)
+    living = sorted(
+        execution_id
+        for executions in state.executions.values()
+        for execution_id, known in executions.items()
+        if known.deleted_at is None
+    )
+    if living and not await find_existing(run, living[:SAMPLE_EXECUTIONS]):
+        raise ConfigurationError(
+            f"the key sees none of the {counted(len(living), 'execution')} that the dataset holds: it may belong to another "
+            f"workspace; nothing was changed: {ACCEPT}"
+        )
 
 
 def _with_another_key(run: Run, record: Record, state: StoredState) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from etl.errors import NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
 from etl.extract.executions import list_executions_completely
@@ -132,9 +133,15 @@ def fail(run: Run, record: Record, run_test: RunTest, error: str) -> None:
     run.notify("run_test_failed", run_test=run_test.name, error=error)
 
 
+def sees_nothing_stored(record: Record, state: StoredState) -> bool:
+    """Whether no list has any of the stored executions, and there are some."""
+    stored = {*chain.from_iterable(state.places().values())}
+    return bool(stored) and record.listed_ids().isdisjoint(stored)
+
+
 def independent(record: Record, state: StoredState) -> set[str]:
     """Keys of the listed run tests of which no other list can tell anything: nothing has moved there or vanished from there."""
-    if state.surplus or find_doubled(state):
+    if state.surplus or find_doubled(state) or (record.discovered and sees_nothing_stored(record, state)):
         return set()
     stored = state.places()
     living = {

@@ -26,7 +26,14 @@ from etl.load.relocate import Moves, as_if_dropped, find_doubled, find_moves, su
 from etl.load.state import StoredState, forget_the_future, load_missing, load_state
 from etl.model.listed_execution import ListedExecution
 from etl.model.wording import first_few
-from etl.pipeline.left_behind import ACCEPT, NEXT_TIME, SAMPLE_EXECUTIONS, find_existing, find_left_behind
+from etl.pipeline.left_behind import (
+    ACCEPT,
+    NEXT_TIME,
+    SAMPLE_EXECUTIONS,
+    find_existing,
+    find_left_behind,
+    refuse_another_workspace,
+)
 from etl.pipeline.lists import fail, gives_nothing_to_do, raise_if_none_is_listed
 from etl.pipeline.record import Record, VanishedCounts, count_reasons
 from etl.pipeline.run import Run
@@ -73,6 +80,7 @@ async def survey(run: Run, record: Record, state: StoredState) -> Survey:
     raise_if_none_is_listed(record)
     forget_the_future(state, run.by_source(run.clock()))
     give_one_place_each(run, record, state)
+    await refuse_another_workspace(run, record, state)
     everywhere = record.listed_ids()
     vanished = {}
     for run_test in record.run_tests:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from etl import sandbox
-from etl.errors import ExitCode, InterruptedRunError
+from etl.errors import ConfigurationError, ExitCode, InterruptedRunError
+from etl.extract import client
 from etl.model.records import METRICS, RUNS
-from etl.pipeline import job
+from etl.pipeline import job, lists
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, RunTest, Sandbox, delete_execution
 from etl.sandbox.world import add_run_test
@@ -130,8 +131,35 @@ async def test_nothing_is_asked_for_while_the_key_sees_nothing_that_is_stored(
     add_run_test(server.world, others.run_tests[0])
     for execution in (each for run_test in stored for each in run_test.executions):
         delete_execution(execution)
-    await export()
-    assert (deleted(tmp_path), look_ups(server)) == (set(), 0)
+    refused = await export()
+    assert refused.exit_code in (2, 3)
+    assert deleted(tmp_path) == set()
+    assert look_ups(server) <= 5
 
     await export(accept_deletions=True)
     assert len(deleted(tmp_path)) == 2 * EXECUTIONS
+
+
+@pytest.mark.parametrize("is_held_up", [False, True])
+async def test_key_of_another_workspace_brings_nothing_into_the_dataset_on_any_night(
+    server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_held_up: bool
+) -> None:
+    """Once its rows lay there, those of the first workspace would look as if they had been deleted."""
+    await job.export(settings_for(server, tmp_path / "data", run_tests="all"))
+    before = {table: rows_of(tmp_path, table) for table in ("executions", "calls", "evals")}
+    async with Sandbox(settled_world(seed=9, names=["Checkout flow", "Other", "More"], executions=3, calls=2)) as other:
+        if is_held_up:  # what the others need is fetched meanwhile, if nothing forbids it
+            monkeypatch.setattr(lists, "_PATIENCE_SECONDS", 0.01)
+            monkeypatch.setattr(client, "_BACKOFF_MAX_SECONDS", 0.5)
+            other.fault = lambda request, _nth: (
+                Fault(status=503) if request.query.get("run_test_name") == "More" else None
+            )
+        settings = settings_for(other, tmp_path / "data", run_tests="all", api={"max_tries": 6})
+        nights = [await job.export(settings) for _ in range(2)]
+        with pytest.raises(ConfigurationError, match="it may belong to another workspace"):
+            await job.plan(settings)
+
+    assert [night.exit_code for night in nights] == [2, 2]
+    assert "the key sees none of the 16 executions that the dataset holds" in nights[1].problems[0]
+    assert {table: rows_of(tmp_path, table) for table in before} == before
+    assert (await job.export(settings_for(server, tmp_path / "data", run_tests="all"))).exit_code == 0

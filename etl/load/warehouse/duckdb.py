@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import duckdb
 import pyarrow as pa
 
 from etl.errors import DestinationError
+from etl.load.warehouse.spool import temporary_folder
 from etl.load.warehouse.sql import SqlWarehouse, streamed
 from etl.load.warehouse.statements import Dialect
 from etl.load.warehouse.target import NotEnoughMemoryError, nothing
@@ -110,7 +110,7 @@ def connect_to_read(url: str, namespace: str, _on_wait: Callable[[], None] = not
     file = _file(url)
     if file.exists() or not file.parent.is_dir():
         return _connected(url, file, namespace, is_read_only=True)
-    with TemporaryDirectory(prefix="metrics-etl-") as folder:  # DuckDB calls a database after its file
+    with temporary_folder() as folder:  # DuckDB calls a database after its file
         return _connected(url, Path(folder, file.name), namespace)
 
 

@@ -23,11 +23,25 @@ class Spooled:
     rows: int = 0
 
 
+def temporary_folder() -> "TemporaryDirectory[str]":
+    """A folder for files that are needed for a while.
+
+    Raises:
+        DestinationError: there is no place for one, as in a container whose own disk is read-only.
+    """
+    try:
+        return TemporaryDirectory(prefix="metrics-etl-", ignore_cleanup_errors=True)
+    except OSError as exc:
+        raise DestinationError(
+            f"no temporary folder: {exc.strerror}: set TMPDIR to a folder that can be written"
+        ) from exc
+
+
 class Spool:
     """Files in a folder of their own, which ``close`` removes."""
 
     def __init__(self) -> None:
-        self._folder = TemporaryDirectory(prefix="metrics-etl-", ignore_cleanup_errors=True)
+        self._folder = temporary_folder()
         self._files: dict[str, Spooled] = {}
 
     def add(self, table: str, rows: pa.Table) -> None:

@@ -1,6 +1,7 @@
 """Rows on their way lie on disk, by table, and nothing of them stays behind."""
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from etl.errors import DestinationError
+from etl.load.warehouse.duckdb import connect_to_read
 from etl.load.warehouse.spool import Spool
 
 SOME, MORE = (pa.table({"a": values}) for values in ([1, 2], [3]))
@@ -66,3 +68,11 @@ def test_closed_spool_leaves_no_files():
     spool.close()
 
     assert not folder.exists()
+
+
+def test_without_a_place_for_temporary_files_the_fix_is_named(monkeypatch, tmp_path):
+    """As in a container whose own disk is read-only."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    for begin in (Spool, lambda: connect_to_read(f"duckdb://{tmp_path}/new.duckdb", "metrics")):
+        with pytest.raises(DestinationError, match="set TMPDIR to a folder that can be written"):
+            begin()

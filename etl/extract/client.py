@@ -161,6 +161,7 @@ class Client:
         return value
 
     def _note_answered(self, request: Request[Any], record: _Record) -> None:
+        self.gate.let_through()
         record.given_up_in_a_row = 0
         record.given_up_groups.clear()
         if request.retries_500:  # else it may be a page that has vanished when it is asked for again
@@ -269,8 +270,8 @@ class Client:
             self.quota.sent()
             is_reused = not on_own_connection and self._open_transport.has_kept
             answer = await self._send(request, tries, on_own_connection=on_own_connection)
-            if answer.status == 200 or not self._heed(request, answer):
-                self.gate.let_through()
+            if answer.status != 200:
+                self._heed(request, answer)
             if answer.status != 429 or self.quota.wait_seconds(self._now()) <= 0 or not refusals_left:
                 return answer, is_reused
             del answer  # and its body, which may be large: the wait may be long
@@ -285,23 +286,19 @@ class Client:
         # Out here: inside, the first error and its excerpt would stay attached as the context of this one.
         return decode(request, self._without_keys(body), tries=tries)
 
-    def _heed(self, request: Request[Any], answer: Answer) -> bool:
-        """Hold back for as long as the server says; what a run can do without holds it for no more than a minute.
-
-        Returns whether the API refused the request for now, or did not answer itself.
-        """
+    def _heed(self, request: Request[Any], answer: Answer) -> None:
+        """Hold back for as long as the server says; what a run can do without holds it for no more than a minute."""
         retry_after = retry_after_seconds(answer.headers, answer.body)
         if request.is_optional and (answer.status == 503 or (retry_after or 0) > WINDOW_SECONDS):
-            return True
+            return
         if answer.status == 429:
             self.traffic.rejections += 1
             self.quota.refused(self._now(), retry_after)
         elif answer.status == 503 and retry_after is not None:
             self.quota.hold(self._now(), retry_after)
         else:
-            return answer.status in {502, 503, 504}  # a proxy's answers
+            return
         self.gate.refused()
-        return True
 
     async def _send(self, request: Request[Any], tries: int, *, on_own_connection: bool) -> Answer:
         self.traffic.requests_by_purpose[request.purpose] += 1

@@ -34,7 +34,7 @@ class Gate:
         self._refused_since = min(self._refused_since, self._now())
 
     def let_through(self) -> None:
-        """A request was answered."""
+        """The API gave a useful answer: whatever else comes meanwhile may be a proxy's, or another server's that is down."""
         self._refused_since = math.inf
 
     async def wait(self) -> None:

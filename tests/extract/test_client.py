@@ -218,11 +218,15 @@ async def test_what_a_run_can_do_without_holds_nothing_for_hours(server):
         assert (await client.get(first_execution(server))).status == "completed"
 
 
-async def test_proxy_that_fails_between_two_refusals_lets_nothing_through(server, monkeypatch):
-    """Of two servers behind a balancer one is being repaired, and the other is dead."""
+@pytest.mark.parametrize(
+    "other", [Fault(status=502), Fault(status=500), Fault(body=b"<html>", headers=HTML), Fault(is_reset=True)]
+)
+@pytest.mark.parametrize("status", [429, 503])
+async def test_server_that_fails_between_two_refusals_lets_nothing_through(server, monkeypatch, status, other):
+    """Of two servers behind a balancer one is being repaired, and the other is broken."""
     monkeypatch.setattr(gate, "_LONGEST_WAIT_SECONDS", 0.25)
-    repaired = Fault(status=503, headers={"Retry-After": "0.2"})
-    server.fault = lambda _request, nth: (repaired, Fault(status=502), Fault(status=504))[nth % 3]
+    repaired = Fault(status=status, headers={"Retry-After": "0.2"})
+    server.fault = lambda _request, nth: (repaired, other)[nth % 2]
     async with connect(server.base_url, max_tries=12) as client:
         with pytest.raises(SourceUnavailableError, match="accepts no requests until"):
             await client.get(first_execution(server))

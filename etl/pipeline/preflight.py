@@ -273,8 +273,7 @@ def _check_warehouse(settings: Settings) -> Check:
         section = settings.warehouse
         with closing(open_warehouse(section.named_url, section.namespace, is_read_only=True)) as warehouse:
             loaded = warehouse.loaded()
-            if identity is not None:
-                refuse_another(warehouse, loaded, identity.dataset_id)
+            refuse_another(warehouse, loaded, identity.dataset_id if identity else "a new one")
             executions = len(loaded.digests.get("execution", {}))
     except ExporterError as error:
         return _problem(Subject.WAREHOUSE, error)

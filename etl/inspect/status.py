@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.errors import DestinationError
-from etl.inspect.status_files import COLUMNS, FilePart, index_if_readable, table_files
+from etl.inspect.status_files import COLUMNS, FilePart, count_doubled, index_if_readable, table_files
 from etl.load.attempt import Attempt, read_attempt
 from etl.load.files.open import Files
 from etl.load.identity import read_identity
@@ -114,8 +114,9 @@ class Status:
     ``unreadable``: files that are damaged or do not belong here. ``ignored``: what is wrong with the exporter's own files.
     ``set_aside``: how many files are in the quarantine. ``missing_executions``, ``missing_calls`` and ``missing_evals``: how many
     of their rows the dataset held at the end of the last run, as its index says, and does not any more. ``lost_executions``: how
-    many were gone by then, and are not exported again; ``damaged_executions``, of how many a part was. ``last_load``: how the last
-    load into a warehouse went; ``warehouse_lacks``: what the one of the settings does not have, in words.
+    many were gone by then, and are not exported again; ``damaged_executions``, of how many a part was. ``doubled_executions``: how
+    many stand twice. ``last_load``: how the last load into a warehouse went; ``warehouse_lacks``: what the one of the settings
+    does not have, in words.
     """
 
     dataset: str
@@ -137,6 +138,7 @@ class Status:
     missing_evals: int
     lost_executions: int
     damaged_executions: int
+    doubled_executions: int
     last_load: LastLoad | None = None
     warehouse_lacks: str | None = None
 
@@ -220,6 +222,7 @@ def read_status(
         missing_evals=0 if is_exporting else _missing(schema.EVALS, index, parts, unreadable),
         lost_executions=sum(map(len, index.lost.values())),
         damaged_executions=sum(map(len, index.damaged().values())),
+        doubled_executions=0 if is_exporting else count_doubled(parts["executions"]),
         last_load=last_load,
         warehouse_lacks=lacks_of_warehouse(last_load, warehouse, export_runs, export_runs - loading)
         if warehouse

@@ -6,8 +6,10 @@ A file of executions, calls or evals that the index knows in this version is not
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from etl.errors import DestinationError, FileMissingError
 from etl.load.files.open import Entry, Files, data_files
@@ -19,7 +21,8 @@ from etl.model import schema
 _RUNS_READ = 30
 COLUMNS: dict[str, Sequence[str]] = {
     "executions": (
-        "run_test_name", "started_at", "export_state", "deleted_at", "exported_at", "export_run_id", "exported_calls",
+        "execution_id", "run_test_name", "started_at", "export_state", "deleted_at", "exported_at", "export_run_id",
+        "exported_calls",
     ),
     "errors": ("endpoint", "status", "first_seen_at", "last_seen_at"),
     "runs": (
@@ -37,6 +40,13 @@ class FilePart:
     rows: int
     size_bytes: int
     columns: pa.Table | None
+
+
+def count_doubled(executions: Sequence[FilePart]) -> int:
+    """How many rows are of an execution that has another row in another part."""
+    chunks = chain.from_iterable(part.columns["execution_id"].chunks for part in executions if part.columns)
+    ids = pa.chunked_array(chunks, pa.string())
+    return len(ids) - int(pc.count_distinct(ids).as_py())
 
 
 def index_if_readable(files: Files, ignored: list[str]) -> Index:

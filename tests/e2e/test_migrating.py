@@ -80,9 +80,14 @@ async def test_migration_that_is_killed_loses_and_doubles_nothing(server: Sandbo
     assert assert_sound(whole / "data") == before
     steps = len(kinds_of_steps(whole))
 
+    has_doubled = False
     for kill in range(kills):
         killed = Path(shutil.copytree(folder, folder.parent / "killed"))
         assert await run_dying(context, killed, BARE, at=kill * steps // kills, command="migrate") == -9
+        ids = [row["execution_id"] for row in rows_of(killed, "executions")]
+        told = (await metrics_etl("status", cwd=killed, env=BARE)).stdout
+        assert "stand twice" in told or len(ids) == len({*ids})
+        has_doubled |= len(ids) > len({*ids})
         # A run in between goes on with what it finds, and so does the next migration.
         if kill % 2:
             assert (await metrics_etl("run", "--quiet", cwd=killed, env=environment(server))).exit_code == 0
@@ -92,6 +97,7 @@ async def test_migration_that_is_killed_loses_and_doubles_nothing(server: Sandbo
         assert (await metrics_etl("verify", cwd=killed, env=BARE)).exit_code == 0
         assert [path for path in files_of(killed) if "/date=" in path] == []
         shutil.rmtree(killed)
+    assert has_doubled, "else the law was not tried"
 
 
 async def test_dataset_by_day_is_read_by_its_own_statements_and_by_the_same_functions(

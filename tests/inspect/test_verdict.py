@@ -46,6 +46,7 @@ GOOD = Status(
     missing_evals=0,
     lost_executions=0,
     damaged_executions=0,
+    doubled_executions=0,
     run_tests=(WHOLE, WHOLE, WHOLE),
     tables=(),
     runs=(LAST,),
@@ -103,6 +104,10 @@ def test_rows_that_are_gone_are_not_good() -> None:
     assert told(missing_evals=2) == ("Not good: 2 evals gone since the last run", "metrics-etl run")
     assert told(lost_executions=6) == (
         "Not good: 6 executions gone before the last run, and not exported again",
+        "metrics-etl run",
+    )
+    assert told(doubled_executions=2) == (
+        "Not good: rows of 2 executions stand twice: a move was interrupted, or files were copied",
         "metrics-etl run",
     )
     assert told(damaged_executions=1) == (

@@ -771,6 +771,8 @@ class History:
         """
         if (status := self._status()) is None:
             return
+        ids = [held.row["execution_id"] for held in self.rows["executions"]]
+        assert len(ids) == len({*ids}) or not judge(status).is_good, "rows stand twice"
         if summary is None:
             assert not has_left_traces or not judge(status).is_good, "a run was killed"
         elif summary.exit_code:

@@ -48,6 +48,7 @@ async def put_in_place(run: Run, record: Record, found: Survey) -> StoredState:
         await to_the_end(partial(renew, run.dataset, part, execution_ids, run.stamp()))
     for part, execution_ids in drops:
         await to_the_end(partial(drop, run.dataset, part, execution_ids))
+        record.dropped += len(execution_ids)
     if found.moves:
         # A row that moves is newer than before: a call that stands twice must be in one place by then, since the newest counts.
         await part_moved_calls(run, record, found.state)

@@ -78,6 +78,7 @@ class Record:
     begun: list[Planned] = field(default_factory=list)
     fetched: Counts = field(default_factory=Counts)
     moved_calls: int = 0
+    dropped: int = 0
     resolved: Counter[str] = field(default_factory=Counter)
     committed: set[str] = field(default_factory=set)
     arrived: list[dict[str, Arrived]] = field(default_factory=list)
@@ -258,6 +259,7 @@ def summarize(run: Run, record: Record, *, failure: ExporterError | None, finish
         deleted_elsewhere=record.deleted_elsewhere,
         asked_for=sorted(record.asked_for),
         moved_calls=record.moved_calls,
+        dropped=record.dropped,
         compared=record.fetched.compared,
         saved_requests=record.fetched.saved_requests,
         listed_differently=record.fetched.listed_differently,

@@ -70,6 +70,7 @@ class Summary:
     deleted_elsewhere: dict[str, int] = field(default_factory=dict)
     asked_for: list[str] = field(default_factory=list)
     moved_calls: int = 0
+    dropped: int = 0
     compared: int = 0
     saved_requests: int = 0
     store_requests: dict[str, int] = field(default_factory=dict)
@@ -234,6 +235,8 @@ class Summary:
         ]
         moved = f"{self.moved_calls} calls belong to another execution now; their old rows were removed"
         lines += [moved] if self.moved_calls else []
+        twice = f"rows of {counted(self.dropped, 'execution')} stood twice: those that are whole, or else the newer ones, were kept"
+        lines += [twice] if self.dropped else []
         whole = (
             f"{counted(self.fetched_whole, 'settling execution')} fetched in full, because details could not be read: "
             f"{self.why_whole}"

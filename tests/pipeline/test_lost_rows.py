@@ -920,6 +920,7 @@ async def test_rows_that_stand_in_two_parts_of_a_run_test_that_no_run_lists_stay
 
     assert {table: len(rows_of(tmp_path, table)) for table in before} == before
     assert [(each.exit_code, damaged(each), lost(each)) for each in (back, quiet)] == [(0, [], [])] * 2
+    assert [any("stood twice" in notice for notice in each.notices) for each in (back, quiet)] == [True, False]
     assert quiet.files == 0
 
 

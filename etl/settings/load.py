@@ -129,7 +129,7 @@ class Settings(BaseSettings):
         With ``run_tests = "all"`` the names are not checked, since only the API knows them.
 
         Raises:
-            ConfigurationError: a name is not configured.
+            ConfigurationError: a name is not configured, or the day is in the future.
         """
         if not self.run_tests:
             chosen = list(self.with_run_tests(dict.fromkeys(names)).run_tests)
@@ -140,6 +140,7 @@ class Settings(BaseSettings):
                     raise ConfigurationError(f"--run-test {name!r} is not in run_tests{suggestion(name, known)}")
             chosen = [test for test in self.run_tests if not names or test.name in names or test.key in names]
         if since is not None:
+            _refuse_day_to_come(since, "--since")
             chosen = [test.model_copy(update={"since": since}) for test in chosen]
         result = self.model_copy(update={"run_tests": tuple(chosen)})
         if len(chosen) != len(self.run_tests) or since is not None:
@@ -189,7 +190,8 @@ class Settings(BaseSettings):
         try:
             settings = cls.model_validate(values)
             where = f"environment: {variable_of('run_tests')}" if "run_tests" in from_environment else str(file)
-            _refuse_days_to_come(settings.run_tests, where)
+            for each in settings.run_tests:
+                _refuse_day_to_come(each.since, f"{where}: run_tests: since of {quoted(each.name)}")
             if "path" not in from_environment.get("destination", {}):
                 refuse_left_behind(as_written, settings.destination.path, file)
             has_proxy = needs_keys and settings.api.proxy is not None
@@ -211,14 +213,10 @@ def _refuse_shared_keys(run_tests: Collection[RunTest]) -> None:
         raise ValueError(f"run_tests names {repeated!r} twice: name it once")
 
 
-def _refuse_days_to_come(run_tests: Iterable[RunTest], where: str) -> None:
+def _refuse_day_to_come(since: date | None, where: str) -> None:
     """A mistyped year would export nothing, and call that complete. Two clocks may be a day apart."""
-    latest = datetime.now(UTC).date() + timedelta(days=1)
-    for each in run_tests:
-        if each.since and each.since > latest:
-            raise ConfigurationError(
-                f"{where}: run_tests: since = {each.since} of {quoted(each.name)} is in the future: nothing would be exported"
-            )
+    if since and since > datetime.now(UTC).date() + timedelta(days=1):
+        raise ConfigurationError(f"{where}: {since} is in the future: nothing would be exported")
 
 
 def _read_file(cls: type[BaseSettings], file: Path, *, may_be_missing: bool) -> dict[str, Any]:

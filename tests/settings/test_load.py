@@ -29,13 +29,16 @@ def test_day_that_has_not_come_is_a_mistake(
 ) -> None:
     """Nothing would be exported, and all of it would be complete."""
     tomorrow, later = (datetime.now(UTC).date() + timedelta(days=days) for days in (1, 3))
-    assert load(file, f'run_tests = [{{name = "A", since = {tomorrow}}}]').run_tests[0].since == tomorrow
+    settings = load(file, f'run_tests = [{{name = "A", since = {tomorrow}}}]')
+    with pytest.raises(ConfigurationError, match=f"--since: {later} is in the future"):
+        settings.only(since=later)
+    assert settings.run_tests[0].since == settings.only(since=tomorrow).since == tomorrow
     where = file.name
     if in_environment:
         monkeypatch.setenv("METRICS_ETL_RUN_TESTS", json.dumps([{"name": "A", "since": str(later)}]))
         where = "environment: METRICS_ETL_RUN_TESTS"
     assert mistake(file, f'run_tests = ["B", {{name = "A", since = {later}}}]') == (
-        f"{where}: run_tests: since = {later} of 'A' is in the future: nothing would be exported"
+        f"{where}: run_tests: since of 'A': {later} is in the future: nothing would be exported"
     )
 
 

@@ -4,7 +4,7 @@ They run in the order in which they stand here, and note in the run's ``Record``
 an export moves damaged files to the quarantine while it loads.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import partial
@@ -89,7 +89,7 @@ async def survey(run: Run, record: Record, state: StoredState) -> Survey:
             ids = await _find_vanished(run, record, run_test, state, everywhere)
             if ids is not None:
                 vanished[run_test.key] = ids
-    drops, moves = _find_places(record, state)
+    drops, moves = _find_places(run, record, state)
     left_behind, moves = await find_left_behind(run, record, state, moves)
     vanished = {key: vanished[key] for key in vanished.keys() & record.lists.keys()}
     return Survey(state, drops, moves, vanished, left_behind)
@@ -172,12 +172,12 @@ async def _find_vanished(
     return vanished
 
 
-def _find_places(record: Record, state: StoredState) -> tuple[dict[Part, set[str]], Moves]:
+def _find_places(run: Run, record: Record, state: StoredState) -> tuple[dict[Part, set[str]], Moves]:
     """What to drop for every execution to lie in one place only, which the state then says, and what to move from there."""
-    homes: dict[str, AbstractSet[str]] = {key: found.executions.keys() for key, found in record.lists.items()}
+    homes: dict[str, Collection[str]] = {key: found.executions.keys() for key, found in record.lists.items()}
     doubled = find_doubled(state)
     load_missing({part.run_test_key for parts in doubled.values() for part in parts}, state)
-    drops = surplus(doubled, state, homes)
+    drops = surplus(doubled, state, {each.key: () for each in run.settings.configured} | homes)
     as_if_dropped(state, drops)
     return drops, find_moves(state, homes, record.names())
 

@@ -924,6 +924,24 @@ async def test_rows_that_stand_in_two_parts_of_a_run_test_that_no_run_lists_stay
     assert quiet.files == 0
 
 
+@pytest.mark.parametrize("names", ["all", "by name"])
+async def test_rows_that_were_copied_to_another_folder_stay_where_they_belong_in_a_narrowed_run(
+    server: Sandbox, first: str, tmp_path: Path, names: str
+) -> None:
+    settings = settings_for(server, tmp_path / "data", run_tests="all" if names == "all" else None)
+    await job.export(settings, clock=lambda: NIGHT)
+    files, tables = LocalFiles(tmp_path / "data"), ("executions", "calls", "evals")
+    before = [files.list(table) for table in tables]
+    for table in tables:
+        (source,) = (tmp_path / "data" / table).glob("run_test=support*")
+        for copy in ("run_test=a-copy", "run_test=z-copy"):
+            shutil.copytree(source, source.with_name(copy))
+    narrowed = await job.export(settings.only([first]), clock=lambda: NIGHT + DAY)
+
+    assert [files.list(table) for table in tables] == before
+    assert any(f"rows of {2 * EXECUTIONS} executions stood twice" in notice for notice in narrowed.notices)
+
+
 async def test_plan_takes_restored_rows_for_deleted_as_a_run_does(server: Sandbox, tmp_path: Path) -> None:
     await night(server, tmp_path, 0)
     shutil.copytree(tmp_path / "data", tmp_path / "backup")

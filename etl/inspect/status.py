@@ -4,7 +4,7 @@ An export may run meanwhile: a file that it replaces is read as it was or as it 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import isfinite
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.errors import DestinationError
-from etl.inspect.status_files import COLUMNS, FilePart, count_doubled, index_if_readable, table_files
+from etl.inspect.status_files import COLUMNS, FilePart, changed_counts, count_doubled, index_if_readable, table_files
 from etl.load.attempt import Attempt, read_attempt
 from etl.load.files.open import Files
 from etl.load.identity import read_identity
@@ -115,8 +115,8 @@ class Status:
     ``set_aside``: how many files are in the quarantine. ``missing_executions``, ``missing_calls`` and ``missing_evals``: how many
     of their rows the dataset held at the end of the last run, as its index says, and does not any more. ``lost_executions``: how
     many were gone by then, and are not exported again; ``damaged_executions``, of how many a part was. ``doubled_executions``: how
-    many stand twice. ``last_load``: how the last load into a warehouse went; ``warehouse_lacks``: what the one of the settings
-    does not have, in words.
+    many stand twice; ``surplus_rows``: how many rows there are beyond what the last run left. ``last_load``: how the
+    last load into a warehouse went; ``warehouse_lacks``: what the one of the settings does not have, in words.
     """
 
     dataset: str
@@ -139,6 +139,7 @@ class Status:
     lost_executions: int
     damaged_executions: int
     doubled_executions: int
+    surplus_rows: int
     last_load: LastLoad | None = None
     warehouse_lacks: str | None = None
 
@@ -199,6 +200,7 @@ def read_status(
     export_runs = {part.key for part in parts["runs"]}
     told = {run["export_run_id"] for run in runs}  # each later run would have replaced the note
     is_over = not is_exporting or (attempt is not None and attempt.exit_code is not None)
+    missing, surplus = ([0] * 3, [0] * 3) if is_exporting else changed_counts(index, parts, unreadable)
     return Status(
         dataset=files.where(),
         read_at=now,
@@ -217,12 +219,13 @@ def read_status(
         unreadable=tuple(unreadable),
         ignored=tuple(ignored),
         set_aside=len(files.entries(QUARANTINE)),
-        missing_executions=0 if is_exporting else _missing(schema.EXECUTIONS, index, parts, unreadable),
-        missing_calls=0 if is_exporting else _missing(schema.CALLS, index, parts, unreadable),
-        missing_evals=0 if is_exporting else _missing(schema.EVALS, index, parts, unreadable),
+        missing_executions=missing[0],
+        missing_calls=missing[1],
+        missing_evals=missing[2],
         lost_executions=sum(map(len, index.lost.values())),
         damaged_executions=sum(map(len, index.damaged().values())),
         doubled_executions=0 if is_exporting else count_doubled(parts["executions"]),
+        surplus_rows=sum(surplus),
         last_load=last_load,
         warehouse_lacks=lacks_of_warehouse(last_load, warehouse, export_runs, export_runs - loading)
         if warehouse
@@ -244,15 +247,6 @@ def _newest(runs: Sequence[Mapping[str, Any]], attempt: Attempt | None, last_run
 def _order(run: Mapping[str, Any]) -> tuple[str, datetime]:
     """Their ids begin with this machine's time, in whole seconds; ``started_at`` is by the source's clock."""
     return run["export_run_id"].partition("-")[0], run["started_at"]
-
-
-def _missing(
-    table: schema.Table, index: Index, parts: Mapping[str, Sequence[FilePart]], unreadable: Iterable[str]
-) -> int:
-    """How many rows are gone since the last run said what it left. Those in a damaged file are not missing, but unreadable."""
-    if any(path.startswith(f"{table.name}/") for path in unreadable):
-        return 0
-    return max(index.count(table) - sum(part.rows for part in parts[table.name]), 0)
 
 
 def _is_of_a_run(row: Mapping[str, Any]) -> bool:

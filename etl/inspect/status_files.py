@@ -3,7 +3,8 @@
 A file of executions, calls or evals that the index knows in this version is not opened.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
@@ -40,6 +41,24 @@ class FilePart:
     rows: int
     size_bytes: int
     columns: pa.Table | None
+
+
+def changed_counts(
+    index: Index, parts: Mapping[str, Sequence[FilePart]], unreadable: Sequence[str]
+) -> tuple[list[int], list[int]]:
+    """Of executions, calls and evals, how many rows are gone since the last run said what it left, and how many have come.
+
+    Run test by run test. Those in a damaged file are neither, but unreadable.
+    """
+    gone, come = [0] * 3, [0] * 3
+    for number, table in enumerate((schema.EXECUTIONS, schema.CALLS, schema.EVALS)):
+        if not index.parts or any(path.startswith(f"{table.name}/") for path in unreadable):
+            continue
+        before, now = index.count(table), Counter[str]()
+        for part in parts[table.name]:
+            now[part.key] += part.rows
+        gone[number], come[number] = (before - now).total(), (now - before).total()
+    return gone, come
 
 
 def count_doubled(executions: Sequence[FilePart]) -> int:

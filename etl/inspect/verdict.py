@@ -92,6 +92,8 @@ def missing_rows(status: Status) -> Iterator[str]:
             yield f"{counted(gone, what)} gone since the last run"
     if status.doubled_executions:
         yield f"rows of {counted(status.doubled_executions, 'execution')} stand twice: a move was interrupted, or files were copied"
+    if status.surplus_rows:
+        yield f"{counted(status.surplus_rows, 'row')} more than the last run left"
     if status.lost_executions:
         yield f"{counted(status.lost_executions, 'execution')} gone before the last run, and not exported again"
     if status.damaged_executions:

@@ -7,7 +7,7 @@ those of which no more than calls and evals is left and accepted, and those that
 say so, since nothing else could tell.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -65,10 +65,12 @@ class Index:
     vouched: dict[str, HeldRows] = field(default_factory=dict)
     is_saved: bool = False
 
-    def count(self, table: schema.Table) -> int:
-        """How many rows the files of the table have."""
-        number = schema.OF_EXECUTIONS.index(table)
-        return sum(each.counts[number] for each in self.parts.values())
+    def count(self, table: schema.Table) -> Counter[str]:
+        """How many rows the files of the table have, by the key of the run test."""
+        number, counts = schema.OF_EXECUTIONS.index(table), Counter[str]()
+        for part, each in self.parts.items():
+            counts[part.run_test_key] += each.counts[number]
+        return counts
 
     def damaged(self) -> dict[str, set[str]]:
         """The executions, by key, of which there are other calls or evals than were exported, or no row of their own.

@@ -4,7 +4,7 @@ import asyncio
 import os
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -401,6 +401,43 @@ async def test_executions_of_which_no_row_is_left_are_missed_until_a_run_has_fet
     assert found.document["missing_executions"] == rows - left > 0
     assert f"{rows - left} executions gone since the last run; next: metrics-etl run" in " ".join(shown.stdout.split())
     assert status_of(tmp_path).missing_executions == 0
+
+
+@pytest.mark.parametrize("tables", [("evals",), ("calls", "evals"), ("executions", "calls", "evals")])
+@pytest.mark.parametrize("where", ["part-9.parquet", "another month", "another folder"])
+async def test_files_that_were_copied_are_not_good_until_a_run_has_mended_it(
+    server: Sandbox, tmp_path: Path, tables: Sequence[str], where: str
+) -> None:
+    await export(server, tmp_path)
+    for table in tables:
+        source = min((tmp_path / "data" / table).rglob("*.parquet"))
+        month, run_test = source.parent, source.parent.parent
+        target = {
+            "part-9.parquet": month / "part-9.parquet",
+            "another month": run_test / "month=2020-01" / source.name,
+            "another folder": run_test.with_name("run_test=a-copy") / month.name / source.name,
+        }[where]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+    copied = await metrics_etl("status", cwd=tmp_path, env=BARE)
+    await export(server, tmp_path, night=1)
+
+    assert copied.stdout.startswith("Not good: ")
+    assert "stand twice" in copied.stdout or "more than the last run left" in copied.stdout
+    assert status_of(tmp_path).surplus_rows == status_of(tmp_path).doubled_executions == 0
+
+
+async def test_rows_that_are_gone_are_missed_although_as_many_were_copied_elsewhere(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    await export(server, tmp_path)
+    gone, kept = sorted((tmp_path / "data/evals").rglob("*.parquet"))[:2]
+    rows = min(pq.ParquetFile(path).metadata.num_rows for path in (gone, kept))
+    pq.write_table(pq.ParquetFile(kept).read().slice(0, rows), kept.with_name("part-9.parquet"))
+    pq.write_table(pq.ParquetFile(gone).read().slice(rows), gone)
+
+    assert gone.parent.parent != kept.parent.parent
+    assert (status_of(tmp_path).missing_evals, status_of(tmp_path).surplus_rows) == (rows, rows)
 
 
 async def test_file_that_no_run_reads_is_not_said_to_go_by_itself(server: Sandbox, tmp_path: Path) -> None:

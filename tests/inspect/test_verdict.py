@@ -47,6 +47,7 @@ GOOD = Status(
     lost_executions=0,
     damaged_executions=0,
     doubled_executions=0,
+    surplus_rows=0,
     run_tests=(WHOLE, WHOLE, WHOLE),
     tables=(),
     runs=(LAST,),
@@ -110,6 +111,7 @@ def test_rows_that_are_gone_are_not_good() -> None:
         "Not good: rows of 2 executions stand twice: a move was interrupted, or files were copied",
         "metrics-etl run",
     )
+    assert told(surplus_rows=1200) == ("Not good: 1,200 rows more than the last run left", "metrics-etl run")
     assert told(damaged_executions=1) == (
         "Not good: rows of 1 execution gone before the last run, and not exported again",
         "metrics-etl run",

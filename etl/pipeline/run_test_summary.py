@@ -78,7 +78,7 @@ class RunTestSummary:
                 f"{quoted(self.name)}: {counted(given_up, 'request')} given up, see the errors table; the next run tries again"
             )
         lines += [
-            f"{quoted(self.name)}: the calls of {counted(count, 'execution')} are not exported: this version does not know the "
+            f"{quoted(self.name)}: the calls of {counted(count, 'execution')} are not fetched: this version does not know the "
             f'status {quoted(status)}, which no longer changes: upgrade, or set [export] calls = "all"'
             for status, count in sorted(self.never_fetched.items())
         ]

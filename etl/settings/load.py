@@ -3,6 +3,7 @@
 Every mistake becomes one line that names the place and the fix. Keys are ``SecretStr``: no message, log or repr shows them.
 """
 
+import codecs
 import os
 import stat
 import tomllib
@@ -216,7 +217,9 @@ def _refuse_shared_keys(run_tests: Collection[RunTest]) -> None:
 def _refuse_day_to_come(since: date | None, where: str) -> None:
     """A mistyped year would export nothing, and call that complete. Two clocks may be a day apart."""
     if since and since > datetime.now(UTC).date() + timedelta(days=1):
-        raise ConfigurationError(f"{where}: {since} is in the future: nothing would be exported")
+        raise ConfigurationError(
+            f"{where}: {since} is in the future by this machine's clock: nothing would be exported"
+        )
 
 
 def _read_file(cls: type[BaseSettings], file: Path, *, may_be_missing: bool) -> dict[str, Any]:
@@ -230,7 +233,9 @@ def _read_file(cls: type[BaseSettings], file: Path, *, may_be_missing: bool) -> 
     try:
         values = TomlConfigSettingsSource(cls, file)()
     except tomllib.TOMLDecodeError as exc:
-        raise ConfigurationError(f"{file}: not valid TOML: {exc}") from None
+        is_marked = file.read_bytes().startswith(codecs.BOM_UTF8)
+        why = "begins with a byte order mark: save it as UTF-8 without one" if is_marked else f"not valid TOML: {exc}"
+        raise ConfigurationError(f"{file}: {why}") from None
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigurationError(f"{file}: cannot be read: {exc}") from None
     except (ValueError, RecursionError):

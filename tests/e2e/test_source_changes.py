@@ -542,7 +542,7 @@ async def test_execution_that_settles_in_a_status_never_seen_before_is_a_problem
     assert [each.exit_code for each in (first, second, third, everything)] == [0, 0, 3, 0]
     (problem,) = third.problems
     assert problem.endswith(
-        "the calls of 1 execution are not exported: this version does not know the status 'archived', which no longer changes: "
+        "the calls of 1 execution are not fetched: this version does not know the status 'archived', which no longer changes: "
         'upgrade, or set [export] calls = "all"'
     )
     assert not third.run_tests[0].is_whole

@@ -38,7 +38,7 @@ def test_day_that_has_not_come_is_a_mistake(
         monkeypatch.setenv("METRICS_ETL_RUN_TESTS", json.dumps([{"name": "A", "since": str(later)}]))
         where = "environment: METRICS_ETL_RUN_TESTS"
     assert mistake(file, f'run_tests = ["B", {{name = "A", since = {later}}}]') == (
-        f"{where}: run_tests: since of 'A': {later} is in the future: nothing would be exported"
+        f"{where}: run_tests: since of 'A': {later} is in the future by this machine's clock: nothing would be exported"
     )
 
 
@@ -152,6 +152,7 @@ def test_settings_of_a_command_that_asks_nobody_need_no_keys(file: Path, monkeyp
 
 def test_files_that_cannot_be_read(file: Path) -> None:
     assert "not valid TOML" in mistake(file, "run_tests = [")
+    assert "save it as UTF-8 without one" in mistake(file, '\ufeffrun_tests = ["A"]')
     file.write_bytes(b"run_tests = ['\xff']")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         Settings.load(file)

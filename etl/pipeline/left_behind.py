@@ -73,6 +73,7 @@ async def refuse_another_workspace(run: Run, record: Record, state: StoredState)
         if known.deleted_at is None
     )
     if living and not await find_existing(run, living[:SAMPLE_EXECUTIONS]):
+        record.run_tests = ()  # these are not the dataset's: what was complete of its own is not forgotten for them
         raise ConfigurationError(
             f"the key sees none of the {counted(len(living), 'execution')} that the dataset holds: it may belong to another "
             f"workspace; nothing was changed: {ACCEPT}"

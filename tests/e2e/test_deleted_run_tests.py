@@ -145,7 +145,7 @@ async def test_key_of_another_workspace_brings_nothing_into_the_dataset_on_any_n
     server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_held_up: bool
 ) -> None:
     """Once its rows lay there, those of the first workspace would look as if they had been deleted."""
-    await job.export(settings_for(server, tmp_path / "data", run_tests="all"))
+    complete = await job.export(settings_for(server, tmp_path / "data", run_tests="all"))
     before = {table: rows_of(tmp_path, table) for table in ("executions", "calls", "evals")}
     async with Sandbox(settled_world(seed=9, names=["Checkout flow", "Other", "More"], executions=3, calls=2)) as other:
         if is_held_up:  # what the others need is fetched meanwhile, if nothing forbids it
@@ -160,6 +160,8 @@ async def test_key_of_another_workspace_brings_nothing_into_the_dataset_on_any_n
             await job.plan(settings)
 
     assert [night.exit_code for night in nights] == [2, 2]
+    assert all(night.last_complete_at.keys() == complete.last_complete_at.keys() for night in nights)
+    assert all(at for night in nights for at in night.last_complete_at.values())
     assert "the key sees none of the 16 executions that the dataset holds" in nights[1].problems[0]
     assert {table: rows_of(tmp_path, table) for table in before} == before
     assert (await job.export(settings_for(server, tmp_path / "data", run_tests="all"))).exit_code == 0

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -34,7 +35,8 @@ class StoredState:
     """What the dataset holds, by the key of the run test: executions by id, and the files that could not be read.
 
     ``stray_places``: the places where rows lie of executions that have no row of their own (a run was killed between the two);
-    ``orphans``: the same for dead letters alone. ``elsewhere``: the places of the executions of the other run tests.
+    ``orphans``: the same for dead letters alone; ``scattered``: such executions by each other part that has rows of theirs, too.
+    ``elsewhere``: the places of the executions of the other run tests.
     ``surplus``: executions of which a part holds rows that belong to another one of the same run test, because files were
     restored there. ``late``: executions with calls or evals that were exported after their own row, and when: a run was killed
     between the two tables, and nothing else may tell. ``index`` is what each part held when the state was loaded.
@@ -45,6 +47,7 @@ class StoredState:
     orphans: dict[str, dict[str, str]] = field(default_factory=dict)
     elsewhere: dict[str, dict[str, str]] = field(default_factory=dict)
     surplus: dict[Part, set[str]] = field(default_factory=dict)
+    scattered: dict[Part, set[str]] = field(default_factory=dict)
     late: dict[Part, dict[str, datetime]] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     index: Index = field(default_factory=Index)
@@ -186,7 +189,10 @@ def _place_loose(key: str, loose: Mapping[str, list[tuple[str, Part]]], state: S
             if name == "errors":
                 found[execution_id] = replace(stored, has_letters=True)
     state.orphans[key] = strays["errors"]
-    state.stray_places[key] = strays["errors"] | strays["evals"] | strays["calls"]
+    state.stray_places[key] = homes = strays["errors"] | strays["evals"] | strays["calls"]
+    for execution_id, part in chain.from_iterable(loose.values()):
+        if homes.get(execution_id, part.place) != part.place:
+            state.scattered.setdefault(part, set()).add(execution_id)
 
 
 def _places(parts: Mapping[Part, pa.Table]) -> dict[str, str]:

@@ -179,6 +179,14 @@ def _find_places(run: Run, record: Record, state: StoredState) -> tuple[dict[Par
     load_missing({part.run_test_key for parts in doubled.values() for part in parts}, state)
     drops = surplus(doubled, state, {each.key: () for each in run.settings.configured} | homes)
     as_if_dropped(state, drops)
+    listed = record.listed_ids()
+    for part, execution_ids in state.scattered.items():
+        # Those that no list has may be all that is left of them.
+        goes_with_others = {
+            each for other, ids in drops.items() if other.run_test_key == part.run_test_key for each in ids
+        }
+        if going := execution_ids & (listed | goes_with_others):
+            drops[part] = drops.get(part, set()) | going
     return drops, find_moves(state, homes, record.names())
 
 

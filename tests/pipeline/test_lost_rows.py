@@ -924,6 +924,29 @@ async def test_rows_that_stand_in_two_parts_of_a_run_test_that_no_run_lists_stay
     assert quiet.files == 0
 
 
+@pytest.mark.parametrize("copies", [("part-1", "support"), ("part-1", "a-copy"), ("part-0", "a-copy")])
+async def test_rows_without_an_execution_that_stand_in_several_parts_are_replaced_in_all_of_them(
+    server: Sandbox, first: str, tmp_path: Path, copies: tuple[str, str]
+) -> None:
+    """A run was killed between the tables, and then a migration, or files were copied."""
+    await night(server, tmp_path, 0)
+    lose(tmp_path, "support", tables=["executions"])
+    part, folder = copies
+    for table in ("calls", "evals"):
+        for source in (tmp_path / "data" / table).glob("run_test=support*/*/part-0.parquet"):
+            shutil.copy(source, source.with_name("part-7.parquet"))
+            target = source.parent.parent.with_name(
+                source.parent.parent.name if folder == "support" else f"run_test={folder}"
+            )
+            (target / source.parent.name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target / source.parent.name / f"{part}.parquet")
+            shutil.copy(source, target / source.parent.name / "part-9.parquet")
+    healed = await night(server, tmp_path, 1)
+
+    assert (healed.exit_code, is_good(tmp_path, 1), findings(server, tmp_path)) == (0, True, [])
+    assert_equals_world(tmp_path, server.world)
+
+
 @pytest.mark.parametrize("names", ["all", "by name"])
 async def test_rows_that_were_copied_to_another_folder_stay_where_they_belong_in_a_narrowed_run(
     server: Sandbox, first: str, tmp_path: Path, names: str

@@ -63,6 +63,13 @@ class PartIndex:
         number = schema.OF_EXECUTIONS.index(table)
         return self.counts[number] if self.versions[number] == entry.version else None
 
+    def living_ids(self) -> list[str]:
+        """The executions that have a row which does not say that they were deleted."""
+        ids: list[str] = self.rows.filter(pc.and_not(self.rows["is_here"], pc.is_valid(self.rows["deleted_at"])))[
+            "execution_id"
+        ].to_pylist()
+        return ids
+
     @property
     def call_hashes(self) -> Hashes:
         """The hashes of the part's calls."""

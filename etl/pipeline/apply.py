@@ -20,7 +20,7 @@ from etl.load.state import StoredState, forget_the_future
 from etl.load.stored_calls import StoredCalls
 from etl.model.lifecycle import ExportState, Settlement, StoredExecution
 from etl.pipeline.buffer import CommitBuffer
-from etl.pipeline.lists import Lists, independent
+from etl.pipeline.lists import Lists, independent, may_be_of_another_workspace
 from etl.pipeline.record import Record, VanishedCounts, is_waiting_row_due
 from etl.pipeline.run import Run
 from etl.pipeline.survey import (
@@ -144,7 +144,8 @@ async def fetch_early(run: Run, record: Record, state: StoredState, lists: Lists
     while await lists.are_held_up():
         read = lists.read
         give_one_place_each(run, record, state)
-        if planned := most_worth(make_plan(run, record, state, keys=independent(record, state))):
+        keys = set() if may_be_of_another_workspace(run, record, state) else independent(record, state)
+        if planned := most_worth(make_plan(run, record, state, keys=keys)):
             await fetch(run, record, planned, state, is_over=lambda: lists.read > read)  # noqa: B023 called in this turn
         await lists.another(read)
 

@@ -18,7 +18,7 @@ from etl.load.relocate import Moves
 from etl.load.state import StoredState, load_missing
 from etl.model.lifecycle import StoredExecution
 from etl.model.wording import counted, first_few, quoted
-from etl.pipeline.lists import fail, sees_nothing_stored
+from etl.pipeline.lists import fail, may_be_of_another_workspace
 from etl.pipeline.record import Record, VanishedCounts
 from etl.pipeline.run import Run
 
@@ -55,7 +55,7 @@ async def find_left_behind(
 
 
 async def refuse_another_workspace(run: Run, record: Record, state: StoredState) -> None:
-    """Refuse to export "all" run tests where the key sees none of the executions that the dataset holds.
+    """Refuse to export "all" run tests, or some of them, where the key sees none of the executions that the dataset holds.
 
     What it sees in their place must not come into this dataset: the next run would take all that is stored for deleted.
 
@@ -63,7 +63,7 @@ async def refuse_another_workspace(run: Run, record: Record, state: StoredState)
         ConfigurationError: it does not, and nobody accepts that.
         KeyRefusedError, SourceUnavailableError: the run cannot go on.
     """
-    if record.discovered is None or run.accept_deletions or not sees_nothing_stored(record, state):
+    if run.accept_deletions or not may_be_of_another_workspace(run, record, state):
         return
     load_missing(state.elsewhere.keys(), state)
     living = sorted(
@@ -72,12 +72,19 @@ async def refuse_another_workspace(run: Run, record: Record, state: StoredState)
         for execution_id, known in executions.items()
         if known.deleted_at is None
     )
-    if living and not await find_existing(run, living[:SAMPLE_EXECUTIONS]):
+    sample = living[:SAMPLE_EXECUTIONS]
+    looked_up = await look_up(run.client, sample, workers=SAMPLE_EXECUTIONS)
+    if sample and len(looked_up.deleted) == len(sample):
         record.run_tests = ()  # these are not the dataset's: what was complete of its own is not forgotten for them
-        raise ConfigurationError(
-            f"the key sees none of the {counted(len(living), 'execution')} that the dataset holds: it may belong to another "
-            f"workspace; nothing was changed: {ACCEPT}"
-        )
+        raise another_workspace(len(living))
+
+
+def another_workspace(living: int) -> ConfigurationError:
+    """What to raise where the key sees none of so many stored executions."""
+    return ConfigurationError(
+        f"the key sees none of the {counted(living, 'execution')} that the dataset holds: it may belong to another workspace; "
+        f"nothing was changed: {ACCEPT}"
+    )
 
 
 def _with_another_key(run: Run, record: Record, state: StoredState) -> dict[str, str]:

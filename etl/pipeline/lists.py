@@ -133,15 +133,15 @@ def fail(run: Run, record: Record, run_test: RunTest, error: str) -> None:
     run.notify("run_test_failed", run_test=run_test.name, error=error)
 
 
-def sees_nothing_stored(record: Record, state: StoredState) -> bool:
-    """Whether no list has any of the stored executions, and there are some."""
+def may_be_of_another_workspace(run: Run, record: Record, state: StoredState) -> bool:
+    """Whether "all" run tests are exported, or some of them, and no list has any of the stored executions."""
     stored = {*chain.from_iterable(state.places().values())}
-    return bool(stored) and record.listed_ids().isdisjoint(stored)
+    return not run.settings.configured and bool(stored) and record.listed_ids().isdisjoint(stored)
 
 
 def independent(record: Record, state: StoredState) -> set[str]:
     """Keys of the listed run tests of which no other list can tell anything: nothing has moved there or vanished from there."""
-    if state.surplus or find_doubled(state) or (record.discovered and sees_nothing_stored(record, state)):
+    if state.surplus or state.scattered or find_doubled(state):
         return set()
     stored = state.places()
     living = {

@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -23,10 +24,12 @@ from etl.errors import (
 from etl.extract.client import Client
 from etl.extract.connect import client_of
 from etl.extract.endpoints import list_executions, list_run_tests
+from etl.extract.executions import look_up
 from etl.extract.run_tests import left_out
 from etl.load.dataset import Dataset
 from etl.load.files.open import Files, open_files
 from etl.load.identity import read_identity
+from etl.load.index import read_index
 from etl.load.layout import LOCK, parse_part_path
 from etl.load.state import load_state
 from etl.load.warehouse.load import refuse_another
@@ -36,6 +39,7 @@ from etl.model.records import Page
 from etl.model.schema import EXECUTIONS
 from etl.model.wording import counted, quoted
 from etl.pipeline.engine.contract import dask_module
+from etl.pipeline.left_behind import SAMPLE_EXECUTIONS, another_workspace
 from etl.settings import Settings
 
 
@@ -58,7 +62,8 @@ SUBJECT_MEANINGS: dict[Subject, str] = {
     Subject.SERVER: "its name resolves, TLS and HTTP work, and this API answers (else 5)",
     Subject.KEY: "the key is given (else 2) and accepted (else 4)",
     Subject.RATE_LIMIT: "always; shows the limit, if it is known",
-    Subject.RUN_TESTS: 'the API knows each name (else 2); with "all", each name on the first page can be listed (else 3)',
+    Subject.RUN_TESTS: 'the API knows each name (else 2); with "all", the key sees something of the dataset (else 2), and each '
+    "name on the first page can be listed (else 3)",
     Subject.DESTINATION: "files can be written, locked and read there, with 64 MiB free, or the folder can be created (else 6)",
     Subject.LOCK: "no export is running on this dataset (else 75)",
     Subject.WAREHOUSE: "it can be read, and holds no other dataset (else 2 or 6); only if the settings name one",
@@ -188,7 +193,7 @@ async def _check_source(config: Path | None, on_hold: Callable[[float], None]) -
 
 
 async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
-    """One request, and one more for each run test that is not on the first page of the list.
+    """One request, one more for each run test that is not on the first page of the list, and with "all" one for what is stored.
 
     Raises:
         KeyRefusedError, SourceError, SourceUnavailableError: the list cannot be read.
@@ -212,14 +217,31 @@ async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
     if not settings.run_tests:
         unlistable = [run_test for run_test in page.results if not is_listable(run_test.name)]
         code = ExitCode.PARTIAL if len(unlistable) < page.count else ExitCode.SOURCE_UNAVAILABLE
-        return [Check(Subject.RUN_TESTS, left_out(run_test), code) for run_test in unlistable] or [
-            Check(Subject.RUN_TESTS, f"all {page.count} that the key sees")
-        ]
+        found = [Check(Subject.RUN_TESTS, left_out(run_test), code) for run_test in unlistable]
+        if (other := await _another_workspace(client, settings)) is not None:
+            found.append(_problem(Subject.RUN_TESTS, other))
+        return found or [Check(Subject.RUN_TESTS, f"all {page.count} that the key sees")]
     names = [run_test.name for run_test in settings.run_tests]
     unknown = [name for name in names if name not in listed and not await _is_known(client, name)]
     if not unknown:
         return [Check(Subject.RUN_TESTS, f"{len(names)} of {len(names)} exist")]
     return [Check(Subject.RUN_TESTS, _unknown_name(name, listed), ExitCode.CONFIGURATION) for name in unknown]
+
+
+async def _another_workspace(client: Client, settings: Settings) -> ConfigurationError | None:
+    """What a run would end with because the key sees nothing of the dataset, as its index knows it.
+
+    One request if the dataset holds anything, and up to four more while executions are looked up that do not exist.
+    """
+    try:
+        index = await asyncio.to_thread(read_index, open_files(settings.destination.path, settings.destination.options))
+    except DestinationError:  # told of the destination
+        return None
+    living = sorted(chain.from_iterable(each.living_ids() for each in index.parts.values()))
+    for execution_id in living[:SAMPLE_EXECUTIONS]:
+        if not (await look_up(client, [execution_id], workers=1)).deleted:
+            return None
+    return another_workspace(len(living)) if living else None
 
 
 async def _is_known(client: Client, name: str) -> bool:

@@ -17,6 +17,7 @@ from etl.pipeline import job, lists
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, RunTest, Sandbox, delete_execution
 from etl.sandbox.world import add_run_test
+from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.e2e.truth import rows_of
 from tests.support import settings_for
 from tests.worlds import settled_world
@@ -140,6 +141,26 @@ async def test_nothing_is_asked_for_while_the_key_sees_nothing_that_is_stored(
     assert len(deleted(tmp_path)) == 2 * EXECUTIONS
 
 
+@pytest.mark.parametrize("fault", [Fault(status=502), Fault(body=b"<html>", headers={"Content-Type": "text/html"})])
+async def test_what_cannot_be_looked_up_says_nothing_of_the_workspace(
+    server: Sandbox, tmp_path: Path, fault: Fault
+) -> None:
+    """While the one run test that is stored is out of reach, the new one is exported."""
+    first, new = server.world.run_tests
+    settings = settings_for(server, tmp_path / "data", run_tests="all", api={"max_tries": 2})
+    server.world.run_tests[:] = [first]
+    await job.export(settings)
+    server.world.run_tests[:] = [first, new]
+    ids = {each.execution_id for each in first.executions}
+    server.fault = lambda request, _nth: (
+        fault if request.query.get("run_test_name") == first.name or request.query.get("execution_id") in ids else None
+    )
+    summary = await job.export(settings)
+
+    assert summary.exit_code == 3
+    assert {row["run_test_name"] for row in rows_of(tmp_path, "executions")} == {first.name, new.name}
+
+
 @pytest.mark.parametrize("is_held_up", [False, True])
 async def test_key_of_another_workspace_brings_nothing_into_the_dataset_on_any_night(
     server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_held_up: bool
@@ -158,8 +179,13 @@ async def test_key_of_another_workspace_brings_nothing_into_the_dataset_on_any_n
         nights = [await job.export(settings) for _ in range(2)]
         with pytest.raises(ConfigurationError, match="it may belong to another workspace"):
             await job.plan(settings)
+        narrowed = await job.export(settings.only(["Other"]))
+        write_settings(tmp_path, "all")
+        checked = await metrics_etl("check", cwd=tmp_path, env=environment(other))
 
-    assert [night.exit_code for night in nights] == [2, 2]
+    assert [night.exit_code for night in (*nights, narrowed)] == [2, 2, 2]
+    assert checked.exit_code == 2
+    assert "the key sees none of the 16 executions that the dataset holds" in checked.stdout
     assert all(night.last_complete_at.keys() == complete.last_complete_at.keys() for night in nights)
     assert all(at for night in nights for at in night.last_complete_at.values())
     assert "the key sees none of the 16 executions that the dataset holds" in nights[1].problems[0]

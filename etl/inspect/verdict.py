@@ -115,8 +115,8 @@ def lacks(run_tests: Sequence[RunTestStatus]) -> Iterator[str]:
 def _since(incomplete: Sequence[RunTestStatus], now: datetime) -> str:
     """``never complete``, or since when: the day of the week is clear for six days, but not on that day itself."""
     times = [each.complete_at for each in incomplete if each.complete_at]
-    if len(times) < len(incomplete):
-        return "never complete"
+    if never := len(incomplete) - len(times):
+        return f"incomplete, {never} of them never complete" if times else "never complete"
     since = min(times)
     if since.date() == now.date():
         return "incomplete since today"
@@ -129,7 +129,7 @@ def _complete(status: Status) -> str:
 
 def ago(then: datetime, now: datetime) -> str:
     """``5 h ago``."""
-    minutes = int((now - then).total_seconds() // 60)
+    minutes = max(int((now - then).total_seconds() // 60), 0)
     if minutes < 90:
         return f"{minutes} min ago"
     return f"{minutes // 60} h ago" if minutes < 60 * 48 else f"{minutes // 60 // 24} days ago"

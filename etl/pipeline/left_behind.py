@@ -66,15 +66,21 @@ async def refuse_another_workspace(run: Run, record: Record, state: StoredState)
     if run.accept_deletions or not may_be_of_another_workspace(run, record, state):
         return
     load_missing(state.elsewhere.keys(), state)
-    living = sorted(
-        execution_id
-        for executions in state.executions.values()
+    living = {
+        execution_id: key
+        for key, executions in state.executions.items()
         for execution_id, known in executions.items()
         if known.deleted_at is None
-    )
-    sample = living[:SAMPLE_EXECUTIONS]
-    looked_up = await look_up(run.client, sample, workers=SAMPLE_EXECUTIONS)
-    if sample and len(looked_up.deleted) == len(sample):
+    }
+    if not living:
+        return
+    # By id the API may answer for all workspaces of an organization: that the executions exist proves nothing where their run tests
+    # are not listed, or those of their names list others.
+    namesakes = {each.key for each in record.run_tests} & {*living.values()}
+    has_others = all(key in record.lists and record.lists[key].executions for key in namesakes)
+    is_foreign = record.discovered is not None and record.discovered.is_complete and has_others
+    sample = sorted(living)[:SAMPLE_EXECUTIONS]
+    if is_foreign or len((await look_up(run.client, sample, workers=len(sample))).deleted) == len(sample):
         record.run_tests = ()  # these are not the dataset's: what was complete of its own is not forgotten for them
         raise another_workspace(len(living))
 

@@ -37,7 +37,7 @@ from etl.load.warehouse.target import open_warehouse
 from etl.model.keys import is_listable
 from etl.model.records import Page
 from etl.model.schema import EXECUTIONS
-from etl.model.wording import counted, quoted
+from etl.model.wording import counted, first_few, quoted
 from etl.pipeline.engine.contract import dask_module
 from etl.pipeline.left_behind import SAMPLE_EXECUTIONS, another_workspace
 from etl.settings import Settings
@@ -220,7 +220,12 @@ async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
         found = [Check(Subject.RUN_TESTS, left_out(run_test), code) for run_test in unlistable]
         if (other := await _another_workspace(client, settings)) is not None:
             found.append(_problem(Subject.RUN_TESTS, other))
-        return found or [Check(Subject.RUN_TESTS, f"all {page.count} that the key sees")]
+        return found or [
+            Check(
+                Subject.RUN_TESTS,
+                f"all {page.count} that the key sees: {first_few([quoted(name) for name in sorted(listed)])}",
+            )
+        ]
     names = [run_test.name for run_test in settings.run_tests]
     unknown = [name for name in names if name not in listed and not await _is_known(client, name)]
     if not unknown:

@@ -71,7 +71,7 @@ async def test_dataset_that_is_there_stays_as_it_is(server: Sandbox, tmp_path: P
     assert outcomes(result) == dict.fromkeys(SUBJECTS, "ok")
     assert times(tmp_path) == before
     details = {check["subject"]: check["detail"] for check in result.document["checks"]}
-    assert details["run tests"] == "all 3 that the key sees"
+    assert details["run tests"] == "all 3 that the key sees: 'Checkout flow', 'Refund chat' and 1 more"
     assert "/data can be written, " in details["destination"]
     assert all(set(check) == {"subject", "outcome", "detail", "exit_code"} for check in result.document["checks"])
 

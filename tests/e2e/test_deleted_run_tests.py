@@ -161,6 +161,24 @@ async def test_what_cannot_be_looked_up_says_nothing_of_the_workspace(
     assert {row["run_test_name"] for row in rows_of(tmp_path, "executions")} == {first.name, new.name}
 
 
+@pytest.mark.parametrize("names", [["Other", "More"], ["Checkout flow", "Other"]])
+async def test_key_of_another_workspace_is_told_although_the_api_answers_for_the_whole_organization(
+    server: Sandbox, tmp_path: Path, names: list[str]
+) -> None:
+    """Then each execution can be had by its id, whatever workspace it is in."""
+    await job.export(settings_for(server, tmp_path / "data", run_tests="all"))
+    before = rows_of(tmp_path, "executions")
+    async with Sandbox(settled_world(seed=9, names=names, executions=3, calls=2)) as other:
+        own = list(other.world.run_tests)
+        for run_test in server.world.run_tests:
+            add_run_test(other.world, run_test)
+        other.world.run_tests[:] = own
+        nights = [await job.export(settings_for(other, tmp_path / "data", run_tests="all")) for _ in range(2)]
+
+    assert [night.exit_code for night in nights] == [2, 2]
+    assert rows_of(tmp_path, "executions") == before
+
+
 @pytest.mark.parametrize("is_held_up", [False, True])
 async def test_key_of_another_workspace_brings_nothing_into_the_dataset_on_any_night(
     server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_held_up: bool

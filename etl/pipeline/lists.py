@@ -135,8 +135,10 @@ def fail(run: Run, record: Record, run_test: RunTest, error: str) -> None:
 
 def may_be_of_another_workspace(run: Run, record: Record, state: StoredState) -> bool:
     """Whether "all" run tests are exported, or some of them, and no list has any of the stored executions."""
-    stored = {*chain.from_iterable(state.places().values())}
-    return not run.settings.configured and bool(stored) and record.listed_ids().isdisjoint(stored)
+    if run.settings.configured:
+        return False
+    stored = state.places().values()
+    return any(stored) and record.listed_ids().isdisjoint(chain.from_iterable(stored))
 
 
 def independent(record: Record, state: StoredState) -> set[str]:

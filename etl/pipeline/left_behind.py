@@ -70,14 +70,15 @@ async def refuse_another_workspace(run: Run, record: Record, state: StoredState)
         execution_id: key
         for key, executions in state.executions.items()
         for execution_id, known in executions.items()
-        if known.deleted_at is None
+        if known.deleted_at is None and key not in record.asked_before()  # those of a run test that was deleted live on
     }
     if not living:
         return
     # By id the API may answer for all workspaces of an organization: that the executions exist proves nothing where their run tests
     # are not listed, or those of their names list others.
     namesakes = {each.key for each in record.run_tests} & {*living.values()}
-    has_others = all(key in record.lists and record.lists[key].executions for key in namesakes)
+    lists = [record.lists.get(key) for key in namesakes]
+    has_others = all(found is not None and found.is_complete and found.executions for found in lists)
     is_foreign = record.discovered is not None and record.discovered.is_complete and has_others
     sample = sorted(living)[:SAMPLE_EXECUTIONS]
     if is_foreign or len((await look_up(run.client, sample, workers=len(sample))).deleted) == len(sample):

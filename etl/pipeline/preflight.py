@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
@@ -34,7 +34,7 @@ from etl.load.layout import LOCK, parse_part_path
 from etl.load.state import load_state
 from etl.load.warehouse.load import refuse_another
 from etl.load.warehouse.target import open_warehouse
-from etl.model.keys import is_listable
+from etl.model.keys import default_key, is_listable
 from etl.model.records import Page
 from etl.model.schema import EXECUTIONS
 from etl.model.wording import counted, first_few, quoted
@@ -218,7 +218,7 @@ async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
         unlistable = [run_test for run_test in page.results if not is_listable(run_test.name)]
         code = ExitCode.PARTIAL if len(unlistable) < page.count else ExitCode.SOURCE_UNAVAILABLE
         found = [Check(Subject.RUN_TESTS, left_out(run_test), code) for run_test in unlistable]
-        if (other := await _another_workspace(client, settings)) is not None:
+        if (other := await _another_workspace(client, settings, sorted(listed))) is not None:
             found.append(_problem(Subject.RUN_TESTS, other))
         return found or [
             Check(
@@ -233,16 +233,22 @@ async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
     return [Check(Subject.RUN_TESTS, _unknown_name(name, listed), ExitCode.CONFIGURATION) for name in unknown]
 
 
-async def _another_workspace(client: Client, settings: Settings) -> ConfigurationError | None:
+async def _another_workspace(client: Client, settings: Settings, names: Collection[str]) -> ConfigurationError | None:
     """What a run would end with because the key sees nothing of the dataset, as its index knows it.
 
-    One request if the dataset holds anything, and up to four more while executions are looked up that do not exist.
+    One request if the dataset holds anything, and up to five more while nothing of it is found.
     """
     try:
         index = await asyncio.to_thread(read_index, open_files(settings.destination.path, settings.destination.options))
     except DestinationError:  # told of the destination
         return None
     living = sorted(chain.from_iterable(each.living_ids() for each in index.parts.values()))
+    keys = {part.run_test_key for part in index.parts}
+    for name in [each for each in names if default_key(each) in keys][:1]:
+        with suppress(SourceError):  # which a run tells
+            page = await client.get(list_executions(name, page=1, limit=settings.api.page_limit))
+            if not {each.execution_id for each in page.results}.isdisjoint(living):
+                return None
     for execution_id in living[:SAMPLE_EXECUTIONS]:
         if not (await look_up(client, [execution_id], workers=1)).deleted:
             return None

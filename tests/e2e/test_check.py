@@ -11,7 +11,8 @@ import pytest
 
 from etl.model.records import METRICS, RUN_TESTS
 from etl.pipeline.preflight import Subject
-from etl.sandbox import Fault, Sandbox
+from etl.sandbox import Fault, Sandbox, delete_execution
+from etl.sandbox.world import executions_of
 from tests.e2e.command import Ended, ended, environment, metrics_etl, start, write_settings
 from tests.worlds import settled_world
 
@@ -213,6 +214,16 @@ async def test_key_log_of_tls_that_cannot_be_written_is_a_setting_to_fix(
     )
     assert result.exit_code == 2
     assert f"SSLKEYLOGFILE: {tmp_path}/no/keys.log: No such file or directory: unset it, or" in result.stderr
+
+
+async def test_deletions_that_no_run_has_seen_are_no_other_workspace(tmp_path: Path) -> None:
+    write_settings(tmp_path, "all")
+    async with Sandbox(settled_world(run_tests=2, executions=6, calls=1)) as server:
+        await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
+        for execution in sorted(executions_of(server.world), key=lambda each: each.execution_id)[:5]:
+            delete_execution(execution)
+        result = await metrics_etl("check", "--json", cwd=tmp_path, env=environment(server))
+    assert (result.exit_code, outcomes(result)["run tests"]) == (0, "ok")
 
 
 def part_of(data: Path) -> Path:

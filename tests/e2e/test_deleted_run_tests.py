@@ -15,7 +15,7 @@ from etl.extract import client
 from etl.model.records import METRICS, RUNS
 from etl.pipeline import job, lists
 from etl.pipeline.summary import Summary
-from etl.sandbox import Fault, RunTest, Sandbox, delete_execution
+from etl.sandbox import Fault, RunTest, Sandbox, SandboxRequest, delete_execution
 from etl.sandbox.world import add_run_test
 from tests.e2e.command import environment, metrics_etl, write_settings
 from tests.e2e.truth import rows_of
@@ -159,6 +159,49 @@ async def test_what_cannot_be_looked_up_says_nothing_of_the_workspace(
 
     assert summary.exit_code == 3
     assert {row["run_test_name"] for row in rows_of(tmp_path, "executions")} == {first.name, new.name}
+
+
+async def test_rows_that_the_api_cannot_list_any_more_say_nothing_of_the_workspace(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    """Beside them a new row is good: the list is incomplete, and what it has is exported."""
+    settings = settings_for(server, tmp_path / "data", run_tests="all", api={"max_tries": 1})
+    del server.world.run_tests[1:]
+    run_test = server.world.run_tests[0]
+    await job.export(settings)
+    old = {each.execution_id for each in run_test.executions}
+    new = sandbox.add_execution(server.world, run_test, random.Random(3), datetime.now(UTC) - timedelta(days=2), 2)
+
+    def refuse_old_rows(request: SandboxRequest, _nth: int) -> Fault | None:
+        if request.path not in (METRICS, RUNS) or "run_test_name" not in request.query:
+            return None
+        limit, page = int(request.query["limit"]), int(request.query["page"])
+        rows = sandbox.listable_executions(server.world, run_test.name)[(page - 1) * limit : page * limit]
+        return Fault(status=500) if any(each.execution_id in old for each in rows) else None
+
+    server.fault = refuse_old_rows
+    summary = await job.export(settings)
+    assert summary.exit_code == 3
+    assert new.execution_id in {row["execution_id"] for row in rows_of(tmp_path, "executions")}
+
+
+async def test_run_test_that_was_deleted_is_no_reason_to_doubt_the_key_once_that_was_accepted(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    """Its executions can still be had by their ids, and another run test has its first execution later."""
+    settings = settings_for(server, tmp_path / "data", run_tests="all")
+    new = server.world.run_tests.pop()
+    executions = new.executions[:]
+    new.executions.clear()
+    await job.export(settings)
+    server.world.run_tests[:] = [new]
+    nights = [await job.export(settings), await job.export(settings, accept_deletions=True), await job.export(settings)]
+    new.executions.extend(executions)
+    nights.append(await job.export(settings))
+
+    assert [night.exit_code for night in nights] == [2, 0, 0, 0]
+    exported = {row["execution_id"] for row in rows_of(tmp_path, "executions")}
+    assert exported.issuperset(each.execution_id for each in executions)
 
 
 @pytest.mark.parametrize("names", [["Other", "More"], ["Checkout flow", "Other"]])

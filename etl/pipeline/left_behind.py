@@ -68,9 +68,10 @@ async def refuse_another_workspace(run: Run, record: Record, state: StoredState)
     load_missing(state.elsewhere.keys(), state)
     living = {
         execution_id: key
-        for key, executions in state.executions.items()
-        for execution_id, known in executions.items()
-        if known.deleted_at is None and key not in record.asked_before()  # those of a run test that was deleted live on
+        for key in state.executions.keys()
+        - record.asked_before()  # what a deleted run test had can be had by its id for ever
+        for execution_id, known in state.executions[key].items()
+        if known.deleted_at is None
     }
     if not living:
         return

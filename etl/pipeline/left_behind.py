@@ -3,7 +3,7 @@
 Nothing else looks for what was deleted of them. They are asked for by id once; nothing is written here.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from itertools import chain
@@ -11,7 +11,8 @@ from itertools import chain
 import pyarrow.compute as pc
 
 from etl.errors import ConfigurationError, NotFoundError, SourceError
-from etl.extract.endpoints import list_executions
+from etl.extract.client import Client
+from etl.extract.endpoints import get_execution, list_executions
 from etl.extract.executions import look_up
 from etl.extract.plan import is_mass_vanishing
 from etl.load.relocate import Moves
@@ -23,6 +24,7 @@ from etl.pipeline.record import Record, VanishedCounts
 from etl.pipeline.run import Run
 
 SAMPLE_EXECUTIONS = 5
+_MOST_SOUGHT = 20
 NEXT_TIME = "because new ones may be missing, too; if the next list says the same, the run accepts it"
 ACCEPT = "check the key's workspace, or run with --accept-deletions if they were deleted on purpose"
 
@@ -75,16 +77,34 @@ async def refuse_another_workspace(run: Run, record: Record, state: StoredState)
     }
     if not living:
         return
-    # By id the API may answer for all workspaces of an organization: that the executions exist proves nothing where their run tests
-    # are not listed, or those of their names list others.
-    namesakes = {each.key for each in record.run_tests} & {*living.values()}
-    lists = [record.lists.get(key) for key in namesakes]
+    # By id the API may answer for all workspaces of an organization: that executions exist proves nothing where their run tests are
+    # not listed, or those of their names list others.
+    keys = {*living.values()}
+    lists = [record.lists.get(key) for key in keys]
+    is_gone = not keys <= {each.key for each in record.run_tests}
     has_others = all(found is not None and found.is_complete and found.executions for found in lists)
-    is_foreign = record.discovered is not None and record.discovered.is_complete and has_others
-    sample = sorted(living)[:SAMPLE_EXECUTIONS]
-    if is_foreign or len((await look_up(run.client, sample, workers=len(sample))).deleted) == len(sample):
+    is_foreign = record.discovered is not None and record.discovered.is_complete and (is_gone or has_others)
+    if is_foreign or await sees_none(run.client, living):
         record.run_tests = ()  # these are not the dataset's: what was complete of its own is not forgotten for them
         raise another_workspace(len(living))
+
+
+async def sees_none(client: Client, execution_ids: Collection[str]) -> bool:
+    """Whether up to twenty of these executions, if there are any, do not exist, as far as the API answers.
+
+    Raises:
+        KeyRefusedError, SourceUnavailableError: nothing can be asked.
+    """
+    ids = sorted(execution_ids)
+    for execution_id in ids[:: max(1, len(ids) // _MOST_SOUGHT)][:_MOST_SOUGHT]:
+        try:
+            await client.get(get_execution(execution_id))
+        except NotFoundError:
+            continue
+        except SourceError:
+            return False
+        return False
+    return bool(ids)
 
 
 def another_workspace(living: int) -> ConfigurationError:

@@ -24,7 +24,6 @@ from etl.errors import (
 from etl.extract.client import Client
 from etl.extract.connect import client_of
 from etl.extract.endpoints import list_executions, list_run_tests
-from etl.extract.executions import look_up
 from etl.extract.run_tests import left_out
 from etl.load.dataset import Dataset
 from etl.load.files.open import Files, open_files
@@ -39,7 +38,7 @@ from etl.model.records import Page
 from etl.model.schema import EXECUTIONS
 from etl.model.wording import counted, first_few, quoted
 from etl.pipeline.engine.contract import dask_module
-from etl.pipeline.left_behind import SAMPLE_EXECUTIONS, another_workspace
+from etl.pipeline.left_behind import another_workspace, sees_none
 from etl.settings import Settings
 
 
@@ -236,23 +235,20 @@ async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
 async def _another_workspace(client: Client, settings: Settings, names: Collection[str]) -> ConfigurationError | None:
     """What a run would end with because the key sees nothing of the dataset, as its index knows it.
 
-    One request if the dataset holds anything, and up to five more while nothing of it is found.
+    One request if the dataset holds anything, and up to twenty more while nothing of it is found.
     """
     try:
         index = await asyncio.to_thread(read_index, open_files(settings.destination.path, settings.destination.options))
     except DestinationError:  # told of the destination
         return None
-    living = sorted(chain.from_iterable(each.living_ids() for each in index.parts.values()))
+    living = {*chain.from_iterable(each.living_ids() for each in index.parts.values())}
     keys = {part.run_test_key for part in index.parts}
     for name in [each for each in names if default_key(each) in keys][:1]:
         with suppress(SourceError):  # which a run tells
             page = await client.get(list_executions(name, page=1, limit=settings.api.page_limit))
-            if not {each.execution_id for each in page.results}.isdisjoint(living):
+            if not living.isdisjoint(each.execution_id for each in page.results):
                 return None
-    for execution_id in living[:SAMPLE_EXECUTIONS]:
-        if not (await look_up(client, [execution_id], workers=1)).deleted:
-            return None
-    return another_workspace(len(living)) if living else None
+    return another_workspace(len(living)) if await sees_none(client, living) else None
 
 
 async def _is_known(client: Client, name: str) -> bool:

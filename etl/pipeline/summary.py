@@ -136,7 +136,7 @@ class Summary:
         whole -= self.lost.keys() | self.damaged.keys()
         completed = whole if settings.since is None else set()
         keys = {run_test.key for run_test in settings.configured or self.run_tests}
-        knows_all = bool(self.run_tests) and self.knows_all
+        knows_all = bool(self.run_tests) and self.knows_all and self.failure is None
         if not settings.configured and (settings.is_part or not knows_all):
             # Of "all", a run that was narrowed, or could not list every run test, does not know the others.
             keys = before.last_complete_at.keys() | (completed if settings.is_part else keys)

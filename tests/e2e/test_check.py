@@ -11,7 +11,7 @@ import pytest
 
 from etl.model.records import METRICS, RUN_TESTS
 from etl.pipeline.preflight import Subject
-from etl.sandbox import Fault, Sandbox, delete_execution
+from etl.sandbox import Fault, Sandbox, delete_execution, rename_run_test
 from etl.sandbox.world import executions_of
 from tests.e2e.command import Ended, ended, environment, metrics_etl, start, write_settings
 from tests.worlds import settled_world
@@ -214,6 +214,26 @@ async def test_key_log_of_tls_that_cannot_be_written_is_a_setting_to_fix(
     )
     assert result.exit_code == 2
     assert f"SSLKEYLOGFILE: {tmp_path}/no/keys.log: No such file or directory: unset it, or" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("fault", "exit_code"),
+    [
+        (Fault(status=403, body=b'{"status": false, "message": "Forbidden"}'), 4),
+        (Fault(status=429, headers={"Retry-After": "80000"}), 5),
+        (Fault(status=502), 0),
+    ],
+)
+async def test_look_up_of_what_is_stored_that_fails_ends_check_as_it_would_a_run(
+    server: Sandbox, tmp_path: Path, fault: Fault, exit_code: int
+) -> None:
+    write_settings(tmp_path, "all")
+    await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
+    for number, run_test in enumerate(server.world.run_tests):
+        rename_run_test(run_test, f"New name {number}")
+    server.fault = lambda request, _nth: fault if request.path != RUN_TESTS else None
+    result = await metrics_etl("check", "--json", cwd=tmp_path, env=environment(server))
+    assert (result.exit_code, result.stderr) == (exit_code, "")
 
 
 async def test_deletions_that_no_run_has_seen_are_no_other_workspace(tmp_path: Path) -> None:

@@ -204,7 +204,34 @@ async def test_run_test_that_was_deleted_is_no_reason_to_doubt_the_key_once_that
     assert exported.issuperset(each.execution_id for each in executions)
 
 
-@pytest.mark.parametrize("names", [["Other", "More"], ["Checkout flow", "Other"]])
+async def test_few_deletions_are_no_other_workspace_for_a_run_of_a_new_run_test(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    settings = settings_for(server, tmp_path / "data", run_tests="all")
+    await job.export(settings)
+    stored = [execution for run_test in server.world.run_tests for execution in run_test.executions]
+    for execution in sorted(stored, key=lambda each: each.execution_id)[:5]:
+        delete_execution(execution)
+    new = settled_world(seed=9, names=["New"], executions=2, calls=1).run_tests[0]
+    add_run_test(server.world, new)
+    assert (await job.export(settings.only(["New"]))).exit_code == 0
+    assert {each.execution_id for each in new.executions} <= {
+        row["execution_id"] for row in rows_of(tmp_path, "executions")
+    }
+
+
+async def test_night_that_fails_with_the_key_of_another_workspace_forgets_nothing(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    complete = await job.export(settings_for(server, tmp_path / "data", run_tests="all"))
+    async with Sandbox(settled_world(seed=9, names=["Other"], executions=3, calls=2)) as other:
+        other.fault = lambda request, _nth: Fault(status=502) if "run_test_name" in request.query else None
+        failed = await job.export(settings_for(other, tmp_path / "data", run_tests="all", api={"max_tries": 1}))
+    assert failed.exit_code == 5
+    assert {key for key, at in failed.last_complete_at.items() if at} == complete.last_complete_at.keys()
+
+
+@pytest.mark.parametrize("names", [["Other", "More"], ["Checkout flow", "Other"], ["Checkout flow", "Empty"]])
 async def test_key_of_another_workspace_is_told_although_the_api_answers_for_the_whole_organization(
     server: Sandbox, tmp_path: Path, names: list[str]
 ) -> None:
@@ -213,6 +240,8 @@ async def test_key_of_another_workspace_is_told_although_the_api_answers_for_the
     before = rows_of(tmp_path, "executions")
     async with Sandbox(settled_world(seed=9, names=names, executions=3, calls=2)) as other:
         own = list(other.world.run_tests)
+        if names[1] == "Empty":  # of a name that is stored, too, and nothing ever ran there
+            own[0].executions.clear()
         for run_test in server.world.run_tests:
             add_run_test(other.world, run_test)
         other.world.run_tests[:] = own

@@ -63,6 +63,10 @@ class PartIndex:
         number = schema.OF_EXECUTIONS.index(table)
         return self.counts[number] if self.versions[number] == entry.version else None
 
+    def held_digests(self) -> dict[str, str]:
+        """What the calls and evals of each execution in the part say."""
+        return dict(zip(*(self.rows[name].to_pylist() for name in ("execution_id", "held_digest")), strict=True))
+
     def living_ids(self) -> list[str]:
         """The executions that have a row which does not say that they were deleted."""
         ids: list[str] = self.rows.filter(pc.and_not(self.rows["is_here"], pc.is_valid(self.rows["deleted_at"])))[

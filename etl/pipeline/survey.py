@@ -181,13 +181,21 @@ def _find_places(run: Run, record: Record, state: StoredState) -> tuple[dict[Par
     as_if_dropped(state, drops)
     listed = record.listed_ids()
     for part, execution_ids in state.scattered.items():
-        # Those that no list has may be all that is left of them.
+        # Those that no list has may be all that is left of them, unless they are the same elsewhere.
         goes_with_others = {
             each for other, ids in drops.items() if other.run_test_key == part.run_test_key for each in ids
         }
-        if going := execution_ids & (listed | goes_with_others):
+        if going := execution_ids & (listed | goes_with_others | _same_elsewhere(state, part, execution_ids)):
             drops[part] = drops.get(part, set()) | going
     return drops, find_moves(state, homes, record.names())
+
+
+def _same_elsewhere(state: StoredState, part: Part, execution_ids: AbstractSet[str]) -> set[str]:
+    """Those of these executions without a row of which the part holds the same calls and evals as the part where they stay."""
+    places = state.stray_places[part.run_test_key]
+    homes = {each: Part(part.run_test_key, places[each]) for each in execution_ids & places.keys()}
+    digests = {found: state.index.parts[found].held_digests() for found in {part, *homes.values()}}
+    return {each for each, home in homes.items() if digests[part][each] == digests[home].get(each)}
 
 
 async def read_missing_payloads(run: Run, record: Record, state: StoredState) -> None:

@@ -947,6 +947,23 @@ async def test_rows_without_an_execution_that_stand_in_several_parts_are_replace
     assert_equals_world(tmp_path, server.world)
 
 
+async def test_copies_of_rows_without_an_execution_go_though_the_source_has_deleted_it(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    await night(server, tmp_path, 0)
+    before = len(rows_of(tmp_path, "calls"))
+    lose(tmp_path, "support", tables=["executions"])
+    for table in ("calls", "evals"):
+        for source in (tmp_path / "data" / table).glob("run_test=support*/*/part-0.parquet"):
+            shutil.copy(source, source.with_name("part-1.parquet"))
+    for execution in server.world.run_tests[1].executions:
+        delete_execution(execution)
+    nights = [await night(server, tmp_path, 1), await night(server, tmp_path, 2, accept_deletions=True)]
+
+    assert [each.exit_code for each in nights] == [3, 0]
+    assert len(rows_of(tmp_path, "calls")) == before
+
+
 @pytest.mark.parametrize("names", ["all", "by name"])
 async def test_rows_that_were_copied_to_another_folder_stay_where_they_belong_in_a_narrowed_run(
     server: Sandbox, first: str, tmp_path: Path, names: str

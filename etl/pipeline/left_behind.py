@@ -53,6 +53,7 @@ async def find_left_behind(
     if record.discovered and record.discovered.is_complete:
         record.keys_without_run_test = sorted(state.elsewhere.keys() - heirs.keys())
     await _confirm_gone(run, record, state)
+    _doubt_many_gone(run, record, state)
     return left_behind | await _left_by_deleted_run_tests(run, record, state), moves
 
 
@@ -185,6 +186,21 @@ async def _confirm_gone(run: Run, record: Record, state: StoredState) -> None:
                 problems = (*record.discovered.problems, problem)
                 record.discovered = replace(record.discovered, problems=problems, is_complete=False)
             break
+
+
+def _doubt_many_gone(run: Run, record: Record, state: StoredState) -> None:
+    """Where suspiciously many run tests are gone at once, the key may see less than before: they are left alone, and a problem."""
+    if record.discovered is None or run.accept_deletions:
+        return
+    gone = {*record.keys_without_run_test} - record.asked_before()
+    load_missing(gone, state)
+    gone = {key for key in gone if any(known.deleted_at is None for known in state.executions[key].values())}
+    if is_mass_vanishing(vanished=len(gone), living=len(gone) + len(record.run_tests)):
+        record.keys_without_run_test = sorted({*record.keys_without_run_test} - gone)
+        run_tests = f"{len(gone)} run tests in the dataset, such as {min(gone)},"
+        problem = f"{run_tests} are no longer listed; nothing was changed there: {ACCEPT}"
+        problems = (*record.discovered.problems, problem)
+        record.discovered = replace(record.discovered, problems=problems, is_complete=False)
 
 
 async def _left_by_deleted_run_tests(run: Run, record: Record, state: StoredState) -> dict[str, set[str]]:

@@ -204,6 +204,23 @@ async def test_run_test_that_was_deleted_is_no_reason_to_doubt_the_key_once_that
     assert exported.issuperset(each.execution_id for each in executions)
 
 
+async def test_many_run_tests_that_are_gone_at_once_are_a_problem_until_that_is_accepted(tmp_path: Path) -> None:
+    """The key may see less than before, whatever the ids answer."""
+    async with Sandbox(settled_world(names=["A", "B", "C", "D", "E"], executions=2, calls=1)) as server:
+        settings = settings_for(server, tmp_path / "data", run_tests="all")
+        await job.export(settings)
+        gone = server.world.run_tests[1:]
+        del server.world.run_tests[1:]
+        delete_execution(gone[0].executions[0])
+        nights = [await job.export(settings) for _ in range(2)]
+        before = deleted(tmp_path)
+        nights += [await job.export(settings, accept_deletions=True), await job.export(settings)]
+
+    assert [night.exit_code for night in nights] == [3, 3, 0, 0]
+    assert nights[1].problems[0].startswith("4 run tests in the dataset, such as b-")
+    assert (before, deleted(tmp_path)) == (set(), {gone[0].executions[0].execution_id})
+
+
 async def test_few_deletions_are_no_other_workspace_for_a_run_of_a_new_run_test(
     server: Sandbox, tmp_path: Path
 ) -> None:

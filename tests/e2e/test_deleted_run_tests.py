@@ -278,11 +278,11 @@ async def test_key_of_another_workspace_brings_nothing_into_the_dataset_on_any_n
     async with Sandbox(settled_world(seed=9, names=["Checkout flow", "Other", "More"], executions=3, calls=2)) as other:
         if is_held_up:  # what the others need is fetched meanwhile, if nothing forbids it
             monkeypatch.setattr(lists, "_PATIENCE_SECONDS", 0.01)
-            monkeypatch.setattr(client, "_BACKOFF_MAX_SECONDS", 0.5)
+            monkeypatch.setattr(client, "_BACKOFF_MAX_SECONDS", 0.25)
             other.fault = lambda request, _nth: (
                 Fault(status=503) if request.query.get("run_test_name") == "More" else None
             )
-        settings = settings_for(other, tmp_path / "data", run_tests="all", api={"max_tries": 6})
+        settings = settings_for(other, tmp_path / "data", run_tests="all", api={"max_tries": 4})
         nights = [await job.export(settings) for _ in range(2)]
         with pytest.raises(ConfigurationError, match="it may belong to another workspace"):
             await job.plan(settings)

@@ -179,13 +179,11 @@ def _find_places(run: Run, record: Record, state: StoredState) -> tuple[dict[Par
     load_missing({part.run_test_key for parts in doubled.values() for part in parts}, state)
     drops = surplus(doubled, state, {each.key: () for each in run.settings.configured} | homes)
     as_if_dropped(state, drops)
-    listed = record.listed_ids()
+    listed, dropped = record.listed_ids(), {(part.run_test_key, each) for part, ids in drops.items() for each in ids}
     for part, execution_ids in state.scattered.items():
         # Those that no list has may be all that is left of them, unless they are the same elsewhere.
-        goes_with_others = {
-            each for other, ids in drops.items() if other.run_test_key == part.run_test_key for each in ids
-        }
-        if going := execution_ids & (listed | goes_with_others | _same_elsewhere(state, part, execution_ids)):
+        with_others = {each for each in execution_ids if (part.run_test_key, each) in dropped}
+        if going := with_others | execution_ids & listed | _same_elsewhere(state, part, execution_ids):
             drops[part] = drops.get(part, set()) | going
     return drops, find_moves(state, homes, record.names())
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 import etl
@@ -962,6 +963,24 @@ async def test_copies_of_rows_without_an_execution_go_though_the_source_has_dele
 
     assert [each.exit_code for each in nights] == [3, 0]
     assert len(rows_of(tmp_path, "calls")) == before
+
+
+async def test_other_rows_without_an_execution_stay_though_copies_in_another_part_go(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    """They may be all that is left of what the source has deleted."""
+    await night(server, tmp_path, 0)
+    lose(tmp_path, "support", tables=["executions"])
+    for table in ("calls", "evals"):
+        for source in (tmp_path / "data" / table).glob("run_test=support*/*/part-0.parquet"):
+            shutil.copy(source, source.with_name("part-2.parquet"))
+            pq.write_table(pq.ParquetFile(source).read().slice(0, 1), source.with_name("part-1.parquet"))
+    others = sorted((tmp_path / "data/calls").glob("run_test=support*/*/part-1.parquet"))
+    for execution in server.world.run_tests[1].executions:
+        delete_execution(execution)
+    await night(server, tmp_path, 1)
+
+    assert [pq.ParquetFile(path).metadata.num_rows for path in others if path.exists()] == [1] * len(others)
 
 
 @pytest.mark.parametrize("names", ["all", "by name"])

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.errors import DestinationError
-from etl.inspect.status_files import COLUMNS, FilePart, changed_counts, count_doubled, index_if_readable, table_files
+from etl.inspect.status_files import COLUMNS, FilePart, changed_counts, count_doubled, table_files
 from etl.load.attempt import Attempt, read_attempt
 from etl.load.files.open import Files
 from etl.load.identity import read_identity
-from etl.load.index import Index
+from etl.load.index import Index, index_if_readable
 from etl.load.last_run import LastRun, read_last_run
 from etl.load.layout import QUARANTINE
 from etl.load.warehouse.last_load import LastLoad, lacks_of_warehouse, read_last_load

@@ -12,9 +12,9 @@ from itertools import chain
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.errors import DestinationError, FileMissingError
+from etl.errors import FileMissingError
 from etl.load.files.open import Entry, Files, data_files
-from etl.load.index import Index, read_index
+from etl.load.index import Index
 from etl.load.layout import parse_part_path, parse_run_path
 from etl.load.parquet import UnreadableError, open_part, read_footer
 from etl.model import schema
@@ -66,15 +66,6 @@ def count_doubled(executions: Sequence[FilePart]) -> int:
     chunks = chain.from_iterable(part.columns["execution_id"].chunks for part in executions if part.columns)
     ids = pa.chunked_array(chunks, pa.string())
     return len(ids) - int(pc.count_distinct(ids).as_py())
-
-
-def index_if_readable(files: Files, ignored: list[str]) -> Index:
-    """The index, or an empty one; why it could not be read is added to ``ignored``."""
-    try:
-        return read_index(files)
-    except DestinationError as error:
-        ignored.append(f"{error}; ignored: each file is read instead")
-        return Index()
 
 
 def table_files(

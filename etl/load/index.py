@@ -185,6 +185,15 @@ def read_index(files: Files) -> Index:
     return index
 
 
+def index_if_readable(files: Files, ignored: list[str]) -> Index:
+    """The index; where it cannot be read, an empty one, which saves no reading, and why is added to ``ignored``."""
+    try:
+        return read_index(files)
+    except DestinationError as error:
+        ignored.append(f"{error}; ignored: each file is read instead")
+        return Index()
+
+
 def is_known(known: Index, part: Part, entries: Mapping[str, Entry]) -> bool:
     """Whether the index knows the part in these versions of its files."""
     found = known.parts.get(part)

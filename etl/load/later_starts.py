@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from etl.errors import DestinationError
 from etl.load.files.open import Entry, Files, read_each
-from etl.load.index import Index, is_known, list_parts, read_index
+from etl.load.index import Index, index_if_readable, is_known, list_parts
 from etl.load.layout import Part, Scope
 from etl.load.parquet import UnreadableError, open_part
 from etl.model import schema
@@ -25,7 +25,7 @@ def with_later_starts(files: Files, scope: Scope, *, is_strict: bool = False) ->
     """
     if not scope.has_bounds:
         return scope
-    known = Index() if is_strict else _index_if_readable(files)
+    known = Index() if is_strict else index_if_readable(files, [])
     keys = scope.run_test_keys
     outside = {
         part: entries
@@ -43,14 +43,6 @@ def with_later_starts(files: Files, scope: Scope, *, is_strict: bool = False) ->
 
     others = [part for part, is_in in zip(outside, read_each(files, has_later, outside.items()), strict=True) if is_in]
     return replace(scope, others=frozenset(others))
-
-
-def _index_if_readable(files: Files) -> Index:
-    """The index; an empty one, which saves no reading, where it cannot be read."""
-    try:
-        return read_index(files)
-    except DestinationError:
-        return Index()
 
 
 def _starts(files: Files, known: Index, part: Part, entries: Mapping[str, Entry]) -> pa.ChunkedArray | None:

@@ -69,10 +69,10 @@ async def refuse_another_workspace(run: Run, record: Record, state: StoredState)
     if run.accept_deletions or not may_be_of_another_workspace(run, record, state):
         return
     load_missing(state.elsewhere.keys(), state)
+    # But for those of which a run before has asked: what a deleted run test had can be had by its id for ever.
     living = {
         execution_id: key
-        for key in state.executions.keys()
-        - record.asked_before()  # what a deleted run test had can be had by its id for ever
+        for key in state.executions.keys() - record.asked_before()
         for execution_id, known in state.executions[key].items()
         if known.deleted_at is None
     }
@@ -182,9 +182,7 @@ async def _confirm_gone(run: Run, record: Record, state: StoredState) -> None:
                     f"{quoted(name)}: missing from the list of run tests, although it exists; run again to export it"
                 )
             record.keys_without_run_test.remove(key)
-            if record.discovered:
-                problems = (*record.discovered.problems, problem)
-                record.discovered = replace(record.discovered, problems=problems, is_complete=False)
+            _note_incomplete(record, problem)
             break
 
 
@@ -198,7 +196,12 @@ def _doubt_many_gone(run: Run, record: Record, state: StoredState) -> None:
     if is_mass_vanishing(vanished=len(gone), living=len(gone) + len(record.run_tests)):
         record.keys_without_run_test = sorted({*record.keys_without_run_test} - gone)
         run_tests = f"{len(gone)} run tests in the dataset, such as {min(gone)},"
-        problem = f"{run_tests} are no longer listed; nothing was changed there: {ACCEPT}"
+        _note_incomplete(record, f"{run_tests} are no longer listed; nothing was changed there: {ACCEPT}")
+
+
+def _note_incomplete(record: Record, problem: str) -> None:
+    """The list of run tests may lack some, as this problem says."""
+    if record.discovered:
         problems = (*record.discovered.problems, problem)
         record.discovered = replace(record.discovered, problems=problems, is_complete=False)
 

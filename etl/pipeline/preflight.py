@@ -28,7 +28,7 @@ from etl.extract.run_tests import left_out
 from etl.load.dataset import Dataset
 from etl.load.files.open import Files, open_files
 from etl.load.identity import read_identity
-from etl.load.index import read_index
+from etl.load.index import index_if_readable
 from etl.load.layout import LOCK, parse_part_path
 from etl.load.state import load_state
 from etl.load.warehouse.load import refuse_another
@@ -237,10 +237,8 @@ async def _another_workspace(client: Client, settings: Settings, names: Collecti
 
     One request if the dataset holds anything, and up to twenty more while nothing of it is found.
     """
-    try:
-        index = await asyncio.to_thread(read_index, open_files(settings.destination.path, settings.destination.options))
-    except DestinationError:  # told of the destination
-        return None
+    files = open_files(settings.destination.path, settings.destination.options)
+    index = await asyncio.to_thread(index_if_readable, files, [])  # what is wrong with it is told of the destination
     living = {*chain.from_iterable(each.living_ids() for each in index.parts.values())}
     keys = {part.run_test_key for part in index.parts}
     for name in [each for each in names if default_key(each) in keys][:1]:

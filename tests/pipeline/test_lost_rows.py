@@ -927,7 +927,7 @@ async def test_rows_that_stand_in_two_parts_of_a_run_test_that_no_run_lists_stay
 
 @pytest.mark.parametrize("copies", [("part-1", "support"), ("part-1", "a-copy"), ("part-0", "a-copy")])
 async def test_rows_without_an_execution_that_stand_in_several_parts_are_replaced_in_all_of_them(
-    server: Sandbox, first: str, tmp_path: Path, copies: tuple[str, str]
+    server: Sandbox, tmp_path: Path, copies: tuple[str, str]
 ) -> None:
     """A run was killed between the tables, and then a migration, or files were copied."""
     await night(server, tmp_path, 0)

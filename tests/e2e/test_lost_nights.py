@@ -158,7 +158,7 @@ async def test_killed_run_and_lost_rows_are_named_while_a_load_or_a_migration_ho
     assert (await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))).exit_code == 0
     shutil.rmtree(folder / "data/calls")
     files = LocalFiles(folder / "data")
-    with files.lock(datetime.now(UTC)):
+    with files.lock(datetime.now(UTC) + timedelta(seconds=1)):  # never the second in which that run began
         assert "that were exported are not there; an export is running" in (await status(folder)).stdout
     asked = asyncio.Event()
     server.on_request = lambda _request: asked.set()

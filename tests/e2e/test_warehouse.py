@@ -21,6 +21,7 @@ import pytest
 from etl import sandbox
 from etl.cli.app import main
 from etl.inspect.status import read_status
+from etl.load.attempt import read_attempt
 from etl.load.files.local import LocalFiles
 from etl.load.files.open import open_files
 from etl.load.warehouse import sql
@@ -171,7 +172,10 @@ async def test_status_waits_an_hour_for_the_load_of_a_run_at_work(server: Sandbo
     await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))
     place = json.loads((folder / "data" / "_state" / "last_load.json").read_text())["warehouse"]
     await job.export(settings_for(server, folder / "data"))
-    files, now = LocalFiles(folder / "data"), datetime.now(UTC)
+    files = LocalFiles(folder / "data")
+    attempt = read_attempt(files, note=pytest.fail)
+    assert attempt is not None
+    now = attempt.started_at  # a run has one time, in its note and in its lock
 
     def lacks(minutes: int) -> str | None:
         return read_status(files, now=now + timedelta(minutes=minutes), warehouse=place).warehouse_lacks

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from etl.errors import DestinationError
 from etl.inspect.status_files import COLUMNS, FilePart, changed_counts, count_doubled, table_files
-from etl.load.attempt import Attempt, read_attempt
+from etl.load.attempt import Attempt, Exporter, who_exports
 from etl.load.files.open import Files
 from etl.load.identity import read_identity
 from etl.load.index import Index, index_if_readable
@@ -30,6 +30,7 @@ from etl.settings import RunTest
 
 _LAST_RUNS = 7
 _LOAD_TAKES = timedelta(hours=1)
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,16 +161,21 @@ def read_status(
         DestinationError: there is no dataset, or it cannot be read.
     """
     read_identity(files)
-    at_work = files.lock_holder()
-    unreadable: list[str] = []
-    ignored: list[str] = []
+    for _ in range(_TRIES):
+        status = _read_at_once(files, before := who_exports(files), now, configured, warehouse)
+        if who_exports(files) == before:
+            break
+    return status
+
+
+def _read_at_once(
+    files: Files, exporter: Exporter, now: datetime, configured: Sequence[RunTest] | None, warehouse: str | None
+) -> Status:
+    """The dataset as long as this is who exports: files that another run changes meanwhile would contradict each other."""
+    attempt, at_work, is_exporting = exporter.attempt, exporter.at_work, exporter.is_exporting
+    ignored, unreadable = [*exporter.ignored], list[str]()
     index = index_if_readable(files, ignored)
     parts = {name: table_files(files, table, index, unreadable, now=now) for name, table in schema.TABLES.items()}
-    try:
-        attempt = read_attempt(files, note=ignored.append)
-    except DestinationError as error:  # a run replaces the note without reading it
-        attempt = None
-        ignored.append(f"{error}; ignored, so it is not known whether the last run started")
     if at_work is None and not any(parts.values()) and not unreadable and attempt is None:
         raise DestinationError(
             f"{files.where()}: no dataset there yet: create it with metrics-etl run, or fix [destination] path"
@@ -192,7 +198,6 @@ def read_status(
     configured_names = {each.key: each.name for each in configured or ()} or dict.fromkeys(
         last_run.last_complete_at, ""
     )
-    is_exporting = at_work is not None and (attempt is None or attempt.is_of(at_work))
     run_tests = tuple(_run_tests(parts, index, last_run, configured_names, is_exporting=is_exporting))
     # The row of a run at work is there before its load, which may hang.
     of_lock = [run for run in runs if is_exporting and attempt and run["export_run_id"] == attempt.export_run_id]
@@ -283,7 +288,7 @@ def _run_tests(
     *,
     is_exporting: bool,
 ) -> Iterator[RunTestStatus]:
-    """Those that are configured, and those that the dataset holds beside them. An export at work writes calls first."""
+    """Those that are configured, and those that the dataset holds beside them. An export writes and moves table by table."""
     executions: dict[str, list[FilePart]] = {}
     counts: Counter[tuple[str, str]] = Counter()
     for part in parts["executions"]:
@@ -300,7 +305,7 @@ def _run_tests(
         last: dict[str, Any] = next(iter(rows.sort_by([("exported_at", "descending")]).slice(0, 1).to_pylist()), {})
         complete_at = last_run.last_complete_at.get(key) if key in configured else None
         exported_calls = (pc.sum(rows["exported_calls"]).as_py() or 0) + index.accepted_calls(key)
-        missing_calls = exported_calls - counts["calls", key]
+        missing_calls = 0 if is_exporting else exported_calls - counts["calls", key]
         yield RunTestStatus(
             name=configured.get(key) or last.get("run_test_name") or key,
             key=key,
@@ -317,7 +322,7 @@ def _run_tests(
             is_complete=complete_at is not None and key not in last_run.incomplete,
             dead_letters=counts["errors", key],
             missing_calls=max(missing_calls, 0),
-            stray_calls=0 if is_exporting else max(-missing_calls, 0),
+            stray_calls=max(-missing_calls, 0),
             error=errors.get(key),
         )
 

@@ -4,6 +4,7 @@ A row of ``runs`` then says how it ended. A note without one is all that is left
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
@@ -25,9 +26,37 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     message: str | None = None
 
-    def is_of(self, holder: str) -> bool:
-        """Whether this may be the attempt of the run that holds the lock: not of a load or a migration, which took it later."""
-        return holder.endswith((f"since {self.started_at.isoformat(timespec='seconds')}", "holder unknown"))
+
+@dataclass(frozen=True, slots=True)
+class Exporter:
+    """The last attempt, who holds the lock, and what is wrong with the note of the attempt."""
+
+    attempt: Attempt | None
+    at_work: str | None
+    ignored: tuple[str, ...]
+
+    @property
+    def is_exporting(self) -> bool:
+        """Whether a run may hold the lock: not a load or a migration, which took it later than the last attempt."""
+        if self.at_work is None or self.attempt is None:
+            return self.at_work is not None
+        since = self.attempt.started_at.isoformat(timespec="seconds")
+        return self.at_work.endswith((f"since {since}", "holder unknown"))
+
+
+def who_exports(files: Files) -> Exporter:
+    """The attempt is read first: a run takes the lock before it leaves its note, and gives it back when all is done.
+
+    Raises:
+        DestinationError: the lock cannot be read.
+    """
+    ignored = list[str]()
+    try:
+        attempt = read_attempt(files, note=ignored.append)
+    except DestinationError as error:  # a run replaces the note without reading it
+        attempt = None
+        ignored.append(f"{error}; ignored, so it is not known whether the last run started")
+    return Exporter(attempt, files.lock_holder(), tuple(ignored))
 
 
 def read_attempt(files: Files, *, note: Callable[[str], object]) -> Attempt | None:

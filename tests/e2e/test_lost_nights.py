@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ import pytest
 from etl.errors import DestinationError
 from etl.inspect.status import read_status
 from etl.inspect.verdict import judge
+from etl.load.attempt import Attempt, note_attempt
 from etl.load.files.local import LocalFiles
 from etl.load.layout import ATTEMPT, LAST_RUN
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import Ended, ended, environment, metrics_etl, start, write_settings
+from tests.load.files.watched import Step, watched
 from tests.support import settings_for
 from tests.worlds import settled_world
 
@@ -171,6 +174,45 @@ async def test_killed_run_and_lost_rows_are_named_while_a_load_or_a_migration_ho
         assert (await status(folder)).stdout.startswith(
             "Not good: the last run was killed or crashed; an export is running"
         )
+
+
+async def test_run_that_begins_while_status_reads_is_not_a_lost_one(server: Sandbox, folder: Path) -> None:
+    await job.export(settings_for(server, folder / "data"))
+    now = datetime.now(UTC) + timedelta(seconds=2)
+
+    class BeginsLate(LocalFiles):
+        def lock_holder(self) -> str | None:
+            holder = super().lock_holder()
+            if not begun.is_set():
+                begun.set()
+                export.enter_context(LocalFiles(self.root).lock(now))
+                note_attempt(self, Attempt(started_at=now, export_run_id="a"))
+            return holder
+
+    with ExitStack() as export:
+        begun = asyncio.Event()
+        found = read_status(BeginsLate(folder / "data"), now=now)
+
+    assert found.at_work
+    assert judge(found).text.startswith("Good")
+
+
+async def test_what_a_run_moves_is_not_missed_meanwhile(server: Sandbox, tmp_path: Path) -> None:
+    settings = settings_for(server, tmp_path / "data", run_tests="all")
+    await job.export(settings)
+    for run_test in server.world.run_tests:
+        run_test.name += " 2"
+    told = set[str]()
+
+    def look(step: Step) -> None:
+        if step.name in ("rename", "unlink"):
+            told.add(judge(read_status(LocalFiles(tmp_path / "data"), now=datetime.now(UTC))).text)
+
+    with watched(tmp_path / "data", after=look):
+        moved = (await job.export(settings)).run_tests[0].moved
+
+    assert moved
+    assert {text[:4] for text in told} == {"Good"}, told
 
 
 @pytest.mark.parametrize("is_killed", [True, False], ids=["killed", "not begun"])

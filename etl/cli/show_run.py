@@ -42,7 +42,8 @@ FIELDS = {
     "last_complete_at": "the same for each configured run test, by its key; a run with `--since` does not count",
     "incomplete": "keys of configured run tests that are not complete: the last run that included them left something out, was "
     "killed or could not start",
-    "asked_for": "keys of run tests that the source no longer has, and whose executions have all been looked up",
+    "asked_for": "keys of run tests that the source no longer has, and whose executions have all been looked up, or accepted as "
+    "deleted",
     "not_listed": "by key, how many stored executions still exist but were missing from the last list",
     "layout": "2: monthly folders; 1: daily folders, begun by an older version",
     "is_all": 'whether `complete_at` was reached with `run_tests = "all"`',

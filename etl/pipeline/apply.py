@@ -19,6 +19,7 @@ from etl.load.relocate import drop, find_deleted, find_untold, mark_deleted, mov
 from etl.load.state import StoredState, forget_the_future
 from etl.load.stored_calls import StoredCalls
 from etl.model.lifecycle import ExportState, Settlement, StoredExecution
+from etl.model.wording import counted
 from etl.pipeline.buffer import CommitBuffer
 from etl.pipeline.lists import Lists, independent, may_be_of_another_workspace
 from etl.pipeline.record import Record, VanishedCounts, is_waiting_row_due
@@ -117,7 +118,11 @@ async def _mark_left_behind(run: Run, record: Record, key: str, left: set[str], 
 
     if deleted:
         await to_the_end(mark())
-    if not looked_up.unknown:
+    if looked_up.unknown:
+        executions = counted(len(looked_up.unknown), "execution")
+        then = "run again with --accept-deletions to try again" if run.accept_deletions else "the next run tries again"
+        record.not_looked_up.append(f"run_test={key}: {executions} left there could not be looked up; {then}")
+    if run.accept_deletions or not looked_up.unknown:
         record.asked_for.add(key)
 
 

@@ -45,10 +45,11 @@ class Record:
     another run test is left alone, ``unreachable`` those that the source is to blame for, ``not_found`` are keys of those that it
     does not have, ``not_found_by_id`` executions that were gone after they were listed. ``relisted`` are executions that the index
     remembers as deleted and that some list has again, used or not. ``before`` and ``last_attempt`` are what the run before left,
-    ``asked_for`` are keys of run tests that are gone and whose executions were all looked up. ``begun`` is what was fetched of the
-    plan while some list was still held up. ``committed`` are execution_ids. ``fetched`` is what all crawls did,
-    ``resolved`` how many dead letters of this run went since such a call is stored where it moved. ``index`` is that of the files
-    when they were last looked through. ``in_two_lists`` are executions by the keys of two run tests that have them.
+    ``asked_for`` are keys of run tests that are gone and whose executions were all looked up, or accepted as deleted;
+    ``not_looked_up`` says where some could not be. ``begun`` is what was fetched of the plan while some list was still held up.
+    ``committed`` are execution_ids. ``fetched`` is what all crawls did, ``resolved`` how many dead letters of this run went since
+    such a call is stored where it moved. ``index`` is that of the files when they were last looked through. ``in_two_lists`` are
+    executions by the keys of two run tests that have them.
     """
 
     run_tests: tuple[RunTest, ...]
@@ -71,6 +72,7 @@ class Record:
     left_behind: dict[str, int] = field(default_factory=dict)
     deleted_elsewhere: dict[str, int] = field(default_factory=dict)
     asked_for: set[str] = field(default_factory=set)
+    not_looked_up: list[str] = field(default_factory=list)
     keys_without_run_test: list[str] = field(default_factory=list)
     moved: Counter[str] = field(default_factory=Counter)
     vanished: dict[str, VanishedCounts] = field(default_factory=dict)
@@ -266,7 +268,7 @@ def summarize(run: Run, record: Record, *, failure: ExporterError | None, finish
         fetched_whole=record.fetched.fetched_whole,
         why_whole=record.fetched.failure,
         knows_all=discovered is None or discovered.is_complete,
-        undiscovered=list(discovered.problems) if discovered else [],
+        undiscovered=[*(discovered.problems if discovered else ()), *record.not_looked_up],
         namesakes=discovered.namesakes if discovered else {},
         unlisted=record.keys_without_run_test,
         failure=failure,

@@ -114,11 +114,14 @@ async def test_executions_that_could_not_be_looked_up_are_asked_for_the_next_nig
     for execution in delete_run_test(server).executions:
         delete_execution(execution)
     server.fault = lambda request, _nth: Fault(status=503) if "execution_id" in request.query else None
-    await export()
+    night = await export()
     assert deleted(tmp_path) == set()
+    assert night.exit_code == 3
+    assert [each for each in night.problems if each.endswith("could not be looked up; the next run tries again")]
     server.fault = None
-    await export()
+    night = await export()
     assert len(deleted(tmp_path)) == EXECUTIONS
+    assert not [each for each in night.problems if "looked up" in each]
 
 
 async def test_nothing_is_asked_for_while_the_key_sees_nothing_that_is_stored(
@@ -159,6 +162,22 @@ async def test_what_cannot_be_looked_up_says_nothing_of_the_workspace(
 
     assert summary.exit_code == 3
     assert {row["run_test_name"] for row in rows_of(tmp_path, "executions")} == {first.name, new.name}
+
+
+async def test_name_that_cannot_be_listed_says_nothing_of_the_workspace(server: Sandbox, tmp_path: Path) -> None:
+    """The stored executions are those of a run test that got such a name."""
+    settings = settings_for(server, tmp_path / "data", run_tests="all")
+    renamed, new = server.world.run_tests
+    server.world.run_tests[:] = [renamed]
+    await job.export(settings)
+    renamed.name += " "
+    server.world.run_tests[:] = [renamed, new]
+    night = await job.export(settings)
+
+    assert night.exit_code == 3
+    assert night.problems[0].endswith("rename it")
+    assert {row["run_test_name"] for row in rows_of(tmp_path, "executions")} == {renamed.name[:-1], new.name}
+    assert deleted(tmp_path) == set()
 
 
 async def test_rows_that_the_api_cannot_list_any_more_say_nothing_of_the_workspace(
@@ -219,6 +238,26 @@ async def test_many_run_tests_that_are_gone_at_once_are_a_problem_until_that_is_
     assert [night.exit_code for night in nights] == [3, 3, 0, 0]
     assert nights[1].problems[0].startswith("4 run tests in the dataset, such as b-")
     assert (before, deleted(tmp_path)) == (set(), {gone[0].executions[0].execution_id})
+
+
+async def test_deletions_that_were_accepted_stay_so_although_some_could_not_be_looked_up(tmp_path: Path) -> None:
+    async with Sandbox(settled_world(names=["A", "B", "C", "D", "E"], executions=2, calls=1)) as server:
+        settings = settings_for(server, tmp_path / "data", run_tests="all", api={"max_tries": 1})
+        await job.export(settings)
+        gone = server.world.run_tests[1:]
+        del server.world.run_tests[1:]
+        silent = {run_test.executions[0].execution_id for run_test in gone}
+        server.fault = lambda request, _nth: Fault(status=500) if request.query.get("execution_id") in silent else None
+        nights = [await job.export(settings, accept_deletions=accept) for accept in (False, True, False)]
+        server.fault = None
+        delete_execution(gone[0].executions[0])
+        nights += [await job.export(settings, accept_deletions=accept) for accept in (True, False)]
+
+    assert [night.exit_code for night in nights] == [3, 3, 0, 0, 0]
+    assert [len(night.problems) for night in nights] == [1, 4, 0, 0, 0]
+    told = "1 execution left there could not be looked up; run again with --accept-deletions to try again"
+    assert all(told in problem for problem in nights[1].problems)
+    assert deleted(tmp_path) == {gone[0].executions[0].execution_id}
 
 
 async def test_few_deletions_are_no_other_workspace_for_a_run_of_a_new_run_test(

@@ -79,11 +79,11 @@ async def refuse_another_workspace(run: Run, record: Record, state: StoredState)
     if not living:
         return
     # By id the API may answer for all workspaces of an organization: that executions exist proves nothing where their run tests are
-    # not listed, or those of their names list others.
+    # not listed, or one of their names lists others.
     keys = {*living.values()}
-    lists = [record.lists.get(key) for key in keys]
+    lists = [found for key in keys if (found := record.lists.get(key)) and found.is_complete]
     is_gone = not keys <= {each.key for each in record.run_tests}
-    has_others = all(found is not None and found.is_complete and found.executions for found in lists)
+    has_others = len(lists) == len(keys) and any(found.executions for found in lists)
     is_foreign = record.discovered is not None and not record.discovered.problems and (is_gone or has_others)
     if is_foreign or await sees_none(run.client, living):
         record.run_tests = ()  # these are not the dataset's: what was complete of its own is not forgotten for them

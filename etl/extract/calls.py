@@ -133,7 +133,7 @@ class Crawl:
             return
         except SourceError as error:
             execution.dead_letters.append(DeadLetter.of(RUNS, execution.execution_id, error))
-            await self._close(execution, execution.bundle(is_listed=False))
+            await self._close(execution, execution.cut_short())
             return
         if execution.is_repeated_by(latest):
             await self._finish(execution, is_proved=False)
@@ -167,18 +167,22 @@ class Crawl:
         self._has_more_work.set()
 
     async def _without_list(self, execution: OpenExecution, error: NotFoundError) -> ExecutionBundle | None:
-        """What is known of an execution whose calls are not found: nothing when it was deleted since, else a dead letter."""
+        """What is known of an execution whose calls are not found: nothing when it was deleted since, else a dead letter.
+
+        Also when a part of it was saved: the next run marks that as deleted.
+        """
         execution_id = execution.execution_id
         failure: SourceError = error
         try:
             await self._client.get(get_execution(execution_id).sent_for(execution.planned.purpose))
         except NotFoundError:
-            return None
+            if not execution.is_in_parts:
+                return None
         except SourceError as unknown:
             if execution.planned.unreadable is None:
                 failure = unknown
         execution.dead_letters.append(DeadLetter.of(RUNS, execution_id, failure))
-        return execution.bundle(is_listed=False)
+        return execution.cut_short()
 
     async def _fetch(self, execution: OpenExecution, call_execution_id: str) -> None:
         try:
@@ -272,7 +276,7 @@ class Crawl:
         self.doubted[planned.run_test_key] += is_first
         if few_evals is None and (not is_first or stored.keys() < execution.listed.keys()):
             return False
-        await self._close(execution, execution.bundle(is_listed=False))
+        await self._close(execution, execution.cut_short())
         return True
 
     async def _is_stored(self, planned: Planned, doubt: DeadLetter | None) -> bool:

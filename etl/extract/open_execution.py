@@ -25,7 +25,7 @@ class OpenExecution:
     ``unreadable_calls`` says how many calls the list cannot give, ``doubt`` why it is not believed, ``stored`` are the calls that
     the dataset holds, with the configs of their evals. ``rows`` are the stored rows of these calls, read once a list lacks their
     evals; ``changed`` are the calls whose metrics say something else. ``outstanding`` calls are queued or under way. ``listed_at``
-    is when the list was read, by the event loop.
+    is when the list was read, by the event loop. ``is_in_parts``: what had arrived of it was taken.
     """
 
     planned: Planned
@@ -44,6 +44,7 @@ class OpenExecution:
     must_relist: bool = False
     lacks_evals: bool = False
     unreadable_calls: DeadLetter | None = None
+    is_in_parts: bool = False
     outstanding: int = 0
     listed_at: float = 0.0
 
@@ -57,7 +58,16 @@ class OpenExecution:
         )
         self.kept |= self.fetched.keys()
         self.fetched.clear()
+        self.is_in_parts = True
         return arrived
+
+    def cut_short(self) -> ExecutionBundle:
+        """What is known of it, and of its calls only those that were taken: its row vouches for them."""
+        bundle = self.bundle(is_listed=False)
+        if not self.is_in_parts:
+            return bundle
+        taken = self.kept & self.listed.keys()
+        return structs.replace(bundle, listed=tuple(self.listed[key] for key in taken), kept=taken)
 
     @property
     def execution_id(self) -> str:

@@ -17,6 +17,10 @@ import pytest
 import etl
 from etl import sandbox
 from etl.errors import DestinationError, ExitCode, InterruptedRunError
+from etl.extract import calls
+from etl.inspect.rules import Kind
+from etl.inspect.status import read_status
+from etl.inspect.verdict import judge
 from etl.inspect.verify import verify
 from etl.load import relocate
 from etl.load.dataset import Dataset
@@ -188,6 +192,40 @@ async def test_execution_that_is_deleted_after_it_was_listed_is_not_missed(
 
     assert (summary.exit_code == 0) is is_gone_for_good
     assert_equals_world(tmp_path, server.world)
+
+
+@pytest.mark.parametrize("is_deleted", [True, False])
+async def test_execution_that_ends_after_a_part_of_it_was_saved_is_missed_until_the_next_night(
+    server: Sandbox, export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_deleted: bool
+) -> None:
+    """It is deleted then, or it loses a call and its list cannot be read again; its row vouches for what was saved."""
+    monkeypatch.setattr(calls, "_MOST_IN_HAND", 2)
+    execution = newest(server.world.run_tests[0])
+    sought = dict[str, None]()
+
+    def delete_before_the_last_call(request: SandboxRequest) -> None:
+        if request.query.get("call_execution_id") in {each.call_execution_id for each in execution.calls}:
+            sought[request.query["call_execution_id"]] = None
+            if len(sought) == len(execution.calls) and is_deleted:
+                sandbox.delete_execution(execution)
+            elif len(sought) == len(execution.calls):
+                last = next(each for each in execution.calls if each.call_execution_id == [*sought][-1])
+                sandbox.delete_call(last)
+                server.fault = lambda request, _nth: Fault(status=400) if request.path == RUNS else None
+
+    server.on_request = delete_before_the_last_call
+    summary = await export(settings={"api": {"concurrency": 1}})
+    server.on_request = server.fault = None
+    status = judge(read_status(LocalFiles(tmp_path / "data"), now=NIGHT + timedelta(days=1, hours=1)))
+    held = state_of(tmp_path, execution)
+    assert (held["export_state"], held["exported_calls"]) == ("incomplete", len(execution.calls) - 1)
+    assert (summary.exit_code, status.is_good) == (3, False)
+    found = verify(settings_for(server, tmp_path / "data"), Scope()).findings
+    assert {each.kind for each in found} == {Kind.DEAD_LETTER}
+
+    assert (await export()).problems == []
+    assert bool(state_of(tmp_path, execution)["deleted_at"]) is is_deleted
+    assert rows_of(tmp_path, "errors") == []
 
 
 async def test_many_executions_that_vanish_at_once_change_nothing_until_it_is_said_that_they_may(
@@ -909,7 +947,8 @@ async def test_executions_that_stay_under_a_name_that_is_gone_are_told(
 
     summary = await export(names=[first.name, second.name])
 
-    assert summary.exit_code == 0
+    assert summary.exit_code == 3
+    assert summary.problems[0].endswith("1 execution left there could not be looked up; the next run tries again")
     assert any("1 execution left there, no longer in any list" in notice for notice in summary.notices)
     assert_each_once(tmp_path)
 

@@ -6,7 +6,6 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
-from itertools import chain
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -239,9 +238,14 @@ async def _another_workspace(client: Client, settings: Settings, names: Collecti
     """
     files = open_files(settings.destination.path, settings.destination.options)
     index = await asyncio.to_thread(index_if_readable, files, [])  # what is wrong with it is told of the destination
-    living = {*chain.from_iterable(each.living_ids() for each in index.parts.values())}
-    keys = {part.run_test_key for part in index.parts}
-    for name in [each for each in names if default_key(each) in keys][:1]:
+    of_names = dict.fromkeys(map(default_key, names), 0)
+    living = set[str]()
+    for part, each in index.parts.items():
+        living |= (ids := {*each.living_ids()})
+        if part.run_test_key in of_names:
+            of_names[part.run_test_key] += len(ids)
+    name = max(names, key=lambda each: of_names[default_key(each)])
+    if of_names[default_key(name)]:
         with suppress(SourceError):  # which a run tells
             page = await client.get(list_executions(name, page=1, limit=settings.api.page_limit))
             if not living.isdisjoint(each.execution_id for each in page.results):

@@ -260,6 +260,27 @@ async def test_deletions_that_were_accepted_stay_so_although_some_could_not_be_l
     assert deleted(tmp_path) == {gone[0].executions[0].execution_id}
 
 
+async def test_check_looks_for_the_dataset_where_most_of_it_lives(tmp_path: Path) -> None:
+    """Not in the list of a run test whose executions were deleted, nor by ids of a run test that is gone."""
+    async with Sandbox(settled_world(seed=5, names=["A", "B", "C"], executions=1, calls=1)) as server:
+        emptied, gone, _ = server.world.run_tests
+        rng = random.Random(3)
+        for _ in range(60):
+            sandbox.add_execution(server.world, gone, rng, datetime.now(UTC) - timedelta(days=9), 0)
+        settings = settings_for(server, tmp_path / "data", run_tests="all")
+        await job.export(settings)
+        delete_execution(emptied.executions[0])
+        server.world.run_tests.remove(gone)
+        nights = [await job.export(settings, accept_deletions=True), await job.export(settings)]
+        for execution in gone.executions:
+            delete_execution(execution)
+        write_settings(tmp_path, "all")
+        checked = await metrics_etl("check", cwd=tmp_path, env=environment(server))
+
+    assert [night.exit_code for night in nights] == [0, 0]
+    assert checked.exit_code == 0, checked.stdout
+
+
 async def test_few_deletions_are_no_other_workspace_for_a_run_of_a_new_run_test(
     server: Sandbox, tmp_path: Path
 ) -> None:

@@ -120,7 +120,9 @@ async def _mark_left_behind(run: Run, record: Record, key: str, left: set[str], 
         await to_the_end(mark())
     if looked_up.unknown:
         executions = counted(len(looked_up.unknown), "execution")
-        then = "run again with --accept-deletions to try again" if run.accept_deletions else "the next run tries again"
+        then = "run again with --accept-deletions to try again"
+        if not run.accept_deletions:
+            then = "the next run tries again, one with --accept-deletions for the last time"
         record.not_looked_up.append(f"run_test={key}: {executions} left there could not be looked up; {then}")
     if run.accept_deletions or not looked_up.unknown:
         record.asked_for.add(key)

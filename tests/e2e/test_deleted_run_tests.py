@@ -117,7 +117,13 @@ async def test_executions_that_could_not_be_looked_up_are_asked_for_the_next_nig
     night = await export()
     assert deleted(tmp_path) == set()
     assert night.exit_code == 3
-    assert [each for each in night.problems if each.endswith("could not be looked up; the next run tries again")]
+    assert [
+        each
+        for each in night.problems
+        if each.endswith(
+            "could not be looked up; the next run tries again, one with --accept-deletions for the last time"
+        )
+    ]
     server.fault = None
     night = await export()
     assert len(deleted(tmp_path)) == EXECUTIONS

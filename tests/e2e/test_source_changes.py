@@ -948,7 +948,9 @@ async def test_executions_that_stay_under_a_name_that_is_gone_are_told(
     summary = await export(names=[first.name, second.name])
 
     assert summary.exit_code == 3
-    assert summary.problems[0].endswith("1 execution left there could not be looked up; the next run tries again")
+    assert summary.problems[0].endswith(
+        "1 execution left there could not be looked up; the next run tries again, one with --accept-deletions for the last time"
+    )
     assert any("1 execution left there, no longer in any list" in notice for notice in summary.notices)
     assert_each_once(tmp_path)
 

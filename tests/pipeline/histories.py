@@ -28,7 +28,7 @@ from etl.load.layout import INDEX, Part, Scope, parse_part_path
 from etl.model import schema
 from etl.model.digest import rows_digest
 from etl.model.keys import default_key
-from etl.model.records import DETAIL, METRICS, RUNS
+from etl.model.records import DETAIL, METRICS, RUN_TESTS, RUNS
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Call, Execution, Fault, Sandbox, SandboxRequest, World
@@ -214,15 +214,26 @@ class History:
 
     ``unseen`` are executions whose last change no list shows: only a scrub can find it. ``torn`` are those of which damage left
     the row and took calls or evals for which it vouched, with the keys of all that were there. ``gone`` are the rows that the
-    dataset holds of executions that were deleted at the source: no run changes them any more.
+    dataset holds of executions that were deleted at the source: no run changes them any more. ``is_all``: the settings say "all"
+    run tests, and name none; then some may be ``deleted``, whose executions the API still has by their ids.
     """
 
     engine: ClassVar[dict[str, str]] = {}
     """The section of the settings."""
 
     def __init__(
-        self, folder: Path, *, seed: int, run_tests: int, executions: int, calls: int, postgresql_url: str = ""
+        self,
+        folder: Path,
+        *,
+        seed: int,
+        run_tests: int,
+        executions: int,
+        calls: int,
+        postgresql_url: str = "",
+        is_all: bool = False,
     ) -> None:
+        self.is_all = is_all
+        self.deleted: list[sandbox.RunTest] = []
         self.now = datetime(2026, 11, 1, 12, tzinfo=UTC)
         self.rng = random.Random(seed)
         self.world = sandbox.make_world(
@@ -352,7 +363,7 @@ class History:
             call.eval_outputs = call.eval_outputs | {config.config_id: output}
 
     def heal(self) -> None:
-        for execution in self.executions():
+        for execution in [*self.executions(), *(each for test in self.deleted for each in test.executions)]:
             for call in execution.calls:
                 if call.call_execution_id in self.poisoned:
                     healthy = self.poisoned.pop(call.call_execution_id)
@@ -368,7 +379,9 @@ class History:
             entry.name = entry.run_test.name
 
     def configured(self) -> list[Entry]:
-        """The entries of the settings: one per name, as it is an error to name one twice."""
+        """The entries of the settings: one per name, as it is an error to name one twice; or one per name that there is."""
+        if self.is_all:
+            return [Entry(each, each.name) for each in {each.name: each for each in self.world.run_tests}.values()]
         return list({entry.name: entry for entry in reversed(self.entries) if entry.is_exported}.values())
 
     # damage
@@ -485,7 +498,9 @@ class History:
         settings = settings_for(
             self.server,
             self.files.data,
-            run_tests=[
+            run_tests="all"
+            if self.is_all
+            else [
                 {"name": entry.name, "key": entry.partition}
                 for entry in (self.configured() if is_narrowed else exported)
             ],
@@ -497,7 +512,7 @@ class History:
                 "commit_interval_seconds": commit_interval_seconds,
                 "settle_by": settle_by,
             },
-        ).only([entry.name for entry in exported])
+        ).only([entry.name for entry in exported] if only or not self.is_all else [])
         self.keep_versions()
         names = self._names(exported)
         before, moving = self.rows, self._lying_elsewhere(names)
@@ -541,7 +556,7 @@ class History:
         self._torn_is_told(summary, is_accepted=accept_deletions)
         self.settings, self.is_index_ours = settings, summary is not None
         has_left_traces = self.rows != before and self._runs() == runs
-        self._light_is_true(summary, is_narrowed=is_narrowed, has_left_traces=has_left_traces)
+        self._light_is_true(summary, is_narrowed=settings.is_part, has_left_traces=has_left_traces)
         self._what_is_exported_is_there(before, killed_while_moving=moving | self.moved if summary is None else None)
         if is_complete:
             assert not self.doubled & self._listed(names.values())
@@ -586,7 +601,7 @@ class History:
                     self.unseen.add(execution.execution_id)
             if execution.status not in FINISHED:
                 self.finish(execution)
-        if not self.configured():
+        if not self.configured():  # never of "all"
             self.entries[0].is_exported = True
         for scrub_requests in (0, 0, EVERYTHING, 0):  # what a scrub finds where a call never ends settles once more
             self.now += timedelta(days=2)
@@ -613,8 +628,10 @@ class History:
         self._warehouse_is_the_dataset()
 
     def _left_out(self) -> set[str]:
-        """The executions of run tests that are not exported."""
-        return {each.execution_id for each in self.executions()} - self._listed(self._names(self.configured()).values())
+        """The executions of run tests that are not exported, or are gone themselves."""
+        exist = {each.execution_id for test in self.deleted for each in test.executions if not each.is_deleted}
+        exist |= {each.execution_id for each in self.executions()}
+        return exist - self._listed(self._names(self.configured()).values())
 
     def _ends_well(self, summary: Summary | None) -> None:
         """Nothing is missing, but for what lies here unfinished and belongs to a run test that is left out."""
@@ -645,7 +662,8 @@ class History:
         assert not [
             request.target
             for request in self.server.requests[sent:]
-            if "run_test_name" not in request.query
+            if request.path != RUN_TESTS
+            and "run_test_name" not in request.query
             and request.query.get("execution_id", "a call") in {*listed, "a call"}
         ]
 

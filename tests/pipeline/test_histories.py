@@ -27,6 +27,7 @@ class Histories(RuleBasedStateMachine):
 
     postgresql_url = ""
     """Of a server, where one is installed."""
+    is_all = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,6 +47,7 @@ class Histories(RuleBasedStateMachine):
             executions=executions,
             calls=calls,
             postgresql_url=self.postgresql_url,
+            is_all=self.is_all,
         )
 
     def teardown(self) -> None:
@@ -147,6 +149,20 @@ class Histories(RuleBasedStateMachine):
     def run_test_is_renamed(self, pick: int, name: str) -> None:
         run_tests = self.history.world.run_tests
         sandbox.rename_run_test(run_tests[pick % len(run_tests)], name)
+
+    @rule(pick=which)
+    def run_test_is_deleted(self, pick: int) -> None:
+        run_tests = self.history.world.run_tests
+        if self.is_all and len(run_tests) > 1:
+            self.history.deleted.append(run_tests.pop(pick % len(run_tests)))
+
+    @rule(name=st.sampled_from(NAMES))
+    def run_test_is_new(self, name: str) -> None:
+        history, run_tests = self.history, self.history.world.run_tests
+        if self.is_all and len(run_tests) < len(NAMES):
+            sandbox.add_run_test(
+                history.world, sandbox.new_run_test(history.rng, name, history.now, run_tests[0].profile)
+            )
 
     @rule(hours=st.sampled_from([1, 12, 25, 72]))
     def time_passes(self, hours: int) -> None:
@@ -381,7 +397,7 @@ def test_history_whose_execution_runs_again_is_told_what_is_lost_of_it(tmp_path:
         history.close()
 
 
-QUICK = [(5, 20, number) for number in (0, 2, 4)]
+QUICK = [(5, 20, number) for number in (0, 2, 5)]
 FULL = [pytest.param(100, 50, number, marks=pytest.mark.slow) for number in range(100, 120)]
 
 
@@ -390,12 +406,13 @@ FULL = [pytest.param(100, 50, number, marks=pytest.mark.slow) for number in rang
 def test_dataset_is_the_truth_after_any_history_and_sound_at_all_times(
     examples: int, steps: int, number: int, postgresql_if_installed: str
 ) -> None:
-    """And so is the warehouse, after one load that nothing disturbs.
+    """And so is the warehouse, after one load that nothing disturbs. With an odd number the settings say "all" run tests.
 
     In parts, for all processors to share; each has a seed of its own and is the same at every run.
     """
+    members = {"postgresql_url": postgresql_if_installed, "is_all": bool(number % 2)}
     run_state_machine_as_test(
-        seed(number)(type(f"Histories{number}", (Histories,), {"postgresql_url": postgresql_if_installed})),
+        seed(number)(type(f"Histories{number}", (Histories,), members)),
         settings=hypothesis_settings(
             max_examples=examples,
             stateful_step_count=steps,

@@ -44,6 +44,8 @@ FIELDS = {
     "killed or could not start",
     "asked_for": "keys of run tests that the source no longer has, and whose executions have all been looked up, or accepted as "
     "deleted",
+    "ask_again": "keys of run tests that are not exported, and of whose executions some could not be looked up: the next run "
+    "tries again",
     "not_listed": "by key, how many stored executions still exist but were missing from the last list",
     "layout": "2: monthly folders; 1: daily folders, begun by an older version",
     "is_all": 'whether `complete_at` was reached with `run_tests = "all"`',

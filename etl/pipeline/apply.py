@@ -124,8 +124,8 @@ async def _mark_left_behind(run: Run, record: Record, key: str, left: set[str], 
         if not run.accept_deletions:
             then = "the next run tries again, one with --accept-deletions for the last time"
         record.not_looked_up.append(f"run_test={key}: {executions} left there could not be looked up; {then}")
-    if run.accept_deletions or not looked_up.unknown:
-        record.asked_for.add(key)
+    is_settled = run.accept_deletions or not looked_up.unknown
+    (record.asked_for if is_settled else record.ask_again).add(key)
 
 
 def _mark_deleted(run: Run, key: str, deleted: set[str], state: StoredState) -> None:

@@ -207,14 +207,13 @@ def _note_incomplete(record: Record, problem: str) -> None:
 
 
 async def _left_by_deleted_run_tests(run: Run, record: Record, state: StoredState) -> dict[str, set[str]]:
-    """Executions of run tests that the source no longer has, by key, unless a run before has asked for them.
+    """Executions of run tests that the source no longer has, or that moved away, by key, unless a run before has asked for all.
 
     Where no stored execution is listed any more, the key may see another workspace now: they are left alone.
     """
-    gone = record.gone
-    if not run.accept_deletions:
-        stored = chain.from_iterable(state.places().values())
-        gone = gone - record.asked_before() if not record.listed_ids().isdisjoint(stored) else set()
+    gone = record.gone - (set() if run.accept_deletions else record.asked_before()) | record.unanswered_before()
+    if not run.accept_deletions and record.listed_ids().isdisjoint(chain.from_iterable(state.places().values())):
+        gone = set()
     load_missing(gone, state)
     everywhere = record.listed_ids()
     return {

@@ -45,11 +45,11 @@ class Record:
     another run test is left alone, ``unreachable`` those that the source is to blame for, ``not_found`` are keys of those that it
     does not have, ``not_found_by_id`` executions that were gone after they were listed. ``relisted`` are executions that the index
     remembers as deleted and that some list has again, used or not. ``before`` and ``last_attempt`` are what the run before left,
-    ``asked_for`` are keys of run tests that are gone and whose executions were all looked up, or accepted as deleted;
-    ``not_looked_up`` says where some could not be. ``begun`` is what was fetched of the plan while some list was still held up.
-    ``committed`` are execution_ids. ``fetched`` is what all crawls did, ``resolved`` how many dead letters of this run went since
-    such a call is stored where it moved. ``index`` is that of the files when they were last looked through. ``in_two_lists`` are
-    executions by the keys of two run tests that have them.
+    ``asked_for`` are keys of run tests that are gone and whose executions were all looked up, or accepted as deleted; ``ask_again``
+    are keys where some could not be, as ``not_looked_up`` says. ``begun`` is what was fetched of the plan while some list was
+    still held up. ``committed`` are execution_ids. ``fetched`` is what all crawls did, ``resolved`` how many dead letters of this
+    run went since such a call is stored where it moved. ``index`` is that of the files when they were last looked through.
+    ``in_two_lists`` are executions by the keys of two run tests that have them.
     """
 
     run_tests: tuple[RunTest, ...]
@@ -72,6 +72,7 @@ class Record:
     left_behind: dict[str, int] = field(default_factory=dict)
     deleted_elsewhere: dict[str, int] = field(default_factory=dict)
     asked_for: set[str] = field(default_factory=set)
+    ask_again: set[str] = field(default_factory=set)
     not_looked_up: list[str] = field(default_factory=list)
     keys_without_run_test: list[str] = field(default_factory=list)
     moved: Counter[str] = field(default_factory=Counter)
@@ -112,6 +113,10 @@ class Record:
     def asked_before(self) -> set[str]:
         """Keys that are not exported and whose executions a run before looked up, all of them."""
         return {*self.before.asked_for} if self.before else set()
+
+    def unanswered_before(self) -> set[str]:
+        """Keys that are not exported and of whose executions a run before could not look up some."""
+        return {*self.before.ask_again} - {each.key for each in self.run_tests} if self.before else set()
 
     @property
     def gone(self) -> set[str]:
@@ -260,6 +265,7 @@ def summarize(run: Run, record: Record, *, failure: ExporterError | None, finish
         left_behind=record.left_behind,
         deleted_elsewhere=record.deleted_elsewhere,
         asked_for=sorted(record.asked_for),
+        ask_again=sorted(record.ask_again),
         moved_calls=record.moved_calls,
         dropped=record.dropped,
         compared=record.fetched.compared,

@@ -69,6 +69,7 @@ class Summary:
     left_behind: dict[str, int] = field(default_factory=dict)
     deleted_elsewhere: dict[str, int] = field(default_factory=dict)
     asked_for: list[str] = field(default_factory=list)
+    ask_again: list[str] = field(default_factory=list)
     moved_calls: int = 0
     dropped: int = 0
     compared: int = 0
@@ -154,7 +155,8 @@ class Summary:
         ]
         compared = {each.key for each in self.run_tests if each.is_compared}
         back = {each.key for each in self.run_tests if each.listed}
-        self.asked_for = sorted({*before.asked_for, *self.asked_for} - compared - back)
+        self.ask_again = sorted({*before.ask_again, *self.ask_again} - {*self.asked_for} - compared - back)
+        self.asked_for = sorted({*before.asked_for, *self.asked_for} - {*self.ask_again} - compared - back)
         read = {each.key: each.not_listed for each in self.run_tests if each.is_compared}
         self.not_listed = {key: count for key, count in (before.not_listed | read).items() if count}
         is_complete = self.exit_code == ExitCode.COMPLETE and not settings.is_part
@@ -306,6 +308,7 @@ class Summary:
             "last_complete_at": {key: _iso(at) for key, at in self.last_complete_at.items()},
             "incomplete": self.incomplete,
             "asked_for": self.asked_for,
+            "ask_again": self.ask_again,
             "not_listed": self.not_listed,
             "layout": int(self.layout),
             "is_all": self.is_all,

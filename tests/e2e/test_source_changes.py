@@ -954,6 +954,14 @@ async def test_executions_that_stay_under_a_name_that_is_gone_are_told(
     assert any("1 execution left there, no longer in any list" in notice for notice in summary.notices)
     assert_each_once(tmp_path)
 
+    for is_answered in (False, True, True):
+        server.fault = server.fault if not is_answered else None
+        sent = len(server.requests)
+        summary = await export(names=[first.name, second.name])
+        assert summary.exit_code == (0 if is_answered else 3)
+    assert state_of(tmp_path, left)["deleted_at"]
+    assert not [each for each in server.requests[sent:] if "execution_id" in each.query], "asked for once"
+
 
 async def test_files_that_are_restored_under_another_month_double_nothing(
     server: Sandbox, export: Export, tmp_path: Path

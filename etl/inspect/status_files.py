@@ -1,6 +1,6 @@
 """What ``status`` needs of each file: how many rows it has, and some of its columns.
 
-A file of executions, calls or evals that the index knows in this version is not opened.
+A file of executions, calls or evals that the index knows in this version is not opened, nor is one of an older run.
 """
 
 from collections import Counter
@@ -78,15 +78,16 @@ def table_files(
     """
     entries = data_files(files, table.name)
     paths = [entry.path for entry in entries]
-    wanted = _recent(paths, now) if table is schema.RUNS_TABLE else set(paths)
+    is_runs = table is schema.RUNS_TABLE
+    recent = _recent(paths, now) if is_runs else set(paths)
     found = []
     for entry in entries:
         if not (parse_part_path(entry.path) or parse_run_path(entry.path)):
             unreadable.append(entry.path)
             continue
-        names = COLUMNS.get(table.name, ()) if entry.path in wanted else ()
-        part = _known(index, table, entry) or _read(files, table, entry.path, names, unreadable)
-        if part is not None:
+        if is_runs and entry.path not in recent:  # each has one row; they are more every night
+            found.append(FilePart(_key(entry.path), 1, entry.size_bytes, None))
+        elif part := _known(index, table, entry) or _read(files, table, entry.path, unreadable):
             found.append(part)
     return found
 
@@ -103,11 +104,11 @@ def _known(index: Index, table: schema.Table, entry: Entry) -> FilePart | None:
     return FilePart(parsed[1].run_test_key, rows, entry.size_bytes, columns)
 
 
-def _read(files: Files, table: schema.Table, path: str, names: Sequence[str], unreadable: list[str]) -> FilePart | None:
-    """None when the file is gone by now, or is damaged, which is noted. Without ``names`` its footer alone is read."""
+def _read(files: Files, table: schema.Table, path: str, unreadable: list[str]) -> FilePart | None:
+    """None when the file is gone by now, or is damaged, which is noted. Its footer alone is read where no column is wanted."""
     columns = None
     try:
-        if names:
+        if names := COLUMNS.get(table.name):
             part = open_part(files, table, path)
             footer, columns = part.footer, part.read(names, may_be_newer=True)
         else:
@@ -117,9 +118,12 @@ def _read(files: Files, table: schema.Table, path: str, names: Sequence[str], un
     except UnreadableError:
         unreadable.append(path)
         return None
+    return FilePart(_key(path), footer.rows, footer.size_bytes, columns)
+
+
+def _key(path: str) -> str:
     part_of, run = parse_part_path(path), parse_run_path(path)
-    key = part_of[1].run_test_key if part_of else run[1] if run else ""
-    return FilePart(key, footer.rows, footer.size_bytes, columns)
+    return part_of[1].run_test_key if part_of else run[1] if run else ""
 
 
 def _recent(paths: Sequence[str], now: datetime) -> set[str]:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import duckdb
 import pytest
@@ -150,11 +150,25 @@ async def test_status_knows_the_last_load_after_more_runs_than_it_shows(server: 
         await job.export(settings, clock=lambda: datetime.now(UTC) - timedelta(hours=1))
     await metrics_etl("load", cwd=folder, env=environment(server))
     status = await metrics_etl("status", "--json", cwd=folder, env=environment(server))
+    opened = list[str]()
+
+    class Opening(LocalFiles):
+        def open(self, path: str) -> BinaryIO:
+            opened.append(path)
+            return super().open(path)
+
+        def read(self, path: str, **bounds: Any) -> bytes:
+            opened.append(path)
+            return super().read(path, **bounds)
+
+    read_status(Opening(folder / "data"), now=datetime.now(UTC))
     (folder / "data" / min(LocalFiles(folder / "data").list("runs"))).unlink()
     await job.export(settings)
     as_many = await metrics_etl("status", "--json", cwd=folder, env=environment(server))
 
     assert (status.document["warehouse_lacks"], status.document["last_load"]["export_runs"]) == (None, 31)
+    assert [each["rows"] for each in status.document["tables"] if each["name"] == "runs"] == [31]
+    assert len([path for path in opened if path.startswith("runs/")]) == 30
     assert as_many.document["warehouse_lacks"] == "the last run was not loaded into the warehouse"
 
 

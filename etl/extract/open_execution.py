@@ -62,12 +62,9 @@ class OpenExecution:
         return arrived
 
     def cut_short(self) -> ExecutionBundle:
-        """What is known of it, and of its calls only those that were taken: its row vouches for them."""
+        """What is known of it, and nothing of its calls; where a part was taken its row vouches for what is stored by then."""
         bundle = self.bundle(is_listed=False)
-        if not self.is_in_parts:
-            return bundle
-        taken = self.kept & self.listed.keys()
-        return structs.replace(bundle, listed=tuple(self.listed[key] for key in taken), kept=taken)
+        return structs.replace(bundle, listed=()) if self.is_in_parts else bundle
 
     @property
     def execution_id(self) -> str:

@@ -241,7 +241,7 @@ def _commit_calls(
 ) -> tuple[dict[str, HeldRows], AbstractSet[str]]:
     """Write calls and evals; returns what the dataset now holds of the executions whose calls were listed, and which changed."""
     listed_calls = {
-        execution_id: len(bundle.listed) if bundle.part_of is None else bundle.part_of
+        execution_id: bundle.part_of or len(bundle.listed) or (None if _has_letter(bundle, RUNS) else 0)
         for execution_id, bundle in bundles.items()
         if bundle.listed is not None
     }

@@ -110,7 +110,7 @@ def load_missing(run_test_keys: AbstractSet[str], state: StoredState) -> None:
     load_run_tests(sorted(run_test_keys - state.executions.keys()), state)
 
 
-def held_rows(listed_calls: Mapping[str, int], calls: pa.Table, evals: pa.Table) -> dict[str, HeldRows]:
+def held_rows(listed_calls: Mapping[str, int | None], calls: pa.Table, evals: pa.Table) -> dict[str, HeldRows]:
     """What a part's calls and evals hold of the executions, each given with its number of listed calls."""
     call_hashes, eval_hashes = (
         by_execution(rows.filter(is_of(rows, listed_calls)), "row_hash") for rows in (calls, evals)

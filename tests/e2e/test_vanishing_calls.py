@@ -238,6 +238,44 @@ async def test_evals_that_vanish_from_calls_that_have_not_changed_are_kept(
     assert_equals_world(tmp_path, server.world)
 
 
+@pytest.mark.parametrize("page_limit", [1024, 8])
+async def test_evals_that_vanish_after_a_part_of_their_execution_was_saved_are_kept(
+    export: Export, server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page_limit: int
+) -> None:
+    """The list is read again since a call is gone, and has no evals by then."""
+    cap_pages(server, page_limit)
+    await export()
+    before = rows_of(tmp_path, "evals")
+    execution = executions(server)[0]
+    for call in execution.calls[:9]:
+        call.duration_seconds = 7.0
+    monkeypatch.setattr(crawl_module, "_MOST_IN_HAND", 3)
+    sought = dict[str, None]()
+
+    def lose_evals(request: SandboxRequest) -> None:
+        call_id = request.query.get("call_execution_id", "")
+        gone = [call for call in execution.calls if call.call_execution_id == call_id and request.path == METRICS]
+        sought.update(dict.fromkeys(call.call_execution_id for call in gone))
+        if gone and len(sought) == (9 if page_limit > 8 else 20):
+            sandbox.delete_call(gone[0])
+            server.fault = lambda request, _nth: edited_calls(
+                server.world, request, lambda calls: [call | {"eval_outputs": {}} for call in calls]
+            )
+
+    server.on_request = lose_evals
+    options = {"export": {"settle_hours": 1000}, "api": {"concurrency": 1}}
+    for _ in range(2):
+        assert (await export(settings=options)).exit_code == 3
+        assert rows_of(tmp_path, "evals") == before
+        held = next(row for row in rows_of(tmp_path, "executions") if row["execution_id"] == execution.execution_id)
+        assert (held["listed_calls"], held["exported_calls"]) == (None, len(execution.calls))
+        server.on_request = None
+    assert len(sought) >= 9
+    server.fault = None
+    assert (await export(settings=options)).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
 @pytest.mark.parametrize("settle_by", ["refetch", "detail"])
 async def test_evals_that_a_rerun_took_away_are_believed_and_those_of_other_calls_too_when_they_are_few(
     export: Export, server: Sandbox, tmp_path: Path, settle_by: str

@@ -84,7 +84,7 @@ async def refuse_another_workspace(run: Run, record: Record, state: StoredState)
     lists = [found for key in keys if (found := record.lists.get(key)) and found.is_complete]
     is_gone = not keys <= {each.key for each in record.run_tests}
     has_others = len(lists) == len(keys) and any(found.executions for found in lists)
-    is_foreign = record.discovered is not None and not record.discovered.problems and (is_gone or has_others)
+    is_foreign = record.discovered is not None and record.discovered.is_complete and (is_gone or has_others)
     if is_foreign or await sees_none(run.client, living):
         record.run_tests = ()  # these are not the dataset's: what was complete of its own is not forgotten for them
         raise another_workspace(len(living))

@@ -170,20 +170,24 @@ async def test_what_cannot_be_looked_up_says_nothing_of_the_workspace(
     assert {row["run_test_name"] for row in rows_of(tmp_path, "executions")} == {first.name, new.name}
 
 
-async def test_name_that_cannot_be_listed_says_nothing_of_the_workspace(server: Sandbox, tmp_path: Path) -> None:
-    """The stored executions are those of a run test that got such a name."""
+async def test_name_that_cannot_be_listed_does_not_let_another_workspace_in(server: Sandbox, tmp_path: Path) -> None:
+    """It may be the one that is stored, or one of theirs: both problems are told, and a listable name ends the first."""
     settings = settings_for(server, tmp_path / "data", run_tests="all")
     renamed, new = server.world.run_tests
     server.world.run_tests[:] = [renamed]
     await job.export(settings)
     renamed.name += " "
     server.world.run_tests[:] = [renamed, new]
+    refused = await job.export(settings)
+    renamed.name = renamed.name.strip()
     night = await job.export(settings)
 
-    assert night.exit_code == 3
-    assert night.problems[0].endswith("rename it")
-    assert {row["run_test_name"] for row in rows_of(tmp_path, "executions")} == {renamed.name[:-1], new.name}
-    assert deleted(tmp_path) == set()
+    assert [each.exit_code for each in (refused, night)] == [2, 0]
+    assert [("rename it" in problem, "another workspace" in problem) for problem in refused.problems] == [
+        (False, True),
+        (True, False),
+    ]
+    assert {row["run_test_name"] for row in rows_of(tmp_path, "executions")} == {renamed.name, new.name}
 
 
 async def test_rows_that_the_api_cannot_list_any_more_say_nothing_of_the_workspace(

@@ -43,6 +43,7 @@ TESTED_ELSEWHERE = {
     "etl/inspect/reconcile.py": "tests/e2e/test_reconcile.py",
     "etl/inspect/status.py": "tests/e2e/test_status.py",
     "etl/inspect/status_files.py": "tests/e2e/test_status.py",
+    "etl/inspect/status_runs.py": "tests/e2e/test_status.py",
     "etl/inspect/warehouse.py": "tests/load/warehouse/test_load.py",
     "etl/inspect/times.py": "tests/inspect/test_tables.py",
     "etl/inspect/verify.py": "tests/e2e/test_verify.py",

@@ -42,6 +42,7 @@ FIELDS = {
     "last_complete_at": "the same for each configured run test, by its key; a run with `--since` does not count",
     "incomplete": "keys of configured run tests that are not complete: the last run that included them left something out, was "
     "killed or could not start",
+    "undiscovered": "what is wrong with the list of all run tests, in words, as the last run said that read it",
     "asked_for": "keys of run tests that the source no longer has, and whose executions have all been looked up, or accepted as "
     "deleted",
     "ask_again": "keys of run tests that are not exported, and of whose executions some could not be looked up: the next run "

@@ -65,6 +65,7 @@ FIELDS = {
     "runs[].requests": "requests sent to the API",
     "runs[].seconds": "how long it took",
     "problems": "what was missing or wrong after the newest run",
+    "undiscovered": "what an earlier run said of the list of all run tests, if nothing has changed that since",
     "dead_letters[].endpoint": "the request that was given up",
     "dead_letters[].status": "its HTTP status; 0 without an answer",
     "dead_letters[].count": "how many there are",
@@ -133,6 +134,8 @@ def _print_problems(console: Console, status: Status, problems_now: Sequence[str
         print_line(console, "problem", _lost(status.lost_run), style="bold red")
     for problem in status.problems:
         print_line(console, "problem", f"in the last run: {problem}", style="bold red")
+    for problem in status.undiscovered:
+        print_line(console, "problem", f"in a run before: {problem}", style="bold red")
     if status.future_run_at:
         print_line(
             console,

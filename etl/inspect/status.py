@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from math import isfinite
 from typing import Any
 
 import msgspec
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 
 from etl.errors import DestinationError
 from etl.inspect.status_files import COLUMNS, FilePart, changed_counts, count_doubled, table_files
+from etl.inspect.status_runs import is_of_a_run, newest, order, row_of
 from etl.load.attempt import Attempt, Exporter, who_exports
 from etl.load.files.open import Files
 from etl.load.identity import read_identity
@@ -118,6 +118,7 @@ class Status:
     many were gone by then, and are not exported again; ``damaged_executions``, of how many a part was. ``doubled_executions``: how
     many stand twice; ``surplus_rows``: how many rows there are beyond what the last run left. ``last_load``: how the
     last load into a warehouse went; ``warehouse_lacks``: what the one of the settings does not have, in words.
+    ``undiscovered``: what an earlier run said of the list of "all" run tests that no run has found mended.
     """
 
     dataset: str
@@ -143,6 +144,7 @@ class Status:
     surplus_rows: int
     last_load: LastLoad | None = None
     warehouse_lacks: str | None = None
+    undiscovered: tuple[str, ...] = ()
 
     def is_older_than(self, hours: float) -> bool:
         """Whether everything that is configured was last complete more than so many hours ago, or never."""
@@ -181,17 +183,17 @@ def _read_at_once(
             f"{files.where()}: no dataset there yet: create it with metrics-etl run, or fix [destination] path"
         )
     rows = _rows(parts["runs"]).to_pylist() if parts["runs"] else []
-    runs = list(filter(_is_of_a_run, rows))
+    runs = list(filter(is_of_a_run, rows))
     if others := len(rows) - len(runs):
         ignored.append(f"{files.where('runs')}: {counted(others, 'row')} not written by the exporter, ignored")
     last_load = read_last_load(files, note=ignored.append) if warehouse else None
     latest = now + CLOCKS_DIFFER
     last_run = read_last_run(files, note=ignored.append)
     if last_run.export_run_id not in {run["export_run_id"] for run in runs}:
-        runs += _row_of(last_run)
-    newest = _newest(runs, attempt, last_run)
-    runs.sort(key=_order, reverse=True)
-    come = [*newest, *(run for run in runs if run["finished_at"] <= latest and run not in newest)]
+        runs += row_of(last_run)
+    last = newest(runs, attempt, last_run)
+    runs.sort(key=order, reverse=True)
+    come = [*last, *(run for run in runs if run["finished_at"] <= latest and run not in last)]
     last_run = _up_to(latest, last_run)
     if configured is not None:
         last_run = last_run.within({each.key: each.since for each in configured}, is_all=not configured)
@@ -206,6 +208,7 @@ def _read_at_once(
     told = {run["export_run_id"] for run in runs}  # each later run would have replaced the note
     is_over = not is_exporting or (attempt is not None and attempt.exit_code is not None)
     missing, surplus = ([0] * 3, [0] * 3) if is_exporting else changed_counts(index, parts, unreadable)
+    problems = tuple((come[0]["message"] or "").splitlines()) if come else ()
     return Status(
         dataset=files.where(),
         read_at=now,
@@ -219,7 +222,8 @@ def _read_at_once(
             for name, found in parts.items()
         ),
         runs=tuple(map(_run, come[:_LAST_RUNS])),
-        problems=tuple((come[0]["message"] or "").splitlines()) if come else (),
+        problems=problems,
+        undiscovered=tuple(each for each in last_run.undiscovered if each not in problems),
         dead_letters=tuple(_letters(parts["errors"])),
         unreadable=tuple(unreadable),
         ignored=tuple(ignored),
@@ -238,26 +242,6 @@ def _read_at_once(
     )
 
 
-def _newest(runs: Sequence[Mapping[str, Any]], attempt: Attempt | None, last_run: LastRun) -> list[Mapping[str, Any]]:
-    """The run that came last, whatever the clocks said: each run replaces the note of an attempt, and the record of the last run.
-
-    A run at work, or one that was killed, has replaced the note alone.
-    """
-    for run_id in (attempt and attempt.export_run_id, last_run.export_run_id):
-        if found := [run for run in runs if run["export_run_id"] == run_id]:
-            return found
-    return []
-
-
-def _order(run: Mapping[str, Any]) -> tuple[str, datetime]:
-    """Their ids begin with this machine's time, in whole seconds; ``started_at`` is by the source's clock."""
-    return run["export_run_id"].partition("-")[0], run["started_at"]
-
-
-def _is_of_a_run(row: Mapping[str, Any]) -> bool:
-    return all(row[name] is not None for name in COLUMNS["runs"] if name != "message") and isfinite(row["seconds"])
-
-
 def _up_to(latest: datetime, last_run: LastRun) -> LastRun:
     """The record without times that have not come yet: a clock was wrong, and they say nothing."""
     times = {key: at if at and at <= latest else None for key, at in last_run.last_complete_at.items()}
@@ -265,15 +249,6 @@ def _up_to(latest: datetime, last_run: LastRun) -> LastRun:
     return msgspec.structs.replace(
         last_run, complete_at=complete_at if complete_at and complete_at <= latest else None, last_complete_at=times
     )
-
-
-def _row_of(last_run: LastRun) -> list[dict[str, Any]]:
-    """The row of ``runs`` that the last run could not write, none for an empty record."""
-    if last_run.export_run_id is None or last_run.started_at is None or last_run.finished_at is None:
-        return []
-    names = ("export_run_id", "started_at", "finished_at", "outcome", "exit_code", "seconds", "requests")
-    rows = {name: last_run.rows.get(name, 0) for name in ("executions", "calls", "evals")}
-    return [{name: getattr(last_run, name) for name in names} | rows | {"message": "\n".join(last_run.problems)}]
 
 
 def _rows(parts: Sequence[FilePart]) -> pa.Table:

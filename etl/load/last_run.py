@@ -30,16 +30,18 @@ class LastRun(msgspec.Struct, frozen=True):
 
     ``complete_at``: when a run over everything that is configured last left nothing out. ``last_complete_at``: the same for each
     configured run test, by its key; None when that never happened. ``incomplete``: keys of those of which the last run over them
-    left something out. ``asked_for``: keys of run tests that are gone, and whose executions were all looked up since, or accepted
-    as deleted; ``ask_again``: keys that are not exported, and of whose executions some could not be looked up. ``not_listed``: how
-    many stored executions the last list of a run test lacked that exist, by its key, unless it was none. ``is_all``:
-    ``complete_at`` is that of "all" run tests, not of some that were named. ``complete_since``: the day from which on each of
-    ``last_complete_at`` was exported; None for the first. ``layout``: that of the dataset; None from a version that knew only one.
+    left something out. ``undiscovered``: what is wrong with the list of "all" run tests, in words. ``asked_for``: keys of run
+    tests that are gone, and whose executions were all looked up since, or accepted as deleted; ``ask_again``: keys that are not
+    exported, and of whose executions some could not be looked up. ``not_listed``: how many stored executions the last list of a
+    run test lacked that exist, by its key, unless it was none. ``is_all``: ``complete_at`` is that of "all" run tests, not of some
+    that were named. ``complete_since``: the day from which on each of ``last_complete_at`` was exported; None for the first.
+    ``layout``: that of the dataset; None from a version that knew only one.
     """
 
     complete_at: _Moment | None = None
     last_complete_at: dict[str, _Moment | None] = {}
     incomplete: tuple[str, ...] = ()
+    undiscovered: tuple[str, ...] = ()
     asked_for: tuple[str, ...] = ()
     ask_again: tuple[str, ...] = ()
     not_listed: dict[str, int] = {}

@@ -86,6 +86,8 @@ class Summary:
     complete_since: dict[str, date | None] = field(default_factory=dict)
     knows_all: bool = True
     undiscovered: list[str] = field(default_factory=list)
+    undiscovered_before: list[str] = field(default_factory=list)
+    not_looked_up: list[str] = field(default_factory=list)
     namesakes: dict[str, int] = field(default_factory=dict)
     unlisted: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
@@ -112,9 +114,9 @@ class Summary:
 
     @property
     def _exit_code_of_export(self) -> ExitCode:
-        is_whole = all(run_test.is_whole for run_test in self.run_tests)
-        is_whole = is_whole and not (self.quarantined or self.undiscovered or self.lost or self.damaged)
+        lacks = [self.quarantined, self.undiscovered, self.not_looked_up, self.lost, self.damaged]
         if self.failure is None:
+            is_whole = all(run_test.is_whole for run_test in self.run_tests) and not any(lacks)
             return ExitCode.COMPLETE if is_whole else ExitCode.PARTIAL
         is_partial = isinstance(self.failure, SourceUnavailableError) and any(self.rows.values())
         return ExitCode.PARTIAL if is_partial else self.failure.exit_code
@@ -153,6 +155,8 @@ class Summary:
             for key, at in self.last_complete_at.items()
             if at is None or (key not in completed and (key in before.incomplete or key in tried - whole))
         ]
+        has_discovered = self.failure is None and not settings.run_tests
+        self.undiscovered_before = [] if has_discovered or settings.configured else [*before.undiscovered]
         compared = {each.key for each in self.run_tests if each.is_compared}
         back = {each.key for each in self.run_tests if each.listed}
         self.ask_again = sorted({*before.ask_again, *self.ask_again} - {*self.asked_for} - compared - back)
@@ -177,8 +181,7 @@ class Summary:
     def problems(self) -> list[str]:
         """One line for each thing that is missing or wrong; empty when the run is complete."""
         is_told = isinstance(self.failure, SourceUnavailableError)
-        lines = [str(self.failure)] if self.failure else []
-        lines += self.undiscovered
+        lines = [*([str(self.failure)] if self.failure else []), *self.undiscovered, *self.not_looked_up]
         for run_test in self.run_tests:
             lines += [] if is_told and run_test.error else run_test.problems(is_cut_short=self.failure is not None)
         lines += [
@@ -307,6 +310,7 @@ class Summary:
             "complete_at": _iso(self.complete_at),
             "last_complete_at": {key: _iso(at) for key, at in self.last_complete_at.items()},
             "incomplete": self.incomplete,
+            "undiscovered": list(dict.fromkeys([*self.undiscovered, *self.undiscovered_before])),
             "asked_for": self.asked_for,
             "ask_again": self.ask_again,
             "not_listed": self.not_listed,

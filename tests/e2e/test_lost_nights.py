@@ -20,7 +20,7 @@ from etl.load.attempt import Attempt, note_attempt
 from etl.load.files.local import LocalFiles
 from etl.load.layout import ATTEMPT, LAST_RUN
 from etl.pipeline import job
-from etl.sandbox import Fault, Sandbox
+from etl.sandbox import Fault, Sandbox, add_run_test
 from tests.e2e.command import Ended, ended, environment, metrics_etl, start, write_settings
 from tests.load.files.watched import Step, watched
 from tests.support import settings_for
@@ -213,6 +213,25 @@ async def test_what_a_run_moves_is_not_missed_meanwhile(server: Sandbox, tmp_pat
 
     assert moved
     assert {text[:4] for text in told} == {"Good"}, told
+
+
+async def test_narrowed_run_does_not_hide_what_is_wrong_with_the_list_of_run_tests(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    settings = settings_for(server, tmp_path / "data", run_tests="all")
+    await job.export(settings)
+    add_run_test(server.world, settled_world(seed=3, names=["Cannot be listed "], executions=1).run_tests[0])
+    whole = await job.export(settings)
+    narrowed = [await job.export(settings.only([server.world.run_tests[0].name])) for _ in range(2)]
+    write_settings(tmp_path, "all")
+    shown = await status(tmp_path)
+    server.world.run_tests.pop()
+    healed = await job.export(settings)
+
+    assert [run.exit_code for run in (whole, *narrowed, healed)] == [3, 0, 0, 0]
+    assert shown.stdout.startswith("Not good: run test ")
+    assert f"in a run before: {whole.problems[0]}" in " ".join(shown.stdout.split())
+    assert (await status(tmp_path)).stdout.startswith("Good: ")
 
 
 @pytest.mark.parametrize("is_killed", [True, False], ids=["killed", "not begun"])

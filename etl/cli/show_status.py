@@ -65,7 +65,7 @@ FIELDS = {
     "runs[].requests": "requests sent to the API",
     "runs[].seconds": "how long it took",
     "problems": "what was missing or wrong after the newest run",
-    "undiscovered": "what an earlier run said of the list of all run tests, if nothing has changed that since",
+    "still_open": "what an earlier run could not find out, and no run since, in words",
     "dead_letters[].endpoint": "the request that was given up",
     "dead_letters[].status": "its HTTP status; 0 without an answer",
     "dead_letters[].count": "how many there are",
@@ -134,7 +134,7 @@ def _print_problems(console: Console, status: Status, problems_now: Sequence[str
         print_line(console, "problem", _lost(status.lost_run), style="bold red")
     for problem in status.problems:
         print_line(console, "problem", f"in the last run: {problem}", style="bold red")
-    for problem in status.undiscovered:
+    for problem in status.still_open:
         print_line(console, "problem", f"in a run before: {problem}", style="bold red")
     if status.future_run_at:
         print_line(

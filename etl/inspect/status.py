@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from etl.errors import DestinationError
 from etl.inspect.status_files import COLUMNS, FilePart, changed_counts, count_doubled, table_files
-from etl.inspect.status_runs import is_of_a_run, newest, order, row_of
+from etl.inspect.status_runs import is_of_a_run, newest, order, row_of, still_open
 from etl.load.attempt import Attempt, Exporter, who_exports
 from etl.load.files.open import Files
 from etl.load.identity import read_identity
@@ -118,7 +118,7 @@ class Status:
     many were gone by then, and are not exported again; ``damaged_executions``, of how many a part was. ``doubled_executions``: how
     many stand twice; ``surplus_rows``: how many rows there are beyond what the last run left. ``last_load``: how the
     last load into a warehouse went; ``warehouse_lacks``: what the one of the settings does not have, in words.
-    ``undiscovered``: what an earlier run said of the list of "all" run tests that no run has found mended.
+    ``still_open``: what an earlier run could not find out, and no run since, in words.
     """
 
     dataset: str
@@ -144,7 +144,7 @@ class Status:
     surplus_rows: int
     last_load: LastLoad | None = None
     warehouse_lacks: str | None = None
-    undiscovered: tuple[str, ...] = ()
+    still_open: tuple[str, ...] = ()
 
     def is_older_than(self, hours: float) -> bool:
         """Whether everything that is configured was last complete more than so many hours ago, or never."""
@@ -223,7 +223,7 @@ def _read_at_once(
         ),
         runs=tuple(map(_run, come[:_LAST_RUNS])),
         problems=problems,
-        undiscovered=tuple(each for each in last_run.undiscovered if each not in problems),
+        still_open=still_open(last_run, problems),
         dead_letters=tuple(_letters(parts["errors"])),
         unreadable=tuple(unreadable),
         ignored=tuple(ignored),

@@ -38,3 +38,11 @@ def row_of(last_run: LastRun) -> list[dict[str, Any]]:
     names = ("export_run_id", "started_at", "finished_at", "outcome", "exit_code", "seconds", "requests")
     rows = {name: last_run.rows.get(name, 0) for name in ("executions", "calls", "evals")}
     return [{name: getattr(last_run, name) for name in names} | rows | {"message": "\n".join(last_run.problems)}]
+
+
+def still_open(last_run: LastRun, problems: Sequence[str]) -> tuple[str, ...]:
+    """What a run before could not find out of the source, and no run since, but for what is one of the last one's ``problems``."""
+    of_list = [each for each in last_run.undiscovered if each not in problems]
+    left = [f"run_test={key}: executions left there could not be looked up" for key in last_run.ask_again]
+    told = {each.partition(":")[0] for each in problems}
+    return (*of_list, *(each for each in left if each.partition(":")[0] not in told))

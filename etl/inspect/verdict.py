@@ -63,7 +63,7 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
         )
     if last and last.exit_code:
         yield f"the last run ended with exit {last.exit_code} ({last.outcome})", next_step
-    yield from ((problem, _RUN) for problem in status.undiscovered)
+    yield from ((problem, _RUN) for problem in status.still_open)
     if would_fail:
         yield "an export would fail now", _CHECK
     yield from ((lack, _LOAD) for lack in [status.warehouse_lacks] if lack)

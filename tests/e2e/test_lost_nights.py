@@ -215,6 +215,26 @@ async def test_what_a_run_moves_is_not_missed_meanwhile(server: Sandbox, tmp_pat
     assert {text[:4] for text in told} == {"Good"}, told
 
 
+async def test_narrowed_run_does_not_hide_what_it_did_not_look_up(server: Sandbox, tmp_path: Path) -> None:
+    """It sees nothing that is stored, so it asks for nothing that is gone."""
+    settings = settings_for(server, tmp_path / "data", run_tests="all", api={"max_tries": 1})
+    await job.export(settings)
+    server.world.run_tests.pop()
+    server.fault = lambda request, _nth: Fault(status=500) if request.query.get("execution_id") else None
+    whole = await job.export(settings)
+    add_run_test(server.world, settled_world(seed=3, names=["New"], executions=1).run_tests[0])
+    narrowed = await job.export(settings.only(["New"]))
+    write_settings(tmp_path, "all")
+    shown = await status(tmp_path)
+    server.fault = None
+
+    assert (whole.exit_code, narrowed.exit_code) == (3, 0)
+    assert shown.stdout.startswith("Not good: run_test=")
+    assert "executions left there could not be looked up" in shown.stdout
+    assert (await job.export(settings)).exit_code == 0
+    assert (await status(tmp_path)).stdout.startswith("Good: ")
+
+
 async def test_narrowed_run_does_not_hide_what_is_wrong_with_the_list_of_run_tests(
     server: Sandbox, tmp_path: Path
 ) -> None:

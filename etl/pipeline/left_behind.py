@@ -84,7 +84,7 @@ async def refuse_another_workspace(run: Run, record: Record, state: StoredState)
     lists = [found for key in keys if (found := record.lists.get(key)) and found.is_complete]
     is_gone = not keys <= {each.key for each in record.run_tests}
     has_others = len(lists) == len(keys) and any(found.executions for found in lists)
-    is_foreign = record.discovered is not None and record.discovered.is_complete and (is_gone or has_others)
+    is_foreign = record.discovered is not None and (is_gone or has_others)
     if is_foreign or await sees_none(run.client, living):
         record.run_tests = ()  # these are not the dataset's: what was complete of its own is not forgotten for them
         raise another_workspace(len(living))
@@ -161,7 +161,12 @@ async def find_existing(run: Run, execution_ids: Sequence[str]) -> list[str]:
 
 
 async def _confirm_gone(run: Run, record: Record, state: StoredState) -> None:
-    """Ask by its name for each run test that the list of run tests has no more; one that exists makes the list incomplete."""
+    """Ask by its name for each run test that the list of run tests has no more; one that exists makes the list incomplete.
+
+    Unless it is accepted that they are gone: the name may answer although another workspace has the run test now.
+    """
+    if run.accept_deletions:
+        return
     asked_for = record.asked_before()
     for key in [each for each in record.keys_without_run_test if each not in asked_for]:
         load_missing({key}, state)
@@ -179,7 +184,8 @@ async def _confirm_gone(run: Run, record: Record, state: StoredState) -> None:
                 )
             else:
                 problem = (
-                    f"{quoted(name)}: missing from the list of run tests, although it exists; run again to export it"
+                    f"{quoted(name)}: missing from the list of run tests, although it exists; run again to export it, or with "
+                    "--accept-deletions if another workspace has it now"
                 )
             record.keys_without_run_test.remove(key)
             _note_incomplete(record, problem)

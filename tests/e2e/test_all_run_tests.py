@@ -36,10 +36,16 @@ def export(server: Sandbox, tmp_path: Path) -> Export:
     """One night's export of everything; each one is a day later than the one before."""
     nights = iter(range(1, 99))
 
-    async def run(*, only: list[str] = [], since: date | None = None, api: dict[str, Any] | None = None) -> Summary:  # noqa: B006
+    async def run(
+        *,
+        only: list[str] = [],  # noqa: B006
+        since: date | None = None,
+        api: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Summary:
         night = NIGHT + timedelta(days=next(nights))
         settings = settings_for(server, tmp_path / "data", run_tests="all", api=api or {})
-        return await job.export(settings.only(only, since=since), clock=lambda: night)
+        return await job.export(settings.only(only, since=since), clock=lambda: night, **options)
 
     return run
 
@@ -391,6 +397,10 @@ async def test_run_test_that_its_list_lacks_is_asked_for_by_name(
         [problem] = odd.problems
         assert problem.startswith(f"{hidden.name!r}: missing from the list of run tests, ")
         assert not odd.unlisted
+
+    for accepts in (True, False):  # as when it has moved to another workspace, from which the name still answers
+        believed = await export(accept_deletions=accepts)
+        assert (believed.exit_code, believed.unlisted) == (0, [default_key(hidden.name)])
 
     server.fault = None
     assert (await export()).exit_code == 0

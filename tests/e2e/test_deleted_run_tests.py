@@ -12,7 +12,7 @@ import pytest
 from etl import sandbox
 from etl.errors import ConfigurationError, ExitCode, InterruptedRunError
 from etl.extract import client
-from etl.model.records import METRICS, RUNS
+from etl.model.records import METRICS, RUN_TESTS, RUNS
 from etl.pipeline import job, lists
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, RunTest, Sandbox, SandboxRequest, delete_execution
@@ -322,8 +322,9 @@ async def test_night_that_fails_with_the_key_of_another_workspace_forgets_nothin
     "names",
     [["Other", "More"], ["Checkout flow", "Other"], ["Checkout flow", "Empty"], ["Checkout flow", "Support triage"]],
 )
+@pytest.mark.parametrize("is_proved", [True, False])
 async def test_key_of_another_workspace_is_told_although_the_api_answers_for_the_whole_organization(
-    server: Sandbox, tmp_path: Path, names: list[str]
+    server: Sandbox, tmp_path: Path, names: list[str], *, is_proved: bool
 ) -> None:
     """Then each execution can be had by its id, whatever workspace it is in."""
     await job.export(settings_for(server, tmp_path / "data", run_tests="all"))
@@ -335,6 +336,8 @@ async def test_key_of_another_workspace_is_told_although_the_api_answers_for_the
         for run_test in server.world.run_tests:
             add_run_test(other.world, run_test)
         other.world.run_tests[:] = own
+        one_more = Fault(edit=lambda body: body.replace(f'"count":{len(own)}'.encode(), b'"count":9'))
+        other.fault = lambda request, _nth: one_more if request.path == RUN_TESTS and not is_proved else None
         nights = [await job.export(settings_for(other, tmp_path / "data", run_tests="all")) for _ in range(2)]
 
     assert [night.exit_code for night in nights] == [2, 2]

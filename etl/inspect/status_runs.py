@@ -43,6 +43,7 @@ def row_of(last_run: LastRun) -> list[dict[str, Any]]:
 def still_open(last_run: LastRun, problems: Sequence[str]) -> tuple[str, ...]:
     """What a run before could not find out of the source, and no run since, but for what is one of the last one's ``problems``."""
     of_list = [each for each in last_run.undiscovered if each not in problems]
-    left = [f"run_test={key}: executions left there could not be looked up" for key in last_run.ask_again]
+    then = "if another run does not help, one with --accept-deletions does"
+    left = [f"run_test={key}: executions left there could not be looked up; {then}" for key in last_run.ask_again]
     told = {each.partition(":")[0] for each in problems}
     return (*of_list, *(each for each in left if each.partition(":")[0] not in told))

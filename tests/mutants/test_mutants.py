@@ -500,6 +500,41 @@ MUTANTS = [
         "each.worth(0.0)",
         ("tests/inspect/test_statistics.py",),
     ),
+    Mutant(
+        "nothing is taken from a list that is not believed after a part was saved",
+        "etl/extract/open_execution.py",
+        "structs.replace(bundle, listed=()) if self.is_in_parts else bundle",
+        "self.bundle() if self.is_in_parts else bundle",
+        ("tests/e2e/test_vanishing_calls.py",),
+    ),
+    Mutant(
+        "execution that is deleted after a part of it was saved is told",
+        "etl/extract/calls.py",
+        "            if not execution.is_in_parts:\n                return None\n",
+        "            return None\n",
+        ("tests/e2e/test_source_changes.py",),
+    ),
+    Mutant(
+        "key of another workspace exports nothing",
+        "etl/pipeline/left_behind.py",
+        "    if is_foreign or await sees_none(run.client, living):\n",
+        "    if False:\n",
+        ("tests/e2e/test_deleted_run_tests.py",),
+    ),
+    Mutant(
+        "what could not be looked up is looked up again",
+        "etl/pipeline/left_behind.py",
+        " | record.unanswered_before()",
+        "",
+        ("tests/e2e/test_source_changes.py",),
+    ),
+    Mutant(
+        "status is of one time",
+        "etl/inspect/status.py",
+        "        if who_exports(files) == before:\n            break\n",
+        "        break\n",
+        ("tests/e2e/test_lost_nights.py",),
+    ),
 ]
 
 

@@ -163,10 +163,9 @@ async def find_existing(run: Run, execution_ids: Sequence[str]) -> list[str]:
 async def _confirm_gone(run: Run, record: Record, state: StoredState) -> None:
     """Ask by its name for each run test that the list of run tests has no more; one that exists makes the list incomplete.
 
-    Unless it is accepted that they are gone: the name may answer although another workspace has the run test now.
+    Unless a run before has told of it, and that is accepted: the name may answer although another workspace has the run test now.
     """
-    if run.accept_deletions:
-        return
+    accepted = record.before.undiscovered if record.before and run.accept_deletions else ()
     asked_for = record.asked_before()
     for key in [each for each in record.keys_without_run_test if each not in asked_for]:
         load_missing({key}, state)
@@ -187,6 +186,8 @@ async def _confirm_gone(run: Run, record: Record, state: StoredState) -> None:
                     f"{quoted(name)}: missing from the list of run tests, although it exists; run again to export it, or with "
                     "--accept-deletions if another workspace has it now"
                 )
+            if problem in accepted:
+                continue
             record.keys_without_run_test.remove(key)
             _note_incomplete(record, problem)
             break

@@ -204,6 +204,32 @@ def test_an_outage_that_ends_is_outlasted_by_who_must_renew_first(objects, proxy
     assert not down
 
 
+def test_an_outage_that_was_waited_for_in_vain_is_waited_for_once(objects, proxy, monkeypatch):
+    """A run that fails still has its record to write, in three places."""
+    mine = died(objects)
+    monkeypatch.setitem(store._HASTY, "retry_config", {"max_retries": 0})
+    mine._objects = Objects(objects.url, proxy.options).hasty()
+    real, waited = time.monotonic, list[int]()
+    monkeypatch.setattr(time, "monotonic", lambda: real() + sum(waited))
+    monkeypatch.setattr(time, "sleep", lambda _seconds: waited.append(50))
+    monkeypatch.setattr(lease, "LIFE_SECONDS", 0.0)
+    proxy.judge = lambda _told: Refused(503, "SlowDown")
+    tries = []
+    for _ in range(3):
+        sent = len(proxy.requests)
+        with pytest.raises(DestinationError):
+            mine.require()
+        tries.append(len(proxy.requests) - sent)
+    assert tries == [4, 1, 1]
+
+    proxy.judge = lambda _told: None
+    mine.require()
+    proxy.judge = lambda _told: Refused(503, "SlowDown")
+    with pytest.raises(DestinationError):
+        mine.require()
+    assert len(waited) == 6, "the next outage is another one"
+
+
 def test_a_lease_whose_renewal_was_heard_is_given_back_all_the_same(objects):
     mine = died(objects)
     objects.put(LOCK, mine._text(renewals="heard"), mine._seen)

@@ -78,14 +78,13 @@ def table_files(
     """
     entries = data_files(files, table.name)
     paths = [entry.path for entry in entries]
-    is_runs = table is schema.RUNS_TABLE
-    recent = _recent(paths, now) if is_runs else set(paths)
+    older = {*paths} - _recent(paths, now) if table is schema.RUNS_TABLE else set[str]()
     found = []
     for entry in entries:
         if not (parse_part_path(entry.path) or parse_run_path(entry.path)):
             unreadable.append(entry.path)
             continue
-        if is_runs and entry.path not in recent:  # each has one row; they are more every night
+        if entry.path in older:  # each has one row; they are more every night
             found.append(FilePart(_key(entry.path), 1, entry.size_bytes, None))
         elif part := _known(index, table, entry) or _read(files, table, entry.path, unreadable):
             found.append(part)

@@ -1,6 +1,7 @@
 """Check whether an export would work now, with as few requests as possible. Changes nothing, here or at the source."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -238,17 +239,13 @@ async def _another_workspace(client: Client, settings: Settings, names: Collecti
     """
     files = open_files(settings.destination.path, settings.destination.options)
     index = await asyncio.to_thread(index_if_readable, files, [])  # what is wrong with it is told of the destination
-    of_names = dict.fromkeys(map(default_key, names), 0)
-    living = set[str]()
-    for part, each in index.parts.items():
-        living |= (ids := {*each.living_ids()})
-        if part.run_test_key in of_names:
-            of_names[part.run_test_key] += len(ids)
-    name = max(names, key=lambda each: of_names[default_key(each)])
-    if of_names[default_key(name)]:
+    living = {each: part.run_test_key for part, of_part in index.parts.items() for each in of_part.living_ids()}
+    counts = Counter(living.values())
+    name = max(names, key=lambda each: counts[default_key(each)])
+    if counts[default_key(name)]:
         with suppress(SourceError):  # which a run tells
             page = await client.get(list_executions(name, page=1, limit=settings.api.page_limit))
-            if not living.isdisjoint(each.execution_id for each in page.results):
+            if not living.keys().isdisjoint(each.execution_id for each in page.results):
                 return None
     return another_workspace(len(living)) if await sees_none(client, living) else None
 

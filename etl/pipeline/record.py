@@ -111,7 +111,7 @@ class Record:
         return self.before.not_listed.get(key, 0) if self.before else 0
 
     def asked_before(self) -> set[str]:
-        """Keys that are not exported and whose executions a run before looked up, all of them."""
+        """Keys that are not exported and whose executions a run before looked up, all of them, or accepted as deleted."""
         return {*self.before.asked_for} if self.before else set()
 
     def unanswered_before(self) -> set[str]:

@@ -92,7 +92,7 @@ class Lease:
                 raise DestinationError(self._lost) from None
 
     def require(self) -> None:
-        """Be the holder still, as far as can be known. An outage is waited for once, whoever asks.
+        """Be the holder still, as far as can be known. An outage is waited for once.
 
         Raises:
             DestinationError: as ``renew``.

@@ -3,6 +3,7 @@
 The driver waits for its server without a limit. So it is called in the background, and this module gives it up.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import wait
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -28,6 +29,8 @@ ANSWER_SECONDS = 3600
 GRACE_SECONDS = 5
 """How long after its ``statement_timeout`` a server may be silent, or after it was told to cancel a statement."""
 _LOOK_SECONDS = 0.2
+_OF_THE_DRIVER = re.compile(r"(?s)(?<= query) '.*?'(?=: )")
+"""A query of the driver's own, in an error, of many lines."""
 _NUL, _REPLACEMENT = "\0", "\N{REPLACEMENT CHARACTER}"
 
 
@@ -48,6 +51,13 @@ class _Session:
 
         self._connection, self._cursor = self._answer(open_both)
         self._cancel = self._connection.adbc_cancel
+        try:
+            self._set_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self) -> None:
         # Rows come and go as UTF-8, whatever PGCLIENTENCODING or the role says.
         self.execute("SET client_encoding = 'UTF8'")
         self.execute(
@@ -149,7 +159,7 @@ class _Session:
         try:
             yield
         except Error as exc:
-            text = str(exc).replace(f" '{sql}'", "").partition("\n")[0]
+            text = _OF_THE_DRIVER.sub("", str(exc).replace(f" '{sql}'", "")).partition("\n")[0]
             raise DestinationError(f"{self.where}: {text}") from exc
 
 

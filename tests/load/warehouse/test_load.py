@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import gc
 import os
 import shutil
 import signal
@@ -534,6 +535,17 @@ async def test_statement_that_is_refused_is_told_with_the_reason_in_one_line(
         load_into(reader, source.data)
 
 
+def test_query_of_the_driver_that_is_refused_is_told_with_the_reason_in_one_line(in_postgresql: Place) -> None:
+    name = in_postgresql.namespace.replace("metrics", "stranger")
+    in_postgresql.edit(f"CREATE ROLE {name} LOGIN", "REVOKE SELECT ON pg_catalog.pg_attribute FROM PUBLIC")
+
+    try:
+        with pytest.raises(DestinationError, match=r"^.*query: .*permission denied for table pg_attribute$"):
+            Place(in_postgresql.url.replace("tests@", f"{name}@"), in_postgresql.namespace).open()
+    finally:
+        in_postgresql.edit("GRANT SELECT ON pg_catalog.pg_attribute TO PUBLIC")
+
+
 async def test_server_that_ends_the_session_is_told_so(source: Source, in_postgresql: Place) -> None:
     def end_session(done: int, _total: int) -> None:
         if done == 1:
@@ -545,6 +557,19 @@ async def test_server_that_ends_the_session_is_told_so(source: Source, in_postgr
     with pytest.raises(DestinationError, match=r"^.*(terminating connection|server closed the connection).*$"):
         load_into(in_postgresql, source.data, on_progress=end_session)
     assert not in_postgresql.has_tables()
+
+
+def test_session_that_cannot_be_set_up_is_closed(in_postgresql: Place) -> None:
+    """The driver writes a traceback for one that is forgotten."""
+    in_postgresql.edit(
+        "CREATE SCHEMA {s}",
+        "CREATE FUNCTION {s}.set_config(text, text, boolean) RETURNS text AS 'SELECT (1 / 0)::text' LANGUAGE sql",
+    )
+    elsewhere = f"?options=-csearch_path%3D{in_postgresql.namespace},pg_catalog"
+
+    with pytest.raises(DestinationError, match="division by zero"):
+        Place(in_postgresql.url + elsewhere, in_postgresql.namespace).open()
+    gc.collect()
 
 
 async def test_load_is_over_once_it_is_committed(

@@ -546,6 +546,14 @@ def test_query_of_the_driver_that_is_refused_is_told_with_the_reason_in_one_line
         in_postgresql.edit("GRANT SELECT ON pg_catalog.pg_attribute TO PUBLIC")
 
 
+def test_role_with_which_the_driver_knows_no_types_is_refused(in_postgresql: Place) -> None:
+    name = in_postgresql.namespace.replace("metrics", "quoter")
+    in_postgresql.edit(f"CREATE ROLE {name} LOGIN", f"ALTER ROLE {name} SET quote_all_identifiers = on")
+
+    with pytest.raises(DestinationError, match="SET quote_all_identifiers = off"):
+        Place(in_postgresql.url.replace("tests@", f"{name}@"), in_postgresql.namespace).open()
+
+
 async def test_server_that_ends_the_session_is_told_so(source: Source, in_postgresql: Place) -> None:
     def end_session(done: int, _total: int) -> None:
         if done == 1:

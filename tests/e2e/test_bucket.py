@@ -249,6 +249,7 @@ def run_here(folder: Path, env: dict[str, str], life_seconds: float) -> None:
         patch.setattr(buffer, "_MANY_CALLS", 1)
         patch.setattr(lease, "LIFE_SECONDS", life_seconds)
         patch.setitem(store._PATIENT, "retry_config", {"max_retries": 0})
+        patch.setattr(objects, "PATIENT_SECONDS", -1)
         main()
 
 
@@ -376,7 +377,7 @@ async def test_a_run_that_is_killed_at_any_request_to_the_store_is_completed_by_
 async def test_a_run_of_which_any_request_to_the_store_fails_loses_nothing(
     disturbed: Disturbed, is_every: bool
 ) -> None:
-    verdicts: list[Verdict] = [Refused(403, "AccessDenied"), Cut("before"), Cut("halfway"), Cut("after")]
+    verdicts: list[Verdict] = [Refused(403, "AccessDenied"), Refused(404), Cut("before"), Cut("halfway"), Cut("after")]
     for number, nth in enumerate(chosen(await disturbed.requests_of_a_run(), is_every=is_every)):
         for verdict in verdicts if is_every else [verdicts[number % len(verdicts)]]:
             url = disturbed.copy(f"failed-{nth}-{verdict}")

@@ -5,7 +5,7 @@ While the lock is held, the bucket is listed once; what this run writes is kept 
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import TYPE_CHECKING, BinaryIO
@@ -109,11 +109,12 @@ class BucketFiles:
         Raises:
             FileMissingError: there is none.
             ForeignFileError: it has more bytes than ``most_bytes``.
-            DestinationError: it cannot be read.
+            DestinationError: it cannot be read, or is missing although this run has seen it.
         """
         if self._listed is not None and path not in self._listed:
             raise FileMissingError(f"{self.where(path)}: no such object")
-        found, data = self._objects.get(path, most_bytes=most_bytes)
+        with self._expecting(path):
+            found, data = self._objects.get(path, most_bytes=most_bytes)
         if found.size_bytes > most_bytes:
             raise ForeignFileError(f"{self.where(path)}: {found.size_bytes:,} bytes, expected at most {most_bytes:,}")
         self._note(found)
@@ -148,10 +149,10 @@ class BucketFiles:
         self._require_lease()
         if (seen := self._seen(path)) is None:
             return
-        with suppress(FileMissingError):
+        with self._expecting(path):
             if self._objects.head(path).version.e_tag != seen.version.e_tag:
                 raise DestinationError(f"{self.where(path)}: changed by another program since it was read")
-            self._objects.delete(path)
+        self._objects.delete(path)
         if self._listed is not None:
             del self._listed[path]
 
@@ -173,6 +174,19 @@ class BucketFiles:
         for path in leftovers:
             self.remove(path)
         return len(leftovers)
+
+    @contextmanager
+    def _expecting(self, path: str) -> Iterator[None]:
+        """What this run has seen exists: who answers that it does not may be a proxy, and rows would be written over."""
+        try:
+            yield
+        except FileMissingError as exc:
+            if self._listed is None:
+                raise
+            raise DestinationError(
+                f"{self.where(path)}: no such object, although this run has seen it: another program removed it, or a proxy "
+                "answered; run again"
+            ) from exc
 
     def _require_lease(self) -> None:
         if self._lease is not None:

@@ -2,6 +2,7 @@
 
 import math
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
@@ -14,8 +15,8 @@ from typing import Any, TypeVar
 from etl.errors import FileMissingError
 from etl.load.background import in_background
 from etl.load.files.open import never
-from etl.load.files.store import open_store
-from etl.load.files.store_errors import ConflictError, StoreFailedError, error_of, no_answer
+from etl.load.files.store import HASTY_SECONDS, PATIENT_SECONDS, open_store
+from etl.load.files.store_errors import ConflictError, StoreFailedError, error_of, is_cut_off, no_answer
 from etl.model.locations import Options
 
 T = TypeVar("T")
@@ -86,9 +87,7 @@ class Objects:
         mode: Any = "create" if seen is None else self._condition(path, seen)
         try:
             with self._naming(path, "put"):
-                told = self._answer(
-                    lambda: obstore.put(self._store, path, content, mode=mode, use_multipart=False), is_write=True
-                )
+                told = self._write(lambda: obstore.put(self._store, path, content, mode=mode, use_multipart=False))
         except ConflictError:
             # A try whose answer was lost may have been the one that wrote it.
             try:
@@ -161,8 +160,15 @@ class Objects:
         """
         import obstore  # noqa: PLC0415
 
-        with suppress(FileMissingError), self._naming(path, "delete"):
-            self._answer(lambda: obstore.delete(self._store, path), is_write=True)
+        try:
+            with self._naming(path, "delete"):
+                self._write(lambda: obstore.delete(self._store, path))
+        except FileMissingError:  # a try whose answer was lost may have been the one that removed it
+            with suppress(FileMissingError):
+                self.head(path)
+                raise StoreFailedError(
+                    f"{self.url}/{path}: the store could not find it to remove it, and has it"
+                ) from None
 
     def copy(self, path: str, to: str) -> None:
         """Make ``to`` the same as the object; whatever was there is gone.
@@ -173,7 +179,24 @@ class Objects:
         import obstore  # noqa: PLC0415
 
         with self._naming(path, "copy"):
-            self._answer(lambda: obstore.copy(self._store, path, to), is_write=True)
+            self._write(lambda: obstore.copy(self._store, path, to))
+
+    def _write(self, work: Callable[[], T]) -> T:
+        """The result of the work, which is done again while its connection is cut: obstore does not do so for each store."""
+        from obstore.exceptions import BaseError  # noqa: PLC0415
+
+        ends_at = time.monotonic() + (HASTY_SECONDS if self._store is self._hasty_store else PATIENT_SECONDS)
+
+        def persist() -> T:
+            while True:
+                try:
+                    return work()
+                except BaseError as exc:
+                    if not is_cut_off(exc) or time.monotonic() > ends_at:
+                        raise
+                time.sleep(1)
+
+        return self._answer(persist, is_write=True)
 
     def _answer(self, work: Callable[[], T], *, is_write: bool = False, is_content: bool = False) -> T:
         """The result of the work, for which obstore itself waits for minutes and hears of no signal.

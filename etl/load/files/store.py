@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from obstore.fsspec import FsspecStore as FileSystem
     from obstore.store import ObjectStore
 
+PATIENT_SECONDS, HASTY_SECONDS = 120, 6
+"""How long a store that fails is asked again."""
 _PATIENT: Mapping[str, Any] = {
     # A part of 16 MiB, eight of which are read at once, on a line of 4 Mbit/s.
     "client_options": {"connect_timeout": timedelta(seconds=10), "timeout": timedelta(minutes=5)},
-    "retry_config": {"max_retries": 100, "retry_timeout": timedelta(minutes=2)},
+    "retry_config": {"max_retries": 100, "retry_timeout": timedelta(seconds=PATIENT_SECONDS)},
 }
 _HASTY: Mapping[str, Any] = {
     "client_options": {"connect_timeout": timedelta(seconds=4), "timeout": timedelta(seconds=6)},
-    "retry_config": {"max_retries": 100, "retry_timeout": timedelta(seconds=6)},
+    "retry_config": {"max_retries": 100, "retry_timeout": timedelta(seconds=HASTY_SECONDS)},
 }
 _ADDRESS = re.compile(r"https?://[A-Za-z0-9._:\[\]-]+(/[^?#@\s]*)?")
 

@@ -52,6 +52,11 @@ def no_answer(url: str) -> StoreFailedError:
     return StoreFailedError(f"{url}: {_PHRASES[_NO_ANSWER]}")
 
 
+def is_cut_off(exc: Exception) -> bool:
+    """Whether the store could not be reached, or its answer did not arrive."""
+    return _NO_ANSWER in str(exc) and not any(address in str(exc) for address in _METADATA_ADDRESSES)
+
+
 def error_of(exc: Exception, url: str, path: str, kind: str) -> DestinationError:  # noqa: PLR0911 each is another cause
     """What to raise for what obstore raised, when it was to ``kind`` (get, put, …) the object below the URL."""
     from obstore import exceptions  # noqa: PLC0415

@@ -7,6 +7,7 @@ import pytest
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lease
 from etl.load.files.bucket import BucketFiles
+from tests.stores import Refused
 
 NOW = datetime(2026, 11, 1, 2, tzinfo=UTC)
 PART = "calls/run_test=a/month=2026-01/part-0.parquet"
@@ -68,6 +69,22 @@ def test_nothing_is_written_over_or_removed_that_this_run_has_not_seen(files, pr
         assert files.read(PART) == b"theirs"
         files.publish(PART, b"mine")  # it has seen theirs now
     assert (files.read(PART), files.read("new")) == (b"mine", b"theirs")
+
+
+def test_what_this_run_has_seen_is_not_missing_because_an_answer_says_so(files, proxy):
+    """Rows that are taken for missing would be written over; those that are taken for removed would be there twice."""
+    files.publish(PART, b"one")
+    with files.lock(NOW):
+        for method, attempt in (("GET", files.read), ("HEAD", files.remove), ("DELETE", files.remove)):
+            proxy.judge = lambda told, method=method: Refused(404) if told.method == method else None
+            with pytest.raises(DestinationError, match=r"although this run has seen it|and has it") as caught:
+                attempt(PART)
+            assert not isinstance(caught.value, FileMissingError)
+            proxy.judge = lambda _told: None
+            assert (files.has(PART), files.read(PART)) == (True, b"one")
+        another(files, proxy).remove(PART)
+        with pytest.raises(DestinationError, match="another program removed it"):
+            files.read(PART)
 
 
 def test_one_that_lost_the_lease_writes_and_removes_nothing(files, proxy, monkeypatch):

@@ -65,29 +65,20 @@ def test_a_dead_holder_is_followed_and_finds_out_if_it_is_not_dead(objects, life
         dead.require()
 
 
-def test_of_many_that_wait_for_a_dead_holder_one_gets_it(objects, life_seconds):
+def test_of_many_that_wait_for_a_dead_holder_one_gets_it(objects, monkeypatch):
+    monkeypatch.setattr(lease, "LIFE_SECONDS", 2.0)
     died(objects)
-    won, lost = [], []
-
-    def take():
-        try:
-            mine = lease.Lease(objects, NOW)
-            mine.take(never)
-            won.append(mine)
-        except LockHeldError as error:
-            lost.append(error)
-
-    threads = [threading.Thread(target=take) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (len(won), len(lost)) == (1, 5)
+    assert takers(objects, 6) == (1, 5)
 
 
 def test_of_many_that_begin_at_once_one_gets_it(objects):
+    assert takers(objects, 6) == (1, 5)
+
+
+def takers(objects, count):
+    """How many that begin at once get it, and how many are refused."""
     won, refused = [], []
-    barrier = threading.Barrier(6)
+    barrier = threading.Barrier(count)
 
     def take():
         mine = lease.Lease(objects, NOW)
@@ -98,14 +89,16 @@ def test_of_many_that_begin_at_once_one_gets_it(objects):
         except LockHeldError as error:
             refused.append(error)
 
-    threads = [threading.Thread(target=take) for _ in range(6)]
+    threads = [threading.Thread(target=take) for _ in range(count)]
     for thread in threads:
         thread.start()
     # Those that see the lock watch it: the winner shows that it lives.
     while any(thread.is_alive() for thread in threads):
         for mine in won:
             mine.renew()
-    assert (len(won), len(refused)) == (1, 5)
+    for thread in threads:
+        thread.join()
+    return len(won), len(refused)
 
 
 def test_one_that_could_not_renew_it_writes_nothing_before_it_has(objects, proxy, monkeypatch):
@@ -173,6 +166,18 @@ def test_a_take_that_fails_gives_the_lease_back(objects, proxy):
     with pytest.raises(DestinationError, match="may not put"), lease.hold(objects, NOW):
         pass
     assert lease.holder(objects) is None
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_one_answer_that_says_so_makes_no_lock_another_s(objects, proxy, method):
+    with lease.hold(objects, NOW):
+        pass
+    wrong = [Refused(404)]
+    proxy.judge = lambda told: wrong.pop() if told.method == method and wrong else None
+    with lease.hold(objects, NOW) as held:
+        held.renew()
+        assert not wrong
+        assert lease.holder(objects)
 
 
 def test_a_renewal_is_given_up_while_the_lease_still_lives(objects, proxy):

@@ -77,6 +77,30 @@ def test_a_put_whose_answer_was_lost_is_known_as_its_own(objects, proxy, seen, d
     assert objects.get(PATH)[0].version == version
 
 
+@pytest.mark.parametrize("when", ["before", "halfway", "after"])
+def test_a_write_whose_connection_was_cut_is_repeated_where_the_library_does_not(proxy, monkeypatch, when):
+    """As of Google's stores, none of which can be run here: obstore repeats nothing that has a condition there."""
+    monkeypatch.setitem(store._PATIENT, "retry_config", {"max_retries": 0})
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    objects, cut = Objects(proxy.store.url(), proxy.options), []
+
+    def judge(told):
+        if told.method in ("PUT", "DELETE") and (told.method, told.path) not in cut:
+            cut.append((told.method, told.path))
+            return Cut(when)
+        return None
+
+    proxy.judge = judge
+    version = objects.put(PATH, b"one", None)
+    assert objects.get(PATH)[0].version == version
+    objects.put(PATH, b"two", version)
+    objects.copy(PATH, "other")
+    objects.delete(PATH)
+    assert [each.path for each in objects.list("")] == ["other"]
+    assert len(cut) == 3
+    assert objects._store is not objects._hasty_store
+
+
 def test_an_outage_of_seconds_is_outlasted(objects, proxy):
     down = [Refused(503, "SlowDown")] * 12
     proxy.judge = lambda _told: down.pop() if down else None

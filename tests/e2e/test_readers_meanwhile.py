@@ -1,4 +1,4 @@
-"""Whoever reads a partition while runs rewrite it sees one whole version of it."""
+"""Whoever reads a partition while runs rewrite it, and it grows, sees one whole version of it; but for DuckDB, as documented."""
 
 import asyncio
 import random
@@ -27,10 +27,12 @@ from tests.support import settings_for
 from tests.worlds import settled_world
 
 CALLS, REWRITES = 5, 10
+NOON = (datetime.now(UTC) - timedelta(days=5)).replace(hour=12)
 NEVER_FAILING = [
     with_pyarrow, with_pandas, with_plain_pandas, with_read_table, with_duckdb_over_pyarrow, with_polars_over_pyarrow,
 ]  # fmt: skip
-# They open a file for its footer, and again for its rows: by then it may be another file.
+# They open a file for its footer, and again for its rows: by then it may be another file. DuckDB then takes as many rows from it
+# as the first one had.
 SOMETIMES_FAILING = [with_duckdb, with_polars]
 READERS = [*NEVER_FAILING, *SOMETIMES_FAILING]
 COMPLAINTS = (duckdb.Error, pl.exceptions.PolarsError, pl.exceptions.PanicException)
@@ -40,10 +42,9 @@ COMPLAINTS = (duckdb.Error, pl.exceptions.PolarsError, pl.exceptions.PanicExcept
 async def server():
     """One run test with three executions of one day."""
     world = settled_world(run_tests=1, executions=0)
-    noon = (datetime.now(UTC) - timedelta(days=5)).replace(hour=12)
     for minutes in range(3):
         sandbox.add_execution(
-            world, world.run_tests[0], random.Random(minutes), noon + timedelta(minutes=minutes), CALLS
+            world, world.run_tests[0], random.Random(minutes), NOON + timedelta(minutes=minutes), CALLS
         )
     async with Sandbox(world) as running:
         yield running
@@ -60,7 +61,8 @@ def rerun(execution, version):
 
 @pytest.mark.parametrize("reads", [120, pytest.param(2000, marks=pytest.mark.slow)])
 async def test_a_read_during_a_rewrite_sees_every_call_and_one_version_of_each_execution(server, tmp_path, reads):
-    executions = server.world.run_tests[0].executions
+    world, run_test = server.world, server.world.run_tests[0]
+    executions = [*run_test.executions]
     settings = settings_for(server, tmp_path / "data")
     await job.export(settings)
     (partition,) = (tmp_path / "data" / "calls").glob("run_test=*/month=*")
@@ -82,8 +84,10 @@ async def test_a_read_during_a_rewrite_sees_every_call_and_one_version_of_each_e
                 continue
             rows = table.select(["execution_id", "export_run_id", "cost_total_cost_cents"]).to_pylist()
             versions = {(row["execution_id"], row["export_run_id"], row["cost_total_cost_cents"]) for row in rows}
-            assert Counter(row["execution_id"] for row in rows) == dict.fromkeys(ids, CALLS), read
-            assert len(versions) == len(executions), read
+            counts = Counter(row["execution_id"] for row in rows)
+            assert len(versions) == len(counts), read
+            if read is not with_duckdb:
+                assert counts == dict.fromkeys(counts.keys() | ids, CALLS), read
             seen[read] |= versions
         return seen, failures
 
@@ -93,6 +97,11 @@ async def test_a_read_during_a_rewrite_sees_every_call_and_one_version_of_each_e
             while not is_over:
                 rewrites += 1
                 rerun(executions[rewrites % 3], rewrites)
+                # Earlier than the others: what a reader cuts off at the end is not new.
+                begins_at = NOON - timedelta(seconds=rewrites)
+                new = sandbox.add_execution(world, run_test, random.Random(f"new {rewrites}"), begins_at, CALLS)
+                for call in new.calls:
+                    call.total_cost_cents = rewrites
                 summary = await job.export(settings)
                 assert summary.exit_code == 0, summary.problems
         finally:
@@ -109,6 +118,6 @@ async def test_a_read_during_a_rewrite_sees_every_call_and_one_version_of_each_e
         finally:
             is_over = True
         await writer
-    assert all(len(versions) > len(executions) for versions in seen.values()), "a reader saw no rewrite"
+    assert all(len(versions) > len(ids) for versions in seen.values()), "a reader saw no rewrite"
     assert failures.keys() <= set(SOMETIMES_FAILING), "only these may fail, and none may see wrong rows"
-    assert all(read(partition).num_rows == CALLS * len(executions) for read in READERS)
+    assert all(read(partition).num_rows == CALLS * len(run_test.executions) for read in READERS)

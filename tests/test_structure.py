@@ -38,6 +38,7 @@ TESTED_ELSEWHERE = {
     "etl/extract/purpose.py": "tests/e2e/test_price.py",
     "etl/extract/run_tests.py": "tests/e2e/test_all_run_tests.py",
     "etl/inspect/compare.py": "tests/e2e/test_compare.py",
+    "etl/inspect/gone.py": "tests/e2e/test_compare.py",
     "etl/inspect/inventory.py": "tests/e2e/test_verify.py",
     "etl/inspect/placement.py": "tests/e2e/test_verify.py",
     "etl/inspect/reconcile.py": "tests/e2e/test_reconcile.py",

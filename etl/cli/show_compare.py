@@ -21,6 +21,7 @@ FIELDS = {
     "conclusion": "the outcome in one line",
     "exceeded": "metrics whose limit is exceeded",
     "not_judged": "metrics with a limit but too few calls",
+    "gone": "what is gone from the dataset",
     "baseline.wanted": "what was asked for",
     "baseline.run_test": "name of the run test",
     "baseline.executions": "ids of the executions, newest first",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from etl.errors import ConfigurationError, ExitCode
+from etl.inspect.gone import rows_gone
 from etl.inspect.samples import difference_of, eval_metrics, read_samples
 from etl.inspect.sides import Side, Wanted, can_tell_days, find_sides
 from etl.inspect.statistics import FEWEST_EXECUTIONS, Difference, Interval, Outcome
@@ -34,13 +35,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonReport:
-    """Both sides, a row for each metric, and what is worth knowing."""
+    """Both sides, a row for each metric, and what is worth knowing; ``gone``: see ``rows_gone``."""
 
     dataset: str
     baseline: Side
     candidate: Side
     calls: tuple[int, int]
     rows: Sequence[Row]
+    gone: Sequence[str] = ()
     notices: Sequence[str] = field(default_factory=list)
 
     @property
@@ -58,7 +60,7 @@ class ComparisonReport:
         """What the command answers with."""
         if self.exceeded:
             return ExitCode.REGRESSION
-        return ExitCode.PARTIAL if self.not_judged else ExitCode.COMPLETE
+        return ExitCode.PARTIAL if self.not_judged or self.gone else ExitCode.COMPLETE
 
     @property
     def conclusion(self) -> str:
@@ -68,6 +70,8 @@ class ComparisonReport:
             told.append(f"regression beyond the limit: {first_few(self.exceeded, shown=5)}")
         if self.not_judged:
             told.append(f"too few calls for the limit: {first_few(self.not_judged, shown=5)}")
+        if self.gone:
+            told.append("rows are gone from the dataset")
         if told:
             return "; ".join(told)
         limits = sum(row.outcome is not None and row.outcome is not Outcome.NOT_JUDGED for row in self.rows)
@@ -81,6 +85,7 @@ class ComparisonReport:
             "conclusion": self.conclusion,
             "exceeded": self.exceeded,
             "not_judged": self.not_judged,
+            "gone": list(self.gone),
             "baseline": _side_as_json(self.baseline, self.calls[0]),
             "candidate": _side_as_json(self.candidate, self.calls[1]),
             "metrics": [_row_as_json(row) for row in self.rows],
@@ -122,6 +127,13 @@ def compare(
         missing = sum(each.exported_calls or 0 for each in side.executions) - there.calls
         if missing > 0:
             notices.append(f"{name}: {counted(missing, 'call')} gone from the dataset: metrics-etl verify says more")
+    gone = [
+        text
+        for key in {each.run_test: None for side in (before, after) for each in side.executions}
+        for text in rows_gone(files, key)
+    ]
+    if gone:
+        notices.append(f"gone from the dataset: {', '.join(gone)}: metrics-etl status says what to do")
     if not can_tell_days((before, after)):
         notices.append(
             f"a slow day looks like a worse agent here: date ranges with {FEWEST_EXECUTIONS} executions tell them apart"
@@ -139,6 +151,7 @@ def compare(
         candidate=after,
         calls=(samples[0].calls, samples[1].calls),
         rows=rows,
+        gone=gone,
         notices=notices,
     )
 

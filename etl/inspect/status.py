@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.errors import DestinationError
-from etl.inspect.status_files import COLUMNS, FilePart, changed_counts, count_doubled, table_files
+from etl.inspect.status_files import COLUMNS, FilePart, changed_counts, count_doubled, table_files, unmatched_calls
 from etl.inspect.status_runs import is_of_a_run, newest, order, row_of, still_open
 from etl.load.attempt import Attempt, Exporter, who_exports
 from etl.load.files.open import Files
@@ -207,7 +207,7 @@ def _read_at_once(
     export_runs = {part.key for part in parts["runs"]}
     told = {run["export_run_id"] for run in runs}  # each later run would have replaced the note
     is_over = not is_exporting or (attempt is not None and attempt.exit_code is not None)
-    missing, surplus = ([0] * 3, [0] * 3) if is_exporting else changed_counts(index, parts, unreadable)
+    gone, come_since = changed_counts(Index() if is_exporting else index, parts, unreadable)
     problems = tuple((come[0]["message"] or "").splitlines()) if come else ()
     return Status(
         dataset=files.where(),
@@ -228,13 +228,13 @@ def _read_at_once(
         unreadable=tuple(unreadable),
         ignored=tuple(ignored),
         set_aside=len(files.entries(QUARANTINE)),
-        missing_executions=missing[0],
-        missing_calls=missing[1],
-        missing_evals=missing[2],
+        missing_executions=gone[0].total(),
+        missing_calls=gone[1].total(),
+        missing_evals=gone[2].total(),
         lost_executions=sum(map(len, index.lost.values())),
         damaged_executions=sum(map(len, index.damaged().values())),
         doubled_executions=0 if is_exporting else count_doubled(parts["executions"]),
-        surplus_rows=sum(surplus),
+        surplus_rows=sum(each.total() for each in come_since),
         last_load=last_load,
         warehouse_lacks=lacks_of_warehouse(last_load, warehouse, export_runs, export_runs - loading)
         if warehouse
@@ -279,8 +279,7 @@ def _run_tests(
         states = {each["values"]: each["counts"] for each in pc.value_counts(lives["export_state"]).to_pylist()}
         last: dict[str, Any] = next(iter(rows.sort_by([("exported_at", "descending")]).slice(0, 1).to_pylist()), {})
         complete_at = last_run.last_complete_at.get(key) if key in configured else None
-        exported_calls = (pc.sum(rows["exported_calls"]).as_py() or 0) + index.accepted_calls(key)
-        missing_calls = 0 if is_exporting else exported_calls - counts["calls", key]
+        unmatched = 0 if is_exporting else unmatched_calls(key, executions.get(key, ()), counts["calls", key], index)
         yield RunTestStatus(
             name=configured.get(key) or last.get("run_test_name") or key,
             key=key,
@@ -296,8 +295,8 @@ def _run_tests(
             is_configured=key in configured,
             is_complete=complete_at is not None and key not in last_run.incomplete,
             dead_letters=counts["errors", key],
-            missing_calls=max(missing_calls, 0),
-            stray_calls=max(-missing_calls, 0),
+            missing_calls=max(unmatched, 0),
+            stray_calls=max(-unmatched, 0),
             error=errors.get(key),
         )
 

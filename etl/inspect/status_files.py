@@ -4,7 +4,7 @@ A file of executions, calls or evals that the index knows in this version is not
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
@@ -20,6 +20,7 @@ from etl.load.parquet import UnreadableError, open_part, read_footer
 from etl.model import schema
 
 _RUNS_READ = 30
+COUNTED = (schema.EXECUTIONS, schema.CALLS, schema.EVALS)
 COLUMNS: dict[str, Sequence[str]] = {
     "executions": (
         "execution_id", "run_test_name", "started_at", "export_state", "deleted_at", "exported_at", "export_run_id",
@@ -45,20 +46,29 @@ class FilePart:
 
 def changed_counts(
     index: Index, parts: Mapping[str, Sequence[FilePart]], unreadable: Sequence[str]
-) -> tuple[list[int], list[int]]:
+) -> tuple[list[Counter[str]], list[Counter[str]]]:
     """Of executions, calls and evals, how many rows are gone since the last run said what it left, and how many have come.
 
-    Run test by run test. Those in a damaged file are neither, but unreadable.
+    By the key of the run test. Those in a damaged file are neither, but unreadable.
     """
-    gone, come = [0] * 3, [0] * 3
-    for number, table in enumerate((schema.EXECUTIONS, schema.CALLS, schema.EVALS)):
+    gone, come = [Counter[str]() for _ in COUNTED], [Counter[str]() for _ in COUNTED]
+    for number, table in enumerate(COUNTED):
         if not index.parts or any(path.startswith(f"{table.name}/") for path in unreadable):
             continue
         before, now = index.count(table), Counter[str]()
         for part in parts[table.name]:
             now[part.key] += part.rows
-        gone[number], come[number] = (before - now).total(), (now - before).total()
+        gone[number], come[number] = before - now, now - before
     return gone, come
+
+
+def unmatched_calls(key: str, executions: Iterable[FilePart], calls: int, index: Index) -> int:
+    """How many calls more than these the executions of the run test say were exported, and nobody accepts the loss of.
+
+    Negative where there are calls whose executions are not there.
+    """
+    exported = sum(pc.sum(each.columns["exported_calls"]).as_py() or 0 for each in executions if each.columns)
+    return exported + index.accepted_calls(key) - calls
 
 
 def count_doubled(executions: Sequence[FilePart]) -> int:

@@ -339,10 +339,10 @@ async def disturbed(seaweed_store: Store, tmp_path: Path, keys: None) -> AsyncIt
 
 
 def chosen(requests: list[Told], *, is_every: bool) -> list[int]:
-    """Each request, or the first one of every twelfth kind."""
+    """Each request, or the first one of every sixteenth kind."""
     kinds = [f"{told.method} {told.path.split('/data')[-1].partition('month=')[0]}" for told in requests]
     firsts = sorted({kind: nth for nth, kind in reversed(list(enumerate(kinds)))}.values())
-    return list(range(len(requests))) if is_every else firsts[::12]
+    return list(range(len(requests))) if is_every else firsts[::16]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from etl.inspect.compare import ComparisonReport, Row
 from etl.inspect.sides import ComparedExecution, Side
 from etl.inspect.statistics import Sample, difference
 from etl.load.files.local import LocalFiles
+from etl.load.layout import INDEX
 from etl.model.metrics import METRICS
 from tests.datasets import write
 from tests.e2e.command import Ended, environment, metrics_etl, write_settings
@@ -282,8 +283,30 @@ async def test_calls_that_are_gone_from_the_files_are_told(tmp_path: Path) -> No
     result = await compare(tmp_path, "--baseline", "previous", "--candidate", "last", "--json")
     assert result.document["notices"] == [
         "baseline: 10 calls gone from the dataset: metrics-etl verify says more",
+        "gone from the dataset: 10 calls: metrics-etl status says what to do",
         FEW,
     ]
+    assert (result.exit_code, result.document["gone"]) == (3, ["10 calls"])
+
+
+@pytest.mark.parametrize("has_index", [True, False], ids=["", "without index"])
+@pytest.mark.parametrize("table", ["executions", "calls", "evals"])
+async def test_nothing_passes_where_rows_are_gone(folder: Path, tmp_path: Path, table: str, has_index: bool) -> None:
+    """What is left would be judged in place of what was asked for."""
+    shutil.copytree(folder / "data", tmp_path / "data")
+    if not has_index:
+        (tmp_path / "data" / INDEX).unlink()
+    (key,) = (path.name for path in (tmp_path / "data" / table).iterdir() if path.name.startswith("run_test=support"))
+    whole = await compare(tmp_path, "--run-test", "Support triage", *WEEKS)
+    (tmp_path / "data" / table / key / "month=2026-10" / "part-0.parquet").unlink()
+    result = await compare(tmp_path, "--run-test", "Support triage", *WEEKS, "--max-regression", "failure_rate=5pp")
+    other = await compare(tmp_path, "--run-test", "Checkout flow", *WEEKS)
+    assert (whole.exit_code, other.exit_code) == (0, 0)
+    if has_index or table != "evals":  # only the index and verify know how many evals there were
+        assert re.search(
+            rf"gone from the dataset: .*(\d {table}|the executions of \d+ calls)", result.stdout.replace("\n", " ")
+        ), result.stdout
+        assert "rows are gone from the dataset (exit 3)" in result.stdout
 
 
 async def test_a_dataset_in_a_bucket_is_compared_alike(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lease
 from etl.load.files.objects import Found, Objects
-from etl.load.files.open import KEPT_ASIDE, MOST_BYTES, Entry, Probe, never, next_aside
+from etl.load.files.open import KEPT_ASIDE, MOST_BYTES, Entry, Probe, expecting, never, next_aside
 from etl.load.files.store import open_filesystem
 from etl.load.layout import QUARANTINE, STAGING
 from etl.model.locations import Options
@@ -113,7 +113,7 @@ class BucketFiles:
         """
         if self._listed is not None and path not in self._listed:
             raise FileMissingError(f"{self.where(path)}: no such object")
-        with self._expecting(path):
+        with expecting(self, path, self._listed):
             found, data = self._objects.get(path, most_bytes=most_bytes)
         if found.size_bytes > most_bytes:
             raise ForeignFileError(f"{self.where(path)}: {found.size_bytes:,} bytes, expected at most {most_bytes:,}")
@@ -149,7 +149,7 @@ class BucketFiles:
         self._require_lease()
         if (seen := self._seen(path)) is None:
             return
-        with self._expecting(path):
+        with expecting(self, path, self._listed):
             if self._objects.head(path).version.e_tag != seen.version.e_tag:
                 raise DestinationError(f"{self.where(path)}: changed by another program since it was read")
         self._objects.delete(path)
@@ -174,19 +174,6 @@ class BucketFiles:
         for path in leftovers:
             self.remove(path)
         return len(leftovers)
-
-    @contextmanager
-    def _expecting(self, path: str) -> Iterator[None]:
-        """What this run has seen exists: who answers that it does not may be a proxy, and rows would be written over."""
-        try:
-            yield
-        except FileMissingError as exc:
-            if self._listed is None:
-                raise
-            raise DestinationError(
-                f"{self.where(path)}: no such object, although this run has seen it: another program removed it, or a proxy "
-                "answered; run again"
-            ) from exc
 
     def _require_lease(self) -> None:
         if self._lease is not None:

@@ -9,16 +9,16 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lock
-from etl.load.files.open import KEPT_ASIDE, MOST_BYTES, Entry, Probe, listed, never, next_aside
+from etl.load.files.open import KEPT_ASIDE, MOST_BYTES, Entry, Probe, expecting, listed, never, next_aside
 from etl.load.files.probe import LINK, probe, require_space
-from etl.load.files.regular import NotRegularError, open_regular, why
+from etl.load.files.regular import NotRegularError, fsync_folder, open_regular, why
 from etl.load.layout import QUARANTINE, STAGING
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class LocalFiles:
         self._mode = 0o644
         self._durable: set[Path] = set()
         self._folder: tuple[int, int] | None = None
+        self._seen: set[str] | None = None
         self.readers = 1
         self.requests: Mapping[str, int] = {}
 
@@ -52,9 +53,15 @@ class LocalFiles:
 
         return LocalFileSystem(), str(self.root)
 
-    def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never) -> AbstractContextManager[None]:  # noqa: ARG002
+    @contextmanager
+    def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never) -> Iterator[None]:  # noqa: ARG002
         """Hold the dataset's lock; see ``lock.exclusive``. Who holds it is known at once."""
-        return lock.exclusive(self.root, now=now)
+        with lock.exclusive(self.root, now=now):
+            self._seen = set()
+            try:
+                yield
+            finally:
+                self._seen = None
 
     def lock_holder(self) -> str | None:
         """Who holds the lock; see ``lock.holder``."""
@@ -114,7 +121,9 @@ class LocalFiles:
             except (OSError, DestinationError):
                 self._remove(staged)
                 raise
-            _fsync_directory(target.parent)
+            fsync_folder(target.parent)
+        if self._seen is not None:
+            self._seen.add(path)
 
     def read(self, path: str, *, most_bytes: int = MOST_BYTES) -> bytes:
         """The file's bytes.
@@ -122,9 +131,9 @@ class LocalFiles:
         Raises:
             FileMissingError: there is no such file.
             ForeignFileError: it is not a regular file, or has more bytes than ``most_bytes``.
-            DestinationError: it cannot be read.
+            DestinationError: it cannot be read, or is missing although this run has seen it.
         """
-        with self._naming(path), self._open(path) as file:
+        with expecting(self, path, self._seen), self._naming(path), self._open(path) as file:
             if (size_bytes := os.fstat(file.fileno()).st_size) > most_bytes:
                 raise ForeignFileError(f"{self.root / path}: {size_bytes:,} bytes, expected at most {most_bytes:,}")
             return file.read()
@@ -134,9 +143,9 @@ class LocalFiles:
 
         Raises:
             FileMissingError: there is no such file.
-            DestinationError: it cannot be opened.
+            DestinationError: it cannot be opened, or is missing although this run has seen it.
         """
-        with self._naming(path):
+        with expecting(self, path, self._seen), self._naming(path):
             return self._open(path)
 
     def _open(self, path: str) -> BinaryIO:
@@ -162,7 +171,10 @@ class LocalFiles:
         with self._naming(folder):
             if (self.root / folder).is_symlink():
                 return (Entry(folder, oddity=LINK),)
-            return tuple(sorted(self._walk(folder), key=lambda entry: entry.path))
+            found = tuple(sorted(self._walk(folder), key=lambda entry: entry.path))
+        if self._seen is not None:
+            self._seen.update(entry.path for entry in found)
+        return found
 
     def set_aside(self, path: str) -> str:
         """Move a file that cannot be read to the quarantine; returns its new path.
@@ -174,23 +186,25 @@ class LocalFiles:
             self._refuse_links(path)
             self._make_parents(aside)
             (self.root / path).replace(self.root / aside)
-            _fsync_directory(self.root / QUARANTINE)
-            _fsync_directory((self.root / path).parent)
+            fsync_folder(self.root / QUARANTINE)
+            fsync_folder((self.root / path).parent)
             for old in earlier[: 1 - KEPT_ASIDE]:
                 self._remove(old)
+        self._forget(path)
         return aside
 
     def remove(self, path: str) -> None:
         """Remove a file, durably, and the folders that are empty then.
 
         Raises:
-            DestinationError: it failed.
+            DestinationError: it failed, or it is missing although this run has seen it.
         """
-        with self._naming(path):
+        with expecting(self, path, self._seen), self._naming(path):
             self._refuse_links(path)
-            self._remove(path)
-            _fsync_directory((self.root / path).parent)
+            (self.root / path).unlink(missing_ok=self._seen is None or path not in self._seen)
+            fsync_folder((self.root / path).parent)
             self._remove_empty_folders((self.root / path).parent)
+        self._forget(path)
 
     def sweep_staging(self) -> int:
         """Remove what killed runs left in staging; returns how many files. Only for the holder of the lock."""
@@ -199,6 +213,10 @@ class LocalFiles:
             with self._naming(path):
                 self._remove(path)
         return len(leftovers)
+
+    def _forget(self, path: str) -> None:
+        if self._seen is not None:
+            self._seen.discard(path)
 
     def _stage(self, data: bytes | memoryview) -> str:
         staged = f"{STAGING}/{secrets.token_hex(16)}"
@@ -257,7 +275,7 @@ class LocalFiles:
         except FileNotFoundError:
             self._make_folder(above)
             folder.mkdir(exist_ok=True)
-        _fsync_directory(above)
+        fsync_folder(above)
         self._durable.add(folder)
 
     def _refuse_links(self, path: str) -> None:
@@ -326,11 +344,3 @@ def _entry(path: str, found: os.DirEntry[str]) -> Iterator[Entry]:
         version = f"{told.st_ino}-{told.st_mtime_ns}-{told.st_ctime_ns}-{told.st_size}"
         is_fresh = time.time_ns() - told.st_ctime_ns < _TICK_NS
         yield Entry(path, size_bytes=told.st_size, version=version, is_fresh=is_fresh)
-
-
-def _fsync_directory(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

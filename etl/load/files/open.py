@@ -3,14 +3,14 @@
 ``Files`` is all that the rest of the exporter knows of a storage. A new kind of destination is added here alone.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 
-from etl.errors import ConfigurationError, DestinationError
+from etl.errors import ConfigurationError, DestinationError, FileMissingError
 from etl.load.layout import QUARANTINE, is_data
 from etl.model.locations import BUCKETS, Options, scheme_of
 
@@ -131,6 +131,24 @@ def listed(files: Files, folder: str) -> tuple[Entry, ...]:
         if entry.oddity:
             raise DestinationError(f"{files.where(entry.path)} {entry.oddity}")
     return entries
+
+
+@contextmanager
+def expecting(files: Files, path: str, seen: Container[str] | None) -> Iterator[None]:
+    """What the run has seen exists: who says that it does not, once, may be a proxy or a mount, and rows would be written over.
+
+    Raises:
+        DestinationError: it was seen, and is missing.
+    """
+    try:
+        yield
+    except FileMissingError as exc:
+        if seen is None or path not in seen:
+            raise
+        raise DestinationError(
+            f"{files.where(path)}: missing, although this run has seen it: another program removed it, or the storage answered "
+            "wrongly; run again"
+        ) from exc
 
 
 def data_files(files: Files, folder: str) -> tuple[Entry, ...]:

@@ -41,6 +41,15 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     raise NotRegularError(errno.EINVAL, _NOT_REGULAR)
 
 
+def fsync_folder(folder: Path) -> None:
+    """Make durable which files the folder has."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def why(error: OSError) -> str:
     """What the operating system says, and what to do about it."""
     text = error.strerror or str(error)

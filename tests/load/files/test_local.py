@@ -396,6 +396,27 @@ def test_the_lock_of_a_dataset_keeps_others_out_and_names_its_holder(files):
         pass
 
 
+def test_what_this_run_has_seen_is_not_missing_because_one_answer_says_so(files):
+    """A mount may say so for a moment: rows that are taken for missing would be written over."""
+    files.publish(PART, b"one")
+    with files.lock(datetime(2026, 11, 1, 2, tzinfo=UTC)):
+        assert files.list("calls") == [PART]
+        away = (files.root / PART).rename(files.root / "away")
+        for attempt in (files.read, files.open, files.remove):
+            with pytest.raises(DestinationError, match="although this run has seen it") as caught:
+                attempt(PART)
+            assert not isinstance(caught.value, FileMissingError)
+        away.rename(files.root / PART)
+        files.remove(PART)
+        with pytest.raises(FileMissingError):
+            files.read(PART)
+        files.publish(PART, b"two")
+        files.set_aside(PART)
+        with pytest.raises(FileMissingError):
+            files.read(PART)
+    files.remove(PART)
+
+
 def test_places_are_told_in_full(files, tmp_path):
     assert files.where() == str(tmp_path / "data")
     assert files.where(PART) == str(tmp_path / "data" / PART)

@@ -78,7 +78,7 @@ def export_to(dataset, *bundles, run="run-1", fetched_at=FETCHED_AT, parts_of=fi
     return dataset.written, arrived
 
 
-def export_by_places(dataset, *bundles, now):
+def export_by_places(dataset, *bundles, now, exported_at=FETCHED_AT):
     """Commit the bundles where a run would put them."""
     state = load_state(dataset, {bundle.run_test_key for bundle in bundles}, set_aside=False)
     commit(
@@ -86,7 +86,7 @@ def export_by_places(dataset, *bundles, now):
         flattened(bundles),
         state,
         Places(dataset, state, now=now).parts_of,
-        ExportStamp("run-1", FETCHED_AT),
+        ExportStamp("run-1", exported_at),
         Settlement(fetched_at=FETCHED_AT, settle_hours=24),
     )
 

@@ -6,7 +6,7 @@ files of the days go. Until then a reader sees these rows twice, and none is eve
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import groupby
 
 import pyarrow as pa
@@ -20,6 +20,8 @@ from etl.load.merge import Replacement, is_of, once
 from etl.load.parquet import UnreadableError
 from etl.load.places import FULL_BYTES, FULL_ROWS, sizes_of
 from etl.model import schema
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +100,12 @@ def _write(dataset: Dataset, part: Part, days: Sequence[Part], begun: Mapping[st
     for each in ids:
         targets.setdefault(begun.get(each, part.number), set()).add(each)
     new = 0
+    exported_at = _exported_at(rows[schema.EXECUTIONS.name])
     for number, mine in sorted(targets.items()):
         target = Part(part.run_test_key, place_of(part.folder, number))
+        # Days that were copied over a newer dataset are older than what is there.
+        there = _exported_at(dataset.rows(schema.EXECUTIONS, target))
+        mine -= {each for each in mine & there.keys() if there[each] > exported_at.get(each, _LONG_AGO)}
         for table in schema.OF_EXECUTIONS:
             of_table = rows[table.name]
             arriving = once(table, of_table.filter(is_of(of_table, mine)))
@@ -107,6 +113,13 @@ def _write(dataset: Dataset, part: Part, days: Sequence[Part], begun: Mapping[st
                 new += not dataset.files.has(part_path(table.name, target))
                 dataset.commit_rows(table, target, arriving, Replacement(mine))
     return new
+
+
+def _exported_at(executions: pa.Table) -> dict[str, datetime]:
+    return {
+        row["execution_id"]: row["exported_at"] or _LONG_AGO
+        for row in executions.select(["execution_id", "exported_at"]).to_pylist()
+    }
 
 
 def _newest_first(rows: Sequence[pa.Table]) -> pa.Table:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -144,6 +144,20 @@ def test_foreign_files_beside_the_days_are_left_where_they_are(root):
         path.write_bytes(b"theirs")
     list(migrate(Dataset(LocalFiles(root)), NOW))
     assert {path for path in root.rglob("*") if path.is_file() and "date=" in str(path)} == {*strays}
+
+
+def test_days_of_a_backup_replace_nothing_that_was_exported_later(root, by_day):
+    list(migrate(Dataset(LocalFiles(root)), NOW))
+    later = a_bundle(f"{KEY}-{DAYS[0]}-1", [f"{KEY}-{DAYS[0]}-1-c"], key=KEY, date=DAYS[0])
+    at = NOW + timedelta(days=1)
+    export_by_places(Dataset(LocalFiles(root)), later, now=at, exported_at=at)
+    before = contents(root)
+    shutil.copytree(by_day, root, dirs_exist_ok=True)
+
+    list(migrate(Dataset(LocalFiles(root)), at))
+
+    assert contents(root) == before
+    assert [path for path in all_paths(root) if "date=" in path and path.endswith(".parquet")] == []
 
 
 def test_second_migration_finds_nothing_to_do(root):

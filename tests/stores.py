@@ -213,7 +213,14 @@ class Cut:
     when: str  # "before", "halfway", "after"
 
 
-Verdict = Refused | Cut | None
+@dataclass(frozen=True)
+class Edited:
+    """The store's own answer as something in front of it makes it: status, content and headers."""
+
+    edit: Callable[[int, bytes, dict[str, str]], tuple[int, bytes, dict[str, str]]]
+
+
+Verdict = Refused | Cut | Edited | None
 
 
 @dataclass
@@ -278,10 +285,11 @@ class _Handler(BaseHTTPRequestHandler):
             content = answer.read()
             connection.close()
             proxy.after(told)
+            told_back = answer.status, content, dict(answer.getheaders())
             if verdict == Cut("after"):
                 self._hang_up()
             else:
-                self._answer(answer.status, content, dict(answer.getheaders()))
+                self._answer(*(verdict.edit(*told_back) if isinstance(verdict, Edited) else told_back))
 
     do_PUT = do_POST = do_DELETE = do_HEAD = do_GET  # noqa: N815 the names that the base class calls
 

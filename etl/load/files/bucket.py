@@ -117,6 +117,11 @@ class BucketFiles:
             found, data = self._objects.get(path, most_bytes=most_bytes)
         if found.size_bytes > most_bytes:
             raise ForeignFileError(f"{self.where(path)}: {found.size_bytes:,} bytes, expected at most {most_bytes:,}")
+        known = self._listed.get(path) if self._listed else None
+        if known and found.version == known.version and found.size_bytes != known.size_bytes:
+            raise DestinationError(
+                f"{self.where(path)}: {found.size_bytes:,} bytes came, {known.size_bytes:,} are listed: a proxy answered; run again"
+            )
         self._note(found)
         return data
 

@@ -59,7 +59,11 @@ class Lease:
             for unseen in (None, self._outdated or Version('"0"', "1")):
                 _must_refuse(self._objects, LOCK, self._text(attempt="must fail"), unseen)
         except (ConflictError, FileMissingError):
-            raise LockHeldError(f"another export has just taken {self._where}; nothing was changed") from None
+            if holder(self._objects):
+                raise LockHeldError(f"another export has just taken {self._where}; nothing was changed") from None
+            raise DestinationError(
+                f"{self._where}: cannot be replaced, although nobody holds it: does a proxy change ETags or answers?"
+            ) from None
         except DestinationError:
             self.release()
             raise

@@ -121,8 +121,12 @@ class Objects:
         with self._naming(path, "get"):
             answer = self._answer(lambda: obstore.get(self._store, path))
             found = _found(answer.meta)
-            is_too_large = most_bytes is not None and found.size_bytes > most_bytes
-            return found, b"" if is_too_large else self._answer(lambda: answer.bytes().to_bytes(), is_content=True)
+            if most_bytes is not None and found.size_bytes > most_bytes:
+                return found, b""
+            data = self._answer(lambda: answer.bytes().to_bytes(), is_content=True)
+        if len(data) != found.size_bytes:
+            raise StoreFailedError(f"{self.url}/{path}: {len(data):,} of {found.size_bytes:,} bytes came: run again")
+        return found, data
 
     def head(self, path: str) -> Found:
         """The object without its content.
@@ -160,15 +164,11 @@ class Objects:
         """
         import obstore  # noqa: PLC0415
 
-        try:
-            with self._naming(path, "delete"):
-                self._write(lambda: obstore.delete(self._store, path))
-        except FileMissingError:  # a try whose answer was lost may have been the one that removed it
-            with suppress(FileMissingError):
-                self.head(path)
-                raise StoreFailedError(
-                    f"{self.url}/{path}: the store could not find it to remove it, and has it"
-                ) from None
+        with suppress(FileMissingError), self._naming(path, "delete"):
+            self._write(lambda: obstore.delete(self._store, path))
+        with suppress(FileMissingError):
+            self.head(path)
+            raise StoreFailedError(f"{self.url}/{path}: it is there, although it was removed: run again")
 
     def copy(self, path: str, to: str) -> None:
         """Make ``to`` the same as the object; whatever was there is gone.
@@ -246,5 +246,5 @@ def _version(told: Any) -> Version:
         raise StoreFailedError(
             "the store returns no ETag, without which two writers would overwrite each other: choose another destination"
         )
-    # Some stores list it without the quotes that it has everywhere else.
-    return Version(f'"{told["e_tag"].strip(_QUOTE)}"', told["version"])
+    # Some stores list it without the quotes that it has everywhere else, and some proxies call it weak.
+    return Version(f'"{told["e_tag"].removeprefix("W/").strip(_QUOTE)}"', told["version"])

@@ -7,7 +7,7 @@ import pytest
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lease
 from etl.load.files.bucket import BucketFiles
-from tests.stores import Refused
+from tests.stores import Edited, Refused
 
 NOW = datetime(2026, 11, 1, 2, tzinfo=UTC)
 PART = "calls/run_test=a/month=2026-01/part-0.parquet"
@@ -77,7 +77,7 @@ def test_what_this_run_has_seen_is_not_missing_because_an_answer_says_so(files, 
     with files.lock(NOW):
         for method, attempt in (("GET", files.read), ("HEAD", files.remove), ("DELETE", files.remove)):
             proxy.judge = lambda told, method=method: Refused(404) if told.method == method else None
-            with pytest.raises(DestinationError, match=r"although this run has seen it|and has it") as caught:
+            with pytest.raises(DestinationError, match=r"although this run has seen it|it is there") as caught:
                 attempt(PART)
             assert not isinstance(caught.value, FileMissingError)
             proxy.judge = lambda _told: None
@@ -85,6 +85,30 @@ def test_what_this_run_has_seen_is_not_missing_because_an_answer_says_so(files, 
         another(files, proxy).remove(PART)
         with pytest.raises(DestinationError, match="another program removed it"):
             files.read(PART)
+
+
+HALF = Edited(lambda _status, content, headers: (206, content[:2], headers | {"Content-Range": "bytes 0-1/5"}))
+PAGE = Edited(lambda status, _content, headers: (status, b"<html>blocked</html>", headers))
+
+
+@pytest.mark.parametrize("wrong", [HALF, PAGE], ids=["half", "page"])
+def test_other_content_than_is_listed_is_refused_and_not_taken_for_damage(files, proxy, wrong):
+    files.publish(PART, b"12345")
+    with files.lock(NOW):
+        proxy.judge = lambda told: wrong if told.method == "GET" else None
+        with pytest.raises(DestinationError, match="bytes came"):
+            files.read(PART)
+        proxy.judge = lambda _told: None
+        assert files.read(PART) == b"12345"
+
+
+def test_removal_that_was_no_removal_is_told(files, proxy):
+    files.publish(PART, b"one")
+    with files.lock(NOW):
+        proxy.judge = lambda told: Refused(200) if told.method == "DELETE" else None
+        with pytest.raises(DestinationError, match="it is there, although it was removed"):
+            files.remove(PART)
+        assert files.has(PART)
 
 
 def test_one_that_lost_the_lease_writes_and_removes_nothing(files, proxy, monkeypatch):

@@ -12,7 +12,7 @@ from etl.load.files import lease, store
 from etl.load.files.objects import Objects
 from etl.load.files.open import never
 from etl.load.layout import LOCK
-from tests.stores import Refused
+from tests.stores import Edited, Refused
 
 NOW = datetime(2026, 11, 1, 2, tzinfo=UTC)
 
@@ -178,6 +178,25 @@ def test_one_answer_that_says_so_makes_no_lock_another_s(objects, proxy, method)
         held.renew()
         assert not wrong
         assert lease.holder(objects)
+
+
+def weak(status, content, headers):
+    return status, content, {name: f"W/{each}" if name.lower() == "etag" else each for name, each in headers.items()}
+
+
+def other(status, content, headers):
+    return status, content, {name: '"other"' if name.lower() == "etag" else each for name, each in headers.items()}
+
+
+def test_proxy_that_weakens_etags_does_no_harm_and_one_that_changes_them_is_told(objects, proxy):
+    for _ in range(2):
+        proxy.judge = lambda _told: Edited(weak)
+        with lease.hold(objects, NOW) as held:
+            held.renew()
+    proxy.judge = lambda told: Edited(other) if told.method == "GET" else None
+    with pytest.raises(DestinationError, match="although nobody holds it: does a proxy change ETags") as caught:
+        lease.Lease(objects, NOW).take(never)
+    assert not isinstance(caught.value, LockHeldError)
 
 
 def test_a_renewal_is_given_up_while_the_lease_still_lives(objects, proxy):

@@ -39,7 +39,7 @@ class _Session:
         self.where = url.partition("?")[0]
         self._on_wait = on_wait
         self._replaced = 0
-        self._is_lost = False
+        self._is_begun = self._is_lost = False
         self._cancel: Callable[[], None] | None = None
         self._most_seconds = float(ANSWER_SECONDS)
         self._silent_seconds = 0.0
@@ -58,11 +58,6 @@ class _Session:
             raise
 
     def _set_up(self) -> None:
-        # Rows come and go as UTF-8, whatever PGCLIENTENCODING or the role says.
-        self.execute("SET client_encoding = 'UTF8'")
-        self.execute(
-            f"SELECT set_config('lock_timeout', '{LOCK_SECONDS}s', false) WHERE current_setting('lock_timeout') = '0'"
-        )
         limit = self.query("SELECT setting::bigint AS ms FROM pg_settings WHERE name = 'statement_timeout'")
         if limit.schema.types != [pa.int64()]:  # the driver reads the names of the types when it connects
             raise DestinationError(
@@ -73,6 +68,19 @@ class _Session:
             self._most_seconds = limit_ms / 1000 + GRACE_SECONDS
         self.commit()
 
+    def _begin(self) -> None:
+        """Set what a transaction needs: behind a pooler, each may be in another session of the server.
+
+        Rows come and go as UTF-8, whatever PGCLIENTENCODING or the role says.
+        """
+        if self._is_begun:
+            return
+        self._is_begun = True
+        self.execute(
+            "SELECT set_config('client_encoding', 'UTF8', true), CASE current_setting('lock_timeout') "
+            f"WHEN '0' THEN set_config('lock_timeout', '{LOCK_SECONDS}s', true) END"
+        )
+
     @property
     def notices(self) -> list[str]:
         if not self._replaced:
@@ -82,6 +90,8 @@ class _Session:
         ]
 
     def query(self, sql: str) -> pa.Table:
+        self._begin()
+
         def fetch() -> pa.Table:
             self._cursor.execute(sql)
             return self._cursor.fetch_arrow_table()
@@ -89,9 +99,11 @@ class _Session:
         return self._answer(fetch, sql)
 
     def execute(self, sql: str) -> None:
+        self._begin()
         self._answer(lambda: self._cursor.execute(sql), sql)
 
     def append(self, namespace: str, table: str, pieces: Iterable[pa.Table]) -> None:
+        self._begin()
         place = {"db_schema_name": namespace} if namespace else {"temporary": True}
 
         def send() -> None:
@@ -102,9 +114,11 @@ class _Session:
         self._answer(send)
 
     def commit(self) -> None:
+        self._is_begun = False
         self._answer(self._connection.commit)
 
     def rollback(self) -> None:
+        self._is_begun = False
         self._answer(self._connection.rollback)
 
     def close(self) -> None:

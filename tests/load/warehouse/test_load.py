@@ -14,6 +14,8 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
@@ -544,6 +546,34 @@ def test_query_of_the_driver_that_is_refused_is_told_with_the_reason_in_one_line
             Place(in_postgresql.url.replace("tests@", f"{name}@"), in_postgresql.namespace).open()
     finally:
         in_postgresql.edit("GRANT SELECT ON pg_catalog.pg_attribute TO PUBLIC")
+
+
+async def test_text_is_whole_where_each_transaction_is_in_another_session(source: Source, in_postgresql: Place) -> None:
+    """As behind a pooler: what was set for the session before is not set any more."""
+    name = in_postgresql.namespace.replace("metrics", "pooled")
+    in_postgresql.edit(
+        f"CREATE ROLE {name} LOGIN",
+        f"ALTER ROLE {name} SET client_encoding = LATIN1",
+        f"CREATE SCHEMA {{s}} AUTHORIZATION {name}",
+    )
+    call = source.server.world.run_tests[0].executions[0].calls[0]
+    call.scenario = dataclasses.replace(call.scenario, name="日本 é")
+    await job.export(settings_for(source.server, source.data), full_refresh=True)
+    pooled = Place(in_postgresql.url.replace("tests@", f"{name}@"), in_postgresql.namespace)
+    with closing(pooled.open()) as opened:
+        session: Any = opened._session
+        connection, cursor, end = session._connection, session._cursor, session._connection.commit
+
+        def commit_and_leave() -> None:
+            end()
+            cursor.execute("RESET ALL")
+            end()
+
+        session._connection = SimpleNamespace(commit=commit_and_leave, rollback=connection.rollback)
+        commit_and_leave()
+        load(contents_of(source.data), opened)
+
+    assert_equals_dataset(in_postgresql, source.data)
 
 
 def test_role_with_which_the_driver_knows_no_types_is_refused(in_postgresql: Place) -> None:

@@ -86,7 +86,7 @@ def print_summary(summary: Summary) -> None:
     print_line(console, "requests", _requests(summary))
     if summary.store_requests:
         print_line(console, "bucket", _bucket(summary.store_requests))
-    print_line(console, "dataset", summary.dataset)
+    print_line(console, "dataset", f"{summary.dataset} (new)" if summary.is_first else summary.dataset)
     if summary.load:
         print_line(console, "warehouse", f"{summary.load.warehouse}: {loaded(summary.load)}")
     if misfits := sum(run_test.misfits for run_test in summary.run_tests):

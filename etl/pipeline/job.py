@@ -288,6 +288,8 @@ async def _conclude(run: Run, record: Record, failure: ExporterError | None) -> 
         summary.failure = summary.failure or record.last_run_error
         saves.pop()  # a new document would forget what was complete
         before = LastRun()
+    else:
+        summary.is_first = before.export_run_id is None and record.last_attempt is None
     summary.layout = run.dataset.layout
     summary.is_new_to_months = summary.layout is Layout.BY_DAY and before.layout is None
     before = before.after(record.last_attempt)

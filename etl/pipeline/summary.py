@@ -35,12 +35,11 @@ class Summary:
     """One export run. Times are aware UTC, by the source's clock; ``rows`` are those written, by table.
 
     ``complete_at`` and the five after it are those of ``LastRun``, this run included. ``is_new_to_months``: the dataset is by day,
-    and no version that lays out by month has run on it before. ``knows_all``: no run test is missing from the list of run tests.
-    ``finished_here_at`` is ``finished_at`` by this machine's clock. ``receipt`` grows until the record of the run is written.
-    ``lost``: by key the name of the run test, and how many executions a run left there that are gone and were not exported again;
-    ``damaged``: the same for those of which a part is gone; ``damaged_unfinished``: the keys where some of them still run.
-    ``load``: what was loaded into the warehouse, or ``load_failure``: why nothing was; both None without a warehouse, and for an
-    export that was interrupted or could not write. ``warehouse_loaded_at``: when a load last left nothing out, 1970 for never.
+    and no version that lays out by month has run on it before; ``is_first``: nor has any. ``knows_all``: no run test is missing
+    from the list of run tests. ``finished_here_at``: by this machine's clock. ``receipt`` grows until the run's record is written.
+    ``lost``: by key the name of the run test, and how many executions that a run left are gone and were not exported again;
+    ``damaged``: the same for those of which a part is gone; ``damaged_unfinished``: the keys where some still run. ``load``: what
+    was loaded, or ``load_failure``: why nothing was. ``warehouse_loaded_at``: when a load last left nothing out, 1970 for never.
     """
 
     export_run_id: str
@@ -93,6 +92,7 @@ class Summary:
     ignored: list[str] = field(default_factory=list)
     layout: Layout = Layout.BY_MONTH
     is_new_to_months: bool = False
+    is_first: bool = False
     receipt: Receipt = field(default_factory=Receipt, repr=False)
     failure: ExporterError | None = None
     load: Result | None = None

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -94,6 +95,16 @@ async def test_second_run_on_an_unchanged_world_lists_only_and_writes_nothing(se
     assert len(server.requests) - sent == 3
     assert result.document["requests"] == result.document["necessary_requests"] == 3
     assert data_files(tmp_path) == before
+
+
+async def test_dataset_that_was_not_there_before_is_told_so(server: Sandbox, tmp_path: Path) -> None:
+    """A volume that is not mounted looks like this."""
+    write_settings(tmp_path, [server.world.run_tests[0].name])
+    told = [(await metrics_etl("run", cwd=tmp_path, env=environment(server))).stdout for _ in range(2)]
+    assert [re.findall(r"^dataset    (.*)$", each, re.MULTILINE) for each in told] == [
+        [f"{tmp_path / 'data'} (new)"],
+        [f"{tmp_path / 'data'}"],
+    ]
 
 
 async def test_only_changed_executions_are_fetched_again(server: Sandbox, tmp_path: Path) -> None:

@@ -278,13 +278,13 @@ def _check_dataset(settings: Settings) -> list[Check]:
         return [_problem(Subject.DESTINATION, error), _skipped(Subject.LOCK)]
     try:
         probe = files.probe()
-        if probe.is_there and not holder:
-            _read_dataset(files, settings)
+        is_new = probe.is_there and not holder and not _read_dataset(files, settings)
     except DestinationError as error:
         destination = _problem(Subject.DESTINATION, error)
     else:
         free = "" if probe.free_bytes is None else f", {probe.free_bytes / 2**30:,.1f} GiB free"
         words = "can be written" if probe.is_there else "does not exist yet, but can be created"
+        words = "has no dataset yet, but can be written" if is_new else words
         destination = Check(Subject.DESTINATION, f"{files.where()} {words}{free}")
     lock = Check(
         Subject.LOCK,
@@ -317,12 +317,13 @@ async def _check_cluster(address: str) -> Check:
     return Check(Subject.ENGINE, f"{counted(workers, 'Dask worker')} at {address} can fetch")
 
 
-def _read_dataset(files: Files, settings: Settings) -> None:
-    """Read the stored rows as an export does before its first request."""
-    read_identity(files)
+def _read_dataset(files: Files, settings: Settings) -> bool:
+    """Read the stored rows as an export does before its first request; whether there is a dataset at all."""
+    identity = read_identity(files)
     stored = {parsed[1].run_test_key for path in files.list(EXECUTIONS.name) if (parsed := parse_part_path(path))}
     keys = [run_test.key for run_test in settings.run_tests] or sorted(stored)
     load_state(Dataset(files), keys, set_aside=False)
+    return identity is not None or bool(stored)
 
 
 def _problem(subject: Subject, error: ExporterError) -> Check:

@@ -77,6 +77,14 @@ async def test_dataset_that_is_there_stays_as_it_is(server: Sandbox, tmp_path: P
     assert all(set(check) == {"subject", "outcome", "detail", "exit_code"} for check in result.document["checks"])
 
 
+async def test_folder_without_a_dataset_is_told_so(server: Sandbox, tmp_path: Path) -> None:
+    """As a volume looks that is not mounted."""
+    write_settings(tmp_path, "all")
+    (tmp_path / "data").mkdir()
+    result = await metrics_etl("check", cwd=tmp_path, env=environment(server))
+    assert (result.exit_code, "/data has no dataset yet, but can be written, " in result.stdout) == (0, True)
+
+
 async def test_rate_limit_is_told_where_it_is_known(tmp_path: Path) -> None:
     async with Sandbox(settled_world(run_tests=1, executions=1, calls=1), rate_limit=300) as server:
         write_settings(tmp_path, "all")

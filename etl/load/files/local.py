@@ -73,6 +73,8 @@ class LocalFiles:
         Raises:
             DestinationError: the file system does not say.
         """
+        if self._seen and path in self._seen:
+            return True
         with self._naming(path):
             return (self.root / path).exists()
 

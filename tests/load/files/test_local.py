@@ -406,8 +406,10 @@ def test_what_this_run_has_seen_is_not_missing_because_one_answer_says_so(files)
             with pytest.raises(DestinationError, match="although this run has seen it") as caught:
                 attempt(PART)
             assert not isinstance(caught.value, FileMissingError)
+        assert files.has(PART)
         away.rename(files.root / PART)
         files.remove(PART)
+        assert not files.has(PART)
         with pytest.raises(FileMissingError):
             files.read(PART)
         files.publish(PART, b"two")

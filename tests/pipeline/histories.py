@@ -543,8 +543,8 @@ class History:
         self.server.on_request, self.server.fault, self.ahead = None, fault, timedelta(0)
         changed = {key for key, now in self._state_of_source().items() if source.get(key) != now}
         self.unseen |= changed
-        if summary is not None:
-            self.damaged.clear()
+        if summary is not None and (summary.failure is None or not self.is_all):
+            self.damaged.clear()  # without the list of run tests, a run over "all" opens no file
         self.rows = self.files.rows(damaged=self.damaged)
         is_complete = summary is not None and _is_complete(summary)
         self._is_followed(is_over=summary is not None and summary.failure is None)

@@ -19,7 +19,7 @@ from etl.load.files import lock
 from etl.load.files.open import KEPT_ASIDE, MOST_BYTES, Entry, Probe, expecting, listed, never, next_aside
 from etl.load.files.probe import LINK, probe, require_space
 from etl.load.files.regular import NotRegularError, fsync_folder, open_regular, why
-from etl.load.layout import QUARANTINE, STAGING
+from etl.load.layout import QUARANTINE, STAGING, STATE
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -58,6 +58,7 @@ class LocalFiles:
         """Hold the dataset's lock; see ``lock.exclusive``. Who holds it is known at once."""
         with lock.exclusive(self.root, now=now):
             self._seen = set()
+            self.entries(STATE)
             try:
                 yield
             finally:

@@ -13,6 +13,7 @@ import pytest
 
 from etl.errors import DestinationError, FileMissingError, LockHeldError
 from etl.load.files.local import LocalFiles
+from etl.load.layout import IDENTITY
 from tests.damages import closed
 
 PART = "calls/run_test=a/date=2026-01-01/part-0.parquet"
@@ -417,6 +418,15 @@ def test_what_this_run_has_seen_is_not_missing_because_one_answer_says_so(files)
         with pytest.raises(FileMissingError):
             files.read(PART)
     files.remove(PART)
+
+
+def test_what_lies_in_the_state_folder_is_seen_when_the_lock_is_taken(files):
+    """An id or an index that is taken for missing would be replaced by a new one."""
+    files.publish(IDENTITY, b"{}")
+    with files.lock(datetime(2026, 11, 1, 2, tzinfo=UTC)):
+        (files.root / IDENTITY).rename(files.root / "away")
+        with pytest.raises(DestinationError, match="although this run has seen it"):
+            files.read(IDENTITY)
 
 
 def test_places_are_told_in_full(files, tmp_path):

@@ -10,7 +10,7 @@ from etl.model.wording import counted
 
 
 def rows_gone(files: Files, key: str) -> list[str]:
-    """How much is gone of the run test with this key, in words; nothing while an export is at work, which moves rows.
+    """How much is gone of the run test with this key, in words; while somebody is at work, who moves rows, as the last run said.
 
     Raises:
         DestinationError: a file of the dataset cannot be read.
@@ -21,11 +21,11 @@ def rows_gone(files: Files, key: str) -> list[str]:
         table.name: [each for each in table_files(files, table, index, [], now=now) if each.key == key]
         for table in COUNTED
     }
-    if before.is_exporting or who_exports(files) != before:
-        return []
-    executions, calls, evals = (gone[key] for gone in changed_counts(index, parts, [])[0])
-    unmatched = unmatched_calls(key, parts["executions"], sum(each.rows for each in parts["calls"]), index)
-    executions += len(index.lost.get(key, ()))
+    executions, calls, evals, unmatched = len(index.lost.get(key, ())), 0, 0, 0
+    if before.at_work is None and who_exports(files) == before:
+        gone, calls, evals = (counts[key] for counts in changed_counts(index, parts, [])[0])
+        executions += gone
+        unmatched = unmatched_calls(key, parts["executions"], sum(each.rows for each in parts["calls"]), index)
     counts = {"execution": executions, "call": max(calls, unmatched), "eval": evals}
     found = [counted(number, noun) for noun, number in counts.items() if number]
     if unmatched < 0 and not executions:

@@ -5,10 +5,12 @@ from contextlib import closing
 from datetime import datetime
 from functools import partial
 
+from msgspec.structs import replace
+
 from etl.errors import ExporterError
 from etl.load.dataset import Dataset
 from etl.load.warehouse.contents import read_contents
-from etl.load.warehouse.last_load import LastLoad, last_loaded_at, note_load
+from etl.load.warehouse.last_load import LastLoad, last_load_into, last_loaded_at, note_load
 from etl.load.warehouse.load import Result, load
 from etl.load.warehouse.target import NotEnoughMemoryError, nothing, open_warehouse
 from etl.settings.sections import Warehouse
@@ -32,18 +34,25 @@ def load_warehouse(
     """
     place = settings.place or ""
     loaded_at = last_loaded_at(dataset.files, place, now)
+    last = last_load_into(dataset.files, place) or LastLoad(warehouse=place, tried_at=now)
     try:
         contents = read_contents(dataset)
         with closing(open_warehouse(settings.named_url, settings.namespace, on_wait=on_wait)) as warehouse:
             work = partial(
-                load, contents, warehouse, is_full=is_full, accept_deletions=accept_deletions, on_progress=on_progress
+                load,
+                contents,
+                warehouse,
+                last_run_id=last.export_run_id,
+                is_full=is_full,
+                accept_deletions=accept_deletions,
+                on_progress=on_progress,
             )
             try:
                 result = work()
             except NotEnoughMemoryError:
                 result = work()
     except ExporterError as error:
-        note_load(dataset.files, LastLoad(warehouse=place, tried_at=now, problem=str(error), loaded_at=loaded_at))
+        note_load(dataset.files, replace(last, tried_at=now, problem=str(error), loaded_at=loaded_at))
         raise
     note_load(
         dataset.files,
@@ -61,5 +70,12 @@ def load_warehouse(
 
 def preview_load(settings: Warehouse, dataset: Dataset, *, is_full: bool = False) -> Result:
     """What ``load_warehouse`` would do; changes nothing. Errors as there."""
+    last = last_load_into(dataset.files, settings.place or "")
     with closing(open_warehouse(settings.named_url, settings.namespace, is_read_only=True)) as warehouse:
-        return load(read_contents(dataset), warehouse, is_full=is_full, is_dry_run=True)
+        return load(
+            read_contents(dataset),
+            warehouse,
+            last_run_id=last.export_run_id if last else None,
+            is_full=is_full,
+            is_dry_run=True,
+        )

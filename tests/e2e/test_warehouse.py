@@ -20,18 +20,23 @@ import pytest
 
 from etl import sandbox
 from etl.cli.app import main
+from etl.errors import DestinationError
 from etl.inspect.status import read_status
 from etl.load.attempt import read_attempt
+from etl.load.dataset import Dataset
 from etl.load.files.local import LocalFiles
 from etl.load.files.open import open_files
 from etl.load.warehouse import sql
 from etl.model import schema
 from etl.pipeline import job
+from etl.pipeline.summary import Summary
+from etl.pipeline.warehouse import preview_load
 from etl.sandbox import Fault, Sandbox
+from etl.settings import Settings
 from tests.e2e.command import COMMAND, assert_documented, ended, environment, metrics_etl, start, write_settings
 from tests.e2e.dying import fork_server
 from tests.support import API_KEY, SECRET_KEY, settings_for
-from tests.warehouses import DyingSession, Place, assert_equals_dataset, load_into
+from tests.warehouses import DyingSession, Place, assert_equals_dataset, load_into, new_duckdb
 from tests.worlds import settled_world
 
 
@@ -295,6 +300,37 @@ async def test_lost_rows_of_an_execution_that_runs_again_stay_in_the_warehouse_a
 
 
 LOOKS = (["load", "--dry-run"], ["check"], ["verify", "--warehouse"])
+
+
+async def test_older_copy_of_the_dataset_replaces_nothing_that_was_loaded_since(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    """An old server whose cron was forgotten."""
+    place, now = new_duckdb(tmp_path), datetime.now(UTC)
+    old, new = (settings_for(server, tmp_path / name, warehouse=place.settings) for name in ("old", "new"))
+
+    async def night(settings: Settings, number: int, *, accept_deletions: bool = False) -> Summary:
+        clock = lambda: now + timedelta(minutes=number)  # noqa: E731
+        return await job.export(settings, clock=clock, accept_deletions=accept_deletions)
+
+    await night(old, 0)
+    shutil.copytree(tmp_path / "old", tmp_path / "new")
+    sandbox.delete_execution(server.world.run_tests[0].executions[0])
+    assert (await night(new, 1)).exit_code == 0
+    refused = [await night(old, number) for number in (2, 3)]
+    assert [
+        (each.exit_code, each.problems[0].count("another copy of this dataset was loaded there since, with run"))
+        for each in refused
+    ] == [(6, 1)] * 2
+    assert_equals_dataset(place, tmp_path / "new")
+    place.close()
+    with pytest.raises(DestinationError, match="another copy of this dataset"):
+        preview_load(old.warehouse, Dataset(LocalFiles(tmp_path / "old")))
+
+    assert (await night(old, 4, accept_deletions=True)).exit_code == 0
+    assert_equals_dataset(place, tmp_path / "old")
+    place.close()
+    assert [(await night(settings, 5)).exit_code for settings in (new, old)] == [6, 0]
 
 
 async def test_who_only_looks_makes_no_database(server: Sandbox, folder: Path) -> None:

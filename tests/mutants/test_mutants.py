@@ -550,6 +550,13 @@ MUTANTS = [
         ("tests/load/test_migrate.py",),
     ),
     Mutant(
+        "older copy loads nothing over newer rows",
+        "etl/load/warehouse/load.py",
+        "if last_run_id and not (is_full or accept_deletions):",
+        "if False:",
+        ("tests/e2e/test_warehouse.py",),
+    ),
+    Mutant(
         "status is of one time",
         "etl/inspect/status.py",
         "        if who_exports(files) == before:\n            break\n",

@@ -19,8 +19,8 @@ _MOST_BYTES = 1 << 20
 class LastLoad(msgspec.Struct, frozen=True, kw_only=True):
     """``warehouse``: its place, as the settings name it; ``problem``: why the load failed, or what it left out.
 
-    ``export_run_id``: the newest export run that the warehouse has; ``export_runs``: how many it has. ``loaded_at``: when a load
-    last left nothing out.
+    ``export_run_id``: the newest export run that the last load which did not fail left there; ``export_runs``: how many it left.
+    ``loaded_at``: when a load last left nothing out.
     """
 
     warehouse: str
@@ -42,17 +42,22 @@ def read_last_load(files: Files, *, note: Callable[[str], object]) -> LastLoad |
     return read_document(files, LAST_LOAD, LastLoad, most_bytes=_MOST_BYTES, note=note)
 
 
+def last_load_into(files: Files, place: str) -> LastLoad | None:
+    """The note of a load into the warehouse at ``place``; None when there is none, or it cannot be read."""
+    try:
+        load = read_last_load(files, note=lambda _: None)
+    except DestinationError:
+        return None
+    return load if load and load.warehouse == place else None
+
+
 def last_loaded_at(files: Files, place: str, now: datetime) -> datetime | None:
     """When a load last left nothing out of the warehouse at ``place``; None when none did, or the note cannot be read.
 
     Nor does a time count that has not come yet: a clock was wrong.
     """
-    try:
-        load = read_last_load(files, note=lambda _: None)
-    except DestinationError:
-        return None
-    is_known = load and load.warehouse == place and load.loaded_at and load.loaded_at <= now + CLOCKS_DIFFER
-    return load.loaded_at if load and is_known else None
+    load = last_load_into(files, place)
+    return load.loaded_at if load and load.loaded_at and load.loaded_at <= now + CLOCKS_DIFFER else None
 
 
 def note_load(files: Files, load: LastLoad) -> None:

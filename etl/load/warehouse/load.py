@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from etl.errors import DestinationError
 from etl.load.warehouse.contents import Contents
 from etl.load.warehouse.tables import GROUPS
 from etl.load.warehouse.target import Change, Loaded, Warehouse, another_dataset, nothing
@@ -132,10 +133,21 @@ def refuse_another(warehouse: Warehouse, loaded: Loaded, dataset_id: str) -> Non
         raise another_dataset(warehouse.where, loaded.dataset_id, dataset_id)
 
 
+def _refuse_newer(where: str, contents: Contents, loaded: Loaded, last_run_id: str) -> None:
+    """Raise DestinationError if there are runs that this dataset never had, since its own last load, which was of that run."""
+    theirs = loaded.digests.get("run", {}).keys() - contents.digests["run"].keys()
+    if newer := [each for each in theirs if each > last_run_id]:
+        raise DestinationError(
+            f"{where}: another copy of this dataset was loaded there since, with run {max(newer)}: let only one copy load, "
+            "and run metrics-etl load --full if it is this one"
+        )
+
+
 def load(
     contents: Contents,
     warehouse: Warehouse,
     *,
+    last_run_id: str | None = None,
     is_full: bool = False,
     is_dry_run: bool = False,
     accept_deletions: bool = False,
@@ -143,14 +155,18 @@ def load(
 ) -> Result:
     """Make the warehouse equal to the dataset, except for executions that are held back.
 
-    Those that have vanished from the dataset are held back, too, unless ``is_full`` or ``accept_deletions``.
+    Those that have vanished from the dataset are held back, too, unless ``is_full`` or ``accept_deletions``. ``last_run_id``: the
+    newest run that this dataset's last load left there.
     ``on_progress`` is told how many files were read, of how many; what it raises ends the load.
 
     Raises:
-        DestinationError: it failed; the warehouse is as it was, or the next load heals it.
+        DestinationError: it failed; the warehouse is as it was, or the next load heals it. Or another copy of the dataset was
+            loaded since, and this is not to replace it.
     """
     loaded = warehouse.loaded()
     refuse_another(warehouse, loaded, contents.dataset_id)
+    if last_run_id and not (is_full or accept_deletions):
+        _refuse_newer(warehouse.where, contents, loaded, last_run_id)
     vanished = set[str]() if is_full or accept_deletions else vanished_executions(contents, loaded)
     found = compare(contents, loaded, held_back=contents.held_back | vanished, is_full=is_full)
     new, changed, altered, removed = (

@@ -29,13 +29,14 @@ from etl.load.dataset import Dataset
 from etl.load.files.open import Files, open_files
 from etl.load.identity import read_identity
 from etl.load.index import index_if_readable
-from etl.load.layout import LOCK, parse_part_path
+from etl.load.layout import LOCK, parse_part_path, parse_run_path
 from etl.load.state import load_state
-from etl.load.warehouse.load import refuse_another
+from etl.load.warehouse.last_load import runs_left
+from etl.load.warehouse.load import refuse_another, refuse_another_copy
 from etl.load.warehouse.target import open_warehouse
 from etl.model.keys import default_key, is_listable
 from etl.model.records import Page
-from etl.model.schema import EXECUTIONS
+from etl.model.schema import EXECUTIONS, RUNS_TABLE
 from etl.model.wording import counted, first_few, quoted
 from etl.pipeline.engine.contract import dask_module
 from etl.pipeline.left_behind import another_workspace, sees_none
@@ -297,11 +298,13 @@ def _check_dataset(settings: Settings) -> list[Check]:
 def _check_warehouse(settings: Settings) -> Check:
     """Whether it can be reached and read, and holds no other dataset; only a load tells whether it can be written."""
     try:
-        identity = read_identity(open_files(settings.destination.path, settings.destination.options))
-        section = settings.warehouse
+        files, section = open_files(settings.destination.path, settings.destination.options), settings.warehouse
+        identity = read_identity(files)
         with closing(open_warehouse(section.named_url, section.namespace, is_read_only=True)) as warehouse:
             loaded = warehouse.loaded()
             refuse_another(warehouse, loaded, identity.dataset_id if identity else "a new one")
+            export_runs = {run[1] for path in files.list(RUNS_TABLE.name) if (run := parse_run_path(path))}
+            refuse_another_copy(warehouse, loaded, export_runs, runs_left(files, section.place or ""))
             executions = len(loaded.digests.get("execution", {}))
     except ExporterError as error:
         return _problem(Subject.WAREHOUSE, error)

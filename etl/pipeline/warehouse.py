@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from etl.errors import ExporterError
 from etl.load.dataset import Dataset
 from etl.load.warehouse.contents import read_contents
-from etl.load.warehouse.last_load import LastLoad, last_load_into, last_loaded_at, note_load
+from etl.load.warehouse.last_load import LastLoad, last_load_into, last_loaded_at, note_load, runs_left
 from etl.load.warehouse.load import Result, load
 from etl.load.warehouse.target import NotEnoughMemoryError, nothing, open_warehouse
 from etl.settings.sections import Warehouse
@@ -42,7 +42,7 @@ def load_warehouse(
                 load,
                 contents,
                 warehouse,
-                last_run_id=last.export_run_id,
+                runs_left=last.export_runs,
                 is_full=is_full,
                 accept_deletions=accept_deletions,
                 on_progress=on_progress,
@@ -70,12 +70,6 @@ def load_warehouse(
 
 def preview_load(settings: Warehouse, dataset: Dataset, *, is_full: bool = False) -> Result:
     """What ``load_warehouse`` would do; changes nothing. Errors as there."""
-    last = last_load_into(dataset.files, settings.place or "")
+    left = runs_left(dataset.files, settings.place or "")
     with closing(open_warehouse(settings.named_url, settings.namespace, is_read_only=True)) as warehouse:
-        return load(
-            read_contents(dataset),
-            warehouse,
-            last_run_id=last.export_run_id if last else None,
-            is_full=is_full,
-            is_dry_run=True,
-        )
+        return load(read_contents(dataset), warehouse, runs_left=left, is_full=is_full, is_dry_run=True)

@@ -316,14 +316,20 @@ async def test_older_copy_of_the_dataset_replaces_nothing_that_was_loaded_since(
     await night(old, 0)
     shutil.copytree(tmp_path / "old", tmp_path / "new")
     sandbox.delete_execution(server.world.run_tests[0].executions[0])
+    place.edit("INSERT INTO {s}.runs SELECT * REPLACE ('an analyst' AS export_run_id) FROM {s}.runs")
+    place.close()
     assert (await night(new, 1)).exit_code == 0
     refused = [await night(old, number) for number in (2, 3)]
     assert [
-        (each.exit_code, each.problems[0].count("another copy of this dataset was loaded there since, with run"))
+        (each.exit_code, each.problems[0].count("another copy of this dataset was loaded there since"))
         for each in refused
     ] == [(6, 1)] * 2
     assert_equals_dataset(place, tmp_path / "new")
     place.close()
+    write_warehouse(tmp_path, server, place)
+    env = environment(server, METRICS_ETL_DESTINATION__PATH=str(tmp_path / "old"))
+    check = await metrics_etl("check", cwd=tmp_path, env=env)
+    assert (check.exit_code, "another copy of this dataset was loaded there since" in check.stdout) == (6, True)
     with pytest.raises(DestinationError, match="another copy of this dataset"):
         preview_load(old.warehouse, Dataset(LocalFiles(tmp_path / "old")))
 

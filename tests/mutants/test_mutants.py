@@ -552,7 +552,7 @@ MUTANTS = [
     Mutant(
         "older copy loads nothing over newer rows",
         "etl/load/warehouse/load.py",
-        "if last_run_id and not (is_full or accept_deletions):",
+        "if runs_left is not None and not (is_full or accept_deletions):",
         "if False:",
         ("tests/e2e/test_warehouse.py",),
     ),

@@ -51,6 +51,12 @@ def last_load_into(files: Files, place: str) -> LastLoad | None:
     return load if load and load.warehouse == place else None
 
 
+def runs_left(files: Files, place: str) -> int:
+    """Of how many export runs the last load into the warehouse at ``place`` left rows there, as far as is known."""
+    load = last_load_into(files, place)
+    return load.export_runs if load else 0
+
+
 def last_loaded_at(files: Files, place: str, now: datetime) -> datetime | None:
     """When a load last left nothing out of the warehouse at ``place``; None when none did, or the note cannot be read.
 

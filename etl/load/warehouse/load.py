@@ -133,13 +133,16 @@ def refuse_another(warehouse: Warehouse, loaded: Loaded, dataset_id: str) -> Non
         raise another_dataset(warehouse.where, loaded.dataset_id, dataset_id)
 
 
-def _refuse_newer(where: str, contents: Contents, loaded: Loaded, last_run_id: str) -> None:
-    """Raise DestinationError if there are runs that this dataset never had, since its own last load, which was of that run."""
-    theirs = loaded.digests.get("run", {}).keys() - contents.digests["run"].keys()
-    if newer := [each for each in theirs if each > last_run_id]:
+def refuse_another_copy(warehouse: Warehouse, loaded: Loaded, export_runs: AbstractSet[str], left: int) -> None:
+    """Raise DestinationError if there are runs that this dataset does not have, and more than its own last load left there.
+
+    ``export_runs`` are the dataset's. No more than were ``left`` there: some of the dataset's own were removed from it.
+    """
+    there = {item for item, digest in loaded.digests.get("run", {}).items() if digest is not None}
+    if len(there) > left and (others := there - export_runs):
         raise DestinationError(
-            f"{where}: another copy of this dataset was loaded there since, with run {max(newer)}: let only one copy load, "
-            "and run metrics-etl load --full if it is this one"
+            f"{warehouse.where}: another copy of this dataset was loaded there since, with {counted(len(others), 'run')} such as "
+            f"{max(others)}: let only one copy load, and run metrics-etl load --full if it is this one"
         )
 
 
@@ -147,7 +150,7 @@ def load(
     contents: Contents,
     warehouse: Warehouse,
     *,
-    last_run_id: str | None = None,
+    runs_left: int | None = None,
     is_full: bool = False,
     is_dry_run: bool = False,
     accept_deletions: bool = False,
@@ -155,8 +158,8 @@ def load(
 ) -> Result:
     """Make the warehouse equal to the dataset, except for executions that are held back.
 
-    Those that have vanished from the dataset are held back, too, unless ``is_full`` or ``accept_deletions``. ``last_run_id``: the
-    newest run that this dataset's last load left there.
+    Those that have vanished from the dataset are held back, too, unless ``is_full`` or ``accept_deletions``. ``runs_left``: of
+    how many runs the dataset's last load left rows there; None where nobody is to know.
     ``on_progress`` is told how many files were read, of how many; what it raises ends the load.
 
     Raises:
@@ -165,8 +168,8 @@ def load(
     """
     loaded = warehouse.loaded()
     refuse_another(warehouse, loaded, contents.dataset_id)
-    if last_run_id and not (is_full or accept_deletions):
-        _refuse_newer(warehouse.where, contents, loaded, last_run_id)
+    if runs_left is not None and not (is_full or accept_deletions):
+        refuse_another_copy(warehouse, loaded, contents.digests["run"].keys(), runs_left)
     vanished = set[str]() if is_full or accept_deletions else vanished_executions(contents, loaded)
     found = compare(contents, loaded, held_back=contents.held_back | vanished, is_full=is_full)
     new, changed, altered, removed = (

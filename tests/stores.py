@@ -213,6 +213,9 @@ class Cut:
     when: str  # "before", "halfway", "after"
 
 
+IN_CHUNKS = "chunked, with the length of the whole"
+
+
 @dataclass(frozen=True)
 class Edited:
     """The store's own answer as something in front of it makes it: status, content and headers."""
@@ -306,10 +309,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, content: bytes, headers: dict[str, str]) -> None:
         self.send_response_only(status)
+        is_in_chunks = headers.get("Transfer-Encoding") == IN_CHUNKS
+        if is_in_chunks:
+            self.send_header("Transfer-Encoding", "chunked")
+            content = b"%x\r\n%b\r\n0\r\n\r\n" % (len(content), content)
         for name, value in headers.items():
             if name.lower() not in ("transfer-encoding", "connection", "content-length"):
                 self.send_header(name, value)
-        length = headers.get("Content-Length") if self.command == "HEAD" else None
+        length = headers.get("Content-Length") if self.command == "HEAD" or is_in_chunks else None
         self.send_header("Content-Length", length or str(len(content)))
         self.end_headers()
         if self.command != "HEAD":

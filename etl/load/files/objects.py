@@ -121,8 +121,12 @@ class Objects:
         with self._naming(path, "get"):
             answer = self._answer(lambda: obstore.get(self._store, path))
             found = _found(answer.meta)
-            is_too_large = most_bytes is not None and found.size_bytes > most_bytes
-            return found, b"" if is_too_large else self._answer(lambda: answer.bytes().to_bytes(), is_content=True)
+            if most_bytes is not None and found.size_bytes > most_bytes:
+                return found, b""
+            data = self._answer(lambda: answer.bytes().to_bytes(), is_content=True)
+        if len(data) != found.size_bytes:  # as it came in chunks, with the header of the whole
+            raise StoreFailedError(f"{self.url}/{path}: {len(data):,} of {found.size_bytes:,} bytes came: run again")
+        return found, data
 
     def head(self, path: str) -> Found:
         """The object without its content.

@@ -7,7 +7,7 @@ import pytest
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lease
 from etl.load.files.bucket import BucketFiles
-from tests.stores import Edited, Refused
+from tests.stores import IN_CHUNKS, Edited, Refused
 
 NOW = datetime(2026, 11, 1, 2, tzinfo=UTC)
 PART = "calls/run_test=a/month=2026-01/part-0.parquet"
@@ -91,7 +91,10 @@ HALF = Edited(lambda _status, content, headers: (206, content[:2], headers | {"C
 PAGE = Edited(lambda status, _content, headers: (status, b"<html>blocked</html>", headers))
 
 
-@pytest.mark.parametrize("wrong", [HALF, PAGE], ids=["half", "page"])
+CUT = Edited(lambda status, content, headers: (status, content[:2], headers | {"Transfer-Encoding": IN_CHUNKS}))
+
+
+@pytest.mark.parametrize("wrong", [HALF, PAGE, CUT], ids=["half", "page", "cut"])
 def test_other_content_than_is_listed_is_refused_and_not_taken_for_damage(files, proxy, wrong):
     files.publish(PART, b"12345")
     with files.lock(NOW):

@@ -57,8 +57,8 @@ class LocalFiles:
     def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never) -> Iterator[None]:  # noqa: ARG002
         """Hold the dataset's lock; see ``lock.exclusive``. Who holds it is known at once."""
         with lock.exclusive(self.root, now=now):
-            self._seen = set()
-            self.entries(STATE)
+            with self._naming(STATE):
+                self._seen = {f"{STATE}/{each.name}" for each in (self.root / STATE).iterdir()}
             try:
                 yield
             finally:

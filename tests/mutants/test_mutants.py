@@ -543,6 +543,13 @@ MUTANTS = [
         ("tests/load/files/test_bucket.py",),
     ),
     Mutant(
+        "whole object has come",
+        "etl/load/files/objects.py",
+        "if len(data) != found.size_bytes:",
+        "if False:",
+        ("tests/load/files/test_bucket.py",),
+    ),
+    Mutant(
         "migrate keeps what is newer",
         "etl/load/migrate.py",
         "if there[each] > exported_at.get(each, _LONG_AGO)",
@@ -552,7 +559,7 @@ MUTANTS = [
     Mutant(
         "older copy loads nothing over newer rows",
         "etl/load/warehouse/load.py",
-        "if runs_left is not None and not (is_full or accept_deletions):",
+        "if runs_left is not None and not is_full:",
         "if False:",
         ("tests/e2e/test_warehouse.py",),
     ),

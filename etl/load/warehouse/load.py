@@ -168,7 +168,7 @@ def load(
     """
     loaded = warehouse.loaded()
     refuse_another(warehouse, loaded, contents.dataset_id)
-    if runs_left is not None and not (is_full or accept_deletions):
+    if runs_left is not None and not is_full:
         refuse_another_copy(warehouse, loaded, contents.digests["run"].keys(), runs_left)
     vanished = set[str]() if is_full or accept_deletions else vanished_executions(contents, loaded)
     found = compare(contents, loaded, held_back=contents.held_back | vanished, is_full=is_full)

@@ -23,7 +23,7 @@ from etl.load.last_run import LastRun, read_last_run
 from etl.load.layout import LAST_RUN, Layout
 from etl.load.relocate import as_if_moved
 from etl.load.state import StoredState, load_missing
-from etl.load.warehouse.last_load import last_loaded_at
+from etl.load.warehouse.last_load import last_load_into
 from etl.load.warehouse.target import module_for
 from etl.model import schema
 from etl.pipeline.apply import fetch, fetch_early, mark_left_behind, mark_vanished, part_moved_calls, put_in_place
@@ -208,8 +208,8 @@ async def _export_alone(run: Run, stop: asyncio.Future[InterruptedRunError] | No
         await _load(run, summary, stop)
     if settings.warehouse.url:
         place = settings.warehouse.place or ""
-        loaded_at = await to_the_end(partial(last_loaded_at, run.dataset.files, place, summary.counts_from))
-        summary.warehouse_loaded_at = loaded_at or datetime.fromtimestamp(0, UTC)
+        last_load = await to_the_end(partial(last_load_into, run.dataset.files, place, summary.counts_from))
+        summary.warehouse_loaded_at = last_load.loaded_at or datetime.fromtimestamp(0, UTC)
     details = {k: v for k, v in summary.as_json().items() if k not in ("run_tests", "receipt", "dataset", "version")}
     run.notify("run_finished", **details)
     if bug is not None:

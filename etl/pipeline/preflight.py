@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
@@ -31,7 +32,7 @@ from etl.load.identity import read_identity
 from etl.load.index import index_if_readable
 from etl.load.layout import LOCK, parse_part_path, parse_run_path
 from etl.load.state import load_state
-from etl.load.warehouse.last_load import runs_left
+from etl.load.warehouse.last_load import last_load_into
 from etl.load.warehouse.load import refuse_another, refuse_another_copy
 from etl.load.warehouse.target import open_warehouse
 from etl.model.keys import default_key, is_listable
@@ -304,7 +305,8 @@ def _check_warehouse(settings: Settings) -> Check:
             loaded = warehouse.loaded()
             refuse_another(warehouse, loaded, identity.dataset_id if identity else "a new one")
             export_runs = {run[1] for path in files.list(RUNS_TABLE.name) if (run := parse_run_path(path))}
-            refuse_another_copy(warehouse, loaded, export_runs, runs_left(files, section.place or ""))
+            last = last_load_into(files, section.place or "", datetime.now(UTC))
+            refuse_another_copy(warehouse, loaded, export_runs, last.export_runs)
             executions = len(loaded.digests.get("execution", {}))
     except ExporterError as error:
         return _problem(Subject.WAREHOUSE, error)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import closing
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 
 from msgspec.structs import replace
@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from etl.errors import ExporterError
 from etl.load.dataset import Dataset
 from etl.load.warehouse.contents import read_contents
-from etl.load.warehouse.last_load import LastLoad, last_load_into, last_loaded_at, note_load, runs_left
+from etl.load.warehouse.last_load import LastLoad, last_load_into, note_load
 from etl.load.warehouse.load import Result, load
 from etl.load.warehouse.target import NotEnoughMemoryError, nothing, open_warehouse
 from etl.settings.sections import Warehouse
@@ -33,8 +33,7 @@ def load_warehouse(
         DestinationError: the dataset cannot be read, or the warehouse failed; the next load makes up for it.
     """
     place = settings.place or ""
-    loaded_at = last_loaded_at(dataset.files, place, now)
-    last = last_load_into(dataset.files, place) or LastLoad(warehouse=place, tried_at=now)
+    last = last_load_into(dataset.files, place, now)
     try:
         contents = read_contents(dataset)
         with closing(open_warehouse(settings.named_url, settings.namespace, on_wait=on_wait)) as warehouse:
@@ -52,7 +51,7 @@ def load_warehouse(
             except NotEnoughMemoryError:
                 result = work()
     except ExporterError as error:
-        note_load(dataset.files, replace(last, tried_at=now, problem=str(error), loaded_at=loaded_at))
+        note_load(dataset.files, replace(last, tried_at=now, problem=str(error)))
         raise
     note_load(
         dataset.files,
@@ -62,7 +61,7 @@ def load_warehouse(
             export_run_id=max(contents.digests["run"], default=None),
             export_runs=len(contents.digests["run"]),
             problem="; ".join(result.problems) or None,
-            loaded_at=loaded_at if result.problems else now,
+            loaded_at=last.loaded_at if result.problems else now,
         ),
     )
     return result
@@ -70,6 +69,6 @@ def load_warehouse(
 
 def preview_load(settings: Warehouse, dataset: Dataset, *, is_full: bool = False) -> Result:
     """What ``load_warehouse`` would do; changes nothing. Errors as there."""
-    left = runs_left(dataset.files, settings.place or "")
+    left = last_load_into(dataset.files, settings.place or "", datetime.now(UTC)).export_runs
     with closing(open_warehouse(settings.named_url, settings.namespace, is_read_only=True)) as warehouse:
         return load(read_contents(dataset), warehouse, runs_left=left, is_full=is_full, is_dry_run=True)

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Annotated
 
 import msgspec
+from msgspec.structs import replace
 
 from etl.errors import DestinationError
 from etl.load.documents import read_document
@@ -42,28 +43,20 @@ def read_last_load(files: Files, *, note: Callable[[str], object]) -> LastLoad |
     return read_document(files, LAST_LOAD, LastLoad, most_bytes=_MOST_BYTES, note=note)
 
 
-def last_load_into(files: Files, place: str) -> LastLoad | None:
-    """The note of a load into the warehouse at ``place``; None when there is none, or it cannot be read."""
-    try:
-        load = read_last_load(files, note=lambda _: None)
-    except DestinationError:
-        return None
-    return load if load and load.warehouse == place else None
+def last_load_into(files: Files, place: str, now: datetime) -> LastLoad:
+    """The note of a load into the warehouse at ``place``; one that tells of nothing where there is none, or it cannot be read.
 
-
-def runs_left(files: Files, place: str) -> int:
-    """Of how many export runs the last load into the warehouse at ``place`` left rows there, as far as is known."""
-    load = last_load_into(files, place)
-    return load.export_runs if load else 0
-
-
-def last_loaded_at(files: Files, place: str, now: datetime) -> datetime | None:
-    """When a load last left nothing out of the warehouse at ``place``; None when none did, or the note cannot be read.
-
-    Nor does a time count that has not come yet: a clock was wrong.
+    Nor does a ``loaded_at`` count that has not come yet: a clock was wrong.
     """
-    load = last_load_into(files, place)
-    return load.loaded_at if load and load.loaded_at and load.loaded_at <= now + CLOCKS_DIFFER else None
+    nothing = LastLoad(warehouse=place, tried_at=now)
+    try:
+        load = read_last_load(files, note=lambda _: None) or nothing
+    except DestinationError:
+        return nothing
+    if load.warehouse != place:
+        return nothing
+    is_future = load.loaded_at is not None and load.loaded_at > now + CLOCKS_DIFFER
+    return replace(load, loaded_at=None) if is_future else load
 
 
 def note_load(files: Files, load: LastLoad) -> None:

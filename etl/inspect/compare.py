@@ -127,11 +127,7 @@ def compare(
         missing = sum(each.exported_calls or 0 for each in side.executions) - there.calls
         if missing > 0:
             notices.append(f"{name}: {counted(missing, 'call')} gone from the dataset: metrics-etl verify says more")
-    gone = [
-        text
-        for key in {each.run_test: None for side in (before, after) for each in side.executions}
-        for text in rows_gone(files, key)
-    ]
+    gone = rows_gone(files, dict.fromkeys(each.run_test for side in (before, after) for each in side.executions))
     if gone:
         notices.append(f"gone from the dataset: {', '.join(gone)}: metrics-etl status says what to do")
     if not can_tell_days((before, after)):

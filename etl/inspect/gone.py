@@ -1,35 +1,43 @@
-"""What is known to be gone of a run test: who judges by the rows that are left must say so."""
+"""What is known to be gone of run tests: a judgement by the rows that are left must say so."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 from etl.inspect.status_files import COUNTED, changed_counts, table_files, unmatched_calls
 from etl.load.attempt import who_exports
 from etl.load.files.open import Files
-from etl.load.index import index_if_readable
+from etl.load.index import Index, index_if_readable
 from etl.model.wording import counted
 
 
-def rows_gone(files: Files, key: str) -> list[str]:
-    """How much is gone of the run test with this key, in words; while somebody is at work, who moves rows, as the last run said.
+def rows_gone(files: Files, keys: Collection[str]) -> list[str]:
+    """How much is gone of the run tests with these keys, in words.
+
+    While somebody is at work, rows are on the move: then it is what the last run knew of.
 
     Raises:
         DestinationError: a file of the dataset cannot be read.
     """
     before = who_exports(files)
     index, now = index_if_readable(files, []), datetime.now(UTC)
-    parts = {
-        table.name: [each for each in table_files(files, table, index, [], now=now) if each.key == key]
-        for table in COUNTED
-    }
-    executions, calls, evals, unmatched = len(index.lost.get(key, ())), 0, 0, 0
-    if before.at_work is None and who_exports(files) == before:
-        gone, calls, evals = (counts[key] for counts in changed_counts(index, parts, [])[0])
-        executions += gone
-        unmatched = unmatched_calls(key, parts["executions"], sum(each.rows for each in parts["calls"]), index)
-    counts = {"execution": executions, "call": max(calls, unmatched), "eval": evals}
-    found = [counted(number, noun) for noun, number in counts.items() if number]
-    if unmatched < 0 and not executions:
-        found.append(f"the executions of {counted(-unmatched, 'call')}")
-    if damaged := index.damaged().get(key):
-        found.append(f"rows of {counted(len(damaged), 'execution')}")
+    parts = {table.name: table_files(files, table, index, [], now=now) for table in COUNTED}
+    is_at_rest = before.at_work is None and who_exports(files) == before
+    gone, _ = changed_counts(index if is_at_rest else Index(), parts, [])
+    damaged = index.damaged()
+    found = []
+    for key in keys:
+        executions, calls, evals = (counts[key] for counts in gone)
+        executions += len(index.lost.get(key, ()))
+        unmatched = 0
+        if is_at_rest:
+            of_executions, of_calls = (
+                [each for each in parts[name] if each.key == key] for name in ("executions", "calls")
+            )
+            unmatched = unmatched_calls(key, of_executions, sum(each.rows for each in of_calls), index)
+        counts = {"execution": executions, "call": max(calls, unmatched), "eval": evals}
+        found += [counted(number, noun) for noun, number in counts.items() if number]
+        if unmatched < 0 and not executions:
+            found.append(f"the executions of {counted(-unmatched, 'call')}")
+        if key in damaged:
+            found.append(f"rows of {counted(len(damaged[key]), 'execution')}")
     return found

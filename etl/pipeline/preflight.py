@@ -280,13 +280,13 @@ def _check_dataset(settings: Settings) -> list[Check]:
         return [_problem(Subject.DESTINATION, error), _skipped(Subject.LOCK)]
     try:
         probe = files.probe()
-        is_new = probe.is_there and not holder and not _read_dataset(files, settings)
+        words = "can be written" if probe.is_there else "does not exist yet, but can be created"
+        if probe.is_there and not holder and not _read_dataset(files, settings):
+            words = "has no dataset yet, but can be written"
     except DestinationError as error:
         destination = _problem(Subject.DESTINATION, error)
     else:
         free = "" if probe.free_bytes is None else f", {probe.free_bytes / 2**30:,.1f} GiB free"
-        words = "can be written" if probe.is_there else "does not exist yet, but can be created"
-        words = "has no dataset yet, but can be written" if is_new else words
         destination = Check(Subject.DESTINATION, f"{files.where()} {words}{free}")
     lock = Check(
         Subject.LOCK,

@@ -35,7 +35,6 @@ class Lease:
         self._token = secrets.token_hex(16)
         self._renewals = 0
         self._seen: Version | None = None
-        self._outdated: Version | None = None
         self._renewed_at = _clocks()
         self._outage_ends_at: float | None = None
         self._lost: str | None = None
@@ -48,15 +47,15 @@ class Lease:
             LockHeldError: there is one, or another process became it meanwhile.
             DestinationError: the store fails, or ignores conditions.
         """
-        self._look(is_stopped)
+        outdated = self._look(is_stopped)
         try:
             try:
                 self._write()
             except (ConflictError, FileMissingError):  # somebody was faster, or a proxy answered
-                self._look(is_stopped)
+                outdated = self._look(is_stopped)
                 self._write()
             # Only this process writes the object now, so what must fail can be tried on it.
-            for unseen in (None, self._outdated or Version('"0"', "1")):
+            for unseen in (None, outdated or Version('"0"', "1")):
                 _must_refuse(self._objects, LOCK, self._text(attempt="must fail"), unseen)
         except (ConflictError, FileMissingError):
             if holder(self._objects):
@@ -70,12 +69,14 @@ class Lease:
         # A renewal that hangs must not outlast the life of the lease.
         self._objects = self._objects.hasty()
 
-    def _look(self, is_stopped: Callable[[], bool]) -> None:
+    def _look(self, is_stopped: Callable[[], bool]) -> Version | None:
+        """Make sure that no living process holds the lock; returns the version to be replaced, None if there is no lock yet."""
         with suppress(FileMissingError):
             found, text = _read(self._objects)
             if holder := _holder(text):
                 self._watch(found.version, holder, is_stopped)
-            self._seen = self._outdated = found.version
+            self._seen = found.version
+        return self._seen
 
     def _watch(self, seen: Version, holder: str, is_stopped: Callable[[], bool]) -> None:
         deadline = time.monotonic() + LIFE_SECONDS

@@ -194,7 +194,7 @@ class Objects:
                 except BaseError as exc:
                     if not is_cut_off(exc) or time.monotonic() > ends_at:
                         raise
-                time.sleep(1)
+                time.sleep(1)  # not where obstore repeats it, which waits itself until the time is over
 
         return self._answer(persist, is_write=True)
 

@@ -5,12 +5,12 @@ Pure: no clock, no network, no files. The same input gives the same plan.
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 
 from etl.extract.listing import MOST_ROWS_OF_A_PAGE
 from etl.extract.purpose import Purpose, no_requests
-from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState, StoredExecution
+from etl.model.lifecycle import LONG_AGO, TERMINAL_EXECUTION, ExportState, StoredExecution
 from etl.model.listed_execution import ExecutionList, ListedExecution
 from etl.model.records import DeadLetter
 from etl.settings import RunTest
@@ -183,8 +183,7 @@ def order_by_worth(plan: Iterable[Planned]) -> list[Planned]:
 
     What an interrupted night should have comes first. What failed before may well fail again.
     """
-    oldest = datetime.min.replace(tzinfo=UTC)
-    newest_first = sorted(plan, key=lambda planned: planned.started_at or oldest, reverse=True)
+    newest_first = sorted(plan, key=lambda planned: planned.started_at or LONG_AGO, reverse=True)
     return sorted(newest_first, key=lambda planned: _ORDER.get(planned.reason, 0))
 
 
@@ -199,9 +198,8 @@ def scrub(plan: Iterable[Planned], *, requests: int, page_limit: int) -> list[Pl
     One that takes more than what is left is skipped.
     """
     result = list(plan)
-    long_ago = datetime.min.replace(tzinfo=UTC)
     final = [index for index, item in enumerate(result) if item.reason is Reason.FINAL]
-    for index in sorted(final, key=lambda index: (_verified_at(result[index]) or long_ago, index)):
+    for index in sorted(final, key=lambda index: (_verified_at(result[index]) or LONG_AGO, index)):
         if (cost := result[index].requests(page_limit)) <= requests:
             requests -= cost
             result[index] = replace(result[index], reason=Reason.SCRUB)

@@ -5,7 +5,7 @@ Only finished executions that the source still has count. Reads no call.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from etl.errors import ConfigurationError
 from etl.inspect.statistics import FEWEST_EXECUTIONS
@@ -13,7 +13,7 @@ from etl.inspect.tables import find_scope, read_rows
 from etl.load.files.open import Files
 from etl.load.layout import Scope
 from etl.model import schema
-from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState
+from etl.model.lifecycle import LONG_AGO, TERMINAL_EXECUTION, ExportState
 from etl.model.wording import counted, first_few, quoted
 
 LAST, PREVIOUS = "last", "previous"
@@ -21,7 +21,6 @@ _COLUMNS = (
     *("execution_id", "run_test", "run_test_name", "status"),
     *("started_at", "export_state", "deleted_at", "exported_calls"),
 )
-_FIRST = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ class ComparedExecution:
     @property
     def age(self) -> tuple[datetime, str]:
         """Larger for the younger of two executions."""
-        return self.started_at or _FIRST, self.execution_id
+        return self.started_at or LONG_AGO, self.execution_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
 
@@ -22,7 +22,16 @@ from etl.load.receipt import Change
 from etl.load.state import StoredState, held_rows
 from etl.model import schema
 from etl.model.digest import rows_digest
-from etl.model.lifecycle import KNOWN_CALL, Arrival, ExportState, HeldRows, Settlement, StoredExecution, export_state
+from etl.model.lifecycle import (
+    KNOWN_CALL,
+    LONG_AGO,
+    Arrival,
+    ExportState,
+    HeldRows,
+    Settlement,
+    StoredExecution,
+    export_state,
+)
 from etl.model.records import METRICS, RUNS
 from etl.transform.flatten import FlatBundle
 from etl.transform.frames import ExportStamp, calls_frame, errors_frame, evals_frame, executions_frame, to_arrow
@@ -283,4 +292,4 @@ def _note_changes(
 
 def _age(bundle: FlatBundle) -> tuple[str, datetime]:
     """Sorts by run test and start: executions that began together come to lie together."""
-    return bundle.run_test_key, bundle.started_at or datetime.min.replace(tzinfo=UTC)
+    return bundle.run_test_key, bundle.started_at or LONG_AGO

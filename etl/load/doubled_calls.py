@@ -6,7 +6,7 @@ a run that is killed there is finished by the next. No call goes on the word of 
 
 from collections.abc import Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,10 @@ from etl.load.part_index import hash_ids
 from etl.load.receipt import Change
 from etl.load.state import held_rows
 from etl.model import schema
-from etl.model.lifecycle import CLOCKS_DIFFER, ExportState, HeldRows
+from etl.model.lifecycle import CLOCKS_DIFFER, LONG_AGO, ExportState, HeldRows
 from etl.model.records import RUNS
 from etl.transform.frames import ExportStamp
 
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _CHANGED = ("calls_digest", "exported_calls", "listed_calls", "export_state", "export_run_id", "exported_at")
 _READ = ["execution_id", "deleted_at", *_CHANGED]
 _SUBJECT = ("execution_id", "subject_id")
@@ -71,7 +70,7 @@ def _places_of_calls(
         if not np.isin(each.call_hashes, suspects).any():
             continue
         for call_id, execution_id, exported_at in _read(dataset, part):
-            since = exported_at if exported_at and exported_at <= now + CLOCKS_DIFFER else _LONG_AGO
+            since = exported_at if exported_at and exported_at <= now + CLOCKS_DIFFER else LONG_AGO
             places.setdefault(call_id, []).append((since, execution_id, part))
     return places
 

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import chain
 
 import msgspec
@@ -29,11 +29,10 @@ from etl.load.parquet import UnreadableError, pack, unpack
 from etl.load.part_index import ROWS, Hashes, PartIndex, index_part, versions_of
 from etl.model import schema
 from etl.model.digest import fingerprint, rows_digest
-from etl.model.lifecycle import HeldRows
+from etl.model.lifecycle import LONG_AGO, HeldRows
 
 _OF_DELETION = ["execution_id", "deleted_at", "exported_at"]
 _OF_WHAT_IS_HELD = ["execution_id", "listed_calls", "exported_calls", "calls_digest"]
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 def meaning_of(tables: Iterable[schema.Table]) -> str:
@@ -252,7 +251,7 @@ def _deleted(known: Index, index: Index) -> dict[str, datetime]:
     told = set[str]()
     for each in index.parts.values() if deleted else ():
         for row in each.rows.filter(_is_deleted(each.rows, deleted)).select(_OF_DELETION).to_pylist():
-            if max(row["deleted_at"] or _LONG_AGO, row["exported_at"] or _LONG_AGO) >= deleted[row["execution_id"]]:
+            if max(row["deleted_at"] or LONG_AGO, row["exported_at"] or LONG_AGO) >= deleted[row["execution_id"]]:
                 told.add(row["execution_id"])
     return {each: at for each, at in deleted.items() if each not in told}
 

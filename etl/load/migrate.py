@@ -6,7 +6,7 @@ files of the days go. Until then a reader sees these rows twice, and none is eve
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import groupby
 
 import pyarrow as pa
@@ -20,8 +20,7 @@ from etl.load.merge import Replacement, is_of, once
 from etl.load.parquet import UnreadableError
 from etl.load.places import FULL_BYTES, FULL_ROWS, sizes_of
 from etl.model import schema
-
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+from etl.model.lifecycle import LONG_AGO
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +104,7 @@ def _write(dataset: Dataset, part: Part, days: Sequence[Part], begun: Mapping[st
         target = Part(part.run_test_key, place_of(part.folder, number))
         # Days that were copied over a newer dataset are older than what is there.
         there = _exported_at(dataset.rows(schema.EXECUTIONS, target))
-        mine -= {each for each in mine & there.keys() if there[each] > exported_at.get(each, _LONG_AGO)}
+        mine -= {each for each in mine & there.keys() if there[each] > exported_at.get(each, LONG_AGO)}
         for table in schema.OF_EXECUTIONS:
             of_table = rows[table.name]
             arriving = once(table, of_table.filter(is_of(of_table, mine)))
@@ -117,7 +116,7 @@ def _write(dataset: Dataset, part: Part, days: Sequence[Part], begun: Mapping[st
 
 def _exported_at(executions: pa.Table) -> dict[str, datetime]:
     return {
-        row["execution_id"]: row["exported_at"] or _LONG_AGO
+        row["execution_id"]: row["exported_at"] or LONG_AGO
         for row in executions.select(["execution_id", "exported_at"]).to_pylist()
     }
 

@@ -4,7 +4,7 @@ A move first writes all rows to the new place, then removes the old ones. If it 
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 
 import pyarrow as pa
@@ -18,6 +18,7 @@ from etl.load.state import StoredState
 from etl.model import schema
 from etl.model.digest import rows_digest
 from etl.model.keys import default_key
+from etl.model.lifecycle import LONG_AGO
 from etl.transform.frames import ExportStamp, hash_rows
 
 Moves = dict[tuple[Part, str], set[str]]
@@ -64,16 +65,15 @@ def surplus(
     Of those, the one whose execution row was written last stays, then the one under the key that lists it, then one of a run test
     that ``listed`` has, then one under the key that its name gives. The state must hold all run tests that they are stored under.
     """
-    long_ago = datetime.min.replace(tzinfo=UTC)
 
     def worth(execution_id: str, part: Part) -> tuple[bool, bool, datetime, bool, bool, bool]:
         key = part.run_test_key
         stored = state.executions[key].get(execution_id)
         is_home, is_exported = execution_id in listed.get(key, ()), key in listed
         if stored is None:
-            return False, False, long_ago, is_home, is_exported, False
+            return False, False, LONG_AGO, is_home, is_exported, False
         is_named = key == default_key(stored.run_test_name or "")
-        return True, not stored.is_damaged, stored.exported_at or long_ago, is_home, is_exported, is_named
+        return True, not stored.is_damaged, stored.exported_at or LONG_AGO, is_home, is_exported, is_named
 
     drops: dict[Part, set[str]] = {}
     for execution_id, parts in doubled.items():

@@ -6,7 +6,7 @@ Of each file that the index does not know a few columns are read. Writes nothing
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import chain
 from typing import Any
 
@@ -20,14 +20,13 @@ from etl.load.layout import Part
 from etl.load.merge import is_of
 from etl.load.part_index import by_execution
 from etl.model import schema
-from etl.model.lifecycle import HeldRows, StoredExecution
+from etl.model.lifecycle import LONG_AGO, HeldRows, StoredExecution
 from etl.transform.frames import shared_values
 
 _UNIQUE = {
     "execution_id", "listed_calls", "exported_calls", "held_calls", "fingerprint", "calls_digest", "held_digest", "is_here",
 }  # fmt: skip
 _NOT_PLANNED = {"call_hashes", "started_at", "export_run_id"}
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -173,7 +172,7 @@ def _load_part(
 
 def _worth(stored: StoredExecution) -> tuple[bool, datetime]:
     """Which of two rows of an execution stays: its calls are complete, or else it was written last."""
-    return not stored.is_damaged, stored.exported_at or _LONG_AGO
+    return not stored.is_damaged, stored.exported_at or LONG_AGO
 
 
 def _place_loose(key: str, loose: Mapping[str, list[tuple[str, Part]]], state: StoredState) -> None:

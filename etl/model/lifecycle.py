@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Container
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import chain
 from typing import Self
@@ -16,6 +16,8 @@ TERMINAL_CALL = frozenset({"completed", "failed", "cancelled"})
 KNOWN_EXECUTION = TERMINAL_EXECUTION | {"pending", "running", "cancelling", "evaluating"}
 CLOCKS_DIFFER = timedelta(minutes=5)
 """What two clocks may be apart, each of which is right."""
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
+"""For comparing with times: before every one of them."""
 KNOWN_CALL = TERMINAL_CALL | {"pending", "queued", "ongoing", "analyzing"}
 _ENOUGH = 0.9
 """Of ``settle_hours``, between two runs: a night may begin a little earlier than the one before."""

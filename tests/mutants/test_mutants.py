@@ -552,7 +552,7 @@ MUTANTS = [
     Mutant(
         "migrate keeps what is newer",
         "etl/load/migrate.py",
-        "if there[each] > exported_at.get(each, _LONG_AGO)",
+        "if there[each] > exported_at.get(each, LONG_AGO)",
         "if False",
         ("tests/load/test_migrate.py",),
     ),

@@ -6,7 +6,7 @@ exported, is held back: what the warehouse has of it stays as it is until a run 
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from itertools import chain
 
@@ -25,12 +25,12 @@ from etl.load.parquet import UnreadableError, open_part
 from etl.load.warehouse.tables import GROUPS, Group, with_places
 from etl.model import schema
 from etl.model.digest import rows_digest
+from etl.model.lifecycle import LONG_AGO
 
 _DIGESTED = (
     "listed_calls", "exported_calls", "run_test_name", "export_state", "fingerprint", "calls_digest", "held_digest",
     "held_at", "verified_at", "exported_at", "export_run_id", "deleted_at",
 )  # fmt: skip
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -142,7 +142,7 @@ def _executions(index: Index, contents: Contents) -> dict[str, str]:
         places = [*_places(part_path(schema.EXECUTIONS.name, part)).values()]
         whole = each.rows.filter(pc.and_not(each.rows["is_here"], is_damaged(each.rows)))
         for row in whole.select(["execution_id", *_DIGESTED]).to_pylist():
-            execution_id, exported_at = row["execution_id"], row["exported_at"] or _LONG_AGO
+            execution_id, exported_at = row["execution_id"], row["exported_at"] or LONG_AGO
             if execution_id not in left_alone and exported_at >= newest.get(execution_id, exported_at):
                 newest[execution_id], contents.parts[execution_id] = exported_at, part
                 digests[execution_id] = rows_digest([_encode([places, row]).decode()])

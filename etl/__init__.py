@@ -61,7 +61,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # pandas and pyarrow take half a second to import: whoever asks for help or a version should not wait for them.
+    # pandas and pyarrow take half a second to import: a command that prints help or a version should not wait for them.
     if name in _LAZY:
         from importlib import import_module  # noqa: PLC0415
 

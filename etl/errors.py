@@ -91,7 +91,7 @@ class UnexpectedAnswerError(TransientError):
 class ServerFaultError(TransientError):
     """The API answered 500: a fault, a bad row on the page, or a page past the last one.
 
-    ``is_final`` says that the client does not retry it: whoever reads the list finds out which of the three it is.
+    ``is_final`` says that the client does not retry it: the code that reads the list finds out which of the three it is.
     """
 
     def __init__(self, message: str, *, excerpt: str = "", tries: int = 1, is_final: bool = False) -> None:

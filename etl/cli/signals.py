@@ -8,7 +8,7 @@ _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 def end_on_signals() -> None:
-    """End the process at once on either signal, unless whoever started it wants that one ignored."""
+    """End the process at once on either signal, unless the parent process ignores that one."""
     for number in _NUMBERS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _ending(number))

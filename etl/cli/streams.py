@@ -37,7 +37,7 @@ class _Descriptor(io.RawIOBase):
             try:
                 return os.write(self._descriptor, data)
             except BlockingIOError:
-                select.select([], [self._descriptor], [])  # whoever started the command made it non-blocking
+                select.select([], [self._descriptor], [])  # the parent process made it non-blocking
             except OSError as exc:
                 self.failure = self.failure or exc
                 return memoryview(data).nbytes

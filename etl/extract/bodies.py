@@ -2,7 +2,7 @@
 
 A body may have ``max_bytes``, as it is sent and unpacked; all that are being read, four times that. One of these four shares is
 divided among the requests: a body that fits its part waits for nobody. One that outgrows it needs a place before it is read on.
-There are three, each with room for the largest body: so whoever has a place needs nothing else, and leaves it at the latest when
+There are three, each with room for the largest body: so one that has a place needs nothing else, and leaves it at the latest when
 its server is silent for too long or its time is over. Every body gets its turn.
 
 Nothing waits between the end of reading and that of decoding, so that these take their memory for one body at a time.

@@ -95,7 +95,7 @@ class LargestPage:
     ) -> tuple[Page[T], int] | None:
         """The whole list in one page and the size of that, after a ``first`` page of ``limit`` rows; None when it cannot be had.
 
-        A page that lacks what the first one had, or rows that it counts, is not believed.
+        A page without what the first one had, or with fewer rows than it counts, is not believed.
         """
         if len(first.results) < min(first.count, limit):
             self._is_cut_to(len(first.results))

@@ -1,7 +1,7 @@
 """Remove the keys from what the server sends: a server that echoes its requests sends them back. Pure.
 
 A key is recognized verbatim and escaped for JSON, a URL or HTML, once or more, as servers echo text. A key in any other form,
-such as base64, is not recognized: whoever encoded it knows it already.
+such as base64, is not recognized: a server that encodes it knows it already.
 """
 
 import re

@@ -300,7 +300,7 @@ def _parts(files: Files, table: schema.Table) -> dict[str, Part]:
 def read_listed(files: Files, table: schema.Table, read: Callable[[dict[str, Part]], T]) -> T:
     """What ``read`` makes of the table's files; these are listed again when one of them is gone before it is read.
 
-    An export that moves rows writes them to the new part first, then removes the old file: whoever listed the files before
+    An export that moves rows writes them to the new part first, then removes the old file: a reader that listed the files before
     and reads them after would miss those rows.
     """
     for _ in range(_TRIES):

@@ -1,4 +1,4 @@
-"""Work that may never end, because somebody else's server may never answer: whoever waits for it can leave it."""
+"""Work that may never end, because somebody else's server may never answer: the caller can stop waiting for it."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -15,7 +15,7 @@ def in_background(work: Callable[[], T]) -> "Future[T]":
     def run() -> None:
         try:
             result = work()
-        except BaseException as exc:  # noqa: BLE001 whoever waits raises it
+        except BaseException as exc:  # noqa: BLE001 raised where it is waited for
             future.set_exception(exc)
         else:
             future.set_result(result)

@@ -265,7 +265,7 @@ def _commit_calls(
 
 
 def _renewing(replacement: Replacement, touched: AbstractSet[str]) -> Replacement:
-    """The replacement for execution rows: whoever follows these sees there that calls or evals of theirs changed."""
+    """The replacement for execution rows: a reader that follows these sees that calls or evals of an execution changed."""
     return replace(replacement, renewed={*replacement.renewed, *touched})
 
 

@@ -182,7 +182,7 @@ def mark_deleted(
 
 
 def renew(dataset: Dataset, part: Part, execution_ids: Collection[str], stamp: ExportStamp) -> None:
-    """Let the execution rows tell whoever follows them that other rows of the executions change in this export.
+    """Let the execution rows tell readers that follow them that other rows of the executions change in this export.
 
     Raises:
         DestinationError: it could not be written.

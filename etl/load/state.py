@@ -121,7 +121,7 @@ def held_rows(listed_calls: Mapping[str, int | None], calls: pa.Table, evals: pa
 
 
 def forget_the_future(state: StoredState, now: datetime) -> None:
-    """Times that have not come yet count as unknown: whoever wrote them had a clock that was wrong."""
+    """Times that have not come yet count as unknown: they were written by a clock that was wrong."""
     for part, times in state.late.items():
         state.late[part] = {execution_id: at for execution_id, at in times.items() if at <= now}
     for executions in state.executions.values():

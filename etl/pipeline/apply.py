@@ -86,7 +86,7 @@ async def mark_vanished(run: Run, record: Record, found: Survey, state: StoredSt
             unfinished=sum(_is_unfinished(state.executions[key].get(each)) for each in existing),
         )
         if found_by_id.deleted:
-            # With what is noted of it: whoever cancels the run must still be told what was marked.
+            # With what is noted of it: a run that is cancelled must still tell what was marked.
             await to_the_end(mark(key, found_by_id.deleted, counts))
 
 

@@ -22,7 +22,7 @@ _LEAST_SECONDS = 0.05
 class CommitBuffer:
     """Collects bundles for ``commit``, which runs once at a time and is never cut short; ``written`` tells how large files are.
 
-    Whoever adds a bundle while a commit is due waits for it: a slow destination slows the crawl down, and memory stays bounded.
+    Adding a bundle while a commit is due waits for the commit: a slow destination slows the crawl down, and memory stays bounded.
     ``commit_on_time`` commits also while nothing more arrives, as when a rate limit holds everything. A crawl that is cancelled
     waits for the running commit; ``flush`` commits what is left.
 

@@ -169,7 +169,7 @@ def hold(objects: Objects, now: datetime, is_stopped: Callable[[], bool] = never
 
     def renew_until_the_end() -> None:
         while not end.wait(LIFE_SECONDS / 3):
-            with suppress(Exception):  # ``require`` tells whoever writes next
+            with suppress(Exception):  # ``require`` tells the next write
                 lease.renew()
 
     lease.take(is_stopped)

@@ -341,7 +341,7 @@ def _entry(path: str, found: os.DirEntry[str]) -> Iterator[Entry]:
     except FileNotFoundError:
         return
     except OSError:
-        # Whoever reads the file learns why.
+        # Reading the file tells why.
         yield Entry(path)
     else:
         version = f"{told.st_ino}-{told.st_mtime_ns}-{told.st_ctime_ns}-{told.st_size}"

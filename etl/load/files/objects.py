@@ -52,7 +52,7 @@ class Objects:
     """The objects below one URL; paths are relative to it.
 
     ``requests`` counts what was asked of the store, by kind; what obstore sends again is not in it. Once the store has failed for
-    minutes, it is given seconds: what is left is to end the run. Who only reads does not wait for minutes at all.
+    minutes, it is given seconds: what is left is to end the run. A reader does not wait for minutes at all.
     """
 
     def __init__(self, url: str, options: Options) -> None:

@@ -135,7 +135,7 @@ def listed(files: Files, folder: str) -> tuple[Entry, ...]:
 
 @contextmanager
 def expecting(files: Files, path: str, seen: Container[str] | None) -> Iterator[None]:
-    """What the run has seen exists: who says that it does not, once, may be a proxy or a mount, and rows would be written over.
+    """Do not believe that a file is missing which the run has seen: a proxy or a mount may say so once, and rows be written over.
 
     Raises:
         DestinationError: it was seen, and is missing.

@@ -121,7 +121,7 @@ def _check_folders(root: Path) -> None:
 
 
 def _check_files(root: Path) -> None:
-    """Check what every run opens or replaces. The parts of the tables are read by whoever checks the rows."""
+    """Check what every run opens or replaces. The check of the rows reads the parts of the tables."""
     for path in (root / name for name in (LAST_RUN, ATTEMPT, LAST_LOAD, INDEX, IDENTITY)):
         if path.is_dir():
             raise DestinationError(f"{path}: {why(_error(errno.EISDIR))}")

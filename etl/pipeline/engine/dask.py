@@ -223,7 +223,7 @@ class _DaskCrawl:
 
     async def _take_answer(self, future: Any) -> None:
         answer = await _answer(future)
-        batch = self._batches.pop(future)  # not before: whoever cancels that must still get what arrived
+        batch = self._batches.pop(future)  # not before: a cancellation must still get what arrived
         # To the end: it may be all that its worker has fetched in a long time.
         await to_the_end(self._note(batch, answer))
         self._failures_in_a_row = self._failures_in_a_row + 1 if answer.bug else 0

@@ -4,25 +4,36 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 
 from etl.inspect.status_files import COUNTED, changed_counts, table_files, unmatched_calls
-from etl.load.attempt import who_exports
+from etl.load.attempt import Exporter, who_exports
 from etl.load.files.open import Files
-from etl.load.index import Index, index_if_readable
+from etl.load.index import index_if_readable
 from etl.model.wording import counted
+
+_TRIES = 3
 
 
 def rows_gone(files: Files, keys: Collection[str]) -> list[str]:
     """How much is gone of the run tests with these keys, in words.
 
-    While somebody is at work, rows are on the move: then it is what the last run knew of.
+    While somebody is at work, rows are on the move: then it is what the last run knew of, and what is gone for sure.
 
     Raises:
         DestinationError: a file of the dataset cannot be read.
     """
-    before = who_exports(files)
+    for _ in range(_TRIES):
+        before = who_exports(files)
+        found, is_at_rest = _gone_at_once(files, keys, before)
+        if is_at_rest or not found:
+            break
+    return found
+
+
+def _gone_at_once(files: Files, keys: Collection[str], before: Exporter) -> tuple[list[str], bool]:
+    """And whether nobody was at work meanwhile."""
     index, now = index_if_readable(files, []), datetime.now(UTC)
     parts = {table.name: table_files(files, table, index, [], now=now) for table in COUNTED}
     is_at_rest = before.at_work is None and who_exports(files) == before
-    gone, _ = changed_counts(index if is_at_rest else Index(), parts, [])
+    gone, _ = changed_counts(index, parts, [], is_exporting=not is_at_rest)
     damaged = index.damaged()
     found = []
     for key in keys:
@@ -40,4 +51,4 @@ def rows_gone(files: Files, keys: Collection[str]) -> list[str]:
             found.append(f"the executions of {counted(-unmatched, 'call')}")
         if key in damaged:
             found.append(f"rows of {counted(len(damaged[key]), 'execution')}")
-    return found
+    return found, is_at_rest

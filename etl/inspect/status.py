@@ -165,8 +165,9 @@ def read_status(
     read_identity(files)
     for _ in range(_TRIES):
         status = _read_at_once(files, before := who_exports(files), now, configured, warehouse)
-        if who_exports(files) == before:
-            break
+        is_missing = status.missing_executions or status.missing_calls or status.missing_evals
+        if who_exports(files) == before and not (before.is_exporting and is_missing):
+            break  # else files may have moved from where was not looked yet to where was looked
     return status
 
 
@@ -207,7 +208,7 @@ def _read_at_once(
     export_runs = {part.key for part in parts["runs"]}
     told = {run["export_run_id"] for run in runs}  # each later run would have replaced the note
     is_over = not is_exporting or (attempt is not None and attempt.exit_code is not None)
-    gone, come_since = changed_counts(Index() if is_exporting else index, parts, unreadable)
+    gone, come_since = changed_counts(index, parts, unreadable, is_exporting=is_exporting)
     problems = tuple((come[0]["message"] or "").splitlines()) if come else ()
     return Status(
         dataset=files.where(),

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from etl.errors import FileMissingError
 from etl.load.files.open import Entry, Files, data_files
 from etl.load.index import Index
-from etl.load.layout import parse_part_path, parse_run_path
+from etl.load.layout import Part, parse_part_path, parse_run_path
 from etl.load.parquet import UnreadableError, open_part, read_footer
 from etl.model import schema
 
@@ -36,22 +36,30 @@ COLUMNS: dict[str, Sequence[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """One file: its run test or export run, how many rows and bytes it has, and the wanted columns."""
+    """One file: its run test or export run, how many rows and bytes it has, and the wanted columns.
+
+    ``is_known``: the index knows it in this version.
+    """
 
     key: str
     rows: int
     size_bytes: int
     columns: pa.Table | None
+    part: Part | None = None
+    is_known: bool = False
 
 
 def changed_counts(
-    index: Index, parts: Mapping[str, Sequence[FilePart]], unreadable: Sequence[str]
+    index: Index, parts: Mapping[str, Sequence[FilePart]], unreadable: Sequence[str], *, is_exporting: bool
 ) -> tuple[list[Counter[str]], list[Counter[str]]]:
     """Of executions, calls and evals, how many rows are gone since the last run said what it left, and how many have come.
 
-    By the key of the run test. Those in a damaged file are neither, but unreadable.
+    By the key of the run test. Those in a damaged file are neither, but unreadable. While an export replaces and moves rows it is
+    only what is gone for sure.
     """
     gone, come = [Counter[str]() for _ in COUNTED], [Counter[str]() for _ in COUNTED]
+    if is_exporting:
+        return _gone_meanwhile(index, parts, unreadable), come
     for number, table in enumerate(COUNTED):
         if not index.parts or any(path.startswith(f"{table.name}/") for path in unreadable):
             continue
@@ -60,6 +68,29 @@ def changed_counts(
             now[part.key] += part.rows
         gone[number], come[number] = before - now, now - before
     return gone, come
+
+
+def _gone_meanwhile(
+    index: Index, parts: Mapping[str, Sequence[FilePart]], unreadable: Sequence[str]
+) -> list[Counter[str]]:
+    """Executions that stand nowhere, and the rows of files that are gone beside executions that are as the last run left them.
+
+    An export that removes a file has moved these executions, which stand elsewhere then, or replaces their rows at once.
+    """
+    gone = [Counter[str]() for _ in COUNTED]
+    damaged = {path.partition("/")[0] for path in unreadable}
+    if "executions" in damaged:
+        return gone
+    here = {table.name: {each.part for each in parts[table.name]} for table in COUNTED}
+    unchanged = {each.part for each in parts["executions"] if each.is_known}
+    stand = Counter(chain.from_iterable(_ids(each).to_pylist() for each in parts["executions"]))
+    for part, known in index.parts.items():
+        times = [stand[each] for each in known.rows.filter(known.rows["is_here"])["execution_id"].to_pylist()]
+        gone[0][part.run_test_key] += times.count(0)
+        for number, table in enumerate(COUNTED):
+            if part in unchanged and 1 in times and part not in here[table.name] and table.name not in damaged:
+                gone[number][part.run_test_key] += known.counts[schema.OF_EXECUTIONS.index(table)]
+    return gone
 
 
 def unmatched_calls(key: str, executions: Iterable[FilePart], calls: int, index: Index) -> int:
@@ -73,9 +104,12 @@ def unmatched_calls(key: str, executions: Iterable[FilePart], calls: int, index:
 
 def count_doubled(executions: Sequence[FilePart]) -> int:
     """How many rows are of an execution that has another row in another part."""
-    chunks = chain.from_iterable(part.columns["execution_id"].chunks for part in executions if part.columns)
-    ids = pa.chunked_array(chunks, pa.string())
+    ids = pa.chunked_array(chain.from_iterable(_ids(part).chunks for part in executions), pa.string())
     return len(ids) - int(pc.count_distinct(ids).as_py())
+
+
+def _ids(executions: FilePart) -> pa.ChunkedArray:
+    return executions.columns["execution_id"] if executions.columns else pa.chunked_array([], pa.string())
 
 
 def table_files(
@@ -110,7 +144,7 @@ def _known(index: Index, table: schema.Table, entry: Entry) -> FilePart | None:
     columns = None
     if table is schema.EXECUTIONS:
         columns = known.rows.filter(known.rows["is_here"]).select(COLUMNS[table.name])
-    return FilePart(parsed[1].run_test_key, rows, entry.size_bytes, columns)
+    return FilePart(parsed[1].run_test_key, rows, entry.size_bytes, columns, parsed[1], is_known=True)
 
 
 def _read(files: Files, table: schema.Table, path: str, unreadable: list[str]) -> FilePart | None:
@@ -127,7 +161,8 @@ def _read(files: Files, table: schema.Table, path: str, unreadable: list[str]) -
     except UnreadableError:
         unreadable.append(path)
         return None
-    return FilePart(_key(path), footer.rows, footer.size_bytes, columns)
+    part_of = parse_part_path(path)
+    return FilePart(_key(path), footer.rows, footer.size_bytes, columns, part_of[1] if part_of else None)
 
 
 def _key(path: str) -> str:

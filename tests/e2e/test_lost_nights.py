@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
@@ -14,9 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from etl.errors import DestinationError
+from etl.inspect.gone import rows_gone
 from etl.inspect.status import read_status
 from etl.inspect.verdict import judge
 from etl.load.attempt import Attempt, note_attempt
+from etl.load.files import local
 from etl.load.files.local import LocalFiles
 from etl.load.layout import ATTEMPT, LAST_RUN
 from etl.pipeline import job
@@ -197,22 +200,61 @@ async def test_run_that_begins_while_status_reads_is_not_a_lost_one(server: Sand
     assert judge(found).text.startswith("Good")
 
 
-async def test_what_a_run_moves_is_not_missed_meanwhile(server: Sandbox, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("tables", "told"),
+    [
+        (["executions"], "4 executions gone since the last run"),
+        (["calls"], "8 calls gone since the last run"),
+        (["evals"], r"\d+ evals gone since the last run"),
+        (["executions", "calls", "evals"], "4 executions gone since the last run"),
+    ],
+    ids=["executions", "calls", "evals", "all"],
+)
+async def test_what_is_gone_is_told_while_a_run_is_at_work(
+    server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tables: list[str], told: str
+) -> None:
+    monkeypatch.setattr(local, "_TICK_NS", 0)  # as if the last run had been long ago
+    settings = settings_for(server, tmp_path / "data")
+    await job.export(settings)
+    for table in tables:
+        shutil.rmtree(tmp_path / "data" / table)
+    files, now = LocalFiles(tmp_path / "data"), datetime.now(UTC)
+    run_tests = {each.key for each in settings.run_tests}
+
+    with files.lock(now):
+        note_attempt(files, Attempt(started_at=now, export_run_id="a"))
+        verdict = judge(read_status(files, now=now)).text
+        compared = rows_gone(files, run_tests)
+
+    assert re.fullmatch(f"Not good: {told}; an export is running", verdict)
+    assert compared
+    assert (await job.export(settings)).exit_code == 0
+    assert rows_gone(files, run_tests) == []
+
+
+async def test_what_a_run_moves_is_not_missed_meanwhile(
+    server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_TICK_NS", 0)  # as if the nights had been long ago
     settings = settings_for(server, tmp_path / "data", run_tests="all")
     await job.export(settings)
     for run_test in server.world.run_tests:
         run_test.name += " 2"
-    told = set[str]()
+    told, gone = set[str](), set[str]()
+    keys = {path.name.removeprefix("run_test=") for path in (tmp_path / "data" / "calls").iterdir()}
 
     def look(step: Step) -> None:
         if step.name in ("rename", "unlink"):
-            told.add(judge(read_status(LocalFiles(tmp_path / "data"), now=datetime.now(UTC))).text)
+            files = LocalFiles(tmp_path / "data")
+            told.add(judge(read_status(files, now=datetime.now(UTC))).text)
+            gone.update(rows_gone(files, keys))
 
     with watched(tmp_path / "data", after=look):
         moved = (await job.export(settings)).run_tests[0].moved
 
     assert moved
     assert {text[:4] for text in told} == {"Good"}, told
+    assert gone == set()
 
 
 async def test_narrowed_run_does_not_hide_what_it_did_not_look_up(server: Sandbox, tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def migrate(
             if before
             else "the dataset already has monthly folders"
         )
-        end(ExitCode.COMPLETE)
+        end(ExitCode.COMPLETE, is_all_printed=False)
 
 
 def schema(

@@ -60,4 +60,4 @@ def load(
         if quiet:
             for problem in result.problems:
                 print_message(problem)
-        end(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE)
+        end(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE, is_all_printed=dry_run)

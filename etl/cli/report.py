@@ -75,7 +75,7 @@ def report(
             for key, picture in page.pictures(contents):
                 _write(png / f"{key}.png", picture)
             print_line(stdout_console(), "pictures", str(png))
-        end(ExitCode.COMPLETE)
+        end(ExitCode.COMPLETE, is_all_printed=False)
 
 
 def write_report(page: "ModuleType", contents: "Contents", output: Path) -> None:

@@ -56,6 +56,20 @@ async def test_run_that_failed_keeps_its_exit_code_when_it_cannot_say_so(server:
     assert (await printing_to(">/dev/full 2>&-", "run", folder, env)).exit_code == 4
 
 
+@pytest.mark.parametrize(
+    "words", ["load", *(pytest.param(each, marks=pytest.mark.slow) for each in ("migrate", "report"))]
+)
+async def test_work_that_is_done_has_not_failed_where_its_text_cannot_be_written(
+    server: Sandbox, folder: Path, words: str
+) -> None:
+    env = environment(server, METRICS_ETL_WAREHOUSE__URL=f"duckdb:///{folder}/warehouse.duckdb")
+    await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))
+
+    result = await printing_to(">/dev/full", words, folder, env)
+
+    assert (result.exit_code, result.stderr.splitlines(keepends=True)[-1]) == (0, NO_SPACE)
+
+
 @pytest.mark.parametrize("words", RESULTS)
 async def test_result_that_cannot_be_written_is_a_destination_that_failed(
     server: Sandbox, folder: Path, words: str

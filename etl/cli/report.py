@@ -1,5 +1,6 @@
 """``report``: one page to look at after a night, from the dataset alone."""
 
+import sys
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
@@ -98,8 +99,12 @@ def page_module() -> "ModuleType":
     """The module that makes the page, its packages imported.
 
     Raises:
-        ConfigurationError: they are not installed.
+        ConfigurationError: they are not installed, or cannot work in this process.
     """
+    if sys.flags.optimize > 1:
+        raise ConfigurationError(
+            "charts cannot be drawn without docstrings: unset PYTHONOPTIMIZE, or start Python without -OO"
+        )
     try:
         from etl.inspect.report import page  # noqa: PLC0415
     except ModuleNotFoundError as exc:

@@ -163,6 +163,15 @@ def test_missing_package_is_told_with_the_extra(folder: Path) -> None:
     )
 
 
+@pytest.mark.slow  # the packages are compiled once more
+async def test_python_without_docstrings_is_told(folder: Path) -> None:
+    result = await report(folder, PYTHONOPTIMIZE="2")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        2,
+        "error: charts cannot be drawn without docstrings: unset PYTHONOPTIMIZE, or start Python without -OO",
+    )
+
+
 def test_help_and_a_quiet_night_import_nothing_of_the_report() -> None:
     code = """
 import sys

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import stat
 import tempfile
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -110,14 +111,26 @@ def _check_folders(root: Path) -> None:
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=_IS_EFFECTIVE):
             is_read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
             raise DestinationError(f"{folder}: {why(_error(errno.EROFS if is_read_only else errno.EACCES))}")
-        if folder == root / QUARANTINE:
-            continue
-        with os.scandir(folder) as entries:
-            for each in entries:
-                if each.is_symlink() and each.path != str(root / LOCK):
-                    raise DestinationError(f"{each.path} {LINK}")
-                if each.is_dir():
-                    found.append(Path(each.path))
+        if folder != root / QUARANTINE:
+            found += _checked_folders(folder, status)
+
+
+def _checked_folders(folder: Path, status: os.stat_result) -> list[Path]:
+    """The folders in it, after a look at everything there: whether it can be replaced. The lock never is."""
+    is_restricted = status.st_mode & stat.S_ISVTX and os.geteuid() not in (0, status.st_uid)
+    found = []
+    with os.scandir(folder) as entries:
+        for each in entries:
+            if each.path.endswith(f"/{LOCK}"):
+                continue
+            if each.is_symlink():
+                raise DestinationError(f"{each.path} {LINK}")
+            if is_restricted and each.stat().st_uid != os.geteuid():
+                fix = f"its folder lets nobody but its owner replace it: chmod -t {folder}"
+                raise DestinationError(f"{each.path}: {os.strerror(errno.EPERM)}: {fix}")
+            if each.is_dir():
+                found.append(Path(each.path))
+    return found
 
 
 def _check_files(root: Path) -> None:

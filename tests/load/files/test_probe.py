@@ -174,6 +174,24 @@ def test_probe_finds_what_somebody_else_may_not_write(closed):
                 LocalFiles(root).probe()
 
 
+def test_probe_finds_that_only_the_owner_may_replace_files_of_a_sticky_folder():
+    with tempfile.TemporaryDirectory() as name:  # others may not enter the folders of pytest
+        root = Path(name)
+        export_into(LocalFiles(root))
+        for path in (root, *root.rglob("*")):
+            path.chmod(0o1777 if path.is_dir() else 0o666)
+        LocalFiles(root).probe()
+        with as_somebody_else():
+            for attempt in (lambda: export_into(LocalFiles(root)), LocalFiles(root).probe):
+                with pytest.raises(DestinationError, match="Operation not permitted"):
+                    attempt()
+        for path in (path for path in root.rglob("*") if path.is_dir()):
+            path.chmod(0o777)
+        with as_somebody_else():
+            LocalFiles(root).probe()
+            export_into(LocalFiles(root))
+
+
 @pytest.mark.parametrize("name", ["n" * 300, "n" * 300 + "/data", "/".join(["n" * 200] * 20)])
 def test_probe_finds_that_a_name_or_path_is_too_long(tmp_path, name):
     for attempt in (LocalFiles(tmp_path / name).probe, LocalFiles(tmp_path / name).prepare):

@@ -21,6 +21,7 @@ from etl.inspect.verdict import judge
 from etl.load.attempt import Attempt, note_attempt
 from etl.load.files import local
 from etl.load.files.local import LocalFiles
+from etl.load.files.open import Entry
 from etl.load.layout import ATTEMPT, LAST_RUN
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, add_run_test
@@ -230,6 +231,29 @@ async def test_what_is_gone_is_told_while_a_run_is_at_work(
     assert compared
     assert (await job.export(settings)).exit_code == 0
     assert rows_gone(files, run_tests) == []
+
+
+async def test_what_moves_between_two_looks_is_not_missed(
+    server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_TICK_NS", 0)  # as if the last run had been long ago
+    settings = settings_for(server, tmp_path / "data")
+    await job.export(settings)
+
+    class Moving(LocalFiles):
+        looks = 0
+
+        def entries(self, folder: str) -> tuple[Entry, ...]:
+            self.looks += folder == "calls"
+            return () if (folder, self.looks) == ("calls", 1) else super().entries(folder)
+
+    now = datetime.now(UTC)
+    with LocalFiles(tmp_path / "data").lock(now):
+        note_attempt(LocalFiles(tmp_path / "data"), Attempt(started_at=now, export_run_id="a"))
+        verdict = judge(read_status(Moving(tmp_path / "data"), now=now)).text
+        gone = rows_gone(Moving(tmp_path / "data"), {each.key for each in settings.run_tests})
+
+    assert (verdict[:4], gone) == ("Good", [])
 
 
 async def test_what_a_run_moves_is_not_missed_meanwhile(

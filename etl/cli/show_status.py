@@ -85,7 +85,7 @@ FIELDS = {
     "last_load.warehouse": "which warehouse, and its schema",
     "last_load.tried_at": "when it was loaded, or the attempt failed",
     "last_load.export_run_id": "the newest run that it has",
-    "last_load.export_runs": "how many runs it has",
+    "last_load.runs_digest": "a digest of all runs that it has",
     "last_load.loaded_at": "when a load last left nothing out; null for never",
     "last_load.problem": "why the load failed, or what it left out; otherwise null",
     "warehouse_lacks": "what the warehouse is missing, in words; null when it is up to date or there is none",

@@ -306,7 +306,7 @@ def _check_warehouse(settings: Settings) -> Check:
             refuse_another(warehouse, loaded, identity.dataset_id if identity else "a new one")
             export_runs = {run[1] for path in files.list(RUNS_TABLE.name) if (run := parse_run_path(path))}
             last = last_load_into(files, section.place or "", datetime.now(UTC))
-            refuse_another_copy(warehouse, loaded, export_runs, last.export_runs)
+            refuse_another_copy(warehouse, loaded, export_runs, last.runs_digest)
             executions = len(loaded.digests.get("execution", {}))
     except ExporterError as error:
         return _problem(Subject.WAREHOUSE, error)

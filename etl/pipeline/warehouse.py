@@ -13,6 +13,7 @@ from etl.load.warehouse.contents import read_contents
 from etl.load.warehouse.last_load import LastLoad, last_load_into, note_load
 from etl.load.warehouse.load import Result, load
 from etl.load.warehouse.target import NotEnoughMemoryError, nothing, open_warehouse
+from etl.model.digest import rows_digest
 from etl.settings.sections import Warehouse
 
 
@@ -41,7 +42,7 @@ def load_warehouse(
                 load,
                 contents,
                 warehouse,
-                runs_left=last.export_runs,
+                runs_left=last.runs_digest,
                 is_full=is_full,
                 accept_deletions=accept_deletions,
                 on_progress=on_progress,
@@ -59,7 +60,7 @@ def load_warehouse(
             warehouse=place,
             tried_at=now,
             export_run_id=max(contents.digests["run"], default=None),
-            export_runs=len(contents.digests["run"]),
+            runs_digest=rows_digest(contents.digests["run"]),
             problem="; ".join(result.problems) or None,
             loaded_at=last.loaded_at if result.problems else now,
         ),
@@ -69,6 +70,6 @@ def load_warehouse(
 
 def preview_load(settings: Warehouse, dataset: Dataset, *, is_full: bool = False) -> Result:
     """What ``load_warehouse`` would do; changes nothing. Errors as there."""
-    left = last_load_into(dataset.files, settings.place or "", datetime.now(UTC)).export_runs
+    left = last_load_into(dataset.files, settings.place or "", datetime.now(UTC)).runs_digest
     with closing(open_warehouse(settings.named_url, settings.namespace, is_read_only=True)) as warehouse:
         return load(read_contents(dataset), warehouse, runs_left=left, is_full=is_full, is_dry_run=True)

@@ -11,6 +11,7 @@ from etl.errors import DestinationError
 from etl.load.documents import read_document
 from etl.load.files.open import Files
 from etl.load.layout import LAST_LOAD
+from etl.model.digest import rows_digest
 from etl.model.lifecycle import CLOCKS_DIFFER
 
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -20,14 +21,14 @@ _MOST_BYTES = 1 << 20
 class LastLoad(msgspec.Struct, frozen=True, kw_only=True):
     """``warehouse``: its place, as the settings name it; ``problem``: why the load failed, or what it left out.
 
-    ``export_run_id``: the newest export run that the last load which did not fail left there; ``export_runs``: how many it left.
+    ``export_run_id``: the newest export run that the last load which did not fail left there; ``runs_digest``: of all that it left.
     ``loaded_at``: when a load last left nothing out.
     """
 
     warehouse: str
     tried_at: _Moment
     export_run_id: str | None = None
-    export_runs: int = 0
+    runs_digest: str = ""
     problem: str | None = None
     loaded_at: _Moment | None = None
 
@@ -79,5 +80,5 @@ def lacks_of_warehouse(load: LastLoad | None, place: str, *export_runs: Collecti
         return f"{place} was never loaded; the last load was into {load.warehouse}"
     if load.problem:
         return f"the last load left the warehouse behind: {load.problem}"
-    is_there = any((load.export_run_id, load.export_runs) == (max(ids, default=None), len(ids)) for ids in export_runs)
+    is_there = load.runs_digest in map(rows_digest, export_runs)
     return None if is_there else "the last run was not loaded into the warehouse"

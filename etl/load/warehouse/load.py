@@ -12,6 +12,7 @@ from etl.errors import DestinationError
 from etl.load.warehouse.contents import Contents
 from etl.load.warehouse.tables import GROUPS
 from etl.load.warehouse.target import Change, Loaded, Warehouse, another_dataset, nothing
+from etl.model.digest import rows_digest
 from etl.model.schema import Table
 from etl.model.wording import counted
 
@@ -133,13 +134,13 @@ def refuse_another(warehouse: Warehouse, loaded: Loaded, dataset_id: str) -> Non
         raise another_dataset(warehouse.where, loaded.dataset_id, dataset_id)
 
 
-def refuse_another_copy(warehouse: Warehouse, loaded: Loaded, export_runs: AbstractSet[str], left: int) -> None:
-    """Raise DestinationError if there are runs that this dataset does not have, and more than its own last load left there.
+def refuse_another_copy(warehouse: Warehouse, loaded: Loaded, export_runs: AbstractSet[str], left: str) -> None:
+    """Raise DestinationError if there are runs that this dataset does not have, and others than its own last load left there.
 
-    ``export_runs`` are the dataset's. No more than were ``left`` there: some of the dataset's own were removed from it.
+    ``export_runs`` are the dataset's; ``left`` is the digest of those that the load left: some may have been removed since.
     """
     there = {item for item, digest in loaded.digests.get("run", {}).items() if digest is not None}
-    if len(there) > left and (others := there - export_runs):
+    if (others := there - export_runs) and rows_digest(there) != left:
         raise DestinationError(
             f"{warehouse.where}: another copy of this dataset was loaded there since, with {counted(len(others), 'run')} such as "
             f"{max(others)}: let only one copy load, and run metrics-etl load --full if it is this one"
@@ -150,7 +151,7 @@ def load(
     contents: Contents,
     warehouse: Warehouse,
     *,
-    runs_left: int | None = None,
+    runs_left: str | None = None,
     is_full: bool = False,
     is_dry_run: bool = False,
     accept_deletions: bool = False,
@@ -158,8 +159,8 @@ def load(
 ) -> Result:
     """Make the warehouse equal to the dataset, except for executions that are held back.
 
-    Those that have vanished from the dataset are held back, too, unless ``is_full`` or ``accept_deletions``. ``runs_left``: of
-    how many runs the dataset's last load left rows there; None where nobody is to know.
+    Those that have vanished from the dataset are held back, too, unless ``is_full`` or ``accept_deletions``. ``runs_left``: the
+    digest of the runs that the dataset's last load left there, empty where it left none; None where nobody is to know.
     ``on_progress`` is told how many files were read, of how many; what it raises ends the load.
 
     Raises:

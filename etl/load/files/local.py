@@ -134,12 +134,14 @@ class LocalFiles:
         Raises:
             FileMissingError: there is no such file.
             ForeignFileError: it is not a regular file, or has more bytes than ``most_bytes``.
-            DestinationError: it cannot be read, or is missing although this run has seen it.
+            DestinationError: it cannot be read whole, or is missing although this run has seen it.
         """
         with expecting(self, path, self._seen), self._naming(path), self._open(path) as file:
             if (size_bytes := os.fstat(file.fileno()).st_size) > most_bytes:
                 raise ForeignFileError(f"{self.root / path}: {size_bytes:,} bytes, expected at most {most_bytes:,}")
-            return file.read()
+            if len(data := file.read()) != size_bytes:
+                raise DestinationError(f"{self.where(path)}: {len(data):,} of {size_bytes:,} bytes came: run again")
+            return data
 
     def open(self, path: str) -> BinaryIO:
         """The file, to read parts of it: they stay those of one version, even if the file is replaced or removed meanwhile.
@@ -341,8 +343,7 @@ def _entry(path: str, found: os.DirEntry[str]) -> Iterator[Entry]:
     except FileNotFoundError:
         return
     except OSError:
-        # Reading the file tells why.
-        yield Entry(path)
+        yield Entry(path)  # reading it tells why
     else:
         version = f"{told.st_ino}-{told.st_mtime_ns}-{told.st_ctime_ns}-{told.st_size}"
         is_fresh = time.time_ns() - told.st_ctime_ns < _TICK_NS

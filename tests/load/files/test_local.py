@@ -397,6 +397,12 @@ def test_the_lock_of_a_dataset_keeps_others_out_and_names_its_holder(files):
         pass
 
 
+def test_a_file_that_ends_before_its_size_is_not_taken_for_whole():
+    """Files of the kernel have a page's size and fewer bytes, as one of a mounted folder may that is cut."""
+    with pytest.raises(DestinationError, match=r"/sys/kernel/fscaps: \d+ of 4,096 bytes came: run again"):
+        LocalFiles(Path("/sys/kernel")).read("fscaps")
+
+
 def test_what_this_run_has_seen_is_not_missing_because_one_answer_says_so(files):
     """A mount may say so for a moment: rows that are taken for missing would be written over."""
     files.publish(PART, b"one")

@@ -16,7 +16,8 @@ from etl.settings.load import Settings
 from etl.settings.sections import MOST_REQUESTS_PER_MINUTE, NAMESPACE, RunTest
 
 _PORT = r"(:[0-9]+)?"
-_HOST = r"(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]\u0080-\uffff]+)"
+_LABEL = r"[^\s/?#@:\[\].\u0080-\uffff]{1,63}"
+_HOST = rf"(\[[0-9A-Fa-f:.]+\]|{_LABEL}(\.{_LABEL})*\.?)"
 _NAME: dict[str, Any] = {"type": "string", "pattern": r"^\S([\s\S]*\S)?$"}
 _VALIDATED: dict[tuple[str, str], dict[str, Any]] = {
     ("RunTest", "name"): _NAME,

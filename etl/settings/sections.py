@@ -5,18 +5,16 @@ The meanings are those in ``config/example.toml``; an editor shows them, see ``j
 
 import re
 from datetime import date
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
-from yarl import URL
 
 from etl.errors import ConfigurationError
 from etl.model.keys import default_key, is_key, is_listable
 from etl.model.locations import BUCKETS, DEFAULT_NAMESPACE, WAREHOUSES, has_few_slashes, scheme_of, without_secrets
 from etl.model.metrics import Limit, limits_of
+from etl.settings.addresses import is_loopback, split_address
 
 _NO_PROXY = (
     "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS), got another value"
@@ -113,7 +111,7 @@ class Api(_Section):
     @classmethod
     def _base_url(cls, value: str) -> str:
         try:
-            parts, _ = urlsplit(value), URL(value, encoded=True).port
+            parts = split_address(value)
         except ValueError:
             raise ValueError(f"must be an https:// address, got {value!r}") from None
         if not (value.isascii() and value.isprintable()) or " " in value:
@@ -122,7 +120,7 @@ class Api(_Section):
             raise ValueError(f"must be an https:// address, got {value!r}")
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ValueError("must be only scheme, host and path, got more than that")
-        if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        if parts.scheme == "http" and not is_loopback(parts.hostname):
             raise ValueError(f"must be https:// (plain http:// is allowed for this machine only), got {value!r}")
         return value.rstrip("/")
 
@@ -139,7 +137,7 @@ class Api(_Section):
         if value is None:
             return None
         try:
-            parts, _ = urlsplit(value), URL(value, encoded=True).port
+            parts = split_address(value)
         except ValueError:
             raise ValueError(_NO_PROXY) from None
         # The value is never repeated: it may hold a password.
@@ -341,10 +339,3 @@ class Log(_Section):
     level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description='"debug", "info", "warning" or "error"'
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

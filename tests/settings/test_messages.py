@@ -75,6 +75,10 @@ KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and c
             '[api]\nbase_url = "https://user:canary@host"\n',
             "prod.toml: [api] base_url must be only scheme, host and path, got more than that",
         ),
+        (
+            '[api]\nbase_url = "https://api..example"\n',
+            "prod.toml: [api] base_url must be an https:// address, got 'https://api..example'",
+        ),
         ('[api]\nbase_url = "ftp://host"\n', "prod.toml: [api] base_url must be an https:// address, got 'ftp://host'"),
         *(
             (
@@ -177,7 +181,14 @@ KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and c
         ),
         *(
             (f'[api]\nproxy = "{value}"\n', f"prod.toml: [api] proxy {NO_PROXY}, got another value")
-            for value in ("http://proxy:port", "http://proxy?canary", "http://[proxy", "http://pr oxy", "http://prôxy")
+            for value in (
+                "http://proxy:port",
+                "http://a..b:3128",
+                "http://proxy?canary",
+                "http://[proxy",
+                "http://pr oxy",
+                "http://prôxy",
+            )
         ),
         (
             '[api]\nproxy = "http://proxy:3128"\nbase_url = "http://localhost:8080"\n',

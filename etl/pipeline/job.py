@@ -40,6 +40,8 @@ from etl.pipeline.warehouse import load_warehouse
 from etl.settings import Settings
 from etl.transform.frames import frame_of
 
+_NO_DATE = "the source's answers have no usable Date: this machine's clock alone decided what is final; keep it right"
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -282,7 +284,8 @@ async def _conclude(run: Run, record: Record, failure: ExporterError | None) -> 
     """Save the summary: a row of the runs table, and the JSON of the last run."""
     summary = summarize(run, record, failure=failure, finished_at=run.clock())
     before = record.before or await _last_run(run, record)
-    summary.ignored = record.ignored
+    tells_no_time = run.client.traffic.received_bytes and run.client.traffic.clock_offset is None
+    summary.ignored = [*record.ignored, *([_NO_DATE] if tells_no_time else [])]
     saves: list[Callable[[Run, Summary], None]] = [_save_row, _save_document]
     if before is None:
         summary.failure = summary.failure or record.last_run_error

@@ -73,6 +73,14 @@ async def test_clock_that_is_ahead_makes_nothing_final_early(
     assert_equals_world(tmp_path, server.world)
 
 
+@pytest.mark.parametrize("date", ["", "Thu, 01 Jan 1970 00:00:00 GMT"])
+async def test_source_that_tells_no_time_is_noticed(server: Sandbox, export: Export, tmp_path: Path, date: str) -> None:
+    assert (await export(ENDED)).notices == []
+    server.fault = lambda _request, _nth: Fault(headers={"Date": date})
+    (notice,) = (await job.export(settings_for(server, tmp_path / "data"), clock=lambda: ENDED)).notices
+    assert notice.startswith("the source's answers have no usable Date")
+
+
 async def test_clock_that_is_behind_makes_final_what_has_settled(export: Export, tmp_path: Path) -> None:
     await export(ENDED + 2 * DAY, ahead=-YEAR)
     assert set(column(tmp_path, "export_state")) == {"exported"}

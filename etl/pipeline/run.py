@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from etl.extract.client import Client
 from etl.extract.connect import client_of
@@ -62,9 +62,9 @@ def begin(
     Raises:
         ConfigurationError: the settings hold no keys, or the package for the engine is not installed.
     """
-    clock = clock or (lambda: datetime.now(UTC))
-    started_at = clock()
     client = client_of(settings, on_hold=lambda seconds: notify("held", seconds=round(seconds, 1)))
+    clock = clock or client.traffic.clock
+    started_at = clock()
     if client.limits.concurrency < settings.api.concurrency:
         notify("concurrency_reduced", concurrency=client.limits.concurrency)
     progress.traffic, progress.quota = client.traffic, client.quota

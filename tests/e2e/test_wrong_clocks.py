@@ -1,7 +1,7 @@
 """A client whose clock is wrong: times of the source are compared with the source's clock, and the future is unknown."""
 
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from etl import sandbox
+from etl.extract import source_clock
 from etl.inspect.status import read_status
 from etl.inspect.verdict import judge
 from etl.load.files.local import LocalFiles
@@ -71,6 +72,30 @@ async def test_clock_that_is_ahead_makes_nothing_final_early(
     await export(first + 2 * DAY, settle_hours=48)
     assert set(column(tmp_path, "export_state")) == {"exported"}
     assert_equals_world(tmp_path, server.world)
+
+
+async def test_clock_that_is_set_before_the_first_answer_makes_nothing_final_early(
+    server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a boot with a wrong hardware clock. Only root could set the real one, for all programs."""
+    ahead = 30 * DAY
+
+    class Clock:
+        @staticmethod
+        def now(tz: tzinfo) -> datetime:
+            return datetime.now(tz) + ahead
+
+    def set_right(_request: Any) -> None:
+        nonlocal ahead
+        ahead = timedelta(0)
+
+    for execution in server.world.run_tests[0].executions:
+        execution.completed_at = datetime.now(UTC) - timedelta(hours=14)
+    monkeypatch.setattr(source_clock, "datetime", Clock)
+    server.on_request = set_right
+    await job.export(settings_for(server, tmp_path / "data", export={"settle_hours": 24}))
+    assert set(column(tmp_path, "export_state")) == {"settling"}
+    assert abs(max(column(tmp_path, "exported_at")) - datetime.now(UTC)) < timedelta(minutes=2)
 
 
 @pytest.mark.parametrize("date", ["", "Thu, 01 Jan 1970 00:00:00 GMT"])

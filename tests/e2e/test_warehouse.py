@@ -379,6 +379,19 @@ async def test_who_only_looks_may_do_so_while_others_read(server: Sandbox, folde
     assert [each.exit_code for each in looks] == [0, 0, 0]
 
 
+async def test_view_of_an_analyst_that_is_in_the_way_of_a_load_is_told_before(server: Sandbox, folder: Path) -> None:
+    env = environment(server)
+    await metrics_etl("run", "--quiet", cwd=folder, env=env)
+    with duckdb.connect(str(folder / "config" / "metrics.duckdb")) as mine:
+        mine.execute("DROP VIEW simulation_metrics.calls_current")
+        mine.execute("CREATE VIEW simulation_metrics.calls_current AS SELECT 7 AS mine")
+    commands = [["load", "--dry-run"], ["check"], ["load", "--full"]]
+    looks = [await metrics_etl(*command, cwd=folder, env=env) for command in commands]
+
+    assert [each.exit_code for each in looks] == [6, 6, 6]
+    assert all("calls_current was not made by metrics-etl" in each.stdout + each.stderr for each in looks)
+
+
 async def test_load_without_a_warehouse_or_a_dataset_is_refused_in_one_line(server: Sandbox, folder: Path) -> None:
     nothing = await metrics_etl("load", cwd=folder, env=environment(server))
     write_settings(folder, "all")

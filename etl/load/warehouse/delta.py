@@ -51,7 +51,7 @@ class DeltaWarehouse:
         self._found: _Found | None = None
         self._read: dict[str, OneTable] = {}
 
-    def loaded(self) -> Loaded:
+    def loaded(self, *, would_load: bool = False) -> Loaded:  # noqa: ARG002 it always refuses what it must
         """From what was noted, if nobody has committed to the tables since; else from their rows, too."""
         with self._naming():
             found = self._found = self._look()

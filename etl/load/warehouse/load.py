@@ -167,7 +167,7 @@ def load(
         DestinationError: it failed; the warehouse is as it was, or the next load heals it. Or another copy of the dataset was
             loaded since, and this is not to replace it.
     """
-    loaded = warehouse.loaded()
+    loaded = warehouse.loaded(would_load=is_dry_run)
     refuse_another(warehouse, loaded, contents.dataset_id)
     if runs_left is not None and not is_full:
         refuse_another_copy(warehouse, loaded, contents.digests["run"].keys(), runs_left)

@@ -95,10 +95,12 @@ class SqlWarehouse:
         self._sql = Statements(dialect, namespace)
         self.where = f"{session.where}, schema {namespace}"
 
-    def loaded(self) -> Loaded:
+    def loaded(self, *, would_load: bool = False) -> Loaded:
         """What is there, by one query; where that fails, the tables are looked at to say why."""
         is_lacking = False
         with self._reading():
+            if would_load:
+                self._refuse_foreign(self._existing())
             try:
                 rows = self._session.query(self._sql.loaded_if_whole()).to_pylist()
             except DestinationError as failure:

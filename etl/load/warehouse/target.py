@@ -53,8 +53,8 @@ class Warehouse(Protocol):
     where: str
     """For messages, without credentials."""
 
-    def loaded(self) -> Loaded:
-        """What is there. Changes nothing."""
+    def loaded(self, *, would_load: bool = False) -> Loaded:
+        """What is there. Changes nothing. ``would_load``: what ``replace`` would refuse is refused, whatever that takes."""
 
     def replace(self, change: Change) -> list[str]:
         """Do what the change says, and make or complete the tables first; returns what is worth a notice.

@@ -574,7 +574,7 @@ from etl.load.warehouse.target import open_warehouse
 
 warehouse = open_warehouse(sys.argv[1], NAMESPACE)
 loaded = warehouse.loaded()
-warehouse.loaded = lambda: loaded
+warehouse.loaded = lambda **_: loaded
 print("ready", flush=True)
 sys.stdin.readline()
 try:

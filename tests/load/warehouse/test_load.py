@@ -276,8 +276,9 @@ async def test_another_dataset_is_refused(source: Source, warehouse: Place, tmp_
 async def test_table_of_somebody_else_is_refused_and_stays(source: Source, warehouse: Place) -> None:
     warehouse.edit("CREATE SCHEMA {s}", "CREATE TABLE {s}.calls (mine INTEGER)", "INSERT INTO {s}.calls VALUES (7)")
 
-    with pytest.raises(DestinationError, match="calls was not made by metrics-etl"):
-        load_into(warehouse, source.data)
+    for is_dry_run in (True, False):
+        with pytest.raises(DestinationError, match="calls was not made by metrics-etl"):
+            load_into(warehouse, source.data, is_dry_run=is_dry_run)
     assert warehouse.query("SELECT * FROM {s}.calls") == [{"mine": 7}]
 
 

@@ -10,7 +10,7 @@ import traceback
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import aiohttp
 from yarl import URL
@@ -19,7 +19,7 @@ from etl.errors import ConfigurationError
 from etl.extract.bodies import AnswerTooLargeError, Bodies, NoAnswerError
 from etl.extract.deadline import Deadline
 from etl.extract.purpose import Purpose, no_requests
-from etl.extract.source_clock import SteadyClock, clock_offset
+from etl.extract.source_clock import clock_offset
 
 _MOST_RENEWALS = 10
 
@@ -40,7 +40,7 @@ class Traffic:
     """What was sent and received so far; ``redactions`` counts answers from which a key was removed.
 
     ``held_until`` is the time of the loop's clock before which the rate limit lets nothing more through. ``clock_offset`` is what
-    to add to the time of ``clock`` to get the source's: the least that an answer told, so that nothing seems older than it is.
+    to add to our time to get the source's: the least that an answer told, so that nothing seems older than it is.
     """
 
     requests_by_purpose: dict[Purpose, int] = field(default_factory=no_requests)
@@ -50,7 +50,6 @@ class Traffic:
     redactions: int = 0
     held_until: float = 0.0
     clock_offset: timedelta | None = None
-    clock: SteadyClock = field(default_factory=SteadyClock)
 
     @property
     def requests(self) -> int:
@@ -60,7 +59,7 @@ class Traffic:
     def received(self, answer: "Answer") -> None:
         """Note an answer that came now."""
         self.received_bytes += len(answer.body)
-        offset = clock_offset(answer.headers, self.clock())
+        offset = clock_offset(answer.headers, datetime.now(UTC))
         if offset is not None:
             self.clock_offset = offset if self.clock_offset is None else min(offset, self.clock_offset)
 

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from etl.extract.client import Client
 from etl.extract.connect import client_of
@@ -34,8 +34,8 @@ class Run:
     notify: Notify
 
     def by_source(self, moment: datetime) -> datetime:
-        """A time of our clock by the source's, as far as it has told."""
-        return moment + (self.client.traffic.clock_offset or timedelta(0))
+        """A time of our clock by the source's, as far as it has told; never later than now, if our clock was set back since."""
+        return min(moment, self.clock()) + (self.client.traffic.clock_offset or timedelta(0))
 
     def settled_before(self, moment: datetime) -> datetime:
         """Before when, by the source's clock, something must have changed for it to be settled at this moment of ours."""
@@ -62,9 +62,9 @@ def begin(
     Raises:
         ConfigurationError: the settings hold no keys, or the package for the engine is not installed.
     """
-    client = client_of(settings, on_hold=lambda seconds: notify("held", seconds=round(seconds, 1)))
-    clock = clock or client.traffic.clock
+    clock = clock or (lambda: datetime.now(UTC))
     started_at = clock()
+    client = client_of(settings, on_hold=lambda seconds: notify("held", seconds=round(seconds, 1)))
     if client.limits.concurrency < settings.api.concurrency:
         notify("concurrency_reduced", concurrency=client.limits.concurrency)
     progress.traffic, progress.quota = client.traffic, client.quota

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from etl import sandbox
-from etl.extract import source_clock
 from etl.inspect.status import read_status
 from etl.inspect.verdict import judge
 from etl.load.files.local import LocalFiles
 from etl.load.warehouse.last_load import LastLoad, note_load
-from etl.pipeline import job
+from etl.pipeline import job, run
 from etl.pipeline.metrics_file import write_metrics_file
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox
@@ -91,7 +90,7 @@ async def test_clock_that_is_set_before_the_first_answer_makes_nothing_final_ear
 
     for execution in server.world.run_tests[0].executions:
         execution.completed_at = datetime.now(UTC) - timedelta(hours=14)
-    monkeypatch.setattr(source_clock, "datetime", Clock)
+    monkeypatch.setattr(run, "datetime", Clock)
     server.on_request = set_right
     await job.export(settings_for(server, tmp_path / "data", export={"settle_hours": 24}))
     assert set(column(tmp_path, "export_state")) == {"settling"}

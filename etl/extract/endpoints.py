@@ -277,6 +277,7 @@ def _execution_head(document: Any) -> Execution:
 
 
 def _listed_call(document: Any) -> ListedCall:
+    field_of(document, "eval_outputs")  # every known server names it, also where a call has none
     return ListedCall(call_execution_id=_id(document, "call_execution_id"), payload=document)
 
 

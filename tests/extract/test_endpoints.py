@@ -409,6 +409,13 @@ def test_calls_without_their_page_are_asked_again():
     assert "no field call_results" in str(raised(list_calls(EXECUTION_ID, page=1, limit=10), 200, body))
 
 
+def test_calls_that_do_not_name_their_evals_are_not_taken_for_calls_without_any():
+    """A server that calls them otherwise would empty the evals of every new execution."""
+    page = {"total_pages": 1, "current_page": 1, "count": 1, "results": [{"call_execution_id": "c", "evaluations": {}}]}
+    body = msgspec.json.encode({"status": True, "result": {"execution_id": EXECUTION_ID, "call_results": page}})
+    assert "no field eval_outputs" in str(raised(list_calls(EXECUTION_ID, page=1, limit=10), 200, body))
+
+
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists), st.integers())
 def test_no_document_escapes_as_another_error(document, page):
     requests: list[Request[Any]] = [

@@ -61,7 +61,8 @@ def decode_metrics(key: str, fields: str | None) -> CallMetrics:
 
 def decode_listed(key: str, fields: str | None) -> ListedCall:
     request = endpoints.list_calls("execution", page=1, limit=1)
-    row = ", ".join(filter(None, (f'"call_execution_id": "{key}"', fields)))
+    no_evals = None if "eval_outputs" in (fields or "") else '"eval_outputs": {}'
+    row = ", ".join(filter(None, (f'"call_execution_id": "{key}"', no_evals, fields)))
     page = f'{{"total_pages": 1, "current_page": 1, "count": 1, "results": [{{{row}}}]}}'
     return answers.decode(request, encoded(f'{{"status": true, "result": {{"call_results": {page}}}}}')).results[0]
 

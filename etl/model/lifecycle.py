@@ -173,9 +173,12 @@ def _is_settled(execution: Execution, known: StoredExecution | None, held: HeldR
     if known is None or known.export_state == ExportState.WAITING:
         return settle <= timedelta(0)
     is_same = held.is_as_exported(known.calls_digest)
-    # What was fetched in place of lost rows, and differs from them, may lack something: the source is asked once more.
-    is_as_before = known.fingerprint == fingerprint(execution.payload) and (is_same or not known.is_damaged)
-    if known.export_state == ExportState.EXPORTED and (is_as_before or is_same):
+    # What differs may lack something for this night, and was final, or replaces lost rows: the source is asked once more. While an
+    # execution settles, that ends in time, even if it differs each night.
+    is_young = completed_at is not None and fetched_at - completed_at < 2 * settle
+    may_lack = known.is_damaged or known.export_state == ExportState.EXPORTED or is_young
+    is_as_before = known.fingerprint == fingerprint(execution.payload) and (is_same or not may_lack)
+    if known.export_state == ExportState.EXPORTED and is_same:
         return True
     seen_at = known.verified_at or known.exported_at if is_as_before else None
     return fetched_at - (seen_at or fetched_at) >= settle * _ENOUGH

@@ -163,6 +163,8 @@ async def test_a_copy_that_follows_is_the_dataset_after_every_night(server: Sand
     assert replaced == ids(rerun, emptied, source, target, *second.executions), "what is verified says when"
     assert counts(summary, one) == {"replaced": 1, "emptied": 1, "verified": 3}
     assert counts(summary, default_key("Renamed")) == {"verified": 5}
+    _, replaced = await night()
+    assert replaced == ids(emptied), "what was final and has changed settles once more"
 
     (lost,) = (nights.data / "calls" / f"run_test={one}").rglob("*.parquet")
     lost.unlink()

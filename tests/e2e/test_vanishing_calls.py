@@ -157,6 +157,29 @@ async def test_evals_that_vanish_from_unchanged_executions_are_kept(
     assert_equals_world(tmp_path, server.world)
 
 
+@pytest.mark.parametrize(
+    ("nights", "options"),
+    [(1, {}), (2, {"full_refresh": True}), (2, {"settings": {"export": {"scrub_requests": 10_000}}})],
+    ids=["settling", "full refresh", "scrub"],
+)
+async def test_few_evals_that_vanish_for_a_night_come_back(
+    export: Export, server: Sandbox, tmp_path: Path, nights: int, options: dict[str, Any]
+) -> None:
+    for _ in range(nights):
+        await export()
+    server.fault = lambda request, _nth: edited_calls(
+        server.world,
+        request,
+        lambda calls: [call | {"eval_outputs": {}} if number % 2 else call for number, call in enumerate(calls)],
+    )
+    sick = await export(**options)
+    server.fault = None
+    await export()
+
+    assert sick.exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
 def list_execution_with_another_field(request: SandboxRequest) -> Fault | None:
     """Every execution changes, as after an upgrade of the server, and none of its calls."""
 

@@ -120,11 +120,19 @@ LONG_AGO = NOW - timedelta(days=9)
     [
         ({"export_state": "waiting", "fingerprint": "another"}, "digest"),
         ({"export_state": "exported", "fingerprint": "another"}, "another"),
+        ({"export_state": "exported", "verified_at": LONG_AGO}, "another"),
         ({"export_state": "settling", "fingerprint": "another", "verified_at": LONG_AGO}, "digest"),
         (None, "digest"),
         ({"export_state": "incomplete", "verified_at": NOW - timedelta(hours=3)}, "digest"),
     ],
-    ids=["was waiting", "ran again", "changed while it settled", "appeared", "appeared and was incomplete"],
+    ids=[
+        "was waiting",
+        "ran again",
+        "was final and lacks something",
+        "changed while it settled",
+        "appeared",
+        "appeared and was incomplete",
+    ],
 )
 def test_execution_that_was_seen_otherwise_before_settles_from_now_however_long_ago_it_ended(known, digest):
     """A rerun keeps the old end, and an execution may be stored long after it."""

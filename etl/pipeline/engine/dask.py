@@ -66,7 +66,8 @@ async def connect(address: str) -> Any:
 
 async def _open(client: Any, address: str) -> None:
     try:
-        await client
+        async with asyncio.timeout(2 * _CONNECT_SECONDS):  # Dask's own limit is that of the connection alone
+            await client
     except (OSError, TimeoutError):
         raise SourceUnavailableError(
             f"no Dask scheduler answers at {address}: start one (dask scheduler), or check [engine] address"

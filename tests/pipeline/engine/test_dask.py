@@ -251,6 +251,24 @@ async def test_no_scheduler_and_no_worker_are_told_before_the_first_request(
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in str(nowhere.problems)
 
 
+async def test_a_scheduler_that_says_nothing_is_given_up(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a balancer may, whose backend is gone."""
+    monkeypatch.setattr(dask, "_CONNECT_SECONDS", 1.0)
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as silent:
+        address = "tcp://{}:{}".format(*silent.sockets[0].getsockname())
+        async with Sandbox(world) as server, asyncio.timeout(30):
+            summary = await export(server, tmp_path, address)
+            assert not server.requests
+    assert (summary.exit_code, "no Dask scheduler answers" in str(summary.problems)) == (5, True)
+
+
 async def test_a_worker_that_hangs_is_told_before_the_first_request(
     world: World, tmp_path: Path, workers: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,7 @@ GRACE_SECONDS = 5
 _LOOK_SECONDS = 0.2
 _OF_THE_DRIVER = re.compile(r"(?s)(?<= query) '.*?'(?=: )")
 """A query of the driver's own, in an error, of many lines."""
+_UNTRANSLATABLE = "22P05"
 _NUL, _REPLACEMENT = "\0", "\N{REPLACEMENT CHARACTER}"
 
 
@@ -179,7 +180,8 @@ class _Session:
             yield
         except Error as exc:
             text = _OF_THE_DRIVER.sub("", str(exc).replace(f" '{sql}'", "")).partition("\n")[0]
-            raise DestinationError(f"{self.where}: {text}") from exc
+            fix = ": use a database whose encoding is UTF8" if exc.sqlstate == _UNTRANSLATABLE else ""
+            raise DestinationError(f"{self.where}: {text}{fix}") from exc
 
 
 def _with_limits(url: str) -> str:

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
 import pytest
+from adbc_driver_postgresql import dbapi
 from msgspec.structs import replace
 
 from etl import sandbox
@@ -786,6 +787,20 @@ async def test_text_arrives_as_it_is_whatever_encoding_the_client_is_told(
         {"length": 2}
     ] * len(rows_of_dataset(data, schema.EXECUTIONS))
     assert_equals_dataset(in_postgresql, data)
+
+
+def test_database_that_cannot_hold_a_text_is_told_with_the_fix(tmp_path: Path, in_postgresql: Place) -> None:
+    name = in_postgresql.namespace.replace("metrics", "latin")
+    with closing(dbapi.connect(in_postgresql.url, autocommit=True)) as server, closing(server.cursor()) as cursor:
+        cursor.execute(f"CREATE DATABASE {name} ENCODING LATIN1 LOCALE 'C' TEMPLATE template0")
+    data = first_export(tmp_path / "data")
+    export_to(a_dataset(data), a_bundle("\N{SNOWMAN}", ["c0"]))
+    latin = Place(in_postgresql.url.rpartition("/")[0] + f"/{name}", in_postgresql.namespace)
+
+    with pytest.raises(DestinationError, match=r'encoding "LATIN1": use a database whose encoding is UTF8$'):
+        load_into(latin, data)
+    assert not latin.has_tables()
+    latin.close()
 
 
 async def test_dead_letter_that_two_run_tests_have_stops_no_load(tmp_path: Path, warehouse: Place) -> None:

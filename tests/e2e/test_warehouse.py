@@ -385,10 +385,9 @@ async def test_view_of_an_analyst_that_is_in_the_way_of_a_load_is_told_before(se
     with duckdb.connect(str(folder / "config" / "metrics.duckdb")) as mine:
         mine.execute("DROP VIEW simulation_metrics.calls_current")
         mine.execute("CREATE VIEW simulation_metrics.calls_current AS SELECT 7 AS mine")
-    commands = [["load", "--dry-run"], ["check"], ["load", "--full"]]
-    looks = [await metrics_etl(*command, cwd=folder, env=env) for command in commands]
+    looks = [await metrics_etl(*command, cwd=folder, env=env) for command in LOOKS[:2]]
 
-    assert [each.exit_code for each in looks] == [6, 6, 6]
+    assert [each.exit_code for each in looks] == [6, 6]
     assert all("calls_current was not made by metrics-etl" in each.stdout + each.stderr for each in looks)
 
 

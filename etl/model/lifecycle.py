@@ -173,10 +173,11 @@ def _is_settled(execution: Execution, known: StoredExecution | None, held: HeldR
     if known is None or known.export_state == ExportState.WAITING:
         return settle <= timedelta(0)
     is_same = held.is_as_exported(known.calls_digest)
-    # What differs may lack something for this night, and was final, or replaces lost rows: the source is asked once more. While an
-    # execution settles, that ends in time, even if it differs each night.
-    is_young = completed_at is not None and fetched_at - completed_at < 2 * settle
-    may_lack = known.is_damaged or known.export_state == ExportState.EXPORTED or is_young
+    # What differs may lack something for this night. The source is asked once more where it was final, replaces lost rows, or was
+    # last fetched before it could be final: some differ each night.
+    end = completed_at or timestamp_or_none(execution.payload.get("started_at"))
+    was_young = end is not None and known.verified_at is not None and known.verified_at - end < settle
+    may_lack = known.is_damaged or known.export_state == ExportState.EXPORTED or was_young
     is_as_before = known.fingerprint == fingerprint(execution.payload) and (is_same or not may_lack)
     if known.export_state == ExportState.EXPORTED and is_same:
         return True

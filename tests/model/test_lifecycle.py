@@ -151,6 +151,14 @@ def test_execution_is_final_once_it_was_compared_late_enough_after_it_was_first_
     assert state(bundle_of(of=of), known=known) is expected
 
 
+@pytest.mark.parametrize("of", [finished(72), execution(started_at=f"{NOW - timedelta(hours=72):%FT%TZ}")])
+def test_execution_that_differs_when_it_could_first_be_final_is_compared_once_more_and_not_for_ever(of):
+    for verified_hours_ago, expected in ((65, ExportState.SETTLING), (47, ExportState.EXPORTED)):
+        known = stored_of(of, export_state="settling", verified_at=NOW - timedelta(hours=verified_hours_ago))
+        assert state(bundle_of(of=of), known=known, digest="another") is expected
+        assert state(bundle_of(of=of), known=known) is ExportState.EXPORTED
+
+
 def test_execution_that_has_settled_does_not_begin_anew_when_its_calls_are_the_same():
     of = finished(240)
     for known in (stored_of(of, verified_at=NOW), stored_of(of, fingerprint="written otherwise", verified_at=NOW)):

@@ -144,17 +144,23 @@ class Objects:
         """All objects below the folder, a thousand in each request. Placeholders that consoles make for folders are none.
 
         Raises:
-            DestinationError: they cannot be listed.
+            DestinationError: they cannot be listed, or one is listed twice: pages that come again have no end.
         """
         import obstore  # noqa: PLC0415
 
-        found: list[Found] = []
+        found: dict[str, Found] = {}
         with self._naming(folder, "list"):
             pages = iter(obstore.list(self._store, prefix=folder or None, chunk_size=_PAGE))
             while (page := self._answer(lambda: next(pages, None))) is not None:
-                found += map(_found, page)
+                for each in map(_found, page):
+                    if each.path in found:
+                        raise StoreFailedError(
+                            f"{self.url}/{each.path}: listed twice: what answers there may ignore continuation tokens; "
+                            "use another [destination.options] endpoint"
+                        )
+                    found[each.path] = each
         self._count("list", max(0, len(found) - 1) // _PAGE)
-        return [each for each in found if not _is_placeholder(each)]
+        return [each for each in found.values() if not _is_placeholder(each)]
 
     def delete(self, path: str) -> None:
         """Remove the object, if there is one.

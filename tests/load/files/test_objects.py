@@ -21,7 +21,7 @@ from etl.load.files.objects import Objects, Version
 from etl.load.files.open import never
 from etl.load.files.store_errors import ConflictError, StoreFailedError
 from etl.load.parquet import pack
-from tests.stores import Cut, Refused, Told, proxied
+from tests.stores import Cut, Edited, Refused, Told, proxied
 
 PATH = "calls/run_test=a/month=2026-11/part-0 übung%2F.parquet"
 
@@ -277,6 +277,24 @@ def test_more_than_a_page_is_listed_and_counted(objects, monkeypatch):
     objects.requests.clear()
     assert len(objects.list("")) == 5
     assert objects.requests == {"list": 3}
+
+
+def test_a_list_whose_pages_come_again_is_not_read_for_ever(objects, proxy, monkeypatch):
+    """As from a cache that ignores continuation tokens."""
+    monkeypatch.setattr("etl.load.files.objects._PAGE", 2)
+    for name in ("a", "b"):
+        objects.put(name, b"1", None)
+    token = b"<IsTruncated>true</IsTruncated><NextContinuationToken>again</NextContinuationToken>"
+
+    pages = []
+
+    def come_again(status, content, headers):
+        pages.append(content.replace(b"<IsTruncated>false</IsTruncated>", token))
+        return status, pages[0], headers
+
+    proxy.judge = lambda request: Edited(come_again) if "list-type" in request.path else None
+    with pytest.raises(DestinationError, match="/a: listed twice"):
+        objects.list("")
 
 
 def test_an_object_that_is_too_large_is_not_read(objects):

@@ -67,7 +67,8 @@ SUBJECT_MEANINGS: dict[Subject, str] = {
     "name on the first page can be listed (else 3)",
     Subject.DESTINATION: "files can be written, locked and read there, with 64 MiB free, or the folder can be created (else 6)",
     Subject.LOCK: "no export is running on this dataset (else 75)",
-    Subject.WAREHOUSE: "it can be read, and holds no other dataset (else 2 or 6); only if the settings name one",
+    Subject.WAREHOUSE: "it can be read, holds no other dataset, and PostgreSQL grants what a load needs (else 2 or 6); only if the "
+    "settings name one",
     Subject.ENGINE: "the cluster has workers with keys and this version (else 2 or 5); only if the settings name one",
 }
 """When each is fine, and the exit code otherwise."""
@@ -297,7 +298,7 @@ def _check_dataset(settings: Settings) -> list[Check]:
 
 
 def _check_warehouse(settings: Settings) -> Check:
-    """Whether it can be reached and read, and holds no other dataset; only a load tells whether it can be written."""
+    """Whether it can be reached and read, and holds no other dataset; most engines tell only a load whether it may write."""
     try:
         files, section = open_files(settings.destination.path, settings.destination.options), settings.warehouse
         identity = read_identity(files)

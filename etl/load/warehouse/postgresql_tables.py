@@ -18,6 +18,19 @@ def _constraints(name: str, table: Table) -> Iterable[str]:
         yield f"CREATE INDEX ON {name} ({item})"
 
 
+_OURS = ", ".join(f"'{table.name}'" for table in ALL_TABLES)
+_DENIED = f"""
+SELECT 'a transaction that is not read-only' AS denied WHERE current_setting('transaction_read_only') = 'on'
+UNION ALL SELECT 'CREATE on the database, or a schema of this name' WHERE NOT has_database_privilege(current_database(), 'CREATE')
+AND NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = {{schema}})
+UNION ALL SELECT 'CREATE on the schema' FROM pg_namespace AS n
+WHERE nspname = {{schema}} AND NOT has_schema_privilege(oid, 'CREATE')
+AND {len(ALL_TABLES)} > (SELECT count(*) FROM pg_class WHERE relnamespace = n.oid AND relname IN ({_OURS}))
+UNION ALL SELECT 'INSERT and DELETE on ' || relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
+WHERE nspname = {{schema}} AND relname IN ({_OURS})
+AND NOT (has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'DELETE'))
+"""
+
 DIALECT = Dialect(
     types=("text", "bigint", "double precision", "boolean", "timestamp with time zone", "date"),
     row_hash="hash_record_extended(ROW({columns}), 0)",
@@ -25,6 +38,7 @@ DIALECT = Dialect(
         "SELECT c.relname::text AS table_name, obj_description(c.oid, 'pg_class') AS comment FROM pg_class AS c "
         "JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = {schema} AND c.relkind IN ('r', 'p', 'v')"
     ),
+    denied=_DENIED,
     constraints=_constraints,
 )
 

@@ -101,6 +101,7 @@ class SqlWarehouse:
         with self._reading():
             if would_load:
                 self._refuse_foreign(self._existing())
+                self._require_rights()
             try:
                 rows = self._session.query(self._sql.loaded_if_whole()).to_pylist()
             except DestinationError as failure:
@@ -226,6 +227,12 @@ class SqlWarehouse:
     def _has_schema(self) -> bool:
         """Who owns a schema may not be allowed to make one, not even if it is there."""
         return len(self._session.query(self._dialect.schemas.format(schema=sql_quoted(self._namespace)))) > 0
+
+    def _require_rights(self) -> None:
+        """Raise DestinationError if the server says that a load would not be allowed to write."""
+        sql = self._dialect.denied.format(schema=sql_quoted(self._namespace))
+        if sql and (denied := self._session.query(sql)["denied"].to_pylist()):
+            raise DestinationError(f"{self.where}: a load needs more rights than this user has: {', '.join(denied)}")
 
     def _note_dataset(self, dataset_id: str) -> None:
         self._execute([f"DELETE FROM {self._sql.name(STATE)} WHERE kind = 'dataset'"])

@@ -9,8 +9,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -787,6 +787,51 @@ async def test_text_arrives_as_it_is_whatever_encoding_the_client_is_told(
         {"length": 2}
     ] * len(rows_of_dataset(data, schema.EXECUTIONS))
     assert_equals_dataset(in_postgresql, data)
+
+
+@pytest.mark.parametrize(
+    ("grants", "is_loaded", "denied"),
+    [
+        ((), False, "CREATE on the database, or a schema of this name"),
+        pytest.param(
+            ("CREATE SCHEMA {s}", "GRANT USAGE ON SCHEMA {s} TO {r}"),
+            False,
+            "CREATE on the schema",
+            marks=pytest.mark.slow,
+        ),
+        (
+            ("GRANT USAGE ON SCHEMA {s} TO {r}", "GRANT SELECT ON ALL TABLES IN SCHEMA {s} TO {r}"),
+            True,
+            r"INSERT and DELETE on \w+, .*",
+        ),
+        pytest.param(
+            ("CREATE SCHEMA {s} AUTHORIZATION {r}", "ALTER ROLE {r} SET default_transaction_read_only = on"),
+            False,
+            "a transaction that is not read-only",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(("CREATE SCHEMA {s} AUTHORIZATION {r}",), False, None, marks=pytest.mark.slow),
+        (
+            ("GRANT USAGE ON SCHEMA {s} TO {r}", "GRANT SELECT, INSERT, DELETE ON ALL TABLES IN SCHEMA {s} TO {r}"),
+            True,
+            None,
+        ),
+    ],
+)
+def test_rights_that_a_load_needs_are_asked_for_before_it_is_one(
+    tmp_path: Path, in_postgresql: Place, grants: Sequence[str], is_loaded: bool, denied: str | None
+) -> None:
+    data, role = first_export(tmp_path / "data"), in_postgresql.namespace.replace("metrics", "granted")
+    if is_loaded:
+        load_into(in_postgresql, data)
+        export_to(a_dataset(data), a_bundle("e99", ["c99"]))
+    in_postgresql.edit(f"CREATE ROLE {role} LOGIN", *(grant.replace("{r}", role) for grant in grants))
+    theirs = Place(in_postgresql.url.replace("tests@", f"{role}@"), in_postgresql.namespace)
+
+    for options in ({"is_dry_run": True}, {}):
+        words = f"a load needs more rights than this user has: {denied}$" if options else None
+        with pytest.raises(DestinationError, match=words) if denied else nullcontext():
+            load_into(theirs, data, **options)
 
 
 def test_database_that_cannot_hold_a_text_is_told_with_the_fix(tmp_path: Path, in_postgresql: Place) -> None:

@@ -144,7 +144,7 @@ class Objects:
         """All objects below the folder, a thousand in each request. Placeholders that consoles make for folders are none.
 
         Raises:
-            DestinationError: they cannot be listed, or one is listed twice: pages that come again have no end.
+            DestinationError: they cannot be listed, or a page comes again: then there is no end.
         """
         import obstore  # noqa: PLC0415
 
@@ -152,13 +152,13 @@ class Objects:
         with self._naming(folder, "list"):
             pages = iter(obstore.list(self._store, prefix=folder or None, chunk_size=_PAGE))
             while (page := self._answer(lambda: next(pages, None))) is not None:
-                for each in map(_found, page):
-                    if each.path in found:
-                        raise StoreFailedError(
-                            f"{self.url}/{each.path}: listed twice: what answers there may ignore continuation tokens; "
-                            "use another [destination.options] endpoint"
-                        )
-                    found[each.path] = each
+                more = {each.path: each for each in map(_found, page)}
+                if more and more.keys() <= found.keys():
+                    raise StoreFailedError(
+                        f"{self.url}: its list gives the same page again: what answers there may ignore continuation tokens; "
+                        "use another [destination.options] endpoint"
+                    )
+                found |= more
         self._count("list", max(0, len(found) - 1) // _PAGE)
         return [each for each in found.values() if not _is_placeholder(each)]
 

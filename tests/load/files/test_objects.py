@@ -279,6 +279,18 @@ def test_more_than_a_page_is_listed_and_counted(objects, monkeypatch):
     assert objects.requests == {"list": 3}
 
 
+def test_an_object_that_is_named_twice_in_a_list_is_one(objects, proxy):
+    objects.put(PATH, b"1", None)
+
+    def name_twice(status, content, headers):
+        _, begin, rest = content.partition(b"<Contents>")
+        row, end, _ = rest.partition(b"</Contents>")
+        return status, content.replace(begin + row + end, 2 * (begin + row + end)), headers
+
+    proxy.judge = lambda request: Edited(name_twice) if "list-type" in request.path else None
+    assert len(objects.list("")) == 1
+
+
 def test_a_list_whose_pages_come_again_is_not_read_for_ever(objects, proxy, monkeypatch):
     """As from a cache that ignores continuation tokens."""
     monkeypatch.setattr("etl.load.files.objects._PAGE", 2)
@@ -293,7 +305,7 @@ def test_a_list_whose_pages_come_again_is_not_read_for_ever(objects, proxy, monk
         return status, pages[0], headers
 
     proxy.judge = lambda request: Edited(come_again) if "list-type" in request.path else None
-    with pytest.raises(DestinationError, match="/a: listed twice"):
+    with pytest.raises(DestinationError, match="its list gives the same page again"):
         objects.list("")
 
 

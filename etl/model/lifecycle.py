@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Self
 
 from etl.model.digest import fingerprint, rows_digest
+from etl.model.listed_execution import call_counts
 from etl.model.records import Execution
 from etl.model.values import timestamp_or_none
 
@@ -160,7 +161,8 @@ def _has_ended(execution: Execution, known: StoredExecution | None, held: HeldRo
 def _is_settled(execution: Execution, known: StoredExecution | None, held: HeldRows, settlement: Settlement) -> bool:
     """Whether no late data is expected: ``settle_hours`` after its end, and after a run first saw it as it is.
 
-    The end may be long ago: a rerun keeps the old one, and an execution may be stored late. It alone counts in a first export.
+    The end may be long ago: a rerun keeps the old one, and an execution may be stored late. It alone counts in a first export, if
+    no call is missing that the source counts: that may be deleted, or not be listed for one night.
     """
     settle, fetched_at = settlement.settle, settlement.fetched_at
     completed_at = timestamp_or_none(execution.payload.get("completed_at"))
@@ -168,7 +170,8 @@ def _is_settled(execution: Execution, known: StoredExecution | None, held: HeldR
         completed_at = None  # like each time that has not come yet
     if completed_at is not None and fetched_at - completed_at < settle:
         return False
-    if known is None and completed_at is not None and execution.execution_id not in settlement.late:
+    has_all = held.exported_calls >= max(call_counts(execution.payload), default=0)
+    if known is None and completed_at is not None and has_all and execution.execution_id not in settlement.late:
         return True
     if known is None or known.export_state == ExportState.WAITING:
         return settle <= timedelta(0)

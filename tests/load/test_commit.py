@@ -192,7 +192,7 @@ def test_a_kept_call_keeps_its_row_and_takes_its_evals_from_the_list(dataset, tm
     export_to(dataset, kept(a_bundle(seconds=9.0), "c1"), run="run-2")
     assert rows(tmp_path, "calls", "call_execution_id", "duration_seconds") == [("c1", 1.0), ("c2", 9.0)]
     assert rows(tmp_path, "evals", "call_execution_id", "output_score") == [("c1", 9.0), ("c2", 9.0)]
-    assert stored_in(dataset)["e1"].export_state == ExportState.EXPORTED
+    assert stored_in(dataset)["e1"].export_state == ExportState.SETTLING, "it was final, and has changed"
 
 
 def test_call_that_another_execution_keeps_leaves_this_one(dataset, tmp_path):
@@ -311,9 +311,9 @@ def test_an_execution_that_waits_has_a_row_and_no_other_file(dataset, tmp_path):
 
 
 def test_an_execution_without_calls_is_exported(dataset, tmp_path):
-    export_to(dataset, a_bundle("e1", []))
+    export_to(dataset, a_bundle("e1", [], version=0))
     assert rows(tmp_path, "executions", "export_state", "listed_calls", "exported_calls") == [("exported", 0, 0)]
-    assert reasons(dataset, a_bundle("e1", [])) == {"e1": Reason.FINAL}
+    assert reasons(dataset, a_bundle("e1", [], version=0)) == {"e1": Reason.FINAL}
 
 
 def test_what_arrived_is_told_by_run_test(dataset):

@@ -169,6 +169,14 @@ def test_execution_of_a_first_export_settles_from_its_end_alone():
     assert state(bundle_of(of=finished(240))) is ExportState.EXPORTED
 
 
+def test_execution_that_counts_more_calls_than_a_first_export_saw_is_looked_at_once_more():
+    """A list may lack some for a night; deleted ones are counted for ever."""
+    of = finished(240, total_calls=3)
+    assert state(bundle_of(of=of)) is ExportState.SETTLING
+    known = stored_of(of, export_state="settling", verified_at=NOW - timedelta(hours=24))
+    assert state(bundle_of(of=of), known=known) is ExportState.EXPORTED
+
+
 def test_execution_that_was_incomplete_settles_from_when_it_was_seen_so():
     """A rerun may have made it incomplete, and keeps the old end."""
     of = finished(240)

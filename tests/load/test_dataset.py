@@ -42,7 +42,9 @@ def rewrite_by_another_program(path, change):
 
 def test_the_state_is_what_was_committed(dataset):
     bundle = a_bundle("e1", ["c1", "c2"], given_up=["c2"])
-    export_to(dataset, bundle, an_unlisted_bundle("e2", status="running"), a_bundle("e3", [], date="2026-09-02"))
+    export_to(
+        dataset, bundle, an_unlisted_bundle("e2", status="running"), a_bundle("e3", [], date="2026-09-02", version=0)
+    )
     state = load_state(dataset, [KEY, "never-exported"], set_aside=True)
     assert state.unreadable == []
     assert state.executions["never-exported"] == {}

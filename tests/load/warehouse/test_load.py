@@ -811,10 +811,11 @@ async def test_text_arrives_as_it_is_whatever_encoding_the_client_is_told(
             marks=pytest.mark.slow,
         ),
         pytest.param(("CREATE SCHEMA {s} AUTHORIZATION {r}",), False, None, marks=pytest.mark.slow),
-        (
+        pytest.param(
             ("GRANT USAGE ON SCHEMA {s} TO {r}", "GRANT SELECT, INSERT, DELETE ON ALL TABLES IN SCHEMA {s} TO {r}"),
             True,
             None,
+            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -388,7 +388,7 @@ async def test_a_run_of_which_any_request_to_the_store_fails_loses_nothing(
             await disturbed.heal(url)
 
 
-@pytest.mark.parametrize("verdict", [Cut("after"), Refused(503, "SlowDown")])
+@pytest.mark.parametrize("verdict", [Cut("after"), pytest.param(Refused(503, "SlowDown"), marks=pytest.mark.slow)])
 async def test_a_run_goes_on_when_the_store_fails_once(disturbed: Disturbed, verdict: Verdict) -> None:
     url = disturbed.copy("once")
     struck: list[Told] = []

@@ -72,7 +72,7 @@ async def test_run_goes_on_by_day_until_it_is_migrated_and_by_month_afterwards(s
     assert len(rows_of(folder, "runs")) == 4
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(100, marks=pytest.mark.slow)])
 async def test_migration_that_is_killed_loses_and_doubles_nothing(server: Sandbox, folder: Path, kills: int) -> None:
     context, before = fork_server(), assert_sound(folder / "data")
     whole = Path(shutil.copytree(folder, folder.parent / "whole"))

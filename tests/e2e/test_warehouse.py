@@ -264,7 +264,13 @@ async def test_what_a_run_forgets_since_it_accepts_deletions_goes_from_the_wareh
     assert_equals_dataset(here(folder), folder / "data")
 
 
-@pytest.mark.parametrize("tables", [["calls"], ["evals"], ["executions", "calls", "evals"]])
+@pytest.mark.parametrize(
+    "tables",
+    [
+        ["calls"],
+        *(pytest.param(each, marks=pytest.mark.slow) for each in (["evals"], ["executions", "calls", "evals"])),
+    ],
+)
 async def test_lost_rows_of_an_execution_that_runs_again_stay_in_the_warehouse_and_each_command_misses_them(
     server: Sandbox, folder: Path, tables: list[str]
 ) -> None:

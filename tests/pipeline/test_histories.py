@@ -397,7 +397,7 @@ def test_history_whose_execution_runs_again_is_told_what_is_lost_of_it(tmp_path:
         history.close()
 
 
-QUICK = [(3, 20, number) for number in (0, 5)]
+QUICK = [(2, 20, number) for number in (0, 5)]
 FULL = [pytest.param(100, 50, number, marks=pytest.mark.slow) for number in range(100, 120)]
 
 

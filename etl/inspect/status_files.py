@@ -4,7 +4,7 @@ A file of executions, calls or evals that the index knows in this version is not
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
@@ -58,10 +58,11 @@ def changed_counts(
     only what is gone for sure.
     """
     gone, come = [Counter[str]() for _ in COUNTED], [Counter[str]() for _ in COUNTED]
+    damaged = {path.partition("/")[0] for path in unreadable}
     if is_exporting:
-        return _gone_meanwhile(index, parts, unreadable), come
+        return _gone_meanwhile(index, parts, damaged), come
     for number, table in enumerate(COUNTED):
-        if not index.parts or any(path.startswith(f"{table.name}/") for path in unreadable):
+        if not index.parts or table.name in damaged:
             continue
         before, now = index.count(table), Counter[str]()
         for part in parts[table.name]:
@@ -71,14 +72,14 @@ def changed_counts(
 
 
 def _gone_meanwhile(
-    index: Index, parts: Mapping[str, Sequence[FilePart]], unreadable: Sequence[str]
+    index: Index, parts: Mapping[str, Sequence[FilePart]], damaged: Collection[str]
 ) -> list[Counter[str]]:
     """Executions that stand nowhere, and the rows of files that are gone beside executions that are as the last run left them.
 
-    An export that removes a file has moved these executions, which stand elsewhere then, or replaces their rows at once.
+    An export that removes a file has moved these executions, which stand elsewhere then, or replaces their rows at once. Of
+    ``damaged`` tables nothing is told.
     """
     gone = [Counter[str]() for _ in COUNTED]
-    damaged = {path.partition("/")[0] for path in unreadable}
     if "executions" in damaged:
         return gone
     here = {table.name: {each.part for each in parts[table.name]} for table in COUNTED}

@@ -239,7 +239,7 @@ class Objects:
 
 
 def _is_placeholder(found: Found) -> bool:
-    """Whether it stands for a folder: no file of a dataset is empty, and none that readers take for data lacks an ending."""
+    """Whether it stands for a folder: no file of a dataset is empty, and all that readers take for data have an ending."""
     return found.size_bytes == 0 and "." not in found.path.rpartition("/")[2]
 
 

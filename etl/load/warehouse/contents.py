@@ -1,7 +1,7 @@
 """What a dataset holds for a warehouse: a digest of each item, and its rows, one part after the other.
 
 An execution's row vouches for its calls and evals. One that the dataset has lost, or of which it holds other rows than were
-exported, is held back: what the warehouse has of it stays as it is until a run has mended the dataset.
+exported, is held back: what the warehouse has of it stays as it is until a run has repaired the dataset.
 """
 
 from collections.abc import Collection, Iterator, Mapping

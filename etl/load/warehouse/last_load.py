@@ -70,7 +70,7 @@ def note_load(files: Files, load: LastLoad) -> None:
 
 
 def lacks_of_warehouse(load: LastLoad | None, place: str, *export_runs: Collection[str]) -> str | None:
-    """What the warehouse at ``place`` lacks after this load, in words.
+    """What is missing from the warehouse at ``place`` after this load, in words.
 
     ``export_runs`` are the ids of those that it should have: of all, or of all but one that is loading.
     """

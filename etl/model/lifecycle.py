@@ -173,16 +173,10 @@ def _is_settled(execution: Execution, known: StoredExecution | None, held: HeldR
     has_all = held.exported_calls >= max(call_counts(execution.payload), default=0)
     if known is None and completed_at is not None and has_all and execution.execution_id not in settlement.late:
         return True
-    if known is None or known.export_state == ExportState.WAITING:
-        return settle <= timedelta(0)
-    is_same = held.is_as_exported(known.calls_digest)
-    # What differs may lack something for this night. The source is asked once more where it was final, replaces lost rows, or was
-    # last fetched before it could be final: some differ each night.
-    end = completed_at or timestamp_or_none(execution.payload.get("started_at"))
-    was_young = end is not None and known.verified_at is not None and known.verified_at - end < settle
-    may_lack = known.is_damaged or known.export_state == ExportState.EXPORTED or was_young
-    is_as_before = known.fingerprint == fingerprint(execution.payload) and (is_same or not may_lack)
-    if known.export_state == ExportState.EXPORTED and is_same:
+    if known is None or known.export_state == ExportState.WAITING or not held.is_as_exported(known.calls_digest):
+        return settle <= timedelta(0)  # more may come, and a list may lack something for one night
+    if known.export_state == ExportState.EXPORTED:
         return True
+    is_as_before = known.fingerprint == fingerprint(execution.payload)
     seen_at = known.verified_at or known.exported_at if is_as_before else None
     return fetched_at - (seen_at or fetched_at) >= settle * _ENOUGH

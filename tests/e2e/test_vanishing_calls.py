@@ -1,5 +1,6 @@
 """Calls that a list no longer names: what is believed, what is held back, and what the user does about it."""
 
+import random
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -70,6 +71,15 @@ def lists_only(server: Sandbox, number: int) -> Callable[[SandboxRequest, int], 
 
 def lists_of_calls(server: Sandbox, since: int = 0) -> int:
     return sum(request.path == RUNS for request in server.requests[since:])
+
+
+def run_again(executions: list[Execution]) -> None:
+    """They keep their old ends."""
+    for execution in executions:
+        ended_at = execution.completed_at
+        sandbox.rerun_execution(execution, FIRST_NIGHT)
+        sandbox.finish_execution(execution, random.Random(execution.execution_id), FIRST_NIGHT)
+        execution.completed_at = ended_at
 
 
 @pytest.mark.parametrize("listed", [0, 12])
@@ -158,19 +168,27 @@ async def test_evals_that_vanish_from_unchanged_executions_are_kept(
 
 
 @pytest.mark.parametrize(
-    ("nights", "options"),
-    [(1, {}), (2, {"full_refresh": True}), (2, {"settings": {"export": {"scrub_requests": 10_000}}})],
-    ids=["settling", "full refresh", "scrub"],
+    ("nights", "options", "is_rerun"),
+    [
+        (1, {}, False),
+        (2, {"full_refresh": True}, False),
+        (2, {"settings": {"export": {"scrub_requests": 10_000}}}, False),
+        (2, {}, True),
+    ],
+    ids=["settling", "full refresh", "scrub", "rerun"],
 )
 async def test_few_evals_that_vanish_for_a_night_come_back(
-    export: Export, server: Sandbox, tmp_path: Path, nights: int, options: dict[str, Any]
+    export: Export, server: Sandbox, tmp_path: Path, nights: int, options: dict[str, Any], *, is_rerun: bool
 ) -> None:
     for _ in range(nights):
+        await export()
+    if is_rerun:
+        run_again(executions(server))
         await export()
     server.fault = lambda request, _nth: edited_calls(
         server.world,
         request,
-        lambda calls: [call | {"eval_outputs": {}} if number % 2 else call for number, call in enumerate(calls)],
+        lambda calls: [call if number % 3 else call | {"eval_outputs": {}} for number, call in enumerate(calls)],
     )
     sick = await export(**options)
     server.fault = None
@@ -458,10 +476,11 @@ async def test_calls_that_were_deleted_on_purpose_are_believed_once_and_for_all(
 
     assert (accepted.exit_code, accepted.problems) == (0, [])
     assert_equals_world(tmp_path, server.world)
+    for requests in (1 + 1, 1):
+        sent = len(server.requests)
+        assert (await export()).exit_code == 0
+        assert len(server.requests) - sent == requests, "its list once more, since rows went"
     assert states_in(tmp_path) == {"exported"}
-    sent = len(server.requests)
-    assert (await export()).exit_code == 0
-    assert len(server.requests) - sent == 1
     assert (await export(full_refresh=True)).exit_code == 0, "what was believed is what the next list is measured by"
 
 

@@ -225,7 +225,7 @@ def test_a_dead_letter_says_since_when_and_goes_once_the_request_succeeds(datase
     assert rows(tmp_path, "errors", "subject_id") == [("c3",)]
     export_to(dataset, a_bundle("e2", ["c3"]), run="run-4", fetched_at=later)
     assert rows(tmp_path, "errors") == []
-    assert reasons(dataset, a_bundle("e1"), a_bundle("e2")) == {"e1": Reason.FINAL, "e2": Reason.FINAL}
+    assert reasons(dataset, a_bundle("e1"), a_bundle("e2")) == {"e1": Reason.SETTLING, "e2": Reason.SETTLING}
     assert wrong_schemas(tmp_path) == []
 
 

@@ -151,11 +151,13 @@ def test_execution_is_final_once_it_was_compared_late_enough_after_it_was_first_
     assert state(bundle_of(of=of), known=known) is expected
 
 
-@pytest.mark.parametrize("of", [finished(72), execution(started_at=f"{NOW - timedelta(hours=72):%FT%TZ}")])
-def test_execution_that_differs_when_it_could_first_be_final_is_compared_once_more_and_not_for_ever(of):
-    for verified_hours_ago, expected in ((65, ExportState.SETTLING), (47, ExportState.EXPORTED)):
-        known = stored_of(of, export_state="settling", verified_at=NOW - timedelta(hours=verified_hours_ago))
-        assert state(bundle_of(of=of), known=known, digest="another") is expected
+@pytest.mark.parametrize("of", [finished(72), finished(2400), execution(), execution(started_at=None)])
+@pytest.mark.parametrize("export_state", ["settling", "incomplete"])
+def test_execution_is_final_when_a_comparison_finds_no_change(of, export_state):
+    """Its list may lack something for one night, however old it is and whenever it was seen first."""
+    for verified_hours_ago in (65, 47, 24):
+        known = stored_of(of, export_state=export_state, verified_at=NOW - timedelta(hours=verified_hours_ago))
+        assert state(bundle_of(of=of), known=known, digest="another") is ExportState.SETTLING
         assert state(bundle_of(of=of), known=known) is ExportState.EXPORTED
 
 

@@ -115,6 +115,22 @@ async def test_renamed_run_test_moves_when_all_run_tests_are_exported(
     assert_equals_world(tmp_path, server.world)
 
 
+async def test_renamed_run_test_of_which_all_that_stays_was_deleted_is_not_told_for_ever(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    await export()
+    renamed = server.world.run_tests[0]
+    sandbox.delete_execution(renamed.executions[0])
+    await export()
+    sandbox.rename_run_test(renamed, "A new name")
+
+    summaries = [await export() for _ in range(2)]
+
+    assert [each.exit_code for each in summaries] == [0, 0]
+    assert not [notice for each in summaries for notice in each.notices if "no longer lists" in notice]
+    assert len(rows_of(tmp_path, "executions")) == sum(len(each.executions) for each in server.world.run_tests)
+
+
 async def test_run_test_that_is_not_there_any_more_keeps_its_rows_and_is_told(
     server: Sandbox, export: Export, tmp_path: Path
 ) -> None:

@@ -213,7 +213,11 @@ class SqlWarehouse:
                 added += self._sql.add_columns(table, found.columns)
             else:
                 self._execute(self._sql.create(table, dataset_id))
-                late += self._dialect.constraints(self._sql.name(table.name), table)
+                constraints = self._dialect.constraints(self._sql.name(table.name), table)
+                if table is STATE_TABLE:  # rows go from it at once, which a server may allow for a table with a key only
+                    self._execute(constraints)
+                else:
+                    late += constraints
         if added:
             as_they_are = {name: found.columns for name, found in existing.items()}
             self._execute([self._sql.distrust(as_they_are), *added])

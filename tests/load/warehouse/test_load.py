@@ -835,13 +835,34 @@ def test_rights_that_a_load_needs_are_asked_for_before_it_is_one(
             load_into(theirs, data, **options)
 
 
+def new_database(beside: Place, options: str = "") -> Place:
+    """A schema of its own in a database of its own on the same server."""
+    name = beside.namespace.replace("metrics", "database")
+    with closing(dbapi.connect(beside.url, autocommit=True)) as server, closing(server.cursor()) as cursor:
+        cursor.execute(f"CREATE DATABASE {name} {options}")
+    return Place(beside.url.rpartition("/")[0] + f"/{name}", beside.namespace)
+
+
+def test_warehouse_of_which_all_tables_are_published_is_loaded(tmp_path: Path, in_postgresql: Place) -> None:
+    """As for logical replication: the server then lets no row go from a table that has no replica identity."""
+    own, data = new_database(in_postgresql), first_export(tmp_path / "data")
+    own.edit("CREATE PUBLICATION everything FOR ALL TABLES")
+    export_to(a_dataset(data), a_bundle("e1", given_up=["c2"]))
+    load_into(own, data)
+    letters = own.query("SELECT subject_id FROM {s}.errors")
+    export_to(a_dataset(data), a_bundle("e1"))
+
+    load_into(own, data)
+
+    assert len(own.query("SELECT subject_id FROM {s}.errors")) < len(letters)
+    assert_equals_dataset(own, data)
+    own.close()
+
+
 def test_database_that_cannot_hold_a_text_is_told_with_the_fix(tmp_path: Path, in_postgresql: Place) -> None:
-    name = in_postgresql.namespace.replace("metrics", "latin")
-    with closing(dbapi.connect(in_postgresql.url, autocommit=True)) as server, closing(server.cursor()) as cursor:
-        cursor.execute(f"CREATE DATABASE {name} ENCODING LATIN1 LOCALE 'C' TEMPLATE template0")
+    latin = new_database(in_postgresql, "ENCODING LATIN1 LOCALE 'C' TEMPLATE template0")
     data = first_export(tmp_path / "data")
     export_to(a_dataset(data), a_bundle("\N{SNOWMAN}", ["c0"]))
-    latin = Place(in_postgresql.url.rpartition("/")[0] + f"/{name}", in_postgresql.namespace)
 
     with pytest.raises(DestinationError, match=r'encoding "LATIN1": use a database whose encoding is UTF8$'):
         load_into(latin, data)

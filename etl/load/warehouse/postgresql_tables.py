@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 
 from etl.load.warehouse.statements import ANY_DATASET, Dialect, Statements
-from etl.load.warehouse.tables import ALL_TABLES, GROUPS, STATE_TABLE
+from etl.load.warehouse.tables import ALL_TABLES, CURRENT_CALLS, GROUPS, STATE_TABLE
 from etl.model.locations import DEFAULT_NAMESPACE
 from etl.model.schema import ERRORS, Table
 
@@ -23,11 +23,16 @@ def _constraints(name: str, table: Table) -> Iterable[str]:
 _OURS = ", ".join(f"'{table.name}'" for table in ALL_TABLES)
 _DENIED = f"""
 SELECT 'a transaction that is not read-only' AS denied WHERE current_setting('transaction_read_only') = 'on'
+UNION ALL SELECT 'TEMPORARY on the database' WHERE NOT has_database_privilege(current_database(), 'TEMPORARY')
 UNION ALL SELECT 'CREATE on the database, or a schema of this name' WHERE NOT has_database_privilege(current_database(), 'CREATE')
 AND NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = {{schema}})
+UNION ALL SELECT 'USAGE on the schema' FROM pg_namespace WHERE nspname = {{schema}} AND NOT has_schema_privilege(oid, 'USAGE')
 UNION ALL SELECT 'CREATE on the schema' FROM pg_namespace AS n
 WHERE nspname = {{schema}} AND NOT has_schema_privilege(oid, 'CREATE')
-AND {len(ALL_TABLES)} > (SELECT count(*) FROM pg_class WHERE relnamespace = n.oid AND relname IN ({_OURS}))
+AND {len(ALL_TABLES) + 1} > (SELECT count(*) FROM pg_class WHERE relnamespace = n.oid AND relname IN ({_OURS}, '{CURRENT_CALLS}'))
+UNION ALL SELECT 'BYPASSRLS, for the row-level security on ' || relname
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
+WHERE nspname = {{schema}} AND relname IN ({_OURS}) AND row_security_active(c.oid)
 UNION ALL SELECT 'INSERT and DELETE on ' || relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
 WHERE nspname = {{schema}} AND relname IN ({_OURS})
 AND NOT (has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'DELETE'))

@@ -817,6 +817,17 @@ async def test_text_arrives_as_it_is_whatever_encoding_the_client_is_told(
             None,
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            (
+                "GRANT USAGE ON SCHEMA {s} TO {r}",
+                "GRANT SELECT, INSERT, DELETE ON ALL TABLES IN SCHEMA {s} TO {r}",
+                "DROP VIEW {s}.calls_current",
+                "ALTER TABLE {s}.calls ENABLE ROW LEVEL SECURITY",
+            ),
+            True,
+            "CREATE on the schema, BYPASSRLS, for the row-level security on calls",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_rights_that_a_load_needs_are_asked_for_before_it_is_one(
@@ -841,6 +852,24 @@ def new_database(beside: Place, options: str = "") -> Place:
     with closing(dbapi.connect(beside.url, autocommit=True)) as server, closing(server.cursor()) as cursor:
         cursor.execute(f"CREATE DATABASE {name} {options}")
     return Place(beside.url.rpartition("/")[0] + f"/{name}", beside.namespace)
+
+
+def test_database_without_temporary_tables_is_told_before_a_load(tmp_path: Path, in_postgresql: Place) -> None:
+    own, data = new_database(in_postgresql), first_export(tmp_path / "data")
+    role = own.namespace.replace("metrics", "hardened")
+    database = own.url.rpartition("/")[2]
+    own.edit(
+        f"CREATE ROLE {role} LOGIN",
+        f"GRANT CREATE ON DATABASE {database} TO {role}",
+        f"REVOKE TEMP ON DATABASE {database} FROM PUBLIC",
+    )
+    theirs = Place(own.url.replace("tests@", f"{role}@"), own.namespace)
+
+    with pytest.raises(DestinationError, match=r"more rights than this user has: TEMPORARY on the database$"):
+        load_into(theirs, data, is_dry_run=True)
+    with pytest.raises(DestinationError, match="permission denied to create temporary tables"):
+        load_into(theirs, data)
+    own.close()
 
 
 def test_warehouse_of_which_all_tables_are_published_is_loaded(tmp_path: Path, in_postgresql: Place) -> None:

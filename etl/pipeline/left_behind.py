@@ -51,7 +51,9 @@ async def find_left_behind(
     record.left_behind = {key: len(left) for key, left in left_behind.items()}
     moves = {(source, key): ids for (source, key), ids in moves.items() if key in record.lists}
     if record.discovered and record.discovered.is_complete:
-        with_living = {part.run_test_key for part, each in state.index.parts.items() if each.rows["deleted_at"].null_count}
+        with_living = {
+            part.run_test_key for part, each in state.index.parts.items() if each.rows["deleted_at"].null_count
+        }
         record.keys_without_run_test = sorted(state.elsewhere.keys() & with_living - heirs.keys())
     await _confirm_gone(run, record, state)
     _doubt_many_gone(run, record, state)

@@ -341,8 +341,9 @@ async def test_evals_that_the_api_lacks_when_lost_ones_are_fetched_again_come_th
     )
     await night(server, tmp_path, 1)
     server.fault = None
-    await night(server, tmp_path, 2)
-    quiet = await night(server, tmp_path, 3)
+    for number in (2, 3):
+        await night(server, tmp_path, number)
+    quiet = await night(server, tmp_path, 4)
 
     assert (quiet.exit_code, quiet.requests) == (0, 2)
     assert_equals_world(tmp_path, server.world)

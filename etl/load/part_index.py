@@ -127,7 +127,10 @@ def _rows_of(rows: Mapping[str, pa.Table]) -> pa.Table:
     calls, evals = (by_execution(rows[name], "call_execution_id") for name in ("calls", "evals"))
     newest = _newest(rows["calls"], rows["evals"])
     sick = set(rows["errors"]["execution_id"].to_pylist())
-    here = {row["execution_id"]: row for row in rows["executions"].to_pylist()}
+    here: dict[str, dict[str, Any]] = {}
+    for row in rows["executions"].to_pylist():
+        # What somebody doubled vouches for nothing, so that it is fetched again, and comes to stand once.
+        here[row["execution_id"]] = row | {"calls_digest": None} if row["execution_id"] in here else row
     ids = [*here, *sorted({*calls, *evals, *sick} - here.keys())]
     held = [HeldRows.of(None, hashes["calls"].get(each, ()), hashes["evals"].get(each, ())) for each in ids]
     columns = {name: [here.get(each, {}).get(name) for each in ids] for name in _READ["executions"]} | {

@@ -203,6 +203,18 @@ def test_a_file_of_an_older_version_is_read_with_nulls_and_completed_when_it_is_
     assert contents(tmp_path)["executions"][0] == before["executions"][0]
 
 
+@pytest.mark.parametrize("table", ["executions", "calls", "evals"])
+def test_rows_that_somebody_doubled_are_fetched_again_and_stand_once(dataset, tmp_path, table):
+    bundles = [a_bundle("e1"), a_bundle("e2", ["c3"])]
+    export_to(dataset, *bundles)
+    before = contents(tmp_path)
+    rewrite_by_another_program(tmp_path / part(table), lambda rows: pa.concat_tables([rows, rows]))
+    assert reasons(dataset, *bundles) == {"e1": Reason.DAMAGED, "e2": Reason.DAMAGED}
+    for days in (1, 2):
+        export_to(dataset, *bundles, fetched_at=FETCHED_AT + timedelta(days=days))
+    assert contents(tmp_path) == before
+
+
 @pytest.mark.parametrize("table", ["calls", "evals"])
 def test_rows_from_before_there_were_row_hashes_are_fetched_again(dataset, tmp_path, table):
     bundles = [a_bundle("e1"), a_bundle("e2", ["c3"])]

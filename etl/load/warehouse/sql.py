@@ -214,9 +214,7 @@ class SqlWarehouse:
             else:
                 self._execute(self._sql.create(table, dataset_id))
                 constraints = self._dialect.constraints(self._sql.name(table.name), table)
-                if (
-                    table is STATE_TABLE
-                ):  # rows go from it at once, which a server may allow for a table with a key only
+                if table is STATE_TABLE:  # rows go from it at once, for which a server may need its key
                     self._execute(constraints)
                 else:
                     late += constraints

@@ -179,9 +179,10 @@ class _Session:
         try:
             yield
         except Error as exc:
-            text = _OF_THE_DRIVER.sub("", str(exc).replace(f" '{sql}'", "")).partition("\n")[0]
-            fix = ": use a database whose encoding is UTF8" if exc.sqlstate == _UNTRANSLATABLE else ""
-            raise DestinationError(f"{self.where}: {text}{fix}") from exc
+            text, *more = _OF_THE_DRIVER.sub("", str(exc).replace(f" '{sql}'", "")).splitlines() or [""]
+            hints = [line.removeprefix("HINT:").strip().rstrip(".") for line in more if line.startswith("HINT:")]
+            hints += ["use a database whose encoding is UTF8"] if exc.sqlstate == _UNTRANSLATABLE else []
+            raise DestinationError(": ".join([f"{self.where}: {text}", *hints])) from exc
 
 
 def _with_limits(url: str) -> str:

@@ -885,6 +885,9 @@ def test_warehouse_of_which_all_tables_are_published_is_loaded(tmp_path: Path, i
 
     assert len(own.query("SELECT subject_id FROM {s}.errors")) < len(letters)
     assert_equals_dataset(own, data)
+    own.edit("ALTER TABLE {s}.errors REPLICA IDENTITY DEFAULT")  # as an older version made it
+    with pytest.raises(DestinationError, match=r"identity and publishes .*set REPLICA IDENTITY using ALTER TABLE$"):
+        load_into(own, data, is_full=True)
     own.close()
 
 

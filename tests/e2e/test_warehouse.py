@@ -369,9 +369,13 @@ async def test_who_only_looks_makes_no_database(server: Sandbox, folder: Path) -
     dry, check, verify = [await metrics_etl(*command, cwd=folder, env=env) for command in LOOKS]
     write_warehouse(folder, server, Place("duckdb://nowhere/metrics.duckdb"))
     nowhere = [await metrics_etl(*command, cwd=folder, env=env) for command in LOOKS]
+    link = folder / "link.duckdb"
+    link.symlink_to(folder / "not-mounted" / "metrics.duckdb")
+    write_warehouse(folder, server, Place(f"duckdb://{link}"))
+    nowhere.append(await metrics_etl("check", cwd=folder, env=env))
 
     assert "executions: 6 new" in dry.stdout
-    assert [each.exit_code for each in (dry, check, verify, *nowhere)] == [0, 0, 6, 6, 6, 6]
+    assert [each.exit_code for each in (dry, check, verify, *nowhere)] == [0, 0, 6, 6, 6, 6, 6]
     assert verify.stderr.endswith("has no table executions: run metrics-etl load\n")
     assert [path.name for path in (folder / "config").iterdir()] == ["metrics-etl.toml"]
 

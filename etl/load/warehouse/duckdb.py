@@ -108,7 +108,7 @@ def connect(url: str, namespace: str, _on_wait: Callable[[], None] = nothing) ->
 def connect_to_read(url: str, namespace: str, _on_wait: Callable[[], None] = nothing) -> SqlWarehouse:
     """The same, but nothing is made, and others may read it meanwhile."""
     file = _file(url)
-    if file.exists() or not file.parent.is_dir():
+    if file.exists() or not file.resolve().parent.is_dir():
         return _connected(url, file, namespace, is_read_only=True)
     with temporary_folder() as folder:  # DuckDB calls a database after its file
         return _connected(url, Path(folder, file.name), namespace)

@@ -33,6 +33,11 @@ AND {len(ALL_TABLES) + 1} > (SELECT count(*) FROM pg_class WHERE relnamespace = 
 UNION ALL SELECT 'BYPASSRLS, for the row-level security on ' || relname
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
 WHERE nspname = {{schema}} AND relname IN ({_OURS}) AND row_security_active(c.oid)
+UNION ALL SELECT 'REPLICA IDENTITY FULL on ' || relname || ', which is published' FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = relnamespace WHERE nspname = {{schema}} AND relname IN ({_OURS})
+AND relreplident = 'd' AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid AND indisprimary)
+AND EXISTS (SELECT FROM pg_publication_tables AS t JOIN pg_publication AS p USING (pubname)
+WHERE schemaname = nspname AND tablename = relname AND pubdelete)
 UNION ALL SELECT 'INSERT and DELETE on ' || relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
 WHERE nspname = {{schema}} AND relname IN ({_OURS})
 AND NOT (has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'DELETE'))

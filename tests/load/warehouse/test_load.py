@@ -888,6 +888,8 @@ def test_warehouse_of_which_all_tables_are_published_is_loaded(tmp_path: Path, i
     own.edit("ALTER TABLE {s}.errors REPLICA IDENTITY DEFAULT")  # as an older version made it
     with pytest.raises(DestinationError, match=r"identity and publishes .*set REPLICA IDENTITY using ALTER TABLE$"):
         load_into(own, data, is_full=True)
+    with pytest.raises(DestinationError, match=r"rights .*: REPLICA IDENTITY FULL on errors, which is published$"):
+        load_into(own, data, is_dry_run=True)
     own.close()
 
 

@@ -22,6 +22,10 @@ def _constraints(name: str, table: Table) -> Iterable[str]:
 
 _OURS = ", ".join(f"'{table.name}'" for table in ALL_TABLES)
 _DENIED = f"""
+WITH ours AS (
+    SELECT c.oid, relname, relreplident FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
+    WHERE nspname = {{schema}} AND relname IN ({_OURS})
+)
 SELECT 'a transaction that is not read-only' AS denied WHERE current_setting('transaction_read_only') = 'on'
 UNION ALL SELECT 'TEMPORARY on the database' WHERE NOT has_database_privilege(current_database(), 'TEMPORARY')
 UNION ALL SELECT 'CREATE on the database, or a schema of this name' WHERE NOT has_database_privilege(current_database(), 'CREATE')
@@ -30,17 +34,15 @@ UNION ALL SELECT 'USAGE on the schema' FROM pg_namespace WHERE nspname = {{schem
 UNION ALL SELECT 'CREATE on the schema' FROM pg_namespace AS n
 WHERE nspname = {{schema}} AND NOT has_schema_privilege(oid, 'CREATE')
 AND {len(ALL_TABLES) + 1} > (SELECT count(*) FROM pg_class WHERE relnamespace = n.oid AND relname IN ({_OURS}, '{CURRENT_CALLS}'))
-UNION ALL SELECT 'BYPASSRLS, for the row-level security on ' || relname
-FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
-WHERE nspname = {{schema}} AND relname IN ({_OURS}) AND row_security_active(c.oid)
-UNION ALL SELECT 'REPLICA IDENTITY FULL on ' || relname || ', which is published' FROM pg_class AS c
-JOIN pg_namespace AS n ON n.oid = relnamespace WHERE nspname = {{schema}} AND relname IN ({_OURS})
-AND relreplident = 'd' AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid AND indisprimary)
-AND EXISTS (SELECT FROM pg_publication_tables AS t JOIN pg_publication AS p USING (pubname)
-WHERE schemaname = nspname AND tablename = relname AND pubdelete)
-UNION ALL SELECT 'INSERT and DELETE on ' || relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
-WHERE nspname = {{schema}} AND relname IN ({_OURS})
-AND NOT (has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'DELETE'))
+UNION ALL SELECT 'INSERT and DELETE on ' || relname FROM ours
+WHERE NOT (has_table_privilege(oid, 'INSERT') AND has_table_privilege(oid, 'DELETE'))
+UNION ALL SELECT 'BYPASSRLS, for the row-level security on ' || relname FROM ours WHERE row_security_active(oid)
+UNION ALL SELECT 'REPLICA IDENTITY FULL on ' || relname || ', which is published' FROM ours
+WHERE relreplident = 'd' AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = oid AND indisprimary)
+AND EXISTS (
+    SELECT FROM pg_publication_tables JOIN pg_publication USING (pubname)
+    WHERE schemaname = {{schema}} AND tablename = relname AND pubdelete
+)
 """
 
 DIALECT = Dialect(

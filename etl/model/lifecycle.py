@@ -112,10 +112,12 @@ class Arrival:
 class Settlement:
     """What tells whether late data may still come: ``fetched_at`` is a time before any execution was fetched.
 
-    ``late`` are execution_ids: they were not there when their run test was complete once.
+    It is by the source's clock, and ``here_at`` the same by ours. ``late`` are execution_ids: they were not there when their run
+    test was complete once.
     """
 
     fetched_at: datetime
+    here_at: datetime
     settle_hours: float
     late: Container[str] = ()
 
@@ -170,6 +172,8 @@ def _is_settled(execution: Execution, known: StoredExecution | None, held: HeldR
         completed_at = None  # like each time that has not come yet
     if completed_at is not None and fetched_at - completed_at < settle:
         return False
+    if completed_at is not None and settlement.here_at - completed_at < settle:
+        completed_at = None  # the source's clock may be ahead, or ours behind
     has_all = held.exported_calls >= max(call_counts(execution.payload), default=0)
     if known is None and completed_at is not None and has_all and execution.execution_id not in settlement.late:
         return True

@@ -147,8 +147,8 @@ async def fetch_early(run: Run, record: Record, state: StoredState, lists: Lists
 
     Raises: as ``fetch``.
     """
-    forget_the_future(state, run.by_source(run.clock()))
     while await lists.are_held_up():
+        forget_the_future(state, run.by_source(run.clock()))  # not before an answer has told the source's time
         read = lists.read
         give_one_place_each(run, record, state)
         keys = set() if may_be_of_another_workspace(run, record, state) else independent(record, state)
@@ -187,6 +187,7 @@ async def fetch(
                 run.stamp(),
                 Settlement(
                     fetched_at=run.by_source(run.started_at),
+                    here_at=run.started_at,
                     settle_hours=run.settings.export.settle_hours,
                     late=late,
                 ),

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import msgspec
@@ -17,6 +17,7 @@ import msgspec
 from etl.errors import DestinationError, ExporterError, InterruptedRunError, LockHeldError, TimeLimitError, leaves
 from etl.extract.plan import Planned, requests_to_fetch
 from etl.extract.purpose import Purpose
+from etl.extract.transport import Traffic
 from etl.load.attempt import Attempt, note_attempt, note_failure, read_attempt
 from etl.load.identity import identify, read_identity
 from etl.load.last_run import LastRun, read_last_run
@@ -26,6 +27,7 @@ from etl.load.state import StoredState, load_missing
 from etl.load.warehouse.last_load import last_load_into
 from etl.load.warehouse.target import module_for
 from etl.model import schema
+from etl.model.lifecycle import CLOCKS_DIFFER
 from etl.pipeline.apply import fetch, fetch_early, mark_left_behind, mark_vanished, part_moved_calls, put_in_place
 from etl.pipeline.lists import read_again_where_some_were_gone, start_lists
 from etl.pipeline.lost_rows import find_restored, mark_restored, save_index
@@ -280,12 +282,22 @@ def _time_limit(settings: Settings) -> tuple[float, TimeLimitError] | None:
     )
 
 
+def _of_the_clocks(traffic: Traffic) -> list[str]:
+    """What is to be noticed of the source's clock, beside ours."""
+    offset = traffic.clock_offset
+    if offset is None:
+        return [_NO_DATE] if traffic.received_bytes else []
+    if abs(offset) <= CLOCKS_DIFFER:
+        return []
+    minutes, way = abs(offset) // timedelta(minutes=1), "behind" if offset > timedelta(0) else "ahead of"
+    return [f"this machine's clock is {minutes:,} min {way} that of the source: set the one that is wrong"]
+
+
 async def _conclude(run: Run, record: Record, failure: ExporterError | None) -> Summary:
     """Save the summary: a row of the runs table, and the JSON of the last run."""
     summary = summarize(run, record, failure=failure, finished_at=run.clock())
     before = record.before or await _last_run(run, record)
-    tells_no_time = run.client.traffic.received_bytes and run.client.traffic.clock_offset is None
-    summary.ignored = [*record.ignored, *([_NO_DATE] if tells_no_time else [])]
+    summary.ignored = [*record.ignored, *_of_the_clocks(run.client.traffic)]
     saves: list[Callable[[Run, Summary], None]] = [_save_row, _save_document]
     if before is None:
         summary.failure = summary.failure or record.last_run_error

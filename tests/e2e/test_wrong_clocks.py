@@ -1,5 +1,6 @@
 """A client whose clock is wrong: times of the source are compared with the source's clock, and the future is unknown."""
 
+import re
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta, tzinfo
 from email.utils import format_datetime
@@ -107,8 +108,26 @@ async def test_source_that_tells_no_time_is_noticed(server: Sandbox, export: Exp
 
 
 async def test_clock_that_is_behind_makes_final_what_has_settled(export: Export, tmp_path: Path) -> None:
-    await export(ENDED + 2 * DAY, ahead=-YEAR)
+    """A night later: by what the two say, the source's may as well be ahead."""
+    for night in (2, 3):
+        summary = await export(ENDED + night * DAY, ahead=-YEAR)
     assert set(column(tmp_path, "export_state")) == {"exported"}
+    (notice,) = summary.notices
+    assert re.fullmatch(r"this machine's clock is 525,[0-9]{3} min behind that of the source: set the one .*", notice)
+
+
+async def test_clock_of_the_source_that_is_ahead_for_a_night_makes_nothing_final_early(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    ahead, first = 2 * DAY, ENDED + timedelta(hours=2)
+    await export(first + ahead, ahead=-ahead, settle_hours=48)
+    assert set(column(tmp_path, "export_state")) == {"settling"}
+
+    server.world.run_tests[0].executions[0].calls[0].total_cost_cents = 77
+    for night in (2, 4, 6):
+        await export(first + night * DAY, settle_hours=48)
+    assert set(column(tmp_path, "export_state")) == {"exported"}
+    assert_equals_world(tmp_path, server.world)
 
 
 async def test_scrub_comes_round_although_a_run_had_a_clock_a_year_ahead(

@@ -25,16 +25,15 @@ def test_only_three_words_mean_that_an_execution_or_a_call_has_finished():
     assert set(FINISHED) == TERMINAL_EXECUTION == TERMINAL_CALL
 
 
-def state(bundle, settle_hours=24.0, known=None, digest="digest", *, is_late=False):
+def state(bundle, settle_hours=24.0, known=None, digest="digest", *, is_late=False, here_at=NOW):
     arrival = Arrival(
         held=HeldRows(listed_calls=2, exported_calls=2, calls_digest=digest),
         call_statuses={call.metrics.status for call in bundle.calls} if bundle.listed is not None else None,
         is_whole=not bundle.dead_letters,
     )
     late = {bundle.execution.execution_id} if is_late else ()
-    return export_state(
-        bundle.execution, known, arrival, Settlement(fetched_at=NOW, settle_hours=settle_hours, late=late)
-    )
+    settlement = Settlement(fetched_at=NOW, here_at=here_at, settle_hours=settle_hours, late=late)
+    return export_state(bundle.execution, known, arrival, settlement)
 
 
 def finished(hours_ago, **payload):
@@ -165,6 +164,15 @@ def test_execution_that_has_settled_does_not_begin_anew_when_its_calls_are_the_s
     of = finished(240)
     for known in (stored_of(of, verified_at=NOW), stored_of(of, fingerprint="written otherwise", verified_at=NOW)):
         assert state(bundle_of(of=of), known=known, is_late=True) is ExportState.EXPORTED
+
+
+def test_execution_settles_from_when_it_was_seen_first_where_one_of_two_clocks_says_that_it_ended_just_now():
+    """The source's may be ahead for a night, or ours be behind for ever."""
+    of = finished(30)
+    for behind in (timedelta(hours=28), timedelta(days=365)):
+        assert state(bundle_of(of=of), here_at=NOW - behind) is ExportState.SETTLING
+        known = stored_of(of, export_state="settling", verified_at=NOW - timedelta(hours=24))
+        assert state(bundle_of(of=of), known=known, here_at=NOW - behind) is ExportState.EXPORTED
 
 
 def test_execution_of_a_first_export_settles_from_its_end_alone():

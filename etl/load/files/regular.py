@@ -3,9 +3,10 @@
 import errno
 import os
 import stat
+from itertools import chain
 from pathlib import Path
 
-_NOT_REGULAR = "is not a regular file: remove it"
+NOT_REGULAR = "is not a regular file: remove it"
 _FIXES = {
     errno.EACCES: "let this user read and write it",
     errno.EPERM: "let this user read and write it",
@@ -30,7 +31,7 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as exc:
         if exc.errno == errno.ENXIO:  # a socket, which nobody can open, or a pipe that nobody reads
-            raise NotRegularError(errno.EINVAL, _NOT_REGULAR) from None
+            raise NotRegularError(errno.EINVAL, NOT_REGULAR) from None
         raise
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
@@ -38,7 +39,13 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     os.close(descriptor)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    raise NotRegularError(errno.EINVAL, _NOT_REGULAR)
+    raise NotRegularError(errno.EINVAL, NOT_REGULAR)
+
+
+def find_pipe(place: str) -> Path | None:
+    """A pipe, device or socket in this place, or in the folder there: a library that opens files itself would wait for it."""
+    there = chain([Path(place)], Path(place).rglob("*"))
+    return next((path for path in there if path.exists() and not (path.is_file() or path.is_dir())), None)
 
 
 def fsync_folder(folder: Path) -> None:

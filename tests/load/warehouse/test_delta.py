@@ -1,5 +1,6 @@
 """Delta tables are equal to the dataset after a load, whatever happened to them, and are never changed in more than one step."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -426,6 +427,16 @@ def test_folder_that_holds_other_files_is_refused(lake):
     with pytest.raises(DestinationError, match="data/calls holds files that are not a Delta table"):
         load_once(f"delta://{lake.data}", lake.data)
     assert not (lake.data / "calls" / "_delta_log").exists()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "place", ["_delta_log/_last_checkpoint", "_delta_log/00000000000000000099.json", "part.parquet"]
+)
+def test_pipe_in_a_delta_table_hangs_nobody(lake, place):
+    os.mkfifo(lake.folder / "calls" / place)
+    with pytest.raises(DestinationError, match=f"{place}: is not a regular file: remove it$"):
+        lake.load()
 
 
 @pytest.mark.parametrize("name", ["evals", STATE])

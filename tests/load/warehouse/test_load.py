@@ -283,6 +283,17 @@ async def test_table_of_somebody_else_is_refused_and_stays(source: Source, wareh
     assert warehouse.query("SELECT * FROM {s}.calls") == [{"mine": 7}]
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["metrics.duckdb", "metrics.duckdb.wal"])
+@pytest.mark.parametrize("is_dry_run", [True, False])
+def test_pipe_in_the_place_of_a_duckdb_file_hangs_nobody(tmp_path: Path, name: str, *, is_dry_run: bool) -> None:
+    data, place = first_export(tmp_path / "data"), Place(f"duckdb://{tmp_path}/metrics.duckdb")
+    os.mkfifo(tmp_path / name)
+
+    with pytest.raises(DestinationError, match=f"{name}: is not a regular file: remove it$"):
+        load_into(place, data, is_dry_run=is_dry_run)
+
+
 @pytest.mark.parametrize("name", ["simulation_metrics", "Simulation_Metrics", "temp", "system"])
 def test_schema_that_has_the_name_of_a_duckdb_database_is_refused(tmp_path: Path, name: str) -> None:
     place = Place(f"duckdb://{tmp_path}/{name}.duckdb", name.lower())

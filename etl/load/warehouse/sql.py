@@ -273,7 +273,8 @@ class SqlWarehouse:
         for name, found in existing.items():
             if not found.dataset_id:
                 raise DestinationError(
-                    f"{self.where}: {name} was not made by metrics-etl: name another [warehouse] schema, or drop it"
+                    f"{self.where}: {name} was not made by metrics-etl: name another [warehouse] schema, or drop it; if it was, "
+                    f'its comment must say "{MARK}{ANY_DATASET}."'
                 )
             if dataset_id not in (None, found.dataset_id) and found.dataset_id != ANY_DATASET:
                 raise another_dataset(self.where, found.dataset_id, dataset_id)

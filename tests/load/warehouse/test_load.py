@@ -283,6 +283,22 @@ async def test_table_of_somebody_else_is_refused_and_stays(source: Source, wareh
     assert warehouse.query("SELECT * FROM {s}.calls") == [{"mine": 7}]
 
 
+async def test_table_whose_comment_was_replaced_is_ours_again_as_its_error_says(
+    source: Source, warehouse: Place
+) -> None:
+    """As by a catalogue of the company, or a dump without comments."""
+    load_into(warehouse, source.data)
+    warehouse.edit("COMMENT ON TABLE {s}.calls IS 'ask Ann'")
+    with pytest.raises(DestinationError, match="calls was not made by metrics-etl") as caught:
+        load_into(warehouse, source.data, is_full=True)
+    _, words, _ = str(caught.value).split('"')
+    warehouse.edit(f"COMMENT ON TABLE {{s}}.calls IS 'ask Ann. {words}'")
+
+    load_into(warehouse, source.data, is_full=True)
+
+    assert_equals_dataset(warehouse, source.data)
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", ["metrics.duckdb", "metrics.duckdb.wal"])
 @pytest.mark.parametrize("is_dry_run", [True, False])

@@ -95,7 +95,7 @@ def commit_all(files: Files, bundles: list[FlatBundle], export: ExportStamp) -> 
     dataset = Dataset(files)
     state = load_state(dataset, ["load"], set_aside=False)
     places = Places(dataset, state, now=export.exported_at)
-    settlement = Settlement(fetched_at=export.exported_at, here_at=export.exported_at, settle_hours=24)
+    settlement = Settlement(fetched_at=export.exported_at, now=export.exported_at, settle_hours=24)
     commit(dataset, bundles, state, places.parts_of, export, settlement)
 
 

@@ -43,7 +43,7 @@ def make_dataset(folder: Path, world: World) -> None:
                 state,
                 places.parts_of,
                 ExportStamp("benchmark", now),
-                Settlement(fetched_at=now, here_at=now, settle_hours=24),
+                Settlement(fetched_at=now, now=now, settle_hours=24),
             )
 
 

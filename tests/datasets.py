@@ -73,7 +73,7 @@ def export_to(dataset, *bundles, run="run-1", fetched_at=FETCHED_AT, parts_of=fi
         stored,
         parts_of,
         ExportStamp(run, fetched_at),
-        Settlement(fetched_at=fetched_at, here_at=fetched_at, settle_hours=24),
+        Settlement(fetched_at=fetched_at, now=fetched_at, settle_hours=24),
     )
     return dataset.written, arrived
 
@@ -87,7 +87,7 @@ def export_by_places(dataset, *bundles, now, exported_at=FETCHED_AT):
         state,
         Places(dataset, state, now=now).parts_of,
         ExportStamp("run-1", exported_at),
-        Settlement(fetched_at=FETCHED_AT, here_at=FETCHED_AT, settle_hours=24),
+        Settlement(fetched_at=FETCHED_AT, now=FETCHED_AT, settle_hours=24),
     )
 
 

@@ -112,12 +112,12 @@ class Arrival:
 class Settlement:
     """What tells whether late data may still come: ``fetched_at`` is a time before any execution was fetched.
 
-    It is by the source's clock, and ``here_at`` the same by ours. ``late`` are execution_ids: they were not there when their run
-    test was complete once.
+    It is by the source's clock; ``now`` is the same time by that of the two clocks which is behind, since one may be ahead.
+    ``late`` are execution_ids: they were not there when their run test was complete once.
     """
 
     fetched_at: datetime
-    here_at: datetime
+    now: datetime
     settle_hours: float
     late: Container[str] = ()
 
@@ -155,7 +155,7 @@ def _has_ended(execution: Execution, known: StoredExecution | None, held: HeldRo
         and held.is_as_exported(known.calls_digest)
         and (
             known.export_state == ExportState.EXPORTED
-            or settlement.fetched_at - (known.exported_at or settlement.fetched_at) >= settlement.settle
+            or settlement.now - (known.exported_at or settlement.now) >= settlement.settle
         )
     )
 
@@ -166,14 +166,12 @@ def _is_settled(execution: Execution, known: StoredExecution | None, held: HeldR
     The end may be long ago: a rerun keeps the old one, and an execution may be stored late. It alone counts in a first export, if
     no call is missing that the source counts: that may be deleted, or not be listed for one night.
     """
-    settle, fetched_at = settlement.settle, settlement.fetched_at
+    settle, now = settlement.settle, settlement.now
     completed_at = timestamp_or_none(execution.payload.get("completed_at"))
-    if completed_at is not None and completed_at > fetched_at + CLOCKS_DIFFER:
+    if completed_at is not None and completed_at > now + CLOCKS_DIFFER:
         completed_at = None  # like each time that has not come yet
-    if completed_at is not None and fetched_at - completed_at < settle:
+    if completed_at is not None and now - completed_at < settle:
         return False
-    if completed_at is not None and settlement.here_at - completed_at < settle:
-        completed_at = None  # the source's clock may be ahead, or ours behind
     has_all = held.exported_calls >= max(call_counts(execution.payload), default=0)
     if known is None and completed_at is not None and has_all and execution.execution_id not in settlement.late:
         return True
@@ -183,4 +181,4 @@ def _is_settled(execution: Execution, known: StoredExecution | None, held: HeldR
         return True
     is_as_before = known.fingerprint == fingerprint(execution.payload)
     seen_at = known.verified_at or known.exported_at if is_as_before else None
-    return fetched_at - (seen_at or fetched_at) >= settle * _ENOUGH
+    return now - (seen_at or now) >= settle * _ENOUGH

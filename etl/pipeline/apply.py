@@ -187,7 +187,7 @@ async def fetch(
                 run.stamp(),
                 Settlement(
                     fetched_at=run.by_source(run.started_at),
-                    here_at=run.started_at,
+                    now=min(run.by_source(run.started_at), run.started_at),
                     settle_hours=run.settings.export.settle_hours,
                     late=late,
                 ),

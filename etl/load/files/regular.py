@@ -42,10 +42,16 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     raise NotRegularError(errno.EINVAL, NOT_REGULAR)
 
 
-def find_pipe(place: str) -> Path | None:
+def find_pipe(place: str) -> str | None:
     """A pipe, device or socket in this place, or in the folder there: a library that opens files itself would wait for it."""
-    there = chain([Path(place)], Path(place).rglob("*"))
-    return next((path for path in there if path.exists() and not (path.is_file() or path.is_dir())), None)
+    for path in chain([place], (f"{folder}/{name}" for folder, _, names in os.walk(place) for name in names)):
+        try:
+            mode = Path(path).stat().st_mode
+        except OSError:  # the library says what is wrong
+            continue
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            return path
+    return None
 
 
 def fsync_folder(folder: Path) -> None:

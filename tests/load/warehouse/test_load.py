@@ -310,6 +310,13 @@ def test_pipe_in_the_place_of_a_duckdb_file_hangs_nobody(tmp_path: Path, name: s
         load_into(place, data, is_dry_run=is_dry_run)
 
 
+@pytest.mark.parametrize("is_dry_run", [True, False])
+def test_duckdb_file_that_cannot_be_is_refused(tmp_path: Path, *, is_dry_run: bool) -> None:
+    place = Place(f"duckdb://{tmp_path}/{'x' * 300}.duckdb")
+    with pytest.raises(DestinationError, match="File name too long"):
+        load_into(place, first_export(tmp_path / "data"), is_dry_run=is_dry_run)
+
+
 @pytest.mark.parametrize("name", ["simulation_metrics", "Simulation_Metrics", "temp", "system"])
 def test_schema_that_has_the_name_of_a_duckdb_database_is_refused(tmp_path: Path, name: str) -> None:
     place = Place(f"duckdb://{tmp_path}/{name}.duckdb", name.lower())

@@ -1,5 +1,6 @@
 """The demo: made-up run tests, a real export, and what it wrote, read back from the files."""
 
+import os
 import random
 import tempfile
 from datetime import UTC, datetime, timedelta
@@ -51,9 +52,12 @@ async def run_demo(path: Path | None, *, seed: int) -> None:
     """Export a made-up world three times, changing it after the first, and show what is in the dataset.
 
     Raises:
+        ConfigurationError: something lies where the demo would write.
         ExporterError: as ``job.export``.
     """
     console = Console(highlight=False)
+    if path:
+        _require_free(path)
     dataset = path or Path(tempfile.mkdtemp(prefix="metrics-etl-demo-"))
     rng = random.Random(seed)  # noqa: S311 a made-up world is no secret
     friday = latest_friday(datetime.now(UTC))
@@ -94,6 +98,14 @@ async def run_demo(path: Path | None, *, seed: int) -> None:
     _show_report(console, dataset)
     _print_step(console, f"The dataset stays in {dataset}. Open it with")
     print_how_to_open(str(dataset))
+
+
+def _require_free(path: Path) -> None:
+    """Made-up rows must not come among those of a real dataset, its warehouse or its report."""
+    for place in (path, Path(f"{path}.duckdb"), Path(f"{path}.html")):
+        is_empty = place.is_dir() and not any(place.iterdir())
+        if os.path.lexists(place) and not is_empty:
+            raise ConfigurationError(f"--path: {place} is there already: name a folder for the demo alone")
 
 
 def weekly_p95_latency(calls: pd.DataFrame) -> pd.DataFrame:

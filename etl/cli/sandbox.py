@@ -82,7 +82,7 @@ def sandbox(  # noqa: PLR0913 one parameter for each option of the command
 def demo(
     path: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Where the dataset is kept.", show_default="a new temporary folder"),
+        typer.Option(metavar="FOLDER", help="Where the dataset is kept: a new folder.", show_default="a temporary one"),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help=_SEED)] = 1,
 ) -> None:

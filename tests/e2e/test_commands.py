@@ -50,6 +50,19 @@ def test_demo_shows_files_rows_an_aggregate_and_what_incremental_means(demo: tup
     assert (folder / "data.html").read_text().startswith("<!DOCTYPE html>")
 
 
+@pytest.mark.parametrize("there", ["mine", "mine.duckdb", "mine.html"])
+def test_demo_writes_nothing_where_something_is(tmp_path: Path, there: str) -> None:
+    """Made-up rows do not come among real ones."""
+    place = tmp_path / there
+    (place / "calls").mkdir(parents=True) if there == "mine" else place.write_text("of mine")
+
+    refused = asyncio.run(metrics_etl("demo", "--path", "mine", cwd=tmp_path, env=environment()))
+
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert refused.stderr == f"error: --path: {there} is there already: name a folder for the demo alone\n"
+    assert [path.name for path in tmp_path.iterdir()] == [there]
+
+
 def screen(name: str) -> list[str]:
     """What the documentation shows of the command, without what differs from one time to the next."""
     return timeless((SCREENS / f"{name}.txt").read_text(encoding="utf-8"))

@@ -120,7 +120,8 @@ def _until_the_end(held: ExitStack, descriptor: int) -> int:
 def _close(descriptor: int) -> None:
     if descriptor in _OPEN:
         _OPEN.remove(descriptor)
-        os.close(descriptor)
+        with suppress(OSError):  # it is closed all the same, and a full quota is told by whoever writes
+            os.close(descriptor)
 
 
 def _forget() -> None:

@@ -880,6 +880,13 @@ def test_rights_that_a_load_needs_are_asked_for_before_it_is_one(
             load_into(theirs, data, **options)
 
 
+@pytest.mark.parametrize("end", ["?", "?application_name=x&"])
+def test_address_that_ends_before_a_parameter_is_taken(in_postgresql: Place, end: str) -> None:
+    place = Place(in_postgresql.url + end, in_postgresql.namespace)
+    assert place.query("SELECT 1 AS one") == [{"one": 1}]
+    place.close()
+
+
 def new_database(beside: Place, options: str = "") -> Place:
     """A schema of its own in a database of its own on the same server."""
     name = beside.namespace.replace("metrics", "database")

@@ -235,6 +235,7 @@ async def test_step_of_the_workflow_says_what_each_exit_code_asks_for(server: Sa
     assert "::error::the source is unavailable" in unavailable.stdout
 
 
+@pytest.mark.slow
 async def test_gate_for_regressions_comments_and_fails_for_a_regression_alone(tmp_path: Path) -> None:
     if shutil.which("bash") is None:
         pytest.skip("the steps need bash, as the runner has")

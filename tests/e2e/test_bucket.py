@@ -373,7 +373,8 @@ async def test_a_run_that_is_killed_at_any_request_to_the_store_is_completed_by_
             await disturbed.heal(url, is_new=is_new)
 
 
-@pytest.mark.parametrize("is_every", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("is_every", [False, True])
 async def test_a_run_of_which_any_request_to_the_store_fails_loses_nothing(
     disturbed: Disturbed, is_every: bool
 ) -> None:
@@ -436,7 +437,8 @@ def beside_the_lock(requests: list[Told]) -> list[Told]:
     return [told for told in requests if not told.path.endswith("/_state/lock")]
 
 
-@pytest.mark.parametrize("is_every", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("is_every", [False, True])
 async def test_a_run_that_sleeps_until_another_took_over_writes_no_more_and_loses_nothing(
     disturbed: Disturbed, is_every: bool
 ) -> None:
@@ -509,6 +511,7 @@ async def test_first_signal_ends_a_run_whose_bucket_is_silent(tmp_path: Path) ->
     assert server.requests == []
 
 
+@pytest.mark.slow
 async def test_status_asks_a_silent_bucket_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -140,6 +140,7 @@ async def test_a_command_that_is_killed_before_any_step_on_its_files_is_complete
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 async def test_a_damaged_file_is_in_one_place_whenever_the_command_is_killed_while_it_sets_it_aside(
     server: Sandbox, tmp_path: Path
 ) -> None:

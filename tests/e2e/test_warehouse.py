@@ -482,7 +482,7 @@ async def test_signal_ends_a_command_that_waits_for_the_warehouse(
     ("is_stopped", "number"),
     [
         (False, signal.SIGTERM),
-        (True, signal.SIGINT),
+        pytest.param(True, signal.SIGINT, marks=pytest.mark.slow),
         pytest.param(False, signal.SIGINT, marks=pytest.mark.slow),
         pytest.param(True, signal.SIGTERM, marks=pytest.mark.slow),
     ],
@@ -606,7 +606,7 @@ def _load_and_be_killed(folder: Path, at: int) -> None:
     main()
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
 async def test_load_that_is_killed_left_nothing_or_all_and_the_next_one_heals(
     server: Sandbox, tmp_path: Path, warehouse: Place, kills: int
 ) -> None:

@@ -65,6 +65,7 @@ def test_a_dead_holder_is_followed_and_finds_out_if_it_is_not_dead(objects, life
         dead.require()
 
 
+@pytest.mark.slow
 def test_of_many_that_wait_for_a_dead_holder_one_gets_it(objects, monkeypatch):
     monkeypatch.setattr(lease, "LIFE_SECONDS", 2.0)
     died(objects)
@@ -217,6 +218,7 @@ def test_a_holder_that_was_not_seen_for_long_is_none(objects, monkeypatch):
     assert lease.holder(objects) is None
 
 
+@pytest.mark.slow
 def test_an_outage_that_ends_is_outlasted_by_who_must_renew_first(objects, proxy, monkeypatch):
     mine = died(objects)
     monkeypatch.setitem(store._HASTY, "retry_config", {"max_retries": 0})

@@ -760,6 +760,7 @@ async def test_load_that_is_interrupted_while_it_waits_for_a_lock_is_undone_at_o
     assert_equals_dataset(in_postgresql, source.data)
 
 
+@pytest.mark.slow
 async def test_server_process_that_stops_in_a_statement_is_given_up(
     source: Source, in_postgresql: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

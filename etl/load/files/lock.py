@@ -120,7 +120,7 @@ def _until_the_end(held: ExitStack, descriptor: int) -> int:
 def _close(descriptor: int) -> None:
     if descriptor in _OPEN:
         _OPEN.remove(descriptor)
-        with suppress(OSError):  # it is closed all the same, and a full quota is told by whoever writes
+        with suppress(OSError):  # it is closed all the same, and nothing of ours was left to write
             os.close(descriptor)
 
 

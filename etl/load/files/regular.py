@@ -6,7 +6,9 @@ import stat
 from itertools import chain
 from pathlib import Path
 
-NOT_REGULAR = "is not a regular file: remove it"
+from etl.errors import DestinationError
+
+_NOT_REGULAR = "is not a regular file: remove it"
 _FIXES = {
     errno.EACCES: "let this user read and write it",
     errno.EPERM: "let this user read and write it",
@@ -31,7 +33,7 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as exc:
         if exc.errno == errno.ENXIO:  # a socket, which nobody can open, or a pipe that nobody reads
-            raise NotRegularError(errno.EINVAL, NOT_REGULAR) from None
+            raise NotRegularError(errno.EINVAL, _NOT_REGULAR) from None
         raise
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
@@ -39,19 +41,23 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     os.close(descriptor)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    raise NotRegularError(errno.EINVAL, NOT_REGULAR)
+    raise NotRegularError(errno.EINVAL, _NOT_REGULAR)
 
 
-def find_pipe(place: str) -> str | None:
-    """A pipe, device or socket in this place, or in the folder there: a library that opens files itself would wait for it."""
-    for path in chain([place], (f"{folder}/{name}" for folder, _, names in os.walk(place) for name in names)):
+def refuse_pipes(*places: str) -> None:
+    """Look for what a library that opens files itself would wait for: in these places, and in the folders there.
+
+    Raises:
+        DestinationError: one of them is a pipe, a device or a socket.
+    """
+    within = (f"{folder}/{name}" for place in places for folder, _, names in os.walk(place) for name in names)
+    for path in chain(places, within):
         try:
             mode = Path(path).stat().st_mode
         except OSError:  # the library says what is wrong
             continue
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            return path
-    return None
+            raise DestinationError(f"{path}: {_NOT_REGULAR}")
 
 
 def fsync_folder(folder: Path) -> None:

@@ -16,7 +16,7 @@ from deltalake.fs import DeltaStorageHandler
 from pyarrow.fs import FileSelector, PyFileSystem
 
 from etl.errors import DestinationError
-from etl.load.files.regular import NOT_REGULAR, find_pipe
+from etl.load.files.regular import refuse_pipes
 from etl.load.warehouse.checksum import added, checksums
 from etl.load.warehouse.delta_table import OneTable, create
 from etl.load.warehouse.tables import ALL_TABLES, GROUPS, STATE, STATE_TABLE, Group, arrow_schema_of, shape
@@ -132,8 +132,8 @@ class DeltaWarehouse:
 
     def _open(self, table: Table) -> OneTable | None:
         url = f"{self.where}/{table.name}"
-        if "://" not in url and (pipe := find_pipe(url)):
-            raise DestinationError(f"{pipe}: {NOT_REGULAR}")
+        if "://" not in url:
+            refuse_pipes(url)
         if DeltaTable.is_deltatable(url, self._options):
             opened = OneTable(url, table, self._options)
             if opened.dataset_id is None:

@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 
 from etl.errors import DestinationError
-from etl.load.files.regular import NOT_REGULAR, find_pipe
+from etl.load.files.regular import refuse_pipes
 from etl.load.warehouse.spool import temporary_folder
 from etl.load.warehouse.sql import SqlWarehouse, streamed
 from etl.load.warehouse.statements import Dialect
@@ -120,8 +120,7 @@ def _file(url: str) -> Path:
 
 
 def _connected(url: str, file: Path, namespace: str, *, is_read_only: bool = False) -> SqlWarehouse:
-    if pipe := find_pipe(str(file)) or find_pipe(f"{file}.wal"):
-        raise DestinationError(f"{pipe}: {NOT_REGULAR}")
+    refuse_pipes(str(file), f"{file}.wal")
     session = _Session(url, file, is_read_only=is_read_only)
     names = session.query("SELECT database_name FROM duckdb_databases()").to_pylist()
     session.rollback()

@@ -192,7 +192,8 @@ def _with_limits(url: str) -> str:
         "tcp_user_timeout": 120_000,
     }  # fmt: skip
     added = "&".join(f"{name}={value}" for name, value in limits.items() if f"{name}=" not in url)
-    return f"{url.rstrip('?&')}{'&' if '?' in url.rstrip('?&') else '?'}{added}" if added else url
+    begun = url.rstrip("?&")
+    return f"{begun}{'&' if '?' in begun else '?'}{added}" if added else url
 
 
 def connect(url: str, namespace: str, on_wait: Callable[[], None]) -> SqlWarehouse:

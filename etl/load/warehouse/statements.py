@@ -33,7 +33,8 @@ class Dialect:
     ``types`` in the order of ``KINDS``, as its information_schema spells them. ``row_hash`` is an expression for a whole number
     that depends on each value of the row ``t``, or of its ``{columns}``. ``comments`` asks for the comments of tables and views in
     a ``{schema}``, ``columns`` for their columns, and ``schemas`` for its name if it is there; ``denied``, where it tells, for each
-    right that a load needs there and this user lacks. ``constraints`` are made of a table once its first rows are there.
+    right that a load needs there and this user lacks. ``constraints`` are made of a table once its first rows are there,
+    of the state at once.
 
     Where DDL ends a transaction, each thing is made by one statement, with its comment inside; ``begin`` follows the last of them.
     ``before`` stands before the temporary tables; both may name the ``{schema}``.

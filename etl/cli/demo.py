@@ -103,8 +103,8 @@ async def run_demo(path: Path | None, *, seed: int) -> None:
 def _require_free(path: Path) -> None:
     """Made-up rows must not come among those of a real dataset, its warehouse or its report."""
     for place in (path, Path(f"{path}.duckdb"), Path(f"{path}.html")):
-        is_empty = place.is_dir() and not any(place.iterdir())
-        if os.path.lexists(place) and not is_empty:
+        is_there = os.path.lexists(place)  # no for one that cannot be looked at: the run says what is wrong
+        if is_there and not (place.is_dir() and not any(place.iterdir())):
             raise ConfigurationError(f"--path: {place} is there already: name a folder for the demo alone")
 
 

@@ -63,6 +63,13 @@ def test_demo_writes_nothing_where_something_is(tmp_path: Path, there: str) -> N
     assert [path.name for path in tmp_path.iterdir()] == [there]
 
 
+def test_demo_says_what_is_wrong_with_its_place(tmp_path: Path) -> None:
+    refused = asyncio.run(metrics_etl("demo", "--path", "x" * 300, cwd=tmp_path, env=environment()))
+
+    assert refused.exit_code == 6
+    assert "too long" in refused.stderr
+
+
 def screen(name: str) -> list[str]:
     """What the documentation shows of the command, without what differs from one time to the next."""
     return timeless((SCREENS / f"{name}.txt").read_text(encoding="utf-8"))

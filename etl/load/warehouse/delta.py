@@ -28,6 +28,8 @@ _Items = dict[str, tuple[str | None, str | None]]
 """By item its digest and the checksum of its rows, as they were noted."""
 _DECORATION = re.compile(r"\x1b\[\d*m|↳")
 _MOST_CHARACTERS = 500
+_NOT_TAKEN = re.compile(r"[%\[\]^|\\\x00-\x1f\x7f]")
+"""In the path of a local table deltalake reads these as something else, or panics."""
 _UNKNOWN = (None, "")
 """Of an item whose rows are not those that were noted."""
 
@@ -210,5 +212,12 @@ def _as_rows(noted: Mapping[str, _Items]) -> pa.Table:
 
 
 def connect(url: str, _namespace: str, _on_wait: Callable[[], None] = nothing) -> DeltaWarehouse:
-    """The tables below ``delta:///folder`` or ``delta+s3://bucket/prefix``, whose credentials are where every client has them."""
-    return DeltaWarehouse(url.removeprefix("delta://").removeprefix("delta+").rstrip("/"))
+    """The tables below ``delta:///folder`` or ``delta+s3://bucket/prefix``, whose credentials are where every client has them.
+
+    Raises:
+        DestinationError: the folder has a name that deltalake does not take.
+    """
+    where = url.removeprefix("delta://").removeprefix("delta+").rstrip("/")
+    if "://" not in where and (odd := _NOT_TAKEN.search(where)):
+        raise DestinationError(f"{url}: Delta takes no path with {odd[0]!r}: name another folder as [warehouse] url")
+    return DeltaWarehouse(where)

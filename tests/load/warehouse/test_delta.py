@@ -439,6 +439,22 @@ def test_pipe_in_a_delta_table_hangs_nobody(lake, place):
         lake.load()
 
 
+@pytest.mark.parametrize("odd", "%[]^|\\\t")
+def test_folder_whose_name_delta_does_not_take_is_refused(tmp_path, odd):
+    with pytest.raises(DestinationError, match=r"Delta takes no path with .+: name another folder"):
+        connect(f"delta://{tmp_path}/la{odd}41ke", NAMESPACE)
+    assert not any(tmp_path.iterdir())
+
+
+def test_folder_may_have_any_other_name(tmp_path):
+    folder = tmp_path / "!\"#$&'()*+,:;<=>?@`{}~ é"
+    lake = connect(f"delta://{folder}", NAMESPACE)
+    lake.replace(Change("id", {}, {}, lambda _table: iter(())))
+
+    assert (folder / "calls" / "_delta_log").is_dir()
+    assert lake.loaded().dataset_id == "id"
+
+
 @pytest.mark.parametrize("name", ["evals", STATE])
 def test_table_that_lost_a_file_is_refused_and_made_anew_once_it_is_removed(lake, name):
     (lake.folder / lake.open(name).file_uris()[0]).unlink()

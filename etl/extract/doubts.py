@@ -31,16 +31,11 @@ def expected_calls(item: Planned, stored_calls: int, counted_before: Sequence[in
 def is_as_exported(item: Planned) -> bool:
     """Whether the execution was exported whole as it is listed now: then none of its calls has changed."""
     known = item.stored
-    return known is not None and _was_whole(item) and known.fingerprint == item.execution.fingerprint
+    return known is not None and known.was_whole and known.fingerprint == item.execution.fingerprint
 
 
 def _was_fetched(item: Planned) -> bool:
     return item.stored is not None and item.stored.export_state != ExportState.WAITING
-
-
-def _was_whole(item: Planned) -> bool:
-    known = item.stored
-    return known is not None and known.export_state in (ExportState.EXPORTED, ExportState.SETTLING)
 
 
 def too_few_calls(

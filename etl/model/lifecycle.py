@@ -90,6 +90,11 @@ class StoredExecution:
         return HeldRows(self.held.listed_calls, self.exported_calls, self.calls_digest)
 
     @property
+    def was_whole(self) -> bool:
+        """Whether nothing of it was missing when it was exported."""
+        return self.export_state in (ExportState.EXPORTED, ExportState.SETTLING)
+
+    @property
     def is_damaged(self) -> bool:
         """Whether the dataset holds other calls or evals than were exported."""
         return not self.held.is_as_exported(self.calls_digest)
@@ -113,7 +118,7 @@ class Settlement:
     """What tells whether late data may still come: ``fetched_at`` is a time before any execution was fetched.
 
     It is by the source's clock; ``now`` is the same time by that of the two clocks which is behind, since one may be ahead.
-    ``late`` are execution_ids: they were not there when their run test was complete once.
+    ``late`` are execution_ids that no first export brings: their run test was exported before, when they were not there.
     """
 
     fetched_at: datetime
@@ -175,7 +180,7 @@ def _is_settled(execution: Execution, known: StoredExecution | None, held: HeldR
     has_all = held.exported_calls >= max(call_counts(execution.payload), default=0)
     if known is None and completed_at is not None and has_all and execution.execution_id not in settlement.late:
         return True
-    if known is None or known.export_state == ExportState.WAITING or not held.is_as_exported(known.calls_digest):
+    if known is None or not known.was_whole or not held.is_as_exported(known.calls_digest):
         return settle <= timedelta(0)  # more may come, and a list may lack something for one night
     if known.export_state == ExportState.EXPORTED:
         return True

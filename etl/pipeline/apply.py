@@ -18,7 +18,7 @@ from etl.load.places import Places
 from etl.load.relocate import drop, find_deleted, find_untold, mark_deleted, move, renew
 from etl.load.state import StoredState, forget_the_future
 from etl.load.stored_calls import StoredCalls
-from etl.model.lifecycle import ExportState, Settlement, StoredExecution
+from etl.model.lifecycle import LONG_AGO, ExportState, Settlement, StoredExecution
 from etl.model.wording import counted
 from etl.pipeline.buffer import CommitBuffer
 from etl.pipeline.lists import Lists, independent, may_be_of_another_workspace
@@ -238,9 +238,23 @@ async def fetch(
 
 
 def _late(record: Record, planned: Iterable[Planned], state: StoredState) -> set[str]:
-    """Executions that were not there when their run test was complete once; those that were lost since had been."""
-    complete = record.complete_before()
-    late = {item.execution.execution_id for item in planned if item.run_test_key in complete and item.stored is None}
+    """Executions that no first export brings: their run test was complete once, or they began after some of it was exported.
+
+    Those that were lost since are not late.
+    """
+    complete, new = record.complete_before(), [item for item in planned if item.stored is None]
+    exported_from = {
+        key: min(
+            (each.verified_at or each.exported_at or LONG_AGO for each in state.executions[key].values()), default=None
+        )
+        for key in {item.run_test_key for item in new}
+    }
+    late = {
+        item.execution.execution_id
+        for item in new
+        if item.run_test_key in complete
+        or ((first := exported_from[item.run_test_key]) and (item.started_at or first) >= first)
+    }
     return late.difference(*state.index.lost.values())
 
 

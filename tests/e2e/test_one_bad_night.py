@@ -127,3 +127,43 @@ async def test_what_one_bad_night_lacks_comes_with_the_next(tmp_path: Path, nigh
     assert (summary.exit_code, summary.requests) == (0, 1)
     assert {row["export_state"] for row in rows_of(tmp_path, "executions")} == {"exported"}
     assert_equals_world(tmp_path, world)
+
+
+@pytest.mark.parametrize("before", ["never complete", "renamed", "last run forgotten"])
+async def test_what_appears_after_missed_nights_is_looked_at_twice(tmp_path: Path, before: str) -> None:
+    """Whatever is known of the runs before: only a first export believes a list at once."""
+    rng = random.Random(before)
+    world = sandbox.make_world(
+        rng, end=FIRST_NIGHT - timedelta(days=9), run_tests=1, executions=2, include_unfinished=False
+    )
+    [run_test] = world.run_tests
+    poisoned = run_test.executions[0].calls[0].call_execution_id
+    appeared = set[str]()
+
+    def fault(request: SandboxRequest, _nth: int) -> Fault | None:
+        if request.query.get("execution_id") in appeared:
+            return edited_calls(world, request, LISTS["evals of half of the calls"])
+        is_poisoned = before == "never complete" and request.query.get("call_execution_id") == poisoned
+        return Fault(status=500) if is_poisoned else None
+
+    async with Sandbox(world) as server:
+        server.fault = fault
+
+        async def export(day: int) -> int:
+            settings = settings_for(server, tmp_path / "data", api={"max_tries": 1})
+            summary = await job.export(settings, clock=partial(FIRST_NIGHT.__add__, timedelta(days=day)))
+            return int(summary.exit_code)
+
+        assert await export(0) == (3 if before == "never complete" else 0)
+        begins_at = FIRST_NIGHT + timedelta(days=2)
+        appeared = {sandbox.add_execution(world, run_test, rng, begins_at, CALLS).execution_id for _ in range(3)}
+        if before == "renamed":
+            run_test.name = "Another name"
+        if before == "last run forgotten":
+            (tmp_path / "data" / "_state" / "last_run.json").unlink()
+        assert await export(7) == (3 if before == "never complete" else 0)
+
+        server.fault = None
+        assert [await export(day) for day in (8, 9)] == [0, 0]
+    assert {row["export_state"] for row in rows_of(tmp_path, "executions")} == {"exported"}
+    assert_equals_world(tmp_path, world)

@@ -476,10 +476,10 @@ async def test_calls_that_were_deleted_on_purpose_are_believed_once_and_for_all(
 
     assert (accepted.exit_code, accepted.problems) == (0, [])
     assert_equals_world(tmp_path, server.world)
-    for requests in (1 + 1, 1):
+    for requests in (1 + 1 + 2, 1):
         sent = len(server.requests)
         assert (await export()).exit_code == 0
-        assert len(server.requests) - sent == requests, "its list once more, since rows went"
+        assert len(server.requests) - sent == requests, "both once more: what was believed may have been one night's"
     assert states_in(tmp_path) == {"exported"}
     assert (await export(full_refresh=True)).exit_code == 0, "what was believed is what the next list is measured by"
 
@@ -531,6 +531,20 @@ async def test_deletions_that_were_accepted_stay_accepted_when_a_request_failed_
     execution.completed_calls -= 1
     server.fault = lists_only(server, 8)
     assert [(await export()).exit_code for _ in range(2)] == [3, 3]
+
+
+async def test_execution_that_was_never_exported_is_not_final_when_its_empty_list_is_accepted(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """The night in which nobody believed it was no look at it."""
+    server.fault = lists_only(server, 0)
+    assert (await export()).exit_code == 3
+    assert (await export(accept_deletions=True)).exit_code == 0
+    assert (calls_in(tmp_path), states_in(tmp_path)) == ([], {"settling"})
+
+    server.fault = None
+    assert (await export()).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
 
 
 @pytest.mark.parametrize("deleted", [pytest.param(1, marks=pytest.mark.slow), 2])

@@ -123,6 +123,7 @@ LONG_AGO = NOW - timedelta(days=9)
         ({"export_state": "settling", "fingerprint": "another", "verified_at": LONG_AGO}, "digest"),
         (None, "digest"),
         ({"export_state": "incomplete", "verified_at": NOW - timedelta(hours=3)}, "digest"),
+        ({"export_state": "incomplete", "verified_at": LONG_AGO}, "digest"),
     ],
     ids=[
         "was waiting",
@@ -131,6 +132,7 @@ LONG_AGO = NOW - timedelta(days=9)
         "changed while it settled",
         "appeared",
         "appeared and was incomplete",
+        "was not believed, and is accepted",
     ],
 )
 def test_execution_that_was_seen_otherwise_before_settles_from_now_however_long_ago_it_ended(known, digest):
@@ -151,11 +153,10 @@ def test_execution_is_final_once_it_was_compared_late_enough_after_it_was_first_
 
 
 @pytest.mark.parametrize("of", [finished(72), finished(2400), execution(), execution(started_at=None)])
-@pytest.mark.parametrize("export_state", ["settling", "incomplete"])
-def test_execution_is_final_when_a_comparison_finds_no_change(of, export_state):
+def test_execution_is_final_when_a_comparison_finds_no_change(of):
     """Its list may lack something for one night, however old it is and whenever it was seen first."""
     for verified_hours_ago in (65, 47, 24):
-        known = stored_of(of, export_state=export_state, verified_at=NOW - timedelta(hours=verified_hours_ago))
+        known = stored_of(of, export_state="settling", verified_at=NOW - timedelta(hours=verified_hours_ago))
         assert state(bundle_of(of=of), known=known, digest="another") is ExportState.SETTLING
         assert state(bundle_of(of=of), known=known) is ExportState.EXPORTED
 
@@ -185,14 +186,6 @@ def test_execution_that_counts_more_calls_than_a_first_export_saw_is_looked_at_o
     assert state(bundle_of(of=of)) is ExportState.SETTLING
     known = stored_of(of, export_state="settling", verified_at=NOW - timedelta(hours=24))
     assert state(bundle_of(of=of), known=known) is ExportState.EXPORTED
-
-
-def test_execution_that_was_incomplete_settles_from_when_it_was_seen_so():
-    """A rerun may have made it incomplete, and keeps the old end."""
-    of = finished(240)
-    for hours, expected in ((3, ExportState.SETTLING), (24, ExportState.EXPORTED)):
-        known = stored_of(of, export_state="incomplete", verified_at=NOW - timedelta(hours=hours))
-        assert state(bundle_of(of=of), known=known) is expected
 
 
 def test_end_that_has_not_come_yet_is_unknown():

@@ -111,7 +111,11 @@ def connect_to_read(url: str, namespace: str, _on_wait: Callable[[], None] = not
     file = _file(url)
     if file.exists() or not file.resolve().parent.is_dir():
         return _connected(url, file, namespace, is_read_only=True)
-    with temporary_folder() as folder:  # DuckDB calls a database after its file
+    try:
+        temporary = temporary_folder()
+    except DestinationError:  # a load needs none
+        return _connected(url, Path(":memory:"), namespace)
+    with temporary as folder:  # DuckDB calls a database after its file
         return _connected(url, Path(folder, file.name), namespace)
 
 

@@ -71,8 +71,11 @@ def test_closed_spool_leaves_no_files():
 
 
 def test_without_a_place_for_temporary_files_the_fix_is_named(monkeypatch, tmp_path):
-    """As in a container whose own disk is read-only."""
+    """As in a container whose own disk is read-only. A look at a DuckDB file that is not there yet does without."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-    for begin in (Spool, lambda: connect_to_read(f"duckdb://{tmp_path}/new.duckdb", "metrics")):
-        with pytest.raises(DestinationError, match="set TMPDIR to a folder that can be written"):
-            begin()
+    with pytest.raises(DestinationError, match="set TMPDIR to a folder that can be written"):
+        Spool()
+    warehouse = connect_to_read(f"duckdb://{tmp_path}/new.duckdb", "metrics")
+    assert warehouse.loaded().dataset_id is None
+    warehouse.close()
+    assert not any(tmp_path.iterdir())

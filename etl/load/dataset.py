@@ -3,6 +3,7 @@
 Never decides which parts are written, nor in which order: see ``commit`` and ``relocate``.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,9 +24,10 @@ from etl.transform.frames import to_arrow
 
 @dataclass(slots=True)
 class Written:
-    """How much a run has written; ``largest_rows`` is the number of rows of the largest file."""
+    """How much a run has written; ``rows`` and ``removed`` rows by table, ``largest_rows`` is that of the largest file."""
 
-    rows: dict[str, int] = field(default_factory=dict)
+    rows: Counter[str] = field(default_factory=Counter)
+    removed: Counter[str] = field(default_factory=Counter)
     files: int = 0
     largest_rows: int = 0
     size_bytes: int = 0
@@ -51,7 +53,8 @@ class Dataset:
         merged = merge(table, self.rows(table, part), rows, replacement)
         if merged.is_changed:
             self.write(table, part, merged.table)
-            self.written.rows[table.name] = self.written.rows.get(table.name, 0) + merged.arrived
+            self.written.rows[table.name] += merged.arrived
+            self.written.removed[table.name] += merged.removed
         return merged
 
     def rows(self, table: schema.Table, part: Part) -> pa.Table:

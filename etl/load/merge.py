@@ -78,12 +78,13 @@ class Replacement:
 class Merged:
     """The part's rows after the merge, whether they differ from before, and how many of them are new or changed.
 
-    ``changed`` are the executions of which a row was replaced, added or removed.
+    ``removed`` rows have no successor. ``changed`` are the executions of which a row was replaced, added or removed.
     """
 
     table: pa.Table
     is_changed: bool
     arrived: int = 0
+    removed: int = 0
     changed: AbstractSet[str] = frozenset()
 
 
@@ -116,9 +117,11 @@ def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replac
     merged = pa.concat_tables([others, _where(after, is_kept), _where(new, is_arriving)])
     if merged.nbytes < _MOST_SORTED_BYTES:
         merged = merged.sort_by([(name, "ascending") for name in _SORT[table.name]])
-    gone = compress(before["execution_id"].to_pylist(), (not each for each in is_kept))
+    is_gone = [not each for each in is_kept]
+    gone = compress(before["execution_id"].to_pylist(), is_gone)
     changed = {*gone, *compress(new["execution_id"].to_pylist(), is_arriving)}
-    return Merged(merged, is_changed=True, arrived=sum(is_arriving), changed=changed)
+    removed = {*compress(_keys(table, before), is_gone)}.difference(_keys(table, new))
+    return Merged(merged, is_changed=True, arrived=sum(is_arriving), removed=len(removed), changed=changed)
 
 
 def _compare(

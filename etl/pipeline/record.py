@@ -259,6 +259,7 @@ def summarize(run: Run, record: Record, *, failure: ExporterError | None, finish
         size_bytes=run.dataset.written.size_bytes,
         store_requests=dict(run.dataset.files.requests),
         rows=run.dataset.written.rows,
+        removed=run.dataset.written.removed,
         receipt=run.dataset.receipt,
         quarantined=record.quarantined,
         completed_files=record.completed_files,

@@ -90,6 +90,24 @@ class RunTestSummary:
                 lines.append(f"{quoted(self.name)}: {counted(count, 'stored execution')} no longer listed, and {what}")
         return lines
 
+    def notices(self) -> list[str]:
+        """One line for each thing that is worth knowing although nothing is missing."""
+        finished = 0 if self.error else self.not_listed - self.unfinished
+        lines = [
+            f"{quoted(self.name)}: {counted(count, what)} {then}"
+            for count, what, then in (
+                (self.deleted, "execution", "deleted at the source; the rows are kept, see deleted_at"),
+                (finished, "stored execution", "no longer listed, although not deleted"),
+                (self.moved, "stored execution", "moved here from another run test or name"),
+            )
+            if count
+        ]
+        return lines + [
+            f"{quoted(self.name)}: the status {quoted(status)}, which this version does not know, occurs {counted(count, 'time')}: "
+            "such executions and calls count as not finished"
+            for status, count in sorted((self.unknown_statuses - self.never_fetched).items())
+        ]
+
     def as_json(self) -> dict[str, Any]:
         """The share as a JSON object."""
         return {

@@ -1,5 +1,6 @@
 """What an export run did, as one value: the exit code, the row of the runs table, the JSON summary, problems and notices."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
@@ -32,7 +33,7 @@ _MANY = 10
 
 @dataclass(slots=True)
 class Summary:
-    """One export run. Times are aware UTC, by the source's clock; ``rows`` are those written, by table.
+    """One export run. Times are aware UTC, by the source's clock; ``rows`` are those written, by table, and ``removed`` others.
 
     ``complete_at`` and the five after it are those of ``LastRun``, this run included. ``is_new_to_months``: the dataset is by day,
     and no version that lays out by month has run on it before; ``is_first``: nor has any. ``knows_all``: no run test is missing
@@ -58,6 +59,7 @@ class Summary:
     files: int = 0
     size_bytes: int = 0
     rows: dict[str, int] = field(default_factory=dict)
+    removed: Counter[str] = field(default_factory=Counter)
     quarantined: list[str] = field(default_factory=list)
     lost: dict[str, tuple[str, int]] = field(default_factory=dict)
     damaged: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -240,6 +242,8 @@ class Summary:
         ]
         moved = f"{self.moved_calls} calls belong to another execution now; their old rows were removed"
         lines += [moved] if self.moved_calls else []
+        removed = [counted(self.removed[f"{what}s"], what) for what in ("call", "eval") if self.removed[f"{what}s"]]
+        lines += [f"{' and '.join(removed)} removed, which the source no longer lists"] if removed else []
         twice = f"rows of {counted(self.dropped, 'execution')} stood twice: those that are whole, or else the newer ones, were kept"
         lines += [twice] if self.dropped else []
         whole = (
@@ -262,24 +266,7 @@ class Summary:
             f"{quoted(name)}: {count} run tests have this name; the API lists their executions as one"
             for name, count in self.namesakes.items()
         ]
-        for run_test in self.run_tests:
-            name = quoted(run_test.name)
-            if run_test.deleted:
-                lines.append(
-                    f"{name}: {counted(run_test.deleted, 'execution')} deleted at the source; the rows are kept, see deleted_at"
-                )
-            if (finished := run_test.not_listed - run_test.unfinished) and not run_test.error:
-                lines.append(f"{name}: {counted(finished, 'stored execution')} no longer listed, although not deleted")
-            if run_test.moved:
-                lines.append(
-                    f"{name}: {counted(run_test.moved, 'stored execution')} moved here from another run test or name"
-                )
-            lines += [
-                f"{name}: the status {quoted(status)}, which this version does not know, occurs {counted(count, 'time')}: such "
-                "executions and calls count as not finished"
-                for status, count in sorted((run_test.unknown_statuses - run_test.never_fetched).items())
-            ]
-        return lines
+        return [*lines, *(notice for run_test in self.run_tests for notice in run_test.notices())]
 
     def as_json(self) -> dict[str, Any]:
         """The summary as a JSON object; the shape of ``_state/last_run.json``."""

@@ -1,6 +1,7 @@
 """Calls that a list no longer names: what is believed, what is held back, and what the user does about it."""
 
 import random
+import re
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -161,6 +162,7 @@ async def test_evals_that_vanish_from_unchanged_executions_are_kept(
     assert "evals are missing from its list" in rows_of(tmp_path, "errors")[0]["message"]
     believed = await export(accept_deletions=True)
     assert (believed.exit_code, rows_of(tmp_path, "evals")) == (0, [])
+    assert believed.notices == [f"{len(before)} evals removed, which the source no longer lists"]
     server.fault = None
     healed = await export(full_refresh=True)
     assert healed.exit_code == 0
@@ -475,6 +477,8 @@ async def test_calls_that_were_deleted_on_purpose_are_believed_once_and_for_all(
     accepted = await export(accept_deletions=True)
 
     assert (accepted.exit_code, accepted.problems) == (0, [])
+    [removed] = accepted.notices
+    assert re.fullmatch(r"20 calls and \d+ evals removed, which the source no longer lists", removed)
     assert_equals_world(tmp_path, server.world)
     for requests in (1 + 1 + 2, 1):
         sent = len(server.requests)

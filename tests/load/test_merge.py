@@ -220,6 +220,7 @@ def test_the_executions_are_known_of_which_a_row_came_went_or_changed():
     new = calls(call("a"), call("b", "e2", value="other"), call("d", "e4"), call("e", "e4"))
     merged = merge(schema.CALLS, old, new, Replacement(["e1", "e2", "e3", "e4"]))
     assert merged.changed == {"e2", "e3", "e4"}
+    assert (merged.arrived, merged.removed) == (2, 1), "b has a successor, c has none"
 
 
 def test_an_execution_of_which_only_the_head_is_known_keeps_its_aggregates():

@@ -1,7 +1,7 @@
 """The life of an execution: its statuses, its export state, what the dataset holds of it, and when it is final. Pure."""
 
-from collections.abc import Collection, Container
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Container, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import chain
@@ -119,12 +119,14 @@ class Settlement:
 
     It is by the source's clock; ``now`` is the same time by that of the two clocks which is behind, since one may be ahead.
     ``late`` are execution_ids that no first export brings: their run test was exported before, when they were not there.
+    ``vouched`` says what was exported of those whose rows were lost since.
     """
 
     fetched_at: datetime
     now: datetime
     settle_hours: float
     late: Container[str] = ()
+    vouched: Mapping[str, HeldRows] = field(default_factory=dict)
 
     @property
     def settle(self) -> timedelta:
@@ -178,7 +180,9 @@ def _is_settled(execution: Execution, known: StoredExecution | None, held: HeldR
     if completed_at is not None and now - completed_at < settle:
         return False
     has_all = held.exported_calls >= max(call_counts(execution.payload), default=0)
-    if known is None and completed_at is not None and has_all and execution.execution_id not in settlement.late:
+    lost = settlement.vouched.get(execution.execution_id)
+    is_expected = held.is_as_exported(lost.calls_digest) if lost else execution.execution_id not in settlement.late
+    if known is None and completed_at is not None and has_all and is_expected:
         return True
     if known is None or not known.was_whole or not held.is_as_exported(known.calls_digest):
         return settle <= timedelta(0)  # more may come, and a list may lack something for one night

@@ -190,6 +190,7 @@ async def fetch(
                     now=min(run.by_source(run.started_at), run.started_at),
                     settle_hours=run.settings.export.settle_hours,
                     late=late,
+                    vouched=state.index.vouched,
                 ),
             )
         )
@@ -238,10 +239,7 @@ async def fetch(
 
 
 def _late(record: Record, planned: Iterable[Planned], state: StoredState) -> set[str]:
-    """Executions that no first export brings: their run test was complete once, or they began after some of it was exported.
-
-    Those that were lost since are not late.
-    """
+    """Executions that no first export brings: their run test was complete once, or they began after some of it was exported."""
     complete, new = record.complete_before(), [item for item in planned if item.stored is None]
     exported_from = {
         key: min(
@@ -249,13 +247,12 @@ def _late(record: Record, planned: Iterable[Planned], state: StoredState) -> set
         )
         for key in {item.run_test_key for item in new}
     }
-    late = {
+    return {
         item.execution.execution_id
         for item in new
         if item.run_test_key in complete
         or ((first := exported_from[item.run_test_key]) and (item.started_at or first) >= first)
     }
-    return late.difference(*state.index.lost.values())
 
 
 async def part_moved_calls(run: Run, record: Record, state: StoredState) -> None:

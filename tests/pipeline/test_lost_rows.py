@@ -150,6 +150,20 @@ async def test_rows_that_were_lost_and_come_again_do_not_settle_anew(server: San
     assert (await night(server, tmp_path, 2)).requests == 2
 
 
+async def test_rows_that_were_lost_settle_anew_when_they_come_again_otherwise(server: Sandbox, tmp_path: Path) -> None:
+    """The lists may lack something in that night."""
+    await night(server, tmp_path, 0)
+    lose(tmp_path, "support")
+    server.fault = lambda request, _nth: edited_calls(
+        server.world, request, lambda calls: [calls[0], *(call | {"eval_outputs": {}} for call in calls[1:])]
+    )
+    assert (await night(server, tmp_path, 1)).exit_code == 0
+    server.fault = None
+    for number in (2, 3):
+        assert (await night(server, tmp_path, number)).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
 async def test_memory_of_lost_rows_outlives_a_run_that_cannot_read_the_last_summary(
     server: Sandbox, first: str, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from etl.cli.console import add_name_column, duration, print_line, printable, stdout_console
 from etl.inspect.status import LetterStatus, RunStatus, RunTestStatus, Status, TableStatus
-from etl.inspect.verdict import Verdict, ago, missing_rows
+from etl.inspect.verdict import Verdict, after_load, ago, missing_rows
 from etl.load.attempt import Attempt
 from etl.load.layout import QUARANTINE, parse_part_path, parse_run_path
 from etl.model.wording import counted
@@ -146,8 +146,8 @@ def _print_problems(console: Console, status: Status, problems_now: Sequence[str
         )
     for problem in missing_rows(status):
         print_line(console, "problem", f"{problem}; next: metrics-etl run", style="bold red")
-    if status.warehouse_lacks:
-        print_line(console, "problem", f"{status.warehouse_lacks}; next: metrics-etl load", style="bold red")
+    if lack := status.warehouse_lacks:
+        print_line(console, "problem", f"{lack}; next: {after_load(lack)}", style="bold red")
     for problem in problems_now:
         print_line(console, "problem", f"an export would fail now: {problem}", style="bold red")
     for path in status.unreadable:

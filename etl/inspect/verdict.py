@@ -66,7 +66,6 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
     yield from ((problem, _RUN) for problem in status.still_open)
     if would_fail:
         yield "an export would fail now", _CHECK
-    yield from ((lack, _LOAD) for lack in [status.warehouse_lacks] if lack)
     if status.complete_at is None and status.future_run_at:
         yield f"a run ended at {status.future_run_at:%Y-%m-%d %H:%M}, which is in the future: a clock is wrong", _RUN
     if status.complete_at is None:
@@ -74,9 +73,16 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
     if status.is_older_than(max_age_hours):
         yield f"everything was complete {_complete(status)}, and not since", _RUN
     yield from ((lack, _RUN) for lack in (*missing_rows(status), *lacks(configured)))
+    # Last of what a run mends, which loads at its end.
+    yield from ((lack, after_load(lack)) for lack in [status.warehouse_lacks] if lack)
     if status.unreadable:
         is_set_aside = any(map(parse_part_path, status.unreadable))
         yield counted(len(status.unreadable), "damaged or foreign file"), _RUN if is_set_aside else _VERIFY
+
+
+def after_load(warehouse_lacks: str) -> str:
+    """What to type when the warehouse lacks something: another load, but where it says that only a run helps."""
+    return _RUN if f"{_RUN} " in warehouse_lacks else _LOAD
 
 
 def missing_rows(status: Status) -> Iterator[str]:

@@ -9,6 +9,7 @@ import pytest
 from etl.inspect.status import RunStatus, RunTestStatus, Status
 from etl.inspect.verdict import judge
 from etl.load.attempt import Attempt
+from etl.load.warehouse.load import Result
 
 NOW = datetime(2026, 11, 25, 7, tzinfo=UTC)  # a Wednesday
 NIGHT = NOW - timedelta(hours=5)
@@ -147,9 +148,19 @@ def test_what_ended_the_last_run_decides_what_to_type(exit_code: int, next_step:
     assert told(run_tests=(behind,), runs=(ended(exit_code),))[1] == f"metrics-etl {next_step}"
 
 
+DAMAGED, LOST = Result("w", damaged=1).problems[0], Result("w", lost=1).problems[0]
+
+
 @pytest.mark.parametrize(
     ("changes", "text", "next_step"),
     [
+        ({"warehouse_lacks": "never loaded"}, "never loaded", "load"),
+        ({"warehouse_lacks": DAMAGED}, DAMAGED, "run"),
+        (
+            {"warehouse_lacks": LOST, "lost_executions": 1},
+            "1 execution gone before the last run, and not exported again",
+            "run",
+        ),
         (
             {"lost_run": Attempt(started_at=NIGHT, exit_code=2, message="no key")},
             "the last run could not start",

@@ -178,7 +178,10 @@ class DeltaWarehouse:
         try:
             yield
         except CommitFailedError as exc:
-            raise DestinationError(f"{self.where}: someone else wrote at the same time: load again ({exc})") from exc
+            text = "someone else wrote at the same time: load again"
+            if "Unsupported" in str(exc):
+                text = "somebody changed what a table needs, which this version cannot write: remove the table, and load again"
+            raise DestinationError(f"{self.where}: {text} ({exc})") from exc
         except (DeltaError, OSError, pa.ArrowException) as exc:
             text = " ".join(_DECORATION.sub(" ", str(exc)).split())
             raise DestinationError(f"{self.where}: {text[:_MOST_CHARACTERS]}") from exc

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable, TableFeatures, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from etl.errors import DestinationError
@@ -370,6 +370,17 @@ def test_commit_of_somebody_else_meanwhile_ends_the_load_and_the_next_heals(lake
             lake.load()
     lake.load()
     lake.assert_settled()
+
+
+def test_table_that_somebody_made_need_what_nothing_here_can_write_is_told(lake):
+    lake.open().alter.add_feature(TableFeatures.RowTracking, allow_protocol_versions_increase=True)
+    lake.export_again()
+    with pytest.raises(DestinationError, match=r"remove the table, and load again.*RowTracking"):
+        lake.load()
+
+    shutil.rmtree(lake.folder / "calls")
+    lake.load()
+    lake.assert_equal()
 
 
 def test_rows_that_somebody_else_changes_while_a_column_is_added_end_the_load(lake, monkeypatch):

@@ -30,11 +30,16 @@ class StoredCalls:
         self._tables: dict[tuple[str, ...], pa.Table] = {}
 
     def evals_by_call(self, part: Part, execution_id: str) -> Mapping[str, AbstractSet[str]]:
-        """The calls of an execution by id, and of each the configs of its evals, which may be all that is left of it."""
+        """The calls of an execution by id, and of each the configs of its evals, which may be all that is left of it.
+
+        Without those of which no more was ever there, since they could not be fetched: a list may have named what no call is.
+        """
         calls = self._of(schema.CALLS, _IDS, part, execution_id)["call_execution_id"].to_pylist()
         evals: dict[str, set[str]] = {call_id: set() for call_id in calls}
+        failed = {subject_id for subject_id, _ in self.letters(part, execution_id)}.difference(calls)
         for row in self._of(schema.EVALS, _EVALS, part, execution_id).to_pylist():
-            evals.setdefault(row["call_execution_id"], set()).add(row["eval_config_id"])
+            if row["call_execution_id"] not in failed:
+                evals.setdefault(row["call_execution_id"], set()).add(row["eval_config_id"])
         return evals
 
     def rows(self, part: Part, execution_id: str) -> dict[str, list[Any]]:

@@ -598,6 +598,22 @@ async def test_calls_under_new_ids_do_not_replace_or_double_the_old_ones(
     assert_equals_world(tmp_path, server.world)
 
 
+async def test_ids_that_no_call_has_are_forgotten_with_the_next_list(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """Of calls that could never be fetched, nothing but evals is stored."""
+    server.fault = lambda request, _nth: edited_calls(
+        server.world,
+        request,
+        lambda calls: [call | {"call_execution_id": call["call_execution_id"][:18]} for call in calls],
+    )
+    assert (await export()).exit_code == 3
+
+    server.fault = None
+    assert [(await export()).exit_code for _ in range(2)] == [0, 0]
+    assert_equals_world(tmp_path, server.world)
+
+
 async def test_calls_whose_file_was_lost_are_still_expected(server: Sandbox, export: Export, tmp_path: Path) -> None:
     """Else a file that is removed, and a list that is empty for one night, would make empty executions final."""
     await export()

@@ -16,7 +16,9 @@ from etl.model.listed_execution import COUNT_COLUMNS
 
 _IDS = ("execution_id", "call_execution_id")
 _EVALS = ("execution_id", *schema.EVALS.key)
-_LETTERS = ("execution_id", "subject_id", "message")
+_LETTERS = ("execution_id", "subject_id", "status", "message")
+_NO_SUCH_CALL = (200, 400, 404)
+"""Statuses of a dead letter after which what a list named may be no call: any other says that the answer is still to come."""
 _COUNTS = ("execution_id", *COUNT_COLUMNS)
 _VALUES = tuple(name for name in schema.CALLS.names if name != "raw")
 
@@ -32,14 +34,15 @@ class StoredCalls:
     def evals_by_call(self, part: Part, execution_id: str) -> Mapping[str, AbstractSet[str]]:
         """The calls of an execution by id, and of each the configs of its evals, which may be all that is left of it.
 
-        Without those of which no more was ever there, since they could not be fetched: a list may have named what no call is.
+        Without those of which no more was ever there, since the source does not know them: a list may have named what no call is.
         """
         calls = self._of(schema.CALLS, _IDS, part, execution_id)["call_execution_id"].to_pylist()
         evals: dict[str, set[str]] = {call_id: set() for call_id in calls}
-        failed = {subject_id for subject_id, _ in self.letters(part, execution_id)}.difference(calls)
+        letters = self._of(schema.ERRORS, _LETTERS, part, execution_id).to_pylist()
+        unknown = {row["subject_id"] for row in letters if row["status"] in _NO_SUCH_CALL}
         for row in self._of(schema.EVALS, _EVALS, part, execution_id).to_pylist():
-            if row["call_execution_id"] not in failed:
-                evals.setdefault(row["call_execution_id"], set()).add(row["eval_config_id"])
+            if (call_id := row["call_execution_id"]) in evals or call_id not in unknown:
+                evals.setdefault(call_id, set()).add(row["eval_config_id"])
         return evals
 
     def rows(self, part: Part, execution_id: str) -> dict[str, list[Any]]:

@@ -598,16 +598,40 @@ async def test_calls_under_new_ids_do_not_replace_or_double_the_old_ones(
     assert_equals_world(tmp_path, server.world)
 
 
+@pytest.mark.parametrize(
+    "wrong", [lambda name: name[:18], str.upper, lambda name: name[::-1]], ids=["cut", "upper", "turned"]
+)
 async def test_ids_that_no_call_has_are_forgotten_with_the_next_list(
-    server: Sandbox, export: Export, tmp_path: Path
+    server: Sandbox, export: Export, tmp_path: Path, wrong: Callable[[str], str]
 ) -> None:
     """Of calls that could never be fetched, nothing but evals is stored."""
     server.fault = lambda request, _nth: edited_calls(
         server.world,
         request,
-        lambda calls: [call | {"call_execution_id": call["call_execution_id"][:18]} for call in calls],
+        lambda calls: [call | {"call_execution_id": wrong(call["call_execution_id"])} for call in calls],
     )
     assert (await export()).exit_code == 3
+    assert rows_of(tmp_path, "evals")
+    server.fault = None
+    assert [(await export()).exit_code for _ in range(2)] == [0, 0]
+    assert_equals_world(tmp_path, server.world)
+
+
+@pytest.mark.parametrize("few", [1, 2])
+async def test_call_that_failed_and_is_not_listed_is_asked_for(
+    server: Sandbox, export: Export, tmp_path: Path, few: int
+) -> None:
+    """It is there, although no row of it ever was: nothing is final as long as the list leaves it out."""
+    failing = {call.call_execution_id for execution in executions(server) for call in execution.calls[:few]}
+    server.fault = lambda request, _nth: (
+        Fault(status=500) if request.query.get("call_execution_id") in failing else None
+    )
+    assert (await export(settings={"api": {"max_tries": 1}})).exit_code == 3
+
+    server.fault = lambda request, _nth: edited_calls(
+        server.world, request, lambda calls: [call for call in calls if call["call_execution_id"] not in failing]
+    )
+    assert [(await export()).exit_code for _ in range(2)] == [3, 3]
 
     server.fault = None
     assert [(await export()).exit_code for _ in range(2)] == [0, 0]

@@ -30,7 +30,6 @@ TESTED_ELSEWHERE = {
     "etl/cli/show_plan.py": "tests/e2e/test_export.py",
     "etl/cli/show_status.py": "tests/e2e/test_status.py",
     "etl/cli/show_verify.py": "tests/e2e/test_verify.py",
-    "etl/cli/signals.py": "tests/e2e/test_interrupted.py",
     "etl/cli/source.py": "tests/e2e/test_discover.py",
     "etl/extract/bad_rows.py": "tests/extract/test_executions.py",
     "etl/extract/connect.py": "tests/e2e/test_outages.py",

@@ -1,8 +1,10 @@
 """SIGINT and SIGTERM while nothing is to be saved: from the first moment to the last, they end the process with one line."""
 
 import os
+import select
 import signal
 from collections.abc import Callable
+from typing import Any
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
@@ -19,10 +21,15 @@ def _ending(number: signal.Signals) -> Callable[..., None]:
 
     # While the interpreter shuts down, a handler can rely on nothing but what it holds itself.
     def end(
-        _number: int, _frame: object, write: Callable[..., int] = os.write, leave: Callable[[int], None] = os._exit
+        _number: int,
+        _frame: object,
+        select: Callable[..., Any] = select.select,
+        write: Callable[..., int] = os.write,
+        leave: Callable[[int], None] = os._exit,
     ) -> None:
         try:
-            write(2, line)
+            if select([], [2], [], 0)[1]:  # else nobody reads it
+                write(2, line)
         finally:
             leave(128 + number)
 

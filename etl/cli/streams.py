@@ -5,18 +5,31 @@ import io
 import os
 import select
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
+
+_STDERR = 2
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
+_PATIENCE_SECONDS = 5.0
+"""So long a message may wait for who reads it, while nothing else goes on; the next ones then wait no longer."""
+_PIECE = {False: select.PIPE_BUF, True: 128}
+"""Bytes of a message that are written at once, to anything else or to a terminal: they fit where there is room at all."""
+
+
 class _Descriptor(io.RawIOBase):
-    """A file descriptor on which every write succeeds; ``failure`` is why the first text was lost."""
+    """A file descriptor on which every write succeeds; ``failure`` is why the first text was lost.
+
+    What is written to stderr is lost when nobody reads it: a run must go on, and hear its signals. A result waits for its reader.
+    """
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
         self._descriptor = descriptor
+        self._patience_seconds = _PATIENCE_SECONDS if descriptor == _STDERR else None
         self.failure: OSError | None = None
 
     def writable(self) -> bool:
@@ -33,14 +46,21 @@ class _Descriptor(io.RawIOBase):
 
     def write(self, data: "ReadableBuffer", /) -> int:
         """Write what the descriptor takes, and drop the rest if it takes no more."""
-        while True:
-            try:
-                return os.write(self._descriptor, data)
-            except BlockingIOError:
-                select.select([], [self._descriptor], [])  # the parent process made it non-blocking
-            except OSError as exc:
-                self.failure = self.failure or exc
-                return memoryview(data).nbytes
+        data = memoryview(data)
+        try:
+            while self._is_ready():
+                with suppress(BlockingIOError):  # the parent process made it non-blocking
+                    return os.write(self._descriptor, data[: _PIECE[self.isatty()]])
+        except OSError as exc:
+            self.failure = self.failure or exc
+        return data.nbytes
+
+    def _is_ready(self) -> bool:
+        """Whether it takes more, now or soon."""
+        is_ready = bool(select.select([], [self._descriptor], [], self._patience_seconds)[1])
+        if self._patience_seconds is not None:
+            self._patience_seconds = _PATIENCE_SECONDS if is_ready else 0.0
+        return is_ready
 
 
 def take_over() -> None:
@@ -68,5 +88,5 @@ def _stream(descriptor: int, opened: TextIO | None) -> io.TextIOWrapper:
         io.BufferedWriter(_Descriptor(descriptor)),
         encoding=opened.encoding if opened else "utf-8",
         errors="backslashreplace",
-        line_buffering=descriptor == 2 or os.isatty(descriptor),
+        line_buffering=descriptor == _STDERR or os.isatty(descriptor),
     )

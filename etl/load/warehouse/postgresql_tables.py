@@ -44,6 +44,14 @@ AND EXISTS (
     WHERE schemaname = {{schema}} AND tablename = relname AND pubdelete
 )
 """
+_ASTRAY = f"""
+SELECT read.relname FROM pg_class AS shown JOIN pg_namespace AS n ON n.oid = shown.relnamespace
+JOIN pg_rewrite AS rule ON rule.ev_class = shown.oid
+JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = rule.oid AND d.refclassid = 'pg_class'::regclass
+JOIN pg_class AS read ON read.oid = d.refobjid AND read.oid <> shown.oid
+WHERE nspname = {{schema}} AND shown.relname = '{CURRENT_CALLS}'
+AND NOT (read.relnamespace = n.oid AND read.relname IN ({_OURS}))
+"""
 
 DIALECT = Dialect(
     types=("text", "bigint", "double precision", "boolean", "timestamp with time zone", "date"),
@@ -53,6 +61,7 @@ DIALECT = Dialect(
         "JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = {schema} AND c.relkind IN ('r', 'p', 'v')"
     ),
     denied=_DENIED,
+    astray=_ASTRAY,
     constraints=_constraints,
 )
 

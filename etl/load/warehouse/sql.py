@@ -224,9 +224,19 @@ class SqlWarehouse:
             late.append(self._sql.note_again())
         shown = existing[CURRENT_CALLS].columns if CURRENT_CALLS in existing else {}
         joined = {table for table, _ in current_calls().values()}
-        if current_calls().keys() - shown.keys() or joined - existing.keys():  # a view follows a table that is renamed
-            self._execute(self._sql.create_view(shown, dataset_id))
+        if current_calls().keys() - shown.keys() or joined - existing.keys() or added or self._is_view_astray():
+            try:
+                self._execute(self._sql.create_view(shown, dataset_id))
+            except DestinationError as error:
+                raise DestinationError(
+                    f"{error}; if somebody changed the view {CURRENT_CALLS}, drop it and load again"
+                ) from error
         return late
+
+    def _is_view_astray(self) -> bool:
+        """Whether it reads what was renamed, and not what has the name now."""
+        sql = self._dialect.astray.format(schema=sql_quoted(self._namespace))
+        return bool(sql) and len(self._session.query(sql)) > 0
 
     def _has_schema(self) -> bool:
         """Who owns a schema may not be allowed to make one, not even if it is there."""

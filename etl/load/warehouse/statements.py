@@ -33,7 +33,8 @@ class Dialect:
     ``types`` in the order of ``KINDS``, as its information_schema spells them. ``row_hash`` is an expression for a whole number
     that depends on each value of the row ``t``, or of its ``{columns}``. ``comments`` asks for the comments of tables and views in
     a ``{schema}``, ``columns`` for their columns, and ``schemas`` for its name if it is there; ``denied``, where it tells, for each
-    right that a load needs there and this user lacks. ``constraints`` are made of a table once its first rows are there,
+    right that a load needs there and this user lacks, and ``astray``, where a view follows a table that gets another name, for each
+    table of somebody else that the view reads. ``constraints`` are made of a table once its first rows are there,
     of the state at once.
 
     Where DDL ends a transaction, each thing is made by one statement, with its comment inside; ``begin`` follows the last of them.
@@ -49,6 +50,7 @@ class Dialect:
     )
     schemas: str = "SELECT schema_name FROM information_schema.schemata WHERE schema_name = {schema}"
     denied: str = ""
+    astray: str = ""
     constraints: Callable[[str, Table], Iterable[str]] = lambda _name, _table: ()
     total: str = "SUM(row_hash)"
     quoted: Callable[[str], str] = lambda name: f'"{name}"'

@@ -31,6 +31,7 @@ from etl.load.warehouse import postgresql
 from etl.load.warehouse.ddl import ddl
 from etl.load.warehouse.load import load
 from etl.load.warehouse.sql import SqlWarehouse
+from etl.load.warehouse.statements import ANY_DATASET, MARK
 from etl.load.warehouse.target import open_warehouse
 from etl.model import schema
 from etl.pipeline import job
@@ -200,6 +201,49 @@ async def test_view_shows_the_new_table_where_the_old_one_was_renamed(
     load_into(warehouse, source.data)
 
     assert_equals_dataset(warehouse, source.data)
+
+
+@pytest.mark.parametrize("column", ["calls.status", "executions.deleted_at"])
+async def test_view_shows_the_new_column_where_the_old_one_was_renamed(
+    source: Source, warehouse: Place, column: str
+) -> None:
+    load_into(warehouse, source.data)
+    table, name = column.split(".")
+    warehouse.edit(f"ALTER TABLE {{s}}.{table} RENAME COLUMN {name} TO of_before")
+    await source.change()
+    load_into(warehouse, source.data)
+    warehouse.edit(f"ALTER TABLE {{s}}.{table} DROP COLUMN of_before")  # which nothing shows any more
+
+    assert_equals_dataset(warehouse, source.data)
+
+
+async def test_view_shows_the_table_that_was_put_in_the_place_of_ours(source: Source, in_postgresql: Place) -> None:
+    """As a DBA does who rebuilds a table, and gives it the comment that a refusal asks for."""
+    load_into(in_postgresql, source.data)
+    for statement in (
+        "CREATE TABLE {s}.rebuilt (LIKE {s}.calls INCLUDING ALL)",
+        "INSERT INTO {s}.rebuilt SELECT * FROM {s}.calls",
+        "ALTER TABLE {s}.calls RENAME TO calls_of_before",
+        "ALTER TABLE {s}.rebuilt RENAME TO calls",
+        f"COMMENT ON TABLE {{s}}.calls IS '{MARK}{ANY_DATASET}.'",
+    ):
+        in_postgresql.edit(statement)
+    await source.change()
+    load_into(in_postgresql, source.data)
+
+    assert_equals_dataset(in_postgresql, source.data)
+
+
+async def test_view_that_cannot_be_replaced_is_to_be_dropped(source: Source, in_postgresql: Place) -> None:
+    load_into(in_postgresql, source.data)
+    in_postgresql.edit("ALTER VIEW {s}.calls_current RENAME COLUMN status TO state")
+    await source.change()
+    with pytest.raises(DestinationError, match="changed the view calls_current, drop it and load again"):
+        load_into(in_postgresql, source.data)
+
+    in_postgresql.edit("DROP VIEW {s}.calls_current")
+    load_into(in_postgresql, source.data)
+    assert_equals_dataset(in_postgresql, source.data)
 
 
 async def test_row_that_belongs_to_nothing_cannot_be_inserted(source: Source, warehouse: Place) -> None:

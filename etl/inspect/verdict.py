@@ -73,11 +73,11 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
     if status.is_older_than(max_age_hours):
         yield f"everything was complete {_complete(status)}, and not since", _RUN
     yield from ((lack, _RUN) for lack in (*missing_rows(status), *lacks(configured)))
-    # Last of what a run mends, which loads at its end.
-    yield from ((lack, after_load(lack)) for lack in [status.warehouse_lacks] if lack)
     if status.unreadable:
         is_set_aside = any(map(parse_part_path, status.unreadable))
         yield counted(len(status.unreadable), "damaged or foreign file"), _RUN if is_set_aside else _VERIFY
+    # The last, since a run loads at its end, and a load may fail for what is damaged.
+    yield from ((lack, after_load(lack)) for lack in [status.warehouse_lacks] if lack)
 
 
 def after_load(warehouse_lacks: str) -> str:

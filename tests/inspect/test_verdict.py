@@ -177,6 +177,11 @@ DAMAGED, LOST = Result("w", damaged=1).problems[0], Result("w", lost=1).problems
         ),
         ({"unreadable": (PART,)}, "1 damaged or foreign file", "run"),
         (
+            {"unreadable": ("runs/month=2026-11/a.parquet",), "warehouse_lacks": "behind"},
+            "1 damaged or foreign file",
+            "verify",
+        ),
+        (
             {"complete_at": MONDAY, "at_work": "pid 1"},
             "everything was complete 2 days ago, and not since; an export is running",
             "status",

@@ -7,7 +7,8 @@ from contextlib import closing, nullcontext
 import pytest
 from hypothesis import settings
 
-from etl.extract import capacity, client, connect
+from etl.extract import client, connect
+from etl.settings import capacity
 from tests.stores import KEYS, proxied, seaweed
 from tests.warehouses import new_duckdb, new_postgresql, postgresql, postgresql_folder
 
@@ -33,7 +34,7 @@ def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def no_proof_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteen threads for each of thousands of exports: that they can be started is proved where the command is run."""
-    monkeypatch.setattr(connect, "require_threads", lambda: None)
+    monkeypatch.setattr(connect, "require_threads", lambda _count: None)
 
 
 @pytest.fixture(autouse=True)

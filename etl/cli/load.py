@@ -38,8 +38,10 @@ def load(
         from etl.load.warehouse.target import module_for  # noqa: PLC0415
         from etl.pipeline.warehouse import load_warehouse, preview_load  # noqa: PLC0415
         from etl.settings import Settings  # noqa: PLC0415
+        from etl.settings.capacity import require_threads  # noqa: PLC0415
 
         settings = Settings.load(config, needs_keys=False, needs_run_tests=False)
+        require_threads()
         module_for(settings.warehouse.named_url)
         files = open_dataset(settings.destination.path, settings.destination.options)
         dataset = Dataset(files, compression=settings.destination.compression)

@@ -21,6 +21,8 @@ def prepare() -> None:
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     # numpy would start a thread per processor for matrix products, which nothing here computes.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # deltalake and obstore start several for each processor, and stand still where a container has not so many.
+    os.environ.setdefault("TOKIO_WORKER_THREADS", "2")
     # Shells and launchd begin with few, and let every process have more.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < _OPEN_FILES:
@@ -36,7 +38,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     Raises:
         ConfigurationError: the process may open too few files.
     """
-    from etl.extract.capacity import fitting_concurrency  # noqa: PLC0415
+    from etl.settings.capacity import fitting_concurrency  # noqa: PLC0415
 
     try:
         fitting_concurrency(1)  # an event loop that cannot open its own files aborts the process

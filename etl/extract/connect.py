@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 from etl.errors import ConfigurationError
-from etl.extract.capacity import fitting_concurrency, require_threads
 from etl.extract.client import Client
 from etl.extract.quota import Quota
 from etl.extract.transport import Access, Limits, Proxy
 from etl.settings import Settings
+from etl.settings.capacity import DELTA_THREADS, THREADS, fitting_concurrency, require_threads
 from etl.version import __version__
 
 
@@ -24,7 +24,7 @@ def client_of(
     if settings.api_key is None or settings.secret_key is None:
         raise ConfigurationError("the settings hold no keys: load them with needs_keys=True")
     api = settings.api
-    require_threads()
+    require_threads(THREADS + DELTA_THREADS * settings.warehouse.is_delta)
     return Client(
         Access(
             base_url=api.base_url,

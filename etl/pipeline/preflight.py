@@ -42,6 +42,7 @@ from etl.model.wording import counted, first_few, quoted
 from etl.pipeline.engine.contract import dask_module
 from etl.pipeline.left_behind import another_workspace, sees_none
 from etl.settings import Settings
+from etl.settings.capacity import require_threads
 
 
 class Subject(StrEnum):
@@ -117,7 +118,11 @@ async def check(config: Path | None, *, on_hold: Callable[[float], None]) -> lis
     """Check everything that an export with these settings needs, in order; goes on after a problem where it can.
 
     ``on_hold`` is told for how many seconds the rate limit holds the check up.
+
+    Raises:
+        ConfigurationError: the process may start too few threads, which a check needs, too.
     """
+    require_threads()
     try:
         settings = Settings.load(config, needs_keys=False)
     except ConfigurationError as error:

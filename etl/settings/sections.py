@@ -283,8 +283,12 @@ class Warehouse(_Section):
     @property
     def place(self) -> str | None:
         """Where its tables lie, in words; two that differ may hold other rows."""
-        has_schemas = WAREHOUSES.get(scheme_of(self.url or "") or "") != "delta"
-        return f"{self.url}, schema {self.namespace}" if self.url and has_schemas else self.url
+        return f"{self.url}, schema {self.namespace}" if self.url and not self.is_delta else self.url
+
+    @property
+    def is_delta(self) -> bool:
+        """Whether its tables are Delta tables."""
+        return WAREHOUSES.get(scheme_of(self.url or "") or "") == "delta"
 
     @field_validator("url")
     @classmethod

@@ -23,6 +23,7 @@ from etl.load.warehouse.tables import ALL_TABLES, GROUPS, STATE, STATE_TABLE, Gr
 from etl.load.warehouse.target import Change, Loaded, nothing
 from etl.model.schema import Table
 from etl.model.wording import counted
+from etl.settings.capacity import DELTA_THREADS, require_threads
 
 _Items = dict[str, tuple[str | None, str | None]]
 """By item its digest and the checksum of its rows, as they were noted."""
@@ -218,8 +219,10 @@ def connect(url: str, _namespace: str, _on_wait: Callable[[], None] = nothing) -
     """The tables below ``delta:///folder`` or ``delta+s3://bucket/prefix``, whose credentials are where every client has them.
 
     Raises:
+        ConfigurationError: the process may start too few threads.
         DestinationError: the folder has a name that deltalake does not take.
     """
+    require_threads(DELTA_THREADS)
     where = url.removeprefix("delta://").removeprefix("delta+").rstrip("/")
     if "://" not in where and (odd := _NOT_TAKEN.search(where)):
         raise DestinationError(f"{url}: Delta takes no path with {odd[0]!r}: name another folder as [warehouse] url")

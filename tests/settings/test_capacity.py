@@ -1,29 +1,50 @@
 """Limits of the process are met before the first request, with the fix, or fitted to."""
 
+import asyncio
 import os
 import resource
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from etl.errors import ConfigurationError
-from etl.extract.capacity import fitting_concurrency
+from etl.extract.connect import client_of
+from etl.load.warehouse.target import open_warehouse
+from etl.settings import Settings
+from etl.settings.capacity import fitting_concurrency
 from tests.damages import NOBODY
 
+ROOT = Path(__file__).parents[2]
 LIMITED_THREADS = f"""
-import os, resource
-from etl.extract.capacity import require_threads
+import os, resource, sys
+from tests.settings.test_capacity import NEEDED
 
-require_threads()
+need = NEEDED[sys.argv[1]]
+need()
 os.setuid({NOBODY})
 resource.setrlimit(resource.RLIMIT_NPROC, (4, 4))
 try:
-    require_threads()
+    need()
 except Exception as error:
     print(error)
 """
+
+
+async def use_client_for(warehouse: str) -> None:
+    settings = {"run_tests": ["x"], "api_key": "k", "secret_key": "s", "warehouse": {"url": warehouse}}
+    async with client_of(Settings.model_validate(settings)):
+        pass
+
+
+NEEDED = {
+    "16": lambda: asyncio.run(use_client_for("duckdb:///tmp/w.duckdb")),
+    "36": lambda: asyncio.run(use_client_for("delta:///tmp/lake")),
+    "20": lambda: open_warehouse("delta:///tmp/lake", "metrics"),
+}
+"""By how many threads it needs."""
 
 
 def open_files() -> int:
@@ -69,6 +90,8 @@ def test_too_few_files_are_refused_with_the_fix():
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without processes")
-def test_too_few_threads_are_refused_with_the_fix():
-    shown = subprocess.run([sys.executable, "-c", LIMITED_THREADS], capture_output=True, text=True, check=True)
-    assert "more threads, but needs 16: raise the limit on processes" in shown.stdout
+@pytest.mark.parametrize("count", NEEDED)
+def test_too_few_threads_are_refused_with_the_fix(count):
+    command = [sys.executable, "-c", LIMITED_THREADS, count]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert f"more threads, but needs {count}: raise the limit on processes" in shown.stdout

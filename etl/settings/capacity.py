@@ -8,7 +8,10 @@ from etl.errors import ConfigurationError
 
 _OTHER_FILES = 32  # locks, parts, the event loop, modules that are imported later
 _FILES_PER_REQUEST = 2  # a retry opens a connection of its own beside the one that is kept
-_THREADS = 16  # more than those that write files, look up names and read Parquet on a small machine
+THREADS = 16
+"""More than those that write files, look up names and read Parquet on a small machine."""
+DELTA_THREADS = 20
+"""More than those of deltalake, which stands still without an end where it can start too few."""
 _COUNTED_FILES = 4096
 
 
@@ -31,21 +34,21 @@ def fitting_concurrency(wanted: int) -> int:
     return min(wanted, fitting)
 
 
-def require_threads() -> None:
-    """Prove that the threads of an export can be started.
+def require_threads(count: int = THREADS) -> None:
+    """Prove that so many threads can be started.
 
     Raises:
         ConfigurationError: they cannot.
     """
     is_over, started = Event(), []
     try:
-        for _ in range(_THREADS):
+        for _ in range(count):
             thread = Thread(target=is_over.wait)
             thread.start()
             started.append(thread)
     except RuntimeError:
         raise ConfigurationError(
-            f"this process may start {len(started)} more threads, but needs {_THREADS}: raise the limit on processes "
+            f"this process may start {len(started)} more threads, but needs {count}: raise the limit on processes "
             "(ulimit -u, or pids.max of the container), or on memory (ulimit -v)"
         ) from None
     finally:

@@ -30,7 +30,7 @@ A proved list may still be wrong, on a night on which the source has lost someth
 import asyncio
 import math
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from functools import partial
 
@@ -147,7 +147,7 @@ class Crawl:
         if self._stored_calls and is_first:
             execution.stored = await self._stored_calls(execution.planned)
         # Where pages shifted, a call may be missing from them that the list counts.
-        unlisted = len(execution.stored.keys() - latest.calls.keys()) if execution.count is None else 0
+        unlisted = execution.stored.keys() - latest.calls.keys() if execution.count is None else set[str]()
         count = len(latest.calls) if execution.count is None else execution.count
         if await self._is_doubted(execution, unlisted, count, is_fetched=False):
             return
@@ -242,8 +242,8 @@ class Crawl:
                 tries=execution.round,
             )
             execution.doubt = DeadLetter.of(RUNS, execution.execution_id, unproved)
-        unlisted = sorted(execution.stored.keys() - execution.listed.keys())
-        if await self._is_doubted(execution, len(unlisted), len(execution.listed), is_fetched=True):
+        unlisted = execution.stored.keys() - execution.listed.keys()
+        if await self._is_doubted(execution, unlisted, len(execution.listed), is_fetched=True):
             return
         if not (execution.unreadable_calls or execution.doubt):
             await self._confirm_deleted(execution, unlisted)
@@ -253,8 +253,10 @@ class Crawl:
         self._relist.append(execution)
         self._has_more_work.set()
 
-    async def _is_doubted(self, execution: OpenExecution, unlisted: int, count: int, *, is_fetched: bool) -> bool:
-        """Whether the list, which counts so many calls and leaves out so many stored ones, is not believed and used no further."""
+    async def _is_doubted(
+        self, execution: OpenExecution, unlisted: AbstractSet[str], count: int, *, is_fetched: bool
+    ) -> bool:
+        """Whether the list, which counts so many calls and leaves out these stored ones, is not believed and used no further."""
         if self._stored_calls is None:
             return False
         planned, stored = execution.planned, execution.stored
@@ -266,7 +268,13 @@ class Crawl:
             few_evals = None
         is_first = execution.doubt is None
         if is_first and not execution.unreadable_calls:
-            few_calls = partial(too_few_calls, planned, stored=len(stored), unlisted=unlisted, count=count)
+            if unlisted and self._settling:
+                execution.rowless = unlisted - (await self._settling.stored.rows(planned)).keys()
+            # What never had a row is asked for at last, but a list may have named it by mistake.
+            rowless = len(unlisted & execution.rowless)
+            few_calls = partial(
+                too_few_calls, planned, stored=len(stored) - rowless, unlisted=len(unlisted) - rowless, count=count
+            )
             execution.doubt = few_calls()
             if execution.doubt and self._settling:
                 execution.doubt = few_calls(counted_before=await self._settling.counted_before(planned))
@@ -282,10 +290,10 @@ class Crawl:
     async def _is_stored(self, planned: Planned, doubt: DeadLetter | None) -> bool:
         return bool(doubt and self._settling and await self._settling.is_stored(planned, doubt))
 
-    async def _confirm_deleted(self, execution: OpenExecution, unlisted: Sequence[str]) -> None:
+    async def _confirm_deleted(self, execution: OpenExecution, unlisted: AbstractSet[str]) -> None:
         """Ask for each stored call that the list leaves out; doubt the list if one exists, or if that cannot be told."""
         purpose = execution.planned.purpose
-        for call_execution_id in unlisted:
+        for call_execution_id in sorted(unlisted):
             request = get_call_metrics(call_execution_id, execution.execution_id, is_lookup=True).sent_for(purpose)
             self.necessary_requests += 1
             try:
@@ -298,6 +306,8 @@ class Crawl:
             if found.execution_id == execution.execution_id:
                 execution.doubt = unlisted_call(call_execution_id, execution.execution_id)
                 return
+            if call_execution_id in execution.rowless:  # nothing of it has to move
+                continue
             execution.dead_letters.append(moved_call(found, execution.execution_id))
             self.moved[execution.execution_id, call_execution_id] = found.execution_id
 

@@ -9,6 +9,7 @@ from msgspec import structs
 
 from etl.errors import SourceError
 from etl.extract.call_list import CallList
+from etl.extract.doubts import failed_before
 from etl.extract.plan import Planned
 from etl.model.records import METRICS, CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall
 from etl.transform.detail import is_as_measured
@@ -23,13 +24,15 @@ class OpenExecution:
     ``left_out`` are calls that are listed, but name another execution, or whose entry in the list cannot be had; ``kept`` are those
     whose stored rows stay. ``lacks_evals``: each call's entry has to be requested by itself.
     ``unreadable_calls`` says how many calls the list cannot give, ``doubt`` why it is not believed, ``stored`` are the calls that
-    the dataset holds, with the configs of their evals. ``rows`` are the stored rows of these calls, read when a list comes without
+    the dataset holds, with the configs of their evals; those that the list leaves out and of which no row was ever there are
+    ``rowless``. ``rows`` are the stored rows of these calls, read when a list comes without
     evals; ``changed`` are the calls whose metrics say something else. ``outstanding`` calls are queued or under way. ``listed_at``
     is when the list was read, by the event loop. ``is_in_parts``: what had arrived of it was taken.
     """
 
     planned: Planned
     stored: Mapping[str, AbstractSet[str]] = field(default_factory=dict)
+    rowless: AbstractSet[str] = frozenset()
     rows: Mapping[str, Sequence[Any]] | None = None
     changed: set[str] = field(default_factory=set)
     doubt: DeadLetter | None = None
@@ -153,6 +156,9 @@ class OpenExecution:
             dead_letters=(
                 *self.dead_letters,
                 *filter(None, (self.unreadable_calls, self.doubt, planned.unreadable)),
+                *map(
+                    failed_before, sorted(self.rowless - self.listed.keys()) if self.doubt else ()
+                ),  # else nothing would know of them
             ),
         )
         if not is_listed:

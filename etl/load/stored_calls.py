@@ -13,12 +13,11 @@ from etl.load.merge import is_of
 from etl.load.parquet import UnreadableError
 from etl.model import schema
 from etl.model.listed_execution import COUNT_COLUMNS
+from etl.model.records import METRICS
 
 _IDS = ("execution_id", "call_execution_id")
 _EVALS = ("execution_id", *schema.EVALS.key)
-_LETTERS = ("execution_id", "subject_id", "status", "message")
-_NO_SUCH_CALL = (200, 400, 404)
-"""Statuses of a dead letter after which what a list named may be no call: any other says that the answer is still to come."""
+_LETTERS = ("execution_id", "endpoint", "subject_id", "message")
 _COUNTS = ("execution_id", *COUNT_COLUMNS)
 _VALUES = tuple(name for name in schema.CALLS.names if name != "raw")
 
@@ -32,17 +31,16 @@ class StoredCalls:
         self._tables: dict[tuple[str, ...], pa.Table] = {}
 
     def evals_by_call(self, part: Part, execution_id: str) -> Mapping[str, AbstractSet[str]]:
-        """The calls of an execution by id, and of each the configs of its evals, which may be all that is left of it.
+        """The calls of an execution by id, and of each the configs of its evals.
 
-        Without those of which no more was ever there, since the source does not know them: a list may have named what no call is.
+        These may be all that is left of a call, or all that ever came of it; or there is only the dead letter of its metrics.
         """
-        calls = self._of(schema.CALLS, _IDS, part, execution_id)["call_execution_id"].to_pylist()
-        evals: dict[str, set[str]] = {call_id: set() for call_id in calls}
         letters = self._of(schema.ERRORS, _LETTERS, part, execution_id).to_pylist()
-        unknown = {row["subject_id"] for row in letters if row["status"] in _NO_SUCH_CALL}
+        failed = {row["subject_id"] for row in letters if row["endpoint"] == METRICS} - {execution_id}
+        calls = self._of(schema.CALLS, _IDS, part, execution_id)["call_execution_id"].to_pylist()
+        evals: dict[str, set[str]] = {call_id: set() for call_id in (*calls, *failed)}
         for row in self._of(schema.EVALS, _EVALS, part, execution_id).to_pylist():
-            if (call_id := row["call_execution_id"]) in evals or call_id not in unknown:
-                evals.setdefault(call_id, set()).add(row["eval_config_id"])
+            evals.setdefault(row["call_execution_id"], set()).add(row["eval_config_id"])
         return evals
 
     def rows(self, part: Part, execution_id: str) -> dict[str, list[Any]]:

@@ -598,17 +598,14 @@ async def test_calls_under_new_ids_do_not_replace_or_double_the_old_ones(
     assert_equals_world(tmp_path, server.world)
 
 
-@pytest.mark.parametrize(
-    "wrong", [lambda name: name[:18], str.upper, lambda name: name[::-1]], ids=["cut", "upper", "turned"]
-)
 async def test_ids_that_no_call_has_are_forgotten_with_the_next_list(
-    server: Sandbox, export: Export, tmp_path: Path, wrong: Callable[[str], str]
+    server: Sandbox, export: Export, tmp_path: Path
 ) -> None:
     """Of calls that could never be fetched, nothing but evals is stored."""
     server.fault = lambda request, _nth: edited_calls(
         server.world,
         request,
-        lambda calls: [call | {"call_execution_id": wrong(call["call_execution_id"])} for call in calls],
+        lambda calls: [call | {"call_execution_id": call["call_execution_id"][::-1]} for call in calls],
     )
     assert (await export()).exit_code == 3
     assert rows_of(tmp_path, "evals")
@@ -617,23 +614,49 @@ async def test_ids_that_no_call_has_are_forgotten_with_the_next_list(
     assert_equals_world(tmp_path, server.world)
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Fault(status=500),
+        Fault(status=200, body=b"<html>sign in</html>"),
+        pytest.param(Fault(status=404, body=b"<html>no route</html>"), marks=pytest.mark.slow),
+        pytest.param(Fault(status=400, body=b"<html>refused</html>"), marks=pytest.mark.slow),
+        pytest.param(Fault(status=200, body=b'{"status": false}'), marks=pytest.mark.slow),
+    ],
+    ids=lambda failure: f"{failure.status} {failure.body}",
+)
 @pytest.mark.parametrize("few", [1, 2])
+@pytest.mark.parametrize("has_evals", [True, False])
 async def test_call_that_failed_and_is_not_listed_is_asked_for(
-    server: Sandbox, export: Export, tmp_path: Path, few: int
+    server: Sandbox, export: Export, tmp_path: Path, failure: Fault, few: int, *, has_evals: bool
 ) -> None:
     """It is there, although no row of it ever was: nothing is final as long as the list leaves it out."""
-    failing = {call.call_execution_id for execution in executions(server) for call in execution.calls[:few]}
-    server.fault = lambda request, _nth: (
-        Fault(status=500) if request.query.get("call_execution_id") in failing else None
-    )
+    failing = [call for execution in executions(server) for call in execution.calls[:few]]
+    for call in failing if not has_evals else ():
+        call.eval_outputs = {}
+    ids = {call.call_execution_id for call in failing}
+    server.fault = lambda request, _nth: failure if request.query.get("call_execution_id") in ids else None
     assert (await export(settings={"api": {"max_tries": 1}})).exit_code == 3
 
     server.fault = lambda request, _nth: edited_calls(
-        server.world, request, lambda calls: [call for call in calls if call["call_execution_id"] not in failing]
+        server.world, request, lambda calls: [call for call in calls if call["call_execution_id"] not in ids]
     )
     assert [(await export()).exit_code for _ in range(2)] == [3, 3]
 
     server.fault = None
+    assert [(await export()).exit_code for _ in range(2)] == [0, 0]
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_call_that_failed_and_was_deleted_is_forgotten(server: Sandbox, export: Export, tmp_path: Path) -> None:
+    failing = executions(server)[0].calls[3]
+    server.fault = lambda request, _nth: (
+        Fault(status=500) if request.query.get("call_execution_id") == failing.call_execution_id else None
+    )
+    assert (await export(settings={"api": {"max_tries": 1}})).exit_code == 3
+
+    server.fault = None
+    sandbox.delete_call(failing)
     assert [(await export()).exit_code for _ in range(2)] == [0, 0]
     assert_equals_world(tmp_path, server.world)
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 
 from etl.load.warehouse.statements import ANY_DATASET, Dialect, Statements
-from etl.load.warehouse.tables import ALL_TABLES, CURRENT_CALLS, GROUPS, STATE_TABLE
+from etl.load.warehouse.tables import ALL_TABLES, CURRENT_CALLS, GROUPS, STATE_TABLE, current_calls
 from etl.model.locations import DEFAULT_NAMESPACE
 from etl.model.schema import ERRORS, Table
 
@@ -44,13 +44,14 @@ AND EXISTS (
     WHERE schemaname = {{schema}} AND tablename = relname AND pubdelete
 )
 """
+_JOINED = ", ".join(sorted({f"'{table}'" for table, _ in current_calls().values()}))
 _ASTRAY = f"""
-SELECT read.relname FROM pg_class AS shown JOIN pg_namespace AS n ON n.oid = shown.relnamespace
-JOIN pg_rewrite AS rule ON rule.ev_class = shown.oid
-JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = rule.oid AND d.refclassid = 'pg_class'::regclass
-JOIN pg_class AS read ON read.oid = d.refobjid AND read.oid <> shown.oid
-WHERE nspname = {{schema}} AND shown.relname = '{CURRENT_CALLS}'
-AND NOT (read.relnamespace = n.oid AND read.relname IN ({_OURS}))
+SELECT ours.relname FROM pg_class AS ours JOIN pg_namespace AS n ON n.oid = ours.relnamespace
+JOIN pg_class AS shown ON shown.relnamespace = n.oid AND shown.relname = '{CURRENT_CALLS}'
+WHERE nspname = {{schema}} AND ours.relname IN ({_JOINED}) AND NOT EXISTS (
+    SELECT FROM pg_rewrite AS rule JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = rule.oid
+    WHERE rule.ev_class = shown.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid = ours.oid
+)
 """
 
 DIALECT = Dialect(

@@ -229,12 +229,12 @@ class SqlWarehouse:
                 self._execute(self._sql.create_view(shown, dataset_id))
             except DestinationError as error:
                 raise DestinationError(
-                    f"{error}; if somebody changed the view {CURRENT_CALLS}, drop it and load again"
+                    f"{error}; drop the view {CURRENT_CALLS}, or make it anew (metrics-etl schema --ddl has it), and load again"
                 ) from error
         return late
 
     def _is_view_astray(self) -> bool:
-        """Whether it reads what was renamed, and not what has the name now."""
+        """Whether it reads what was renamed, and not what has the name now; what it reads beside that is for whoever changed it."""
         sql = self._dialect.astray.format(schema=sql_quoted(self._namespace))
         return bool(sql) and len(self._session.query(sql)) > 0
 

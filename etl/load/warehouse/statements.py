@@ -34,7 +34,7 @@ class Dialect:
     that depends on each value of the row ``t``, or of its ``{columns}``. ``comments`` asks for the comments of tables and views in
     a ``{schema}``, ``columns`` for their columns, and ``schemas`` for its name if it is there; ``denied``, where it tells, for each
     right that a load needs there and this user lacks, and ``astray``, where a view follows a table that gets another name, for each
-    table of somebody else that the view reads. ``constraints`` are made of a table once its first rows are there,
+    table that the view should read and does not. ``constraints`` are made of a table once its first rows are there,
     of the state at once.
 
     Where DDL ends a transaction, each thing is made by one statement, with its comment inside; ``begin`` follows the last of them.

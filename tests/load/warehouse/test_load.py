@@ -234,11 +234,24 @@ async def test_view_shows_the_table_that_was_put_in_the_place_of_ours(source: So
     assert_equals_dataset(in_postgresql, source.data)
 
 
+async def test_view_to_which_somebody_added_a_table_stays(source: Source, in_postgresql: Place) -> None:
+    load_into(in_postgresql, source.data)
+    [row] = in_postgresql.query("SELECT pg_get_viewdef('{s}.calls_current'::regclass) AS text")
+    in_postgresql.edit("CREATE TABLE {s}.hidden (id text)")
+    narrower = f"{row['text'].rstrip(';')} AND NOT EXISTS (SELECT FROM {{s}}.hidden WHERE id = c.execution_id)"
+    in_postgresql.edit(f"CREATE OR REPLACE VIEW {{s}}.calls_current AS {narrower}")
+    await source.change()
+    load_into(in_postgresql, source.data)
+
+    in_postgresql.edit("INSERT INTO {s}.hidden SELECT execution_id FROM {s}.executions")
+    assert in_postgresql.query("SELECT * FROM {s}.calls_current") == []
+
+
 async def test_view_that_cannot_be_replaced_is_to_be_dropped(source: Source, in_postgresql: Place) -> None:
     load_into(in_postgresql, source.data)
     in_postgresql.edit("ALTER VIEW {s}.calls_current RENAME COLUMN status TO state")
     await source.change()
-    with pytest.raises(DestinationError, match="changed the view calls_current, drop it and load again"):
+    with pytest.raises(DestinationError, match=r"drop the view calls_current, or make it anew .*, and load again"):
         load_into(in_postgresql, source.data)
 
     in_postgresql.edit("DROP VIEW {s}.calls_current")

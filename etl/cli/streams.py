@@ -47,10 +47,11 @@ class _Descriptor(io.RawIOBase):
     def write(self, data: "ReadableBuffer", /) -> int:
         """Write what the descriptor takes, and drop the rest if it takes no more."""
         data = memoryview(data)
+        piece = None if self._patience_seconds is None else _PIECE[self.isatty()]
         try:
             while self._is_ready():
                 with suppress(BlockingIOError):  # the parent process made it non-blocking
-                    return os.write(self._descriptor, data[: _PIECE[self.isatty()]])
+                    return os.write(self._descriptor, data[:piece])
         except OSError as exc:
             self.failure = self.failure or exc
         return data.nbytes

@@ -1,6 +1,7 @@
 """A real terminal of a given width around the command, and what was drawn on it."""
 
 import asyncio
+import codecs
 import fcntl
 import os
 import re
@@ -21,6 +22,7 @@ class Terminal:
 
     def __init__(self, *arguments: str, cwd: Path, env: dict[str, str], columns: int = 80) -> None:
         self.written = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._main, other = os.openpty()
         fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         words = [os.fspath(COMMAND), *arguments]
@@ -40,7 +42,7 @@ class Terminal:
             if not chunk:
                 assert words is None, f"{words!r} was never written: {self.written}"
                 break
-            self.written += chunk
+            self.written += self._decoder.decode(chunk)
 
     async def ended(self) -> int:
         """The exit code, once everything was read."""
@@ -57,8 +59,8 @@ class Terminal:
         """Each line as it was drawn, also those that were drawn over."""
         return [line for line in re.split(r"[\r\n]+", _CONTROL.sub("", self.written)) if line]
 
-    def _read(self) -> str:
+    def _read(self) -> bytes:
         try:
-            return os.read(self._main, 65536).decode()
+            return os.read(self._main, 65536)
         except OSError:  # the other end is closed
-            return ""
+            return b""

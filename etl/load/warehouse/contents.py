@@ -97,6 +97,14 @@ class Contents:
         return with_places(rows if executions is None else rows.filter(is_of(rows, executions)), table, _places(path))
 
 
+def refuse_days(files: Files) -> None:
+    """Raise DestinationError if the dataset has a folder for each day: its paths do not tell what a load needs."""
+    if is_by_day(files):
+        raise DestinationError(
+            f"{files.where()}: no dataset that can be loaded: it has a folder for each day: run metrics-etl migrate"
+        )
+
+
 def read_contents(dataset: Dataset) -> Contents:
     """What the dataset holds now. Only files that the index does not know are opened.
 
@@ -106,10 +114,8 @@ def read_contents(dataset: Dataset) -> Contents:
     files = dataset.files
     identity = read_identity(files)
     if identity is None:
-        fix = (
-            "it has a folder for each day: run metrics-etl migrate" if is_by_day(files) else "run metrics-etl run first"
-        )
-        raise DestinationError(f"{files.where()}: no dataset that can be loaded: {fix}")
+        refuse_days(files)
+        raise DestinationError(f"{files.where()}: no dataset that can be loaded: run metrics-etl run first")
     unreadable: list[str] = []
     index = update_index(dataset, read_index(files), unreadable)
     if unreadable:

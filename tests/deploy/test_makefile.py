@@ -43,7 +43,8 @@ def test_python_that_is_too_old_is_told_before_anything_is_made(folder: Path) ->
     assert not (folder / ".venv").exists()
 
 
-@pytest.mark.parametrize("broken", ["exit 1", pytest.param("kill -9 $$", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", ["exit 1", "kill -9 $$"])
 def test_environment_that_was_left_half_made_is_made_anew_and_one_that_works_is_kept(folder: Path, broken: str) -> None:
     program(folder / ".venv" / "bin" / "python", broken)
     made = make(folder, "install", f"PYTHON={sys.executable}")

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from etl.model.records import METRICS, RUNS
 from etl.pipeline import job
 from etl.sandbox import Sandbox
@@ -10,6 +12,7 @@ from tests.support import settings_for
 from tests.worlds import END, settled_world
 
 
+@pytest.mark.slow
 async def test_three_thousand_calls_of_one_time_are_exported_with_a_request_each(tmp_path: Path) -> None:
     """Calls of one time come in another order on each page: read page by page, some are never seen."""
     async with Sandbox(settled_world(run_tests=1, executions=1, calls=3000)) as server:

@@ -216,7 +216,7 @@ def test_likeness_is_not_guessed_from_few_executions():
     assert told == found(values, one, Statistic.MEAN, is_higher_worse=True)
 
 
-@pytest.mark.parametrize("size", [25, pytest.param(100, marks=pytest.mark.slow), 400])
+@pytest.mark.parametrize("size", [25, *(pytest.param(size, marks=pytest.mark.slow) for size in (100, 400))])
 def test_false_alarms_are_rare_and_a_regression_that_is_there_is_found(size):
     """Seeded: the quick form of the tables in docs/compare.md and decision 19."""
     for name, chance in chances(size, comparisons=100 if size == 400 else 200).items():

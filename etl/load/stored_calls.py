@@ -13,11 +13,10 @@ from etl.load.merge import is_of
 from etl.load.parquet import UnreadableError
 from etl.model import schema
 from etl.model.listed_execution import COUNT_COLUMNS
-from etl.model.records import METRICS
 
 _IDS = ("execution_id", "call_execution_id")
 _EVALS = ("execution_id", *schema.EVALS.key)
-_LETTERS = ("execution_id", "endpoint", "subject_id", "message")
+_LETTERS = ("execution_id", "subject_id", "message")
 _COUNTS = ("execution_id", *COUNT_COLUMNS)
 _VALUES = tuple(name for name in schema.CALLS.names if name != "raw")
 
@@ -33,10 +32,9 @@ class StoredCalls:
     def evals_by_call(self, part: Part, execution_id: str) -> Mapping[str, AbstractSet[str]]:
         """The calls of an execution by id, and of each the configs of its evals.
 
-        These may be all that is left of a call, or all that ever came of it; or there is only the dead letter of its metrics.
+        These may be all that is left of a call, or all that ever came of it; or there is only a dead letter.
         """
-        letters = self._of(schema.ERRORS, _LETTERS, part, execution_id).to_pylist()
-        failed = {row["subject_id"] for row in letters if row["endpoint"] == METRICS} - {execution_id}
+        failed = {subject_id for subject_id, _ in self.letters(part, execution_id)} - {execution_id}
         calls = self._of(schema.CALLS, _IDS, part, execution_id)["call_execution_id"].to_pylist()
         evals: dict[str, set[str]] = {call_id: set() for call_id in (*calls, *failed)}
         for row in self._of(schema.EVALS, _EVALS, part, execution_id).to_pylist():

@@ -648,6 +648,28 @@ async def test_call_that_failed_and_is_not_listed_is_asked_for(
     assert_equals_world(tmp_path, server.world)
 
 
+async def test_call_whose_entry_failed_and_is_not_listed_is_asked_for(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """As where one of its evals makes the list an error."""
+    ids = {execution.calls[0].call_execution_id for execution in executions(server)}
+
+    def fail(request: SandboxRequest, _nth: int) -> Fault | None:
+        is_list = request.path == RUNS and "execution_id" in request.query and "eval_name" not in request.query
+        return Fault(status=500) if is_list or request.query.get("call_execution_id") in ids else None
+
+    server.fault = fail
+    assert (await export(settings={"api": {"max_tries": 1}})).exit_code == 3
+
+    server.fault = lambda request, _nth: edited_calls(
+        server.world, request, lambda calls: [call for call in calls if call["call_execution_id"] not in ids]
+    )
+    assert [(await export()).exit_code for _ in range(2)] == [3, 3]
+    server.fault = None
+    assert [(await export()).exit_code for _ in range(2)] == [0, 0]
+    assert_equals_world(tmp_path, server.world)
+
+
 async def test_call_that_failed_and_was_deleted_is_forgotten(server: Sandbox, export: Export, tmp_path: Path) -> None:
     failing = executions(server)[0].calls[3]
     server.fault = lambda request, _nth: (

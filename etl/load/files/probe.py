@@ -96,6 +96,8 @@ def _nearest(root: Path) -> Path:
 
 def _check_folders(root: Path) -> None:
     """Check that the dataset's folders can be read and written, and are on one file system: files are renamed between them."""
+    if root.is_dir() and not os.access(root, os.R_OK | os.X_OK, effective_ids=_IS_EFFECTIVE):
+        raise DestinationError(f"{root}: {why(_error(errno.EACCES))}")
     device = root.stat().st_dev
     today = datetime.now(UTC).date()
     of_runs = [f"{schema.RUNS_TABLE.name}/{layout.folder(today)}" for layout in Layout]

@@ -192,6 +192,24 @@ def test_probe_finds_that_only_the_owner_may_replace_files_of_a_sticky_folder():
             export_into(LocalFiles(root))
 
 
+@pytest.mark.parametrize("mode", [0o711, 0o733])
+def test_probe_finds_that_the_folder_itself_cannot_be_read(mode):
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        export_into(LocalFiles(root))
+        for path in root.rglob("*"):
+            path.chmod(0o777 if path.is_dir() else 0o666)
+        root.chmod(mode)
+        with as_somebody_else():
+            for attempt in (lambda: export_into(LocalFiles(root)), LocalFiles(root).probe):
+                with pytest.raises(DestinationError, match=f"{name}: Permission denied"):
+                    attempt()
+        root.chmod(0o755)
+        with as_somebody_else():
+            export_into(LocalFiles(root))
+            LocalFiles(root).probe()
+
+
 @pytest.mark.parametrize("name", ["n" * 300, "n" * 300 + "/data", "/".join(["n" * 200] * 20)])
 def test_probe_finds_that_a_name_or_path_is_too_long(tmp_path, name):
     for attempt in (LocalFiles(tmp_path / name).probe, LocalFiles(tmp_path / name).prepare):

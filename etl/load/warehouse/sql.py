@@ -229,7 +229,7 @@ class SqlWarehouse:
                 self._execute(self._sql.create_view(shown, dataset_id))
             except DestinationError as error:
                 raise DestinationError(
-                    f"{error}; drop the view {CURRENT_CALLS}, or make it anew (metrics-etl schema --ddl has it), and load again"
+                    f"{error}; drop the view {CURRENT_CALLS}, or make it as metrics-etl schema --ddl does, and load again"
                 ) from error
         return late
 

@@ -251,7 +251,7 @@ async def test_view_that_cannot_be_replaced_is_to_be_dropped(source: Source, in_
     load_into(in_postgresql, source.data)
     in_postgresql.edit("ALTER VIEW {s}.calls_current RENAME COLUMN status TO state")
     await source.change()
-    with pytest.raises(DestinationError, match=r"drop the view calls_current, or make it anew .*, and load again"):
+    with pytest.raises(DestinationError, match=r"drop the view calls_current, or make it as .*, and load again"):
         load_into(in_postgresql, source.data)
 
     in_postgresql.edit("DROP VIEW {s}.calls_current")

@@ -22,8 +22,9 @@ A proved list may still be wrong, on a night on which the source has lost someth
   stored stays as it is, and a dead letter says so. Where nothing is stored that it leaves out, the calls that it names are
   fetched all the same. So they are where evals are missing from an execution that has changed: those of calls that were rerun
   may be gone. When that is what an earlier run said of it, they are not fetched again.
-- It leaves out a few: each is asked for by its id. One that exists after all makes the list count as unproved. One whose metrics
-  name another execution is a dead letter, until it is stored there, which only the end of the run can tell.
+- It leaves out a few: each is asked for by its id, and so is one that no run could fetch, of which a dead letter tells. One that
+  exists after all makes the list count as unproved. One whose metrics name another execution is a dead letter, until it is stored
+  there, which only the end of the run can tell.
 - It names a call whose metrics name another execution: that call is a dead letter, and not listed here.
 """
 

@@ -25,8 +25,8 @@ class OpenExecution:
     whose stored rows stay. ``lacks_evals``: each call's entry has to be requested by itself.
     ``unreadable_calls`` says how many calls the list cannot give, ``doubt`` why it is not believed, ``stored`` are the calls that
     the dataset holds, with the configs of their evals; those that the list leaves out and of which no row was ever there are
-    ``rowless``. ``rows`` are the stored rows of these calls, read when a list comes without
-    evals; ``changed`` are the calls whose metrics say something else. ``outstanding`` calls are queued or under way. ``listed_at``
+    ``rowless``. ``rows`` are the stored rows of the calls, read when a list comes without evals;
+    ``changed`` are the calls whose metrics say something else. ``outstanding`` calls are queued or under way. ``listed_at``
     is when the list was read, by the event loop. ``is_in_parts``: what had arrived of it was taken.
     """
 
@@ -149,6 +149,8 @@ class OpenExecution:
     def bundle(self, *, is_listed: bool = True) -> ExecutionBundle:
         """All that is known of it; unless ``is_listed``, nothing is said of its calls."""
         planned = self.planned
+        # Nothing else would know of them when the next list is read.
+        unfetched = sorted(self.rowless - self.listed.keys()) if self.doubt else ()
         bundle = ExecutionBundle(
             run_test_name=planned.run_test_name,
             run_test_key=planned.run_test_key,
@@ -156,9 +158,7 @@ class OpenExecution:
             dead_letters=(
                 *self.dead_letters,
                 *filter(None, (self.unreadable_calls, self.doubt, planned.unreadable)),
-                *map(
-                    failed_before, sorted(self.rowless - self.listed.keys()) if self.doubt else ()
-                ),  # else nothing would know of them
+                *map(failed_before, unfetched),
             ),
         )
         if not is_listed:

@@ -46,12 +46,14 @@ AND EXISTS (
 """
 _JOINED = ", ".join(sorted({f"'{table}'" for table, _ in current_calls().values()}))
 _ASTRAY = f"""
-SELECT ours.relname FROM pg_class AS ours JOIN pg_namespace AS n ON n.oid = ours.relnamespace
-JOIN pg_class AS shown ON shown.relnamespace = n.oid AND shown.relname = '{CURRENT_CALLS}'
-WHERE nspname = {{schema}} AND ours.relname IN ({_JOINED}) AND NOT EXISTS (
-    SELECT FROM pg_rewrite AS rule JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = rule.oid
-    WHERE rule.ev_class = shown.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid = ours.oid
+WITH RECURSIVE read AS (
+    SELECT c.oid FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
+    WHERE nspname = {{schema}} AND relname = '{CURRENT_CALLS}'
+    UNION SELECT refobjid FROM read JOIN pg_rewrite ON ev_class = read.oid
+    JOIN pg_depend ON classid = 'pg_rewrite'::regclass AND objid = pg_rewrite.oid AND refclassid = 'pg_class'::regclass
 )
+SELECT relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
+WHERE nspname = {{schema}} AND relname IN ({_JOINED}) AND EXISTS (SELECT FROM read) AND c.oid NOT IN (SELECT oid FROM read)
 """
 
 DIALECT = Dialect(

@@ -247,6 +247,17 @@ async def test_view_to_which_somebody_added_a_table_stays(source: Source, in_pos
     assert in_postgresql.query("SELECT * FROM {s}.calls_current") == []
 
 
+async def test_view_that_reads_our_tables_through_another_stays(source: Source, in_postgresql: Place) -> None:
+    load_into(in_postgresql, source.data)
+    [row] = in_postgresql.query("SELECT pg_get_viewdef('{s}.calls_current'::regclass) AS text")
+    in_postgresql.edit(f"CREATE VIEW {{s}}.base AS {row['text']}")
+    in_postgresql.edit("CREATE OR REPLACE VIEW {s}.calls_current AS SELECT * FROM {s}.base WHERE false")
+    await source.change()
+    load_into(in_postgresql, source.data)
+
+    assert in_postgresql.query("SELECT * FROM {s}.calls_current") == []
+
+
 async def test_view_that_cannot_be_replaced_is_to_be_dropped(source: Source, in_postgresql: Place) -> None:
     load_into(in_postgresql, source.data)
     in_postgresql.edit("ALTER VIEW {s}.calls_current RENAME COLUMN status TO state")

@@ -86,11 +86,6 @@ def unlisted_call(call_execution_id: str, execution_id: str) -> DeadLetter:
     return _contradiction(RUNS, execution_id, message)
 
 
-def failed_before(call_execution_id: str) -> DeadLetter:
-    """A call that no run could fetch, and that a list which is not believed leaves out."""
-    return _contradiction(METRICS, call_execution_id, f"call {call_execution_id}: failed before, and is not listed now")
-
-
 def foreign_call(metrics: CallMetrics, execution_id: str) -> DeadLetter:
     """The execution lists a call whose own metrics name another one."""
     message = (

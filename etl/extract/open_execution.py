@@ -9,7 +9,6 @@ from msgspec import structs
 
 from etl.errors import SourceError
 from etl.extract.call_list import CallList
-from etl.extract.doubts import failed_before
 from etl.extract.plan import Planned
 from etl.model.records import METRICS, CallMetrics, DeadLetter, ExecutionBundle, FetchedCall, ListedCall
 from etl.transform.detail import is_as_measured
@@ -149,8 +148,6 @@ class OpenExecution:
     def bundle(self, *, is_listed: bool = True) -> ExecutionBundle:
         """All that is known of it; unless ``is_listed``, nothing is said of its calls."""
         planned = self.planned
-        # Nothing else would know of them when the next list is read.
-        unfetched = sorted(self.rowless - self.listed.keys()) if self.doubt else ()
         bundle = ExecutionBundle(
             run_test_name=planned.run_test_name,
             run_test_key=planned.run_test_key,
@@ -158,7 +155,6 @@ class OpenExecution:
             dead_letters=(
                 *self.dead_letters,
                 *filter(None, (self.unreadable_calls, self.doubt, planned.unreadable)),
-                *map(failed_before, unfetched),
             ),
         )
         if not is_listed:

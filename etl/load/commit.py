@@ -179,14 +179,16 @@ def _by_execution(bundles: Iterable[FlatBundle]) -> dict[str, FlatBundle]:
 def _replacement(bundles: Mapping[str, FlatBundle], known: Mapping[str, StoredExecution | None]) -> Replacement:
     """What the bundles replace of a part; ``known`` is what it held of their executions."""
     listed = {execution_id: bundle for execution_id, bundle in bundles.items() if bundle.is_fetched}
+    unproved = {
+        execution_id
+        for execution_id, bundle in listed.items()
+        if bundle.part_of is not None or _has_letter(bundle, RUNS)
+    }
     return Replacement(
         bundles.keys(),
         without_calls=bundles.keys() - listed.keys(),
-        unproved={
-            execution_id
-            for execution_id, bundle in listed.items()
-            if bundle.part_of is not None or _has_letter(bundle, RUNS)
-        },
+        unproved=unproved,
+        doubtful=unproved | {each for each in bundles.keys() - listed.keys() if bundles[each].dead_letters},
         listed_calls={call_id for bundle in listed.values() for call_id in bundle.listed or ()},
         failed_calls={letter.subject_id for bundle in listed.values() for letter in bundle.dead_letters},
         kept_calls={(execution_id, call_id) for execution_id, bundle in listed.items() for call_id in bundle.kept},

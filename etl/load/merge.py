@@ -46,6 +46,7 @@ class Replacement:
             are listed.
         kept_calls: Execution and call: listed there and not fetched, since nothing changed. Their old rows stay, and not those of
             their evals.
+        doubtful: Nothing proves what became of the calls that their lists do not name: old dead letters of these stay.
         heads: Fetched without their aggregates: the old aggregates stay.
         verified: Take the new ``verified_at`` even if nothing else changed, and with it who wrote the row, and when.
         renewed: Their new execution rows replace the old ones even if they say the same: other rows of theirs changed, or when the
@@ -58,6 +59,7 @@ class Replacement:
     listed_calls: Collection[str] = ()
     failed_calls: Collection[str] = ()
     kept_calls: Collection[tuple[str, str]] = ()
+    doubtful: Collection[str] = ()
     heads: Collection[str] = ()
     verified: Collection[str] = ()
     renewed: Collection[str] = ()
@@ -67,7 +69,10 @@ class Replacement:
         return {*self.executions} - {*self.without_calls} if _is_of_calls(table) else self.executions
 
     def keeps(self, table: schema.Table, execution_id: str, call_execution_id: str) -> bool:
-        """Whether an old row of calls or evals stays though no new one has its key."""
+        """Whether an old row of calls, evals or errors stays though no new one has its key."""
+        if table is schema.ERRORS:
+            is_of_a_call = call_execution_id != execution_id
+            return is_of_a_call and execution_id in self.doubtful and call_execution_id not in self.listed_calls
         is_failed = call_execution_id in self.failed_calls
         if table is schema.CALLS and (is_failed or (execution_id, call_execution_id) in self.kept_calls):
             return True
@@ -143,9 +148,10 @@ def _compare(
 
 def _stays_if_missing(table: schema.Table, old: pa.Table, replacement: Replacement) -> list[bool]:
     """Which of the old rows stay if no new row has their key."""
-    if not _is_of_calls(table):
+    if table is schema.EXECUTIONS:
         return [False] * len(old)
-    ids = zip(old["execution_id"].to_pylist(), old["call_execution_id"].to_pylist(), strict=True)
+    subject = "subject_id" if table is schema.ERRORS else "call_execution_id"
+    ids = zip(old["execution_id"].to_pylist(), old[subject].to_pylist(), strict=True)
     return [replacement.keeps(table, *each) for each in ids]
 
 

@@ -648,6 +648,35 @@ async def test_call_that_failed_and_is_not_listed_is_asked_for(
     assert_equals_world(tmp_path, server.world)
 
 
+@pytest.mark.parametrize("between", ["no list", "empty list", "other calls"])
+async def test_call_that_failed_is_not_forgotten_in_a_night_that_tells_nothing_of_it(
+    server: Sandbox, export: Export, tmp_path: Path, between: str
+) -> None:
+    failing = [execution.calls[0] for execution in executions(server)]
+    for call in failing:
+        call.eval_outputs = {}
+    ids = {call.call_execution_id for call in failing}
+    settings = {"api": {"max_tries": 1}}
+    server.fault = lambda request, _nth: Fault(status=500) if request.query.get("call_execution_id") in ids else None
+    assert (await export(settings=settings)).exit_code == 3
+
+    def tell_nothing(request: SandboxRequest, _nth: int) -> Fault | None:
+        if between == "no list":
+            return Fault(status=502) if request.path == RUNS else None
+        return edited_calls(server.world, request, lambda calls: calls[1:3] if between == "other calls" else [])
+
+    server.fault = tell_nothing
+    assert (await export(settings=settings)).exit_code == 3
+    server.fault = lambda request, _nth: edited_calls(
+        server.world, request, lambda calls: [call for call in calls if call["call_execution_id"] not in ids]
+    )
+    assert [(await export()).exit_code for _ in range(2)] == [3, 3]
+    server.fault = None
+    assert [(await export()).exit_code for _ in range(2)] == [0, 0]
+    assert rows_of(tmp_path, "errors") == []
+    assert_equals_world(tmp_path, server.world)
+
+
 async def test_call_whose_entry_failed_and_is_not_listed_is_asked_for(
     server: Sandbox, export: Export, tmp_path: Path
 ) -> None:

@@ -284,6 +284,12 @@ def test_an_error_goes_when_its_execution_succeeds():
     assert merge(schema.ERRORS, old, old.slice(0, 0), Replacement(["e1"])).table["subject_id"].to_pylist() == ["b"]
 
 
+def test_an_error_of_a_call_stays_when_nothing_tells_what_became_of_the_call():
+    old = rows(schema.ERRORS, letter("a"), letter("b"), letter("e1"))
+    replacement = Replacement(["e1"], doubtful=["e1"], listed_calls=["b"])
+    assert merge(schema.ERRORS, old, old.slice(0, 0), replacement).table["subject_id"].to_pylist() == ["a"]
+
+
 def test_rows_come_sorted_by_start_execution_and_key_and_unknown_starts_last():
     given = [
         call("b", "e1", execution_started_at=OLD),

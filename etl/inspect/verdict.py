@@ -1,6 +1,5 @@
 """Whether a dataset is as it should be, in one line, and what to type next. Pure."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -82,9 +81,8 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
 
 
 def after_load(warehouse_lacks: str) -> str:
-    """What to type when the warehouse lacks something: another load, but where it says that only something else helps."""
-    named = re.search(r"metrics-etl (?:run|migrate)\b", warehouse_lacks)
-    return named[0] if named else _LOAD
+    """What to type when the warehouse lacks something: another load, but where it says that only a run helps."""
+    return _RUN if f"{_RUN} " in warehouse_lacks else _LOAD
 
 
 def missing_rows(status: Status) -> Iterator[str]:

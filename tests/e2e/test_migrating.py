@@ -48,13 +48,14 @@ async def test_warehouse_of_a_dataset_of_days_is_told_to_migrate_before_and_afte
 ) -> None:
     names = [run_test.name for run_test in server.world.run_tests]
     write_settings(folder, names, "[warehouse]", 'url = "duckdb://metrics.duckdb"')
-    commands = ("check", "run", "status", "migrate", "load", "check")
+    commands = ("check", "run", "status", "migrate", "status", "load", "check")
     check, run, status, *after = [await metrics_etl(each, cwd=folder, env=environment(server)) for each in commands]
 
     assert (check.exit_code, run.exit_code) == (6, 6)
     assert "it has a folder for each day: run metrics-etl migrate" in check.stdout
-    assert status.stdout.splitlines()[-1] == "next       metrics-etl migrate"
-    assert [each.exit_code for each in after] == [0, 0, 0]
+    assert "run metrics-etl migrate" in status.stdout.splitlines()[0]
+    assert [each.exit_code for each in after] == [0, 0, 0, 0]
+    assert after[1].stdout.splitlines()[-1] == "next       metrics-etl load"
 
 
 def files_of(folder: Path) -> list[str]:

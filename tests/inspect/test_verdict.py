@@ -156,7 +156,6 @@ DAMAGED, LOST = Result("w", damaged=1).problems[0], Result("w", lost=1).problems
     [
         ({"warehouse_lacks": "never loaded"}, "never loaded", "load"),
         ({"warehouse_lacks": DAMAGED}, DAMAGED, "run"),
-        ({"warehouse_lacks": "not loaded: run metrics-etl migrate"}, "not loaded: run metrics-etl migrate", "migrate"),
         (
             {"warehouse_lacks": LOST, "lost_executions": 1},
             "1 execution gone before the last run, and not exported again",

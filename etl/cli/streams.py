@@ -8,12 +8,10 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
-_STDERR = 2
-
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-
+_STDERR = 2
 _PATIENCE_SECONDS = 5.0
 """So long a message may wait for who reads it, while nothing else goes on; the next ones then wait no longer."""
 _PIECE = {False: select.PIPE_BUF, True: 128}

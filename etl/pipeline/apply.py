@@ -245,7 +245,7 @@ def _late(record: Record, planned: Iterable[Planned], state: StoredState) -> set
         key: min(
             (each.verified_at or each.exported_at or LONG_AGO for each in state.executions[key].values()), default=None
         )
-        for key in {item.run_test_key for item in new}
+        for key in {item.run_test_key for item in new} - complete
     }
     return {
         item.execution.execution_id

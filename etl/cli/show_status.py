@@ -46,7 +46,7 @@ FIELDS = {
     "run_tests[].complete_at": "when everything in it was last exported; null when it never was or is no longer configured",
     "run_tests[].is_configured": "whether the settings name it",
     "run_tests[].is_complete": "whether the last run that included it exported everything",
-    "run_tests[].dead_letters": "its rows of `errors`",
+    "run_tests[].dead_letters": "its rows of `errors`, but for waiting executions",
     "run_tests[].missing_calls": "calls that were exported and are no longer there",
     "run_tests[].stray_calls": "calls without an execution",
     "run_tests[].error": "why the last run could not export it; otherwise null",

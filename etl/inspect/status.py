@@ -40,8 +40,9 @@ class RunTestStatus:
     ``newest_started_at``: when its newest execution was created. ``exported_at``: the last time that a row of its executions
     changed, in the run ``export_run_id``. ``complete_at``: the last time that everything in it was exported; None when it never
     was, or when it is not exported any more. ``is_complete``: the last run over it left nothing out. ``dead_letters``: its rows
-    of ``errors``. ``missing_calls``: those that were exported, as its executions say, and are not there; ``stray_calls``: those
-    that are there beyond that. ``error``: why the last run could export nothing of it.
+    of ``errors``, but for waiting executions, which are asked for when they have finished. ``missing_calls``: those that were
+    exported, as its executions say, and are not there; ``stray_calls``: those that are there beyond that. ``error``: why the last
+    run could export nothing of it.
     """
 
     name: str
@@ -269,7 +270,7 @@ def _run_tests(
     counts: Counter[tuple[str, str]] = Counter()
     for part in parts["executions"]:
         executions.setdefault(part.key, []).append(part)
-    for table in ("calls", "evals", "errors"):
+    for table in ("calls", "evals"):
         for part in parts[table]:
             counts[table, part.key] += part.rows
     errors = {each.key: each.error for each in last_run.run_tests}
@@ -280,6 +281,7 @@ def _run_tests(
         states = {each["values"]: each["counts"] for each in pc.value_counts(lives["export_state"]).to_pylist()}
         last: dict[str, Any] = next(iter(rows.sort_by([("exported_at", "descending")]).slice(0, 1).to_pylist()), {})
         complete_at = last_run.last_complete_at.get(key) if key in configured else None
+        waiting = lives.filter(pc.equal(lives["export_state"], ExportState.WAITING.value))["execution_id"]
         unmatched = 0 if is_exporting else unmatched_calls(key, executions.get(key, ()), counts["calls", key], index)
         yield RunTestStatus(
             name=configured.get(key) or last.get("run_test_name") or key,
@@ -295,11 +297,18 @@ def _run_tests(
             complete_at=complete_at,
             is_configured=key in configured,
             is_complete=complete_at is not None and key not in last_run.incomplete,
-            dead_letters=counts["errors", key],
+            dead_letters=sum(_count_others(part, waiting) for part in parts["errors"] if part.key == key),
             missing_calls=max(unmatched, 0),
             stray_calls=max(-unmatched, 0),
             error=errors.get(key),
         )
+
+
+def _count_others(letters: FilePart, executions: pa.ChunkedArray) -> int:
+    """How many of a file's dead letters are of other executions than these."""
+    if letters.columns is None:
+        return 0
+    return int(pc.is_in(letters.columns["execution_id"], value_set=executions).to_pylist().count(False))
 
 
 def _run(row: Mapping[str, Any]) -> RunStatus:

@@ -26,7 +26,7 @@ COLUMNS: dict[str, Sequence[str]] = {
         "execution_id", "run_test_name", "started_at", "export_state", "deleted_at", "exported_at", "export_run_id",
         "exported_calls",
     ),
-    "errors": ("endpoint", "status", "first_seen_at", "last_seen_at"),
+    "errors": ("execution_id", "endpoint", "status", "first_seen_at", "last_seen_at"),
     "runs": (
         "export_run_id", "started_at", "finished_at", "outcome", "exit_code", "seconds", "requests", "executions", "calls", "evals",
         "message",

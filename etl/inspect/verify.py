@@ -23,6 +23,7 @@ from etl.load.identity import read_identity
 from etl.load.later_starts import with_later_starts
 from etl.load.layout import QUARANTINE, STAGING, Part, Scope, days_of, parse_part_path
 from etl.model import schema
+from etl.model.lifecycle import ExportState
 from etl.model.wording import counted, first_few, quoted
 from etl.settings import Settings
 from etl.transform.aggregates import recompute
@@ -172,13 +173,13 @@ class _Pass:
         read_rows = {name: self._read(schema.TABLES[name], path) for name, path in paths.items()}
         rows = {name: found for name, found in read_rows.items() if found is not None}
         self._placement.add(part, rows)
+        executions = rows.get(schema.EXECUTIONS.name, schema.EXECUTIONS.no_rows).select(_SHOWN).to_pylist()
+        waiting = {row["execution_id"] for row in executions if row["export_state"] == ExportState.WAITING}
         letters = rows.get(schema.ERRORS.name, schema.ERRORS.no_rows).to_pylist()
+        letters = [letter for letter in letters if letter["execution_id"] not in waiting]
         if letters:
             text = f"{counted(len(letters), 'dead letter')}: {letters[0]['message']}"
             self._report.findings.append(Finding(Kind.DEAD_LETTER, paths[schema.ERRORS.name], text))
-        if schema.EXECUTIONS.name not in rows:
-            return
-        executions = rows[schema.EXECUTIONS.name].select(_SHOWN).to_pylist()
         for row in executions:
             self._check_name_and_day(row, part)
         if self._needs_aggregates:

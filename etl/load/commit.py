@@ -188,7 +188,7 @@ def _replacement(bundles: Mapping[str, FlatBundle], known: Mapping[str, StoredEx
         bundles.keys(),
         without_calls=bundles.keys() - listed.keys(),
         unproved=unproved,
-        doubtful=unproved | {each for each in bundles.keys() - listed.keys() if bundles[each].dead_letters},
+        doubtful=unproved | bundles.keys() - listed.keys(),
         listed_calls={call_id for bundle in listed.values() for call_id in bundle.listed or ()},
         failed_calls={letter.subject_id for bundle in listed.values() for letter in bundle.dead_letters},
         kept_calls={(execution_id, call_id) for execution_id, bundle in listed.items() for call_id in bundle.kept},

@@ -60,8 +60,8 @@ class StoredExecution:
     """What the dataset says of an execution (its row) and what it really holds (``held``: its calls and evals).
 
     ``place`` is where its rows lie in the folder of its run test. ``exported_at`` is when its row last changed, ``verified_at``
-    when its calls were last fetched. ``has_letters``: the errors table has dead letters of it; only an incomplete execution has
-    some, unless a run was killed between the two tables.
+    when its calls were last fetched. ``has_letters``: the errors table has dead letters of it; only an execution that is incomplete
+    or waits has some, unless a run was killed between the two tables.
     """
 
     place: str

@@ -97,6 +97,26 @@ async def test_counts_are_those_of_the_tables(server: Sandbox, tmp_path: Path) -
     assert found.at_work is None
 
 
+async def test_call_that_failed_does_not_count_while_its_execution_runs_again(server: Sandbox, tmp_path: Path) -> None:
+    """It is asked for again once that has finished; until then the run has nothing to complain of, nor has the verdict."""
+    failing = next(each for each in server.world.run_tests[0].executions if each.completed_at)
+    server.fault = lambda request, _nth: (
+        Fault(status=500) if request.query.get("call_execution_id") == failing.calls[0].call_execution_id else None
+    )
+    await export(server, tmp_path)
+    assert [each.dead_letters for each in status_of(tmp_path).run_tests] == [1, 0]
+
+    failing.status, failing.completed_at = "running", None
+    await export(server, tmp_path, night=1)
+
+    found = status_of(tmp_path, now=NIGHT + timedelta(days=1, hours=5))
+    assert len(rows_of(tmp_path, "errors")) == 1
+    assert [each.dead_letters for each in found.run_tests] == [0, 0]
+    assert found.runs[0].exit_code == 0
+    assert judge(found).is_good
+    assert (await metrics_etl("verify", cwd=tmp_path, env=BARE)).exit_code == 0
+
+
 async def test_command_needs_no_key_no_settings_and_no_server(server: Sandbox, tmp_path: Path) -> None:
     await export(server, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in files_in(tmp_path)}

@@ -6,7 +6,7 @@ executions are queued before those of the present ones run out. Executions are t
 How an execution's calls are proved complete (see ``extract/listing.py``):
 
 - The list fits one page: that read is the list. The execution has finished, so no call is created any more; if one were, the
-  fresh count in the execution's own listing would change its fingerprint, and the next run would fetch it again. When a call is
+  fresh count in the execution's own listing would change its fingerprint, and two runs would fetch it again. When a call is
   gone by the time its metrics are fetched, the list is read once more and must not show it.
 - Many pages: the count is read once more after the pages, which are read again until they have shown so many calls. Then each
   call's metrics are fetched. If as many calls are alive as were counted, the list is proved; otherwise it is read again.

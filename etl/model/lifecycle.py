@@ -184,10 +184,9 @@ def _is_settled(execution: Execution, known: StoredExecution | None, held: HeldR
     is_expected = held.is_as_exported(lost.calls_digest) if lost else execution.execution_id not in settlement.late
     if known is None and completed_at is not None and has_all and is_expected:
         return True
-    if known is None or not known.was_whole or not held.is_as_exported(known.calls_digest):
-        return settle <= timedelta(0)  # more may come, and a list may lack something for one night
-    if known.export_state == ExportState.EXPORTED:
-        return True
-    is_as_before = known.fingerprint == fingerprint(execution.payload)
-    seen_at = known.verified_at or known.exported_at if is_as_before else None
-    return now - (seen_at or now) >= settle * _ENOUGH
+    is_as_before = known is not None and known.was_whole and held.is_as_exported(known.calls_digest)
+    if known is None or not is_as_before or known.fingerprint != fingerprint(execution.payload):
+        # More may come; a list may lack something for one night, or be older than another that tells of it.
+        return settle <= timedelta(0)
+    seen_at = known.verified_at or known.exported_at or now
+    return known.export_state == ExportState.EXPORTED or now - seen_at >= settle * _ENOUGH

@@ -253,7 +253,7 @@ class Summary:
         lines += [whole] if self.fetched_whole else []
         differently = (
             f"{counted(self.listed_differently, 'execution')} listed differently than before, although the calls are the same, "
-            "which cost two requests each: the API may have changed how it writes a field"
+            "which cost two requests each, and will once more: the API may have changed how it writes a field"
         )
         lines += [differently] if self.listed_differently >= _MANY else []
         if self.unlisted:

@@ -3,10 +3,12 @@
 Each sequence of events happens to an execution of its own, all in one dataset.
 """
 
+import copy
 import itertools
 import random
+import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -126,6 +128,39 @@ async def test_what_one_bad_night_lacks_comes_with_the_next(tmp_path: Path, nigh
 
     assert (summary.exit_code, summary.requests) == (0, 1)
     assert {row["export_state"] for row in rows_of(tmp_path, "executions")} == {"exported"}
+    assert_equals_world(tmp_path, world)
+
+
+@pytest.mark.parametrize("lagging", [("runs/?execution_id",), ("runs/?execution_id", "call_execution_id", DETAIL)])
+@pytest.mark.parametrize("settle_by", ["detail", "refetch"])
+async def test_what_is_answered_from_the_day_before_for_a_night_comes_with_the_next(
+    tmp_path: Path, lagging: tuple[str, ...], settle_by: str
+) -> None:
+    """The list of executions tells of changes to final ones that the lists of their calls do not have yet."""
+    rng = random.Random(7)
+    world = sandbox.make_world(rng, end=FIRST_NIGHT - timedelta(days=9), run_tests=1, executions=8)
+    called, rerun, measured, *_ = world.run_tests[0].executions[2:]
+
+    async with Sandbox(world) as server:
+        settings = settings_for(server, tmp_path / "data", api={"max_tries": 1}, export={"settle_by": settle_by})
+
+        async def export(day: int) -> int:
+            return int((await job.export(settings, clock=partial(FIRST_NIGHT.__add__, timedelta(days=day)))).exit_code)
+
+        assert [await export(day) for day in (0, 1)] == [0, 0]
+        before = copy.deepcopy(world)
+        called.calls.append(replace(called.calls[0], call_execution_id=str(uuid.UUID(int=7))))
+        world.index_execution(called)
+        happen("rerun", rerun, rng, FIRST_NIGHT)
+        measured.calls[0].duration_seconds = 77.0
+
+        def fault(request: SandboxRequest, _nth: int) -> None:
+            server.world = before if any(each in request.target for each in lagging) else world
+
+        server.fault = fault
+        assert await export(2) in (0, 3)
+        lagging = ()
+        assert [await export(day) for day in (3, 4, 5)] == [0, 0, 0]
     assert_equals_world(tmp_path, world)
 
 

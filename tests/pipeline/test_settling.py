@@ -82,7 +82,7 @@ def with_a_new_field(body: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(("executions", "is_told"), [(12, True), (3, False)])
-async def test_list_that_is_written_in_another_way_costs_two_requests_an_execution(
+async def test_list_that_is_written_in_another_way_costs_two_requests_an_execution_in_two_nights(
     tmp_path: Path, executions: int, *, is_told: bool
 ) -> None:
     world = settled_world(run_tests=1, days=1, executions=executions, calls=CALLS)
@@ -92,11 +92,12 @@ async def test_list_that_is_written_in_another_way_costs_two_requests_an_executi
         server.fault = lambda request, _nth: Fault(edit=with_a_new_field) if "run_test_name" in request.query else None
         odd = await night(server, tmp_path, LATER)
         sent = asked(server)
-        after = await night(server, tmp_path, LATER)
+        again, after = [await night(server, tmp_path, LATER + timedelta(days=days)) for days in (1, 2)]
 
     assert (odd.exit_code, odd.problems) == (0, [])
     assert sent == {"detail": executions, "list": executions, "call": 0}
     assert any("12 executions listed differently" in notice for notice in odd.notices) == is_told
+    assert (again.requests, again.notices) == (1 + 2 * executions, [])
     assert (after.requests, after.notices) == (1, [])
     assert_equals_world(tmp_path, world)
 

@@ -5,37 +5,39 @@ from collections.abc import Set as AbstractSet
 
 from etl.errors import SourceError
 from etl.extract.plan import Planned, is_mass_vanishing
-from etl.model.lifecycle import ExportState
 from etl.model.listed_execution import call_counts
 from etl.model.records import METRICS, RUNS, CallMetrics, DeadLetter, ListedCall
 from etl.transform.flatten import eval_outputs
 
 _MAY_VANISH = 1
+_FEW_CALLS = "calls are missing from its list"
 
 
 def expected_calls(item: Planned, stored_calls: int, counted_before: Sequence[int] = ()) -> int:
     """The calls that are stored or were listed last time, and those that the source counts, whichever are more.
 
-    The source counts deleted calls for ever. So its count says nothing of an execution that was exported as it is now, or whose
-    list was believed when the source counted as many (``counted_before``): what is missing was missing then.
+    The source counts deleted calls for ever. So its count says nothing of an execution that was exported as it is now, and those
+    are not expected that it counted before (``counted_before``) and the list that was believed last did not have.
     """
-    known = item.stored
-    expected = max(stored_calls, (known.held.listed_calls or 0) if known else 0)
+    listed_before = item.stored.held.listed_calls if item.stored else None
+    expected = max(stored_calls, listed_before or 0)
     if is_as_exported(item):
         return expected
-    counts = call_counts(item.execution.unpack().payload)
-    is_believed = _was_fetched(item) and [*counted_before] == counts
-    return expected if is_believed else max(expected, *counts, 0)
+    counted = max(call_counts(item.execution.unpack().payload), default=0)
+    if listed_before is not None:
+        counted -= max(max(counted_before, default=0) - listed_before, 0)
+    return max(expected, counted)
+
+
+def says_too_few_calls(message: str) -> bool:
+    """Whether it is the message of ``too_few_calls``."""
+    return _FEW_CALLS in message
 
 
 def is_as_exported(item: Planned) -> bool:
     """Whether the execution was exported whole as it is listed now: then none of its calls has changed."""
     known = item.stored
     return known is not None and known.was_whole and known.fingerprint == item.execution.fingerprint
-
-
-def _was_fetched(item: Planned) -> bool:
-    return item.stored is not None and item.stored.export_state != ExportState.WAITING
 
 
 def too_few_calls(
@@ -52,7 +54,7 @@ def too_few_calls(
     return _contradiction(
         RUNS,
         item.execution.execution_id,
-        f"{missing} of its {expected} calls are missing from its list; the stored ones were kept: "
+        f"{missing} of its {expected} {_FEW_CALLS}; the stored ones were kept: "
         "run with --accept-deletions if they were deleted on purpose",
     )
 

@@ -95,7 +95,7 @@ def commit(
                 execution_id: before.vouched if before else stored.index.vouched.get(execution_id, _NOTHING_HELD)
                 for execution_id, before in known.items()
             }
-            held_now, touched = _commit_calls(dataset, part, mine, own_rows, replacement)
+            held_now, touched = _commit_calls(dataset, part, mine, own_rows, replacement, held)
             held |= held_now
             states = _states(mine, known, held, settlement)
             verified_at = _verified_at(mine, known, settlement.fetched_at)
@@ -249,10 +249,16 @@ def _commit_calls(
     bundles: Mapping[str, FlatBundle],
     rows: Mapping[str, pa.Table],
     replacement: Replacement,
+    before: Mapping[str, HeldRows],
 ) -> tuple[dict[str, HeldRows], AbstractSet[str]]:
-    """Write calls and evals; returns what the dataset now holds of the executions whose calls were listed, and which changed."""
+    """Write calls and evals; returns what the dataset now holds of the executions whose calls were listed, and which changed.
+
+    ``before`` is what it held of them. A list that is not believed counts for nothing: how many calls the last one had stays.
+    """
     listed_calls = {
-        execution_id: bundle.part_of or len(bundle.listed) or (None if _has_letter(bundle, RUNS) else 0)
+        execution_id: before[execution_id].listed_calls
+        if _has_letter(bundle, RUNS)
+        else bundle.part_of or len(bundle.listed)
         for execution_id, bundle in bundles.items()
         if bundle.listed is not None
     }

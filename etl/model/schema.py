@@ -152,7 +152,7 @@ EXECUTIONS = Table(
         Column(
             "listed_calls",
             INT,
-            "Calls that the API listed for the execution.",
+            "Calls that the API listed for the execution, when its list was believed last.",
             "calls",
             null="null until they were listed",
         ),

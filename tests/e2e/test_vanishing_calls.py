@@ -2,7 +2,9 @@
 
 import random
 import re
+import uuid
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -311,7 +313,7 @@ async def test_evals_that_vanish_after_a_part_of_their_execution_was_saved_are_k
         assert (await export(settings=options)).exit_code == 3
         assert rows_of(tmp_path, "evals") == before
         held = next(row for row in rows_of(tmp_path, "executions") if row["execution_id"] == execution.execution_id)
-        assert (held["listed_calls"], held["exported_calls"]) == (None, len(execution.calls))
+        assert held["listed_calls"] == held["exported_calls"] == len(execution.calls)
         server.on_request = None
     assert len(sought) >= 9
     server.fault = None
@@ -535,6 +537,54 @@ async def test_deletions_that_were_accepted_stay_accepted_when_a_request_failed_
     execution.completed_calls -= 1
     server.fault = lists_only(server, 8)
     assert [(await export()).exit_code for _ in range(2)] == [3, 3]
+
+
+@pytest.mark.parametrize("event", ["runs again", "another call", "list fails", "runs again and its list fails"])
+async def test_deletions_that_were_accepted_stay_accepted_whatever_happens_later(
+    server: Sandbox, export: Export, tmp_path: Path, event: str
+) -> None:
+    """The source counts the deleted calls for ever."""
+    await export()
+    execution = executions(server)[0]
+    for call in execution.calls[:5]:
+        sandbox.delete_call(call)
+    assert (await export(accept_deletions=True)).exit_code == 0
+
+    if "runs again" in event:
+        sandbox.rerun_execution(execution, FIRST_NIGHT)
+        assert (await export()).exit_code == 0
+        sandbox.finish_execution(execution, random.Random(7), FIRST_NIGHT)
+    if event == "another call":
+        execution.calls.append(replace(execution.calls[-1], call_execution_id=str(uuid.UUID(int=7))))
+        execution.completed_calls += 1
+        server.world.index_execution(execution)
+    if "list fails" in event:
+        execution.calls[9].duration_seconds = 4711.0
+        server.fault = lambda request, _nth: Fault(status=400) if request.path == RUNS else None
+        assert (await export(full_refresh=True)).exit_code == 3
+        server.fault = None
+    assert (await export()).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+    before = calls_in(tmp_path)
+    server.fault = lists_only(server, 11)
+    assert [(await export(full_refresh=True)).exit_code for _ in range(2)] == [3, 3]
+    assert calls_in(tmp_path) == before
+
+
+async def test_list_that_was_never_believed_is_not_believed_after_one_that_failed(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """The dead letter then tells of the one that failed."""
+    server.fault = lists_only(server, 12)
+    assert (await export()).exit_code == 3
+    server.fault = lambda request, _nth: Fault(status=400) if request.path == RUNS else None
+    assert (await export()).exit_code == 3
+    server.fault = lists_only(server, 12)
+    assert [(await export()).exit_code for _ in range(3)] == [3, 3, 3]
+    server.fault = None
+    assert [(await export()).exit_code for _ in range(2)] == [0, 0]
+    assert_equals_world(tmp_path, server.world)
 
 
 async def test_execution_that_was_never_exported_is_not_final_when_its_empty_list_is_accepted(

@@ -22,6 +22,7 @@ _DIALECT = Dialect(
         "SELECT view_name AS table_name, comment FROM duckdb_views() WHERE schema_name = {schema}"
     ),
 )
+_MAGIC, _MAGIC_ENDS_AT = b"DUCK", 12
 _MEMORY = "120MB"
 """What is not committed yet goes to the disk beyond that; without a limit DuckDB keeps it all, up to most of the machine.
 
@@ -125,6 +126,7 @@ def _file(url: str) -> Path:
 
 def _connected(url: str, file: Path, namespace: str, *, is_read_only: bool = False) -> SqlWarehouse:
     refuse_pipes(str(file), f"{file}.wal")
+    _refuse_others(file)
     session = _Session(url, file, is_read_only=is_read_only)
     names = session.query("SELECT database_name FROM duckdb_databases()").to_pylist()
     session.rollback()
@@ -135,3 +137,14 @@ def _connected(url: str, file: Path, namespace: str, *, is_read_only: bool = Fal
             "name another [warehouse] schema or file"
         )
     return SqlWarehouse(session, _DIALECT, namespace)
+
+
+def _refuse_others(file: Path) -> None:
+    """DuckDB takes Parquet, JSON and CSV files, too, for views in a database in memory, which keeps nothing."""
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(_MAGIC_ENDS_AT)
+    except OSError:  # DuckDB makes it, or says what is wrong
+        return
+    if head and not head.endswith(_MAGIC):
+        raise DestinationError(f"{file}: no DuckDB database, but another file: name another one in [warehouse] url")

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from adbc_driver_postgresql import dbapi
@@ -376,6 +377,21 @@ def test_pipe_in_the_place_of_a_duckdb_file_hangs_nobody(tmp_path: Path, name: s
 
     with pytest.raises(DestinationError, match=f"{name}: is not a regular file: remove it$"):
         load_into(place, data, is_dry_run=is_dry_run)
+
+
+@pytest.mark.parametrize("is_dry_run", [True, False])
+@pytest.mark.parametrize("name", ["calls.parquet", "calls.json", "calls.csv", "calls.duckdb"])
+def test_file_that_is_no_duckdb_database_is_refused(tmp_path: Path, name: str, *, is_dry_run: bool) -> None:
+    """DuckDB opens some kinds of files as views in a database in memory, where everything that is loaded is gone afterwards."""
+    data, file = first_export(tmp_path / "data"), tmp_path / name
+    if file.suffix == ".parquet":
+        pq.write_table(pa.table({"a": [1]}), file)
+    else:
+        file.write_text('[{"a": 1}]' if file.suffix == ".json" else "a,b\n1,2\n" * 9)
+    before = file.read_bytes()
+    with pytest.raises(DestinationError, match=f"{name}: no DuckDB database, but another file: name another one"):
+        load_into(Place(f"duckdb://{file}"), data, is_dry_run=is_dry_run)
+    assert file.read_bytes() == before
 
 
 @pytest.mark.parametrize("is_dry_run", [True, False])

@@ -142,7 +142,8 @@ class Transport:
         self._is_cut_short = False
         self._host = URL(base_url, encoded=True).host
         self._server = f"{self._host} through [api] proxy {proxy.url}" if proxy else str(self._host)
-        self._headers = {**headers, "Accept-Encoding": "gzip, deflate"}
+        # A cache on the way would give yesterday's answer to some requests, and today's to others.
+        self._headers = {**headers, "Accept-Encoding": "gzip, deflate", "Cache-Control": "no-cache"}
         self._proxy_url = proxy.url if proxy else None
         self._proxy_headers = proxy.headers() if proxy else None
         timeout = aiohttp.ClientTimeout(

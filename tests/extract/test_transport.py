@@ -113,7 +113,8 @@ async def test_request_says_what_and_by_whom_it_is_asked():
     ((request,),) = server.connections
     first, *lines = request.decode().splitlines()
     assert first == "GET /a%20b/c/?d=%C3%A9 HTTP/1.1"
-    assert {"Accept: application/json", "Key: k", "Accept-Encoding: gzip, deflate"} <= set(lines)
+    told = {"Accept: application/json", "Key: k", "Accept-Encoding: gzip, deflate", "Cache-Control: no-cache"}
+    assert told <= set(lines)
     names = [line.split(":")[0] for line in lines]
     assert names.count("Host") == 1
     assert not {"Authorization", "Cookie", "Proxy-Authorization"} & set(names)

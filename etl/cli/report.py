@@ -67,9 +67,13 @@ def report(
         from etl.cli.console import print_line, stdout_console  # noqa: PLC0415
         from etl.cli.reading import open_settings, read_dataset  # noqa: PLC0415
         from etl.inspect.report.contents import read_contents  # noqa: PLC0415
+        from etl.load.files.open import is_in_dataset  # noqa: PLC0415
 
         page = page_module()
         settings, configured = open_settings(config)
+        for place in filter(None, (output, png)):
+            if is_in_dataset(place, settings.destination.path):
+                raise ConfigurationError(f"{place}: the report must be outside the dataset: choose another place")
         contents = read_contents(*read_dataset(settings, configured), run_tests, since, until)
         write_report(page, contents, output)
         if png:

@@ -4,7 +4,7 @@ from datetime import datetime
 from pathlib import Path
 
 from etl.errors import ConfigurationError, DestinationError
-from etl.model.locations import scheme_of
+from etl.load.files.open import is_in_dataset
 from etl.pipeline.summary import Summary
 
 _PREFIX = "metrics_etl"
@@ -26,7 +26,7 @@ def check_metrics_file(path: Path, dataset: str) -> None:
         raise ConfigurationError(f"--metrics-file {path}: the collector reads files that end with .prom: rename it")
     if not path.parent.is_dir():
         raise ConfigurationError(f"--metrics-file {path}: the folder does not exist: create it")
-    if scheme_of(dataset) is None and path.resolve().is_relative_to(Path(dataset).resolve()):
+    if is_in_dataset(path, dataset):
         raise ConfigurationError(f"--metrics-file {path}: it must be outside the dataset: use another folder")
 
 

@@ -123,9 +123,14 @@ async def test_link_and_device_are_written_to_and_never_replaced(folder: Path, t
         (("--since", "2026-11-10", "--until", "2026-11-01"), 2, "--since 2026-11-10 is later than --until 2026-11-01"),
         (("--until", "tomorrow"), 2, "'tomorrow' is not a day"),
         (
-            ("--run-test", "Refund chat", "--output", "data"),
-            6,
-            "data: Is a directory: choose another place for the report",
+            ("--run-test", "Refund chat", "--output", "data/_state/dataset.json"),
+            2,
+            "data/_state/dataset.json: the report must be outside the dataset: choose another place",
+        ),
+        (
+            ("--run-test", "Refund chat", "--png", "data/calls"),
+            2,
+            "data/calls: the report must be outside the dataset: choose another place",
         ),
         (
             ("--run-test", "Refund chat", "--output", "/proc/no/r.html"),

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 
 from etl.errors import ConfigurationError, DestinationError, FileMissingError
@@ -51,6 +52,11 @@ class Probe:
     where: str
     is_there: bool
     free_bytes: int | None
+
+
+def is_in_dataset(path: Path, dataset: str) -> bool:
+    """Whether a file or folder of this machine is the dataset there, or would lie in it."""
+    return scheme_of(dataset) is None and path.resolve().is_relative_to(Path(dataset).resolve())
 
 
 def never() -> bool:

@@ -184,11 +184,12 @@ def _replacement(bundles: Mapping[str, FlatBundle], known: Mapping[str, StoredEx
         for execution_id, bundle in listed.items()
         if bundle.part_of is not None or _has_letter(bundle, RUNS)
     }
+    unlisted = bundles.keys() - listed.keys()
     return Replacement(
         bundles.keys(),
-        without_calls=bundles.keys() - listed.keys(),
+        without_calls=unlisted,
         unproved=unproved,
-        doubtful=unproved | bundles.keys() - listed.keys(),
+        doubtful=unproved | unlisted,
         listed_calls={call_id for bundle in listed.values() for call_id in bundle.listed or ()},
         failed_calls={letter.subject_id for bundle in listed.values() for letter in bundle.dead_letters},
         kept_calls={(execution_id, call_id) for execution_id, bundle in listed.items() for call_id in bundle.kept},

@@ -278,7 +278,7 @@ class Crawl:
             )
             execution.doubt = few_calls()
             if execution.doubt and self._settling:
-                execution.doubt = few_calls(counted_before=await self._settling.counted_before(planned))
+                execution.doubt = few_calls(counted_before=await self._settling.stored.call_counts(planned))
         execution.doubt = few_evals or execution.doubt
         if execution.doubt is None:
             return False

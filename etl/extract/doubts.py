@@ -10,14 +10,13 @@ from etl.model.records import METRICS, RUNS, CallMetrics, DeadLetter, ListedCall
 from etl.transform.flatten import eval_outputs
 
 _MAY_VANISH = 1
-_FEW_CALLS = "calls are missing from its list"
 
 
 def expected_calls(item: Planned, stored_calls: int, counted_before: Sequence[int] = ()) -> int:
     """The calls that are stored or were listed last time, and those that the source counts, whichever are more.
 
     The source counts deleted calls for ever. So its count says nothing of an execution that was exported as it is now, and those
-    are not expected that it counted before (``counted_before``) and the list that was believed last did not have.
+    are not expected that it counted before (``counted_before``) beyond ``listed_calls``.
     """
     listed_before = item.stored.held.listed_calls if item.stored else None
     expected = max(stored_calls, listed_before or 0)
@@ -27,11 +26,6 @@ def expected_calls(item: Planned, stored_calls: int, counted_before: Sequence[in
     if listed_before is not None:
         counted -= max(max(counted_before, default=0) - listed_before, 0)
     return max(expected, counted)
-
-
-def says_too_few_calls(message: str) -> bool:
-    """Whether it is the message of ``too_few_calls``."""
-    return _FEW_CALLS in message
 
 
 def is_as_exported(item: Planned) -> bool:
@@ -54,7 +48,7 @@ def too_few_calls(
     return _contradiction(
         RUNS,
         item.execution.execution_id,
-        f"{missing} of its {expected} {_FEW_CALLS}; the stored ones were kept: "
+        f"{missing} of its {expected} calls are missing from its list; the stored ones were kept: "
         "run with --accept-deletions if they were deleted on purpose",
     )
 

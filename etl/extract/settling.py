@@ -13,7 +13,6 @@ from typing import Any
 from etl.errors import SourceError
 from etl.extract.bad_rows import power_of_two_above
 from etl.extract.client import Client
-from etl.extract.doubts import says_too_few_calls
 from etl.extract.endpoints import list_call_details
 from etl.extract.plan import Planned, Reason
 from etl.model.records import DeadLetter, DetailedCall, ListedCall
@@ -89,12 +88,6 @@ class Settling:
         if known is None or known.is_damaged or known.fingerprint != item.execution.fingerprint:
             return False
         return await self.stored.letters(item) == {(doubt.subject_id, doubt.message)}
-
-    async def counted_before(self, item: Planned) -> Sequence[int]:
-        """How many calls the API counted when the row of an execution was written; nothing if it counted too many for the list."""
-        if any(says_too_few_calls(message) for _, message in await self.stored.letters(item)):
-            return ()
-        return await self.stored.call_counts(item)
 
     async def _details(self, item: Planned, *, limit: int) -> dict[str, DetailedCall]:
         """The calls in the execution's detail; none when it cannot be had."""

@@ -254,12 +254,10 @@ def _commit_calls(
 ) -> tuple[dict[str, HeldRows], AbstractSet[str]]:
     """Write calls and evals; returns what the dataset now holds of the executions whose calls were listed, and which changed.
 
-    ``before`` is what it held of them. A list that is not believed counts for nothing: how many calls the last one had stays.
+    ``before`` is what it held of them.
     """
     listed_calls = {
-        execution_id: before[execution_id].listed_calls
-        if _has_letter(bundle, RUNS)
-        else bundle.part_of or len(bundle.listed)
+        execution_id: before[execution_id].listed_calls if execution_id in replacement.doubtful else len(bundle.listed)
         for execution_id, bundle in bundles.items()
         if bundle.listed is not None
     }

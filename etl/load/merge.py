@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.model import schema
+from etl.model.listed_execution import COUNT_COLUMNS
 
 _VERSION_COLUMNS = {"export_run_id", "exported_at", "verified_at"}
 
@@ -46,7 +47,8 @@ class Replacement:
             are listed.
         kept_calls: Execution and call: listed there and not fetched, since nothing changed. Their old rows stay, and not those of
             their evals.
-        doubtful: Nothing proves what became of the calls that their lists do not name: old dead letters of these stay.
+        doubtful: Nothing proves what became of the calls that their lists do not name: old dead letters of these stay, and as many
+            calls are expected as before, and those that the source counts beyond them.
         heads: Fetched without their aggregates: the old aggregates stay.
         verified: Take the new ``verified_at`` even if nothing else changed, and with it who wrote the row, and when.
         renewed: Their new execution rows replace the old ones even if they say the same: other rows of theirs changed, or when the
@@ -106,6 +108,7 @@ def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replac
     after = before
     if table is schema.EXECUTIONS:
         new = _with_values_of(before, table, new, _AGGREGATES, replacement.heads)
+        new = _with_growth(before, new, replacement.doubtful)
         # The other way round: an old row that stays takes the new time, and no new row replaces it for that.
         after = _with_values_of(new, table, before, sorted(_VERSION_COLUMNS), replacement.verified)
         before = before.filter(pc.invert(is_of(before, replacement.renewed)))
@@ -196,6 +199,27 @@ def _with_values_of(
         ]
         rows = with_column(rows, name, values)
     return rows
+
+
+def _with_growth(old: pa.Table, new: pa.Table, executions: Collection[str]) -> pa.Table:
+    """The new rows of executions; in ``listed_calls`` of these as many as in the old rows, and those that are counted more now."""
+    values = zip(old["listed_calls"].to_pylist(), _counted(old), strict=True)
+    before: dict[str, tuple[int | None, int]] = dict(zip(old["execution_id"].to_pylist(), values, strict=True))
+
+    def expected(execution_id: str, listed: int | None, counted: int) -> int | None:
+        listed_before, counted_before = before.get(execution_id, (None, 0))
+        if execution_id not in executions or listed_before is None:
+            return listed
+        return listed_before + max(counted - counted_before, 0)
+
+    calls = map(expected, new["execution_id"].to_pylist(), new["listed_calls"].to_pylist(), _counted(new))
+    return with_column(new, "listed_calls", [*calls])
+
+
+def _counted(executions: pa.Table) -> list[int]:
+    """How many calls the source counts in each."""
+    counts = zip(*(executions[name].to_pylist() for name in COUNT_COLUMNS), strict=True)
+    return [max((each for each in row if each is not None), default=0) for row in counts]
 
 
 def _contents(table: schema.Table, rows: pa.Table) -> Iterable[tuple[tuple[Any, ...], tuple[Any, ...]]]:

@@ -43,10 +43,9 @@ class HeldRows:
 
     @classmethod
     def of(cls, listed_calls: int | None, calls: Collection[str | None], evals: Collection[str | None]) -> Self:
-        """What the row hashes of its calls and evals say; ``listed_calls`` is how many calls the API listed.
+        """What the row hashes of its calls and evals say; ``listed_calls`` is how many calls the API lists.
 
-        That is of the list that was believed last. A row that was written before there were row hashes has none: its execution then
-        counts as damaged.
+        A row that was written before there were row hashes has none: its execution then counts as damaged.
         """
         digest = rows_digest(row_hash or "" for row_hash in chain(calls, evals))
         return cls(listed_calls=listed_calls, exported_calls=len(calls), calls_digest=digest)

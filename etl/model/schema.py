@@ -152,9 +152,9 @@ EXECUTIONS = Table(
         Column(
             "listed_calls",
             INT,
-            "Calls that the API listed for the execution, when its list was believed last.",
+            "Calls that the API listed for the execution when its list was believed last, and those that it counts more since.",
             "calls",
-            null="null until they were listed",
+            null="null until a list was believed",
         ),
         Column("exported_calls", INT, "Calls of the execution that the calls table holds.", "calls"),
         Column(

@@ -572,6 +572,48 @@ async def test_deletions_that_were_accepted_stay_accepted_whatever_happens_later
     assert calls_in(tmp_path) == before
 
 
+@pytest.mark.parametrize("event", ["runs again", "list fails", "is not believed", "is not believed and then fails"])
+@pytest.mark.parametrize("calls", [20, 0])
+async def test_calls_that_come_while_no_list_is_believed_are_expected(
+    server: Sandbox, export: Export, tmp_path: Path, event: str, calls: int
+) -> None:
+    """Whatever was believed to be deleted before that."""
+    execution = executions(server)[0]
+    for call in execution.calls[calls:]:
+        sandbox.delete_call(call)
+    assert (await export(accept_deletions=True)).exit_code == 0
+    for call in execution.calls[:5]:
+        sandbox.delete_call(call)
+    assert (await export(accept_deletions=True)).exit_code == 0
+    known = {call.call_execution_id for call in execution.calls}
+    if event == "runs again":
+        sandbox.rerun_execution(execution, FIRST_NIGHT)
+    for number in range(9):
+        new = replace(execution.calls[number], call_execution_id=str(uuid.UUID(int=number)), is_deleted=False)
+        execution.calls.append(new)
+    execution.total_calls += 9
+    server.world.index_execution(execution)
+    lag = lambda request, _nth: edited_calls(  # noqa: E731 the same for all nights
+        server.world, request, lambda listed: [call for call in listed if call["call_execution_id"] in known]
+    )
+    if "not believed" in event:
+        server.fault = lag
+        assert (await export()).exit_code == 3
+    if "fails" in event:
+        server.fault = lambda request, _nth: Fault(status=400) if request.path == RUNS else None
+        assert (await export()).exit_code == 3
+    if event == "runs again":
+        assert (await export()).exit_code == 0
+        sandbox.finish_execution(execution, random.Random(7), FIRST_NIGHT)
+
+    server.fault = lag
+    assert [(await export()).exit_code for _ in range(2)] == [3, 3]
+    assert "9 of its" in rows_of(tmp_path, "errors")[0]["message"]
+    server.fault = None
+    assert (await export()).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
 async def test_list_that_was_never_believed_is_not_believed_after_one_that_failed(
     server: Sandbox, export: Export, tmp_path: Path
 ) -> None:

@@ -140,11 +140,11 @@ def _connected(url: str, file: Path, namespace: str, *, is_read_only: bool = Fal
 
 
 def _refuse_others(file: Path) -> None:
-    """DuckDB takes Parquet, JSON and CSV files, too, for views in a database in memory, which keeps nothing."""
+    """DuckDB takes Parquet, JSON and CSV files, too, empty ones by name, for views in a database in memory, which keeps nothing."""
     try:
         with file.open("rb") as opened:
             head = opened.read(_MAGIC_ENDS_AT)
     except OSError:  # DuckDB makes it, or says what is wrong
         return
-    if head and not head.endswith(_MAGIC):
+    if not head.endswith(_MAGIC):
         raise DestinationError(f"{file}: no DuckDB database, but another file: name another one in [warehouse] url")

@@ -380,11 +380,15 @@ def test_pipe_in_the_place_of_a_duckdb_file_hangs_nobody(tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize("is_dry_run", [True, False])
-@pytest.mark.parametrize("name", ["calls.parquet", "calls.json", "calls.csv", "calls.duckdb"])
+@pytest.mark.parametrize(
+    "name", ["calls.parquet", "calls.json", "calls.csv", "calls.duckdb", "empty.csv", "empty.duckdb"]
+)
 def test_file_that_is_no_duckdb_database_is_refused(tmp_path: Path, name: str, *, is_dry_run: bool) -> None:
     """DuckDB opens some kinds of files as views in a database in memory, where everything that is loaded is gone afterwards."""
     data, file = first_export(tmp_path / "data"), tmp_path / name
-    if file.suffix == ".parquet":
+    if file.stem == "empty":
+        file.touch()
+    elif file.suffix == ".parquet":
         pq.write_table(pa.table({"a": [1]}), file)
     else:
         file.write_text('[{"a": 1}]' if file.suffix == ".json" else "a,b\n1,2\n" * 9)

@@ -80,7 +80,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     """Tell whether an agent got worse, and how sure that is.
 
     Compares two executions, or two date ranges. Reads the dataset only: sends no request and needs no key. Exits with 10 when
-    a metric is worse than --max-regression allows, with 3 when there are too few calls to tell, or rows are gone.
+    a metric is worse than --max-regression allows, with 3 when there are too few calls for that, or some are missing.
 
     Example: metrics-etl compare --baseline previous --candidate last --max-regression latency_p95=10%
     """

@@ -56,11 +56,16 @@ class ComparisonReport:
         return [row.metric.name for row in self.rows if row.outcome is Outcome.NOT_JUDGED and row.is_demanded]
 
     @property
+    def incomplete(self) -> int:
+        """How many executions lack something, which limits would pass over."""
+        return self.baseline.incomplete + self.candidate.incomplete if any(row.limit for row in self.rows) else 0
+
+    @property
     def exit_code(self) -> ExitCode:
         """What the command answers with."""
         if self.exceeded:
             return ExitCode.REGRESSION
-        return ExitCode.PARTIAL if self.not_judged or self.gone else ExitCode.COMPLETE
+        return ExitCode.PARTIAL if self.not_judged or self.gone or self.incomplete else ExitCode.COMPLETE
 
     @property
     def conclusion(self) -> str:
@@ -72,6 +77,8 @@ class ComparisonReport:
             told.append(f"too few calls for the limit: {first_few(self.not_judged, shown=5)}")
         if self.gone:
             told.append("rows are gone from the dataset")
+        if self.incomplete:
+            told.append(f"calls are missing: {counted(self.incomplete, 'incomplete execution')}")
         if told:
             return "; ".join(told)
         limits = sum(row.outcome is not None and row.outcome is not Outcome.NOT_JUDGED for row in self.rows)

@@ -76,6 +76,11 @@ class Side:
     executions: tuple[ComparedExecution, ...]
 
     @property
+    def incomplete(self) -> int:
+        """How many of its executions lack something."""
+        return sum(each.export_state == ExportState.INCOMPLETE for each in self.executions)
+
+    @property
     def run_test(self) -> str:
         """The name of the run test."""
         newest = self.executions[0]
@@ -228,7 +233,7 @@ def _notices(executions: Sequence[ComparedExecution], sides: Sequence[Side]) -> 
         states = [each.export_state for each in side.executions]
         unfinished = sum(_would_be_in(each, side) for each in executions if not each.is_finished)
         for count, what in (
-            (states.count(ExportState.INCOMPLETE), "incomplete: metrics-etl run fetches the calls that are missing"),
+            (side.incomplete, "incomplete: metrics-etl run fetches the calls that are missing"),
             (states.count(ExportState.SETTLING), "settling: costs and evals may still arrive"),
             (unfinished, "not finished: not compared"),
         ):

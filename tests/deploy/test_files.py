@@ -279,7 +279,7 @@ async def test_gate_for_regressions_comments_and_fails_for_a_regression_alone(tm
     assert (worse.exit_code, worse.stdout) == (10, "::error::a metric is worse than its limit allows\n")
     assert (few.exit_code, few.stdout) == (
         0,
-        "::warning::not judged: too few calls, or rows are gone from the dataset\n",
+        "::warning::not judged: too few calls, or some are missing from the dataset\n",
     )
     comment = f"pr comment https://git.example/pull/1 --body-file {tmp_path}/comparison.md\n"
     assert (tmp_path / "said").read_text() == comment * 3

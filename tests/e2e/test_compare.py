@@ -289,6 +289,22 @@ async def test_calls_that_are_gone_from_the_files_are_told(tmp_path: Path) -> No
     assert (result.exit_code, result.document["gone"]) == (3, ["10 calls"])
 
 
+@pytest.mark.parametrize("incomplete", ["old", "new"])
+async def test_limit_is_not_kept_by_what_is_there_while_calls_are_missing(tmp_path: Path, incomplete: str) -> None:
+    """Those that could not be fetched may be those that failed."""
+    states = {incomplete: {"export_state": "incomplete"}}
+    executions = (an_execution(name, **at, **states.get(name, {})) for name, at in (("old", EARLY), ("new", {})))
+    data = a_dataset(tmp_path, *executions)
+    write(data, "calls", *calls_of("old", 1000), *calls_of("new", 1010), key="a", date="2026-11-10")
+    sides = ("--baseline", "previous", "--candidate", "last")
+    alone = await compare(tmp_path, *sides)
+    kept = await compare(tmp_path, *sides, "--max-regression", "latency_mean=50%")
+    assert (alone.exit_code, kept.exit_code) == (0, 3)
+    assert "calls are missing: 1 incomplete execution (exit 3)" in kept.stdout
+    write(data, "calls", *calls_of("old", 1000), *calls_of("new", 9000), key="a", date="2026-11-10")
+    assert (await compare(tmp_path, *sides, "--max-regression", "latency_mean=50%")).exit_code == 10
+
+
 @pytest.mark.parametrize("has_index", [True, False], ids=["", "without index"])
 @pytest.mark.parametrize("table", ["executions", "calls", "evals"])
 async def test_nothing_passes_where_rows_are_gone(folder: Path, tmp_path: Path, table: str, has_index: bool) -> None:

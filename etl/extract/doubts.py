@@ -12,19 +12,19 @@ from etl.transform.flatten import eval_outputs
 _MAY_VANISH = 1
 
 
-def expected_calls(item: Planned, stored_calls: int, counted_before: Sequence[int] = ()) -> int:
+def expected_calls(item: Planned, stored_calls: int, counted_before: Sequence[int] | None = None) -> int:
     """The calls that are stored or were listed last time, and those that the source counts, whichever are more.
 
     The source counts deleted calls for ever. So its count says nothing of an execution that was exported as it is now, and those
-    are not expected that it counted before (``counted_before``) beyond ``listed_calls``.
+    are not expected that it counted before beyond ``listed_calls``: ``counted_before`` has none of its counts if it told none.
     """
     listed_before = item.stored.held.listed_calls if item.stored else None
     expected = max(stored_calls, listed_before or 0)
     if is_as_exported(item):
         return expected
     counted = max(call_counts(item.execution.unpack().payload), default=0)
-    if listed_before is not None:
-        counted -= max(max(counted_before, default=0) - listed_before, 0)
+    if listed_before is not None and counted_before is not None:
+        counted -= max(max(counted_before, default=counted) - listed_before, 0)
     return max(expected, counted)
 
 
@@ -35,7 +35,7 @@ def is_as_exported(item: Planned) -> bool:
 
 
 def too_few_calls(
-    item: Planned, *, stored: int, unlisted: int, count: int, counted_before: Sequence[int] = ()
+    item: Planned, *, stored: int, unlisted: int, count: int, counted_before: Sequence[int] | None = None
 ) -> DeadLetter | None:
     """The list counts so few calls, or leaves out so many of the stored ones, that it may be wrong; None if it does not.
 

@@ -48,7 +48,7 @@ class Replacement:
         kept_calls: Execution and call: listed there and not fetched, since nothing changed. Their old rows stay, and not those of
             their evals.
         doubtful: Nothing proves what became of the calls that their lists do not name: old dead letters of these stay, and as many
-            calls are expected as before, and those that the source counts beyond them.
+            calls are expected as before, or as many more or fewer as the source counts.
         heads: Fetched without their aggregates: the old aggregates stay.
         verified: Take the new ``verified_at`` even if nothing else changed, and with it who wrote the row, and when.
         renewed: Their new execution rows replace the old ones even if they say the same: other rows of theirs changed, or when the
@@ -202,24 +202,26 @@ def _with_values_of(
 
 
 def _with_growth(old: pa.Table, new: pa.Table, executions: Collection[str]) -> pa.Table:
-    """The new rows of executions; in ``listed_calls`` of these as many as in the old rows, and those that are counted more now."""
+    """The new rows of executions; ``listed_calls`` of these is that of the old rows, changed by as much as the source's count."""
     values = zip(old["listed_calls"].to_pylist(), _counted(old), strict=True)
-    before: dict[str, tuple[int | None, int]] = dict(zip(old["execution_id"].to_pylist(), values, strict=True))
+    before: dict[str, tuple[int | None, int | None]] = dict(zip(old["execution_id"].to_pylist(), values, strict=True))
 
-    def expected(execution_id: str, listed: int | None, counted: int) -> int | None:
-        listed_before, counted_before = before.get(execution_id, (None, 0))
+    def expected(execution_id: str, listed: int | None, counted: int | None) -> int | None:
+        listed_before, counted_before = before.get(execution_id, (None, None))
         if execution_id not in executions or listed_before is None:
             return listed
-        return listed_before + max(counted - counted_before, 0)
+        if counted is None or counted_before is None:
+            return listed_before
+        return max(listed_before + counted - counted_before, 0)
 
     calls = map(expected, new["execution_id"].to_pylist(), new["listed_calls"].to_pylist(), _counted(new))
     return with_column(new, "listed_calls", [*calls])
 
 
-def _counted(executions: pa.Table) -> list[int]:
-    """How many calls the source counts in each."""
+def _counted(executions: pa.Table) -> list[int | None]:
+    """How many calls the source counts in each, where it does."""
     counts = zip(*(executions[name].to_pylist() for name in COUNT_COLUMNS), strict=True)
-    return [max((each for each in row if each is not None), default=0) for row in counts]
+    return [max((each for each in row if each is not None), default=None) for row in counts]
 
 
 def _contents(table: schema.Table, rows: pa.Table) -> Iterable[tuple[tuple[Any, ...], tuple[Any, ...]]]:

@@ -152,7 +152,7 @@ EXECUTIONS = Table(
         Column(
             "listed_calls",
             INT,
-            "Calls that the API listed for the execution when its list was believed last, and those that it counts more since.",
+            "Calls that the API listed for the execution when its list was believed last, and what it counts more or less since.",
             "calls",
             null="null until a list was believed",
         ),

@@ -214,6 +214,16 @@ def list_execution_with_another_field(request: SandboxRequest) -> Fault | None:
     return Fault(edit=edit) if request.path == METRICS and "run_test_name" in request.query else None
 
 
+def list_executions_without_counts(request: SandboxRequest) -> Fault | None:
+    def edit(body: bytes) -> bytes:
+        page = msgspec.json.decode(body)
+        for row in page["result"]["results"]:
+            row |= {"total_calls": None, "metrics": {}}
+        return msgspec.json.encode(page)
+
+    return Fault(edit=edit) if "run_test_name" in request.query else None
+
+
 def list_executions_as_evaluating(request: SandboxRequest) -> Fault | None:
     if request.path == METRICS and "run_test_name" in request.query:
         return Fault(edit=lambda body: body.replace(b'"status":"completed"', b'"status":"evaluating"'))
@@ -539,7 +549,9 @@ async def test_deletions_that_were_accepted_stay_accepted_when_a_request_failed_
     assert [(await export()).exit_code for _ in range(2)] == [3, 3]
 
 
-@pytest.mark.parametrize("event", ["runs again", "another call", "list fails", "runs again and its list fails"])
+@pytest.mark.parametrize(
+    "event", ["runs again", "another call", "list fails", "runs again and its list fails", "short list", "no counts"]
+)
 async def test_deletions_that_were_accepted_stay_accepted_whatever_happens_later(
     server: Sandbox, export: Export, tmp_path: Path, event: str
 ) -> None:
@@ -562,7 +574,14 @@ async def test_deletions_that_were_accepted_stay_accepted_whatever_happens_later
         execution.calls[9].duration_seconds = 4711.0
         server.fault = lambda request, _nth: Fault(status=400) if request.path == RUNS else None
         assert (await export(full_refresh=True)).exit_code == 3
-        server.fault = None
+    if event == "short list":
+        execution.calls[9].duration_seconds, execution.completed_calls = 4711.0, execution.completed_calls - 1
+        server.fault = lists_only(server, 4)
+        assert (await export()).exit_code == 3
+    if event == "no counts":
+        server.fault = lambda request, _nth: list_executions_without_counts(request)
+        assert (await export()).exit_code == 0
+    server.fault = None
     assert (await export()).exit_code == 0
     assert_equals_world(tmp_path, server.world)
 

@@ -14,7 +14,7 @@ from etl.model.records import METRICS, RUNS
 from tests.bundles import execution, fetched_call, plan_of, stored_of
 
 
-def expected(payload, *, stored_calls=0, counted_before=(), **stored):
+def expected(payload, *, stored_calls=0, counted_before=None, **stored):
     """What is expected of an execution that is listed with the payload; ``stored`` is how the dataset has it, if at all."""
     listed = execution(**payload)
     known = {listed.execution_id: stored_of(listed, **stored)} if stored else {}
@@ -52,7 +52,7 @@ def test_execution_of_which_the_source_says_something_new_has_what_it_counts_too
 
 @pytest.mark.parametrize(
     ("counted_before", "calls"),
-    [([7, 5], 2), ([7], 2), ([6, 5], 3), ([5, 7], 2), ([3], 6), ([2], 7), ([1], 7), ([9], 2), ([], 7)],
+    [([7, 5], 2), ([7], 2), ([6, 5], 3), ([5, 7], 2), ([3], 6), ([2], 7), ([1], 7), ([9], 2), ([], 2), (None, 7)],
 )
 @pytest.mark.parametrize("state", ["exported", "settling", "waiting", "incomplete"])
 def test_calls_that_were_believed_to_be_missing_are_not_expected_again(state, counted_before, calls):

@@ -22,9 +22,9 @@ A proved list may still be wrong, on a night on which the source has lost someth
   stored stays as it is, and a dead letter says so. Where nothing is stored that it leaves out, the calls that it names are
   fetched all the same. So they are where evals are missing from an execution that has changed: those of calls that were rerun
   may be gone. When that is what an earlier run said of it, they are not fetched again.
-- It leaves out a few: each is asked for by its id, and so is one that no run could fetch, of which a dead letter tells. One that
-  exists after all makes the list count as unproved. One whose metrics name another execution is a dead letter, until it is stored
-  there, which only the end of the run can tell.
+- It leaves out a few: each is asked for by its id, and so is one that no run could fetch, of which a dead letter tells, or that the
+  execution's detail names. One that exists after all makes the list count as unproved. One whose metrics name another execution is
+  a dead letter, until it is stored there, which only the end of the run can tell.
 - It names a call whose metrics name another execution: that call is a dead letter, and not listed here.
 """
 
@@ -154,7 +154,8 @@ class Crawl:
             return
         is_whole = execution.count is None and not (execution.unreadable_calls or execution.lacks_evals)
         if self._settling and is_first and is_whole:
-            execution.kept = await self._settling.unchanged(execution.planned, execution.listed)
+            execution.kept, detailed = await self._settling.unchanged(execution.planned, execution.listed)
+            execution.detailed = detailed if self._stored_calls else frozenset()
             pending = [key for key in pending if key not in execution.kept]
         lacks_calls = len(execution.listed) < (execution.count or 0) and not execution.unreadable_calls
         if lacks_calls and execution.round < MAX_ROUNDS:
@@ -243,7 +244,7 @@ class Crawl:
                 tries=execution.round,
             )
             execution.doubt = DeadLetter.of(RUNS, execution.execution_id, unproved)
-        unlisted = execution.stored.keys() - execution.listed.keys()
+        unlisted = (execution.stored.keys() | execution.detailed) - execution.listed.keys()
         if await self._is_doubted(execution, unlisted, len(execution.listed), is_fetched=True):
             return
         if not (execution.unreadable_calls or execution.doubt):
@@ -292,7 +293,7 @@ class Crawl:
         return bool(doubt and self._settling and await self._settling.is_stored(planned, doubt))
 
     async def _confirm_deleted(self, execution: OpenExecution, unlisted: AbstractSet[str]) -> None:
-        """Ask for each stored call that the list leaves out; doubt the list if one exists, or if that cannot be told."""
+        """Ask for each known call that the list leaves out; doubt the list if one exists, or if that cannot be told."""
         purpose = execution.planned.purpose
         for call_execution_id in sorted(unlisted):
             request = get_call_metrics(call_execution_id, execution.execution_id, is_lookup=True).sent_for(purpose)

@@ -23,15 +23,17 @@ class OpenExecution:
     ``left_out`` are calls that are listed, but name another execution, or whose entry in the list cannot be had; ``kept`` are those
     whose stored rows stay. ``lacks_evals``: each call's entry has to be requested by itself.
     ``unreadable_calls`` says how many calls the list cannot give, ``doubt`` why it is not believed, ``stored`` are the calls that
-    the dataset holds, with the configs of their evals; those that the list leaves out and of which no row was ever there are
-    ``rowless``. ``rows`` are the stored rows of the calls, read when a list comes without evals; ``changed`` are the calls whose
-    metrics say something else. ``outstanding`` calls are queued or under way. ``listed_at`` is when the list was read, by the event
-    loop. ``is_in_parts``: what had arrived of it was taken.
+    the dataset holds, with the configs of their evals, ``detailed`` those that the execution's detail names and the list does not;
+    those that the list leaves out and of which no row was ever there are ``rowless``. ``rows`` are the stored rows of the calls,
+    read when a list comes without evals; ``changed`` are the calls whose metrics say something else. ``outstanding`` calls are
+    queued or under way. ``listed_at`` is when the list was read, by the event loop. ``is_in_parts``: what had arrived of it was
+    taken.
     """
 
     planned: Planned
     stored: Mapping[str, AbstractSet[str]] = field(default_factory=dict)
     rowless: AbstractSet[str] = frozenset()
+    detailed: AbstractSet[str] = frozenset()
     rows: Mapping[str, Sequence[Any]] | None = None
     changed: set[str] = field(default_factory=set)
     doubt: DeadLetter | None = None

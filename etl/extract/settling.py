@@ -55,10 +55,10 @@ class Settling:
         self._page_limit = page_limit
         self._failures_in_a_row = 0
 
-    async def unchanged(self, item: Planned, listed: Mapping[str, ListedCall]) -> frozenset[str]:
-        """The listed calls whose stored rows can stay."""
+    async def unchanged(self, item: Planned, listed: Mapping[str, ListedCall]) -> tuple[frozenset[str], frozenset[str]]:
+        """The listed calls whose stored rows can stay, and the calls that only the detail names: one of the two is older."""
         if not (item.is_compared and listed):
-            return frozenset()
+            return frozenset(), frozenset()
         details = await self._details(item, limit=max(self._page_limit, power_of_two_above(len(listed))))
         rows = await self.stored.rows(item) if details else {}
         # The rows of calls that could not be fetched last time are older than what no list shows.
@@ -77,7 +77,7 @@ class Settling:
         )
         self.saved_requests += len(kept)
         self.listed_differently += item.reason is Reason.CHANGED and len(kept) == len(listed)
-        return kept
+        return kept, frozenset(details.keys() - listed.keys())
 
     async def is_stored(self, item: Planned, doubt: DeadLetter) -> bool:
         """Whether the same doubt, and nothing else, kept an earlier run from exporting the execution as it is listed now.

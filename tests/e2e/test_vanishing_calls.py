@@ -806,6 +806,22 @@ async def test_call_whose_entry_failed_and_is_not_listed_is_asked_for(
     assert_equals_world(tmp_path, server.world)
 
 
+@pytest.mark.parametrize("new", [1, 2])
+async def test_calls_that_only_the_detail_names_are_asked_for(
+    server: Sandbox, export: Export, tmp_path: Path, new: int
+) -> None:
+    """A list that is older than the detail, however many nights it stays so."""
+    assert [(await export()).exit_code for _ in range(2)] == [0, 0]
+    execution = executions(server)[0]
+    ids = {str(uuid.UUID(int=number)) for number in range(new)}
+    execution.calls += [replace(execution.calls[0], call_execution_id=each) for each in ids]
+    execution.completed_calls += new
+    server.world.index_execution(execution)
+
+    await leave_out_and_heal(server, export, ids)
+    assert_equals_world(tmp_path, server.world)
+
+
 async def test_call_that_failed_and_was_deleted_is_forgotten(server: Sandbox, export: Export, tmp_path: Path) -> None:
     failing = executions(server)[0].calls[3]
     server.fault = lambda request, _nth: (

@@ -202,7 +202,10 @@ def _with_values_of(
 
 
 def _with_growth(old: pa.Table, new: pa.Table, executions: Collection[str]) -> pa.Table:
-    """The new rows of executions; ``listed_calls`` of these is that of the old rows, changed by as much as the source's count."""
+    """The new rows of executions; ``listed_calls`` of these is that of the old rows, and follows the source's count from there.
+
+    What the source counted beyond it stays beyond it: calls that were deleted.
+    """
     values = zip(old["listed_calls"].to_pylist(), _counted(old), strict=True)
     before: dict[str, tuple[int | None, int | None]] = dict(zip(old["execution_id"].to_pylist(), values, strict=True))
 
@@ -212,7 +215,8 @@ def _with_growth(old: pa.Table, new: pa.Table, executions: Collection[str]) -> p
             return listed
         if counted is None or counted_before is None:
             return listed_before
-        return max(listed_before + counted - counted_before, 0)
+        alive = max(counted - max(counted_before - listed_before, 0), 0)
+        return max(listed_before, alive) if counted >= counted_before else min(listed_before, alive)
 
     calls = map(expected, new["execution_id"].to_pylist(), new["listed_calls"].to_pylist(), _counted(new))
     return with_column(new, "listed_calls", [*calls])

@@ -246,6 +246,10 @@ def test_an_execution_of_which_only_the_head_is_known_keeps_its_aggregates():
         ({"calls_total": 12, "listed_calls": 10}, {"calls_total": 12, "total_calls": 14}, 12),
         ({"calls_total": 0, "listed_calls": 0}, {"calls_total": 6}, 6),
         ({"listed_calls": 4}, {"calls_total": 6}, 4),
+        ({"calls_total": 10, "listed_calls": 14}, {"calls_total": 14}, 14),
+        ({"calls_total": 10, "listed_calls": 14}, {"calls_total": 16}, 16),
+        ({"calls_total": 0, "listed_calls": 10}, {"calls_total": 10}, 10),
+        ({"calls_total": 0, "listed_calls": 10}, {"calls_total": (1 << 63) - 1}, (1 << 63) - 1),
         ({"calls_total": 12}, {"calls_total": 15}, 7),
     ],
 )

@@ -12,8 +12,8 @@ from etl.model.wording import counted
 _TRIES = 3
 
 
-def rows_gone(files: Files, keys: Collection[str]) -> list[str]:
-    """How much is gone of the run tests with these keys, in words.
+def rows_gone(files: Files, keys: Collection[str] | None = None) -> list[str]:
+    """How much is gone of the run tests with these keys, by default of all, in words.
 
     While somebody is at work, rows are on the move: then it is what the last run knew of, and what is gone for sure.
 
@@ -28,13 +28,16 @@ def rows_gone(files: Files, keys: Collection[str]) -> list[str]:
     return found
 
 
-def _gone_at_once(files: Files, keys: Collection[str], before: Exporter) -> tuple[list[str], bool]:
+def _gone_at_once(files: Files, keys: Collection[str] | None, before: Exporter) -> tuple[list[str], bool]:
     """And whether nobody was at work meanwhile."""
     index, now = index_if_readable(files, []), datetime.now(UTC)
     parts = {table.name: table_files(files, table, index, [], now=now) for table in COUNTED}
     is_at_rest = before.at_work is None and who_exports(files) == before
     gone, _ = changed_counts(index, parts, [], is_exporting=not is_at_rest)
     damaged = index.damaged()
+    if keys is None:
+        held = {each.key for found in parts.values() for each in found} | {part.run_test_key for part in index.parts}
+        keys = sorted(held | index.lost.keys() | damaged.keys())
     found = []
     for key in keys:
         executions, calls, evals = (counts[key] for counts in gone)

@@ -35,6 +35,7 @@ class Kind(StrEnum):
     DAMAGED = "damaged"
     MISPLACED = "misplaced"
     NO_EXECUTION = "no_execution"
+    GONE = "gone"
     DEAD_LETTER = "dead_letter"
     NOT_LISTED = "not_listed"
     DIFFERENCE = "difference"
@@ -54,6 +55,7 @@ KIND_MEANINGS: dict[Kind, str] = {
     Kind.DAMAGED: "an execution whose stored calls or evals are not those that were exported",
     Kind.MISPLACED: "rows in another part than their execution",
     Kind.NO_EXECUTION: "rows whose execution has no row of its own",
+    Kind.GONE: "rows that the last run left and that are not there; only looked for where nothing else is wrong",
     Kind.DEAD_LETTER: "a request that was given up, see the table errors",
     Kind.NOT_LISTED: "with --against-api: a run test, or rows of its list, that the API did not give",
     Kind.DIFFERENCE: "with --against-api: an aggregate that differs without a known cause",
@@ -77,6 +79,7 @@ FIXES: dict[Kind, str] = {
     Kind.DAMAGED: _FETCHED_AGAIN,
     Kind.MISPLACED: "move the file back to where it was, or metrics-etl run drops what belongs elsewhere",
     Kind.NO_EXECUTION: _FETCHED_AGAIN,
+    Kind.GONE: "metrics-etl status says what to do",
     Kind.DEAD_LETTER: "metrics-etl run retries it",
     Kind.NOT_LISTED: "check run_tests in the settings",
     Kind.DIFFERENCE: "metrics-etl run --full-refresh fetches it again; if the difference stays, please report it",

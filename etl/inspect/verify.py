@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from etl.errors import DestinationError, ExitCode
+from etl.inspect.gone import rows_gone
 from etl.inspect.inventory import Inventory, list_dataset, read_file
 from etl.inspect.placement import Placement
 from etl.inspect.reconcile import Comparison, Exported
@@ -121,6 +122,9 @@ def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) 
         is_steady = before.versions == inventory.versions
         if is_steady or not report.findings:
             break
+    # Of which days they were, nothing tells; what was found says it better.
+    if not (report.findings or scope.has_bounds) and (gone := rows_gone(files, scope.run_test_keys)):
+        report.findings.append(Finding(Kind.GONE, files.where(), f"{', '.join(gone)} gone"))
     report.export_at_work = at_work or files.lock_holder()
     if report.export_at_work:
         report.notices.append(f"an export is running on this dataset ({report.export_at_work})")

@@ -18,7 +18,7 @@ from etl.errors import DestinationError
 from etl.inspect.rules import Kind
 from etl.inspect.verify import Report, verify
 from etl.load.files.local import LocalFiles
-from etl.load.layout import Scope, days_of
+from etl.load.layout import INDEX, Scope, days_of
 from etl.load.merge import with_column
 from etl.load.parquet import encode
 from etl.model import schema
@@ -322,6 +322,27 @@ async def test_run_alone_takes_a_doubled_row_away(place: Place, world: World) ->
     await place.export()
     assert place.verify().findings == []
     assert_equals_world(place.folder, world)
+
+
+@pytest.mark.parametrize("has_index", [True, False])
+async def test_parts_that_are_gone_as_a_whole_are_a_finding_while_the_index_knows_of_them(
+    place: Place, *, has_index: bool
+) -> None:
+    """What is left fits together."""
+    if not has_index:
+        (place.data / INDEX).unlink()
+    lost, kept = (place.parts(number)[0].parts[0] for number in (0, 1))
+    for table in place.data.iterdir():
+        shutil.rmtree(table / lost, ignore_errors=True)
+
+    report = place.verify()
+
+    assert [each.kind for each in report.findings] == [Kind.GONE] * has_index
+    assert [each.text[:23] for each in report.findings] == ["3 executions, 12 calls,"] * has_index
+    assert report.exit_code == (3 if has_index else 0)
+    assert place.verify(run_test_keys=frozenset([kept.removeprefix("run_test=")])).findings == []
+    await place.export()
+    assert place.verify().findings == []
 
 
 def test_a_call_of_two_executions_is_one_finding_though_both_vouch_for_it(place: Place) -> None:

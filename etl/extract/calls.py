@@ -279,7 +279,7 @@ class Crawl:
             )
             execution.doubt = few_calls()
             if execution.doubt and self._settling:
-                execution.doubt = few_calls(counted_before=await self._settling.stored.call_counts(planned))
+                execution.doubt = few_calls(unlisted_before=await self._settling.stored.unlisted_calls(planned))
         execution.doubt = few_evals or execution.doubt
         if execution.doubt is None:
             return False

@@ -1,6 +1,6 @@
 """Why the list of an execution's calls is not believed, as dead letters. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
 from etl.errors import SourceError
@@ -12,20 +12,17 @@ from etl.transform.flatten import eval_outputs
 _MAY_VANISH = 1
 
 
-def expected_calls(item: Planned, stored_calls: int, counted_before: Sequence[int] | None = None) -> int:
+def expected_calls(item: Planned, stored_calls: int, unlisted_before: int = 0) -> int:
     """The calls that are stored or were listed last time, and those that the source counts, whichever are more.
 
     The source counts deleted calls for ever. So its count says nothing of an execution that was exported as it is now, and those
-    are not expected that it counted before beyond ``listed_calls``: ``counted_before`` has none of its counts if it told none.
+    are not expected that were counted and not listed before (``unlisted_before``).
     """
-    listed_before = item.stored.held.listed_calls if item.stored else None
-    expected = max(stored_calls, listed_before or 0)
+    known = item.stored
+    expected = max(stored_calls, (known.held.listed_calls or 0) if known else 0)
     if is_as_exported(item):
         return expected
-    counted = max(call_counts(item.execution.unpack().payload), default=0)
-    if listed_before is not None and counted_before is not None:
-        counted -= max(max(counted_before, default=counted) - listed_before, 0)
-    return max(expected, counted)
+    return max(expected, max(call_counts(item.execution.unpack().payload), default=0) - unlisted_before)
 
 
 def is_as_exported(item: Planned) -> bool:
@@ -35,13 +32,13 @@ def is_as_exported(item: Planned) -> bool:
 
 
 def too_few_calls(
-    item: Planned, *, stored: int, unlisted: int, count: int, counted_before: Sequence[int] | None = None
+    item: Planned, *, stored: int, unlisted: int, count: int, unlisted_before: int = 0
 ) -> DeadLetter | None:
     """The list counts so few calls, or leaves out so many of the stored ones, that it may be wrong; None if it does not.
 
     That is when all are missing, or more than a tenth. One may always be.
     """
-    expected = expected_calls(item, stored, counted_before)
+    expected = expected_calls(item, stored, unlisted_before)
     missing = max(unlisted, expected - count)
     if not is_mass_vanishing(vanished=missing, living=expected, always_allowed=_MAY_VANISH):
         return None

@@ -26,13 +26,13 @@ class Stored:
     """Reads what the dataset holds of an execution.
 
     That is its calls, and of each the configs of its evals; their rows by id; the subject and the message of each dead letter; and
-    how many calls the API counted in it.
+    how many calls the API counted in it and did not list.
     """
 
     evals_by_call: Callable[[Planned], Awaitable[Mapping[str, AbstractSet[str]]]]
     rows: Callable[[Planned], Awaitable[Mapping[str, Sequence[Any]]]]
     letters: Callable[[Planned], Awaitable[AbstractSet[tuple[str, str]]]]
-    call_counts: Callable[[Planned], Awaitable[Sequence[int]]]
+    unlisted_calls: Callable[[Planned], Awaitable[int]]
 
 
 class Settling:

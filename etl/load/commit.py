@@ -32,6 +32,7 @@ from etl.model.lifecycle import (
     StoredExecution,
     export_state,
 )
+from etl.model.listed_execution import call_counts
 from etl.model.records import METRICS, RUNS
 from etl.transform.flatten import FlatBundle
 from etl.transform.frames import ExportStamp, calls_frame, errors_frame, evals_frame, executions_frame, to_arrow
@@ -95,12 +96,13 @@ def commit(
                 execution_id: before.vouched if before else stored.index.vouched.get(execution_id, _NOTHING_HELD)
                 for execution_id, before in known.items()
             }
-            held_now, touched = _commit_calls(dataset, part, mine, own_rows, replacement, held)
+            held_now, touched = _commit_calls(dataset, part, mine, own_rows, replacement)
             held |= held_now
             states = _states(mine, known, held, settlement)
             verified_at = _verified_at(mine, known, settlement.fetched_at)
             dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)
-            executions = executions_frame(mine.values(), held, states, verified_at, stamp)
+            unlisted = _unlisted_calls(mine, held, replacement)
+            executions = executions_frame(mine.values(), held, unlisted, states, verified_at, stamp)
             own = to_arrow(executions.data, schema.EXECUTIONS)
             changed = dataset.commit_rows(schema.EXECUTIONS, part, own, _renewing(replacement, touched)).changed
             _note_changes(dataset, key, known, held, changed, replacement)
@@ -234,6 +236,18 @@ def _states(
     }
 
 
+def _unlisted_calls(
+    bundles: Mapping[str, FlatBundle], held: Mapping[str, HeldRows], replacement: Replacement
+) -> dict[str, int]:
+    """How many calls the API counts and does not list, of the executions whose lists are believed and whose counts can be."""
+    numbers = (
+        (execution_id, max(call_counts(bundle.execution.payload), default=-1) - (held[execution_id].listed_calls or 0))
+        for execution_id, bundle in bundles.items()
+        if execution_id not in replacement.doubtful
+    )
+    return {execution_id: number for execution_id, number in numbers if number >= 0}
+
+
 def _verified_at(
     bundles: Mapping[str, FlatBundle], known: Mapping[str, StoredExecution | None], fetched_at: datetime
 ) -> dict[str, datetime | None]:
@@ -250,14 +264,10 @@ def _commit_calls(
     bundles: Mapping[str, FlatBundle],
     rows: Mapping[str, pa.Table],
     replacement: Replacement,
-    before: Mapping[str, HeldRows],
 ) -> tuple[dict[str, HeldRows], AbstractSet[str]]:
-    """Write calls and evals; returns what the dataset now holds of the executions whose calls were listed, and which changed.
-
-    ``before`` is what it held of them.
-    """
+    """Write calls and evals; returns what the dataset now holds of the executions whose calls were listed, and which changed."""
     listed_calls = {
-        execution_id: before[execution_id].listed_calls if execution_id in replacement.doubtful else len(bundle.listed)
+        execution_id: bundle.part_of or len(bundle.listed) or (None if _has_letter(bundle, RUNS) else 0)
         for execution_id, bundle in bundles.items()
         if bundle.listed is not None
     }

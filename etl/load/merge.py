@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.model import schema
-from etl.model.listed_execution import COUNT_COLUMNS
 
 _VERSION_COLUMNS = {"export_run_id", "exported_at", "verified_at"}
 
@@ -47,8 +46,7 @@ class Replacement:
             are listed.
         kept_calls: Execution and call: listed there and not fetched, since nothing changed. Their old rows stay, and not those of
             their evals.
-        doubtful: Nothing proves what became of the calls that their lists do not name: old dead letters of these stay, and as many
-            calls are expected as before, or as many more or fewer as the source counts.
+        doubtful: Nothing proves what became of the calls that their lists do not name: old dead letters of these stay.
         heads: Fetched without their aggregates: the old aggregates stay.
         verified: Take the new ``verified_at`` even if nothing else changed, and with it who wrote the row, and when.
         renewed: Their new execution rows replace the old ones even if they say the same: other rows of theirs changed, or when the
@@ -108,7 +106,8 @@ def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replac
     after = before
     if table is schema.EXECUTIONS:
         new = _with_values_of(before, table, new, _AGGREGATES, replacement.heads)
-        new = _with_growth(before, new, replacement.doubtful)
+        unknown = new.filter(pc.is_null(new["unlisted_calls"]))["execution_id"].to_pylist()
+        new = _with_values_of(before, table, new, ["unlisted_calls"], unknown)
         # The other way round: an old row that stays takes the new time, and no new row replaces it for that.
         after = _with_values_of(new, table, before, sorted(_VERSION_COLUMNS), replacement.verified)
         before = before.filter(pc.invert(is_of(before, replacement.renewed)))
@@ -199,33 +198,6 @@ def _with_values_of(
         ]
         rows = with_column(rows, name, values)
     return rows
-
-
-def _with_growth(old: pa.Table, new: pa.Table, executions: Collection[str]) -> pa.Table:
-    """The new rows of executions; ``listed_calls`` of these is that of the old rows, and follows the source's count from there.
-
-    What the source counted beyond it stays beyond it: calls that were deleted.
-    """
-    values = zip(old["listed_calls"].to_pylist(), _counted(old), strict=True)
-    before: dict[str, tuple[int | None, int | None]] = dict(zip(old["execution_id"].to_pylist(), values, strict=True))
-
-    def expected(execution_id: str, listed: int | None, counted: int | None) -> int | None:
-        listed_before, counted_before = before.get(execution_id, (None, None))
-        if execution_id not in executions or listed_before is None:
-            return listed
-        if counted is None or counted_before is None:
-            return listed_before
-        alive = max(counted - max(counted_before - listed_before, 0), 0)
-        return max(listed_before, alive) if counted >= counted_before else min(listed_before, alive)
-
-    calls = map(expected, new["execution_id"].to_pylist(), new["listed_calls"].to_pylist(), _counted(new))
-    return with_column(new, "listed_calls", [*calls])
-
-
-def _counted(executions: pa.Table) -> list[int | None]:
-    """How many calls the source counts in each, where it does."""
-    counts = zip(*(executions[name].to_pylist() for name in COUNT_COLUMNS), strict=True)
-    return [max((each for each in row if each is not None), default=None) for row in counts]
 
 
 def _contents(table: schema.Table, rows: pa.Table) -> Iterable[tuple[tuple[Any, ...], tuple[Any, ...]]]:

@@ -12,12 +12,13 @@ from etl.load.layout import Part, part_path
 from etl.load.merge import is_of
 from etl.load.parquet import UnreadableError
 from etl.model import schema
+from etl.model.lifecycle import ExportState
 from etl.model.listed_execution import COUNT_COLUMNS
 
 _IDS = ("execution_id", "call_execution_id")
 _EVALS = ("execution_id", *schema.EVALS.key)
 _LETTERS = ("execution_id", "subject_id", "message")
-_COUNTS = ("execution_id", *COUNT_COLUMNS)
+_COUNTS = ("execution_id", "unlisted_calls", "listed_calls", "export_state", *COUNT_COLUMNS)
 _VALUES = tuple(name for name in schema.CALLS.names if name != "raw")
 
 
@@ -53,10 +54,18 @@ class StoredCalls:
         rows = self._of(schema.ERRORS, _LETTERS, part, execution_id)
         return frozenset(zip(rows["subject_id"].to_pylist(), rows["message"].to_pylist(), strict=True))
 
-    def call_counts(self, part: Part, execution_id: str) -> list[int]:
-        """How many calls the API counted in an execution when its row was written; as ``call_counts`` of its payload."""
-        rows = self._of(schema.EXECUTIONS, _COUNTS, part, execution_id).to_pylist()
-        return [row[name] for row in rows for name in COUNT_COLUMNS if row[name] is not None]
+    def unlisted_calls(self, part: Part, execution_id: str) -> int:
+        """How many calls the API counted in an execution and did not list, when its list was believed last; 0 if it never was.
+
+        A row of an older version tells it by its counts, if its list was believed then.
+        """
+        for row in self._of(schema.EXECUTIONS, _COUNTS, part, execution_id).to_pylist():
+            if row["unlisted_calls"] is not None:
+                return int(row["unlisted_calls"])
+            if row["export_state"] in (ExportState.EXPORTED, ExportState.SETTLING):
+                counts = (row[name] for name in COUNT_COLUMNS if row[name] is not None)
+                return max(max(counts, default=0) - int(row["listed_calls"]), 0)
+        return 0
 
     def _of(self, table: schema.Table, names: tuple[str, ...], part: Part, execution_id: str) -> pa.Table:
         if part != self._part:

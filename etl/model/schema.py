@@ -152,9 +152,16 @@ EXECUTIONS = Table(
         Column(
             "listed_calls",
             INT,
-            "Calls that the API listed for the execution when its list was believed last, and what it counts more or less since.",
+            "Calls that the API listed for the execution.",
             "calls",
-            null="null until a list was believed",
+            null="null until they were listed",
+        ),
+        Column(
+            "unlisted_calls",
+            INT,
+            "Calls that the API counted and did not list, when its list was believed last: deleted ones.",
+            "calls",
+            null="null until the API listed and counted them",
         ),
         Column("exported_calls", INT, "Calls of the execution that the calls table holds.", "calls"),
         Column(

@@ -220,7 +220,7 @@ async def fetch(
             evals_by_call=partial(read, StoredCalls.evals_by_call, {}),
             rows=partial(read, StoredCalls.rows, {}),
             letters=partial(read, StoredCalls.letters, frozenset()),
-            call_counts=partial(read, StoredCalls.call_counts, ()),
+            unlisted_calls=partial(read, StoredCalls.unlisted_calls, 0),
         ),
         expected_calls=sum(item.estimated_calls for item in planned if item.is_fetched),
     )

@@ -235,29 +235,12 @@ def test_an_execution_of_which_only_the_head_is_known_keeps_its_aggregates():
     ]
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "calls"),
-    [
-        ({"calls_total": 12, "listed_calls": 10}, {"calls_total": 15}, 13),
-        ({"total_calls": 12, "listed_calls": 10}, {"total_calls": 12}, 10),
-        ({"calls_total": 12, "listed_calls": 10}, {"calls_total": 9}, 7),
-        ({"calls_total": 12, "listed_calls": 10}, {"calls_total": 0}, 0),
-        ({"calls_total": 12, "listed_calls": 10}, {}, 10),
-        ({"calls_total": 12, "listed_calls": 10}, {"calls_total": 12, "total_calls": 14}, 12),
-        ({"calls_total": 0, "listed_calls": 0}, {"calls_total": 6}, 6),
-        ({"listed_calls": 4}, {"calls_total": 6}, 4),
-        ({"calls_total": 10, "listed_calls": 14}, {"calls_total": 14}, 14),
-        ({"calls_total": 10, "listed_calls": 14}, {"calls_total": 16}, 16),
-        ({"calls_total": 0, "listed_calls": 10}, {"calls_total": 10}, 10),
-        ({"calls_total": 0, "listed_calls": 10}, {"calls_total": (1 << 63) - 1}, (1 << 63) - 1),
-        ({"calls_total": 12}, {"calls_total": 15}, 7),
-    ],
-)
-def test_calls_expected_change_with_the_count_of_the_source_when_no_list_tells(before, after, calls):
-    old = rows(schema.EXECUTIONS, execution("e1", **before), execution("e2", **before))
-    new = rows(schema.EXECUTIONS, *(execution(each, "new", listed_calls=7, **after) for each in ("e1", "e2", "e3")))
-    merged = merge(schema.EXECUTIONS, old, new, Replacement(["e1", "e2", "e3"], doubtful=["e1", "e3"])).table
-    assert merged["listed_calls"].to_pylist() == [calls, 7, 7]
+def test_calls_that_the_source_does_not_list_stay_as_many_while_nothing_tells():
+    old = rows(schema.EXECUTIONS, *(execution(each, unlisted_calls=3) for each in ("e1", "e2", "e3")))
+    told = {"e1": None, "e2": 2, "e3": 0, "e4": None}
+    new = rows(schema.EXECUTIONS, *(execution(each, "new", unlisted_calls=number) for each, number in told.items()))
+    merged = merge(schema.EXECUTIONS, old, new, Replacement(list(told))).table
+    assert merged["unlisted_calls"].to_pylist() == [3, 2, 0, None]
 
 
 @pytest.mark.parametrize(

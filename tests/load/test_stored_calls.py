@@ -1,13 +1,14 @@
 """What the dataset holds of calls, as a crawl asks for it."""
 
+import pyarrow.parquet as pq
 import pytest
 from msgspec.structs import replace
 
 from etl.load.layout import Part
+from etl.load.merge import with_column
 from etl.load.stored_calls import StoredCalls
 from etl.model import schema
-from etl.model.listed_execution import call_counts
-from tests.bundles import KEY, a_bundle
+from tests.bundles import KEY, a_bundle, an_unlisted_bundle
 from tests.datasets import export_to, part, place
 
 LATER = "2026-09-02"
@@ -49,14 +50,46 @@ def test_letters_tell_of_which_calls_the_rows_are_older(dataset):
     assert stored.letters(HERE, "e2") == frozenset()
 
 
-@pytest.mark.parametrize(
-    "payload",
-    [{"total_calls": 5, "metrics": {"calls": {"total": 7}}}, {"total_calls": 5}, {"metrics": {"calls": {"total": 7}}}],
-)
-def test_stored_call_counts_are_those_of_the_payload(dataset, payload):
-    bundle = a_bundle("e1")
-    listed = replace(bundle.execution, payload=bundle.execution.payload | payload)
-    export_to(dataset, replace(bundle, execution=listed))
+def with_counts(bundle, **payload):
+    return replace(bundle, execution=replace(bundle.execution, payload=bundle.execution.payload | payload))
 
-    assert StoredCalls(dataset).call_counts(HERE, "e1") == call_counts(listed.payload) != []
-    assert StoredCalls(dataset).call_counts(HERE, "e2") == []
+
+def unlisted_calls(dataset):
+    return StoredCalls(dataset).unlisted_calls(HERE, "e1")
+
+
+@pytest.mark.parametrize(
+    ("payload", "unlisted"),
+    [
+        ({"total_calls": 5, "metrics": {"calls": {"total": 7}}}, 5),
+        ({"total_calls": 5, "metrics": {}}, 3),
+        ({"total_calls": 2, "metrics": {}}, 0),
+        ({"total_calls": 0, "metrics": {}}, 0),
+        ({"total_calls": None, "metrics": {}}, 0),
+    ],
+)
+def test_calls_that_are_counted_and_not_listed_are_those_of_the_list_that_was_believed_last(dataset, payload, unlisted):
+    """A night that tells nothing of them leaves their number as it is: no list, one that is not believed, no counts."""
+    assert unlisted_calls(dataset) == 0
+    export_to(dataset, with_counts(a_bundle("e1", ["c1", "c2"]), **payload))
+    assert unlisted_calls(dataset) == unlisted
+    for bundle in (
+        an_unlisted_bundle("e1", status="running"),
+        an_unlisted_bundle("e1", is_given_up=True),
+        a_bundle("e1", ["c1"], is_proved=False),
+    ):
+        export_to(dataset, with_counts(bundle, total_calls=70, metrics={}))
+        assert unlisted_calls(dataset) == unlisted
+    export_to(dataset, with_counts(a_bundle("e1", ["c1", "c2"]), total_calls=None, metrics={}))
+    assert unlisted_calls(dataset) == unlisted
+    export_to(dataset, with_counts(a_bundle("e1", ["c1"]), total_calls=9, metrics={}))
+    assert unlisted_calls(dataset) == 8
+
+
+@pytest.mark.parametrize(("state", "unlisted"), [("exported", 7), ("settling", 7), ("waiting", 0), ("incomplete", 0)])
+def test_row_of_an_older_version_tells_what_was_not_listed_if_its_list_was_believed(dataset, tmp_path, state, unlisted):
+    export_to(dataset, with_counts(a_bundle("e1", ["c1", "c2"]), total_calls=9))
+    (path,) = (tmp_path / "executions").rglob("*.parquet")
+    rows = pq.ParquetFile(path).read().drop_columns(["unlisted_calls"])
+    pq.write_table(with_column(rows, "export_state", [state] * len(rows)), path)
+    assert unlisted_calls(dataset) == unlisted

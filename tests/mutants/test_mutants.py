@@ -62,20 +62,22 @@ MUTANTS = [
     Mutant(
         "calls are durable before the executions that vouch for them",
         "etl/load/commit.py",
-        "            held_now, touched = _commit_calls(dataset, part, mine, own_rows, replacement, held)\n"
+        "            held_now, touched = _commit_calls(dataset, part, mine, own_rows, replacement)\n"
         "            held |= held_now\n"
         "            states = _states(mine, known, held, settlement)\n"
         "            verified_at = _verified_at(mine, known, settlement.fetched_at)\n"
         "            dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)\n"
-        "            executions = executions_frame(mine.values(), held, states, verified_at, stamp)\n"
+        "            unlisted = _unlisted_calls(mine, held, replacement)\n"
+        "            executions = executions_frame(mine.values(), held, unlisted, states, verified_at, stamp)\n"
         "            own = to_arrow(executions.data, schema.EXECUTIONS)\n"
         "            changed = dataset.commit_rows(schema.EXECUTIONS, part, own, _renewing(replacement, touched)).changed\n",
         "            states = _states(mine, known, held, settlement)\n"
         "            verified_at = _verified_at(mine, known, settlement.fetched_at)\n"
-        "            executions = executions_frame(mine.values(), held, states, verified_at, stamp)\n"
+        "            unlisted = _unlisted_calls(mine, held, replacement)\n"
+        "            executions = executions_frame(mine.values(), held, unlisted, states, verified_at, stamp)\n"
         "            own = to_arrow(executions.data, schema.EXECUTIONS)\n"
         "            changed = dataset.commit_rows(schema.EXECUTIONS, part, own, replacement).changed\n"
-        "            held |= _commit_calls(dataset, part, mine, own_rows, replacement, held)[0]\n"
+        "            held |= _commit_calls(dataset, part, mine, own_rows, replacement)[0]\n"
         "            dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)\n",
         ("tests/load/test_commit.py",),
     ),

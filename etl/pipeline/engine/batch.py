@@ -33,7 +33,7 @@ class StoredExecution:
     evals_by_call: Mapping[str, AbstractSet[str]]
     rows: Mapping[str, Sequence[Any]]
     letters: AbstractSet[tuple[str, str]]
-    call_counts: tuple[int, ...]
+    unlisted_calls: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ def next_items(plan: Iterable[Planned], left: deque[Planned], calls: int) -> lis
 
 def reader_of(stored: Mapping[str, StoredExecution]) -> Stored:
     """What a crawl reads of the dataset, where there is none at hand."""
-    nothing = StoredExecution({}, {}, frozenset(), ())
+    nothing = StoredExecution({}, {}, frozenset(), 0)
 
     def of(item: Planned) -> StoredExecution:
         return stored.get(item.execution.execution_id, nothing)
@@ -100,10 +100,10 @@ def reader_of(stored: Mapping[str, StoredExecution]) -> Stored:
     async def letters(item: Planned) -> AbstractSet[tuple[str, str]]:
         return of(item).letters
 
-    async def call_counts(item: Planned) -> tuple[int, ...]:
-        return of(item).call_counts
+    async def unlisted_calls(item: Planned) -> int:
+        return of(item).unlisted_calls
 
-    return Stored(evals_by_call=evals_by_call, rows=rows, letters=letters, call_counts=call_counts)
+    return Stored(evals_by_call=evals_by_call, rows=rows, letters=letters, unlisted_calls=unlisted_calls)
 
 
 async def read_stored(stored: Stored, item: Planned) -> StoredExecution | None:
@@ -112,9 +112,9 @@ async def read_stored(stored: Stored, item: Planned) -> StoredExecution | None:
         evals_by_call=await stored.evals_by_call(item),
         rows=await stored.rows(item),
         letters=await stored.letters(item),
-        call_counts=tuple(await stored.call_counts(item)),
+        unlisted_calls=await stored.unlisted_calls(item),
     )
-    return found if any((found.evals_by_call, found.rows, found.letters, found.call_counts)) else None
+    return found if any((found.evals_by_call, found.rows, found.letters, found.unlisted_calls)) else None
 
 
 def given_up(item: Planned, message: str) -> ExecutionBundle:

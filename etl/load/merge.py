@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.model import schema
+from etl.model.lifecycle import ExportState
+from etl.model.listed_execution import COUNT_COLUMNS
 
 _VERSION_COLUMNS = {"export_run_id", "exported_at", "verified_at"}
 
@@ -106,8 +108,7 @@ def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replac
     after = before
     if table is schema.EXECUTIONS:
         new = _with_values_of(before, table, new, _AGGREGATES, replacement.heads)
-        unknown = new.filter(pc.is_null(new["unlisted_calls"]))["execution_id"].to_pylist()
-        new = _with_values_of(before, table, new, ["unlisted_calls"], unknown)
+        new = _with_unlisted_calls(before, new)
         # The other way round: an old row that stays takes the new time, and no new row replaces it for that.
         after = _with_values_of(new, table, before, sorted(_VERSION_COLUMNS), replacement.verified)
         before = before.filter(pc.invert(is_of(before, replacement.renewed)))
@@ -198,6 +199,38 @@ def _with_values_of(
         ]
         rows = with_column(rows, name, values)
     return rows
+
+
+def unlisted_calls(executions: pa.Table) -> list[int | None]:
+    """How many calls the API counted in each and did not list; None where no list was believed.
+
+    A row of an older version tells it by its counts, if its list was believed then.
+    """
+    names = ("unlisted_calls", "listed_calls", "export_state", *COUNT_COLUMNS)
+    found: list[int | None] = []
+    for number, listed, state, *counts in zip(*(executions[name].to_pylist() for name in names), strict=True):
+        is_believed = listed is not None and state in (ExportState.EXPORTED, ExportState.SETTLING)
+        older = max((each for each in counts if each is not None), default=-1) - listed if is_believed else -1
+        found.append(older if number is None and older >= 0 else number)
+    return found
+
+
+def _with_unlisted_calls(old: pa.Table, new: pa.Table) -> pa.Table:
+    """The new rows of executions, with the old ``unlisted_calls`` where nothing tells how many there are now.
+
+    Fewer than before are believed only of an execution that says nothing new: calls that come between its list and that of its
+    calls are counted the next time.
+    """
+    told = zip(unlisted_calls(old), old["fingerprint"].to_pylist(), strict=True)
+    before = dict(zip(old["execution_id"].to_pylist(), told, strict=True))
+    numbers = []
+    columns = (new[name].to_pylist() for name in ("execution_id", "unlisted_calls", "fingerprint"))
+    for execution_id, number, fingerprint in zip(*columns, strict=True):
+        number_before, fingerprint_before = before.get(execution_id, (None, None))
+        is_less = number is not None and number_before is not None and number < number_before
+        is_told = number is not None and not (is_less and fingerprint != fingerprint_before)
+        numbers.append(number if is_told else number_before)
+    return with_column(new, "unlisted_calls", numbers)
 
 
 def _contents(table: schema.Table, rows: pa.Table) -> Iterable[tuple[tuple[Any, ...], tuple[Any, ...]]]:

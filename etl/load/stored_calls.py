@@ -9,10 +9,9 @@ import pyarrow as pa
 from etl.errors import FileMissingError
 from etl.load.dataset import Dataset
 from etl.load.layout import Part, part_path
-from etl.load.merge import is_of
+from etl.load.merge import is_of, unlisted_calls
 from etl.load.parquet import UnreadableError
 from etl.model import schema
-from etl.model.lifecycle import ExportState
 from etl.model.listed_execution import COUNT_COLUMNS
 
 _IDS = ("execution_id", "call_execution_id")
@@ -55,17 +54,9 @@ class StoredCalls:
         return frozenset(zip(rows["subject_id"].to_pylist(), rows["message"].to_pylist(), strict=True))
 
     def unlisted_calls(self, part: Part, execution_id: str) -> int:
-        """How many calls the API counted in an execution and did not list, when its list was believed last; 0 if it never was.
-
-        A row of an older version tells it by its counts, if its list was believed then.
-        """
-        for row in self._of(schema.EXECUTIONS, _COUNTS, part, execution_id).to_pylist():
-            if row["unlisted_calls"] is not None:
-                return int(row["unlisted_calls"])
-            if row["export_state"] in (ExportState.EXPORTED, ExportState.SETTLING):
-                counts = (row[name] for name in COUNT_COLUMNS if row[name] is not None)
-                return max(max(counts, default=0) - int(row["listed_calls"]), 0)
-        return 0
+        """How many calls the API counted in an execution and did not list, when its list was believed last; 0 if it never was."""
+        rows = self._of(schema.EXECUTIONS, _COUNTS, part, execution_id)
+        return next(filter(None, unlisted_calls(rows)), 0)
 
     def _of(self, table: schema.Table, names: tuple[str, ...], part: Part, execution_id: str) -> pa.Table:
         if part != self._part:

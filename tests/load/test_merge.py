@@ -235,12 +235,31 @@ def test_an_execution_of_which_only_the_head_is_known_keeps_its_aggregates():
     ]
 
 
-def test_calls_that_the_source_does_not_list_stay_as_many_while_nothing_tells():
-    old = rows(schema.EXECUTIONS, *(execution(each, unlisted_calls=3) for each in ("e1", "e2", "e3")))
-    told = {"e1": None, "e2": 2, "e3": 0, "e4": None}
-    new = rows(schema.EXECUTIONS, *(execution(each, "new", unlisted_calls=number) for each, number in told.items()))
-    merged = merge(schema.EXECUTIONS, old, new, Replacement(list(told))).table
-    assert merged["unlisted_calls"].to_pylist() == [3, 2, 0, None]
+COUNTED = {"calls_total": 12, "listed_calls": 9}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "unlisted"),
+    [
+        ({"unlisted_calls": 3}, {}, 3),
+        ({"unlisted_calls": 3}, {"unlisted_calls": 4, "fingerprint": "new"}, 4),
+        ({"unlisted_calls": 3}, {"unlisted_calls": 2}, 2),
+        ({"unlisted_calls": 3}, {"unlisted_calls": 2, "fingerprint": "new"}, 3),
+        ({}, {"unlisted_calls": 2, "fingerprint": "new"}, 2),
+        ({}, {}, None),
+        ({"export_state": "exported", **COUNTED}, {}, 3),
+        ({"export_state": "settling", "total_calls": 10, **COUNTED}, {"fingerprint": "new"}, 3),
+        ({"export_state": "incomplete", **COUNTED}, {}, None),
+        ({"export_state": "waiting", **COUNTED}, {}, None),
+        ({"export_state": "exported", "calls_total": 2, "listed_calls": 9}, {}, None),
+    ],
+)
+def test_calls_that_the_source_does_not_list_stay_as_many_while_nothing_tells(before, after, unlisted):
+    """A row of an older version, without the column, tells by its counts, if it was whole."""
+    old = rows(schema.EXECUTIONS, execution("e1", **before))
+    new = rows(schema.EXECUTIONS, execution("e1", "new", **after), execution("e2", "new"))
+    merged = merge(schema.EXECUTIONS, old, new, Replacement(["e1", "e2"])).table
+    assert merged["unlisted_calls"].to_pylist() == [unlisted, None]
 
 
 @pytest.mark.parametrize(

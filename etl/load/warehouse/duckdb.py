@@ -147,4 +147,5 @@ def _refuse_others(file: Path) -> None:
     except OSError:  # DuckDB makes it, or says what is wrong
         return
     if not head.endswith(_MAGIC):
-        raise DestinationError(f"{file}: no DuckDB database, but another file: name another one in [warehouse] url")
+        what = "another file: leave it" if head else "an empty file: remove it"
+        raise DestinationError(f"{file}: no DuckDB database, but {what}, or name another one in [warehouse] url")

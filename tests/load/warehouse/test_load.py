@@ -393,7 +393,10 @@ def test_file_that_is_no_duckdb_database_is_refused(tmp_path: Path, name: str, *
     else:
         file.write_text('[{"a": 1}]' if file.suffix == ".json" else "a,b\n1,2\n" * 9)
     before = file.read_bytes()
-    with pytest.raises(DestinationError, match=f"{name}: no DuckDB database, but another file: name another one"):
+    with pytest.raises(
+        DestinationError,
+        match=f"{name}: no DuckDB database, but (another file: leave|an empty file: remove) it, or name another one",
+    ):
         load_into(Place(f"duckdb://{file}"), data, is_dry_run=is_dry_run)
     assert file.read_bytes() == before
 

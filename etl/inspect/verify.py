@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from etl.errors import DestinationError, ExitCode
+from etl.errors import ConfigurationError, DestinationError, ExitCode
 from etl.inspect.gone import rows_gone
 from etl.inspect.inventory import Inventory, list_dataset, read_file
 from etl.inspect.placement import Placement
@@ -105,6 +105,7 @@ def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) 
     """Read the dataset, and say what is wrong with it. Where files change meanwhile and something looks wrong, read again.
 
     Raises:
+        ConfigurationError: it has no rows of a run test that the scope names.
         DestinationError: there is no dataset, or its folders cannot be read.
     """
     files = open_files(settings.destination.path, settings.destination.options)
@@ -113,6 +114,12 @@ def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) 
             f"{files.where()}: no dataset there: check [destination] path, or run metrics-etl run first"
         )
     read_identity(files)
+    for run_test in settings.run_tests:
+        labels = frozenset((run_test.key, run_test.name)) & (scope.run_test_keys or frozenset())
+        if labels and not (list_dataset(files, Scope(labels)).parts or rows_gone(files, labels)):
+            raise ConfigurationError(
+                f"{files.where()} holds no rows of run test {quoted(run_test.name)}: see metrics-etl status"
+            )
     at_work = files.lock_holder()
     scope = with_later_starts(files, scope, is_strict=True)
     inventory = list_dataset(files, scope)

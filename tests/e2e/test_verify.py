@@ -572,6 +572,19 @@ async def test_command_needs_no_key_and_no_network(place: Place) -> None:
     )
 
 
+@pytest.mark.parametrize("run_tests", ["all", ["Checkout flow", "Nope"]])
+async def test_run_test_of_which_there_is_nothing_is_no_green_light(place: Place, run_tests: str | list[str]) -> None:
+    write_settings(place.folder, run_tests)
+    for arguments in (["--run-test", "Nope"], ["--run-test", "Checkout flow", "--run-test", "Nope"]):
+        ended = await metrics_etl("verify", *arguments, cwd=place.folder, env=environment(FI_API_KEY=None))
+        assert (ended.exit_code, ended.stdout) == (2, "")
+        assert "holds no rows of run test 'Nope': see metrics-etl status" in ended.stderr
+    ended = await metrics_etl(
+        "verify", "--run-test", "Checkout flow", cwd=place.folder, env=environment(FI_API_KEY=None)
+    )
+    assert ended.exit_code == 0
+
+
 async def test_command_says_that_there_is_no_dataset(tmp_path: Path) -> None:
     write_settings(tmp_path, ["A"])
     ended = await metrics_etl("verify", cwd=tmp_path, env=environment(FI_API_KEY=None))

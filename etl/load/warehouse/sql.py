@@ -218,6 +218,9 @@ class SqlWarehouse:
                     self._execute(constraints)
                 else:
                     late += constraints
+        if STATE in existing and any(table.name not in existing for _, table in DATA):
+            # What was loaded is unknown then, see ``loaded_of``: all of it arrives.
+            self._execute([f"DELETE FROM {self._sql.name(STATE)} WHERE kind <> 'dataset'"])
         if added:
             as_they_are = {name: found.columns for name, found in existing.items()}
             self._execute([self._sql.distrust(as_they_are), *added])

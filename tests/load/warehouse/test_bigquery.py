@@ -153,6 +153,7 @@ def test_next_load_into_bigquery_replaces_what_changed(loaded):
         "DELETE FROM metrics_etl_state WHERE kind = 'dataset'",
         "DROP TABLE metrics_etl_state",
         "DROP TABLE evals",
+        "DROP TABLE runs",
         "DROP VIEW calls_current",
         "ALTER TABLE evals DROP COLUMN reason",
     ],

@@ -177,6 +177,8 @@ async def test_where_nothing_differs_one_query_is_asked_and_nothing_written(sour
         "INSERT INTO {s}.errors (endpoint, subject_id, run_test, month) VALUES ('a', 'b', 'c', 'd')",
         "DROP TABLE {s}.metrics_etl_state",
         "DROP TABLE {s}.evals",
+        "DROP TABLE {s}.runs",
+        "DROP TABLE {s}.errors",
         "DROP VIEW {s}.calls_current",
         "ALTER TABLE {s}.evals DROP COLUMN reason",
     ],

@@ -123,6 +123,7 @@ def test_analysts_need_no_quotes(loaded):
         "DELETE FROM metrics_etl_state WHERE kind = 'dataset'",
         "DROP TABLE metrics_etl_state",
         "DROP TABLE evals",
+        "DROP TABLE runs",
         "DROP VIEW calls_current",
         "ALTER TABLE evals DROP COLUMN reason",
     ],

@@ -29,6 +29,8 @@ from pydantic_settings import (
 )
 
 from etl.errors import ConfigurationError
+from etl.model import schema
+from etl.model.locations import IN_FILES, scheme_of
 from etl.model.wording import quoted
 from etl.settings.api_keys import read_api_key, read_proxy_credentials
 from etl.settings.messages import BASE_URL, ENV_PREFIX, first_error, suggestion, variable_of
@@ -118,6 +120,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         _refuse_shared_keys(self.run_tests)
+        _refuse_warehouse_in_tables(self.warehouse.url or "", self.destination.path)
         return self
 
     def on_dask(self, address: str) -> "Settings":
@@ -212,6 +215,15 @@ def _refuse_shared_keys(run_tests: Collection[RunTest]) -> None:
     repeated = next((name for name, times in Counter(each.name for each in run_tests).items() if times > 1), None)
     if repeated is not None:
         raise ValueError(f"run_tests names {repeated!r} twice: name it once")
+
+
+def _refuse_warehouse_in_tables(url: str, dataset: str) -> None:
+    """Readers of a table take its files for rows. Beside the tables nobody looks."""
+    place = url.partition("://")[2] if scheme_of(url) in IN_FILES else url.removeprefix("delta+")
+    root = f"{dataset.rstrip('/')}/"
+    folder = place.removeprefix(root).partition("/")[0] if place.startswith(root) else ""
+    if folder in (*schema.TABLES, "_state"):
+        raise ValueError(f"[warehouse] url lies in the dataset's own folder {folder}: name a place outside the dataset")
 
 
 def _refuse_day_to_come(since: date | None, where: str) -> None:

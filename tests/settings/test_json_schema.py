@@ -25,6 +25,7 @@ EXAMPLE = (ROOT / "config" / "example.toml").read_text(encoding="utf-8")
 NOT_TOLD = (
     "names 'A' twice",  # in two forms, or with two keys
     "have the same key",
+    "lies in the dataset's own folder",
     "must be a finite number",  # JSON has no nan
     "a value too long to show",  # no JSON holds it
     "shorten it",  # TOML that no parser reads

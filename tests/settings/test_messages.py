@@ -34,6 +34,17 @@ KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and c
             'run_tests = [{name = "A", key = "k"}, {name = "B", key = "k"}]',
             "prod.toml: run_tests 'A' and 'B' have the same key 'k': give one of them another key",
         ),
+        *(
+            (
+                f'[destination]\npath = "{path}"\n[warehouse]\nurl = "{url}"\n',
+                f"prod.toml: [warehouse] url lies in the dataset's own folder {folder}: name a place outside the dataset",
+            )
+            for path, url, folder in (
+                ("/d", "duckdb:///d/calls/w.duckdb", "calls"),
+                ("/d", "delta:///d/_state", "_state"),
+                ("s3://b/d", "delta+s3://b/d/runs/x", "runs"),
+            )
+        ),
         ("[api]\nconcurrency = 5000\n", "prod.toml: [api] concurrency must be at most 256, got 5000"),
         ("[api]\nconcurency = 5\n", "prod.toml: [api] concurency is unknown: did you mean concurrency?"),
         ("[apy]\nconcurrency = 5\n", "prod.toml: apy is unknown: did you mean api?"),

@@ -11,8 +11,9 @@ from etl.inspect.samples import difference_of, eval_metrics, read_samples
 from etl.inspect.sides import Side, Wanted, can_tell_days, find_sides
 from etl.inspect.statistics import FEWEST_EXECUTIONS, Difference, Interval, Outcome
 from etl.load.files.open import Files
+from etl.load.last_run import read_last_run
 from etl.model.metrics import METRICS, Limit, Metric, nearest
-from etl.model.wording import counted, first_few
+from etl.model.wording import counted, first_few, quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,11 @@ def compare(
     gone = rows_gone(files, dict.fromkeys(each.run_test for side in (before, after) for each in side.executions))
     if gone:
         notices.append(f"gone from the dataset: {', '.join(gone)}: metrics-etl status says what to do")
+    last_run = read_last_run(files, note=notices.append)
+    behind = {side.run_test for side in (before, after) if side.executions[0].run_test in last_run.incomplete}
+    if behind:
+        names = ", ".join(map(quoted, sorted(behind)))
+        notices.append(f"the last run did not export everything of {names}: metrics-etl status says more")
     if not can_tell_days((before, after)):
         notices.append(
             f"a slow day looks like a worse agent here: date ranges with {FEWEST_EXECUTIONS} executions tell them apart"

@@ -305,6 +305,17 @@ async def test_limit_is_not_kept_by_what_is_there_while_calls_are_missing(tmp_pa
     assert (await compare(tmp_path, *sides, "--max-regression", "latency_mean=50%")).exit_code == 10
 
 
+async def test_run_that_failed_since_is_a_notice(folder: Path, tmp_path: Path) -> None:
+    """The last execution may be an older one than it seems."""
+    shutil.copytree(folder / "data", tmp_path / "data")
+    whole = await compare(tmp_path, *CHECKOUT, "--json")
+    write_settings(tmp_path, ["Checkout flow"], '[api]\nbase_url = "http://127.0.0.1:9"\nmax_tries = 1')
+    failed = await metrics_etl("run", cwd=tmp_path, env=environment())
+    since = await compare(tmp_path, *CHECKOUT, "--json")
+    text = "the last run did not export everything of 'Checkout flow': metrics-etl status says more"
+    assert (failed.exit_code, text in whole.document["notices"], text in since.document["notices"]) == (5, False, True)
+
+
 @pytest.mark.parametrize("has_index", [True, False], ids=["", "without index"])
 @pytest.mark.parametrize("table", ["executions", "calls", "evals"])
 async def test_nothing_passes_where_rows_are_gone(folder: Path, tmp_path: Path, table: str, has_index: bool) -> None:

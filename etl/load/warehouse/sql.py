@@ -27,6 +27,7 @@ from etl.load.warehouse.tables import (
 )
 from etl.load.warehouse.target import Change, Loaded, another_dataset
 from etl.model.schema import STRING, Table
+from etl.model.wording import first_few
 
 _GONE, _ARRIVED = "metrics_etl_gone", "metrics_etl_arrived"
 
@@ -141,8 +142,10 @@ class SqlWarehouse:
         """By one query."""
         names = self._sql.names(table.partitions)
         with self._reading():
-            if table.name not in self._existing():
+            if (existing := self._existing().get(table.name)) is None:
                 raise DestinationError(f"{self.where} has no table {table.name}: run metrics-etl load")
+            if lacking := [each.name for each in columns_of(table) if each.name not in existing.columns]:
+                raise DestinationError(f"{self.where}: {table.name} has no {first_few(lacking)}: run metrics-etl load")
             found = self._session.query(f"SELECT DISTINCT {names} FROM {self._sql.name(table.name)}")
         return {tuple(row.values()) for row in found.to_pylist()}
 

@@ -574,6 +574,16 @@ async def test_verify_of_tables_that_are_not_there_names_the_fix(source: Source,
         compare(contents_of(source.data), opened)
 
 
+async def test_verify_of_tables_of_an_older_version_names_the_fix(source: Source, warehouse: Place) -> None:
+    load_into(warehouse, source.data)
+    warehouse.edit("DROP VIEW {s}.calls_current", "ALTER TABLE {s}.executions DROP COLUMN unlisted_calls")
+    with (
+        closing(warehouse.open()) as opened,
+        pytest.raises(DestinationError, match=r"executions has no unlisted_calls: run metrics-etl load$"),
+    ):
+        compare(contents_of(source.data), opened)
+
+
 async def test_dataset_that_lost_its_id_is_not_told_to_migrate(source: Source, warehouse: Place) -> None:
     (source.data / "_state" / "dataset.json").unlink()
 

@@ -218,17 +218,17 @@ def unlisted_calls(executions: pa.Table) -> list[int | None]:
 def _with_unlisted_calls(old: pa.Table, new: pa.Table) -> pa.Table:
     """The new rows of executions, with the old ``unlisted_calls`` where nothing tells how many there are now.
 
-    Fewer than before are believed only of an execution that says nothing new: calls that come between its list and that of its
-    calls are counted the next time.
+    Fewer than before are believed only of an execution that says nothing new and lists no more: calls that come between its list
+    and that of its calls are counted the next time.
     """
-    told = zip(unlisted_calls(old), old["fingerprint"].to_pylist(), strict=True)
+    told = zip(unlisted_calls(old), *(old[name].to_pylist() for name in ("listed_calls", "fingerprint")), strict=True)
     before = dict(zip(old["execution_id"].to_pylist(), told, strict=True))
     numbers = []
-    columns = (new[name].to_pylist() for name in ("execution_id", "unlisted_calls", "fingerprint"))
-    for execution_id, number, fingerprint in zip(*columns, strict=True):
-        number_before, fingerprint_before = before.get(execution_id, (None, None))
+    columns = (new[name].to_pylist() for name in ("execution_id", "unlisted_calls", "listed_calls", "fingerprint"))
+    for execution_id, number, *now in zip(*columns, strict=True):
+        number_before, *as_before = before.get(execution_id, (None, *now))
         is_less = number is not None and number_before is not None and number < number_before
-        is_told = number is not None and not (is_less and fingerprint != fingerprint_before)
+        is_told = number is not None and not (is_less and now != as_before)
         numbers.append(number if is_told else number_before)
     return with_column(new, "unlisted_calls", numbers)
 

@@ -245,6 +245,8 @@ COUNTED = {"calls_total": 12, "listed_calls": 9}
         ({"unlisted_calls": 3}, {"unlisted_calls": 4, "fingerprint": "new"}, 4),
         ({"unlisted_calls": 3}, {"unlisted_calls": 2}, 2),
         ({"unlisted_calls": 3}, {"unlisted_calls": 2, "fingerprint": "new"}, 3),
+        ({"unlisted_calls": 3, "listed_calls": 9}, {"unlisted_calls": 0, "listed_calls": 12}, 3),
+        ({"unlisted_calls": 3, "listed_calls": 12}, {"unlisted_calls": 0, "listed_calls": 12}, 0),
         ({}, {"unlisted_calls": 2, "fingerprint": "new"}, 2),
         ({}, {}, None),
         ({"export_state": "exported", **COUNTED}, {}, 3),

@@ -572,9 +572,12 @@ async def test_command_needs_no_key_and_no_network(place: Place) -> None:
     )
 
 
-@pytest.mark.parametrize("run_tests", ["all", ["Checkout flow", "Nope"]])
-async def test_run_test_of_which_there_is_nothing_is_no_green_light(place: Place, run_tests: str | list[str]) -> None:
-    write_settings(place.folder, run_tests)
+async def test_run_test_of_which_there_is_nothing_is_no_green_light(place: Place) -> None:
+    """One of the settings may have no executions yet; of "all" it may be mistyped."""
+    write_settings(place.folder, ["Checkout flow", "Nope"])
+    ended = await metrics_etl("verify", "--run-test", "Nope", cwd=place.folder, env=environment(FI_API_KEY=None))
+    assert ended.exit_code == 0
+    write_settings(place.folder, "all")
     for arguments in (["--run-test", "Nope"], ["--run-test", "Checkout flow", "--run-test", "Nope"]):
         ended = await metrics_etl("verify", *arguments, cwd=place.folder, env=environment(FI_API_KEY=None))
         assert (ended.exit_code, ended.stdout) == (2, "")

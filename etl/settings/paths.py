@@ -95,6 +95,8 @@ def _make_whole(sections: dict[str, Any], section: str, key: str, folder: Path, 
 def _whole(path: str, folder: Path, where: str) -> str:
     if not path.isprintable():  # as it was typed: the folder that it is relative to may have any name
         raise ConfigurationError(f"{where} must be a path without control characters, got {path!r}")
+    if path != path.strip() or path[:1] == path[-1:] in ('"', "'"):  # as a file of variables hands them on
+        raise ConfigurationError(f"{where} must have no blanks or quotes around it")
 
     def value_of(match: re.Match[str]) -> str:
         name = match[2] if match[1] is None else match[1]

@@ -139,6 +139,20 @@ def test_typed_path_with_a_control_character_is_a_mistake(file: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("value", ['"{}"', "'{}'", "{} ", " {}"])
+@pytest.mark.parametrize(
+    ("variable", "place"), [("DESTINATION__PATH", "/srv/metrics"), ("WAREHOUSE__URL", "duckdb://w.duckdb")]
+)
+def test_blanks_and_quotes_around_a_path_are_a_mistake(
+    file: Path, monkeypatch: pytest.MonkeyPatch, value: str, variable: str, place: str
+) -> None:
+    """docker run --env-file hands them on, and they would make a second dataset."""
+    monkeypatch.setenv(f"METRICS_ETL_{variable}", value.format(place))
+    assert mistake(file, 'run_tests = "all"').endswith(
+        f"METRICS_ETL_{variable} must have no blanks or quotes around it"
+    )
+
+
 def test_folder_of_the_file_may_have_any_name(tmp_path: Path) -> None:
     folder = tmp_path / "a\x1b[31m"
     folder.mkdir()

@@ -132,7 +132,7 @@ async def test_what_one_bad_night_lacks_comes_with_the_next(tmp_path: Path, nigh
 
 
 @pytest.mark.parametrize("lagging", [("runs/?execution_id",), ("runs/?execution_id", "call_execution_id", DETAIL)])
-@pytest.mark.parametrize("settle_by", ["detail", "refetch"])
+@pytest.mark.parametrize("settle_by", ["detail", pytest.param("refetch", marks=pytest.mark.slow)])
 async def test_what_is_answered_from_the_day_before_for_a_night_comes_with_the_next(
     tmp_path: Path, lagging: tuple[str, ...], settle_by: str
 ) -> None:

@@ -550,7 +550,15 @@ async def test_deletions_that_were_accepted_stay_accepted_when_a_request_failed_
 
 
 @pytest.mark.parametrize(
-    "event", ["runs again", "another call", "list fails", "runs again and its list fails", "short list", "no counts"]
+    "event",
+    [
+        "runs again",
+        "another call",
+        "short list",
+        "no counts",
+        pytest.param("list fails", marks=pytest.mark.slow),
+        pytest.param("runs again and its list fails", marks=pytest.mark.slow),
+    ],
 )
 async def test_deletions_that_were_accepted_stay_accepted_whatever_happens_later(
     server: Sandbox, export: Export, tmp_path: Path, event: str
@@ -592,7 +600,7 @@ async def test_deletions_that_were_accepted_stay_accepted_whatever_happens_later
 
 
 @pytest.mark.parametrize("event", ["runs again", "list fails", "is not believed", "is not believed and then fails"])
-@pytest.mark.parametrize("calls", [20, 0])
+@pytest.mark.parametrize("calls", [20, pytest.param(0, marks=pytest.mark.slow)])
 async def test_calls_that_come_while_no_list_is_believed_are_expected(
     server: Sandbox, export: Export, tmp_path: Path, event: str, calls: int
 ) -> None:

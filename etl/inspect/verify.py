@@ -105,7 +105,7 @@ def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) 
     """Read the dataset, and say what is wrong with it. Where files change meanwhile and something looks wrong, read again.
 
     Raises:
-        ConfigurationError: it has no rows of a run test that the scope names.
+        ConfigurationError: with "all" run tests, it has no rows of one that the scope names.
         DestinationError: there is no dataset, or its folders cannot be read.
     """
     files = open_files(settings.destination.path, settings.destination.options)

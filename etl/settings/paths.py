@@ -12,7 +12,7 @@ from typing import Any
 
 from etl.errors import ConfigurationError
 from etl.model import schema
-from etl.model.locations import IN_FILES, has_few_slashes, scheme_of
+from etl.model.locations import IN_FILES, has_few_slashes, scheme_of, without_secrets
 from etl.settings.messages import ENV_PREFIX
 
 _PATHS = (("destination", "path"), ("api", "ca_file"), ("warehouse", "url"))
@@ -92,11 +92,16 @@ def _make_whole(sections: dict[str, Any], section: str, key: str, folder: Path, 
         sections[section] = keys | {key: scheme + (_whole(path, folder, where) if path else "")}
 
 
-def _whole(path: str, folder: Path, where: str) -> str:
-    if not path.isprintable():  # as it was typed: the folder that it is relative to may have any name
-        raise ConfigurationError(f"{where} must be a path without control characters, got {path!r}")
-    if path != path.strip() or path[:1] == path[-1:] in ('"', "'"):  # as a file of variables hands them on
+def _refuse_odd(path: str, where: str) -> None:
+    """Not where the folder comes first that it is relative to, which may have any name."""
+    if not path.isprintable():
+        raise ConfigurationError(f"{where} must be a path without control characters, got {without_secrets(path)}")
+    if path != path.strip() or path.startswith(('"', "'")):  # as a file of variables hands them on
         raise ConfigurationError(f"{where} must have no blanks or quotes around it")
+
+
+def _whole(path: str, folder: Path, where: str) -> str:
+    _refuse_odd(path, where)
 
     def value_of(match: re.Match[str]) -> str:
         name = match[2] if match[1] is None else match[1]
@@ -105,6 +110,7 @@ def _whole(path: str, folder: Path, where: str) -> str:
         return value
 
     whole = _VARIABLE.sub(value_of, path)
+    _refuse_odd(whole, where)
     if path.startswith("~"):
         whole = os.path.expanduser(whole)  # noqa: PTH111 that of pathlib raises, and takes "./~" for a home
         if whole.startswith("~"):

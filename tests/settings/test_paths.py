@@ -139,18 +139,30 @@ def test_typed_path_with_a_control_character_is_a_mistake(file: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("value", ['"{}"', "'{}'", "{} ", " {}"])
-@pytest.mark.parametrize(
-    ("variable", "place"), [("DESTINATION__PATH", "/srv/metrics"), ("WAREHOUSE__URL", "duckdb://w.duckdb")]
-)
+@pytest.mark.parametrize("value", ['"{}"', "'{}'", "{} ", " {}", '"{}"/x', "'{} # comment"])
+@pytest.mark.parametrize("is_named", [False, True])
 def test_blanks_and_quotes_around_a_path_are_a_mistake(
-    file: Path, monkeypatch: pytest.MonkeyPatch, value: str, variable: str, place: str
+    file: Path, monkeypatch: pytest.MonkeyPatch, value: str, *, is_named: bool
 ) -> None:
     """docker run --env-file hands them on, and they would make a second dataset."""
-    monkeypatch.setenv(f"METRICS_ETL_{variable}", value.format(place))
-    assert mistake(file, 'run_tests = "all"').endswith(
-        f"METRICS_ETL_{variable} must have no blanks or quotes around it"
-    )
+    monkeypatch.setenv("PLACE", value.format("/srv/metrics"))
+    monkeypatch.setenv("METRICS_ETL_DESTINATION__PATH", "$PLACE" if is_named else value.format("/srv/metrics"))
+    words = "METRICS_ETL_DESTINATION__PATH must have no blanks or quotes around it"
+    assert mistake(file, 'run_tests = "all"').endswith(words)
+
+
+@pytest.mark.parametrize("url", ['"duckdb://w.duckdb"', "duckdb://w.duckdb ", "duckdb://'w.duckdb'"])
+def test_blanks_and_quotes_around_a_url_are_a_mistake(file: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("METRICS_ETL_WAREHOUSE__URL", url)
+    words = "METRICS_ETL_WAREHOUSE__URL must have no blanks or quotes around it"
+    assert mistake(file, 'run_tests = "all"').endswith(words)
+
+
+def test_path_with_a_control_character_shows_no_secret(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METRICS_ETL_WAREHOUSE__URL", "postgresql://user:hidden@host/db\r")
+    words = mistake(file, 'run_tests = "all"')
+    assert "without control characters, got postgresql://…" in words
+    assert "hidden" not in words
 
 
 def test_folder_of_the_file_may_have_any_name(tmp_path: Path) -> None:

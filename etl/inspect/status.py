@@ -4,7 +4,7 @@ An export may run meanwhile: a file that it replaces is read as it was or as it 
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -266,10 +266,8 @@ def _run_tests(
     is_exporting: bool,
 ) -> Iterator[RunTestStatus]:
     """Those that are configured, and those that the dataset holds beside them. An export writes and moves table by table."""
-    executions: dict[str, list[FilePart]] = {}
+    executions, letters = (_by_key(parts[name]) for name in ("executions", "errors"))
     counts: Counter[tuple[str, str]] = Counter()
-    for part in parts["executions"]:
-        executions.setdefault(part.key, []).append(part)
     for table in ("calls", "evals"):
         for part in parts[table]:
             counts[table, part.key] += part.rows
@@ -297,11 +295,18 @@ def _run_tests(
             complete_at=complete_at,
             is_configured=key in configured,
             is_complete=complete_at is not None and key not in last_run.incomplete,
-            dead_letters=sum(_count_others(part, waiting) for part in parts["errors"] if part.key == key),
+            dead_letters=sum(_count_others(part, waiting) for part in letters.get(key, ())),
             missing_calls=max(unmatched, 0),
             stray_calls=max(-unmatched, 0),
             error=errors.get(key),
         )
+
+
+def _by_key(parts: Iterable[FilePart]) -> dict[str, list[FilePart]]:
+    found: dict[str, list[FilePart]] = {}
+    for part in parts:
+        found.setdefault(part.key, []).append(part)
+    return found
 
 
 def _count_others(letters: FilePart, executions: pa.ChunkedArray) -> int:

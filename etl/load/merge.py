@@ -24,6 +24,9 @@ _AGGREGATES = [
 ]
 """Columns of an execution that are empty when only its head is known."""
 
+COLUMNS_OF_UNLISTED = ("unlisted_calls", "listed_calls", "export_state", *COUNT_COLUMNS)
+"""Columns of an execution by which ``unlisted_calls`` is known."""
+
 _SORT = {
     "executions": ["started_at", "execution_id"],
     "calls": ["execution_started_at", "execution_id", "call_execution_id"],
@@ -206,9 +209,9 @@ def unlisted_calls(executions: pa.Table) -> list[int | None]:
 
     A row of an older version tells it by its counts, if its list was believed then.
     """
-    names = ("unlisted_calls", "listed_calls", "export_state", *COUNT_COLUMNS)
     found: list[int | None] = []
-    for number, listed, state, *counts in zip(*(executions[name].to_pylist() for name in names), strict=True):
+    columns = (executions[name].to_pylist() for name in COLUMNS_OF_UNLISTED)
+    for number, listed, state, *counts in zip(*columns, strict=True):
         is_believed = listed is not None and state in (ExportState.EXPORTED, ExportState.SETTLING)
         older = max((each for each in counts if each is not None), default=-1) - listed if is_believed else -1
         found.append(older if number is None and older >= 0 else number)

@@ -9,15 +9,14 @@ import pyarrow as pa
 from etl.errors import FileMissingError
 from etl.load.dataset import Dataset
 from etl.load.layout import Part, part_path
-from etl.load.merge import is_of, unlisted_calls
+from etl.load.merge import COLUMNS_OF_UNLISTED, is_of, unlisted_calls
 from etl.load.parquet import UnreadableError
 from etl.model import schema
-from etl.model.listed_execution import COUNT_COLUMNS
 
 _IDS = ("execution_id", "call_execution_id")
 _EVALS = ("execution_id", *schema.EVALS.key)
 _LETTERS = ("execution_id", "subject_id", "message")
-_COUNTS = ("execution_id", "unlisted_calls", "listed_calls", "export_state", *COUNT_COLUMNS)
+_COUNTS = ("execution_id", *COLUMNS_OF_UNLISTED)
 _VALUES = tuple(name for name in schema.CALLS.names if name != "raw")
 
 

@@ -158,8 +158,7 @@ def _has_ended(execution: Execution, known: StoredExecution | None, held: HeldRo
     """
     return (
         known is not None
-        and known.fingerprint == fingerprint(execution.payload)
-        and held.is_as_exported(known.calls_digest)
+        and _is_as_before(execution, known, held)
         and (
             known.export_state == ExportState.EXPORTED
             or settlement.now - (known.exported_at or settlement.now) >= settlement.settle
@@ -184,9 +183,13 @@ def _is_settled(execution: Execution, known: StoredExecution | None, held: HeldR
     is_expected = held.is_as_exported(lost.calls_digest) if lost else execution.execution_id not in settlement.late
     if known is None and completed_at is not None and has_all and is_expected:
         return True
-    is_as_before = known is not None and known.was_whole and held.is_as_exported(known.calls_digest)
-    if known is None or not is_as_before or known.fingerprint != fingerprint(execution.payload):
+    if known is None or not (known.was_whole and _is_as_before(execution, known, held)):
         # More may come; a list may lack something for one night, or be older than another that tells of it.
         return settle <= timedelta(0)
     seen_at = known.verified_at or known.exported_at or now
     return known.export_state == ExportState.EXPORTED or now - seen_at >= settle * _ENOUGH
+
+
+def _is_as_before(execution: Execution, known: StoredExecution, held: HeldRows) -> bool:
+    """Whether neither the execution nor its calls and evals say anything new."""
+    return known.fingerprint == fingerprint(execution.payload) and held.is_as_exported(known.calls_digest)

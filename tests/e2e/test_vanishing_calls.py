@@ -72,6 +72,26 @@ def lists_only(server: Sandbox, number: int) -> Callable[[SandboxRequest, int], 
     return lambda request, _nth: edited_calls(server.world, request, lambda calls: calls[:number])
 
 
+def leaves_out(server: Sandbox, ids: set[str]) -> Callable[[SandboxRequest, int], Fault | None]:
+    return lambda request, _nth: edited_calls(
+        server.world, request, lambda calls: [call for call in calls if call["call_execution_id"] not in ids]
+    )
+
+
+def add_calls(server: Sandbox, execution: Execution, number: int) -> set[str]:
+    """They are like its first ones; returns their ids."""
+    ids = [str(uuid.UUID(int=each)) for each in range(number)]
+    like = zip(execution.calls[:number], ids, strict=True)
+    execution.calls += [replace(call, call_execution_id=each, is_deleted=False) for call, each in like]
+    server.world.index_execution(execution)
+    return {*ids}
+
+
+def refuse_lists_of_calls(request: SandboxRequest, _nth: int) -> Fault | None:
+    """After which nothing else is asked for the calls, as it is after a 500."""
+    return Fault(status=400) if request.path == RUNS else None
+
+
 def lists_of_calls(server: Sandbox, since: int = 0) -> int:
     return sum(request.path == RUNS for request in server.requests[since:])
 
@@ -575,12 +595,10 @@ async def test_deletions_that_were_accepted_stay_accepted_whatever_happens_later
         assert (await export()).exit_code == 0
         sandbox.finish_execution(execution, random.Random(7), FIRST_NIGHT)
     if event == "another call":
-        execution.calls.append(replace(execution.calls[-1], call_execution_id=str(uuid.UUID(int=7))))
-        execution.completed_calls += 1
-        server.world.index_execution(execution)
+        execution.completed_calls += len(add_calls(server, execution, 1))
     if "list fails" in event:
         execution.calls[9].duration_seconds = 4711.0
-        server.fault = lambda request, _nth: Fault(status=400) if request.path == RUNS else None
+        server.fault = refuse_lists_of_calls
         assert (await export(full_refresh=True)).exit_code == 3
     if event == "short list":
         execution.calls[9].duration_seconds, execution.completed_calls = 4711.0, execution.completed_calls - 1
@@ -612,22 +630,15 @@ async def test_calls_that_come_while_no_list_is_believed_are_expected(
     for call in execution.calls[:5]:
         sandbox.delete_call(call)
     assert (await export(accept_deletions=True)).exit_code == 0
-    known = {call.call_execution_id for call in execution.calls}
     if event == "runs again":
         sandbox.rerun_execution(execution, FIRST_NIGHT)
-    for number in range(9):
-        new = replace(execution.calls[number], call_execution_id=str(uuid.UUID(int=number)), is_deleted=False)
-        execution.calls.append(new)
+    lag = leaves_out(server, add_calls(server, execution, 9))
     execution.total_calls += 9
-    server.world.index_execution(execution)
-    lag = lambda request, _nth: edited_calls(  # noqa: E731 the same for all nights
-        server.world, request, lambda listed: [call for call in listed if call["call_execution_id"] in known]
-    )
     if "not believed" in event:
         server.fault = lag
         assert (await export()).exit_code == 3
     if "fails" in event:
-        server.fault = lambda request, _nth: Fault(status=400) if request.path == RUNS else None
+        server.fault = refuse_lists_of_calls
         assert (await export()).exit_code == 3
     if event == "runs again":
         assert (await export()).exit_code == 0
@@ -647,7 +658,7 @@ async def test_list_that_was_never_believed_is_not_believed_after_one_that_faile
     """The dead letter then tells of the one that failed."""
     server.fault = lists_only(server, 12)
     assert (await export()).exit_code == 3
-    server.fault = lambda request, _nth: Fault(status=400) if request.path == RUNS else None
+    server.fault = refuse_lists_of_calls
     assert (await export()).exit_code == 3
     server.fault = lists_only(server, 12)
     assert [(await export()).exit_code for _ in range(3)] == [3, 3, 3]
@@ -719,9 +730,7 @@ async def test_calls_under_new_ids_do_not_replace_or_double_the_old_ones(
 
 async def leave_out_and_heal(server: Sandbox, export: Export, ids: set[str]) -> None:
     """Two nights whose lists leave these calls out, although they exist, and two good ones."""
-    server.fault = lambda request, _nth: edited_calls(
-        server.world, request, lambda calls: [call for call in calls if call["call_execution_id"] not in ids]
-    )
+    server.fault = leaves_out(server, ids)
     assert [(await export()).exit_code for _ in range(2)] == [3, 3]
     server.fault = None
     assert [(await export()).exit_code for _ in range(2)] == [0, 0]
@@ -821,10 +830,8 @@ async def test_calls_that_only_the_detail_names_are_asked_for(
     """A list that is older than the detail, however many nights it stays so."""
     assert [(await export()).exit_code for _ in range(2)] == [0, 0]
     execution = executions(server)[0]
-    ids = {str(uuid.UUID(int=number)) for number in range(new)}
-    execution.calls += [replace(execution.calls[0], call_execution_id=each) for each in ids]
+    ids = add_calls(server, execution, new)
     execution.completed_calls += new
-    server.world.index_execution(execution)
 
     await leave_out_and_heal(server, export, ids)
     assert_equals_world(tmp_path, server.world)

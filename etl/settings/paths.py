@@ -106,6 +106,10 @@ def _whole(path: str, folder: Path, where: str) -> str:
     def value_of(match: re.Match[str]) -> str:
         name = match[2] if match[1] is None else match[1]
         if not (value := os.environ.get(name)):
+            if "://" in path and "@" in path[match.end() :]:  # what follows may be a part of a password
+                raise ConfigurationError(
+                    f"{where}: the user name or password names a variable that is not set: set it, or write %24 for a $"
+                )
             raise ConfigurationError(f"{where}: the variable {match[0]} is not set: set it, or write the path in full")
         return value
 

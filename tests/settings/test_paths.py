@@ -71,6 +71,10 @@ def test_home_and_variables_are_expanded(file: Path, elsewhere: Path, monkeypatc
         ("/x/$NOT_SET/y", "the variable $NOT_SET is not set: set it, or write the path in full"),
         ("$EMPTY", "the variable $EMPTY is not set: set it, or write the path in full"),
         ("${}/y", "the variable ${} is not set: set it, or write the path in full"),
+        (
+            "postgresql://etl:pa$sword@db.example.com/metrics",
+            "the user name or password names a variable that is not set: set it, or write %24 for a $",
+        ),
     ],
 )
 def test_unknown_home_or_variable_is_a_mistake_that_names_the_place(

@@ -259,7 +259,7 @@ def frame_of_executions(*executions: Execution, export: ExportStamp = EXPORT) ->
     held = HeldRows(listed_calls=2, exported_calls=1, calls_digest="digest")
     states, verified_at = dict.fromkeys(ids, "exported"), dict.fromkeys(ids, EXPORT.exported_at)
     bundles = [bundle_of(of=each) for each in executions]
-    return executions_frame(bundles, dict.fromkeys(ids, held), states, verified_at, export)
+    return executions_frame(bundles, dict.fromkeys(ids, held), dict.fromkeys(ids, 1), states, verified_at, export)
 
 
 def planned(execution_id: str) -> Planned:

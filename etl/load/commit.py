@@ -32,6 +32,7 @@ from etl.model.lifecycle import (
     StoredExecution,
     export_state,
 )
+from etl.model.listed_execution import call_counts
 from etl.model.records import METRICS, RUNS
 from etl.transform.flatten import FlatBundle
 from etl.transform.frames import ExportStamp, calls_frame, errors_frame, evals_frame, executions_frame, to_arrow
@@ -100,7 +101,8 @@ def commit(
             states = _states(mine, known, held, settlement)
             verified_at = _verified_at(mine, known, settlement.fetched_at)
             dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)
-            executions = executions_frame(mine.values(), held, states, verified_at, stamp)
+            unlisted = _unlisted_calls(mine, held, replacement)
+            executions = executions_frame(mine.values(), held, unlisted, states, verified_at, stamp)
             own = to_arrow(executions.data, schema.EXECUTIONS)
             changed = dataset.commit_rows(schema.EXECUTIONS, part, own, _renewing(replacement, touched)).changed
             _note_changes(dataset, key, known, held, changed, replacement)
@@ -232,6 +234,18 @@ def _states(
         )
         for execution_id, bundle in bundles.items()
     }
+
+
+def _unlisted_calls(
+    bundles: Mapping[str, FlatBundle], held: Mapping[str, HeldRows], replacement: Replacement
+) -> dict[str, int]:
+    """How many calls the API counts and does not list, of the executions whose lists are believed and whose counts can be."""
+    numbers = (
+        (execution_id, max(call_counts(bundle.execution.payload), default=-1) - (held[execution_id].listed_calls or 0))
+        for execution_id, bundle in bundles.items()
+        if execution_id not in replacement.doubtful
+    )
+    return {execution_id: number for execution_id, number in numbers if number >= 0}
 
 
 def _verified_at(

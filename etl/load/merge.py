@@ -110,8 +110,8 @@ def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replac
     others, before = _where(old, [not each for each in is_replaced]), _where(old, is_replaced)
     after = before
     if table is schema.EXECUTIONS:
-        new = _with_unlisted_calls(before, new, replacement.doubtful)  # by its own counts, before older ones come in
         new = _with_values_of(before, table, new, _AGGREGATES, replacement.heads)
+        new = _with_unlisted_calls(before, new)
         # The other way round: an old row that stays takes the new time, and no new row replaces it for that.
         after = _with_values_of(new, table, before, sorted(_VERSION_COLUMNS), replacement.verified)
         before = before.filter(pc.invert(is_of(before, replacement.renewed)))
@@ -209,15 +209,17 @@ def unlisted_calls(executions: pa.Table) -> list[int | None]:
 
     A row of an older version tells it by its counts, if its list was believed then.
     """
-    numbers, states = (executions[name].to_pylist() for name in ("unlisted_calls", "export_state"))
-    return [
-        _counted(*row) if number is None and state in (ExportState.EXPORTED, ExportState.SETTLING) else number
-        for number, state, row in zip(numbers, states, _listed_and_counts(executions), strict=True)
-    ]
+    found: list[int | None] = []
+    columns = (executions[name].to_pylist() for name in COLUMNS_OF_UNLISTED)
+    for number, listed, state, *counts in zip(*columns, strict=True):
+        is_believed = listed is not None and state in (ExportState.EXPORTED, ExportState.SETTLING)
+        older = max((each for each in counts if each is not None), default=-1) - listed if is_believed else -1
+        found.append(older if number is None and older >= 0 else number)
+    return found
 
 
-def _with_unlisted_calls(old: pa.Table, new: pa.Table, doubtful: Collection[str]) -> pa.Table:
-    """The new rows of executions with their ``unlisted_calls``: the old ones where nothing tells how many there are now.
+def _with_unlisted_calls(old: pa.Table, new: pa.Table) -> pa.Table:
+    """The new rows of executions, with the old ``unlisted_calls`` where nothing tells how many there are now.
 
     Fewer than before are believed only of an execution that says nothing new and lists no more: calls that come between its list
     and that of its calls are counted the next time.
@@ -225,24 +227,13 @@ def _with_unlisted_calls(old: pa.Table, new: pa.Table, doubtful: Collection[str]
     told = zip(unlisted_calls(old), *(old[name].to_pylist() for name in ("listed_calls", "fingerprint")), strict=True)
     before = dict(zip(old["execution_id"].to_pylist(), told, strict=True))
     numbers = []
-    columns = (new[name].to_pylist() for name in ("execution_id", "listed_calls", "fingerprint"))
-    for row, (execution_id, *now) in zip(_listed_and_counts(new), zip(*columns, strict=True), strict=True):
-        number = None if execution_id in doubtful else _counted(*row)
+    columns = (new[name].to_pylist() for name in ("execution_id", "unlisted_calls", "listed_calls", "fingerprint"))
+    for execution_id, number, *now in zip(*columns, strict=True):
         number_before, *as_before = before.get(execution_id, (None, *now))
         is_less = number is not None and number_before is not None and number < number_before
         is_told = number is not None and not (is_less and now != as_before)
         numbers.append(number if is_told else number_before)
     return with_column(new, "unlisted_calls", numbers)
-
-
-def _listed_and_counts(executions: pa.Table) -> Iterable[tuple[int | None, ...]]:
-    return zip(*(executions[name].to_pylist() for name in ("listed_calls", *COUNT_COLUMNS)), strict=True)
-
-
-def _counted(listed: int | None, *counts: int | None) -> int | None:
-    """How many calls are counted and not listed; None where no count is as high as the list is long."""
-    most = max((each for each in counts if each is not None), default=-1)
-    return most - listed if listed is not None and most >= listed else None
 
 
 def _contents(table: schema.Table, rows: pa.Table) -> Iterable[tuple[tuple[Any, ...], tuple[Any, ...]]]:

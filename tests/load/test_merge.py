@@ -241,17 +241,14 @@ COUNTED = {"calls_total": 12, "listed_calls": 9}
 @pytest.mark.parametrize(
     ("before", "after", "unlisted"),
     [
-        ({}, {}, None),
-        ({}, COUNTED, 3),
-        ({}, {"calls_total": 8, "total_calls": 9, "listed_calls": 9}, 0),
-        ({}, {"calls_total": 2, "listed_calls": 9}, None),
         ({"unlisted_calls": 3}, {}, 3),
-        ({"unlisted_calls": 3}, {"calls_total": 12}, 3),
-        ({"unlisted_calls": 3}, {"calls_total": 2, "listed_calls": 9}, 3),
-        ({"unlisted_calls": 1, "listed_calls": 9}, {"fingerprint": "new", **COUNTED}, 3),
-        ({"unlisted_calls": 4, "listed_calls": 9}, COUNTED, 3),
-        ({"unlisted_calls": 4, "listed_calls": 9}, {"fingerprint": "new", **COUNTED}, 4),
-        ({"unlisted_calls": 4, "listed_calls": 8}, COUNTED, 4),
+        ({"unlisted_calls": 3}, {"unlisted_calls": 4, "fingerprint": "new"}, 4),
+        ({"unlisted_calls": 3}, {"unlisted_calls": 2}, 2),
+        ({"unlisted_calls": 3}, {"unlisted_calls": 2, "fingerprint": "new"}, 3),
+        ({"unlisted_calls": 3, "listed_calls": 9}, {"unlisted_calls": 0, "listed_calls": 12}, 3),
+        ({"unlisted_calls": 3, "listed_calls": 12}, {"unlisted_calls": 0, "listed_calls": 12}, 0),
+        ({}, {"unlisted_calls": 2, "fingerprint": "new"}, 2),
+        ({}, {}, None),
         ({"export_state": "exported", **COUNTED}, {}, 3),
         ({"export_state": "settling", "total_calls": 10, **COUNTED}, {"fingerprint": "new"}, 3),
         ({"export_state": "incomplete", **COUNTED}, {}, None),
@@ -265,17 +262,6 @@ def test_calls_that_the_source_does_not_list_stay_as_many_while_nothing_tells(be
     new = rows(schema.EXECUTIONS, execution("e1", "new", **after), execution("e2", "new"))
     merged = merge(schema.EXECUTIONS, old, new, Replacement(["e1", "e2"])).table
     assert merged["unlisted_calls"].to_pylist() == [unlisted, None]
-
-
-@pytest.mark.parametrize(
-    ("replacement", "unlisted"), [({}, 1), ({"heads": ["e1"]}, 1), ({"doubtful": ["e1"]}, 7)], ids=str
-)
-def test_calls_that_are_not_listed_are_told_by_a_list_that_is_believed_and_its_own_counts(replacement, unlisted):
-    """A kept aggregate of a head is the count of another night."""
-    old = rows(schema.EXECUTIONS, execution("e1", unlisted_calls=7, calls_total=20, listed_calls=9))
-    new = rows(schema.EXECUTIONS, execution("e1", "new", total_calls=10, listed_calls=9))
-    merged = merge(schema.EXECUTIONS, old, new, Replacement(["e1"], **replacement)).table
-    assert merged["unlisted_calls"].to_pylist() == [unlisted]
 
 
 @pytest.mark.parametrize(

@@ -125,11 +125,11 @@ class DeltaWarehouse:
         found.shape = noted.get("dataset", {}).get(found.dataset_id or "", (None, None))[0]
         found.items = {group.kind: noted.get(group.kind, {}) for group in GROUPS}
         as_noted = {name: digest for name, (digest, _) in noted.get("table", {}).items()}
-        if STATE not in found.tables or as_noted.get(STATE) != str(found.tables[STATE].version):
-            as_noted = {}  # what somebody else wrote there proves nothing
+        # What somebody else wrote there proves nothing, nor that a table never was.
+        is_ours = STATE in found.tables and as_noted.get(STATE) == str(found.tables[STATE].version)
         for group in GROUPS:
             tables = {table.name: found.tables.get(table.name) for table in group.tables}
-            if any((opened and opened.note) != as_noted.get(name) for name, opened in tables.items()):
+            if not is_ours or any((opened and opened.note) != as_noted.get(name) for name, opened in tables.items()):
                 found.items[group.kind] = _checked(group, found.items[group.kind], filter(None, tables.values()))
         return found
 

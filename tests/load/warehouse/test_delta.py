@@ -219,9 +219,17 @@ def remove_a_table(lake):
     shutil.rmtree(lake.folder / "evals")
 
 
+def remove_a_table_after_maintenance(lake):
+    lake.export_again()
+    lake.load()
+    lake.open(STATE).vacuum(0, dry_run=False, enforce_retention_duration=False)
+    shutil.rmtree(lake.folder / "runs")
+
+
 EDITS = [
     delete_calls, delete_executions, delete_runs, update_a_cell, update_to_null, double_the_rows, add_rows_of_nobody,
     forget_what_was_loaded, forget_an_execution, remove_the_state, remove_a_table,
+    remove_a_table_after_maintenance,
 ]  # fmt: skip
 
 

@@ -221,6 +221,7 @@ def unlisted_calls(executions: pa.Table) -> list[int | None]:
 def _with_unlisted_calls(old: pa.Table, new: pa.Table) -> pa.Table:
     """The new rows of executions, with the old ``unlisted_calls`` where nothing tells how many there are now.
 
+    A new row tells by its column alone: it may be a moved one, whose list was never believed, whatever it counts.
     Fewer than before are believed only of an execution that says nothing new and lists no more: calls that come between its list
     and that of its calls are counted the next time.
     """

@@ -249,6 +249,7 @@ COUNTED = {"calls_total": 12, "listed_calls": 9}
         ({"unlisted_calls": 3, "listed_calls": 12}, {"unlisted_calls": 0, "listed_calls": 12}, 0),
         ({}, {"unlisted_calls": 2, "fingerprint": "new"}, 2),
         ({}, {}, None),
+        ({}, {"export_state": "incomplete", **COUNTED}, None),
         ({"export_state": "exported", **COUNTED}, {}, 3),
         ({"export_state": "settling", "total_calls": 10, **COUNTED}, {"fingerprint": "new"}, 3),
         ({"export_state": "incomplete", **COUNTED}, {}, None),
@@ -257,7 +258,7 @@ COUNTED = {"calls_total": 12, "listed_calls": 9}
     ],
 )
 def test_calls_that_the_source_does_not_list_stay_as_many_while_nothing_tells(before, after, unlisted):
-    """A row of an older version, without the column, tells by its counts, if it was whole."""
+    """A row of an older version, without the column, tells by its counts, if it was whole. A new one may be a moved one."""
     old = rows(schema.EXECUTIONS, execution("e1", **before))
     new = rows(schema.EXECUTIONS, execution("e1", "new", **after), execution("e2", "new"))
     merged = merge(schema.EXECUTIONS, old, new, Replacement(["e1", "e2"])).table

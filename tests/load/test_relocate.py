@@ -103,6 +103,15 @@ def test_moved_execution_is_what_an_export_to_its_new_place_would_have_made_it(t
     assert reasons(moved, a_bundle("e2", ["c3"]), key=OTHER) == {"e2": Reason.FINAL}
 
 
+@pytest.mark.parametrize(("exported", "unlisted"), [([], None), ([a_bundle("e1", version=2)], 0)], ids=["new", "known"])
+def test_list_of_calls_that_is_not_believed_is_not_believed_after_the_move(dataset, tmp_path, exported, unlisted):
+    export_to(dataset, *exported)
+    export_to(dataset, a_bundle("e1", version=9, is_proved=False))
+    for _ in range(2):
+        assert rows(tmp_path, "executions", "total_calls", "listed_calls", "unlisted_calls") == [(9, 2, unlisted)]
+        move_to_other(dataset, "e1")
+
+
 def test_only_the_executions_that_move_leave_their_partition(dataset, tmp_path):
     export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]), a_bundle("e9", ["c9"], key=OTHER))
     move_to_other(dataset, "e1")

@@ -170,7 +170,7 @@ def _is_settled(execution: Execution, known: StoredExecution | None, held: HeldR
     """Whether no late data is expected: ``settle_hours`` after its end, and after a run first saw it as it is.
 
     The end may be long ago: a rerun keeps the old one, and an execution may be stored late. It alone counts in a first export, if
-    no call is missing that the source counts: that may be deleted, or not be listed for one night.
+    the source counts its calls and none is missing: that may be deleted, or not be listed for one night.
     """
     settle, now = settlement.settle, settlement.now
     completed_at = timestamp_or_none(execution.payload.get("completed_at"))
@@ -178,7 +178,8 @@ def _is_settled(execution: Execution, known: StoredExecution | None, held: HeldR
         completed_at = None  # like each time that has not come yet
     if completed_at is not None and now - completed_at < settle:
         return False
-    has_all = held.exported_calls >= max(call_counts(execution.payload), default=0)
+    counts = call_counts(execution.payload)
+    has_all = bool(counts) and held.exported_calls >= max(counts)
     lost = settlement.vouched.get(execution.execution_id)
     is_expected = held.is_as_exported(lost.calls_digest) if lost else execution.execution_id not in settlement.late
     if known is None and completed_at is not None and has_all and is_expected:

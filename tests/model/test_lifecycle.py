@@ -36,8 +36,8 @@ def state(bundle, settle_hours=24.0, known=None, digest="digest", *, is_late=Fal
     return export_state(bundle.execution, known, arrival, settlement)
 
 
-def finished(hours_ago, **payload):
-    return execution(completed_at=(NOW - timedelta(hours=hours_ago)).isoformat(), **payload)
+def finished(hours_ago, total_calls=1, **payload):
+    return execution(completed_at=(NOW - timedelta(hours=hours_ago)).isoformat(), total_calls=total_calls, **payload)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_times_that_have_not_come_yet_are_unknown():
 
 
 def test_execution_without_calls_is_exported_all_the_same():
-    assert state(bundle_of(of=finished(48))) is ExportState.EXPORTED
+    assert state(bundle_of(of=finished(48, total_calls=0))) is ExportState.EXPORTED
 
 
 def test_one_dead_letter_makes_it_incomplete():
@@ -178,12 +178,13 @@ def test_execution_settles_by_the_clock_that_is_behind():
 
 
 def test_execution_of_a_first_export_settles_from_its_end_alone():
-    assert state(bundle_of(of=finished(240))) is ExportState.EXPORTED
+    assert state(bundle_of(fetched_call(), of=finished(240))) is ExportState.EXPORTED
 
 
-def test_execution_that_counts_more_calls_than_a_first_export_saw_is_looked_at_once_more():
+@pytest.mark.parametrize("total_calls", [3, None])
+def test_execution_that_counts_more_calls_than_a_first_export_saw_or_none_is_looked_at_once_more(total_calls):
     """A list may lack some for a night; deleted ones are counted for ever."""
-    of = finished(240, total_calls=3)
+    of = finished(240, total_calls=total_calls)
     assert state(bundle_of(of=of)) is ExportState.SETTLING
     known = stored_of(of, export_state="settling", verified_at=NOW - timedelta(hours=24))
     assert state(bundle_of(of=of), known=known) is ExportState.EXPORTED

@@ -17,6 +17,7 @@ from etl.pipeline.summary import Summary
 from etl.sandbox import Execution, Fault, RunTest, Sandbox, SandboxRequest
 from etl.sandbox.generate import new_id
 from tests.e2e.command import environment, metrics_etl, write_settings
+from tests.e2e.faults import edited_calls
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import settings_for
 from tests.worlds import settled_world
@@ -112,6 +113,25 @@ async def test_renamed_run_test_moves_when_all_run_tests_are_exported(
     assert (renamed.exit_code, renamed.requests) == (0, 5)
     assert [each.moved for each in renamed.run_tests if each.name == "A new name"] == [4]
     assert renamed.notices == ["'A new name': 4 stored executions moved here from another run test or name"]
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_new_execution_of_a_renamed_run_test_is_looked_at_twice_though_only_its_new_name_is_asked_for(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    await export()
+    run_test = server.world.run_tests[0]
+    sandbox.rename_run_test(run_test, "A new name")
+    sandbox.add_execution(server.world, run_test, random.Random(7), NIGHT - timedelta(days=3), 3)
+    server.fault = lambda request, _nth: edited_calls(
+        server.world, request, lambda calls: [call | {"eval_outputs": {}} for call in calls]
+    )
+    sick = await export(only=["A new name"])
+    server.fault = None
+    for _ in range(3):
+        night = await export()
+
+    assert (sick.exit_code, night.exit_code) == (3, 0)
     assert_equals_world(tmp_path, server.world)
 
 

@@ -64,7 +64,7 @@ KIND_MEANINGS: dict[Kind, str] = {
 
 _FETCHED_AGAIN = "metrics-etl run fetches again what the API still lists of it"
 _MOVE_ASIDE = "move the file out of the dataset, then metrics-etl run fetches its rows again"
-_MOVE_RUN_ASIDE = "move the file out of the dataset: the row of that run is lost, and no other one"
+_MOVE_RUN_ASIDE = "move the file out of the dataset: at most the row of that one run is lost"
 
 FIXES: dict[Kind, str] = {
     Kind.ODDITY: "replace it with the files themselves, or remove it",

@@ -163,9 +163,13 @@ class _Pass:
         report = self._report
         for part, paths in sorted(self._inventory.parts.items()):
             self._check_part(part, paths)
-        for path in self._inventory.runs:
-            rows = self._read(schema.RUNS_TABLE, path)
-            if rows is not None and rows["export_run_id"].to_pylist() != [Path(path).stem]:
+        seen: set[str] = set()
+        for path in sorted(self._inventory.runs):
+            rows, export_run_id = self._read(schema.RUNS_TABLE, path), Path(path).stem
+            if export_run_id in seen:
+                report.findings.append(Finding(Kind.DOUBLED, path, "holds a run that another file holds, too"))
+            seen.add(export_run_id)
+            if rows is not None and rows["export_run_id"].to_pylist() != [export_run_id]:
                 report.findings.append(
                     Finding(Kind.MISPLACED, path, "does not hold the one run that it is named after")
                 )

@@ -250,6 +250,14 @@ def put_notes_beside_the_runs(place: Place) -> Path:
     return path
 
 
+def copy_a_run_to_another_month(place: Place) -> Path:
+    (path,) = (place.data / "runs").rglob("*.parquet")
+    target = path.parents[1] / "month=2099-01" / path.name
+    target.parent.mkdir()
+    shutil.copy(path, target)
+    return target
+
+
 def rename_a_run(place: Place) -> Path:
     path = next((place.data / "runs").rglob("*.parquet"))
     return path.rename(path.with_name("20200101T000000Z-00000000.parquet"))
@@ -279,6 +287,7 @@ BREAKS: dict[Callable[[Place], Path], tuple[Kind, str]] = {
     put_a_stray_file: (Kind.STRAY_FILE, "is not a file of this dataset"),
     put_notes_beside_the_runs: (Kind.STRAY_FILE, "is not a file of this dataset"),
     rename_a_run: (Kind.MISPLACED, "does not hold the one run that it is named after"),
+    copy_a_run_to_another_month: (Kind.DOUBLED, "holds a run that another file holds, too"),
 }
 
 
@@ -310,7 +319,8 @@ async def test_what_a_finding_tells_to_do_fixes_it(
 
     if "move the file out" in finding.fix:
         (place.data / finding.place).unlink()
-    assert "metrics-etl run" in finding.fix
+    else:
+        assert "metrics-etl run" in finding.fix
     await place.export()
 
     assert place.verify().findings == []

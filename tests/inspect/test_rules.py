@@ -84,5 +84,5 @@ def test_row_of_a_run_is_not_said_to_be_fetched_again(kind):
     run, part = (
         Finding(kind, place, "").fix for place in ("runs/month=2026-11/a.parquet", "calls/run_test=a/b.parquet")
     )
-    assert run.endswith("move the file out of the dataset: the row of that run is lost, and no other one")
+    assert run.endswith("move the file out of the dataset: at most the row of that one run is lost")
     assert part.endswith("metrics-etl run fetches its rows again")

@@ -186,7 +186,7 @@ def _is_settled(execution: Execution, known: StoredExecution | None, held: HeldR
         return True
     if known is None or not (known.was_whole and _is_as_before(execution, known, held)):
         # More may come; a list may lack something for one night, or be older than another that tells of it.
-        return settle <= timedelta(0)
+        return settle <= timedelta(0) and has_all
     seen_at = known.verified_at or known.exported_at or now
     return known.export_state == ExportState.EXPORTED or now - seen_at >= settle * _ENOUGH
 

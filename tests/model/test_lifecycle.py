@@ -95,7 +95,7 @@ def test_execution_whose_calls_could_not_be_listed_is_incomplete():
 @pytest.mark.parametrize("completed_at", [None, "soon", 7])
 def test_execution_whose_end_cannot_be_read_settles_from_when_it_changed_last(completed_at):
     """It may have been cancelled just now, however long ago it was started."""
-    of = execution(started_at="2026-01-01T00:00:00Z", completed_at=completed_at)
+    of = execution(started_at="2026-01-01T00:00:00Z", completed_at=completed_at, total_calls=0)
     for seen_hours_ago, expected in ((21.6, ExportState.EXPORTED), (21.5, ExportState.SETTLING)):
         known = stored_of(of, export_state="settling", verified_at=NOW - timedelta(hours=seen_hours_ago))
         assert state(bundle_of(of=of), known=known) is expected
@@ -185,7 +185,8 @@ def test_execution_of_a_first_export_settles_from_its_end_alone():
 def test_execution_that_counts_more_calls_than_a_first_export_saw_or_none_is_looked_at_once_more(total_calls):
     """A list may lack some for a night; deleted ones are counted for ever."""
     of = finished(240, total_calls=total_calls)
-    assert state(bundle_of(of=of)) is ExportState.SETTLING
+    for settle_hours in (0, 24):
+        assert state(bundle_of(of=of), settle_hours=settle_hours) is ExportState.SETTLING
     known = stored_of(of, export_state="settling", verified_at=NOW - timedelta(hours=24))
     assert state(bundle_of(of=of), known=known) is ExportState.EXPORTED
 

@@ -329,6 +329,13 @@ def test_what_arrived_is_told_by_run_test(dataset):
     }
 
 
+def test_call_of_two_run_tests_that_failed_is_missing_in_both(dataset, tmp_path):
+    mine, other = a_bundle("e1", given_up=["c2"]), a_bundle("e9", ["c2", "c9"], given_up=["c2"], key="booking")
+    _, arrived = export_to(dataset, mine, other)
+    assert rows(tmp_path, "errors", "execution_id", "subject_id") == [("e9", "c2")]
+    assert {key: share.dead_letters for key, share in arrived.items()} == {KEY: 1, "booking": 1}
+
+
 @pytest.mark.parametrize(
     ("first", "second", "owner"),
     [((), (), "e2"), (["c1"], (), "e2"), ((), ["c1"], "e1"), (["c1"], ["c1"], "e2")],

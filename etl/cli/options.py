@@ -48,7 +48,7 @@ RunTests = Annotated[
     typer.Option(
         "--run-test",
         metavar="NAME",
-        help="Only this run test, by name or key. Repeat the option to name several.",
+        help='Only this run test, by name or key; by name if run_tests is "all". Repeat the option to name several.',
         rich_help_panel=SELECTION,
     ),
 ]

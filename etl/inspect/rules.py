@@ -65,6 +65,7 @@ KIND_MEANINGS: dict[Kind, str] = {
 _FETCHED_AGAIN = "metrics-etl run fetches again what the API still lists of it"
 _MOVE_ASIDE = "move the file out of the dataset, then metrics-etl run fetches its rows again"
 _MOVE_RUN_ASIDE = "move the file out of the dataset: at most the row of that one run is lost"
+_RUN_DROPS = "metrics-etl run drops what belongs elsewhere"
 
 FIXES: dict[Kind, str] = {
     Kind.ODDITY: "replace it with the files themselves, or remove it",
@@ -77,7 +78,7 @@ FIXES: dict[Kind, str] = {
     Kind.SPREAD: "metrics-etl run keeps the complete rows that were written last",
     Kind.ALTERED: _MOVE_ASIDE,
     Kind.DAMAGED: _FETCHED_AGAIN,
-    Kind.MISPLACED: "move the file back to where it was, or metrics-etl run drops what belongs elsewhere",
+    Kind.MISPLACED: f"move the file back to where it was, or {_RUN_DROPS}",
     Kind.NO_EXECUTION: _FETCHED_AGAIN,
     Kind.GONE: "metrics-etl status says what to do",
     Kind.DEAD_LETTER: "metrics-etl run retries it",
@@ -99,7 +100,9 @@ class Finding:
     def fix(self) -> str:
         """What to do about it."""
         fix = FIXES[self.kind]
-        return fix.replace(_MOVE_ASIDE, _MOVE_RUN_ASIDE) if self.place.startswith(f"{schema.RUNS_TABLE.name}/") else fix
+        if not self.place.startswith(f"{schema.RUNS_TABLE.name}/"):
+            return fix
+        return fix.replace(_MOVE_ASIDE, _MOVE_RUN_ASIDE).replace(_RUN_DROPS, _MOVE_RUN_ASIDE)
 
     def __str__(self) -> str:
         """One line, without control characters."""

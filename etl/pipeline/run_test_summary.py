@@ -51,7 +51,7 @@ class RunTestSummary:
         """One line for each thing that is missing or wrong. In a run that was cut short an unproved list is not a problem."""
         lines = [
             f"{quoted(self.name)}: {counted(count, 'execution')} of its list also in the list of {quoted(other)}, or stored there "
-            "while that list was not read; each was exported once: run again with both run tests; if the message stays, the API "
+            "while that list was not read; each was exported once: run again without --run-test; if the message stays, the API "
             "gives one of them the list of the other"
             for other, count in self.shared.items()
         ]

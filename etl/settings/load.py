@@ -56,7 +56,7 @@ class Environment(EnvSettingsSource):
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         """JSON; of run tests also their names, joined by commas, or the word "all"."""
         if field_name == "run_tests" and not value.startswith(("[", '"')):
-            return value if value == "all" else [name.strip() for name in value.split(",")]
+            return "all" if value.strip() == "all" else [name.strip() for name in value.split(",")]
         try:
             return super().decode_complex_value(field_name, field, value)
         except (ValueError, RecursionError):

@@ -79,10 +79,17 @@ def test_a_finding_is_one_line_whatever_a_file_is_called():
     assert line.isprintable()
 
 
-@pytest.mark.parametrize("kind", [Kind.UNREADABLE, Kind.SCHEMA])
-def test_row_of_a_run_is_not_said_to_be_fetched_again(kind):
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (Kind.UNREADABLE, "metrics-etl run fetches its rows again"),
+        (Kind.SCHEMA, "metrics-etl run fetches its rows again"),
+        (Kind.MISPLACED, "metrics-etl run drops what belongs elsewhere"),
+    ],
+)
+def test_no_run_is_said_to_mend_a_file_of_runs(kind, words):
     run, part = (
         Finding(kind, place, "").fix for place in ("runs/month=2026-11/a.parquet", "calls/run_test=a/b.parquet")
     )
     assert run.endswith("move the file out of the dataset: at most the row of that one run is lost")
-    assert part.endswith("metrics-etl run fetches its rows again")
+    assert part.endswith(words)

@@ -76,7 +76,7 @@ def test_names_in_the_environment_need_no_json(
     assert [run_test.name for run_test in load(file, 'run_tests = ["A"]').run_tests] == names
 
 
-@pytest.mark.parametrize("value", ["all", '"all"'])
+@pytest.mark.parametrize("value", ["all", '"all"', "all "])
 def test_all_is_a_word_in_the_environment_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: Path, value: str
 ) -> None:

@@ -240,6 +240,17 @@ def test_what_was_edited_by_hand_in_delta_is_made_equal_again(lake, edit):
     lake.assert_settled()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("tables", [["runs"], ["errors"], ["executions", "calls", "evals"]], ids="-".join)
+@pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)
+def test_tables_that_are_removed_after_an_edit_are_loaded_again(lake, edit, tables):
+    edit(lake)
+    for name in tables:
+        shutil.rmtree(lake.folder / name, ignore_errors=True)
+    lake.load()
+    lake.assert_settled()
+
+
 def test_edit_costs_the_edited_execution_alone(lake):
     update_a_cell(lake)
     result = lake.load()

@@ -158,7 +158,7 @@ def _rows_of(bundles: Sequence[FlatBundle], stamp: ExportStamp) -> tuple[dict[st
             executions=sum(each.part_of is None for each in bundles), calls=len(calls.data), evals=len(evals.data)
         ),
         misfits=calls.misfits + evals.misfits,
-        dead_letters=sum(len(each.dead_letters) for each in bundles),
+        dead_letters=sum(len(each.dead_letters) for each in bundles if each.part_of is None),
     )
     for bundle in bundles:
         # They are in the frames now; memory need not hold them twice.

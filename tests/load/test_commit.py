@@ -329,6 +329,13 @@ def test_what_arrived_is_told_by_run_test(dataset):
     }
 
 
+def test_dead_letter_of_an_execution_that_arrives_in_pieces_counts_once(dataset, tmp_path):
+    whole = a_bundle("e1", ["c1", "c2", "c3"], given_up=["c2"])
+    pieces = [msgspec.structs.replace(whole, part_of=3) for _ in range(2)]
+    arrived = [export_to(dataset, bundle)[1][KEY].dead_letters for bundle in (*pieces, whole)]
+    assert (arrived, rows(tmp_path, "errors", "subject_id")) == ([0, 0, 1], [("c2",)])
+
+
 def test_call_of_two_run_tests_that_failed_is_missing_in_both(dataset, tmp_path):
     mine, other = a_bundle("e1", given_up=["c2"]), a_bundle("e9", ["c2", "c9"], given_up=["c2"], key="booking")
     _, arrived = export_to(dataset, mine, other)

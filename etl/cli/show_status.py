@@ -81,6 +81,7 @@ FIELDS = {
     "damaged_executions": "executions that lost some of their rows earlier and were not exported again",
     "doubled_executions": "executions whose rows are there twice",
     "surplus_rows": "executions, calls and evals that came since the last run, without one",
+    "has_index": "`_state/index.parquet` is there, which tells what the last run left",
     "last_load": "the last load into the warehouse; null without one",
     "last_load.warehouse": "which warehouse, and its schema",
     "last_load.tried_at": "when it was loaded, or the attempt failed",

@@ -117,8 +117,9 @@ class Status:
     ``set_aside``: how many files are in the quarantine. ``missing_executions``, ``missing_calls`` and ``missing_evals``: how many
     of their rows the dataset held at the end of the last run, as its index says, and does not any more. ``lost_executions``: how
     many were gone by then, and are not exported again; ``damaged_executions``, of how many a part was. ``doubled_executions``: how
-    many stand twice; ``surplus_rows``: how many rows there are beyond what the last run left. ``last_load``: how the
-    last load into a warehouse went; ``warehouse_lacks``: what the one of the settings does not have, in words.
+    many stand twice; ``surplus_rows``: how many rows there are beyond what the last run left. ``has_index``: the index is there,
+    without which nobody knows what that was. ``last_load``: how the last load into a warehouse went; ``warehouse_lacks``: what the
+    one of the settings does not have, in words.
     ``still_open``: what an earlier run could not find out, and no run since, in words.
     """
 
@@ -143,6 +144,7 @@ class Status:
     damaged_executions: int
     doubled_executions: int
     surplus_rows: int
+    has_index: bool = True
     last_load: LastLoad | None = None
     warehouse_lacks: str | None = None
     still_open: tuple[str, ...] = ()
@@ -237,6 +239,7 @@ def _read_at_once(
         damaged_executions=sum(map(len, index.damaged().values())),
         doubled_executions=0 if is_exporting else count_doubled(parts["executions"]),
         surplus_rows=sum(each.total() for each in come_since),
+        has_index=index.is_there,
         last_load=last_load,
         warehouse_lacks=lacks_of_warehouse(last_load, warehouse, export_runs, export_runs - loading)
         if warehouse

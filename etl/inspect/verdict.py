@@ -6,7 +6,7 @@ from datetime import datetime
 
 from etl.errors import ExitCode
 from etl.inspect.status import RunTestStatus, Status
-from etl.load.layout import parse_part_path
+from etl.load.layout import INDEX, parse_part_path
 from etl.model.wording import counted, first_few, quoted
 
 NIGHTLY_HOURS = 26
@@ -97,15 +97,22 @@ def missing_rows(status: Status) -> Iterator[str]:
     for what, gone in (("execution", status.missing_executions), ("call", calls), ("eval", status.missing_evals)):
         if gone > 0:
             yield f"{counted(gone, what)} gone since the last run"
-    if status.doubled_executions:
-        yield f"rows of {counted(status.doubled_executions, 'execution')} stand twice: a move was interrupted, or files were copied"
-    if status.surplus_rows:
-        yield f"{counted(status.surplus_rows, 'row')} more than the last run left"
+    yield from _unexpected(status)
     if status.lost_executions:
         yield f"{counted(status.lost_executions, 'execution')} gone before the last run, and not exported again"
     if status.damaged_executions:
         executions = counted(status.damaged_executions, "execution")
         yield f"rows of {executions} gone before the last run, and not exported again"
+
+
+def _unexpected(status: Status) -> Iterator[str]:
+    """What the last run did not leave as it is, and where nothing tells."""
+    if status.doubled_executions:
+        yield f"rows of {counted(status.doubled_executions, 'execution')} stand twice: a move was interrupted, or files were copied"
+    if status.surplus_rows:
+        yield f"{counted(status.surplus_rows, 'row')} more than the last run left"
+    if status.complete_at and not status.has_index:
+        yield f"whether rows are gone is not known, since {INDEX} is missing or damaged"
 
 
 def lacks(run_tests: Sequence[RunTestStatus]) -> Iterator[str]:

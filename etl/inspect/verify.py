@@ -21,8 +21,9 @@ from etl.inspect.rules import Finding, Kind, row_faults
 from etl.inspect.warehouse import WarehouseReport
 from etl.load.files.open import Files, open_files
 from etl.load.identity import read_identity
+from etl.load.index import index_if_readable
 from etl.load.later_starts import with_later_starts
-from etl.load.layout import QUARANTINE, STAGING, Part, Scope, days_of, parse_part_path
+from etl.load.layout import INDEX, QUARANTINE, STAGING, Part, Scope, days_of, parse_part_path
 from etl.model import schema
 from etl.model.lifecycle import ExportState
 from etl.model.wording import counted, first_few, quoted
@@ -133,6 +134,10 @@ def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) 
     # Of which days they were, nothing tells; what was found says it better.
     if not (report.findings or scope.has_bounds) and (gone := rows_gone(files, scope.run_test_keys)):
         report.findings.append(Finding(Kind.GONE, files.where(), f"{', '.join(gone)} gone"))
+    if not index_if_readable(files, []).is_there:
+        report.notices.append(
+            f"{files.where(INDEX)} is missing or damaged: nothing tells whether files are gone; metrics-etl run writes another"
+        )
     report.export_at_work = at_work or files.lock_holder()
     if report.export_at_work:
         report.notices.append(f"an export is running on this dataset ({report.export_at_work})")
@@ -164,7 +169,7 @@ class _Pass:
         for part, paths in sorted(self._inventory.parts.items()):
             self._check_part(part, paths)
         seen: set[str] = set()
-        for path in sorted(self._inventory.runs):
+        for path in sorted(self._inventory.runs, reverse=True):  # the copy of a day last, which a killed migration left
             rows, export_run_id = self._read(schema.RUNS_TABLE, path), Path(path).stem
             if export_run_id in seen:
                 report.findings.append(Finding(Kind.DOUBLED, path, "holds a run that another file holds, too"))

@@ -64,6 +64,11 @@ class Index:
     vouched: dict[str, HeldRows] = field(default_factory=dict)
     is_saved: bool = False
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a file that says what the last run left."""
+        return self.is_saved or bool(self.parts)
+
     def count(self, table: schema.Table) -> Counter[str]:
         """How many rows the files of the table have, by the key of the run test."""
         number, counts = schema.OF_EXECUTIONS.index(table), Counter[str]()

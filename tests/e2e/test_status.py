@@ -5,6 +5,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -228,7 +229,28 @@ async def test_what_the_index_knows_is_told_without_opening_a_file(
 
     assert not {path.partition("/")[0] for path in opened} & {"executions", "calls", "evals"}
     (tmp_path / "data" / INDEX).unlink()
-    assert status_of(tmp_path, now=now) == from_index
+    assert status_of(tmp_path, now=now) == replace(from_index, has_index=False)
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+async def test_without_its_index_nothing_tells_that_a_run_test_is_gone_and_status_is_not_good(
+    server: Sandbox, tmp_path: Path, *, is_damaged: bool
+) -> None:
+    await export(server, tmp_path)
+    assert judge(status_of(tmp_path)).is_good
+    if is_damaged:
+        (tmp_path / "data" / INDEX).write_bytes(b"PAR1")
+    else:
+        (tmp_path / "data" / INDEX).unlink()
+    for table in ("executions", "calls", "evals"):
+        shutil.rmtree(min((tmp_path / "data" / table).iterdir()))
+    found = judge(status_of(tmp_path))
+    assert (
+        found.text == "Not good: whether rows are gone is not known, since _state/index.parquet is missing or damaged"
+    )
+    assert found.next_step == "metrics-etl run"
+    await export(server, tmp_path)
+    assert judge(status_of(tmp_path)).is_good
 
 
 async def test_executions_that_are_gone_here_and_at_the_source_are_told(server: Sandbox, tmp_path: Path) -> None:

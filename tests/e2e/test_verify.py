@@ -250,9 +250,9 @@ def put_notes_beside_the_runs(place: Place) -> Path:
     return path
 
 
-def copy_a_run_to_another_month(place: Place) -> Path:
+def copy_a_run_to_its_day(place: Place) -> Path:
     (path,) = (place.data / "runs").rglob("*.parquet")
-    target = path.parents[1] / "month=2099-01" / path.name
+    target = path.parents[1] / "date=2026-01-01" / path.name
     target.parent.mkdir()
     shutil.copy(path, target)
     return target
@@ -287,7 +287,7 @@ BREAKS: dict[Callable[[Place], Path], tuple[Kind, str]] = {
     put_a_stray_file: (Kind.STRAY_FILE, "is not a file of this dataset"),
     put_notes_beside_the_runs: (Kind.STRAY_FILE, "is not a file of this dataset"),
     rename_a_run: (Kind.MISPLACED, "does not hold the one run that it is named after"),
-    copy_a_run_to_another_month: (Kind.DOUBLED, "holds a run that another file holds, too"),
+    copy_a_run_to_its_day: (Kind.DOUBLED, "holds a run that another file holds, too"),
 }
 
 
@@ -350,6 +350,7 @@ async def test_parts_that_are_gone_as_a_whole_are_a_finding_while_the_index_know
     assert [each.kind for each in report.findings] == [Kind.GONE] * has_index
     assert [each.text[:23] for each in report.findings] == ["3 executions, 12 calls,"] * has_index
     assert report.exit_code == (3 if has_index else 0)
+    assert any("nothing tells whether files are gone" in each for each in report.notices) is not has_index
     assert place.verify(run_test_keys=frozenset([kept.removeprefix("run_test=")])).findings == []
     await place.export()
     assert place.verify().findings == []

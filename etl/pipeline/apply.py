@@ -241,12 +241,10 @@ async def fetch(
 def _late(record: Record, planned: Iterable[Planned], state: StoredState) -> set[str]:
     """Executions that no first export brings: their run test was complete once, or they began after some of it was exported.
 
-    So may one that lists what is stored under another key, as after a new name.
+    So may one of which something was stored under another key, as after a new name.
     """
-    complete, new = (
-        record.complete_before().union(*record.in_two_lists),
-        [item for item in planned if item.stored is None],
-    )
+    complete = record.complete_before().union(record.moved, *record.in_two_lists)
+    new = [item for item in planned if item.stored is None]
     exported_from = {
         key: min(
             (each.verified_at or each.exported_at or LONG_AGO for each in state.executions[key].values()), default=None

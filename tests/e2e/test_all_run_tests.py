@@ -116,8 +116,9 @@ async def test_renamed_run_test_moves_when_all_run_tests_are_exported(
     assert_equals_world(tmp_path, server.world)
 
 
-async def test_new_execution_of_a_renamed_run_test_is_looked_at_twice_though_only_its_new_name_is_asked_for(
-    server: Sandbox, export: Export, tmp_path: Path
+@pytest.mark.parametrize(("only", "exit_code"), [([], 0), (["A new name"], 3)], ids=["all", "new name alone"])
+async def test_execution_that_a_renamed_run_test_has_late_is_looked_at_twice(
+    server: Sandbox, export: Export, tmp_path: Path, only: list[str], exit_code: int
 ) -> None:
     await export()
     run_test = server.world.run_tests[0]
@@ -126,12 +127,12 @@ async def test_new_execution_of_a_renamed_run_test_is_looked_at_twice_though_onl
     server.fault = lambda request, _nth: edited_calls(
         server.world, request, lambda calls: [call | {"eval_outputs": {}} for call in calls]
     )
-    sick = await export(only=["A new name"])
+    sick = await export(only=only)
     server.fault = None
     for _ in range(3):
         night = await export()
 
-    assert (sick.exit_code, night.exit_code) == (3, 0)
+    assert (sick.exit_code, night.exit_code) == (exit_code, 0)
     assert_equals_world(tmp_path, server.world)
 
 

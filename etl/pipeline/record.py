@@ -49,11 +49,13 @@ class Record:
     are keys where some could not be, as ``not_looked_up`` says. ``begun`` is what was fetched of the plan while some list was
     still held up. ``committed`` are execution_ids. ``fetched`` is what all crawls did, ``resolved`` how many dead letters of this
     run went since such a call is stored where it moved. ``index`` is that of the files when they were last looked through.
-    ``in_two_lists`` are executions by the keys of two run tests that have them.
+    ``has_index``: there was one, which says what the last run left. ``in_two_lists`` are executions by the keys of two run tests
+    that have them.
     """
 
     run_tests: tuple[RunTest, ...]
     index: Index | None = None
+    has_index: bool = True
     before: LastRun | None = None
     last_attempt: Attempt | None = None
     ignored: list[str] = field(default_factory=list)
@@ -198,15 +200,16 @@ class Record:
             summary.is_compared = True
             summary.deleted, summary.not_listed, summary.not_answered = gone.deleted, gone.not_listed, gone.not_answered
             summary.unfinished = gone.unfinished
+        dead_letters: dict[str, int] = {}
         for arrived in self._arrived_of(run_test.key):
             summary.executions += arrived.rows["executions"]
             summary.calls += arrived.rows["calls"]
             summary.evals += arrived.rows["evals"]
-            summary.dead_letters += arrived.dead_letters
+            dead_letters |= arrived.dead_letters
             summary.without_rows += arrived.without_rows
             summary.misfits += arrived.misfits
             summary.unknown_statuses += arrived.unknown_statuses
-        summary.dead_letters -= self.resolved[run_test.key]
+        summary.dead_letters = sum(dead_letters.values()) - self.resolved[run_test.key]
         if is_cut_short:  # otherwise what was planned and never arrived has been deleted since
             left = [item for item in planned if item.execution.execution_id not in self.committed]
             summary.missed = sum(item.is_fetched for item in left)

@@ -17,7 +17,7 @@ from etl.inspect.verify import verify
 from etl.load.layout import Scope
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
-from etl.sandbox import Sandbox, SandboxRequest
+from etl.sandbox import Fault, Sandbox, SandboxRequest
 from tests.datasets import assert_sound
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import settings_for
@@ -111,6 +111,19 @@ async def test_what_arrived_is_committed_in_pieces_and_is_whole_in_the_end(
     assert max(calls_in(server.requests).values()) == 1
     assert_equals_world(tmp_path, server.world)
     assert verify(settings_for(server, tmp_path / "data"), Scope()).findings == []
+
+
+@pytest.mark.parametrize("calls", [CALLS // 2, 10_000])
+async def test_dead_letter_of_an_execution_that_is_saved_in_pieces_counts_once(
+    server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    """Each piece brings it, and in a night that ends early nothing but pieces comes."""
+    monkeypatch.setattr(crawl_module, "_MOST_IN_HAND", 7)
+    (execution,) = sandbox.world.executions_of(server.world)
+    first = sandbox.listable_calls(execution)[0].call_execution_id
+    server.fault = lambda request, _nth: Fault(status=400) if request.query.get("call_execution_id") == first else None
+    summary = await night_that_ends_after(calls, server, tmp_path, export={"commit_interval_seconds": 1e-6})
+    assert (summary.run_tests[0].dead_letters, len(rows_of(tmp_path, "errors"))) == (1, 1)
 
 
 async def test_giant_whose_list_does_not_fit_a_page_is_committed_in_pieces_too(

@@ -49,7 +49,7 @@ _MEANING = meaning_of(schema.OF_EXECUTIONS)
 
 @dataclass(slots=True)
 class Index:
-    """The parts, in order; ``is_saved``: the file says the same.
+    """The parts, in order; ``is_saved``: the file says the same. ``is_there``: a file said what the last run left.
 
     ``lost`` are the executions, by the key of their run test, of which a run left a row, and no file has any but dead letters.
     ``accepted`` are those without a row of their own whose calls and evals are to stay so, each with the digest of these.
@@ -63,11 +63,7 @@ class Index:
     deleted: dict[str, datetime] = field(default_factory=dict)
     vouched: dict[str, HeldRows] = field(default_factory=dict)
     is_saved: bool = False
-
-    @property
-    def is_there(self) -> bool:
-        """Whether there is a file that says what the last run left."""
-        return self.is_saved or bool(self.parts)
+    is_there: bool = False
 
     def count(self, table: schema.Table) -> Counter[str]:
         """How many rows the files of the table have, by the key of the run test."""
@@ -179,6 +175,7 @@ def read_index(files: Files) -> Index:
     if head.dataset_id not in (None, _dataset_id(files)):  # a dataset by day gets its id when it is migrated
         return Index()
     index, first, is_ours = Index({}, head.lost, head.accepted, head.deleted, head.vouched), 0, head.meaning == _MEANING
+    index.is_there = True
     if not rows.schema.equals(ROWS) or sum(count for *_, count in head.parts) != len(rows):
         return index
     index.is_saved = is_ours
@@ -230,6 +227,7 @@ def update_index(dataset: Dataset, known: Index, unreadable: list[str], *, stric
     index.deleted = _deleted(known, index)
     index.vouched = _vouched(known, index)
     told, before = ((each.lost, each.accepted, each.deleted) for each in (index, known))
+    index.is_there = known.is_there
     index.is_saved = known.is_saved and not new and told == before and len(parts) == len(known.parts)
     return index
 

@@ -71,8 +71,10 @@ class LastRun(msgspec.Struct, frozen=True):
 
     def after(self, attempt: Attempt | None) -> Self:
         """What of it holds when this was the last attempt: one that it does not tell of left something out of every run test."""
-        if attempt is None or attempt.export_run_id == self.export_run_id:
-            return self
+        return self if attempt is None or attempt.export_run_id == self.export_run_id else self.doubted()
+
+    def doubted(self) -> Self:
+        """What of it holds when something may be missing of every run test."""
         return msgspec.structs.replace(self, incomplete=tuple(self.last_complete_at))
 
 

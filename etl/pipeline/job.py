@@ -21,7 +21,7 @@ from etl.extract.transport import Traffic
 from etl.load.attempt import Attempt, note_attempt, note_failure, read_attempt
 from etl.load.identity import identify, read_identity
 from etl.load.last_run import LastRun, read_last_run
-from etl.load.layout import LAST_RUN, Layout
+from etl.load.layout import INDEX, LAST_RUN, Layout
 from etl.load.relocate import as_if_moved
 from etl.load.state import StoredState, load_missing
 from etl.load.warehouse.last_load import last_load_into
@@ -308,6 +308,9 @@ async def _conclude(run: Run, record: Record, failure: ExporterError | None) -> 
     summary.layout = run.dataset.layout
     summary.is_new_to_months = summary.layout is Layout.BY_DAY and before.layout is None
     before = before.after(record.last_attempt)
+    if not record.has_index and any(before.last_complete_at.values()):
+        before = before.doubted()
+        summary.ignored.append(f"{run.dataset.files.where(INDEX)} was missing or damaged: rows may have gone before it")
     try:
         await to_the_end(partial(save_index, run, record, summary))
     except DestinationError as error:

@@ -1,6 +1,7 @@
 """``metrics-etl status``: the dataset in one screen, without keys or network, whatever state it is in."""
 
 import asyncio
+import json
 import os
 import shutil
 from collections import Counter
@@ -249,7 +250,25 @@ async def test_without_its_index_nothing_tells_that_a_run_test_is_gone_and_statu
         found.text == "Not good: whether rows are gone is not known, since _state/index.parquet is missing or damaged"
     )
     assert found.next_step == "metrics-etl run"
+    settings = settings_for(server, tmp_path / "data")
+    narrow = await job.export(
+        settings.only([max(settings.run_tests, key=lambda each: each.key).name]), clock=lambda: NIGHT
+    )
+    assert [each.partition("index.parquet ")[2] for each in narrow.notices] == [
+        "was missing or damaged: rows may have gone before it"
+    ]
+    assert judge(status_of(tmp_path)).text.startswith("Not good: 1 of 2 run tests incomplete since ")
     await export(server, tmp_path)
+    assert judge(status_of(tmp_path)).is_good
+
+
+async def test_index_without_parts_is_there(server: Sandbox, tmp_path: Path) -> None:
+    for run_test in server.world.run_tests:
+        run_test.executions.clear()
+    await export(server, tmp_path)
+    index = pq.read_table(tmp_path / "data" / INDEX)
+    head = json.loads((index.schema.metadata or {})[b"head"]) | {"meaning": "that of an older version"}
+    pq.write_table(index.replace_schema_metadata({"head": json.dumps(head)}), tmp_path / "data" / INDEX)
     assert judge(status_of(tmp_path)).is_good
 
 

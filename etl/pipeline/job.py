@@ -308,7 +308,7 @@ async def _conclude(run: Run, record: Record, failure: ExporterError | None) -> 
     summary.layout = run.dataset.layout
     summary.is_new_to_months = summary.layout is Layout.BY_DAY and before.layout is None
     before = before.after(record.last_attempt)
-    if not record.has_index and any(before.last_complete_at.values()):
+    if record.index and not record.index.is_there and any(before.last_complete_at.values()):
         before = before.doubted()
         summary.ignored.append(f"{run.dataset.files.where(INDEX)} was missing or damaged: rows may have gone before it")
     try:

@@ -49,13 +49,11 @@ class Record:
     are keys where some could not be, as ``not_looked_up`` says. ``begun`` is what was fetched of the plan while some list was
     still held up. ``committed`` are execution_ids. ``fetched`` is what all crawls did, ``resolved`` how many dead letters of this
     run went since such a call is stored where it moved. ``index`` is that of the files when they were last looked through.
-    ``has_index``: there was one, which says what the last run left. ``in_two_lists`` are executions by the keys of two run tests
-    that have them.
+    ``in_two_lists`` are executions by the keys of two run tests that have them.
     """
 
     run_tests: tuple[RunTest, ...]
     index: Index | None = None
-    has_index: bool = True
     before: LastRun | None = None
     last_attempt: Attempt | None = None
     ignored: list[str] = field(default_factory=list)

@@ -100,7 +100,7 @@ def load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
     state = load_state(run.dataset, [run_test.key for run_test in record.run_tests], set_aside=set_aside)
     record.quarantined += state.unreadable
     state.index.trust(record.last_attempt.export_run_id if record.last_attempt else None)
-    record.index, record.has_index = state.index, state.index.is_there
+    record.index = state.index
     return state
 
 

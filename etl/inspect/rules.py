@@ -64,8 +64,6 @@ KIND_MEANINGS: dict[Kind, str] = {
 
 _FETCHED_AGAIN = "metrics-etl run fetches again what the API still lists of it"
 _MOVE_ASIDE = "move the file out of the dataset, then metrics-etl run fetches its rows again"
-_MOVE_RUN_ASIDE = "move the file out of the dataset: at most the row of that one run is lost"
-_RUN_DROPS = "metrics-etl run drops what belongs elsewhere"
 
 FIXES: dict[Kind, str] = {
     Kind.ODDITY: "replace it with the files themselves, or remove it",
@@ -78,13 +76,21 @@ FIXES: dict[Kind, str] = {
     Kind.SPREAD: "metrics-etl run keeps the complete rows that were written last",
     Kind.ALTERED: _MOVE_ASIDE,
     Kind.DAMAGED: _FETCHED_AGAIN,
-    Kind.MISPLACED: f"move the file back to where it was, or {_RUN_DROPS}",
+    Kind.MISPLACED: "move the file back to where it was, or metrics-etl run drops what belongs elsewhere",
     Kind.NO_EXECUTION: _FETCHED_AGAIN,
     Kind.GONE: "metrics-etl status says what to do",
     Kind.DEAD_LETTER: "metrics-etl run retries it",
     Kind.NOT_LISTED: "check run_tests in the settings",
     Kind.DIFFERENCE: "metrics-etl run --full-refresh fetches it again; if the difference stays, please report it",
     Kind.NOT_LOADED: "metrics-etl load makes the warehouse equal again",
+}
+
+_MOVE_RUN_ASIDE = "move the file out of the dataset: at most the row of that one run is lost"
+
+FIXES_OF_RUNS: dict[Kind, str] = FIXES | {
+    **dict.fromkeys((Kind.UNREADABLE, Kind.NULL_KEY, Kind.DOUBLED, Kind.ALTERED), _MOVE_RUN_ASIDE),
+    Kind.SCHEMA: f"upgrade the exporter if a newer one wrote it, else {_MOVE_RUN_ASIDE}",
+    Kind.MISPLACED: f"move the file back to where it was, or {_MOVE_RUN_ASIDE}",
 }
 
 
@@ -99,10 +105,8 @@ class Finding:
     @property
     def fix(self) -> str:
         """What to do about it."""
-        fix = FIXES[self.kind]
-        if not self.place.startswith(f"{schema.RUNS_TABLE.name}/"):
-            return fix
-        return fix.replace(_MOVE_ASIDE, _MOVE_RUN_ASIDE).replace(_RUN_DROPS, _MOVE_RUN_ASIDE)
+        is_of_runs = self.place.startswith(f"{schema.RUNS_TABLE.name}/")
+        return (FIXES_OF_RUNS if is_of_runs else FIXES)[self.kind]
 
     def __str__(self) -> str:
         """One line, without control characters."""

@@ -30,7 +30,7 @@ A proved list may still be wrong, on a night on which the source has lost someth
 
 import asyncio
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from functools import partial
@@ -59,8 +59,8 @@ class Crawl:
     """One crawl over a plan.
 
     ``calls_fetched``, ``listings`` (executions whose calls are listed), ``necessary_requests`` (one for each page of calls and
-    one for each call), ``doubted`` (executions whose list names too few calls, by the key of the run test) and ``moved`` (for an
-    execution and a stored call that it no longer lists, the execution that the call names) grow while it runs.
+    one for each call), ``doubted`` (execution_ids of those whose list names too few calls) and ``moved`` (for an execution and a
+    stored call that it no longer lists, the execution that the call names) grow while it runs.
     Without ``stored_calls`` every list is believed.
     """
 
@@ -75,7 +75,7 @@ class Crawl:
         stored_calls: StoredCalls | None = None,
         settling: Settling | None = None,
     ) -> None:
-        self.doubted: Counter[str] = Counter()
+        self.doubted: set[str] = set()
         self.moved: dict[tuple[str, str], str] = {}
         self.calls_fetched = 0
         self.listings = 0
@@ -283,7 +283,8 @@ class Crawl:
         execution.doubt = few_evals or execution.doubt
         if execution.doubt is None:
             return False
-        self.doubted[planned.run_test_key] += is_first
+        if is_first:
+            self.doubted.add(planned.execution.execution_id)
         if few_evals is None and (not is_first or stored.keys() < execution.listed.keys()):
             return False
         await self._close(execution, execution.cut_short())

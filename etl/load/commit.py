@@ -47,13 +47,13 @@ _NOTHING_HELD = HeldRows(listed_calls=None, exported_calls=0, calls_digest=rows_
 class Arrived:
     """Rows that one commit received of one run test, changed or not.
 
-    ``dead_letters`` are by execution: one that arrives in pieces tells of all of them each time. ``without_rows`` executions are
-    incomplete since rows that were to stay are gone.
+    ``dead_letters`` are endpoint and subject_id of each, by execution: one that arrives in pieces tells of all of them each time.
+    ``without_rows`` executions are incomplete since rows that were to stay are gone.
     """
 
     rows: Counter[str] = field(default_factory=Counter)
     misfits: int = 0
-    dead_letters: dict[str, int] = field(default_factory=dict)
+    dead_letters: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
     without_rows: int = 0
     unknown_statuses: Counter[str] = field(default_factory=Counter)
 
@@ -159,7 +159,10 @@ def _rows_of(bundles: Sequence[FlatBundle], stamp: ExportStamp) -> tuple[dict[st
             executions=sum(each.part_of is None for each in bundles), calls=len(calls.data), evals=len(evals.data)
         ),
         misfits=calls.misfits + evals.misfits,
-        dead_letters={each.execution.execution_id: len(each.dead_letters) for each in bundles},
+        dead_letters={
+            each.execution.execution_id: {(letter.endpoint, letter.subject_id) for letter in each.dead_letters}
+            for each in bundles
+        },
     )
     for bundle in bundles:
         # They are in the frames now; memory need not hold them twice.

@@ -273,7 +273,7 @@ async def part_moved_calls(run: Run, record: Record, state: StoredState) -> None
     for part, calls in sorted(doubled.items()):
         resolved = await to_the_end(partial(remove_calls, run.dataset, part, calls, run.stamp()))
         record.moved_calls += sum(map(len, calls.values()))
-        record.resolved[part.run_test_key] += sum(len(resolved[each]) for each in resolved.keys() & record.committed)
+        record.resolve(part.run_test_key, resolved)
 
 
 def _reader_of_stored_calls(run: Run, state: StoredState) -> Callable[..., Awaitable[Any]]:

@@ -16,6 +16,7 @@ from etl.load.index import Index
 from etl.load.last_run import LastRun
 from etl.model.lifecycle import KNOWN_EXECUTION
 from etl.model.listed_execution import ExecutionList
+from etl.model.records import RUNS
 from etl.pipeline.engine.counts import Counts
 from etl.pipeline.run import Run
 from etl.pipeline.run_test_summary import RunTestSummary
@@ -47,9 +48,9 @@ class Record:
     remembers as deleted and that some list has again, used or not. ``before`` and ``last_attempt`` are what the run before left,
     ``asked_for`` are keys of run tests that are gone and whose executions were all looked up, or accepted as deleted; ``ask_again``
     are keys where some could not be, as ``not_looked_up`` says. ``begun`` is what was fetched of the plan while some list was
-    still held up. ``committed`` are execution_ids. ``fetched`` is what all crawls did, ``resolved`` how many dead letters of this
-    run went since such a call is stored where it moved. ``index`` is that of the files when they were last looked through.
-    ``in_two_lists`` are executions by the keys of two run tests that have them.
+    still held up. ``committed`` are execution_ids. ``fetched`` is what all crawls did, ``arrived`` what each commit received.
+    ``index`` is that of the files when they were last looked through. ``in_two_lists`` are executions by the keys of two run tests
+    that have them.
     """
 
     run_tests: tuple[RunTest, ...]
@@ -82,7 +83,6 @@ class Record:
     fetched: Counts = field(default_factory=Counts)
     moved_calls: int = 0
     dropped: int = 0
-    resolved: Counter[str] = field(default_factory=Counter)
     committed: set[str] = field(default_factory=set)
     arrived: list[dict[str, Arrived]] = field(default_factory=list)
     necessary_requests: int = 0
@@ -176,7 +176,6 @@ class Record:
             is_complete=found is not None and found.is_complete,
             reasons=count_reasons(planned),
             moved=self.moved[run_test.key],
-            doubted=self.fetched.doubted[run_test.key],
             error=self.failures.get(run_test.key),
         )
         for keys, execution_ids in self.in_two_lists.items():
@@ -198,7 +197,7 @@ class Record:
             summary.is_compared = True
             summary.deleted, summary.not_listed, summary.not_answered = gone.deleted, gone.not_listed, gone.not_answered
             summary.unfinished = gone.unfinished
-        dead_letters: dict[str, int] = {}
+        dead_letters: dict[str, set[tuple[str, str]]] = {}
         for arrived in self._arrived_of(run_test.key):
             summary.executions += arrived.rows["executions"]
             summary.calls += arrived.rows["calls"]
@@ -207,13 +206,20 @@ class Record:
             summary.without_rows += arrived.without_rows
             summary.misfits += arrived.misfits
             summary.unknown_statuses += arrived.unknown_statuses
-        summary.dead_letters = sum(dead_letters.values()) - self.resolved[run_test.key]
+        summary.dead_letters = sum(map(len, dead_letters.values()))
+        summary.doubted = sum(bool(dead_letters[each]) for each in dead_letters.keys() & self.fetched.doubted)
         if is_cut_short:  # otherwise what was planned and never arrived has been deleted since
             left = [item for item in planned if item.execution.execution_id not in self.committed]
             summary.missed = sum(item.is_fetched for item in left)
             if run_test.key not in self.planned or any(is_waiting_row_due(item) for item in left):
                 summary.is_complete = False
         return summary
+
+    def resolve(self, key: str, call_ids: Mapping[str, AbstractSet[str]]) -> None:
+        """Count those dead letters of this run no more that said of these calls, by execution_id, that they are not listed."""
+        for arrived in self._arrived_of(key):
+            for execution_id in arrived.dead_letters.keys() & call_ids.keys():
+                arrived.dead_letters[execution_id] -= {(RUNS, call_id) for call_id in call_ids[execution_id]}
 
     def _arrived_of(self, key: str) -> Iterator[Arrived]:
         return (commit[key] for commit in self.arrived if key in commit)

@@ -359,6 +359,37 @@ async def test_call_that_moved_is_taken_from_an_execution_that_was_fetched_in_th
     assert {*states(tmp_path).values()} == {"exported"}
 
 
+@pytest.mark.parametrize("then", ["no list", "short list", "runs again"])
+async def test_old_dead_letter_of_a_call_that_moved_takes_none_of_the_run_with_it(
+    server: Sandbox, export: Export, tmp_path: Path, then: str
+) -> None:
+    """It goes once the call stands in its new place, in a night that had another one of the execution, or none."""
+    source, target = pair(server, WHERE[1])
+    await export()
+    move(server, source.calls[5], source, target)
+    server.fault = lambda request, _nth: (
+        Fault(status=503) if request.query.get("execution_id") == target.execution_id else None
+    )
+    assert (await export(options={"full_refresh": True}, api={"max_tries": 1})).exit_code == 3
+    if then == "runs again":
+        source.status = "running"
+
+    def fault(request: SandboxRequest, _nth: int) -> Fault | None:
+        if request.query.get("execution_id") != source.execution_id or then == "runs again":
+            return None
+        return (
+            edited_calls(server.world, request, lambda calls: calls[:3]) if then == "short list" else Fault(status=503)
+        )
+
+    server.fault = fault
+    sick = await export(api={"max_tries": 1})
+
+    letters = [row["subject_id"] for row in rows_of(tmp_path, "errors")]
+    assert letters == ([] if then == "runs again" else [source.execution_id])
+    assert [each.dead_letters for each in sick.run_tests] == [len(letters), 0]
+    assert (sick.exit_code, len(sick.problems)) == ((3, 1) if letters else (0, 0))
+
+
 async def test_call_is_kept_where_it_was_while_its_new_execution_cannot_be_fetched(
     server: Sandbox, export: Export, tmp_path: Path
 ) -> None:

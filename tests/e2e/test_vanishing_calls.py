@@ -140,6 +140,20 @@ async def test_calls_that_vanish_in_the_night_in_which_they_become_final_are_kep
     assert_equals_world(tmp_path, server.world)
 
 
+async def test_list_that_is_not_believed_counts_once_it_is_told(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """The run ends before, here while the few calls are fetched that the list has."""
+    refused = Fault(status=401, body=b'{"status": false}')
+    few = lists_only(server, 3)
+    server.fault = lambda request, nth: refused if "call_execution_id" in request.query else few(request, nth)
+    ended = await export()
+
+    assert (ended.exit_code, rows_of(tmp_path, "errors") if (tmp_path / "data" / "errors").exists() else []) == (4, [])
+    assert [(each.dead_letters, each.doubted) for each in ended.run_tests] == [(0, 0)]
+    assert not any("given up" in problem or "far fewer" in problem for problem in ended.problems), ended.problems
+
+
 @pytest.mark.parametrize("options", [{"full_refresh": True}, {"settings": {"export": {"scrub_requests": 10_000}}}])
 async def test_calls_of_final_executions_that_vanish_are_kept(
     export: Export, server: Sandbox, tmp_path: Path, options: dict[str, Any]

@@ -324,8 +324,8 @@ def test_what_arrived_is_told_by_run_test(dataset):
         a_bundle("e9", ["c9"], key="booking"),
     )
     assert {key: (share.rows, share.dead_letters, share.misfits) for key, share in arrived.items()} == {
-        KEY: ({"executions": 2, "calls": 2, "evals": 3}, {"e1": 1, "e2": 0}, 0),
-        "booking": ({"executions": 1, "calls": 1, "evals": 1}, {"e9": 0}, 0),
+        KEY: ({"executions": 2, "calls": 2, "evals": 3}, {"e1": {(METRICS, "c2")}, "e2": set()}, 0),
+        "booking": ({"executions": 1, "calls": 1, "evals": 1}, {"e9": set()}, 0),
     }
 
 
@@ -333,7 +333,10 @@ def test_call_of_two_run_tests_that_failed_is_missing_in_both(dataset, tmp_path)
     mine, other = a_bundle("e1", given_up=["c2"]), a_bundle("e9", ["c2", "c9"], given_up=["c2"], key="booking")
     _, arrived = export_to(dataset, mine, other)
     assert rows(tmp_path, "errors", "execution_id", "subject_id") == [("e9", "c2")]
-    assert {key: share.dead_letters for key, share in arrived.items()} == {KEY: {"e1": 1}, "booking": {"e9": 1}}
+    assert {key: share.dead_letters for key, share in arrived.items()} == {
+        KEY: {"e1": {(METRICS, "c2")}},
+        "booking": {"e9": {(METRICS, "c2")}},
+    }
 
 
 @pytest.mark.parametrize(

@@ -189,8 +189,8 @@ MUTANTS = [
     Mutant(
         "many calls that vanish at once are not believed",
         "etl/extract/calls.py",
-        "        if execution.doubt is None:\n            return False\n        self.doubted",
-        "        return False\n        self.doubted",
+        "        if execution.doubt is None:\n            return False\n        if is_first:",
+        "        return False\n        if is_first:",
         ("tests/e2e/test_vanishing_calls.py",),
     ),
     Mutant(

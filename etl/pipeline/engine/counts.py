@@ -1,6 +1,5 @@
 """What a crawl did, as numbers that can be added up. Pure."""
 
-from collections import Counter
 from dataclasses import dataclass, field
 
 from etl.extract.calls import Crawl
@@ -14,7 +13,7 @@ class Counts:
     calls_fetched: int = 0
     listings: int = 0
     necessary_requests: int = 0
-    doubted: Counter[str] = field(default_factory=Counter)
+    doubted: set[str] = field(default_factory=set)
     moved: dict[tuple[str, str], str] = field(default_factory=dict)
     compared: int = 0
     saved_requests: int = 0
@@ -43,7 +42,7 @@ class Counts:
         self.calls_fetched += other.calls_fetched
         self.listings += other.listings
         self.necessary_requests += other.necessary_requests
-        self.doubted += other.doubted
+        self.doubted |= other.doubted
         self.moved |= other.moved
         self.compared += other.compared
         self.saved_requests += other.saved_requests

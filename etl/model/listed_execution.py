@@ -9,9 +9,8 @@ import msgspec
 
 from etl.model.digest import fingerprint
 from etl.model.records import DeadLetter, Execution, NumberLiteral
-from etl.model.values import timestamp_or_none
+from etl.model.values import MISFIT, timestamp_or_none, to_int
 
-_NO_COUNT = 2**63  # what does not fit its column counts nothing
 COUNT_COLUMNS = ("calls_total", "total_calls")
 """Where ``call_counts`` stand in the table of executions."""
 
@@ -77,7 +76,8 @@ def call_counts(payload: Mapping[str, Any]) -> list[int]:
     metrics = payload.get("metrics")
     calls = metrics.get("calls") if isinstance(metrics, dict) else None
     total = calls.get("total") if isinstance(calls, dict) else None
-    return [each for each in (total, payload.get("total_calls")) if type(each) is int and 0 <= each < _NO_COUNT]
+    counts = map(to_int, (total, payload.get("total_calls")))
+    return [each for each in counts if each is not MISFIT and each >= 0]
 
 
 def _pack(payload: dict[str, Any]) -> bytes | dict[str, Any]:

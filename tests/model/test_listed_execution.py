@@ -62,11 +62,16 @@ def test_number_with_digits_that_a_double_may_lose_is_packed_and_keeps_them():
     assert repr(listed.unpack().payload) == repr(payload)
 
 
-@pytest.mark.parametrize("number", [2**63, 10**400, -1, True, "7", 7.0])
+@pytest.mark.parametrize("number", [2**63, 10**400, -1, -1.0, True, None, 7.5, "many"])
 def test_number_of_calls_that_its_column_cannot_hold_counts_nothing(number):
     payload = {"metrics": {"calls": {"total": number}}, "total_calls": 3}
     assert call_counts(payload) == [3]
     assert call_counts({"total_calls": 2**63 - 1}) == [2**63 - 1]
+
+
+@pytest.mark.parametrize("number", [7.0, "7", NumberLiteral("7.0")])
+def test_number_of_calls_counts_in_each_notation_that_its_column_takes(number):
+    assert call_counts({"total_calls": number}) == [7]
 
 
 def test_payload_that_was_let_go_is_missed_with_a_word():

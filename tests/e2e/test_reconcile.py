@@ -247,15 +247,18 @@ async def test_run_test_that_cannot_be_listed_is_a_finding_unless_none_can(tmp_p
             await against_api(settings)
 
 
-async def test_execution_whose_aggregates_the_list_cannot_give_is_left_out(tmp_path: Path) -> None:
+async def test_execution_whose_aggregates_the_list_cannot_give_is_left_out_and_a_finding(tmp_path: Path) -> None:
     async with Sandbox(settled_world(run_tests=1, executions=4, calls=2)) as server:
         settings = await exported(server, tmp_path)
         poisoned = server.world.run_tests[0].executions[1]
         poisoned.calls[0].chat_metrics = {"total_tokens": 12.5}
-        _, comparison = await against_api(settings)
+        report, comparison = await against_api(settings)
 
     assert comparison.skipped == {Skipped.UNREADABLE: [poisoned.execution_id]}
     assert comparison.compared == 3
+    [finding] = report.findings
+    assert finding.kind == Kind.NOT_LISTED
+    assert "the aggregates of 1 execution cannot be read: " in finding.text
 
 
 async def test_command_compares_and_says_what_it_costs(tmp_path: Path) -> None:

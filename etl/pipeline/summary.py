@@ -240,7 +240,7 @@ class Summary:
             f"run_test={key}: {counted(count, 'execution')} deleted at the source; the rows are kept, see deleted_at"
             for key, count in self.deleted_elsewhere.items()
         ]
-        moved = f"{self.moved_calls} calls belong to another execution now; their old rows were removed"
+        moved = f"{counted(self.moved_calls, 'call')} moved to another execution; the old rows were removed"
         lines += [moved] if self.moved_calls else []
         removed = [counted(self.removed[f"{what}s"], what) for what in ("call", "eval") if self.removed[f"{what}s"]]
         lines += [f"{' and '.join(removed)} removed, which the source no longer lists"] if removed else []

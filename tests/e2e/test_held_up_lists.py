@@ -11,7 +11,7 @@ from etl.extract import client
 from etl.model.records import METRICS
 from etl.pipeline import job, lists
 from etl.pipeline.summary import Summary
-from etl.sandbox import Fault, Sandbox, SandboxRequest, delete_execution
+from etl.sandbox import Fault, Sandbox, SandboxRequest, delete_execution, rename_run_test
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import settings_for
 from tests.worlds import settled_world
@@ -87,6 +87,29 @@ async def test_calls_of_one_run_test_are_fetched_while_the_list_of_another_is_re
     assert_equals_world(tmp_path, server.world)
     fetched = [request.target for request in server.requests if run_test_of(server, request)]
     assert len(fetched) == len(set(fetched)) == 2 * EXECUTIONS * CALLS, "none is fetched twice"
+
+
+async def test_call_that_moved_is_counted_once_where_moved_calls_are_looked_for_twice(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """After what was fetched early, and before the rows of the renamed run test move."""
+    quick, _ = names(server)
+    await export(export={"settle_hours": 0})
+    source, target, *_ = server.world.run_tests[0].executions
+    call = source.calls.pop()
+    target.calls.append(call)
+    server.world.index_execution(target)
+    for execution in (source, target):
+        execution.total_calls = len(execution.calls)
+    rename_run_test(server.world.run_tests[1], "Renamed")
+    server.requests.clear()
+    hold_up(server, "Renamed", lambda: calls_fetched(server, quick) > 0)
+    summary = await export(run_tests=[quick, "Renamed"], export={"settle_hours": 0})
+
+    assert (summary.exit_code, summary.run_tests[1].moved) == (0, EXECUTIONS)
+    assert "1 call moved to another execution; the old rows were removed" in summary.notices
+    row = next(row for row in rows_of(tmp_path, "executions") if row["execution_id"] == source.execution_id)
+    assert row["listed_calls"] == row["exported_calls"] == len(source.calls)
 
 
 async def test_what_settles_waits_for_what_the_list_that_is_held_up_may_bring(server: Sandbox, export: Export) -> None:

@@ -352,7 +352,7 @@ async def test_call_that_moved_is_taken_from_an_execution_that_was_fetched_in_th
         assert (moved.exit_code, moved.problems) == (0, [])
         assert [each.dead_letters for each in moved.run_tests] == [0, 0]
         assert places(tmp_path, call) == once_in(other)
-        assert "1 calls belong to another execution now" in moved.notices[0]
+        assert "1 call moved to another execution" in moved.notices[0]
         assert states(tmp_path)[one.execution_id] == "settling"
         assert_equals_world(tmp_path, server.world)
     assert (await export()).exit_code == 0

@@ -39,6 +39,7 @@ from etl.settings.sections import Api, Compare, Destination, Engine, Export, Log
 
 DEFAULT_PATH = "config/metrics-etl.toml"
 _KEYS = {"api_key": "FI_API_KEY", "secret_key": "FI_SECRET_KEY"}
+_HANDED_ON = ("/dev/stdin", "/dev/fd/", "/proc/")  # by a shell: a relative path in it would be beside these
 _SECRETS = _KEYS | {"proxy_user": "FI_PROXY_USER", "proxy_password": "FI_PROXY_PASSWORD"}
 
 
@@ -270,7 +271,7 @@ def _read_file(cls: type[BaseSettings], file: Path, *, may_be_missing: bool) -> 
 
 def _is_there(file: Path) -> bool:
     try:
-        is_file = stat.S_ISREG(file.stat().st_mode)
+        is_file = stat.S_ISREG(file.stat().st_mode) and not str(file.absolute()).startswith(_HANDED_ON)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError) as exc:

@@ -180,6 +180,12 @@ def test_folder_in_place_of_the_file_is_refused(
         Settings.load(None if is_default else "config")
 
 
+def test_file_that_a_shell_hands_on_is_refused(tmp_path: Path) -> None:
+    """No folder of its own is one to begin a dataset in: ``--config /dev/stdin < x.toml`` would, in memory."""
+    with (tmp_path / "x.toml").open("w+") as file, pytest.raises(ConfigurationError, match="not a file: name the"):
+        Settings.load(f"/dev/fd/{file.fileno()}")
+
+
 def test_name_that_no_file_can_have_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="cannot be read: File name too long"):
         Settings.load("x" * 300)

@@ -88,6 +88,13 @@ def test_unknown_home_or_variable_is_a_mistake_that_names_the_place(
     assert mistake(file, 'run_tests = "all"') == f"environment: METRICS_ETL_DESTINATION__PATH: {words}"
 
 
+def test_empty_home_is_none(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The root would be the home."""
+    monkeypatch.setenv("HOME", "")
+    words = "prod.toml: [destination] path: ~ has no home here: write the path in full"
+    assert mistake(file, 'run_tests = "all"\n[destination]\npath = "~/data"') == words
+
+
 def test_certificates_are_looked_for_beside_the_file(file: Path, elsewhere: Path) -> None:
     (file.parent / "ca.pem").write_text("certificates")
     assert load(file, 'run_tests = "all"\n[api]\nca_file = "ca.pem"').api.ca_file == file.parent / "ca.pem"

@@ -83,7 +83,8 @@ DAY = Column(
 class Table:
     """One table of the dataset: its columns in order, its key, and where its rows come from.
 
-    ``partitions`` are the columns that stand in the path of its files only.
+    ``partitions`` are the columns that stand in the path of its files only. The key identifies a row among those with the same
+    values in the columns ``within``.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Table:
     endpoint: str
     columns: tuple[Column, ...]
     partitions: tuple[Column, ...]
+    within: tuple[str, ...] = ()
 
     @property
     def start(self) -> str:
@@ -109,8 +111,13 @@ class Table:
 
     @cached_property
     def key(self) -> tuple[str, ...]:
-        """The columns that identify a row within the whole dataset."""
+        """The columns that identify a row, and are never null."""
         return tuple(column.name for column in self.columns if column.is_key)
+
+    @property
+    def unique(self) -> tuple[str, ...]:
+        """The columns of which no two rows of the whole dataset have the same values."""
+        return (*self.key, *self.within)
 
     @cached_property
     def names(self) -> tuple[str, ...]:

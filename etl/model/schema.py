@@ -323,6 +323,7 @@ ERRORS = Table(
         EXPORT[0],
     ),
     _PARTITIONS,
+    within=("execution_id",),  # several may lack a call, each as listed
 )
 
 RUNS_TABLE = Table(

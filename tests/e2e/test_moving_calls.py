@@ -9,6 +9,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 
+from etl.model import schema
 from etl.model.records import METRICS, RUNS
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
@@ -388,6 +389,24 @@ async def test_old_dead_letter_of_a_call_that_moved_takes_none_of_the_run_with_i
     assert letters == ([] if then == "runs again" else [source.execution_id])
     assert [each.dead_letters for each in sick.run_tests] == [len(letters), 0]
     assert (sick.exit_code, len(sick.problems)) == ((3, 1) if letters else (0, 0))
+
+
+async def test_dead_letter_of_a_call_that_moved_and_fails_stands_once_for_each_execution(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    source, target = pair(server, WHERE[1])
+    call = source.calls[5]
+    server.fault = lambda request, _nth: (
+        Fault(status=500) if request.query.get("call_execution_id") == call.call_execution_id else None
+    )
+    await export(api={"max_tries": 1})
+    move(server, call, source, target)
+    await export(api={"max_tries": 1}, options={"full_refresh": True})
+
+    letters = [tuple(row[name] for name in schema.ERRORS.unique) for row in rows_of(tmp_path, "errors")]
+    assert (METRICS, call.call_execution_id, source.execution_id) in letters
+    assert (METRICS, call.call_execution_id, target.execution_id) in letters
+    assert len(letters) == len(set(letters))
 
 
 async def test_call_is_kept_where_it_was_while_its_new_execution_cannot_be_fetched(

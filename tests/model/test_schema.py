@@ -20,11 +20,11 @@ def test_no_column_is_declared_twice(table):
 
 
 def test_tables_and_their_keys():
-    assert {name: table.key for name, table in schema.TABLES.items()} == {
+    assert {name: table.unique for name, table in schema.TABLES.items()} == {
         "executions": ("execution_id",),
         "calls": ("call_execution_id",),
         "evals": ("call_execution_id", "eval_config_id"),
-        "errors": ("endpoint", "subject_id"),
+        "errors": ("endpoint", "subject_id", "execution_id"),
         "runs": ("export_run_id",),
     }
 

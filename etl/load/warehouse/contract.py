@@ -89,14 +89,14 @@ def _table(table: Table, there: set[str]) -> dict[str, Any]:
         "physicalType": "table",
         "logicalType": "object",
         "description": f"One row per {table.one_row_per}.",
-        "dataGranularityDescription": f"One row per {table.one_row_per}; its key is {', '.join(table.key)}.",
+        "dataGranularityDescription": f"One row per {table.one_row_per}; its key is {', '.join(table.unique)}.",
         "properties": [*(_property(column) | _rules(column, table, there) for column in table.columns), *partitions],
         "quality": [
             {
                 "name": f"{table.name}_key_is_unique",
                 "type": "library",
                 "metric": "duplicateValues",
-                "arguments": {"properties": list(table.key)},
+                "arguments": {"properties": list(table.unique)},
                 "mustBe": 0,
                 "dimension": "uniqueness",
                 "severity": "error",

@@ -321,4 +321,4 @@ def test_every_bigquery_table_is_made_by_one_statement():
         assert parsed is not None
         assert statement.count("OPTIONS (description = ") == len(columns_of(table)) + 1
         assert "Loaded by metrics-etl from dataset aaaa" in statement
-        assert f"PRIMARY KEY ({', '.join(table.key)}) NOT ENFORCED" in statement.replace("`", "")
+        assert f"PRIMARY KEY ({', '.join(table.unique)}) NOT ENFORCED" in statement.replace("`", "")

@@ -97,7 +97,7 @@ def test_the_key_is_given_and_unique_and_no_other_column_of_the_files_is_promise
     found = properties(document)
     (unique,) = document["schema"][0]["quality"]
     assert (unique["metric"], unique["mustBe"]) == ("duplicateValues", 0)
-    assert unique["arguments"] == {"properties": list(table.key)}
+    assert unique["arguments"] == {"properties": list(table.unique)}
     for column in table.columns:
         told = found[column.name]
         assert told["required"] == column.is_key

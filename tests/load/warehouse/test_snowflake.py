@@ -301,7 +301,7 @@ def test_every_table_has_its_comments_key_and_mark_in_the_statement_that_makes_i
         (parsed,) = sqlglot.parse(statement, dialect="snowflake")
         assert statement.count(" COMMENT ") == len(columns_of(table)) + 1
         assert "Loaded by metrics-etl from dataset aaaa" in statement
-        assert f"PRIMARY KEY ({', '.join(name.upper() for name in table.key)})" in statement.replace('"', "")
+        assert f"PRIMARY KEY ({', '.join(name.upper() for name in table.unique)})" in statement.replace('"', "")
         assert parsed is not None
         assert parsed.find(sqlglot.exp.PrimaryKey)
     assert "COPY GRANTS COMMENT = 'Calls of executions that are not deleted" in statements[-1]

@@ -37,7 +37,7 @@ FIRST_NIGHT = datetime(2026, 10, 30, 15, tzinfo=UTC)
 LATER = FIRST_NIGHT + timedelta(days=4)
 FIRST_EXPORT = [endpoint for endpoint in Endpoint if endpoint is not Endpoint.DETAIL]
 QUICK = {(kind, FIRST_EXPORT[number % 4], list(POSITIONS)[number % 3]) for number, kind in enumerate(KINDS)} | {
-    (kind, Endpoint.DETAIL, list(POSITIONS)[number % 3]) for number, kind in enumerate(list(KINDS)[::3])
+    (kind, Endpoint.DETAIL, list(POSITIONS)[number % 3]) for number, kind in enumerate(list(KINDS)[::6])
 }
 
 

@@ -103,7 +103,9 @@ async def everything_said(
     return [*(text.encode() for text in said), *written(folder)]
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if n % 2 else ()) for n, name in enumerate(KINDS)]
+)
 async def test_no_fault_makes_a_key_appear_anywhere(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

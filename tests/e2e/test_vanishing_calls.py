@@ -276,11 +276,11 @@ LOST = {"executions lost": "executions", "calls lost": "calls"}
     ("what", "page_limit"),
     [
         ("changed", 1024),
-        ("changed", 8),
+        pytest.param("changed", 8, marks=pytest.mark.slow),
         ("refetched", 1024),
         ("waiting", 1024),
         ("metrics fail", 1024),
-        ("executions lost", 1024),
+        pytest.param("executions lost", 1024, marks=pytest.mark.slow),
         ("calls lost", 1024),
     ],
 )
@@ -777,8 +777,10 @@ async def test_ids_that_no_call_has_are_forgotten_with_the_next_list(
     ],
     ids=lambda failure: f"{failure.status} {failure.body}",
 )
-@pytest.mark.parametrize("few", [1, 2])
-@pytest.mark.parametrize("has_evals", [True, False])
+@pytest.mark.parametrize(
+    ("few", "has_evals"),
+    [(1, True), (2, False), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((1, False), (2, True)))],
+)
 async def test_call_that_failed_and_is_not_listed_is_asked_for(
     server: Sandbox, export: Export, tmp_path: Path, failure: Fault, few: int, *, has_evals: bool
 ) -> None:

@@ -304,7 +304,7 @@ def check(seed: int, numbers: range, outcomes: Counter[str]) -> None:
         raise
 
 
-@pytest.mark.parametrize("cases", [4_000, pytest.param(200_000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize("cases", [2_000, pytest.param(200_000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
 def test_mutated_answers_are_refused_or_held_to_the_digit(cases: int) -> None:
     seed, size = cases, 100
     outcomes: Counter[str] = Counter()

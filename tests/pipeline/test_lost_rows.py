@@ -768,7 +768,9 @@ async def test_lost_rows_that_a_list_still_has_are_not_forgotten_where_the_run_i
     assert not is_good(tmp_path, 1)
 
 
-@pytest.mark.parametrize("tables", [("executions",), ("executions", "calls", "evals")])
+@pytest.mark.parametrize(
+    "tables", [pytest.param(("executions",), marks=pytest.mark.slow), ("executions", "calls", "evals")]
+)
 @pytest.mark.parametrize("meanwhile", ["no run", "missed", "accepted"])
 @pytest.mark.parametrize("how", ["narrowed", "not configured", "exported"])
 async def test_rows_that_are_restored_from_before_a_deletion_say_that_it_was(

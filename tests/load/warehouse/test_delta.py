@@ -233,7 +233,13 @@ EDITS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)
+ALIKE = {delete_executions, delete_runs, update_to_null, forget_an_execution, remove_a_table}
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [pytest.param(edit, marks=pytest.mark.slow if edit in ALIKE else (), id=edit.__name__) for edit in EDITS],
+)
 def test_what_was_edited_by_hand_in_delta_is_made_equal_again(lake, edit):
     edit(lake)
     assert lake.load().is_changed

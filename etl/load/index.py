@@ -175,8 +175,8 @@ def read_index(files: Files) -> Index:
     if head.dataset_id not in (None, _dataset_id(files)):  # a dataset by day gets its id when it is migrated
         return Index()
     index, first, is_ours = Index({}, head.lost, head.accepted, head.deleted, head.vouched), 0, head.meaning == _MEANING
-    index.is_there = True
-    if not rows.schema.equals(ROWS) or sum(count for *_, count in head.parts) != len(rows):
+    index.is_there = sum(count for *_, count in head.parts) == len(rows)
+    if not (index.is_there and rows.schema.equals(ROWS)):
         return index
     index.is_saved = is_ours
     for key, place, versions, counts, count in head.parts:

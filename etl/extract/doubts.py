@@ -58,11 +58,12 @@ def too_few_evals(
 ) -> DeadLetter | None:
     """The list leaves out all or most of the stored evals of its calls, so that it may be wrong; None if it does not.
 
-    ``stored`` are the configs of the evals by call. Those of calls that have ``changed`` may have gone with a rerun.
+    ``stored`` are the configs of the evals by call. Those of calls that have ``changed`` may have gone with a rerun. Where a call
+    has others instead, which is no list that lacks evals, as many were made anew.
     """
     same = {call_id: evals for call_id, evals in stored.items() if call_id in listed and call_id not in changed}
     expected = sum(map(len, same.values()))
-    missing = sum(len(evals - eval_outputs(listed[call_id]).keys()) for call_id, evals in same.items())
+    missing = sum(max(0, len(evals) - len(eval_outputs(listed[call_id]))) for call_id, evals in same.items())
     if not missing or (missing < expected and missing <= max(_MAY_VANISH, expected / 2)):
         return None
     return _contradiction(

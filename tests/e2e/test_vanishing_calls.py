@@ -380,6 +380,29 @@ async def test_evals_that_a_rerun_took_away_are_believed_and_those_of_other_call
     assert_equals_world(tmp_path, server.world)
 
 
+@pytest.mark.parametrize("is_rerun", [False, True])
+async def test_evals_that_were_made_under_other_ids_replace_the_old_ones(
+    export: Export, server: Sandbox, tmp_path: Path, *, is_rerun: bool
+) -> None:
+    """As new evals of the run test; the calls ran again before, perhaps, in a night in which the list was older than that."""
+    await export()
+    old = {call.call_execution_id: call.eval_outputs for execution in executions(server) for call in execution.calls}
+    for execution in executions(server):
+        for call in execution.calls:
+            call.duration_seconds = 611 if is_rerun else call.duration_seconds
+            call.eval_outputs = {key[::-1]: output for key, output in call.eval_outputs.items()}
+    if is_rerun:
+        server.fault = lambda request, _nth: edited_calls(
+            server.world,
+            request,
+            lambda calls: [call | {"eval_outputs": old[call["call_execution_id"]]} for call in calls],
+        )
+        assert (await export()).exit_code == 0
+        server.fault = None
+    assert [(await export()).exit_code for _ in range(2)] == [0, 0]
+    assert_equals_world(tmp_path, server.world)
+
+
 @pytest.mark.parametrize("is_changed", [False, True])
 async def test_evals_that_stay_away_cost_one_request_an_execution_each_night(
     export: Export, server: Sandbox, tmp_path: Path, is_changed: bool

@@ -87,14 +87,16 @@ def test_one_call_may_vanish_and_a_tenth_but_never_all(missing, of, is_doubted):
 @pytest.mark.parametrize(
     ("stored", "changed", "missing"),
     [
-        ({"c1": {"a", "b", "c"}, "c2": {"b"}}, set(), "3 of its 4"),
-        ({"c1": {"a", "b", "c"}, "c2": {"b"}}, {"c1", "c2"}, None),  # a rerun empties them
-        ({"c1": {"a", "b", "c"}, "c2": {"b"}}, {"c2"}, "2 of its 3"),
-        ({"c1": {"a", "b"}, "c2": {"b"}}, {"c1"}, "1 of its 1"),
+        ({"c1": {"a", "b", "c"}, "c2": {"a", "b"}}, set(), "3 of its 5"),
+        ({"c1": {"a", "b", "c"}, "c2": {"a", "b"}}, {"c1", "c2"}, None),  # a rerun empties them
+        ({"c1": {"a", "b", "c"}, "c2": {"a", "b"}}, {"c2"}, "2 of its 3"),
         ({"c1": {"a", "b"}, "c2": {"a", "b"}}, set(), None),
         ({"c1": {"a", "b"}}, set(), None),
-        ({"c1": set(), "c2": {"b"}}, set(), "1 of its 1"),
         ({"c1": {"a"}, "c2": {"a"}}, set(), None),
+        ({"c1": {"b"}, "c2": {"b"}}, set(), None),  # the evals were made anew, under other ids
+        ({"c1": {"b", "c"}, "c2": {"b", "c", "d"}}, set(), "3 of its 5"),
+        ({"c3": {"a"}, "c2": set()}, set(), "1 of its 1"),
+        ({"c3": {"a"}, "c1": {"a", "b"}}, {"c1"}, "1 of its 1"),
         ({"gone": {"a", "b"}}, set(), None),  # that of a call is another matter
         ({}, set(), None),
     ],
@@ -102,6 +104,7 @@ def test_one_call_may_vanish_and_a_tenth_but_never_all(missing, of, is_doubted):
 def test_one_eval_may_vanish_from_unchanged_calls_and_never_most_or_all(stored, changed, missing):
     [item] = plan_of([execution("e1")], {})
     calls = {each: fetched_call(each, listed={"eval_outputs": {"a": {}}}).listed for each in ("c1", "c2")}
+    calls["c3"] = fetched_call("c3", listed={"eval_outputs": {}}).listed
 
     doubt = too_few_evals(item, stored, calls, changed)
 

@@ -53,7 +53,7 @@ class Arrived:
 
     rows: Counter[str] = field(default_factory=Counter)
     misfits: int = 0
-    dead_letters: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
+    dead_letters: dict[str, frozenset[tuple[str, str]]] = field(default_factory=dict)
     without_rows: int = 0
     unknown_statuses: Counter[str] = field(default_factory=Counter)
 
@@ -160,7 +160,7 @@ def _rows_of(bundles: Sequence[FlatBundle], stamp: ExportStamp) -> tuple[dict[st
         ),
         misfits=calls.misfits + evals.misfits,
         dead_letters={
-            each.execution.execution_id: {(letter.endpoint, letter.subject_id) for letter in each.dead_letters}
+            each.execution.execution_id: frozenset((letter.endpoint, letter.subject_id) for letter in each.dead_letters)
             for each in bundles
         },
     )

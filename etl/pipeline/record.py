@@ -197,7 +197,7 @@ class Record:
             summary.is_compared = True
             summary.deleted, summary.not_listed, summary.not_answered = gone.deleted, gone.not_listed, gone.not_answered
             summary.unfinished = gone.unfinished
-        dead_letters: dict[str, set[tuple[str, str]]] = {}
+        dead_letters: dict[str, frozenset[tuple[str, str]]] = {}
         for arrived in self._arrived_of(run_test.key):
             summary.executions += arrived.rows["executions"]
             summary.calls += arrived.rows["calls"]

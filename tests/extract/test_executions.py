@@ -68,7 +68,7 @@ async def listed(server: Sandbox, page_limit: int) -> ExecutionList:
 @pytest.mark.parametrize("max_limit", CAPS)
 @pytest.mark.parametrize("page_limit", LIMITS)
 @pytest.mark.parametrize("where", WHERE)
-@pytest.mark.parametrize("size", [1, 2, 7, 40, 300])
+@pytest.mark.parametrize("size", [1, 2, 7, 40, pytest.param(300, marks=pytest.mark.slow)])
 async def test_one_bad_execution_is_identified_and_all_others_are_listed(size, where, page_limit, max_limit):
     async with Sandbox(one_run_test(size), max_limit=max_limit) as server:
         order = in_order(server.world)

@@ -197,7 +197,7 @@ def kill_at(root, nth):
     return False
 
 
-@pytest.mark.parametrize("every", [41, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [67, pytest.param(1, marks=pytest.mark.slow)])
 def test_migration_that_is_killed_anywhere_loses_nothing_and_goes_on(by_day, tmp_path, every):
     wanted = {table: keys_in(by_day, table) for table in TABLES}
     before = contents(by_day)

@@ -176,7 +176,10 @@ def read_index(files: Files) -> Index:
         return Index()
     index, first, is_ours = Index({}, head.lost, head.accepted, head.deleted, head.vouched), 0, head.meaning == _MEANING
     index.is_there = sum(count for *_, count in head.parts) == len(rows)
-    if not (index.is_there and rows.schema.equals(ROWS)):
+    if not rows.schema.equals(ROWS):  # of another version: of its parts, nothing tells more than whether they are there
+        index.is_there &= {Part(key, place) for key, place, *_ in head.parts} <= list_parts(files).keys()
+        return index
+    if not index.is_there:
         return index
     index.is_saved = is_ours
     for key, place, versions, counts, count in head.parts:

@@ -237,7 +237,21 @@ def lose_rows(index: Path) -> None:
     pq.write_table(pq.read_table(index).slice(1), index)
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, lambda index: index.write_bytes(b"PAR1"), lose_rows])
+def be_of_another_version(index: Path) -> None:
+    pq.write_table(pq.read_table(index).drop_columns(["call_hashes"]), index)
+
+
+async def test_index_of_another_version_is_none_that_is_missing(server: Sandbox, tmp_path: Path) -> None:
+    await export(server, tmp_path)
+    be_of_another_version(tmp_path / "data" / INDEX)
+    assert judge(status_of(tmp_path)).is_good
+    summary = await job.export(settings_for(server, tmp_path / "data"), clock=lambda: NIGHT + timedelta(days=1))
+    assert (summary.exit_code, summary.notices) == (0, [])
+
+
+@pytest.mark.parametrize(
+    "damage", [Path.unlink, lambda index: index.write_bytes(b"PAR1"), lose_rows, be_of_another_version]
+)
 async def test_without_its_index_nothing_tells_that_a_run_test_is_gone_and_status_is_not_good(
     server: Sandbox, tmp_path: Path, damage: Callable[[Path], object]
 ) -> None:

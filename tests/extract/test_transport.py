@@ -377,7 +377,7 @@ async def test_server_that_drips_is_given_more_time_but_not_more_than_the_total(
 
     async with await asyncio.start_server(drip, "127.0.0.1", 0) as listener:
         base_url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-        transport = Transport(base_url, {}, limits=SHORT)
+        transport = Transport(base_url, {}, limits=Limits(connect_timeout_seconds=0.1, read_timeout_seconds=0.5))
         begun_at = time.monotonic()
         try:
             with pytest.raises(NoAnswerError, match="timeout"):
@@ -385,7 +385,7 @@ async def test_server_that_drips_is_given_more_time_but_not_more_than_the_total(
         finally:
             await transport.close()
             await ended.wait()
-    assert 0.55 < time.monotonic() - begun_at < 5, "connect + 5 x read"
+    assert 2.55 < time.monotonic() - begun_at < 10, "connect + 5 x read"
 
 
 @pytest.mark.parametrize("cut", ["silence", "total"])

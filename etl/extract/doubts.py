@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from typing import Any
 
 from etl.errors import SourceError
 from etl.extract.plan import Planned, is_mass_vanishing
@@ -63,7 +64,7 @@ def too_few_evals(
     """
     same = {call_id: evals for call_id, evals in stored.items() if call_id in listed and call_id not in changed}
     expected = sum(map(len, same.values()))
-    missing = sum(max(0, len(evals) - len(eval_outputs(listed[call_id]))) for call_id, evals in same.items())
+    missing = sum(_missing_evals(evals, eval_outputs(listed[call_id])) for call_id, evals in same.items())
     if not missing or (missing < expected and missing <= max(_MAY_VANISH, expected / 2)):
         return None
     return _contradiction(
@@ -72,6 +73,11 @@ def too_few_evals(
         f"{missing} of its {expected} evals are missing from its list; the stored ones were kept: "
         "run with --accept-deletions if they were deleted on purpose",
     )
+
+
+def _missing_evals(stored: AbstractSet[str], listed: Mapping[str, Any]) -> int:
+    others = sum(isinstance(output, dict) for config_id, output in listed.items() if config_id not in stored)
+    return max(0, len(stored - listed.keys()) - others)
 
 
 def unlisted_call(call_execution_id: str, execution_id: str) -> DeadLetter:

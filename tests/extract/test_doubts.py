@@ -96,6 +96,8 @@ def test_one_call_may_vanish_and_a_tenth_but_never_all(missing, of, is_doubted):
         ({"c1": {"b"}, "c2": {"b"}}, set(), None),  # the evals were made anew, under other ids
         ({"c1": {"b", "c"}, "c2": {"b", "c", "d"}}, set(), "3 of its 5"),
         ({"c3": {"a"}, "c2": set()}, set(), "1 of its 1"),
+        ({"c4": {"a"}, "c2": {"a"}}, set(), None),
+        ({"c4": {"a", "b"}}, set(), "2 of its 2"),  # what is no output of an eval is none in its place
         ({"c3": {"a"}, "c1": {"a", "b"}}, {"c1"}, "1 of its 1"),
         ({"gone": {"a", "b"}}, set(), None),  # that of a call is another matter
         ({}, set(), None),
@@ -105,6 +107,7 @@ def test_one_eval_may_vanish_from_unchanged_calls_and_never_most_or_all(stored, 
     [item] = plan_of([execution("e1")], {})
     calls = {each: fetched_call(each, listed={"eval_outputs": {"a": {}}}).listed for each in ("c1", "c2")}
     calls["c3"] = fetched_call("c3", listed={"eval_outputs": {}}).listed
+    calls["c4"] = fetched_call("c4", listed={"eval_outputs": {"error": "busy", "code": 3, "message": None}}).listed
 
     doubt = too_few_evals(item, stored, calls, changed)
 

@@ -91,14 +91,18 @@ class OpenExecution:
         return len(self.fetched) + len(self.kept) + len(self.dead_letters)
 
     def changed_calls(self) -> AbstractSet[str]:
-        """``changed``, with those of the calls that were fetched since it was asked last."""
+        """``changed``, with those of the calls that were fetched since it was asked last.
+
+        Where it can be told of some, those of which it cannot, since they failed or have no row, are no reason for a doubt either.
+        """
         rows = self.rows or {}
         self.changed |= {
             call.metrics.call_execution_id
             for call in self._fetched_calls()
             if (row := rows.get(call.metrics.call_execution_id)) is not None and not is_as_measured(call, row)
         }
-        return self.changed
+        told = rows.keys() & (self.fetched.keys() | self.kept)
+        return self.changed | (self.stored.keys() - told) if told else self.changed
 
     def is_repeated_by(self, latest: CallList) -> bool:
         """Whether a list of many pages says the same again, although the calls that it names were fetched since."""

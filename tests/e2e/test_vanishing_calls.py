@@ -380,6 +380,33 @@ async def test_evals_that_a_rerun_took_away_are_believed_and_those_of_other_call
     assert_equals_world(tmp_path, server.world)
 
 
+@pytest.mark.parametrize(("has_row", "is_poisoned"), [(False, False), (False, True), (True, True)])
+async def test_call_that_failed_does_not_hold_back_a_rerun_that_took_evals_away(
+    export: Export, server: Sandbox, tmp_path: Path, *, has_row: bool, is_poisoned: bool
+) -> None:
+    """Whether it has changed cannot be told; its evals are stored, since its list had them."""
+    execution, *_ = executions(server)
+    failing, *others = execution.calls
+    fault = server.fault = lambda request, _nth: (
+        Fault(status=500) if request.query.get("call_execution_id") == failing.call_execution_id else None
+    )
+    if has_row:
+        server.fault = None
+    assert (await export(settings={"api": {"max_tries": 1}})).exit_code == (0 if has_row else 3)
+    for number, call in enumerate(execution.calls):
+        call.duration_seconds = 600 + number
+        call.eval_outputs = {} if number < 15 else call.eval_outputs
+    server.fault = fault if is_poisoned else None
+    again = await export(settings={"api": {"max_tries": 1}})
+
+    assert again.exit_code == (3 if is_poisoned else 0)
+    rows = {row["call_execution_id"]: row["duration_seconds"] for row in rows_of(tmp_path, "calls")}
+    assert [rows[call.call_execution_id] for call in others] == [call.duration_seconds for call in others]
+    server.fault = None
+    assert (await export()).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
 @pytest.mark.parametrize("is_rerun", [False, True])
 async def test_evals_that_were_made_under_other_ids_replace_the_old_ones(
     export: Export, server: Sandbox, tmp_path: Path, *, is_rerun: bool

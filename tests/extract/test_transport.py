@@ -367,7 +367,7 @@ async def test_server_that_drips_is_given_more_time_but_not_more_than_the_total(
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n")
             while not writer.is_closing():
                 writer.write(b" ")
                 await writer.drain()

@@ -263,7 +263,7 @@ class Crawl:
             return False
         planned, stored = execution.planned, execution.stored
         few_evals = too_few_evals(planned, stored, execution.with_evals, execution.changed_calls())
-        is_decided = is_fetched or is_as_exported(planned) or await self._is_stored(planned, few_evals)
+        is_decided = is_fetched or is_as_exported(planned) or await self._is_stored(execution, few_evals)
         if not is_decided and (few_evals or execution.lacks_evals):
             # Which calls have changed since, their metrics will tell.
             execution.rows = await self._settling.stored.rows(planned) if self._settling else {}
@@ -290,8 +290,10 @@ class Crawl:
         await self._close(execution, execution.cut_short())
         return True
 
-    async def _is_stored(self, planned: Planned, doubt: DeadLetter | None) -> bool:
-        return bool(doubt and self._settling and await self._settling.is_stored(planned, doubt))
+    async def _is_stored(self, execution: OpenExecution, doubt: DeadLetter | None) -> bool:
+        if doubt is None or self._settling is None:
+            return False
+        return await self._settling.is_stored(execution.planned, doubt, execution.listed)
 
     async def _confirm_deleted(self, execution: OpenExecution, unlisted: AbstractSet[str]) -> None:
         """Ask for each known call that the list leaves out; doubt the list if one exists, or if that cannot be told."""

@@ -16,7 +16,7 @@ from etl.extract.client import Client
 from etl.extract.endpoints import list_call_details
 from etl.extract.plan import Planned, Reason
 from etl.model.records import DeadLetter, DetailedCall, ListedCall
-from etl.transform.detail import vouches_for
+from etl.transform.detail import is_listed_as_stored, vouches_for
 
 _MOST_FAILURES = 5
 
@@ -79,15 +79,19 @@ class Settling:
         self.listed_differently += item.reason is Reason.CHANGED and len(kept) == len(listed)
         return kept, frozenset(details.keys() - listed.keys())
 
-    async def is_stored(self, item: Planned, doubt: DeadLetter) -> bool:
+    async def is_stored(self, item: Planned, doubt: DeadLetter, listed: Mapping[str, ListedCall]) -> bool:
         """Whether the same doubt, and nothing else, kept an earlier run from exporting the execution as it is listed now.
 
-        Then its metrics have nothing to add: either they were not needed then, or they did not change what the doubt says.
+        Then its metrics have nothing to add: either they were not needed then, or they did not change what the doubt says. They
+        have where the list tells of a call what its stored row does not: they were older then.
         """
         known = item.stored
         if known is None or known.is_damaged or known.fingerprint != item.execution.fingerprint:
             return False
-        return await self.stored.letters(item) == {(doubt.subject_id, doubt.message)}
+        if await self.stored.letters(item) != {(doubt.subject_id, doubt.message)}:
+            return False
+        rows = await self.stored.rows(item)
+        return all(is_listed_as_stored(listed[each], rows[each]) for each in listed.keys() & rows.keys())
 
     async def _details(self, item: Planned, *, limit: int) -> dict[str, DetailedCall]:
         """The calls in the execution's detail; none when it cannot be had."""

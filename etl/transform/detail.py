@@ -13,7 +13,7 @@ from etl.model import schema
 from etl.model.digest import row_hasher
 from etl.model.records import CallMetrics, DetailedCall, FetchedCall, ListedCall, NumberLiteral
 from etl.model.values import json_text
-from etl.transform.flatten import call_row
+from etl.transform.flatten import IN_BOTH, call_row, said_twice
 
 _Path = tuple[str, ...]
 
@@ -77,6 +77,12 @@ def is_as_measured(call: FetchedCall, stored: Sequence[Any]) -> bool:
     """Whether the call's metrics say the same as its stored row, as far as they have columns: the API may add other fields."""
     row, _ = call_row(call, run_test_name="", started_at=None)
     return _hash_measured(row) == _hash_measured(stored)
+
+
+def is_listed_as_stored(listed: ListedCall, stored: Sequence[Any]) -> bool:
+    """Whether the call's entry in the list and its stored row say the same, where the list has what metrics have."""
+    row = dict(zip(schema.CALLS.names, stored, strict=True))
+    return listed.payload.keys() & IN_BOTH.keys() <= said_twice(listed.payload, row)
 
 
 def vouches_for(

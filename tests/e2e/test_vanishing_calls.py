@@ -380,6 +380,34 @@ async def test_evals_that_a_rerun_took_away_are_believed_and_those_of_other_call
     assert_equals_world(tmp_path, server.world)
 
 
+async def test_evals_that_a_rerun_took_away_are_believed_after_a_night_in_which_the_metrics_were_older(
+    export: Export, server: Sandbox, tmp_path: Path
+) -> None:
+    """They had nothing to say then of what the list said already."""
+    await export()
+    execution, *_ = executions(server)
+    old = {call.call_execution_id: call.duration_seconds for call in execution.calls}
+    execution.completed_calls += 1
+    for number, call in enumerate(execution.calls):
+        call.duration_seconds, call.eval_outputs = 600 + number, {}
+
+    def answer_as_before(request: SandboxRequest, _nth: int) -> Fault | None:
+        duration = old.get(request.query.get("call_execution_id", ""))
+
+        def edit(body: bytes) -> bytes:
+            document = msgspec.json.decode(body)
+            document["result"]["duration_seconds"] = duration
+            return msgspec.json.encode(document)
+
+        return Fault(edit=edit) if duration is not None and request.path == METRICS else None
+
+    server.fault = answer_as_before
+    assert (await export()).exit_code == 3
+    server.fault = None
+    assert (await export()).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
 @pytest.mark.parametrize(("has_row", "is_poisoned"), [(False, False), (False, True), (True, True)])
 async def test_call_that_failed_does_not_hold_back_a_rerun_that_took_evals_away(
     export: Export, server: Sandbox, tmp_path: Path, *, has_row: bool, is_poisoned: bool

@@ -176,8 +176,10 @@ def read_index(files: Files) -> Index:
         return Index()
     index, first, is_ours = Index({}, head.lost, head.accepted, head.deleted, head.vouched), 0, head.meaning == _MEANING
     index.is_there = sum(count for *_, count in head.parts) == len(rows)
-    if not rows.schema.equals(ROWS):  # of another version: of its parts, nothing tells more than whether they are there
-        index.is_there &= {Part(key, place) for key, place, *_ in head.parts} <= list_parts(files).keys()
+    if not rows.schema.equals(
+        ROWS
+    ):  # of another version: it tells whose rows there were; a migration may have moved them
+        index.is_there &= {key for key, *_ in head.parts} <= {part.run_test_key for part in list_parts(files)}
         return index
     if not index.is_there:
         return index

@@ -139,7 +139,7 @@ def _by_day(table: Table, rows: pa.Table) -> Counter[tuple[str, str]]:
 
 def _differences(group: Group, table: Table, ours: pa.Table, theirs: pa.Table) -> Iterator[tuple[str, str]]:
     """Items of which the rows differ, and how."""
-    order = [(name, "ascending") for name in table.key]
+    order = [(name, "ascending") for name in table.unique]
     ours, theirs = ours.sort_by(order), theirs.sort_by(order)
     if ours.equals(theirs):
         return
@@ -160,7 +160,7 @@ def _by_item(group: Group, rows: pa.Table) -> Mapping[str, list[dict[str, Any]]]
 
 def _texts(table: Table, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[str]:
     def by_key(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Any]]:
-        return {tuple(row[name] for name in table.key): row for row in rows}
+        return {tuple(row[name] for name in table.unique): row for row in rows}
 
     here, there = by_key(ours), by_key(theirs)
     both = here.keys() & there.keys()

@@ -27,7 +27,7 @@ from msgspec.structs import replace
 from etl import sandbox
 from etl.errors import DestinationError, ExitCode, InterruptedRunError
 from etl.inspect.warehouse import compare
-from etl.load.layout import INDEX
+from etl.load.layout import INDEX, Part
 from etl.load.warehouse import postgresql
 from etl.load.warehouse.ddl import ddl
 from etl.load.warehouse.load import load
@@ -618,6 +618,21 @@ async def test_verify_finds_each_difference_and_nothing_else(source: Source, war
     assert [(day.table, day.rows, day.loaded_rows) for day in report().days if day.table == "runs"] == [
         ("runs", 0, 1)
     ] * 2
+
+
+def test_verify_finds_which_of_two_executions_has_no_dead_letter_of_a_call(tmp_path: Path, warehouse: Place) -> None:
+    """They lie in two parts of one month."""
+    dataset = a_dataset(first_export(tmp_path / "data"))
+    for number, execution_id in enumerate(("e8", "e9")):
+        part = Part("refund", f"month=2026-10/part-{number}")
+        bundle = replace(a_bundle(execution_id, [], key="refund", date="2026-10-05"), dead_letters=(dead_letter("c8"),))
+        export_to(dataset, bundle, parts_of=lambda bundles, part=part: [part for _ in bundles])
+    load_into(warehouse, tmp_path / "data")
+    warehouse.edit("DELETE FROM {s}.errors WHERE execution_id = 'e8'")
+    with closing(warehouse.open()) as opened:
+        report = compare(contents_of(tmp_path / "data"), opened)
+
+    assert [each.text for each in report.findings] == ["errors: 1 row missing"]
 
 
 async def test_verify_finds_times_that_python_does_not_have(source: Source, warehouse: Place) -> None:

@@ -117,7 +117,8 @@ def _whole(path: str, folder: Path, where: str) -> str:
     _refuse_odd(whole, where)
     if path.startswith("~"):
         whole = os.path.expanduser(whole)  # noqa: PTH111 that of pathlib raises, and takes "./~" for a home
-        if whole.startswith("~") or os.environ.get("HOME") == "":
-            raise ConfigurationError(f"{where}: {path.partition('/')[0]} has no home here: write the path in full")
+        user = path.partition("/")[0]
+        if whole.startswith("~") or (user == "~" and os.environ.get("HOME") == ""):
+            raise ConfigurationError(f"{where}: {user} has no home here: write the path in full")
     is_url = "://" in whole or has_few_slashes(whole)
     return whole if is_url or Path(whole).is_absolute() else os.path.normpath(folder / whole)

@@ -33,7 +33,6 @@ LINK = "is a symbolic link: a dataset must not contain any"
 _LEAST_FREE_BYTES = 64 << 20
 _IS_EFFECTIVE = os.access in os.supports_effective_ids
 _FOLDERS = (*schema.TABLES, STATE, STAGING, QUARANTINE)
-_OF_FOLDERS = ("run_test=", "month=", "date=")  # how the name of each begins in a table
 _LONGEST_PATH = f"{QUARANTINE}/{part_path('executions', Part('k' * KEY_MAX_BYTES, 'month=2026-01/part-100'))}"
 
 
@@ -119,7 +118,7 @@ def _check_folders(root: Path) -> None:
 
 
 def _checked_folders(folder: Path, status: os.stat_result) -> list[Path]:
-    """The folders in it, and what is named like one, after a look at everything: whether it can be replaced. The lock never is."""
+    """The folders in it, after a look at everything there: whether it can be replaced. The lock never is."""
     is_restricted = status.st_mode & stat.S_ISVTX and os.geteuid() not in (0, status.st_uid)
     found = []
     with os.scandir(folder) as entries:
@@ -131,7 +130,7 @@ def _checked_folders(folder: Path, status: os.stat_result) -> list[Path]:
             if is_restricted and each.stat().st_uid != os.geteuid():
                 fix = f"its folder lets nobody but its owner replace it: chmod -t {folder}"
                 raise DestinationError(f"{each.path}: {os.strerror(errno.EPERM)}: {fix}")
-            if each.is_dir() or each.name.startswith(_OF_FOLDERS):
+            if each.is_dir():
                 found.append(Path(each.path))
     return found
 

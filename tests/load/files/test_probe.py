@@ -71,15 +71,6 @@ def test_probe_refuses_a_full_disk(tmp_path):
         LocalFiles(tmp_path / "disk" / "data").probe()
 
 
-@pytest.mark.parametrize("place", ["calls/run_test=k", "calls/run_test=k/month=2026-11"])
-def test_probe_refuses_a_file_in_the_place_of_a_folder(files, place):
-    """As the empty file that stands for a folder where a bucket is mounted."""
-    (files.root / place).parent.mkdir(parents=True, exist_ok=True)
-    (files.root / place).touch()
-    with pytest.raises(DestinationError, match=f"{place}: Not a directory: move it elsewhere"):
-        files.probe()
-
-
 def test_probe_refuses_links_and_files_and_what_lies_below_a_file(files, tmp_path):
     (tmp_path / "file").touch()
     for root in (tmp_path / "file", tmp_path / "file" / "data"):

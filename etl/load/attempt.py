@@ -80,14 +80,9 @@ def note_attempt(files: Files, attempt: Attempt) -> None:
 
 
 def note_failure(files: Files, error: ExporterError, started_at: datetime) -> str | None:
-    """Note a run that could not begin. Returns None, or why the note could not be left: that must not hide the error.
-
-    Beside a run that is at work none is left: it would take the place of that run's.
-    """
+    """Note a run that could not begin. Returns None, or why the note could not be left: that must not hide the error."""
     attempt = Attempt(started_at=started_at, exit_code=error.exit_code, message=str(error))
     try:
-        if who_exports(files).is_exporting:
-            return None
         try:
             note_attempt(files, attempt)
         except FileMissingError:  # no run ever made the folder

@@ -360,20 +360,6 @@ async def test_second_run_that_finds_the_first_at_work_is_no_lost_night(server: 
     assert "could not start" not in (await status(folder)).stdout
 
 
-async def test_command_that_cannot_start_beside_a_run_is_no_lost_night(server: Sandbox, folder: Path) -> None:
-    """Somebody mistypes a name while the night is at work, which then ends in order."""
-    asked, is_told = asyncio.Event(), asyncio.Event()
-    server.on_request = lambda _request: asked.set()
-    server.fault = lambda _request, _nth: None if is_told.is_set() else Fault(status=503)
-    process = await start("run", "--quiet", cwd=folder, env=environment(server, METRICS_ETL_API__MAX_TRIES="20"))
-    await asked.wait()
-    mistyped = await metrics_etl("run", "--quiet", "--run-test", "Chekout", cwd=folder, env=environment(server))
-    assert mistyped.exit_code == 2
-    is_told.set()
-    assert (await ended(process)).exit_code == 0
-    assert (await status(folder)).stdout.startswith("Good: ")
-
-
 async def test_full_disk_is_named(server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Full for an export, which needs room, not for a note."""
     settings = settings_for(server, tmp_path / "data")

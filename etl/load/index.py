@@ -176,10 +176,10 @@ def read_index(files: Files) -> Index:
         return Index()
     index, first, is_ours = Index({}, head.lost, head.accepted, head.deleted, head.vouched), 0, head.meaning == _MEANING
     index.is_there = sum(count for *_, count in head.parts) == len(rows)
-    if not rows.schema.equals(
-        ROWS
-    ):  # of another version: it tells whose rows there were; a migration may have moved them
-        index.is_there &= {key for key, *_ in head.parts} <= {part.run_test_key for part in list_parts(files)}
+    if not rows.schema.equals(ROWS):
+        # Of another version: it tells in which months there were rows, which a migration leaves as they are.
+        before = {_month_of(Part(key, place)) for key, place, *_ in head.parts}
+        index.is_there &= before <= set(map(_month_of, list_parts(files)))
         return index
     if not index.is_there:
         return index
@@ -329,6 +329,10 @@ def is_damaged(rows: pa.Table) -> pa.ChunkedArray:
     """Which rows are of executions that are there, with other calls or evals than were exported."""
     is_other = pc.fill_null(pc.not_equal(rows["held_digest"], rows["calls_digest"]), fill_value=True)
     return pc.and_(rows["is_here"], is_other)
+
+
+def _month_of(part: Part) -> tuple[str, str]:
+    return part.run_test_key, part.folder.partition("=")[2][:7]
 
 
 def _dataset_id(files: Files) -> str | None:

@@ -233,6 +233,17 @@ async def test_what_the_index_knows_is_told_without_opening_a_file(
     assert status_of(tmp_path, now=now) == replace(from_index, has_index=False)
 
 
+async def test_month_that_is_gone_is_missed_where_the_index_is_of_another_version(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    server.world.run_tests[0].executions[0].started_at = NIGHT - timedelta(days=60)
+    await export(server, tmp_path)
+    be_of_another_version(tmp_path / "data" / INDEX)
+    for folder in (tmp_path / "data").glob("*/run_test=*/month=2026-0*"):
+        shutil.rmtree(folder)
+    assert judge(status_of(tmp_path)).text.startswith("Not good: whether rows are gone is not known")
+
+
 def lose_rows(index: Path) -> None:
     pq.write_table(pq.read_table(index).slice(1), index)
 

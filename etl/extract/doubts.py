@@ -59,8 +59,8 @@ def too_few_evals(
 ) -> DeadLetter | None:
     """The list leaves out all or most of the stored evals of its calls, so that it may be wrong; None if it does not.
 
-    ``stored`` are the configs of the evals by call. Those of calls that have ``changed`` may have gone with a rerun. Where a call
-    has others instead, which is no list that lacks evals, as many were made anew.
+    ``stored`` are the configs of the evals by call. Those of calls that have ``changed`` may have gone with a rerun. An eval that
+    is new in the list makes up for a missing one of the same call: evals that are set up again get other ids.
     """
     same = {call_id: evals for call_id, evals in stored.items() if call_id in listed and call_id not in changed}
     expected = sum(map(len, same.values()))

@@ -205,8 +205,8 @@ async def _read_lists(client: Client, settings: Settings, comparison: Comparison
             find(
                 run_test, f"{counted(len(found.unreadable), 'row')} of its list cannot be read: {found.unreadable[-1]}"
             )
-        for letter in list(found.heads.values())[:1]:
-            executions = counted(len(found.heads), "execution")
+        if found.heads:
+            executions, letter = counted(len(found.heads), "execution"), next(iter(found.heads.values()))
             find(run_test, f"the aggregates of {executions} cannot be read: {letter.message}")
 
     try:

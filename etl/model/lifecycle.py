@@ -184,11 +184,9 @@ def _is_settled(execution: Execution, known: StoredExecution | None, held: HeldR
     is_expected = held.is_as_exported(lost.calls_digest) if lost else execution.execution_id not in settlement.late
     if known is None and completed_at is not None and has_all and is_expected:
         return True
-    if known is None or not (known.was_whole and _is_as_before(execution, known, held)):
+    is_listed_as_before = known is not None and known.was_whole and known.fingerprint == fingerprint(execution.payload)
+    if known is None or not (is_listed_as_before and held.is_as_exported(known.calls_digest)):
         # More may come; a list may lack something for one night, or be older than another that tells of it.
-        is_listed_as_before = (
-            known is not None and known.was_whole and known.fingerprint == fingerprint(execution.payload)
-        )
         return settle <= timedelta(0) and has_all and not is_listed_as_before
     seen_at = known.verified_at or known.exported_at or now
     return known.export_state == ExportState.EXPORTED or now - seen_at >= settle * _ENOUGH

@@ -272,9 +272,10 @@ async def part_moved_calls(run: Run, record: Record, state: StoredState) -> None
     doubled = await to_the_end(partial(find_doubled_calls, run.dataset, record.index, record.fetched.moved, now=now))
     for part, calls in sorted(doubled.items()):
         resolved = await to_the_end(partial(remove_calls, run.dataset, part, calls, run.stamp()))
-        for item in ((each, call_id) for each, call_ids in calls.items() for call_id in call_ids):
-            record.fetched.moved.pop(item, None)  # else a second look finds it in its new place again
-            record.moved_calls += 1
+        record.moved_calls += sum(map(len, calls.values()))
+        for execution_id, call_ids in calls.items():
+            for call_id in call_ids:  # else a second look finds it in its new place again
+                record.fetched.moved.pop((execution_id, call_id), None)
         record.resolve(part.run_test_key, resolved)
 
 

@@ -39,8 +39,8 @@ from etl.settings.sections import Api, Compare, Destination, Engine, Export, Log
 
 DEFAULT_PATH = "config/metrics-etl.toml"
 _KEYS = {"api_key": "FI_API_KEY", "secret_key": "FI_SECRET_KEY"}
-_HANDED_ON = ("/dev/stdin", "/dev/fd/", "/proc/")  # by a shell: a relative path in it would be beside these
 _SECRETS = _KEYS | {"proxy_user": "FI_PROXY_USER", "proxy_password": "FI_PROXY_PASSWORD"}
+_HANDED_ON = ("/dev/stdin", "/dev/fd/", "/proc/")  # by a shell: a relative path in it would be beside these
 
 
 def _run_tests(value: Any) -> Any:

@@ -339,7 +339,7 @@ async def disturbed(seaweed_store: Store, tmp_path: Path, keys: None) -> AsyncIt
 
 
 def chosen(requests: list[Told], *, is_every: bool) -> list[int]:
-    """Each request, or the first one of every sixteenth kind."""
+    """Each request, or the first one of every 24th kind."""
     kinds = [f"{told.method} {told.path.split('/data')[-1].partition('month=')[0]}" for told in requests]
     firsts = sorted({kind: nth for nth, kind in reversed(list(enumerate(kinds)))}.values())
     return list(range(len(requests))) if is_every else firsts[::24]

@@ -207,7 +207,8 @@ class Statements:
         inside = self.dialect.inside
         options = ""
         if inside is not None:
-            lines.append(inside.key.format(columns=", ".join(map(self.dialect.quoted, table.unique))))
+            key = (column for column in table.columns if column.name in table.unique)
+            lines.append(inside.key.format(columns=self.names(key)))
             options = inside.options(table) + inside.table.format(comment=self.dialect.literal(meaning))
         yield f"CREATE TABLE {self.name(table.name)} (\n  " + ",\n  ".join(lines) + f"\n){options}"
         if inside is None:

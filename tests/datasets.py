@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from etl.load import migrate, places
+from etl.load import places
 from etl.load.commit import commit
 from etl.load.dataset import Dataset, Written
 from etl.load.files.local import LocalFiles
@@ -40,8 +40,7 @@ def first_parts_of_the_months(bundles):
 
 def fill_parts_early(patch, *, rows):
     """From now on a part is full with so few rows, so that a run test has several in each month."""
-    for module in (places, migrate):
-        patch.setattr(module, "FULL_ROWS", rows)
+    patch.setattr(places, "FULL_ROWS", rows)
 
 
 def a_dataset(root, *, compression="zstd"):

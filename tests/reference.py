@@ -50,7 +50,7 @@ _COMMANDS_HEAD = """\
 
 Type `metrics-etl COMMAND`, or `python -m etl COMMAND`. `--help` explains each command; `--install-completion` installs
 completion for your shell. Results go to stdout, messages and progress to stderr. A result that cannot be written to stdout
-makes the command exit with 6, except `run`, `demo`, `load`, `migrate` and `report`, whose work is done. Control characters in
+makes the command exit with 6, except `run`, `demo`, `load` and `report`, whose work is done. Control characters in
 text from outside, such as names, are escaped.
 
 Some features need an extra, which installs more packages: `pip install '.[bucket,report]'`. The extras are `bucket`, `report`,

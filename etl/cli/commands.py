@@ -55,7 +55,7 @@ app = typer.Typer(
 for panel, commands in {
     "Export": (run.run, run.plan, source.check, source.discover),
     "Look at the dataset": (dataset.status, dataset.verify, compare.compare, report.report, dataset.schema),
-    "Maintain": (load.load, dataset.migrate),
+    "Maintain": (load.load,),
     "Try it": (sandbox.demo, sandbox.sandbox),
 }.items():
     for command in commands:

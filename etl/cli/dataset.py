@@ -1,6 +1,5 @@
-"""``status``, ``verify``, ``migrate`` and ``schema``: what is in the dataset, whether it is intact, how it lies, what it means."""
+"""``status``, ``verify`` and ``schema``: what is in the dataset, whether it is intact, what it means."""
 
-from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +8,7 @@ import typer
 
 from etl.cli import process
 from etl.cli.endings import end, hearing_signals, report_errors
-from etl.cli.options import OUTPUT, AsJson, Config, Quiet, RunTests, Since, Verbose
+from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose
 from etl.errors import DestinationError, ExitCode
 from etl.load.warehouse.engines import EngineName
 
@@ -135,49 +134,6 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
             for finding in report.findings:
                 print_message(str(finding))
         end(report.exit_code)
-
-
-def migrate(
-    config: Config = None,
-    *,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print the result only.", rich_help_panel=OUTPUT)
-    ] = False,
-    verbose: Verbose = False,
-) -> None:
-    """Move an older dataset from daily to monthly folders.
-
-    Changes no row, sends no request to the API and needs no key. Readers can continue meanwhile, but may see rows twice for a
-    moment. If it is interrupted, start it again: nothing is lost.
-
-    Example: metrics-etl migrate
-    """
-    with report_errors(verbose=verbose):
-        from etl.cli.console import print_message, print_result  # noqa: PLC0415
-        from etl.inspect.tables import open_dataset  # noqa: PLC0415
-        from etl.load.dataset import Dataset  # noqa: PLC0415
-        from etl.load.migrate import migrate as migrate_dataset  # noqa: PLC0415
-        from etl.model.wording import counted  # noqa: PLC0415
-        from etl.settings import Settings  # noqa: PLC0415
-
-        destination = Settings.load(config, needs_keys=False, needs_run_tests=False).destination
-        files = open_dataset(destination.path, destination.options)
-        now = datetime.now(UTC)
-        before = after = 0
-        files.prepare()
-        with files.lock(now):
-            files.sweep_staging()
-            for done in migrate_dataset(Dataset(files, compression=destination.compression), now):
-                before, after = before + done.files_before, after + done.files_after
-                if not quiet:
-                    run_test = f"run_test={done.run_test_key}" if done.run_test_key else "runs"
-                    print_message(f"{run_test} {done.folder}: {done.files_before:,} files, now {done.files_after:,}")
-        print_result(
-            f"{counted(before, 'file')} with daily rows, now {after:,} with monthly rows"
-            if before
-            else "the dataset already has monthly folders"
-        )
-        end(ExitCode.COMPLETE, is_all_printed=False)
 
 
 def schema(

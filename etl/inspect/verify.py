@@ -169,7 +169,7 @@ class _Pass:
         for part, paths in sorted(self._inventory.parts.items()):
             self._check_part(part, paths)
         seen: set[str] = set()
-        for path in sorted(self._inventory.runs, reverse=True):  # the copy of a day last, which a killed migration left
+        for path in sorted(self._inventory.runs):
             rows, export_run_id = self._read(schema.RUNS_TABLE, path), Path(path).stem
             if export_run_id in seen:
                 report.findings.append(Finding(Kind.DOUBLED, path, "holds a run that another file holds, too"))

@@ -37,7 +37,7 @@ class Exporter:
 
     @property
     def is_exporting(self) -> bool:
-        """Whether a run may hold the lock: not a load or a migration, which took it later than the last attempt."""
+        """Whether a run may hold the lock: not a load, which took it later than the last attempt."""
         if self.at_work is None or self.attempt is None:
             return self.at_work is not None
         since = self.attempt.started_at.isoformat(timespec="seconds")

@@ -140,10 +140,9 @@ async def test_commands_of_housekeeping_do_what_the_page_says(tmp_path: Path) ->
         await export(server, tmp_path)
         (copy,) = blocks("housekeeping.md", "Move or copy a dataset")
         again, anew = blocks("housekeeping.md", "Export one run test again")
-        (migrate,) = blocks("housekeeping.md", "Move from days to months")
         (tmp_path / "backup").mkdir()
         printed, requests = [], []
-        for script in (copy, again, anew, migrate):
+        for script in (copy, again, anew):
             sent = len(server.requests)
             result = await type_in(script.replace("/backup", f"{tmp_path}/backup"), tmp_path, server)
             assert result.exit_code == 0, result
@@ -151,7 +150,7 @@ async def test_commands_of_housekeeping_do_what_the_page_says(tmp_path: Path) ->
             requests.append(len(server.requests) - sent)
         assert "nothing is wrong" in printed[0]
         assert re.search(r"^Checkout flow +3 +final", printed[0], re.MULTILINE)
-        assert requests[1:] == [1 + 3 * 3, 2 + 3 * 3, 0]
+        assert requests[1:] == [1 + 3 * 3, 2 + 3 * 3]
         assert_equals_world(tmp_path, server.world)
 
 

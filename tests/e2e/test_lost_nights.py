@@ -159,9 +159,7 @@ async def test_killed_before_its_first_commit_is_named_and_not_while_it_is_at_wo
     assert "ended without a summary" not in (await status(folder)).stdout
 
 
-async def test_killed_run_and_lost_rows_are_named_while_a_load_or_a_migration_holds_the_lock(
-    server: Sandbox, folder: Path
-) -> None:
+async def test_killed_run_and_lost_rows_are_named_while_a_load_holds_the_lock(server: Sandbox, folder: Path) -> None:
     assert (await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))).exit_code == 0
     shutil.rmtree(folder / "data/calls")
     files = LocalFiles(folder / "data")

@@ -66,9 +66,7 @@ async def test_run_that_failed_keeps_its_exit_code_when_it_cannot_say_so(server:
     assert (await printing_to(">/dev/full 2>&-", "run", folder, env)).exit_code == 4
 
 
-@pytest.mark.parametrize(
-    "words", ["load", *(pytest.param(each, marks=pytest.mark.slow) for each in ("migrate", "report"))]
-)
+@pytest.mark.parametrize("words", ["load", pytest.param("report", marks=pytest.mark.slow)])
 async def test_work_that_is_done_has_not_failed_where_its_text_cannot_be_written(
     server: Sandbox, folder: Path, words: str
 ) -> None:

@@ -250,9 +250,9 @@ def put_notes_beside_the_runs(place: Place) -> Path:
     return path
 
 
-def copy_a_run_to_its_day(place: Place) -> Path:
+def copy_a_run_to_another_month(place: Place) -> Path:
     (path,) = (place.data / "runs").rglob("*.parquet")
-    target = path.parents[1] / "date=2026-01-01" / path.name
+    target = path.parents[1] / "month=2099-01" / path.name
     target.parent.mkdir()
     shutil.copy(path, target)
     return target
@@ -287,7 +287,7 @@ BREAKS: dict[Callable[[Place], Path], tuple[Kind, str]] = {
     put_a_stray_file: (Kind.STRAY_FILE, "is not a file of this dataset"),
     put_notes_beside_the_runs: (Kind.STRAY_FILE, "is not a file of this dataset"),
     rename_a_run: (Kind.MISPLACED, "does not hold the one run that it is named after"),
-    copy_a_run_to_its_day: (Kind.DOUBLED, "holds a run that another file holds, too"),
+    copy_a_run_to_another_month: (Kind.DOUBLED, "holds a run that another file holds, too"),
 }
 
 

@@ -71,7 +71,7 @@ def test_calls_without_their_execution_are_noted_until_it_is_back_or_they_are_go
 
 
 def test_execution_that_is_whole_in_another_part_is_not_damaged(dataset):
-    """A migration, or a move, that was killed while it removed what it had copied."""
+    """A move that was killed while it removed what it had copied."""
     kept = {table: dataset.files.read(part(table)) for table in ("executions", "calls", "evals")}
     for table, data in kept.items():
         dataset.files.publish(part(table, date="2027-01-01"), data)

@@ -419,13 +419,6 @@ MUTANTS = [
         ("tests/load/test_places.py",),
     ),
     Mutant(
-        "days go only after their month is written",
-        "etl/load/migrate.py",
-        "        after += _write(dataset, Part(key, place_of(folder, number)), batch, begun)\n",
-        "",
-        ("tests/load/test_migrate.py",),
-    ),
-    Mutant(
         "a run keeps to the folder in which it began",
         "etl/load/files/local.py",
         "if self._folder is not None and self._folder != _identity(self.root):",
@@ -550,13 +543,6 @@ MUTANTS = [
         "if len(data) != found.size_bytes:",
         "if False:",
         ("tests/load/files/test_bucket.py",),
-    ),
-    Mutant(
-        "migrate keeps what is newer",
-        "etl/load/migrate.py",
-        "if there[each] > exported_at.get(each, LONG_AGO)",
-        "if False",
-        ("tests/load/test_migrate.py",),
     ),
     Mutant(
         "older copy loads nothing over newer rows",

@@ -16,11 +16,9 @@ from etl.inspect.status import read_status
 from etl.inspect.verdict import judge
 from etl.inspect.verify import verify
 from etl.load import index
-from etl.load.dataset import Dataset
 from etl.load.files.local import LocalFiles
 from etl.load.files.objects import Objects
 from etl.load.layout import INDEX, Scope
-from etl.load.migrate import migrate
 from etl.model.records import RUNS
 from etl.pipeline import job, lists
 from etl.pipeline.summary import Summary
@@ -649,7 +647,7 @@ async def test_nothing_is_accepted_of_a_run_test_whose_list_failed(server: Sandb
 async def test_rows_that_are_restored_elsewhere_take_the_place_of_those_that_lack_some(
     server: Sandbox, first: str, tmp_path: Path, *, is_moved: bool
 ) -> None:
-    """From a backup of before a rename, or before a migration; the API has them no more."""
+    """From a backup of before a rename; the API has them no more."""
     second = server.world.run_tests[1]
 
     async def run(number: int, key: str = "support-new" if is_moved else "support") -> Summary:
@@ -951,7 +949,7 @@ async def test_rows_that_stand_in_two_parts_of_a_run_test_that_no_run_lists_stay
 async def test_rows_without_an_execution_that_stand_in_several_parts_are_replaced_in_all_of_them(
     server: Sandbox, tmp_path: Path, copies: tuple[str, str]
 ) -> None:
-    """A run was killed between the tables, and then a migration, or files were copied."""
+    """A run was killed between the tables, and then files were copied."""
     await night(server, tmp_path, 0)
     lose(tmp_path, "support", tables=["executions"])
     part, folder = copies
@@ -1051,32 +1049,6 @@ async def test_dead_letters_that_are_restored_of_a_deleted_execution_go_again(se
 
     assert (back.exit_code, is_good(tmp_path, 3), quiet.files) == (0, True, 0)
     assert {row["execution_id"]: row["deleted_at"] for row in rows_of(tmp_path, "executions")} == before
-
-
-async def test_what_is_lost_and_what_was_deleted_are_remembered_across_a_migration(
-    server: Sandbox, first: str, tmp_path: Path
-) -> None:
-    """A dataset by day has no id, and gets one then."""
-    day = tmp_path / "data/runs/date=2026-01-01/20260101T000000Z-0.parquet"
-    day.parent.mkdir(parents=True)
-    day.touch()
-    await night(server, tmp_path, 0)
-    day.unlink()
-    shutil.copytree(tmp_path / "data", tmp_path / "backup")
-    execution = server.world.run_tests[1].executions[2]
-    delete_execution(execution)
-    await night(server, tmp_path, 1)
-    lose(tmp_path, "support")
-    codes = [(await night(server, tmp_path, 2, only=[first])).exit_code]
-    assert list(migrate(Dataset(LocalFiles(tmp_path / "data")), NIGHT))
-    migrated = await night(server, tmp_path, 3, only=[first])
-    assert ([*codes, migrated.exit_code], lost(migrated)) == ([3, 3], [("Support triage", EXECUTIONS)])
-
-    for table in ("executions", "calls", "evals"):
-        shutil.copytree(tmp_path / "backup" / table, tmp_path / "data" / table, dirs_exist_ok=True)
-    back = await night(server, tmp_path, 4, only=[first])
-    gone = [row["execution_id"] for row in rows_of(tmp_path, "executions") if row["deleted_at"]]
-    assert (back.exit_code, gone) == (0, [execution.execution_id])
 
 
 async def test_deletion_is_remembered_in_a_bucket(

@@ -584,7 +584,7 @@ async def test_verify_of_tables_of_an_older_version_names_the_fix(source: Source
         compare(contents_of(source.data), opened)
 
 
-async def test_dataset_that_lost_its_id_is_not_told_to_migrate(source: Source, warehouse: Place) -> None:
+async def test_dataset_that_lost_its_id_needs_a_run_first(source: Source, warehouse: Place) -> None:
     (source.data / "_state" / "dataset.json").unlink()
 
     with pytest.raises(DestinationError, match=r"no dataset that can be loaded: run metrics-etl run first$"):

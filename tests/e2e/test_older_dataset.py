@@ -1,4 +1,4 @@
-"""A dataset that another version wrote: one of 0.1 that is kept here, with the API's answers of that night.
+"""A dataset of 0.1 that is kept here, with the API's answers of that night.
 
 Whatever the exporter becomes, these files stay as they are; a run of today must go on with them.
 """
@@ -6,17 +6,14 @@ Whatever the exporter becomes, these files stay as they are; a run of today must
 import json
 import shutil
 from collections.abc import AsyncIterator
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
 
-import etl
 from etl.load.merge import with_column
 from etl.model import schema
 from etl.model.digest import rows_digest
@@ -25,16 +22,12 @@ from tests.e2e.command import Ended, environment, metrics_etl
 
 KEPT = Path(__file__).parents[1] / "samples" / "dataset-0.1"
 TABLES = ("executions", "calls", "evals")
-EXECUTION = "c59db916-5b0e-476f-aac3-4446e883a1d4"
-RUNS = "/sdk/api/v1/simulation/runs/"
-FORMER = {column.formerly: column.name for column in schema.CALLS.columns if column.formerly}
-"""The columns of ``calls`` by the names that they have in the kept files."""
 LACKING = {
     "executions": ["verified_at", "deleted_at", "latency_percentiles_p99"],
     "calls": ["latency_response_time_ms", "scenario_name", "raw"],
     "evals": ["reason"],
 }
-"""Columns that a version before 0.1 would not have had."""
+"""Columns that an older version than this one might not have had."""
 
 
 class Replay:
@@ -44,22 +37,6 @@ class Replay:
         self.answers: dict[str, Any] = json.loads((KEPT / "answers.json").read_text())
         self.requests: list[str] = []
         self.base_url = ""
-
-    def run_again(self, execution_id: str, *, on: str) -> None:
-        """From now on there is another execution like this one, of that day: its ids begin with other digits."""
-        answers = self.answers
-        listed = next(answers[target] for target in answers if "run_test_name" in target)["result"]
-        (row,) = [each for each in listed["results"] if each["execution_id"] == execution_id]
-        day, calls = row["started_at"][:10], answers[f"{RUNS}?execution_id={execution_id}&limit=1024&page=1"]
-        call_ids = [each["call_execution_id"] for each in calls["result"]["call_results"]["results"]]
-        answers_of_it = {target: value for target, value in answers.items() if any(each in target for each in call_ids)}
-        text = json.dumps([row, {f"{RUNS}?execution_id={execution_id}&limit=1024&page=1": calls} | answers_of_it])
-        for each in (execution_id, *call_ids):
-            text = text.replace(each, f"00000000{each[8:]}")
-        new, more = json.loads(text.replace(day, on))
-        listed["results"].insert(0, new)
-        listed["count"] += 1
-        answers |= more
 
     async def answer(self, request: web.Request) -> web.Response:
         target = f"{request.path}?" + "&".join(f"{name}={value}" for name, value in sorted(request.query.items()))
@@ -106,10 +83,6 @@ def read_only_part(folder: Path, table: str) -> pa.Table:
     return pq.ParquetFile(only_part(folder, table)).read()
 
 
-def by_names_of_today(rows: pa.Table) -> pa.Table:
-    return rows.rename_columns([FORMER.get(name, name) for name in rows.column_names])
-
-
 def files_of_tables(folder: Path) -> dict[str, tuple[int, bytes]]:
     """Inode and bytes of every file of a table but runs."""
     return {
@@ -121,7 +94,7 @@ def files_of_tables(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 def make_older(folder: Path) -> None:
     """The files as a version would have written them that did not know some columns yet."""
-    kept = {table: by_names_of_today(read_only_part(folder, table)) for table in TABLES}
+    kept = {table: read_only_part(folder, table) for table in TABLES}
     hashes: dict[str, list[str]] = {}
     for name in ("calls", "evals"):
         table = schema.TABLES[name]
@@ -134,45 +107,20 @@ def make_older(folder: Path) -> None:
     digests = [rows_digest(hashes[execution_id]) for execution_id in kept["executions"]["execution_id"].to_pylist()]
     kept["executions"] = with_column(kept["executions"], "calls_digest", digests)
     for name, columns in LACKING.items():
-        former = {today: name for name, today in FORMER.items()}
-        older = kept[name].drop_columns(columns)
-        older = older.rename_columns([former.get(each, each) for each in older.column_names])
-        pq.write_table(older, only_part(folder, name))
+        pq.write_table(kept[name].drop_columns(columns), only_part(folder, name))
 
 
 async def test_dataset_of_version_0_1_goes_on_without_fetching_anything_again(api: Replay, folder: Path) -> None:
-    before = {table: by_names_of_today(read_only_part(folder, table)) for table in TABLES}
+    before = files_of_tables(folder)
 
     result = await export(api, folder)
 
     assert result.exit_code == 0
     assert result.document["run_tests"][0]["reasons"] == {"final": 2}
     assert len(api.requests) == 1
-    for table, old in before.items():
-        assert read_only_part(folder, table).select(old.column_names).equals(old), table
+    assert files_of_tables(folder) == before
     verified = await metrics_etl("verify", cwd=folder, env=environment())
     assert verified.exit_code == 0, verified.stdout
-
-
-async def test_columns_with_former_names_are_read_at_once_and_renamed_by_one_night(api: Replay, folder: Path) -> None:
-    kept = read_only_part(folder, "calls").sort_by("call_execution_id")
-    wanted = {today: kept[former].to_pylist() for former, today in FORMER.items()}
-    assert all(any(value is not None for value in values) for values in wanted.values()), "the files have such values"
-
-    def read_columns() -> dict[str, list[Any]]:
-        rows = etl.read_calls(folder / "data", columns=["call_execution_id", *wanted]).sort_values("call_execution_id")
-        return {name: [None if pd.isna(value) else value for value in rows[name]] for name in wanted}
-
-    assert read_columns() == wanted
-    verified = await metrics_etl("verify", cwd=folder, env=environment())
-    assert verified.exit_code == 0, verified.stdout
-
-    result, again = await export(api, folder), await export(api, folder)
-
-    assert (result.exit_code, len(api.requests), again.document["files"]) == (0, 1, 0)
-    assert result.document["rows"] == {}, "no row has changed"
-    assert read_only_part(folder, "calls").schema.equals(schema.CALLS.arrow_schema, check_metadata=True)
-    assert read_columns() == wanted
 
 
 async def test_columns_that_an_older_version_lacked_are_there_after_one_night_and_null(
@@ -187,14 +135,12 @@ async def test_columns_that_an_older_version_lacked_are_there_after_one_night_an
 
     assert (result.exit_code, again.exit_code) == (0, 0)
     assert result.document["run_tests"][0]["reasons"] == {"final": 2}, "nothing is fetched again for it"
-    by_day, completion = result.document["notices"]
-    assert "metrics-etl migrate makes them monthly" in by_day
+    (completion,) = result.document["notices"]
     assert completion.startswith("3 files of an older version got the columns of this one")
     for table, older in before.items():
-        old = by_names_of_today(older)
         now = read_only_part(folder, table)
         assert now.schema.equals(schema.TABLES[table].arrow_schema, check_metadata=True), table
-        assert now.select(old.column_names).equals(old), table
+        assert now.select(older.column_names).equals(older), table
         assert all(now[column].null_count == len(now) for column in LACKING[table]), table
     verified = await metrics_etl("verify", cwd=folder, env=environment())
     assert verified.exit_code == 0, verified.stdout
@@ -202,43 +148,9 @@ async def test_columns_that_an_older_version_lacked_are_there_after_one_night_an
     assert again.document["notices"] == []
 
 
-async def test_dataset_by_day_is_read_and_goes_on_by_day(api: Replay, folder: Path) -> None:
-    data = folder / "data"
-    kept = {path.relative_to(data): path.read_bytes() for path in data.rglob("*=*/*.parquet")}
-    calls = etl.read_calls(data, run_tests="Checkout flow", since="2026-01-29", until="2026-01-29", evals="wide")
-    assert (len(calls), set(calls["date"])) == (6, {date(2026, 1, 29)})
-    assert len(etl.read_calls(data, since="2026-01-30")) == 0
-    api.run_again(EXECUTION, on="2026-02-03")
-
-    result, again = await export(api, folder), await export(api, folder)
-
-    assert (result.exit_code, again.exit_code, again.document["files"]) == (0, 0, 0)
-    assert result.document["run_tests"][0]["reasons"] == {"final": 2, "new": 1}
-    assert [len(each.document["notices"]) for each in (result, again)] == [2, 0], "how to move is told once"
-    assert not (data / "_state" / "dataset.json").exists()
-    files = {path.relative_to(data): path.read_bytes() for path in data.rglob("*=*/*.parquet")}
-    written = {path.parts[0] for path in kept if files[path] != kept[path]}
-    assert written == {"calls", "executions"}, "which have new columns, or new names"
-    new = {path.parent.as_posix() for path in files.keys() - kept.keys()}
-    run_days = {f"runs/date={each.document['started_at'][:10]}" for each in (result, again)}
-    assert new == {f"{table}/run_test=checkout/date=2026-02-03" for table in TABLES} | run_days
-    assert set(etl.read_table(data, "executions")["date"]) == {date(2026, 1, 29), date(2026, 2, 3)}
-    assert len(etl.read_calls(data, since="2026-01-30")) == 3
-    status = await metrics_etl("status", "--json", cwd=folder, env=environment())
-    (run_test,) = status.document["run_tests"]
-    assert (status.exit_code, run_test["executions"], run_test["calls"], run_test["exported"]) == (0, 3, 9, 3)
-    assert [each["export_run_id"] for each in status.document["runs"]] == [
-        again.document["export_run_id"],
-        result.document["export_run_id"],
-        "20261125T094907Z-786f511d",
-    ]
-    verified = await metrics_etl("verify", cwd=folder, env=environment())
-    assert verified.exit_code == 0, verified.stdout
-
-
 async def test_full_refresh_fills_the_columns_that_an_older_version_lacked(api: Replay, folder: Path) -> None:
     versions = ["export_run_id", "exported_at", "verified_at", "export_state"]  # what has changed settles once more
-    wanted = {table: by_names_of_today(read_only_part(folder, table)) for table in TABLES}
+    wanted = {table: read_only_part(folder, table) for table in TABLES}
     make_older(folder)
 
     result = await export(api, folder, "--full-refresh")

@@ -2,7 +2,6 @@
 
 import pickle
 import shutil
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -18,7 +17,6 @@ from tests.inspect.test_tables import DAYS, TABLES, a_part_a_day, exported
 from tests.stores import KEYS, Store, upload
 
 __all__ = ["exported"]
-OLD = Path(__file__).parents[1] / "samples" / "dataset-0.1"
 
 
 def rows(table):
@@ -56,18 +54,6 @@ def test_table_without_files_has_all_columns_and_no_rows(tmp_path):
     export_to(a_dataset(tmp_path), a_bundle("e1", ["c1"]))
     found = etl.open_table(tmp_path, "errors")
     assert (found.count_rows(), found.schema.names[-2:]) == (0, ["run_test", "month"])
-
-
-def test_dataset_by_day_has_months_too():
-    found = etl.open_table(OLD / "data", "executions").to_table()
-    starts = [each.strftime("%Y-%m") for each in found["started_at"].to_pylist()]
-    assert found["month"].to_pylist() == starts
-    assert rows(found.drop_columns("month")) == rows(read(OLD / "data", "executions"))
-
-
-def test_column_that_had_another_name_is_refused_and_not_null():
-    with pytest.raises(DestinationError, match="columns of an older version: metrics-etl run renames them"):
-        etl.open_table(OLD / "data", "calls")
 
 
 def test_damaged_file_is_named_where_its_end_is_needed(exported, tmp_path):

@@ -31,7 +31,8 @@ def make_dataset(folder: Path, world: World) -> None:
     """Commit everything, a month of a run test at a time."""
     files, now = open_files(str(folder)), datetime.now(UTC)
     files.prepare()
-    dataset = Dataset(files, layout=identify(files, now))
+    identify(files, now)
+    dataset = Dataset(files)
     keys = [default_key(name) for name in world.names]
     state = load_state(dataset, keys, set_aside=False)
     places = Places(dataset, state, now=now)

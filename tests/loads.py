@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from etl.inspect.warehouse import compare
-from etl.load.identity import write_identity
+from etl.load.identity import identify
 from etl.load.warehouse.load import Result, load
 from etl.load.warehouse.target import open_warehouse
 from etl.model import schema
@@ -22,7 +22,7 @@ NAMESPACE = "simulation_metrics"
 def first_export(root: Path) -> Path:
     """Two run tests with executions in three months, one of them with a dead letter, and the row of the run."""
     dataset = a_dataset(root)
-    write_identity(dataset.files, NOW)
+    identify(dataset.files, NOW)
     export_to(
         dataset,
         a_bundle("e1", ["c1", "c2"], key="checkout", date="2026-08-01"),

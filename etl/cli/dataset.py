@@ -167,12 +167,6 @@ def schema(
             show_default="data, or a bucket to fill in",
         ),
     ] = None,
-    by_day: Annotated[
-        bool,
-        typer.Option(
-            "--by-day", help="With --ddl and odcs: the dataset still has daily folders, see metrics-etl migrate."
-        ),
-    ] = False,
 ) -> None:
     """Explain every column, or print the code that opens the dataset.
 
@@ -188,13 +182,11 @@ def schema(
         raise typer.BadParameter(f"no table {table!r}; there are {', '.join(TABLES)}")
     if engine and output:
         raise typer.BadParameter("--format does not go with --ddl")
-    if (location is not None or by_day) and not engine and output is not SchemaFormat.ODCS:
-        raise typer.BadParameter("--location and --by-day go with --ddl or --format odcs")
+    if location is not None and not engine and output is not SchemaFormat.ODCS:
+        raise typer.BadParameter("--location goes with --ddl or --format odcs")
     if table is not None and output is SchemaFormat.JSON_SCHEMA:
         raise typer.BadParameter(f"--format json-schema describes the settings file, not a table: leave out {table!r}")
     tables = [TABLES[table]] if table else list(TABLES.values())
-    if by_day:
-        tables = [each.by_day for each in tables]
     with report_errors(verbose=False):
         if engine:
             from etl.load.warehouse.ddl import ddl  # noqa: PLC0415

@@ -48,7 +48,6 @@ FIELDS = {
     "ask_again": "keys of run tests that are not exported, and of whose executions some could not be looked up: the next run "
     "tries again",
     "not_listed": "by key, how many stored executions still exist but were missing from the last list",
-    "layout": "2: monthly folders; 1: daily folders, begun by an older version",
     "is_all": 'whether `complete_at` was reached with `run_tests = "all"`',
     "complete_since": "by key, the `since` with which `last_complete_at` was reached; null for none",
     "run_tests[].name": "name of the run test",

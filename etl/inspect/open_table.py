@@ -9,7 +9,7 @@ import pyarrow.dataset as ds
 from etl.errors import DestinationError
 from etl.inspect.tables import declared_table, open_dataset, read_listed
 from etl.load.files.open import Files, read_each
-from etl.load.layout import Part, days_of
+from etl.load.layout import Part
 from etl.load.parquet import Footer, read_footer
 from etl.model import schema
 from etl.model.locations import Options
@@ -47,7 +47,7 @@ def _dataset(files: Files, table: schema.Table, parts: dict[str, Part]) -> ds.Da
         _refuse_other_columns(files.where(path), table, footer)
     fragments = []
     for path, part in parts.items():
-        is_here = ds.field("month") == f"{days_of(part.folder)[0]:%Y-%m}"
+        is_here = ds.field("month") == part.folder.removeprefix("month=")
         if in_path:
             is_here &= ds.field("run_test") == part.run_test_key
         fragments.append(parquet.make_fragment(f"{root}/{path}", filesystem, is_here))

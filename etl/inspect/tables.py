@@ -18,7 +18,7 @@ from etl.inspect.times import day, moment
 from etl.load.files.open import Files, open_files, read_each
 from etl.load.identity import read_identity
 from etl.load.later_starts import with_later_starts
-from etl.load.layout import STATE, Part, Scope, days_of, is_data, parse_part_path, parse_run_path, place_of
+from etl.load.layout import STATE, Part, Scope, is_data, parse_part_path, parse_run_path, place_of
 from etl.load.parquet import read_columns
 from etl.model import schema
 from etl.model.keys import default_key
@@ -223,7 +223,7 @@ def read_rows(
         path, part = found
         rows = read_columns(files, table, path, stored)
         if needs_day:
-            days = _days(rows[table.start], part.folder)
+            days = rows[table.start].cast(schema.DATE)
             rows = rows.append_column(schema.DAY.name, days)
             if has_bounds:
                 rows = rows.filter(pc.and_(pc.greater_equal(days, scope.since), pc.less_equal(days, scope.until)))
@@ -244,13 +244,6 @@ def read_rows(
 
 def _is_later(times: pa.ChunkedArray, moment: datetime) -> pa.ChunkedArray:
     return pc.fill_null(pc.greater(times, pa.scalar(moment, schema.TIMESTAMP)), fill_value=True)
-
-
-def _days(starts: pa.ChunkedArray, folder: str) -> pa.ChunkedArray:
-    """The UTC day of each start; where there is none, that of a folder of one day."""
-    days = starts.cast(schema.DATE)
-    first, last = days_of(folder)
-    return pc.fill_null(days, pa.scalar(first, schema.DATE)) if first == last else days
 
 
 def _keys(files: Files, table: schema.Table, wanted: list[str]) -> frozenset[str]:

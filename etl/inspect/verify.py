@@ -259,7 +259,7 @@ class _Pass:
             )
         if self._pinned:
             notices.append(
-                f"{counted(self._pinned, 'execution')} in the folder of another month or day than the start: executions stay where "
+                f"{counted(self._pinned, 'execution')} in the folder of another month than the start: executions stay where "
                 "they were first saved"
             )
         for (key, name), count in sorted(self._misnamed.items()):

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from etl.errors import DestinationError, FileMissingError
 from etl.load.files.open import Files
-from etl.load.layout import Layout, Part, parse_part_path, part_path, run_path
+from etl.load.layout import Part, folder_of, parse_part_path, part_path, run_path
 from etl.load.merge import Merged, Replacement, merge
 from etl.load.parquet import UnreadableError, encode, open_part
 from etl.load.receipt import Receipt
@@ -36,9 +36,8 @@ class Written:
 class Dataset:
     """The Parquet files of one dataset; ``written`` and ``receipt`` say what was changed through this object."""
 
-    def __init__(self, files: Files, *, layout: Layout = Layout.BY_MONTH, compression: str = "zstd") -> None:
+    def __init__(self, files: Files, *, compression: str = "zstd") -> None:
         self.files = files
-        self.layout = layout
         self.written = Written()
         self.receipt = Receipt()
         self._compression = compression
@@ -156,7 +155,7 @@ class Dataset:
         """Add the row of one export run that began on this UTC day."""
         rows = to_arrow(frame, schema.RUNS_TABLE)
         path, data = (
-            run_path(self.layout.folder(day), export_run_id),
+            run_path(folder_of(day), export_run_id),
             encode(schema.RUNS_TABLE, rows, self._compression),
         )
         self.files.publish(path, data)

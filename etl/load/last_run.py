@@ -35,7 +35,6 @@ class LastRun(msgspec.Struct, frozen=True):
     exported, and of whose executions some could not be looked up. ``not_listed``: how many stored executions the last list of a
     run test lacked that exist, by its key, unless it was none. ``is_all``: ``complete_at`` is that of "all" run tests, not of some
     that were named. ``complete_since``: the day from which on each of ``last_complete_at`` was exported; None for the first.
-    ``layout``: that of the dataset; None from a version that knew only one.
     """
 
     complete_at: _Moment | None = None
@@ -45,7 +44,6 @@ class LastRun(msgspec.Struct, frozen=True):
     asked_for: tuple[str, ...] = ()
     ask_again: tuple[str, ...] = ()
     not_listed: dict[str, int] = {}
-    layout: int | None = None
     is_all: bool = False
     complete_since: dict[str, date | None] = {}
     export_run_id: str | None = None

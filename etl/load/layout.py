@@ -1,14 +1,12 @@
 """Paths of the dataset's files, and scopes: parts of a dataset by run test and time. Pure.
 
-``<table>/run_test=<key>/month=<YYYY-MM>/part-<n>.parquet``; export runs lie by month alone. In the layout before it there is one
-part for each day: ``<table>/run_test=<key>/date=<YYYY-MM-DD>/part-0.parquet``; both may lie side by side.
+``<table>/run_test=<key>/month=<YYYY-MM>/part-<n>.parquet``; export runs lie by month alone.
 """
 
 import re
 from calendar import monthrange
 from dataclasses import dataclass
 from datetime import date
-from enum import IntEnum
 
 from etl.model.keys import is_key
 
@@ -22,20 +20,9 @@ LAST_LOAD = f"{STATE}/last_load.json"
 IDENTITY = f"{STATE}/dataset.json"
 INDEX = f"{STATE}/index.parquet"
 
-_FOLDER = r"(month=[0-9]{4}-[0-9]{2}|date=[0-9]{4}-[0-9]{2}-[0-9]{2})"
+_FOLDER = r"(month=[0-9]{4}-[0-9]{2})"
 _PART_PATH = re.compile(rf"([a-z]+)/run_test=([^/]+)/({_FOLDER}/part-(0|[1-9][0-9]{{0,8}}))\.parquet", re.ASCII)
 _RUN_PATH = re.compile(rf"runs/{_FOLDER}/([0-9A-Za-z-]+)\.parquet", re.ASCII)
-
-
-class Layout(IntEnum):
-    """How new executions are laid out; a dataset keeps its layout until it is migrated."""
-
-    BY_DAY = 1
-    BY_MONTH = 2
-
-    def folder(self, day: date) -> str:
-        """The folder of executions that began on this UTC day."""
-        return f"month={day.isoformat()[:7]}" if self is Layout.BY_MONTH else f"date={day.isoformat()}"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -87,17 +74,19 @@ class Scope:
         return self.since <= last and first <= self.until
 
 
+def folder_of(day: date) -> str:
+    """The folder of executions and export runs that began on this UTC day."""
+    return f"month={day.isoformat()[:7]}"
+
+
 def place_of(folder: str, number: int) -> str:
     """The ``place`` of a part."""
     return f"{folder}/part-{number}"
 
 
 def days_of(folder: str) -> tuple[date, date]:
-    """The first and the last day of a folder: of a month, or one day twice."""
-    name, _, text = folder.partition("=")
-    if name == "date":
-        return date.fromisoformat(text), date.fromisoformat(text)
-    first = date.fromisoformat(f"{text}-01")
+    """The first and the last day of a folder."""
+    first = date.fromisoformat(f"{folder.removeprefix('month=')}-01")
     return first, first.replace(day=monthrange(first.year, first.month)[1])
 
 
@@ -109,10 +98,7 @@ def part_path(table: str, part: Part) -> str:
 def parse_part_path(path: str) -> tuple[str, Part] | None:
     """The table and part of a path that ``part_path`` gave, else None."""
     match = _PART_PATH.fullmatch(path)
-    if not match or not is_key(match[2]) or not _is_folder(match[4]):
-        return None
-    part = Part(match[2], match[3])
-    return None if match[4].startswith("date=") and part.number else (match[1], part)
+    return (match[1], Part(match[2], match[3])) if match and is_key(match[2]) and _is_folder(match[4]) else None
 
 
 def is_data(path: str) -> bool:

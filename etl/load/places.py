@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from etl.errors import FileMissingError
 from etl.load.dataset import Dataset
-from etl.load.layout import Layout, Part, parse_part_path, part_path, place_of
+from etl.load.layout import Part, folder_of, parse_part_path, part_path, place_of
 from etl.load.parquet import read_footer
 from etl.load.receipt import FileSize
 from etl.load.state import StoredState
@@ -65,14 +65,13 @@ class Places:
     def _give(self, bundle: FlatBundle, last: dict[tuple[str, str], _LastPart]) -> Part:
         key = bundle.run_test_key
         day = (bundle.started_at or self._now).astimezone(UTC).date()
-        folder, number = self._dataset.layout.folder(day), 0
-        if self._dataset.layout is Layout.BY_MONTH:
-            found = last.get((key, folder)) or self._last_part(key, folder)
-            if found.is_full:
-                found = _LastPart(found.number + 1)
-            found.take(max(1, len(bundle.calls.values), len(bundle.evals.values)))
-            last[key, folder], number = found, found.number
-        return self._given.setdefault(bundle.execution.execution_id, Part(key, place_of(folder, number)))
+        folder = folder_of(day)
+        found = last.get((key, folder)) or self._last_part(key, folder)
+        if found.is_full:
+            found = _LastPart(found.number + 1)
+        found.take(max(1, len(bundle.calls.values), len(bundle.evals.values)))
+        last[key, folder] = found
+        return self._given.setdefault(bundle.execution.execution_id, Part(key, place_of(folder, found.number)))
 
     def _last_part(self, key: str, folder: str) -> _LastPart:
         paths = [
@@ -82,26 +81,21 @@ class Places:
         ]
         numbers = [parsed[1].number for path in paths if (parsed := parse_part_path(path))]
         part = Part(key, place_of(folder, max(numbers, default=0)))
-        sizes = sizes_of(self._dataset, part)
+        sizes = self._sizes_of(part)
         return _LastPart(
             part.number,
             rows=max((each.rows for each in sizes), default=0),
             size_bytes=max((each.size_bytes for each in sizes), default=0),
         )
 
-
-def sizes_of(dataset: Dataset, part: Part) -> list[FileSize]:
-    """The sizes of the part's files, as this run wrote them or else as their footers say.
-
-    Raises:
-        DestinationError: one cannot be read.
-    """
-    found = []
-    for path in (part_path(table.name, part) for table in schema.OF_EXECUTIONS):
-        if written := dataset.receipt.written.get(path):
-            found.append(written.size)
-            continue
-        with suppress(FileMissingError):
-            footer = read_footer(dataset.files, path)
-            found.append(FileSize(footer.rows, footer.size_bytes))
-    return found
+    def _sizes_of(self, part: Part) -> list[FileSize]:
+        """The sizes of the part's files, as this run wrote them or else as their footers say."""
+        found = []
+        for path in (part_path(table.name, part) for table in schema.OF_EXECUTIONS):
+            if written := self._dataset.receipt.written.get(path):
+                found.append(written.size)
+                continue
+            with suppress(FileMissingError):
+                footer = read_footer(self._dataset.files, path)
+                found.append(FileSize(footer.rows, footer.size_bytes))
+        return found

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import pyarrow as pa
@@ -98,11 +98,6 @@ class Table:
     def start(self) -> str:
         """The column that says when the row's execution, or the export run, began."""
         return "started_at" if "started_at" in self.names else "execution_started_at"
-
-    @property
-    def by_day(self) -> "Table":
-        """The table in a dataset with a folder for each day."""
-        return replace(self, partitions=(*self.added_columns[:-1], replace(DAY, null="")))
 
     @property
     def added_columns(self) -> tuple[Column, ...]:

@@ -21,7 +21,7 @@ from etl.extract.transport import Traffic
 from etl.load.attempt import Attempt, note_attempt, note_failure, read_attempt
 from etl.load.identity import identify, read_identity
 from etl.load.last_run import LastRun, read_last_run
-from etl.load.layout import INDEX, LAST_RUN, Layout
+from etl.load.layout import INDEX, LAST_RUN
 from etl.load.relocate import as_if_moved
 from etl.load.state import StoredState, load_missing
 from etl.load.warehouse.last_load import last_load_into
@@ -162,7 +162,7 @@ async def export(
         await to_the_end(files.prepare)
         async with held(files.lock(run.started_at, is_stopped=lambda: stop is not None and stop.done())):
             await to_the_end(files.sweep_staging)
-            run.dataset.layout = await to_the_end(partial(identify, files, run.started_at))
+            await to_the_end(partial(identify, files, run.started_at))
             last = await to_the_end(partial(_last_attempt, run))
             begun = Attempt(started_at=run.started_at, export_run_id=run.export_run_id)
             await to_the_end(partial(note_attempt, files, begun))
@@ -305,8 +305,6 @@ async def _conclude(run: Run, record: Record, failure: ExporterError | None) -> 
         before = LastRun()
     else:
         summary.is_first = before.export_run_id is None and record.last_attempt is None
-    summary.layout = run.dataset.layout
-    summary.is_new_to_months = summary.layout is Layout.BY_DAY and before.layout is None
     before = before.after(record.last_attempt)
     if record.index and not record.index.is_there and any(before.last_complete_at.values()):
         before = before.doubted()

@@ -32,7 +32,6 @@ from etl.load.identity import read_identity
 from etl.load.index import index_if_readable
 from etl.load.layout import LOCK, parse_part_path, parse_run_path
 from etl.load.state import load_state
-from etl.load.warehouse.contents import refuse_days
 from etl.load.warehouse.last_load import last_load_into
 from etl.load.warehouse.load import refuse_another, refuse_another_copy
 from etl.load.warehouse.target import open_warehouse
@@ -307,8 +306,7 @@ def _check_warehouse(settings: Settings) -> Check:
     """Whether it can be reached and read, and holds no other dataset; most engines tell only a load whether it may write."""
     try:
         files, section = open_files(settings.destination.path, settings.destination.options), settings.warehouse
-        if (identity := read_identity(files)) is None:
-            refuse_days(files)
+        identity = read_identity(files)
         with closing(open_warehouse(section.named_url, section.namespace, is_read_only=True)) as warehouse:
             loaded = warehouse.loaded(would_load=True)
             refuse_another(warehouse, loaded, identity.dataset_id if identity else "a new one")

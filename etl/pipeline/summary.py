@@ -8,7 +8,6 @@ from typing import Any
 from etl.errors import ExitCode, ExporterError, SourceUnavailableError
 from etl.extract.purpose import Purpose, no_requests
 from etl.load.last_run import LastRun
-from etl.load.layout import Layout
 from etl.load.receipt import Receipt
 from etl.load.warehouse.load import Result
 from etl.model.wording import counted, quoted
@@ -35,12 +34,12 @@ _MANY = 10
 class Summary:
     """One export run. Times are aware UTC, by the source's clock; ``rows`` are those written, by table, and ``removed`` others.
 
-    ``complete_at`` and the five after it are those of ``LastRun``, this run included. ``is_new_to_months``: the dataset is by day,
-    and no version that lays out by month has run on it before; ``is_first``: nor has any. ``knows_all``: no run test is missing
-    from the list of run tests. ``finished_here_at``: by this machine's clock. ``receipt`` grows until the run's record is written.
-    ``lost``: by key the name of the run test, and how many executions that a run left are gone and were not exported again;
-    ``damaged``: the same for those of which a part is gone; ``damaged_unfinished``: the keys where some still run. ``load``: what
-    was loaded, or ``load_failure``: why nothing was. ``warehouse_loaded_at``: when a load last left nothing out, 1970 for never.
+    ``complete_at`` and the five after it are those of ``LastRun``, this run included. ``is_first``: no run was on the dataset
+    before. ``knows_all``: no run test is missing from the list of run tests. ``finished_here_at``: by this machine's clock.
+    ``receipt`` grows until the run's record is written. ``lost``: by key the name of the run test, and how many executions that a
+    run left are gone and were not exported again; ``damaged``: the same for those of which a part is gone; ``damaged_unfinished``:
+    the keys where some still run. ``load``: what was loaded, or ``load_failure``: why nothing was. ``warehouse_loaded_at``: when a
+    load last left nothing out, 1970 for never.
     """
 
     export_run_id: str
@@ -92,8 +91,6 @@ class Summary:
     namesakes: dict[str, int] = field(default_factory=dict)
     unlisted: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
-    layout: Layout = Layout.BY_MONTH
-    is_new_to_months: bool = False
     is_first: bool = False
     receipt: Receipt = field(default_factory=Receipt, repr=False)
     failure: ExporterError | None = None
@@ -210,11 +207,6 @@ class Summary:
     def notices(self) -> list[str]:
         """One line for each thing that is worth knowing although nothing is missing."""
         lines = [*self.ignored]
-        if self.is_new_to_months:
-            lines.append(
-                "the dataset has daily folders; metrics-etl migrate makes them monthly, which are faster to read, and sends no "
-                "request"
-            )
         forgotten = f"{counted(self.forgotten, 'execution')} whose rows are gone: forgotten, as --accept-deletions says"
         lines += [forgotten] if self.forgotten else []
         accepted = (
@@ -301,7 +293,6 @@ class Summary:
             "asked_for": self.asked_for,
             "ask_again": self.ask_again,
             "not_listed": self.not_listed,
-            "layout": int(self.layout),
             "is_all": self.is_all,
             "complete_since": {key: day.isoformat() if day else None for key, day in self.complete_since.items()},
             "run_tests": [run_test.as_json() for run_test in self.run_tests],

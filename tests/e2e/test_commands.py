@@ -168,12 +168,10 @@ async def test_schema_prints_what_opens_a_table_in_an_engine(tmp_path: Path) -> 
 
 
 async def test_schema_prints_a_data_contract(tmp_path: Path) -> None:
-    whole = await metrics_etl(
-        "schema", "--format", "odcs", "--location", "s3://b/p", "--by-day", cwd=tmp_path, env=environment()
-    )
+    whole = await metrics_etl("schema", "--format", "odcs", "--location", "s3://b/p", cwd=tmp_path, env=environment())
     of_errors = await metrics_etl("schema", "errors", "-f", "odcs", cwd=tmp_path, env=environment())
 
-    assert whole.document == contract([table.by_day for table in TABLES.values()], "s3://b/p")
+    assert whole.document == contract(list(TABLES.values()), "s3://b/p")
     assert of_errors.document == contract([TABLES["errors"]])
 
 
@@ -190,13 +188,12 @@ async def test_schema_prints_the_schema_of_the_settings_as_it_is_published(tmp_p
         (("--ddl", "oracle"), "clickhouse"),
         (("--ddl", "athena", "--location", "data"), "which reads s3://"),
         (("--ddl", "duckdb", "--location", "a*b"), "engines read them as patterns"),
-        (("--location", "data"), "--location and --by-day go with --ddl"),
-        (("--by-day",), "--location and --by-day go with --ddl"),
-        (("--by-day", "-f", "markdown"), "--location and --by-day go with --ddl or --format odcs"),
+        (("--location", "data"), "--location goes with --ddl"),
+        (("--location", "data", "-f", "markdown"), "--location goes with --ddl or --format odcs"),
         (("--ddl", "duckdb", "--format", "json"), "--format does not go with --ddl"),
         (("--format", "odcs", "--location", "ftp://h/p"), "which reads paths, s3://"),
         (("calls", "--format", "json-schema"), "describes the settings file"),
-        (("--format", "json-schema", "--location", "data"), "--location and --by-day go with --ddl"),
+        (("--format", "json-schema", "--location", "data"), "--location goes with --ddl"),
     ],
 )
 async def test_schema_refuses_what_it_cannot_print(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:

@@ -34,7 +34,7 @@ from tests.worlds import settled_world
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-readers" / "bin" / "python"
 TABLES = list(schema.TABLES.values())
-KINDS = (schema.STRING, schema.INT, schema.FLOAT, schema.BOOL, schema.TIMESTAMP, schema.DATE)
+KINDS = (schema.STRING, schema.INT, schema.FLOAT, schema.BOOL, schema.TIMESTAMP)
 AS_IN_DUCKDB = {
     "string": "VARCHAR",
     "int64": "BIGINT",
@@ -157,9 +157,7 @@ def test_pandas_reads_no_file_that_a_filter_excludes(dataset, tmp_path):
 
 @every_table
 def test_polars_has_every_row_in_the_declared_types(dataset, table):
-    types = dict(
-        zip(KINDS, (pl.String, pl.Int64, pl.Float64, pl.Boolean, pl.Datetime("us", "UTC"), pl.Date), strict=True)
-    )
+    types = dict(zip(KINDS, (pl.String, pl.Int64, pl.Float64, pl.Boolean, pl.Datetime("us", "UTC")), strict=True))
     frame = opened("polars", [table], dataset.root)[table.name]
     assert dict(frame.collect_schema()) == {column.name: types[column.type] for column in all_columns(table)}
     assert frame.collect_schema().names() == names(table)
@@ -177,9 +175,7 @@ def test_polars_reads_no_file_that_a_filter_excludes(dataset, tmp_path):
 
 @every_table
 def test_duckdb_has_every_row_in_the_declared_types(dataset, table):
-    types = dict(
-        zip(KINDS, ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP WITH TIME ZONE", "DATE"), strict=True)
-    )
+    types = dict(zip(KINDS, ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP WITH TIME ZONE"), strict=True))
     with duckdb.connect() as connection:
         connection.execute(ddl([table], "duckdb", str(dataset.root)))
         described = connection.execute(f"DESCRIBE {table.name}").fetchall()
@@ -396,7 +392,7 @@ def test_spark_has_every_row_in_the_declared_types(dataset, tmp_path):
     queries |= {f"{table.name} columns": f"DESCRIBE {table.name}" for table in TABLES}
     queries["pruned"] = f"EXPLAIN SELECT status FROM calls WHERE run_test = '{run_test}' AND month = '{month}'"
     found = run_elsewhere("in_spark.py", tmp_path, [each.removesuffix(";") for each in statements], queries)
-    types = dict(zip(KINDS, ("string", "bigint", "double", "boolean", "timestamp", "date"), strict=True))
+    types = dict(zip(KINDS, ("string", "bigint", "double", "boolean", "timestamp"), strict=True))
     for table in TABLES:
         assert by_key(table, found[table.name]) == as_json(true_rows(dataset.root, table))
         described = found[f"{table.name} columns"][: len(all_columns(table))]
@@ -418,7 +414,7 @@ def test_clickhouse_has_every_row_in_the_declared_types(dataset, tmp_path):
     queries |= {f"{table.name} columns": f"DESCRIBE TABLE {table.name}" for table in TABLES}
     queries["pruned"] = f"SELECT count(status) AS n FROM spoilt WHERE run_test = '{run_test}' AND month = '{month}'"
     found = run_elsewhere("in_clickhouse.py", tmp_path, [*statements, spoilt], queries)
-    types = dict(zip(KINDS, ("String", "Int64", "Float64", "Bool", "DateTime64(6, 'UTC')", "Date"), strict=True))
+    types = dict(zip(KINDS, ("String", "Int64", "Float64", "Bool", "DateTime64(6, 'UTC')"), strict=True))
     for table in TABLES:
         assert by_key(table, found[table.name]) == as_json(true_rows(dataset.root, table))
         expected = [

@@ -433,7 +433,7 @@ def test_another_month_and_another_name_are_notices_where_all_rows_agree(place: 
     report = verify(settings, Scope())
 
     assert report.findings == []
-    assert "1 execution in the folder of another month or day than the start: " in report.notices[0]
+    assert "1 execution in the folder of another month than the start: " in report.notices[0]
     assert (
         f"3 executions of run test {old!r} under run_test={key}, but the settings give it another key"
         in report.notices[1]

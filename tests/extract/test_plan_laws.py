@@ -56,7 +56,7 @@ def cases(draw):
                 listed_calls=draw(st.none() | st.integers(0, 9)), exported_calls=1, calls_digest=draw(digests)
             )
             stored[execution.execution_id] = StoredExecution(
-                place=draw(st.sampled_from(["month=2026-03/part-0", "date=2026-03-01/part-0"])),
+                place="month=2026-03/part-0",
                 export_state=draw(
                     st.sampled_from(["exported", "exported", "settling", "waiting", "incomplete", "new word"])
                 ),

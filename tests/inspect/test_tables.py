@@ -156,15 +156,6 @@ def test_a_row_whose_day_is_unknown_is_of_no_days(data, name):
     assert len(etl.read_table(data, name, until="2999-01-01")) == 0
 
 
-def test_in_the_layout_by_day_a_row_whose_day_is_unknown_is_of_its_folders(tmp_path):
-    dataset = a_dataset(tmp_path)
-    for day in DAYS:
-        rows = to_arrow(frame_of(schema.CALLS, [{"call_execution_id": day}]), schema.CALLS)
-        dataset.write(schema.CALLS, Part("checkout", f"date={day}/part-0"), rows)
-    frame = etl.read_table(tmp_path, "calls", since=DAYS[1], until=DAYS[2])
-    assert frame["call_execution_id"].to_list() == [day.isoformat() for day in frame["date"]] == list(DAYS[1:3])
-
-
 @pytest.mark.parametrize(
     ("since", "until", "days"),
     [

@@ -30,7 +30,7 @@ WHOLE = RunTestStatus(
     is_complete=True,
     error=None,
 )
-PART = "calls/run_test=checkout/date=2026-11-25/part-0.parquet"
+PART = "calls/run_test=checkout/month=2026-11/part-0.parquet"
 LAST = RunStatus("run", NIGHT, NIGHT, "complete", 0, 1, 1, 1, 1, 1.0)
 NEVER = "no run over everything that is configured was ever complete"
 GOOD = Status(

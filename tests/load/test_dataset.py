@@ -163,7 +163,7 @@ def test_damage_that_only_a_whole_read_shows_ends_one_run_and_the_next_one_repai
     "stray",
     [
         "notes.parquet",
-        f"date={DAY}/part-1.parquet",
+        f"date={DAY}/part-0.parquet",
         f"month={DAY[:7]}/.part-0.parquet",
         "month=monday/part-0.parquet",
     ],

@@ -12,7 +12,7 @@ from etl.load import index as module
 from etl.load.files import local
 from etl.load.identity import identify
 from etl.load.index import Index, read_index, update_index, write_index
-from etl.load.layout import IDENTITY, INDEX, Layout, Part
+from etl.load.layout import IDENTITY, INDEX, Part
 from etl.load.relocate import move
 from etl.load.state import load_state
 from etl.model import schema
@@ -230,14 +230,6 @@ def test_index_of_a_version_with_other_columns_saves_no_reading_and_still_knows_
     assert len(parts_in(reads)) == 6, "every file that is left"
     write_index(dataset.files, index)
     assert update_index(dataset, read_index(dataset.files), []).is_saved
-
-
-def test_dataset_by_day_has_an_index_too(tmp_path):
-    dataset = a_dataset(tmp_path)
-    dataset.layout = Layout.BY_DAY
-    export_to(dataset, a_bundle())
-    save(dataset)
-    assert read_index(dataset.files).parts.keys() == {MARCH}
 
 
 def test_old_index_knows_what_has_not_changed_since(dataset, tmp_path, reads):

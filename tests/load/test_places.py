@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from etl.load import places as module
-from etl.load.layout import Layout, Part
+from etl.load.layout import Part
 from etl.load.places import Places
 from etl.load.state import load_state
 from tests.bundles import KEY, a_bundle, bundle_of, execution, fetched_call, flattened
@@ -32,19 +32,17 @@ def export_to(dataset, *bundles):
 
 
 @pytest.mark.parametrize(
-    ("started_at", "month", "day"),
+    ("started_at", "month"),
     [
-        ("2026-02-27T23:59:59Z", "2026-02", "2026-02-27"),
-        ("2026-02-28T23:59:59-01:00", "2026-03", "2026-03-01"),
-        (None, "2026-12", "2026-12-31"),
-        ("yesterday", "2026-12", "2026-12-31"),
+        ("2026-02-27T23:59:59Z", "2026-02"),
+        ("2026-02-28T23:59:59-01:00", "2026-03"),
+        (None, "2026-12"),
+        ("yesterday", "2026-12"),
     ],
 )
-def test_new_execution_lies_in_the_utc_time_of_its_start_else_of_now(dataset, started_at, month, day):
+def test_new_execution_lies_in_the_utc_time_of_its_start_else_of_now(dataset, started_at, month):
     new = bundle_of(of=execution(started_at=started_at))
     assert place_names(places_in(dataset), new) == [f"month={month}/part-0"]
-    dataset.layout = Layout.BY_DAY
-    assert place_names(places_in(dataset), new) == [f"date={day}/part-0"]
 
 
 def test_part_takes_what_is_new_until_it_is_full(dataset):

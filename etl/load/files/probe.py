@@ -22,8 +22,8 @@ from etl.load.layout import (
     QUARANTINE,
     STAGING,
     STATE,
-    Layout,
     Part,
+    folder_of,
     part_path,
 )
 from etl.model import schema
@@ -99,9 +99,8 @@ def _check_folders(root: Path) -> None:
     if root.is_dir() and not os.access(root, os.R_OK | os.X_OK, effective_ids=_IS_EFFECTIVE):
         raise DestinationError(f"{root}: {why(_error(errno.EACCES))}")
     device = root.stat().st_dev
-    today = datetime.now(UTC).date()
-    of_runs = [f"{schema.RUNS_TABLE.name}/{layout.folder(today)}" for layout in Layout]
-    found = [root / name for name in (*_FOLDERS, *of_runs) if os.path.lexists(root / name)]
+    of_runs = f"{schema.RUNS_TABLE.name}/{folder_of(datetime.now(UTC).date())}"
+    found = [root / name for name in (*_FOLDERS, of_runs) if os.path.lexists(root / name)]
     for folder in found:
         status = folder.lstat()
         if folder.is_symlink():

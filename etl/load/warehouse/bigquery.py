@@ -21,7 +21,7 @@ from etl.load.warehouse.statements import Dialect, Inside
 from etl.load.warehouse.target import nothing
 from etl.model.schema import Table
 
-_TYPES = ("STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP", "DATE")
+_TYPES = ("STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP")
 _CLUSTERED = ("run_test", "execution_id")
 _MOST_CHARACTERS = 500
 _BEGIN, _COMMIT = "BEGIN TRANSACTION", "COMMIT TRANSACTION"

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from etl.errors import DestinationError, FileMissingError
 from etl.load.dataset import Dataset
 from etl.load.files.open import Entry, Files, data_files, read_each
-from etl.load.identity import is_by_day, read_identity
+from etl.load.identity import read_identity
 from etl.load.index import Index, is_damaged, read_index, update_index
 from etl.load.layout import Part, parse_part_path, parse_run_path, part_path
 from etl.load.merge import is_of
@@ -97,14 +97,6 @@ class Contents:
         return with_places(rows if executions is None else rows.filter(is_of(rows, executions)), table, _places(path))
 
 
-def refuse_days(files: Files) -> None:
-    """Raise DestinationError if the dataset has a folder for each day: its paths do not tell what a load needs."""
-    if is_by_day(files):
-        raise DestinationError(
-            f"{files.where()}: no dataset that can be loaded: it has a folder for each day: run metrics-etl migrate"
-        )
-
-
 def read_contents(dataset: Dataset) -> Contents:
     """What the dataset holds now. Only files that the index does not know are opened.
 
@@ -114,7 +106,6 @@ def read_contents(dataset: Dataset) -> Contents:
     files = dataset.files
     identity = read_identity(files)
     if identity is None:
-        refuse_days(files)
         raise DestinationError(f"{files.where()}: no dataset that can be loaded: run metrics-etl run first")
     unreadable: list[str] = []
     index = update_index(dataset, read_index(files), unreadable)
@@ -168,6 +159,4 @@ def _files_by_item(files: Files, table: schema.Table) -> dict[str, list[Entry]]:
 
 def _places(path: str) -> Mapping[str, str]:
     """``run_test`` and ``month`` of a file."""
-    folders = dict(folder.split("=", 1) for folder in path.split("/")[1:-1])
-    month = next(name for name in ("month", "date") if name in folders)
-    return {"run_test": folders.get("run_test", ""), "month": folders[month][:7]}
+    return {"run_test": ""} | dict(folder.split("=", 1) for folder in path.split("/")[1:-1])

@@ -25,7 +25,6 @@ _TYPES: dict[Any, tuple[str, str, dict[str, Any]]] = {
     schema.FLOAT: ("number", "double", {"format": "f64"}),
     schema.BOOL: ("boolean", "boolean", {}),
     schema.TIMESTAMP: ("timestamp", "timestamp", {"timezone": True}),
-    schema.DATE: ("date", "date", {}),
 }
 """Logical type, physical type and options of the logical type, in the standard's words."""
 _IN_EXECUTIONS = {(schema.CALLS.name, "execution_id"), (schema.EVALS.name, "execution_id")}

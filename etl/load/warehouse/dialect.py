@@ -10,7 +10,7 @@ from etl.errors import ConfigurationError
 from etl.model import schema
 from etl.model.schema import Column, Table
 
-KINDS = (schema.STRING, schema.INT, schema.FLOAT, schema.BOOL, schema.TIMESTAMP, schema.DATE)
+KINDS = (schema.STRING, schema.INT, schema.FLOAT, schema.BOOL, schema.TIMESTAMP)
 Types = Mapping[pa.DataType, str]
 
 _COMMENT_MAX_BYTES = 255  # what Glue and the Hive metastore keep of a column's comment
@@ -30,7 +30,7 @@ def dataset_root(location: str, reader: str, schemes: Sequence[str], *, is_relat
         raise ConfigurationError(
             f"{where} must not hold * ? [ ] {{ }} \\ or control characters: engines read them as patterns"
         )
-    if re.search(r"(^|/)(run_test|month|date)=", path):
+    if re.search(r"(^|/)(run_test|month)=", path):
         raise ConfigurationError(
             f"{where} must be the folder that holds executions/, calls/, …, not one of their partitions"
         )

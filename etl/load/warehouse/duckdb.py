@@ -15,7 +15,7 @@ from etl.load.warehouse.statements import Dialect
 from etl.load.warehouse.target import NotEnoughMemoryError, nothing
 
 _DIALECT = Dialect(
-    types=("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP WITH TIME ZONE", "DATE"),
+    types=("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP WITH TIME ZONE"),
     row_hash="hash({columns})",
     comments=(
         "SELECT table_name, comment FROM duckdb_tables() WHERE schema_name = {schema} UNION ALL "

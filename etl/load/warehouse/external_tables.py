@@ -10,7 +10,6 @@ NAMESPACE = "simulation_metrics"
 _PROJECTIONS = {
     "run_test": {"type": "injected"},
     "month": {"type": "date", "format": "yyyy-MM", "range": "2020-01,NOW", "interval": "1", "interval.unit": "MONTHS"},
-    "date": {"type": "date", "format": "yyyy-MM-dd", "range": "2020-01-01,NOW"},
 }
 """How Athena finds the partitions; no execution is older."""
 _SNOWFLAKE_PROVIDERS = {
@@ -20,7 +19,7 @@ _SNOWFLAKE_PROVIDERS = {
     "azure": ("AZURE", "AZURE_TENANT_ID = 'TENANT'"),
 }
 """By URL scheme: the provider's name, and what else its volume must name."""
-_EXAMPLES = {"run_test": "KEY", "month": "YYYY-MM", "date": "YYYY-MM-DD"}
+_EXAMPLES = {"run_test": "KEY", "month": "YYYY-MM"}
 
 
 def spark(table: Table, folder: str, types: Types) -> str:

@@ -57,7 +57,7 @@ WHERE nspname = {{schema}} AND relname IN ({_JOINED}) AND EXISTS (SELECT FROM re
 """
 
 DIALECT = Dialect(
-    types=("text", "bigint", "double precision", "boolean", "timestamp with time zone", "date"),
+    types=("text", "bigint", "double precision", "boolean", "timestamp with time zone"),
     row_hash="hash_record_extended(ROW({columns}), 0)",
     comments=(
         "SELECT c.relname::text AS table_name, obj_description(c.oid, 'pg_class') AS comment FROM pg_class AS c "

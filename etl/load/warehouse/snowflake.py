@@ -32,7 +32,7 @@ def _quoted(name: str) -> str:
 
 
 _DIALECT = Dialect(
-    types=("TEXT", "NUMBER", "FLOAT", "BOOLEAN", "TIMESTAMP_NTZ", "DATE"),
+    types=("TEXT", "NUMBER", "FLOAT", "BOOLEAN", "TIMESTAMP_NTZ"),
     row_hash="HASH({columns})",
     total="SUM(CAST(row_hash AS NUMBER(30, 0)))",
     comments=(

@@ -16,7 +16,7 @@ from etl.load.files.local import LocalFiles
 from etl.load.layout import IDENTITY
 from tests.damages import closed
 
-PART = "calls/run_test=a/date=2026-01-01/part-0.parquet"
+PART = "calls/run_test=a/month=2026-01/part-0.parquet"
 STAGING = "_state/staging"
 
 
@@ -76,10 +76,10 @@ class _Recorded(io.FileIO):
 STAGED = [("open", "staged"), ("write", "staged"), ("fchmod", "staged"), ("fsync", "staged")]
 RENAMED = [
     ("rename", PART),
-    ("open", "calls/run_test=a/date=2026-01-01"),
-    ("fsync", "calls/run_test=a/date=2026-01-01"),
+    ("open", "calls/run_test=a/month=2026-01"),
+    ("fsync", "calls/run_test=a/month=2026-01"),
 ]
-OF_AN_OLD_FILE = [*STAGED, ("mkdir", "calls/run_test=a/date=2026-01-01"), *RENAMED]
+OF_AN_OLD_FILE = [*STAGED, ("mkdir", "calls/run_test=a/month=2026-01"), *RENAMED]
 OF_A_NEW_FILE = [
     *STAGED,
     ("mkdir", "calls"),
@@ -88,7 +88,7 @@ OF_A_NEW_FILE = [
     ("mkdir", "calls/run_test=a"),
     ("open", "calls"),
     ("fsync", "calls"),
-    ("mkdir", "calls/run_test=a/date=2026-01-01"),
+    ("mkdir", "calls/run_test=a/month=2026-01"),
     ("open", "calls/run_test=a"),
     ("fsync", "calls/run_test=a"),
     *RENAMED,
@@ -250,7 +250,7 @@ def test_a_root_that_is_itself_a_link_is_used(tmp_path):
     assert (tmp_path / "real" / PART).read_bytes() == b"data"
 
 
-@pytest.mark.parametrize("place", [PART, "calls/run_test=a/date=2026-01-01", "calls/run_test=a", "calls"])
+@pytest.mark.parametrize("place", [PART, "calls/run_test=a/month=2026-01", "calls/run_test=a", "calls"])
 @pytest.mark.parametrize("is_dangling", [False, True])
 def test_a_link_in_the_way_of_a_file_is_neither_followed_nor_replaced(files, tmp_path, place, is_dangling):
     outside = tmp_path / "outside"
@@ -525,7 +525,7 @@ def test_a_file_set_aside_keeps_its_bytes_and_says_where_it_came_from(files):
         moved.append(files.set_aside(PART))
     assert [files.read(path) for path in moved] == [b"damaged", b"damaged again"]
     assert all(path.startswith("_state/quarantine/") for path in moved)
-    assert all(path.endswith("-calls-run_test=a-date=2026-01-01-part-0.parquet") for path in moved)
+    assert all(path.endswith("-calls-run_test=a-month=2026-01-part-0.parquet") for path in moved)
     assert files.list("calls") == []
     with pytest.raises(DestinationError, match="No such file"):
         files.set_aside(PART)
@@ -533,7 +533,7 @@ def test_a_file_set_aside_keeps_its_bytes_and_says_where_it_came_from(files):
 
 def test_of_each_file_the_last_three_stay_in_the_quarantine(files):
     """One that is damaged every night would fill the disk otherwise."""
-    other = PART.replace("01-01", "01-02")
+    other = PART.replace("2026-01", "2026-02")
     files.publish(other, b"other")
     kept = [files.set_aside(other)]
     of_an_older_version = f"_state/quarantine/99999999-{PART.replace('/', '-')}"

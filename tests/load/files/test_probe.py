@@ -107,7 +107,7 @@ def export_into(files):
     files.prepare()
     with files.lock(datetime(2026, 11, 1, tzinfo=UTC)):
         files.sweep_staging()
-        files.publish("calls/run_test=a/date=2026-01-01/part-0.parquet", b"rows")
+        files.publish("calls/run_test=a/month=2026-01/part-0.parquet", b"rows")
         for name in filter(files.has, (LAST_RUN, INDEX, IDENTITY)):
             files.read(name)
         for name in (ATTEMPT, LAST_LOAD, INDEX, IDENTITY):
@@ -154,7 +154,7 @@ def test_probe_finds_what_stops_an_export(files, name):
     assert str(files.root) in str(caught.value)
 
 
-@pytest.mark.parametrize("closed", [LOCK, LAST_RUN, INDEX, IDENTITY, STAGING, "calls/run_test=a/date=2026-01-01"])
+@pytest.mark.parametrize("closed", [LOCK, LAST_RUN, INDEX, IDENTITY, STAGING, "calls/run_test=a/month=2026-01"])
 def test_probe_finds_what_somebody_else_may_not_write(closed):
     with tempfile.TemporaryDirectory() as name:  # others may not enter the folders of pytest
         root = Path(name)

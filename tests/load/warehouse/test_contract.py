@@ -23,7 +23,6 @@ LOGICAL = {
     schema.FLOAT: "number",
     schema.BOOL: "boolean",
     schema.TIMESTAMP: "timestamp",
-    schema.DATE: "date",
 }
 every_table = pytest.mark.parametrize("table", TABLES, ids=schema.TABLES)
 
@@ -46,7 +45,6 @@ def custom(element: dict[str, Any]) -> dict[str, str]:
 )
 def test_the_standard_accepts_the_contract(location: str | None) -> None:
     assert mistakes(contract(TABLES, location)) == []
-    assert mistakes(contract([table.by_day for table in TABLES], location)) == []
     for table in TABLES:
         assert mistakes(contract([table], location)) == []
 
@@ -111,11 +109,10 @@ def test_the_key_is_given_and_unique_and_no_other_column_of_the_files_is_promise
 
 @every_table
 def test_what_stands_in_the_path_is_told_as_partitions(table: schema.Table) -> None:
-    for each in (table, table.by_day):
-        found = properties(contract([each]))
-        told = {name: prop["partitionKeyPosition"] for name, prop in found.items() if prop.get("partitioned")}
-        assert told == {column.name: position for position, column in enumerate(each.partitions, start=1)}
-        assert all(found[name]["required"] for name in told)
+    found = properties(contract([table]))
+    told = {name: prop["partitionKeyPosition"] for name, prop in found.items() if prop.get("partitioned")}
+    assert told == {column.name: position for position, column in enumerate(table.partitions, start=1)}
+    assert all(found[name]["required"] for name in told)
 
 
 def references(*tables: schema.Table) -> dict[str, str]:

@@ -20,14 +20,14 @@ from etl.load.warehouse.engines import EngineName
 from etl.model import schema
 
 TABLES = list(schema.TABLES.values())
-KINDS = (schema.STRING, schema.INT, schema.FLOAT, schema.BOOL, schema.TIMESTAMP, schema.DATE)
+KINDS = (schema.STRING, schema.INT, schema.FLOAT, schema.BOOL, schema.TIMESTAMP)
 SQL_TYPES = {
-    "spark": ("STRING", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP", "DATE"),
-    "bigquery": ("STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP", "DATE"),
-    "snowflake": ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP_NTZ", "DATE"),
-    "athena": ("STRING", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP", "DATE"),
-    "redshift": ("VARCHAR(65535)", "BIGINT", "DOUBLE PRECISION", "BOOLEAN", "TIMESTAMP", "DATE"),
-    "trino": ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP(6)", "DATE"),
+    "spark": ("STRING", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP"),
+    "bigquery": ("STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP"),
+    "snowflake": ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP_NTZ"),
+    "athena": ("STRING", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP"),
+    "redshift": ("VARCHAR(65535)", "BIGINT", "DOUBLE PRECISION", "BOOLEAN", "TIMESTAMP"),
+    "trino": ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP(6)"),
 }
 LOCATIONS = {"bigquery": 'gs://my-bucket/it\'s "mine"/übung'} | dict.fromkeys(
     ("snowflake", "athena", "redshift", "trino", "clickhouse"), 's3://my-bucket/it\'s "mine"/übung'
@@ -116,7 +116,7 @@ def test_bigquery_takes_what_stands_in_the_path_by_its_own_clause():
 
 @every_table
 def test_duckdb_view_has_the_declared_columns_and_types(table):
-    types = dict(zip(KINDS, ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMPTZ", "DATE"), strict=True))
+    types = dict(zip(KINDS, ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMPTZ"), strict=True))
     (view,) = parsed("duckdb", ddl([table], "duckdb"))
     first = view.expression.left
     assert [(column.alias, column.this.to) for column in first.expressions] == [
@@ -131,7 +131,7 @@ def test_clickhouse_structure_has_the_declared_columns_and_types(table):
     _, kind, structure = (each.this for each in view.find(exp.Anonymous, exp.From).find_all(exp.Literal))
     assert kind == "Parquet"
     create = sqlglot.parse_one(f"CREATE TABLE t ({structure})", dialect="clickhouse")
-    types = dict(zip(KINDS, ("String", "Int64", "Float64", "Bool", "DateTime64(6, 'UTC')", "Date"), strict=True))
+    types = dict(zip(KINDS, ("String", "Int64", "Float64", "Bool", "DateTime64(6, 'UTC')"), strict=True))
     assert [(column.name, column.args["kind"].sql("clickhouse")) for column in create.find_all(exp.ColumnDef)] == [
         (column.name, types[column.type] if column.is_key else f"Nullable({types[column.type]})")
         for column in table.columns
@@ -198,7 +198,7 @@ def test_errors_come_last_for_their_folder_may_be_missing(engine):
         ("duckdb", "/", "does not name a folder"),
         ("athena", "s3://", "does not name a folder"),
         ("duckdb", "data/calls/run_test=checkout", "not one of their partitions"),
-        ("athena", "s3://b/runs/date=2026-11-01/", "not one of their partitions"),
+        ("athena", "s3://b/runs/month=2026-11/", "not one of their partitions"),
         ("athena", "gs://bucket/data", "cannot be read by athena, which reads s3://"),
         ("bigquery", "data", "cannot be read by bigquery, which reads gs://"),
         ("duckdb", "ftp://host/data", "which reads paths, s3://"),

@@ -10,7 +10,7 @@ from etl.errors import DestinationError
 from etl.inspect.tables import declared_table, open_dataset, read_listed
 from etl.load.files.open import Files, read_each
 from etl.load.layout import Part
-from etl.load.parquet import Footer, read_footer
+from etl.load.parquet import read_footer
 from etl.model import schema
 from etl.model.locations import Options
 
@@ -31,7 +31,7 @@ def open_table(path: str | os.PathLike[str], table: str, *, options: Options | N
 
     Raises:
         ConfigurationError: no such table.
-        DestinationError: there is no dataset, or a file of it cannot be read, or was written by another version.
+        DestinationError: there is no dataset, or a file of it cannot be read, or was written by a newer version.
     """
     declared = declared_table(table)
     files = open_dataset(path, options)
@@ -44,7 +44,10 @@ def _dataset(files: Files, table: schema.Table, parts: dict[str, Part]) -> ds.Da
     in_path = [] if table is schema.RUNS_TABLE else ["run_test"]
     columns = pa.schema([*table.arrow_schema, *((name, schema.STRING) for name in (*in_path, "month"))])
     for path, footer in zip(parts, read_each(files, partial(read_footer, files), parts), strict=True):
-        _refuse_other_columns(files.where(path), table, footer)
+        if others := set(footer.schema.names).difference(table.names):
+            raise DestinationError(
+                f"{files.where(path)}: unknown columns {sorted(others)}: written by a newer version; upgrade the exporter"
+            )
     fragments = []
     for path, part in parts.items():
         is_here = ds.field("month") == part.folder.removeprefix("month=")
@@ -52,14 +55,3 @@ def _dataset(files: Files, table: schema.Table, parts: dict[str, Part]) -> ds.Da
             is_here &= ds.field("run_test") == part.run_test_key
         fragments.append(parquet.make_fragment(f"{root}/{path}", filesystem, is_here))
     return ds.FileSystemDataset(fragments, columns, parquet, filesystem)
-
-
-def _refuse_other_columns(where: str, table: schema.Table, footer: Footer) -> None:
-    """A column that is called otherwise in a file would be null, although it has values."""
-    others = set(footer.schema.names).difference(table.names)
-    if others.difference(column.formerly for column in table.columns):
-        raise DestinationError(
-            f"{where}: unknown columns {sorted(others)}: written by a newer version; upgrade the exporter"
-        )
-    if others:
-        raise DestinationError(f"{where} has columns of an older version: metrics-etl run renames them")

@@ -122,13 +122,7 @@ class Fault:
 
 
 def schema_fault(table: schema.Table, found: pa.Schema) -> Fault | None:
-    """Why a file of this schema is not one of the table: unknown columns, a missing key, other types, another order.
-
-    Columns under the names of an older version are none.
-    """
-    found = pa.schema(
-        [each.with_name(name) for each, name in zip(found, table.current_names(found.names), strict=True)]
-    )
+    """Why a file of this schema is not one of the table: unknown columns, a missing key, other types, another order."""
     if unknown := [name for name in found.names if name not in table.names]:
         return Fault(Kind.SCHEMA, f"has unknown columns: {', '.join(unknown)}")
     if missing := [name for name in table.key if name not in found.names]:

@@ -59,8 +59,7 @@ class OpenPart:
         with _readable(where):
             self._file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
             self.footer = _footer(self._file, where, len(data), _most_bytes(table))
-            stored = self.footer.schema.names
-            self._stored = dict(zip(table.current_names(stored), stored, strict=True))
+            self._stored = {*self.footer.schema.names}
 
     @property
     def is_outdated(self) -> bool:
@@ -70,23 +69,20 @@ class OpenPart:
     def read(self, names: Sequence[str], *, may_be_newer: bool = False) -> pa.Table:
         """These columns with their declared types; null where an older version of the exporter did not have one yet.
 
-        One that had another name in that version is read from there. A file of a newer version is refused, since its values may
-        mean something else, unless it ``may_be_newer``.
+        A file of a newer version is refused, since its values may mean something else, unless it ``may_be_newer``.
 
         Raises:
             UnreadableError: the file is damaged, as far as these columns tell.
             DestinationError: it was written by a newer version, or has other types than this one's.
         """
-        if (unknown := self._stored.keys() - {*self._table.names}) and not may_be_newer:
+        if (unknown := self._stored.difference(self._table.names)) and not may_be_newer:
             raise DestinationError(
                 f"{self._where}: unknown columns {sorted(unknown)}: written by a newer version; upgrade the exporter"
             )
         with _readable(self._where):
             # In this thread: handing a few small columns to others costs more than reading them, and at the end of the process one
             # that still holds the file's bytes ends it by SIGABRT.
-            rows = self._file.read(
-                columns=[self._stored[name] for name in names if name in self._stored], use_threads=False
-            )
+            rows = self._file.read(columns=[name for name in names if name in self._stored], use_threads=False)
             _refuse_impossible_times(rows)
         return self._declared(rows, names)
 
@@ -101,7 +97,7 @@ class OpenPart:
     def _declared(self, rows: pa.Table, names: Sequence[str]) -> pa.Table:
         declared = _declared_schema(self._table.name, tuple(names))
         try:
-            columns = dict(zip(self._table.current_names(rows.column_names), rows.columns, strict=True))
+            columns = dict(zip(rows.column_names, rows.columns, strict=True))
             arrays = [_declared_column(columns.get(field.name), field, len(rows)) for field in declared]
             return pa.Table.from_arrays(arrays, schema=declared)
         except pa.ArrowException as exc:

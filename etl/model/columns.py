@@ -1,7 +1,6 @@
 """The types of a column and a table, and the Arrow schema made from them. ``schema`` declares the tables."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -31,7 +30,7 @@ class Column:
     """One column. ``source`` is the path in the payload, or several, split by ``|``; empty for what the exporter makes.
 
     ``null`` says when the column is null, if the default of ``null_rule`` does not hold. ``is_json`` marks an open-ended object
-    that is stored as JSON text. ``formerly`` is its name in files of older versions: they are read as if it were the one of today.
+    that is stored as JSON text.
     """
 
     name: str
@@ -42,12 +41,6 @@ class Column:
     null: str = ""
     is_key: bool = False
     is_json: bool = False
-    formerly: str = ""
-
-    @property
-    def hashed_as(self) -> str:
-        """The name under which its value is hashed: the first one, since another name is no other value."""
-        return self.formerly or self.name
 
     @property
     def paths(self) -> tuple[tuple[str, ...], ...]:
@@ -118,11 +111,6 @@ class Table:
     def names(self) -> tuple[str, ...]:
         """All column names, in order."""
         return tuple(column.name for column in self.columns)
-
-    def current_names(self, found: Sequence[str]) -> list[str]:
-        """The columns of a file by the names of today; a former one that stands beside that of today is unknown, and stays."""
-        renamed = {each.formerly: each.name for each in self.columns if each.formerly and each.name not in found}
-        return [renamed.get(name, name) for name in found]
 
     @cached_property
     def arrow_schema(self) -> pa.Schema:

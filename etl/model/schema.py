@@ -53,12 +53,11 @@ def _latency(source: str, meaning: str) -> Column:
 
 def _free_latency(name: str, type_: pa.DataType, meaning: str, unit: str) -> Column:
     return Column(
-        f"latency_customer_{name}",
+        f"latency_customer_{name}",  # one of the whole paths has 68 characters: PostgreSQL cuts at 63
         type_,
         f"{meaning}, as the voice provider reported it.",
         unit,
         f"latency.customer_latency_metrics.{name}|latency.system_metrics.{name}",
-        formerly=f"latency_customer_latency_metrics_{name}",  # 68 characters at most: PostgreSQL cuts at 63
     )
 
 

@@ -52,13 +52,6 @@ def test_a_table_without_its_key_is_none_of_ours():
     assert fault == Fault(Kind.SCHEMA, "is missing the column eval_config_id, a part of its key")
 
 
-def test_a_file_with_the_column_names_of_an_older_version_is_one_of_the_table():
-    former = [column.formerly or column.name for column in schema.CALLS.columns]
-    found = pa.schema([field.with_name(name) for field, name in zip(schema.CALLS.arrow_schema, former, strict=True)])
-    assert former != list(schema.CALLS.names)
-    assert schema_fault(schema.CALLS, found) is None
-
-
 def test_rows_that_lie_elsewhere_do_not_replace_those_that_lie_here():
     here, elsewhere = (
         KeyedHashes({"calls": {("c1",): "a"}}),

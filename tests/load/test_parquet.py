@@ -182,29 +182,6 @@ def test_a_column_that_an_older_version_did_not_have_is_null_and_has_its_type(fi
     assert part.read_thoroughly().schema.equals(schema.CALLS.arrow_schema, check_metadata=True)
 
 
-def under_former_names(rows):
-    """The rows as a version would have written them that had other names for some columns."""
-    former = {column.name: column.formerly or column.name for column in schema.CALLS.columns}
-    return rows.rename_columns([former[name] for name in rows.column_names])
-
-
-def test_a_column_is_read_under_its_former_name(files):
-    rows = some_calls(latency_customer_bot_wpm=149.5, latency_customer_ai_interruption_count=2)
-    publish(files, under_former_names(rows))
-    part = open_part(files, schema.CALLS, PATH)
-    assert part.is_outdated
-    assert part.read(schema.CALLS.names).equals(rows, check_metadata=True)
-    assert part.read_thoroughly().equals(rows, check_metadata=True)
-    assert part.read(["latency_customer_bot_wpm"]).to_pydict() == {"latency_customer_bot_wpm": [149.5] * 3}
-
-
-def test_a_file_that_has_a_column_under_both_names_is_of_no_version(files):
-    rows = under_former_names(some_calls(1))
-    publish(files, rows.append_column("latency_customer_bot_wpm", pa.array([1.0])))
-    with pytest.raises(DestinationError, match=r"unknown columns \['latency_customer_latency_metrics_bot_wpm'\]"):
-        open_part(files, schema.CALLS, PATH).read(["latency_customer_bot_wpm"])
-
-
 def test_a_column_of_a_newer_version_is_refused_unless_it_may_be_there(files):
     publish(files, some_calls().append_column("mood", pa.array(["calm"] * 3)))
     part = open_part(files, schema.CALLS, PATH)

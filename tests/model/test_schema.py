@@ -83,7 +83,6 @@ def test_name_is_the_payload_path_with_the_first_spelling(table, column):
         "output_json",
     }:
         name = "_".join(column.paths[0]).removeprefix("metrics_").removeprefix("call_results_")
-        assert (column.formerly or column.name) == name
         assert column.name == name.replace("customer_latency_metrics", "customer")
 
 
@@ -105,19 +104,6 @@ def test_both_spellings_of_the_latency_block_feed_the_same_columns(spelling):
     fed = {column.name for column in schema.CALLS.columns for path in column.paths if path[:2] == ("latency", spelling)}
     assert len(fed) == 9
     assert all(name.startswith("latency_customer_") for name in fed)
-
-
-@pytest.mark.parametrize("table", schema.TABLES.values(), ids=schema.TABLES)
-def test_a_name_has_never_meant_two_columns(table):
-    former = [column.formerly for column in table.columns if column.formerly]
-    assert len({*former, *table.names}) == len(former) + len(table.names)
-
-
-def test_columns_are_known_by_their_former_names_where_a_file_does_not_have_them_under_their_own():
-    old, own = "latency_customer_latency_metrics_bot_wpm", "latency_customer_bot_wpm"
-    assert schema.CALLS.current_names(["status", old, "mood"]) == ["status", own, "mood"]
-    assert schema.CALLS.current_names([old, own]) == [old, own]
-    assert schema.EVALS.current_names([old]) == [old]
 
 
 def test_timestamps_are_microseconds_in_utc():

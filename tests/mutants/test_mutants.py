@@ -145,10 +145,10 @@ MUTANTS = [
         ("tests/extract/test_plan.py",),
     ),
     Mutant(
-        "a column that got another name keeps its hash",
-        "etl/model/columns.py",
-        "        return self.formerly or self.name\n",
-        "        return self.name\n",
+        "a column keeps the name under which it is hashed",
+        "etl/transform/rows.py",
+        '_HASHED_AS = ("latency_customer_", "latency_customer_latency_metrics_")',
+        '_HASHED_AS = ("", "")',
         ("tests/transform/test_frames.py",),
     ),
     Mutant(

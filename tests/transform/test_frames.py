@@ -97,7 +97,7 @@ class TestRaw:
             == listed.payload
         )
 
-    def test_a_renamed_column_is_hashed_under_its_first_name(self):
+    def test_nine_columns_are_hashed_under_a_longer_name_than_their_own(self):
         """A changed value here would take every call that has such a metric for damaged, and fetch its execution again."""
         metrics = {"latency": {"system_metrics": {"bot_wpm": 149.53, "user_wpm": 5.0, "ai_interruption_count": 1}}}
         assert row_of_call(metrics)["row_hash"] == "02160c7155f02af26d7060216c552691"

@@ -112,7 +112,7 @@ def _unexpected(status: Status) -> Iterator[str]:
     if status.surplus_rows:
         yield f"{counted(status.surplus_rows, 'row')} more than the last run left"
     if status.complete_at and not status.has_index:
-        yield f"whether rows are gone is not known, since {INDEX} is missing or damaged"
+        yield f"whether rows are gone is not known, since {INDEX} is missing, damaged or of another version"
 
 
 def lacks(run_tests: Sequence[RunTestStatus]) -> Iterator[str]:

@@ -136,7 +136,8 @@ def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) 
         report.findings.append(Finding(Kind.GONE, files.where(), f"{', '.join(gone)} gone"))
     if not index_if_readable(files, []).is_there:
         report.notices.append(
-            f"{files.where(INDEX)} is missing or damaged: nothing tells whether files are gone; metrics-etl run writes another"
+            f"{files.where(INDEX)} is missing, damaged or of another version: nothing tells whether files are gone; "
+            "metrics-etl run writes another"
         )
     report.export_at_work = at_work or files.lock_holder()
     if report.export_at_work:

@@ -1,8 +1,8 @@
 """What each part holds, as far as a plan needs it, kept in ``_state/index.parquet`` by the versions of its files.
 
 A part whose files are the same versions is not opened again. The index proves nothing else: one that is missing, damaged or of
-another dataset counts as empty, one of another version of the exporter saves no reading, and a file that was lost, restored or
-altered has another version, and is read. It remembers the executions whose rows were lost, what a row that is gone vouched for,
+another dataset or version of the exporter counts as empty, and a file that was lost, restored or altered has another version, and
+is read. It remembers the executions whose rows were lost, what a row that is gone vouched for,
 those of which no more than calls and evals is left and accepted, and those that were deleted at the source and whose row does not
 say so, since nothing else could tell.
 """
@@ -172,21 +172,14 @@ def read_index(files: Files) -> Index:
         head = msgspec.json.decode((rows.schema.metadata or {})[b"head"], type=_Head)
     except (FileMissingError, ForeignFileError, UnreadableError, KeyError, msgspec.MsgspecError):
         return Index()
-    if head.dataset_id not in (None, _dataset_id(files)):  # a dataset by day gets its id when it is migrated
+    if head.meaning != _MEANING or head.dataset_id != _dataset_id(files):
         return Index()
-    index, first, is_ours = Index({}, head.lost, head.accepted, head.deleted, head.vouched), 0, head.meaning == _MEANING
-    index.is_there = sum(count for *_, count in head.parts) == len(rows)
-    if not rows.schema.equals(ROWS):
-        # Of another version: it tells in which months there were rows, which a migration leaves as they are.
-        before = {_month_of(Part(key, place)) for key, place, *_ in head.parts}
-        index.is_there &= before <= set(map(_month_of, list_parts(files)))
-        return index
+    index, first = Index({}, head.lost, head.accepted, head.deleted, head.vouched), 0
+    index.is_saved = index.is_there = sum(count for *_, count in head.parts) == len(rows)
     if not index.is_there:
         return index
-    index.is_saved = is_ours
     for key, place, versions, counts, count in head.parts:
-        own = versions if is_ours else None
-        index.parts[Part(key, place)] = PartIndex(own, counts, rows.slice(first, count))
+        index.parts[Part(key, place)] = PartIndex(versions, counts, rows.slice(first, count))
         first += count
     return index
 
@@ -329,10 +322,6 @@ def is_damaged(rows: pa.Table) -> pa.ChunkedArray:
     """Which rows are of executions that are there, with other calls or evals than were exported."""
     is_other = pc.fill_null(pc.not_equal(rows["held_digest"], rows["calls_digest"]), fill_value=True)
     return pc.and_(rows["is_here"], is_other)
-
-
-def _month_of(part: Part) -> tuple[str, str]:
-    return part.run_test_key, part.folder.partition("=")[2][:7]
 
 
 def _dataset_id(files: Files) -> str | None:

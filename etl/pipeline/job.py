@@ -308,7 +308,9 @@ async def _conclude(run: Run, record: Record, failure: ExporterError | None) -> 
     before = before.after(record.last_attempt)
     if record.index and not record.index.is_there and any(before.last_complete_at.values()):
         before = before.doubted()
-        summary.ignored.append(f"{run.dataset.files.where(INDEX)} was missing or damaged: rows may have gone before it")
+        summary.ignored.append(
+            f"{run.dataset.files.where(INDEX)} was missing, damaged or of another version: rows may have gone before it"
+        )
     try:
         await to_the_end(partial(save_index, run, record, summary))
     except DestinationError as error:

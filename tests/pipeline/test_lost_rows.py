@@ -15,7 +15,6 @@ from etl.inspect.rules import Kind
 from etl.inspect.status import read_status
 from etl.inspect.verdict import judge
 from etl.inspect.verify import verify
-from etl.load import index
 from etl.load.files.local import LocalFiles
 from etl.load.files.objects import Objects
 from etl.load.layout import INDEX, Scope
@@ -204,16 +203,6 @@ async def test_what_was_accepted_and_is_lost_since_is_missed_again(server: Sandb
         at = NIGHT + number * DAY
         codes += [(await job.export(settings, clock=lambda at=at: at)).exit_code for _ in range(2)]  # type: ignore[misc]
     assert codes == [0, 3, 3, 3, 3]
-
-
-async def test_memory_of_lost_rows_outlives_an_upgrade(
-    server: Sandbox, first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await night(server, tmp_path, 0)
-    lose(tmp_path, "support")
-    await night(server, tmp_path, 1, only=[first])
-    monkeypatch.setattr(index, "_MEANING", "that of another version")
-    assert lost(await night(server, tmp_path, 2, only=[first])) == [("Support triage", EXECUTIONS)]
 
 
 PARTS = pytest.mark.parametrize("table", ["executions", "calls", "evals"])

@@ -23,7 +23,8 @@ from etl.extract.endpoints import Request, get_call_metrics, list_calls
 from etl.extract.transport import Access, Limits
 from etl.load.commit import commit
 from etl.load.dataset import Dataset
-from etl.load.files.open import Files, open_files
+from etl.load.files.contract import Files
+from etl.load.files.open import open_files
 from etl.load.places import Places
 from etl.load.state import load_state
 from etl.model.lifecycle import Settlement

@@ -22,7 +22,8 @@ from etl.inspect.report.contents import read_contents
 from etl.inspect.status import read_status
 from etl.inspect.tables import read_table
 from etl.load.dataset import Dataset
-from etl.load.files.open import data_files, open_files
+from etl.load.files.contract import data_files
+from etl.load.files.open import open_files
 from etl.load.parquet import read_footer
 from etl.load.warehouse.target import module_for
 from etl.model.schema import TABLES

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from etl.errors import ConfigurationError
 from etl.inspect.status import Status, read_status
-from etl.load.files.open import Files, open_files
+from etl.load.files.contract import Files
+from etl.load.files.open import open_files
 from etl.settings import RunTest, Settings
 
 

@@ -210,7 +210,7 @@ def _export(
     from etl.cli.events import make_notify  # noqa: PLC0415
     from etl.cli.show_progress import can_show_progress, live_progress  # noqa: PLC0415
     from etl.pipeline import job  # noqa: PLC0415
-    from etl.pipeline.engine.contract import dask_module  # noqa: PLC0415
+    from etl.pipeline.engine.open import dask_module  # noqa: PLC0415
     from etl.pipeline.progress import Progress  # noqa: PLC0415
 
     if settings.engine.kind == "dask":

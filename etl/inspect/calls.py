@@ -30,7 +30,7 @@ from etl.inspect.tables import (
     without,
 )
 from etl.inspect.times import moment
-from etl.load.files.open import Files
+from etl.load.files.contract import Files
 from etl.load.layout import Scope
 from etl.model import schema
 from etl.model.locations import Options

@@ -10,7 +10,7 @@ from etl.inspect.gone import rows_gone
 from etl.inspect.samples import difference_of, eval_metrics, read_samples
 from etl.inspect.sides import Side, Wanted, can_tell_days, find_sides
 from etl.inspect.statistics import FEWEST_EXECUTIONS, Difference, Interval, Outcome
-from etl.load.files.open import Files
+from etl.load.files.contract import Files
 from etl.load.last_run import read_last_run
 from etl.model.metrics import METRICS, Limit, Metric, nearest
 from etl.model.wording import counted, first_few, quoted

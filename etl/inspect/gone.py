@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from etl.inspect.status_files import COUNTED, changed_counts, table_files, unmatched_calls
 from etl.load.attempt import Exporter, who_exports
-from etl.load.files.open import Files
+from etl.load.files.contract import Files
 from etl.load.index import index_if_readable
 from etl.model.wording import counted
 

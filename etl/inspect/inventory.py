@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from etl.errors import DestinationError
 from etl.inspect.rules import Finding, Kind, schema_fault
-from etl.load.files.open import Files
+from etl.load.files.contract import Files
 from etl.load.layout import Part, Scope, parse_part_path, parse_run_path, part_path
 from etl.load.parquet import UnreadableError, open_part
 from etl.model import schema

@@ -8,7 +8,7 @@ import pyarrow.dataset as ds
 
 from etl.errors import DestinationError
 from etl.inspect.tables import declared_table, open_dataset, read_listed
-from etl.load.files.open import Files, read_each
+from etl.load.files.contract import Files, read_each
 from etl.load.layout import Part
 from etl.load.parquet import read_footer
 from etl.model import schema

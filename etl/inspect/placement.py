@@ -14,7 +14,7 @@ import pyarrow as pa
 from etl.errors import DestinationError
 from etl.inspect.inventory import Inventory
 from etl.inspect.rules import Finding, KeyedHashes, Kind, damage, hashes_by_execution, other_executions
-from etl.load.files.open import Files
+from etl.load.files.contract import Files
 from etl.load.index import read_index
 from etl.load.layout import Part, part_path
 from etl.load.parquet import open_part

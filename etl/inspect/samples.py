@@ -11,7 +11,7 @@ from etl.inspect.calls import eval_names, slug_of
 from etl.inspect.sides import ComparedExecution
 from etl.inspect.statistics import Difference, Sample, difference
 from etl.inspect.tables import read_rows
-from etl.load.files.open import Files
+from etl.load.files.contract import Files
 from etl.load.layout import Scope
 from etl.model import schema
 from etl.model.metrics import METRICS, Metric, Statistic, eval_metric

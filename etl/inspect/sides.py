@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 from etl.errors import ConfigurationError
 from etl.inspect.statistics import FEWEST_EXECUTIONS
 from etl.inspect.tables import find_scope, read_rows
-from etl.load.files.open import Files
+from etl.load.files.contract import Files
 from etl.load.layout import Scope
 from etl.model import schema
 from etl.model.lifecycle import LONG_AGO, TERMINAL_EXECUTION, ExportState

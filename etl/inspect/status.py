@@ -17,7 +17,7 @@ from etl.errors import DestinationError
 from etl.inspect.status_files import COLUMNS, FilePart, changed_counts, count_doubled, table_files, unmatched_calls
 from etl.inspect.status_runs import is_of_a_run, newest, order, row_of, still_open
 from etl.load.attempt import Attempt, Exporter, who_exports
-from etl.load.files.open import Files
+from etl.load.files.contract import Files
 from etl.load.identity import read_identity
 from etl.load.index import Index, index_if_readable
 from etl.load.last_run import LastRun, read_last_run

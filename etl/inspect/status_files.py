@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.errors import FileMissingError
-from etl.load.files.open import Entry, Files, data_files
+from etl.load.files.contract import Entry, Files, data_files
 from etl.load.index import Index
 from etl.load.layout import Part, parse_part_path, parse_run_path
 from etl.load.parquet import UnreadableError, open_part, read_footer

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from etl.errors import ConfigurationError, DestinationError, FileMissingError
 from etl.inspect.times import day, moment
-from etl.load.files.open import Files, open_files, read_each
+from etl.load.files.contract import Files, read_each
+from etl.load.files.open import open_files
 from etl.load.identity import read_identity
 from etl.load.later_starts import with_later_starts
 from etl.load.layout import STATE, Part, Scope, is_data, parse_part_path, parse_run_path, place_of

@@ -19,7 +19,8 @@ from etl.inspect.placement import Placement
 from etl.inspect.reconcile import Comparison, Exported
 from etl.inspect.rules import Finding, Kind, row_faults
 from etl.inspect.warehouse import WarehouseReport
-from etl.load.files.open import Files, open_files
+from etl.load.files.contract import Files
+from etl.load.files.open import open_files
 from etl.load.identity import read_identity
 from etl.load.index import index_if_readable
 from etl.load.later_starts import with_later_starts

@@ -12,7 +12,7 @@ import msgspec
 
 from etl.errors import DestinationError, ExporterError, FileMissingError
 from etl.load.documents import read_document
-from etl.load.files.open import Files
+from etl.load.files.contract import Files
 from etl.load.layout import ATTEMPT
 
 _MOST_BYTES = 1 << 20

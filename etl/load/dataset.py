@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from etl.errors import DestinationError, FileMissingError
-from etl.load.files.open import Files
+from etl.load.files.contract import Files
 from etl.load.layout import Part, folder_of, parse_part_path, part_path, run_path
 from etl.load.merge import Merged, Replacement, merge
 from etl.load.parquet import UnreadableError, encode, open_part

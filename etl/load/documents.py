@@ -6,7 +6,7 @@ from typing import TypeVar
 import msgspec
 
 from etl.errors import FileMissingError, ForeignFileError
-from etl.load.files.open import Files
+from etl.load.files.contract import Files
 
 T = TypeVar("T")
 

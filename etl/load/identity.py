@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from etl.errors import DestinationError, FileMissingError
-from etl.load.files.open import Files
+from etl.load.files.contract import Files
 from etl.load.layout import IDENTITY
 
 _LAYOUT = 2

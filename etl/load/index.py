@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.dataset import Dataset
-from etl.load.files.open import Entry, Files, data_files, read_each
+from etl.load.files.contract import Entry, Files, data_files, read_each
 from etl.load.identity import read_identity
 from etl.load.layout import INDEX, Part, parse_part_path
 from etl.load.merge import is_of

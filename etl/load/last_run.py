@@ -8,7 +8,7 @@ import msgspec
 
 from etl.load.attempt import Attempt
 from etl.load.documents import read_document
-from etl.load.files.open import Files
+from etl.load.files.contract import Files
 from etl.load.layout import LAST_RUN
 
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.errors import DestinationError
-from etl.load.files.open import Entry, Files, read_each
+from etl.load.files.contract import Entry, Files, read_each
 from etl.load.index import Index, index_if_readable, is_known, list_parts
 from etl.load.layout import Part, Scope
 from etl.load.parquet import UnreadableError, open_part

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from etl.errors import DestinationError, ForeignFileError, SchemaError
-from etl.load.files.open import MOST_BYTES, Files
+from etl.load.files.contract import MOST_BYTES, Files
 from etl.model import schema
 
 _DICTIONARY = {

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from etl.errors import FileMissingError
 from etl.load.dataset import Dataset
-from etl.load.files.open import Entry
+from etl.load.files.contract import Entry
 from etl.load.layout import Part, part_path
 from etl.load.parquet import UnreadableError
 from etl.model import schema

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.load.dataset import Dataset
-from etl.load.files.open import data_files
+from etl.load.files.contract import data_files
 from etl.load.index import Index, read_index, update_index
 from etl.load.layout import Part
 from etl.load.merge import is_of

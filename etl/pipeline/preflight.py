@@ -27,7 +27,8 @@ from etl.extract.connect import client_of
 from etl.extract.endpoints import list_executions, list_run_tests
 from etl.extract.run_tests import left_out
 from etl.load.dataset import Dataset
-from etl.load.files.open import Files, open_files
+from etl.load.files.contract import Files
+from etl.load.files.open import open_files
 from etl.load.identity import read_identity
 from etl.load.index import index_if_readable
 from etl.load.layout import LOCK, parse_part_path, parse_run_path
@@ -39,7 +40,7 @@ from etl.model.keys import default_key, is_listable
 from etl.model.records import Page
 from etl.model.schema import EXECUTIONS, RUNS_TABLE
 from etl.model.wording import counted, first_few, quoted
-from etl.pipeline.engine.contract import dask_module
+from etl.pipeline.engine.open import dask_module
 from etl.pipeline.left_behind import another_workspace, sees_none
 from etl.settings import Settings
 from etl.settings.capacity import require_threads

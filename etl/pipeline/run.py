@@ -10,8 +10,8 @@ from etl.extract.connect import client_of
 from etl.extract.plan import Policy
 from etl.load.dataset import Dataset
 from etl.load.files.open import open_files
-from etl.pipeline.engine.contract import Engine, How, dask_module
-from etl.pipeline.engine.here import ThisProcess
+from etl.pipeline.engine.contract import Engine, How
+from etl.pipeline.engine.open import open_engine
 from etl.pipeline.progress import Notify, Progress
 from etl.settings import Settings
 from etl.transform.frames import ExportStamp
@@ -91,14 +91,7 @@ def begin(
             compression=settings.destination.compression,
         ),
         client=client,
-        engine=_engine_of(settings, how, client, run_id),
+        engine=open_engine(settings, how, client, run_id),
         progress=progress,
         notify=notify,
     )
-
-
-def _engine_of(settings: Settings, how: How, client: Client, run_id: str) -> Engine:
-    if settings.engine.kind == "asyncio":
-        return ThisProcess(client, how)
-    cluster: Engine = dask_module().DaskCluster(settings, how, client, run_id)
-    return cluster

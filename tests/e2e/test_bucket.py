@@ -20,7 +20,7 @@ from etl import sandbox
 from etl.cli.app import main
 from etl.cli.dataset import status
 from etl.load.files import lease, objects, store
-from etl.load.files.open import never
+from etl.load.files.contract import never
 from etl.pipeline import buffer
 from etl.sandbox import Fault, Sandbox
 from tests.datasets import assert_kept, assert_sound, contents, fill_parts_early

@@ -20,8 +20,8 @@ from etl.inspect.status import read_status
 from etl.inspect.verdict import judge
 from etl.load.attempt import Attempt, note_attempt
 from etl.load.files import local
+from etl.load.files.contract import Entry
 from etl.load.files.local import LocalFiles
-from etl.load.files.open import Entry
 from etl.load.layout import ATTEMPT, LAST_RUN
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, add_run_test

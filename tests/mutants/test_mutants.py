@@ -525,7 +525,7 @@ MUTANTS = [
     ),
     Mutant(
         "file that a run has seen is not missing",
-        "etl/load/files/open.py",
+        "etl/load/files/contract.py",
         "        if seen is None or path not in seen:\n            raise\n",
         "        raise\n",
         ("tests/load/files/test_local.py", "tests/load/files/test_bucket.py"),

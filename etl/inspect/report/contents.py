@@ -12,7 +12,7 @@ from etl.inspect.sides import ComparedExecution, read_executions
 from etl.inspect.status import Status
 from etl.inspect.tables import find_scope
 from etl.inspect.verdict import Verdict, judge, lacks, missing_rows
-from etl.load.files.open import Files
+from etl.load.files.contract import Files
 from etl.model import schema
 from etl.model.wording import counted
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lease
+from etl.load.files.contract import KEPT_ASIDE, MOST_BYTES, Entry, Probe, expecting, never, next_aside
 from etl.load.files.objects import Found, Objects
-from etl.load.files.open import KEPT_ASIDE, MOST_BYTES, Entry, Probe, expecting, never, next_aside
 from etl.load.files.store import open_filesystem
 from etl.load.layout import QUARANTINE, STAGING
 from etl.model.locations import Options

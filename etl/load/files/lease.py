@@ -15,8 +15,8 @@ from datetime import UTC, datetime, timedelta
 from threading import Event, Lock, Thread
 
 from etl.errors import DestinationError, FileMissingError, LockHeldError
+from etl.load.files.contract import never
 from etl.load.files.objects import Found, Objects, Version
-from etl.load.files.open import never
 from etl.load.files.store_errors import ConflictError, StoreFailedError
 from etl.load.layout import LOCK
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lock
-from etl.load.files.open import KEPT_ASIDE, MOST_BYTES, Entry, Probe, expecting, listed, never, next_aside
+from etl.load.files.contract import KEPT_ASIDE, MOST_BYTES, Entry, Probe, expecting, listed, never, next_aside
 from etl.load.files.probe import LINK, probe, require_space
 from etl.load.files.regular import NotRegularError, fsync_folder, open_regular, why
 from etl.load.layout import QUARANTINE, STAGING, STATE

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from etl.errors import FileMissingError
 from etl.load.background import in_background
-from etl.load.files.open import never
+from etl.load.files.contract import never
 from etl.load.files.store import HASTY_SECONDS, PATIENT_SECONDS, open_store
 from etl.load.files.store_errors import ConflictError, StoreFailedError, error_of, is_cut_off, no_answer
 from etl.model.locations import Options

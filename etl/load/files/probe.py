@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from etl.errors import DestinationError
-from etl.load.files.open import Probe
+from etl.load.files.contract import Probe
 from etl.load.files.regular import open_regular, why
 from etl.load.layout import (
     ATTEMPT,

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from etl.errors import DestinationError
 from etl.load.documents import read_document
-from etl.load.files.open import Files
+from etl.load.files.contract import Files
 from etl.load.layout import LAST_LOAD
 from etl.model.digest import rows_digest
 from etl.model.lifecycle import CLOCKS_DIFFER

@@ -4,10 +4,8 @@ import math
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, Protocol
+from typing import Protocol
 
-from etl.errors import ConfigurationError
 from etl.extract.plan import Planned
 from etl.extract.settling import Stored
 from etl.pipeline.engine.counts import Counts
@@ -48,18 +46,3 @@ class Engine(AbstractAsyncContextManager["Engine"], Protocol):
 
         What the dataset holds of the executions is ``stored``.
         """
-
-
-def dask_module() -> Any:
-    """The module of the engine on Dask, its package imported.
-
-    Raises:
-        ConfigurationError: the package is not installed.
-    """
-    try:
-        return import_module("etl.pipeline.engine.dask")
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"[engine] kind: dask needs the extra dask ({error.name} is not installed): "
-            "pip install 'simulation-metrics-etl[dask]'"
-        ) from None

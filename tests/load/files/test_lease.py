@@ -9,8 +9,8 @@ import pytest
 
 from etl.errors import DestinationError, LockHeldError
 from etl.load.files import lease, store
+from etl.load.files.contract import never
 from etl.load.files.objects import Objects
-from etl.load.files.open import never
 from etl.load.layout import LOCK
 from tests.stores import Edited, Refused
 

@@ -17,8 +17,8 @@ from obstore import exceptions
 from etl.errors import ConfigurationError, DestinationError, FileMissingError
 from etl.load.files import objects as objects_module
 from etl.load.files import store
+from etl.load.files.contract import never
 from etl.load.files.objects import Objects, Version
-from etl.load.files.open import never
 from etl.load.files.store_errors import ConflictError, StoreFailedError
 from etl.load.parquet import pack
 from tests.stores import Cut, Edited, Refused, Told, proxied

@@ -1,0 +1,182 @@
+"""What every storage of a dataset does. ``Files`` is all that the rest of the exporter knows of one; it names no implementation."""
+
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
+
+from etl.errors import DestinationError, FileMissingError
+from etl.load.layout import QUARANTINE, is_data
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+MOST_BYTES = 8 << 30
+"""No file of a dataset is larger: see ``load/parquet``."""
+KEPT_ASIDE = 3
+"""So many files of one path stay in the quarantine: one that is damaged every night must not fill the storage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A listed file, or something that is no file: then ``oddity`` says what it is and what to do about it.
+
+    ``version`` changes whenever the file is written or replaced; it is empty where the storage does not say. ``is_fresh``: it was
+    changed so lately that another change might leave the version as it is.
+    """
+
+    path: str
+    size_bytes: int = 0
+    version: str = ""
+    oddity: str = ""
+    is_fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A storage to which an export could write, tried at ``where``; ``is_there``: the dataset's root exists already.
+
+    ``free_bytes`` is None where the storage does not say.
+    """
+
+    where: str
+    is_there: bool
+    free_bytes: int | None
+
+
+def never() -> bool:
+    """Is not stopped."""
+    return False
+
+
+class Files(Protocol):
+    """The files of one dataset. Paths are relative to its root, with ``/`` between parts.
+
+    Whatever fails is a DestinationError: one line that names the place.
+    """
+
+    readers: int
+    """How many files are best read at once."""
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """What was asked of a storage that counts its requests, by kind; nothing for a folder."""
+
+    def where(self, path: str = "") -> str:
+        """The path in full, for messages; that of the root by default."""
+
+    def prepare(self) -> None:
+        """Make the dataset's root if needed, and prove that files can be published there."""
+
+    def probe(self) -> Probe:
+        """Prove that an export could write here, and leave no trace."""
+
+    def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never) -> AbstractContextManager[None]:
+        """Be the only writer inside the ``with`` block; LockHeldError when there is another one. ``prepare`` comes first.
+
+        Where it takes time to find out whether there is another one, it counts as one once ``is_stopped``.
+        """
+
+    def lock_holder(self) -> str | None:
+        """Who holds the lock, in words; None when nobody does, as far as can be told. Takes no lock itself."""
+
+    def has(self, path: str) -> bool:
+        """Whether there is a file or folder of this path."""
+
+    def list(self, folder: str) -> list[str]:
+        """Paths of all files below the folder, sorted; an error when anything else lies there."""
+
+    def entries(self, folder: str) -> tuple[Entry, ...]:
+        """Everything below the folder that is not a folder, sorted by path; nothing when it does not exist."""
+
+    def read(self, path: str, *, most_bytes: int = MOST_BYTES) -> bytes:
+        """The whole file; FileMissingError when there is none, ForeignFileError when it is no file or has more bytes."""
+
+    def open(self, path: str) -> BinaryIO:
+        """The file, to read parts of it, all of one version; FileMissingError when there is none."""
+
+    def arrow(self) -> tuple["FileSystem", str]:
+        """A pyarrow file system, and the root in it, for engines that read by themselves."""
+
+    def publish(self, path: str, data: bytes | memoryview) -> None:
+        """Make ``data`` the whole content of the file, durably and in one step."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file, durably."""
+
+    def set_aside(self, path: str) -> str:
+        """Move an unreadable file to the quarantine; returns its new path."""
+
+    def sweep_staging(self) -> int:
+        """Remove what killed runs left unfinished; returns how many files. Only for the holder of the lock."""
+
+
+def listed(files: Files, folder: str) -> tuple[Entry, ...]:
+    """What ``files.entries`` gives, when all of it are files.
+
+    Raises:
+        DestinationError: something there is none, or a folder cannot be listed.
+    """
+    entries = files.entries(folder)
+    for entry in entries:
+        if entry.oddity:
+            raise DestinationError(f"{files.where(entry.path)} {entry.oddity}")
+    return entries
+
+
+@contextmanager
+def expecting(files: Files, path: str, seen: Container[str] | None) -> Iterator[None]:
+    """Do not believe that a file is missing which the run has seen: a proxy or a mount may say so once, and rows be written over.
+
+    Raises:
+        DestinationError: it was seen, and is missing.
+    """
+    try:
+        yield
+    except FileMissingError as exc:
+        if seen is None or path not in seen:
+            raise
+        raise DestinationError(
+            f"{files.where(path)}: missing, although this run has seen it: another program removed it, or the storage answered "
+            "wrongly; run again"
+        ) from exc
+
+
+def data_files(files: Files, folder: str) -> tuple[Entry, ...]:
+    """Those files below the folder that are data for readers.
+
+    Raises:
+        DestinationError: as ``listed``.
+    """
+    return tuple(entry for entry in listed(files, folder) if is_data(entry.path))
+
+
+def read_each(files: Files, read: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """What ``read`` makes of each item, in their order; as many at once as the storage is best read."""
+    if files.readers == 1:
+        yield from map(read, items)
+        return
+    pool = ThreadPoolExecutor(files.readers)
+    try:
+        yield from pool.map(read, items)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # an interrupted reader need not wait for a store that hangs
+
+
+def next_aside(quarantined: Iterable[str], path: str) -> tuple[str, tuple[str, ...]]:
+    """Where to set the file aside, and the paths of those that were of this path before, oldest first."""
+    dashed = path.replace("/", "-")
+    earlier = sorted((_number(each), each) for each in quarantined if each.endswith(f"-{dashed}"))
+    number = earlier[-1][0] + 1 if earlier else 1
+    return f"{QUARANTINE}/{number:04}-{dashed}", tuple(each for _, each in earlier)
+
+
+def _number(path: str) -> int:
+    """Which one of its path a file in the quarantine is; older versions gave them eight random digits instead."""
+    prefix = path.rpartition("/")[2].partition("-")[0]
+    return int(prefix) if prefix.isdecimal() and len(prefix) < 8 else 0

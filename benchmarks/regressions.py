@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.measure import ROOT, publish, table
-from etl.inspect.statistics import FEWEST, Outcome, Sample, Verdict, difference
+from etl.compare.statistics import FEWEST, Outcome, Sample, Verdict, difference
 from etl.model.metrics import Limit, Statistic
 
 SIZES = (25, 50, 100, 200, 400, 800)

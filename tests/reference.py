@@ -13,12 +13,12 @@ import typer
 from etl.cli import show_check, show_compare, show_load, show_plan, show_run, show_run_tests, show_status, show_verify
 from etl.cli.commands import app
 from etl.cli.events import EVENTS
+from etl.compare.statistics import OUTCOME_MEANINGS, VERDICT_MEANINGS
 from etl.errors import EXIT_MEANINGS
 from etl.extract.plan import REASON_MEANINGS, Reason
 from etl.extract.purpose import PURPOSE_MEANINGS
 from etl.inspect.reconcile import SKIPPED_MEANINGS
 from etl.inspect.rules import FIXES, KIND_MEANINGS
-from etl.inspect.statistics import OUTCOME_MEANINGS, VERDICT_MEANINGS
 from etl.model.locations import BUCKETS, WAREHOUSES
 from etl.model.metrics import METRICS
 from etl.pipeline.metrics_file import write_metrics_file

@@ -20,13 +20,13 @@ import etl
 from etl.cli.events import EVENTS
 from etl.cli.show_run_tests import run_tests_as_json
 from etl.cli.show_schema import schema_markdown
+from etl.compare.statistics import OUTCOME_MEANINGS, VERDICT_MEANINGS, Outcome, Verdict
 from etl.errors import EXIT_MEANINGS, ExitCode
 from etl.extract.plan import REASON_MEANINGS, Reason
 from etl.extract.purpose import PURPOSE_MEANINGS, Purpose
 from etl.extract.run_tests import Discovered
 from etl.inspect.reconcile import SKIPPED_MEANINGS, Comparison, Skipped
 from etl.inspect.rules import FIXES, KIND_MEANINGS, Finding, Kind
-from etl.inspect.statistics import OUTCOME_MEANINGS, VERDICT_MEANINGS, Outcome, Verdict
 from etl.inspect.status import LetterStatus, RunStatus, RunTestStatus, Status, TableStatus
 from etl.inspect.verify import Report
 from etl.inspect.warehouse import Day, WarehouseReport

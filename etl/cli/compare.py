@@ -11,7 +11,7 @@ from etl.cli.options import OUTPUT, AsJson, Config, Verbose, parse_day
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from etl.inspect.sides import Wanted
+    from etl.compare.sides import Wanted
     from etl.model.metrics import Limit
 
 
@@ -91,7 +91,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     with report_errors(verbose=verbose):
         from etl.cli.console import print_json, print_result  # noqa: PLC0415
         from etl.cli.show_compare import markdown, print_comparison  # noqa: PLC0415
-        from etl.inspect.compare import compare as compare_sides  # noqa: PLC0415
+        from etl.compare.comparison import compare as compare_sides  # noqa: PLC0415
         from etl.inspect.tables import open_dataset  # noqa: PLC0415
         from etl.settings import Settings  # noqa: PLC0415
 
@@ -114,7 +114,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
 
 
 def _wanted(option: str, text: str) -> "Wanted":
-    from etl.inspect.sides import Span  # noqa: PLC0415
+    from etl.compare.sides import Span  # noqa: PLC0415
 
     first, dots, last = text.partition("..")
     if not dots:

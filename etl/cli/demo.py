@@ -18,7 +18,6 @@ from etl.cli.sandbox_server import API_KEY, SECRET_KEY, latest_friday, make_worl
 from etl.cli.show_load import print_load
 from etl.cli.show_run import print_how_to_open, print_summary
 from etl.errors import ConfigurationError
-from etl.inspect.report.contents import read_contents
 from etl.inspect.status import read_status
 from etl.inspect.tables import read_table
 from etl.load.dataset import Dataset
@@ -31,6 +30,7 @@ from etl.model.wording import shown
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.pipeline.warehouse import load_warehouse
+from etl.report.contents import read_contents
 from etl.settings import Settings
 from etl.settings.sections import Warehouse
 

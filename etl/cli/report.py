@@ -15,7 +15,7 @@ from etl.errors import ConfigurationError, DestinationError, ExitCode
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from etl.inspect.report.contents import Contents
+    from etl.report.contents import Contents
 
 Until = Annotated[
     date | None,
@@ -66,8 +66,8 @@ def report(
     with report_errors(verbose=verbose):
         from etl.cli.console import print_line, stdout_console  # noqa: PLC0415
         from etl.cli.reading import open_settings, read_dataset  # noqa: PLC0415
-        from etl.inspect.report.contents import read_contents  # noqa: PLC0415
         from etl.load.files.open import is_in_dataset  # noqa: PLC0415
+        from etl.report.contents import read_contents  # noqa: PLC0415
 
         page = page_module()
         settings, configured = open_settings(config)
@@ -110,7 +110,7 @@ def page_module() -> "ModuleType":
             "charts cannot be drawn without docstrings: unset PYTHONOPTIMIZE, or start Python without -OO"
         )
     try:
-        from etl.inspect.report import page  # noqa: PLC0415
+        from etl.report import page  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise ConfigurationError(
             f"metrics-etl report needs the extra report ({exc.name} is not installed): "

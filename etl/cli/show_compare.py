@@ -6,10 +6,10 @@ from rich.table import Table
 from rich.text import Text
 
 from etl.cli.console import print_line, stdout_console
-from etl.inspect.amounts import change_texts, value_text
-from etl.inspect.compare import ComparisonReport, Row
-from etl.inspect.sides import Side
-from etl.inspect.statistics import Outcome, Verdict
+from etl.compare.amounts import change_texts, value_text
+from etl.compare.comparison import ComparisonReport, Row
+from etl.compare.sides import Side
+from etl.compare.statistics import Outcome, Verdict
 from etl.model.wording import counted, shown
 
 _HEADER = ("metric", "baseline", "candidate", "change", "95% interval", "calls", "verdict")

@@ -13,9 +13,9 @@ import pytest
 
 import etl
 from etl.cli.show_compare import markdown
-from etl.inspect.compare import ComparisonReport, Row
-from etl.inspect.sides import ComparedExecution, Side
-from etl.inspect.statistics import Sample, difference
+from etl.compare.comparison import ComparisonReport, Row
+from etl.compare.sides import ComparedExecution, Side
+from etl.compare.statistics import Sample, difference
 from etl.load.files.local import LocalFiles
 from etl.load.layout import INDEX
 from etl.model.metrics import METRICS
@@ -353,7 +353,7 @@ import sys
 import etl.cli.commands, etl.cli.compare
 assert not {"numpy", "pandas", "pyarrow"} & {*sys.modules}, "help"
 import etl.pipeline.job, etl.settings
-assert not {"etl.inspect.statistics", "etl.inspect.samples"} & {*sys.modules}, "a night"
+assert not {"etl.compare.statistics", "etl.compare.samples"} & {*sys.modules}, "a night"
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 

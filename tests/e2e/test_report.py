@@ -15,11 +15,11 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from etl import sandbox
-from etl.inspect.report import charts
-from etl.inspect.report.contents import read_figures
-from etl.inspect.report.page import headline, picture_of
 from etl.load.files.local import LocalFiles
 from etl.pipeline import job
+from etl.report import charts
+from etl.report.contents import read_figures
+from etl.report.page import headline, picture_of
 from tests.e2e.command import Ended, environment, metrics_etl, write_settings
 from tests.e2e.demo_dataset import FRIDAY, make_demo
 from tests.stores import KEYS, Store, bucket_settings, upload
@@ -182,7 +182,7 @@ def test_help_and_a_quiet_night_import_nothing_of_the_report() -> None:
 import sys
 import etl.cli.commands, etl.pipeline.job, etl.settings
 assert not [name for name in sys.modules if name.split(".")[0] in ("altair", "vl_convert", "jinja2")]
-assert not [name for name in sys.modules if name.startswith("etl.inspect.report")]
+assert not [name for name in sys.modules if name.startswith("etl.report")]
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 

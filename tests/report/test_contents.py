@@ -1,8 +1,8 @@
 """The figures of many run tests: all are there, the worst in detail, and none depends on what was read beside it."""
 
-from etl.inspect.report import contents
-from etl.inspect.report.contents import MOST_DETAILS, read_figures
 from etl.load.files.local import LocalFiles
+from etl.report import contents
+from etl.report.contents import MOST_DETAILS, read_figures
 from tests.bundles import a_bundle
 from tests.datasets import a_dataset, export_to
 

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
-from etl.inspect.report.figures import CALLS_READ, EVALS_READ, figures_of
-from etl.inspect.sides import ComparedExecution
+from etl.compare.sides import ComparedExecution
 from etl.model import schema
+from etl.report.figures import CALLS_READ, EVALS_READ, figures_of
 
 MONDAY = datetime(2026, 11, 2, 9, tzinfo=UTC)
 LATENCY, CHAT_LATENCY = "latency_avg_agent_latency_ms", "chat_metrics_avg_latency_ms"

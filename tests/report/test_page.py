@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from etl.inspect.report.contents import MOST_DETAILS, Contents
-from etl.inspect.report.page import comparison, headline, page, pictures
 from etl.inspect.verdict import Verdict
-from tests.inspect.report.rows import CHAT_LATENCY, LATENCY, call, execution, figures, output
+from etl.report.contents import MOST_DETAILS, Contents
+from etl.report.page import comparison, headline, page, pictures
+from tests.report.rows import CHAT_LATENCY, LATENCY, call, execution, figures, output
 
 AT = datetime(2026, 11, 26, 7, tzinfo=UTC)
 GOOD = Verdict(is_good=True, text="Good: everything complete 5 h ago", next_step="metrics-etl verify")

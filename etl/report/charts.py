@@ -11,8 +11,8 @@ import altair as alt
 import pandas as pd
 import vl_convert as vlc
 
-from etl.inspect.report.figures import INTERRUPTIONS, Figures
 from etl.model.wording import counted, shown
+from etl.report.figures import INTERRUPTIONS, Figures
 
 INK, GRID, PAPER = "#1f2933", "#d9dee3", "#ffffff"
 BLUE, ORANGE, GREEN, RED = "#2366b8", "#c2560c", "#2e8555", "#c42b2b"

@@ -7,10 +7,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from etl.inspect.report import charts
-from etl.inspect.report.charts import charts_of, panel, png, svg
 from etl.model.wording import shown
-from tests.inspect.report.rows import CHAT_LATENCY, LATENCY, call, figures
+from etl.report import charts
+from etl.report.charts import charts_of, panel, png, svg
+from tests.report.rows import CHAT_LATENCY, LATENCY, call, figures
 
 RATES = {"conversation_ai_interruption_rate": 0.5, "conversation_user_interruption_rate": 1.25}
 WHOLE = {LATENCY: 1200, "cost_total_cost_cents": 30} | RATES
@@ -117,7 +117,7 @@ def test_each_status_of_a_call_has_a_color_of_its_own():
 
 
 def test_dark_mode_knows_every_color_of_the_charts():
-    css = resources.files("etl.inspect.report").joinpath("page.css").read_text()
+    css = resources.files("etl.report").joinpath("page.css").read_text()
     statuses = ("completed", "failed", "cancelled", "a", "b", "c", "d")
     found = figures([call(n, status=each, **WHOLE) for n, each in enumerate(statuses)])
     used = {

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl.compare.sides import ComparedExecution
+from etl.compare.statistics import Difference, Sample, difference
 from etl.inspect.calls import eval_names, slug_of
-from etl.inspect.sides import ComparedExecution
-from etl.inspect.statistics import Difference, Sample, difference
 from etl.inspect.tables import read_rows
 from etl.load.files.contract import Files
 from etl.load.layout import Scope

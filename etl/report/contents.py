@@ -6,15 +6,15 @@ from datetime import date, datetime
 
 import pyarrow.compute as pc
 
-from etl.inspect.report.figures import CALLS_READ, EVALS_READ, Figures, figures_of
-from etl.inspect.samples import rows_once
-from etl.inspect.sides import ComparedExecution, read_executions
+from etl.compare.samples import rows_once
+from etl.compare.sides import ComparedExecution, read_executions
 from etl.inspect.status import Status
 from etl.inspect.tables import find_scope
 from etl.inspect.verdict import Verdict, judge, lacks, missing_rows
 from etl.load.files.contract import Files
 from etl.model import schema
 from etl.model.wording import counted
+from etl.report.figures import CALLS_READ, EVALS_READ, Figures, figures_of
 
 MOST_DETAILS = 10
 """So many run tests are shown in detail, those that got worse most; of each other the overview has a line."""

@@ -11,10 +11,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl.compare.samples import CALL_COLUMNS, EVAL_COLUMNS, difference_of, eval_metrics, samples_of
+from etl.compare.sides import PLAUSIBLE, ComparedExecution, Side, latest_sides
+from etl.compare.statistics import Difference, Verdict
 from etl.inspect.calls import eval_names
-from etl.inspect.samples import CALL_COLUMNS, EVAL_COLUMNS, difference_of, eval_metrics, samples_of
-from etl.inspect.sides import PLAUSIBLE, ComparedExecution, Side, latest_sides
-from etl.inspect.statistics import Difference, Verdict
 from etl.model import schema
 from etl.model.metrics import METRICS, Metric
 

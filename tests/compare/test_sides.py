@@ -4,8 +4,8 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from etl.compare.sides import ComparedExecution, Span, choose, latest_sides
 from etl.errors import ConfigurationError
-from etl.inspect.sides import ComparedExecution, Span, choose, latest_sides
 
 AT = datetime(2026, 11, 1, 9, tzinfo=UTC)
 

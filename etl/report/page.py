@@ -11,15 +11,15 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from etl.inspect.amounts import change_texts, value_text
-from etl.inspect.report.charts import charts_of, panel, png, svg
-from etl.inspect.report.contents import Contents
-from etl.inspect.report.figures import COST, INTERRUPTIONS, LATENCIES, Change, Figures
-from etl.inspect.sides import Side, Span, can_tell_days
-from etl.inspect.statistics import FEWEST_EXECUTIONS, Verdict
+from etl.compare.amounts import change_texts, value_text
+from etl.compare.sides import Side, Span, can_tell_days
+from etl.compare.statistics import FEWEST_EXECUTIONS, Verdict
 from etl.model import schema
 from etl.model.metrics import SHARE
 from etl.model.wording import counted, shown
+from etl.report.charts import charts_of, panel, png, svg
+from etl.report.contents import Contents
+from etl.report.figures import COST, INTERRUPTIONS, LATENCIES, Change, Figures
 
 _MOST_SCENARIOS = 20
 _MOST_HEADLINES = 3
@@ -42,7 +42,7 @@ class Section:
 def page(contents: Contents) -> str:
     """The page: the head, an overview, and a section for each of the run tests that got worse most."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("etl.inspect.report", "."),
+        loader=jinja2.PackageLoader("etl.report", "."),
         autoescape=True,
         finalize=lambda value: shown(value) if type(value) is str else value,
         undefined=jinja2.StrictUndefined,

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
+from etl.compare.statistics import FEWEST_EXECUTIONS
 from etl.errors import ConfigurationError
-from etl.inspect.statistics import FEWEST_EXECUTIONS
 from etl.inspect.tables import find_scope, read_rows
 from etl.load.files.contract import Files
 from etl.load.layout import Scope

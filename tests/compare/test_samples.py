@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from etl.inspect.samples import Samples, eval_metrics, read_samples
-from etl.inspect.sides import ComparedExecution
-from etl.inspect.statistics import Sample
+from etl.compare.samples import Samples, eval_metrics, read_samples
+from etl.compare.sides import ComparedExecution
+from etl.compare.statistics import Sample
 from etl.load.files.local import LocalFiles
 from etl.model.metrics import METRICS, Statistic, eval_metric
 from tests.datasets import write

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.regressions import ANY, SIZES, chances, day_alarms
-from etl.inspect.statistics import FEWEST, FEWEST_EXECUTIONS, Outcome, Sample, Verdict, difference
+from etl.compare.statistics import FEWEST, FEWEST_EXECUTIONS, Outcome, Sample, Verdict, difference
 from etl.model.metrics import Limit, Statistic
 from tests.support import examples
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from etl.compare.samples import difference_of, eval_metrics, read_samples
+from etl.compare.sides import Side, Wanted, can_tell_days, find_sides
+from etl.compare.statistics import FEWEST_EXECUTIONS, Difference, Interval, Outcome
 from etl.errors import ConfigurationError, ExitCode
 from etl.inspect.gone import rows_gone
-from etl.inspect.samples import difference_of, eval_metrics, read_samples
-from etl.inspect.sides import Side, Wanted, can_tell_days, find_sides
-from etl.inspect.statistics import FEWEST_EXECUTIONS, Difference, Interval, Outcome
 from etl.load.files.contract import Files
 from etl.load.last_run import read_last_run
 from etl.model.metrics import METRICS, Limit, Metric, nearest

@@ -5,7 +5,7 @@ from datetime import date, timedelta
 import pandas as pd
 import pytest
 
-from tests.inspect.report.rows import CHAT_LATENCY, LATENCY, call, execution, figures, output
+from tests.report.rows import CHAT_LATENCY, LATENCY, call, execution, figures, output
 
 
 def records(frame):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from etl.inspect.amounts import value_text
+from etl.compare.amounts import value_text
 
 
 @pytest.mark.parametrize(

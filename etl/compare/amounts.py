@@ -1,6 +1,6 @@
 """The values of metrics, and how they changed, as people read them. Pure."""
 
-from etl.inspect.statistics import Difference, Interval
+from etl.compare.statistics import Difference, Interval
 from etl.model.metrics import SHARE, Metric
 
 _SHORT_UNITS = {"US cents": "ct", "score": ""}

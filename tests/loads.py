@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from etl.inspect.warehouse import compare
+from etl.inspect.warehouse import verify_rows
 from etl.load.identity import identify
 from etl.load.warehouse.load import Result, load
 from etl.load.warehouse.target import open_warehouse
@@ -65,4 +65,4 @@ def load_once(url: str, data: Path, **options: Any) -> Result:
 def differences(url: str, data: Path) -> list[str]:
     """What ``verify --warehouse`` finds."""
     with closing(open_warehouse(url, NAMESPACE)) as warehouse:
-        return [f"{each.place}: {each.text}" for each in compare(contents_of(data), warehouse).findings]
+        return [f"{each.place}: {each.text}" for each in verify_rows(contents_of(data), warehouse).findings]

@@ -25,7 +25,7 @@ from etl.errors import EXIT_MEANINGS, ExitCode
 from etl.extract.plan import REASON_MEANINGS, Reason
 from etl.extract.purpose import PURPOSE_MEANINGS, Purpose
 from etl.extract.run_tests import Discovered
-from etl.inspect.reconcile import SKIPPED_MEANINGS, Comparison, Skipped
+from etl.inspect.reconcile import SKIPPED_MEANINGS, Reconciliation, Skipped
 from etl.inspect.rules import FIXES, KIND_MEANINGS, Finding, Kind
 from etl.inspect.status import LetterStatus, RunStatus, RunTestStatus, Status, TableStatus
 from etl.inspect.verify import Report
@@ -136,7 +136,7 @@ def documents() -> dict[str, Any]:
         "dead_letters": [LetterStatus("", 0, 0, None, None)],
         "last_load": LastLoad(warehouse="", tried_at=now),
     }
-    report = Report("", findings=[Finding(Kind.DAMAGED, "", "")], comparison=Comparison())
+    report = Report("", findings=[Finding(Kind.DAMAGED, "", "")], reconciliation=Reconciliation())
     report.add_warehouse(WarehouseReport("", rows=Counter(calls=1), days=[Day("", "", "", 0, 0)]))
     summary = Summary("", "", "", now, now, run_tests=[RunTestSummary("", "")])
     summary.receipt.note_written("", b"", rows=0)

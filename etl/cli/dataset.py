@@ -111,7 +111,7 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
     with report_errors(verbose=verbose):
         from etl.cli.console import print_json, print_message  # noqa: PLC0415
         from etl.cli.show_verify import print_report  # noqa: PLC0415
-        from etl.inspect.warehouse import compare_warehouse  # noqa: PLC0415
+        from etl.inspect.warehouse import verify_warehouse  # noqa: PLC0415
         from etl.settings import Settings  # noqa: PLC0415
 
         if warehouse and (run_tests or since):
@@ -125,7 +125,7 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
             quiet=quiet,
         )
         if warehouse:
-            report.add_warehouse(hearing_signals(partial(compare_warehouse, settings)))
+            report.add_warehouse(hearing_signals(partial(verify_warehouse, settings)))
         if as_json:
             print_json(report.as_json())
         elif not quiet:
@@ -211,7 +211,7 @@ def _verify(settings: "Settings", *, is_all: bool, since: "date | None", against
     from datetime import date  # noqa: PLC0415
 
     from etl.cli.console import print_message, print_rate_limit_wait  # noqa: PLC0415
-    from etl.inspect.reconcile import compare, expected_requests  # noqa: PLC0415
+    from etl.inspect.reconcile import expected_requests, reconcile  # noqa: PLC0415
     from etl.inspect.verify import verify  # noqa: PLC0415
     from etl.load.layout import Scope  # noqa: PLC0415
     from etl.model.wording import counted  # noqa: PLC0415
@@ -225,7 +225,7 @@ def _verify(settings: "Settings", *, is_all: bool, since: "date | None", against
             print_message(f"asking the API: {requests}, one for each page of the lists")
         report.add(
             process.run(
-                compare(
+                reconcile(
                     settings,
                     report.executions,
                     unsound=report.unsound,

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from etl.cli.console import print_line, stdout_console
-from etl.inspect.reconcile import SKIPPED_MEANINGS, Comparison
+from etl.inspect.reconcile import SKIPPED_MEANINGS, Reconciliation
 from etl.inspect.verify import Report
 from etl.inspect.warehouse import WarehouseReport
 from etl.model.wording import counted, first_few
@@ -62,8 +62,8 @@ def print_report(report: Report) -> None:
         "checked",
         "page checksums, schemas, keys, row hashes, places, and the calls and evals of each execution",
     )
-    if report.comparison:
-        _print_comparison(console, report.comparison)
+    if report.reconciliation:
+        _print_reconciliation(console, report.reconciliation)
     if report.warehouse:
         _print_warehouse(console, report.warehouse)
     for notice in report.notices:
@@ -91,15 +91,15 @@ def _print_warehouse(console: Console, report: WarehouseReport) -> None:
         )
 
 
-def _print_comparison(console: Console, comparison: Comparison) -> None:
+def _print_reconciliation(console: Console, result: Reconciliation) -> None:
     print_line(
         console,
         "api",
-        f"{counted(comparison.compared, 'execution')} compared in {counted(comparison.requests, 'request')}: "
-        f"{counted(comparison.values, 'value')}, "
-        f"{comparison.same:,} the same, {sum(comparison.explained.values()):,} explained, {comparison.unexplained:,} not",
+        f"{counted(result.compared, 'execution')} compared in {counted(result.requests, 'request')}: "
+        f"{counted(result.values, 'value')}, "
+        f"{result.same:,} the same, {sum(result.explained.values()):,} explained, {result.unexplained:,} not",
     )
-    for name, count in comparison.explained.most_common():
+    for name, count in result.explained.most_common():
         print_line(console, "explained", f"{count:,} {name}: {CAUSE_MEANINGS[Cause(name)]}")
-    for reason, ids in sorted(comparison.skipped.items()):
+    for reason, ids in sorted(result.skipped.items()):
         print_line(console, "left out", f"{len(ids):,} {reason.value}: {SKIPPED_MEANINGS[reason]} ({first_few(ids)})")

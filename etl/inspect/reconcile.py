@@ -24,7 +24,7 @@ from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState
 from etl.model.listed_execution import ExecutionList, ListedExecution
 from etl.model.wording import counted, first_few, quoted
 from etl.settings import RunTest, Settings
-from etl.transform.aggregates import AGGREGATES, NO_CALLS, Cause, Recomputed, differences
+from etl.transform.aggregates import AGGREGATES, NO_CALLS, Cause, Recomputed, mismatches
 
 
 class Skipped(StrEnum):
@@ -67,7 +67,7 @@ class Exported:
 
 
 @dataclass(slots=True)
-class Comparison:
+class Reconciliation:
     """The result: executions that were ``compared``, or skipped and why; values that are the same, or differ and why."""
 
     compared: int = 0
@@ -88,7 +88,7 @@ class Comparison:
         self.skipped.setdefault(reason, []).append(execution_id)
 
     def as_json(self) -> dict[str, Any]:
-        """The comparison as a JSON object."""
+        """The result as a JSON object."""
         return {
             "requests": self.requests,
             "compared": self.compared,
@@ -101,20 +101,20 @@ class Comparison:
 
 
 def expected_requests(settings: Settings, exported: Mapping[str, Exported]) -> int:
-    """How many requests the comparison takes, if the lists are as long as in the dataset."""
+    """How many requests a reconciliation takes, if the lists are as long as in the dataset."""
     counts = Counter(each.part.run_test_key for each in exported.values())
     if not settings.run_tests:  # "all": those of the dataset, and twice the list of run tests
         return 2 + sum(pages(count, settings.api.page_limit) for count in counts.values())
     return sum(pages(counts[run_test.key], settings.api.page_limit) for run_test in settings.run_tests)
 
 
-async def compare(
+async def reconcile(
     settings: Settings,
     exported: Mapping[str, Exported],
     *,
     unsound: Collection[Part],
     on_hold: Callable[[float], None],
-) -> Comparison:
+) -> Reconciliation:
     """Compare the ``exported`` executions (by execution_id) with the run tests' lists, but none of ``unsound`` parts.
 
     Executions that were created before the day that the settings name for their run test are left out.
@@ -124,14 +124,14 @@ async def compare(
         SourceUnavailableError: no run test could be listed.
         ConfigurationError: the key sees none.
     """
-    comparison = Comparison()
+    result = Reconciliation()
     async with client_of(settings, on_hold=on_hold) as client:
         if not settings.run_tests:
             seen = await discover(client, page_limit=settings.api.page_limit)
             settings = settings.with_run_tests(seen.run_tests)
-            comparison.findings += [Finding(Kind.NOT_LISTED, "run tests", text) for text in seen.problems]
-        lists = await _read_lists(client, settings, comparison)
-    comparison.requests = client.traffic.requests
+            result.findings += [Finding(Kind.NOT_LISTED, "run tests", text) for text in seen.problems]
+        lists = await _read_lists(client, settings, result)
+    result.requests = client.traffic.requests
     since = {run_test.key: run_test.since for run_test in settings.run_tests}
     listed: set[str] = set()
     for key, found in lists.items():
@@ -142,12 +142,12 @@ async def compare(
                 continue
             reason = _reason_to_skip(execution, known, is_head=execution_id in found.heads, unsound=unsound)
             if reason:
-                comparison.skip(execution_id, reason)
+                result.skip(execution_id, reason)
             elif known:
-                _compare(comparison, execution, known)
+                _reconcile(result, execution, known)
     for run_test, mine in _by_run_test(exported, [each for each in settings.run_tests if each.key in lists]):
-        _note_missing(comparison, run_test, mine, listed, is_all=not settings.is_part)
-    return comparison
+        _note_missing(result, run_test, mine, listed, is_all=not settings.is_part)
+    return result
 
 
 def _by_run_test(
@@ -163,7 +163,7 @@ def _by_run_test(
 
 
 def _note_missing(
-    comparison: Comparison,
+    result: Reconciliation,
     run_test: RunTest,
     exported: Mapping[str, Exported],
     listed: Collection[str],
@@ -176,20 +176,20 @@ def _note_missing(
     """
     missing = {execution_id: known for execution_id, known in exported.items() if execution_id not in listed}
     for execution_id, known in missing.items():
-        comparison.skip(execution_id, Skipped.DELETED if known.is_deleted else Skipped.NOT_LISTED)
+        result.skip(execution_id, Skipped.DELETED if known.is_deleted else Skipped.NOT_LISTED)
     vanished, living = (sum(not each.is_deleted for each in of.values()) for of in (missing, exported))
     if is_all and is_mass_vanishing(vanished=vanished, living=living):
         text = f"{vanished} of its {living} executions are not in its list: check the key's workspace"
-        comparison.findings.append(Finding(Kind.NOT_LISTED, f"run test {quoted(run_test.name)}", text))
+        result.findings.append(Finding(Kind.NOT_LISTED, f"run test {quoted(run_test.name)}", text))
 
 
-async def _read_lists(client: Client, settings: Settings, comparison: Comparison) -> dict[str, ExecutionList]:
+async def _read_lists(client: Client, settings: Settings, result: Reconciliation) -> dict[str, ExecutionList]:
     """The run tests' lists by key; one that cannot be read is a finding, unless none can."""
     lists: dict[str, ExecutionList] = {}
     unreachable: list[str] = []
 
     def find(run_test: RunTest, text: str) -> None:
-        comparison.findings.append(Finding(Kind.NOT_LISTED, f"run test {quoted(run_test.name)}", text))
+        result.findings.append(Finding(Kind.NOT_LISTED, f"run test {quoted(run_test.name)}", text))
 
     async def read(run_test: RunTest) -> None:
         page_limit = settings.api.page_limit
@@ -240,13 +240,13 @@ def _reason_to_skip(
     return Skipped.CHANGED if known else Skipped.NEW
 
 
-def _compare(comparison: Comparison, execution: ListedExecution, known: Exported) -> None:
-    found = differences(execution.unpack().payload, known.recomputed or NO_CALLS, has_letters=known.has_letters)
+def _reconcile(result: Reconciliation, execution: ListedExecution, known: Exported) -> None:
+    found = mismatches(execution.unpack().payload, known.recomputed or NO_CALLS, has_letters=known.has_letters)
     causes = Counter(each.cause for each in found)
-    comparison.compared += 1
-    comparison.values += len(AGGREGATES) + causes[Cause.UNKNOWN_METRIC]
-    comparison.unexplained += causes.pop(None, 0)
-    comparison.explained.update({cause.value: count for cause, count in causes.items() if cause})
+    result.compared += 1
+    result.values += len(AGGREGATES) + causes[Cause.UNKNOWN_METRIC]
+    result.unexplained += causes.pop(None, 0)
+    result.explained.update({cause.value: count for cause, count in causes.items() if cause})
     if unexplained := [str(each) for each in found if each.cause is None]:
         text = first_few(unexplained, shown=3)
-        comparison.findings.append(Finding(Kind.DIFFERENCE, f"execution {execution.execution_id}", text))
+        result.findings.append(Finding(Kind.DIFFERENCE, f"execution {execution.execution_id}", text))

@@ -16,7 +16,7 @@ from etl.errors import ConfigurationError, DestinationError, ExitCode
 from etl.inspect.gone import rows_gone
 from etl.inspect.inventory import Inventory, list_dataset, read_file
 from etl.inspect.placement import Placement
-from etl.inspect.reconcile import Comparison, Exported
+from etl.inspect.reconcile import Exported, Reconciliation
 from etl.inspect.rules import Finding, Kind, row_faults
 from etl.inspect.warehouse import WarehouseReport
 from etl.load.files.contract import Files
@@ -65,7 +65,7 @@ class Report:
     export_at_work: str | None = None
     executions: dict[str, Exported] = field(default_factory=dict)
     unsound: set[Part] = field(default_factory=set)
-    comparison: Comparison | None = None
+    reconciliation: Reconciliation | None = None
     warehouse: WarehouseReport | None = None
 
     @property
@@ -73,10 +73,10 @@ class Report:
         """3 when anything was found, else 0."""
         return ExitCode.PARTIAL if self.findings else ExitCode.COMPLETE
 
-    def add(self, comparison: Comparison) -> None:
+    def add(self, reconciliation: Reconciliation) -> None:
         """Add the findings of the comparison with the API."""
-        self.comparison = comparison
-        self.findings += comparison.findings
+        self.reconciliation = reconciliation
+        self.findings += reconciliation.findings
 
     def add_warehouse(self, warehouse: WarehouseReport) -> None:
         """Add the findings of the comparison with the warehouse."""
@@ -98,7 +98,7 @@ class Report:
                 for each in self.findings
             ],
             "notices": self.notices,
-            "against_api": self.comparison.as_json() if self.comparison else None,
+            "against_api": self.reconciliation.as_json() if self.reconciliation else None,
             "warehouse": self.warehouse.as_json() if self.warehouse else None,
         }
 

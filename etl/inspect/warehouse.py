@@ -51,7 +51,7 @@ class WarehouseReport:
     findings: list[Finding] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        """The comparison as a JSON object."""
+        """The report as a JSON object."""
         return {
             "warehouse": self.warehouse,
             "tables": [
@@ -72,8 +72,8 @@ class WarehouseReport:
         }
 
 
-def compare_warehouse(settings: Settings) -> WarehouseReport:
-    """Compare the dataset with the warehouse of the settings.
+def verify_warehouse(settings: Settings) -> WarehouseReport:
+    """Whether the warehouse of the settings holds the rows of the dataset.
 
     Raises:
         ConfigurationError: they name none, or its package is not installed.
@@ -84,11 +84,11 @@ def compare_warehouse(settings: Settings) -> WarehouseReport:
     with closing(open_warehouse(section.named_url, section.namespace, is_read_only=True)) as warehouse:
         contents = read_contents(dataset)
         refuse_another(warehouse, warehouse.loaded(), contents.dataset_id)
-        return compare(contents, warehouse)
+        return verify_rows(contents, warehouse)
 
 
-def compare(contents: Contents, warehouse: Warehouse) -> WarehouseReport:
-    """Every row of the one with every row of the other.
+def verify_rows(contents: Contents, warehouse: Warehouse) -> WarehouseReport:
+    """Compare every row of the one with every row of the other.
 
     Raises:
         DestinationError: one of them cannot be read.
@@ -106,7 +106,7 @@ def compare(contents: Contents, warehouse: Warehouse) -> WarehouseReport:
                 report.rows[table.name] += len(ours)
                 report.loaded_rows[table.name] += len(theirs)
                 report.days += _days(table, ours, theirs)
-                for item, text in _differences(group, table, ours, theirs):
+                for item, text in _unequal_items(group, table, ours, theirs):
                     different[item].append(text)
         report.findings += [
             Finding(Kind.NOT_LOADED, f"{group.kind} {item}", "; ".join(texts))
@@ -137,7 +137,7 @@ def _by_day(table: Table, rows: pa.Table) -> Counter[tuple[str, str]]:
     return Counter(zip(run_tests, days, strict=True))
 
 
-def _differences(group: Group, table: Table, ours: pa.Table, theirs: pa.Table) -> Iterator[tuple[str, str]]:
+def _unequal_items(group: Group, table: Table, ours: pa.Table, theirs: pa.Table) -> Iterator[tuple[str, str]]:
     """Items of which the rows differ, and how."""
     order = [(name, "ascending") for name in table.unique]
     ours, theirs = ours.sort_by(order), theirs.sort_by(order)

@@ -30,8 +30,8 @@ _COMPARED = [metric for name, metric in METRICS.items() if name not in ("latency
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """One metric of the two sides."""
+class MetricChange:
+    """How one metric changed from the baseline to the candidate."""
 
     metric: Metric
     found: Difference
@@ -104,17 +104,17 @@ class Figures:
     days: tuple[date, date] | None
     dollars: float | None
     sides: tuple[Side, Side] | None
-    changes: Sequence[Change]
+    changes: Sequence[MetricChange]
     details: Details | None
 
     @property
-    def clear(self) -> list[Change]:
+    def clear(self) -> list[MetricChange]:
         """What is better or worse beyond doubt: what surely got worse most first, and what got better most last."""
         found = [each for each in self.changes if each.found.verdict in (Verdict.WORSE, Verdict.BETTER)]
         return sorted(found, key=lambda each: each.surely_worse, reverse=True)
 
     @property
-    def worse(self) -> list[Change]:
+    def worse(self) -> list[MetricChange]:
         """What surely got worse, the most first."""
         return [each for each in self.clear if each.found.verdict is Verdict.WORSE]
 
@@ -225,8 +225,10 @@ def _worst_calls(calls: pd.DataFrame, outputs: pd.DataFrame) -> list[WorstCall]:
     ]
 
 
-def _changes(sides: tuple[Side, Side], calls: pa.Table, evals: pa.Table) -> list[Change]:
+def _changes(sides: tuple[Side, Side], calls: pa.Table, evals: pa.Table) -> list[MetricChange]:
     """Of each metric of which a side has values."""
     samples = [samples_of(calls, evals, side.executions) for side in sides]
-    found = [Change(metric, difference_of(metric, samples)) for metric in (*_COMPARED, *eval_metrics(samples).values())]
+    found = [
+        MetricChange(metric, difference_of(metric, samples)) for metric in (*_COMPARED, *eval_metrics(samples).values())
+    ]
     return [each for each in found if each.found.baseline_calls or each.found.candidate_calls]

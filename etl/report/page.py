@@ -19,7 +19,7 @@ from etl.model.metrics import SHARE
 from etl.model.wording import counted, shown
 from etl.report.charts import charts_of, panel, png, svg
 from etl.report.contents import Contents
-from etl.report.figures import COST, INTERRUPTIONS, LATENCIES, Change, Figures
+from etl.report.figures import COST, INTERRUPTIONS, LATENCIES, Figures, MetricChange
 
 _MOST_SCENARIOS = 20
 _MOST_HEADLINES = 3
@@ -102,7 +102,7 @@ def headline(figures: Figures) -> str:
     return "; ".join(map(change_words, figures.worse[:2]))
 
 
-def change_words(change: Change) -> str:
+def change_words(change: MetricChange) -> str:
     """``latency_p50 +44.1% (1,310 ms to 1,888 ms)``."""
     found, unit = change.found, change.metric.unit
     by, _ = change_texts(change.metric, found)

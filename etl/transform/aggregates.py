@@ -120,7 +120,7 @@ class Recomputed:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class Mismatch:
     """One aggregate that differs; ``cause`` is None when nothing explains it."""
 
     name: str
@@ -177,7 +177,7 @@ def _percentile(values: list[float], name: str) -> float:
     return values[below] + (values[above] - values[below]) * (position - below)
 
 
-def differences(payload: Mapping[str, Any], ours: Recomputed, *, has_letters: bool) -> list[Difference]:
+def mismatches(payload: Mapping[str, Any], ours: Recomputed, *, has_letters: bool) -> list[Mismatch]:
     """Where the execution's payload and its calls differ, with causes; ``has_letters``: it has dead letters."""
     total = _at(payload, _TOTAL.path)
     missing = total - (ours.values[_TOTAL.column] or 0) if type(total) is int else 0
@@ -196,10 +196,10 @@ def differences(payload: Mapping[str, Any], ours: Recomputed, *, has_letters: bo
             is_misfit=aggregate.source in ours.misfits,
             lacks_turns=aggregate.source == _TURNS and ours.lacks_turns,
         )
-        result.append(Difference(".".join(aggregate.path[1:]), of_api, of_calls, cause))
+        result.append(Mismatch(".".join(aggregate.path[1:]), of_api, of_calls, cause))
     known = {aggregate.path for aggregate in AGGREGATES}
     return result + [
-        Difference(".".join(path[1:]), value, None, Cause.UNKNOWN_METRIC)
+        Mismatch(".".join(path[1:]), value, None, Cause.UNKNOWN_METRIC)
         for path, value in _leaves(payload.get("metrics"), ("metrics",))
         if path not in known
     ]

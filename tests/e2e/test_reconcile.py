@@ -12,7 +12,7 @@ import pytest
 
 from etl import sandbox
 from etl.errors import KeyRefusedError, SourceUnavailableError
-from etl.inspect.reconcile import Comparison, Skipped, compare
+from etl.inspect.reconcile import Reconciliation, Skipped, reconcile
 from etl.inspect.rules import Kind
 from etl.inspect.verify import Report, verify
 from etl.load.layout import Scope
@@ -32,11 +32,11 @@ from tests.worlds import settled_world
 END = datetime(2026, 10, 30, 15, tzinfo=UTC)
 
 
-async def against_api(settings: Settings) -> tuple[Report, Comparison]:
+async def against_api(settings: Settings) -> tuple[Report, Reconciliation]:
     report = verify(settings, Scope(), needs_aggregates=True)
-    comparison = await compare(settings, report.executions, unsound=report.unsound, on_hold=lambda _: None)
-    report.add(comparison)
-    return report, comparison
+    reconciliation = await reconcile(settings, report.executions, unsound=report.unsound, on_hold=lambda _: None)
+    report.add(reconciliation)
+    return report, reconciliation
 
 
 def eventful_world(executions: int) -> World:
@@ -83,15 +83,15 @@ async def test_every_difference_of_hundreds_of_executions_is_explained(
         assert (await job.export(settings, accept_deletions=True)).exit_code == 3
         server.fault = None
         asked = len(server.requests)
-        report, comparison = await against_api(settings)
+        report, reconciliation = await against_api(settings)
 
-        assert len(server.requests) - asked == comparison.requests == 6
+        assert len(server.requests) - asked == reconciliation.requests == 6
         assert [each.kind for each in report.findings] == [Kind.DEAD_LETTER]
-        assert (comparison.unexplained, comparison.findings) == (0, [])
-        assert comparison.compared >= 5 * executions
-        assert comparison.same > comparison.values / 4
-        assert {"zero_for_null", "rounding", "deleted_calls", "dead_letter", "misfit"} == set(comparison.explained)
-        assert set(comparison.skipped) == {Skipped.IN_FLIGHT}
+        assert (reconciliation.unexplained, reconciliation.findings) == (0, [])
+        assert reconciliation.compared >= 5 * executions
+        assert reconciliation.same > reconciliation.values / 4
+        assert {"zero_for_null", "rounding", "deleted_calls", "dead_letter", "misfit"} == set(reconciliation.explained)
+        assert set(reconciliation.skipped) == {Skipped.IN_FLIGHT}
 
         first, second = world.run_tests[:2]
         sandbox.delete_call(next(call for call in first.executions[1].calls if not call.is_deleted))
@@ -149,12 +149,12 @@ async def test_value_that_the_api_never_gave_is_one_difference_even_where_every_
     async with Sandbox(settled_world(run_tests=2, executions=4, calls=3)) as server:
         settings = await exported(server, tmp_path)
         execution_id = tamper(tmp_path / "data", lambda values: pc.add(values, [90.0] + [0.0] * (len(values) - 1)))
-        report, comparison = await against_api(settings)
+        report, reconciliation = await against_api(settings)
 
     (finding,) = report.findings
     assert (finding.kind, finding.place) == (Kind.DIFFERENCE, f"execution {execution_id}")
     assert finding.text.startswith("cost.total_duration_seconds is ")
-    assert comparison.unexplained == 1
+    assert reconciliation.unexplained == 1
     assert report.exit_code == 3
 
 
@@ -178,10 +178,10 @@ async def test_executions_whose_rows_are_not_all_there_are_not_compared(
     async with Sandbox(settled_world(run_tests=1, executions=3, calls=2)) as server:
         settings = await exported(server, tmp_path)
         break_it(min((tmp_path / "data" / "calls").rglob("*.parquet")))
-        report, comparison = await against_api(settings)
+        report, reconciliation = await against_api(settings)
 
     assert [each.kind for each in report.findings] == [kind]
-    assert set(comparison.skipped) == {Skipped.UNSOUND}
+    assert set(reconciliation.skipped) == {Skipped.UNSOUND}
 
 
 async def test_aggregates_that_this_version_does_not_know_or_that_the_api_leaves_out_are_explained(
@@ -193,10 +193,10 @@ async def test_aggregates_that_this_version_does_not_know_or_that_the_api_leaves
     async with Sandbox(settled_world(run_tests=1, executions=3, calls=2)) as server:
         server.fault = lambda _request, _nth: Fault(edit=edit)
         settings = await exported(server, tmp_path)
-        _, comparison = await against_api(settings)
+        _, reconciliation = await against_api(settings)
 
-    assert comparison.unexplained == 0
-    assert (comparison.explained["left_out"], comparison.explained["unknown_metric"]) == (3, 3)
+    assert reconciliation.unexplained == 0
+    assert (reconciliation.explained["left_out"], reconciliation.explained["unknown_metric"]) == (3, 3)
 
 
 async def test_dataset_of_another_workspace_is_a_finding(tmp_path: Path) -> None:
@@ -205,13 +205,13 @@ async def test_dataset_of_another_workspace_is_a_finding(tmp_path: Path) -> None
         first, second = server.world.run_tests
         first.executions[:] = settled_world(run_tests=1, executions=4, calls=1, seed=2).run_tests[0].executions
         second.executions.pop()
-        report, comparison = await against_api(settings)
+        report, reconciliation = await against_api(settings)
         narrowed, _ = await against_api(settings.only([first.name]))
 
     findings = [(each.kind, each.text.partition(":")[0]) for each in report.findings]
     assert findings == [(Kind.NOT_LISTED, "4 of its 4 executions are not in its list")]
     assert narrowed.findings == [], "another run test may have them now"
-    assert (comparison.compared, len(comparison.skipped[Skipped.NOT_LISTED])) == (3, 5)
+    assert (reconciliation.compared, len(reconciliation.skipped[Skipped.NOT_LISTED])) == (3, 5)
 
 
 async def test_list_is_read_no_further_than_the_day_that_is_asked_for(tmp_path: Path) -> None:
@@ -221,12 +221,14 @@ async def test_list_is_read_no_further_than_the_day_that_is_asked_for(tmp_path: 
         days = sorted(execution.started_at.date() for execution in server.world.run_tests[0].executions)
         since = days[-3]
         report = verify(settings, Scope(since=since), needs_aggregates=True)
-        comparison = await compare(settings.only(since=since), report.executions, unsound=(), on_hold=lambda _: None)
+        reconciliation = await reconcile(
+            settings.only(since=since), report.executions, unsound=(), on_hold=lambda _: None
+        )
 
     wanted = sum(day >= since for day in days)
-    assert comparison.compared == len(report.executions) == wanted
-    assert comparison.skipped == {}
-    assert comparison.requests <= wanted // 2 + 1
+    assert reconciliation.compared == len(report.executions) == wanted
+    assert reconciliation.skipped == {}
+    assert reconciliation.requests <= wanted // 2 + 1
 
 
 async def test_run_test_that_cannot_be_listed_is_a_finding_unless_none_can(tmp_path: Path) -> None:
@@ -234,9 +236,9 @@ async def test_run_test_that_cannot_be_listed_is_a_finding_unless_none_can(tmp_p
         settings = await exported(server, tmp_path)
         names = [run_test.name for run_test in server.world.run_tests]
         sandbox.rename_run_test(server.world.run_tests[0], "Another name")
-        report, comparison = await against_api(settings)
+        report, reconciliation = await against_api(settings)
         assert [(each.kind, each.place) for each in report.findings] == [(Kind.NOT_LISTED, f"run test {names[0]!r}")]
-        assert comparison.compared == 2
+        assert reconciliation.compared == 2
 
         server.fault = lambda _request, _nth: Fault(status=503)
         hasty = settings_for(server, tmp_path / "data", api={"base_url": server.base_url, "max_tries": 1})
@@ -252,10 +254,10 @@ async def test_execution_whose_aggregates_the_list_cannot_give_is_left_out_and_a
         settings = await exported(server, tmp_path)
         poisoned = server.world.run_tests[0].executions[1]
         poisoned.calls[0].chat_metrics = {"total_tokens": 12.5}
-        report, comparison = await against_api(settings)
+        report, reconciliation = await against_api(settings)
 
-    assert comparison.skipped == {Skipped.UNREADABLE: [poisoned.execution_id]}
-    assert comparison.compared == 3
+    assert reconciliation.skipped == {Skipped.UNREADABLE: [poisoned.execution_id]}
+    assert reconciliation.compared == 3
     [finding] = report.findings
     assert finding.kind == Kind.NOT_LISTED
     assert "the aggregates of 1 execution cannot be read: " in finding.text

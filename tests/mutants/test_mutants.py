@@ -386,8 +386,8 @@ MUTANTS = [
     Mutant(
         "a load that dies leaves nothing behind",
         "etl/load/warehouse/sql.py",
-        "            late = self._prepare(change.dataset_id)\n",
-        "            late = self._prepare(change.dataset_id)\n            session.commit()\n",
+        "            late = self._prepare(step.dataset_id)\n",
+        "            late = self._prepare(step.dataset_id)\n            session.commit()\n",
         ("tests/load/warehouse/test_load.py",),
     ),
     Mutant(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from etl.model import schema
-from etl.transform.aggregates import AGGREGATES, NO_CALLS, Cause, Difference, Recomputed, differences, recompute
+from etl.transform.aggregates import AGGREGATES, NO_CALLS, Cause, Mismatch, Recomputed, mismatches, recompute
 from etl.transform.frames import to_arrow
 from tests.bundles import EXPORT, bundle_of, calls_frame, fetched_call, recorded_execution, through_parquet
 
@@ -22,7 +22,7 @@ def recomputed(*calls: Metrics) -> Recomputed:
 
 def found(payload: Metrics, *calls: Metrics, has_letters: bool = False) -> dict[str, Cause | None]:
     """The cause of each difference of an aggregate that the payload has."""
-    causes = differences({"metrics": payload}, recomputed(*calls), has_letters=has_letters)
+    causes = mismatches({"metrics": payload}, recomputed(*calls), has_letters=has_letters)
     return {each.name: each.cause for each in causes if each.cause is not Cause.LEFT_OUT}
 
 
@@ -60,7 +60,7 @@ def test_sums_and_counts_of_nothing_are_zero() -> None:
 def test_recorded_execution_without_data_differs_by_zeros_alone(case: str) -> None:
     payload = recorded_execution(case).payload
     calls = [{"status": "completed"}] * payload["total_calls"]
-    assert {each.cause for each in differences(payload, recomputed(*calls), has_letters=False)} == {Cause.ZERO_FOR_NULL}
+    assert {each.cause for each in mismatches(payload, recomputed(*calls), has_letters=False)} == {Cause.ZERO_FOR_NULL}
 
 
 @pytest.mark.parametrize(
@@ -163,17 +163,17 @@ def test_aggregate_that_is_no_number_is_not_explained(text: Any) -> None:
 
 @pytest.mark.parametrize("payload", [{}, {"metrics": {}}, {"metrics": None}, {"metrics": "none"}])
 def test_aggregates_that_are_left_out_are_explained(payload: Metrics) -> None:
-    causes = {each.cause for each in differences(payload, recomputed(latency(1)), has_letters=False)}
+    causes = {each.cause for each in mismatches(payload, recomputed(latency(1)), has_letters=False)}
     assert causes == {Cause.LEFT_OUT}
 
 
 def test_aggregates_that_are_not_known_are_named() -> None:
-    (found_one,) = differences(
+    (found_one,) = mismatches(
         {"metrics": {"latency": {"percentiles": {"p75": 3}}}},
         Recomputed(dict.fromkeys(NO_CALLS.values)),
         has_letters=False,
     )
-    assert found_one == Difference("latency.percentiles.p75", 3, None, Cause.UNKNOWN_METRIC)
+    assert found_one == Mismatch("latency.percentiles.p75", 3, None, Cause.UNKNOWN_METRIC)
 
 
 def test_large_numbers_are_summed_exactly() -> None:
@@ -184,6 +184,6 @@ def test_large_numbers_are_summed_exactly() -> None:
 
 
 def test_both_values_are_told() -> None:
-    assert str(Difference("chat.avg_csat_score", 4.25, None, None)) == (
+    assert str(Mismatch("chat.avg_csat_score", 4.25, None, None)) == (
         "chat.avg_csat_score is 4.25 at the API, null computed from the exported calls"
     )

@@ -20,7 +20,7 @@ from etl.load.files.regular import refuse_pipes
 from etl.load.warehouse.checksum import added, checksums
 from etl.load.warehouse.delta_table import OneTable, create
 from etl.load.warehouse.tables import ALL_TABLES, GROUPS, STATE, STATE_TABLE, Group, arrow_schema_of, shape
-from etl.load.warehouse.target import Change, Loaded, nothing
+from etl.load.warehouse.target import Loaded, LoadStep, nothing
 from etl.model.schema import Table
 from etl.model.wording import counted
 from etl.settings.capacity import DELTA_THREADS, require_threads
@@ -64,23 +64,23 @@ class DeltaWarehouse:
         digests = {kind: {item: digest for item, (digest, _) in items.items()} for kind, items in found.items.items()}
         return Loaded(found.dataset_id, digests, is_outdated=is_outdated)
 
-    def replace(self, change: Change) -> list[str]:
+    def replace(self, step: LoadStep) -> list[str]:
         """A commit for each table that changes, and one to note it."""
         with self._naming():
             found = self._found or self._look()
             self._found = None
-            if found.dataset_id not in (None, change.dataset_id):
+            if found.dataset_id not in (None, step.dataset_id):
                 raise DestinationError(
-                    f"{self.where} holds another dataset ({found.dataset_id}; this one is {change.dataset_id}): "
+                    f"{self.where} holds another dataset ({found.dataset_id}; this one is {step.dataset_id}): "
                     "name another [warehouse] url"
                 )
-            self._complete(found, change.dataset_id)
-            noted: dict[str, _Items] = {"dataset": {change.dataset_id: (shape(ALL_TABLES), None)}, "table": {}}
+            self._complete(found, step.dataset_id)
+            noted: dict[str, _Items] = {"dataset": {step.dataset_id: (shape(ALL_TABLES), None)}, "table": {}}
             for group in GROUPS:
-                gone, arriving = change.removed.get(group.kind, ()), change.arriving.get(group.kind, {})
+                gone, arriving = step.removed.get(group.kind, ()), step.arriving.get(group.kind, {})
                 sums = dict[str, int]()
                 for table in group.tables:
-                    rows = _summed(change.rows(table), group.item, sums)
+                    rows = _summed(step.rows(table), group.item, sums)
                     noted["table"][table.name] = found.tables[table.name].replace(group.item, gone, rows), None
                 kept = {item: known for item, known in found.items[group.kind].items() if item not in gone}
                 noted[group.kind] = kept | {item: (digest, _text(sums, item)) for item, digest in arriving.items()}

@@ -11,15 +11,15 @@ import pyarrow as pa
 from etl.errors import DestinationError
 from etl.load.warehouse.contents import Contents
 from etl.load.warehouse.tables import GROUPS
-from etl.load.warehouse.target import Change, Loaded, Warehouse, another_dataset, nothing
+from etl.load.warehouse.target import Loaded, LoadStep, Warehouse, another_dataset, nothing
 from etl.model.digest import rows_digest
 from etl.model.schema import Table
 from etl.model.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """Items by kind.
+class PendingItems:
+    """What a load has to do: items by kind.
 
     ``new`` are not in the warehouse, ``surplus`` are there alone; ``changed`` are other ones in the dataset than when they were
     loaded, and ``altered`` in the warehouse.
@@ -105,7 +105,9 @@ class Result:
         }
 
 
-def compare(contents: Contents, loaded: Loaded, *, held_back: AbstractSet[str], is_full: bool = False) -> Difference:
+def find_pending(
+    contents: Contents, loaded: Loaded, *, held_back: AbstractSet[str], is_full: bool = False
+) -> PendingItems:
     """What differs, but for executions that are held back; with ``is_full`` everything that both have counts as changed."""
     new, changed, altered, surplus = {}, {}, {}, {}
     for group in GROUPS:
@@ -118,7 +120,7 @@ def compare(contents: Contents, loaded: Loaded, *, held_back: AbstractSet[str], 
         )
         new[group.kind] = frozenset(ours.keys() - theirs.keys())
         surplus[group.kind] = frozenset(theirs.keys() - ours.keys() - left_alone)
-    return Difference(new, changed, altered, surplus)
+    return PendingItems(new, changed, altered, surplus)
 
 
 def vanished_executions(contents: Contents, loaded: Loaded) -> set[str]:
@@ -172,17 +174,17 @@ def load(
     if runs_left is not None and not is_full:
         refuse_another_copy(warehouse, loaded, contents.digests["run"].keys(), runs_left)
     vanished = set[str]() if is_full or accept_deletions else vanished_executions(contents, loaded)
-    found = compare(contents, loaded, held_back=contents.held_back | vanished, is_full=is_full)
+    pending = find_pending(contents, loaded, held_back=contents.held_back | vanished, is_full=is_full)
     new, changed, altered, removed = (
-        len(each["execution"]) for each in (found.new, found.changed, found.altered, found.surplus)
+        len(each["execution"]) for each in (pending.new, pending.changed, pending.altered, pending.surplus)
     )
     result = Result(
         warehouse.where, new, changed, altered, removed, len(contents.damaged), len(contents.lost), len(vanished)
     )
-    result.is_changed = loaded.is_outdated or not found.is_empty
+    result.is_changed = loaded.is_outdated or not pending.is_empty
     if is_dry_run or not result.is_changed:
         return result
-    wanted = {table.name: found.arriving(group.kind) for group in GROUPS for table in group.tables}
+    wanted = {table.name: pending.arriving(group.kind) for group in GROUPS for table in group.tables}
     total = sum(contents.pieces(table, wanted[table.name]) for group in GROUPS for table in group.tables)
     done = 0
 
@@ -195,13 +197,13 @@ def load(
                 result.rows[table.name] += len(piece)
                 yield warehouse.as_stored(piece)
 
-    change = Change(
+    step = LoadStep(
         contents.dataset_id,
-        removed={group.kind: found.removed(group.kind) for group in GROUPS},
+        removed={group.kind: pending.removed(group.kind) for group in GROUPS},
         arriving={
-            kind: {item: digests[item] for item in found.arriving(kind)} for kind, digests in contents.digests.items()
+            kind: {item: digests[item] for item in pending.arriving(kind)} for kind, digests in contents.digests.items()
         },
         rows=rows,
     )
-    result.notices = warehouse.replace(change)
+    result.notices = warehouse.replace(step)
     return result

@@ -25,7 +25,7 @@ from etl.load.warehouse.tables import (
     current_calls,
     shape,
 )
-from etl.load.warehouse.target import Change, Loaded, another_dataset
+from etl.load.warehouse.target import Loaded, LoadStep, another_dataset
 from etl.model.schema import STRING, Table
 from etl.model.wording import first_few
 
@@ -60,7 +60,7 @@ class Session(Protocol):
 
     @property
     def notices(self) -> list[str]:
-        """What ``as_stored`` had to change."""
+        """What ``as_stored`` had to step."""
 
 
 @contextmanager
@@ -122,19 +122,19 @@ class SqlWarehouse:
         dataset_id, is_same = (known[0][0], known[0][1] == shape(ALL_TABLES)) if len(known) == 1 else (None, False)
         return Loaded(dataset_id, digests, is_outdated=is_lacking or not is_same)
 
-    def replace(self, change: Change) -> list[str]:
+    def replace(self, step: LoadStep) -> list[str]:
         """One transaction: tables, deletions, arrivals, and what was loaded; once for a connection, which ends temporary tables."""
         session = self._session
         with self._transaction():
-            late = self._prepare(change.dataset_id)
+            late = self._prepare(step.dataset_id)
             self._execute(self._sql.begin(_GONE, _ARRIVED))
-            self._fill(_GONE, {kind: dict.fromkeys(items, "") for kind, items in change.removed.items()})
-            self._fill(_ARRIVED, change.arriving)
-            self._note_dataset(change.dataset_id)
-            if any(change.removed.values()):
+            self._fill(_GONE, {kind: dict.fromkeys(items, "") for kind, items in step.removed.items()})
+            self._fill(_ARRIVED, step.arriving)
+            self._note_dataset(step.dataset_id)
+            if any(step.removed.values()):
                 self._execute(self._sql.delete(_GONE))
             for _, table in DATA:
-                session.append(self._namespace, table.name, change.rows(table))
+                session.append(self._namespace, table.name, step.rows(table))
             self._execute([*late, self._sql.note(_ARRIVED)])
         return session.notices
 

@@ -34,8 +34,8 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """What to remove from a warehouse and what to put there, by kind and item, as one step where it has such a thing.
+class LoadStep:
+    """What to remove from a warehouse and what to put there, by kind and item: one transaction where it has such a thing.
 
     ``arriving`` gives digests; ``rows`` gives the rows of a table that arrive, in pieces that fit into memory. Items that
     arrive are in ``removed`` too, unless the warehouse has nothing of them.
@@ -56,8 +56,8 @@ class Warehouse(Protocol):
     def loaded(self, *, would_load: bool = False) -> Loaded:
         """What is there. Changes nothing. ``would_load``: what ``replace`` would refuse is refused, whatever that takes."""
 
-    def replace(self, change: Change) -> list[str]:
-        """Do what the change says, and make or complete the tables first; returns what is worth a notice.
+    def replace(self, step: LoadStep) -> list[str]:
+        """Remove and put there what the step says, and make or complete the tables first; returns what is worth a notice.
 
         Tables of another dataset, or of somebody else, are refused, and so is a column of another type.
         """

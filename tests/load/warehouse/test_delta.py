@@ -22,7 +22,7 @@ from etl.load.warehouse.contents import Contents
 from etl.load.warehouse.delta import connect
 from etl.load.warehouse.delta_table import OneTable
 from etl.load.warehouse.tables import ALL_TABLES, STATE, arrow_schema_of
-from etl.load.warehouse.target import Change
+from etl.load.warehouse.target import LoadStep
 from etl.model import schema
 from tests.loads import NAMESPACE, differences, first_export, load_once, next_export
 from tests.stores import KEYS
@@ -446,7 +446,7 @@ def test_another_dataset_is_refused_by_its_id_in_delta(lake, tmp_path):
     with pytest.raises(DestinationError, match=r"holds another dataset .*: name another \[warehouse\]"):
         load_once(lake.url, tmp_path / "other")
     with pytest.raises(DestinationError, match="holds another dataset"):
-        connect(lake.url, NAMESPACE).replace(Change("of another", {}, {}, lambda _table: iter(())))
+        connect(lake.url, NAMESPACE).replace(LoadStep("of another", {}, {}, lambda _table: iter(())))
     assert lake.versions() == before
 
 
@@ -485,7 +485,7 @@ def test_folder_whose_name_delta_does_not_take_is_refused(tmp_path, odd):
 def test_folder_may_have_any_other_name(tmp_path):
     folder = tmp_path / "!\"#$&'()*+,:;<=>?@`{}~ é"
     lake = connect(f"delta://{folder}", NAMESPACE)
-    lake.replace(Change("id", {}, {}, lambda _table: iter(())))
+    lake.replace(LoadStep("id", {}, {}, lambda _table: iter(())))
 
     assert (folder / "calls" / "_delta_log").is_dir()
     assert lake.loaded().dataset_id == "id"

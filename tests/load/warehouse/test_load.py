@@ -26,7 +26,7 @@ from msgspec.structs import replace
 
 from etl import sandbox
 from etl.errors import DestinationError, ExitCode, InterruptedRunError
-from etl.inspect.warehouse import compare
+from etl.inspect.warehouse import verify_rows
 from etl.load.layout import INDEX, Part
 from etl.load.warehouse import postgresql
 from etl.load.warehouse.ddl import ddl
@@ -571,7 +571,7 @@ async def test_verify_of_tables_that_are_not_there_names_the_fix(source: Source,
         closing(warehouse.open()) as opened,
         pytest.raises(DestinationError, match=r"has no table executions: run metrics-etl load$"),
     ):
-        compare(contents_of(source.data), opened)
+        verify_rows(contents_of(source.data), opened)
 
 
 async def test_verify_of_tables_of_an_older_version_names_the_fix(source: Source, warehouse: Place) -> None:
@@ -581,7 +581,7 @@ async def test_verify_of_tables_of_an_older_version_names_the_fix(source: Source
         closing(warehouse.open()) as opened,
         pytest.raises(DestinationError, match=r"executions has no unlisted_calls: run metrics-etl load$"),
     ):
-        compare(contents_of(source.data), opened)
+        verify_rows(contents_of(source.data), opened)
 
 
 async def test_dataset_that_lost_its_id_needs_a_run_first(source: Source, warehouse: Place) -> None:
@@ -596,7 +596,7 @@ async def test_verify_finds_each_difference_and_nothing_else(source: Source, war
 
     def report():
         with closing(warehouse.open()) as opened:
-            return compare(contents_of(source.data), opened)
+            return verify_rows(contents_of(source.data), opened)
 
     assert report().findings == []
     assert report().rows["calls"] == report().loaded_rows["calls"] == 18
@@ -630,7 +630,7 @@ def test_verify_finds_which_of_two_executions_has_no_dead_letter_of_a_call(tmp_p
     load_into(warehouse, tmp_path / "data")
     warehouse.edit("DELETE FROM {s}.errors WHERE execution_id = 'e8'")
     with closing(warehouse.open()) as opened:
-        report = compare(contents_of(tmp_path / "data"), opened)
+        report = verify_rows(contents_of(tmp_path / "data"), opened)
 
     assert [each.text for each in report.findings] == ["errors: 1 row missing"]
 
@@ -641,7 +641,7 @@ async def test_verify_finds_times_that_python_does_not_have(source: Source, ware
         "UPDATE {s}.calls SET exported_at = 'infinity'", "UPDATE {s}.executions SET started_at = '-infinity'"
     )
     with closing(warehouse.open()) as opened:
-        report = compare(contents_of(source.data), opened)
+        report = verify_rows(contents_of(source.data), opened)
 
     assert {each.text for each in report.findings} == {
         "executions: 1 row with other values (started_at); calls: 3 rows with other values (exported_at)"

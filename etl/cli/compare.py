@@ -11,7 +11,7 @@ from etl.cli.options import OUTPUT, AsJson, Config, Verbose, parse_day
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from etl.compare.sides import Wanted
+    from etl.compare.selection import Selector
     from etl.model.metrics import Limit
 
 
@@ -23,7 +23,7 @@ class ComparisonFormat(StrEnum):
     JSON = "json"
 
 
-_SIDES = "What to compare"
+_SELECTION = "What to compare"
 
 
 def compare(  # noqa: PLR0913 one parameter for each option of the command
@@ -34,16 +34,17 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         typer.Option(
             metavar="X",
             help="What to compare with: an execution_id, last, previous, or days (2026-11-01..2026-11-07, 14d..8d).",
-            rich_help_panel=_SIDES,
+            rich_help_panel=_SELECTION,
         ),
     ],
     candidate: Annotated[
-        str, typer.Option(metavar="Y", help="What to judge, in the same form as --baseline.", rich_help_panel=_SIDES)
+        str,
+        typer.Option(metavar="Y", help="What to judge, in the same form as --baseline.", rich_help_panel=_SELECTION),
     ],
     run_test: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="The run test, by name or key, if the dataset has several.", rich_help_panel=_SIDES
+            metavar="NAME", help="The run test, by name or key, if the dataset has several.", rich_help_panel=_SELECTION
         ),
     ] = None,
     metrics: Annotated[
@@ -52,7 +53,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
             "--metric",
             metavar="NAME",
             help="Only this metric, such as latency_p95. Repeat the option to name several.",
-            rich_help_panel=_SIDES,
+            rich_help_panel=_SELECTION,
         ),
     ] = None,
     max_regression: Annotated[
@@ -61,7 +62,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
             metavar="METRIC=LIMIT",
             help="Exit with 10 if the metric is certainly worse by more than this: latency_p95=10%, failure_rate=2pp. "
             "Repeat the option for several metrics.",
-            rich_help_panel=_SIDES,
+            rich_help_panel=_SELECTION,
         ),
     ] = None,
     output: Annotated[
@@ -86,19 +87,19 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     """
     if as_json and output not in (None, ComparisonFormat.JSON):
         raise typer.BadParameter("--json does not go with another --format")
-    sides = [_wanted("--baseline", baseline), _wanted("--candidate", candidate)]
+    selectors = [_selector("--baseline", baseline), _selector("--candidate", candidate)]
     limits = _limits(max_regression or ())
     with report_errors(verbose=verbose):
         from etl.cli.console import print_json, print_result  # noqa: PLC0415
         from etl.cli.show_compare import markdown, print_comparison  # noqa: PLC0415
-        from etl.compare.comparison import compare as compare_sides  # noqa: PLC0415
+        from etl.compare.comparison import compare as compare_executions  # noqa: PLC0415
         from etl.inspect.tables import open_dataset  # noqa: PLC0415
         from etl.settings import Settings  # noqa: PLC0415
 
         settings = Settings.load(config, needs_keys=False, needs_run_tests=False)
-        report = compare_sides(
+        report = compare_executions(
             open_dataset(settings.destination.path, settings.destination.options),
-            *sides,
+            *selectors,
             run_test=run_test,
             metrics=metrics or (),
             limits=limits,
@@ -113,8 +114,8 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         end(report.exit_code)
 
 
-def _wanted(option: str, text: str) -> "Wanted":
-    from etl.compare.sides import Span  # noqa: PLC0415
+def _selector(option: str, text: str) -> "Selector":
+    from etl.compare.selection import Span  # noqa: PLC0415
 
     first, dots, last = text.partition("..")
     if not dots:

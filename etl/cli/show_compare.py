@@ -8,7 +8,7 @@ from rich.text import Text
 from etl.cli.console import print_line, stdout_console
 from etl.compare.amounts import change_texts, value_text
 from etl.compare.comparison import ComparisonReport, Row
-from etl.compare.sides import Side
+from etl.compare.selection import Selection
 from etl.compare.statistics import Outcome, Verdict
 from etl.model.wording import counted, shown
 
@@ -49,7 +49,7 @@ _STYLES = {Verdict.WORSE: "red", Verdict.BETTER: "green", Verdict.TOO_FEW: "dim"
 
 
 def print_comparison(report: ComparisonReport) -> None:
-    """Both sides, the metrics and the conclusion; to stdout."""
+    """Baseline, candidate, the metrics and the conclusion; to stdout."""
     console = stdout_console()
     for label, text in _heads(report):
         print_line(console, label, text)
@@ -102,14 +102,14 @@ def markdown(report: ComparisonReport) -> str:
 def _heads(report: ComparisonReport) -> list[tuple[str, str]]:
     return [
         ("run test", report.candidate.run_test),
-        ("baseline", _side(report.baseline, report.calls[0])),
-        ("candidate", _side(report.candidate, report.calls[1])),
+        ("baseline", _selection_text(report.baseline, report.calls[0])),
+        ("candidate", _selection_text(report.candidate, report.calls[1])),
     ]
 
 
-def _side(side: Side, calls: int) -> str:
-    executions = f"{counted(len(side.executions), 'execution')}, " if len(side.executions) > 1 else ""
-    return f"{side.label}: {executions}{counted(calls, 'call')}"
+def _selection_text(selection: Selection, calls: int) -> str:
+    executions = f"{counted(len(selection.executions), 'execution')}, " if len(selection.executions) > 1 else ""
+    return f"{selection.label}: {executions}{counted(calls, 'call')}"
 
 
 def _cells(row: Row) -> tuple[str, ...]:

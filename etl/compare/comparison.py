@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from etl.compare.samples import difference_of, eval_metrics, read_samples
-from etl.compare.sides import Side, Wanted, can_tell_days, find_sides
+from etl.compare.selection import Selection, Selector, can_tell_slow_days, select_from
 from etl.compare.statistics import FEWEST_EXECUTIONS, Difference, Interval, Outcome
 from etl.errors import ConfigurationError, ExitCode
 from etl.inspect.gone import rows_gone
@@ -18,9 +18,9 @@ from etl.model.wording import counted, first_few, quoted
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One metric of both sides, held to its limit if it has one.
+    """One metric of baseline and candidate, held to its limit if it has one.
 
-    ``is_demanded``: the limit was given for this comparison, or a side has values, so that it should have been judged.
+    ``is_demanded``: it should have been judged, since its limit was given for this comparison, or there are values.
     """
 
     metric: Metric
@@ -36,11 +36,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonReport:
-    """Both sides, a row for each metric, and what is worth knowing; ``gone``: see ``rows_gone``."""
+    """Baseline and candidate, a row for each metric, and what is worth knowing; ``gone``: see ``rows_gone``."""
 
     dataset: str
-    baseline: Side
-    candidate: Side
+    baseline: Selection
+    candidate: Selection
     calls: tuple[int, int]
     rows: Sequence[Row]
     gone: Sequence[str] = ()
@@ -94,8 +94,8 @@ class ComparisonReport:
             "exceeded": self.exceeded,
             "not_judged": self.not_judged,
             "gone": list(self.gone),
-            "baseline": _side_as_json(self.baseline, self.calls[0]),
-            "candidate": _side_as_json(self.candidate, self.calls[1]),
+            "baseline": _selection_as_json(self.baseline, self.calls[0]),
+            "candidate": _selection_as_json(self.candidate, self.calls[1]),
             "metrics": [_row_as_json(row) for row in self.rows],
             "notices": list(self.notices),
         }
@@ -103,25 +103,25 @@ class ComparisonReport:
 
 def compare(
     files: Files,
-    baseline: Wanted,
-    candidate: Wanted,
+    baseline: Selector,
+    candidate: Selector,
     *,
     run_test: str | None = None,
     metrics: Sequence[str] = (),
     limits: Mapping[str, Limit] | None = None,
     default_limits: Mapping[str, Limit] | None = None,
 ) -> ComparisonReport:
-    """The metrics by name, all of which a side has values by default, and each that has a limit.
+    """The metrics by name, by default all of which baseline or candidate has values, and each that has a limit.
 
     ``default_limits`` are those of the settings: they are for any run test, so one of a metric without values says nothing.
 
     Raises:
-        ConfigurationError: a metric or an eval is unknown, or as ``find_sides``.
+        ConfigurationError: a metric or an eval is unknown, or as ``select_from``.
         DestinationError: a file of the dataset cannot be read.
     """
     limits, default_limits = limits or {}, default_limits or {}
-    before, after, notices = find_sides(files, run_test, baseline, candidate)
-    samples = [read_samples(files, side.executions) for side in (before, after)]
+    before, after, notices = select_from(files, run_test, baseline, candidate)
+    samples = [read_samples(files, selection.executions) for selection in (before, after)]
     known = METRICS | eval_metrics(samples)
     for name in (*metrics, *limits):
         if name not in known:
@@ -131,19 +131,23 @@ def compare(
         for name in default_limits
         if name not in known
     ]
-    for side, name, there in zip((before, after), ("baseline", "candidate"), samples, strict=True):
-        missing = sum(each.exported_calls or 0 for each in side.executions) - there.calls
+    for selection, name, there in zip((before, after), ("baseline", "candidate"), samples, strict=True):
+        missing = sum(each.exported_calls or 0 for each in selection.executions) - there.calls
         if missing > 0:
             notices.append(f"{name}: {counted(missing, 'call')} gone from the dataset: metrics-etl verify says more")
-    gone = rows_gone(files, dict.fromkeys(each.run_test for side in (before, after) for each in side.executions))
+    gone = rows_gone(
+        files, dict.fromkeys(each.run_test for selection in (before, after) for each in selection.executions)
+    )
     if gone:
         notices.append(f"gone from the dataset: {', '.join(gone)}: metrics-etl status says what to do")
     last_run = read_last_run(files, note=notices.append)
-    behind = {side.run_test for side in (before, after) if side.executions[0].run_test in last_run.incomplete}
+    behind = {
+        selection.run_test for selection in (before, after) if selection.executions[0].run_test in last_run.incomplete
+    }
     if behind:
         names = ", ".join(map(quoted, sorted(behind)))
         notices.append(f"the last run did not export everything of {names}: metrics-etl status says more")
-    if not can_tell_days((before, after)):
+    if not can_tell_slow_days((before, after)):
         notices.append(
             f"a slow day looks like a worse agent here: date ranges with {FEWEST_EXECUTIONS} executions tell them apart"
         )
@@ -165,12 +169,12 @@ def compare(
     )
 
 
-def _side_as_json(side: Side, calls: int) -> dict[str, Any]:
-    starts = sorted(each.started_at for each in side.executions if each.started_at)
+def _selection_as_json(selection: Selection, calls: int) -> dict[str, Any]:
+    starts = sorted(each.started_at for each in selection.executions if each.started_at)
     return {
-        "wanted": str(side.wanted),
-        "run_test": side.run_test,
-        "executions": [each.execution_id for each in side.executions],
+        "wanted": str(selection.selector),
+        "run_test": selection.run_test,
+        "executions": [each.execution_id for each in selection.executions],
         "calls": calls,
         "first_started_at": starts[0] if starts else None,
         "last_started_at": starts[-1] if starts else None,

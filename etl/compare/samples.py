@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.compare.sides import ComparedExecution
+from etl.compare.selection import ComparedExecution
 from etl.compare.statistics import Difference, Sample, difference
 from etl.inspect.calls import eval_names, slug_of
 from etl.inspect.tables import read_rows
@@ -25,7 +25,7 @@ EVAL_COLUMNS = ["eval_name", "eval_config_id", *_OUTPUTS.values()]
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """The values of one side: of each column of calls, and of each output of the evals by the eval's name."""
+    """The values of the baseline, or of the candidate, by column of calls, and by eval name and column of its outputs."""
 
     calls: int
     columns: Mapping[str, Sample]
@@ -67,9 +67,9 @@ def samples_of(calls: pa.Table, evals: pa.Table, executions: Sequence[ComparedEx
     return Samples(len(calls), columns, _outputs(evals))
 
 
-def eval_metrics(sides: Sequence[Samples]) -> dict[str, Metric]:
-    """The metrics of the evals of which a side has outputs, by their names; of one eval on both sides, the same."""
-    found = sorted({key for side in sides for key in side.outputs})
+def eval_metrics(both: Sequence[Samples]) -> dict[str, Metric]:
+    """The metrics of the evals of baseline and candidate, by name; an eval that both have has the same metrics."""
+    found = sorted({key for each in both for key in each.outputs})
     labels: dict[str, str] = {}
     for name in sorted({name for name, _ in found}):
         label, number = slug_of(name), 1
@@ -81,9 +81,9 @@ def eval_metrics(sides: Sequence[Samples]) -> dict[str, Metric]:
     return {metric.name: metric for metric in metrics}
 
 
-def difference_of(metric: Metric, sides: Sequence[Samples]) -> Difference:
-    """What the metric of the second side differs from that of the first."""
-    before, after = (each.of(metric) for each in sides)
+def difference_of(metric: Metric, both: Sequence[Samples]) -> Difference:
+    """How the metric changed from the baseline to the candidate, whose samples ``both`` are."""
+    before, after = (each.of(metric) for each in both)
     return difference(before, after, metric.statistic, is_higher_worse=metric.is_higher_worse)
 
 

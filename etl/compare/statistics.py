@@ -23,9 +23,9 @@ Numbers = npt.NDArray[np.int64]
 LEVEL = 0.95
 RESAMPLES = 2000
 FEWEST = {Statistic.MEDIAN: 20, Statistic.P95: 40, Statistic.MEAN: 20, Statistic.RATE: 20}
-"""With fewer calls on a side the interval is not to be trusted: a 95th percentile of 39 is hardly more than the largest one."""
+"""With fewer calls in a sample the interval is not to be trusted: a 95th percentile of 39 is hardly more than the largest one."""
 FEWEST_EXECUTIONS = 10
-"""From so many on, on sides that have several, they tell how alike the calls of one execution are."""
+"""From so many on, in samples that have several, they tell how alike the calls of one execution are."""
 _SEED = 17
 _MOST_DRAWN = 1000
 _ROUNDING = 1e-12
@@ -157,15 +157,15 @@ def difference(baseline: Sample, candidate: Sample, statistic: Statistic, *, is_
 
 
 def _difference(before: Sample, after: Sample, statistic: Statistic, *, is_higher_worse: bool) -> Difference:
-    sides = (before, after)
-    figures = [_figure(each.values, statistic) if len(each) else None for each in sides]
+    samples = (before, after)
+    figures = [_figure(each.values, statistic) if len(each) else None for each in samples]
     interval = change = None
-    if min(map(len, sides)) >= FEWEST[statistic]:
+    if min(map(len, samples)) >= FEWEST[statistic]:
         ones = [np.array([figure], dtype=np.float64) for figure in figures]
-        likeness = _likeness(sides, statistic, ones)
+        likeness = _likeness(samples, statistic, ones)
         rng = np.random.default_rng(_SEED)
-        errors = max((each.values - figure for each, figure in zip(sides, ones, strict=True)), key=np.var)
-        drawn = [_redrawn(each.values, errors, statistic, each.worth(likeness), rng) for each in sides]
+        errors = max((each.values - figure for each, figure in zip(samples, ones, strict=True)), key=np.var)
+        drawn = [_redrawn(each.values, errors, statistic, each.worth(likeness), rng) for each in samples]
         interval = _interval(_by(*ones), _by(*drawn))
         change = _interval(_change(*ones), _change(*drawn))
     return Difference(
@@ -179,17 +179,17 @@ def _difference(before: Sample, after: Sample, statistic: Statistic, *, is_highe
     )
 
 
-def _likeness(sides: Sequence[Sample], statistic: Statistic, figures: Sequence[Values]) -> float:
-    """How alike the calls of one execution are, from 0 to 1 (intraclass correlation), as sides with several executions tell."""
+def _likeness(samples: Sequence[Sample], statistic: Statistic, figures: Sequence[Values]) -> float:
+    """How alike the calls of one execution are, from 0 to 1 (intraclass correlation), as samples of several executions tell."""
     told, weights = [], []
-    for side, figure in zip(sides, figures, strict=True):
-        values = (side.values <= figure).astype(np.float64) if statistic in _PERCENTILES else side.values
-        spread, executions = len(values) * float(values.var()), len(side.sizes)
-        if executions == 1 or spread == 0 or side.mean_size == 1:
+    for sample, figure in zip(samples, figures, strict=True):
+        values = (sample.values <= figure).astype(np.float64) if statistic in _PERCENTILES else sample.values
+        spread, executions = len(values) * float(values.var()), len(sample.sizes)
+        if executions == 1 or spread == 0 or sample.mean_size == 1:
             continue
-        sums = np.bincount(side.executions, values - values.mean())
+        sums = np.bincount(sample.executions, values - values.mean())
         inflation = float((sums**2).sum()) / spread * executions / (executions - 1)
-        told.append((inflation - 1) / (side.mean_size - 1))
+        told.append((inflation - 1) / (sample.mean_size - 1))
         weights.append(executions)
     if sum(weights) < FEWEST_EXECUTIONS:
         return 0.0
@@ -238,7 +238,7 @@ def _redrawn_rates(values: Values, worth: float, rng: np.random.Generator) -> Va
 
 
 def _redrawn_means(values: Values, errors: Values, worth: float, rng: np.random.Generator) -> Values:
-    """Drawn from the ``errors`` of the side that varies most: 30 calls that are all the same do not prove that all are.
+    """Drawn from the ``errors`` of the sample that varies most: 30 calls that are all the same do not prove that all are.
 
     Of many calls a thousand are drawn: scaled, that varies as much, and takes bounded time and memory.
     """

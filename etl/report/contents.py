@@ -7,7 +7,7 @@ from datetime import date, datetime
 import pyarrow.compute as pc
 
 from etl.compare.samples import rows_once
-from etl.compare.sides import ComparedExecution, read_executions
+from etl.compare.selection import ComparedExecution, read_executions
 from etl.inspect.status import Status
 from etl.inspect.tables import find_scope
 from etl.inspect.verdict import Verdict, judge, lacks, missing_rows

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.compare.samples import CALL_COLUMNS, EVAL_COLUMNS, difference_of, eval_metrics, samples_of
-from etl.compare.sides import PLAUSIBLE, ComparedExecution, Side, latest_sides
+from etl.compare.selection import PLAUSIBLE, ComparedExecution, Selection, select_latest
 from etl.compare.statistics import Difference, Verdict
 from etl.inspect.calls import eval_names
 from etl.model import schema
@@ -76,7 +76,7 @@ class Details:
     ``p95`` in ms and the number of ``calls``. ``interruptions``: by ``week`` the means of ``INTERRUPTIONS``. Both have a row
     without values for a week without any. ``cost``: by ``start`` of a step the ``dollars``. ``statuses``: by ``start`` and
     ``status`` the number of ``calls``. ``pass_rates``: of each eval the whole, and each scenario; the lowest first.
-    ``worst_calls``: of the newer side.
+    ``worst_calls``: of the candidate.
     """
 
     step: timedelta
@@ -92,8 +92,8 @@ class Details:
 class Figures:
     """One run test.
 
-    ``undated`` calls are in no figure over time, since nothing says when they began. ``sides`` are what the changes are between;
-    None with fewer than two finished executions. ``details`` are None where it is only listed.
+    ``undated`` calls are in no figure over time, since nothing says when they began. ``selections`` are baseline and
+    candidate of the changes; None with fewer than two finished executions. ``details`` are None where it is only listed.
     """
 
     key: str
@@ -103,7 +103,7 @@ class Figures:
     undated: int
     days: tuple[date, date] | None
     dollars: float | None
-    sides: tuple[Side, Side] | None
+    selections: tuple[Selection, Selection] | None
     changes: Sequence[MetricChange]
     details: Details | None
 
@@ -129,12 +129,12 @@ def figures_of(
     """
     ids = pa.array([each.execution_id for each in executions], schema.STRING)
     calls, evals = (rows.filter(pc.is_in(rows["execution_id"], value_set=ids)) for rows in (calls, evals))
-    sides = latest_sides(executions)
+    selections = select_latest(executions)
     frame = calls.to_pandas(date_as_object=False)
     is_plausible = frame["date"].between(pd.Timestamp(PLAUSIBLE.since), pd.Timestamp(PLAUSIBLE.until))
     frame["date"] = frame["date"].where(is_plausible)
     days = None if frame["date"].isna().all() else (frame["date"].min().date(), frame["date"].max().date())
-    newer = sides[1].executions if sides else executions
+    newer = selections[1].executions if selections else executions
     return Figures(
         key=key,
         name=max(executions, key=lambda each: each.age).run_test_name or key,
@@ -143,8 +143,8 @@ def figures_of(
         undated=int(frame["date"].isna().sum()),
         days=days,
         dollars=None if frame[COST].isna().all() else float(frame[COST].sum() / 100),
-        sides=sides,
-        changes=_changes(sides, calls, evals) if sides else [],
+        selections=selections,
+        changes=_changes(selections, calls, evals) if selections else [],
         details=_details(frame, evals, days, {each.execution_id for each in newer}) if has_details else None,
     )
 
@@ -225,9 +225,9 @@ def _worst_calls(calls: pd.DataFrame, outputs: pd.DataFrame) -> list[WorstCall]:
     ]
 
 
-def _changes(sides: tuple[Side, Side], calls: pa.Table, evals: pa.Table) -> list[MetricChange]:
-    """Of each metric of which a side has values."""
-    samples = [samples_of(calls, evals, side.executions) for side in sides]
+def _changes(selections: tuple[Selection, Selection], calls: pa.Table, evals: pa.Table) -> list[MetricChange]:
+    """Of each metric of which baseline or candidate has values."""
+    samples = [samples_of(calls, evals, each.executions) for each in selections]
     found = [
         MetricChange(metric, difference_of(metric, samples)) for metric in (*_COMPARED, *eval_metrics(samples).values())
     ]

@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from etl.compare.amounts import change_texts, value_text
-from etl.compare.sides import Side, Span, can_tell_days
+from etl.compare.selection import Selection, Span, can_tell_slow_days
 from etl.compare.statistics import FEWEST_EXECUTIONS, Verdict
 from etl.model import schema
 from etl.model.metrics import SHARE
@@ -66,7 +66,9 @@ def page(contents: Contents) -> str:
         contents=contents,
         details=[each for each in contents.run_tests if each.details],
         headlines=headlines(contents.run_tests),
-        in_doubt=sum(each.sides is not None and not can_tell_days(each.sides) for each in contents.run_tests),
+        in_doubt=sum(
+            each.selections is not None and not can_tell_slow_days(each.selections) for each in contents.run_tests
+        ),
         fewest_executions=FEWEST_EXECUTIONS,
         comparisons=sum(change.found.difference is not None for each in contents.run_tests for change in each.changes),
         most_scenarios=_MOST_SCENARIOS,
@@ -94,7 +96,7 @@ def headlines(run_tests: Sequence[Figures]) -> list[tuple[Figures, str]]:
 
 def headline(figures: Figures) -> str:
     """What got worse most, in at most two metrics; or why nothing can be said."""
-    if figures.sides is None:
+    if figures.selections is None:
         return "nothing to compare with yet: fewer than two finished executions"
     if not figures.worse:
         few = all(each.found.verdict is Verdict.TOO_FEW for each in figures.changes)
@@ -111,15 +113,15 @@ def change_words(change: MetricChange) -> str:
 
 def comparison(figures: Figures) -> str:
     """What is compared with what; empty when nothing is."""
-    if figures.sides is None:
+    if figures.selections is None:
         return ""
-    doubt = "" if can_tell_days(figures.sides) else "; a slow day looks like a worse agent here"
-    return f"{_side(figures.sides[1])}, against {_side(figures.sides[0])}{doubt}"
+    doubt = "" if can_tell_slow_days(figures.selections) else "; a slow day looks like a worse agent here"
+    return f"{_selection_text(figures.selections[1])}, against {_selection_text(figures.selections[0])}{doubt}"
 
 
 def newer(figures: Figures) -> str:
-    """The newer side; empty when nothing is compared."""
-    return _side(figures.sides[1]) if figures.sides else ""
+    """The candidate; empty when nothing is compared."""
+    return _selection_text(figures.selections[1]) if figures.selections else ""
 
 
 def unclear(figures: Figures) -> str:
@@ -176,9 +178,9 @@ def _meaning(column: str) -> str:
     return next(each.meaning.rstrip(".") for each in schema.CALLS.columns if each.name == column)
 
 
-def _side(side: Side) -> str:
-    count = counted(len(side.executions), "execution")
-    days = [each.started_at.date() for each in side.executions if each.started_at]
-    if isinstance(side.wanted, Span) and days:
+def _selection_text(selection: Selection) -> str:
+    count = counted(len(selection.executions), "execution")
+    days = [each.started_at.date() for each in selection.executions if each.started_at]
+    if isinstance(selection.selector, Span) and days:
         return f"{span_words(min(days), max(days))} ({count})"
-    return f"execution {side.label}"
+    return f"execution {selection.label}"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from etl.compare.samples import Samples, eval_metrics, read_samples
-from etl.compare.sides import ComparedExecution
+from etl.compare.selection import ComparedExecution
 from etl.compare.statistics import Sample
 from etl.load.files.local import LocalFiles
 from etl.model.metrics import METRICS, Statistic, eval_metric

@@ -156,7 +156,7 @@ def test_value_that_all_calls_have_is_no_difference_however_many_they_are(value,
 
 @pytest.mark.parametrize(("before", "after"), [(30, 30), (30, 120), (20, 2000)])
 def test_mean_of_values_that_are_nearly_all_the_same_raises_few_false_alarms(before, after):
-    """A side where all are the same is not beyond doubt."""
+    """A sample where all are the same is not beyond doubt."""
     rng = np.random.default_rng(before)
     worse = beyond = 0
     for _ in range(200):

@@ -14,7 +14,7 @@ import pytest
 import etl
 from etl.cli.show_compare import markdown
 from etl.compare.comparison import ComparisonReport, Row
-from etl.compare.sides import ComparedExecution, Side
+from etl.compare.selection import ComparedExecution, Selection
 from etl.compare.statistics import Sample, difference
 from etl.load.files.local import LocalFiles
 from etl.load.layout import INDEX
@@ -172,8 +172,8 @@ def report_of(name: str, *rows: Row) -> ComparisonReport:
         deleted_at=None,
         exported_calls=0,
     )
-    side = Side("e", (one,))
-    return ComparisonReport(dataset="data", baseline=side, candidate=side, calls=(0, 0), rows=rows)
+    selection = Selection("e", (one,))
+    return ComparisonReport(dataset="data", baseline=selection, candidate=selection, calls=(0, 0), rows=rows)
 
 
 def test_name_from_outside_is_neither_a_mention_nor_html_in_a_comment() -> None:

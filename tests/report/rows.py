@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
-from etl.compare.sides import ComparedExecution
+from etl.compare.selection import ComparedExecution
 from etl.model import schema
 from etl.report.figures import CALLS_READ, EVALS_READ, figures_of
 

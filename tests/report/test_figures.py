@@ -112,7 +112,7 @@ def test_worst_call_without_a_scenario_has_none():
         assert figures(calls).details.worst_calls[0].scenario_name is None
 
 
-def test_worst_calls_are_those_of_the_newer_side():
+def test_worst_calls_are_those_of_the_candidate():
     executions = [execution("e1"), execution("e2", day=10)]
     calls = [call(1, **{LATENCY: 900}), call(2, of="e2", day=10, **{LATENCY: 100})]
     assert [each.call_execution_id for each in figures(calls, executions=executions).details.worst_calls] == ["c2"]

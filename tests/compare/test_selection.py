@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from etl.compare.sides import ComparedExecution, Span, choose, latest_sides
+from etl.compare.selection import ComparedExecution, Span, select, select_latest
 from etl.errors import ConfigurationError
 
 AT = datetime(2026, 11, 1, 9, tzinfo=UTC)
@@ -22,17 +22,17 @@ def execution(execution_id, *, day=0, run_test="a", status="completed", state="e
 
 
 def ids(executions, baseline, candidate):
-    before, after, _ = choose(executions, baseline, candidate, where="data")
+    before, after, _ = select(executions, baseline, candidate, where="data")
     return [each.execution_id for each in before.executions], [each.execution_id for each in after.executions]
 
 
 def notices(executions, baseline, candidate):
-    return choose(executions, baseline, candidate, where="data")[2]
+    return select(executions, baseline, candidate, where="data")[2]
 
 
 def refusal(executions, baseline, candidate):
     with pytest.raises(ConfigurationError) as raised:
-        choose(executions, baseline, candidate, where="data")
+        select(executions, baseline, candidate, where="data")
     return str(raised.value)
 
 
@@ -120,7 +120,7 @@ def test_what_is_no_side_is_refused_in_one_line(executions, sides, message):
 
 
 def latest(*executions):
-    found = latest_sides(executions)
+    found = select_latest(executions)
     return found and tuple([each.execution_id for each in side.executions] for side in found)
 
 

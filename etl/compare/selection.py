@@ -1,6 +1,7 @@
-"""Which executions ``compare`` compares: an execution, the last or the one before it, or those of a date range.
+"""Which executions are compared: those of the baseline, and those of the candidate that is judged against it.
 
-Only finished executions that the source still has count. Reads no call.
+Each is one execution (by its id, ``last`` or ``previous``), or those that began on some days. Only finished executions that the
+source still has count. Reads no call.
 """
 
 from collections.abc import Iterable, Sequence
@@ -40,8 +41,8 @@ class Span:
 
 PLAUSIBLE = Span(date(2000, 1, 1), date(2099, 12, 31))
 """A start on another day is no start: zeros and ends of time are how programs write none."""
-Wanted = str | Span
-"""``last``, ``previous``, a date range, or else the id of an execution."""
+Selector = str | Span
+"""How a user selects executions: ``last``, ``previous``, a date range, or else the id of one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,15 +70,15 @@ class ComparedExecution:
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """One side of a comparison: what was asked for, and the executions that this is."""
+class Selection:
+    """The executions of the baseline, or of the candidate, newest first; ``selector`` is how the user named them."""
 
-    wanted: Wanted
+    selector: Selector
     executions: tuple[ComparedExecution, ...]
 
     @property
     def incomplete(self) -> int:
-        """How many of its executions lack something."""
+        """How many of the executions lack something."""
         return sum(each.export_state == ExportState.INCOMPLETE for each in self.executions)
 
     @property
@@ -89,24 +90,26 @@ class Side:
     @property
     def label(self) -> str:
         """``2026-11-01..2026-11-07``, or the execution: its id, status and start."""
-        if isinstance(self.wanted, Span):
-            return str(self.wanted)
+        if isinstance(self.selector, Span):
+            return str(self.selector)
         (one,) = self.executions
         created = f", created {one.started_at:%Y-%m-%d %H:%M}" if one.started_at else ""
-        word = f"{self.wanted}, " if self.wanted in (LAST, PREVIOUS) else ""
+        word = f"{self.selector}, " if self.selector in (LAST, PREVIOUS) else ""
         return f"{one.execution_id} ({word}{one.status}{created})"
 
 
-def find_sides(files: Files, run_test: str | None, baseline: Wanted, candidate: Wanted) -> tuple[Side, Side, list[str]]:
-    """The two sides, and what is worth knowing about the choice.
+def select_from(
+    files: Files, run_test: str | None, baseline: Selector, candidate: Selector
+) -> tuple[Selection, Selection, list[str]]:
+    """The executions of the baseline and of the candidate, and what is worth knowing about the choice.
 
     Raises:
         ConfigurationError: there is no such run test or execution, it has not finished or was deleted, it is not clear which run
-            test is meant, or both sides have an execution in common.
+            test is meant, or baseline and candidate have an execution in common.
         DestinationError: a file of the dataset cannot be read.
     """
     executions = read_executions(files, find_scope(files, schema.EXECUTIONS, run_test, None, None))
-    return choose(executions, baseline, candidate, where=files.where())
+    return select(executions, baseline, candidate, where=files.where())
 
 
 def read_executions(files: Files, scope: Scope) -> list[ComparedExecution]:
@@ -121,22 +124,22 @@ def read_executions(files: Files, scope: Scope) -> list[ComparedExecution]:
     return [each if PLAUSIBLE.has(each) else replace(each, started_at=None) for each in found]
 
 
-def choose(
-    executions: Sequence[ComparedExecution], baseline: Wanted, candidate: Wanted, *, where: str
-) -> tuple[Side, Side, list[str]]:
-    """As ``find_sides``, among these executions."""
+def select(
+    executions: Sequence[ComparedExecution], baseline: Selector, candidate: Selector, *, where: str
+) -> tuple[Selection, Selection, list[str]]:
+    """As ``select_from``, among these executions."""
     named = [_by_id(executions, each, where) for each in (baseline, candidate) if _is_id(each)]
     key = named[0].run_test if named else None
     if len(named) < 2:
         key = key or _only_run_test(executions, where)
         executions = [each for each in executions if each.run_test == key]
-    sides = [_side(executions, each, where) for each in (baseline, candidate)]
-    _refuse_common(*sides)
-    return sides[0], sides[1], _notices(executions, sides)
+    selections = [_select_one(executions, each, where) for each in (baseline, candidate)]
+    _refuse_common(*selections)
+    return selections[0], selections[1], _notices(executions, selections)
 
 
-def latest_sides(executions: Iterable[ComparedExecution]) -> tuple[Side, Side] | None:
-    """Of one run test: the week up to the day on which its newest finished execution began, and the four weeks before it.
+def select_latest(executions: Iterable[ComparedExecution]) -> tuple[Selection, Selection] | None:
+    """Baseline and candidate of one run test: the week up to its newest finished execution, against the four weeks before it.
 
     One week before would hide each change that is older than that. Where nothing began in the four weeks, the last two executions;
     None where there are not two.
@@ -150,25 +153,25 @@ def latest_sides(executions: Iterable[ComparedExecution]) -> tuple[Side, Side] |
         before = Span(week.since - timedelta(weeks=4), week.since - timedelta(days=1))
         earlier = tuple(filter(before.has, finished))
         if earlier:
-            return Side(before, earlier), Side(week, tuple(filter(week.has, finished)))
-    return Side(PREVIOUS, (finished[1],)), Side(LAST, (finished[0],))
+            return Selection(before, earlier), Selection(week, tuple(filter(week.has, finished)))
+    return Selection(PREVIOUS, (finished[1],)), Selection(LAST, (finished[0],))
 
 
-def can_tell_days(sides: Iterable[Side]) -> bool:
-    """Whether there are executions enough to tell a slow day from a worse agent: only sides with several of them tell."""
-    counts = [len(side.executions) for side in sides]
+def can_tell_slow_days(selections: Iterable[Selection]) -> bool:
+    """Whether there are executions enough to tell a slow day from a worse agent: only selections of several tell."""
+    counts = [len(each.executions) for each in selections]
     return sum(count for count in counts if count > 1) >= FEWEST_EXECUTIONS
 
 
-def _is_id(wanted: Wanted) -> bool:
-    return isinstance(wanted, str) and wanted not in (LAST, PREVIOUS)
+def _is_id(selector: Selector) -> bool:
+    return isinstance(selector, str) and selector not in (LAST, PREVIOUS)
 
 
-def _by_id(executions: Iterable[ComparedExecution], wanted: Wanted, where: str) -> ComparedExecution:
-    found = next((each for each in executions if each.execution_id == wanted), None)
+def _by_id(executions: Iterable[ComparedExecution], selector: Selector, where: str) -> ComparedExecution:
+    found = next((each for each in executions if each.execution_id == selector), None)
     if found is None:
         raise ConfigurationError(
-            f"{where} has no execution {quoted(str(wanted))}: give an execution_id, {LAST}, {PREVIOUS}, "
+            f"{where} has no execution {quoted(str(selector))}: give an execution_id, {LAST}, {PREVIOUS}, "
             "or a date range such as 2026-11-01..2026-11-07"
         )
     if found.deleted_at is not None:
@@ -193,30 +196,30 @@ def _only_run_test(executions: Iterable[ComparedExecution], where: str) -> str:
     return next(iter(names))
 
 
-def _side(executions: Sequence[ComparedExecution], wanted: Wanted, where: str) -> Side:
+def _select_one(executions: Sequence[ComparedExecution], selector: Selector, where: str) -> Selection:
     finished = _newest_first(each for each in executions if each.is_finished and each.deleted_at is None)
-    if isinstance(wanted, Span):
-        found = [each for each in finished if wanted.has(each)]
+    if isinstance(selector, Span):
+        found = [each for each in finished if selector.has(each)]
         if not found:
             starts = sorted(each.started_at.date() for each in finished if each.started_at)
             there = f"; there are some from {starts[0]} to {starts[-1]}" if starts else ""
-            raise ConfigurationError(f"{where} has no finished execution created in {wanted}{there}")
-        return Side(wanted, tuple(found))
-    if _is_id(wanted):
-        return Side(wanted, (_by_id(executions, wanted, where),))
-    place = (LAST, PREVIOUS).index(wanted)
+            raise ConfigurationError(f"{where} has no finished execution created in {selector}{there}")
+        return Selection(selector, tuple(found))
+    if _is_id(selector):
+        return Selection(selector, (_by_id(executions, selector, where),))
+    place = (LAST, PREVIOUS).index(selector)
     if len(finished) <= place:
         raise ConfigurationError(
-            f"there is no {wanted} execution: {where} holds {counted(len(finished), 'finished execution')} of the run test"
+            f"there is no {selector} execution: {where} holds {counted(len(finished), 'finished execution')} of the run test"
         )
-    return Side(wanted, (finished[place],))
+    return Selection(selector, (finished[place],))
 
 
 def _newest_first(executions: Iterable[ComparedExecution]) -> list[ComparedExecution]:
     return sorted(executions, key=lambda each: each.age, reverse=True)
 
 
-def _refuse_common(baseline: Side, candidate: Side) -> None:
+def _refuse_common(baseline: Selection, candidate: Selection) -> None:
     common = {each.execution_id for each in baseline.executions} & {each.execution_id for each in candidate.executions}
     if common:
         raise ConfigurationError(
@@ -225,15 +228,17 @@ def _refuse_common(baseline: Side, candidate: Side) -> None:
         )
 
 
-def _notices(executions: Sequence[ComparedExecution], sides: Sequence[Side]) -> list[str]:
+def _notices(executions: Sequence[ComparedExecution], selections: Sequence[Selection]) -> list[str]:
     notices = []
-    if sides[0].executions[0].run_test != sides[1].executions[0].run_test:
-        notices.append(f"the baseline is of {quoted(sides[0].run_test)}, the candidate of {quoted(sides[1].run_test)}")
-    for name, side in zip(("baseline", "candidate"), sides, strict=True):
-        states = [each.export_state for each in side.executions]
-        unfinished = sum(_would_be_in(each, side) for each in executions if not each.is_finished)
+    if selections[0].executions[0].run_test != selections[1].executions[0].run_test:
+        notices.append(
+            f"the baseline is of {quoted(selections[0].run_test)}, the candidate of {quoted(selections[1].run_test)}"
+        )
+    for name, selection in zip(("baseline", "candidate"), selections, strict=True):
+        states = [each.export_state for each in selection.executions]
+        unfinished = sum(_would_be_in(each, selection) for each in executions if not each.is_finished)
         for count, what in (
-            (side.incomplete, "incomplete: metrics-etl run fetches the calls that are missing"),
+            (selection.incomplete, "incomplete: metrics-etl run fetches the calls that are missing"),
             (states.count(ExportState.SETTLING), "settling: costs and evals may still arrive"),
             (unfinished, "not finished: not compared"),
         ):
@@ -242,10 +247,10 @@ def _notices(executions: Sequence[ComparedExecution], sides: Sequence[Side]) -> 
     return notices
 
 
-def _would_be_in(execution: ComparedExecution, side: Side) -> bool:
-    """Whether the execution belongs to the side, or would be the last one, once it has finished."""
+def _would_be_in(execution: ComparedExecution, selection: Selection) -> bool:
+    """Whether the execution belongs to the selection, or would be the last one, once it has finished."""
     if execution.deleted_at is not None:
         return False
-    if isinstance(side.wanted, Span):
-        return side.wanted.has(execution)
-    return side.wanted == LAST and execution.age > side.executions[0].age
+    if isinstance(selection.selector, Span):
+        return selection.selector.has(execution)
+    return selection.selector == LAST and execution.age > selection.executions[0].age

@@ -7,10 +7,10 @@ next. No error holds a key: keys are taken out of all that the server sent.
 import asyncio
 import ssl
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -100,8 +100,6 @@ class Client:
         self._records: defaultdict[tuple[str, str], _Record] = defaultdict(_Record)
         self._answered_last: Request[Any] | None = None
         self._transport: Transport | None = None
-        self._retry = self._retrying(self.limits.max_tries)
-        self._retry_at_once = self._retrying(max(1, self.limits.max_tries - 1))
 
     async def __aenter__(self) -> Self:
         tls = None
@@ -188,44 +186,37 @@ class Client:
         return False
 
     async def _answer(self, request: Request[T]) -> T:
-        """Only the first try may use a connection that was used before.
+        """The decoded answer. The one place that retries: after each failure it waits, longer each time.
 
-        Nothing but a 200 that names its subject is believed of it: an error names nothing, and a late one would end the run, or
-        drop a call that exists.
+        Only the first try may use a connection that was used before. Nothing but a 200 that names its subject is believed of it: an
+        error names nothing, and a late one would end the run, or drop a call that exists. When it fails, the request is sent again
+        at once, and always.
         """
-        # Not through backoff, which costs a quarter of the client's processor time where nothing fails.
-        try:
-            return await self._send_and_read(request, 1, on_own_connection=not request.names_subject)
-        except TransientError as error:
-            failure = error
-        if request.is_optional:
-            raise failure
-        if isinstance(failure, _ReusedConnectionError):
-            answer: T = await self._retry_at_once(request, iter(()), count(2))
-            if failure.generation is not None:
-                # It was the answer to another request, then: each that follows on that connection would be answered with the last.
-                self._open_transport.renew(failure.generation)
-        else:
-            answer = await self._retry(request, iter((failure,)), count(2))
+        # Not by ``backoff.on_exception``, which costs a quarter of the client's processor time where nothing fails.
+        waits = islice(backoff.expo(max_value=_BACKOFF_MAX_SECONDS), 1, None)  # its first value is no wait
+        reused: _ReusedConnectionError | None = None
+        for number in count(1):
+            try:
+                answer = await self._send_and_read(
+                    request, number, on_own_connection=number > 1 or not request.names_subject
+                )
+            except TransientError as error:
+                failure = error
+            else:
+                break
+            if request.is_optional:
+                raise failure
+            if isinstance(failure, _ReusedConnectionError):
+                reused = failure
+                continue
+            if number >= self.limits.max_tries or _is_final(failure):
+                raise failure
+            self.traffic.retries += 1
+            await asyncio.sleep(backoff.full_jitter(next(waits)))
+        if reused is not None and reused.generation is not None:
+            # It was the answer to another request, then: each that follows on that connection would be answered with the last.
+            self._open_transport.renew(reused.generation)
         return answer
-
-    def _retrying(self, max_tries: int) -> Callable[..., Awaitable[Any]]:
-        """The one place that retries."""
-        return backoff.on_exception(
-            backoff.expo,
-            TransientError,
-            max_tries=max_tries,
-            max_value=_BACKOFF_MAX_SECONDS,
-            giveup=_is_final,
-            on_backoff=self._count_retry,
-            logger=None,
-        )(self._next_try)
-
-    async def _next_try(self, request: Request[T], failures: Iterator[TransientError], numbers: Iterator[int]) -> T:
-        """Fail as the first try did, so that ``backoff`` waits; from then on, send the request again."""
-        for failure in failures:
-            raise failure
-        return await self._send_and_read(request, next(numbers), on_own_connection=True)
 
     async def _send_and_read(self, request: Request[T], tries: int, *, on_own_connection: bool) -> T:
         async with self._slots:
@@ -333,9 +324,6 @@ class Client:
         if self._transport is None:
             raise RuntimeError("the client is used outside its session")
         return self._transport
-
-    def _count_retry(self, _details: Any) -> None:
-        self.traffic.retries += 1
 
 
 def _kind(request: Request[Any]) -> tuple[str, str]:

@@ -646,7 +646,7 @@ async def test_concurrency_is_never_exceeded():
 
 async def test_request_that_waits_for_its_next_try_leaves_its_place(server, monkeypatch):
     monkeypatch.setattr(client_module, "_BACKOFF_MAX_SECONDS", 3600.0)
-    monkeypatch.setattr("backoff._common.full_jitter", lambda value: value, raising=False)
+    monkeypatch.setattr("backoff.full_jitter", lambda value: value)
     tried = asyncio.Event()
 
     def fail_calls(request: Any, _nth: int) -> Fault | None:

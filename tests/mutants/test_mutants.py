@@ -273,8 +273,8 @@ MUTANTS = [
     Mutant(
         "connection on which answers are off by one is not used again",
         "etl/extract/client.py",
-        "                self._open_transport.renew(failure.generation)\n",
-        "                pass\n",
+        "            self._open_transport.renew(reused.generation)\n",
+        "            pass\n",
         ("tests/extract/test_transport.py",),
     ),
     Mutant(

@@ -32,11 +32,11 @@ from etl.inspect.verify import Report
 from etl.inspect.warehouse import Day, WarehouseReport
 from etl.load.attempt import Attempt
 from etl.load.receipt import _MOST_FILES, Change, Receipt
-from etl.load.warehouse.ddl import ENGINES, ddl
+from etl.load.warehouse.ddl import QUERY_ENGINES, ddl
 from etl.load.warehouse.dialect import KINDS
-from etl.load.warehouse.engines import EngineName
 from etl.load.warehouse.last_load import LastLoad
 from etl.load.warehouse.load import Result
+from etl.load.warehouse.query_engines import QueryEngineName
 from etl.model.locations import BUCKETS, WAREHOUSES
 from etl.model.records import RunTest as ListedRunTest
 from etl.model.schema import EXECUTIONS, TABLES, TIMESTAMP
@@ -83,12 +83,12 @@ def test_page_shows_what_the_command_prints(engine: str, title: str) -> None:
 
 def test_every_engine_is_told_with_its_type_of_a_time_and_what_it_wants_after_an_export() -> None:
     rows = re.findall(r"^\| \[(.+)\]\(#([a-z-]+)\) \| `([a-z-]+)` \| (.+) \| (.+) \|$", READING, re.MULTILINE)
-    assert {row[2] for row in rows} == ENGINES.keys() - {EngineName.PANDAS}
+    assert {row[2] for row in rows} == QUERY_ENGINES.keys() - {QueryEngineName.PANDAS}
     assert "metrics-etl schema --ddl pandas" in READING
     for title, anchor, engine, time, afterwards in rows:
         assert anchor == re.sub(r"[^a-z ]", "", title.lower()).replace(" ", "-")
         assert f"\n## {title}\n" in READING
-        types, printed = ENGINES[engine].types, ddl([EXECUTIONS], engine)
+        types, printed = QUERY_ENGINES[engine].types, ddl([EXECUTIONS], engine)
         assert not types or re.findall("^`(.+?)`", time) == [types[KINDS.index(TIMESTAMP)]], engine
         statements = re.findall("^`(.+)`$", afterwards)
         assert bool(statements) == ("after every export" in printed.lower()), engine

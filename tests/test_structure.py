@@ -58,7 +58,7 @@ TESTED_ELSEWHERE = {
     "etl/load/documents.py": "tests/e2e/test_planted.py",
     "etl/load/last_run.py": "tests/e2e/test_monitoring.py",
     "etl/load/warehouse/delta_table.py": "tests/load/warehouse/test_delta.py",
-    "etl/load/warehouse/engines.py": "tests/load/warehouse/test_ddl.py",
+    "etl/load/warehouse/query_engines.py": "tests/load/warehouse/test_ddl.py",
     "etl/load/warehouse/external_tables.py": "tests/load/warehouse/test_ddl.py",
     "etl/load/part_index.py": "tests/load/test_index.py",
     "etl/load/warehouse/contents.py": "tests/load/warehouse/test_load.py",

@@ -10,7 +10,7 @@ from etl.cli import process
 from etl.cli.endings import end, hearing_signals, report_errors
 from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose
 from etl.errors import DestinationError, ExitCode
-from etl.load.warehouse.engines import EngineName
+from etl.load.warehouse.query_engines import QueryEngineName
 
 if TYPE_CHECKING:
     from datetime import date
@@ -152,11 +152,11 @@ def schema(
         ),
     ] = None,
     engine: Annotated[
-        EngineName | None,
+        QueryEngineName | None,
         typer.Option(
             "--ddl",
             metavar="ENGINE",
-            help=f"Print the code that opens the dataset in an engine: {', '.join(EngineName)}.",
+            help=f"Print the code that opens the dataset in an engine: {', '.join(QueryEngineName)}.",
         ),
     ] = None,
     location: Annotated[

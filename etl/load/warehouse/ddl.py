@@ -1,4 +1,4 @@
-"""Statements that open the dataset in each engine. Pure: made from the declared tables, not from the files.
+"""Statements that open the dataset in each query engine. Pure: made from the declared tables, not from the files.
 
 Every statement names each column with its type, so that no engine infers one; the partition columns too. Snowflake's Parquet Direct
 takes both from the files alone, which declare the same types.
@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from etl.errors import ConfigurationError
 from etl.load.warehouse import external_tables, in_place
 from etl.load.warehouse.dialect import KINDS, Types, dataset_root
-from etl.load.warehouse.engines import EngineName
 from etl.load.warehouse.postgresql_tables import create_tables
+from etl.load.warehouse.query_engines import QueryEngineName
 from etl.model import schema
 from etl.model.schema import Table
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
-    """How one engine opens the dataset.
+class QueryEngine:
+    """How one query engine opens the dataset.
 
     ``placeholder`` stands for the location if none is given. ``schemes`` are the URL schemes that the engine reads; the
     empty one means a local path. ``types`` are its names of the types in the order of ``KINDS``, none where it takes them
@@ -35,20 +35,20 @@ class Engine:
 
 
 def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) -> str:
-    """The statements that open the tables in one of ``ENGINES``; ``location`` is the path or URL of the dataset.
+    """The statements that open the tables in one of ``QUERY_ENGINES``; ``location`` is the path or URL of the dataset.
 
     For PostgreSQL, those that make the tables that a load fills.
 
     Raises:
         ConfigurationError: the engine cannot read the location, or would misread it.
     """
-    if engine_name == EngineName.POSTGRESQL:
+    if engine_name == QueryEngineName.POSTGRESQL:
         if location is not None:
             raise ConfigurationError(
                 "--location does not go with postgresql, which reads no Parquet: see metrics-etl load"
             )
         return create_tables(tables)
-    engine = ENGINES[engine_name]
+    engine = QUERY_ENGINES[engine_name]
     root = engine.placeholder
     if location is not None:
         root = dataset_root(location, engine_name, engine.schemes, is_relative_allowed=engine.is_relative_allowed)
@@ -59,76 +59,76 @@ def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) 
     return "\n\n".join([engine.begin(root), *statements] if engine.begin else statements)
 
 
-ENGINES: dict[str, Engine] = {
-    EngineName.PANDAS: Engine(
+QUERY_ENGINES: dict[str, QueryEngine] = {
+    QueryEngineName.PANDAS: QueryEngine(
         "data",
         ("", "s3", "gs", "az", "abfs", "abfss"),
         ("pa.string()", "pa.int64()", "pa.float64()", "pa.bool_()", 'pa.timestamp("us", tz="UTC")'),
         in_place.pandas,
         lambda _root: "import pandas as pd\nimport pyarrow as pa",
     ),
-    EngineName.DUCKDB: Engine(
+    QueryEngineName.DUCKDB: QueryEngine(
         "data",
         ("", "s3", "gs", "az", "abfss"),
         ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMPTZ"),
         in_place.duckdb,
     ),
-    EngineName.POLARS: Engine(
+    QueryEngineName.POLARS: QueryEngine(
         "data",
         ("", "s3", "gs", "az", "abfs", "abfss"),
         ("pl.String()", "pl.Int64()", "pl.Float64()", "pl.Boolean()", 'pl.Datetime("us", "UTC")'),
         in_place.polars,
         lambda _root: "import polars as pl",
     ),
-    EngineName.SPARK: Engine(
+    QueryEngineName.SPARK: QueryEngine(
         "s3a://BUCKET/PREFIX",
         ("", "file", "s3", "s3a", "gs", "abfs", "abfss", "hdfs"),
         ("STRING", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP"),
         external_tables.spark,
         is_relative_allowed=False,
     ),
-    EngineName.BIGQUERY: Engine(
+    QueryEngineName.BIGQUERY: QueryEngine(
         "gs://BUCKET/PREFIX",
         ("gs",),
         ("STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP"),
         external_tables.bigquery,
         external_tables.bigquery_dataset,
     ),
-    EngineName.SNOWFLAKE: Engine(
+    QueryEngineName.SNOWFLAKE: QueryEngine(
         "s3://BUCKET/PREFIX",
         ("s3", "gs", "gcs", "azure"),
         ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP_NTZ"),
         external_tables.snowflake,
         external_tables.snowflake_stage,
     ),
-    EngineName.SNOWFLAKE_DIRECT: Engine(
+    QueryEngineName.SNOWFLAKE_DIRECT: QueryEngine(
         "s3://BUCKET/PREFIX",
         ("s3", "gs", "gcs", "azure"),
         (),
         external_tables.snowflake_direct,
         external_tables.snowflake_volume,
     ),
-    EngineName.ATHENA: Engine(
+    QueryEngineName.ATHENA: QueryEngine(
         "s3://BUCKET/PREFIX",
         ("s3",),
         ("string", "bigint", "double", "boolean", "timestamp"),
         external_tables.athena,
     ),
-    EngineName.REDSHIFT: Engine(
+    QueryEngineName.REDSHIFT: QueryEngine(
         "s3://BUCKET/PREFIX",
         ("s3",),
         ("VARCHAR(65535)", "BIGINT", "DOUBLE PRECISION", "BOOLEAN", "TIMESTAMP"),
         external_tables.redshift,
         external_tables.redshift_schema,
     ),
-    EngineName.TRINO: Engine(
+    QueryEngineName.TRINO: QueryEngine(
         "s3://BUCKET/PREFIX",
         ("s3", "s3a", "gs", "abfs", "abfss", "hdfs"),
         ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP(6)"),
         external_tables.trino,
         external_tables.trino_schema,
     ),
-    EngineName.CLICKHOUSE: Engine(
+    QueryEngineName.CLICKHOUSE: QueryEngine(
         "s3://BUCKET/PREFIX",
         ("", "s3", "gs", "https"),
         ("String", "Int64", "Float64", "Bool", "DateTime64(6, 'UTC')"),

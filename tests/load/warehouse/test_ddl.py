@@ -14,9 +14,9 @@ from sqlglot import exp
 
 from etl.errors import ConfigurationError
 from etl.load import layout
-from etl.load.warehouse.ddl import ENGINES, ddl
+from etl.load.warehouse.ddl import QUERY_ENGINES, ddl
 from etl.load.warehouse.dialect import comment
-from etl.load.warehouse.engines import EngineName
+from etl.load.warehouse.query_engines import QueryEngineName
 from etl.model import schema
 
 TABLES = list(schema.TABLES.values())
@@ -32,7 +32,7 @@ SQL_TYPES = {
 LOCATIONS = {"bigquery": 'gs://my-bucket/it\'s "mine"/übung'} | dict.fromkeys(
     ("snowflake", "athena", "redshift", "trino", "clickhouse"), 's3://my-bucket/it\'s "mine"/übung'
 )
-SQL = [name for name in ENGINES if name not in {"pandas", "polars", "snowflake-direct"}]
+SQL = [name for name in QUERY_ENGINES if name not in {"pandas", "polars", "snowflake-direct"}]
 RESERVED = """
 account all alter and any as between by case cast check column connect connection constraint create cross
 current current_date current_time current_timestamp current_user database delete distinct drop else exists false
@@ -42,7 +42,7 @@ revoke right rlike row rows sample schema select set some start table tablesampl
 union unique update using values view when whenever where with
 """  # Snowflake's list
 every_table = pytest.mark.parametrize("table", TABLES, ids=schema.TABLES)
-every_engine = pytest.mark.parametrize("engine", ENGINES)
+every_engine = pytest.mark.parametrize("engine", QUERY_ENGINES)
 
 
 def declared(table):
@@ -77,7 +77,7 @@ def literals(statement):
 
 
 def test_the_command_offers_every_engine():
-    assert list(EngineName) == [*ENGINES, "postgresql"]
+    assert list(QueryEngineName) == [*QUERY_ENGINES, "postgresql"]
 
 
 @every_table
@@ -180,7 +180,7 @@ def test_without_a_location_a_placeholder_stands_there(engine):
     text = ddl(TABLES, engine)
     root = "data/" if engine in {"pandas", "polars", "duckdb"} else "://BUCKET/PREFIX/"
     assert root in text
-    assert text == ddl(TABLES, engine, ENGINES[engine].placeholder)
+    assert text == ddl(TABLES, engine, QUERY_ENGINES[engine].placeholder)
 
 
 @every_engine

@@ -1,10 +1,10 @@
-"""The engines that ``schema --ddl`` writes for. Imports nothing heavy: the command's ``--help`` reads it."""
+"""The query engines that ``schema --ddl`` writes for. Imports nothing heavy: the command's ``--help`` reads it."""
 
 from enum import StrEnum
 
 
-class EngineName(StrEnum):
-    """Every key of ``etl.load.warehouse.ddl.ENGINES``, as typed on the command line, and PostgreSQL, which reads no Parquet."""
+class QueryEngineName(StrEnum):
+    """Every key of ``ddl.QUERY_ENGINES``, as typed on the command line, and PostgreSQL, which reads no Parquet."""
 
     PANDAS = "pandas"
     DUCKDB = "duckdb"

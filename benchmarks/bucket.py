@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from benchmarks.measure import Sample, configure, load_server, middle, ratio, run, table
+from benchmarks.measure import Sample, bench_server, configure, middle, ratio, run, table
 from tests.stores import KEYS, seaweed
 
 COMMAND = Path(sys.executable).with_name("metrics-etl")
@@ -21,7 +21,7 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
     # Both in memory, as far as the machine has some: what is measured is neither disk.
     store_folder = folder / "store"
     store_folder.mkdir()
-    with load_server(executions=executions, calls=100) as url, seaweed(store_folder) as store:
+    with bench_server(executions=executions, calls=100) as url, seaweed(store_folder) as store:
         for number in range(rounds):
             here = folder / f"here-{number}"
             for place, config in (

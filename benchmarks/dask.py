@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-from benchmarks.measure import ENVIRONMENTS, KEYS, ROOT, Sample, configure, exporter, load_server, run, table
+from benchmarks.measure import ENVIRONMENTS, KEYS, ROOT, Sample, bench_server, configure, exporter, run, table
 
 ROUNDS = 3
 LATENCY_MS = 50
@@ -29,11 +29,11 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
     costs = []
     with cluster(folder, 2) as address:
         for round_ in range(rounds):
-            with load_server(executions=executions, calls=calls, latency_ms=LATENCY_MS) as url:
+            with bench_server(executions=executions, calls=calls, latency_ms=LATENCY_MS) as url:
                 for name, (workers, concurrency) in kinds.items():
                     data = folder / f"{round_}-{name}"
                     samples[name].append(_export(folder, url, data, concurrency, address if workers > 1 else None))
-            with load_server(executions=5 * executions, calls=calls) as url:  # as fast as it goes
+            with bench_server(executions=5 * executions, calls=calls) as url:  # as fast as it goes
                 costs.append(_export(folder, url, folder / f"{round_}-fast", 32, address).cpu_seconds)
     seconds = {name: median(each.wall_seconds for each in found) for name, found in samples.items()}
     one, two, wide = seconds.values()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks.measure import configure, exporter, load_server, run, table
+from benchmarks.measure import bench_server, configure, exporter, run, table
 
 
 def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
@@ -15,7 +15,7 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
     rows = []
     for name, world in months.items():
         data = folder / "-".join(map(str, world.values()))
-        with load_server(per_day=world["executions"], **world) as url:
+        with bench_server(per_day=world["executions"], **world) as url:
             sample = run(exporter("plain", "run", "--config", configure(folder, url, data, concurrency=50), "--quiet"))
         files = list(data.rglob("*=*/*.parquet"))
         size_mb = sum(path.stat().st_size for path in files) / 1e6

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from benchmarks.measure import Sample, configure, exporter, load_server, middle, run, table
+from benchmarks.measure import Sample, bench_server, configure, exporter, middle, run, table
 
 CALLS_OF_AN_EXECUTION = 2
 CHANGED = 10
@@ -32,7 +32,7 @@ def _nights(folder: Path, executions: int, rounds: int, *, per_day: int, changed
     shutil.rmtree(data, ignore_errors=True)
     plans: list[Sample] = []
     unchanged: list[Sample] = []
-    with load_server(**options) as url:
+    with bench_server(**options) as url:
         configuration = configure(folder, url, data, concurrency=50)
         run(exporter("plain", "run", "--config", configuration, "--quiet"))
         for _ in range(rounds):
@@ -40,7 +40,7 @@ def _nights(folder: Path, executions: int, rounds: int, *, per_day: int, changed
             unchanged.append(run(exporter("plain", "run", "--config", configuration, "--quiet")))
     nights: list[Sample] = []
     for number in range(rounds):
-        with load_server(**options, changed=changed, generation=number + 1) as url:
+        with bench_server(**options, changed=changed, generation=number + 1) as url:
             configuration = configure(folder, url, data, concurrency=50)
             nights.append(run(exporter("plain", "run", "--config", configuration, "--quiet")))
     return [

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks.measure import configure, exporter, load_server, middle, run, table
+from benchmarks.measure import bench_server, configure, exporter, middle, run, table
 
 AT_ONCE = 16
 FIGURES = (("cpu_seconds", 1), ("wall_seconds", 1), ("peak_mb", 0))
@@ -13,7 +13,7 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
     sizes, rounds = ((0, 6), 1) if is_quick else ((0, 6, 60), 3)
     rows = []
     for size in sizes:
-        with load_server(executions=1, calls=AT_ONCE, padding_mb=size) as url:
+        with bench_server(executions=1, calls=AT_ONCE, padding_mb=size) as url:
             samples = []
             for number in range(rounds):
                 configuration = configure(folder, url, folder / f"data-{size}-{number}", concurrency=AT_ONCE)

@@ -74,12 +74,12 @@ def configure(folder: Path, url: str, dataset: Path, *, run_tests: Sequence[str]
 
 
 @contextmanager
-def load_server(**options: object) -> Iterator[str]:
+def bench_server(**options: object) -> Iterator[str]:
     """A load server in its own process; gives its address."""
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not True]
     flags = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is True]
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.load_server", *arguments, *flags],
+        [sys.executable, "-m", "benchmarks.bench_server", *arguments, *flags],
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import configure, exporter, load_server, run, stats, table
+from benchmarks.measure import bench_server, configure, exporter, run, stats, table
 
 CONCURRENCY = 32
 CALLS_OF_AN_EXECUTION = 100
@@ -64,7 +64,7 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
 def _row(folder: Path, scenario: Mapping[str, Any]) -> list[str]:
     folder.mkdir()
     options = {"calls": CALLS_OF_AN_EXECUTION, **scenario}
-    with load_server(**options) as url:
+    with bench_server(**options) as url:
         configuration = configure(folder, url, folder / "data", concurrency=CONCURRENCY)
         _wait_for_room(scenario)
         plan = json.loads(run(exporter("plain", "plan", "--config", configuration, "--json")).output)

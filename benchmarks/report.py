@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from benchmarks.load_world import World
+from benchmarks.bench_world import World
 from benchmarks.measure import Sample, middle, ratio, run, table
 from benchmarks.year_data import make_dataset
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks.load_world import call_id, execution_id
+from benchmarks.bench_world import call_id, execution_id
 from etl.cli import process
 from etl.extract.answers import decode
 from etl.extract.client import Client

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from benchmarks.measure import configure, exporter, load_server, middle, python, run, table
+from benchmarks.measure import bench_server, configure, exporter, middle, python, run, table
 
 FIGURES = (("cpu_seconds", 2), ("wall_seconds", 2), ("peak_mb", 0))
 
@@ -12,7 +12,7 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
     """Tables by name."""
     executions, rounds = (1_000, 1) if is_quick else (10_000, 7)
     helps = [run(exporter("plain", "--help")) for _ in range(rounds)]
-    with load_server(executions=executions, calls=10, per_day=100) as url:
+    with bench_server(executions=executions, calls=10, per_day=100) as url:
         configuration = configure(folder, url, folder / "data", concurrency=50)
         run(exporter("plain", "run", "--config", configuration, "--quiet"))
         nights = [run(exporter("plain", "run", "--config", configuration, "--quiet")) for _ in range(rounds)]
@@ -23,7 +23,7 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
             (f"unchanged night over {executions:,} executions with {executions * 10:,} calls", nights),
         )
     ]
-    with load_server(executions=50, calls=100) as url:
+    with bench_server(executions=50, calls=100) as url:
         stages = json.loads(run(python("plain", "stages", url)).output)
     return {
         "start-up": table(["", "CPU s", "wall s", "peak MB"], rows),

@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from benchmarks.measure import Sample, configure, exporter, load_server, middle, python, ratio, run, stats, table
+from benchmarks.measure import Sample, bench_server, configure, exporter, middle, python, ratio, run, stats, table
 
 CONCURRENCY = 50
 CALLS_OF_AN_EXECUTION = 100
@@ -25,7 +25,7 @@ def measure(folder: Path, *, is_quick: bool) -> dict[str, str]:
     rounds = 1 if is_quick else 3
     tables = {}
     for calls, latency_ms in ((few, 0), (many, 0), (few, 20), (many, 20)):
-        with load_server(
+        with bench_server(
             executions=calls // CALLS_OF_AN_EXECUTION, calls=CALLS_OF_AN_EXECUTION, latency_ms=latency_ms
         ) as url:
             # One call after the other would take an hour; dlt's many calls are enough to be seen once, without latency.

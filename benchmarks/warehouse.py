@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from benchmarks.measure import Sample, configure, load_server, middle, python, ratio, run, table
+from benchmarks.measure import Sample, bench_server, configure, middle, python, ratio, run, table
 from tests.warehouses import postgresql
 
 COMMAND = Path(sys.executable).with_name("metrics-etl")
@@ -51,7 +51,7 @@ def _datasets(folder: Path, executions: int) -> tuple[Path, Path, list[str]]:
 
 
 def _export(folder: Path, name: str, executions: int, **changes: int) -> Path:
-    with load_server(executions=executions, calls=CALLS, evals=EVALS, **changes) as url:
+    with bench_server(executions=executions, calls=CALLS, evals=EVALS, **changes) as url:
         run([COMMAND, "run", "--json", "--config", configure(folder, url, folder / name, concurrency=50)])
     return folder / name
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.bench_world import World, a_year
 from benchmarks.engines import ENGINES, FLEETS, MEAN_COST, MONTH, QUERIES, YEAR
-from benchmarks.load_world import World, a_year
-from benchmarks.measure import ENVIRONMENTS, ROOT, Sample, configure, exporter, load_server, middle, python, run, table
+from benchmarks.measure import ENVIRONMENTS, ROOT, Sample, bench_server, configure, exporter, middle, python, run, table
 
 ONE_IN = 100
 READERS = ROOT / ".venv-readers" / "bin" / "python"
@@ -58,7 +58,7 @@ class _Nights:
     def run(self, name: str, target: Path, *, verb: str = "run", **changes: Any) -> Sample:
         """One command, while the API lists these changes."""
         world = asdict(replace(self._world, **changes))
-        with load_server(**{each: value for each, value in world.items() if value}) as url:
+        with bench_server(**{each: value for each, value in world.items() if value}) as url:
             configuration = configure(self._folder, url, target, run_tests=self._world.names, concurrency=50)
             return self.note(name, verb, "--config", configuration, "--json")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from benchmarks.load_world import FIRST_DAY, World, a_year
+from benchmarks.bench_world import FIRST_DAY, World, a_year
 from etl.load.commit import commit
 from etl.load.dataset import Dataset
 from etl.load.files.open import open_files

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from etl.inspect.warehouse import verify_rows
+from etl.inspect.verify_warehouse import verify_rows
 from etl.load.identity import identify
 from etl.load.warehouse.load import Result, load
 from etl.load.warehouse.target import open_warehouse

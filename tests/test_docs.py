@@ -29,7 +29,7 @@ from etl.inspect.reconcile import SKIPPED_MEANINGS, Reconciliation, Skipped
 from etl.inspect.rules import FIXES, KIND_MEANINGS, Finding, Kind
 from etl.inspect.status import LetterStatus, RunStatus, RunTestStatus, Status, TableStatus
 from etl.inspect.verify import Report
-from etl.inspect.warehouse import Day, WarehouseReport
+from etl.inspect.verify_warehouse import Day, WarehouseReport
 from etl.load.attempt import Attempt
 from etl.load.receipt import _MOST_FILES, Change, Receipt
 from etl.load.warehouse.ddl import QUERY_ENGINES, ddl

@@ -44,7 +44,7 @@ TESTED_ELSEWHERE = {
     "etl/inspect/status.py": "tests/e2e/test_status.py",
     "etl/inspect/status_files.py": "tests/e2e/test_status.py",
     "etl/inspect/status_runs.py": "tests/e2e/test_status.py",
-    "etl/inspect/warehouse.py": "tests/load/warehouse/test_load.py",
+    "etl/inspect/verify_warehouse.py": "tests/load/warehouse/test_load.py",
     "etl/inspect/times.py": "tests/inspect/test_tables.py",
     "etl/inspect/verify.py": "tests/e2e/test_verify.py",
     "etl/extract/answers.py": "tests/extract/test_endpoints.py",

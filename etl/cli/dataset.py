@@ -111,7 +111,7 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
     with report_errors(verbose=verbose):
         from etl.cli.console import print_json, print_message  # noqa: PLC0415
         from etl.cli.show_verify import print_report  # noqa: PLC0415
-        from etl.inspect.warehouse import verify_warehouse  # noqa: PLC0415
+        from etl.inspect.verify_warehouse import verify_warehouse  # noqa: PLC0415
         from etl.settings import Settings  # noqa: PLC0415
 
         if warehouse and (run_tests or since):

@@ -28,8 +28,8 @@ from etl.load.warehouse.target import module_for
 from etl.model.schema import TABLES
 from etl.model.wording import shown
 from etl.pipeline import job
+from etl.pipeline.load_warehouse import load_warehouse
 from etl.pipeline.summary import Summary
-from etl.pipeline.warehouse import load_warehouse
 from etl.report.contents import read_contents
 from etl.settings import Settings
 from etl.settings.sections import Warehouse

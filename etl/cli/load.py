@@ -36,7 +36,7 @@ def load(
         from etl.inspect.tables import open_dataset  # noqa: PLC0415
         from etl.load.dataset import Dataset  # noqa: PLC0415
         from etl.load.warehouse.target import module_for  # noqa: PLC0415
-        from etl.pipeline.warehouse import load_warehouse, preview_load  # noqa: PLC0415
+        from etl.pipeline.load_warehouse import load_warehouse, preview_load  # noqa: PLC0415
         from etl.settings import Settings  # noqa: PLC0415
         from etl.settings.capacity import require_threads  # noqa: PLC0415
 

@@ -73,7 +73,7 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
         from etl.cli.show_run import print_how_to_open, print_summary  # noqa: PLC0415
         from etl.pipeline.metrics_file import write_metrics_file  # noqa: PLC0415
 
-        settings = _load_settings(
+        settings = _read_settings(
             config, metrics_file, run_tests or (), since=since, dask=dask, leaves_note=not dry_run
         )
         if dry_run:
@@ -140,7 +140,7 @@ def plan(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = F
         _print_plan_and_exit(Settings.load(config), as_json=as_json)
 
 
-def _load_settings(
+def _read_settings(
     config: Path | None,
     metrics_file: Path | None,
     run_tests: "Collection[str]",

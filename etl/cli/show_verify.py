@@ -6,7 +6,7 @@ from rich.table import Table
 from etl.cli.console import print_line, stdout_console
 from etl.inspect.reconcile import SKIPPED_MEANINGS, Reconciliation
 from etl.inspect.verify import Report
-from etl.inspect.warehouse import WarehouseReport
+from etl.inspect.verify_warehouse import WarehouseReport
 from etl.model.wording import counted, first_few
 from etl.transform.aggregates import CAUSE_MEANINGS, Cause
 

@@ -18,7 +18,7 @@ from etl.inspect.inventory import Inventory, list_dataset, read_file
 from etl.inspect.placement import Placement
 from etl.inspect.reconcile import Exported, Reconciliation
 from etl.inspect.rules import Finding, Kind, row_faults
-from etl.inspect.warehouse import WarehouseReport
+from etl.inspect.verify_warehouse import WarehouseReport
 from etl.load.files.contract import Files
 from etl.load.files.open import open_files
 from etl.load.identity import read_identity

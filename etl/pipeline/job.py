@@ -30,6 +30,7 @@ from etl.model import schema
 from etl.model.lifecycle import CLOCKS_DIFFER
 from etl.pipeline.apply import fetch, fetch_early, mark_left_behind, mark_vanished, part_moved_calls, put_in_place
 from etl.pipeline.lists import read_again_where_some_were_gone, start_lists
+from etl.pipeline.load_warehouse import load_warehouse
 from etl.pipeline.lost_rows import find_restored, mark_restored, save_index
 from etl.pipeline.progress import Notify, Progress, say_nothing
 from etl.pipeline.record import Record, summarize
@@ -38,7 +39,6 @@ from etl.pipeline.run_test_summary import RunTestSummary
 from etl.pipeline.summary import Summary
 from etl.pipeline.survey import discover_and_load, load, make_plan, survey
 from etl.pipeline.tasks import held, to_the_end, until_stopped
-from etl.pipeline.warehouse import load_warehouse
 from etl.settings import Settings
 from etl.transform.frames import frame_of
 

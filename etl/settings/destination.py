@@ -7,9 +7,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from etl.errors import ConfigurationError
-from etl.settings.load import DEFAULT_PATH, Environment, Settings, merged
 from etl.settings.messages import ENV_PREFIX
 from etl.settings.paths import whole_paths
+from etl.settings.read import DEFAULT_PATH, Environment, Settings, merged
 from etl.settings.sections import Destination
 
 

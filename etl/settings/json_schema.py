@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from etl.model.keys import KEY, KEY_MAX_BYTES, READ_AS_VALUES
 from etl.model.locations import BUCKETS, WAREHOUSES
 from etl.model.metrics import EVAL, LIMIT, METRICS
-from etl.settings.load import Settings
+from etl.settings.read import Settings
 from etl.settings.sections import MOST_REQUESTS_PER_MINUTE, NAMESPACE, RunTest
 
 _PORT = r"(:[0-9]+)?"

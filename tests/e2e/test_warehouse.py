@@ -29,8 +29,8 @@ from etl.load.files.open import open_files
 from etl.load.warehouse import sql
 from etl.model import schema
 from etl.pipeline import job
+from etl.pipeline.load_warehouse import load_warehouse, preview_load
 from etl.pipeline.summary import Summary
-from etl.pipeline.warehouse import load_warehouse, preview_load
 from etl.sandbox import Fault, Sandbox
 from etl.settings import Settings
 from tests.e2e.command import COMMAND, assert_documented, ended, environment, metrics_etl, start, write_settings

@@ -12,7 +12,7 @@ import pytest
 from etl.extract.connect import client_of
 from etl.settings import api_keys
 from etl.settings.api_keys import _is_open_to_others
-from tests.settings.loading import load, mistake
+from tests.settings.reading import mistake, read_settings
 
 ROOT, ME, SOMEBODY = 0, 1000, 1001
 
@@ -23,7 +23,7 @@ def test_keys_from_files(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     key_file.write_text("from-file\n")
     monkeypatch.delenv("FI_API_KEY")
     monkeypatch.setenv("FI_API_KEY_FILE", str(key_file))
-    settings = load(file, 'run_tests = ["A"]')
+    settings = read_settings(file, 'run_tests = ["A"]')
     assert settings.api_key
     assert settings.api_key.get_secret_value() == "from-file"
 
@@ -43,7 +43,7 @@ def test_pipe_is_read_until_its_writer_has_ended(file: Path, monkeypatch: pytest
         os.close(writing)
         monkeypatch.delenv("FI_API_KEY")
         monkeypatch.setenv("FI_API_KEY_FILE", f"/dev/fd/{reading}")
-        settings = load(file, 'run_tests = ["A"]')
+        settings = read_settings(file, 'run_tests = ["A"]')
     os.close(reading)
     assert settings.api_key
     assert settings.api_key.get_secret_value() == "from-pipe"
@@ -113,7 +113,7 @@ WITH_PROXY = 'run_tests = ["A"]\n[api]\nproxy = "http://proxy.example:3128/"\n'
 def test_proxy_is_given_alone_or_with_credentials_of_the_environment(
     file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    settings = load(file, WITH_PROXY)
+    settings = read_settings(file, WITH_PROXY)
     assert (settings.api.proxy, settings.proxy_user, settings.proxy_password) == (
         "http://proxy.example:3128",
         None,
@@ -125,12 +125,12 @@ def test_proxy_is_given_alone_or_with_credentials_of_the_environment(
     secret.chmod(0o600)
     monkeypatch.setenv("FI_PROXY_USER", "me")
     monkeypatch.setenv("FI_PROXY_PASSWORD_FILE", str(secret))
-    settings = load(file, WITH_PROXY)
+    settings = read_settings(file, WITH_PROXY)
     assert settings.proxy_user
     assert settings.proxy_password
     assert (settings.proxy_user.get_secret_value(), settings.proxy_password.get_secret_value()) == ("me", "canary")
     assert "canary" not in repr(settings)
-    assert load(file, 'run_tests = ["A"]').proxy_password is None, "without a proxy nobody reads them"
+    assert read_settings(file, 'run_tests = ["A"]').proxy_password is None, "without a proxy nobody reads them"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_half_the_credentials_of_a_proxy_are_a_mistake(
 async def test_client_is_given_the_proxy_and_its_credentials(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FI_PROXY_USER", "me")
     monkeypatch.setenv("FI_PROXY_PASSWORD", "canary")
-    proxy = client_of(load(file, WITH_PROXY))._access.proxy
+    proxy = client_of(read_settings(file, WITH_PROXY))._access.proxy
     assert proxy
     assert proxy.url == "http://proxy.example:3128"
     assert proxy.headers() == {"Proxy-Authorization": "Basic bWU6Y2FuYXJ5"}

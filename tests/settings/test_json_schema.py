@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from etl.settings import Settings
 from etl.settings.json_schema import settings_schema
-from tests.settings.loading import load, mistake
+from tests.settings.reading import mistake, read_settings
 from tests.settings.test_messages import test_each_mistake_names_file_key_and_fix as told_mistakes
 
 ROOT = Path(__file__).parents[2]
@@ -146,7 +146,7 @@ def test_every_key_of_the_schema_is_among_those_that_were_accepted() -> None:
 def test_it_accepts_what_the_settings_accept(file: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     text = text if text.startswith("run_tests") else f'run_tests = ["A"]\n{text}'
-    load(file, text)
+    read_settings(file, text)
     assert refused(text) == []
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from etl.model.locations import BUCKETS, WAREHOUSES
-from tests.settings.loading import mistake
+from tests.settings.reading import mistake
 
 NO_PROXY = "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS)"
 TOO_LONG = "holds a number of thousands of digits, or thousands of levels: shorten it"

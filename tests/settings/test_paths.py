@@ -12,7 +12,7 @@ from etl.settings import Settings
 from etl.settings.destination import find_destination
 from etl.settings.sections import Destination
 from tests.damages import closed
-from tests.settings.loading import load, mistake
+from tests.settings.reading import mistake, read_settings
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def dataset_of(file: Path, *lines: str) -> Path:
-    return Path(load(file, "\n".join(['run_tests = "all"', *lines])).destination.path)
+    return Path(read_settings(file, "\n".join(['run_tests = "all"', *lines])).destination.path)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_empty_home_is_none(file: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_certificates_are_looked_for_beside_the_file(file: Path, elsewhere: Path) -> None:
     (file.parent / "ca.pem").write_text("certificates")
-    assert load(file, 'run_tests = "all"\n[api]\nca_file = "ca.pem"').api.ca_file == file.parent / "ca.pem"
+    assert read_settings(file, 'run_tests = "all"\n[api]\nca_file = "ca.pem"').api.ca_file == file.parent / "ca.pem"
 
 
 @pytest.mark.parametrize("lines", [[], ["[destination]", 'path = "data"']])
@@ -214,7 +214,7 @@ def test_the_options_of_a_bucket_are_found_wherever_they_are_given(tmp_path, mon
 
 def test_path_in_the_url_of_a_database_is_relative_to_the_file_too(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def url(text: str) -> str | None:
-        return load(file, f'run_tests = "all"\n[warehouse]\nurl = "{text}"').warehouse.url
+        return read_settings(file, f'run_tests = "all"\n[warehouse]\nurl = "{text}"').warehouse.url
 
     monkeypatch.setenv("SOMEWHERE", "/srv")
     assert url("duckdb://metrics.duckdb") == f"duckdb://{file.parent}/metrics.duckdb"

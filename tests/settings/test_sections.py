@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.settings.loading import mistake
+from tests.settings.reading import mistake
 
 
 @pytest.mark.parametrize("name", [" A", "A ", "\tA"])

@@ -26,7 +26,7 @@ from msgspec.structs import replace
 
 from etl import sandbox
 from etl.errors import DestinationError, ExitCode, InterruptedRunError
-from etl.inspect.warehouse import verify_rows
+from etl.inspect.verify_warehouse import verify_rows
 from etl.load.layout import INDEX, Part
 from etl.load.warehouse import postgresql
 from etl.load.warehouse.ddl import ddl

@@ -8,8 +8,8 @@ from etl.errors import DestinationError
 from etl.load.warehouse import duckdb
 from etl.load.warehouse.target import NotEnoughMemoryError
 from etl.model import schema
-from etl.pipeline import warehouse
-from etl.pipeline.warehouse import load_warehouse
+from etl.pipeline import load_warehouse as module
+from etl.pipeline.load_warehouse import load_warehouse
 from etl.settings.sections import Warehouse
 from tests.datasets import a_dataset
 from tests.loads import first_export
@@ -42,7 +42,7 @@ def test_memory_that_runs_out_again_ends_the_load(tmp_path, monkeypatch):
         tries.append(1)
         raise NotEnoughMemoryError("no memory")
 
-    monkeypatch.setattr(warehouse, "load", fails)
+    monkeypatch.setattr(module, "load", fails)
     data = first_export(tmp_path / "data")
     with pytest.raises(DestinationError, match="no memory"):
         load_warehouse(Warehouse(url=f"duckdb://{tmp_path}/metrics.duckdb"), a_dataset(data), NOW)

@@ -1,4 +1,4 @@
-"""Settings that are loaded from a text."""
+"""Settings that are read from a text."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from etl.errors import ConfigurationError
 from etl.settings import Settings
 
 
-def load(file: Path, text: str) -> Settings:
+def read_settings(file: Path, text: str) -> Settings:
     file.write_text(text, encoding="utf-8")
     return Settings.load(file)
 
@@ -16,7 +16,7 @@ def load(file: Path, text: str) -> Settings:
 def mistake(file: Path, text: str) -> str:
     """The message, without the folder; always one line and never with a key in it."""
     with pytest.raises(ConfigurationError) as raised:
-        load(file, text)
+        read_settings(file, text)
     message = str(raised.value)
     assert "\n" not in message
     assert "canary" not in message

@@ -11,11 +11,11 @@ from etl.errors import ConfigurationError
 from etl.extract.connect import client_of
 from etl.model.keys import default_key
 from etl.settings import Settings
-from tests.settings.loading import load, mistake
+from tests.settings.reading import mistake, read_settings
 
 
 def test_names_and_tables_of_run_tests_mix(file: Path) -> None:
-    settings = load(file, 'run_tests = ["A b", {name = "B", key = "bee", since = 2026-01-31}]')
+    settings = read_settings(file, 'run_tests = ["A b", {name = "B", key = "bee", since = 2026-01-31}]')
 
     first, second = settings.run_tests
     assert (first.name, first.since) == ("A b", None)
@@ -29,7 +29,7 @@ def test_day_that_has_not_come_is_a_mistake(
 ) -> None:
     """Nothing would be exported, and all of it would be complete."""
     tomorrow, later = (datetime.now(UTC).date() + timedelta(days=days) for days in (1, 3))
-    settings = load(file, f'run_tests = [{{name = "A", since = {tomorrow}}}]')
+    settings = read_settings(file, f'run_tests = [{{name = "A", since = {tomorrow}}}]')
     with pytest.raises(ConfigurationError, match=f"--since: {later} is in the future"):
         settings.only(since=later)
     assert settings.run_tests[0].since == settings.only(since=tomorrow).since == tomorrow
@@ -47,7 +47,7 @@ def test_environment_overrides_the_file(file: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("METRICS_ETL_RUN_TESTS", '["From env"]')
     monkeypatch.setenv("FI_BASE_URL", "http://localhost:8080/api/")
 
-    settings = load(file, 'run_tests = ["A"]\n[api]\nconcurrency = 3\nmax_tries = 2')
+    settings = read_settings(file, 'run_tests = ["A"]\n[api]\nconcurrency = 3\nmax_tries = 2')
 
     assert (settings.api.concurrency, settings.api.max_tries) == (7, 2)
     assert settings.run_tests[0].name == "From env"
@@ -73,7 +73,7 @@ def test_names_in_the_environment_need_no_json(
     file: Path, monkeypatch: pytest.MonkeyPatch, value: str, names: list[str]
 ) -> None:
     monkeypatch.setenv("METRICS_ETL_RUN_TESTS", value)
-    assert [run_test.name for run_test in load(file, 'run_tests = ["A"]').run_tests] == names
+    assert [run_test.name for run_test in read_settings(file, 'run_tests = ["A"]').run_tests] == names
 
 
 @pytest.mark.parametrize("value", ["all", '"all"', "all "])
@@ -81,14 +81,14 @@ def test_all_is_a_word_in_the_environment_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: Path, value: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert load(file, 'run_tests = "all"').run_tests == ()
+    assert read_settings(file, 'run_tests = "all"').run_tests == ()
     monkeypatch.setenv("METRICS_ETL_RUN_TESTS", value)
     assert Settings.load().run_tests == ()
-    assert load(file, 'run_tests = ["A"]').run_tests == ()
+    assert read_settings(file, 'run_tests = ["A"]').run_tests == ()
 
 
 def test_of_all_run_tests_the_day_to_begin_at_is_kept_until_their_names_are_known(file: Path) -> None:
-    everything = load(file, 'run_tests = "all"').only(since=date(2026, 11, 1))
+    everything = read_settings(file, 'run_tests = "all"').only(since=date(2026, 11, 1))
 
     assert everything.run_tests == ()
     assert [(test.name, test.key, test.since) for test in everything.with_run_tests(["A b", "C"]).run_tests] == [
@@ -98,7 +98,7 @@ def test_of_all_run_tests_the_day_to_begin_at_is_kept_until_their_names_are_know
 
 
 def test_some_of_all_run_tests_are_taken_by_name(file: Path) -> None:
-    everything = load(file, 'run_tests = "all"')
+    everything = read_settings(file, 'run_tests = "all"')
 
     assert [test.name for test in everything.only(["B", "A", "B"]).run_tests] == ["B", "A"]
     with pytest.raises(ConfigurationError, match="'' cannot be the name of a run test"):
@@ -108,7 +108,7 @@ def test_some_of_all_run_tests_are_taken_by_name(file: Path) -> None:
 def test_discovered_names_with_one_key_are_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("etl.settings.sections.default_key", lambda _name: "same")
     with pytest.raises(ConfigurationError, match="'A' and 'B' have the same key 'same'"):
-        load(file, 'run_tests = "all"').with_run_tests(["A", "B"])
+        read_settings(file, 'run_tests = "all"').with_run_tests(["A", "B"])
 
 
 def test_what_is_not_needed_may_be_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
@@ -132,7 +132,7 @@ def test_config_variable_names_the_file(file: Path, monkeypatch: pytest.MonkeyPa
 
 def test_keys_are_stripped_and_never_shown(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FI_API_KEY", " api-canary\n")
-    settings = load(file, 'run_tests = ["A"]')
+    settings = read_settings(file, 'run_tests = ["A"]')
 
     assert settings.api_key
     assert settings.api_key.get_secret_value() == "api-canary"
@@ -192,7 +192,7 @@ def test_name_that_no_file_can_have_is_refused() -> None:
 
 
 def test_only_chooses_by_name_or_key(file: Path) -> None:
-    settings = load(file, 'run_tests = ["Alpha", {name = "Beta", key = "bee"}, "Gamma"]')
+    settings = read_settings(file, 'run_tests = ["Alpha", {name = "Beta", key = "bee"}, "Gamma"]')
 
     assert [test.name for test in settings.only(["bee", "Gamma"]).run_tests] == ["Beta", "Gamma"]
     assert {test.since for test in settings.only(since=date(2026, 1, 1)).run_tests} == {date(2026, 1, 1)}

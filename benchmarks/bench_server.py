@@ -1,6 +1,6 @@
 """A server of the API's three answers that costs almost nothing: a list is rendered once, a call's metrics are put together.
 
-Run as a process of its own (``python -m benchmarks.load_server``); prints its address. It serves a ``World``, with a latency and a
+Run as a process of its own (``python -m benchmarks.bench_server``); prints its address. It serves a ``World``, with a latency and a
 rate limit if asked for. It checks no key and parses no more of a request than its target: it is not what is measured.
 """
 
@@ -12,7 +12,7 @@ import time
 from dataclasses import fields
 from typing import Any
 
-from benchmarks.load_world import World
+from benchmarks.bench_world import World
 
 
 class Quota:

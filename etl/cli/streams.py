@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 _STDERR = 2
-_PATIENCE_SECONDS = 5.0
-"""So long a message may wait for who reads it, while nothing else goes on; the next ones then wait no longer."""
+_MESSAGE_WAIT_SECONDS = 5.0
+"""So long a message may wait until somebody reads it, while nothing else goes on; those after it then do not wait."""
 _PIECE = {False: select.PIPE_BUF, True: 128}
 """Bytes of a message that are written at once, to anything else or to a terminal: they fit where there is room at all."""
 
@@ -27,7 +27,7 @@ class _Descriptor(io.RawIOBase):
     def __init__(self, descriptor: int) -> None:
         super().__init__()
         self._descriptor = descriptor
-        self._patience_seconds = _PATIENCE_SECONDS if descriptor == _STDERR else None
+        self._wait_seconds = _MESSAGE_WAIT_SECONDS if descriptor == _STDERR else None
         self.failure: OSError | None = None
 
     def writable(self) -> bool:
@@ -45,7 +45,7 @@ class _Descriptor(io.RawIOBase):
     def write(self, data: "ReadableBuffer", /) -> int:
         """Write what the descriptor takes, and drop the rest if it takes no more."""
         data = memoryview(data)
-        piece = None if self._patience_seconds is None else _PIECE[self.isatty()]
+        piece = None if self._wait_seconds is None else _PIECE[self.isatty()]
         try:
             while self._is_ready():
                 with suppress(BlockingIOError):  # the parent process made it non-blocking
@@ -56,9 +56,9 @@ class _Descriptor(io.RawIOBase):
 
     def _is_ready(self) -> bool:
         """Whether it takes more, now or soon."""
-        is_ready = bool(select.select([], [self._descriptor], [], self._patience_seconds)[1])
-        if self._patience_seconds is not None:
-            self._patience_seconds = _PATIENCE_SECONDS if is_ready else 0.0
+        is_ready = bool(select.select([], [self._descriptor], [], self._wait_seconds)[1])
+        if self._wait_seconds is not None:
+            self._wait_seconds = _MESSAGE_WAIT_SECONDS if is_ready else 0.0
         return is_ready
 
 

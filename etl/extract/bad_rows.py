@@ -188,15 +188,15 @@ class SkippingReader(Generic[T]):
 
     def _left_out(self) -> SourceError:
         if self._without_news == MAX_PAGES_WITHOUT_NEWS:
-            return never_ends(self.count or 0, self.position)
+            return endless_list(self.count or 0, self.position)
         message = f"too many rows cannot be read: those from row {self.position} on were left out"
         return SourceError(message, status=self.error.status, excerpt=self.error.excerpt)
 
 
-def never_ends(
+def endless_list(
     count: int, position: int, why: str = f"{MAX_PAGES_WITHOUT_NEWS} pages in a row hold nothing new"
 ) -> SourceError:
-    """What is wrong with a list that has pages without end."""
+    """The error for a list whose pages never end."""
     return SourceError(
         f"the list says that it has {count:,} rows, but {why}: what may come after row {position:,} was left out",
         status=200,

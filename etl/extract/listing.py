@@ -42,7 +42,7 @@ from etl.extract.bad_rows import (
     PageReader,
     SkippingReader,
     Unreadable,
-    never_ends,
+    endless_list,
     power_of_two,
     power_of_two_above,
 )
@@ -152,9 +152,9 @@ async def read_pass(
     number, total_pages, count, size = 1, 1, 0, limit
     without_news = most = 0
     while number <= total_pages:
-        lie = never_ends(count, len(rows)) if without_news == MAX_PAGES_WITHOUT_NEWS else None
+        lie = endless_list(count, len(rows)) if without_news == MAX_PAGES_WITHOUT_NEWS else None
         if len(rows) > 2 * most + MORE_ROWS:
-            lie = never_ends(count, len(rows), "its pages go on with other ones")
+            lie = endless_list(count, len(rows), "its pages go on with other ones")
         if lie:
             return Pass(rows, total_pages, count, limit, (Unreadable(len(rows), lie),))
         try:

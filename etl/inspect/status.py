@@ -275,9 +275,9 @@ def _run_tests(
         for part in parts[table]:
             counts[table, part.key] += part.rows
     errors = {each.key: each.error for each in last_run.run_tests}
-    nothing = schema.EXECUTIONS.no_rows.select(COLUMNS["executions"])
+    no_rows = schema.EXECUTIONS.no_rows.select(COLUMNS["executions"])
     for key in sorted(executions.keys() | configured.keys()):
-        rows = _rows(executions[key]) if key in executions else nothing
+        rows = _rows(executions[key]) if key in executions else no_rows
         lives = rows.filter(pc.is_null(rows["deleted_at"]))
         states = {each["values"]: each["counts"] for each in pc.value_counts(lives["export_state"]).to_pylist()}
         last: dict[str, Any] = next(iter(rows.sort_by([("exported_at", "descending")]).slice(0, 1).to_pylist()), {})

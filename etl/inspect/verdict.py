@@ -129,8 +129,8 @@ def lacks(run_tests: Sequence[RunTestStatus]) -> Iterator[str]:
 def _since(incomplete: Sequence[RunTestStatus], now: datetime) -> str:
     """``never complete``, or since when: the day of the week is clear for six days, but not on that day itself."""
     times = [each.complete_at for each in incomplete if each.complete_at]
-    if never := len(incomplete) - len(times):
-        return f"incomplete, {never} of them never complete" if times else "never complete"
+    if never_complete := len(incomplete) - len(times):
+        return f"incomplete, {never_complete} of them never complete" if times else "never complete"
     since = min(times)
     if since.date() == now.date():
         return "incomplete since today"

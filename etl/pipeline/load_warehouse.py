@@ -12,7 +12,7 @@ from etl.load.dataset import Dataset
 from etl.load.warehouse.contents import read_contents
 from etl.load.warehouse.last_load import LastLoad, last_load_into, note_load
 from etl.load.warehouse.load import Result, load
-from etl.load.warehouse.target import NotEnoughMemoryError, nothing, open_warehouse
+from etl.load.warehouse.target import NotEnoughMemoryError, do_nothing, open_warehouse
 from etl.model.digest import rows_digest
 from etl.settings.sections import Warehouse
 
@@ -24,8 +24,8 @@ def load_warehouse(
     *,
     is_full: bool = False,
     accept_deletions: bool = False,
-    on_progress: Callable[[int, int], None] = nothing,
-    on_wait: Callable[[], None] = nothing,
+    on_progress: Callable[[int, int], None] = do_nothing,
+    on_wait: Callable[[], None] = do_nothing,
 ) -> Result:
     """Load what differs, as ``load`` says; ``on_wait`` as ``open_warehouse`` says. Only for the holder of the dataset's lock.
 

@@ -168,8 +168,8 @@ def sections(figures: Figures) -> list[Section]:
     }
     latencies = list(details.latencies) or [LATENCIES[0]]
     return [
-        Section(title, caption if name in charts else nothing, charts.get(name))
-        for name, (title, caption, nothing) in told.items()
+        Section(title, caption if name in charts else without_data, charts.get(name))
+        for name, (title, caption, without_data) in told.items()
         if name in latencies or name not in LATENCIES
     ]
 

@@ -20,7 +20,7 @@ from etl import sandbox
 from etl.cli.app import main
 from etl.cli.dataset import status
 from etl.load.files import lease, objects, store
-from etl.load.files.contract import never
+from etl.load.files.contract import never_stopped
 from etl.pipeline import buffer
 from etl.sandbox import Fault, Sandbox
 from tests.datasets import assert_kept, assert_sound, contents, fill_parts_early
@@ -470,7 +470,7 @@ async def test_a_run_that_sleeps_until_another_took_over_writes_no_more_and_lose
 
 async def test_ctrl_c_while_a_lock_is_watched_ends_the_run(disturbed: Disturbed) -> None:
     url = disturbed.copy("watched")
-    lease.Lease(objects.Objects(url, disturbed.proxy.store.options), datetime.now(UTC)).take(never)
+    lease.Lease(objects.Objects(url, disturbed.proxy.store.options), datetime.now(UTC)).take(never_stopped)
     env = disturbed.environment(url)
     watched = asyncio.Event()
     loop = asyncio.get_running_loop()

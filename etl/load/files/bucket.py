@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lease
-from etl.load.files.contract import KEPT_ASIDE, MOST_BYTES, Entry, Probe, expecting, never, next_aside
+from etl.load.files.contract import KEPT_ASIDE, MOST_BYTES, Entry, Probe, expecting, never_stopped, next_aside
 from etl.load.files.objects import Found, Objects
 from etl.load.files.store import open_filesystem
 from etl.load.layout import QUARANTINE, STAGING
@@ -64,7 +64,7 @@ class BucketFiles:
         return Probe(self.where(), self.has(""), None)
 
     @contextmanager
-    def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never) -> Iterator[None]:
+    def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never_stopped) -> Iterator[None]:
         """Hold the dataset's lease; see ``lease.hold``."""
         self._objects.be_patient(is_stopped)
         with lease.hold(self._objects, now, is_stopped) as held:

@@ -49,8 +49,8 @@ class Probe:
     free_bytes: int | None
 
 
-def never() -> bool:
-    """Is not stopped."""
+def never_stopped() -> bool:
+    """What ``is_stopped`` says by default."""
     return False
 
 
@@ -76,7 +76,7 @@ class Files(Protocol):
     def probe(self) -> Probe:
         """Prove that an export could write here, and leave no trace."""
 
-    def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never) -> AbstractContextManager[None]:
+    def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never_stopped) -> AbstractContextManager[None]:
         """Be the only writer inside the ``with`` block; LockHeldError when there is another one. ``prepare`` comes first.
 
         Where it takes time to find out whether there is another one, it counts as one once ``is_stopped``.

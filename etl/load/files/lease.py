@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from threading import Event, Lock, Thread
 
 from etl.errors import DestinationError, FileMissingError, LockHeldError
-from etl.load.files.contract import never
+from etl.load.files.contract import never_stopped
 from etl.load.files.objects import Found, Objects, Version
 from etl.load.files.store_errors import ConflictError, StoreFailedError
 from etl.load.layout import LOCK
@@ -158,7 +158,7 @@ def _clocks() -> tuple[float, float]:
 
 
 @contextmanager
-def hold(objects: Objects, now: datetime, is_stopped: Callable[[], bool] = never) -> Iterator[Lease]:
+def hold(objects: Objects, now: datetime, is_stopped: Callable[[], bool] = never_stopped) -> Iterator[Lease]:
     """Hold the lease of the dataset, and renew it at every third of its life.
 
     Raises:

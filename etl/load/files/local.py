@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lock
-from etl.load.files.contract import KEPT_ASIDE, MOST_BYTES, Entry, Probe, expecting, listed, never, next_aside
+from etl.load.files.contract import KEPT_ASIDE, MOST_BYTES, Entry, Probe, expecting, listed, never_stopped, next_aside
 from etl.load.files.probe import LINK, probe, require_space
 from etl.load.files.regular import NotRegularError, fsync_folder, open_regular, why
 from etl.load.layout import QUARANTINE, STAGING, STATE
@@ -54,7 +54,7 @@ class LocalFiles:
         return LocalFileSystem(), str(self.root)
 
     @contextmanager
-    def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never) -> Iterator[None]:  # noqa: ARG002
+    def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never_stopped) -> Iterator[None]:  # noqa: ARG002
         """Hold the dataset's lock; see ``lock.exclusive``. Who holds it is known at once."""
         with lock.exclusive(self.root, now=now):
             with self._naming(STATE):

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from etl.errors import FileMissingError
 from etl.load.background import in_background
-from etl.load.files.contract import never
+from etl.load.files.contract import never_stopped
 from etl.load.files.store import HASTY_SECONDS, PATIENT_SECONDS, open_store
 from etl.load.files.store_errors import ConflictError, StoreFailedError, error_of, is_cut_off, no_answer
 from etl.model.locations import Options
@@ -62,7 +62,7 @@ class Objects:
         self._hasty_store = open_store(self.url, options, is_hasty=True)
         self._counting = threading.Lock()
         self._most_seconds = READER_SECONDS
-        self._is_stopped: Callable[[], bool] = never
+        self._is_stopped: Callable[[], bool] = never_stopped
 
     def be_patient(self, is_stopped: Callable[[], bool]) -> None:
         """Wait for the store for minutes from now on, as a run does; for answers only until it ``is_stopped``."""

@@ -18,7 +18,7 @@ from etl.load.warehouse.dialect import KINDS, backslash_quoted
 from etl.load.warehouse.spool import Spool
 from etl.load.warehouse.sql import SqlWarehouse
 from etl.load.warehouse.statements import Dialect, Inside
-from etl.load.warehouse.target import nothing
+from etl.load.warehouse.target import do_nothing
 from etl.model.schema import Table
 
 _TYPES = ("STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP")
@@ -153,7 +153,7 @@ def _fields(schema: pa.Schema) -> list[bigquery.SchemaField]:
     return [bigquery.SchemaField(field.name, _TYPES[KINDS.index(field.type)]) for field in schema]
 
 
-def connect(url: str, namespace: str, _on_wait: Callable[[], None] = nothing) -> SqlWarehouse:
+def connect(url: str, namespace: str, _on_wait: Callable[[], None] = do_nothing) -> SqlWarehouse:
     """The dataset of ``bigquery://project/dataset``, or that of the name ``namespace``; by application default credentials."""
     project, _, dataset = url.partition("://")[2].strip("/").partition("/")
     return SqlWarehouse(_Session(project, dataset or namespace), _dialect(dataset or namespace), dataset or namespace)

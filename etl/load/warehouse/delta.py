@@ -20,7 +20,7 @@ from etl.load.files.regular import refuse_pipes
 from etl.load.warehouse.checksum import added, checksums
 from etl.load.warehouse.delta_table import OneTable, create
 from etl.load.warehouse.tables import ALL_TABLES, GROUPS, STATE, STATE_TABLE, Group, arrow_schema_of, shape
-from etl.load.warehouse.target import Loaded, LoadStep, nothing
+from etl.load.warehouse.target import Loaded, LoadStep, do_nothing
 from etl.model.schema import Table
 from etl.model.wording import counted
 from etl.settings.capacity import DELTA_THREADS, require_threads
@@ -215,7 +215,7 @@ def _as_rows(noted: Mapping[str, _Items]) -> pa.Table:
     return pa.table([*map(pa.array, zip(*found, strict=True))], schema=arrow_schema_of(STATE_TABLE))
 
 
-def connect(url: str, _namespace: str, _on_wait: Callable[[], None] = nothing) -> DeltaWarehouse:
+def connect(url: str, _namespace: str, _on_wait: Callable[[], None] = do_nothing) -> DeltaWarehouse:
     """The tables below ``delta:///folder`` or ``delta+s3://bucket/prefix``, whose credentials are where every client has them.
 
     Raises:

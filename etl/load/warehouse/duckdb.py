@@ -12,7 +12,7 @@ from etl.load.files.regular import refuse_pipes
 from etl.load.warehouse.spool import temporary_folder
 from etl.load.warehouse.sql import SqlWarehouse, streamed
 from etl.load.warehouse.statements import Dialect
-from etl.load.warehouse.target import NotEnoughMemoryError, nothing
+from etl.load.warehouse.target import NotEnoughMemoryError, do_nothing
 
 _DIALECT = Dialect(
     types=("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP WITH TIME ZONE"),
@@ -98,7 +98,7 @@ class _Session:
             raise DestinationError(f"{self.where}: {text}") from exc
 
 
-def connect(url: str, namespace: str, _on_wait: Callable[[], None] = nothing) -> SqlWarehouse:
+def connect(url: str, namespace: str, _on_wait: Callable[[], None] = do_nothing) -> SqlWarehouse:
     """The database in this file, which is made if it is not there.
 
     Raises:
@@ -107,7 +107,7 @@ def connect(url: str, namespace: str, _on_wait: Callable[[], None] = nothing) ->
     return _connected(url, _file(url), namespace)
 
 
-def connect_to_read(url: str, namespace: str, _on_wait: Callable[[], None] = nothing) -> SqlWarehouse:
+def connect_to_read(url: str, namespace: str, _on_wait: Callable[[], None] = do_nothing) -> SqlWarehouse:
     """The same, but nothing is made, and others may read it meanwhile."""
     file = _file(url)
     if file.exists() or not file.resolve().parent.is_dir():

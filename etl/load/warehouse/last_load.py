@@ -49,13 +49,13 @@ def last_load_into(files: Files, place: str, now: datetime) -> LastLoad:
 
     Nor does a ``loaded_at`` count that has not come yet: a clock was wrong.
     """
-    nothing = LastLoad(warehouse=place, tried_at=now)
+    no_load = LastLoad(warehouse=place, tried_at=now)
     try:
-        load = read_last_load(files, note=lambda _: None) or nothing
+        load = read_last_load(files, note=lambda _: None) or no_load
     except DestinationError:
-        return nothing
+        return no_load
     if load.warehouse != place:
-        return nothing
+        return no_load
     is_future = load.loaded_at is not None and load.loaded_at > now + CLOCKS_DIFFER
     return replace(load, loaded_at=None) if is_future else load
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from etl.errors import DestinationError
 from etl.load.warehouse.contents import Contents
 from etl.load.warehouse.tables import GROUPS
-from etl.load.warehouse.target import Loaded, LoadStep, Warehouse, another_dataset, nothing
+from etl.load.warehouse.target import Loaded, LoadStep, Warehouse, another_dataset, do_nothing
 from etl.model.digest import rows_digest
 from etl.model.schema import Table
 from etl.model.wording import counted
@@ -157,7 +157,7 @@ def load(
     is_full: bool = False,
     is_dry_run: bool = False,
     accept_deletions: bool = False,
-    on_progress: Callable[[int, int], None] = nothing,
+    on_progress: Callable[[int, int], None] = do_nothing,
 ) -> Result:
     """Make the warehouse equal to the dataset, except for executions that are held back.
 

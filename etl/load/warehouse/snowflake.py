@@ -17,7 +17,7 @@ from etl.load.warehouse.dialect import sql_quoted
 from etl.load.warehouse.spool import Spool
 from etl.load.warehouse.sql import SqlWarehouse
 from etl.load.warehouse.statements import Dialect, Inside
-from etl.load.warehouse.target import nothing
+from etl.load.warehouse.target import do_nothing
 
 _STAGE = "metrics_etl_stage"
 _ROWS_LOADED = 3  # in what COPY answers
@@ -123,7 +123,7 @@ class _Session:
             raise DestinationError(f"{self.where}: {text[:_MOST_CHARACTERS]}") from exc
 
 
-def connect(url: str, namespace: str, _on_wait: Callable[[], None] = nothing) -> SqlWarehouse:
+def connect(url: str, namespace: str, _on_wait: Callable[[], None] = do_nothing) -> SqlWarehouse:
     """The database of ``snowflake://account/database``.
 
     User and key are those of the connection ``default`` in connections.toml, or of ``?connection=NAME``.

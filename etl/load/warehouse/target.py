@@ -82,12 +82,12 @@ def another_dataset(where: str, found: str, dataset_id: str) -> DestinationError
     )
 
 
-def nothing(*_: int) -> None:
-    """Goes on."""
+def do_nothing(*_: int) -> None:
+    """What ``on_progress`` and ``on_wait`` do by default."""
 
 
 def open_warehouse(
-    url: str, namespace: str, *, is_read_only: bool = False, on_wait: Callable[[], None] = nothing
+    url: str, namespace: str, *, is_read_only: bool = False, on_wait: Callable[[], None] = do_nothing
 ) -> Warehouse:
     """The warehouse that the URL means, connected; its tables lie in the schema ``namespace``.
 

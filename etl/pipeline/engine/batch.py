@@ -86,10 +86,10 @@ def next_items(plan: Iterable[Planned], left: deque[Planned], calls: int) -> lis
 
 def reader_of(stored: Mapping[str, StoredExecution]) -> Stored:
     """What a crawl reads of the dataset, where there is none at hand."""
-    nothing = StoredExecution({}, {}, frozenset(), 0)
+    nothing_stored = StoredExecution({}, {}, frozenset(), 0)
 
     def of(item: Planned) -> StoredExecution:
-        return stored.get(item.execution.execution_id, nothing)
+        return stored.get(item.execution.execution_id, nothing_stored)
 
     async def evals_by_call(item: Planned) -> Mapping[str, AbstractSet[str]]:
         return of(item).evals_by_call

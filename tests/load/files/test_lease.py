@@ -9,7 +9,7 @@ import pytest
 
 from etl.errors import DestinationError, LockHeldError
 from etl.load.files import lease, store
-from etl.load.files.contract import never
+from etl.load.files.contract import never_stopped
 from etl.load.files.objects import Objects
 from etl.load.layout import LOCK
 from tests.stores import Edited, Refused
@@ -32,7 +32,7 @@ def life_seconds(monkeypatch):
 def died(objects):
     """A holder that was killed: it took the lease, and never renews it."""
     dead = lease.Lease(objects, NOW)
-    dead.take(never)
+    dead.take(never_stopped)
     return dead
 
 
@@ -50,7 +50,7 @@ def test_a_second_one_is_refused_while_the_first_renews_it(objects, life_seconds
         lease.hold(objects, NOW),
         pytest.raises(LockHeldError, match=r"another export holds s3://.*/_state/lock \(pid \d+ on .* since 2026"),
     ):
-        lease.Lease(objects, NOW).take(never)
+        lease.Lease(objects, NOW).take(never_stopped)
 
 
 def test_a_dead_holder_is_followed_and_finds_out_if_it_is_not_dead(objects, life_seconds):
@@ -85,7 +85,7 @@ def takers(objects, count):
         mine = lease.Lease(objects, NOW)
         barrier.wait()
         try:
-            mine.take(never)
+            mine.take(never_stopped)
             won.append(mine)
         except LockHeldError as error:
             refused.append(error)
@@ -135,7 +135,10 @@ def test_a_renewal_that_was_heard_although_it_failed_is_no_loss(objects, proxy, 
 
 def test_a_store_that_ignores_conditions_is_refused(blind_store):
     objects = Objects(blind_store.store.url(), blind_store.options)
-    for attempt in (lambda: lease.Lease(objects, NOW).take(never), lambda: lease.prove(objects, "_state/staging/1")):
+    for attempt in (
+        lambda: lease.Lease(objects, NOW).take(never_stopped),
+        lambda: lease.prove(objects, "_state/staging/1"),
+    ):
         with pytest.raises(DestinationError, match="ignores conditions"):
             attempt()
 
@@ -196,7 +199,7 @@ def test_proxy_that_weakens_etags_does_no_harm_and_one_that_changes_them_is_told
             held.renew()
     proxy.judge = lambda told: Edited(other) if told.method == "GET" else None
     with pytest.raises(DestinationError, match="although nobody holds it: does a proxy change ETags") as caught:
-        lease.Lease(objects, NOW).take(never)
+        lease.Lease(objects, NOW).take(never_stopped)
     assert not isinstance(caught.value, LockHeldError)
 
 

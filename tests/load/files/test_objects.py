@@ -17,7 +17,7 @@ from obstore import exceptions
 from etl.errors import ConfigurationError, DestinationError, FileMissingError
 from etl.load.files import objects as objects_module
 from etl.load.files import store
-from etl.load.files.contract import never
+from etl.load.files.contract import never_stopped
 from etl.load.files.objects import Objects, Version
 from etl.load.files.store_errors import ConflictError, StoreFailedError
 from etl.load.parquet import pack
@@ -216,7 +216,7 @@ def test_a_run_that_is_stopped_finishes_what_it_writes(objects, proxy, monkeypat
     proxy.before = lambda _told: released.wait(60)
     objects.be_patient(is_stopped)
     objects.put(PATH, b"one", None)
-    objects.be_patient(never)
+    objects.be_patient(never_stopped)
     assert objects.get(PATH)[1] == b"one"
 
 

@@ -22,13 +22,12 @@ if TYPE_CHECKING:
     from etl.inspect.open_table import open_table
     from etl.inspect.tables import describe, read_table
     from etl.pipeline.job import Plan, export, plan
-    from etl.pipeline.run_test_summary import RunTestSummary
-    from etl.pipeline.summary import Summary
+    from etl.pipeline.summary import RunTestSummary, Summary
     from etl.settings import Settings
 
 _LAZY = {
     "Plan": "etl.pipeline.job",
-    "RunTestSummary": "etl.pipeline.run_test_summary",
+    "RunTestSummary": "etl.pipeline.summary",
     "Settings": "etl.settings",
     "Summary": "etl.pipeline.summary",
     "describe": "etl.inspect.tables",

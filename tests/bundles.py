@@ -53,6 +53,8 @@ def as_listed(execution: Execution) -> ListedExecution:
 def stored_of(execution: Execution, **changes: Any) -> StoredExecution:
     """What the dataset says of the execution when it was exported with two calls, but for the ``changes``."""
     stored = StoredExecution(
+        run_test_key=KEY,
+        run_test_name=KEY.title(),
         place="month=2026-03/part-0",
         export_state="exported",
         fingerprint=fingerprint(execution.payload),
@@ -71,7 +73,6 @@ def plan_of(
     since: date | None = None,
     heads: Mapping[str, DeadLetter] = MappingProxyType({}),
     key: str = KEY,
-    strays: Collection[str] = (),
     **policy: bool,
 ) -> list[Planned]:
     """The plan of a run test that lists the executions."""
@@ -80,8 +81,8 @@ def plan_of(
         RunTest(name=key.title(), key=key, since=since),
         ExecutionList(executions=listed, is_complete=True, heads=heads, unreadable=()),
         stored,
+        home=key,
         policy=Policy(**policy),
-        strays=strays,
     )
 
 
@@ -259,7 +260,7 @@ def frame_of_executions(*executions: Execution, export: ExportStamp = EXPORT) ->
     held = HeldRows(listed_calls=2, exported_calls=1, calls_digest="digest")
     states, verified_at = dict.fromkeys(ids, "exported"), dict.fromkeys(ids, EXPORT.exported_at)
     bundles = [bundle_of(of=each) for each in executions]
-    return executions_frame(bundles, dict.fromkeys(ids, held), dict.fromkeys(ids, 1), states, verified_at, export)
+    return executions_frame(bundles, dict.fromkeys(ids, held), states, verified_at, export)
 
 
 def planned(execution_id: str) -> Planned:

@@ -56,15 +56,14 @@ def write(root, table, *rows, key=KEY, date=DAY):
     a_dataset(root).write(declared, Part(key, place(date)), to_arrow(frame_of(declared, rows), declared))
 
 
-def stored_in(dataset, key=KEY, *, set_aside=False):
-    """The stored executions of one run test, by id."""
-    return load_state(dataset, [key], set_aside=set_aside).executions[key]
+def stored_in(dataset, *, set_aside=False):
+    """The stored executions, by id."""
+    return load_state(dataset, set_aside=set_aside).executions
 
 
 def export_to(dataset, *bundles, run="run-1", fetched_at=FETCHED_AT, parts_of=first_parts_of_the_months):
     """Commit the bundles as a run does that has loaded the stored state; returns what it wrote and what arrived."""
-    keys = sorted({bundle.run_test_key for bundle in bundles})
-    stored = load_state(dataset, keys, set_aside=True)
+    stored = stored_in(dataset, set_aside=True)
     dataset.written, dataset.receipt = Written(), Receipt()  # as a run begins with
     arrived = commit(
         dataset,
@@ -79,11 +78,11 @@ def export_to(dataset, *bundles, run="run-1", fetched_at=FETCHED_AT, parts_of=fi
 
 def export_by_places(dataset, *bundles, now, exported_at=FETCHED_AT):
     """Commit the bundles where a run would put them."""
-    state = load_state(dataset, {bundle.run_test_key for bundle in bundles}, set_aside=False)
+    state = load_state(dataset, set_aside=False)
     commit(
         dataset,
         flattened(bundles),
-        state,
+        state.executions,
         Places(dataset, state, now=now).parts_of,
         ExportStamp("run-1", exported_at),
         Settlement(fetched_at=FETCHED_AT, now=FETCHED_AT, settle_hours=24),
@@ -92,7 +91,7 @@ def export_by_places(dataset, *bundles, now, exported_at=FETCHED_AT):
 
 def reasons(dataset, *bundles, key=KEY):
     """Why the next run would fetch the bundles' executions, or would not."""
-    planned = plan_of([bundle.execution for bundle in bundles], stored_in(dataset, key), key=key)
+    planned = plan_of([bundle.execution for bundle in bundles], stored_in(dataset), key=key)
     return {item.execution.execution_id: item.reason for item in planned}
 
 

@@ -4,14 +4,33 @@ from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
-from etl.sandbox import World, make_world
+from etl.sandbox import Call, World, make_world
+from etl.sandbox.world import executions_of
 
 END = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 
-def world_of(seed: int = 1, **options: Any) -> World:
-    """A world that ends at ``END``, with executions that are still running."""
-    return make_world(Random(seed), **({"end": END} | options))
+def world_of(seed: int = 1, *, quirks: bool = False, **options: Any) -> World:
+    """A world that ends at ``END``, with executions that are still running.
+
+    With quirks some numbers are sent as text, integers as floats, and values as null: the API passes them on unchecked.
+    """
+    world, rng = make_world(Random(seed), **({"end": END} | options)), Random(seed)
+    for execution in executions_of(world) if quirks else ():
+        for call in execution.calls:
+            if call.ended_reason and call.status != "failed" and rng.random() < 0.06:
+                _add_quirk(call, rng)
+    return world
+
+
+def _add_quirk(call: Call, rng: Random) -> None:
+    quirk = rng.choice(["text", "float", "null"])
+    chat = call.chat_metrics or {}
+    if quirk == "float":
+        call.duration_seconds = float(call.duration_seconds or 0)
+        call.chat_metrics = chat | {"csat_score": 4.25}
+    else:
+        call.chat_metrics = chat | {"total_tokens": "1500" if quirk == "text" else None}
 
 
 def settled_world(seed: int = 1, **options: Any) -> World:

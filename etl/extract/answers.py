@@ -17,8 +17,8 @@ from etl.errors import (
     UnexpectedAnswerError,
 )
 from etl.extract.endpoints import Request, UnexpectedError, field_of
-from etl.extract.http_date import unix_seconds
 from etl.extract.parse import parse_json
+from etl.extract.source_clock import unix_seconds
 
 T = TypeVar("T")
 

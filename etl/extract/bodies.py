@@ -9,19 +9,12 @@ Nothing waits between the end of reading and that of decoding, so that these tak
 """
 
 import asyncio
-import re
 import zlib
 
 import aiohttp
 
-from etl.extract.deadline import Deadline
-
 _PLACES = 3
-_PIECE_BYTES = 1 << 16
-_MOST_MEMBERS = 10_000
-_MOST_ENCODINGS = 4
-_PADDING = re.compile(rb"\0+")
-_UNKNOWN_ENCODINGS = {"br", "compress", "x-compress", "zstd"}
+_GZIP = b"\x1f\x8b"
 
 
 class NoAnswerError(Exception):
@@ -44,7 +37,7 @@ class Bodies:
         self._small_bytes = max_bytes // concurrency
         self._places = asyncio.Semaphore(_PLACES)
 
-    async def read(self, response: aiohttp.ClientResponse, deadline: Deadline) -> bytes:
+    async def read(self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout) -> bytes:
         """The whole body. The time for which it waits for a place does not count for the ``deadline``.
 
         Raises:
@@ -71,26 +64,28 @@ class Bodies:
             if free_bytes > self._small_bytes:
                 self._places.release()
 
-    async def _take_place(self, deadline: Deadline) -> None:
+    async def _take_place(self, deadline: asyncio.Timeout) -> None:
         """Wait for a place. Meanwhile nothing is read: TCP holds the server back, and aiohttp does not time its silence."""
-        deadline.pause()
+        now, ends_at = asyncio.get_running_loop().time, deadline.when()
+        began_at = now()
+        deadline.reschedule(None)
         await self._places.acquire()
-        deadline.resume()
+        if ends_at is not None:
+            deadline.reschedule(ends_at + now() - began_at)
 
 
 def _unpacked(body: bytes, encoding: str, status: int, max_bytes: int) -> bytes:
     """By hand: aiohttp knows no ``x-gzip``, and its versions differ in how they limit what comes out."""
-    names = encoding.lower().split(",")
-    if len(names) > _MOST_ENCODINGS:
-        raise NoAnswerError(f"more than {_MOST_ENCODINGS} layers of Content-Encoding")
-    for name in reversed(names):
+    for name in reversed(encoding.lower().split(",")):
         try:
             match name.strip():
                 case "gzip" | "x-gzip":
                     body = _gunzipped(body, max_bytes)
                 case "deflate":
-                    body = _inflated(body, max_bytes)
-                case other if other in _UNKNOWN_ENCODINGS:
+                    # Some servers leave out the two bytes of zlib's header, of which the first ends in 8.
+                    has_header = body[:1] and body[0] & 0x0F == 8
+                    body, _ = _inflated(body, zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS, max_bytes)
+                case "br" | "zstd" as other:
                     raise NoAnswerError(f"Content-Encoding {other}, which was not offered")
                 case _:
                     pass  # names that are none, such as utf-8: the body is as it is
@@ -102,35 +97,18 @@ def _unpacked(body: bytes, encoding: str, status: int, max_bytes: int) -> bytes:
 
 
 def _gunzipped(body: bytes, max_bytes: int) -> bytes:
-    """All members, and at most a little more than allowed, however much is packed into them. What follows them is ignored.
-
-    A member may be empty: their number is bounded, too, and none of them copies more than a piece of what follows it.
-    """
-    packed, chunks = memoryview(body), list[bytes]()
-    size_bytes = at = 0
-    for _ in range(_MOST_MEMBERS):
-        stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
-        while not stream.eof:
-            if not (piece := packed[at : at + _PIECE_BYTES]):
-                raise EOFError
-            chunks.append(stream.decompress(piece, max_bytes + 1 - size_bytes))
-            size_bytes += len(chunks[-1])
-            if size_bytes > max_bytes:
-                return b"".join(chunks)
-            at += len(piece) - len(stream.unused_data)
-        if padding := _PADDING.match(body, at):
-            at = padding.end()
-        if not body.startswith(b"\x1f\x8b", at):
-            return b"".join(chunks)
-    raise NoAnswerError(f"Content-Encoding gzip of more than {_MOST_MEMBERS:,} members")
+    """All members. What follows them is ignored."""
+    content, rest = _inflated(body, zlib.MAX_WBITS | 16, max_bytes)
+    while rest.startswith(_GZIP) and len(content) <= max_bytes:
+        more, rest = _inflated(rest, zlib.MAX_WBITS | 16, max_bytes - len(content))
+        content += more
+    return content
 
 
-def _inflated(body: bytes, max_bytes: int) -> bytes:
-    """As ``_gunzipped``; some servers leave out the two bytes of zlib's header, of which the first ends in 8."""
-    if not body:
-        raise EOFError
-    stream = zlib.decompressobj(zlib.MAX_WBITS if body[0] & 0x0F == 8 else -zlib.MAX_WBITS)
+def _inflated(body: bytes, wbits: int, max_bytes: int) -> tuple[bytes, bytes]:
+    """The content, at most a byte more than allowed however much is packed into it, and what follows it."""
+    stream = zlib.decompressobj(wbits)
     content = stream.decompress(body, max_bytes + 1)
     if not stream.eof and len(content) <= max_bytes:
         raise EOFError
-    return content
+    return content, stream.unused_data

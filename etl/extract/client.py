@@ -54,18 +54,15 @@ class _Record:
     answered_last: Request[Any] | None = None
 
 
-class _ReusedConnectionError(TransientError):
+class _ReusedConnectionError(Exception):
     """A connection that was used before ended before the answer began, or brought what may be the answer to an earlier request.
 
-    A server may close a connection at any time: this is no failure to wait for. ``generation`` is that of the connection on which
-    an answer came.
+    A server may close a connection at any time: this is no failure to wait for.
     """
 
-    def __init__(
-        self, message: str, *, status: int = 0, excerpt: str = "", tries: int = 1, generation: int | None = None
-    ) -> None:
-        super().__init__(message, status=status, excerpt=excerpt, tries=tries)
-        self.generation = generation
+    def __init__(self, *, is_answered: bool) -> None:
+        super().__init__(is_answered)
+        self.is_answered = is_answered
 
 
 class Client:
@@ -194,58 +191,42 @@ class Client:
         """
         # Not by ``backoff.on_exception``, which costs a quarter of the client's processor time where nothing fails.
         waits = islice(backoff.expo(max_value=_BACKOFF_MAX_SECONDS), 1, None)  # its first value is no wait
-        reused: _ReusedConnectionError | None = None
+        is_answer_to_another = False
         for number in count(1):
             try:
                 answer = await self._send_and_read(
                     request, number, on_own_connection=number > 1 or not request.names_subject
                 )
+                break
+            except _ReusedConnectionError as error:
+                is_answer_to_another = error.is_answered
+                continue
             except TransientError as error:
                 failure = error
-            else:
-                break
-            if request.is_optional:
-                raise failure
-            if isinstance(failure, _ReusedConnectionError):
-                reused = failure
-                continue
-            if number >= self.limits.max_tries or _is_final(failure):
+            if request.is_optional or number >= self.limits.max_tries or _is_final(failure):
                 raise failure
             self.traffic.retries += 1
             await asyncio.sleep(backoff.full_jitter(next(waits)))
-        if reused is not None and reused.generation is not None:
-            # It was the answer to another request, then: each that follows on that connection would be answered with the last.
-            self._open_transport.renew(reused.generation)
+        if is_answer_to_another:  # each request that follows on that connection would be answered with the last
+            self._open_transport.renew()
         return answer
 
     async def _send_and_read(self, request: Request[T], tries: int, *, on_own_connection: bool) -> T:
         async with self._slots:
             answer, is_reused = await self._send_until_let_through(request, tries, on_own_connection=on_own_connection)
+        status, failure = answer.status, None
         try:
-            if answer.status != 200:
-                try:
-                    raise_for_status(request, answer.status, self._without_keys(answer.body), tries=tries)
-                except TransientError:
-                    raise
-                except ExporterError as error:
-                    if not is_reused:
-                        raise
-                    raise _ReusedConnectionError(
-                        str(error), status=answer.status, tries=tries, generation=answer.generation
-                    ) from None
-            try:
+            if status == 200:
                 return self._decoded(request, answer.body, tries)
-            except TransientError as error:
-                if not is_reused:
-                    raise
-                raise _ReusedConnectionError(
-                    str(error), status=error.status, excerpt=error.excerpt, tries=tries, generation=answer.generation
-                ) from None
+            raise_for_status(request, status, self._without_keys(answer.body), tries=tries)
         except ExporterError as error:
-            # A retry keeps the error while it waits: not the body as well, which is in the frames that it came through.
-            del answer
-            error.__context__ = None
-            raise error.with_traceback(None) from None
+            failure = error
+        if is_reused and (status == 200 or not isinstance(failure, TransientError)):
+            raise _ReusedConnectionError(is_answered=True)
+        # A retry keeps the error while it waits: not the body as well, which is in its context and the frames that it came through.
+        failure.__context__ = None
+        del answer
+        raise failure.with_traceback(None)
 
     async def _send_until_let_through(
         self, request: Request[Any], tries: int, *, on_own_connection: bool
@@ -307,10 +288,9 @@ class Client:
             ) from None
         except TlsError as error:
             raise RequestRefusedError(f"{request.subject}: {error}", tries=tries) from None
-        except ConnectionLostError as error:
-            kind = TransientError if on_own_connection or not had_kept else _ReusedConnectionError
-            raise kind(f"{request.subject}: {error}", tries=tries) from None
         except NoAnswerError as error:
+            if isinstance(error, ConnectionLostError) and had_kept and not on_own_connection:
+                raise _ReusedConnectionError(is_answered=False) from None
             raise TransientError(f"{request.subject}: {error}", tries=tries) from None
         except RuntimeError as bug:
             raise RuntimeError(f"{request.subject}: {bug}") from None

@@ -7,7 +7,6 @@ from etl.extract.client import Client
 from etl.extract.quota import Quota
 from etl.extract.transport import Access, Limits, Proxy
 from etl.settings import Settings
-from etl.settings.capacity import DELTA_THREADS, THREADS, fitting_concurrency, require_threads
 from etl.version import __version__
 
 
@@ -19,12 +18,11 @@ def client_of(
     A ``quota`` that was used before goes on, in place of one by the settings.
 
     Raises:
-        ConfigurationError: the settings were loaded without the keys, or the process may open or start too little.
+        ConfigurationError: the settings were loaded without the keys.
     """
     if settings.api_key is None or settings.secret_key is None:
         raise ConfigurationError("the settings hold no keys: load them with needs_keys=True")
     api = settings.api
-    require_threads(THREADS + DELTA_THREADS * settings.warehouse.is_delta)
     return Client(
         Access(
             base_url=api.base_url,
@@ -35,7 +33,7 @@ def client_of(
         ),
         version=__version__,
         limits=Limits(
-            concurrency=fitting_concurrency(api.concurrency),
+            concurrency=api.concurrency,
             connect_timeout_seconds=api.connect_timeout_seconds,
             read_timeout_seconds=api.read_timeout_seconds,
             max_tries=api.max_tries,

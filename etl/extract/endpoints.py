@@ -5,12 +5,12 @@ A ``Request`` carries how to decode its own answer, so that the client needs to 
 """
 
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any, Generic, Self, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
-from etl.extract.purpose import Purpose
 from etl.model.records import (
     DETAIL,
     METRICS,
@@ -30,6 +30,21 @@ T = TypeVar("T")
 _NO_EVAL = "metrics-etl: no eval has this name"
 _LISTED_CALL = ("call_execution_id", "scenario_id", "scenario_name", "status", "duration_seconds", "eval_outputs")
 _HEAD = ("execution_id", "status", "started_at", "completed_at", "total_calls", "completed_calls", "failed_calls")
+
+
+class Purpose(StrEnum):
+    """What a request is sent for: the price of a run, by purpose."""
+
+    LIST = "list"
+    FIRST_FETCH = "first_fetch"
+    SETTLE = "settle"
+    DEAD_LETTERS = "dead_letters"
+    SCRUB = "scrub"
+
+
+def no_requests() -> dict[Purpose, int]:
+    """A count for each purpose, from zero."""
+    return dict.fromkeys(Purpose, 0)
 
 
 class Request(msgspec.Struct, Generic[T], frozen=True):

@@ -1,13 +1,10 @@
-"""The executions of a run test as the API lists them, and which of those that it no longer lists were deleted."""
+"""The executions of a run test as the API lists them."""
 
-import asyncio
-from collections.abc import Callable, Collection, Container, Mapping
-from dataclasses import dataclass, field
-from datetime import date
+from collections.abc import Callable, Collection, Mapping
+from datetime import date, datetime
 
 from msgspec import structs
 
-from etl.errors import NotFoundError, SourceError
 from etl.extract.bad_rows import HeadReader, PageReader, Unreadable
 from etl.extract.client import Client
 from etl.extract.endpoints import get_execution, list_execution_heads, list_executions
@@ -21,11 +18,13 @@ async def list_executions_completely(
     client: Client,
     name: str,
     *,
-    known: Container[str],
     page_limit: int,
+    begun_at: Callable[[], datetime],
     says_nothing_new: Callable[[ListedExecution], bool] = lambda _: False,
 ) -> ExecutionList:
-    """List the run test's executions; ``known`` are ids that the dataset holds already.
+    """List the run test's executions.
+
+    ``begun_at`` is a time by the source's clock, before the reading began: what was created since may be missing.
 
     An execution that ``says_nothing_new`` loses its payload as soon as its page is decoded. Each is kept once, however often it
     is read.
@@ -43,10 +42,10 @@ async def list_executions_completely(
         _page_reader(client, name, take),
         _id,
         get,
-        known=known,
         limit=page_limit,
         head_at=_head_reader(client, name),
         largest=client.largest_page,
+        is_newer=lambda row: row.started_at is not None and row.started_at >= begun_at(),
     )
     return _listed(listing.rows, listing.unreadable, is_complete=listing.is_complete)
 
@@ -125,31 +124,3 @@ def _listed(
         heads={key: DeadLetter.of(METRICS, key, row.error, tries=row.tries) for key, row in heads.items()},
         unreadable=tuple(str(row.error) for row in unreadable if not row.head),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    """Executions that were requested by id: those that no longer exist, and those for which there was no answer."""
-
-    deleted: set[str] = field(default_factory=set)
-    unknown: set[str] = field(default_factory=set)
-
-
-async def look_up(client: Client, execution_ids: Collection[str], *, workers: int) -> Lookup:
-    """Request each of the executions by its id, ``workers`` at a time."""
-    found = Lookup()
-    pending = iter(execution_ids)
-
-    async def work() -> None:
-        for execution_id in pending:
-            try:
-                await client.get(get_execution(execution_id))
-            except NotFoundError:
-                found.deleted.add(execution_id)
-            except SourceError:
-                found.unknown.add(execution_id)
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(min(workers, len(execution_ids))):
-            group.create_task(work())
-    return found

@@ -6,16 +6,17 @@ was deleted meanwhile cancel each other out. Two procedures do prove it.
 
 **A, the list fits one page**, of the usual size or, after the first page has told its ``count``, of the next power of two above
 that (see ``LargestPage``). A page is cut to the ``count`` that the server took just before reading it, so a row can be
-missing from it only if a newer one pushed it out, and that newer row is in the page. It was created while the page was read, so
-nobody can have seen it earlier. Hence: a page in which every id is known from before (from the dataset or from an earlier read) is
-whole. Read until one is. (A page with fewer rows than it counted is read again, too: a server that cuts pages without saying so is
-never believed.)
+missing from it only if a newer one pushed it out, and that newer row is in the page. It was created while the page was read. Hence:
+a page in which every row is older than the reading, or known from an earlier read, is whole. Read
+until one is, or until two in a row have the same older rows: what came during the reading is the next run's. (A page with fewer
+rows than it counted is read again, too: a server that cuts pages without saying so is never believed.)
 
 **B, many pages**, where the list is too long for one, or the server cuts large pages or cannot give them. Read all pages; let L
-be the ids seen. Then read ``count`` once more, n. Then find out which ids of L are still alive: A ⊆ L. Every id in A existed
-before the count was taken (it had been listed) and after it (it is alive), ids never come back, and executions keep their run
-test: so it existed in this list when it was counted, and A is a subset of the n rows. If A has n members, A is the list,
-whatever moved in between. If not, repeat with what is known by now.
+be the ids seen that are older than the reading. Then read the first rows and ``count`` once more: n is the count without the newer
+ones among them. Then find out which ids of L are still alive: A ⊆ L. Every id in A existed before the count was taken (it had been
+listed) and after it (it is alive), ids never come back, and executions keep their run test: so it existed in this list when it was
+counted, and A is a subset of those n rows. If A has n members, A is the list, whatever moved in between. If not, repeat with what
+is known by now.
 
 For executions a second pass over the pages tells which are alive, and a request by id for those that it does not show. For calls
 the request for their metrics tells it, which is needed anyway (see ``calls.py``).
@@ -30,7 +31,7 @@ incomplete, without further rounds, and ``unreadable`` has the row, with what an
 row, or with far more rows than it counts, it is read no further, and counts as one with a bad row.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Container, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -54,6 +55,8 @@ MAX_ROUNDS = 6
 MOST_ROWS_OF_A_PAGE = 16_384
 """The largest page: a server takes about 20 s for so many executions, and sends about 16 MB."""
 _TRIALS = 2
+_HEAD_ROWS = 16
+"""Rows in which those are sought first that were created since the reading began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,31 +237,37 @@ async def list_completely(
     id_of: Callable[[T], str],
     get: Callable[[str], Awaitable[T]],
     *,
-    known: Container[str],
     limit: int,
     head_at: HeadReader[T],
     largest: LargestPage | None = None,
+    is_newer: Callable[[T], bool] | None = None,
 ) -> Listing[T]:
-    """The whole list. ``known`` are ids that the dataset holds already; ``get`` reads one row, or raises NotFoundError.
+    """The whole list, as it was when the reading began.
 
-    ``head_at`` finds out in another way which row is at a position of the list, for rows that the list cannot give. Without
-    ``largest`` no page is larger than ``limit``.
+    ``get`` reads one row, or raises NotFoundError. ``head_at`` finds out in another way which row is at a position of the list, for
+    rows that the list cannot give. Without ``largest`` no page is larger than ``limit``. ``is_newer`` says whether a row may have
+    been created since the reading began; without it, nobody can tell.
 
     Raises:
         SourceError: a page or a row that exists cannot be read, for another reason than bad rows, or no row can.
     """
     listed: dict[str, T] = {}
-    size = limit
+    size, older_before = limit, None
     for _ in range(MAX_ROUNDS):
         latest = await read_pass(read, id_of, limit=size, head_at=head_at, largest=largest)
         if latest.unreadable:
             return _without_proof(latest, listed, id_of)
         size = latest.limit
         if latest.total_pages > 1:
-            return await _list_many_pages(read, id_of, get, listed | latest.rows, limit=limit, head_at=head_at)
-        if latest.is_whole_page and all(key in listed or key in known for key in latest.rows):
+            rows = listed | latest.rows
+            return await _list_many_pages(read, id_of, get, rows, limit=limit, head_at=head_at, is_newer=is_newer)
+        newer = {key for key, row in latest.rows.items() if is_newer is None or is_newer(row)}
+        older = latest.rows.keys() - newer
+        is_same = is_newer is not None and older == older_before
+        if latest.is_whole_page and (is_same or newer <= listed.keys()):
             return Listing(rows=latest.rows, is_complete=True)
         listed |= latest.rows
+        older_before = older if latest.is_whole_page else None
     return Listing(rows=listed, is_complete=False)
 
 
@@ -270,21 +279,40 @@ async def _list_many_pages(
     *,
     limit: int,
     head_at: HeadReader[T],
+    is_newer: Callable[[T], bool] | None,
 ) -> Listing[T]:
     for _ in range(MAX_ROUNDS):
-        count = (await read(1, 1)).count
+        count, is_left_out = await _count_older(read, limit, is_newer)
         latest = await read_pass(read, id_of, limit=limit, head_at=head_at)
         if latest.unreadable:
             return _without_proof(latest, listed, id_of)
-        unseen = [key for key in listed if key not in latest.rows]
-        if len(listed) >= count:
-            alive = await _alive(get, unseen)
-            if len(listed) - len(unseen) + len(alive) == count:
+        older = {key for key, row in (listed | latest.rows).items() if is_left_out is None or not is_left_out(row)}
+        counted = {key for key in older if key in listed}
+        if len(counted) >= count:
+            alive = await _alive(get, [key for key in listed if key not in latest.rows])
+            if len(counted & (latest.rows.keys() | alive.keys())) == count:
                 return Listing(rows=latest.rows | alive, is_complete=True)
             listed = latest.rows | alive
         else:
             listed |= latest.rows
     return Listing(rows=listed, is_complete=False)
+
+
+async def _count_older(
+    read: PageReader[T], limit: int, is_newer: Callable[[T], bool] | None
+) -> tuple[int, Callable[[T], bool] | None]:
+    """How many rows the list counts, and which are left out of that: the newer ones, where one page of ``limit`` shows them all."""
+    if is_newer is None:
+        return (await read(1, 1)).count, None
+    rows = min(limit, _HEAD_ROWS)
+    while True:
+        head = await read(1, rows)
+        newer = sum(map(is_newer, head.results))
+        if newer < len(head.results) or newer >= head.count:
+            return head.count - newer, is_newer
+        if rows == limit or len(head.results) < rows:
+            return head.count, None
+        rows = min(limit, 4 * rows)
 
 
 async def _alive(get: Callable[[str], Awaitable[T]], ids: Collection[str]) -> dict[str, T]:

@@ -3,20 +3,17 @@
 Pure: no clock, no network, no files. The same input gives the same plan.
 """
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
+from etl.extract.endpoints import Purpose, no_requests
 from etl.extract.listing import MOST_ROWS_OF_A_PAGE
-from etl.extract.purpose import Purpose, no_requests
 from etl.model.lifecycle import LONG_AGO, TERMINAL_EXECUTION, ExportState, StoredExecution
 from etl.model.listed_execution import ExecutionList, ListedExecution
 from etl.model.records import DeadLetter
 from etl.settings import RunTest
-
-_MASS_SHARE = 0.1
-_MASS_FLOOR = 2
 
 
 class Reason(StrEnum):
@@ -76,8 +73,9 @@ class Policy:
 class Planned:
     """One listed execution and what to do with it.
 
-    ``unreadable`` says why the list could not give it: then only its head is known. ``is_compared``: the calls that its lists show
-    unchanged are not fetched again.
+    ``run_test_key`` is that of the partition where it lies, or will lie. ``unreadable`` says why the list could not give it: then
+    only its head is known. ``is_compared``: the calls that its lists show unchanged are not fetched again. ``is_resumed``: nor are
+    those that were fetched since it was found as it is listed now, and left incomplete.
     """
 
     run_test_name: str
@@ -89,6 +87,7 @@ class Planned:
     estimated_calls: int
     unreadable: DeadLetter | None = None
     is_compared: bool = False
+    is_resumed: bool = False
 
     @property
     def is_fetched(self) -> bool:
@@ -110,11 +109,12 @@ class Planned:
     def requests(self, page_limit: int) -> int:
         """An estimate of the requests that fetching it takes."""
         listing = pages(self.estimated_calls, page_limit)
-        if not (self.is_compared and self.stored) or pages(self.estimated_calls, page_limit) > 2:
+        is_compared = self.is_compared and listing <= 2
+        if self.stored is None or not (self.is_resumed or is_compared):
             return listing + self.estimated_calls
         # An execution that changed has probably run again, and all its calls with it.
         missing = self.estimated_calls - (0 if self.reason is Reason.CHANGED else self.stored.held.exported_calls)
-        return listing + 1 + max(0, missing)
+        return listing + (not self.is_resumed) + max(0, missing)
 
 
 def requests_to_fetch(plan: Iterable[Planned], *, page_limit: int) -> dict[Purpose, int]:
@@ -144,19 +144,19 @@ def plan_run_test(
     listed: ExecutionList,
     stored: Mapping[str, StoredExecution],
     *,
+    home: str,
     policy: Policy = Policy(),
-    strays: Container[str] = (),
 ) -> list[Planned]:
     """One entry for each listed execution that the run test's ``since`` lets in, in no particular order.
 
-    An older one is let in, too, when the dataset holds a part of it, or says that it was deleted. ``stored`` is by execution_id; of
-    ``strays``, calls are stored without their execution.
+    An older one is let in, too, when the dataset holds a part of it, or says that it was deleted. ``stored`` is by execution_id.
+    ``home`` is the key for what is new.
     """
     plan = []
     for execution in listed.executions.values():
         started_at, known = execution.started_at, stored.get(execution.execution_id)
         is_old = run_test.since and started_at and started_at.date() < run_test.since
-        if is_old and not (_is_wrong(known) if known else execution.execution_id in strays):
+        if is_old and not (known and _is_wrong(known)):
             continue
         letter = listed.heads.get(execution.execution_id)
         reason = _reason(execution, known, policy)
@@ -165,7 +165,7 @@ def plan_run_test(
         plan.append(
             Planned(
                 run_test_name=run_test.name,
-                run_test_key=run_test.key,
+                run_test_key=known.run_test_key if known else home,
                 execution=execution,
                 reason=reason,
                 started_at=started_at,
@@ -173,6 +173,7 @@ def plan_run_test(
                 estimated_calls=_estimated_calls(execution, known),
                 unreadable=letter,
                 is_compared=policy.settle_by_detail and known is not None and _is_compared(known, reason),
+                is_resumed=known is not None and _is_resumed(execution, known, reason),
             )
         )
     return plan
@@ -185,11 +186,6 @@ def order_by_worth(plan: Iterable[Planned]) -> list[Planned]:
     """
     newest_first = sorted(plan, key=lambda planned: planned.started_at or LONG_AGO, reverse=True)
     return sorted(newest_first, key=lambda planned: _ORDER.get(planned.reason, 0))
-
-
-def most_worth(plan: Iterable[Planned]) -> list[Planned]:
-    """What comes first by worth."""
-    return [item for item in plan if item.reason not in _ORDER]
 
 
 def scrub(plan: Iterable[Planned], *, requests: int, page_limit: int) -> list[Planned]:
@@ -210,14 +206,6 @@ def _verified_at(item: Planned) -> datetime | None:
     return item.stored.verified_at if item.stored else None
 
 
-def is_mass_vanishing(*, vanished: int, living: int, always_allowed: int = _MASS_FLOOR) -> bool:
-    """Whether so many stored executions are no longer listed that the key or workspace may be wrong.
-
-    That is all of them, or more than a tenth; one or two may always vanish.
-    """
-    return vanished > 0 and (vanished >= living or vanished > max(always_allowed, _MASS_SHARE * living))
-
-
 def _reason(execution: ListedExecution, known: StoredExecution | None, policy: Policy) -> Reason:
     if execution.status not in TERMINAL_EXECUTION:
         return Reason.UNFINISHED if policy.fetch_unfinished else Reason.WAITING
@@ -233,6 +221,7 @@ def _is_waiting_row_current(execution: ListedExecution, known: StoredExecution) 
         known.export_state == ExportState.WAITING
         and known.deleted_at is None
         and not known.has_letters
+        and not known.is_damaged
         and known.fingerprint == execution.fingerprint
     )
 
@@ -257,9 +246,18 @@ def _reason_to_refetch(execution: ListedExecution, known: StoredExecution) -> Re
 
 
 def _is_compared(known: StoredExecution, reason: Reason) -> bool:
-    is_fetched_before = known.export_state != ExportState.WAITING and known.held.exported_calls > 0
-    is_as_it_was = not (known.is_damaged or known.deleted_at)
-    return is_fetched_before and is_as_it_was and reason in (Reason.SETTLING, Reason.CHANGED, Reason.INCOMPLETE)
+    return _is_held(known) and reason in (Reason.SETTLING, Reason.CHANGED, Reason.INCOMPLETE)
+
+
+def _is_resumed(execution: ListedExecution, known: StoredExecution, reason: Reason) -> bool:
+    is_as_listed = known.export_state == ExportState.INCOMPLETE and known.fingerprint == execution.fingerprint
+    return _is_held(known) and is_as_listed and reason is Reason.INCOMPLETE
+
+
+def _is_held(known: StoredExecution) -> bool:
+    """Whether the dataset holds calls of it, as they were exported."""
+    is_fetched = known.export_state != ExportState.WAITING and known.held.exported_calls > 0
+    return is_fetched and not (known.is_damaged or known.deleted_at)
 
 
 def _estimated_calls(execution: ListedExecution, known: StoredExecution | None) -> int:

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from etl.extract.http_date import unix_seconds
+from etl.extract.source_clock import unix_seconds
 
 WINDOW_SECONDS = 60.0
 _POLL_SECONDS = 0.05

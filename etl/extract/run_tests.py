@@ -53,12 +53,10 @@ async def discover(client: Client, *, page_limit: int) -> Discovered:
         return None
 
     try:
-        # Nothing is known from before: the dataset holds names, and two run tests may share one.
         listing = await list_completely(
             read,
             lambda each: each.run_test_id,
             get,
-            known=(),
             limit=page_limit,
             head_at=head_at,
             largest=client.largest_page,

@@ -1,4 +1,4 @@
-"""Which calls of an execution need not be fetched again: those that two lists show unchanged.
+"""Which calls of an execution need not be fetched again: those that two lists show unchanged, or that are stored already.
 
 The list of calls was read already; the execution's detail costs one request more. Where the server, the key or the execution has
 none, everything is fetched as if it were new.
@@ -15,31 +15,32 @@ from etl.extract.bad_rows import power_of_two_above
 from etl.extract.client import Client
 from etl.extract.endpoints import list_call_details
 from etl.extract.plan import Planned, Reason
-from etl.model.records import DeadLetter, DetailedCall, ListedCall
-from etl.transform.detail import is_listed_as_stored, vouches_for
+from etl.model import schema
+from etl.model.records import DetailedCall, ListedCall
+from etl.transform.detail import vouches_for
 
 _MOST_FAILURES = 5
+_EXPORTED_AT = schema.CALLS.names.index("exported_at")
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
     """Reads what the dataset holds of an execution.
 
-    That is its calls, and of each the configs of its evals; their rows by id; the subject and the message of each dead letter; and
-    how many calls the API counted in it and did not list.
+    That is: the ids of its calls, each with whether it is marked as deleted; the rows of those that are not, by id; and the calls
+    of which a dead letter tells.
     """
 
-    evals_by_call: Callable[[Planned], Awaitable[Mapping[str, AbstractSet[str]]]]
+    calls: Callable[[Planned], Awaitable[Mapping[str, bool]]]
     rows: Callable[[Planned], Awaitable[Mapping[str, Sequence[Any]]]]
-    letters: Callable[[Planned], Awaitable[AbstractSet[tuple[str, str]]]]
-    unlisted_calls: Callable[[Planned], Awaitable[int]]
+    failed: Callable[[Planned], Awaitable[AbstractSet[str]]]
 
 
 class Settling:
     """Compares executions with what is ``stored`` of them; the counts grow with each.
 
     ``compared`` executions needed two requests instead of one for each call. ``saved_requests`` are the calls that were not
-    fetched, less one for each detail that was asked for. ``listed_differently`` executions had changed by their list alone: none
+    fetched, less one for each detail that was read. ``listed_differently`` executions had changed by their list alone: none
     of their calls had to be fetched. ``fetched_whole`` is how many could not be compared, and ``failure`` says
     why the last of them could not. After a few in a row no detail is read any more.
     """
@@ -50,55 +51,48 @@ class Settling:
         self.listed_differently = 0
         self.fetched_whole = 0
         self.failure: str | None = None
-        self._client = client
         self.stored = stored
+        self._client = client
         self._page_limit = page_limit
         self._failures_in_a_row = 0
 
-    async def unchanged(self, item: Planned, listed: Mapping[str, ListedCall]) -> tuple[frozenset[str], frozenset[str]]:
-        """The listed calls whose stored rows can stay, and the calls that only the detail names: one of the two is older."""
-        if not (item.is_compared and listed):
-            return frozenset(), frozenset()
-        details = await self._details(item, limit=max(self._page_limit, power_of_two_above(len(listed))))
-        rows = await self.stored.rows(item) if details else {}
-        # The rows of calls that could not be fetched last time are older than what no list shows.
-        failed = {subject_id for subject_id, _ in await self.stored.letters(item)} if details else set()
-        kept = frozenset(
+    async def kept(self, item: Planned, listed: Mapping[str, ListedCall], *, may_compare: bool) -> frozenset[str]:
+        """The listed calls whose stored rows can stay. Never one that a dead letter tells of: its row is older."""
+        is_compared = item.is_compared and may_compare
+        if not listed or not (item.is_resumed or is_compared):
+            return frozenset()
+        candidates = {key for key, call in listed.items() if isinstance(call.payload.get("status"), str)}
+        candidates -= await self.stored.failed(item)
+        rows, kept = dict[str, Sequence[Any]](), set[str]()
+        if item.is_resumed:
+            rows = dict(await self.stored.rows(item))
+            candidates &= rows.keys()
+            kept = {key for key in candidates if _is_fetched_since(item, rows[key])}
+        details = await self._details(item, listed) if is_compared and candidates > kept else {}
+        if details and not rows:
+            rows = dict(await self.stored.rows(item))
+        kept |= {
             key
-            for key in (listed.keys() & details.keys() & rows.keys()) - failed
-            if isinstance(listed[key].payload.get("status"), str)
-            and vouches_for(
+            for key in candidates & details.keys() & rows.keys()
+            if vouches_for(
                 listed[key],
                 details[key],
                 rows[key],
                 run_test_name=item.run_test_name,
                 started_at=item.started_at,
             )
-        )
+        }
         self.saved_requests += len(kept)
         self.listed_differently += item.reason is Reason.CHANGED and len(kept) == len(listed)
-        return kept, frozenset(details.keys() - listed.keys())
+        return frozenset(kept)
 
-    async def is_stored(self, item: Planned, doubt: DeadLetter, listed: Mapping[str, ListedCall]) -> bool:
-        """Whether the same doubt, and nothing else, kept an earlier run from exporting the execution as it is listed now.
-
-        Then its metrics have nothing to add: either they were not needed then, or they did not change what the doubt says. They
-        have where the list tells of a call what its stored row does not: they were older then.
-        """
-        known = item.stored
-        if known is None or known.is_damaged or known.fingerprint != item.execution.fingerprint:
-            return False
-        if await self.stored.letters(item) != {(doubt.subject_id, doubt.message)}:
-            return False
-        rows = await self.stored.rows(item)
-        return all(is_listed_as_stored(listed[each], rows[each]) for each in listed.keys() & rows.keys())
-
-    async def _details(self, item: Planned, *, limit: int) -> dict[str, DetailedCall]:
+    async def _details(self, item: Planned, listed: Mapping[str, ListedCall]) -> dict[str, DetailedCall]:
         """The calls in the execution's detail; none when it cannot be had."""
         if self._failures_in_a_row >= _MOST_FAILURES:
             self.fetched_whole += 1
             return {}
         self.saved_requests -= 1
+        limit = max(self._page_limit, power_of_two_above(len(listed)))
         request = list_call_details(item.execution.execution_id, limit=limit)
         try:
             page = await self._client.get(request.sent_for(item.purpose))
@@ -111,3 +105,9 @@ class Settling:
         self.compared += 1
         times = Counter(call.call_execution_id for call in page.results)
         return {call.call_execution_id: call for call in page.results if times[call.call_execution_id] == 1}
+
+
+def _is_fetched_since(item: Planned, row: Sequence[Any]) -> bool:
+    """Whether the row of a call was fetched since its execution was found as it is listed now."""
+    begun_at, exported_at = item.stored.verified_at if item.stored else None, row[_EXPORTED_AT]
+    return begun_at is not None and exported_at is not None and exported_at >= begun_at

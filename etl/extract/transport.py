@@ -17,11 +17,8 @@ from yarl import URL
 
 from etl.errors import ConfigurationError
 from etl.extract.bodies import AnswerTooLargeError, Bodies, NoAnswerError
-from etl.extract.deadline import Deadline
-from etl.extract.purpose import Purpose, no_requests
+from etl.extract.endpoints import Purpose, no_requests
 from etl.extract.source_clock import clock_offset
-
-_MOST_RENEWALS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +98,11 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the server sent, the body decompressed. ``generation`` is that of the connections: see ``Transport.renew``."""
+    """What the server sent, the body decompressed."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
-    generation: int
 
 
 class ConnectionLostError(NoAnswerError):
@@ -172,16 +168,13 @@ class Transport:
         self._own = session(force_close=True)
         self._retired: list[aiohttp.ClientSession] = []
 
-    def renew(self, generation: int) -> None:
-        """Use none of the connections that were kept in this generation again: on one of them an answer came that nobody awaits.
+    def renew(self) -> None:
+        """Use none of the connections that were kept again: on one of them an answer came that nobody awaits.
 
-        Each request that follows there would get the answer to the one before. A server that does it again and again gets a
-        connection for each request.
+        Each request that follows there would get the answer to the one before.
         """
-        if generation != len(self._retired) or self._kept is self._own:
-            return
         self._retired.append(self._kept)
-        self._kept = self._own if len(self._retired) == _MOST_RENEWALS else self._new_session(force_close=False)
+        self._kept = self._new_session(force_close=False)
         self.has_kept = False
 
     async def get(self, target: str, *, on_own_connection: bool) -> Answer:
@@ -191,18 +184,20 @@ class Transport:
             NoAnswerError: no whole answer arrived.
             ConfigurationError: the proxy refused to connect.
         """
-        session, generation = self._own if on_own_connection else self._kept, len(self._retired)
+        session = self._own if on_own_connection else self._kept
         failure: Exception
         try:
-            with Deadline(self._total_seconds) as deadline:
-                async with session.get(
+            async with (
+                asyncio.timeout(self._total_seconds) as deadline,
+                session.get(
                     URL(self._base_url + target, encoded=True),
                     allow_redirects=False,
                     proxy=self._proxy_url,
                     proxy_headers=self._proxy_headers,
-                ) as response:
-                    body = await self._bodies.read(response, deadline)
-            answer = Answer(response.status, response.headers, body, generation)
+                ) as response,
+            ):
+                body = await self._bodies.read(response, deadline)
+            answer = Answer(response.status, response.headers, body)
         except (AnswerTooLargeError, ConnectionLostError) as error:
             failure = error
             self._is_cut_short |= isinstance(error, ConnectionLostError) and not on_own_connection
@@ -212,7 +207,7 @@ class Transport:
             place = traceback.extract_tb(exc.__traceback__)[-1]
             failure = RuntimeError(f"{type(exc).__name__} at {place.filename}:{place.lineno}")
         else:
-            self.has_kept |= session is self._kept is not self._own
+            self.has_kept |= session is self._kept
             if self._is_cut_short:
                 # A server that closes after its answer without saying so: a turn of the loop later, that has been noticed.
                 await asyncio.sleep(0)

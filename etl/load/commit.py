@@ -18,10 +18,10 @@ from etl.errors import SchemaError
 from etl.load.dataset import Dataset
 from etl.load.layout import Part
 from etl.load.merge import Replacement, is_of
+from etl.load.part_index import held_rows
 from etl.load.receipt import Change
-from etl.load.state import StoredState, held_rows
 from etl.model import schema
-from etl.model.digest import rows_digest
+from etl.model.digest import fingerprint, rows_digest
 from etl.model.lifecycle import (
     KNOWN_CALL,
     LONG_AGO,
@@ -32,14 +32,10 @@ from etl.model.lifecycle import (
     StoredExecution,
     export_state,
 )
-from etl.model.listed_execution import call_counts
-from etl.model.records import METRICS, RUNS
+from etl.model.records import METRICS, RUNS, DeadLetter
 from etl.transform.flatten import FlatBundle
 from etl.transform.frames import ExportStamp, calls_frame, errors_frame, evals_frame, executions_frame, to_arrow
 
-_CALL_ID = schema.CALLS.names.index("call_execution_id")
-_CALL_ID_OF_EVAL = schema.EVALS.names.index("call_execution_id")
-_LETTER_KEY = [schema.ERRORS.names.index(name) for name in schema.ERRORS.key]
 _NOTHING_HELD = HeldRows(listed_calls=None, exported_calls=0, calls_digest=rows_digest([]))
 
 
@@ -47,26 +43,26 @@ _NOTHING_HELD = HeldRows(listed_calls=None, exported_calls=0, calls_digest=rows_
 class Arrived:
     """Rows that one commit received of one run test, changed or not.
 
-    ``dead_letters`` are endpoint and subject_id of each, by execution: one that arrives in pieces tells of all of them each time.
-    ``without_rows`` executions are incomplete since rows that were to stay are gone.
+    ``dead_letters`` are those of each execution: one that arrives in pieces tells of all of them each time. ``without_rows``
+    executions are incomplete since rows that were to stay are gone.
     """
 
     rows: Counter[str] = field(default_factory=Counter)
     misfits: int = 0
-    dead_letters: dict[str, frozenset[tuple[str, str]]] = field(default_factory=dict)
-    without_rows: int = 0
+    dead_letters: dict[str, tuple[DeadLetter, ...]] = field(default_factory=dict)
+    without_rows: set[str] = field(default_factory=set)
     unknown_statuses: Counter[str] = field(default_factory=Counter)
 
 
 def commit(
     dataset: Dataset,
     bundles: Sequence[FlatBundle],
-    stored: StoredState,
+    stored: Mapping[str, StoredExecution],
     parts_of: Callable[[Sequence[FlatBundle]], Sequence[Part]],
     stamp: ExportStamp,
     settlement: Settlement,
 ) -> dict[str, Arrived]:
-    """Write the bundles into their parts, durably; returns what arrived by run test key.
+    """Write the bundles into their parts, durably; returns what arrived by the run test's name.
 
     Empties the bundles of their rows: each can be committed once only.
 
@@ -77,75 +73,39 @@ def commit(
         SchemaError: two bundles are of the same execution.
     """
     arrived: dict[str, Arrived] = {}
-    _keep_each_letter_once(bundles)
-    for key, group in groupby(sorted(_each_call_once(bundles), key=_age), key=attrgetter("run_test_key")):
+    for name, group in groupby(sorted(bundles, key=_age), key=attrgetter("run_test_name")):
         of_run_test = list(group)
         in_parts: dict[Part, list[FlatBundle]] = {}
         for part, bundle in zip(parts_of(of_run_test), of_run_test, strict=True):
             in_parts.setdefault(part, []).append(bundle)
-        rows, arrived[key] = _rows_of(of_run_test, stamp)
+        rows, arrived[name] = _rows_of(of_run_test, stamp)
         for part, in_part in in_parts.items():
             mine = _by_execution(in_part)
-            known = {execution_id: stored.executions.get(key, {}).get(execution_id) for execution_id in mine}
-            replacement = _replacement(mine, known)
+            known = {execution_id: stored.get(execution_id) for execution_id in mine}
+            replacement = _replacement(mine, known, stamp)
             # A copy is as much text again.
             own_rows = {
                 name: of_all.filter(is_of(of_all, mine)) if len(in_parts) > 1 else of_all
                 for name, of_all in rows.items()
             }
-            held = {
-                execution_id: before.vouched if before else stored.index.vouched.get(execution_id, _NOTHING_HELD)
-                for execution_id, before in known.items()
-            }
+            held = {each: before.held if before else _NOTHING_HELD for each, before in known.items()}
             held_now, touched = _commit_calls(dataset, part, mine, own_rows, replacement)
             held |= held_now
             states = _states(mine, known, held, settlement)
-            verified_at = _verified_at(mine, known, settlement.fetched_at)
+            verified_at = _verified_at(mine, known, states, settlement.fetched_at)
             dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)
-            unlisted = _unlisted_calls(mine, held, replacement)
-            executions = executions_frame(mine.values(), held, unlisted, states, verified_at, stamp)
+            executions = executions_frame(mine.values(), held, states, verified_at, stamp)
             own = to_arrow(executions.data, schema.EXECUTIONS)
             changed = dataset.commit_rows(schema.EXECUTIONS, part, own, _renewing(replacement, touched)).changed
-            _note_changes(dataset, key, known, held, changed, replacement)
-            arrived[key].misfits += executions.misfits
-            arrived[key].without_rows += sum(
-                states[execution_id] is ExportState.INCOMPLETE and not bundle.dead_letters and bundle.part_of is None
+            _note_changes(dataset, part.run_test_key, known, held, changed, replacement)
+            arrived[name].misfits += executions.misfits
+            arrived[name].without_rows |= {
+                execution_id
                 for execution_id, bundle in mine.items()
-            )
+                if states[execution_id] is ExportState.INCOMPLETE and not bundle.dead_letters and bundle.part_of is None
+            }
     pa.default_memory_pool().release_unused()  # else the pieces that are free after each commit add up
     return arrived
-
-
-def _each_call_once(bundles: Sequence[FlatBundle]) -> list[FlatBundle]:
-    """The bundles, a call that several of them list in one: the last that fetched it, since it moved there meanwhile."""
-    owners: dict[str, int] = {}
-    fetched: set[str] = set()
-    doubled: dict[int, set[str]] = {}
-    for number, bundle in enumerate(bundles):
-        mine = {row[_CALL_ID] for row in bundle.calls.values}
-        for call_id in bundle.listed or ():
-            loser = number if call_id in fetched and call_id not in mine else owners.get(call_id)
-            if loser is not None:
-                doubled.setdefault(loser, set()).add(call_id)
-            if loser != number:
-                owners[call_id] = number
-        fetched |= mine
-    return [_without(bundle, doubled[n]) if n in doubled else bundle for n, bundle in enumerate(bundles)]
-
-
-def _keep_each_letter_once(bundles: Sequence[FlatBundle]) -> None:
-    """Drop the dead letter of a call that a later execution has, too; both executions are incomplete all the same."""
-    seen: set[tuple[str, ...]] = set()
-    for bundle in reversed(bundles):
-        mine = {tuple(row[index] for index in _LETTER_KEY): row for row in bundle.errors.values}
-        bundle.errors.values[:] = [row for key, row in mine.items() if key not in seen]
-        seen |= mine.keys()
-
-
-def _without(bundle: FlatBundle, call_ids: AbstractSet[str]) -> FlatBundle:
-    for rows, index in ((bundle.calls, _CALL_ID), (bundle.evals, _CALL_ID_OF_EVAL)):
-        rows.values[:] = [row for row in rows.values if row[index] not in call_ids]
-    return replace(bundle, listed=(bundle.listed or frozenset()) - call_ids)
 
 
 def _rows_of(bundles: Sequence[FlatBundle], stamp: ExportStamp) -> tuple[dict[str, pa.Table], Arrived]:
@@ -159,10 +119,7 @@ def _rows_of(bundles: Sequence[FlatBundle], stamp: ExportStamp) -> tuple[dict[st
             executions=sum(each.part_of is None for each in bundles), calls=len(calls.data), evals=len(evals.data)
         ),
         misfits=calls.misfits + evals.misfits,
-        dead_letters={
-            each.execution.execution_id: frozenset((letter.endpoint, letter.subject_id) for letter in each.dead_letters)
-            for each in bundles
-        },
+        dead_letters={each.execution.execution_id: each.dead_letters for each in bundles},
     )
     for bundle in bundles:
         # They are in the frames now; memory need not hold them twice.
@@ -182,31 +139,35 @@ def _by_execution(bundles: Iterable[FlatBundle]) -> dict[str, FlatBundle]:
     return mine
 
 
-def _replacement(bundles: Mapping[str, FlatBundle], known: Mapping[str, StoredExecution | None]) -> Replacement:
+def _replacement(
+    bundles: Mapping[str, FlatBundle], known: Mapping[str, StoredExecution | None], stamp: ExportStamp
+) -> Replacement:
     """What the bundles replace of a part; ``known`` is what it held of their executions."""
     listed = {execution_id: bundle for execution_id, bundle in bundles.items() if bundle.is_fetched}
-    unproved = {
-        execution_id
-        for execution_id, bundle in listed.items()
-        if bundle.part_of is not None or _has_letter(bundle, RUNS)
-    }
+    unproved = {each for each, bundle in listed.items() if bundle.part_of is not None or _has_letter(bundle, RUNS)}
     unlisted = bundles.keys() - listed.keys()
     return Replacement(
         bundles.keys(),
         without_calls=unlisted,
-        unproved=unproved,
+        listed_calls={
+            (execution_id, call_id) for execution_id, bundle in listed.items() for call_id in bundle.listed or ()
+        },
+        deleted_calls={
+            (execution_id, call_id) for execution_id, bundle in listed.items() for call_id in bundle.deleted
+        },
         doubtful=unproved | unlisted,
-        listed_calls={call_id for bundle in listed.values() for call_id in bundle.listed or ()},
-        failed_calls={letter.subject_id for bundle in listed.values() for letter in bundle.dead_letters},
-        kept_calls={(execution_id, call_id) for execution_id, bundle in listed.items() for call_id in bundle.kept},
         heads={execution_id for execution_id, bundle in bundles.items() if _has_letter(bundle, METRICS)},
-        renewed={execution_id for execution_id, before in known.items() if before and before.exported_at is None},
+        renewed={
+            each for each, before in known.items() if before and (before.exported_at is None or before.is_damaged)
+        },
         # Without the time of this fetch, a scrub would fetch the same final executions every night.
         verified={
             execution_id
             for execution_id, before in known.items()
             if before and before.export_state == ExportState.EXPORTED and execution_id in listed
         },
+        restamped={each for each, bundle in listed.items() if bundle.dead_letters or bundle.part_of is not None},
+        stamp=stamp.columns,
     )
 
 
@@ -233,6 +194,7 @@ def _states(
                 is_whole=not bundle.dead_letters
                 and bundle.part_of is None
                 and (bundle.listed is None or held[execution_id].exported_calls == len(bundle.listed)),
+                is_late=bundle.run_test_name in settlement.complete_before,
             ),
             settlement,
         )
@@ -240,26 +202,24 @@ def _states(
     }
 
 
-def _unlisted_calls(
-    bundles: Mapping[str, FlatBundle], held: Mapping[str, HeldRows], replacement: Replacement
-) -> dict[str, int]:
-    """How many calls the API counts and does not list, of the executions whose lists are believed and whose counts can be."""
-    numbers = (
-        (execution_id, max(call_counts(bundle.execution.payload), default=-1) - (held[execution_id].listed_calls or 0))
-        for execution_id, bundle in bundles.items()
-        if execution_id not in replacement.doubtful
-    )
-    return {execution_id: number for execution_id, number in numbers if number >= 0}
-
-
 def _verified_at(
-    bundles: Mapping[str, FlatBundle], known: Mapping[str, StoredExecution | None], fetched_at: datetime
+    bundles: Mapping[str, FlatBundle],
+    known: Mapping[str, StoredExecution | None],
+    states: Mapping[str, ExportState],
+    fetched_at: datetime,
 ) -> dict[str, datetime | None]:
-    """When the calls of each execution were fetched or compared last."""
-    return {
-        execution_id: fetched_at if bundles[execution_id].is_fetched else before.verified_at if before else None
-        for execution_id, before in known.items()
-    }
+    """When the calls of each execution were fetched or compared last; of one that stays incomplete, when that began."""
+    found: dict[str, datetime | None] = {}
+    for execution_id, before in known.items():
+        bundle = bundles[execution_id]
+        is_unfinished = (
+            before is not None
+            and before.export_state == states[execution_id] == ExportState.INCOMPLETE
+            and before.fingerprint == fingerprint(bundle.execution.payload)
+        )
+        begun_at = before.verified_at if before else None
+        found[execution_id] = begun_at if not bundle.is_fetched else (is_unfinished and begun_at) or fetched_at
+    return found
 
 
 def _commit_calls(
@@ -278,10 +238,7 @@ def _commit_calls(
     if not listed_calls:
         return {}, frozenset()  # so that the part's largest files are not read
     calls = dataset.commit_rows(schema.CALLS, part, rows[schema.CALLS.name], replacement)
-    # The evals of a call that failed stay as long as the call does.
-    kept = set(calls.table["call_execution_id"].to_pylist()).intersection(replacement.failed_calls)
-    of_evals = replace(replacement, failed_calls=kept)
-    evals = dataset.commit_rows(schema.EVALS, part, rows[schema.EVALS.name], of_evals)
+    evals = dataset.commit_rows(schema.EVALS, part, rows[schema.EVALS.name], replacement)
     return held_rows(listed_calls, calls.table, evals.table), calls.changed | evals.changed
 
 
@@ -299,7 +256,7 @@ def _note_changes(
     replacement: Replacement,
 ) -> None:
     """Tell the receipt what became of the executions of the run test, of which those that ``changed`` have a new row."""
-    new = {each for each in changed if known[each] is None}
+    new = {each for each in changed if not ((before := known[each]) and before.has_row)}
     emptied = {
         each
         for each in changed
@@ -313,4 +270,4 @@ def _note_changes(
 
 def _age(bundle: FlatBundle) -> tuple[str, datetime]:
     """Sorts by run test and start: executions that began together come to lie together."""
-    return bundle.run_test_key, bundle.started_at or LONG_AGO
+    return bundle.run_test_name, bundle.started_at or LONG_AGO

@@ -1,6 +1,6 @@
 """The dataset: reads and writes the rows of one part, and knows what this run has written.
 
-Never decides which parts are written, nor in which order: see ``commit`` and ``relocate``.
+Never decides which parts are written, nor in which order: see ``commit``, ``deletions`` and ``renames``.
 """
 
 from collections import Counter
@@ -24,10 +24,10 @@ from etl.transform.frames import to_arrow
 
 @dataclass(slots=True)
 class Written:
-    """How much a run has written; ``rows`` and ``removed`` rows by table, ``largest_rows`` is that of the largest file."""
+    """How much a run has written; ``rows`` and ``marked`` rows by table, ``largest_rows`` is that of the largest file."""
 
     rows: Counter[str] = field(default_factory=Counter)
-    removed: Counter[str] = field(default_factory=Counter)
+    marked: Counter[str] = field(default_factory=Counter)
     files: int = 0
     largest_rows: int = 0
     size_bytes: int = 0
@@ -50,11 +50,16 @@ class Dataset:
             DestinationError: the file could not be written, and is unchanged; or it is damaged, and was moved to the quarantine.
         """
         merged = merge(table, self.rows(table, part), rows, replacement)
+        self.write_if_changed(table, part, merged)
+        if merged.arrived:
+            self.written.rows[table.name] += merged.arrived
+        return merged
+
+    def write_if_changed(self, table: schema.Table, part: Part, merged: Merged) -> None:
+        """Make the merged rows those of the part, durably; errors as for ``write``."""
         if merged.is_changed:
             self.write(table, part, merged.table)
-            self.written.rows[table.name] += merged.arrived
-            self.written.removed[table.name] += merged.removed
-        return merged
+            self.written.marked[table.name] += merged.marked
 
     def rows(self, table: schema.Table, part: Part) -> pa.Table:
         """All rows of the part, with exactly the declared columns; none when there is no file.
@@ -99,28 +104,6 @@ class Dataset:
         self.written.files += 1
         self.written.largest_rows = max(self.written.largest_rows, len(rows))
         self.written.size_bytes += len(data)
-
-    def write_or_remove(self, table: schema.Table, part: Part, rows: pa.Table) -> None:
-        """Make these the rows of the part, durably; without rows it has no file.
-
-        Raises:
-            DestinationError: the file could not be written or removed, and is unchanged.
-        """
-        if len(rows):
-            self.write(table, part, rows)
-        else:
-            self.remove(table, part)
-
-    def remove(self, table: schema.Table, part: Part) -> None:
-        """Remove the part's file, if there is one.
-
-        Raises:
-            DestinationError: it could not be removed.
-        """
-        path = part_path(table.name, part)
-        if self.files.has(path):
-            self.files.remove(path)
-            self.receipt.note_removed(path)
 
     def set_aside(self, path: str) -> str:
         """Move a damaged file to the quarantine; returns where it is then.

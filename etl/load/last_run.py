@@ -1,51 +1,77 @@
-"""The record of the last run, one JSON document: for the next run, for monitors and for people."""
+"""The record of the last run, one JSON document: for the next run, for monitors and for people.
 
-from collections.abc import Callable, Mapping
-from datetime import date, datetime
-from typing import Annotated, Self
+It also tells of the last attempt, which a run notes when it begins, or when it cannot begin, and of the last load into a warehouse.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime
+from typing import Annotated, Any, Self
 
 import msgspec
+from msgspec.structs import replace
 
-from etl.load.attempt import Attempt
+from etl.errors import DestinationError, ExporterError, FileMissingError
 from etl.load.documents import read_document
 from etl.load.files.contract import Files
 from etl.load.layout import LAST_RUN
+from etl.model.digest import rows_digest
+from etl.model.findings import Finding
+from etl.model.lifecycle import CLOCKS_DIFFER
 
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
-_MOST_BYTES = 64 << 20  # a run test takes about a kilobyte, and a problem of it another
+_MOST_BYTES = 64 << 20  # a run test takes about a kilobyte, and a finding of it another
+RUN_TESTS = "all"
+"""Stands in ``incomplete`` for the list of run tests."""
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that has begun, and has an ``export_run_id``, or one that could not, and has an ``exit_code`` and a ``message``.
+
+    One that has begun and of which neither the record nor a row of ``runs`` tells was killed.
+    """
+
+    started_at: _Moment
+    export_run_id: str | None = None
+    exit_code: int | None = None
+    message: str | None = None
+
+
+class LastLoad(msgspec.Struct, frozen=True, kw_only=True):
+    """``warehouse``: its place, as the settings name it; ``problem``: why the load failed, or what it left out.
+
+    ``export_run_id``: the newest export run that the last load which did not fail left there; ``runs_digest``: of all that it left.
+    ``loaded_at``: when a load last left nothing out.
+    """
+
+    warehouse: str
+    tried_at: _Moment
+    export_run_id: str | None = None
+    runs_digest: str = ""
+    problem: str | None = None
+    loaded_at: _Moment | None = None
 
 
 class RunTestResult(msgspec.Struct, frozen=True):
-    """What the document says of one run test of the last run.
+    """What the document says of one run test of the last run."""
 
-    ``error``: why nothing of it could be exported.
-    """
-
+    name: str
     key: str
-    error: str | None = None
 
 
 class LastRun(msgspec.Struct, frozen=True):
     """What the document says of completeness, and how the run ended; ``rows`` are those that it wrote, by table.
 
-    ``complete_at``: when a run over everything that is configured last left nothing out. ``last_complete_at``: the same for each
-    configured run test, by its key; None when that never happened. ``incomplete``: keys of those of which the last run over them
-    left something out. ``undiscovered``: what is wrong with the list of "all" run tests, in words. ``asked_for``: keys of run
-    tests that are gone, and whose executions were all looked up since, or accepted as deleted; ``ask_again``: keys that are not
-    exported, and of whose executions some could not be looked up. ``not_listed``: how many stored executions the last list of a
-    run test lacked that exist, by its key, unless it was none. ``is_all``: ``complete_at`` is that of "all" run tests, not of some
-    that were named. ``complete_since``: the day from which on each of ``last_complete_at`` was exported; None for the first.
+    ``scope`` tells which run tests are configured, and from which days on, see ``Settings.scope``. ``complete_at``: when a run over
+    all of them last left nothing out. ``last_complete_at``: the same for each of them, by its key; None when that never
+    happened. ``incomplete``: keys of those of which the last run over them left something out. ``run_test_names``: those that the
+    last run knew which listed any.
     """
 
+    scope: str = ""
     complete_at: _Moment | None = None
     last_complete_at: dict[str, _Moment | None] = {}
     incomplete: tuple[str, ...] = ()
-    undiscovered: tuple[str, ...] = ()
-    asked_for: tuple[str, ...] = ()
-    ask_again: tuple[str, ...] = ()
-    not_listed: dict[str, int] = {}
-    is_all: bool = False
-    complete_since: dict[str, date | None] = {}
+    run_test_names: tuple[str, ...] = ()
     export_run_id: str | None = None
     started_at: _Moment | None = None
     finished_at: _Moment | None = None
@@ -55,33 +81,85 @@ class LastRun(msgspec.Struct, frozen=True):
     requests: int = 0
     rows: dict[str, int] = {}
     problems: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     run_tests: tuple[RunTestResult, ...] = ()
+    attempt: Attempt | None = None
+    load: LastLoad | None = None
 
-    def within(self, since: Mapping[str, date | None], *, is_all: bool) -> Self:
-        """What of it holds for these run tests, each from its day on, or for "all": what is wider was never complete."""
-        days = {key: day for key, day in self.complete_since.items() if day and (is_all or key in since)}
-        wider = {key for key, day in days.items() if (since.get(key) or date.min) < day}
-        return msgspec.structs.replace(
-            self,
-            complete_at=None if wider or (is_all and not self.is_all) else self.complete_at,
-            last_complete_at={key: None if key in wider else at for key, at in self.last_complete_at.items()},
-        )
+    def of(self, scope: str) -> Self:
+        """What of it holds for the settings: where they say something else now, no run has completed all of that yet."""
+        return self if scope == self.scope else replace(self, complete_at=None)
 
     def after(self, attempt: Attempt | None) -> Self:
         """What of it holds when this was the last attempt: one that it does not tell of left something out of every run test."""
-        return self if attempt is None or attempt.export_run_id == self.export_run_id else self.doubted()
-
-    def doubted(self) -> Self:
-        """What of it holds when something may be missing of every run test."""
-        return msgspec.structs.replace(self, incomplete=tuple(self.last_complete_at))
+        if attempt is None or attempt.export_run_id == self.export_run_id:
+            return self
+        return replace(self, incomplete=tuple(self.last_complete_at))
 
 
-def read_last_run(files: Files, *, note: Callable[[str], object]) -> LastRun:
-    """The record; an empty one when there is none.
-
-    What lies there and is none of the exporter's is ignored, after ``note`` was told so in one line.
+def read_last_run(files: Files, *, note: Callable[[str], object], set_aside: bool = False) -> LastRun:
+    """The record; an empty one when there is none, or it cannot be read: see ``read_document``.
 
     Raises:
-        DestinationError: it cannot be read.
+        DestinationError: it cannot be opened.
     """
-    return read_document(files, LAST_RUN, LastRun, most_bytes=_MOST_BYTES, note=note) or LastRun()
+    found = read_document(files, LAST_RUN, LastRun, most_bytes=_MOST_BYTES, note=note, set_aside=set_aside)
+    return found or LastRun()
+
+
+def update_last_run(files: Files, fields: Mapping[str, Any]) -> None:
+    """Replace these fields of the document; all others stay as they are.
+
+    Raises:
+        DestinationError: it cannot be opened or written.
+    """
+    kind = dict[str, msgspec.Raw]
+    before = read_document(files, LAST_RUN, kind, most_bytes=_MOST_BYTES, note=lambda _: None, set_aside=True) or {}
+    document = {**fields, **{name: value for name, value in before.items() if name not in fields}}
+    files.publish(LAST_RUN, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
+
+
+def note_failure(files: Files, error: ExporterError, started_at: datetime) -> str | None:
+    """Note a run that could not begin. Returns None, or why the note could not be left: that must not hide the error."""
+    note = {"attempt": Attempt(started_at=started_at, exit_code=error.exit_code, message=str(error))}
+    try:
+        try:
+            update_last_run(files, note)
+        except FileMissingError:  # no run ever made the folder
+            files.prepare()
+            update_last_run(files, note)
+    except DestinationError as reason:
+        why = "" if str(reason) == str(error) else f": {reason}"
+        return f"metrics-etl status will not show this run: its note could not be written{why}"
+    return None
+
+
+def last_load_into(files: Files, place: str, now: datetime) -> LastLoad:
+    """The last load into the warehouse at ``place``; one that tells of nothing where there is none, or it cannot be read.
+
+    Nor does a ``loaded_at`` count that has not come yet: a clock was wrong.
+    """
+    no_load = LastLoad(warehouse=place, tried_at=now)
+    try:
+        load = read_last_run(files, note=lambda _: None).load
+    except DestinationError:
+        return no_load
+    if load is None or load.warehouse != place:
+        return no_load
+    is_future = load.loaded_at is not None and load.loaded_at > now + CLOCKS_DIFFER
+    return replace(load, loaded_at=None) if is_future else load
+
+
+def lacks_of_warehouse(load: LastLoad | None, place: str, *export_runs: Collection[str]) -> str | None:
+    """What is missing from the warehouse at ``place`` after this load, in words.
+
+    ``export_runs`` are the ids of those that it should have: of all, or of all but one that is loading.
+    """
+    if load is None:
+        return "the warehouse was never loaded"
+    if load.warehouse != place:
+        return f"{place} was never loaded; the last load was into {load.warehouse}"
+    if load.problem:
+        return f"the last load left the warehouse behind: {load.problem}"
+    is_there = load.runs_digest in map(rows_digest, export_runs)
+    return None if is_there else "the last run was not loaded into the warehouse"

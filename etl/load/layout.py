@@ -5,7 +5,8 @@
 
 import re
 from calendar import monthrange
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date
 
 from etl.model.keys import is_key
@@ -14,9 +15,7 @@ STATE = "_state"
 LOCK = f"{STATE}/lock"
 STAGING = f"{STATE}/staging"
 QUARANTINE = f"{STATE}/quarantine"
-ATTEMPT = f"{STATE}/attempt.json"
 LAST_RUN = f"{STATE}/last_run.json"
-LAST_LOAD = f"{STATE}/last_load.json"
 IDENTITY = f"{STATE}/dataset.json"
 INDEX = f"{STATE}/index.parquet"
 
@@ -50,13 +49,13 @@ class Part:
 class Scope:
     """Part of the dataset: these run tests (None: all), from the first day to the last, both included.
 
-    ``others`` are parts of other months that have an execution of these days all the same.
+    ``names``: by key, the only run tests that are meant there; a partition may hold rows of several.
     """
 
     run_test_keys: frozenset[str] | None = None
     since: date = date.min
     until: date = date.max
-    others: frozenset[Part] = frozenset()
+    names: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def has_bounds(self) -> bool:
@@ -65,8 +64,7 @@ class Scope:
 
     def has(self, part: Part) -> bool:
         """Whether executions that the part took when they began may be in the scope."""
-        is_of_days = self.overlaps(part.folder) or part in self.others
-        return is_of_days and (self.run_test_keys is None or part.run_test_key in self.run_test_keys)
+        return self.overlaps(part.folder) and (self.run_test_keys is None or part.run_test_key in self.run_test_keys)
 
     def overlaps(self, folder: str) -> bool:
         """Whether a day of the folder's is in the scope."""

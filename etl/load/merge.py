@@ -1,11 +1,12 @@
-"""Replace the rows of re-exported executions within one part. Pure: tables in, table out.
+"""Replace the rows of re-exported executions within one part, and mark what the source no longer has. Pure: tables in, table out.
 
-A row whose content did not change keeps its old version, so that a part in which nothing changed is not written again.
+A row whose content did not change keeps its old version, so that a part in which nothing changed is not written again. No row of
+executions, calls and evals ever goes: what is not replaced stays, and gets a ``deleted_at`` if the source is known not to have it.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any
 
@@ -13,8 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.model import schema
-from etl.model.lifecycle import ExportState
-from etl.model.listed_execution import COUNT_COLUMNS
 
 _VERSION_COLUMNS = {"export_run_id", "exported_at", "verified_at"}
 
@@ -23,9 +22,6 @@ _AGGREGATES = [
     "extra",
 ]
 """Columns of an execution that are empty when only its head is known."""
-
-COLUMNS_OF_UNLISTED = ("unlisted_calls", "listed_calls", "export_state", *COUNT_COLUMNS)
-"""Columns of an execution by which ``unlisted_calls`` is known."""
 
 _SORT = {
     "executions": ["started_at", "execution_id"],
@@ -37,72 +33,72 @@ _SORT = {
 _MOST_SORTED_BYTES = 1 << 30
 """Arrow cannot bring more than 2 GiB of text of one column into another order. So much is one execution's, and all of one time."""
 
+_Pair = tuple[str, str]
+
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """Whose rows are replaced in a part, and what is kept of the old ones. All are ids, of executions or of calls.
+    """Whose rows are replaced in a part, and what is known of the old ones: ids of executions, or pairs of execution and call.
 
     Attributes:
         executions: All that are replaced.
         without_calls: Their calls were not listed: old calls and evals stay as they are.
-        unproved: Their list of calls may miss some: what is stored of calls that it does not name stays.
-        listed_calls: The calls that the lists name.
-        failed_calls: Their metrics could not be fetched: the old rows of these calls stay. So do those of their evals, unless they
-            are listed.
-        kept_calls: Execution and call: listed there and not fetched, since nothing changed. Their old rows stay, and not those of
-            their evals.
+        listed_calls: Calls that their lists name: they exist, and have no other evals than the new rows say.
+        deleted_calls: Calls that the source no longer has.
         doubtful: Nothing proves what became of the calls that their lists do not name: old dead letters of these stay.
         heads: Fetched without their aggregates: the old aggregates stay.
         verified: Take the new ``verified_at`` even if nothing else changed, and with it who wrote the row, and when.
+        restamped: Not whole yet: new rows of their calls tell when they were fetched, even if they say the same as the old ones.
         renewed: Their new execution rows replace the old ones even if they say the same: other rows of theirs changed, or when the
             old ones were written is unknown.
+        stamp: The columns ``export_run_id`` and ``exported_at`` of rows that are marked, which is when they are found deleted.
     """
 
     executions: Collection[str]
     without_calls: Collection[str] = ()
-    unproved: Collection[str] = ()
-    listed_calls: Collection[str] = ()
-    failed_calls: Collection[str] = ()
-    kept_calls: Collection[tuple[str, str]] = ()
+    listed_calls: Collection[_Pair] = ()
+    deleted_calls: Collection[_Pair] = ()
     doubtful: Collection[str] = ()
     heads: Collection[str] = ()
     verified: Collection[str] = ()
+    restamped: Collection[str] = ()
     renewed: Collection[str] = ()
+    stamp: Mapping[str, Any] = field(default_factory=dict)
 
     def executions_of(self, table: schema.Table) -> Collection[str]:
         """The executions whose rows of this table are replaced."""
         return {*self.executions} - {*self.without_calls} if _is_of_calls(table) else self.executions
 
-    def keeps(self, table: schema.Table, execution_id: str, call_execution_id: str) -> bool:
-        """Whether an old row of calls, evals or errors stays though no new one has its key."""
-        if table is schema.ERRORS:
-            is_of_a_call = call_execution_id != execution_id
-            return is_of_a_call and execution_id in self.doubtful and call_execution_id not in self.listed_calls
-        is_failed = call_execution_id in self.failed_calls
-        if table is schema.CALLS and (is_failed or (execution_id, call_execution_id) in self.kept_calls):
+    def keeps_letter(self, execution_id: str, subject_id: str) -> bool:
+        """Whether an old dead letter stays though no new one is the same."""
+        is_unlisted = (execution_id, subject_id) not in self.listed_calls
+        return subject_id != execution_id and execution_id in self.doubtful and is_unlisted
+
+    def is_deleted(self, table: schema.Table, call: _Pair, *, was_deleted: bool) -> bool:
+        """Whether an old row of the call that has no new one is marked: an eval that its call's entry lacks is, too."""
+        if call in self.deleted_calls:
             return True
-        return (is_failed or execution_id in self.unproved) and call_execution_id not in self.listed_calls
+        return table is schema.EVALS if call in self.listed_calls else was_deleted
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
     """The part's rows after the merge, whether they differ from before, and how many of them are new or changed.
 
-    ``removed`` rows have no successor. ``changed`` are the executions of which a row was replaced, added or removed.
+    ``marked`` rows got a ``deleted_at``. ``changed`` are the executions of which a row was replaced, added, marked or unmarked.
     """
 
     table: pa.Table
     is_changed: bool
     arrived: int = 0
-    removed: int = 0
+    marked: int = 0
     changed: AbstractSet[str] = frozenset()
 
 
 def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replacement) -> Merged:
     """``old`` with the rows of the replaced executions exchanged for ``new``, which holds rows of these executions only.
 
-    A dead letter goes when a replaced execution has the same. Rows come sorted by execution and key, unless they are very large.
-    Keys are unique if they are in ``new``.
+    Rows come sorted by execution and key, unless they are very large. Keys are unique if they are in ``new``.
     """
     if not len(old) and not len(new):
         return Merged(old, is_changed=False)
@@ -111,28 +107,52 @@ def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replac
     after = before
     if table is schema.EXECUTIONS:
         new = _with_values_of(before, table, new, _AGGREGATES, replacement.heads)
-        new = _with_unlisted_calls(before, new)
         # The other way round: an old row that stays takes the new time, and no new row replaces it for that.
         after = _with_values_of(new, table, before, sorted(_VERSION_COLUMNS), replacement.verified)
         before = before.filter(pc.invert(is_of(before, replacement.renewed)))
         after = after.filter(pc.invert(is_of(after, replacement.renewed)))
     if table is schema.ERRORS:
-        # Two executions may list a call that fails: the one that was fetched last has its dead letter.
-        theirs = set(_keys(table, new))
-        others = _where(others, [key not in theirs for key in _keys(table, others)])
         new = _with_values_of(before, table, new, ["first_seen_at"], replacement.executions)
     is_kept, is_arriving = _compare(table, before, new, replacement)
+    marks = _marks(table, before, new, replacement) if _is_of_calls(table) else {}
     is_verified = after is not before and not after["verified_at"].equals(before["verified_at"])
-    if all(is_kept) and not any(is_arriving) and not is_verified:
+    if all(is_kept) and not (any(is_arriving) or marks or is_verified):
         return Merged(old, is_changed=False)
+    after = with_marks(after, marks, replacement.stamp)
     merged = pa.concat_tables([others, _where(after, is_kept), _where(new, is_arriving)])
     if merged.nbytes < _MOST_SORTED_BYTES:
         merged = merged.sort_by([(name, "ascending") for name in _SORT[table.name]])
-    is_gone = [not each for each in is_kept]
-    gone = compress(before["execution_id"].to_pylist(), is_gone)
-    changed = {*gone, *compress(new["execution_id"].to_pylist(), is_arriving)}
-    removed = {*compress(_keys(table, before), is_gone)}.difference(_keys(table, new))
-    return Merged(merged, is_changed=True, arrived=sum(is_arriving), removed=len(removed), changed=changed)
+    ids = before["execution_id"].to_pylist()
+    gone = compress(ids, [not each for each in is_kept])
+    changed = {*gone, *compress(new["execution_id"].to_pylist(), is_arriving), *(ids[index] for index in marks)}
+    arrived = sum(is_arriving) + sum(not is_deleted for is_deleted in marks.values())
+    return Merged(merged, is_changed=True, arrived=arrived, marked=sum(marks.values()), changed=changed)
+
+
+def mark(table: schema.Table, rows: pa.Table, executions: Collection[str], stamp: Mapping[str, Any]) -> Merged:
+    """The rows of a part, those of the executions marked as deleted; dead letters of theirs go."""
+    is_theirs = is_of(rows, executions).to_pylist()
+    if table is schema.ERRORS:
+        left = _where(rows, [not each for each in is_theirs])
+        return Merged(left, is_changed=len(left) < len(rows))
+    is_deleted = rows["deleted_at"].is_valid().to_pylist()
+    marks = {
+        index: True for index, (mine, done) in enumerate(zip(is_theirs, is_deleted, strict=True)) if mine and not done
+    }
+    ids = rows["execution_id"].to_pylist()
+    changed = {ids[index] for index in marks}
+    return Merged(with_marks(rows, marks, stamp), is_changed=bool(marks), marked=len(marks), changed=changed)
+
+
+def with_marks(rows: pa.Table, marks: Mapping[int, bool], stamp: Mapping[str, Any]) -> pa.Table:
+    """The rows, those at these positions marked as deleted now (True) or no longer (False), and of this export."""
+    if not marks:
+        return rows
+    deleted = {index: stamp["exported_at"] if is_deleted else None for index, is_deleted in marks.items()}
+    columns = {"deleted_at": deleted} | {name: dict.fromkeys(marks, value) for name, value in stamp.items()}
+    for name, values in columns.items():
+        rows = with_column(rows, name, [values.get(index, own) for index, own in enumerate(rows[name].to_pylist())])
+    return rows
 
 
 def _compare(
@@ -140,6 +160,9 @@ def _compare(
 ) -> tuple[list[bool], list[bool]]:
     """Which of the old rows stay, and which of the new ones replace an old one or are added."""
     new_contents = dict(_contents(table, new))
+    if table is schema.CALLS and replacement.restamped:
+        is_restamped = is_of(new, replacement.restamped).to_pylist()
+        new_contents |= {key: () for key, each in zip(_keys(table, new), is_restamped, strict=True) if each}
     kept: set[tuple[Any, ...]] = set()
     is_kept = []
     for (key, content), stays_if_missing in zip(
@@ -154,21 +177,27 @@ def _compare(
 
 def _stays_if_missing(table: schema.Table, old: pa.Table, replacement: Replacement) -> list[bool]:
     """Which of the old rows stay if no new row has their key."""
-    if table is schema.EXECUTIONS:
-        return [False] * len(old)
-    subject = "subject_id" if table is schema.ERRORS else "call_execution_id"
-    ids = zip(old["execution_id"].to_pylist(), old[subject].to_pylist(), strict=True)
-    return [replacement.keeps(table, *each) for each in ids]
+    if table is not schema.ERRORS:
+        return [_is_of_calls(table)] * len(old)
+    ids = zip(old["execution_id"].to_pylist(), old["subject_id"].to_pylist(), strict=True)
+    return [replacement.keeps_letter(*each) for each in ids]
 
 
-def once(table: schema.Table, rows: pa.Table) -> pa.Table:
-    """The first row of each key."""
-    seen: set[tuple[Any, ...]] = set()
-    is_first = []
-    for key in _keys(table, rows):
-        is_first.append(key not in seen)
-        seen.add(key)
-    return _where(rows, is_first)
+def _marks(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replacement) -> dict[int, bool]:
+    """The positions of the old rows without a new one that are marked from now on (True), or no longer (False)."""
+    new_keys = {*_keys(table, new)}
+    rows = zip(
+        _keys(table, old),
+        zip(old["execution_id"].to_pylist(), old["call_execution_id"].to_pylist(), strict=True),
+        old["deleted_at"].is_valid().to_pylist(),
+        strict=True,
+    )
+    return {
+        index: is_deleted
+        for index, (key, call, was_deleted) in enumerate(rows)
+        if key not in new_keys
+        and (is_deleted := replacement.is_deleted(table, call, was_deleted=was_deleted)) != was_deleted
+    }
 
 
 def is_of(rows: pa.Table, executions: Collection[str]) -> pa.ChunkedArray:
@@ -204,44 +233,11 @@ def _with_values_of(
     return rows
 
 
-def unlisted_calls(executions: pa.Table) -> list[int | None]:
-    """How many calls the API counted in each and did not list; None where no list was believed.
-
-    A row of an older version tells it by its counts, if its list was believed then.
-    """
-    found: list[int | None] = []
-    columns = (executions[name].to_pylist() for name in COLUMNS_OF_UNLISTED)
-    for number, listed, state, *counts in zip(*columns, strict=True):
-        is_believed = listed is not None and state in (ExportState.EXPORTED, ExportState.SETTLING)
-        older = max((each for each in counts if each is not None), default=-1) - listed if is_believed else -1
-        found.append(older if number is None and older >= 0 else number)
-    return found
-
-
-def _with_unlisted_calls(old: pa.Table, new: pa.Table) -> pa.Table:
-    """The new rows of executions, with the old ``unlisted_calls`` where nothing tells how many there are now.
-
-    A new row tells by its column alone: it may be a moved one, whose list was never believed, whatever it counts.
-    Fewer than before are believed only of an execution that says nothing new and lists no more: calls that come between its list
-    and that of its calls are counted the next time.
-    """
-    told = zip(unlisted_calls(old), *(old[name].to_pylist() for name in ("listed_calls", "fingerprint")), strict=True)
-    before = dict(zip(old["execution_id"].to_pylist(), told, strict=True))
-    numbers = []
-    columns = (new[name].to_pylist() for name in ("execution_id", "unlisted_calls", "listed_calls", "fingerprint"))
-    for execution_id, number, *now in zip(*columns, strict=True):
-        number_before, *as_before = before.get(execution_id, (None, *now))
-        is_less = number is not None and number_before is not None and number < number_before
-        is_told = number is not None and not (is_less and now != as_before)
-        numbers.append(number if is_told else number_before)
-    return with_column(new, "unlisted_calls", numbers)
-
-
 def _contents(table: schema.Table, rows: pa.Table) -> Iterable[tuple[tuple[Any, ...], tuple[Any, ...]]]:
     """Key and content of each row; two rows of equal content say the same of the source."""
     names = [name for name in table.names if name not in _VERSION_COLUMNS]
-    if "row_hash" in names:
-        names = ["row_hash", "raw"] if "raw" in names else ["row_hash"]  # the hash covers all but raw
+    if "row_hash" in names:  # which covers all but these
+        names = [name for name in ("row_hash", "deleted_at", "raw") if name in names]
     contents = zip(*(rows[name].to_pylist() for name in names), strict=True)
     return zip(_keys(table, rows), contents, strict=True)
 

@@ -23,6 +23,10 @@ _DICTIONARY = {
 }  # fmt: skip
 
 
+_DROPPED = {"unlisted_calls"}
+"""Columns of earlier versions that this one does not need."""
+
+
 class UnreadableError(DestinationError):
     """A Parquet file is damaged; ``reason`` is what the decoder says."""
 
@@ -75,7 +79,7 @@ class OpenPart:
             UnreadableError: the file is damaged, as far as these columns tell.
             DestinationError: it was written by a newer version, or has other types than this one's.
         """
-        if (unknown := self._stored.difference(self._table.names)) and not may_be_newer:
+        if (unknown := self._stored.difference(self._table.names, _DROPPED)) and not may_be_newer:
             raise DestinationError(
                 f"{self._where}: unknown columns {sorted(unknown)}: written by a newer version; upgrade the exporter"
             )

@@ -1,14 +1,10 @@
 """What one part holds, as far as a plan needs it: one row for each execution of which it holds anything."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,18 +12,19 @@ from etl.errors import FileMissingError
 from etl.load.dataset import Dataset
 from etl.load.files.contract import Entry
 from etl.load.layout import Part, part_path
+from etl.load.merge import is_of
 from etl.load.parquet import UnreadableError
 from etl.model import schema
+from etl.model.digest import voucher
 from etl.model.lifecycle import HeldRows
 
-Hashes = npt.NDArray[np.int64]
 _READ = {
     "executions": (
         "execution_id", "listed_calls", "exported_calls", "run_test_name", "started_at", "export_state", "fingerprint",
         "calls_digest", "verified_at", "exported_at", "export_run_id", "deleted_at",
     ),
-    "calls": ("execution_id", "row_hash", "call_execution_id", "exported_at"),
-    "evals": ("execution_id", "row_hash", "call_execution_id", "exported_at"),
+    "calls": ("execution_id", "row_hash", "deleted_at", "exported_at"),
+    "evals": ("execution_id", "row_hash", "deleted_at", "exported_at"),
     "errors": ("execution_id",),
 }  # fmt: skip
 ROWS = pa.schema(
@@ -37,8 +34,8 @@ ROWS = pa.schema(
         pa.field("held_calls", pa.int64()),
         pa.field("held_digest", pa.string()),
         pa.field("held_at", schema.TIMESTAMP),
+        pa.field("is_deleted", pa.bool_()),
         *(pa.field(f"has_{name}", pa.bool_()) for name in ("calls", "evals", "errors")),
-        pa.field("call_hashes", pa.list_(pa.int64())),
     ]
 )
 
@@ -48,7 +45,7 @@ class PartIndex:
     """One row for each execution of which the part holds anything; ``is_here``: its own row.
 
     ``held_digest`` and ``held_calls`` are what the calls and evals in the part say, ``held_at`` is when the newest of them was
-    exported; ``call_hashes`` has 64 bits for each of its calls. ``versions`` are those of the part's files by table, None when they
+    exported, ``is_deleted`` whether none of them lacks a mark. ``versions`` are those of the part's files by table, None when they
     cannot be told; ``counts`` their numbers of rows.
     """
 
@@ -62,23 +59,6 @@ class PartIndex:
             return None
         number = schema.OF_EXECUTIONS.index(table)
         return self.counts[number] if self.versions[number] == entry.version else None
-
-    def held_digests(self) -> dict[str, str]:
-        """What the calls and evals of each execution in the part say."""
-        return dict(zip(*(self.rows[name].to_pylist() for name in ("execution_id", "held_digest")), strict=True))
-
-    def living_ids(self) -> list[str]:
-        """The executions that have a row which does not say that they were deleted."""
-        ids: list[str] = self.rows.filter(pc.and_not(self.rows["is_here"], pc.is_valid(self.rows["deleted_at"])))[
-            "execution_id"
-        ].to_pylist()
-        return ids
-
-    @property
-    def call_hashes(self) -> Hashes:
-        """The hashes of the part's calls."""
-        hashes: Hashes = self.rows["call_hashes"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return hashes
 
 
 def versions_of(entries: Mapping[str, Entry]) -> tuple[str, ...] | None:
@@ -109,58 +89,56 @@ def index_part(dataset: Dataset, part: Part, entries: Mapping[str, Entry], unrea
     return PartIndex(versions_of(entries) if len(unreadable) == damaged else None, counts, _rows_of(rows))
 
 
-def hash_ids(ids: Collection[str]) -> Hashes:
-    """64 bits of each id, the same in every process. They take little memory; ids whose hashes are equal are hardly ever two."""
-    return pd.util.hash_array(np.array([*ids], dtype=object), categorize=False).view(np.int64)
-
-
-def _hashed(ids: Sequence[Collection[str]]) -> pa.ListArray:
-    """The hash of each id, in a list for each of the collections."""
-    hashes = hash_ids([*chain.from_iterable(ids)])
-    return pa.ListArray.from_arrays(np.cumsum([0, *map(len, ids)], dtype=np.int32), hashes)
+def held_rows(listed_calls: Mapping[str, int | None], calls: pa.Table, evals: pa.Table) -> dict[str, HeldRows]:
+    """What a part's calls and evals hold of the executions, each given with its number of listed calls."""
+    of_calls, of_evals = (_vouchers(rows.filter(is_of(rows, listed_calls))) for rows in (calls, evals))
+    return {
+        execution_id: HeldRows.of(count, of_calls.get(execution_id, ()), of_evals.get(execution_id, ()))
+        for execution_id, count in listed_calls.items()
+    }
 
 
 def _rows_of(rows: Mapping[str, pa.Table]) -> pa.Table:
     """The rows of the index from those of the four tables."""
-    hashes = {name: by_execution(rows[name], "row_hash") for name in ("calls", "evals")}
-    # Evals of a call whose row was lost count like the call.
-    calls, evals = (by_execution(rows[name], "call_execution_id") for name in ("calls", "evals"))
-    newest = _newest(rows["calls"], rows["evals"])
+    calls, evals = (_vouchers(rows[name]) for name in ("calls", "evals"))
+    newest, living = _newest_and_living(rows["calls"], rows["evals"])
     sick = set(rows["errors"]["execution_id"].to_pylist())
     here: dict[str, dict[str, Any]] = {}
     for row in rows["executions"].to_pylist():
         # What somebody doubled vouches for nothing, so that it is fetched again, and comes to stand once.
         here[row["execution_id"]] = row | {"calls_digest": None} if row["execution_id"] in here else row
     ids = [*here, *sorted({*calls, *evals, *sick} - here.keys())]
-    held = [HeldRows.of(None, hashes["calls"].get(each, ()), hashes["evals"].get(each, ())) for each in ids]
+    held = [HeldRows.of(None, calls.get(each, ()), evals.get(each, ())) for each in ids]
     columns = {name: [here.get(each, {}).get(name) for each in ids] for name in _READ["executions"]} | {
         "execution_id": ids,
         "is_here": [each in here for each in ids],
         "held_calls": [each.exported_calls for each in held],
         "held_digest": [each.calls_digest for each in held],
         "held_at": [newest.get(each) for each in ids],
+        "is_deleted": [each not in living for each in ids],
         "has_calls": [each in calls for each in ids],
         "has_evals": [each in evals for each in ids],
         "has_errors": [each in sick for each in ids],
     }
-    arrays = [pa.array(columns[field.name], field.type) for field in ROWS if field.name != "call_hashes"]
-    hashed = _hashed([dict.fromkeys((*calls.get(each, ()), *evals.get(each, ()))) for each in ids])
-    return pa.table([*arrays, hashed], schema=ROWS)
+    return pa.table([pa.array(columns[field.name], field.type) for field in ROWS], schema=ROWS)
 
 
-def _newest(*tables: pa.Table) -> dict[str, datetime]:
-    """When the newest row of each execution was exported."""
-    rows = pa.concat_tables([rows.select(["execution_id", "exported_at"]) for rows in tables])
+def _newest_and_living(*tables: pa.Table) -> tuple[dict[str, datetime], set[str]]:
+    """When the newest row of each execution was exported, and which executions have a row that is not marked as deleted."""
+    rows = pa.concat_tables([rows.select(["execution_id", "deleted_at", "exported_at"]) for rows in tables])
     found = rows.group_by("execution_id").aggregate([("exported_at", "max")])
-    return dict(zip(found["execution_id"].to_pylist(), found["exported_at_max"].to_pylist(), strict=True))
+    newest = dict(zip(found["execution_id"].to_pylist(), found["exported_at_max"].to_pylist(), strict=True))
+    return newest, {*rows.filter(rows["deleted_at"].is_null())["execution_id"].to_pylist()}
 
 
-def by_execution(rows: pa.Table, name: str) -> dict[str, list[Any]]:
-    """The values of the column; the rows of an execution lie together, and are taken at once."""
+def _vouchers(rows: pa.Table) -> dict[str, list[str]]:
+    """The vouchers of the rows of each execution; its rows lie together, and are taken at once."""
     runs = pc.run_end_encode(rows["execution_id"].combine_chunks())
-    column, start = rows[name].to_pylist(), 0
-    values: dict[str, list[Any]] = {}
+    hashes, marks = rows["row_hash"].to_pylist(), rows["deleted_at"].is_valid().to_pylist()
+    column = [voucher(each or "", is_deleted=mark) for each, mark in zip(hashes, marks, strict=True)]
+    found: dict[str, list[str]] = {}
+    start = 0
     for execution_id, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
-        values.setdefault(execution_id, []).extend(column[start:end])
+        found.setdefault(execution_id, []).extend(column[start:end])
         start = end
-    return values
+    return found

@@ -54,18 +54,15 @@ class Places:
             DestinationError: the last part of a folder cannot be read.
         """
         last: dict[tuple[str, str], _LastPart] = {}
-        return [self._known(each) or self._give(each, last) for each in bundles]
+        return [self.part_of(each.execution.execution_id) or self._give(each, last) for each in bundles]
 
-    def _known(self, bundle: FlatBundle) -> Part | None:
-        key, execution_id = bundle.run_test_key, bundle.execution.execution_id
-        stored = self._state.executions[key].get(execution_id)
-        place = stored.place if stored else self._state.stray_places[key].get(execution_id)
-        return Part(key, place) if place else self._given.get(execution_id)
+    def part_of(self, execution_id: str) -> Part | None:
+        """The part of an execution that is stored or was given one."""
+        return self._state.part_of(execution_id) or self._given.get(execution_id)
 
     def _give(self, bundle: FlatBundle, last: dict[tuple[str, str], _LastPart]) -> Part:
         key = bundle.run_test_key
-        day = (bundle.started_at or self._now).astimezone(UTC).date()
-        folder = folder_of(day)
+        folder = folder_of((bundle.started_at or self._now).astimezone(UTC).date())
         found = last.get((key, folder)) or self._last_part(key, folder)
         if found.is_full:
             found = _LastPart(found.number + 1)
@@ -81,21 +78,26 @@ class Places:
         ]
         numbers = [parsed[1].number for path in paths if (parsed := parse_part_path(path))]
         part = Part(key, place_of(folder, max(numbers, default=0)))
-        sizes = self._sizes_of(part)
+        sizes = sizes_of(self._dataset, part)
         return _LastPart(
             part.number,
             rows=max((each.rows for each in sizes), default=0),
             size_bytes=max((each.size_bytes for each in sizes), default=0),
         )
 
-    def _sizes_of(self, part: Part) -> list[FileSize]:
-        """The sizes of the part's files, as this run wrote them or else as their footers say."""
-        found = []
-        for path in (part_path(table.name, part) for table in schema.OF_EXECUTIONS):
-            if written := self._dataset.receipt.written.get(path):
-                found.append(written.size)
-                continue
-            with suppress(FileMissingError):
-                footer = read_footer(self._dataset.files, path)
-                found.append(FileSize(footer.rows, footer.size_bytes))
-        return found
+
+def sizes_of(dataset: Dataset, part: Part) -> list[FileSize]:
+    """The sizes of the part's files, as this run wrote them or else as their footers say.
+
+    Raises:
+        DestinationError: one cannot be read.
+    """
+    found = []
+    for path in (part_path(table.name, part) for table in schema.OF_EXECUTIONS):
+        if written := dataset.receipt.written.get(path):
+            found.append(written.size)
+            continue
+        with suppress(FileMissingError):
+            footer = read_footer(dataset.files, path)
+            found.append(FileSize(footer.rows, footer.size_bytes))
+    return found

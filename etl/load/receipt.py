@@ -14,7 +14,6 @@ class Change(StrEnum):
 
     INSERTED = "inserted"
     REPLACED = "replaced"
-    MOVED = "moved"
     MARKED = "marked"
     EMPTIED = "emptied"
     VERIFIED = "verified"
@@ -40,7 +39,7 @@ class WrittenFile:
 class Receipt:
     """Files of the tables by path, and executions by the key of their run test.
 
-    ``removed`` are no longer where they were: moved, or set aside because they were damaged.
+    ``removed`` are no longer where they were: they were damaged, and set aside.
     """
 
     written: dict[str, WrittenFile] = field(default_factory=dict)

@@ -76,8 +76,7 @@ DAY = Column(
 class Table:
     """One table of the dataset: its columns in order, its key, and where its rows come from.
 
-    ``partitions`` are the columns that stand in the path of its files only. The key identifies a row among those with the same
-    values in the columns ``within``.
+    ``partitions`` are the columns that stand in the path of its files only.
     """
 
     name: str
@@ -85,7 +84,6 @@ class Table:
     endpoint: str
     columns: tuple[Column, ...]
     partitions: tuple[Column, ...]
-    within: tuple[str, ...] = ()
 
     @property
     def start(self) -> str:
@@ -101,11 +99,6 @@ class Table:
     def key(self) -> tuple[str, ...]:
         """The columns that identify a row, and are never null."""
         return tuple(column.name for column in self.columns if column.is_key)
-
-    @property
-    def unique(self) -> tuple[str, ...]:
-        """The columns of which no two rows of the whole dataset have the same values."""
-        return (*self.key, *self.within)
 
     @cached_property
     def names(self) -> tuple[str, ...]:

@@ -37,6 +37,19 @@ def row_hasher(columns: Sequence[str], hashed: Iterable[str]) -> Callable[[Seque
     return row_hash
 
 
+_DELETED = "-"
+
+
+def voucher(row_hash: str, *, is_deleted: bool) -> str:
+    """What the digest of an execution takes of one of its calls or evals: the hash of the row, and its mark if it has one."""
+    return row_hash + _DELETED if is_deleted else row_hash
+
+
+def is_deleted_voucher(text: str) -> bool:
+    """Whether it is that of a row which is marked as deleted."""
+    return text.endswith(_DELETED)
+
+
 def rows_digest(hashes: Iterable[str]) -> str:
-    """Hash over the row hashes of an execution's calls and evals; their order does not matter."""
+    """Hash over the vouchers of an execution's calls and evals; their order does not matter."""
     return blake2b("\n".join(sorted(hashes)).encode(), digest_size=_SIZE_BYTES).hexdigest()

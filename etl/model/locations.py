@@ -1,6 +1,7 @@
-"""Where a dataset may be: a folder, or a bucket of one of these kinds. Pure."""
+"""Where a dataset may be, a folder or a bucket, and what reads it there or is loaded from it. Pure."""
 
 from collections.abc import Mapping
+from enum import StrEnum
 
 Options = Mapping[str, str | bool]
 """Of a bucket, by name."""
@@ -30,6 +31,23 @@ IN_FILES = frozenset({"duckdb", "delta"})
 """Schemes of warehouses whose URL holds a path on this machine."""
 DEFAULT_NAMESPACE = "simulation_metrics"
 """The schema of a warehouse's tables."""
+
+
+class QueryEngineName(StrEnum):
+    """Every key of ``ddl.QUERY_ENGINES``, as typed on the command line, and PostgreSQL, which reads no Parquet."""
+
+    PANDAS = "pandas"
+    DUCKDB = "duckdb"
+    POLARS = "polars"
+    SPARK = "spark"
+    BIGQUERY = "bigquery"
+    SNOWFLAKE = "snowflake"
+    SNOWFLAKE_DIRECT = "snowflake-direct"
+    ATHENA = "athena"
+    REDSHIFT = "redshift"
+    TRINO = "trino"
+    CLICKHOUSE = "clickhouse"
+    POSTGRESQL = "postgresql"
 
 
 def scheme_of(location: str) -> str | None:

@@ -104,8 +104,9 @@ class ExecutionBundle(msgspec.Struct, frozen=True, kw_only=True):
     """One execution and everything that was fetched of it.
 
     ``listed`` is None if its calls were not requested (the execution is still running) or could not be listed. Each listed call is
-    in ``calls``, with its metrics, in ``dead_letters``, or in ``kept``: its stored row is as the API has it, and stays. ``part_of``
-    is how many calls its list has when only some have arrived, which are the ``listed`` ones then: more is to come.
+    in ``calls``, with its metrics, in ``dead_letters``, or in ``kept``: its stored row is as the API has it, and stays. ``deleted``
+    are stored calls that the source no longer has. ``part_of`` is how many calls its list has when only some have arrived, which
+    are the ``listed`` ones then: more is to come.
     """
 
     run_test_name: str
@@ -115,4 +116,5 @@ class ExecutionBundle(msgspec.Struct, frozen=True, kw_only=True):
     calls: tuple[FetchedCall, ...] = ()
     dead_letters: tuple[DeadLetter, ...] = ()
     kept: frozenset[str] = frozenset()
+    deleted: frozenset[str] = frozenset()
     part_of: int | None = None

@@ -41,6 +41,12 @@ RAW = Column(
     "raw", STRING, "The whole payload as received.", null="null unless [export] include_raw is on", is_json=True
 )
 ROW_HASH = Column("row_hash", STRING, "BLAKE2b-128 of the row's values that came from the API, hexadecimal.")
+DELETED_AT = Column(
+    "deleted_at",
+    TIMESTAMP,
+    "When the source was found to have it no more; the row is kept, and the mark goes if the source has it again.",
+    null="null while the source has it",
+)
 EXPORT = (
     Column("export_run_id", STRING, "The export run that wrote this version of the row; see runs.export_run_id."),
     Column("exported_at", TIMESTAMP, "When this version of the row was exported."),
@@ -156,31 +162,28 @@ EXECUTIONS = Table(
             null="null until they were listed",
         ),
         Column(
-            "unlisted_calls",
+            "exported_calls",
             INT,
-            "Calls that the API counted and did not list, when its list was believed last: deleted ones.",
+            "Calls of the execution that the calls table holds, without those that have a deleted_at.",
             "calls",
-            null="null until the API listed and counted them",
         ),
-        Column("exported_calls", INT, "Calls of the execution that the calls table holds.", "calls"),
         Column(
             "export_state",
             STRING,
             "exported: final. settling: exported, and checked again until it is final. waiting: not finished at the source, calls "
             "not fetched. incomplete: something is missing (see the errors table) or has not arrived yet.",
         ),
-        Column(
-            "deleted_at",
-            TIMESTAMP,
-            "When the execution was found deleted at the source; its rows are kept.",
-            null="null while the API has it",
-        ),
+        DELETED_AT,
         Column(
             "fingerprint",
             STRING,
             "BLAKE2b-128 of the listed payload, read before the calls; a change means fetching again.",
         ),
-        Column("calls_digest", STRING, "BLAKE2b-128 over the row hashes of the execution's calls and evals."),
+        Column(
+            "calls_digest",
+            STRING,
+            "BLAKE2b-128 over the row hashes of the execution's calls and evals, and their marks.",
+        ),
         Column(
             "verified_at",
             TIMESTAMP,
@@ -257,6 +260,7 @@ CALLS = Table(
         _field("chat_metrics", "csat_score", FLOAT, "Customer satisfaction score.", "score"),
         EXTRA,
         RAW,
+        DELETED_AT,
         ROW_HASH,
         *EXPORT,
     ),
@@ -297,6 +301,7 @@ EVALS = Table(
         Column("reason", STRING, "Why the eval gave this output.", source="reason"),
         Column("status", STRING, "Completed, Failed, skipped or another word that the API uses.", source="status"),
         EXTRA,
+        DELETED_AT,
         ROW_HASH,
         *EXPORT,
     ),
@@ -310,7 +315,7 @@ ERRORS = Table(
     (
         Column("endpoint", STRING, "Path of the endpoint that failed.", is_key=True),
         Column("subject_id", STRING, "The call or execution that was asked for.", is_key=True),
-        Column("execution_id", STRING, "The execution that is incomplete because of it."),
+        Column("execution_id", STRING, "The execution that is incomplete because of it.", is_key=True),
         RUN_TEST_NAME,
         EXECUTION_STARTED_AT,
         Column("status", INT, "HTTP status of the last try; 0 when there was no answer."),
@@ -322,7 +327,6 @@ ERRORS = Table(
         EXPORT[0],
     ),
     _PARTITIONS,
-    within=("execution_id",),  # several may lack a call, each as listed
 )
 
 RUNS_TABLE = Table(

@@ -1,163 +1,204 @@
-"""The run tests' lists, all read at once, and which of them can be used while another is held up."""
+"""The run tests, and their lists of executions, all read at once. Writes nothing."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import chain
+from collections.abc import AsyncGenerator, Collection
 
-from etl.errors import NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
+from etl.errors import ConfigurationError, NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
+from etl.extract.client import Client
+from etl.extract.endpoints import get_execution, list_executions
 from etl.extract.executions import list_executions_completely
 from etl.extract.plan import pages, says_nothing_new
-from etl.load.relocate import find_doubled
+from etl.extract.run_tests import discover
 from etl.load.state import StoredState
+from etl.model.findings import Kind
+from etl.model.lifecycle import CLOCKS_DIFFER
 from etl.model.listed_execution import ListedExecution
+from etl.model.wording import counted
 from etl.pipeline.record import Record
 from etl.pipeline.run import Run
 from etl.settings import RunTest
 
-_PATIENCE_SECONDS = 1.0
-"""For so long all lists are waited for after one of them: then what the others have need not wait any more."""
+LIST_PATIENCE_SECONDS = 60.0
+"""How long to wait for slow lists before exporting what the others need."""
+_SAMPLE = 20
+"""So many stored executions are requested before the key counts as one of another workspace: they are spread over all of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lists:
-    """The lists that are being read, a task for each."""
+async def discover_all(run: Run, record: Record, state: StoredState) -> None:
+    """Let the run be about all run tests that the key sees.
 
-    tasks: Sequence[asyncio.Task[None]]
+    One that the last run exported and that the list does not have is requested by its name: if it exists, it is exported as ever.
 
-    @property
-    def read(self) -> int:
-        """How many were read, or are known as failed."""
-        return sum(task.done() for task in self.tasks)
-
-    async def are_held_up(self) -> bool:
-        """Wait until all are read, or until some are and no other has been for a while: then True."""
-        while pending := [task for task in self.tasks if not task.done()]:
-            timeout = _PATIENCE_SECONDS if self.read else None
-            done, _ = await asyncio.wait(pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            if not done:
-                return True
-        return False
-
-    async def another(self, read: int) -> None:
-        """Wait until more than so many are read."""
-        while self.read == read:
-            pending = [task for task in self.tasks if not task.done()]
-            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-
-
-def start_lists(group: asyncio.TaskGroup, run: Run, record: Record, state: StoredState) -> Lists:
-    """Begin to list the executions of each run test; one that cannot be listed is recorded as failed, and left alone."""
-    known = {execution_id for places in state.places().values() for execution_id in places}
-
-    async def list_one(run_test: RunTest) -> None:
+    Raises:
+        ConfigurationError: the key sees none.
+        KeyRefusedError, SourceUnavailableError: the run cannot go on.
+    """
+    found = await discover(run.client, page_limit=run.settings.api.page_limit)
+    record.discovered = found
+    record.necessary_requests += found.necessary_requests
+    for problem in found.problems:
+        record.find(Kind.RUN_TESTS_UNKNOWN, "", problem)
+    for name, run_tests in found.run_tests.items():
+        if len(run_tests) > 1:
+            record.find(
+                Kind.NAMESAKES,
+                name,
+                f"{len(run_tests)} run tests have this name; the API lists their executions as one",
+            )
+    names = [*found.run_tests]
+    stored = {each.run_test_name for each in state.executions.values() if each.deleted_at is None}
+    for name in sorted(stored & {*record.before.run_test_names} - {*names}):
+        record.necessary_requests += 1
         try:
-            found = await list_executions_completely(
-                run.client,
-                run_test.name,
-                known=known,
-                page_limit=run.settings.api.page_limit,
-                says_nothing_new=lambda row: gives_nothing_to_do(run, row, run_test.key, state),
-            )
-        except NotFoundError:
-            record.not_found.add(run_test.key)
-            fail(
-                run,
-                record,
-                run_test,
-                "the API knows no run test of this name: check run_tests and the key's workspace, or use its new name",
-            )
-        except SourceError as error:
-            fail(run, record, run_test, str(error))
-            if not isinstance(error, UnexpectedAnswerError):
-                record.unreachable.append(str(error))
-        else:
-            record.lists[run_test.key] = found
-            record.listed[run_test.key] = len(found.executions)
-            record.relisted |= found.executions.keys() & state.index.deleted.keys()
-            has_news = not found.executions.keys() <= known
-            record.necessary_requests += pages(len(found.executions), run.settings.api.page_limit) + has_news
-            run.progress.listed_executions += len(found.executions)
-
-    return Lists([group.create_task(list_one(run_test)) for run_test in record.run_tests])
-
-
-async def read_again_where_some_were_gone(run: Run, record: Record) -> None:
-    """Read each list again of which executions were not found when their calls were asked for: they must not be listed any more."""
-    for run_test in record.run_tests:
-        planned = record.planned.get(run_test.key, ())
-        gone = {item.execution.execution_id for item in planned if item.is_fetched} - record.committed
-        gone |= record.not_found_by_id[run_test.key]
-        if not gone or run_test.key not in record.lists:
-            continue
-        before = record.lists[run_test.key]
-        try:
-            again = await list_executions_completely(
-                run.client,
-                run_test.name,
-                known=gone | before.executions.keys(),
-                page_limit=run.settings.api.page_limit,
-                says_nothing_new=lambda _: True,
-            )
+            await run.client.get(list_executions(name, page=1, limit=1))
         except NotFoundError:
             continue
         except SourceError as error:
-            problems, is_complete = [str(error)], False
+            record.find(Kind.RUN_TESTS_UNKNOWN, name, f"missing from the list of run tests, and: {error}")
         else:
-            record.necessary_requests += pages(len(again.executions), run.settings.api.page_limit)
-            listed = sorted(gone & again.executions.keys())
-            problems = [f"execution {each}: listed, but not found by its id" for each in listed]
-            is_complete = again.is_complete and not listed
-        record.lists[run_test.key] = replace(
-            before,
-            is_complete=before.is_complete and is_complete,
-            unreadable=(*before.unreadable, *problems),
+            names.append(name)
+    record.run_tests = run.settings.with_run_tests(names).run_tests
+    run.notify("discovered", run_tests=len(names))
+
+
+def note_gone(record: Record, state: StoredState) -> None:
+    """Note the run tests that the last run exported, and of which rows are left under a name that no run test has any more."""
+    stored = {each.run_test_name for each in state.executions.values() if each.deleted_at is None}
+    for name in sorted(stored & {*record.before.run_test_names} - {each.name for each in record.run_tests}):
+        record.find(
+            Kind.RUN_TEST_GONE, name, "the API has no run test of this name any more; its rows stay as they are"
         )
 
 
-def raise_if_none_is_listed(record: Record) -> None:
-    """Raise SourceUnavailableError when the source failed for every list."""
-    if len(record.unreachable) == len(record.run_tests):
-        raise SourceUnavailableError(f"no run test could be listed: {record.unreachable[0]}")
+async def read_lists(
+    group: asyncio.TaskGroup, run: Run, record: Record, state: StoredState
+) -> AsyncGenerator[tuple[list[RunTest], bool]]:
+    """Read the list of each run test; gives those that were read since, and whether they are the last.
+
+    Usually that is all of them at once. Where lists are slow, the others come first. None comes before the key is known to be of
+    the right workspace. A list that cannot be read is a finding.
+
+    Raises:
+        ConfigurationError: the key is of another workspace.
+        SourceUnavailableError: no list could be read.
+        KeyRefusedError: the run cannot go on.
+    """
+    pending = {group.create_task(_read_list(run, record, state, each)): each for each in record.run_tests}
+    read: list[RunTest] = []
+    while pending:
+        done, _ = await asyncio.wait(pending, timeout=LIST_PATIENCE_SECONDS)
+        read += [pending.pop(task) for task in [*pending] if task in done]
+        if pending and not _shows_stored(record, state):
+            continue
+        if not pending:
+            if len(record.unreachable) == len(record.run_tests):
+                raise SourceUnavailableError(f"no run test could be listed: {record.unreachable[0]}")
+            await refuse_another_workspace(run, record, state)
+        if read:
+            yield read, not pending
+            read = []
 
 
-def gives_nothing_to_do(run: Run, row: ListedExecution, key: str, state: StoredState) -> bool:
-    """Whether the execution, listed under this key, needs neither a request nor a row."""
+async def _read_list(run: Run, record: Record, state: StoredState, run_test: RunTest) -> None:
+    begun_at = run.clock()
+    page_limit = run.settings.api.page_limit
+    try:
+        found = await list_executions_completely(
+            run.client,
+            run_test.name,
+            page_limit=page_limit,
+            begun_at=lambda: run.by_source(begun_at) - CLOCKS_DIFFER,
+            says_nothing_new=lambda row: _gives_nothing_to_do(run, row, state),
+        )
+    except NotFoundError:
+        record.not_found.add(run_test.name)
+        _fail(run, record, run_test, Kind.NO_SUCH_RUN_TEST, "the API knows no run test of this name")
+    except SourceError as error:
+        _fail(run, record, run_test, Kind.LIST_FAILED, str(error))
+        if not isinstance(error, UnexpectedAnswerError):
+            record.unreachable.append(str(error))
+    else:
+        record.lists[run_test.name] = found
+        record.necessary_requests += pages(len(found.executions), page_limit)
+        run.progress.listed_executions += len(found.executions)
+        rows = [*found.unreadable, *(letter.message for letter in found.heads.values())]
+        if rows:
+            text = f"{counted(len(rows), 'row')} of its list cannot be read: {rows[-1]}"
+            record.find(Kind.ROW_UNREADABLE, run_test.name, text)
+        elif not found.is_complete:
+            record.find(Kind.LIST_UNPROVED, run_test.name, "its list kept changing while it was read")
+
+
+def _fail(run: Run, record: Record, run_test: RunTest, kind: Kind, text: str) -> None:
+    record.find(kind, run_test.name, text)
+    record.failures[run_test.name] = text
+    run.notify("run_test_failed", run_test=run_test.name, error=text)
+
+
+def _gives_nothing_to_do(run: Run, row: ListedExecution, state: StoredState) -> bool:
+    """Whether the execution needs neither a request nor a row."""
     is_scrubbed = run.settings.export.scrub_requests > 0
-    return not is_scrubbed and says_nothing_new(row, state.executions[key].get(row.execution_id), run.policy)
+    return not is_scrubbed and says_nothing_new(row, state.executions.get(row.execution_id), run.policy)
 
 
-def fail(run: Run, record: Record, run_test: RunTest, error: str) -> None:
-    """Record that the run test is left alone."""
-    record.failures[run_test.key] = error
-    run.notify("run_test_failed", run_test=run_test.name, error=error)
+def _living(run: Run, record: Record, state: StoredState) -> dict[str, str]:
+    """The stored executions of the configured run tests that are not marked, each with the name of its run test.
 
-
-def may_be_of_another_workspace(run: Run, record: Record, state: StoredState) -> bool:
-    """Whether "all" run tests are exported, or some of them, and no list has any of the stored executions."""
-    if run.settings.configured:
-        return False
-    stored = state.places().values()
-    return any(stored) and record.listed_ids().isdisjoint(chain.from_iterable(stored))
-
-
-def independent(record: Record, state: StoredState) -> set[str]:
-    """Keys of the listed run tests of which no other list can tell anything: nothing has moved there or vanished from there."""
-    if state.surplus or state.scattered or find_doubled(state):
-        return set()
-    stored = state.places()
-    living = {
-        key: {
-            each
-            for each in places
-            if (known := state.executions.get(key, {}).get(each)) is None or not known.deleted_at
-        }
-        for key, places in stored.items()
-    }
+    With "all" run tests, those that the last run exported count, too: a key of another workspace sees none of them.
+    """
+    names = {each.name for each in (*record.run_tests, *run.settings.configured)}
+    if record.discovered:
+        names |= {*record.before.run_test_names}
     return {
-        key
-        for key, found in record.lists.items()
-        if found.is_complete
-        and (living[key] | state.orphans[key].keys()) <= found.executions.keys()
-        and all(places.keys().isdisjoint(found.executions) for other, places in stored.items() if other != key)
+        execution_id: stored.run_test_name
+        for execution_id, stored in state.executions.items()
+        if stored.deleted_at is None and stored.run_test_name in names
     }
+
+
+def _shows_stored(record: Record, state: StoredState) -> bool:
+    return not state.executions or not record.listed_ids().isdisjoint(state.executions)
+
+
+async def refuse_another_workspace(run: Run, record: Record, state: StoredState) -> None:
+    """Refuse to export where the lists have none of the stored executions: the key may see another workspace.
+
+    That is so where they have others in their place, or where none of the stored ones exists by its id.
+
+    Raises:
+        ConfigurationError: nothing was written, and nothing is.
+    """
+    living = _living(run, record, state)
+    if run.accept_deletions or not living or _shows_stored(record, state):
+        return
+    if not {*living.values()}.isdisjoint(record.failures.keys() - record.not_found):
+        return  # their list may have them
+    has_others = not run.settings.is_part and any(found.executions for found in record.lists.values())
+    if has_others or await sees_none(run.client, living):
+        raise another_workspace(len(living))
+
+
+async def sees_none(client: Client, execution_ids: Collection[str]) -> bool:
+    """Whether none of some of these executions, if there are any, exists, as far as the API answers.
+
+    Raises:
+        KeyRefusedError, SourceUnavailableError: nothing can be asked.
+    """
+    ids = sorted(execution_ids)
+    for execution_id in ids[:: max(1, -(-len(ids) // _SAMPLE))]:
+        try:
+            await client.get(get_execution(execution_id))
+        except NotFoundError:
+            continue
+        except SourceError:
+            return False
+        return False
+    return bool(ids)
+
+
+def another_workspace(living: int) -> ConfigurationError:
+    """What to raise where the key sees none of so many stored executions."""
+    return ConfigurationError(
+        f"the key sees none of the {counted(living, 'execution')} that the dataset holds: nothing was changed: check the key's "
+        "workspace, or run with --accept-deletions if they are all gone"
+    )

@@ -64,19 +64,19 @@ def write_metrics_file(summary: Summary, path: Path) -> None:
     set_gauge(
         "dataset_complete_timestamp_seconds",
         "When everything configured was last exported; 0 for never.",
-        _timestamp(summary.complete_at),
+        _timestamp(summary.completeness.complete_at),
     )
     if summary.warehouse_loaded_at:
         meaning = "When a load last left nothing out of the warehouse; 0 for never. Only with a warehouse."
         set_gauge("warehouse_loaded_timestamp_seconds", meaning, _timestamp(summary.warehouse_loaded_at))
-    for key, at in summary.last_complete_at.items():
+    for key, at in summary.completeness.last_complete_at.items():
         set_gauge(
             "last_complete_timestamp_seconds",
             "When everything in the run test was last exported; 0 for never.",
             _timestamp(at),
             run_test=key,
         )
-        is_complete = key not in summary.incomplete
+        is_complete = key not in summary.completeness.incomplete
         set_gauge(
             "complete", "1 when the last run that included the run test exported everything.", is_complete, run_test=key
         )

@@ -27,23 +27,21 @@ from etl.extract.connect import client_of
 from etl.extract.endpoints import list_executions, list_run_tests
 from etl.extract.run_tests import left_out
 from etl.load.dataset import Dataset
+from etl.load.documents import read_identity
 from etl.load.files.contract import Files
 from etl.load.files.open import open_files
-from etl.load.identity import read_identity
-from etl.load.index import index_if_readable
+from etl.load.last_run import last_load_into
 from etl.load.layout import LOCK, parse_part_path, parse_run_path
 from etl.load.state import load_state
-from etl.load.warehouse.last_load import last_load_into
 from etl.load.warehouse.load import refuse_another, refuse_another_copy
 from etl.load.warehouse.target import open_warehouse
-from etl.model.keys import default_key, is_listable
+from etl.model.keys import is_listable
 from etl.model.records import Page
 from etl.model.schema import EXECUTIONS, RUNS_TABLE
 from etl.model.wording import counted, first_few, quoted
-from etl.pipeline.engine.open import dask_module
-from etl.pipeline.left_behind import another_workspace, sees_none
+from etl.pipeline.lists import another_workspace, sees_none
+from etl.pipeline.run import dask_module
 from etl.settings import Settings
-from etl.settings.capacity import require_threads
 
 
 class Subject(StrEnum):
@@ -104,13 +102,8 @@ def as_json(checks: Sequence[Check]) -> dict[str, Any]:
     return {
         "exit_code": exit_code(checks),
         "checks": [
-            {
-                "subject": check.subject.value,
-                "outcome": check.outcome,
-                "detail": check.detail,
-                "exit_code": check.exit_code,
-            }
-            for check in checks
+            {"subject": each.subject.value, "outcome": each.outcome, "detail": each.detail, "exit_code": each.exit_code}
+            for each in checks
         ],
     }
 
@@ -119,11 +112,7 @@ async def check(config: Path | None, *, on_hold: Callable[[float], None]) -> lis
     """Check everything that an export with these settings needs, in order; goes on after a problem where it can.
 
     ``on_hold`` is told for how many seconds the rate limit holds the check up.
-
-    Raises:
-        ConfigurationError: the process may start too few threads, which a check needs, too.
     """
-    require_threads()
     try:
         settings = Settings.load(config, needs_keys=False)
     except ConfigurationError as error:
@@ -175,21 +164,12 @@ async def _check_source(config: Path | None, on_hold: Callable[[float], None]) -
         async with client_of(once, on_hold=hold) as client:
             run_tests = await _check_run_tests(client, once)
     except KeyRefusedError as error:
-        return [
-            Check(Subject.SERVER, f"{base_url} answers"),
-            _problem(Subject.KEY, error),
-            *map(_skipped, (Subject.RATE_LIMIT, Subject.RUN_TESTS)),
-        ]
+        return [Check(Subject.SERVER, f"{base_url} answers"), _problem(Subject.KEY, error), *map(_skipped, _SOURCE[2:])]
     except (SourceError, SourceUnavailableError) as error:
-        return [
-            Check(Subject.SERVER, f"{base_url}: {error}", ExitCode.SOURCE_UNAVAILABLE),
-            *map(_skipped, (Subject.KEY, Subject.RATE_LIMIT, Subject.RUN_TESTS)),
-        ]
+        unavailable = Check(Subject.SERVER, f"{base_url}: {error}", ExitCode.SOURCE_UNAVAILABLE)
+        return [unavailable, *map(_skipped, _SOURCE[1:])]
     except ConfigurationError as error:
-        return [
-            _problem(Subject.SERVER, error),
-            *map(_skipped, (Subject.KEY, Subject.RATE_LIMIT, Subject.RUN_TESTS)),
-        ]
+        return [_problem(Subject.SERVER, error), *map(_skipped, _SOURCE[1:])]
     requests, seconds = client.traffic.requests, max(0.0, monotonic() - started_at - held_seconds)
     waiting = f", plus {held_seconds:.0f} s of waiting for the rate limit" if held_seconds else ""
     return [
@@ -215,29 +195,20 @@ async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
         page = Page(total_pages=1, count=0, results=())
     listed = {run_test.name for run_test in page.results}
     if not settings.run_tests and not listed:
-        return [
-            Check(
-                Subject.RUN_TESTS,
-                "the key sees none: check that it belongs to the right workspace",
-                ExitCode.CONFIGURATION,
-            )
-        ]
+        text = "the key sees none: check that it belongs to the right workspace"
+        return [Check(Subject.RUN_TESTS, text, ExitCode.CONFIGURATION)]
     if not settings.run_tests:
         unlistable = [run_test for run_test in page.results if not is_listable(run_test.name)]
         code = ExitCode.PARTIAL if len(unlistable) < page.count else ExitCode.SOURCE_UNAVAILABLE
         found = [Check(Subject.RUN_TESTS, left_out(run_test), code) for run_test in unlistable]
         if (other := await _another_workspace(client, settings, sorted(listed))) is not None:
             found.append(_problem(Subject.RUN_TESTS, other))
-        return found or [
-            Check(
-                Subject.RUN_TESTS,
-                f"all {page.count} that the key sees: {first_few([quoted(name) for name in sorted(listed)])}",
-            )
-        ]
-    names = [run_test.name for run_test in settings.run_tests]
-    unknown = [name for name in names if name not in listed and not await _is_known(client, name)]
+        names = first_few([quoted(name) for name in sorted(listed)])
+        return found or [Check(Subject.RUN_TESTS, f"all {page.count} that the key sees: {names}")]
+    wanted = [run_test.name for run_test in settings.run_tests]
+    unknown = [name for name in wanted if name not in listed and not await _is_known(client, name)]
     if not unknown:
-        return [Check(Subject.RUN_TESTS, f"{len(names)} of {len(names)} exist")]
+        return [Check(Subject.RUN_TESTS, f"{len(wanted)} of {len(wanted)} exist")]
     return [Check(Subject.RUN_TESTS, _unknown_name(name, listed), ExitCode.CONFIGURATION) for name in unknown]
 
 
@@ -247,11 +218,15 @@ async def _another_workspace(client: Client, settings: Settings, names: Collecti
     One request if the dataset holds anything, and up to twenty more while nothing of it is found.
     """
     files = open_files(settings.destination.path, settings.destination.options)
-    index = await asyncio.to_thread(index_if_readable, files, [])  # what is wrong with it is told of the destination
-    living = {each: part.run_test_key for part, of_part in index.parts.items() for each in of_part.living_ids()}
+    try:
+        state = await asyncio.to_thread(load_state, Dataset(files), set_aside=False)
+    except DestinationError:  # which is told of the destination
+        return None
+    stored = state.executions.items()
+    living = {execution_id: each.run_test_name for execution_id, each in stored if each.deleted_at is None}
     counts = Counter(living.values())
-    name = max(names, key=lambda each: counts[default_key(each)])
-    if counts[default_key(name)]:
+    name = max(names, key=lambda each: counts[each])
+    if counts[name]:
         with suppress(SourceError):  # which a run tells
             page = await client.get(list_executions(name, page=1, limit=settings.api.page_limit))
             if not living.keys().isdisjoint(each.execution_id for each in page.results):
@@ -333,8 +308,8 @@ def _read_dataset(files: Files, settings: Settings) -> bool:
     """Read the stored rows as an export does before its first request; whether there is a dataset at all."""
     identity = read_identity(files)
     stored = {parsed[1].run_test_key for path in files.list(EXECUTIONS.name) if (parsed := parse_part_path(path))}
-    keys = [run_test.key for run_test in settings.run_tests] or sorted(stored)
-    load_state(Dataset(files), keys, set_aside=False)
+    keys = {run_test.key for run_test in settings.configured} or None
+    load_state(Dataset(files), strict_keys=keys, set_aside=False)
     return identity is not None or bool(stored)
 
 

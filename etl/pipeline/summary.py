@@ -1,17 +1,19 @@
-"""What an export run did, as one value: the exit code, the row of the runs table, the JSON summary, problems and notices."""
+"""What an export run did, as one value: the exit code, the row of the runs table, the JSON summary, the findings."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from etl.errors import ExitCode, ExporterError, SourceUnavailableError
-from etl.extract.purpose import Purpose, no_requests
-from etl.load.last_run import LastRun
+from etl.extract.endpoints import Purpose, no_requests
+from etl.load.last_run import RUN_TESTS, LastRun
 from etl.load.receipt import Receipt
 from etl.load.warehouse.load import Result
-from etl.model.wording import counted, quoted
-from etl.pipeline.run_test_summary import RunTestSummary
+from etl.model.findings import Finding, Kind, alarms
 from etl.settings import Settings
 
 OUTCOMES = {
@@ -26,20 +28,42 @@ OUTCOMES = {
     ExitCode.SIGTERM: "interrupted",
 }
 
-_MANY = 10
-"""From so many executions on, what happened to each of them is worth a notice."""
+
+@dataclass(slots=True)
+class RunTestSummary:
+    """One run test's share: executions by reason, rows that arrived, and whether everything did.
+
+    ``missed`` executions are left to the next run. ``error``: why nothing of it could be exported.
+    """
+
+    name: str
+    key: str
+    is_complete: bool = False
+    listed: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    missed: int = 0
+    deleted: int = 0
+    executions: int = 0
+    calls: int = 0
+    evals: int = 0
+    dead_letters: int = 0
+    misfits: int = 0
+    error: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The share as a JSON object."""
+        told: dict[str, Any] = msgspec.to_builtins(self)
+        return told
 
 
 @dataclass(slots=True)
 class Summary:
-    """One export run. Times are aware UTC, by the source's clock; ``rows`` are those written, by table, and ``removed`` others.
+    """One export run. Times are aware UTC, by the source's clock; ``rows`` are those written, by table.
 
-    ``complete_at`` and the five after it are those of ``LastRun``, this run included. ``is_first``: no run was on the dataset
-    before. ``knows_all``: no run test is missing from the list of run tests. ``finished_here_at``: by this machine's clock.
-    ``receipt`` grows until the run's record is written. ``lost``: by key the name of the run test, and how many executions that a
-    run left are gone and were not exported again; ``damaged``: the same for those of which a part is gone; ``damaged_unfinished``:
-    the keys where some still run. ``load``: what was loaded, or ``load_failure``: why nothing was. ``warehouse_loaded_at``: when a
-    load last left nothing out, 1970 for never.
+    ``finished_here_at`` is by this machine's clock. ``failure`` ended the run early. ``completeness`` is what the next run and
+    ``status`` are told, this run included. ``receipt`` grows until the run's record is written. ``is_first``: no run was here
+    before. ``load``: what was loaded, or ``load_failure``: why nothing was. ``warehouse_loaded_at``: when a load last left nothing
+    out, 1970 for never.
     """
 
     export_run_id: str
@@ -49,54 +73,24 @@ class Summary:
     finished_at: datetime
     finished_here_at: datetime | None = None
     run_tests: list[RunTestSummary] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     requests_by_purpose: dict[Purpose, int] = field(default_factory=no_requests)
     necessary_requests: int = 0
+    saved_requests: int = 0
     retries: int = 0
     rejections: int = 0
     requests_per_minute: int | None = None
-    redactions: int = 0
     files: int = 0
     size_bytes: int = 0
-    rows: dict[str, int] = field(default_factory=dict)
-    removed: Counter[str] = field(default_factory=Counter)
-    quarantined: list[str] = field(default_factory=list)
-    lost: dict[str, tuple[str, int]] = field(default_factory=dict)
-    damaged: dict[str, tuple[str, int]] = field(default_factory=dict)
-    damaged_unfinished: set[str] = field(default_factory=set)
-    forgotten: int = 0
-    accepted: int = 0
-    completed_files: int = 0
-    left_behind: dict[str, int] = field(default_factory=dict)
-    deleted_elsewhere: dict[str, int] = field(default_factory=dict)
-    asked_for: list[str] = field(default_factory=list)
-    ask_again: list[str] = field(default_factory=list)
-    moved_calls: int = 0
-    dropped: int = 0
-    compared: int = 0
-    saved_requests: int = 0
     store_requests: dict[str, int] = field(default_factory=dict)
-    listed_differently: int = 0
-    fetched_whole: int = 0
-    why_whole: str | None = None
-    complete_at: datetime | None = None
-    last_complete_at: dict[str, datetime | None] = field(default_factory=dict)
-    incomplete: list[str] = field(default_factory=list)
-    not_listed: dict[str, int] = field(default_factory=dict)
-    is_all: bool = False
-    complete_since: dict[str, date | None] = field(default_factory=dict)
-    knows_all: bool = True
-    undiscovered: list[str] = field(default_factory=list)
-    undiscovered_before: list[str] = field(default_factory=list)
-    not_looked_up: list[str] = field(default_factory=list)
-    namesakes: dict[str, int] = field(default_factory=dict)
-    unlisted: list[str] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-    is_first: bool = False
+    rows: dict[str, int] = field(default_factory=dict)
     receipt: Receipt = field(default_factory=Receipt, repr=False)
+    completeness: LastRun = field(default_factory=LastRun)
+    is_first: bool = False
     failure: ExporterError | None = None
     load: Result | None = None
-    warehouse_loaded_at: datetime | None = None
     load_failure: ExporterError | None = None
+    warehouse_loaded_at: datetime | None = None
 
     @property
     def requests(self) -> int:
@@ -106,17 +100,14 @@ class Summary:
     @property
     def exit_code(self) -> ExitCode:
         """What the command answers with; see the README for the meanings."""
-        if not (code := self._exit_code_of_export):
-            left_out = self.load is not None and self.load.problems
-            code = self.load_failure.exit_code if self.load_failure else ExitCode.PARTIAL if left_out else code
+        if not (code := self._exit_code_of_export) and self.load_failure:
+            return self.load_failure.exit_code
         return code
 
     @property
     def _exit_code_of_export(self) -> ExitCode:
-        lacks = [self.quarantined, self.undiscovered, self.not_looked_up, self.lost, self.damaged]
         if self.failure is None:
-            is_whole = all(run_test.is_whole for run_test in self.run_tests) and not any(lacks)
-            return ExitCode.COMPLETE if is_whole else ExitCode.PARTIAL
+            return ExitCode.PARTIAL if any(alarms(self.findings)) else ExitCode.COMPLETE
         is_partial = isinstance(self.failure, SourceUnavailableError) and any(self.rows.values())
         return ExitCode.PARTIAL if is_partial else self.failure.exit_code
 
@@ -131,40 +122,29 @@ class Summary:
         A run test is complete when a run left nothing of it out, ``--since`` being no such run; the dataset, when one run left
         nothing out of all that is configured. Run tests that are no longer configured are dropped.
         """
-        before = before.within({each.key: each.since for each in settings.configured}, is_all=not settings.configured)
-        days = {each.key: each.since for each in settings.run_tests}
-        did_all = not (self.failure or self.quarantined)
-        whole = {run_test.key for run_test in self.run_tests if did_all and run_test.is_whole}
-        whole -= self.lost.keys() | self.damaged.keys()
-        completed = whole if settings.since is None else set()
-        keys = {run_test.key for run_test in settings.configured or self.run_tests}
-        knows_all = bool(self.run_tests) and self.knows_all and self.failure is None
-        if not settings.configured and (settings.is_part or not knows_all):
-            # Of "all", a run that was narrowed, or could not list every run test, does not know the others.
-            keys = before.last_complete_at.keys() | (completed if settings.is_part else keys)
-        tried = {run_test.key for run_test in self.run_tests} if knows_all else keys
-        self.last_complete_at = {
-            key: self.counts_from if key in completed else before.last_complete_at.get(key) for key in sorted(keys)
-        }
-        self.complete_since = {
-            key: days.get(key) if key in completed else before.complete_since.get(key) for key in self.last_complete_at
-        }
-        self.incomplete = [
-            key
-            for key, at in self.last_complete_at.items()
-            if at is None or (key not in completed and (key in before.incomplete or key in tried - whole))
-        ]
-        has_discovered = self.failure is None and not settings.run_tests
-        self.undiscovered_before = [] if has_discovered or settings.configured else [*before.undiscovered]
-        compared = {each.key for each in self.run_tests if each.is_compared}
-        back = {each.key for each in self.run_tests if each.listed}
-        self.ask_again = sorted({*before.ask_again, *self.ask_again} - {*self.asked_for} - compared - back)
-        self.asked_for = sorted({*before.asked_for, *self.asked_for} - {*self.ask_again} - compared - back)
-        read = {each.key: each.not_listed for each in self.run_tests if each.is_compared}
-        self.not_listed = {key: count for key, count in (before.not_listed | read).items() if count}
+        before = before.of(settings.scope)
+        tried = {run_test.key for run_test in self.run_tests}
+        whole = {run_test.key for run_test in self.run_tests if run_test.is_complete and self.failure is None}
+        completed = whole if settings.since is None else set[str]()
+        has_listed = bool(self.run_tests) and not settings.is_part
+        knows_all = has_listed and not any(each.kind is Kind.RUN_TESTS_UNKNOWN for each in self.findings)
+        keys = {run_test.key for run_test in settings.configured} or (
+            tried if knows_all else {*before.last_complete_at} | tried
+        )
+        last = {key: self.counts_from if key in completed else before.last_complete_at.get(key) for key in sorted(keys)}
+        incomplete = {key for key, at in last.items() if at is None}
+        incomplete |= ({*before.incomplete} | (tried - whole)) & keys - completed
+        is_list_open = RUN_TESTS in before.incomplete if settings.is_part else not (knows_all or settings.configured)
+        incomplete |= {RUN_TESTS} if is_list_open and not settings.configured else set()
         is_complete = self.exit_code == ExitCode.COMPLETE and not settings.is_part
-        self.complete_at = self.counts_from if is_complete else before.complete_at
-        self.is_all = not settings.configured if is_complete else before.is_all
+        names = [run_test.name for run_test in self.run_tests] if has_listed else before.run_test_names
+        self.completeness = LastRun(
+            scope=settings.scope,
+            complete_at=self.counts_from if is_complete else before.complete_at,
+            last_complete_at=last,
+            incomplete=tuple(sorted(incomplete)),
+            run_test_names=tuple(names),
+        )
 
     @property
     def outcome(self) -> str:
@@ -178,87 +158,16 @@ class Summary:
 
     @property
     def problems(self) -> list[str]:
-        """One line for each thing that is missing or wrong; empty when the run is complete."""
-        is_told = isinstance(self.failure, SourceUnavailableError)
-        lines = [*([str(self.failure)] if self.failure else []), *self.undiscovered, *self.not_looked_up]
-        for run_test in self.run_tests:
-            lines += [] if is_told and run_test.error else run_test.problems(is_cut_short=self.failure is not None)
-        lines += [
-            f"unreadable file set aside: {path}; its rows are fetched again if the API still lists them"
-            for path in self.quarantined
-        ]
-        lines += [
-            f"{quoted(name)}: the rows of {counted(count, 'execution')} are gone, and this run did not export them again: run "
-            "again, without --run-test and since; if that does not help, restore their files from a backup; "
-            "--accept-deletions forgets them"
-            for name, count in self.lost.values()
-        ]
-        lines += [
-            f"{quoted(name)}: {counted(count, 'execution')} with missing rows, and this run did not export them again: run "
-            f"again{' once they have finished' if key in self.damaged_unfinished else ''}, without --run-test; if that does not "
-            "help, restore their files from a backup; --accept-deletions keeps what is left"
-            for key, (name, count) in self.damaged.items()
-        ]
-        lines += [f"not loaded: {self.load_failure}; metrics-etl load tries again"] if self.load_failure else []
-        lines += self.load.problems if self.load else []
-        return lines
+        """One line for each alarm, and for what ended the run; empty when the run is complete."""
+        lines = [str(self.failure)] if self.failure else []
+        if not isinstance(self.failure, SourceUnavailableError):
+            lines += map(str, alarms(self.findings))
+        return lines + ([f"not loaded: {self.load_failure}"] if self.load_failure else [])
 
     @property
     def notices(self) -> list[str]:
         """One line for each thing that is worth knowing although nothing is missing."""
-        lines = [*self.ignored]
-        forgotten = f"{counted(self.forgotten, 'execution')} whose rows are gone: forgotten, as --accept-deletions says"
-        lines += [forgotten] if self.forgotten else []
-        accepted = (
-            f"{counted(self.accepted, 'execution')} with rows missing: what is left is kept, as --accept-deletions says"
-        )
-        lines += [accepted] if self.accepted else []
-        if self.redactions:
-            lines.append(
-                f"{counted(self.redactions, 'answer')} contained one of the keys; the dataset has [key] in its place: "
-                "rotate that key"
-            )
-        if self.completed_files:
-            lines.append(
-                f"{counted(self.completed_files, 'file')} of an older version got the columns of this one; new columns are null "
-                "until their rows are fetched again: see --full-refresh"
-            )
-        lines += [
-            f"run_test={key}: {counted(count, 'execution')} left there, no longer in any list: deleted or moved elsewhere"
-            for key, count in self.left_behind.items()
-            if count
-        ]
-        lines += [
-            f"run_test={key}: {counted(count, 'execution')} deleted at the source; the rows are kept, see deleted_at"
-            for key, count in self.deleted_elsewhere.items()
-        ]
-        moved = f"{counted(self.moved_calls, 'call')} moved to another execution; the old rows were removed"
-        lines += [moved] if self.moved_calls else []
-        removed = [counted(self.removed[f"{what}s"], what) for what in ("call", "eval") if self.removed[f"{what}s"]]
-        lines += [f"{' and '.join(removed)} removed, which the source no longer lists"] if removed else []
-        twice = f"rows of {counted(self.dropped, 'execution')} stood twice: those that are whole, or else the newer ones, were kept"
-        lines += [twice] if self.dropped else []
-        whole = (
-            f"{counted(self.fetched_whole, 'settling execution')} fetched in full, because details could not be read: "
-            f"{self.why_whole}"
-        )
-        lines += [whole] if self.fetched_whole else []
-        differently = (
-            f"{counted(self.listed_differently, 'execution')} listed differently than before, although the calls are the same, "
-            "which cost two requests each, and will once more: the API may have changed how it writes a field"
-        )
-        lines += [differently] if self.listed_differently >= _MANY else []
-        if self.unlisted:
-            others = f" and {len(self.unlisted) - 5} more" if len(self.unlisted) > 5 else ""
-            lines.append(
-                f"the API no longer lists a run test for run_test={', '.join(self.unlisted[:5])}{others}: deleted, or in another "
-                "workspace; the rows stay"
-            )
-        lines += [
-            f"{quoted(name)}: {count} run tests have this name; the API lists their executions as one"
-            for name, count in self.namesakes.items()
-        ]
-        return [*lines, *(notice for run_test in self.run_tests for notice in run_test.notices())]
+        return [str(finding) for finding in self.findings if not finding.is_alarm]
 
     def as_json(self) -> dict[str, Any]:
         """The summary as a JSON object; the shape of ``_state/last_run.json``."""
@@ -273,6 +182,7 @@ class Summary:
             "exit_code": int(self.exit_code),
             "problems": self.problems,
             "notices": self.notices,
+            "findings": [finding.as_json() for finding in self.findings],
             "requests": self.requests,
             "requests_by_purpose": {purpose.value: sent for purpose, sent in self.requests_by_purpose.items()},
             "saved_requests": self.saved_requests,
@@ -280,21 +190,16 @@ class Summary:
             "retries": self.retries,
             "rejections": self.rejections,
             "requests_per_minute": self.requests_per_minute,
-            "redactions": self.redactions,
             "files": self.files,
             "bytes": self.size_bytes,
             "store_requests": self.store_requests,
             "warehouse": self.load.as_json() if self.load else None,
             "rows": self.rows,
-            "complete_at": _iso(self.complete_at),
-            "last_complete_at": {key: _iso(at) for key, at in self.last_complete_at.items()},
-            "incomplete": self.incomplete,
-            "undiscovered": list(dict.fromkeys([*self.undiscovered, *self.undiscovered_before])),
-            "asked_for": self.asked_for,
-            "ask_again": self.ask_again,
-            "not_listed": self.not_listed,
-            "is_all": self.is_all,
-            "complete_since": {key: day.isoformat() if day else None for key, day in self.complete_since.items()},
+            "scope": self.completeness.scope,
+            "complete_at": _iso(self.completeness.complete_at),
+            "last_complete_at": {key: _iso(at) for key, at in self.completeness.last_complete_at.items()},
+            "incomplete": list(self.completeness.incomplete),
+            "run_test_names": list(self.completeness.run_test_names),
             "run_tests": [run_test.as_json() for run_test in self.run_tests],
             "receipt": self.receipt.as_json(),
         }
@@ -322,6 +227,13 @@ class Summary:
             "message": "\n".join(self.problems) or None,
             "run_tests": run_tests_json,
         }
+
+
+def first_of_each_kind(findings: Sequence[Finding]) -> list[tuple[Finding, int]]:
+    """The first finding of each kind, with how many there are of it."""
+    counts = Counter(finding.kind for finding in findings)
+    first = {finding.kind: finding for finding in reversed(findings)}
+    return [(first[kind], count) for kind, count in counts.items()]
 
 
 def _iso(at: datetime | None) -> str | None:

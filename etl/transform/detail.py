@@ -1,4 +1,4 @@
-"""Whether a stored call is still what the API says: by its metrics, or by two lists that cost two requests an execution. Pure.
+"""Whether a stored call is still what the API says, by two lists that cost two requests an execution. Pure.
 
 The list of calls has their scenarios and evals; the execution's detail has nearly all of their metrics in another shape. Both are
 brought into the shape of a call's own metrics, made into a row as always, and compared with the stored row.
@@ -13,7 +13,7 @@ from etl.model import schema
 from etl.model.digest import row_hasher
 from etl.model.records import CallMetrics, DetailedCall, FetchedCall, ListedCall, NumberLiteral
 from etl.model.values import json_text
-from etl.transform.flatten import IN_BOTH, call_row, said_twice
+from etl.transform.flatten import call_row
 
 _Path = tuple[str, ...]
 
@@ -64,25 +64,7 @@ def _is_covered(path: _Path) -> bool:
 COVERED_COLUMNS = tuple(column.name for column in schema.CALLS.columns if any(map(_is_covered, column.paths)))
 """Columns of ``calls`` that the two lists prove, and which of ``extra`` lies under the same paths."""
 
-_MEASURED = [
-    column.name
-    for column in schema.CALLS.columns
-    if column.paths and all(path[0] != "call_results" for path in column.paths)
-]
-_hash_measured = row_hasher(schema.CALLS.names, _MEASURED)
 _hash = row_hasher(schema.CALLS.names, [*COVERED_COLUMNS, "run_test_name", "execution_started_at", "extra"])
-
-
-def is_as_measured(call: FetchedCall, stored: Sequence[Any]) -> bool:
-    """Whether the call's metrics say the same as its stored row, as far as they have columns: the API may add other fields."""
-    row, _ = call_row(call, run_test_name="", started_at=None)
-    return _hash_measured(row) == _hash_measured(stored)
-
-
-def is_listed_as_stored(listed: ListedCall, stored: Sequence[Any]) -> bool:
-    """Whether the call's entry in the list and its stored row say the same, where the list has what metrics have."""
-    row = dict(zip(schema.CALLS.names, stored, strict=True))
-    return listed.payload.keys() & IN_BOTH.keys() <= said_twice(listed.payload, row)
 
 
 def vouches_for(

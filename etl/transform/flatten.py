@@ -52,6 +52,7 @@ class FlatBundle:
     evals: Rows
     errors: Rows
     kept: frozenset[str] = frozenset()
+    deleted: frozenset[str] = frozenset()
     part_of: int | None = None
 
     @property
@@ -85,6 +86,7 @@ def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle
         evals=_eval_rows(bundle),
         errors=_error_rows(bundle),
         kept=bundle.kept,
+        deleted=bundle.deleted,
         part_of=bundle.part_of,
     )
 
@@ -181,7 +183,7 @@ def _fits_key(config_id: str) -> bool:
 
 
 # Fields that both the list of calls and the call's metrics have.
-IN_BOTH = {"call_execution_id": to_string, "status": to_string, "duration_seconds": to_float}
+_IN_BOTH = {"call_execution_id": to_string, "status": to_string, "duration_seconds": to_float}
 _CONTAINERS = (dict, list)  # to Python [true] equals [1]
 
 
@@ -192,17 +194,13 @@ def _is_same(coercer: Callable[[Any], Any], value: Any, other: Any) -> bool:
     return coerced is not MISFIT and bool(coerced == coercer(other))
 
 
-def said_twice(listed: Mapping[str, Any], measured: Mapping[str, Any]) -> set[str]:
-    """The fields that the list of calls and a call's metrics have, and that say the same in both."""
-    return {name for name, of in IN_BOTH.items() if name in listed and _is_same(of, listed[name], measured.get(name))}
-
-
 def _call_payload(call: FetchedCall) -> dict[str, Any]:
     """The call's metrics, with the fields that only the list has under ``call_results``, but without evals that have rows."""
     payload = dict(call.metrics.payload)
     listed = dict(call.listed.payload)
-    for name in said_twice(listed, payload):
-        del listed[name]
+    for name, coercer in _IN_BOTH.items():
+        if name in listed and _is_same(coercer, listed[name], payload.get(name)):
+            del listed[name]
     outputs = listed.pop("eval_outputs", None)
     if isinstance(outputs, dict):
         outputs = {config_id: output for config_id, output in outputs.items() if not _fits_key(config_id)} or None

@@ -49,14 +49,13 @@ class Frame:
 def executions_frame(
     bundles: Iterable[FlatBundle],
     held: Mapping[str, HeldRows],
-    unlisted_calls: Mapping[str, int],
     states: Mapping[str, str],
     verified_at: Mapping[str, datetime | None],
     stamp: ExportStamp,
 ) -> Frame:
     """One row per execution, with exactly the columns of ``schema.EXECUTIONS``.
 
-    ``held``, ``unlisted_calls``, ``states`` and ``verified_at`` are by execution_id; times are aware UTC.
+    ``held``, ``states`` and ``verified_at`` are by execution_id; times are aware UTC.
 
     Raises:
         SchemaError: two bundles are of the same execution.
@@ -71,7 +70,6 @@ def executions_frame(
             "run_test_name": bundle.run_test_name,
             "raw": json_text(bundle.execution.payload) if stamp.include_raw else None,
             "listed_calls": held[execution_id].listed_calls,
-            "unlisted_calls": unlisted_calls.get(execution_id),
             "exported_calls": held[execution_id].exported_calls,
             "export_state": states[execution_id],
             "fingerprint": fingerprint(bundle.execution.payload),

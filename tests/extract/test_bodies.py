@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from etl.extract.bodies import AnswerTooLargeError, Bodies
 from etl.extract.client import Client
-from etl.extract.deadline import Deadline
 from etl.extract.endpoints import get_execution
 from etl.extract.transport import Access, Limits, Transport
 from tests.support import examples
@@ -125,7 +124,7 @@ async def read_all(responses: list[Response]) -> tuple[list[int | type[BaseExcep
     async def read(response: Any) -> int:
         response.memory = memory
         try:
-            with Deadline(60) as deadline:
+            async with asyncio.timeout(60) as deadline:
                 return len(await bodies.read(response, deadline))
         finally:
             memory.add(-response.read_bytes)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -11,14 +11,17 @@ from etl.errors import DestinationError, KeyRefusedError, SourceUnavailableError
 from etl.extract.calls import Crawl
 from etl.extract.client import Client
 from etl.extract.transport import Access, Limits
-from etl.model.records import METRICS, RUNS, ExecutionBundle
+from etl.model.records import DETAIL, METRICS, RUNS, ExecutionBundle
 from etl.sandbox import Execution as SandboxExecution
 from etl.sandbox import Fault, Sandbox, delete_call, delete_execution, touch_call
 from tests.bundles import planned
+from tests.extract.held import resumed, settling_of
 from tests.support import API_KEY, SECRET_KEY, cap_pages
 from tests.worlds import settled_world
 
 NO_CALLS = "00000000-0000-4000-8000-000000000000"
+GONE, SILENT, MARKED = (f"00000000-0000-4000-8000-00000000000{number}" for number in (1, 2, 3))
+LAST = "ffffffff-ffff-4fff-bfff-ffffffffffff"
 
 
 @pytest.fixture
@@ -39,6 +42,11 @@ async def crawl(
     concurrency: int = 4,
     page_limit: int = 1024,
     max_tries: int = 2,
+    stored: Mapping[str, bool] | None = None,
+    without_row: Collection[str] = (),
+    failed: Collection[str] = (),
+    stale: Collection[str] = (),
+    is_resumed: bool = False,
 ) -> tuple[dict[str, ExecutionBundle], Crawl]:
     """The bundles by execution, each emitted once, and the crawl."""
     bundles: dict[str, ExecutionBundle] = {}
@@ -50,7 +58,16 @@ async def crawl(
     access = Access(server.base_url, api_key=lambda: API_KEY, secret_key=lambda: SECRET_KEY)
     ids = [each.execution_id for each in executions(server)] if plan is None else plan
     async with Client(access, version="1", limits=Limits(concurrency=concurrency, max_tries=max_tries)) as client:
-        work = Crawl(client, map(planned, ids), emit or collect, concurrency=concurrency, page_limit=page_limit)
+        work = Crawl(
+            client,
+            map(resumed if is_resumed else planned, ids),
+            emit or collect,
+            concurrency=concurrency,
+            page_limit=page_limit,
+            settling=settling_of(
+                client, stored, without_row=without_row, failed=failed, stale=stale, page_limit=page_limit
+            ),
+        )
         await asyncio.wait_for(work.run(), 30)
     return bundles, work
 
@@ -61,6 +78,10 @@ def fetched_ids(bundle: ExecutionBundle) -> list[str]:
 
 def call_ids(execution: SandboxExecution) -> list[str]:
     return sorted(call.call_execution_id for call in execution.calls if not call.is_deleted)
+
+
+def listed_ids(bundle: ExecutionBundle) -> list[str]:
+    return sorted(call.call_execution_id for call in bundle.listed or ())
 
 
 def letters(bundle: ExecutionBundle) -> list[tuple[str, str, int, int]]:
@@ -97,7 +118,8 @@ async def test_executions_are_begun_in_the_order_of_the_plan(server):
     assert listed == [each.execution_id for each in executions(server)]
 
 
-async def test_call_deleted_between_listing_and_fetching_is_left_out(server):
+@pytest.mark.parametrize("is_stored", [True, False])
+async def test_call_deleted_between_listing_and_fetching_is_deleted_without_a_second_list(server, is_stored):
     execution = executions(server)[0]
     gone = execution.calls[2]
 
@@ -109,19 +131,113 @@ async def test_call_deleted_between_listing_and_fetching_is_left_out(server):
     order = [gone, *(call for call in execution.calls if call is not gone)]
     for number, call in enumerate(order):  # the one that goes is listed, and asked for, last
         touch_call(call, execution.started_at.replace(microsecond=number))
-    bundles, _ = await crawl(server, [execution.execution_id], concurrency=1)
+    stored = {gone.call_execution_id: False} if is_stored else {}
+    bundles, _ = await crawl(server, [execution.execution_id], concurrency=1, stored=stored)
     bundle = bundles[execution.execution_id]
-    assert fetched_ids(bundle) == call_ids(execution)
-    assert [call.call_execution_id for call in bundle.listed or ()].count(gone.call_execution_id) == 0
-    assert not bundle.dead_letters
+    assert fetched_ids(bundle) == listed_ids(bundle) == call_ids(execution)
+    assert (set(bundle.deleted), bundle.dead_letters) == ({gone.call_execution_id}, ())
+    assert server.count(RUNS) == 1
     assert server.count(METRICS, call_execution_id=gone.call_execution_id) == 2, "a 404 is confirmed"
 
 
-async def test_execution_deleted_since_it_was_planned_is_no_bundle(server):
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_execution_deleted_since_it_was_planned_is_no_bundle(server, concurrency):
     gone = executions(server)[1]
     delete_execution(gone)
-    bundles, _ = await crawl(server)
+    bundles, work = await crawl(server, concurrency=concurrency)
     assert bundles.keys() == {each.execution_id for each in executions(server)} - {gone.execution_id}
+    assert work.deleted_executions == {gone.execution_id}
+    before = len(server.requests)
+    bundles, _ = await crawl(server, [NO_CALLS] * 20, concurrency=concurrency)
+    assert not bundles
+    assert 20 * 2 <= len(server.requests) - before <= 20 * 3, "the list, its 404 confirmed, and the execution itself"
+
+
+async def test_nothing_is_the_crawl_of_an_empty_plan(server):
+    bundles, work = await crawl(server, [])
+    assert (bundles, work.calls_fetched, work.listings, server.requests) == ({}, 0, 0, [])
+
+
+# Stored calls
+
+
+async def test_stored_call_that_the_api_does_not_know_is_deleted(server):
+    """Also one of which only evals or a dead letter are stored; nothing is asked of one that is marked."""
+    execution = executions(server)[0]
+    stored = {GONE: False, LAST: False, MARKED: True, **dict.fromkeys(call_ids(execution), False)}
+    bundles, work = await crawl(server, [execution.execution_id], stored=stored, without_row=[LAST])
+    bundle = bundles[execution.execution_id]
+    assert (set(bundle.deleted), bundle.dead_letters) == ({GONE, LAST}, ())
+    assert fetched_ids(bundle) == call_ids(execution)
+    assert [server.count(METRICS, call_execution_id=each) for each in (GONE, MARKED)] == [1, 0]
+    assert work.necessary_requests == 1 + 5 + 2
+
+
+async def test_stored_call_that_is_another_executions_by_now_is_deleted(server):
+    execution, other = executions(server)[:2]
+    moved = other.calls[0].call_execution_id
+    bundles, _ = await crawl(server, [execution.execution_id], stored={moved: False})
+    assert bundles[execution.execution_id].deleted == {moved}
+    assert not bundles[execution.execution_id].dead_letters
+
+
+async def test_stored_call_that_exists_makes_the_list_wrong_and_nothing_is_deleted(server):
+    execution = executions(server)[0]
+    hidden = execution.calls.pop(2)
+    server.fault = lambda request, _nth: (
+        Fault(body=metrics_body(hidden.call_execution_id, execution.execution_id))
+        if request.query.get("call_execution_id") == hidden.call_execution_id
+        else None
+    )
+    # Ids are asked for in their order: this one comes first, and is not known.
+    stored = {GONE: False, hidden.call_execution_id: False, LAST: False}
+    bundles, _ = await crawl(server, [execution.execution_id], stored=stored)
+    bundle = bundles[execution.execution_id]
+    assert (set(bundle.deleted), fetched_ids(bundle)) == (set(), call_ids(execution))
+    [letter] = bundle.dead_letters
+    assert (letter.endpoint, letter.subject_id) == (RUNS, execution.execution_id)
+    assert f"call {hidden.call_execution_id} exists" in letter.message
+    assert server.count(METRICS, call_execution_id=LAST) == 0
+
+
+def metrics_body(call_execution_id: str, execution_id: str) -> bytes:
+    result = f'{{"call_execution_id": "{call_execution_id}", "execution_id": "{execution_id}", "status": "completed"}}'
+    return f'{{"status": true, "result": {result}}}'.encode()
+
+
+async def test_stored_call_without_an_answer_is_a_dead_letter_of_the_list(server):
+    execution = executions(server)[0]
+    server.fault = lambda request, _nth: Fault(status=502) if request.query.get("call_execution_id") == SILENT else None
+    bundles, _ = await crawl(server, [execution.execution_id], stored={GONE: False, SILENT: False})
+    bundle = bundles[execution.execution_id]
+    assert letters(bundle) == [(RUNS, execution.execution_id, 502, 2)]
+    assert (set(bundle.deleted), fetched_ids(bundle)) == ({GONE}, call_ids(execution))
+
+
+@pytest.mark.parametrize("max_limit", [None, 2])
+@pytest.mark.parametrize("is_disturbed", [False, True])
+async def test_what_is_stored_of_an_incomplete_execution_is_not_fetched_again(server, max_limit, is_disturbed):
+    """Over many pages too, which are read once more where a call goes. What is older, or has a dead letter, is fetched."""
+    cap_pages(server, max_limit)
+    execution = executions(server)[0]
+    ids = call_ids(execution)
+    last = next(call for call in execution.calls if call.call_execution_id == ids[-1])
+
+    def disturb(request: Any) -> None:
+        if request.path == METRICS and not last.is_deleted:
+            delete_call(last)
+
+    server.on_request = disturb if is_disturbed else server.on_request
+    stored = dict.fromkeys(ids[:4], False)
+    bundles, work = await crawl(
+        server, [execution.execution_id], stored=stored, failed=[ids[2]], stale=[ids[3]], is_resumed=True
+    )
+    bundle = bundles[execution.execution_id]
+    assert (sorted(bundle.kept), [*sorted(bundle.kept), *fetched_ids(bundle)]) == (ids[:2], call_ids(execution))
+    assert (listed_ids(bundle), bundle.dead_letters) == (call_ids(execution), ())
+    assert [server.count(METRICS, call_execution_id=each) for each in ids[:2]] == [0, 0]
+    assert work.calls_fetched == len(call_ids(execution)) - 2
+    assert not [request for request in server.requests if request.path.startswith(DETAIL)]
 
 
 async def test_execution_that_is_there_but_whose_calls_are_not_found_is_a_dead_letter(server):
@@ -136,23 +252,6 @@ async def test_execution_that_is_there_but_whose_calls_are_not_found_is_a_dead_l
     assert [(letter.endpoint, letter.subject_id, letter.status) for letter in bundles[odd].dead_letters] == [
         (RUNS, odd, 404)
     ]
-
-
-async def test_call_that_is_listed_again_though_it_was_not_found_is_a_dead_letter(server):
-    """A listed call must never leave without a word; the others are not fetched a second time."""
-    execution = executions(server)[0]
-    odd = execution.calls[1].call_execution_id
-    body = b'{"status": false, "result": "Call execution not found."}'
-    server.fault = lambda request, _nth: (
-        Fault(status=404, body=body) if request.query.get("call_execution_id") == odd else None
-    )
-    bundles, _ = await crawl(server, [execution.execution_id])
-    [bundle] = bundles.values()
-    assert [(letter.endpoint, letter.subject_id, letter.status) for letter in bundle.dead_letters] == [
-        (METRICS, odd, 404)
-    ]
-    assert sorted([odd, *fetched_ids(bundle)]) == call_ids(execution)
-    assert len(server.requests) == 2 + len(execution.calls) + 1, "a 404 is confirmed"
 
 
 async def test_call_that_fails_for_ever_is_a_dead_letter_and_the_rest_is_exported(server):
@@ -195,44 +294,12 @@ async def test_list_that_cannot_be_read_again_is_a_dead_letter(server):
             server.fault = lambda request, _nth: None if request.path == METRICS else Fault(status=500)
 
     server.on_request = disturb
-    bundles, _ = await crawl(server, [execution.execution_id], page_limit=2)
+    cap_pages(server, 2)
+    bundles, _ = await crawl(server, [execution.execution_id])
     bundle = bundles[execution.execution_id]
     assert letters(bundle) == [(RUNS, execution.execution_id, 500, 2)]
     assert bundle.listed is None
     assert bundle.calls == ()
-
-
-async def test_call_saved_while_paging_is_still_exported(server):
-    """It jumps from page 2 to page 1, which was read already."""
-    execution = executions(server)[0]
-    is_touched = False
-
-    def touch(request: Any) -> None:
-        nonlocal is_touched
-        if request.query.get("page") == "2" and not is_touched:
-            is_touched = True
-            last = min(execution.calls, key=lambda call: call.updated_at)
-            touch_call(last, max(call.updated_at for call in execution.calls).replace(year=2100))
-
-    server.on_request = touch
-    bundles, work = await crawl(server, [execution.execution_id], page_limit=2)
-    assert fetched_ids(bundles[execution.execution_id]) == call_ids(execution)
-    assert not bundles[execution.execution_id].dead_letters
-    assert (work.listings, work.calls_fetched) == (1, 5)
-
-
-async def test_list_that_shrinks_while_its_calls_are_fetched_is_proved_by_another_round(server):
-    execution = executions(server)[0]
-
-    def delete(request: Any) -> None:
-        if request.path == METRICS and len(call_ids(execution)) == 5:
-            delete_call(max(execution.calls, key=lambda call: call.call_execution_id))
-
-    server.on_request = delete
-    bundles, work = await crawl(server, [execution.execution_id], page_limit=2, concurrency=1)
-    assert fetched_ids(bundles[execution.execution_id]) == call_ids(execution)
-    assert not bundles[execution.execution_id].dead_letters
-    assert work.calls_fetched == 4
 
 
 async def test_emit_that_blocks_bounds_the_open_executions(server):
@@ -292,12 +359,6 @@ async def test_emit_that_fails_stops_the_crawl(server):
 # No shape of the plan leaves a worker waiting: crawl() gives up after 30 seconds.
 
 
-async def test_empty_plan_ends_at_once(server):
-    bundles, work = await crawl(server, [])
-    assert (bundles, work.calls_fetched, work.listings) == ({}, 0, 0)
-    assert not server.requests
-
-
 @pytest.mark.parametrize("concurrency", [1, 3])
 async def test_executions_without_calls_come_out_empty(server, concurrency):
     for execution in executions(server):
@@ -320,12 +381,3 @@ async def test_all_calls_failing_is_all_dead_letters(server, concurrency):
     bundles, _ = await crawl(server, concurrency=concurrency)
     assert Counter(len(bundle.dead_letters) for bundle in bundles.values()) == {5: 6}
     assert not any(bundle.calls for bundle in bundles.values())
-
-
-@pytest.mark.parametrize("concurrency", [1, 3])
-async def test_all_executions_gone_ends(server, concurrency):
-    bundles, _ = await crawl(server, [NO_CALLS] * 20, concurrency=concurrency)
-    assert not bundles
-    assert 20 * 2 <= len(server.requests) <= 20 * 3, (
-        "the list, its 404 confirmed, and whether the execution itself is gone"
-    )

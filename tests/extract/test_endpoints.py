@@ -129,10 +129,7 @@ def test_500_is_asked_again_except_on_pages_that_may_have_vanished():
     assert not list_calls(EXECUTION_ID, page=2, limit=1).retries_500
     assert not list_execution_heads("A", page=2, limit=1).retries_500
     assert not list_run_tests(page=2, limit=1).retries_500
-
-
-def test_probe_takes_a_500_for_an_answer_on_any_page():
-    assert not list_executions("A", page=1, limit=1, is_probe=True).retries_500
+    assert not list_executions("A", page=1, limit=1, is_probe=True).retries_500, "a probe takes it for an answer"
     assert not list_calls(EXECUTION_ID, page=1, limit=1, is_probe=True).retries_500
 
 
@@ -198,18 +195,9 @@ def test_all_recorded_statuses_are_covered():
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        (
-            "metrics_name_not_found",
-            "run test 'No Such Test', page 1: not found (Run test not found.)",
-        ),
-        (
-            "metrics_unknown_param",
-            'Validation failed: {"foo": ["Unknown field."]}',
-        ),
-        (
-            "metrics_wrong_secret",
-            f"the API refused the key (401 on {METRICS}): check FI_API_KEY and FI_SECRET_KEY",
-        ),
+        ("metrics_name_not_found", "run test 'No Such Test', page 1: not found (Run test not found.)"),
+        ("metrics_unknown_param", 'Validation failed: {"foo": ["Unknown field."]}'),
+        ("metrics_wrong_secret", f"the API refused the key (401 on {METRICS}): check FI_API_KEY and FI_SECRET_KEY"),
         ("metrics_no_trailing_slash", "a redirect, never followed: check FI_BASE_URL"),
         ("metrics_page_999", f"page 999: 500 on {METRICS}: Unable to fetch simulation metrics."),
         ("ratelimit_429", "Rate limit exceeded: 5 api requests per minute"),
@@ -312,8 +300,7 @@ def test_error_body_of_any_size_and_depth_gives_a_short_line():
 
 
 def test_newline_in_a_name_does_not_break_the_message():
-    error = raised(list_executions("two\nlines\x1b[31m", page=1, limit=1), 500, b"")
-    assert str(error).isprintable()
+    assert str(raised(list_executions("two\nlines\x1b[31m", page=1, limit=1), 500, b"")).isprintable()
 
 
 # A 200 that is not what the API documents
@@ -345,6 +332,7 @@ def test_newline_in_a_name_does_not_break_the_message():
         (msgspec.json.encode(call_answer(call_execution_id=None)), "expected str, got null at call_execution_id"),
         (msgspec.json.encode(call_answer(call_execution_id="")), "not an id at call_execution_id"),
         (msgspec.json.encode(call_answer(call_execution_id="a\nb")), "not an id at call_execution_id"),
+        (b'{"status": true, "result": {"call_execution_id": "\\ud800", "execution_id": "x"}}', "not an id"),
         (msgspec.json.encode(call_answer(call_execution_id="other")), "answered for another call_execution_id"),
         (msgspec.json.encode(call_answer(execution_id=None)), "expected str, got null at execution_id"),
         (msgspec.json.encode(call_answer(status=None)), "expected str, got null at status"),
@@ -384,11 +372,6 @@ def test_page_that_does_not_say_where_it_stands_is_asked_again(body, reason):
     assert reason in str(error)
 
 
-def test_answer_for_another_execution_is_asked_again():
-    body = msgspec.json.encode({"status": True, "result": {"execution_id": "other", "status": "completed"}})
-    assert "answered for another execution_id" in str(raised(get_execution(EXECUTION_ID), 200, body))
-
-
 def test_head_is_what_the_list_of_executions_tells_of_a_row_but_its_aggregates():
     """Whatever else it were, it would look like a change of the execution."""
     row = {"execution_id": "e", "status": "failed", "metrics": {}, "eval_results": [], "x": 1}
@@ -404,16 +387,18 @@ def test_head_is_what_the_list_of_executions_tells_of_a_row_but_its_aggregates()
     assert {frozenset(head.payload) for head in heads} == {frozenset(recorded) - {"metrics"}}
 
 
-def test_calls_without_their_page_are_asked_again():
-    body = msgspec.json.encode({"status": True, "result": {"execution_id": EXECUTION_ID}})
-    assert "no field call_results" in str(raised(list_calls(EXECUTION_ID, page=1, limit=10), 200, body))
-
-
 def test_calls_that_do_not_name_their_evals_are_not_taken_for_calls_without_any():
     """A server that calls them otherwise would empty the evals of every new execution."""
     page = {"total_pages": 1, "current_page": 1, "count": 1, "results": [{"call_execution_id": "c", "evaluations": {}}]}
     body = msgspec.json.encode({"status": True, "result": {"execution_id": EXECUTION_ID, "call_results": page}})
     assert "no field eval_outputs" in str(raised(list_calls(EXECUTION_ID, page=1, limit=10), 200, body))
+
+
+def test_answer_about_another_execution_or_without_calls_is_asked_again():
+    body = msgspec.json.encode({"status": True, "result": {"execution_id": "other", "status": "completed"}})
+    assert "answered for another execution_id" in str(raised(get_execution(EXECUTION_ID), 200, body))
+    body = msgspec.json.encode({"status": True, "result": {"execution_id": EXECUTION_ID}})
+    assert "no field call_results" in str(raised(list_calls(EXECUTION_ID, page=1, limit=10), 200, body))
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists), st.integers())
@@ -429,11 +414,6 @@ def test_no_document_escapes_as_another_error(document, page):
     for request in requests:
         for wrapped in (document, {"status": True, "result": document}, {"status": True, "result": {"id": document}}):
             assert isinstance(raised(request, 200, msgspec.json.encode(wrapped)), TransientError)
-
-
-def test_lone_surrogate_in_an_id_is_no_id():
-    body = b'{"status": true, "result": {"call_execution_id": "\\ud800", "execution_id": "x", "status": "completed"}}'
-    assert "not an id" in str(raised(GET_CALL, 200, body))
 
 
 # When to come back

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -15,11 +15,13 @@ from etl.extract.transport import Access, Limits
 from etl.model.listed_execution import ExecutionList
 from etl.model.records import METRICS, RUNS, DeadLetter, ExecutionBundle
 from etl.sandbox import Execution as SandboxExecution
-from etl.sandbox import Fault, Sandbox, SandboxRequest, World, delete_execution, listable_executions, touch_call
+from etl.sandbox import Fault, Sandbox, SandboxRequest, World, listable_executions, touch_call
 from tests.bundles import planned
+from tests.extract.held import settling_of
 from tests.support import API_KEY, SECRET_KEY
 from tests.worlds import settled_world
 
+BEGUN_AT = datetime(2027, 1, 1, tzinfo=UTC)
 CAPS = [None, 7]
 LIMITS = [4, 16, 1024]
 WHERE: dict[str, Callable[[int], int]] = {
@@ -59,7 +61,7 @@ async def listed(server: Sandbox, page_limit: int) -> ExecutionList:
     name = server.world.run_tests[0].name
 
     async def use(client: Client) -> None:
-        found.append(await list_executions_completely(client, name, known=(), page_limit=page_limit))
+        found.append(await list_executions_completely(client, name, page_limit=page_limit, begun_at=lambda: BEGUN_AT))
 
     await with_client(server, use)
     return found[0]
@@ -80,18 +82,6 @@ async def test_one_bad_execution_is_identified_and_all_others_are_listed(size, w
     assert (found.heads[bad].endpoint, found.heads[bad].status) == (METRICS, 500)
     assert not found.is_complete
     assert not found.unreadable
-
-
-@pytest.mark.parametrize("bad", [{0, 1, 2}, {3, 4, 20}, {38, 39}, set(range(10)), set(range(40))])
-@pytest.mark.parametrize("max_limit", CAPS)
-async def test_several_bad_executions_are_identified(bad, max_limit):
-    async with Sandbox(one_run_test(40), max_limit=max_limit) as server:
-        order = in_order(server.world)
-        ids = {poison(order[position]) for position in bad}
-        found = await listed(server, 16)
-    assert found.executions.keys() == {each.execution_id for each in order}
-    assert found.heads.keys() == ids
-    assert not found.is_complete
 
 
 async def test_list_of_which_nothing_can_be_read_is_the_first_error():
@@ -115,46 +105,6 @@ async def test_bad_execution_whose_head_fails_as_well_is_told_by_the_error():
     assert ["page 4: 500" in line for line in found.unreadable] == [True]
 
 
-async def test_page_of_html_is_walked_around_like_one_of_json():
-    async with Sandbox(one_run_test(40)) as server:
-        bad = poison(in_order(server.world)[11])
-        server.fault = lambda request, _nth: (
-            Fault(body=b"<html>Server Error (500)</html>") if request.path == METRICS and holds(request, 11) else None
-        )
-        found = await listed(server, 16)
-    assert found.heads.keys() == {bad}
-    assert found.heads[bad].excerpt.startswith("<html>")
-    assert len(found.executions) == 40
-
-
-async def test_page_that_vanished_is_no_bad_row():
-    """The last page is gone when it is asked for, and its 500 looks like a bad row's."""
-    async with Sandbox(one_run_test(10), max_limit=4) as server:
-        order = in_order(server.world)
-
-        def shrink(request: SandboxRequest) -> None:
-            if request.query.get("page") == "3" and request.query.get("limit") == "4":
-                for execution in order[8:]:
-                    delete_execution(execution)
-
-        server.on_request = shrink
-        found = await listed(server, 4)
-    assert found.is_complete
-    assert not found.heads
-    assert found.executions.keys() == {each.execution_id for each in order[:8]}
-
-
-@pytest.mark.parametrize("page", [1, 2, 3])
-async def test_one_500_costs_no_completeness(page):
-    async with Sandbox(one_run_test(10), max_limit=4) as server:
-        server.fault = lambda request, nth: (
-            Fault(status=500) if request.query.get("page") == str(page) and nth == 1 else None
-        )
-        found = await listed(server, 4)
-    assert found.is_complete
-    assert len(found.executions) == 10
-
-
 # Calls
 
 
@@ -165,7 +115,8 @@ async def fetched(server: Sandbox, plan: Planned, page_limit: int) -> ExecutionB
         bundles.append(bundle)
 
     async def use(client: Client) -> None:
-        await Crawl(client, [plan], emit, concurrency=2, page_limit=page_limit).run()
+        settling = settling_of(client)
+        await Crawl(client, [plan], emit, concurrency=2, page_limit=page_limit, settling=settling).run()
 
     await with_client(server, use)
     [bundle] = bundles

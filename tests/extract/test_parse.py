@@ -37,22 +37,7 @@ def test_number_that_python_might_change_stays_as_written(literal):
 
 
 @pytest.mark.parametrize(
-    "number",
-    [
-        0,
-        -1,
-        2**63,
-        2**64,
-        2**53 + 1,
-        10**30,
-        -(10**3990),
-        0.1,
-        88.0,
-        -0.5,
-        0.30000000000000004,
-        1000000000000000.5,
-        5e-324,
-    ],
+    "number", [0, -1, 2**63, 2**64, 2**53 + 1, -(10**3990), 0.1, 88.0, 0.30000000000000004, 1000000000000000.5, 5e-324]
 )
 def test_number_that_python_can_hold_is_exact(number):
     for other in (b"1", b"NaN"):

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from etl.extract.plan import REASON_MEANINGS, Planned, Reason, is_mass_vanishing, order_by_worth, scrub
+from etl.extract.plan import REASON_MEANINGS, Planned, Reason, order_by_worth, scrub
 from etl.model.lifecycle import ExportState, HeldRows
 from tests.bundles import as_listed, dead_letter, execution, plan_of, stored_of
 
@@ -37,6 +37,7 @@ DAMAGED = HeldRows(listed_calls=2, exported_calls=1, calls_digest="another diges
         ({"fingerprint": "another"}, Reason.CHANGED),
         ({"held": DAMAGED}, Reason.DAMAGED),
         ({"calls_digest": "another digest"}, Reason.DAMAGED),
+        ({"has_newer_rows": True}, Reason.DAMAGED),
         ({"export_state": "settling"}, Reason.SETTLING),
         ({"export_state": "a state of a later version"}, Reason.SETTLING),
         ({"export_state": "incomplete"}, Reason.INCOMPLETE),
@@ -51,32 +52,20 @@ DAMAGED = HeldRows(listed_calls=2, exported_calls=1, calls_digest="another diges
         ({"deleted_at": NOW}, Reason.CHANGED),
     ],
 )
-@pytest.mark.parametrize("status", FINISHED)
-def test_finished_execution_is_fetched_unless_it_is_exported_and_unchanged(status, changes, expected):
-    listed = execution(status=status)
+def test_finished_execution_is_fetched_unless_it_is_exported_and_unchanged(changes, expected):
+    listed = execution()
     [item] = plan(listed, stored_of(listed, **changes))
     assert item.reason is expected
     assert item.is_fetched is (expected is not Reason.FINAL)
 
 
-@pytest.mark.parametrize("status", FINISHED)
-def test_execution_that_the_dataset_does_not_know_is_new(status):
-    assert reason(execution(status=status)) is Reason.NEW
-
-
 @pytest.mark.parametrize("status", UNFINISHED)
-@pytest.mark.parametrize("full_refresh", [False, True])
-def test_execution_that_has_not_finished_waits_even_in_a_full_refresh(status, full_refresh):
+def test_execution_that_has_not_finished_waits_unless_all_calls_are_wanted(status):
     listed = execution(status=status)
     for stored in (None, stored_of(listed), stored_of(listed, export_state="incomplete", held=DAMAGED)):
-        [item] = plan(listed, stored, full_refresh=full_refresh)
-        assert (item.reason, item.is_fetched) == (Reason.WAITING, False)
-
-
-@pytest.mark.parametrize("status", UNFINISHED)
-def test_execution_that_has_not_finished_is_fetched_when_all_calls_are_wanted(status):
-    listed = execution(status=status)
-    for stored in (None, stored_of(listed)):
+        for full_refresh in (False, True):
+            [item] = plan(listed, stored, full_refresh=full_refresh)
+            assert (item.reason, item.is_fetched) == (Reason.WAITING, False)
         [item] = plan(listed, stored, fetch_unfinished=True)
         assert (item.reason, item.is_fetched) == (Reason.UNFINISHED, True)
 
@@ -135,9 +124,40 @@ def test_since_does_not_leave_out_what_is_stored_in_part_or_as_deleted(changes, 
     assert len(items) == is_planned
 
 
-def test_since_does_not_leave_out_an_execution_of_which_only_the_calls_are_stored():
+def test_execution_stays_where_it_is_stored_and_what_is_new_goes_home():
+    """Calls without an execution of their own are completed where they lie, whatever ``since`` says."""
     listed = execution(started_at="2026-02-01T00:00:00Z")
-    assert plan(listed, since=date(2026, 3, 1), strays={listed.execution_id})
+    assert plan(listed)[0].run_test_key == "checkout"
+    assert plan(listed, stored_of(listed, run_test_key="elsewhere"))[0].run_test_key == "elsewhere"
+    calls_alone = stored_of(listed, run_test_key="elsewhere", export_state="incomplete", has_row=False)
+    [item] = plan(listed, calls_alone, since=date(2026, 3, 1))
+    assert (item.run_test_key, item.run_test_name, item.reason) == ("elsewhere", "Checkout", Reason.INCOMPLETE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_compared", "is_resumed"),
+    [
+        ({"export_state": "incomplete"}, True, True),
+        ({"export_state": "incomplete", "fingerprint": "another"}, True, False),
+        ({"export_state": "settling"}, True, False),
+        ({"export_state": "settling", "has_letters": True}, True, False),
+        ({"fingerprint": "another"}, True, False),
+        ({}, False, False),
+        ({"export_state": "waiting"}, False, False),
+        ({"export_state": "incomplete", "calls_digest": "another digest"}, False, False),
+        ({"export_state": "incomplete", "deleted_at": NOW}, False, False),
+        ({"export_state": "incomplete", "held": HeldRows(2, 0, "digest")}, False, False),
+    ],
+)
+def test_stored_calls_stay_where_they_are_as_they_were_exported(changes, is_compared, is_resumed):
+    """Those of an execution that was left incomplete, and is listed as it was then, without a comparison."""
+    listed = execution()
+    [item] = plan(listed, stored_of(listed, **changes), settle_by_detail=True)
+    assert (item.is_compared, item.is_resumed) == (is_compared, is_resumed)
+    [item] = plan(listed, stored_of(listed, **changes))
+    assert (item.is_compared, item.is_resumed) == (False, is_resumed)
+    [item] = plan(listed, stored_of(listed, **changes), settle_by_detail=True, full_refresh=True)
+    assert (item.is_compared, item.is_resumed) == (False, False)
 
 
 @pytest.mark.parametrize(
@@ -158,10 +178,6 @@ def test_calls_are_estimated_from_the_freshest_number(payload, listed_calls, exp
     listed = execution(**payload)
     stored = stored_of(listed, held=HeldRows(listed_calls=listed_calls, exported_calls=0, calls_digest="digest"))
     assert plan(listed, stored)[0].estimated_calls == expected
-
-
-def test_calls_of_an_execution_that_says_nothing_are_estimated_as_none():
-    assert plan(execution())[0].estimated_calls == 0
 
 
 def test_planned_execution_says_what_the_crawl_needs():
@@ -192,14 +208,7 @@ def test_most_valuable_first_and_newest_first_among_equals():
     ]
     assert [(item.reason, item.started_at) for item in rest] == [
         (why, day)
-        for why in (
-            Reason.INCOMPLETE,
-            Reason.SETTLING,
-            Reason.UNFINISHED,
-            Reason.SCRUB,
-            Reason.WAITING,
-            Reason.FINAL,
-        )
+        for why in (Reason.INCOMPLETE, Reason.SETTLING, Reason.UNFINISHED, Reason.SCRUB, Reason.WAITING, Reason.FINAL)
         for day in (days[2], days[1], days[0], None)
     ]
 
@@ -256,30 +265,3 @@ def test_scrub_passes_over_what_it_cannot_afford():
     items = [final("big", verified_days_ago=9, calls=9), final("small", verified_days_ago=1, calls=1)]
     assert scrubbed(items, 10) == ["small"]
     assert scrubbed(items, 11) == ["big"], "9 calls, a page of 4 and one of 16"
-
-
-def test_scrub_touches_nothing_but_final_executions():
-    items = [planned(why) for why in Reason if why not in (Reason.FINAL, Reason.SCRUB)]
-    assert scrub(items, requests=99, page_limit=4) == items
-
-
-@pytest.mark.parametrize(
-    ("vanished", "living", "expected"),
-    [
-        (0, 0, False),
-        (0, 9, False),
-        (1, 1, True),
-        (1, 2, False),
-        (2, 3, False),
-        (3, 3, True),
-        (3, 29, True),
-        (3, 30, False),
-    ],
-)
-def test_many_executions_that_vanish_at_once_are_suspicious(vanished, living, expected):
-    assert is_mass_vanishing(vanished=vanished, living=living) is expected
-
-
-def test_nothing_is_the_plan_of_nothing():
-    assert plan_of([], {}) == []
-    assert order_by_worth([]) == []

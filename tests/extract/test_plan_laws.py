@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.extract.plan import Reason, order_by_worth
+from etl.extract.plan import Policy, Reason, order_by_worth, says_nothing_new
 from etl.model.digest import fingerprint
 from etl.model.lifecycle import TERMINAL_EXECUTION, HeldRows, StoredExecution
 from etl.model.records import Execution
@@ -56,6 +56,7 @@ def cases(draw):
                 listed_calls=draw(st.none() | st.integers(0, 9)), exported_calls=1, calls_digest=draw(digests)
             )
             stored[execution.execution_id] = StoredExecution(
+                run_test_key=draw(st.sampled_from(["checkout", "elsewhere"])),
                 place="month=2026-03/part-0",
                 export_state=draw(
                     st.sampled_from(["exported", "exported", "settling", "waiting", "incomplete", "new word"])
@@ -64,41 +65,45 @@ def cases(draw):
                 calls_digest=draw(digests),
                 exported_calls=1,
                 held=held,
-                verified_at=None,
+                deleted_at=draw(st.none() | st.none() | st.just(NOW)),
+                has_letters=draw(st.booleans()),
+                has_newer_rows=draw(st.booleans()),
             )
     return listed, stored
-
-
-def plan(executions, stored, **options):
-    return plan_of(executions, stored, **options)
 
 
 @settings(max_examples=60)
 @given(cases(), st.booleans(), st.booleans())
 def test_final_is_only_what_is_exported_with_equal_fingerprint_and_equal_digest(case, fetch_unfinished, full_refresh):
     listed, stored = case
-    for item in plan(listed, stored, fetch_unfinished=fetch_unfinished, full_refresh=full_refresh):
+    for item in plan_of(listed, stored, fetch_unfinished=fetch_unfinished, full_refresh=full_refresh):
         known = stored.get(item.execution.execution_id)
         is_proved = (
             known is not None
             and known.export_state == "exported"
+            and known.deleted_at is None
+            and not known.has_letters
             and known.fingerprint == fingerprint(item.execution.unpack().payload)
-            and known.calls_digest == known.held.calls_digest
+            and not known.is_damaged
         )
         is_finished = item.execution.status in TERMINAL_EXECUTION
         assert (item.reason is Reason.FINAL) is (is_proved and is_finished and not full_refresh)
+        assert item.run_test_key == (known.run_test_key if known else "checkout"), "an execution stays where it is"
+        policy = Policy(fetch_unfinished=fetch_unfinished, full_refresh=full_refresh)
+        gives_nothing = item.reason is Reason.FINAL or (item.reason is Reason.WAITING and item.is_waiting_row_current)
+        assert says_nothing_new(item.execution, known, policy) is gives_nothing, "only then its payload may be dropped"
         assert item.is_fetched is ((is_finished or fetch_unfinished) and item.reason is not Reason.FINAL)
 
 
 @settings(max_examples=60)
 @given(cases(), st.none() | st.dates() | st.just(date(2026, 3, 1)))
 def test_every_listed_execution_since_the_date_is_planned_exactly_once(case, since):
-    """And an older one of which something that was stored is missing."""
+    """And an older one of which something is missing, or that is marked as deleted."""
     listed, stored = case
     in_part = {
         key
         for key, known in stored.items()
-        if known.export_state == "incomplete" or known.has_letters or known.calls_digest != known.held.calls_digest
+        if known.export_state == "incomplete" or known.has_letters or known.is_damaged or known.deleted_at
     }
     expected = [
         execution.execution_id
@@ -108,7 +113,7 @@ def test_every_listed_execution_since_the_date_is_planned_exactly_once(case, sin
         or started_at.date() >= since
         or execution.execution_id in in_part
     ]
-    planned = plan(listed, stored, since=since)
+    planned = plan_of(listed, stored, since=since)
     assert [item.execution.execution_id for item in planned] == expected
     assert sorted(item.execution.execution_id for item in order_by_worth(planned)) == sorted(expected)
 
@@ -116,13 +121,13 @@ def test_every_listed_execution_since_the_date_is_planned_exactly_once(case, sin
 @settings(max_examples=60)
 @given(cases())
 def test_no_plan_expects_fewer_calls_than_none(case):
-    assert all(item.estimated_calls >= 0 for item in plan(*case))
+    assert all(item.estimated_calls >= 0 for item in plan_of(*case))
 
 
 @settings(max_examples=60)
 @given(cases())
 def test_what_is_fetched_stands_before_what_is_not_and_what_settles_after_what_is_new(case):
-    reasons = [item.reason for item in order_by_worth(plan(*case))]
+    reasons = [item.reason for item in order_by_worth(plan_of(*case))]
     last = [Reason.INCOMPLETE, Reason.SETTLING, Reason.UNFINISHED, Reason.SCRUB, Reason.WAITING, Reason.FINAL]
     ranks = [last.index(reason) + 1 if reason in last else 0 for reason in reasons]
     assert ranks == sorted(ranks)

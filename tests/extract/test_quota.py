@@ -49,13 +49,10 @@ def send_all(quota: Quota, now: float, most: int = 10_000) -> int:
 # Nothing is known
 
 
-def test_nothing_known_limits_nothing():
+def test_nothing_known_limits_nothing_and_takes_no_memory():
     quota = Quota()
     assert send_all(quota, 0.0, 5000) == 5000
-    assert quota.requests_per_minute is None
-
-
-def test_memory_stays_bounded_when_nothing_is_limited():
+    assert (quota.requests_per_minute, quota.seconds_for(1000, 0.0)) == (None, None)
     quota = Quota()
     for second in range(600):
         ask(quota, float(second))
@@ -76,13 +73,6 @@ def test_window_is_spent_up_to_remaining_less_what_is_under_way():
     assert quota.requests_per_minute == 10
 
 
-def test_spent_window_waits_for_its_end():
-    quota = Quota()
-    ask(quota, 0.0, window(10, 0, ends_at=40, now=0))
-    assert quota.wait_seconds(1.0) == 39.0
-    assert quota.wait_seconds(40.0) == 0
-
-
 def test_remaining_only_falls_within_a_window_however_answers_overtake_each_other():
     quota = Quota()
     quota.sent()
@@ -99,14 +89,6 @@ def test_answer_of_the_window_before_changes_nothing():
     quota.answered(61.0, window(10, 9, ends_at=120, now=61))
     quota.answered(61.1, window(10, 0, ends_at=60, now=61.1))
     assert send_all(quota, 62.0) == 9
-
-
-def test_next_window_is_opened_by_at_most_its_limit():
-    quota = Quota()
-    ask(quota, 0.0, window(10, 0, ends_at=40, now=0))
-    assert send_all(quota, 41.0) == 10
-    quota.answered(41.5, window(10, 9, ends_at=100, now=41.5))
-    assert quota.wait_seconds(42.0) > 0
 
 
 def test_headers_that_cease_leave_their_limit_behind():
@@ -142,12 +124,6 @@ def test_answers_without_headers_count_against_the_next_told_window():
     assert send_all(quota, 42.0) == 7
 
 
-def test_window_end_without_a_date_is_a_whole_window_away():
-    quota = Quota()
-    ask(quota, 0.0, headers(10, 0, UNIX + 5))
-    assert quota.wait_seconds(1.0) == WINDOW_SECONDS - 1
-
-
 @pytest.mark.parametrize(
     "malformed",
     [
@@ -171,15 +147,6 @@ def test_malformed_headers_are_as_good_as_none(malformed):
     ask(quota, 0.0, malformed)
     assert quota.requests_per_minute is None
     assert quota.wait_seconds(0.0) == 0
-
-
-@pytest.mark.parametrize(
-    "date", ["", "yesterday", "Mon, 99 Foo 2026 00:00:00 GMT", f"Thu, 26 Nov 2026 00:00:00 +{10**19}"]
-)
-def test_malformed_date_is_as_good_as_none(date):
-    quota = Quota()
-    ask(quota, 0.0, headers(10, 0, UNIX + 5) | {"Date": date})
-    assert quota.wait_seconds(0.0) == WINDOW_SECONDS
 
 
 odd_values = (
@@ -217,37 +184,29 @@ def test_no_header_raises_or_holds_for_more_than_a_day(answers, share):
         assert (quota.requests_per_minute or 1) >= 1
 
 
+@pytest.mark.parametrize(
+    "date",
+    [None, "", "yesterday", "Mon, 99 Foo 2026 00:00:00 GMT", f"Thu, 26 Nov 2026 00:00:00 +{10**19}"],
+)
+def test_window_end_without_a_date_is_a_whole_window_away(date):
+    quota = Quota()
+    ask(quota, 0.0, headers(10, 0, UNIX + 5) | ({} if date is None else {"Date": date}))
+    assert quota.wait_seconds(1.0) == WINDOW_SECONDS - 1
+
+
 @pytest.mark.parametrize(("share", "ours"), [(1.0, 100), (0.8, 80), (0.7, 70), (0.001, 1)])
-def test_share_of_a_window_is_left_to_others(share, ours):
-    quota = Quota(share=share)
-    ask(quota, 0.0, window(100, 99, ends_at=40, now=0))
-    assert send_all(quota, 1.0) == ours - 1
-    assert quota.requests_per_minute == ours
+def test_share_of_each_limit_is_left_to_others(share, ours):
+    told = Quota(share=share)
+    ask(told, 0.0, window(100, 99, ends_at=40, now=0))
+    assert (send_all(told, 1.0), told.requests_per_minute) == (ours - 1, ours)
+    configured = Quota(requests_per_minute=100, share=share)
+    assert (send_all(configured, 0.0), configured.requests_per_minute) == (ours, ours)
+    learned = Quota(share=share)
+    refuse_after(learned, 100)
+    assert (send_all(learned, 60.0), learned.requests_per_minute) == (ours, ours)
 
 
 # A limit that is kept without the server's help
-
-
-def test_configured_limit_is_kept_from_the_first_request_on():
-    quota = Quota(requests_per_minute=5)
-    assert send_all(quota, 0.0) == 5
-    assert quota.requests_per_minute == 5
-
-
-def test_answer_counts_for_a_minute_after_it_came():
-    quota = Quota(requests_per_minute=2)
-    ask(quota, 10.0)
-    ask(quota, 20.0)
-    assert quota.wait_seconds(30.0) == 40.0
-    ask(quota, 70.0)
-    assert quota.wait_seconds(70.0) == 10.0
-
-
-@pytest.mark.parametrize(("share", "ours"), [(0.5, 50), (0.7, 70), (0.001, 1)])
-def test_share_of_a_configured_limit(share, ours):
-    quota = Quota(requests_per_minute=100, share=share)
-    assert send_all(quota, 0.0) == ours
-    assert quota.requests_per_minute == ours
 
 
 def test_configured_limit_is_kept_beside_a_wider_window_and_a_narrower_one_counts():
@@ -368,24 +327,6 @@ def test_refusal_holds_everybody_until_it_may_be_lifted():
     assert quota.wait_seconds(23.0) == 0
 
 
-def test_refusal_without_a_hint_holds_a_little():
-    quota = Quota()
-    ask(quota, 0.0)
-    quota.refused(0.0, None)
-    assert quota.wait_seconds(0.0) == 5.0
-    assert quota.wait_seconds(5.0) == 0
-    assert quota.requests_per_minute is None
-
-
-def test_hold_without_a_refusal_teaches_nothing():
-    quota = Quota()
-    ask(quota, 0.0)
-    quota.hold(0.0, 30.0)
-    assert quota.wait_seconds(10.0) == 20.0
-    assert quota.wait_seconds(30.0) == 0
-    assert quota.requests_per_minute is None
-
-
 def refuse_after(quota: Quota, accepted: int, *, late: int = 0, refused: int = 3, now: float = 30.0) -> None:
     """So many are let through, and then some refused before the late ones of the accepted are answered."""
     for _ in range(accepted + refused):
@@ -400,44 +341,26 @@ def refuse_after(quota: Quota, accepted: int, *, late: int = 0, refused: int = 3
         quota.answered(now + 2, {})
 
 
-def test_limit_is_learned_from_what_was_let_through():
-    quota = Quota()
-    refuse_after(quota, 10)
-    assert quota.wait_seconds(40.0) == 20.0
-    assert send_all(quota, 60.0) == 10
-    assert quota.requests_per_minute == 10
-
-
-def test_limit_counts_answers_that_a_refusal_overtook():
+@pytest.mark.parametrize("late", [0, 7])
+def test_limit_is_learned_from_what_was_let_through(late):
     """Refusals are quick: what was accepted before is often answered after, and would be lost for the whole night."""
     quota = Quota()
-    refuse_after(quota, 10, late=7)
-    assert send_all(quota, 60.0) == 10
+    refuse_after(quota, 10, late=late)
+    assert quota.wait_seconds(40.0) == 20.0
+    assert (send_all(quota, 60.0), quota.requests_per_minute) == (10, 10)
 
 
-def test_share_of_a_learned_limit():
-    quota = Quota(share=0.5)
-    refuse_after(quota, 10)
-    assert send_all(quota, 60.0) == 5
-
-
-def test_refusal_of_the_very_first_request_teaches_nothing():
-    """Others of the organization had spent the minute: that must not leave one request a minute for ever."""
+@pytest.mark.parametrize(
+    ("answered", "hint", "holds"), [(9, None, 5), (9, 0, 0), (9, 1, 1), (9, 15, 15), (9, 61, 61), (0, 30, 30)]
+)
+def test_refusal_that_is_of_no_minute_teaches_nothing(answered, hint, holds):
+    """It says nothing, or is of a limit by the second or of a longer time, or others had spent the minute."""
     quota = Quota()
-    ask(quota, 0.0)
-    quota.refused(0.0, 30.0)
-    assert quota.wait_seconds(30.0) == 0
-    assert quota.requests_per_minute is None
-
-
-def test_refusal_for_longer_than_a_window_teaches_nothing():
-    quota = Quota()
-    for _ in range(5):
-        ask(quota, 0.0)
-    quota.refused(0.0, 120.0)
-    assert quota.wait_seconds(119.0) == 1.0
-    assert quota.wait_seconds(120.0) == 0
-    assert quota.requests_per_minute is None
+    for _ in range(answered + 1):
+        ask(quota, 31.0)
+    quota.refused(31.0, hint)
+    assert quota.wait_seconds(31.0) == holds
+    assert (quota.wait_seconds(31.0 + holds), quota.requests_per_minute) == (0, None)
 
 
 def test_learned_limit_is_replaced_by_the_next_refusal():
@@ -450,23 +373,6 @@ def test_learned_limit_is_replaced_by_the_next_refusal():
     quota.refused(62.0, 58.0)
     assert quota.wait_seconds(120.0) == 0
     assert quota.requests_per_minute == 4
-
-
-@pytest.mark.parametrize("retry_after_seconds", [0.0, 1.0, 15.0])
-def test_refusal_for_a_moment_teaches_nothing(retry_after_seconds):
-    """It may be of a limit by the second, or of a server that is busy: a minute would have ended later."""
-    quota = Quota()
-    refuse_after(quota, 10)
-    limit_before = quota.requests_per_minute
-    assert quota.wait_seconds(60.0) == 0
-    quota = Quota()
-    for _ in range(10):
-        ask(quota, 30.0)
-    ask(quota, 31.0)
-    quota.refused(31.0, retry_after_seconds)
-    assert quota.wait_seconds(31.0) == retry_after_seconds
-    assert quota.wait_seconds(46.0) == 0
-    assert (limit_before, quota.requests_per_minute) == (None, None)
 
 
 def test_learned_limit_of_which_a_share_is_ours_is_forgotten_after_a_while():
@@ -608,10 +514,6 @@ def test_what_is_left_is_what_is_let_through(configured, share, told, answered, 
         assert send_all(quota, now, 1000) == 1000
     else:
         assert send_all(quota, now) == left
-
-
-def test_no_duration_is_predicted_while_no_limit_is_known():
-    assert Quota().seconds_for(1000, 0.0) is None
 
 
 @given(

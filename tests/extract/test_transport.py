@@ -157,8 +157,8 @@ ALLOWED = {
     "interim answers": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + saying(PLAIN),
     "gzip": packed(gzip.compress(PLAIN, mtime=0), "gzip"),
     "gzip in two members": packed(gzip.compress(PLAIN[:5]) + gzip.compress(PLAIN[5:]), "gzip"),
-    "gzip in many members, padded": packed(
-        b"".join(gzip.compress(PLAIN[each : each + 1]) + b"\0" * each for each in range(len(PLAIN))), "gzip"
+    "gzip in many members": packed(
+        b"".join(gzip.compress(PLAIN[each : each + 1]) for each in range(len(PLAIN))), "gzip"
     ),
     "x-gzip": packed(gzip.compress(PLAIN, mtime=0), "X-GZip"),
     "deflate": packed(zlib.compress(PLAIN), "deflate"),
@@ -204,8 +204,6 @@ async def test_empty_body_needs_no_unpacking():
         (packed(gzip.compress(b"", mtime=0), "deflate, gzip"), "damaged Content-Encoding"),
         (packed(b"x", "gzip"), "damaged Content-Encoding"),
         (packed(gzip.compress(PLAIN, mtime=0)[:-9], "gzip"), "damaged Content-Encoding"),
-        (packed(gzip.compress(b"", mtime=0) * 500_000, "gzip"), "Content-Encoding gzip of more than 10,000 members"),
-        (packed(PLAIN, "identity, " * 4 + "identity"), "more than 4 layers of Content-Encoding"),
         (packed(b"x", "deflate"), "damaged Content-Encoding"),
         (packed(zlib.compress(PLAIN)[:-9], "deflate"), "damaged Content-Encoding"),
     ],

@@ -1,116 +1,152 @@
-"""What the dataset holds is told by partition: rows vouch for what lies beside them, and what lies apart is found."""
+"""What the dataset holds: execution rows vouch for calls and evals. The first run that looks notices what somebody took away."""
 
 from datetime import timedelta
 
 import pyarrow as pa
 import pytest
 
-from etl.extract.plan import Reason
+from etl.load.deletions import mark_deleted
+from etl.load.files import local
+from etl.load.index import Index, update_index, write_index
 from etl.load.layout import Part
-from etl.load.relocate import find_doubled, find_moves
-from etl.load.state import held_rows, load_state
+from etl.load.part_index import held_rows
+from etl.load.state import forget_the_future, load_state
 from etl.model import schema
-from etl.model.digest import rows_digest
+from etl.model.digest import rows_digest, voucher
 from etl.model.lifecycle import HeldRows
+from etl.transform.frames import ExportStamp
 from tests.bundles import KEY, a_bundle
-from tests.datasets import FETCHED_AT, export_to, part, place, reasons
+from tests.datasets import FETCHED_AT, export_to, part, place, stored_in
+from tests.load.killed import killed_before
 
 EARLIER, LATER = "2026-07-30", "2026-09-02"
-TABLES = ("executions", "calls", "evals", "errors")
+HERE = Part(KEY, place())
+TABLES = ("calls", "evals", "errors", "executions")
+STAMP = ExportStamp("run-2", FETCHED_AT + timedelta(days=1))
 
 
-@pytest.mark.parametrize("date", [EARLIER, LATER])
-@pytest.mark.parametrize(
-    ("table", "reason"), [("calls", Reason.DAMAGED), ("evals", Reason.DAMAGED), ("errors", Reason.INCOMPLETE)]
-)
-def test_what_lies_apart_from_its_row_is_surplus_and_its_execution_is_fetched_again(
-    dataset, tmp_path, table, reason, date
-):
-    export_to(dataset, a_bundle("e1", given_up=["c2"] if table == "errors" else []))
-    apart = tmp_path / part(table, date=date)
-    apart.parent.mkdir(parents=True)
-    (tmp_path / part(table)).rename(apart)
-
-    state = load_state(dataset, [KEY], set_aside=False)
-
-    assert state.surplus == {Part(KEY, place(date)): {"e1"}}
-    assert (state.stray_places, state.orphans) == ({KEY: {}}, {KEY: {}})
-    assert state.executions[KEY]["e1"].has_letters is (table == "errors")
-    assert reasons(dataset, a_bundle("e1"))["e1"] is reason
-
-
-@pytest.mark.parametrize("newer", [EARLIER, LATER])
-def test_of_two_rows_of_an_execution_the_one_that_was_written_last_counts(dataset, newer):
-    older = LATER if newer == EARLIER else EARLIER
-    export_to(dataset, a_bundle("e1", date=older))
-    export_to(dataset, a_bundle("e1", seconds=2.0, date=newer), run="run-2", fetched_at=FETCHED_AT + timedelta(days=1))
-
-    state = load_state(dataset, [KEY], set_aside=False)
-
-    assert (state.executions[KEY]["e1"].place, state.executions[KEY]["e1"].is_damaged) == (place(newer), False)
-    assert state.surplus == {Part(KEY, place(older)): {"e1"}}
-
-
-@pytest.mark.parametrize("newer", [EARLIER, LATER])
-def test_of_two_rows_of_an_execution_the_one_whose_calls_are_there_counts(dataset, newer):
-    older = LATER if newer == EARLIER else EARLIER
-    export_to(dataset, a_bundle("e1", date=older))
-    export_to(dataset, a_bundle("e1", date=newer), run="run-2", fetched_at=FETCHED_AT + timedelta(days=1))
-    dataset.files.remove(part("calls", date=newer))
-
-    state = load_state(dataset, [KEY], set_aside=False)
-
-    assert (state.executions[KEY]["e1"].place, state.executions[KEY]["e1"].is_damaged) == (place(older), False)
-    assert state.surplus == {Part(KEY, place(newer)): {"e1"}}
+def state_of(dataset):
+    return load_state(dataset, set_aside=False)
 
 
 @pytest.mark.parametrize("table", ["calls", "evals", "errors"])
-def test_what_lies_without_any_row_is_a_stray(dataset, tmp_path, table):
+def test_execution_without_its_row_is_incomplete_until_it_has_one(dataset, tmp_path, table):
     export_to(dataset, a_bundle("e1", given_up=["c2"]))
     for other in {*TABLES} - {table}:
         (tmp_path / part(other)).unlink()
-
-    state = load_state(dataset, [KEY], set_aside=False)
-
-    assert (state.executions, state.surplus) == ({KEY: {}}, {})
-    assert state.stray_places == {KEY: {"e1": place()}}
-    assert state.orphans == {KEY: {"e1": place()} if table == "errors" else {}}
-
-
-def test_an_execution_of_several_run_tests_is_doubled_wherever_anything_of_it_lies(dataset, tmp_path):
-    export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]))
-    export_to(dataset, a_bundle("e1", key="booking", date=LATER), a_bundle("e3", ["c4"], key="booking"))
-    export_to(dataset, a_bundle("e2", ["c3"], key="third"))
-    (tmp_path / part("executions", key="third")).unlink()
-
-    state = load_state(dataset, [KEY, "third"], set_aside=False)
-
-    assert find_doubled(state) == {
-        "e1": [Part("booking", place(LATER)), Part(KEY, place())],
-        "e2": [Part(KEY, place()), Part("third", place())],
-    }
-    assert find_moves(state, {"third": ["e3", "unheard-of"]}, {"third": "Third"}) == {
-        (Part("booking", place()), "third"): {"e3"}
-    }
-
-
-@pytest.mark.parametrize(("calls", "is_twice"), [(["c3"], False), (["c2"], True)])
-def test_call_that_stands_under_two_executions_is_noticed(dataset, calls, is_twice):
+    state = state_of(dataset)
+    found = state.executions["e1"]
+    assert (found.has_row, found.export_state, found.is_damaged, found.deleted_at) == (False, "incomplete", False, None)
+    assert (state.part_of("e1"), state.part_of("e2")) == (HERE, None)
     export_to(dataset, a_bundle("e1"))
-    export_to(dataset, a_bundle("e2", calls, key="booking"))
-    assert load_state(dataset, [KEY, "booking"], set_aside=False).may_hold_calls_twice() is is_twice
-    assert load_state(dataset, [KEY], set_aside=False).may_hold_calls_twice() is is_twice, "wherever they stand"
+    state = state_of(dataset)
+    assert (state.executions.keys(), state.executions["e1"].has_row) == ({"e1"}, True)
 
 
-def test_held_rows_are_those_of_the_executions_asked_for():
-    def rows(table, *pairs):
-        values = [dict.fromkeys(table.key, own) | {"execution_id": each, "row_hash": own} for each, own in pairs]
+def test_execution_that_is_marked_and_whose_calls_are_not_is_half_deleted(dataset):
+    """As a version without marks of calls left it."""
+    export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]), a_bundle("e3", [], version=0))
+    calls, evals = (dataset.rows(table, HERE) for table in (schema.CALLS, schema.EVALS))
+    mark_deleted(dataset, dict.fromkeys(("e1", "e3"), HERE), STAMP)
+    assert state_of(dataset).half_deleted == set()
+    for table, rows in ((schema.CALLS, calls), (schema.EVALS, evals)):
+        dataset.write(table, HERE, rows)
+        assert state_of(dataset).half_deleted == {"e1"}
+    mark_deleted(dataset, {"e1": HERE}, STAMP)
+    state = state_of(dataset)
+    assert (state.half_deleted, state.executions["e1"].is_damaged) == (set(), False)
+
+
+@pytest.mark.parametrize("newer", [EARLIER, LATER])
+@pytest.mark.parametrize("is_torn", [False, True])
+def test_of_two_rows_of_an_execution_the_whole_one_counts_or_the_one_that_was_written_last(dataset, newer, is_torn):
+    """Somebody copied its files to another month."""
+    older = LATER if newer == EARLIER else EARLIER
+    export_to(dataset, a_bundle("e1", date=older))
+    export_to(dataset, a_bundle("e1", seconds=2.0, date=newer), run="run-2", fetched_at=FETCHED_AT + timedelta(days=1))
+    if is_torn:
+        dataset.files.remove(part("calls", date=newer))
+    stored = stored_in(dataset)["e1"]
+    assert (stored.place, stored.is_damaged) == (place(older if is_torn else newer), False)
+
+
+def test_times_that_have_not_come_yet_count_as_unknown(dataset):
+    export_to(dataset, a_bundle("e1"))
+    for hours, expected in ((0, FETCHED_AT), (1, None)):
+        state = state_of(dataset)
+        forget_the_future(state, FETCHED_AT - timedelta(hours=hours))
+        assert (state.executions["e1"].verified_at, state.executions["e1"].exported_at) == (expected, expected)
+
+
+def test_held_rows_are_those_of_the_executions_asked_for_and_marks_count():
+    def rows(table, *triples):
+        values = [
+            dict.fromkeys(table.key, own) | {"execution_id": each, "row_hash": own, "deleted_at": deleted_at}
+            for each, own, deleted_at in triples
+        ]
         return pa.Table.from_pylist(values, table.arrow_schema)
 
-    calls = rows(schema.CALLS, ("e1", "h1"), ("e2", "h2"), ("e1", "h3"), ("e3", "h4"))
-    evals = rows(schema.EVALS, ("e2", "h5"), ("e3", "h6"))
-    assert held_rows({"e1": 2, "e2": 3, "e9": 0}, calls, evals) == {
-        "e1": HeldRows(2, 2, rows_digest(["h1", "h3"])),
-        "e2": HeldRows(3, 1, rows_digest(["h2", "h5"])),
+    calls = rows(schema.CALLS, ("e1", "h1", None), ("e2", "h2", None), ("e1", "h3", FETCHED_AT), ("e3", "h4", None))
+    evals = rows(schema.EVALS, ("e2", "h5", FETCHED_AT), ("e3", "h6", None))
+    assert held_rows({"e1": 2, "e2": None, "e9": 0}, calls, evals) == {
+        "e1": HeldRows(2, 1, rows_digest(["h1", voucher("h3", is_deleted=True)])),
+        "e2": HeldRows(None, 1, rows_digest(["h2", voucher("h5", is_deleted=True)])),
         "e9": HeldRows(0, 0, rows_digest([])),
     }
+
+
+@pytest.fixture
+def known(dataset, monkeypatch):
+    """Executions of two months that the index knows."""
+    monkeypatch.setattr(local, "_TICK_NS", 0)
+    export_to(dataset, a_bundle("e1", given_up=["c2"]), a_bundle("e2", ["c3"]), a_bundle("e3", ["c4"], date=LATER))
+    save(dataset)
+    return dataset
+
+
+def save(dataset):
+    write_index(dataset.files, update_index(dataset, Index(), []))
+
+
+def drop_last_row(dataset, table):
+    dataset.write(schema.TABLES[table], HERE, dataset.rows(schema.TABLES[table], HERE).slice(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("take", "lost"),
+    [
+        (lambda dataset: dataset.files.remove(part("executions")), {"e1", "e2"}),
+        (lambda dataset: dataset.files.remove(part("calls")), {"e1", "e2"}),
+        (lambda dataset: dataset.files.remove(part("evals")), {"e1", "e2"}),
+        (lambda dataset: dataset.files.remove(part("errors")), set()),
+        (lambda dataset: [dataset.files.remove(part(table)) for table in TABLES], {"e1", "e2"}),
+        (lambda dataset: drop_last_row(dataset, "calls"), {"e2"}),
+        (lambda dataset: drop_last_row(dataset, "executions"), {"e2"}),
+        (lambda dataset: dataset.files.publish(part("calls"), b"garbage"), {"e1", "e2"}),
+    ],
+    ids=["executions", "calls", "evals", "errors", "all", "a call", "an execution", "damaged"],
+)
+def test_rows_that_somebody_took_away_are_lost_for_the_first_run_that_looks_and_for_no_other(known, take, lost):
+    take(known)
+    assert state_of(known).lost == ({HERE: lost} if lost else {})
+    save(known)
+    assert state_of(known).lost == {}
+
+
+def test_what_a_killed_run_left_is_damaged_and_not_lost(known):
+    for write in range(4):
+        new = [a_bundle("e1", seconds=write + 2.0), a_bundle("e2", [], version=2), a_bundle("e5", ["c5"])]
+        with killed_before(write):
+            export_to(known, *new, run="run-2", fetched_at=STAMP.exported_at)
+        state = state_of(known)
+        assert (state.lost, state.executions["e1"].is_damaged) == ({}, write > 0)
+    with killed_before(1):
+        mark_deleted(known, {"e3": Part(KEY, place(LATER))}, STAMP)
+    state = state_of(known)
+    assert (state.lost, state.executions["e3"].is_damaged) == ({}, True)
+
+
+def test_what_an_export_changed_is_not_lost(known):
+    export_to(known, a_bundle("e1", seconds=2.0), a_bundle("e2", ["c3", "c9"]), run="run-2")
+    mark_deleted(known, {"e3": Part(KEY, place(LATER))}, STAMP)
+    assert state_of(known).lost == {}

@@ -1,95 +1,62 @@
 """What the dataset holds of calls, as a crawl asks for it."""
 
-import pyarrow.parquet as pq
 import pytest
 from msgspec.structs import replace
 
+from etl.load.deletions import mark_deleted
 from etl.load.layout import Part
-from etl.load.merge import with_column
+from etl.load.merge import mark
 from etl.load.stored_calls import StoredCalls
 from etl.model import schema
-from tests.bundles import KEY, a_bundle, an_unlisted_bundle
-from tests.datasets import export_to, part, place
+from etl.transform.frames import ExportStamp
+from tests.bundles import KEY, a_bundle
+from tests.datasets import FETCHED_AT, export_to, part, place
 
-LATER = "2026-09-02"
-HERE = Part(KEY, place())
+HERE, THERE = Part(KEY, place()), Part(KEY, place("2026-09-02"))
 
 
-def test_stored_calls_are_those_that_lie_in_the_partition(dataset, tmp_path):
-    export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]), a_bundle("e3", ["c4"], date=LATER))
+@pytest.fixture
+def dataset(dataset):
+    """Of e1 the call c2 failed and c3 is deleted, e3 lies in another month, and e4 is deleted."""
+    export_to(dataset, a_bundle("e1", ["c1", "c3"]), a_bundle("e2", ["d1"]), a_bundle("e4", ["f1"]))
+    bundle = a_bundle("e1", ["c1", "c2"], given_up=["c2"], is_proved=False)
+    export_to(dataset, replace(bundle, deleted=frozenset(["c3"])), a_bundle("e3", ["g1"], date="2026-09-02"))
+    mark_deleted(dataset, {"e4": HERE}, ExportStamp("run-2", FETCHED_AT))
+    return dataset
 
+
+def test_calls_are_those_of_which_anything_lies_in_the_part_and_whether_all_of_it_is_marked(dataset):
     stored = StoredCalls(dataset)
-    assert [{*stored.evals_by_call(HERE, each)} for each in ("e1", "e2", "e3")] == [{"c1", "c2"}, {"c3"}, set()]
-    assert stored.evals_by_call(Part(KEY, place(LATER)), "e3").keys() == {"c4"}
-    assert stored.evals_by_call(Part("booking", place()), "e1") == {}
+    found = [stored.calls(HERE, each) for each in ("e1", "e2", "e3", "e4")]
+    assert found == [{"c1": False, "c2": False, "c3": True}, {"d1": False}, {}, {"f1": True}]
+    assert stored.calls(THERE, "e3") == {"g1": False}
+    assert stored.calls(Part("booking", place()), "e1") == {}
+
+
+def test_call_of_which_anything_is_not_marked_is_not_deleted(dataset):
+    """As a run that was killed between the two tables leaves it."""
+    marked = mark(schema.CALLS, dataset.rows(schema.CALLS, HERE), ["e2"], {"exported_at": FETCHED_AT})
+    dataset.write(schema.CALLS, HERE, marked.table)
+    assert StoredCalls(dataset).calls(HERE, "e2") == {"d1": False}
+
+
+def test_file_that_is_gone_or_damaged_holds_nothing(dataset, tmp_path):
     (tmp_path / part("calls")).write_bytes(b"garbage")
-    assert stored.evals_by_call(HERE, "e1").keys() == {"c1", "c2"}, "of which the evals are left"
+    assert StoredCalls(dataset).calls(HERE, "e1") == {"c1": False, "c2": False, "c3": True}, "of which evals are left"
     (tmp_path / part("evals")).unlink()
-    assert StoredCalls(dataset).evals_by_call(HERE, "e1") == {}
+    assert StoredCalls(dataset).calls(HERE, "e1") == {"c2": False}, "of which a dead letter is left"
+    assert StoredCalls(dataset).rows(HERE, "e1") == {}
+    (tmp_path / part("errors")).unlink()
+    assert StoredCalls(dataset).calls(HERE, "e1") == {}
 
 
-def test_rows_are_in_the_order_of_the_columns(dataset):
-    export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]))
-
-    rows = StoredCalls(dataset).rows(HERE, "e1")
-
-    assert rows.keys() == {"c1", "c2"}
-    for key, row in rows.items():
-        values = dict(zip(schema.CALLS.names, row, strict=True))
-        assert (values["call_execution_id"], values["execution_id"], values["raw"]) == (key, "e1", None)
-
-
-def test_letters_tell_of_which_calls_the_rows_are_older(dataset):
-    export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]))
-    export_to(dataset, a_bundle("e1", given_up=["c2"]), run="run-2")
-
+def test_rows_are_those_without_a_mark_in_the_order_of_the_columns(dataset):
     stored = StoredCalls(dataset)
-    assert stored.rows(HERE, "e1").keys() == {"c1", "c2"}
-    [letter] = a_bundle("e1", given_up=["c2"]).dead_letters
-    assert stored.letters(HERE, "e1") == {("c2", letter.message)}
-    assert stored.letters(HERE, "e2") == frozenset()
+    assert (set(stored.rows(HERE, "e1")), stored.rows(HERE, "e4")) == ({"c1"}, {})
+    values = dict(zip(schema.CALLS.names, stored.rows(HERE, "e1")["c1"], strict=True))
+    assert (values["call_execution_id"], values["execution_id"], values["raw"]) == ("c1", "e1", None)
 
 
-def with_counts(bundle, **payload):
-    return replace(bundle, execution=replace(bundle.execution, payload=bundle.execution.payload | payload))
-
-
-def unlisted_calls(dataset):
-    return StoredCalls(dataset).unlisted_calls(HERE, "e1")
-
-
-@pytest.mark.parametrize(
-    ("payload", "unlisted"),
-    [
-        ({"total_calls": 5, "metrics": {"calls": {"total": 7}}}, 5),
-        ({"total_calls": 5, "metrics": {}}, 3),
-        ({"total_calls": 2, "metrics": {}}, 0),
-        ({"total_calls": 0, "metrics": {}}, 0),
-        ({"total_calls": None, "metrics": {}}, 0),
-    ],
-)
-def test_calls_that_are_counted_and_not_listed_are_those_of_the_list_that_was_believed_last(dataset, payload, unlisted):
-    """A night that tells nothing of them leaves their number as it is: no list, one that is not believed, no counts."""
-    assert unlisted_calls(dataset) == 0
-    export_to(dataset, with_counts(a_bundle("e1", ["c1", "c2"]), **payload))
-    assert unlisted_calls(dataset) == unlisted
-    for bundle in (
-        an_unlisted_bundle("e1", status="running"),
-        an_unlisted_bundle("e1", is_given_up=True),
-        a_bundle("e1", ["c1"], is_proved=False),
-    ):
-        export_to(dataset, with_counts(bundle, total_calls=70, metrics={}))
-        assert unlisted_calls(dataset) == unlisted
-    export_to(dataset, with_counts(a_bundle("e1", ["c1", "c2"]), total_calls=None, metrics={}))
-    assert unlisted_calls(dataset) == unlisted
-    export_to(dataset, with_counts(a_bundle("e1", ["c1"]), total_calls=9, metrics={}))
-    assert unlisted_calls(dataset) == 8
-
-
-@pytest.mark.parametrize(("state", "unlisted"), [("exported", 7), ("settling", 7), ("waiting", 0), ("incomplete", 0)])
-def test_row_of_an_older_version_tells_what_was_not_listed_if_its_list_was_believed(dataset, tmp_path, state, unlisted):
-    export_to(dataset, with_counts(a_bundle("e1", ["c1", "c2"]), total_calls=9))
-    (path,) = (tmp_path / "executions").rglob("*.parquet")
-    rows = pq.ParquetFile(path).read().drop_columns(["unlisted_calls"])
-    pq.write_table(with_column(rows, "export_state", [state] * len(rows)), path)
-    assert unlisted_calls(dataset) == unlisted
+def test_dead_letters_name_the_execution_or_its_calls(dataset):
+    stored = StoredCalls(dataset)
+    assert [stored.failed(HERE, each) for each in ("e1", "e2")] == [{"e1", "c2"}, set()]

@@ -3,9 +3,11 @@
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from etl.extract.parse import parse_json
-from etl.model.digest import fingerprint, row_hasher, rows_digest
+from etl.model.digest import fingerprint, is_deleted_voucher, row_hasher, rows_digest, voucher
 
 STARTED_AT = datetime(2026, 3, 1, 9, 0, 1, 123456, tzinfo=UTC)
 ROW = {
@@ -60,10 +62,6 @@ def test_fingerprint_exists_for_every_payload_that_can_be_decoded(text):
     assert fingerprint(payload) != fingerprint({**payload, "c": 1})
 
 
-def test_fingerprint_of_a_string_that_utf8_cannot_hold_disregards_the_order_of_keys():
-    assert fingerprint({"a": "\ud800", "b": {"c": 1, "d": 2}}) == fingerprint({"b": {"d": 2, "c": 1}, "a": "\ud800"})
-
-
 def test_a_column_added_later_changes_no_row_hash():
     assert hash_of(ROW) == hash_of({**ROW, "new_metric": None})
     assert hash_of(dict.fromkeys(ROW)) == hash_of(dict.fromkeys([*ROW, "new_metric"]))
@@ -73,18 +71,14 @@ def test_row_hash_disregards_the_order_of_columns():
     assert hash_of(ROW) == hash_of(dict(reversed(ROW.items())))
 
 
-@pytest.mark.parametrize("name", list(ROW))
-def test_row_hash_sees_every_change(name):
-    changed = "other" if ROW[name] is None else None
-    assert hash_of({**ROW, name: changed}) != hash_of(ROW)
+def test_row_hash_sees_every_change():
+    for name, value in ROW.items():
+        assert hash_of({**ROW, name: "other" if value is None else None}) != hash_of(ROW)
+    assert hash_of({**ROW, "execution_started_at": STARTED_AT.replace(microsecond=123457)}) != hash_of(ROW)
 
 
 def test_row_hash_tells_columns_apart():
     assert hash_of({"a": 1.0, "b": None}) != hash_of({"a": None, "b": 1.0})
-
-
-def test_row_hash_sees_a_microsecond():
-    assert hash_of({**ROW, "execution_started_at": STARTED_AT.replace(microsecond=123457)}) != hash_of(ROW)
 
 
 def test_row_hash_wants_a_value_for_every_name():
@@ -96,10 +90,18 @@ def test_row_hash_disregards_columns_that_are_not_hashed():
     assert row_hasher(["a", "b", "c"], ["a", "c"])([1, 2, 3]) == hash_of({"a": 1, "c": 3})
 
 
-def test_rows_digest_disregards_the_order_of_rows():
-    assert rows_digest(iter(["b", "a", "c"])) == rows_digest(["c", "b", "a"])
-
-
 @pytest.mark.parametrize("hashes", [[], ["a"], ["a", "b", "b"], ["a", "c"], ["ab"], ["a\nb", "c"]])
 def test_rows_digest_sees_every_row(hashes):
     assert rows_digest(hashes) != rows_digest(["a", "b"])
+
+
+@given(st.lists(st.tuples(st.from_regex(r"[0-9a-f]{32}", fullmatch=True), st.booleans()), max_size=5), st.data())
+def test_vouchers_tell_each_row_and_its_mark_whatever_the_order(rows, data):
+    vouchers = [voucher(row_hash, is_deleted=is_deleted) for row_hash, is_deleted in rows]
+    assert [is_deleted_voucher(each) for each in vouchers] == [is_deleted for _, is_deleted in rows]
+    digest = rows_digest(vouchers)
+    assert digest == rows_digest(data.draw(st.permutations(vouchers)))
+    for number, (row_hash, is_deleted) in enumerate(rows):
+        others = vouchers[:number] + vouchers[number + 1 :]
+        assert digest != rows_digest(others)
+        assert digest != rows_digest([*others, voucher(row_hash, is_deleted=not is_deleted)]), "a mark is news"

@@ -20,13 +20,19 @@ def test_no_column_is_declared_twice(table):
 
 
 def test_tables_and_their_keys():
-    assert {name: table.unique for name, table in schema.TABLES.items()} == {
+    assert {name: table.key for name, table in schema.TABLES.items()} == {
         "executions": ("execution_id",),
         "calls": ("call_execution_id",),
         "evals": ("call_execution_id", "eval_config_id"),
         "errors": ("endpoint", "subject_id", "execution_id"),
         "runs": ("export_run_id",),
     }
+
+
+def test_what_the_source_may_delete_has_a_mark_of_its_own():
+    marked = {name for name, table in schema.TABLES.items() if "deleted_at" in table.names}
+    assert marked == {"executions", "calls", "evals"}
+    assert not any("deleted_at" in table.key for table in schema.TABLES.values())
 
 
 @every_column

@@ -4,15 +4,7 @@ import json
 
 from etl.model import schema
 from etl.transform.frames import to_arrow
-from tests.bundles import (
-    EXPORT,
-    bundle_of,
-    calls_frame,
-    evals_frame,
-    execution,
-    fetched_call,
-    frame_of_executions,
-)
+from tests.bundles import EXPORT, bundle_of, calls_frame, evals_frame, execution, fetched_call, frame_of_executions
 
 
 def frame_rows(frame, table):

@@ -17,13 +17,7 @@ from tests.bundles import (
     fetched_call,
     not_listed,
 )
-from tests.transform.made_rows import (
-    extra_of_call,
-    frame_rows,
-    row_of_call,
-    row_of_eval,
-    rows_of_evals,
-)
+from tests.transform.made_rows import extra_of_call, frame_rows, row_of_call, row_of_eval
 
 STARTED_AT = datetime(2026, 3, 1, 9, 0, 1, 123456, tzinfo=UTC)
 
@@ -44,38 +38,12 @@ class TestListing:
             is None
         )
 
-    def test_what_the_listing_says_differently_is_kept(self):
-        row = row_of_call({"duration_seconds": 88}, {"duration_seconds": 90, "status": "analyzing"})
-        assert (row["duration_seconds"], row["status"]) == (88.0, "completed")
-        assert json.loads(row["extra"]) == {"call_results": {"duration_seconds": 90, "status": "analyzing"}}
-
     @pytest.mark.parametrize(
         ("metrics", "listed"), [(1, True), (True, 1), ("NaN", "nan"), ([1], [True]), ([1], [1]), (88, None)]
     )
     def test_what_the_listing_does_not_certainly_repeat_is_kept(self, metrics, listed):
         extra = extra_of_call({"duration_seconds": metrics}, {"duration_seconds": listed})
         assert json.dumps(extra["call_results"]) == json.dumps({"duration_seconds": listed})
-
-    @pytest.mark.parametrize("outputs", [[], [1], "none", "", 0, False, 7])
-    def test_eval_outputs_that_are_no_object_are_kept_with_the_call(self, outputs):
-        assert extra_of_call({}, {"eval_outputs": outputs}) == {"call_results": {"eval_outputs": outputs}}
-        assert rows_of_evals(outputs) == []
-
-    @pytest.mark.parametrize("outputs", [None, {}, {"config": {"output": 1}}])
-    def test_eval_outputs_have_a_table_of_their_own(self, outputs):
-        assert extra_of_call({}, {"eval_outputs": outputs}) is None
-
-    def test_eval_of_a_config_id_that_utf8_cannot_hold_is_kept_with_the_call(self):
-        outputs = {"\ud800": {"output": "Passed"}, "config": {"output": "Failed"}}
-        assert [row["eval_config_id"] for row in rows_of_evals(outputs)] == ["config"]
-        assert extra_of_call({}, {"eval_outputs": outputs}) == {
-            "call_results": {"eval_outputs": {"\ud800": {"output": "Passed"}}}
-        }
-
-    def test_call_results_among_the_metrics_are_not_taken_for_the_listing(self):
-        row = row_of_call({"call_results": {"scenario_id": "not this"}}, {"scenario_id": "this"})
-        assert row["scenario_id"] == "this"
-        assert json.loads(row["extra"]) == {"metrics.call_results": {"scenario_id": "not this"}}
 
     def test_call_results_among_the_metrics_overwrite_nothing(self):
         metrics = {"call_results": 1, "metrics.call_results": 2, "metrics.metrics.call_results": 3}
@@ -154,39 +122,6 @@ class TestEvals:
         row = row_of_eval(value)
         assert row[column] == ("[1]" if value == [1] else value)
         assert row["extra"] is None
-
-    @pytest.mark.parametrize("status", ["skipped", "Failed", "error", "a new word"])
-    def test_skipped_and_failed_evals_are_rows_with_their_own_words(self, status):
-        row = row_of_eval(
-            {"name": "Tone", "output": None, "output_type": "score", "reason": "no transcript", "status": status}
-        )
-        assert (row["status"], row["reason"], row["eval_name"], row["output_score"]) == (
-            status,
-            "no transcript",
-            "Tone",
-            None,
-        )
-
-    def test_eval_of_an_unknown_config_is_a_row(self):
-        assert (
-            rows_of_evals({"unknown-config": {"name": "Orphan", "output": "Passed", "output_type": "Pass/Fail"}})[0][
-                "output_passed"
-            ]
-            is True
-        )
-
-    def test_fields_that_the_schema_does_not_know_and_misfits_are_kept(self):
-        output = {
-            "name": 7,
-            "output": 2**53 + 1,
-            "model": {"id": "x"},
-            "call_execution_id": "other",
-            "row_hash": "mine",
-        }
-        frame = evals_frame([bundle_of(fetched_call("call", {}, {"eval_outputs": {"config": output}}))], EXPORT)
-        row = frame_rows(frame, schema.EVALS)[0]
-        assert json.loads(row["extra"]) == output
-        assert (frame.misfits, row["call_execution_id"], row["output_score"]) == (2, "call", None)
 
     def test_row_says_which_execution_and_run_test_it_is_of(self):
         row = row_of_eval(True)

@@ -22,11 +22,7 @@ from tests.bundles import (
     frame_of_executions,
     through_parquet,
 )
-from tests.transform.made_rows import (
-    frame_rows,
-    row_of_call,
-    row_of_execution,
-)
+from tests.transform.made_rows import frame_rows, row_of_call, row_of_execution
 
 STARTED_AT = datetime(2026, 3, 1, 9, 0, 1, 123456, tzinfo=UTC)
 
@@ -59,11 +55,6 @@ class TestExecutions:
         row = row_of_execution(metrics={"latency": {"percentiles": {"p50": 88, "p90": 1}}, "voice": {"mos": 4}})
         assert row["latency_percentiles_p50"] == 88.0
         assert json.loads(row["extra"]) == {"metrics": {"latency": {"percentiles": {"p90": 1}}, "voice": {"mos": 4}}}
-
-    @pytest.mark.parametrize("status", ["paused", "", "\ud800"])
-    def test_a_status_that_is_new_is_kept(self, status):
-        row = frame_rows(frame_of_executions(execution(status=status)), schema.EXECUTIONS)[0]
-        assert status in (row["status"], json.loads(row["extra"] or "{}").get("status"))
 
     def test_start_that_cannot_be_read_is_kept_and_is_null_in_every_table(self):
         of = execution(started_at="2026-03-01 09:00")

@@ -15,8 +15,7 @@ from etl.extract.plan import Planned
 from etl.extract.settling import Stored
 from etl.extract.transport import Traffic
 from etl.model.records import RUNS, DeadLetter, ExecutionBundle
-from etl.pipeline.engine.contract import How
-from etl.pipeline.engine.counts import Counts
+from etl.pipeline.engine.contract import Counts, How
 from etl.settings.sections import Api
 from etl.transform.flatten import FlatBundle
 
@@ -30,10 +29,9 @@ _BATCHES_OF_A_WORKER = 4
 class StoredExecution:
     """What the dataset holds of one execution, read by the driver; fields as in ``Stored``."""
 
-    evals_by_call: Mapping[str, AbstractSet[str]]
+    calls: Mapping[str, bool]
     rows: Mapping[str, Sequence[Any]]
-    letters: AbstractSet[tuple[str, str]]
-    unlisted_calls: int
+    failed: AbstractSet[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,35 +84,29 @@ def next_items(plan: Iterable[Planned], left: deque[Planned], calls: int) -> lis
 
 def reader_of(stored: Mapping[str, StoredExecution]) -> Stored:
     """What a crawl reads of the dataset, where there is none at hand."""
-    nothing_stored = StoredExecution({}, {}, frozenset(), 0)
+    nothing_stored = StoredExecution({}, {}, frozenset())
 
     def of(item: Planned) -> StoredExecution:
         return stored.get(item.execution.execution_id, nothing_stored)
 
-    async def evals_by_call(item: Planned) -> Mapping[str, AbstractSet[str]]:
-        return of(item).evals_by_call
+    async def calls(item: Planned) -> Mapping[str, bool]:
+        return of(item).calls
 
     async def rows(item: Planned) -> Mapping[str, Sequence[Any]]:
         return of(item).rows
 
-    async def letters(item: Planned) -> AbstractSet[tuple[str, str]]:
-        return of(item).letters
+    async def failed(item: Planned) -> AbstractSet[str]:
+        return of(item).failed
 
-    async def unlisted_calls(item: Planned) -> int:
-        return of(item).unlisted_calls
-
-    return Stored(evals_by_call=evals_by_call, rows=rows, letters=letters, unlisted_calls=unlisted_calls)
+    return Stored(calls=calls, rows=rows, failed=failed)
 
 
 async def read_stored(stored: Stored, item: Planned) -> StoredExecution | None:
     """What the dataset holds of the execution; None if that is nothing."""
     found = StoredExecution(
-        evals_by_call=await stored.evals_by_call(item),
-        rows=await stored.rows(item),
-        letters=await stored.letters(item),
-        unlisted_calls=await stored.unlisted_calls(item),
+        calls=await stored.calls(item), rows=await stored.rows(item), failed=await stored.failed(item)
     )
-    return found if any((found.evals_by_call, found.rows, found.letters, found.unlisted_calls)) else None
+    return found if any((found.calls, found.rows, found.failed)) else None
 
 
 def given_up(item: Planned, message: str) -> ExecutionBundle:

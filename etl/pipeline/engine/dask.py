@@ -25,8 +25,7 @@ from etl.extract.plan import Planned
 from etl.extract.settling import Stored
 from etl.pipeline.engine import worker
 from etl.pipeline.engine.batch import Answer, Batch, calls_of_a_batch, given_up, next_items, read_stored
-from etl.pipeline.engine.contract import Fetching, How, Take
-from etl.pipeline.engine.counts import Counts
+from etl.pipeline.engine.contract import Counts, Fetching, How, Take
 from etl.pipeline.tasks import to_the_end
 from etl.settings import Settings
 from etl.transform.flatten import FlatBundle, flatten

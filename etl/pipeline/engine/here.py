@@ -9,8 +9,7 @@ from etl.extract.client import Client
 from etl.extract.plan import Planned
 from etl.extract.settling import Settling, Stored
 from etl.model.records import ExecutionBundle
-from etl.pipeline.engine.contract import Fetching, How, Take
-from etl.pipeline.engine.counts import Counts
+from etl.pipeline.engine.contract import Counts, Fetching, How, Take
 from etl.transform.flatten import FlatBundle, flatten
 
 
@@ -30,7 +29,6 @@ class Here:
             emit,
             concurrency=how.concurrency,
             page_limit=how.page_limit,
-            stored_calls=stored.evals_by_call if how.doubts_lists else None,
             settling=self._settling,
         )
         self.run = self._crawl.run

@@ -51,10 +51,9 @@ def test_each_worker_gets_several_batches_where_there_is_enough(expected: int, w
 async def test_a_worker_reads_what_the_driver_has_read() -> None:
     [item] = plan_of([execution()], {"execution": stored(execution())})
     values: dict[str, Any] = {
-        "evals_by_call": {"c1": {"eval"}},
+        "calls": {"c1": False, "c0": True},
         "rows": {"c1": ["c1", None, 1.5]},
-        "letters": frozenset({("c2", "given up")}),
-        "unlisted_calls": 3,
+        "failed": frozenset({"c2"}),
     }
 
     def given(value: Any) -> Any:
@@ -74,7 +73,7 @@ async def test_of_an_execution_without_rows_nothing_is_sent() -> None:
     nothing = reader_of({})
     assert await read_stored(nothing, item) is None
     assert await nothing.rows(item) == {}
-    assert await nothing.evals_by_call(item) == {}
+    assert await nothing.calls(item) == {}
 
 
 def test_a_plan_survives_the_way_to_a_worker_to_the_last_digit() -> None:

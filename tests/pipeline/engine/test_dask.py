@@ -15,9 +15,6 @@ import pytest
 pytest.importorskip("distributed", reason="Dask is in an environment of its own: see the Makefile")
 
 from distributed import Client, LocalCluster
-from hypothesis import HealthCheck, seed
-from hypothesis import settings as hypothesis_settings
-from hypothesis.stateful import run_state_machine_as_test
 
 from etl.errors import ConfigurationError, ExitCode, InterruptedRunError
 from etl.pipeline import job
@@ -28,8 +25,6 @@ from tests.dask_cluster import WITH_KEYS, WITHOUT_KEYS, Cluster, cluster
 from tests.datasets import assert_sound, contents
 from tests.e2e.command import ended, environment, start_cold, write_settings
 from tests.e2e.truth import assert_equals_world
-from tests.pipeline.histories import History
-from tests.pipeline.test_histories import Histories
 from tests.support import API_KEY, SECRET_KEY, examples, settings_for
 from tests.worlds import settled_world
 
@@ -116,7 +111,6 @@ async def test_an_execution_that_changed_is_compared_on_a_worker_with_what_is_st
         second = await export(server, tmp_path, workers.address)
         asked = [request.target for request in server.requests if "call_execution_id=" in request.target]
     assert (first.exit_code, second.exit_code) == (0, 0)
-    assert second.compared == 1
     assert len(asked) == 2
     assert_equals_world(tmp_path, world)
 
@@ -530,22 +524,3 @@ assert not [name for name in sys.modules if name.split(".")[0] in ("dask", "dist
         )
         assert await process.wait() == 0
     assert_equals_world(tmp_path, world)
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a killed run closes no socket
-def test_dataset_is_the_truth_after_any_history_on_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The law of ``test_histories.py``; a scheduler and workers of its own would take longer than a history."""
-    for name, value in WITH_KEYS.items():
-        monkeypatch.setenv(name, value)
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0") as local:
-        monkeypatch.setattr(History, "engine", {"kind": "dask", "address": local.scheduler_address})
-        run_state_machine_as_test(
-            seed(1)(Histories),
-            settings=hypothesis_settings(
-                max_examples=examples(100),
-                stateful_step_count=20,
-                deadline=None,
-                database=None,
-                suppress_health_check=list(HealthCheck),
-            ),
-        )

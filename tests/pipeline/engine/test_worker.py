@@ -21,7 +21,7 @@ from tests.support import API_KEY, SECRET_KEY
 from tests.worlds import settled_world
 
 CALLS = 4
-HOW = How(concurrency=2, page_limit=1024, include_raw=False, doubts_lists=True)
+HOW = How(concurrency=2, page_limit=1024, include_raw=False)
 
 
 @pytest.fixture(autouse=True)

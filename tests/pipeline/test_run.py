@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from etl.errors import ConfigurationError
-from etl.pipeline.engine.open import dask_module
+from etl.pipeline.run import dask_module
 
 
 def test_without_dask_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,98 @@
+"""A run test has another name at the source: its rows take the new name, and stay where they are."""
+
+from collections.abc import Iterable, Mapping
+
+import pyarrow as pa
+
+from etl.load.dataset import Dataset
+from etl.load.layout import Part
+from etl.load.merge import with_column
+from etl.load.part_index import held_rows
+from etl.load.receipt import Change
+from etl.load.state import StoredState
+from etl.model import schema
+from etl.transform.frames import ExportStamp, hash_rows
+
+
+def find_renames(
+    state: StoredState, listed: Mapping[str, Iterable[str]], gone: Iterable[str]
+) -> dict[Part, dict[str, str]]:
+    """The new names of stored executions, by part and execution_id, in the order in which they are to be written.
+
+    ``listed`` are the executions of each list by the name of its run test; the first list that has one counts. Those that no list
+    has follow the others of their old name and partition, if that name is one of the ``gone`` ones, which no run test has any more.
+    """
+    names: dict[str, str] = {}
+    for name, execution_ids in listed.items():
+        for execution_id in execution_ids:
+            names.setdefault(execution_id, name)
+    renamed: dict[tuple[str, str], set[str]] = {}
+    for execution_id, stored in state.executions.items():
+        if stored.has_row and (listed_as := names.get(execution_id)) and listed_as != stored.run_test_name:
+            renamed.setdefault((stored.run_test_key, stored.run_test_name), set()).add(listed_as)
+    heirs = {old: next(iter(new)) for old, new in renamed.items() if old[1] in gone and len(new) == 1}
+    found: dict[Part, dict[str, str]] = {}
+    for execution_id, stored in state.executions.items() if renamed else ():
+        old = (stored.run_test_key, stored.run_test_name)
+        name = names.get(execution_id) or heirs.get(old, "")
+        if stored.has_row and name and name != stored.run_test_name:
+            found.setdefault(Part(stored.run_test_key, stored.place), {})[execution_id] = name
+    # Parts without any that is listed come first: a run that is killed in between leaves listed ones for them to follow.
+    return dict(sorted(found.items(), key=lambda each: (not names.keys().isdisjoint(each[1]), each[0])))
+
+
+def rename(dataset: Dataset, part: Part, names: Mapping[str, str], stamp: ExportStamp) -> None:
+    """Give the executions of the part these names, by execution_id, in all tables; execution rows go last, as in a commit.
+
+    Row hashes cover the name, so they change, and with them the digest by which an execution row vouches for its calls and evals.
+    One that did not match the rows before stays as it is: what was damaged is still known to be.
+
+    Raises:
+        DestinationError: something could not be written; the next run completes it.
+    """
+    executions = dataset.rows(schema.EXECUTIONS, part)
+    ids, digests = (executions[name].to_pylist() for name in ("execution_id", "calls_digest"))
+    old_names = dict(zip(ids, executions["run_test_name"].to_pylist(), strict=True))
+    before, after = {}, {}
+    for table in (schema.CALLS, schema.EVALS):
+        rows = dataset.rows(table, part)
+        # A run that was killed here left the new name beside execution rows of the old one.
+        before[table] = _named(table, rows, {each: old_names[each] for each in names})
+        after[table] = _named(table, rows, names)
+        if not after[table].equals(rows):
+            dataset.write(table, part, _stamped(after[table], names, stamp))
+    errors = dataset.rows(schema.ERRORS, part)
+    if len(errors):
+        dataset.write(schema.ERRORS, part, _named(schema.ERRORS, errors, names))
+    counts = dict.fromkeys(names)
+    held_before, held_after = (held_rows(counts, of[schema.CALLS], of[schema.EVALS]) for of in (before, after))
+    told = [
+        held_after[each].calls_digest if each in names and digest == held_before[each].calls_digest else digest
+        for each, digest in zip(ids, digests, strict=True)
+    ]
+    executions = with_column(_named(schema.EXECUTIONS, executions, names), "calls_digest", told)
+    dataset.write(schema.EXECUTIONS, part, _stamped(executions, names, stamp))
+    dataset.receipt.note(part.run_test_key, Change.REPLACED, names.keys())
+
+
+def _named(table: schema.Table, rows: pa.Table, names: Mapping[str, str]) -> pa.Table:
+    """The rows, those of these executions under these names, with the row hashes of that."""
+    ids = rows["execution_id"].to_pylist()
+    own = rows["run_test_name"].to_pylist()
+    renamed = with_column(rows, "run_test_name", [names.get(each, name) for each, name in zip(ids, own, strict=True)])
+    if "row_hash" not in table.names:
+        return renamed
+    changed = [new != old for new, old in zip(renamed["run_test_name"].to_pylist(), own, strict=True)]
+    hashes = zip(changed, hash_rows(table, renamed), rows["row_hash"].to_pylist(), strict=True)
+    return with_column(renamed, "row_hash", [new if is_changed else old for is_changed, new, old in hashes])
+
+
+def _stamped(rows: pa.Table, executions: Mapping[str, str], stamp: ExportStamp) -> pa.Table:
+    """The rows, those of the executions as of this export."""
+    ids = rows["execution_id"].to_pylist()
+    for name, value in stamp.columns.items():
+        own = rows[name].to_pylist()
+        rows = with_column(
+            rows, name, [value if each in executions else old for each, old in zip(ids, own, strict=True)]
+        )
+    return rows

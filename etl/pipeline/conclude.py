@@ -1,0 +1,146 @@
+"""The end of an export: its findings as one summary, the index, its row of ``runs``, and the JSON of the last run."""
+
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import msgspec
+
+from etl.errors import DestinationError, ExporterError
+from etl.extract.transport import Traffic
+from etl.load.index import update_index, write_index
+from etl.load.last_run import update_last_run
+from etl.load.state import StoredState
+from etl.model import schema
+from etl.model.findings import Kind
+from etl.model.lifecycle import CLOCKS_DIFFER
+from etl.model.wording import counted, first_few
+from etl.pipeline.record import Record
+from etl.pipeline.run import Run
+from etl.pipeline.summary import Summary
+from etl.pipeline.tasks import to_the_end
+from etl.transform.frames import frame_of
+from etl.version import __version__
+
+_MANY = 10
+"""From so many executions on, a change of how the API writes them is worth a notice."""
+_NO_DATE = "the source's answers have no usable Date: this machine's clock alone decided what is final; keep it right"
+
+
+async def conclude(run: Run, record: Record, state: StoredState, failure: ExporterError | None) -> Summary:
+    """Save what the run leaves: the index, its row of the runs table, and the JSON of the last run."""
+    finished_at = run.clock()
+    try:
+        await to_the_end(partial(_save_index, run, record, state))
+    except DestinationError as error:
+        failure = failure or error
+    summary = _summarize(run, record, failure=failure, finished_at=finished_at)
+    for save in (_save_row, _save_document):
+        summary.carry_on(record.before, run.settings)
+        try:
+            await to_the_end(partial(save, run, summary))
+        except DestinationError as error:
+            summary.failure = summary.failure or error
+            if save is _save_document:  # its row does not know yet that the run failed
+                with suppress(DestinationError):
+                    await to_the_end(partial(_save_row, run, summary))
+    return summary
+
+
+def _save_index(run: Run, record: Record, state: StoredState) -> None:
+    """Save what the dataset holds now, and tell what somebody else took away, as far as it was not fetched again.
+
+    Raises:
+        DestinationError: something could not be read or written.
+    """
+    index = update_index(run.dataset, state.index, [])
+    if not index.is_saved:
+        write_index(run.dataset.files, index)
+    damaged = index.damaged()
+    for part, execution_ids in sorted(state.lost.items()):
+        left = {each for each in execution_ids if each not in record.committed or each in damaged}
+        subject = f"run_test={part.run_test_key}/{part.place}"
+        if left:
+            text = f"rows of {counted(len(left), 'execution')} are gone, and were not fetched again: {first_few(sorted(left))}"
+            record.find(Kind.LOST_ROWS, subject, text)
+        if back := len(execution_ids) - len(left):
+            text = f"rows of {counted(back, 'execution')} were gone, and were fetched again"
+            record.find(Kind.FETCHED_AGAIN, subject, text)
+
+
+def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finished_at: datetime) -> Summary:
+    """The run as one value; ``failure`` is what ended it early."""
+    traffic, fetched, written = run.client.traffic, record.fetched, run.dataset.written
+    run_tests = record.run_test_summaries(
+        is_cut_short=failure is not None, settled_before=run.settled_before(finished_at)
+    )
+    marked = [counted(written.marked[f"{what}s"], what) for what in ("call", "eval") if written.marked[f"{what}s"]]
+    for kind, text in (
+        (Kind.DELETED, f"{' and '.join(marked)} got a deleted_at: the source no longer has them" if marked else ""),
+        (Kind.KEY_REMOVED, f"{counted(traffic.redactions, 'answer')} contained a key" if traffic.redactions else ""),
+        (
+            Kind.COLUMNS_ADDED,
+            f"{counted(record.completed_files, 'file')} of an older version got the columns of this one"
+            if record.completed_files
+            else "",
+        ),
+        (
+            Kind.NO_DETAIL,
+            f"{counted(fetched.fetched_whole, 'settling execution')} fetched in full: {fetched.failure}"
+            if fetched.fetched_whole
+            else "",
+        ),
+        (
+            Kind.LISTED_DIFFERENTLY,
+            f"{counted(fetched.listed_differently, 'execution')} listed differently than before, although the calls are the same"
+            if fetched.listed_differently >= _MANY
+            else "",
+        ),
+        (Kind.CLOCK, _of_the_clocks(traffic)),
+    ):
+        if text:
+            record.find(kind, "", text)
+    return Summary(
+        export_run_id=run.export_run_id,
+        version=__version__,
+        dataset=run.settings.destination.path,
+        started_at=run.by_source(run.started_at),
+        finished_at=run.by_source(finished_at),
+        finished_here_at=finished_at,
+        run_tests=run_tests,
+        findings=record.findings,
+        requests_by_purpose=traffic.requests_by_purpose,
+        necessary_requests=record.necessary_requests + fetched.necessary_requests,
+        saved_requests=fetched.saved_requests,
+        retries=traffic.retries,
+        rejections=traffic.rejections,
+        requests_per_minute=run.client.quota.requests_per_minute,
+        files=written.files,
+        size_bytes=written.size_bytes,
+        store_requests=dict(run.dataset.files.requests),
+        rows=written.rows,
+        receipt=run.dataset.receipt,
+        is_first=record.before.export_run_id is None and record.before.attempt is None,
+        failure=failure,
+    )
+
+
+def _of_the_clocks(traffic: Traffic) -> str:
+    """What is worth knowing of the source's clock, beside ours; empty when nothing is."""
+    offset = traffic.clock_offset
+    if offset is None:
+        return _NO_DATE if traffic.received_bytes else ""
+    if abs(offset) <= CLOCKS_DIFFER:
+        return ""
+    minutes, way = abs(offset) // timedelta(minutes=1), "behind" if offset > timedelta(0) else "ahead of"
+    return f"this machine's clock is {minutes:,} min {way} that of the source: set the one that is wrong"
+
+
+def _save_row(run: Run, summary: Summary) -> None:
+    row = summary.as_row(msgspec.json.encode(summary.as_json()["run_tests"]).decode())
+    frame = frame_of(schema.RUNS_TABLE, [row])
+    run.dataset.record_run(summary.started_at.astimezone(UTC).date(), summary.export_run_id, frame)
+
+
+def _save_document(run: Run, summary: Summary) -> None:
+    update_last_run(run.dataset.files, summary.as_json())

@@ -1,0 +1,101 @@
+"""The steps that ``plan`` and ``export`` share: load the state, and plan what a round of lists brings. Writes nothing."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from etl.extract.plan import Planned, order_by_worth, plan_run_test, requests_to_fetch, scrub
+from etl.load.state import StoredState, load_state
+from etl.model.findings import Kind
+from etl.model.keys import default_key
+from etl.pipeline.record import Record, count_reasons
+from etl.pipeline.run import Run
+from etl.settings import RunTest
+
+
+def load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
+    """What the dataset holds; files that cannot be read are findings.
+
+    Raises:
+        DestinationError: a file is not one of this dataset, or was written by a newer version.
+    """
+    keys = {run_test.key for run_test in run.settings.configured} or None
+    state = record.state = load_state(run.dataset, strict_keys=keys, set_aside=set_aside)
+    for path in state.unreadable:
+        record.find(
+            Kind.QUARANTINED, path, "a damaged file, set aside; what the API lists of its rows is fetched again"
+        )
+    return state
+
+
+def absent_executions(record: Record, state: StoredState, run_test: RunTest) -> set[str]:
+    """The stored executions that should be in the run test's list, and that no list has.
+
+    Only a proved list says that something is absent.
+    """
+    found = record.lists.get(run_test.name)
+    if found is None or not found.is_complete:
+        return set()
+    of_run_test = {
+        execution_id
+        for execution_id, known in state.executions.items()
+        if known.deleted_at is None and known.has_row and known.run_test_name == run_test.name
+    }
+    return of_run_test - record.listed_ids()
+
+
+def without_row(record: Record, state: StoredState) -> set[str]:
+    """The executions of which a killed run left calls without the row that names their run test, and that no list has."""
+    left = {each for each, known in state.executions.items() if known.deleted_at is None and not known.has_row}
+    return left - record.listed_ids()
+
+
+def home_of(record: Record, state: StoredState, run_test: RunTest) -> str:
+    """The key of the partition for new executions: the configured one, else that of the stored ones, else one made of the name."""
+    if run_test.key != default_key(run_test.name):
+        return run_test.key
+    found = record.lists.get(run_test.name)
+    listed = (state.executions.get(each) for each in (found.executions if found else ()))
+    keys = Counter(known.run_test_key for known in listed if known)
+    if not keys:
+        stored = state.executions.values()
+        keys = Counter(known.run_test_key for known in stored if known.run_test_name == run_test.name)
+    return max(keys, key=lambda key: (keys[key], key), default=run_test.key)
+
+
+def make_plan(
+    run: Run, record: Record, state: StoredState, run_tests: Iterable[RunTest], *, is_last: bool
+) -> list[Planned]:
+    """What to do with each listed execution of these run tests, most valuable first; recorded, too.
+
+    An execution that two lists have is planned once. Final executions are verified again where this is the last round.
+    """
+    page_limit = run.settings.api.page_limit
+    planned: list[Planned] = []
+    seen = {item.execution.execution_id for item in record.all_planned()}
+    for run_test in run_tests:
+        if (found := record.lists.get(run_test.name)) is None:
+            continue
+        items = plan_run_test(
+            run_test,
+            found,
+            state.executions,
+            home=home_of(record, state, run_test),
+            policy=run.policy,
+        )
+        planned += [item for item in items if item.execution.execution_id not in seen]
+        seen |= found.executions.keys()
+        record.planned[run_test.name] = []
+    if is_last:
+        planned = scrub(planned, requests=run.settings.export.scrub_requests, page_limit=page_limit)
+    planned = order_by_worth(planned)
+    for item in planned:
+        record.planned[item.run_test_name].append(item)
+    for run_test in run_tests:
+        if run_test.name in record.lists:
+            reasons = dict(count_reasons(record.planned[run_test.name]))
+            executions = len(record.lists[run_test.name].executions)
+            run.notify("listed", run_test=run_test.name, executions=executions, reasons=reasons)
+    run.progress.planned_executions = sum(item.is_fetched for item in record.all_planned())
+    run.progress.planned_requests = sum(requests_to_fetch(record.all_planned(), page_limit=page_limit).values())
+    run.notify("planned", executions=run.progress.planned_executions, requests=run.progress.planned_requests)
+    return planned

@@ -1,0 +1,50 @@
+"""What a dataset holds of executions whose calls are fetched."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from etl.extract.client import Client
+from etl.extract.plan import Planned
+from etl.extract.settling import Settling, Stored
+from etl.model import schema
+from tests.bundles import EXPORT, execution, planned, stored_of
+
+
+def resumed(execution_id: str) -> Planned:
+    """An execution that was left incomplete, and is listed as it was when that began."""
+    known = stored_of(execution(execution_id), export_state="incomplete", verified_at=EXPORT.exported_at)
+    return replace(planned(execution_id), stored=known, is_resumed=True)
+
+
+def settling_of(
+    client: Client,
+    stored: Mapping[str, bool] | None = None,
+    *,
+    without_row: Collection[str] = (),
+    failed: Collection[str] = (),
+    stale: Collection[str] = (),
+    page_limit: int = 1024,
+) -> Settling:
+    """The dataset holds the ``stored`` calls of every execution, each with whether it is marked as deleted.
+
+    Of those ``without_row`` it holds evals or a dead letter alone; of those that ``failed`` it holds a dead letter; those that are
+    ``stale`` were fetched before the execution was found as it is listed now.
+    """
+    held = dict(stored or {})
+
+    async def calls(_item: Planned) -> Mapping[str, bool]:
+        return held
+
+    def row(key: str) -> list[Any]:
+        exported_at = EXPORT.exported_at - timedelta(seconds=key in stale)
+        return [exported_at if name == "exported_at" else None for name in schema.CALLS.names]
+
+    async def rows(_item: Planned) -> Mapping[str, list[Any]]:
+        return {key: row(key) for key, is_deleted in held.items() if not (is_deleted or key in without_row)}
+
+    async def letters(_item: Planned) -> frozenset[str]:
+        return frozenset(failed)
+
+    return Settling(client, Stored(calls, rows, letters), page_limit=page_limit)

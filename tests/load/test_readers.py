@@ -1,0 +1,206 @@
+"""One export, whatever its run tests are called, read alike by pandas, pyarrow, DuckDB and Polars."""
+
+import asyncio
+import zoneinfo
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+import pytest
+
+from etl.model import schema
+from etl.pipeline import job
+from etl.sandbox import Fault, Sandbox, listable_calls
+from tests.load.readers import READERS, with_read_table
+from tests.support import settings_for
+from tests.worlds import settled_world
+
+NAMES = [
+    "007",
+    "7",
+    "Case",
+    "case",
+    "Caf\u00e9",
+    "Cafe\u0301",
+    "測" * 255,
+    "a/b",
+    "line\nbreak",
+    "🚀 👩\u200d💻",
+    "..",
+    'it\'s "quoted"',
+    "A+B & C=D; 100%? #frag",
+    "2026-01-01",
+    "true",
+]
+TABLES = list(schema.TABLES.values())
+IN_DUCKDB = {
+    schema.STRING: "VARCHAR",
+    schema.INT: "BIGINT",
+    schema.FLOAT: "DOUBLE",
+    schema.BOOL: "BOOLEAN",
+    schema.TIMESTAMP: "TIMESTAMP WITH TIME ZONE",
+}
+IN_POLARS = {
+    schema.STRING: pl.String(),
+    schema.INT: pl.Int64(),
+    schema.FLOAT: pl.Float64(),
+    schema.BOOL: pl.Boolean(),
+    schema.TIMESTAMP: pl.Datetime("us", "UTC"),
+}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """An export with hostile names and values, one dead letter, and what the server holds of it."""
+    world = settled_world(names=NAMES, executions=3, calls=4, days=60, quirks=True)
+    calls = {test.name: [listable_calls(each) for each in test.executions] for test in world.run_tests}
+    first, lost = calls["007"][0][:2]
+    first.total_cost_cents = 2**53 + 1
+    first.scenario = replace(first.scenario, name="'; DROP TABLE calls; -- \t\0 \u202e ''\"\" \\N NULL")
+    root = tmp_path_factory.mktemp("it's a data set, 100% ünï")
+
+    async def run():
+        def fault(request, _nth):
+            return Fault(status=400) if lost.call_execution_id in request.target else None
+
+        async with Sandbox(world, fault=fault) as server:
+            return await job.export(settings_for(server, root))
+
+    summary = asyncio.run(run())
+    counts = {name: sum(map(len, calls[name])) - (name == "007") for name in NAMES}
+    return SimpleNamespace(root=root, summary=summary, calls=counts, first=first, lost=lost)
+
+
+def sorted_rows(table, rows):
+    return sorted(rows, key=lambda row: tuple(row[name] for name in table.key))
+
+
+def normal(value):
+    return value.astimezone(UTC) if isinstance(value, datetime) else value
+
+
+def data_rows(table, arrow):
+    """All rows by key; a time in whatever unit or zone becomes an instant."""
+    rows = [{name: normal(value) for name, value in row.items()} for row in arrow.to_pylist()]
+    return [{name: row[name] for name in table.names} for row in sorted_rows(table, rows)]
+
+
+def rows_and_words(exported, table):
+    """All rows by key, read file by file, each with the words of its path."""
+    found = []
+    for path in (exported.root / table.name).rglob("*.parquet"):
+        words = dict(part.split("=", 1) for part in path.parent.relative_to(exported.root).parts[1:])
+        found += [(row, words) for row in pq.ParquetFile(path).read().to_pylist()]
+    found.sort(key=lambda item: tuple(item[0][name] for name in table.key))
+    return [row for row, _ in found], [words for _, words in found]
+
+
+def test_every_run_test_is_whole_but_the_one_with_a_dead_letter(exported):
+    by_name = {run_test.name: run_test for run_test in exported.summary.run_tests}
+    assert {name: run_test.calls for name, run_test in by_name.items()} == exported.calls
+    assert {name for name, run_test in by_name.items() if not run_test.is_complete} == {"007"}
+    assert len({run_test.key for run_test in exported.summary.run_tests}) == len(NAMES)
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_every_reader_gets_every_row_with_every_value_and_the_words_of_its_path(exported, read):
+    for table in TABLES:
+        rows, words = rows_and_words(exported, table)
+        found = read(exported.root / table.name)
+        assert rows
+        assert data_rows(table, found) == rows
+        found = sorted_rows(table, found.to_pylist())
+        if read is with_read_table:  # the day stands there in place of the month
+            found = [row | {"month": f"{row['date']:%Y-%m}"} for row in found]
+        assert [{column: row[column] for column in words[0]} for row in found] == words
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_every_reader_counts_the_calls_of_each_run_test_and_reads_a_hostile_string_as_it_was_written(exported, read):
+    calls = read(exported.root / "calls").select(["run_test", "run_test_name", "call_execution_id", "scenario_name"])
+    rows = calls.to_pylist()
+    assert Counter(row["run_test_name"] for row in rows) == exported.calls
+    keys = {run_test.name: run_test.key for run_test in exported.summary.run_tests}
+    assert Counter(row["run_test"] for row in rows) == {keys[name]: exported.calls[name] for name in NAMES}
+    names = {row["call_execution_id"]: row["scenario_name"] for row in rows}
+    assert names[exported.first.call_execution_id] == exported.first.scenario.name
+    assert exported.lost.call_execution_id not in names
+
+
+def test_every_file_has_the_same_types_says_what_its_columns_mean_and_keeps_the_rule_of_nulls(exported):
+    for table in TABLES:
+        files = list((exported.root / table.name).rglob("*.parquet"))
+        assert files
+        for path in files:
+            found = pq.read_schema(path)
+            assert found.equals(table.arrow_schema, check_metadata=True), path
+            assert [field.metadata[b"meaning"].decode() for field in found] == [each.meaning for each in table.columns]
+            assert [field.nullable for field in found] == [not column.is_key for column in table.columns]
+        nulls = {name for row in rows_and_words(exported, table)[0] for name, value in row.items() if value is None}
+        assert nulls.isdisjoint(column.name for column in table.columns if column.null_rule == schema.NEVER)
+
+
+def test_every_reader_sees_the_declared_types(exported):
+    for table in TABLES:
+        path = exported.root / table.name
+        declared = {column.name: column.type for column in table.columns}
+        dataset = pa.dataset.dataset(path, partitioning="hive").schema
+        assert {column: dataset.field(column).type for column in declared} == declared
+        pandas = pd.read_parquet(path, dtype_backend="pyarrow").dtypes
+        assert {column: pandas[column].pyarrow_dtype for column in declared} == declared
+        polars = pl.scan_parquet(path, hive_partitioning=True).collect_schema()
+        assert {column: polars[column] for column in declared} == {name: IN_POLARS[declared[name]] for name in declared}
+        with duckdb.connect() as connection:
+            query = "describe select * from read_parquet(?, hive_partitioning = true)"
+            described = connection.execute(query, [f"{path}/**/*.parquet"]).fetchall()
+        found = {column: type_name for column, type_name, *_ in described}
+        assert {column: found[column] for column in declared} == {name: IN_DUCKDB[declared[name]] for name in declared}
+
+
+def test_plain_pandas_makes_no_float_of_a_whole_number_and_no_object_of_a_verdict(exported):
+    nullable = {schema.INT: "Int64", schema.BOOL: "boolean"}
+    for table in TABLES:
+        path = exported.root / table.name
+        for each in (path, next(path.rglob("*.parquet"))):
+            frame = pd.read_parquet(each)
+            for column in table.columns:
+                assert column.type not in nullable or frame[column.name].dtype == nullable[column.type], column.name
+
+
+def test_plain_pandas_keeps_a_cost_that_no_float_holds_beside_nulls(exported):
+    calls = pd.read_parquet(exported.root / "calls", columns=["call_execution_id", "cost_total_cost_cents"])
+    cost = calls.set_index("call_execution_id")["cost_total_cost_cents"]
+    assert cost[exported.first.call_execution_id] == 2**53 + 1
+    assert cost.isna().any()
+
+
+def test_readers_find_a_run_test_by_its_folder(exported):
+    key = next(run_test.key for run_test in exported.summary.run_tests if run_test.name == "7")
+    path, expected = exported.root / "calls", exported.calls["7"]
+    assert len(pd.read_parquet(path, filters=[("run_test", "==", key)])) == expected
+    assert len(pd.read_parquet(path / f"run_test={key}")) == expected
+    assert pl.scan_parquet(path, hive_partitioning=True).filter(pl.col("run_test") == key).collect().height == expected
+    with duckdb.connect() as connection:
+        query = "select count(*) from read_parquet(?, hive_partitioning = true) where run_test = ?"
+        assert connection.execute(query, [f"{path}/**/*.parquet", key]).fetchone() == (expected,)
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kolkata"])
+def test_plain_duckdb_gives_the_same_instant_in_every_time_zone(exported, zone):
+    table = schema.CALLS
+    rows, _ = rows_and_words(exported, table)
+    instants = {row["call_execution_id"]: row["execution_started_at"] for row in rows}
+    with duckdb.connect() as connection:
+        connection.execute("set TimeZone = $zone", {"zone": zone})
+        query = "select call_execution_id, execution_started_at from read_parquet(?)"
+        found = dict(connection.execute(query, [f"{exported.root}/calls/**/*.parquet"]).fetchall())
+    assert found == instants
+    here = zoneinfo.ZoneInfo(zone)
+    assert all(at.utcoffset() == instants[key].astimezone(here).utcoffset() for key, at in found.items())

@@ -1,0 +1,272 @@
+"""``run_tests = "all"``: what the key sees is what is exported, whatever it is called, and nothing else is touched."""
+
+import json
+import random
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl import sandbox
+from etl.model.findings import Kind
+from etl.model.keys import default_key
+from etl.model.records import RUN_TESTS
+from etl.pipeline import job
+from etl.pipeline.summary import Summary
+from etl.sandbox import Execution, Fault, RunTest, Sandbox, SandboxRequest
+from etl.sandbox.generate import new_id
+from tests.e2e.command import environment, metrics_etl, write_settings
+from tests.e2e.truth import assert_equals_world, rows_of
+from tests.support import settings_for
+from tests.worlds import settled_world
+
+NIGHT = datetime.now(UTC)
+Export = Callable[..., Any]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Sandbox]:
+    async with Sandbox(settled_world(run_tests=3, executions=4, calls=3)) as running:
+        yield running
+
+
+@pytest.fixture
+def export(server: Sandbox, tmp_path: Path) -> Export:
+    """One night's export of everything; each one is a day later than the one before."""
+    nights = iter(range(1, 99))
+
+    async def run(
+        *,
+        only: list[str] = [],  # noqa: B006
+        since: date | None = None,
+        api: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Summary:
+        night = NIGHT + timedelta(days=next(nights))
+        settings = settings_for(server, tmp_path / "data", run_tests="all", api=api or {})
+        return await job.export(settings.only(only, since=since), clock=lambda: night, **options)
+
+    return run
+
+
+def add_run_test(server: Sandbox, name: str, seed: int = 7) -> RunTest:
+    """One more run test of this name, with an execution of its own."""
+    (made,) = settled_world(seed=seed, run_tests=1, executions=1, calls=2).run_tests
+    made.name, made.created_at = name, NIGHT
+    made.run_test_id = new_id(random.Random(seed))
+    sandbox.add_run_test(server.world, made)
+    return made
+
+
+def refuse_row(row: int) -> Callable[[SandboxRequest, int], Fault | None]:
+    """A fault of every page of run tests that holds the row."""
+
+    def fault(request: SandboxRequest, _nth: int) -> Fault | None:
+        if request.path != RUN_TESTS:
+            return None
+        limit, page = int(request.query["limit"]), int(request.query["page"])
+        return Fault(status=500) if (page - 1) * limit <= row < page * limit else None
+
+    return fault
+
+
+async def test_everything_that_the_key_sees_is_exported_under_the_keys_of_its_names(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    first = await export()
+    assert (first.exit_code, first.problems, first.notices) == (0, [], [])
+    assert_equals_world(tmp_path, server.world)
+    assert {row["run_test"] for row in rows_of(tmp_path, "calls")} == {
+        default_key(run_test.name) for run_test in server.world.run_tests
+    }
+
+    new = add_run_test(server, "Brand new")
+    second = await export()
+
+    assert second.exit_code == 0
+    assert [(each.name, each.calls) for each in second.run_tests if each.calls] == [(new.name, 2)]
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_a_quiet_night_costs_two_requests_more_than_with_names(server: Sandbox, export: Export) -> None:
+    """Nothing in the dataset proves that one page of run tests is whole: only a second look does."""
+    first = await export()
+    server.requests.clear()
+
+    quiet = await export()
+
+    assert server.count(RUN_TESTS) == 2
+    assert (quiet.requests, quiet.necessary_requests, quiet.files) == (5, 5, 0)
+    assert first.requests == first.necessary_requests
+
+
+async def test_run_tests_of_one_name_are_exported_as_one_and_told(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    name = server.world.run_tests[0].name
+    add_run_test(server, name)
+
+    summary = await export()
+
+    assert (summary.exit_code, len(summary.run_tests)) == (0, 3)
+    assert summary.notices == [f"{name!r}: 2 run tests have this name; the API lists their executions as one"]
+    assert_equals_world(tmp_path, server.world)
+
+
+@pytest.mark.parametrize("name", ["a/b?c=d&e", 'quo"te\nd', "ナイトリー", "\x07", "x" * 255])
+async def test_any_name_is_exported(server: Sandbox, export: Export, tmp_path: Path, name: str) -> None:
+    add_run_test(server, name)
+
+    summary = await export()
+
+    assert (summary.exit_code, summary.problems) == (0, [])
+    assert name in {row["run_test_name"] for row in rows_of(tmp_path, "calls")}
+
+
+@pytest.mark.parametrize("name", ["", "  ", " Checkout flow", "Refund chat\n", "\ud800"])
+async def test_name_by_which_nothing_can_be_asked_for_is_a_problem(
+    server: Sandbox, export: Export, tmp_path: Path, name: str
+) -> None:
+    nameless = add_run_test(server, "Soon without a name")
+    whole = '"name":"Soon without a name"'
+    server.fault = lambda _request, _nth: Fault(
+        edit=lambda body: body.replace(whole.encode(), f'"name":{json.dumps(name)}'.encode())
+    )
+
+    summary = await export()
+
+    assert summary.exit_code == 3
+    (problem,) = summary.problems
+    assert problem.startswith(f"run test {nameless.run_test_id}: left out: executions are listed by name")
+    assert f"the API cannot list {name!r}: rename it" in problem
+    assert len(rows_of(tmp_path, "executions")) == 12
+
+
+def add_one_at(server: Sandbox, *requests: int) -> Callable[[SandboxRequest], None]:
+    """A new run test just before each of these requests for run tests is answered; before every one when none is named."""
+
+    def add(request: SandboxRequest) -> None:
+        nth = server.count(RUN_TESTS)
+        if request.path == RUN_TESTS and (nth in requests or not requests):
+            add_run_test(server, f"New at {nth}", seed=100 + nth)
+
+    return add
+
+
+async def test_list_of_run_tests_that_shifts_while_it_is_read_is_still_complete(tmp_path: Path) -> None:
+    async with Sandbox(settled_world(run_tests=3, executions=4, calls=3), max_limit=2) as server:
+        server.on_request = add_one_at(server, 1, 2, 4)
+
+        summary = await job.export(settings_for(server, tmp_path / "data", run_tests="all"))
+
+        assert summary.exit_code == 0
+        assert len(summary.run_tests) == 6
+        assert_equals_world(tmp_path, server.world)
+
+
+async def test_list_that_is_never_proved_is_a_problem_and_what_it_showed_is_exported(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    server.on_request = add_one_at(server)
+
+    summary = await export()
+
+    assert summary.exit_code == 3
+    assert [each.kind for each in summary.findings] == [Kind.RUN_TESTS_UNKNOWN]
+    assert all(each.is_complete for each in summary.run_tests)
+    server.on_request = None
+    assert (await export()).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_row_that_the_list_of_run_tests_cannot_give_is_a_problem(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    await export()
+    add_run_test(server, "Brand new")
+    server.fault = refuse_row(1)
+
+    summary = await export(api={"max_tries": 1})
+
+    assert summary.exit_code == 3
+    assert "1 row of the list of run tests cannot be read: run tests, page 2: 500" in summary.problems[0]
+    assert summary.notices == []
+    assert len(summary.run_tests) == 4, "the one that is hidden is asked for by its name"
+    assert len(rows_of(tmp_path, "executions")) == 13
+
+
+async def test_some_of_all_and_a_later_day(server: Sandbox, export: Export, tmp_path: Path) -> None:
+    """A name is taken as it is: nothing has to be discovered for it."""
+    days = sorted(each.started_at.date() for run_test in server.world.run_tests for each in run_test.executions)
+    name = server.world.run_tests[1].name
+
+    some = await export(only=[name])
+    assert (some.exit_code, [each.name for each in some.run_tests], server.count(RUN_TESTS)) == (0, [name], 0)
+    assert some.notices == []
+
+    recent = await export(since=days[-1])
+    assert recent.exit_code == 0
+    assert min(each.started_at.date() for each in fetched(server, recent)) == days[-1]
+    unknown = await export(only=["No such test"])
+    assert "the API knows no run test of this name" in unknown.problems[0]
+
+
+def fetched(server: Sandbox, summary: Summary) -> list[Execution]:
+    """The executions whose calls were asked for since the list of run tests was."""
+    first = next(number for number, request in enumerate(server.requests) if request.path == RUN_TESTS)
+    asked = {request.query.get("execution_id") for request in server.requests[first:]}
+    assert summary.requests > 5
+    return [each for run_test in server.world.run_tests for each in run_test.executions if each.execution_id in asked]
+
+
+async def test_plan_discovers_too_and_says_what_it_could_not(server: Sandbox, tmp_path: Path) -> None:
+    write_settings(tmp_path, "all", "[api]", "max_tries = 1")
+
+    whole = await metrics_etl("plan", "--json", cwd=tmp_path, env=environment(server))
+    server.fault = refuse_row(0)
+    lacking = await metrics_etl("plan", "--json", cwd=tmp_path, env=environment(server))
+
+    assert (whole.exit_code, lacking.exit_code) == (0, 3)
+    assert len(whole.document["run_tests"]) == 3
+    assert len(whole.document["executions"]) == 12
+    assert "of the list of run tests cannot be read" in lacking.document["problems"][0]
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "exit_code", "words"),
+    [
+        (Fault(status=401), 4, "FI_API_KEY"),
+        (Fault(status=503), 5, "the run tests could not be listed: run tests, page 1: 503"),
+        (Fault(status=404, body=b"<html>"), 5, "not this API: check FI_BASE_URL"),
+        (Fault(body=b'{"count":0,"total_pages":1,"current_page":1,"results":[]}'), 2, "the key sees no run test"),
+    ],
+    ids=["401", "503", "404 HTML", "no run test"],
+)
+async def test_discovery_that_fails_ends_the_run_with_a_summary(
+    server: Sandbox, tmp_path: Path, fault: Fault, exit_code: int, words: str
+) -> None:
+    server.fault = lambda request, _nth: fault if request.path == RUN_TESTS else None
+    write_settings(tmp_path, "all", "[api]", "max_tries = 2")
+
+    result = await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
+    planned = await metrics_etl("plan", cwd=tmp_path, env=environment(server))
+
+    assert (result.exit_code, planned.exit_code) == (exit_code, exit_code)
+    assert result.stderr.count("\n") == planned.stderr.count("\n") == 1
+    assert words in result.stderr
+    assert words in planned.stderr
+    left = json.loads((tmp_path / "data" / "_state" / "last_run.json").read_bytes())
+    assert (left["exit_code"], left["run_tests"]) == (exit_code, [])
+    assert words in left["problems"][0]
+    (row,) = rows_of(tmp_path, "runs")
+    assert row["exit_code"] == exit_code
+
+
+async def test_the_word_is_enough_in_the_environment(server: Sandbox, tmp_path: Path) -> None:
+    result = await metrics_etl("run", "--json", cwd=tmp_path, env=environment(server, METRICS_ETL_RUN_TESTS="all"))
+
+    assert result.exit_code == 0
+    assert result.document["rows"]["calls"] == 36

@@ -1,0 +1,203 @@
+"""A copy that is kept as docs/feed.md says is the dataset, after every night; its blocks run as they stand there."""
+
+import random
+import re
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+import etl
+from etl import sandbox
+from etl.load.warehouse.ddl import ddl
+from etl.model import schema
+from etl.model.keys import default_key
+from etl.pipeline import job
+from etl.pipeline.summary import Summary
+from etl.sandbox import Call, Execution, Sandbox
+from tests.support import settings_for
+from tests.worlds import settled_world
+
+TEXT = (Path(__file__).parents[2] / "docs" / "feed.md").read_text(encoding="utf-8")
+ONCE, NIGHTLY = re.findall(r"^```sql\n(.*?)^```\n", TEXT, re.MULTILINE | re.DOTALL)
+(PYTHON,) = re.findall(r"^```python\n(.*?)^```\n", TEXT, re.MULTILINE | re.DOTALL)
+FIRST_NIGHT = datetime(2026, 11, 5, 2, tzinfo=UTC)
+FOLLOWED = ("executions", "calls", "evals")
+NO_DIFFERENCES = dict.fromkeys(FOLLOWED, 0)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Sandbox]:
+    async with Sandbox(settled_world(run_tests=2, executions=5, calls=4)) as running:
+        yield running
+
+
+class Nights:
+    """One export a night, whose receipt is held against the files, and a copy that follows."""
+
+    def __init__(self, server: Sandbox, folder: Path) -> None:
+        self.server, self.data, self.now = server, folder / "data", FIRST_NIGHT
+        self.engine = duckdb.connect()
+
+    async def export(self, *, scrub_requests: int = 0, **options: Any) -> Summary:
+        self.now += timedelta(days=1)
+        before = self.files()
+        settings = settings_for(self.server, self.data, export={"scrub_requests": scrub_requests})
+        summary = await job.export(settings, clock=lambda: self.now, **options)
+        now, receipt = self.files(), summary.receipt.as_json()
+        assert {each["path"]: each["sha256"] for each in receipt["written"]} == {
+            path: content for path, content in now.items() if before.get(path) != content
+        }
+        gone = {*receipt["removed"]}
+        assert before.keys() - now.keys() <= gone
+        assert gone.isdisjoint(now), "one that came and went within the run may be told as well"
+        return summary
+
+    def files(self) -> dict[str, str]:
+        """The hash of each file of a table by path."""
+        paths = (path for path in self.data.rglob("*.parquet") if "_state" not in path.parts)
+        return {path.relative_to(self.data).as_posix(): sha256(path.read_bytes()).hexdigest() for path in paths}
+
+    def follow(self) -> set[str]:
+        """Load what changed; returns the executions that were replaced."""
+        self.engine.execute(ddl([schema.TABLES[name] for name in FOLLOWED], "duckdb", location=str(self.data)))
+        self.engine.execute(ONCE)
+        self.engine.execute(NIGHTLY)
+        return {execution_id for (execution_id,) in self.engine.execute("SELECT execution_id FROM changed").fetchall()}
+
+    def differences(self) -> dict[str, int]:
+        """How many rows of each table stand in the dataset or the copy alone."""
+        return {
+            table: self.engine.execute(
+                f"SELECT count(*) FROM ((FROM {table} EXCEPT ALL FROM mine.{table}) "
+                f"UNION ALL (FROM mine.{table} EXCEPT ALL FROM {table}))"
+            ).fetchall()[0][0]
+            for table in FOLLOWED
+        }
+
+
+@pytest.fixture
+def nights(server: Sandbox, tmp_path: Path) -> Iterator[Nights]:
+    nights = Nights(server, tmp_path)
+    yield nights
+    nights.engine.close()
+
+
+def counts(summary: Summary, key: str) -> dict[str, int]:
+    """What the receipt counts of a run test, without zeros."""
+    return {change: count for change, count in summary.receipt.as_json()["executions"][key].items() if count}
+
+
+def ids(*executions: Execution) -> set[str]:
+    return {each.execution_id for each in executions}
+
+
+def move(server: Sandbox, call: Call, source: Execution, target: Execution) -> None:
+    source.calls.remove(call)
+    target.calls.append(call)
+    server.world.index_execution(target)
+
+
+async def test_a_copy_that_follows_is_the_dataset_after_every_night(server: Sandbox, nights: Nights) -> None:
+    rng = random.Random(3)
+    first, second = server.world.run_tests
+    one, other = default_key(first.name), default_key(second.name)
+    deleted, rerun, emptied, *others = first.executions
+
+    async def night(**options: Any) -> tuple[Summary, set[str]]:
+        summary = await nights.export(**options)
+        replaced = nights.follow()
+        if summary.exit_code == 0:
+            assert nights.differences() == NO_DIFFERENCES
+        return summary, replaced
+
+    summary, replaced = await night()
+    assert replaced == ids(*first.executions, *second.executions)
+    assert (counts(summary, one), counts(summary, other)) == ({"inserted": 5}, {"inserted": 5})
+
+    summary, replaced = await night()
+    assert (replaced, summary.receipt.executions) == (set(), {}), "nothing changed"
+    assert [each.partition("/")[0] for each in summary.receipt.written] == ["runs"]
+
+    sandbox.rerun_execution(rerun, nights.now)
+    summary, replaced = await night()
+    assert (replaced, counts(summary, one)) == (ids(rerun), {"replaced": 1}), "it runs"
+    sandbox.finish_execution(rerun, rng, nights.now)
+    summary, replaced = await night()
+    assert (replaced, counts(summary, one)) == (ids(rerun), {"replaced": 1}), "it has ended"
+    sandbox.add_late_data(rerun, rng, nights.now)
+    summary, replaced = await night()
+    assert (replaced, counts(summary, one)) == (ids(rerun), {"replaced": 1}), "late data while it settles"
+    for _ in range(3):
+        _, replaced = await night()
+        assert replaced <= ids(rerun), "it settles"
+
+    sandbox.delete_execution(deleted)
+    summary, replaced = await night()
+    assert (replaced, counts(summary, one)) == (ids(deleted), {"marked": 1})
+    rows = nights.engine.execute("SELECT call_execution_id FROM calls WHERE deleted_at IS NULL").fetchall()
+    living = {call_id for (call_id,) in rows}
+    assert living == {*etl.read_calls(nights.data)["call_execution_id"]}
+    assert len(living) + len(deleted.calls) == len(etl.read_calls(nights.data, deleted="include"))
+
+    sandbox.rename_run_test(second, "Renamed")
+    summary, replaced = await night()
+    assert (replaced, counts(summary, other)) == (ids(*second.executions), {"replaced": 5})
+
+    for call in emptied.calls:
+        sandbox.delete_call(call)
+    summary, replaced = await night(full_refresh=True)
+    assert replaced == ids(rerun, emptied, *others, *second.executions), "what is verified says when"
+    assert counts(summary, one) == {"replaced": 1, "emptied": 1, "verified": 3}
+    assert counts(summary, other) == {"verified": 5}
+    _, replaced = await night()
+    assert replaced == ids(emptied), "what was final and has changed settles once more"
+
+    (lost,) = (nights.data / "executions" / f"run_test={one}").rglob("*.parquet")
+    kept = lost.read_bytes()
+    lost.unlink()
+    assert nights.follow() == ids(*first.executions), "they are gone"
+    lost.write_bytes(kept)
+    assert nights.follow() == ids(*first.executions), "they are back"
+    assert nights.differences() == NO_DIFFERENCES
+
+
+async def test_a_load_that_is_repeated_or_left_out_for_nights_comes_to_the_same(
+    server: Sandbox, nights: Nights
+) -> None:
+    rng = random.Random(3)
+    await nights.export()
+    nights.follow()
+    assert nights.follow() == set()
+    for execution in server.world.run_tests[0].executions[:2]:
+        sandbox.rerun_execution(execution, nights.now)
+        await nights.export()
+        sandbox.finish_execution(execution, rng, nights.now)
+        await nights.export()
+    assert nights.follow() == ids(*server.world.run_tests[0].executions[:2])
+    assert nights.differences() == NO_DIFFERENCES
+    nights.engine.execute("DELETE FROM mine.executions")
+    assert len(nights.follow()) == 10, "what was lost of the copy comes again, and nothing twice"
+    assert nights.differences() == NO_DIFFERENCES
+
+
+async def test_python_gives_what_takes_the_place_of_what_one_has(
+    server: Sandbox, nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await nights.export()
+    since = nights.now
+    changed = server.world.run_tests[1].executions[0]
+    sandbox.rerun_execution(changed, nights.now)
+    await nights.export()
+    sandbox.finish_execution(changed, random.Random(3), nights.now)
+    await nights.export()
+    monkeypatch.chdir(nights.data.parent)
+    found: dict[str, Any] = {}
+    exec(PYTHON.replace("2026-11-01T02:00:00Z", since.isoformat()), found)
+    assert found["changed"]["execution_id"].to_list() == [changed.execution_id]
+    assert sorted(found["calls"]["call_execution_id"]) == sorted(each.call_execution_id for each in changed.calls)
+    assert len(etl.read_table("data", "calls", changed_since=since)) == len(changed.calls)

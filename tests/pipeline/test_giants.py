@@ -1,0 +1,118 @@
+"""An execution that is larger than what a night can fetch: what has arrived is saved, and the next night fetches the rest."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl import sandbox
+from etl.errors import ExitCode, InterruptedRunError
+from etl.extract import calls as crawl_module
+from etl.inspect.verify import verify
+from etl.load.layout import Scope
+from etl.pipeline import job
+from etl.pipeline.summary import Summary
+from etl.sandbox import Fault, Sandbox, SandboxRequest
+from tests.datasets import assert_sound
+from tests.e2e.truth import assert_equals_world, rows_of
+from tests.support import cap_pages, settings_for
+from tests.worlds import settled_world
+
+CALLS = 40
+NIGHT = datetime(2026, 11, 2, tzinfo=UTC)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Sandbox]:
+    async with Sandbox(settled_world(run_tests=1, executions=1, calls=CALLS, calls_spread=0)) as running:
+        yield running
+
+
+def calls_in(requests: list[SandboxRequest]) -> Counter[str]:
+    """How often the metrics of each call were asked for."""
+    return Counter(each.query["call_execution_id"] for each in requests if "call_execution_id" in each.query)
+
+
+async def night_that_ends_after(calls: int, server: Sandbox, folder: Path, **options: Any) -> Summary:
+    """An export that a signal ends once so many calls were asked for."""
+    stop: asyncio.Future[InterruptedRunError] = asyncio.get_running_loop().create_future()
+    asked = 0
+
+    def count(request: SandboxRequest) -> None:
+        nonlocal asked
+        asked += "call_execution_id" in request.query
+        if asked >= calls and not stop.done():
+            stop.set_result(InterruptedRunError("stopped by a signal", exit_code=ExitCode.SIGTERM))
+
+    server.on_request = count
+    settings = settings_for(server, folder / "data", api={"concurrency": 2}, **options)
+    try:
+        return await job.export(settings, stop=stop, clock=lambda: NIGHT)
+    finally:
+        server.on_request = None
+
+
+async def test_giant_is_whole_after_as_many_nights_as_it_takes_and_no_call_is_fetched_twice(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    nights = 0
+    while (summary := await night_that_ends_after(CALLS // 4, server, tmp_path)).exit_code == 143:
+        nights += 1
+        (row,) = rows_of(tmp_path, "executions")
+        assert (row["export_state"], row["listed_calls"]) == ("incomplete", CALLS)
+        assert row["exported_calls"] == len(rows_of(tmp_path, "calls")) >= nights * (CALLS // 4 - 2)
+        assert_sound(tmp_path / "data")
+        assert nights < 6
+    assert (summary.exit_code, nights) in {(0, 3), (0, 4)}
+    assert_equals_world(tmp_path, server.world)
+    # Two requests may have been under way when the night ended.
+    twice = [call for call, times in calls_in(server.requests).items() if times > 1]
+    assert len(twice) <= 2 * nights
+    assert rows_of(tmp_path, "executions")[0]["export_state"] == "settling", "no time has passed between these nights"
+    assert verify(settings_for(server, tmp_path / "data"), Scope()).findings == []
+
+
+async def test_small_new_executions_come_before_the_rest_of_a_giant(server: Sandbox, tmp_path: Path) -> None:
+    await night_that_ends_after(CALLS // 4, server, tmp_path)
+    small = sandbox.add_execution(
+        server.world, server.world.run_tests[0], random.Random(1), NIGHT - timedelta(days=2), 3
+    )
+    sent = len(server.requests)
+    assert (await night_that_ends_after(10_000, server, tmp_path)).exit_code == 0
+    first = [each.query["call_execution_id"] for each in server.requests[sent:] if "call_execution_id" in each.query]
+    assert {*first[:3]} == {call.call_execution_id for call in small.calls}
+    assert_equals_world(tmp_path, server.world)
+
+
+@pytest.mark.parametrize(("settle_by", "max_limit"), [("detail", None), ("refetch", 6)])
+async def test_what_arrived_is_committed_in_pieces_and_is_whole_in_the_end(
+    server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settle_by: str, max_limit: int | None
+) -> None:
+    """Also where its list does not fit a page."""
+    monkeypatch.setattr(crawl_module, "_MOST_IN_HAND", 7)
+    cap_pages(server, max_limit)
+    summary = await night_that_ends_after(
+        10_000, server, tmp_path, export={"settle_by": settle_by, "commit_interval_seconds": 1e-6}
+    )
+    assert (summary.exit_code, summary.rows["calls"], summary.run_tests[0].executions) == (0, CALLS, 1)
+    assert max(calls_in(server.requests).values()) == 1
+    assert_equals_world(tmp_path, server.world)
+    assert verify(settings_for(server, tmp_path / "data"), Scope()).findings == []
+
+
+@pytest.mark.parametrize("calls", [CALLS // 2, 10_000])
+async def test_dead_letter_of_an_execution_that_is_saved_in_pieces_counts_once(
+    server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    """Each piece brings it, and in a night that ends early nothing but pieces comes."""
+    monkeypatch.setattr(crawl_module, "_MOST_IN_HAND", 7)
+    (execution,) = sandbox.world.executions_of(server.world)
+    first = sandbox.listable_calls(execution)[0].call_execution_id
+    server.fault = lambda request, _nth: Fault(status=400) if request.query.get("call_execution_id") == first else None
+    summary = await night_that_ends_after(calls, server, tmp_path, export={"commit_interval_seconds": 1e-6})
+    assert (summary.run_tests[0].dead_letters, len(rows_of(tmp_path, "errors"))) == (1, 1)

@@ -1,0 +1,136 @@
+"""Loads at the end of runs: whose copy of the dataset may be loaded, and what status waits for."""
+
+import shutil
+import threading
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from etl import sandbox
+from etl.errors import DestinationError
+from etl.inspect.status import read_status
+from etl.load.dataset import Dataset
+from etl.load.files.local import LocalFiles
+from etl.load.last_run import read_last_run
+from etl.load.warehouse.load import load_warehouse, preview_load
+from etl.model.findings import Kind
+from etl.pipeline import job
+from etl.pipeline.summary import Summary
+from etl.sandbox import Sandbox
+from etl.settings import Settings
+from tests.loads import first_export
+from tests.support import settings_for
+from tests.warehouses import Place, assert_equals_dataset, load_into, new_duckdb
+from tests.worlds import settled_world
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Sandbox]:
+    async with Sandbox(settled_world(run_tests=2, executions=3, calls=3)) as running:
+        yield running
+
+
+async def night(settings: Settings, number: int) -> Summary:
+    return await job.export(settings, clock=lambda: NOW + timedelta(days=number))
+
+
+async def test_status_waits_an_hour_for_the_load_of_a_run_at_work(server: Sandbox, tmp_path: Path) -> None:
+    """Its row is there before its load, which may hang."""
+    place = new_duckdb(tmp_path)
+    settings = settings_for(server, tmp_path / "data", warehouse=place.settings)
+    await job.export(settings)
+    await job.export(settings_for(server, tmp_path / "data"))
+    files = LocalFiles(tmp_path / "data")
+    attempt = read_last_run(files, note=pytest.fail).attempt
+    assert attempt is not None
+    now = attempt.started_at  # a run has one time, in its note and in its lock
+
+    def is_told(minutes: int) -> bool:
+        then = now + timedelta(minutes=minutes)
+        found = read_status(files, now=then, warehouse=settings.warehouse.place).findings
+        return Kind.NOT_LOADED in {each.kind for each in found}
+
+    with files.lock(now):
+        assert [is_told(0), is_told(50), is_told(70)] == [False, False, True]
+    assert is_told(0)
+
+
+async def test_older_copy_of_the_dataset_replaces_nothing_that_was_loaded_since(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    """An old server whose cron was forgotten, though it has loaded more runs than the copy; until it is loaded in full."""
+    place = new_duckdb(tmp_path)
+    old, new = (settings_for(server, tmp_path / name, warehouse=place.settings) for name in ("old", "new"))
+    await night(old, 0)
+    shutil.copytree(tmp_path / "old", tmp_path / "new")
+    sandbox.delete_execution(server.world.run_tests[0].executions[0])
+    place.edit("INSERT INTO {s}.runs SELECT * REPLACE ('an analyst' AS export_run_id) FROM {s}.runs")
+    place.close()
+    assert (await night(new, 1)).exit_code == 0
+    for number in (2, 3):
+        refused = await night(old, number)
+        assert refused.exit_code == 6
+        assert "another copy of this dataset was loaded there since" in refused.problems[0]
+    with pytest.raises(DestinationError, match="another copy of this dataset"):
+        preview_load(old.warehouse, Dataset(LocalFiles(tmp_path / "old")))
+    assert_equals_dataset(place, tmp_path / "new")
+    place.close()
+
+    load_warehouse(old.warehouse, Dataset(LocalFiles(tmp_path / "old")), NOW, is_full=True)
+    assert_equals_dataset(place, tmp_path / "old")
+    place.close()
+    assert [(await night(settings, 5)).exit_code for settings in (new, old)] == [6, 0]
+
+
+async def test_what_is_missing_from_the_dataset_is_told_by_a_run_until_a_full_load(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    """Somebody took the files of executions away that the source has no more, either."""
+    place = new_duckdb(tmp_path)
+    settings = settings_for(server, tmp_path / "data", warehouse=place.settings)
+    await night(settings, 0)
+    gone = server.world.run_tests[1].executions
+    for execution in gone:
+        sandbox.delete_execution(execution)
+    for table in ("executions", "calls", "evals"):
+        shutil.rmtree(max((tmp_path / "data" / table).glob("run_test=*")))
+    summary = await night(settings, 1)
+    assert summary.exit_code == 3
+    assert summary.as_json()["warehouse"]["executions"]["missing"] == len(gone)
+
+    result = load_warehouse(settings.warehouse, Dataset(LocalFiles(tmp_path / "data")), NOW, is_full=True)
+    assert result.removed == len(gone)
+    assert (await night(settings, 2)).exit_code == 0
+    assert_equals_dataset(place, tmp_path / "data")
+    place.close()
+
+
+@pytest.mark.parametrize("reads", [60, pytest.param(1_000, marks=pytest.mark.slow)])
+def test_reader_never_sees_an_execution_with_half_of_its_calls(tmp_path: Path, warehouse: Place, reads: int) -> None:
+    data = first_export(tmp_path / "data")
+    load_into(warehouse, data)
+    seen: list[tuple[object, ...]] = []
+    loads = 0
+
+    def read() -> None:
+        reader = Place(warehouse.url, warehouse.namespace)
+        while len(seen) < reads or loads < 3:
+            rows = reader.query(
+                "SELECT e.execution_id, count(c.call_execution_id) AS calls FROM {s}.executions AS e "
+                "LEFT JOIN {s}.calls AS c ON c.execution_id = e.execution_id GROUP BY 1 ORDER BY 1"
+            )
+            seen.append(tuple(row["calls"] for row in rows))
+        reader.close()
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    while thread.is_alive():
+        load_into(warehouse, data, is_full=True)
+        loads += 1
+    thread.join()
+
+    assert {*seen} == {(2, 1, 1, 1, 0, 1)}

@@ -1,0 +1,192 @@
+"""Lists that lie: those that never end are left after a bounded number of pages, and those that are malformed say how."""
+
+from collections.abc import AsyncIterator, Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from etl.model.records import DETAIL, METRICS, RUN_TESTS, RUNS
+from etl.pipeline import job
+from etl.pipeline.summary import Summary
+from etl.sandbox import Fault, Sandbox, SandboxRequest
+from etl.sandbox.answers.metrics import execution_page
+from etl.sandbox.answers.run_tests import run_tests_page
+from etl.sandbox.answers.runs import run_execution
+from etl.sandbox.dispatch import not_found
+from tests.e2e.truth import assert_equals_world, rows_of
+from tests.support import cap_pages, settings_for
+from tests.worlds import settled_world
+
+Edit = Callable[[dict[str, Any], int], dict[str, Any]]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Sandbox]:
+    async with Sandbox(settled_world(run_tests=2, executions=4, calls=3)) as running:
+        yield running
+
+
+def page_of(server: Sandbox, request: SandboxRequest, kind: str, edit: Edit) -> Fault | None:
+    """An answer to a request for a page of this kind of list: its first page, edited; None for another request."""
+    query, world = request.query, server.world
+    number = int(query.get("page", "0"))
+    limit = query.get("limit")
+    if kind == RUN_TESTS and request.path == RUN_TESTS:
+        document = edit(run_tests_page(world, "http://localhost/", {"limit": limit or ""}), number)
+    elif kind == METRICS and request.path == METRICS and "run_test_name" in query:
+        document = {"status": True, "result": edit(execution_page(world, query["run_test_name"], limit=limit), number)}
+    elif kind == RUNS and request.path == RUNS and (execution := world.execution(query.get("execution_id", ""))):
+        result = run_execution(execution, limit=limit)
+        document = {"status": True, "result": result | {"call_results": edit(result["call_results"], number)}}
+    else:
+        return None
+    return Fault(status=200, body=msgspec.json.encode(document))
+
+
+async def export(server: Sandbox, folder: Path, **options: Any) -> Summary:
+    settings = settings_for(server, folder / "data", api={"max_tries": 2}, run_tests=options.get("run_tests"))
+    return await job.export(settings)
+
+
+ENDLESS = {"total_pages": 10**9, "count": 10**9}
+
+
+def repeating(page: dict[str, Any], number: int) -> dict[str, Any]:
+    return page | ENDLESS | {"current_page": number}
+
+
+def empty(page: dict[str, Any], number: int) -> dict[str, Any]:
+    return page | ENDLESS | {"current_page": number} | ({"results": []} if number > 1 else {})
+
+
+@pytest.mark.parametrize(
+    ("is_broken_at_first", "kind", "edit"),
+    [
+        pytest.param(*case, marks=() if case[0] == (case[2] is empty) else pytest.mark.slow)
+        for case in product([False, True], [METRICS, RUNS, RUN_TESTS], [repeating, empty])
+    ],
+)
+async def test_list_that_never_ends_is_left_and_what_it_holds_is_exported(
+    server: Sandbox, tmp_path: Path, kind: str, edit: Edit, *, is_broken_at_first: bool
+) -> None:
+    """Also where a bad row is skipped, so that other pages are requested."""
+    broken = Fault(status=500, body=b"<html>")
+
+    def fault(request: SandboxRequest, _nth: int) -> Fault | None:
+        if request.path.startswith(DETAIL):
+            return Fault(status=404)  # the ids would be had from there
+        answer = page_of(server, request, kind, edit)
+        is_broken = is_broken_at_first and request.query.get("limit") == "1024" and request.query.get("page") == "1"
+        return broken if answer and is_broken else answer
+
+    server.fault = fault
+    odd = await export(server, tmp_path, run_tests="all" if kind == RUN_TESTS else None)
+
+    lists = {METRICS: 2, RUNS: 8, RUN_TESTS: 1}[kind]
+    assert len(server.requests) < lists * 90 + 100
+    assert odd.exit_code == 3
+    text = (
+        " ".join([*odd.problems, *(row["message"] for row in rows_of(tmp_path, "errors"))])
+        if kind == RUNS
+        else " ".join(odd.problems)
+    )
+    assert "the list says that it has 1,000,000,000 rows, but 50 pages in a row hold nothing new" in text
+    assert len(rows_of(tmp_path, "calls")) == 2 * 4 * 3
+    server.fault = None
+    assert (await export(server, tmp_path)).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
+@pytest.mark.parametrize("kind", [METRICS, RUNS, RUN_TESTS])
+async def test_list_that_goes_on_with_other_rows_than_it_counts_is_left(
+    server: Sandbox, tmp_path: Path, kind: str
+) -> None:
+    """Each of its pages holds news, so nothing else would end it."""
+    id_name = {METRICS: "execution_id", RUNS: "call_execution_id", RUN_TESTS: "id"}[kind]
+
+    def going_on(page: dict[str, Any], number: int) -> dict[str, Any]:
+        rows = [row | {id_name: f"{row[id_name][:-6]}{number:06}"} for row in page["results"]] if number > 1 else []
+        return page | {"total_pages": 10**9, "current_page": number} | ({"results": rows} if rows else {})
+
+    server.fault = lambda request, _nth: page_of(server, request, kind, going_on)
+    odd = await export(server, tmp_path, run_tests="all" if kind == RUN_TESTS else None)
+
+    assert odd.exit_code == 3
+    assert len(server.requests) < 2_500
+    found = [row["message"] for row in rows_of(tmp_path, "errors")] if kind == RUNS else odd.problems
+    goes_on = "rows, but its pages go on with other ones: what may come after row "
+    assert goes_on in " ".join(found)
+    assert len(rows_of(tmp_path, "calls")) == 2 * 4 * 3
+    server.fault = None
+    assert (await export(server, tmp_path)).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
+MALFORMED: dict[str, tuple[Edit, str]] = {
+    "total_pages is text": (lambda page, _n: page | {"total_pages": "1"}, "expected int, got str at total_pages"),
+    "total_pages is missing": (
+        lambda page, _n: {name: value for name, value in page.items() if name != "total_pages"},
+        "no field total_pages",
+    ),
+    "current_page is wrong": (lambda page, _n: page | {"current_page": 7}, "asked for page 1, got page 7"),
+    "results is an object": (lambda page, _n: page | {"results": {}}, "expected list, got dict at results"),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+@pytest.mark.parametrize("kind", [METRICS, RUNS, RUN_TESTS])
+async def test_malformed_list_says_what_is_wrong_with_it_and_where(
+    server: Sandbox, tmp_path: Path, kind: str, name: str
+) -> None:
+    """The source is there: that is another thing to do something about than one that is down."""
+    edit, reason = MALFORMED[name]
+    server.fault = lambda request, _nth: page_of(server, request, kind, edit)
+
+    odd = await export(server, tmp_path, run_tests="all" if kind == RUN_TESTS else None)
+
+    assert odd.exit_code == 3
+    found = [row["message"] for row in rows_of(tmp_path, "errors")] if kind == RUNS else odd.problems
+    assert found
+    assert all(f"unexpected answer from {kind}: {reason}" in message for message in found)
+    server.fault = None
+    assert (await export(server, tmp_path)).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
+@pytest.mark.parametrize("is_dead", [False, True], ids=["counts one less", "names one that is gone"])
+async def test_calls_of_a_list_that_contradicts_them_are_fetched_once(tmp_path: Path, *, is_dead: bool) -> None:
+    async with Sandbox(settled_world(run_tests=1, executions=1, calls=20, days=1)) as server:
+        cap_pages(server, 8)
+        dead, alive = (call.call_execution_id for call in server.world.run_tests[0].executions[0].calls[:2])
+
+        def contradict(request: SandboxRequest, _nth: int) -> Fault | None:
+            if is_dead:
+                is_asked = request.query.get("call_execution_id") == dead
+                return Fault(status=404, body=msgspec.json.encode(not_found("Call"))) if is_asked else None
+            if request.path != RUNS or "execution_id" not in request.query:
+                return None
+            return Fault(edit=lambda body: body.replace(b'"count":20,', b'"count":19,'))
+
+        server.fault = contradict
+        summary = await job.export(settings_for(server, tmp_path / "data", api={"page_limit": 8}))
+
+    assert summary.exit_code == 3
+    assert server.count(METRICS, call_execution_id=alive) == 1
+    assert len(rows_of(tmp_path, "calls")) == 20 - is_dead
+
+
+def list_of_another(server: Sandbox) -> Callable[[SandboxRequest, int], Fault | None]:
+    """The list of the second run test is that of the first."""
+    first, second = server.world.run_tests
+
+    def fault(request: SandboxRequest, _nth: int) -> Fault | None:
+        query = request.query
+        if request.path != METRICS or query.get("run_test_name") != second.name:
+            return None
+        page = execution_page(server.world, first.name, query.get("page"), query.get("limit"))
+        return Fault(status=200, body=msgspec.json.encode({"status": True, "result": page}))
+
+    return fault

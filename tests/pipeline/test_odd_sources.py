@@ -1,0 +1,305 @@
+"""What a source answers that is odd but not a change: unknown statuses, poisoned rows, calls that never answer, no times."""
+
+import json
+import random
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from etl import sandbox
+from etl.model.findings import Kind
+from etl.pipeline import job
+from etl.pipeline.summary import Summary
+from etl.sandbox import Execution, Fault, RunTest, Sandbox
+from tests.datasets import fill_parts_early
+from tests.e2e.truth import assert_equals_world, call_rows, execution_rows, rows_of
+from tests.support import settings_for
+from tests.worlds import settled_world
+
+NIGHT = datetime.now(UTC)
+Export = Callable[..., Any]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Sandbox]:
+    world = settled_world(run_tests=2, executions=12, calls=3)
+    del world.run_tests[1].executions[:-4]
+    async with Sandbox(world) as running:
+        yield running
+
+
+@pytest.fixture
+def export(server: Sandbox, tmp_path: Path) -> Export:
+    """One night's export; each one is a day later than the one before."""
+    nights = iter(range(1, 99))
+
+    async def run(
+        *,
+        names: list[Any] | None = None,
+        settings: dict[str, Any] | None = None,
+        at: datetime | None = None,
+        **options: Any,
+    ) -> Summary:
+        night = at or NIGHT + timedelta(days=next(nights))
+        configured = settings_for(server, tmp_path / "data", run_tests=names, **(settings or {}))
+        return await job.export(configured, clock=lambda: night, **options)
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _a_part_for_each_execution(monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_parts_early(monkeypatch, rows=1)
+
+
+def holds(data: bytes | memoryview, execution: Execution) -> bool:
+    """Whether a file of this content has a row of the execution."""
+    return execution.execution_id in pq.ParquetFile(pa.BufferReader(data)).read()["execution_id"].to_pylist()
+
+
+def folder_of(folder: Path, execution: Execution) -> str:
+    """The name of the folder in which the execution's row lies."""
+    paths = (folder / "data" / "executions").rglob("*.parquet")
+    return next(path.parent.name for path in paths if holds(path.read_bytes(), execution))
+
+
+def newest(run_test: RunTest) -> Execution:
+    return run_test.executions[-1]
+
+
+def state_of(folder: Path, execution: Execution) -> dict[str, Any]:
+    (row,) = (row for row in rows_of(folder, "executions") if row["execution_id"] == execution.execution_id)
+    return row
+
+
+def poison(execution: Execution) -> None:
+    execution.calls[0].chat_metrics = {"total_tokens": 12.5}
+
+
+def ids(run_test: RunTest) -> set[str]:
+    return {execution.execution_id for execution in run_test.executions}
+
+
+async def test_scrub_finds_what_the_listing_does_not_show(server: Sandbox, export: Export, tmp_path: Path) -> None:
+    """A call that was deleted and a cost that came long after the end leave the execution's own listing as it was."""
+    await export()
+    first, _ = server.world.run_tests
+    sandbox.delete_call(first.executions[3].calls[1])
+    first.executions[7].calls[0].total_cost_cents = 77
+    unseen = await export()
+    assert unseen.run_tests[0].reasons == {"final": 12}
+
+    for _ in range(4):
+        summary = await export(settings={"export": {"scrub_requests": 4 * 4}})
+        assert sum(run_test.reasons["scrub"] for run_test in summary.run_tests) == 4
+        assert summary.requests <= 2 + 4 * 4 + 2 * 2, "what has changed is compared once more"
+    assert (await export()).run_tests[0].reasons == {"final": 12}
+
+    assert_equals_world(tmp_path, server.world)
+    nights = {row["verified_at"] for row in rows_of(tmp_path, "executions")}
+    assert nights == {NIGHT + timedelta(days=day) for day in (3, 4, 5, 6)}, "the longest unverified came first"
+
+
+async def test_status_never_seen_before_counts_as_running_and_is_told(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    newest(server.world.run_tests[0]).status = "archived"
+    server.world.run_tests[1].executions[0].calls[0].status = "on_hold"
+
+    summary = await export()
+
+    assert summary.exit_code == 0
+    assert [each.kind for each in summary.findings] == [Kind.NEW_STATUS] * 2
+    assert all(word in notice for word, notice in zip(("'archived'", "'on_hold'"), summary.notices, strict=True))
+    assert state_of(tmp_path, newest(server.world.run_tests[0]))["export_state"] == "waiting"
+    assert state_of(tmp_path, server.world.run_tests[1].executions[0])["export_state"] == "settling"
+
+
+async def test_execution_that_settles_in_a_status_never_seen_before_is_a_problem_until_its_calls_are_exported(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """An API of a newer version may end executions in other words."""
+    execution = newest(server.world.run_tests[0])
+    execution.status = "archived"
+    first, second, third = [await export(at=NIGHT + timedelta(hours=hours)) for hours in (0, 23, 25)]
+    everything = await export(at=NIGHT + timedelta(hours=26), settings={"export": {"calls": "all"}})
+
+    assert [each.exit_code for each in (first, second, third, everything)] == [0, 0, 3, 0]
+    assert [each.kind for each in third.findings] == [Kind.NEW_STATUS_ENDED]
+    assert not third.run_tests[0].is_complete
+    ids = [row["execution_id"] for row in rows_of(tmp_path, "calls")]
+    assert ids.count(execution.execution_id) == len(execution.calls)
+
+
+async def test_two_run_tests_of_one_name_are_exported_as_one(tmp_path: Path) -> None:
+    world = settled_world(names=["Checkout", "Checkout", "Other"], executions=3, calls=2)
+    async with Sandbox(world) as server:
+        summary = await job.export(settings_for(server, tmp_path / "data"))
+
+    assert (summary.exit_code, summary.run_tests[0].listed) == (0, 6)
+    assert_equals_world(tmp_path, world)
+
+
+async def test_execution_without_any_time_is_exported_and_settles(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    execution = newest(server.world.run_tests[0])
+    execution.started_at = execution.completed_at = None  # type: ignore[assignment]
+
+    states = []
+    for _ in range(3):
+        await export()
+        states.append(state_of(tmp_path, execution)["export_state"])
+
+    assert states == ["settling", "exported", "exported"]
+    assert_equals_world(tmp_path, server.world)
+    first_seen = f"month={NIGHT + timedelta(days=1):%Y-%m}"
+    assert folder_of(tmp_path, execution) == first_seen
+
+
+async def test_poisoned_execution_costs_no_other_row_and_heals(server: Sandbox, export: Export, tmp_path: Path) -> None:
+    """One fractional token count makes every page that holds its execution a 500."""
+    poisoned = server.world.run_tests[0].executions[5]
+    poison(poisoned)
+
+    summary = await export()
+
+    assert summary.exit_code == 3
+    rows = {row["execution_id"]: row for row in rows_of(tmp_path, "executions")}
+    assert rows.keys() == {key for run_test in server.world.run_tests for key in ids(run_test)}
+    assert rows[poisoned.execution_id]["export_state"] == "incomplete"
+    assert rows[poisoned.execution_id]["calls_total"] is None
+    assert {row["call_execution_id"] for row in rows_of(tmp_path, "calls")} == {
+        key for (key,) in call_rows(server.world)
+    }
+    (error,) = rows_of(tmp_path, "errors")
+    assert (error["subject_id"], error["status"]) == (poisoned.execution_id, 500)
+
+    poisoned.calls[0].chat_metrics = {"total_tokens": 12}
+    healed = await export()
+    assert healed.exit_code == 0
+    assert rows_of(tmp_path, "errors") == []
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_execution_that_is_poisoned_later_keeps_what_was_known(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    await export()
+    poisoned = server.world.run_tests[0].executions[5]
+    known = execution_rows(server.world)[(poisoned.execution_id,)]
+    poison(poisoned)
+
+    summary = await export()
+
+    assert summary.exit_code == 3
+    row = state_of(tmp_path, poisoned)
+    assert {name: row[name] for name in known} == known
+    assert (row["export_state"], row["exported_calls"]) == ("incomplete", 3)
+
+
+async def test_run_that_takes_too_long_stops_in_order_and_the_next_goes_on(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """One call never answers: the run would wait for it for a minute and more."""
+    slow = server.world.run_tests[0].executions[0].calls[0].call_execution_id
+    server.fault = lambda request, _nth: (
+        sandbox.Fault(is_hanging=True) if request.query.get("call_execution_id") == slow else None
+    )
+
+    stopped = await export(settings={"export": {"max_runtime_minutes": 0.02}})
+
+    assert (stopped.exit_code, stopped.outcome) == (3, "partial")
+    assert "max_runtime_minutes" in stopped.problems[0]
+    assert stopped.rows["calls"] == 16 * 3 - 1, "all but the call that never came"
+    states = [row["export_state"] for row in rows_of(tmp_path, "executions")]
+    assert sorted(states) == ["exported"] * 15 + ["incomplete"]
+
+    server.fault = None
+    assert (await export()).exit_code == 0
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_execution_of_which_no_call_can_be_had_does_not_end_the_night(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    bad = sandbox.add_execution(server.world, server.world.run_tests[0], random.Random(99), NIGHT, 120)
+    server.fault = lambda request, _nth: (
+        sandbox.Fault(status=500)
+        if request.query.get("call_execution_id") in {call.call_execution_id for call in bad.calls}
+        else None
+    )
+
+    for _ in range(2):
+        summary = await export(settings={"api": {"max_tries": 1}})
+        assert summary.exit_code == 3
+        assert summary.run_tests[0].dead_letters == 120
+
+    assert len(rows_of(tmp_path, "errors")) == 120
+    assert len(rows_of(tmp_path, "calls")) == 16 * 3
+
+
+async def test_execution_that_cannot_be_listed_is_told_in_the_right_words_whatever_since_says(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    first, *_ = server.world.run_tests
+    poison(first.executions[0])
+    day = first.executions[-1].started_at.date()
+    settings = settings_for(server, tmp_path / "data").only([first.name], since=day)
+
+    plan = await job.plan(settings)
+    summary = await job.export(settings)
+
+    assert "1 row of its list cannot be read" in summary.problems[0]
+    assert plan.problems == summary.problems
+
+
+async def test_documented_spelling_gives_the_same_dataset(tmp_path: Path) -> None:
+    world = settled_world(run_tests=2, executions=4, calls=10)
+    documented = Fault(
+        edit=lambda body: body.replace(b'"system_metrics"', b'"customer_latency_metrics"').replace(
+            b'"breakdown"', b'"customer_cost_breakdown"'
+        )
+    )
+    async with Sandbox(world, fault=lambda _request, _nth: documented) as server:
+        summary = await job.export(settings_for(server, tmp_path / "data"))
+
+    assert summary.exit_code == 0
+    assert_equals_world(tmp_path, world)
+
+
+async def test_awkward_numbers_arrive_exactly_or_in_extra(tmp_path: Path) -> None:
+    """A world with strings for numbers, floats for counts and nulls: see ``make_world(quirks=True)``."""
+    world = settled_world(run_tests=3, executions=6, calls=30, quirks=True)
+    async with Sandbox(world) as server:
+        summary = await job.export(settings_for(server, tmp_path / "data"))
+
+    assert summary.exit_code == 0
+    rows = {row["call_execution_id"]: row for row in rows_of(tmp_path, "calls")}
+    misfits = 0
+    for (call_id,), wanted in call_rows(world).items():
+        extra = json.loads(rows[call_id]["extra"] or "{}")
+        for name in ("input_tokens", "output_tokens", "total_tokens", "message_count", "turn_count", "csat_score"):
+            value, cell = wanted[f"chat_metrics_{name}"], rows[call_id][f"chat_metrics_{name}"]
+            kept = extra.get("chat_metrics", {}).get(name)
+            misfits += kept is not None
+            assert (
+                (cell == float(value) if kept is None else kept == value) if value is not None else cell is kept is None
+            )
+    assert summary.run_tests[2].misfits == misfits
+
+
+async def test_rate_limited_server_is_waited_for_and_nothing_is_lost(tmp_path: Path) -> None:
+    """A window of one second stands for the real minute; without headers the first refusal teaches the limit."""
+    world = settled_world(run_tests=1, executions=4, calls=20)
+    async with Sandbox(world, rate_limit=60, rate_window_seconds=1.0) as server:
+        summary = await job.export(settings_for(server, tmp_path / "data"))
+
+    assert summary.exit_code == 0
+    assert summary.rejections == 0
+    assert_equals_world(tmp_path, world)

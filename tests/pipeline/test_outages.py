@@ -1,0 +1,135 @@
+"""A source that cannot be reached, or goes away: the run ends soon, says why, and the next one completes it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import etl
+from etl.extract import client as client_module
+from etl.pipeline.summary import Summary
+from etl.sandbox import Fault, Sandbox, SandboxRequest, World, listable_executions
+from tests.certificates import certificate
+from tests.e2e import truth
+from tests.e2e.faults import Endpoint, endpoint_of
+from tests.support import settings_for
+from tests.worlds import settled_world
+
+MAX_TRIES = 2
+OUTAGE = Fault(status=502, body=b"<html>Bad Gateway</html>", headers={"Content-Type": "text/html"})
+
+
+async def export(source: Sandbox, folder: Path, **api: Any) -> Summary:
+    return await etl.export(settings_for(source, folder / "data", api={"max_tries": MAX_TRIES, **api}))
+
+
+def two_executions() -> World:
+    return settled_world(run_tests=1, executions=2, calls=2)
+
+
+# Not there from the start
+
+
+@pytest.mark.parametrize("is_refused", [True, False])
+async def test_host_that_cannot_be_reached_is_unavailable(tmp_path: Path, *, is_refused: bool) -> None:
+    """It refuses connections, or has no address."""
+    async with Sandbox(two_executions()) as source:
+        pass
+    summary = await export(source, tmp_path, **({} if is_refused else {"base_url": "https://metrics.invalid"}))
+
+    assert (summary.exit_code, summary.requests) == (5, MAX_TRIES)
+    assert is_refused or "no complete answer from metrics.invalid" in summary.problems[0]
+
+
+@pytest.mark.parametrize(("name", "is_named"), [("IP:127.0.0.1", False), ("DNS:api.example.com", True)])
+async def test_certificate_that_is_not_trusted_or_of_another_host_is_refused_before_a_key_is_sent(
+    tmp_path: Path, name: str, *, is_named: bool
+) -> None:
+    ca_file, tls = certificate(tmp_path, name)
+    async with Sandbox(two_executions(), tls=tls) as source:
+        summary = await export(source, tmp_path, **({"ca_file": ca_file} if is_named else {}))
+
+    assert (summary.exit_code, source.requests, summary.requests) == (5, [], 1)
+    assert "TLS failed at 127.0.0.1" in summary.problems[0]
+    assert is_named or "[api] ca_file" in summary.problems[0]
+
+
+async def test_certificate_that_ca_file_signs_is_accepted(tmp_path: Path) -> None:
+    ca_file, tls = certificate(tmp_path, "IP:127.0.0.1")
+    async with Sandbox(two_executions(), tls=tls) as source:
+        summary = await export(source, tmp_path, ca_file=ca_file)
+
+    assert (summary.exit_code, summary.problems) == (0, [])
+    truth.assert_equals_world(tmp_path, source.world)
+
+
+# Gone in the middle
+
+
+def is_for_a_call(request: SandboxRequest) -> bool:
+    return endpoint_of(request) is Endpoint.CALL
+
+
+async def export_with_outage(
+    folder: Path, is_struck: Callable[[SandboxRequest], bool], *, after_calls: int, concurrency: int
+) -> tuple[Summary, int]:
+    """Export 40 executions of 10 calls; from some call on every struck request fails. How it ended, and how many failed."""
+    calls, failed = 0, 0
+
+    def fault(request: SandboxRequest, _nth: int) -> Fault | None:
+        nonlocal calls, failed
+        calls += is_for_a_call(request)
+        if calls <= after_calls or not is_struck(request):
+            return None
+        failed += 1
+        return OUTAGE
+
+    async with Sandbox(settled_world(run_tests=1, executions=40, calls=10)) as source:
+        source.fault = fault
+        summary = await export(source, folder, concurrency=concurrency)
+        source.fault = None
+        healed = await export(source, folder)
+
+    assert (healed.exit_code, healed.problems) == (0, [])
+    truth.assert_equals_world(folder, source.world)
+    return summary, failed
+
+
+def most_requests(given_up: int, concurrency: int) -> int:
+    """Those given up, the last probe, and what the workers, two for each slot, have under way before and during it."""
+    return (given_up + 1 + 2 * 2 * concurrency) * MAX_TRIES
+
+
+@pytest.mark.parametrize(
+    ("is_struck", "after_calls", "concurrency", "limit"),
+    [
+        pytest.param(lambda _: True, 55, 8, 2 * client_module._GIVEN_UP_LIMIT, id="source"),
+        pytest.param(is_for_a_call, 55, 1, 2 * client_module._GIVEN_UP_LIMIT, id="endpoint"),
+        pytest.param(is_for_a_call, 0, 8, client_module._NEVER_ANSWERED_LIMIT, id="endpoint that never answered"),
+    ],
+)
+async def test_source_or_endpoint_that_goes_away_ends_the_run_soon(
+    is_struck: Callable[[SandboxRequest], bool], after_calls: int, concurrency: int, limit: int, tmp_path: Path
+) -> None:
+    summary, failed = await export_with_outage(tmp_path, is_struck, after_calls=after_calls, concurrency=concurrency)
+
+    assert summary.exit_code == 3
+    assert "fails every request to" in summary.problems[0]
+    assert failed <= most_requests(limit, concurrency), "calls and lists of calls"
+
+
+@pytest.mark.parametrize("position", [0, 1])
+async def test_execution_whose_calls_are_all_poisoned_is_no_outage(position: int, tmp_path: Path) -> None:
+    """It comes first, before any call was answered, or later; whatever follows it is exported."""
+    async with Sandbox(settled_world(run_tests=1, executions=4, calls=60)) as source:
+        poisoned = listable_executions(source.world, source.world.run_tests[0].name)[position]
+        ids = {call.call_execution_id for call in poisoned.calls}
+        source.fault = lambda request, _nth: OUTAGE if request.query.get("call_execution_id") in ids else None
+        summary = await export(source, tmp_path, concurrency=1)
+
+    assert summary.exit_code == 3
+    assert {row["subject_id"] for row in truth.rows_of(tmp_path, "errors")} == ids
+    truth.assert_holds(
+        tmp_path, "calls", {key: row for key, row in truth.call_rows(source.world).items() if key[0] not in ids}
+    )

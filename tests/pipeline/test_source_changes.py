@@ -1,0 +1,552 @@
+"""What happens at the source between two nights, or during one: one example a law, the rest is told by the histories."""
+
+import random
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow.dataset as ds
+import pytest
+
+from etl import sandbox
+from etl.errors import DestinationError
+from etl.extract import calls as crawl_module
+from etl.load.files.local import LocalFiles
+from etl.model.findings import Kind
+from etl.model.keys import default_key
+from etl.model.records import METRICS, RUN_TESTS, RUNS
+from etl.pipeline import job, lists
+from etl.pipeline.summary import Summary
+from etl.sandbox import Call, Execution, Fault, Sandbox, SandboxRequest
+from tests.e2e.faults import edited_calls
+from tests.e2e.truth import assert_equals_world
+from tests.support import settings_for
+from tests.worlds import settled_world
+
+NIGHT = datetime.now(UTC)
+EVERYTHING = 1_000_000
+FOLLOWED = ("executions", "calls", "evals")
+
+
+class Nights:
+    """One export after the other into one dataset, each a day later than the one before."""
+
+    def __init__(self, server: Sandbox, folder: Path) -> None:
+        self.server = server
+        self.folder = folder
+        self.now = NIGHT
+
+    @property
+    def world(self) -> sandbox.World:
+        return self.server.world
+
+    async def export(self, *, names: Any = None, **options: Any) -> Summary:
+        self.now += timedelta(days=1)
+        self.server.requests.clear()
+        sections = {name: options.pop(name) for name in ("api", "export") if name in options}
+        settings = settings_for(self.server, self.folder / "data", run_tests=names, **sections)
+        return await job.export(settings, clock=lambda: self.now, **options)
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        folder = self.folder / "data" / table
+        found: list[dict[str, Any]] = ds.dataset(folder, partitioning="hive").to_table().to_pylist()
+        return found
+
+    def marked(self, table: str, execution: Execution | None = None) -> int:
+        """How many rows of the table are marked as deleted, of one execution or of all."""
+        rows = [row for row in self.rows(table) if row["deleted_at"] is not None]
+        return len(
+            rows if execution is None else [row for row in rows if row["execution_id"] == execution.execution_id]
+        )
+
+    def files(self) -> dict[str, bytes]:
+        data = self.folder / "data"
+        return {str(path): path.read_bytes() for name in FOLLOWED for path in (data / name).rglob("*.parquet")}
+
+
+@pytest.fixture
+async def nights(tmp_path: Path) -> AsyncIterator[Nights]:
+    """A first run test of ten executions with three calls each, and another of four."""
+    world = settled_world(run_tests=2, executions=10, calls=3, calls_spread=0)
+    del world.run_tests[1].executions[:-4]
+    async with Sandbox(world) as server:
+        yield Nights(server, tmp_path)
+
+
+def kinds(summary: Summary) -> list[Kind]:
+    return [finding.kind for finding in summary.findings]
+
+
+def short_list(keep: int) -> Callable[[SandboxRequest, int], Fault | None]:
+    """The list of each run test has only its first rows tonight, and counts no others."""
+
+    def cut(request: SandboxRequest, _nth: int) -> Fault | None:
+        return Fault(edit=lambda body: _cut(body, keep)) if "run_test_name" in request.query else None
+
+    return cut
+
+
+def _cut(body: bytes, keep: int) -> bytes:
+    document = msgspec.json.decode(body)
+    result = document["result"]
+    result["results"] = result["results"][:keep]
+    result |= {"count": len(result["results"]), "total_pages": 1}
+    return msgspec.json.encode(document)
+
+
+class TestAbsenceIsConfirmedById:
+    async def test_deleted_executions_are_marked_with_their_calls_and_evals_and_new_ones_exported(
+        self, nights: Nights, tmp_path: Path
+    ) -> None:
+        """Three of ten: an ordinary clean-up."""
+        await nights.export()
+        first = nights.world.run_tests[0]
+        before = {row["call_execution_id"]: row for row in nights.rows("calls")}
+        for gone in first.executions[:3]:
+            sandbox.delete_execution(gone)
+        sandbox.add_execution(nights.world, first, random.Random(1), NIGHT, 2, status="completed")
+
+        summary, again = await nights.export(), await nights.export()
+
+        assert (summary.exit_code, again.exit_code) == (0, 0)
+        assert summary.run_tests[0].deleted == 3
+        assert again.findings == []
+        assert_equals_world(tmp_path, nights.world)
+        assert (nights.marked("executions"), nights.marked("calls")) == (3, 9)
+        now = {row["call_execution_id"]: row for row in nights.rows("calls")}
+        version = ("deleted_at", "export_run_id", "exported_at")
+        for call in first.executions[0].calls:
+            old, new = before[call.call_execution_id], now[call.call_execution_id]
+            assert {k: v for k, v in old.items() if k not in version} == {
+                k: v for k, v in new.items() if k not in version
+            }
+        assert not nights.server.count(METRICS, execution_id=first.executions[0].execution_id), (
+            "it is not asked for again"
+        )
+
+    async def test_deleted_execution_that_comes_back_is_marked_no_longer_and_settles(
+        self, nights: Nights, tmp_path: Path
+    ) -> None:
+        await nights.export()
+        gone = nights.world.run_tests[0].executions[0]
+        gone.is_deleted = True
+        await nights.export()
+        gone.is_deleted = False
+
+        back, compared, quiet = [await nights.export() for _ in range(3)]
+
+        assert [each.exit_code for each in (back, compared, quiet)] == [0, 0, 0]
+        assert (nights.marked("executions"), nights.marked("calls"), nights.marked("evals")) == (0, 0, 0)
+        assert (compared.requests, quiet.requests) == (2 + 2, 2)
+        assert_equals_world(tmp_path, nights.world)
+
+    async def test_calls_deleted_before_the_first_export_are_no_alarm(self, nights: Nights, tmp_path: Path) -> None:
+        """The source counts them for ever."""
+        for execution in nights.world.run_tests[0].executions[:2]:
+            sandbox.delete_call(execution.calls[0])
+
+        found = [await nights.export() for _ in range(3)]
+
+        assert [(each.exit_code, each.findings) for each in found] == [(0, [])] * 3
+        assert found[2].requests == 2
+        assert_equals_world(tmp_path, nights.world)
+
+    async def test_calls_deleted_while_a_run_reads_them_are_no_alarm(self, nights: Nights, tmp_path: Path) -> None:
+        doomed = [execution.calls[1] for execution in nights.world.run_tests[0].executions[:4]]
+
+        def delete(request: SandboxRequest) -> None:
+            for call in doomed:
+                if request.query.get("call_execution_id") == call.call_execution_id:
+                    sandbox.delete_call(call)
+
+        nights.server.on_request = delete
+        summary = await nights.export()
+
+        assert (summary.exit_code, summary.findings) == (0, [])
+        assert_equals_world(tmp_path, nights.world)
+
+    async def test_deleted_calls_and_evals_are_marked_and_marked_no_longer_when_they_are_back(
+        self, nights: Nights, tmp_path: Path
+    ) -> None:
+        await nights.export()
+        execution = nights.world.run_tests[0].executions[0]
+        call, other = execution.calls[:2]
+        outputs, call.is_deleted = dict(other.eval_outputs), True
+        other.eval_outputs = {}
+
+        marked = await nights.export(export={"scrub_requests": EVERYTHING})
+        assert marked.exit_code == 0
+        assert nights.marked("calls", execution) == 1
+        assert nights.marked("evals", execution) == len(call.eval_outputs) + len(outputs)
+        assert_equals_world(tmp_path, nights.world)
+
+        call.is_deleted, other.eval_outputs = False, outputs
+        assert (await nights.export()).exit_code == 0, "it settles, so both are seen"
+        assert (nights.marked("calls"), nights.marked("evals")) == (0, 0)
+        assert_equals_world(tmp_path, nights.world)
+
+    async def test_list_that_lacks_executions_that_exist_marks_nothing_and_is_told(
+        self, nights: Nights, tmp_path: Path
+    ) -> None:
+        await nights.export()
+        first = nights.world.run_tests[0]
+        sandbox.delete_execution(first.executions[0])
+        new = sandbox.add_execution(nights.world, first, random.Random(1), NIGHT, 2, status="completed")
+        nights.server.fault = short_list(2)
+
+        told = await nights.export()
+        nights.server.fault = None
+        healed = await nights.export()
+
+        assert (told.exit_code, [*dict.fromkeys(kinds(told))]) == (3, [Kind.LIST_WRONG])
+        assert new.execution_id in {row["execution_id"] for row in nights.rows("executions")}
+        assert (healed.exit_code, nights.marked("executions")) == (0, 1)
+        assert_equals_world(tmp_path, nights.world)
+
+    async def test_list_of_calls_that_lacks_one_that_exists_marks_nothing_and_is_told(
+        self, nights: Nights, tmp_path: Path
+    ) -> None:
+        await nights.export()
+        execution = nights.world.run_tests[0].executions[0]
+        nights.server.fault = lambda request, _nth: (
+            edited_calls(nights.world, request, lambda calls: calls[:1])
+            if request.query.get("execution_id") == execution.execution_id
+            else None
+        )
+
+        told = await nights.export(export={"scrub_requests": EVERYTHING})
+        nights.server.fault = None
+        healed = await nights.export()
+
+        assert (told.exit_code, kinds(told)) == (3, [Kind.DEAD_LETTER])
+        assert "exists, but its execution's list does not have it" in told.problems[0]
+        assert (healed.exit_code, nights.marked("calls")) == (0, 0)
+        assert_equals_world(tmp_path, nights.world)
+
+    async def test_execution_that_cannot_be_looked_up_stays_and_is_told_until_it_can(self, nights: Nights) -> None:
+        await nights.export()
+        gone, unknown = nights.world.run_tests[0].executions[:2]
+        for execution in (gone, unknown):
+            sandbox.delete_execution(execution)
+        nights.server.fault = lambda request, _nth: (
+            Fault(status=500) if request.query.get("execution_id") == unknown.execution_id else None
+        )
+
+        told = await nights.export(api={"max_tries": 1})
+        nights.server.fault = None
+        healed = await nights.export()
+
+        assert (told.exit_code, Kind.LOOK_UP_FAILED in kinds(told), told.run_tests[0].deleted) == (3, True, 1)
+        assert (healed.exit_code, nights.marked("executions")) == (0, 2)
+
+    async def test_nothing_is_looked_up_for_a_list_that_is_not_proved(self, nights: Nights) -> None:
+        await nights.export()
+        first = nights.world.run_tests[0]
+        sandbox.delete_execution(first.executions[0])
+        first.executions[5].calls[0].chat_metrics = {"total_tokens": 12.5}  # every page that holds it is a 500
+
+        summary = await nights.export()
+
+        assert (summary.exit_code, Kind.ROW_UNREADABLE in kinds(summary)) == (3, True)
+        assert nights.marked("executions") == 0
+
+    async def test_execution_that_is_listed_and_deleted_before_its_calls_are_is_no_alarm(self, nights: Nights) -> None:
+        """Also when a part of it was saved by then: it is marked at once."""
+        doomed = nights.world.run_tests[0].executions[0]
+
+        def delete(request: SandboxRequest) -> None:
+            if request.path == RUNS and request.query.get("execution_id") == doomed.execution_id:
+                sandbox.delete_execution(doomed)
+
+        nights.server.on_request = delete
+        summary = await nights.export()
+
+        assert (summary.exit_code, summary.findings) == (0, [])
+        assert doomed.execution_id not in {row["execution_id"] for row in nights.rows("executions")}
+
+    async def test_dead_letters_of_a_deleted_execution_go(self, nights: Nights) -> None:
+        gone = nights.world.run_tests[0].executions[0]
+        bad = gone.calls[0].call_execution_id
+        nights.server.fault = lambda request, _nth: (
+            Fault(status=500) if request.query.get("call_execution_id") == bad else None
+        )
+        assert (await nights.export(api={"max_tries": 1})).exit_code == 3
+        sandbox.delete_execution(gone)
+
+        assert (await nights.export()).exit_code == 0
+        assert nights.rows("errors") == []
+
+    @pytest.mark.parametrize("table", ["evals", "executions"])
+    async def test_rows_that_a_failed_run_left_without_an_execution_are_marked_when_that_is_gone(
+        self, nights: Nights, monkeypatch: pytest.MonkeyPatch, table: str
+    ) -> None:
+        publish = LocalFiles.publish
+
+        def fail(files: LocalFiles, path: str, data: bytes) -> None:
+            if path.startswith(f"{table}/"):
+                raise DestinationError(f"{path}: No space left on device")
+            publish(files, path, data)
+
+        monkeypatch.setattr(LocalFiles, "publish", fail)
+        assert (await nights.export()).exit_code == 6
+        monkeypatch.undo()
+        gone = nights.world.run_tests[0].executions[0]
+        sandbox.delete_execution(gone)
+
+        first, quiet = await nights.export(), await nights.export()
+
+        assert (first.exit_code, quiet.exit_code, quiet.requests) == (0, 0, 2)
+        assert nights.marked("calls", gone) == 3 == nights.marked("calls")
+
+
+class TestTheWorkspace:
+    async def test_source_without_any_stored_execution_is_refused_until_that_is_said_to_be_right(
+        self, nights: Nights
+    ) -> None:
+        await nights.export()
+        files = nights.files()
+        for run_test in nights.world.run_tests:
+            for execution in run_test.executions:
+                execution.is_deleted = True
+
+        refused = await nights.export()
+        assert (refused.exit_code, nights.files() == files) == (2, True)
+        assert "check the key's workspace" in refused.problems[0]
+
+        accepted, quiet = await nights.export(accept_deletions=True), await nights.export()
+        assert (accepted.exit_code, nights.marked("executions"), quiet.exit_code) == (0, 14, 0)
+
+    async def test_source_that_is_emptied_but_for_one_run_test_marks_and_the_next_night_takes_the_marks_away(
+        self, nights: Nights, tmp_path: Path
+    ) -> None:
+        await nights.export()
+        for is_deleted, marked in ((True, 10), (False, 0)):
+            for execution in nights.world.run_tests[0].executions:
+                execution.is_deleted = is_deleted
+            assert (await nights.export()).exit_code == 0
+            assert nights.marked("executions") == marked
+        assert_equals_world(tmp_path, nights.world)
+
+    @pytest.mark.parametrize("names", ["all", None])
+    async def test_key_of_another_workspace_brings_nothing_into_the_dataset_though_ids_are_answered(
+        self, nights: Nights, names: Any
+    ) -> None:
+        """By id the API answers for the whole organization. A night that fails between the two forgets nothing."""
+        names = names or [each.name for each in nights.world.run_tests]
+        await nights.export(names=names)
+        files, own = nights.files(), nights.world.run_tests
+        for run_test in own:
+            for execution in run_test.executions:
+                assert nights.world.execution(execution.execution_id)
+        other = settled_world(seed=5, run_tests=2, executions=3, calls=1).run_tests
+        if names != "all":
+            for mine, theirs in zip(own, other, strict=True):
+                theirs.name = mine.name
+        nights.world.run_tests = other
+        nights.server.fault = lambda _request, _nth: Fault(status=503)
+        failed = await nights.export(names=names, api={"max_tries": 1})
+        nights.server.fault = None
+
+        refused = await nights.export(names=names)
+
+        assert (failed.exit_code, refused.exit_code) == (5, 2)
+        assert nights.files() == files
+
+
+class TestNothingMoves:
+    async def test_renamed_run_test_keeps_its_place_and_all_its_rows_take_the_name(
+        self, nights: Nights, tmp_path: Path
+    ) -> None:
+        """No request for any call; deleted executions follow, and new ones join the others."""
+        await nights.export(names="all")
+        first = nights.world.run_tests[0]
+        old = first.name
+        sandbox.delete_execution(first.executions[0])
+        await nights.export(names="all")
+        sandbox.rename_run_test(first, "A new name")
+
+        renamed = await nights.export(names="all")
+
+        assert (renamed.exit_code, kinds(renamed)) == (0, [Kind.RENAMED])
+        assert not nights.server.count(METRICS, call_execution_id="")
+        assert renamed.requests == 5, "the old name is asked for once"
+        sandbox.add_execution(nights.world, first, random.Random(1), NIGHT, 2, status="completed")
+        assert (await nights.export(names="all")).exit_code == 0
+        for table in FOLLOWED:
+            names = {row["run_test_name"]: row["run_test"] for row in nights.rows(table)}
+            assert names["A new name"] == default_key(old)
+            assert old not in names
+        assert_equals_world(tmp_path, nights.world)
+        assert (await nights.export(names="all")).requests == 4 + 2
+
+    async def test_settings_that_still_have_the_old_name_say_so_and_the_new_one_finds_its_rows(
+        self, nights: Nights, tmp_path: Path
+    ) -> None:
+        first, second = nights.world.run_tests
+        before = [first.name, second.name]
+        await nights.export(names=before)
+        sandbox.rename_run_test(first, "A new name")
+
+        old = await nights.export(names=before)
+        new = await nights.export(names=["A new name", second.name])
+
+        assert (old.exit_code, kinds(old)) == (3, [Kind.NO_SUCH_RUN_TEST])
+        assert (new.exit_code, kinds(new), new.requests) == (0, [Kind.RENAMED], 2)
+        assert {row["run_test"] for row in nights.rows("calls")} == {*map(default_key, before)}
+        assert_equals_world(tmp_path, nights.world)
+
+    async def test_two_run_tests_that_swap_their_names_swap_those_of_their_rows(
+        self, nights: Nights, tmp_path: Path
+    ) -> None:
+        await nights.export()
+        first, second = nights.world.run_tests
+        names = first.name, second.name
+        for run_test, name in ((first, "meanwhile"), (second, names[0]), (first, names[1])):
+            sandbox.rename_run_test(run_test, name)
+
+        swapped = await nights.export(names=[*names])
+
+        assert (swapped.exit_code, swapped.requests) == (0, 2)
+        assert {row["run_test"] for row in nights.rows("calls")} == {*map(default_key, names)}
+        assert_equals_world(tmp_path, nights.world)
+
+    async def test_configured_key_counts_for_what_is_new_alone(self, nights: Nights, tmp_path: Path) -> None:
+        first, second = nights.world.run_tests
+        await nights.export()
+        new = sandbox.add_execution(nights.world, first, random.Random(1), NIGHT, 2, status="completed")
+
+        summary = await nights.export(names=[{"name": first.name, "key": "short"}, second.name])
+
+        assert summary.exit_code == 0
+        places = {row["execution_id"]: row["run_test"] for row in nights.rows("executions")}
+        assert [each for each, key in places.items() if key == "short"] == [new.execution_id]
+        assert_equals_world(tmp_path, nights.world)
+
+    async def test_execution_that_two_lists_have_is_exported_once(self, nights: Nights) -> None:
+        first, second = nights.world.run_tests
+        second.executions.append(first.executions[0])
+
+        for _ in range(2):
+            assert (await nights.export()).exit_code == 0
+        ids = [row["execution_id"] for row in nights.rows("executions")]
+        assert len(ids) == len({*ids}) == 14
+
+
+class TestRunTestsThatAreGone:
+    async def test_rows_of_a_deleted_run_test_stay_as_they_are(self, nights: Nights) -> None:
+        await nights.export(names="all")
+        gone = nights.world.run_tests.pop()
+
+        told = await nights.export(names="all")
+
+        assert (told.exit_code, kinds(told), told.notices[0].startswith(repr(gone.name))) == (
+            0,
+            [Kind.RUN_TEST_GONE],
+            True,
+        )
+        assert (nights.marked("executions"), len(nights.rows("executions"))) == (0, 14)
+        assert nights.server.count(METRICS, run_test_name=gone.name) == 1, "its name is asked for once"
+        await nights.export(names="all")
+        assert nights.server.count(METRICS, run_test_name=gone.name) == 0
+
+    async def test_run_test_that_exists_and_is_missing_from_the_list_of_run_tests_is_exported_as_ever(
+        self, nights: Nights, tmp_path: Path
+    ) -> None:
+        await nights.export(names="all")
+        hidden = nights.world.run_tests[0]
+        sandbox.add_execution(nights.world, hidden, random.Random(1), NIGHT, 2, status="completed")
+        nights.server.fault = lambda request, _nth: (
+            Fault(edit=lambda body: _without(body, hidden.name)) if request.path == RUN_TESTS else None
+        )
+
+        summary = await nights.export(names="all")
+
+        assert (summary.exit_code, len(summary.run_tests)) == (0, 2)
+        assert_equals_world(tmp_path, nights.world)
+
+
+def _without(body: bytes, name: str) -> bytes:
+    document = msgspec.json.decode(body)
+    document["results"] = [each for each in document["results"] if each["name"] != name]
+    document["count"] = len(document["results"])
+    return msgspec.json.encode(document)
+
+
+class TestListsCountWithRespectToTheirStart:
+    async def test_run_test_that_gets_an_execution_whenever_its_list_is_read_is_complete_every_night(
+        self, nights: Nights
+    ) -> None:
+        first = nights.world.run_tests[0]
+        begun: list[str] = []
+
+        def begin(request: SandboxRequest) -> None:
+            if request.query.get("run_test_name") == first.name:
+                new = sandbox.add_execution(
+                    nights.world, first, random.Random(len(begun)), datetime.now(UTC), 1, status="completed"
+                )
+                begun.append(new.execution_id)
+
+        for page_limit in (1024, 2):
+            nights.server.on_request = begin
+            before = {each.execution_id for each in first.executions}
+            summary = await nights.export(api={"page_limit": page_limit})
+            nights.server.on_request = None
+            assert (summary.exit_code, kinds(summary)) == (0, [])
+            assert before <= {row["execution_id"] for row in nights.rows("executions")}
+
+    async def test_list_that_is_slow_holds_back_no_other_run_test(
+        self, nights: Nights, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Its answer comes only once the calls of the other run test were fetched."""
+        monkeypatch.setattr(lists, "LIST_PATIENCE_SECONDS", 0.05)
+        first, second = nights.world.run_tests
+        last = second.executions[0].calls[0]
+
+        def wait(request: SandboxRequest, nth: int) -> Fault | None:
+            is_slow = request.query.get("run_test_name") == first.name and not is_fetched(last)
+            return Fault(status=503, headers={"Retry-After": "0"}) if is_slow and nth < 50 else None
+
+        def is_fetched(call: Call) -> bool:
+            return nights.server.count(METRICS, call_execution_id=call.call_execution_id) > 0
+
+        nights.server.fault = wait
+        summary = await nights.export(api={"max_tries": 20})
+
+        assert summary.exit_code == 0
+        assert_equals_world(tmp_path, nights.world)
+
+
+async def test_execution_saved_in_pieces_goes_on_where_it_stood_without_a_detail_list(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A giant: each run fetches what the one before did not, whatever the server offers."""
+    monkeypatch.setattr(crawl_module, "_MOST_IN_HAND", 20)
+    giant = sandbox.add_execution(
+        nights.world, nights.world.run_tests[0], random.Random(1), NIGHT, 100, status="completed"
+    )
+    allowed = 0
+
+    def refuse(request: SandboxRequest, _nth: int) -> Fault | None:
+        nonlocal allowed
+        if "test-executions" in request.path:
+            return Fault(status=404, body=b"<html>")
+        is_of_giant = request.query.get("call_execution_id") in {call.call_execution_id for call in giant.calls}
+        allowed -= is_of_giant
+        return Fault(status=401) if is_of_giant and allowed < 0 else None
+
+    nights.server.fault = refuse
+    fetched = set[str]()
+    for _ in range(4):
+        allowed = 40
+        summary = await nights.export(api={"concurrency": 1})
+        asked = [
+            request.query.get("call_execution_id", "") for request in nights.server.requests if request.status == 200
+        ]
+        assert not fetched.intersection(asked)
+        fetched |= {each for each in asked if each in {row["call_execution_id"] for row in nights.rows("calls")}}
+        if summary.exit_code == 0:
+            break
+    assert summary.exit_code == 0
+    assert_equals_world(tmp_path, nights.world)

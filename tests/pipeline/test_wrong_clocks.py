@@ -1,0 +1,249 @@
+"""A client whose clock is wrong: times of the source are compared with the source's clock, and the future is unknown."""
+
+import re
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta, tzinfo
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+import pytest
+
+from etl import sandbox
+from etl.inspect.status import read_status
+from etl.inspect.verdict import judge
+from etl.load.files.local import LocalFiles
+from etl.load.last_run import LastLoad, update_last_run
+from etl.pipeline import job, run
+from etl.pipeline.metrics_file import write_metrics_file
+from etl.pipeline.summary import Summary
+from etl.sandbox import Fault, Sandbox
+from tests.e2e.truth import assert_equals_world, rows_of
+from tests.support import settings_for
+from tests.worlds import settled_world
+
+ENDED = datetime(2026, 10, 30, 15, tzinfo=UTC)
+Export = Callable[..., Any]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Sandbox]:
+    async with Sandbox(settled_world(run_tests=1, executions=6, calls=3, days=1)) as running:
+        yield running
+
+
+@pytest.fixture
+def export(server: Sandbox, tmp_path: Path) -> Export:
+    """An export at a time by the source's clock, from a client whose clock is ``ahead``."""
+
+    async def run(at: datetime, *, ahead: timedelta = timedelta(0), **export: Any) -> Summary:
+        date = Fault(headers={"Date": format_datetime(datetime.now(UTC) - ahead, usegmt=True)})
+        server.fault = lambda _request, _nth: date
+        settings = settings_for(server, tmp_path / "data", export=export)
+        return await job.export(settings, clock=lambda: at + ahead)
+
+    return run
+
+
+def column(folder: Path, name: str) -> list[Any]:
+    return [row[name] for row in rows_of(folder, "executions")]
+
+
+DAY, YEAR = timedelta(days=1), timedelta(days=365)
+
+
+@pytest.mark.parametrize(("ahead", "has_end"), [(2 * DAY, True), (YEAR, False)])
+async def test_clock_that_is_ahead_makes_nothing_final_early(
+    server: Sandbox, export: Export, tmp_path: Path, ahead: timedelta, *, has_end: bool
+) -> None:
+    if not has_end:
+        for execution in server.world.run_tests[0].executions:
+            execution.completed_at = None
+    first = ENDED + timedelta(hours=2)
+    for at in (first, first + timedelta(hours=3)):
+        summary = await export(at, ahead=ahead, settle_hours=48)
+        assert (summary.exit_code, set(column(tmp_path, "export_state"))) == (0, {"settling"})
+    assert abs(summary.finished_at - at) < timedelta(minutes=1)
+    assert max(column(tmp_path, "exported_at")) <= at
+
+    server.world.run_tests[0].executions[0].calls[0].total_cost_cents = 77
+    for night in (2, 4):
+        await export(first + night * DAY, settle_hours=48)
+    assert set(column(tmp_path, "export_state")) == {"exported"}
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_clock_that_is_set_before_the_first_answer_makes_nothing_final_early(
+    server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a boot with a wrong hardware clock. Only root could set the real one, for all programs."""
+    ahead = 30 * DAY
+
+    class Clock:
+        @staticmethod
+        def now(tz: tzinfo) -> datetime:
+            return datetime.now(tz) + ahead
+
+    def set_right(_request: Any) -> None:
+        nonlocal ahead
+        ahead = timedelta(0)
+
+    for execution in server.world.run_tests[0].executions:
+        execution.completed_at = datetime.now(UTC) - timedelta(hours=14)
+    monkeypatch.setattr(run, "datetime", Clock)
+    server.on_request = set_right
+    await job.export(settings_for(server, tmp_path / "data", export={"settle_hours": 24}))
+    assert set(column(tmp_path, "export_state")) == {"settling"}
+    assert abs(max(column(tmp_path, "exported_at")) - datetime.now(UTC)) < timedelta(minutes=2)
+
+
+@pytest.mark.parametrize("date", ["", "Thu, 01 Jan 1970 00:00:00 GMT"])
+async def test_source_that_tells_no_time_is_noticed(server: Sandbox, export: Export, tmp_path: Path, date: str) -> None:
+    assert (await export(ENDED)).notices == []
+    server.fault = lambda _request, _nth: Fault(headers={"Date": date})
+    (notice,) = (await job.export(settings_for(server, tmp_path / "data"), clock=lambda: ENDED)).notices
+    assert notice.startswith("the source's answers have no usable Date")
+
+
+async def test_clock_that_is_behind_makes_final_what_has_settled(export: Export, tmp_path: Path) -> None:
+    """As much later: by what the two say, the source's may as well be ahead."""
+    for night in (1, 2, 3):
+        summary = await export(ENDED + night * DAY, ahead=-DAY)
+    assert set(column(tmp_path, "export_state")) == {"exported"}
+    (notice,) = summary.notices
+    assert re.fullmatch(r"this machine's clock is 1,4[0-9]{2} min behind that of the source: set the one .*", notice)
+
+
+@pytest.mark.parametrize("odd_run", [0, 1])
+async def test_clock_of_the_source_that_is_ahead_for_one_run_makes_nothing_final_early(
+    server: Sandbox, export: Export, tmp_path: Path, odd_run: int
+) -> None:
+    first = ENDED + timedelta(hours=2)
+    for number in range(odd_run + 1):
+        ahead = 2 * DAY if number == odd_run else timedelta(0)
+        await export(first + timedelta(hours=number) + ahead, ahead=-ahead, settle_hours=48)
+    assert set(column(tmp_path, "export_state")) == {"settling"}
+
+    server.world.run_tests[0].executions[0].calls[0].total_cost_cents = 77
+    for night in (2, 4, 6):
+        await export(first + night * DAY, settle_hours=48)
+    assert set(column(tmp_path, "export_state")) == {"exported"}
+    assert_equals_world(tmp_path, server.world)
+
+
+async def test_scrub_comes_round_although_a_run_had_a_clock_a_year_ahead(
+    server: Sandbox, export: Export, tmp_path: Path
+) -> None:
+    """The source sends no date that could tell, so the dataset has times that have not come yet."""
+    server.world.run_tests[0].executions[2].calls[1].total_cost_cents = 1
+    settings = settings_for(server, tmp_path / "data", export={"scrub_requests": 4})
+    server.fault = lambda _request, _nth: Fault(headers={"Date": ""})
+    await job.export(settings_for(server, tmp_path / "data"), clock=lambda: ENDED + YEAR)
+    assert min(column(tmp_path, "verified_at")) > ENDED + 300 * DAY
+
+    for night in range(2, 8):
+        await job.export(settings, clock=lambda: ENDED + night * DAY)  # noqa: B023 called before the next night
+
+    assert max(column(tmp_path, "verified_at")) == ENDED + 7 * DAY
+
+
+@pytest.mark.parametrize("ahead", [timedelta(hours=-20), timedelta(hours=20)], ids=["source ahead", "source behind"])
+async def test_age_counts_from_the_clock_that_is_behind(export: Export, tmp_path: Path, ahead: timedelta) -> None:
+    """Where the source is ahead, its time comes once this machine's clock reaches it: that makes the dataset no fresher."""
+    here = ENDED + 4 * DAY
+    summary = await export(here - ahead, ahead=ahead)
+    write_metrics_file(summary, tmp_path / "etl.prom")
+    counted = min(here, here - ahead)
+
+    assert summary.exit_code == 0
+    for hours in (1, 19, 21, 27, 45):
+        now = here + timedelta(hours=hours)
+        found = read_status(LocalFiles(tmp_path / "data"), now=now)
+        assert found.complete_at is not None
+        assert abs(found.complete_at - counted) < timedelta(minutes=1)
+        assert judge(found).is_good == (now - counted < timedelta(hours=26))
+    [line] = [
+        each
+        for each in (tmp_path / "etl.prom").read_text().splitlines()
+        if "dataset_complete_timestamp_seconds{" in each
+    ]
+    assert float(line.split()[-1]) == summary.completeness.complete_at.timestamp()
+
+
+async def test_deletion_is_dated_by_the_source(server: Sandbox, export: Export, tmp_path: Path) -> None:
+    await export(ENDED + 2 * DAY)
+    sandbox.delete_execution(server.world.run_tests[0].executions[0])
+    await export(ENDED + 3 * DAY, ahead=YEAR)
+    rows = ds.dataset(tmp_path / "data" / "calls").to_table(columns=["deleted_at"]).to_pylist()
+    times = {row["deleted_at"] for row in rows if row["deleted_at"]}
+    assert times
+    assert all(abs(deleted_at - (ENDED + 3 * DAY)) < timedelta(minutes=1) for deleted_at in times)
+
+
+async def test_status_names_what_went_wrong_after_a_run_of_the_future(server: Sandbox, tmp_path: Path) -> None:
+    settings, now = settings_for(server, tmp_path / "data"), datetime.now(UTC)
+    await job.export(settings, clock=lambda: now + YEAR)
+    await job.export(settings)
+    assert judge(read_status(LocalFiles(tmp_path / "data"), now=datetime.now(UTC))).is_good
+
+    server.fault = lambda _request, _nth: Fault(status=401)
+    await job.export(settings)
+    found = read_status(LocalFiles(tmp_path / "data"), now=datetime.now(UTC))
+    assert ([run.exit_code for run in found.runs], found.lost_run) == ([4, 0], None)
+    assert judge(found).text.startswith("Not good: the API refused the key")
+
+
+async def test_load_of_the_future_does_not_count(server: Sandbox, tmp_path: Path) -> None:
+    """Else nothing would alert for a warehouse that is never loaded."""
+    database, here = tmp_path / "metrics.duckdb", datetime.now(UTC)
+    settings = settings_for(server, tmp_path / "data", warehouse={"url": f"duckdb://{database}"})
+    date = Fault(headers={"Date": format_datetime(here - YEAR, usegmt=True)})
+    server.fault = lambda _request, _nth: date
+    first = await job.export(settings, clock=lambda: here)
+    database.write_bytes(b"something else")
+    second = await job.export(settings, clock=lambda: here + DAY)
+    load = LastLoad(warehouse=settings.warehouse.place or "", tried_at=here, loaded_at=here)
+    update_last_run(LocalFiles(tmp_path / "data"), {"load": load})
+    third = await job.export(settings, clock=lambda: here + 2 * DAY)
+
+    loaded_at = first.warehouse_loaded_at
+    assert loaded_at is not None
+    assert abs(loaded_at - (here - YEAR)) < timedelta(hours=1), "the source's clock"
+    assert (second.warehouse_loaded_at, third.warehouse_loaded_at) == (loaded_at, datetime.fromtimestamp(0, UTC))
+
+
+async def test_runs_of_the_future_do_not_crowd_out_those_that_have_come(server: Sandbox, tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    for number in range(31):
+        at = now + YEAR + number * DAY
+        await job.export(settings_for(server, tmp_path / "data"), clock=lambda: at)  # noqa: B023 called at once
+    await job.export(settings_for(server, tmp_path / "data"), clock=lambda: now)
+
+    found = read_status(LocalFiles(tmp_path / "data"), now=now)
+    assert ([run.started_at for run in found.runs], found.lost_run) == ([now], None)
+
+
+@pytest.mark.parametrize(("ahead", "is_right_again"), [(timedelta(minutes=4), True), (timedelta(hours=30), False)])
+async def test_failure_of_the_newest_run_is_told_although_the_clock_of_the_source_was_ahead(
+    server: Sandbox, tmp_path: Path, ahead: timedelta, *, is_right_again: bool
+) -> None:
+    """The run leaves no run test incomplete: nothing but its exit code tells of it."""
+
+    async def run(at: datetime, ahead: timedelta) -> Summary:
+        date = Fault(headers={"Date": format_datetime(datetime.now(UTC) + ahead, usegmt=True)})
+        server.fault = lambda _request, _nth: date
+        return await job.export(settings_for(server, tmp_path / "data", run_tests="all"), clock=lambda: at)
+
+    first = ENDED + 4 * DAY
+    await run(first, ahead)
+    await run(first + timedelta(hours=1), timedelta(0))
+    odd = sandbox.RunTest(run_test_id="22222222-2222-4222-8222-222222222222", name="odd ", created_at=ENDED)
+    sandbox.add_run_test(server.world, odd)
+    last = first + timedelta(hours=2)
+    failed = await run(last, timedelta(0) if is_right_again else ahead)
+
+    for hours in (1, 6, 23, 31):
+        found = read_status(LocalFiles(tmp_path / "data"), now=last + timedelta(hours=hours), configured=())
+        assert found.runs[0].export_run_id == failed.export_run_id
+        assert not judge(found).is_good

@@ -5,15 +5,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from etl.inspect.verify_warehouse import verify_rows
-from etl.load.identity import identify
+from msgspec.structs import replace
+
+from etl.inspect.verify_warehouse import WarehouseReport, verify_rows
+from etl.load.deletions import mark_deleted
+from etl.load.documents import identify
+from etl.load.layout import Part
 from etl.load.warehouse.load import Result, load
 from etl.load.warehouse.target import open_warehouse
 from etl.model import schema
-from etl.transform.frames import frame_of
-from tests.bundles import a_bundle, an_unlisted_bundle
+from etl.transform.frames import ExportStamp, frame_of
+from tests.bundles import a_bundle, an_unlisted_bundle, bundle_of, fetched_call
 from tests.datasets import a_dataset, export_to
-from tests.warehouses import contents_of
+from tests.warehouses import assert_equals_dataset, contents_of, load_into
 
 NOW = datetime(2026, 11, 1, 2, tzinfo=UTC)
 NAMESPACE = "simulation_metrics"
@@ -37,17 +41,22 @@ def first_export(root: Path) -> Path:
 
 
 def next_export(root: Path) -> None:
-    """One execution has other values and a call less, one lost all of its calls, one is new, one is finished."""
-    dataset = a_dataset(root)
+    """Other values, a call and an eval less, no call left, a call more, an execution that is new, and one that is deleted."""
+    dataset, at = a_dataset(root), NOW.replace(day=2)
+    whole = a_bundle("e3", ["c4", "c5"], key="checkout", date="2026-09-03", version=2)
+    without_eval = bundle_of(fetched_call("c4", execution_id="e3"), whole.calls[1], of=whole.execution, key="checkout")
     export_to(
         dataset,
-        a_bundle("e1", ["c1"], key="checkout", date="2026-08-01", seconds=2.5, version=2),
-        a_bundle("e2", [], key="checkout", date="2026-08-02", version=2),
-        a_bundle("e3", ["c4", "c5"], key="checkout", date="2026-09-03", version=2),
+        replace(
+            a_bundle("e1", ["c1"], key="checkout", date="2026-08-01", seconds=2.5, version=2), deleted=frozenset({"c2"})
+        ),
+        replace(a_bundle("e2", [], key="checkout", date="2026-08-02", version=2), deleted=frozenset({"c3"})),
+        without_eval,
         a_bundle("e6", ["c7", "c8"], key="refund", date="2026-08-06"),
         run="run-2",
-        fetched_at=NOW.replace(day=2),
+        fetched_at=at,
     )
+    mark_deleted(dataset, {"e7": Part("refund", "month=2026-10/part-0")}, ExportStamp("run-2", at))
     _record(dataset, "run-2", 2)
 
 
@@ -62,7 +71,20 @@ def load_once(url: str, data: Path, **options: Any) -> Result:
         return load(contents_of(data), warehouse, **options)
 
 
-def differences(url: str, data: Path) -> list[str]:
+def compared(target: Any, data: Path) -> WarehouseReport:
     """What ``verify --warehouse`` finds."""
+    with closing(target.open()) as warehouse:
+        return verify_rows(contents_of(data), warehouse)
+
+
+def differences(url: str, data: Path) -> list[str]:
+    """The same, in words."""
     with closing(open_warehouse(url, NAMESPACE)) as warehouse:
-        return [f"{each.place}: {each.text}" for each in verify_rows(contents_of(data), warehouse).findings]
+        return [f"{each.subject}: {each.text}" for each in verify_rows(contents_of(data), warehouse).findings]
+
+
+def assert_settled(target: Any, data: Path) -> None:
+    """All is equal, and there is nothing left to do."""
+    assert_equals_dataset(target, data)
+    assert compared(target, data).findings == []
+    assert not load_into(target, data).is_changed

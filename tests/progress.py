@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from etl.extract.quota import Quota
-from etl.pipeline.engine.counts import Counts
+from etl.pipeline.engine.contract import Counts
 from etl.pipeline.progress import Progress
 
 

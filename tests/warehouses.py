@@ -22,7 +22,7 @@ from etl.load.layout import parse_part_path, parse_run_path
 from etl.load.warehouse.contents import Contents, read_contents
 from etl.load.warehouse.load import Result, load
 from etl.load.warehouse.sql import SqlWarehouse
-from etl.load.warehouse.tables import ALL_TABLES
+from etl.load.warehouse.tables import ALL_TABLES, VIEWS, columns_of
 from etl.load.warehouse.target import open_warehouse
 from etl.model import schema
 from tests.stores import free_ports
@@ -32,11 +32,21 @@ Row = dict[str, Any]
 
 @dataclass
 class Place:
-    """Where a test's tables lie. It keeps a connection of its own until it is closed."""
+    """Where a test's tables lie, in an engine that speaks SQL. It keeps a connection of its own until it is closed.
+
+    What the laws of loads do to a warehouse by hand is said by ``delete`` and the like, which ``tests.lakes.Lake`` has, too.
+    """
 
     url: str
     namespace: str = "simulation_metrics"
     _own: SqlWarehouse | None = None
+    has_views = True
+    is_atomic = True
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether the engine refuses a row that stands twice."""
+        return "postgresql" in self.url
 
     @property
     def settings(self) -> dict[str, str]:
@@ -66,6 +76,65 @@ class Place:
             self._own._session.commit()
         finally:
             self._own._session.rollback()
+
+    def delete(self, table: str, where: str = "TRUE") -> None:
+        self.edit(f"DELETE FROM {{s}}.{table} WHERE {where}")
+
+    def update(self, table: str, column: str, value: str, where: str = "TRUE") -> None:
+        self.edit(f"UPDATE {{s}}.{table} SET {column} = {value} WHERE {where}")
+
+    def copy(self, table: str, where: str = "TRUE", **changes: str | None) -> None:
+        """Insert rows that are there once more, with other values in some columns."""
+        declared = next(each for each in ALL_TABLES if each.name == table)
+        names = [column.name for column in columns_of(declared)]
+        values = {name: "NULL" if value is None else f"'{value}'" for name, value in changes.items()}
+        shown = ", ".join(values.get(name, name) for name in names)
+        self.edit(f"INSERT INTO {{s}}.{table} ({', '.join(names)}) SELECT {shown} FROM {{s}}.{table} WHERE {where}")
+
+    def remove(self, table: str) -> None:
+        self.edit(f"DROP TABLE {{s}}.{table}{self._with_views}")
+
+    def add_column(self, table: str, name: str) -> None:
+        """One of texts."""
+        with closing(self.open()) as opened:
+            self.edit(f"ALTER TABLE {{s}}.{table} ADD COLUMN {name} {opened._dialect.text}")
+
+    def drop_column(self, table: str, name: str) -> None:
+        self.edit(f"ALTER TABLE {{s}}.{table} DROP COLUMN {name}{self._with_views}")
+
+    def make_texts(self, table: str, name: str) -> None:
+        """Give a column another type."""
+        self.drop_column(table, name)
+        self.add_column(table, name)
+
+    def make_foreign(self) -> None:
+        """A table of somebody else, with the name of one of ours."""
+        self.edit("CREATE SCHEMA IF NOT EXISTS {s}", "CREATE TABLE {s}.evals (mine INTEGER)")
+
+    def make_older(self, table: str, column: str) -> None:
+        """As if a version had loaded the table that did not have the column yet."""
+        with closing(self.open()) as opened:
+            as_before = opened._sql.held(lacking={table: {column}})
+        self.drop_column(table, column)
+        self.edit(
+            f"UPDATE {{s}}.metrics_etl_state AS s SET checksum = h.checksum FROM ({as_before}) AS h WHERE s.item = h.item",
+            "UPDATE {s}.metrics_etl_state SET digest = 'of an older version' WHERE kind = 'dataset'",
+        )
+
+    @property
+    def _with_views(self) -> str:
+        return " CASCADE" if self.has_keys else ""
+
+    def die(self, data: Path, *, nth: int) -> bool:
+        """One load that dies at its nth step; whether it got so far."""
+        return load_and_die(self, data, nth=nth)
+
+    def asked_by(self, data: Path) -> list[str]:
+        """What a load asks for that has nothing to do."""
+        with closing(self.open()) as opened:
+            session = opened._session = DyingSession(opened._session, nth=0)
+            load(contents_of(data), opened)
+        return session.asked
 
     def has_tables(self) -> bool:
         sql = "SELECT table_name FROM information_schema.tables WHERE table_schema = '{s}'"
@@ -109,7 +178,7 @@ def by_key(table: schema.Table, rows: list[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: tuple(str(row[name]) for name in table.key))
 
 
-def load_into(place: Place, data: Path, **options: Any) -> Result:
+def load_into(place: Any, data: Path, **options: Any) -> Result:
     """One load."""
     with closing(place.open()) as warehouse:
         return load(contents_of(data), warehouse, **options)
@@ -134,18 +203,26 @@ def rows_of_dataset(data: Path, table: schema.Table) -> list[Row]:
     return by_key(table, rows)
 
 
-def assert_equals_dataset(place: Place, data: Path) -> None:
-    """Every cell of the warehouse is that of the dataset, and the view shows the calls of what is not deleted."""
-    executions = {row["execution_id"]: row for row in rows_of_dataset(data, schema.EXECUTIONS)}
+def loadable_rows(data: Path, table: schema.Table) -> list[Row]:
+    """The rows of the files, without calls and evals whose execution has no row."""
+    rows = rows_of_dataset(data, table)
+    if table not in (schema.CALLS, schema.EVALS):
+        return rows
+    known = {row["execution_id"] for row in rows_of_dataset(data, schema.EXECUTIONS)}
+    return [row for row in rows if row["execution_id"] in known]
+
+
+def assert_equals_dataset(place: Any, data: Path) -> None:
+    """Every cell of the warehouse is that of the dataset, and the views show what is not deleted."""
     for table in schema.TABLES.values():
-        expected = rows_of_dataset(data, table)
-        if table in (schema.CALLS, schema.EVALS):
-            expected = [row for row in expected if row["execution_id"] in executions]
-        assert place.rows(table) == expected, table.name
-    living = {execution_id for execution_id, row in executions.items() if row["deleted_at"] is None}
-    current = place.query("SELECT call_execution_id FROM {s}.calls_current")
-    calls = [row["call_execution_id"] for row in place.rows(schema.CALLS) if row["execution_id"] in living]
-    assert sorted(row["call_execution_id"] for row in current) == sorted(calls)
+        assert place.rows(table) == loadable_rows(data, table), table.name
+    for view in VIEWS if place.has_views else ():
+        living = [row for row in place.rows(view.table) if row["deleted_at"] is None]
+        if view.of_execution:
+            ids = {row["execution_id"] for row in place.rows(schema.EXECUTIONS) if row["deleted_at"] is None}
+            living = [row for row in living if row["execution_id"] in ids]
+        shown = by_key(view.table, place.query(f"SELECT * FROM {{s}}.{view.name}"))
+        assert [{name: row[name] for name in living[0]} for row in shown] == living, view.name
 
 
 class Died(BaseException):
@@ -198,6 +275,32 @@ def load_and_die(place: Place, data: Path, *, nth: int, is_after: bool = False) 
         except Died:
             return True
     return False
+
+
+class Emulated(Place):
+    """A place in an emulator: the end of its connection undoes nothing, and rows come and go by statements alone."""
+
+    def dump(self) -> Any:
+        names = [table.name for table in ALL_TABLES]
+        self.edit(*(f"CREATE TABLE {{s}}.{name}_before AS SELECT * FROM {{s}}.{name}" for name in names))
+        return names
+
+    def restore(self, dump: Any) -> None:
+        for name in dump:
+            self.edit(
+                f"DELETE FROM {{s}}.{name} WHERE TRUE", f"INSERT INTO {{s}}.{name} SELECT * FROM {{s}}.{name}_before"
+            )
+
+    def die(self, data: Path, *, nth: int) -> bool:
+        with closing(self.open()) as opened:
+            session = opened._session
+            opened._session = DyingSession(session, nth=nth)
+            try:
+                load(contents_of(data), opened)
+            except Died:
+                session.rollback()
+                return True
+        return False
 
 
 def new_duckdb(folder: Path) -> Place:

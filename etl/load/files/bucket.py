@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lease
-from etl.load.files.contract import KEPT_ASIDE, MOST_BYTES, Entry, Probe, expecting, never_stopped, next_aside
+from etl.load.files.contract import KEPT_ASIDE, MOST_BYTES, Entry, Probe, never_stopped, next_aside
 from etl.load.files.objects import Found, Objects
 from etl.load.files.store import open_filesystem
 from etl.load.layout import QUARANTINE, STAGING
@@ -113,15 +113,17 @@ class BucketFiles:
         """
         if self._listed is not None and path not in self._listed:
             raise FileMissingError(f"{self.where(path)}: no such object")
-        with expecting(self, path, self._listed):
+        try:
             found, data = self._objects.get(path, most_bytes=most_bytes)
+        except FileMissingError as exc:
+            if self._listed is None:
+                raise
+            raise DestinationError(  # else the rows that are there would be written over
+                f"{self.where(path)}: missing, although this run has seen it: another program removed it, or the store answered "
+                "wrongly; run again"
+            ) from exc
         if found.size_bytes > most_bytes:
             raise ForeignFileError(f"{self.where(path)}: {found.size_bytes:,} bytes, expected at most {most_bytes:,}")
-        known = self._listed.get(path) if self._listed else None
-        if known and found.version == known.version and found.size_bytes != known.size_bytes:
-            raise DestinationError(
-                f"{self.where(path)}: {found.size_bytes:,} bytes came, {known.size_bytes:,} are listed: a proxy answered; run again"
-            )
         self._note(found)
         return data
 
@@ -154,9 +156,8 @@ class BucketFiles:
         self._require_lease()
         if (seen := self._seen(path)) is None:
             return
-        with expecting(self, path, self._listed):
-            if self._objects.head(path).version.e_tag != seen.version.e_tag:
-                raise DestinationError(f"{self.where(path)}: changed by another program since it was read")
+        if self._objects.head(path).version.e_tag != seen.version.e_tag:
+            raise DestinationError(f"{self.where(path)}: changed by another program since it was read")
         self._objects.delete(path)
         if self._listed is not None:
             del self._listed[path]

@@ -1,13 +1,14 @@
 """What every storage of a dataset does. ``Files`` is all that the rest of the exporter knows of one; it names no implementation."""
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 
-from etl.errors import DestinationError, FileMissingError
+from etl.errors import DestinationError
 from etl.load.layout import QUARANTINE, is_data
 
 if TYPE_CHECKING:
@@ -129,24 +130,6 @@ def listed(files: Files, folder: str) -> tuple[Entry, ...]:
     return entries
 
 
-@contextmanager
-def expecting(files: Files, path: str, seen: Container[str] | None) -> Iterator[None]:
-    """Do not believe that a file is missing which the run has seen: a proxy or a mount may say so once, and rows be written over.
-
-    Raises:
-        DestinationError: it was seen, and is missing.
-    """
-    try:
-        yield
-    except FileMissingError as exc:
-        if seen is None or path not in seen:
-            raise
-        raise DestinationError(
-            f"{files.where(path)}: missing, although this run has seen it: another program removed it, or the storage answered "
-            "wrongly; run again"
-        ) from exc
-
-
 def data_files(files: Files, folder: str) -> tuple[Entry, ...]:
     """Those files below the folder that are data for readers.
 
@@ -171,12 +154,7 @@ def read_each(files: Files, read: Callable[[T], R], items: Iterable[T]) -> Itera
 def next_aside(quarantined: Iterable[str], path: str) -> tuple[str, tuple[str, ...]]:
     """Where to set the file aside, and the paths of those that were of this path before, oldest first."""
     dashed = path.replace("/", "-")
-    earlier = sorted((_number(each), each) for each in quarantined if each.endswith(f"-{dashed}"))
+    name = re.compile(rf"{QUARANTINE}/([0-9]{{4,9}})-{re.escape(dashed)}")
+    earlier = sorted((int(found[1]), found[0]) for found in map(name.fullmatch, quarantined) if found)
     number = earlier[-1][0] + 1 if earlier else 1
     return f"{QUARANTINE}/{number:04}-{dashed}", tuple(each for _, each in earlier)
-
-
-def _number(path: str) -> int:
-    """Which one of its path a file in the quarantine is; older versions gave them eight random digits instead."""
-    prefix = path.rpartition("/")[2].partition("-")[0]
-    return int(prefix) if prefix.isdecimal() and len(prefix) < 8 else 0

@@ -17,7 +17,7 @@ from threading import Event, Lock, Thread
 from etl.errors import DestinationError, FileMissingError, LockHeldError
 from etl.load.files.contract import never_stopped
 from etl.load.files.objects import Found, Objects, Version
-from etl.load.files.store_errors import ConflictError, StoreFailedError
+from etl.load.files.store import ConflictError, StoreFailedError
 from etl.load.layout import LOCK
 
 LIFE_SECONDS = 30.0

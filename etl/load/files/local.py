@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lock
-from etl.load.files.contract import KEPT_ASIDE, MOST_BYTES, Entry, Probe, expecting, listed, never_stopped, next_aside
+from etl.load.files.contract import KEPT_ASIDE, MOST_BYTES, Entry, Probe, listed, never_stopped, next_aside
 from etl.load.files.probe import LINK, probe, require_space
 from etl.load.files.regular import NotRegularError, fsync_folder, open_regular, why
-from etl.load.layout import QUARANTINE, STAGING, STATE
+from etl.load.layout import QUARANTINE, STAGING
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -39,7 +39,6 @@ class LocalFiles:
         self._mode = 0o644
         self._durable: set[Path] = set()
         self._folder: tuple[int, int] | None = None
-        self._seen: set[str] | None = None
         self.readers = 1
         self.requests: Mapping[str, int] = {}
 
@@ -57,12 +56,7 @@ class LocalFiles:
     def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never_stopped) -> Iterator[None]:  # noqa: ARG002
         """Hold the dataset's lock; see ``lock.exclusive``. Who holds it is known at once."""
         with lock.exclusive(self.root, now=now):
-            with self._naming(STATE):
-                self._seen = {f"{STATE}/{each.name}" for each in (self.root / STATE).iterdir()}
-            try:
-                yield
-            finally:
-                self._seen = None
+            yield
 
     def lock_holder(self) -> str | None:
         """Who holds the lock; see ``lock.holder``."""
@@ -74,8 +68,6 @@ class LocalFiles:
         Raises:
             DestinationError: the file system does not say.
         """
-        if self._seen and path in self._seen:
-            return True
         with self._naming(path):
             return (self.root / path).exists()
 
@@ -125,8 +117,6 @@ class LocalFiles:
                 self._remove(staged)
                 raise
             fsync_folder(target.parent)
-        if self._seen is not None:
-            self._seen.add(path)
 
     def read(self, path: str, *, most_bytes: int = MOST_BYTES) -> bytes:
         """The file's bytes.
@@ -134,9 +124,9 @@ class LocalFiles:
         Raises:
             FileMissingError: there is no such file.
             ForeignFileError: it is not a regular file, or has more bytes than ``most_bytes``.
-            DestinationError: it cannot be read whole, or is missing although this run has seen it.
+            DestinationError: it cannot be read whole.
         """
-        with expecting(self, path, self._seen), self._naming(path), self._open(path) as file:
+        with self._naming(path), self._open(path) as file:
             if (size_bytes := os.fstat(file.fileno()).st_size) > most_bytes:
                 raise ForeignFileError(f"{self.root / path}: {size_bytes:,} bytes, expected at most {most_bytes:,}")
             if len(data := file.read()) != size_bytes:
@@ -148,9 +138,9 @@ class LocalFiles:
 
         Raises:
             FileMissingError: there is no such file.
-            DestinationError: it cannot be opened, or is missing although this run has seen it.
+            DestinationError: it cannot be opened.
         """
-        with expecting(self, path, self._seen), self._naming(path):
+        with self._naming(path):
             return self._open(path)
 
     def _open(self, path: str) -> BinaryIO:
@@ -176,10 +166,7 @@ class LocalFiles:
         with self._naming(folder):
             if (self.root / folder).is_symlink():
                 return (Entry(folder, oddity=LINK),)
-            found = tuple(sorted(self._walk(folder), key=lambda entry: entry.path))
-        if self._seen is not None:
-            self._seen.update(entry.path for entry in found)
-        return found
+            return tuple(sorted(self._walk(folder), key=lambda entry: entry.path))
 
     def set_aside(self, path: str) -> str:
         """Move a file that cannot be read to the quarantine; returns its new path.
@@ -195,21 +182,19 @@ class LocalFiles:
             fsync_folder((self.root / path).parent)
             for old in earlier[: 1 - KEPT_ASIDE]:
                 self._remove(old)
-        self._forget(path)
         return aside
 
     def remove(self, path: str) -> None:
         """Remove a file, durably, and the folders that are empty then.
 
         Raises:
-            DestinationError: it failed, or it is missing although this run has seen it.
+            DestinationError: it failed.
         """
-        with expecting(self, path, self._seen), self._naming(path):
+        with self._naming(path):
             self._refuse_links(path)
-            (self.root / path).unlink(missing_ok=self._seen is None or path not in self._seen)
+            (self.root / path).unlink(missing_ok=True)
             fsync_folder((self.root / path).parent)
             self._remove_empty_folders((self.root / path).parent)
-        self._forget(path)
 
     def sweep_staging(self) -> int:
         """Remove what killed runs left in staging; returns how many files. Only for the holder of the lock."""
@@ -218,10 +203,6 @@ class LocalFiles:
             with self._naming(path):
                 self._remove(path)
         return len(leftovers)
-
-    def _forget(self, path: str) -> None:
-        if self._seen is not None:
-            self._seen.discard(path)
 
     def _stage(self, data: bytes | memoryview) -> str:
         staged = f"{STAGING}/{secrets.token_hex(16)}"

@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
@@ -19,9 +20,8 @@ from etl.load.files.regular import open_regular, why
 from etl.load.layout import LOCK
 
 _HOLDER_MAX_BYTES = 500
-_LOCKS = Path("/proc/locks")
-_MOUNTS = Path("/proc/self/mountinfo")
-_DESCRIPTORS = Path("/proc/self/fdinfo")
+_ASKERS_ARE_GONE = (0.05, 0.2)
+"""After so many seconds an exporter tries again: who only asks for the holder keeps the lock for less than a millisecond."""
 _HAVE_NONE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -56,55 +56,16 @@ def exclusive(root: Path, *, now: datetime) -> Iterator[None]:
 
 
 def holder(root: Path) -> str | None:
-    """Who holds the lock, in words; None when nobody does, as far as this machine can tell. Takes no lock itself.
-
-    Linux says who holds which lock. Elsewhere the process that the lock file names is the holder as long as it runs here.
-    """
-    text, names = b"", []
+    """Who holds the lock, in words; None when nobody does. A shared lock is tried, and given back at once."""
+    found: str | None = None
     for path, open_it in ((root, _open_folder), (root / LOCK, open_regular)):
         with ExitStack() as held, suppress(OSError):
             descriptor = _until_the_end(held, open_it(path))
-            names.append(_kernel_name(descriptor))
-            text = os.pread(descriptor, _HOLDER_MAX_BYTES, 0) if open_it is open_regular else b""
-    try:
-        locks = _LOCKS.read_text(encoding="ascii")
-    except OSError:
-        return _holder(text) if _is_alive(text) else None
-    is_held = any(f" {name} 0 EOF\n" in locks for name in names)
-    return _holder(text) if is_held else None
-
-
-def _kernel_name(descriptor: int) -> str:
-    """The file as Linux names it in the list of locks: device of its file system, and inode.
-
-    On some file systems (btrfs, overlayfs) ``stat`` tells another device for a file than that of its file system.
-    """
-    found = os.fstat(descriptor)
-    major, minor, inode = os.major(found.st_dev), os.minor(found.st_dev), str(found.st_ino)
-    with suppress(OSError):
-        facts = dict(line.split(":\t", 1) for line in _lines(_DESCRIPTORS / str(descriptor)) if ":\t" in line)
-        inode = facts.get("ino", inode).strip()
-        for mount in map(str.split, _lines(_MOUNTS)):
-            if mount[0] == facts.get("mnt_id", "").strip():
-                major, minor = map(int, mount[2].split(":"))
-    return f"{major:02x}:{minor:02x}:{inode}"
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8", errors="replace").splitlines()
-
-
-def _is_alive(text: bytes) -> bool:
-    try:
-        named = json.loads(text)
-        if named["host"] != socket.gethostname():
-            return False
-        os.kill(named["pid"], 0)
-    except PermissionError:
-        return True
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError, OSError):
-        return False
-    return True
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                found = _holder(os.pread(descriptor, _HOLDER_MAX_BYTES, 0) if open_it is open_regular else b"")
+    return found
 
 
 def _open_folder(path: Path) -> int:
@@ -134,10 +95,22 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def _lock(file: int, folder: int, now: datetime) -> None:
+    for seconds in _ASKERS_ARE_GONE:
+        try:
+            _lock_now(file, folder, now)
+        except BlockingIOError:
+            time.sleep(seconds)
+        else:
+            return
+    _lock_now(file, folder, now)
+
+
+def _lock_now(file: int, folder: int, now: datetime) -> None:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        fcntl.flock(file, fcntl.LOCK_UN)
         raise
     except OSError:
         # Some network file systems cannot lock folders: there the lock on the file must do.

@@ -15,8 +15,16 @@ from typing import Any, TypeVar
 from etl.errors import FileMissingError
 from etl.load.background import in_background
 from etl.load.files.contract import never_stopped
-from etl.load.files.store import HASTY_SECONDS, PATIENT_SECONDS, open_store
-from etl.load.files.store_errors import ConflictError, StoreFailedError, error_of, is_cut_off, no_answer
+from etl.load.files.store import (
+    HASTY_SECONDS,
+    PATIENT_SECONDS,
+    ConflictError,
+    StoreFailedError,
+    error_of,
+    is_cut_off,
+    no_answer,
+    open_store,
+)
 from etl.model.locations import Options
 
 T = TypeVar("T")
@@ -144,7 +152,7 @@ class Objects:
         """All objects below the folder, a thousand in each request. Placeholders that consoles make for folders are none.
 
         Raises:
-            DestinationError: they cannot be listed, or a page comes again: then there is no end.
+            DestinationError: they cannot be listed.
         """
         import obstore  # noqa: PLC0415
 
@@ -152,13 +160,7 @@ class Objects:
         with self._naming(folder, "list"):
             pages = iter(obstore.list(self._store, prefix=folder or None, chunk_size=_PAGE))
             while (page := self._answer(lambda: next(pages, None))) is not None:
-                more = {each.path: each for each in map(_found, page)}
-                if more and more.keys() <= found.keys():
-                    raise StoreFailedError(
-                        f"{self.url}: its list gives the same page again: what answers there may ignore continuation tokens; "
-                        "use another [destination.options] endpoint"
-                    )
-                found |= more
+                found |= {each.path: each for each in map(_found, page)}
         self._count("list", max(0, len(found) - 1) // _PAGE)
         return [each for each in found.values() if not _is_placeholder(each)]
 
@@ -172,9 +174,6 @@ class Objects:
 
         with suppress(FileMissingError), self._naming(path, "delete"):
             self._write(lambda: obstore.delete(self._store, path))
-        with suppress(FileMissingError):
-            self.head(path)
-            raise StoreFailedError(f"{self.url}/{path}: it is there, although it was removed: run again")
 
     def copy(self, path: str, to: str) -> None:
         """Make ``to`` the same as the object; whatever was there is gone.

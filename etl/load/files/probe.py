@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-import stat
 import tempfile
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -13,10 +12,8 @@ from etl.errors import DestinationError
 from etl.load.files.contract import Probe
 from etl.load.files.regular import open_regular, why
 from etl.load.layout import (
-    ATTEMPT,
     IDENTITY,
     INDEX,
-    LAST_LOAD,
     LAST_RUN,
     LOCK,
     QUARANTINE,
@@ -102,44 +99,24 @@ def _check_folders(root: Path) -> None:
     of_runs = f"{schema.RUNS_TABLE.name}/{folder_of(datetime.now(UTC).date())}"
     found = [root / name for name in (*_FOLDERS, of_runs) if os.path.lexists(root / name)]
     for folder in found:
-        status = folder.lstat()
         if folder.is_symlink():
             raise DestinationError(f"{folder} {LINK}")
         if not folder.is_dir():
             raise DestinationError(f"{folder}: {os.strerror(errno.ENOTDIR)}: move it elsewhere")
-        if status.st_dev != device:
+        if folder.stat().st_dev != device:
             raise DestinationError(f"{folder} is on another file system than {root}: keep the dataset on one")
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=_IS_EFFECTIVE):
             is_read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
             raise DestinationError(f"{folder}: {why(_error(errno.EROFS if is_read_only else errno.EACCES))}")
         if folder != root / QUARANTINE:
-            found += _checked_folders(folder, status)
-
-
-def _checked_folders(folder: Path, status: os.stat_result) -> list[Path]:
-    """The folders in it, after a look at everything there: whether it can be replaced. The lock never is."""
-    is_restricted = status.st_mode & stat.S_ISVTX and os.geteuid() not in (0, status.st_uid)
-    found = []
-    with os.scandir(folder) as entries:
-        for each in entries:
-            if each.path.endswith(f"/{LOCK}"):
-                continue
-            if each.is_symlink():
-                raise DestinationError(f"{each.path} {LINK}")
-            if is_restricted and each.stat().st_uid != os.geteuid():
-                fix = f"its folder lets nobody but its owner replace it: chmod -t {folder}"
-                raise DestinationError(f"{each.path}: {os.strerror(errno.EPERM)}: {fix}")
-            if each.is_dir():
-                found.append(Path(each.path))
-    return found
+            found += [each for each in folder.iterdir() if each.is_dir() or each.is_symlink()]
 
 
 def _check_files(root: Path) -> None:
     """Check what every run opens or replaces. The check of the rows reads the parts of the tables."""
-    for path in (root / name for name in (LAST_RUN, ATTEMPT, LAST_LOAD, INDEX, IDENTITY)):
+    for path in (root / name for name in (LAST_RUN, INDEX, IDENTITY)):
         if path.is_dir():
             raise DestinationError(f"{path}: {why(_error(errno.EISDIR))}")
-    for path in (root / name for name in (LAST_RUN, INDEX, IDENTITY)):
         if path.is_file() and not os.access(path, os.R_OK, effective_ids=_IS_EFFECTIVE):
             raise DestinationError(f"{path}: {why(_error(errno.EACCES))}")
     if os.path.lexists(root / LOCK):

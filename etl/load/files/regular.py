@@ -3,10 +3,7 @@
 import errno
 import os
 import stat
-from itertools import chain
 from pathlib import Path
-
-from etl.errors import DestinationError
 
 _NOT_REGULAR = "is not a regular file: remove it"
 _FIXES = {
@@ -42,22 +39,6 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     raise NotRegularError(errno.EINVAL, _NOT_REGULAR)
-
-
-def refuse_pipes(*places: str) -> None:
-    """Look for what a library that opens files itself would wait for: in these places, and in the folders there.
-
-    Raises:
-        DestinationError: one of them is a pipe, a device or a socket.
-    """
-    within = (f"{folder}/{name}" for place in places for folder, _, names in os.walk(place) for name in names)
-    for path in chain(places, within):
-        try:
-            mode = Path(path).stat().st_mode
-        except OSError:  # the library says what is wrong
-            continue
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise DestinationError(f"{path}: {_NOT_REGULAR}")
 
 
 def fsync_folder(folder: Path) -> None:

@@ -1,14 +1,12 @@
 """What a dataset holds for a warehouse: a digest of each item, and its rows, one part after the other.
 
-An execution's row vouches for its calls and evals. One that the dataset has lost, or of which it holds other rows than were
-exported, is held back: what the warehouse has of it stays as it is until a run has repaired the dataset.
+An execution's row vouches for its calls and evals. One of which the dataset holds other rows than were exported is held back: what
+the warehouse has of it stays as it is until a run has repaired the dataset.
 """
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
-from itertools import chain
 
 import msgspec
 import pyarrow as pa
@@ -16,8 +14,8 @@ import pyarrow.compute as pc
 
 from etl.errors import DestinationError, FileMissingError
 from etl.load.dataset import Dataset
+from etl.load.documents import read_identity
 from etl.load.files.contract import Entry, Files, data_files, read_each
-from etl.load.identity import read_identity
 from etl.load.index import Index, is_damaged, read_index, update_index
 from etl.load.layout import Part, parse_part_path, parse_run_path, part_path
 from etl.load.merge import is_of
@@ -25,7 +23,6 @@ from etl.load.parquet import UnreadableError, open_part
 from etl.load.warehouse.tables import GROUPS, Group, with_places
 from etl.model import schema
 from etl.model.digest import rows_digest
-from etl.model.lifecycle import LONG_AGO
 
 _DIGESTED = (
     "listed_calls", "exported_calls", "run_test_name", "export_state", "fingerprint", "calls_digest", "held_digest",
@@ -38,21 +35,15 @@ _encode = msgspec.json.Encoder().encode
 class Contents:
     """Digests by kind and item (see ``tables.GROUPS``), and where the rows of the items lie.
 
-    ``damaged`` and ``lost`` executions are not in ``digests``; the warehouse keeps what it has of them.
+    ``damaged`` executions are not in ``digests``; the warehouse keeps what it has of them.
     """
 
     dataset: Dataset
     dataset_id: str
     digests: dict[str, dict[str, str]] = field(default_factory=dict)
     damaged: set[str] = field(default_factory=set)
-    lost: set[str] = field(default_factory=set)
     parts: dict[str, Part] = field(default_factory=dict)
     files: dict[str, dict[str, list[Entry]]] = field(default_factory=dict)
-
-    @property
-    def held_back(self) -> set[str]:
-        """The executions that are neither replaced nor removed."""
-        return self.damaged | self.lost
 
     def places(self, group: Group) -> dict[tuple[str | None, ...], set[str]]:
         """The items of a group by the values of its partition columns."""
@@ -90,7 +81,7 @@ class Contents:
         path, executions = wanted
         try:
             rows = open_part(self.dataset.files, table, path).read(table.names)
-        except FileMissingError:  # the part has no rows of the table: those that are lost are held back
+        except FileMissingError:  # the part has no rows of the table; where some are missing, the execution is damaged
             rows = table.no_rows
         except UnreadableError as exc:  # of an export run: a run sets aside what holds other rows
             raise DestinationError(f"{exc}: restore it, or move it out of the dataset, and load again") from exc
@@ -114,8 +105,7 @@ def read_contents(dataset: Dataset) -> Contents:
             f"{files.where(unreadable[0])} cannot be read: metrics-etl run sets it aside and exports its rows again"
         )
     contents = Contents(dataset, identity.dataset_id)
-    contents.damaged = {*chain.from_iterable(index.damaged().values())}
-    contents.lost = {*chain.from_iterable(index.lost.values())}
+    contents.damaged = index.damaged()
     contents.digests[GROUPS[0].kind] = _executions(index, contents)
     for group in GROUPS[1:]:
         (table,) = group.tables
@@ -128,20 +118,14 @@ def read_contents(dataset: Dataset) -> Contents:
 
 
 def _executions(index: Index, contents: Contents) -> dict[str, str]:
-    """The digest of each execution that has a row and all others that were exported; notes where it lies.
-
-    Of one that lies in two parts, since a run was killed that moved it, the newest copy that is whole counts.
-    """
+    """The digest of each execution that has a row and all others that were exported; notes where it lies."""
     digests: dict[str, str] = {}
-    newest: dict[str, datetime] = {}
-    left_alone = contents.held_back
     for part, each in index.parts.items():
         places = [*_places(part_path(schema.EXECUTIONS.name, part)).values()]
         whole = each.rows.filter(pc.and_not(each.rows["is_here"], is_damaged(each.rows)))
         for row in whole.select(["execution_id", *_DIGESTED]).to_pylist():
-            execution_id, exported_at = row["execution_id"], row["exported_at"] or LONG_AGO
-            if execution_id not in left_alone and exported_at >= newest.get(execution_id, exported_at):
-                newest[execution_id], contents.parts[execution_id] = exported_at, part
+            if (execution_id := row["execution_id"]) not in contents.damaged:
+                contents.parts[execution_id] = part
                 digests[execution_id] = rows_digest([_encode([places, row]).decode()])
     return digests
 

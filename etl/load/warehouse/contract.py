@@ -32,12 +32,11 @@ _IN_EXECUTIONS = {(schema.CALLS.name, "execution_id"), (schema.EVALS.name, "exec
 _DESCRIPTION = {
     "purpose": "Metrics of Future AGI simulations: every execution, call and eval output of the exported run tests, and the "
     "export runs.",
-    "usage": "Read each table as a whole folder of Parquet files, partitioned as in Hive. Leave out the executions that have a "
-    "deleted_at, and their calls and evals, unless you look for what was deleted at the source.",
+    "usage": "Read each table as a whole folder of Parquet files, partitioned as in Hive. Leave out rows with a deleted_at unless "
+    "you look for what was deleted at the source.",
     "limitations": "Null means that the API gave no value that fits: a missing metric is never zero. In rows that an older version "
     "of the exporter wrote, columns that it did not have are null. The averages in executions are the API's, which gives 0.0 where "
-    "no call had data. While an export runs, calls and evals appear before their execution, and rows that move to a renamed run "
-    "test may stand twice for a moment.",
+    "no call had data. While an export runs, calls and evals appear before their execution.",
 }
 
 
@@ -88,14 +87,14 @@ def _table(table: Table, there: set[str]) -> dict[str, Any]:
         "physicalType": "table",
         "logicalType": "object",
         "description": f"One row per {table.one_row_per}.",
-        "dataGranularityDescription": f"One row per {table.one_row_per}; its key is {', '.join(table.unique)}.",
+        "dataGranularityDescription": f"One row per {table.one_row_per}; its key is {', '.join(table.key)}.",
         "properties": [*(_property(column) | _rules(column, table, there) for column in table.columns), *partitions],
         "quality": [
             {
                 "name": f"{table.name}_key_is_unique",
                 "type": "library",
                 "metric": "duplicateValues",
-                "arguments": {"properties": list(table.unique)},
+                "arguments": {"properties": list(table.key)},
                 "mustBe": 0,
                 "dimension": "uniqueness",
                 "severity": "error",

@@ -1,18 +1,28 @@
 """Statements that open the dataset in each query engine. Pure: made from the declared tables, not from the files.
 
 Every statement names each column with its type, so that no engine infers one; the partition columns too. Snowflake's Parquet Direct
-takes both from the files alone, which declare the same types.
+takes both from the files alone, which declare the same types. pandas, Polars, DuckDB and ClickHouse list the files anew each time.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from etl.errors import ConfigurationError
-from etl.load.warehouse import external_tables, in_place
-from etl.load.warehouse.dialect import KINDS, Types, dataset_root
+from etl.load.warehouse import external_tables
+from etl.load.warehouse.dialect import (
+    KINDS,
+    Types,
+    backslash_quoted,
+    dataset_root,
+    indented,
+    joined_names,
+    python_quoted,
+    sql_quoted,
+)
 from etl.load.warehouse.postgresql_tables import create_tables
-from etl.load.warehouse.query_engines import QueryEngineName
+from etl.load.warehouse.tables import columns_of
 from etl.model import schema
+from etl.model.locations import QueryEngineName
 from etl.model.schema import Table
 
 
@@ -59,25 +69,98 @@ def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) 
     return "\n\n".join([engine.begin(root), *statements] if engine.begin else statements)
 
 
+def _pandas(table: Table, folder: str, types: Types) -> str:
+    """A DataFrame with Arrow types."""
+    columns = "\n".join(f'            "{column.name}": {types[column.type]},' for column in columns_of(table))
+    return f"""\
+{_note(table, "# There is no folder before the first dead letter.")}{table.name} = pd.read_parquet(
+    {python_quoted(folder)},
+    dtype_backend="pyarrow",
+    schema=pa.schema(
+        {{
+{columns}
+        }}
+    ),
+)"""
+
+
+def _polars(table: Table, folder: str, types: Types) -> str:
+    """A LazyFrame."""
+    columns = "\n".join(f'        "{column.name}": {types[column.type]},' for column in table.columns)
+    partitions = ", ".join(f'"{column.name}": {types[column.type]}' for column in table.partitions)
+    return f"""\
+{table.name} = pl.scan_parquet(
+    {python_quoted(f"{folder}/**/*.parquet")},
+    schema={{
+{columns}
+    }},
+    hive_partitioning=True,
+    hive_schema={{{partitions}}},
+    missing_columns="insert",
+)"""
+
+
+def _duckdb(table: Table, folder: str, types: Types) -> str:
+    """A view. Its empty first half types each column even if no file has it."""
+    columns = indented(f'NULL::{types[column.type]} AS "{column.name}"' for column in columns_of(table))
+    partitions = ", ".join(f"'{column.name}': {types[column.type]}" for column in table.partitions)
+    note = _note(table, "-- There are no files before the first dead letter: until then end after WHERE false.")
+    return f"""\
+{note}CREATE OR REPLACE VIEW {table.name} AS
+SELECT
+{columns}
+WHERE false
+UNION ALL BY NAME
+SELECT *
+FROM read_parquet(
+  {sql_quoted(f"{folder}/**/*.parquet")},
+  hive_partitioning = true,
+  hive_types = {{{partitions}}},
+  union_by_name = true
+);"""
+
+
+def _clickhouse(table: Table, folder: str, types: Types) -> str:
+    """A view on s3() or, for a path, file(). The structure names the columns of the files, not the partition columns."""
+    structure = indented(
+        f"`{column.name}` " + (types[column.type] if column.is_key else f"Nullable({types[column.type]})")
+        for column in table.columns
+    )
+    function = "s3" if "://" in folder else "file"
+    return f"""\
+CREATE OR REPLACE VIEW {table.name} AS
+SELECT *, {joined_names(table.partitions)}
+FROM {function}(
+  {backslash_quoted(f"{folder}/**/*.parquet")},
+  'Parquet',
+  {backslash_quoted(f"{chr(10)}{structure}{chr(10)}")}
+)
+SETTINGS use_hive_partitioning = 1;"""
+
+
+def _note(table: Table, text: str) -> str:
+    return f"{text}\n" if table.name == schema.ERRORS.name else ""
+
+
 QUERY_ENGINES: dict[str, QueryEngine] = {
     QueryEngineName.PANDAS: QueryEngine(
         "data",
         ("", "s3", "gs", "az", "abfs", "abfss"),
         ("pa.string()", "pa.int64()", "pa.float64()", "pa.bool_()", 'pa.timestamp("us", tz="UTC")'),
-        in_place.pandas,
+        _pandas,
         lambda _root: "import pandas as pd\nimport pyarrow as pa",
     ),
     QueryEngineName.DUCKDB: QueryEngine(
         "data",
         ("", "s3", "gs", "az", "abfss"),
         ("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMPTZ"),
-        in_place.duckdb,
+        _duckdb,
     ),
     QueryEngineName.POLARS: QueryEngine(
         "data",
         ("", "s3", "gs", "az", "abfs", "abfss"),
         ("pl.String()", "pl.Int64()", "pl.Float64()", "pl.Boolean()", 'pl.Datetime("us", "UTC")'),
-        in_place.polars,
+        _polars,
         lambda _root: "import polars as pl",
     ),
     QueryEngineName.SPARK: QueryEngine(
@@ -132,6 +215,6 @@ QUERY_ENGINES: dict[str, QueryEngine] = {
         "s3://BUCKET/PREFIX",
         ("", "s3", "gs", "https"),
         ("String", "Int64", "Float64", "Bool", "DateTime64(6, 'UTC')"),
-        in_place.clickhouse,
+        _clickhouse,
     ),
 }

@@ -8,25 +8,27 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
+from pandas.util import hash_array
 from pyarrow.fs import FileSelector, PyFileSystem
 
 from etl.errors import DestinationError
-from etl.load.files.regular import refuse_pipes
-from etl.load.warehouse.checksum import added, checksums
 from etl.load.warehouse.delta_table import OneTable, create
 from etl.load.warehouse.tables import ALL_TABLES, GROUPS, STATE, STATE_TABLE, Group, arrow_schema_of, shape
 from etl.load.warehouse.target import Loaded, LoadStep, do_nothing
-from etl.model.schema import Table
-from etl.model.wording import counted
-from etl.settings.capacity import DELTA_THREADS, require_threads
+from etl.model.schema import BOOL, STRING, Table
 
 _Items = dict[str, tuple[str | None, str | None]]
 """By item its digest and the checksum of its rows, as they were noted."""
+_Hashes = npt.NDArray[np.uint64]
 _DECORATION = re.compile(r"\x1b\[\d*m|↳")
 _MOST_CHARACTERS = 500
 _NOT_TAKEN = re.compile(r"[%\[\]^|\\\x00-\x1f\x7f]")
@@ -109,11 +111,6 @@ class DeltaWarehouse:
 
     def _look(self) -> _Found:
         found = _Found({table.name: opened for table in ALL_TABLES if (opened := self._open(table))})
-        for name, opened in found.tables.items():
-            if lost := opened.lost_files:
-                raise DestinationError(
-                    f"{self.where}/{name} has lost {counted(len(lost), 'file')} of its log: remove the table, and load again"
-                )
         ids = {opened.dataset_id for opened in found.tables.values()}
         if len(ids) > 1:
             raise DestinationError(f"{self.where} holds tables of several datasets: name another [warehouse] url")
@@ -135,8 +132,6 @@ class DeltaWarehouse:
 
     def _open(self, table: Table) -> OneTable | None:
         url = f"{self.where}/{table.name}"
-        if "://" not in url:
-            refuse_pipes(url)
         if DeltaTable.is_deltatable(url, self._options):
             opened = OneTable(url, table, self._options)
             if opened.dataset_id is None:
@@ -170,9 +165,6 @@ class DeltaWarehouse:
             else:
                 continue
             found.tables[table.name] = self._opened(table)
-            before, after = opened.files if opened else set(), found.tables[table.name].files
-            if before != after:
-                raise DestinationError(f"{self.where}/{table.name} was written by someone else meanwhile: load again")
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
@@ -215,14 +207,62 @@ def _as_rows(noted: Mapping[str, _Items]) -> pa.Table:
     return pa.table([*map(pa.array, zip(*found, strict=True))], schema=arrow_schema_of(STATE_TABLE))
 
 
+def checksums(rows: pa.Table, item: str) -> dict[str, int]:
+    """By value of the column ``item`` the sum of 64-bit hashes of its rows; sums of pieces may be added, see ``added``.
+
+    The order of rows and columns does not matter, and a null adds nothing, so that a new column changes no checksum.
+    """
+    items = rows.column(item).combine_chunks().dictionary_encode()
+    sums = np.zeros(len(items.dictionary), np.uint64)
+    np.add.at(sums, items.indices.to_numpy(), _mixed(_row_hashes(rows)))
+    return dict(zip(items.dictionary.to_pylist(), sums.tolist(), strict=True))
+
+
+def added(total: dict[str, int], sums: dict[str, int]) -> None:
+    """Add sums to a total, as the rows of both together would have given it."""
+    for item, value in sums.items():
+        total[item] = (total.get(item, 0) + value) % 2**64
+
+
+def _row_hashes(rows: pa.Table) -> _Hashes:
+    total = np.zeros(len(rows), np.uint64)
+    for name, column in zip(rows.column_names, rows.columns, strict=True):
+        seed = np.frombuffer(blake2b(name.encode(), digest_size=8).digest(), np.uint64)
+        hashes = _mixed(_value_hashes(column) ^ seed)
+        hashes[column.is_null().to_numpy()] = 0
+        total += hashes
+    return total
+
+
+def _value_hashes(column: pa.ChunkedArray) -> _Hashes:
+    """Of the values themselves; whatever stands for a null."""
+    if column.type == STRING:
+        texts = column.combine_chunks().dictionary_encode()
+        hashes = hash_array(texts.dictionary.to_numpy(zero_copy_only=False), categorize=False)
+        found: _Hashes = np.append(hashes, np.uint64(0))[texts.indices.fill_null(len(hashes)).to_numpy()]
+        return found
+    if column.type == BOOL:
+        column = column.cast(pa.uint8())
+    elif pa.types.is_temporal(column.type):
+        column = column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64())
+    values = pc.fill_null(column, pa.scalar(0, column.type)).to_numpy()
+    bits: _Hashes = values.astype(values.dtype if values.dtype.itemsize == 8 else np.int64).view(np.uint64)
+    return bits
+
+
+def _mixed(values: _Hashes) -> _Hashes:
+    """The finalizer of SplitMix64: each bit of a value changes half of the bits of its hash."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
 def connect(url: str, _namespace: str, _on_wait: Callable[[], None] = do_nothing) -> DeltaWarehouse:
     """The tables below ``delta:///folder`` or ``delta+s3://bucket/prefix``, whose credentials are where every client has them.
 
     Raises:
-        ConfigurationError: the process may start too few threads.
         DestinationError: the folder has a name that deltalake does not take.
     """
-    require_threads(DELTA_THREADS)
     where = url.removeprefix("delta://").removeprefix("delta+").rstrip("/")
     if "://" not in where and (odd := _NOT_TAKEN.search(where)):
         raise DestinationError(f"{url}: Delta takes no path with {odd[0]!r}: name another folder as [warehouse] url")

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction, RemoveAction
-from pyarrow.fs import FileSelector, PyFileSystem
+from pyarrow.fs import PyFileSystem
 
 from etl.errors import DestinationError
 from etl.load.warehouse.dialect import comment
@@ -94,12 +94,6 @@ class OneTable:
     def files(self) -> set[str]:
         """The paths of its files."""
         return {file.path for file in self._files}
-
-    @property
-    def lost_files(self) -> set[str]:
-        """Those of them that are not there any more, which the log does not tell."""
-        there = self._storage.get_file_info(FileSelector("", recursive=True))
-        return self.files - {entry.path for entry in there}
 
     @property
     def note(self) -> str:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from etl.errors import ConfigurationError
 from etl.model import schema
-from etl.model.schema import Column, Table
+from etl.model.schema import Column
 
 KINDS = (schema.STRING, schema.INT, schema.FLOAT, schema.BOOL, schema.TIMESTAMP)
 Types = Mapping[pa.DataType, str]
@@ -40,11 +40,6 @@ def dataset_root(location: str, reader: str, schemes: Sequence[str], *, is_relat
     if not (scheme or is_relative_allowed or path.startswith("/")):
         raise ConfigurationError(f"{where} must begin with / for {reader}, which has no working folder")
     return location.rstrip("/")
-
-
-def all_columns(table: Table) -> tuple[Column, ...]:
-    """The columns of the files, then the partition columns."""
-    return (*table.columns, *table.partitions)
 
 
 def comment(column: Column) -> str:

@@ -8,8 +8,6 @@ import duckdb
 import pyarrow as pa
 
 from etl.errors import DestinationError
-from etl.load.files.regular import refuse_pipes
-from etl.load.warehouse.spool import temporary_folder
 from etl.load.warehouse.sql import SqlWarehouse, streamed
 from etl.load.warehouse.statements import Dialect
 from etl.load.warehouse.target import NotEnoughMemoryError, do_nothing
@@ -112,12 +110,7 @@ def connect_to_read(url: str, namespace: str, _on_wait: Callable[[], None] = do_
     file = _file(url)
     if file.exists() or not file.resolve().parent.is_dir():
         return _connected(url, file, namespace, is_read_only=True)
-    try:
-        temporary = temporary_folder()
-    except DestinationError:  # a load needs none
-        return _connected(url, Path(":memory:"), namespace)
-    with temporary as folder:  # DuckDB calls a database after its file
-        return _connected(url, Path(folder, file.name), namespace)
+    return _connected(url, Path(":memory:"), namespace)
 
 
 def _file(url: str) -> Path:
@@ -125,7 +118,6 @@ def _file(url: str) -> Path:
 
 
 def _connected(url: str, file: Path, namespace: str, *, is_read_only: bool = False) -> SqlWarehouse:
-    refuse_pipes(str(file), f"{file}.wal")
     _refuse_others(file)
     session = _Session(url, file, is_read_only=is_read_only)
     names = session.query("SELECT database_name FROM duckdb_databases()").to_pylist()

@@ -2,7 +2,8 @@
 
 import re
 
-from etl.load.warehouse.dialect import Types, all_columns, backslash_quoted, comment, indented, joined_names, sql_quoted
+from etl.load.warehouse.dialect import Types, backslash_quoted, comment, indented, joined_names, sql_quoted
+from etl.load.warehouse.tables import columns_of
 from etl.model import schema
 from etl.model.schema import Column, Table
 
@@ -26,7 +27,7 @@ def spark(table: Table, folder: str, types: Types) -> str:
     """An external table in the catalog of the session."""
     columns = indented(
         f"`{column.name}` {types[column.type]} COMMENT {backslash_quoted(comment(column))}"
-        for column in all_columns(table)
+        for column in columns_of(table)
     )
     return f"""\
 CREATE TABLE {table.name} (
@@ -218,7 +219,7 @@ CREATE EXTERNAL DATABASE IF NOT EXISTS;"""
 def trino(table: Table, folder: str, types: Types) -> str:
     """An external table in the Hive connector."""
     columns = indented(
-        f'"{column.name}" {types[column.type]} COMMENT {sql_quoted(comment(column))}' for column in all_columns(table)
+        f'"{column.name}" {types[column.type]} COMMENT {sql_quoted(comment(column))}' for column in columns_of(table)
     )
     return f"""\
 CREATE TABLE hive.{NAMESPACE}.{table.name} (

@@ -1,55 +1,70 @@
-"""Make a warehouse equal to the dataset: compare digests, replace what differs as a whole, remove what the dataset lacks."""
+"""Make a warehouse equal to the dataset: compare digests, replace what differs as a whole, remove what the dataset lacks.
+
+How a load went stands in the record of the last run.
+"""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
+from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
+from msgspec.structs import replace
 
-from etl.errors import DestinationError
-from etl.load.warehouse.contents import Contents
+from etl.errors import DestinationError, ExporterError
+from etl.load.dataset import Dataset
+from etl.load.last_run import LastLoad, last_load_into, update_last_run
+from etl.load.warehouse.contents import Contents, read_contents
 from etl.load.warehouse.tables import GROUPS
-from etl.load.warehouse.target import Loaded, LoadStep, Warehouse, another_dataset, do_nothing
+from etl.load.warehouse.target import (
+    Loaded,
+    LoadStep,
+    NotEnoughMemoryError,
+    Warehouse,
+    another_dataset,
+    do_nothing,
+    open_warehouse,
+)
 from etl.model.digest import rows_digest
 from etl.model.schema import Table
-from etl.model.wording import counted
+from etl.model.wording import counted, first_few
+from etl.settings.sections import Warehouse as Section
 
 
 @dataclass(frozen=True, slots=True)
 class PendingItems:
-    """What a load has to do: items by kind.
+    """What a load has to do with the items of a kind.
 
-    ``new`` are not in the warehouse, ``surplus`` are there alone; ``changed`` are other ones in the dataset than when they were
+    ``new`` are not in the warehouse, ``deleted`` are there alone; ``changed`` are other ones in the dataset than when they were
     loaded, and ``altered`` in the warehouse.
     """
 
-    new: Mapping[str, frozenset[str]]
-    changed: Mapping[str, frozenset[str]]
-    altered: Mapping[str, frozenset[str]]
-    surplus: Mapping[str, frozenset[str]]
+    new: AbstractSet[str]
+    changed: AbstractSet[str]
+    altered: AbstractSet[str]
+    deleted: AbstractSet[str]
 
     @property
-    def is_empty(self) -> bool:
-        """Whether the warehouse has what the dataset has."""
-        return not any(any(items.values()) for items in (self.new, self.changed, self.altered, self.surplus))
-
-    def arriving(self, kind: str) -> frozenset[str]:
+    def arriving(self) -> AbstractSet[str]:
         """The items of which the warehouse needs the dataset's rows."""
-        return self.new[kind] | self.changed[kind] | self.altered[kind]
+        return self.new | self.changed | self.altered
 
-    def removed(self, kind: str) -> frozenset[str]:
+    @property
+    def removed(self) -> AbstractSet[str]:
         """The items whose rows in the warehouse go."""
-        return self.changed[kind] | self.altered[kind] | self.surplus[kind]
+        return self.changed | self.altered | self.deleted
 
 
 @dataclass(slots=True)
 class Result:
     """What a load did, or would do: executions by what was the matter with them, and rows written by table.
 
-    ``damaged`` and ``lost`` are executions that were left alone, since the dataset does not have all of their rows, and so are
-    those ``vanished``, which it once had and knows nothing of.
+    ``damaged`` executions were left alone, since the dataset does not have all of their rows, and so were the ``missing`` ones, of
+    which it has nothing any more.
     """
 
     warehouse: str
@@ -58,8 +73,7 @@ class Result:
     altered: int = 0
     removed: int = 0
     damaged: int = 0
-    lost: int = 0
-    vanished: int = 0
+    missing: tuple[str, ...] = ()
     rows: Counter[str] = field(default_factory=Counter)
     notices: list[str] = field(default_factory=list)
     is_changed: bool = False
@@ -73,15 +87,10 @@ class Result:
                 f"{counted(self.damaged, 'execution')} not loaded, because their rows in the dataset are not those that "
                 "were exported: metrics-etl run exports them again"
             )
-        if self.lost:
+        if self.missing:
             lines.append(
-                f"{counted(self.lost, 'execution')} whose rows the dataset has lost: what the warehouse has of them is kept; "
-                "metrics-etl status says more"
-            )
-        if self.vanished:
-            lines.append(
-                f"{counted(self.vanished, 'execution')} that the dataset no longer knows: the warehouse keeps them; "
-                "if they were removed on purpose, run metrics-etl load --full"
+                f"{counted(len(self.missing), 'execution')} {'is' if len(self.missing) == 1 else 'are'} not in the dataset any "
+                f"more: {first_few(self.missing)}; metrics-etl load --full removes them"
             )
         return lines
 
@@ -95,8 +104,7 @@ class Result:
                 "altered": self.altered,
                 "removed": self.removed,
                 "damaged": self.damaged,
-                "lost": self.lost,
-                "vanished": self.vanished,
+                "missing": len(self.missing),
             },
             "rows": dict(self.rows),
             "is_changed": self.is_changed,
@@ -107,25 +115,23 @@ class Result:
 
 def find_pending(
     contents: Contents, loaded: Loaded, *, held_back: AbstractSet[str], is_full: bool = False
-) -> PendingItems:
-    """What differs, but for executions that are held back; with ``is_full`` everything that both have counts as changed."""
-    new, changed, altered, surplus = {}, {}, {}, {}
+) -> dict[str, PendingItems]:
+    """By kind what differs, but for executions that are held back; with ``is_full`` everything that both have counts as changed."""
+    pending = {}
     for group in GROUPS:
         ours, theirs = contents.digests[group.kind], loaded.digests.get(group.kind, {})
         left_alone = held_back if group.kind == "execution" else frozenset()
         both = ours.keys() & theirs.keys()
-        altered[group.kind] = frozenset(item for item in both if theirs[item] is None)
-        changed[group.kind] = frozenset(
-            item for item in both if theirs[item] is not None and (is_full or theirs[item] != ours[item])
-        )
-        new[group.kind] = frozenset(ours.keys() - theirs.keys())
-        surplus[group.kind] = frozenset(theirs.keys() - ours.keys() - left_alone)
-    return PendingItems(new, changed, altered, surplus)
+        altered = {item for item in both if theirs[item] is None}
+        changed = {item for item in both - altered if is_full or theirs[item] != ours[item]}
+        new, deleted = ours.keys() - theirs.keys(), theirs.keys() - ours.keys() - left_alone
+        pending[group.kind] = PendingItems(new, changed, altered, deleted)
+    return pending
 
 
-def vanished_executions(contents: Contents, loaded: Loaded) -> set[str]:
-    """Those that are as they were loaded, and of which the dataset knows nothing: deleted ones keep their rows there."""
-    known = contents.digests["execution"].keys() | contents.held_back
+def missing_executions(contents: Contents, loaded: Loaded) -> set[str]:
+    """Those that are as they were loaded, and of which the dataset has nothing any more: deleted ones keep their rows there."""
+    known = contents.digests["execution"].keys() | contents.damaged
     there = loaded.digests.get("execution", {})
     return {item for item, digest in there.items() if digest is not None and item not in known}
 
@@ -156,14 +162,13 @@ def load(
     runs_left: str | None = None,
     is_full: bool = False,
     is_dry_run: bool = False,
-    accept_deletions: bool = False,
     on_progress: Callable[[int, int], None] = do_nothing,
 ) -> Result:
     """Make the warehouse equal to the dataset, except for executions that are held back.
 
-    Those that have vanished from the dataset are held back, too, unless ``is_full`` or ``accept_deletions``. ``runs_left``: the
-    digest of the runs that the dataset's last load left there, empty where it left none; None where nobody is to know.
-    ``on_progress`` is told how many files were read, of how many; what it raises ends the load.
+    Those that are missing from the dataset are held back, too, unless ``is_full``. ``runs_left``: the digest of the runs that the
+    dataset's last load left there, empty where it left none; None where nobody is to know. ``on_progress`` is told how many files
+    were read, of how many; what it raises ends the load.
 
     Raises:
         DestinationError: it failed; the warehouse is as it was, or the next load heals it. Or another copy of the dataset was
@@ -173,18 +178,22 @@ def load(
     refuse_another(warehouse, loaded, contents.dataset_id)
     if runs_left is not None and not is_full:
         refuse_another_copy(warehouse, loaded, contents.digests["run"].keys(), runs_left)
-    vanished = set[str]() if is_full or accept_deletions else vanished_executions(contents, loaded)
-    pending = find_pending(contents, loaded, held_back=contents.held_back | vanished, is_full=is_full)
-    new, changed, altered, removed = (
-        len(each["execution"]) for each in (pending.new, pending.changed, pending.altered, pending.surplus)
-    )
+    missing = set[str]() if is_full else missing_executions(contents, loaded)
+    pending = find_pending(contents, loaded, held_back=contents.damaged | missing, is_full=is_full)
+    of_executions = pending["execution"]
     result = Result(
-        warehouse.where, new, changed, altered, removed, len(contents.damaged), len(contents.lost), len(vanished)
+        warehouse.where,
+        new=len(of_executions.new),
+        changed=len(of_executions.changed),
+        altered=len(of_executions.altered),
+        removed=len(of_executions.deleted),
+        damaged=len(contents.damaged),
+        missing=tuple(sorted(missing)),
+        is_changed=loaded.is_outdated or any(each.arriving or each.removed for each in pending.values()),
     )
-    result.is_changed = loaded.is_outdated or not pending.is_empty
     if is_dry_run or not result.is_changed:
         return result
-    wanted = {table.name: pending.arriving(group.kind) for group in GROUPS for table in group.tables}
+    wanted = {table.name: pending[group.kind].arriving for group in GROUPS for table in group.tables}
     total = sum(contents.pieces(table, wanted[table.name]) for group in GROUPS for table in group.tables)
     done = 0
 
@@ -199,11 +208,65 @@ def load(
 
     step = LoadStep(
         contents.dataset_id,
-        removed={group.kind: pending.removed(group.kind) for group in GROUPS},
+        removed={kind: items.removed for kind, items in pending.items()},
         arriving={
-            kind: {item: digests[item] for item in pending.arriving(kind)} for kind, digests in contents.digests.items()
+            kind: {item: contents.digests[kind][item] for item in items.arriving} for kind, items in pending.items()
         },
         rows=rows,
     )
     result.notices = warehouse.replace(step)
     return result
+
+
+def load_warehouse(
+    settings: Section,
+    dataset: Dataset,
+    now: datetime,
+    *,
+    is_full: bool = False,
+    on_progress: Callable[[int, int], None] = do_nothing,
+    on_wait: Callable[[], None] = do_nothing,
+) -> Result:
+    """Load what differs, as ``load`` says; ``on_wait`` as ``open_warehouse`` says. Only for the holder of the dataset's lock.
+
+    Raises:
+        ConfigurationError: no warehouse is configured, or its package is not installed.
+        DestinationError: the dataset cannot be read, or the warehouse failed; the next load makes up for it.
+    """
+    place = settings.place or ""
+    last = last_load_into(dataset.files, place, now)
+    try:
+        contents = read_contents(dataset)
+        with closing(open_warehouse(settings.named_url, settings.namespace, on_wait=on_wait)) as warehouse:
+            work = partial(
+                load,
+                contents,
+                warehouse,
+                runs_left=last.runs_digest,
+                is_full=is_full,
+                on_progress=on_progress,
+            )
+            try:
+                result = work()
+            except NotEnoughMemoryError:
+                result = work()
+    except ExporterError as error:
+        update_last_run(dataset.files, {"load": replace(last, tried_at=now, problem=str(error))})
+        raise
+    done = LastLoad(
+        warehouse=place,
+        tried_at=now,
+        export_run_id=max(contents.digests["run"], default=None),
+        runs_digest=rows_digest(contents.digests["run"]),
+        problem="; ".join(result.problems) or None,
+        loaded_at=last.loaded_at if result.problems else now,
+    )
+    update_last_run(dataset.files, {"load": done})
+    return result
+
+
+def preview_load(settings: Section, dataset: Dataset, *, is_full: bool = False) -> Result:
+    """What ``load_warehouse`` would do; changes nothing. Errors as there."""
+    left = last_load_into(dataset.files, settings.place or "", datetime.now(UTC)).runs_digest
+    with closing(open_warehouse(settings.named_url, settings.namespace, is_read_only=True)) as warehouse:
+        return load(read_contents(dataset), warehouse, runs_left=left, is_full=is_full, is_dry_run=True)

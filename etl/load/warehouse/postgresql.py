@@ -60,11 +60,6 @@ class _Session:
 
     def _set_up(self) -> None:
         limit = self.query("SELECT setting::bigint AS ms FROM pg_settings WHERE name = 'statement_timeout'")
-        if limit.schema.types != [pa.int64()]:  # the driver reads the names of the types when it connects
-            raise DestinationError(
-                f"{self.where}: the driver knows no types where quote_all_identifiers is on: "
-                "ALTER ROLE … SET quote_all_identifiers = off"
-            )
         if limit_ms := limit.column("ms")[0].as_py():
             self._most_seconds = limit_ms / 1000 + GRACE_SECONDS
         self.commit()

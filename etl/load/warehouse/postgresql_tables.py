@@ -3,27 +3,25 @@
 from collections.abc import Collection, Iterable
 
 from etl.load.warehouse.statements import ANY_DATASET, Dialect, Statements
-from etl.load.warehouse.tables import ALL_TABLES, CURRENT_CALLS, GROUPS, STATE_TABLE, current_calls
+from etl.load.warehouse.tables import ALL_TABLES, GROUPS, STATE_TABLE, VIEWS
 from etl.model.locations import DEFAULT_NAMESPACE
-from etl.model.schema import ERRORS, Table
+from etl.model.schema import Table
 
 _INDEXED = {table.name: group.item for group in GROUPS for table in group.tables if (group.item,) != table.key}
 
 
 def _constraints(name: str, table: Table) -> Iterable[str]:
     """The primary key, and an index on what its rows are replaced by."""
-    if table is ERRORS:  # executions of two run tests may list the call that a dead letter is about
-        yield f"ALTER TABLE {name} REPLICA IDENTITY FULL"  # else a publication of all tables forbids to delete from it
-    else:
-        yield f"ALTER TABLE {name} ADD PRIMARY KEY ({', '.join(table.key)})"
+    yield f"ALTER TABLE {name} ADD PRIMARY KEY ({', '.join(table.key)})"
     if item := _INDEXED.get(table.name):
         yield f"CREATE INDEX ON {name} ({item})"
 
 
 _OURS = ", ".join(f"'{table.name}'" for table in ALL_TABLES)
+_VIEWS = ", ".join(f"'{view.name}'" for view in VIEWS)
 _DENIED = f"""
 WITH ours AS (
-    SELECT c.oid, relname, relreplident FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
+    SELECT c.oid, relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
     WHERE nspname = {{schema}} AND relname IN ({_OURS})
 )
 SELECT 'a transaction that is not read-only' AS denied WHERE current_setting('transaction_read_only') = 'on'
@@ -33,27 +31,22 @@ AND NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = {{schema}})
 UNION ALL SELECT 'USAGE on the schema' FROM pg_namespace WHERE nspname = {{schema}} AND NOT has_schema_privilege(oid, 'USAGE')
 UNION ALL SELECT 'CREATE on the schema' FROM pg_namespace AS n
 WHERE nspname = {{schema}} AND NOT has_schema_privilege(oid, 'CREATE')
-AND {len(ALL_TABLES) + 1} > (SELECT count(*) FROM pg_class WHERE relnamespace = n.oid AND relname IN ({_OURS}, '{CURRENT_CALLS}'))
+AND {len(ALL_TABLES) + len(VIEWS)} > (SELECT count(*) FROM pg_class WHERE relnamespace = n.oid AND relname IN ({_OURS}, {_VIEWS}))
 UNION ALL SELECT 'INSERT and DELETE on ' || relname FROM ours
 WHERE NOT (has_table_privilege(oid, 'INSERT') AND has_table_privilege(oid, 'DELETE'))
 UNION ALL SELECT 'BYPASSRLS, for the row-level security on ' || relname FROM ours WHERE row_security_active(oid)
-UNION ALL SELECT 'REPLICA IDENTITY FULL on ' || relname || ', which is published' FROM ours
-WHERE relreplident = 'd' AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = oid AND indisprimary)
-AND EXISTS (
-    SELECT FROM pg_publication_tables JOIN pg_publication USING (pubname)
-    WHERE schemaname = {{schema}} AND tablename = relname AND pubdelete
-)
 """
-_JOINED = ", ".join(sorted({f"'{table}'" for table, _ in current_calls().values()}))
+_READS = ", ".join(f"('{view.name}', '{table}')" for view in VIEWS for table in sorted(view.reads))
 _ASTRAY = f"""
-WITH RECURSIVE read AS (
-    SELECT c.oid FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
-    WHERE nspname = {{schema}} AND relname = '{CURRENT_CALLS}'
-    UNION SELECT refobjid FROM read JOIN pg_rewrite ON ev_class = read.oid
+WITH RECURSIVE there AS (
+    SELECT c.oid, relname::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace WHERE nspname = {{schema}}
+), read AS (
+    SELECT relname AS view_name, oid FROM there WHERE relname IN ({_VIEWS})
+    UNION SELECT view_name, refobjid FROM read JOIN pg_rewrite ON ev_class = read.oid
     JOIN pg_depend ON classid = 'pg_rewrite'::regclass AND objid = pg_rewrite.oid AND refclassid = 'pg_class'::regclass
 )
-SELECT relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
-WHERE nspname = {{schema}} AND relname IN ({_JOINED}) AND EXISTS (SELECT FROM read) AND c.oid NOT IN (SELECT oid FROM read)
+SELECT view_name FROM (VALUES {_READS}) AS wanted (view_name, relname) JOIN there USING (relname)
+WHERE view_name IN (SELECT view_name FROM read) AND (view_name, oid) NOT IN (SELECT view_name, oid FROM read)
 """
 
 DIALECT = Dialect(
@@ -70,7 +63,7 @@ DIALECT = Dialect(
 
 
 def create_tables(tables: Collection[Table]) -> str:
-    """Statements that make the tables and the view as a first load makes them; it then takes them for its own."""
+    """Statements that make the tables and views as a first load makes them; it then takes them for its own."""
     statements = Statements(DIALECT, DEFAULT_NAMESPACE)
     is_all = {table.name for table in tables} >= {table.name for table in ALL_TABLES} - {STATE_TABLE.name}
     made = statements.create_all(ALL_TABLES if is_all else tables, ANY_DATASET)

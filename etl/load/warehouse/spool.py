@@ -23,25 +23,20 @@ class Spooled:
     rows: int = 0
 
 
-def temporary_folder() -> "TemporaryDirectory[str]":
-    """A folder for files that are needed for a while.
+class Spool:
+    """Files in a folder of their own, which ``close`` removes.
 
     Raises:
         DestinationError: there is no place for one, as in a container whose own disk is read-only.
     """
-    try:
-        return TemporaryDirectory(prefix="metrics-etl-", ignore_cleanup_errors=True)
-    except OSError as exc:
-        raise DestinationError(
-            f"no temporary folder: {exc.strerror}: set TMPDIR to a folder that can be written"
-        ) from exc
-
-
-class Spool:
-    """Files in a folder of their own, which ``close`` removes."""
 
     def __init__(self) -> None:
-        self._folder = temporary_folder()
+        try:
+            self._folder = TemporaryDirectory(prefix="metrics-etl-", ignore_cleanup_errors=True)
+        except OSError as exc:
+            raise DestinationError(
+                f"no temporary folder: {exc.strerror}: set TMPDIR to a folder that can be written"
+            ) from exc
         self._files: dict[str, Spooled] = {}
 
     def add(self, table: str, rows: pa.Table) -> None:

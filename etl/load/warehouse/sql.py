@@ -17,12 +17,11 @@ from etl.load.warehouse.dialect import sql_quoted
 from etl.load.warehouse.statements import ANY_DATASET, DATA, MARK, Dialect, Statements
 from etl.load.warehouse.tables import (
     ALL_TABLES,
-    CURRENT_CALLS,
     STATE,
     STATE_TABLE,
+    VIEWS,
     arrow_schema_of,
     columns_of,
-    current_calls,
     shape,
 )
 from etl.load.warehouse.target import Loaded, LoadStep, another_dataset
@@ -199,7 +198,7 @@ class SqlWarehouse:
             self._session.append("", name, [pa.table(dict(zip(("kind", "item", "digest"), columns, strict=True)))])
 
     def _prepare(self, dataset_id: str) -> list[str]:
-        """Make or complete the tables and the view; returns the statements that are left for when the rows are there.
+        """Make or complete the tables and views; returns the statements that are left for when the rows are there.
 
         Raises:
             DestinationError: a table is another dataset's or somebody else's, or has a column of another type.
@@ -228,21 +227,22 @@ class SqlWarehouse:
             as_they_are = {name: found.columns for name, found in existing.items()}
             self._execute([self._sql.distrust(as_they_are), *added])
             late.append(self._sql.note_again())
-        shown = existing[CURRENT_CALLS].columns if CURRENT_CALLS in existing else {}
-        joined = {table for table, _ in current_calls().values()}
-        if current_calls().keys() - shown.keys() or joined - existing.keys() or added or self._is_view_astray():
-            try:
-                self._execute(self._sql.create_view(shown, dataset_id))
-            except DestinationError as error:
-                raise DestinationError(
-                    f"{error}; drop the view {CURRENT_CALLS}, or make it as metrics-etl schema --ddl does, and load again"
-                ) from error
+        astray = self._views_astray()
+        for view in VIEWS:
+            shown = existing[view.name].columns if view.name in existing else {}
+            if view.columns.keys() - shown.keys() or view.reads - existing.keys() or added or view.name in astray:
+                try:
+                    self._execute(self._sql.create_view(view, shown, dataset_id))
+                except DestinationError as error:
+                    raise DestinationError(
+                        f"{error}; drop the view {view.name}, or make it as metrics-etl schema --ddl does, and load again"
+                    ) from error
         return late
 
-    def _is_view_astray(self) -> bool:
-        """Whether it reads what was renamed, and not what has the name now; what it reads beside that is for whoever changed it."""
+    def _views_astray(self) -> set[str]:
+        """Those that read what was renamed, and not what has the name now; what they read beside that is for whoever changed it."""
         sql = self._dialect.astray.format(schema=sql_quoted(self._namespace))
-        return bool(sql) and len(self._session.query(sql)) > 0
+        return {*self._session.query(sql)["view_name"].to_pylist()} if sql else set()
 
     def _has_schema(self) -> bool:
         """Who owns a schema may not be allowed to make one, not even if it is there."""
@@ -268,13 +268,13 @@ class SqlWarehouse:
         )
 
     def _existing(self) -> dict[str, "_Existing"]:
-        """The tables and the view of ours, by name, as far as something of their names is there."""
+        """The tables and views of ours, by name, as far as something of their names is there."""
         columns, marks = (
             self._session.query(sql.format(schema=sql_quoted(self._namespace)))
             for sql in (self._dialect.columns, self._dialect.comments)
         )
         comments = {row["table_name"]: row["comment"] or "" for row in marks.to_pylist()}
-        names = {CURRENT_CALLS, *(table.name for table in ALL_TABLES)}
+        names = {*(view.name for view in VIEWS), *(table.name for table in ALL_TABLES)}
         existing: dict[str, _Existing] = {}
         for row in columns.to_pylist():
             if (name := row["table_name"]) in names:
@@ -294,7 +294,7 @@ class SqlWarehouse:
                 )
             if dataset_id not in (None, found.dataset_id) and found.dataset_id != ANY_DATASET:
                 raise another_dataset(self.where, found.dataset_id, dataset_id)
-        is_lacking = CURRENT_CALLS not in existing
+        is_lacking = any(view.name not in existing for view in VIEWS)
         for table in ALL_TABLES:
             columns = existing[table.name].columns if table.name in existing else {}
             for column in columns_of(table):

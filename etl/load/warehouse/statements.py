@@ -1,4 +1,4 @@
-"""What a load says to an SQL engine: tables, comments, the view, and the query that tells what is there. Pure."""
+"""What a load says to an SQL engine: tables, comments, views, and the query that tells what is there. Pure."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from types import MappingProxyType
 from etl.load.warehouse.dialect import KINDS, comment, sql_quoted
 from etl.load.warehouse.tables import (
     ALL_TABLES,
-    CURRENT_CALLS,
     GROUPS,
     STATE,
+    VIEWS,
     Group,
+    View,
     columns_of,
-    current_calls,
     needed_of,
 )
 from etl.model import schema
@@ -34,7 +34,7 @@ class Dialect:
     that depends on each value of the row ``t``, or of its ``{columns}``. ``comments`` asks for the comments of tables and views in
     a ``{schema}``, ``columns`` for their columns, and ``schemas`` for its name if it is there; ``denied``, where it tells, for each
     right that a load needs there and this user lacks, and ``astray``, where a view follows a table that gets another name, for each
-    table that the view should read and does not. ``constraints`` are made of a table once its first rows are there,
+    ``view_name`` that does not read a table of ours. ``constraints`` are made of a table once its first rows are there,
     of the state at once.
 
     Where DDL ends a transaction, each thing is made by one statement, with its comment inside; ``begin`` follows the last of them.
@@ -137,8 +137,9 @@ class Statements:
         )
 
     def loaded_if_whole(self) -> str:
-        """The same, which fails where a table or the view is missing."""
-        return f"{self.loaded()} UNION ALL SELECT NULL, NULL, NULL FROM {self.name(CURRENT_CALLS)} WHERE FALSE"
+        """The same, which fails where a table or view is missing."""
+        views = (f"SELECT NULL, NULL, NULL FROM {self.name(view.name)} WHERE FALSE" for view in VIEWS)
+        return " UNION ALL ".join([self.loaded(), *views])
 
     def loaded_of(self, existing: Mapping[str, Collection[str]]) -> str | None:
         """As much of the same as can be told if only these tables are there, with these columns; None when none is."""
@@ -180,13 +181,14 @@ class Statements:
     # what to make
 
     def create_all(self, tables: Collection[Table], dataset_id: str) -> Iterator[str]:
-        """The schema with these tables, and with all of them the view, as a first load makes it."""
+        """The schema with these tables, and with all of them the views, as a first load makes it."""
         yield from self.create_schema()
         for table in tables:
             yield from self.create(table, dataset_id)
             yield from self.dialect.constraints(self.name(table.name), table)
         if len(tables) == len(ALL_TABLES):
-            yield from self.create_view((), dataset_id)
+            for view in VIEWS:
+                yield from self.create_view(view, (), dataset_id)
 
     def create_schema(self) -> list[str]:
         """Make the schema, unless there is one, or the engine wants it to be there."""
@@ -207,7 +209,7 @@ class Statements:
         inside = self.dialect.inside
         options = ""
         if inside is not None:
-            key = (column for column in table.columns if column.name in table.unique)
+            key = (column for column in table.columns if column.name in table.key)
             lines.append(inside.key.format(columns=self.names(key)))
             options = inside.options(table) + inside.table.format(comment=self.dialect.literal(meaning))
         yield f"CREATE TABLE {self.name(table.name)} (\n  " + ",\n  ".join(lines) + f"\n){options}"
@@ -224,24 +226,32 @@ class Statements:
                 if self.dialect.inside is None:
                     yield self._comment(table, column)
 
-    def create_view(self, existing: Iterable[str], dataset_id: str) -> Iterator[str]:
+    def create_view(self, view: View, existing: Iterable[str], dataset_id: str) -> Iterator[str]:
         """Make or replace it. Existing columns keep their order, and new ones come last: else grants would have to go."""
-        quoted, columns = self.dialect.quoted, current_calls()
-        alias = {schema.CALLS.name: "c", schema.EXECUTIONS.name: "e"}
+        quoted, columns = self.dialect.quoted, view.columns
         shown = ", ".join(
-            f"{alias[columns[name][0]]}.{quoted(columns[name][1])} AS {quoted(name)}"
+            f"{self._alias(columns[name][0])}.{quoted(columns[name][1])} AS {quoted(name)}"
             for name in dict.fromkeys([*(name for name in existing if name in columns), *columns])
         )
-        meaning = f"Calls of executions that are not deleted, with their execution. {MARK}{dataset_id}."
+        own, joined, is_living = self._alias(view.table.name), "", ""
+        if view.of_execution:
+            joined = f" JOIN {self._aliased(schema.EXECUTIONS.name)} ON {own}.execution_id = e.execution_id"
+            is_living = " AND e.deleted_at IS NULL"
+        meaning = f"{view.meaning} {MARK}{dataset_id}."
         inside = self.dialect.inside
         options = inside.view.format(comment=self.dialect.literal(meaning)) if inside else ""
         yield (
-            f"CREATE OR REPLACE VIEW {self.name(CURRENT_CALLS)}{options} AS SELECT {shown} "
-            f"FROM {self.name(schema.CALLS.name)} AS c "
-            f"JOIN {self.name(schema.EXECUTIONS.name)} AS e ON c.execution_id = e.execution_id WHERE e.deleted_at IS NULL"
+            f"CREATE OR REPLACE VIEW {self.name(view.name)}{options} AS SELECT {shown} "
+            f"FROM {self._aliased(view.table.name)}{joined} WHERE {own}.deleted_at IS NULL{is_living}"
         )
         if inside is None:
-            yield f"COMMENT ON VIEW {self.name(CURRENT_CALLS)} IS {sql_quoted(meaning)}"
+            yield f"COMMENT ON VIEW {self.name(view.name)} IS {sql_quoted(meaning)}"
+
+    def _alias(self, table: str) -> str:
+        return "e" if table == schema.EXECUTIONS.name else "t"
+
+    def _aliased(self, table: str) -> str:
+        return f"{self.name(table)} AS {self._alias(table)}"
 
     def _declared(self, column: Column, needed: str = "") -> str:
         commented = ""

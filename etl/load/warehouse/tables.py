@@ -1,4 +1,4 @@
-"""The tables of a warehouse: those of the dataset with run_test and month as columns, one of what was loaded, and a view. Pure."""
+"""The tables of a warehouse: those of the dataset with run_test and month as columns, one of what was loaded, and views. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ from etl.model.digest import fingerprint
 from etl.model.schema import STRING, Column, Table
 
 STATE = "metrics_etl_state"
-CURRENT_CALLS = "calls_current"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +43,42 @@ STATE_TABLE = Table(
     ),
     (),
 )
-_OF_EXECUTION = ("status", "completed_at", "export_state")
-"""What the view says of a call's execution, each as ``execution_<name>``."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the source has of a table: its rows without a ``deleted_at``.
+
+    ``of_execution`` are columns of the row's execution, each as ``execution_<name>``; then rows of deleted executions are left out,
+    too.
+    """
+
+    name: str
+    table: Table
+    of_execution: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> dict[str, tuple[str, str]]:
+        """Of each of its columns the table and the name there."""
+        own = {column.name: (self.table.name, column.name) for column in columns_of(self.table)}
+        return own | {f"execution_{name}": (schema.EXECUTIONS.name, name) for name in self.of_execution}
+
+    @property
+    def reads(self) -> set[str]:
+        """The names of its tables."""
+        return {table for table, _ in self.columns.values()}
+
+    @property
+    def meaning(self) -> str:
+        """What its comment says."""
+        return f"{self.table.name.title()} that are not deleted{', with their execution' if self.of_execution else ''}."
+
+
+VIEWS = (
+    View("executions_current", schema.EXECUTIONS),
+    View("calls_current", schema.CALLS, ("status", "completed_at", "export_state")),
+    View("evals_current", schema.EVALS),
+)
 
 
 def columns_of(table: Table) -> tuple[Column, ...]:
@@ -64,16 +97,10 @@ def arrow_schema_of(table: Table) -> pa.Schema:
     return pa.schema([pa.field(column.name, column.type) for column in columns_of(table)])
 
 
-def current_calls() -> dict[str, tuple[str, str]]:
-    """The columns of the view: of each its table and its name there."""
-    of_execution = {f"execution_{name}": (schema.EXECUTIONS.name, name) for name in _OF_EXECUTION}
-    return {column.name: (schema.CALLS.name, column.name) for column in columns_of(schema.CALLS)} | of_execution
-
-
 def shape(tables: Sequence[Table]) -> str:
-    """A hash of all columns, their types and the view: another one means that a table must be looked at before it is filled."""
+    """A hash of all columns, their types and the views: another one means that a table must be looked at before it is filled."""
     columns = {table.name: [(column.name, str(column.type)) for column in columns_of(table)] for table in tables}
-    return fingerprint(columns | {CURRENT_CALLS: [*current_calls()]})
+    return fingerprint(columns | {view.name: [*view.columns] for view in VIEWS})
 
 
 def with_places(rows: pa.Table, table: Table, places: Mapping[str, str]) -> pa.Table:

@@ -2,19 +2,21 @@
 
 import errno
 import io
+import itertools
 import os
 import resource
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from etl.errors import DestinationError, FileMissingError, LockHeldError
 from etl.load.files.local import LocalFiles
-from etl.load.layout import IDENTITY
 from tests.damages import closed
+from tests.load.files.watched import watched
 
 PART = "calls/run_test=a/month=2026-01/part-0.parquet"
 STAGING = "_state/staging"
@@ -27,72 +29,25 @@ def files(tmp_path):
     return files
 
 
-class SystemCalls:
-    """Records each system call of a publish by name and path; can make one of them fail."""
+def publishing(files, data, failing=None):
+    """Publish while each system call is noted, as name and path, and the one of this number fails."""
+    made: list[Any] = []
 
-    def __init__(self, monkeypatch, root, failing=None):
-        self.made = []
-        self.failing = failing
-        self._root = root
-        self._paths: dict[int, Path] = {}
-        self._open, self._fsync = os.open, os.fsync
-        mkdir, replace, fchmod = Path.mkdir, Path.replace, os.fchmod
-        monkeypatch.setattr(os, "open", self.open)
-        monkeypatch.setattr(os, "fdopen", lambda descriptor, mode: io.BufferedWriter(_Recorded(self, descriptor, mode)))
-        monkeypatch.setattr(os, "fsync", lambda fd: self.make("fsync", self._paths[fd], self._fsync, fd))
-        monkeypatch.setattr(os, "fchmod", lambda fd, mode: self.make("fchmod", self._paths[fd], fchmod, fd, mode))
-        monkeypatch.setattr(Path, "mkdir", lambda path, **options: self.make("mkdir", path, mkdir, path, **options))
-        monkeypatch.setattr(Path, "replace", lambda path, target: self.make("rename", target, replace, path, target))
-
-    def make(self, name, path, call, *arguments, **options):
-        if len(self.made) == self.failing:
-            self.failing = None
+    def before(step):
+        if len(made) == failing:
+            made.append(None)
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        self.made.append((name, self.place(path)))
-        return call(*arguments, **options)
+        place = step.target or step.path
+        made.append((step.name, "staged" if place.startswith(f"{STAGING}/") else place))
 
-    def open(self, path, flags, mode=0o777):
-        descriptor = self.make("open", path, self._open, path, flags, mode)
-        self._paths[descriptor] = path
-        return descriptor
-
-    def place(self, path):
-        place = Path(path).relative_to(self._root).as_posix()
-        return "staged" if place.startswith(f"{STAGING}/") else place
-
-    def written(self, descriptor):
-        return self._paths[descriptor]
+    with watched(files.root, before=before):
+        files.publish(PART, data)
+    return [step for step in made if step[0] not in ("stat", "open") and step != ("mkdir", MONTH)]
 
 
-class _Recorded(io.FileIO):
-    def __init__(self, calls, descriptor, mode):
-        super().__init__(descriptor, mode)
-        self._calls = calls
-
-    def write(self, data):
-        return self._calls.make("write", self._calls.written(self.fileno()), super().write, data)
-
-
-STAGED = [("open", "staged"), ("write", "staged"), ("fchmod", "staged"), ("fsync", "staged")]
-RENAMED = [
-    ("rename", PART),
-    ("open", "calls/run_test=a/month=2026-01"),
-    ("fsync", "calls/run_test=a/month=2026-01"),
-]
-OF_AN_OLD_FILE = [*STAGED, ("mkdir", "calls/run_test=a/month=2026-01"), *RENAMED]
-OF_A_NEW_FILE = [
-    *STAGED,
-    ("mkdir", "calls"),
-    ("open", "."),
-    ("fsync", "."),
-    ("mkdir", "calls/run_test=a"),
-    ("open", "calls"),
-    ("fsync", "calls"),
-    ("mkdir", "calls/run_test=a/month=2026-01"),
-    ("open", "calls/run_test=a"),
-    ("fsync", "calls/run_test=a"),
-    *RENAMED,
-]
+MONTH = "calls/run_test=a/month=2026-01"
+STAGED = [("create", "staged"), *[("write", "staged")] * 2, ("fchmod", "staged"), ("fsync", "staged")]
+RENAMED = [("rename", PART), ("fsync", MONTH)]
 
 
 def test_published_bytes_are_read_back(files):
@@ -103,44 +58,42 @@ def test_published_bytes_are_read_back(files):
     assert files.list(STAGING) == []
 
 
-def test_a_new_file_is_durable_before_its_name_and_each_new_folder_before_what_it_holds(files, monkeypatch):
-    calls = SystemCalls(monkeypatch, files.root)
-    files.publish(PART, b"new")
-    assert calls.made == OF_A_NEW_FILE
+def test_a_file_is_durable_before_its_name_and_its_name_before_publish_returns(files):
+    made = publishing(files, b"new")
+    folders = [step for step in made if step not in (*STAGED, *RENAMED)]
+    assert folders == [
+        ("mkdir", "calls"),
+        ("fsync", "."),
+        ("mkdir", "calls/run_test=a"),
+        ("fsync", "calls"),
+        ("fsync", "calls/run_test=a"),
+    ]
+    assert made == [*STAGED, *folders, *RENAMED]
+    assert publishing(files, b"newer") == [*STAGED, *RENAMED]
 
 
-def test_a_replaced_file_is_durable_before_the_rename_and_the_rename_before_publish_returns(files, monkeypatch):
-    files.publish(PART, b"old")
-    calls = SystemCalls(monkeypatch, files.root)
-    files.publish(PART, b"new")
-    assert calls.made == OF_AN_OLD_FILE
-
-
-@pytest.mark.parametrize("step", range(len(OF_AN_OLD_FILE)), ids=lambda step: f"{step}-{OF_AN_OLD_FILE[step][0]}")
-def test_a_replacement_that_fails_anywhere_leaves_one_whole_file_and_nothing_staged(files, monkeypatch, step):
-    files.publish(PART, b"old")
-    is_renamed = step > OF_AN_OLD_FILE.index(RENAMED[0])
-    calls = SystemCalls(monkeypatch, files.root, failing=step)
-    with pytest.raises(DestinationError) as caught:
-        files.publish(PART, b"new")
-    monkeypatch.undo()
-    assert calls.made[:step] == OF_AN_OLD_FILE[:step]
-    assert str(caught.value) == f"{files.root / PART}: Input/output error"
-    assert files.read(PART) == (b"new" if is_renamed else b"old")
-    assert files.list("") == [PART]
-
-
-@pytest.mark.parametrize("step", range(len(OF_A_NEW_FILE)), ids=lambda step: f"{step}-{OF_A_NEW_FILE[step][0]}")
-def test_a_new_file_that_fails_anywhere_leaves_nothing_and_the_next_try_succeeds(files, monkeypatch, step):
-    is_renamed = step > OF_A_NEW_FILE.index(RENAMED[0])
-    SystemCalls(monkeypatch, files.root, failing=step)
-    with pytest.raises(DestinationError) as caught:
-        files.publish(PART, b"new")
-    monkeypatch.undo()
-    assert str(caught.value) == f"{files.root / PART}: Input/output error"
-    assert files.list("") == ([PART] if is_renamed else [])
-    files.publish(PART, b"again")
-    assert files.read(PART) == b"again"
+@pytest.mark.parametrize("old", [b"old", None], ids=["replaced", "new"])
+def test_a_publish_that_fails_at_any_call_leaves_one_whole_file_and_nothing_staged(tmp_path, old):
+    left = set()
+    for number in itertools.count():
+        files = LocalFiles(tmp_path / f"data-{number}")
+        files.prepare()
+        if old:
+            files.publish(PART, old)
+        try:
+            publishing(files, b"new", failing=number)
+        except DestinationError as error:
+            said = str(error)
+        else:
+            break
+        assert said == f"{files.root / PART}: Input/output error"
+        found = files.read(PART) if files.has(PART) else None
+        left.add(found)
+        assert found in (old, b"new")
+        assert files.list("") == ([PART] if found else [])
+        files.publish(PART, b"again")
+        assert files.read(PART) == b"again"
+    assert left == {old, b"new"}
 
 
 @pytest.mark.parametrize("length", [1, 7, 4096])
@@ -181,12 +134,6 @@ def test_another_folder_in_the_place_of_the_first_is_never_written(files):
     files.root.with_name("first").rename(files.root)
     files.publish(PART, b"new")
     assert files.read(PART) == b"new"
-
-
-def test_umask_of_the_process_is_never_touched(tmp_path, monkeypatch):
-    """It is one for all threads: a file that another one creates at that moment would get the wrong mode."""
-    monkeypatch.setattr(os, "umask", None)
-    LocalFiles(tmp_path / "data").prepare()
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0o000, 0o666)])
@@ -232,13 +179,15 @@ def test_a_dataset_may_lie_anywhere_and_stays_there_when_the_working_directory_c
     assert (tmp_path / spelling).is_dir()
 
 
-def test_a_new_root_is_durable_in_the_folder_above_it(tmp_path, monkeypatch):
-    calls = SystemCalls(monkeypatch, tmp_path)
-    LocalFiles(tmp_path / "new" / "data").prepare()
+def test_a_new_root_is_durable_in_the_folder_above_it(tmp_path):
+    steps: list[Any] = []
+    with watched(tmp_path, after=steps.append):
+        LocalFiles(tmp_path / "new" / "data").prepare()
+    made = [(step.name, step.path) for step in steps]
     for folder in ("new", "new/data", "new/data/_state", "new/data/_state/staging"):
         above = Path(folder).parent.as_posix()
-        made = len(calls.made) - calls.made[::-1].index(("mkdir", folder))
-        assert calls.made[made : made + 2] == [("open", above), ("fsync", above)]
+        at = len(made) - made[::-1].index(("mkdir", folder))
+        assert made[at : at + 2] == [("open", above), ("fsync", above)]
 
 
 def test_a_root_that_is_itself_a_link_is_used(tmp_path):
@@ -264,6 +213,8 @@ def test_a_link_in_the_way_of_a_file_is_neither_followed_nor_replaced(files, tmp
     for attempt in (
         lambda: files.publish(PART, b"ours"),
         lambda: files.read(PART),
+        lambda: files.open(PART),
+        lambda: files.set_aside(PART),
         lambda: files.list("calls/run_test=a"),
     ):
         with pytest.raises(DestinationError) as caught:
@@ -298,10 +249,6 @@ def test_list_sees_every_file_and_sorts_them(files):
     (files.root / "calls" / "empty").mkdir()
     assert files.list("calls") == sorted(f"calls/{name}" for name in names)
     assert files.list("calls/b") == sorted(f"calls/{name}" for name in names if name.startswith("b/"))
-
-
-def test_a_folder_that_does_not_exist_holds_no_files(files):
-    assert files.list("calls/run_test=never") == []
 
 
 def test_a_pipe_is_refused_instead_of_waited_for(files):
@@ -377,15 +324,6 @@ def test_an_open_file_is_read_in_parts_of_one_version(files):
         assert file.read() == b"old bytes"
 
 
-def test_a_link_is_not_opened(files, tmp_path):
-    files.publish(PART, b"ours")
-    (files.root / PART).replace(tmp_path / "theirs")
-    (files.root / PART).symlink_to(tmp_path / "theirs")
-    for attempt in (files.read, files.open):
-        with pytest.raises(DestinationError, match="is a symbolic link"):
-            attempt(PART)
-
-
 def test_the_lock_of_a_dataset_keeps_others_out_and_names_its_holder(files):
     now = datetime(2026, 11, 1, 2, tzinfo=UTC)
     assert files.lock_holder() is None
@@ -401,43 +339,6 @@ def test_a_file_that_ends_before_its_size_is_not_taken_for_whole():
     """Files of the kernel have a page's size and fewer bytes, as one of a mounted folder may that is cut."""
     with pytest.raises(DestinationError, match=r"/sys/kernel/fscaps: \d+ of 4,096 bytes came: run again"):
         LocalFiles(Path("/sys/kernel")).read("fscaps")
-
-
-def test_what_this_run_has_seen_is_not_missing_because_one_answer_says_so(files):
-    """A mount may say so for a moment: rows that are taken for missing would be written over."""
-    files.publish(PART, b"one")
-    with files.lock(datetime(2026, 11, 1, 2, tzinfo=UTC)):
-        assert files.list("calls") == [PART]
-        away = (files.root / PART).rename(files.root / "away")
-        for attempt in (files.read, files.open, files.remove):
-            with pytest.raises(DestinationError, match="although this run has seen it") as caught:
-                attempt(PART)
-            assert not isinstance(caught.value, FileMissingError)
-        assert files.has(PART)
-        away.rename(files.root / PART)
-        files.remove(PART)
-        assert not files.has(PART)
-        with pytest.raises(FileMissingError):
-            files.read(PART)
-        files.publish(PART, b"two")
-        files.set_aside(PART)
-        with pytest.raises(FileMissingError):
-            files.read(PART)
-    files.remove(PART)
-
-
-def test_what_lies_in_the_state_folder_is_seen_when_the_lock_is_taken(files):
-    """An id or an index that is taken for missing would be replaced by a new one."""
-    files.publish(IDENTITY, b"{}")
-    with files.lock(datetime(2026, 11, 1, 2, tzinfo=UTC)):
-        (files.root / IDENTITY).rename(files.root / "away")
-        with pytest.raises(DestinationError, match="although this run has seen it"):
-            files.read(IDENTITY)
-
-
-def test_places_are_told_in_full(files, tmp_path):
-    assert files.where() == str(tmp_path / "data")
-    assert files.where(PART) == str(tmp_path / "data" / PART)
 
 
 def is_a_file(path: object) -> str:
@@ -511,13 +412,6 @@ def test_a_dataset_that_may_not_be_entered_is_not_taken_for_absent(files):
             attempt()
 
 
-def test_prepare_changes_nothing_in_a_dataset_that_is_ready(files):
-    files.publish(PART, b"data")
-    before = files.list("")
-    files.prepare()
-    assert files.list("") == before == [PART]
-
-
 def test_a_file_set_aside_keeps_its_bytes_and_says_where_it_came_from(files):
     moved = []
     for data in (b"damaged", b"damaged again"):
@@ -548,12 +442,13 @@ def test_of_each_file_the_last_three_stay_in_the_quarantine(files):
     assert kept[0] in aside
 
 
-def test_a_file_is_durable_in_the_quarantine_before_it_is_gone_from_its_table(files, monkeypatch):
+def test_a_file_is_durable_in_the_quarantine_before_it_is_gone_from_its_table(files):
     files.publish(PART, b"damaged")
-    calls = SystemCalls(monkeypatch, files.root)
-    aside = files.set_aside(PART)
-    made = [call for call in calls.made if call[0] != "open"]
-    assert made[-3:] == [("rename", aside), ("fsync", "_state/quarantine"), ("fsync", Path(PART).parent.as_posix())]
+    steps: list[Any] = []
+    with watched(files.root, after=steps.append):
+        aside = files.set_aside(PART)
+    made = [(step.name, step.target or step.path) for step in steps if step.name in ("rename", "fsync")]
+    assert made[-3:] == [("rename", aside), ("fsync", "_state/quarantine"), ("fsync", MONTH)]
 
 
 def test_sweeping_removes_what_dead_runs_staged_and_nothing_else(files):
@@ -587,17 +482,6 @@ def test_staging_that_became_a_link_is_not_written_through(files, tmp_path, plac
         files.publish(PART, b"new")
     assert files.read(PART) == b"old"
     assert [path for path in (tmp_path / "moved").rglob("*") if path.is_file()] == []
-
-
-def test_a_link_is_not_set_aside(files, tmp_path):
-    (tmp_path / "theirs").mkdir()
-    (tmp_path / "theirs" / Path(PART).name).write_bytes(b"theirs")
-    folder = (files.root / PART).parent
-    folder.parent.mkdir(parents=True)
-    folder.symlink_to(tmp_path / "theirs")
-    with pytest.raises(DestinationError, match="is a symbolic link"):
-        files.set_aside(PART)
-    assert (tmp_path / "theirs" / Path(PART).name).read_bytes() == b"theirs"
 
 
 @pytest.mark.parametrize(

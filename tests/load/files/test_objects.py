@@ -19,7 +19,7 @@ from etl.load.files import objects as objects_module
 from etl.load.files import store
 from etl.load.files.contract import never_stopped
 from etl.load.files.objects import Objects, Version
-from etl.load.files.store_errors import ConflictError, StoreFailedError
+from etl.load.files.store import ConflictError, StoreFailedError
 from etl.load.parquet import pack
 from tests.stores import Cut, Edited, Refused, Told, proxied
 
@@ -289,24 +289,6 @@ def test_an_object_that_is_named_twice_in_a_list_is_one(objects, proxy):
 
     proxy.judge = lambda request: Edited(name_twice) if "list-type" in request.path else None
     assert len(objects.list("")) == 1
-
-
-def test_a_list_whose_pages_come_again_is_not_read_for_ever(objects, proxy, monkeypatch):
-    """As from a cache that ignores continuation tokens."""
-    monkeypatch.setattr("etl.load.files.objects._PAGE", 2)
-    for name in ("a", "b"):
-        objects.put(name, b"1", None)
-    token = b"<IsTruncated>true</IsTruncated><NextContinuationToken>again</NextContinuationToken>"
-
-    pages = []
-
-    def come_again(status, content, headers):
-        pages.append(content.replace(b"<IsTruncated>false</IsTruncated>", token))
-        return status, pages[0], headers
-
-    proxy.judge = lambda request: Edited(come_again) if "list-type" in request.path else None
-    with pytest.raises(DestinationError, match="its list gives the same page again"):
-        objects.list("")
 
 
 def test_an_object_that_is_too_large_is_not_read(objects):

@@ -76,7 +76,7 @@ async def test_calls_and_evals_are_on_the_disk_before_the_executions_and_the_acc
 
     assert [target[1] for target in targets[-3:]] == ["_state", "runs", "_state"]
     assert targets[-3][2] == "index.parquet"
-    assert [target[1:] for target in targets[:2]] == [["_state", "dataset.json"], ["_state", "attempt.json"]]
+    assert [target[1:] for target in targets[:2]] == [["_state", "dataset.json"], ["_state", "last_run.json"]]
     parts = [(target[1], tuple(target[2:])) for target in targets[2:-3]]
     assert len(parts) % 3 == 0
     for calls, evals, executions in zip(parts[::3], parts[1::3], parts[2::3], strict=True):

@@ -15,10 +15,8 @@ import pytest
 from etl.errors import DestinationError
 from etl.load.files.local import LocalFiles
 from etl.load.layout import (
-    ATTEMPT,
     IDENTITY,
     INDEX,
-    LAST_LOAD,
     LAST_RUN,
     LOCK,
     QUARANTINE,
@@ -110,7 +108,7 @@ def export_into(files):
         files.publish("calls/run_test=a/month=2026-01/part-0.parquet", b"rows")
         for name in filter(files.has, (LAST_RUN, INDEX, IDENTITY)):
             files.read(name)
-        for name in (ATTEMPT, LAST_LOAD, INDEX, IDENTITY):
+        for name in (INDEX, IDENTITY):
             files.publish(name, b"{}")
         files.publish(run_path(f"month={datetime.now(UTC):%Y-%m}", "1"), b"row")
         files.publish(LAST_RUN, b"{}")
@@ -134,7 +132,7 @@ def a_folder(root, name):
 OBSTACLES: dict[str, Callable[[Path], object]] = {
     "staging is a file": lambda root: a_file_in_place_of_a_folder(root / STAGING),
     "a table is a file": lambda root: a_file(root / "calls"),
-    **{f"{name} is a folder": partial(a_folder, name=name) for name in (LAST_RUN, ATTEMPT, LAST_LOAD, INDEX, IDENTITY)},
+    **{f"{name} is a folder": partial(a_folder, name=name) for name in (LAST_RUN, INDEX, IDENTITY)},
     "the lock is a folder": lambda root: (root / LOCK).mkdir(),
     "a link in staging": lambda root: (root / STAGING / "link").symlink_to(root),
     "the lock is a pipe": lambda root: os.mkfifo(root / LOCK),
@@ -172,24 +170,6 @@ def test_probe_finds_what_somebody_else_may_not_write(closed):
                 export_into(LocalFiles(root))
             with pytest.raises(DestinationError, match=f"{closed}.*: Permission denied"):
                 LocalFiles(root).probe()
-
-
-def test_probe_finds_that_only_the_owner_may_replace_files_of_a_sticky_folder():
-    with tempfile.TemporaryDirectory() as name:  # others may not enter the folders of pytest
-        root = Path(name)
-        export_into(LocalFiles(root))
-        for path in (root, *root.rglob("*")):
-            path.chmod(0o1777 if path.is_dir() else 0o666)
-        LocalFiles(root).probe()
-        with as_somebody_else():
-            for attempt in (lambda: export_into(LocalFiles(root)), LocalFiles(root).probe):
-                with pytest.raises(DestinationError, match="Operation not permitted"):
-                    attempt()
-        for path in (path for path in root.rglob("*") if path.is_dir()):
-            path.chmod(0o777)
-        with as_somebody_else():
-            LocalFiles(root).probe()
-            export_into(LocalFiles(root))
 
 
 @pytest.mark.parametrize("mode", [0o711, 0o733])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.load.warehouse.checksum import added, checksums
+from etl.load.warehouse.delta import added, checksums
 from etl.model.schema import BOOL, DATE, FLOAT, INT, STRING, TIMESTAMP
 
 SCHEMA = pa.schema(

@@ -1,6 +1,6 @@
 """The contract is one of the standard, and says of every table what the declared schema says.
 
-tests/e2e/test_reading.py holds a real dataset against it.
+tests/load/warehouse/test_ddl_opens.py holds a real dataset against it.
 """
 
 import json
@@ -95,7 +95,7 @@ def test_the_key_is_given_and_unique_and_no_other_column_of_the_files_is_promise
     found = properties(document)
     (unique,) = document["schema"][0]["quality"]
     assert (unique["metric"], unique["mustBe"]) == ("duplicateValues", 0)
-    assert unique["arguments"] == {"properties": list(table.unique)}
+    assert unique["arguments"] == {"properties": list(table.key)}
     for column in table.columns:
         told = found[column.name]
         assert told["required"] == column.is_key

@@ -1,0 +1,419 @@
+"""What ``schema --ddl`` prints opens a real dataset: every row, each column in its declared type, no file that is not needed."""
+
+import asyncio
+import datetime as dt
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import sqlglot
+from sqlglot import exp
+
+import etl
+from etl.load.warehouse.contract import contract
+from etl.load.warehouse.ddl import ddl
+from etl.load.warehouse.dialect import comment
+from etl.load.warehouse.tables import columns_of
+from etl.model import schema
+from etl.pipeline import job
+from etl.sandbox import Fault, Sandbox, listable_calls
+from tests.support import settings_for
+from tests.worlds import settled_world
+
+ROOT = Path(__file__).parents[3]
+PYTHON = ROOT / ".venv-readers" / "bin" / "python"
+TABLES = list(schema.TABLES.values())
+KINDS = (schema.STRING, schema.INT, schema.FLOAT, schema.BOOL, schema.TIMESTAMP)
+AS_IN_DUCKDB = {
+    "string": "VARCHAR",
+    "int64": "BIGINT",
+    "double": "DOUBLE",
+    "boolean": "BOOLEAN",
+    "timestamp": "TIMESTAMP WITH TIME ZONE",
+}
+
+
+def export(world, root, *, lost=None):
+    async def run():
+        def fault(request, _nth):
+            return Fault(status=400) if lost and lost.call_execution_id in request.target else None
+
+        async with Sandbox(world, fault=fault) as server:
+            return await job.export(settings_for(server, root))
+
+    return asyncio.run(run())
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """An export in a folder of a difficult name, with a dead letter."""
+    world = settled_world(names=["Checkout flow", "7"], executions=12, calls=3, days=40, quirks=True)
+    lost = listable_calls(world.run_tests[0].executions[0])[0]
+    root = tmp_path_factory.mktemp("it's a data set, 100% ünï") / "data"
+    assert export(world, root, lost=lost).exit_code == 3
+    return SimpleNamespace(root=root, world=world, lost=lost)
+
+
+@pytest.fixture(scope="module")
+def without_errors(dataset, tmp_path_factory):
+    """As after a first night without a dead letter: the folder is not there."""
+    root = tmp_path_factory.mktemp("without") / "data"
+    assert export(dataset.world, root).exit_code == 0
+    assert not (root / "errors").exists()
+    return root
+
+
+@pytest.fixture(scope="module")
+def healed(dataset, tmp_path_factory):
+    """As after a night in which the last dead letter succeeded."""
+    root = tmp_path_factory.mktemp("healed") / "data"
+    shutil.copytree(dataset.root, root)
+    assert export(dataset.world, root).exit_code == 0
+    return root
+
+
+def true_rows(root, table):
+    """The rows, file by file, with the words of the path, by key."""
+    found = []
+    for path in (root / table.name).rglob("*.parquet"):
+        words = dict(part.split("=", 1) for part in path.parent.relative_to(root).parts[1:])
+        found += [row | words for row in pq.ParquetFile(path).read().to_pylist()]
+    return by_key(table, found)
+
+
+def by_key(table, rows):
+    rows = [
+        {name: value.astimezone(dt.UTC) if isinstance(value, dt.datetime) else value for name, value in row.items()}
+        for row in rows
+    ]
+    return sorted(rows, key=lambda row: [row[name] for name in table.key])
+
+
+def names(table):
+    return [column.name for column in columns_of(table)]
+
+
+def opened(engine, tables, root):
+    """The variables of the Python that the command prints."""
+    variables: dict[str, Any] = {}
+    exec(ddl(tables, engine, str(root)), variables)
+    return variables
+
+
+def documented(title):
+    """The code of the section of this title on the pages for readers; an engine's ends with its example."""
+    pages = "\n".join(
+        (ROOT / f"docs/{page}.md").read_text(encoding="utf-8") for page in ("pandas", "engines", "clouds")
+    )
+    (section,) = re.split(rf"^## {title}$", pages, flags=re.MULTILINE | re.IGNORECASE)[1:]
+    return re.findall(r"```(?:python|sql)\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
+
+
+def one_file_left(root, copy):
+    """A copy of the dataset of which all files but one of the calls are spoilt; the partition and rows of that one."""
+    shutil.copytree(root, copy)
+    kept, *others = sorted((copy / "calls").rglob("*.parquet"))
+    for path in others:
+        path.write_bytes(b"spoilt")
+    run_test, month = (part.partition("=")[2] for part in kept.parent.relative_to(copy / "calls").parts)
+    return run_test, month, pq.ParquetFile(kept).metadata.num_rows
+
+
+def test_pandas_has_every_row_in_the_declared_types(dataset):
+    for table in TABLES:
+        frame = opened("pandas", [table], dataset.root)[table.name]
+        assert list(frame.columns) == names(table)
+        assert [each.pyarrow_dtype for each in frame.dtypes] == [column.type for column in columns_of(table)]
+        rows = pa.Table.from_pandas(frame, preserve_index=False).to_pylist()
+        assert by_key(table, rows) == true_rows(dataset.root, table)
+
+
+def test_polars_has_every_row_in_the_declared_types(dataset):
+    types = dict(zip(KINDS, (pl.String, pl.Int64, pl.Float64, pl.Boolean, pl.Datetime("us", "UTC")), strict=True))
+    for table in TABLES:
+        frame = opened("polars", [table], dataset.root)[table.name]
+        assert dict(frame.collect_schema()) == {column.name: types[column.type] for column in columns_of(table)}
+        assert frame.collect_schema().names() == names(table)
+        assert by_key(table, frame.collect().to_dicts()) == true_rows(dataset.root, table)
+
+
+def test_duckdb_has_every_row_in_the_declared_types(dataset):
+    types = dict(zip(KINDS, AS_IN_DUCKDB.values(), strict=True))
+    for table in TABLES:
+        with duckdb.connect() as connection:
+            connection.execute(ddl([table], "duckdb", str(dataset.root)))
+            described = [each[:2] for each in connection.execute(f"DESCRIBE {table.name}").fetchall()]
+            assert described == [(column.name, types[column.type]) for column in columns_of(table)]
+            rows = connection.sql(f"FROM {table.name}").to_arrow_table().to_pylist()
+        assert by_key(table, rows) == true_rows(dataset.root, table)
+
+
+def test_pandas_and_polars_read_no_file_that_a_filter_excludes(dataset, tmp_path):
+    run_test, month, rows = one_file_left(dataset.root, tmp_path / "data")
+    statement = ddl([schema.CALLS], "pandas", str(tmp_path / "data"))
+    filters = f"    filters=[('run_test', '==', {run_test!r}), ('month', '==', {month!r})],\n)"
+    variables: dict[str, Any] = {}
+    exec(statement.removesuffix(")") + filters, variables)
+    assert len(variables["calls"]) == rows
+    with pytest.raises(pa.ArrowInvalid):
+        exec(statement, {})
+    calls = opened("polars", [schema.CALLS], tmp_path / "data")["calls"]
+    kept = calls.filter(pl.col("run_test") == run_test, pl.col("month") == month)
+    assert kept.collect().height == rows
+    with pytest.raises(pl.exceptions.PolarsError):
+        calls.collect()
+
+
+def test_duckdb_reads_no_rows_of_a_file_that_a_filter_excludes(dataset):
+    files = sorted((dataset.root / "calls").rglob("*.parquet"))
+    with duckdb.connect() as connection:
+        connection.execute(ddl([schema.CALLS], "duckdb", str(dataset.root)))
+        connection.execute("SET explain_output = 'all'")
+        run_test, month = (part.partition("=")[2] for part in files[0].parent.parts[-2:])
+        query = f"EXPLAIN ANALYZE SELECT status FROM calls WHERE run_test = '{run_test}' AND month = '{month}'"
+        ((_, plan),) = connection.execute(query).fetchall()
+    assert re.findall(r"Scanning Files: (\d+)/(\d+)", plan) == [("1", str(len(files)))]
+
+
+@pytest.mark.parametrize("has_newer_file", [False, True])
+def test_an_older_file_has_null_in_a_column_that_came_later(dataset, tmp_path, has_newer_file):
+    """Whether any file has it yet: after an upgrade, no export may have written anything."""
+    (path,) = (dataset.root / "runs").rglob("*.parquet")
+    folder = tmp_path / path.parent.relative_to(dataset.root)
+    folder.mkdir(parents=True)
+    rows = pq.ParquetFile(path).read()
+    pq.write_table(rows.drop_columns(["requests"]), folder / "1-older.parquet")
+    if has_newer_file:
+        pq.write_table(rows, folder / "2-newer.parquet")
+    expected = [None, rows["requests"][0].as_py()] if has_newer_file else [None]
+
+    assert (
+        opened("pandas", [schema.RUNS_TABLE], tmp_path)["runs"]["requests"].replace({pd.NA: None}).tolist() == expected
+    )
+    assert opened("polars", [schema.RUNS_TABLE], tmp_path)["runs"].collect()["requests"].to_list() == expected
+    with duckdb.connect() as connection:
+        connection.execute(ddl([schema.RUNS_TABLE], "duckdb", str(tmp_path)))
+        found = connection.sql("SELECT requests FROM runs ORDER BY requests NULLS FIRST").fetchall()
+    assert [value for (value,) in found] == expected
+
+
+def test_without_a_dead_letter_every_other_table_opens_first(without_errors):
+    """The command prints errors last, with what to do."""
+    found: dict[str, Any] = {}
+    with pytest.raises(FileNotFoundError):
+        exec(ddl(TABLES, "pandas", str(without_errors)), found)
+    assert {"executions", "calls", "evals", "runs"} <= set(found)
+    with duckdb.connect() as connection:
+        statement = ddl(TABLES, "duckdb", str(without_errors))
+        with pytest.raises(duckdb.IOException, match="No files found"):
+            connection.execute(statement)
+        views = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
+        assert {name for (name,) in views} == {"executions", "calls", "evals", "runs"}
+        until = ddl([schema.ERRORS], "duckdb", str(without_errors)).partition("\nUNION")[0]
+        connection.execute(until)
+        assert len(connection.execute("DESCRIBE errors").fetchall()) == len(columns_of(schema.ERRORS))
+        assert connection.sql("FROM errors").fetchall() == []
+
+
+def test_polars_needs_no_folder_of_errors(without_errors):
+    errors = opened("polars", [schema.ERRORS], without_errors)["errors"].collect()
+    assert errors.shape == (0, len(columns_of(schema.ERRORS)))
+
+
+def test_errors_that_succeeded_are_no_rows(healed):
+    assert opened("pandas", [schema.ERRORS], healed)["errors"].shape == (0, len(columns_of(schema.ERRORS)))
+    assert opened("polars", [schema.ERRORS], healed)["errors"].collect().is_empty()
+    with duckdb.connect() as connection:
+        connection.execute(ddl([schema.ERRORS], "duckdb", str(healed)))
+        assert connection.sql("FROM errors").fetchall() == []
+
+
+@pytest.mark.parametrize("tables", [TABLES, [schema.ERRORS]], ids=["tables", "errors"])
+def test_dataset_keeps_its_contract(dataset, tables):
+    """Each rule of it, by DuckDB, which takes the files where the contract says they are."""
+    promised = contract(tables, str(dataset.root))
+    (server,) = promised["servers"]
+    checked = 0
+    with duckdb.connect() as connection:
+
+        def count(query):
+            ((number,),) = connection.execute(query).fetchall()
+            return number
+
+        for table in promised["schema"]:
+            files = server["path"].format(model=table["physicalName"]).replace("'", "''")
+            connection.execute(f"CREATE VIEW {table['name']} AS FROM read_parquet('{files}', hive_partitioning = true)")
+        for table in promised["schema"]:
+            name, columns = table["name"], {each["name"]: each for each in table["properties"]}
+            types = dict(connection.execute(f"SELECT column_name, column_type FROM (DESCRIBE {name})").fetchall())
+            assert {column: AS_IN_DUCKDB[told["physicalType"]] for column, told in columns.items()} == types
+            for column, told in columns.items():
+                if told["required"]:
+                    assert count(f"SELECT count(*) FROM {name} WHERE {column} IS NULL") == 0
+                for relation in told.get("relationships", ()):
+                    other, key = relation["to"].split(".")
+                    orphans = f"SELECT count(*) FROM {name} WHERE {column} NOT IN (SELECT {key} FROM {other})"
+                    assert count(orphans) == 0
+                    checked += 1
+            (unique,) = table["quality"]
+            key = ", ".join(unique["arguments"]["properties"])
+            distinct = count(f"SELECT count(*) FROM (SELECT DISTINCT {key} FROM {name})")
+            assert count(f"SELECT count(*) FROM {name}") == distinct > 0
+    assert checked == (2 if tables == TABLES else 0)
+
+
+@pytest.fixture
+def executions(dataset, monkeypatch):
+    """How many executions the documented examples are about; where they run, the dataset is called data."""
+    monkeypatch.chdir(dataset.root.parent)
+    rows = true_rows(dataset.root, schema.EXECUTIONS)
+    since = dt.datetime(2026, 10, 28, tzinfo=dt.UTC)
+    return sum(row["run_test"] == "checkout-flow-858f2c8d" and row["started_at"] >= since for row in rows)
+
+
+def test_documented_example_for_pandas(executions):
+    statement = ddl([schema.EXECUTIONS], "pandas")
+    variables: dict[str, Any] = {}
+    exec(f"{statement.removesuffix(')')}{documented('Without this package')[-1]})", variables)
+    assert len(variables["executions"]) == executions > 0
+
+
+def test_documented_example_for_polars(executions):
+    quick, example = documented("polars")
+    as_documented: dict[str, Any] = {}
+    exec(quick, as_documented)
+    for variables in (as_documented, opened("polars", [schema.EXECUTIONS], "data")):
+        assert eval(f"({example})", variables)["len"].sum() == executions > 0
+
+
+def test_documented_example_for_duckdb(executions):
+    _, shortened, example = documented("duckdb")
+    for statement in (shortened, ddl([schema.EXECUTIONS], "duckdb")):
+        with duckdb.connect() as connection:
+            connection.execute(statement)
+            assert sum(count for _, count in connection.execute(example).fetchall()) == executions > 0
+
+
+def test_documented_quick_look_counts_every_call(dataset, monkeypatch):
+    monkeypatch.chdir(dataset.root.parent)
+    calls = true_rows(dataset.root, schema.CALLS)
+    with duckdb.connect() as connection:
+        counted = dict(connection.execute(documented("duckdb")[0]).fetchall())
+    assert counted == Counter(row["run_test_name"] for row in calls)
+
+
+@pytest.mark.parametrize("engine", ["spark", "bigquery", "snowflake", "athena", "redshift", "trino", "clickhouse"])
+def test_documented_example_is_of_the_dialect(engine):
+    *_, example = documented(engine)
+    (condition,) = sqlglot.parse_one(example, dialect=engine).find_all(exp.Where)
+    assert {column.name for column in condition.find_all(exp.Column)} == {"run_test", "month", "started_at"}
+
+
+def run_elsewhere(script, tmp_path, statements, queries):
+    """The answers of an engine that lives in an environment of its own."""
+    if not PYTHON.exists():
+        pytest.skip(".venv-readers is missing: make test-all makes it")
+    environment = {
+        "PATH": os.environ["PATH"],
+        "LC_ALL": "C.UTF-8",  # Java takes the encoding of paths from it
+        "TZ": "UTC",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        **({"JAVA_HOME": os.environ["JAVA_HOME"]} if "JAVA_HOME" in os.environ else {}),
+    }
+    result = subprocess.run(
+        [PYTHON, Path(__file__).with_name(script)],
+        check=False,
+        input=json.dumps({"warehouse": str(tmp_path / "warehouse"), "statements": statements, "queries": queries}),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    return json.loads(result.stdout)
+
+
+def as_json(rows):
+    return json.loads(json.dumps(rows, default=str))
+
+
+@pytest.mark.slow
+def test_dask_computes_the_documented_answer(dataset, tmp_path):
+    """In the environment of the engines, where the exporter is only on the path."""
+    if not PYTHON.exists():
+        pytest.skip(".venv-readers is missing: make test-all makes it")
+    opening, example = documented("pyarrow and Dask")
+    code = f"{opening}\n{example}\nprint(mean.to_json())\n"
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [PYTHON, "-c", code], cwd=dataset.root.parent, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    calls = etl.read_table(dataset.root, "calls", deleted="include")
+    truth = calls.groupby("run_test_name")["latency_avg_agent_latency_ms"].mean()
+    assert json.loads(result.stdout) == {name: pytest.approx(value, rel=1e-9) for name, value in truth.items()}
+
+
+def test_documented_pyarrow_dataset_gives_batches_of_the_files_that_match(executions):
+    namespace: dict[str, Any] = {}
+    exec(documented("pyarrow and Dask")[0], namespace)
+    found = sum(len(batch) for batch in namespace["batches"])
+    calls = etl.read_table("data", "calls", deleted="include", run_tests="checkout-flow-858f2c8d")
+    assert 0 < found == (calls["execution_started_at"].dt.strftime("%Y-%m") == "2026-10").sum()
+
+
+@pytest.mark.slow
+def test_spark_has_every_row_in_the_declared_types(dataset, tmp_path):
+    if not (shutil.which("java") or "JAVA_HOME" in os.environ):
+        pytest.skip("Spark needs Java 17 or newer")
+    statements = [each.strip() for each in ddl(TABLES, "spark", str(dataset.root)).split(";\n")]
+    run_test, month = (part.partition("=")[2] for part in next((dataset.root / "calls").glob("*/*")).parts[-2:])
+    queries = {table.name: f"SELECT * FROM {table.name}" for table in TABLES}
+    queries |= {f"{table.name} columns": f"DESCRIBE {table.name}" for table in TABLES}
+    queries["pruned"] = f"EXPLAIN SELECT status FROM calls WHERE run_test = '{run_test}' AND month = '{month}'"
+    found = run_elsewhere("in_spark.py", tmp_path, [each.removesuffix(";") for each in statements], queries)
+    types = dict(zip(KINDS, ("string", "bigint", "double", "boolean", "timestamp"), strict=True))
+    for table in TABLES:
+        assert by_key(table, found[table.name]) == as_json(true_rows(dataset.root, table))
+        described = found[f"{table.name} columns"][: len(columns_of(table))]
+        assert [(each["col_name"], each["data_type"], each["comment"]) for each in described] == [
+            (column.name, types[column.type], comment(column)) for column in columns_of(table)
+        ]
+    ((plan,),) = ([row["plan"]] for row in found["pruned"])
+    assert re.search(r"PartitionFilters: \[.*run_test.*month.*\]", plan), plan
+    assert "InMemoryFileIndex(1 paths)" in plan
+
+
+@pytest.mark.slow
+def test_clickhouse_has_every_row_in_the_declared_types(dataset, tmp_path):
+    copy = tmp_path / "data"
+    run_test, month, rows = one_file_left(dataset.root, copy)
+    statements = ddl(TABLES, "clickhouse", str(dataset.root)).split(";\n")
+    spoilt = ddl([schema.CALLS], "clickhouse", str(copy)).replace("VIEW calls", "VIEW spoilt")
+    queries = {table.name: f"SELECT * FROM {table.name}" for table in TABLES}
+    queries |= {f"{table.name} columns": f"DESCRIBE TABLE {table.name}" for table in TABLES}
+    queries["pruned"] = f"SELECT count(status) AS n FROM spoilt WHERE run_test = '{run_test}' AND month = '{month}'"
+    found = run_elsewhere("in_clickhouse.py", tmp_path, [*statements, spoilt], queries)
+    types = dict(zip(KINDS, ("String", "Int64", "Float64", "Bool", "DateTime64(6, 'UTC')"), strict=True))
+    for table in TABLES:
+        assert by_key(table, found[table.name]) == as_json(true_rows(dataset.root, table))
+        expected = [
+            (column.name, types[column.type] if column.is_key else f"Nullable({types[column.type]})")
+            for column in table.columns
+        ]
+        words = [(column.name, "LowCardinality(String)") for column in table.partitions]
+        described = [(each["name"], each["type"]) for each in found[f"{table.name} columns"]]
+        assert described == [*expected, *words]
+    assert found["pruned"] == [{"n": rows}]

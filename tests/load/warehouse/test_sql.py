@@ -1,0 +1,100 @@
+"""What engines that speak SQL have in common, beyond the laws: views that are repaired, marks in comments, comments on columns."""
+
+import dataclasses
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from etl.errors import DestinationError
+from etl.load.warehouse.load import load
+from etl.load.warehouse.sql import SqlWarehouse
+from etl.load.warehouse.tables import VIEWS
+from etl.model import schema
+from tests.loads import compared, next_export
+from tests.warehouses import Place, assert_equals_dataset, contents_of, load_into
+
+
+@pytest.mark.parametrize("table", ["calls", pytest.param("executions", marks=pytest.mark.slow)])
+def test_view_shows_the_new_table_where_the_old_one_was_renamed(data: Path, warehouse: Place, table: str) -> None:
+    """PostgreSQL's views follow a table to its new name."""
+    load_into(warehouse, data)
+    warehouse.edit(f"ALTER TABLE {{s}}.{table} RENAME TO {table}_of_before")
+    load_into(warehouse, data)
+    next_export(data)
+    load_into(warehouse, data)
+
+    assert_equals_dataset(warehouse, data)
+
+
+@pytest.mark.parametrize("column", ["calls.status", pytest.param("executions.deleted_at", marks=pytest.mark.slow)])
+def test_view_shows_the_new_column_where_the_old_one_was_renamed(data: Path, warehouse: Place, column: str) -> None:
+    load_into(warehouse, data)
+    table, name = column.split(".")
+    warehouse.edit(f"ALTER TABLE {{s}}.{table} RENAME COLUMN {name} TO of_before")
+    next_export(data)
+    load_into(warehouse, data)
+    warehouse.edit(f"ALTER TABLE {{s}}.{table} DROP COLUMN of_before")  # which nothing shows any more
+
+    assert_equals_dataset(warehouse, data)
+
+
+def test_table_whose_comment_was_replaced_is_ours_again_as_its_error_says(data: Path, warehouse: Place) -> None:
+    """As by a catalogue of the company, or a dump without comments."""
+    load_into(warehouse, data)
+    warehouse.edit("COMMENT ON TABLE {s}.calls IS 'ask Ann'")
+    with pytest.raises(DestinationError, match="calls was not made by metrics-etl") as caught:
+        load_into(warehouse, data, is_full=True)
+    _, words, _ = str(caught.value).split('"')
+    warehouse.edit(f"COMMENT ON TABLE {{s}}.calls IS 'ask Ann. {words}'")
+
+    load_into(warehouse, data, is_full=True)
+
+    assert_equals_dataset(warehouse, data)
+
+
+def test_places_are_columns_and_everything_has_a_comment(data: Path, warehouse: Place) -> None:
+    load_into(warehouse, data)
+    comments: list[str] = []
+    for table in schema.TABLES.values():
+        sql = (
+            f"SELECT col_description('{{s}}.{table.name}'::regclass, attnum) AS text FROM pg_attribute "
+            f"WHERE attrelid = '{{s}}.{table.name}'::regclass AND attnum > 0"
+            if warehouse.has_keys
+            else f"SELECT comment AS text FROM duckdb_columns() WHERE schema_name = '{{s}}' AND table_name = '{table.name}'"
+        )
+        comments += [row["text"] for row in warehouse.query(sql)]
+    with closing(warehouse.open()) as opened:
+        marks = {
+            row["table_name"]: row["comment"]
+            for row in opened._session.query(
+                opened._dialect.comments.format(schema=f"'{warehouse.namespace}'")
+            ).to_pylist()
+        }
+
+    assert all(comments)
+    assert "Length of the call. Unit: s." in comments
+    assert [marks[view.name].partition(" Loaded by")[0] for view in VIEWS] == [
+        "Executions that are not deleted.", "Calls that are not deleted, with their execution.", "Evals that are not deleted.",
+    ]  # fmt: skip
+    months = {row["month"] for row in warehouse.rows(schema.CALLS)}
+    assert months == {path.name.partition("=")[2] for path in (data / "calls").glob("*/*")}
+
+
+def test_verify_finds_times_that_python_does_not_have(data: Path, warehouse: Place) -> None:
+    load_into(warehouse, data)
+    warehouse.edit("UPDATE {s}.executions SET started_at = '-infinity' WHERE execution_id = 'e1'")
+
+    assert [each.text for each in compared(warehouse, data).findings] == [
+        "executions: 1 row with other values (started_at)"
+    ]
+
+
+def test_engine_in_which_no_schema_is_made_is_not_asked_for_one(data: Path, in_duckdb: Place) -> None:
+    """BigQuery lists datasets to those alone who may see all of the project's."""
+    in_duckdb.edit("CREATE SCHEMA {s}")
+    with closing(in_duckdb.open()) as opened:
+        dialect = dataclasses.replace(opened._dialect, schema="", schemas="nothing that it knows")
+        load(contents_of(data), SqlWarehouse(opened._session, dialect, in_duckdb.namespace))
+
+    assert_equals_dataset(in_duckdb, data)

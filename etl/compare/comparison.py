@@ -9,9 +9,10 @@ from etl.compare.samples import difference_of, eval_metrics, read_samples
 from etl.compare.selection import Selection, Selector, can_tell_slow_days, select_from
 from etl.compare.statistics import FEWEST_EXECUTIONS, Difference, Interval, Outcome
 from etl.errors import ConfigurationError, ExitCode
-from etl.inspect.gone import rows_gone
+from etl.inspect.inventory import read_lost
 from etl.load.files.contract import Files
 from etl.load.last_run import read_last_run
+from etl.model.findings import Finding, Kind
 from etl.model.metrics import METRICS, Limit, Metric, nearest
 from etl.model.wording import counted, first_few, quoted
 
@@ -36,14 +37,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonReport:
-    """Baseline and candidate, a row for each metric, and what is worth knowing; ``gone``: see ``rows_gone``."""
+    """Baseline and candidate, a row for each metric, and what is worth knowing; ``findings``: rows that somebody took away."""
 
     dataset: str
     baseline: Selection
     candidate: Selection
     calls: tuple[int, int]
     rows: Sequence[Row]
-    gone: Sequence[str] = ()
+    findings: Sequence[Finding] = ()
     notices: Sequence[str] = field(default_factory=list)
 
     @property
@@ -66,7 +67,7 @@ class ComparisonReport:
         """What the command answers with."""
         if self.exceeded:
             return ExitCode.REGRESSION
-        return ExitCode.PARTIAL if self.not_judged or self.gone or self.incomplete else ExitCode.COMPLETE
+        return ExitCode.PARTIAL if self.not_judged or self.findings or self.incomplete else ExitCode.COMPLETE
 
     @property
     def conclusion(self) -> str:
@@ -76,8 +77,8 @@ class ComparisonReport:
             told.append(f"regression beyond the limit: {first_few(self.exceeded, shown=5)}")
         if self.not_judged:
             told.append(f"too few calls for the limit: {first_few(self.not_judged, shown=5)}")
-        if self.gone:
-            told.append("rows are gone from the dataset")
+        if self.findings:
+            told.append("rows are missing from the dataset")
         if self.incomplete:
             told.append(f"calls are missing: {counted(self.incomplete, 'incomplete execution')}")
         if told:
@@ -93,7 +94,7 @@ class ComparisonReport:
             "conclusion": self.conclusion,
             "exceeded": self.exceeded,
             "not_judged": self.not_judged,
-            "gone": list(self.gone),
+            "findings": [finding.as_json() for finding in self.findings],
             "baseline": _selection_as_json(self.baseline, self.calls[0]),
             "candidate": _selection_as_json(self.candidate, self.calls[1]),
             "metrics": [_row_as_json(row) for row in self.rows],
@@ -131,19 +132,16 @@ def compare(
         for name in default_limits
         if name not in known
     ]
+    both = [*before.executions, *after.executions]
+    findings = read_lost(files, {each.run_test for each in both})
     for selection, name, there in zip((before, after), ("baseline", "candidate"), samples, strict=True):
         missing = sum(each.exported_calls or 0 for each in selection.executions) - there.calls
         if missing > 0:
-            notices.append(f"{name}: {counted(missing, 'call')} gone from the dataset: metrics-etl verify says more")
-    gone = rows_gone(
-        files, dict.fromkeys(each.run_test for selection in (before, after) for each in selection.executions)
-    )
-    if gone:
-        notices.append(f"gone from the dataset: {', '.join(gone)}: metrics-etl status says what to do")
+            text = f"{counted(missing, 'call')} of the {name} missing from the dataset"
+            findings.append(Finding(Kind.DAMAGED, selection.run_test, text))
     last_run = read_last_run(files, note=notices.append)
-    behind = {
-        selection.run_test for selection in (before, after) if selection.executions[0].run_test in last_run.incomplete
-    }
+    keys = {each.name: each.key for each in last_run.run_tests}
+    behind = {each.label for each in both if keys.get(each.label, each.run_test) in last_run.incomplete}
     if behind:
         names = ", ".join(map(quoted, sorted(behind)))
         notices.append(f"the last run did not export everything of {names}: metrics-etl status says more")
@@ -164,7 +162,7 @@ def compare(
         candidate=after,
         calls=(samples[0].calls, samples[1].calls),
         rows=rows,
-        gone=gone,
+        findings=findings,
         notices=notices,
     )
 

@@ -49,12 +49,12 @@ def read_samples(files: Files, executions: Sequence[ComparedExecution]) -> Sampl
     known = [day for day in days if day]
     scope = Scope(keys, min(known), max(known)) if len(known) == len(days) else Scope(keys)
     ids = pa.array([each.execution_id for each in executions], schema.STRING)
-    calls = _of(rows_once(files, schema.CALLS, scope, CALL_COLUMNS, is_of_days=False), ids)
+    calls = _of(living_rows(files, schema.CALLS, scope, CALL_COLUMNS, is_of_days=False), ids)
     if scope.has_bounds and len(calls) < sum(each.exported_calls or 0 for each in executions):
         # An execution stays in the month in which it was first seen, whatever the API says later of its start.
         scope = Scope(keys)
-        calls = rows_once(files, schema.CALLS, scope, CALL_COLUMNS, is_of_days=False)
-    evals = rows_once(files, schema.EVALS, scope, EVAL_COLUMNS, is_of_days=False)
+        calls = living_rows(files, schema.CALLS, scope, CALL_COLUMNS, is_of_days=False)
+    evals = living_rows(files, schema.EVALS, scope, EVAL_COLUMNS, is_of_days=False)
     return samples_of(calls, evals, executions)
 
 
@@ -87,18 +87,16 @@ def difference_of(metric: Metric, both: Sequence[Samples]) -> Difference:
     return difference(before, after, metric.statistic, is_higher_worse=metric.is_higher_worse)
 
 
-def rows_once(
+def living_rows(
     files: Files, table: schema.Table, scope: Scope, names: Iterable[str], *, is_of_days: bool = True
 ) -> pa.Table:
-    """The columns of the rows, with those of the key, each row once: those that an export is moving are there twice, and equal.
+    """The columns of the rows that the source still has, with those of the key.
 
     Raises:
         DestinationError: a file of the dataset cannot be read.
     """
     wanted = list(dict.fromkeys([*table.key, "execution_id", *names]))
-    rows = read_rows(files, table, scope, wanted, is_of_days=is_of_days)
-    keys = pc.binary_join_element_wise(*(rows[name] for name in table.key), " ").combine_chunks()
-    return rows.filter(pc.equal(pc.index_in(keys, value_set=keys), pa.array(np.arange(len(rows), dtype=np.int32))))
+    return read_rows(files, table, scope, wanted, is_living=True, is_of_days=is_of_days)
 
 
 def _of(rows: pa.Table, executions: pa.Array) -> pa.Table:

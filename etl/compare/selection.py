@@ -59,6 +59,11 @@ class ComparedExecution:
     exported_calls: int | None
 
     @property
+    def label(self) -> str:
+        """The name of its run test, or the key where it lies."""
+        return self.run_test_name or self.run_test
+
+    @property
     def is_finished(self) -> bool:
         """Whether its calls have ended, and were fetched."""
         return self.status in TERMINAL_EXECUTION and self.export_state != ExportState.WAITING
@@ -84,8 +89,7 @@ class Selection:
     @property
     def run_test(self) -> str:
         """The name of the run test."""
-        newest = self.executions[0]
-        return newest.run_test_name or newest.run_test
+        return self.executions[0].label
 
     @property
     def label(self) -> str:
@@ -113,14 +117,13 @@ def select_from(
 
 
 def read_executions(files: Files, scope: Scope) -> list[ComparedExecution]:
-    """Those of the scope, each once, deleted ones included; a start that is not ``PLAUSIBLE`` is none.
+    """Those of the scope, deleted ones included; a start that is not ``PLAUSIBLE`` is none.
 
     Raises:
         DestinationError: a file of the dataset cannot be read.
     """
     rows = read_rows(files, schema.EXECUTIONS, scope, list(_COLUMNS)).to_pylist()
-    # Rows that an export is moving are there twice for a moment, and equal.
-    found = {row["execution_id"]: ComparedExecution(**row) for row in rows}.values()
+    found = [ComparedExecution(**row) for row in rows]
     return [each if PLAUSIBLE.has(each) else replace(each, started_at=None) for each in found]
 
 
@@ -129,10 +132,9 @@ def select(
 ) -> tuple[Selection, Selection, list[str]]:
     """As ``select_from``, among these executions."""
     named = [_by_id(executions, each, where) for each in (baseline, candidate) if _is_id(each)]
-    key = named[0].run_test if named else None
     if len(named) < 2:
-        key = key or _only_run_test(executions, where)
-        executions = [each for each in executions if each.run_test == key]
+        run_test = named[0].label if named else _only_run_test(executions, where)
+        executions = [each for each in executions if each.label == run_test]
     selections = [_select_one(executions, each, where) for each in (baseline, candidate)]
     _refuse_common(*selections)
     return selections[0], selections[1], _notices(executions, selections)
@@ -187,11 +189,11 @@ def _by_id(executions: Iterable[ComparedExecution], selector: Selector, where: s
 
 
 def _only_run_test(executions: Iterable[ComparedExecution], where: str) -> str:
-    names = {each.run_test: each.run_test_name or "" for each in executions if each.deleted_at is None}
+    names = {each.label: each.run_test for each in executions if each.deleted_at is None}
     if not names:
         raise ConfigurationError(f"{where} holds no executions yet: run metrics-etl run")
     if len(names) > 1:
-        held = first_few(sorted(f"{quoted(name)} ({key})" for key, name in names.items()), shown=5)
+        held = first_few(sorted(f"{quoted(name)} ({key})" for name, key in names.items()), shown=5)
         raise ConfigurationError(f"which run test? {where} holds {held}: name one with --run-test")
     return next(iter(names))
 
@@ -230,7 +232,7 @@ def _refuse_common(baseline: Selection, candidate: Selection) -> None:
 
 def _notices(executions: Sequence[ComparedExecution], selections: Sequence[Selection]) -> list[str]:
     notices = []
-    if selections[0].executions[0].run_test != selections[1].executions[0].run_test:
+    if selections[0].run_test != selections[1].run_test:
         notices.append(
             f"the baseline is of {quoted(selections[0].run_test)}, the candidate of {quoted(selections[1].run_test)}"
         )

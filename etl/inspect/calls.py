@@ -18,18 +18,15 @@ import pyarrow.compute as pc
 
 from etl.errors import ConfigurationError
 from etl.inspect.tables import (
-    DELETED_AT,
     EXPORTED_AT,
     Deleted,
     chosen_columns,
-    deleted_in,
     find_scope,
     includes_deleted,
+    moment,
     open_dataset,
     read_rows,
-    without,
 )
-from etl.inspect.times import moment
 from etl.load.files.contract import Files
 from etl.load.layout import Scope
 from etl.model import schema
@@ -81,7 +78,7 @@ def read_calls(  # noqa: PLR0913 each narrows what is read, and is given by name
 
     Args:
         path: The folder of the dataset, or its URL in a bucket, as in ``[destination] path``.
-        run_tests: Names or keys of run tests; all of them by default.
+        run_tests: Names of run tests, or keys: all calls under ``run_test=KEY``; all of them by default.
         since: First day of ``date`` (UTC): a date, text such as ``2026-11-01``, or a datetime or Timestamp (without a zone, UTC).
         until: Last day of ``date``, included.
         columns: Only these, in this order; all of them by default. Columns of evals come on top.
@@ -89,8 +86,8 @@ def read_calls(  # noqa: PLR0913 each narrows what is read, and is given by name
         changed_since: Only calls of executions of which anything changed after this moment, all of each: what is to take the place
             of the calls of the ``execution_id`` that ``read_table(path, "executions", changed_since=…)`` gives. A datetime or
             Timestamp, or text such as ``2026-11-01T02:00:00Z`` (without a zone, UTC).
-        deleted: ``"include"`` also gives the calls of executions that were deleted at the source: those with an
-            ``execution_deleted_at``.
+        deleted: ``"include"`` also gives the calls, and the outputs of evals, that the source no longer has: calls with a
+            ``deleted_at``.
         options: Of a bucket, as in ``[destination.options]``; credentials come from their usual places.
 
     Raises:
@@ -104,16 +101,15 @@ def read_calls(  # noqa: PLR0913 each narrows what is read, and is given by name
     scope = find_scope(files, schema.CALLS, run_tests, since, until)
     after = moment("changed_since", changed_since)
     needed = dict.fromkeys(["call_execution_id", "execution_id", *(name for name in names if name in CALL_COLUMNS)])
-    calls = read_rows(files, schema.CALLS, scope, list(needed))
+    is_living = not includes_deleted(deleted)
+    calls = read_rows(files, schema.CALLS, scope, list(needed), is_living=is_living)
     beside = {name: EXECUTION_COLUMNS[name] for name in names if name in EXECUTION_COLUMNS}
-    is_whole = includes_deleted(deleted)
-    told_by = {*([EXPORTED_AT] if after else ()), *(() if is_whole else [DELETED_AT])}
-    executions = _executions(files, scope, {*beside.values(), *told_by})
-    left_out = pa.concat_arrays([*([] if is_whole else [deleted_in(executions)]), _unchanged(executions, after)])
-    calls = without(calls, left_out)
+    executions = _executions(files, scope, {*beside.values(), *([EXPORTED_AT] if after else ())})
+    unchanged = _unchanged(executions, after)
+    calls = _without(calls, unchanged)
     places = _places(calls["execution_id"], executions["execution_id"])
     found = {name: executions[beside[name]].take(places) if name in beside else calls[name] for name in names}
-    judged = _of_evals(files, scope, calls, left_out) if evals else {}
+    judged = _of_evals(files, scope, calls, is_living=is_living) if evals else {}
     return to_pandas(pa.table(found | judged))
 
 
@@ -133,9 +129,15 @@ def _unchanged(executions: pa.Table, after: datetime | None) -> pa.Array:
     return executions.filter(is_older)["execution_id"].combine_chunks()
 
 
-def _of_evals(files: Files, scope: Scope, calls: pa.Table, left_out: pa.Array) -> dict[str, pa.ChunkedArray]:
-    """The columns of the evals of each call, but for those of the executions that are ``left_out``."""
-    rows = without(read_rows(files, schema.EVALS, scope, _EVALS_READ), left_out)
+def _without(rows: pa.Table, executions: pa.Array) -> pa.Table:
+    """The rows of other executions than these."""
+    return rows.filter(pc.invert(pc.is_in(rows["execution_id"], value_set=executions))) if len(executions) else rows
+
+
+def _of_evals(files: Files, scope: Scope, calls: pa.Table, *, is_living: bool) -> dict[str, pa.ChunkedArray]:
+    """The columns of the evals of each call."""
+    rows = read_rows(files, schema.EVALS, scope, _EVALS_READ, is_living=is_living)
+    rows = rows.filter(pc.is_in(rows["call_execution_id"], value_set=calls["call_execution_id"].combine_chunks()))
     verdict, score = rows["output_passed"], rows["output_score"]
     is_word = pc.and_(pc.is_null(verdict), pc.is_null(score))
     words = pc.if_else(is_word, pc.coalesce(rows["output_text"], rows["output_json"]), pa.scalar(None, schema.STRING))
@@ -152,7 +154,7 @@ def _of_evals(files: Files, scope: Scope, calls: pa.Table, left_out: pa.Array) -
 
 
 def _places(ids: pa.ChunkedArray, among: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Where each id comes first, null when it is missing. Rows that an export is moving are there twice for a moment, and equal."""
+    """Where each id comes first, null when it is missing."""
     return pc.index_in(ids, value_set=among.combine_chunks(), skip_nulls=True)
 
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from etl.errors import DestinationError
-from etl.inspect.tables import declared_table, open_dataset, read_listed
+from etl.inspect.tables import declared_table, open_dataset, parts_of
 from etl.load.files.contract import Files, read_each
 from etl.load.layout import Part
 from etl.load.parquet import read_footer
@@ -19,7 +19,7 @@ def open_table(path: str | os.PathLike[str], table: str, *, options: Options | N
     """The files that one table has now, with exactly the declared columns and types, and ``run_test`` and ``month`` as text.
 
     DuckDB and Polars take it as it is, others its fragments. A filter on ``run_test`` or ``month`` opens only the files that match.
-    Rows of executions that were deleted at the source are there: ``executions.deleted_at`` tells which.
+    Rows that the source no longer has are there: those with a ``deleted_at``, in any table, without a join.
 
     It is what the table has now: open it again after an export. It can be pickled, for workers to whom the path means the same; the
     options of a bucket go with it, and so do the keys of an AWS profile.
@@ -35,7 +35,7 @@ def open_table(path: str | os.PathLike[str], table: str, *, options: Options | N
     """
     declared = declared_table(table)
     files = open_dataset(path, options)
-    return read_listed(files, declared, lambda parts: _dataset(files, declared, parts))
+    return _dataset(files, declared, parts_of(files, declared))
 
 
 def _dataset(files: Files, table: schema.Table, parts: dict[str, Part]) -> ds.Dataset:

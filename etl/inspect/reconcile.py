@@ -5,8 +5,8 @@ exported is not compared: the next run fetches it.
 """
 
 import asyncio
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
@@ -16,13 +16,13 @@ from etl.errors import ExporterError, NotFoundError, SourceError, SourceUnavaila
 from etl.extract.client import Client
 from etl.extract.connect import client_of
 from etl.extract.executions import is_before, read_executions_once
-from etl.extract.plan import is_mass_vanishing, pages
+from etl.extract.plan import pages
 from etl.extract.run_tests import discover
-from etl.inspect.rules import Finding, Kind
 from etl.load.layout import Part
+from etl.model.findings import Finding, Kind
 from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState
 from etl.model.listed_execution import ExecutionList, ListedExecution
-from etl.model.wording import counted, first_few, quoted
+from etl.model.wording import counted, first_few
 from etl.settings import RunTest, Settings
 from etl.transform.aggregates import AGGREGATES, NO_CALLS, Cause, Recomputed, mismatches
 
@@ -44,7 +44,7 @@ SKIPPED_MEANINGS: dict[Skipped, str] = {
     Skipped.CHANGED: "the API lists it differently since its export: metrics-etl run fetches it again",
     Skipped.NEW: "not in the dataset yet: metrics-etl run fetches it",
     Skipped.DELETED: "deleted at the source; its rows are kept",
-    Skipped.NOT_LISTED: "not in the list: deleted or moved since the last run, or it moved while the list was read",
+    Skipped.NOT_LISTED: "not in the list: deleted since the last run, or the list changed while it was read",
     Skipped.UNREADABLE: "the API cannot give its aggregates",
     Skipped.UNSOUND: "the files that hold it have findings",
 }
@@ -58,6 +58,7 @@ class Exported:
     """
 
     part: Part
+    run_test_name: str
     started_on: date
     export_state: str
     fingerprint: str
@@ -102,10 +103,10 @@ class Reconciliation:
 
 def expected_requests(settings: Settings, exported: Mapping[str, Exported]) -> int:
     """How many requests a reconciliation takes, if the lists are as long as in the dataset."""
-    counts = Counter(each.part.run_test_key for each in exported.values())
+    counts = Counter(each.run_test_name for each in exported.values())
     if not settings.run_tests:  # "all": those of the dataset, and twice the list of run tests
         return 2 + sum(pages(count, settings.api.page_limit) for count in counts.values())
-    return sum(pages(counts[run_test.key], settings.api.page_limit) for run_test in settings.run_tests)
+    return sum(pages(counts[run_test.name], settings.api.page_limit) for run_test in settings.run_tests)
 
 
 async def reconcile(
@@ -129,85 +130,50 @@ async def reconcile(
         if not settings.run_tests:
             seen = await discover(client, page_limit=settings.api.page_limit)
             settings = settings.with_run_tests(seen.run_tests)
-            result.findings += [Finding(Kind.NOT_LISTED, "run tests", text) for text in seen.problems]
+            result.findings += [Finding(Kind.RUN_TESTS_UNKNOWN, "", text) for text in seen.problems]
         lists = await _read_lists(client, settings, result)
     result.requests = client.traffic.requests
-    since = {run_test.key: run_test.since for run_test in settings.run_tests}
+    since = {run_test.name: run_test.since for run_test in settings.run_tests}
     listed: set[str] = set()
-    for key, found in lists.items():
+    for name, found in lists.items():
         listed |= found.executions.keys()
         for execution_id, execution in found.executions.items():
             known = exported.get(execution_id)
-            if known is None and (day := since[key]) and is_before(execution, day):
+            if known is None and (day := since[name]) and is_before(execution, day):
                 continue
             reason = _reason_to_skip(execution, known, is_head=execution_id in found.heads, unsound=unsound)
             if reason:
                 result.skip(execution_id, reason)
             elif known:
                 _reconcile(result, execution, known)
-    for run_test, mine in _by_run_test(exported, [each for each in settings.run_tests if each.key in lists]):
-        _note_missing(result, run_test, mine, listed, is_all=not settings.is_part)
+    for execution_id in exported.keys() - listed:
+        known = exported[execution_id]
+        if known.run_test_name in lists and known.started_on >= (since[known.run_test_name] or date.min):
+            result.skip(execution_id, Skipped.DELETED if known.is_deleted else Skipped.NOT_LISTED)
     return result
 
 
-def _by_run_test(
-    exported: Mapping[str, Exported], run_tests: Iterable[RunTest]
-) -> Iterator[tuple[RunTest, dict[str, Exported]]]:
-    """What was exported of each of the run tests, from its day on."""
-    found: defaultdict[str, dict[str, Exported]] = defaultdict(dict)
-    for execution_id, known in exported.items():
-        found[known.part.run_test_key][execution_id] = known
-    for run_test in run_tests:
-        since = run_test.since or date.min
-        yield run_test, {each: known for each, known in found[run_test.key].items() if known.started_on >= since}
-
-
-def _note_missing(
-    result: Reconciliation,
-    run_test: RunTest,
-    exported: Mapping[str, Exported],
-    listed: Collection[str],
-    *,
-    is_all: bool,
-) -> None:
-    """Skip the run test's executions that no list has; many of them, as a run counts, are a finding.
-
-    Not where some run tests are left out (``is_all``): one of these may have them now.
-    """
-    missing = {execution_id: known for execution_id, known in exported.items() if execution_id not in listed}
-    for execution_id, known in missing.items():
-        result.skip(execution_id, Skipped.DELETED if known.is_deleted else Skipped.NOT_LISTED)
-    vanished, living = (sum(not each.is_deleted for each in of.values()) for of in (missing, exported))
-    if is_all and is_mass_vanishing(vanished=vanished, living=living):
-        text = f"{vanished} of its {living} executions are not in its list: check the key's workspace"
-        result.findings.append(Finding(Kind.NOT_LISTED, f"run test {quoted(run_test.name)}", text))
-
-
 async def _read_lists(client: Client, settings: Settings, result: Reconciliation) -> dict[str, ExecutionList]:
-    """The run tests' lists by key; one that cannot be read is a finding, unless none can."""
+    """The run tests' lists by name; one that cannot be read is a finding, unless none can."""
     lists: dict[str, ExecutionList] = {}
     unreachable: list[str] = []
 
-    def find(run_test: RunTest, text: str) -> None:
-        result.findings.append(Finding(Kind.NOT_LISTED, f"run test {quoted(run_test.name)}", text))
+    def find(kind: Kind, run_test: RunTest, text: str) -> None:
+        result.findings.append(Finding(kind, run_test.name, text))
 
     async def read(run_test: RunTest) -> None:
         page_limit = settings.api.page_limit
         try:
             found = await read_executions_once(client, run_test.name, page_limit=page_limit, since=run_test.since)
         except SourceError as error:
-            find(run_test, str(error))
+            find(Kind.NO_SUCH_RUN_TEST if isinstance(error, NotFoundError) else Kind.LIST_FAILED, run_test, str(error))
             if not isinstance(error, NotFoundError | UnexpectedAnswerError):
                 unreachable.append(str(error))
             return
-        lists[run_test.key] = found
-        if found.unreadable:
-            find(
-                run_test, f"{counted(len(found.unreadable), 'row')} of its list cannot be read: {found.unreadable[-1]}"
-            )
-        if found.heads:
-            executions, letter = counted(len(found.heads), "execution"), next(iter(found.heads.values()))
-            find(run_test, f"the aggregates of {executions} cannot be read: {letter.message}")
+        lists[run_test.name] = found
+        rows = [*found.unreadable, *(letter.message for letter in found.heads.values())]
+        if rows:
+            find(Kind.ROW_UNREADABLE, run_test, f"{counted(len(rows), 'row')} of its list cannot be read: {rows[-1]}")
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -249,4 +215,4 @@ def _reconcile(result: Reconciliation, execution: ListedExecution, known: Export
     result.explained.update({cause.value: count for cause, count in causes.items() if cause})
     if unexplained := [str(each) for each in found if each.cause is None]:
         text = first_few(unexplained, shown=3)
-        result.findings.append(Finding(Kind.DIFFERENCE, f"execution {execution.execution_id}", text))
+        result.findings.append(Finding(Kind.DIFFERENCE, execution.execution_id, text))

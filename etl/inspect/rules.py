@@ -1,120 +1,25 @@
 """What must hold for a file of the dataset, and for the rows of one part. Pure: schemas and tables in, faults out.
 
-Nothing is fixed here: each fault is described, and a finding adds what to do about it.
+Nothing is fixed here: each fault is a kind of finding and a text; the kind says what to do about it.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.model import schema
+from etl.model.findings import Kind
 from etl.model.lifecycle import ExportState, HeldRows
-from etl.model.wording import counted, shown
+from etl.model.wording import counted
 from etl.transform.frames import hash_rows
 
 _BATCH_ROWS = 5_000
 
 
-class Kind(StrEnum):
-    """What is wrong in the dataset."""
-
-    ODDITY = "oddity"
-    STRAY_FILE = "stray_file"
-    NOT_READ = "not_read"
-    UNREADABLE = "unreadable"
-    SCHEMA = "schema"
-    NULL_KEY = "null_key"
-    DOUBLED = "doubled"
-    SPREAD = "spread"
-    ALTERED = "altered"
-    DAMAGED = "damaged"
-    MISPLACED = "misplaced"
-    NO_EXECUTION = "no_execution"
-    GONE = "gone"
-    DEAD_LETTER = "dead_letter"
-    NOT_LISTED = "not_listed"
-    DIFFERENCE = "difference"
-    NOT_LOADED = "not_loaded"
-
-
-KIND_MEANINGS: dict[Kind, str] = {
-    Kind.ODDITY: "a link, pipe or device, or a folder with the name of a file; it is not followed",
-    Kind.STRAY_FILE: "a file that metrics-etl did not write; a run refuses it if its name ends with .parquet",
-    Kind.NOT_READ: "a file that this user may not read, or that does not fit into memory",
-    Kind.UNREADABLE: "a damaged file: cut short, or with a wrong checksum",
-    Kind.SCHEMA: "a file with other columns, types or order than declared",
-    Kind.NULL_KEY: "a row without a key",
-    Kind.DOUBLED: "a key that occurs twice, in one file or in two",
-    Kind.SPREAD: "an execution with rows in several parts",
-    Kind.ALTERED: "a row whose values are not those that were exported",
-    Kind.DAMAGED: "an execution whose stored calls or evals are not those that were exported",
-    Kind.MISPLACED: "rows in another part than their execution",
-    Kind.NO_EXECUTION: "rows whose execution has no row of its own",
-    Kind.GONE: "rows that the last run left and that are not there; only looked for where nothing else is wrong",
-    Kind.DEAD_LETTER: "a request that was given up, see the table errors",
-    Kind.NOT_LISTED: "with --against-api: a run test, or rows of its list, that the API did not give",
-    Kind.DIFFERENCE: "with --against-api: an aggregate that differs without a known cause",
-    Kind.NOT_LOADED: "with --warehouse: an execution, a run or dead letters with other rows in the warehouse",
-}
-
-_FETCHED_AGAIN = "metrics-etl run fetches again what the API still lists of it"
-_MOVE_ASIDE = "move the file out of the dataset, then metrics-etl run fetches its rows again"
-
-FIXES: dict[Kind, str] = {
-    Kind.ODDITY: "replace it with the files themselves, or remove it",
-    Kind.STRAY_FILE: "move it out of the dataset: readers take it for data",
-    Kind.NOT_READ: "leave the file where it is: its rows may be intact",
-    Kind.UNREADABLE: _MOVE_ASIDE,
-    Kind.SCHEMA: f"upgrade the exporter if a newer one wrote it, else {_MOVE_ASIDE}",
-    Kind.NULL_KEY: _MOVE_ASIDE,
-    Kind.DOUBLED: _MOVE_ASIDE,
-    Kind.SPREAD: "metrics-etl run keeps the complete rows that were written last",
-    Kind.ALTERED: _MOVE_ASIDE,
-    Kind.DAMAGED: _FETCHED_AGAIN,
-    Kind.MISPLACED: "move the file back to where it was, or metrics-etl run drops what belongs elsewhere",
-    Kind.NO_EXECUTION: _FETCHED_AGAIN,
-    Kind.GONE: "metrics-etl status says what to do",
-    Kind.DEAD_LETTER: "metrics-etl run retries it",
-    Kind.NOT_LISTED: "check run_tests in the settings",
-    Kind.DIFFERENCE: "metrics-etl run --full-refresh fetches it again; if the difference stays, please report it",
-    Kind.NOT_LOADED: "metrics-etl load makes the warehouse equal again",
-}
-
-_MOVE_RUN_ASIDE = "move the file out of the dataset: at most the row of that one run is lost"
-
-FIXES_OF_RUNS: dict[Kind, str] = FIXES | {
-    **dict.fromkeys((Kind.UNREADABLE, Kind.NULL_KEY, Kind.DOUBLED, Kind.ALTERED), _MOVE_RUN_ASIDE),
-    Kind.SCHEMA: f"upgrade the exporter if a newer one wrote it, else {_MOVE_RUN_ASIDE}",
-    Kind.MISPLACED: f"move the file back to where it was, or {_MOVE_RUN_ASIDE}",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong: where, and what; ``fix`` says what to do about it."""
-
-    kind: Kind
-    place: str
-    text: str
-
-    @property
-    def fix(self) -> str:
-        """What to do about it."""
-        is_of_runs = self.place.startswith(f"{schema.RUNS_TABLE.name}/")
-        return (FIXES_OF_RUNS if is_of_runs else FIXES)[self.kind]
-
-    def __str__(self) -> str:
-        """One line, without control characters."""
-        return shown(f"{self.kind.value}: {self.place}: {self.text}: {self.fix}")
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(NamedTuple):
     """What is wrong with a file, whichever it is."""
 
     kind: Kind
@@ -139,14 +44,15 @@ def schema_fault(table: schema.Table, found: pa.Schema) -> Fault | None:
 
 
 def row_faults(table: schema.Table, rows: pa.Table) -> Iterator[Fault]:
-    """Null keys, duplicate keys, and rows whose values are not those that were hashed."""
+    """Null keys, keys that stand twice, and rows whose values are not those that were hashed.
+
+    A call that went to another execution stands once more where it was, marked as deleted: only what lives is unique.
+    """
     keys = list(zip(*(rows[name].to_pylist() for name in table.key), strict=True))
     if nulls := sum(None in key for key in keys):
-        yield Fault(Kind.NULL_KEY, f"{counted(nulls, 'row')} without {' or '.join(table.key)}")
-    counts = Counter(keys)
-    if len(counts) < len(keys):
-        doubled = [key for key, count in counts.items() if count > 1]
-        yield Fault(Kind.DOUBLED, f"{counted(len(doubled), 'key')} more than once: {_key(table, doubled[0])}")
+        yield Fault(Kind.ALTERED, f"{counted(nulls, 'row')} without {' or '.join(table.key)}")
+    if twice := [key for key, count in Counter(_unique(table, rows, keys)).items() if count > 1]:
+        yield Fault(Kind.ALTERED, f"{counted(len(twice), 'key')} more than once: {_key(table, twice[0])}")
     if "row_hash" in table.names:
         altered = list(_altered(table, rows))
         if altered:
@@ -154,6 +60,16 @@ def row_faults(table: schema.Table, rows: pa.Table) -> Iterator[Fault]:
                 Kind.ALTERED,
                 f"{counted(len(altered), 'row')} with other values than were exported: {_key(table, keys[altered[0]])}",
             )
+
+
+def _unique(table: schema.Table, rows: pa.Table, keys: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """What may stand but once: the key of a row, with its execution if it is a call or an eval that is marked."""
+    if "call_execution_id" not in table.key:
+        yield from keys
+        return
+    marked = zip(rows["deleted_at"].is_valid().to_pylist(), rows["execution_id"].to_pylist(), strict=True)
+    for key, (is_deleted, execution_id) in zip(keys, marked, strict=True):
+        yield (*key, execution_id) if is_deleted else key
 
 
 def _altered(table: schema.Table, rows: pa.Table) -> Iterator[int]:
@@ -164,51 +80,15 @@ def _altered(table: schema.Table, rows: pa.Table) -> Iterator[int]:
         yield from (start + index for index, (stored, made) in enumerate(pairs) if stored not in (None, made))
 
 
-@dataclass(slots=True)
-class KeyedHashes:
-    """The row hashes of one execution by table and key, so that rows that lie in several files are counted once."""
-
-    hashes: dict[str, dict[tuple[Any, ...], str | None]] = field(default_factory=dict)
-
-    def __or__(self, other: "KeyedHashes") -> "KeyedHashes":
-        """These rows, and those of the others whose keys are not among them."""
-        names = self.hashes.keys() | other.hashes.keys()
-        return KeyedHashes({name: other.hashes.get(name, {}) | self.hashes.get(name, {}) for name in names})
-
-    def of(self, table: str) -> "KeyedHashes":
-        """Those of one table."""
-        return KeyedHashes({table: self.hashes.get(table, {})})
-
-    def held(self, listed_calls: int | None) -> HeldRows:
-        """What these rows make of the execution."""
-        calls, evals = (self.hashes.get(table.name, {}).values() for table in (schema.CALLS, schema.EVALS))
-        return HeldRows.of(listed_calls, calls, evals)
-
-
-def hashes_by_execution(tables: Mapping[str, pa.Table]) -> dict[str, KeyedHashes]:
-    """The row hashes in the tables of calls and evals, by execution_id."""
-    found: dict[str, KeyedHashes] = {}
-    for name in (schema.CALLS.name, schema.EVALS.name):
-        if (rows := tables.get(name)) is None:
-            continue
-        keys = zip(*(rows[each].to_pylist() for each in schema.TABLES[name].key), strict=True)
-        columns = (rows["execution_id"].to_pylist(), keys, rows["row_hash"].to_pylist())
-        of_table: dict[str, dict[tuple[Any, ...], str | None]] = {}
-        for execution_id, key, row_hash in zip(*columns, strict=True):
-            of_table.setdefault(execution_id, {})[key] = row_hash
-        for execution_id, hashes in of_table.items():
-            found.setdefault(execution_id, KeyedHashes()).hashes[name] = hashes
-    return found
-
-
 def damage(row: Mapping[str, Any], held: HeldRows) -> str | None:
     """What an execution's row says of its calls and evals that is not true of the rows that are ``held``."""
     if held.exported_calls != row["exported_calls"]:
         return f"{held.exported_calls} of {row['exported_calls']} exported calls are there"
-    if not held.is_as_exported(row["calls_digest"]):
+    if held.calls_digest != row["calls_digest"]:
         return "its calls or evals are not those that were exported"
-    if row["export_state"] in (ExportState.EXPORTED, ExportState.SETTLING) and held.listed_calls != held.exported_calls:
-        return f"{row['export_state']}, but {held.listed_calls} calls were listed and {held.exported_calls} exported"
+    is_whole = row["export_state"] in (ExportState.EXPORTED, ExportState.SETTLING) and row["deleted_at"] is None
+    if is_whole and row["listed_calls"] != held.exported_calls:
+        return f"{row['export_state']}, but {row['listed_calls']} calls were listed and {held.exported_calls} exported"
     return None
 
 
@@ -219,4 +99,4 @@ def other_executions(rows: pa.Table, executions: Iterable[str]) -> list[str]:
 
 
 def _key(table: schema.Table, key: tuple[Any, ...]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in zip(table.key, key, strict=True))
+    return ", ".join(f"{name} {value}" for name, value in zip(table.key, key, strict=False))

@@ -4,21 +4,21 @@ Opens only the files that are needed. Never writes, and takes no lock: an export
 """
 
 import os
-from collections.abc import Callable, Collection, Iterable
-from datetime import date, datetime
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from datetime import UTC, date, datetime
 from difflib import get_close_matches
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.errors import ConfigurationError, DestinationError, FileMissingError
-from etl.inspect.times import day, moment
-from etl.load.files.contract import Files, read_each
+from etl.errors import ConfigurationError, DestinationError
+from etl.load.documents import read_identity
+from etl.load.files.contract import Entry, Files, data_files, read_each
 from etl.load.files.open import open_files
-from etl.load.identity import read_identity
-from etl.load.later_starts import with_later_starts
+from etl.load.index import index_if_readable
 from etl.load.layout import STATE, Part, Scope, is_data, parse_part_path, parse_run_path, place_of
 from etl.load.parquet import read_columns
 from etl.model import schema
@@ -27,10 +27,8 @@ from etl.model.locations import Options
 from etl.model.wording import quoted
 from etl.transform.frames import to_pandas
 
-T = TypeVar("T")
 Deleted = Literal["exclude", "include"]
 EXPORTED_AT, DELETED_AT = "exported_at", "deleted_at"
-_TRIES = 10
 
 
 def read_table(  # noqa: PLR0913 each narrows what is read, and is given by name
@@ -55,14 +53,14 @@ def read_table(  # noqa: PLR0913 each narrows what is read, and is given by name
     Args:
         path: The folder of the dataset, or its URL in a bucket, as in ``[destination] path``.
         table: executions, calls, evals, errors or runs.
-        run_tests: Names or keys of run tests; all of them by default. Not for ``runs``.
+        run_tests: Names of run tests, or keys: all rows under ``run_test=KEY``; all of them by default. Not for ``runs``.
         since: First day of ``date`` (UTC): a date, text such as ``2026-11-01``, or a datetime or Timestamp (without a zone, UTC).
         until: Last day of ``date``, included.
         columns: Only these columns, in this order; all of them by default.
         changed_since: Only rows whose ``exported_at`` is later than this moment: a datetime or Timestamp, or text such as
-            ``2026-11-01T02:00:00Z`` (without a zone, UTC; a day means its first moment). A row that is gone cannot say so:
-            ``executions`` tells of what rows were taken. Not for ``errors`` and ``runs``, which have no such column.
-        deleted: ``"include"`` also gives the rows of executions that were deleted at the source: those with a ``deleted_at``.
+            ``2026-11-01T02:00:00Z`` (without a zone, UTC; a day means its first moment). With ``deleted="include"`` that tells of
+            rows that were marked as deleted, too. Not for ``errors`` and ``runs``, which have no such column.
+        deleted: ``"include"`` also gives the executions, calls and evals that the source no longer has: rows with a ``deleted_at``.
         options: Of a bucket, as in ``[destination.options]``; credentials come from their usual places.
 
     Raises:
@@ -77,16 +75,9 @@ def read_table(  # noqa: PLR0913 each narrows what is read, and is given by name
     if changed_since is not None and EXPORTED_AT not in declared.names:
         raise ConfigurationError(f"{table} has no {EXPORTED_AT}: leave changed_since out, and read it whole")
     after = moment("changed_since", changed_since)
-    is_whole = includes_deleted(deleted) or declared is schema.RUNS_TABLE
+    is_living = not includes_deleted(deleted)
     scope = find_scope(files, declared, run_tests, since, until)
-    if is_whole or declared is schema.EXECUTIONS:
-        rows = read_rows(files, declared, scope, names, changed_since=after, is_living=not is_whole)
-    else:
-        wanted = dict.fromkeys([*names, "execution_id"])
-        rows = read_rows(files, declared, scope, list(wanted), changed_since=after)
-        executions = read_rows(files, schema.EXECUTIONS, scope, ["execution_id", DELETED_AT], is_of_days=False)
-        rows = without(rows, deleted_in(executions)).select(names)
-    return to_pandas(rows)
+    return to_pandas(read_rows(files, declared, scope, names, changed_since=after, is_living=is_living))
 
 
 def describe(table: str) -> pd.DataFrame:
@@ -158,23 +149,21 @@ def find_scope(
     since: str | date | None,
     until: str | date | None,
 ) -> Scope:
-    """What to read of the table.
-
-    Keys are those of the folders. Names are those in the newest file of executions of each run test.
+    """What to read of the table, by the months in which executions were first stored.
 
     Raises:
         ConfigurationError: a run test has no rows, or a day is not one.
         DestinationError: as ``read_table``.
     """
-    first, last = day("since", since) or date.min, day("until", until) or date.max
+    first, last = _day("since", since) or date.min, _day("until", until) or date.max
     if first > last:
         raise ConfigurationError(f"since {first} is later than until {last}")
-    keys = None if run_tests is None else _keys(files, table, _texts(run_tests))
-    return with_later_starts(files, Scope(keys, first, last))
+    scope = Scope(None, first, last)
+    return scope if run_tests is None else _only(scope, files, table, _texts(run_tests))
 
 
 def includes_deleted(deleted: str) -> bool:
-    """Whether rows of deleted executions are wanted.
+    """Whether rows are wanted that the source no longer has.
 
     Raises:
         ConfigurationError: it is another word.
@@ -182,16 +171,6 @@ def includes_deleted(deleted: str) -> bool:
     if deleted not in get_args(Deleted):
         raise ConfigurationError(f'deleted must be "exclude" or "include", got {deleted!r}')
     return deleted == "include"
-
-
-def deleted_in(executions: pa.Table) -> pa.Array:
-    """The ids of those of these executions that were deleted at the source."""
-    return executions.filter(pc.is_valid(executions[DELETED_AT]))["execution_id"].combine_chunks()
-
-
-def without(rows: pa.Table, executions: pa.Array) -> pa.Table:
-    """The rows of other executions than these."""
-    return rows.filter(pc.invert(pc.is_in(rows["execution_id"], value_set=executions))) if len(executions) else rows
 
 
 def read_rows(
@@ -206,8 +185,8 @@ def read_rows(
 ) -> pa.Table:
     """The columns of the rows in the scope, with exactly the declared types; in the order of the parts' paths.
 
-    Rows whose ``exported_at`` is unknown may have changed since. With ``is_living``, executions that were deleted are left out.
-    Without ``is_of_days``, all rows of the parts count, whatever their day.
+    Rows whose ``exported_at`` is unknown may have changed since. With ``is_living``, rows that are marked as deleted are left out,
+    where the table has such. Without ``is_of_days``, all rows of the parts count, whatever their day.
 
     Raises:
         DestinationError: as ``read_table``.
@@ -216,7 +195,8 @@ def read_rows(
     has_bounds = is_of_days and scope.has_bounds
     needs_day = schema.DAY.name in names or has_bounds
     needed = {*names, *([table.start] if needs_day else ()), *([EXPORTED_AT] if changed_since else ())}
-    needed |= {DELETED_AT} if is_living else set()
+    is_living = is_living and DELETED_AT in table.names
+    needed |= {*([DELETED_AT] if is_living else ()), *(["run_test_name"] if scope.names else ())}
     stored = [name for name in table.names if name in needed] or [table.key[0]]
     declared = pa.schema([pa.field(name, columns[name].type, metadata=columns[name].metadata) for name in names])
 
@@ -232,54 +212,70 @@ def read_rows(
             rows = rows.filter(_is_later(rows[EXPORTED_AT], changed_since))
         if is_living:
             rows = rows.filter(pc.is_null(rows[DELETED_AT]))
+        if (only := scope.names.get(part.run_test_key)) is not None:
+            rows = rows.filter(pc.is_in(rows["run_test_name"], value_set=pa.array(only, schema.STRING)))
         if "run_test" in names:
             rows = rows.append_column("run_test", pa.repeat(part.run_test_key, len(rows)))
         return rows.select(names).cast(declared)
 
-    def read(found: dict[str, Part]) -> pa.Table:
-        tables = read_each(files, rows_of, [each for each in found.items() if scope.has(each[1])])
-        return pa.concat_tables([declared.empty_table(), *tables]).combine_chunks()
-
-    return read_listed(files, table, read)
+    found = [each for each in parts_of(files, table).items() if scope.has(each[1])]
+    return pa.concat_tables([declared.empty_table(), *read_each(files, rows_of, found)]).combine_chunks()
 
 
 def _is_later(times: pa.ChunkedArray, moment: datetime) -> pa.ChunkedArray:
     return pc.fill_null(pc.greater(times, pa.scalar(moment, schema.TIMESTAMP)), fill_value=True)
 
 
-def _keys(files: Files, table: schema.Table, wanted: list[str]) -> frozenset[str]:
-    """The keys of the wanted run tests, each given by its name or key."""
-    tables = (schema.EXECUTIONS, table)
-    present = {part.run_test_key for each in tables for part in _parts(files, each).values()}
-    if present.issuperset(wanted):
-        return frozenset(wanted)
-    names = read_listed(files, schema.EXECUTIONS, lambda found: _names(files, found))
-    keys = set()
-    for word in wanted:
-        called = present & {word} or {key for key in present if key == default_key(word) or word in names.get(key, ())}
-        if not called:
-            there = ", ".join(
-                f"{' or '.join(sorted(map(quoted, names.get(key, ()))))} ({key})" for key in sorted(present)
-            )
-            raise ConfigurationError(f"{files.where()} has no run test {quoted(word)}: there are {there or 'none yet'}")
-        keys |= called
-    return frozenset(keys)
+def _only(scope: Scope, files: Files, table: schema.Table, wanted: list[str]) -> Scope:
+    """Of the scope what is of the wanted run tests, each given by its key, or else by its name."""
+    present = {part.run_test_key for each in (schema.EXECUTIONS, table) for part in parts_of(files, each).values()}
+    keys, names = present & {*wanted}, dict[str, frozenset[str]]()
+    if words := {*wanted} - keys:
+        held = names_in(files)
+        for word in sorted(words):
+            # Of one without executions, its default key tells where its other rows lie.
+            mine = {key for key, there in held.items() if word in there} or present & {default_key(word)}
+            if not mine:
+                there = ", ".join(
+                    f"{' or '.join(sorted(map(quoted, held.get(key, ()))))} ({key})" for key in sorted(present)
+                )
+                raise ConfigurationError(
+                    f"{files.where()} has no run test {quoted(word)}: there are {there or 'none yet'}"
+                )
+            names |= {key: names.get(key, frozenset()) | {word} for key in mine - keys}
+    return replace(scope, run_test_keys=frozenset(keys | names.keys()), names=names)
 
 
-def _names(files: Files, found: dict[str, Part]) -> dict[str, set[str]]:
-    """The names of each run test in its newest file of executions."""
-    in_order = sorted(found, key=lambda path: (found[path].folder, found[path].number))
-    newest = {found[path].run_test_key: path for path in in_order}
+def names_in(files: Files) -> dict[str, set[str]]:
+    """The names of the run tests whose executions lie under each key.
 
-    def names_in(path: str) -> set[str]:
-        rows = read_columns(files, schema.EXECUTIONS, path, ["run_test_name"])
-        return set(rows["run_test_name"].drop_null().to_pylist())
+    Raises:
+        DestinationError: a file cannot be read.
+    """
+    index = index_if_readable(files, [])
 
-    return dict(zip(newest, read_each(files, names_in, newest.values()), strict=True))
+    def read(entry: Entry) -> pa.ChunkedArray:
+        is_known = index.count(schema.EXECUTIONS, entry) is not None
+        part = parse_part_path(entry.path)
+        rows = index.parts[part[1]].rows if part and is_known else None
+        return (read_columns(files, schema.EXECUTIONS, entry.path, ["run_test_name"]) if rows is None else rows)[
+            "run_test_name"
+        ].unique()
+
+    names: dict[str, set[str]] = {}
+    entries = [entry for entry in data_files(files, schema.EXECUTIONS.name) if parse_part_path(entry.path)]
+    for entry, found in zip(entries, read_each(files, read, entries), strict=True):
+        key = entry.path.split("/")[1].removeprefix("run_test=")
+        names.setdefault(key, set()).update(found.drop_null().to_pylist())
+    return names
 
 
-def _parts(files: Files, table: schema.Table) -> dict[str, Part]:
-    """The part of each of the table's files, in the order of paths; an export run's has no key."""
+def parts_of(files: Files, table: schema.Table) -> dict[str, Part]:
+    """The part of each of the table's files, in the order of paths; an export run's has no key.
+
+    Raises:
+        DestinationError: the folder cannot be listed, or a file there is none of the dataset's.
+    """
     parts: dict[str, Part] = {}
     for path in filter(is_data, files.list(table.name)):
         if parsed := parse_part_path(path):
@@ -291,19 +287,32 @@ def _parts(files: Files, table: schema.Table) -> dict[str, Part]:
     return parts
 
 
-def read_listed(files: Files, table: schema.Table, read: Callable[[dict[str, Part]], T]) -> T:
-    """What ``read`` makes of the table's files; these are listed again when one of them is gone before it is read.
-
-    An export that moves rows writes them to the new part first, then removes the old file: a reader that listed the files before
-    and reads them after would miss those rows.
-    """
-    for _ in range(_TRIES):
-        try:
-            return read(_parts(files, table))
-        except FileMissingError:
-            continue
-    raise DestinationError(f"{files.where()}: its files kept moving while they were read: try again")
-
-
 def _texts(value: str | Iterable[str]) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
+
+
+def moment(option: str, value: str | date | None) -> datetime | None:
+    """A moment in UTC; one without a zone is in UTC, and a day means its first moment.
+
+    Raises:
+        ConfigurationError: it is no moment.
+    """
+    try:
+        found = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if isinstance(found, pd.Timestamp):
+            found = found.floor("us").to_pydatetime()
+        if type(found) is date:
+            found = datetime(found.year, found.month, found.day, tzinfo=UTC)
+        if found is None or type(found) is datetime:
+            return found and (found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):
+        pass
+    raise ConfigurationError(f"{option} must be a moment such as 2026-11-01T02:00:00Z, got {value!r}")
+
+
+def _day(option: str, value: str | date | None) -> date | None:
+    try:
+        found = moment(option, value)
+    except ConfigurationError:
+        raise ConfigurationError(f"{option} must be a day such as 2026-11-01, got {value!r}") from None
+    return found.date() if found else None

@@ -1,16 +1,17 @@
-"""Whether a dataset is as it should be, in one line, and what to type next. Pure."""
+"""Whether a dataset is as it should be, in one line, and what to do next. Pure."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from etl.errors import ExitCode
-from etl.inspect.status import RunTestStatus, Status
-from etl.load.layout import INDEX, parse_part_path
-from etl.model.wording import counted, first_few, quoted
+from etl.inspect.status import Status
+from etl.inspect.status_run_tests import RunTestStatus
+from etl.model.findings import alarms, gravest
+from etl.model.wording import counted
 
 NIGHTLY_HOURS = 26
-_CHECK, _RUN, _VERIFY, _LOAD = "metrics-etl check", "metrics-etl run", "metrics-etl verify", "metrics-etl load"
+_CHECK, _RUN, _VERIFY = "metrics-etl check", "metrics-etl run", "metrics-etl verify"
 _CHECKED_FIRST = {
     ExitCode.CONFIGURATION,
     ExitCode.KEY_REFUSED,
@@ -21,7 +22,7 @@ _CHECKED_FIRST = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``text`` begins with ``Good`` or ``Not good``; ``next_step`` is a command."""
+    """``text`` begins with ``Good`` or ``Not good``; ``next_step`` is a command, or says more."""
 
     is_good: bool
     text: str
@@ -31,8 +32,7 @@ class Verdict:
 def judge(status: Status, *, max_age_hours: float | None = None, would_fail: bool = False) -> Verdict:
     """Good when everything that is configured was complete in so many hours, by default a night, and no run has failed since.
 
-    Nor may a configured run test lack anything, whatever the last run said.
-    ``would_fail``: an export that began now would.
+    Nor may anything be missing or unknown, whatever the last run said. ``would_fail``: an export that began now would.
     """
     hours = NIGHTLY_HOURS if max_age_hours is None else max_age_hours
     for problem, next_step in _problems(status, hours, would_fail=would_fail):  # the gravest is told
@@ -45,25 +45,17 @@ def judge(status: Status, *, max_age_hours: float | None = None, would_fail: boo
 
 
 def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iterator[tuple[str, str]]:
-    """What is wrong, the gravest first, each with what to type."""
+    """What is wrong, the gravest first, each with what to do."""
+    yield from _of_last_run(status)
+    if finding := gravest(status.findings):
+        others = sum(1 for _ in alarms(status.findings)) - 1
+        yield f"{finding}{f' (and {others:,} more)' if others else ''}", finding.next_step
+    if status.runs and (last := status.runs[0]).exit_code:
+        yield f"the last run ended with exit {last.exit_code} ({last.outcome})", _RUN
     configured = [each for each in status.run_tests if each.is_configured]
-    incomplete = [each for each in configured if not each.is_complete]
-    last = status.runs[0] if status.runs else None
-    # Another run does not help a name that the API does not know.
-    is_checked = (last and last.exit_code in _CHECKED_FIRST) or any(each.error for each in incomplete)
-    next_step = _CHECK if is_checked else _RUN
-    if status.lost_run and status.lost_run.exit_code is None:
-        yield "the last run was killed or crashed", _RUN
-    if status.lost_run:
-        yield "the last run could not start", _CHECK
-    if incomplete:
-        yield (
-            f"{len(incomplete)} of {counted(len(configured), 'run test')} {_since(incomplete, status.read_at)}",
-            next_step,
-        )
-    if last and last.exit_code:
-        yield f"the last run ended with exit {last.exit_code} ({last.outcome})", next_step
-    yield from ((problem, _RUN) for problem in status.still_open)
+    if incomplete := [each for each in configured if not each.is_complete]:
+        run_tests = counted(len(configured), "run test")
+        yield f"{len(incomplete)} of {run_tests} {_since(incomplete, status.read_at)}", _RUN
     if would_fail:
         yield "an export would fail now", _CHECK
     if status.complete_at is None and status.future_run_at:
@@ -72,58 +64,19 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
         yield "no run over everything that is configured was ever complete", _RUN
     if status.is_older_than(max_age_hours):
         yield f"everything was complete {_complete(status)}, and not since", _RUN
-    yield from ((lack, _RUN) for lack in (*missing_rows(status), *lacks(configured)))
-    if status.unreadable:
-        is_set_aside = any(map(parse_part_path, status.unreadable))
-        yield counted(len(status.unreadable), "damaged or foreign file"), _RUN if is_set_aside else _VERIFY
-    # The last, since a run loads at its end, and a load may fail for what is damaged.
-    yield from ((lack, after_load(lack)) for lack in [status.warehouse_lacks] if lack)
 
 
-def after_load(warehouse_lacks: str) -> str:
-    """What to type when the warehouse lacks something: another load, but where it says that only a run helps."""
-    return _RUN if f"{_RUN} " in warehouse_lacks else _LOAD
-
-
-def missing_rows(status: Status) -> Iterator[str]:
-    """What is gone of the tables, as far as they contradict each other or what the last run left."""
-    configured = [each for each in status.run_tests if each.is_configured]
-    for each in configured:
-        if each.missing_calls:
-            yield f"{counted(each.missing_calls, 'call')} of {quoted(each.name)} that were exported are not there"
-        if each.stray_calls:
-            yield f"the executions of {counted(each.stray_calls, 'call')} of {quoted(each.name)} are not there"
-    calls = status.missing_calls - sum(each.missing_calls for each in configured)
-    for what, gone in (("execution", status.missing_executions), ("call", calls), ("eval", status.missing_evals)):
-        if gone > 0:
-            yield f"{counted(gone, what)} gone since the last run"
-    yield from _unexpected(status)
-    if status.lost_executions:
-        yield f"{counted(status.lost_executions, 'execution')} gone before the last run, and not exported again"
-    if status.damaged_executions:
-        executions = counted(status.damaged_executions, "execution")
-        yield f"rows of {executions} gone before the last run, and not exported again"
-
-
-def _unexpected(status: Status) -> Iterator[str]:
-    """What the last run did not leave as it is, and where nothing tells."""
-    if status.doubled_executions:
-        yield f"rows of {counted(status.doubled_executions, 'execution')} stand twice: a move was interrupted, or files were copied"
-    if status.surplus_rows:
-        yield f"{counted(status.surplus_rows, 'row')} more than the last run left"
-    if status.complete_at and not status.has_index:
-        yield f"whether rows are gone is not known, since {INDEX} is missing, damaged or of another version"
-
-
-def lacks(run_tests: Sequence[RunTestStatus]) -> Iterator[str]:
-    """What the rows themselves say is missing, and of which run tests."""
-    for what, counts in (
-        ("incomplete execution", [each.incomplete for each in run_tests]),
-        ("dead letter", [each.dead_letters for each in run_tests]),
-    ):
-        if any(counts):
-            names = [quoted(each.name) for each, count in zip(run_tests, counts, strict=True) if count]
-            yield f"{counted(sum(counts), what)} in {first_few(names)}"
+def _of_last_run(status: Status) -> Iterator[tuple[str, str]]:
+    """Why the last run did not get to its end; one that did, and left something out, is told by what it found."""
+    if lost := status.lost_run:
+        before = "" if status.complete_at else ", and nothing was complete before"
+        is_killed = lost.exit_code is None
+        text = f"killed or crashed{before}" if is_killed else f"could not start: {lost.message}"
+        yield f"the last run {'was ' if is_killed else ''}{text}", _RUN if is_killed else _CHECK
+    elif status.runs and (last := status.runs[0]).exit_code not in (ExitCode.COMPLETE, ExitCode.PARTIAL):
+        cause = (last.message or "").partition("\n")[0]
+        is_checked = last.exit_code in _CHECKED_FIRST
+        yield cause or f"the last run ended with exit {last.exit_code} ({last.outcome})", _CHECK if is_checked else _RUN
 
 
 def _since(incomplete: Sequence[RunTestStatus], now: datetime) -> str:

@@ -4,7 +4,7 @@ Each file is readable, has the declared schema, unique keys, and the values that
 and each execution has exactly the calls and evals that were exported.
 """
 
-from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, date
 from pathlib import Path
@@ -13,19 +13,19 @@ from typing import Any
 import pyarrow as pa
 
 from etl.errors import ConfigurationError, DestinationError, ExitCode
-from etl.inspect.gone import rows_gone
-from etl.inspect.inventory import Inventory, list_dataset, read_file
+from etl.inspect.inventory import Inventory, find_lost, list_dataset, read_file
 from etl.inspect.placement import Placement
 from etl.inspect.reconcile import Exported, Reconciliation
-from etl.inspect.rules import Finding, Kind, row_faults
+from etl.inspect.rules import row_faults
+from etl.inspect.tables import names_in
 from etl.inspect.verify_warehouse import WarehouseReport
+from etl.load.documents import read_identity
 from etl.load.files.contract import Files
 from etl.load.files.open import open_files
-from etl.load.identity import read_identity
-from etl.load.index import index_if_readable
-from etl.load.later_starts import with_later_starts
-from etl.load.layout import INDEX, QUARANTINE, STAGING, Part, Scope, days_of, parse_part_path
+from etl.load.index import Index, index_if_readable
+from etl.load.layout import QUARANTINE, STAGING, Part, Scope, days_of, parse_part_path
 from etl.model import schema
+from etl.model.findings import Finding, Kind
 from etl.model.lifecycle import ExportState
 from etl.model.wording import counted, first_few, quoted
 from etl.settings import Settings
@@ -38,7 +38,6 @@ _LEFTOVERS = {
     STAGING: "left by runs that were killed; the next run removes them",
     QUARANTINE: "set aside because they could not be read; remove them once you have looked at them",
 }
-_MOST_PASSES = 3
 
 
 @dataclass(slots=True)
@@ -93,10 +92,7 @@ class Report:
                 {"name": name, "files": each.files, "rows": each.rows, "bytes": each.size_bytes}
                 for name, each in self.tables.items()
             ],
-            "findings": [
-                {"kind": each.kind.value, "place": each.place, "text": each.text, "fix": each.fix}
-                for each in self.findings
-            ],
+            "findings": [finding.as_json() for finding in self.findings],
             "notices": self.notices,
             "against_api": self.reconciliation.as_json() if self.reconciliation else None,
             "warehouse": self.warehouse.as_json() if self.warehouse else None,
@@ -104,10 +100,9 @@ class Report:
 
 
 def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) -> Report:
-    """Read the dataset, and say what is wrong with it. Where files change meanwhile and something looks wrong, read again.
+    """Read the dataset, and say what is wrong with it, and whether files changed meanwhile.
 
     Raises:
-        ConfigurationError: with "all" run tests, it has no rows of one that the scope names.
         DestinationError: there is no dataset, or its folders cannot be read.
     """
     files = open_files(settings.destination.path, settings.destination.options)
@@ -116,54 +111,63 @@ def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) 
             f"{files.where()}: no dataset there: check [destination] path, or run metrics-etl run first"
         )
     read_identity(files)
-    may_be_mistyped = () if settings.configured else settings.run_tests  # the settings name no others
-    for run_test in may_be_mistyped:
-        labels = frozenset((run_test.key, run_test.name)) & (scope.run_test_keys or frozenset())
-        if labels and not (list_dataset(files, Scope(labels)).parts or rows_gone(files, labels)):
-            raise ConfigurationError(
-                f"{files.where()} holds no rows of run test {quoted(run_test.name)}: see metrics-etl status"
-            )
     at_work = files.lock_holder()
-    scope = with_later_starts(files, scope, is_strict=True)
+    index = index_if_readable(files, [])  # before the files: a run may replace it meanwhile
     inventory = list_dataset(files, scope)
-    for _ in range(_MOST_PASSES):
-        report = _Pass(files, settings, scope, inventory, needs_aggregates=needs_aggregates).run()
-        before, inventory = inventory, list_dataset(files, scope)
-        is_steady = before.versions == inventory.versions
-        if is_steady or not report.findings:
-            break
-    # Of which days they were, nothing tells; what was found says it better.
-    if not (report.findings or scope.has_bounds) and (gone := rows_gone(files, scope.run_test_keys)):
-        report.findings.append(Finding(Kind.GONE, files.where(), f"{', '.join(gone)} gone"))
-    if not index_if_readable(files, []).is_there:
-        report.notices.append(
-            f"{files.where(INDEX)} is missing, damaged or of another version: nothing tells whether files are gone; "
-            "metrics-etl run writes another"
-        )
+    report = _Reading(files, settings, scope, inventory, index, needs_aggregates=needs_aggregates).run()
     report.export_at_work = at_work or files.lock_holder()
     if report.export_at_work:
         report.notices.append(f"an export is running on this dataset ({report.export_at_work})")
-    if report.findings and not is_steady:
+    if report.findings and inventory.versions != list_dataset(files, scope).versions:
         report.notices.append("files changed while they were read: verify again once the export has ended")
     return report
 
 
-class _Pass:
-    """One pass over the files of an inventory."""
+def stored_scope(settings: Settings, run_tests: Collection[str], since: date | None) -> Scope:
+    """Where rows of these run tests lie, each given by its name or key (none: of all), from the day on.
+
+    Raises:
+        ConfigurationError: with "all" run tests, there are no rows of one.
+        DestinationError: there is no dataset, or a file of it cannot be read.
+    """
+    if not run_tests:
+        return Scope(None, since or date.min)
+    files = open_files(settings.destination.path, settings.destination.options)
+    names, keys = names_in(files), set[str]()
+    present = names.keys() | {part.run_test_key for part in list_dataset(files, Scope()).parts}
+    for run_test in settings.only(run_tests).run_tests:
+        labels = {run_test.key, run_test.name}
+        mine = (present & labels) | {key for key, there in names.items() if run_test.name in there}
+        if not (mine or settings.configured):  # which name no others
+            raise ConfigurationError(
+                f"{files.where()} holds no rows of run test {quoted(run_test.name)}: see metrics-etl status"
+            )
+        keys |= mine
+    return Scope(frozenset(keys), since or date.min)
+
+
+class _Reading:
+    """Reads the files of an inventory."""
 
     def __init__(
-        self, files: Files, settings: Settings, scope: Scope, inventory: Inventory, *, needs_aggregates: bool
+        self,
+        files: Files,
+        settings: Settings,
+        scope: Scope,
+        inventory: Inventory,
+        index: Index,
+        *,
+        needs_aggregates: bool,
     ) -> None:
         self._files = files
         self._scope = scope
         self._inventory = inventory
+        self._index = index
         self._needs_aggregates = needs_aggregates
-        self._keys = {run_test.name: run_test.key for run_test in settings.run_tests}
         self._report = Report(settings.destination.path)
-        self._placement = Placement(files, inventory)
+        self._placement = Placement(inventory)
         self._older: list[str] = []
-        self._pinned = 0
-        self._misnamed: Counter[tuple[str, str]] = Counter()
+        self._rows: dict[str, int | None] = {}
 
     def run(self) -> Report:
         """What was found."""
@@ -174,37 +178,41 @@ class _Pass:
         for path in sorted(self._inventory.runs):
             rows, export_run_id = self._read(schema.RUNS_TABLE, path), Path(path).stem
             if export_run_id in seen:
-                report.findings.append(Finding(Kind.DOUBLED, path, "holds a run that another file holds, too"))
+                report.findings.append(Finding(Kind.MISPLACED, path, "holds a run that another file holds, too"))
             seen.add(export_run_id)
             if rows is not None and rows["export_run_id"].to_pylist() != [export_run_id]:
                 report.findings.append(
                     Finding(Kind.MISPLACED, path, "does not hold the one run that it is named after")
                 )
         report.findings += [*self._inventory.findings, *self._placement.findings()]
-        report.findings.sort(key=lambda finding: (finding.place, finding.kind))
+        unread: dict[str, int | None] = {each.subject: None for each in self._inventory.findings}
+        report.findings += find_lost(self._index, unread | self._rows, self._scope)
+        report.findings.sort(key=lambda finding: (finding.subject, finding.kind))
         report.unsound = self._unsound()
         self._note()
         return report
 
     def _unsound(self) -> set[Part]:
         # A dead letter says nothing against the rows that are there.
-        parsed = [parse_part_path(each.place) for each in self._report.findings if each.kind != Kind.DEAD_LETTER]
+        parsed = [parse_part_path(each.subject) for each in self._report.findings if each.kind != Kind.DEAD_LETTER]
         hidden = {part for part in self._inventory.parts if self._inventory.is_hidden(part)}
-        return {found[1] for found in parsed if found} | hidden | self._placement.incomplete
+        return {found[1] for found in parsed if found} | hidden
 
     def _check_part(self, part: Part, paths: dict[str, str]) -> None:
         read_rows = {name: self._read(schema.TABLES[name], path) for name, path in paths.items()}
         rows = {name: found for name, found in read_rows.items() if found is not None}
         self._placement.add(part, rows)
         executions = rows.get(schema.EXECUTIONS.name, schema.EXECUTIONS.no_rows).select(_SHOWN).to_pylist()
-        waiting = {row["execution_id"] for row in executions if row["export_state"] == ExportState.WAITING}
+        is_later = {
+            row["execution_id"]
+            for row in executions
+            if row["export_state"] == ExportState.WAITING or row["deleted_at"] is not None
+        }
         letters = rows.get(schema.ERRORS.name, schema.ERRORS.no_rows).to_pylist()
-        letters = [letter for letter in letters if letter["execution_id"] not in waiting]
+        letters = [letter for letter in letters if letter["execution_id"] not in is_later]
         if letters:
             text = f"{counted(len(letters), 'dead letter')}: {letters[0]['message']}"
             self._report.findings.append(Finding(Kind.DEAD_LETTER, paths[schema.ERRORS.name], text))
-        for row in executions:
-            self._check_name_and_day(row, part)
         if self._needs_aggregates:
             sick = {letter["execution_id"] for letter in letters}
             self._note_exported(part, executions, sick, rows.get(schema.CALLS.name))
@@ -214,6 +222,7 @@ class _Pass:
         found = read_file(self._files, table, path)
         figures = self._report.tables[table.name]
         figures.files += 1
+        self._rows[path] = None if isinstance(found, Finding) else len(found.rows)
         if isinstance(found, Finding):
             self._report.findings.append(found)
             return None
@@ -223,16 +232,6 @@ class _Pass:
             self._older.append(path)
         self._report.findings += [Finding(fault.kind, path, fault.text) for fault in row_faults(table, found.rows)]
         return found.rows
-
-    def _check_name_and_day(self, row: dict[str, Any], part: Part) -> None:
-        """Note where they are not the part's. Both may be right: the place is pinned, deleted executions keep an old name."""
-        first, last = days_of(part.folder)
-        started_on = _day(row)
-        self._pinned += started_on is not None and not first <= started_on <= last
-        key = self._keys.get(row["run_test_name"])
-        is_elsewhere = key != part.run_test_key and (key or part.run_test_key in self._keys.values())
-        if is_elsewhere and row["run_test_name"] is not None:
-            self._misnamed[part.run_test_key, row["run_test_name"]] += 1
 
     def _note_exported(
         self, part: Part, executions: list[dict[str, Any]], sick: set[str], calls: pa.Table | None
@@ -244,6 +243,7 @@ class _Pass:
                 continue
             self._report.executions[execution_id] = Exported(
                 part=part,
+                run_test_name=row["run_test_name"] or "",
                 started_on=started_on or days_of(part.folder)[0],
                 export_state=row["export_state"],
                 fingerprint=row["fingerprint"],
@@ -258,16 +258,6 @@ class _Pass:
             notices.append(
                 f"{counted(len(self._older), 'file')} written by another version of the exporter; columns that they do not have "
                 f"read as null: {first_few(self._older)}"
-            )
-        if self._pinned:
-            notices.append(
-                f"{counted(self._pinned, 'execution')} in the folder of another month than the start: executions stay where "
-                "they were first saved"
-            )
-        for (key, name), count in sorted(self._misnamed.items()):
-            notices.append(
-                f"{counted(count, 'execution')} of run test {quoted(name)} under run_test={key}, but the settings give it "
-                "another key: the next run moves what the API still lists"
             )
         for folder, what in _LEFTOVERS.items():
             if left := self._files.entries(folder):

@@ -9,10 +9,10 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.inspect.rules import Finding, Kind
 from etl.inspect.tables import open_dataset
 from etl.load.dataset import Dataset
 from etl.load.merge import is_of
@@ -20,6 +20,7 @@ from etl.load.warehouse.contents import Contents, read_contents
 from etl.load.warehouse.load import refuse_another
 from etl.load.warehouse.tables import GROUPS, Group, arrow_schema_of
 from etl.load.warehouse.target import Warehouse, open_warehouse
+from etl.model.findings import Finding, Kind
 from etl.model.schema import Table
 from etl.model.wording import counted, first_few
 from etl.settings import Settings
@@ -58,16 +59,7 @@ class WarehouseReport:
                 {"name": name, "rows": count, "loaded_rows": self.loaded_rows[name]}
                 for name, count in self.rows.items()
             ],
-            "days": [
-                {
-                    "table": day.table,
-                    "run_test": day.run_test,
-                    "day": day.day,
-                    "rows": day.rows,
-                    "loaded_rows": day.loaded_rows,
-                }
-                for day in self.days
-            ],
+            "days": msgspec.to_builtins(self.days),
             "held_back": self.held_back,
         }
 
@@ -93,7 +85,7 @@ def verify_rows(contents: Contents, warehouse: Warehouse) -> WarehouseReport:
     Raises:
         DestinationError: one of them cannot be read.
     """
-    report = WarehouseReport(warehouse.where, held_back=len(contents.held_back))
+    report = WarehouseReport(warehouse.where, held_back=len(contents.damaged))
     for group in GROUPS:
         different: defaultdict[str, list[str]] = defaultdict(list)
         for table in reversed(group.tables):
@@ -102,7 +94,7 @@ def verify_rows(contents: Contents, warehouse: Warehouse) -> WarehouseReport:
                 ours = _ours(contents, warehouse, table, items_at.get(place, set()), place)
                 theirs = warehouse.rows(table, place)
                 if group is GROUPS[0]:
-                    theirs = theirs.filter(pc.invert(is_of(theirs, contents.held_back)))
+                    theirs = theirs.filter(pc.invert(is_of(theirs, contents.damaged)))
                 report.rows[table.name] += len(ours)
                 report.loaded_rows[table.name] += len(theirs)
                 report.days += _days(table, ours, theirs)
@@ -139,7 +131,7 @@ def _by_day(table: Table, rows: pa.Table) -> Counter[tuple[str, str]]:
 
 def _unequal_items(group: Group, table: Table, ours: pa.Table, theirs: pa.Table) -> Iterator[tuple[str, str]]:
     """Items of which the rows differ, and how."""
-    order = [(name, "ascending") for name in table.unique]
+    order = [(name, "ascending") for name in table.key]
     ours, theirs = ours.sort_by(order), theirs.sort_by(order)
     if ours.equals(theirs):
         return
@@ -160,7 +152,7 @@ def _by_item(group: Group, rows: pa.Table) -> Mapping[str, list[dict[str, Any]]]
 
 def _texts(table: Table, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[str]:
     def by_key(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Any]]:
-        return {tuple(row[name] for name in table.unique): row for row in rows}
+        return {tuple(row[name] for name in table.key): row for row in rows}
 
     here, there = by_key(ours), by_key(theirs)
     both = here.keys() & there.keys()
@@ -168,8 +160,8 @@ def _texts(table: Table, ours: list[dict[str, Any]], theirs: list[dict[str, Any]
     texts = []
     if missing := len(here) - len(both):
         texts.append(f"{counted(missing, 'row')} missing")
-    if surplus := len(theirs) - len(both):
-        texts.append(f"{counted(surplus, 'row')} too many")
+    if extra := len(theirs) - len(both):
+        texts.append(f"{counted(extra, 'row')} too many")
     if columns:
         rows = sum(here[key] != there[key] for key in both)
         texts.append(f"{counted(rows, 'row')} with other values ({first_few(sorted(columns))})")

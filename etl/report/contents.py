@@ -1,18 +1,19 @@
 """What a report holds: how fresh and complete the dataset is, and the figures of each run test. Asks the dataset alone."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 
-import pyarrow.compute as pc
-
-from etl.compare.samples import rows_once
+from etl.compare.samples import living_rows
 from etl.compare.selection import ComparedExecution, read_executions
 from etl.inspect.status import Status
 from etl.inspect.tables import find_scope
-from etl.inspect.verdict import Verdict, judge, lacks, missing_rows
+from etl.inspect.verdict import Verdict, judge
 from etl.load.files.contract import Files
 from etl.model import schema
+from etl.model.findings import alarms
+from etl.model.keys import default_key
 from etl.model.wording import counted
 from etl.report.figures import CALLS_READ, EVALS_READ, Figures, figures_of
 
@@ -48,8 +49,8 @@ def read_contents(
         DestinationError: a file of the dataset cannot be read.
     """
     figures = read_figures(files, run_tests, since, until)
-    keys = {each.key for each in figures}
-    unfinished = sum(each.waiting for each in status.run_tests if each.key in keys)
+    names = {each.name for each in figures}
+    unfinished = sum(each.waiting for each in status.run_tests if each.name in names)
     return Contents(
         dataset=status.dataset,
         read_at=status.read_at,
@@ -57,10 +58,8 @@ def read_contents(
         until=until,
         verdict=judge(status),
         missing=[
-            *missing_rows(status),
-            *lacks(status.run_tests),
+            *map(str, alarms(status.findings)),
             *([f"{counted(unfinished, 'execution')} not finished yet"] if unfinished else []),
-            *(f"{each.name}: {each.error}" for each in status.run_tests if each.error),
         ],
         run_tests=figures,
     )
@@ -81,32 +80,42 @@ def read_figures(
     executions: dict[str, list[ComparedExecution]] = {}
     for each in read_executions(files, scope):
         if each.deleted_at is None:
-            executions.setdefault(each.run_test, []).append(each)
+            executions.setdefault(each.label, []).append(each)
 
-    def read(keys: Iterable[str], *, has_details: bool) -> Iterator[Figures]:
-        for batch in _batches(keys, executions):
-            mine = replace(scope, run_test_keys=frozenset(batch))
-            calls = rows_once(files, schema.CALLS, mine, [*CALLS_READ, "run_test"])
-            evals = rows_once(files, schema.EVALS, mine, [*EVALS_READ, "run_test"])
-            for key in batch:
-                rows = (each.filter(pc.equal(each["run_test"], key)) for each in (calls, evals))
-                yield figures_of(key, executions[key], *rows, has_details=has_details)
+    keys = _keys(executions)
+
+    def read(names: Iterable[str], *, has_details: bool) -> Iterator[Figures]:
+        for batch in _batches(names, executions):
+            mine = replace(scope, run_test_keys=frozenset(each.run_test for name in batch for each in executions[name]))
+            calls, evals = (
+                living_rows(files, table, mine, columns)
+                for table, columns in ((schema.CALLS, CALLS_READ), (schema.EVALS, EVALS_READ))
+            )
+            for name in batch:
+                yield figures_of(keys[name], executions[name], calls, evals, has_details=has_details)
 
     are_all_shown = len(executions) <= MOST_DETAILS
     found = sorted(read(executions, has_details=are_all_shown), key=_order)
     if are_all_shown:
         return found
-    worst = [each.key for each in found[:MOST_DETAILS]]
+    worst = [each.name for each in found[:MOST_DETAILS]]
     return sorted([*read(worst, has_details=True), *found[MOST_DETAILS:]], key=_order)
 
 
-def _batches(keys: Iterable[str], executions: Mapping[str, Sequence[ComparedExecution]]) -> Iterator[list[str]]:
+def _keys(executions: Mapping[str, Sequence[ComparedExecution]]) -> dict[str, str]:
+    """What tells the run tests apart in links and file names: where each one's newest execution lies, if no other lies there."""
+    keys = {name: max(mine, key=lambda each: each.age).run_test for name, mine in executions.items()}
+    counts = Counter(keys.values())
+    return {name: key if counts[key] == 1 else default_key(name) for name, key in keys.items()}
+
+
+def _batches(names: Iterable[str], executions: Mapping[str, Sequence[ComparedExecution]]) -> Iterator[list[str]]:
     """So many run tests that they have some tens of thousands of calls: each reading lists all files."""
     batch: list[str] = []
     calls = 0
-    for key in keys:
-        batch.append(key)
-        calls += sum(each.exported_calls or 0 for each in executions[key])
+    for name in names:
+        batch.append(name)
+        calls += sum(each.exported_calls or 0 for each in executions[name])
         if calls >= _CALLS_AT_ONCE:
             yield batch
             batch, calls = [], 0

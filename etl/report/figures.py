@@ -137,7 +137,7 @@ def figures_of(
     newer = selections[1].executions if selections else executions
     return Figures(
         key=key,
-        name=max(executions, key=lambda each: each.age).run_test_name or key,
+        name=max(executions, key=lambda each: each.age).label,
         executions=len(executions),
         calls=len(frame),
         undated=int(frame["date"].isna().sum()),

@@ -207,17 +207,6 @@ def test_an_evals_column_is_called_by_its_name(data, name, column):
     assert list(evals_of(data)) == [column]
 
 
-def test_rows_that_stand_twice_while_they_move_double_no_call(data):
-    for date in ("2026-10-01", "2026-10-02"):
-        write(data, "executions", {"execution_id": "e1", "status": "completed"}, date=date)
-        write(data, "evals", judged("c1", output_score=0.1), date=date)
-    write(data, "calls", call("c1"), call("c2"))
-    frame = etl.read_calls(data, columns=["call_execution_id", "execution_status"], evals="wide")
-    assert frame["execution_status"].to_list() == ["completed", "completed"]
-    assert list(frame) == ["call_execution_id", "execution_status", "eval_tone_score"]
-    assert len(frame) == 2
-
-
 def test_calls_of_executions_that_changed_are_all_of_each_with_evals_of_theirs_alone(data):
     later = AT + timedelta(days=1)
     write(
@@ -238,20 +227,19 @@ def test_calls_of_executions_that_changed_are_all_of_each_with_evals_of_theirs_a
     assert list(frame) == ["call_execution_id", "eval_own_score"]
 
 
-def test_calls_and_evals_of_deleted_executions_are_left_out_unless_they_are_asked_for(data):
+def test_calls_and_evals_that_the_source_no_longer_has_are_left_out_unless_they_are_asked_for(data):
     write(data, "executions", {"execution_id": "e1", "deleted_at": AT}, {"execution_id": "e2"})
-    write(data, "calls", call("c1"), call("c2", "e2"), call("c3", "stray"))
-    write(
-        data, "evals", judged("c1", output_score=0.1), judged("c2", "own", "Own", output_score=0.2, execution_id="e2")
-    )
-    names = ["call_execution_id", "execution_deleted_at"]
-    left = etl.read_calls(data, columns=names, evals="wide")
-    assert left["call_execution_id"].to_list() == ["c2", "c3"]
-    assert list(left) == [*names, "eval_own_score"]
-    whole = etl.read_calls(data, columns=names, evals="wide", deleted="include")
+    write(data, "calls", call("c1", deleted_at=AT), call("c2", "e2"), call("c3", "e2", deleted_at=AT))
+    old = judged("c2", "old", "Old", output_score=0.3, execution_id="e2", deleted_at=AT)
+    own = judged("c2", "own", "Own", output_score=0.2, execution_id="e2")
+    write(data, "evals", judged("c1", output_score=0.1, deleted_at=AT), own, old)
+    left = etl.read_calls(data, columns="call_execution_id", evals="wide")
+    assert left["call_execution_id"].to_list() == ["c2"]
+    assert list(left) == ["call_execution_id", "eval_own_score"]
+    whole = etl.read_calls(data, columns=["call_execution_id", "deleted_at"], evals="wide", deleted="include")
     assert whole["call_execution_id"].to_list() == ["c1", "c2", "c3"]
-    assert whole["execution_deleted_at"].notna().to_list() == [True, False, False]
-    assert list(whole) == [*names, "eval_own_score", "eval_tone_score"]
+    assert whole["deleted_at"].notna().to_list() == [True, False, True]
+    assert list(whole)[2:] == ["eval_old_score", "eval_own_score", "eval_tone_score"]
 
 
 @pytest.mark.parametrize(

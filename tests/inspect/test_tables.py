@@ -11,13 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 
 import etl
+from etl.load.deletions import mark_deleted
+from etl.load.files import local
 from etl.load.files.local import LocalFiles
+from etl.load.index import read_index, update_index, write_index
 from etl.load.layout import Part
 from etl.load.merge import with_column
-from etl.load.relocate import mark_deleted
 from etl.model import schema
 from etl.model.keys import default_key
-from etl.transform.frames import ExportStamp, frame_of, to_arrow
+from etl.transform.frames import ExportStamp, frame_of
 from tests.bundles import a_bundle
 from tests.datasets import FETCHED_AT, a_dataset, export_to, first_parts_of_the_months, part, place
 
@@ -116,25 +118,23 @@ def test_a_whole_number_beside_a_null_stays_exact(data):
 
 @pytest.mark.parametrize("name", ["executions", "calls", "evals"])
 def test_only_the_files_of_the_run_test_and_months_are_opened(data, name):
-    """With those of their executions, which say what is deleted."""
-    own = [f"/{each}/run_test=refund/month=2026-09/" for each in (name, "executions")]
-    assert spoil(data, but=own) > 10
+    assert spoil(data, but=[f"/{name}/run_test=refund/month=2026-09/"]) > 10
     frame = etl.read_table(data, name, run_tests=["refund"], since="2026-09-01", until="2026-09-30")
     assert executions_of(frame) == ["refund-2026-09-01", "refund-2026-09-02"]
     with pytest.raises(etl.DestinationError, match="not readable as Parquet"):
         etl.read_table(data, name, run_tests=["refund"])
 
 
-def test_a_name_opens_the_newest_executions_of_each_run_test_too(data):
-    spoil(
-        data,
-        but=[
-            "calls/run_test=refund",
-            "executions/run_test=checkout/month=2026-10",
-            "executions/run_test=refund",
-        ],
-    )
+@pytest.mark.parametrize("has_index", [True, False])
+def test_a_name_opens_the_executions_that_the_index_does_not_know(data, monkeypatch, *, has_index):
+    monkeypatch.setattr(local, "_TICK_NS", 0)  # as if the files were old
+    if has_index:
+        dataset = a_dataset(data)
+        write_index(dataset.files, update_index(dataset, read_index(dataset.files), []))
+    reads = noted(monkeypatch)
     assert len(etl.read_table(data, "calls", run_tests="Refund")) == 5
+    assert any(path.startswith("executions/") for path in reads) is not has_index
+    assert not any("run_test=checkout" in path for path in reads if path.startswith("calls/"))
 
 
 def test_only_the_export_runs_of_the_months_are_opened(data):
@@ -198,32 +198,28 @@ def test_a_run_test_is_called_by_its_name_or_key(data, run_tests, found):
     assert set(etl.read_table(data, "calls", run_tests=run_tests)["run_test"].to_list()) == found
 
 
-def test_a_name_is_also_that_of_the_key_made_of_it(data):
+def test_a_name_finds_its_rows_under_every_key_and_no_others_there(data):
+    """An execution stays where it was first stored, so rows of two names may lie under one key."""
+    dataset = a_dataset(data)
+    for table in (schema.CALLS, schema.EVALS, schema.EXECUTIONS):
+        for day in (DAYS[0], DAYS[3]):
+            place_of_day = Part("checkout", place(day))
+            rows = dataset.rows(table, place_of_day)
+            dataset.write(table, place_of_day, with_column(rows, "run_test_name", ["Refund"] * len(rows)))
+    for name in ("executions", "calls", "evals"):
+        own = [f"checkout-{day}" for day in DAYS[1:3]]
+        assert executions_of(etl.read_table(data, name, run_tests="Checkout", columns=["execution_id"])) == own
+        assert len(etl.read_table(data, name, run_tests="checkout")) == 4, "a key means all that lies there"
+        assert len(etl.read_table(data, name, run_tests=["Refund", "Checkout"])) == len(etl.read_table(data, name))
+        assert len(etl.read_table(data, name, run_tests="Refund")) == len(etl.read_table(data, name)) - 2
+
+
+def test_a_run_test_without_executions_is_known_by_its_default_key(data):
     key = default_key("Sign up")
     export_to(a_dataset(data), a_bundle("e", ["c"], key=key))
-    assert set(etl.read_table(data, "calls", run_tests="Sign up")["run_test"].to_list()) == {key}
-
-
-def test_a_name_finds_every_partition_that_is_called_so(data):
-    """What no list holds any more stays under the old key when a run test gets another."""
-    old = default_key("Checkout")
-    export_to(a_dataset(data), a_bundle("e", ["c"], key=old))
-    assert set(etl.read_table(data, "calls", run_tests="Checkout")["run_test"].to_list()) == {"checkout", old}
-
-
-@pytest.mark.parametrize(
-    ("older", "newest"),
-    [("month=2026-10/part-0", "month=2026-11/part-0"), ("month=2026-10/part-9", "month=2026-10/part-10")],
-)
-def test_a_renamed_run_test_is_called_by_its_newest_name(data, older, newest):
-    dataset = a_dataset(data)
-    row = {"execution_id": "new", "run_test_name": "Checkout 2"}
-    rows = to_arrow(frame_of(schema.EXECUTIONS, [row]), schema.EXECUTIONS)
-    dataset.write(schema.EXECUTIONS, Part("checkout", newest), rows)
-    (data / part("executions", date="2026-10-03")).rename(data / f"executions/run_test=checkout/{older}.parquet")
-    assert len(etl.read_table(data, "calls", run_tests="Checkout 2")) == 4
-    with pytest.raises(etl.ConfigurationError, match="has no run test 'Checkout': there are 'Checkout 2' "):
-        etl.read_table(data, "calls", run_tests="Checkout")
+    shutil.rmtree(data / "executions" / f"run_test={key}")
+    assert len(etl.read_table(data, "calls", run_tests="Sign up")) == 0
+    assert len(etl.read_table(data, "calls", run_tests=key)) == 1
 
 
 @pytest.mark.parametrize(
@@ -355,43 +351,6 @@ def test_reading_needs_no_lock_and_leaves_nothing_behind(data):
         assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before
 
 
-def test_rows_that_move_to_another_partition_while_it_reads_are_not_missed(data, monkeypatch):
-    """The reader has listed the files; then an export writes the rows elsewhere and removes the file that was listed."""
-    listed: list[str] = []
-    listing = LocalFiles.list
-
-    def then_move(files, folder):
-        found = listing(files, folder)
-        if not listed:
-            target = data / part("calls", key="checkout", date="2026-11-09")
-            target.parent.mkdir(parents=True)
-            (data / part("calls")).replace(target)
-        listed.append(folder)
-        return found
-
-    monkeypatch.setattr(LocalFiles, "list", then_move)
-    frame = etl.read_table(data, "calls", run_tests=None)
-    assert executions_of(frame).count("checkout-2026-08-31") == 1
-    assert len(frame) == 9
-    assert listed == ["calls", "calls", "executions"]
-
-
-def test_files_that_never_stop_moving_are_told_in_one_line(data, monkeypatch):
-    listing = LocalFiles.list
-    here, there = (data / part("calls", date=day) for day in ("2026-10-03", "2026-11-09"))
-    there.parent.mkdir(parents=True)
-
-    def then_move(files, folder):
-        found = listing(files, folder)
-        here.replace(there) if here.exists() else there.replace(here)
-        return found
-
-    monkeypatch.setattr(LocalFiles, "list", then_move)
-    with pytest.raises(etl.DestinationError) as caught:
-        etl.read_table(data, "calls")
-    assert str(caught.value) == f"{data}: its files kept moving while they were read: try again"
-
-
 @pytest.mark.parametrize("name", TABLES)
 def test_describe_says_what_the_files_say(data, name):
     described = etl.describe(name).set_index("column")
@@ -464,49 +423,23 @@ def test_a_row_that_does_not_say_when_it_was_exported_may_have_changed(data):
 
 def delete(data, execution_id, *, key="checkout", date=DAYS[1]):
     """The API has the execution no more."""
-    mark_deleted(
-        a_dataset(data), Part(key, place(date)), {execution_id}, deleted_at=NEWER, stamp=ExportStamp("run-2", NEWER)
-    )
+    mark_deleted(a_dataset(data), {execution_id: Part(key, place(date))}, ExportStamp("run-2", NEWER))
 
 
 @pytest.mark.parametrize("name", ["executions", "calls", "evals"])
-@pytest.mark.parametrize("asked", [{}, {"since": DAYS[1], "until": DAYS[2]}, {"run_tests": "checkout"}], ids=str)
-@pytest.mark.parametrize("columns", [None, ["run_test"], ["execution_id"]], ids=str)
-def test_rows_of_deleted_executions_are_left_out_unless_they_are_asked_for(data, name, asked, columns):
+def test_rows_that_the_source_no_longer_has_are_left_out_unless_they_are_asked_for(data, name):
     deleted = f"checkout-{DAYS[1]}"
-    before = etl.read_table(data, name, columns=columns, **asked)
-    delete(data, deleted)
-    left = etl.read_table(data, name, columns=columns, **asked)
-    whole = etl.read_table(data, name, columns=columns, deleted="include", **asked)
-    assert (len(whole), len(left)) == (len(before), len(before) - 1)
-    assert list(left) == list(whole)
-    if columns != ["run_test"]:
+    for asked in ({}, {"since": DAYS[1], "until": DAYS[2]}, {"run_tests": "checkout"}, {"columns": ["execution_id"]}):
+        before = len(etl.read_table(data, name, deleted="include", **asked))
+        delete(data, deleted)
+        left, whole = (etl.read_table(data, name, deleted=each, **asked) for each in ("exclude", "include"))
+        assert (len(whole), len(left)) == (before, before - 1)
+        assert list(left) == list(whole)
         assert {*executions_of(whole)} - {*executions_of(left)} == {deleted}
-
-
-def test_executions_that_are_included_say_whether_they_are_deleted(data):
-    delete(data, f"checkout-{DAYS[1]}")
-    frame = etl.read_table(data, "executions", deleted="include")
-    assert frame["execution_id"][frame["deleted_at"].notna()].to_list() == [f"checkout-{DAYS[1]}"]
-    assert etl.read_table(data, "executions")["deleted_at"].isna().all()
-
-
-def test_a_deletion_counts_whatever_day_the_row_of_the_execution_says(data):
-    """A row keeps the day of its export; an execution that was listed without its start since has none."""
-    delete(data, f"checkout-{DAYS[1]}")
-    path = data / part("executions", "checkout", DAYS[1])
-    rows = pq.ParquetFile(path).read()
-    pq.write_table(with_column(rows, "started_at", [None] * len(rows)), path)
-    asked: dict[str, Any] = {"run_tests": "checkout", "since": DAYS[1], "until": DAYS[1]}
-    assert executions_of(etl.read_table(data, "calls", deleted="include", **asked)) == [f"checkout-{DAYS[1]}"]
-    assert len(etl.read_table(data, "calls", **asked)) == 0
-
-
-def test_changes_include_deletions_when_they_are_asked_for(data):
-    delete(data, f"checkout-{DAYS[1]}")
-    assert len(etl.read_table(data, "executions", changed_since=FETCHED_AT)) == 0
-    changed = etl.read_table(data, "executions", changed_since=FETCHED_AT, deleted="include")
-    assert executions_of(changed) == [f"checkout-{DAYS[1]}"]
+    assert executions_of(etl.read_table(data, name, changed_since=FETCHED_AT)) == []
+    changed = etl.read_table(data, name, changed_since=FETCHED_AT, deleted="include")
+    assert executions_of(changed) == [deleted]
+    assert changed["deleted_at"].notna().all()
 
 
 @pytest.mark.parametrize("name", ["errors", "runs"])
@@ -514,7 +447,8 @@ def test_tables_without_deleted_executions_are_read_as_they_are(data, name):
     assert len(etl.read_table(data, name)) == len(etl.read_table(data, name, deleted="include")) == 1
 
 
-def test_executions_are_read_once_and_not_at_all_where_all_rows_are_wanted(data, monkeypatch):
+def noted(monkeypatch):
+    """The files that are read from now on."""
     reads: list[str] = []
     read = LocalFiles.read
 
@@ -523,13 +457,13 @@ def test_executions_are_read_once_and_not_at_all_where_all_rows_are_wanted(data,
         return read(files, path, **options)
 
     monkeypatch.setattr(LocalFiles, "read", note)
-    for name in ("calls", "executions"):
-        reads.clear()
-        etl.read_table(data, name)
-        assert len(reads) == len({*reads})
-    reads.clear()
-    etl.read_table(data, "calls", deleted="include")
-    assert not [path for path in reads if path.startswith("executions/")]
+    return reads
+
+
+def test_each_file_of_the_table_is_read_once_and_no_other(data, monkeypatch):
+    reads = noted(monkeypatch)
+    etl.read_table(data, "calls")
+    assert sorted(path for path in reads if "_state" not in path) == sorted(LocalFiles(data).list("calls"))
     reads.clear()
     etl.read_calls(data)
     assert len(reads) == len({*reads})

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from etl.inspect.status import RunStatus, RunTestStatus, Status
+from etl.inspect.status import RunStatus, Status
+from etl.inspect.status_run_tests import RunTestStatus
 from etl.inspect.verdict import judge
-from etl.load.attempt import Attempt
-from etl.load.warehouse.load import Result
+from etl.load.last_run import Attempt
+from etl.model.findings import MEANINGS, Finding, Kind
 
 NOW = datetime(2026, 11, 25, 7, tzinfo=UTC)  # a Wednesday
 NIGHT = NOW - timedelta(hours=5)
@@ -17,22 +18,16 @@ MONDAY = NIGHT - timedelta(days=2)
 WHOLE = RunTestStatus(
     name="Checkout flow",
     key="checkout",
+    **dict.fromkeys(["executions", "exported", "settling", "waiting", "deleted", "calls"], 1),
+    incomplete=0,
     newest_started_at=NIGHT,
     exported_at=NIGHT,
-    export_run_id="run",
-    **dict.fromkeys(["executions", "exported", "settling", "waiting", "deleted", "calls", "evals"], 1),
-    incomplete=0,
-    dead_letters=0,
-    missing_calls=0,
-    stray_calls=0,
     complete_at=NIGHT,
     is_configured=True,
     is_complete=True,
-    error=None,
 )
-PART = "calls/run_test=checkout/month=2026-11/part-0.parquet"
 LAST = RunStatus("run", NIGHT, NIGHT, "complete", 0, 1, 1, 1, 1, 1.0)
-NEVER = "no run over everything that is configured was ever complete"
+REFUSED = "the API refused the key (401): check FI_API_KEY and FI_SECRET_KEY"
 GOOD = Status(
     dataset="data",
     read_at=NOW,
@@ -40,22 +35,15 @@ GOOD = Status(
     complete_at=NIGHT,
     future_run_at=None,
     lost_run=None,
-    ignored=(),
-    set_aside=0,
-    missing_executions=0,
-    missing_calls=0,
-    missing_evals=0,
-    lost_executions=0,
-    damaged_executions=0,
-    doubled_executions=0,
-    surplus_rows=0,
     run_tests=(WHOLE, WHOLE, WHOLE),
     tables=(),
     runs=(LAST,),
-    problems=(),
-    dead_letters=(),
-    unreadable=(),
+    findings=(),
 )
+LOST = Finding(Kind.LOST_ROWS, "calls/a.parquet", "5 rows missing")
+LIST = Finding(Kind.LIST_FAILED, "Refund chat", "HTTP 500")
+LOAD = Finding(Kind.NOT_LOADED, "", "the warehouse was never loaded")
+DELETED = Finding(Kind.DELETED, "Refund chat", "1 execution deleted at the source")
 
 
 def told(**changes: Any) -> tuple[str, str]:
@@ -64,17 +52,35 @@ def told(**changes: Any) -> tuple[str, str]:
     return verdict.text, verdict.next_step
 
 
-def ended(exit_code: int) -> RunStatus:
-    return replace(LAST, exit_code=exit_code, outcome="word")
+def ended(exit_code: int, message: str | None = None) -> RunStatus:
+    return replace(LAST, exit_code=exit_code, outcome="word", message=message)
 
 
 def test_everything_complete_this_night_is_good() -> None:
-    assert told() == ("Good: everything complete 5 h ago", "metrics-etl verify")
+    expected = ("Good: everything complete 5 h ago", "metrics-etl verify")
+    left_out = replace(WHOLE, is_configured=False, is_complete=False, complete_at=None, incomplete=2)
+    for changes in ({}, {"run_tests": (WHOLE, left_out)}, {"findings": (DELETED,)}):
+        assert told(**changes) == expected
 
 
-def test_run_test_that_is_not_configured_spoils_nothing() -> None:
-    gone = replace(WHOLE, is_configured=False, is_complete=False, complete_at=None)
-    assert told(run_tests=(WHOLE, gone))[0] == "Good: everything complete 5 h ago"
+def test_the_gravest_alarm_is_the_verdict_and_its_next_step_comes_next() -> None:
+    for findings, text in (
+        ((LIST, LOST), f"{LOST} (and 1 more)"),
+        ((LOAD, LIST), f"{LIST} (and 1 more)"),
+        ((LOAD, DELETED), "the warehouse was never loaded"),
+    ):
+        shown, next_step = told(findings=findings)
+        assert shown == f"Not good: {text}"
+        gravest = next(each for each in findings if text.startswith(str(each)))
+        assert next_step == MEANINGS[gravest.kind].next_step
+
+
+def test_what_ended_the_last_run_is_named_and_not_what_is_incomplete_for_it() -> None:
+    behind = replace(WHOLE, is_complete=False)
+    for exit_code, command in ((2, "check"), (4, "check"), (5, "check"), (6, "check"), (1, "run"), (143, "run")):
+        runs = (ended(exit_code, f"{REFUSED}\nmore"),)
+        expected = (f"Not good: {REFUSED}", f"metrics-etl {command}")
+        assert told(run_tests=(behind,), runs=runs, findings=(LIST,)) == expected
 
 
 @pytest.mark.parametrize(
@@ -88,98 +94,37 @@ def test_run_test_that_is_not_configured_spoils_nothing() -> None:
 )
 def test_incomplete_run_tests_are_counted_with_since_when(since: datetime | None, words: str) -> None:
     behind = replace(WHOLE, is_complete=False, complete_at=since)
-    text, next_step = told(run_tests=(behind, WHOLE, WHOLE), complete_at=since, runs=(ended(3),))
+    text, next_step = told(run_tests=(behind, WHOLE, WHOLE), complete_at=since)
     assert text.startswith("Not good: 1 of 3 run tests ")
     assert text.endswith(words)
     assert next_step == "metrics-etl run"
 
 
-def test_rows_that_are_gone_are_not_good() -> None:
-    gone = replace(WHOLE, missing_calls=1200)
-    assert told(run_tests=(WHOLE, gone)) == (
-        "Not good: 1,200 calls of 'Checkout flow' that were exported are not there",
-        "metrics-etl run",
-    )
-    assert told(run_tests=(replace(gone, is_configured=False),))[0].startswith("Good")
-    assert told(missing_calls=2) == ("Not good: 2 calls gone since the last run", "metrics-etl run")
-    assert "of 'Checkout flow'" in told(run_tests=(WHOLE, gone), missing_calls=1200)[0], "told once"
-    assert told(missing_evals=2) == ("Not good: 2 evals gone since the last run", "metrics-etl run")
-    assert told(lost_executions=6) == (
-        "Not good: 6 executions gone before the last run, and not exported again",
-        "metrics-etl run",
-    )
-    assert told(doubled_executions=2) == (
-        "Not good: rows of 2 executions stand twice: a move was interrupted, or files were copied",
-        "metrics-etl run",
-    )
-    assert told(surplus_rows=1200) == ("Not good: 1,200 rows more than the last run left", "metrics-etl run")
-    assert told(damaged_executions=1) == (
-        "Not good: rows of 1 execution gone before the last run, and not exported again",
-        "metrics-etl run",
-    )
-    assert told(missing_executions=1) == ("Not good: 1 execution gone since the last run", "metrics-etl run")
-    assert told(run_tests=(replace(WHOLE, stray_calls=7),)) == (
-        "Not good: the executions of 7 calls of 'Checkout flow' are not there",
-        "metrics-etl run",
-    )
-
-
-def test_file_that_no_run_sets_aside_is_not_left_to_a_run() -> None:
-    assert told(unreadable=("calls/notes.parquet",)) == ("Not good: 1 damaged or foreign file", "metrics-etl verify")
-    assert told(unreadable=("calls/notes.parquet", PART)) == ("Not good: 2 damaged or foreign files", "metrics-etl run")
-
-
-def test_what_a_configured_run_test_lacks_is_not_good_whatever_the_last_run_said() -> None:
-    lacking = replace(WHOLE, incomplete=2, dead_letters=1)
-    other = replace(lacking, name="Refund chat")
-    assert told(run_tests=(WHOLE, lacking, other)) == (
-        "Not good: 4 incomplete executions in 'Checkout flow', 'Refund chat'",
-        "metrics-etl run",
-    )
-    assert told(run_tests=(replace(WHOLE, dead_letters=1),))[0] == "Not good: 1 dead letter in 'Checkout flow'"
-    assert told(run_tests=(WHOLE, replace(lacking, is_configured=False)))[0].startswith("Good")
-
-
 @pytest.mark.parametrize(
-    ("exit_code", "next_step"), [(2, "check"), (4, "check"), (5, "check"), (6, "check"), (143, "run")]
-)
-def test_what_ended_the_last_run_decides_what_to_type(exit_code: int, next_step: str) -> None:
-    behind = replace(WHOLE, is_complete=False)
-    assert told(run_tests=(behind,), runs=(ended(exit_code),))[1] == f"metrics-etl {next_step}"
-
-
-DAMAGED, LOST = Result("w", damaged=1).problems[0], Result("w", lost=1).problems[0]
-
-
-@pytest.mark.parametrize(
-    ("changes", "text", "next_step"),
+    ("changes", "text", "command"),
     [
-        ({"warehouse_lacks": "never loaded"}, "never loaded", "load"),
-        ({"warehouse_lacks": DAMAGED}, DAMAGED, "run"),
+        ({"lost_run": Attempt(started_at=NIGHT)}, "the last run was killed or crashed", "run"),
         (
-            {"warehouse_lacks": LOST, "lost_executions": 1},
-            "1 execution gone before the last run, and not exported again",
+            {"lost_run": Attempt(started_at=NIGHT), "complete_at": None},
+            "the last run was killed or crashed, and nothing was complete before",
             "run",
         ),
         (
             {"lost_run": Attempt(started_at=NIGHT, exit_code=2, message="no key")},
-            "the last run could not start",
+            "the last run could not start: no key",
             "check",
         ),
-        ({"lost_run": Attempt(started_at=NIGHT)}, "the last run was killed or crashed", "run"),
         ({"runs": (ended(3),)}, "the last run ended with exit 3 (word)", "run"),
-        ({"runs": (), "run_tests": (), "complete_at": None}, NEVER, "run"),
+        (
+            {"runs": (), "run_tests": (), "complete_at": None},
+            "no run over everything that is configured was ever complete",
+            "run",
+        ),
         ({"complete_at": MONDAY}, "everything was complete 2 days ago, and not since", "run"),
         (
             {"complete_at": None, "future_run_at": NOW + timedelta(days=400)},
             "a run ended at 2027-12-30 07:00, which is in the future: a clock is wrong",
             "run",
-        ),
-        ({"unreadable": (PART,)}, "1 damaged or foreign file", "run"),
-        (
-            {"unreadable": ("runs/month=2026-11/a.parquet",), "warehouse_lacks": "behind"},
-            "1 damaged or foreign file",
-            "verify",
         ),
         (
             {"complete_at": MONDAY, "at_work": "pid 1"},
@@ -188,8 +133,8 @@ DAMAGED, LOST = Result("w", damaged=1).problems[0], Result("w", lost=1).problems
         ),
     ],
 )
-def test_anything_wrong_is_not_good_and_tells_what_to_type(changes: dict[str, Any], text: str, next_step: str) -> None:
-    assert told(**changes) == (f"Not good: {text}", f"metrics-etl {next_step}")
+def test_anything_wrong_is_not_good_and_tells_what_to_type(changes: dict[str, Any], text: str, command: str) -> None:
+    assert told(**changes) == (f"Not good: {text}", f"metrics-etl {command}")
 
 
 def test_how_old_is_too_old_can_be_said() -> None:
@@ -200,9 +145,3 @@ def test_how_old_is_too_old_can_be_said() -> None:
 def test_export_that_would_fail_now_is_not_good_whatever_was_complete() -> None:
     verdict = judge(GOOD, would_fail=True)
     assert (verdict.text, verdict.next_step) == ("Not good: an export would fail now", "metrics-etl check")
-    assert not verdict.is_good
-
-
-def test_run_test_that_could_not_be_listed_is_checked_and_not_run_again() -> None:
-    mistyped = replace(WHOLE, is_complete=False, complete_at=None, error="the API knows no run test of this name")
-    assert told(run_tests=(WHOLE, mistyped), runs=(ended(3),))[1] == "metrics-etl check"

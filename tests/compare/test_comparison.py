@@ -1,0 +1,190 @@
+"""A comparison of a dataset: with which calls, what is told beside it, and when a limit is kept."""
+
+import json
+import shutil
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import etl
+from etl.cli.show_compare import markdown
+from etl.compare.comparison import ComparisonReport, Row, compare
+from etl.compare.selection import ComparedExecution, Selection, Span
+from etl.compare.statistics import Sample, difference
+from etl.errors import ConfigurationError
+from etl.inspect.tables import open_dataset
+from etl.load.files.local import LocalFiles
+from etl.model.findings import Kind
+from etl.model.metrics import METRICS, limits_of
+from tests.datasets import write
+from tests.e2e.demo_dataset import FRIDAY, make_demo
+
+WEEKS = (Span(date(2026, 10, 26), date(2026, 11, 8)), Span(date(2026, 11, 9), date(2026, 11, 20)))
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compare")
+    make_demo(folder / "data")
+    return folder / "data"
+
+
+def compared(
+    data: Path, *sides: Any, run_test: str | None = None, metrics: tuple[str, ...] = (), **limits: str
+) -> ComparisonReport:
+    return compare(
+        open_dataset(str(data), {}),
+        *sides,
+        run_test=run_test,
+        metrics=metrics,
+        limits=limits_of(limits),
+        default_limits={},
+    )
+
+
+def report_of(name: str, *rows: Row) -> ComparisonReport:
+    one = ComparedExecution(
+        execution_id="e",
+        run_test="a",
+        run_test_name=name,
+        status="completed",
+        started_at=FRIDAY,
+        export_state="exported",
+        deleted_at=None,
+        exported_calls=0,
+    )
+    selection = Selection("e", (one,))
+    return ComparisonReport(dataset="data", baseline=selection, candidate=selection, calls=(0, 0), rows=rows)
+
+
+def test_name_from_outside_is_neither_a_mention_nor_html_in_a_comment() -> None:
+    report = report_of("`a``@team <img src=x>\n| b")
+    assert markdown(report).splitlines()[0] == r"### ``` `a``@team <img src=x>\n| b ```: compared, without limits"
+
+
+AT = datetime(2026, 11, 10, 9, tzinfo=UTC)
+
+
+def an_execution(execution_id: str, **values: object) -> dict[str, object]:
+    own = {"execution_id": execution_id, "run_test_name": "A", "status": "completed", "started_at": AT}
+    return own | {"export_state": "exported", "exported_calls": 50} | values
+
+
+def calls_of(execution_id: str, latency: float) -> list[dict[str, object]]:
+    own = {"execution_id": execution_id, "execution_started_at": AT, "status": "completed"}
+    rng = np.random.default_rng(1)
+    return [
+        own
+        | {"call_execution_id": f"{execution_id}-{n}", "latency_avg_agent_latency_ms": latency * rng.lognormal(0, 0.2)}
+        for n in range(50)
+    ]
+
+
+def a_dataset(folder: Path, *executions: dict[str, object]) -> Path:
+    """One run test with these executions, in the month of ``AT``."""
+    LocalFiles(folder / "data").prepare()
+    write(folder / "data", "executions", *executions, key="a", date="2026-11-10")
+    return folder / "data"
+
+
+FEW = "a slow day looks like a worse agent here: date ranges with 10 executions tell them apart"
+
+
+EARLY = {"started_at": datetime(2026, 11, 3, tzinfo=UTC)}
+
+
+def test_executions_and_calls_that_were_deleted_are_left_out(tmp_path: Path) -> None:
+    data = a_dataset(tmp_path, an_execution("old", **EARLY), an_execution("gone", deleted_at=AT), an_execution("new"))
+    calls = [*calls_of("old", 1000), *calls_of("gone", 9000), *calls_of("new", 1010)]
+    calls += [
+        each | {"call_execution_id": f"{each['call_execution_id']}-x", "deleted_at": AT}
+        for each in calls_of("new", 9000)
+    ]
+    write(data, "calls", *calls, key="a", date="2026-11-10")
+    spans = (Span(date(2026, 11, 1), date(2026, 11, 7)), Span(date(2026, 11, 8), date(2026, 11, 14)))
+    document = compared(data, *spans).as_json()
+    assert (document["candidate"]["executions"], document["candidate"]["calls"]) == (["new"], 50)
+    assert document["metrics"][0]["candidate"] == pytest.approx(1010, rel=0.1)
+    with pytest.raises(ConfigurationError, match="execution 'gone' was deleted at the source: choose another one"):
+        compared(data, "gone", "last")
+
+
+def test_calls_in_the_month_of_their_first_sight_are_found(tmp_path: Path) -> None:
+    data = a_dataset(tmp_path, an_execution("old", **EARLY), an_execution("new"))
+    write(data, "calls", *calls_of("old", 1000), key="a", date="2026-11-10")
+    write(data, "calls", *calls_of("new", 1000), key="a", date="2026-12-10")
+    report = compared(data, "previous", "last")
+    assert (report.calls, report.notices) == ((50, 50), [FEW])
+
+
+def test_calls_that_are_gone_from_the_files_are_told(tmp_path: Path) -> None:
+    data = a_dataset(tmp_path, an_execution("old", exported_calls=60, **EARLY), an_execution("new"))
+    write(data, "calls", *calls_of("old", 1000), *calls_of("new", 1000), key="a", date="2026-11-10")
+    report = compared(data, "previous", "last")
+    (finding,) = report.findings
+    assert (finding.kind, finding.text) == (Kind.DAMAGED, "10 calls of the baseline missing from the dataset")
+    assert (report.exit_code, report.notices) == (3, [FEW])
+
+
+@pytest.mark.parametrize("incomplete", ["old", "new"])
+def test_limit_is_not_kept_by_what_is_there_while_calls_are_missing(tmp_path: Path, incomplete: str) -> None:
+    """Those that could not be fetched may be those that failed."""
+    states = {incomplete: {"export_state": "incomplete"}}
+    executions = (an_execution(name, **at, **states.get(name, {})) for name, at in (("old", EARLY), ("new", {})))
+    data = a_dataset(tmp_path, *executions)
+    write(data, "calls", *calls_of("old", 1000), *calls_of("new", 1010), key="a", date="2026-11-10")
+    alone = compared(data, "previous", "last")
+    kept = compared(data, "previous", "last", latency_mean="50%")
+    assert (alone.exit_code, kept.exit_code) == (0, 3)
+    assert "calls are missing: 1 incomplete execution" in markdown(kept)
+    write(data, "calls", *calls_of("old", 1000), *calls_of("new", 9000), key="a", date="2026-11-10")
+    assert compared(data, "previous", "last", latency_mean="50%").exit_code == 10
+
+
+def test_mean_beyond_what_a_double_holds_is_null_in_json() -> None:
+    """JSON knows no infinity, and few of its readers do."""
+    huge, metric = Sample.of_one_execution(np.full(50, 1.7e308)), METRICS["latency_mean"]
+    found = difference(huge, huge, metric.statistic, is_higher_worse=True)
+    report = report_of("A", Row(metric, found)).as_json()
+    assert report["metrics"][0]["baseline"] is None
+    assert json.loads(json.dumps(report["metrics"], allow_nan=False)) == report["metrics"]
+
+
+def test_figures_are_those_that_pandas_finds(demo: Path) -> None:
+    document = compared(demo, *WEEKS, run_test="Checkout flow").as_json()
+    calls = etl.read_calls(demo, run_tests="Checkout flow", since="2026-10-26", evals="wide")
+    calls = calls[calls["execution_status"].isin(["completed", "failed", "cancelled"])]
+    is_old = calls["execution_started_at"].dt.date < datetime(2026, 11, 9, tzinfo=UTC).date()
+    found = {row["metric"]: row for row in document["metrics"]}
+    for side, rows in (("baseline", calls[is_old]), ("candidate", calls[~is_old])):
+        latency = rows["latency_avg_agent_latency_ms"].dropna().astype("float64")
+        assert document[side]["calls"] == len(rows)
+        assert found["latency_p95"][f"{side}_calls"] == len(latency)
+        assert found["latency_p50"][side] == pytest.approx(latency.median())
+        assert found["latency_p95"][side] == pytest.approx(latency.quantile(0.95))
+        assert found["latency_mean"][side] == pytest.approx(latency.mean())
+        assert found["cost_mean"][side] == pytest.approx(rows["cost_total_cost_cents"].mean())
+        passed = rows["eval_task_completion_passed"].dropna().astype("float64")
+        assert found["eval_task_completion_pass_rate"][side] == pytest.approx(passed.mean())
+        scores = rows["eval_tone_score_score"].dropna().astype("float64")
+        assert found["eval_tone_score_mean"][side] == pytest.approx(scores.mean())
+        ended = rows["status"][rows["status"].isin(["completed", "failed"])]
+        assert found["failure_rate"][side] == pytest.approx(ended.eq("failed").mean())
+        assert found["failure_rate"][f"{side}_calls"] == len(ended)
+
+
+@pytest.mark.parametrize("table", ["executions", "calls", "evals"])
+def test_nothing_passes_where_rows_were_taken_away(demo: Path, tmp_path: Path, table: str) -> None:
+    """What is left would be judged in place of what was asked for."""
+    shutil.copytree(demo, tmp_path / "data")
+    (key,) = (path.name for path in (tmp_path / "data" / table).iterdir() if path.name.startswith("run_test=support"))
+    whole = compared(tmp_path / "data", *WEEKS, run_test="Support triage")
+    path = f"{table}/{key}/month=2026-10/part-0.parquet"
+    (tmp_path / "data" / path).unlink()
+    report = compared(tmp_path / "data", *WEEKS, run_test="Support triage", failure_rate="5pp")
+    other = compared(tmp_path / "data", *WEEKS, run_test="Checkout flow")
+    assert (whole.exit_code, report.exit_code, other.exit_code) == (0, 3, 0)
+    assert path in {each.subject for each in report.findings}

@@ -1,0 +1,82 @@
+"""Every block of docs/pandas.md and docs/analysis.md runs as it stands there, and prints what stands there."""
+
+import contextlib
+import io
+import re
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import etl
+from etl.model import schema
+from tests.e2e.demo_dataset import make_demo
+
+ROOT = Path(__file__).parents[2]
+PANDAS, ANALYSIS, README = (
+    (ROOT / name).read_text(encoding="utf-8") for name in ("docs/pandas.md", "docs/analysis.md", "README.md")
+)
+BLOCK = re.compile(
+    r"^```python(?P<plot> plot)?\n(?P<code>.*?)^```\n(?:\n```text\n(?P<printed>.*?)^```\n)?", re.MULTILINE | re.DOTALL
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The demo's dataset as data, of the week in which the pages were written."""
+    folder = tmp_path_factory.mktemp("analysis")
+    make_demo(folder / "data", friday=datetime(2026, 10, 30, 15, tzinfo=UTC))
+    return folder
+
+
+@pytest.mark.parametrize("page", [PANDAS, ANALYSIS], ids=["pandas", "analysis"])
+def test_every_block_prints_what_the_page_shows(folder, monkeypatch, page):
+    """Mend the page with what the block printed, when that is right."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    namespace: dict[str, Any] = {}
+    assert len(BLOCK.findall(page)) == page.count("```python")
+    for block in BLOCK.finditer(page):
+        code, printed = compile(block["code"], "page", "exec"), io.StringIO()
+        if block["plot"] and not find_spec("matplotlib"):
+            continue
+        with contextlib.redirect_stdout(printed):
+            exec(code, namespace)
+        lines = [line.rstrip() for line in printed.getvalue().splitlines()]
+        assert lines == (block["printed"] or "").splitlines(), block["code"]
+
+
+def test_there_are_ten_recipes_and_none_takes_a_null_for_a_zero():
+    recipes = re.findall(r"^## ([0-9]+)\. ", ANALYSIS, re.MULTILINE)
+    assert [int(number) for number in recipes] == list(range(1, len(recipes) + 1))
+    assert len(recipes) >= 10
+    assert "fillna" not in ANALYSIS
+
+
+@pytest.mark.parametrize("name", schema.TABLES)
+def test_column_that_describe_calls_never_null_has_no_nulls(folder, name):
+    """Of executions that run, settle and were fetched, and of runs that lack nothing."""
+    frame = etl.read_table(folder / "data", name)
+    described = etl.describe(name)
+    never = described["column"][described["null"] == schema.NEVER].to_list()
+    assert not frame[never].isna().any(axis=None)
+
+
+def test_python_of_the_readme_reads_one_row_per_call(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (code,) = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    namespace: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), namespace)
+    assert namespace["calls"]["call_execution_id"].is_unique
+    assert len(namespace["calls"]) == len(etl.read_table(folder / "data", "calls", since="2026-10-01"))
+
+
+def test_readme_shows_rows_of_the_demo(folder):
+    calls = etl.read_table(folder / "data", "calls")
+    (shown,) = re.findall(r"^```text\n(run_test_name .*?)^```$", README, re.MULTILINE | re.DOTALL)
+    columns = shown.splitlines()[0].split()
+    assert shown == calls[columns].head(3).to_string(index=False) + "\n"
+    assert f"{len(columns)} of {len(calls.columns)} columns" in README
+    assert set(re.findall(r"^[├└]── (\w+)/", README, re.MULTILINE)) == {*schema.TABLES, "_state"}

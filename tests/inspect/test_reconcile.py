@@ -1,0 +1,256 @@
+"""`verify --against-api`: what the API computes is what the exported calls say, but for causes that are known."""
+
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from etl import sandbox
+from etl.errors import KeyRefusedError, SourceUnavailableError
+from etl.inspect.reconcile import Reconciliation, Skipped, reconcile
+from etl.inspect.verify import Report, verify
+from etl.load.layout import Scope
+from etl.load.merge import with_column
+from etl.load.parquet import encode
+from etl.model import schema
+from etl.model.digest import rows_digest
+from etl.model.findings import Kind
+from etl.pipeline import job
+from etl.sandbox import Fault, Sandbox, World
+from etl.settings import Settings
+from etl.transform.frames import hash_rows
+from tests.support import settings_for
+from tests.worlds import settled_world
+
+END = datetime(2026, 10, 30, 15, tzinfo=UTC)
+
+
+async def against_api(settings: Settings) -> tuple[Report, Reconciliation]:
+    report = verify(settings, Scope(), needs_aggregates=True)
+    reconciliation = await reconcile(settings, report.executions, unsound=report.unsound, on_hold=lambda _: None)
+    report.add(reconciliation)
+    return report, reconciliation
+
+
+def eventful_world(executions: int) -> World:
+    """Hundreds of executions with all that makes an aggregate something else than the mean of a column."""
+    world = settled_world(
+        run_tests=6, executions=executions, calls=4, calls_spread=3, quirks=True, include_unfinished=True
+    )
+    rng = random.Random(7)
+    finished = [each for run_test in world.run_tests for each in run_test.executions if each.status == "completed"]
+    for number, execution in enumerate(finished):
+        calls = execution.calls
+        match number % 8:
+            case 0 if calls:
+                sandbox.delete_call(calls[0])
+            case 1:
+                for call in calls:
+                    call.avg_agent_latency_ms = call.response_time_ms = None
+                    call.chat_metrics = {}
+            case 2 if calls:
+                calls[0].avg_agent_latency_ms = calls[0].duration_seconds = calls[0].talk_ratio = 0
+            case 3:
+                sandbox.rerun_execution(execution, END)
+                sandbox.finish_execution(execution, rng, END + timedelta(minutes=5))
+            case 4 if calls:
+                calls[0].chat_metrics = {"turn_count": 4.5, "avg_latency_ms": "1500", "total_tokens": "12"}
+            case 5:
+                for call in calls:
+                    sandbox.delete_call(call)
+    return world
+
+
+@pytest.mark.parametrize("executions", [15, pytest.param(60, marks=pytest.mark.slow)])
+async def test_every_difference_of_hundreds_of_executions_is_explained(tmp_path: Path, executions: int) -> None:
+    world = eventful_world(executions)
+    broken = next(call for call in world.run_tests[0].executions[7].calls if not call.is_deleted).call_execution_id
+    async with Sandbox(world) as server:
+        server.fault = lambda request, _nth: Fault(status=500) if broken in request.target else None
+        settings = settings_for(server, tmp_path / "data", api={"base_url": server.base_url, "max_tries": 1})
+        assert (await job.export(settings)).exit_code == 3
+        server.fault = None
+        asked = len(server.requests)
+        report, reconciliation = await against_api(settings)
+
+        assert len(server.requests) - asked == reconciliation.requests == 6
+        assert [each.kind for each in report.findings] == [Kind.DEAD_LETTER]
+        assert (reconciliation.unexplained, reconciliation.findings) == (0, [])
+        assert reconciliation.compared >= 5 * executions
+        assert reconciliation.same > reconciliation.values / 4
+        assert {"zero_for_null", "rounding", "deleted_calls", "dead_letter", "misfit"} == set(reconciliation.explained)
+        assert set(reconciliation.skipped) == {Skipped.IN_FLIGHT}
+
+        first, second = world.run_tests[:2]
+        sandbox.delete_call(next(call for call in first.executions[1].calls if not call.is_deleted))
+        sandbox.delete_execution(first.executions[2])
+        sandbox.rerun_execution(first.executions[3], END)
+        changed = next(each for each in second.executions if each.status == "completed" and each.calls)
+        changed.calls[0].duration_seconds = 10_000
+        new = sandbox.add_execution(world, second, random.Random(1), END, 3)
+        _, later = await against_api(settings)
+
+    assert (later.unexplained, later.findings) == (0, [])
+    assert first.executions[3].execution_id in later.skipped.pop(Skipped.IN_FLIGHT)
+    assert later.skipped == {
+        Skipped.NOT_LISTED: [first.executions[2].execution_id],
+        Skipped.CHANGED: [changed.execution_id],
+        Skipped.NEW: [new.execution_id],
+    }
+
+
+async def exported(server: Sandbox, folder: Path) -> Settings:
+    settings = settings_for(server, folder / "data")
+    assert (await job.export(settings)).exit_code == 0
+    return settings
+
+
+def tamper(data: Path, change: Any) -> str:
+    """One call has another value, and every hash says that it was exported so; returns the id of its execution."""
+    path = min((data / "calls").rglob("*.parquet"))
+    calls = pq.ParquetFile(path).read()
+    calls = calls.set_column(
+        calls.schema.get_field_index("duration_seconds"),
+        calls.schema.field("duration_seconds"),
+        change(calls["duration_seconds"]),
+    )
+    calls = with_column(calls, "row_hash", hash_rows(schema.CALLS, calls))
+    path.write_bytes(encode(schema.CALLS, calls, "zstd"))
+    evals = pq.ParquetFile(data / "evals" / path.relative_to(data / "calls")).read()
+    home = data / "executions" / path.relative_to(data / "calls")
+    executions = pq.ParquetFile(home).read()
+    digests = {
+        execution_id: rows_digest(
+            row["row_hash"]
+            for rows in (calls, evals)
+            for row in rows.to_pylist()
+            if row["execution_id"] == execution_id
+        )
+        for execution_id in executions["execution_id"].to_pylist()
+    }
+    executions = with_column(executions, "calls_digest", list(digests.values()))
+    home.write_bytes(encode(schema.EXECUTIONS, executions, "zstd"))
+    return str(calls["execution_id"][0].as_py())
+
+
+async def test_value_that_the_api_never_gave_is_one_difference_even_where_every_hash_holds(tmp_path: Path) -> None:
+    async with Sandbox(settled_world(run_tests=2, executions=4, calls=3)) as server:
+        settings = await exported(server, tmp_path)
+        execution_id = tamper(tmp_path / "data", lambda values: pc.add(values, [90.0] + [0.0] * (len(values) - 1)))
+        report, reconciliation = await against_api(settings)
+
+    (finding,) = report.findings
+    assert (finding.kind, finding.subject) == (Kind.DIFFERENCE, execution_id)
+    assert finding.text.startswith("cost.total_duration_seconds is ")
+    assert reconciliation.unexplained == 1
+    assert report.exit_code == 3
+
+
+def lose(path: Path) -> None:
+    path.unlink()
+
+
+def move(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("month=2020-02"))
+
+
+def link(path: Path) -> None:
+    path.parent.rename(path.parents[4] / "elsewhere")
+    path.parent.symlink_to(path.parents[4] / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "kind"), [(lose, Kind.DAMAGED), (move, Kind.MISPLACED), (link, Kind.FOREIGN_FILE)]
+)
+async def test_executions_whose_rows_are_not_all_there_are_not_compared(
+    tmp_path: Path, break_it: Callable[[Path], None], kind: Kind
+) -> None:
+    async with Sandbox(settled_world(run_tests=1, executions=3, calls=2)) as server:
+        settings = await exported(server, tmp_path)
+        break_it(min((tmp_path / "data" / "calls").rglob("*.parquet")))
+        report, reconciliation = await against_api(settings)
+
+    assert kind in {each.kind for each in report.findings}
+    assert set(reconciliation.skipped) == {Skipped.UNSOUND}
+
+
+async def test_aggregates_that_this_version_does_not_know_or_that_the_api_leaves_out_are_explained(
+    tmp_path: Path,
+) -> None:
+    def edit(body: bytes) -> bytes:
+        return body.replace(b'"avg_bot_wpm"', b'"median_bot_wpm"')
+
+    async with Sandbox(settled_world(run_tests=1, executions=3, calls=2)) as server:
+        server.fault = lambda _request, _nth: Fault(edit=edit)
+        settings = await exported(server, tmp_path)
+        _, reconciliation = await against_api(settings)
+
+    assert reconciliation.unexplained == 0
+    assert (reconciliation.explained["left_out"], reconciliation.explained["unknown_metric"]) == (3, 3)
+
+
+async def test_executions_that_no_list_has_are_left_out_and_no_finding(tmp_path: Path) -> None:
+    """A run requests each by its id before it says anything."""
+    async with Sandbox(settled_world(run_tests=2, executions=4, calls=1)) as server:
+        settings = await exported(server, tmp_path)
+        first, second = server.world.run_tests
+        first.executions.clear()
+        second.executions.pop()
+        report, reconciliation = await against_api(settings)
+
+    assert report.findings == []
+    assert (reconciliation.compared, len(reconciliation.skipped[Skipped.NOT_LISTED])) == (3, 5)
+
+
+async def test_list_is_read_no_further_than_the_day_that_is_asked_for(tmp_path: Path) -> None:
+    async with Sandbox(settled_world(run_tests=1, executions=12, calls=1)) as server:
+        settings = settings_for(server, tmp_path / "data", api={"base_url": server.base_url, "page_limit": 2})
+        await job.export(settings)
+        days = sorted(execution.started_at.date() for execution in server.world.run_tests[0].executions)
+        since = days[-3]
+        report = verify(settings, Scope(since=since), needs_aggregates=True)
+        reconciliation = await reconcile(
+            settings.only(since=since), report.executions, unsound=(), on_hold=lambda _: None
+        )
+
+    wanted = sum(day >= since for day in days)
+    assert reconciliation.compared == len(report.executions) == wanted
+    assert reconciliation.skipped == {}
+    assert reconciliation.requests <= wanted // 2 + 1
+
+
+async def test_run_test_that_cannot_be_listed_is_a_finding_unless_none_can(tmp_path: Path) -> None:
+    async with Sandbox(settled_world(run_tests=2, executions=2, calls=1)) as server:
+        settings = await exported(server, tmp_path)
+        names = [run_test.name for run_test in server.world.run_tests]
+        sandbox.rename_run_test(server.world.run_tests[0], "Another name")
+        report, reconciliation = await against_api(settings)
+        assert [(each.kind, each.subject) for each in report.findings] == [(Kind.NO_SUCH_RUN_TEST, names[0])]
+        assert reconciliation.compared == 2
+
+        server.fault = lambda _request, _nth: Fault(status=503)
+        hasty = settings_for(server, tmp_path / "data", api={"base_url": server.base_url, "max_tries": 1})
+        with pytest.raises(SourceUnavailableError):
+            await against_api(hasty)
+        server.fault = lambda _request, _nth: Fault(status=401)
+        with pytest.raises(KeyRefusedError):
+            await against_api(settings)
+
+
+async def test_execution_whose_aggregates_the_list_cannot_give_is_left_out_and_a_finding(tmp_path: Path) -> None:
+    async with Sandbox(settled_world(run_tests=1, executions=4, calls=2)) as server:
+        settings = await exported(server, tmp_path)
+        poisoned = server.world.run_tests[0].executions[1]
+        poisoned.calls[0].chat_metrics = {"total_tokens": 12.5}
+        report, reconciliation = await against_api(settings)
+
+    assert reconciliation.skipped == {Skipped.UNREADABLE: [poisoned.execution_id]}
+    assert reconciliation.compared == 3
+    [finding] = report.findings
+    assert finding.kind is Kind.ROW_UNREADABLE
+    assert finding.text.startswith("1 row of its list cannot be read: ")

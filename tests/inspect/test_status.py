@@ -1,0 +1,377 @@
+"""What ``status`` tells of a dataset, whatever state it is in; how it is shown: ``tests/e2e/test_status.py``."""
+
+import asyncio
+import shutil
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from etl import sandbox
+from etl.errors import DestinationError
+from etl.inspect.status import Status, read_status
+from etl.inspect.verdict import judge
+from etl.load.files import local
+from etl.load.files.local import LocalFiles
+from etl.load.last_run import Attempt, update_last_run
+from etl.load.layout import INDEX, LAST_RUN
+from etl.model.findings import Kind
+from etl.model.keys import default_key
+from etl.pipeline import job
+from etl.sandbox import Fault, Sandbox, add_run_test
+from tests.e2e.truth import rows_of
+from tests.support import settings_for
+from tests.worlds import settled_world
+
+NIGHT = datetime(2026, 11, 1, 2, tzinfo=UTC)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Sandbox]:
+    async with Sandbox(settled_world(run_tests=2, executions=6, calls=3, include_unfinished=True)) as running:
+        yield running
+
+
+async def export(server: Sandbox, tmp_path: Path, *, night: int = 0, **options: Any) -> None:
+    settings = settings_for(server, tmp_path / "data", api={"max_tries": 1}, **options)
+    await job.export(settings, clock=lambda: NIGHT + timedelta(days=night))
+
+
+def status_of(tmp_path: Path, *, now: datetime = NIGHT + timedelta(hours=5)) -> Status:
+    return read_status(LocalFiles(tmp_path / "data"), now=now)
+
+
+async def test_counts_are_those_of_the_tables(server: Sandbox, tmp_path: Path) -> None:
+    """With executions that wait, settle, lack a call, were deleted."""
+    first, second = server.world.run_tests
+    await export(server, tmp_path)
+    sandbox.delete_execution(next(each for each in first.executions if each.completed_at))
+    poisoned = next(each for each in second.executions if each.completed_at)
+    letters = {call.call_execution_id for call in poisoned.calls[:2]}
+    for call in poisoned.calls[:3]:
+        call.duration_seconds = 77.0
+    poisoned.completed_calls += 1
+    server.fault = lambda request, _nth: (
+        Fault(status=500) if request.query.get("call_execution_id") in letters else None
+    )
+    await export(server, tmp_path, night=1)
+
+    found = status_of(tmp_path, now=NIGHT + timedelta(days=1, hours=5))
+
+    tables = {name: all_rows(tmp_path, name) for name in ("executions", "calls", "evals", "errors", "runs")}
+    assert {table.name: table.rows for table in found.tables} == {name: len(rows) for name, rows in tables.items()}
+    assert sum(table.size_bytes for table in found.tables) == sum(
+        path.stat().st_size for path in (tmp_path / "data").rglob("*=*/*.parquet")
+    )
+    assert len(found.run_tests) == 2
+    for run_test in found.run_tests:
+        rows = [row for row in tables["executions"] if row["run_test"] == run_test.key]
+        states = Counter(row["export_state"] for row in rows if row["deleted_at"] is None)
+        assert run_test.executions == len(rows)
+        assert {state: getattr(run_test, state) for state in ("exported", "settling", "waiting", "incomplete")} == {
+            state: states[state] for state in ("exported", "settling", "waiting", "incomplete")
+        }
+        assert run_test.deleted == sum(row["deleted_at"] is not None for row in rows)
+        assert run_test.calls == sum(
+            row["run_test"] == run_test.key and row["deleted_at"] is None for row in tables["calls"]
+        )
+        assert run_test.newest_started_at == max(row["started_at"] for row in rows)
+        assert run_test.exported_at == max(row["exported_at"] for row in rows)
+    by_key = {run_test.key: run_test for run_test in found.run_tests}
+    assert (by_key[default_key(first.name)].deleted, by_key[default_key(second.name)].incomplete) == (1, 1)
+    assert by_key[default_key(first.name)].waiting >= 1
+    assert by_key[default_key(first.name)].complete_at == NIGHT + timedelta(days=1)
+    assert by_key[default_key(second.name)].complete_at == NIGHT
+    (letters_given_up,) = found.findings
+    assert (letters_given_up.kind, letters_given_up.subject) == (Kind.DEAD_LETTER, second.name)
+    assert letters_given_up.text.startswith("2 requests given up: ")
+    assert [run.exit_code for run in found.runs] == [3, 0]
+    assert found.runs[0].message == str(letters_given_up)
+    assert found.complete_at == NIGHT
+    assert found.at_work is None
+
+
+async def test_call_that_failed_does_not_count_while_its_execution_runs_again(server: Sandbox, tmp_path: Path) -> None:
+    """It is asked for again once that has finished; until then the run has nothing to complain of, nor has the verdict."""
+    failing = next(each for each in server.world.run_tests[0].executions if each.completed_at)
+    server.fault = lambda request, _nth: (
+        Fault(status=500) if request.query.get("call_execution_id") == failing.calls[0].call_execution_id else None
+    )
+    await export(server, tmp_path)
+    assert [each.kind for each in status_of(tmp_path).findings] == [Kind.DEAD_LETTER]
+
+    failing.status, failing.completed_at = "running", None
+    await export(server, tmp_path, night=1)
+
+    found = status_of(tmp_path, now=NIGHT + timedelta(days=1, hours=5))
+    assert len(rows_of(tmp_path, "errors")) == 1
+    assert found.findings == ()
+    assert found.runs[0].exit_code == 0
+    assert judge(found).is_good
+
+
+async def test_rows_that_somebody_took_away_are_told_until_a_run_has_fetched_them(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    await export(server, tmp_path)
+    good = judge(status_of(tmp_path))
+    folder = min((tmp_path / "data" / "calls").iterdir())
+    paths = [path.relative_to(tmp_path / "data").as_posix() for path in sorted(folder.rglob("*.parquet"))]
+    shutil.rmtree(folder)
+    found = status_of(tmp_path)
+    again = await job.export(settings_for(server, tmp_path / "data"), clock=lambda: NIGHT)
+
+    assert good.is_good
+    assert [(each.kind, each.subject) for each in found.findings] == [(Kind.LOST_ROWS, path) for path in paths]
+    assert judge(found).text.startswith(f"Not good: '{paths[0]}': the file is missing; the last run left ")
+    assert judge(found).next_step == found.findings[0].next_step
+    assert again.exit_code == 0
+    assert Kind.FETCHED_AGAIN in {each.kind for each in again.findings}
+    assert judge(status_of(tmp_path)).is_good
+
+
+async def test_what_the_index_knows_needs_no_file_and_without_it_nothing_else_is_told(
+    server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_TICK_NS", 0)  # as if the nights had been long ago
+    await export(server, tmp_path)
+    await export(server, tmp_path, night=1)
+    files, opened = LocalFiles(tmp_path / "data"), list[str]()
+    read = files.read
+
+    def note(path: str, **bounds: Any) -> bytes:
+        opened.append(path)
+        return read(path, **bounds)
+
+    monkeypatch.setattr(files, "read", note)
+    monkeypatch.setattr(files, "open", opened.append)
+    now = NIGHT + timedelta(days=2)
+
+    from_index = read_status(files, now=now)
+
+    assert not {path.partition("/")[0] for path in opened} & {"executions", "calls", "evals"}
+    (tmp_path / "data" / INDEX).unlink()
+    assert status_of(tmp_path, now=now) == from_index
+
+
+async def test_what_no_row_shows_is_told_until_a_run_has_found_it_out(server: Sandbox, tmp_path: Path) -> None:
+    await export(server, tmp_path)
+    name = server.world.run_tests[0].name
+    server.fault = lambda request, _nth: Fault(status=500) if request.query.get("run_test_name") == name else None
+    summary = await job.export(
+        settings_for(server, tmp_path / "data", api={"max_tries": 1}), clock=lambda: NIGHT + timedelta(days=1)
+    )
+    found = status_of(tmp_path, now=NIGHT + timedelta(days=1, hours=5))
+    server.fault = None
+    await export(server, tmp_path, night=2)
+
+    assert summary.exit_code == 3
+    (finding,) = found.findings
+    assert (finding.kind, finding.subject) == (Kind.LIST_FAILED, name)
+    assert judge(found).text == f"Not good: {finding}"
+    assert judge(status_of(tmp_path, now=NIGHT + timedelta(days=2, hours=5))).is_good
+
+
+async def test_renamed_run_test_is_one_run_test_wherever_its_rows_lie(server: Sandbox, tmp_path: Path) -> None:
+    await export(server, tmp_path)
+    before = status_of(tmp_path)
+    old = server.world.run_tests[0].name
+    sandbox.rename_run_test(server.world.run_tests[0], "New name")
+    await export(server, tmp_path, night=1)
+    settings = settings_for(server, tmp_path / "data")
+    found = read_status(
+        LocalFiles(tmp_path / "data"), now=NIGHT + timedelta(days=1, hours=5), configured=settings.run_tests
+    )
+
+    (renamed,) = [each for each in found.run_tests if each.name == "New name"]
+    (was,) = [each for each in before.run_tests if each.name == old]
+    assert (renamed.executions, renamed.calls) == (was.executions, was.calls)
+    assert renamed.key == default_key("New name")
+    assert len(found.run_tests) == 2
+    assert judge(found).is_good
+
+
+async def test_runs_within_a_second_are_told_newest_first(server: Sandbox, tmp_path: Path) -> None:
+    """The names of their files begin with the second and end at random."""
+    second = datetime(2026, 11, 25, 2, tzinfo=UTC)
+    times = [second + timedelta(milliseconds=number) for number in range(7)]
+    for time in times:
+        await job.export(settings_for(server, tmp_path / "data"), clock=iter([time] * 99).__next__)
+
+    assert [run.started_at for run in status_of(tmp_path, now=times[-1]).runs] == times[::-1]
+
+
+async def test_run_that_was_cut_short_leaves_no_run_test_complete(server: Sandbox, tmp_path: Path) -> None:
+    server.fault = lambda request, _nth: Fault(status=401) if request.query.get("call_execution_id") else None
+    await export(server, tmp_path)
+
+    found = status_of(tmp_path)
+
+    assert found.complete_at is None
+    assert all(run_test.complete_at is None for run_test in found.run_tests)
+    assert found.is_older_than(1_000_000)
+
+
+async def test_status_while_an_export_rewrites_everything_finds_nothing_wrong(server: Sandbox, tmp_path: Path) -> None:
+    """Each look sees whole files, before or after."""
+    await export(server, tmp_path)
+    done = asyncio.Event()
+    looks = 0
+
+    async def look() -> None:
+        nonlocal looks
+        while not done.is_set():
+            assert (await asyncio.to_thread(status_of, tmp_path)).findings == ()
+            looks += 1
+
+    async def rewrite() -> None:
+        night = 0
+        while night < 5 or looks < 2:
+            night += 1
+            for number, run_test in enumerate(server.world.run_tests):
+                sandbox.rename_run_test(run_test, f"Name {night}-{number}")
+            await export(server, tmp_path, night=night)
+        done.set()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(look())
+        group.create_task(rewrite())
+    assert looks > 1
+
+
+async def test_damaged_file_is_named_and_the_rest_is_counted(server: Sandbox, tmp_path: Path) -> None:
+    await export(server, tmp_path)
+    rows = len(all_rows(tmp_path, "calls"))
+    damaged = min((tmp_path / "data" / "calls").rglob("*.parquet"))
+    lost = pq.read_metadata(damaged).num_rows
+    damaged.write_bytes(damaged.read_bytes()[:-8])
+
+    found = status_of(tmp_path)
+
+    (finding,) = found.findings
+    path = damaged.relative_to(tmp_path / "data").as_posix()
+    assert (finding.kind, finding.subject) == (Kind.UNREADABLE, path)
+    assert next(each.rows for each in found.tables if each.name == "calls") == rows - lost
+    assert judge(found).text.startswith(f"Not good: '{path}': cannot be read: ")
+
+
+async def test_foreign_file_is_named_with_what_to_do(server: Sandbox, tmp_path: Path) -> None:
+    await export(server, tmp_path)
+    (tmp_path / "data" / "calls" / "notes.parquet").write_text("mine")
+    verdict = judge(status_of(tmp_path))
+    assert verdict.text == "Not good: 'calls/notes.parquet': is not a file of this dataset"
+    assert verdict.next_step.startswith("move it out of the dataset")
+
+
+async def test_file_of_an_older_or_newer_version_is_counted_all_the_same(server: Sandbox, tmp_path: Path) -> None:
+    await export(server, tmp_path)
+    before = status_of(tmp_path)
+    path = min((tmp_path / "data" / "executions").rglob("*.parquet"))
+    rows = pq.ParquetFile(path).read()
+    for changed in (
+        rows.drop_columns(["deleted_at", "exported_at"]),
+        rows.append_column("mood", pa.nulls(len(rows), pa.string())),
+    ):
+        pq.write_table(changed, path)
+        found = status_of(tmp_path)
+        assert [each.executions for each in found.run_tests] == [each.executions for each in before.run_tests]
+        assert found.findings == ()
+
+
+async def test_link_in_the_dataset_is_refused(server: Sandbox, tmp_path: Path) -> None:
+    await export(server, tmp_path)
+    (tmp_path / "data" / "calls" / "run_test=link").symlink_to(tmp_path)
+    with pytest.raises(DestinationError, match="symbolic link"):
+        status_of(tmp_path)
+
+
+# a run that was lost, or could not say how it ended
+
+
+async def test_run_that_begins_while_status_reads_is_not_a_lost_one(server: Sandbox, tmp_path: Path) -> None:
+    await job.export(settings_for(server, tmp_path / "data"))
+    now = datetime.now(UTC) + timedelta(seconds=2)
+
+    class BeginsLate(LocalFiles):
+        def lock_holder(self) -> str | None:
+            holder = super().lock_holder()
+            if not begun.is_set():
+                begun.set()
+                export.enter_context(LocalFiles(self.root).lock(now))
+                update_last_run(self, {"attempt": Attempt(started_at=now, export_run_id="a")})
+            return holder
+
+    with ExitStack() as export:
+        begun = asyncio.Event()
+        found = read_status(BeginsLate(tmp_path / "data"), now=now)
+
+    assert judge(found).text.startswith("Good")
+
+
+async def test_narrowed_run_does_not_hide_what_is_wrong_with_the_list_of_run_tests(
+    server: Sandbox, tmp_path: Path
+) -> None:
+    settings = settings_for(server, tmp_path / "data", run_tests="all")
+    await job.export(settings)
+    add_run_test(server.world, settled_world(seed=3, names=["Cannot be listed "], executions=1).run_tests[0])
+    whole = await job.export(settings)
+    narrowed = [await job.export(settings.only([server.world.run_tests[0].name])) for _ in range(2)]
+    found = status_of(tmp_path, now=datetime.now(UTC))
+    server.world.run_tests.pop()
+    healed = await job.export(settings)
+
+    assert [run.exit_code for run in (whole, *narrowed, healed)] == [3, 0, 0, 0]
+    assert judge(found).text.startswith("Not good: the list of run tests was not complete when it was last read")
+    assert judge(status_of(tmp_path, now=datetime.now(UTC))).is_good
+
+
+async def test_run_that_could_not_write_its_row_is_told_with_its_reason(server: Sandbox, tmp_path: Path) -> None:
+    """As in a folder ``runs`` that may not be written."""
+    await export(server, tmp_path, night=-1)
+    (tmp_path / "data" / "runs" / f"month={NIGHT:%Y-%m}").write_text("in the way")
+    summary = await job.export(settings_for(server, tmp_path / "data"), clock=lambda: NIGHT)
+
+    found = status_of(tmp_path)
+    verdict = judge(found)
+
+    assert (summary.exit_code, found.lost_run) == (6, None)
+    assert (found.runs[0].export_run_id, found.runs[0].exit_code) == (summary.export_run_id, 6)
+    assert found.runs[0].message == "\n".join(summary.problems)
+    assert (verdict.is_good, verdict.next_step) == (False, "metrics-etl check")
+    assert [each.is_complete for each in found.run_tests] == [False, False]
+
+
+async def test_run_that_could_not_replace_last_run_json_is_no_success(
+    server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where that file alone may not be replaced. Its row in ``runs`` was written before."""
+    settings = settings_for(server, tmp_path / "data")
+    await job.export(settings)
+    publish = LocalFiles.publish
+
+    def refuse(files: LocalFiles, path: str, data: bytes | memoryview) -> None:
+        if path == LAST_RUN and b"receipt" in bytes(data).partition(b'"attempt"')[0]:
+            raise DestinationError(f"{files.where(path)}: Operation not permitted")
+        publish(files, path, data)
+
+    monkeypatch.setattr(LocalFiles, "publish", refuse)
+    summary = await job.export(settings)
+
+    found = status_of(tmp_path, now=datetime.now(UTC))
+    assert summary.exit_code == 6
+    assert (found.runs[0].export_run_id, found.runs[0].exit_code) == (summary.export_run_id, 6)
+    assert found.runs[0].message == f"{tmp_path / 'data' / LAST_RUN}: Operation not permitted"
+    assert not judge(found).is_good
+
+
+def all_rows(folder: Path, table: str) -> list[dict[str, Any]]:
+    """Those that the source no longer has, too."""
+    rows: list[dict[str, Any]] = ds.dataset(folder / "data" / table, partitioning="hive").to_table().to_pylist()
+    return rows

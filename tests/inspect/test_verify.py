@@ -1,0 +1,443 @@
+"""`verify` finds nothing in a dataset that is whole, and exactly one thing in one that was broken in one place; its fixes work."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from etl.cli.show_verify import finding_text
+from etl.errors import DestinationError
+from etl.inspect.verify import Report, verify
+from etl.load.files.local import LocalFiles
+from etl.load.layout import Scope, days_of
+from etl.load.merge import with_column
+from etl.load.parquet import encode
+from etl.model import schema
+from etl.model.digest import rows_digest
+from etl.model.findings import Kind
+from etl.pipeline import job
+from etl.pipeline.summary import Summary
+from etl.sandbox import Fault, Sandbox, World, rename_run_test
+from etl.transform.frames import hash_rows
+from tests.datasets import FETCHED_AT, fill_parts_early
+from tests.e2e.truth import assert_equals_world
+from tests.support import settings_for
+from tests.worlds import settled_world
+
+
+@dataclass
+class Place:
+    """A dataset that holds all of a world, and where some of its files lie."""
+
+    folder: Path
+    server: Sandbox
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    async def export(self, **options: Any) -> Summary:
+        return await job.export(settings_for(self.server, self.data), **options)
+
+    def verify(self, **scope: Any) -> Report:
+        return verify(settings_for(self.server, self.data), Scope(**scope))
+
+    def parts(self, number: int = 0) -> list[Path]:
+        """The parts' paths below a table, of one run test, oldest first."""
+        keys = sorted(path.name for path in (self.data / "calls").iterdir())
+        return [
+            path.relative_to(self.data / "calls")
+            for path in sorted((self.data / "calls" / keys[number]).rglob("*.parquet"))
+        ]
+
+    def part(self, table: str, number: int = 0, *, run_test: int = 0) -> Path:
+        return self.data / table / self.parts(run_test)[number]
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return settled_world(run_tests=2, executions=3, calls=4)
+
+
+@pytest.fixture(scope="module")
+def exported(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    async def export(folder: Path) -> None:
+        async with Sandbox(world) as server:
+            assert (await job.export(settings_for(server, folder))).exit_code == 0
+
+    folder = tmp_path_factory.mktemp("exported") / "data"
+    with pytest.MonkeyPatch.context() as patch:
+        fill_parts_early(patch, rows=1)  # each execution lies in a part of its own
+        asyncio.run(export(folder))
+    return folder
+
+
+@pytest.fixture
+async def place(world: World, exported: Path, tmp_path: Path) -> AsyncIterator[Place]:
+    shutil.copytree(exported, tmp_path / "data")
+    async with Sandbox(world) as server:
+        yield Place(tmp_path, server)
+
+
+def rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """The file with other rows, in every other way as the exporter writes it."""
+    table = schema.TABLES[pq.read_schema(path).metadata[b"table"].decode()]
+    path.write_bytes(encode(table, change(pq.ParquetFile(path).read()), "zstd"))
+
+
+def with_value(rows: pa.Table, name: str, value: Any) -> pa.Table:
+    return with_column(rows, name, [value, *rows[name].to_pylist()[1:]])
+
+
+def test_whole_dataset_has_no_findings_and_all_of_it_was_read(place: Place) -> None:
+    report = place.verify()
+
+    assert (report.findings, report.notices, report.exit_code) == ([], [], 0)
+    files = {name: len(list((place.data / name).rglob("*.parquet"))) for name in schema.TABLES}
+    assert {name: each.files for name, each in report.tables.items()} == files
+    assert report.tables["executions"].rows == 6
+    assert report.tables["calls"].rows == 24
+
+
+def lose_a_call(place: Place) -> Path:
+    rewrite(place.part("calls"), lambda rows: rows.slice(1))
+    return place.part("executions")
+
+
+def lose_an_eval(place: Place) -> Path:
+    rewrite(place.part("evals"), lambda rows: rows.slice(1))
+    return place.part("executions")
+
+
+def lose_a_file(place: Place) -> Path:
+    gone = place.part("executions")
+    place.part("calls").unlink()
+    return gone
+
+
+def double_a_call(place: Place) -> Path:
+    rewrite(place.part("calls"), lambda rows: pa.concat_tables([rows, rows.slice(0, 1)]))
+    return place.part("calls")
+
+
+def in_another_month(path: Path) -> Path:
+    target = path.parent.with_name("month=2020-02") / path.name
+    target.parent.mkdir(exist_ok=True)
+    return target
+
+
+def move_to_another_month(place: Place) -> Path:
+    return place.part("calls").rename(in_another_month(place.part("calls")))
+
+
+def copy_to_another_run_test(place: Place) -> Path:
+    target = in_another_month(place.part("calls", run_test=1))
+    shutil.copy(place.part("calls"), target)
+    return target
+
+
+def copy_all_to_another_month(place: Place) -> Path:
+    for source in [place.part(table) for table in ("executions", "calls", "evals")]:
+        shutil.copy(source, in_another_month(source))
+    return place.part("executions")
+
+
+def change_a_value(place: Place) -> Path:
+    rewrite(place.part("calls"), lambda rows: with_value(rows, "duration_seconds", 12345.0))
+    return place.part("calls")
+
+
+def add_a_column(place: Place) -> Path:
+    path = place.part("executions")
+    rows = pq.ParquetFile(path).read()
+    pq.write_table(rows.append_column("mood", pa.nulls(len(rows), pa.string())), path)
+    return path
+
+
+def damage_a_page(place: Place) -> Path:
+    """Of a column that no run reads, in a file whose compression would not notice."""
+    path = place.part("calls")
+    rows = pq.ParquetFile(path).read()
+    content = bytes(encode(schema.CALLS, rows, "none"))
+    scenario = str(rows["scenario_name"][0]).encode()
+    assert scenario in content
+    path.write_bytes(content.replace(scenario, scenario.swapcase()))
+    return path
+
+
+def link_a_file(place: Place) -> Path:
+    path, elsewhere = place.part("calls"), place.folder / "elsewhere.parquet"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+    return path
+
+
+def link_a_folder(place: Place) -> Path:
+    path, elsewhere = place.part("executions").parents[1], place.folder / "elsewhere"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+    return path
+
+
+def put_a_file_of_another_name(place: Place) -> Path:
+    path = place.part("calls").with_name("part-01.parquet")
+    shutil.copy(place.part("calls"), path)
+    return path
+
+
+def copy_a_run_to_another_month(place: Place) -> Path:
+    (path,) = (place.data / "runs").rglob("*.parquet")
+    target = path.parents[1] / "month=2099-01" / path.name
+    target.parent.mkdir()
+    shutil.copy(path, target)
+    return target
+
+
+def rename_a_run(place: Place) -> Path:
+    path = next((place.data / "runs").rglob("*.parquet"))
+    return path.rename(path.with_name("20200101T000000Z-00000000.parquet"))
+
+
+DAMAGED, MISPLACED, ALTERED, SCHEMA = Kind.DAMAGED, Kind.MISPLACED, Kind.ALTERED, Kind.SCHEMA
+BREAKS: dict[Callable[[Place], Path], tuple[Kind, str, set[Kind]]] = {
+    lose_a_call: (DAMAGED, "3 of 4 exported calls are there", {Kind.LOST_ROWS}),
+    lose_an_eval: (DAMAGED, "its calls or evals are not those that were exported", {Kind.LOST_ROWS}),
+    lose_a_file: (DAMAGED, "0 of 4 exported calls are there", {Kind.LOST_ROWS}),
+    double_a_call: (ALTERED, "1 key more than once: call_execution_id ", {DAMAGED}),
+    move_to_another_month: (MISPLACED, "whose own rows are in executions/run_test=", {DAMAGED, Kind.LOST_ROWS}),
+    copy_to_another_run_test: (MISPLACED, "whose own rows are in executions/run_test=", set()),
+    copy_all_to_another_month: (MISPLACED, "month=", {MISPLACED}),
+    change_a_value: (ALTERED, "1 row with other values than were exported: call_execution_id ", set()),
+    add_a_column: (SCHEMA, "has unknown columns: mood", set()),
+    damage_a_page: (Kind.UNREADABLE, "cannot be read: ", set()),
+    link_a_file: (Kind.FOREIGN_FILE, "is a symbolic link", set()),
+    link_a_folder: (Kind.FOREIGN_FILE, "is a symbolic link", {Kind.LOST_ROWS}),
+    put_a_file_of_another_name: (Kind.FOREIGN_FILE, "is not a file of this dataset", set()),
+    rename_a_run: (MISPLACED, "does not hold the one run that it is named after", set()),
+    copy_a_run_to_another_month: (MISPLACED, "holds a run that another file holds, too", set()),
+}
+"""What is found where it was broken, and what else follows from it elsewhere."""
+
+
+@pytest.mark.parametrize("break_it", BREAKS, ids=lambda break_it: break_it.__name__)
+def test_what_is_broken_in_one_place_is_a_finding_that_names_it(
+    place: Place, break_it: Callable[[Place], Path]
+) -> None:
+    path = break_it(place)
+    kind, words, others = BREAKS[break_it]
+
+    report = place.verify()
+
+    there = [each for each in report.findings if (each.kind, place.data / each.subject) == (kind, path)]
+    assert len(there) == 1
+    assert words in there[0].text
+    assert finding_text(there[0]).isprintable()
+    assert {each.kind for each in report.findings if each not in there} == others
+    assert report.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [each for each in BREAKS if each.__name__.split("_")[0] not in ("link", "put", "rename", "move")],
+    ids=lambda break_it: break_it.__name__,
+)
+async def test_what_a_finding_tells_to_do_fixes_it(
+    place: Place, world: World, break_it: Callable[[Place], Path]
+) -> None:
+    before = {path.relative_to(place.data) for path in place.data.rglob("*.parquet")}
+    break_it(place)
+    kinds = {each.kind for each in place.verify().findings}
+
+    for finding in place.verify().findings:
+        path = place.data / finding.subject
+        is_copied = kinds == {MISPLACED} and path.relative_to(place.data) in before
+        if "move the file" in finding.next_step and not is_copied:
+            path.unlink(missing_ok=True)
+        else:
+            assert "metrics-etl run" in finding.next_step
+    if break_it is copy_all_to_another_month:  # the text names the copies
+        for copied in {path.relative_to(place.data) for path in place.data.rglob("*.parquet")} - before:
+            (place.data / copied).unlink()
+    await place.export()
+
+    assert place.verify().findings == []
+    assert_equals_world(place.folder, world)
+
+
+def test_a_call_of_two_executions_is_one_finding_though_both_vouch_for_it(place: Place) -> None:
+    first, second = place.part("calls"), place.part("calls", run_test=1)
+    taken = pq.ParquetFile(first).read().slice(0, 1)
+    (other,) = set(pq.ParquetFile(second).read()["execution_id"].to_pylist())
+    taken = with_value(taken, "execution_id", other)
+    taken = with_value(taken, "row_hash", hash_rows(schema.CALLS, taken)[0])
+    rewrite(second, lambda rows: pa.concat_tables([rows, taken]))
+    hashes = [
+        row_hash
+        for table in ("calls", "evals")
+        for row_hash in pq.ParquetFile(place.part(table, run_test=1)).read()["row_hash"].to_pylist()
+    ]
+    vouched = {"calls_digest": rows_digest(hashes), "exported_calls": 5, "listed_calls": 5}
+    for name, value in vouched.items():
+        rewrite(
+            place.part("executions", run_test=1),
+            lambda rows, name=name, value=value: with_value(rows, name, value),  # type: ignore[misc]
+        )
+
+    (finding,) = place.verify().findings
+
+    assert (finding.kind, place.data / finding.subject) == (MISPLACED, first)
+    assert finding.text == f"1 call also in {second.relative_to(place.data)}"
+
+
+def test_rows_without_an_execution_are_found_in_each_file_unless_all_are_marked_as_deleted(place: Place) -> None:
+    place.part("executions").unlink()
+    found = [(each.kind, place.data / each.subject) for each in place.verify().findings]
+    beside = [(DAMAGED, place.part(table)) for table in ("calls", "evals")]
+    assert found == [*beside, (Kind.LOST_ROWS, place.part("executions"))]
+    for table in ("calls", "evals"):
+        rewrite(place.part(table), lambda rows: with_column(rows, "deleted_at", [FETCHED_AT] * len(rows)))
+    assert [each.kind for each in place.verify().findings] == [Kind.LOST_ROWS]
+
+
+def test_files_of_an_older_version_are_a_notice(place: Place) -> None:
+    path = place.part("calls")
+    pq.write_table(pq.ParquetFile(path).read().drop_columns(["extra", "raw"]).replace_schema_metadata(), path)
+
+    report = place.verify()
+
+    assert report.findings == []
+    (notice,) = report.notices
+    assert notice.startswith("1 file written by another version of the exporter")
+    assert str(path.relative_to(place.data)) in notice
+
+
+def test_a_column_that_is_gone_with_its_values_is_not_an_older_version(place: Place) -> None:
+    path = place.part("calls")
+    pq.write_table(pq.ParquetFile(path).read().drop_columns(["scenario_name"]), path)
+    assert [each.kind for each in place.verify().findings] == [ALTERED]
+
+
+async def test_executions_stay_where_they_were_first_stored_and_that_is_worth_no_word(place: Place) -> None:
+    """Under another month than their start, and under a key of an older name."""
+    for execution in place.server.world.run_tests[0].executions:
+        execution.started_at += timedelta(days=40)
+    rename_run_test(place.server.world.run_tests[1], "New name")
+    assert (await place.export()).exit_code == 0
+
+    report = place.verify()
+
+    assert (report.findings, report.notices) == ([], [])
+
+
+def test_what_dead_runs_left_is_a_notice(place: Place) -> None:
+    for name in ("staging", "quarantine"):
+        (place.data / "_state" / name).mkdir(exist_ok=True)
+        (place.data / "_state" / name / "left").touch()
+
+    report = place.verify()
+
+    assert report.exit_code == 0
+    assert [notice.split(",")[0] for notice in report.notices] == [
+        "1 file in _state/staging",
+        "1 file in _state/quarantine",
+    ]
+
+
+def test_what_changes_while_it_is_read_is_said_to_do_so(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    lose_a_call(place)
+    read, times = LocalFiles.read, []
+
+    def read_and_touch(files: LocalFiles, name: str, **options: Any) -> bytes:
+        times.append(name)
+        os.utime(files.root / name, ns=(len(times), len(times)))
+        return read(files, name, **options)
+
+    monkeypatch.setattr(LocalFiles, "read", read_and_touch)
+    report = place.verify()
+
+    assert {each.kind for each in report.findings} == {DAMAGED, Kind.LOST_ROWS}
+    assert report.notices == ["files changed while they were read: verify again once the export has ended"]
+
+
+@pytest.mark.parametrize("ends_meanwhile", [True, False])
+def test_export_at_work_is_named(place: Place, monkeypatch: pytest.MonkeyPatch, ends_meanwhile: bool) -> None:
+    read = LocalFiles.read
+    with ExitStack() as export:
+        export.enter_context(LocalFiles(place.data).lock(FETCHED_AT))
+
+        def read_and_end(files: LocalFiles, name: str, **options: Any) -> bytes:
+            if ends_meanwhile and name.endswith(".parquet"):
+                export.close()
+            return read(files, name, **options)
+
+        monkeypatch.setattr(LocalFiles, "read", read_and_end)
+        report = place.verify()
+
+    assert report.exit_code == 0
+    assert report.export_at_work
+    assert report.notices == [f"an export is running on this dataset ({report.export_at_work})"]
+
+
+def test_nothing_is_written(place: Place) -> None:
+    for folder in [place.data, *(path for path in place.data.rglob("*") if path.is_dir())]:
+        folder.chmod(0o555)
+    before = {path: path.stat().st_mtime_ns for path in place.data.rglob("*")}
+    try:
+        assert place.verify().findings == []
+    finally:
+        for folder in [place.data, *(path for path in place.data.rglob("*") if path.is_dir())]:
+            folder.chmod(0o755)
+    assert {path: path.stat().st_mtime_ns for path in place.data.rglob("*")} == before
+
+
+async def test_dead_letter_is_a_finding_until_it_is_healed(place: Place, tmp_path: Path) -> None:
+    call = place.server.world.run_tests[0].executions[0].calls[0].call_execution_id
+    place.server.fault = lambda request, _nth: Fault(status=500) if call in request.target else None
+    settings = settings_for(place.server, tmp_path / "fresh", api={"max_tries": 1, "base_url": place.server.base_url})
+    assert (await job.export(settings)).exit_code == 3
+
+    (finding,) = verify(settings, Scope()).findings
+    assert (finding.kind, finding.text.split(":")[0]) == (Kind.DEAD_LETTER, "1 dead letter")
+    assert call in finding.text
+
+    place.server.fault = None
+    assert (await job.export(settings)).exit_code == 0
+    assert verify(settings, Scope()).findings == []
+
+
+def test_run_tests_and_months_that_are_not_asked_for_are_not_read(place: Place) -> None:
+    lose_a_call(place)
+    (first, second) = sorted(path.name.removeprefix("run_test=") for path in (place.data / "calls").iterdir())
+
+    assert len(place.verify(run_test_keys=frozenset([first])).findings) == 2
+    other = place.verify(run_test_keys=frozenset([second]))
+    assert (other.findings, other.tables["executions"].rows) == ([], 3)
+    _, last_day = days_of(place.parts()[0].parts[1])
+    assert len(place.verify(since=last_day).findings) == 2
+    assert place.verify(since=last_day + timedelta(days=1)).findings == []
+
+
+def test_file_that_may_not_be_read_is_not_to_be_fetched_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed_part, read = place.part("calls"), LocalFiles.read
+
+    def refused(self: LocalFiles, path: str, **options: Any) -> bytes:
+        if self.root / path == closed_part:
+            raise DestinationError(f"{closed_part}: Permission denied: let this user read and write it")
+        return read(self, path, **options)
+
+    monkeypatch.setattr(LocalFiles, "read", refused)
+    report = place.verify()
+    (finding,) = report.findings
+    assert place.data / finding.subject == closed_part
+    assert (finding.kind, report.exit_code) == (Kind.NOT_READ, 3)
+    assert finding.text.endswith("Permission denied: let this user read and write it")
+    assert "fetch" not in finding.next_step

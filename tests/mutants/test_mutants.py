@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+MACHINE = "tests/machine"
+"""A mutant's only killer: the random histories, see ``tests/mutants/run``. For guards of plan, settle, deletion and commit."""
 
 
 @dataclass(frozen=True)
@@ -60,35 +62,6 @@ MUTANTS = [
         ("tests/load/files/test_local.py",),
     ),
     Mutant(
-        "calls are durable before the executions that vouch for them",
-        "etl/load/commit.py",
-        "            held_now, touched = _commit_calls(dataset, part, mine, own_rows, replacement)\n"
-        "            held |= held_now\n"
-        "            states = _states(mine, known, held, settlement)\n"
-        "            verified_at = _verified_at(mine, known, settlement.fetched_at)\n"
-        "            dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)\n"
-        "            unlisted = _unlisted_calls(mine, held, replacement)\n"
-        "            executions = executions_frame(mine.values(), held, unlisted, states, verified_at, stamp)\n"
-        "            own = to_arrow(executions.data, schema.EXECUTIONS)\n"
-        "            changed = dataset.commit_rows(schema.EXECUTIONS, part, own, _renewing(replacement, touched)).changed\n",
-        "            states = _states(mine, known, held, settlement)\n"
-        "            verified_at = _verified_at(mine, known, settlement.fetched_at)\n"
-        "            unlisted = _unlisted_calls(mine, held, replacement)\n"
-        "            executions = executions_frame(mine.values(), held, unlisted, states, verified_at, stamp)\n"
-        "            own = to_arrow(executions.data, schema.EXECUTIONS)\n"
-        "            changed = dataset.commit_rows(schema.EXECUTIONS, part, own, replacement).changed\n"
-        "            held |= _commit_calls(dataset, part, mine, own_rows, replacement)[0]\n"
-        "            dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)\n",
-        ("tests/load/test_commit.py",),
-    ),
-    Mutant(
-        "call is kept only if its lists vouch for it",
-        "etl/extract/settling.py",
-        "            and vouches_for(",
-        "            or vouches_for(",
-        ("tests/pipeline/test_settling.py",),
-    ),
-    Mutant(
         "all that the detail shows is compared",
         "etl/transform/detail.py",
         "    return _hash(_covered(row, _parsed(row[_EXTRA]))) == _hash(_covered(stored, extra))",
@@ -108,41 +81,6 @@ MUTANTS = [
         "renewed={*replacement.renewed, *touched})",
         "renewed=replacement.renewed)",
         ("tests/load/test_commit.py",),
-    ),
-    Mutant(
-        "execution row tells of calls that a killed run wrote",
-        "etl/load/relocate.py",
-        "        if late := times.keys() - dropped:\n",
-        "        if late := set():\n",
-        ("tests/load/test_relocate.py",),
-    ),
-    Mutant(
-        "rows that move are of the run that moves them",
-        "etl/load/relocate.py",
-        'for column, value in {"run_test_name": name, **stamp.columns}.items():',
-        'for column, value in {"run_test_name": name}.items():',
-        ("tests/load/test_relocate.py",),
-    ),
-    Mutant(
-        "of two copies that a move left the whole one stays",
-        "etl/load/relocate.py",
-        "return True, not stored.is_damaged, stored.exported_at",
-        "return True, False, stored.exported_at",
-        ("tests/load/test_relocate.py",),
-    ),
-    Mutant(
-        "calls stand in one place before rows move and become younger",
-        "etl/pipeline/apply.py",
-        "    if found.moves:\n",
-        "    if False:\n",
-        ("tests/e2e/test_moving_calls.py",),
-    ),
-    Mutant(
-        "digest of the stored calls is compared",
-        "etl/model/lifecycle.py",
-        "        return self.calls_digest == calls_digest\n",
-        "        return True\n",
-        ("tests/extract/test_plan.py",),
     ),
     Mutant(
         "a column keeps the name under which it is hashed",
@@ -166,114 +104,37 @@ MUTANTS = [
         ("tests/load/test_parquet.py",),
     ),
     Mutant(
-        "list is complete only when as many are alive as were counted",
-        "etl/extract/listing.py",
-        "len(listed) - len(unseen) + len(alive) == count",
-        "len(listed) - len(unseen) + len(alive) <= count",
-        ("tests/extract/test_listing_laws.py",),
-    ),
-    Mutant(
-        "one page is read until nothing in it is news",
-        "etl/extract/listing.py",
-        "latest.is_whole_page and all(key in listed or key in known for key in latest.rows)",
-        "latest.is_whole_page",
-        ("tests/extract/test_listing_laws.py",),
-    ),
-    Mutant(
-        "calls of many pages are counted after their metrics arrived",
-        "etl/extract/calls.py",
-        "else execution.alive == execution.count",
-        "else True",
-        ("tests/extract/test_calls.py", "tests/extract/test_listing_laws.py"),
-    ),
-    Mutant(
-        "many calls that vanish at once are not believed",
-        "etl/extract/calls.py",
-        "        if execution.doubt is None:\n            return False\n        if is_first:",
-        "        return False\n        if is_first:",
-        ("tests/e2e/test_vanishing_calls.py",),
-    ),
-    Mutant(
-        "call that no list names is asked for before its rows go",
-        "etl/extract/calls.py",
-        "            await self._confirm_deleted(execution, unlisted)\n",
-        "            pass\n",
-        ("tests/e2e/test_vanishing_calls.py",),
-    ),
-    Mutant(
         "data has settled by the source's clock",
         "etl/pipeline/apply.py",
         "fetched_at=run.by_source(run.started_at),",
         "fetched_at=run.started_at,",
-        ("tests/e2e/test_wrong_clocks.py",),
+        ("tests/pipeline/test_wrong_clocks.py",),
     ),
     Mutant(
         "time that has not come yet is unknown",
         "etl/model/lifecycle.py",
         "at if at and at <= latest else None",
         "at",
-        ("tests/e2e/test_wrong_clocks.py",),
-    ),
-    Mutant(
-        "call whose metrics name another execution is not taken",
-        "etl/extract/calls.py",
-        "if metrics.execution_id == execution.execution_id:",
-        "if True:",
-        ("tests/e2e/test_moving_calls.py",),
-    ),
-    Mutant(
-        "call that moved goes from where it was",
-        "etl/load/doubled_calls.py",
-        "if each not in (named or [newest])",
-        "if False",
-        ("tests/load/test_doubled_calls.py",),
-    ),
-    Mutant(
-        "call that moved stays until its new execution has it",
-        "etl/load/doubled_calls.py",
-        "if execution_id in sources and owner in [each for _, each, _ in places.get(call_id, ())]:",
-        "if execution_id in sources:",
-        ("tests/load/test_doubled_calls.py",),
-    ),
-    Mutant(
-        "execution that a call left is compared once more",
-        "etl/load/doubled_calls.py",
-        "ExportState.SETTLING if is_complete else row",
-        "row",
-        ("tests/load/test_doubled_calls.py",),
-    ),
-    Mutant(
-        "evals that vanish from unchanged calls are not believed",
-        "etl/extract/calls.py",
-        "execution.doubt = few_evals or execution.doubt",
-        "few_evals = None",
-        ("tests/e2e/test_vanishing_calls.py",),
-    ),
-    Mutant(
-        "many executions that vanish at once are not believed",
-        "etl/extract/plan.py",
-        "    return vanished > 0 and (vanished >= living",
-        "    return False and (vanished >= living",
-        ("tests/extract/test_plan.py",),
+        ("tests/pipeline/test_wrong_clocks.py",),
     ),
     Mutant(
         "answer that could be another one's is awaited on a connection of its own",
         "etl/extract/transport.py",
-        "session, generation = self._own if on_own_connection else self._kept, len(self._retired)",
-        "session, generation = self._kept, len(self._retired)",
+        "session = self._own if on_own_connection else self._kept",
+        "session = self._kept",
         ("tests/extract/test_transport.py",),
     ),
     Mutant(
         "error on a connection that was used before is confirmed on another",
         "etl/extract/client.py",
-        "except ExporterError as error:\n                    if not is_reused:\n",
-        "except ExporterError as error:\n                    if True:\n",
+        "        if is_reused and (status == 200 or",
+        "        if False and (status == 200 or",
         ("tests/extract/test_transport.py",),
     ),
     Mutant(
         "connection on which answers are off by one is not used again",
         "etl/extract/client.py",
-        "            self._open_transport.renew(reused.generation)\n",
+        "            self._open_transport.renew()\n",
         "            pass\n",
         ("tests/extract/test_transport.py",),
     ),
@@ -322,8 +183,8 @@ MUTANTS = [
     Mutant(
         "request ends after its total time",
         "etl/extract/transport.py",
-        "with Deadline(self._total_seconds) as deadline:",
-        "with Deadline(1e9) as deadline:",
+        "asyncio.timeout(self._total_seconds) as deadline,",
+        "asyncio.timeout(1e9) as deadline,",
         ("tests/extract/test_transport.py",),
     ),
     Mutant(
@@ -353,7 +214,7 @@ MUTANTS = [
         "etl/load/commit.py",
         "                and bundle.part_of is None\n",
         "",
-        ("tests/e2e/test_giants.py",),
+        ("tests/pipeline/test_giants.py",),
     ),
     Mutant(
         "a row that was altered in the warehouse is replaced",
@@ -367,13 +228,6 @@ MUTANTS = [
         "etl/load/warehouse/load.py",
         "theirs.keys() - ours.keys() - left_alone",
         "theirs.keys() - ours.keys()",
-        ("tests/load/warehouse/test_load.py",),
-    ),
-    Mutant(
-        "what has vanished from the dataset stays in the warehouse",
-        "etl/load/warehouse/load.py",
-        "set[str]() if is_full or accept_deletions else vanished_executions(contents, loaded)",
-        "set[str]()",
         ("tests/load/warehouse/test_load.py",),
     ),
     Mutant(
@@ -410,13 +264,6 @@ MUTANTS = [
         "if any(entry.is_fresh or not entry.version for entry in found):",
         "if False:",
         ("tests/load/test_index.py",),
-    ),
-    Mutant(
-        "an execution keeps its part",
-        "etl/load/places.py",
-        "return [self._known(each) or self._give(each, last) for each in bundles]",
-        "return [self._give(each, last) for each in bundles]",
-        ("tests/load/test_places.py",),
     ),
     Mutant(
         "a run keeps to the folder in which it began",
@@ -496,48 +343,6 @@ MUTANTS = [
         ("tests/compare/test_statistics.py",),
     ),
     Mutant(
-        "nothing is taken from a list that is not believed after a part was saved",
-        "etl/extract/open_execution.py",
-        "structs.replace(bundle, listed=()) if self.is_in_parts else bundle",
-        "self.bundle() if self.is_in_parts else bundle",
-        ("tests/e2e/test_vanishing_calls.py",),
-    ),
-    Mutant(
-        "execution that is deleted after a part of it was saved is told",
-        "etl/extract/calls.py",
-        "            if not execution.is_in_parts:\n                return None\n",
-        "            return None\n",
-        ("tests/e2e/test_source_changes.py",),
-    ),
-    Mutant(
-        "key of another workspace exports nothing",
-        "etl/pipeline/left_behind.py",
-        "    if is_foreign or await sees_none(run.client, living):\n",
-        "    if False:\n",
-        ("tests/e2e/test_deleted_run_tests.py",),
-    ),
-    Mutant(
-        "what could not be looked up is looked up again",
-        "etl/pipeline/left_behind.py",
-        " | record.unanswered_before()",
-        "",
-        ("tests/e2e/test_source_changes.py",),
-    ),
-    Mutant(
-        "file that a run has seen is not missing",
-        "etl/load/files/contract.py",
-        "        if seen is None or path not in seen:\n            raise\n",
-        "        raise\n",
-        ("tests/load/files/test_local.py", "tests/load/files/test_bucket.py"),
-    ),
-    Mutant(
-        "content is that which is listed",
-        "etl/load/files/bucket.py",
-        "and found.size_bytes != known.size_bytes:",
-        "and False:",
-        ("tests/load/files/test_bucket.py",),
-    ),
-    Mutant(
         "whole object has come",
         "etl/load/files/objects.py",
         "if len(data) != found.size_bytes:",
@@ -545,18 +350,138 @@ MUTANTS = [
         ("tests/load/files/test_bucket.py",),
     ),
     Mutant(
+        "calls are durable before the executions that vouch for them",
+        "etl/load/commit.py",
+        """            held_now, touched = _commit_calls(dataset, part, mine, own_rows, replacement)
+            held |= held_now
+            states = _states(mine, known, held, settlement)
+            verified_at = _verified_at(mine, known, states, settlement.fetched_at)
+            dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)
+            executions = executions_frame(mine.values(), held, states, verified_at, stamp)
+            own = to_arrow(executions.data, schema.EXECUTIONS)
+            changed = dataset.commit_rows(schema.EXECUTIONS, part, own, _renewing(replacement, touched)).changed
+""",
+        """            states = _states(mine, known, held, settlement)
+            verified_at = _verified_at(mine, known, states, settlement.fetched_at)
+            executions = executions_frame(mine.values(), held, states, verified_at, stamp)
+            own = to_arrow(executions.data, schema.EXECUTIONS)
+            changed = dataset.commit_rows(schema.EXECUTIONS, part, own, replacement).changed
+            held |= _commit_calls(dataset, part, mine, own_rows, replacement)[0]
+            dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)
+""",
+        ("tests/load/test_commit.py",),
+    ),
+    Mutant(
+        "reader that follows executions sees that their calls changed",
+        "etl/load/commit.py",
+        "own, _renewing(replacement, touched)).changed",
+        "own, replacement).changed",
+        (MACHINE,),
+    ),
+    Mutant(
+        "call is kept only if its lists vouch for it",
+        "etl/extract/settling.py",
+        "            if vouches_for(",
+        "            if True or vouches_for(",
+        (MACHINE,),
+    ),
+    Mutant(
+        "digest of the stored calls is compared",
+        "etl/model/lifecycle.py",
+        "        and held.calls_digest == known.calls_digest\n",
+        "",
+        (MACHINE,),
+    ),
+    Mutant(
+        "late execution settles, however old it is",
+        "etl/model/lifecycle.py",
+        " and not arrival.is_late",
+        "",
+        (MACHINE,),
+    ),
+    Mutant(
+        "execution that does not fit its calls is fetched again",
+        "etl/extract/plan.py",
+        "    if known.is_damaged:\n        return Reason.DAMAGED\n",
+        "",
+        (MACHINE,),
+    ),
+    Mutant(
+        "execution that is listed again loses its mark",
+        "etl/extract/plan.py",
+        "ExportState.WAITING or known.deleted_at or known",
+        "ExportState.WAITING or known",
+        (MACHINE,),
+    ),
+    Mutant(
+        "what exists is not marked",
+        "etl/extract/absence.py",
+        "return frozenset() if answers.alive else answers.gone",
+        "return answers.gone | answers.alive",
+        (MACHINE,),
+    ),
+    Mutant(
+        "call that no list names is asked for before it is marked",
+        "etl/extract/calls.py",
+        "            await self._look_up(execution)\n",
+        "            execution.deleted = frozenset(execution.unlisted)\n",
+        (MACHINE,),
+    ),
+    Mutant(
+        "eval that its call's entry lacks is marked",
+        "etl/load/merge.py",
+        "return table is schema.EVALS if call in self.listed_calls else was_deleted",
+        "return was_deleted",
+        (MACHINE,),
+    ),
+    Mutant(
+        "deletion that was killed is completed",
+        "etl/pipeline/job.py",
+        "        await finish_deletions(run, state)\n",
+        "",
+        (MACHINE,),
+    ),
+    Mutant(
+        "key of another workspace exports nothing",
+        "etl/pipeline/lists.py",
+        "        raise another_workspace(len(living))",
+        "        return",
+        (MACHINE,),
+    ),
+    Mutant(
+        "execution keeps its part",
+        "etl/load/places.py",
+        "self.part_of(each.execution.execution_id) or self._give(each, last)",
+        "self._give(each, last)",
+        (MACHINE,),
+    ),
+    Mutant(
+        "list of one page is read until nothing in it is news",
+        "etl/extract/listing.py",
+        "latest.is_whole_page and (is_same or newer <= listed.keys())",
+        "latest.is_whole_page",
+        ("tests/extract/test_listing_laws.py",),
+    ),
+    Mutant(
+        "list is proved only when as many are alive as were counted",
+        "etl/extract/listing.py",
+        "if len(counted & (latest.rows.keys() | alive.keys())) == count:",
+        "if True:",
+        ("tests/extract/test_listing_laws.py",),
+    ),
+    Mutant(
+        "calls of many pages are counted after their metrics arrived",
+        "etl/extract/calls.py",
+        "execution.alive == execution.count or",
+        "True or",
+        ("tests/extract/test_calls.py", "tests/extract/test_listing_laws.py"),
+    ),
+    Mutant(
         "older copy loads nothing over newer rows",
         "etl/load/warehouse/load.py",
         "if runs_left is not None and not is_full:",
         "if False:",
-        ("tests/e2e/test_warehouse.py",),
-    ),
-    Mutant(
-        "status is of one time",
-        "etl/inspect/status.py",
-        "        if who_exports(files) == before and not (before.is_exporting and is_missing):\n            break",
-        "        break",
-        ("tests/e2e/test_lost_nights.py",),
+        ("tests/pipeline/test_loads.py",),
     ),
 ]
 
@@ -585,12 +510,18 @@ def test_every_guard_stands_where_it_is_looked_for(mutant: Mutant) -> None:
     assert all((ROOT / test).exists() for test in mutant.tests)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "mutant",
     [pytest.param(each, id=each.guard, marks=() if "writer" in each.guard else pytest.mark.slow) for each in MUTANTS],
 )
 def test_without_the_guard_a_test_goes_red(mutant: Mutant, copy: Path) -> None:
+    from tests.mutants.run import by_machine, spoiled  # noqa: PLC0415 it reads the list above
+
+    if MACHINE in mutant.tests:
+        verdict = by_machine(spoiled(mutant, copy / "spoiled"))
+        assert verdict.is_killed, verdict.text
+        return
     path = copy / mutant.path
     path.write_text(path.read_text().replace(mutant.text, mutant.without))
 
@@ -603,6 +534,6 @@ def test_without_the_guard_a_test_goes_red(mutant: Mutant, copy: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_with_every_guard_the_same_tests_are_green(copy: Path) -> None:
-    result = pytest_in(copy, *sorted({test for mutant in MUTANTS for test in mutant.tests}))
+    result = pytest_in(copy, *sorted({test for mutant in MUTANTS for test in mutant.tests} - {MACHINE}))
 
     assert result.returncode == pytest.ExitCode.OK, result.stdout[-2000:]

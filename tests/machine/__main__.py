@@ -1,0 +1,3 @@
+from tests.machine.main import main
+
+main()

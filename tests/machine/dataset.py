@@ -1,0 +1,183 @@
+"""What a dataset holds: all rows of all files, read again only where a file changed, and a copy that follows them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from etl.load.layout import Part, parse_part_path
+from etl.model import schema
+from etl.model.digest import rows_digest, voucher
+from tests.machine.in_process import Store
+from tests.machine.parquet import decode
+
+TABLES = ("executions", "calls", "evals", "errors")
+DATA = ("executions", "calls", "evals")
+
+Row = dict[str, Any]
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One row and the part in which it lies. The same object as before where its file did not change."""
+
+    part: Part
+    row: Row
+
+
+@dataclass(slots=True)
+class Rows:
+    """All rows at one time: by table and key, and those of each execution."""
+
+    tables: dict[str, dict[Key, Held]] = field(default_factory=lambda: {table: {} for table in TABLES})
+    of: dict[str, dict[tuple[str, Key], Held]] = field(default_factory=dict)
+    """Executions, calls and evals by execution_id."""
+
+    @property
+    def executions(self) -> dict[str, Held]:
+        return {key[0]: held for key, held in self.tables["executions"].items()}
+
+    def add(self, table: str, key: Key, held: Held) -> None:
+        assert key not in self.tables[table], f"L6: {table}: {key} stands twice"
+        self.tables[table][key] = held
+        if table in DATA:
+            self.of.setdefault(held.row["execution_id"], {})[table, key] = held
+
+    def called(self, names: Iterable[str]) -> set[str]:
+        """The executions that are stored under these names."""
+        wanted = {*names}
+        return {each for (each,), held in self.tables["executions"].items() if held.row["run_test_name"] in wanted}
+
+
+def is_marked(row: Row) -> bool:
+    return row.get("deleted_at") is not None  # ``get``: calls and evals had no such column before they had marks
+
+
+def is_vouched_for(mine: dict[tuple[str, Key], Held]) -> bool:
+    """Whether the digest in the execution's row is that of its calls and evals; rows that are all marked need no execution."""
+    own = next((held.row for (table, _), held in mine.items() if table == "executions"), None)
+    if own is None:
+        return all(held.row["deleted_at"] is not None for held in mine.values())
+    return bool(
+        own["calls_digest"] == digest_of([held.row for (table, _), held in mine.items() if table != "executions"])
+    )
+
+
+def digest_of(rows: Iterable[Row]) -> str:
+    """The product's own digest of calls and evals."""
+    return rows_digest(voucher(row["row_hash"], is_deleted=row["deleted_at"] is not None) for row in rows)
+
+
+class Reader:
+    """Reads the files of a store. Each file of a table must be whole and have the declared schema (L1)."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._read: dict[str, tuple[bytes, list[tuple[Key, Held]]]] = {}
+        self.damaged: dict[str, int] = {}
+        """Files that something else than an export spoiled, with their versions."""
+
+    def rows(self) -> Rows:
+        found = Rows()
+        for path, (version, data) in sorted(self._store.content.items()):
+            if path.partition("/")[0] in TABLES and self.damaged.get(path) != version:
+                for key, held in self._rows_of(path, data):
+                    found.add(path.partition("/")[0], key, held)
+        return found
+
+    def _rows_of(self, path: str, data: bytes) -> list[tuple[Key, Held]]:
+        if path not in self._read or self._read[path][0] is not data:
+            self._read[path] = data, _rows_of(path, data)
+        return self._read[path][1]
+
+    def unvouched(self, before: Rows) -> list[str]:
+        """Of what was published since the rows were read: executions whose calls and evals were not there when their row was (L2).
+
+        Each file that was published is read, also one that was replaced since (L1).
+        """
+        wrong, calls = (
+            [],
+            {
+                part: {
+                    table: {key: held for key, held in before.tables[table].items() if held.part == part}
+                    for table in _OF_CALLS
+                }
+                for part in {held.part for table in _OF_CALLS for held in before.tables[table].values()}
+            },
+        )
+        last = dict(before.executions)
+        for path, data in self._store.published:
+            if (parsed := parse_part_path(path)) is None or parsed[0] not in DATA:
+                continue
+            table, part = parsed
+            rows = dict(self._rows_of(path, data))
+            if table in _OF_CALLS:
+                calls.setdefault(part, {})[table] = rows
+                continue
+            for key, held in rows.items():
+                old = last.get(key[0])
+                last[key[0]] = held
+                mine: dict[tuple[str, Key], Held] = {("executions", key): held}
+                for name, others in calls.get(part, {}).items():
+                    mine |= {(name, each): row for each, row in others.items() if row.row["execution_id"] == key[0]}
+                is_as_before = old is not None and old.row["calls_digest"] == held.row["calls_digest"]
+                if (old is None or old.row != held.row) and not (is_as_before or is_vouched_for(mine)):
+                    wrong.append(key[0])
+        self._store.published.clear()
+        return wrong
+
+
+_OF_CALLS = ("calls", "evals")
+
+
+def _rows_of(path: str, data: bytes) -> list[tuple[Key, Held]]:
+    parsed = parse_part_path(path)
+    assert parsed is not None, f"L1: {path} is no part"
+    table, part = schema.TABLES[parsed[0]], parsed[1]
+    found = decode(data)
+    assert found.schema.equals(table.arrow_schema, check_metadata=True), f"L1: {path} has another schema"
+    columns = [column.to_pylist() for column in found.columns]
+    keys = [table.names.index(name) for name in table.key]
+    return [
+        (tuple(values[index] for index in keys), Held(part, dict(zip(table.names, values, strict=True))))
+        for values in zip(*columns, strict=True)
+    ]
+
+
+@dataclass(slots=True)
+class Follower:
+    """A copy that is kept by ``exported_at`` alone: it replaces all rows of an execution whose own row is another version."""
+
+    rows: dict[str, dict[tuple[str, Key], Held]] = field(default_factory=dict)
+
+    def follow(self, now: Rows) -> None:
+        for execution_id in {*self.rows, *now.of}:
+            mine, theirs = self.rows.get(execution_id, {}), now.of.get(execution_id, {})
+            if _version(execution_id, mine) != _version(execution_id, theirs):
+                self.rows[execution_id] = theirs
+
+    def differs(self, now: Rows, *, said: bool) -> list[str]:
+        """Executions that it has otherwise, of those that are whole; with ``said``, whoever wrote the same does not matter."""
+        return [
+            execution_id
+            for execution_id, theirs in now.of.items()
+            if (mine := self.rows.get(execution_id, {})) is not theirs
+            and ("executions", (execution_id,)) in theirs
+            and is_vouched_for(theirs)
+            and (_said(mine) != _said(theirs) if said else mine != theirs)
+        ]
+
+
+def _version(execution_id: str, mine: dict[tuple[str, Key], Held]) -> Any:
+    own = mine.get(("executions", (execution_id,)))
+    return own and own.row["exported_at"]
+
+
+def _said(mine: dict[tuple[str, Key], Held]) -> Any:
+    return {
+        key: (
+            held.part,
+            {name: value for name, value in held.row.items() if name not in ("export_run_id", "exported_at")},
+        )
+        for key, held in mine.items()
+    }

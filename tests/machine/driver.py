@@ -1,0 +1,326 @@
+"""A history: one dataset, one source, and the nights between them. What each night did is a value, which the oracle judges."""
+
+import json
+import random
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl.errors import ExporterError, LockHeldError, leaves
+from etl.extract import calls as crawl_module
+from etl.extract import client
+from etl.load import parquet as load_parquet
+from etl.load.files import local
+from etl.load.layout import INDEX
+from etl.pipeline import job
+from etl.pipeline.summary import Summary
+from etl.sandbox import SandboxRequest
+from etl.settings import Settings
+from tests.datasets import fill_parts_early
+from tests.machine import parquet
+from tests.machine.dataset import Follower, Reader, Rows
+from tests.machine.in_process import BASE_URL, STORES, Death, JumpingLoop, Killed, MemoryFiles, Store, transport_of
+from tests.machine.source import Entry, Lie, Source, State
+
+EVERYTHING = 1_000_000
+FULL_ROWS = 8
+"""A part is full with so few rows, so that a run test has several."""
+ROOT = Path("/dataset")
+
+
+@dataclass(slots=True, kw_only=True)
+class Night:
+    """One run and what was before and after it; ``summary`` is None when it was killed.
+
+    ``names`` are the run tests that it exported, and ``configured`` those of the settings. It ``is_narrowed`` when it was told
+    to export fewer. ``struck`` counts answers that were wrong. ``refused`` is why it did not begin. ``unvouched`` are executions
+    whose row was published before its calls and evals.
+    """
+
+    names: frozenset[str]
+    configured: frozenset[str]
+    is_narrowed: bool
+    is_all: bool
+    options: dict[str, Any]
+    before: Rows
+    source_before: dict[str, State]
+    listed_before: dict[str, str]
+    versions_before: dict[str, int]
+    lie: Lie
+    summary: Summary | None = None
+    refused: ExporterError | None = None
+    is_killed: bool = False
+    was_changing: bool = False
+    struck: int = 0
+    after: Rows = field(default_factory=Rows)
+    source_after: dict[str, State] = field(default_factory=dict)
+    versions_after: dict[str, int] = field(default_factory=dict)
+    requests: list[SandboxRequest] = field(default_factory=list)
+    settings: Settings | None = None
+    unvouched: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int | None:
+        if self.refused is not None:
+            return int(self.refused.exit_code)
+        return None if self.summary is None else int(self.summary.exit_code)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it was over everything that is configured, and ended by itself."""
+        return self.summary is not None and self.summary.failure is None and not self.is_narrowed
+
+    @property
+    def changed(self) -> set[str]:
+        """The executions that changed while it ran."""
+        before, after = self.source_before, self.source_after
+        return {each for each in {*before, *after} if before.get(each) != after.get(each)}
+
+    def __str__(self) -> str:
+        told = "" if self.summary is None else "; ".join(alarms(self.summary))
+        options = ", ".join(f"{name}={value}" for name, value in self.options.items())
+        return f"night({options}) -> {'killed' if self.is_killed else self.exit_code} {told}".strip()
+
+
+def alarms(summary: Summary) -> list[str]:
+    """The findings that are alarms, in words."""
+    return (
+        [str(each) for each in summary.findings if each.is_alarm] if hasattr(summary, "findings") else summary.problems
+    )
+
+
+def has_findings(summary: Summary) -> bool:
+    """Whether this version of the product knows findings."""
+    return hasattr(summary, "findings")
+
+
+class History:
+    """Everything that one history has; each night is given to ``judge``."""
+
+    def __init__(self, seed: int, judge: Callable[["History", Night], None], *, is_all: bool = False) -> None:
+        self.rng = random.Random(seed)
+        self.source = Source(self.rng, is_all=is_all)
+        self.store = STORES[str(ROOT)] = Store()
+        self.reader = Reader(self.store)
+        self.follower = Follower()
+        self.rows = Rows()
+        self.indexes: list[bytes] = []
+        self.nights = 0
+        self.is_struck = False
+        """Something else than an export changed files since a run over everything ended."""
+        self.lost: set[tuple[str, tuple[str, ...]]] = set()
+        """Rows that damage took, until a run has ended."""
+        self.hurt: set[str] = set()
+        """Executions of which damage took a row, ever."""
+        self.last_good_state: dict[str, State] = {}
+        """The source as the last run over everything that ended with 0 found it, as long as nothing came between."""
+        self.healing: dict[str, int] = {}
+        """Executions of which a list did not show all, and in how many clean nights they must be right."""
+        self.log: list[str] = []
+        self._judge = judge
+        self._loop = JumpingLoop()
+
+    def close(self) -> None:
+        self._loop.close()
+        del STORES[str(ROOT)]
+
+    # nights
+
+    def night(
+        self,
+        *,
+        death: Death | None = None,
+        change: Callable[[], None] | None = None,
+        nth_request: int = 0,
+        times: int = 1,
+        overlap_at: str | None = None,
+        only: Entry | None = None,
+        minutes: float | None = None,
+        **options: Any,
+    ) -> Night | None:
+        """One export; None when nothing is configured. ``change`` happens before its nth request.
+
+        ``only`` is the run test that ``--run-test`` names, ``minutes`` the most that it may take.
+        """
+        source = self.source
+        source.now += timedelta(minutes=1)
+        if not (configured := source.configured()):
+            return None
+        settings = self._settings(configured, minutes, options)
+        if only is not None:
+            settings = settings.only([only.name])
+        told = {"only": only and only.name, "death": copy(death), "minutes": minutes}
+        night = Night(
+            names=frozenset({only.name} if only else {each.name for each in configured}),
+            configured=frozenset(each.name for each in configured),
+            is_narrowed=only is not None,
+            is_all=source.is_all,
+            options=options | {name: value for name, value in told.items() if value is not None},
+            before=self.rows,
+            source_before=source.state(),
+            listed_before=source.listed(),
+            versions_before=self.store.versions(),
+            lie=source.lie,
+            settings=settings,
+        )
+        sent, struck = len(source.server.requests), source.struck
+        due = sent + nth_request
+
+        def change_in_time(_request: SandboxRequest) -> None:
+            if change and due <= len(source.server.requests) < due + times:
+                change()
+
+        def overlap_in_time(event: str, **_: Any) -> None:
+            if event == overlap_at:
+                self._is_refused(settings)
+
+        source.server.on_request = change_in_time
+        self.store.death = death
+        self._run(night, self._export(settings, overlap_in_time, options))
+        source.server.on_request = None
+        self.store.death, self.store.is_locked = None, False
+        night.requests = source.server.requests[sent:]
+        night.struck = source.struck - struck
+        night.source_after, night.versions_after = source.state(), self.store.versions()
+        night.was_changing = bool(night.changed) or change is not None
+        night.unvouched = self.reader.unvouched(night.before)
+        self.rows = night.after = self.reader.rows()
+        if index := self.store.content.get(INDEX):
+            self.indexes = [*self.indexes[-3:], index[1]]
+        self.nights += 1
+        self.log.append(str(night))
+        self._judge(self, night)
+        return night
+
+    def _run(self, night: Night, export: Coroutine[Any, Any, Summary]) -> None:
+        """Note how it ended."""
+        try:
+            night.summary = self._loop.run_until_complete(export)
+        except ExporterError as error:
+            night.refused = error
+        except BaseException as error:
+            if not any(isinstance(leaf, Killed) for leaf in leaves(error)):
+                raise
+        if (death := self.store.death) is not None and death.is_dead:
+            night.summary, night.is_killed = None, True
+
+    async def _export(self, settings: Settings, notify: Callable[..., None], options: dict[str, Any]) -> Summary:
+        chosen = {name: options[name] for name in ("accept_deletions", "full_refresh") if name in options}
+        return await job.export(settings, clock=lambda: self.source.now + self.source.ahead, notify=notify, **chosen)
+
+    def _settings(self, configured: list[Entry], minutes: float | None, options: dict[str, Any]) -> Settings:
+        export = {
+            name: options[name]
+            for name in ("calls", "scrub_requests", "commit_interval_seconds", "settle_by")
+            if name in options
+        }
+        names = "all" if self.source.is_all else [{"name": each.name, "key": each.partition} for each in configured]
+        return _settings_of(
+            json.dumps(
+                {
+                    "run_tests": names,
+                    "api": {
+                        "base_url": BASE_URL,
+                        "page_limit": options.get("page_limit", 1024),
+                        "max_tries": 3,
+                        "concurrency": 4,
+                    },
+                    "destination": {"path": str(ROOT), "compression": "snappy"},
+                    "export": {**export, "max_runtime_minutes": minutes} if minutes else export,
+                    "api_key": "sandbox-key",
+                    "secret_key": "sandbox-secret",
+                }
+            )
+        )
+
+    def _is_refused(self, settings: Settings) -> None:
+        """A second run, in a thread of its own, while the first one holds the dataset (L10)."""
+        before, sent, death = self.store.versions(state=True), len(self.source.server.requests), self.store.death
+        self.store.death = None
+
+        def run() -> None:
+            loop = JumpingLoop()
+            try:
+                loop.run_until_complete(job.export(settings))
+            finally:
+                loop.close()
+
+        with ThreadPoolExecutor(1) as thread, pytest.raises(LockHeldError):
+            thread.submit(run).result()
+        after = self.store.versions(state=True), len(self.source.server.requests), self.store.death
+        assert after == (before, sent, None), "L10: a run that was refused changed something"
+        self.store.death = death
+
+    def twice(self, spoil: Callable[[], None], **options: Any) -> tuple[Night, Night] | None:
+        """The same night twice: the second begins with the same files, but for what ``spoil`` did to them, and counts."""
+        content, rows, now, judge = dict(self.store.content), self.rows, self.source.now, self._judge
+        self._judge = lambda *_: None
+        try:
+            first = self.night(**options)
+        finally:
+            self._judge = judge
+        if first is None:
+            return None
+        self.store.content, self.rows, self.source.now = content, rows, now
+        spoil()
+        second = self.night(**options)
+        assert second is not None
+        return first, second
+
+    # damage
+
+    def damage(self, path: str, data: bytes | None) -> None:
+        """Something else than an export writes to the dataset, or removes a file."""
+        self.store.put(path, data)
+        if data is not None:
+            self.reader.damaged[path] = self.store.content[path][0]
+        before, self.rows = self.rows, self.reader.rows()
+        gone = {
+            (table, key): held
+            for table, rows in before.tables.items()
+            for key, held in rows.items()
+            if key not in self.rows.tables[table]
+        }
+        self.hurt |= {held.row["execution_id"] for held in gone.values()}
+        self.lost |= {each for each in gone if each[0] != "errors"}
+        self.is_struck = True
+        self.indexes.clear()  # one from before would tell of the loss again
+        self.last_good_state = {}
+
+
+@lru_cache(maxsize=256)
+def _settings_of(text: str) -> Settings:
+    return Settings.model_validate(json.loads(text))
+
+
+def everything_in_process(patch: pytest.MonkeyPatch, *, has_real_files: bool) -> None:
+    """Exports run against the sandbox of the history that is being told, in memory, until the patch is undone."""
+    if not has_real_files:
+        patch.setattr(load_parquet, "pq", parquet)
+    patch.setattr(local, "LocalFiles", MemoryFiles)
+    patch.setattr(crawl_module, "_MOST_IN_HAND", 2)
+    fill_parts_early(patch, rows=FULL_ROWS)
+
+
+@contextmanager
+def told(
+    seed: int, judge: Callable[[History, Night], None], *, is_all: bool = False, has_real_files: bool = False
+) -> Iterator[History]:
+    """A history that begins, and everything in its place for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        everything_in_process(patch, has_real_files=has_real_files)
+        history = History(seed, judge, is_all=is_all)
+        patch.setattr(client, "Transport", transport_of(history.source.server))
+        try:
+            yield history
+        finally:
+            history.close()
+            parquet.forget()

@@ -1,0 +1,98 @@
+"""The law of requests: none without a reason (L10)."""
+
+from collections import Counter
+
+from etl.model.records import DETAIL, RUN_TESTS
+from etl.sandbox import Execution, SandboxRequest
+from tests.machine.dataset import is_marked
+from tests.machine.driver import History, Night
+from tests.machine.source import FINISHED
+
+READS_OF_RUN_TESTS = 2
+"""That list is read twice although it is one page; 1 as soon as it is believed at once, as the other lists are."""
+_MANY = 100
+"""No list of a history has more rows."""
+
+
+def subject_of(request: SandboxRequest) -> str | None:
+    """The execution or call that it asks for; None for lists of run tests and of executions."""
+    if request.path.startswith(DETAIL):
+        return request.path.removeprefix(DETAIL).strip("/")
+    return request.query.get("execution_id") or request.query.get("call_execution_id")
+
+
+def requests_are_few(history: History, night: Night) -> None:
+    """In a night without faults and changes, where each list fits a page.
+
+    An execution that is final and as it was costs nothing, one that settles and is as it was two, any other one its calls and a
+    few; whatever is missing, one look-up.
+    """
+    options = night.options
+    is_plain = not (night.struck or night.was_changing or history.healing or history.is_struck)
+    has_pages = options.get("page_limit", _MANY) < _MANY or history.source.server._rules.max_limit is not None
+    if not is_plain or has_pages:
+        return
+    spent: Counter[str] = Counter()
+    owners = {call.call_execution_id: each for each in history.source.all_executions() for call in each.calls}
+    lists: Counter[str] = Counter()
+    for request in night.requests:
+        subject = subject_of(request)
+        if subject is None:
+            lists[request.target] += 1
+        else:
+            spent[owners[subject].execution_id if subject in owners else subject] += 1
+    _lists_are_read_once(history, night, lists)
+    if options.get("full_refresh") or options.get("scrub_requests"):
+        return
+    executions = {each.execution_id: each for each in history.source.all_executions()}
+    for execution_id, requests in spent.items():
+        most, why = _most(history, night, executions[execution_id])
+        assert requests <= most, f"L10: {requests} requests for {execution_id}, of {most}: {why}"
+
+
+def _most(history: History, night: Night, execution: Execution) -> tuple[int, str]:
+    """How many requests an execution may cost, and why."""
+    calls = {each.call_execution_id for each in execution.calls}
+    calls |= {key[0] for table, key in night.before.of.get(execution.execution_id, {}) if table == "calls"}
+    outputs = [output for call in execution.calls for output in call.eval_outputs.values()]
+    if any(output.get("output_type") == "numeric" for output in outputs):
+        return _MANY, "its list is refused, and each of its calls has to be asked for"
+    if execution.is_deleted or execution.execution_id not in night.listed_before:
+        return 2, "it is missing from its list"
+    held = night.before.executions.get(execution.execution_id)
+    if held is None or is_marked(held.row) or not _is_as_it_was(history, night, execution.execution_id):
+        return 3 + len(calls), "it is new or changed"
+    if execution.status not in FINISHED and night.options.get("calls") == "all":
+        return 3 + len(calls), "it runs, and its calls are wanted all the same"
+    if held.row["export_state"] == "settling":
+        # The detail shows a number of turns where a call has none: such a call is fetched again.
+        fetched = sum((each.chat_metrics or {}).get("turn_count") is None for each in execution.calls)
+        return 2 + (len(calls) if night.options.get("settle_by") == "refetch" else fetched), "it settles"
+    return 0, f"it is {held.row['export_state']}"
+
+
+def _is_as_it_was(history: History, night: Night, execution_id: str) -> bool:
+    before = history.last_good_state.get(execution_id)
+    return before is not None and before == night.source_before[execution_id]
+
+
+def _lists_are_read_once(history: History, night: Night, lists: Counter[str]) -> None:
+    for target, times in lists.items():
+        most = READS_OF_RUN_TESTS if target.startswith(RUN_TESTS) else 1
+        assert times <= most, f"L10: {times} times {target}"
+    names = {target for target in lists if not target.startswith(RUN_TESTS)}
+    if night.is_all:  # those that are gone, or have another name, are asked for once more
+        names = {target for target in names if not target.endswith("&page=1&limit=1")}
+    assert len(names) <= len(night.names), f"L10: lists of more than {night.names}: {names}"
+
+
+def assert_quiet(history: History, night: Night) -> None:
+    """A night in which nothing happened: one request for each run test, and no file but its own row and notes (L10)."""
+    targets = [request.target for request in night.requests]
+    is_of_names = ["run_test_name" in request.query for request in night.requests]
+    most = len(night.names) + READS_OF_RUN_TESTS * night.is_all
+    assert len(targets) <= most, f"L10: a quiet night asked for {targets}"
+    assert sum(is_of_names) == len(night.names)
+    changed = {path for path, version in night.versions_after.items() if night.versions_before.get(path) != version}
+    assert not [path for path in changed if not path.startswith("runs/")], f"L10: a quiet night wrote {changed}"
+    assert night.versions_before.keys() <= night.versions_after.keys()

@@ -1,0 +1,405 @@
+"""What may happen in a history. Each rule takes the history and a random number generator of its own, which picks to whom and how.
+
+So a step is a name and a number, and means much the same when others are taken away before it.
+"""
+
+import random
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from etl import sandbox
+from etl.load.layout import INDEX
+from etl.sandbox import Call, Execution, Fault, SandboxRequest
+from tests.machine.driver import EVERYTHING, History
+from tests.machine.in_process import Death
+from tests.machine.source import FINISHED, NAMES, Entry, Lie
+from tests.support import cap_pages
+
+T = TypeVar("T")
+Rule = Callable[[History, random.Random], None]
+
+RULES: dict[str, tuple[float, Rule]] = {}
+"""By name: how often it happens, and what."""
+
+KEYS = (None, "alpha", "beta", "gamma")
+
+
+def rule(weight: float) -> Callable[[Rule], Rule]:
+    def add(function: Rule) -> Rule:
+        RULES[function.__name__] = (weight, function)
+        return function
+
+    return add
+
+
+def some(rng: random.Random, among: list[T]) -> list[T]:
+    """One of them; now and then several, all but one, or all."""
+    if not among:
+        return []
+    number = rng.choice((1, 1, 1, 2, 3, len(among) - 1, len(among)))
+    return rng.sample(among, min(max(1, number), len(among)))
+
+
+# the source
+
+
+@rule(4)
+def begin(history: History, rng: random.Random) -> None:
+    run_test = rng.choice(history.source.world.run_tests)
+    history.source.begin(run_test, rng.randint(0, 5), is_finished=rng.random() < 0.6)
+
+
+@rule(1)
+def backfill(history: History, rng: random.Random) -> None:
+    """An execution of long ago appears."""
+    run_test = rng.choice(history.source.world.run_tests)
+    history.source.begin(run_test, rng.randint(0, 4), is_finished=True, age=timedelta(days=rng.choice((2, 20, 40))))
+
+
+@rule(2)
+def finish(history: History, rng: random.Random) -> None:
+    for execution in some(rng, history.source.executions(is_finished=False))[:2]:
+        history.source.finish(execution, rng.choice(FINISHED))
+
+
+@rule(2)
+def rerun(history: History, rng: random.Random) -> None:
+    for execution in some(rng, history.source.executions(is_finished=True))[:2]:
+        history.source.rerun(execution)
+
+
+@rule(0.3)
+def archive(history: History, rng: random.Random) -> None:
+    for execution in some(rng, history.source.executions(is_finished=True))[:1]:
+        execution.status = "archived"
+
+
+@rule(0.3)
+def lose_times(history: History, rng: random.Random) -> None:
+    for execution in some(rng, history.source.executions(is_finished=True))[:1]:
+        history.source.lose_times(execution)
+
+
+@rule(4)
+def delete_executions(history: History, rng: random.Random) -> None:
+    among = history.source.executions()
+    if rng.random() < 0.5 and among:  # those of one run test
+        run_test = rng.choice(among).run_test
+        among = [each for each in among if each.run_test is run_test]
+    for execution in some(rng, among):
+        sandbox.delete_execution(execution)
+
+
+def _calls(history: History, rng: random.Random) -> list[tuple[Execution, Call]]:
+    """Calls of one execution."""
+    executions = [each for each in history.source.executions() if history.source.calls([each])]
+    return some(rng, history.source.calls([rng.choice(executions)])) if executions else []
+
+
+@rule(4)
+def delete_calls(history: History, rng: random.Random) -> None:
+    for execution, call in _calls(history, rng):
+        history.source.delete_call(execution, call)
+
+
+@rule(1.5)
+def delete_evals(history: History, rng: random.Random) -> None:
+    for execution, call in _calls(history, rng):
+        history.source.delete_eval(execution, call)
+
+
+@rule(2)
+def late_data(history: History, rng: random.Random) -> None:
+    for execution in some(rng, history.source.executions())[:2]:
+        history.source.come_late(execution)
+
+
+@rule(0.5)
+def touch(history: History, rng: random.Random) -> None:
+    for _, call in _calls(history, rng):
+        sandbox.touch_call(call, history.source.now)
+
+
+@rule(0.5)
+def poison(history: History, rng: random.Random) -> None:
+    for _, call in _calls(history, rng)[:1]:
+        history.source.poison(call)
+
+
+@rule(0.4)
+def hold(history: History, rng: random.Random) -> None:
+    for execution, call in _calls(history, rng)[:1]:
+        history.source.hold(execution, call)
+
+
+@rule(0.4)
+def odd_eval(history: History, rng: random.Random) -> None:
+    for execution, call in _calls(history, rng)[:1]:
+        history.source.give_odd_eval(execution, call)
+
+
+@rule(2)
+def rename(history: History, rng: random.Random) -> None:
+    sandbox.rename_run_test(rng.choice(history.source.world.run_tests), rng.choice(NAMES))
+    if rng.random() < 0.5:
+        history.source.follow()
+
+
+@rule(0.5)
+def delete_run_test(history: History, rng: random.Random) -> None:
+    run_tests = history.source.world.run_tests
+    if history.source.is_all and len(run_tests) > 1:
+        history.source.deleted.append(run_tests.pop(rng.randrange(len(run_tests))))
+
+
+@rule(0.5)
+def new_run_test(history: History, rng: random.Random) -> None:
+    source, run_tests = history.source, history.source.world.run_tests
+    if source.is_all and len(run_tests) < len(NAMES):
+        name = rng.choice(NAMES)
+        sandbox.add_run_test(source.world, sandbox.new_run_test(source.rng, name, source.now, run_tests[0].profile))
+
+
+@rule(4)
+def time_passes(history: History, rng: random.Random) -> None:
+    history.source.now += timedelta(hours=rng.choice((1, 12, 23, 25, 25, 72)))
+
+
+@rule(0.7)
+def pages_are_capped(history: History, rng: random.Random) -> None:
+    cap_pages(history.source.server, rng.choice((None, 1, 3, 7)))
+
+
+@rule(0.8)
+def requests_fail(history: History, rng: random.Random) -> None:
+    history.source.fault = sandbox.random_faults(rng, rng.choice((0.05, 0.2, 0.5, 1.0)))
+
+
+@rule(0.5)
+def details_fail(history: History, rng: random.Random) -> None:
+    history.source.fail_details(rng.randrange(99), rng.choice((0.4, 1.0)))
+
+
+@rule(0.5)
+def one_subject_fails(history: History, rng: random.Random) -> None:
+    endpoint = rng.choice(("metrics", "runs"))
+    if found := history.source.calls():
+        execution, call = rng.choice(found)
+        subject = call.call_execution_id if endpoint == "metrics" else execution.execution_id
+
+        def fail(request: SandboxRequest, _nth: int) -> Fault | None:
+            return Fault(status=500) if endpoint in request.path and subject in request.target else None
+
+        history.source.fault = fail
+
+
+@rule(3)
+def something_is_fixed(history: History, rng: random.Random) -> None:
+    history.source.fault = None
+    if rng.random() < 0.6:
+        history.source.heal()
+    if rng.random() < 0.6:
+        history.source.follow()
+
+
+# the settings
+
+
+def _entry(history: History, rng: random.Random) -> Entry:
+    return rng.choice(history.source.entries)
+
+
+@rule(0.7)
+def another_key(history: History, rng: random.Random) -> None:
+    entry, key = _entry(history, rng), rng.choice(KEYS)
+    holder = next((each for each in history.source.entries if key and each.key == key), entry)
+    holder.key, entry.key = entry.key, key
+
+
+@rule(0.7)
+def leave_out_or_take_in(history: History, rng: random.Random) -> None:
+    entry = _entry(history, rng)
+    entry.is_exported = not entry.is_exported
+
+
+# the dataset
+
+
+@rule(0.8)
+def damage_a_file(history: History, rng: random.Random) -> None:
+    table = rng.choice(("calls", "calls", "evals", "executions", "errors"))
+    if not (found := [path for path in sorted(history.store.content) if path.startswith(f"{table}/")]):
+        return
+    path = rng.choice(found)
+    data = history.store.content[path][1]
+    match rng.choice(("drop", "drop", "cut", "empty", "garbage", "flip")):
+        case "cut":
+            history.damage(path, data[: len(data) // 2])
+        case "empty":
+            history.damage(path, b"")
+        case "garbage":
+            history.damage(path, rng.randbytes(len(data)))
+        case "flip" if len(data) >= 12:
+            history.damage(path, data[:-12] + bytes([data[-12] ^ 0xFF]) + data[-11:])
+        case _:
+            history.damage(path, None)
+
+
+def _spoil_index(history: History, rng: random.Random) -> None:
+    content = history.store.content.get(INDEX, (0, b""))[1]
+    spoiled = (None, content[: rng.randrange(500)], rng.randbytes(300), *history.indexes)
+    history.store.put(INDEX, rng.choice(spoiled))
+
+
+@rule(1.5)
+def night_without_index(history: History, rng: random.Random) -> None:
+    """It is a cache: whatever becomes of it, a night leaves the rows that it would have left (L3)."""
+    if history.is_struck or history.source.fault is not None:
+        return
+    nights = history.twice(lambda: _spoil_index(history, rng), **_options(rng))
+    if nights is not None:
+        with_it, without = nights
+        assert with_it.exit_code == without.exit_code, "L3: without the index a night ends otherwise"
+        for table, rows in with_it.after.tables.items():
+            kept, found = (
+                {key: {**held.row, "export_run_id": None, "verified_at": None} for key, held in each.items()}
+                for each in (rows, without.after.tables[table])
+            )
+            assert kept == found, f"L3: {table} differ without the index"
+
+
+# the runs
+
+
+def _options(rng: random.Random) -> dict[str, Any]:
+    """Those of most nights are the usual ones."""
+    if rng.random() < 0.5:
+        return {}
+    every: dict[str, Any] = {
+        "page_limit": rng.choice((1, 2, 4, 16)),
+        "scrub_requests": rng.choice((6, EVERYTHING)),
+        "full_refresh": True,
+        "accept_deletions": True,
+        "calls": "all",
+        "commit_interval_seconds": 1e-6,
+        "settle_by": "refetch",
+    }
+    return {name: every[name] for name in sorted(every) if rng.random() < 0.2}
+
+
+@rule(14)
+def night(history: History, rng: random.Random) -> None:
+    history.night(**_options(rng))
+
+
+@rule(1)
+def night_with_a_wrong_clock(history: History, rng: random.Random) -> None:
+    history.source.ahead = timedelta(days=rng.choice((1, 365)))
+    history.night(**_options(rng))
+    history.source.ahead = timedelta(0)
+
+
+@rule(1.5)
+def night_of_one_run_test(history: History, rng: random.Random) -> None:
+    if configured := history.source.configured():
+        history.night(only=rng.choice(configured), **_options(rng))
+
+
+@rule(5)
+def night_is_killed(history: History, rng: random.Random) -> None:
+    nth = rng.choice((rng.randrange(4), rng.randrange(20)))
+    history.night(death=Death(nth, is_after=rng.random() < 0.5), **_options(rng))
+
+
+@rule(0.6)
+def night_overlaps(history: History, rng: random.Random) -> None:
+    history.night(overlap_at=rng.choice(("run_started", "planned", "committed")))
+
+
+@rule(1.2)
+def slow_night(history: History, rng: random.Random) -> None:
+    """Each answer takes its time, what has arrived is saved meanwhile, and the run may have to end before it is done."""
+    history.source.delays = random.Random(rng.randrange(99))
+    options: dict[str, Any] = {
+        "commit_interval_seconds": rng.choice((1e-6, 30)),
+        "minutes": rng.choice((None, 1, 3)),
+    }
+    history.night(**{name: value for name, value in options.items() if value})
+    history.source.delays = None
+
+
+def _hide(rng: random.Random, ids: list[str]) -> frozenset[str]:
+    return frozenset(some(rng, ids))
+
+
+@rule(2)
+def night_of_short_lists(history: History, rng: random.Random) -> None:
+    """Lists lack something for a night, while ids answer."""
+    executions, calls = history.source.executions(), history.source.calls()
+    if rng.random() < 0.5:
+        history.source.lie = Lie(executions=_hide(rng, [each.execution_id for each in executions]))
+    else:
+        history.source.lie = Lie(calls=_hide(rng, [call.call_execution_id for _, call in calls]))
+    history.night(**_options(rng))
+    history.source.lie = Lie()
+
+
+@rule(2)
+def night_of_an_empty_source(history: History, rng: random.Random) -> None:
+    """The source has lost something for a night, for lists and ids alike, and has it again in the morning."""
+    gone: list[Execution | Call] = [*some(rng, history.source.executions())]
+    if rng.random() < 0.5:
+        calls = _calls(history, rng)
+        gone = [call for _, call in calls]
+        for execution, _ in calls:
+            history.source.change_unseen(execution)
+    for each in gone:
+        each.is_deleted = True
+    options = _options(rng)
+    if rng.random() < 0.5:
+        options["accept_deletions"] = True
+    history.night(**options)
+    for each in gone:
+        each.is_deleted = False
+
+
+@rule(4)
+def source_changes_during_a_night(history: History, rng: random.Random) -> None:
+    names = (
+        "finish",
+        "rerun",
+        "delete_executions",
+        "begin",
+        "late_data",
+        "touch",
+        "delete_calls",
+        "delete_evals",
+        "poison",
+    )
+    change, pick = RULES[rng.choice(names)][1], random.Random(rng.randrange(1000))
+    history.night(
+        change=lambda: change(history, pick),
+        nth_request=rng.randrange(20),
+        times=rng.choice((1, 1, 4)),
+        **_options(rng),
+    )
+
+
+@rule(1)
+def lists_shift_during_a_night(history: History, rng: random.Random) -> None:
+    """Only what is new can be missed by a list: the head of it goes, or its tail jumps to the head."""
+    source, change = history.source, rng.choice(("delete", "delete call", "touch"))
+    new = [source.begin(source.world.run_tests[0], 3, is_finished=True) for _ in range(3)]
+
+    def shift() -> None:
+        living = [each for each in new if not each.is_deleted]
+        calls = [calls for each in living if (calls := sandbox.listable_calls(each))]
+        if change == "delete" and living:
+            sandbox.delete_execution(living[-1])
+        elif change == "delete call" and calls:
+            sandbox.delete_call(rng.choice(calls)[0])
+        elif change == "touch" and calls:
+            sandbox.touch_call(rng.choice(calls)[-1], source.now)
+
+    history.night(change=shift, nth_request=rng.randrange(12), times=rng.randint(1, 4), page_limit=rng.choice((1, 2)))

@@ -1,0 +1,280 @@
+"""The source of a history: what it has, what happens to it, what it shows wrongly, and what the settings say of it."""
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from operator import attrgetter
+from typing import Any
+
+from etl import sandbox
+from etl.model.keys import default_key
+from etl.model.records import DETAIL, RUNS
+from etl.sandbox import Call, Execution, Fault, Sandbox, SandboxRequest, World
+from etl.sandbox.dispatch import HTML_404, answer_to
+from etl.sandbox.world import CALL_STATUSES, EXECUTION_STATUSES
+from tests.machine.in_process import BASE_URL
+
+SETTLE = timedelta(hours=24)
+FINISHED = ("completed", "failed", "cancelled")
+NAMES = ("Checkout", "Support", "Refund", "Billing")
+
+State = tuple[str, bool, tuple[Any, ...], tuple[Any, ...]]
+"""Of an execution: the name of its run test, whether it is deleted, and everything else, its calls last."""
+Hook = Callable[[SandboxRequest, int], Fault | None]
+
+_of_execution = attrgetter(
+    *(each.name for each in fields(Execution) if each.name not in ("execution_id", "run_test", "calls", "is_deleted"))
+)
+_of_call = attrgetter(*(each.name for each in fields(Call) if each.name != "updated_at"))
+
+_KEYS = {"X-Api-Key": "sandbox-key", "X-Secret-Key": "sandbox-secret"}
+
+NOT_A_DETAIL = (
+    Fault(status=404, body=HTML_404),
+    Fault(status=403, body=b'{"status": false, "message": "Forbidden"}'),
+    Fault(status=400, body=b'{"status": false, "message": "Unknown field."}'),
+    Fault(status=500, body=b'{"status": false, "message": "No TestExecution matches the given query."}'),
+    Fault(status=200, body=b"<html>Welcome</html>"),
+    Fault(status=200, body=b'{"id": "x", "calls": []}'),
+    Fault(edit=lambda body: body.replace(b'"cost_cents"', b'"price_cents"')),
+)
+
+
+@dataclass(slots=True)
+class Entry:
+    """A configured run test, as the settings call it; None for the key is the default."""
+
+    run_test: sandbox.RunTest
+    name: str
+    key: str | None = None
+    is_exported: bool = True
+
+    @property
+    def partition(self) -> str:
+        return self.key or default_key(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Lie:
+    """What lists do not show for a night although the source has it, and answers for its id."""
+
+    executions: frozenset[str] = frozenset()
+    calls: frozenset[str] = frozenset()
+
+
+class Source:
+    """The world and its clock.
+
+    ``unseen`` are executions of which something changed that no list shows, and that may have been final then: only a scrub finds
+    it. ``deleted`` are run tests that are gone from the list of them; the API still has their executions by their ids.
+    ``fault`` is what the server does wrong until further notice, ``lie`` what its lists do not show. ``struck`` counts the answers
+    that were not as they should be.
+    """
+
+    def __init__(self, rng: random.Random, *, is_all: bool) -> None:
+        self.rng, self.is_all = rng, is_all
+        self.now = datetime(2026, 11, 1, 12, tzinfo=UTC)
+        self.world = sandbox.make_world(
+            rng,
+            end=self.now - rng.choice((0, 2, 2)) * SETTLE,
+            names=NAMES[: rng.randint(1, 3)],
+            executions=rng.choice((0, 1, 2, 3, 4, 6)),
+            calls=(calls := rng.choice((0, 1, 2))),
+            calls_spread=calls,
+            days=2,
+        )
+        self.entries = [Entry(run_test, run_test.name) for run_test in self.world.run_tests]
+        self.server = Sandbox(self.world, fault=self._answer)
+        self.fault: Hook | None = None
+        self.lie = Lie()
+        self.ahead = timedelta(0)
+        self.delays: random.Random | None = None
+        self.struck = 0
+        self.deleted: list[sandbox.RunTest] = []
+        self.unseen: set[str] = set()
+        self.poisoned: dict[str, dict[str, Any] | None] = {}
+
+    # what it has
+
+    def executions(self, *, is_finished: bool | None = None) -> list[Execution]:
+        return [
+            each
+            for run_test in self.world.run_tests
+            for each in run_test.executions
+            if not each.is_deleted and is_finished in (None, each.status in FINISHED)
+        ]
+
+    def calls(self, among: Iterable[Execution] | None = None) -> list[tuple[Execution, Call]]:
+        found = self.executions() if among is None else among
+        return [(each, call) for each in found if not each.is_deleted for call in each.calls if not call.is_deleted]
+
+    def all_executions(self) -> list[Execution]:
+        """Those that were deleted, and those of run tests that were deleted, too."""
+        return [each for test in (*self.world.run_tests, *self.deleted) for each in test.executions]
+
+    def state(self) -> dict[str, State]:
+        """Whatever an export can see of each execution; a call that was touched is seen as before."""
+        return {
+            each.execution_id: (
+                each.run_test.name,
+                each.is_deleted,
+                _of_execution(each),
+                tuple(map(_of_call, each.calls)),
+            )
+            for each in self.all_executions()
+        }
+
+    def listed(self) -> dict[str, str]:
+        """The executions that lists show now, lies included, each with the name of its run test."""
+        return {
+            each.execution_id: each.run_test.name
+            for each in self.executions()
+            if each.execution_id not in self.lie.executions
+        }
+
+    # what it answers
+
+    def _answer(self, request: SandboxRequest, nth: int) -> Fault | None:
+        found = (self.fault and self.fault(request, nth)) or self._lying(request)
+        self.struck += found is not None
+        if self.ahead:
+            date = format_datetime(datetime.now(UTC) - self.ahead, usegmt=True)
+            found = replace(found or Fault(), headers={**(found.headers if found else {}), "Date": date})
+        if self.delays is not None:
+            found = replace(found or Fault(), delay_seconds=self.delays.choice((0, 0.1, 3, 20)))
+        return found
+
+    def _lying(self, request: SandboxRequest) -> Fault | None:
+        """The answer of a world that lacks what the lie hides; ids and aggregates are answered by the true one."""
+        if self.lie.executions and "run_test_name" in request.query:
+            tests = [
+                replace(
+                    test, executions=[each for each in test.executions if each.execution_id not in self.lie.executions]
+                )
+                for test in self.world.run_tests
+            ]
+        elif self.lie.calls and (request.path == RUNS or request.path.startswith(DETAIL)):
+            execution_id = request.query.get("execution_id") or request.path.removeprefix(DETAIL).strip("/")
+            if (execution := self.world.execution(execution_id)) is None:
+                return None
+            calls = [each for each in execution.calls if each.call_execution_id not in self.lie.calls]
+            tests = [replace(execution.run_test, executions=[replace(execution, calls=calls)])]
+        else:
+            return None
+        answer = answer_to(World("", tests), request, _KEYS, BASE_URL, self.server._rules)
+        return Fault(status=answer.status, body=answer.body)
+
+    # what happens to it
+
+    def begin(
+        self, run_test: sandbox.RunTest, calls: int, *, is_finished: bool, age: timedelta = timedelta(0)
+    ) -> Execution:
+        """A new execution; one with an ``age`` is backfilled."""
+        status = "completed" if is_finished else "running"
+        execution = sandbox.add_execution(self.world, run_test, self.rng, self.now - age, calls, status=status)
+        if not age:
+            self.now += timedelta(minutes=30)
+        return execution
+
+    def finish(self, execution: Execution, status: str = "completed") -> None:
+        self._give_a_start(execution)
+        sandbox.finish_execution(execution, self.rng, self.now)
+        execution.status = status
+
+    def rerun(self, execution: Execution) -> None:
+        self._give_a_start(execution)
+        sandbox.rerun_execution(execution, self.now)
+
+    def _give_a_start(self, execution: Execution) -> None:
+        started_at: datetime | None = execution.started_at
+        execution.started_at = execution.created_at if started_at is None else started_at
+
+    def change_unseen(self, execution: Execution) -> None:
+        """Something that the list does not show is about to change; once the execution has settled, only a scrub finds it."""
+        if execution.completed_at is None or self.now - execution.completed_at >= SETTLE:
+            self.unseen.add(execution.execution_id)
+
+    def lose_times(self, execution: Execution) -> None:
+        execution.started_at = execution.completed_at = None  # type: ignore[assignment]
+
+    def come_late(self, execution: Execution) -> None:
+        self.change_unseen(execution)
+        sandbox.add_late_data(execution, self.rng, self.now)
+
+    def delete_call(self, execution: Execution, call: Call) -> None:
+        self.change_unseen(execution)
+        sandbox.delete_call(call)
+
+    def delete_eval(self, execution: Execution, call: Call) -> None:
+        self.change_unseen(execution)
+        call.eval_outputs = dict(list(call.eval_outputs.items())[1:])
+
+    def hold(self, execution: Execution, call: Call) -> None:
+        self.change_unseen(execution)
+        call.status = "on_hold"
+
+    def poison(self, call: Call) -> None:
+        """A fractional token count turns every page of the list that holds its execution into a 500."""
+        if call.call_execution_id not in self.poisoned:
+            self.poisoned[call.call_execution_id] = call.chat_metrics
+            call.chat_metrics = {**(call.chat_metrics or {}), "total_tokens": 12.5}
+
+    def give_odd_eval(self, execution: Execution, call: Call) -> None:
+        """An output of a type that the server cannot sum up: from now on it refuses the list of the execution's calls."""
+        self.change_unseen(execution)
+        for config in execution.run_test.eval_configs[:1]:
+            output = {"name": config.name, "output": 0.5, "output_type": "numeric", "reason": "r"}
+            call.eval_outputs = call.eval_outputs | {config.config_id: output}
+
+    def fail_details(self, seed: int, share: float) -> None:
+        """The details of this share of the executions cannot be had, each for a reason of its own; nothing else fails."""
+
+        def fail(request: SandboxRequest, _nth: int) -> Fault | None:
+            rng = random.Random(f"{seed} {request.path}")
+            return rng.choice(NOT_A_DETAIL) if request.path.startswith(DETAIL) and rng.random() < share else None
+
+        self.fault = fail
+
+    def heal(self) -> None:
+        for execution in self.all_executions():
+            for call in execution.calls:
+                if call.call_execution_id in self.poisoned:
+                    healthy = self.poisoned.pop(call.call_execution_id)
+                    if (call.chat_metrics or {}).get("total_tokens") == 12.5:
+                        call.chat_metrics = healthy
+
+    def follow(self) -> None:
+        """The settings name each run test as the source does."""
+        for entry in self.entries:
+            entry.name = entry.run_test.name
+
+    def configured(self) -> list[Entry]:
+        """The entries of the settings: one per name, as it is an error to name one twice; or one per name that there is."""
+        if self.is_all:
+            return [Entry(each, each.name) for each in {each.name: each for each in self.world.run_tests}.values()]
+        return list({entry.name: entry for entry in reversed(self.entries) if entry.is_exported}.values())
+
+    def calm_down(self) -> None:
+        """Faults end, the settings name what there is, everything finishes, and what is left of deleted run tests goes."""
+        self.fault, self.lie, self.ahead, self.delays = None, Lie(), timedelta(0), None
+        self.server._rules = replace(self.server._rules, max_limit=None)
+        self.heal()
+        self.follow()
+        for entry in self.entries:
+            entry.is_exported = True
+        for test in self.deleted:
+            for execution in test.executions:
+                sandbox.delete_execution(execution)
+        for execution in self.executions():
+            for call in execution.calls:
+                if call.status not in CALL_STATUSES:
+                    call.status = "completed"
+                    self.unseen.add(execution.execution_id)
+            if execution.status not in FINISHED:
+                self.finish(execution)
+
+
+def has_unknown_status(execution: Execution) -> bool:
+    return execution.status not in EXECUTION_STATUSES

@@ -1,0 +1,188 @@
+"""The ten laws, after every night of random histories, of a quiet year, and of the nights for which they were made.
+
+A history that fails prints how to tell it again: ``python -m tests.machine --seed … --keep …``; see ``tests/machine/play``.
+"""
+
+import random
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from etl import sandbox
+from etl.sandbox import Execution, RunTest
+from tests.machine.driver import History, told
+from tests.machine.oracle import judge
+from tests.machine.play import play, steps_of, tell
+from tests.machine.source import NAMES
+from tests.warehouses import assert_equals_dataset, load_into, new_duckdb
+
+STEPS = 30
+QUICK = [range(first, first + 5) for first in (0, 100)]
+FULL = [pytest.param(range(first, first + 250), marks=pytest.mark.slow) for first in range(1000, 6000, 250)]
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seeds", [*QUICK, *FULL])
+def test_no_history_breaks_a_law(seeds: range) -> None:
+    """In parts, for all processors to share. Every other history exports "all" run tests."""
+    failure, _ = tell(seeds, STEPS)
+    assert failure is None, str(failure)
+
+
+def test_a_history_is_the_same_each_time() -> None:
+    _, first, _ = play(3, list(enumerate(steps_of(3, STEPS))))
+    _, second, _ = play(3, list(enumerate(steps_of(3, STEPS))))
+    assert first == second
+
+
+@pytest.fixture
+def history(request: pytest.FixtureRequest) -> Iterator[History]:
+    """A source of one run test, which has nothing yet, unless it is told what."""
+    with told(1, judge, has_real_files=True) as begun:
+        world = begun.source.world
+        del world.run_tests[1:], begun.source.entries[1:]
+        world.run_tests[0].executions.clear()
+        yield begun
+
+
+def begun(history: History, number: int, *, calls: int) -> list[Execution]:
+    run_test = history.source.world.run_tests[0]
+    return [history.source.begin(run_test, calls, is_finished=True) for _ in range(number)]
+
+
+def exit_code(history: History, **options: object) -> int | None:
+    history.source.now += timedelta(days=1)
+    night = history.night(**options)  # type: ignore[arg-type]
+    assert night is not None
+    return night.exit_code
+
+
+def test_a_run_test_has_several_parts_and_a_part_several_executions(history: History) -> None:
+    """Else nothing could go wrong between two of them."""
+    begun(history, 12, calls=2)
+    assert exit_code(history) == 0
+    places = [held.part.place for held in history.rows.executions.values()]
+    assert 1 < len(set(places)) < len(places)
+
+
+def test_executions_that_somebody_deletes_are_marked_and_new_ones_are_exported(history: History) -> None:
+    """3 of 10: no alarm."""
+    old = begun(history, 10, calls=2)
+    assert exit_code(history) == 0
+    for execution in old[2:5]:
+        sandbox.delete_execution(execution)
+    begun(history, 2, calls=2)
+    assert [exit_code(history) for _ in range(3)] == [0, 0, 0]
+    marked = [each for each, held in history.rows.executions.items() if held.row["deleted_at"] is not None]
+    assert {*marked} == {each.execution_id for each in old[2:5]}
+
+
+def test_calls_that_were_deleted_before_the_first_export_are_no_alarm(history: History) -> None:
+    (execution,) = begun(history, 1, calls=10)
+    for call in execution.calls[3:5]:
+        sandbox.delete_call(call)
+    history.source.now += timedelta(days=30)
+    assert [exit_code(history) for _ in range(3)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("nth_request", range(2, 12))
+def test_calls_that_are_deleted_while_a_run_reads_are_no_alarm(history: History, nth_request: int) -> None:
+    """4 of 30."""
+    (execution,) = begun(history, 1, calls=30)
+
+    def delete_some() -> None:
+        for call in execution.calls[10:14]:
+            sandbox.delete_call(call)
+
+    codes = [exit_code(history, change=delete_some, nth_request=nth_request, page_limit=16), exit_code(history)]
+    assert codes == [0, 0]
+
+
+@pytest.mark.parametrize("page_limit", [2, 1024])
+def test_a_run_test_that_gets_an_execution_while_its_list_is_read_is_no_alarm(
+    history: History, page_limit: int
+) -> None:
+    begun(history, 6, calls=1)
+    run_test = history.source.world.run_tests[0]
+
+    def begin() -> None:
+        history.source.begin(run_test, 1, is_finished=True)
+
+    codes = [exit_code(history, change=begin, nth_request=1, times=2, page_limit=page_limit) for _ in range(5)]
+    assert codes == [0, 0, 0, 0, 0]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("nights", [40, pytest.param(365, marks=pytest.mark.slow)])
+def test_a_year_without_a_fault_is_quiet(nights: int) -> None:
+    """People create, rerun, delete, rename and backfill every day: no night is an alarm, and each is as the source is."""
+    with told(2, judge) as history:
+        rng = random.Random(2)
+        for number in range(nights):
+            a_day(history, rng)
+            code = exit_code(history, page_limit=rng.choice((4, 1024)))
+            assert code == 0, f"night {number}: {history.log[-1]}"
+
+
+def a_day(history: History, rng: random.Random) -> None:  # noqa: C901 a case for each thing that people do
+    source = history.source
+    for execution in source.executions(is_finished=False):
+        source.finish(execution)
+    for run_test in source.world.run_tests:
+        source.begin(run_test, rng.randint(0, 4), is_finished=rng.random() < 0.7)
+        match rng.choice(
+            ("rerun", "delete one", "delete many", "all but one", "rename", "backfill", "delete calls", "late")
+        ):
+            case "rerun":
+                source.rerun(rng.choice(_living(run_test)))
+            case "delete one":
+                _delete(rng, run_test, 1)
+            case "delete many":
+                _delete(rng, run_test, len(_living(run_test)) // 2)
+            case "all but one" if len(_living(run_test)) > 8:
+                _delete(rng, run_test, len(_living(run_test)) - 1)
+            case "rename":
+                free = {*NAMES} - {each.name for each in source.world.run_tests}
+                sandbox.rename_run_test(run_test, rng.choice(sorted(free)))
+                source.follow()
+            case "backfill":
+                source.begin(run_test, 2, is_finished=True, age=timedelta(days=40))
+            case "delete calls":
+                for execution, call in source.calls(_living(run_test)[-1:])[:2]:
+                    source.delete_call(execution, call)
+            case "late":
+                source.come_late(rng.choice(_living(run_test)))
+
+
+def _living(run_test: RunTest) -> list[Execution]:
+    return [each for each in run_test.executions if not each.is_deleted]
+
+
+def _delete(rng: random.Random, run_test: RunTest, number: int) -> None:
+    """So many of them, but never the oldest: where a key sees none of the stored ones, it may be that of another workspace."""
+    younger = sorted(_living(run_test), key=lambda each: each.created_at)[1:]
+    for execution in rng.sample(younger, min(number, len(younger))):
+        sandbox.delete_execution(execution)
+
+
+@pytest.mark.parametrize("seed", [1, 2, *(pytest.param(each, marks=pytest.mark.slow) for each in range(3, 20))])
+def test_a_warehouse_is_the_dataset_after_any_history(seed: int, tmp_path: Path) -> None:
+    """In the middle of it, and at its end. What a run could not read yet, a load refuses, so nothing is damaged here."""
+    steps = [step for step in steps_of(seed, 2 * STEPS) if not step.name.startswith("damage")]
+    contents = []
+    with told(seed, lambda *_: None, is_all=bool(seed % 2), has_real_files=True) as history:
+        for number, step in enumerate(steps, 1):
+            step.rule(history, random.Random(step.number))
+            if number % STEPS == 0 and history.rows.of:
+                contents.append(dict(history.store.content))
+    with closing(new_duckdb(tmp_path)) as place:
+        for number, content in enumerate(contents):
+            data = tmp_path / f"{number}" / "data"
+            for path, (_, file) in content.items():
+                (data / path).parent.mkdir(parents=True, exist_ok=True)
+                (data / path).write_bytes(file)
+            load_into(place, data)
+            assert_equals_dataset(place, data)

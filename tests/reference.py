@@ -10,39 +10,26 @@ from typing import Any
 
 import typer
 
-from etl.cli import show_check, show_compare, show_load, show_plan, show_run, show_run_tests, show_status, show_verify
 from etl.cli.commands import app
-from etl.cli.events import EVENTS
 from etl.compare.statistics import OUTCOME_MEANINGS, VERDICT_MEANINGS
 from etl.errors import EXIT_MEANINGS
 from etl.extract.plan import REASON_MEANINGS, Reason
-from etl.extract.purpose import PURPOSE_MEANINGS
 from etl.inspect.reconcile import SKIPPED_MEANINGS
-from etl.inspect.rules import FIXES, KIND_MEANINGS
+from etl.load.last_run import LastRun
+from etl.model.findings import MEANINGS
 from etl.model.locations import BUCKETS, WAREHOUSES
 from etl.model.metrics import METRICS
 from etl.pipeline.metrics_file import write_metrics_file
 from etl.pipeline.preflight import SUBJECT_MEANINGS
-from etl.pipeline.run_test_summary import RunTestSummary
-from etl.pipeline.summary import OUTCOMES, Summary
+from etl.pipeline.summary import OUTCOMES, RunTestSummary, Summary
 from etl.settings.json_schema import settings_schema
 from etl.transform.aggregates import CAUSE_MEANINGS
+from tests.meanings import EVENTS, FIELDS, PURPOSE_MEANINGS
 
 DOCS = Path(__file__).parents[1] / "docs"
 SCREENS = Path(__file__).parent / "e2e" / "screens"
 """What commands print; an end-to-end test holds each to its command."""
 COMMANDS: dict[str, Any] = dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-FIELDS: dict[str, dict[str, str]] = {
-    "run": show_run.FIELDS,
-    "plan": show_plan.FIELDS,
-    "check": show_check.FIELDS,
-    "discover": show_run_tests.FIELDS,
-    "status": show_status.FIELDS,
-    "verify": show_verify.FIELDS,
-    "compare": show_compare.FIELDS,
-    "load": show_load.FIELDS,
-}
-"""By command: what each field of its JSON means."""
 _COMMANDS_HEAD = """\
 <!-- Written by: python -m tests.reference. Correct the code, not this page. -->
 
@@ -58,6 +45,10 @@ Some features need an extra, which installs more packages: `pip install '.[bucke
 `delta`.
 
 Exit codes, and the word that `outcome` has for each:"""
+_FINDINGS_HEAD = """\
+`run`, `status`, `verify` and `compare` tell what they find in the same words. `missing`: something that exists at the source is
+not in the dataset, or not as it should be there. `unknown`: nobody can tell. Both are alarms: `run` and `verify` exit with 3. A
+`notice` is only worth knowing."""
 _LOG_HEAD = """\
 One JSON object per line on stderr, with `event`, `level` and `timestamp`. On a terminal you see progress instead, unless
 `[log] format` says otherwise. With `format = "json"`, `run` prints nothing else, and `run_finished` is its summary; only
@@ -74,8 +65,8 @@ A relative path in the file is relative to the folder of the file; `~` and `$VAR
 
 Your editor completes and checks the file if its first line is `#:schema PATH`, where `PATH` leads to
 [metrics-etl.schema.json](metrics-etl.schema.json) (VS Code needs the extension Even Better TOML).
-`metrics-etl schema --format json-schema` prints that file. `metrics-etl check` also finds what an editor cannot: missing
-files, run tests with the same key, wrong values in the environment.
+`metrics-etl schema --format json-schema` prints that file. `metrics-etl check` also finds what an editor cannot: wrong addresses,
+missing files, run tests with the same key, wrong values in the environment.
 
 Keys and passwords never belong in the settings file. Each comes from an environment variable, or from a file of its own that the
 same variable with `_FILE` names: `FI_API_KEY_FILE` is the path of a file with the API key. Only you may be able to read it
@@ -147,6 +138,11 @@ def _commands_page() -> Iterator[str]:
         yield from _command(name, command)
         for heading, rows in _words(name):
             yield from _table(heading, rows)
+    yield from ("## Findings", "", _FINDINGS_HEAD)
+    yield from _table(
+        ("finding", "severity", "meaning", "next step"),
+        ((f"`{kind}`", each.severity.value, each.meaning, each.next_step) for kind, each in MEANINGS.items()),
+    )
     yield from (
         "## Metrics for Prometheus",
         "",
@@ -189,7 +185,6 @@ def _words(command: str) -> Iterator[tuple[tuple[str, ...], Iterable[tuple[str, 
     if command == "check":
         yield ("subject", "fine when"), _coded(SUBJECT_MEANINGS)
     if command == "verify":
-        yield ("finding", "meaning", "fix"), ((f"`{kind}`", text, FIXES[kind]) for kind, text in KIND_MEANINGS.items())
         yield ("cause of a difference", "meaning"), _coded(CAUSE_MEANINGS)
         yield ("not compared", "meaning"), _coded(SKIPPED_MEANINGS)
     if command == "compare":
@@ -206,7 +201,7 @@ def _prometheus_metrics() -> Iterator[tuple[str, str, str]]:
     now = datetime.now(UTC)
     run_test = RunTestSummary("", "", reasons=Counter({Reason.NEW.value: 1}))
     summary = Summary("", "", "", now, now, run_tests=[run_test], requests_per_minute=1, rows={"calls": 1})
-    summary.last_complete_at = {"": now}
+    summary.completeness = LastRun(last_complete_at={"": now})
     with TemporaryDirectory() as folder:
         path = Path(folder) / "all.prom"
         write_metrics_file(summary, path)

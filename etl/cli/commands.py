@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from etl.cli import compare, dataset, load, report, run, sandbox, source
-from etl.cli.endings import end
+from etl.cli import compare, dataset, report, run, sandbox, source
+from etl.cli.process import end
 from etl.errors import EXIT_MEANINGS, ExitCode
 from etl.version import __version__
 
@@ -55,7 +55,7 @@ app = typer.Typer(
 for panel, commands in {
     "Export": (run.run, run.plan, source.check, source.discover),
     "Look at the dataset": (dataset.status, dataset.verify, compare.compare, report.report, dataset.schema),
-    "Maintain": (load.load,),
+    "Maintain": (run.load,),
     "Try it": (sandbox.demo, sandbox.sandbox),
 }.items():
     for command in commands:
@@ -65,7 +65,7 @@ for panel, commands in {
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:  # noqa: D103, FBT002
     if version:
-        from etl.cli.console import print_result  # noqa: PLC0415
+        from etl.cli.console import print_result
 
         print_result(__version__)
         end(ExitCode.COMPLETE)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from etl.cli.endings import end, report_errors
 from etl.cli.options import OUTPUT, AsJson, Config, Verbose, parse_day
+from etl.cli.process import end, report_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,11 +90,11 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     selectors = [_selector("--baseline", baseline), _selector("--candidate", candidate)]
     limits = _limits(max_regression or ())
     with report_errors(verbose=verbose):
-        from etl.cli.console import print_json, print_result  # noqa: PLC0415
-        from etl.cli.show_compare import markdown, print_comparison  # noqa: PLC0415
-        from etl.compare.comparison import compare as compare_executions  # noqa: PLC0415
-        from etl.inspect.tables import open_dataset  # noqa: PLC0415
-        from etl.settings import Settings  # noqa: PLC0415
+        from etl.cli.console import print_json, print_result
+        from etl.cli.show_compare import markdown, print_comparison
+        from etl.compare.comparison import compare as compare_executions
+        from etl.inspect.tables import open_dataset
+        from etl.settings import Settings
 
         settings = Settings.load(config, needs_keys=False, needs_run_tests=False)
         report = compare_executions(
@@ -115,7 +115,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
 
 
 def _selector(option: str, text: str) -> "Selector":
-    from etl.compare.selection import Span  # noqa: PLC0415
+    from etl.compare.selection import Span
 
     first, dots, last = text.partition("..")
     if not dots:
@@ -127,7 +127,7 @@ def _selector(option: str, text: str) -> "Selector":
 
 
 def _limits(texts: "Sequence[str]") -> "dict[str, Limit]":
-    from etl.model.metrics import limits_of  # noqa: PLC0415
+    from etl.model.metrics import limits_of
 
     given = {}
     for text in texts:

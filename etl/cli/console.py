@@ -6,7 +6,7 @@ Whatever came from outside (names, paths, texts of the API, of files) is printed
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from rich.console import Console
@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from etl.extract.purpose import Purpose
+from etl.extract.endpoints import Purpose
 from etl.model.wording import CONTROL, shown
 
 _LABEL_WIDTH = 11
@@ -47,11 +47,15 @@ def by_purpose(requests: Mapping[Purpose, int]) -> str:
     return ", ".join(f"{purpose.replace('_', ' ')} {count:,}" for purpose, count in requests.items() if count)
 
 
+def as_json(document: object, *, indent: int | None = None, is_ascii: bool = False) -> str:
+    """The document as JSON, with every control character escaped."""
+    text = json.dumps(msgspec.to_builtins(document), indent=indent, ensure_ascii=is_ascii)
+    return _NOT_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def print_json(document: object) -> None:
     """A result for scripts; to stdout."""
-    is_ascii = not sys.stdout.encoding.lower().startswith("utf")
-    text = json.dumps(msgspec.to_builtins(document), indent=2, ensure_ascii=is_ascii)
-    print(_NOT_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    print(as_json(document, indent=2, is_ascii=not sys.stdout.encoding.lower().startswith("utf")))
 
 
 def print_rate_limit_wait(seconds: float) -> None:
@@ -64,9 +68,22 @@ def printable(name: str) -> Text:
     return Text(shown(name))
 
 
-def add_name_column(console: Console, table: Table, title: str) -> None:
-    """A column of names, one line each, that leaves room for figures: a long name is cut, and whole in the JSON."""
-    table.add_column(title, overflow="ellipsis", no_wrap=True, max_width=max(16, min(40, console.width - 55)))
+def make_table(
+    console: Console, names: str, numbers: Sequence[str], words: Sequence[str] = (), more: Sequence[str] = ()
+) -> Table:
+    """A table with these columns: names, one line each, then numbers, words, and more numbers.
+
+    A name too long to leave room for the others is cut here, and whole in the JSON.
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(names, overflow="ellipsis", no_wrap=True, max_width=max(19, min(40, console.width - 55)))
+    for title in numbers:
+        table.add_column(title, justify="right", no_wrap=True)
+    for title in words:
+        table.add_column(title, overflow="fold")
+    for title in more:
+        table.add_column(title, justify="right", no_wrap=True)
+    return table
 
 
 def duration(seconds: float) -> str:

@@ -1,22 +1,26 @@
 """``status``, ``verify`` and ``schema``: what is in the dataset, whether it is intact, what it means."""
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from etl.cli import process
-from etl.cli.endings import end, hearing_signals, report_errors
 from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose
-from etl.errors import DestinationError, ExitCode
-from etl.load.warehouse.query_engines import QueryEngineName
+from etl.cli.process import end, hearing_signals, report_errors, run_async
+from etl.errors import ConfigurationError, DestinationError, ExitCode
+from etl.model.locations import QueryEngineName
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
     from datetime import date
+    from pathlib import Path
 
+    from etl.inspect.status import Status
     from etl.inspect.verify import Report
-    from etl.settings import Settings
+    from etl.load.files.contract import Files
+    from etl.settings import RunTest, Settings
 
 
 class SchemaFormat(StrEnum):
@@ -51,14 +55,11 @@ def status(
     Example: metrics-etl status --max-age-hours 26
     """
     with report_errors(verbose=verbose):
-        import msgspec  # noqa: PLC0415
-
-        from etl.cli.console import print_json, print_message  # noqa: PLC0415
-        from etl.cli.reading import open_settings, read_dataset  # noqa: PLC0415
-        from etl.cli.show_status import print_status  # noqa: PLC0415
-        from etl.inspect.verdict import judge  # noqa: PLC0415
-        from etl.load.files.store_errors import StoreFailedError  # noqa: PLC0415
-        from etl.pipeline.preflight import problems_here  # noqa: PLC0415
+        from etl.cli.console import print_json, print_message
+        from etl.cli.show_status import print_status
+        from etl.inspect.verdict import judge
+        from etl.load.files.store import StoreFailedError
+        from etl.pipeline.preflight import problems_here
 
         settings, configured = open_settings(config)
         try:
@@ -74,7 +75,7 @@ def status(
         verdict = judge(dataset_status, max_age_hours=max_age_hours, would_fail=would_fail)
         if as_json:
             told = {"is_good": verdict.is_good, "verdict": verdict.text, "next": verdict.next_step}
-            print_json(told | {"problems_now": problems_now} | msgspec.to_builtins(dataset_status))
+            print_json(told | {"problems_now": problems_now} | dataset_status.as_json())
         else:
             print_status(dataset_status, verdict, [] if verdict.is_good else problems_now)
         is_alarm = max_age_hours is not None and not verdict.is_good
@@ -109,21 +110,15 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
     Example: metrics-etl verify --against-api --since 2026-11-01
     """
     with report_errors(verbose=verbose):
-        from etl.cli.console import print_json, print_message  # noqa: PLC0415
-        from etl.cli.show_verify import print_report  # noqa: PLC0415
-        from etl.inspect.verify_warehouse import verify_warehouse  # noqa: PLC0415
-        from etl.settings import Settings  # noqa: PLC0415
+        from etl.cli.console import print_json, print_message
+        from etl.cli.show_verify import finding_text, print_report
+        from etl.inspect.verify_warehouse import verify_warehouse
+        from etl.settings import Settings
 
         if warehouse and (run_tests or since):
             raise typer.BadParameter("--warehouse compares everything: leave out --run-test and --since")
         settings = Settings.load(config, needs_keys=against_api, needs_run_tests=against_api)
-        report = _verify(
-            settings.only(run_tests or (), since=since),
-            is_all=not run_tests,
-            since=since,
-            against_api=against_api,
-            quiet=quiet,
-        )
+        report = _verify(settings, run_tests or (), since=since, against_api=against_api, quiet=quiet)
         if warehouse:
             report.add_warehouse(hearing_signals(partial(verify_warehouse, settings)))
         if as_json:
@@ -132,7 +127,7 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
             print_report(report)
         if quiet:
             for finding in report.findings:
-                print_message(str(finding))
+                print_message(finding_text(finding))
         end(report.exit_code)
 
 
@@ -175,8 +170,8 @@ def schema(
 
     Example: metrics-etl schema calls --ddl duckdb --location s3://my-bucket/metrics
     """
-    from etl.cli.console import print_json, print_result  # noqa: PLC0415
-    from etl.model.schema import TABLES  # noqa: PLC0415
+    from etl.cli.console import print_json, print_result
+    from etl.model.schema import TABLES
 
     if table is not None and table not in TABLES:
         raise typer.BadParameter(f"no table {table!r}; there are {', '.join(TABLES)}")
@@ -189,44 +184,70 @@ def schema(
     tables = [TABLES[table]] if table else list(TABLES.values())
     with report_errors(verbose=False):
         if engine:
-            from etl.load.warehouse.ddl import ddl  # noqa: PLC0415
+            from etl.load.warehouse.ddl import ddl
 
             print_result(ddl(tables, engine, location))
         elif output is SchemaFormat.ODCS:
-            from etl.load.warehouse.contract import contract  # noqa: PLC0415
+            from etl.load.warehouse.contract import contract
 
             print_json(contract(tables, location))
         elif output is SchemaFormat.JSON_SCHEMA:
-            from etl.settings.json_schema import settings_schema  # noqa: PLC0415
+            from etl.settings.json_schema import settings_schema
 
             print_json(settings_schema())
         else:
-            from etl.cli.show_schema import print_schema  # noqa: PLC0415
+            from etl.cli.show_schema import print_schema
 
             print_schema(tables, output or SchemaFormat.TABLE)
         end(ExitCode.COMPLETE)
 
 
-def _verify(settings: "Settings", *, is_all: bool, since: "date | None", against_api: bool, quiet: bool) -> "Report":
-    from datetime import date  # noqa: PLC0415
+def open_settings(config: "Path | None") -> "tuple[Settings, Sequence[RunTest] | None]":
+    """The settings, and the run tests that they name; None where they name none: there the last run tells.
 
-    from etl.cli.console import print_message, print_rate_limit_wait  # noqa: PLC0415
-    from etl.inspect.reconcile import expected_requests, reconcile  # noqa: PLC0415
-    from etl.inspect.verify import verify  # noqa: PLC0415
-    from etl.load.layout import Scope  # noqa: PLC0415
-    from etl.model.wording import counted  # noqa: PLC0415
+    Raises:
+        ConfigurationError: something in them is wrong.
+    """
+    from etl.settings import Settings
 
-    # With run_tests = "all" the settings take every --run-test for a name, even a key: the dataset tells which it is.
-    keys = None if is_all else frozenset(each for test in settings.run_tests for each in (test.key, test.name))
-    report = verify(settings, Scope(keys, since or date.min), needs_aggregates=against_api)
+    try:
+        settings = Settings.load(config, needs_keys=False)
+    except ConfigurationError:
+        return Settings.load(config, needs_keys=False, needs_run_tests=False), None
+    return settings, settings.run_tests
+
+
+def read_dataset(settings: "Settings", configured: "Sequence[RunTest] | None") -> "tuple[Files, Status]":
+    """The files of the dataset, and its status now.
+
+    Raises:
+        DestinationError: there is no dataset, or it cannot be read.
+    """
+    from etl.inspect.status import read_status
+    from etl.load.files.open import open_files
+
+    files = open_files(settings.destination.path, settings.destination.options)
+    return files, read_status(files, now=datetime.now(UTC), configured=configured, warehouse=settings.warehouse.place)
+
+
+def _verify(
+    settings: "Settings", run_tests: "Collection[str]", *, since: "date | None", against_api: bool, quiet: bool
+) -> "Report":
+    from etl.cli.console import print_message, print_rate_limit_wait
+    from etl.inspect.reconcile import expected_requests, reconcile
+    from etl.inspect.verify import stored_scope, verify
+    from etl.model.wording import counted
+
+    narrowed = settings.only(run_tests, since=since)
+    report = verify(narrowed, stored_scope(settings, run_tests, since), needs_aggregates=against_api)
     if against_api:
         if not quiet:
-            requests = counted(expected_requests(settings, report.executions), "request")
+            requests = counted(expected_requests(narrowed, report.executions), "request")
             print_message(f"asking the API: {requests}, one for each page of the lists")
         report.add(
-            process.run(
+            run_async(
                 reconcile(
-                    settings,
+                    narrowed,
                     report.executions,
                     unsound=report.unsound,
                     on_hold=(lambda _seconds: None) if quiet else print_rate_limit_wait,

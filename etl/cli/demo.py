@@ -14,9 +14,7 @@ from rich.tree import Tree
 from etl import sandbox
 from etl.cli.console import printable
 from etl.cli.report import page_module, write_report
-from etl.cli.sandbox_server import API_KEY, SECRET_KEY, latest_friday, make_world
-from etl.cli.show_load import print_load
-from etl.cli.show_run import print_how_to_open, print_summary
+from etl.cli.show_run import print_how_to_open, print_load, print_summary
 from etl.errors import ConfigurationError
 from etl.inspect.status import read_status
 from etl.inspect.tables import read_table
@@ -24,11 +22,11 @@ from etl.load.dataset import Dataset
 from etl.load.files.contract import data_files
 from etl.load.files.open import open_files
 from etl.load.parquet import read_footer
+from etl.load.warehouse.load import load_warehouse
 from etl.load.warehouse.target import module_for
 from etl.model.schema import TABLES
 from etl.model.wording import shown
 from etl.pipeline import job
-from etl.pipeline.load_warehouse import load_warehouse
 from etl.pipeline.summary import Summary
 from etl.report.contents import read_contents
 from etl.settings import Settings
@@ -49,7 +47,7 @@ _SHOWN_COLUMNS = [
 ]
 
 
-async def run_demo(path: Path | None, *, seed: int) -> None:
+async def run_demo(path: Path | None, *, seed: int, now: datetime) -> None:
     """Export a made-up world three times, changing it after the first, and show what is in the dataset.
 
     Raises:
@@ -61,17 +59,16 @@ async def run_demo(path: Path | None, *, seed: int) -> None:
         _require_free(path)
     dataset = path or Path(tempfile.mkdtemp(prefix="metrics-etl-demo-"))
     rng = random.Random(seed)  # noqa: S311 a made-up world is no secret
-    friday = latest_friday(datetime.now(UTC))
-    world = make_world(rng, friday, run_tests=_RUN_TESTS, executions=_EXECUTIONS, calls=_CALLS)
-    async with sandbox.Sandbox(world, api_key=API_KEY, secret_key=SECRET_KEY) as server:
+    world = sandbox.settled_world(rng, now, run_tests=_RUN_TESTS, executions=_EXECUTIONS, calls=_CALLS)
+    async with sandbox.Sandbox(world) as server:
         settings = Settings.model_validate(
             {
                 "run_tests": [run_test.name for run_test in world.run_tests],
                 "api": {"base_url": server.base_url},
                 "destination": {"path": str(dataset)},
                 "export": {"settle_hours": 0},  # the exports follow one another at once, and nothing comes late here
-                "api_key": API_KEY,
-                "secret_key": SECRET_KEY,
+                "api_key": sandbox.API_KEY,
+                "secret_key": sandbox.SECRET_KEY,
             }
         )
         _print_step(console, f"A sandbox with {_RUN_TESTS} run tests answers at {server.base_url}. First export:")
@@ -86,7 +83,7 @@ async def run_demo(path: Path | None, *, seed: int) -> None:
         _print_step(console, "The 95th percentile of agent latency, per run test and week (one of them got worse):")
         console.print(weekly_p95_latency(calls).to_string(), soft_wrap=True)
 
-        _change_world(world, rng, friday)
+        _change_world(world, rng, sandbox.latest_friday(now))
         _print_step(
             console, "Now the source changes: a new execution, a rerun, and one that has just started. Second export:"
         )
@@ -127,7 +124,7 @@ def _show_warehouse(console: Console, dataset: Path, settings: Settings) -> None
             "To see it loaded into a warehouse: pip install 'simulation-metrics-etl[duckdb]', then run the demo again.",
         )
         return
-    import duckdb  # noqa: PLC0415 as above
+    import duckdb  # as above
 
     destination = Dataset(open_files(str(dataset)), compression=settings.destination.compression)
     _print_step(console, "A load makes a warehouse equal to the dataset, here a DuckDB file:")

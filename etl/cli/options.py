@@ -65,8 +65,8 @@ AcceptDeletions = Annotated[
     bool,
     typer.Option(
         "--accept-deletions",
-        help="Accept that more than 10% of a run test's executions, or of an execution's calls, have disappeared at once, and, "
-        "without --since, that rows lost from the dataset stay lost.",
+        help="All stored executions are gone at the source, and that is right: mark them as deleted. Without this, such a run "
+        "changes nothing, because the key may belong to another workspace.",
         rich_help_panel=SELECTION,
     ),
 ]

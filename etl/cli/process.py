@@ -1,13 +1,23 @@
-"""Tuning of the command's process for speed and little memory. A program that imports the library keeps its own."""
+"""The command's process: tuned for speed and little memory, stopped by a signal in order, ended with an exit code.
+
+A program that imports the library keeps its own.
+"""
 
 import asyncio
 import gc
 import os
 import resource
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+import signal
+import traceback
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any, NoReturn, TypeVar
 
-from etl.errors import ConfigurationError
+import typer
+
+from etl.cli.streams import stdout_failure
+from etl.errors import ExitCode, ExporterError, InterruptedRunError
 
 T = TypeVar("T")
 
@@ -30,29 +40,92 @@ def prepare() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
+def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Run the work as ``asyncio.run`` does, on uvloop's event loop where it is installed (extra ``fast``).
 
     Objects from the imports live as long as the process, so the garbage collector no longer scans them, not even at exit.
-
-    Raises:
-        ConfigurationError: the process may open too few files.
     """
-    from etl.settings.capacity import fitting_concurrency  # noqa: PLC0415
-
-    try:
-        fitting_concurrency(1)  # an event loop that cannot open its own files aborts the process
-    except ConfigurationError:
-        work.close()
-        raise
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)  # less often than by default: what a run creates lives until its commit
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     try:
-        import uvloop  # noqa: PLC0415
+        import uvloop
     except ImportError:
         pass
     else:
         loop_factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(work)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator["asyncio.Future[InterruptedRunError]"]:
+    """A future that SIGINT or SIGTERM sets; a second signal ends the process at once, as a crash would."""
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[InterruptedRunError] = loop.create_future()
+
+    def interrupt(number: signal.Signals) -> None:
+        if stop.done():
+            os._exit(128 + number)
+        stop.set_result(
+            InterruptedRunError(
+                f"interrupted by {number.name}; what had arrived is saved", exit_code=ExitCode(128 + number)
+            )
+        )
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        loop.add_signal_handler(number, interrupt, number)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+        stop.cancel()
+
+
+def hearing_signals(work: Callable[[], T]) -> T:
+    """Do the work in a thread: while a driver waits for its server, no signal would be heard in this one.
+
+    Nor would one in a wait without an end, where a library's handler has it taken up again, as that of Polars does.
+    """
+    with ThreadPoolExecutor(1) as executor:
+        future = executor.submit(work)
+        while not future.done():
+            wait([future], timeout=0.2)
+        return future.result()
+
+
+@contextmanager
+def report_errors(*, verbose: bool) -> Iterator[None]:
+    """End the command with one line on stderr and the documented exit code, whatever is raised in the block."""
+    try:
+        yield
+    except (typer.Exit, typer.Abort):
+        raise
+    except ExporterError as error:
+        message, exit_code = str(error), error.exit_code
+    except KeyboardInterrupt:
+        message, exit_code = "interrupted by SIGINT", ExitCode.SIGINT
+    except Exception as error:  # noqa: BLE001 the last line of defence: users get one line, not a traceback
+        where = (
+            traceback.format_exc().rstrip() if verbose else f"{type(error).__name__}: {error} (--verbose shows where)"
+        )
+        message, exit_code = f"a bug: {where}", ExitCode.BUG
+    else:
+        return
+    from etl.cli.console import print_message  # rich takes a while
+
+    print_message(f"error: {message}")
+    raise typer.Exit(exit_code)
+
+
+def end(exit_code: ExitCode, *, is_all_printed: bool = True) -> NoReturn:
+    """End the command. ``is_all_printed``: its whole result is what it printed, so without that it has failed."""
+    if failure := stdout_failure():
+        from etl.cli.console import print_message
+
+        print_message(f"error: cannot write to stdout: {failure}: the output is incomplete")
+        exit_code = exit_code or (ExitCode.DESTINATION_FAILED if is_all_printed else ExitCode.COMPLETE)
+    raise typer.Exit(exit_code)

@@ -1,6 +1,5 @@
 """``report``: one page to look at after a night, from the dataset alone."""
 
-import sys
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
@@ -8,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from etl.cli.endings import end, report_errors
+from etl.cli.dataset import open_settings, read_dataset
 from etl.cli.options import OUTPUT, SELECTION, Config, RunTests, Since, Verbose, parse_day
+from etl.cli.process import end, report_errors
 from etl.errors import ConfigurationError, DestinationError, ExitCode
 
 if TYPE_CHECKING:
@@ -64,10 +64,9 @@ def report(
     if since and until and since > until:
         raise typer.BadParameter(f"--since {since} is later than --until {until}")
     with report_errors(verbose=verbose):
-        from etl.cli.console import print_line, stdout_console  # noqa: PLC0415
-        from etl.cli.reading import open_settings, read_dataset  # noqa: PLC0415
-        from etl.load.files.open import is_in_dataset  # noqa: PLC0415
-        from etl.report.contents import read_contents  # noqa: PLC0415
+        from etl.cli.console import print_line, stdout_console
+        from etl.load.files.open import is_in_dataset
+        from etl.report.contents import read_contents
 
         page = page_module()
         settings, configured = open_settings(config)
@@ -89,7 +88,7 @@ def write_report(page: "ModuleType", contents: "Contents", output: Path) -> None
     Raises:
         DestinationError: it cannot be written.
     """
-    from etl.cli.console import print_line, stdout_console  # noqa: PLC0415
+    from etl.cli.console import print_line, stdout_console
 
     _write(output, page.page(contents).encode())
     console = stdout_console()
@@ -103,14 +102,10 @@ def page_module() -> "ModuleType":
     """The module that makes the page, its packages imported.
 
     Raises:
-        ConfigurationError: they are not installed, or cannot work in this process.
+        ConfigurationError: they are not installed.
     """
-    if sys.flags.optimize > 1:
-        raise ConfigurationError(
-            "charts cannot be drawn without docstrings: unset PYTHONOPTIMIZE, or start Python without -OO"
-        )
     try:
-        from etl.report import page  # noqa: PLC0415
+        from etl.report import page
     except ModuleNotFoundError as exc:
         raise ConfigurationError(
             f"metrics-etl report needs the extra report ({exc.name} is not installed): "

@@ -1,14 +1,14 @@
-"""``run`` and ``plan``: bring the dataset up to date, or show what that would take."""
+"""``run``, ``plan`` and ``load``: bring dataset and warehouse up to date, or show what that would take."""
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from etl.cli import process
-from etl.cli.endings import end, report_errors, stop_on_signals
 from etl.cli.options import OUTPUT, SELECTION, AcceptDeletions, AsJson, Config, Quiet, RunTests, Since, Verbose
+from etl.cli.process import end, hearing_signals, report_errors, run_async, stop_on_signals
 from etl.errors import ConfigurationError, ExitCode, ExporterError
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
     Example: metrics-etl run --run-test "Checkout flow" --since 2026-11-01
     """
     with report_errors(verbose=verbose):
-        from etl.cli.console import print_json, print_result  # noqa: PLC0415
-        from etl.cli.show_run import print_how_to_open, print_summary  # noqa: PLC0415
-        from etl.pipeline.metrics_file import write_metrics_file  # noqa: PLC0415
+        from etl.cli.console import print_json, print_result
+        from etl.cli.show_run import print_how_to_open, print_summary
+        from etl.pipeline.metrics_file import write_metrics_file
 
         settings = _read_settings(
             config, metrics_file, run_tests or (), since=since, dask=dask, leaves_note=not dry_run
@@ -84,7 +84,7 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
             summary = _export(
                 settings, quiet=quiet, verbose=verbose, full_refresh=full_refresh, accept_deletions=accept_deletions
             )
-        except ConfigurationError as error:  # the process may open or start too little
+        except ConfigurationError as error:  # such as a package that is not installed
             _end_and_notify("run_failed", _noted(error, settings.destination), settings)
         except ExporterError as error:
             _end_and_notify("run_failed", error, settings)
@@ -107,7 +107,7 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
 
 def _end_and_notify(event: str, error: ExporterError, settings: "Settings") -> NoReturn:
     """End the command with the error: as one line of text, or in a log of JSON as an event."""
-    from etl.cli.events import make_notify  # noqa: PLC0415
+    from etl.cli.events import make_notify
 
     if settings.log.format != "json":
         raise error
@@ -116,8 +116,8 @@ def _end_and_notify(event: str, error: ExporterError, settings: "Settings") -> N
 
 
 def _print_problems(summary: "Summary", settings: "Settings") -> None:
-    from etl.cli.console import print_message  # noqa: PLC0415
-    from etl.cli.events import make_notify  # noqa: PLC0415
+    from etl.cli.console import print_message
+    from etl.cli.events import make_notify
 
     notify = make_notify(settings.log, verbose=False)
     for problem in summary.problems:
@@ -135,9 +135,62 @@ def plan(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = F
     Example: metrics-etl plan
     """
     with report_errors(verbose=verbose):
-        from etl.settings import Settings  # noqa: PLC0415
+        from etl.settings import Settings
 
         _print_plan_and_exit(Settings.load(config), as_json=as_json)
+
+
+def load(
+    config: Config = None,
+    *,
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="Load every row again, and remove executions that are no longer in the dataset."),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what differs, and change nothing.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make the warehouse equal to the dataset.
+
+    Every run does this at its end. Use it after an outage, a restored backup or a change by hand. Safe to repeat and to
+    interrupt. Sends no request to the API and needs no key. Exits with 3 when the dataset itself is missing rows.
+
+    Example: metrics-etl load --dry-run
+    """
+    with report_errors(verbose=verbose):
+        from etl.cli.console import print_json, print_message
+        from etl.cli.show_progress import load_progress
+        from etl.cli.show_run import print_load
+        from etl.inspect.tables import open_dataset
+        from etl.load.dataset import Dataset
+        from etl.load.warehouse.load import load_warehouse, preview_load
+        from etl.load.warehouse.target import module_for
+        from etl.settings import Settings
+
+        settings = Settings.load(config, needs_keys=False, needs_run_tests=False)
+        module_for(settings.warehouse.named_url)
+        files = open_dataset(settings.destination.path, settings.destination.options)
+        dataset = Dataset(files, compression=settings.destination.compression)
+        if dry_run:
+            result = hearing_signals(partial(preview_load, settings.warehouse, dataset, is_full=full))
+        else:
+            files.prepare()
+            now = datetime.now(UTC)
+            with files.lock(now), load_progress(is_shown=not quiet and not as_json) as on_progress:
+                files.sweep_staging()
+                result = hearing_signals(
+                    partial(load_warehouse, settings.warehouse, dataset, now, is_full=full, on_progress=on_progress)
+                )
+        if as_json:
+            print_json(result.as_json())
+        elif not quiet:
+            print_load(result, is_dry_run=dry_run)
+        if quiet:
+            for problem in result.problems:
+                print_message(problem)
+        end(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE, is_all_printed=dry_run)
 
 
 def _read_settings(
@@ -149,8 +202,8 @@ def _read_settings(
     dask: str | None,
     leaves_note: bool,
 ) -> "Settings":
-    from etl.pipeline.metrics_file import check_metrics_file  # noqa: PLC0415
-    from etl.settings import Settings  # noqa: PLC0415
+    from etl.pipeline.metrics_file import check_metrics_file
+    from etl.settings import Settings
 
     try:
         settings = Settings.load(config).only(run_tests, since=since)
@@ -160,7 +213,7 @@ def _read_settings(
             check_metrics_file(metrics_file, settings.destination.path)
     except ConfigurationError as error:
         if leaves_note:
-            from etl.settings.destination import find_destination  # noqa: PLC0415
+            from etl.settings.read import find_destination
 
             raise _noted(error, find_destination(config)) from None
         raise
@@ -169,8 +222,8 @@ def _read_settings(
 
 def _noted(error: ConfigurationError, destination: "Destination | None") -> ConfigurationError:
     """The error that did not let a run begin, once ``status`` knows of it; or else it says that ``status`` will not."""
-    from etl.load.attempt import note_failure  # noqa: PLC0415
-    from etl.load.files.open import open_files  # noqa: PLC0415
+    from etl.load.files.open import open_files
+    from etl.load.last_run import note_failure
 
     if destination is None:
         silence: str | None = "metrics-etl status will not show this run: the settings name no dataset"
@@ -186,17 +239,15 @@ def _noted(error: ConfigurationError, destination: "Destination | None") -> Conf
 def _print_plan_and_exit(
     settings: "Settings", *, as_json: bool, full_refresh: bool = False, accept_deletions: bool = False
 ) -> NoReturn:
-    from etl.cli.console import print_json, print_rate_limit_wait  # noqa: PLC0415
-    from etl.cli.show_plan import plan_as_json, print_plan  # noqa: PLC0415
-    from etl.pipeline import job  # noqa: PLC0415
+    from etl.cli.console import print_json, print_rate_limit_wait
+    from etl.cli.show_plan import plan_as_json, print_plan
+    from etl.pipeline import job
 
     def notify(event: str, **fields: Any) -> None:
         if event == "held":
             print_rate_limit_wait(fields["seconds"])
 
-    result = process.run(
-        job.plan(settings, full_refresh=full_refresh, accept_deletions=accept_deletions, notify=notify)
-    )
+    result = run_async(job.plan(settings, full_refresh=full_refresh, accept_deletions=accept_deletions, notify=notify))
     if as_json:
         print_json(plan_as_json(result))
     else:
@@ -207,11 +258,11 @@ def _print_plan_and_exit(
 def _export(
     settings: "Settings", *, quiet: bool, verbose: bool, full_refresh: bool, accept_deletions: bool
 ) -> "Summary":
-    from etl.cli.events import make_notify  # noqa: PLC0415
-    from etl.cli.show_progress import can_show_progress, live_progress  # noqa: PLC0415
-    from etl.pipeline import job  # noqa: PLC0415
-    from etl.pipeline.engine.open import dask_module  # noqa: PLC0415
-    from etl.pipeline.progress import Progress  # noqa: PLC0415
+    from etl.cli.events import make_notify
+    from etl.cli.show_progress import can_show_progress, live_progress
+    from etl.pipeline import job
+    from etl.pipeline.progress import Progress
+    from etl.pipeline.run import dask_module
 
     if settings.engine.kind == "dask":
         dask_module().be_silent()
@@ -230,4 +281,4 @@ def _export(
                 stop=stop,
             )
 
-    return process.run(export())
+    return run_async(export())

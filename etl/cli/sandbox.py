@@ -1,23 +1,20 @@
 """``sandbox`` and ``demo``: try the exporter without a key."""
 
-from enum import StrEnum
+import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from etl.cli import process
-from etl.cli.endings import report_errors
+from etl.cli.process import report_errors, run_async, stop_on_signals
+from etl.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from etl.sandbox import Sandbox
 
 _DATA, _SERVER = "Made-up data", "Behavior of the server"
 _SEED = "The same seed makes the same data."
-
-
-class Spelling(StrEnum):
-    """The names of the open-ended objects in the sandbox's answers: the server's, or those of the documentation."""
-
-    SERVER = "server"
-    DOCUMENTED = "documented"
 
 
 def sandbox(  # noqa: PLR0913 one parameter for each option of the command
@@ -46,8 +43,6 @@ def sandbox(  # noqa: PLR0913 one parameter for each option of the command
             min=0, max=1, metavar="N", help="Share of requests that fail in some way.", rich_help_panel=_SERVER
         ),
     ] = 0,
-    max_limit: Annotated[int, typer.Option(min=0, hidden=True)] = 0,
-    spelling: Annotated[Spelling, typer.Option(hidden=True)] = Spelling.SERVER,
 ) -> None:
     """Run a simulated API on this machine, to try things out.
 
@@ -57,26 +52,20 @@ def sandbox(  # noqa: PLR0913 one parameter for each option of the command
     Example: metrics-etl sandbox --rate-limit 100 --faults 0.02
     """
     with report_errors(verbose=False):
-        import asyncio  # noqa: PLC0415
-        import random  # noqa: PLC0415
-        from datetime import UTC, datetime  # noqa: PLC0415
+        import random
 
-        from etl.cli.sandbox_server import API_KEY, SECRET_KEY, latest_friday, make_world, serve  # noqa: PLC0415
-        from etl.sandbox import Sandbox, random_faults  # noqa: PLC0415
+        from etl.sandbox import Sandbox, random_faults, settled_world
 
         rng = random.Random(seed)  # noqa: S311 a made-up world is no secret
+        now = datetime.now(UTC)
         server = Sandbox(
-            make_world(rng, latest_friday(datetime.now(UTC)), run_tests=run_tests, executions=executions, calls=calls),
-            api_key=API_KEY,
-            secret_key=SECRET_KEY,
+            settled_world(rng, now, run_tests=run_tests, executions=executions, calls=calls),
             port=port,
             rate_limit=rate_limit or None,
             latency_seconds=latency_ms / 1000,
-            max_limit=max_limit or None,
             fault=random_faults(rng, faults) if faults else None,
-            spelling=spelling.value,
         )
-        asyncio.run(serve(server, port=port))
+        asyncio.run(_serve(server, port=port))
 
 
 def demo(
@@ -94,6 +83,28 @@ def demo(
     Example: metrics-etl demo
     """
     with report_errors(verbose=False):
-        from etl.cli.demo import run_demo  # noqa: PLC0415
+        from etl.cli.demo import run_demo
 
-        process.run(run_demo(path, seed=seed))
+        run_async(run_demo(path, seed=seed, now=datetime.now(UTC)))
+
+
+async def _serve(server: "Sandbox", *, port: int) -> None:
+    """Print the settings for an export to stdout, and what runs to stderr; serve until a signal or a cancellation."""
+    from etl.cli.console import print_message, print_result
+    from etl.sandbox import API_KEY, SECRET_KEY
+
+    try:
+        await server.start()
+    except OSError as exc:
+        raise ConfigurationError(f"--port {port}: {exc.strerror}: choose another, or 0 for a free one") from None
+    try:
+        print_result(f"export FI_BASE_URL={server.base_url} FI_API_KEY={API_KEY} FI_SECRET_KEY={SECRET_KEY}")
+        names = ", ".join(f'"{run_test.name}"' for run_test in server.world.run_tests)
+        with stop_on_signals() as stop:
+            print_result(f"run_tests = [{names}]")
+            print_message(
+                f"a simulated API runs at {server.base_url} until you press Ctrl-C; use the lines above in another terminal"
+            )
+            await asyncio.wait([stop])
+    finally:
+        await server.stop()

@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from etl.cli.console import print_line, stdout_console
+from etl.cli.show_run import print_alarms
 from etl.compare.amounts import change_texts, value_text
 from etl.compare.comparison import ComparisonReport, Row
 from etl.compare.selection import Selection
@@ -15,36 +16,6 @@ from etl.model.wording import counted, shown
 _HEADER = ("metric", "baseline", "candidate", "change", "95% interval", "calls", "verdict")
 _LEFT_OUT = ("95% interval", "calls")
 _WIDE = 120
-FIELDS = {
-    "dataset": "folder or bucket",
-    "exit_code": "exit code",
-    "conclusion": "the outcome in one line",
-    "exceeded": "metrics whose limit is exceeded",
-    "not_judged": "metrics with a limit but too few calls",
-    "gone": "what is gone from the dataset",
-    "baseline.wanted": "what was asked for",
-    "baseline.run_test": "name of the run test",
-    "baseline.executions": "ids of the executions, newest first",
-    "baseline.calls": "how many calls they have",
-    "baseline.first_started_at": "when the first of them was created",
-    "baseline.last_started_at": "when the last of them was created",
-    "candidate": "the same fields for the candidate",
-    "metrics[].metric": "name of the metric",
-    "metrics[].unit": "its unit",
-    "metrics[].worse_when": "`higher` or `lower`",
-    "metrics[].baseline": "its value in the baseline; null without calls",
-    "metrics[].candidate": "its value in the candidate; null without calls",
-    "metrics[].baseline_calls": "calls of the baseline that have a value",
-    "metrics[].candidate_calls": "calls of the candidate that have a value",
-    "metrics[].difference": "candidate minus baseline, in the unit: `value`, and its interval from `low` to `high`; null with "
-    "too few calls",
-    "metrics[].change": "the same as a share of the baseline; a bound is null where the baseline is 0",
-    "metrics[].verdict": "see the verdicts below",
-    "metrics[].limit": "its limit; null without one",
-    "metrics[].limit_outcome": "whether the limit was kept, see below; null without one",
-    "notices": "one line for each thing that limits the comparison, such as executions that are not finished",
-}
-"""What each field of the JSON means."""
 _STYLES = {Verdict.WORSE: "red", Verdict.BETTER: "green", Verdict.TOO_FEW: "dim", Verdict.UNCLEAR: ""}
 
 
@@ -56,6 +27,7 @@ def print_comparison(report: ComparisonReport) -> None:
     console.print(_table(report, is_narrow=console.width < _WIDE))
     for notice in report.notices:
         print_line(console, "notice", notice)
+    print_alarms(console, report.findings)
     print_line(
         console,
         "outcome",
@@ -92,7 +64,7 @@ def markdown(report: ComparisonReport) -> str:
             f"### {_code(report.candidate.run_test)}: {report.conclusion}",
             "",
             *(f"- {label}: {_code(text)}" for label, text in _heads(report)[1:]),
-            *(f"- notice: {_code(notice)}" for notice in report.notices),
+            *(f"- notice: {_code(notice)}" for notice in (*report.notices, *map(str, report.findings))),
             "",
             *(f"| {' | '.join(line)} |" for line in lines),
         )

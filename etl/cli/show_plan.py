@@ -2,42 +2,19 @@
 
 from typing import Any
 
-from rich.table import Table
-
-from etl.cli.console import add_name_column, by_purpose, duration, print_line, printable, stdout_console
+from etl.cli.console import by_purpose, duration, make_table, print_line, printable, stdout_console
+from etl.extract.endpoints import Purpose
 from etl.extract.plan import REASON_MEANINGS, Reason
-from etl.extract.purpose import Purpose
 from etl.model.wording import counted
 from etl.pipeline.job import Plan
 
 _STANDARD_REQUESTS_PER_MINUTE = 100
 
-FIELDS = {
-    "requests": "requests that fetch what is planned, without those for the lists",
-    "requests_by_purpose": "all requests, by purpose",
-    "requests_per_minute": "the rate limit; null when none is known",
-    "minutes": "how long the run takes at this rate limit; null when none is known",
-    "problems": "one line for each thing that could not be listed",
-    "run_tests[].name": "name of the run test",
-    "run_tests[].key": "its key, as in the folder `run_test=KEY`",
-    "run_tests[].listed": "executions in its list",
-    "run_tests[].reasons": "executions by reason",
-    "run_tests[].error": "why it could not be listed; otherwise null",
-    "executions[].execution_id": "an execution to fetch; they are fetched in this order",
-    "executions[].run_test": "name of its run test",
-    "executions[].reason": "why it is fetched",
-    "executions[].estimated_calls": "how many calls it is expected to have",
-}
-"""What each field of the JSON means."""
-
 
 def print_plan(plan: Plan) -> None:
     """The plan by run test and reason, with requests and minutes; to stdout."""
     console = stdout_console()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    add_name_column(console, table, "run test")
-    table.add_column("executions", justify="right")
-    table.add_column("what and why", overflow="fold")
+    table = make_table(console, "run test", ("executions",), ("what and why",))
     for run_test in plan.run_tests:
         for reason in Reason:
             if count := run_test.reasons[reason]:

@@ -1,12 +1,14 @@
-"""The line of progress that a run redraws on a terminal. Decides nothing."""
+"""What a run and a load redraw on a terminal while they work. Decides nothing."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 
+import rich.progress
 from rich.console import Console
 from rich.live import Live
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -68,3 +70,20 @@ def progress_parts(progress: Progress, now: float) -> Iterator[str]:
         yield f"rate limit: {left:,} of {progress.quota.requests_per_minute:,} left"
     if progress.crawls:
         yield f"{progress.committed_executions:,}/{progress.planned_executions:,} saved"
+
+
+@contextmanager
+def load_progress(*, is_shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar of the files that were read, on stderr if that is a terminal; gives what moves it."""
+    if not (is_shown and can_show_progress()):
+        yield lambda _done, _total: None
+        return
+    columns = (
+        TextColumn("loading"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} files"),
+        TimeRemainingColumn(),
+    )
+    with rich.progress.Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

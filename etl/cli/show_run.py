@@ -1,80 +1,17 @@
-"""What ``run`` prints at its end: the summary, and how to open the dataset. Decides nothing."""
+"""What ``run`` and ``load`` print at their end, how to open the dataset, and, for all commands, findings. Decides nothing."""
 
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
-from rich.table import Table
 
-from etl.cli.console import add_name_column, by_purpose, duration, print_line, printable, stdout_console
-from etl.cli.show_load import loaded
+from etl.cli.console import by_purpose, duration, make_table, print_line, printable, stdout_console
 from etl.extract.plan import Reason
+from etl.load.warehouse.load import Result
 from etl.model import schema
+from etl.model.findings import Finding, alarms, gravest
 from etl.model.locations import Options, scheme_of
 from etl.model.wording import counted
-from etl.pipeline.run_test_summary import RunTestSummary
-from etl.pipeline.summary import Summary
-
-FIELDS = {
-    "export_run_id": "id of the run, as in the column `export_run_id`",
-    "version": "version of metrics-etl",
-    "dataset": "folder or bucket",
-    "started_at": "when the run started",
-    "finished_at": "when it ended",
-    "seconds": "how long it took",
-    "outcome": "the exit code as a word",
-    "exit_code": "the exit code",
-    "problems": "one line for each thing that is missing or wrong; empty when the run is complete",
-    "notices": "one line for each thing worth knowing although nothing is missing",
-    "requests": "requests sent to the API",
-    "requests_by_purpose": "the same by purpose",
-    "saved_requests": 'requests that `settle_by = "detail"` saved; negative when it cost more than it saved',
-    "necessary_requests": "the fewest requests with which this run could have been done",
-    "retries": "requests sent again after a failure",
-    "rejections": "requests that the rate limit refused",
-    "requests_per_minute": "the rate limit that was kept; null when none is known",
-    "redactions": "answers that contained one of your keys, which was removed",
-    "files": "files written",
-    "bytes": "bytes written",
-    "store_requests": "requests to the bucket, by kind, without retries; empty for a folder",
-    "warehouse": "what was loaded: the fields of `load --json`; null without a warehouse, and always in `last_run.json`",
-    "rows": "new or changed rows, by table",
-    "complete_at": "when a run last exported everything that is configured; null when none did",
-    "last_complete_at": "the same for each configured run test, by its key; a run with `--since` does not count",
-    "incomplete": "keys of configured run tests that are not complete: the last run that included them left something out, was "
-    "killed or could not start",
-    "undiscovered": "what is wrong with the list of all run tests, in words, as the last run said that read it",
-    "asked_for": "keys of run tests that the source no longer has, and whose executions have all been looked up, or accepted as "
-    "deleted",
-    "ask_again": "keys of run tests that are not exported, and of whose executions some could not be looked up: the next run "
-    "tries again",
-    "not_listed": "by key, how many stored executions still exist but were missing from the last list",
-    "is_all": 'whether `complete_at` was reached with `run_tests = "all"`',
-    "complete_since": "by key, the `since` with which `last_complete_at` was reached; null for none",
-    "run_tests[].name": "name of the run test",
-    "run_tests[].key": "its key, as in the folder `run_test=KEY`",
-    "run_tests[].is_complete": "whether this run exported all of it",
-    "run_tests[].listed": "executions in its list",
-    "run_tests[].reasons": "executions by reason",
-    "run_tests[].missed": "executions left to the next run, because this one ended early",
-    "run_tests[].not_listed": "stored executions that still exist but were missing from its list",
-    "run_tests[].deleted": "executions that were deleted at the source",
-    "run_tests[].moved": "executions that moved here from another run test",
-    "run_tests[].executions": "executions that arrived, changed or not",
-    "run_tests[].calls": "calls that arrived, changed or not",
-    "run_tests[].evals": "evals that arrived, changed or not; an execution that is saved in pieces brings them again at its end",
-    "run_tests[].dead_letters": "requests that were given up",
-    "run_tests[].misfits": "values that did not fit their column, and are in `extra`",
-    "run_tests[].error": "why it could not be exported; otherwise null",
-    "receipt.written[].path": "a file that the run wrote",
-    "receipt.written[].rows": "its rows",
-    "receipt.written[].bytes": "its size",
-    "receipt.written[].sha256": "the SHA-256 of its bytes",
-    "receipt.removed": "files that were moved or set aside",
-    "receipt.not_listed": "how many more files were written or removed, beyond 20,000",
-    "receipt.executions": "by key, how many executions were `inserted`, `replaced` or `verified`; and how many were `moved` "
-    "here, `marked` as deleted, or `emptied` of their calls",
-}
-"""What each field of the JSON means, and of ``_state/last_run.json``."""
+from etl.pipeline.summary import RunTestSummary, Summary, first_of_each_kind
 
 
 def print_summary(summary: Summary) -> None:
@@ -90,11 +27,41 @@ def print_summary(summary: Summary) -> None:
         print_line(console, "warehouse", f"{summary.load.warehouse}: {loaded(summary.load)}")
     if misfits := sum(run_test.misfits for run_test in summary.run_tests):
         print_line(console, "misfits", f"{counted(misfits, 'value')} did not fit the column: see the column extra")
-    for notice in summary.notices:
-        print_line(console, "notice", notice)
-    for problem in summary.problems:
-        print_line(console, "problem", problem, style="bold red")
+    print_notices(console, summary.findings)
+    if summary.failure:
+        print_line(console, "problem", str(summary.failure), style="bold red")
+    told = {*summary.problems}
+    alarms = [finding for finding in summary.findings if str(finding) in told]
+    print_alarms(console, alarms, has_next_step=summary.failure is None)
+    if summary.load_failure:
+        print_line(console, "problem", f"not loaded: {summary.load_failure}", style="bold red")
     print_line(console, "outcome", f"{summary.outcome} (exit {summary.exit_code})")
+
+
+def print_load(result: Result, *, is_dry_run: bool) -> None:
+    """What differed, and what was loaded; to stdout."""
+    console = stdout_console()
+    print_line(console, "warehouse", result.warehouse)
+    print_line(console, "differed", loaded(result))
+    if is_dry_run:
+        print_line(console, "outcome", "nothing was changed" if result.is_changed else "nothing to do")
+        return
+    rows = ", ".join(counted(count, name.removesuffix("s")) for name, count in result.rows.items())
+    if result.is_changed:
+        print_line(console, "loaded", rows or "no row")
+    for notice in result.notices:
+        print_line(console, "notice", notice)
+    for problem in result.problems:
+        print_line(console, "problem", problem, style="bold red")
+
+
+def loaded(result: Result) -> str:
+    """What a load was about, in a few words."""
+    counts = {"new": result.new, "changed": result.changed, "altered there": result.altered, "removed": result.removed}
+    parts = [f"{count:,} {name}" for name, count in counts.items() if count]
+    if parts:
+        return f"executions: {', '.join(parts)}"
+    return "no execution" if result.is_changed else "nothing: it is up to date"
 
 
 def print_how_to_open(dataset: str, options: Options | None = None) -> None:
@@ -135,16 +102,28 @@ def _bucket(requests: Mapping[str, int]) -> str:
 
 
 def _print_run_tests(console: Console, run_tests: Sequence[RunTestSummary]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    add_name_column(console, table, "run test")
-    for name in ("listed", "fetched", "waiting", "calls", "evals"):
-        table.add_column(name, justify="right")
-    table.add_column("state", overflow="fold")
+    table = make_table(console, "run test", ("listed", "fetched", "waiting", "calls", "evals"), ("state",))
     for run_test in run_tests:
         waiting = run_test.reasons[Reason.WAITING]
         fetched = sum(run_test.reasons.values()) - waiting - run_test.reasons[Reason.FINAL] - run_test.missed
         figures = (run_test.listed, fetched, waiting, run_test.calls, run_test.evals)
-        state = "complete" if run_test.is_whole else "failed" if run_test.error else "incomplete"
+        state = "complete" if run_test.is_complete else "failed" if run_test.error else "incomplete"
         state = f"{run_test.missed:,} left" if run_test.missed else state
         table.add_row(printable(run_test.name), *(f"{figure:,}" for figure in figures), state)
     console.print(table)
+
+
+def print_alarms(console: Console, findings: Sequence[Finding], *, has_next_step: bool = True) -> None:
+    """The first alarm of each kind with how many there are, and the next step of the gravest."""
+    for finding, count in first_of_each_kind([*alarms(findings)]):
+        text = f"{finding} (and {count - 1:,} more)" if count > 1 else str(finding)
+        print_line(console, "problem", text, style="bold red")
+    if has_next_step and (first := gravest(findings)):
+        print_line(console, "next", first.next_step)
+
+
+def print_notices(console: Console, findings: Sequence[Finding]) -> None:
+    """What is worth knowing."""
+    for finding in findings:
+        if not finding.is_alarm:
+            print_line(console, "notice", str(finding))

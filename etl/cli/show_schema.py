@@ -28,7 +28,7 @@ def schema_markdown(tables: Sequence[schema.Table]) -> Iterator[str]:
         yield f"## {table.name}"
         yield ""
         source = f" Source: `GET {table.endpoint}`." if table.endpoint else ""
-        yield f"One row per {table.one_row_per}. Key: {', '.join(f'`{name}`' for name in table.unique)}.{source}"
+        yield f"One row per {table.one_row_per}. Key: {', '.join(f'`{name}`' for name in table.key)}.{source}"
         yield ""
         yield "| column | type | unit | meaning | source | null |"
         yield "|---|---|---|---|---|---|"
@@ -43,7 +43,7 @@ def _as_json(table: schema.Table) -> dict[str, Any]:
     return {
         "table": table.name,
         "one_row_per": table.one_row_per,
-        "key": table.unique,
+        "key": table.key,
         "columns": [
             {
                 "name": column.name,
@@ -62,7 +62,7 @@ def _print_tables(tables: Sequence[schema.Table]) -> None:
     # As wide as the terminal also where a pager such as less reads this: rich asks all three standard streams.
     console = Console(file=sys.stdout, highlight=False)
     for table in tables:
-        console.print(f"\n[bold]{table.name}[/]: one row per {table.one_row_per}; key {', '.join(table.unique)}")
+        console.print(f"\n[bold]{table.name}[/]: one row per {table.one_row_per}; key {', '.join(table.key)}")
         for column in table.columns:
             unit = f", {column.unit}" if column.unit else ""
             console.print(Text.assemble((column.name, "bold"), f"  {column.type_name}{unit}"))

@@ -2,9 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from etl.cli import process
-from etl.cli.endings import end, report_errors
 from etl.cli.options import AsJson, Config, Verbose
+from etl.cli.process import end, report_errors, run_async
 from etl.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -22,11 +21,11 @@ def check(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = 
     Example: metrics-etl check
     """
     with report_errors(verbose=verbose):
-        from etl.cli.console import print_json, print_rate_limit_wait  # noqa: PLC0415
-        from etl.cli.show_check import print_checks  # noqa: PLC0415
-        from etl.pipeline import preflight  # noqa: PLC0415
+        from etl.cli.console import print_json, print_rate_limit_wait
+        from etl.cli.show_source import print_checks
+        from etl.pipeline import preflight
 
-        checks = process.run(preflight.check(config, on_hold=print_rate_limit_wait))
+        checks = run_async(preflight.check(config, on_hold=print_rate_limit_wait))
         if as_json:
             print_json(preflight.as_json(checks))
         else:
@@ -43,11 +42,11 @@ def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose
     Example: metrics-etl discover
     """
     with report_errors(verbose=verbose):
-        from etl.cli.console import print_json, print_message, print_result  # noqa: PLC0415
-        from etl.cli.show_run_tests import run_tests_as_json, run_tests_as_toml  # noqa: PLC0415
-        from etl.settings import Settings  # noqa: PLC0415
+        from etl.cli.console import print_json, print_message, print_result
+        from etl.cli.show_source import run_tests_as_json, run_tests_as_toml
+        from etl.settings import Settings
 
-        discovered = process.run(_discover(Settings.load(config, needs_run_tests=False)))
+        discovered = run_async(_discover(Settings.load(config, needs_run_tests=False)))
         if as_json:
             print_json(run_tests_as_json(discovered))
         else:
@@ -58,9 +57,9 @@ def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose
 
 
 async def _discover(settings: "Settings") -> "Discovered":
-    from etl.cli.console import print_rate_limit_wait  # noqa: PLC0415
-    from etl.extract.connect import client_of  # noqa: PLC0415
-    from etl.extract.run_tests import discover  # noqa: PLC0415
+    from etl.cli.console import print_rate_limit_wait
+    from etl.extract.connect import client_of
+    from etl.extract.run_tests import discover
 
     async with client_of(settings, on_hold=print_rate_limit_wait) as client:
         return await discover(client, page_limit=settings.api.page_limit)

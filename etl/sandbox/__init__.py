@@ -5,11 +5,12 @@ from etl.sandbox.generate import (
     add_execution,
     add_late_data,
     finish_execution,
+    latest_friday,
     make_world,
     new_run_test,
-    start_execution,
+    settled_world,
 )
-from etl.sandbox.server import Sandbox
+from etl.sandbox.server import API_KEY, SECRET_KEY, Sandbox
 from etl.sandbox.world import (
     Call,
     EvalConfig,
@@ -30,6 +31,8 @@ from etl.sandbox.world import (
 )
 
 __all__ = [
+    "API_KEY",
+    "SECRET_KEY",
     "Call",
     "EvalConfig",
     "Execution",
@@ -47,6 +50,7 @@ __all__ = [
     "delete_call",
     "delete_execution",
     "finish_execution",
+    "latest_friday",
     "listable_calls",
     "listable_executions",
     "make_world",
@@ -54,6 +58,6 @@ __all__ = [
     "random_faults",
     "rename_run_test",
     "rerun_execution",
-    "start_execution",
+    "settled_world",
     "touch_call",
 ]

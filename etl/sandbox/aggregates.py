@@ -3,10 +3,9 @@
 An average without data is 0.0, as on the real server. Deleted calls count where the server counts them.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from decimal import ROUND_HALF_UP, Decimal
-from itertools import chain
 from typing import Any
 
 from etl.sandbox.world import Call, EvalConfig, Execution, listable_calls
@@ -33,7 +32,7 @@ def metrics(calls: Sequence[Call]) -> dict[str, Any]:
             "avg_response_time_ms": average((call.response_time_ms for call in calls), 0),
             "percentiles": {f"p{rank}": rounded(percentile(latencies, rank), 1) for rank in (50, 95, 99) if latencies},
         },
-        "cost": {"total_duration_seconds": total_duration(calls)},
+        "cost": {"total_duration_seconds": int(sum(call.duration_seconds or 0 for call in calls))},
         "conversation": {
             "avg_user_wpm": average((call.user_wpm for call in calls), 1),
             "avg_bot_wpm": average((call.bot_wpm for call in calls), 1),
@@ -54,9 +53,7 @@ def metrics(calls: Sequence[Call]) -> dict[str, Any]:
         },
         "calls": {
             "total": len(calls),
-            "completed": count(calls, "completed"),
-            "failed": count(calls, "failed"),
-            "pending": count(calls, "pending"),
+            **{status: sum(call.status == status for call in calls) for status in ("completed", "failed", "pending")},
         },
     }
 
@@ -78,16 +75,6 @@ def percentile(ordered: Sequence[float], rank: float) -> float:
 def rounded(value: float, digits: int) -> float:
     """Rounded half up, like a numeric in PostgreSQL."""
     return float(Decimal(f"{value:.15g}").quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
-
-
-def count(calls: Sequence[Call], status: str) -> int:
-    """How many calls have this status, deleted ones included."""
-    return sum(call.status == status for call in calls)
-
-
-def total_duration(calls: Sequence[Call]) -> int:
-    """Whole seconds."""
-    return int(sum(call.duration_seconds or 0 for call in calls))
 
 
 def eval_results(execution: Execution, eval_names: Collection[str] | None) -> list[dict[str, Any]]:
@@ -147,25 +134,6 @@ def _passes(outputs: Sequence[Any]) -> tuple[int, int]:
     passed = sum(each is True or (isinstance(each, str) and each.lower() == "passed") for each in outputs)
     failed = sum(each is False or (isinstance(each, str) and each.lower() == "failed") for each in outputs)
     return passed, failed
-
-
-def eval_averages(calls: Sequence[Call]) -> dict[str, Any]:
-    """Averages of passes and scores in percent, and the number of times that each choice was made, over all calls."""
-    scores: dict[str, list[float]] = defaultdict(list)
-    choices: dict[str, Counter[str]] = defaultdict(Counter)
-    for output in chain.from_iterable(call.eval_outputs.values() for call in calls):
-        if not isinstance(output, dict) or not {"output", "output_type"} <= output.keys():
-            continue
-        key, value = str(output.get("name")).lower().replace(" ", "_"), output["output"]
-        match output["output_type"]:
-            case "Pass/Fail":
-                scores[key] += {"Passed": [100.0], "Failed": [0.0]}.get(str(value), [])
-            case "score":
-                scores[key] += [100.0 * value] if isinstance(value, int | float) else []
-            case "choices" if value is not None:
-                choices[key].update(each.lower() for each in (value if isinstance(value, list) else [str(value)]))
-    averages = {f"avg_{key}": average(values, 1) if values else 0 for key, values in scores.items()}
-    return {**averages, **{key: dict(counts) for key, counts in choices.items()}}
 
 
 def _integer(value: object) -> int | None:

@@ -11,44 +11,55 @@ from typing import Any
 
 import msgspec
 
-from etl.sandbox import error_bodies
 from etl.sandbox.aggregates import AnswerError
-from etl.sandbox.answers import analytics, detail, metrics, run_tests, runs
+from etl.sandbox.answers import detail, metrics, run_tests, runs
 from etl.sandbox.faults import SandboxRequest
 from etl.sandbox.world import Call, Execution, World
 
-METRICS, RUNS, ANALYTICS = (f"/sdk/api/v1/simulation/{name}/" for name in ("metrics", "runs", "analytics"))
+METRICS, RUNS = (f"/sdk/api/v1/simulation/{name}/" for name in ("metrics", "runs"))
 RUN_TESTS = "/simulate/run-tests/"
 DETAIL = re.compile(r"/simulate/test-executions/([0-9a-fA-F-]{36})/")
 FAILURES = {
     METRICS: "Unable to fetch simulation metrics.",
     RUNS: "Unable to fetch simulation runs.",
-    ANALYTICS: "Unable to fetch simulation analytics.",
     RUN_TESTS: "Failed to retrieve run tests: Invalid page.",
 }
 SELECTORS = ("call_execution_id", "execution_id", "run_test_name")
 PARAMETERS = {
     METRICS: {*SELECTORS, "page", "limit"},
-    RUNS: {*SELECTORS, "page", "limit", "eval_name", "summary"},
-    ANALYTICS: {"execution_id", "run_test_name", "eval_name", "summary"},
+    RUNS: {*SELECTORS, "page", "limit", "eval_name"},
 }
-NO_SELECTOR = {
-    METRICS: "At least one of 'run_test_name', 'execution_id', or 'call_execution_id' is required.",
-    RUNS: "At least one of 'run_test_name', 'execution_id', or 'call_execution_id' is required.",
-    ANALYTICS: "At least one of 'run_test_name' or 'execution_id' is required.",
-}
-BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+NO_SELECTOR = "At least one of 'run_test_name', 'execution_id', or 'call_execution_id' is required."
 HTML = {"Content-Type": "text/html; charset=utf-8"}
 HTML_404 = b"<!doctype html><html lang=en><head><title>Not Found</title></head><body><h1>Not Found</h1></body></html>"
 
 
+def _error(kind: str, code: str, text: str, *, has_details: bool = False) -> dict[str, Any]:
+    """The body of most errors, verbatim, with the text in each of four fields."""
+    details = {"details": {"detail": [text]}} if has_details else {}
+    texts = dict.fromkeys(("detail", "message", "error", "result"), text)
+    return {"status": False, "type": kind, "code": code, **texts, **details}
+
+
+NOT_AUTHENTICATED = _error(
+    "authentication_error", "not_authenticated", "Authentication credentials were not provided.", has_details=True
+)
+WRONG_KEY = _error("authentication_error", "authentication_failed", "Invalid API key or secret key", has_details=True)
+FOREIGN_AUTHORIZATION = _error(
+    "authentication_error",
+    "authentication_failed",
+    "Invalid Token parsed: Invalid Token parsed: Invalid token encryption",
+    has_details=True,
+)
+NOT_ACCEPTABLE = _error("api_error", "not_acceptable", "Could not satisfy the request Accept header.", has_details=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The keys that the server accepts, its largest page, and how it names the open-ended objects."""
+    """The keys that the server accepts, and its largest page."""
 
     api_key: str
     secret_key: str
-    spelling: metrics.Spelling
     max_limit: int | None
 
 
@@ -82,12 +93,12 @@ def answer_to(world: World, request: SandboxRequest, headers: Mapping[str, str],
             url = f"{origin}{RUN_TESTS}"
             return _api_answer(200, run_tests.run_tests_page(world, url, request.query, rules.max_limit))
         query = _validated_query(request.path, request.query)
-        result = {METRICS: _metrics, RUNS: _runs, ANALYTICS: _analytics}[request.path](world, query, rules)
+        result = (_metrics if request.path == METRICS else _runs)(world, query, rules)
         return _api_answer(200, {"status": True, "result": result})
     except _RefusedError as refused:
         return refused.answer
     except AnswerError:
-        return _api_answer(500, error_bodies.server_error(FAILURES[request.path]))
+        return _api_answer(500, server_error(FAILURES[request.path]))
 
 
 def _wrong_path(request: SandboxRequest) -> Answer:
@@ -110,17 +121,18 @@ def _api_answer(status: int, body: dict[str, Any], headers: Mapping[str, str] | 
 def _check_access(method: str, headers: Mapping[str, str], rules: Rules) -> None:
     accept = headers.get("Accept", "*/*")
     if not any(kind in accept for kind in ("*/*", "application/*", "application/json")):
-        raise _RefusedError(406, error_bodies.NOT_ACCEPTABLE)
+        raise _RefusedError(406, NOT_ACCEPTABLE)
     challenge = {"WWW-Authenticate": "ApiKey"}
     keys = (headers.get("X-Api-Key"), headers.get("X-Secret-Key"))
     if "Authorization" in headers:
-        raise _RefusedError(401, error_bodies.FOREIGN_AUTHORIZATION, challenge)
+        raise _RefusedError(401, FOREIGN_AUTHORIZATION, challenge)
     if None in keys:
-        raise _RefusedError(401, error_bodies.NOT_AUTHENTICATED, challenge)
+        raise _RefusedError(401, NOT_AUTHENTICATED, challenge)
     if keys != (rules.api_key, rules.secret_key):
-        raise _RefusedError(401, error_bodies.WRONG_KEY, challenge)
+        raise _RefusedError(401, WRONG_KEY, challenge)
     if method not in ("GET", "HEAD"):
-        raise _RefusedError(405, error_bodies.method_not_allowed(method))
+        text = f'Method "{method}" not allowed.'
+        raise _RefusedError(405, _error("api_error", "method_not_allowed", text, has_details=True))
 
 
 def _validated_query(path: str, query: Mapping[str, str]) -> dict[str, str]:
@@ -128,7 +140,7 @@ def _validated_query(path: str, query: Mapping[str, str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in query.items():
         if name not in PARAMETERS[path]:
-            raise _RefusedError(400, error_bodies.invalid(name, "Unknown field."))
+            raise _RefusedError(400, _invalid(name, "Unknown field."))
         if not value:
             continue
         found[name] = value
@@ -136,41 +148,68 @@ def _validated_query(path: str, query: Mapping[str, str]) -> dict[str, str]:
             try:
                 found[name] = str(uuid.UUID(value))
             except ValueError:
-                raise _RefusedError(400, error_bodies.invalid(name, "Must be a valid UUID.")) from None
+                raise _RefusedError(400, _invalid(name, "Must be a valid UUID.")) from None
         elif name in ("run_test_name", "eval_name"):
             # Like the real server: a run test whose name begins or ends with a space cannot be listed.
             found[name] = value.strip()
             if not found[name]:
-                raise _RefusedError(400, error_bodies.invalid(name, "This field may not be blank."))
-        elif name == "summary" and value.lower() not in BOOLEANS:
-            raise _RefusedError(400, error_bodies.invalid(name, "Must be a valid boolean."))
+                raise _RefusedError(400, _invalid(name, "This field may not be blank."))
     if found.keys().isdisjoint(SELECTORS):
-        raise _RefusedError(400, error_bodies.invalid(None, NO_SELECTOR[path]))
+        raise _RefusedError(400, _invalid(None, NO_SELECTOR))
     return found
+
+
+def _invalid(field: str | None, text: str) -> dict[str, Any]:
+    """What is wrong with the parameter ``field``, or with the whole query if it is None."""
+    details = {field or "non_field_errors": [text]}
+    attr = {"attr": field} if field else {}
+    body = _error("validation_error", "invalid", "Validation failed")
+    return {**body, **attr, "details": details, "errors": details}
+
+
+def _refused_field(field: str, code: str, text: str) -> dict[str, Any]:
+    """The same of the endpoint that names the field in the text."""
+    return {**_error("validation_error", code, f"{field}: {text}"), "attr": field, "details": {field: [text]}}
+
+
+def not_found(what: str) -> dict[str, Any]:
+    """The body of a 404; ``what`` is "Run test", "Test execution" or "Call execution"."""
+    return _error("not_found", "not_found", f"{what} not found.")
+
+
+def server_error(text: str) -> dict[str, Any]:
+    """The body of a 500."""
+    return _error("server_error", "server_error", text)
+
+
+def rate_limited(limit: int, retry_after: int) -> dict[str, Any]:
+    """The body of a 429."""
+    message = f"Rate limit exceeded: {limit} api requests per minute"
+    return {"status": False, "result": {"code": "RATE_LIMITED", "message": message, "retry_after": retry_after}}
 
 
 def _detail(world: World, execution_id: str, url: str, query: Mapping[str, str]) -> Answer:
     numbers = {}
     for name, value in query.items():
         if name not in ("page", "limit"):
-            raise _RefusedError(400, error_bodies.refused_field(name, "invalid", "Unknown field."))
+            raise _RefusedError(400, _refused_field(name, "invalid", "Unknown field."))
         if not value.isdecimal():
-            raise _RefusedError(400, error_bodies.refused_field(name, "invalid", "A valid integer is required."))
+            raise _RefusedError(400, _refused_field(name, "invalid", "A valid integer is required."))
         if int(value) < 1:
             text = "Ensure this value is greater than or equal to 1."
-            raise _RefusedError(400, error_bodies.refused_field(name, "min_value", text))
+            raise _RefusedError(400, _refused_field(name, "min_value", text))
         numbers[name] = int(value)
     execution = world.execution(execution_id.lower())
     if execution is None:
         text = "Failed to retrieve test execution: No TestExecution matches the given query."
-        return _api_answer(500, error_bodies.server_error(text))
+        return _api_answer(500, server_error(text))
     return _api_answer(200, detail.execution_detail(execution, url, numbers))
 
 
 def _metrics(world: World, query: Mapping[str, str], rules: Rules) -> dict[str, Any]:
     if "call_execution_id" in query:
         execution, call = _call(world, query["call_execution_id"])
-        return metrics.call_metrics(call, execution, rules.spelling)
+        return metrics.call_metrics(call, execution)
     if "execution_id" in query:
         return metrics.execution_metrics(_execution(world, query["execution_id"]))
     name = _name(world, query["run_test_name"])
@@ -184,21 +223,8 @@ def _runs(world: World, query: Mapping[str, str], rules: Rules) -> dict[str, Any
         return runs.run_call(call, execution, eval_names)
     paging = (query.get("page"), query.get("limit"), rules.max_limit)
     if "execution_id" in query:
-        summary = BOOLEANS[query.get("summary", "false").lower()]
-        execution = _execution(world, query["execution_id"])
-        return runs.run_execution(execution, *paging, eval_names=eval_names, summary=summary)
+        return runs.run_execution(_execution(world, query["execution_id"]), *paging, eval_names=eval_names)
     return runs.runs_page(world, _name(world, query["run_test_name"]), *paging, eval_names=eval_names)
-
-
-def _analytics(world: World, query: Mapping[str, str], _rules: Rules) -> dict[str, Any]:
-    eval_names, summary = _eval_names(query), BOOLEANS[query.get("summary", "true").lower()]
-    if "execution_id" in query:
-        return analytics.execution_analytics(
-            _execution(world, query["execution_id"]), eval_names=eval_names, summary=summary
-        )
-    return analytics.latest_analytics(
-        world, _name(world, query["run_test_name"]), eval_names=eval_names, summary=summary
-    )
 
 
 def _eval_names(query: Mapping[str, str]) -> set[str] | None:
@@ -209,18 +235,18 @@ def _eval_names(query: Mapping[str, str]) -> set[str] | None:
 def _call(world: World, call_execution_id: str) -> tuple[Execution, Call]:
     found = world.call(call_execution_id)
     if found is None:
-        raise _RefusedError(404, error_bodies.not_found("Call execution"))
+        raise _RefusedError(404, not_found("Call execution"))
     return found
 
 
 def _execution(world: World, execution_id: str) -> Execution:
     found = world.execution(execution_id)
     if found is None:
-        raise _RefusedError(404, error_bodies.not_found("Test execution"))
+        raise _RefusedError(404, not_found("Test execution"))
     return found
 
 
 def _name(world: World, name: str) -> str:
     if not world.run_tests_named(name):
-        raise _RefusedError(404, error_bodies.not_found("Run test"))
+        raise _RefusedError(404, not_found("Run test"))
     return name

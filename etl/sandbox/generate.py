@@ -74,7 +74,6 @@ def make_world(  # noqa: PLR0913 all but rng and end have defaults, and a user s
     days: int = 30,
     names: Sequence[str] | None = None,
     include_unfinished: bool = True,
-    quirks: bool = False,
 ) -> World:
     """A world of the ``days`` days before ``end``.
 
@@ -88,7 +87,6 @@ def make_world(  # noqa: PLR0913 all but rng and end have defaults, and a user s
         days: In how many days before ``end`` the executions started.
         names: The names of the run tests, in place of invented ones; a name may occur twice.
         include_unfinished: The two newest executions of each run test have not finished.
-        quirks: Rarely a number is sent as text, an integer as a float, or a value as null.
     """
     if names is None:
         names = [_agent_name(number) for number in range(run_tests)]
@@ -98,7 +96,6 @@ def make_world(  # noqa: PLR0913 all but rng and end have defaults, and a user s
         profile = replace(
             AGENTS[number % len(AGENTS)][1],
             regression_at=end - timedelta(days=0.3 * days) if number == 0 else None,
-            has_quirks=quirks,
         )
         created_at = end - timedelta(days=days + 1) + timedelta(minutes=number)
         run_test = new_run_test(rng, name, created_at, profile, templates)
@@ -113,6 +110,24 @@ def make_world(  # noqa: PLR0913 all but rng and end have defaults, and a user s
             size = max(0, calls + rng.randint(-calls_spread, calls_spread))
             add_execution(world, run_test, rng, start, size, status=status)
     return world
+
+
+def settled_world(rng: Random, now: datetime, *, run_tests: int, executions: int, calls: int) -> World:
+    """A world in which everything ended at least two days before the latest Friday: it is the same all week."""
+    return make_world(
+        rng,
+        end=latest_friday(now) - timedelta(days=2),
+        run_tests=run_tests,
+        executions=executions,
+        calls=calls,
+        include_unfinished=False,
+    )
+
+
+def latest_friday(now: datetime) -> datetime:
+    """15:00 UTC of the latest Friday: times are drawn by hour and weekday."""
+    friday = (now - timedelta(days=(now.weekday() - 4) % 7)).replace(hour=15, minute=0, second=0, microsecond=0)
+    return friday if friday <= now else friday - timedelta(weeks=1)
 
 
 def new_run_test(
@@ -160,11 +175,6 @@ def add_execution(
     took = timedelta(seconds=rng.uniform(1100, 1400)) if status in TERMINAL_STATUSES else PROGRESS
     _advance(execution, rng, now + took, status)
     return execution
-
-
-def start_execution(execution: Execution, rng: Random, now: datetime) -> None:
-    """A pending execution runs: some of its calls have ended, others are pending."""
-    _advance(execution, rng, now, "running")
 
 
 def finish_execution(execution: Execution, rng: Random, now: datetime) -> None:
@@ -238,6 +248,3 @@ def _advance(execution: Execution, rng: Random, at: datetime, status: str) -> No
     execution.completed_at = at if status in TERMINAL_STATUSES else None
     statuses = [call.status for call in execution.calls]
     execution.completed_calls, execution.failed_calls = statuses.count("completed"), statuses.count("failed")
-    if status == "completed" and execution.run_test.eval_configs:
-        execution.eval_explanation_summary = {"Task Completion": [{"count": 3, "reason": "forgot the refund window"}]}
-        execution.eval_explanation_summary_status = "completed"

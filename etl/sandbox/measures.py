@@ -43,8 +43,6 @@ def measure(run_test: RunTest, call: Call, rng: Random, ended_at: datetime) -> N
             _measure_chat(call, rng, latency)
         else:
             _measure_voice(call, rng, latency)
-        if profile.has_quirks:
-            _add_quirk(call, rng)
         if call.status == "completed":
             _set_evals(run_test, call, rng, profile.pass_rate - (REGRESSION_PASS_LOSS if is_regressed else 0.0))
 
@@ -112,19 +110,6 @@ def _measure_chat(call: Call, rng: Random, latency: int) -> None:
     }
     if rng.random() < 0.7:
         call.chat_metrics["message_count"] = 2 * turns
-
-
-def _add_quirk(call: Call, rng: Random) -> None:
-    """Rarely, send a number as text, a float for an integer, or a null: the API passes such values on unchecked."""
-    if rng.random() > 0.06:
-        return
-    quirk = rng.choice(["text", "float", "null"])
-    if quirk == "float":
-        call.duration_seconds = float(call.duration_seconds or 0)
-        call.chat_metrics = {**(call.chat_metrics or {}), "csat_score": 4.25}
-    else:
-        value = "1500" if quirk == "text" else None
-        call.chat_metrics = {**(call.chat_metrics or {}), "total_tokens": value}
 
 
 def _set_evals(run_test: RunTest, call: Call, rng: Random, pass_rate: float) -> None:

@@ -10,20 +10,56 @@ import ssl
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
 from aiohttp import web
 from multidict import CIMultiDict
 
-from etl.sandbox import error_bodies
-from etl.sandbox.answers.metrics import Spelling
-from etl.sandbox.dispatch import Answer, Rules, answer_to, json_answer
+from etl.sandbox.dispatch import Answer, Rules, answer_to, json_answer, rate_limited
 from etl.sandbox.faults import Fault, FaultHook, SandboxRequest
-from etl.sandbox.ratelimit import FixedWindow, Verdict
 from etl.sandbox.world import World
+
+API_KEY = "sandbox-key"
+SECRET_KEY = "sandbox-secret"  # noqa: S105 the sandbox has nothing to protect
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether one request is allowed, and what the headers say about the limit."""
+
+    is_allowed: bool
+    limit: int
+    remaining: int
+    resets_at: float
+    retry_after_seconds: int
+
+
+@dataclass(slots=True)
+class FixedWindow:
+    """The API's quota: ``limit`` requests per window aligned to the epoch, in which refused requests count too."""
+
+    limit: int
+    window_seconds: float = 60.0
+    _window: int = field(default=-1, init=False)
+    _used: int = field(default=0, init=False)
+
+    def take(self, now: float) -> Verdict:
+        """Count one request at ``now`` (unix seconds)."""
+        window = math.floor(now / self.window_seconds)
+        if window != self._window:
+            self._window, self._used = window, 0
+        self._used += 1
+        resets_at = (window + 1) * self.window_seconds
+        return Verdict(
+            is_allowed=self._used <= self.limit,
+            limit=self.limit,
+            remaining=max(0, self.limit - self._used),
+            resets_at=resets_at,
+            retry_after_seconds=max(1, math.ceil(resets_at - now)),
+        )
 
 
 class Sandbox:
@@ -38,7 +74,6 @@ class Sandbox:
         secret_key: The only X-Secret-Key that is accepted.
         host: The address to listen on.
         port: The port to listen on; 0 takes a free one.
-        spelling: The names of the open-ended objects: the real server's, or those of its documentation.
         max_limit: The largest number of rows on a page; None for no limit, as on the real server.
         rate_limit: Requests per window; None for no limit.
         rate_window_seconds: Length of the window, which is aligned to the epoch.
@@ -54,11 +89,10 @@ class Sandbox:
         self,
         world: World,
         *,
-        api_key: str = "sandbox-key",
-        secret_key: str = "sandbox-secret",  # noqa: S107 - the sandbox has nothing to protect
+        api_key: str = API_KEY,
+        secret_key: str = SECRET_KEY,
         host: str = "127.0.0.1",
         port: int = 0,
-        spelling: Spelling = "server",
         max_limit: int | None = None,
         rate_limit: int | None = None,
         rate_window_seconds: float = 60.0,
@@ -74,7 +108,7 @@ class Sandbox:
         self.on_request = on_request
         self.requests: list[SandboxRequest] = []
         self.base_url = ""
-        self._rules = Rules(api_key, secret_key, spelling, max_limit)
+        self._rules = Rules(api_key, secret_key, max_limit)
         self._address = (host, port)
         self._window = None if rate_limit is None else FixedWindow(rate_limit, rate_window_seconds)
         self._rate_headers = rate_headers
@@ -115,7 +149,10 @@ class Sandbox:
         return sum(path_fragment in each.path and wanted <= each.query.items() for each in self.requests)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        answer, fault = self._answer(request)
+        received = SandboxRequest(
+            request.method, request.path, request.raw_path, dict(request.query), None, time.monotonic()
+        )
+        answer, fault = self.answer(received, request.headers, f"{request.scheme}://{request.host}")
         delay_seconds = self._latency_seconds + fault.delay_seconds
         if delay_seconds:
             await asyncio.sleep(delay_seconds)
@@ -140,21 +177,20 @@ class Sandbox:
             _disconnect(request, fault)
         return response
 
-    def _answer(self, request: web.BaseRequest) -> tuple[Answer, Fault]:
-        """Compute and record the answer. Synchronous, so that no other request comes between."""
-        received = SandboxRequest(
-            request.method, request.path, request.raw_path, dict(request.query), None, time.monotonic()
-        )
+    def answer(self, received: SandboxRequest, headers: Mapping[str, str], origin: str) -> tuple[Answer, Fault]:
+        """Compute and record the answer, which needs no socket; ``headers`` must ignore case, links begin with ``origin``.
+
+        Synchronous, so that no other request comes between. How the fault sends it is the caller's.
+        """
         verdict = None if self._window is None else self._window.take(self._clock())
         if verdict is not None and not verdict.is_allowed:
             answer, fault = _refusal(verdict), Fault()
         else:
-            self._requests_by_target[request.raw_path] += 1
-            fault = (self.fault and self.fault(received, self._requests_by_target[request.raw_path])) or Fault()
+            self._requests_by_target[received.target] += 1
+            fault = (self.fault and self.fault(received, self._requests_by_target[received.target])) or Fault()
             if self.on_request is not None:
                 self.on_request(received)
-            origin = f"{request.scheme}://{request.host}"
-            answer = answer_to(self.world, received, request.headers, origin, self._rules)
+            answer = answer_to(self.world, received, headers, origin, self._rules)
         quota = {} if verdict is None or not self._rate_headers else _quota_headers(verdict)
         headers = CIMultiDict(answer.headers)
         headers.update(quota)
@@ -168,7 +204,7 @@ class Sandbox:
 
 
 def _refusal(verdict: Verdict) -> Answer:
-    body = error_bodies.rate_limited(verdict.limit, verdict.retry_after_seconds)
+    body = rate_limited(verdict.limit, verdict.retry_after_seconds)
     return json_answer(429, body, {"Retry-After": str(verdict.retry_after_seconds)})
 
 

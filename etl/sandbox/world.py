@@ -42,7 +42,6 @@ class Profile:
     duration_median_seconds: float = 140.0
     pass_rate: float = 0.9
     regression_at: datetime | None = None
-    has_quirks: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,8 +100,6 @@ class Execution:
     completed_calls: int = 0
     failed_calls: int = 0
     calls: list[Call] = field(default_factory=list)
-    eval_explanation_summary: dict[str, Any] | None = None
-    eval_explanation_summary_status: str = "pending"
     is_deleted: bool = False
 
 
@@ -203,8 +200,6 @@ def rerun_execution(execution: Execution, now: datetime) -> None:
     execution.status = "running"
     execution.completed_at = None
     execution.completed_calls = execution.failed_calls = 0
-    execution.eval_explanation_summary = None
-    execution.eval_explanation_summary_status = "pending"
     for number, call in enumerate(execution.calls):
         for measure in MEASURES:
             setattr(call, measure, None)

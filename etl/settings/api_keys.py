@@ -1,18 +1,14 @@
 """Read the API's keys and the proxy's credentials, from the environment or from files that only their owner can read."""
 
 import os
-import select
 import stat
-import time
-from io import FileIO
+from pathlib import Path
 
 from pydantic import SecretStr
 
 from etl.errors import ConfigurationError
 
 _MOST_BYTES = 1 << 16
-_PIPE_SECONDS = 60
-"""How long a program may take to write a key into a pipe: it may ask its user for a password first."""
 
 
 def read_api_key(variable: str, *, kind: str = "key") -> SecretStr:
@@ -54,31 +50,17 @@ def read_proxy_credentials() -> dict[str, SecretStr]:
 
 
 def _read_file(path: str, where: str) -> str:
-    """The text in a file, or that a program writes into a pipe, such as ``<(secret-tool …)``; without a writer it is empty."""
-    with FileIO(path, opener=_at_once) as file:
-        status = os.fstat(file.fileno())
-        is_pipe = stat.S_ISFIFO(status.st_mode)
-        if not (is_pipe or stat.S_ISREG(status.st_mode)):
-            raise ConfigurationError(f"{where}: neither a file nor a pipe: name a file")
-        if _is_open_to_others(status):
-            raise ConfigurationError(f"{where}: others can read it: chmod 600 {path}")
-        found, ends_at, poll = b"", time.monotonic() + _PIPE_SECONDS, select.poll()
-        poll.register(file, select.POLLIN)
-        while (read := file.read(_MOST_BYTES)) != b"":  # None: its writer has not written yet
-            found += read or b""
-            if len(found) > _MOST_BYTES:
-                raise ConfigurationError(f"{where}: longer than any key: name another file")
-            if read is None and not poll.poll(max(0.0, ends_at - time.monotonic()) * 1000):
-                raise ConfigurationError(f"{where}: a pipe that did not end within {_PIPE_SECONDS} s: name a file")
-    if is_pipe and not found:
-        raise ConfigurationError(
-            f"{where}: a pipe into which no program writes: name a file, or start the program first"
-        )
+    """The text in a file, or that a program writes into a pipe, such as ``<(secret-tool …)``."""
+    status = Path(path).stat()
+    if not (stat.S_ISFIFO(status.st_mode) or stat.S_ISREG(status.st_mode)):
+        raise ConfigurationError(f"{where}: neither a file nor a pipe: name a file")
+    if _is_open_to_others(status):
+        raise ConfigurationError(f"{where}: others can read it: chmod 600 {path}")
+    with Path(path).open("rb") as file:
+        found = file.read(_MOST_BYTES + 1)
+    if len(found) > _MOST_BYTES:
+        raise ConfigurationError(f"{where}: longer than any key: name another file")
     return found.decode()
-
-
-def _at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _is_open_to_others(status: os.stat_result) -> bool:

@@ -1,23 +1,19 @@
 """The JSON schema of the settings file, by which an editor completes keys, shows what they mean and marks mistakes.
 
 It is stricter than the settings in one way: a number written as text, as an environment variable has it, is a mistake in a file.
-It cannot tell everything: names and keys of run tests that collide, a file that does not exist, what the environment overrides.
+It does not tell everything: wrong addresses, paths and URLs, keys of run tests that collide, what the environment overrides.
 """
 
-import re
 from typing import Any, get_args
 
 from pydantic import BaseModel
 
 from etl.model.keys import KEY, KEY_MAX_BYTES, READ_AS_VALUES
-from etl.model.locations import BUCKETS, WAREHOUSES
+from etl.model.locations import BUCKETS
 from etl.model.metrics import EVAL, LIMIT, METRICS
 from etl.settings.read import Settings
 from etl.settings.sections import MOST_REQUESTS_PER_MINUTE, NAMESPACE, RunTest
 
-_PORT = r"(:[0-9]+)?"
-_LABEL = r"[^\s/?#@:\[\].\u0080-\uffff]{1,63}"
-_HOST = rf"(\[[0-9A-Fa-f:.]+\]|{_LABEL}(\.{_LABEL})*\.?)"
 _NAME: dict[str, Any] = {"type": "string", "pattern": r"^\S([\s\S]*\S)?$"}
 _VALIDATED: dict[tuple[str, str], dict[str, Any]] = {
     ("RunTest", "name"): _NAME,
@@ -26,25 +22,10 @@ _VALIDATED: dict[tuple[str, str], dict[str, Any]] = {
         "maxLength": KEY_MAX_BYTES,
         "not": {"enum": sorted(READ_AS_VALUES)},
     },
-    ("Api", "base_url"): {
-        "pattern": rf"^(https://{_HOST}|http://(localhost|127(\.[0-9]+){{3}}|\[::1\])){_PORT}(/[^\s?#\u0080-\uffff]*)?$"
-    },
     ("Api", "requests_per_minute"): {
         "default": "auto",
         "type": ["string", "integer"],
         "anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MOST_REQUESTS_PER_MINUTE}],
-    },
-    ("Api", "page_limit"): {"enum": [1 << power for power in range(15)]},
-    ("Api", "proxy"): {"pattern": rf"^http://{_HOST}{_PORT}/?$"},
-    ("Destination", "path"): {
-        "anyOf": [
-            {"pattern": rf"^({'|'.join(BUCKETS)})://[A-Za-z0-9$][A-Za-z0-9._${{}}-]*(/[^/?#]+)*/*$"},
-            {"not": {"pattern": rf"^.+://|^({'|'.join(BUCKETS)}):"}},
-        ]
-    },
-    ("Warehouse", "url"): {
-        "pattern": rf"^({'|'.join(map(re.escape, WAREHOUSES))})://[^?]*[^/?]",
-        "not": {"pattern": r"^[^/]*://.*:.*@|\?.*[Pp][Aa][Ss][Ss][Ww][Oo][Rr][Dd]"},
     },
     ("Warehouse", "schema"): {"pattern": f"^{NAMESPACE.pattern}$"},
     ("Compare", "max_regression"): {
@@ -58,7 +39,7 @@ _VALIDATED: dict[tuple[str, str], dict[str, Any]] = {
         "additionalProperties": False,
     },
 }
-"""What the validators of the sections hold the values to, as far as a schema can say it; variables in a path may hold anything."""
+"""Names, keys and limits, which editors complete or mark. The other validators are not said twice: ``check`` tells."""
 
 
 def settings_schema() -> dict[str, Any]:
@@ -70,7 +51,6 @@ def settings_schema() -> dict[str, Any]:
         for model in (field.annotation, *get_args(field.annotation))
         if isinstance(model, type) and issubclass(model, BaseModel)
     }
-    sections["destination"]["allOf"] = [*map(_options_of, BUCKETS), _NO_OPTIONS]
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Settings of metrics-etl",
@@ -106,22 +86,3 @@ def _key(generated: dict[str, Any]) -> dict[str, Any]:
     if merged.get("default", ...) is None:
         del merged["default"]
     return {name: value for name, value in merged.items() if name != "title" and (name, value) != ("format", "path")}
-
-
-def _options_of(scheme: str) -> dict[str, Any]:
-    """A bucket of one kind takes its own options only."""
-    return _where(
-        {"pattern": f"^{scheme}://"}, {"propertyNames": {"enum": sorted(BUCKETS[scheme])}} if BUCKETS[scheme] else _NONE
-    )
-
-
-def _where(path: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "if": {"properties": {"path": path}, "required": ["path"]},
-        "then": {"properties": {"options": options}},
-    }
-
-
-_NONE: dict[str, Any] = {"maxProperties": 0}
-_NO_OPTIONS = _where({"not": {"pattern": r"://|\$"}}, _NONE)
-"""A folder takes none; a variable may hold a bucket."""

@@ -53,10 +53,7 @@ def first_error(model: type[BaseModel], exc: ValidationError, file: Path, from_e
 
 def _shown(value: Any) -> str:
     """The value as it would be written in Python, or its beginning if it is long."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # thousands of digits or levels
-        return "a value too long to show"
+    text = repr(value)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from etl.errors import ConfigurationError
-from etl.model import schema
 from etl.model.locations import IN_FILES, has_few_slashes, scheme_of, without_secrets
 from etl.settings.messages import ENV_PREFIX
 
 _PATHS = (("destination", "path"), ("api", "ca_file"), ("warehouse", "url"))
-_DEFAULT_DATASET = "data"
 _VARIABLE = re.compile(r"\$(?:\{([^}]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 
 
@@ -50,36 +48,9 @@ def whole_paths(
         _make_whole(below, section, key, folder, f"{file}: [{section}] {key}")
     given, overriding = below.get("destination", {}), above.get("destination")
     if isinstance(given, dict) and not (isinstance(overriding, dict) and "path" in overriding):
-        default = (folder.parent if folder.name == "config" else folder) / _DEFAULT_DATASET
+        default = (folder.parent if folder.name == "config" else folder) / "data"
         below["destination"] = {"path": str(default)} | given
     return below, above
-
-
-def refuse_left_behind(from_file: Mapping[str, Any], path: str, file: Path) -> None:
-    """Refuse a new dataset at ``path`` if an older version, run from here, would have found one elsewhere by the same settings.
-
-    To begin a second one would spend the quota again. Only a folder above the settings file is one to run their export from.
-
-    Raises:
-        ConfigurationError: there is one.
-    """
-    written, folder, here = _written(from_file), Path(os.path.normpath(file.absolute().parent)), working_folder()
-    if not isinstance(written, str) or Path(written).is_absolute() or here not in folder.parents:
-        return
-    before = here / written
-    if _has_dataset(before) and not _has_dataset(Path(path)):
-        raise ConfigurationError(
-            f"{file}: [destination] path means {path}, since it is relative to the file's folder, but a dataset is in {before}: "
-            f'if it is this one, write path = "{os.path.relpath(before, folder)}" or move it; if not, write path = "{path}"'
-        )
-
-
-def _written(from_file: Mapping[str, Any]) -> Any:
-    return from_file.get("destination", {}).get("path", _DEFAULT_DATASET)
-
-
-def _has_dataset(folder: Path) -> bool:
-    return os.path.isdir(folder / schema.EXECUTIONS.name)  # noqa: PTH112 that of pathlib raises where it may not look
 
 
 def _make_whole(sections: dict[str, Any], section: str, key: str, folder: Path, where: str) -> None:

@@ -3,7 +3,7 @@
 Every mistake becomes one line that names the place and the fix. Keys are ``SecretStr``: no message, log or repr shows them.
 """
 
-import codecs
+import json
 import os
 import stat
 import tomllib
@@ -13,19 +13,13 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import (
-    BeforeValidator,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
 from etl.errors import ConfigurationError
@@ -34,10 +28,10 @@ from etl.model.locations import IN_FILES, scheme_of
 from etl.model.wording import quoted
 from etl.settings.api_keys import read_api_key, read_proxy_credentials
 from etl.settings.messages import BASE_URL, ENV_PREFIX, first_error, suggestion, variable_of
-from etl.settings.paths import refuse_left_behind, whole_paths, working_folder
+from etl.settings.paths import whole_paths, working_folder
 from etl.settings.sections import Api, Compare, Destination, Engine, Export, Log, RunTest, Warehouse
 
-DEFAULT_PATH = "config/metrics-etl.toml"
+_DEFAULT_PATH = "config/metrics-etl.toml"
 _KEYS = {"api_key": "FI_API_KEY", "secret_key": "FI_SECRET_KEY"}
 _SECRETS = _KEYS | {"proxy_user": "FI_PROXY_USER", "proxy_password": "FI_PROXY_PASSWORD"}
 _HANDED_ON = ("/dev/stdin", "/dev/fd/", "/proc/")  # by a shell: a relative path in it would be beside these
@@ -100,6 +94,11 @@ class Settings(BaseSettings):
     def is_part(self) -> bool:
         """Whether ``only`` narrowed these settings, to some run tests or to the executions since a day."""
         return self._configured is not None
+
+    @property
+    def scope(self) -> str:
+        """Which run tests are configured, and from which days on, as text: another one means that another dataset is wanted."""
+        return scope_of(self.configured)
 
     @property
     def since(self) -> date | None:
@@ -181,28 +180,49 @@ class Settings(BaseSettings):
         Raises:
             ConfigurationError: one line that names the file or variable, the key and the fix.
         """
-        file = Path(path or os.environ.get(f"{ENV_PREFIX}CONFIG") or DEFAULT_PATH)
+        file = _settings_file(path)
         _refuse_unknown_variables(cls)
         may_be_missing = path is None and (f"{ENV_PREFIX}RUN_TESTS" in os.environ or not needs_run_tests)
-        from_file = _read_file(cls, file, may_be_missing=may_be_missing)
+        from_file = _read_file(file, may_be_missing=may_be_missing)
         from_environment = {name: value for name, value in Environment(cls)().items() if name not in _SECRETS}
         if base_url := os.environ.get(BASE_URL):
-            from_environment = merged({"api": {"base_url": base_url}}, from_environment)
-        as_written = from_file
+            from_environment = _merged({"api": {"base_url": base_url}}, from_environment)
         from_file, from_environment = whole_paths(from_file, from_environment, file)
         secrets = {name: read_api_key(variable) for name, variable in _KEYS.items()} if needs_keys else {}
-        values = ({} if needs_run_tests else {"run_tests": "all"}) | merged(from_file, from_environment) | secrets
+        values = ({} if needs_run_tests else {"run_tests": "all"}) | _merged(from_file, from_environment) | secrets
         try:
             settings = cls.model_validate(values)
             where = f"environment: {variable_of('run_tests')}" if "run_tests" in from_environment else str(file)
             for each in settings.run_tests:
                 _refuse_day_to_come(each.since, f"{where}: run_tests: since of {quoted(each.name)}")
-            if "path" not in from_environment.get("destination", {}):
-                refuse_left_behind(as_written, settings.destination.path, file)
             has_proxy = needs_keys and settings.api.proxy is not None
             return settings.model_copy(update=read_proxy_credentials()) if has_proxy else settings
         except ValidationError as exc:
             raise ConfigurationError(first_error(cls, exc, file, from_environment)) from None
+
+
+def scope_of(run_tests: Iterable[RunTest]) -> str:
+    """See ``Settings.scope``; no run tests stand for "all"."""
+    told = sorted((each.name, each.key, str(each.since or "")) for each in run_tests)
+    return json.dumps(told, ensure_ascii=False) if told else "all"
+
+
+def find_destination(path: str | Path | None = None) -> Destination | None:
+    """Where the dataset is, of settings that may have mistakes elsewhere; None when neither file nor environment tell."""
+    file = _settings_file(path)
+    try:
+        named = {"destination": Environment(Settings)().get("destination", {})}
+        written = tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        if written is None and "path" not in named["destination"]:
+            return None
+        below, above = whole_paths({"destination": (written or {}).get("destination", {})}, named, file)
+        return Destination.model_validate(_merged(below, above)["destination"])
+    except (ConfigurationError, OSError, ValueError, TypeError, RecursionError):
+        return None
+
+
+def _settings_file(path: str | Path | None) -> Path:
+    return Path(path or os.environ.get(f"{ENV_PREFIX}CONFIG") or _DEFAULT_PATH)
 
 
 def _refuse_shared_keys(run_tests: Collection[RunTest]) -> None:
@@ -235,7 +255,7 @@ def _refuse_day_to_come(since: date | None, where: str) -> None:
         )
 
 
-def _read_file(cls: type[BaseSettings], file: Path, *, may_be_missing: bool) -> dict[str, Any]:
+def _read_file(file: Path, *, may_be_missing: bool) -> dict[str, Any]:
     if not _is_there(file):
         if may_be_missing:
             return {}
@@ -244,24 +264,15 @@ def _read_file(cls: type[BaseSettings], file: Path, *, may_be_missing: bool) -> 
             f"{file}: not found{place}: copy config/example.toml there, or name another file with --config"
         )
     try:
-        values = TomlConfigSettingsSource(cls, file)()
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as exc:
-        is_marked = file.read_bytes().startswith(codecs.BOM_UTF8)
-        why = "begins with a byte order mark: save it as UTF-8 without one" if is_marked else f"not valid TOML: {exc}"
-        raise ConfigurationError(f"{file}: {why}") from None
-    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigurationError(f"{file}: not valid TOML: {exc}") from None
+    except (OSError, ValueError, RecursionError) as exc:
         raise ConfigurationError(f"{file}: cannot be read: {exc}") from None
-    except (ValueError, RecursionError):
-        raise ConfigurationError(
-            f"{file}: holds a number of thousands of digits, or thousands of levels: shorten it"
-        ) from None
-    for section, keys in [
-        ("", values),
-        *((f"[{name}] ", keys) for name, keys in values.items() if isinstance(keys, dict)),
-    ]:
+    sections = [(f"[{name}] ", keys) for name, keys in values.items() if isinstance(keys, dict)]
+    for section, keys in [("", values), *sections]:
         for name in keys:
-            if name.lower().removeprefix("fi_") in _SECRETS:
-                variable = _SECRETS[name.lower().removeprefix("fi_")]
+            if variable := _SECRETS.get(name.lower().removeprefix("fi_")):
                 raise ConfigurationError(
                     f"{file}: {section}{name}: keys and credentials must not be in a file that is copied and committed: "
                     f"set {variable} or {variable}_FILE"
@@ -298,10 +309,10 @@ def _refuse_unknown_variables(cls: type[BaseSettings]) -> None:
         raise ConfigurationError(f"environment: unknown variable {variable}{hint}")
 
 
-def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Both, section by section; where both have a value, that of ``above``."""
     result = dict(below)
     for name, value in above.items():
         old = result.get(name)
-        result[name] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        result[name] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return result

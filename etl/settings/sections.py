@@ -5,20 +5,19 @@ The meanings are those in ``config/example.toml``; an editor shows them, see ``j
 
 import re
 from datetime import date
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from yarl import URL
 
 from etl.errors import ConfigurationError
 from etl.model.keys import default_key, is_key, is_listable
 from etl.model.locations import BUCKETS, DEFAULT_NAMESPACE, WAREHOUSES, has_few_slashes, scheme_of, without_secrets
 from etl.model.metrics import Limit, limits_of
-from etl.settings.addresses import is_loopback, split_address
 
-_NO_PROXY = (
-    "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS), got another value"
-)
 MOST_REQUESTS_PER_MINUTE = 10_000_000
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 NAMESPACE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
@@ -68,6 +67,25 @@ def _requests_per_minute(value: Any) -> int | None:
     raise ValueError(f'must be "auto" or a whole number from 1 to {MOST_REQUESTS_PER_MINUTE:,}')
 
 
+def _address(value: str) -> SplitResult | None:
+    """The parts of an address in ASCII to which a client could connect; None when it is none."""
+    try:
+        url = URL(value, encoded=True)
+        _ = url.port, (url.host or "").encode("idna")  # a port that is a number, a host with no empty or too long label
+        parts = urlsplit(value)
+    except ValueError:
+        return None
+    is_plain = value.isascii() and value.isprintable() and " " not in value
+    return parts if is_plain and parts.hostname else None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class Api(_Section):
     """The source, and how many requests it gets."""
 
@@ -110,17 +128,12 @@ class Api(_Section):
     @field_validator("base_url")
     @classmethod
     def _base_url(cls, value: str) -> str:
-        try:
-            parts = split_address(value)
-        except ValueError:
-            raise ValueError(f"must be an https:// address, got {value!r}") from None
-        if not (value.isascii() and value.isprintable()) or " " in value:
-            raise ValueError(f"must be an https:// address in ASCII, got {value!r}")
-        if parts.scheme not in ("https", "http") or not parts.hostname:
+        parts = _address(value)
+        if parts is None or parts.scheme not in ("https", "http"):
             raise ValueError(f"must be an https:// address, got {value!r}")
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ValueError("must be only scheme, host and path, got more than that")
-        if parts.scheme == "http" and not is_loopback(parts.hostname):
+        if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
             raise ValueError(f"must be https:// (plain http:// is allowed for this machine only), got {value!r}")
         return value.rstrip("/")
 
@@ -136,17 +149,14 @@ class Api(_Section):
     def _proxy(cls, value: str | None, others: ValidationInfo) -> str | None:
         if value is None:
             return None
-        try:
-            parts = split_address(value)
-        except ValueError:
-            raise ValueError(_NO_PROXY) from None
         # The value is never repeated: it may hold a password.
         if "@" in value:
             raise ValueError("must hold no credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD, got some")
-        is_plain = value.isascii() and value.isprintable() and " " not in value
-        is_bare = parts.path in ("", "/") and not parts.query and not parts.fragment
-        if parts.scheme != "http" or not parts.hostname or not (is_plain and is_bare):
-            raise ValueError(_NO_PROXY)
+        parts = _address(value)
+        if parts is None or parts.scheme != "http" or parts.path not in ("", "/") or parts.query or parts.fragment:
+            raise ValueError(
+                "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS), got another value"
+            )
         if not others.data.get("base_url", "https:").startswith("https:"):
             raise ValueError("cannot be used with an http:// base_url: the proxy would see the keys, got both")
         return value.rstrip("/")
@@ -223,15 +233,10 @@ class Destination(_Section):
 
     @field_validator("options", mode="before")
     @classmethod
-    def _plain_options(cls, value: Any) -> Any:
-        if isinstance(value, dict) and all(isinstance(each, str | bool) for each in value.values()):
-            return value
-        # No value is ever repeated: it may be a key.
-        raise ValueError("must be a table of text, true and false, got something else")
-
-    @field_validator("options")
-    @classmethod
-    def _options(cls, value: dict[str, str | bool], others: ValidationInfo) -> dict[str, str | bool]:
+    def _options(cls, value: Any, others: ValidationInfo) -> Any:
+        if not isinstance(value, dict) or not all(isinstance(each, str | bool) for each in value.values()):
+            # No value is ever repeated: it may be a key.
+            raise ValueError("must be a table of text, true and false, got something else")
         if "path" not in others.data:
             return value
         scheme = scheme_of(others.data["path"])

@@ -1,16 +1,20 @@
-"""How the command's process runs, with the extra ``fast`` and without."""
+"""How the command's process runs, with the extra ``fast`` and without, and how an error or a signal ends it."""
 
 import asyncio
 import gc
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
+import typer
 import uvloop
 
 from etl.cli import process
+from etl.cli.process import report_errors, stop_on_signals
+from etl.errors import DestinationError
 
 NAMES = ("ARROW_DEFAULT_MEMORY_POOL", "OPENBLAS_NUM_THREADS")
 
@@ -28,12 +32,12 @@ async def loop_in_use() -> type[asyncio.AbstractEventLoop]:
 
 
 def test_uvloop_runs_the_command_where_it_is_installed():
-    assert issubclass(process.run(loop_in_use()), uvloop.Loop)
+    assert issubclass(process.run_async(loop_in_use()), uvloop.Loop)
 
 
 def test_asyncio_does_where_it_is_not(monkeypatch):
     monkeypatch.setitem(sys.modules, "uvloop", None)
-    assert process.run(loop_in_use()).__module__.startswith("asyncio")
+    assert process.run_async(loop_in_use()).__module__.startswith("asyncio")
 
 
 def test_command_prepares_its_process_and_a_library_user_keeps_his():
@@ -68,7 +72,7 @@ async def garbage() -> int:
 def test_collector_looks_often_while_something_runs_but_not_at_what_was_there_before():
     before = len(gc.get_objects())
     process.prepare()
-    assert process.run(garbage()) < before / 10
+    assert process.run_async(garbage()) < before / 10
     assert gc.isenabled()
     assert gc.get_threshold()[0] == 50_000
 
@@ -78,3 +82,27 @@ def test_what_the_user_chose_is_kept(monkeypatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "4")
     process.prepare()
     assert [os.environ[name] for name in NAMES] == ["mimalloc", "4"]
+
+
+def test_any_other_exception_is_reported_as_a_bug_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as raised, report_errors(verbose=False):
+        raise ZeroDivisionError("division by zero")
+    assert raised.value.exit_code == 1
+    assert capsys.readouterr().err == "error: a bug: ZeroDivisionError: division by zero (--verbose shows where)\n"
+
+
+def test_error_raised_on_purpose_ends_with_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as raised, report_errors(verbose=False):
+        raise DestinationError("data: No space left on device")
+    assert raised.value.exit_code == 6
+    assert capsys.readouterr().err == "error: data: No space left on device\n"
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_signal_asks_the_run_to_stop_with_its_exit_code(number: signal.Signals, exit_code: int) -> None:
+    before = signal.getsignal(number)
+    with stop_on_signals() as stop:
+        os.kill(os.getpid(), number)
+        error = await stop
+    assert (error.exit_code, str(error)) == (exit_code, f"interrupted by {number.name}; what had arrived is saved")
+    assert signal.getsignal(number) is before

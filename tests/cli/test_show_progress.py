@@ -1,7 +1,7 @@
 """What the line of progress says, in made-up time."""
 
 from etl.cli.show_progress import progress_parts
-from etl.extract.purpose import Purpose
+from etl.extract.endpoints import Purpose
 from etl.pipeline.progress import Progress
 from tests.progress import progress, spend
 

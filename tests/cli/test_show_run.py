@@ -8,21 +8,16 @@ from typing import Any
 import pytest
 
 from etl.cli.show_run import print_summary
-from etl.errors import (
-    DestinationError,
-    ExitCode,
-    ExporterError,
-    InterruptedRunError,
-    KeyRefusedError,
-    SourceUnavailableError,
-    TimeLimitError,
-)
-from etl.extract.purpose import Purpose
-from etl.pipeline.run_test_summary import RunTestSummary
-from etl.pipeline.summary import Summary
+from etl.errors import DestinationError, ExitCode, InterruptedRunError, KeyRefusedError, SourceUnavailableError
+from etl.extract.endpoints import Purpose
+from etl.model.findings import MEANINGS, Finding, Kind
+from etl.pipeline.summary import RunTestSummary, Summary
 
 NOW = datetime(2026, 11, 1, 2, tzinfo=UTC)
 WHOLE = RunTestSummary("Checkout flow", "checkout", is_complete=True)
+LIST = Finding(Kind.LIST_FAILED, "Checkout flow", "HTTP 500")
+LETTER = Finding(Kind.DEAD_LETTER, "Refund chat", "1 request given up: HTTP 502")
+LOAD = Finding(Kind.NOT_LOADED, "", "2 executions left out")
 
 
 def printed(capsys: pytest.CaptureFixture[str], *run_tests: RunTestSummary, **changes: Any) -> str:
@@ -33,54 +28,43 @@ def printed(capsys: pytest.CaptureFixture[str], *run_tests: RunTestSummary, **ch
 def test_only_a_complete_run_that_wrote_nothing_was_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
     shown = printed(capsys, WHOLE)
     assert "written    nothing: everything that was asked for is up to date\n" in shown
-
-
-@pytest.mark.parametrize(
-    "failure",
-    [
+    assert "written    2 files, with no new or changed rows\n" in printed(capsys, WHOLE, files=2)
+    for failure in (
         KeyRefusedError("refused"),
         SourceUnavailableError("down"),
         DestinationError("full"),
         InterruptedRunError("stopped", exit_code=ExitCode.SIGTERM),
-        TimeLimitError("late"),
-        ExporterError("a bug"),
-    ],
-    ids=lambda failure: type(failure).__name__,
-)
-def test_run_that_failed_says_nothing_of_being_up_to_date(
-    capsys: pytest.CaptureFixture[str], failure: ExporterError
+    ):
+        shown = printed(capsys, WHOLE, failure=failure)
+        assert "written    nothing\n" in shown
+        assert f"problem    {failure}\n" in shown
+    assert "up to date" not in printed(capsys, WHOLE, findings=[LIST])
+
+
+def test_the_first_alarm_of_each_kind_is_told_with_a_count_and_the_next_step_of_the_gravest(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    shown = printed(capsys, WHOLE, failure=failure)
-    assert "written    nothing\n" in shown
-    assert "up to date" not in shown
-
-
-@pytest.mark.parametrize("change", [{"error": "unknown"}, {"is_complete": False}, {"dead_letters": 1}])
-def test_run_in_which_something_is_missing_says_nothing_of_being_up_to_date(
-    capsys: pytest.CaptureFixture[str], change: dict[str, Any]
-) -> None:
-    assert "up to date" not in printed(capsys, replace(WHOLE, **change))
-
-
-def test_run_that_moved_or_marked_rows_did_write(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "written    2 files, with no new or changed rows\n" in printed(capsys, WHOLE, files=2)
+    notice = Finding(Kind.DELETED, "Refund chat", "1 execution deleted at the source")
+    shown = printed(capsys, WHOLE, findings=[LOAD, LIST, replace(LIST, subject="Refund chat"), notice, LETTER])
+    lines = re.findall(r"^(notice|problem|next) +(.+)$", shown, re.MULTILINE)
+    assert lines == [
+        ("notice", str(notice)),
+        ("problem", str(LOAD)),
+        ("problem", f"{LIST} (and 1 more)"),
+        ("problem", str(LETTER)),
+        ("next", MEANINGS[Kind.DEAD_LETTER].next_step),
+    ]
 
 
 def test_one_is_no_plural(capsys: pytest.CaptureFixture[str]) -> None:
-    one = replace(
-        WHOLE, dead_letters=1, misfits=1, deleted=1, not_listed=2, not_answered=1, moved=1, unreadable=["row"]
-    )
-    one.unfinished = 1
-    one.unknown_statuses["archived"] = 1
-    counts = dict.fromkeys(["retries", "rejections", "redactions", "completed_files"], 1)
-    counts |= dict.fromkeys(["forgotten", "accepted"], 1)
-    rows = dict.fromkeys(["executions", "calls", "evals"], 1)
-    lost: dict[str, Any] = {name: {"key": ("Key", 1)} for name in ("lost", "damaged")}
-
     shown = printed(
-        capsys, one, rows=rows, left_behind={"key": 1}, **lost, requests_by_purpose={Purpose.SCRUB: 1}, **counts
+        capsys,
+        replace(WHOLE, dead_letters=1, misfits=1, deleted=1),
+        rows=dict.fromkeys(["executions", "calls", "evals"], 1),
+        retries=1,
+        rejections=1,
+        requests_by_purpose={Purpose.SCRUB: 1},
     )
-
     assert "written    1 execution, 1 call, 1 eval (new or changed rows)\n" in shown
     assert "requests   1 request in 0.0 s (1 sent again, 1 refused by the rate limit): scrub 1\n" in shown
     assert re.findall(r"\b1 (?:stored )?\w+s\b", shown) == []

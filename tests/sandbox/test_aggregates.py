@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.sandbox.aggregates import AnswerError, average, eval_averages, eval_results, metrics, percentile, rounded
+from etl.sandbox.aggregates import AnswerError, average, eval_results, metrics, percentile, rounded
 from etl.sandbox.world import Call, EvalConfig, Execution, RunTest, Scenario
 from tests.sandbox.samples import result_of
 from tests.worlds import END
@@ -72,8 +72,6 @@ def test_eval_statistics_are_those_that_were_recorded():
     computed = eval_results(execution_of(calls, configs), None)
     assert computed[0] == recorded[0]
     assert computed[2] == recorded[2]
-    averages = result_of("analytics_execution")["eval_averages"]
-    assert eval_averages(calls) == {key: averages[key] for key in ("avg_task_completion", "caller_sentiment")}
 
 
 def test_score_statistics_are_percent():
@@ -145,7 +143,3 @@ def test_percentile_lies_between_the_smallest_and_the_largest(values, rank):
     assert ordered[0] <= percentile(ordered, rank) <= ordered[-1]
     assert ordered[0] <= average(values, 6) + 1e-6
     assert (percentile(ordered, 0), percentile(ordered, 100)) == (ordered[0], ordered[-1])
-
-
-def test_eval_output_without_an_output_is_in_no_average():
-    assert eval_averages([call(eval_outputs={"orphan": None, "other": {"name": "Tone", "output_type": "score"}})]) == {}

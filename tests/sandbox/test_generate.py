@@ -1,7 +1,7 @@
 """A made-up world is seeded and believable, and time passes in it."""
 
 from collections import Counter
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from random import Random
 from statistics import mean
 
@@ -10,7 +10,7 @@ from etl.sandbox.generate import (
     add_execution,
     add_late_data,
     finish_execution,
-    start_execution,
+    latest_friday,
 )
 from etl.sandbox.world import (
     CALL_STATUSES,
@@ -94,10 +94,7 @@ def test_executions_are_rarer_at_weekends(month):
 
 def test_execution_runs_and_finishes():
     world = small_world(executions=0)
-    execution = add_execution(world, world.run_tests[0], Random(2), END, 20, status="pending")
-    assert {call.status for call in execution.calls} == {"pending"}
-    start_execution(execution, Random(2), END + timedelta(minutes=5))
-    assert (execution.status, execution.completed_at) == ("running", None)
+    execution = add_execution(world, world.run_tests[0], Random(2), END, 20, status="running")
     done = [call for call in execution.calls if call.status == "completed"]
     values = [call.duration_seconds for call in done]
     finish_execution(execution, Random(3), END + timedelta(minutes=20))
@@ -125,3 +122,11 @@ def test_late_data_changes_a_call_but_not_what_its_execution_shows():
 def test_no_late_data_without_a_call():
     world = small_world(calls=0)
     assert add_late_data(world.run_tests[0].executions[0], Random(1), END) is None
+
+
+def test_each_hour_of_a_week_looks_back_from_the_same_moment() -> None:
+    monday = datetime(2026, 11, 23, tzinfo=UTC)
+    before, after = datetime(2026, 11, 20, 15, tzinfo=UTC), datetime(2026, 11, 27, 15, tzinfo=UTC)
+    hours = [monday + timedelta(hours=number) for number in range(7 * 24)]
+
+    assert {hour: latest_friday(hour) for hour in hours} == {hour: after if hour >= after else before for hour in hours}

@@ -2,11 +2,6 @@
 
 from statistics import correlation, median
 
-from etl.sandbox.world import (
-    executions_of,
-)
-from tests.worlds import small_world
-
 
 def completed_calls(run_test):
     return [call for each in run_test.executions for call in each.calls if call.status == "completed"]
@@ -57,14 +52,3 @@ def test_open_ended_objects_are_present_absent_and_empty(month):
     assert {} in [call.cost_breakdown for call in calls]
     assert {} in [call.chat_metrics for call in calls]
     assert None in [call.chat_metrics for call in calls]
-
-
-def test_quirks_bend_values_only_when_asked():
-    def odd(world):
-        calls = [call for each in executions_of(world) for call in each.calls]
-        chats = [call.chat_metrics or {} for call in calls]
-        texts = sum(isinstance(chat.get("total_tokens"), str) for chat in chats)
-        return texts, sum(isinstance(call.duration_seconds, float) for call in calls)
-
-    assert odd(small_world(executions=60)) == (0, 0)
-    assert min(odd(small_world(executions=60, quirks=True))) > 0

@@ -12,6 +12,8 @@ from typing import Any
 import aiohttp
 import pytest
 import yarl
+from hypothesis import given
+from hypothesis import strategies as st
 
 from etl.sandbox import (
     Call,
@@ -32,6 +34,7 @@ from etl.sandbox import (
     rename_run_test,
     touch_call,
 )
+from etl.sandbox.server import FixedWindow
 from etl.sandbox.world import CALL_STATUSES, EXECUTION_STATUSES
 from tests.sandbox.requests import KEYS, METRICS, RUN_TESTS, RUNS, get
 from tests.sandbox.samples import SAMPLES, result_of
@@ -54,8 +57,8 @@ SENT = {
 SHAPE_ONLY = {
     *("metrics_execution", "metrics_name", "metrics_limit_0", "metrics_name_limit2_page2"),
     *("metrics_statuses_list", "metrics_shared_name"),
-    *("runs_execution", "runs_execution_limit3", "runs_execution_page2", "runs_execution_summary_true"),
-    *("runs_eval_name_one", "runs_name", "analytics_execution", "analytics_name"),
+    *("runs_execution", "runs_execution_limit3", "runs_execution_page2"),
+    *("runs_eval_name_one", "runs_name"),
     *("runtests_list", "runtests_limit2", "runtests_search"),
 }
 
@@ -197,7 +200,7 @@ def recorded_world() -> World:
     return World(world.organization_id, world.run_tests)
 
 
-FREE_FORM = {"eval_outputs", "system_metrics", "breakdown", "total_choices_avg", "caller_sentiment"}
+FREE_FORM = {"eval_outputs", "system_metrics", "breakdown", "total_choices_avg"}
 
 
 def kinds(value: Any, path: str = "", *, is_free: bool = False) -> Iterator[tuple[str, str]]:
@@ -223,9 +226,7 @@ def shape(bodies: list[Any]) -> dict[str, set[str]]:
 def family(case: str) -> str:
     """Samples of the same endpoint and selector have one shape between them."""
     url = yarl.URL(SAMPLES[case]["request"]["target"], encoded=True)
-    return (
-        f"{url.path} {min(url.query.keys() & {'run_test_name', 'execution_id'}, default='')} {'summary' in url.query}"
-    )
+    return f"{url.path} {min(url.query.keys() & {'run_test_name', 'execution_id'}, default='')}"
 
 
 async def answer_of(sandbox: Sandbox, case: str) -> tuple[int, dict[str, str], bytes]:
@@ -336,25 +337,12 @@ async def test_one_fractional_token_count_makes_every_page_that_holds_it_a_500(w
     assert own[1]["result"]["chat_metrics"] == {"total_tokens": 2.5}
 
 
-async def test_documented_spelling_renames_the_open_ended_objects(world, session):
-    call = world.run_tests[0].executions[0].calls[0]
-    call.system_metrics, call.cost_breakdown = {"a": 1}, {}
-    async with Sandbox(world, spelling="documented") as sandbox:
-        _, body = await get(session, sandbox, METRICS, call_execution_id=call.call_execution_id)
-    assert body["result"]["latency"]["customer_latency_metrics"] == {"a": 1}
-    assert body["result"]["cost"]["customer_cost_breakdown"] == {}
-    assert "system_metrics" not in body["result"]["latency"]
-    assert "breakdown" not in body["result"]["cost"]
-
-
 @pytest.mark.parametrize(
     ("path", "query", "field", "text"),
     [
         (METRICS, {"run_test_name": "  "}, "run_test_name", "This field may not be blank."),
         (METRICS, {"execution_id": BIG_ID, "eval_name": "x"}, "eval_name", "Unknown field."),
         (RUNS, {"call_execution_id": "1"}, "call_execution_id", "Must be a valid UUID."),
-        (RUNS, {"execution_id": BIG_ID, "summary": "perhaps"}, "summary", "Must be a valid boolean."),
-        ("/sdk/api/v1/simulation/analytics/", {"call_execution_id": BIG_ID}, "call_execution_id", "Unknown field."),
     ],
 )
 async def test_wrong_parameter_is_named_in_a_400(path, query, field, text, world, session):
@@ -491,3 +479,16 @@ async def test_stopping_does_not_wait_for_a_hanging_request(world, session):
         await received.wait()
         await sandbox.stop()
     assert [each.status for each in sandbox.requests] == [None]
+
+
+@given(st.integers(1, 5), st.lists(st.floats(0, 300), max_size=30))
+def test_window_never_lets_more_than_its_limit_through(limit, moments):
+    window = FixedWindow(limit)
+    allowed: dict[float, int] = {}
+    for now in sorted(moments):
+        verdict = window.take(now)
+        allowed[now // 60] = allowed.get(now // 60, 0) + verdict.is_allowed
+        assert verdict.resets_at - 60 <= now < verdict.resets_at
+        assert 1 <= verdict.retry_after_seconds <= 60
+        assert verdict.is_allowed or verdict.remaining == 0
+    assert all(1 <= count <= limit for count in allowed.values())

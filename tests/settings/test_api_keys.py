@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from etl.extract.connect import client_of
-from etl.settings import api_keys
 from etl.settings.api_keys import _is_open_to_others
 from tests.settings.reading import mistake, read_settings
 
@@ -52,11 +51,9 @@ def test_pipe_is_read_until_its_writer_has_ended(file: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("place", "written", "words"),
     [
-        ("pipe", None, "a pipe into which no program writes"),
-        ("pipe", b"", "a pipe that did not end within 0 s"),
         ("pipe", b"x" * 70_000, "longer than any key"),
         ("/dev/zero", None, "neither a file nor a pipe"),
-        (".", None, "cannot be read: Is a directory"),
+        (".", None, "neither a file nor a pipe"),
     ],
 )
 def test_what_may_never_end_is_no_key(
@@ -68,7 +65,6 @@ def test_what_may_never_end_is_no_key(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
-    monkeypatch.setattr(api_keys, "_PIPE_SECONDS", 0, raising=False)
     monkeypatch.delenv("FI_API_KEY")
     path = tmp_path / place
     if place == "pipe":

@@ -27,12 +27,15 @@ NOT_TOLD = (
     "have the same key",
     "lies in the dataset's own folder",
     "must be a finite number",  # JSON has no nan
-    "a value too long to show",  # no JSON holds it
-    "shorten it",  # TOML that no parser reads
-    "cannot be used with an http:// base_url",
-    "options must be left out for a folder, got region",  # where the path is the default, for a variable may give another
+    *(
+        "[api] base_url must be",
+        "[api] proxy must",
+        "cannot be used with an http:// base_url",
+        "must be a power of two",
+    ),
+    *("[destination] path must be", "options must be left out for", "[warehouse] url must"),
 )
-"""What a schema cannot say."""
+"""What the schema leaves to ``check``."""
 
 
 def in_json(text: str) -> Any:
@@ -115,18 +118,6 @@ def test_every_key_of_the_schema_is_among_those_that_were_accepted() -> None:
         'run_tests = [{name = "ü  x", key = ""}]',
         "[api]\nrequests_per_minute = 100\nquota_share = 1\npage_limit = 16384",
         '[api]\nrequests_per_minute = "auto"\nread_timeout_seconds = 0.5',
-        *(
-            f'[api]\nbase_url = "{url}"'
-            for url in (
-                *("https://h", "https://h:8443/api/", "https://[2001:db8::1]/", "https://h/a@b"),
-                *("http://localhost:8765", "http://127.0.0.1/", "http://127.9.9.9:1", "http://[::1]:80"),
-            )
-        ),
-        *(f'[api]\nproxy = "{url}"' for url in ("http://proxy.example:3128", "http://proxy/", "http://[::1]:3128")),
-        *(
-            f'[destination]\npath = "{path}"'
-            for path in ("data", "../a b/c", "$HOME/x", "${HOME}/x:y", "/srv/ü", "s3://b/p/", "gs://b", "az://c/x y/z")
-        ),
         '[destination]\npath = "s3://b"\noptions = { region = "x", request_payer = true }',
         '[destination]\npath = "az://b"\noptions = { use_azure_cli = true }',
         "[destination]\noptions = {}",
@@ -167,16 +158,11 @@ def every_mistake() -> list[str]:
         f'run_tests = [{{name = "A", key = "{"a" * 81}"}}]',
         "[api]\nquota_share = 0",
         "[api]\nmax_tries = 1.5",
-        '[api]\nbase_url = "http://localhost.example"',
-        '[api]\nbase_url = "https://h/?x"',
         "[api]\nproxy = true",
         "[export]\ncommit_interval_seconds = 0",
         '[export]\ncalls = "some"',
         '[export]\ninclude_raw = "perhaps"',
         '[destination]\npath = ""',
-        '[destination]\npath = "gs://b"\noptions = { region = "x" }',
-        '[destination]\npath = "az://b"\noptions = { region = "x" }',
-        '[destination]\npath = "data"\noptions = { region = "x" }',
         '[destination]\npath = "s3://b"\noptions = { region = 1 }',
         '[log]\nlevel = "loud"',
         "[log]\ncolor = true",

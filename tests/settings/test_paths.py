@@ -1,7 +1,6 @@
 """What paths mean: relative to the settings file, or to the working directory when the environment gives them."""
 
 import os
-import tempfile
 from pathlib import Path
 from threading import Thread
 
@@ -9,9 +8,8 @@ import pytest
 
 from etl.errors import ConfigurationError
 from etl.settings import Settings
-from etl.settings.destination import find_destination
+from etl.settings.read import find_destination
 from etl.settings.sections import Destination
-from tests.damages import closed
 from tests.settings.reading import mistake, read_settings
 
 
@@ -98,50 +96,6 @@ def test_empty_home_is_none(file: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_certificates_are_looked_for_beside_the_file(file: Path, elsewhere: Path) -> None:
     (file.parent / "ca.pem").write_text("certificates")
     assert read_settings(file, 'run_tests = "all"\n[api]\nca_file = "ca.pem"').api.ca_file == file.parent / "ca.pem"
-
-
-@pytest.mark.parametrize("lines", [[], ["[destination]", 'path = "data"']])
-def test_dataset_that_an_older_version_began_in_the_working_directory_is_not_left_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    file = tmp_path / "conf" / "prod.toml"
-    file.parent.mkdir()
-    (tmp_path / "data" / "executions").mkdir(parents=True)
-    with pytest.raises(ConfigurationError) as raised:
-        dataset_of(file, *lines)
-    new, old = file.parent / "data", tmp_path / "data"
-    assert str(raised.value) == (
-        f"{file}: [destination] path means {new}, since it is relative to the file's folder, but a dataset is in {old}: "
-        f'if it is this one, write path = "../data" or move it; if not, write path = "{new}"'
-    )
-    assert find_destination(file) == Destination(path=str(new))
-    assert dataset_of(file, "[destination]", 'path = "../data"') == old
-    assert dataset_of(file, "[destination]", f'path = "{new}"') == new
-
-    monkeypatch.setenv("METRICS_ETL_DESTINATION__PATH", "new")
-    assert dataset_of(file, *lines) == tmp_path / "new"
-    monkeypatch.delenv("METRICS_ETL_DESTINATION__PATH")
-    (new / "executions").mkdir(parents=True)
-    assert dataset_of(file, *lines) == new
-
-
-def test_dataset_of_another_project_in_the_working_directory_is_no_concern(file: Path, elsewhere: Path) -> None:
-    (elsewhere / "data" / "executions").mkdir(parents=True)
-    assert dataset_of(file, "[destination]", 'path = "data"') == file.parent / "data"
-
-
-def test_dataset_that_may_not_be_entered_is_not_the_concern_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    with tempfile.TemporaryDirectory() as name:  # others may not enter the folders of pytest
-        folder = Path(name)
-        folder.chmod(0o755)
-        monkeypatch.chdir(folder)
-        (folder / "data").mkdir()
-        (folder / "config").mkdir()
-        file = folder / "config" / "prod.toml"
-        file.write_text('run_tests = "all"')
-        with closed(folder / "data"):
-            assert Path(Settings.load(file, needs_keys=False).destination.path) == folder / "data"
 
 
 def test_typed_path_with_a_control_character_is_a_mistake(file: Path) -> None:

@@ -3,12 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from etl.sandbox.answers.fields import timestamp
+from etl.sandbox.answers.fields import DEFAULT_LIMIT, page_link, timestamp
 from etl.sandbox.answers.metrics import CONVERSATION
-from etl.sandbox.answers.paging import page_link
 from etl.sandbox.world import Call, Execution, listable_calls
 
-DEFAULT_LIMIT = 10
 SAME_NAME = (
     *CONVERSATION[:-1],
     "status",

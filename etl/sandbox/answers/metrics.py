@@ -1,13 +1,10 @@
 """What metrics/ answers: the raw metrics of a call, and the aggregates of executions. Pure."""
 
-from typing import Any, Literal
+from typing import Any
 
 from etl.sandbox.aggregates import metrics
-from etl.sandbox.answers.fields import call_cost, call_latency, execution_head
-from etl.sandbox.answers.paging import page_of
+from etl.sandbox.answers.fields import call_cost, call_latency, execution_head, page_of
 from etl.sandbox.world import Call, Execution, World, listable_executions
-
-Spelling = Literal["server", "documented"]
 
 CONVERSATION = (
     "user_wpm",
@@ -20,20 +17,15 @@ CONVERSATION = (
     "avg_stop_time_after_interruption_ms",
 )
 CHAT = ("total_tokens", "input_tokens", "output_tokens", "avg_latency_ms", "turn_count", "csat_score", "message_count")
-OPEN_ENDED_KEYS = {
-    "server": ("system_metrics", "breakdown"),
-    "documented": ("customer_latency_metrics", "customer_cost_breakdown"),
-}
 
 
-def call_metrics(call: Call, execution: Execution, spelling: Spelling = "server") -> dict[str, Any]:
+def call_metrics(call: Call, execution: Execution) -> dict[str, Any]:
     """metrics/?call_execution_id=: the raw metrics of a call. An open-ended object that is None is omitted."""
-    latency_key, cost_key = OPEN_ENDED_KEYS[spelling]
     latency, cost = call_latency(call), call_cost(call)
     if call.system_metrics is not None:
-        latency[latency_key] = call.system_metrics
+        latency["system_metrics"] = call.system_metrics
     if call.cost_breakdown is not None:
-        cost[cost_key] = call.cost_breakdown
+        cost["breakdown"] = call.cost_breakdown
     chat = call.chat_metrics
     return {
         "call_execution_id": call.call_execution_id,

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from etl.sandbox.answers.fields import timestamp
-from etl.sandbox.answers.paging import page_link, page_of
+from etl.sandbox.answers.fields import page_link, page_of, timestamp
 from etl.sandbox.world import RunTest, World
 
 

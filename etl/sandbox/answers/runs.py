@@ -4,8 +4,7 @@ from collections.abc import Collection
 from typing import Any
 
 from etl.sandbox.aggregates import eval_results
-from etl.sandbox.answers.fields import call_cost, call_latency, eval_outputs, execution_head, explanations, timestamp
-from etl.sandbox.answers.paging import page_of
+from etl.sandbox.answers.fields import call_cost, call_latency, eval_outputs, execution_head, page_of, timestamp
 from etl.sandbox.world import Call, Execution, World, listable_calls, listable_executions
 
 
@@ -35,7 +34,6 @@ def run_execution(
     max_limit: int | None = None,
     *,
     eval_names: Collection[str] | None = None,
-    summary: bool = False,
 ) -> dict[str, Any]:
     """runs/?execution_id=: eval results, and a page of the calls, last updated first.
 
@@ -58,7 +56,6 @@ def run_execution(
         **execution_head(execution),
         "eval_results": eval_results(execution, eval_names),
         "call_results": {**found, "results": rows},
-        **(explanations(execution) if summary else {}),
     }
 
 

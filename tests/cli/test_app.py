@@ -7,9 +7,7 @@ import pytest
 
 from tests.e2e.command import UNREAD_STDERR
 
-RAISE = (
-    "import signal; from etl.cli.signals import end_on_signals; end_on_signals(); signal.raise_signal(signal.SIGTERM)"
-)
+RAISE = "import signal; from etl.cli.app import end_on_signals; end_on_signals(); signal.raise_signal(signal.SIGTERM)"
 
 
 @pytest.mark.timeout(60)

@@ -1,31 +1,37 @@
-"""What ``discover`` prints: run tests as settings to paste, and as JSON."""
+"""What ``check`` prints, and ``discover``: run tests as settings to paste, and as JSON. Decides nothing."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
+from rich.markup import escape
+
+from etl.cli.console import as_json, stdout_console
 from etl.extract.run_tests import Discovered
 from etl.model.keys import default_key
 from etl.model.records import RunTest
 from etl.model.values import timestamp_or_none
+from etl.model.wording import shown
+from etl.pipeline.preflight import Check
 
-_ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
-FIELDS = {
-    "problems": "one line for each thing that could not be listed",
-    "run_tests[].name": "name of the run test, newest first",
-    "run_tests[].key": "its default key",
-    "run_tests[].run_test_ids": "ids at the API; several when run tests share the name",
-    "run_tests[].created_at": "when it was created; null when the API does not say",
-    "run_tests[].last_run_at": "when it last ran; null when the API does not say",
-}
-"""What each field of the JSON means."""
 _WIDEST_NAME = 40
-_JOINER = "\N{ZERO WIDTH JOINER}"  # of emoji
+_STYLES = {"ok": "green", "problem": "bold red", "skipped": "dim"}
+
+
+def print_checks(checks: Sequence[Check]) -> None:
+    """One line for each check; to stdout."""
+    console = stdout_console()
+    for check in checks:
+        outcome = f"[{_STYLES[check.outcome]}]{check.outcome:<8}[/]"
+        console.print(f"{outcome} {check.subject:<12} {escape(shown(check.detail))}", soft_wrap=True, highlight=False)
 
 
 def run_tests_as_toml(discovered: Discovered) -> Iterator[str]:
-    """The lines of ``run_tests`` for a settings file, with a comment after each name: key, when created, when last run."""
-    names = {name: f"{toml_string(name)}," for name in discovered.run_tests}
+    """The lines of ``run_tests`` for a settings file, with a comment after each name: key, when created, when last run.
+
+    A string in JSON is one in TOML, too.
+    """
+    names = {name: f"{as_json(name)}," for name in discovered.run_tests}
     width = min(_WIDEST_NAME, max(map(len, names.values())))
     yield "run_tests = ["
     for name, run_tests in discovered.run_tests.items():
@@ -55,20 +61,6 @@ def run_tests_as_json(discovered: Discovered) -> dict[str, Any]:
             for name, run_tests in discovered.run_tests.items()
         ],
     }
-
-
-def toml_string(text: str) -> str:
-    """The text as a TOML basic string. Characters that do not print are escaped: they could move the cursor."""
-    return f'"{"".join(map(_escaped, text))}"'
-
-
-def _escaped(character: str) -> str:
-    if character in _ESCAPES:
-        return _ESCAPES[character]
-    if character.isprintable() or character == _JOINER:
-        return character
-    code = ord(character)
-    return f"\\u{code:04X}" if code <= 0xFFFF else f"\\U{code:08X}"
 
 
 def _created_at(run_tests: Sequence[RunTest]) -> datetime | None:

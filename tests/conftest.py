@@ -7,8 +7,7 @@ from contextlib import closing, nullcontext
 import pytest
 from hypothesis import settings
 
-from etl.extract import client, connect
-from etl.settings import capacity
+from etl.extract import client
 from tests.stores import KEYS, proxied, seaweed
 from tests.warehouses import new_duckdb, new_postgresql, postgresql, postgresql_folder
 
@@ -29,18 +28,6 @@ def pytest_collection_finish() -> None:
 def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits between two tries are tested by what they are asked for, not by waiting."""
     monkeypatch.setattr(client, "_BACKOFF_MAX_SECONDS", 0.002)
-
-
-@pytest.fixture(autouse=True)
-def no_proof_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sixteen threads for each of thousands of exports: that they can be started is proved where the command is run."""
-    monkeypatch.setattr(connect, "require_threads", lambda _count: None)
-
-
-@pytest.fixture(autouse=True)
-def few_files_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The files that a test opens have low numbers, and to count each that it may open takes a millisecond of an export."""
-    monkeypatch.setattr(capacity, "_COUNTED_FILES", 128)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ from typing import Any
 
 from etl.sandbox import Sandbox
 from tests.e2e import warm
-from tests.reference import FIELDS, json_paths
+from tests.meanings import FIELDS
+from tests.reference import json_paths
 from tests.support import API_KEY, IS_FULL, SECRET_KEY
 
 COMMAND = Path(sys.executable).with_name("metrics-etl")

@@ -16,7 +16,6 @@ FRIDAY = datetime(2026, 11, 20, 15, tzinfo=UTC)
 def make_demo(path: Path, *, friday: datetime = FRIDAY) -> None:
     """Make the dataset that ``metrics-etl demo`` made in that week, by default that of which the documents tell, and no more."""
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
-        patch.setattr(demo, "latest_friday", lambda _: friday)
         for name in ("_show_warehouse", "_show_report"):
             patch.setattr(demo, name, lambda *_: None)
-        asyncio.run(demo.run_demo(path, seed=1))
+        asyncio.run(demo.run_demo(path, seed=1, now=friday))

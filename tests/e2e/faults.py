@@ -11,9 +11,9 @@ import msgspec
 from etl.model.records import DETAIL, METRICS, RUNS
 from etl.sandbox import Fault, SandboxRequest, World
 from etl.sandbox.aggregates import AnswerError
-from etl.sandbox.answers.paging import page_of
+from etl.sandbox.answers.fields import page_of
 from etl.sandbox.answers.runs import run_execution
-from etl.sandbox.error_bodies import not_found, rate_limited, server_error
+from etl.sandbox.dispatch import not_found, rate_limited, server_error
 from etl.sandbox.faults import HTML_502
 
 ELSEWHERE = "http://127.0.0.1:9/"

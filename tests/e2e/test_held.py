@@ -1,53 +1,20 @@
-"""The source holds everything back: what has arrived is saved meanwhile, and nobody waits for hours."""
+"""A run that the source holds back has saved what had arrived, before anybody kills it."""
 
 import asyncio
 import json
-import time
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-import etl
-from etl.extract import gate
-from etl.pipeline.summary import Summary
-from etl.sandbox import Fault, Sandbox
+from etl.sandbox import Sandbox
 from etl.sandbox.world import executions_of
 from tests.datasets import assert_sound
 from tests.e2e.command import environment, metrics_etl, start, write_settings
 from tests.e2e.truth import assert_equals_world, rows_of
-from tests.support import settings_for
-from tests.worlds import settled_world
-
-CALLS = 3
+from tests.pipeline.test_held import CALLS, arrived_whole, held_for
 
 
-def held_for(seconds: float, *, after: int, **options: Any) -> Sandbox:
-    """A source that answers so many requests, and no other for so long."""
-    world = settled_world(run_tests=1, executions=6, calls=CALLS)
-    return Sandbox(world, rate_limit=after, rate_window_seconds=time.time() + seconds, **options)
-
-
-def arrived_whole(server: Sandbox) -> set[str]:
-    """The execution_ids of which everything was answered."""
-    answered = {request.target for request in server.requests if request.status == 200}
-
-    def has(selector: str) -> bool:
-        return any(selector in target for target in answered)
-
-    return {
-        execution.execution_id
-        for execution in executions_of(server.world)
-        if has(f"runs/?execution_id={execution.execution_id}")
-        and all(has(f"?call_execution_id={call.call_execution_id}") for call in execution.calls)
-    }
-
-
-@pytest.mark.parametrize("rate_headers", [True, False])
-async def test_what_arrived_before_a_hold_is_saved_while_it_lasts(tmp_path: Path, rate_headers: bool) -> None:
+async def test_what_arrived_before_a_hold_is_saved_while_it_lasts_and_outlives_a_kill(tmp_path: Path) -> None:
     write_settings(tmp_path, ["Checkout flow"], "[export]", "commit_interval_seconds = 0.5", "[api]", "concurrency = 1")
-    async with held_for(3000, after=2 + 3 * (1 + CALLS), rate_headers=rate_headers) as server:
+    async with held_for(3000, after=2 + 3 * (1 + CALLS)) as server:
         # Slow arrivals may be committed one by one before the hold; what counts is that none of them waits for its end.
         process = await start("run", cwd=tmp_path, env=environment(server))
         assert process.stderr
@@ -70,78 +37,3 @@ async def test_what_arrived_before_a_hold_is_saved_while_it_lasts(tmp_path: Path
         assert result.exit_code == 0, result
         assert len(free.requests) < sum(1 + len(execution.calls) for execution in executions_of(free.world))
     assert_equals_world(tmp_path, free.world)
-
-
-async def export(server: Sandbox, folder: Path, **sections: Any) -> Summary:
-    return await etl.export(settings_for(server, folder / "data", **sections))
-
-
-def assert_says_when_to_come_back(summary: Summary, seconds: float) -> None:
-    (problem,) = [each for each in summary.problems if "UTC" in each]
-    moment = datetime.strptime(problem.partition("until ")[2][:20], "%Y-%m-%d %H:%M UTC").replace(tzinfo=UTC)
-    assert abs(moment - datetime.now(UTC) - timedelta(seconds=seconds)) < timedelta(minutes=2), problem
-
-
-@pytest.mark.parametrize("rate_headers", [True, False])
-async def test_hold_of_more_than_an_hour_ends_the_run_with_what_had_arrived(tmp_path: Path, rate_headers: bool) -> None:
-    async with held_for(20_000, after=2 + 3 * (1 + CALLS), rate_headers=rate_headers) as server:
-        summary = await export(server, tmp_path, api={"concurrency": 1})
-        whole = arrived_whole(server)
-    assert summary.exit_code == 3
-    assert_says_when_to_come_back(summary, 20_000)
-    assert {row["execution_id"] for row in rows_of(tmp_path, "executions")} == whole != set()
-
-
-@pytest.mark.parametrize("rate_headers", [True, False])
-async def test_hold_of_more_than_an_hour_before_anything_arrived_is_a_source_that_is_unavailable(
-    tmp_path: Path, rate_headers: bool
-) -> None:
-    async with held_for(20_000, after=1, rate_headers=rate_headers) as server:
-        summary = await export(server, tmp_path)
-    assert summary.exit_code == 5
-    assert_says_when_to_come_back(summary, 20_000)
-
-
-async def test_one_503_with_a_long_retry_after_neither_keeps_the_run_nor_the_lock(tmp_path: Path) -> None:
-    async with Sandbox(settled_world(run_tests=1, executions=2, calls=2)) as server:
-        server.fault = lambda _request, _nth: Fault(status=503, headers={"Retry-After": "80000"})
-        summary = await export(server, tmp_path)
-        assert (summary.exit_code, len(server.requests)) == (5, 1)
-        assert_says_when_to_come_back(summary, 80_000)
-        server.fault = None
-        assert (await export(server, tmp_path)).exit_code == 0
-
-
-@pytest.mark.parametrize("status", [429, 503])
-async def test_refusals_without_an_end_keep_the_run_no_longer_than_one_hold_may(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
-) -> None:
-    monkeypatch.setattr(gate, "_LONGEST_WAIT_SECONDS", 0.5)
-    async with Sandbox(settled_world(run_tests=1, executions=2, calls=2)) as server:
-        server.fault = lambda _request, _nth: Fault(status=status, headers={"Retry-After": "0.3"})
-        summary = await export(server, tmp_path)
-    assert (summary.exit_code, len(server.requests)) == (5, 2)
-    assert_says_when_to_come_back(summary, 0)
-
-
-@pytest.mark.parametrize(("minutes", "is_ended"), [(5, True), (60, False)])
-async def test_hold_that_outlasts_the_run_ends_it_at_once(tmp_path: Path, minutes: float, is_ended: bool) -> None:
-    async with held_for(600, after=2 + 3 * (1 + CALLS)) as server:
-        held = asyncio.Event()
-        running = asyncio.ensure_future(
-            etl.export(
-                settings_for(
-                    server, tmp_path / "data", api={"concurrency": 1}, export={"max_runtime_minutes": minutes}
-                ),
-                notify=lambda event, **_: held.set() if event == "held" else None,
-            )
-        )
-        is_held = asyncio.ensure_future(held.wait())
-        await asyncio.wait([running, is_held], return_when=asyncio.FIRST_COMPLETED)
-        assert (running.done(), is_held.done()) == (is_ended, not is_ended)
-        for each in (running, is_held):
-            each.cancel()
-        await asyncio.wait([running, is_held])
-    if is_ended:
-        assert running.result().exit_code == 3
-        assert_says_when_to_come_back(running.result(), 600)

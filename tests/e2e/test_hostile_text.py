@@ -100,6 +100,6 @@ async def test_json_is_escaped_and_says_the_same(server: Sandbox, folder: Path, 
 
     assert_harmless(status.stdout + findings.stdout)
     assert status.document["run_tests"][-1]["name"] == HOSTILE
-    assert [each["place"] for each in findings.document["findings"] if each["kind"] == "stray_file"] == [
+    assert [each["subject"] for each in findings.document["findings"] if each["kind"] == "foreign_file"] == [
         "errors/\udc80/stray"
     ]

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import etl
-from etl.load.layout import ATTEMPT, LAST_RUN, LOCK
+from etl.load.layout import IDENTITY, LAST_RUN, LOCK
 from etl.model.schema import CALLS
 from etl.sandbox import Sandbox
 from tests.e2e.command import Ended, environment, metrics_etl, write_settings
@@ -23,12 +23,19 @@ COMMANDS = ("status", "verify", "check", "run")
 
 
 def pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
     os.mkfifo(path)
 
 
 def unix_socket(path: Path) -> None:
+    path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(path.parent):
         server.bind(path.name)
+
+
+def flipped_bit(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:20] + bytes([content[20] ^ 0x80]) + content[21:])
 
 
 def sparse_terabyte(path: Path) -> None:
@@ -75,16 +82,17 @@ def exit_codes(results: dict[str, Ended]) -> dict[str, int]:
     return {name: result.exit_code for name, result in results.items()}
 
 
+@pytest.mark.parametrize("document", [LAST_RUN, IDENTITY])
 @pytest.mark.parametrize(
     "plant",
     [
         pytest.param(pipe, id="pipe"),
-        pytest.param(unix_socket, id="socket"),
-        pytest.param(text("[" * 100_000), id="deep"),
         pytest.param(text('{"last_complete_at": {"a": 1e400}}'), id="number"),
         *(
             pytest.param(plant, id=name, marks=pytest.mark.slow)
             for name, plant in {
+                "socket": unix_socket,
+                "deep": text("[" * 100_000),
                 "sparse": sparse_terabyte,
                 "naive": text('{"last_complete_at": {"a": "2026-11-01T00:00:00"}}'),
                 "text": text("nothing that is JSON"),
@@ -92,47 +100,23 @@ def exit_codes(results: dict[str, Ended]) -> dict[str, int]:
         ),
     ],
 )
-async def test_what_is_no_record_of_a_run_is_ignored_with_one_line(
-    server: Sandbox, exported: Path, plant: Callable[[Path], None]
+async def test_document_that_cannot_be_read_is_set_aside_by_the_next_run(
+    server: Sandbox, exported: Path, plant: Callable[[Path], None], document: str
 ) -> None:
-    record = exported / "data" / LAST_RUN
-    record.unlink()
-    plant(record)
+    plant(exported / "data" / document)
 
     results = await each_command(server, exported)
 
-    for name in ("status", "run"):
-        lines = [line for line in results[name].stdout.splitlines() if "last_run.json" in line and "gnored" in line]
-        assert len(lines) == 1, name
+    for name, words in (("status", "ignored"), ("run", "moved to _state/quarantine/0001-")):
+        shown = " ".join(results[name].stdout.split())
+        assert (shown.count(f"/data/{document}: "), shown.count(words)) == (1, 1), name
     assert exit_codes(results) == dict.fromkeys(COMMANDS, 0)
-    assert "ignored" not in (await metrics_etl("status", cwd=exported, env=environment())).stdout
+    after = (await metrics_etl("status", cwd=exported, env=environment())).stdout
+    assert "ignored" not in after
+    assert "1 damaged file in" in after
 
 
-@pytest.mark.parametrize(
-    "plant",
-    [
-        pytest.param(sparse_terabyte, id="sparse"),
-        *(
-            pytest.param(plant, id=name, marks=pytest.mark.slow)
-            for name, plant in {"pipe": pipe, "deep": text("[" * 100_000)}.items()
-        ),
-    ],
-)
-async def test_what_is_no_note_of_a_try_is_ignored_and_replaced(
-    server: Sandbox, exported: Path, plant: Callable[[Path], None]
-) -> None:
-    note = exported / "data" / ATTEMPT
-    note.unlink()
-    plant(note)
-
-    results = await each_command(server, exported)
-
-    assert [result.exit_code for result in results.values()] == [0, 0, 0, 0]
-    assert "attempt.json" in results["status"].stdout
-    assert "ignored" not in (await metrics_etl("status", cwd=exported, env=environment())).stdout
-
-
-@pytest.mark.parametrize("plant", [pipe, Path.mkdir], ids=["pipe", "folder"])
+@pytest.mark.parametrize("plant", [pipe, pytest.param(Path.mkdir, marks=pytest.mark.slow)], ids=["pipe", "folder"])
 async def test_what_is_no_lock_is_refused_in_one_line(
     server: Sandbox, exported: Path, plant: Callable[[Path], None]
 ) -> None:
@@ -178,7 +162,7 @@ async def test_part_that_is_too_large_is_fetched_again(
 
 
 async def test_folder_in_place_of_a_note_is_refused_by_check_as_by_run(server: Sandbox, exported: Path) -> None:
-    note = exported / "data" / ATTEMPT
+    note = exported / "data" / LAST_RUN
     note.unlink()
     note.mkdir()
 
@@ -225,7 +209,7 @@ async def test_what_no_reader_takes_for_data_stops_nobody_and_verify_names_it(se
 
     assert exit_codes(results) == {"status": 0, "verify": 3, "check": 0, "run": 0}
     assert results["status"].stdout.startswith("Good: ")
-    assert [each["kind"] for each in rows.document["findings"]] == ["stray_file"] * 3
+    assert [each["kind"] for each in rows.document["findings"]] == ["foreign_file"] * 3
     assert (len(etl.read_calls(exported / "data")), len(etl.read_table(exported / "data", "runs"))) == (6, 2)
 
 
@@ -238,7 +222,9 @@ async def test_foreign_parquet_beside_a_part_is_refused_by_name(server: Sandbox,
 
     assert exit_codes(results) == {"status": 0, "verify": 3, "check": 6, "run": 6}
     assert f"{copy}: not a file of this dataset; move it elsewhere" in results["run"].stderr
-    assert results["status"].stdout.startswith("Not good: 1 damaged or foreign file")
+    assert results["status"].stdout.startswith(
+        f"Not good: {str(copy.relative_to(exported / 'data'))!r}: is not a file of this dataset"
+    )
 
 
 async def test_pipe_beside_the_runs_is_refused_by_all(server: Sandbox, exported: Path) -> None:

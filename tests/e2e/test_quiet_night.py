@@ -14,6 +14,7 @@ from tests.worlds import settled_world
 OPENED = re.compile(r'openat\([^"]*"([^"]*)"')
 
 
+@pytest.mark.slow  # in process: tests/pipeline/test_job.py
 @pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
 async def test_quiet_night_opens_no_part(tmp_path: Path) -> None:
     async with Sandbox(settled_world(run_tests=2, executions=6, calls=3, days=60)) as server:

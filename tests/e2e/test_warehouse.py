@@ -5,39 +5,30 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import sys
-import threading
 from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import duckdb
 import pytest
 
 from etl import sandbox
 from etl.cli.app import main
-from etl.errors import DestinationError
-from etl.inspect.status import read_status
-from etl.load.attempt import read_attempt
-from etl.load.dataset import Dataset
-from etl.load.files.local import LocalFiles
 from etl.load.files.open import open_files
 from etl.load.warehouse import sql
 from etl.model import schema
-from etl.pipeline import job
-from etl.pipeline.load_warehouse import load_warehouse, preview_load
-from etl.pipeline.summary import Summary
-from etl.sandbox import Fault, Sandbox
-from etl.settings import Settings
+from etl.sandbox import Sandbox
 from tests.e2e.command import COMMAND, assert_documented, ended, environment, metrics_etl, start, write_settings
 from tests.e2e.dying import fork_server
-from tests.support import API_KEY, SECRET_KEY, settings_for
-from tests.warehouses import DyingSession, Place, assert_equals_dataset, load_into, new_duckdb
+from tests.support import API_KEY, SECRET_KEY
+from tests.warehouses import DyingSession, Place, assert_equals_dataset, load_into
 from tests.worlds import settled_world
+
+NOT_LOADED = "the last run was not loaded into the warehouse"
 
 
 @pytest.fixture
@@ -119,7 +110,7 @@ async def test_warehouse_that_fails_harms_nothing_and_is_told_until_a_load_made_
     good = await metrics_etl("status", cwd=folder, env=environment(server))
 
     assert (failed.exit_code, failed.document["outcome"]) == (6, "destination")
-    assert "metrics-etl load tries again" in failed.document["problems"][0]
+    assert failed.document["problems"][0].startswith("not loaded: ")
     assert json.loads((folder / "data" / "_state" / "last_run.json").read_text())["exit_code"] == 0
     assert status.stdout.startswith("Not good: the last load left the warehouse behind: ")
     assert status.stdout.splitlines()[-1] == "next       metrics-etl load"
@@ -143,92 +134,16 @@ async def test_status_misses_a_load_that_never_was_and_one_of_the_last_run(serve
     (folder / "config" / "metrics-etl.toml").write_text(with_warehouse)
     behind = await metrics_etl("status", "--json", cwd=folder, env=env)
 
+    write_warehouse(folder, server, Place("duckdb://metrics.duckdb", "other"))
+    elsewhere = await metrics_etl("status", cwd=folder, env=env)
+
     assert never.stdout.startswith("Not good: the warehouse was never loaded")
-    assert behind.document["warehouse_lacks"] == "the last run was not loaded into the warehouse"
+    assert elsewhere.stdout.startswith(
+        f"Not good: duckdb://{folder}/config/metrics.duckdb, schema other was never loaded"
+    )
+    assert elsewhere.stdout.splitlines()[-1] == "next       metrics-etl load"
+    assert [each["text"] for each in behind.document["findings"] if each["kind"] == "not_loaded"] == [NOT_LOADED]
     assert behind.document["next"] == "metrics-etl load"
-
-
-async def test_status_knows_the_last_load_after_more_runs_than_it_shows(server: Sandbox, folder: Path) -> None:
-    """Each run has a file, of which status opens the newest only."""
-    settings = settings_for(server, folder / "data")
-    for _ in range(31):
-        await job.export(settings, clock=lambda: datetime.now(UTC) - timedelta(hours=1))
-    await metrics_etl("load", cwd=folder, env=environment(server))
-    status = await metrics_etl("status", "--json", cwd=folder, env=environment(server))
-    opened = list[str]()
-
-    class Opening(LocalFiles):
-        def open(self, path: str) -> BinaryIO:
-            opened.append(path)
-            return super().open(path)
-
-        def read(self, path: str, **bounds: Any) -> bytes:
-            opened.append(path)
-            return super().read(path, **bounds)
-
-    read_status(Opening(folder / "data"), now=datetime.now(UTC))
-    (folder / "data" / min(LocalFiles(folder / "data").list("runs"))).unlink()
-    await job.export(settings)
-    as_many = await metrics_etl("status", "--json", cwd=folder, env=environment(server))
-
-    assert status.document["warehouse_lacks"] is None
-    assert [each["rows"] for each in status.document["tables"] if each["name"] == "runs"] == [31]
-    assert len([path for path in opened if path.startswith("runs/")]) == 30
-    assert as_many.document["warehouse_lacks"] == "the last run was not loaded into the warehouse"
-
-
-async def test_warehouse_of_another_dataset_is_refused_by_whoever_compares(server: Sandbox, folder: Path) -> None:
-    env = environment(server, METRICS_ETL_DESTINATION__PATH=str(folder / "other"))
-    await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))
-    results = [await metrics_etl(*words, cwd=folder, env=env) for words in (["run"], ["verify", "--warehouse"])]
-
-    assert [each.exit_code for each in results] == [6, 6]
-    assert "holds another dataset" in results[1].stderr
-
-
-async def test_status_waits_an_hour_for_the_load_of_a_run_at_work(server: Sandbox, folder: Path) -> None:
-    """Its row is there before its load, which may hang."""
-    await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))
-    place = json.loads((folder / "data" / "_state" / "last_load.json").read_text())["warehouse"]
-    await job.export(settings_for(server, folder / "data"))
-    files = LocalFiles(folder / "data")
-    attempt = read_attempt(files, note=pytest.fail)
-    assert attempt is not None
-    now = attempt.started_at  # a run has one time, in its note and in its lock
-
-    def lacks(minutes: int) -> str | None:
-        return read_status(files, now=now + timedelta(minutes=minutes), warehouse=place).warehouse_lacks
-
-    with files.lock(now):
-        assert [lacks(0), lacks(50)] == [None, None]
-        told = [lacks(70)]
-    told.append(lacks(0))
-    asked = asyncio.Event()
-    server.on_request = lambda _request: asked.set()
-    server.fault = lambda _request, _nth: Fault(is_hanging=True)
-    process = await start("run", "-q", cwd=folder, env=environment(server))
-    await asked.wait()
-    told.append(lacks(0))
-    process.terminate()
-    await ended(process)
-
-    assert told == ["the last run was not loaded into the warehouse"] * 3
-
-
-@pytest.mark.parametrize("other", [Place("duckdb://other.duckdb"), Place("duckdb://metrics.duckdb", "other")])
-async def test_status_misses_a_load_into_the_warehouse_that_is_named_now(
-    server: Sandbox, folder: Path, other: Place
-) -> None:
-    env = environment(server)
-    await metrics_etl("run", "--quiet", cwd=folder, env=env)
-    write_warehouse(folder, server, other)
-    behind = await metrics_etl("status", cwd=folder, env=env)
-    await metrics_etl("load", "--quiet", cwd=folder, env=env)
-    good = await metrics_etl("status", cwd=folder, env=env)
-
-    assert behind.stdout.startswith(f"Not good: duckdb://{folder}/config/{other.url.partition('//')[2]}, schema ")
-    assert behind.stdout.splitlines()[-1] == "next       metrics-etl load"
-    assert good.stdout.startswith("Good: everything complete")
 
 
 async def test_driver_that_is_not_installed_is_told_before_anything_is_asked(server: Sandbox, tmp_path: Path) -> None:
@@ -245,120 +160,7 @@ async def test_driver_that_is_not_installed_is_told_before_anything_is_asked(ser
     assert server.requests == []
 
 
-async def test_what_a_run_forgets_since_it_accepts_deletions_goes_from_the_warehouse_too(
-    server: Sandbox, folder: Path
-) -> None:
-    env = environment(server)
-    await metrics_etl("run", "--quiet", cwd=folder, env=env)
-    gone = server.world.run_tests[1].executions
-    for execution in gone:
-        sandbox.delete_execution(execution)
-    for table in ("executions", "calls", "evals"):
-        (*_, last) = sorted((folder / "data" / table).glob("run_test=*"))
-        shutil.rmtree(last)
-    lost = await metrics_etl("run", "--json", cwd=folder, env=env)
-    forgotten = await metrics_etl("run", "--json", "--accept-deletions", cwd=folder, env=env)
-
-    assert (lost.exit_code, lost.document["warehouse"]["executions"]["lost"]) == (3, len(gone))
-    assert (forgotten.exit_code, forgotten.document["warehouse"]["executions"]["removed"]) == (0, len(gone))
-    assert_equals_dataset(here(folder), folder / "data")
-
-
-@pytest.mark.parametrize(
-    "tables",
-    [
-        ["calls"],
-        *(pytest.param(each, marks=pytest.mark.slow) for each in (["evals"], ["executions", "calls", "evals"])),
-    ],
-)
-async def test_lost_rows_of_an_execution_that_runs_again_stay_in_the_warehouse_and_each_command_misses_them(
-    server: Sandbox, folder: Path, tables: list[str]
-) -> None:
-    async def codes(*commands: str) -> list[int]:
-        ended = [await metrics_etl(*each.split(), cwd=folder, env=environment(server)) for each in commands]
-        return [each.exit_code for each in ended]
-
-    async def text(*arguments: str) -> str:
-        return (await metrics_etl(*arguments, cwd=folder, env=environment(server))).stdout
-
-    def loaded() -> list[str]:
-        with closing(here(folder)) as place:
-            return sorted(row["row_hash"] for table in (schema.CALLS, schema.EVALS) for row in place.rows(table))
-
-    await codes("run")
-    sandbox.rerun_execution(server.world.run_tests[0].executions[1], datetime.now(UTC))
-    assert await codes("run") == [0]
-    before = loaded()
-    for table in tables:
-        shutil.rmtree(folder / "data" / table)
-    assert await codes("run --metrics-file metrics.prom", "run", "verify", "load") == [3, 3, 3, 3]
-    metrics = (folder / "metrics.prom").read_text().splitlines()
-    of_run_tests = [line.split()[-1] for line in metrics if line.startswith("metrics_etl_complete{")]
-
-    assert (sorted(of_run_tests), loaded()) == (["0.0", "1.0"], before)
-    assert (await text("status")).startswith("Not good: ")
-    assert "1 execution with missing rows, and this run did not export them again: run again once they" in (
-        " ".join((await text("run")).split())
-    )
-    assert await codes("run --accept-deletions", "run", "verify --warehouse", "load") == [0, 0, 0, 0]
-    assert (await text("status")).startswith("Good: ")
-    assert_equals_dataset(here(folder), folder / "data")
-
-
 LOOKS = (["load", "--dry-run"], ["check"], ["verify", "--warehouse"])
-
-
-async def test_older_copy_of_the_dataset_replaces_nothing_that_was_loaded_since(
-    server: Sandbox, tmp_path: Path
-) -> None:
-    """An old server whose cron was forgotten."""
-    place, now = new_duckdb(tmp_path), datetime.now(UTC)
-    old, new = (settings_for(server, tmp_path / name, warehouse=place.settings) for name in ("old", "new"))
-
-    async def night(settings: Settings, number: int) -> Summary:
-        return await job.export(settings, clock=lambda: now + timedelta(minutes=number), accept_deletions=number == 3)
-
-    await night(old, 0)
-    shutil.copytree(tmp_path / "old", tmp_path / "new")
-    sandbox.delete_execution(server.world.run_tests[0].executions[0])
-    place.edit("INSERT INTO {s}.runs SELECT * REPLACE ('an analyst' AS export_run_id) FROM {s}.runs")
-    place.close()
-    assert (await night(new, 1)).exit_code == 0
-    refused = [await night(old, number) for number in (2, 3)]
-    assert [
-        (each.exit_code, each.problems[0].count("another copy of this dataset was loaded there since"))
-        for each in refused
-    ] == [(6, 1)] * 2
-    assert_equals_dataset(place, tmp_path / "new")
-    place.close()
-    write_warehouse(tmp_path, server, place)
-    env = environment(server, METRICS_ETL_DESTINATION__PATH=str(tmp_path / "old"))
-    check = await metrics_etl("check", cwd=tmp_path, env=env)
-    assert (check.exit_code, "another copy of this dataset was loaded there since" in check.stdout) == (6, True)
-    with pytest.raises(DestinationError, match="another copy of this dataset"):
-        preview_load(old.warehouse, Dataset(LocalFiles(tmp_path / "old")))
-
-    load_warehouse(old.warehouse, Dataset(LocalFiles(tmp_path / "old")), now, is_full=True)
-    assert_equals_dataset(place, tmp_path / "old")
-    place.close()
-    assert [(await night(settings, 5)).exit_code for settings in (new, old)] == [6, 0]
-
-
-async def test_copy_that_begins_anew_from_a_backup_is_not_loaded_over(server: Sandbox, tmp_path: Path) -> None:
-    """The old server lives on, and has loaded more runs than there are now."""
-    place, now = new_duckdb(tmp_path), datetime.now(UTC)
-    old, new = (settings_for(server, tmp_path / name, warehouse=place.settings) for name in ("old", "new"))
-
-    async def night(settings: Settings, number: int) -> int:
-        return (await job.export(settings, clock=lambda: now + timedelta(minutes=number))).exit_code
-
-    await night(old, 0)
-    shutil.copytree(tmp_path / "old", tmp_path / "new")
-    await night(old, 1)
-    await night(old, 2)
-    load_warehouse(new.warehouse, Dataset(LocalFiles(tmp_path / "new")), now, is_full=True)
-    assert await night(new, 3) == 0
-    assert [await night(old, 4), await night(new, 5)] == [6, 0]
 
 
 async def test_who_only_looks_makes_no_database(server: Sandbox, folder: Path) -> None:
@@ -387,18 +189,6 @@ async def test_who_only_looks_may_do_so_while_others_read(server: Sandbox, folde
         looks = [await metrics_etl(*command, cwd=folder, env=env) for command in LOOKS]
 
     assert [each.exit_code for each in looks] == [0, 0, 0]
-
-
-async def test_view_of_an_analyst_that_is_in_the_way_of_a_load_is_told_before(server: Sandbox, folder: Path) -> None:
-    env = environment(server)
-    await metrics_etl("run", "--quiet", cwd=folder, env=env)
-    with duckdb.connect(str(folder / "config" / "metrics.duckdb")) as mine:
-        mine.execute("DROP VIEW simulation_metrics.calls_current")
-        mine.execute("CREATE VIEW simulation_metrics.calls_current AS SELECT 7 AS mine")
-    looks = [await metrics_etl(*command, cwd=folder, env=env) for command in LOOKS[:2]]
-
-    assert [each.exit_code for each in looks] == [6, 6]
-    assert all("calls_current was not made by metrics-etl" in each.stdout + each.stderr for each in looks)
 
 
 async def test_load_without_a_warehouse_or_a_dataset_is_refused_in_one_line(server: Sandbox, folder: Path) -> None:
@@ -448,16 +238,8 @@ async def test_readme_leads_from_the_keys_to_an_answer(server: Sandbox, tmp_path
     ("command", "number"),
     [
         (["load"], signal.SIGTERM),
-        (["verify", "--warehouse"], signal.SIGINT),
-        *(
-            pytest.param(*each, marks=pytest.mark.slow)
-            for each in (
-                (["load"], signal.SIGINT),
-                (["load", "--dry-run"], signal.SIGTERM),
-                (["load", "--dry-run"], signal.SIGINT),
-                (["verify", "--warehouse"], signal.SIGTERM),
-            )
-        ),
+        pytest.param(["verify", "--warehouse"], signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(["load", "--dry-run"], signal.SIGTERM, marks=pytest.mark.slow),
     ],
 )
 async def test_signal_ends_a_command_that_waits_for_the_warehouse(
@@ -483,8 +265,6 @@ async def test_signal_ends_a_command_that_waits_for_the_warehouse(
     [
         (False, signal.SIGTERM),
         pytest.param(True, signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param(False, signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param(True, signal.SIGTERM, marks=pytest.mark.slow),
     ],
 )
 async def test_first_signal_ends_a_run_that_waits_for_the_warehouse_and_its_export_is_kept(
@@ -543,7 +323,7 @@ async def test_the_page_s_python_reads_the_delta_tables(
     write_warehouse(tmp_path, server, Place("delta://../lake"))
     await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
     sandbox.delete_execution(server.world.run_tests[0].executions[0])
-    ended = await metrics_etl("run", "--json", "--accept-deletions", cwd=tmp_path, env=environment(server))
+    ended = await metrics_etl("run", "--json", cwd=tmp_path, env=environment(server))
     monkeypatch.chdir(tmp_path)
     (code,) = of_the_page("python")
     found: dict[str, Any] = {}
@@ -575,15 +355,17 @@ async def test_check_and_verify_look_at_the_warehouse_too(server: Sandbox, folde
     assert broken.exit_code == 6
 
 
-async def test_check_refuses_the_warehouse_of_another_dataset(server: Sandbox, folder: Path) -> None:
+async def test_warehouse_of_another_dataset_is_refused_by_whoever_looks(server: Sandbox, folder: Path) -> None:
     env = environment(server)
     await metrics_etl("run", "--quiet", cwd=folder, env=env)
     (folder / "data").rename(folder / "before")
     new = await metrics_etl("check", cwd=folder, env=env)
     run = await metrics_etl("run", "--quiet", cwd=folder, env=env)
     other = await metrics_etl("check", cwd=folder, env=env)
+    verify = await metrics_etl("verify", "--warehouse", cwd=folder, env=env)
 
-    assert [each.exit_code for each in (new, run, other)] == [6, 6, 6]
+    assert [each.exit_code for each in (new, run, other, verify)] == [6, 6, 6, 6]
+    assert "holds another dataset" in verify.stderr
     assert "holds another dataset" in new.stdout
     assert "holds another dataset" in other.stdout
 
@@ -627,36 +409,3 @@ async def test_load_that_is_killed_left_nothing_or_all_and_the_next_one_heals(
         warehouse.close()
         load_into(warehouse, tmp_path / "data")
         assert_equals_dataset(warehouse, tmp_path / "data")
-
-
-@pytest.mark.parametrize("reads", [100, pytest.param(1_000, marks=pytest.mark.slow)])
-async def test_reader_never_sees_an_execution_with_half_of_its_calls(
-    server: Sandbox, tmp_path: Path, warehouse: Place, reads: int
-) -> None:
-    write_warehouse(tmp_path, server, warehouse)
-    await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
-    warehouse.rows(schema.CALLS)
-    mixed: list[object] = []
-    sizes: list[int] = []
-    loads = 0
-
-    def read() -> None:
-        reader = Place(warehouse.url, warehouse.namespace)
-        while len(sizes) < reads or loads < 3:
-            rows = reader.query(
-                "SELECT e.execution_id, e.exported_calls, count(c.call_execution_id) AS calls FROM {s}.executions AS e "
-                "LEFT JOIN {s}.calls AS c ON c.execution_id = e.execution_id GROUP BY 1, 2"
-            )
-            mixed.extend(row for row in rows if row["exported_calls"] != row["calls"])
-            sizes.append(len(rows))
-        reader.close()
-
-    thread = threading.Thread(target=read)
-    thread.start()
-    while thread.is_alive():
-        await asyncio.to_thread(load_into, warehouse, tmp_path / "data", is_full=True)
-        loads += 1
-    thread.join()
-
-    assert mixed == []
-    assert {*sizes} == {6}

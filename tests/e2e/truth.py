@@ -141,8 +141,9 @@ def _execution_row(run_test: RunTest, execution: Execution) -> Row:
 
 
 def rows_of(folder: Path, table: str) -> list[dict[str, Any]]:
+    """Those that the source has: without a mark that it was deleted there."""
     rows: list[dict[str, Any]] = ds.dataset(folder / "data" / table, partitioning="hive").to_table().to_pylist()
-    return rows
+    return [row for row in rows if row.get("deleted_at") is None]
 
 
 def assert_holds(folder: Path, table: str, expected: dict[tuple[str, ...], Row]) -> None:

@@ -94,10 +94,10 @@ def flatten_all(bundles: list[ExecutionBundle]) -> list[FlatBundle]:
 def commit_all(files: Files, bundles: list[FlatBundle], export: ExportStamp) -> None:
     """A first commit."""
     dataset = Dataset(files)
-    state = load_state(dataset, ["load"], set_aside=False)
+    state = load_state(dataset, set_aside=False)
     places = Places(dataset, state, now=export.exported_at)
     settlement = Settlement(fetched_at=export.exported_at, now=export.exported_at, settle_hours=24)
-    commit(dataset, bundles, state, places.parts_of, export, settlement)
+    commit(dataset, bundles, state.executions, places.parts_of, export, settlement)
 
 
 def main(base_url: str) -> None:

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from benchmarks.bench_world import FIRST_DAY, World, a_year
 from etl.load.commit import commit
 from etl.load.dataset import Dataset
+from etl.load.documents import identify
 from etl.load.files.open import open_files
-from etl.load.identity import identify
 from etl.load.places import Places
 from etl.load.state import load_state
 from etl.model.keys import default_key
@@ -33,15 +33,14 @@ def make_dataset(folder: Path, world: World) -> None:
     files.prepare()
     identify(files, now)
     dataset = Dataset(files)
-    keys = [default_key(name) for name in world.names]
-    state = load_state(dataset, keys, set_aside=False)
+    state = load_state(dataset, set_aside=False)
     places = Places(dataset, state, now=now)
     for run_test, name in enumerate(world.names):
         for _, numbers in groupby(world.numbers(run_test), key=lambda number: _month(world, number)):
             commit(
                 dataset,
                 [flatten(_bundle(world, name, number)) for number in numbers],
-                state,
+                state.executions,
                 places.parts_of,
                 ExportStamp("benchmark", now),
                 Settlement(fetched_at=now, now=now, settle_hours=24),

@@ -81,7 +81,7 @@ async def test_run_is_recorded_and_nothing_but_final_files_lies_under_the_tables
     assert {row["export_run_id"] for table in tables for row in rows_of(tmp_path, table)} == {row["export_run_id"]}
     assert {path.name for path in data.iterdir()} == {"_state", "runs", *tables}
     assert {path.name for table in tables for path in (data / table).rglob("*.*")} == {"part-0.parquet"}
-    documents = {"attempt.json", "dataset.json", "last_run.json"}
+    documents = {"dataset.json", "last_run.json"}
     files = {path.name for path in (data / "_state").rglob("*") if not path.is_dir()}
     assert files == {*documents, "index.parquet", "lock"}
 

@@ -1,6 +1,7 @@
 """Which warehouse a URL means, and what every warehouse does.
 
-``Warehouse`` is all that the rest of the exporter knows of one. A new kind is added here, and as a module of its own.
+``Warehouse`` is all that the rest of the exporter knows of one. A new kind has its scheme in
+``etl/model/locations.py``, and a module of its own.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping

@@ -132,6 +132,8 @@ class Crawl:
             if not (execution.unreadable_calls or execution.lacks_evals):
                 is_one_page = execution.count is None
                 execution.kept = await self._settling.kept(execution.planned, execution.listed, may_compare=is_one_page)
+                if execution.kept and not is_one_page and not await self._is_listed_again(execution):
+                    execution.kept = frozenset()
                 pending = [key for key in pending if key not in execution.kept]
         lacks_calls = len(execution.listed) < (execution.count or 0) and not execution.unreadable_calls
         if lacks_calls and execution.round < MAX_ROUNDS:
@@ -143,6 +145,17 @@ class Crawl:
             return
         self._calls.extend((execution, key) for key in pending)
         self._has_more_work.set()
+
+    async def _is_listed_again(self, execution: OpenExecution) -> bool:
+        """Whether a second reading of many pages says the same: then no row moved to a page that was read, and none is missing.
+
+        That proves a list of which some calls are not requested again.
+        """
+        try:
+            latest = await read_call_list(self._client, execution.planned, page_limit=self._page_limit)
+        except SourceError:
+            return False
+        return latest.calls.keys() == execution.listed.keys() and not (latest.unreadable or latest.lacks_evals)
 
     async def _without_list(self, execution: OpenExecution, error: NotFoundError) -> ExecutionBundle | None:
         """What is known of an execution whose calls are not found: nothing when it was deleted since, else a dead letter."""

@@ -72,7 +72,7 @@ class OpenExecution:
         calls, is_proof_lost = dict(latest.calls), self.count is not None and not self.unreadable_calls
         if latest.lacks_evals:
             # What is not fetched again must keep the entry that has its evals.
-            calls |= {key: self.listed[key] for key in self.fetched.keys() & calls.keys()}
+            calls |= {key: self.listed[key] for key in (self.fetched.keys() | self.kept) & calls.keys()}
         if is_proof_lost:
             # Only what is found alive after the latest count proves a list of many pages, so every call is fetched again.
             self.fetched.clear()

@@ -208,7 +208,10 @@ def _verified_at(
     states: Mapping[str, ExportState],
     fetched_at: datetime,
 ) -> dict[str, datetime | None]:
-    """When the calls of each execution were fetched or compared last; of one that stays incomplete, when that began."""
+    """When the calls of each execution were fetched or compared last; of one that is incomplete, when that began.
+
+    What was stored before then may be older than what is listed now, so a list that failed begins it, too.
+    """
     found: dict[str, datetime | None] = {}
     for execution_id, before in known.items():
         bundle = bundles[execution_id]
@@ -217,8 +220,9 @@ def _verified_at(
             and before.export_state == states[execution_id] == ExportState.INCOMPLETE
             and before.fingerprint == fingerprint(bundle.execution.payload)
         )
+        is_fetched = bundle.is_fetched or states[execution_id] == ExportState.INCOMPLETE
         begun_at = before.verified_at if before else None
-        found[execution_id] = begun_at if not bundle.is_fetched else (is_unfinished and begun_at) or fetched_at
+        found[execution_id] = (is_unfinished and begun_at) or (fetched_at if is_fetched else begun_at)
     return found
 
 

@@ -11,6 +11,7 @@ from etl.load.part_index import held_rows
 from etl.load.receipt import Change
 from etl.load.state import StoredState
 from etl.model import schema
+from etl.model.lifecycle import ExportState
 from etl.transform.frames import ExportStamp, hash_rows
 
 
@@ -71,6 +72,10 @@ def rename(dataset: Dataset, part: Part, names: Mapping[str, str], stamp: Export
         for each, digest in zip(ids, digests, strict=True)
     ]
     executions = with_column(_named(schema.EXECUTIONS, executions, names), "calls_digest", told)
+    # Their calls are stamped below, so that nothing tells any more which of them were fetched since.
+    begun = zip(ids, executions["export_state"].to_pylist(), executions["verified_at"].to_pylist(), strict=True)
+    begun_at = [None if each in names and state == ExportState.INCOMPLETE else at for each, state, at in begun]
+    executions = with_column(executions, "verified_at", begun_at)
     dataset.write(schema.EXECUTIONS, part, _stamped(executions, names, stamp))
     dataset.receipt.note(part.run_test_key, Change.REPLACED, names.keys())
 

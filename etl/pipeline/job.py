@@ -89,8 +89,9 @@ async def plan(
                 await discover_all(run, record, state)
             async with asyncio.TaskGroup() as group, aclosing(read_lists(group, run, record, state)) as rounds:
                 async for run_tests, is_last in rounds:
-                    absent += sum(len(absent_executions(record, state, each)) for each in run_tests)
-                    absent += len(without_row(record, state)) if is_last else 0
+                    if is_last:
+                        absent = sum(len(absent_executions(record, state, each)) for each in record.run_tests)
+                        absent += len(without_row(record, state))
                     planned += make_plan(run, record, state, run_tests, is_last=is_last)
     except* ExporterError as group:
         raise _reason_to_stop(group) from None

@@ -163,18 +163,19 @@ def _shows_stored(record: Record, state: StoredState) -> bool:
 async def refuse_another_workspace(run: Run, record: Record, state: StoredState) -> None:
     """Refuse to export where the lists have none of the stored executions: the key may see another workspace.
 
-    That is so where they have others in their place, or where none of the stored ones exists by its id.
+    That is so where they have others in their place, or where none of the stored ones exists by its id; where a list failed, the
+    ids of its run test decide.
 
     Raises:
         ConfigurationError: nothing was written, and nothing is.
+        SourceUnavailableError: the API did not say whether any of them exists.
     """
     living = _living(run, record, state)
     if run.accept_deletions or not living or _shows_stored(record, state):
         return
-    if not {*living.values()}.isdisjoint(record.failures.keys() - record.not_found):
-        return  # their list may have them
+    unsure = {each for each, name in living.items() if name in record.failures.keys() - record.not_found}
     has_others = not run.settings.is_part and any(found.executions for found in record.lists.values())
-    if has_others or await sees_none(run.client, living):
+    if (has_others and not unsure) or await sees_none(run.client, unsure or living):
         raise another_workspace(len(living))
 
 
@@ -182,17 +183,21 @@ async def sees_none(client: Client, execution_ids: Collection[str]) -> bool:
     """Whether none of some of these executions, if there are any, exists, as far as the API answers.
 
     Raises:
-        KeyRefusedError, SourceUnavailableError: nothing can be asked.
+        KeyRefusedError, SourceUnavailableError: nothing can be asked, or nothing was answered.
     """
-    ids = sorted(execution_ids)
-    for execution_id in ids[:: max(1, -(-len(ids) // _SAMPLE))]:
+    ids, failures = sorted(execution_ids), list[SourceError]()
+    sample = ids[:: max(1, -(-len(ids) // _SAMPLE))]
+    for execution_id in sample:
         try:
             await client.get(get_execution(execution_id))
         except NotFoundError:
             continue
-        except SourceError:
+        except SourceError as error:
+            failures.append(error)
+        else:
             return False
-        return False
+    if failures and len(failures) == len(sample):
+        raise SourceUnavailableError(f"no stored execution could be looked up: {failures[0]}")
     return bool(ids)
 
 

@@ -189,17 +189,19 @@ def test_dead_letter_says_since_when_and_goes_once_the_request_succeeds(dataset,
 
 
 def test_execution_whose_calls_were_not_listed_keeps_all_its_old_rows(dataset, tmp_path):
-    for bundle, state, letters in (
-        (an_unlisted_bundle("e1", is_given_up=True), "incomplete", [("/sdk/api/v1/simulation/runs/", "e1")]),
-        (an_unlisted_bundle("e1", status="running"), "waiting", []),
+    """What is kept of an incomplete one was fetched since its list failed, so the rows of before it do not count."""
+    later = FETCHED_AT + timedelta(days=1)
+    for bundle, state, verified_at, letters in (
+        (an_unlisted_bundle("e1", is_given_up=True), "incomplete", later, [("/sdk/api/v1/simulation/runs/", "e1")]),
+        (an_unlisted_bundle("e1", status="running"), "waiting", FETCHED_AT, []),
     ):
         export_to(dataset, a_bundle("e1"))
         before = contents(tmp_path)
-        export_to(dataset, bundle, run="run-2", fetched_at=FETCHED_AT + timedelta(days=1))
+        export_to(dataset, bundle, run="run-2", fetched_at=later)
         after = contents(tmp_path)
         assert (after["calls"], after["evals"]) == (before["calls"], before["evals"])
         assert rows(tmp_path, "executions", "export_state", "listed_calls", "exported_calls", "verified_at") == [
-            (state, 2, 2, FETCHED_AT)
+            (state, 2, 2, verified_at)
         ]
         assert rows(tmp_path, "errors", "endpoint", "subject_id") == letters
 

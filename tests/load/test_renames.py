@@ -65,6 +65,8 @@ def test_rows_of_renamed_executions_take_the_name_where_they_lie_and_say_so(data
         changed = {"run_test_name", "row_hash", "calls_digest"} | (
             {"export_run_id", "exported_at"} if table != "errors" else set()
         )
+        # The export states are "incomplete": what was fetched since is unknown where all its rows are stamped.
+        changed |= {"verified_at"} if table == "executions" else set()
         for key, row in before[table].items():
             differing = {name for name, value in row.items() if now[table][key][name] != value}
             assert differing == (changed & {*row} if row["execution_id"] == "e1" else set())

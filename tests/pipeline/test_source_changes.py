@@ -550,3 +550,86 @@ async def test_execution_saved_in_pieces_goes_on_where_it_stood_without_a_detail
             break
     assert summary.exit_code == 0
     assert_equals_world(tmp_path, nights.world)
+
+
+# what an incomplete execution may keep
+
+
+@pytest.mark.parametrize("is_renamed", [False, True])
+async def test_calls_of_before_a_rerun_are_not_kept_where_its_list_failed_or_its_run_test_was_renamed(
+    nights: Nights, *, is_renamed: bool
+) -> None:
+    run_test = nights.world.run_tests[0]
+    execution = run_test.executions[0]
+    await nights.export()
+    sandbox.rerun_execution(execution, nights.now)
+    sandbox.finish_execution(execution, random.Random(5), nights.now)
+    nights.server.fault = lambda request, _nth: (
+        Fault(status=400)
+        if request.path == RUNS and request.query.get("execution_id") == execution.execution_id
+        else None
+    )
+    failed = await nights.export()
+    nights.server.fault = None
+    if is_renamed:
+        sandbox.rename_run_test(run_test, "Another name")
+    healed = await nights.export(export={"settle_hours": 0})
+
+    assert (failed.exit_code, healed.exit_code) == (3, 0)
+    assert_equals_world(nights.folder, nights.world)
+
+
+async def test_resumed_execution_of_many_pages_misses_no_call_where_another_is_deleted_while_they_are_read(
+    tmp_path: Path,
+) -> None:
+    world = settled_world(run_tests=1, executions=1, calls=12, calls_spread=0)
+    (execution,) = world.run_tests[0].executions
+    calls = sandbox.listable_calls(execution)
+    async with Sandbox(world, max_limit=4) as server:
+        nights = Nights(server, tmp_path)
+        later = {call.call_execution_id for call in calls[5:]}
+        server.fault = lambda request, _nth: (
+            Fault(status=400) if request.query.get("call_execution_id") in later else None
+        )
+        assert (await nights.export()).exit_code == 3
+        server.fault = None
+
+        def delete(request: SandboxRequest) -> None:
+            if request.query.get("page") == "3" and request.path == RUNS:
+                calls[0].is_deleted = True
+
+        server.on_request = delete
+        assert (await nights.export()).exit_code == 0
+    living = {row["call_execution_id"] for row in nights.rows("calls") if row["deleted_at"] is None}
+    assert living == {call.call_execution_id for call in calls[1:]}
+
+
+async def test_key_of_another_workspace_is_refused_where_one_of_its_lists_fails(nights: Nights) -> None:
+    await nights.export()
+    before, mine = nights.files(), nights.world
+    other = settled_world(seed=99, run_tests=2, executions=3, calls=2)
+    for own, run_test in zip(mine.run_tests, other.run_tests, strict=True):
+        run_test.name = own.name
+    names = [run_test.name for run_test in mine.run_tests]
+    nights.server.world = other
+    nights.server.fault = lambda request, _nth: (
+        Fault(status=500) if request.query.get("run_test_name") == names[1] else None
+    )
+    assert (await nights.export(names=names, api={"base_url": nights.server.base_url, "max_tries": 1})).exit_code == 2
+    assert nights.files() == before
+
+
+async def test_list_that_comes_late_shows_what_another_one_lacks(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where two run tests swap their names."""
+    monkeypatch.setattr(lists, "LIST_PATIENCE_SECONDS", 0.1)
+    first, second = nights.world.run_tests
+    names = [first.name, second.name]
+    await nights.export(names=names)
+    first.name, second.name = second.name, first.name
+    nights.server.fault = lambda request, _nth: (
+        Fault(delay_seconds=0.5) if request.query.get("run_test_name") == names[1] else None
+    )
+    swapped = await nights.export(names=names)
+    assert (swapped.exit_code, nights.marked("executions")) == (0, 0)

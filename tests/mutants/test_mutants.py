@@ -376,7 +376,7 @@ MUTANTS = [
         "etl/load/commit.py",
         "own, _renewing(replacement, touched)).changed",
         "own, replacement).changed",
-        (MACHINE,),
+        ("tests/load/test_commit_laws.py",),
     ),
     Mutant(
         "call is kept only if its lists vouch for it",
@@ -397,7 +397,7 @@ MUTANTS = [
         "etl/model/lifecycle.py",
         " and not arrival.is_late",
         "",
-        (MACHINE,),
+        ("tests/model/test_lifecycle.py", "tests/pipeline/test_source_changes.py"),
     ),
     Mutant(
         "execution that does not fit its calls is fetched again",
@@ -432,13 +432,6 @@ MUTANTS = [
         "etl/load/merge.py",
         "return table is schema.EVALS if call in self.listed_calls else was_deleted",
         "return was_deleted",
-        (MACHINE,),
-    ),
-    Mutant(
-        "deletion that was killed is completed",
-        "etl/pipeline/job.py",
-        "        await finish_deletions(run, state)\n",
-        "",
         (MACHINE,),
     ),
     Mutant(

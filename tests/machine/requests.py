@@ -57,7 +57,7 @@ def _most(history: History, night: Night, execution: Execution) -> tuple[int, st
     outputs = [output for call in execution.calls for output in call.eval_outputs.values()]
     if any(output.get("output_type") == "numeric" for output in outputs):
         return _MANY, "its list is refused, and each of its calls has to be asked for"
-    if execution.is_deleted or execution.execution_id not in night.listed_before:
+    if execution.is_deleted or night.listed_before.get(execution.execution_id) not in night.names:
         return 2, "it is missing from its list"
     held = night.before.executions.get(execution.execution_id)
     if held is None or is_marked(held.row) or not _is_as_it_was(history, night, execution.execution_id):

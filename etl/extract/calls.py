@@ -134,6 +134,8 @@ class Crawl:
                 execution.kept = await self._settling.kept(execution.planned, execution.listed, may_compare=is_one_page)
                 if execution.kept and not is_one_page and not await self._is_listed_again(execution):
                     execution.kept = frozenset()
+                    self._list_again(execution)
+                    return
                 pending = [key for key in pending if key not in execution.kept]
         lacks_calls = len(execution.listed) < (execution.count or 0) and not execution.unreadable_calls
         if lacks_calls and execution.round < MAX_ROUNDS:

@@ -211,7 +211,7 @@ async def test_rate_limit_that_holds_for_hours_is_the_servers_problem(server: Sa
     ("fault", "exit_code"),
     [
         (Fault(status=403, body=b'{"status": false, "message": "Forbidden"}'), 4),
-        (Fault(status=502), 0),
+        (Fault(status=502), 5),
     ],
 )
 async def test_look_up_of_what_is_stored_that_fails_ends_check_as_it_would_a_run(

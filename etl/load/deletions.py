@@ -5,7 +5,7 @@ from typing import Any
 
 from etl.load.dataset import Dataset
 from etl.load.layout import Part
-from etl.load.merge import mark, with_column
+from etl.load.merge import mark, with_values
 from etl.load.part_index import held_rows
 from etl.load.receipt import Change
 from etl.model import schema
@@ -46,10 +46,6 @@ def _mark_in(dataset: Dataset, part: Part, execution_ids: Collection[str], stamp
             "exported_calls": {each: of.exported_calls for each, of in held.items()},
             **{name: dict.fromkeys(changed, value) for name, value in stamp.columns.items()},
         }
-        for name, values in told.items():
-            rows = with_column(
-                rows, name, [values.get(each, own) for each, own in zip(ids, rows[name].to_pylist(), strict=True)]
-            )
-        dataset.write(schema.EXECUTIONS, part, rows)
+        dataset.write(schema.EXECUTIONS, part, with_values(rows, told))
         dataset.receipt.note(part.run_test_key, Change.MARKED, changed)
     return len(changed)

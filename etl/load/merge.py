@@ -216,6 +216,15 @@ def with_column(rows: pa.Table, name: str, values: list[Any]) -> pa.Table:
     return rows.set_column(index, rows.schema.field(index), pa.array(values, rows.schema.field(index).type))
 
 
+def with_values(rows: pa.Table, columns: Mapping[str, Mapping[str, Any]]) -> pa.Table:
+    """The rows with other values in some columns, each by execution_id; rows of other executions stay as they are."""
+    ids = rows["execution_id"].to_pylist()
+    for name, values in columns.items():
+        own = rows[name].to_pylist()
+        rows = with_column(rows, name, [values.get(each, old) for each, old in zip(ids, own, strict=True)])
+    return rows
+
+
 def _with_values_of(
     source: pa.Table, table: schema.Table, rows: pa.Table, names: Collection[str], executions: Collection[str]
 ) -> pa.Table:

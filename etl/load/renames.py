@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from etl.load.dataset import Dataset
 from etl.load.layout import Part
-from etl.load.merge import with_column
+from etl.load.merge import with_column, with_values
 from etl.load.part_index import held_rows
 from etl.load.receipt import Change
 from etl.load.state import StoredState
@@ -54,6 +54,7 @@ def rename(dataset: Dataset, part: Part, names: Mapping[str, str], stamp: Export
     executions = dataset.rows(schema.EXECUTIONS, part)
     ids, digests = (executions[name].to_pylist() for name in ("execution_id", "calls_digest"))
     old_names = dict(zip(ids, executions["run_test_name"].to_pylist(), strict=True))
+    stamped = {name: dict.fromkeys(names, value) for name, value in stamp.columns.items()}
     before, after = {}, {}
     for table in (schema.CALLS, schema.EVALS):
         rows = dataset.rows(table, part)
@@ -61,43 +62,33 @@ def rename(dataset: Dataset, part: Part, names: Mapping[str, str], stamp: Export
         before[table] = _named(table, rows, {each: old_names[each] for each in names})
         after[table] = _named(table, rows, names)
         if not after[table].equals(rows):
-            dataset.write(table, part, _stamped(after[table], names, stamp))
+            dataset.write(table, part, with_values(after[table], stamped))
     errors = dataset.rows(schema.ERRORS, part)
     if len(errors):
         dataset.write(schema.ERRORS, part, _named(schema.ERRORS, errors, names))
     counts = dict.fromkeys(names)
     held_before, held_after = (held_rows(counts, of[schema.CALLS], of[schema.EVALS]) for of in (before, after))
-    told = [
-        held_after[each].calls_digest if each in names and digest == held_before[each].calls_digest else digest
+    told = {
+        each: held_after[each].calls_digest
         for each, digest in zip(ids, digests, strict=True)
-    ]
-    executions = with_column(_named(schema.EXECUTIONS, executions, names), "calls_digest", told)
-    # Their calls are stamped below, so that nothing tells any more which of them were fetched since.
-    begun = zip(ids, executions["export_state"].to_pylist(), executions["verified_at"].to_pylist(), strict=True)
-    begun_at = [None if each in names and state == ExportState.INCOMPLETE else at for each, state, at in begun]
-    executions = with_column(executions, "verified_at", begun_at)
-    dataset.write(schema.EXECUTIONS, part, _stamped(executions, names, stamp))
+        if each in names and digest == held_before[each].calls_digest
+    }
+    # All their calls are stamped, so that nothing tells any more which of them were fetched since.
+    states = zip(ids, executions["export_state"].to_pylist(), strict=True)
+    begun_at = {each: None for each, state in states if state == ExportState.INCOMPLETE and each in names}
+    executions = _named(schema.EXECUTIONS, executions, names)
+    dataset.write(
+        schema.EXECUTIONS, part, with_values(executions, {"calls_digest": told, "verified_at": begun_at, **stamped})
+    )
     dataset.receipt.note(part.run_test_key, Change.REPLACED, names.keys())
 
 
 def _named(table: schema.Table, rows: pa.Table, names: Mapping[str, str]) -> pa.Table:
     """The rows, those of these executions under these names, with the row hashes of that."""
-    ids = rows["execution_id"].to_pylist()
     own = rows["run_test_name"].to_pylist()
-    renamed = with_column(rows, "run_test_name", [names.get(each, name) for each, name in zip(ids, own, strict=True)])
+    renamed = with_values(rows, {"run_test_name": names})
     if "row_hash" not in table.names:
         return renamed
     changed = [new != old for new, old in zip(renamed["run_test_name"].to_pylist(), own, strict=True)]
     hashes = zip(changed, hash_rows(table, renamed), rows["row_hash"].to_pylist(), strict=True)
     return with_column(renamed, "row_hash", [new if is_changed else old for is_changed, new, old in hashes])
-
-
-def _stamped(rows: pa.Table, executions: Mapping[str, str], stamp: ExportStamp) -> pa.Table:
-    """The rows, those of the executions as of this export."""
-    ids = rows["execution_id"].to_pylist()
-    for name, value in stamp.columns.items():
-        own = rows[name].to_pylist()
-        rows = with_column(
-            rows, name, [value if each in executions else old for each, old in zip(ids, own, strict=True)]
-        )
-    return rows

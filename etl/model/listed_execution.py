@@ -11,9 +11,6 @@ from etl.model.digest import fingerprint
 from etl.model.records import DeadLetter, Execution, NumberLiteral
 from etl.model.values import MISFIT, timestamp_or_none, to_int
 
-COUNT_COLUMNS = ("calls_total", "total_calls")
-"""Where ``call_counts`` stand in the table of executions."""
-
 
 class ListedExecution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One listed execution; ``fingerprint`` is that of its payload.

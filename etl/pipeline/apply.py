@@ -43,8 +43,8 @@ async def bring_up_to_date(
     forget_the_future(state, run.by_source(run.clock()))
     await _rename(run, record, state, run_tests)
     if is_last:
-        for run_test in record.run_tests:  # now, since another list may have what this one lacks
-            await _mark_absent(run, record, state, run_test)
+        for name, absent in absent_executions(record, state).items():  # now, since another list may have what one lacks
+            await _mark_absent(run, record, state, name, absent)
         if left := without_row(record, state):
             answers = await _ask(run, record, left)
             await _mark(run, record, state, record.run_tests[-1].name, answers.gone)
@@ -78,17 +78,17 @@ async def _rename(run: Run, record: Record, state: StoredState, run_tests: Colle
     forget_the_future(state, run.by_source(run.clock()))
 
 
-async def _mark_absent(run: Run, record: Record, state: StoredState, run_test: RunTest) -> None:
-    """Request each stored execution that the proved list does not have by its id, and mark those that do not exist."""
-    answers = await _ask(run, record, absent_executions(record, state, run_test))
+async def _mark_absent(run: Run, record: Record, state: StoredState, name: str, absent: Collection[str]) -> None:
+    """Request each stored execution that the run test's proved list does not have by its id, and mark those that do not exist."""
+    answers = await _ask(run, record, absent)
     if answers.alive and not run.settings.is_part:  # else it may be in a list that was not read
         text = f"its list does not have execution {min(answers.alive)}, which exists: nothing was marked as deleted"
-        record.find(Kind.LIST_WRONG, run_test.name, text)
+        record.find(Kind.LIST_WRONG, name, text)
     if answers.unknown:
         executions = counted(len(answers.unknown), "stored execution")
         reason = first_few([str(error) for error in answers.unknown.values()], shown=1)
-        record.find(Kind.LOOK_UP_FAILED, run_test.name, f"{executions} not listed, and not looked up: {reason}")
-    await _mark(run, record, state, run_test.name, decide(answers))
+        record.find(Kind.LOOK_UP_FAILED, name, f"{executions} not listed, and not looked up: {reason}")
+    await _mark(run, record, state, name, decide(answers))
 
 
 async def _ask(run: Run, record: Record, execution_ids: Collection[str]) -> Answers:

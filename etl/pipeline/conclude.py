@@ -56,6 +56,8 @@ def _save_index(run: Run, record: Record, state: StoredState) -> None:
     index = update_index(run.dataset, state.index, [])
     if not index.is_saved:
         write_index(run.dataset.files, index)
+    if not state.lost:
+        return
     damaged = index.damaged()
     fetched = record.committed & {item.execution.execution_id for item in record.all_planned() if item.is_fetched}
     for part, execution_ids in sorted(state.lost.items()):

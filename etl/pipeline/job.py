@@ -90,7 +90,7 @@ async def plan(
             async with asyncio.TaskGroup() as group, aclosing(read_lists(group, run, record, state)) as rounds:
                 async for run_tests, is_last in rounds:
                     if is_last:
-                        absent = sum(len(absent_executions(record, state, each)) for each in record.run_tests)
+                        absent = sum(map(len, absent_executions(record, state).values()))
                         absent += len(without_row(record, state))
                     planned += make_plan(run, record, state, run_tests, is_last=is_last)
     except* ExporterError as group:

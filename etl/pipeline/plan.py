@@ -27,20 +27,19 @@ def load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
     return state
 
 
-def absent_executions(record: Record, state: StoredState, run_test: RunTest) -> set[str]:
-    """The stored executions that should be in the run test's list, and that no list has.
+def absent_executions(record: Record, state: StoredState) -> dict[str, set[str]]:
+    """The stored executions that should be in the list of their run test, by its name, and that no list has.
 
     Only a proved list says that something is absent.
     """
-    found = record.lists.get(run_test.name)
-    if found is None or not found.is_complete:
-        return set()
-    of_run_test = {
-        execution_id
-        for execution_id, known in state.executions.items()
-        if known.deleted_at is None and known.has_row and known.run_test_name == run_test.name
-    }
-    return of_run_test - record.listed_ids()
+    proved = {name for name, found in record.lists.items() if found.is_complete}
+    absent: dict[str, set[str]] = {each.name: set() for each in record.run_tests if each.name in proved}
+    listed = record.listed_ids()
+    for execution_id, known in state.executions.items():
+        is_due = known.deleted_at is None and known.has_row and known.run_test_name in absent
+        if is_due and execution_id not in listed:
+            absent[known.run_test_name].add(execution_id)
+    return absent
 
 
 def without_row(record: Record, state: StoredState) -> set[str]:

@@ -15,6 +15,14 @@ AT_THE_END = {
     "when its last functions are called": "import atexit; atexit.register(strike)",
     "when its threads have ended": "import threading; threading._register_atexit(strike)",
 }
+WHEN_IT_IMPORTS = """
+import sys
+class Finder:
+    def find_spec(name, *_):
+        if name == {module!r}:
+            strike()
+sys.meta_path.insert(0, Finder)
+"""
 STRIKE = """
 import os, signal
 def strike(kill=os.kill, pid=os.getpid(), number={number}):
@@ -22,24 +30,13 @@ def strike(kill=os.kill, pid=os.getpid(), number={number}):
 """
 
 
-async def interrupted_when_it_imports(module: str, *arguments: str, cwd: Path, env: dict[str, str]) -> tuple[int, str]:
-    """The exit code, and what the command wrote to stderr besides the list of its imports."""
-    process = await asyncio.create_subprocess_exec(
-        COMMAND,
-        *arguments,
-        cwd=cwd,
-        env=env | {"PYTHONPROFILEIMPORTTIME": "1"},
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stderr is not None
-    lines = []
-    async for line in process.stderr:
-        if not line.startswith(b"import time:"):
-            lines.append(line)
-        elif line.split(b"|")[-1].strip() == module.encode():
-            process.send_signal(signal.SIGINT)
-    return await process.wait(), b"".join(lines).decode()
+def environment_that_strikes(
+    tmp_path: Path, when: str, number: signal.Signals = signal.SIGINT, server: Sandbox | None = None
+) -> dict[str, str]:
+    """An environment in which the command sends itself a signal, at one exact moment."""
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(STRIKE.format(number=int(number)) + when)
+    return environment(server, PYTHONPATH=str(tmp_path / "hook"))
 
 
 @pytest.fixture
@@ -66,8 +63,11 @@ async def server():
 )
 async def test_interrupted_while_it_starts(server: Sandbox, tmp_path: Path, module: str) -> None:
     write_settings(tmp_path, [server.world.run_tests[0].name])
-    ended = await interrupted_when_it_imports(module, "run", "--quiet", cwd=tmp_path, env=environment(server))
-    assert ended == (130, "error: interrupted by SIGINT\n")
+    env = environment_that_strikes(tmp_path, WHEN_IT_IMPORTS.format(module=module), server=server)
+
+    result = await metrics_etl("run", "--quiet", cwd=tmp_path, env=env)
+
+    assert (result.exit_code, result.stderr) == (130, "error: interrupted by SIGINT\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
@@ -76,9 +76,7 @@ async def test_interrupted_while_it_shuts_down(
     server: Sandbox, tmp_path: Path, moment: str, number: signal.Signals
 ) -> None:
     write_settings(tmp_path, [server.world.run_tests[0].name])
-    (tmp_path / "hook").mkdir()
-    (tmp_path / "hook" / "sitecustomize.py").write_text(STRIKE.format(number=int(number)) + AT_THE_END[moment])
-    env = environment(server, PYTHONPATH=str(tmp_path / "hook"))
+    env = environment_that_strikes(tmp_path, AT_THE_END[moment], number, server)
 
     result = await metrics_etl("run", "--quiet", cwd=tmp_path, env=env)
 
@@ -112,10 +110,7 @@ async def test_interrupted_while_it_waits_for_the_api(server: Sandbox, tmp_path:
 
 async def test_signal_that_is_ignored_by_whoever_started_it_is_ignored(tmp_path: Path) -> None:
     """As of a job in the background of a script, which a Ctrl-C in the terminal is not meant for."""
-    (tmp_path / "hook").mkdir()
-    strike = STRIKE.format(number=int(signal.SIGINT)) + AT_THE_END["when its last functions are called"]
-    (tmp_path / "hook" / "sitecustomize.py").write_text(strike)
-    env = environment(PYTHONPATH=str(tmp_path / "hook"))
+    env = environment_that_strikes(tmp_path, AT_THE_END["when its last functions are called"])
     ignoring = ("bash", "-c", 'trap \'\' INT; "$0" "$@"')
 
     assert (await metrics_etl("--version", cwd=tmp_path, env=env, under=ignoring)).exit_code == 0

@@ -33,8 +33,6 @@ TESTED_ELSEWHERE = {
     "etl/extract/open_execution.py": "tests/extract/test_calls.py",
     "etl/extract/run_tests.py": "tests/pipeline/test_all_run_tests.py",
     "etl/extract/settling.py": "tests/pipeline/test_settling.py",
-    "etl/inspect/placement.py": "tests/inspect/test_verify.py",
-    "etl/inspect/status_files.py": "tests/inspect/test_status.py",
     "etl/inspect/verify_warehouse.py": "tests/load/warehouse/test_laws.py",
     "etl/load/background.py": "tests/load/files/test_objects.py",
     "etl/load/files/contract.py": "tests/load/files/test_local.py",

@@ -9,7 +9,7 @@ from etl.compare.samples import difference_of, eval_metrics, read_samples
 from etl.compare.selection import Selection, Selector, can_tell_slow_days, select_from
 from etl.compare.statistics import FEWEST_EXECUTIONS, Difference, Interval, Outcome
 from etl.errors import ConfigurationError, ExitCode
-from etl.inspect.inventory import read_lost
+from etl.inspect.stored import read_lost
 from etl.load.files.contract import Files
 from etl.load.last_run import read_last_run
 from etl.model.findings import Finding, Kind

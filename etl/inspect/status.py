@@ -12,20 +12,34 @@ import msgspec
 import pyarrow as pa
 
 from etl.errors import DestinationError
-from etl.inspect.inventory import find_lost
-from etl.inspect.status_files import table_files
-from etl.inspect.status_run_tests import RunTestStatus, execution_rows, missing_of, names_by_key, run_tests_of
+from etl.inspect.status_run_tests import (
+    EXECUTION_COLUMNS,
+    RunTestStatus,
+    execution_rows,
+    missing_of,
+    names_by_key,
+    run_tests_of,
+)
+from etl.inspect.stored import find_lost, stored_files
 from etl.load.documents import read_identity
 from etl.load.files.contract import Files
 from etl.load.index import index_if_readable
 from etl.load.last_run import RUN_TESTS, Attempt, LastLoad, LastRun, lacks_of_warehouse, read_last_run
-from etl.load.layout import QUARANTINE
+from etl.load.layout import QUARANTINE, Scope
 from etl.model import schema
 from etl.model.findings import Finding, Kind, alarms
 from etl.model.lifecycle import CLOCKS_DIFFER
 from etl.settings import RunTest
 from etl.settings.read import scope_of
 
+_COLUMNS: dict[str, Sequence[str]] = {
+    "executions": EXECUTION_COLUMNS,
+    "errors": ("execution_id", "run_test_name", "message"),
+    "runs": (
+        "export_run_id", "started_at", "finished_at", "outcome", "exit_code", "seconds", "requests", "executions", "calls", "evals",
+        "message",
+    ),
+}  # fmt: skip
 _LAST_RUNS = 7
 _LOAD_TAKES = timedelta(hours=1)
 _SHOWN_BY_ROWS = {Kind.DEAD_LETTER, Kind.NOT_LOADED}
@@ -112,7 +126,9 @@ def read_status(
     is_exporting = _is_exporting(attempt, at_work)
     index = index_if_readable(files, ignored)  # before the files: a run may replace it meanwhile
     found = list[Finding]()
-    tables = {name: table_files(files, table, index, found, now=now) for name, table in schema.TABLES.items()}
+    tables = {
+        name: stored_files(files, table, index, found, _COLUMNS.get(name, ())) for name, table in schema.TABLES.items()
+    }
     if at_work is None and not any(tables.values()) and not found and attempt is None:
         raise DestinationError(
             f"{files.where()}: no dataset there yet: create it with metrics-etl run, or fix [destination] path"
@@ -120,7 +136,7 @@ def read_status(
     if configured is not None:
         last_run = last_run.of(scope_of(configured))
     last_load = last_run.load if warehouse else None
-    runs = [row for file in tables["runs"] if file.columns is not None for row in file.columns.to_pylist()]
+    runs = [row for file in tables["runs"] for row in file.columns.to_pylist()]
     if last_run.export_run_id not in {run["export_run_id"] for run in runs}:
         runs += _row_of(last_run)
     last = _newest(runs, attempt, last_run)
@@ -133,9 +149,9 @@ def read_status(
     executions = execution_rows(tables["executions"])
     known = {each.name: each.key for each in configured or ()} or _known_run_tests(last_run, executions)
     run_tests = tuple(run_tests_of(executions, known, last_run))
-    letters = [row for file in tables["errors"] if file.columns is not None for row in file.columns.to_pylist()]
+    letters = [row for file in tables["errors"] for row in file.columns.to_pylist()]
     counts: dict[str, int | None] = {file.path: file.rows for of_table in tables.values() for file in of_table}
-    findings = [*find_lost(index, counts | {each.subject: None for each in found}), *found]
+    findings = [*find_lost(index, counts | {each.subject: None for each in found}, Scope()), *found]
     findings += _of_last_run(last_run)
     told = {(each.kind, each.subject) for each in findings}
     findings += [each for each in missing_of(executions, letters, known) if (each.kind, each.subject) not in told]

@@ -4,6 +4,7 @@ Opens only the files that are needed. Never writes, and takes no lock: an export
 """
 
 import os
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -15,13 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.errors import ConfigurationError, DestinationError
+from etl.inspect.stored import stored_files
 from etl.load.documents import read_identity
-from etl.load.files.contract import Entry, Files, data_files, read_each
+from etl.load.files.contract import Files, read_each
 from etl.load.files.open import open_files
 from etl.load.index import index_if_readable
 from etl.load.layout import STATE, Part, Scope, is_data, parse_part_path, parse_run_path, place_of
 from etl.load.parquet import read_columns
 from etl.model import schema
+from etl.model.findings import Finding, Kind
 from etl.model.keys import default_key
 from etl.model.locations import Options
 from etl.model.wording import quoted
@@ -252,21 +255,13 @@ def names_in(files: Files) -> dict[str, set[str]]:
     Raises:
         DestinationError: a file cannot be read.
     """
-    index = index_if_readable(files, [])
-
-    def read(entry: Entry) -> pa.ChunkedArray:
-        is_known = index.count(schema.EXECUTIONS, entry) is not None
-        part = parse_part_path(entry.path)
-        rows = index.parts[part[1]].rows if part and is_known else None
-        return (read_columns(files, schema.EXECUTIONS, entry.path, ["run_test_name"]) if rows is None else rows)[
-            "run_test_name"
-        ].unique()
-
-    names: dict[str, set[str]] = {}
-    entries = [entry for entry in data_files(files, schema.EXECUTIONS.name) if parse_part_path(entry.path)]
-    for entry, found in zip(entries, read_each(files, read, entries), strict=True):
-        key = entry.path.split("/")[1].removeprefix("run_test=")
-        names.setdefault(key, set()).update(found.drop_null().to_pylist())
+    damaged = list[Finding]()
+    names = defaultdict[str, set[str]](set)
+    for file in stored_files(files, schema.EXECUTIONS, index_if_readable(files, []), damaged, ["run_test_name"]):
+        if file.part:
+            names[file.part.run_test_key].update(file.columns["run_test_name"].drop_null().unique().to_pylist())
+    if unreadable := [each for each in damaged if each.kind is Kind.UNREADABLE]:
+        raise DestinationError(f"{files.where(unreadable[0].subject)}: {unreadable[0].text}")
     return names
 
 
@@ -291,28 +286,26 @@ def _texts(value: str | Iterable[str]) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
-def moment(option: str, value: str | date | None) -> datetime | None:
+def moment(
+    option: str, value: str | date | None, *, wanted: str = "moment such as 2026-11-01T02:00:00Z"
+) -> datetime | None:
     """A moment in UTC; one without a zone is in UTC, and a day means its first moment.
 
     Raises:
         ConfigurationError: it is no moment.
     """
+    if value is None:
+        return None
     try:
-        found = datetime.fromisoformat(value) if isinstance(value, str) else value
-        if isinstance(found, pd.Timestamp):
-            found = found.floor("us").to_pydatetime()
-        if type(found) is date:
-            found = datetime(found.year, found.month, found.day, tzinfo=UTC)
-        if found is None or type(found) is datetime:
-            return found and (found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC))
-    except (ValueError, OverflowError):
-        pass
-    raise ConfigurationError(f"{option} must be a moment such as 2026-11-01T02:00:00Z, got {value!r}")
+        found = pd.Timestamp(value) if isinstance(value, str | date) else pd.NaT
+    except ValueError:
+        found = pd.NaT
+    if found is pd.NaT:
+        raise ConfigurationError(f"{option} must be a {wanted}, got {value!r}")
+    found = found.tz_convert(UTC) if found.tzinfo else found.tz_localize(UTC)
+    return found.floor("us").to_pydatetime()
 
 
 def _day(option: str, value: str | date | None) -> date | None:
-    try:
-        found = moment(option, value)
-    except ConfigurationError:
-        raise ConfigurationError(f"{option} must be a day such as 2026-11-01, got {value!r}") from None
+    found = moment(option, value, wanted="day such as 2026-11-01")
     return found.date() if found else None

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
-from etl.inspect.status_files import COLUMNS, StoredFile
-from etl.inspect.status_run_tests import execution_rows, missing_of, names_by_key, run_tests_of
+from etl.inspect.status_run_tests import EXECUTION_COLUMNS, execution_rows, missing_of, names_by_key, run_tests_of
+from etl.inspect.stored import StoredFile
 from etl.load.last_run import LastRun
 from etl.load.layout import Part
 from etl.model import schema
@@ -28,7 +28,7 @@ def row(execution_id, name, state="exported", *, day=0, calls=1, deleted_at=None
 
 
 def file(key, *rows):
-    fields = [schema.EXECUTIONS.arrow_schema.field(name) for name in COLUMNS["executions"]]
+    fields = [schema.EXECUTIONS.arrow_schema.field(name) for name in EXECUTION_COLUMNS]
     table = pa.Table.from_pylist(list(rows), pa.schema(fields))
     return StoredFile("path", len(rows), 1, table, Part(key, "month=2026-11/part-0"))
 

@@ -219,11 +219,11 @@ BREAKS: dict[Callable[[Place], Path], tuple[Kind, str, set[Kind]]] = {
     change_a_value: (ALTERED, "1 row with other values than were exported: call_execution_id ", set()),
     add_a_column: (SCHEMA, "has unknown columns: mood", set()),
     damage_a_page: (Kind.UNREADABLE, "cannot be read: ", set()),
-    link_a_file: (Kind.FOREIGN_FILE, "is a symbolic link", set()),
-    link_a_folder: (Kind.FOREIGN_FILE, "is a symbolic link", {Kind.LOST_ROWS}),
+    link_a_file: (Kind.FOREIGN_FILE, "is a symbolic link", {DAMAGED, Kind.LOST_ROWS}),
+    link_a_folder: (Kind.FOREIGN_FILE, "is a symbolic link", {DAMAGED, Kind.LOST_ROWS}),
     put_a_file_of_another_name: (Kind.FOREIGN_FILE, "is not a file of this dataset", set()),
     rename_a_run: (MISPLACED, "does not hold the one run that it is named after", set()),
-    copy_a_run_to_another_month: (MISPLACED, "holds a run that another file holds, too", set()),
+    copy_a_run_to_another_month: (MISPLACED, "does not hold the one run that it is named after", set()),
 }
 """What is found where it was broken, and what else follows from it elsewhere."""
 

@@ -6,7 +6,7 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
-from etl.inspect.inventory import find_lost, read_lost
+from etl.inspect.stored import find_lost, read_lost
 from etl.load.files.local import LocalFiles
 from etl.load.index import read_index, update_index, write_index
 from etl.load.layout import INDEX, Scope

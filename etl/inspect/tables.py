@@ -6,6 +6,7 @@ Opens only the files that are needed. Never writes, and takes no lock: an export
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from difflib import get_close_matches
@@ -25,7 +26,6 @@ from etl.load.layout import STATE, Part, Scope, is_data, parse_part_path, parse_
 from etl.load.parquet import read_columns
 from etl.model import schema
 from etl.model.findings import Finding, Kind
-from etl.model.keys import default_key
 from etl.model.locations import Options
 from etl.model.wording import quoted
 from etl.transform.frames import to_pandas
@@ -195,57 +195,45 @@ def read_rows(
         DestinationError: as ``read_table``.
     """
     columns = {column.name: column for column in (*table.columns, *table.added_columns)}
-    has_bounds = is_of_days and scope.has_bounds
-    needs_day = schema.DAY.name in names or has_bounds
-    needed = {*names, *([table.start] if needs_day else ()), *([EXPORTED_AT] if changed_since else ())}
-    is_living = is_living and DELETED_AT in table.names
-    needed |= {*([DELETED_AT] if is_living else ()), *(["run_test_name"] if scope.names else ())}
-    stored = [name for name in table.names if name in needed] or [table.key[0]]
     declared = pa.schema([pa.field(name, columns[name].type, metadata=columns[name].metadata) for name in names])
+    needed = {*names, *table.key, table.start, EXPORTED_AT, DELETED_AT, "run_test_name"}
+    stored = [name for name in table.names if name in needed]
 
     def rows_of(found: tuple[str, Part]) -> pa.Table:
         path, part = found
         rows = read_columns(files, table, path, stored)
-        if needs_day:
-            days = rows[table.start].cast(schema.DATE)
-            rows = rows.append_column(schema.DAY.name, days)
-            if has_bounds:
-                rows = rows.filter(pc.and_(pc.greater_equal(days, scope.since), pc.less_equal(days, scope.until)))
+        rows = rows.append_column("run_test", pa.repeat(part.run_test_key, len(rows)))
+        rows = rows.append_column(schema.DAY.name, rows[table.start].cast(schema.DATE))
+        if is_of_days and scope.has_bounds:
+            days = rows[schema.DAY.name]
+            rows = rows.filter(pc.and_(pc.greater_equal(days, scope.since), pc.less_equal(days, scope.until)))
         if changed_since:
-            rows = rows.filter(_is_later(rows[EXPORTED_AT], changed_since))
-        if is_living:
+            is_later = pc.greater(rows[EXPORTED_AT], pa.scalar(changed_since, schema.TIMESTAMP))
+            rows = rows.filter(pc.fill_null(is_later, fill_value=True))
+        if is_living and DELETED_AT in table.names:
             rows = rows.filter(pc.is_null(rows[DELETED_AT]))
         if (only := scope.names.get(part.run_test_key)) is not None:
             rows = rows.filter(pc.is_in(rows["run_test_name"], value_set=pa.array(only, schema.STRING)))
-        if "run_test" in names:
-            rows = rows.append_column("run_test", pa.repeat(part.run_test_key, len(rows)))
         return rows.select(names).cast(declared)
 
     found = [each for each in parts_of(files, table).items() if scope.has(each[1])]
     return pa.concat_tables([declared.empty_table(), *read_each(files, rows_of, found)]).combine_chunks()
 
 
-def _is_later(times: pa.ChunkedArray, moment: datetime) -> pa.ChunkedArray:
-    return pc.fill_null(pc.greater(times, pa.scalar(moment, schema.TIMESTAMP)), fill_value=True)
-
-
 def _only(scope: Scope, files: Files, table: schema.Table, wanted: list[str]) -> Scope:
     """Of the scope what is of the wanted run tests, each given by its key, or else by its name."""
     present = {part.run_test_key for each in (schema.EXECUTIONS, table) for part in parts_of(files, each).values()}
-    keys, names = present & {*wanted}, dict[str, frozenset[str]]()
-    if words := {*wanted} - keys:
-        held = names_in(files)
-        for word in sorted(words):
-            # Of one without executions, its default key tells where its other rows lie.
-            mine = {key for key, there in held.items() if word in there} or present & {default_key(word)}
-            if not mine:
-                there = ", ".join(
-                    f"{' or '.join(sorted(map(quoted, held.get(key, ()))))} ({key})" for key in sorted(present)
-                )
-                raise ConfigurationError(
-                    f"{files.where()} has no run test {quoted(word)}: there are {there or 'none yet'}"
-                )
-            names |= {key: names.get(key, frozenset()) | {word} for key in mine - keys}
+    keys, names = present & {*wanted}, defaultdict[str, frozenset[str]](frozenset)
+    held = names_in(files) if {*wanted} - keys else {}
+    for word in sorted({*wanted} - keys):
+        mine = {key for key, there in held.items() if word in there}
+        if not mine:
+            there = ", ".join(
+                f"{' or '.join(sorted(map(quoted, held.get(key, ()))))} ({key})" for key in sorted(present)
+            )
+            raise ConfigurationError(f"{files.where()} has no run test {quoted(word)}: there are {there or 'none yet'}")
+        for key in mine - keys:
+            names[key] |= {word}
     return replace(scope, run_test_keys=frozenset(keys | names.keys()), names=names)
 
 
@@ -286,9 +274,7 @@ def _texts(value: str | Iterable[str]) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
-def moment(
-    option: str, value: str | date | None, *, wanted: str = "moment such as 2026-11-01T02:00:00Z"
-) -> datetime | None:
+def moment(option: str, value: object, *, wanted: str = "moment such as 2026-11-01T02:00:00Z") -> datetime | None:
     """A moment in UTC; one without a zone is in UTC, and a day means its first moment.
 
     Raises:
@@ -296,16 +282,16 @@ def moment(
     """
     if value is None:
         return None
-    try:
-        found = pd.Timestamp(value) if isinstance(value, str | date) else pd.NaT
-    except ValueError:
-        found = pd.NaT
-    if found is pd.NaT:
+    found: pd.Timestamp | None = None
+    if isinstance(value, str | date):
+        with suppress(ValueError):
+            found = pd.Timestamp(value)
+    if pd.isna(found):
         raise ConfigurationError(f"{option} must be a {wanted}, got {value!r}")
     found = found.tz_convert(UTC) if found.tzinfo else found.tz_localize(UTC)
     return found.floor("us").to_pydatetime()
 
 
-def _day(option: str, value: str | date | None) -> date | None:
+def _day(option: str, value: object) -> date | None:
     found = moment(option, value, wanted="day such as 2026-11-01")
     return found.date() if found else None

@@ -18,7 +18,6 @@ from etl.load.index import read_index, update_index, write_index
 from etl.load.layout import Part
 from etl.load.merge import with_column
 from etl.model import schema
-from etl.model.keys import default_key
 from etl.transform.frames import ExportStamp, frame_of
 from tests.bundles import a_bundle
 from tests.datasets import FETCHED_AT, a_dataset, export_to, first_parts_of_the_months, part, place
@@ -212,14 +211,6 @@ def test_a_name_finds_its_rows_under_every_key_and_no_others_there(data):
         assert len(etl.read_table(data, name, run_tests="checkout")) == 4, "a key means all that lies there"
         assert len(etl.read_table(data, name, run_tests=["Refund", "Checkout"])) == len(etl.read_table(data, name))
         assert len(etl.read_table(data, name, run_tests="Refund")) == len(etl.read_table(data, name)) - 2
-
-
-def test_a_run_test_without_executions_is_known_by_its_default_key(data):
-    key = default_key("Sign up")
-    export_to(a_dataset(data), a_bundle("e", ["c"], key=key))
-    shutil.rmtree(data / "executions" / f"run_test={key}")
-    assert len(etl.read_table(data, "calls", run_tests="Sign up")) == 0
-    assert len(etl.read_table(data, "calls", run_tests=key)) == 1
 
 
 @pytest.mark.parametrize(

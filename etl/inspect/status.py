@@ -3,7 +3,7 @@
 An export may run meanwhile: a file that it replaces is read as it was or as it will be.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,7 +20,7 @@ from etl.inspect.status_run_tests import (
     names_by_key,
     run_tests_of,
 )
-from etl.inspect.stored import find_lost, stored_files
+from etl.inspect.stored import StoredFile, find_lost, stored_files
 from etl.load.documents import read_identity
 from etl.load.files.contract import Files
 from etl.load.index import index_if_readable
@@ -123,7 +123,6 @@ def read_status(
     # The record is read before the lock: a run takes the lock before it notes its attempt, and gives it back when all is done.
     last_run = _up_to(latest, read_last_run(files, note=ignored.append))
     attempt, at_work = last_run.attempt, files.lock_holder()
-    is_exporting = _is_exporting(attempt, at_work)
     index = index_if_readable(files, ignored)  # before the files: a run may replace it meanwhile
     found = list[Finding]()
     tables = {
@@ -135,32 +134,30 @@ def read_status(
         )
     if configured is not None:
         last_run = last_run.of(scope_of(configured))
-    last_load = last_run.load if warehouse else None
-    runs = [row for file in tables["runs"] for row in file.columns.to_pylist()]
-    if last_run.export_run_id not in {run["export_run_id"] for run in runs}:
-        runs += _row_of(last_run)
-    last = _newest(runs, attempt, last_run)
-    runs.sort(key=_order, reverse=True)
-    come = [*last, *(run for run in runs if run["finished_at"] <= latest and run not in last)]
-    is_over = not is_exporting or (attempt is not None and attempt.exit_code is not None)
-    is_told = attempt is not None and attempt.export_run_id in {run["export_run_id"] for run in runs}
+    runs = _runs(tables["runs"], last_run)
+    is_over = at_work is None or (attempt is not None and attempt.exit_code is not None)
+    is_told = attempt is not None and attempt.export_run_id in {run.export_run_id for run in runs}
     lost_run = attempt if is_over and not is_told else None
     last_run = last_run.after(lost_run)
     executions = execution_rows(tables["executions"])
     known = {each.name: each.key for each in configured or ()} or _known_run_tests(last_run, executions)
     run_tests = tuple(run_tests_of(executions, known, last_run))
     letters = [row for file in tables["errors"] for row in file.columns.to_pylist()]
-    counts: dict[str, int | None] = {file.path: file.rows for of_table in tables.values() for file in of_table}
-    findings = [*find_lost(index, counts | {each.subject: None for each in found}, Scope()), *found]
-    findings += _of_last_run(last_run)
+    counts: dict[str, int | None] = {each.subject: None for each in found}
+    counts |= {file.path: file.rows for of_table in tables.values() for file in of_table}
+    findings = [*find_lost(index, counts, Scope()), *found, *_of_last_run(last_run)]
     told = {(each.kind, each.subject) for each in findings}
     findings += [each for each in missing_of(executions, letters, known) if (each.kind, each.subject) not in told]
     if warehouse:
         # The row of a run at work is there before its load, which may hang.
-        of_lock = [run for run in runs if is_exporting and attempt and run["export_run_id"] == attempt.export_run_id]
-        loading = {run["export_run_id"] for run in of_lock if now - _LOAD_TAKES < run["finished_at"] <= latest}
+        loading = {
+            run.export_run_id
+            for run in runs
+            if at_work and attempt and run.export_run_id == attempt.export_run_id
+            if now - _LOAD_TAKES < run.finished_at <= latest
+        }
         export_runs = {file.path.rpartition("/")[2].removesuffix(".parquet") for file in tables["runs"]}
-        if lack := lacks_of_warehouse(last_load, warehouse, export_runs, export_runs - loading):
+        if lack := lacks_of_warehouse(last_run.load, warehouse, export_runs, export_runs - loading):
             findings.append(Finding(Kind.NOT_LOADED, "", lack))
     findings += [Finding(Kind.DOCUMENT_SET_ASIDE, "", text) for text in ignored]
     return Status(
@@ -168,25 +165,53 @@ def read_status(
         read_at=now,
         at_work=at_work,
         complete_at=last_run.complete_at if all(each.complete_at for each in run_tests if each.is_configured) else None,
-        future_run_at=max((run["finished_at"] for run in runs if run["finished_at"] > latest), default=None),
+        future_run_at=max((run.finished_at for run in runs if run.finished_at > latest), default=None),
         lost_run=lost_run,
         run_tests=run_tests,
         tables=tuple(
             TableStatus(name, sum(each.rows for each in of), len(of), sum(each.size_bytes for each in of))
             for name, of in tables.items()
         ),
-        runs=tuple(map(_run, come[:_LAST_RUNS])),
+        runs=tuple(run for run in runs if run is runs[0] or run.finished_at <= latest)[:_LAST_RUNS],
         findings=tuple(findings),
         set_aside=len(files.entries(QUARANTINE)),
-        last_load=last_load,
+        last_load=last_run.load if warehouse else None,
     )
 
 
-def _is_exporting(attempt: Attempt | None, at_work: str | None) -> bool:
-    """Whether a run may hold the lock: not a load, which took it later than the last attempt."""
-    if at_work is None or attempt is None:
-        return at_work is not None
-    return at_work.endswith((f"since {attempt.started_at.isoformat(timespec='seconds')}", "holder unknown"))
+def _runs(found: Sequence[StoredFile], last_run: LastRun) -> list[RunStatus]:
+    """The newest export runs: first the one that came last, whatever the clocks said, then by the times in their ids.
+
+    Each run replaces the note of an attempt, and the record of the last run; one at work, or that was killed, the note alone.
+    """
+    rows = [row for file in found for row in file.columns.to_pylist()]
+    runs = [RunStatus(**{each.name: row[each.name] for each in fields(RunStatus)}) for row in rows]
+    if last_run.export_run_id not in {run.export_run_id for run in runs}:
+        runs += _run_without_row(last_run)
+    ids = (last_run.attempt and last_run.attempt.export_run_id, last_run.export_run_id)
+    newest = next((each for each in ids if each in {run.export_run_id for run in runs}), None)
+
+    def order(run: RunStatus) -> tuple[bool, str, datetime]:
+        # An id begins with this machine's time, in whole seconds; started_at is by the source's clock.
+        return run.export_run_id == newest, run.export_run_id.partition("-")[0], run.started_at
+
+    return sorted(runs, key=order, reverse=True)
+
+
+def _run_without_row(last_run: LastRun) -> Iterator[RunStatus]:
+    """The last run, which could not write its row in ``runs``; nothing for an empty record."""
+    if last_run.export_run_id and last_run.started_at and last_run.finished_at:
+        yield RunStatus(
+            export_run_id=last_run.export_run_id,
+            started_at=last_run.started_at,
+            finished_at=last_run.finished_at,
+            outcome=last_run.outcome,
+            exit_code=last_run.exit_code,
+            **{name: last_run.rows.get(name, 0) for name in ("executions", "calls", "evals")},
+            requests=last_run.requests,
+            seconds=last_run.seconds,
+            message="\n".join(last_run.problems),
+        )
 
 
 def _up_to(latest: datetime, last_run: LastRun) -> LastRun:
@@ -210,32 +235,3 @@ def _of_last_run(last_run: LastRun) -> Iterator[Finding]:
     yield from found
     if RUN_TESTS in last_run.incomplete and not any(each.kind is Kind.RUN_TESTS_UNKNOWN for each in found):
         yield Finding(Kind.RUN_TESTS_UNKNOWN, "", "the list of run tests was not complete when it was last read")
-
-
-def _run(row: Mapping[str, Any]) -> RunStatus:
-    return RunStatus(**{each.name: row[each.name] for each in fields(RunStatus)})
-
-
-def _newest(runs: Sequence[Mapping[str, Any]], attempt: Attempt | None, last_run: LastRun) -> list[Mapping[str, Any]]:
-    """The run that came last, whatever the clocks said: each run replaces the note of an attempt, and the record of the last run.
-
-    A run at work, or one that was killed, has replaced the note alone.
-    """
-    for run_id in (attempt and attempt.export_run_id, last_run.export_run_id):
-        if found := [run for run in runs if run["export_run_id"] == run_id]:
-            return found
-    return []
-
-
-def _order(run: Mapping[str, Any]) -> tuple[str, datetime]:
-    """Their ids begin with this machine's time, in whole seconds; ``started_at`` is by the source's clock."""
-    return run["export_run_id"].partition("-")[0], run["started_at"]
-
-
-def _row_of(last_run: LastRun) -> list[dict[str, Any]]:
-    """The row of ``runs`` that the last run could not write, none for an empty record."""
-    if last_run.export_run_id is None or last_run.started_at is None or last_run.finished_at is None:
-        return []
-    names = ("export_run_id", "started_at", "finished_at", "outcome", "exit_code", "seconds", "requests")
-    rows = {name: last_run.rows.get(name, 0) for name in ("executions", "calls", "evals")}
-    return [{name: getattr(last_run, name) for name in names} | rows | {"message": "\n".join(last_run.problems)}]

@@ -16,7 +16,6 @@ from etl.errors import ExporterError, NotFoundError, SourceError, SourceUnavaila
 from etl.extract.client import Client
 from etl.extract.connect import client_of
 from etl.extract.executions import is_before, read_executions_once
-from etl.extract.plan import pages
 from etl.extract.run_tests import discover
 from etl.load.layout import Part
 from etl.model.findings import Finding, Kind
@@ -101,14 +100,6 @@ class Reconciliation:
         }
 
 
-def expected_requests(settings: Settings, exported: Mapping[str, Exported]) -> int:
-    """How many requests a reconciliation takes, if the lists are as long as in the dataset."""
-    counts = Counter(each.run_test_name for each in exported.values())
-    if not settings.run_tests:  # "all": those of the dataset, and twice the list of run tests
-        return 2 + sum(pages(count, settings.api.page_limit) for count in counts.values())
-    return sum(pages(counts[run_test.name], settings.api.page_limit) for run_test in settings.run_tests)
-
-
 async def reconcile(
     settings: Settings,
     exported: Mapping[str, Exported],
@@ -156,25 +147,23 @@ async def reconcile(
 async def _read_lists(client: Client, settings: Settings, result: Reconciliation) -> dict[str, ExecutionList]:
     """The run tests' lists by name; one that cannot be read is a finding, unless none can."""
     lists: dict[str, ExecutionList] = {}
-    unreachable: list[str] = []
-
-    def find(kind: Kind, run_test: RunTest, text: str) -> None:
-        result.findings.append(Finding(kind, run_test.name, text))
+    page_limit = settings.api.page_limit
 
     async def read(run_test: RunTest) -> None:
-        page_limit = settings.api.page_limit
         try:
             found = await read_executions_once(client, run_test.name, page_limit=page_limit, since=run_test.since)
         except SourceError as error:
-            find(Kind.NO_SUCH_RUN_TEST if isinstance(error, NotFoundError) else Kind.LIST_FAILED, run_test, str(error))
+            kind = Kind.NO_SUCH_RUN_TEST if isinstance(error, NotFoundError) else Kind.LIST_FAILED
+            result.findings.append(Finding(kind, run_test.name, str(error)))
             if not isinstance(error, NotFoundError | UnexpectedAnswerError):
                 unreachable.append(str(error))
             return
         lists[run_test.name] = found
-        rows = [*found.unreadable, *(letter.message for letter in found.heads.values())]
-        if rows:
-            find(Kind.ROW_UNREADABLE, run_test, f"{counted(len(rows), 'row')} of its list cannot be read: {rows[-1]}")
+        if rows := [*found.unreadable, *(letter.message for letter in found.heads.values())]:
+            text = f"{counted(len(rows), 'row')} of its list cannot be read: {rows[-1]}"
+            result.findings.append(Finding(Kind.ROW_UNREADABLE, run_test.name, text))
 
+    unreachable: list[str] = []
     try:
         async with asyncio.TaskGroup() as group:
             for run_test in settings.run_tests:
@@ -193,13 +182,12 @@ def _reason_to_skip(
         return Skipped.UNSOUND
     if is_head:
         return Skipped.UNREADABLE
-    is_as_exported = (
-        known is not None
+    if (
+        known
         and known.export_state != ExportState.WAITING
         and not known.is_deleted
         and known.fingerprint == execution.fingerprint
-    )
-    if is_as_exported:
+    ):
         return None
     if execution.status not in TERMINAL_EXECUTION:
         return Skipped.IN_FLIGHT

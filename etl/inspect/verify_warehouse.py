@@ -27,6 +27,7 @@ from etl.settings import Settings
 
 Place = tuple[str | None, ...]
 """Values of a table's partition columns."""
+Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,34 +136,28 @@ def _unequal_items(group: Group, table: Table, ours: pa.Table, theirs: pa.Table)
     ours, theirs = ours.sort_by(order), theirs.sort_by(order)
     if ours.equals(theirs):
         return
-    here, there = (_by_item(group, rows) for rows in (ours, theirs))
+    here, there = (_by_item(group, table, rows) for rows in (ours, theirs))
     for item in sorted(here.keys() | there.keys()):
-        if texts := _texts(table, here.get(item, []), there.get(item, [])):
+        if texts := list(_differences(here.get(item, []), there.get(item, []))):
             yield item, f"{table.name}: {', '.join(texts)}"
 
 
-def _by_item(group: Group, rows: pa.Table) -> Mapping[str, list[dict[str, Any]]]:
-    items: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+def _by_item(group: Group, table: Table, rows: pa.Table) -> Mapping[str, list[tuple[Key, dict[str, Any]]]]:
+    items: defaultdict[str, list[tuple[Key, dict[str, Any]]]] = defaultdict(list)
     # Only compared: engines have times that Python has not.
     columns = [each.cast(pa.int64()) if pa.types.is_timestamp(each.type) else each for each in rows.columns]
     for row in pa.table(columns, names=rows.column_names).to_pylist():
-        items[row[group.item]].append(row)
+        items[row[group.item]].append((tuple(row[name] for name in table.key), row))
     return items
 
 
-def _texts(table: Table, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[str]:
-    def by_key(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Any]]:
-        return {tuple(row[name] for name in table.key): row for row in rows}
-
-    here, there = by_key(ours), by_key(theirs)
+def _differences(ours: list[tuple[Key, dict[str, Any]]], theirs: list[tuple[Key, dict[str, Any]]]) -> Iterator[str]:
+    here, there = dict(ours), dict(theirs)
     both = here.keys() & there.keys()
-    columns = {name for key in both for name, value in here[key].items() if there[key][name] != value}
-    texts = []
     if missing := len(here) - len(both):
-        texts.append(f"{counted(missing, 'row')} missing")
+        yield f"{counted(missing, 'row')} missing"
     if extra := len(theirs) - len(both):
-        texts.append(f"{counted(extra, 'row')} too many")
-    if columns:
-        rows = sum(here[key] != there[key] for key in both)
-        texts.append(f"{counted(rows, 'row')} with other values ({first_few(sorted(columns))})")
-    return texts
+        yield f"{counted(extra, 'row')} too many"
+    if changed := [key for key in both if here[key] != there[key]]:
+        columns = {name for key in changed for name, value in here[key].items() if there[key][name] != value}
+        yield f"{counted(len(changed), 'row')} with other values ({first_few(sorted(columns))})"

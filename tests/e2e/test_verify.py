@@ -71,7 +71,7 @@ async def test_against_the_api_the_command_compares_and_says_what_it_costs(serve
     by_key = await metrics_etl("verify", "--json", "--run-test", default_key(name), cwd=folder, env=BARE)
 
     assert (shown.exit_code, one.exit_code) == (0, 0)
-    assert shown.stderr == "asking the API: 4 requests, one for each page of the lists\n"
+    assert shown.stderr == "asking the API: one request for each page of the lists\n"
     assert "6 executions compared in 4 requests" in shown.stdout
     assert (requests, one.document["against_api"]["compared"]) == (4, 3)
     assert by_key.document["tables"] == one.document["tables"]

@@ -5,12 +5,12 @@ source still has count. Reads no call.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
 
 from etl.compare.statistics import FEWEST_EXECUTIONS
 from etl.errors import ConfigurationError
-from etl.inspect.tables import find_scope, read_rows
+from etl.inspect.tables import read_rows
 from etl.load.files.contract import Files
 from etl.load.layout import Scope
 from etl.model import schema
@@ -18,10 +18,6 @@ from etl.model.lifecycle import LONG_AGO, TERMINAL_EXECUTION, ExportState
 from etl.model.wording import counted, first_few, quoted
 
 LAST, PREVIOUS = "last", "previous"
-_COLUMNS = (
-    *("execution_id", "run_test", "run_test_name", "status"),
-    *("started_at", "export_state", "deleted_at", "exported_calls"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +35,6 @@ class Span:
         return execution.started_at is not None and self.since <= execution.started_at.date() <= self.until
 
 
-PLAUSIBLE = Span(date(2000, 1, 1), date(2099, 12, 31))
-"""A start on another day is no start: zeros and ends of time are how programs write none."""
 Selector = str | Span
 """How a user selects executions: ``last``, ``previous``, a date range, or else the id of one."""
 
@@ -82,6 +76,11 @@ class Selection:
     executions: tuple[ComparedExecution, ...]
 
     @property
+    def ids(self) -> set[str]:
+        """Those of the executions."""
+        return {each.execution_id for each in self.executions}
+
+    @property
     def incomplete(self) -> int:
         """How many of the executions lack something."""
         return sum(each.export_state == ExportState.INCOMPLETE for each in self.executions)
@@ -102,42 +101,36 @@ class Selection:
         return f"{one.execution_id} ({word}{one.status}{created})"
 
 
-def select_from(
-    files: Files, run_test: str | None, baseline: Selector, candidate: Selector
+def read_executions(files: Files, scope: Scope) -> list[ComparedExecution]:
+    """Those of the scope, deleted ones included.
+
+    Raises:
+        DestinationError: a file of the dataset cannot be read.
+    """
+    names = [each.name for each in fields(ComparedExecution)]
+    return [ComparedExecution(**row) for row in read_rows(files, schema.EXECUTIONS, scope, names).to_pylist()]
+
+
+def select(
+    executions: Sequence[ComparedExecution], baseline: Selector, candidate: Selector, *, where: str
 ) -> tuple[Selection, Selection, list[str]]:
     """The executions of the baseline and of the candidate, and what is worth knowing about the choice.
 
     Raises:
         ConfigurationError: there is no such run test or execution, it has not finished or was deleted, it is not clear which run
             test is meant, or baseline and candidate have an execution in common.
-        DestinationError: a file of the dataset cannot be read.
     """
-    executions = read_executions(files, find_scope(files, schema.EXECUTIONS, run_test, None, None))
-    return select(executions, baseline, candidate, where=files.where())
-
-
-def read_executions(files: Files, scope: Scope) -> list[ComparedExecution]:
-    """Those of the scope, deleted ones included; a start that is not ``PLAUSIBLE`` is none.
-
-    Raises:
-        DestinationError: a file of the dataset cannot be read.
-    """
-    rows = read_rows(files, schema.EXECUTIONS, scope, list(_COLUMNS)).to_pylist()
-    found = [ComparedExecution(**row) for row in rows]
-    return [each if PLAUSIBLE.has(each) else replace(each, started_at=None) for each in found]
-
-
-def select(
-    executions: Sequence[ComparedExecution], baseline: Selector, candidate: Selector, *, where: str
-) -> tuple[Selection, Selection, list[str]]:
-    """As ``select_from``, among these executions."""
     named = [_by_id(executions, each, where) for each in (baseline, candidate) if _is_id(each)]
     if len(named) < 2:
         run_test = named[0].label if named else _only_run_test(executions, where)
         executions = [each for each in executions if each.label == run_test]
-    selections = [_select_one(executions, each, where) for each in (baseline, candidate)]
-    _refuse_common(*selections)
-    return selections[0], selections[1], _notices(executions, selections)
+    before, after = (_select_one(executions, each, where) for each in (baseline, candidate))
+    if common := before.ids & after.ids:
+        raise ConfigurationError(
+            f"baseline and candidate have {counted(len(common), 'execution')} in common ({first_few(sorted(common), shown=1)}): "
+            "choose sides that have none"
+        )
+    return before, after, _notices(executions, (before, after))
 
 
 def select_latest(executions: Iterable[ComparedExecution]) -> tuple[Selection, Selection] | None:
@@ -146,7 +139,7 @@ def select_latest(executions: Iterable[ComparedExecution]) -> tuple[Selection, S
     One week before would hide each change that is older than that. Where nothing began in the four weeks, the last two executions;
     None where there are not two.
     """
-    finished = _newest_first(each for each in executions if each.is_finished and each.deleted_at is None)
+    finished = _newest_first(executions)
     if len(finished) < 2:
         return None
     if newest := finished[0].started_at:
@@ -199,7 +192,7 @@ def _only_run_test(executions: Iterable[ComparedExecution], where: str) -> str:
 
 
 def _select_one(executions: Sequence[ComparedExecution], selector: Selector, where: str) -> Selection:
-    finished = _newest_first(each for each in executions if each.is_finished and each.deleted_at is None)
+    finished = _newest_first(executions)
     if isinstance(selector, Span):
         found = [each for each in finished if selector.has(each)]
         if not found:
@@ -218,16 +211,9 @@ def _select_one(executions: Sequence[ComparedExecution], selector: Selector, whe
 
 
 def _newest_first(executions: Iterable[ComparedExecution]) -> list[ComparedExecution]:
-    return sorted(executions, key=lambda each: each.age, reverse=True)
-
-
-def _refuse_common(baseline: Selection, candidate: Selection) -> None:
-    common = {each.execution_id for each in baseline.executions} & {each.execution_id for each in candidate.executions}
-    if common:
-        raise ConfigurationError(
-            f"baseline and candidate have {counted(len(common), 'execution')} in common ({first_few(sorted(common), shown=1)}): "
-            "choose sides that have none"
-        )
+    """Those that have finished, and that the source still has."""
+    finished = (each for each in executions if each.is_finished and each.deleted_at is None)
+    return sorted(finished, key=lambda each: each.age, reverse=True)
 
 
 def _notices(executions: Sequence[ComparedExecution], selections: Sequence[Selection]) -> list[str]:

@@ -55,7 +55,7 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
     configured = [each for each in status.run_tests if each.is_configured]
     if incomplete := [each for each in configured if not each.is_complete]:
         run_tests = counted(len(configured), "run test")
-        yield f"{len(incomplete)} of {run_tests} {_since(incomplete, status.read_at)}", _RUN
+        yield f"{len(incomplete)} of {run_tests} {_since(incomplete)}", _RUN
     if would_fail:
         yield "an export would fail now", _CHECK
     if status.complete_at is None and status.future_run_at:
@@ -79,15 +79,12 @@ def _of_last_run(status: Status) -> Iterator[tuple[str, str]]:
         yield cause or f"the last run ended with exit {last.exit_code} ({last.outcome})", _CHECK if is_checked else _RUN
 
 
-def _since(incomplete: Sequence[RunTestStatus], now: datetime) -> str:
-    """``never complete``, or since when: the day of the week is clear for six days, but not on that day itself."""
+def _since(incomplete: Sequence[RunTestStatus]) -> str:
+    """``never complete``, or since which day."""
     times = [each.complete_at for each in incomplete if each.complete_at]
     if never_complete := len(incomplete) - len(times):
         return f"incomplete, {never_complete} of them never complete" if times else "never complete"
-    since = min(times)
-    if since.date() == now.date():
-        return "incomplete since today"
-    return f"incomplete since {since:%A}" if (now - since).days < 6 else f"incomplete since {since:%Y-%m-%d}"
+    return f"incomplete since {min(times):%Y-%m-%d}"
 
 
 def _complete(status: Status) -> str:

@@ -11,18 +11,18 @@ import altair as alt
 import pandas as pd
 import vl_convert as vlc
 
-from etl.model.wording import counted, shown
+from etl.model.wording import shown
 from etl.report.figures import INTERRUPTIONS, Figures
 
 INK, GRID, PAPER = "#1f2933", "#d9dee3", "#ffffff"
 BLUE, ORANGE, GREEN, RED = "#2366b8", "#c2560c", "#2e8555", "#c42b2b"
 GREY, PURPLE, TEAL = "#7b8794", "#7d4aa5", "#0d7f8c"
-_WIDTH, _HEIGHT, _COUNTS_HEIGHT = 310, 130, 36
+_WIDTH, _HEIGHT = 310, 130
 _TICKS = 6
-_LABELLED = 8
 _LONGEST_STATUS = 40
 _STATUS_COLORS = {"completed": GREEN, "failed": RED, "cancelled": GREY}
 _WEEK = timedelta(days=7)
+_PERCENTILES = {"p50": "median (p50)", "p95": "95th percentile (p95)"}
 Rows = list[dict[str, Any]]
 _CONFIG: dict[str, Any] = {
     "background": PAPER,
@@ -57,12 +57,16 @@ def charts_of(figures: Figures) -> dict[str, Any]:
     if figures.days is None or details is None:
         return {}
     axis = _time_axis(figures.days)
-    charts: dict[str, Any] = {column: _latency(by_week, axis) for column, by_week in details.latencies.items()}
+    charts = {
+        column: _lines(by_week, _PERCENTILES, [BLUE, ORANGE], axis, "ms")
+        for column, by_week in details.latencies.items()
+    }
     charts["calls"] = _statuses(details.statuses, details.step, axis)
     if len(details.cost):
         charts["cost"] = _cost(details.cost, details.step, axis)
     if len(details.interruptions):
-        charts["interruptions"] = _interruptions(details.interruptions, axis)
+        names = dict(zip(INTERRUPTIONS, ("by the agent", "by the user"), strict=True))
+        charts["interruptions"] = _lines(details.interruptions, names, [ORANGE, BLUE], axis, "interruptions per minute")
     return charts
 
 
@@ -108,32 +112,6 @@ def _time_axis(days: tuple[date, date]) -> alt.X:
         title=None,
     )
     return alt.X("start:T", scale=alt.Scale(type="utc", domain=[_utc(start), _utc(end)]), axis=axis)
-
-
-def _latency(by_week: pd.DataFrame, x: alt.X) -> Any:
-    names = {"p50": "median (p50)", "p95": "95th percentile (p95)"}
-    lines = _lines(by_week, names, [BLUE, ORANGE], x, "ms")
-    rows: Rows = [
-        {
-            **_span(row["week"], _WEEK),
-            "middle": _utc(row["week"] + _WEEK / 2),
-            "calls": row["calls"],
-            "text": f"{_words(row['week'], _WEEK)}: {counted(int(row['calls']), 'call')}",
-        }
-        for row in by_week.dropna(subset=["calls"]).to_dict("records")
-    ]
-    y = alt.Y("calls:Q", title="calls", axis=_count_axis(by_week["calls"].max(), ticks=2))
-    chart = _chart(rows, _COUNTS_HEIGHT)
-    layers = [chart.mark_bar(color=GREY).encode(x=x, x2="end:T", y=y, y2=alt.datum(0), description="text:N")]
-    if len(by_week) <= _LABELLED:
-        labels = chart.mark_text(dy=-6, color=INK, fontSize=9, aria=False)
-        layers.append(labels.encode(x="middle:T", y=y, text="calls:Q"))
-    return alt.vconcat(lines, alt.layer(*layers), spacing=8).resolve_scale(color="independent", shape="independent")
-
-
-def _interruptions(by_week: pd.DataFrame, x: alt.X) -> Any:
-    names = dict(zip(INTERRUPTIONS, ("by the agent", "by the user"), strict=True))
-    return _lines(by_week, names, [ORANGE, BLUE], x, "interruptions per minute")
 
 
 def _lines(by_week: pd.DataFrame, names: dict[str, str], colors: list[str], x: alt.X, unit: str) -> Any:
@@ -194,18 +172,13 @@ def _statuses(by_step: pd.DataFrame, step: timedelta, x: alt.X) -> Any:
     others = (BLUE, ORANGE, PURPLE, TEAL)
     colors = [_STATUS_COLORS.get(each) or others[number % len(others)] for number, each in enumerate(order)]
     color = alt.Color("status:N", scale=alt.Scale(domain=order, range=colors), legend=alt.Legend(columns=4))
-    y = alt.Y("above:Q", title="calls", axis=_count_axis(above.max(), ticks=4))
+    whole = list(range(int(above.max()) + 1)) if above.max() <= 4 else alt.Undefined  # there is no half a call
+    y = alt.Y("above:Q", title="calls", axis=alt.Axis(values=whole, tickCount=4, format="~s"))
     return _chart(rows).mark_bar().encode(x=x, x2="end:T", y=y, y2="below:Q", color=color, description="text:N")
 
 
-def _count_axis(most: float, *, ticks: int) -> alt.Axis:
-    """There is no half a call."""
-    values = list(range(int(most) + 1)) if most <= ticks else alt.Undefined
-    return alt.Axis(values=values, tickCount=ticks, format="~s", grid=ticks > 2)
-
-
-def _chart(rows: Rows, height: int = _HEIGHT) -> Any:
-    return alt.Chart(alt.InlineData(values=rows), width=_WIDTH, height=height)
+def _chart(rows: Rows) -> Any:
+    return alt.Chart(alt.InlineData(values=rows), width=_WIDTH, height=_HEIGHT)
 
 
 def _span(start: date, step: timedelta) -> dict[str, str]:

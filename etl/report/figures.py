@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.compare.samples import CALL_COLUMNS, EVAL_COLUMNS, difference_of, eval_metrics, samples_of
-from etl.compare.selection import PLAUSIBLE, ComparedExecution, Selection, select_latest
+from etl.compare.selection import ComparedExecution, Selection, select_latest
 from etl.compare.statistics import Difference, Verdict
 from etl.inspect.calls import eval_names
 from etl.model import schema
@@ -73,7 +73,7 @@ class Details:
     """What is drawn of one run test.
 
     A bar stands for a ``step``: a day, or of a longer time a week. ``latencies``, by column: by ``week``, its Monday, ``p50`` and
-    ``p95`` in ms and the number of ``calls``. ``interruptions``: by ``week`` the means of ``INTERRUPTIONS``. Both have a row
+    ``p95`` in ms. ``interruptions``: by ``week`` the means of ``INTERRUPTIONS``. Both have a row
     without values for a week without any. ``cost``: by ``start`` of a step the ``dollars``. ``statuses``: by ``start`` and
     ``status`` the number of ``calls``. ``pass_rates``: of each eval the whole, and each scenario; the lowest first.
     ``worst_calls``: of the candidate.
@@ -131,8 +131,6 @@ def figures_of(
     calls, evals = (rows.filter(pc.is_in(rows["execution_id"], value_set=ids)) for rows in (calls, evals))
     selections = select_latest(executions)
     frame = calls.to_pandas(date_as_object=False)
-    is_plausible = frame["date"].between(pd.Timestamp(PLAUSIBLE.since), pd.Timestamp(PLAUSIBLE.until))
-    frame["date"] = frame["date"].where(is_plausible)
     days = None if frame["date"].isna().all() else (frame["date"].min().date(), frame["date"].max().date())
     newer = selections[1].executions if selections else executions
     return Figures(
@@ -179,8 +177,7 @@ def _outputs(evals: pa.Table, calls: pd.DataFrame) -> pd.DataFrame:
 
 def _latency(calls: pd.DataFrame, column: str) -> pd.DataFrame:
     values = calls.dropna(subset=[column]).groupby("week")[column]
-    by_week = pd.DataFrame({"p50": values.quantile(0.5), "p95": values.quantile(0.95), "calls": values.count()})
-    return _every_week(by_week)
+    return _every_week(pd.DataFrame({"p50": values.quantile(0.5), "p95": values.quantile(0.95)}))
 
 
 def _every_week(by_week: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from etl.compare.amounts import change_texts, value_text
+from etl.compare.comparison import change_texts, value_text
 from etl.compare.selection import Selection, Span, can_tell_slow_days
 from etl.compare.statistics import FEWEST_EXECUTIONS, Verdict
 from etl.model import schema
@@ -153,7 +153,7 @@ def sections(figures: Figures) -> list[Section]:
     charts = charts_of(figures)
     step = "week" if details.step.days == 7 else "day"
     is_chat = list(details.latencies) == [LATENCIES[1]]
-    whole = "of each week the median call and the 95th percentile, in ms, and the number of calls"
+    whole = "of each week the median call and the 95th percentile, in ms"
     agent, user = map(_meaning, INTERRUPTIONS)
     told = {
         LATENCIES[0]: ("Agent latency", f"{_meaning(LATENCIES[0])}: {whole}.", "No call has an agent latency."),

@@ -11,7 +11,7 @@ import pytest
 
 import etl
 from etl.cli.show_compare import markdown
-from etl.compare.comparison import ComparisonReport, Row, compare
+from etl.compare.comparison import ComparisonReport, Row, compare, value_text
 from etl.compare.selection import ComparedExecution, Selection, Span
 from etl.compare.statistics import Sample, difference
 from etl.errors import ConfigurationError
@@ -188,3 +188,21 @@ def test_nothing_passes_where_rows_were_taken_away(demo: Path, tmp_path: Path, t
     other = compared(tmp_path / "data", *WEEKS, run_test="Checkout flow")
     assert (whole.exit_code, report.exit_code, other.exit_code) == (0, 3, 0)
     assert path in {each.subject for each in report.findings}
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (None, "ms", "-"),
+        (1310.4, "ms", "1,310 ms"),
+        (17.25, "US cents", "17.2 ct"),
+        (0.0, "1/min", "0.00 1/min"),
+        (0.35, "1/min", "0.35 1/min"),
+        (0.0034, "1/min", "0.0034 1/min"),
+        (-0.004, "score", "-0.004"),
+        (0.93, "share", "93.0%"),
+        (1.7e308, "ms", "1.7e+308 ms"),
+    ],
+)
+def test_value_keeps_two_digits_however_small_it_is(value, unit, text):
+    assert value_text(value, unit) == text

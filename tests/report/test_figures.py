@@ -19,14 +19,14 @@ def week(day):
 def test_latency_is_that_of_each_week_from_monday_to_sunday():
     calls = [call(n, day=day, **{LATENCY: ms}) for n, (day, ms) in enumerate([(0, 100), (6, 300), (7, 500)])]
     assert records(figures(calls).details.latencies[LATENCY]) == [
-        {"week": week(2), "p50": 200, "p95": 290, "calls": 2},
-        {"week": week(9), "p50": 500, "p95": 500, "calls": 1},
+        {"week": week(2), "p50": 200, "p95": 290},
+        {"week": week(9), "p50": 500, "p95": 500},
     ]
 
 
 def test_week_without_values_has_none_and_not_zero():
     calls = [call(1, **{LATENCY: 100}), call(2, day=7), call(3, day=14, **{LATENCY: 100})]
-    nothing = dict.fromkeys(("p50", "p95", "calls"))
+    nothing = dict.fromkeys(("p50", "p95"))
     assert records(figures(calls).details.latencies[LATENCY])[1] == {"week": week(9)} | nothing
 
 

@@ -39,6 +39,17 @@ class Row:
         """What became of the limit."""
         return self.found.against(self.limit) if self.limit else None
 
+    @property
+    def surely_worse(self) -> float:
+        """By how much it got worse at least: a share, of the calls for a rate, else of the value before.
+
+        Negative when it may not have got worse, infinitely so with too few calls.
+        """
+        interval = self.found.difference if self.metric.is_rate else self.found.change
+        if interval is None:
+            return float("-inf")
+        return interval.low if self.metric.is_higher_worse else -interval.high
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonReport:

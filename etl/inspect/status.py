@@ -5,7 +5,7 @@ An export may run meanwhile: a file that it replaces is read as it was or as it 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -41,7 +41,6 @@ _COLUMNS: dict[str, Sequence[str]] = {
     ),
 }  # fmt: skip
 _LAST_RUNS = 7
-_LOAD_TAKES = timedelta(hours=1)
 _SHOWN_BY_ROWS = {Kind.DEAD_LETTER, Kind.NOT_LOADED}
 
 
@@ -149,14 +148,9 @@ def read_status(
     told = {(each.kind, each.subject) for each in findings}
     findings += [each for each in missing_of(executions, letters, known) if (each.kind, each.subject) not in told]
     if warehouse:
-        # The row of a run at work is there before its load, which may hang.
-        loading = {
-            run.export_run_id
-            for run in runs
-            if at_work and attempt and run.export_run_id == attempt.export_run_id
-            if now - _LOAD_TAKES < run.finished_at <= latest
-        }
         export_runs = {file.path.rpartition("/")[2].removesuffix(".parquet") for file in tables["runs"]}
+        # The row of a run at work is there before its load.
+        loading = {runs[0].export_run_id} if at_work and runs else set[str]()
         if lack := lacks_of_warehouse(last_run.load, warehouse, export_runs, export_runs - loading):
             findings.append(Finding(Kind.NOT_LOADED, "", lack))
     findings += [Finding(Kind.DOCUMENT_SET_ASIDE, "", text) for text in ignored]

@@ -25,7 +25,6 @@ from etl.load.files.open import open_files
 from etl.load.index import index_if_readable, list_parts
 from etl.load.layout import (
     QUARANTINE,
-    STAGING,
     Part,
     Scope,
     days_of,
@@ -46,10 +45,6 @@ from etl.transform.aggregates import Recomputed, recompute
 _SHOWN = (
     "execution_id", "run_test_name", "started_at", "export_state", "fingerprint", "deleted_at",
 )  # fmt: skip
-_LEFTOVERS = {
-    STAGING: "left by runs that were killed; the next run removes them",
-    QUARANTINE: "set aside because they could not be read; remove them once you have looked at them",
-}
 
 
 @dataclass(slots=True)
@@ -278,9 +273,11 @@ class _Reading:
                 f"{counted(len(self.older), 'file')} written by another version of the exporter; columns that they do not have "
                 f"read as null: {first_few(self.older)}"
             )
-        for folder, what in _LEFTOVERS.items():
-            if left := self.files.entries(folder):
-                notices.append(f"{counted(len(left), 'file')} in {folder}, {what}")
+        if damaged := self.files.entries(QUARANTINE):
+            notices.append(
+                f"{counted(len(damaged), 'file')} in {QUARANTINE}, set aside because they could not be read; remove them once you "
+                "have looked at them"
+            )
 
 
 def _entries(files: Files) -> list[Entry]:

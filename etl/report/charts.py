@@ -23,7 +23,7 @@ _LONGEST_STATUS = 40
 _STATUS_COLORS = {"completed": GREEN, "failed": RED, "cancelled": GREY}
 _WEEK = timedelta(days=7)
 _PERCENTILES = {"p50": "median (p50)", "p95": "95th percentile (p95)"}
-Rows = list[dict[str, Any]]
+Rows = list[dict[Any, Any]]
 _CONFIG: dict[str, Any] = {
     "background": PAPER,
     "font": "sans-serif",
@@ -136,19 +136,11 @@ def _lines(by_week: pd.DataFrame, names: dict[str, str], colors: list[str], x: a
 
 
 def _cost(by_step: pd.DataFrame, step: timedelta, x: alt.X) -> Any:
-    rows: Rows = [
-        {
-            **_span(row["start"], step),
-            "dollars": row["dollars"],
-            "text": f"{_words(row['start'], step)}: ${row['dollars']:,.2f}",
-        }
-        for row in by_step.to_dict("records")
-    ]
     most = by_step["dollars"].max()
     digits = "$,.3f" if most < 0.05 else "$,.2f" if most < 10 else "$,.0f"
-    y = alt.Y("dollars:Q", title="US dollars", axis=alt.Axis(tickCount=4, format=digits))
-    bars = _chart(rows).mark_bar(color=PURPLE)
-    return bars.encode(x=x, x2="end:T", y=y, y2=alt.datum(0), description="text:N")
+    texts = [f"${dollars:,.2f}" for dollars in by_step["dollars"]]
+    bars = by_step.assign(below=0, above=by_step["dollars"], text=texts)
+    return _bars(bars, step, x, alt.Y("above:Q", title="US dollars", axis=alt.Axis(tickCount=4, format=digits)), PURPLE)
 
 
 def _statuses(by_step: pd.DataFrame, step: timedelta, x: alt.X) -> Any:
@@ -157,33 +149,30 @@ def _statuses(by_step: pd.DataFrame, step: timedelta, x: alt.X) -> Any:
     by_step = by_step.assign(status=[shown(each)[:_LONGEST_STATUS] for each in by_step["status"]])
     there = set(by_step["status"])
     order = [*(each for each in _STATUS_COLORS if each in there), *sorted(there - _STATUS_COLORS.keys())]
-    in_order = by_step.sort_values("status", key=lambda statuses: statuses.map(order.index), kind="stable")
-    above = in_order.groupby("start")["calls"].cumsum()
-    rows: Rows = [
-        {
-            **_span(row["start"], step),
-            "status": row["status"],
-            "below": row["above"] - row["calls"],
-            "above": row["above"],
-            "text": f"{_words(row['start'], step)}: {row['calls']:,} {row['status']}",
-        }
-        for row in in_order.assign(above=above).to_dict("records")
-    ]
+    bars = by_step.sort_values("status", key=lambda statuses: statuses.map(order.index), kind="stable")
+    above = bars.groupby("start")["calls"].cumsum()
+    texts = [f"{calls:,} {status}" for calls, status in zip(bars["calls"], bars["status"], strict=True)]
     others = (BLUE, ORANGE, PURPLE, TEAL)
     colors = [_STATUS_COLORS.get(each) or others[number % len(others)] for number, each in enumerate(order)]
     color = alt.Color("status:N", scale=alt.Scale(domain=order, range=colors), legend=alt.Legend(columns=4))
     whole = list(range(int(above.max()) + 1)) if above.max() <= 4 else alt.Undefined  # there is no half a call
     y = alt.Y("above:Q", title="calls", axis=alt.Axis(values=whole, tickCount=4, format="~s"))
-    return _chart(rows).mark_bar().encode(x=x, x2="end:T", y=y, y2="below:Q", color=color, description="text:N")
+    return _bars(bars.assign(below=above - bars["calls"], above=above, text=texts), step, x, y).encode(color=color)
+
+
+def _bars(bars: pd.DataFrame, step: timedelta, x: alt.X, y: alt.Y, color: str = INK) -> Any:
+    """A bar for each row, from ``below`` to ``above``, that says ``text``, with a little room beside it."""
+    rows: Rows = [
+        row
+        | {"start": _utc(row["start"] + step * 0.06), "end": _utc(row["start"] + step * 0.94)}
+        | {"text": f"{_words(row['start'], step)}: {row['text']}"}
+        for row in bars.to_dict("records")
+    ]
+    return _chart(rows).mark_bar(color=color).encode(x=x, x2="end:T", y=y, y2="below:Q", description="text:N")
 
 
 def _chart(rows: Rows) -> Any:
     return alt.Chart(alt.InlineData(values=rows), width=_WIDTH, height=_HEIGHT)
-
-
-def _span(start: date, step: timedelta) -> dict[str, str]:
-    """From when to when a bar is drawn, with a little room beside it."""
-    return {"start": _utc(start + step * 0.06), "end": _utc(start + step * 0.94)}
 
 
 def _words(start: date, step: timedelta) -> str:

@@ -11,12 +11,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl.compare.comparison import Row
 from etl.compare.samples import CALL_COLUMNS, EVAL_COLUMNS, difference_of, eval_metrics, samples_of
 from etl.compare.selection import ComparedExecution, Selection, select_latest
-from etl.compare.statistics import Difference, Verdict
+from etl.compare.statistics import Verdict
 from etl.inspect.calls import eval_names
 from etl.model import schema
-from etl.model.metrics import METRICS, Metric
+from etl.model.metrics import METRICS
 
 LATENCIES = ("latency_avg_agent_latency_ms", "chat_metrics_avg_latency_ms")
 INTERRUPTIONS = ("conversation_ai_interruption_rate", "conversation_user_interruption_rate")
@@ -27,25 +28,6 @@ WORST_CALLS = 10
 _DAY, _WEEK = timedelta(days=1), timedelta(days=7)
 _LONG = timedelta(days=92)
 _COMPARED = [metric for name, metric in METRICS.items() if name not in ("latency_mean", "chat_latency_mean")]
-
-
-@dataclass(frozen=True, slots=True)
-class MetricChange:
-    """How one metric changed from the baseline to the candidate."""
-
-    metric: Metric
-    found: Difference
-
-    @property
-    def surely_worse(self) -> float:
-        """By how much it got worse at least: a share, of the calls for a rate, else of the value before.
-
-        Negative when it may not have got worse, infinitely so with too few calls.
-        """
-        interval = self.found.difference if self.metric.is_rate else self.found.change
-        if interval is None:
-            return float("-inf")
-        return interval.low if self.metric.is_higher_worse else -interval.high
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +86,17 @@ class Figures:
     days: tuple[date, date] | None
     dollars: float | None
     selections: tuple[Selection, Selection] | None
-    changes: Sequence[MetricChange]
+    changes: Sequence[Row]
     details: Details | None
 
     @property
-    def clear(self) -> list[MetricChange]:
+    def clear(self) -> list[Row]:
         """What is better or worse beyond doubt: what surely got worse most first, and what got better most last."""
         found = [each for each in self.changes if each.found.verdict in (Verdict.WORSE, Verdict.BETTER)]
         return sorted(found, key=lambda each: each.surely_worse, reverse=True)
 
     @property
-    def worse(self) -> list[MetricChange]:
+    def worse(self) -> list[Row]:
         """What surely got worse, the most first."""
         return [each for each in self.clear if each.found.verdict is Verdict.WORSE]
 
@@ -222,10 +204,8 @@ def _worst_calls(calls: pd.DataFrame, outputs: pd.DataFrame) -> list[WorstCall]:
     ]
 
 
-def _changes(selections: tuple[Selection, Selection], calls: pa.Table, evals: pa.Table) -> list[MetricChange]:
+def _changes(selections: tuple[Selection, Selection], calls: pa.Table, evals: pa.Table) -> list[Row]:
     """Of each metric of which baseline or candidate has values."""
     samples = [samples_of(calls, evals, each.executions) for each in selections]
-    found = [
-        MetricChange(metric, difference_of(metric, samples)) for metric in (*_COMPARED, *eval_metrics(samples).values())
-    ]
+    found = [Row(metric, difference_of(metric, samples)) for metric in (*_COMPARED, *eval_metrics(samples).values())]
     return [each for each in found if each.found.baseline_calls or each.found.candidate_calls]

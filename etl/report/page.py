@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from etl.compare.comparison import change_texts, value_text
+from etl.compare.comparison import Row, change_texts, value_text
 from etl.compare.selection import Selection, Span, can_tell_slow_days
 from etl.compare.statistics import FEWEST_EXECUTIONS, Verdict
 from etl.model import schema
@@ -19,7 +19,7 @@ from etl.model.metrics import SHARE
 from etl.model.wording import counted, shown
 from etl.report.charts import charts_of, panel, png, svg
 from etl.report.contents import Contents
-from etl.report.figures import COST, INTERRUPTIONS, LATENCIES, Figures, MetricChange
+from etl.report.figures import COST, INTERRUPTIONS, LATENCIES, Figures
 
 _MOST_SCENARIOS = 20
 _MOST_HEADLINES = 3
@@ -104,7 +104,7 @@ def headline(figures: Figures) -> str:
     return "; ".join(map(change_words, figures.worse[:2]))
 
 
-def change_words(change: MetricChange) -> str:
+def change_words(change: Row) -> str:
     """``latency_p50 +44.1% (1,310 ms to 1,888 ms)``."""
     found, unit = change.found, change.metric.unit
     by, _ = change_texts(change.metric, found)

@@ -3,7 +3,8 @@
 import pyarrow as pa
 import pytest
 
-from etl.inspect.rules import altered_rows, damage
+from etl.inspect.rules import Placement, altered_rows, damage
+from etl.load.index import list_parts
 from etl.load.merge import with_column
 from etl.model import schema
 from etl.model.findings import Kind
@@ -73,3 +74,18 @@ def test_calls_and_evals_are_those_that_the_execution_vouches_for_with_their_mar
     other = HeldRows.of(1, ["a"], ["e-"]).calls_digest
     assert damage(row | {"calls_digest": other}, held) == "its calls or evals are not those that were exported"
     assert damage(row | {"exported_calls": 2}, held) == "1 of 2 exported calls are there"
+
+
+def test_a_call_of_two_executions_is_one_finding_though_both_vouch_for_it(tmp_path):
+    dataset = a_dataset(tmp_path)
+    export_to(dataset, a_bundle("e1", ["c1"]))
+    export_to(dataset, a_bundle("e2", ["c1", "c2"], date="2026-10-03"))
+    placement, tables = Placement(), (schema.EXECUTIONS, schema.CALLS, schema.EVALS)
+    for part in list_parts(dataset.files):
+        placement.add(part, {table.name: dataset.rows(table, part) for table in tables})
+
+    (finding,) = placement.findings()
+
+    paths = sorted(dataset.files.list("calls"))
+    assert (finding.kind, finding.subject) == (Kind.MISPLACED, paths[0])
+    assert finding.text == f"1 call also in {paths[1]}"

@@ -120,7 +120,7 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
         settings = Settings.load(config, needs_keys=against_api, needs_run_tests=against_api)
         report = _verify(settings, run_tests or (), since=since, against_api=against_api, quiet=quiet)
         if warehouse:
-            report.add_warehouse(hearing_signals(partial(verify_warehouse, settings)))
+            report.add(hearing_signals(partial(verify_warehouse, settings)))
         if as_json:
             print_json(report.as_json())
         elif not quiet:

@@ -13,6 +13,7 @@ from etl.inspect.calls import eval_names, slug_of
 from etl.inspect.tables import read_rows
 from etl.load.files.contract import Files
 from etl.load.layout import Scope
+from etl.load.merge import is_of
 from etl.model import schema
 from etl.model.metrics import METRICS, Metric, Statistic, eval_metric
 
@@ -45,12 +46,11 @@ def read_samples(files: Files, executions: Sequence[ComparedExecution]) -> Sampl
         DestinationError: a file of the dataset cannot be read.
     """
     keys = frozenset(each.run_test for each in executions)
-    days = [each.started_at.date() if each.started_at else None for each in executions]
-    known = [day for day in days if day]
-    scope = Scope(keys, min(known), max(known)) if len(known) == len(days) else Scope(keys)
-    ids = pa.array([each.execution_id for each in executions], schema.STRING)
-    calls = _of(living_rows(files, schema.CALLS, scope, CALL_COLUMNS, is_of_days=False), ids)
-    if scope.has_bounds and len(calls) < sum(each.exported_calls or 0 for each in executions):
+    days = [each.started_at.date() for each in executions if each.started_at]
+    ids = [each.execution_id for each in executions]
+    scope = Scope(keys, min(days), max(days)) if len(days) == len(executions) else Scope(keys)
+    calls = living_rows(files, schema.CALLS, scope, CALL_COLUMNS, is_of_days=False)
+    if scope.has_bounds and len(calls.filter(is_of(calls, ids))) < sum(each.exported_calls or 0 for each in executions):
         # An execution stays in the month in which it was first seen, whatever the API says later of its start.
         scope = Scope(keys)
         calls = living_rows(files, schema.CALLS, scope, CALL_COLUMNS, is_of_days=False)
@@ -60,7 +60,7 @@ def read_samples(files: Files, executions: Sequence[ComparedExecution]) -> Sampl
 
 def samples_of(calls: pa.Table, evals: pa.Table, executions: Sequence[ComparedExecution]) -> Samples:
     """Those of these executions among the calls and evals, which have ``CALL_COLUMNS`` and ``EVAL_COLUMNS`` besides their keys."""
-    ids = pa.array([each.execution_id for each in executions], schema.STRING)
+    ids = [each.execution_id for each in executions]
     calls, evals = _numbered(calls, ids), _numbered(evals, ids)
     calls = calls.set_column(calls.column_names.index("status"), "status", _has_failed(calls["status"]))
     columns = {name: _sample(calls[name], calls[_NUMBER]) for name in CALL_COLUMNS}
@@ -99,13 +99,11 @@ def living_rows(
     return read_rows(files, table, scope, wanted, is_living=True, is_of_days=is_of_days)
 
 
-def _of(rows: pa.Table, executions: pa.Array) -> pa.Table:
-    return rows.filter(pc.is_in(rows["execution_id"], value_set=executions)).combine_chunks()
-
-
-def _numbered(rows: pa.Table, executions: pa.Array) -> pa.Table:
-    rows = _of(rows, executions)
-    return rows.append_column(_NUMBER, pc.index_in(rows["execution_id"], value_set=executions))
+def _numbered(rows: pa.Table, executions: Sequence[str]) -> pa.Table:
+    """The rows of the executions, with the number of each one's."""
+    rows = rows.filter(is_of(rows, executions)).combine_chunks()
+    numbers = pc.index_in(rows["execution_id"], value_set=pa.array(executions, schema.STRING))
+    return rows.append_column(_NUMBER, numbers)
 
 
 def _outputs(evals: pa.Table) -> dict[tuple[str, str], Sample]:

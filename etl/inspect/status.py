@@ -195,17 +195,10 @@ def _runs(found: Sequence[StoredFile], last_run: LastRun) -> list[RunStatus]:
 def _run_without_row(last_run: LastRun) -> Iterator[RunStatus]:
     """The last run, which could not write its row in ``runs``; nothing for an empty record."""
     if last_run.export_run_id and last_run.started_at and last_run.finished_at:
-        yield RunStatus(
-            export_run_id=last_run.export_run_id,
-            started_at=last_run.started_at,
-            finished_at=last_run.finished_at,
-            outcome=last_run.outcome,
-            exit_code=last_run.exit_code,
-            **{name: last_run.rows.get(name, 0) for name in ("executions", "calls", "evals")},
-            requests=last_run.requests,
-            seconds=last_run.seconds,
-            message="\n".join(last_run.problems),
-        )
+        names = ("export_run_id", "started_at", "finished_at", "outcome", "exit_code", "requests", "seconds")
+        rows = {name: last_run.rows.get(name, 0) for name in ("executions", "calls", "evals")}
+        told: dict[str, Any] = {name: getattr(last_run, name) for name in names} | rows
+        yield RunStatus(**told, message="\n".join(last_run.problems))
 
 
 def _up_to(latest: datetime, last_run: LastRun) -> LastRun:

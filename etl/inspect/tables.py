@@ -137,10 +137,10 @@ def open_dataset(path: str | os.PathLike[str], options: Options | None = None) -
         DestinationError: there is no dataset, or one of a newer version.
     """
     files = open_files(os.fspath(path), options)
-    if not files.has(""):
-        raise DestinationError(f"{files.where()}: no such folder: give the one that [destination] path names")
     if not any(files.has(name) for name in (STATE, *schema.TABLES)):
-        raise DestinationError(f"{files.where()} holds no dataset: give the folder that [destination] path names")
+        raise DestinationError(
+            f"{files.where()}: no dataset there: give the path that [destination] names, or run metrics-etl run"
+        )
     read_identity(files)
     return files
 

@@ -35,13 +35,13 @@ def judge(status: Status, *, max_age_hours: float | None = None, would_fail: boo
     Nor may anything be missing or unknown, whatever the last run said. ``would_fail``: an export that began now would.
     """
     hours = NIGHTLY_HOURS if max_age_hours is None else max_age_hours
-    for problem, next_step in _problems(status, hours, would_fail=would_fail):  # the gravest is told
-        if status.at_work:
-            return Verdict(
-                is_good=False, text=f"Not good: {problem}; an export is running", next_step="metrics-etl status"
-            )
-        return Verdict(is_good=False, text=f"Not good: {problem}", next_step=next_step)
-    return Verdict(is_good=True, text=f"Good: everything complete {_complete(status)}", next_step=_VERIFY)
+    problem = next(_problems(status, hours, would_fail=would_fail), None)  # the gravest is told
+    if problem is None:
+        return Verdict(is_good=True, text=f"Good: everything complete {_complete(status)}", next_step=_VERIFY)
+    text, next_step = problem
+    if status.at_work:
+        text, next_step = f"{text}; an export is running", "metrics-etl status"
+    return Verdict(is_good=False, text=f"Not good: {text}", next_step=next_step)
 
 
 def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iterator[tuple[str, str]]:

@@ -17,11 +17,9 @@ from etl.errors import ConfigurationError, DestinationError, ExitCode
 from etl.inspect.reconcile import Exported, Reconciliation
 from etl.inspect.rules import Placement, altered_rows
 from etl.inspect.stored import find_lost
-from etl.inspect.tables import names_in
+from etl.inspect.tables import names_in, open_dataset
 from etl.inspect.verify_warehouse import WarehouseReport
-from etl.load.documents import read_identity
 from etl.load.files.contract import Entry, Files
-from etl.load.files.open import open_files
 from etl.load.index import index_if_readable, list_parts
 from etl.load.layout import (
     QUARANTINE,
@@ -83,15 +81,13 @@ class Report:
         parsed = [parse_part_path(each.subject) for each in self.findings if each.kind != Kind.DEAD_LETTER]
         return {found[1] for found in parsed if found}
 
-    def add(self, reconciliation: Reconciliation) -> None:
-        """Add the findings of the comparison with the API."""
-        self.reconciliation = reconciliation
-        self.findings += reconciliation.findings
-
-    def add_warehouse(self, warehouse: WarehouseReport) -> None:
-        """Add the findings of the comparison with the warehouse."""
-        self.warehouse = warehouse
-        self.findings += warehouse.findings
+    def add(self, compared: Reconciliation | WarehouseReport) -> None:
+        """Add the findings of the comparison with the API, or with the warehouse."""
+        if isinstance(compared, Reconciliation):
+            self.reconciliation = compared
+        else:
+            self.warehouse = compared
+        self.findings += compared.findings
 
     def as_json(self) -> dict[str, Any]:
         """The report as a JSON object."""
@@ -116,12 +112,7 @@ def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) 
     Raises:
         DestinationError: there is no dataset, or its folders cannot be read.
     """
-    files = open_files(settings.destination.path, settings.destination.options)
-    if not any(files.has(name) for name in schema.TABLES):
-        raise DestinationError(
-            f"{files.where()}: no dataset there: check [destination] path, or run metrics-etl run first"
-        )
-    read_identity(files)
+    files = open_dataset(settings.destination.path, settings.destination.options)
     at_work = files.lock_holder()
     index = index_if_readable(files, [])  # before the files: a run may replace it meanwhile
     reading = _Reading(files, scope, Report(settings.destination.path), needs_aggregates)
@@ -147,7 +138,7 @@ def stored_scope(settings: Settings, run_tests: Collection[str], since: date | N
     """
     if not run_tests:
         return Scope(None, since or date.min)
-    files = open_files(settings.destination.path, settings.destination.options)
+    files = open_dataset(settings.destination.path, settings.destination.options)
     names, keys = names_in(files), set[str]()
     present = names.keys() | {part.run_test_key for part in list_parts(files)}
     for run_test in settings.only(run_tests).run_tests:

@@ -58,9 +58,7 @@ async def test_command_says_that_there_is_no_dataset(tmp_path: Path) -> None:
     write_settings(tmp_path, ["A"])
     ended = await metrics_etl("verify", cwd=tmp_path, env=BARE)
     assert ended.exit_code == 6
-    assert ended.stderr == (
-        f"error: {tmp_path / 'data'}: no dataset there: check [destination] path, or run metrics-etl run first\n"
-    )
+    assert ended.stderr.startswith(f"error: {tmp_path / 'data'}: no dataset there: ")
 
 
 async def test_against_the_api_the_command_compares_and_says_what_it_costs(server: Sandbox, folder: Path) -> None:

@@ -260,18 +260,11 @@ def test_a_name_in_a_dataset_without_run_tests_is_told_so(tmp_path):
         etl.read_table(tmp_path / "data", "calls", run_tests="Checkout")
 
 
-@pytest.mark.parametrize(
-    ("below", "message"),
-    [
-        ("gone", "{path}: no such folder: give the one that [destination] path names"),
-        ("data/calls", "{path} holds no dataset: give the folder that [destination] path names"),
-    ],
-)
-def test_a_path_without_a_dataset_is_named(data, below, message):
-    path = data.parent / below
-    with pytest.raises(etl.DestinationError) as caught:
-        etl.read_table(path, "calls")
-    assert str(caught.value) == message.format(path=path)
+@pytest.mark.parametrize("below", ["gone", "data/calls"])
+def test_a_path_without_a_dataset_is_named(data, below):
+    with pytest.raises(etl.DestinationError, match="no dataset there: give the path that") as caught:
+        etl.read_table(data.parent / below, "calls")
+    assert str(caught.value).startswith(f"{data.parent / below}: ")
 
 
 @pytest.mark.parametrize(

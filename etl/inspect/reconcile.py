@@ -8,7 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date
 from enum import StrEnum
 from typing import Any
 
@@ -17,7 +17,7 @@ from etl.extract.client import Client
 from etl.extract.connect import client_of
 from etl.extract.executions import is_before, read_executions_once
 from etl.extract.run_tests import discover
-from etl.load.layout import Part
+from etl.load.layout import Part, days_of
 from etl.model.findings import Finding, Kind
 from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState
 from etl.model.listed_execution import ExecutionList, ListedExecution
@@ -49,21 +49,31 @@ SKIPPED_MEANINGS: dict[Skipped, str] = {
 }
 
 
+EXPORTED_COLUMNS = ("run_test_name", "started_at", "export_state", "fingerprint", "deleted_at")
+
+
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """An execution of the dataset: where it lies, how it was exported, and the aggregates of its calls if it has any.
+    """An execution of the dataset: where it lies, the ``EXPORTED_COLUMNS`` of its row, and the aggregates of its calls, if any.
 
-    ``started_on`` is the UTC day on which it began, or its folder does when the API does not say.
+    ``has_letters``: it has dead letters.
     """
 
     part: Part
-    run_test_name: str
-    started_on: date
-    export_state: str
-    fingerprint: str
-    is_deleted: bool
+    row: Mapping[str, Any]
     has_letters: bool
     recomputed: Recomputed | None
+
+    @property
+    def started_on(self) -> date:
+        """The UTC day on which it began, or its folder does when the API does not say."""
+        started_at = self.row["started_at"]
+        return started_at.astimezone(UTC).date() if started_at else days_of(self.part.folder)[0]
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether the source no longer had it."""
+        return self.row["deleted_at"] is not None
 
 
 @dataclass(slots=True)
@@ -130,7 +140,7 @@ async def reconcile(
         listed |= found.executions.keys()
         for execution_id, execution in found.executions.items():
             known = exported.get(execution_id)
-            if known is None and (day := since[name]) and is_before(execution, day):
+            if (day := since[name]) and is_before(execution, day):
                 continue
             reason = _reason_to_skip(execution, known, is_head=execution_id in found.heads, unsound=unsound)
             if reason:
@@ -139,7 +149,8 @@ async def reconcile(
                 _reconcile(result, execution, known)
     for execution_id in exported.keys() - listed:
         known = exported[execution_id]
-        if known.run_test_name in lists and known.started_on >= (since[known.run_test_name] or date.min):
+        name = known.row["run_test_name"]
+        if name in lists and known.started_on >= (since[name] or date.min):
             result.skip(execution_id, Skipped.DELETED if known.is_deleted else Skipped.NOT_LISTED)
     return result
 
@@ -184,9 +195,9 @@ def _reason_to_skip(
         return Skipped.UNREADABLE
     if (
         known
-        and known.export_state != ExportState.WAITING
+        and known.row["export_state"] != ExportState.WAITING
         and not known.is_deleted
-        and known.fingerprint == execution.fingerprint
+        and known.row["fingerprint"] == execution.fingerprint
     ):
         return None
     if execution.status not in TERMINAL_EXECUTION:

@@ -1,6 +1,6 @@
 """What must hold for the rows of a file, for those of a part, and across parts. Pure: tables in, findings out."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -61,10 +61,10 @@ class Placement:
     """
 
     def __init__(self) -> None:
-        self._homes: dict[str, list[Part]] = defaultdict(list)
         self._damaged: list[Finding] = []
-        self._strays: dict[str, dict[str, bool]] = {}
+        self._executions: dict[str, pa.Array] = {}
         self._calls: dict[str, pa.Array] = {}
+        self._strays: dict[str, dict[str, bool]] = {}
 
     def add(self, part: Part, rows: Mapping[str, pa.Table | None]) -> None:
         """Add the rows of the part, by table; None where a file cannot be read: what it may hold is not missing."""
@@ -72,16 +72,15 @@ class Placement:
         executions, calls, evals = (found[each.name] for each in (schema.EXECUTIONS, schema.CALLS, schema.EVALS))
         if executions is None:
             return
-        own = executions.select(_COUNTED).to_pylist()
+        own, path = executions.select(_COUNTED).to_pylist(), part_path(schema.EXECUTIONS.name, part)
         ids = dict.fromkeys(row["execution_id"] for row in own)
-        for execution_id in ids:
-            self._homes[execution_id].append(part)
+        self._executions[path] = pa.array(list(ids), pa.string())
         if calls is not None and evals is not None:
             held = held_rows(ids, calls, evals)
             texts = ((row["execution_id"], damage(row, held[row["execution_id"]])) for row in own)
             if told := [f"{execution_id} ({text})" for execution_id, text in texts if text]:
                 text = f"{counted(len(told), 'execution')}: {first_few(told)}"
-                self._damaged.append(Finding(Kind.DAMAGED, _executions_path(part), text))
+                self._damaged.append(Finding(Kind.DAMAGED, path, text))
         for table, beside in ((schema.CALLS, calls), (schema.EVALS, evals)):
             if beside is not None:
                 self._add_beside(table, part_path(table.name, part), beside, ids)
@@ -98,45 +97,38 @@ class Placement:
     def findings(self) -> Iterator[Finding]:
         """All rows that are not where they should be, or not as they should be there."""
         yield from self._damaged
-        yield from self._in_two_parts()
+        yield from _in_two_files("execution", self._executions)
         yield from self._without_execution()
-        yield from self._calls_in_two_files()
-
-    def _in_two_parts(self) -> Iterator[Finding]:
-        places: dict[tuple[Part, ...], list[str]] = defaultdict(list)
-        for execution_id, homes in self._homes.items():
-            if len(homes) > 1:
-                places[tuple(homes)].append(execution_id)
-        for (first, *others), ids in places.items():
-            where = first_few([_executions_path(other) for other in others])
-            yield Finding(Kind.MISPLACED, _executions_path(first), f"{_executions(ids)} also in {where}")
+        yield from _in_two_files("call", self._calls)
 
     def _without_execution(self) -> Iterator[Finding]:
         """Rows that are all marked as deleted need no execution."""
+        homes = (
+            {each: path for path, ids in self._executions.items() for each in ids.to_pylist()} if self._strays else {}
+        )
         for path, strays in self._strays.items():
-            if away := [each for each in strays if each in self._homes]:
-                where = _executions_path(self._homes[away[0]][0])
-                text = f"holds rows of {_executions(away)}, whose own rows are in {where}"
+            if away := [each for each in strays if each in homes]:
+                text = f"holds rows of {_named('execution', away)}, whose own rows are in {homes[away[0]]}"
                 yield Finding(Kind.MISPLACED, path, text)
-            if alone := [each for each, is_living in strays.items() if is_living and each not in self._homes]:
-                yield Finding(Kind.DAMAGED, path, f"holds rows of {_executions(alone)} without a row of their own")
+            if alone := [each for each, is_living in strays.items() if is_living and each not in homes]:
+                yield Finding(
+                    Kind.DAMAGED, path, f"holds rows of {_named('execution', alone)} without a row of their own"
+                )
 
-    def _calls_in_two_files(self) -> Iterator[Finding]:
-        counts = pc.value_counts(pa.chunked_array([*self._calls.values()], pa.string()))
-        twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-        found = {path: pc.sum(pc.is_in(calls, value_set=twice)).as_py() for path, calls in self._calls.items()}
-        if paths := [path for path, count in found.items() if count]:
-            text = f"{counted(found[paths[0]], 'call')} also in {first_few(paths[1:])}"
-            yield Finding(Kind.MISPLACED, paths[0], text)
+
+def _in_two_files(thing: str, ids_in: Mapping[str, pa.Array]) -> Iterator[Finding]:
+    """The ids that more than one file has, told at the first one."""
+    counts = pc.value_counts(pa.chunked_array([*ids_in.values()], pa.string()))
+    twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    doubled = {path: ids.filter(pc.is_in(ids, value_set=twice)) for path, ids in ids_in.items()}
+    if paths := [path for path, ids in doubled.items() if len(ids)]:
+        text = f"{_named(thing, doubled[paths[0]].to_pylist())} also in {first_few(paths[1:])}"
+        yield Finding(Kind.MISPLACED, paths[0], text)
 
 
 def _key(table: schema.Table, key: tuple[Any, ...]) -> str:
     return ", ".join(f"{name} {value}" for name, value in zip(table.key, key, strict=False))
 
 
-def _executions_path(part: Part) -> str:
-    return part_path(schema.EXECUTIONS.name, part)
-
-
-def _executions(ids: Collection[str]) -> str:
-    return f"{counted(len(ids), 'execution')} ({first_few(list(ids))})"
+def _named(thing: str, ids: Collection[str]) -> str:
+    return f"{counted(len(ids), thing)} ({first_few(list(ids))})"

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from etl.errors import ConfigurationError, DestinationError, ExitCode
-from etl.inspect.reconcile import Exported, Reconciliation
+from etl.inspect.reconcile import EXPORTED_COLUMNS, Exported, Reconciliation
 from etl.inspect.rules import Placement, altered_rows
 from etl.inspect.stored import find_lost
 from etl.inspect.tables import names_in, open_dataset
@@ -25,7 +25,6 @@ from etl.load.layout import (
     QUARANTINE,
     Part,
     Scope,
-    days_of,
     folder_of,
     parse_part_path,
     parse_run_path,
@@ -38,11 +37,9 @@ from etl.model.findings import Finding, Kind
 from etl.model.lifecycle import ExportState
 from etl.model.wording import counted, first_few, quoted
 from etl.settings import Settings
-from etl.transform.aggregates import Recomputed, recompute
+from etl.transform.aggregates import recompute
 
-_SHOWN = (
-    "execution_id", "run_test_name", "started_at", "export_state", "fingerprint", "deleted_at",
-)  # fmt: skip
+_SHOWN = ("execution_id", *EXPORTED_COLUMNS)
 
 
 @dataclass(slots=True)
@@ -231,26 +228,12 @@ class _Reading:
             calls = rows.get(schema.CALLS.name)
             recomputed = {} if calls is None else recompute(calls)
             sick = {letter["execution_id"] for letter in letters}
-            for row in executions:
-                self._note_exported(
-                    part, row, recomputed.get(row["execution_id"]), has_letters=row["execution_id"] in sick
+            self.report.executions |= {
+                row["execution_id"]: Exported(
+                    part, row, row["execution_id"] in sick, recomputed.get(row["execution_id"])
                 )
-
-    def _note_exported(
-        self, part: Part, row: Mapping[str, Any], recomputed: Recomputed | None, *, has_letters: bool
-    ) -> None:
-        started_on = row["started_at"] and row["started_at"].astimezone(UTC).date()
-        if not started_on or self.scope.since <= started_on <= self.scope.until:
-            self.report.executions[row["execution_id"]] = Exported(
-                part=part,
-                run_test_name=row["run_test_name"] or "",
-                started_on=started_on or days_of(part.folder)[0],
-                export_state=row["export_state"],
-                fingerprint=row["fingerprint"],
-                is_deleted=row["deleted_at"] is not None,
-                has_letters=has_letters,
-                recomputed=recomputed,
-            )
+                for row in executions
+            }
 
     def _check_run(self, path: str, rows: pa.Table) -> None:
         started = [(row["started_at"], row["export_run_id"]) for row in rows.to_pylist()]

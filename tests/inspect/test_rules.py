@@ -88,4 +88,4 @@ def test_a_call_of_two_executions_is_one_finding_though_both_vouch_for_it(tmp_pa
 
     paths = sorted(dataset.files.list("calls"))
     assert (finding.kind, finding.subject) == (Kind.MISPLACED, paths[0])
-    assert finding.text == f"1 call also in {paths[1]}"
+    assert finding.text == f"1 call (c1) also in {paths[1]}"

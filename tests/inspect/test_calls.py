@@ -171,7 +171,6 @@ def test_ids_that_begin_alike_and_names_that_differ_in_punctuation_are_told_apar
     ("name", "column"),
     [
         ("Höflichkeit & Ton", "eval_höflichkeit_ton_text"),
-        ("客户 满意", "eval_客户_满意_text"),
         ("__Is it  OK?__", "eval_is_it_ok_text"),
         ("!!", "eval_eval_text"),
         (None, "eval_config_1_text"),

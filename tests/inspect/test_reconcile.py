@@ -133,34 +133,6 @@ async def test_executions_whose_rows_are_not_all_there_are_not_compared(tmp_path
     assert set(reconciliation.skipped) == {Skipped.UNSOUND}
 
 
-async def test_aggregates_that_this_version_does_not_know_or_that_the_api_leaves_out_are_explained(
-    tmp_path: Path,
-) -> None:
-    def edit(body: bytes) -> bytes:
-        return body.replace(b'"avg_bot_wpm"', b'"median_bot_wpm"')
-
-    async with Sandbox(settled_world(run_tests=1, executions=3, calls=2)) as server:
-        server.fault = lambda _request, _nth: Fault(edit=edit)
-        settings = await exported(server, tmp_path)
-        _, reconciliation = await against_api(settings)
-
-    assert reconciliation.unexplained == 0
-    assert (reconciliation.explained["left_out"], reconciliation.explained["unknown_metric"]) == (3, 3)
-
-
-async def test_executions_that_no_list_has_are_left_out_and_no_finding(tmp_path: Path) -> None:
-    """A run requests each by its id before it says anything."""
-    async with Sandbox(settled_world(run_tests=2, executions=4, calls=1)) as server:
-        settings = await exported(server, tmp_path)
-        first, second = server.world.run_tests
-        first.executions.clear()
-        second.executions.pop()
-        report, reconciliation = await against_api(settings)
-
-    assert report.findings == []
-    assert (reconciliation.compared, len(reconciliation.skipped[Skipped.NOT_LISTED])) == (3, 5)
-
-
 async def test_list_is_read_no_further_than_the_day_that_is_asked_for(tmp_path: Path) -> None:
     async with Sandbox(settled_world(run_tests=1, executions=12, calls=1)) as server:
         settings = settings_for(server, tmp_path / "data", api={"base_url": server.base_url, "page_limit": 2})

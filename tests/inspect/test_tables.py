@@ -254,12 +254,6 @@ def test_read_table_tells_a_mistake_in_one_line(data, asked, message):
     assert str(caught.value) == message.format(data=data)
 
 
-def test_a_name_in_a_dataset_without_run_tests_is_told_so(tmp_path):
-    LocalFiles(tmp_path / "data").prepare()
-    with pytest.raises(etl.ConfigurationError, match="has no run test 'Checkout': there are none yet"):
-        etl.read_table(tmp_path / "data", "calls", run_tests="Checkout")
-
-
 @pytest.mark.parametrize("below", ["gone", "data/calls"])
 def test_a_path_without_a_dataset_is_named(data, below):
     with pytest.raises(etl.DestinationError, match="no dataset there: give the path that") as caught:
@@ -366,11 +360,6 @@ def test_rows_that_the_source_no_longer_has_are_left_out_unless_they_are_asked_f
     changed = etl.read_table(data, name, changed_since=FETCHED_AT, deleted="include")
     assert executions_of(changed) == [deleted]
     assert changed["deleted_at"].notna().all()
-
-
-@pytest.mark.parametrize("name", ["errors", "runs"])
-def test_tables_without_deleted_executions_are_read_as_they_are(data, name):
-    assert len(etl.read_table(data, name)) == len(etl.read_table(data, name, deleted="include")) == 1
 
 
 def noted(monkeypatch):

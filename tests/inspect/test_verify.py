@@ -24,7 +24,7 @@ from etl.model import schema
 from etl.model.findings import Kind
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
-from etl.sandbox import Fault, Sandbox, World, rename_run_test
+from etl.sandbox import Fault, Sandbox, World
 from tests.datasets import FETCHED_AT, fill_parts_early
 from tests.e2e.truth import assert_equals_world
 from tests.support import settings_for
@@ -277,18 +277,6 @@ def test_a_column_that_is_gone_with_its_values_is_not_an_older_version(place: Pl
     path = place.part("calls")
     pq.write_table(pq.ParquetFile(path).read().drop_columns(["scenario_name"]), path)
     assert [each.kind for each in place.verify().findings] == [ALTERED]
-
-
-async def test_executions_stay_where_they_were_first_stored_and_that_is_worth_no_word(place: Place) -> None:
-    """Under another month than their start, and under a key of an older name."""
-    for execution in place.server.world.run_tests[0].executions:
-        execution.started_at += timedelta(days=40)
-    rename_run_test(place.server.world.run_tests[1], "New name")
-    assert (await place.export()).exit_code == 0
-
-    report = place.verify()
-
-    assert (report.findings, report.notices) == ([], [])
 
 
 def test_what_a_run_set_aside_is_a_notice(place: Place) -> None:

@@ -16,18 +16,13 @@ def week(day):
     return pd.Timestamp(2026, 11, day)
 
 
-def test_latency_is_that_of_each_week_from_monday_to_sunday():
-    calls = [call(n, day=day, **{LATENCY: ms}) for n, (day, ms) in enumerate([(0, 100), (6, 300), (7, 500)])]
+def test_latency_is_that_of_each_week_from_monday_to_sunday_and_none_where_nobody_measured():
+    calls = [call(n, day=day, **{LATENCY: ms}) for n, (day, ms) in enumerate([(0, 100), (6, 300), (14, 500)])]
     assert records(figures(calls).details.latencies[LATENCY]) == [
         {"week": week(2), "p50": 200, "p95": 290},
-        {"week": week(9), "p50": 500, "p95": 500},
+        {"week": week(9), "p50": None, "p95": None},
+        {"week": week(16), "p50": 500, "p95": 500},
     ]
-
-
-def test_week_without_values_has_none_and_not_zero():
-    calls = [call(1, **{LATENCY: 100}), call(2, day=7), call(3, day=14, **{LATENCY: 100})]
-    nothing = dict.fromkeys(("p50", "p95"))
-    assert records(figures(calls).details.latencies[LATENCY])[1] == {"week": week(9)} | nothing
 
 
 def test_what_no_call_has_is_not_there():
@@ -35,14 +30,6 @@ def test_what_no_call_has_is_not_there():
     assert (found.details.latencies, found.dollars) == ({}, None)
     assert (len(found.details.cost), len(found.details.interruptions), found.details.pass_rates) == (0, 0, [])
     assert found.details.worst_calls[0].latency_ms is None
-
-
-def test_voice_and_chat_have_a_latency_each():
-    assert figures([call(1, **{CHAT_LATENCY: 7})]).details.latencies.keys() == {CHAT_LATENCY}
-    assert figures([call(1, **{CHAT_LATENCY: 7}), call(2, **{LATENCY: 7})]).details.latencies.keys() == {
-        LATENCY,
-        CHAT_LATENCY,
-    }
 
 
 def test_cost_is_the_sum_of_each_day_in_dollars():

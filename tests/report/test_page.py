@@ -178,12 +178,6 @@ def test_chance_is_told_where_there_are_many_comparisons():
     assert "Of 40 comparisons, about 1 would look worse by chance alone." in page(contents(*many))
 
 
-def test_scenarios_beyond_the_first_twenty_are_counted():
-    calls = [call(n, scenario_name=f"scenario {n:02}") for n in range(23)]
-    text = page(contents(figures(calls, [output(n, passed=True) for n in range(23)])))
-    assert "and 3 scenarios with a higher rate" in text
-
-
 def test_picture_is_made_of_each_run_test_that_has_a_chart():
     made = dict(pictures(contents(of_two_weeks(), figures([], key="empty"))))
     assert made.keys() == {"key"}

@@ -137,12 +137,12 @@ MEANINGS: dict[Kind, Meaning] = {
     ),
     Kind.ALTERED: Meaning(
         Severity.MISSING,
-        "rows that were not written so: with other values, without a key, or with the key of another row",
+        "rows that were not written so: with other values, or with the key of another row",
         _MOVE_ASIDE,
     ),
     Kind.SCHEMA: Meaning(
         Severity.UNKNOWN,
-        "a file with other columns, types or order than declared",
+        "a file with columns that this version does not know",
         f"upgrade the exporter if a newer one wrote it; otherwise {_MOVE_ASIDE}",
     ),
     Kind.UNREADABLE: Meaning(Severity.UNKNOWN, "a damaged file: cut short, or with a wrong checksum", _MOVE_ASIDE),

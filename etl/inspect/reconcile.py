@@ -4,7 +4,6 @@ The run tests' lists hold the aggregates, so each list is read once. An executio
 exported is not compared: the next run fetches it.
 """
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from datetime import UTC, date
 from enum import StrEnum
 from typing import Any
 
-from etl.errors import ExporterError, NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError, leaves
+from etl.errors import NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
 from etl.extract.client import Client
 from etl.extract.connect import client_of
 from etl.extract.executions import is_before, read_executions_once
@@ -22,7 +21,7 @@ from etl.model.findings import Finding, Kind
 from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState
 from etl.model.listed_execution import ExecutionList, ListedExecution
 from etl.model.wording import counted, first_few
-from etl.settings import RunTest, Settings
+from etl.settings import Settings
 from etl.transform.aggregates import AGGREGATES, NO_CALLS, Cause, Recomputed, mismatches
 
 
@@ -158,9 +157,9 @@ async def reconcile(
 async def _read_lists(client: Client, settings: Settings, result: Reconciliation) -> dict[str, ExecutionList]:
     """The run tests' lists by name; one that cannot be read is a finding, unless none can."""
     lists: dict[str, ExecutionList] = {}
+    unreachable: list[str] = []
     page_limit = settings.api.page_limit
-
-    async def read(run_test: RunTest) -> None:
+    for run_test in settings.run_tests:
         try:
             found = await read_executions_once(client, run_test.name, page_limit=page_limit, since=run_test.since)
         except SourceError as error:
@@ -168,19 +167,11 @@ async def _read_lists(client: Client, settings: Settings, result: Reconciliation
             result.findings.append(Finding(kind, run_test.name, str(error)))
             if not isinstance(error, NotFoundError | UnexpectedAnswerError):
                 unreachable.append(str(error))
-            return
+            continue
         lists[run_test.name] = found
         if rows := [*found.unreadable, *(letter.message for letter in found.heads.values())]:
             text = f"{counted(len(rows), 'row')} of its list cannot be read: {rows[-1]}"
             result.findings.append(Finding(Kind.ROW_UNREADABLE, run_test.name, text))
-
-    unreachable: list[str] = []
-    try:
-        async with asyncio.TaskGroup() as group:
-            for run_test in settings.run_tests:
-                group.create_task(read(run_test))
-    except* ExporterError as errors:
-        raise next(error for error in leaves(errors) if isinstance(error, ExporterError)) from None
     if len(unreachable) == len(settings.run_tests):
         raise SourceUnavailableError(f"no run test could be listed: {unreachable[0]}")
     return lists

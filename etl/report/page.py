@@ -50,18 +50,10 @@ def page(contents: Contents) -> str:
         lstrip_blocks=True,
     )
     words = (
-        change_texts,
-        change_words,
-        comparison,
-        counted,
-        covered,
-        headline,
-        newer,
-        span_words,
-        unclear,
-        value_text,
+        *(change_texts, change_words, comparison, counted, covered, headline),
+        *(sections, selection_text, span_words, unclear, value_text),
     )
-    environment.globals.update({each.__name__: each for each in (*words, sections)})
+    environment.globals.update({each.__name__: each for each in words})
     return environment.get_template("page.html").render(
         contents=contents,
         details=[each for each in contents.run_tests if each.details],
@@ -111,17 +103,19 @@ def change_words(change: Row) -> str:
     return f"{change.metric.name} {by} ({value_text(found.baseline, unit)} to {value_text(found.candidate, unit)})"
 
 
-def comparison(figures: Figures) -> str:
-    """What is compared with what; empty when nothing is."""
-    if figures.selections is None:
-        return ""
-    doubt = "" if can_tell_slow_days(figures.selections) else "; a slow day looks like a worse agent here"
-    return f"{_selection_text(figures.selections[1])}, against {_selection_text(figures.selections[0])}{doubt}"
+def comparison(baseline: Selection, candidate: Selection) -> str:
+    """What is compared with what."""
+    doubt = "" if can_tell_slow_days((baseline, candidate)) else "; a slow day looks like a worse agent here"
+    return f"{selection_text(candidate)}, against {selection_text(baseline)}{doubt}"
 
 
-def newer(figures: Figures) -> str:
-    """The candidate; empty when nothing is compared."""
-    return _selection_text(figures.selections[1]) if figures.selections else ""
+def selection_text(selection: Selection) -> str:
+    """The days on which its executions began, or the one execution."""
+    count = counted(len(selection.executions), "execution")
+    days = [each.started_at.date() for each in selection.executions if each.started_at]
+    if isinstance(selection.selector, Span) and days:
+        return f"{span_words(min(days), max(days))} ({count})"
+    return f"execution {selection.label}"
 
 
 def unclear(figures: Figures) -> str:
@@ -176,11 +170,3 @@ def sections(figures: Figures) -> list[Section]:
 
 def _meaning(column: str) -> str:
     return next(each.meaning.rstrip(".") for each in schema.CALLS.columns if each.name == column)
-
-
-def _selection_text(selection: Selection) -> str:
-    count = counted(len(selection.executions), "execution")
-    days = [each.started_at.date() for each in selection.executions if each.started_at]
-    if isinstance(selection.selector, Span) and days:
-        return f"{span_words(min(days), max(days))} ({count})"
-    return f"execution {selection.label}"

@@ -104,7 +104,7 @@ def test_doubt_about_slow_days_is_told_where_executions_are_few():
     calls = [call(n, of=f"e{n % 15}", day=n % 15, **{LATENCY: 100 + n % 7}) for n in range(600)]
     few, enough = of_two_weeks(), figures(calls, executions=many, key="many")
     doubt = "; a slow day looks like a worse agent here"
-    assert [comparison(each).endswith(doubt) for each in (few, enough)] == [True, False]
+    assert [comparison(*each.selections).endswith(doubt) for each in (few, enough)] == [True, False]
     for shown, words in (([few], "1 run test has"), ([few, few, enough], "2 run tests have"), ([enough], None)):
         (note,) = [each for each in Elements(page(contents(*shown))).texts("p") if each.startswith("For each run test")]
         assert ("fewer than 10 executions" in note) is (words is not None)

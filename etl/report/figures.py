@@ -55,7 +55,7 @@ class Details:
     """What is drawn of one run test.
 
     A bar stands for a ``step``: a day, or of a longer time a week. ``latencies``, by column: by ``week``, its Monday, ``p50`` and
-    ``p95`` in ms. ``interruptions``: by ``week`` the means of ``INTERRUPTIONS``. Both have a row without values for a week without any.
+    ``p95`` in ms. ``interruptions``: by ``week`` the means of ``INTERRUPTIONS``. Both have a row without values for an empty week.
     ``cost``: by ``start`` of a step the ``dollars``. ``statuses``: by ``start`` and ``status`` the number of ``calls``.
     ``pass_rates``: of each eval the whole, and each scenario; the lowest first. ``worst_calls``: of the candidate.
     """

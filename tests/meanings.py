@@ -161,7 +161,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "warehouse": "null without `--warehouse`",
         "warehouse.warehouse": "which warehouse, and its schema",
         "warehouse.tables": "each table: its `name`, its `rows` in the dataset, and those in the warehouse (`loaded_rows`)",
-        "warehouse.days": "where the numbers differ: `table`, key of the `run_test` (empty for `runs`), `day` (UTC), `rows`, `loaded_rows`",
+        "warehouse.days": "where the numbers differ: `table`, key of the `run_test` (none of `runs`), `day`, `rows`, `loaded_rows`",
         "warehouse.held_back": "executions not compared, because the dataset lost rows of them",
     },
     "compare": {

@@ -87,6 +87,7 @@ def verify_rows(contents: Contents, warehouse: Warehouse) -> WarehouseReport:
         DestinationError: one of them cannot be read.
     """
     report = WarehouseReport(warehouse.where, held_back=len(contents.damaged))
+    days, loaded_days = Counter[tuple[str, str, str]](), Counter[tuple[str, str, str]]()
     for group in GROUPS:
         different: defaultdict[str, list[str]] = defaultdict(list)
         for table in reversed(group.tables):
@@ -98,13 +99,16 @@ def verify_rows(contents: Contents, warehouse: Warehouse) -> WarehouseReport:
                     theirs = theirs.filter(pc.invert(is_of(theirs, contents.damaged)))
                 report.rows[table.name] += len(ours)
                 report.loaded_rows[table.name] += len(theirs)
-                report.days += _days(table, ours, theirs)
+                days.update(_days(table, ours))
+                loaded_days.update(_days(table, theirs))
                 for item, text in _unequal_items(group, table, ours, theirs):
                     different[item].append(text)
         report.findings += [
             Finding(Kind.NOT_LOADED, f"{group.kind} {item}", "; ".join(texts))
             for item, texts in sorted(different.items())
         ]
+    differing = (each for each in sorted(days.keys() | loaded_days.keys()) if days[each] != loaded_days[each])
+    report.days = [Day(*each, days[each], loaded_days[each]) for each in differing]
     return report
 
 
@@ -116,18 +120,11 @@ def _ours(contents: Contents, warehouse: Warehouse, table: Table, items: set[str
     return rows
 
 
-def _days(table: Table, ours: pa.Table, theirs: pa.Table) -> Iterator[Day]:
-    counts = [_by_day(table, rows) for rows in (ours, theirs)]
-    for run_test, day in sorted(counts[0].keys() | counts[1].keys()):
-        here, there = (each[run_test, day] for each in counts)
-        if here != there:
-            yield Day(table.name, run_test, day, here, there)
-
-
-def _by_day(table: Table, rows: pa.Table) -> Counter[tuple[str, str]]:
+def _days(table: Table, rows: pa.Table) -> Iterator[tuple[str, str, str]]:
+    """Table, run test and UTC day of each row."""
     days = pc.fill_null(pc.strftime(rows[table.start], format="%Y-%m-%d"), "unknown").to_pylist()
     run_tests = pc.fill_null(rows["run_test"], "").to_pylist() if "run_test" in rows.column_names else [""] * len(days)
-    return Counter(zip(run_tests, days, strict=True))
+    return ((table.name, run_test, day) for run_test, day in zip(run_tests, days, strict=True))
 
 
 def _unequal_items(group: Group, table: Table, ours: pa.Table, theirs: pa.Table) -> Iterator[tuple[str, str]]:

@@ -7,20 +7,20 @@ nevertheless.
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date
 from typing import Any
 
 import pyarrow as pa
 
-from etl.errors import ConfigurationError, DestinationError, ExitCode
+from etl.errors import DestinationError, ExitCode
 from etl.inspect.reconcile import EXPORTED_COLUMNS, Exported, Reconciliation
 from etl.inspect.rules import Placement, altered_rows
 from etl.inspect.stored import find_lost
-from etl.inspect.tables import names_in, open_dataset
+from etl.inspect.tables import find_scope, open_dataset
 from etl.inspect.verify_warehouse import WarehouseReport
 from etl.load.files.contract import Entry, Files
-from etl.load.index import index_if_readable, list_parts
+from etl.load.index import index_if_readable
 from etl.load.layout import (
     QUARANTINE,
     Part,
@@ -35,7 +35,7 @@ from etl.load.parquet import UnreadableError, open_part
 from etl.model import schema
 from etl.model.findings import Finding, Kind
 from etl.model.lifecycle import ExportState
-from etl.model.wording import counted, first_few, quoted
+from etl.model.wording import counted, first_few
 from etl.settings import Settings
 from etl.transform.aggregates import recompute
 
@@ -130,22 +130,12 @@ def stored_scope(settings: Settings, run_tests: Collection[str], since: date | N
     """Where rows of these run tests lie, each given by its name or key (none: of all), from the day on.
 
     Raises:
-        ConfigurationError: with "all" run tests, there are no rows of one.
+        ConfigurationError: there are no rows of one.
         DestinationError: there is no dataset, or a file of it cannot be read.
     """
-    if not run_tests:
-        return Scope(None, since or date.min)
     files = open_dataset(settings.destination.path, settings.destination.options)
-    names, keys = names_in(files), set[str]()
-    present = names.keys() | {part.run_test_key for part in list_parts(files)}
-    for run_test in settings.only(run_tests).run_tests:
-        mine = present & {run_test.key, run_test.name} | {key for key in names if run_test.name in names[key]}
-        if not (mine or settings.configured):  # which name no others
-            raise ConfigurationError(
-                f"{files.where()} holds no rows of run test {quoted(run_test.name)}: see metrics-etl status"
-            )
-        keys |= mine
-    return Scope(frozenset(keys), since or date.min)
+    names = [each.name for each in settings.only(run_tests).run_tests] if run_tests else None
+    return replace(find_scope(files, schema.EXECUTIONS, names, since, None), names={})
 
 
 @dataclass(slots=True)

@@ -43,15 +43,14 @@ async def test_command_needs_no_key_and_no_network(folder: Path) -> None:
 
 
 async def test_run_test_of_which_there_is_nothing_is_no_green_light(server: Sandbox, folder: Path) -> None:
-    """One of the settings may have no executions yet; of "all" it may be mistyped."""
     name = server.world.run_tests[0].name
-    for arguments in (["--run-test", "Nope"], ["--run-test", name, "--run-test", "Nope"]):
-        ended = await metrics_etl("verify", *arguments, cwd=folder, env=BARE)
-        assert (ended.exit_code, ended.stdout) == (2, "")
-        assert "holds no rows of run test 'Nope': see metrics-etl status" in ended.stderr
-    write_settings(folder, [name, "Nope"])
-    for chosen in (name, "Nope"):
-        assert (await metrics_etl("verify", "--run-test", chosen, cwd=folder, env=BARE)).exit_code == 0
+    for configured in ("all", [name, "Nope"]):
+        write_settings(folder, configured)
+        for arguments in (["--run-test", "Nope"], ["--run-test", name, "--run-test", "Nope"]):
+            ended = await metrics_etl("verify", *arguments, cwd=folder, env=BARE)
+            assert (ended.exit_code, ended.stdout) == (2, "")
+            assert "has no run test 'Nope': there are " in ended.stderr
+        assert (await metrics_etl("verify", "--run-test", name, cwd=folder, env=BARE)).exit_code == 0
 
 
 async def test_command_says_that_there_is_no_dataset(tmp_path: Path) -> None:

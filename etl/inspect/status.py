@@ -32,14 +32,6 @@ from etl.model.lifecycle import CLOCKS_DIFFER
 from etl.settings import RunTest
 from etl.settings.read import scope_of
 
-_COLUMNS: dict[str, Sequence[str]] = {
-    "executions": EXECUTION_COLUMNS,
-    "errors": ("execution_id", "run_test_name", "message"),
-    "runs": (
-        "export_run_id", "started_at", "finished_at", "outcome", "exit_code", "seconds", "requests", "executions", "calls", "evals",
-        "message",
-    ),
-}  # fmt: skip
 _LAST_RUNS = 7
 _SHOWN_BY_ROWS = {Kind.DEAD_LETTER, Kind.NOT_LOADED}
 
@@ -69,6 +61,13 @@ class RunStatus:
     requests: int
     seconds: float
     message: str | None = None
+
+
+_COLUMNS: dict[str, Sequence[str]] = {
+    "executions": EXECUTION_COLUMNS,
+    "errors": ("execution_id", "run_test_name", "message"),
+    "runs": [each.name for each in fields(RunStatus)],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +177,7 @@ def _runs(found: Sequence[StoredFile], last_run: LastRun) -> list[RunStatus]:
 
     Each run replaces the note of an attempt, and the record of the last run; one at work, or that was killed, the note alone.
     """
-    rows = [row for file in found for row in file.columns.to_pylist()]
-    runs = [RunStatus(**{each.name: row[each.name] for each in fields(RunStatus)}) for row in rows]
+    runs = [RunStatus(**row) for file in found for row in file.columns.to_pylist()]
     if last_run.export_run_id not in {run.export_run_id for run in runs}:
         runs += _run_without_row(last_run)
     ids = (last_run.attempt and last_run.attempt.export_run_id, last_run.export_run_id)

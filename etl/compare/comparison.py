@@ -185,14 +185,13 @@ def compare(
 
 
 def _selection_as_json(selection: Selection, calls: int) -> dict[str, Any]:
-    starts = [each.started_at for each in selection.executions if each.started_at]
     return {
         "wanted": str(selection.selector),
         "run_test": selection.run_test,
         "executions": [each.execution_id for each in selection.executions],
         "calls": calls,
-        "first_started_at": min(starts, default=None),
-        "last_started_at": max(starts, default=None),
+        "first_started_at": selection.executions[-1].started_at,
+        "last_started_at": selection.executions[0].started_at,
     }
 
 

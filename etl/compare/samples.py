@@ -46,11 +46,11 @@ def read_samples(files: Files, executions: Sequence[ComparedExecution]) -> Sampl
         DestinationError: a file of the dataset cannot be read.
     """
     keys = frozenset(each.run_test for each in executions)
-    days = [each.started_at.date() for each in executions if each.started_at]
+    days = [each.started_at.date() for each in executions]
     ids = [each.execution_id for each in executions]
-    scope = Scope(keys, min(days), max(days)) if len(days) == len(executions) else Scope(keys)
+    scope = Scope(keys, min(days), max(days))
     calls = living_rows(files, schema.CALLS, scope, CALL_COLUMNS, is_of_days=False)
-    if scope.has_bounds and len(calls.filter(is_of(calls, ids))) < sum(each.exported_calls or 0 for each in executions):
+    if len(calls.filter(is_of(calls, ids))) < sum(each.exported_calls or 0 for each in executions):
         # An execution stays in the month in which it was first seen, whatever the API says later of its start.
         scope = Scope(keys)
         calls = living_rows(files, schema.CALLS, scope, CALL_COLUMNS, is_of_days=False)

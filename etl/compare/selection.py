@@ -14,7 +14,7 @@ from etl.inspect.tables import read_rows
 from etl.load.files.contract import Files
 from etl.load.layout import Scope
 from etl.model import schema
-from etl.model.lifecycle import LONG_AGO, TERMINAL_EXECUTION, ExportState
+from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState
 from etl.model.wording import counted, first_few, quoted
 
 LAST, PREVIOUS = "last", "previous"
@@ -32,7 +32,7 @@ class Span:
 
     def has(self, execution: "ComparedExecution") -> bool:
         """Whether the execution began on one of the days."""
-        return execution.started_at is not None and self.since <= execution.started_at.date() <= self.until
+        return self.since <= execution.started_at.date() <= self.until
 
 
 Selector = str | Span
@@ -47,7 +47,7 @@ class ComparedExecution:
     run_test: str
     run_test_name: str | None
     status: str | None
-    started_at: datetime | None
+    started_at: datetime
     export_state: str | None
     deleted_at: datetime | None
     exported_calls: int | None
@@ -65,7 +65,7 @@ class ComparedExecution:
     @property
     def age(self) -> tuple[datetime, str]:
         """Larger for the younger of two executions."""
-        return self.started_at or LONG_AGO, self.execution_id
+        return self.started_at, self.execution_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +96,18 @@ class Selection:
         if isinstance(self.selector, Span):
             return str(self.selector)
         (one,) = self.executions
-        created = f", created {one.started_at:%Y-%m-%d %H:%M}" if one.started_at else ""
         word = f"{self.selector}, " if self.selector in (LAST, PREVIOUS) else ""
-        return f"{one.execution_id} ({word}{one.status}{created})"
+        return f"{one.execution_id} ({word}{one.status}, created {one.started_at:%Y-%m-%d %H:%M})"
 
 
 def read_executions(files: Files, scope: Scope) -> list[ComparedExecution]:
-    """Those of the scope, deleted ones included.
+    """Those of the scope, deleted ones included, but for one whose start is no time.
 
     Raises:
         DestinationError: a file of the dataset cannot be read.
     """
-    names = [each.name for each in fields(ComparedExecution)]
-    return [ComparedExecution(**row) for row in read_rows(files, schema.EXECUTIONS, scope, names).to_pylist()]
+    rows = read_rows(files, schema.EXECUTIONS, scope, [each.name for each in fields(ComparedExecution)])
+    return [ComparedExecution(**row) for row in rows.to_pylist() if row["started_at"]]
 
 
 def select(
@@ -142,13 +141,11 @@ def select_latest(executions: Iterable[ComparedExecution]) -> tuple[Selection, S
     finished = _newest_first(executions)
     if len(finished) < 2:
         return None
-    if newest := finished[0].started_at:
-        until = newest.date()
-        week = Span(until - timedelta(days=6), until)
-        before = Span(week.since - timedelta(weeks=4), week.since - timedelta(days=1))
-        earlier = tuple(filter(before.has, finished))
-        if earlier:
-            return Selection(before, earlier), Selection(week, tuple(filter(week.has, finished)))
+    until = finished[0].started_at.date()
+    week = Span(until - timedelta(days=6), until)
+    before = Span(week.since - timedelta(weeks=4), week.since - timedelta(days=1))
+    if earlier := tuple(filter(before.has, finished)):
+        return Selection(before, earlier), Selection(week, tuple(filter(week.has, finished)))
     return Selection(PREVIOUS, (finished[1],)), Selection(LAST, (finished[0],))
 
 
@@ -196,8 +193,8 @@ def _select_one(executions: Sequence[ComparedExecution], selector: Selector, whe
     if isinstance(selector, Span):
         found = [each for each in finished if selector.has(each)]
         if not found:
-            starts = sorted(each.started_at.date() for each in finished if each.started_at)
-            there = f"; there are some from {starts[0]} to {starts[-1]}" if starts else ""
+            days = [each.started_at.date() for each in finished]
+            there = f"; there are some from {min(days)} to {max(days)}" if days else ""
             raise ConfigurationError(f"{where} has no finished execution created in {selector}{there}")
         return Selection(selector, tuple(found))
     if _is_id(selector):

@@ -45,7 +45,7 @@ class WorstCall:
 
     call_execution_id: str
     scenario_name: str | None
-    day: date | None
+    day: date
     latency_ms: float | None
     failed_evals: Sequence[str]
 
@@ -73,15 +73,14 @@ class Details:
 class Figures:
     """One run test.
 
-    ``undated`` calls are in no figure over time, since nothing says when they began. ``selections`` are baseline and
-    candidate of the changes; None with fewer than two finished executions. ``details`` are None where it is only listed.
+    ``selections`` are baseline and candidate of the changes; None with fewer than two finished executions. ``details`` are None
+    where it is only listed.
     """
 
     key: str
     name: str
     executions: int
     calls: int
-    undated: int
     days: tuple[date, date] | None
     dollars: float | None
     selections: tuple[Selection, Selection] | None
@@ -112,14 +111,13 @@ def figures_of(
     calls, evals = (rows.filter(pc.is_in(rows["execution_id"], value_set=ids)) for rows in (calls, evals))
     selections = select_latest(executions)
     frame = calls.to_pandas(date_as_object=False)
-    days = None if frame["date"].isna().all() else (frame["date"].min().date(), frame["date"].max().date())
+    days = (frame["date"].min().date(), frame["date"].max().date()) if len(frame) else None
     newer = selections[1].executions if selections else executions
     return Figures(
         key=key,
         name=max(executions, key=lambda each: each.age).label,
         executions=len(executions),
         calls=len(frame),
-        undated=int(frame["date"].isna().sum()),
         days=days,
         dollars=None if frame[COST].isna().all() else float(frame[COST].sum() / 100),
         selections=selections,
@@ -195,7 +193,7 @@ def _worst_calls(calls: pd.DataFrame, outputs: pd.DataFrame) -> list[WorstCall]:
         WorstCall(
             call_execution_id=row["call_execution_id"],
             scenario_name=None if pd.isna(row["scenario_name"]) else row["scenario_name"],
-            day=None if pd.isna(row["date"]) else row["date"].date(),
+            day=row["date"].date(),
             latency_ms=None if pd.isna(row["latency_ms"]) else row["latency_ms"],
             failed_evals=sorted(failed[failed.index == row["call_execution_id"]]),
         )

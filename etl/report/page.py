@@ -111,11 +111,10 @@ def comparison(baseline: Selection, candidate: Selection) -> str:
 
 def selection_text(selection: Selection) -> str:
     """The days on which its executions began, or the one execution."""
-    count = counted(len(selection.executions), "execution")
-    days = [each.started_at.date() for each in selection.executions if each.started_at]
-    if isinstance(selection.selector, Span) and days:
-        return f"{span_words(min(days), max(days))} ({count})"
-    return f"execution {selection.label}"
+    if not isinstance(selection.selector, Span):
+        return f"execution {selection.label}"
+    days = [each.started_at.date() for each in selection.executions]
+    return f"{span_words(min(days), max(days))} ({counted(len(days), 'execution')})"
 
 
 def unclear(figures: Figures) -> str:
@@ -152,7 +151,7 @@ def sections(figures: Figures) -> list[Section]:
     told = {
         LATENCIES[0]: ("Agent latency", f"{_meaning(LATENCIES[0])}: {whole}.", "No call has an agent latency."),
         LATENCIES[1]: ("Chat latency", f"{_meaning(LATENCIES[1])}: {whole}.", "No call has a chat latency."),
-        "calls": (f"Calls per {step}", "Calls by how they ended.", "No call has a day."),
+        "calls": (f"Calls per {step}", "Calls by how they ended.", "There are no calls."),
         "cost": (f"Cost per {step}", f"{_meaning(COST)}, summed up, in US dollars.", "No call has a cost."),
         "interruptions": (
             "Interruptions",

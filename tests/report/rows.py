@@ -27,7 +27,7 @@ def execution(execution_id, *, day=0):
 
 
 def call(number, *, day=0, of="e1", status="completed", **values):
-    begun = None if day is None else (MONDAY + timedelta(days=day)).date()
+    begun = (MONDAY + timedelta(days=day)).date()
     return {"call_execution_id": f"c{number}", "execution_id": of, "status": status, "date": begun} | values
 
 

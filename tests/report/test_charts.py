@@ -59,7 +59,6 @@ def test_week_without_values_has_no_point_and_breaks_the_line():
 
 def test_what_has_no_data_has_no_chart():
     assert charts_of(figures([])) == {}
-    assert charts_of(figures([call(1, day=None, **WHOLE)])) == {}
     assert charts_of(figures([call(1)])).keys() == {"calls"}
     assert charts_of(figures([call(1, **{CHAT_LATENCY: 5})])).keys() == {CHAT_LATENCY, "calls"}
 

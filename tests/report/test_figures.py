@@ -1,6 +1,6 @@
 """What a report says is what the rows say, and what they do not say is not shown as zero."""
 
-from datetime import date, timedelta
+from datetime import timedelta
 
 import pandas as pd
 import pytest
@@ -54,13 +54,6 @@ def test_bars_stand_for_weeks_when_there_are_too_many_days(days, step):
     found = figures([call(1, day=3), call(2, day=3 + days)])
     assert found.details.step == timedelta(days=step)
     assert found.details.statuses["start"][0] == (week(5) if step == 1 else week(2))
-
-
-def test_call_without_a_day_is_told_and_in_no_figure_over_time():
-    found = figures([call(1, day=None, cost_total_cost_cents=7, **{LATENCY: 9}), call(2)])
-    assert (found.undated, found.calls, found.days) == (1, 2, (date(2026, 11, 2), date(2026, 11, 2)))
-    assert (found.details.latencies, len(found.details.cost), int(found.details.statuses["calls"].sum())) == ({}, 0, 1)
-    assert figures([call(1, day=None)]).days is None
 
 
 def test_pass_rates_are_those_of_each_eval_and_scenario_the_lowest_first():

@@ -63,11 +63,9 @@ class Elements(HTMLParser):
         ]
 
 
-def of_two_weeks(name="Name", key="key", before=100, after=200, *, has_days=True):
+def of_two_weeks(name="Name", key="key", before=100, after=200):
     ms = [(n, 1 + n % 2, (before, after)[n % 2]) for n in range(120)]
-    calls = [
-        call(n, of=f"e{of}", day=10 * (of - 1) if has_days else None, **{LATENCY: each + n % 7}) for n, of, each in ms
-    ]
+    calls = [call(n, of=f"e{of}", day=10 * (of - 1), **{LATENCY: each + n % 7}) for n, of, each in ms]
     evals = [output(n, passed=n % 3 > 0, of=f"e{of}") for n, of, _ in ms]
     return figures(calls, evals, [execution("e1"), execution("e2", day=10)], key=key, name=name)
 
@@ -128,7 +126,7 @@ def test_figures_without_data_are_said_and_not_drawn():
     said = elements.texts("figcaption") + elements.texts("p")
     assert {
         "No call has an agent latency.",
-        "No call has a day.",
+        "There are no calls.",
         "No call has a cost.",
         "No call has an interruption rate.",
         "No eval passed or failed a call.",
@@ -139,10 +137,8 @@ def test_figures_without_data_are_said_and_not_drawn():
     assert "unknown" in elements.texts("td")
 
 
-def test_calls_without_a_day_and_what_a_chat_does_not_have_are_said():
-    text = page(contents(figures([call(1, day=None), call(2, day=None), call(3, **{CHAT_LATENCY: 900})])))
-    assert "2 calls without a day are in no chart" in text
-    assert "A chat has no interruption rates." in text
+def test_what_a_chat_does_not_have_is_said():
+    assert "A chat has no interruption rates." in page(contents(figures([call(3, **{CHAT_LATENCY: 900})])))
 
 
 def test_dataset_without_executions_on_these_days_makes_a_page_that_says_so():
@@ -173,7 +169,7 @@ def test_of_many_run_tests_the_worst_are_shown_and_all_are_listed():
 
 
 def test_chance_is_told_where_there_are_many_comparisons():
-    few, many = ([of_two_weeks(key=f"k{n}", has_days=False) for n in range(count)] for count in (2, 10))
+    few, many = ([of_two_weeks(key=f"k{n}") for n in range(count)] for count in (2, 10))
     assert "by chance" not in page(contents(*few))
     assert "Of 40 comparisons, about 1 would look worse by chance alone." in page(contents(*many))
 

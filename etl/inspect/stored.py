@@ -74,7 +74,7 @@ def stored_files(
 
 
 def find_lost(index: Index, rows: Mapping[str, int | None], scope: Scope) -> Iterator[Finding]:
-    """A finding for each file in the scope that has fewer ``rows`` (by path) than the index says, or is missing. Pure.
+    """A finding for each file in the scope that is missing, or has fewer ``rows`` (by path) than the index says. Pure.
 
     No run removes a row of executions, calls or evals: what is gone was taken away, even while a run is at work. None is for a
     file that cannot be read, which is a finding of its own.
@@ -84,11 +84,7 @@ def find_lost(index: Index, rows: Mapping[str, int | None], scope: Scope) -> Ite
             path = part_path(table.name, part)
             now = rows.get(path, 0)
             if table is not schema.ERRORS and scope.has(part) and now is not None and now < before:
-                text = (
-                    f"{counted(before - now, 'row')} missing; the last run left {before:,}"
-                    if path in rows
-                    else f"the file is missing; the last run left {counted(before, 'row')} in it"
-                )
+                text = f"{counted(before - now, 'row')} missing; the last run left {before:,}"
                 yield Finding(Kind.LOST_ROWS, path, text)
 
 

@@ -100,7 +100,7 @@ async def test_rows_that_somebody_took_away_are_told_until_a_run_has_fetched_the
 
     assert good.is_good
     assert [(each.kind, each.subject) for each in found.findings] == [(Kind.LOST_ROWS, path) for path in paths]
-    assert judge(found).text.startswith(f"Not good: '{paths[0]}': the file is missing; the last run left ")
+    assert judge(found).text.startswith(f"Not good: '{paths[0]}': ")
     assert judge(found).next_step == found.findings[0].next_step
     assert again.exit_code == 0
     assert Kind.FETCHED_AGAIN in {each.kind for each in again.findings}

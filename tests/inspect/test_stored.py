@@ -31,8 +31,7 @@ def lost(data, *keys):
 def test_a_missing_file_is_named_with_the_rows_that_it_had(data, table):
     rows = pq.read_metadata(data / part(table)).num_rows
     shutil.rmtree(data / table / f"run_test={KEY}")
-    text = f"the file is missing; the last run left {rows} rows in it"
-    assert lost(data) == [(part(table), text)]
+    assert lost(data) == [(part(table), f"{rows} rows missing; the last run left {rows}")]
     assert [each.kind for each in read_lost(LocalFiles(data), [KEY])] == [Kind.LOST_ROWS]
     assert lost(data, "other") == []
 

@@ -48,16 +48,11 @@ class Place:
     def verify(self, **scope: Any) -> Report:
         return verify(settings_for(self.server, self.data), Scope(**scope))
 
-    def parts(self, number: int = 0) -> list[Path]:
-        """The parts' paths below a table, of one run test, oldest first."""
-        keys = sorted(path.name for path in (self.data / "calls").iterdir())
-        return [
-            path.relative_to(self.data / "calls")
-            for path in sorted((self.data / "calls" / keys[number]).rglob("*.parquet"))
-        ]
-
-    def part(self, table: str, number: int = 0, *, run_test: int = 0) -> Path:
-        return self.data / table / self.parts(run_test)[number]
+    def part(self, table: str, *, run_test: int = 0) -> Path:
+        """The oldest part of the run test."""
+        calls = self.data / "calls"
+        oldest = min(sorted(calls.iterdir())[run_test].rglob("*.parquet"))
+        return self.data / table / oldest.relative_to(calls)
 
 
 @pytest.fixture(scope="module")
@@ -342,7 +337,7 @@ def test_run_tests_and_months_that_are_not_asked_for_are_not_read(place: Place) 
     assert len(place.verify(run_test_keys=frozenset([first])).findings) == 2
     other = place.verify(run_test_keys=frozenset([second]))
     assert (other.findings, other.tables["executions"].rows) == ([], 3)
-    _, last_day = days_of(place.parts()[0].parts[1])
+    _, last_day = days_of(place.part("calls").parent.name)
     assert len(place.verify(since=last_day).findings) == 2
     assert place.verify(since=last_day + timedelta(days=1)).findings == []
 

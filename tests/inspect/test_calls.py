@@ -63,6 +63,7 @@ def test_each_call_has_the_columns_of_its_execution(data):
 
 
 def test_columns_are_those_of_calls_and_executions_with_the_declared_types(data):
+    assert etl.read_calls(data, evals="wide").shape == (0, len(CALL_COLUMNS) + len(EXECUTION_COLUMNS))
     write(data, "calls", call("c1"))
     expected = {column.name: column.type for column in (*schema.CALLS.columns, *schema.CALLS.added_columns)}
     expected |= {
@@ -73,11 +74,6 @@ def test_columns_are_those_of_calls_and_executions_with_the_declared_types(data)
     frame = etl.read_calls(data)
     assert types(frame) == expected
     assert list(frame) == [*CALL_COLUMNS, *EXECUTION_COLUMNS] == list(expected)
-
-
-def test_a_dataset_without_calls_has_all_columns(data):
-    frame = etl.read_calls(data, evals="wide")
-    assert frame.shape == (0, len(CALL_COLUMNS) + len(EXECUTION_COLUMNS))
 
 
 def test_columns_are_those_asked_for_in_their_order_and_evals_come_on_top(data):

@@ -74,15 +74,7 @@ def types(frame):
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_table_has_the_declared_columns_and_types(data, name):
-    frame = etl.read_table(data, name)
-    assert len(frame) > 0
-    assert types(frame) == declared_types(schema.TABLES[name])
-    assert list(frame) == list(declared_types(schema.TABLES[name]))
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_a_table_without_rows_has_them_too(tmp_path, name):
+def test_a_table_without_rows_has_all_columns(tmp_path, name):
     LocalFiles(tmp_path / "data").prepare()
     frame = etl.read_table(tmp_path / "data", name)
     assert len(frame) == 0
@@ -90,22 +82,18 @@ def test_a_table_without_rows_has_them_too(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_table_holds_every_row_with_the_values_of_its_files_and_path(data, name):
+def test_a_table_holds_every_row_with_the_declared_types_and_the_values_of_its_files_and_path(data, name):
     table, expected = schema.TABLES[name], []
     for path in sorted((data / name).rglob("*.parquet")):
         words = dict(part.split("=") for part in path.relative_to(data).parts if part.startswith("run_test="))
         for row in pq.ParquetFile(path).read().to_pylist():
             began = row["execution_started_at"] if "execution_started_at" in row else row["started_at"]
             expected.append(row | words | {"date": began.date()})
-    found = pa.Table.from_pandas(etl.read_table(data, name), preserve_index=False).to_pylist()
-    assert sorted(found, key=lambda row: [row[key] for key in table.key]) == sorted(
-        expected, key=lambda row: [row[key] for key in table.key]
-    )
-
-
-def test_a_whole_number_beside_a_null_stays_exact(data):
-    cents = etl.read_table(data, "calls")["cost_total_cost_cents"]
-    assert set(cents.to_list()) == {2**53 + 1}
+    frame = etl.read_table(data, name)
+    assert list(types(frame).items()) == list(declared_types(table).items())
+    found = pa.Table.from_pandas(frame, preserve_index=False).to_pylist()
+    in_order = [sorted(rows, key=lambda row: [row[key] for key in table.key]) for rows in (found, expected)]
+    assert in_order[0] == in_order[1] != []
 
 
 @pytest.mark.parametrize("name", ["executions", "calls", "evals"])
@@ -127,17 +115,6 @@ def test_a_name_opens_the_executions_that_the_index_does_not_know(data, monkeypa
     assert len(etl.read_table(data, "calls", run_tests="Refund")) == 5
     assert any(path.startswith("executions/") for path in reads) is not has_index
     assert not any("run_test=checkout" in path for path in reads if path.startswith("calls/"))
-
-
-@pytest.mark.parametrize("name", ["executions", "calls", "evals"])
-def test_a_row_whose_day_is_unknown_is_of_no_days(data, name):
-    start = schema.TABLES[name].start
-    for path in (data / name).rglob("*.parquet"):
-        rows = pq.ParquetFile(path).read()
-        pq.write_table(with_column(rows, start, [None] * len(rows)), path)
-    assert set(etl.read_table(data, name)["date"].isna()) == {True}
-    assert len(etl.read_table(data, name, since="1900-01-01")) == 0
-    assert len(etl.read_table(data, name, until="2999-01-01")) == 0
 
 
 @pytest.mark.parametrize(
@@ -186,19 +163,11 @@ def test_a_name_finds_its_rows_under_every_key_and_no_others_there(data):
         assert len(etl.read_table(data, name, run_tests="Refund")) == len(etl.read_table(data, name)) - 2
 
 
-@pytest.mark.parametrize(
-    ("columns", "found"),
-    [
-        (["status", "call_execution_id"], ["status", "call_execution_id"]),
-        ("duration_seconds", ["duration_seconds"]),
-        (["status", "status"], ["status"]),
-    ],
-)
-def test_columns_are_those_asked_for_in_their_order(data, columns, found):
-    frame = etl.read_table(data, "calls", columns=columns)
-    assert list(frame) == found
+def test_columns_are_those_asked_for_in_their_order(data):
+    frame = etl.read_table(data, "calls", columns=["status", "call_execution_id", "status"])
+    assert list(types(frame).items()) == [("status", pa.string()), ("call_execution_id", pa.string())]
     assert len(frame) == 9
-    assert types(frame) == {name: declared_types(schema.CALLS)[name] for name in found}
+    assert list(etl.read_table(data, "calls", columns="duration_seconds")) == ["duration_seconds"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 
 import numpy as np
 import pyarrow as pa
@@ -71,11 +72,10 @@ def eval_metrics(both: Sequence[Samples]) -> dict[str, Metric]:
     """The metrics of the evals of baseline and candidate, by name; an eval that both have has the same metrics."""
     found = sorted({key for each in both for key in each.outputs})
     labels: dict[str, str] = {}
-    for name in sorted({name for name, _ in found}):
-        label, number = slug_of(name), 1
-        while label in labels.values():  # two names that differ in nothing but case and punctuation
-            label, number = f"{slug_of(name)}_{number + 1}", number + 1
-        labels[name] = label
+    for name in sorted({name for name, _ in found}):  # two may differ in nothing but case and punctuation
+        slug = slug_of(name)
+        numbered = (f"{slug}_{number}" for number in count(2))
+        labels[name] = next(each for each in chain([slug], numbered) if each not in labels.values())
     statistics = {column: statistic for statistic, column in _OUTPUTS.items()}
     metrics = [eval_metric(labels[name], name, statistics[column]) for name, column in found]
     return {metric.name: metric for metric in metrics}

@@ -201,11 +201,12 @@ def _run_without_row(last_run: LastRun) -> Iterator[RunStatus]:
 
 def _up_to(latest: datetime, last_run: LastRun) -> LastRun:
     """The record without times that have not come yet: a clock was wrong, and they say nothing."""
-    times = {key: at if at and at <= latest else None for key, at in last_run.last_complete_at.items()}
-    complete_at = last_run.complete_at
-    return msgspec.structs.replace(
-        last_run, complete_at=complete_at if complete_at and complete_at <= latest else None, last_complete_at=times
-    )
+
+    def come(at: datetime | None) -> datetime | None:
+        return at if at and at <= latest else None
+
+    times = {key: come(at) for key, at in last_run.last_complete_at.items()}
+    return msgspec.structs.replace(last_run, complete_at=come(last_run.complete_at), last_complete_at=times)
 
 
 def _known_run_tests(last_run: LastRun, executions: pa.Table) -> dict[str, str]:

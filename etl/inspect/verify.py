@@ -35,7 +35,7 @@ from etl.load.parquet import UnreadableError, open_part
 from etl.model import schema
 from etl.model.findings import Finding, Kind
 from etl.model.lifecycle import ExportState
-from etl.model.wording import counted, first_few
+from etl.model.wording import counted
 from etl.settings import Settings
 from etl.transform.aggregates import recompute
 
@@ -121,6 +121,10 @@ def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) 
     report.export_at_work = at_work or files.lock_holder()
     if report.export_at_work:
         report.notices.append(f"an export is running on this dataset ({report.export_at_work})")
+    if damaged := files.entries(QUARANTINE):
+        report.notices.append(
+            f"{counted(len(damaged), 'damaged file')} in {QUARANTINE}: look at them, then remove them"
+        )
     if report.findings and _versions(entries) != _versions(_entries(files)):
         report.notices.append("files changed while they were read: verify again once the export has ended")
     return report
@@ -148,7 +152,6 @@ class _Reading:
     needs_aggregates: bool
     rows: dict[str, int | None] = field(default_factory=dict)
     placement: Placement = field(default_factory=Placement)
-    older: list[str] = field(default_factory=list)
 
     def read_all(self, entries: Collection[Entry]) -> None:
         """Read each of these files that is in the scope once, part by part."""
@@ -170,7 +173,6 @@ class _Reading:
             if (rows := self._read(schema.RUNS_TABLE, path)) is not None:
                 self._check_run(path, rows)
         self.report.findings += self.placement.findings()
-        self._note_files()
 
     def _find(self, kind: Kind, subject: str, text: str) -> None:
         self.report.findings.append(Finding(kind, subject, text))
@@ -195,7 +197,6 @@ class _Reading:
         self.rows[path] = len(rows)
         figures.rows += len(rows)
         figures.size_bytes += part.footer.size_bytes
-        self.older += [path] if part.is_outdated else []
         self.report.findings += altered_rows(table, path, rows)
         return rows
 
@@ -229,19 +230,6 @@ class _Reading:
         started = [(row["started_at"], row["export_run_id"]) for row in rows.to_pylist()]
         if [run_path(folder_of(at.astimezone(UTC).date()), run_id) for at, run_id in started] != [path]:
             self._find(Kind.MISPLACED, path, "does not hold the one run that it is named after")
-
-    def _note_files(self) -> None:
-        notices = self.report.notices
-        if self.older:
-            notices.append(
-                f"{counted(len(self.older), 'file')} written by another version of the exporter; columns that they do not have "
-                f"read as null: {first_few(self.older)}"
-            )
-        if damaged := self.files.entries(QUARANTINE):
-            notices.append(
-                f"{counted(len(damaged), 'file')} in {QUARANTINE}, set aside because they could not be read; remove them once you "
-                "have looked at them"
-            )
 
 
 def _entries(files: Files) -> list[Entry]:

@@ -161,8 +161,7 @@ def _latency(calls: pd.DataFrame, column: str) -> pd.DataFrame:
 
 def _every_week(by_week: pd.DataFrame) -> pd.DataFrame:
     """With the weeks in between that have no values: no line runs across them."""
-    weeks = pd.date_range(by_week.index.min(), by_week.index.max(), freq="7D") if len(by_week) else by_week.index
-    return by_week.reindex(weeks).rename_axis("week").reset_index()
+    return by_week.asfreq("7D").rename_axis("week").reset_index()
 
 
 def _statuses(calls: pd.DataFrame) -> pd.DataFrame:

@@ -1,7 +1,6 @@
 """What a report holds: how fresh and complete the dataset is, and the figures of each run test. Asks the dataset alone."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 
@@ -13,7 +12,6 @@ from etl.inspect.verdict import Verdict, judge
 from etl.load.files.contract import Files
 from etl.model import schema
 from etl.model.findings import alarms
-from etl.model.keys import default_key
 from etl.model.wording import counted
 from etl.report.figures import CALLS_READ, EVALS_READ, Figures, figures_of
 
@@ -80,7 +78,6 @@ def read_figures(
     for each in read_executions(files, scope):
         if each.deleted_at is None:
             executions.setdefault(each.label, []).append(each)
-    keys = _keys(executions)
     mine = replace(scope, run_test_keys=frozenset(each.run_test for named in executions.values() for each in named))
     calls, evals = (
         living_rows(files, table, mine, columns)
@@ -88,20 +85,13 @@ def read_figures(
     )
 
     def figures(names: Iterable[str], *, has_details: bool) -> list[Figures]:
-        return [figures_of(keys[each], executions[each], calls, evals, has_details=has_details) for each in names]
+        return [figures_of(executions[each], calls, evals, has_details=has_details) for each in names]
 
     if len(executions) <= MOST_DETAILS:
         return sorted(figures(executions, has_details=True), key=_order)
     found = sorted(figures(executions, has_details=False), key=_order)
     worst = figures([each.name for each in found[:MOST_DETAILS]], has_details=True)
     return sorted([*worst, *found[MOST_DETAILS:]], key=_order)
-
-
-def _keys(executions: Mapping[str, Sequence[ComparedExecution]]) -> dict[str, str]:
-    """What tells the run tests apart in links and file names: where each one's newest execution lies, if no other lies there."""
-    keys = {name: max(mine, key=lambda each: each.age).run_test for name, mine in executions.items()}
-    counts = Counter(keys.values())
-    return {name: key if counts[key] == 1 else default_key(name) for name, key in keys.items()}
 
 
 def _order(figures: Figures) -> tuple[float, str, str]:

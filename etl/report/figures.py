@@ -71,7 +71,7 @@ class Details:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """One run test.
+    """One run test; ``key`` is where its newest execution lies.
 
     ``selections`` are baseline and candidate of the changes; None with fewer than two finished executions. ``details`` are None
     where it is only listed.
@@ -100,7 +100,7 @@ class Figures:
 
 
 def figures_of(
-    key: str, executions: Sequence[ComparedExecution], calls: pa.Table, evals: pa.Table, *, has_details: bool = True
+    executions: Sequence[ComparedExecution], calls: pa.Table, evals: pa.Table, *, has_details: bool = True
 ) -> Figures:
     """The figures of one run test, from what the dataset holds of these executions.
 
@@ -113,9 +113,10 @@ def figures_of(
     frame = calls.to_pandas(date_as_object=False)
     days = (frame["date"].min().date(), frame["date"].max().date()) if len(frame) else None
     newer = selections[1].executions if selections else executions
+    newest = max(executions, key=lambda each: each.age)
     return Figures(
-        key=key,
-        name=max(executions, key=lambda each: each.age).label,
+        key=newest.run_test,
+        name=newest.label,
         executions=len(executions),
         calls=len(frame),
         days=days,

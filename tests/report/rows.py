@@ -44,5 +44,5 @@ def table(declared, names, rows):
 
 def figures(calls, evals=(), executions=None, key="key", name="Name", *, has_details=True):
     tables = table(schema.CALLS, CALLS_READ, list(calls)), table(schema.EVALS, EVALS_READ, list(evals))
-    named = [replace(each, run_test_name=name) for each in executions or [execution("e1")]]
-    return figures_of(key, named, *tables, has_details=has_details)
+    named = [replace(each, run_test=key, run_test_name=name) for each in executions or [execution("e1")]]
+    return figures_of(named, *tables, has_details=has_details)

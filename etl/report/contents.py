@@ -21,12 +21,10 @@ MOST_DETAILS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """``missing``: what the dataset does not hold, in words. ``since`` and ``until`` are what was asked for, both included."""
+    """``missing``: what the dataset does not hold, in words."""
 
     dataset: str
     read_at: datetime
-    since: date | None
-    until: date | None
     verdict: Verdict
     missing: Sequence[str]
     run_tests: Sequence[Figures]
@@ -51,8 +49,6 @@ def read_contents(
     return Contents(
         dataset=status.dataset,
         read_at=status.read_at,
-        since=since,
-        until=until,
         verdict=judge(status),
         missing=[
             *map(str, alarms(status.findings)),

@@ -27,16 +27,16 @@ _MOST_HEADLINES = 3
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One chart with its words, or without data the words alone."""
+    """One chart with its words."""
 
     title: str
     caption: str
-    chart: Any = None
+    chart: Any
 
     @property
-    def svg(self) -> Markup | None:
+    def svg(self) -> Markup:
         """The chart, to stand in the page as it is."""
-        return None if self.chart is None else Markup(svg(self.chart))  # noqa: S704 made by Vega, which escapes all text
+        return Markup(svg(self.chart))  # noqa: S704 made by Vega, which escapes all text
 
 
 def page(contents: Contents) -> str:
@@ -77,7 +77,7 @@ def pictures(contents: Contents) -> Iterator[tuple[str, bytes]]:
 
 def picture_of(figures: Figures) -> Any:
     """All charts of the run test as one, under its name and what got worse; None without any."""
-    drawn = [(each.title, each.chart) for each in sections(figures) if each.chart is not None]
+    drawn = [(each.title, each.chart) for each in sections(figures)]
     return panel([shown(figures.name), headline(figures)], drawn) if drawn else None
 
 
@@ -127,10 +127,7 @@ def unclear(figures: Figures) -> str:
 def covered(contents: Contents) -> str:
     """Which days the calls of the report are from."""
     days = [day for each in contents.run_tests for day in each.days or ()]
-    if days:
-        return span_words(min(days), max(days))
-    asked = " ".join(f"{word} {day}" for word, day in (("from", contents.since), ("to", contents.until)) if day)
-    return f"no calls {asked}".rstrip()
+    return span_words(min(days), max(days)) if days else "no calls"
 
 
 def span_words(first: date, last: date) -> str:
@@ -139,32 +136,18 @@ def span_words(first: date, last: date) -> str:
 
 
 def sections(figures: Figures) -> list[Section]:
-    """Latencies, calls, cost and interruptions; what has no data says so. None without details."""
-    details = figures.details
-    if details is None:
-        return []
-    charts = charts_of(figures)
-    step = "week" if details.step.days == 7 else "day"
-    is_chat = list(details.latencies) == [LATENCIES[1]]
-    whole = "of each week the median call and the 95th percentile, in ms"
+    """What there is of latencies, calls, cost and interruptions. None without details."""
+    step = "week" if figures.details and figures.details.step.days == 7 else "day"
+    weekly = "of each week the median call and the 95th percentile, in ms."
     agent, user = map(_meaning, INTERRUPTIONS)
-    told = {
-        LATENCIES[0]: ("Agent latency", f"{_meaning(LATENCIES[0])}: {whole}.", "No call has an agent latency."),
-        LATENCIES[1]: ("Chat latency", f"{_meaning(LATENCIES[1])}: {whole}.", "No call has a chat latency."),
-        "calls": (f"Calls per {step}", "Calls by how they ended.", "There are no calls."),
-        "cost": (f"Cost per {step}", f"{_meaning(COST)}, summed up, in US dollars.", "No call has a cost."),
-        "interruptions": (
-            "Interruptions",
-            f"{agent} and {user[0].lower()}{user[1:]}: means of each week's calls.",
-            "A chat has no interruption rates." if is_chat else "No call has an interruption rate.",
-        ),
+    words = {
+        LATENCIES[0]: ("Agent latency", f"{_meaning(LATENCIES[0])}: {weekly}"),
+        LATENCIES[1]: ("Chat latency", f"{_meaning(LATENCIES[1])}: {weekly}"),
+        "calls": (f"Calls per {step}", "Calls by how they ended."),
+        "cost": (f"Cost per {step}", f"{_meaning(COST)}, summed up, in US dollars."),
+        "interruptions": ("Interruptions", f"{agent} and {user[0].lower()}{user[1:]}: means of each week's calls."),
     }
-    latencies = list(details.latencies) or [LATENCIES[0]]
-    return [
-        Section(title, caption if name in charts else without_data, charts.get(name))
-        for name, (title, caption, without_data) in told.items()
-        if name in latencies or name not in LATENCIES
-    ]
+    return [Section(*words[name], chart) for name, chart in charts_of(figures).items()]
 
 
 def _meaning(column: str) -> str:

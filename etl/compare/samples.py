@@ -27,17 +27,14 @@ EVAL_COLUMNS = ["eval_name", "eval_config_id", *_OUTPUTS.values()]
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """The values of the baseline, or of the candidate, by column of calls, and by eval name and column of its outputs."""
+    """The values of the baseline, or of the candidate: by eval name, None for calls themselves, and column."""
 
     calls: int
-    columns: Mapping[str, Sample]
-    outputs: Mapping[tuple[str, str], Sample]
+    values: Mapping[tuple[str | None, str], Sample]
 
     def of(self, metric: Metric) -> Sample:
         """One value for each call that has the metric."""
-        if metric.eval_name is None:
-            return self.columns[metric.column]
-        return self.outputs.get((metric.eval_name, metric.column), _NONE)
+        return self.values.get((metric.eval_name, metric.column), _NONE)
 
 
 def read_samples(files: Files, executions: Sequence[ComparedExecution]) -> Samples:
@@ -64,13 +61,13 @@ def samples_of(calls: pa.Table, evals: pa.Table, executions: Sequence[ComparedEx
     ids = [each.execution_id for each in executions]
     calls, evals = _numbered(calls, ids), _numbered(evals, ids)
     calls = calls.set_column(calls.column_names.index("status"), "status", _has_failed(calls["status"]))
-    columns = {name: _sample(calls[name], calls[_NUMBER]) for name in CALL_COLUMNS}
-    return Samples(len(calls), columns, _outputs(evals))
+    columns = {(None, name): _sample(calls[name], calls[_NUMBER]) for name in CALL_COLUMNS}
+    return Samples(len(calls), columns | _outputs(evals))
 
 
 def eval_metrics(both: Sequence[Samples]) -> dict[str, Metric]:
     """The metrics of the evals of baseline and candidate, by name; an eval that both have has the same metrics."""
-    found = sorted({key for each in both for key in each.outputs})
+    found = sorted({(name, column) for each in both for name, column in each.values if name is not None})
     labels: dict[str, str] = {}
     for name in sorted({name for name, _ in found}):  # two may differ in nothing but case and punctuation
         slug = slug_of(name)
@@ -106,7 +103,7 @@ def _numbered(rows: pa.Table, executions: Sequence[str]) -> pa.Table:
     return rows.append_column(_NUMBER, numbers)
 
 
-def _outputs(evals: pa.Table) -> dict[tuple[str, str], Sample]:
+def _outputs(evals: pa.Table) -> dict[tuple[str | None, str], Sample]:
     names = eval_names(evals).combine_chunks().dictionary_encode()
     found = {}
     for column in _OUTPUTS.values():

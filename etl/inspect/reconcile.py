@@ -4,7 +4,7 @@ The run tests' lists hold the aggregates, so each list is read once. An executio
 exported is not compared: the next run fetches it.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date
@@ -80,7 +80,7 @@ class Reconciliation:
     """The result: executions that were ``compared``, or skipped and why; values that are the same, or differ and why."""
 
     compared: int = 0
-    skipped: dict[Skipped, list[str]] = field(default_factory=dict)
+    skipped: dict[Skipped, list[str]] = field(default_factory=lambda: defaultdict(list))
     values: int = 0
     explained: Counter[str] = field(default_factory=Counter)
     unexplained: int = 0
@@ -91,10 +91,6 @@ class Reconciliation:
     def same(self) -> int:
         """Values that do not differ at all."""
         return self.values - sum(self.explained.values()) - self.unexplained
-
-    def skip(self, execution_id: str, reason: Skipped) -> None:
-        """Note that the execution is not compared."""
-        self.skipped.setdefault(reason, []).append(execution_id)
 
     def as_json(self) -> dict[str, Any]:
         """The result as a JSON object."""
@@ -143,14 +139,14 @@ async def reconcile(
                 continue
             reason = _reason_to_skip(execution, known, is_head=execution_id in found.heads, unsound=unsound)
             if reason:
-                result.skip(execution_id, reason)
+                result.skipped[reason].append(execution_id)
             elif known:
                 _reconcile(result, execution, known)
     for execution_id in exported.keys() - listed:
         known = exported[execution_id]
         name = known.row["run_test_name"]
         if name in lists and known.started_on >= (since[name] or date.min):
-            result.skip(execution_id, Skipped.DELETED if known.is_deleted else Skipped.NOT_LISTED)
+            result.skipped[Skipped.DELETED if known.is_deleted else Skipped.NOT_LISTED].append(execution_id)
     return result
 
 

@@ -85,11 +85,6 @@ def test_evals_whose_names_look_alike_keep_apart_under_the_same_names_on_both_si
     assert eval_metrics([other, one]) == eval_metrics([one, other])
 
 
-def test_dataset_without_evals_has_no_metrics_of_them(data):
-    write(data, "calls", call("1"))
-    assert eval_metrics([read(data)]) == {}
-
-
 def test_whole_number_that_no_double_holds_counts_as_the_nearest_one(data):
     write(data, "calls", call("1", cost_total_cost_cents=2**53 + 1), call("2", cost_total_cost_cents=2**63 - 1))
     assert read(data).of(METRICS["cost_mean"]).values.tolist() == [2.0**53, 2.0**63]

@@ -433,6 +433,34 @@ class TestNothingMoves:
         ids = [row["execution_id"] for row in nights.rows("executions")]
         assert len(ids) == len({*ids}) == 14
 
+    async def test_call_that_two_executions_list_belongs_to_the_one_that_it_names(self, nights: Nights) -> None:
+        first, second = nights.world.run_tests[0].executions[:2]
+        first.calls.append(second.calls[0])
+        await nights.export(names=[nights.world.run_tests[1].name])
+
+        for options in ({}, {}, {"full_refresh": True}):
+            summary = await nights.export(**options)
+            assert (summary.exit_code, kinds(summary)) == (0, [])
+        ids = [row["call_execution_id"] for row in nights.rows("calls")]
+        assert len(ids) == len({*ids}) == 14 * 3
+
+    async def test_stored_call_that_names_another_execution_by_now_goes_there_though_its_own_still_lists_it(
+        self, nights: Nights
+    ) -> None:
+        first, second = nights.world.run_tests[0].executions[0], nights.world.run_tests[1].executions[0]
+        await nights.export()
+        first.calls.append(second.calls[0])
+        nights.world.index_execution(first)
+
+        summary = await nights.export(full_refresh=True)
+
+        assert (summary.exit_code, kinds(summary)) == (0, [Kind.DELETED])
+        moved = [row for row in nights.rows("calls") if row["call_execution_id"] == second.calls[0].call_execution_id]
+        assert {row["execution_id"]: row["deleted_at"] is None for row in moved} == {
+            first.execution_id: True,
+            second.execution_id: False,
+        }
+
 
 class TestRunTestsThatAreGone:
     async def test_rows_of_a_deleted_run_test_stay_as_they_are(self, nights: Nights) -> None:

@@ -48,17 +48,26 @@ async def discover_all(run: Run, record: Record, state: StoredState) -> None:
     names = [*found.run_tests]
     stored = {each.run_test_name for each in state.executions.values() if each.deleted_at is None}
     for name in sorted(stored & {*record.before.run_test_names} - {*names}):
-        record.necessary_requests += 1
         try:
-            await run.client.get(list_executions(name, page=1, limit=1))
-        except NotFoundError:
-            continue
+            names += [name] if await is_run_test(run, record, name) else []
         except SourceError as error:
             record.find(Kind.RUN_TESTS_UNKNOWN, name, f"missing from the list of run tests, and: {error}")
-        else:
-            names.append(name)
     record.run_tests = run.settings.with_run_tests(names).run_tests
     run.notify("discovered", run_tests=len(names))
+
+
+async def is_run_test(run: Run, record: Record, name: str) -> bool:
+    """Whether the API knows a run test of this name.
+
+    Raises:
+        SourceError: it did not say.
+    """
+    record.necessary_requests += 1
+    try:
+        await run.client.get(list_executions(name, page=1, limit=1))
+    except NotFoundError:
+        return False
+    return True
 
 
 def note_gone(record: Record, state: StoredState) -> None:

@@ -150,18 +150,13 @@ def _gives_nothing_to_do(run: Run, row: ListedExecution, state: StoredState) -> 
     return not is_scrubbed and says_nothing_new(row, state.executions.get(row.execution_id), run.policy)
 
 
-def _living(run: Run, record: Record, state: StoredState) -> dict[str, str]:
-    """The stored executions of the configured run tests that are not marked, each with the name of its run test.
-
-    With "all" run tests, those that the last run exported count, too: a key of another workspace sees none of them.
-    """
-    names = {each.name for each in (*record.run_tests, *run.settings.configured)}
-    if record.discovered:
-        names |= {*record.before.run_test_names}
+def _living(run: Run, state: StoredState) -> dict[str, str]:
+    """The stored executions of the configured run tests that are not marked, each with the name of its run test."""
+    names = {each.name for each in run.settings.configured}
     return {
         execution_id: stored.run_test_name
         for execution_id, stored in state.executions.items()
-        if stored.deleted_at is None and stored.run_test_name in names
+        if stored.deleted_at is None and (not names or stored.run_test_name in names)
     }
 
 
@@ -179,7 +174,7 @@ async def refuse_another_workspace(run: Run, record: Record, state: StoredState)
         ConfigurationError: nothing was written, and nothing is.
         SourceUnavailableError: the API did not say whether any of them exists.
     """
-    living = _living(run, record, state)
+    living = _living(run, state)
     if run.accept_deletions or not living or _shows_stored(record, state):
         return
     unsure = {each for each, name in living.items() if name in record.failures.keys() - record.not_found}

@@ -155,7 +155,7 @@ def codes_are_true(history: History, night: Night) -> None:
         assert not (must := reasons_that_must_be_told(history, night)), f"L9: exit 0, although {must[0]}"
         return
     assert why, f"L9: {told}, and nothing is wrong"
-    assert code == ExitCode.PARTIAL or night.struck, f"L9: {told}"
+    assert code == ExitCode.PARTIAL or night.struck or night.was_changing, f"L9: {told}"
 
 
 def reasons_for_an_alarm(history: History, night: Night) -> list[str]:
@@ -190,14 +190,13 @@ def reasons_that_must_be_told(history: History, night: Night) -> list[str]:
     found += [f"{each} is not listed and exists" for each in unlisted & exist]
     if night.is_full and not night.lie.executions:
         tables = night.after.tables
-        calls = {
-            call.call_execution_id
-            for each in history.source.all_executions()
-            for call in each.calls
-            if not (each.is_deleted or call.is_deleted)
+        calls = [call for _, call in history.source.calls(history.source.all_executions())]
+        at_source = {
+            "calls": {(call.call_execution_id,) for call in calls},
+            "evals": {(call.call_execution_id, config_id) for call in calls for config_id in call.eval_outputs},
         }
         # What somebody takes away after the source has deleted it is gone: that is not defended.
-        lost = [each for each in history.lost if each[0] == "executions" or each[1][0] in calls]
+        lost = [(table, key) for table, key in history.lost if table not in at_source or key in at_source[table]]
         found += [f"{key} of {table} was lost" for table, key in lost if key not in tables[table]][:1]
     return found
 

@@ -208,7 +208,7 @@ def _living(rows: Rows, names: Iterable[str]) -> set[str]:
 
 def _is_wrong_workspace(history: History, night: Night) -> bool:
     """None of the living executions that it covers is listed, and none exists; nobody said that this is right."""
-    living = _living(night.before, night.names)
+    living = _configured(night)
     exist = {each for each in living if not night.source_before[each][1]}
     is_sure = not (night.struck or night.was_changing or night.is_narrowed or night.lie.executions)
     is_sure = is_sure and not history.source.poisoned  # a row that cannot be read may be one of them
@@ -223,10 +223,14 @@ def _is_wrong_workspace(history: History, night: Night) -> bool:
 
 
 def _may_be_wrong_workspace(night: Night) -> bool:
-    """With "all" run tests, those count that the run before knew, too: they may have another name now."""
-    names = {held.row["run_test_name"] for held in night.before.executions.values()} if night.is_all else night.names
-    living = _living(night.before, names | night.configured)
+    living = _configured(night)
     return bool(living) and not living & night.listed_before.keys()
+
+
+def _configured(night: Night) -> set[str]:
+    """The living executions of the configured run tests; with "all" of them, also those that are stored under other names."""
+    names = {held.row["run_test_name"] for held in night.before.executions.values()} if night.is_all else night.names
+    return _living(night.before, names | night.configured)
 
 
 # L4, L5

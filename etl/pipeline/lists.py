@@ -150,13 +150,12 @@ def _gives_nothing_to_do(run: Run, row: ListedExecution, state: StoredState) -> 
     return not is_scrubbed and says_nothing_new(row, state.executions.get(row.execution_id), run.policy)
 
 
-def _living(run: Run, state: StoredState) -> dict[str, str]:
-    """The stored executions of the configured run tests that are not marked, each with the name of its run test."""
-    names = {each.name for each in run.settings.configured}
+def _living(state: StoredState, names: Collection[str]) -> dict[str, str]:
+    """The stored executions of these run tests that are not marked, each with the name of its run test."""
     return {
         execution_id: stored.run_test_name
         for execution_id, stored in state.executions.items()
-        if stored.deleted_at is None and (not names or stored.run_test_name in names)
+        if stored.deleted_at is None and stored.run_test_name in names
     }
 
 
@@ -174,9 +173,13 @@ async def refuse_another_workspace(run: Run, record: Record, state: StoredState)
         ConfigurationError: nothing was written, and nothing is.
         SourceUnavailableError: the API did not say whether any of them exists.
     """
-    living = _living(run, state)
+    names = {each.name for each in (*record.run_tests, *run.settings.configured)}
+    known = {*record.before.run_test_names}
+    # With "all" run tests, those that the last run exported count, too: a key of another workspace sees none of them.
+    living = _living(state, names | known if record.discovered else names)
     if run.accept_deletions or not living or _shows_stored(record, state):
         return
+    living |= _living(state, known)  # where a run is narrowed to some of all
     unsure = {each for each, name in living.items() if name in record.failures.keys() - record.not_found}
     has_others = not run.settings.is_part and any(found.executions for found in record.lists.values())
     if (has_others and not unsure) or await sees_none(run.client, unsure or living):

@@ -208,8 +208,8 @@ def _living(rows: Rows, names: Iterable[str]) -> set[str]:
 
 def _is_wrong_workspace(history: History, night: Night) -> bool:
     """None of the living executions that it covers is listed, and none exists; nobody said that this is right."""
-    living = _configured(night)
-    exist = {each for each in living if not night.source_before[each][1]}
+    living = _living(night.before, night.names)
+    exist = {each for each in _configured(night) if not night.source_before[each][1]}
     is_sure = not (night.struck or night.was_changing or night.is_narrowed or night.lie.executions)
     is_sure = is_sure and not history.source.poisoned  # a row that cannot be read may be one of them
     return bool(

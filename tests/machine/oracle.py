@@ -210,7 +210,9 @@ def _is_wrong_workspace(history: History, night: Night) -> bool:
     """None of the living executions that it covers is listed, and none exists; nobody said that this is right."""
     living = _living(night.before, night.names)
     exist = {each for each in _configured(night) if not night.source_before[each][1]}
-    is_sure = not (night.struck or night.was_changing or night.is_narrowed or night.lie.executions)
+    is_sure = not (
+        night.struck or night.was_changing or night.is_narrowed or night.lie.executions or "minutes" in night.options
+    )
     is_sure = is_sure and not history.source.poisoned  # a row that cannot be read may be one of them
     return bool(
         living
@@ -223,8 +225,9 @@ def _is_wrong_workspace(history: History, night: Night) -> bool:
 
 
 def _may_be_wrong_workspace(night: Night) -> bool:
-    living = _configured(night)
-    return bool(living) and not living & night.listed_before.keys()
+    living, names = _configured(night), night.names | night.configured
+    listed = {each for each, name in night.listed_before.items() if night.is_all or name in names}
+    return bool(living) and not living & listed
 
 
 def _configured(night: Night) -> set[str]:

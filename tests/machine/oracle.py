@@ -193,7 +193,7 @@ def reasons_that_must_be_told(history: History, night: Night) -> list[str]:
         calls = [call for _, call in history.source.calls(history.source.all_executions())]
         at_source: dict[str, set[Key]] = {
             "calls": {(call.call_execution_id,) for call in calls},
-            "evals": {(call.call_execution_id, config_id) for call in calls for config_id in call.eval_outputs},
+            "evals": {(call.call_execution_id, config_id) for call in calls for config_id in outputs_of(call)},
         }
         # What somebody takes away after the source has deleted it is gone: that is not defended.
         lost = [(table, key) for table, key in history.lost if table not in at_source or key in at_source[table]]

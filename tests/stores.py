@@ -264,6 +264,7 @@ class StoreProxy:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer waits 40 ms for the reader of its headers
     server: "_Server"
 
     def log_message(self, *_: object) -> None:

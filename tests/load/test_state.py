@@ -65,7 +65,7 @@ def test_of_two_rows_of_an_execution_the_whole_one_counts_or_the_one_that_was_wr
     export_to(dataset, a_bundle("e1", date=older))
     export_to(dataset, a_bundle("e1", seconds=2.0, date=newer), run="run-2", fetched_at=FETCHED_AT + timedelta(days=1))
     if is_torn:
-        dataset.files.remove(part("calls", date=newer))
+        (dataset.files.root / part("calls", date=newer)).unlink()
     stored = stored_in(dataset)["e1"]
     assert (stored.place, stored.is_damaged) == (place(older if is_torn else newer), False)
 
@@ -115,11 +115,11 @@ def drop_last_row(dataset, table):
 @pytest.mark.parametrize(
     ("take", "lost"),
     [
-        (lambda dataset: dataset.files.remove(part("executions")), {"e1", "e2"}),
-        (lambda dataset: dataset.files.remove(part("calls")), {"e1", "e2"}),
-        (lambda dataset: dataset.files.remove(part("evals")), {"e1", "e2"}),
-        (lambda dataset: dataset.files.remove(part("errors")), set()),
-        (lambda dataset: [dataset.files.remove(part(table)) for table in TABLES], {"e1", "e2"}),
+        (lambda dataset: (dataset.files.root / part("executions")).unlink(), {"e1", "e2"}),
+        (lambda dataset: (dataset.files.root / part("calls")).unlink(), {"e1", "e2"}),
+        (lambda dataset: (dataset.files.root / part("evals")).unlink(), {"e1", "e2"}),
+        (lambda dataset: (dataset.files.root / part("errors")).unlink(), set()),
+        (lambda dataset: [(dataset.files.root / part(table)).unlink() for table in TABLES], {"e1", "e2"}),
         (lambda dataset: drop_last_row(dataset, "calls"), {"e2"}),
         (lambda dataset: drop_last_row(dataset, "executions"), {"e2"}),
         (lambda dataset: dataset.files.publish(part("calls"), b"garbage"), {"e1", "e2"}),

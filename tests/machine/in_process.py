@@ -227,10 +227,6 @@ class MemoryFiles:
             self.store.put(path, content := bytes(data))
             self.store.published.append((path, content))
 
-    def remove(self, path: str) -> None:
-        with self.store.changing():
-            self.store.put(path, None)
-
     def set_aside(self, path: str) -> str:
         aside = f"{QUARANTINE}/{self.store.written:04}-{path.replace('/', '-')}"
         with self.store.changing():

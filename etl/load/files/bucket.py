@@ -55,11 +55,7 @@ class BucketFiles:
         """Nothing: a bucket has no folders, and the lock proves that objects can be replaced."""
 
     def probe(self) -> Probe:
-        """Write, read, replace and remove an object of its own, and fail to replace what it has not seen.
-
-        Raises:
-            DestinationError: one of them is not as it must be.
-        """
+        """Write, read, replace and remove an object of its own, and fail to replace what it has not seen."""
         lease.prove(self._objects, f"{STAGING}/{secrets.token_hex(16)}")
         return Probe(self.where(), self.has(""), None)
 
@@ -79,38 +75,20 @@ class BucketFiles:
         return lease.holder(self._objects)
 
     def has(self, path: str) -> bool:
-        """Whether there is an object of this path, or any below it.
-
-        Raises:
-            DestinationError: the store does not say.
-        """
+        """Whether there is an object of this path, or any below it."""
         return bool(path and self._seen(path)) or any(True for _ in self._below(path))
 
     def list(self, folder: str) -> list[str]:
-        """Paths of all objects below the folder, sorted.
-
-        Raises:
-            DestinationError: they cannot be listed.
-        """
+        """Paths of all objects below the folder, sorted."""
         return sorted(each.path for each in self._below(folder))
 
     def entries(self, folder: str) -> tuple[Entry, ...]:
-        """Everything below the folder, sorted by path.
-
-        Raises:
-            DestinationError: it cannot be listed.
-        """
+        """Everything below the folder, sorted by path."""
         below = sorted(self._below(folder), key=lambda each: each.path)
         return tuple(Entry(each.path, size_bytes=each.size_bytes, version=each.version.e_tag) for each in below)
 
     def read(self, path: str, *, most_bytes: int = MOST_BYTES) -> bytes:
-        """The whole object.
-
-        Raises:
-            FileMissingError: there is none.
-            ForeignFileError: it has more bytes than ``most_bytes``.
-            DestinationError: it cannot be read, or is missing although this run has seen it.
-        """
+        """The whole object; one that is missing although this run has seen it is a DestinationError, and no FileMissingError."""
         if self._listed is not None and path not in self._listed:
             raise FileMissingError(f"{self.where(path)}: no such object")
         try:
@@ -128,12 +106,7 @@ class BucketFiles:
         return data
 
     def open(self, path: str) -> BinaryIO:
-        """The object, read whole: parts are small, and each request is paid for.
-
-        Raises:
-            FileMissingError: there is none.
-            DestinationError: it cannot be read.
-        """
+        """The object, read whole: parts are small, and each request is paid for."""
         return BytesIO(self.read(path))
 
     def publish(self, path: str, data: bytes | memoryview) -> None:
@@ -147,30 +120,15 @@ class BucketFiles:
         version = self._objects.put(path, data, seen.version if seen else None)
         self._note(Found(path, len(data), version, datetime.now(UTC)))
 
-    def remove(self, path: str) -> None:
-        """Remove the object, if it is what this run has seen.
-
-        Raises:
-            DestinationError: it is not; or the lease is lost; or it failed.
-        """
-        self._require_lease()
-        if (seen := self._seen(path)) is None:
-            return
-        if self._objects.head(path).version.e_tag != seen.version.e_tag:
-            raise DestinationError(f"{self.where(path)}: changed by another program since it was read")
-        self._objects.delete(path)
-        if self._listed is not None:
-            del self._listed[path]
-
     def set_aside(self, path: str) -> str:
         """Move an unreadable object to the quarantine; returns its new path. Of each path the last three stay."""
         aside, earlier = next_aside(self.list(QUARANTINE), path)
         self._require_lease()
         self._objects.copy(path, aside)
         self._note(self._objects.head(aside))
-        self.remove(path)
+        self._remove(path)
         for old in earlier[: 1 - KEPT_ASIDE]:
-            self.remove(old)
+            self._remove(old)
         return aside
 
     def sweep_staging(self) -> int:
@@ -178,8 +136,18 @@ class BucketFiles:
         old = datetime.now(UTC) - timedelta(hours=1)
         leftovers = [each.path for each in self._below(STAGING) if each.changed_at < old]
         for path in leftovers:
-            self.remove(path)
+            self._remove(path)
         return len(leftovers)
+
+    def _remove(self, path: str) -> None:
+        """Remove the object, if it is what this run has seen."""
+        self._require_lease()
+        seen = self._seen(path)
+        if seen is None or self._objects.head(path).version.e_tag != seen.version.e_tag:
+            raise DestinationError(f"{self.where(path)}: changed by another program since it was read")
+        self._objects.delete(path)
+        if self._listed is not None:
+            del self._listed[path]
 
     def _require_lease(self) -> None:
         if self._lease is not None:

@@ -107,9 +107,6 @@ class Files(Protocol):
     def publish(self, path: str, data: bytes | memoryview) -> None:
         """Make ``data`` the whole content of the file, durably and in one step."""
 
-    def remove(self, path: str) -> None:
-        """Remove a file, durably."""
-
     def set_aside(self, path: str) -> str:
         """Move an unreadable file to the quarantine; returns its new path."""
 

@@ -49,20 +49,17 @@ class Lease:
         """
         outdated = self._look(is_stopped)
         try:
-            try:
-                self._write()
-            except (ConflictError, FileMissingError):  # somebody was faster, or a proxy answered
-                outdated = self._look(is_stopped)
-                self._write()
-            # Only this process writes the object now, so what must fail can be tried on it.
-            for unseen in (None, outdated or Version('"0"', "1")):
-                _must_refuse(self._objects, LOCK, self._text(attempt="must fail"), unseen)
+            self._write()
         except (ConflictError, FileMissingError):
             if holder(self._objects):
                 raise LockHeldError(f"another export has just taken {self._where}; nothing was changed") from None
             raise DestinationError(
                 f"{self._where}: cannot be replaced, although nobody holds it: does a proxy change ETags or answers?"
             ) from None
+        try:
+            # Only this process writes the object now, so what must fail can be tried on it.
+            for unseen in (None, outdated or Version('"0"', "1")):
+                _must_refuse(self._objects, LOCK, self._text(attempt="must fail"), unseen)
         except DestinationError:
             self.release()
             raise

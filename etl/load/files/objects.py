@@ -59,6 +59,8 @@ class Found:
 class Objects:
     """The objects below one URL; paths are relative to it.
 
+    Whatever fails is a DestinationError: ConflictError where an object is not what was seen, FileMissingError where there is none.
+
     ``requests`` counts what was asked of the store, by kind; what obstore sends again is not in it. Once the store has failed for
     minutes, it is given seconds: what is left is to end the run. A reader does not wait for minutes at all.
     """
@@ -85,9 +87,7 @@ class Objects:
     def put(self, path: str, data: bytes | memoryview, seen: Version | None) -> Version:
         """Make ``data`` the whole object, in one step, if it is what was seen; None: if there is none.
 
-        Raises:
-            ConflictError: it is not.
-            DestinationError: it failed. The object may be there all the same.
+        One that failed may be there all the same, but for a ConflictError.
         """
         import obstore  # noqa: PLC0415
 
@@ -118,12 +118,7 @@ class Objects:
         return {"e_tag": seen.e_tag, "version": seen.generation or ""}
 
     def get(self, path: str, *, most_bytes: int | None = None) -> tuple[Found, bytes]:
-        """The object; its content is empty if it has more bytes than ``most_bytes``.
-
-        Raises:
-            FileMissingError: there is none.
-            DestinationError: it cannot be read.
-        """
+        """The object; its content is empty if it has more bytes than ``most_bytes``."""
         import obstore  # noqa: PLC0415
 
         with self._naming(path, "get"):
@@ -137,23 +132,14 @@ class Objects:
         return found, data
 
     def head(self, path: str) -> Found:
-        """The object without its content.
-
-        Raises:
-            FileMissingError: there is none.
-            DestinationError: the store does not say.
-        """
+        """The object without its content."""
         import obstore  # noqa: PLC0415
 
         with self._naming(path, "head"):
             return _found(self._answer(lambda: obstore.head(self._store, path)))
 
     def list(self, folder: str) -> list[Found]:
-        """All objects below the folder, a thousand in each request. Placeholders that consoles make for folders are none.
-
-        Raises:
-            DestinationError: they cannot be listed.
-        """
+        """All objects below the folder, a thousand in each request. Placeholders that consoles make for folders are none."""
         import obstore  # noqa: PLC0415
 
         found: dict[str, Found] = {}
@@ -165,22 +151,14 @@ class Objects:
         return [each for each in found.values() if not _is_placeholder(each)]
 
     def delete(self, path: str) -> None:
-        """Remove the object, if there is one.
-
-        Raises:
-            DestinationError: it cannot be removed.
-        """
+        """Remove the object, if there is one."""
         import obstore  # noqa: PLC0415
 
         with suppress(FileMissingError), self._naming(path, "delete"):
             self._write(lambda: obstore.delete(self._store, path))
 
     def copy(self, path: str, to: str) -> None:
-        """Make ``to`` the same as the object; whatever was there is gone.
-
-        Raises:
-            DestinationError: it failed.
-        """
+        """Make ``to`` the same as the object; whatever was there is gone."""
         import obstore  # noqa: PLC0415
 
         with self._naming(path, "copy"):

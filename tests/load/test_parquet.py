@@ -44,17 +44,6 @@ def publish(files, rows):
     files.publish(PATH, sink.getvalue())
 
 
-def test_file_with_times_that_no_calendar_has_is_damaged(files):
-    rows = some_calls()
-    index = rows.schema.get_field_index("exported_at")
-    field = rows.schema.field(index)
-    publish(files, rows.set_column(index, field, pa.array([None, 0, 2**62], pa.int64()).cast(field.type)))
-    for read in (lambda part: part.read(["exported_at"]), lambda part: part.read_thoroughly()):
-        with pytest.raises(UnreadableError, match="date value out of range"):
-            read(open_part(files, schema.CALLS, PATH))
-    assert len(read_columns(files, schema.CALLS, PATH, ["call_execution_id"])) == 3
-
-
 COUNT_THREADS = """
 import os, sys
 from pathlib import Path

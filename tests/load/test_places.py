@@ -118,7 +118,7 @@ def test_large_part_is_full_whatever_the_number_of_its_rows(dataset, monkeypatch
 def test_rows_on_their_way_count_with_the_bytes_of_those_before(dataset, monkeypatch):
     monkeypatch.setattr(module, "FULL_ROWS", 1_000)
     export_to(dataset, a_bundle("e1", ["c1"]))
-    size_bytes = max(file.size.size_bytes for file in dataset.receipt.written.values())
+    size_bytes = max(file.size_bytes for file in dataset.receipt.written.values())
     monkeypatch.setattr(module, "FULL_BYTES", 3 * size_bytes)
     bundles = [a_bundle(f"e{number}", [f"c{number}"]) for number in range(2, 6)]
     assert [each.number for each in places_in(dataset).parts_of(flattened(bundles))] == [0, 0, 1, 1]

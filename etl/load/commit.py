@@ -1,23 +1,24 @@
-"""Write bundles into their parts, and choose the order in which that becomes visible.
+"""Write bundles into their parts, mark what the source no longer has, and choose the order in which that becomes visible.
 
 Per part: calls, evals and errors first, then the execution rows, which say what the dataset now holds of the others. After a
 crash between the two, the next run fetches these executions again.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
+from typing import Any
 
 import pyarrow as pa
 
 from etl.errors import SchemaError
 from etl.load.dataset import Dataset
 from etl.load.layout import Part
-from etl.load.merge import Replacement, is_of
+from etl.load.merge import Replacement, is_of, mark, with_values
 from etl.load.part_index import held_rows
 from etl.load.receipt import Change
 from etl.model import schema
@@ -106,6 +107,39 @@ def commit(
             }
     pa.default_memory_pool().release_unused()  # else the pieces that are free after each commit add up
     return arrived
+
+
+def mark_deleted(dataset: Dataset, parts: Mapping[str, Part], stamp: ExportStamp) -> int:
+    """Mark the rows of these executions, which lie in these parts; returns how many executions were marked.
+
+    Their dead letters go, which no run can resolve. Execution rows are written last, and vouch for what the dataset holds from then
+    on. A run that is killed between is completed by the next.
+
+    Raises:
+        DestinationError: something could not be written.
+    """
+    in_parts: dict[Part, set[str]] = {}
+    for execution_id, part in parts.items():
+        in_parts.setdefault(part, set()).add(execution_id)
+    return sum(_mark_in(dataset, part, ids, stamp) for part, ids in sorted(in_parts.items()))
+
+
+def _mark_in(dataset: Dataset, part: Part, execution_ids: Collection[str], stamp: ExportStamp) -> int:
+    found = {each: mark(each, dataset.rows(each, part), execution_ids, stamp.columns) for each in schema.OF_EXECUTIONS}
+    for table in (schema.CALLS, schema.EVALS, schema.ERRORS):
+        dataset.write_if_changed(table, part, found[table])
+    rows = found[schema.EXECUTIONS].table
+    changed = set[str]().union(*(each.changed for each in found.values())) & {*rows["execution_id"].to_pylist()}
+    if changed:
+        held = held_rows(dict.fromkeys(changed), found[schema.CALLS].table, found[schema.EVALS].table)
+        told: dict[str, dict[str, Any]] = {
+            "calls_digest": {each: of.calls_digest for each, of in held.items()},
+            "exported_calls": {each: of.exported_calls for each, of in held.items()},
+            **{name: dict.fromkeys(changed, value) for name, value in stamp.columns.items()},
+        }
+        dataset.write(schema.EXECUTIONS, part, with_values(rows, told))
+        dataset.receipt.note(part.run_test_key, Change.MARKED, changed)
+    return len(changed)
 
 
 def _rows_of(bundles: Sequence[FlatBundle], stamp: ExportStamp) -> tuple[dict[str, pa.Table], Arrived]:

@@ -4,7 +4,7 @@ A cache: a part whose files are the same versions is not opened again, and that 
 another dataset or of another version of the exporter counts as empty, and every part is read.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
-from etl.load.dataset import Dataset
-from etl.load.documents import read_identity
+from etl.load.dataset import Dataset, read_identity
 from etl.load.files.contract import Entry, Files, data_files, read_each
 from etl.load.layout import INDEX, Part, parse_part_path
 from etl.load.parquet import UnreadableError, pack, unpack
@@ -94,15 +93,13 @@ def index_if_readable(files: Files, ignored: list[str]) -> Index:
         return Index()
 
 
-def update_index(
-    dataset: Dataset, known: Index, unreadable: list[str], *, strict_keys: Collection[str] | None = ()
-) -> Index:
+def update_index(dataset: Dataset, known: Index, unreadable: list[str]) -> Index:
     """The index as the files are now: parts that the known one does not know, or not in these versions, are read.
 
     Raises:
         DestinationError: as ``list_parts`` and ``index_part``.
     """
-    parts = sorted(list_parts(dataset.files, strict_keys=strict_keys).items())
+    parts = sorted(list_parts(dataset.files).items())
 
     def read(found: tuple[Part, Mapping[str, Entry]]) -> tuple[PartIndex, list[str]]:
         damaged: list[str] = []
@@ -133,20 +130,18 @@ def write_index(files: Files, index: Index) -> None:
     files.publish(INDEX, pack(rows.replace_schema_metadata({"head": msgspec.json.encode(head)}), "zstd"))
 
 
-def list_parts(files: Files, *, strict_keys: Collection[str] | None = ()) -> dict[Part, dict[str, Entry]]:
+def list_parts(files: Files) -> dict[Part, dict[str, Entry]]:
     """The files of each part by table.
 
     Raises:
-        DestinationError: a folder cannot be listed, or data in that of a run test of ``strict_keys`` (None: of any) is none of the
-            dataset's.
+        DestinationError: a folder cannot be listed, or has data that is none of the dataset's.
     """
-    strict = {f"run_test={key}" for key in strict_keys or ()}
     parts: dict[Part, dict[str, Entry]] = {}
     for table in schema.OF_EXECUTIONS:
         for entry in data_files(files, table.name):
             if parsed := parse_part_path(entry.path):
                 parts.setdefault(parsed[1], {})[table.name] = entry
-            elif entry.path.count("/") > 1 and (strict_keys is None or entry.path.split("/")[1] in strict):
+            elif entry.path.count("/") > 1:
                 raise DestinationError(f"{files.where(entry.path)}: not a file of this dataset; move it elsewhere")
     return parts
 

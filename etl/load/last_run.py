@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from etl.errors import DestinationError, ExporterError, FileMissingError
-from etl.load.documents import read_document
+from etl.load.dataset import read_document
 from etl.load.files.contract import Files
 from etl.load.layout import LAST_RUN
 from etl.model.digest import rows_digest

@@ -7,7 +7,7 @@ import pytest
 
 from etl.errors import DestinationError, SchemaError
 from etl.extract.plan import Reason
-from etl.load.deletions import mark_deleted
+from etl.load.commit import mark_deleted
 from etl.load.layout import Part
 from etl.model.lifecycle import ExportState
 from etl.model.records import METRICS

@@ -67,12 +67,12 @@ def test_no_flipped_bit_changes_what_is_read(tmp_path):
     """Without compression nothing else than the pages' checksums could tell."""
     dataset = a_dataset(tmp_path, compression="none")
     export_to(dataset, a_bundle("e1"))
-    path, before = tmp_path / part("calls"), load_state(dataset, strict_keys=[KEY], set_aside=False)
+    path, before = tmp_path / part("calls"), load_state(dataset, set_aside=False)
     content, value = path.read_bytes(), rows(tmp_path, "calls", "row_hash")[0][0].encode()
     noticed = 0
     for found in re.finditer(value, content):
         path.write_bytes(content[: found.start()] + bytes([value[0] ^ 1]) + content[found.start() + 1 :])
-        state = load_state(dataset, strict_keys=[KEY], set_aside=False)
+        state = load_state(dataset, set_aside=False)
         noticed += state.unreadable == [part("calls")]
         assert state.unreadable or state == before
     assert noticed
@@ -108,11 +108,11 @@ def test_a_damaged_file_is_left_alone_or_set_aside_and_made_again(dataset, tmp_p
     damaged = damage(path.read_bytes())
     path.write_bytes(damaged)
 
-    looked_at = load_state(dataset, strict_keys=[KEY], set_aside=False)
+    looked_at = load_state(dataset, set_aside=False)
     assert looked_at.unreadable == [part(table)]
     assert path.read_bytes() == damaged
 
-    state = load_state(dataset, strict_keys=[KEY], set_aside=True)
+    state = load_state(dataset, set_aside=True)
     assert [(tmp_path / aside).read_bytes() for aside in state.unreadable] == [damaged]
     assert state.unreadable[0].startswith("_state/quarantine/")
     assert not path.exists()
@@ -146,7 +146,7 @@ def test_damage_that_only_a_whole_read_shows_ends_one_run_and_the_next_one_repai
         data[:start] + b"\xff" * column.total_compressed_size + data[start + column.total_compressed_size :]
     )
 
-    assert load_state(dataset, strict_keys=[KEY], set_aside=True).unreadable == []
+    assert load_state(dataset, set_aside=True).unreadable == []
     with pytest.raises(
         DestinationError, match=r"not readable as Parquet: .*; moved to _state/quarantine/.*run again"
     ) as e:
@@ -174,7 +174,7 @@ def test_a_file_that_no_export_wrote_is_refused_by_name_and_left_alone(dataset, 
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"theirs")
     with pytest.raises(DestinationError) as caught:
-        load_state(dataset, strict_keys=[KEY], set_aside=is_set_aside)
+        load_state(dataset, set_aside=is_set_aside)
     assert str(caught.value) == f"{path}: not a file of this dataset; move it elsewhere"
     assert path.read_bytes() == b"theirs"
 
@@ -219,7 +219,7 @@ def test_a_file_of_a_newer_version_is_refused_and_left_alone(dataset, tmp_path):
     path = tmp_path / part("calls")
     newer = rewrite_by_another_program(path, lambda table: table.append_column("mood", pa.array(["calm", "calm"])))
     with pytest.raises(DestinationError) as caught:
-        load_state(dataset, strict_keys=[KEY], set_aside=True)
+        load_state(dataset, set_aside=True)
     assert str(caught.value) == (f"{path}: unknown columns ['mood']: written by a newer version; upgrade the exporter")
     assert path.read_bytes() == newer
 
@@ -234,7 +234,7 @@ def test_a_column_of_a_type_that_cannot_become_the_declared_one_is_refused_and_l
 
     foreign = rewrite_by_another_program(path, with_words)
     with pytest.raises(DestinationError, match=r"part-0\.parquet: its columns have other types than this version's: "):
-        load_state(dataset, strict_keys=[KEY], set_aside=True)
+        load_state(dataset, set_aside=True)
     assert path.read_bytes() == foreign
 
 

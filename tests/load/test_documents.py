@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from etl.errors import DestinationError
-from etl.load.documents import identify, read_identity
+from etl.load.dataset import identify, read_identity
 from etl.load.layout import IDENTITY
 from tests.bundles import a_bundle
 from tests.datasets import a_dataset, export_to

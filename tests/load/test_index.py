@@ -9,7 +9,7 @@ import pytest
 
 from etl.errors import DestinationError
 from etl.load import index as module
-from etl.load.documents import identify
+from etl.load.dataset import identify
 from etl.load.files import local
 from etl.load.index import Index, index_if_readable, read_index, update_index, write_index
 from etl.load.layout import IDENTITY, INDEX, Part
@@ -238,9 +238,3 @@ def test_index_that_may_not_be_read_is_told_and_each_file_is_read(dataset, monke
     assert ignored == ["index.parquet: Permission denied; ignored: each file is read instead"]
 
 
-def test_foreign_file_beside_the_parts_is_refused_whatever_the_index_knows(dataset, tmp_path):
-    (tmp_path / part("calls")).with_name("notes.parquet").write_text("mine")
-    for keys in ([KEY], None):
-        with pytest.raises(DestinationError, match=r"notes\.parquet: not a file of this dataset; move it elsewhere$"):
-            load_state(dataset, strict_keys=keys, set_aside=False)
-    assert load_state(dataset, strict_keys=["booking"], set_aside=False).executions.keys() == {"e1", "e2", "e3"}

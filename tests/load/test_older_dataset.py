@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pyarrow.parquet as pq
 
-from etl.load.deletions import mark_deleted
+from etl.load.commit import mark_deleted
 from etl.load.layout import parse_part_path
 from etl.load.merge import with_column
 from etl.load.state import load_state

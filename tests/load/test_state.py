@@ -5,7 +5,7 @@ from datetime import timedelta
 import pyarrow as pa
 import pytest
 
-from etl.load.deletions import mark_deleted
+from etl.load.commit import mark_deleted
 from etl.load.files import local
 from etl.load.index import Index, update_index, write_index
 from etl.load.layout import Part
@@ -16,7 +16,7 @@ from etl.model.digest import rows_digest, voucher
 from etl.model.lifecycle import HeldRows
 from etl.transform.frames import ExportStamp
 from tests.bundles import KEY, a_bundle
-from tests.datasets import FETCHED_AT, export_to, part, place, stored_in
+from tests.datasets import FETCHED_AT, export_to, part, place
 from tests.load.killed import killed_before
 
 EARLIER, LATER = "2026-07-30", "2026-09-02"
@@ -55,19 +55,6 @@ def test_execution_that_is_marked_and_whose_calls_are_not_is_half_deleted(datase
     mark_deleted(dataset, {"e1": HERE}, STAMP)
     state = state_of(dataset)
     assert (state.half_deleted, state.executions["e1"].is_damaged) == (set(), False)
-
-
-@pytest.mark.parametrize("newer", [EARLIER, LATER])
-@pytest.mark.parametrize("is_torn", [False, True])
-def test_of_two_rows_of_an_execution_the_whole_one_counts_or_the_one_that_was_written_last(dataset, newer, is_torn):
-    """Somebody copied its files to another month."""
-    older = LATER if newer == EARLIER else EARLIER
-    export_to(dataset, a_bundle("e1", date=older))
-    export_to(dataset, a_bundle("e1", seconds=2.0, date=newer), run="run-2", fetched_at=FETCHED_AT + timedelta(days=1))
-    if is_torn:
-        (dataset.files.root / part("calls", date=newer)).unlink()
-    stored = stored_in(dataset)["e1"]
-    assert (stored.place, stored.is_damaged) == (place(older if is_torn else newer), False)
 
 
 def test_times_that_have_not_come_yet_count_as_unknown(dataset):

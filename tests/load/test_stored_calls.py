@@ -3,10 +3,10 @@
 import pytest
 from msgspec.structs import replace
 
-from etl.load.deletions import mark_deleted
+from etl.load.commit import mark_deleted
 from etl.load.layout import Part
 from etl.load.merge import mark
-from etl.load.stored_calls import StoredCalls
+from etl.load.state import StoredCalls
 from etl.model import schema
 from etl.transform.frames import ExportStamp
 from tests.bundles import KEY, a_bundle

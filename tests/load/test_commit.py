@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from etl.errors import DestinationError, SchemaError
+from etl.errors import DestinationError
 from etl.extract.plan import Reason
 from etl.load.commit import mark_deleted
 from etl.load.layout import Part
@@ -236,13 +236,6 @@ def test_every_file_has_exactly_the_declared_schema_whatever_it_holds(dataset, t
     export_to(dataset, a_bundle("e1"))
     assert len(list(tmp_path.rglob("*.parquet"))) == 5
     assert wrong_schemas(tmp_path) == []
-
-
-def test_one_execution_twice_in_a_commit_is_a_bug_that_writes_nothing(dataset, tmp_path):
-    twice = a_bundle("e1", [])
-    with pytest.raises(SchemaError, match="twice"):
-        export_to(dataset, twice, twice)
-    assert not list(tmp_path.rglob("*.parquet"))
 
 
 @pytest.mark.parametrize("table", ["calls", "evals"])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lease
-from etl.load.files.contract import KEPT_ASIDE, MOST_BYTES, Entry, Probe, never_stopped, next_aside
+from etl.load.files.contract import MOST_BYTES, Entry, Probe, never_stopped, next_aside
 from etl.load.files.objects import Found, Objects
 from etl.load.files.store import open_filesystem
 from etl.load.layout import QUARANTINE, STAGING
@@ -121,14 +121,12 @@ class BucketFiles:
         self._note(Found(path, len(data), version, datetime.now(UTC)))
 
     def set_aside(self, path: str) -> str:
-        """Move an unreadable object to the quarantine; returns its new path. Of each path the last three stay."""
-        aside, earlier = next_aside(self.list(QUARANTINE), path)
+        """Move an unreadable object to the quarantine; returns its new path."""
+        aside = next_aside(self.list(QUARANTINE), path)
         self._require_lease()
         self._objects.copy(path, aside)
         self._note(self._objects.head(aside))
         self._remove(path)
-        for old in earlier[: 1 - KEPT_ASIDE]:
-            self._remove(old)
         return aside
 
     def sweep_staging(self) -> int:

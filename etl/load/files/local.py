@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lock
-from etl.load.files.contract import KEPT_ASIDE, MOST_BYTES, Entry, Probe, listed, never_stopped, next_aside
+from etl.load.files.contract import MOST_BYTES, Entry, Probe, listed, never_stopped, next_aside
 from etl.load.files.folder import NotRegularError, fsync_folder, open_regular, probe, require_space, why
 from etl.load.layout import QUARANTINE, STAGING, STATE
 
@@ -128,18 +128,13 @@ class LocalFiles:
             return tuple(sorted(self._walk(folder), key=lambda entry: entry.path))
 
     def set_aside(self, path: str) -> str:
-        """Move a file that cannot be read to the quarantine; returns its new path.
-
-        Of each path the last three that were set aside stay.
-        """
-        aside, earlier = next_aside([entry.path for entry in self.entries(QUARANTINE)], path)
+        """Move a file that cannot be read to the quarantine; returns its new path."""
+        aside = next_aside([entry.path for entry in self.entries(QUARANTINE)], path)
         with self._naming(path):
             self._make_folder(self.root / QUARANTINE)
             (self.root / path).replace(self.root / aside)
             fsync_folder(self.root / QUARANTINE)
             fsync_folder((self.root / path).parent)
-            for old in earlier[: 1 - KEPT_ASIDE]:
-                (self.root / old).unlink()
         return aside
 
     def sweep_staging(self) -> int:

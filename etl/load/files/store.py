@@ -44,8 +44,9 @@ _CODES = {
 }
 _OUTAGES = ("SlowDown", "InternalError", "ServiceUnavailable", "ServerBusy", "OperationTimedOut")
 _NO_ANSWER = "error sending request"
+_OTHER_REGION = "without LOCATION"
 _PHRASES = {
-    "without LOCATION": _REGION,
+    _OTHER_REGION: _REGION,
     _NO_ANSWER: "cannot be reached, or is too slow: check the network, and the endpoint",
 }
 _NO_CREDENTIALS = {
@@ -186,14 +187,12 @@ def error_of(exc: Exception, url: str, path: str, kind: str) -> DestinationError
         return ConflictError(f"{where}: changed by another program since it was read; nothing was lost")
     if any(address in text for address in _METADATA_ADDRESSES):
         return DestinationError(f"{url}: no credentials found: {_NO_CREDENTIALS[urlsplit(url).scheme]}")
-    code = re.search(r"<Code>([A-Za-z]+)</Code>", text)
-    if code and code[1] in _CODES:
-        kind_of_error = StoreFailedError if code[1] in _OUTAGES else DestinationError
-        return kind_of_error(f"{url}: {_CODES[code[1]]}")
-    for phrase, words in _PHRASES.items():
-        if phrase in text:
-            kind_of_error = StoreFailedError if phrase == _NO_ANSWER else DestinationError
-            return kind_of_error(f"{url}: {words}")
+    code = found[1] if (found := re.search(r"<Code>([A-Za-z]+)</Code>", text)) else ""
+    is_outage = code in _OUTAGES if code else _OTHER_REGION not in text
+    kind_of_error = StoreFailedError if is_outage else DestinationError
+    known = _CODES.get(code) or next((words for phrase, words in _PHRASES.items() if phrase in text), None)
+    if known:
+        return kind_of_error(f"{url}: {known}")
     if isinstance(exc, FileNotFoundError):
         if kind == "put":
             return ConflictError(f"{where}: removed by another program since it was read; nothing was lost")
@@ -202,6 +201,5 @@ def error_of(exc: Exception, url: str, path: str, kind: str) -> DestinationError
         return DestinationError(f"{where}: the credentials may not {kind} it: allow that for all objects below {url}")
     if code:
         message = re.search(r"<Message>([^<]*)</Message>", text)
-        text = f"the store answers {code[1]}: {message[1] if message else 'it does not say why'}"
-    kind_of_error = DestinationError if code and code[1] not in _OUTAGES else StoreFailedError
+        text = f"the store answers {code}: {message[1] if message else 'it does not say why'}"
     return kind_of_error(f"{where}: {re.sub(_QUERY, '', ' '.join(text.split()))[:300]}")

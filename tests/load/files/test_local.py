@@ -306,23 +306,6 @@ def test_a_file_set_aside_keeps_its_bytes_and_says_where_it_came_from(files):
         files.set_aside(PART)
 
 
-def test_of_each_file_the_last_three_stay_in_the_quarantine(files):
-    """One that is damaged every night would fill the disk otherwise."""
-    other = PART.replace("2026-01", "2026-02")
-    files.publish(other, b"other")
-    kept = [files.set_aside(other)]
-    of_an_older_version = f"_state/quarantine/99999999-{PART.replace('/', '-')}"
-    files.publish(of_an_older_version, b"old")
-    for night in range(12):
-        files.publish(PART, b"%d" % night)
-        files.set_aside(PART)
-        if night < 2:
-            assert files.has(of_an_older_version)
-    aside = files.list("_state/quarantine")
-    assert sorted(files.read(path) for path in aside if path not in kept) == [b"10", b"11", b"9"]
-    assert kept[0] in aside
-
-
 def test_a_file_is_durable_in_the_quarantine_before_it_is_gone_from_its_table(files):
     files.publish(PART, b"damaged")
     steps: list[Any] = []

@@ -6,7 +6,7 @@ While the lock is held, the bucket is listed once; what this run writes is kept 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from io import BytesIO
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -130,12 +130,8 @@ class BucketFiles:
         return aside
 
     def sweep_staging(self) -> int:
-        """Remove what probes that were killed have left; a run itself leaves nothing unfinished."""
-        old = datetime.now(UTC) - timedelta(hours=1)
-        leftovers = [each.path for each in self._below(STAGING) if each.changed_at < old]
-        for path in leftovers:
-            self._remove(path)
-        return len(leftovers)
+        """Nothing: a run leaves nothing unfinished."""
+        return 0
 
     def _remove(self, path: str) -> None:
         """Remove the object, if it is what this run has seen."""

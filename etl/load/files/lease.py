@@ -36,7 +36,6 @@ class Lease:
         self._renewals = 0
         self._seen: Version | None = None
         self._renewed_at = _clocks()
-        self._outage_ends_at: float | None = None
         self._lost: str | None = None
         self._using = Lock()
 
@@ -101,18 +100,18 @@ class Lease:
                 raise DestinationError(self._lost) from None
 
     def require(self) -> None:
-        """Be the holder still, as far as can be known. An outage is waited for once.
+        """Be the holder still, as far as can be known; an outage of the store is waited for.
 
         Raises:
             DestinationError: as ``renew``.
         """
         passed = max(now - then for now, then in zip(_clocks(), self._renewed_at, strict=True))
+        outage_ends_at = time.monotonic() + _OUTAGE_SECONDS
         while self._lost or passed > LIFE_SECONDS / 2:
             try:
                 self.renew()
             except StoreFailedError:
-                self._outage_ends_at = self._outage_ends_at or time.monotonic() + _OUTAGE_SECONDS
-                if time.monotonic() > self._outage_ends_at:
+                if time.monotonic() > outage_ends_at:
                     raise
                 time.sleep(1)  # a renewal gives up after seconds, an outage may last for minutes
             else:
@@ -129,7 +128,6 @@ class Lease:
         self._renewals += 1
         self._replace(self._text(renewals=self._renewals))
         self._renewed_at = before
-        self._outage_ends_at = None
 
     def _replace(self, text: bytes) -> None:
         try:

@@ -61,8 +61,8 @@ class Objects:
 
     Whatever fails is a DestinationError: ConflictError where an object is not what was seen, FileMissingError where there is none.
 
-    ``requests`` counts what was asked of the store, by kind; what obstore sends again is not in it. Once the store has failed for
-    minutes, it is given seconds: what is left is to end the run. A reader does not wait for minutes at all.
+    ``requests`` counts what was asked of the store, by kind; what obstore sends again is not in it. A run waits for minutes for a
+    store that fails, a reader does not.
     """
 
     def __init__(self, url: str, options: Options) -> None:
@@ -142,13 +142,13 @@ class Objects:
         """All objects below the folder, a thousand in each request. Placeholders that consoles make for folders are none."""
         import obstore  # noqa: PLC0415
 
-        found: dict[str, Found] = {}
+        found: list[Found] = []
         with self._naming(folder, "list"):
             pages = iter(obstore.list(self._store, prefix=folder or None, chunk_size=_PAGE))
             while (page := self._answer(lambda: next(pages, None))) is not None:
-                found |= {each.path: each for each in map(_found, page)}
+                found += map(_found, page)
         self._count("list", max(0, len(found) - 1) // _PAGE)
-        return [each for each in found.values() if not _is_placeholder(each)]
+        return [each for each in found if not _is_placeholder(each)]
 
     def delete(self, path: str) -> None:
         """Remove the object, if there is one."""
@@ -192,7 +192,6 @@ class Objects:
                 left = min(left, STOPPED_SECONDS)
             left -= _LOOK_SECONDS
             if left < 0:
-                self._store = self._hasty_store
                 raise no_answer(self.url)
         return answer.result()
 
@@ -209,10 +208,7 @@ class Objects:
         try:
             yield
         except (FileNotFoundError, BaseError) as exc:
-            error = error_of(exc, self.url, path, kind)
-            if isinstance(error, StoreFailedError):
-                self._store = self._hasty_store
-            raise error from exc
+            raise error_of(exc, self.url, path, kind) from exc
 
 
 def _is_placeholder(found: Found) -> bool:

@@ -130,22 +130,6 @@ def test_a_probe_says_whether_a_dataset_is_there_and_leaves_nothing(files):
     assert files.probe().is_there is True
 
 
-def test_old_leftovers_of_probes_are_swept_and_nothing_of_a_probe_under_way(files, monkeypatch):
-    files.publish("_state/staging/1", b"1")
-    with files.lock(NOW):
-        assert files.sweep_staging() == 0
-
-    class Later(datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return datetime.now(tz).replace(year=2099)
-
-    monkeypatch.setattr("etl.load.files.bucket.datetime", Later)
-    with files.lock(NOW):
-        assert files.sweep_staging() == 1
-    assert files.list("_state/staging") == []
-
-
 def test_the_lock_lists_once_and_what_is_known_is_asked_no_more(files, proxy):
     for number in range(3):
         files.publish(f"calls/{number}", b"1")

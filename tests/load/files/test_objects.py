@@ -96,20 +96,6 @@ def test_a_write_whose_connection_was_cut_is_repeated_where_the_library_does_not
     objects.delete(PATH)
     assert [each.path for each in objects.list("")] == ["other"]
     assert len(cut) == 3
-    assert objects._store is not objects._hasty_store
-
-
-def test_a_store_that_failed_for_long_is_given_seconds_from_then_on(proxy, monkeypatch):
-    monkeypatch.setitem(store._PATIENT, "retry_config", {"max_retries": 0})
-    objects = Objects(proxy.store.url(), proxy.options)
-    proxy.judge = lambda _told: Refused(400, "ExpiredToken")
-    with pytest.raises(DestinationError):
-        objects.get(PATH)
-    assert objects._store is not objects._hasty_store
-    proxy.judge = lambda _told: Refused(503, "SlowDown")
-    with pytest.raises(DestinationError, match="kept asking for fewer requests"):
-        objects.get(PATH)
-    assert objects._store is objects._hasty_store
 
 
 def test_placeholders_of_folders_are_no_objects_and_odd_keys_are_told(objects, proxy):
@@ -161,10 +147,9 @@ def test_a_store_that_is_silent_is_given_up_by_a_reader_and_by_a_run_that_is_sto
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         given = {"access_key_id": "a", "secret_access_key": "b"}
         objects = Objects("s3://bucket/folder", {"endpoint": endpoint, "region": "us-east-1"} | given)
-        patient, objects._most_seconds = objects._store, 0.2
+        objects._most_seconds = 0.2
         with pytest.raises(StoreFailedError, match="s3://bucket/folder: cannot be reached, or is too slow"):
             objects.get(PATH)
-        assert objects._store is not patient
         objects.be_patient(lambda: True)
         with pytest.raises(StoreFailedError):
             objects.list("")

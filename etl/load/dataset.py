@@ -100,11 +100,7 @@ class Dataset:
         return rows
 
     def write(self, table: schema.Table, part: Part, rows: pa.Table) -> None:
-        """Make these the rows of the part, durably.
-
-        Raises:
-            DestinationError: the file could not be written; the old one is unchanged.
-        """
+        """Make these the rows of the part, durably, or leave it as it is."""
         data = encode(table, rows, self._compression)
         path = part_path(table.name, part)
         self.files.publish(path, data)
@@ -114,11 +110,7 @@ class Dataset:
         self.written.size_bytes += len(data)
 
     def set_aside(self, path: str) -> str:
-        """Move a damaged file to the quarantine; returns where it is then.
-
-        Raises:
-            DestinationError: it could not be moved.
-        """
+        """Move a damaged file to the quarantine; returns where it is then."""
         aside = self.files.set_aside(path)
         self.receipt.note_removed(path)
         return aside
@@ -144,11 +136,8 @@ class Dataset:
 
     def record_run(self, day: date, export_run_id: str, frame: pd.DataFrame) -> None:
         """Add the row of one export run that began on this UTC day."""
-        rows = to_arrow(frame, schema.RUNS_TABLE)
-        path, data = (
-            run_path(folder_of(day), export_run_id),
-            encode(schema.RUNS_TABLE, rows, self._compression),
-        )
+        rows, path = to_arrow(frame, schema.RUNS_TABLE), run_path(folder_of(day), export_run_id)
+        data = encode(schema.RUNS_TABLE, rows, self._compression)
         self.files.publish(path, data)
         self.receipt.note_written(path, data, rows=len(rows))
 
@@ -200,11 +189,7 @@ def read_identity(
 
 
 def identify(files: Files, now: datetime, *, note: Callable[[str], object] = lambda _: None) -> None:
-    """Give the dataset an id, unless it has one that can be read.
-
-    Raises:
-        DestinationError: as ``read_identity``, or the document cannot be written.
-    """
+    """Give the dataset an id, unless it has one that can be read; errors as for ``read_identity``."""
     if read_identity(files, note=note, set_aside=True) is None:
         identity = Identity(dataset_id=secrets.token_hex(16), layout=_LAYOUT, created_at=now)
         files.publish(IDENTITY, msgspec.json.encode(identity))

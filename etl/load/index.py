@@ -44,7 +44,10 @@ class Index:
         """How many rows the part's file has; None when the index does not know it in this version."""
         parsed = parse_part_path(entry.path)
         known = self.parts.get(parsed[1]) if parsed else None
-        return known.count(table, entry) if known else None
+        if known is None or known.versions is None or entry.is_fresh or not entry.version:
+            return None
+        number = schema.OF_EXECUTIONS.index(table)
+        return known.counts[number] if known.versions[number] == entry.version else None
 
     def damaged(self) -> set[str]:
         """The executions of which there are other calls or evals than were exported."""
@@ -96,18 +99,16 @@ def index_if_readable(files: Files, ignored: list[str]) -> Index:
 def update_index(dataset: Dataset, known: Index, unreadable: list[str]) -> Index:
     """The index as the files are now: parts that the known one does not know, or not in these versions, are read.
 
+    A damaged file holds nothing, and is added to ``unreadable``.
+
     Raises:
         DestinationError: as ``list_parts`` and ``index_part``.
     """
     parts = sorted(list_parts(dataset.files).items())
-
-    def read(found: tuple[Part, Mapping[str, Entry]]) -> tuple[PartIndex, list[str]]:
-        damaged: list[str] = []
-        return index_part(dataset, *found, damaged), damaged
-
     unknown = [each for each in parts if not _is_known(known, *each)]
     new: dict[Part, PartIndex] = {}
-    for (part, _), (found, damaged) in zip(unknown, read_each(dataset.files, read, unknown), strict=True):
+    read = read_each(dataset.files, lambda found: index_part(dataset, found[1]), unknown)
+    for (part, _), (found, damaged) in zip(unknown, read, strict=True):
         new[part] = found
         unreadable += damaged
     index = Index({part: new.get(part) or known.parts[part] for part, _ in parts})
@@ -116,11 +117,7 @@ def update_index(dataset: Dataset, known: Index, unreadable: list[str]) -> Index
 
 
 def write_index(files: Files, index: Index) -> None:
-    """Replace the file.
-
-    Raises:
-        DestinationError: it cannot be written.
-    """
+    """Replace the file."""
     parts = [
         (part.run_test_key, part.place, each.versions, each.counts, len(each.rows))
         for part, each in index.parts.items()

@@ -24,16 +24,11 @@ class _LastPart:
 
     number: int
     rows: int = 0
-    size_bytes: float = 0
+    size_bytes: int = 0
 
     @property
     def is_full(self) -> bool:
         return self.rows >= FULL_ROWS or self.size_bytes >= FULL_BYTES
-
-    def take(self, rows: int) -> None:
-        """Count rows that will be as long as those before."""
-        self.size_bytes += rows * self.size_bytes / self.rows if self.rows else 0
-        self.rows += rows
 
 
 class Places:
@@ -64,7 +59,7 @@ class Places:
         found = last.get((key, folder)) or self._last_part(key, folder)
         if found.is_full:
             found = _LastPart(found.number + 1)
-        found.take(max(1, len(bundle.calls.values), len(bundle.evals.values)))
+        found.rows += max(1, len(bundle.calls.values), len(bundle.evals.values))
         last[key, folder] = found
         return self._given.setdefault(bundle.execution.execution_id, Part(key, place_of(folder, found.number)))
 

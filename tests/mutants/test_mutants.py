@@ -295,7 +295,7 @@ MUTANTS = [
     Mutant(
         "lock that changes is held",
         "etl/load/files/lease.py",
-        "if is_stopped() or self._objects.head(LOCK).version.e_tag != seen.e_tag:",
+        "if is_stopped() or self._objects.head(LOCK).version.e_tag != found.version.e_tag:",
         "if is_stopped():",
         ("tests/load/files/test_lease.py",),
     ),

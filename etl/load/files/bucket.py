@@ -31,14 +31,10 @@ class BucketFiles:
     def __init__(self, url: str, options: Options) -> None:
         self._objects = Objects(url, options)
         self._options = options
+        self.requests: Mapping[str, int] = self._objects.requests
         self.readers = _READERS
         self._lease: lease.Lease | None = None
         self._listed: dict[str, Found] | None = None
-
-    @property
-    def requests(self) -> Mapping[str, int]:
-        """What was asked of the store so far, by kind."""
-        return self._objects.requests
 
     def where(self, path: str = "") -> str:
         """The whole URL, for messages."""
@@ -57,7 +53,7 @@ class BucketFiles:
     def probe(self) -> Probe:
         """Write, read, replace and remove an object of its own, and fail to replace what it has not seen."""
         lease.prove(self._objects, f"{STAGING}/{secrets.token_hex(16)}")
-        return Probe(self.where(), self.has(""), None)
+        return Probe(self.has(""), None)
 
     @contextmanager
     def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never_stopped) -> Iterator[None]:

@@ -38,12 +38,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A storage to which an export could write, tried at ``where``; ``is_there``: the dataset's root exists already.
+    """A storage to which an export could write; ``is_there``: the dataset's root exists already.
 
     ``free_bytes`` is None where the storage does not say.
     """
 
-    where: str
     is_there: bool
     free_bytes: int | None
 

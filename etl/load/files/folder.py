@@ -109,7 +109,7 @@ def probe(root: Path) -> Probe:
         raise DestinationError(f"{folder}: files cannot be written and locked there: {why(exc)}") from exc
     if is_there:
         _check_access(root)
-    return Probe(where=str(folder), is_there=is_there, free_bytes=free_bytes)
+    return Probe(is_there=is_there, free_bytes=free_bytes)
 
 
 def _check_access(root: Path) -> None:

@@ -46,7 +46,7 @@ class Lease:
             LockHeldError: there is one, or another process became it meanwhile.
             DestinationError: the store fails, or ignores conditions.
         """
-        outdated = self._look(is_stopped)
+        outdated = self._seen = self._look(is_stopped)
         try:
             self._write()
         except (ConflictError, FileMissingError):
@@ -67,19 +67,17 @@ class Lease:
 
     def _look(self, is_stopped: Callable[[], bool]) -> Version | None:
         """Make sure that no living process holds the lock; returns the version to be replaced, None if there is no lock yet."""
-        with suppress(FileMissingError):
+        try:
             found, text = _read(self._objects)
-            if holder := _holder(text):
-                self._watch(found.version, holder, is_stopped)
-            self._seen = found.version
-        return self._seen
-
-    def _watch(self, seen: Version, holder: str, is_stopped: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + LIFE_SECONDS
-        while (left := deadline - time.monotonic()) > 0:
-            time.sleep(min(left, LIFE_SECONDS / _LOOKS))
-            if is_stopped() or self._objects.head(LOCK).version.e_tag != seen.e_tag:
-                raise LockHeldError(f"another export holds {self._where} ({holder}); nothing was changed")
+        except FileMissingError:
+            return None
+        if holder := _holder(text):
+            deadline = time.monotonic() + LIFE_SECONDS
+            while (left := deadline - time.monotonic()) > 0:
+                time.sleep(min(left, LIFE_SECONDS / _LOOKS))
+                if is_stopped() or self._objects.head(LOCK).version.e_tag != found.version.e_tag:
+                    raise LockHeldError(f"another export holds {self._where} ({holder}); nothing was changed")
+        return found.version
 
     def renew(self) -> None:
         """Show that the holder is alive.

@@ -31,24 +31,14 @@ _HASTY: Mapping[str, Any] = {
     "retry_config": {"max_retries": 100, "retry_timeout": timedelta(seconds=HASTY_SECONDS)},
 }
 _ADDRESS = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[1-9][0-9]{0,4})?(/[^?#@\s]*)?")
-_REGION = "the bucket is in another region: set region in [destination.options]"
 _CODES = {
     "NoSuchBucket": "no such bucket: create it, or fix [destination] path",
     "InvalidAccessKeyId": "the store does not know this access key: check the credentials",
     "SignatureDoesNotMatch": "the secret does not belong to the access key: check the credentials",
     "ExpiredToken": "the credentials have expired: renew them, and run again",
-    "RequestTimeTooSkewed": "this machine's clock is wrong: set it",
-    "PermanentRedirect": _REGION,
-    "AuthorizationHeaderMalformed": _REGION,
-    "SlowDown": "the store kept asking for fewer requests: run again later",
 }
 _OUTAGES = ("SlowDown", "InternalError", "ServiceUnavailable", "ServerBusy", "OperationTimedOut")
 _NO_ANSWER = "error sending request"
-_OTHER_REGION = "without LOCATION"
-_PHRASES = {
-    _OTHER_REGION: _REGION,
-    _NO_ANSWER: "cannot be reached, or is too slow: check the network, and the endpoint",
-}
 _NO_CREDENTIALS = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role",
     "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or give the machine a service account",
@@ -169,7 +159,7 @@ class StoreFailedError(DestinationError):
 
 def no_answer(url: str) -> StoreFailedError:
     """What to raise where the store below the URL was not waited for any longer."""
-    return StoreFailedError(f"{url}: {_PHRASES[_NO_ANSWER]}")
+    return StoreFailedError(f"{url}: cannot be reached, or is too slow: check the network, and the endpoint")
 
 
 def is_cut_off(exc: Exception) -> bool:
@@ -187,12 +177,11 @@ def error_of(exc: Exception, url: str, path: str, kind: str) -> DestinationError
         return ConflictError(f"{where}: changed by another program since it was read; nothing was lost")
     if any(address in text for address in _METADATA_ADDRESSES):
         return DestinationError(f"{url}: no credentials found: {_NO_CREDENTIALS[urlsplit(url).scheme]}")
+    if _NO_ANSWER in text:
+        return no_answer(url)
     code = found[1] if (found := re.search(r"<Code>([A-Za-z]+)</Code>", text)) else ""
-    is_outage = code in _OUTAGES if code else _OTHER_REGION not in text
-    kind_of_error = StoreFailedError if is_outage else DestinationError
-    known = _CODES.get(code) or next((words for phrase, words in _PHRASES.items() if phrase in text), None)
-    if known:
-        return kind_of_error(f"{url}: {known}")
+    if code in _CODES:
+        return DestinationError(f"{url}: {_CODES[code]}")
     if isinstance(exc, FileNotFoundError):
         if kind == "put":
             return ConflictError(f"{where}: removed by another program since it was read; nothing was lost")
@@ -202,4 +191,5 @@ def error_of(exc: Exception, url: str, path: str, kind: str) -> DestinationError
     if code:
         message = re.search(r"<Message>([^<]*)</Message>", text)
         text = f"the store answers {code}: {message[1] if message else 'it does not say why'}"
+    kind_of_error = DestinationError if code and code not in _OUTAGES else StoreFailedError
     return kind_of_error(f"{where}: {re.sub(_QUERY, '', ' '.join(text.split()))[:300]}")

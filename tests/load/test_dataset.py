@@ -1,5 +1,6 @@
 """The dataset knows what it holds, notices what is lost or damaged, and reads what other versions wrote."""
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -9,9 +10,9 @@ import pytest
 
 from etl.errors import DestinationError
 from etl.extract.plan import Reason
-from etl.load.dataset import Dataset
+from etl.load.dataset import Dataset, identify, read_identity
 from etl.load.files.local import LocalFiles
-from etl.load.layout import Part
+from etl.load.layout import IDENTITY, Part
 from etl.load.merge import Replacement
 from etl.load.state import load_state
 from etl.model import schema
@@ -31,6 +32,8 @@ from tests.datasets import (
     stored_in,
     wrong_schemas,
 )
+
+NOW = datetime(2026, 11, 1, 2, tzinfo=UTC)
 
 
 def rewrite_by_another_program(path, change):
@@ -276,3 +279,42 @@ def test_each_run_is_recorded_in_a_file_of_its_own(dataset, tmp_path):
         ("run-2", started_at, 0, None),
     ]
     assert wrong_schemas(tmp_path) == []
+
+
+def test_new_dataset_is_given_an_id_once(dataset, tmp_path):
+    assert read_identity(dataset.files) is None
+    identify(dataset.files, NOW)
+    identity = read_identity(dataset.files)
+    assert identity is not None
+    assert (identity.layout, identity.created_at) == (2, NOW)
+    assert len(identity.dataset_id) == 32
+    identify(dataset.files, NOW.replace(day=2))
+    assert read_identity(dataset.files) == identity
+    other = a_dataset(tmp_path / "other")
+    identify(other.files, NOW)
+    another = read_identity(other.files)
+    assert another is not None
+    assert another.dataset_id != identity.dataset_id
+
+
+@pytest.mark.parametrize("layout", [1, 3])
+def test_another_layout_is_refused(dataset, tmp_path, layout):
+    text = json.dumps({"dataset_id": "a", "layout": layout, "created_at": "2026-11-01T00:00:00Z", "new": 1})
+    (tmp_path / IDENTITY).write_text(text)
+    message = f"^{tmp_path / IDENTITY}: layout {layout}, written by a newer version: upgrade the exporter$"
+    with pytest.raises(DestinationError, match=message):
+        identify(dataset.files, NOW)
+    assert (tmp_path / IDENTITY).read_text() == text
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"dataset_id": "a", "layout": 2}', "[" * 100_000, " " * (1 << 20) + "{}"])
+def test_document_that_cannot_be_read_is_set_aside_for_a_new_id(dataset, tmp_path, text):
+    (tmp_path / IDENTITY).write_text(text)
+    notes: list[str] = []
+    assert read_identity(dataset.files, note=notes.append) is None
+    identify(dataset.files, NOW, note=notes.append)
+    assert read_identity(dataset.files) is not None
+    aside = "_state/quarantine/0001-_state-dataset.json"
+    assert (tmp_path / aside).read_text() == text
+    assert [note.rpartition("; ")[2] for note in notes] == ["ignored", f"moved to {aside}"]
+    assert all(note.startswith(str(tmp_path / IDENTITY)) and "\n" not in note for note in notes)

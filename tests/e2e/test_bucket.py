@@ -41,6 +41,7 @@ from tests.stores import (
     mirror,
     nothing,
     proxied,
+    upload,
 )
 from tests.worlds import settled_world, small_world
 
@@ -98,29 +99,6 @@ async def test_azure_holds_a_dataset_as_well(tmp_path: Path, monkeypatch: pytest
             assert_equals_world(tmp_path, server.world)
 
 
-@pytest.mark.slow
-async def test_a_dataset_that_is_copied_to_a_bucket_or_back_goes_on_without_fetching_anything_again(
-    seaweed_store: Store, tmp_path: Path, keys: None
-) -> None:
-    url = seaweed_store.url()
-    async with Sandbox(settled_world(run_tests=2, executions=3, calls=2)) as server:
-        names, env = [run_test.name for run_test in server.world.run_tests], environment(server, **KEYS)
-        write_settings(tmp_path, names)
-        assert (await metrics_etl("run", "--quiet", cwd=tmp_path, env=env)).exit_code == 0
-        store = objects.Objects(url, seaweed_store.options)
-        for path in (each for each in (tmp_path / "data").rglob("*") if each.is_file()):
-            store.put(path.relative_to(tmp_path / "data").as_posix(), path.read_bytes(), None)
-        in_bucket = bucket_settings(url, seaweed_store.endpoint)
-        back = ["[destination]", f'path = "{tmp_path}/back"']
-        (tmp_path / "back").mkdir()
-        for lines in (in_bucket, back):
-            write_settings(tmp_path, names, *lines)
-            result = await metrics_etl("run", "--json", cwd=tmp_path, env=env)
-            assert (result.exit_code, result.document["requests"], result.document["files"]) == (0, 2, 0)
-            assert (await metrics_etl("verify", cwd=tmp_path, env=env)).exit_code == 0
-            mirror(url, seaweed_store.options, tmp_path / "back")
-
-
 @pytest.mark.slow  # pandas, pyarrow, Polars and DuckDB, each with a client of its own
 async def test_engines_read_a_bucket_as_the_documentation_says(
     seaweed_store: Store, tmp_path: Path, keys: None
@@ -141,28 +119,6 @@ async def test_engines_read_a_bucket_as_the_documentation_says(
     for name in ("from_pandas", "from_pyarrow", "from_polars", "from_duckdb"):
         rows = found[name]
         assert sorted(rows["call_execution_id"]) == expected, name  # type: ignore[index]
-
-
-@pytest.mark.slow
-async def test_a_quiet_night_over_a_thousand_files_asks_for_one_page_of_the_list_for_each(
-    seaweed_store: Store, tmp_path: Path, keys: None
-) -> None:
-    async with Sandbox(settled_world(run_tests=1, executions=360, calls=1)) as server:
-        with proxied(seaweed_store) as proxy:
-            url = proxy.store.url()
-            write_settings(tmp_path, [server.world.run_tests[0].name], *IN_ORDER, *bucket_settings(url, proxy.endpoint))
-            env = environment(server, **KEYS)
-            assert await end(begin(fork_server(), tmp_path, env)) == 0, (tmp_path / "stderr").read_text()
-            objects_of_tables = [
-                path for path in objects.Objects(url, proxy.options).list("") if ".parquet" in path.path
-            ]
-            assert 1000 < len(objects_of_tables) < 2000
-            proxy.requests.clear()
-            result = await metrics_etl("run", "--json", cwd=tmp_path, env=env)
-    assert result.exit_code == 0
-    assert not [told.path for told in proxy.requests if "/run_test" in told.path]
-    assert len([told for told in proxy.requests if "list-type" in told.path]) == 2
-    assert result.document["store_requests"]["list"] == 2
 
 
 async def exported(proxy: StoreProxy, folder: Path) -> dict[str, str]:
@@ -273,9 +229,8 @@ class Disturbed:
     def copy(self, name: str, *, is_new: bool = False) -> str:
         """A place with the dataset, or with nothing."""
         url = self.place_of(name)
-        store = objects.Objects(url, self.proxy.store.options)
-        for path in (each for each in self.before.rglob("*") if each.is_file() and not is_new):
-            store.put(path.relative_to(self.before).as_posix(), path.read_bytes(), None)
+        if not is_new:
+            upload(self.before, url, self.proxy.store.options)
         self.proxy.requests.clear()
         return url
 
@@ -307,13 +262,6 @@ async def disturbed(seaweed_store: Store, tmp_path: Path, keys: None) -> AsyncIt
             yield trial
 
 
-def chosen(requests: list[Told], *, is_every: bool) -> list[int]:
-    """Each request, or the first one of every 40th kind."""
-    kinds = [f"{told.method} {told.path.split('/data')[-1].partition('month=')[0]}" for told in requests]
-    firsts = sorted({kind: nth for nth, kind in reversed(list(enumerate(kinds)))}.values())
-    return list(range(len(requests))) if is_every else firsts[::40]
-
-
 @pytest.mark.parametrize(
     ("is_new", "is_every"),
     [
@@ -328,8 +276,8 @@ async def test_a_run_that_is_killed_at_any_request_to_the_store_is_completed_by_
     """The store never hears of the request, hears half of it, or answers nobody."""
     moments: list[Verdict] = [Cut("before"), Cut("halfway"), Cut("after")]
     requests = await disturbed.requests_of_a_run(is_new=is_new)
-    for number, nth in enumerate(chosen(requests, is_every=is_every)):
-        for moment in moments if is_every else [moments[number % 3]]:
+    for nth in range(len(requests)) if is_every else [len(requests) // 2]:
+        for moment in moments if is_every else moments[-1:]:
             url = disturbed.copy(f"killed-{nth}-{moment}", is_new=is_new)
             process = begin(disturbed.context, disturbed.folder, disturbed.environment(url))
 
@@ -343,13 +291,10 @@ async def test_a_run_that_is_killed_at_any_request_to_the_store_is_completed_by_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("is_every", [False, True])
-async def test_a_run_of_which_any_request_to_the_store_fails_loses_nothing(
-    disturbed: Disturbed, is_every: bool
-) -> None:
+async def test_a_run_of_which_any_request_to_the_store_fails_loses_nothing(disturbed: Disturbed) -> None:
     verdicts: list[Verdict] = [Refused(403, "AccessDenied"), Refused(404), Cut("before"), Cut("halfway"), Cut("after")]
-    for number, nth in enumerate(chosen(await disturbed.requests_of_a_run(), is_every=is_every)):
-        for verdict in verdicts if is_every else [verdicts[number % len(verdicts)]]:
+    for nth in range(len(await disturbed.requests_of_a_run())):
+        for verdict in verdicts:
             url = disturbed.copy(f"failed-{nth}-{verdict}")
             disturbed.proxy.verdicts = {nth: verdict}
             code = await end(begin(disturbed.context, disturbed.folder, disturbed.environment(url)))
@@ -359,9 +304,8 @@ async def test_a_run_of_which_any_request_to_the_store_fails_loses_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("races", [100])
-async def test_of_two_writers_exactly_one_exports(disturbed: Disturbed, races: int) -> None:
-    for number in range(races):
+async def test_of_two_writers_exactly_one_exports(disturbed: Disturbed) -> None:
+    for number in range(100):
         url = disturbed.copy(f"race-{number}")
         is_decided = asyncio.Event()
         disturbed.server.fault = lambda _request, _nth, over=is_decided: (
@@ -387,15 +331,12 @@ def beside_the_lock(requests: list[Told]) -> list[Told]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("is_every", [False, True])
-async def test_a_run_that_sleeps_until_another_took_over_writes_no_more_and_loses_nothing(
-    disturbed: Disturbed, is_every: bool
-) -> None:
-    """It sleeps after one write, or after each."""
+async def test_a_run_that_sleeps_until_another_took_over_writes_no_more_and_loses_nothing(disturbed: Disturbed) -> None:
+    """It sleeps after each write."""
     whole = beside_the_lock(await disturbed.requests_of_a_run())
     writes = [nth for nth, told in enumerate(whole) if told.method in ("PUT", "DELETE")]
     loop = asyncio.get_running_loop()
-    for nth in writes if is_every else [writes[len(writes) // 2]]:
+    for nth in writes:
         url = disturbed.copy(f"slept-{nth}")
         env = disturbed.environment(url)
         asleep = asyncio.Event()

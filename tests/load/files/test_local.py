@@ -3,7 +3,6 @@
 import errno
 import itertools
 import os
-import resource
 import stat
 from pathlib import Path
 from types import SimpleNamespace
@@ -92,19 +91,6 @@ def test_a_publish_that_fails_at_any_call_leaves_one_whole_file_and_nothing_stag
         files.publish(PART, b"again")
         assert files.read(PART) == b"again"
     assert left == {old, b"new"}
-
-
-def test_a_disk_that_takes_only_half_of_a_file_keeps_none_of_it(files):
-    files.publish(PART, b"old")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-    try:
-        with pytest.raises(DestinationError, match=r"part-0\.parquet: File too large$"):
-            files.publish(PART, bytes(100_000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert files.read(PART) == b"old"
-    assert files.list(STAGING) == []
 
 
 @pytest.mark.parametrize("spelling", ["ünï 測 🚀 it's #1 %41/", "./a/../b/c"])

@@ -1,6 +1,7 @@
 """What a commit leaves behind: whole executions, in an order that survives any end, and nothing touched without need."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -264,16 +265,14 @@ def test_deleted_executions_are_marked_with_calls_and_evals_and_vouch_for_that(t
 
 
 def test_whenever_marking_is_killed_the_next_run_completes_it(two_months, tmp_path):
-    *killed, whole = [
-        (assert_sound(each.files.root), load_state(each, set_aside=False))
-        for each in finished_after_each_kill(
-            two_months.files.root, tmp_path, lambda each: mark_deleted(each, DELETED, STAMP)
-        )
-    ]
-    for rows_of, state in (*killed, whole):
-        assert rows_of == whole[0]
-        assert not any(each.is_damaged or not each.has_row for each in state.executions.values())
+    found = []
+    root = two_months.files.root
+    for each in finished_after_each_kill(root, tmp_path, lambda each: mark_deleted(each, DELETED, STAMP)):
+        found.append(assert_sound(Path(each.files.where())))
+        state = load_state(each, set_aside=False)
+        assert not any(stored.is_damaged or not stored.has_row for stored in state.executions.values())
         assert state.half_deleted == set()
+    assert all(rows_of == found[-1] for rows_of in found), "the last one was not killed"
 
 
 def test_rows_without_an_execution_are_marked_until_no_look_up_is_due(two_months):

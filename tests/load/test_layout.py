@@ -68,7 +68,7 @@ def test_a_path_that_is_told_apart_is_one_that_the_exporter_writes(data, path, t
     ],
 )
 def test_other_paths_are_neither_parts_nor_export_runs(path):
-    assert parse_part_path(path) is parse_run_path(path) is None
+    assert (parse_part_path(path), parse_run_path(path)) == (None, None)
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ class MemoryFiles:
         pass
 
     def probe(self) -> Probe:
-        return Probe(str(self.root), is_there=True, free_bytes=None)
+        return Probe(is_there=True, free_bytes=None)
 
     @contextmanager
     def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = bool) -> Iterator[None]:  # noqa: ARG002

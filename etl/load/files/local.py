@@ -71,7 +71,7 @@ class LocalFiles:
             require_space(self.root)
             os.scandir(self.root).close()  # a file, or closed: what follows would be blamed for it
         with self._naming(STAGING):
-            for folder in (STATE, STAGING):
+            for folder in (STATE, STAGING, QUARANTINE):
                 if (self.root / folder).is_symlink():
                     raise DestinationError(f"{self.root / folder} {_LINK}")
             self._make_folder(self.root / STAGING)

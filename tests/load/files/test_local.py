@@ -128,7 +128,7 @@ def test_a_root_that_is_itself_a_link_is_used(tmp_path):
     assert (tmp_path / "real" / PART).read_bytes() == b"data"
 
 
-@pytest.mark.parametrize("place", ["_state", STAGING])
+@pytest.mark.parametrize("place", ["_state", STAGING, "_state/quarantine"])
 def test_staging_that_is_a_link_is_refused_before_anything_is_written(tmp_path, place):
     root, outside = tmp_path / "data", tmp_path / "outside"
     outside.mkdir()

@@ -72,7 +72,9 @@ def commit(
         DestinationError: a part could not be written; its execution rows, and the parts after it, are unchanged.
     """
     arrived: dict[str, Arrived] = {}
-    for name, group in groupby(sorted(bundles, key=_age), key=attrgetter("run_test_name")):
+    # Executions that began together come to lie together.
+    in_order = sorted(bundles, key=lambda each: (each.run_test_name, each.started_at or LONG_AGO))
+    for name, group in groupby(in_order, key=attrgetter("run_test_name")):
         of_run_test = list(group)
         in_parts: dict[Part, list[FlatBundle]] = {}
         for part, bundle in zip(parts_of(of_run_test), of_run_test, strict=True):
@@ -120,10 +122,8 @@ def mark_deleted(dataset: Dataset, parts: Mapping[str, Part], stamp: ExportStamp
     Raises:
         DestinationError: something could not be written.
     """
-    in_parts: dict[Part, set[str]] = {}
-    for execution_id, part in parts.items():
-        in_parts.setdefault(part, set()).add(execution_id)
-    return sum(_mark_in(dataset, part, ids, stamp) for part, ids in sorted(in_parts.items()))
+    in_order = sorted(parts, key=parts.__getitem__)
+    return sum(_mark_in(dataset, part, {*ids}, stamp) for part, ids in groupby(in_order, key=parts.__getitem__))
 
 
 def _mark_in(dataset: Dataset, part: Part, execution_ids: Collection[str], stamp: ExportStamp) -> int:
@@ -273,8 +273,3 @@ def _note_changes(
     dataset.receipt.note(key, Change.REPLACED, changed - new)
     dataset.receipt.note(key, Change.EMPTIED, emptied)
     dataset.receipt.note(key, Change.VERIFIED, {*replacement.verified})
-
-
-def _age(bundle: FlatBundle) -> tuple[str, datetime]:
-    """Sorts by run test and start: executions that began together come to lie together."""
-    return bundle.run_test_name, bundle.started_at or LONG_AGO

@@ -309,8 +309,8 @@ MUTANTS = [
     Mutant(
         "put whose answer was lost is known as one's own",
         "etl/load/files/objects.py",
-        "if found is None or there != content:",
-        "if True:",
+        "if there == content:",
+        "if False:",
         ("tests/load/files/test_objects.py",),
     ),
     Mutant(

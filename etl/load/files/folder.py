@@ -20,6 +20,7 @@ _FIXES = {
     errno.EPERM: "let this user read and write it",
     errno.EROFS: "mount it for writing",
     errno.EISDIR: "remove it",
+    errno.ENOTDIR: "a file lies in its way: move it, or give another [destination] path",
     errno.ELOOP: "put the file or folder itself there",
 }
 

@@ -16,7 +16,7 @@ from threading import Event, Lock, Thread
 
 from etl.errors import DestinationError, FileMissingError, LockHeldError
 from etl.load.files.contract import never_stopped
-from etl.load.files.objects import Found, Objects, Version
+from etl.load.files.objects import Objects, Version
 from etl.load.files.store import ConflictError, StoreFailedError
 from etl.load.layout import LOCK
 
@@ -68,7 +68,7 @@ class Lease:
     def _look(self, is_stopped: Callable[[], bool]) -> Version | None:
         """Make sure that no living process holds the lock; returns the version to be replaced, None if there is no lock yet."""
         try:
-            found, text = _read(self._objects)
+            found, text = self._objects.get(LOCK, most_bytes=_MOST_BYTES)
         except FileMissingError:
             return None
         if holder := _holder(text):
@@ -132,7 +132,7 @@ class Lease:
             self._seen = self._objects.put(LOCK, text, self._seen)
         except ConflictError:
             # A renewal that seemed to fail may have been heard.
-            found, there = _read(self._objects)
+            found, there = self._objects.get(LOCK, most_bytes=_MOST_BYTES)
             if self._token.encode() not in there:
                 raise
             self._seen = self._objects.put(LOCK, text, found.version)
@@ -210,15 +210,11 @@ def holder(objects: Objects) -> str | None:
     Good enough to tell somebody; who writes is decided without any clock.
     """
     try:
-        found, text = _read(objects)
+        found, text = objects.get(LOCK, most_bytes=_MOST_BYTES)
     except FileMissingError:
         return None
     is_old = datetime.now(UTC) - found.changed_at > timedelta(seconds=3 * LIFE_SECONDS)
     return None if is_old else _holder(text)
-
-
-def _read(objects: Objects) -> tuple[Found, bytes]:
-    return objects.get(LOCK, most_bytes=_MOST_BYTES)
 
 
 def _holder(text: bytes) -> str | None:

@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -191,28 +191,16 @@ class LocalFiles:
             elif not each.is_file():
                 yield Entry(path, oddity="is neither file nor folder: remove it")
             else:
-                yield from _entry(path, each)
+                with suppress(FileNotFoundError):  # it is gone by now
+                    told = each.stat(follow_symlinks=False)
+                    version = f"{told.st_ino}-{told.st_mtime_ns}-{told.st_ctime_ns}-{told.st_size}"
+                    is_fresh = time.time_ns() - told.st_ctime_ns < _TICK_NS
+                    yield Entry(path, size_bytes=told.st_size, version=version, is_fresh=is_fresh)
 
     @contextmanager
     def _naming(self, path: str) -> Iterator[None]:
         """Turn an operating system error into one line that names the place."""
         try:
             yield
-        except NotADirectoryError as exc:
-            place = self.root / path
-            file = next((each for each in (place, *place.parents) if each.exists() and not each.is_dir()), place)
-            fix = f"{file} is a file: move it, or give another [destination] path"
-            raise DestinationError(f"{place}: {exc.strerror}: {fix}") from exc
         except OSError as exc:
             raise _KINDS.get(type(exc), DestinationError)(f"{self.root / path}: {why(exc)}") from exc
-
-
-def _entry(path: str, found: os.DirEntry[str]) -> Iterator[Entry]:
-    """The file as listed; nothing when it is gone by now."""
-    try:
-        told = found.stat(follow_symlinks=False)
-    except FileNotFoundError:
-        return
-    version = f"{told.st_ino}-{told.st_mtime_ns}-{told.st_ctime_ns}-{told.st_size}"
-    is_fresh = time.time_ns() - told.st_ctime_ns < _TICK_NS
-    yield Entry(path, size_bytes=told.st_size, version=version, is_fresh=is_fresh)

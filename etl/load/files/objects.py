@@ -98,13 +98,11 @@ class Objects:
                 told = self._write(lambda: obstore.put(self._store, path, content, mode=mode, use_multipart=False))
         except ConflictError:
             # A try whose answer was lost may have been the one that wrote it.
-            try:
+            with suppress(FileMissingError):
                 found, there = self.get(path, most_bytes=len(content))
-            except FileMissingError:
-                found = None
-            if found is None or there != content:
-                raise
-            return found.version
+                if there == content:
+                    return found.version
+            raise
         return _version(told)
 
     def _condition(self, path: str, seen: Version) -> dict[str, str]:
@@ -148,7 +146,8 @@ class Objects:
             while (page := self._answer(lambda: next(pages, None))) is not None:
                 found += map(_found, page)
         self._count("list", max(0, len(found) - 1) // _PAGE)
-        return [each for each in found if not _is_placeholder(each)]
+        # No file of a dataset is empty, and all that readers take for data have an ending.
+        return [each for each in found if each.size_bytes or "." in each.path.rpartition("/")[2]]
 
     def delete(self, path: str) -> None:
         """Remove the object, if there is one."""
@@ -209,11 +208,6 @@ class Objects:
             yield
         except (FileNotFoundError, BaseError) as exc:
             raise error_of(exc, self.url, path, kind) from exc
-
-
-def _is_placeholder(found: Found) -> bool:
-    """Whether it stands for a folder: no file of a dataset is empty, and all that readers take for data have an ending."""
-    return found.size_bytes == 0 and "." not in found.path.rpartition("/")[2]
 
 
 def _found(meta: Any) -> Found:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from configparser import ConfigParser
 from configparser import Error as ParserError
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -55,12 +56,10 @@ def open_store(url: str, options: Options, *, is_hasty: bool = False) -> "Object
     Raises:
         ConfigurationError: obstore is not installed, or the options, the profile or the endpoint are no good.
     """
-    try:
-        from obstore import store  # noqa: PLC0415
-        from obstore.exceptions import BaseError  # noqa: PLC0415
-    except ImportError:
-        raise ConfigurationError(f"{url} needs obstore: pip install 'simulation-metrics-etl[bucket]'") from None
     parts, settings, common = _arguments(url, options, _HASTY if is_hasty else _PATIENT)
+    from obstore import store  # noqa: PLC0415
+    from obstore.exceptions import BaseError  # noqa: PLC0415
+
     common["prefix"] = parts.path.strip("/") or None
     try:
         match parts.scheme:
@@ -84,13 +83,9 @@ def open_filesystem(url: str, options: Options) -> tuple["FileSystem", str]:
     Raises:
         ConfigurationError: as ``open_store``.
     """
-    try:
-        from obstore.fsspec import FsspecStore  # noqa: PLC0415
-    except ImportError:
-        raise ConfigurationError(
-            f"{url} needs obstore and fsspec: pip install 'simulation-metrics-etl[bucket]'"
-        ) from None
     parts, settings, common = _arguments(url, options, _PATIENT)
+    from obstore.fsspec import FsspecStore  # noqa: PLC0415
+
     scheme: Any = parts.scheme
     return FsspecStore(scheme, config=settings, **common), f"{parts.netloc}/{parts.path.strip('/')}".rstrip("/")
 
@@ -99,8 +94,10 @@ def _arguments(url: str, options: Options, patience: Mapping[str, Any]) -> tuple
     """The parts of the URL, and of obstore's arguments the settings and the others.
 
     Raises:
-        ConfigurationError: the URL, the options, the profile or the endpoint are no good.
+        ConfigurationError: obstore is not installed, or the URL, the options, the profile or the endpoint are no good.
     """
+    if find_spec("obstore") is None:
+        raise ConfigurationError(f"{url} needs obstore: pip install 'simulation-metrics-etl[bucket]'")
     config = dict[str, Any](options)
     try:
         parts = urlsplit(url)

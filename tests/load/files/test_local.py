@@ -45,6 +45,7 @@ def publishing(files, data, failing=None):
 MONTH = "calls/run_test=a/month=2026-01"
 STAGED = [("create", "staged"), *[("write", "staged")] * 2, ("fsync", "staged")]
 RENAMED = [("rename", PART), ("fsync", MONTH)]
+IS_A_FILE = "Not a directory: a file lies in its way: move it, or give another [destination] path"
 
 
 def test_published_bytes_are_read_back(files):
@@ -210,15 +211,11 @@ def test_a_file_that_ends_before_its_size_is_not_taken_for_whole():
         LocalFiles(Path("/sys/kernel")).read("fscaps")
 
 
-def is_a_file(path: object) -> str:
-    return f"Not a directory: {path} is a file: move it, or give another [destination] path"
-
-
 def test_a_file_where_a_folder_should_be_is_named(files):
     (files.root / "calls").write_bytes(b"theirs")
     with pytest.raises(DestinationError) as caught:
         files.publish(PART, b"ours")
-    assert str(caught.value) == f"{files.root / PART}: {is_a_file(files.root / 'calls')}"
+    assert str(caught.value) == f"{files.root / PART}: {IS_A_FILE}"
     with pytest.raises(DestinationError, match="calls: Not a directory"):
         files.list("calls")
     assert (files.root / "calls").read_bytes() == b"theirs"
@@ -247,7 +244,7 @@ def test_a_file_that_is_not_there_cannot_be_read(files):
 @pytest.mark.parametrize(
     ("spelling", "reason"),
     [
-        ("file/data", is_a_file("{folder}/file")),
+        ("file/data", IS_A_FILE),
         ("x" * 256, "File name too long"),
         ("loop/data", "Too many levels of symbolic links: put the file or folder itself there"),
     ],
@@ -258,7 +255,7 @@ def test_a_root_that_cannot_be_is_one_line_that_names_it(tmp_path, spelling, rea
     files = LocalFiles(tmp_path / spelling)
     with pytest.raises(DestinationError) as caught:
         files.prepare()
-    assert str(caught.value) == f"{files.root}: {reason.format(folder=tmp_path)}"
+    assert str(caught.value) == f"{files.root}: {reason}"
     assert (tmp_path / "file").read_bytes() == b"theirs"
 
 

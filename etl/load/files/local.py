@@ -104,7 +104,7 @@ class LocalFiles:
 
     def read(self, path: str, *, most_bytes: int = MOST_BYTES) -> bytes:
         """The file's bytes; ForeignFileError when it is not a regular file, or has more bytes than ``most_bytes``."""
-        with self._naming(path), self.open(path) as file:
+        with self._naming(path), os.fdopen(open_regular(self.root / path), "rb") as file:
             if (size_bytes := os.fstat(file.fileno()).st_size) > most_bytes:
                 raise ForeignFileError(f"{self.root / path}: {size_bytes:,} bytes, expected at most {most_bytes:,}")
             if len(data := file.read()) != size_bytes:

@@ -157,14 +157,3 @@ def test_plain_pandas_makes_no_float_of_a_whole_number_and_no_object_of_a_verdic
             frame = pd.read_parquet(each)
             for column in table.columns:
                 assert column.type not in nullable or frame[column.name].dtype == nullable[column.type], column.name
-
-
-def test_readers_find_a_run_test_by_its_folder(exported):
-    key = next(run_test.key for run_test in exported.summary.run_tests if run_test.name == "7")
-    path, expected = exported.root / "calls", exported.calls["7"]
-    assert len(pd.read_parquet(path, filters=[("run_test", "==", key)])) == expected
-    assert len(pd.read_parquet(path / f"run_test={key}")) == expected
-    assert pl.scan_parquet(path, hive_partitioning=True).filter(pl.col("run_test") == key).collect().height == expected
-    with duckdb.connect() as connection:
-        query = "select count(*) from read_parquet(?, hive_partitioning = true) where run_test = ?"
-        assert connection.execute(query, [f"{path}/**/*.parquet", key]).fetchone() == (expected,)

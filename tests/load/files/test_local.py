@@ -94,19 +94,13 @@ def test_a_publish_that_fails_at_any_call_leaves_one_whole_file_and_nothing_stag
     assert left == {old, b"new"}
 
 
-@pytest.mark.parametrize("spelling", ["ünï 測 🚀 it's #1 %41/", "./a/../b/c"])
-def test_a_dataset_may_lie_anywhere_and_stays_there_when_the_working_directory_changes(tmp_path, monkeypatch, spelling):
+def test_a_dataset_may_lie_anywhere_and_stays_there_when_the_working_directory_changes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    files = LocalFiles(Path(spelling))
-    assert not (tmp_path / spelling).exists()
+    files = LocalFiles(Path("./a/../ünï 測 🚀 it's #1 %41/"))
     files.prepare()
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    monkeypatch.chdir(elsewhere)
+    monkeypatch.chdir("/")
     files.publish(PART, b"data")
-    assert (tmp_path / spelling / PART).read_bytes() == b"data"
-    assert files.list("calls") == [PART]
-    assert (tmp_path / spelling).is_dir()
+    assert (tmp_path / "ünï 測 🚀 it's #1 %41" / PART).read_bytes() == b"data"
 
 
 def test_a_new_root_is_durable_in_the_folder_above_it(tmp_path):

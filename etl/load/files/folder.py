@@ -13,7 +13,6 @@ from etl.load.layout import LOCK, STAGING, STATE
 from etl.model import schema
 
 _LEAST_FREE_BYTES = 64 << 20
-_IS_EFFECTIVE = os.access in os.supports_effective_ids
 _NOT_REGULAR = "is not a regular file: remove it"
 _FIXES = {
     errno.EACCES: "let this user read and write it",
@@ -22,6 +21,7 @@ _FIXES = {
     errno.EISDIR: "remove it",
     errno.ENOTDIR: "a file lies in its way: move it, or give another [destination] path",
     errno.ELOOP: "put the file or folder itself there",
+    errno.EXDEV: "keep the dataset on one file system",
 }
 
 
@@ -120,5 +120,5 @@ def _check_access(root: Path) -> None:
     needed = dict.fromkeys(folders, os.R_OK | os.W_OK | os.X_OK)
     needed |= dict.fromkeys((root / STATE).glob("*.*"), os.R_OK) | {root / LOCK: os.R_OK | os.W_OK}
     for path, mode in needed.items():
-        if path.exists() and not os.access(path, mode, effective_ids=_IS_EFFECTIVE):
+        if path.exists() and not os.access(path, mode, effective_ids=os.access in os.supports_effective_ids):
             raise DestinationError(f"{path}: {why(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))}")

@@ -13,14 +13,12 @@ from etl.extract.endpoints import get_execution
 from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Planned
 from etl.extract.settling import Stored
-from etl.load.commit import commit
-from etl.load.deletions import mark_deleted
+from etl.load.commit import commit, mark_deleted
 from etl.load.index import update_index
 from etl.load.layout import Part
 from etl.load.places import Places
 from etl.load.renames import find_renames, rename
-from etl.load.state import StoredState, forget_the_future, load_parts
-from etl.load.stored_calls import StoredCalls
+from etl.load.state import StoredCalls, StoredState, forget_the_future, load_parts
 from etl.model.findings import Kind
 from etl.model.lifecycle import Settlement
 from etl.model.wording import counted, first_few, quoted

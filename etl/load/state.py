@@ -36,9 +36,9 @@ _VALUES = tuple(name for name in schema.CALLS.names if name != "raw")
 class StoredState:
     """What the dataset holds: ``executions`` by id, also those that have no row of their own, since a run was killed before.
 
-    ``half_deleted`` are executions that are marked, and whose calls or evals are not all. ``lost`` are executions of which the last
-    run left rows that are gone since, by the part where they were. ``unreadable`` are files. ``index`` is what each part held when
-    the state was loaded.
+    ``half_deleted`` are executions that an older version marked without their calls and evals. ``lost`` are executions of which the
+    last run left rows that are gone since, by the part where they were. ``unreadable`` are files. ``index`` is what each part held
+    when the state was loaded.
     """
 
     executions: dict[str, StoredExecution] = field(default_factory=dict)
@@ -147,7 +147,7 @@ def _load(part: Part, row: Mapping[str, Any], state: StoredState) -> None:
         told |= {"export_state": ExportState.INCOMPLETE, "fingerprint": "", "exported_calls": held.exported_calls}
         told |= {"deleted_at": held_at if is_gone else None}
     is_whole = not has_row or held.calls_digest == row["calls_digest"]
-    state.executions[row["execution_id"]] = StoredExecution(
+    stored = state.executions[row["execution_id"]] = StoredExecution(
         run_test_key=part.run_test_key,
         place=part.place,
         held=held,
@@ -160,7 +160,7 @@ def _load(part: Part, row: Mapping[str, Any], state: StoredState) -> None:
         has_newer_rows=bool(has_row and held_at and exported_at and held_at > exported_at),
         **told,
     )
-    if row["deleted_at"] and not row["is_deleted"]:
+    if row["deleted_at"] and not row["is_deleted"] and not stored.is_damaged:
         state.half_deleted.add(row["execution_id"])
 
 

@@ -21,7 +21,7 @@ from etl.inspect.status_run_tests import (
     run_tests_of,
 )
 from etl.inspect.stored import StoredFile, find_lost, stored_files
-from etl.load.documents import read_identity
+from etl.load.dataset import read_identity
 from etl.load.files.contract import Files
 from etl.load.index import index_if_readable
 from etl.load.last_run import RUN_TESTS, Attempt, LastLoad, LastRun, lacks_of_warehouse, read_last_run

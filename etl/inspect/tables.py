@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from etl.errors import ConfigurationError, DestinationError
 from etl.inspect.stored import stored_files
-from etl.load.documents import read_identity
+from etl.load.dataset import read_identity
 from etl.load.files.contract import Files, read_each
 from etl.load.files.open import open_files
 from etl.load.index import index_if_readable

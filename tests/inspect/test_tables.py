@@ -10,7 +10,7 @@ import pytest
 
 import etl
 from etl.inspect.tables import moment
-from etl.load.deletions import mark_deleted
+from etl.load.commit import mark_deleted
 from etl.load.files import local
 from etl.load.files.local import LocalFiles
 from etl.load.index import read_index, update_index, write_index

@@ -76,11 +76,6 @@ class Selection:
     executions: tuple[ComparedExecution, ...]
 
     @property
-    def ids(self) -> set[str]:
-        """Those of the executions."""
-        return {each.execution_id for each in self.executions}
-
-    @property
     def incomplete(self) -> int:
         """How many of the executions lack something."""
         return sum(each.export_state == ExportState.INCOMPLETE for each in self.executions)
@@ -124,7 +119,7 @@ def select(
         run_test = named[0].label if named else _only_run_test(executions, where)
         executions = [each for each in executions if each.label == run_test]
     before, after = (_select_one(executions, each, where) for each in (baseline, candidate))
-    if common := before.ids & after.ids:
+    if common := {each.execution_id for each in before.executions} & {each.execution_id for each in after.executions}:
         raise ConfigurationError(
             f"baseline and candidate have {counted(len(common), 'execution')} in common ({first_few(sorted(common), shown=1)}): "
             "choose sides that have none"

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 
-from etl.compare.samples import living_rows
+from etl.compare.samples import EVAL_COLUMNS, living_rows
 from etl.compare.selection import ComparedExecution, read_executions
 from etl.inspect.status import Status
 from etl.inspect.tables import find_scope
@@ -13,7 +13,7 @@ from etl.load.files.contract import Files
 from etl.model import schema
 from etl.model.findings import alarms
 from etl.model.wording import counted
-from etl.report.figures import CALLS_READ, EVALS_READ, Figures, figures_of
+from etl.report.figures import CALLS_READ, Figures, figures_of
 
 MOST_DETAILS = 10
 """So many run tests are shown in detail, those that got worse most; of each other the overview has a line."""
@@ -77,7 +77,7 @@ def read_figures(
     mine = replace(scope, run_test_keys=frozenset(each.run_test for named in executions.values() for each in named))
     calls, evals = (
         living_rows(files, table, mine, columns)
-        for table, columns in ((schema.CALLS, CALLS_READ), (schema.EVALS, EVALS_READ))
+        for table, columns in ((schema.CALLS, CALLS_READ), (schema.EVALS, EVAL_COLUMNS))
     )
 
     def figures(names: Iterable[str], *, has_details: bool) -> list[Figures]:

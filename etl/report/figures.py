@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.compare.comparison import Row
-from etl.compare.samples import CALL_COLUMNS, EVAL_COLUMNS, difference_of, eval_metrics, samples_of
+from etl.compare.samples import CALL_COLUMNS, difference_of, eval_metrics, samples_of
 from etl.compare.selection import ComparedExecution, Selection, select_latest
 from etl.compare.statistics import Verdict
 from etl.inspect.calls import eval_names
@@ -23,7 +23,6 @@ LATENCIES = ("latency_avg_agent_latency_ms", "chat_metrics_avg_latency_ms")
 INTERRUPTIONS = ("conversation_ai_interruption_rate", "conversation_user_interruption_rate")
 COST = "cost_total_cost_cents"
 CALLS_READ = [*CALL_COLUMNS, "scenario_name", "date"]
-EVALS_READ = EVAL_COLUMNS
 WORST_CALLS = 10
 _DAY, _WEEK = timedelta(days=1), timedelta(days=7)
 _LONG = timedelta(days=92)
@@ -104,7 +103,7 @@ def figures_of(
 ) -> Figures:
     """The figures of one run test, from what the dataset holds of these executions.
 
-    ``calls`` and ``evals`` have the columns ``CALLS_READ`` and ``EVALS_READ`` besides their keys. Rows of other executions are left
+    ``calls`` and ``evals`` have the columns ``CALLS_READ`` and ``EVAL_COLUMNS`` besides their keys. Rows of other executions are left
     out.
     """
     ids = pa.array([each.execution_id for each in executions], schema.STRING)

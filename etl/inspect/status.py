@@ -17,7 +17,7 @@ from etl.inspect.status_run_tests import (
     RunTestStatus,
     execution_rows,
     missing_of,
-    names_by_key,
+    places_of,
     run_tests_of,
 )
 from etl.inspect.stored import StoredFile, find_lost, stored_files
@@ -211,7 +211,7 @@ def _up_to(latest: datetime, last_run: LastRun) -> LastRun:
 
 def _known_run_tests(last_run: LastRun, executions: pa.Table) -> dict[str, str]:
     """The keys of the run tests that the last run knew, by name: as it says, or as the rows under the key do."""
-    names = names_by_key(executions) | {each.key: each.name for each in last_run.run_tests}
+    names = {key: name for _, key, name in places_of(executions)} | {each.key: each.name for each in last_run.run_tests}
     return {names.get(key, key): key for key in last_run.last_complete_at}
 
 

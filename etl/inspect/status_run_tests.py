@@ -62,11 +62,6 @@ def execution_rows(found: Iterable[StoredFile]) -> pa.Table:
     return rows.append_column("state", states)
 
 
-def names_by_key(rows: pa.Table) -> dict[str, str]:
-    """The name of the row that changed last under each key."""
-    return {key: name for (_, key, name) in sorted(_places(rows))}
-
-
 def run_tests_of(rows: pa.Table, configured: Mapping[str, str], last_run: LastRun) -> Iterator[RunTestStatus]:
     """The run tests that are ``configured``, keys by name, and those of which there are rows beside them."""
     counts = rows.group_by(["run_test_name", "state"]).aggregate(
@@ -75,7 +70,7 @@ def run_tests_of(rows: pa.Table, configured: Mapping[str, str], last_run: LastRu
     groups: dict[str, list[dict[str, Any]]] = {name: [] for name in configured}
     for group in counts.to_pylist():
         groups.setdefault(group["run_test_name"] or "", []).append(group)
-    keys = {name: key for (_, key, name) in sorted(_places(rows))}
+    keys = {name: key for _, key, name in places_of(rows)}
     for name, mine in sorted(groups.items()):
         key = configured.get(name) or keys.get(name, "")
         by_state = {group["state"]: group["execution_id_count"] for group in mine}
@@ -120,10 +115,10 @@ def missing_of(rows: pa.Table, letters: Sequence[dict[str, Any]], configured: Ma
     return sorted((each for each in findings if each.subject in configured), key=lambda each: (each.kind, each.subject))
 
 
-def _places(rows: pa.Table) -> Iterator[tuple[datetime, str, str]]:
-    """When a row of each pair of key and name last changed."""
-    for each in rows.group_by(["key", "run_test_name"]).aggregate([("exported_at", "max")]).to_pylist():
-        yield each["exported_at_max"] or LONG_AGO, each["key"], each["run_test_name"] or ""
+def places_of(rows: pa.Table) -> list[tuple[datetime, str, str]]:
+    """When a row of each pair of key and name last changed, in order."""
+    found = rows.group_by(["key", "run_test_name"]).aggregate([("exported_at", "max")]).to_pylist()
+    return sorted((each["exported_at_max"] or LONG_AGO, each["key"], each["run_test_name"] or "") for each in found)
 
 
 def _latest(times: Iterable[datetime | None]) -> datetime | None:

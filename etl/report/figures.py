@@ -103,8 +103,7 @@ def figures_of(
 ) -> Figures:
     """The figures of one run test, from what the dataset holds of these executions.
 
-    ``calls`` and ``evals`` have the columns ``CALLS_READ`` and ``EVAL_COLUMNS`` besides their keys. Rows of other executions are left
-    out.
+    ``calls`` and ``evals`` have ``CALLS_READ`` and ``EVAL_COLUMNS`` besides their keys. Rows of other executions are left out.
     """
     ids = pa.array([each.execution_id for each in executions], schema.STRING)
     calls, evals = (rows.filter(pc.is_in(rows["execution_id"], value_set=ids)) for rows in (calls, evals))

@@ -69,11 +69,6 @@ class Exported:
         started_at = self.row["started_at"]
         return started_at.astimezone(UTC).date() if started_at else days_of(self.part.folder)[0]
 
-    @property
-    def is_deleted(self) -> bool:
-        """Whether the source no longer had it."""
-        return self.row["deleted_at"] is not None
-
 
 @dataclass(slots=True)
 class Reconciliation:
@@ -146,7 +141,7 @@ async def reconcile(
         known = exported[execution_id]
         name = known.row["run_test_name"]
         if name in lists and known.started_on >= (since[name] or date.min):
-            result.skipped[Skipped.DELETED if known.is_deleted else Skipped.NOT_LISTED].append(execution_id)
+            result.skipped[Skipped.DELETED if known.row["deleted_at"] else Skipped.NOT_LISTED].append(execution_id)
     return result
 
 
@@ -183,7 +178,7 @@ def _reason_to_skip(
     if (
         known
         and known.row["export_state"] != ExportState.WAITING
-        and not known.is_deleted
+        and not known.row["deleted_at"]
         and known.row["fingerprint"] == execution.fingerprint
     ):
         return None

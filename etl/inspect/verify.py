@@ -125,7 +125,7 @@ def verify(settings: Settings, scope: Scope, *, needs_aggregates: bool = False) 
         report.notices.append(
             f"{counted(len(damaged), 'damaged file')} in {QUARANTINE}: look at them, then remove them"
         )
-    if report.findings and _versions(entries) != _versions(_entries(files)):
+    if report.findings and [each.version for each in entries] != [each.version for each in _entries(files)]:
         report.notices.append("files changed while they were read: verify again once the export has ended")
     return report
 
@@ -234,7 +234,3 @@ class _Reading:
 
 def _entries(files: Files) -> list[Entry]:
     return [entry for name in schema.TABLES for entry in files.entries(name)]
-
-
-def _versions(entries: Collection[Entry]) -> list[tuple[str, str]]:
-    return [(entry.path, entry.version) for entry in entries]

@@ -94,10 +94,6 @@ class Status:
     set_aside: int = 0
     last_load: LastLoad | None = None
 
-    def is_older_than(self, hours: float) -> bool:
-        """Whether everything that is configured was last complete more than so many hours ago, or never."""
-        return self.complete_at is None or (self.read_at - self.complete_at).total_seconds() > hours * 3600
-
     def as_json(self) -> dict[str, Any]:
         """The status as a JSON object."""
         told: dict[str, Any] = msgspec.to_builtins(self)

@@ -54,15 +54,14 @@ def _problems(status: Status, max_age_hours: float, *, would_fail: bool) -> Iter
         yield f"the last run ended with exit {last.exit_code} ({last.outcome})", _RUN
     configured = [each for each in status.run_tests if each.is_configured]
     if incomplete := [each for each in configured if not each.is_complete]:
-        run_tests = counted(len(configured), "run test")
-        yield f"{len(incomplete)} of {run_tests} {_since(incomplete)}", _RUN
+        yield f"{len(incomplete)} of {counted(len(configured), 'run test')} {_since(incomplete)}", _RUN
     if would_fail:
         yield "an export would fail now", _CHECK
     if status.complete_at is None and status.future_run_at:
         yield f"a run ended at {status.future_run_at:%Y-%m-%d %H:%M}, which is in the future: a clock is wrong", _RUN
     if status.complete_at is None:
         yield "no run over everything that is configured was ever complete", _RUN
-    if status.is_older_than(max_age_hours):
+    elif (status.read_at - status.complete_at).total_seconds() > max_age_hours * 3600:
         yield f"everything was complete {_complete(status)}, and not since", _RUN
 
 

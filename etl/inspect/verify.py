@@ -1,8 +1,7 @@
 """Check a dataset against what the exporter promises, from its files alone: no key, no network, no lock, nothing is changed.
 
 Each file is readable, has no unknown columns, unique keys, and the values that were hashed. Each row lies beside its execution,
-and each execution has exactly the calls and evals that were exported. What is wrong with one file is a finding; the rest is read
-nevertheless.
+and each execution has exactly the calls and evals that were exported. What is wrong is a finding; the rest is read all the same.
 """
 
 from collections import defaultdict

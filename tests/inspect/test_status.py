@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from etl import sandbox
-from etl.errors import DestinationError
 from etl.inspect.status import Status, read_status
 from etl.inspect.verdict import judge
 from etl.load.files import local
@@ -212,13 +211,6 @@ async def test_file_of_a_newer_version_is_counted_all_the_same(server: Sandbox, 
     found = status_of(tmp_path)
     assert [each.executions for each in found.run_tests] == [each.executions for each in before.run_tests]
     assert found.findings == ()
-
-
-async def test_link_in_the_dataset_is_refused(server: Sandbox, tmp_path: Path) -> None:
-    await export(server, tmp_path)
-    (tmp_path / "data" / "calls" / "run_test=link").symlink_to(tmp_path)
-    with pytest.raises(DestinationError, match="symbolic link"):
-        status_of(tmp_path)
 
 
 # a run that was lost, or could not say how it ended

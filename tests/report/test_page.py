@@ -1,6 +1,7 @@
 """The page is one file that anybody can open: well formed, without scripts or requests, and all text from outside is escaped."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Any
@@ -16,13 +17,7 @@ VOID = {"meta", "link", "br", "line", "path", "rect"}
 
 
 def contents(*run_tests, **changes):
-    values: dict[str, Any] = {
-        "dataset": "data",
-        "read_at": AT,
-        "verdict": GOOD,
-        "missing": [],
-    }
-    return Contents(**(values | changes), run_tests=run_tests)
+    return replace(Contents(dataset="data", read_at=AT, verdict=GOOD, missing=[], run_tests=run_tests), **changes)
 
 
 class Elements(HTMLParser):

@@ -39,7 +39,7 @@ from etl.model.locations import BUCKETS, WAREHOUSES, QueryEngineName
 from etl.model.records import RunTest as ListedRunTest
 from etl.model.schema import EXECUTIONS, TABLES, TIMESTAMP
 from etl.pipeline.preflight import SUBJECT_MEANINGS, Check, Subject, as_json
-from etl.pipeline.progress import Progress
+from etl.pipeline.run import Progress
 from etl.pipeline.summary import RunTestSummary, Summary
 from etl.settings import RunTest, Settings
 from etl.transform.aggregates import CAUSE_MEANINGS, Cause

@@ -24,9 +24,8 @@ from etl.pipeline.apply import bring_up_to_date, finish_deletions
 from etl.pipeline.conclude import conclude
 from etl.pipeline.lists import discover_all, note_gone, read_lists
 from etl.pipeline.plan import absent_executions, load, make_plan, without_row
-from etl.pipeline.progress import Notify, Progress, say_nothing
 from etl.pipeline.record import Record
-from etl.pipeline.run import Run, begin
+from etl.pipeline.run import Notify, Progress, Run, begin, say_nothing
 from etl.pipeline.summary import RunTestSummary, Summary
 from etl.pipeline.tasks import held, to_the_end, until_stopped
 from etl.settings import Settings

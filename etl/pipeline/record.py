@@ -16,7 +16,7 @@ from etl.model.lifecycle import KNOWN_EXECUTION
 from etl.model.listed_execution import ExecutionList
 from etl.model.records import DeadLetter
 from etl.model.wording import counted, quoted
-from etl.pipeline.engine.contract import Counts
+from etl.pipeline.engine.here import Counts
 from etl.pipeline.summary import RunTestSummary
 from etl.settings import RunTest
 

@@ -1,24 +1,79 @@
-"""Fetch in this process, on its event loop."""
+"""What every engine offers, a crawl that hands over flat bundles, and the engine that fetches in this process."""
 
 import math
-from collections.abc import Iterable
-from typing import Self
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol, Self
 
 from etl.extract.calls import Crawl
 from etl.extract.client import Client
 from etl.extract.plan import Planned
 from etl.extract.settling import Settling, Stored
 from etl.model.records import ExecutionBundle
-from etl.pipeline.engine.contract import Counts, Fetching, How, Take
+from etl.settings.sections import Api
 from etl.transform.flatten import FlatBundle, flatten
+
+Take = Callable[[FlatBundle], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a crawl did: fields as those of ``Crawl`` and of ``Settling``."""
+
+    calls_fetched: int = 0
+    listings: int = 0
+    necessary_requests: int = 0
+    deleted_executions: set[str] = field(default_factory=set)
+    saved_requests: int = 0
+    listed_differently: int = 0
+    fetched_whole: int = 0
+    failure: str | None = None
+
+    def add(self, other: "Counts") -> None:
+        """Add those of another crawl, which ended later."""
+        self.calls_fetched += other.calls_fetched
+        self.listings += other.listings
+        self.necessary_requests += other.necessary_requests
+        self.deleted_executions |= other.deleted_executions
+        self.saved_requests += other.saved_requests
+        self.listed_differently += other.listed_differently
+        self.fetched_whole += other.fetched_whole
+        self.failure = other.failure or self.failure
+
+
+class Fetching(Protocol):
+    """A crawl over a plan that hands over flat bundles; ``counts`` grow while it runs."""
+
+    @property
+    def counts(self) -> Counts:
+        """What it did so far."""
+
+    async def run(self) -> None:
+        """Fetch everything; errors as for ``Crawl.run``."""
+
+    def arrived(self, listed_before: float = math.inf) -> Iterable[FlatBundle]:
+        """What has arrived of executions that are not whole yet, as ``Crawl.arrived``."""
+
+
+class Engine(AbstractAsyncContextManager["Engine"], Protocol):
+    """Open while a run lasts."""
+
+    def crawl(self, plan: Iterable[Planned], take: Take, stored: Stored, expected_calls: int) -> Fetching:
+        """A crawl over the plan, of about so many calls, that hands each bundle over to ``take``.
+
+        What the dataset holds of the executions is ``stored``.
+        """
 
 
 class Here:
     """Flattens each bundle as it arrives: payloads are several times as large as rows, and need not be kept until the commit."""
 
-    def __init__(self, client: Client, plan: Iterable[Planned], take: Take, stored: Stored, how: How) -> None:
-        self._include_raw = how.include_raw
-        self._settling = Settling(client, stored, page_limit=how.page_limit)
+    def __init__(
+        self, client: Client, plan: Iterable[Planned], take: Take, stored: Stored, api: Api, *, include_raw: bool
+    ) -> None:
+        self._include_raw = include_raw
+        self._settling = Settling(client, stored, page_limit=api.page_limit)
 
         async def emit(bundle: ExecutionBundle) -> None:
             await take(self._flat(bundle))
@@ -27,8 +82,8 @@ class Here:
             client,
             plan,
             emit,
-            concurrency=how.concurrency,
-            page_limit=how.page_limit,
+            concurrency=api.concurrency,
+            page_limit=api.page_limit,
             settling=self._settling,
         )
         self.run = self._crawl.run
@@ -36,7 +91,17 @@ class Here:
     @property
     def counts(self) -> Counts:
         """What it did so far."""
-        return Counts.of(self._crawl, self._settling)
+        crawl, settling = self._crawl, self._settling
+        return Counts(
+            calls_fetched=crawl.calls_fetched,
+            listings=crawl.listings,
+            necessary_requests=crawl.necessary_requests + settling.compared,
+            deleted_executions=crawl.deleted_executions,
+            saved_requests=settling.saved_requests,
+            listed_differently=settling.listed_differently,
+            fetched_whole=settling.fetched_whole,
+            failure=settling.failure,
+        )
 
     def arrived(self, listed_before: float = math.inf) -> Iterable[FlatBundle]:
         """What has arrived of executions that are not whole yet, as ``Crawl.arrived``."""
@@ -49,8 +114,8 @@ class Here:
 class ThisProcess:
     """The engine that needs nothing else."""
 
-    def __init__(self, client: Client, how: How) -> None:
-        self._client, self._how = client, how
+    def __init__(self, client: Client, api: Api, *, include_raw: bool) -> None:
+        self._client, self._api, self._include_raw = client, api, include_raw
 
     async def __aenter__(self) -> Self:
         return self
@@ -60,4 +125,4 @@ class ThisProcess:
 
     def crawl(self, plan: Iterable[Planned], take: Take, stored: Stored, expected_calls: int) -> Fetching:  # noqa: ARG002 others need it
         """A crawl over the plan on the event loop."""
-        return Here(self._client, plan, take, stored, self._how)
+        return Here(self._client, plan, take, stored, self._api, include_raw=self._include_raw)

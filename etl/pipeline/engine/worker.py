@@ -5,8 +5,6 @@ The keys come from the worker's environment. One batch is fetched at a time: the
 
 import asyncio
 import pickle
-from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from threading import Lock
@@ -14,7 +12,6 @@ from typing import Any
 
 from etl.errors import ConfigurationError, ExporterError, leaves
 from etl.extract.connect import client_of
-from etl.extract.plan import Planned
 from etl.extract.quota import Quota
 from etl.pipeline.engine.batch import Answer, Batch, reader_of
 from etl.pipeline.engine.here import Here
@@ -22,8 +19,6 @@ from etl.settings import Settings
 from etl.settings.api_keys import read_api_key, read_proxy_credentials
 from etl.transform.flatten import FlatBundle
 from etl.version import __version__
-
-_REMEMBERED_RUNS = 100
 
 
 def fetch_batch(version: str, packed: bytes) -> bytes:
@@ -76,7 +71,7 @@ class _Session:
     def __init__(self) -> None:
         self._turn = Lock()
         self._quotas: dict[str, Quota] = {}
-        self._stopped: deque[str] = deque(maxlen=_REMEMBERED_RUNS)
+        self._stopped: set[str] = set()
         self._running: _Running | None = None
 
     def fetch(self, batch: Batch) -> Answer:
@@ -86,19 +81,13 @@ class _Session:
 
     def stop(self, run_id: str) -> None:
         """Stop the run's batch, and those that wait for their turn; called from another thread."""
-        self._stopped.append(run_id)
+        self._stopped.add(run_id)
         running = self._running
         if running is not None and running.run_id == run_id:
             running.loop.call_soon_threadsafe(running.task.cancel)
 
     async def _fetch(self, batch: Batch) -> Answer:
-        answer, left, loop = Answer(), deque(batch.items), asyncio.get_running_loop()
-        ends_at = loop.time() + batch.seconds
-
-        def due() -> Iterator[Planned]:
-            yield left.popleft()  # else a batch might never get anywhere
-            while left and loop.time() < ends_at:
-                yield left.popleft()
+        answer, loop = Answer(), asyncio.get_running_loop()
 
         async def crawl() -> None:
             async with client:
@@ -107,10 +96,9 @@ class _Session:
         async def take(bundle: FlatBundle) -> None:
             answer.bundles.append(bundle)
 
-        client = client_of(
-            Settings.model_validate({"run_tests": "all", "api": batch.api, **_keys()}), quota=self._quota(batch)
-        )
-        fetching = Here(client, due(), take, reader_of(batch.stored), batch.how)
+        settings = Settings.model_validate({"run_tests": "all", "api": batch.api, **_keys()})
+        client = client_of(settings, quota=self._quota(batch))
+        fetching = Here(client, batch.items, take, reader_of(batch.stored), batch.api, include_raw=batch.include_raw)
         task = loop.create_task(crawl())
         self._running = _Running(batch.run_id, loop, task)
         if batch.run_id in self._stopped:  # it was stopped before it could be told
@@ -121,21 +109,16 @@ class _Session:
             self._running = None
         if not task.cancelled() and (failure := task.exception()) is not None:
             error = next(leaves(failure))
-            if isinstance(error, ExporterError):
-                answer.error = error
-            else:  # in words: an exception that cannot be pickled would never arrive
-                answer.bug = f"{type(error).__name__}: {error}".partition("\n")[0]
-        if not answer.bug:
-            answer.bundles += fetching.arrived()
-        answer.not_begun = [item.execution.execution_id for item in left]
+            if not isinstance(error, ExporterError):
+                raise error
+            answer.error = error
+        answer.bundles += fetching.arrived()
         answer.counts, answer.traffic = fetching.counts, client.traffic
         return answer
 
     def _quota(self, batch: Batch) -> Quota:
         """That of the run: what another was told, configured or has learned is not true of it."""
         quota = self._quotas.setdefault(batch.run_id, Quota(share=batch.api.quota_share))
-        if len(self._quotas) > _REMEMBERED_RUNS:
-            del self._quotas[next(iter(self._quotas))]
         if batch.requests_per_minute is not None:
             quota.limit_to(batch.requests_per_minute)
         return quota

@@ -11,8 +11,7 @@ import pytest
 from etl.errors import ConfigurationError, KeyRefusedError, SourceUnavailableError
 from etl.extract.plan import Planned
 from etl.pipeline.engine import here, worker
-from etl.pipeline.engine.batch import Answer, Batch
-from etl.pipeline.engine.contract import How
+from etl.pipeline.engine.batch import Answer, Batch, StoredExecution
 from etl.sandbox import Fault, Sandbox
 from etl.settings.sections import Api
 from etl.version import __version__
@@ -21,7 +20,6 @@ from tests.support import API_KEY, SECRET_KEY
 from tests.worlds import settled_world
 
 CALLS = 4
-HOW = How(concurrency=2, page_limit=1024, include_raw=False)
 
 
 @pytest.fixture(autouse=True)
@@ -46,12 +44,15 @@ def batch_of(server: Sandbox, **changes: Any) -> Batch:
         run_id="run",
         items=tuple(plan_of([execution(each.execution_id, total_calls=CALLS) for each in executions], {})),
         stored={},
-        api=Api(base_url=server.base_url),
-        how=HOW,
+        api=Api(base_url=server.base_url, concurrency=2),
+        include_raw=False,
         requests_per_minute=None,
-        seconds=60.0,
     )
-    return replace(batch, **changes)
+    return replace(batch, **({"stored": dict.fromkeys(ids(batch.items), StoredExecution())} | changes))
+
+
+def one_at_a_time(server: Sandbox) -> Batch:
+    return batch_of(server, api=Api(base_url=server.base_url, concurrency=1))
 
 
 async def fetch(batch: Batch, version: str = __version__) -> Answer:
@@ -68,7 +69,7 @@ async def test_a_batch_comes_back_as_flat_bundles_with_what_it_took(server: Sand
     answer = await fetch(batch)
     assert {bundle.execution.execution_id for bundle in answer.bundles} == ids(batch.items)
     assert [len(bundle.calls.values) for bundle in answer.bundles] == [CALLS] * 3
-    assert (answer.error, answer.bug, answer.not_begun) == (None, "", [])
+    assert answer.error is None
     assert answer.traffic.requests == answer.counts.necessary_requests == 3 * (1 + CALLS)
     assert answer.counts.calls_fetched == 3 * CALLS
 
@@ -92,29 +93,14 @@ async def test_without_keys_nothing_is_requested(server: Sandbox, monkeypatch: p
 async def test_a_refused_key_comes_back_with_what_had_arrived(server: Sandbox) -> None:
     last = server.world.run_tests[0].executions[-1].execution_id
     server.fault = lambda request, _: Fault(status=401) if last in request.target else None
-    answer = await fetch(batch_of(server, how=replace(HOW, concurrency=1)))
+    answer = await fetch(one_at_a_time(server))
     assert isinstance(answer.error, KeyRefusedError)
 
 
-async def test_what_no_code_expects_comes_back_in_words(server: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    class UnsendableError(Exception):
-        def __reduce__(self) -> Any:
-            raise TypeError("this cannot be pickled")
-
-    def fail(*_: object, **__: object) -> None:
-        raise UnsendableError("too much\nof it")
-
-    monkeypatch.setattr(here, "flatten", fail)
-    answer = await fetch(batch_of(server))
-    assert answer.bug == "UnsendableError: too much"
-
-
-async def test_after_its_time_a_batch_begins_with_nothing_else_but_with_one_execution_always(server: Sandbox) -> None:
-    batch = batch_of(server, seconds=1e-9)
-    answer = await fetch(batch)
-    first, *others = (item.execution.execution_id for item in batch.items)
-    assert [bundle.execution.execution_id for bundle in answer.bundles] == [first]
-    assert answer.not_begun == others
+async def test_what_no_code_expects_is_raised(server: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(here, "flatten", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        await fetch(batch_of(server))
 
 
 async def test_a_batch_of_a_run_that_was_stopped_is_not_begun(server: Sandbox) -> None:
@@ -135,7 +121,7 @@ async def test_a_batch_that_is_stopped_ends_and_brings_what_has_arrived(server: 
             worker.stop("run")
 
     server.on_request = stop_at_last
-    answer = await fetch(batch_of(server, how=replace(HOW, concurrency=1)))
+    answer = await fetch(one_at_a_time(server))
     requests = len(server.requests)
     assert requests < 3 * (1 + CALLS)
     assert sum(len(bundle.calls.values) for bundle in answer.bundles) in range(1, requests)

@@ -3,7 +3,7 @@
 from dataclasses import fields
 from typing import Any
 
-from etl.pipeline.engine.contract import Counts
+from etl.pipeline.engine.here import Counts
 
 
 def test_all_counts_add_up() -> None:

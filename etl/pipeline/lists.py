@@ -102,7 +102,7 @@ async def read_lists(
         if not pending:
             if len(record.unreachable) == len(record.run_tests):
                 raise SourceUnavailableError(f"no run test could be listed: {record.unreachable[0]}")
-            await refuse_another_workspace(run, record, state)
+            await _refuse_another_workspace(run, record, state)
         if read:
             yield read, not pending
             read = []
@@ -163,7 +163,7 @@ def _shows_stored(record: Record, state: StoredState) -> bool:
     return not state.executions or not record.listed_ids().isdisjoint(state.executions)
 
 
-async def refuse_another_workspace(run: Run, record: Record, state: StoredState) -> None:
+async def _refuse_another_workspace(run: Run, record: Record, state: StoredState) -> None:
     """Refuse to export where the lists have none of the stored executions: the key may see another workspace.
 
     That is so where they have others in their place, or where none of the stored ones exists by its id; where a list failed, the
@@ -182,12 +182,15 @@ async def refuse_another_workspace(run: Run, record: Record, state: StoredState)
     living |= _living(state, known)  # where a run is narrowed to some of all
     unsure = {each for each, name in living.items() if name in record.failures.keys() - record.not_found}
     has_others = not run.settings.is_part and any(found.executions for found in record.lists.values())
-    if (has_others and not unsure) or await sees_none(run.client, unsure or living):
-        raise another_workspace(len(living))
+    if (has_others and not unsure) or await _sees_none(run.client, unsure or living):
+        raise ConfigurationError(
+            f"the key sees none of the {counted(len(living), 'execution')} that the dataset holds: nothing was changed: check the "
+            "key's workspace, or run with --accept-deletions if they are all gone"
+        )
 
 
-async def sees_none(client: Client, execution_ids: Collection[str]) -> bool:
-    """Whether none of some of these executions, if there are any, exists, as far as the API answers.
+async def _sees_none(client: Client, execution_ids: Collection[str]) -> bool:
+    """Whether none of some of these executions exists, as far as the API answers.
 
     Raises:
         KeyRefusedError, SourceUnavailableError: nothing can be asked, or nothing was answered.
@@ -205,12 +208,4 @@ async def sees_none(client: Client, execution_ids: Collection[str]) -> bool:
             return False
     if failures and len(failures) == len(sample):
         raise SourceUnavailableError(f"no stored execution could be looked up: {failures[0]}")
-    return bool(ids)
-
-
-def another_workspace(living: int) -> ConfigurationError:
-    """What to raise where the key sees none of so many stored executions."""
-    return ConfigurationError(
-        f"the key sees none of the {counted(living, 'execution')} that the dataset holds: nothing was changed: check the key's "
-        "workspace, or run with --accept-deletions if they are all gone"
-    )
+    return True

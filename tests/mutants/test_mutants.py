@@ -428,8 +428,8 @@ MUTANTS = [
     Mutant(
         "key of another workspace exports nothing",
         "etl/pipeline/lists.py",
-        "        raise another_workspace(len(living))",
-        "        return",
+        "(has_others and not unsure) or await",
+        "False and await",
         (MACHINE,),
     ),
     Mutant(

@@ -31,7 +31,6 @@ from etl.load.warehouse.load import refuse_another
 from etl.load.warehouse.target import open_warehouse
 from etl.model.records import Page
 from etl.model.wording import counted, first_few, quoted
-from etl.pipeline.run import dask_module
 from etl.settings import Settings
 
 
@@ -46,7 +45,6 @@ class Subject(StrEnum):
     DESTINATION = "destination"
     LOCK = "lock"
     WAREHOUSE = "warehouse"
-    ENGINE = "engine"
 
 
 SUBJECT_MEANINGS: dict[Subject, str] = {
@@ -59,7 +57,6 @@ SUBJECT_MEANINGS: dict[Subject, str] = {
     Subject.LOCK: "no export is running on this dataset (else 75)",
     Subject.WAREHOUSE: "it can be read, holds no other dataset, and PostgreSQL grants what a load needs (else 2 or 6); only if the "
     "settings name one",
-    Subject.ENGINE: "the cluster has workers with keys and this version (else 2 or 5); only if the settings name one",
 }
 """When each is fine, and the exit code otherwise."""
 
@@ -112,8 +109,6 @@ async def check(config: Path | None, *, on_hold: Callable[[float], None]) -> lis
     found += await asyncio.to_thread(_check_dataset, settings)
     if settings.warehouse.url:
         found.append(await asyncio.to_thread(_check_warehouse, settings))
-    if settings.engine.address:
-        found.append(await _check_cluster(settings.engine.address))
     return found
 
 
@@ -239,15 +234,6 @@ def _check_warehouse(settings: Settings) -> Check:
     except ExporterError as error:
         return _problem(Subject.WAREHOUSE, error)
     return Check(Subject.WAREHOUSE, f"{warehouse.where} can be read: {counted(executions, 'execution')}")
-
-
-async def _check_cluster(address: str) -> Check:
-    """Whether its workers could fetch; the keys that they have are not tried."""
-    try:
-        workers: int = await dask_module().count_workers(address)
-    except ExporterError as error:
-        return _problem(Subject.ENGINE, error)
-    return Check(Subject.ENGINE, f"{counted(workers, 'Dask worker')} at {address} can fetch")
 
 
 def _read_dataset(files: Files) -> bool:

@@ -79,15 +79,6 @@ async def _require_fit_workers(client: Any, address: str) -> None:
             raise ConfigurationError(f"the Dask worker at {each} cannot fetch: {_told(answer)}")
 
 
-async def count_workers(address: str) -> int:
-    """How many workers the cluster has; errors as for ``connect``."""
-    client = await connect(address)
-    try:
-        return len(await client.nthreads())
-    finally:
-        await client.close()
-
-
 class DaskCluster:
     """The engine on a cluster: ``async with`` connects to its scheduler.
 

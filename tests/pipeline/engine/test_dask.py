@@ -424,19 +424,6 @@ async def test_nothing_of_dask_is_on_stderr(world: World, tmp_path: Path, worker
     assert [json.loads(line)["event"] for line in result.stderr.splitlines()][-1] == "run_finished"
 
 
-async def test_check_tells_whether_the_workers_can_fetch(world: World, tmp_path: Path, workers: Cluster) -> None:
-    names = [each.name for each in world.run_tests]
-    write_settings(tmp_path, names, "[engine]", 'kind = "dask"', f'address = "{workers.address}"')
-    async with Sandbox(world, api_key=API_KEY, secret_key=SECRET_KEY) as server:
-        fine = await ended(await start_cold("check", cwd=tmp_path, env=environment(server)))
-        await workers.add_worker(WITHOUT_KEYS)
-        unfit = await ended(await start_cold("check", cwd=tmp_path, env=environment(server)))
-    assert fine.exit_code == 0
-    assert f"2 Dask workers at {workers.address} can fetch" in fine.stdout
-    assert unfit.exit_code == 2
-    assert "no key: set FI_API_KEY" in unfit.stdout
-
-
 async def test_an_ordinary_run_imports_nothing_of_dask(world: World, tmp_path: Path) -> None:
     write_settings(tmp_path, [each.name for each in world.run_tests])
     code = """

@@ -159,7 +159,6 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
 
     buffer = CommitBuffer(
         save,
-        run.dataset.written,
         interval_seconds=run.settings.export.commit_interval_seconds,
         arrived=lambda listed_before: crawl.arrived(listed_before),  # noqa: PLW0108 it is made below
     )

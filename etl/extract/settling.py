@@ -14,7 +14,7 @@ from etl.errors import SourceError
 from etl.extract.bad_rows import power_of_two_above
 from etl.extract.client import Client
 from etl.extract.endpoints import list_call_details
-from etl.extract.plan import Planned, Reason
+from etl.extract.plan import Planned
 from etl.model import schema
 from etl.model.records import DetailedCall, ListedCall
 from etl.transform.detail import vouches_for
@@ -40,15 +40,13 @@ class Settling:
     """Compares executions with what is ``stored`` of them; the counts grow with each.
 
     ``compared`` executions needed two requests instead of one for each call. ``saved_requests`` are the calls that were not
-    fetched, less one for each detail that was read. ``listed_differently`` executions had changed by their list alone: none
-    of their calls had to be fetched. ``fetched_whole`` is how many could not be compared, and ``failure`` says
-    why the last of them could not. After a few in a row no detail is read any more.
+    fetched, less one for each detail that was read. ``fetched_whole`` is how many could not be compared, and ``failure`` says why
+    the last of them could not. After a few in a row no detail is read any more.
     """
 
     def __init__(self, client: Client, stored: Stored, *, page_limit: int) -> None:
         self.compared = 0
         self.saved_requests = 0
-        self.listed_differently = 0
         self.fetched_whole = 0
         self.failure: str | None = None
         self.stored = stored
@@ -83,7 +81,6 @@ class Settling:
             )
         }
         self.saved_requests += len(kept)
-        self.listed_differently += item.reason is Reason.CHANGED and len(kept) == len(listed)
         return frozenset(kept)
 
     async def _details(self, item: Planned, listed: Mapping[str, ListedCall]) -> dict[str, DetailedCall]:

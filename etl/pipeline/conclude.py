@@ -22,10 +22,6 @@ from etl.pipeline.tasks import to_the_end
 from etl.transform.frames import frame_of
 from etl.version import __version__
 
-_MANY = 10
-"""From so many executions on, a change of how the API writes them is worth a notice."""
-_NO_DATE = "the source's answers have no usable Date: this machine's clock alone decided what is final; keep it right"
-
 
 async def conclude(run: Run, record: Record, state: StoredState, failure: ExporterError | None) -> Summary:
     """Save what the run leaves: the index, its row of the runs table, and the JSON of the last run."""
@@ -93,12 +89,6 @@ def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finis
             if fetched.fetched_whole
             else "",
         ),
-        (
-            Kind.LISTED_DIFFERENTLY,
-            f"{counted(fetched.listed_differently, 'execution')} listed differently than before, although the calls are the same"
-            if fetched.listed_differently >= _MANY
-            else "",
-        ),
         (Kind.CLOCK, _of_the_clocks(traffic)),
     ):
         if text:
@@ -131,9 +121,7 @@ def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finis
 def _of_the_clocks(traffic: Traffic) -> str:
     """What is worth knowing of the source's clock, beside ours; empty when nothing is."""
     offset = traffic.clock_offset
-    if offset is None:
-        return _NO_DATE if traffic.received_bytes else ""
-    if abs(offset) <= CLOCKS_DIFFER:
+    if offset is None or abs(offset) <= CLOCKS_DIFFER:
         return ""
     minutes, way = abs(offset) // timedelta(minutes=1), "behind" if offset > timedelta(0) else "ahead of"
     return f"this machine's clock is {minutes:,} min {way} that of the source: set the one that is wrong"

@@ -98,14 +98,6 @@ async def test_clock_that_is_set_before_the_first_answer_makes_nothing_final_ear
     assert abs(max(column(tmp_path, "exported_at")) - datetime.now(UTC)) < timedelta(minutes=2)
 
 
-@pytest.mark.parametrize("date", ["", "Thu, 01 Jan 1970 00:00:00 GMT"])
-async def test_source_that_tells_no_time_is_noticed(server: Sandbox, export: Export, tmp_path: Path, date: str) -> None:
-    assert (await export(ENDED)).notices == []
-    server.fault = lambda _request, _nth: Fault(headers={"Date": date})
-    (notice,) = (await job.export(settings_for(server, tmp_path / "data"), clock=lambda: ENDED)).notices
-    assert notice.startswith("the source's answers have no usable Date")
-
-
 async def test_clock_that_is_behind_makes_final_what_has_settled(export: Export, tmp_path: Path) -> None:
     """As much later: by what the two say, the source's may as well be ahead."""
     for night in (1, 2, 3):

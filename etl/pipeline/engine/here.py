@@ -26,7 +26,6 @@ class Counts:
     necessary_requests: int = 0
     deleted_executions: set[str] = field(default_factory=set)
     saved_requests: int = 0
-    listed_differently: int = 0
     fetched_whole: int = 0
     failure: str | None = None
 
@@ -37,7 +36,6 @@ class Counts:
         self.necessary_requests += other.necessary_requests
         self.deleted_executions |= other.deleted_executions
         self.saved_requests += other.saved_requests
-        self.listed_differently += other.listed_differently
         self.fetched_whole += other.fetched_whole
         self.failure = other.failure or self.failure
 
@@ -98,7 +96,6 @@ class Here:
             necessary_requests=crawl.necessary_requests + settling.compared,
             deleted_executions=crawl.deleted_executions,
             saved_requests=settling.saved_requests,
-            listed_differently=settling.listed_differently,
             fetched_whole=settling.fetched_whole,
             failure=settling.failure,
         )

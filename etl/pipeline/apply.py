@@ -152,7 +152,7 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
                 ),
             )
         )
-        record.arrived.append(arrived)
+        record.note_arrival(arrived)
         whole = {bundle.execution.execution_id for bundle in bundles if bundle.part_of is None}
         record.committed |= whole
         _notify_committed(run, len(whole))

@@ -4,8 +4,6 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-import msgspec
-
 from etl.errors import DestinationError, ExporterError
 from etl.extract.transport import Traffic
 from etl.load.index import update_index, write_index
@@ -128,8 +126,7 @@ def _of_the_clocks(traffic: Traffic) -> str:
 
 
 def _save_row(run: Run, summary: Summary) -> None:
-    row = summary.as_row(msgspec.json.encode(summary.as_json()["run_tests"]).decode())
-    frame = frame_of(schema.RUNS_TABLE, [row])
+    frame = frame_of(schema.RUNS_TABLE, [summary.as_row()])
     run.dataset.record_run(summary.started_at.astimezone(UTC).date(), summary.export_run_id, frame)
 
 

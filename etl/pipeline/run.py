@@ -136,22 +136,14 @@ def begin(
             compression=settings.destination.compression,
         ),
         client=client,
-        engine=_open_engine(settings, client, run_id),
+        engine=(
+            ThisProcess(client, settings.api, include_raw=settings.export.include_raw)
+            if settings.engine.kind == "asyncio"
+            else dask_module().DaskCluster(settings, client, run_id)
+        ),
         progress=progress,
         notify=notify,
     )
-
-
-def _open_engine(settings: Settings, client: Client, run_id: str) -> Engine:
-    """The engine for a run. It connects to nothing yet.
-
-    Raises:
-        ConfigurationError: the package for the engine is not installed.
-    """
-    if settings.engine.kind == "asyncio":
-        return ThisProcess(client, settings.api, include_raw=settings.export.include_raw)
-    cluster: Engine = dask_module().DaskCluster(settings, client, run_id)
-    return cluster
 
 
 def dask_module() -> Any:

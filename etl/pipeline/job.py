@@ -131,6 +131,7 @@ async def export(
             is not installed; nothing was asked of the API.
         LockHeldError: another export is running on this dataset.
     """
+    stop = stop or asyncio.get_running_loop().create_future()
     run = begin(
         settings,
         full_refresh=full_refresh,
@@ -144,14 +145,14 @@ async def export(
         module_for(settings.warehouse.url)
     try:
         await to_the_end(files.prepare)
-        async with held(files.lock(run.started_at, is_stopped=lambda: stop is not None and stop.done())):
+        async with held(files.lock(run.started_at, is_stopped=stop.done)):
             await to_the_end(files.sweep_staging)
             record = await to_the_end(partial(_begin_record, run, is_export=True))
             begun = Attempt(started_at=run.started_at, export_run_id=run.export_run_id)
             await to_the_end(partial(update_last_run, files, {"attempt": begun}))
             return await _export_alone(run, record, stop)
     except (LockHeldError, DestinationError) as error:  # one that comes later is told by the summary
-        if stop is not None and stop.done():
+        if stop.done():
             raise stop.result() from None
         if isinstance(error, LockHeldError):
             raise
@@ -173,7 +174,7 @@ def _begin_record(run: Run, *, is_export: bool = False) -> Record:
     return record
 
 
-async def _export_alone(run: Run, record: Record, stop: asyncio.Future[InterruptedRunError] | None) -> Summary:
+async def _export_alone(run: Run, record: Record, stop: asyncio.Future[InterruptedRunError]) -> Summary:
     """Export as the holder of the lock.
 
     Raises:
@@ -209,11 +210,11 @@ async def _export_alone(run: Run, record: Record, stop: asyncio.Future[Interrupt
     return summary
 
 
-async def _load(run: Run, summary: Summary, stop: asyncio.Future[InterruptedRunError] | None) -> None:
+async def _load(run: Run, summary: Summary, stop: asyncio.Future[InterruptedRunError]) -> None:
     """Load the dataset into the warehouse; a failure is the summary's, and neither the dataset's nor the next load's."""
 
     def go_on(*_: int) -> None:
-        if stop is not None and stop.done():
+        if stop.done():
             raise stop.result()
 
     section = run.settings.warehouse

@@ -166,8 +166,7 @@ def _shows_stored(record: Record, state: StoredState) -> bool:
 async def _refuse_another_workspace(run: Run, record: Record, state: StoredState) -> None:
     """Refuse to export where the lists have none of the stored executions: the key may see another workspace.
 
-    That is so where they have others in their place, or where none of the stored ones exists by its id; where a list failed, the
-    ids of its run test decide.
+    That is so where all of them were read and have others in their place, or where none of the stored ones exists by its id.
 
     Raises:
         ConfigurationError: nothing was written, and nothing is.
@@ -180,9 +179,9 @@ async def _refuse_another_workspace(run: Run, record: Record, state: StoredState
     if run.accept_deletions or not living or _shows_stored(record, state):
         return
     living |= _living(state, known)  # where a run is narrowed to some of all
-    unsure = {each for each, name in living.items() if name in record.failures.keys() - record.not_found}
+    has_failed = not record.not_found.issuperset(record.failures)
     has_others = not run.settings.is_part and any(found.executions for found in record.lists.values())
-    if (has_others and not unsure) or await _sees_none(run.client, unsure or living):
+    if (has_others and not has_failed) or await _sees_none(run.client, living):
         raise ConfigurationError(
             f"the key sees none of the {counted(len(living), 'execution')} that the dataset holds: nothing was changed: check the "
             "key's workspace, or run with --accept-deletions if they are all gone"

@@ -138,11 +138,9 @@ async def _check_source(config: Path | None, on_hold: Callable[[float], None]) -
             run_tests = await _check_run_tests(client, once)
     except KeyRefusedError as error:
         return [Check(Subject.SERVER, f"{base_url} answers"), _problem(Subject.KEY, error), *map(_skipped, _SOURCE[2:])]
-    except (SourceError, SourceUnavailableError) as error:
-        unavailable = Check(Subject.SERVER, f"{base_url}: {error}", ExitCode.SOURCE_UNAVAILABLE)
-        return [unavailable, *map(_skipped, _SOURCE[1:])]
-    except ConfigurationError as error:
-        return [_problem(Subject.SERVER, error), *map(_skipped, _SOURCE[1:])]
+    except (SourceError, SourceUnavailableError, ConfigurationError) as error:
+        code = error.exit_code if isinstance(error, ConfigurationError) else ExitCode.SOURCE_UNAVAILABLE
+        return [Check(Subject.SERVER, f"{base_url}: {error}", code), *map(_skipped, _SOURCE[1:])]
     return [
         Check(Subject.SERVER, f"{base_url} answers: {counted(client.traffic.requests, 'request')}"),
         Check(Subject.KEY, "accepted"),
@@ -165,17 +163,18 @@ async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
             raise
         page = Page(total_pages=1, count=0, results=())
     listed = {run_test.name for run_test in page.results}
-    if not settings.run_tests and not listed:
-        text = "the key sees none: check that it belongs to the right workspace"
-        return [Check(Subject.RUN_TESTS, text, ExitCode.CONFIGURATION)]
-    if not settings.run_tests:
-        names = first_few([quoted(name) for name in sorted(listed)])
-        return [Check(Subject.RUN_TESTS, f"all {page.count} that the key sees: {names}")]
     wanted = [run_test.name for run_test in settings.run_tests]
-    unknown = [name for name in wanted if name not in listed and not await _is_known(client, name)]
-    if not unknown:
+    problems = [
+        _unknown_name(name, listed) for name in wanted if name not in listed and not await _is_known(client, name)
+    ]
+    if not wanted and not listed:
+        problems = ["the key sees none: check that it belongs to the right workspace"]
+    if problems:
+        return [Check(Subject.RUN_TESTS, problem, ExitCode.CONFIGURATION) for problem in problems]
+    if wanted:
         return [Check(Subject.RUN_TESTS, f"{len(wanted)} of {len(wanted)} exist")]
-    return [Check(Subject.RUN_TESTS, _unknown_name(name, listed), ExitCode.CONFIGURATION) for name in unknown]
+    names = first_few([quoted(name) for name in sorted(listed)])
+    return [Check(Subject.RUN_TESTS, f"all {page.count} that the key sees: {names}")]
 
 
 async def _is_known(client: Client, name: str) -> bool:

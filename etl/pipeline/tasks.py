@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 async def until_stopped(
     work: Coroutine[Any, Any, None],
-    stop: asyncio.Future[Any] | None,
+    stop: asyncio.Future[Any],
     *,
     limit: tuple[float, ExporterError] | None = None,
 ) -> None:
@@ -21,15 +21,12 @@ async def until_stopped(
 
     ``limit`` does the same after some seconds, with its own error.
     """
-    if stop is None and limit is None:
-        await work
-        return
     seconds, late = limit or (None, None)
 
     async def watch() -> None:
         try:
             async with asyncio.timeout(seconds):
-                raise await asyncio.shield(stop or asyncio.get_running_loop().create_future())
+                raise await asyncio.shield(stop)
         except TimeoutError:
             raise late or RuntimeError("no limit was set") from None
 

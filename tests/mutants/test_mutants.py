@@ -428,7 +428,7 @@ MUTANTS = [
     Mutant(
         "key of another workspace exports nothing",
         "etl/pipeline/lists.py",
-        "(has_others and not unsure) or await",
+        "(has_others and not has_failed) or await",
         "False and await",
         (MACHINE,),
     ),

@@ -18,7 +18,7 @@ from etl.load.index import update_index
 from etl.load.layout import Part
 from etl.load.places import Places
 from etl.load.renames import find_renames, rename
-from etl.load.state import StoredCalls, StoredState, forget_the_future, load_parts
+from etl.load.state import StoredCalls, StoredState, load_parts
 from etl.model.findings import Kind
 from etl.model.lifecycle import Settlement
 from etl.model.wording import counted, first_few, quoted
@@ -41,7 +41,6 @@ async def bring_up_to_date(
         DestinationError: something could not be written.
         KeyRefusedError, SourceUnavailableError: the run cannot go on.
     """
-    forget_the_future(state, run.by_source(run.clock()))
     await _rename(run, record, state, run_tests)
     if is_last:
         for name, absent in absent_executions(record, state).items():  # now, since another list may have what one lacks
@@ -75,7 +74,6 @@ async def _rename(run: Run, record: Record, state: StoredState, run_tests: Colle
         run.notify("renamed", run_test=new, before=old)
     state.index = await to_the_end(partial(update_index, run.dataset, state.index, []))
     load_parts(state)
-    forget_the_future(state, run.by_source(run.clock()))
 
 
 async def _is_gone(run: Run, record: Record, name: str) -> bool:

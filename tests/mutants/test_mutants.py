@@ -111,13 +111,6 @@ MUTANTS = [
         ("tests/pipeline/test_wrong_clocks.py",),
     ),
     Mutant(
-        "time that has not come yet is unknown",
-        "etl/model/lifecycle.py",
-        "at if at and at <= latest else None",
-        "at",
-        ("tests/pipeline/test_wrong_clocks.py",),
-    ),
-    Mutant(
         "answer that could be another one's is awaited on a connection of its own",
         "etl/extract/transport.py",
         "session = self._own if on_own_connection else self._kept",

@@ -124,22 +124,6 @@ async def test_clock_of_the_source_that_is_ahead_for_one_run_makes_nothing_final
     assert_equals_world(tmp_path, server.world)
 
 
-async def test_scrub_comes_round_although_a_run_had_a_clock_a_year_ahead(
-    server: Sandbox, export: Export, tmp_path: Path
-) -> None:
-    """The source sends no date that could tell, so the dataset has times that have not come yet."""
-    server.world.run_tests[0].executions[2].calls[1].total_cost_cents = 1
-    settings = settings_for(server, tmp_path / "data", export={"scrub_requests": 4})
-    server.fault = lambda _request, _nth: Fault(headers={"Date": ""})
-    await job.export(settings_for(server, tmp_path / "data"), clock=lambda: ENDED + YEAR)
-    assert min(column(tmp_path, "verified_at")) > ENDED + 300 * DAY
-
-    for night in range(2, 8):
-        await job.export(settings, clock=lambda: ENDED + night * DAY)  # noqa: B023 called before the next night
-
-    assert max(column(tmp_path, "verified_at")) == ENDED + 7 * DAY
-
-
 @pytest.mark.parametrize("ahead", [timedelta(hours=-20), timedelta(hours=20)], ids=["source ahead", "source behind"])
 async def test_age_counts_from_the_clock_that_is_behind(export: Export, tmp_path: Path, ahead: timedelta) -> None:
     """Where the source is ahead, its time comes once this machine's clock reaches it: that makes the dataset no fresher."""

@@ -169,7 +169,6 @@ async def _fetch(run: Run, record: Record, state: StoredState, planned: list[Pla
             rows=partial(read, StoredCalls.rows, {}),
             failed=partial(read, StoredCalls.failed, frozenset()),
         ),
-        expected_calls=sum(item.estimated_calls for item in planned if item.is_fetched),
     )
     run.progress.add(crawl, monotonic())
     try:

@@ -46,8 +46,7 @@ async def discover_all(run: Run, record: Record, state: StoredState) -> None:
                 f"{len(run_tests)} run tests have this name; the API lists their executions as one",
             )
     names = [*found.run_tests]
-    stored = {each.run_test_name for each in state.executions.values() if each.deleted_at is None}
-    for name in sorted(stored & {*record.before.run_test_names} - {*names}):
+    for name in _missing(record, state, names):
         try:
             names += [name] if await is_run_test(run, record, name) else []
         except SourceError as error:
@@ -72,11 +71,16 @@ async def is_run_test(run: Run, record: Record, name: str) -> bool:
 
 def note_gone(record: Record, state: StoredState) -> None:
     """Note the run tests that the last run exported, and of which rows are left under a name that no run test has any more."""
-    stored = {each.run_test_name for each in state.executions.values() if each.deleted_at is None}
-    for name in sorted(stored & {*record.before.run_test_names} - {each.name for each in record.run_tests}):
+    for name in _missing(record, state, [each.name for each in record.run_tests]):
         record.find(
             Kind.RUN_TEST_GONE, name, "the API has no run test of this name any more; its rows stay as they are"
         )
+
+
+def _missing(record: Record, state: StoredState, names: Collection[str]) -> list[str]:
+    """The run tests that the last run exported, of which living rows are left, and which are not among these."""
+    stored = {each.run_test_name for each in state.executions.values() if each.deleted_at is None}
+    return sorted(stored & {*record.before.run_test_names} - {*names})
 
 
 async def read_lists(
@@ -150,13 +154,10 @@ def _gives_nothing_to_do(run: Run, row: ListedExecution, state: StoredState) -> 
     return not is_scrubbed and says_nothing_new(row, state.executions.get(row.execution_id), run.policy)
 
 
-def _living(state: StoredState, names: Collection[str]) -> dict[str, str]:
-    """The stored executions of these run tests that are not marked, each with the name of its run test."""
-    return {
-        execution_id: stored.run_test_name
-        for execution_id, stored in state.executions.items()
-        if stored.deleted_at is None and stored.run_test_name in names
-    }
+def _living(state: StoredState, names: Collection[str]) -> set[str]:
+    """The stored executions of these run tests that are not marked."""
+    stored = state.executions.items()
+    return {each for each, known in stored if known.deleted_at is None and known.run_test_name in names}
 
 
 def _shows_stored(record: Record, state: StoredState) -> bool:

@@ -51,11 +51,6 @@ class RunTestSummary:
     misfits: int = 0
     error: str | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """The share as a JSON object."""
-        told: dict[str, Any] = msgspec.to_builtins(self)
-        return told
-
 
 @dataclass(slots=True)
 class Summary:
@@ -201,7 +196,7 @@ class Summary:
             "last_complete_at": {key: _iso(at) for key, at in self.completeness.last_complete_at.items()},
             "incomplete": list(self.completeness.incomplete),
             "run_test_names": list(self.completeness.run_test_names),
-            "run_tests": [run_test.as_json() for run_test in self.run_tests],
+            "run_tests": msgspec.to_builtins(self.run_tests),
             "receipt": self.receipt.as_json(),
         }
 

@@ -16,11 +16,6 @@ from etl.pipeline.engine.here import Counts
 from etl.settings.sections import Api
 from etl.transform.flatten import FlatBundle
 
-_MOST_CALLS = 500
-_FEWEST_CALLS = 50
-_BATCHES_OF_A_WORKER = 4
-"""At least, where there is enough to fetch: so no worker has much more to do than another at the end."""
-
 
 @dataclass(frozen=True, slots=True)
 class StoredExecution:
@@ -54,12 +49,6 @@ class Answer:
     counts: Counts = field(default_factory=Counts)
     traffic: Traffic = field(default_factory=Traffic)
     error: ExporterError | None = None
-
-
-def calls_of_a_batch(expected_calls: int, workers: int) -> int:
-    """About how many calls one batch has, when so many are fetched by so many workers."""
-    share = expected_calls // (max(1, workers) * _BATCHES_OF_A_WORKER)
-    return min(_MOST_CALLS, max(_FEWEST_CALLS, share))
 
 
 def next_items(plan: Iterable[Planned], calls: int) -> list[Planned]:

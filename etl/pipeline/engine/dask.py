@@ -22,13 +22,14 @@ from etl.extract.client import Client as SourceClient
 from etl.extract.plan import Planned
 from etl.extract.settling import Stored
 from etl.pipeline.engine import worker
-from etl.pipeline.engine.batch import Answer, Batch, calls_of_a_batch, next_items, read_stored
+from etl.pipeline.engine.batch import Answer, Batch, next_items, read_stored
 from etl.pipeline.engine.here import Counts, Fetching, Take
 from etl.pipeline.tasks import to_the_end
 from etl.settings import Settings
 from etl.transform.flatten import FlatBundle
 from etl.version import __version__
 
+_CALLS_OF_A_BATCH = 500
 _BATCHES_PER_WORKER = 2  # one that is fetched, and one that waits for it
 _CONNECT_SECONDS = 10.0
 _WITHOUT_WORKERS_SECONDS = 60.0
@@ -100,28 +101,19 @@ class DaskCluster:
     async def __aexit__(self, *_: object) -> None:
         await self._client.close()
 
-    def crawl(self, plan: Iterable[Planned], take: Take, stored: Stored, expected_calls: int) -> Fetching:
+    def crawl(self, plan: Iterable[Planned], take: Take, stored: Stored) -> Fetching:
         """A crawl over the plan on the workers."""
-        return _DaskCrawl(self, self._client, plan, take, stored, expected_calls)
+        return _DaskCrawl(self, self._client, plan, take, stored)
 
 
 class _DaskCrawl:
-    def __init__(
-        self,
-        cluster: DaskCluster,
-        client: Any,
-        plan: Iterable[Planned],
-        take: Take,
-        stored: Stored,
-        expected_calls: int,
-    ) -> None:
+    def __init__(self, cluster: DaskCluster, client: Any, plan: Iterable[Planned], take: Take, stored: Stored) -> None:
         self.counts = Counts()
         self._cluster = cluster
         self._client = client
         self._plan = iter(plan)
         self._take = take
         self._stored = stored
-        self._expected_calls = expected_calls
         self._under_way = set[Any]()
 
     async def run(self) -> None:
@@ -173,7 +165,7 @@ class _DaskCrawl:
 
     async def _next_batch(self, workers: int) -> Batch | None:
         settings, limit = self._cluster.settings, self._cluster.source.quota.requests_per_minute
-        items = next_items(self._plan, calls_of_a_batch(self._expected_calls, workers))
+        items = next_items(self._plan, _CALLS_OF_A_BATCH)
         if not items:
             return None
         return Batch(

@@ -57,8 +57,8 @@ class Fetching(Protocol):
 class Engine(AbstractAsyncContextManager["Engine"], Protocol):
     """Open while a run lasts."""
 
-    def crawl(self, plan: Iterable[Planned], take: Take, stored: Stored, expected_calls: int) -> Fetching:
-        """A crawl over the plan, of about so many calls, that hands each bundle over to ``take``.
+    def crawl(self, plan: Iterable[Planned], take: Take, stored: Stored) -> Fetching:
+        """A crawl over the plan that hands each bundle over to ``take``.
 
         What the dataset holds of the executions is ``stored``.
         """
@@ -120,6 +120,6 @@ class ThisProcess:
     async def __aexit__(self, *_: object) -> None:
         pass
 
-    def crawl(self, plan: Iterable[Planned], take: Take, stored: Stored, expected_calls: int) -> Fetching:  # noqa: ARG002 others need it
+    def crawl(self, plan: Iterable[Planned], take: Take, stored: Stored) -> Fetching:
         """A crawl over the plan on the event loop."""
         return Here(self._client, plan, take, stored, self._api, include_raw=self._include_raw)

@@ -3,12 +3,10 @@
 import pickle
 from typing import Any
 
-import pytest
-
 from etl.extract.plan import Planned
 from etl.extract.settling import Stored
 from etl.model.records import NumberLiteral
-from etl.pipeline.engine.batch import calls_of_a_batch, next_items, read_stored, reader_of
+from etl.pipeline.engine.batch import next_items, read_stored, reader_of
 from tests.bundles import execution, plan_of
 from tests.bundles import stored_of as stored
 
@@ -32,13 +30,6 @@ def test_a_batch_ends_with_the_execution_that_fills_it() -> None:
 
 def test_executions_without_calls_fill_a_batch_too() -> None:
     assert len(next_items(planned(*[0] * 100), calls=50)) == 50
-
-
-@pytest.mark.parametrize(
-    ("expected", "workers", "calls"), [(1_000_000, 2, 500), (2_400, 2, 300), (100, 64, 50), (1_600, 0, 400)]
-)
-def test_each_worker_gets_several_batches_where_there_is_enough(expected: int, workers: int, calls: int) -> None:
-    assert calls_of_a_batch(expected, workers) == calls
 
 
 async def test_a_worker_reads_what_the_driver_has_read() -> None:

@@ -35,6 +35,11 @@ WITHOUT_EXPORTER = "import sys; sys.modules['etl.pipeline.engine.worker'] = None
 DEBUGGING = "import logging; logging.basicConfig(level=1); logging.getLogger('distributed').setLevel(1)"
 
 
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dask, "_CALLS_OF_A_BATCH", 50)
+
+
 @pytest.fixture
 def world() -> World:
     return settled_world(run_tests=2, days=3, executions=8, calls=30)

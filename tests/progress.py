@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from etl.extract.quota import Quota
-from etl.pipeline.engine.here import Counts
+from etl.extract.settling import Counts
 from etl.pipeline.run import Progress
 
 

@@ -51,6 +51,7 @@ TESTED_ELSEWHERE = {
     "etl/model/records.py": "tests/extract/test_calls.py",
     "etl/pipeline/apply.py": "tests/pipeline/test_source_changes.py",
     "etl/pipeline/conclude.py": "tests/pipeline/test_job.py",
+    "etl/pipeline/engine/here.py": "tests/pipeline/test_job.py",
     "etl/pipeline/lists.py": "tests/pipeline/test_source_changes.py",
     "etl/pipeline/plan.py": "tests/pipeline/test_job.py",
     "etl/pipeline/record.py": "tests/pipeline/test_job.py",

@@ -8,6 +8,7 @@ from itertools import chain
 
 from etl.extract.plan import Planned, Reason
 from etl.extract.run_tests import Discovered
+from etl.extract.settling import Counts
 from etl.load.commit import Arrived
 from etl.load.last_run import LastRun
 from etl.model.findings import Finding, Kind, alarms
@@ -15,7 +16,6 @@ from etl.model.lifecycle import KNOWN_EXECUTION
 from etl.model.listed_execution import ExecutionList
 from etl.model.records import DeadLetter
 from etl.model.wording import counted, quoted
-from etl.pipeline.engine.here import Counts
 from etl.pipeline.summary import RunTestSummary
 from etl.settings import RunTest
 

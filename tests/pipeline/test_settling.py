@@ -1,11 +1,14 @@
 """Executions that only settle are compared by two lists, and what is dead is fetched alone."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from etl.extract.settling import Counts
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Sandbox
@@ -323,3 +326,14 @@ async def test_nothing_of_a_first_export_settles_anew(world: World, tmp_path: Pa
         await night(server, tmp_path, LATER)
         second = await night(server, tmp_path, LATER + DAY)
     assert second.requests == 1
+
+
+def test_all_counts_add_up() -> None:
+    numbers = [each.name for each in fields(Counts) if each.name not in ("deleted_executions", "failure")]
+    some: dict[str, Any] = {name: index + 1 for index, name in enumerate(numbers)}
+    total = Counts(**some, deleted_executions={"a"}, failure="first")
+    total.add(Counts(**some, deleted_executions={"a", "b"}, failure="last"))
+    total.add(Counts())
+    assert [getattr(total, name) for name in numbers] == [2 * value for value in some.values()]
+    assert total.deleted_executions == {"a", "b"}
+    assert total.failure == "last"

@@ -10,9 +10,8 @@ from typing import Any
 
 from etl.errors import ExporterError
 from etl.extract.plan import Planned
-from etl.extract.settling import Stored
+from etl.extract.settling import Counts, Stored
 from etl.extract.transport import Traffic
-from etl.pipeline.engine.here import Counts
 from etl.settings.sections import Api
 from etl.transform.flatten import FlatBundle
 

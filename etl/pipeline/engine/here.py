@@ -3,13 +3,12 @@
 import math
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 from etl.extract.calls import Crawl
 from etl.extract.client import Client
 from etl.extract.plan import Planned
-from etl.extract.settling import Settling, Stored
+from etl.extract.settling import Counts, Settling, Stored
 from etl.model.records import ExecutionBundle
 from etl.settings.sections import Api
 from etl.transform.flatten import FlatBundle, flatten
@@ -17,35 +16,10 @@ from etl.transform.flatten import FlatBundle, flatten
 Take = Callable[[FlatBundle], Awaitable[None]]
 
 
-@dataclass(slots=True)
-class Counts:
-    """What a crawl did: fields as those of ``Crawl`` and of ``Settling``."""
-
-    calls_fetched: int = 0
-    listings: int = 0
-    necessary_requests: int = 0
-    deleted_executions: set[str] = field(default_factory=set)
-    saved_requests: int = 0
-    fetched_whole: int = 0
-    failure: str | None = None
-
-    def add(self, other: "Counts") -> None:
-        """Add those of another crawl, which ended later."""
-        self.calls_fetched += other.calls_fetched
-        self.listings += other.listings
-        self.necessary_requests += other.necessary_requests
-        self.deleted_executions |= other.deleted_executions
-        self.saved_requests += other.saved_requests
-        self.fetched_whole += other.fetched_whole
-        self.failure = other.failure or self.failure
-
-
 class Fetching(Protocol):
     """A crawl over a plan that hands over flat bundles; ``counts`` grow while it runs."""
 
-    @property
-    def counts(self) -> Counts:
-        """What it did so far."""
+    counts: Counts
 
     async def run(self) -> None:
         """Fetch everything; errors as for ``Crawl.run``."""
@@ -71,7 +45,7 @@ class Here:
         self, client: Client, plan: Iterable[Planned], take: Take, stored: Stored, api: Api, *, include_raw: bool
     ) -> None:
         self._include_raw = include_raw
-        self._settling = Settling(client, stored, page_limit=api.page_limit)
+        settling = Settling(client, stored, page_limit=api.page_limit)
 
         async def emit(bundle: ExecutionBundle) -> None:
             await take(self._flat(bundle))
@@ -82,23 +56,9 @@ class Here:
             emit,
             concurrency=api.concurrency,
             page_limit=api.page_limit,
-            settling=self._settling,
+            settling=settling,
         )
-        self.run = self._crawl.run
-
-    @property
-    def counts(self) -> Counts:
-        """What it did so far."""
-        crawl, settling = self._crawl, self._settling
-        return Counts(
-            calls_fetched=crawl.calls_fetched,
-            listings=crawl.listings,
-            necessary_requests=crawl.necessary_requests + settling.compared,
-            deleted_executions=crawl.deleted_executions,
-            saved_requests=settling.saved_requests,
-            fetched_whole=settling.fetched_whole,
-            failure=settling.failure,
-        )
+        self.run, self.counts = self._crawl.run, settling.counts
 
     def arrived(self, listed_before: float = math.inf) -> Iterable[FlatBundle]:
         """What has arrived of executions that are not whole yet, as ``Crawl.arrived``."""

@@ -84,8 +84,9 @@ async def _is_gone(run: Run, record: Record, name: str) -> bool:
     is_elsewhere = name in configured or not configured
     if name not in {each.name for each in record.run_tests} and not (run.settings.is_part and is_elsewhere):
         return True
+    record.necessary_requests += 1
     with suppress(SourceError):
-        return not await is_run_test(run, record, name)
+        return not await is_run_test(run.client, name)
     return False
 
 

@@ -1,6 +1,5 @@
 """The end of an export: its findings as one summary, the index, its row of ``runs``, and the JSON of the last run."""
 
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -35,9 +34,6 @@ async def conclude(run: Run, record: Record, state: StoredState, failure: Export
             await to_the_end(partial(save, run, summary))
         except DestinationError as error:
             summary.failure = summary.failure or error
-            if save is _save_document:  # its row does not know yet that the run failed
-                with suppress(DestinationError):
-                    await to_the_end(partial(_save_row, run, summary))
     return summary
 
 

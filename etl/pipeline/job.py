@@ -187,10 +187,10 @@ async def _export_alone(run: Run, record: Record, stop: asyncio.Future[Interrupt
     bug: BaseException | None = None
     try:
         async with run.client:
-            limit = _time_limit(settings)
-            if limit is not None:
-                run.client.gate.run_ends_at = asyncio.get_running_loop().time() + limit[0]
-            await until_stopped(_export(run, record, state), stop, limit=limit)
+            minutes = settings.export.max_runtime_minutes
+            if minutes is not None:
+                run.client.gate.run_ends_at = asyncio.get_running_loop().time() + minutes * 60
+            await until_stopped(_export(run, record, state), stop, minutes=minutes)
     except* ExporterError as group:
         failure = _reason_to_stop(group)
     except* Exception as group:  # noqa: BLE001 recorded here, raised below
@@ -238,16 +238,6 @@ async def _export(run: Run, record: Record, state: StoredState) -> None:
                 await bring_up_to_date(run, record, state, run_tests, is_last=is_last)
         if record.discovered:
             note_gone(record, state)
-
-
-def _time_limit(settings: Settings) -> tuple[float, TimeLimitError] | None:
-    """After how many seconds the run ends, and what it says then."""
-    minutes = settings.export.max_runtime_minutes
-    if minutes is None:
-        return None
-    return minutes * 60, TimeLimitError(
-        f"stopped after {minutes:g} minutes ([export] max_runtime_minutes); the next run fetches the rest"
-    )
 
 
 def _reason_to_stop(group: BaseExceptionGroup[ExporterError]) -> ExporterError:

@@ -47,23 +47,23 @@ async def discover_all(run: Run, record: Record, state: StoredState) -> None:
             )
     names = [*found.run_tests]
     for name in _missing(record, state, names):
+        record.necessary_requests += 1
         try:
-            names += [name] if await is_run_test(run, record, name) else []
+            names += [name] if await is_run_test(run.client, name) else []
         except SourceError as error:
             record.find(Kind.RUN_TESTS_UNKNOWN, name, f"missing from the list of run tests, and: {error}")
     record.run_tests = run.settings.with_run_tests(names).run_tests
     run.notify("discovered", run_tests=len(names))
 
 
-async def is_run_test(run: Run, record: Record, name: str) -> bool:
+async def is_run_test(client: Client, name: str) -> bool:
     """Whether the API knows a run test of this name.
 
     Raises:
         SourceError: it did not say.
     """
-    record.necessary_requests += 1
     try:
-        await run.client.get(list_executions(name, page=1, limit=1))
+        await client.get(list_executions(name, page=1, limit=1))
     except NotFoundError:
         return False
     return True

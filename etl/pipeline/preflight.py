@@ -15,13 +15,12 @@ from etl.errors import (
     ExitCode,
     ExporterError,
     KeyRefusedError,
-    NotFoundError,
     SourceError,
     SourceUnavailableError,
 )
 from etl.extract.client import Client
 from etl.extract.connect import client_of
-from etl.extract.endpoints import list_executions, list_run_tests
+from etl.extract.endpoints import list_run_tests
 from etl.load.dataset import Dataset, read_identity
 from etl.load.files.contract import Files
 from etl.load.files.open import open_files
@@ -31,6 +30,7 @@ from etl.load.warehouse.load import refuse_another
 from etl.load.warehouse.target import open_warehouse
 from etl.model.records import Page
 from etl.model.wording import counted, first_few, quoted
+from etl.pipeline.lists import is_run_test
 from etl.settings import Settings
 
 
@@ -152,7 +152,7 @@ async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
     listed = {run_test.name for run_test in page.results}
     wanted = [run_test.name for run_test in settings.run_tests]
     problems = [
-        _unknown_name(name, listed) for name in wanted if name not in listed and not await _is_known(client, name)
+        _unknown_name(name, listed) for name in wanted if name not in listed and not await is_run_test(client, name)
     ]
     if not wanted and not listed:
         problems = ["the key sees none: check that it belongs to the right workspace"]
@@ -162,14 +162,6 @@ async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
         return [Check(Subject.RUN_TESTS, f"{len(wanted)} of {len(wanted)} exist")]
     names = first_few([quoted(name) for name in sorted(listed)])
     return [Check(Subject.RUN_TESTS, f"all {page.count} that the key sees: {names}")]
-
-
-async def _is_known(client: Client, name: str) -> bool:
-    try:
-        await client.get(list_executions(name, page=1, limit=1))
-    except NotFoundError:
-        return False
-    return True
 
 
 def _unknown_name(name: str, listed: Collection[str]) -> str:

@@ -189,17 +189,6 @@ async def test_load_of_the_future_does_not_count(server: Sandbox, tmp_path: Path
     assert (second.warehouse_loaded_at, third.warehouse_loaded_at) == (loaded_at, datetime.fromtimestamp(0, UTC))
 
 
-async def test_runs_of_the_future_do_not_crowd_out_those_that_have_come(server: Sandbox, tmp_path: Path) -> None:
-    now = datetime.now(UTC)
-    for number in range(31):
-        at = now + YEAR + number * DAY
-        await job.export(settings_for(server, tmp_path / "data"), clock=lambda: at)  # noqa: B023 called at once
-    await job.export(settings_for(server, tmp_path / "data"), clock=lambda: now)
-
-    found = read_status(LocalFiles(tmp_path / "data"), now=now)
-    assert ([run.started_at for run in found.runs], found.lost_run) == ([now], None)
-
-
 @pytest.mark.parametrize(("ahead", "is_right_again"), [(timedelta(minutes=4), True), (timedelta(hours=30), False)])
 async def test_failure_of_the_newest_run_is_told_although_the_clock_of_the_source_was_ahead(
     server: Sandbox, tmp_path: Path, ahead: timedelta, *, is_right_again: bool

@@ -16,7 +16,6 @@ pytest.importorskip("distributed", reason="Dask is in an environment of its own:
 
 from distributed import Client, LocalCluster
 
-from etl.errors import ExitCode, InterruptedRunError
 from etl.pipeline import job
 from etl.pipeline.engine import dask
 from etl.pipeline.summary import Summary
@@ -218,23 +217,6 @@ async def test_a_worker_that_cannot_fetch_is_refused_in_one_line(
     assert "\n" not in problem
 
 
-async def test_an_unfit_worker_that_joins_midway_ends_the_run_and_what_arrived_is_kept(
-    world: World, tmp_path: Path, workers: Cluster
-) -> None:
-    joining: list[asyncio.Task[None]] = []
-    join = workers.add_worker
-    async with Sandbox(world, latency_seconds=0.1) as server:
-        server.on_request = at_request(50, lambda: joining.append(asyncio.create_task(join(WITHOUT_KEYS))))
-        summary = await export(server, tmp_path, workers.address, api={"concurrency": 2})
-        await joining[0]
-        server.on_request = None
-        assert summary.exit_code == 2
-        assert "a Dask worker cannot fetch: no key: set FI_API_KEY" in str(summary.problems)
-        assert contents(tmp_path / "data")["calls"]
-        assert (await job.export(settings_for(server, tmp_path / "data"))).exit_code == 0
-    assert_equals_world(tmp_path, world)
-
-
 async def test_no_scheduler_and_no_worker_are_told_before_the_first_request(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,32 +244,6 @@ async def test_an_address_that_cannot_be_a_schedulers_is_told_in_one_line(
     assert "\n" not in problem
 
 
-async def test_a_scheduler_that_is_lost_during_a_long_commit_ends_the_run(
-    world: World, tmp_path: Path, workers: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dask, "_CONNECT_SECONDS", 0.5)
-    clients: list[Client] = []
-    connect, note = dask.connect, dask._DaskCrawl._note
-
-    async def noted(address: str) -> Client:
-        clients.append(await connect(address))
-        return clients[0]
-
-    async def for_long(crawl: Any, answer: Any) -> None:
-        workers.scheduler.kill()
-        while clients[0].status != "closed":  # noqa: ASYNC110 Dask gives up by itself, and tells nobody
-            await asyncio.sleep(0.05)
-        await note(crawl, answer)
-
-    monkeypatch.setattr(dask, "connect", noted)
-    monkeypatch.setattr(dask._DaskCrawl, "_note", for_long)
-    async with Sandbox(world) as server:
-        summary = await export(server, tmp_path, workers.address)
-    assert summary.exit_code == 3
-    assert f"the Dask scheduler at {workers.address} is gone" in str(summary.problems)
-    assert contents(tmp_path / "data")["calls"]
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_reaches_the_workers_and_what_arrived_is_kept(
     world: World, tmp_path: Path, workers: Cluster, number: signal.Signals
@@ -308,52 +264,6 @@ async def test_a_signal_reaches_the_workers_and_what_arrived_is_kept(
         server.on_request = None
         assert (await job.export(settings_for(server, tmp_path / "data"))).exit_code == 0
     assert_equals_world(tmp_path, world)
-
-
-async def test_a_worker_that_hangs_does_not_cost_what_the_others_have_when_the_run_is_stopped(
-    world: World, tmp_path: Path, workers: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dask, "_STOP_SECONDS", 2.0)
-    stop = asyncio.get_running_loop().create_future()
-
-    def hang_and_stop() -> None:
-        workers.processes[0].send_signal(signal.SIGSTOP)
-        stop.set_result(InterruptedRunError("interrupted", exit_code=ExitCode.SIGINT))
-
-    async with Sandbox(world, latency_seconds=0.05) as server:
-        server.on_request = at_request(100, hang_and_stop)
-        summary = await export(server, tmp_path, workers.address, stop, api={"concurrency": 2})
-    assert summary.exit_code == ExitCode.SIGINT
-    assert contents(tmp_path / "data")["calls"]
-
-
-async def test_an_answer_that_is_on_its_way_when_the_run_is_stopped_is_kept(
-    tmp_path: Path, workers: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stop, answer = asyncio.get_running_loop().create_future(), dask._answer
-    hangs = [True]
-
-    async def on_its_way(future: Any) -> Any:
-        if hangs and hangs.pop():
-            stop.set_result(InterruptedRunError("interrupted", exit_code=ExitCode.SIGINT))
-            await asyncio.Event().wait()
-        return await answer(future)
-
-    monkeypatch.setattr(dask, "_answer", on_its_way)
-    async with Sandbox(settled_world(run_tests=1, days=1, executions=1, calls=30)) as server:
-        summary = await export(server, tmp_path, workers.address, stop)
-    assert summary.exit_code == ExitCode.SIGINT
-    assert len(contents(tmp_path / "data")["calls"]) == 30
-
-
-async def test_the_time_limit_ends_the_run_on_all_workers(world: World, tmp_path: Path, workers: Cluster) -> None:
-    async with Sandbox(world, latency_seconds=0.05) as server:
-        limits: dict[str, Any] = {"api": {"concurrency": 2}, "export": {"max_runtime_minutes": 0.05}}
-        summary = await export(server, tmp_path, workers.address, **limits)
-        assert await requests_after(server, workers.address) == 0
-    assert summary.exit_code == 3
-    assert "max_runtime_minutes" in str(summary.problems)
-    assert contents(tmp_path / "data")["calls"]
 
 
 async def test_a_worker_may_join_midway_and_each_has_two_batches_at_most(

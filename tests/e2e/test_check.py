@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from etl.errors import ExitCode
 from etl.model.records import METRICS, RUN_TESTS
-from etl.pipeline.preflight import Subject
+from etl.pipeline.preflight import Check, Subject, exit_code
 from etl.sandbox import Fault, Sandbox
 from tests.e2e.command import Ended, ended, environment, metrics_etl, start, write_settings
 from tests.worlds import settled_world
@@ -39,6 +40,17 @@ def times(folder: Path) -> dict[Path, int]:
 
 def names(server: Sandbox) -> list[str]:
     return [run_test.name for run_test in server.world.run_tests]
+
+
+def test_what_must_be_fixed_first_gives_the_exit_code() -> None:
+    checks = [
+        Check(Subject.LOCK, "", ExitCode.LOCK_HELD),
+        Check(Subject.DESTINATION, "", ExitCode.DESTINATION_FAILED),
+        Check(Subject.SERVER, "", ExitCode.SOURCE_UNAVAILABLE),
+    ]
+    assert exit_code(checks) == 5
+    assert exit_code([Check(Subject.LOCK, "held", ExitCode.LOCK_HELD), Check(Subject.KEY, "fine")]) == 75
+    assert exit_code([]) == 0
 
 
 async def test_all_is_well_for_one_request_and_without_a_trace(server: Sandbox, tmp_path: Path) -> None:

@@ -155,17 +155,6 @@ def add_one_at(server: Sandbox, *requests: int) -> Callable[[SandboxRequest], No
     return add
 
 
-async def test_list_of_run_tests_that_shifts_while_it_is_read_is_still_complete(tmp_path: Path) -> None:
-    async with Sandbox(settled_world(run_tests=3, executions=4, calls=3), max_limit=2) as server:
-        server.on_request = add_one_at(server, 1, 2, 4)
-
-        summary = await job.export(settings_for(server, tmp_path / "data", run_tests="all"))
-
-        assert summary.exit_code == 0
-        assert len(summary.run_tests) == 6
-        assert_equals_world(tmp_path, server.world)
-
-
 async def test_list_that_is_never_proved_is_a_problem_and_what_it_showed_is_exported(
     server: Sandbox, export: Export, tmp_path: Path
 ) -> None:

@@ -100,7 +100,7 @@ async def test_list_that_never_ends_is_left_and_what_it_holds_is_exported(
     assert_equals_world(tmp_path, server.world)
 
 
-@pytest.mark.parametrize("kind", [METRICS, RUNS, RUN_TESTS])
+@pytest.mark.parametrize("kind", [METRICS, pytest.param(RUNS, marks=pytest.mark.slow), RUN_TESTS])
 async def test_list_that_goes_on_with_other_rows_than_it_counts_is_left(
     server: Sandbox, tmp_path: Path, kind: str
 ) -> None:

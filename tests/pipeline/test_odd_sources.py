@@ -1,6 +1,5 @@
 """What a source answers that is odd but not a change: unknown statuses, poisoned rows, calls that never answer, no times."""
 
-import random
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -167,25 +166,6 @@ async def test_run_that_takes_too_long_stops_in_order_and_the_next_goes_on(
     server.fault = None
     assert (await export()).exit_code == 0
     assert_equals_world(tmp_path, server.world)
-
-
-async def test_execution_of_which_no_call_can_be_had_does_not_end_the_night(
-    server: Sandbox, export: Export, tmp_path: Path
-) -> None:
-    bad = sandbox.add_execution(server.world, server.world.run_tests[0], random.Random(99), NIGHT, 120)
-    server.fault = lambda request, _nth: (
-        sandbox.Fault(status=500)
-        if request.query.get("call_execution_id") in {call.call_execution_id for call in bad.calls}
-        else None
-    )
-
-    for _ in range(2):
-        summary = await export(settings={"api": {"max_tries": 1}})
-        assert summary.exit_code == 3
-        assert summary.run_tests[0].dead_letters == 120
-
-    assert len(rows_of(tmp_path, "errors")) == 120
-    assert len(rows_of(tmp_path, "calls")) == 16 * 3
 
 
 async def test_documented_spelling_gives_the_same_dataset(tmp_path: Path) -> None:

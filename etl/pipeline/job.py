@@ -25,7 +25,7 @@ from etl.pipeline.conclude import conclude
 from etl.pipeline.lists import discover_all, note_gone, read_lists
 from etl.pipeline.plan import absent_executions, load, make_plan, without_row
 from etl.pipeline.record import Record
-from etl.pipeline.run import Notify, Progress, Run, begin, say_nothing
+from etl.pipeline.run import Notify, Progress, Run, begin
 from etl.pipeline.summary import RunTestSummary, Summary
 from etl.pipeline.tasks import held, to_the_end, until_stopped
 from etl.settings import Settings
@@ -70,14 +70,7 @@ async def plan(
     Raises:
         ConfigurationError, KeyRefusedError, SourceUnavailableError, DestinationError: as ``export`` would end.
     """
-    run = begin(
-        settings,
-        full_refresh=full_refresh,
-        accept_deletions=accept_deletions,
-        progress=Progress(),
-        notify=notify or say_nothing,
-        clock=clock,
-    )
+    run = begin(settings, full_refresh=full_refresh, accept_deletions=accept_deletions, notify=notify, clock=clock)
     record = await asyncio.to_thread(_begin_record, run)
     state = await asyncio.to_thread(load, run, record, set_aside=False)
     planned: list[Planned] = []
@@ -136,8 +129,8 @@ async def export(
         settings,
         full_refresh=full_refresh,
         accept_deletions=accept_deletions,
-        progress=progress or Progress(),
-        notify=notify or say_nothing,
+        progress=progress,
+        notify=notify,
         clock=clock,
     )
     files = run.dataset.files

@@ -28,7 +28,6 @@ from etl.load.layout import LOCK
 from etl.load.state import load_state
 from etl.load.warehouse.load import refuse_another
 from etl.load.warehouse.target import open_warehouse
-from etl.model.records import Page
 from etl.model.wording import counted, first_few, quoted
 from etl.pipeline.lists import is_run_test
 from etl.settings import Settings
@@ -142,13 +141,7 @@ async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
     Raises:
         KeyRefusedError, SourceError, SourceUnavailableError: the list cannot be read.
     """
-    try:
-        page = await client.get(list_run_tests(page=1, limit=settings.api.page_limit))
-    except SourceError as error:
-        # An export that names its run tests does not need the list.
-        if not settings.run_tests or error.status == 0:
-            raise
-        page = Page(total_pages=1, count=0, results=())
+    page = await client.get(list_run_tests(page=1, limit=settings.api.page_limit))
     listed = {run_test.name for run_test in page.results}
     wanted = [run_test.name for run_test in settings.run_tests]
     problems = [

@@ -66,10 +66,6 @@ class Progress:
         return max(0.0, self.traffic.held_until - now)
 
 
-def say_nothing(_event: str, **_fields: Any) -> None:
-    """A ``Notify`` that does nothing."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One run. Its steps are functions that take it and return what they found or did."""
@@ -101,21 +97,25 @@ class Run:
         return ExportStamp(self.export_run_id, self.stamped[-1], include_raw=self.settings.export.include_raw)
 
 
+def _say_nothing(_event: str, **_fields: Any) -> None:
+    pass
+
+
 def begin(
     settings: Settings,
     *,
     full_refresh: bool,
     accept_deletions: bool,
-    progress: Progress,
-    notify: Notify,
-    clock: Callable[[], datetime] | None,
+    progress: Progress | None = None,
+    notify: Notify | None = None,
+    clock: Callable[[], datetime] | None = None,
 ) -> Run:
     """A run that begins now. Asks nothing and writes nothing yet.
 
     Raises:
         ConfigurationError: the settings hold no keys, or the package for the engine is not installed.
     """
-    clock = clock or (lambda: datetime.now(UTC))
+    progress, notify, clock = progress or Progress(), notify or _say_nothing, clock or (lambda: datetime.now(UTC))
     started_at = clock()
     client = client_of(settings, on_hold=lambda seconds: notify("held", seconds=round(seconds, 1)))
     progress.traffic, progress.quota = client.traffic, client.quota

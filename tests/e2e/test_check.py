@@ -128,17 +128,6 @@ async def test_run_test_beyond_the_first_page_is_asked_for_by_name(tmp_path: Pat
     assert result.exit_code == 0
 
 
-async def test_named_run_tests_do_without_the_list_as_an_export_does(server: Sandbox, tmp_path: Path) -> None:
-    server.fault = lambda request, _nth: Fault(status=500) if request.path == RUN_TESTS else None
-    write_settings(tmp_path, names(server))
-    named = await metrics_etl("check", "--json", cwd=tmp_path, env=environment(server))
-    write_settings(tmp_path, "all")
-    everything = await metrics_etl("check", "--json", cwd=tmp_path, env=environment(server))
-
-    assert (named.exit_code, everything.exit_code) == (0, 5)
-    assert (server.count(RUN_TESTS), server.count(METRICS)) == (2, 3)
-
-
 @pytest.mark.parametrize(
     ("changes", "subject", "code", "words"),
     [
@@ -183,17 +172,6 @@ async def test_export_at_work_is_named_and_goes_on(server: Sandbox, tmp_path: Pa
     assert f"(pid {process.pid} on " in problem(result)
     assert (await ended(process)).exit_code == 143
     assert (await metrics_etl("check", cwd=tmp_path, env=environment(server))).exit_code == 0
-
-
-async def test_rate_limit_that_holds_for_hours_is_the_servers_problem(server: Sandbox, tmp_path: Path) -> None:
-    """The list is refused, and asking for the run test by its name would have to wait."""
-    write_settings(tmp_path, ["Checkout flow"])
-    server.fault = lambda request, _nth: (
-        Fault(status=503, headers={"Retry-After": "80000"}) if request.path == RUN_TESTS else None
-    )
-    result = await metrics_etl("check", "--json", cwd=tmp_path, env=environment(server))
-    assert result.exit_code == 5
-    assert "accepts no requests until" in problem(result)
 
 
 def part_of(data: Path) -> Path:

@@ -5,7 +5,6 @@ The keys come from the worker's environment. One batch is fetched at a time: the
 
 import asyncio
 import pickle
-from dataclasses import dataclass
 from functools import cache
 from threading import Lock
 from typing import Any
@@ -58,13 +57,6 @@ def _keys() -> dict[str, Any]:
     return keys | read_proxy_credentials()
 
 
-@dataclass(slots=True)
-class _Running:
-    run_id: str
-    loop: asyncio.AbstractEventLoop
-    task: asyncio.Task[None]
-
-
 class _Session:
     """What this process remembers from batch to batch: what each run may send, and which are over."""
 
@@ -72,7 +64,7 @@ class _Session:
         self._turn = Lock()
         self._quotas: dict[str, Quota] = {}
         self._stopped: set[str] = set()
-        self._running: _Running | None = None
+        self._running: tuple[str, asyncio.Task[None]] | None = None
 
     def fetch(self, batch: Batch) -> Answer:
         """Fetch the batch; what arrived before an error is in the answer, too."""
@@ -82,12 +74,12 @@ class _Session:
     def stop(self, run_id: str) -> None:
         """Stop the run's batch, and those that wait for their turn; called from another thread."""
         self._stopped.add(run_id)
-        running = self._running
-        if running is not None and running.run_id == run_id:
-            running.loop.call_soon_threadsafe(running.task.cancel)
+        running_id, task = self._running or (None, None)
+        if task is not None and running_id == run_id:
+            task.get_loop().call_soon_threadsafe(task.cancel)
 
     async def _fetch(self, batch: Batch) -> Answer:
-        answer, loop = Answer(), asyncio.get_running_loop()
+        answer = Answer()
 
         async def crawl() -> None:
             async with client:
@@ -99,8 +91,8 @@ class _Session:
         settings = Settings.model_validate({"run_tests": "all", "api": batch.api, **_keys()})
         client = client_of(settings, quota=self._quota(batch))
         fetching = Here(client, batch.items, take, reader_of(batch.stored), batch.api, include_raw=batch.include_raw)
-        task = loop.create_task(crawl())
-        self._running = _Running(batch.run_id, loop, task)
+        task = asyncio.get_running_loop().create_task(crawl())
+        self._running = batch.run_id, task
         if batch.run_id in self._stopped:  # it was stopped before it could be told
             task.cancel()
         try:

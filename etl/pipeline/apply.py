@@ -8,8 +8,7 @@ from time import monotonic
 from typing import Any
 
 from etl.errors import SourceError
-from etl.extract.absence import Answers, ask, decide
-from etl.extract.endpoints import get_execution
+from etl.extract.absence import decide
 from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Planned
 from etl.extract.settling import Stored
@@ -23,7 +22,7 @@ from etl.model.findings import Kind
 from etl.model.lifecycle import Settlement
 from etl.model.wording import counted, first_few, quoted
 from etl.pipeline.buffer import CommitBuffer
-from etl.pipeline.lists import is_run_test
+from etl.pipeline.lists import is_run_test, look_up
 from etl.pipeline.plan import absent_executions, make_plan, without_row
 from etl.pipeline.record import Record, is_waiting_row_due
 from etl.pipeline.run import Run
@@ -46,7 +45,7 @@ async def bring_up_to_date(
         for name, absent in absent_executions(record, state).items():  # now, since another list may have what one lacks
             await _mark_absent(run, record, state, name, absent)
         if left := without_row(record, state):
-            answers = await _ask(run, record, left)
+            answers = await look_up(run, record, left)
             await _mark(run, record, state, record.run_tests[-1].name, answers.gone)
     await _fetch(run, record, state, make_plan(run, record, state, run_tests, is_last=is_last))
 
@@ -92,7 +91,7 @@ async def _is_gone(run: Run, record: Record, name: str) -> bool:
 
 async def _mark_absent(run: Run, record: Record, state: StoredState, name: str, absent: Collection[str]) -> None:
     """Request each stored execution that the run test's proved list does not have by its id, and mark those that do not exist."""
-    answers = await _ask(run, record, absent)
+    answers = await look_up(run, record, absent)
     if answers.alive and not run.settings.is_part:  # else it may be in a list that was not read
         text = f"its list does not have execution {min(answers.alive)}, which exists: nothing was marked as deleted"
         record.find(Kind.LIST_WRONG, name, text)
@@ -101,16 +100,6 @@ async def _mark_absent(run: Run, record: Record, state: StoredState, name: str, 
         reason = first_few([str(error) for error in answers.unknown.values()], shown=1)
         record.find(Kind.LOOK_UP_FAILED, name, f"{executions} not listed, and not looked up: {reason}")
     await _mark(run, record, state, name, decide(answers))
-
-
-async def _ask(run: Run, record: Record, execution_ids: Collection[str]) -> Answers:
-    async def exists(execution_id: str) -> bool:
-        await run.client.get(get_execution(execution_id))
-        return True
-
-    answers = await ask(exists, execution_ids, workers=run.settings.api.concurrency)
-    record.necessary_requests += answers.requests
-    return answers
 
 
 async def _mark(

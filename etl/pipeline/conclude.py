@@ -68,25 +68,24 @@ def _summarize(run: Run, record: Record, *, failure: ExporterError | None, finis
         is_cut_short=failure is not None, settled_before=run.settled_before(finished_at)
     )
     marked = [counted(written.marked[f"{what}s"], what) for what in ("call", "eval") if written.marked[f"{what}s"]]
-    for kind, text in (
-        (Kind.DELETED, f"{' and '.join(marked)} got a deleted_at: the source no longer has them" if marked else ""),
-        (Kind.KEY_REMOVED, f"{counted(traffic.redactions, 'answer')} contained a key" if traffic.redactions else ""),
+    for count, kind, text in (
+        (len(marked), Kind.DELETED, f"{' and '.join(marked)} got a deleted_at: the source no longer has them"),
+        (traffic.redactions, Kind.KEY_REMOVED, f"{counted(traffic.redactions, 'answer')} contained a key"),
         (
+            record.completed_files,
             Kind.COLUMNS_ADDED,
-            f"{counted(record.completed_files, 'file')} of an older version got the columns of this one"
-            if record.completed_files
-            else "",
+            f"{counted(record.completed_files, 'file')} of an older version got the columns of this one",
         ),
         (
+            fetched.fetched_whole,
             Kind.NO_DETAIL,
-            f"{counted(fetched.fetched_whole, 'settling execution')} fetched in full: {fetched.failure}"
-            if fetched.fetched_whole
-            else "",
+            f"{counted(fetched.fetched_whole, 'settling execution')} fetched in full: {fetched.failure}",
         ),
-        (Kind.CLOCK, _of_the_clocks(traffic)),
     ):
-        if text:
+        if count:
             record.find(kind, "", text)
+    if text := _of_the_clocks(traffic):
+        record.find(Kind.CLOCK, "", text)
     return Summary(
         export_run_id=run.export_run_id,
         version=__version__,

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Collection
 
 from etl.errors import ConfigurationError, NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError
+from etl.extract.absence import Answers, ask
 from etl.extract.client import Client
 from etl.extract.endpoints import get_execution, list_executions
 from etl.extract.executions import list_executions_completely
@@ -40,11 +41,8 @@ async def discover_all(run: Run, record: Record, state: StoredState) -> None:
         record.find(Kind.RUN_TESTS_UNKNOWN, "", problem)
     for name, run_tests in found.run_tests.items():
         if len(run_tests) > 1:
-            record.find(
-                Kind.NAMESAKES,
-                name,
-                f"{len(run_tests)} run tests have this name; the API lists their executions as one",
-            )
+            text = f"{len(run_tests)} run tests have this name; the API lists their executions as one"
+            record.find(Kind.NAMESAKES, name, text)
     names = [*found.run_tests]
     for name in _missing(record, state, names):
         record.necessary_requests += 1
@@ -71,10 +69,9 @@ async def is_run_test(client: Client, name: str) -> bool:
 
 def note_gone(record: Record, state: StoredState) -> None:
     """Note the run tests that the last run exported, and of which rows are left under a name that no run test has any more."""
+    text = "the API has no run test of this name any more; its rows stay as they are"
     for name in _missing(record, state, [each.name for each in record.run_tests]):
-        record.find(
-            Kind.RUN_TEST_GONE, name, "the API has no run test of this name any more; its rows stay as they are"
-        )
+        record.find(Kind.RUN_TEST_GONE, name, text)
 
 
 def _missing(record: Record, state: StoredState, names: Collection[str]) -> list[str]:
@@ -182,30 +179,27 @@ async def _refuse_another_workspace(run: Run, record: Record, state: StoredState
     living |= _living(state, known)  # where a run is narrowed to some of all
     has_failed = not record.not_found.issuperset(record.failures)
     has_others = not run.settings.is_part and any(found.executions for found in record.lists.values())
-    if (has_others and not has_failed) or await _sees_none(run.client, living):
-        raise ConfigurationError(
-            f"the key sees none of the {counted(len(living), 'execution')} that the dataset holds: nothing was changed: check the "
-            "key's workspace, or run with --accept-deletions if they are all gone"
-        )
+    if has_failed or not has_others:
+        ids = sorted(living)
+        answers = await look_up(run, record, ids[:: max(1, -(-len(ids) // _SAMPLE))])
+        if answers.alive:
+            return
+        if not answers.gone:
+            failure = next(iter(answers.unknown.values()))
+            raise SourceUnavailableError(f"no stored execution could be looked up: {failure}")
+    raise ConfigurationError(
+        f"the key sees none of the {counted(len(living), 'execution')} that the dataset holds: nothing was changed: check the "
+        "key's workspace, or run with --accept-deletions if they are all gone"
+    )
 
 
-async def _sees_none(client: Client, execution_ids: Collection[str]) -> bool:
-    """Whether none of some of these executions exists, as far as the API answers.
+async def look_up(run: Run, record: Record, execution_ids: Collection[str]) -> Answers:
+    """Request the executions by their ids, until one exists."""
 
-    Raises:
-        KeyRefusedError, SourceUnavailableError: nothing can be asked, or nothing was answered.
-    """
-    ids, failures = sorted(execution_ids), list[SourceError]()
-    sample = ids[:: max(1, -(-len(ids) // _SAMPLE))]
-    for execution_id in sample:
-        try:
-            await client.get(get_execution(execution_id))
-        except NotFoundError:
-            continue
-        except SourceError as error:
-            failures.append(error)
-        else:
-            return False
-    if failures and len(failures) == len(sample):
-        raise SourceUnavailableError(f"no stored execution could be looked up: {failures[0]}")
-    return True
+    async def exists(execution_id: str) -> bool:
+        await run.client.get(get_execution(execution_id))
+        return True
+
+    answers = await ask(exists, execution_ids, workers=run.settings.api.concurrency)
+    record.necessary_requests += answers.requests
+    return answers

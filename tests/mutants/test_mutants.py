@@ -417,8 +417,8 @@ MUTANTS = [
     Mutant(
         "key of another workspace exports nothing",
         "etl/pipeline/lists.py",
-        "(has_others and not has_failed) or await",
-        "False and await",
+        "    raise ConfigurationError(\n        f\"the key sees none of the {counted(len(living), 'execution')}",
+        "    return (\n        f\"the key sees none of the {counted(len(living), 'execution')}",
         (MACHINE,),
     ),
     Mutant(

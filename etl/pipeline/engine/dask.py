@@ -9,9 +9,10 @@ import logging
 import math
 import pickle
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from distributed import Client, as_completed
@@ -103,18 +104,18 @@ class DaskCluster:
 
     def crawl(self, plan: Iterable[Planned], take: Take, stored: Stored) -> Fetching:
         """A crawl over the plan on the workers."""
-        return _DaskCrawl(self, self._client, plan, take, stored)
+        return _DaskCrawl(self, self._client, iter(plan), take, stored)
 
 
+@dataclass(slots=True)
 class _DaskCrawl:
-    def __init__(self, cluster: DaskCluster, client: Any, plan: Iterable[Planned], take: Take, stored: Stored) -> None:
-        self.counts = Counts()
-        self._cluster = cluster
-        self._client = client
-        self._plan = iter(plan)
-        self._take = take
-        self._stored = stored
-        self._under_way = set[Any]()
+    cluster: DaskCluster
+    client: Any
+    plan: Iterator[Planned]
+    take: Take
+    stored: Stored
+    counts: Counts = field(default_factory=Counts)
+    under_way: set[Any] = field(default_factory=set)
 
     async def run(self) -> None:
         """Fetch everything.
@@ -130,7 +131,7 @@ class _DaskCrawl:
                 await self._fetch()
                 looking.cancel()
         finally:
-            if self._under_way:
+            if self.under_way:
                 await to_the_end(self._stop())
 
     def arrived(self, _listed_before: float = math.inf) -> Iterable[FlatBundle]:
@@ -139,39 +140,39 @@ class _DaskCrawl:
 
     async def _fetch(self) -> None:
         try:
-            completed = as_completed([], loop=self._client.loop)
+            completed = as_completed([], loop=self.client.loop)
             await self._fill(completed)
             async for future in completed:
                 await self._take_answer(future)
                 await self._fill(completed)
         except Exception as error:
             # Of Dask: a disk's OSError is a DestinationError. A client that has given up its scheduler fails in many ways.
-            is_gone = isinstance(error, CancelledError | OSError) or self._client.status != "running"
+            is_gone = isinstance(error, CancelledError | OSError) or self.client.status != "running"
             if isinstance(error, ExporterError) or not is_gone:
                 raise
-            address = self._cluster.address
+            address = self.cluster.address
             raise SourceUnavailableError(f"the Dask scheduler at {address} is gone: start it, and run again") from None
 
     async def _fill(self, completed: Any) -> None:
         """Keep each worker busy, and no more batches under way than that takes: their answers must fit into memory."""
-        workers = len(await self._client.nthreads()) or 1
-        while len(self._under_way) < workers * _BATCHES_PER_WORKER:
+        workers = len(await self.client.nthreads()) or 1
+        while len(self.under_way) < workers * _BATCHES_PER_WORKER:
             batch = await self._next_batch(workers)
             if batch is None:
                 return
-            future = self._client.submit(worker.fetch_batch, __version__, pickle.dumps(batch), pure=False)
-            self._under_way.add(future)
+            future = self.client.submit(worker.fetch_batch, __version__, pickle.dumps(batch), pure=False)
+            self.under_way.add(future)
             completed.add(future)
 
     async def _next_batch(self, workers: int) -> Batch | None:
-        settings, limit = self._cluster.settings, self._cluster.source.quota.requests_per_minute
-        items = next_items(self._plan, _CALLS_OF_A_BATCH)
+        settings, limit = self.cluster.settings, self.cluster.source.quota.requests_per_minute
+        items = next_items(self.plan, _CALLS_OF_A_BATCH)
         if not items:
             return None
         return Batch(
-            run_id=self._cluster.run_id,
+            run_id=self.cluster.run_id,
             items=tuple(items),
-            stored={item.execution.execution_id: await read_stored(self._stored, item) for item in items},
+            stored={item.execution.execution_id: await read_stored(self.stored, item) for item in items},
             api=settings.api,
             include_raw=settings.export.include_raw,
             requests_per_minute=None if limit is None else max(1, limit // workers),
@@ -179,7 +180,7 @@ class _DaskCrawl:
 
     async def _take_answer(self, future: Any) -> None:
         answer = await _answer(future)
-        self._under_way.remove(future)  # not before: a cancellation must still get what arrived
+        self.under_way.remove(future)  # not before: a cancellation must still get what arrived
         # To the end: it may be all that its worker has fetched in a long time.
         await to_the_end(self._note(answer))
         if answer.error is not None:
@@ -187,9 +188,9 @@ class _DaskCrawl:
 
     async def _note(self, answer: Answer) -> None:
         self.counts.add(answer.counts)
-        self._cluster.source.traffic.add(answer.traffic)
+        self.cluster.source.traffic.add(answer.traffic)
         for bundle in answer.bundles:
-            await self._take(bundle)
+            await self.take(bundle)
 
     async def _look_after_the_cluster(self) -> None:
         """Raise when the scheduler, or each of its workers, has been gone for a while: their batches would never arrive."""
@@ -198,20 +199,20 @@ class _DaskCrawl:
         while now() - seen_at < _WITHOUT_WORKERS_SECONDS:
             with suppress(Exception):
                 async with asyncio.timeout(_CONNECT_SECONDS):
-                    seen_at = now() if await self._client.nthreads() else seen_at
+                    seen_at = now() if await self.client.nthreads() else seen_at
             await asyncio.sleep(_LOOK_SECONDS)
         raise SourceUnavailableError(
-            f"the Dask scheduler at {self._cluster.address} is gone, or all of its workers are: start them, and run again"
+            f"the Dask scheduler at {self.cluster.address} is gone, or all of its workers are: start them, and run again"
         )
 
     async def _stop(self) -> None:
         """Let the workers stop, and take what has arrived there; one that is silent must not cost what the others have."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_STOP_SECONDS):
-                telling = self._client.run(worker.stop, self._cluster.run_id, on_error="ignore")
-                ends = (future.exception() for future in self._under_way)
+                telling = self.client.run(worker.stop, self.cluster.run_id, on_error="ignore")
+                ends = (future.exception() for future in self.under_way)
                 await asyncio.gather(telling, *ends, return_exceptions=True)
-        for future in filter(lambda each: each.done(), self._under_way):
+        for future in filter(lambda each: each.done(), self.under_way):
             try:
                 async with asyncio.timeout(_STOP_SECONDS):
                     answer = await _answer(future)

@@ -275,7 +275,7 @@ async def test_a_worker_may_join_midway_and_each_has_two_batches_at_most(
 
     async def counted(crawl: Any, count: int) -> Any:
         batch = await next_batch(crawl, count)
-        under_way.append((len(crawl._under_way) + (batch is not None), count))
+        under_way.append((len(crawl.under_way) + (batch is not None), count))
         return batch
 
     monkeypatch.setattr(dask._DaskCrawl, "_next_batch", counted)

@@ -21,7 +21,7 @@ from etl.inspect.verdict import judge
 from etl.load.files import local
 from etl.load.files.local import LocalFiles
 from etl.load.last_run import Attempt, update_last_run
-from etl.load.layout import INDEX, LAST_RUN
+from etl.load.layout import INDEX
 from etl.model.findings import Kind
 from etl.model.keys import default_key
 from etl.pipeline import job
@@ -346,29 +346,6 @@ async def test_run_that_could_not_write_its_row_is_told_with_its_reason(server: 
     assert found.runs[0].message == "\n".join(summary.problems)
     assert (verdict.is_good, verdict.next_step) == (False, "metrics-etl check")
     assert [each.is_complete for each in found.run_tests] == [False, False]
-
-
-async def test_run_that_could_not_replace_last_run_json_is_no_success(
-    server: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As where that file alone may not be replaced. Its row in ``runs`` was written before."""
-    settings = settings_for(server, tmp_path / "data")
-    await job.export(settings)
-    publish = LocalFiles.publish
-
-    def refuse(files: LocalFiles, path: str, data: bytes | memoryview) -> None:
-        if path == LAST_RUN and b"receipt" in bytes(data).partition(b'"attempt"')[0]:
-            raise DestinationError(f"{files.where(path)}: Operation not permitted")
-        publish(files, path, data)
-
-    monkeypatch.setattr(LocalFiles, "publish", refuse)
-    summary = await job.export(settings)
-
-    found = status_of(tmp_path, now=datetime.now(UTC))
-    assert summary.exit_code == 6
-    assert (found.runs[0].export_run_id, found.runs[0].exit_code) == (summary.export_run_id, 6)
-    assert found.runs[0].message == f"{tmp_path / 'data' / LAST_RUN}: Operation not permitted"
-    assert not judge(found).is_good
 
 
 def all_rows(folder: Path, table: str) -> list[dict[str, Any]]:

@@ -23,8 +23,8 @@ from etl.extract.client import Client as SourceClient
 from etl.extract.plan import Planned
 from etl.extract.settling import Counts, Stored
 from etl.pipeline.engine import worker
-from etl.pipeline.engine.batch import Answer, Batch, next_items, read_stored
 from etl.pipeline.engine.here import Fetching, Take
+from etl.pipeline.engine.worker import Answer, Batch, next_items, read_stored
 from etl.pipeline.tasks import to_the_end
 from etl.settings import Settings
 from etl.transform.flatten import FlatBundle

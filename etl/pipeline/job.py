@@ -229,7 +229,7 @@ async def _export(run: Run, record: Record, state: StoredState) -> None:
         async with asyncio.TaskGroup() as group, aclosing(read_lists(group, run, record, state)) as rounds:
             async for run_tests, is_last in rounds:
                 await bring_up_to_date(run, record, state, run_tests, is_last=is_last)
-        if record.discovered:
+        if not run.settings.run_tests:
             note_gone(record, state)
 
 

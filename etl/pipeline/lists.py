@@ -35,7 +35,6 @@ async def discover_all(run: Run, record: Record, state: StoredState) -> None:
         KeyRefusedError, SourceUnavailableError: the run cannot go on.
     """
     found = await discover(run.client, page_limit=run.settings.api.page_limit)
-    record.discovered = found
     record.necessary_requests += found.necessary_requests
     for problem in found.problems:
         record.find(Kind.RUN_TESTS_UNKNOWN, "", problem)
@@ -173,7 +172,7 @@ async def _refuse_another_workspace(run: Run, record: Record, state: StoredState
     names = {each.name for each in (*record.run_tests, *run.settings.configured)}
     known = {*record.before.run_test_names}
     # With "all" run tests, those that the last run exported count, too: a key of another workspace sees none of them.
-    living = _living(state, names | known if record.discovered else names)
+    living = _living(state, names if run.settings.run_tests else names | known)
     if run.accept_deletions or not living or _shows_stored(record, state):
         return
     living |= _living(state, known)  # where a run is narrowed to some of all

@@ -7,7 +7,6 @@ from datetime import datetime
 from itertools import chain
 
 from etl.extract.plan import Planned, Reason
-from etl.extract.run_tests import Discovered
 from etl.extract.settling import Counts
 from etl.load.commit import Arrived
 from etl.load.last_run import LastRun
@@ -32,7 +31,6 @@ class Record:
 
     run_tests: tuple[RunTest, ...]
     before: LastRun = field(default_factory=LastRun)
-    discovered: Discovered | None = None
     findings: list[Finding] = field(default_factory=list)
     completed_files: int = 0
     lists: dict[str, ExecutionList] = field(default_factory=dict)

@@ -172,25 +172,17 @@ def _rate_limit(requests_per_minute: int | None) -> str:
 def _check_dataset(settings: Settings) -> list[Check]:
     files = open_files(settings.destination.path, settings.destination.options)
     try:
-        holder = files.lock_holder()
-    except DestinationError as error:
-        return [_problem(Subject.DESTINATION, error), _skipped(Subject.LOCK)]
-    try:
-        probe = files.probe()
+        holder, probe = files.lock_holder(), files.probe()
         words = "can be written" if probe.is_there else "does not exist yet, but can be created"
-        if probe.is_there and not holder and not _read_dataset(files):
+        if probe.is_there and not holder and not _has_dataset(files):
             words = "has no dataset yet, but can be written"
     except DestinationError as error:
-        destination = _problem(Subject.DESTINATION, error)
-    else:
-        free = "" if probe.free_bytes is None else f", {probe.free_bytes / 2**30:,.1f} GiB free"
-        destination = Check(Subject.DESTINATION, f"{files.where()} {words}{free}")
-    lock = Check(
-        Subject.LOCK,
-        f"another export holds {files.where(LOCK)} ({holder})" if holder else "free",
-        ExitCode.LOCK_HELD if holder else ExitCode.COMPLETE,
-    )
-    return [destination, lock]
+        return [_problem(Subject.DESTINATION, error), _skipped(Subject.LOCK)]
+    free = "" if probe.free_bytes is None else f", {probe.free_bytes / 2**30:,.1f} GiB free"
+    lock = Check(Subject.LOCK, "free")
+    if holder:
+        lock = Check(Subject.LOCK, f"another export holds {files.where(LOCK)} ({holder})", ExitCode.LOCK_HELD)
+    return [Check(Subject.DESTINATION, f"{files.where()} {words}{free}"), lock]
 
 
 def _check_warehouse(settings: Settings) -> Check:
@@ -207,8 +199,8 @@ def _check_warehouse(settings: Settings) -> Check:
     return Check(Subject.WAREHOUSE, f"{warehouse.where} can be read: {counted(executions, 'execution')}")
 
 
-def _read_dataset(files: Files) -> bool:
-    """Read the stored rows as an export does before its first request; whether there is a dataset at all."""
+def _has_dataset(files: Files) -> bool:
+    """Whether there is a dataset, whose rows are read as an export does before its first request."""
     state = load_state(Dataset(files), set_aside=False)
     return read_identity(files) is not None or bool(state.executions)
 

@@ -6,7 +6,6 @@ each worker has those of its environment.
 
 import asyncio
 import logging
-import math
 import pickle
 import warnings
 from collections.abc import Iterable, Iterator
@@ -134,7 +133,7 @@ class _DaskCrawl:
             if self.under_way:
                 await to_the_end(self._stop())
 
-    def arrived(self, _listed_before: float = math.inf) -> Iterable[FlatBundle]:
+    def arrived(self, _listed_before: float) -> Iterable[FlatBundle]:
         """Nothing: a batch arrives with whole executions."""
         return ()
 

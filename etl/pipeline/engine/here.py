@@ -24,7 +24,7 @@ class Fetching(Protocol):
     async def run(self) -> None:
         """Fetch everything; errors as for ``Crawl.run``."""
 
-    def arrived(self, listed_before: float = math.inf) -> Iterable[FlatBundle]:
+    def arrived(self, listed_before: float) -> Iterable[FlatBundle]:
         """What has arrived of executions that are not whole yet, as ``Crawl.arrived``."""
 
 

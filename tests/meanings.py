@@ -1,6 +1,7 @@
 """What the words of the program's output mean, for ``docs/commands.md``: fields of JSON, log events, purposes of requests."""
 
 from etl.extract.endpoints import Purpose
+from etl.pipeline.preflight import Subject
 
 _FINDINGS = {
     "findings[].kind": "what kind of finding it is, see Findings below",
@@ -239,3 +240,16 @@ PURPOSE_MEANINGS: dict[Purpose, str] = {
     Purpose.DEAD_LETTERS: "`incomplete` executions: two lists each, and each call that is missing or differs",
     Purpose.SCRUB: "`scrub` executions",
 }
+
+SUBJECT_MEANINGS = {
+    Subject.SETTINGS: "the file and the environment are valid (else 2)",
+    Subject.SERVER: "its name resolves, TLS and HTTP work, and this API answers (else 5)",
+    Subject.KEY: "the key is given (else 2) and accepted (else 4)",
+    Subject.RATE_LIMIT: "always; shows the limit, if it is known",
+    Subject.RUN_TESTS: 'the API knows each name; with "all", the key sees some (else 2)',
+    Subject.DESTINATION: "files can be written, locked and read there, with 64 MiB free, or the folder can be created (else 6)",
+    Subject.LOCK: "no export is running on this dataset (else 75)",
+    Subject.WAREHOUSE: "it can be read, holds no other dataset, and PostgreSQL grants what a load needs (else 2 or 6); only if the "
+    "settings name one",
+}
+"""When each subject of a check is fine, and the exit code otherwise."""

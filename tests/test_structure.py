@@ -52,7 +52,7 @@ TESTED_ELSEWHERE = {
     "etl/pipeline/engine/here.py": "tests/pipeline/test_job.py",
     "etl/pipeline/lists.py": "tests/pipeline/test_source_changes.py",
     "etl/pipeline/plan.py": "tests/pipeline/test_job.py",
-    "etl/pipeline/record.py": "tests/pipeline/test_job.py",
+    "etl/pipeline/preflight.py": "tests/e2e/test_check.py",
     "etl/sandbox/answers/detail.py": "tests/sandbox/test_detail_answers.py",
     "etl/sandbox/answers/metrics.py": "tests/sandbox/test_server.py",
     "etl/sandbox/answers/run_tests.py": "tests/sandbox/test_server.py",

@@ -60,7 +60,6 @@ class Kind(StrEnum):
     DOCUMENT_SET_ASIDE = "document_set_aside"
     CLOCK = "clock"
     NO_DETAIL = "no_detail"
-    LISTED_DIFFERENTLY = "listed_differently"
     KEY_REMOVED = "key_removed"
     COLUMNS_ADDED = "columns_added"
 
@@ -186,11 +185,6 @@ MEANINGS: dict[Kind, Meaning] = {
     ),
     Kind.NO_DETAIL: Meaning(
         Severity.NOTICE, "settling executions were fetched in full, because their details could not be read", _NOTHING
-    ),
-    Kind.LISTED_DIFFERENTLY: Meaning(
-        Severity.NOTICE,
-        "many executions are listed differently than before, although their calls are the same",
-        _NOTHING,
     ),
     Kind.KEY_REMOVED: Meaning(
         Severity.NOTICE, "answers contained one of the keys; the dataset has [key] in its place", "rotate that key"

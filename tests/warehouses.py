@@ -40,8 +40,7 @@ class Place:
     url: str
     namespace: str = "simulation_metrics"
     _own: SqlWarehouse | None = None
-    has_views = True
-    is_atomic = True
+    has_views = is_atomic = hashes_rows = True
 
     @property
     def has_keys(self) -> bool:
@@ -107,14 +106,11 @@ class Place:
         self.drop_column(table, name)
         self.add_column(table, name)
 
-    def make_foreign(self) -> None:
-        """A table of somebody else, with the name of one of ours."""
-        self.edit("CREATE SCHEMA IF NOT EXISTS {s}", "CREATE TABLE {s}.evals (mine INTEGER)")
-
     def make_older(self, table: str, column: str) -> None:
         """As if a version had loaded the table that did not have the column yet."""
         with closing(self.open()) as opened:
-            as_before = opened._sql.held(lacking={table: {column}})
+            shown = {each.name: {one.name for one in columns_of(each)} for each in ALL_TABLES}
+            as_before = opened._sql.held(shown | {table: shown[table] - {column}})
         self.drop_column(table, column)
         self.edit(
             f"UPDATE {{s}}.metrics_etl_state AS s SET checksum = h.checksum FROM ({as_before}) AS h WHERE s.item = h.item",

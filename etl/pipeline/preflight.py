@@ -279,12 +279,12 @@ def _check_dataset(settings: Settings) -> list[Check]:
 
 
 def _check_warehouse(settings: Settings) -> Check:
-    """Whether it can be reached and read, and holds no other dataset; most engines tell only a load whether it may write."""
+    """Whether it can be reached and read, and holds no other dataset; whether a load may write, only a load tells."""
     try:
         files, section = open_files(settings.destination.path, settings.destination.options), settings.warehouse
         identity = read_identity(files)
         with closing(open_warehouse(section.named_url, section.namespace, is_read_only=True)) as warehouse:
-            loaded = warehouse.loaded(would_load=True)
+            loaded = warehouse.loaded()
             refuse_another(warehouse, loaded, identity.dataset_id if identity else "a new one")
             export_runs = {run[1] for path in files.list(RUNS_TABLE.name) if (run := parse_run_path(path))}
             last = last_load_into(files, section.place or "", datetime.now(UTC))

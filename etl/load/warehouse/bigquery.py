@@ -47,7 +47,6 @@ def _dialect(dataset: str) -> Dialect:
         types=_TYPES,
         row_hash="FARM_FINGERPRINT(TO_JSON_STRING(STRUCT({columns})))",
         total="SUM(CAST(row_hash AS BIGNUMERIC))",
-        comments=f"SELECT table_name, option_value AS comment FROM {place}.TABLE_OPTIONS WHERE option_name = 'description'",
         columns=f"SELECT table_name, column_name, data_type FROM {place}.COLUMNS ORDER BY table_name, ordinal_position",
         quoted=_quoted,
         literal=backslash_quoted,

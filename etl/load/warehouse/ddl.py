@@ -19,7 +19,7 @@ from etl.load.warehouse.dialect import (
     python_quoted,
     sql_quoted,
 )
-from etl.load.warehouse.postgresql_tables import create_tables
+from etl.load.warehouse.statements import postgresql_tables
 from etl.load.warehouse.tables import columns_of
 from etl.model import schema
 from etl.model.locations import QueryEngineName
@@ -57,7 +57,7 @@ def ddl(tables: Sequence[Table], engine_name: str, location: str | None = None) 
             raise ConfigurationError(
                 "--location does not go with postgresql, which reads no Parquet: see metrics-etl load"
             )
-        return create_tables(tables)
+        return postgresql_tables(tables)
     engine = QUERY_ENGINES[engine_name]
     root = engine.placeholder
     if location is not None:

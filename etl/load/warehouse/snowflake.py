@@ -35,9 +35,6 @@ _DIALECT = Dialect(
     types=("TEXT", "NUMBER", "FLOAT", "BOOLEAN", "TIMESTAMP_NTZ"),
     row_hash="HASH({columns})",
     total="SUM(CAST(row_hash AS NUMBER(30, 0)))",
-    comments=(
-        "SELECT LOWER(table_name) AS table_name, comment FROM information_schema.tables WHERE table_schema = UPPER({schema})"
-    ),
     columns=(
         "SELECT LOWER(table_name) AS table_name, LOWER(column_name) AS column_name, data_type FROM information_schema.columns "
         "WHERE table_schema = UPPER({schema}) ORDER BY table_name, ordinal_position"

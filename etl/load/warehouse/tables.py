@@ -10,6 +10,8 @@ from etl.model.digest import fingerprint
 from etl.model.schema import STRING, Column, Table
 
 STATE = "metrics_etl_state"
+Place = tuple[str | None, ...]
+"""The values of a table's partition columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ STATE_TABLE = Table(
             is_key=True,
         ),
         Column("digest", STRING, "Hash of what the dataset held when the item was loaded."),
-        Column("checksum", STRING, "The warehouse's own hash of the item's rows, as they were loaded."),
+        Column("checksum", STRING, "The warehouse's own hash of the item's rows, as they were loaded (not in Delta)."),
     ),
     (),
 )
@@ -109,4 +111,5 @@ def with_places(rows: pa.Table, table: Table, places: Mapping[str, str]) -> pa.T
     return pa.Table.from_arrays([*rows.columns, *added], schema=arrow_schema_of(table))
 
 
-ALL_TABLES = (*(table for group in GROUPS for table in group.tables), STATE_TABLE)
+ALL_TABLES = (STATE_TABLE, *(table for group in GROUPS for table in group.tables))
+"""In the order in which they are made: where the first is missing, the others are somebody else's."""

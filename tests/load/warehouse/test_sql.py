@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from etl.errors import DestinationError
 from etl.load.warehouse.load import load
 from etl.load.warehouse.sql import SqlWarehouse
-from etl.load.warehouse.tables import VIEWS
 from etl.model import schema
 from tests.loads import compared, next_export
 from tests.warehouses import Place, assert_equals_dataset, contents_of, load_into
@@ -39,20 +37,6 @@ def test_view_shows_the_new_column_where_the_old_one_was_renamed(data: Path, war
     assert_equals_dataset(warehouse, data)
 
 
-def test_table_whose_comment_was_replaced_is_ours_again_as_its_error_says(data: Path, warehouse: Place) -> None:
-    """As by a catalogue of the company, or a dump without comments."""
-    load_into(warehouse, data)
-    warehouse.edit("COMMENT ON TABLE {s}.calls IS 'ask Ann'")
-    with pytest.raises(DestinationError, match="calls was not made by metrics-etl") as caught:
-        load_into(warehouse, data, is_full=True)
-    _, words, _ = str(caught.value).split('"')
-    warehouse.edit(f"COMMENT ON TABLE {{s}}.calls IS 'ask Ann. {words}'")
-
-    load_into(warehouse, data, is_full=True)
-
-    assert_equals_dataset(warehouse, data)
-
-
 def test_places_are_columns_and_everything_has_a_comment(data: Path, warehouse: Place) -> None:
     load_into(warehouse, data)
     comments: list[str] = []
@@ -64,19 +48,8 @@ def test_places_are_columns_and_everything_has_a_comment(data: Path, warehouse: 
             else f"SELECT comment AS text FROM duckdb_columns() WHERE schema_name = '{{s}}' AND table_name = '{table.name}'"
         )
         comments += [row["text"] for row in warehouse.query(sql)]
-    with closing(warehouse.open()) as opened:
-        marks = {
-            row["table_name"]: row["comment"]
-            for row in opened._session.query(
-                opened._dialect.comments.format(schema=f"'{warehouse.namespace}'")
-            ).to_pylist()
-        }
-
     assert all(comments)
     assert "Length of the call. Unit: s." in comments
-    assert [marks[view.name].partition(" Loaded by")[0] for view in VIEWS] == [
-        "Executions that are not deleted.", "Calls that are not deleted, with their execution.", "Evals that are not deleted.",
-    ]  # fmt: skip
     months = {row["month"] for row in warehouse.rows(schema.CALLS)}
     assert months == {path.name.partition("=")[2] for path in (data / "calls").glob("*/*")}
 

@@ -14,10 +14,10 @@ from google.auth.exceptions import GoogleAuthError
 from google.cloud import bigquery
 
 from etl.errors import DestinationError
-from etl.load.warehouse.dialect import KINDS, backslash_quoted
 from etl.load.warehouse.spool import Spool
 from etl.load.warehouse.sql import SqlWarehouse
 from etl.load.warehouse.statements import Dialect, Inside
+from etl.load.warehouse.tables import KINDS, backslash_quoted
 from etl.load.warehouse.target import do_nothing
 from etl.model.schema import Table
 

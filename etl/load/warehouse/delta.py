@@ -23,7 +23,6 @@ from deltalake.fs import DeltaStorageHandler
 from pyarrow.fs import FileSelector, PyFileSystem
 
 from etl.errors import DestinationError
-from etl.load.warehouse.dialect import comment, sql_quoted
 from etl.load.warehouse.tables import (
     ALL_TABLES,
     GROUPS,
@@ -32,8 +31,10 @@ from etl.load.warehouse.tables import (
     Place,
     arrow_schema_of,
     columns_of,
+    comment,
     needed_of,
     shape,
+    sql_quoted,
 )
 from etl.load.warehouse.target import Loaded, LoadStep, do_nothing, not_ours, streamed
 from etl.model.schema import Column, Table

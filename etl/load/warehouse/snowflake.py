@@ -13,10 +13,10 @@ import snowflake.connector as driver
 from snowflake.connector.errors import Error
 
 from etl.errors import DestinationError
-from etl.load.warehouse.dialect import sql_quoted
 from etl.load.warehouse.spool import Spool
 from etl.load.warehouse.sql import SqlWarehouse
 from etl.load.warehouse.statements import Dialect, Inside
+from etl.load.warehouse.tables import sql_quoted
 from etl.load.warehouse.target import do_nothing
 
 _STAGE = "metrics_etl_stage"

@@ -11,7 +11,6 @@ from typing import Protocol
 import pyarrow as pa
 
 from etl.errors import DestinationError
-from etl.load.warehouse.dialect import sql_quoted
 from etl.load.warehouse.statements import DATA, Dialect, Statements
 from etl.load.warehouse.tables import (
     ALL_TABLES,
@@ -22,6 +21,7 @@ from etl.load.warehouse.tables import (
     arrow_schema_of,
     columns_of,
     shape,
+    sql_quoted,
 )
 from etl.load.warehouse.target import Loaded, LoadStep, not_ours
 from etl.model.schema import STRING, Table

@@ -3,16 +3,18 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from etl.load.warehouse.dialect import KINDS, comment, sql_quoted
 from etl.load.warehouse.tables import (
     ALL_TABLES,
     GROUPS,
+    KINDS,
     STATE,
     VIEWS,
     Group,
     View,
     columns_of,
+    comment,
     needed_of,
+    sql_quoted,
 )
 from etl.model import schema
 from etl.model.locations import DEFAULT_NAMESPACE

@@ -24,8 +24,7 @@ from sqlglot import exp
 import etl
 from etl.load.warehouse.contract import contract
 from etl.load.warehouse.ddl import ddl
-from etl.load.warehouse.dialect import comment
-from etl.load.warehouse.tables import columns_of
+from etl.load.warehouse.tables import columns_of, comment
 from etl.model import schema
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox, listable_calls

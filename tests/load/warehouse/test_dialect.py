@@ -2,7 +2,7 @@
 
 import pytest
 
-from etl.load.warehouse.dialect import comment
+from etl.load.warehouse.tables import comment
 from etl.model import schema
 
 TABLES = list(schema.TABLES.values())

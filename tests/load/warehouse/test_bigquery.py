@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from threading import Thread
@@ -28,7 +29,7 @@ from etl.errors import DestinationError
 from etl.load.warehouse import bigquery
 from etl.load.warehouse.bigquery import _dialect
 from etl.load.warehouse.load import load
-from etl.load.warehouse.spool import Spool
+from etl.load.warehouse.spool import spooled
 from etl.load.warehouse.statements import Statements
 from etl.load.warehouse.tables import ALL_TABLES, VIEWS, columns_of
 from tests.load.warehouse.test_laws import *  # noqa: F403 the laws, with the target of this module
@@ -175,15 +176,14 @@ def test_script_that_fails_changes_nothing(loaded, data, monkeypatch):
 
 def test_load_job_that_brings_too_few_rows_ends_the_load(loaded, data, monkeypatch):
     next_export(data)
-    take = Spool.take
 
-    def taken(spool):
-        for file in take(spool):
-            file.rows += 1
-            yield file
+    @contextmanager
+    def with_one_more(pieces):
+        with spooled(pieces) as file:
+            yield file and replace(file, rows=file.rows + 1)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Spool, "take", taken)
+        patch.setattr(bigquery, "spooled", with_one_more)
         with pytest.raises(DestinationError, match="metrics_etl_gone took 5 of 6 rows"):
             load_into(loaded, data)
     load_into(loaded, data)

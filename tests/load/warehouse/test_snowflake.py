@@ -4,7 +4,8 @@ fakesnow runs them in DuckDB. It keeps no comments of columns, and does not end 
 """
 
 import re
-from contextlib import closing
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -15,8 +16,9 @@ fakesnow = pytest.importorskip("fakesnow", reason="fakesnow is in an environment
 from fakesnow.cursor import FakeSnowflakeCursor  # noqa: E402 with the emulator alone
 
 from etl.errors import DestinationError  # noqa: E402 as above
+from etl.load.warehouse import snowflake  # noqa: E402 as above
 from etl.load.warehouse.snowflake import _DIALECT  # noqa: E402 as above
-from etl.load.warehouse.spool import Spool  # noqa: E402 as above
+from etl.load.warehouse.spool import spooled  # noqa: E402 as above
 from etl.load.warehouse.statements import Statements  # noqa: E402 as above
 from etl.load.warehouse.tables import ALL_TABLES, VIEWS, columns_of  # noqa: E402 as above
 from tests.load.warehouse.test_laws import *  # noqa: E402, F403 the laws, with the target of this module
@@ -114,15 +116,14 @@ def test_nothing_is_made_once_the_transaction_has_begun(loaded, data, monkeypatc
 
 def test_copy_that_brings_too_few_rows_ends_the_load_and_changes_nothing(loaded, data, monkeypatch):
     next_export(data)
-    take = Spool.take
 
-    def taken(spool):
-        for file in take(spool):
-            file.rows += 1
-            yield file
+    @contextmanager
+    def with_one_more(pieces):
+        with spooled(pieces) as file:
+            yield file and replace(file, rows=file.rows + 1)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Spool, "take", taken)
+        patch.setattr(snowflake, "spooled", with_one_more)
         with pytest.raises(DestinationError, match=r"metrics_etl_gone took 5 of 6 rows"):
             load_into(loaded, data)
     load_into(loaded, data)

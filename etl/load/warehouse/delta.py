@@ -6,9 +6,9 @@ brings everything in that table anew.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from itertools import chain
 from operator import and_, or_
@@ -53,16 +53,6 @@ _DECORATION = re.compile(r"\x1b\[\d*m|↳")
 _MOST_CHARACTERS = 500
 
 
-@dataclass(slots=True)
-class _Found:
-    """What is there: tables by name, the dataset that they hold, its shape when it was loaded, and the digests of items by kind."""
-
-    tables: dict[str, "_Table"]
-    dataset_id: str | None = None
-    shape: str | None = None
-    digests: dict[str, dict[str, str | None]] = field(default_factory=dict)
-
-
 class DeltaWarehouse:
     """``Warehouse`` of the Delta tables below a URL. A change is made to what ``loaded`` found, or fails."""
 
@@ -70,39 +60,35 @@ class DeltaWarehouse:
         self.where = url
         # Without it the commits of two writers at once could replace each other.
         self._options = {"conditional_put": "etag"} if url.startswith("s3://") else {}
-        self._found: _Found | None = None
+        self._found: tuple[dict[str, _Table], Loaded] | None = None
         self._read: dict[str, _Table] = {}
 
     def loaded(self) -> Loaded:
         """From what was noted; of tables that somebody else has changed since, the items are read."""
         with self._naming():
-            found = self._found = self._look()
-        is_outdated = found.shape != shape(ALL_TABLES) or len(found.tables) < len(ALL_TABLES)
-        is_outdated |= any(table.lacking for table in found.tables.values())
-        return Loaded(found.dataset_id, found.digests, is_outdated=is_outdated)
+            self._found = self._look()
+        return self._found[1]
 
     def replace(self, step: LoadStep) -> list[str]:
         """A commit for each table that changes, and one to note it."""
         with self._naming():
-            found = self._found or self._look()
+            tables, loaded = self._found or self._look()
             self._found = None
             load_id = uuid4().hex
-            self._complete(found, load_id)
+            self._complete(tables, load_id)
             noted: dict[str, dict[str, str | None]] = {"dataset": {step.dataset_id: shape(ALL_TABLES)}, "table": {}}
             for group in GROUPS:
                 gone, arriving = step.removed.get(group.kind, ()), step.arriving.get(group.kind, {})
                 for table in group.tables:
-                    opened = found.tables[table.name]
-                    is_changed = opened.replace(
-                        group.item, gone, step.places.get(group.kind, ()), step.rows(table), load_id
-                    )
+                    opened = tables[table.name]
+                    is_changed = opened.replace(group.item, gone, step.places[group.kind], step.rows(table), load_id)
                     noted["table"][table.name] = load_id if is_changed else opened.last_change
-                kept = {item: known for item, known in found.digests[group.kind].items() if item not in gone}
+                kept = {item: known for item, known in loaded.digests[group.kind].items() if item not in gone}
                 noted[group.kind] = {**kept, **arriving}
             noted["table"][STATE] = load_id
             rows = [(kind, item, digest, None) for kind, items in noted.items() for item, digest in items.items()]
-            schema = arrow_schema_of(STATE_TABLE)
-            found.tables[STATE].overwrite([pa.table([*map(pa.array, zip(*rows, strict=True))], schema=schema)], load_id)
+            columns = map(pa.array, zip(*rows, strict=True))
+            tables[STATE].overwrite([pa.table([*columns], schema=arrow_schema_of(STATE_TABLE))], load_id)
         return []
 
     def places(self, table: Table) -> set[Place]:
@@ -123,26 +109,29 @@ class DeltaWarehouse:
     def close(self) -> None:
         """Nothing is open between two calls."""
 
-    def _look(self) -> _Found:
-        found = _Found({table.name: opened for table in ALL_TABLES if (opened := self._open(table))})
-        noted: dict[str, dict[str, str | None]] = {}
-        if STATE in found.tables:
-            for row in found.tables[STATE].rows().to_pylist():
-                noted.setdefault(row["kind"], {})[row["item"]] = row["digest"]
-        elif found.tables:
-            raise not_ours(self.where, next(iter(found.tables)))
-        found.dataset_id, found.shape = next(iter(noted.get("dataset", {}).items()), (None, None))
-        as_noted = noted.get("table", {})
+    def _look(self) -> "tuple[dict[str, _Table], Loaded]":
+        tables = {table.name: opened for table in ALL_TABLES if (opened := self._open(table))}
+        if not tables:
+            return {}, Loaded(None, {group.kind: {} for group in GROUPS})
+        if STATE not in tables:
+            raise not_ours(self.where, next(iter(tables)))
+        noted: defaultdict[str, dict[str, str | None]] = defaultdict(dict)
+        for row in tables[STATE].rows().to_pylist():
+            noted[row["kind"]][row["item"]] = row["digest"]
         # What somebody else wrote there proves nothing, nor that a table never was.
-        is_ours = STATE in found.tables and found.tables[STATE].last_change == as_noted.get(STATE)
+        is_ours = tables[STATE].last_change == noted["table"].get(STATE)
+        digests: dict[str, dict[str, str | None]] = {}
         for group in GROUPS:
-            known = noted.get(group.kind, {}) if is_ours else {}
-            tables = {table.name: found.tables.get(table.name) for table in group.tables}
-            if not is_ours or any((each and each.last_change) != as_noted.get(name) for name, each in tables.items()):
-                there = {item for each in tables.values() if each for item in each.items(group.item)}
+            known = noted[group.kind] if is_ours else {}
+            opened = [tables[table.name] for table in group.tables if table.name in tables]
+            is_as_noted = all(each.last_change == noted["table"].get(each.name) for each in opened)
+            if not (is_ours and is_as_noted and len(opened) == len(group.tables)):
+                there = {item for each in opened for item in each.items(group.item)}
                 known = {item: _STALE if item in known else None for item in known.keys() | there}
-            found.digests[group.kind] = known
-        return found
+            digests[group.kind] = known
+        dataset_id, its_shape = next(iter(noted["dataset"].items()), (None, None))
+        is_whole = len(tables) == len(ALL_TABLES) and not any(each.lacking for each in tables.values())
+        return tables, Loaded(dataset_id, digests, is_outdated=not is_whole or its_shape != shape(ALL_TABLES))
 
     def _open(self, table: Table) -> "_Table | None":
         url = f"{self.where}/{table.name}"
@@ -166,17 +155,16 @@ class DeltaWarehouse:
             return opened
         raise DestinationError(f"{self.where} has no table {table.name}: run metrics-etl load")
 
-    def _complete(self, found: _Found, load_id: str) -> None:
+    def _complete(self, tables: "dict[str, _Table]", load_id: str) -> None:
         """Make the tables that are not there, and add columns."""
         for table in ALL_TABLES:
-            opened = found.tables.get(table.name)
-            if opened is None:
+            if (opened := tables.get(table.name)) is None:
                 self._create(table)
             elif opened.lacking:
                 opened.add_columns(load_id)
             else:
                 continue
-            found.tables[table.name] = self._opened(table)
+            tables[table.name] = self._opened(table)
 
     def _create(self, table: Table) -> None:
         DeltaTable.create(
@@ -208,6 +196,7 @@ class _Table:
     """
 
     def __init__(self, url: str, table: Table, options: dict[str, str]) -> None:
+        self.name = table.name
         self._table = table
         self._handle = DeltaTable(url, storage_options=options)
         self._partitions = [column.name for column in table.partitions]

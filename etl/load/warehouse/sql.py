@@ -179,26 +179,19 @@ class SqlWarehouse:
         schema = [] if existing else self._sql.create_schema()
         if schema and not self._has_schema():
             self._execute(schema)
-        late: list[str] = []
         added: list[str] = []
         for table in ALL_TABLES:
             if table.name in existing:
                 added += self._sql.add_columns(table, existing[table.name])
             else:
                 self._execute(self._sql.create(table))
-                constraints = self._dialect.constraints(self._sql.name(table.name), table)
-                if table is STATE_TABLE:  # rows go from it at once, for which a server may need its key
-                    self._execute(constraints)
-                else:
-                    late += constraints
         if added:
             self._execute([self._sql.distrust(existing), *added])
-            late.append(self._sql.note_again())
         for view in VIEWS:
             shown = existing.get(view.name, {})
             if view.columns.keys() - shown.keys() or view.reads - existing.keys() or added:
                 self._execute(self._sql.create_view(view, shown))
-        return late
+        return [self._sql.note_again()] if added else []
 
     def _has_schema(self) -> bool:
         """Who owns a schema may not be allowed to make one, not even if it is there."""

@@ -32,8 +32,7 @@ class Dialect:
 
     ``types`` in the order of ``KINDS``, as its information_schema spells them. ``row_hash`` is an expression for a whole number
     that depends on each value of the row ``t``, or of its ``{columns}``. ``columns`` asks for the columns of tables and views in a
-    ``{schema}``, and ``schemas`` for its name if it is there. ``constraints`` are made of a table once its first rows are there, of
-    the state at once.
+    ``{schema}``, and ``schemas`` for its name if it is there. ``constraints`` are statements for a table.
 
     Where DDL ends a transaction, each thing is made by one statement, with its comment inside; ``begin`` follows the last of them.
     ``before`` stands before the temporary tables; both may name the ``{schema}``.
@@ -168,7 +167,6 @@ class Statements:
         yield from self.create_schema()
         for table in tables:
             yield from self.create(table)
-            yield from self.dialect.constraints(self.name(table.name), table)
         if len(tables) == len(ALL_TABLES):
             for view in VIEWS:
                 yield from self.create_view(view, ())
@@ -185,7 +183,7 @@ class Statements:
         yield from (each.format(schema=place) for each in self.dialect.begin)
 
     def create(self, table: Table) -> Iterator[str]:
-        """A table, with comments."""
+        """A table, with comments and keys."""
         meaning = f"One row per {table.one_row_per}."
         needed = needed_of(table)
         lines = [self._declared(column, " NOT NULL" if column.name in needed else "") for column in columns_of(table)]
@@ -200,6 +198,7 @@ class Statements:
             yield f"COMMENT ON TABLE {self.name(table.name)} IS {sql_quoted(meaning)}"
             for column in columns_of(table):
                 yield self._comment(table, column)
+        yield from self.dialect.constraints(self.name(table.name), table)
 
     def add_columns(self, table: Table, existing: Collection[str]) -> Iterator[str]:
         """Those columns that an existing table does not have."""

@@ -34,9 +34,9 @@ from etl.load.warehouse.statements import Statements
 from etl.load.warehouse.tables import ALL_TABLES, VIEWS, columns_of
 from tests.load.warehouse.test_laws import *  # noqa: F403 the laws, with the target of this module
 from tests.load.warehouse.test_laws import contents
-from tests.loads import assert_settled, load_once, next_export
+from tests.loads import assert_settled, next_export
 from tests.stores import free_ports
-from tests.warehouses import Died, Emulated, contents_of, load_into
+from tests.warehouses import Died, Place, contents_of, load_into
 
 pytestmark = pytest.mark.slow
 
@@ -72,10 +72,11 @@ def emulator(tmp_path_factory) -> Iterator[str]:
     server.stdout.close()
 
 
-class Project(Emulated):
+class Project(Place):
     """A dataset of BigQuery's."""
 
     client: Any
+    is_emulated = True
 
     def die(self, data: Path, *, nth: int) -> bool:
         """At its nth request for a job or table; what is staged then expires."""
@@ -147,7 +148,7 @@ def test_tables_are_partitioned_and_clustered_and_nothing_stays_staged(loaded):
 
 def test_bigquery_dataset_that_is_not_there_is_one_line(target, data):
     with pytest.raises(DestinationError, match=r"bigquery://project/nowhere: 404 .*nowhere"):
-        load_once("bigquery://project/nowhere", data)
+        load_into(Place("bigquery://project/nowhere"), data)
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ from etl.load.warehouse.tables import ALL_TABLES, STATE, arrow_schema_of
 from etl.model import schema
 from tests.bundles import a_bundle
 from tests.datasets import a_dataset, export_to
-from tests.loads import NAMESPACE, assert_settled, differences, load_once, next_export
+from tests.loads import NAMESPACE, assert_settled, compared, next_export
 from tests.stores import KEYS
-from tests.warehouses import by_key, contents_of, load_into, rows_of_dataset
+from tests.warehouses import Place, by_key, contents_of, load_into, rows_of_dataset
 
 ROOT = Path(__file__).parents[3]
 
@@ -93,7 +93,7 @@ def test_commit_of_somebody_else_meanwhile_ends_the_load_and_the_next_heals(lake
 
 def test_folder_that_holds_other_files_is_refused(lake, data):
     with pytest.raises(DestinationError, match="data/calls holds files that are not a Delta table"):
-        load_once(f"delta://{data}", data)
+        load_into(Place(f"delta://{data}"), data)
     assert not (data / "calls" / "_delta_log").exists()
 
 
@@ -123,7 +123,7 @@ def test_polars_and_duckdb_read_the_same_rows(lake, data):
 
 @pytest.fixture
 def bucket(seaweed_store, keys, monkeypatch):
-    """The URL of a place in a bucket where nothing is."""
+    """A place in a bucket where nothing is."""
     for name, value in {
         "AWS_ENDPOINT_URL": seaweed_store.endpoint,
         "AWS_ALLOW_HTTP": "true",
@@ -131,29 +131,28 @@ def bucket(seaweed_store, keys, monkeypatch):
         "AWS_EC2_METADATA_DISABLED": "true",
     }.items():
         monkeypatch.setenv(name, value)
-    return f"delta+{seaweed_store.url()}"
+    return Place(f"delta+{seaweed_store.url()}")
 
 
 def test_bucket_is_loaded_changed_and_healed(lake, data, bucket):
-    assert load_once(bucket, data).new == 6
-    assert differences(bucket, data) == []
+    assert load_into(bucket, data).new == 6
+    assert compared(bucket, data).findings == []
     next_export(data)
-    DeltaTable(f"{bucket.removeprefix('delta+')}/calls").delete("call_execution_id = 'c6'")
-    result = load_once(bucket, data)
+    DeltaTable(f"{bucket.url.removeprefix('delta+')}/calls").delete("call_execution_id = 'c6'")
+    result = load_into(bucket, data)
 
     assert (result.new, result.changed) == (1, 6)
-    assert differences(bucket, data) == []
-    assert not load_once(bucket, data).is_changed
+    assert compared(bucket, data).findings == []
+    assert not load_into(bucket, data).is_changed
 
 
 RACE = """
 import sys
 from etl.errors import DestinationError
-from tests.loads import NAMESPACE, contents_of
 from etl.load.warehouse.load import load
-from etl.load.warehouse.target import open_warehouse
+from tests.warehouses import Place, contents_of
 
-warehouse = open_warehouse(sys.argv[1], NAMESPACE)
+warehouse = Place(sys.argv[1]).open()
 loaded = warehouse.loaded()
 warehouse.loaded = lambda: loaded
 print("ready", flush=True)
@@ -167,9 +166,9 @@ except DestinationError as exc:
 
 
 def test_of_loads_that_begin_at_once_in_a_bucket_one_wins(lake, data, bucket):
-    load_once(bucket, data)
+    load_into(bucket, data)
     next_export(data)
-    command = [sys.executable, "-c", RACE, bucket, str(data)]
+    command = [sys.executable, "-c", RACE, bucket.url, str(data)]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
     racers: list[Any] = [subprocess.Popen(command, **pipes) for _ in range(2)]
     for racer in racers:
@@ -179,14 +178,14 @@ def test_of_loads_that_begin_at_once_in_a_bucket_one_wins(lake, data, bucket):
         racer.stdin.flush()
 
     assert sorted(racer.communicate()[0] for racer in racers) == ["lost\n", "won\n"]
-    assert differences(bucket, data) == []
-    assert not load_once(bucket, data).is_changed
+    assert compared(bucket, data).findings == []
+    assert not load_into(bucket, data).is_changed
 
 
 def test_bucket_that_refuses_the_key_is_one_line(bucket, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
     with pytest.raises(DestinationError) as refused:
-        connect(bucket, NAMESPACE).loaded()
+        bucket.open().loaded()
 
     assert "403" in str(refused.value)
     assert str(refused.value).isprintable()

@@ -1,11 +1,13 @@
 """What is particular to DuckDB: what may lie in the place of its file, and names that it reads as something else."""
 
+from contextlib import closing
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from etl.errors import DestinationError
-from etl.load.warehouse.duckdb import connect
+from etl.load.warehouse.duckdb import connect, connect_to_read
 from tests.loads import NAMESPACE
 
 
@@ -18,3 +20,13 @@ def test_duckdb_file_that_cannot_be_is_refused(tmp_path: Path) -> None:
 def test_schema_that_has_the_name_of_a_duckdb_database_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(DestinationError, match=r"name another \[warehouse\] schema or file$"):
         connect(f"duckdb://{tmp_path}/{name}.duckdb", name.lower())
+
+
+def test_who_only_looks_at_a_duckdb_file_may_do_so_while_others_read(tmp_path: Path) -> None:
+    url = f"duckdb://{tmp_path}/metrics.duckdb"
+    connect(url, NAMESPACE).close()
+    with (
+        duckdb.connect(tmp_path / "metrics.duckdb", read_only=True),
+        closing(connect_to_read(url, NAMESPACE)) as looking,
+    ):
+        assert looking.loaded().dataset_id is None

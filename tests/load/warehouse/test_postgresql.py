@@ -1,14 +1,10 @@
 """What is particular to PostgreSQL: views that follow renamed tables, rights, encodings, and servers that stop answering."""
 
-import socket
-import sys
 import threading
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
-from adbc_driver_postgresql import dbapi
 
 from etl.errors import DestinationError, ExitCode, InterruptedRunError
 from etl.load.warehouse import postgresql
@@ -72,50 +68,16 @@ def test_server_that_ends_the_session_is_told_so(data: Path, in_postgresql: Plac
 
     with pytest.raises(DestinationError, match=r"^.*(terminating connection|server closed the connection).*$"):
         load_into(in_postgresql, data, on_progress=end_session)
-    assert not in_postgresql.has_tables()
+    assert not in_postgresql.query("SELECT 1 FROM information_schema.tables WHERE table_schema = '{s}'")
 
 
-def test_load_is_over_once_it_is_committed(data: Path, in_postgresql: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that is lost after that takes nothing back, and is no failure."""
-    clients = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'"
-    others = ", ".join(str(each["pid"]) for each in in_postgresql.query(clients))
-    with closing(in_postgresql.open()) as opened:
-        commit = opened._session.commit
+def test_server_that_vanishes_or_never_answers_is_given_up_unless_the_url_says_so() -> None:
+    """A system asks after two hours whether a server is still there, for which a load would hold the dataset."""
+    limited = postgresql._with_limits("postgresql://host/metrics?connect_timeout=7")
 
-        def commit_and_be_cut_off() -> None:
-            commit()
-            monkeypatch.undo()
-            in_postgresql.query(f"SELECT pg_terminate_backend(pid) FROM ({clients} AND pid NOT IN ({others})) AS ours")
-
-        monkeypatch.setattr(opened._session, "commit", commit_and_be_cut_off)
-        result = load(contents_of(data), opened)
-
-    assert result.new == 6
-    assert_equals_dataset(in_postgresql, data)
-
-
-def test_server_that_never_answers_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgresql, "CONNECT_SECONDS", 2)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        gives_up = threading.Timer(20, silent.shutdown, [socket.SHUT_RDWR])
-        gives_up.start()
-        with pytest.raises(DestinationError, match="timeout expired"):
-            Place(f"postgresql://127.0.0.1:{silent.getsockname()[1]}/metrics").open()
-        gives_up.cancel()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of the timers of its connections")
-def test_connection_is_asked_each_minute_whether_its_server_is_still_there(in_postgresql: Place) -> None:
-    """A system asks after two hours, for which a load would hold the dataset."""
-    with closing(in_postgresql.open()):
-        connections = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()]
-    address = f"0100007F:{urlsplit(in_postgresql.url).port:04X}"
-    timers = [
-        timer.split(":") for _, _, remote, state, _, timer, *_ in connections if (remote, state) == (address, "01")
-    ]
-
-    assert {kind for kind, _ in timers} == {"02"}, "that of keepalive"
-    assert all(int(hundredths, 16) <= 60 * 100 for _, hundredths in timers)
+    assert limited.startswith("postgresql://host/metrics?connect_timeout=7&keepalives_idle=60&")
+    assert "&tcp_user_timeout=120000" in limited
+    assert "?connect_timeout=30&" in postgresql._with_limits("postgresql://host/metrics")
 
 
 def test_lock_of_somebody_else_is_waited_for_until_a_limit_or_an_interruption(
@@ -144,27 +106,3 @@ def test_lock_of_somebody_else_is_waited_for_until_a_limit_or_an_interruption(
         gives_up.cancel()
     load_into(in_postgresql, data, is_full=True)
     assert_equals_dataset(in_postgresql, data)
-
-
-def new_database(beside: Place, options: str = "") -> Place:
-    """A schema of its own in a database of its own on the same server."""
-    name = beside.namespace.replace("metrics", "database")
-    with closing(dbapi.connect(beside.url, autocommit=True)) as server, closing(server.cursor()) as cursor:
-        cursor.execute(f"CREATE DATABASE {name} {options}")
-    return Place(beside.url.rpartition("/")[0] + f"/{name}", beside.namespace)
-
-
-def test_warehouse_of_which_all_tables_are_published_is_loaded(data: Path, in_postgresql: Place) -> None:
-    """As for logical replication: the server then lets no row go from a table that has no replica identity."""
-    own = new_database(in_postgresql)
-    own.edit("CREATE PUBLICATION everything FOR ALL TABLES")
-    export_to(a_dataset(data), a_bundle("e1", given_up=["c2"]))
-    load_into(own, data)
-    letters = own.query("SELECT subject_id FROM {s}.errors")
-    export_to(a_dataset(data), a_bundle("e1"))
-
-    load_into(own, data)
-
-    assert len(own.query("SELECT subject_id FROM {s}.errors")) < len(letters)
-    assert_equals_dataset(own, data)
-    own.close()

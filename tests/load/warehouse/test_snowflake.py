@@ -23,13 +23,15 @@ from etl.load.warehouse.statements import Statements  # noqa: E402 as above
 from etl.load.warehouse.tables import ALL_TABLES, VIEWS, columns_of  # noqa: E402 as above
 from tests.load.warehouse.test_laws import *  # noqa: E402, F403 the laws, with the target of this module
 from tests.loads import NAMESPACE, assert_settled, next_export  # noqa: E402 as above
-from tests.warehouses import Emulated, load_into  # noqa: E402 as above
+from tests.warehouses import Place, load_into  # noqa: E402 as above
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result")]
 
 
-class Account(Emulated):
+class Account(Place):
     """Its times have no zone."""
+
+    is_emulated = True
 
     def query(self, sql):
         return [

@@ -1,11 +1,7 @@
 """What is particular to Delta: commits, files, maintenance, other writers, folders and buckets."""
 
 import shutil
-import subprocess
-import sys
 from contextlib import closing
-from pathlib import Path
-from typing import Any
 
 import duckdb
 import polars as pl
@@ -15,15 +11,13 @@ from deltalake import DeltaTable
 from etl.errors import DestinationError
 from etl.load.warehouse.delta import connect
 from etl.load.warehouse.load import load
-from etl.load.warehouse.tables import ALL_TABLES, STATE, arrow_schema_of
+from etl.load.warehouse.tables import ALL_TABLES, arrow_schema_of
 from etl.model import schema
 from tests.bundles import a_bundle
 from tests.datasets import a_dataset, export_to
 from tests.loads import NAMESPACE, assert_settled, compared, next_export
 from tests.stores import KEYS
 from tests.warehouses import Place, by_key, contents_of, load_into, rows_of_dataset
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -46,16 +40,6 @@ def test_next_load_replaces_executions_by_one_commit_a_table(lake, data):
     files = {*lake.table().file_uris()}
     load_into(lake, data)
     assert files < {*lake.table().file_uris()}
-    assert_settled(lake, data)
-
-
-def test_table_that_is_removed_after_maintenance_is_loaded_again(lake, data):
-    next_export(data)
-    load_into(lake, data)
-    lake.table(STATE).vacuum(0, dry_run=False, enforce_retention_duration=False)
-    lake.remove("runs")
-    load_into(lake, data)
-
     assert_settled(lake, data)
 
 
@@ -134,7 +118,7 @@ def bucket(seaweed_store, keys, monkeypatch):
     return Place(f"delta+{seaweed_store.url()}")
 
 
-def test_bucket_is_loaded_changed_and_healed(lake, data, bucket):
+def test_bucket_is_loaded_changed_and_healed(data, bucket):
     assert load_into(bucket, data).new == 6
     assert compared(bucket, data).findings == []
     next_export(data)
@@ -146,38 +130,17 @@ def test_bucket_is_loaded_changed_and_healed(lake, data, bucket):
     assert not load_into(bucket, data).is_changed
 
 
-RACE = """
-import sys
-from etl.errors import DestinationError
-from etl.load.warehouse.load import load
-from tests.warehouses import Place, contents_of
-
-warehouse = Place(sys.argv[1]).open()
-loaded = warehouse.loaded()
-warehouse.loaded = lambda: loaded
-print("ready", flush=True)
-sys.stdin.readline()
-try:
-    load(contents_of(sys.argv[2]), warehouse)
-    print("won")
-except DestinationError as exc:
-    print("lost" if "someone else wrote" in str(exc) else exc)
-"""
-
-
-def test_of_loads_that_begin_at_once_in_a_bucket_one_wins(lake, data, bucket):
+def test_of_loads_that_begin_at_once_in_a_bucket_one_wins(data, bucket):
     load_into(bucket, data)
     next_export(data)
-    command = [sys.executable, "-c", RACE, bucket.url, str(data)]
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
-    racers: list[Any] = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    racers = [bucket.open() for _ in range(2)]
     for racer in racers:
-        assert racer.stdout.readline() == "ready\n"
-    for racer in racers:
-        racer.stdin.write("\n")
-        racer.stdin.flush()
+        loaded = racer.loaded()
+        racer.loaded = lambda loaded=loaded: loaded
+    load(contents_of(data), racers[0])
+    with pytest.raises(DestinationError, match="someone else wrote at the same time: load again"):
+        load(contents_of(data), racers[1])
 
-    assert sorted(racer.communicate()[0] for racer in racers) == ["lost\n", "won\n"]
     assert compared(bucket, data).findings == []
     assert not load_into(bucket, data).is_changed
 

@@ -1,4 +1,4 @@
-"""What is particular to PostgreSQL: views that follow renamed tables, rights, encodings, and servers that stop answering."""
+"""What is particular to PostgreSQL: rights, encodings, locks, and servers that stop answering."""
 
 import threading
 from contextlib import closing

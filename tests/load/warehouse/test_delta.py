@@ -67,7 +67,9 @@ def test_commit_of_somebody_else_meanwhile_ends_the_load_and_the_next_heals(lake
     next_export(data)
     with closing(lake.open()) as warehouse:
         loaded = warehouse.loaded()
-        lake.delete("calls", "call_execution_id = 'c6'")
+        lake.copy(
+            "calls", "call_execution_id = 'c3'", call_execution_id="nobody", execution_id="nobody", run_test="nobody"
+        )
         warehouse.loaded = lambda: loaded
         with pytest.raises(DestinationError, match="someone else wrote at the same time: load again"):
             load(contents_of(data), warehouse)

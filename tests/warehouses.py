@@ -289,7 +289,12 @@ def postgresql() -> Iterator[str]:
             "listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off",
             "full_page_writes": "off", "synchronous_commit": "off", "shared_buffers": "32MB",
         }  # fmt: skip
-        command = [programs / "postgres", "-D", data, *(f"--{name}={value}" for name, value in options.items())]
+        command: list[str | Path] = [
+            programs / "postgres",
+            "-D",
+            data,
+            *(f"--{name}={value}" for name, value in options.items()),
+        ]
         server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=folder, **user)
         try:
             assert server.stderr is not None

@@ -123,10 +123,10 @@ class DeltaWarehouse:
         digests: dict[str, dict[str, str | None]] = {}
         for group in GROUPS:
             known = noted[group.kind] if is_ours else {}
-            opened = [tables[table.name] for table in group.tables if table.name in tables]
-            is_as_noted = all(each.last_change == noted["table"].get(each.name) for each in opened)
-            if not (is_ours and is_as_noted and len(opened) == len(group.tables)):
-                there = {item for each in opened for item in each.items(group.item)}
+            found = [tables[table.name] for table in group.tables if table.name in tables]
+            is_as_noted = all(each.last_change == noted["table"].get(each.name) for each in found)
+            if not (is_ours and is_as_noted and len(found) == len(group.tables)):
+                there = {item for each in found for item in each.items(group.item)}
                 known = {item: _STALE if item in known else None for item in known.keys() | there}
             digests[group.kind] = known
         dataset_id, its_shape = next(iter(noted["dataset"].items()), (None, None))

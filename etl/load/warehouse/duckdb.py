@@ -16,8 +16,11 @@ _DIALECT = Dialect(
     types=("VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP WITH TIME ZONE"),
     row_hash="hash({columns})",
 )
-_MEMORY = "256MB"
-"""What is not committed yet goes to the disk beyond that; without a limit DuckDB keeps it all, up to most of the machine."""
+_MEMORY = "120MB"
+"""What is not committed yet goes to the disk beyond that; without a limit DuckDB keeps it all, up to most of the machine.
+
+DuckDB holds 2,048 rows at once: texts of 50 KB in each of them still fit.
+"""
 
 
 class _Session:

@@ -311,7 +311,7 @@ def test_verify_of_tables_that_are_not_there_or_of_an_older_version_names_the_fi
 def test_what_is_missing_from_the_dataset_stays_and_is_told_until_a_full_load(
     target: Any, data: Path, *, is_indexed: bool
 ) -> None:
-    """A deletion at the source is a mark in the dataset: rows that are gone are no deletion. Edits of others change nothing in that."""
+    """A deletion at the source is a mark in the dataset: rows that are gone are no deletion, even where somebody edited others."""
     load_into(target, data)
     before = contents(target)
     EDITS["a cell"](target)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, reduce
 from itertools import chain
-from operator import and_, or_
+from operator import and_
 from uuid import uuid4
 
 import pyarrow as pa
@@ -226,10 +226,10 @@ class _Table:
         """Those that have rows."""
         return {*self._dataset.to_table(columns=[item])[item].unique().to_pylist()}
 
-    def rows(self, place: Place = ()) -> pa.Table:
+    def rows(self, place: Place | None = None) -> pa.Table:
         """All rows, or those of a place, with the columns of ``tables.columns_of``."""
-        is_there = self._is_at([place]) if place else None
-        return _with_columns(self._dataset.to_table(filter=is_there), arrow_schema_of(self._table))
+        at = [(name, [str(value)]) for name, value in zip(self._partitions, place or (), strict=False)]
+        return _with_columns(self._dataset.to_table(filter=_is_at(at)), arrow_schema_of(self._table))
 
     def add_columns(self, load_id: str) -> None:
         """Add what is lacking, after which the table must be opened again."""
@@ -239,9 +239,9 @@ class _Table:
     def replace(
         self, item: str, gone: Collection[str], places: Collection[Place], arriving: Iterable[pa.Table], load_id: str
     ) -> bool:
-        """Put the rows that arrive at these places in the stead of those of the items that are gone; whether any are.
+        """Put the rows that arrive, in these places, where those of the items that are gone were; returns whether any did.
 
-        Each place where rows come or go is written anew, as one file.
+        Places where rows come or go are written anew, as one file each.
         """
         values = pa.array(sorted(gone), pa.string())
         touched = {*places}
@@ -250,23 +250,23 @@ class _Table:
             left = there.filter(pc.is_in(there[item], values)).group_by(self._partitions).aggregate([])
             touched |= {tuple(row[name] for name in self._partitions) for row in left.to_pylist()}
         if touched:
+            at = (
+                []
+                if touched >= self.places
+                else [*zip(self._partitions, map(set, zip(*touched, strict=True)), strict=True)]
+            )
             # Filters name partitions alone: Arrow compares no statistics of texts that other writers have stored as views.
             batches = self._dataset.scanner(
-                filter=self._is_at(touched), batch_size=_BATCH_ROWS, batch_readahead=1, fragment_readahead=1
+                filter=_is_at(at), batch_size=_BATCH_ROWS, batch_readahead=1, fragment_readahead=1
             ).to_batches()
             stored = (pa.Table.from_batches([batch]) for batch in batches)
             kept = (rows.filter(pc.invert(pc.is_in(rows[item], values))) for rows in stored)
-            self.overwrite(chain(kept, arriving), load_id, None if touched >= self.places else touched)
+            predicate = " AND ".join(f"{name} IN ({', '.join(map(sql_quoted, sorted(each)))})" for name, each in at)
+            self.overwrite(chain(kept, arriving), load_id, predicate or None)
         return bool(touched)
 
-    def overwrite(self, rows: Iterable[pa.Table], load_id: str, places: Collection[Place] | None = None) -> None:
-        """Make these the rows of the places, or of the whole table, as one commit."""
-        at = (
-            " AND ".join(
-                f"{name} = {sql_quoted(str(value))}" for name, value in zip(self._partitions, place, strict=True)
-            )
-            for place in places or ()
-        )
+    def overwrite(self, rows: Iterable[pa.Table], load_id: str, predicate: str | None = None) -> None:
+        """Make these the rows of which the predicate is true, or all rows, as one commit."""
         pieces = chain([self._schema.empty_table()], (_with_columns(each, self._schema) for each in rows))
         with streamed(pieces) as reader:
             if reader is not None:
@@ -274,7 +274,7 @@ class _Table:
                     self._handle,
                     reader,
                     mode="overwrite",
-                    predicate=" OR ".join(at) or None,
+                    predicate=predicate,
                     writer_properties=_WRITER,
                     commit_properties=_of_load(load_id),
                 )
@@ -288,9 +288,11 @@ class _Table:
         """That of the table, with columns that others have added."""
         return pa.schema(self._handle.schema().to_arrow())
 
-    def _is_at(self, places: Iterable[Place]) -> pc.Expression:
-        each = (zip(self._partitions, place, strict=True) for place in places)
-        return reduce(or_, (reduce(and_, (pc.field(name) == value for name, value in place)) for place in each))
+
+def _is_at(at: Iterable[tuple[str, Collection[str]]]) -> pc.Expression | None:
+    """Whether a row has one of the values in each of these columns."""
+    each = [pc.field(name).isin(sorted(values)) for name, values in at]
+    return reduce(and_, each) if each else None
 
 
 def _of_load(load_id: str) -> CommitProperties:

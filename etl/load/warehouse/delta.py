@@ -48,7 +48,7 @@ _BATCH_ROWS = 10_000
 _WRITER = WriterProperties(default_column_properties=ColumnProperties(dictionary_enabled=False))
 """The library writes a file for each partition at once: with dictionaries, each takes three megabytes of memory."""
 _STALE = ""
-"""Digest of an item that was loaded, but whose rows may be other ones now."""
+"""Digest of an item whose rows may be other ones now, see ``Loaded``."""
 _DECORATION = re.compile(r"\x1b\[\d*m|↳")
 _MOST_CHARACTERS = 500
 

@@ -58,7 +58,7 @@ class Session(Protocol):
 
     @property
     def notices(self) -> list[str]:
-        """What ``as_stored`` had to step."""
+        """What ``as_stored`` had to change, for people."""
 
 
 class SqlWarehouse:
@@ -199,16 +199,8 @@ class SqlWarehouse:
 
     def _note_dataset(self, dataset_id: str) -> None:
         self._execute([f"DELETE FROM {self._sql.name(STATE)} WHERE kind = 'dataset'"])
-        self._session.append(
-            self._namespace,
-            STATE,
-            [
-                pa.table(
-                    {"kind": ["dataset"], "item": [dataset_id], "digest": [shape(ALL_TABLES)], "checksum": [None]},
-                    schema=arrow_schema_of(STATE_TABLE),
-                )
-            ],
-        )
+        noted = {"kind": ["dataset"], "item": [dataset_id], "digest": [shape(ALL_TABLES)], "checksum": [None]}
+        self._session.append(self._namespace, STATE, [pa.table(noted, schema=arrow_schema_of(STATE_TABLE))])
 
     def _existing(self) -> dict[str, dict[str, str]]:
         """The columns of what has the name of a table or view of ours, with their types."""

@@ -24,6 +24,7 @@ from etl.model.schema import Table
 class Loaded:
     """What a warehouse has: by kind and item the digest that it was loaded with, None where its rows are other ones now.
 
+    The digest is empty where they may be: then the item is loaded again, unless the dataset has nothing of it any more.
     ``dataset_id`` is that of the dataset it was loaded from, None before the first load. ``is_outdated``: its tables are missing,
     or may lack a column.
     """

@@ -240,8 +240,8 @@ MUTANTS = [
     Mutant(
         "a load that dies leaves nothing behind",
         "etl/load/warehouse/sql.py",
-        "            late = self._prepare()\n",
-        "            late = self._prepare()\n            session.commit()\n",
+        "            for _, table in DATA:\n                session.append",
+        "            session.commit()\n            for _, table in DATA:\n                session.append",
         ("tests/load/warehouse/test_laws.py",),
     ),
     Mutant(

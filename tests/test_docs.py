@@ -32,8 +32,8 @@ from etl.inspect.verify_warehouse import Day, WarehouseReport
 from etl.load.last_run import Attempt, LastLoad
 from etl.load.receipt import _MOST_FILES, Change, Receipt
 from etl.load.warehouse.ddl import QUERY_ENGINES, ddl
-from etl.load.warehouse.dialect import KINDS
 from etl.load.warehouse.load import Result
+from etl.load.warehouse.tables import KINDS
 from etl.model.findings import MEANINGS, Finding, Kind
 from etl.model.locations import BUCKETS, WAREHOUSES, QueryEngineName
 from etl.model.records import RunTest as ListedRunTest

@@ -18,15 +18,13 @@ from etl.load.dataset import Dataset
 from etl.load.merge import is_of
 from etl.load.warehouse.contents import Contents, read_contents
 from etl.load.warehouse.load import refuse_another
-from etl.load.warehouse.tables import GROUPS, Group, arrow_schema_of
+from etl.load.warehouse.tables import GROUPS, Group, Place, arrow_schema_of
 from etl.load.warehouse.target import Warehouse, open_warehouse
 from etl.model.findings import Finding, Kind
 from etl.model.schema import Table
 from etl.model.wording import counted, first_few
 from etl.settings import Settings
 
-Place = tuple[str | None, ...]
-"""Values of a table's partition columns."""
 Key = tuple[Any, ...]
 
 

@@ -186,12 +186,12 @@ def _check_dataset(settings: Settings) -> list[Check]:
 
 
 def _check_warehouse(settings: Settings) -> Check:
-    """Whether it can be reached and read, and holds no other dataset; most engines tell only a load whether it may write."""
+    """Whether it can be reached and read, and holds no other dataset; whether a load may write, only a load tells."""
     try:
         identity = read_identity(open_files(settings.destination.path, settings.destination.options))
         section = settings.warehouse
         with closing(open_warehouse(section.named_url, section.namespace, is_read_only=True)) as warehouse:
-            loaded = warehouse.loaded(would_load=True)
+            loaded = warehouse.loaded()
             refuse_another(warehouse, loaded, identity.dataset_id if identity else "a new one")
             executions = len(loaded.digests.get("execution", {}))
     except ExporterError as error:

@@ -55,9 +55,6 @@ TESTED_ELSEWHERE = {
     "etl/pipeline/lists.py": "tests/pipeline/test_source_changes.py",
     "etl/pipeline/plan.py": "tests/pipeline/test_job.py",
     "etl/pipeline/record.py": "tests/pipeline/test_job.py",
-    "etl/sandbox/answers/detail.py": "tests/sandbox/test_detail_answers.py",
-    "etl/sandbox/answers/metrics.py": "tests/sandbox/test_server.py",
-    "etl/sandbox/answers/run_tests.py": "tests/sandbox/test_server.py",
     "etl/sandbox/dispatch.py": "tests/sandbox/test_server.py",
     "etl/version.py": "tests/e2e/test_commands.py",
 }

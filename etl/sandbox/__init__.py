@@ -1,6 +1,6 @@
 """A simulated API, for the demo, the tests, the benchmarks, and users' own pipelines."""
 
-from etl.sandbox.faults import Fault, SandboxRequest, random_faults
+from etl.sandbox.dispatch import SandboxRequest
 from etl.sandbox.generate import (
     add_execution,
     add_late_data,
@@ -10,7 +10,7 @@ from etl.sandbox.generate import (
     new_run_test,
     settled_world,
 )
-from etl.sandbox.server import API_KEY, SECRET_KEY, Sandbox
+from etl.sandbox.server import API_KEY, SECRET_KEY, Fault, Sandbox, random_faults
 from etl.sandbox.world import (
     Call,
     EvalConfig,

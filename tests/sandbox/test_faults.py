@@ -12,7 +12,7 @@ from etl.sandbox import (
     SandboxRequest,
     random_faults,
 )
-from etl.sandbox.faults import MIXTURE
+from etl.sandbox.server import MIXTURE
 from tests.sandbox.requests import METRICS
 
 
@@ -74,10 +74,10 @@ async def test_fault_may_edit_the_right_body(world, session):
 
 
 async def test_fault_may_drip(world, session):
-    right = await faulty(session, world, Fault())
-    assert await faulty(session, world, Fault(drip_seconds=0.0001)) == right
+    body = b"dripping"
+    assert (await faulty(session, world, Fault(body=body, drip_seconds=0.0001)))[2] == body
     with pytest.raises(TimeoutError):
-        await faulty(session, world, Fault(drip_seconds=0.01), total=0.1)
+        await faulty(session, world, Fault(body=body, drip_seconds=0.05), total=0.1)
 
 
 async def test_fault_may_reset_the_connection(world, session):

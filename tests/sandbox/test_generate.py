@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from statistics import mean
 
-from etl.sandbox.answers.metrics import execution_metrics
 from etl.sandbox.generate import (
     add_execution,
     add_late_data,
     finish_execution,
     latest_friday,
 )
+from etl.sandbox.metrics import execution_metrics
 from etl.sandbox.world import (
     CALL_STATUSES,
     EXECUTION_STATUSES,

@@ -6,13 +6,13 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.sandbox.answers.metrics import execution_metrics
 from etl.sandbox.generate import (
     add_execution,
     add_late_data,
     finish_execution,
     new_run_test,
 )
+from etl.sandbox.metrics import execution_metrics
 from etl.sandbox.world import (
     EXECUTION_STATUSES,
     Profile,

@@ -34,7 +34,7 @@ from etl.model.lifecycle import (
 )
 from etl.model.records import METRICS, RUNS, DeadLetter
 from etl.transform.flatten import FlatBundle
-from etl.transform.frames import ExportStamp, calls_frame, errors_frame, evals_frame, executions_frame, to_arrow
+from etl.transform.frames import ExportStamp, calls_frame, errors_frame, evals_frame, executions_frame
 
 _NOTHING_HELD = HeldRows(listed_calls=None, exported_calls=0, calls_digest=rows_digest([]))
 
@@ -95,8 +95,8 @@ def commit(
             verified_at = _verified_at(mine, known, states, settlement.fetched_at)
             dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)
             executions = executions_frame(mine.values(), held, states, verified_at, stamp)
-            own = to_arrow(executions.data, schema.EXECUTIONS)
-            changed = dataset.commit_rows(schema.EXECUTIONS, part, own, _renewing(replacement, touched)).changed
+            renewing = _renewing(replacement, touched)
+            changed = dataset.commit_rows(schema.EXECUTIONS, part, executions.rows, renewing).changed
             _note_changes(dataset, part.run_test_key, known, held, changed, replacement)
             arrived[name].misfits += executions.misfits
             arrived[name].without_rows |= {
@@ -116,7 +116,7 @@ def _rows_of(bundles: Sequence[FlatBundle], stamp: ExportStamp) -> tuple[dict[st
     calls, evals, errors = calls_frame(bundles, stamp), evals_frame(bundles, stamp), errors_frame(bundles, stamp)
     arrived = Arrived(
         rows=Counter(
-            executions=sum(each.part_of is None for each in bundles), calls=len(calls.data), evals=len(evals.data)
+            executions=sum(each.part_of is None for each in bundles), calls=len(calls.rows), evals=len(evals.rows)
         ),
         misfits=calls.misfits + evals.misfits,
         dead_letters={each.execution.execution_id: each.dead_letters for each in bundles},
@@ -127,7 +127,7 @@ def _rows_of(bundles: Sequence[FlatBundle], stamp: ExportStamp) -> tuple[dict[st
             rows.values.clear()
         arrived.unknown_statuses.update({s: n for s, n in bundle.call_statuses.items() if s not in KNOWN_CALL})
     frames = ((schema.CALLS, calls), (schema.EVALS, evals), (schema.ERRORS, errors))
-    return {table.name: to_arrow(frame.data, table) for table, frame in frames}, arrived
+    return {table.name: frame.rows for table, frame in frames}, arrived
 
 
 def _by_execution(bundles: Iterable[FlatBundle]) -> dict[str, FlatBundle]:

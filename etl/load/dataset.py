@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 
-import pandas as pd
 import pyarrow as pa
 
 from etl.errors import DestinationError, FileMissingError
@@ -19,7 +18,6 @@ from etl.load.merge import Merged, Replacement, merge
 from etl.load.parquet import UnreadableError, encode, open_part
 from etl.load.receipt import Receipt
 from etl.model import schema
-from etl.transform.frames import to_arrow
 
 
 @dataclass(slots=True)
@@ -134,9 +132,8 @@ class Dataset:
         self._outdated.clear()
         return completed
 
-    def record_run(self, day: date, export_run_id: str, frame: pd.DataFrame) -> None:
+    def record_run(self, day: date, export_run_id: str, rows: pa.Table) -> None:
         """Add the row of one export run that began on this UTC day."""
-        rows = to_arrow(frame, schema.RUNS_TABLE)
         path, data = (
             run_path(folder_of(day), export_run_id),
             encode(schema.RUNS_TABLE, rows, self._compression),

@@ -1,4 +1,4 @@
-"""Rows → pandas frames and Arrow tables with exactly the declared columns. Pure.
+"""Rows → frames: Arrow tables with exactly the declared columns. Pure.
 
 One frame holds the rows of many bundles: a frame has a price of its own, however few rows it has.
 """
@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -42,7 +41,7 @@ class ExportStamp:
 class Frame:
     """Rows of one table, and how many values did not fit their column."""
 
-    data: pd.DataFrame
+    rows: pa.Table
     misfits: int
 
 
@@ -77,7 +76,7 @@ def executions_frame(
             "verified_at": verified_at[execution_id],
         }
         rows.add(maker.make(bundle.execution.payload, given))
-    return _stamped_frame(schema.EXECUTIONS, [rows], stamp)
+    return _frame(schema.EXECUTIONS, [rows], stamp.columns)
 
 
 def calls_frame(bundles: Iterable[FlatBundle], stamp: ExportStamp) -> Frame:
@@ -88,7 +87,7 @@ def calls_frame(bundles: Iterable[FlatBundle], stamp: ExportStamp) -> Frame:
 
     Source: GET /sdk/api/v1/simulation/metrics/?call_execution_id=…
     """
-    return _stamped_frame(schema.CALLS, [bundle.calls for bundle in bundles], stamp)
+    return _frame(schema.CALLS, [bundle.calls for bundle in bundles], stamp.columns)
 
 
 def evals_frame(bundles: Iterable[FlatBundle], stamp: ExportStamp) -> Frame:
@@ -99,7 +98,7 @@ def evals_frame(bundles: Iterable[FlatBundle], stamp: ExportStamp) -> Frame:
 
     Source: GET /sdk/api/v1/simulation/runs/?execution_id=…
     """
-    return _stamped_frame(schema.EVALS, [bundle.evals for bundle in bundles], stamp)
+    return _frame(schema.EVALS, [bundle.evals for bundle in bundles], stamp.columns)
 
 
 def errors_frame(bundles: Iterable[FlatBundle], stamp: ExportStamp) -> Frame:
@@ -111,12 +110,12 @@ def errors_frame(bundles: Iterable[FlatBundle], stamp: ExportStamp) -> Frame:
     return _frame(schema.ERRORS, [bundle.errors for bundle in bundles], {"export_run_id": stamp.export_run_id, **seen})
 
 
-def frame_of(table: schema.Table, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows without a payload, given by column name, as a frame with the table's declared columns and dtypes."""
+def table_of(table: schema.Table, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Rows without a payload, given by column name, with the table's declared columns."""
     result, maker = Rows(), MAKERS[table.name]
     for row in rows:
         result.add(maker.make({}, row))
-    return _frame(table, [result], {}).data
+    return _frame(table, [result], {}).rows
 
 
 def hash_rows(table: schema.Table, rows: pa.Table) -> list[str]:
@@ -138,28 +137,10 @@ def to_pandas(table: pa.Table) -> pd.DataFrame:
     return frame
 
 
-def to_arrow(frame: pd.DataFrame, table: schema.Table) -> pa.Table:
-    """The frame as an Arrow table of the declared schema."""
-    if frame.empty:
-        return table.no_rows
-    # All columns at once: to look each of them up costs more than to convert it.
-    values = dict(frame.items())
-    arrays = [pa.array(values[column.name].array, column.type) for column in table.columns]
-    return pa.Table.from_arrays([_one_chunk(array) for array in arrays], schema=table.arrow_schema)
-
-
 def _values(column: pa.ChunkedArray) -> list[Any]:
     # pyarrow takes microseconds to make a time, and the rows of an execution share theirs.
     is_time = pa.types.is_timestamp(column.type)
     return shared_values(column) if is_time else column.to_pylist()
-
-
-def _one_chunk(array: pa.Array | pa.ChunkedArray) -> pa.Array:
-    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-
-
-def _stamped_frame(table: schema.Table, parts: Sequence[Rows], stamp: ExportStamp) -> Frame:
-    return _frame(table, parts, stamp.columns)
 
 
 def _frame(table: schema.Table, parts: Sequence[Rows], shared: Mapping[str, Any]) -> Frame:
@@ -167,20 +148,13 @@ def _frame(table: schema.Table, parts: Sequence[Rows], shared: Mapping[str, Any]
     rows = list(chain.from_iterable(part.values for part in parts))
     misfits = sum(part.misfits for part in parts)
     if not rows:
-        return Frame(_no_rows(table.name).copy(deep=False), misfits)
+        return Frame(table.no_rows, misfits)
     _refuse_duplicate_keys(table, rows)
-    arrays = {
-        column.name: pa.array([shared[column.name]] * len(rows) if column.name in shared else values, column.type)
+    arrays = [
+        pa.array([shared[column.name]] * len(rows) if column.name in shared else values, column.type)
         for values, column in zip(zip(*rows, strict=True), table.columns, strict=True)
-    }
-    data = pd.DataFrame({name: pd.arrays.ArrowExtensionArray(array) for name, array in arrays.items()}, copy=False)
-    return Frame(data, misfits)
-
-
-@cache
-def _no_rows(table_name: str) -> pd.DataFrame:
-    """Made once: most commits have no dead letter, and many have no eval."""
-    return to_pandas(schema.TABLES[table_name].no_rows)
+    ]
+    return Frame(pa.Table.from_arrays(arrays, schema=table.arrow_schema), misfits)
 
 
 def _refuse_duplicate_keys(table: schema.Table, rows: Sequence[Sequence[Any]]) -> None:

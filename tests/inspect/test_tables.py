@@ -19,7 +19,7 @@ from etl.load.layout import Part
 from etl.load.merge import with_column
 from etl.model import schema
 from etl.model.keys import default_key
-from etl.transform.frames import ExportStamp, frame_of
+from etl.transform.frames import ExportStamp, table_of
 from tests.bundles import a_bundle
 from tests.datasets import FETCHED_AT, a_dataset, export_to, first_parts_of_the_months, part, place
 
@@ -45,7 +45,7 @@ def exported(tmp_path_factory):
         export_to(dataset, *bundles, parts_of=parts_of)
     export_to(dataset, a_bundle("lost", ["kept", "lost"], key="refund", given_up=["lost"]))
     row = {"export_run_id": "run-1", "started_at": datetime(2026, 11, 1, tzinfo=UTC), "exit_code": 3}
-    dataset.record_run(date(2026, 11, 1), "run-1", frame_of(schema.RUNS_TABLE, [row]))
+    dataset.record_run(date(2026, 11, 1), "run-1", table_of(schema.RUNS_TABLE, [row]))
     return root
 
 
@@ -140,7 +140,7 @@ def test_a_name_opens_the_executions_that_the_index_does_not_know(data, monkeypa
 def test_only_the_export_runs_of_the_months_are_opened(data):
     for day in (1, 2):
         row = {"export_run_id": f"run-{day}", "started_at": datetime(2026, 12, day, tzinfo=UTC), "exit_code": 0}
-        a_dataset(data).record_run(date(2026, 12, day), f"run-{day}", frame_of(schema.RUNS_TABLE, [row]))
+        a_dataset(data).record_run(date(2026, 12, day), f"run-{day}", table_of(schema.RUNS_TABLE, [row]))
     spoil(data, but=["runs/month=2026-12"])
     assert etl.read_table(data, "runs", since="2026-12-02")["export_run_id"].to_list() == ["run-2"]
 

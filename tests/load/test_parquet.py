@@ -17,7 +17,7 @@ from etl.load.files.local import LocalFiles
 from etl.load.layout import run_path
 from etl.load.parquet import UnreadableError, encode, open_part, read_columns, read_footer
 from etl.model import schema
-from etl.transform.frames import frame_of, to_arrow
+from etl.transform.frames import table_of
 from tests.damages import DAMAGES
 from tests.datasets import FETCHED_AT, part
 
@@ -34,7 +34,7 @@ def files(tmp_path):
 
 def some_calls(count=3, **columns):
     rows = [{"call_execution_id": f"c{number}", "duration_seconds": float(number)} | columns for number in range(count)]
-    return to_arrow(frame_of(schema.CALLS, rows), schema.CALLS)
+    return table_of(schema.CALLS, rows)
 
 
 def publish(files, rows):
@@ -216,7 +216,7 @@ def test_another_type_is_converted_where_nothing_is_lost_and_else_refused(files,
 @pytest.mark.parametrize("compression", ["zstd", "snappy", "gzip", "none"])
 @pytest.mark.parametrize("table", schema.TABLES.values(), ids=schema.TABLES)
 def test_an_encoded_file_holds_the_rows_the_declared_schema_and_the_compression(table, compression):
-    given = to_arrow(frame_of(table, [{name: f"{name}-{number}" for name in table.key} for number in range(3)]), table)
+    given = table_of(table, [{name: f"{name}-{number}" for name in table.key} for number in range(3)])
     file = pq.ParquetFile(pa.BufferReader(encode(table, given, compression)))
     assert file.read().equals(given, check_metadata=True)
     expected = {"none": "UNCOMPRESSED"}.get(compression, compression.upper())
@@ -244,7 +244,7 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
 def test_rows_that_are_not_exactly_as_declared_are_not_encoded(wrong):
     row = {"call_execution_id": "c1", "execution_started_at": FETCHED_AT, "duration_seconds": 1.5}
-    right = to_arrow(frame_of(schema.CALLS, [row]), schema.CALLS)
+    right = table_of(schema.CALLS, [row])
     encode(schema.CALLS, right, "zstd")
     with pytest.raises(SchemaError, match="calls: "):
         encode(schema.CALLS, wrong(right), "zstd")
@@ -285,10 +285,7 @@ def test_file_that_does_not_fit_into_memory_is_not_called_damaged(files, monkeyp
 def test_row_of_a_run_that_unpacks_to_more_than_any_run_writes_is_refused(files):
     """A few kilobytes of the same text: readers of the row would take gigabytes."""
     row = {"export_run_id": "a", "started_at": FETCHED_AT, "finished_at": FETCHED_AT}
-    given = {
-        size: to_arrow(frame_of(schema.RUNS_TABLE, [row | {"message": "x" * size}]), schema.RUNS_TABLE)
-        for size in SIZES
-    }
+    given = {size: table_of(schema.RUNS_TABLE, [row | {"message": "x" * size}]) for size in SIZES}
     path = run_path("2026-11-01", "a")
     files.publish(path, encode(schema.RUNS_TABLE, given[SIZES[0]], "zstd"))
     assert len(open_part(files, schema.RUNS_TABLE, path).read(["message"])[0][0].as_py()) == SIZES[0]

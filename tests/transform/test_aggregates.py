@@ -7,7 +7,6 @@ import pytest
 
 from etl.model import schema
 from etl.transform.aggregates import AGGREGATES, NO_CALLS, Cause, Mismatch, Recomputed, mismatches, recompute
-from etl.transform.frames import to_arrow
 from tests.bundles import EXPORT, bundle_of, calls_frame, fetched_call, recorded_execution, through_parquet
 
 Metrics = dict[str, Any]
@@ -16,7 +15,7 @@ Metrics = dict[str, Any]
 def recomputed(*calls: Metrics) -> Recomputed:
     """Of one execution with these calls, by way of Parquet."""
     bundle = bundle_of(*(fetched_call(f"call-{number}", metrics) for number, metrics in enumerate(calls)))
-    rows = through_parquet(to_arrow(calls_frame([bundle], EXPORT).data, schema.CALLS))
+    rows = through_parquet(calls_frame([bundle], EXPORT).rows)
     return recompute(rows).get("execution", NO_CALLS)
 
 

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from etl.model import schema
 from tests.bundles import (
     EXPORT,
     bundle_of,
@@ -17,7 +16,7 @@ from tests.bundles import (
     fetched_call,
     not_listed,
 )
-from tests.transform.made_rows import extra_of_call, frame_rows, row_of_call, row_of_eval
+from tests.transform.made_rows import extra_of_call, row_of_call, row_of_eval
 
 STARTED_AT = datetime(2026, 3, 1, 9, 0, 1, 123456, tzinfo=UTC)
 
@@ -135,16 +134,16 @@ class TestEvals:
     def test_evals_of_a_call_whose_metrics_are_missing_are_rows_too(self):
         call = fetched_call("call", {}, {"eval_outputs": {"config": {"output": 1}}})
         listed = bundle_of(call.listed, dead_letters=(dead_letter(),))
-        assert len(evals_frame([listed], EXPORT).data) == 1
+        assert len(evals_frame([listed], EXPORT).rows) == 1
 
     def test_bundle_whose_calls_were_not_listed_has_no_evals(self):
-        assert len(evals_frame([not_listed(execution())], EXPORT).data) == 0
+        assert len(evals_frame([not_listed(execution())], EXPORT).rows) == 0
 
 
 class TestErrors:
     def test_one_row_per_dead_letter(self):
         letters = (dead_letter("call-1", "cut body"), dead_letter("call-2"))
-        rows = frame_rows(errors_frame([bundle_of(dead_letters=letters), bundle_of()], EXPORT), schema.ERRORS)
+        rows = errors_frame([bundle_of(dead_letters=letters), bundle_of()], EXPORT).rows.to_pylist()
         assert [(row["subject_id"], row["message"]) for row in rows] == [
             ("call-1", "cut body"),
             ("call-2", "no answer"),

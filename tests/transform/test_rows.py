@@ -20,7 +20,7 @@ from tests.bundles import (
     recorded_execution,
     recorded_executions,
 )
-from tests.transform.made_rows import frame_rows, misfits_of_call, row_of_call
+from tests.transform.made_rows import misfits_of_call, row_of_call
 
 CALL_CASES = recorded_cases("call_execution_id", "metrics_call")
 
@@ -79,7 +79,7 @@ class TestRecordedAnswers:
         metrics = recorded_call(case)
         listed = ListedCall(call_execution_id=metrics.call_execution_id, payload={"scenario_name": "Refund"})
         frame = calls_frame([bundle_of(FetchedCall(listed=listed, metrics=metrics))], EXPORT)
-        row = frame_rows(frame, schema.CALLS)[0]
+        row = frame.rows.to_pylist()[0]
         assert_holds_all({**metrics.payload, "call_results": listed.payload}, row, schema.CALLS)
         assert (frame.misfits, row["extra"], row["scenario_name"]) == (0, None, "Refund")
 
@@ -87,7 +87,7 @@ class TestRecordedAnswers:
     def test_execution_is_held_whole_without_extra_or_misfit(self, case):
         recorded = recorded_execution(case)
         frame = frame_of_executions(recorded)
-        row = frame_rows(frame, schema.EXECUTIONS)[0]
+        row = frame.rows.to_pylist()[0]
         assert_holds_all(recorded.payload, row, schema.EXECUTIONS)
         assert (frame.misfits, row["extra"]) == (0, None)
 
@@ -96,7 +96,7 @@ class TestRecordedAnswers:
         page = recorded_executions(case)
         frame = frame_of_executions(*page.results)
         assert frame.misfits == 0
-        for recorded, row in zip(page.results, frame_rows(frame, schema.EXECUTIONS), strict=True):
+        for recorded, row in zip(page.results, frame.rows.to_pylist(), strict=True):
             assert_holds_all(recorded.payload, row, schema.EXECUTIONS)
             assert row["extra"] is None
 
@@ -110,7 +110,7 @@ class TestRecordedAnswers:
             for listed in page.results
         ]
         bundle = bundle_of(*calls)
-        evals = frame_rows(evals_frame([bundle], EXPORT), schema.EVALS)
+        evals = evals_frame([bundle], EXPORT).rows.to_pylist()
         sent = {
             (listed.call_execution_id, config_id): output
             for listed in page.results
@@ -125,7 +125,7 @@ class TestRecordedAnswers:
                 row["output_score"],
                 json.loads(row["output_json"] or "null"),
             )
-        for row, listed in zip(frame_rows(calls_frame([bundle], EXPORT), schema.CALLS), page.results, strict=True):
+        for row, listed in zip(calls_frame([bundle], EXPORT).rows.to_pylist(), page.results, strict=True):
             assert row["scenario_id"] == listed.payload["scenario_id"]
             assert row["scenario_name"] == listed.payload["scenario_name"]
 

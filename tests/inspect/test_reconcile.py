@@ -179,9 +179,7 @@ async def test_executions_whose_rows_are_not_all_there_are_not_compared(
     assert set(reconciliation.skipped) == {Skipped.UNSOUND}
 
 
-async def test_aggregates_that_this_version_does_not_know_or_that_the_api_leaves_out_are_explained(
-    tmp_path: Path,
-) -> None:
+async def test_aggregates_that_the_api_leaves_out_are_explained(tmp_path: Path) -> None:
     def edit(body: bytes) -> bytes:
         return body.replace(b'"avg_bot_wpm"', b'"median_bot_wpm"')
 
@@ -191,7 +189,7 @@ async def test_aggregates_that_this_version_does_not_know_or_that_the_api_leaves
         _, reconciliation = await against_api(settings)
 
     assert reconciliation.unexplained == 0
-    assert (reconciliation.explained["left_out"], reconciliation.explained["unknown_metric"]) == (3, 3)
+    assert reconciliation.explained["left_out"] == 3
 
 
 async def test_executions_that_no_list_has_are_left_out_and_no_finding(tmp_path: Path) -> None:

@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 from etl.extract import answers, endpoints
 from etl.extract.plan import Planned, Policy, Reason, plan_run_test
 from etl.model.digest import fingerprint
-from etl.model.lifecycle import HeldRows, StoredExecution
-from etl.model.listed_execution import ExecutionList, ListedExecution
+from etl.model.lifecycle import ExecutionList, HeldRows, ListedExecution, StoredExecution
 from etl.model.records import (
     METRICS,
     RUNS,

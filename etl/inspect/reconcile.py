@@ -20,8 +20,7 @@ from etl.extract.plan import pages
 from etl.extract.run_tests import discover
 from etl.load.layout import Part
 from etl.model.findings import Finding, Kind
-from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState
-from etl.model.listed_execution import ExecutionList, ListedExecution
+from etl.model.lifecycle import TERMINAL_EXECUTION, ExecutionList, ExportState, ListedExecution
 from etl.model.wording import counted, first_few
 from etl.settings import RunTest, Settings
 from etl.transform.aggregates import AGGREGATES, NO_CALLS, Recomputed, mismatches

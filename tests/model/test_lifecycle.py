@@ -14,10 +14,14 @@ from etl.model.lifecycle import (
     Arrival,
     ExportState,
     HeldRows,
+    ListedExecution,
     Settlement,
+    call_counts,
     export_state,
 )
-from tests.bundles import bundle_of, dead_letter, execution, fetched_call, not_listed, stored_of
+from etl.model.records import Execution, NumberLiteral
+from tests.bundles import as_listed, bundle_of, dead_letter, execution, fetched_call, not_listed, stored_of
+from tests.strategies import any_text, json_values
 from tests.support import examples
 
 NOW = datetime(2026, 3, 3, 2, tzinfo=UTC)
@@ -216,3 +220,30 @@ def test_deleted_calls_are_held_and_not_exported():
     assert held[0].calls_digest != held[1].calls_digest
     stored = stored_of(execution(), held=held[1], calls_digest=held[0].calls_digest, exported_calls=2)
     assert stored.is_damaged
+
+
+@given(st.dictionaries(any_text, json_values, max_size=4))
+def test_payload_of_a_listed_execution_comes_back_as_it_was(payload):
+    unpacked = as_listed(Execution(execution_id="e", status="completed", payload=payload)).unpack().payload
+    assert repr(unpacked) == repr(payload)
+    assert types_in(unpacked) == types_in(payload)
+
+
+def types_in(value):
+    if isinstance(value, dict):
+        return [dict, *(types_in(each) for each in value.values())]
+    return [list, *map(types_in, value)] if isinstance(value, list) else type(value)
+
+
+@pytest.mark.parametrize("number", [2**63, 10**400, -1, -1.0, True, None, 7.5, "many"])
+def test_number_of_calls_counts_only_where_its_column_takes_it(number):
+    assert call_counts({"metrics": {"calls": {"total": number}}, "total_calls": 3}) == [3]
+    assert [call_counts({"total_calls": each}) for each in (7.0, "7", NumberLiteral("7.0"), 2**63 - 1)] == [
+        *([7],) * 3,
+        [2**63 - 1],
+    ]
+
+
+def test_payload_that_was_let_go_is_missed_with_a_word():
+    with pytest.raises(ValueError, match="execution e: its payload was dropped"):
+        ListedExecution.of(execution("e")).unpack()

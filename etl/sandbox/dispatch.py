@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from etl.sandbox import metrics, runs, simulate
+from etl.sandbox import sdk, simulate
 from etl.sandbox.fields import AnswerError
 from etl.sandbox.world import Call, Execution, World
 
@@ -210,21 +210,21 @@ def _detail(world: World, execution_id: str, url: str, query: Mapping[str, str])
 def _metrics(world: World, query: Mapping[str, str], max_limit: int | None) -> dict[str, Any]:
     match _selected(world, query):
         case None:
-            return metrics.execution_page(world, query, max_limit)
+            return sdk.execution_page(world, query, max_limit)
         case execution, None:
-            return metrics.execution_metrics(execution)
+            return sdk.execution_metrics(execution)
         case execution, call:
-            return metrics.call_metrics(call, execution)
+            return sdk.call_metrics(call, execution)
 
 
 def _runs(world: World, query: Mapping[str, str], max_limit: int | None) -> dict[str, Any]:
     match _selected(world, query):
         case None:
-            return runs.runs_page(world, query, max_limit)
+            return sdk.runs_page(world, query, max_limit)
         case execution, None:
-            return runs.run_execution(execution, query, max_limit)
+            return sdk.run_execution(execution, query, max_limit)
         case execution, call:
-            return runs.run_call(call, execution, query)
+            return sdk.run_call(call, execution, query)
 
 
 def _selected(world: World, query: Mapping[str, str]) -> tuple[Execution, Call | None] | None:

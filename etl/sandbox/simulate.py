@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from etl.sandbox.fields import DEFAULT_LIMIT, LATENCY, cut, fields_of, links, page_of, timestamp
-from etl.sandbox.metrics import CONVERSATION
+from etl.sandbox.sdk import CONVERSATION
 from etl.sandbox.world import Call, Execution, RunTest, World, listable_calls
 
 SAME_NAME = (*CONVERSATION[:-1], *LATENCY, "status", "duration_seconds", "overall_score")

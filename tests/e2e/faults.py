@@ -12,7 +12,7 @@ from etl.model.records import DETAIL, METRICS, RUNS
 from etl.sandbox import Fault, SandboxRequest, World
 from etl.sandbox.dispatch import not_found, rate_limited, server_error
 from etl.sandbox.fields import AnswerError, page_of
-from etl.sandbox.runs import run_execution
+from etl.sandbox.sdk import run_execution
 from etl.sandbox.server import HTML_502
 
 ELSEWHERE = "http://127.0.0.1:9/"

@@ -13,8 +13,7 @@ from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox, SandboxRequest
 from etl.sandbox.dispatch import not_found
-from etl.sandbox.metrics import execution_page
-from etl.sandbox.runs import run_execution
+from etl.sandbox.sdk import execution_page, run_execution
 from etl.sandbox.simulate import run_tests_page
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import cap_pages, settings_for

@@ -11,7 +11,7 @@ from etl.sandbox.generate import (
     finish_execution,
     latest_friday,
 )
-from etl.sandbox.metrics import execution_metrics
+from etl.sandbox.sdk import execution_metrics
 from etl.sandbox.world import (
     CALL_STATUSES,
     EXECUTION_STATUSES,

@@ -12,7 +12,7 @@ from etl.sandbox.generate import (
     finish_execution,
     new_run_test,
 )
-from etl.sandbox.metrics import execution_metrics
+from etl.sandbox.sdk import execution_metrics
 from etl.sandbox.world import (
     EXECUTION_STATUSES,
     Profile,

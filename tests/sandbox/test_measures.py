@@ -1,6 +1,6 @@
 """The values of a made-up world: believable, with their rhythm and their regression."""
 
-from statistics import correlation, median
+from statistics import median
 
 
 def completed_calls(run_test):

@@ -9,7 +9,7 @@ import math
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from etl.sandbox.world import Call, EvalConfig, RunTest
+from etl.sandbox.world import CONVERSATION, Call, EvalConfig, RunTest
 
 if TYPE_CHECKING:
     from random import Random
@@ -17,17 +17,6 @@ if TYPE_CHECKING:
 REGRESSION_SLOWDOWN = 1.6
 REGRESSION_PASS_LOSS = 0.25
 LONGEST_CALL_SECONDS = 600
-IN_SYSTEM_METRICS = (
-    "bot_wpm",
-    "user_wpm",
-    "talk_ratio",
-    "ai_interruption_rate",
-    "avg_agent_latency_ms",
-    "ai_interruption_count",
-    "user_interruption_rate",
-    "user_interruption_count",
-    "avg_stop_time_after_interruption_ms",
-)
 
 
 def measure(run_test: RunTest, call: Call, rng: Random, ended_at: datetime) -> None:
@@ -68,7 +57,7 @@ def _measure_voice(call: Call, rng: Random, latency: int) -> None:
     call.ai_interruption_rate = round(ai_cuts / minutes, 2)
     call.avg_stop_time_after_interruption_ms = round(_log_normal(rng, 900, 0.5)) if user_cuts else None
     if rng.random() < 0.55:
-        call.system_metrics = {name: getattr(call, name) for name in IN_SYSTEM_METRICS}
+        call.system_metrics = {name: getattr(call, name) for name in ("avg_agent_latency_ms", *CONVERSATION)}
         if rng.random() < 0.1:
             call.system_metrics["turn_latency_p90_ms"] = round(latency * 1.3)
     _set_costs(call, rng, minutes)

@@ -9,18 +9,8 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from etl.sandbox.fields import COST, LATENCY, AnswerError, execution_head, fields_of, page_of, percentile, timestamp
-from etl.sandbox.world import Call, EvalConfig, Execution, World, listable_calls, listable_executions
+from etl.sandbox.world import CONVERSATION, Call, EvalConfig, Execution, World, listable_calls, listable_executions
 
-CONVERSATION = (
-    "user_wpm",
-    "bot_wpm",
-    "talk_ratio",
-    "user_interruption_count",
-    "user_interruption_rate",
-    "ai_interruption_count",
-    "ai_interruption_rate",
-    "avg_stop_time_after_interruption_ms",
-)
 CHAT = ("total_tokens", "input_tokens", "output_tokens", "avg_latency_ms", "turn_count", "csat_score", "message_count")
 CONVERSATION_DIGITS = {
     "user_wpm": 1,

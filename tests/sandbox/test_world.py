@@ -62,24 +62,6 @@ def test_deleted_call_is_neither_listed_nor_found_but_counted():
     assert execution_metrics(execution) == before
 
 
-def test_deleted_execution_takes_its_calls_along():
-    world = small_world()
-    execution = world.run_tests[0].executions[0]
-    delete_execution(execution)
-    assert world.execution(execution.execution_id) is None
-    assert world.call(execution.calls[0].call_execution_id) is None
-    assert execution not in listable_executions(world, world.run_tests[0].name)
-
-
-def test_run_test_may_be_added_and_renamed():
-    world, other = small_world(), small_world(names=["Other"])
-    add_run_test(world, other.run_tests[0])
-    call = other.run_tests[0].executions[0].calls[0]
-    assert world.call(call.call_execution_id) == (other.run_tests[0].executions[0], call)
-    rename_run_test(other.run_tests[0], "New name")
-    assert (len(listable_executions(world, "New name")), listable_executions(world, "Other")) == (6, [])
-
-
 @given(
     st.lists(st.sampled_from(["add", "delete", "delete call", "rerun", "late", "rename"]), max_size=12), st.integers()
 )

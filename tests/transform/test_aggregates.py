@@ -6,7 +6,7 @@ import pytest
 
 from etl.model import schema
 from etl.transform.aggregates import AGGREGATES, NO_CALLS, Cause, Mismatch, Recomputed, mismatches, recompute
-from tests.bundles import EXPORT, bundle_of, calls_frame, fetched_call, recorded_execution, through_parquet
+from tests.bundles import EXPORT, bundle_of, calls_frame, fetched_call, recorded, through_parquet
 
 Metrics = dict[str, Any]
 
@@ -56,7 +56,7 @@ def test_sums_and_counts_of_nothing_are_zero() -> None:
 
 @pytest.mark.parametrize("case", ["metrics_edge_no_metrics", "metrics_edge_zero_calls"])
 def test_recorded_execution_without_data_differs_by_zeros_alone(case: str) -> None:
-    payload = recorded_execution(case).payload
+    payload = recorded(case)
     calls = [{"status": "completed"}] * payload["total_calls"]
     assert {each.cause for each in mismatches(payload, recomputed(*calls), has_letters=False)} == {Cause.ZERO_FOR_NULL}
 

@@ -5,7 +5,7 @@ One frame holds the rows of many bundles: a frame has a price of its own, howeve
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import chain
 from operator import itemgetter
@@ -61,22 +61,22 @@ def executions_frame(
 
     Source: GET /sdk/api/v1/simulation/metrics/?run_test_name=…
     """
-    rows, maker = Rows(), MAKERS[schema.EXECUTIONS.name]
-    for bundle in bundles:
-        execution_id = bundle.execution.execution_id
+    maker = MAKERS[schema.EXECUTIONS.name]
+
+    def row(bundle: FlatBundle) -> tuple[list[Any], int]:
+        execution_id, payload = bundle.execution.execution_id, bundle.execution.payload
         given = {
             "execution_id": execution_id,
             "run_test_name": bundle.run_test_name,
-            "raw": json_text(bundle.execution.payload) if stamp.include_raw else None,
-            "listed_calls": held[execution_id].listed_calls,
-            "exported_calls": held[execution_id].exported_calls,
+            "raw": json_text(payload) if stamp.include_raw else None,
             "export_state": states[execution_id],
-            "fingerprint": fingerprint(bundle.execution.payload),
-            "calls_digest": held[execution_id].calls_digest,
+            "fingerprint": fingerprint(payload),
             "verified_at": verified_at[execution_id],
+            **asdict(held[execution_id]),
         }
-        rows.add(maker.make(bundle.execution.payload, given))
-    return _frame(schema.EXECUTIONS, [rows], stamp.columns)
+        return maker.make(payload, given)
+
+    return _frame(schema.EXECUTIONS, [Rows.of(map(row, bundles))], stamp.columns)
 
 
 def calls_frame(bundles: Iterable[FlatBundle], stamp: ExportStamp) -> Frame:
@@ -112,10 +112,8 @@ def errors_frame(bundles: Iterable[FlatBundle], stamp: ExportStamp) -> Frame:
 
 def table_of(table: schema.Table, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     """Rows without a payload, given by column name, with the table's declared columns."""
-    result, maker = Rows(), MAKERS[table.name]
-    for row in rows:
-        result.add(maker.make({}, row))
-    return _frame(table, [result], {}).rows
+    made = Rows.of(MAKERS[table.name].make({}, row) for row in rows)
+    return _frame(table, [made], {}).rows
 
 
 def hash_rows(table: schema.Table, rows: pa.Table) -> list[str]:

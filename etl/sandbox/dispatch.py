@@ -70,7 +70,7 @@ class _RefusedError(Exception):
 
     def __init__(self, status: int, body: dict[str, Any], **headers: str) -> None:
         super().__init__(status)
-        self.answer = _api_answer(status, body, **headers)
+        self.answer = json_answer(status, body, **headers)
 
 
 def answer_to(world: World, request: SandboxRequest, headers: Mapping[str, str], origin: str, rules: Rules) -> Answer:
@@ -82,16 +82,16 @@ def answer_to(world: World, request: SandboxRequest, headers: Mapping[str, str],
     try:
         _check_access(request.method, headers, rules)
         if execution_id:
-            return _api_answer(200, _detail(world, execution_id[1], url, query))
+            return json_answer(200, _detail(world, execution_id[1], url, query))
         if request.path == RUN_TESTS:
-            return _api_answer(200, simulate.run_tests_page(world, url, query, rules.max_limit))
+            return json_answer(200, simulate.run_tests_page(world, url, query, rules.max_limit))
         query = _validated_query(request.path, query)
         result = (_metrics if request.path == METRICS else _runs)(world, query, rules.max_limit)
-        return _api_answer(200, {"status": True, "result": result})
+        return json_answer(200, {"status": True, "result": result})
     except _RefusedError as refused:
         return refused.answer
     except AnswerError:
-        return _api_answer(500, server_error(FAILURES[request.path]))
+        return json_answer(500, server_error(FAILURES[request.path]))
 
 
 def _wrong_path(request: SandboxRequest) -> Answer:
@@ -102,13 +102,10 @@ def _wrong_path(request: SandboxRequest) -> Answer:
     return Answer(404, HTML_404, HTML)
 
 
-def json_answer(status: int, body: dict[str, Any], headers: Mapping[str, str]) -> Answer:
+def json_answer(status: int, body: dict[str, Any], **headers: str) -> Answer:
     """A JSON answer."""
-    return Answer(status, msgspec.json.encode(body), {"Content-Type": "application/json", **headers})
-
-
-def _api_answer(status: int, body: dict[str, Any], **headers: str) -> Answer:
-    return json_answer(status, body, {"Allow": "GET, HEAD, OPTIONS", **headers})
+    always = {"Content-Type": "application/json", "Allow": "GET, HEAD, OPTIONS"}
+    return Answer(status, msgspec.json.encode(body), always | headers)
 
 
 def _check_access(method: str, headers: Mapping[str, str], rules: Rules) -> None:

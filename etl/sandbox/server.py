@@ -228,7 +228,7 @@ class Sandbox:
         if self._window is not None and not self._window.take(now):
             retry_after = max(1, math.ceil(self._window.resets_at - now))
             refusal = rate_limited(self._window.limit, retry_after)
-            answer = json_answer(429, refusal, {"Retry-After": str(retry_after)})
+            answer = json_answer(429, refusal, **{"Retry-After": str(retry_after)})
         else:
             self._requests_by_target[received.target] += 1
             fault = (self.fault and self.fault(received, self._requests_by_target[received.target])) or fault

@@ -20,7 +20,6 @@ from etl.sandbox.world import (
     Scenario,
     World,
     add_run_test,
-    attach_execution,
     delete_call,
     delete_execution,
     listable_calls,
@@ -32,7 +31,7 @@ from etl.sandbox.world import (
 
 __all__ = [
     "API_KEY", "SECRET_KEY", "Call", "EvalConfig", "Execution", "Fault", "Profile", "RunTest", "Sandbox",
-    "SandboxRequest", "Scenario", "World", "add_execution", "add_late_data", "add_run_test", "attach_execution",
+    "SandboxRequest", "Scenario", "World", "add_execution", "add_late_data", "add_run_test",
     "delete_call", "delete_execution", "finish_execution", "latest_friday", "listable_calls", "listable_executions",
     "make_world", "new_run_test", "random_faults", "rename_run_test", "rerun_execution", "settled_world", "touch_call",
 ]  # fmt: skip

@@ -7,14 +7,15 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from etl.sandbox import sdk, simulate
 from etl.sandbox.fields import AnswerError
-from etl.sandbox.world import Call, Execution, World
+from etl.sandbox.world import World
 
+Found = TypeVar("Found")
 METRICS, RUNS = (f"/sdk/api/v1/simulation/{name}/" for name in ("metrics", "runs"))
 RUN_TESTS = "/simulate/run-tests/"
 DETAIL = re.compile(r"/simulate/test-executions/([0-9a-fA-F-]{36})/")
@@ -86,8 +87,7 @@ def answer_to(world: World, request: SandboxRequest, headers: Mapping[str, str],
         if request.path == RUN_TESTS:
             return json_answer(200, simulate.run_tests_page(world, url, query, rules.max_limit))
         query = _validated_query(request.path, query)
-        result = (_metrics if request.path == METRICS else _runs)(world, query, rules.max_limit)
-        return json_answer(200, {"status": True, "result": result})
+        return json_answer(200, {"status": True, "result": _result(world, request.path, query, rules.max_limit)})
     except _RefusedError as refused:
         return refused.answer
     except AnswerError:
@@ -204,36 +204,19 @@ def _detail(world: World, execution_id: str, url: str, query: Mapping[str, str])
     return simulate.execution_detail(execution, url, query)
 
 
-def _metrics(world: World, query: Mapping[str, str], max_limit: int | None) -> dict[str, Any]:
-    match _selected(world, query):
-        case None:
-            return sdk.execution_page(world, query, max_limit)
-        case execution, None:
-            return sdk.execution_metrics(execution)
-        case execution, call:
-            return sdk.call_metrics(call, execution)
-
-
-def _runs(world: World, query: Mapping[str, str], max_limit: int | None) -> dict[str, Any]:
-    match _selected(world, query):
-        case None:
-            return sdk.runs_page(world, query, max_limit)
-        case execution, None:
-            return sdk.run_execution(execution, query, max_limit)
-        case execution, call:
-            return sdk.run_call(call, execution, query)
-
-
-def _selected(world: World, query: Mapping[str, str]) -> tuple[Execution, Call | None] | None:
-    """The execution, or a call and its execution, that the query names by id; None where it names a run test."""
+def _result(world: World, path: str, query: Mapping[str, str], max_limit: int | None) -> dict[str, Any]:
+    is_metrics = path == METRICS
     if "call_execution_id" in query:
-        if (call := world.call(query["call_execution_id"])) is None:
-            raise _RefusedError(404, not_found("Call execution"))
-        return call
+        execution, call = _found(world.call(query["call_execution_id"]), "Call execution")
+        return sdk.call_metrics(call, execution) if is_metrics else sdk.run_call(call, execution, query)
     if "execution_id" in query:
-        if (execution := world.execution(query["execution_id"])) is None:
-            raise _RefusedError(404, not_found("Test execution"))
-        return execution, None
-    if not world.run_tests_named(query["run_test_name"]):
-        raise _RefusedError(404, not_found("Run test"))
-    return None
+        execution = _found(world.execution(query["execution_id"]), "Test execution")
+        return sdk.execution_metrics(execution) if is_metrics else sdk.run_execution(execution, query, max_limit)
+    _found(world.run_tests_named(query["run_test_name"]) or None, "Run test")
+    return (sdk.execution_page if is_metrics else sdk.runs_page)(world, query, max_limit)
+
+
+def _found(found: Found | None, what: str) -> Found:
+    if found is None:
+        raise _RefusedError(404, not_found(what))
+    return found

@@ -58,7 +58,7 @@ def _call(call: Call, execution: Execution) -> dict[str, Any]:
 def _evals(call: Call, execution: Execution) -> dict[str, Any]:
     """Outputs of evals that still have a configuration, filled in; others are left out."""
     names = {config.config_id: config.name for config in execution.run_test.eval_configs}
-    outputs = call.eval_outputs if isinstance(call.eval_outputs, dict) else {}
+    outputs: Any = call.eval_outputs
     return {
         config_id: {
             "value": _value(output),
@@ -69,7 +69,7 @@ def _evals(call: Call, execution: Execution) -> dict[str, Any]:
             "status": "completed",
             "skipped": False,
         }
-        for config_id, output in outputs.items()
+        for config_id, output in (outputs.items() if isinstance(outputs, dict) else ())
         if isinstance(output, dict) and config_id in names
     }
 

@@ -5,9 +5,10 @@ percentiles are missing. Deleted calls, which no list shows any more, still coun
 and percentiles are rounded, each to its own digit.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import starmap
 from typing import Any
 
 import pandas as pd
@@ -112,12 +113,12 @@ SOURCE_COLUMNS = ("execution_id", "status", *_SOURCES, "extra")
 class Recomputed:
     """One execution's aggregates by column, None without data.
 
-    ``misfits`` are the columns of its calls for which ``extra`` holds a value that did not fit. ``lacks_turns``: one of its calls
-    has no turn count.
+    ``misfits`` says of the columns of its calls whether ``extra`` holds a value that did not fit. ``lacks_turns``: one of its
+    calls has no turn count.
     """
 
-    values: Mapping[str, float | None]
-    misfits: frozenset[str] = frozenset()
+    values: Mapping[Hashable, float | None]
+    misfits: Mapping[Hashable, bool] = field(default_factory=dict)
     lacks_turns: bool = False
 
 
@@ -148,16 +149,16 @@ def recompute(calls: pa.Table) -> dict[str, Recomputed]:
     values = pd.DataFrame({each.column: each.of(frame) for each in AGGREGATES}).astype(object)
     misfits = pd.DataFrame({name: _is_misfit(frame, name) for name in _SOURCES}).groupby(frame["execution_id"]).any()
     lacks_turns = frame[_TURNS].isna().groupby(frame["execution_id"]).any()
-    return {
-        execution_id: Recomputed(row, frozenset(misfits.columns[misfits.loc[execution_id]]), lacks_turns[execution_id])
-        for execution_id, row in values.where(values.notna(), None).to_dict("index").items()
-    }
+    rows = zip(
+        values.where(values.notna(), None).to_dict("records"), misfits.to_dict("records"), lacks_turns, strict=True
+    )
+    return dict(zip(values.index, starmap(Recomputed, rows), strict=True))
 
 
 def _is_misfit(calls: pd.DataFrame, source: str) -> pd.Series:
     """Of which calls the column is null because its value is in ``extra``."""
-    (field,) = (each.paths[0][-1] for each in schema.CALLS.columns if each.name == source)
-    return calls[source].isna() & calls["extra"].str.contains(f'"{field}"', regex=False, na=False)
+    (name,) = (each.paths[0][-1] for each in schema.CALLS.columns if each.name == source)
+    return calls[source].isna() & calls["extra"].str.contains(f'"{name}"', regex=False, na=False)
 
 
 def mismatches(payload: Mapping[str, Any], ours: Recomputed, *, has_letters: bool) -> list[Mismatch]:
@@ -187,7 +188,7 @@ def _cause(aggregate: Aggregate, of_api: Any, ours: Recomputed, *, missing: floa
     others = (
         (Cause.DEAD_LETTER, has_letters),
         (Cause.DELETED_CALLS, missing > 0 and _could_be_missing(aggregate, of_api, of_calls, missing)),
-        (Cause.MISFIT, aggregate.source in ours.misfits),
+        (Cause.MISFIT, ours.misfits.get(aggregate.source, False)),
         (Cause.BOT_MESSAGES, aggregate.source == _TURNS and ours.lacks_turns),
     )
     return next((cause for cause, holds in others if holds), None)

@@ -1,6 +1,6 @@
 """Draw realistic values for a call: latencies, costs, interruptions, chat metrics and evals. Pure.
 
-Owns every distribution, and the size of a regression.
+Owns every distribution, the slow Mondays, and the size of a regression.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from etl.sandbox.world import CONVERSATION, Call, EvalConfig, RunTest
 if TYPE_CHECKING:
     from random import Random
 
+MONDAY_SLOWDOWN = 1.25
 REGRESSION_SLOWDOWN = 1.6
 REGRESSION_PASS_LOSS = 0.25
 LONGEST_CALL_SECONDS = 600
@@ -35,6 +36,7 @@ def measure(run_test: RunTest, call: Call, rng: Random, ended_at: datetime) -> N
         call.started_at, call.completed_at = ended_at - timedelta(seconds=duration), ended_at
         call.ended_reason = rng.choice(["customer-ended-call", "customer-ended-call", "assistant-ended-call"])
         slowdown = REGRESSION_SLOWDOWN if is_regressed else 1.0
+        slowdown *= MONDAY_SLOWDOWN if ended_at.weekday() == 0 else 1.0
         latency = round(_log_normal(rng, profile.latency_median_ms * slowdown, 0.28))
         if profile.is_chat:
             _measure_chat(call, rng, latency)

@@ -22,8 +22,8 @@ def _time(name: str, meaning: str, null: str = "") -> Column:
     return Column(name, TIMESTAMP, meaning, null=null)
 
 
-def _number(name: str, meaning: str, unit: str) -> Column:
-    return Column(name, INT, meaning, unit)
+def _number(name: str, meaning: str, unit: str, null: str = "") -> Column:
+    return Column(name, INT, meaning, unit, null=null)
 
 
 _PARTITIONS = (
@@ -147,13 +147,7 @@ EXECUTIONS = Table(
         _field("metrics.calls.pending", INT, "Current number of pending calls.", "calls"),
         EXTRA,
         RAW,
-        Column(
-            "listed_calls",
-            INT,
-            "Calls that the API listed for the execution.",
-            "calls",
-            null="null until they were listed",
-        ),
+        _number("listed_calls", "Calls that the API listed for the execution.", "calls", "null until they were listed"),
         _number(
             "exported_calls",
             "Calls of the execution that the calls table holds, without those that have a deleted_at.",
@@ -166,8 +160,7 @@ EXECUTIONS = Table(
         ),
         DELETED_AT,
         _text(
-            "fingerprint",
-            "BLAKE2b-128 of the listed payload, read before the calls; a change means fetching again.",
+            "fingerprint", "BLAKE2b-128 of the listed payload, read before the calls; a change means fetching again."
         ),
         _text("calls_digest", "BLAKE2b-128 over the row hashes of the execution's calls and evals, and their marks."),
         _time(

@@ -142,7 +142,8 @@ class World:
 
     def __post_init__(self) -> None:
         for run_test in self.run_tests:
-            self.index_run_test(run_test)
+            for execution in run_test.executions:
+                self.index_execution(execution)
 
     def execution(self, execution_id: str) -> Execution | None:
         """The execution with this id, or None if there is none or it was deleted."""
@@ -159,11 +160,6 @@ class World:
     def run_tests_named(self, name: str) -> list[RunTest]:
         """All run tests with exactly this name."""
         return [run_test for run_test in self.run_tests if run_test.name == name]
-
-    def index_run_test(self, run_test: RunTest) -> None:
-        """Index the executions and calls of the run test."""
-        for execution in run_test.executions:
-            self.index_execution(execution)
 
     def index_execution(self, execution: Execution) -> None:
         """Index the execution and its calls."""
@@ -191,7 +187,8 @@ def listable_calls(execution: Execution) -> list[Call]:
 def add_run_test(world: World, run_test: RunTest) -> None:
     """Add a run test with its executions."""
     world.run_tests.append(run_test)
-    world.index_run_test(run_test)
+    for execution in run_test.executions:
+        world.index_execution(execution)
 
 
 def attach_execution(world: World, execution: Execution) -> None:

@@ -49,10 +49,6 @@ def finished(hours_ago, total_calls=1, **payload):
     return execution(completed_at=ago(hours_ago).isoformat(), total_calls=total_calls, **payload)
 
 
-def test_only_three_words_mean_that_an_execution_or_a_call_has_finished():
-    assert set(FINISHED) == TERMINAL_EXECUTION == TERMINAL_CALL
-
-
 CHANGES = [
     {"export_state": "waiting"},
     {"export_state": "incomplete"},
@@ -155,15 +151,6 @@ def test_execution_that_counts_more_calls_than_a_first_export_saw_or_none_is_loo
 def test_execution_whose_calls_were_not_asked_for_waits_and_one_whose_calls_could_not_be_listed_is_incomplete():
     assert state(not_listed(execution(status="running"))) is ExportState.WAITING
     assert state(not_listed(finished(48), (dead_letter("execution"),))) is ExportState.INCOMPLETE
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_what_a_night_sees_otherwise_settles_again_however_long_ago_it_ended(change):
-    """A rerun keeps the old end, and an execution may be stored long after it."""
-    of = finished(240)
-    for before in ("settling", "exported"):
-        known = stored_of(of, **({"export_state": before, "verified_at": DAYS_AGO} | change))
-        assert state(bundle_of(of=of), known=known) is ExportState.SETTLING
 
 
 @pytest.mark.parametrize(("hours_since", "expected"), [(21.5, ExportState.SETTLING), (21.6, ExportState.EXPORTED)])

@@ -50,11 +50,6 @@ class TestExecutions:
         assert (row["run_test_name"], row["started_at"]) == ("Checkout", STARTED_AT)
         assert len(row["fingerprint"]) == 32
 
-    def test_aggregates_lose_their_prefix_and_unknown_ones_are_kept_under_it(self):
-        row = row_of_execution(metrics={"latency": {"percentiles": {"p50": 88, "p90": 1}}, "voice": {"mos": 4}})
-        assert row["latency_percentiles_p50"] == 88.0
-        assert json.loads(row["extra"]) == {"metrics": {"latency": {"percentiles": {"p90": 1}}, "voice": {"mos": 4}}}
-
     def test_start_that_cannot_be_read_is_kept_and_is_null_in_every_table(self):
         of = execution(started_at="2026-03-01 09:00")
         call = fetched_call("call", {}, {"eval_outputs": {"config": 1}})

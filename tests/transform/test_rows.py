@@ -106,36 +106,6 @@ class TestPlaces:
         assert json.loads(row["cost_customer_cost_breakdown"]) == breakdown
         assert row["extra"] is None
 
-    def test_keys_that_look_like_column_names_or_paths_collide_with_nothing(self):
-        metrics = {
-            "latency": {
-                "avg_agent_latency_ms": 1.0,
-                "customer_latency_metrics.bot_wpm": 4,
-                "customer_latency_metrics_bot_wpm": 5,
-                "customer_bot_wpm": 6,
-            },
-            "latency.avg_agent_latency_ms": 2,
-            "latency_avg_agent_latency_ms": 3,
-            "extra": {"a": 1},
-            "row_hash": "mine",
-            "raw": 7,
-            "run_test_name": "mine",
-            "export_run_id": "mine",
-            "scenario_id": "mine",
-            "": {"": 0},
-        }
-        row = row_of_call(metrics)
-        assert row["latency_avg_agent_latency_ms"] == 1.0
-        assert row["latency_customer_bot_wpm"] is None
-        assert (row["run_test_name"], row["export_run_id"], row["raw"], row["scenario_id"]) == (
-            "Checkout",
-            "run-1",
-            None,
-            None,
-        )
-        del metrics["latency"]["avg_agent_latency_ms"]  # type: ignore[attr-defined]
-        assert json.loads(row["extra"]) == metrics
-
     def test_misfits_are_null_stand_verbatim_in_extra_and_are_counted(self):
         metrics = {
             "duration_seconds": "long",

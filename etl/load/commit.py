@@ -95,8 +95,8 @@ def commit(
             verified_at = _verified_at(mine, known, states, settlement.fetched_at)
             dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)
             executions = executions_frame(mine.values(), held, states, verified_at, stamp)
-            renewing = _renewing(replacement, touched)
-            changed = dataset.commit_rows(schema.EXECUTIONS, part, executions.rows, renewing).changed
+            own = executions.rows
+            changed = dataset.commit_rows(schema.EXECUTIONS, part, own, _renewing(replacement, touched)).changed
             _note_changes(dataset, part.run_test_key, known, held, changed, replacement)
             arrived[name].misfits += executions.misfits
             arrived[name].without_rows |= {

@@ -358,13 +358,14 @@ MUTANTS = [
             verified_at = _verified_at(mine, known, states, settlement.fetched_at)
             dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)
             executions = executions_frame(mine.values(), held, states, verified_at, stamp)
-            renewing = _renewing(replacement, touched)
-            changed = dataset.commit_rows(schema.EXECUTIONS, part, executions.rows, renewing).changed
+            own = executions.rows
+            changed = dataset.commit_rows(schema.EXECUTIONS, part, own, _renewing(replacement, touched)).changed
 """,
         """            states = _states(mine, known, held, settlement)
             verified_at = _verified_at(mine, known, states, settlement.fetched_at)
             executions = executions_frame(mine.values(), held, states, verified_at, stamp)
-            changed = dataset.commit_rows(schema.EXECUTIONS, part, executions.rows, replacement).changed
+            own = executions.rows
+            changed = dataset.commit_rows(schema.EXECUTIONS, part, own, replacement).changed
             held |= _commit_calls(dataset, part, mine, own_rows, replacement)[0]
             dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)
 """,

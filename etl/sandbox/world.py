@@ -81,15 +81,9 @@ class Call:
 
 MEASURES = tuple(each.name for each in fields(Call) if each.default is None)
 CONVERSATION = (
-    "user_wpm",
-    "bot_wpm",
-    "talk_ratio",
-    "user_interruption_count",
-    "user_interruption_rate",
-    "ai_interruption_count",
-    "ai_interruption_rate",
-    "avg_stop_time_after_interruption_ms",
-)
+    "user_wpm", "bot_wpm", "talk_ratio", "user_interruption_count", "user_interruption_rate", "ai_interruption_count",
+    "ai_interruption_rate", "avg_stop_time_after_interruption_ms",
+)  # fmt: skip
 
 
 @dataclass(slots=True, kw_only=True)

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from etl.model import schema
 from etl.model.values import MISFIT, to_float
+from etl.transform.rows import value_at
 
 _TURNS = "chat_metrics_turn_count"
 _LATENCY = "latency_avg_agent_latency_ms"
@@ -163,11 +164,11 @@ def _is_misfit(calls: pd.DataFrame, source: str) -> pd.Series:
 
 def mismatches(payload: Mapping[str, Any], ours: Recomputed, *, has_letters: bool) -> list[Mismatch]:
     """Where the execution's payload and its calls differ, with causes; ``has_letters``: it has dead letters."""
-    total = _at(payload, _TOTAL.path)
+    total = value_at(payload, _TOTAL.path)
     missing = total - (ours.values[_TOTAL.column] or 0) if type(total) is int else 0
     result = []
     for aggregate in AGGREGATES:
-        of_api, of_calls = _at(payload, aggregate.path), ours.values[aggregate.column]
+        of_api, of_calls = value_at(payload, aggregate.path), ours.values[aggregate.column]
         number = None if of_api is None else to_float(of_api)
         if number != of_calls:
             cause = _cause(aggregate, number, ours, missing=missing, has_letters=has_letters)
@@ -207,11 +208,3 @@ def _could_be_missing(aggregate: Aggregate, of_api: float, of_calls: float | Non
     if aggregate.method == "count":
         return 0 <= of_api - (of_calls or 0) <= missing
     return aggregate.method != "sum" or of_api >= (of_calls or 0)
-
-
-def _at(document: Any, path: tuple[str, ...]) -> Any:
-    for step in path:
-        if not isinstance(document, dict):
-            return None
-        document = document.get(step)
-    return document

@@ -125,8 +125,8 @@ class RunTest:
 class World:
     """Everything that an organization has, indexed by id.
 
-    Add run tests and executions with ``add_run_test`` and ``attach_execution``, which update the index. Other changes may be made
-    to the records directly.
+    Add run tests with ``add_run_test``, and index each execution that is added to one of them. Other changes may be made to the
+    records directly.
     """
 
     organization_id: str
@@ -183,12 +183,6 @@ def add_run_test(world: World, run_test: RunTest) -> None:
     world.run_tests.append(run_test)
     for execution in run_test.executions:
         world.index_execution(execution)
-
-
-def attach_execution(world: World, execution: Execution) -> None:
-    """Add an execution, with its calls, to its run test."""
-    execution.run_test.executions.append(execution)
-    world.index_execution(execution)
 
 
 def rename_run_test(run_test: RunTest, name: str) -> None:

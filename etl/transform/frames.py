@@ -118,7 +118,11 @@ def table_of(table: schema.Table, rows: Iterable[Mapping[str, Any]]) -> pa.Table
 
 def hash_rows(table: schema.Table, rows: pa.Table) -> list[str]:
     """The row hash of each row, recomputed from its values."""
-    columns = (_values(rows[name]) for name in table.names)
+    # pyarrow takes microseconds to make a time, and the rows of an execution share theirs.
+    columns = (
+        shared_values(rows[column.name]) if column.type == schema.TIMESTAMP else rows[column.name].to_pylist()
+        for column in table.columns
+    )
     return [MAKERS[table.name].hash(row) for row in zip(*columns, strict=True)]
 
 
@@ -133,12 +137,6 @@ def to_pandas(table: pa.Table) -> pd.DataFrame:
     """The table as a frame with pyarrow-backed dtypes: null stays null, and whole numbers stay whole."""
     frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
     return frame
-
-
-def _values(column: pa.ChunkedArray) -> list[Any]:
-    # pyarrow takes microseconds to make a time, and the rows of an execution share theirs.
-    is_time = pa.types.is_timestamp(column.type)
-    return shared_values(column) if is_time else column.to_pylist()
 
 
 def _frame(table: schema.Table, parts: Sequence[Rows], shared: Mapping[str, Any]) -> Frame:

@@ -20,6 +20,7 @@ from etl.model.lifecycle import (
     export_state,
 )
 from etl.model.records import Execution, NumberLiteral
+from etl.model.values import json_text
 from tests.bundles import as_listed, bundle_of, dead_letter, execution, fetched_call, not_listed, stored_of
 from tests.strategies import any_text, json_values
 from tests.support import examples
@@ -212,14 +213,9 @@ def test_deleted_calls_are_held_and_not_exported():
 @given(st.dictionaries(any_text, json_values, max_size=4))
 def test_payload_of_a_listed_execution_comes_back_as_it_was(payload):
     unpacked = as_listed(Execution(execution_id="e", status="completed", payload=payload)).unpack().payload
-    assert repr(unpacked) == repr(payload)
-    assert types_in(unpacked) == types_in(payload)
-
-
-def types_in(value):
-    if isinstance(value, dict):
-        return [dict, *(types_in(each) for each in value.values())]
-    return [list, *map(types_in, value)] if isinstance(value, list) else type(value)
+    assert (repr(unpacked), json_text(unpacked)) == (repr(payload), json_text(payload)), (
+        "numbers stay as they were written"
+    )
 
 
 @pytest.mark.parametrize("number", [2**63, 10**400, -1, -1.0, True, None, 7.5, "many"])

@@ -33,7 +33,7 @@ from etl.extract.listing import MAX_ROUNDS
 from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Planned, pages
 from etl.extract.settling import Settling
-from etl.model.records import METRICS, RUNS, CallMetrics, DeadLetter, ExecutionBundle
+from etl.model.records import METRICS, RUNS, DeadLetter, ExecutionBundle
 
 Emit = Callable[[ExecutionBundle], Awaitable[None]]
 
@@ -210,8 +210,7 @@ class Crawl:
             if len(execution.fetched) % _MOST_IN_HAND == 0:
                 await self._emit(self._arrived_of(execution))
         else:
-            execution.left_out.add(call_execution_id)
-            execution.dead_letters.append(_of_another_execution(metrics, execution.execution_id))
+            execution.elsewhere.add(call_execution_id)
 
     async def _finish_or_relist(self, execution: OpenExecution) -> None:
         """Everything listed is fetched: emit the execution if its list is proved, else read the list again."""
@@ -241,9 +240,10 @@ class Crawl:
             request = get_call_metrics(call_execution_id, execution.execution_id, is_lookup=True)
             return (await self._client.get(request.sent_for(purpose))).execution_id == execution.execution_id
 
-        answers = await ask(exists, execution.unlisted - execution.gone, workers=1)
+        unlisted = execution.living - execution.listed.keys() - execution.gone
+        answers = await ask(exists, unlisted, workers=1)
         self.necessary_requests += answers.requests
-        execution.deleted = decide(answers) | execution.gone
+        execution.deleted = decide(answers) | execution.gone | (execution.elsewhere & execution.living)
         problems = [
             *(SourceError(f"call {each} exists, but its execution's list does not have it") for each in answers.alive),
             *answers.unknown.values(),
@@ -275,12 +275,3 @@ class Crawl:
             await self._emit(bundle)
         self._open.remove(execution)
         self._has_more_work.set()
-
-
-def _of_another_execution(metrics: CallMetrics, execution_id: str) -> DeadLetter:
-    """The execution lists a call whose own metrics name another one."""
-    message = (
-        f"call {metrics.call_execution_id}: execution {execution_id} lists it, but it belongs to execution "
-        f"{metrics.execution_id}"
-    )
-    return DeadLetter.of(METRICS, metrics.call_execution_id, SourceError(message, status=200))

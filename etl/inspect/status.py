@@ -15,7 +15,7 @@ from etl.errors import DestinationError
 from etl.inspect.inventory import find_lost
 from etl.inspect.status_files import table_files
 from etl.inspect.status_run_tests import RunTestStatus, execution_rows, missing_of, names_by_key, run_tests_of
-from etl.load.documents import read_identity
+from etl.load.dataset import read_identity
 from etl.load.files.contract import Files
 from etl.load.index import index_if_readable
 from etl.load.last_run import RUN_TESTS, Attempt, LastLoad, LastRun, lacks_of_warehouse, read_last_run

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.errors import ConfigurationError, DestinationError
-from etl.load.documents import read_identity
+from etl.load.dataset import read_identity
 from etl.load.files.contract import Entry, Files, data_files, read_each
 from etl.load.files.open import open_files
 from etl.load.index import index_if_readable

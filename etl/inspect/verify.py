@@ -19,7 +19,7 @@ from etl.inspect.reconcile import Exported, Reconciliation
 from etl.inspect.rules import row_faults
 from etl.inspect.tables import names_in
 from etl.inspect.verify_warehouse import WarehouseReport
-from etl.load.documents import read_identity
+from etl.load.dataset import read_identity
 from etl.load.files.contract import Files
 from etl.load.files.open import open_files
 from etl.load.index import Index, index_if_readable

@@ -2,27 +2,28 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Any
 
+from etl.errors import SourceError
 from etl.extract.absence import Answers, ask, decide
 from etl.extract.endpoints import get_execution
 from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Planned
 from etl.extract.settling import Stored
-from etl.load.commit import commit
-from etl.load.deletions import mark_deleted
+from etl.load.commit import commit, mark_deleted
 from etl.load.index import update_index
 from etl.load.layout import Part
 from etl.load.places import Places
 from etl.load.renames import find_renames, rename
-from etl.load.state import StoredState, forget_the_future, load_parts
-from etl.load.stored_calls import StoredCalls
+from etl.load.state import StoredCalls, StoredState, forget_the_future, load_parts
 from etl.model.findings import Kind
 from etl.model.lifecycle import Settlement
 from etl.model.wording import counted, first_few, quoted
 from etl.pipeline.buffer import CommitBuffer
+from etl.pipeline.lists import is_run_test
 from etl.pipeline.plan import absent_executions, make_plan, without_row
 from etl.pipeline.record import Record, is_waiting_row_due
 from etl.pipeline.run import Run
@@ -60,10 +61,9 @@ async def finish_deletions(run: Run, state: StoredState) -> None:
 async def _rename(run: Run, record: Record, state: StoredState, run_tests: Collection[RunTest]) -> None:
     """Let the rows of renamed run tests take the new name."""
     listed = {each.name: record.lists[each.name].executions for each in run_tests if each.name in record.lists}
-    current = {each.name for each in record.run_tests} | {each.name for each in run.settings.configured}
-    is_part_of_all = run.settings.is_part and not run.settings.configured
-    stored = {each.run_test_name for each in state.executions.values()}
-    renames = find_renames(state, listed, set() if is_part_of_all else stored - current)
+    known = [known for ids in listed.values() for each in ids if (known := state.executions.get(each))]
+    old_names = {each.run_test_name for each in known} - record.lists.keys()
+    renames = find_renames(state, listed, [each for each in old_names if await _is_gone(run, record, each)])
     if not renames:
         return
     pairs = set[tuple[str, str]]()
@@ -76,6 +76,19 @@ async def _rename(run: Run, record: Record, state: StoredState, run_tests: Colle
     state.index = await to_the_end(partial(update_index, run.dataset, state.index, []))
     load_parts(state)
     forget_the_future(state, run.by_source(run.clock()))
+
+
+async def _is_gone(run: Run, record: Record, name: str) -> bool:
+    """Whether no run test has this name any more, of which no list was read. A narrowed run has to ask."""
+    if name in record.not_found:
+        return True
+    configured = {each.name for each in run.settings.configured}
+    is_elsewhere = name in configured or not configured
+    if name not in {each.name for each in record.run_tests} and not (run.settings.is_part and is_elsewhere):
+        return True
+    with suppress(SourceError):
+        return not await is_run_test(run, record, name)
+    return False
 
 
 async def _mark_absent(run: Run, record: Record, state: StoredState, name: str, absent: Collection[str]) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 from etl.errors import DestinationError, ExporterError, InterruptedRunError, LockHeldError, TimeLimitError, leaves
 from etl.extract.endpoints import Purpose
 from etl.extract.plan import Planned, requests_to_fetch
-from etl.load.documents import identify, read_identity
+from etl.load.dataset import identify, read_identity
 from etl.load.last_run import Attempt, last_load_into, note_failure, read_last_run, update_last_run
 from etl.load.state import StoredState
 from etl.load.warehouse.load import load_warehouse

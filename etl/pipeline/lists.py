@@ -47,17 +47,26 @@ async def discover_all(run: Run, record: Record, state: StoredState) -> None:
     names = [*found.run_tests]
     stored = {each.run_test_name for each in state.executions.values() if each.deleted_at is None}
     for name in sorted(stored & {*record.before.run_test_names} - {*names}):
-        record.necessary_requests += 1
         try:
-            await run.client.get(list_executions(name, page=1, limit=1))
-        except NotFoundError:
-            continue
+            names += [name] if await is_run_test(run, record, name) else []
         except SourceError as error:
             record.find(Kind.RUN_TESTS_UNKNOWN, name, f"missing from the list of run tests, and: {error}")
-        else:
-            names.append(name)
     record.run_tests = run.settings.with_run_tests(names).run_tests
     run.notify("discovered", run_tests=len(names))
+
+
+async def is_run_test(run: Run, record: Record, name: str) -> bool:
+    """Whether the API knows a run test of this name.
+
+    Raises:
+        SourceError: it did not say.
+    """
+    record.necessary_requests += 1
+    try:
+        await run.client.get(list_executions(name, page=1, limit=1))
+    except NotFoundError:
+        return False
+    return True
 
 
 def note_gone(record: Record, state: StoredState) -> None:
@@ -140,14 +149,8 @@ def _gives_nothing_to_do(run: Run, row: ListedExecution, state: StoredState) -> 
     return not is_scrubbed and says_nothing_new(row, state.executions.get(row.execution_id), run.policy)
 
 
-def _living(run: Run, record: Record, state: StoredState) -> dict[str, str]:
-    """The stored executions of the configured run tests that are not marked, each with the name of its run test.
-
-    With "all" run tests, those that the last run exported count, too: a key of another workspace sees none of them.
-    """
-    names = {each.name for each in (*record.run_tests, *run.settings.configured)}
-    if record.discovered:
-        names |= {*record.before.run_test_names}
+def _living(state: StoredState, names: Collection[str]) -> dict[str, str]:
+    """The stored executions of these run tests that are not marked, each with the name of its run test."""
     return {
         execution_id: stored.run_test_name
         for execution_id, stored in state.executions.items()
@@ -169,9 +172,13 @@ async def refuse_another_workspace(run: Run, record: Record, state: StoredState)
         ConfigurationError: nothing was written, and nothing is.
         SourceUnavailableError: the API did not say whether any of them exists.
     """
-    living = _living(run, record, state)
+    names = {each.name for each in (*record.run_tests, *run.settings.configured)}
+    known = {*record.before.run_test_names}
+    # With "all" run tests, those that the last run exported count, too: a key of another workspace sees none of them.
+    living = _living(state, names | known if record.discovered else names)
     if run.accept_deletions or not living or _shows_stored(record, state):
         return
+    living |= _living(state, known)  # where a run is narrowed to some of all
     unsure = {each for each, name in living.items() if name in record.failures.keys() - record.not_found}
     has_others = not run.settings.is_part and any(found.executions for found in record.lists.values())
     if (has_others and not unsure) or await sees_none(run.client, unsure or living):

@@ -18,8 +18,7 @@ def load(run: Run, record: Record, *, set_aside: bool) -> StoredState:
     Raises:
         DestinationError: a file is not one of this dataset, or was written by a newer version.
     """
-    keys = {run_test.key for run_test in run.settings.configured} or None
-    state = record.state = load_state(run.dataset, strict_keys=keys, set_aside=set_aside)
+    state = record.state = load_state(run.dataset, set_aside=set_aside)
     for path in state.unreadable:
         record.find(
             Kind.QUARANTINED, path, "a damaged file, set aside; what the API lists of its rows is fetched again"

@@ -26,8 +26,7 @@ from etl.extract.client import Client
 from etl.extract.connect import client_of
 from etl.extract.endpoints import list_executions, list_run_tests
 from etl.extract.run_tests import left_out
-from etl.load.dataset import Dataset
-from etl.load.documents import read_identity
+from etl.load.dataset import Dataset, read_identity
 from etl.load.files.contract import Files
 from etl.load.files.open import open_files
 from etl.load.last_run import last_load_into
@@ -263,7 +262,7 @@ def _check_dataset(settings: Settings) -> list[Check]:
     try:
         probe = files.probe()
         words = "can be written" if probe.is_there else "does not exist yet, but can be created"
-        if probe.is_there and not holder and not _read_dataset(files, settings):
+        if probe.is_there and not holder and not _read_dataset(files):
             words = "has no dataset yet, but can be written"
     except DestinationError as error:
         destination = _problem(Subject.DESTINATION, error)
@@ -304,12 +303,11 @@ async def _check_cluster(address: str) -> Check:
     return Check(Subject.ENGINE, f"{counted(workers, 'Dask worker')} at {address} can fetch")
 
 
-def _read_dataset(files: Files, settings: Settings) -> bool:
+def _read_dataset(files: Files) -> bool:
     """Read the stored rows as an export does before its first request; whether there is a dataset at all."""
     identity = read_identity(files)
     stored = {parsed[1].run_test_key for path in files.list(EXECUTIONS.name) if (parsed := parse_part_path(path))}
-    keys = {run_test.key for run_test in settings.configured} or None
-    load_state(Dataset(files), strict_keys=keys, set_aside=False)
+    load_state(Dataset(files), set_aside=False)
     return identity is not None or bool(stored)
 
 

@@ -161,18 +161,6 @@ async def test_part_that_is_too_large_is_fetched_again(
     assert ds.dataset(exported / "data" / "calls").count_rows() == 6
 
 
-async def test_folder_in_place_of_a_note_is_refused_by_check_as_by_run(server: Sandbox, exported: Path) -> None:
-    note = exported / "data" / LAST_RUN
-    note.unlink()
-    note.mkdir()
-
-    results = await each_command(server, exported)
-
-    assert (results["check"].exit_code, results["run"].exit_code) == (6, 6)
-    assert f"{note}: Is a directory: remove it" in results["check"].stdout
-    assert f"{note}: Is a directory: remove it" in results["run"].stderr
-
-
 @pytest.mark.parametrize(
     "table", ["calls", *(pytest.param(name, marks=pytest.mark.slow) for name in ("executions", "errors"))]
 )

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import etl
-from etl.load.deletions import mark_deleted
+from etl.load.commit import mark_deleted
 from etl.load.files import local
 from etl.load.files.local import LocalFiles
 from etl.load.index import read_index, update_index, write_index

@@ -14,7 +14,6 @@ import pytest
 from etl.errors import DestinationError, ExitCode, InterruptedRunError
 from etl.load import commit as commit_module
 from etl.load import dataset as dataset_module
-from etl.load import deletions
 from etl.load.files import local
 from etl.load.files.local import LocalFiles
 from etl.load.layout import INDEX
@@ -174,7 +173,7 @@ async def test_run_that_is_stopped_while_it_marks_deletions_says_what_it_marked(
         await job.export(settings)
         for execution in server.world.run_tests[0].executions[:2]:
             delete_execution(execution)
-        monkeypatch.setattr(apply, "mark_deleted", stop.before(deletions.mark_deleted))
+        monkeypatch.setattr(apply, "mark_deleted", stop.before(commit_module.mark_deleted))
         summary = await job.export(settings, stop=stop.signal, notify=lambda event, **_: events.append(event))
 
     assert (summary.exit_code, summary.run_tests[0].deleted) == (143, 2)

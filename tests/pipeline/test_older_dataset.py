@@ -152,6 +152,22 @@ async def test_dataset_of_version_0_1_goes_on_without_fetching_anything_again(ap
     assert verify(settings_of(api, folder), Scope()).findings == []
 
 
+async def test_first_run_marks_calls_and_evals_of_executions_that_an_older_version_marked(
+    api: Replay, folder: Path
+) -> None:
+    """And unmarks them, since the API lists the execution again."""
+    executions = read_only_part(folder, "executions")
+    marked = with_column(executions, "deleted_at", [executions["exported_at"][0].as_py(), None])
+    pq.write_table(marked, only_part(folder, "executions"))
+
+    result = await export(api, folder)
+
+    assert result.notices[0] == "3 calls and 9 evals got a deleted_at: the source no longer has them"
+    for table in TABLES:
+        assert read_only_part(folder, table)["deleted_at"].null_count == len(read_only_part(folder, table))
+    assert verify(settings_of(api, folder), Scope()).findings == []
+
+
 async def test_columns_that_an_older_version_lacked_are_there_after_one_night_and_null(
     api: Replay, folder: Path
 ) -> None:

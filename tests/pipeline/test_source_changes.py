@@ -1,7 +1,7 @@
 """What happens at the source between two nights, or during one: one example a law, the rest is told by the histories."""
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,11 @@ class Nights:
     def world(self) -> sandbox.World:
         return self.server.world
 
-    async def export(self, *, names: Any = None, **options: Any) -> Summary:
+    async def export(self, *, names: Any = None, only: Sequence[str] = (), **options: Any) -> Summary:
         self.now += timedelta(days=1)
         self.server.requests.clear()
         sections = {name: options.pop(name) for name in ("api", "export") if name in options}
-        settings = settings_for(self.server, self.folder / "data", run_tests=names, **sections)
+        settings = settings_for(self.server, self.folder / "data", run_tests=names, **sections).only(only)
         return await job.export(settings, clock=lambda: self.now, **options)
 
     def rows(self, table: str) -> list[dict[str, Any]]:
@@ -397,6 +397,26 @@ class TestNothingMoves:
         assert {row["run_test"] for row in nights.rows("calls")} == {*map(default_key, before)}
         assert_equals_world(tmp_path, nights.world)
 
+    @pytest.mark.parametrize("is_narrowed", [True, False], ids=["narrowed run", "both names configured"])
+    async def test_execution_that_was_deleted_before_its_run_test_was_renamed_is_marked_under_the_new_name(
+        self, nights: Nights, is_narrowed: bool
+    ) -> None:
+        first, second = nights.world.run_tests
+        old = first.name
+        await nights.export(names="all")
+        sandbox.rename_run_test(first, "A new name")
+        sandbox.delete_execution(first.executions[0])
+        names = ["A new name", old, second.name]
+
+        if is_narrowed:
+            await nights.export(names="all", only=["A new name"])
+        else:
+            await nights.export(names=names)
+        await nights.export(names="all")
+
+        assert nights.marked("executions", first.executions[0]) == 1
+        assert {row["run_test_name"] for row in nights.rows("executions")} == {"A new name", second.name}
+
     async def test_two_run_tests_that_swap_their_names_swap_those_of_their_rows(
         self, nights: Nights, tmp_path: Path
     ) -> None:
@@ -432,6 +452,34 @@ class TestNothingMoves:
             assert (await nights.export()).exit_code == 0
         ids = [row["execution_id"] for row in nights.rows("executions")]
         assert len(ids) == len({*ids}) == 14
+
+    async def test_call_that_two_executions_list_belongs_to_the_one_that_it_names(self, nights: Nights) -> None:
+        first, second = nights.world.run_tests[0].executions[:2]
+        first.calls.append(second.calls[0])
+        await nights.export(names=[nights.world.run_tests[1].name])
+
+        for is_full in (False, False, True):
+            summary = await nights.export(full_refresh=is_full)
+            assert (summary.exit_code, kinds(summary)) == (0, [])
+        ids = [row["call_execution_id"] for row in nights.rows("calls")]
+        assert len(ids) == len({*ids}) == 14 * 3
+
+    async def test_stored_call_that_names_another_execution_by_now_goes_there_though_its_own_still_lists_it(
+        self, nights: Nights
+    ) -> None:
+        first, second = nights.world.run_tests[0].executions[0], nights.world.run_tests[1].executions[0]
+        await nights.export()
+        first.calls.append(second.calls[0])
+        nights.world.index_execution(first)
+
+        summary = await nights.export(full_refresh=True)
+
+        assert (summary.exit_code, kinds(summary)) == (0, [Kind.DELETED])
+        moved = [row for row in nights.rows("calls") if row["call_execution_id"] == second.calls[0].call_execution_id]
+        assert {row["execution_id"]: row["deleted_at"] is None for row in moved} == {
+            first.execution_id: True,
+            second.execution_id: False,
+        }
 
 
 class TestRunTestsThatAreGone:

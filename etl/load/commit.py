@@ -152,7 +152,7 @@ def _rows_of(bundles: Sequence[FlatBundle], stamp: ExportStamp) -> tuple[dict[st
     calls, evals, errors = calls_frame(bundles, stamp), evals_frame(bundles, stamp), errors_frame(bundles, stamp)
     arrived = Arrived(
         rows=Counter(
-            executions=sum(each.part_of is None for each in bundles), calls=len(calls.rows), evals=len(evals.rows)
+            executions=sum(each.part_of is None for each in bundles), calls=len(calls.data), evals=len(evals.data)
         ),
         misfits=calls.misfits + evals.misfits,
         dead_letters={each.execution.execution_id: each.dead_letters for each in bundles},

@@ -1,4 +1,4 @@
-"""Rows → frames: Arrow tables with exactly the declared columns. Pure.
+"""Rows → pandas frames with exactly the declared columns. Pure.
 
 One frame holds the rows of many bundles: a frame has a price of its own, however few rows it has.
 """
@@ -41,8 +41,16 @@ class ExportStamp:
 class Frame:
     """Rows of one table, and how many values did not fit their column."""
 
-    rows: pa.Table
+    table: schema.Table
+    data: pd.DataFrame
     misfits: int
+
+    @property
+    def rows(self) -> pa.Table:
+        """The frame as it is written: an Arrow table of the declared schema."""
+        declared = self.table.arrow_schema
+        rows = pa.Table.from_pandas(self.data, declared, preserve_index=False)
+        return rows.replace_schema_metadata(declared.metadata)  # without what pandas notes of itself
 
 
 def executions_frame(
@@ -144,13 +152,13 @@ def _frame(table: schema.Table, parts: Sequence[Rows], shared: Mapping[str, Any]
     rows = list(chain.from_iterable(part.values for part in parts))
     misfits = sum(part.misfits for part in parts)
     if not rows:
-        return Frame(table.no_rows, misfits)
+        return Frame(table, to_pandas(table.no_rows), misfits)
     _refuse_duplicate_keys(table, rows)
     arrays = [
         pa.array([shared[column.name]] * len(rows) if column.name in shared else values, column.type)
         for values, column in zip(zip(*rows, strict=True), table.columns, strict=True)
     ]
-    return Frame(pa.Table.from_arrays(arrays, schema=table.arrow_schema), misfits)
+    return Frame(table, to_pandas(pa.Table.from_arrays(arrays, schema=table.arrow_schema)), misfits)
 
 
 def _refuse_duplicate_keys(table: schema.Table, rows: Sequence[Sequence[Any]]) -> None:

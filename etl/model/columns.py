@@ -44,7 +44,7 @@ class Column:
 
     @property
     def paths(self) -> tuple[tuple[str, ...], ...]:
-        """The payload paths that feed the column; the first one names it."""
+        """The payload paths that feed the column, in order of preference."""
         return tuple(tuple(path.split(".")) for path in self.source.split("|")) if self.source else ()
 
     @property

@@ -81,9 +81,15 @@ class Call:
 
 MEASURES = tuple(each.name for each in fields(Call) if each.default is None)
 CONVERSATION = (
-    "user_wpm", "bot_wpm", "talk_ratio", "user_interruption_count", "user_interruption_rate", "ai_interruption_count",
-    "ai_interruption_rate", "avg_stop_time_after_interruption_ms",
-)  # fmt: skip
+    "user_wpm",
+    "bot_wpm",
+    "talk_ratio",
+    "user_interruption_count",
+    "user_interruption_rate",
+    "ai_interruption_count",
+    "ai_interruption_rate",
+    "avg_stop_time_after_interruption_ms",
+)
 
 
 @dataclass(slots=True, kw_only=True)

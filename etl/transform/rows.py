@@ -58,9 +58,10 @@ class _Leaf:
 
 @dataclass(slots=True)
 class _Node:
-    """An object of the payload and the columns for its fields."""
+    """An object of the payload and the columns for its fields. ``alternatives`` name the same value; the first one counts."""
 
     fields: "dict[str, _Leaf | _Node]"
+    alternatives: tuple[str, ...] = ()
 
 
 def _fill(payload: dict[str, Any], node: _Node, row: list[Any]) -> tuple[dict[str, Any], int]:
@@ -68,6 +69,8 @@ def _fill(payload: dict[str, Any], node: _Node, row: list[Any]) -> tuple[dict[st
     extra: dict[str, Any] = {}
     misfits = 0
     fields = node.fields
+    if node.alternatives and len(present := [name for name in node.alternatives if name in payload]) > 1:
+        payload = {name: payload[name] for name in present} | payload
     for name, value in payload.items():
         field = fields.get(name)
         if field is None:
@@ -123,6 +126,9 @@ def _build_tree(table: schema.Table) -> _Node:
             targets.setdefault(path, []).append((index, coercer))
     for path, found in targets.items():
         _node_of(tree, path[:-1]).fields[path[-1]] = _Leaf(*found[0], tuple(found[1:]))
+    for paths in (column.paths for column in table.columns if len(column.paths) > 1):
+        fork = next(depth for depth, steps in enumerate(zip(*paths, strict=False)) if len(set(steps)) > 1)
+        _node_of(tree, paths[0][:fork]).alternatives = tuple(path[fork] for path in paths)
     return tree
 
 

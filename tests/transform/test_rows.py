@@ -106,6 +106,34 @@ class TestPlaces:
         assert json.loads(row["cost_customer_cost_breakdown"]) == breakdown
         assert row["extra"] is None
 
+    @pytest.mark.parametrize(
+        "spellings", [["system_metrics", "customer_latency_metrics"], ["customer_latency_metrics", "system_metrics"]]
+    )
+    def test_the_documented_spelling_is_preferred_and_the_other_is_kept_when_it_differs(self, spellings):
+        values = {
+            "system_metrics": {"bot_wpm": 2.0, "user_wpm": 5},
+            "customer_latency_metrics": {"bot_wpm": 1.0, "user_wpm": 5.0},
+        }
+        metrics = {"latency": {spelling: values[spelling] for spelling in spellings}}
+        row = row_of_call(metrics)
+        assert row["latency_customer_bot_wpm"] == 1.0
+        assert row["latency_customer_user_wpm"] == 5.0
+        assert json.loads(row["extra"]) == {"latency": {"system_metrics": {"bot_wpm": 2.0}}}
+        assert misfits_of_call(metrics) == 1
+
+    def test_the_other_spelling_counts_where_the_documented_one_is_null_or_does_not_fit(self):
+        row = row_of_call(
+            {
+                "latency": {
+                    "customer_latency_metrics": {"bot_wpm": None, "user_wpm": "fast"},
+                    "system_metrics": {"bot_wpm": 2.0, "user_wpm": 3.0},
+                }
+            }
+        )
+        assert row["latency_customer_bot_wpm"] == 2.0
+        assert row["latency_customer_user_wpm"] == 3.0
+        assert json.loads(row["extra"]) == {"latency": {"customer_latency_metrics": {"user_wpm": "fast"}}}
+
     def test_misfits_are_null_stand_verbatim_in_extra_and_are_counted(self):
         metrics = {
             "duration_seconds": "long",

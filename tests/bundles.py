@@ -12,11 +12,10 @@ from urllib.parse import parse_qsl, urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl.extract import answers, endpoints
+from etl.extract.parse import parse_json
 from etl.extract.plan import Planned, Policy, Reason, plan_run_test
 from etl.model.digest import fingerprint
-from etl.model.lifecycle import HeldRows, StoredExecution
-from etl.model.listed_execution import ExecutionList, ListedExecution
+from etl.model.lifecycle import ExecutionList, HeldRows, ListedExecution, StoredExecution
 from etl.model.records import (
     METRICS,
     RUNS,
@@ -26,7 +25,6 @@ from etl.model.records import (
     ExecutionBundle,
     FetchedCall,
     ListedCall,
-    Page,
 )
 from etl.settings import RunTest
 from etl.transform import frames
@@ -188,35 +186,9 @@ def recorded_cases(selector: str, prefix: str = "") -> list[str]:
     ]
 
 
-def recorded_call(case: str) -> CallMetrics:
-    """A recorded per-call answer, decoded."""
-    recording = _recording(case)
-    result = recording["body"]["result"]
-    return answers.decode(
-        endpoints.get_call_metrics(result["call_execution_id"], result["execution_id"]), _body(recording)
-    )
-
-
-def recorded_execution(case: str) -> Execution:
-    """A recorded answer about one execution, decoded."""
-    recording = _recording(case)
-    return answers.decode(endpoints.get_execution(recording["body"]["result"]["execution_id"]), _body(recording))
-
-
-def recorded_executions(case: str) -> Page[Execution]:
-    """A recorded page of executions, decoded."""
-    recording = _recording(case)
-    page = recording["body"]["result"]["current_page"]
-    return answers.decode(endpoints.list_executions("name", page=page, limit=10), _body(recording))
-
-
-def recorded_calls(case: str) -> Page[ListedCall]:
-    """A recorded page of an execution's calls, decoded."""
-    recording = _recording(case)
-    page = recording["body"]["result"]["call_results"]["current_page"]
-    return answers.decode(
-        endpoints.list_calls(recording["body"]["result"]["execution_id"], page=page, limit=10), _body(recording)
-    )
+def recorded(case: str) -> Any:
+    """The result of a recorded answer, as it is read from its body."""
+    return parse_json((SAMPLES / f"{case}.json").read_bytes())["body"]["result"]
 
 
 def through_parquet(rows: pa.Table) -> pa.Table:
@@ -224,14 +196,6 @@ def through_parquet(rows: pa.Table) -> pa.Table:
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink)
     return pq.ParquetFile(pa.BufferReader(sink.getvalue())).read()
-
-
-def _recording(case: str) -> Any:
-    return json.loads((SAMPLES / f"{case}.json").read_text("utf-8"))
-
-
-def _body(recording: Any) -> bytes:
-    return json.dumps(recording["body"]).encode()
 
 
 def flattened(bundles: Iterable[ExecutionBundle], export: ExportStamp = EXPORT) -> list[FlatBundle]:

@@ -17,7 +17,7 @@ from etl.load.receipt import Receipt
 from etl.load.state import load_state
 from etl.model import schema
 from etl.model.lifecycle import Settlement
-from etl.transform.frames import ExportStamp, frame_of, to_arrow
+from etl.transform.frames import ExportStamp, table_of
 from tests.bundles import DAY, KEY, flattened, plan_of
 
 FETCHED_AT = datetime(2026, 11, 1, 2, tzinfo=UTC)
@@ -53,7 +53,7 @@ def a_dataset(root, *, compression="zstd"):
 def write(root, table, *rows, key=KEY, date=DAY):
     """Make these the rows of one partition."""
     declared = schema.TABLES[table]
-    a_dataset(root).write(declared, Part(key, place(date)), to_arrow(frame_of(declared, rows), declared))
+    a_dataset(root).write(declared, Part(key, place(date)), table_of(declared, rows))
 
 
 def stored_in(dataset, *, set_aside=False):

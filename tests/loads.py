@@ -12,7 +12,7 @@ from etl.load.commit import mark_deleted
 from etl.load.dataset import identify
 from etl.load.layout import Part
 from etl.model import schema
-from etl.transform.frames import ExportStamp, frame_of
+from etl.transform.frames import ExportStamp, table_of
 from tests.bundles import a_bundle, an_unlisted_bundle, bundle_of, fetched_call
 from tests.datasets import a_dataset, export_to
 from tests.warehouses import assert_equals_dataset, contents_of, load_into
@@ -60,7 +60,7 @@ def next_export(root: Path) -> None:
 
 def _record(dataset: Any, run: str, day: int) -> None:
     row = {"export_run_id": run, "started_at": NOW.replace(day=day), "exit_code": 0}
-    dataset.record_run(NOW.replace(day=day).date(), run, frame_of(schema.RUNS_TABLE, [row]))
+    dataset.record_run(NOW.replace(day=day).date(), run, table_of(schema.RUNS_TABLE, [row]))
 
 
 def compared(target: Any, data: Path) -> WarehouseReport:

@@ -16,7 +16,7 @@ from etl.errors import EXIT_MEANINGS
 from etl.extract.plan import REASON_MEANINGS, Reason
 from etl.inspect.reconcile import SKIPPED_MEANINGS
 from etl.load.last_run import LastRun
-from etl.model.findings import MEANINGS
+from etl.model.findings import Kind
 from etl.model.locations import BUCKETS, WAREHOUSES
 from etl.model.metrics import METRICS
 from etl.pipeline.metrics_file import write_metrics_file
@@ -140,7 +140,7 @@ def _commands_page() -> Iterator[str]:
     yield from ("## Findings", "", _FINDINGS_HEAD)
     yield from _table(
         ("finding", "severity", "meaning", "next step"),
-        ((f"`{kind}`", each.severity.value, each.meaning, each.next_step) for kind, each in MEANINGS.items()),
+        ((f"`{each}`", each.severity.value, each.meaning, each.next_step) for each in Kind),
     )
     yield from (
         "## Metrics for Prometheus",

@@ -3,8 +3,6 @@
 import ast
 import os
 import re
-import subprocess
-import sys
 import tomllib
 from collections import Counter
 from dataclasses import fields, replace
@@ -34,7 +32,7 @@ from etl.load.receipt import _MOST_FILES, Change, Receipt
 from etl.load.warehouse.ddl import QUERY_ENGINES, ddl
 from etl.load.warehouse.load import Result
 from etl.load.warehouse.tables import KINDS
-from etl.model.findings import MEANINGS, Finding, Kind
+from etl.model.findings import Finding, Kind
 from etl.model.locations import BUCKETS, WAREHOUSES, QueryEngineName
 from etl.model.records import RunTest as ListedRunTest
 from etl.model.schema import EXECUTIONS, TABLES, TIMESTAMP
@@ -103,7 +101,6 @@ def test_every_word_has_a_meaning() -> None:
     for words, *tables in (
         (Cause, CAUSE_MEANINGS),
         (ExitCode, EXIT_MEANINGS),
-        (Kind, MEANINGS),
         (Outcome, OUTCOME_MEANINGS),
         (Purpose, PURPOSE_MEANINGS),
         (Reason, REASON_MEANINGS),
@@ -269,14 +266,8 @@ def test_everything_public_can_be_imported_and_is_described() -> None:
     for name in etl.__all__:
         value = getattr(etl, name)
         assert name == "__version__" or value.__doc__
+    assert dir(etl) == sorted(etl.__all__), "where a shell completes names"
     assert Progress.__doc__
-
-
-def test_everything_public_is_listed_where_a_shell_completes_names() -> None:
-    """In a fresh process: here the names may have been used before."""
-    code = "import etl, rlcompleter; c = rlcompleter.Completer({'etl': etl}); print(*map(c.complete, ['etl.'] * 99, range(99)))"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert {f"etl.{name}" for name in etl.__all__ if not name.startswith("_")} <= set(re.findall(r"etl\.\w+", shown))
 
 
 def test_changelog_names_the_version() -> None:
@@ -341,10 +332,6 @@ def test_manual_can_be_finished() -> None:
     longest = dict.fromkeys(counts, 900) | {"architecture.md": 1_250, "failed-night.md": 1_000}
     assert {name: count for name, count in counts.items() if count > longest[name]} == {}
     assert sum(counts.values()) <= 12_000, counts
-
-
-def test_readme_can_be_read_in_five_minutes() -> None:
-    assert len(text("README.md").split()) <= 900
 
 
 def test_index_leads_to_every_page() -> None:

@@ -46,11 +46,6 @@ def test_every_command_that_the_manual_types_has_these_options(page: Path) -> No
         app_commands()[name].make_context(name, arguments).close()
 
 
-def test_commands_are_found_behind_variables_pipes_and_other_commands() -> None:
-    assert len(list(typed_commands(ROOT / "docs/nightly.md"))) == 3
-    assert ["plan"] in list(typed_commands(ROOT / "README.md"))
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_setting_that_the_manual_shows_is_accepted(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -44,6 +44,7 @@ TESTED_ELSEWHERE = {
     "etl/load/warehouse/statements.py": "tests/load/warehouse/test_laws.py",
     "etl/load/warehouse/tables.py": "tests/load/warehouse/test_laws.py",
     "etl/load/warehouse/target.py": "tests/load/warehouse/test_laws.py",
+    "etl/model/columns.py": "tests/model/test_schema.py",
     "etl/model/locations.py": "tests/load/files/test_open.py",
     "etl/model/records.py": "tests/extract/test_calls.py",
     "etl/pipeline/apply.py": "tests/pipeline/test_source_changes.py",
@@ -52,10 +53,8 @@ TESTED_ELSEWHERE = {
     "etl/pipeline/lists.py": "tests/pipeline/test_source_changes.py",
     "etl/pipeline/plan.py": "tests/pipeline/test_job.py",
     "etl/pipeline/preflight.py": "tests/e2e/test_check.py",
-    "etl/sandbox/answers/detail.py": "tests/sandbox/test_detail_answers.py",
-    "etl/sandbox/answers/metrics.py": "tests/sandbox/test_server.py",
-    "etl/sandbox/answers/run_tests.py": "tests/sandbox/test_server.py",
     "etl/sandbox/dispatch.py": "tests/sandbox/test_server.py",
+    "etl/sandbox/measures.py": "tests/sandbox/test_generate.py",
     "etl/version.py": "tests/e2e/test_commands.py",
 }
 """Modules that no test file is named after, and where they are tested: mostly end to end."""

@@ -10,7 +10,7 @@ from etl.extract.client import Client
 from etl.extract.endpoints import get_execution, list_execution_heads, list_executions
 from etl.extract.listing import list_completely, read_pass
 from etl.model.digest import fingerprint
-from etl.model.listed_execution import ExecutionList, ListedExecution
+from etl.model.lifecycle import ExecutionList, ListedExecution
 from etl.model.records import METRICS, DeadLetter, Execution, Page
 
 

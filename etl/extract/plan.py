@@ -10,8 +10,14 @@ from enum import StrEnum
 
 from etl.extract.endpoints import Purpose, no_requests
 from etl.extract.listing import MOST_ROWS_OF_A_PAGE
-from etl.model.lifecycle import LONG_AGO, TERMINAL_EXECUTION, ExportState, StoredExecution
-from etl.model.listed_execution import ExecutionList, ListedExecution
+from etl.model.lifecycle import (
+    LONG_AGO,
+    TERMINAL_EXECUTION,
+    ExecutionList,
+    ExportState,
+    ListedExecution,
+    StoredExecution,
+)
 from etl.model.records import DeadLetter
 from etl.settings import RunTest
 

@@ -18,11 +18,10 @@ from etl.extract.executions import is_before, read_executions_once
 from etl.extract.run_tests import discover
 from etl.load.layout import Part, days_of
 from etl.model.findings import Finding, Kind
-from etl.model.lifecycle import TERMINAL_EXECUTION, ExportState
-from etl.model.listed_execution import ExecutionList, ListedExecution
+from etl.model.lifecycle import TERMINAL_EXECUTION, ExecutionList, ExportState, ListedExecution
 from etl.model.wording import counted, first_few
 from etl.settings import Settings
-from etl.transform.aggregates import AGGREGATES, NO_CALLS, Cause, Recomputed, mismatches
+from etl.transform.aggregates import AGGREGATES, NO_CALLS, Recomputed, mismatches
 
 
 class Skipped(StrEnum):
@@ -191,7 +190,7 @@ def _reconcile(result: Reconciliation, execution: ListedExecution, known: Export
     found = mismatches(execution.unpack().payload, known.recomputed or NO_CALLS, has_letters=known.has_letters)
     causes = Counter(each.cause for each in found)
     result.compared += 1
-    result.values += len(AGGREGATES) + causes[Cause.UNKNOWN_METRIC]
+    result.values += len(AGGREGATES)
     result.unexplained += causes.pop(None, 0)
     result.explained.update({cause.value: count for cause, count in causes.items() if cause})
     if unexplained := [str(each) for each in found if each.cause is None]:

@@ -34,7 +34,7 @@ from etl.model.lifecycle import (
 )
 from etl.model.records import METRICS, RUNS, DeadLetter
 from etl.transform.flatten import FlatBundle
-from etl.transform.frames import ExportStamp, calls_frame, errors_frame, evals_frame, executions_frame, to_arrow
+from etl.transform.frames import ExportStamp, calls_frame, errors_frame, evals_frame, executions_frame
 
 _NOTHING_HELD = HeldRows(listed_calls=None, exported_calls=0, calls_digest=rows_digest([]))
 
@@ -98,7 +98,7 @@ def commit(
             }
             dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)
             executions = executions_frame(mine.values(), held, states, verified_at, stamp)
-            own = to_arrow(executions.data, schema.EXECUTIONS)
+            own = executions.rows
             # A reader that follows these rows sees that calls or evals of an execution changed.
             renewing = replace(replacement, renewed={*replacement.renewed, *touched})
             changed = dataset.commit_rows(schema.EXECUTIONS, part, own, renewing).changed
@@ -163,7 +163,7 @@ def _rows_of(bundles: Sequence[FlatBundle], stamp: ExportStamp) -> tuple[dict[st
             rows.values.clear()
         arrived.unknown_statuses.update({s: n for s, n in bundle.call_statuses.items() if s not in KNOWN_CALL})
     frames = ((schema.CALLS, calls), (schema.EVALS, evals), (schema.ERRORS, errors))
-    return {table.name: to_arrow(frame.data, table) for table, frame in frames}, arrived
+    return {table.name: frame.rows for table, frame in frames}, arrived
 
 
 def _replacement(

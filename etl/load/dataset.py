@@ -12,7 +12,6 @@ from datetime import date, datetime
 from typing import Annotated, TypeVar
 
 import msgspec
-import pandas as pd
 import pyarrow as pa
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
@@ -22,7 +21,6 @@ from etl.load.merge import Merged, Replacement, merge
 from etl.load.parquet import UnreadableError, encode, open_part
 from etl.load.receipt import Receipt
 from etl.model import schema
-from etl.transform.frames import to_arrow
 
 T = TypeVar("T")
 
@@ -132,9 +130,9 @@ class Dataset:
         self._outdated.clear()
         return completed
 
-    def record_run(self, day: date, export_run_id: str, frame: pd.DataFrame) -> None:
+    def record_run(self, day: date, export_run_id: str, rows: pa.Table) -> None:
         """Add the row of one export run that began on this UTC day."""
-        rows, path = to_arrow(frame, schema.RUNS_TABLE), run_path(folder_of(day), export_run_id)
+        path = run_path(folder_of(day), export_run_id)
         data = encode(schema.RUNS_TABLE, rows, self._compression)
         self.files.publish(path, data)
         self.receipt.note_written(path, data, rows=len(rows))

@@ -1,15 +1,17 @@
-"""The life of an execution: its statuses, its export state, what the dataset holds of it, and when it is final. Pure."""
+"""The life of an execution: as it is listed, what the dataset holds of it, its export state, and when it is final. Pure."""
 
-from collections.abc import Collection, Container
+import pickle
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
+
+import msgspec
 
 from etl.model.digest import fingerprint, is_deleted_voucher, rows_digest
-from etl.model.listed_execution import call_counts
-from etl.model.records import Execution
-from etl.model.values import timestamp_or_none
+from etl.model.records import DeadLetter, Execution
+from etl.model.values import MISFIT, timestamp_or_none, to_int
 
 TERMINAL_EXECUTION = frozenset({"completed", "failed", "cancelled"})
 TERMINAL_CALL = frozenset({"completed", "failed", "cancelled"})
@@ -30,6 +32,71 @@ class ExportState(StrEnum):
     SETTLING = "settling"
     WAITING = "waiting"
     INCOMPLETE = "incomplete"
+
+
+class ListedExecution(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One listed execution; ``fingerprint`` is that of its payload.
+
+    ``calls`` is the number of its calls according to the list, None if the list does not say. ``packed`` is the payload, pickled,
+    which takes a tenth of the memory; None if it was dropped.
+    """
+
+    execution_id: str
+    status: str
+    fingerprint: str
+    started_at: datetime | None
+    calls: int | None
+    packed: bytes | None
+
+    @classmethod
+    def of(cls, execution: Execution) -> "ListedExecution":
+        """The execution without its payload."""
+        return cls(
+            execution_id=execution.execution_id,
+            status=execution.status,
+            fingerprint=fingerprint(execution.payload),
+            started_at=timestamp_or_none(execution.payload.get("started_at")),
+            calls=next(iter(call_counts(execution.payload)), None),
+            packed=None,
+        )
+
+    def with_payload(self, payload: dict[str, Any]) -> "ListedExecution":
+        """The same execution with its payload."""
+        return msgspec.structs.replace(self, packed=pickle.dumps(payload))
+
+    def unpack(self) -> Execution:
+        """The execution as it was listed.
+
+        Raises:
+            ValueError: its payload was dropped.
+        """
+        if self.packed is None:
+            raise ValueError(f"execution {self.execution_id}: its payload was dropped")
+        payload = pickle.loads(self.packed)  # noqa: S301 this process has made it
+        return Execution(execution_id=self.execution_id, status=self.status, payload=payload)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionList:
+    """One run test's executions by id.
+
+    ``is_complete`` is proved: no execution is missing. ``heads`` says of which executions only the head could be read (status,
+    times, counters), and why. ``unreadable`` has a line for each row of the list that could not even be identified.
+    """
+
+    executions: Mapping[str, ListedExecution]
+    is_complete: bool
+    heads: Mapping[str, DeadLetter]
+    unreadable: tuple[str, ...]
+
+
+def call_counts(payload: Mapping[str, Any]) -> list[int]:
+    """The number of an execution's calls as the API counts them now, and its stored counter; each only if its column holds it."""
+    metrics = payload.get("metrics")
+    calls = metrics.get("calls") if isinstance(metrics, dict) else None
+    total = calls.get("total") if isinstance(calls, dict) else None
+    counts = map(to_int, (total, payload.get("total_calls")))
+    return [each for each in counts if each is not MISFIT and each >= 0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +144,6 @@ class StoredExecution:
     has_letters: bool = False
     has_row: bool = True
     has_newer_rows: bool = False
-
-    @property
-    def was_whole(self) -> bool:
-        """Whether nothing of it was missing when it was exported."""
-        return self.export_state in (ExportState.EXPORTED, ExportState.SETTLING)
 
     @property
     def is_damaged(self) -> bool:
@@ -182,7 +244,7 @@ def _is_settled(
 def _is_as_before(execution: Execution, known: StoredExecution, held: HeldRows) -> bool:
     """Whether neither the execution nor its calls and evals say anything new."""
     return (
-        known.was_whole
+        known.export_state in (ExportState.EXPORTED, ExportState.SETTLING)
         and known.deleted_at is None
         and known.fingerprint == fingerprint(execution.payload)
         and held.calls_digest == known.calls_digest

@@ -40,38 +40,33 @@ class Metric:
         return self.statistic is Statistic.RATE
 
 
-def _three(name: str, column: str, unit: str, meaning: str) -> Iterable[Metric]:
-    for statistic, words in (
-        (Statistic.MEDIAN, "median"),
-        (Statistic.P95, "95th percentile"),
-        (Statistic.MEAN, "mean"),
-    ):
-        yield Metric(f"{name}_{statistic}", column, unit, statistic, f"{words} of {meaning}")
+def _three(name: str, column: str, meaning: str) -> Iterable[Metric]:
+    words = {Statistic.MEDIAN: "median", Statistic.P95: "95th percentile", Statistic.MEAN: "mean"}
+    for statistic, word in words.items():
+        yield Metric(f"{name}_{statistic}", column, "ms", statistic, f"{word} of {meaning}")
 
 
-def _mean(name: str, column: str, unit: str, meaning: str, *, is_higher_worse: bool = True) -> Metric:
-    return Metric(name, column, unit, Statistic.MEAN, meaning, is_higher_worse)
+def _interruptions(who: str, column: str, whom: str) -> Metric:
+    meaning = f"mean of how often the {who} interrupts the {whom}"
+    return Metric(f"{who}_interruptions", f"conversation_{column}", "1/min", Statistic.MEAN, meaning)
 
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        *_three("latency", "latency_avg_agent_latency_ms", "ms", "the time that the agent took to answer"),
-        *_three("chat_latency", "chat_metrics_avg_latency_ms", "ms", "the latency of a chat's answers"),
-        _mean("cost_mean", "cost_total_cost_cents", "US cents", "mean cost of a call"),
-        _mean(
-            "agent_interruptions",
-            "conversation_ai_interruption_rate",
-            "1/min",
-            "mean of how often the agent interrupts the user",
+        *_three("latency", "latency_avg_agent_latency_ms", "the time that the agent took to answer"),
+        *_three("chat_latency", "chat_metrics_avg_latency_ms", "the latency of a chat's answers"),
+        Metric("cost_mean", "cost_total_cost_cents", "US cents", Statistic.MEAN, "mean cost of a call"),
+        _interruptions("agent", "ai_interruption_rate", "user"),
+        _interruptions("user", "user_interruption_rate", "agent"),
+        Metric(
+            "csat_mean",
+            "chat_metrics_csat_score",
+            "score",
+            Statistic.MEAN,
+            "mean customer satisfaction",
+            is_higher_worse=False,
         ),
-        _mean(
-            "user_interruptions",
-            "conversation_user_interruption_rate",
-            "1/min",
-            "mean of how often the user interrupts the agent",
-        ),
-        _mean("csat_mean", "chat_metrics_csat_score", "score", "mean customer satisfaction", is_higher_worse=False),
         Metric("failure_rate", "status", SHARE, Statistic.RATE, "share of the completed and failed calls that failed"),
     )
 }

@@ -13,20 +13,28 @@ __all__ = [
     "RUNS_TABLE", "STRING", "TABLES", "TIMESTAMP", "TYPE_NAMES", "Column", "Table",
 ]  # fmt: skip
 
+
+def _text(name: str, meaning: str, null: str = "") -> Column:
+    return Column(name, STRING, meaning, null=null)
+
+
+def _time(name: str, meaning: str, null: str = "") -> Column:
+    return Column(name, TIMESTAMP, meaning, null=null)
+
+
+def _number(name: str, meaning: str, unit: str, null: str = "") -> Column:
+    return Column(name, INT, meaning, unit, null=null)
+
+
 _PARTITIONS = (
-    Column("run_test", STRING, "Key of the run test."),
-    Column(
-        "month",
-        STRING,
-        "UTC month, as 2026-11, in which the execution was created, or first seen when the API does not say.",
+    _text("run_test", "Key of the run test."),
+    _text(
+        "month", "UTC month, as 2026-11, in which the execution was created, or first seen when the API does not say."
     ),
 )
-RUN_TEST_NAME = Column("run_test_name", STRING, "Name of the run test, as configured when the row was exported.")
-EXECUTION_STARTED_AT = Column(
-    "execution_started_at",
-    TIMESTAMP,
-    "When the row's execution was created at the source; see executions.started_at.",
-    null=GIVEN,
+RUN_TEST_NAME = _text("run_test_name", "Name of the run test, as configured when the row was exported.")
+EXECUTION_STARTED_AT = _time(
+    "execution_started_at", "When the row's execution was created at the source; see executions.started_at.", GIVEN
 )
 EXTRA = Column(
     "extra",
@@ -40,24 +48,42 @@ EXTRA = Column(
 RAW = Column(
     "raw", STRING, "The whole payload as received.", null="null unless [export] include_raw is on", is_json=True
 )
-ROW_HASH = Column("row_hash", STRING, "BLAKE2b-128 of the row's values that came from the API, hexadecimal.")
-DELETED_AT = Column(
+ROW_HASH = _text("row_hash", "BLAKE2b-128 of the row's values that came from the API, hexadecimal.")
+DELETED_AT = _time(
     "deleted_at",
-    TIMESTAMP,
     "When the source was found to have it no more; the row is kept, and the mark goes if the source has it again.",
-    null="null while the source has it",
+    "null while the source has it",
 )
 EXPORT = (
-    Column("export_run_id", STRING, "The export run that wrote this version of the row; see runs.export_run_id."),
-    Column("exported_at", TIMESTAMP, "When this version of the row was exported."),
+    _text("export_run_id", "The export run that wrote this version of the row; see runs.export_run_id."),
+    _time("exported_at", "When this version of the row was exported."),
 )
 
 
-def _latency(source: str, meaning: str) -> Column:
-    return Column(source.replace(".", "_"), FLOAT, meaning, "ms", source)
+_VOICE = {
+    "bot_wpm": (FLOAT, "Speaking rate of the agent", "words/min"),
+    "user_wpm": (FLOAT, "Speaking rate of the simulated user", "words/min"),
+    "talk_ratio": (FLOAT, "Ratio of the agent's to the user's talking time", "ratio"),
+    "ai_interruption_rate": (FLOAT, "Interruptions by the agent per minute", "1/min"),
+    "ai_interruption_count": (INT, "Interruptions by the agent", "interruptions"),
+    "user_interruption_rate": (FLOAT, "Interruptions by the user per minute", "1/min"),
+    "user_interruption_count": (INT, "Interruptions by the user", "interruptions"),
+}
+"""What the API gives of a voice call twice: as it measured it, and as the voice provider reported it."""
 
 
-def _free_latency(name: str, type_: pa.DataType, meaning: str, unit: str) -> Column:
+def _field(path: str, type_: pa.DataType, meaning: str, unit: str = "", null: str = "") -> Column:
+    """A column that is called like the path of its field."""
+    name = path.removeprefix("metrics.").removeprefix("call_results.").replace(".", "_")
+    return Column(name, type_, meaning, unit, path, null)
+
+
+def _measured(name: str) -> Column:
+    type_, meaning, unit = _VOICE[name]
+    return _field(f"conversation.{name}", type_, f"{meaning}.", unit)
+
+
+def _reported(name: str, type_: pa.DataType, meaning: str, unit: str) -> Column:
     return Column(
         f"latency_customer_{name}",  # one of the whole paths has 68 characters: PostgreSQL cuts at 63
         type_,
@@ -67,24 +93,14 @@ def _free_latency(name: str, type_: pa.DataType, meaning: str, unit: str) -> Col
     )
 
 
-def _cost(name: str, meaning: str) -> Column:
-    return Column(f"cost_{name}_cost_cents", INT, meaning, "US cents", f"cost.{name}_cost_cents")
-
-
-def _field(block: str, name: str, type_: pa.DataType, meaning: str, unit: str = "") -> Column:
-    return Column(f"{block.replace('.', '_')}_{name}", type_, meaning, unit, f"{block}.{name}")
-
-
-def _aggregate(block: str, name: str, meaning: str, unit: str = "", type_: pa.DataType = FLOAT) -> Column:
-    return Column(f"{block.replace('.', '_')}_{name}", type_, meaning, unit, f"metrics.{block}.{name}")
+def _mean(path: str, meaning: str, unit: str) -> Column:
+    return _field(f"metrics.{path}", FLOAT, f"Mean {meaning}. 0.0 also when no call had data.", unit)
 
 
 def _percentile(name: str, meaning: str) -> Column:
     path = f"metrics.latency.percentiles.{name}"
-    return Column(f"latency_percentiles_{name}", FLOAT, meaning, "ms", path, "null when no call had data")
+    return _field(path, FLOAT, meaning, "ms", "null when no call had data")
 
-
-_NO_DATA = " 0.0 also when no call had data."
 
 EXECUTIONS = Table(
     "executions",
@@ -93,102 +109,64 @@ EXECUTIONS = Table(
     (
         Column("execution_id", STRING, "Identifies the execution.", source="execution_id", is_key=True),
         RUN_TEST_NAME,
-        Column(
+        _field(
             "status",
             STRING,
             "pending, running, completed, failed, cancelled, cancelling or evaluating; a status that is new here is kept as it is.",
-            source="status",
         ),
-        Column("started_at", TIMESTAMP, "When the execution was created.", source="started_at"),
-        Column("completed_at", TIMESTAMP, "When it ended.", source="completed_at", null="null while it runs"),
-        Column(
-            "total_calls",
-            INT,
-            "Stored counter of calls; may differ from the calls that can be listed.",
-            "calls",
-            "total_calls",
-        ),
-        Column("completed_calls", INT, "Stored counter of completed calls.", "calls", "completed_calls"),
-        Column("failed_calls", INT, "Stored counter of failed calls.", "calls", "failed_calls"),
-        _aggregate("latency", "avg_agent_latency_ms", "Mean agent latency over the calls." + _NO_DATA, "ms"),
-        _aggregate("latency", "avg_response_time_ms", "Mean response time over the calls." + _NO_DATA, "ms"),
+        _field("started_at", TIMESTAMP, "When the execution was created."),
+        _field("completed_at", TIMESTAMP, "When it ended.", null="null while it runs"),
+        _field("total_calls", INT, "Stored counter of calls; may differ from the calls that can be listed.", "calls"),
+        _field("completed_calls", INT, "Stored counter of completed calls.", "calls"),
+        _field("failed_calls", INT, "Stored counter of failed calls.", "calls"),
+        _mean("latency.avg_agent_latency_ms", "agent latency over the calls", "ms"),
+        _mean("latency.avg_response_time_ms", "response time over the calls", "ms"),
         _percentile("p50", "Median agent latency of the calls."),
         _percentile("p95", "95th percentile of the calls' agent latency."),
         _percentile("p99", "99th percentile of the calls' agent latency."),
-        _aggregate("cost", "total_duration_seconds", "Sum of the calls' durations.", "s"),
-        _aggregate("conversation", "avg_user_wpm", "Mean speaking rate of the simulated user." + _NO_DATA, "words/min"),
-        _aggregate("conversation", "avg_bot_wpm", "Mean speaking rate of the agent." + _NO_DATA, "words/min"),
-        _aggregate(
-            "conversation",
-            "avg_talk_ratio",
-            "Mean ratio of the agent's to the user's talking time." + _NO_DATA,
-            "ratio",
-        ),
-        _aggregate(
-            "conversation",
-            "avg_user_interruption_rate",
-            "Mean interruptions by the user per minute." + _NO_DATA,
-            "1/min",
-        ),
-        _aggregate(
-            "conversation",
-            "avg_ai_interruption_rate",
-            "Mean interruptions by the agent per minute." + _NO_DATA,
-            "1/min",
-        ),
-        _aggregate(
-            "conversation",
-            "avg_stop_time_after_interruption_ms",
-            "Mean time until the agent stops talking once interrupted." + _NO_DATA,
+        _field("metrics.cost.total_duration_seconds", FLOAT, "Sum of the calls' durations.", "s"),
+        _mean("conversation.avg_user_wpm", "speaking rate of the simulated user", "words/min"),
+        _mean("conversation.avg_bot_wpm", "speaking rate of the agent", "words/min"),
+        _mean("conversation.avg_talk_ratio", "ratio of the agent's to the user's talking time", "ratio"),
+        _mean("conversation.avg_user_interruption_rate", "interruptions by the user per minute", "1/min"),
+        _mean("conversation.avg_ai_interruption_rate", "interruptions by the agent per minute", "1/min"),
+        _mean(
+            "conversation.avg_stop_time_after_interruption_ms",
+            "time until the agent stops talking once interrupted",
             "ms",
         ),
-        _aggregate("chat", "avg_total_tokens", "Mean tokens per chat call." + _NO_DATA, "tokens"),
-        _aggregate("chat", "avg_input_tokens", "Mean input tokens per chat call." + _NO_DATA, "tokens"),
-        _aggregate("chat", "avg_output_tokens", "Mean output tokens per chat call." + _NO_DATA, "tokens"),
-        _aggregate("chat", "avg_chat_latency_ms", "Mean latency of chat answers." + _NO_DATA, "ms"),
-        _aggregate("chat", "avg_turn_count", "Mean turns per chat call." + _NO_DATA, "turns"),
-        _aggregate("chat", "avg_csat_score", "Mean customer satisfaction score." + _NO_DATA, "score"),
-        _aggregate("calls", "total", "Current number of calls, deleted ones included.", "calls", INT),
-        _aggregate("calls", "completed", "Current number of completed calls.", "calls", INT),
-        _aggregate("calls", "failed", "Current number of failed calls.", "calls", INT),
-        _aggregate("calls", "pending", "Current number of pending calls.", "calls", INT),
+        _mean("chat.avg_total_tokens", "tokens per chat call", "tokens"),
+        _mean("chat.avg_input_tokens", "input tokens per chat call", "tokens"),
+        _mean("chat.avg_output_tokens", "output tokens per chat call", "tokens"),
+        _mean("chat.avg_chat_latency_ms", "latency of chat answers", "ms"),
+        _mean("chat.avg_turn_count", "turns per chat call", "turns"),
+        _mean("chat.avg_csat_score", "customer satisfaction score", "score"),
+        _field("metrics.calls.total", INT, "Current number of calls, deleted ones included.", "calls"),
+        _field("metrics.calls.completed", INT, "Current number of completed calls.", "calls"),
+        _field("metrics.calls.failed", INT, "Current number of failed calls.", "calls"),
+        _field("metrics.calls.pending", INT, "Current number of pending calls.", "calls"),
         EXTRA,
         RAW,
-        Column(
-            "listed_calls",
-            INT,
-            "Calls that the API listed for the execution.",
-            "calls",
-            null="null until they were listed",
-        ),
-        Column(
+        _number("listed_calls", "Calls that the API listed for the execution.", "calls", "null until they were listed"),
+        _number(
             "exported_calls",
-            INT,
             "Calls of the execution that the calls table holds, without those that have a deleted_at.",
             "calls",
         ),
-        Column(
+        _text(
             "export_state",
-            STRING,
             "exported: final. settling: exported, and checked again until it is final. waiting: not finished at the source, calls "
             "not fetched. incomplete: something is missing (see the errors table) or has not arrived yet.",
         ),
         DELETED_AT,
-        Column(
-            "fingerprint",
-            STRING,
-            "BLAKE2b-128 of the listed payload, read before the calls; a change means fetching again.",
+        _text(
+            "fingerprint", "BLAKE2b-128 of the listed payload, read before the calls; a change means fetching again."
         ),
-        Column(
-            "calls_digest",
-            STRING,
-            "BLAKE2b-128 over the row hashes of the execution's calls and evals, and their marks.",
-        ),
-        Column(
+        _text("calls_digest", "BLAKE2b-128 over the row hashes of the execution's calls and evals, and their marks."),
+        _time(
             "verified_at",
-            TIMESTAMP,
             "When the execution's calls were last fetched; a check that finds no change while it settles does not count.",
-            null="null until they were fetched",
+            "null until they were fetched",
         ),
         *EXPORT,
     ),
@@ -204,32 +182,25 @@ CALLS = Table(
         Column("execution_id", STRING, "The execution that the call belongs to.", source="execution_id", null=NEVER),
         RUN_TEST_NAME,
         EXECUTION_STARTED_AT,
-        Column("scenario_id", STRING, "The scenario that was played.", source="call_results.scenario_id"),
-        Column("scenario_name", STRING, "Name of the scenario.", source="call_results.scenario_name"),
-        Column(
+        _field("call_results.scenario_id", STRING, "The scenario that was played."),
+        _field("call_results.scenario_name", STRING, "Name of the scenario."),
+        _field(
             "status",
             STRING,
             "pending, queued, ongoing, completed, failed, analyzing or cancelled; a status that is new here is kept as it is.",
-            source="status",
         ),
-        Column("duration_seconds", FLOAT, "Length of the call.", "s", "duration_seconds"),
-        _latency("latency.avg_agent_latency_ms", "Mean time that the agent took to answer."),
-        _latency("latency.response_time_ms", "Response time of the call."),
-        _free_latency("bot_wpm", FLOAT, "Speaking rate of the agent", "words/min"),
-        _free_latency("user_wpm", FLOAT, "Speaking rate of the simulated user", "words/min"),
-        _free_latency("talk_ratio", FLOAT, "Ratio of the agent's to the user's talking time", "ratio"),
-        _free_latency("ai_interruption_rate", FLOAT, "Interruptions by the agent per minute", "1/min"),
-        _free_latency("ai_interruption_count", INT, "Interruptions by the agent", "interruptions"),
-        _free_latency("user_interruption_rate", FLOAT, "Interruptions by the user per minute", "1/min"),
-        _free_latency("user_interruption_count", INT, "Interruptions by the user", "interruptions"),
-        _free_latency("avg_agent_latency_ms", FLOAT, "Mean time that the agent took to answer", "ms"),
-        _free_latency(
+        _field("duration_seconds", FLOAT, "Length of the call.", "s"),
+        _field("latency.avg_agent_latency_ms", FLOAT, "Mean time that the agent took to answer.", "ms"),
+        _field("latency.response_time_ms", FLOAT, "Response time of the call.", "ms"),
+        *(_reported(name, *declared) for name, declared in _VOICE.items()),
+        _reported("avg_agent_latency_ms", FLOAT, "Mean time that the agent took to answer", "ms"),
+        _reported(
             "avg_stop_time_after_interruption_ms", FLOAT, "Mean time until the agent stops once interrupted", "ms"
         ),
-        _cost("total", "Total cost of the call."),
-        _cost("stt", "Cost of speech to text."),
-        _cost("llm", "Cost of the language model."),
-        _cost("tts", "Cost of text to speech."),
+        _field("cost.total_cost_cents", INT, "Total cost of the call.", "US cents"),
+        _field("cost.stt_cost_cents", INT, "Cost of speech to text.", "US cents"),
+        _field("cost.llm_cost_cents", INT, "Cost of the language model.", "US cents"),
+        _field("cost.tts_cost_cents", INT, "Cost of text to speech.", "US cents"),
         Column(
             "cost_customer_cost_breakdown",
             STRING,
@@ -237,27 +208,26 @@ CALLS = Table(
             source="cost.customer_cost_breakdown|cost.breakdown",
             is_json=True,
         ),
-        _field("conversation", "user_wpm", FLOAT, "Speaking rate of the simulated user.", "words/min"),
-        _field("conversation", "bot_wpm", FLOAT, "Speaking rate of the agent.", "words/min"),
-        _field("conversation", "talk_ratio", FLOAT, "Ratio of the agent's to the user's talking time.", "ratio"),
-        _field("conversation", "user_interruption_count", INT, "Interruptions by the user.", "interruptions"),
-        _field("conversation", "user_interruption_rate", FLOAT, "Interruptions by the user per minute.", "1/min"),
-        _field("conversation", "ai_interruption_count", INT, "Interruptions by the agent.", "interruptions"),
-        _field("conversation", "ai_interruption_rate", FLOAT, "Interruptions by the agent per minute.", "1/min"),
+        _measured("user_wpm"),
+        _measured("bot_wpm"),
+        _measured("talk_ratio"),
+        _measured("user_interruption_count"),
+        _measured("user_interruption_rate"),
+        _measured("ai_interruption_count"),
+        _measured("ai_interruption_rate"),
         _field(
-            "conversation",
-            "avg_stop_time_after_interruption_ms",
+            "conversation.avg_stop_time_after_interruption_ms",
             FLOAT,
             "Mean time until the agent stops talking once interrupted.",
             "ms",
         ),
-        _field("chat_metrics", "input_tokens", INT, "Tokens that the model read.", "tokens"),
-        _field("chat_metrics", "output_tokens", INT, "Tokens that the model wrote.", "tokens"),
-        _field("chat_metrics", "total_tokens", INT, "Tokens in all.", "tokens"),
-        _field("chat_metrics", "message_count", INT, "Messages of the chat.", "messages"),
-        _field("chat_metrics", "turn_count", INT, "Turns of the chat.", "turns"),
-        _field("chat_metrics", "avg_latency_ms", FLOAT, "Mean latency of the chat's answers.", "ms"),
-        _field("chat_metrics", "csat_score", FLOAT, "Customer satisfaction score.", "score"),
+        _field("chat_metrics.input_tokens", INT, "Tokens that the model read.", "tokens"),
+        _field("chat_metrics.output_tokens", INT, "Tokens that the model wrote.", "tokens"),
+        _field("chat_metrics.total_tokens", INT, "Tokens in all.", "tokens"),
+        _field("chat_metrics.message_count", INT, "Messages of the chat.", "messages"),
+        _field("chat_metrics.turn_count", INT, "Turns of the chat.", "turns"),
+        _field("chat_metrics.avg_latency_ms", FLOAT, "Mean latency of the chat's answers.", "ms"),
+        _field("chat_metrics.csat_score", FLOAT, "Customer satisfaction score.", "score"),
         EXTRA,
         RAW,
         DELETED_AT,
@@ -266,6 +236,12 @@ CALLS = Table(
     ),
     _PARTITIONS,
 )
+
+
+def _output(kind: str, type_: pa.DataType, meaning: str, null: str, unit: str = "") -> Column:
+    meaning = f"The output when it is {meaning}."
+    return Column(f"output_{kind}", type_, meaning, unit, "output", null, is_json=kind == "json")
+
 
 EVALS = Table(
     "evals",
@@ -278,28 +254,13 @@ EVALS = Table(
         Column("execution_id", STRING, "The execution that the call belongs to."),
         EXECUTION_STARTED_AT,
         Column("eval_name", STRING, "Name of the eval.", source="name"),
-        Column(
-            "output_type", STRING, "Pass/Fail, score, choices or another type that the API names.", source="output_type"
-        ),
-        Column(
-            "output_passed",
-            BOOL,
-            "The output when it is a verdict: true or Passed, false or Failed.",
-            source="output",
-            null="null when it is none",
-        ),
-        Column("output_score", FLOAT, "The output when it is a number.", "score", "output", "null when it is none"),
-        Column("output_text", STRING, "The output when it is a string.", source="output", null="null when it is none"),
-        Column(
-            "output_json",
-            STRING,
-            "The output when it is a list or an object.",
-            source="output",
-            null="null when it is neither",
-            is_json=True,
-        ),
-        Column("reason", STRING, "Why the eval gave this output.", source="reason"),
-        Column("status", STRING, "Completed, Failed, skipped or another word that the API uses.", source="status"),
+        _field("output_type", STRING, "Pass/Fail, score, choices or another type that the API names."),
+        _output("passed", BOOL, "a verdict: true or Passed, false or Failed", "null when it is none"),
+        _output("score", FLOAT, "a number", "null when it is none", "score"),
+        _output("text", STRING, "a string", "null when it is none"),
+        _output("json", STRING, "a list or an object", "null when it is neither"),
+        _field("reason", STRING, "Why the eval gave this output."),
+        _field("status", STRING, "Completed, Failed, skipped or another word that the API uses."),
         EXTRA,
         DELETED_AT,
         ROW_HASH,
@@ -319,11 +280,11 @@ ERRORS = Table(
         RUN_TEST_NAME,
         EXECUTION_STARTED_AT,
         Column("status", INT, "HTTP status of the last try; 0 when there was no answer."),
-        Column("message", STRING, "What went wrong."),
-        Column("excerpt", STRING, "The first 200 characters of the last answer."),
-        Column("tries", INT, "Requests spent on it by the last run.", "requests"),
-        Column("first_seen_at", TIMESTAMP, "When it failed first."),
-        Column("last_seen_at", TIMESTAMP, "When it failed last."),
+        _text("message", "What went wrong."),
+        _text("excerpt", "The first 200 characters of the last answer."),
+        _number("tries", "Requests spent on it by the last run.", "requests"),
+        _time("first_seen_at", "When it failed first."),
+        _time("last_seen_at", "When it failed last."),
         EXPORT[0],
     ),
     _PARTITIONS,
@@ -335,30 +296,26 @@ RUNS_TABLE = Table(
     "",
     (
         Column("export_run_id", STRING, "Identifies the export run; sorts by time.", is_key=True),
-        Column("started_at", TIMESTAMP, "When the run began."),
-        Column("finished_at", TIMESTAMP, "When the run ended."),
-        Column(
-            "outcome",
-            STRING,
-            "complete, partial, configuration, refused, unavailable, destination, interrupted or error.",
-        ),
+        _time("started_at", "When the run began."),
+        _time("finished_at", "When the run ended."),
+        _text("outcome", "complete, partial, configuration, refused, unavailable, destination, interrupted or error."),
         Column("exit_code", INT, "Exit code of the command."),
-        Column("version", STRING, "Version of the exporter."),
+        _text("version", "Version of the exporter."),
         Column("seconds", FLOAT, "Duration of the run.", "s"),
-        Column("requests", INT, "Requests sent, retries included.", "requests"),
-        Column("retries", INT, "Requests sent again after a transient fault.", "requests"),
-        Column("rejections", INT, "Requests that the rate limit refused.", "requests"),
-        Column("executions", INT, "New or changed executions.", "rows"),
-        Column("calls", INT, "New or changed calls.", "rows"),
-        Column("evals", INT, "New or changed evals.", "rows"),
-        Column("dead_letters", INT, "Requests given up.", "requests"),
-        Column("misfits", INT, "Values that did not fit their column and are kept in extra.", "values"),
-        Column("files", INT, "Parquet files written.", "files"),
-        Column("bytes", INT, "Bytes of Parquet written.", "bytes"),
+        _number("requests", "Requests sent, retries included.", "requests"),
+        _number("retries", "Requests sent again after a transient fault.", "requests"),
+        _number("rejections", "Requests that the rate limit refused.", "requests"),
+        _number("executions", "New or changed executions.", "rows"),
+        _number("calls", "New or changed calls.", "rows"),
+        _number("evals", "New or changed evals.", "rows"),
+        _number("dead_letters", "Requests given up.", "requests"),
+        _number("misfits", "Values that did not fit their column and are kept in extra.", "values"),
+        _number("files", "Parquet files written.", "files"),
+        _number("bytes", "Bytes of Parquet written.", "bytes"),
         Column("message", STRING, "Why the run ended as it did.", null="null when nothing is missing"),
         Column("run_tests", STRING, "The figures of each run test.", is_json=True),
     ),
-    (Column("month", STRING, "UTC month, as 2026-11, in which the run began."),),
+    (_text("month", "UTC month, as 2026-11, in which the run began."),),
 )
 
 TABLES: dict[str, Table] = {table.name: table for table in (EXECUTIONS, CALLS, EVALS, ERRORS, RUNS_TABLE)}

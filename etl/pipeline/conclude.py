@@ -16,7 +16,7 @@ from etl.pipeline.record import Record
 from etl.pipeline.run import Run
 from etl.pipeline.summary import Summary
 from etl.pipeline.tasks import to_the_end
-from etl.transform.frames import frame_of
+from etl.transform.frames import table_of
 from etl.version import __version__
 
 
@@ -121,8 +121,8 @@ def _of_the_clocks(traffic: Traffic) -> str:
 
 
 def _save_row(run: Run, summary: Summary) -> None:
-    frame = frame_of(schema.RUNS_TABLE, [summary.as_row()])
-    run.dataset.record_run(summary.started_at.astimezone(UTC).date(), summary.export_run_id, frame)
+    rows = table_of(schema.RUNS_TABLE, [summary.as_row()])
+    run.dataset.record_run(summary.started_at.astimezone(UTC).date(), summary.export_run_id, rows)
 
 
 def _save_document(run: Run, summary: Summary) -> None:

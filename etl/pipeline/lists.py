@@ -12,8 +12,7 @@ from etl.extract.plan import pages, says_nothing_new
 from etl.extract.run_tests import discover
 from etl.load.state import StoredState
 from etl.model.findings import Kind
-from etl.model.lifecycle import CLOCKS_DIFFER
-from etl.model.listed_execution import ListedExecution
+from etl.model.lifecycle import CLOCKS_DIFFER, ListedExecution
 from etl.model.wording import counted
 from etl.pipeline.record import Record
 from etl.pipeline.run import Run

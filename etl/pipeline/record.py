@@ -11,8 +11,7 @@ from etl.extract.settling import Counts
 from etl.load.commit import Arrived
 from etl.load.last_run import LastRun
 from etl.model.findings import Finding, Kind, alarms
-from etl.model.lifecycle import KNOWN_EXECUTION
-from etl.model.listed_execution import ExecutionList
+from etl.model.lifecycle import KNOWN_EXECUTION, ExecutionList
 from etl.model.records import DeadLetter
 from etl.model.wording import counted, quoted
 from etl.pipeline.summary import RunTestSummary

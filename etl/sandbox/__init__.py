@@ -1,6 +1,6 @@
 """A simulated API, for the demo, the tests, the benchmarks, and users' own pipelines."""
 
-from etl.sandbox.faults import Fault, SandboxRequest, random_faults
+from etl.sandbox.dispatch import SandboxRequest
 from etl.sandbox.generate import (
     add_execution,
     add_late_data,
@@ -10,7 +10,7 @@ from etl.sandbox.generate import (
     new_run_test,
     settled_world,
 )
-from etl.sandbox.server import API_KEY, SECRET_KEY, Sandbox
+from etl.sandbox.server import API_KEY, SECRET_KEY, Fault, Sandbox, random_faults
 from etl.sandbox.world import (
     Call,
     EvalConfig,
@@ -20,7 +20,6 @@ from etl.sandbox.world import (
     Scenario,
     World,
     add_run_test,
-    attach_execution,
     delete_call,
     delete_execution,
     listable_calls,
@@ -46,7 +45,6 @@ __all__ = [
     "add_execution",
     "add_late_data",
     "add_run_test",
-    "attach_execution",
     "delete_call",
     "delete_execution",
     "finish_execution",

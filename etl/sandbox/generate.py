@@ -22,7 +22,6 @@ from etl.sandbox.world import (
     Scenario,
     World,
     add_run_test,
-    attach_execution,
     listable_calls,
     touch_call,
 )
@@ -171,7 +170,8 @@ def add_execution(
             for number in range(calls)
         ],
     )
-    attach_execution(world, execution)
+    run_test.executions.append(execution)
+    world.index_execution(execution)
     took = timedelta(seconds=rng.uniform(1100, 1400)) if status in TERMINAL_STATUSES else PROGRESS
     _advance(execution, rng, now + took, status)
     return execution

@@ -9,7 +9,7 @@ import math
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from etl.sandbox.world import Call, EvalConfig, RunTest
+from etl.sandbox.world import CONVERSATION, Call, EvalConfig, RunTest
 
 if TYPE_CHECKING:
     from random import Random
@@ -35,9 +35,8 @@ def measure(run_test: RunTest, call: Call, rng: Random, ended_at: datetime) -> N
         call.duration_seconds = duration
         call.started_at, call.completed_at = ended_at - timedelta(seconds=duration), ended_at
         call.ended_reason = rng.choice(["customer-ended-call", "customer-ended-call", "assistant-ended-call"])
-        slowdown = (REGRESSION_SLOWDOWN if is_regressed else 1.0) * (
-            MONDAY_SLOWDOWN if ended_at.weekday() == 0 else 1.0
-        )
+        slowdown = REGRESSION_SLOWDOWN if is_regressed else 1.0
+        slowdown *= MONDAY_SLOWDOWN if ended_at.weekday() == 0 else 1.0
         latency = round(_log_normal(rng, profile.latency_median_ms * slowdown, 0.28))
         if profile.is_chat:
             _measure_chat(call, rng, latency)
@@ -60,17 +59,7 @@ def _measure_voice(call: Call, rng: Random, latency: int) -> None:
     call.ai_interruption_rate = round(ai_cuts / minutes, 2)
     call.avg_stop_time_after_interruption_ms = round(_log_normal(rng, 900, 0.5)) if user_cuts else None
     if rng.random() < 0.55:
-        call.system_metrics = {
-            "bot_wpm": call.bot_wpm,
-            "user_wpm": call.user_wpm,
-            "talk_ratio": call.talk_ratio,
-            "ai_interruption_rate": call.ai_interruption_rate,
-            "avg_agent_latency_ms": latency,
-            "ai_interruption_count": ai_cuts,
-            "user_interruption_rate": call.user_interruption_rate,
-            "user_interruption_count": user_cuts,
-            "avg_stop_time_after_interruption_ms": call.avg_stop_time_after_interruption_ms,
-        }
+        call.system_metrics = {name: getattr(call, name) for name in ("avg_agent_latency_ms", *CONVERSATION)}
         if rng.random() < 0.1:
             call.system_metrics["turn_latency_p90_ms"] = round(latency * 1.3)
     _set_costs(call, rng, minutes)
@@ -127,26 +116,13 @@ def _set_evals(run_test: RunTest, call: Call, rng: Random, pass_rate: float) -> 
 
 def eval_output(rng: Random, config: EvalConfig, at: datetime, *, passes: bool) -> dict[str, Any]:
     """The output of an eval, as the API shows it; sometimes the eval failed or was skipped."""
+    empty = {"name": config.name, "output": None, "output_type": config.output_type}
     chance = rng.random()
     if chance < 0.03:
-        return {
-            "name": config.name,
-            "error": "error",
-            "output": None,
-            "reason": "Evaluation failed",
-            "status": "Failed",
-            "timestamp": at.isoformat(),
-            "output_type": config.output_type,
-        }
+        failed = {"error": "error", "reason": "Evaluation failed", "status": "Failed", "timestamp": at.isoformat()}
+        return empty | failed
     if chance < 0.05:
-        return {
-            "name": config.name,
-            "output": None,
-            "reason": "no transcript",
-            "status": "skipped",
-            "skipped": True,
-            "output_type": None,
-        }
+        return empty | {"reason": "no transcript", "status": "skipped", "skipped": True, "output_type": None}
     output: str | float | list[str]
     if config.output_type == "Pass/Fail":
         output, reason = ("Passed", "The customer got what they asked for.") if passes else ("Failed", "Goal not met.")
@@ -155,13 +131,7 @@ def eval_output(rng: Random, config: EvalConfig, at: datetime, *, passes: bool) 
     else:
         moods = (["positive"], ["neutral"], ["negative", "neutral"])
         output, reason = rng.choices(moods, (5, 4, 1) if passes else (1, 3, 6))[0], "sentiment"
-    return {
-        "name": config.name,
-        "output": output,
-        "reason": reason,
-        "status": "Completed",
-        "output_type": config.output_type,
-    }
+    return empty | {"output": output, "reason": reason, "status": "Completed"}
 
 
 def _log_normal(rng: Random, median: float, sigma: float) -> float:

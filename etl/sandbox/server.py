@@ -1,6 +1,6 @@
 """The simulated API as a loopback HTTP server, with keys, paging, rate limit, latency and faults.
 
-Owns the socket, the clock and the record of requests; ``dispatch`` decides the answers.
+Owns the socket, the clock, the record of requests, and how a fault changes an answer; ``dispatch`` decides the right answers.
 """
 
 import asyncio
@@ -12,29 +12,74 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from random import Random
 from types import TracebackType
 from typing import Self
 
 from aiohttp import web
 from multidict import CIMultiDict
 
-from etl.sandbox.dispatch import Answer, Rules, answer_to, json_answer, rate_limited
-from etl.sandbox.faults import Fault, FaultHook, SandboxRequest
+from etl.sandbox.dispatch import Answer, Rules, SandboxRequest, answer_to, json_answer, rate_limited
 from etl.sandbox.world import World
 
 API_KEY = "sandbox-key"
 SECRET_KEY = "sandbox-secret"  # noqa: S105 the sandbox has nothing to protect
+HTML_502 = (
+    b"<html><head><title>502 Bad Gateway</title></head><body><center><h1>502 Bad Gateway</h1></center></body></html>"
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether one request is allowed, and what the headers say about the limit."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """How one answer differs from the right one. By default nothing does.
 
-    is_allowed: bool
-    limit: int
-    remaining: int
-    resets_at: float
-    retry_after_seconds: int
+    Attributes:
+        status: Sent in place of the right status.
+        body: Sent verbatim in place of the right body.
+        edit: Applied to the body, the right one or ``body``, before it is sent.
+        headers: Added to the right headers, or replacing them.
+        delay_seconds: How long the server waits before it answers.
+        drip_seconds: How long the server waits after each byte of the body.
+        cut_after_bytes: How many bytes of the body are sent before the connection is reset, or closed in order if ``is_closed``;
+            Content-Length is that of the whole body.
+        raw: Makes of status and body the bytes of the whole answer, headers included; then the connection is closed in order.
+        is_reset: The connection is reset without an answer.
+        is_closed: The connection is closed in order without an answer.
+        is_hanging: No answer is sent, and the connection stays open.
+    """
+
+    status: int | None = None
+    body: bytes | None = None
+    edit: Callable[[bytes], bytes] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    delay_seconds: float = 0.0
+    drip_seconds: float = 0.0
+    cut_after_bytes: int | None = None
+    raw: Callable[[int, bytes], bytes] | None = None
+    is_reset: bool = False
+    is_closed: bool = False
+    is_hanging: bool = False
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether no answer is sent at all."""
+        return self.is_reset or self.is_hanging or (self.is_closed and self.cut_after_bytes is None)
+
+
+FaultHook = Callable[[SandboxRequest, int], Fault | None]
+
+MIXTURE = (
+    Fault(status=500, body=b'{"status":false,"type":"server_error","code":"server_error","message":"Internal error."}'),
+    Fault(status=502, body=HTML_502, headers={"Content-Type": "text/html"}),
+    Fault(body=b""),
+    Fault(body=b'{"status":true,"result":{"total_pages":1,"curr'),
+    Fault(is_reset=True),
+)
+
+
+def random_faults(rng: Random, share: float) -> FaultHook:
+    """A hook that gives this share of the answers a random fault of ``MIXTURE``."""
+    return lambda _request, _nth: rng.choice(MIXTURE) if rng.random() < share else None
 
 
 @dataclass(slots=True)
@@ -42,24 +87,24 @@ class FixedWindow:
     """The API's quota: ``limit`` requests per window aligned to the epoch, in which refused requests count too."""
 
     limit: int
-    window_seconds: float = 60.0
-    _window: int = field(default=-1, init=False)
-    _used: int = field(default=0, init=False)
+    seconds: float = 60.0
+    used: int = 0
+    resets_at: float = -math.inf
 
-    def take(self, now: float) -> Verdict:
-        """Count one request at ``now`` (unix seconds)."""
-        window = math.floor(now / self.window_seconds)
-        if window != self._window:
-            self._window, self._used = window, 0
-        self._used += 1
-        resets_at = (window + 1) * self.window_seconds
-        return Verdict(
-            is_allowed=self._used <= self.limit,
-            limit=self.limit,
-            remaining=max(0, self.limit - self._used),
-            resets_at=resets_at,
-            retry_after_seconds=max(1, math.ceil(resets_at - now)),
-        )
+    def take(self, now: float) -> bool:
+        """Count one request at ``now`` (unix seconds); whether it is allowed."""
+        if now >= self.resets_at:
+            self.used, self.resets_at = 0, (math.floor(now / self.seconds) + 1) * self.seconds
+        self.used += 1
+        return self.used <= self.limit
+
+    def headers(self) -> dict[str, str]:
+        """What each answer says about the limit."""
+        return {
+            "X-RateLimit-Limit": str(self.limit),
+            "X-RateLimit-Remaining": str(max(0, self.limit - self.used)),
+            "X-RateLimit-Reset": str(math.ceil(self.resets_at)),
+        }
 
 
 class Sandbox:
@@ -72,8 +117,7 @@ class Sandbox:
         world: The data, read anew for each request.
         api_key: The only X-Api-Key that is accepted.
         secret_key: The only X-Secret-Key that is accepted.
-        host: The address to listen on.
-        port: The port to listen on; 0 takes a free one.
+        port: The port to listen on at 127.0.0.1; 0 takes a free one.
         max_limit: The largest number of rows on a page; None for no limit, as on the real server.
         rate_limit: Requests per window; None for no limit.
         rate_window_seconds: Length of the window, which is aligned to the epoch.
@@ -91,7 +135,6 @@ class Sandbox:
         *,
         api_key: str = API_KEY,
         secret_key: str = SECRET_KEY,
-        host: str = "127.0.0.1",
         port: int = 0,
         max_limit: int | None = None,
         rate_limit: int | None = None,
@@ -109,7 +152,7 @@ class Sandbox:
         self.requests: list[SandboxRequest] = []
         self.base_url = ""
         self._rules = Rules(api_key, secret_key, max_limit)
-        self._address = (host, port)
+        self._port = port
         self._window = None if rate_limit is None else FixedWindow(rate_limit, rate_window_seconds)
         self._rate_headers = rate_headers
         self._latency_seconds = latency_seconds
@@ -132,10 +175,9 @@ class Sandbox:
         server = web.Server(self._handle, access_log=None, handler_cancellation=True)
         self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await self._runner.setup()
-        host, port = self._address
-        await web.TCPSite(self._runner, host, port, ssl_context=self._tls).start()
+        await web.TCPSite(self._runner, "127.0.0.1", self._port, ssl_context=self._tls).start()
         scheme = "http" if self._tls is None else "https"
-        self.base_url = f"{scheme}://{host}:{self._runner.addresses[0][1]}"
+        self.base_url = f"{scheme}://127.0.0.1:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:
         """Stop listening and close every connection; hanging requests get no answer."""
@@ -161,7 +203,7 @@ class Sandbox:
         if fault.raw is not None and request.transport is not None:
             request.transport.write(fault.raw(answer.status, answer.body))
             request.transport.close()
-        if fault.is_reset or (fault.is_closed and fault.cut_after_bytes is None):
+        if fault.is_silent:
             _disconnect(request, fault)
         if fault.cut_after_bytes is None and not fault.drip_seconds:
             return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
@@ -182,38 +224,25 @@ class Sandbox:
 
         Synchronous, so that no other request comes between. How the fault sends it is the caller's.
         """
-        verdict = None if self._window is None else self._window.take(self._clock())
-        if verdict is not None and not verdict.is_allowed:
-            answer, fault = _refusal(verdict), Fault()
+        now, fault = self._clock(), Fault()
+        if self._window is not None and not self._window.take(now):
+            retry_after = max(1, math.ceil(self._window.resets_at - now))
+            refusal = rate_limited(self._window.limit, retry_after)
+            answer = json_answer(429, refusal, **{"Retry-After": str(retry_after)})
         else:
             self._requests_by_target[received.target] += 1
-            fault = (self.fault and self.fault(received, self._requests_by_target[received.target])) or Fault()
+            fault = (self.fault and self.fault(received, self._requests_by_target[received.target])) or fault
             if self.on_request is not None:
                 self.on_request(received)
             answer = answer_to(self.world, received, headers, origin, self._rules)
-        quota = {} if verdict is None or not self._rate_headers else _quota_headers(verdict)
-        headers = CIMultiDict(answer.headers)
-        headers.update(quota)
-        headers.update(fault.headers)
+        sent = CIMultiDict(answer.headers)
+        sent.update(self._window.headers() if self._window is not None and self._rate_headers else {})
+        sent.update(fault.headers)
         body = answer.body if fault.body is None else fault.body
         body = body if fault.edit is None else fault.edit(body)
-        answer = Answer(fault.status or answer.status, body, headers)
-        is_silent = fault.is_reset or fault.is_hanging or (fault.is_closed and fault.cut_after_bytes is None)
-        self.requests.append(replace(received, status=None if is_silent else answer.status))
+        answer = Answer(fault.status or answer.status, body, sent)
+        self.requests.append(replace(received, status=None if fault.is_silent else answer.status))
         return answer, fault
-
-
-def _refusal(verdict: Verdict) -> Answer:
-    body = rate_limited(verdict.limit, verdict.retry_after_seconds)
-    return json_answer(429, body, {"Retry-After": str(verdict.retry_after_seconds)})
-
-
-def _quota_headers(verdict: Verdict) -> dict[str, str]:
-    return {
-        "X-RateLimit-Limit": str(verdict.limit),
-        "X-RateLimit-Remaining": str(verdict.remaining),
-        "X-RateLimit-Reset": str(math.ceil(verdict.resets_at)),
-    }
 
 
 def _disconnect(request: web.BaseRequest, fault: Fault) -> None:

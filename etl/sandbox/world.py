@@ -80,6 +80,16 @@ class Call:
 
 
 MEASURES = tuple(each.name for each in fields(Call) if each.default is None)
+CONVERSATION = (
+    "user_wpm",
+    "bot_wpm",
+    "talk_ratio",
+    "user_interruption_count",
+    "user_interruption_rate",
+    "ai_interruption_count",
+    "ai_interruption_rate",
+    "avg_stop_time_after_interruption_ms",
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -121,8 +131,8 @@ class RunTest:
 class World:
     """Everything that an organization has, indexed by id.
 
-    Add run tests and executions with ``add_run_test`` and ``attach_execution``, which update the index. Other changes may be made
-    to the records directly.
+    Add run tests with ``add_run_test``, and index each execution that is added to one of them. Other changes may be made to the
+    records directly.
     """
 
     organization_id: str
@@ -132,7 +142,8 @@ class World:
 
     def __post_init__(self) -> None:
         for run_test in self.run_tests:
-            self.index_run_test(run_test)
+            for execution in run_test.executions:
+                self.index_execution(execution)
 
     def execution(self, execution_id: str) -> Execution | None:
         """The execution with this id, or None if there is none or it was deleted."""
@@ -149,11 +160,6 @@ class World:
     def run_tests_named(self, name: str) -> list[RunTest]:
         """All run tests with exactly this name."""
         return [run_test for run_test in self.run_tests if run_test.name == name]
-
-    def index_run_test(self, run_test: RunTest) -> None:
-        """Index the executions and calls of the run test."""
-        for execution in run_test.executions:
-            self.index_execution(execution)
 
     def index_execution(self, execution: Execution) -> None:
         """Index the execution and its calls."""
@@ -181,13 +187,8 @@ def listable_calls(execution: Execution) -> list[Call]:
 def add_run_test(world: World, run_test: RunTest) -> None:
     """Add a run test with its executions."""
     world.run_tests.append(run_test)
-    world.index_run_test(run_test)
-
-
-def attach_execution(world: World, execution: Execution) -> None:
-    """Add an execution, with its calls, to its run test."""
-    execution.run_test.executions.append(execution)
-    world.index_execution(execution)
+    for execution in run_test.executions:
+        world.index_execution(execution)
 
 
 def rename_run_test(run_test: RunTest, name: str) -> None:

@@ -5,22 +5,21 @@ percentiles are missing. Deleted calls, which no list shows any more, still coun
 and percentiles are rounded, each to its own digit.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
-from math import floor, fsum
+from itertools import starmap
 from typing import Any
 
-import msgspec
+import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from etl.model import schema
 from etl.model.values import MISFIT, to_float
+from etl.transform.rows import value_at
 
 _TURNS = "chat_metrics_turn_count"
 _LATENCY = "latency_avg_agent_latency_ms"
-_PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 _FLOAT_ERROR = 1e-9
 
 
@@ -34,7 +33,6 @@ class Cause(StrEnum):
     MISFIT = "misfit"
     BOT_MESSAGES = "bot_messages"
     LEFT_OUT = "left_out"
-    UNKNOWN_METRIC = "unknown_metric"
 
 
 CAUSE_MEANINGS: dict[Cause, str] = {
@@ -45,7 +43,6 @@ CAUSE_MEANINGS: dict[Cause, str] = {
     Cause.MISFIT: "a value that does not fit its column is kept in extra",
     Cause.BOT_MESSAGES: "a call has no turn count: the API takes the number of its bot's messages, which it does not export",
     Cause.LEFT_OUT: "the API leaves the aggregate out",
-    Cause.UNKNOWN_METRIC: "an aggregate that this version does not know",
 }
 
 
@@ -66,18 +63,25 @@ class Aggregate:
     @property
     def path(self) -> tuple[str, ...]:
         """The path of the API's value in the payload."""
-        return _PATHS[schema.EXECUTIONS.name][self.column]
+        return _PATHS[self.column]
+
+    def of(self, calls: pd.DataFrame) -> pd.Series:
+        """Its value for each execution of the calls, by execution_id; NaN without data."""
+        if self.method == "count":
+            is_counted = (calls["status"] == self.status) | (self.status is None)
+            return is_counted.groupby(calls["execution_id"]).sum()
+        values = calls.groupby("execution_id")[self.source]
+        if self.method in ("mean", "sum"):
+            return values.agg(self.method)
+        return values.quantile(int(self.method[1:]) / 100)
 
 
-_PATHS = {
-    table.name: {column.name: column.paths[0] for column in table.columns if column.paths}
-    for table in (schema.EXECUTIONS, schema.CALLS)
-}
+_PATHS = {each.name: each.paths[0] for each in schema.EXECUTIONS.columns if each.source}
 
 AGGREGATES: tuple[Aggregate, ...] = (
     Aggregate("latency_avg_agent_latency_ms", _LATENCY, "mean", 1),
     Aggregate("latency_avg_response_time_ms", "latency_response_time_ms", "mean", 1),
-    *(Aggregate(f"latency_percentiles_{name}", _LATENCY, name, 0.1) for name in _PERCENTILES),
+    *(Aggregate(f"latency_percentiles_{name}", _LATENCY, name, 0.1) for name in ("p50", "p95", "p99")),
     Aggregate("cost_total_duration_seconds", "duration_seconds", "sum", 1),
     Aggregate("conversation_avg_user_wpm", "conversation_user_wpm", "mean", 0.1),
     Aggregate("conversation_avg_bot_wpm", "conversation_bot_wpm", "mean", 0.1),
@@ -110,12 +114,12 @@ SOURCE_COLUMNS = ("execution_id", "status", *_SOURCES, "extra")
 class Recomputed:
     """One execution's aggregates by column, None without data.
 
-    ``misfits`` are the columns of its calls for which ``extra`` holds a value that did not fit. ``lacks_turns``: one of its calls
-    has no turn count.
+    ``misfits`` says of the columns of its calls whether ``extra`` holds a value that did not fit. ``lacks_turns``: one of its
+    calls has no turn count.
     """
 
-    values: Mapping[str, float | None]
-    misfits: frozenset[str] = frozenset()
+    values: Mapping[Hashable, float | None]
+    misfits: Mapping[Hashable, bool] = field(default_factory=dict)
     lacks_turns: bool = False
 
 
@@ -142,79 +146,38 @@ NO_CALLS = Recomputed(
 
 def recompute(calls: pa.Table) -> dict[str, Recomputed]:
     """The aggregates of each execution in ``calls``, which has the ``SOURCE_COLUMNS``, by execution_id."""
-    positions: dict[str, list[int]] = {}
-    for position, execution_id in enumerate(calls["execution_id"].to_pylist()):
-        positions.setdefault(execution_id, []).append(position)
-    columns = {name: calls[name].to_pylist() for name in ("status", *_SOURCES)}
-    misfits = _misfits(calls)
-    return {
-        execution_id: Recomputed(
-            {aggregate.column: _aggregate(aggregate, columns[aggregate.source], own) for aggregate in AGGREGATES},
-            frozenset(misfits.get(execution_id, ())),
-            any(columns[_TURNS][position] is None for position in own),
-        )
-        for execution_id, own in positions.items()
-    }
+    frame = calls.select(SOURCE_COLUMNS).to_pandas()
+    values = pd.DataFrame({each.column: each.of(frame) for each in AGGREGATES}).astype(object)
+    misfits = pd.DataFrame({name: _is_misfit(frame, name) for name in _SOURCES}).groupby(frame["execution_id"]).any()
+    lacks_turns = frame[_TURNS].isna().groupby(frame["execution_id"]).any()
+    rows = zip(
+        values.where(values.notna(), None).to_dict("records"), misfits.to_dict("records"), lacks_turns, strict=True
+    )
+    return dict(zip(values.index, starmap(Recomputed, rows), strict=True))
 
 
-def _aggregate(aggregate: Aggregate, column: Sequence[Any], positions: Iterable[int]) -> float | None:
-    values = [column[position] for position in positions]
-    if aggregate.method == "count":
-        return len(values) if aggregate.status is None else values.count(aggregate.status)
-    values = [value for value in values if value is not None]
-    if aggregate.method == "sum":
-        return fsum(values)
-    if not values:
-        return None
-    return fsum(values) / len(values) if aggregate.method == "mean" else _percentile(values, aggregate.method)
-
-
-def _percentile(values: list[float], name: str) -> float:
-    values.sort()
-    position = (len(values) - 1) * _PERCENTILES[name]
-    below = floor(position)
-    above = min(below + 1, len(values) - 1)
-    return values[below] + (values[above] - values[below]) * (position - below)
+def _is_misfit(calls: pd.DataFrame, source: str) -> pd.Series:
+    """Of which calls the column is null because its value is in ``extra``."""
+    (name,) = (each.paths[0][-1] for each in schema.CALLS.columns if each.name == source)
+    return calls[source].isna() & calls["extra"].str.contains(f'"{name}"', regex=False, na=False)
 
 
 def mismatches(payload: Mapping[str, Any], ours: Recomputed, *, has_letters: bool) -> list[Mismatch]:
     """Where the execution's payload and its calls differ, with causes; ``has_letters``: it has dead letters."""
-    total = _at(payload, _TOTAL.path)
+    total = value_at(payload, _TOTAL.path)
     missing = total - (ours.values[_TOTAL.column] or 0) if type(total) is int else 0
     result = []
     for aggregate in AGGREGATES:
-        of_api, of_calls = _at(payload, aggregate.path), ours.values[aggregate.column]
+        of_api, of_calls = value_at(payload, aggregate.path), ours.values[aggregate.column]
         number = None if of_api is None else to_float(of_api)
-        if number == of_calls:
-            continue
-        cause = _cause(
-            aggregate,
-            number,
-            of_calls,
-            missing=missing,
-            has_letters=has_letters,
-            is_misfit=aggregate.source in ours.misfits,
-            lacks_turns=aggregate.source == _TURNS and ours.lacks_turns,
-        )
-        result.append(Mismatch(".".join(aggregate.path[1:]), of_api, of_calls, cause))
-    known = {aggregate.path for aggregate in AGGREGATES}
-    return result + [
-        Mismatch(".".join(path[1:]), value, None, Cause.UNKNOWN_METRIC)
-        for path, value in _leaves(payload.get("metrics"), ("metrics",))
-        if path not in known
-    ]
+        if number != of_calls:
+            cause = _cause(aggregate, number, ours, missing=missing, has_letters=has_letters)
+            result.append(Mismatch(".".join(aggregate.path[1:]), of_api, of_calls, cause))
+    return result
 
 
-def _cause(
-    aggregate: Aggregate,
-    of_api: Any,
-    of_calls: float | None,
-    *,
-    missing: float,
-    has_letters: bool,
-    is_misfit: bool,
-    lacks_turns: bool,
-) -> Cause | None:
+def _cause(aggregate: Aggregate, of_api: Any, ours: Recomputed, *, missing: float, has_letters: bool) -> Cause | None:
+    of_calls = ours.values[aggregate.column]
     if of_api is None:
         return Cause.LEFT_OUT
     if of_api is MISFIT:
@@ -226,8 +189,8 @@ def _cause(
     others = (
         (Cause.DEAD_LETTER, has_letters),
         (Cause.DELETED_CALLS, missing > 0 and _could_be_missing(aggregate, of_api, of_calls, missing)),
-        (Cause.MISFIT, is_misfit),
-        (Cause.BOT_MESSAGES, lacks_turns),
+        (Cause.MISFIT, ours.misfits.get(aggregate.source, False)),
+        (Cause.BOT_MESSAGES, aggregate.source == _TURNS and ours.lacks_turns),
     )
     return next((cause for cause, holds in others if holds), None)
 
@@ -245,31 +208,3 @@ def _could_be_missing(aggregate: Aggregate, of_api: float, of_calls: float | Non
     if aggregate.method == "count":
         return 0 <= of_api - (of_calls or 0) <= missing
     return aggregate.method != "sum" or of_api >= (of_calls or 0)
-
-
-def _misfits(calls: pa.Table) -> dict[str, set[str]]:
-    """The source columns that are null because their value is in ``extra``, by execution_id."""
-    found: dict[str, set[str]] = {}
-    with_extra = calls.filter(pc.is_valid(calls["extra"]))
-    for row in with_extra.select(SOURCE_COLUMNS).to_pylist():
-        extra = msgspec.json.decode(row["extra"])
-        for name in _SOURCES:
-            if row[name] is None and _at(extra, _PATHS[schema.CALLS.name][name]) is not None:
-                found.setdefault(row["execution_id"], set()).add(name)
-    return found
-
-
-def _at(document: Any, path: Collection[str]) -> Any:
-    for step in path:
-        if not isinstance(document, dict):
-            return None
-        document = document.get(step)
-    return document
-
-
-def _leaves(document: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if isinstance(document, dict):
-        for name, value in document.items():
-            yield from _leaves(value, (*path, name))
-    elif len(path) > 1:
-        yield path, document

@@ -14,6 +14,7 @@ from etl.model.digest import row_hasher
 from etl.model.records import CallMetrics, DetailedCall, FetchedCall, ListedCall, NumberLiteral
 from etl.model.values import json_text
 from etl.transform.flatten import call_row
+from etl.transform.rows import value_at
 
 _Path = tuple[str, ...]
 
@@ -25,20 +26,12 @@ SAME: Mapping[str, _Path] = {
     "avg_agent_latency_ms": ("latency", "avg_agent_latency_ms"),
     "response_time_ms": ("latency", "response_time_ms"),
     "cost_cents": ("cost", "total_cost_cents"),
-    "user_wpm": ("conversation", "user_wpm"),
-    "bot_wpm": ("conversation", "bot_wpm"),
-    "talk_ratio": ("conversation", "talk_ratio"),
-    "user_interruption_count": ("conversation", "user_interruption_count"),
-    "user_interruption_rate": ("conversation", "user_interruption_rate"),
-    "ai_interruption_count": ("conversation", "ai_interruption_count"),
-    "ai_interruption_rate": ("conversation", "ai_interruption_rate"),
+    **{name: ("conversation", name) for name in ("user_wpm", "bot_wpm", "talk_ratio")},
+    **{name: ("conversation", name) for name in ("user_interruption_count", "user_interruption_rate")},
+    **{name: ("conversation", name) for name in ("ai_interruption_count", "ai_interruption_rate")},
     "avg_stop_time_after_interruption": ("conversation", "avg_stop_time_after_interruption_ms"),  # milliseconds, too
-    "input_tokens": ("chat_metrics", "input_tokens"),
-    "output_tokens": ("chat_metrics", "output_tokens"),
-    "total_tokens": ("chat_metrics", "total_tokens"),
-    "avg_latency_ms": ("chat_metrics", "avg_latency_ms"),
-    "csat_score": ("chat_metrics", "csat_score"),
-    "turn_count": ("chat_metrics", "turn_count"),
+    **{name: ("chat_metrics", name) for name in ("input_tokens", "output_tokens", "total_tokens")},
+    **{name: ("chat_metrics", name) for name in ("avg_latency_ms", "csat_score", "turn_count")},
 }
 """Fields of the detail, and where a call's metrics have the same value."""
 
@@ -95,9 +88,9 @@ def _metrics(detail: DetailedCall, extra: Mapping[str, Any]) -> CallMetrics:
     for name, path in SAME.items():
         _put(payload, path, detail.payload[name])
     for path, spellings in _OBJECTS.items():
-        value = _at(detail.payload, path)
+        value = value_at(detail.payload, path)
         if isinstance(value, dict):
-            spelled = next((each for each in spellings if _at(extra, each) is not None), spellings[0])
+            spelled = next((each for each in spellings if value_at(extra, each) is not None), spellings[0])
             _put(payload, spelled, value)
     return CallMetrics(
         call_execution_id=detail.call_execution_id,
@@ -135,9 +128,3 @@ def _put(payload: dict[str, Any], path: _Path, value: Any) -> None:
     for step in path[:-1]:
         payload = payload.setdefault(step, {})
     payload[path[-1]] = value
-
-
-def _at(fields: Any, path: _Path) -> Any:
-    for step in path:
-        fields = fields.get(step) if isinstance(fields, dict) else None
-    return fields

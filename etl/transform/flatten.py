@@ -5,10 +5,12 @@ the commit.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
+
+import msgspec
 
 from etl.model import schema
 from etl.model.records import DeadLetter, Execution, ExecutionBundle, FetchedCall, ListedCall
@@ -29,10 +31,11 @@ class Rows:
     values: list[list[Any]] = field(default_factory=list)
     misfits: int = 0
 
-    def add(self, row: tuple[list[Any], int]) -> None:
-        """Append a row with its number of misfits."""
-        self.values.append(row[0])
-        self.misfits += row[1]
+    @classmethod
+    def of(cls, made: Iterable[tuple[list[Any], int]]) -> Self:
+        """Rows as a ``RowMaker`` makes them, each with its number of misfits."""
+        pairs = list(made)
+        return cls([row for row, _ in pairs], sum(misfits for _, misfits in pairs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +76,36 @@ class FlatBundle:
 
 def flatten(bundle: ExecutionBundle, *, include_raw: bool = False) -> FlatBundle:
     """The bundle with rows in place of its payloads. A metric that the API left out or null stays null."""
+    name, started_at = bundle.run_test_name, _started_at(bundle.execution)
+    of_execution = {
+        "run_test_name": name,
+        "execution_id": bundle.execution.execution_id,
+        "execution_started_at": started_at,
+    }
+    listed = bundle.listed or ()
     return FlatBundle(
-        run_test_name=bundle.run_test_name,
+        run_test_name=name,
         run_test_key=bundle.run_test_key,
         execution=bundle.execution,
         listed=None if bundle.listed is None else frozenset(call.call_execution_id for call in bundle.listed),
         call_statuses=Counter(call.metrics.status for call in bundle.calls)
-        + Counter(_status(call) for call in bundle.listed or () if call.call_execution_id in bundle.kept)
-        + Counter(_WAITS for call in bundle.listed or () for each in eval_outputs(call).values() if _waits(each)),
+        + Counter(_status(call) for call in listed if call.call_execution_id in bundle.kept)
+        + Counter(_WAITS for call in listed for each in eval_outputs(call).values() if _waits(each)),
         dead_letters=bundle.dead_letters,
-        calls=_call_rows(bundle, include_raw=include_raw),
-        evals=_eval_rows(bundle),
-        errors=_error_rows(bundle),
+        calls=Rows.of(
+            call_row(call, run_test_name=name, started_at=started_at, include_raw=include_raw) for call in bundle.calls
+        ),
+        evals=Rows.of(
+            _eval_row(
+                output, {"call_execution_id": call.call_execution_id, "eval_config_id": config_id, **of_execution}
+            )
+            for call in listed
+            for config_id, output in eval_outputs(call).items()
+        ),
+        errors=Rows.of(
+            MAKERS[schema.ERRORS.name].make({}, of_execution | msgspec.structs.asdict(letter))
+            for letter in bundle.dead_letters
+        ),
         kept=bundle.kept,
         deleted=bundle.deleted,
         part_of=bundle.part_of,
@@ -104,47 +125,9 @@ def call_row(
     return MAKERS[schema.CALLS.name].make(_call_payload(call), given)
 
 
-def _call_rows(bundle: ExecutionBundle, *, include_raw: bool) -> Rows:
-    rows, started_at = Rows(), _started_at(bundle.execution)
-    for call in bundle.calls:
-        rows.add(call_row(call, run_test_name=bundle.run_test_name, started_at=started_at, include_raw=include_raw))
-    return rows
-
-
-def _eval_rows(bundle: ExecutionBundle) -> Rows:
-    rows, maker = Rows(), MAKERS[schema.EVALS.name]
-    started_at = _started_at(bundle.execution)
-    for listed in bundle.listed or ():
-        for eval_config_id, value in eval_outputs(listed).items():
-            output = value if isinstance(value, dict) else {"output": value}
-            given = {
-                "call_execution_id": listed.call_execution_id,
-                "eval_config_id": eval_config_id,
-                "run_test_name": bundle.run_test_name,
-                "execution_id": bundle.execution.execution_id,
-                "execution_started_at": started_at,
-                "output_passed": _passed(output),
-            }
-            rows.add(maker.make(output, given))
-    return rows
-
-
-def _error_rows(bundle: ExecutionBundle) -> Rows:
-    rows, maker = Rows(), MAKERS[schema.ERRORS.name]
-    for letter in bundle.dead_letters:
-        given = {
-            "endpoint": letter.endpoint,
-            "subject_id": letter.subject_id,
-            "execution_id": bundle.execution.execution_id,
-            "run_test_name": bundle.run_test_name,
-            "execution_started_at": _started_at(bundle.execution),
-            "status": letter.status,
-            "message": letter.message,
-            "excerpt": letter.excerpt,
-            "tries": letter.tries,
-        }
-        rows.add(maker.make({}, given))
-    return rows
+def _eval_row(value: Any, given: Mapping[str, Any]) -> tuple[list[Any], int]:
+    output = value if isinstance(value, dict) else {"output": value}
+    return MAKERS[schema.EVALS.name].make(output, {**given, "output_passed": _passed(output)})
 
 
 def _passed(output: Mapping[str, Any]) -> bool | None:
@@ -184,12 +167,11 @@ def _fits_key(config_id: str) -> bool:
 
 # Fields that both the list of calls and the call's metrics have.
 _IN_BOTH = {"call_execution_id": to_string, "status": to_string, "duration_seconds": to_float}
-_CONTAINERS = (dict, list)  # to Python [true] equals [1]
 
 
 def _is_same(coercer: Callable[[Any], Any], value: Any, other: Any) -> bool:
-    if type(value) is type(other) and value == other and type(value) not in _CONTAINERS:
-        return True
+    if value is None or other is None:
+        return value is other
     coerced = coercer(value)
     return coerced is not MISFIT and bool(coerced == coercer(other))
 
@@ -207,9 +189,6 @@ def _call_payload(call: FetchedCall) -> dict[str, Any]:
     if outputs is not None:
         listed["eval_outputs"] = outputs
     if "call_results" in payload:  # keep a field of that name that the metrics may have one day
-        name = "metrics.call_results"
-        while name in payload:
-            name = f"metrics.{name}"
-        payload[name] = payload.pop("call_results")
+        payload["metrics.call_results"] = payload.pop("call_results")
     payload["call_results"] = listed
     return payload

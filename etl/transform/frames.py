@@ -1,13 +1,12 @@
-"""Rows → pandas frames and Arrow tables with exactly the declared columns. Pure.
+"""Rows → pandas frames with exactly the declared columns. Pure.
 
 One frame holds the rows of many bundles: a frame has a price of its own, however few rows it has.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import cache
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -42,8 +41,16 @@ class ExportStamp:
 class Frame:
     """Rows of one table, and how many values did not fit their column."""
 
+    table: schema.Table
     data: pd.DataFrame
     misfits: int
+
+    @property
+    def rows(self) -> pa.Table:
+        """The frame as it is written: an Arrow table of the declared schema."""
+        declared = self.table.arrow_schema
+        rows = pa.Table.from_pandas(self.data, declared, preserve_index=False)
+        return rows.replace_schema_metadata(declared.metadata)  # without what pandas notes of itself
 
 
 def executions_frame(
@@ -62,22 +69,22 @@ def executions_frame(
 
     Source: GET /sdk/api/v1/simulation/metrics/?run_test_name=…
     """
-    rows, maker = Rows(), MAKERS[schema.EXECUTIONS.name]
-    for bundle in bundles:
-        execution_id = bundle.execution.execution_id
+    maker = MAKERS[schema.EXECUTIONS.name]
+
+    def row(bundle: FlatBundle) -> tuple[list[Any], int]:
+        execution_id, payload = bundle.execution.execution_id, bundle.execution.payload
         given = {
             "execution_id": execution_id,
             "run_test_name": bundle.run_test_name,
-            "raw": json_text(bundle.execution.payload) if stamp.include_raw else None,
-            "listed_calls": held[execution_id].listed_calls,
-            "exported_calls": held[execution_id].exported_calls,
+            "raw": json_text(payload) if stamp.include_raw else None,
             "export_state": states[execution_id],
-            "fingerprint": fingerprint(bundle.execution.payload),
-            "calls_digest": held[execution_id].calls_digest,
+            "fingerprint": fingerprint(payload),
             "verified_at": verified_at[execution_id],
+            **asdict(held[execution_id]),
         }
-        rows.add(maker.make(bundle.execution.payload, given))
-    return _stamped_frame(schema.EXECUTIONS, [rows], stamp)
+        return maker.make(payload, given)
+
+    return _frame(schema.EXECUTIONS, [Rows.of(map(row, bundles))], stamp.columns)
 
 
 def calls_frame(bundles: Iterable[FlatBundle], stamp: ExportStamp) -> Frame:
@@ -88,7 +95,7 @@ def calls_frame(bundles: Iterable[FlatBundle], stamp: ExportStamp) -> Frame:
 
     Source: GET /sdk/api/v1/simulation/metrics/?call_execution_id=…
     """
-    return _stamped_frame(schema.CALLS, [bundle.calls for bundle in bundles], stamp)
+    return _frame(schema.CALLS, [bundle.calls for bundle in bundles], stamp.columns)
 
 
 def evals_frame(bundles: Iterable[FlatBundle], stamp: ExportStamp) -> Frame:
@@ -99,7 +106,7 @@ def evals_frame(bundles: Iterable[FlatBundle], stamp: ExportStamp) -> Frame:
 
     Source: GET /sdk/api/v1/simulation/runs/?execution_id=…
     """
-    return _stamped_frame(schema.EVALS, [bundle.evals for bundle in bundles], stamp)
+    return _frame(schema.EVALS, [bundle.evals for bundle in bundles], stamp.columns)
 
 
 def errors_frame(bundles: Iterable[FlatBundle], stamp: ExportStamp) -> Frame:
@@ -111,17 +118,19 @@ def errors_frame(bundles: Iterable[FlatBundle], stamp: ExportStamp) -> Frame:
     return _frame(schema.ERRORS, [bundle.errors for bundle in bundles], {"export_run_id": stamp.export_run_id, **seen})
 
 
-def frame_of(table: schema.Table, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows without a payload, given by column name, as a frame with the table's declared columns and dtypes."""
-    result, maker = Rows(), MAKERS[table.name]
-    for row in rows:
-        result.add(maker.make({}, row))
-    return _frame(table, [result], {}).data
+def table_of(table: schema.Table, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Rows without a payload, given by column name, with the table's declared columns."""
+    made = Rows.of(MAKERS[table.name].make({}, row) for row in rows)
+    return _frame(table, [made], {}).rows
 
 
 def hash_rows(table: schema.Table, rows: pa.Table) -> list[str]:
     """The row hash of each row, recomputed from its values."""
-    columns = (_values(rows[name]) for name in table.names)
+    # pyarrow takes microseconds to make a time, and the rows of an execution share theirs.
+    columns = (
+        shared_values(rows[column.name]) if column.type == schema.TIMESTAMP else rows[column.name].to_pylist()
+        for column in table.columns
+    )
     return [MAKERS[table.name].hash(row) for row in zip(*columns, strict=True)]
 
 
@@ -138,49 +147,18 @@ def to_pandas(table: pa.Table) -> pd.DataFrame:
     return frame
 
 
-def to_arrow(frame: pd.DataFrame, table: schema.Table) -> pa.Table:
-    """The frame as an Arrow table of the declared schema."""
-    if frame.empty:
-        return table.no_rows
-    # All columns at once: to look each of them up costs more than to convert it.
-    values = dict(frame.items())
-    arrays = [pa.array(values[column.name].array, column.type) for column in table.columns]
-    return pa.Table.from_arrays([_one_chunk(array) for array in arrays], schema=table.arrow_schema)
-
-
-def _values(column: pa.ChunkedArray) -> list[Any]:
-    # pyarrow takes microseconds to make a time, and the rows of an execution share theirs.
-    is_time = pa.types.is_timestamp(column.type)
-    return shared_values(column) if is_time else column.to_pylist()
-
-
-def _one_chunk(array: pa.Array | pa.ChunkedArray) -> pa.Array:
-    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-
-
-def _stamped_frame(table: schema.Table, parts: Sequence[Rows], stamp: ExportStamp) -> Frame:
-    return _frame(table, parts, stamp.columns)
-
-
 def _frame(table: schema.Table, parts: Sequence[Rows], shared: Mapping[str, Any]) -> Frame:
     """All rows in one frame; ``shared`` gives the columns that have the same value in each row."""
     rows = list(chain.from_iterable(part.values for part in parts))
     misfits = sum(part.misfits for part in parts)
     if not rows:
-        return Frame(_no_rows(table.name).copy(deep=False), misfits)
+        return Frame(table, to_pandas(table.no_rows), misfits)
     _refuse_duplicate_keys(table, rows)
-    arrays = {
-        column.name: pa.array([shared[column.name]] * len(rows) if column.name in shared else values, column.type)
+    arrays = [
+        pa.array([shared[column.name]] * len(rows) if column.name in shared else values, column.type)
         for values, column in zip(zip(*rows, strict=True), table.columns, strict=True)
-    }
-    data = pd.DataFrame({name: pd.arrays.ArrowExtensionArray(array) for name, array in arrays.items()}, copy=False)
-    return Frame(data, misfits)
-
-
-@cache
-def _no_rows(table_name: str) -> pd.DataFrame:
-    """Made once: most commits have no dead letter, and many have no eval."""
-    return to_pandas(schema.TABLES[table_name].no_rows)
+    ]
+    return Frame(table, to_pandas(pa.Table.from_arrays(arrays, schema=table.arrow_schema)), misfits)
 
 
 def _refuse_duplicate_keys(table: schema.Table, rows: Sequence[Sequence[Any]]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from etl.cli.show_run import print_summary
 from etl.errors import DestinationError, ExitCode, InterruptedRunError, KeyRefusedError, SourceUnavailableError
 from etl.extract.endpoints import Purpose
-from etl.model.findings import MEANINGS, Finding, Kind
+from etl.model.findings import Finding, Kind
 from etl.pipeline.summary import RunTestSummary, Summary
 
 NOW = datetime(2026, 11, 1, 2, tzinfo=UTC)
@@ -52,7 +52,7 @@ def test_the_first_alarm_of_each_kind_is_told_with_a_count_and_the_next_step_of_
         ("problem", str(LOAD)),
         ("problem", f"{LIST} (and 1 more)"),
         ("problem", str(LETTER)),
-        ("next", MEANINGS[Kind.DEAD_LETTER].next_step),
+        ("next", Kind.DEAD_LETTER.next_step),
     ]
 
 

@@ -10,11 +10,10 @@ import msgspec
 
 from etl.model.records import DETAIL, METRICS, RUNS
 from etl.sandbox import Fault, SandboxRequest, World
-from etl.sandbox.aggregates import AnswerError
-from etl.sandbox.answers.fields import page_of
-from etl.sandbox.answers.runs import run_execution
 from etl.sandbox.dispatch import not_found, rate_limited, server_error
-from etl.sandbox.faults import HTML_502
+from etl.sandbox.fields import AnswerError, page_of
+from etl.sandbox.sdk import run_execution
+from etl.sandbox.server import HTML_502
 
 ELSEWHERE = "http://127.0.0.1:9/"
 
@@ -188,11 +187,10 @@ def edited_calls(world: World, request: SandboxRequest, edit: Callable[[list[Any
     execution = world.execution(request.query.get("execution_id", ""))
     if request.path != RUNS or execution is None:
         return None
-    result = run_execution(execution, limit="100000")
+    result = run_execution(execution, {"limit": "100000"})
     calls = edit(result["call_results"]["results"])
-    page, limit = request.query["page"], request.query["limit"]
     try:
-        result["call_results"] = page_of(calls, page, limit)
+        result["call_results"] = page_of(calls, request.query)
     except AnswerError:
         return Fault(status=500, body=msgspec.json.encode(server_error("Unable to fetch simulation runs.")))
     return _answer(msgspec.json.encode({"status": True, "result": result}))

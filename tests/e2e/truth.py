@@ -9,7 +9,7 @@ import pyarrow.dataset as ds
 
 from etl.model import schema
 from etl.sandbox import Call, Execution, RunTest, World, listable_calls
-from etl.sandbox.answers.metrics import execution_metrics
+from etl.sandbox.sdk import execution_metrics
 
 Row = dict[str, Any]
 

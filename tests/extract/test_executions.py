@@ -12,7 +12,7 @@ from etl.extract.client import Client
 from etl.extract.executions import list_executions_completely
 from etl.extract.plan import Planned
 from etl.extract.transport import Access, Limits
-from etl.model.listed_execution import ExecutionList
+from etl.model.lifecycle import ExecutionList
 from etl.model.records import METRICS, RUNS, DeadLetter, ExecutionBundle
 from etl.sandbox import Execution as SandboxExecution
 from etl.sandbox import Fault, Sandbox, SandboxRequest, World, listable_executions, touch_call

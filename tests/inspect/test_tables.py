@@ -17,7 +17,7 @@ from etl.load.index import read_index, update_index, write_index
 from etl.load.layout import Part
 from etl.load.merge import with_column
 from etl.model import schema
-from etl.transform.frames import ExportStamp, frame_of
+from etl.transform.frames import ExportStamp, table_of
 from tests.bundles import a_bundle
 from tests.datasets import FETCHED_AT, a_dataset, export_to, first_parts_of_the_months, part, place
 
@@ -43,7 +43,7 @@ def exported(tmp_path_factory):
         export_to(dataset, *bundles, parts_of=parts_of)
     export_to(dataset, a_bundle("lost", ["kept", "lost"], key="refund", given_up=["lost"]))
     row = {"export_run_id": "run-1", "started_at": datetime(2026, 11, 1, tzinfo=UTC), "exit_code": 3}
-    dataset.record_run(date(2026, 11, 1), "run-1", frame_of(schema.RUNS_TABLE, [row]))
+    dataset.record_run(date(2026, 11, 1), "run-1", table_of(schema.RUNS_TABLE, [row]))
     return root
 
 

@@ -10,7 +10,7 @@ from etl.inspect.status import RunStatus, Status
 from etl.inspect.status_run_tests import RunTestStatus
 from etl.inspect.verdict import judge
 from etl.load.last_run import Attempt
-from etl.model.findings import MEANINGS, Finding, Kind
+from etl.model.findings import Finding, Kind
 
 NOW = datetime(2026, 11, 25, 7, tzinfo=UTC)  # a Wednesday
 NIGHT = NOW - timedelta(hours=5)
@@ -72,7 +72,7 @@ def test_the_gravest_alarm_is_the_verdict_and_its_next_step_comes_next() -> None
         shown, next_step = told(findings=findings)
         assert shown == f"Not good: {text}"
         gravest = next(each for each in findings if text.startswith(str(each)))
-        assert next_step == MEANINGS[gravest.kind].next_step
+        assert next_step == gravest.kind.next_step
 
 
 def test_what_ended_the_last_run_is_named_and_not_what_is_incomplete_for_it() -> None:

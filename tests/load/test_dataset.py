@@ -17,7 +17,7 @@ from etl.load.merge import Replacement
 from etl.load.state import load_state
 from etl.model import schema
 from etl.model.digest import fingerprint
-from etl.transform.frames import frame_of, to_arrow
+from etl.transform.frames import table_of
 from tests.bundles import KEY, a_bundle, an_unlisted_bundle
 from tests.damages import DAMAGES, closed
 from tests.datasets import (
@@ -212,7 +212,7 @@ def test_rows_that_somebody_doubled_are_fetched_again_and_stand_once(dataset, tm
 
 def test_a_partition_that_may_not_be_looked_at_is_not_taken_for_empty(dataset, tmp_path):
     export_to(dataset, a_bundle("e1"))
-    arriving = to_arrow(frame_of(schema.CALLS, [{"call_execution_id": "c9", "execution_id": "e9"}]), schema.CALLS)
+    arriving = table_of(schema.CALLS, [{"call_execution_id": "c9", "execution_id": "e9"}])
     with closed(tmp_path / "calls"), pytest.raises(DestinationError, match=r"part-0\.parquet: Permission denied"):
         dataset.commit_rows(schema.CALLS, Part(KEY, place()), arriving, Replacement(["e9"]))
 
@@ -221,7 +221,7 @@ def test_each_run_is_recorded_in_a_file_of_its_own(dataset, tmp_path):
     started_at = datetime(2026, 11, 1, 2, tzinfo=UTC)
     for run in ("run-1", "run-2"):
         row = {"export_run_id": run, "started_at": started_at, "exit_code": 0}
-        dataset.record_run(started_at.date(), run, frame_of(schema.RUNS_TABLE, [row]))
+        dataset.record_run(started_at.date(), run, table_of(schema.RUNS_TABLE, [row]))
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.parquet")) == [
         "runs/month=2026-11/run-1.parquet",
         "runs/month=2026-11/run-2.parquet",

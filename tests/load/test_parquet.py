@@ -17,7 +17,7 @@ from etl.load.files.local import LocalFiles
 from etl.load.layout import run_path
 from etl.load.parquet import UnreadableError, encode, open_part, read_columns, read_footer
 from etl.model import schema
-from etl.transform.frames import frame_of, to_arrow
+from etl.transform.frames import table_of
 from tests.damages import DAMAGES
 from tests.datasets import FETCHED_AT, part
 
@@ -33,7 +33,7 @@ def files(tmp_path):
 
 def some_calls(count=3, **columns):
     rows = [{"call_execution_id": f"c{number}", "duration_seconds": float(number)} | columns for number in range(count)]
-    return to_arrow(frame_of(schema.CALLS, rows), schema.CALLS)
+    return table_of(schema.CALLS, rows)
 
 
 def publish(files, rows):
@@ -171,7 +171,7 @@ def test_another_type_is_converted_where_nothing_is_lost_and_else_refused(files,
     ("table", "compression"), [*zip(schema.TABLES.values(), ["zstd", "snappy", "gzip", "none", "zstd"], strict=True)]
 )
 def test_an_encoded_file_holds_the_rows_the_declared_schema_and_the_compression(table, compression):
-    given = to_arrow(frame_of(table, [{name: f"{name}-{number}" for name in table.key} for number in range(3)]), table)
+    given = table_of(table, [{name: f"{name}-{number}" for name in table.key} for number in range(3)])
     file = pq.ParquetFile(pa.BufferReader(encode(table, given, compression)))
     assert file.read().equals(given, check_metadata=True)
     expected = {"none": "UNCOMPRESSED"}.get(compression, compression.upper())
@@ -193,7 +193,7 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
 def test_rows_that_are_not_exactly_as_declared_are_not_encoded(wrong):
     row = {"call_execution_id": "c1", "execution_started_at": FETCHED_AT, "duration_seconds": 1.5}
-    right = to_arrow(frame_of(schema.CALLS, [row]), schema.CALLS)
+    right = table_of(schema.CALLS, [row])
     encode(schema.CALLS, right, "zstd")
     with pytest.raises(SchemaError, match="calls: "):
         encode(schema.CALLS, wrong(right), "zstd")
@@ -235,10 +235,7 @@ def test_row_of_a_run_that_unpacks_to_more_than_any_run_writes_is_refused(files,
     """A few kilobytes of the same text: readers of the row would take gigabytes."""
     monkeypatch.setattr(parquet, "_MOST_BYTES_OF_A_RUN", 1 << 20)
     row = {"export_run_id": "a", "started_at": FETCHED_AT, "finished_at": FETCHED_AT}
-    small, large = (
-        to_arrow(frame_of(schema.RUNS_TABLE, [row | {"message": "x" * size}]), schema.RUNS_TABLE)
-        for size in (900_000, 1_100_000)
-    )
+    small, large = (table_of(schema.RUNS_TABLE, [row | {"message": "x" * size}]) for size in (900_000, 1_100_000))
     path = run_path("2026-11-01", "a")
     files.publish(path, encode(schema.RUNS_TABLE, small, "zstd"))
     assert len(open_part(files, schema.RUNS_TABLE, path).read(["message"])[0][0].as_py()) == 900_000

@@ -77,15 +77,6 @@ def test_row_hash_sees_every_change():
     assert hash_of({**ROW, "execution_started_at": STARTED_AT.replace(microsecond=123457)}) != hash_of(ROW)
 
 
-def test_row_hash_tells_columns_apart():
-    assert hash_of({"a": 1.0, "b": None}) != hash_of({"a": None, "b": 1.0})
-
-
-def test_row_hash_wants_a_value_for_every_name():
-    with pytest.raises(IndexError):
-        row_hasher(["a", "b"], ["a", "b"])([1])
-
-
 def test_row_hash_disregards_columns_that_are_not_hashed():
     assert row_hasher(["a", "b", "c"], ["a", "c"])([1, 2, 3]) == hash_of({"a": 1, "c": 3})
 
@@ -95,7 +86,7 @@ def test_rows_digest_sees_every_row(hashes):
     assert rows_digest(hashes) != rows_digest(["a", "b"])
 
 
-@given(st.lists(st.tuples(st.from_regex(r"[0-9a-f]{32}", fullmatch=True), st.booleans()), max_size=5), st.data())
+@given(st.lists(st.tuples(st.integers(0, 2**128 - 1).map("{:032x}".format), st.booleans()), max_size=5), st.data())
 def test_vouchers_tell_each_row_and_its_mark_whatever_the_order(rows, data):
     vouchers = [voucher(row_hash, is_deleted=is_deleted) for row_hash, is_deleted in rows]
     assert [is_deleted_voucher(each) for each in vouchers] == [is_deleted for _, is_deleted in rows]

@@ -1,34 +1,19 @@
 """The key of a run test: nothing that a reader, a file system or a name could turn against us."""
 
-import unicodedata
-
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from etl.model.keys import KEY_MAX_BYTES, default_key, is_key
+from tests.strategies import run_test_names
 
-NAMES = [
-    "Checkout flow", "checkout flow", "Checkout  flow", " Checkout flow", "Checkout flow ", "Checkout-flow", "Checkout_flow",
-    "Checkout flow\n", "caf\u00e9", "cafe\u0301", "cafe", "CAFÉ", "Straße", "STRASSE", "İstanbul", "\u0131stanbul", "ﬁn", "fin",
-    "007", "7", "7.0", "0x7", "1e5", "true", "True", "null", "nan", "inf", "epoch", "2026-01-01", "2026-01-01T00:00:00Z",
-    "", " ", ".", "..", "/", "\\", "../../etc/passwd", "a/b", "a\\b", "a\nb", "a\x00b", "a\tb", "'", '"', "''", "`", "$(x)", "%2F",
-    "=SUM(1+1)", "run_test=x", "x=y", "-", "--help", "_", "_state", "CON", "nul", "__HIVE_DEFAULT_PARTITION__",
-    "\u5ba2" * 255, "\u5ba2" * 254, "a" * 255, "a" * 256, "a-" * 128, "\u00e9" * 255, "\ufdfa" * 255, "😀" * 64,
-    "\ud800", "\udfff", "\ud83d\ude00", "😀", "\u202egnp.exe", "\ufeff", "\u200b", "٣", "²", "Ⅷ", "½",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_default_key_is_a_key_of_at_most_80_bytes(name):
-    key = default_key(name)
-    assert is_key(key)
-    assert len(key.encode()) <= KEY_MAX_BYTES
-
-
-def test_names_that_differ_in_anything_have_different_keys():
-    assert len(set(NAMES)) == len(NAMES)
-    keys = [default_key(name) for name in NAMES]
-    assert len(set(keys)) == len(keys)
-    assert len({unicodedata.normalize("NFKC", key).casefold() for key in keys}) == len(keys)
+KEYS_FROM = run_test_names | st.sampled_from(
+    [
+        "caf\u00e9", "cafe\u0301", "STRASSE", "\u0131stanbul", "007", "true", "nan", "2026-01-01", "", ".", "../../etc/passwd",
+        "a\x00b", "run_test=x", "--help", "_state", "CON", "__HIVE_DEFAULT_PARTITION__", "a-" * 128, "\ufdfa" * 255,
+        "\ud800", "٣", "½",
+    ]
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -65,3 +50,32 @@ def test_plain_words_are_keys(key):
 )  # fmt: skip
 def test_what_a_reader_would_take_for_a_value_or_a_system_would_change_is_no_key(text):
     assert not is_key(text)
+
+
+@given(KEYS_FROM)
+def test_every_default_key_is_a_short_key_and_always_the_same(name):
+    key = default_key(name)
+    assert is_key(key)
+    assert len(key.encode()) <= KEY_MAX_BYTES
+    assert default_key(name) == key
+
+
+@given(KEYS_FROM, KEYS_FROM)
+def test_different_names_have_different_keys(name, other):
+    assume(name != other)
+    assert default_key(name) != default_key(other)
+
+
+@given(KEYS_FROM, st.sampled_from([str.upper, str.lower, str.swapcase, str.strip, " {}".format, "{}\n".format]))
+def test_a_name_that_looks_alike_has_another_key(name, change):
+    assume(change(name) != name)
+    assert default_key(name) != default_key(change(name))
+
+
+@given(KEYS_FROM)
+def test_a_key_survives_file_systems_that_fold_case_and_readers_that_guess_types(text):
+    if is_key(text):
+        assert text.isascii()
+        assert text == text.lower()
+        assert text[0].isalpha()
+        assert not set(text) & set("/\\.=% \n'\"")

@@ -14,10 +14,15 @@ from etl.model.lifecycle import (
     Arrival,
     ExportState,
     HeldRows,
+    ListedExecution,
     Settlement,
+    call_counts,
     export_state,
 )
-from tests.bundles import bundle_of, dead_letter, execution, fetched_call, not_listed, stored_of
+from etl.model.records import Execution, NumberLiteral
+from etl.model.values import json_text
+from tests.bundles import as_listed, bundle_of, dead_letter, execution, fetched_call, not_listed, stored_of
+from tests.strategies import any_text, json_values
 from tests.support import examples
 
 NOW = datetime(2026, 3, 3, 2, tzinfo=UTC)
@@ -43,10 +48,6 @@ def state(bundle, settle_hours=24.0, known=None, digest="digest", *, behind=time
 
 def finished(hours_ago, total_calls=1, **payload):
     return execution(completed_at=ago(hours_ago).isoformat(), total_calls=total_calls, **payload)
-
-
-def test_only_three_words_mean_that_an_execution_or_a_call_has_finished():
-    assert set(FINISHED) == TERMINAL_EXECUTION == TERMINAL_CALL
 
 
 CHANGES = [
@@ -153,15 +154,6 @@ def test_execution_whose_calls_were_not_asked_for_waits_and_one_whose_calls_coul
     assert state(not_listed(finished(48), (dead_letter("execution"),))) is ExportState.INCOMPLETE
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_what_a_night_sees_otherwise_settles_again_however_long_ago_it_ended(change):
-    """A rerun keeps the old end, and an execution may be stored long after it."""
-    of = finished(240)
-    for before in ("settling", "exported"):
-        known = stored_of(of, **({"export_state": before, "verified_at": DAYS_AGO} | change))
-        assert state(bundle_of(of=of), known=known) is ExportState.SETTLING
-
-
 @pytest.mark.parametrize(("hours_since", "expected"), [(21.5, ExportState.SETTLING), (21.6, ExportState.EXPORTED)])
 @pytest.mark.parametrize("of", [finished(240), execution(), execution(completed_at="soon"), finished(-1_000_000)])
 def test_execution_is_final_once_it_was_compared_late_enough_after_it_was_first_seen_so(of, hours_since, expected):
@@ -209,3 +201,25 @@ def test_deleted_calls_are_held_and_not_exported():
     assert held[0].calls_digest != held[1].calls_digest
     stored = stored_of(execution(), held=held[1], calls_digest=held[0].calls_digest, exported_calls=2)
     assert stored.is_damaged
+
+
+@given(st.dictionaries(any_text, json_values, max_size=4))
+def test_payload_of_a_listed_execution_comes_back_as_it_was(payload):
+    unpacked = as_listed(Execution(execution_id="e", status="completed", payload=payload)).unpack().payload
+    assert (repr(unpacked), json_text(unpacked)) == (repr(payload), json_text(payload)), (
+        "numbers stay as they were written"
+    )
+
+
+@pytest.mark.parametrize("number", [2**63, 10**400, -1, -1.0, True, None, 7.5, "many"])
+def test_number_of_calls_counts_only_where_its_column_takes_it(number):
+    assert call_counts({"metrics": {"calls": {"total": number}}, "total_calls": 3}) == [3]
+    assert [call_counts({"total_calls": each}) for each in (7.0, "7", NumberLiteral("7.0"), 2**63 - 1)] == [
+        *([7],) * 3,
+        [2**63 - 1],
+    ]
+
+
+def test_payload_that_was_let_go_is_missed_with_a_word():
+    with pytest.raises(ValueError, match="execution e: its payload was dropped"):
+        ListedExecution.of(execution("e")).unpack()

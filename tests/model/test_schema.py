@@ -1,19 +1,41 @@
 """The declared tables are sound: what no payload could ever break."""
 
 import re
+from collections.abc import Callable
 
+import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from etl.model import schema
-from tests.model.declared import COLUMNS, every_column
+
+COLUMNS = [(table, column) for table in schema.TABLES.values() for column in table.columns]
 
 MONEY_AND_COUNTS = re.compile(
     r"cents$|_tokens$|_count$|^calls_|_calls$|^(requests|retries|rejections|misfits|files|bytes|tries)$"
 )
 
 
-@pytest.mark.parametrize("table", schema.TABLES.values(), ids=schema.TABLES)
+def every_column(check: Callable[[schema.Table, schema.Column], None]) -> Callable[[], None]:
+    """The check as one test over all columns; a failure says of which one."""
+
+    def test() -> None:
+        for table, column in COLUMNS:
+            try:
+                check(table, column)
+            except AssertionError as error:
+                error.add_note(f"{table.name}.{column.name}")
+                raise
+
+    test.__name__, test.__doc__ = check.__name__, check.__doc__
+    return test
+
+
+every_table = pytest.mark.parametrize("table", schema.TABLES.values(), ids=schema.TABLES)
+
+
+@every_table
 def test_no_column_is_declared_twice(table):
     assert len(set(table.names)) == len(table.names)
     assert [column.name for column in table.columns] == list(table.names)
@@ -27,12 +49,6 @@ def test_tables_and_their_keys():
         "errors": ("endpoint", "subject_id", "execution_id"),
         "runs": ("export_run_id",),
     }
-
-
-def test_what_the_source_may_delete_has_a_mark_of_its_own():
-    marked = {name for name, table in schema.TABLES.items() if "deleted_at" in table.names}
-    assert marked == {"executions", "calls", "evals"}
-    assert not any("deleted_at" in table.key for table in schema.TABLES.values())
 
 
 @every_column
@@ -53,21 +69,21 @@ def test_only_the_key_is_never_null(table, column):
     assert table.arrow_schema.field(column.name).nullable is not column.is_key
 
 
-@pytest.mark.parametrize("table", schema.TABLES.values(), ids=schema.TABLES)
+@every_table
 def test_partition_columns_are_texts_and_never_null(table):
     declared = {column.name: (column.type_name, column.null_rule) for column in table.partitions}
     run_test = {} if table.name == "runs" else {"run_test": ("string", "never null")}
     assert declared == run_test | {"month": ("string", "never null")}
 
 
-@pytest.mark.parametrize("table", schema.TABLES.values(), ids=schema.TABLES)
+@every_table
 def test_no_path_leads_through_another(table):
     """A field cannot be a value and an object at once: the walk over a payload would not know where it goes."""
     paths = {path for column in table.columns for path in column.paths}
     assert not [(path, other) for path in paths for other in paths if path != other and other[: len(path)] == path]
 
 
-@pytest.mark.parametrize("table", schema.TABLES.values(), ids=schema.TABLES)
+@every_table
 def test_a_path_feeds_one_column_except_the_output_of_an_eval(table):
     feeds: dict[tuple[str, ...], list[str]] = {}
     for column in table.columns:
@@ -105,15 +121,37 @@ def test_money_and_counts_are_whole_and_other_numbers_are_doubles(table, column)
         assert (column.type == schema.INT) is is_whole
 
 
-@pytest.mark.parametrize("spelling", ["system_metrics", "customer_latency_metrics"])
-def test_both_spellings_of_the_latency_block_feed_the_same_columns(spelling):
-    fed = {column.name for column in schema.CALLS.columns for path in column.paths if path[:2] == ("latency", spelling)}
-    assert len(fed) == 9
-    assert all(name.startswith("latency_customer_") for name in fed)
-
-
 def test_timestamps_are_microseconds_in_utc():
     assert pa.timestamp("us", "UTC") == schema.TIMESTAMP
     assert {name for _, column in COLUMNS if (name := column.name).endswith("_at")} == {
         column.name for _, column in COLUMNS if column.type == schema.TIMESTAMP
+    }
+
+
+@every_column
+def test_null_rule_says_when_a_column_is_null(table, column):
+    assert re.fullmatch(r"never null|null (when|while|until|unless) .*[^.]", column.null_rule)
+    assert not column.is_key or column.null_rule == schema.NEVER
+
+
+@every_column
+def test_field_metadata_carries_meaning_unit_source_and_null_rule(table, column):
+    field = table.arrow_schema.field(column.name)
+    declared = {"meaning": column.meaning, "unit": column.unit, "source": column.source, "null": column.null_rule}
+    assert field.type == column.type
+    assert {name.decode(): value.decode() for name, value in field.metadata.items()} == {
+        name: value for name, value in declared.items() if value
+    }
+
+
+@every_table
+def test_plain_pandas_keeps_whole_numbers_and_booleans(table, tmp_path):
+    """Of its own accord pandas would read whole numbers with a null among them as floats."""
+    path = tmp_path / "part-0.parquet"
+    keys_alone = [dict.fromkeys(table.key, "key")]
+    pq.write_table(pa.Table.from_pylist(keys_alone, table.arrow_schema), path)
+    read = pd.read_parquet(path)
+    nullable = {schema.INT: "Int64", schema.BOOL: "boolean"}
+    assert {column.name: str(read.dtypes[column.name]) for column in table.columns if column.type in nullable} == {
+        column.name: nullable[column.type] for column in table.columns if column.type in nullable
     }

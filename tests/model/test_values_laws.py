@@ -5,24 +5,14 @@ from datetime import UTC, date, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.extract.parse import parse_json
-from etl.model.values import MISFIT, json_text, to_bool, to_float, to_int, to_json, to_string, to_timestamp
-from tests.strategies import json_values, numeric_text, scalars
+from etl.model.values import MISFIT, json_text, to_float, to_int, to_timestamp
+from tests.strategies import json_values, numeric_text
 
 numbers = st.integers() | st.integers(-(2**70), 2**70) | st.floats() | numeric_text
-
-
-@given(json_values)
-def test_coercing_what_was_coerced_gives_the_same(value):
-    for coercer in (to_int, to_float, to_bool, to_string):
-        once = coercer(value)
-        if once is not MISFIT:
-            assert coercer(once) == once
-            assert type(coercer(once)) is type(once)
 
 
 @given(numbers)
@@ -75,22 +65,8 @@ def test_every_moment_fits_at_every_offset(moment, offset_minutes, zeros):
     assert to_timestamp(result.isoformat()) == result
 
 
-@given(scalars)
-def test_a_value_that_a_double_holds_and_that_is_whole_is_an_int_too(value):
-    number, whole = to_float(value), to_int(value)
-    if number is not MISFIT and number.is_integer() and abs(number) <= 2**53:
-        assert whole == number
-
-
 @given(json_values)
 def test_json_text_is_utf8_and_says_what_the_value_said(value):
     text = json_text(value)
     assert json_text(parse_json(text.encode())) == text
     assert json.loads(text) == value
-
-
-@pytest.mark.parametrize("coercer", [to_int, to_float, to_bool, to_string, to_timestamp, to_json])
-@given(value=json_values)
-def test_no_coercer_fails_or_gives_null(coercer, value):
-    if value is not None:
-        assert coercer(value) is not None

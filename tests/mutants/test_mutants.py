@@ -341,7 +341,7 @@ MUTANTS = [
             }
             dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)
             executions = executions_frame(mine.values(), held, states, verified_at, stamp)
-            own = to_arrow(executions.data, schema.EXECUTIONS)
+            own = executions.rows
             # A reader that follows these rows sees that calls or evals of an execution changed.
             renewing = replace(replacement, renewed={*replacement.renewed, *touched})
             changed = dataset.commit_rows(schema.EXECUTIONS, part, own, renewing).changed
@@ -351,7 +351,7 @@ MUTANTS = [
                 each: _verified_at(bundle, known[each], states[each], settlement) for each, bundle in mine.items()
             }
             executions = executions_frame(mine.values(), held, states, verified_at, stamp)
-            own = to_arrow(executions.data, schema.EXECUTIONS)
+            own = executions.rows
             changed = dataset.commit_rows(schema.EXECUTIONS, part, own, replacement).changed
             held |= _commit_calls(dataset, part, mine, own_rows, replacement)[0]
             dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)

@@ -13,7 +13,7 @@ from etl.errors import TransientError
 from etl.extract import answers, endpoints
 from etl.model import schema
 from etl.model.records import CallMetrics, Execution, FetchedCall, ListedCall
-from etl.transform.frames import Frame, to_arrow
+from etl.transform.frames import Frame
 from tests.bundles import EXPORT, bundle_of, calls_frame, evals_frame, frame_of_executions, through_parquet
 from tests.support import IS_FULL
 from tests.transform.exactness import Places, assert_same, read
@@ -222,10 +222,9 @@ def product(places: Places, paths: list[tuple[str, ...]]) -> Iterator[tuple[tupl
 
 def written_and_read(frame: Frame, table: schema.Table) -> list[dict[str, Any]]:
     """The rows as a reader of the dataset has them, proved to have the declared schema to the letter."""
-    sent = to_arrow(frame.data, table)
-    got = through_parquet(sent)
+    got = through_parquet(frame.rows)
     assert got.schema.equals(table.arrow_schema, check_metadata=True)
-    assert got.equals(sent)
+    assert got.equals(frame.rows)
     rows: list[dict[str, Any]] = got.to_pylist()
     return rows
 
@@ -246,7 +245,7 @@ def test_eval_outputs_of_another_shape_are_a_misfit_of_their_call(outputs: str) 
     call = FetchedCall(listed=decode_listed("call", f'"eval_outputs": {outputs}'), metrics=decode_metrics("call", None))
     frame = calls_frame([bundle_of(call)], EXPORT)
     extra = written_and_read(frame, schema.CALLS)[0]["extra"]
-    assert len(evals_frame([bundle_of(call)], EXPORT).data) == 0
+    assert len(evals_frame([bundle_of(call)], EXPORT).rows) == 0
     if outputs == "{}":
         assert (extra, frame.misfits) == (None, 0)
     else:

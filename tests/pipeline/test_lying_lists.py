@@ -12,10 +12,9 @@ from etl.model.records import DETAIL, METRICS, RUN_TESTS, RUNS
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Fault, Sandbox, SandboxRequest
-from etl.sandbox.answers.metrics import execution_page
-from etl.sandbox.answers.run_tests import run_tests_page
-from etl.sandbox.answers.runs import run_execution
 from etl.sandbox.dispatch import not_found
+from etl.sandbox.sdk import execution_page, run_execution
+from etl.sandbox.simulate import run_tests_page
 from tests.e2e.truth import assert_equals_world, rows_of
 from tests.support import cap_pages, settings_for
 from tests.worlds import settled_world
@@ -33,13 +32,13 @@ def page_of(server: Sandbox, request: SandboxRequest, kind: str, edit: Edit) -> 
     """An answer to a request for a page of this kind of list: its first page, edited; None for another request."""
     query, world = request.query, server.world
     number = int(query.get("page", "0"))
-    limit = query.get("limit")
+    first = {name: value for name, value in query.items() if name != "page"}
     if kind == RUN_TESTS and request.path == RUN_TESTS:
-        document = edit(run_tests_page(world, "http://localhost/", {"limit": limit or ""}), number)
+        document = edit(run_tests_page(world, "http://localhost/", first), number)
     elif kind == METRICS and request.path == METRICS and "run_test_name" in query:
-        document = {"status": True, "result": edit(execution_page(world, query["run_test_name"], limit=limit), number)}
+        document = {"status": True, "result": edit(execution_page(world, first), number)}
     elif kind == RUNS and request.path == RUNS and (execution := world.execution(query.get("execution_id", ""))):
-        result = run_execution(execution, limit=limit)
+        result = run_execution(execution, first)
         document = {"status": True, "result": result | {"call_results": edit(result["call_results"], number)}}
     else:
         return None

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from etl import sandbox
-from etl.model.findings import MEANINGS, Kind, Severity
+from etl.model.findings import Kind, Severity
 from etl.model.keys import default_key
 from etl.model.records import METRICS, RUN_TESTS
 from etl.sandbox import Fault, SandboxRequest
@@ -133,7 +133,7 @@ def a_lost_file_of_a_run_test_that_the_run_is_not_about(nights: Nights) -> dict[
     return {"only": [second.name]}
 
 
-@pytest.mark.parametrize("kind", [kind for kind in MEANINGS if kind in CAUSES])
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind in CAUSES])
 async def test_an_alarm_goes_away_with_its_cause_and_its_next_step(nights: Nights, kind: Kind) -> None:
     await nights.export(names="all" if kind is Kind.RUN_TESTS_UNKNOWN else None)
     options = CAUSES[kind](nights) or {}
@@ -150,5 +150,5 @@ async def test_an_alarm_goes_away_with_its_cause_and_its_next_step(nights: Night
 
 
 def test_each_alarm_is_tried() -> None:
-    alarms = {kind for kind, meaning in MEANINGS.items() if meaning.severity is not Severity.NOTICE}
+    alarms = {kind for kind in Kind if kind.severity is not Severity.NOTICE}
     assert alarms == CAUSES.keys() | OF_VERIFY | OF_A_LOAD

@@ -12,7 +12,7 @@ from etl.extract.settling import Counts
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.sandbox import Sandbox
-from etl.sandbox.faults import Fault
+from etl.sandbox.server import Fault
 from etl.sandbox.world import Call, Execution, World
 from tests.datasets import contents
 from tests.e2e.truth import assert_equals_world

@@ -3,9 +3,7 @@
 import aiohttp
 import pytest
 
-from etl.sandbox import (
-    World,
-)
+from etl.sandbox import World
 from tests.sandbox.requests import KEYS
 from tests.worlds import world_of
 

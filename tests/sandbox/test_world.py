@@ -6,13 +6,13 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.sandbox.answers.metrics import execution_metrics
 from etl.sandbox.generate import (
     add_execution,
     add_late_data,
     finish_execution,
     new_run_test,
 )
+from etl.sandbox.sdk import execution_metrics
 from etl.sandbox.world import (
     EXECUTION_STATUSES,
     Profile,
@@ -60,24 +60,6 @@ def test_deleted_call_is_neither_listed_nor_found_but_counted():
     assert world.call(execution.calls[0].call_execution_id) is None
     assert len(listable_calls(execution)) == 4
     assert execution_metrics(execution) == before
-
-
-def test_deleted_execution_takes_its_calls_along():
-    world = small_world()
-    execution = world.run_tests[0].executions[0]
-    delete_execution(execution)
-    assert world.execution(execution.execution_id) is None
-    assert world.call(execution.calls[0].call_execution_id) is None
-    assert execution not in listable_executions(world, world.run_tests[0].name)
-
-
-def test_run_test_may_be_added_and_renamed():
-    world, other = small_world(), small_world(names=["Other"])
-    add_run_test(world, other.run_tests[0])
-    call = other.run_tests[0].executions[0].calls[0]
-    assert world.call(call.call_execution_id) == (other.run_tests[0].executions[0], call)
-    rename_run_test(other.run_tests[0], "New name")
-    assert (len(listable_executions(world, "New name")), listable_executions(world, "Other")) == (6, [])
 
 
 @given(

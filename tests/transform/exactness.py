@@ -192,9 +192,9 @@ def call_as_sent(metrics: dict[str, Any], listed: dict[str, Any], row: Mapping[s
     columns = {column.name: column for column in schema.CALLS.columns}
     only_listed = dict(listed)
     for name in ("call_execution_id", "status", "duration_seconds"):
-        value, other = only_listed.get(name), metrics.get(name)
-        is_repeated = type(value) is type(other) and value == other and not isinstance(value, dict | list)
-        if name in only_listed and (is_repeated or says(columns[name], row[name], value)):
+        value = only_listed.get(name)
+        is_null = value is None and metrics.get(name) is None
+        if name in only_listed and (is_null or says(columns[name], row[name], value)):
             del only_listed[name]
     outputs = only_listed.pop("eval_outputs", None)
     if isinstance(outputs, dict):
@@ -202,10 +202,7 @@ def call_as_sent(metrics: dict[str, Any], listed: dict[str, Any], row: Mapping[s
     if outputs is not None:
         only_listed["eval_outputs"] = outputs
     if "call_results" in sent:
-        name = "metrics.call_results"
-        while name in sent:
-            name = f"metrics.{name}"
-        sent[name] = sent.pop("call_results")
+        sent["metrics.call_results"] = sent.pop("call_results")
     sent["call_results"] = only_listed
     return sent, int(outputs is not None)
 

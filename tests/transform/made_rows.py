@@ -2,17 +2,11 @@
 
 import json
 
-from etl.model import schema
-from etl.transform.frames import to_arrow
 from tests.bundles import EXPORT, bundle_of, calls_frame, evals_frame, execution, fetched_call, frame_of_executions
 
 
-def frame_rows(frame, table):
-    return to_arrow(frame.data, table).to_pylist()
-
-
 def row_of_call(metrics=None, listed=None):
-    return frame_rows(calls_frame([bundle_of(fetched_call("call", metrics, listed))], EXPORT), schema.CALLS)[0]
+    return calls_frame([bundle_of(fetched_call("call", metrics, listed))], EXPORT).rows.to_pylist()[0]
 
 
 def extra_of_call(metrics=None, listed=None):
@@ -25,9 +19,8 @@ def misfits_of_call(metrics):
 
 
 def rows_of_evals(outputs):
-    return frame_rows(
-        evals_frame([bundle_of(fetched_call("call", {}, {"eval_outputs": outputs}))], EXPORT), schema.EVALS
-    )
+    bundle = bundle_of(fetched_call("call", {}, {"eval_outputs": outputs}))
+    return evals_frame([bundle], EXPORT).rows.to_pylist()
 
 
 def row_of_eval(output):
@@ -35,4 +28,4 @@ def row_of_eval(output):
 
 
 def row_of_execution(**payload):
-    return frame_rows(frame_of_executions(execution(**payload)), schema.EXECUTIONS)[0]
+    return frame_of_executions(execution(**payload)).rows.to_pylist()[0]

@@ -1,14 +1,12 @@
 """Aggregates computed again from calls, and the causes of what differs."""
 
-import random
 from typing import Any
 
 import pytest
 
 from etl.model import schema
 from etl.transform.aggregates import AGGREGATES, NO_CALLS, Cause, Mismatch, Recomputed, mismatches, recompute
-from etl.transform.frames import to_arrow
-from tests.bundles import EXPORT, bundle_of, calls_frame, fetched_call, recorded_execution, through_parquet
+from tests.bundles import EXPORT, bundle_of, calls_frame, fetched_call, recorded, through_parquet
 
 Metrics = dict[str, Any]
 
@@ -16,7 +14,7 @@ Metrics = dict[str, Any]
 def recomputed(*calls: Metrics) -> Recomputed:
     """Of one execution with these calls, by way of Parquet."""
     bundle = bundle_of(*(fetched_call(f"call-{number}", metrics) for number, metrics in enumerate(calls)))
-    rows = through_parquet(to_arrow(calls_frame([bundle], EXPORT).data, schema.CALLS))
+    rows = through_parquet(calls_frame([bundle], EXPORT).rows)
     return recompute(rows).get("execution", NO_CALLS)
 
 
@@ -26,7 +24,7 @@ def found(payload: Metrics, *calls: Metrics, has_letters: bool = False) -> dict[
     return {each.name: each.cause for each in causes if each.cause is not Cause.LEFT_OUT}
 
 
-def latency(value: float | None) -> Metrics:
+def latency(value: Any) -> Metrics:
     return {"latency": {"avg_agent_latency_ms": value}}
 
 
@@ -58,129 +56,81 @@ def test_sums_and_counts_of_nothing_are_zero() -> None:
 
 @pytest.mark.parametrize("case", ["metrics_edge_no_metrics", "metrics_edge_zero_calls"])
 def test_recorded_execution_without_data_differs_by_zeros_alone(case: str) -> None:
-    payload = recorded_execution(case).payload
+    payload = recorded(case)
     calls = [{"status": "completed"}] * payload["total_calls"]
     assert {each.cause for each in mismatches(payload, recomputed(*calls), has_letters=False)} == {Cause.ZERO_FOR_NULL}
 
 
-@pytest.mark.parametrize(
-    ("of_api", "cause"),
-    [
-        (150.5, "same"),
-        (150.4, Cause.ROUNDING),
-        (150, Cause.ROUNDING),
-        (151, Cause.ROUNDING),
-        (149.9, None),
-        (151.1, None),
-    ],
-)
-def test_mean_may_be_off_by_half_of_its_last_digit(of_api: float, cause: Any) -> None:
-    causes = found(latency(of_api), latency(150), latency(151))
-    assert causes.get("latency.avg_agent_latency_ms", "same") == cause
+LATENCY, SECONDS, TURNS, CSAT = (
+    "latency.avg_agent_latency_ms", "cost.total_duration_seconds", "chat.avg_turn_count", "chat.avg_csat_score",
+)  # fmt: skip
+UNREADABLE: tuple[Any, ...] = ("1.5x", True, {}, [1])
+TWO = (latency(150), latency(151))
+HALF_SECONDS = ({"duration_seconds": 1.5}, {"duration_seconds": 2})
+NINE_SECONDS = ({"duration_seconds": 9},)
+OF_CHATS = {"chat": {"avg_turn_count": 9, "avg_csat_score": 4}}
+WITH_TURNS, WITHOUT = {"chat_metrics": {"turn_count": 4, "csat_score": 3}}, {"chat_metrics": {"csat_score": 3}}
 
 
-@pytest.mark.parametrize(("of_api", "cause"), [(3, Cause.ROUNDING), (3.5, "same"), (4, Cause.ROUNDING), (2, None)])
-def test_sum_of_seconds_may_be_cut(of_api: float, cause: Any) -> None:
-    calls = ({"duration_seconds": 1.5}, {"duration_seconds": 2})
-    assert (
-        found({"cost": {"total_duration_seconds": of_api}}, *calls).get("cost.total_duration_seconds", "same") == cause
-    )
-
-
-def test_whole_seconds_that_are_off_by_one_are_no_rounding() -> None:
-    assert found({"cost": {"total_duration_seconds": 4}}, {"duration_seconds": 3}) == {
-        "cost.total_duration_seconds": None
-    }
-
-
-def test_counts_are_never_rounded() -> None:
-    assert found({"calls": {"completed": 2}}, {}) == {"calls.completed": None}
-
-
-def test_zero_without_data_is_explained_and_another_value_is_not() -> None:
-    assert found(latency(0.0), {}) == {"latency.avg_agent_latency_ms": Cause.ZERO_FOR_NULL}
-    assert found(latency(1.0), {}) == {"latency.avg_agent_latency_ms": None}
-    assert found(latency(0.0), latency(100)) == {"latency.avg_agent_latency_ms": None}
-
-
-def test_calls_that_the_api_counts_and_nobody_lists_explain_what_they_may_have_changed() -> None:
-    calls = {"calls": {"total": 3, "completed": 2, "failed": 1}, "cost": {"total_duration_seconds": 30}}
-    explained = found(calls | latency(500), latency(100) | {"duration_seconds": 9})
-    assert explained == dict.fromkeys(
-        [
-            "calls.total",
-            "calls.completed",
-            "calls.failed",
-            "cost.total_duration_seconds",
-            "latency.avg_agent_latency_ms",
-        ],
-        Cause.DELETED_CALLS,
-    )
+def seconds(value: float) -> Metrics:
+    return {"cost": {"total_duration_seconds": value}}
 
 
 @pytest.mark.parametrize(
-    ("payload", "name"),
+    ("payload", "calls", "causes"),
     [
-        ({"cost": {"total_duration_seconds": 8}}, "cost.total_duration_seconds"),
-        ({"calls": {"total": 3, "completed": 0}}, "calls.completed"),
-        ({"calls": {"total": 3, "failed": 3}}, "calls.failed"),
+        # a mean may be off by half of its last digit, a sum of seconds may be cut, a count is never rounded
+        (latency(150.5), TWO, {}),
+        *((latency(value), TWO, {LATENCY: Cause.ROUNDING}) for value in (150.4, 150, 151)),
+        *((latency(value), TWO, {LATENCY: None}) for value in (149.9, 151.1)),
+        (seconds(3.5), HALF_SECONDS, {}),
+        *((seconds(value), HALF_SECONDS, {SECONDS: Cause.ROUNDING}) for value in (3, 4)),
+        (seconds(2), HALF_SECONDS, {SECONDS: None}),
+        ({"calls": {"completed": 2}}, ({},), {"calls.completed": None}),
+        # zero explains itself where there are no data, and nowhere else
+        (latency(0.0), ({},), {LATENCY: Cause.ZERO_FOR_NULL}),
+        (latency(1.0), ({},), {LATENCY: None}),
+        (latency(0.0), (latency(100),), {LATENCY: None}),
+        # calls that the API counts and nobody lists may have added something, but not more than they are
+        (
+            {"calls": {"total": 3, "completed": 2, "failed": 1}} | seconds(30) | latency(500),
+            (latency(100) | NINE_SECONDS[0],),
+            dict.fromkeys([LATENCY, SECONDS, "calls.total", "calls.completed", "calls.failed"], Cause.DELETED_CALLS),
+        ),
+        ({"calls": {"total": 3}} | seconds(8), NINE_SECONDS, {"calls.total": Cause.DELETED_CALLS, SECONDS: None}),
+        (
+            {"calls": {"total": 3, "completed": 0, "failed": 3}},
+            NINE_SECONDS,
+            {"calls.total": Cause.DELETED_CALLS, "calls.completed": None, "calls.failed": None},
+        ),
+        ({"calls": {"total": 1}}, ({}, {}), {"calls.total": None}),
+        # a value in extra, or a missing turn count, explains its own aggregate alone
+        (
+            {"chat": {"avg_turn_count": 5, "avg_csat_score": 4}},
+            ({"chat_metrics": {"turn_count": 4.5, "csat_score": 3}},),
+            {TURNS: Cause.MISFIT, CSAT: None},
+        ),
+        (OF_CHATS, (WITH_TURNS, WITHOUT), {TURNS: Cause.BOT_MESSAGES, CSAT: None}),
+        (OF_CHATS, (WITHOUT,), {TURNS: Cause.BOT_MESSAGES, CSAT: None}),
+        (OF_CHATS, (WITH_TURNS,), {TURNS: None, CSAT: None}),
+        # what is no number cannot be explained
+        *((latency(value), (latency(1),), {LATENCY: None}) for value in UNREADABLE),
     ],
 )
-def test_more_calls_cannot_explain_less_of_anything_or_more_than_they_are(payload: Metrics, name: str) -> None:
-    assert found({"calls": {"total": 3}} | payload, {"duration_seconds": 9})[name] is None
-
-
-def test_fewer_calls_at_the_api_are_not_explained() -> None:
-    assert found({"calls": {"total": 1}}, {}, {}) == {"calls.total": None}
+def test_each_difference_has_its_cause_or_none(
+    payload: Metrics, calls: tuple[Metrics, ...], causes: dict[str, Cause | None]
+) -> None:
+    assert found(payload, *calls) == causes
 
 
 def test_dead_letters_explain_everything() -> None:
-    assert found(latency(7), {}, has_letters=True) == {"latency.avg_agent_latency_ms": Cause.DEAD_LETTER}
-
-
-def test_value_that_stands_in_extra_explains_its_own_aggregate_alone() -> None:
-    odd = {"chat_metrics": {"turn_count": 4.5, "csat_score": 3}}
-    payload = {"chat": {"avg_turn_count": 5, "avg_csat_score": 4}}
-    assert found(payload, odd) == {"chat.avg_turn_count": Cause.MISFIT, "chat.avg_csat_score": None}
-
-
-def test_call_without_a_turn_count_explains_the_mean_of_turns_alone() -> None:
-    """The API averages COALESCE(turn_count, bot_message_count), and gives only the first of them for a call."""
-    payload = {"chat": {"avg_turn_count": 9, "avg_csat_score": 4}}
-    with_turns, without = {"chat_metrics": {"turn_count": 4, "csat_score": 3}}, {"chat_metrics": {"csat_score": 3}}
-    assert found(payload, with_turns, without) == {
-        "chat.avg_turn_count": Cause.BOT_MESSAGES,
-        "chat.avg_csat_score": None,
-    }
-    assert found(payload, without)["chat.avg_turn_count"] is Cause.BOT_MESSAGES
-    assert found(payload, with_turns)["chat.avg_turn_count"] is None
-
-
-@pytest.mark.parametrize("text", ["1.5x", True, {}, [1]])
-def test_aggregate_that_is_no_number_is_not_explained(text: Any) -> None:
-    assert found(latency(text), latency(1))["latency.avg_agent_latency_ms"] is None
+    assert found(latency(7), {}, has_letters=True) == {LATENCY: Cause.DEAD_LETTER}
 
 
 @pytest.mark.parametrize("payload", [{}, {"metrics": {}}, {"metrics": None}, {"metrics": "none"}])
 def test_aggregates_that_are_left_out_are_explained(payload: Metrics) -> None:
     causes = {each.cause for each in mismatches(payload, recomputed(latency(1)), has_letters=False)}
     assert causes == {Cause.LEFT_OUT}
-
-
-def test_aggregates_that_are_not_known_are_named() -> None:
-    (found_one,) = mismatches(
-        {"metrics": {"latency": {"percentiles": {"p75": 3}}}},
-        Recomputed(dict.fromkeys(NO_CALLS.values)),
-        has_letters=False,
-    )
-    assert found_one == Mismatch("latency.percentiles.p75", 3, None, Cause.UNKNOWN_METRIC)
-
-
-def test_large_numbers_are_summed_exactly() -> None:
-    rng = random.Random(1)
-    tokens = [rng.randrange(2**52) for _ in range(99)]
-    values = recomputed(*({"chat_metrics": {"input_tokens": each}} for each in tokens)).values
-    assert values["chat_avg_input_tokens"] == sum(tokens) / 99
 
 
 def test_both_values_are_told() -> None:

@@ -95,6 +95,10 @@ def detail_of(metrics: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+LISTED, DETAIL, METRICS = PAIRS[min(PAIRS.keys() - NOT_TOLD)]
+ROW = row_of(LISTED, METRICS)
+
+
 def covered(row: list[Any]) -> dict[str, Any]:
     return {name: value for name, value in zip(schema.CALLS.names, row, strict=True) if name in COVERED_COLUMNS}
 
@@ -126,20 +130,17 @@ def test_detail_of_the_tests_is_that_of_the_recorded_server(name):
 
 @pytest.mark.parametrize("field", sorted({*SAME, *OBJECTS} - {"id", "test_execution_id"}))
 def test_field_that_the_detail_lacks_vouches_for_nothing(field):
-    listed, detail, metrics = PAIRS[min(PAIRS.keys() - NOT_TOLD)]
-    without = {name: value for name, value in detail.items() if name != field}
-    assert not is_vouched(listed, without, row_of(listed, metrics))
+    without = {name: value for name, value in DETAIL.items() if name != field}
+    assert not is_vouched(LISTED, without, ROW)
 
 
 @pytest.mark.parametrize(("name", "at"), [("Checkout", None), ("Renamed", STARTED_AT)])
 def test_row_of_an_execution_that_began_or_is_called_otherwise_now_is_made_anew(name, at):
-    listed, detail, metrics = PAIRS[min(PAIRS.keys() - NOT_TOLD)]
-    assert not is_vouched(listed, detail, row_of(listed, metrics), name, at)
+    assert not is_vouched(LISTED, DETAIL, ROW, name, at)
 
 
 def test_unknown_field_of_the_detail_is_ignored():
-    listed, detail, metrics = PAIRS[min(PAIRS.keys() - NOT_TOLD)]
-    assert is_vouched(listed, detail | {"new_field": 1}, row_of(listed, metrics))
+    assert is_vouched(LISTED, DETAIL | {"new_field": 1}, ROW)
 
 
 def test_all_columns_of_a_call_are_covered_but_those_that_no_list_shows():
@@ -149,14 +150,12 @@ def test_all_columns_of_a_call_are_covered_but_those_that_no_list_shows():
 
 @pytest.mark.parametrize("change", [{"scenario_name": "Another"}, {"status": "failed"}, {"new": {"deep": 1}}])
 def test_change_that_the_list_of_calls_shows_is_seen(change):
-    listed, detail, metrics = PAIRS[min(PAIRS.keys() - NOT_TOLD)]
-    assert not is_vouched(listed | change, detail, row_of(listed, metrics))
+    assert not is_vouched(LISTED | change, DETAIL, ROW)
 
 
 @pytest.mark.parametrize("place", [("cost", "stt_cost_cents"), ("chat_metrics", "message_count"), ("new",)])
 def test_change_that_neither_list_shows_goes_unseen(place):
-    listed, _, metrics = PAIRS[min(PAIRS.keys() - NOT_TOLD)]
-    assert is_vouched(listed, detail_of(changed(metrics, place, 77)), row_of(listed, metrics))
+    assert is_vouched(LISTED, detail_of(changed(METRICS, place, 77)), ROW)
 
 
 def test_open_ended_objects_are_the_same_in_either_spelling():

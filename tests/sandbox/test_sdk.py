@@ -1,15 +1,14 @@
-"""What the sandbox computes: the recorded formulas and roundings."""
+"""What the sandbox computes: the recorded formulas and roundings. Shapes are proved in tests/sandbox/test_server.py."""
 
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from etl.sandbox.aggregates import AnswerError, average, eval_results, metrics, percentile, rounded
+from etl.sandbox.fields import AnswerError
+from etl.sandbox.sdk import aggregates, eval_results, rounded, run_execution
 from etl.sandbox.world import Call, EvalConfig, Execution, RunTest, Scenario
 from tests.sandbox.samples import result_of
-from tests.worlds import END
+from tests.worlds import END, settled_world
 
 
 def call(number=0, status="completed", **values):
@@ -19,13 +18,6 @@ def call(number=0, status="completed", **values):
         status=status,
         updated_at=END + timedelta(seconds=number),
         **values,
-    )
-
-
-def execution_of(calls, configs=()):
-    run_test = RunTest(run_test_id="run-test", name="Name", created_at=END, eval_configs=list(configs))
-    return Execution(
-        execution_id="execution", run_test=run_test, status="completed", created_at=END, started_at=END, calls=calls
     )
 
 
@@ -40,13 +32,62 @@ def execution_of(calls, configs=()):
     ],
 )
 def test_latency_aggregates_are_those_that_were_recorded(latencies, average_ms, percentiles):
-    latency = metrics([call(avg_agent_latency_ms=each) for each in latencies])["latency"]
+    latency = aggregates([call(avg_agent_latency_ms=each) for each in latencies])["latency"]
     assert (latency["avg_agent_latency_ms"], latency["percentiles"]) == (average_ms, percentiles)
 
 
 def test_execution_without_data_has_zeros_as_recorded():
-    assert metrics([call(), call(), call()]) == result_of("metrics_edge_no_metrics")["metrics"]
-    assert metrics([]) == result_of("metrics_edge_zero_calls")["metrics"]
+    assert aggregates([call(), call(), call()]) == result_of("metrics_edge_no_metrics")["metrics"]
+    assert aggregates([]) == result_of("metrics_edge_zero_calls")["metrics"]
+
+
+def test_averages_are_over_the_calls_that_have_data():
+    assert (
+        aggregates([call(user_wpm=100.0), call(user_wpm=None), call(user_wpm=101.5)])["conversation"]["avg_user_wpm"]
+        == 100.8
+    )
+
+
+def test_counts_cover_deleted_calls_and_no_other_statuses():
+    calls = [call(status=each) for each in ("completed", "failed", "pending", "queued", "ongoing", "cancelled")]
+    calls[0].is_deleted = True
+    assert aggregates(calls)["calls"] == {"total": 6, "completed": 1, "failed": 1, "pending": 1}
+
+
+def test_numbers_written_as_text_are_averaged():
+    chat = aggregates(
+        [call(chat_metrics={"total_tokens": "1500", "csat_score": "4.25"}), call(chat_metrics={"total_tokens": None})]
+    )
+    assert (chat["chat"]["avg_total_tokens"], chat["chat"]["avg_csat_score"]) == (1500.0, 4.25)
+
+
+@pytest.mark.parametrize(
+    "chat",
+    [
+        {"total_tokens": 2.5},
+        {"total_tokens": 2.0},
+        {"input_tokens": "2.5"},
+        {"output_tokens": True},
+        {"turn_count": "x"},
+    ],
+)
+def test_token_count_that_is_no_integer_cannot_be_aggregated(chat):
+    with pytest.raises(AnswerError):
+        aggregates([call(chat_metrics=chat)])
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "expected"), [(2.5, 0, 3.0), (0.285, 2, 0.29), (1.25, 1, 1.3), (-0.5, 0, -1.0)]
+)
+def test_rounding_is_half_up(value, digits, expected):
+    assert rounded(value, digits) == expected
+
+
+def execution_of(calls, configs):
+    run_test = RunTest(run_test_id="run-test", name="Name", created_at=END, eval_configs=list(configs))
+    return Execution(
+        execution_id="execution", run_test=run_test, status="completed", created_at=END, started_at=END, calls=calls
+    )
 
 
 def test_eval_statistics_are_those_that_were_recorded():
@@ -69,7 +110,7 @@ def test_eval_statistics_are_those_that_were_recorded():
         )
         for mood, result in zip(moods, passed, strict=True)
     ]
-    computed = eval_results(execution_of(calls, configs), None)
+    computed = eval_results(execution_of(calls, configs))
     assert computed[0] == recorded[0]
     assert computed[2] == recorded[2]
 
@@ -77,7 +118,7 @@ def test_eval_statistics_are_those_that_were_recorded():
 def test_score_statistics_are_percent():
     config = EvalConfig("config", "Tone Score", "score", "template", "tone_score")
     calls = [call(eval_outputs={"config": {"output": each / 10, "output_type": "score"}}) for each in range(11)]
-    (computed,) = eval_results(execution_of(calls, [config]), None)
+    (computed,) = eval_results(execution_of(calls, [config]))
     assert computed["result"][0]["output"]["p5"] == 5.0
     assert computed["result"][0]["output"]["p100"] == 100.0
     assert (computed["total_avg"], computed["result"][0]["total_cells"]) == (50.0, 11)
@@ -91,55 +132,13 @@ def test_eval_statistics_leave_out_calls_that_are_not_completed_or_deleted():
         call(2, status="analyzing", eval_outputs=outputs),
         call(3, eval_outputs=outputs, is_deleted=True),
     ]
-    (computed,) = eval_results(execution_of(calls, [config]), None)
+    (computed,) = eval_results(execution_of(calls, [config]))
     assert computed["result"][0]["output"] == {"pass": 0.0, "fail": 100.0, "pass_count": 0, "fail_count": 1}
 
 
-def test_averages_are_over_the_calls_that_have_data():
-    assert (
-        metrics([call(user_wpm=100.0), call(user_wpm=None), call(user_wpm=101.5)])["conversation"]["avg_user_wpm"]
-        == 100.8
-    )
-
-
-def test_counts_cover_deleted_calls_and_no_other_statuses():
-    calls = [call(status=each) for each in ("completed", "failed", "pending", "queued", "ongoing", "cancelled")]
-    calls[0].is_deleted = True
-    assert metrics(calls)["calls"] == {"total": 6, "completed": 1, "failed": 1, "pending": 1}
-
-
-def test_numbers_written_as_text_are_averaged():
-    chat = metrics(
-        [call(chat_metrics={"total_tokens": "1500", "csat_score": "4.25"}), call(chat_metrics={"total_tokens": None})]
-    )
-    assert (chat["chat"]["avg_total_tokens"], chat["chat"]["avg_csat_score"]) == (1500.0, 4.25)
-
-
-@pytest.mark.parametrize(
-    "chat",
-    [
-        {"total_tokens": 2.5},
-        {"total_tokens": 2.0},
-        {"input_tokens": "2.5"},
-        {"output_tokens": True},
-        {"turn_count": "x"},
-    ],
-)
-def test_token_count_that_is_no_integer_cannot_be_aggregated(chat):
-    with pytest.raises(AnswerError):
-        metrics([call(chat_metrics=chat)])
-
-
-@pytest.mark.parametrize(
-    ("value", "digits", "expected"), [(2.5, 0, 3.0), (0.285, 2, 0.29), (1.25, 1, 1.3), (-0.5, 0, -1.0)]
-)
-def test_rounding_is_half_up(value, digits, expected):
-    assert rounded(value, digits) == expected
-
-
-@given(st.lists(st.integers(0, 10_000), min_size=1), st.floats(0, 100))
-def test_percentile_lies_between_the_smallest_and_the_largest(values, rank):
-    ordered = sorted(values)
-    assert ordered[0] <= percentile(ordered, rank) <= ordered[-1]
-    assert ordered[0] <= average(values, 6) + 1e-6
-    assert (percentile(ordered, 0), percentile(ordered, 100)) == (ordered[0], ordered[-1])
+def test_eval_names_choose_outputs_whatever_their_case():
+    world = settled_world(2, run_tests=1, executions=1, calls=9)
+    execution = world.run_tests[0].executions[0]
+    result = run_execution(execution, {"eval_name": "tone score"})
+    names = {each["name"] for row in result["call_results"]["results"] for each in row["eval_outputs"].values()}
+    assert names == {"Tone Score"}

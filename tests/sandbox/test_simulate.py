@@ -32,8 +32,7 @@ def recorded_execution(case: str) -> tuple[World, str]:
     configs = {key: each["name"] for call in calls for key, each in call.eval_outputs.items()}
     run_test.eval_configs = [EvalConfig(key, name, "score", key, name) for key, name in configs.items()]
     run_test.executions.append(execution_with_answer(run_test, runs, calls))
-    world.index_run_test(run_test)
-    return world, runs["execution_id"]
+    return World(world.organization_id, [run_test]), runs["execution_id"]
 
 
 async def answered(session: Any, sandbox: Sandbox, target: str) -> tuple[int, Any]:
@@ -98,8 +97,7 @@ def world_with_odd_evals(case: str) -> World:
     run_test.executions.append(
         execution_with_answer(run_test, {**head, "execution_id": entries[0]["execution_id"]}, calls)
     )
-    world.index_run_test(run_test)
-    return world
+    return World(world.organization_id, [run_test])
 
 
 METRICS_OF_NONE: dict[str, Any] = {"conversation": {}, "chat_metrics": None}

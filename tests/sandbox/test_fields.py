@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.sandbox.answers.fields import PastTheEndError, page_of, timestamp
+from etl.sandbox.fields import AnswerError, page_of, timestamp
 
 
 def test_timestamps_are_utc_with_microseconds():
@@ -17,16 +17,24 @@ def test_timestamps_are_utc_with_microseconds():
 @given(st.integers(0, 40), st.integers(1, 50), st.none() | st.integers(1, 7))
 def test_pages_partition_the_rows(size, limit, max_limit):
     rows = list(range(size))
-    first = page_of(rows, None, str(limit), max_limit)
-    pages = [page_of(rows, str(page), str(limit), max_limit) for page in range(1, first["total_pages"] + 1)]
+    first = page_of(rows, {"limit": str(limit)}, max_limit)
+    pages = [
+        page_of(rows, {"page": str(page), "limit": str(limit)}, max_limit)
+        for page in range(1, first["total_pages"] + 1)
+    ]
     assert [row for page in pages for row in page["results"]] == rows
     assert {page["count"] for page in pages} == {size}
     assert first == pages[0]
-    with pytest.raises(PastTheEndError):
-        page_of(rows, str(first["total_pages"] + 1), str(limit), max_limit)
+    with pytest.raises(AnswerError):
+        page_of(rows, {"page": str(first["total_pages"] + 1), "limit": str(limit)}, max_limit)
 
 
 @pytest.mark.parametrize("page", ["0", "-1", "", "abc", "1.0", "99"])
 def test_page_that_is_no_page_is_past_the_end(page):
-    with pytest.raises(PastTheEndError):
-        page_of(range(30), page, "10")
+    with pytest.raises(AnswerError):
+        page_of(range(30), {"page": page})
+
+
+@pytest.mark.parametrize("limit", ["0", "-3", "many", ""])
+def test_limit_that_is_no_positive_integer_means_ten(limit):
+    assert len(page_of(range(12), {"limit": limit})["results"]) == 10

@@ -1,1 +1,0 @@
-"""The ``result`` objects of the API's answers, one module for each endpoint; knows nothing of HTTP. Pure."""

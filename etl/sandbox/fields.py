@@ -1,0 +1,95 @@
+"""What the answers of several endpoints share: fields, and the pages of a list with the quirks of the real server. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from etl.sandbox.world import Call, Execution
+
+LATENCY = ("avg_agent_latency_ms", "response_time_ms")
+COST = ("total_cost_cents", "stt_cost_cents", "llm_cost_cents", "tts_cost_cents")
+DEFAULT_LIMIT = 10
+
+
+class AnswerError(Exception):
+    """The real server cannot compute this answer either: it answers 500."""
+
+
+def timestamp(moment: datetime | None) -> str | None:
+    """ISO 8601 in UTC with a Z, as the API writes it."""
+    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
+
+
+def execution_head(execution: Execution) -> dict[str, Any]:
+    """Id, status, times and stored counters."""
+    return {
+        "execution_id": execution.execution_id,
+        "status": execution.status,
+        "started_at": timestamp(execution.started_at),
+        "completed_at": timestamp(execution.completed_at),
+        "total_calls": execution.total_calls,
+        "completed_calls": execution.completed_calls,
+        "failed_calls": execution.failed_calls,
+    }
+
+
+def fields_of(call: Call, names: Iterable[str]) -> dict[str, Any]:
+    """These fields of the call, as they are."""
+    return {name: getattr(call, name) for name in names}
+
+
+def percentile(ordered: Sequence[float], rank: float) -> float:
+    """The percentile of sorted values, by linear interpolation."""
+    position = (len(ordered) - 1) * rank / 100
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+
+
+def page_of(rows: Sequence[Any], query: Mapping[str, str], max_limit: int | None = None) -> dict[str, Any]:
+    """The page of ``rows`` that the query names. A limit that is not a positive integer silently becomes 10.
+
+    Raises:
+        AnswerError: there is no such page; page 1 always exists.
+    """
+    limit = _integer(query.get("limit")) or 0
+    limit = limit if limit > 0 else DEFAULT_LIMIT
+    limit = limit if max_limit is None else min(limit, max_limit)
+    page = _integer(query.get("page", "1")) or 0
+    found = cut(rows, page, limit)
+    if not 1 <= page <= found["total_pages"]:
+        raise AnswerError(f"no page {page}")
+    return found
+
+
+def cut(rows: Sequence[Any], page: int, limit: int) -> dict[str, Any]:
+    """The page of ``rows`` with its figures; empty past the end."""
+    return {
+        "total_pages": max(1, -(-len(rows) // limit)),
+        "current_page": page,
+        "count": len(rows),
+        "results": rows[(page - 1) * limit : page * limit],
+    }
+
+
+def links(found: Mapping[str, Any], url: str, query: Mapping[str, str]) -> dict[str, str | None]:
+    """The URLs of the pages before and after this one; page 1 has no page parameter."""
+
+    def link(page: int) -> str:
+        others = {name: value for name, value in query.items() if name != "page"}
+        pairs = sorted(others.items() if page == 1 else {**others, "page": str(page)}.items())
+        return f"{url}?{urlencode(pairs)}" if pairs else url
+
+    page, last = found["current_page"], found["total_pages"]
+    return {
+        "next": link(page + 1) if page < last else None,
+        "previous": link(page - 1) if 1 < page <= last else None,
+    }
+
+
+def _integer(text: str | None) -> int | None:
+    try:
+        return None if text is None else int(text)
+    except ValueError:
+        return None

@@ -1,0 +1,256 @@
+"""What /sdk/… answers: metrics/ with raw metrics and aggregates, runs/ with eval outputs and eval results. Pure.
+
+Aggregates are rounded like the API's. An average without data is 0.0, as on the real server. Deleted calls count in it.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+from etl.sandbox.fields import COST, LATENCY, AnswerError, execution_head, fields_of, page_of, percentile, timestamp
+from etl.sandbox.world import CONVERSATION, Call, EvalConfig, Execution, World, listable_calls, listable_executions
+
+CHAT = ("total_tokens", "input_tokens", "output_tokens", "avg_latency_ms", "turn_count", "csat_score", "message_count")
+CONVERSATION_DIGITS = {
+    "user_wpm": 1,
+    "bot_wpm": 1,
+    "talk_ratio": 2,
+    "user_interruption_rate": 2,
+    "ai_interruption_rate": 2,
+    "avg_stop_time_after_interruption_ms": 0,
+}
+SUMMED_UP = ("Pass/Fail", "score", "choices")
+EVAL_PERCENTILES = (5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 100)
+
+
+def call_metrics(call: Call, execution: Execution) -> dict[str, Any]:
+    """metrics/?call_execution_id=: the raw metrics of a call. An open-ended object that is None is omitted."""
+    latency, cost = fields_of(call, LATENCY), fields_of(call, COST)
+    if call.system_metrics is not None:
+        latency["system_metrics"] = call.system_metrics
+    if call.cost_breakdown is not None:
+        cost["breakdown"] = call.cost_breakdown
+    chat = call.chat_metrics
+    return {
+        "call_execution_id": call.call_execution_id,
+        "execution_id": execution.execution_id,
+        "status": call.status,
+        "duration_seconds": call.duration_seconds,
+        "latency": latency,
+        "cost": cost,
+        "conversation": fields_of(call, CONVERSATION),
+        "chat_metrics": None if chat is None else {name: chat[name] for name in CHAT if name in chat},
+    }
+
+
+def execution_metrics(execution: Execution) -> dict[str, Any]:
+    """metrics/?execution_id=: the aggregates of an execution, over all its calls that have data, deleted ones included.
+
+    Raises:
+        AnswerError: a token count is not an integer.
+    """
+    return {**execution_head(execution), "metrics": aggregates(execution.calls)}
+
+
+def execution_page(world: World, query: Mapping[str, str], max_limit: int | None = None) -> dict[str, Any]:
+    """metrics/?run_test_name=: the executions of all run tests of this name, newest first.
+
+    Raises:
+        AnswerError: there is no such page, or one of its executions cannot be aggregated.
+    """
+    found = page_of(listable_executions(world, query["run_test_name"]), query, max_limit)
+    return {**found, "results": [execution_metrics(each) for each in found["results"]]}
+
+
+def aggregates(calls: Sequence[Call]) -> dict[str, Any]:
+    """The ``metrics`` of one execution.
+
+    Raises:
+        AnswerError: a token count is not an integer, or another chat value not a number.
+    """
+    latencies = sorted(call.avg_agent_latency_ms for call in calls if call.avg_agent_latency_ms is not None)
+
+    def chat(name: str, read: Callable[[object], float | None], digits: int) -> float:
+        return average((read(call.chat_metrics.get(name)) for call in calls if call.chat_metrics), digits)
+
+    return {
+        "latency": {
+            "avg_agent_latency_ms": average(latencies, 0),
+            "avg_response_time_ms": average((call.response_time_ms for call in calls), 0),
+            "percentiles": {f"p{rank}": rounded(percentile(latencies, rank), 1) for rank in (50, 95, 99) if latencies},
+        },
+        "cost": {"total_duration_seconds": int(sum(call.duration_seconds or 0 for call in calls))},
+        "conversation": {
+            f"avg_{name.removeprefix('avg_')}": average((getattr(call, name) for call in calls), digits)
+            for name, digits in CONVERSATION_DIGITS.items()
+        },
+        "chat": {
+            "avg_total_tokens": chat("total_tokens", _integer, 0),
+            "avg_input_tokens": chat("input_tokens", _integer, 0),
+            "avg_output_tokens": chat("output_tokens", _integer, 0),
+            "avg_chat_latency_ms": chat("avg_latency_ms", _number, 1),
+            "avg_turn_count": chat("turn_count", _number, 0),
+            "avg_csat_score": chat("csat_score", _number, 2),
+        },
+        "calls": {
+            "total": len(calls),
+            **{status: sum(call.status == status for call in calls) for status in ("completed", "failed", "pending")},
+        },
+    }
+
+
+def average(values: Iterable[float | None], digits: int) -> float:
+    """The mean of the values that are not None, rounded half up; 0.0 if there are none."""
+    known = [value for value in values if value is not None]
+    return rounded(sum(known) / len(known), digits) if known else 0.0
+
+
+def rounded(value: float, digits: int) -> float:
+    """Rounded half up, like a numeric in PostgreSQL."""
+    return float(Decimal(f"{value:.15g}").quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
+
+
+def _integer(value: object) -> int | None:
+    """A token count as the server reads it: an integer, also as text. It fails on any float, even 5.0."""
+    try:
+        return None if value is None else int(str(value))
+    except ValueError as problem:
+        raise AnswerError(f"not an integer: {value!r}") from problem
+
+
+def _number(value: object) -> float | None:
+    """A number, also as text."""
+    try:
+        return None if value is None else float(str(value))
+    except ValueError as problem:
+        raise AnswerError(f"not a number: {value!r}") from problem
+
+
+def run_call(call: Call, execution: Execution, query: Mapping[str, str]) -> dict[str, Any]:
+    """runs/?call_execution_id=: a call with its times and eval outputs.
+
+    Raises:
+        AnswerError: the eval outputs cannot be filtered by name.
+    """
+    return {
+        **_call_head(call, query),
+        "execution_id": execution.execution_id,
+        "started_at": timestamp(call.started_at),
+        "completed_at": timestamp(call.completed_at),
+        "ended_reason": call.ended_reason,
+        "call_summary": call.call_summary,
+        "latency": fields_of(call, LATENCY),
+        "cost": fields_of(call, COST),
+    }
+
+
+def run_execution(execution: Execution, query: Mapping[str, str], max_limit: int | None = None) -> dict[str, Any]:
+    """runs/?execution_id=: eval results, and a page of the calls, last updated first.
+
+    Raises:
+        AnswerError: there is no such page, or the eval outputs cannot be summed up or filtered by name.
+    """
+    found = page_of(listable_calls(execution), query, max_limit)
+    calls = [_call_head(call, query) for call in found["results"]]
+    return {**_execution(execution, query), "call_results": {**found, "results": calls}}
+
+
+def runs_page(world: World, query: Mapping[str, str], max_limit: int | None = None) -> dict[str, Any]:
+    """runs/?run_test_name=: executions with eval results, newest first.
+
+    Raises:
+        AnswerError: there is no such page, or eval outputs cannot be summed up.
+    """
+    found = page_of(listable_executions(world, query["run_test_name"]), query, max_limit)
+    return {**found, "results": [_execution(each, query) for each in found["results"]]}
+
+
+def eval_results(execution: Execution, eval_names: Collection[str] | None = None) -> list[dict[str, Any]]:
+    """One entry per eval of the run test, from the completed calls that are not deleted.
+
+    Raises:
+        AnswerError: an eval has no object as its output, or one of a type that cannot be summed up.
+    """
+    calls = [call for call in listable_calls(execution) if call.status == "completed" and call.eval_outputs]
+    configs = [each for each in execution.run_test.eval_configs if eval_names is None or each.name in eval_names]
+    return [_eval_result(config, calls) for config in configs]
+
+
+def _call_head(call: Call, query: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "call_execution_id": call.call_execution_id,
+        "scenario_id": call.scenario.scenario_id,
+        "scenario_name": call.scenario.name,
+        "status": call.status,
+        "duration_seconds": call.duration_seconds,
+        "eval_outputs": _eval_outputs(call, _eval_names(query)),
+    }
+
+
+def _execution(execution: Execution, query: Mapping[str, str]) -> dict[str, Any]:
+    return {**execution_head(execution), "eval_results": eval_results(execution, _eval_names(query))}
+
+
+def _eval_names(query: Mapping[str, str]) -> set[str] | None:
+    names = {name.strip() for name in query.get("eval_name", "").split(",")} - {""}
+    return names or None
+
+
+def _eval_outputs(call: Call, eval_names: Collection[str] | None) -> dict[str, Any]:
+    """The call's eval outputs by config id; only those of ``eval_names``, in any case, unless it is None."""
+    if eval_names is None:
+        return call.eval_outputs
+    if not isinstance(call.eval_outputs, dict):
+        raise AnswerError("eval outputs that are no object")
+    objects = {config_id: each for config_id, each in call.eval_outputs.items() if isinstance(each, dict)}
+    if any(each.get("name", "") is None for each in objects.values()):
+        raise AnswerError("an eval output whose name is null")
+    wanted = {name.lower() for name in eval_names}
+    return {config_id: each for config_id, each in objects.items() if str(each.get("name", "")).lower() in wanted}
+
+
+def _eval_result(config: EvalConfig, calls: Sequence[Call]) -> dict[str, Any]:
+    outputs = _outputs(config, calls)
+    result: dict[str, Any] = {"name": config.name, "id": config.config_id, "total_cells": len(outputs), "output": {}}
+    summary: dict[str, Any]
+
+    def percent(count: int) -> float:
+        return round(100 * count / len(outputs), 2) if outputs else 0
+
+    if config.output_type == "Pass/Fail":
+        words = Counter(str(each).lower() for each in outputs)
+        passed, failed = words["passed"] + words["true"], words["failed"] + words["false"]
+        if outputs:
+            counts = {"pass_count": passed, "fail_count": failed}
+            result["output"] = {"pass": percent(passed), "fail": percent(failed), **counts}
+        summary = {"total_pass_rate": percent(passed)}
+    elif config.output_type == "score":
+        scores = sorted(100 * float(each) for each in outputs)
+        if scores:
+            result["output"] = {f"p{rank}": round(percentile(scores, rank), 2) for rank in EVAL_PERCENTILES}
+            result["avg_score"] = round(sum(scores) / len(scores), 2)
+        summary = {"total_avg": result.get("avg_score", 0)}
+    else:
+        result["output"] = {choice: percent(times) for choice, times in Counter(map(str, outputs)).items()}
+        summary = {"total_choices_avg": dict(result["output"])}
+    return {
+        "name": config.template_name,
+        "id": config.template_id,
+        "output_type": config.output_type,
+        "result": [result],
+        **summary,
+    }
+
+
+def _outputs(config: EvalConfig, calls: Sequence[Call]) -> list[Any]:
+    """What the eval gave for the calls, without nulls; the type of the last saved call decides whether it can be summed up."""
+    if not all(isinstance(call.eval_outputs, dict) for call in calls):
+        raise AnswerError("eval outputs that are no object")
+    evals = [call.eval_outputs.get(config.config_id) or {} for call in calls]
+    if not all(isinstance(each, dict) for each in evals):
+        raise AnswerError(f"an output of {config.name} that is no object")
+    last_type = next((each["output_type"] for each in evals if each.get("output_type")), config.output_type)
+    if last_type not in SUMMED_UP:
+        raise AnswerError(f"outputs of {config.name} that cannot be summed up: {last_type}")
+    return [each["output"] for each in evals if each.get("output") is not None and each.get("output_type")]

@@ -1,0 +1,145 @@
+"""What /simulate/… answers, without an envelope: the detail of an execution, and the run tests. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from etl.sandbox.fields import DEFAULT_LIMIT, LATENCY, cut, fields_of, links, page_of, timestamp
+from etl.sandbox.world import CONVERSATION, Call, Execution, RunTest, World, listable_calls
+
+SAME_NAME = (*CONVERSATION[:-1], *LATENCY, "status", "duration_seconds", "overall_score")
+FROM_CHAT = ("total_tokens", "input_tokens", "output_tokens", "avg_latency_ms", "csat_score")
+NULL_IN_RUN_TESTS = (
+    "agent_definition",
+    "agent_version",
+    "agent_definition_detail",
+    "prompt_template",
+    "prompt_template_detail",
+    "prompt_version",
+    "prompt_version_detail",
+    "simulator_agent",
+    "simulator_agent_detail",
+    "deleted_at",
+)
+
+
+def execution_detail(execution: Execution, url: str, query: Mapping[str, str]) -> dict[str, Any]:
+    """One page of the calls, last updated first, with links made from ``url``. A page past the end is empty."""
+    found = cut(listable_calls(execution), int(query.get("page", 1)), int(query.get("limit", DEFAULT_LIMIT)))
+    return {
+        **found,
+        **links(found, url, query),
+        "results": [_call(each, execution) for each in found["results"]],
+        "column_order": [],
+        "error_messages": [],
+        "status": execution.status,
+        "provider": None,
+        "agent_type": "text" if execution.run_test.profile.is_chat else "voice",
+    }
+
+
+def _call(call: Call, execution: Execution) -> dict[str, Any]:
+    chat = call.chat_metrics or {}
+    turn_count = chat.get("turn_count")
+    return {
+        "id": call.call_execution_id,
+        "test_execution_id": execution.execution_id,
+        "timestamp": timestamp(call.updated_at),
+        "start_time": timestamp(call.started_at),
+        "scenario_id": call.scenario.scenario_id,
+        "scenario": call.scenario.name,
+        "ended_reason": call.ended_reason,
+        "call_summary": call.call_summary,
+        **fields_of(call, SAME_NAME),
+        "avg_stop_time_after_interruption": call.avg_stop_time_after_interruption_ms,
+        "cost_cents": call.total_cost_cents,
+        "customer_cost_breakdown": call.cost_breakdown,
+        "customer_latency_metrics": None if call.system_metrics is None else {"systemMetrics": call.system_metrics},
+        **{name: chat.get(name) for name in FROM_CHAT},
+        "turn_count": chat.get("message_count") if turn_count is None else turn_count,
+        "eval_outputs": _evals(call, execution),
+        "transcript": [],
+        "recordings": {},
+        "rerun_snapshots": [],
+    }
+
+
+def _evals(call: Call, execution: Execution) -> dict[str, Any]:
+    """Outputs of evals that still have a configuration, filled in; others are left out."""
+    names = {config.config_id: config.name for config in execution.run_test.eval_configs}
+    outputs: Any = call.eval_outputs
+    return {
+        config_id: {
+            "value": _value(output),
+            "reason": output.get("reason"),
+            "type": output.get("output_type"),
+            "name": names[config_id],
+            "error": False,
+            "status": "completed",
+            "skipped": False,
+        }
+        for config_id, output in (outputs.items() if isinstance(outputs, dict) else ())
+        if isinstance(output, dict) and config_id in names
+    }
+
+
+def _value(output: Mapping[str, Any]) -> Any:
+    """The output; choices are a list, however they are stored."""
+    value = output.get("output")
+    if output.get("output_type") != "choices":
+        return value
+    if isinstance(value, dict):
+        value = value.get("choices", value.get("choice"))
+    return value if isinstance(value, list) else [value]
+
+
+def run_tests_page(world: World, url: str, query: Mapping[str, str], max_limit: int | None = None) -> dict[str, Any]:
+    """Run tests whose name contains ``search``, newest first, with links made from ``url``.
+
+    Raises:
+        AnswerError: there is no such page.
+    """
+    search = query.get("search", "").strip().lower()
+    rows = [each for each in world.run_tests if search in each.name.lower()]
+    found = page_of(sorted(rows, key=lambda each: each.created_at, reverse=True), query, max_limit)
+    results = [_run_test(each, world.organization_id) for each in found["results"]]
+    return {**found, **links(found, url, query), "results": results}
+
+
+def _run_test(run_test: RunTest, organization_id: str) -> dict[str, Any]:
+    configs: list[dict[str, Any]] = [
+        {
+            "id": each.config_id,
+            "name": each.name,
+            "config": {},
+            "mapping": {},
+            "filters": {},
+            "error_localizer": False,
+            "model": None,
+            "status": "Completed",
+            "eval_group": None,
+            "template_id": each.template_id,
+        }
+        for each in run_test.eval_configs
+    ]
+    last_run_at = max((each.created_at for each in run_test.executions if not each.is_deleted), default=None)
+    return {
+        **dict.fromkeys(NULL_IN_RUN_TESTS),
+        "id": run_test.run_test_id,
+        "name": run_test.name,
+        "description": run_test.description,
+        "source_type": "agent_definition",
+        "source_type_display": "Agent Definition",
+        "scenarios": [],
+        "scenarios_detail": [],
+        "dataset_row_ids": [],
+        "simulate_eval_configs": [each.config_id for each in run_test.eval_configs],
+        "simulate_eval_configs_detail": configs,
+        "evals_detail": configs,
+        "evals": configs,
+        "organization": organization_id,
+        "enable_tool_evaluation": False,
+        "created_at": timestamp(run_test.created_at),
+        "updated_at": timestamp(run_test.created_at),
+        "last_run_at": timestamp(last_run_at),
+        "deleted": False,
+    }

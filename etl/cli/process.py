@@ -1,27 +1,76 @@
-"""The command's process: tuned for speed and little memory, stopped by a signal in order, ended with an exit code.
+"""The command's process: its streams, its tuning, how a signal stops it in order, and the exit code that it ends with.
 
 A program that imports the library keeps its own.
 """
 
 import asyncio
+import errno
 import gc
+import io
 import os
 import resource
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 import typer
 
-from etl.cli.streams import stdout_failure
 from etl.errors import ExitCode, ExporterError, InterruptedRunError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 T = TypeVar("T")
 
 _OPEN_FILES = 1024
+
+
+class _Descriptor(io.FileIO):
+    """An open file on which every write succeeds; ``failure`` is why the first text was lost."""
+
+    failure: OSError | None = None
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        """Write the data, or lose it."""
+        try:
+            return super().write(data)
+        except OSError as exc:
+            self.failure = self.failure or exc
+            return memoryview(data).nbytes
+
+
+def take_over_streams() -> None:
+    """Make ``sys.stdout`` and ``sys.stderr`` streams that never fail: printing costs text, never the run."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.set_blocking(descriptor, True)  # the parent process may have made a pipe non-blocking
+        except OSError:
+            # It is closed: the next file that is opened, such as one of the dataset, would get its number and what is printed.
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    sys.stdout, sys.stderr = _stream(1, sys.stdout), _stream(2, sys.stderr)
+
+
+def _stream(descriptor: int, opened: TextIO | None) -> io.TextIOWrapper:
+    """``opened`` is what the interpreter made of the descriptor: None when it was closed."""
+    raw = _Descriptor(descriptor, "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=opened.encoding if opened else "utf-8",
+        errors="backslashreplace",
+        line_buffering=descriptor == 2 or raw.isatty(),  # noqa: PLR2004 stderr
+    )
+
+
+def _stdout_failure() -> str | None:
+    """Why something that was printed to stdout is not there. None when all is, or when its reader, such as ``head``, has gone."""
+    sys.stdout.flush()
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    failure = raw.failure if isinstance(raw, _Descriptor) else None
+    return None if failure is None or failure.errno == errno.EPIPE else os.strerror(failure.errno or errno.EIO)
 
 
 def prepare() -> None:
@@ -123,7 +172,7 @@ def report_errors(*, verbose: bool) -> Iterator[None]:
 
 def end(exit_code: ExitCode, *, is_all_printed: bool = True) -> NoReturn:
     """End the command. ``is_all_printed``: its whole result is what it printed, so without that it has failed."""
-    if failure := stdout_failure():
+    if failure := _stdout_failure():
         from etl.cli.console import print_message
 
         print_message(f"error: cannot write to stdout: {failure}: the output is incomplete")

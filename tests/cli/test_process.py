@@ -1,4 +1,4 @@
-"""How the command's process runs, with the extra ``fast`` and without, and how an error or a signal ends it."""
+"""How the command's process runs, with the extra ``fast`` and without, where its text goes, and how an error or a signal ends it."""
 
 import asyncio
 import gc
@@ -106,3 +106,25 @@ async def test_signal_asks_the_run_to_stop_with_its_exit_code(number: signal.Sig
         error = await stop
     assert (error.exit_code, str(error)) == (exit_code, f"interrupted by {number.name}; what had arrived is saved")
     assert signal.getsignal(number) is before
+
+
+def shown_by(program: str, redirections: str = "") -> subprocess.CompletedProcess[str]:
+    program = f"import os, sys; from etl.cli import process; process.take_over_streams(); {program}"
+    words = ["bash", "-c", f'"$0" -c "$1" {redirections}', sys.executable, program]
+    return subprocess.run(words, capture_output=True, text=True, check=False, env=os.environ)
+
+
+def test_number_of_a_closed_stream_is_not_given_to_the_next_file() -> None:
+    assert shown_by("sys.stderr.write(str(os.open('/', os.O_RDONLY) > 2))", "<&- >&-").stderr == "True"
+
+
+@pytest.mark.parametrize(
+    ("redirections", "stdout", "failure"),
+    [("", "last", "None"), (">/dev/full", "", "No space left on device"), ("| true", "", "None")],
+)
+def test_failure_to_write_is_told_of_stdout_but_not_of_a_reader_that_has_gone(
+    redirections: str, stdout: str, failure: str
+) -> None:
+    """Nor does the last flush of the interpreter fail."""
+    result = shown_by("print('last', end=''); sys.stderr.write(str(process._stdout_failure()))", redirections)
+    assert (result.returncode, result.stdout, result.stderr) == (0, stdout, failure)

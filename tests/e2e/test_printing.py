@@ -6,7 +6,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from etl.sandbox import Sandbox
-from tests.e2e.command import UNREAD_STDERR, Ended, environment, metrics_etl, write_settings
+from tests.e2e.command import Ended, environment, metrics_etl, write_settings
 from tests.support import API_KEY, SECRET_KEY
 from tests.worlds import settled_world
 
@@ -52,16 +52,6 @@ async def test_run_is_complete_wherever_its_text_goes(server: Sandbox, folder: P
     assert result.exit_code == 0
     assert ds.dataset(folder / "data" / "calls").count_rows() == 6
     assert result.stderr.endswith(NO_SPACE) == (streams == ">/dev/full")
-
-
-@pytest.mark.timeout(60)
-async def test_run_is_complete_when_nobody_reads_what_it_says(server: Sandbox, folder: Path) -> None:
-    """As behind a log driver that stands still, or a terminal that was stopped."""
-    result = await metrics_etl("run", "--verbose", cwd=folder, env=environment(server), under=UNREAD_STDERR)
-
-    assert (result.exit_code, result.stderr) == (0, "")
-    assert "complete (exit 0)" in result.stdout
-    assert ds.dataset(folder / "data" / "calls").count_rows() == 6
 
 
 async def test_run_that_failed_keeps_its_exit_code_when_it_cannot_say_so(server: Sandbox, folder: Path) -> None:

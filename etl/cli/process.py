@@ -61,7 +61,7 @@ def _stream(descriptor: int, opened: TextIO | None) -> io.TextIOWrapper:
         io.BufferedWriter(raw),
         encoding=opened.encoding if opened else "utf-8",
         errors="backslashreplace",
-        line_buffering=descriptor == 2 or raw.isatty(),  # noqa: PLR2004 stderr
+        line_buffering=descriptor == 2 or raw.isatty(),
     )
 
 

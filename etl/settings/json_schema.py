@@ -12,7 +12,7 @@ from etl.model.keys import KEY, KEY_MAX_BYTES, READ_AS_VALUES
 from etl.model.locations import BUCKETS
 from etl.model.metrics import EVAL, LIMIT, METRICS
 from etl.settings.read import Settings
-from etl.settings.sections import MOST_REQUESTS_PER_MINUTE, NAMESPACE, RunTest
+from etl.settings.sections import NAMESPACE, RunTest
 
 _NAME: dict[str, Any] = {"type": "string", "pattern": r"^\S([\s\S]*\S)?$"}
 _VALIDATED: dict[tuple[str, str], dict[str, Any]] = {
@@ -25,7 +25,7 @@ _VALIDATED: dict[tuple[str, str], dict[str, Any]] = {
     ("Api", "requests_per_minute"): {
         "default": "auto",
         "type": ["string", "integer"],
-        "anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MOST_REQUESTS_PER_MINUTE}],
+        "anyOf": [{"const": "auto"}, {"type": "integer"}],
     },
     ("Warehouse", "schema"): {"pattern": f"^{NAMESPACE.pattern}$"},
     ("Compare", "max_regression"): {

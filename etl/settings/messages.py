@@ -39,7 +39,7 @@ def first_error(model: type[BaseModel], exc: ValidationError, file: Path, from_e
         "string_too_short": "must not be empty",
         "tuple_type": 'must be "all" or a list, e.g. ["My Agent Test"]',
         "model_type": "must be a section",
-        "int_parsing_size": "must be a whole number",
+        "path_not_file": "must be a file",
     }.get(error["type"])
     if text is None:
         text = "must be " + error["msg"].removeprefix("Input should be ").split(",")[0].replace("{", "").replace(

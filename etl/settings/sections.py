@@ -6,19 +6,26 @@ The meanings are those in ``config/example.toml``; an editor shows them, see ``j
 import re
 from datetime import date
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
-from yarl import URL
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FilePath,
+    HttpUrl,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from etl.errors import ConfigurationError
 from etl.model.keys import default_key, is_key, is_listable
 from etl.model.locations import BUCKETS, DEFAULT_NAMESPACE, WAREHOUSES, has_few_slashes, scheme_of, without_secrets
 from etl.model.metrics import Limit, limits_of
 
-MOST_REQUESTS_PER_MINUTE = 10_000_000
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 NAMESPACE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
@@ -57,31 +64,17 @@ class RunTest(_Section):
         return self
 
 
-def _requests_per_minute(value: Any) -> int | None:
-    if value == "auto":
-        return None
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
-        value = int(value)
-    if type(value) is int and 1 <= value <= MOST_REQUESTS_PER_MINUTE:
-        return value
-    raise ValueError(f'must be "auto" or a whole number from 1 to {MOST_REQUESTS_PER_MINUTE:,}')
-
-
-def _address(value: str) -> SplitResult | None:
-    """The parts of an address in ASCII to which a client could connect; None when it is none."""
+def _http_url(value: str) -> HttpUrl | None:
+    """None when it is not the address of an HTTP server."""
     try:
-        url = URL(value, encoded=True)
-        _ = url.port, (url.host or "").encode("idna")  # a port that is a number, a host with no empty or too long label
-        parts = urlsplit(value)
-    except ValueError:
+        return HttpUrl(value)
+    except ValidationError:
         return None
-    is_plain = value.isascii() and value.isprintable() and " " not in value
-    return parts if is_plain and parts.hostname else None
 
 
 def _is_loopback(host: str) -> bool:
     try:
-        return ip_address(host).is_loopback
+        return ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
 
@@ -94,9 +87,10 @@ class Api(_Section):
         description="address of the API; FI_BASE_URL overrides it; plain http:// only to this machine",
     )
     concurrency: int = Field(32, ge=1, le=256, description="requests at the same time, 1 to 256")
-    requests_per_minute: Annotated[int | None, BeforeValidator(_requests_per_minute)] = Field(
-        None, description='rate limit to keep: a number, or "auto" to learn it from the API\'s answers'
-    )
+    requests_per_minute: Annotated[
+        Annotated[int, Field(ge=1, le=10_000_000)] | None,
+        BeforeValidator(lambda value: None if value == "auto" else value),
+    ] = Field(None, description='rate limit to keep: a number, or "auto" to learn it from the API\'s answers')
     quota_share: float = Field(
         1.0, gt=0, le=1, description="share of the rate limit to use, above 0 up to 1; the rest is left for others"
     )
@@ -120,7 +114,7 @@ class Api(_Section):
         le=4096,
         description="largest answer to accept, in MiB; all answers being read take at most four times as much",
     )
-    ca_file: Path | None = Field(None, description="certificates to trust instead of the system's")
+    ca_file: FilePath | None = Field(None, description="certificates to trust instead of the system's")
     proxy: str | None = Field(
         None, description="proxy to the API; its credentials: FI_PROXY_USER, FI_PROXY_PASSWORD (or …_FILE)"
     )
@@ -128,21 +122,14 @@ class Api(_Section):
     @field_validator("base_url")
     @classmethod
     def _base_url(cls, value: str) -> str:
-        parts = _address(value)
-        if parts is None or parts.scheme not in ("https", "http"):
-            raise ValueError(f"must be an https:// address, got {value!r}")
-        if parts.username or parts.password or parts.query or parts.fragment:
+        url = _http_url(value)
+        if url is None:
+            raise ValueError(f"must be an https:// address, got {without_secrets(value)}")
+        if {url.username, url.password, url.query, url.fragment} != {None}:
             raise ValueError("must be only scheme, host and path, got more than that")
-        if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+        if url.scheme == "http" and not _is_loopback(url.host or ""):
             raise ValueError(f"must be https:// (plain http:// is allowed for this machine only), got {value!r}")
-        return value.rstrip("/")
-
-    @field_validator("ca_file")
-    @classmethod
-    def _ca_file(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.is_file():
-            raise ValueError(f"must be a file of certificates, got {str(value)!r}")
-        return value
+        return str(url).rstrip("/")
 
     @field_validator("proxy")
     @classmethod
@@ -152,14 +139,14 @@ class Api(_Section):
         # The value is never repeated: it may hold a password.
         if "@" in value:
             raise ValueError("must hold no credentials: set FI_PROXY_USER and FI_PROXY_PASSWORD, got some")
-        parts = _address(value)
-        if parts is None or parts.scheme != "http" or parts.path not in ("", "/") or parts.query or parts.fragment:
+        url = _http_url(value)
+        if url is None or url.scheme != "http" or url.path != "/" or {url.query, url.fragment} != {None}:
             raise ValueError(
                 "must be an http:// address, e.g. http://proxy.example:3128 (no TLS to the proxy, no SOCKS), got another value"
             )
         if not others.data.get("base_url", "https:").startswith("https:"):
             raise ValueError("cannot be used with an http:// base_url: the proxy would see the keys, got both")
-        return value.rstrip("/")
+        return str(url).rstrip("/")
 
     @field_validator("page_limit")
     @classmethod

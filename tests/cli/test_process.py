@@ -1,4 +1,4 @@
-"""How the command's process runs, with the extra ``fast`` and without, where its text goes, and how an error or a signal ends it."""
+"""How the command's process runs, where its text goes, and how an error or a signal ends it."""
 
 import asyncio
 import gc

@@ -6,7 +6,7 @@ Whatever came from outside (names, paths, texts of the API, of files) is printed
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 from rich.console import Console
@@ -63,27 +63,24 @@ def print_rate_limit_wait(seconds: float) -> None:
     print_message(f"waiting for the rate limit, {seconds:.0f} s")
 
 
-def printable(name: str) -> Text:
-    """A text for a cell of a table."""
-    return Text(shown(name))
-
-
-def make_table(
-    console: Console, names: str, numbers: Sequence[str], words: Sequence[str] = (), more: Sequence[str] = ()
-) -> Table:
-    """A table with these columns: names, one line each, then numbers, words, and more numbers.
+def print_table(
+    console: Console, titles: Sequence[str], rows: Iterable[Sequence[str | int]], *, words: Collection[str] = ()
+) -> None:
+    """A table: a column of names, one line each, then columns at the right, but for those of ``words``.
 
     A name too long to leave room for the others is cut here, and whole in the JSON.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
+    names, *others = titles
     table.add_column(names, overflow="ellipsis", no_wrap=True, max_width=max(19, min(40, console.width - 55)))
-    for title in numbers:
-        table.add_column(title, justify="right", no_wrap=True)
-    for title in words:
-        table.add_column(title, overflow="fold")
-    for title in more:
-        table.add_column(title, justify="right", no_wrap=True)
-    return table
+    for title in others:
+        if title in words:
+            table.add_column(title, overflow="fold")
+        else:
+            table.add_column(title, justify="right", no_wrap=True)
+    for name, *cells in rows:
+        table.add_row(Text(shown(str(name))), *(f"{cell:,}" if isinstance(cell, int) else Text(cell) for cell in cells))
+    console.print(table)
 
 
 def duration(seconds: float) -> str:

@@ -56,7 +56,7 @@ def status(
     """
     with report_errors(verbose=verbose):
         from etl.cli.console import print_json, print_message
-        from etl.cli.show_status import print_status
+        from etl.cli.show_dataset import print_status
         from etl.inspect.verdict import judge
         from etl.load.files.store import StoreFailedError
         from etl.pipeline.preflight import problems_here
@@ -111,7 +111,7 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
     """
     with report_errors(verbose=verbose):
         from etl.cli.console import print_json, print_message
-        from etl.cli.show_verify import finding_text, print_report
+        from etl.cli.show_dataset import finding_text, print_report
         from etl.inspect.verify_warehouse import verify_warehouse
         from etl.settings import Settings
 

@@ -12,7 +12,6 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from etl import sandbox
-from etl.cli.console import printable
 from etl.cli.report import page_module, write_report
 from etl.cli.show_run import print_how_to_open, print_load, print_summary
 from etl.errors import ConfigurationError
@@ -166,7 +165,7 @@ def _raise_failure(summary: Summary) -> Summary:
 def _print_tree(console: Console, dataset: Path) -> None:
     """Each table with its number of rows and the first of its files."""
     _print_step(console, "The dataset on disk:")
-    tree = Tree(printable(f"{dataset}/"))
+    tree = Tree(escape(shown(f"{dataset}/")))
     files = open_files(str(dataset))
     for table in sorted(TABLES):
         if not (paths := [entry.path for entry in data_files(files, table)]):

@@ -1,5 +1,6 @@
 """``run``, ``plan`` and ``load``: bring dataset and warehouse up to date, or show what that would take."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -84,9 +85,9 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
             summary = _export(
                 settings, quiet=quiet, verbose=verbose, full_refresh=full_refresh, accept_deletions=accept_deletions
             )
-        except ConfigurationError as error:  # such as a package that is not installed
-            _end_and_notify("run_failed", _noted(error, settings.destination), settings)
         except ExporterError as error:
+            if isinstance(error, ConfigurationError):  # such as a package that is not installed
+                _leave_note(error, settings.destination)
             _end_and_notify("run_failed", error, settings)
         if as_json:
             print_json(summary.as_json())
@@ -107,7 +108,7 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
 
 def _end_and_notify(event: str, error: ExporterError, settings: "Settings") -> NoReturn:
     """End the command with the error: as one line of text, or in a log of JSON as an event."""
-    from etl.cli.events import make_notify
+    from etl.cli.show_progress import make_notify
 
     if settings.log.format != "json":
         raise error
@@ -117,7 +118,7 @@ def _end_and_notify(event: str, error: ExporterError, settings: "Settings") -> N
 
 def _print_problems(summary: "Summary", settings: "Settings") -> None:
     from etl.cli.console import print_message
-    from etl.cli.events import make_notify
+    from etl.cli.show_progress import make_notify
 
     notify = make_notify(settings.log, verbose=False)
     for problem in summary.problems:
@@ -215,32 +216,26 @@ def _read_settings(
         if leaves_note:
             from etl.settings.read import find_destination
 
-            raise _noted(error, find_destination(config)) from None
+            _leave_note(error, find_destination(config))
         raise
     return settings
 
 
-def _noted(error: ConfigurationError, destination: "Destination | None") -> ConfigurationError:
-    """The error that did not let a run begin, once ``status`` knows of it; or else it says that ``status`` will not."""
+def _leave_note(error: ConfigurationError, destination: "Destination | None") -> None:
+    """Let ``status`` know of the error that did not let a run begin, where the settings name a dataset."""
     from etl.load.files.open import open_files
     from etl.load.last_run import note_failure
 
-    if destination is None:
-        silence: str | None = "metrics-etl status will not show this run: the settings name no dataset"
-    else:
-        try:
-            files = open_files(destination.path, destination.options)
-        except ConfigurationError:
-            return error  # it is this one
-        silence = note_failure(files, error, datetime.now(UTC))
-    return error if silence is None else ConfigurationError(f"{error}; {silence}")
+    if destination is not None:
+        with suppress(ConfigurationError):  # it is this one
+            note_failure(open_files(destination.path, destination.options), error, datetime.now(UTC))
 
 
 def _print_plan_and_exit(
     settings: "Settings", *, as_json: bool, full_refresh: bool = False, accept_deletions: bool = False
 ) -> NoReturn:
     from etl.cli.console import print_json, print_rate_limit_wait
-    from etl.cli.show_plan import plan_as_json, print_plan
+    from etl.cli.show_run import plan_as_json, print_plan
     from etl.pipeline import job
 
     def notify(event: str, **fields: Any) -> None:
@@ -258,8 +253,7 @@ def _print_plan_and_exit(
 def _export(
     settings: "Settings", *, quiet: bool, verbose: bool, full_refresh: bool, accept_deletions: bool
 ) -> "Summary":
-    from etl.cli.events import make_notify
-    from etl.cli.show_progress import can_show_progress, live_progress
+    from etl.cli.show_progress import can_show_progress, live_progress, make_notify
     from etl.pipeline import job
     from etl.pipeline.progress import Progress
     from etl.pipeline.run import dask_module

@@ -1,11 +1,18 @@
-"""What a run and a load redraw on a terminal while they work. Decides nothing."""
+"""What a run and a load tell on stderr while they work: a line that is redrawn on a terminal, or events. Decides nothing.
+
+An event is one JSON object, or one readable line. Its name is stable, and it carries no key, header or body.
+"""
 
 import math
-from collections.abc import Callable, Iterator
+import os
+import sys
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from time import monotonic
+from typing import Any
 
 import rich.progress
+import structlog
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
@@ -14,8 +21,13 @@ from rich.table import Table
 from rich.text import Text
 
 from etl.cli.console import duration
-from etl.model.wording import counted
+from etl.model.wording import counted, shown
 from etl.pipeline.progress import Progress
+from etl.settings import Log
+
+_WARNINGS = {"run_test_failed"}
+_ERRORS = {"problem", "run_failed", "metrics_file_failed"}
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 def can_show_progress() -> bool:
@@ -87,3 +99,34 @@ def load_progress(*, is_shown: bool) -> Iterator[Callable[[int, int], None]]:
     with rich.progress.Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def make_notify(log: Log, *, verbose: bool) -> Callable[..., None]:
+    """A function that writes an event with its fields as one line."""
+    level = 10 if verbose else _LEVELS[log.level]
+    is_console = log.format == "console" or (log.format == "auto" and sys.stderr.isatty())
+    is_colored = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=is_colored) if is_console else structlog.processors.JSONRenderer()
+    )
+    logger = structlog.wrap_logger(
+        structlog.WriteLogger(sys.stderr),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([_with_texts_shown] if is_console else []),  # JSON escapes by itself
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+    )
+
+    def notify(event: str, **fields: Any) -> None:
+        write = logger.error if event in _ERRORS else logger.warning if event in _WARNINGS else logger.info
+        write(event, **fields)
+
+    return notify
+
+
+def _with_texts_shown(_logger: object, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """The event with control characters escaped in its texts; in what else it holds, ``repr`` escapes them."""
+    return {name: shown(value) if isinstance(value, str) else value for name, value in event.items()}

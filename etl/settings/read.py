@@ -103,7 +103,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, _settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only the values given: ``load`` reads file and environment itself, so that a message can name the source of a mistake."""
         return (init_settings,)

@@ -22,7 +22,7 @@ def fork_server() -> ForkServerContext:
     """Processes that need no second to start: all that they need is imported once."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["pytest", "etl.pipeline.job", "etl.cli.show_run", "etl.cli.events", "tests.e2e.dying"]
+        ["pytest", "etl.pipeline.job", "etl.cli.show_run", "etl.cli.show_progress", "tests.e2e.dying"]
     )
     return context
 

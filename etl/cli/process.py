@@ -8,7 +8,6 @@ import errno
 import gc
 import io
 import os
-import resource
 import signal
 import sys
 import traceback
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 T = TypeVar("T")
-
-_OPEN_FILES = 1024
 
 
 class _Descriptor(io.FileIO):
@@ -75,18 +72,14 @@ def _stdout_failure() -> str | None:
 
 def prepare() -> None:
     """Tune what must be set before heavy imports."""
-    gc.set_threshold(200_000, 20, 20)  # imports make hardly any garbage
+    # Less often than by default: imports make hardly any garbage, and what a run creates lives until its commit.
+    gc.set_threshold(50_000, 20, 20)
     # The system's allocator returns freed memory, Arrow's own keeps it. pyarrow reads the variable when it is imported.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     # numpy would start a thread per processor for matrix products, which nothing here computes.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # deltalake and obstore start several for each processor, and stand still where a container has not so many.
     os.environ.setdefault("TOKIO_WORKER_THREADS", "2")
-    # Shells and launchd begin with few, and let every process have more.
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < _OPEN_FILES:
-        most = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
@@ -95,7 +88,6 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
     Objects from the imports live as long as the process, so the garbage collector no longer scans them, not even at exit.
     """
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)  # less often than by default: what a run creates lives until its commit
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     try:
         import uvloop

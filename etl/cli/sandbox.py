@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,8 @@ from etl.errors import ConfigurationError
 if TYPE_CHECKING:
     from etl.sandbox import Sandbox
 
-_DATA, _SERVER = "Made-up data", "Behavior of the server"
+_data = partial(typer.Option, metavar="N", rich_help_panel="Made-up data")
+_server = partial(typer.Option, metavar="N", rich_help_panel="Behavior of the server")
 _SEED = "The same seed makes the same data."
 
 
@@ -21,28 +23,13 @@ def sandbox(  # noqa: PLR0913 one parameter for each option of the command
     port: Annotated[
         int, typer.Option(min=0, max=65535, metavar="N", help="Port on 127.0.0.1. With 0, a free one.")
     ] = 8765,
-    seed: Annotated[int, typer.Option(metavar="N", help=_SEED, rich_help_panel=_DATA)] = 1,
-    run_tests: Annotated[
-        int, typer.Option(min=1, max=1000, metavar="N", help="Number of run tests.", rich_help_panel=_DATA)
-    ] = 3,
-    executions: Annotated[
-        int, typer.Option(min=0, max=100_000, metavar="N", help="Executions per run test.", rich_help_panel=_DATA)
-    ] = 20,
-    calls: Annotated[
-        int, typer.Option(min=0, max=100_000, metavar="N", help="Calls per execution.", rich_help_panel=_DATA)
-    ] = 25,
-    rate_limit: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Requests per minute. With 0, no limit.", rich_help_panel=_SERVER)
-    ] = 0,
-    latency_ms: Annotated[
-        float, typer.Option(min=0, metavar="N", help="Delay of every answer.", rich_help_panel=_SERVER)
-    ] = 0,
-    faults: Annotated[
-        float,
-        typer.Option(
-            min=0, max=1, metavar="N", help="Share of requests that fail in some way.", rich_help_panel=_SERVER
-        ),
-    ] = 0,
+    seed: Annotated[int, _data(help=_SEED)] = 1,
+    run_tests: Annotated[int, _data(min=1, max=1000, help="Number of run tests.")] = 3,
+    executions: Annotated[int, _data(min=0, max=100_000, help="Executions per run test.")] = 20,
+    calls: Annotated[int, _data(min=0, max=100_000, help="Calls per execution.")] = 25,
+    rate_limit: Annotated[int, _server(min=0, help="Requests per minute. With 0, no limit.")] = 0,
+    latency_ms: Annotated[float, _server(min=0, help="Delay of every answer.")] = 0,
+    faults: Annotated[float, _server(min=0, max=1, help="Share of requests that fail in some way.")] = 0,
 ) -> None:
     """Run a simulated API on this machine, to try things out.
 

@@ -102,11 +102,9 @@ class Settings(BaseSettings):
         return self._since
 
     @classmethod
-    def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
+    def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only the values given: ``load`` reads file and environment itself, so that a message can name the source of a mistake."""
-        return (init_settings,)
+        return (sources["init_settings"],)
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 from rich.markup import escape
-from rich.tree import Tree
 
 from etl import sandbox
+from etl.cli.console import print_line
 from etl.cli.report import page_module, write_report
 from etl.cli.show_run import print_how_to_open, print_load, print_summary
 from etl.errors import ConfigurationError
@@ -24,7 +24,7 @@ from etl.load.parquet import read_footer
 from etl.load.warehouse.load import load_warehouse
 from etl.load.warehouse.target import module_for
 from etl.model.schema import TABLES
-from etl.model.wording import shown
+from etl.model.wording import counted, shown
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.report.contents import read_contents
@@ -72,7 +72,7 @@ async def run_demo(path: Path | None, *, seed: int, now: datetime) -> None:
         )
         _print_step(console, f"A sandbox with {_RUN_TESTS} run tests answers at {server.base_url}. First export:")
         _raise_failure(await job.export(settings))
-        _print_tree(console, dataset)
+        _print_files(console, dataset)
         calls = read_table(dataset, "calls")
         _print_step(
             console,
@@ -162,19 +162,13 @@ def _raise_failure(summary: Summary) -> Summary:
     return summary
 
 
-def _print_tree(console: Console, dataset: Path) -> None:
-    """Each table with its number of rows and the first of its files."""
+def _print_files(console: Console, dataset: Path) -> None:
     _print_step(console, "The dataset on disk:")
-    tree = Tree(escape(shown(f"{dataset}/")))
     files = open_files(str(dataset))
     for table in sorted(TABLES):
-        if not (paths := [entry.path for entry in data_files(files, table)]):
-            continue
-        rows = sum(read_footer(files, path).rows for path in paths)
-        branch = tree.add(f"{table}/  [dim]rows: {rows:,}, files: {len(paths):,}[/]")
-        for part in paths[0].split("/")[1:]:
-            branch = branch.add(escape(part))
-    console.print(tree, soft_wrap=True)
+        if paths := [entry.path for entry in data_files(files, table)]:
+            rows = sum(read_footer(files, path).rows for path in paths)
+            print_line(console, table, f"{rows:,} rows in {counted(len(paths), 'file')}, such as {paths[0]}")
 
 
 def _print_step(console: Console, text: str) -> None:

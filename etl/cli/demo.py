@@ -117,11 +117,8 @@ def _show_warehouse(console: Console, dataset: Path, settings: Settings) -> None
     url = f"duckdb://{dataset}.duckdb"
     try:
         module_for(url)
-    except ConfigurationError:
-        _print_step(
-            console,
-            "To see it loaded into a warehouse: pip install 'simulation-metrics-etl[duckdb]', then run the demo again.",
-        )
+    except ConfigurationError as error:
+        _print_step(console, f"A warehouse is not shown: {error}")
         return
     import duckdb  # as above
 
@@ -138,8 +135,8 @@ def _show_report(console: Console, dataset: Path) -> None:
     """Write a report beside the dataset, where what it needs is installed."""
     try:
         page = page_module()
-    except ConfigurationError:
-        _print_step(console, "To see a report: pip install 'simulation-metrics-etl[report]', then run the demo again.")
+    except ConfigurationError as error:
+        _print_step(console, f"A report is not shown: {error}")
         return
     files = open_files(str(dataset))
     _print_step(console, "A report, for a browser or an e-mail:")

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from etl.pipeline.progress import Notify
     from etl.pipeline.summary import Summary
     from etl.settings import Settings
-    from etl.settings.sections import Destination
 
 
 def run(  # noqa: PLR0913 one parameter for each option of the command
@@ -67,7 +66,6 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
     with report_errors(verbose=verbose):
         from etl.pipeline.metrics_file import check_metrics_file, write_metrics_file
         from etl.settings import Settings
-        from etl.settings.read import find_destination
 
         try:
             settings = Settings.load(config).only(run_tests or (), since=since)
@@ -77,7 +75,8 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
                 check_metrics_file(metrics_file, settings.destination.path)
         except ConfigurationError as error:
             if not dry_run:
-                _leave_note(error, find_destination(config))
+                with suppress(ConfigurationError):  # else status tells what is wrong in the settings
+                    _leave_note(error, Settings.load(config, needs_keys=False))
             raise
         if dry_run:
             _print_plan_and_exit(
@@ -88,7 +87,7 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
                 settings, quiet=quiet, verbose=verbose, full_refresh=full_refresh, accept_deletions=accept_deletions
             )
         except ConfigurationError as error:  # such as a package that is not installed
-            _leave_note(error, settings.destination)
+            _leave_note(error, settings)
             _end_and_notify("run_failed", error, settings)
         except ExporterError as error:
             _end_and_notify("run_failed", error, settings)
@@ -199,14 +198,13 @@ def load(
         end(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE, is_all_printed=dry_run)
 
 
-def _leave_note(error: ConfigurationError, destination: "Destination | None") -> None:
-    """Let ``status`` know of the error that did not let a run begin, where the settings name a dataset."""
+def _leave_note(error: ConfigurationError, settings: "Settings") -> None:
+    """Let ``status`` know of the error that did not let a run begin."""
     from etl.load.files.open import open_files
     from etl.load.last_run import note_failure
 
-    if destination is not None:
-        with suppress(ConfigurationError):  # it is this one
-            note_failure(open_files(destination.path, destination.options), error, datetime.now(UTC))
+    with suppress(ConfigurationError):  # it is this one
+        note_failure(open_files(settings.destination.path, settings.destination.options), error, datetime.now(UTC))
 
 
 def _print_plan_and_exit(

@@ -16,8 +16,6 @@ import structlog
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from etl.cli.console import duration
@@ -44,7 +42,10 @@ def live_progress(progress: Progress, *, is_shown: bool) -> Iterator[None]:
         return
     console = Console(stderr=True)
     with Live(
-        get_renderable=lambda: _progress_line(progress, monotonic(), width=console.width),
+        # One line that is cut at the width of the terminal, so what matters most comes first.
+        get_renderable=lambda: Text(
+            "  ".join(progress_parts(progress, monotonic())), no_wrap=True, overflow="ellipsis"
+        ),
         console=console,
         refresh_per_second=4,
         transient=True,
@@ -52,18 +53,6 @@ def live_progress(progress: Progress, *, is_shown: bool) -> Iterator[None]:
         redirect_stderr=False,
     ):
         yield
-
-
-def _progress_line(progress: Progress, now: float, *, width: int) -> Table:
-    """One line that is cut at the width of the terminal, so what matters most comes first."""
-    line = Table.grid(padding=(0, 1))
-    words = Text("  ".join(progress_parts(progress, now)), no_wrap=True, overflow="ellipsis")
-    if not progress.crawls:
-        line.add_row(words)
-    else:
-        total, done = max(progress.planned_requests, 1), progress.done_requests
-        line.add_row(ProgressBar(total=total, completed=done, width=8 if width <= 100 else 24), words)
-    return line
 
 
 def progress_parts(progress: Progress, now: float) -> Iterator[str]:

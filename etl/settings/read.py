@@ -195,20 +195,6 @@ def scope_of(run_tests: Iterable[RunTest]) -> str:
     return json.dumps(told, ensure_ascii=False) if told else "all"
 
 
-def find_destination(path: str | Path | None = None) -> Destination | None:
-    """Where the dataset is, of settings that may have mistakes elsewhere; None when neither file nor environment tell."""
-    file = _settings_file(path)
-    try:
-        named = {"destination": Environment(Settings)().get("destination", {})}
-        written = tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-        if written is None and "path" not in named["destination"]:
-            return None
-        below, above = whole_paths({"destination": (written or {}).get("destination", {})}, named, file)
-        return Destination.model_validate(_merged(below, above)["destination"])
-    except (ConfigurationError, OSError, ValueError, TypeError):
-        return None
-
-
 def _settings_file(path: str | Path | None) -> Path:
     return Path(path or os.environ.get(f"{ENV_PREFIX}CONFIG") or _DEFAULT_PATH)
 

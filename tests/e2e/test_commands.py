@@ -38,7 +38,7 @@ def test_demo_shows_files_rows_an_aggregate_and_what_incremental_means(demo: tup
     assert result.exit_code == 0, result.stderr
     assert result.stderr == ""
     shown = result.stdout
-    assert "calls/  rows: 1,500" in shown
+    assert "calls      1,500 rows in " in shown
     assert "run_test=checkout-flow-" in shown
     assert "latency_avg_agent_latency_ms" in shown
     assert re.search(r"^\d{4}-\d\d-\d\d +\d+\.0 ", shown, re.MULTILINE), "no weekly aggregate"

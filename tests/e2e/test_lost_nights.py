@@ -71,15 +71,6 @@ async def test_night_that_did_not_begin_is_the_verdict_until_the_next_one(
     assert (await status(folder)).stdout.startswith("Good: ")
 
 
-async def test_bad_settings_file_leaves_its_note_where_it_says(server: Sandbox, folder: Path) -> None:
-    path = write_settings(folder, ["A"], "[api]", "concurency = 5", "[destination]", 'path = "../elsewhere"')
-    assert (await metrics_etl("run", "--quiet", cwd=folder, env=environment(server))).exit_code == 2
-    path.write_text(path.read_text().replace("concurency", "concurrency"))
-    shown = (await status(folder)).stdout
-    assert f"dataset    {folder / 'elsewhere'}" in shown
-    assert "[api] concurency is unknown" in shown
-
-
 @pytest.mark.parametrize("is_first", [True, False], ids=["first night", "later night"])
 async def test_killed_before_its_first_commit_is_named_and_not_while_it_is_at_work(
     server: Sandbox, folder: Path, *, is_first: bool

@@ -5,8 +5,6 @@ from pathlib import Path
 import pytest
 
 from etl.settings import Settings
-from etl.settings.read import find_destination
-from etl.settings.sections import Destination
 from tests.settings.reading import mistake, read_settings
 
 
@@ -103,17 +101,6 @@ def test_blanks_and_quotes_around_a_path_are_a_mistake(
     monkeypatch.setenv(f"METRICS_ETL_{variable}", value)
     words = f"METRICS_ETL_{variable} must have no blanks or quotes around it"
     assert mistake(file, 'run_tests = "all"').endswith(words)
-
-
-def test_the_options_of_a_bucket_are_found_wherever_they_are_given(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("METRICS_ETL_DESTINATION__PATH", "s3://b/x")
-    monkeypatch.setenv("METRICS_ETL_DESTINATION__OPTIONS__REGION", "eu")
-    assert find_destination() == Destination(path="s3://b/x", options={"region": "eu"})
-    file = tmp_path / "config" / "metrics-etl.toml"
-    file.parent.mkdir()
-    file.write_text('[destination.options]\nendpoint = "https://h"\nregion = "us"\n')
-    assert find_destination() == Destination(path="s3://b/x", options={"endpoint": "https://h", "region": "eu"})
 
 
 def test_path_in_the_url_of_a_database_is_relative_to_the_file_too(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

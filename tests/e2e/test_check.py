@@ -1,17 +1,14 @@
 """``metrics-etl check``: one line for each thing that an export needs, and the exit code that it would end with."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from etl.model.records import METRICS, RUN_TESTS
 from etl.pipeline.preflight import Subject
-from etl.sandbox import Fault, Sandbox, delete_execution, rename_run_test
-from etl.sandbox.world import executions_of
+from etl.sandbox import Fault, Sandbox, rename_run_test
 from tests.e2e.command import Ended, ended, environment, metrics_etl, start, write_settings
 from tests.worlds import settled_world
 
@@ -74,14 +71,6 @@ async def test_dataset_that_is_there_stays_as_it_is(server: Sandbox, tmp_path: P
     assert details["run tests"] == "all 3 that the key sees: 'Checkout flow', 'Refund chat' and 1 more"
     assert "/data can be written, " in details["destination"]
     assert all(set(check) == {"subject", "outcome", "detail", "exit_code"} for check in result.document["checks"])
-
-
-async def test_folder_without_a_dataset_is_told_so(server: Sandbox, tmp_path: Path) -> None:
-    """As a volume looks that is not mounted."""
-    write_settings(tmp_path, "all")
-    (tmp_path / "data").mkdir()
-    result = await metrics_etl("check", cwd=tmp_path, env=environment(server))
-    assert (result.exit_code, "/data has no dataset yet, but can be written, " in result.stdout) == (0, True)
 
 
 async def test_rate_limit_is_told_where_it_is_known(tmp_path: Path) -> None:
@@ -196,17 +185,6 @@ async def test_export_at_work_is_named_and_goes_on(server: Sandbox, tmp_path: Pa
     assert (await metrics_etl("check", cwd=tmp_path, env=environment(server))).exit_code == 0
 
 
-async def test_rate_limit_that_holds_for_hours_is_the_servers_problem(server: Sandbox, tmp_path: Path) -> None:
-    """The list is refused, and asking for the run test by its name would have to wait."""
-    write_settings(tmp_path, ["Checkout flow"])
-    server.fault = lambda request, _nth: (
-        Fault(status=503, headers={"Retry-After": "80000"}) if request.path == RUN_TESTS else None
-    )
-    result = await metrics_etl("check", "--json", cwd=tmp_path, env=environment(server))
-    assert result.exit_code == 5
-    assert "accepts no requests until" in problem(result)
-
-
 @pytest.mark.parametrize(
     ("fault", "exit_code"),
     [
@@ -224,46 +202,3 @@ async def test_look_up_of_what_is_stored_that_fails_ends_check_as_it_would_a_run
     server.fault = lambda request, _nth: fault if request.path != RUN_TESTS else None
     result = await metrics_etl("check", "--json", cwd=tmp_path, env=environment(server))
     assert (result.exit_code, result.stderr) == (exit_code, "")
-
-
-async def test_deletions_that_no_run_has_seen_are_no_other_workspace(tmp_path: Path) -> None:
-    write_settings(tmp_path, "all")
-    async with Sandbox(settled_world(run_tests=2, executions=6, calls=1)) as server:
-        await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
-        for execution in sorted(executions_of(server.world), key=lambda each: each.execution_id)[:5]:
-            delete_execution(execution)
-        result = await metrics_etl("check", "--json", cwd=tmp_path, env=environment(server))
-    assert (result.exit_code, outcomes(result)["run tests"]) == (0, "ok")
-
-
-def part_of(data: Path) -> Path:
-    return next((data / "calls").rglob("*.parquet"))
-
-
-def part_is_a_link(data: Path) -> None:
-    part = part_of(data)
-    part.rename(data / "moved")
-    part.symlink_to(data / "moved")
-
-
-def part_is_of_a_newer_version(data: Path) -> None:
-    pq.write_table(pa.table({"call_execution_id": ["a"], "new": [1]}), part_of(data))
-
-
-@pytest.mark.parametrize(
-    "obstruct",
-    [part_is_a_link, part_is_of_a_newer_version],
-)
-async def test_what_stops_a_run_before_its_first_request_is_a_problem(
-    server: Sandbox, tmp_path: Path, obstruct: Callable[[Path], None]
-) -> None:
-    write_settings(tmp_path, names(server))
-    await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
-    obstruct(tmp_path / "data")
-
-    result = await metrics_etl("check", "--json", cwd=tmp_path, env=environment(server))
-    run = await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
-
-    assert (result.exit_code, run.exit_code) == (6, 6)
-    assert outcomes(result)["destination"] == "problem"
-    assert problem(result).startswith(f"{tmp_path}/data/")

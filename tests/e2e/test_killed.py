@@ -140,29 +140,6 @@ async def test_a_command_that_is_killed_before_any_step_on_its_files_is_complete
         shutil.rmtree(folder)
 
 
-@pytest.mark.slow
-async def test_a_damaged_file_is_in_one_place_whenever_the_command_is_killed_while_it_sets_it_aside(
-    server: Sandbox, tmp_path: Path
-) -> None:
-    env = environment(server)
-    damaged = min((tmp_path / "old" / "data" / "evals").rglob("*.parquet"))
-    damaged.write_bytes(damaged.read_bytes()[:-8])
-    whole = copied(tmp_path / "old", tmp_path / "whole")
-    assert await run_dying(whole, env) == 3
-    kinds = kinds_of_steps(whole)
-    (aside,) = [step for step, kind in enumerate(kinds) if kind.startswith("rename _state/quarantine")]
-
-    for step in range(aside - 3, aside + 4):
-        folder = copied(tmp_path / "old", tmp_path / "killed")
-        assert await run_dying(folder, env, at=step) == -9
-        holders = [path for path in (folder / "data").rglob("*.parquet") if path.read_bytes() == damaged.read_bytes()]
-        assert [path.is_relative_to(folder / "data" / "_state" / "quarantine") for path in holders] == [step > aside]
-        await run_dying(folder, env)
-        assert await run_dying(folder, env) == 0, (folder / "stderr").read_text()
-        assert_equals_world(folder, server.world)
-        shutil.rmtree(folder)
-
-
 @pytest.mark.parametrize("spelling", ["data", "link", "config/../data"])
 async def test_a_second_run_touches_nothing_and_asks_nothing_and_a_killed_holder_blocks_nobody(
     server: Sandbox, tmp_path: Path, spelling: str

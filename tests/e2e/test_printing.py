@@ -84,13 +84,6 @@ async def test_result_that_cannot_be_written_is_a_destination_that_failed(
     assert (gone.exit_code, gone.stderr) == (0, "")
 
 
-async def test_finding_counts_more_than_a_result_that_cannot_be_written(server: Sandbox, folder: Path) -> None:
-    env = environment(server)
-    await metrics_etl("run", "--quiet", cwd=folder, env=env)
-
-    assert (await printing_to(">/dev/full", "status --max-age-hours 0", folder, env)).exit_code == 3
-
-
 @pytest.mark.parametrize(
     "words", ["run --verbose", *(pytest.param(each, marks=pytest.mark.slow) for each in ("status", "discover"))]
 )

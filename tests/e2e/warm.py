@@ -66,8 +66,9 @@ class Process:
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
 
-    async def wait(self) -> int | None:
+    async def wait(self) -> int:
         await asyncio.to_thread(self._process.join)
+        assert self.returncode is not None
         return self.returncode
 
     async def communicate(self) -> tuple[bytes, bytes]:

@@ -6,7 +6,6 @@ import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 
@@ -16,7 +15,6 @@ from etl.cli.report import page_module, write_report
 from etl.cli.show_run import print_how_to_open, print_load, print_summary
 from etl.errors import ConfigurationError
 from etl.inspect.status import read_status
-from etl.inspect.tables import read_table
 from etl.load.dataset import Dataset
 from etl.load.files.contract import data_files
 from etl.load.files.open import open_files
@@ -37,13 +35,6 @@ SELECT run_test_name, count(*) AS calls, round(sum(cost_total_cost_cents) / 100,
 FROM simulation_metrics.calls_current
 GROUP BY run_test_name
 ORDER BY dollars DESC"""
-_SHOWN_COLUMNS = [
-    "run_test_name",
-    "status",
-    "duration_seconds",
-    "latency_avg_agent_latency_ms",
-    "cost_total_cost_cents",
-]
 
 
 async def run_demo(path: Path | None, *, seed: int, now: datetime) -> None:
@@ -73,15 +64,6 @@ async def run_demo(path: Path | None, *, seed: int, now: datetime) -> None:
         _print_step(console, f"A sandbox with {_RUN_TESTS} run tests answers at {server.base_url}. First export:")
         _raise_failure(await job.export(settings))
         _print_files(console, dataset)
-        calls = read_table(dataset, "calls")
-        _print_step(
-            console,
-            f"The first three of {len(calls):,} calls in pandas, {len(_SHOWN_COLUMNS)} of {len(calls.columns)} columns:",
-        )
-        console.print(calls[_SHOWN_COLUMNS].head(3).to_string(index=False), soft_wrap=True)
-        _print_step(console, "The 95th percentile of agent latency, per run test and week (one of them got worse):")
-        console.print(weekly_p95_latency(calls).to_string(), soft_wrap=True)
-
         _change_world(world, rng, sandbox.latest_friday(now))
         _print_step(
             console, "Now the source changes: a new execution, a rerun, and one that has just started. Second export:"
@@ -103,13 +85,6 @@ def _require_free(path: Path) -> None:
         is_there = os.path.lexists(place)  # no for one that cannot be looked at: the run says what is wrong
         if is_there and not (place.is_dir() and not any(place.iterdir())):
             raise ConfigurationError(f"--path: {place} is there already: name a folder for the demo alone")
-
-
-def weekly_p95_latency(calls: pd.DataFrame) -> pd.DataFrame:
-    """95th percentile of ``latency_avg_agent_latency_ms`` in ms: one row per week (its Monday), one column per run test."""
-    monday = calls["execution_started_at"].dt.floor("W").dt.date.rename("week")
-    grouped = calls.groupby([monday, "run_test_name"])["latency_avg_agent_latency_ms"]
-    return grouped.quantile(0.95).round().unstack().rename_axis(columns=None)
 
 
 def _show_warehouse(console: Console, dataset: Path, settings: Settings) -> None:

@@ -147,8 +147,6 @@ def report_errors(*, verbose: bool) -> Iterator[None]:
         raise
     except ExporterError as error:
         message, exit_code = str(error), error.exit_code
-    except KeyboardInterrupt:
-        message, exit_code = "interrupted by SIGINT", ExitCode.SIGINT
     except Exception as error:  # noqa: BLE001 the last line of defence: users get one line, not a traceback
         where = (
             traceback.format_exc().rstrip() if verbose else f"{type(error).__name__}: {error} (--verbose shows where)"

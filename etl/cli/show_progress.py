@@ -11,11 +11,9 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
-import rich.progress
 import structlog
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from etl.cli.console import duration
@@ -37,16 +35,32 @@ def can_show_progress() -> bool:
 @contextmanager
 def live_progress(progress: Progress, *, is_shown: bool) -> Iterator[None]:
     """Show the run's progress on stderr while the block runs."""
+    with _live_line(lambda: "  ".join(progress_parts(progress, monotonic())), is_shown=is_shown):
+        yield
+
+
+@contextmanager
+def load_progress(*, is_shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show how many files a load has read, on stderr if that is a terminal; gives what is told so."""
+    line = "loading"
+
+    def on_progress(done: int, total: int) -> None:
+        nonlocal line
+        line = f"loading: {done:,}/{total:,} files"
+
+    with _live_line(lambda: line, is_shown=is_shown and can_show_progress()):
+        yield on_progress
+
+
+@contextmanager
+def _live_line(text: Callable[[], str], *, is_shown: bool) -> Iterator[None]:
+    """One line that is cut at the width of the terminal, so what matters most comes first."""
     if not is_shown:
         yield
         return
-    console = Console(stderr=True)
     with Live(
-        # One line that is cut at the width of the terminal, so what matters most comes first.
-        get_renderable=lambda: Text(
-            "  ".join(progress_parts(progress, monotonic())), no_wrap=True, overflow="ellipsis"
-        ),
-        console=console,
+        get_renderable=lambda: Text(text(), no_wrap=True, overflow="ellipsis"),
+        console=Console(stderr=True),
         refresh_per_second=4,
         transient=True,
         redirect_stdout=False,
@@ -71,23 +85,6 @@ def progress_parts(progress: Progress, now: float) -> Iterator[str]:
         yield f"rate limit: {left:,} of {progress.quota.requests_per_minute:,} left"
     if progress.crawls:
         yield f"{progress.committed_executions:,}/{progress.planned_executions:,} saved"
-
-
-@contextmanager
-def load_progress(*, is_shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar of the files that were read, on stderr if that is a terminal; gives what moves it."""
-    if not (is_shown and can_show_progress()):
-        yield lambda _done, _total: None
-        return
-    columns = (
-        TextColumn("loading"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} files"),
-        TimeRemainingColumn(),
-    )
-    with rich.progress.Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def make_notify(log: Log, *, verbose: bool) -> Callable[..., None]:

@@ -24,7 +24,7 @@ def fork_server() -> ForkServerContext:
     """Processes that need no second to start: all that they need is imported once, but for what is not installed."""
     context = multiprocessing.get_context("forkserver")
     modules = [module.name for module in pkgutil.walk_packages(etl.__path__, "etl.") if module.name != "etl.__main__"]
-    context.set_forkserver_preload([*modules, "uvloop", "pyarrow.dataset", "rich.progress", "tests.e2e.dying"])
+    context.set_forkserver_preload([*modules, "uvloop", "pyarrow.dataset", "rich.live", "tests.e2e.dying"])
     return context
 
 

@@ -1,4 +1,4 @@
-"""The sections of the settings file: each key with its type, default, bounds and meaning. Reads no file.
+"""The sections of the settings file: each key with its type, default and bounds, and below it what it means. Reads no file.
 
 The meanings are those in ``config/example.toml``; an editor shows them, see ``json_schema``.
 """
@@ -31,19 +31,21 @@ NAMESPACE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class RunTest(_Section):
     """One run test to export: its name at the API, the key that names its partition, and the first day to export."""
 
-    name: str = Field(min_length=1, description="name at the API")
+    name: str = Field(min_length=1)
+    """name at the API"""
     key: str = Field(
         "",
         description="names the partition, run_test=KEY: lower-case letters and digits, joined by - or _, starting with a letter; "
         "by default made from the name",
     )
-    since: date | None = Field(None, description="skip executions created before this day (UTC)")
+    since: date | None = None
+    """skip executions created before this day (UTC)"""
 
     @model_validator(mode="before")
     @classmethod
@@ -82,42 +84,31 @@ def _is_loopback(host: str) -> bool:
 class Api(_Section):
     """The source, and how many requests it gets."""
 
-    base_url: str = Field(
-        "https://api.futureagi.com",
-        description="address of the API; FI_BASE_URL overrides it; plain http:// only to this machine",
-    )
-    concurrency: int = Field(32, ge=1, le=256, description="requests at the same time, 1 to 256")
+    base_url: str = "https://api.futureagi.com"
+    """address of the API; FI_BASE_URL overrides it; plain http:// only to this machine"""
+    concurrency: int = Field(32, ge=1, le=256)
+    """requests at the same time, 1 to 256"""
     requests_per_minute: Annotated[
         Annotated[int, Field(ge=1, le=10_000_000)] | None,
         BeforeValidator(lambda value: None if value == "auto" else value),
-    ] = Field(None, description='rate limit to keep: a number, or "auto" to learn it from the API\'s answers')
-    quota_share: float = Field(
-        1.0, gt=0, le=1, description="share of the rate limit to use, above 0 up to 1; the rest is left for others"
-    )
-    page_limit: int = Field(1024, ge=1, le=16384, description="rows to request per page, a power of two up to 16384")
-    connect_timeout_seconds: float = Field(10, gt=0, le=600, description="longest wait for a connection")
-    read_timeout_seconds: float = Field(
-        60,
-        gt=0,
-        le=3600,
-        description="longest wait for an answer or for more of it; a whole request may take 5 times as long",
-    )
-    max_tries: int = Field(
-        6,
-        ge=1,
-        le=20,
-        description="attempts per request; one on a connection that had already closed does not count",
-    )
-    max_response_mb: int = Field(
-        64,
-        ge=1,
-        le=4096,
-        description="largest answer to accept, in MiB; all answers being read take at most four times as much",
-    )
-    ca_file: FilePath | None = Field(None, description="certificates to trust instead of the system's")
-    proxy: str | None = Field(
-        None, description="proxy to the API; its credentials: FI_PROXY_USER, FI_PROXY_PASSWORD (or …_FILE)"
-    )
+    ] = None
+    """rate limit to keep: a number, or "auto" to learn it from the API's answers"""
+    quota_share: float = Field(1.0, gt=0, le=1)
+    """share of the rate limit to use, above 0 up to 1; the rest is left for others"""
+    page_limit: int = Field(1024, ge=1, le=16384)
+    """rows to request per page, a power of two up to 16384"""
+    connect_timeout_seconds: float = Field(10, gt=0, le=600)
+    """longest wait for a connection"""
+    read_timeout_seconds: float = Field(60, gt=0, le=3600)
+    """longest wait for an answer or for more of it; a whole request may take 5 times as long"""
+    max_tries: int = Field(6, ge=1, le=20)
+    """attempts per request; one on a connection that had already closed does not count"""
+    max_response_mb: int = Field(64, ge=1, le=4096)
+    """largest answer to accept, in MiB; all answers being read take at most four times as much"""
+    ca_file: FilePath | None = None
+    """certificates to trust instead of the system's"""
+    proxy: str | None = None
+    """proxy to the API; its credentials: FI_PROXY_USER, FI_PROXY_PASSWORD (or …_FILE)"""
 
     @field_validator("base_url")
     @classmethod
@@ -159,35 +150,20 @@ class Api(_Section):
 class Export(_Section):
     """What to export, and when an execution counts as settled."""
 
-    settle_hours: float = Field(
-        24,
-        ge=0,
-        le=24 * 365,
-        description="check a finished execution again until it is this old: costs and evals may arrive late",
-    )
-    settle_by: Literal["detail", "refetch"] = Field(
-        "detail",
-        description='"detail": compare with two requests, fetch what differs; "refetch": fetch every call again',
-    )
-    scrub_requests: int = Field(
-        0,
-        ge=0,
-        le=1_000_000,
-        description="requests per run for verifying final executions again, longest unverified first",
-    )
-    max_runtime_minutes: float | None = Field(
-        None, gt=0, le=60 * 24 * 7, description="stop cleanly after this time; the next run continues"
-    )
-    calls: Literal["finished", "all"] = Field(
-        "finished", description='"finished": calls of finished executions; "all": also of running ones'
-    )
-    commit_interval_seconds: float = Field(
-        30, gt=0, le=3600, description="how often to save; a crash loses at most about this much work"
-    )
-    include_raw: bool = Field(
-        default=False,
-        description="true: keep each payload as JSON text in the column raw; --full-refresh fills it for older rows",
-    )
+    settle_hours: float = Field(24, ge=0, le=24 * 365)
+    """check a finished execution again until it is this old: costs and evals may arrive late"""
+    settle_by: Literal["detail", "refetch"] = "detail"
+    """"detail": compare with two requests, fetch what differs; "refetch": fetch every call again"""
+    scrub_requests: int = Field(0, ge=0, le=1_000_000)
+    """requests per run for verifying final executions again, longest unverified first"""
+    max_runtime_minutes: float | None = Field(None, gt=0, le=60 * 24 * 7)
+    """stop cleanly after this time; the next run continues"""
+    calls: Literal["finished", "all"] = "finished"
+    """"finished": calls of finished executions; "all": also of running ones"""
+    commit_interval_seconds: float = Field(30, gt=0, le=3600)
+    """how often to save; a crash loses at most about this much work"""
+    include_raw: bool = False
+    """true: keep each payload as JSON text in the column raw; --full-refresh fills it for older rows"""
 
 
 class Destination(_Section):
@@ -202,7 +178,8 @@ class Destination(_Section):
     compression: Literal["zstd", "snappy", "gzip", "none"] = Field(
         "zstd", description='"zstd", "snappy", "gzip" or "none"'
     )
-    options: dict[str, str | bool] = Field({}, description="options of the bucket, never credentials")
+    options: dict[str, str | bool] = {}
+    """options of the bucket, never credentials"""
 
     @field_validator("path")
     @classmethod
@@ -240,11 +217,10 @@ class Destination(_Section):
 class Engine(_Section):
     """Who fetches."""
 
-    kind: Literal["asyncio", "dask"] = Field(
-        "asyncio",
-        description='"asyncio": this process fetches; "dask": the workers of a Dask cluster do (needs the extra dask)',
-    )
-    address: str | None = Field(None, description="address of the Dask scheduler")
+    kind: Literal["asyncio", "dask"] = "asyncio"
+    """"asyncio": this process fetches; "dask": the workers of a Dask cluster do (needs the extra dask)"""
+    address: str | None = None
+    """address of the Dask scheduler"""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -258,8 +234,10 @@ class Engine(_Section):
 class Warehouse(_Section):
     """Which warehouse the dataset is loaded into, and the schema of its tables there."""
 
-    url: str | None = Field(None, description="warehouse to keep equal to the dataset, see docs/warehouses.md")
-    namespace: str = Field(DEFAULT_NAMESPACE, alias="schema", description="schema of its tables; created if missing")
+    url: str | None = None
+    """warehouse to keep equal to the dataset, see docs/warehouses.md"""
+    namespace: str = Field(DEFAULT_NAMESPACE, alias="schema")
+    """schema of its tables; created if missing"""
 
     @property
     def named_url(self) -> str:
@@ -308,9 +286,8 @@ class Warehouse(_Section):
 class Compare(_Section):
     """How much worse a metric may get before ``metrics-etl compare`` says so by its exit code."""
 
-    max_regression: dict[str, str] = Field(
-        {}, description='limits for compare, by metric: "10%" of the baseline, or "2pp" (percentage points) for a rate'
-    )
+    max_regression: dict[str, str] = {}
+    """limits for compare, by metric: "10%" of the baseline, or "2pp" (percentage points) for a rate"""
 
     @property
     def limits(self) -> dict[str, Limit]:
@@ -327,11 +304,8 @@ class Compare(_Section):
 class Log(_Section):
     """How messages are written."""
 
-    format: Literal["auto", "console", "json"] = Field(
-        "auto",
-        description='"auto": progress on a terminal, JSON lines elsewhere; "console": readable lines; '
-        '"json": JSON lines only',
-    )
+    format: Literal["auto", "console", "json"] = "auto"
+    """"auto": progress on a terminal, JSON lines elsewhere; "console": readable lines; "json": JSON lines only"""
     level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description='"debug", "info", "warning" or "error"'
     )

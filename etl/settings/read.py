@@ -168,7 +168,7 @@ class Settings(BaseSettings):
         Raises:
             ConfigurationError: one line that names the file or variable, the key and the fix.
         """
-        file = _settings_file(path)
+        file = Path(path or os.environ.get(f"{ENV_PREFIX}CONFIG") or _DEFAULT_PATH)
         _refuse_unknown_variables(cls)
         may_be_missing = path is None and (f"{ENV_PREFIX}RUN_TESTS" in os.environ or not needs_run_tests)
         from_file = _read_file(file, may_be_missing=may_be_missing)
@@ -193,10 +193,6 @@ def scope_of(run_tests: Iterable[RunTest]) -> str:
     """See ``Settings.scope``; no run tests stand for "all"."""
     told = sorted((each.name, each.key, str(each.since or "")) for each in run_tests)
     return json.dumps(told, ensure_ascii=False) if told else "all"
-
-
-def _settings_file(path: str | Path | None) -> Path:
-    return Path(path or os.environ.get(f"{ENV_PREFIX}CONFIG") or _DEFAULT_PATH)
 
 
 def _refuse_shared_keys(run_tests: Collection[RunTest]) -> None:

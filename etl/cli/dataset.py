@@ -9,7 +9,7 @@ import typer
 
 from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose
 from etl.cli.process import end, hearing_signals, report_errors, run_async
-from etl.errors import ConfigurationError, DestinationError, ExitCode
+from etl.errors import ConfigurationError, ExitCode
 from etl.model.locations import QueryEngineName
 
 if TYPE_CHECKING:
@@ -55,21 +55,13 @@ def status(
     Example: metrics-etl status --max-age-hours 26
     """
     with report_errors(verbose=verbose):
-        from etl.cli.console import print_json, print_message
+        from etl.cli.console import print_json
         from etl.cli.show_dataset import print_status
         from etl.inspect.verdict import judge
-        from etl.load.files.store import StoreFailedError
         from etl.pipeline.preflight import problems_here
 
         settings, configured = open_settings(config)
-        try:
-            _, dataset_status = read_dataset(settings, configured)
-        except StoreFailedError:  # nor would it answer a second time
-            raise
-        except DestinationError:
-            for problem in problems_here(config):
-                print_message(f"problem: {problem}")
-            raise
+        _, dataset_status = read_dataset(settings, configured)
         problems_now = problems_here(config)
         would_fail = configured is not None and bool(problems_now)
         verdict = judge(dataset_status, max_age_hours=max_age_hours, would_fail=would_fail)
@@ -115,8 +107,6 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
         from etl.inspect.verify_warehouse import verify_warehouse
         from etl.settings import Settings
 
-        if warehouse and (run_tests or since):
-            raise typer.BadParameter("--warehouse compares everything: leave out --run-test and --since")
         settings = Settings.load(config, needs_keys=against_api, needs_run_tests=against_api)
         report = _verify(settings, run_tests or (), since=since, against_api=against_api, quiet=quiet)
         if warehouse:
@@ -175,12 +165,6 @@ def schema(
 
     if table is not None and table not in TABLES:
         raise typer.BadParameter(f"no table {table!r}; there are {', '.join(TABLES)}")
-    if engine and output:
-        raise typer.BadParameter("--format does not go with --ddl")
-    if location is not None and not engine and output is not SchemaFormat.ODCS:
-        raise typer.BadParameter("--location goes with --ddl or --format odcs")
-    if table is not None and output is SchemaFormat.JSON_SCHEMA:
-        raise typer.BadParameter(f"--format json-schema describes the settings file, not a table: leave out {table!r}")
     tables = [TABLES[table]] if table else list(TABLES.values())
     with report_errors(verbose=False):
         if engine:

@@ -52,14 +52,10 @@ def report(
         raise typer.BadParameter(f"--since {since} is later than --until {until}")
     with report_errors(verbose=verbose):
         from etl.cli.console import print_line, stdout_console
-        from etl.load.files.open import is_in_dataset
         from etl.report.contents import read_contents
 
         page = page_module()
         settings, configured = open_settings(config)
-        for place in filter(None, (page_file, png)):
-            if is_in_dataset(place, settings.destination.path):
-                raise ConfigurationError(f"{place}: the report must be outside the dataset: choose another place")
         contents = read_contents(*read_dataset(settings, configured), run_tests, since, until)
         write_report(page, contents, page_file)
         if png:

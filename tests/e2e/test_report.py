@@ -104,16 +104,6 @@ async def test_pictures_are_kept_and_a_second_report_takes_the_place_of_the_firs
     [
         (("--run-test", "Refund chat", "--output", "."), 6, ".: Is a directory: choose another place for the report"),
         (("--since", "2026-11-10", "--until", "2026-11-01"), 2, "--since 2026-11-10 is later than --until 2026-11-01"),
-        (
-            ("--run-test", "Refund chat", "--output", "data/_state/dataset.json"),
-            2,
-            "data/_state/dataset.json: the report must be outside the dataset: choose another place",
-        ),
-        (
-            ("--run-test", "Refund chat", "--png", "data/calls"),
-            2,
-            "data/calls: the report must be outside the dataset: choose another place",
-        ),
     ],
 )
 async def test_mistake_is_told_in_one_line_and_nothing_is_written(

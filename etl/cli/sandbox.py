@@ -81,17 +81,14 @@ async def _serve(server: "Sandbox", *, port: int) -> None:
     from etl.sandbox import API_KEY, SECRET_KEY
 
     try:
-        await server.start()
+        async with server:
+            print_result(f"export FI_BASE_URL={server.base_url} FI_API_KEY={API_KEY} FI_SECRET_KEY={SECRET_KEY}")
+            names = ", ".join(f'"{run_test.name}"' for run_test in server.world.run_tests)
+            with stop_on_signals() as stop:
+                print_result(f"run_tests = [{names}]")
+                print_message(
+                    f"a simulated API runs at {server.base_url} until you press Ctrl-C; use the lines above in another terminal"
+                )
+                await asyncio.wait([stop])
     except OSError as exc:
         raise ConfigurationError(f"--port {port}: {exc.strerror}: choose another, or 0 for a free one") from None
-    try:
-        print_result(f"export FI_BASE_URL={server.base_url} FI_API_KEY={API_KEY} FI_SECRET_KEY={SECRET_KEY}")
-        names = ", ".join(f'"{run_test.name}"' for run_test in server.world.run_tests)
-        with stop_on_signals() as stop:
-            print_result(f"run_tests = [{names}]")
-            print_message(
-                f"a simulated API runs at {server.base_url} until you press Ctrl-C; use the lines above in another terminal"
-            )
-            await asyncio.wait([stop])
-    finally:
-        await server.stop()

@@ -26,7 +26,7 @@ from etl.model.keys import default_key, is_key, is_listable
 from etl.model.locations import BUCKETS, DEFAULT_NAMESPACE, WAREHOUSES, has_few_slashes, scheme_of, without_secrets
 from etl.model.metrics import Limit, limits_of
 
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_BUCKET_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[^/?#]+)*")
 NAMESPACE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
@@ -190,8 +190,7 @@ class Destination(_Section):
             raise ValueError(f"must be a folder, or {urls}, got {without_secrets(value)}")
         if scheme is None:
             return value
-        bucket, *folders = value.rstrip("/").partition("://")[2].split("/")
-        if not _BUCKET.fullmatch(bucket) or not all(folders) or {".", "..", "?", "#"} & {*folders, *"".join(folders)}:
+        if not _BUCKET_FOLDER.fullmatch(value.rstrip("/").partition("://")[2]):
             raise ValueError(f"must be {scheme}://BUCKET/FOLDER, got {without_secrets(value)}")
         return value.rstrip("/")
 

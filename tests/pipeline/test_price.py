@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from etl import sandbox
+from etl.extract.endpoints import Purpose
 from etl.pipeline import job
 from etl.pipeline.job import Plan
 from etl.pipeline.summary import Summary
@@ -112,7 +113,7 @@ async def test_dead_letters_have_their_price_and_retries_are_in_it(server: Sandb
     fault = Fault(status=503, headers={"Retry-After": "0"})
     server.fault = lambda request, _nth: fault if broken in request.target else None
     _planned, first = await night(server, tmp_path, {"first_fetch": server.world.run_tests[0].executions}, **two_tries)
-    assert (first.requests_by_purpose["first_fetch"], first.retries) == (4 * (1 + CALLS) + 1, 1)
+    assert (first.requests_by_purpose[Purpose.FIRST_FETCH], first.retries) == (4 * (1 + CALLS) + 1, 1)
 
     planned, sick = await night(server, tmp_path, {"dead_letters": [execution]}, **two_tries)
     assert planned.requests_by_purpose == NOTHING | {"list": 1, "dead_letters": 2}

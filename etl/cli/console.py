@@ -64,22 +64,24 @@ def print_rate_limit_wait(seconds: float) -> None:
 
 
 def print_table(
-    console: Console, titles: Sequence[str], rows: Iterable[Sequence[str | int]], *, words: Collection[str] = ()
+    console: Console, titles: Sequence[str], rows: Iterable[Sequence[str | int | Text]], *, words: Collection[str] = ()
 ) -> None:
-    """A table: a column of names, one line each, then columns at the right, but for those of ``words``.
+    """A table: first a column of names, one line each, then columns at the right; those of ``words`` may be folded instead.
 
     A name too long to leave room for the others is cut here, and whole in the JSON.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
-    names, *others = titles
-    table.add_column(names, overflow="ellipsis", no_wrap=True, max_width=max(19, min(40, console.width - 55)))
-    for title in others:
+    for title in titles:
         if title in words:
             table.add_column(title, overflow="fold")
+        elif title == titles[0]:
+            widest = max(19, min(40, console.width - 55))
+            table.add_column(title, overflow="ellipsis", no_wrap=True, max_width=widest)
         else:
             table.add_column(title, justify="right", no_wrap=True)
     for name, *cells in rows:
-        table.add_row(Text(shown(str(name))), *(f"{cell:,}" if isinstance(cell, int) else Text(cell) for cell in cells))
+        texts = (f"{cell:,}" if isinstance(cell, int) else cell for cell in cells)
+        table.add_row(Text(shown(str(name))), *(Text(text) if isinstance(text, str) else text for text in texts))
     console.print(table)
 
 

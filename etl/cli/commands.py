@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from etl.cli import compare, dataset, report, run, sandbox, source
+from etl.cli.console import print_result
 from etl.cli.process import end
 from etl.errors import EXIT_MEANINGS, ExitCode
 from etl.version import __version__
@@ -63,7 +64,5 @@ for panel, commands in {
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:  # noqa: D103, FBT002
     if version:
-        from etl.cli.console import print_result
-
         print_result(__version__)
         end(ExitCode.COMPLETE)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from etl.cli.console import print_json, print_result
 from etl.cli.options import AsJson, Config, Verbose, output, parse_day
 from etl.cli.process import end, report_errors
 
@@ -79,7 +80,6 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     selectors = [_selector(baseline), _selector(candidate)]
     limits = _limits(max_regression or ())
     with report_errors(verbose=verbose):
-        from etl.cli.console import print_json, print_result
         from etl.cli.show_compare import markdown, print_comparison
         from etl.compare.comparison import compare as compare_executions
         from etl.inspect.tables import open_dataset

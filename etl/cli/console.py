@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 from rich.console import Console
@@ -14,8 +15,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from etl.extract.endpoints import Purpose
 from etl.model.wording import CONTROL, shown
+
+if TYPE_CHECKING:
+    from etl.extract.endpoints import Purpose
 
 _LABEL_WIDTH = 11
 _NOT_IN_JSON = re.compile(f"(?!\n){CONTROL.pattern}")  # as JSON escapes it: the value stays the same
@@ -42,7 +45,7 @@ def print_line(console: Console, label: str, text: str, *, style: str = "") -> N
     console.print(f"{styled}{' ' * (_LABEL_WIDTH - len(label))}{escape(shown(text))}", soft_wrap=True, highlight=False)
 
 
-def by_purpose(requests: Mapping[Purpose, int]) -> str:
+def by_purpose(requests: "Mapping[Purpose, int]") -> str:
     """``list 4, first fetch 53``: how many requests were for what, without what none was for."""
     return ", ".join(f"{purpose.replace('_', ' ')} {count:,}" for purpose, count in requests.items() if count)
 

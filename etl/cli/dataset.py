@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from etl.cli.console import print_json, print_message, print_rate_limit_wait, print_result
 from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose
 from etl.cli.process import end, hearing_signals, report_errors, run_async
 from etl.errors import ConfigurationError, ExitCode
@@ -55,7 +56,6 @@ def status(
     Example: metrics-etl status --max-age-hours 26
     """
     with report_errors(verbose=verbose):
-        from etl.cli.console import print_json
         from etl.cli.show_dataset import print_status
         from etl.inspect.verdict import judge
         from etl.pipeline.preflight import problems_here
@@ -102,7 +102,6 @@ def verify(  # noqa: PLR0913 one parameter for each option of the command
     Example: metrics-etl verify --against-api --since 2026-11-01
     """
     with report_errors(verbose=verbose):
-        from etl.cli.console import print_json, print_message
         from etl.cli.show_dataset import finding_text, print_report
         from etl.inspect.verify_warehouse import verify_warehouse
         from etl.settings import Settings
@@ -160,7 +159,6 @@ def schema(
 
     Example: metrics-etl schema calls --ddl duckdb --location s3://my-bucket/metrics
     """
-    from etl.cli.console import print_json, print_result
     from etl.model.schema import TABLES
 
     if table is not None and table not in TABLES:
@@ -217,7 +215,6 @@ def read_dataset(settings: "Settings", configured: "Sequence[RunTest] | None") -
 def _verify(
     settings: "Settings", run_tests: "Collection[str]", *, since: "date | None", against_api: bool, quiet: bool
 ) -> "Report":
-    from etl.cli.console import print_message, print_rate_limit_wait
     from etl.inspect.reconcile import expected_requests, reconcile
     from etl.inspect.verify import stored_scope, verify
     from etl.model.wording import counted

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 import typer
 
+from etl.cli.console import print_message
 from etl.errors import ExitCode, ExporterError, InterruptedRunError
 
 if TYPE_CHECKING:
@@ -154,7 +155,6 @@ def report_errors(*, verbose: bool) -> Iterator[None]:
         message, exit_code = f"a bug: {where}", ExitCode.BUG
     else:
         return
-    from etl.cli.console import print_message  # rich takes a while
 
     print_message(f"error: {message}")
     raise typer.Exit(exit_code)
@@ -163,8 +163,6 @@ def report_errors(*, verbose: bool) -> Iterator[None]:
 def end(exit_code: ExitCode, *, is_all_printed: bool = True) -> NoReturn:
     """End the command. ``is_all_printed``: its whole result is what it printed, so without that it has failed."""
     if failure := _stdout_failure():
-        from etl.cli.console import print_message
-
         print_message(f"error: cannot write to stdout: {failure}: the output is incomplete")
         exit_code = exit_code or (ExitCode.DESTINATION_FAILED if is_all_printed else ExitCode.COMPLETE)
     raise typer.Exit(exit_code)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from etl.cli.console import print_line, stdout_console
 from etl.cli.dataset import open_settings, read_dataset
 from etl.cli.options import Config, RunTests, Since, Verbose, output, parse_day, selection
 from etl.cli.process import end, report_errors
@@ -51,7 +52,6 @@ def report(
     if since and until and since > until:
         raise typer.BadParameter(f"--since {since} is later than --until {until}")
     with report_errors(verbose=verbose):
-        from etl.cli.console import print_line, stdout_console
         from etl.report.contents import read_contents
 
         page = page_module()
@@ -71,8 +71,6 @@ def write_report(page: "ModuleType", contents: "Contents", page_file: Path) -> N
     Raises:
         DestinationError: it cannot be written.
     """
-    from etl.cli.console import print_line, stdout_console
-
     _write(page_file, page.page(contents).encode())
     console = stdout_console()
     print_line(console, "report", str(page_file))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from etl.cli.console import print_json, print_message, print_rate_limit_wait, print_result
 from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose, output, selection
 from etl.cli.process import end, hearing_signals, report_errors, run_async, stop_on_signals
 from etl.errors import ConfigurationError, ExitCode, ExporterError
@@ -111,7 +112,6 @@ def _end_and_notify(event: str, error: ExporterError, settings: "Settings") -> N
 
 
 def _print_end(summary: "Summary", settings: "Settings", *, as_json: bool, quiet: bool) -> None:
-    from etl.cli.console import print_json, print_message, print_result
     from etl.cli.show_progress import make_notify
     from etl.cli.show_run import print_how_to_open, print_summary
 
@@ -165,7 +165,6 @@ def load(
     Example: metrics-etl load --dry-run
     """
     with report_errors(verbose=verbose):
-        from etl.cli.console import print_json, print_message
         from etl.cli.show_progress import load_progress
         from etl.cli.show_run import print_load
         from etl.inspect.tables import open_dataset
@@ -210,7 +209,6 @@ def _leave_note(error: ConfigurationError, settings: "Settings") -> None:
 def _print_plan_and_exit(
     settings: "Settings", *, as_json: bool, full_refresh: bool = False, accept_deletions: bool = False
 ) -> NoReturn:
-    from etl.cli.console import print_json, print_rate_limit_wait
     from etl.cli.show_run import plan_as_json, print_plan
     from etl.pipeline import job
 

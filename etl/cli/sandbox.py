@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from etl.cli.console import print_message, print_result
 from etl.cli.process import report_errors, run_async, stop_on_signals
 from etl.errors import ConfigurationError
 
@@ -77,7 +78,6 @@ def demo(
 
 async def _serve(server: "Sandbox", *, port: int) -> None:
     """Print the settings for an export to stdout, and what runs to stderr; serve until a signal or a cancellation."""
-    from etl.cli.console import print_message, print_result
     from etl.sandbox import API_KEY, SECRET_KEY
 
     try:

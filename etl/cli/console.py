@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from etl.extract.endpoints import Purpose
 
 _LABEL_WIDTH = 11
+_WIDE = 160
+_STYLES = dict.fromkeys(("problem", "finding"), "bold red")
 _NOT_IN_JSON = re.compile(f"(?!\n){CONTROL.pattern}")  # as JSON escapes it: the value stays the same
 
 
 def stdout_console() -> Console:
     """Standard output. When it is not a terminal, lines may be longer, for files and other programs."""
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDE)
 
 
 def print_message(text: str) -> None:
@@ -39,10 +41,12 @@ def print_result(text: str) -> None:
     print(_lines(text), flush=True)
 
 
-def print_line(console: Console, label: str, text: str, *, style: str = "") -> None:
-    """One line: a label, in its ``style``, and a text."""
+def print_line(label: str, text: str, *, style: str = "") -> None:
+    """One line: a label, in a ``style``, and a text; to stdout."""
+    style = style or _STYLES.get(label, "")
     styled = f"[{style}]{label}[/]" if style else label
-    console.print(f"{styled}{' ' * (_LABEL_WIDTH - len(label))}{escape(shown(text))}", soft_wrap=True, highlight=False)
+    padding = " " * (_LABEL_WIDTH - len(label))
+    stdout_console().print(f"{styled}{padding}{escape(shown(text))}", soft_wrap=True, highlight=False)
 
 
 def by_purpose(requests: "Mapping[Purpose, int]") -> str:
@@ -67,12 +71,13 @@ def print_rate_limit_wait(seconds: float) -> None:
 
 
 def print_table(
-    console: Console, titles: Sequence[str], rows: Iterable[Sequence[str | int | Text]], *, words: Collection[str] = ()
+    titles: Sequence[str], rows: Iterable[Sequence[str | int | Text]], *, words: Collection[str] = ()
 ) -> None:
-    """A table: first a column of names, one line each, then columns at the right; those of ``words`` may be folded instead.
+    """A table: first a column of names, one line each, then columns at the right, but those of ``words`` are folded; to stdout.
 
     A name too long to leave room for the others is cut here, and whole in the JSON.
     """
+    console = stdout_console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in titles:
         if title in words:

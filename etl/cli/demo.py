@@ -6,11 +6,10 @@ import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 
 from etl import sandbox
-from etl.cli.console import print_line
+from etl.cli.console import print_line, print_result, stdout_console
 from etl.cli.report import page_module, write_report
 from etl.cli.show_run import print_how_to_open, print_load, print_summary
 from etl.errors import ConfigurationError
@@ -44,7 +43,6 @@ async def run_demo(path: Path | None, *, seed: int, now: datetime) -> None:
         ConfigurationError: something lies where the demo would write.
         ExporterError: as ``job.export``.
     """
-    console = Console(highlight=False)
     if path:
         _require_free(path)
     dataset = path or Path(tempfile.mkdtemp(prefix="metrics-etl-demo-"))
@@ -61,21 +59,19 @@ async def run_demo(path: Path | None, *, seed: int, now: datetime) -> None:
                 "secret_key": sandbox.SECRET_KEY,
             }
         )
-        _print_step(console, f"A sandbox with {_RUN_TESTS} run tests answers at {server.base_url}. First export:")
+        _print_step(f"A sandbox with {_RUN_TESTS} run tests answers at {server.base_url}. First export:")
         _raise_failure(await job.export(settings))
-        _print_files(console, dataset)
+        _print_files(dataset)
         _change_world(world, rng, sandbox.latest_friday(now))
-        _print_step(
-            console, "Now the source changes: a new execution, a rerun, and one that has just started. Second export:"
-        )
+        _print_step("Now the source changes: a new execution, a rerun, and one that has just started. Second export:")
         summary = _raise_failure(await job.export(settings))
         print_summary(summary)
-        _print_step(console, "Only what changed was fetched. A third export finds nothing new:")
+        _print_step("Only what changed was fetched. A third export finds nothing new:")
         summary = _raise_failure(await job.export(settings))
-        console.print(f"requests sent: {summary.requests}, files written: {summary.files}", soft_wrap=True)
-    _show_warehouse(console, dataset, settings)
-    _show_report(console, dataset)
-    _print_step(console, f"The dataset stays in {dataset}. Open it with")
+        print_result(f"requests sent: {summary.requests}, files written: {summary.files}")
+    _show_warehouse(dataset, settings)
+    _show_report(dataset)
+    _print_step(f"The dataset stays in {dataset}. Open it with")
     print_how_to_open(str(dataset))
 
 
@@ -87,34 +83,34 @@ def _require_free(path: Path) -> None:
             raise ConfigurationError(f"--path: {place} is there already: name a folder for the demo alone")
 
 
-def _show_warehouse(console: Console, dataset: Path, settings: Settings) -> None:
+def _show_warehouse(dataset: Path, settings: Settings) -> None:
     """Load the dataset into a DuckDB file beside it, and ask that one question, where DuckDB is installed."""
     url = f"duckdb://{dataset}.duckdb"
     try:
         module_for(url)
     except ConfigurationError as error:
-        _print_step(console, f"A warehouse is not shown: {error}")
+        _print_step(f"A warehouse is not shown: {error}")
         return
     import duckdb  # as above
 
     destination = Dataset(open_files(str(dataset)), compression=settings.destination.compression)
-    _print_step(console, "A load makes a warehouse equal to the dataset, here a DuckDB file:")
+    _print_step("A load makes a warehouse equal to the dataset, here a DuckDB file:")
     print_load(load_warehouse(Warehouse(url=url), destination, datetime.now(UTC)), is_dry_run=False)
-    _print_step(console, "A query on it, in SQL:")
-    console.print(escape(_QUESTION), soft_wrap=True)
+    _print_step("A query on it, in SQL:")
+    print_result(_QUESTION)
     with duckdb.connect(f"{dataset}.duckdb", read_only=True) as warehouse:
-        console.print(warehouse.sql(_QUESTION).df().to_string(index=False), soft_wrap=True)
+        print_result(warehouse.sql(_QUESTION).df().to_string(index=False))
 
 
-def _show_report(console: Console, dataset: Path) -> None:
+def _show_report(dataset: Path) -> None:
     """Write a report beside the dataset, where what it needs is installed."""
     try:
         page = page_module()
     except ConfigurationError as error:
-        _print_step(console, f"A report is not shown: {error}")
+        _print_step(f"A report is not shown: {error}")
         return
     files = open_files(str(dataset))
-    _print_step(console, "A report, for a browser or an e-mail:")
+    _print_step("A report, for a browser or an e-mail:")
     write_report(page, read_contents(files, read_status(files, now=datetime.now(UTC))), Path(f"{dataset}.html"))
 
 
@@ -134,14 +130,14 @@ def _raise_failure(summary: Summary) -> Summary:
     return summary
 
 
-def _print_files(console: Console, dataset: Path) -> None:
-    _print_step(console, "The dataset on disk:")
+def _print_files(dataset: Path) -> None:
+    _print_step("The dataset on disk:")
     files = open_files(str(dataset))
     for table in sorted(TABLES):
         if paths := [entry.path for entry in data_files(files, table)]:
             rows = sum(read_footer(files, path).rows for path in paths)
-            print_line(console, table, f"{rows:,} rows in {counted(len(paths), 'file')}, such as {paths[0]}")
+            print_line(table, f"{rows:,} rows in {counted(len(paths), 'file')}, such as {paths[0]}")
 
 
-def _print_step(console: Console, text: str) -> None:
-    console.print(f"\n[bold]{escape(shown(text))}[/]", soft_wrap=True)
+def _print_step(text: str) -> None:
+    stdout_console().print(f"\n[bold]{escape(shown(text))}[/]", soft_wrap=True, highlight=False)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from etl.cli.console import print_line, stdout_console
+from etl.cli.console import print_line
 from etl.cli.dataset import open_settings, read_dataset
 from etl.cli.options import Config, RunTests, Since, Verbose, output, parse_day, selection
 from etl.cli.process import end, report_errors
@@ -61,7 +61,7 @@ def report(
         if png:
             for key, picture in page.pictures(contents):
                 _write(png / f"{key}.png", picture)
-            print_line(stdout_console(), "pictures", str(png))
+            print_line("pictures", str(png))
         end(ExitCode.COMPLETE, is_all_printed=False)
 
 
@@ -72,11 +72,10 @@ def write_report(page: "ModuleType", contents: "Contents", page_file: Path) -> N
         DestinationError: it cannot be written.
     """
     _write(page_file, page.page(contents).encode())
-    console = stdout_console()
-    print_line(console, "report", str(page_file))
-    print_line(console, "dataset", contents.verdict.text)
+    print_line("report", str(page_file))
+    print_line("dataset", contents.verdict.text)
     for figures, words in page.headlines(contents.run_tests):
-        print_line(console, "worse", f"{figures.name}: {words}")
+        print_line("worse", f"{figures.name}: {words}")
 
 
 def page_module() -> "ModuleType":

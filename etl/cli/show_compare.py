@@ -20,19 +20,17 @@ _STYLES = {Verdict.WORSE: "red", Verdict.BETTER: "green", Verdict.TOO_FEW: "dim"
 
 def print_comparison(report: ComparisonReport) -> None:
     """Baseline, candidate, the metrics and the conclusion; to stdout."""
-    console = stdout_console()
     for label, text in _heads(report):
-        print_line(console, label, text)
+        print_line(label, text)
     # A narrow terminal does without what the verdict already says: the interval, and the numbers of calls.
-    columns = [name for name in _HEADER if console.width >= _WIDE or name not in _LEFT_OUT]
+    columns = [name for name in _HEADER if stdout_console().width >= _WIDE or name not in _LEFT_OUT]
     rows = (dict(zip(_HEADER, _styled(row), strict=True)) for row in report.rows)
     cells = ([row[name] for name in columns] for row in rows)
-    print_table(console, columns, cells, words={"metric", "verdict"})
+    print_table(columns, cells, words={"metric", "verdict"})
     for notice in report.notices:
-        print_line(console, "notice", notice)
-    print_alarms(console, report.findings)
+        print_line("notice", notice)
+    print_alarms(report.findings)
     print_line(
-        console,
         "outcome",
         f"{report.conclusion} (exit {report.exit_code})",
         style="bold red" if report.exceeded else "",

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from rich.console import Console
 from rich.text import Text
 
-from etl.cli.console import duration, print_line, print_table, stdout_console
+from etl.cli.console import duration, print_line, print_result, print_table, stdout_console
 from etl.cli.show_run import print_alarms, print_notices
 from etl.inspect.reconcile import SKIPPED_MEANINGS, Reconciliation
 from etl.inspect.status import RunStatus, Status, TableStatus
@@ -26,35 +25,33 @@ def print_status(status: Status, verdict: Verdict, problems_now: Sequence[str]) 
 
     ``problems_now`` would end an export that began now.
     """
-    console = stdout_console()
     complete = (
         f"everything was complete {ago(status.complete_at, status.read_at)}" if status.complete_at else "never complete"
     )
     style = "bold green" if verdict.is_good else "bold red"
-    console.print(Text(verdict.text, style=style), soft_wrap=True)
-    print_line(console, "dataset", status.dataset)
-    print_line(console, "export", f"running: {status.at_work}" if status.at_work else "not running")
-    print_line(console, "freshness", complete)
+    stdout_console().print(Text(verdict.text, style=style), soft_wrap=True)
+    print_line("dataset", status.dataset)
+    print_line("export", f"running: {status.at_work}" if status.at_work else "not running")
+    print_line("freshness", complete)
     if status.last_load:
         at = ago(status.last_load.tried_at, status.read_at)
         print_line(
-            console,
             "warehouse",
             f"{status.last_load.warehouse}, {'tried' if status.last_load.problem else 'loaded'} {at}",
         )
-    _print_run_tests(console, status.run_tests, status.read_at)
-    _print_tables(console, status.tables)
+    _print_run_tests(status.run_tests, status.read_at)
+    _print_tables(status.tables)
     if status.runs:
-        _print_runs(console, status.runs)
-    _print_problems(console, status, problems_now)
-    print_notices(console, status.findings)
+        _print_runs(status.runs)
+    _print_problems(status, problems_now)
+    print_notices(status.findings)
     if status.set_aside:
         text = f"{counted(status.set_aside, 'damaged file')} in {status.dataset}/{QUARANTINE}: look at them, then remove them"
-        print_line(console, "notice", text)
-    print_line(console, "next", verdict.next_step)
+        print_line("notice", text)
+    print_line("next", verdict.next_step)
 
 
-def _print_problems(console: Console, status: Status, problems_now: Sequence[str]) -> None:
+def _print_problems(status: Status, problems_now: Sequence[str]) -> None:
     lines = [_lost(status.lost_run)] if status.lost_run else []
     told = {*map(str, status.findings)}
     message = status.runs[0].message if status.runs else None
@@ -66,8 +63,8 @@ def _print_problems(console: Console, status: Status, problems_now: Sequence[str
         )
     lines += [f"an export would fail now: {problem}" for problem in problems_now]
     for line in lines:
-        print_line(console, "problem", line, style="bold red")
-    print_alarms(console, status.findings, has_next_step=False)
+        print_line("problem", line)
+    print_alarms(status.findings, has_next_step=False)
 
 
 def _lost(attempt: Attempt) -> str:
@@ -80,7 +77,7 @@ def _lost(attempt: Attempt) -> str:
     return f"{when} could not start (exit {attempt.exit_code}): {attempt.message}"
 
 
-def _print_run_tests(console: Console, run_tests: Sequence[RunTestStatus], now: datetime) -> None:
+def _print_run_tests(run_tests: Sequence[RunTestStatus], now: datetime) -> None:
     titles = ("run test", "executions", "calls", "newest", "complete", "state")
     rows = []
     for each in run_tests:
@@ -90,17 +87,17 @@ def _print_run_tests(console: Console, run_tests: Sequence[RunTestStatus], now: 
         complete = ago(each.complete_at, now) if each.complete_at else "never" if each.is_configured else "left out"
         states = "\n".join(f"{count:,} {state}" for state, count in counts.items() if count)
         rows.append((each.name, each.executions, each.calls, newest, complete, states))
-    console.print()
-    print_table(console, titles, rows, words=titles[3:])
+    print_result("")
+    print_table(titles, rows, words=titles[3:])
 
 
-def _print_tables(console: Console, tables: Sequence[TableStatus]) -> None:
+def _print_tables(tables: Sequence[TableStatus]) -> None:
     rows = ((each.name, each.rows, each.files, _size(each.size_bytes)) for each in tables)
-    console.print()
-    print_table(console, ("table", "rows", "files", "size"), rows)
+    print_result("")
+    print_table(("table", "rows", "files", "size"), rows)
 
 
-def _print_runs(console: Console, runs: Sequence[RunStatus]) -> None:
+def _print_runs(runs: Sequence[RunStatus]) -> None:
     titles = ("last runs (UTC)", "exit", "outcome", "executions", "calls", "requests", "time")
     rows = (
         (
@@ -109,8 +106,8 @@ def _print_runs(console: Console, runs: Sequence[RunStatus]) -> None:
         )
         for each in runs
     )
-    console.print()
-    print_table(console, titles, rows, words={"outcome"})
+    print_result("")
+    print_table(titles, rows, words={"outcome"})
 
 
 def _size(size_bytes: int) -> str:
@@ -119,28 +116,26 @@ def _size(size_bytes: int) -> str:
 
 def print_report(report: Report) -> None:
     """The whole report; to stdout."""
-    console = stdout_console()
     rows = (
         (name, figures.files, figures.rows, f"{figures.size_bytes / 2**20:.1f}")
         for name, figures in report.tables.items()
     )
-    print_table(console, ("table", "files", "rows", "MiB"), rows)
-    print_line(console, "dataset", report.dataset)
+    print_table(("table", "files", "rows", "MiB"), rows)
+    print_line("dataset", report.dataset)
     print_line(
-        console,
         "checked",
         "page checksums, schemas, keys, row hashes, places, and the calls and evals of each execution",
     )
     if report.reconciliation:
-        _print_reconciliation(console, report.reconciliation)
+        _print_reconciliation(report.reconciliation)
     if report.warehouse:
-        _print_warehouse(console, report.warehouse)
+        _print_warehouse(report.warehouse)
     for notice in report.notices:
-        print_line(console, "notice", notice)
+        print_line("notice", notice)
     for finding in report.findings:
-        print_line(console, "finding", finding_text(finding), style="bold red")
+        print_line("finding", finding_text(finding))
     outcome = counted(len(report.findings), "finding") if report.findings else "nothing is wrong"
-    print_line(console, "outcome", f"{outcome} (exit {report.exit_code})")
+    print_line("outcome", f"{outcome} (exit {report.exit_code})")
 
 
 def finding_text(finding: Finding) -> str:
@@ -148,32 +143,29 @@ def finding_text(finding: Finding) -> str:
     return shown(f"{finding.kind.value}: {finding}: {finding.next_step}")
 
 
-def _print_warehouse(console: Console, report: WarehouseReport) -> None:
+def _print_warehouse(report: WarehouseReport) -> None:
     rows = ", ".join(
         f"{counted(count, 'row')} of {name}"
         + (f" ({there:,} there)" if (there := report.loaded_rows[name]) != count else "")
         for name, count in report.rows.items()
     )
-    print_line(console, "warehouse", f"{report.warehouse}: compared {rows}")
+    print_line("warehouse", f"{report.warehouse}: compared {rows}")
     for day in report.days:
         where = f"{day.table} of {day.run_test} on {day.day}" if day.run_test else f"{day.table} on {day.day}"
-        print_line(console, "differs", f"{where}: {counted(day.rows, 'row')}, {day.loaded_rows:,} in the warehouse")
+        print_line("differs", f"{where}: {counted(day.rows, 'row')}, {day.loaded_rows:,} in the warehouse")
     if report.held_back:
         executions = counted(report.held_back, "execution")
-        print_line(
-            console, "left out", f"{executions} with rows missing from the dataset: metrics-etl run exports them again"
-        )
+        print_line("left out", f"{executions} with rows missing from the dataset: metrics-etl run exports them again")
 
 
-def _print_reconciliation(console: Console, result: Reconciliation) -> None:
+def _print_reconciliation(result: Reconciliation) -> None:
     print_line(
-        console,
         "api",
         f"{counted(result.compared, 'execution')} compared in {counted(result.requests, 'request')}: "
         f"{counted(result.values, 'value')}, "
         f"{result.same:,} the same, {sum(result.explained.values()):,} explained, {result.unexplained:,} not",
     )
     for name, count in result.explained.most_common():
-        print_line(console, "explained", f"{count:,} {name}: {CAUSE_MEANINGS[Cause(name)]}")
+        print_line("explained", f"{count:,} {name}: {CAUSE_MEANINGS[Cause(name)]}")
     for reason, ids in sorted(result.skipped.items()):
-        print_line(console, "left out", f"{len(ids):,} {reason.value}: {SKIPPED_MEANINGS[reason]} ({first_few(ids)})")
+        print_line("left out", f"{len(ids):,} {reason.value}: {SKIPPED_MEANINGS[reason]} ({first_few(ids)})")

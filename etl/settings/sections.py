@@ -17,6 +17,7 @@ from pydantic import (
     HttpUrl,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -27,7 +28,7 @@ from etl.model.locations import BUCKETS, DEFAULT_NAMESPACE, WAREHOUSES, has_few_
 from etl.model.metrics import Limit, limits_of
 
 _BUCKET_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[^/?#]+)*")
-NAMESPACE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_NAMESPACE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
 class _Section(BaseModel):
@@ -91,7 +92,8 @@ class Api(_Section):
     requests_per_minute: Annotated[
         Annotated[int, Field(ge=1, le=10_000_000)] | None,
         BeforeValidator(lambda value: None if value == "auto" else value),
-    ] = None
+        WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 10_000_000}]}),
+    ] = Field(None, json_schema_extra={"default": "auto", "type": ["string", "integer"]})
     """rate limit to keep: a number, or "auto" to learn it from the API's answers"""
     quota_share: float = Field(1.0, gt=0, le=1)
     """share of the rate limit to use, above 0 up to 1; the rest is left for others"""
@@ -277,7 +279,7 @@ class Warehouse(_Section):
     @field_validator("namespace")
     @classmethod
     def _namespace(cls, value: str) -> str:
-        if not NAMESPACE.fullmatch(value):
+        if not _NAMESPACE.fullmatch(value):
             raise ValueError(f"must be lower-case letters, digits and _, at most 63, got {value!r}")
         return value
 

@@ -45,9 +45,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     metrics: Annotated[
         list[str] | None,
         _what(
-            "--metric",
-            metavar="NAME",
-            help="Only this metric, such as latency_p95. Repeat the option to name several.",
+            "--metric", metavar="NAME", help="Only this metric, such as latency_p95. Repeat the option to name several."
         ),
     ] = None,
     max_regression: Annotated[

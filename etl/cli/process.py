@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 import typer
@@ -90,12 +90,8 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
     """
     gc.freeze()
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    try:
-        import uvloop
-    except ImportError:
-        pass
-    else:
-        loop_factory = uvloop.new_event_loop
+    with suppress(ImportError):
+        from uvloop import new_event_loop as loop_factory
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(work)
 

@@ -30,11 +30,7 @@ def print_comparison(report: ComparisonReport) -> None:
     for notice in report.notices:
         print_line("notice", notice)
     print_alarms(report.findings)
-    print_line(
-        "outcome",
-        f"{report.conclusion} (exit {report.exit_code})",
-        style="bold red" if report.exceeded else "",
-    )
+    print_line("outcome", f"{report.conclusion} (exit {report.exit_code})", style="bold red" if report.exceeded else "")
 
 
 def _styled(row: Row) -> tuple[str | Text, ...]:

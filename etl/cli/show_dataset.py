@@ -1,6 +1,6 @@
 """What ``status`` and ``verify`` print. Decides nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from rich.text import Text
@@ -8,7 +8,7 @@ from rich.text import Text
 from etl.cli.console import duration, print_line, print_result, print_table, stdout_console
 from etl.cli.show_run import print_alarms, print_notices
 from etl.inspect.reconcile import SKIPPED_MEANINGS, Reconciliation
-from etl.inspect.status import RunStatus, Status, TableStatus
+from etl.inspect.status import RunStatus, Status
 from etl.inspect.status_run_tests import RunTestStatus
 from etl.inspect.verdict import Verdict, ago
 from etl.inspect.verify import Report
@@ -25,22 +25,19 @@ def print_status(status: Status, verdict: Verdict, problems_now: Sequence[str]) 
 
     ``problems_now`` would end an export that began now.
     """
-    complete = (
-        f"everything was complete {ago(status.complete_at, status.read_at)}" if status.complete_at else "never complete"
-    )
+    now, load = status.read_at, status.last_load
     style = "bold green" if verdict.is_good else "bold red"
     stdout_console().print(Text(verdict.text, style=style), soft_wrap=True)
     print_line("dataset", status.dataset)
     print_line("export", f"running: {status.at_work}" if status.at_work else "not running")
-    print_line("freshness", complete)
-    if status.last_load:
-        at = ago(status.last_load.tried_at, status.read_at)
-        print_line(
-            "warehouse",
-            f"{status.last_load.warehouse}, {'tried' if status.last_load.problem else 'loaded'} {at}",
-        )
-    _print_run_tests(status.run_tests, status.read_at)
-    _print_tables(status.tables)
+    at = status.complete_at
+    print_line("freshness", f"everything was complete {ago(at, now)}" if at else "never complete")
+    if load:
+        print_line("warehouse", f"{load.warehouse}, {'tried' if load.problem else 'loaded'} {ago(load.tried_at, now)}")
+    print_result("")
+    _print_run_tests(status.run_tests, now)
+    print_result("")
+    _print_tables((each.name, each.rows, each.files, each.size_bytes) for each in status.tables)
     if status.runs:
         _print_runs(status.runs)
     _print_problems(status, problems_now)
@@ -87,13 +84,12 @@ def _print_run_tests(run_tests: Sequence[RunTestStatus], now: datetime) -> None:
         complete = ago(each.complete_at, now) if each.complete_at else "never" if each.is_configured else "left out"
         states = "\n".join(f"{count:,} {state}" for state, count in counts.items() if count)
         rows.append((each.name, each.executions, each.calls, newest, complete, states))
-    print_result("")
     print_table(titles, rows, words=titles[3:])
 
 
-def _print_tables(tables: Sequence[TableStatus]) -> None:
-    rows = ((each.name, each.rows, each.files, _size(each.size_bytes)) for each in tables)
-    print_result("")
+def _print_tables(tables: Iterable[tuple[str, int, int, int]]) -> None:
+    """Each with its rows, files and bytes."""
+    rows = ((name, rows, files, _size(size_bytes)) for name, rows, files, size_bytes in tables)
     print_table(("table", "rows", "files", "size"), rows)
 
 
@@ -116,15 +112,10 @@ def _size(size_bytes: int) -> str:
 
 def print_report(report: Report) -> None:
     """The whole report; to stdout."""
-    rows = (
-        (name, figures.files, figures.rows, f"{figures.size_bytes / 2**20:.1f}")
-        for name, figures in report.tables.items()
-    )
-    print_table(("table", "files", "rows", "MiB"), rows)
+    _print_tables((name, each.rows, each.files, each.size_bytes) for name, each in report.tables.items())
     print_line("dataset", report.dataset)
     print_line(
-        "checked",
-        "page checksums, schemas, keys, row hashes, places, and the calls and evals of each execution",
+        "checked", "page checksums, schemas, keys, row hashes, places, and the calls and evals of each execution"
     )
     if report.reconciliation:
         _print_reconciliation(report.reconciliation)

@@ -14,12 +14,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from etl.errors import ConfigurationError
 from etl.model.wording import quoted

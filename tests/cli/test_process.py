@@ -113,6 +113,12 @@ def shown_by(program: str, redirections: str = "") -> subprocess.CompletedProces
     return subprocess.run(words, capture_output=True, text=True, check=False, env=os.environ)
 
 
+def test_pipe_that_the_parent_made_non_blocking_gets_every_byte() -> None:
+    """Its reader is slower than the command."""
+    program = "os.set_blocking(1, False); process.take_over_streams(); print('x' * 1_000_000)"
+    assert len(shown_by(program, "| (head -c 1; sleep 0.3; cat)").stdout) == 1_000_001
+
+
 def test_number_of_a_closed_stream_is_not_given_to_the_next_file() -> None:
     assert shown_by("sys.stderr.write(str(os.open('/', os.O_RDONLY) > 2))", "<&- >&-").stderr == "True"
 

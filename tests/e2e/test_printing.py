@@ -95,13 +95,3 @@ async def test_name_that_the_locale_cannot_encode_is_escaped(server: Sandbox, fo
 
     assert (result.exit_code, (result.stdout + result.stderr).isascii()) == (0, True)
     assert r"Zahlung \u20ac \u2603" in result.stdout
-
-
-async def test_pipe_that_does_not_block_gets_every_byte(folder: Path) -> None:
-    script = "import fcntl, os; fcntl.fcntl(1, fcntl.F_SETFL, fcntl.fcntl(1, fcntl.F_GETFL) | os.O_NONBLOCK)"
-    under = ("bash", "-c", f'(python3 -c \'{script}\'; "$0" "$@") | cat')
-
-    result = await metrics_etl("schema", "--format", "json", cwd=folder, env=environment(), under=under)
-
-    assert result.exit_code == 0
-    assert {each["table"] for each in result.document} == {"executions", "calls", "evals", "errors", "runs"}

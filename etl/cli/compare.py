@@ -116,8 +116,6 @@ def _limits(texts: "Sequence[str]") -> "dict[str, Limit]":
         name, equals, limit = text.partition("=")
         if not equals:
             raise typer.BadParameter(f"--max-regression {text!r} has no limit: give one such as latency_p95=10%")
-        if name.strip() in given:
-            raise typer.BadParameter(f"--max-regression names {name.strip()!r} twice: give it once")
         given[name.strip()] = limit
     try:
         return limits_of(given)

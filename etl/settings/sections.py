@@ -187,7 +187,7 @@ class Destination(_Section):
     @classmethod
     def _path(cls, value: str) -> str:
         scheme = scheme_of(value)
-        if "\0" in value or has_few_slashes(value) or (scheme is not None and scheme not in BUCKETS):
+        if has_few_slashes(value) or (scheme is not None and scheme not in BUCKETS):
             urls = ", ".join(f"{each}://BUCKET/FOLDER" for each in BUCKETS)
             raise ValueError(f"must be a folder, or {urls}, got {without_secrets(value)}")
         if scheme is None:
@@ -202,16 +202,10 @@ class Destination(_Section):
         if not isinstance(value, dict) or not all(isinstance(each, str | bool) for each in value.values()):
             # No value is ever repeated: it may be a key.
             raise ValueError("must be a table of text, true and false, got something else")
-        if "path" not in others.data:
-            return value
-        scheme = scheme_of(others.data["path"])
-        known = BUCKETS[scheme] if scheme else frozenset[str]()
+        known = BUCKETS.get(scheme_of(others.data.get("path", "")) or "", frozenset())
         for name in value.keys() - known:
-            if not known:
-                raise ValueError(f"must be left out for {f'{scheme}://' if scheme else 'a folder'}, got {name}")
-            raise ValueError(
-                f"must be of {', '.join(sorted(known))}, while credentials stay in their usual places, got {name}"
-            )
+            words = f"be of {', '.join(sorted(known))}" if known else "be left out here"
+            raise ValueError(f"must {words}, while credentials stay in their usual places, got {name}")
         return value
 
 

@@ -29,7 +29,7 @@ NOT_TOLD = (
         "cannot be used with an http:// base_url",
         "must be a power of two",
     ),
-    *("[destination] path must be", "options must be of", "options must be left out for"),
+    *("[destination] path must be", "options must be of", "options must be left out here"),
     *("[warehouse] url must", "[warehouse] schema must", "max_regression must"),
 )
 """What the schema leaves to ``check``."""

@@ -139,7 +139,7 @@ KEY_IN_FILE = ": keys and credentials must not be in a file that is copied and c
         ),
         (
             '[destination.options]\nregion = "x"\n',
-            "prod.toml: [destination] options must be left out for a folder, got region",
+            "prod.toml: [destination] options must be left out here, while credentials stay in their usual places, got region",
         ),
         (
             '[api]\napi_key = "canary"\n',

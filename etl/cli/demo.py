@@ -1,6 +1,5 @@
 """The demo: made-up run tests, a real export, and what it wrote, read back from the files."""
 
-import os
 import random
 import tempfile
 from datetime import UTC, datetime, timedelta
@@ -78,8 +77,7 @@ async def run_demo(path: Path | None, *, seed: int, now: datetime) -> None:
 def _require_free(path: Path) -> None:
     """Made-up rows must not come among those of a real dataset, its warehouse or its report."""
     for place in (path, Path(f"{path}.duckdb"), Path(f"{path}.html")):
-        is_there = os.path.lexists(place)  # no for one that cannot be looked at: the run says what is wrong
-        if is_there and not (place.is_dir() and not any(place.iterdir())):
+        if place.exists() and not (place.is_dir() and not any(place.iterdir())):
             raise ConfigurationError(f"--path: {place} is there already: name a folder for the demo alone")
 
 

@@ -1,8 +1,7 @@
 """``compare``: whether one execution, or a date range, is worse than another, for people and for CI."""
 
-from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,14 +14,6 @@ if TYPE_CHECKING:
 
     from etl.compare.selection import Selector
     from etl.model.metrics import Limit
-
-
-class ComparisonFormat(StrEnum):
-    """The forms in which ``compare`` prints."""
-
-    TABLE = "table"
-    MARKDOWN = "markdown"
-    JSON = "json"
 
 
 _what = partial(typer.Option, rich_help_panel="What to compare")
@@ -57,7 +48,7 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
         ),
     ] = None,
     form: Annotated[
-        ComparisonFormat | None,
+        Literal["table", "markdown", "json"] | None,
         output(
             *("--format", "-f"),
             metavar="FORMAT",
@@ -92,9 +83,9 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
             limits=limits,
             default_limits=settings.compare.limits,
         )
-        if as_json or form is ComparisonFormat.JSON:
+        if as_json or form == "json":
             print_json(report.as_json())
-        elif form is ComparisonFormat.MARKDOWN:
+        elif form == "markdown":
             print_result(markdown(report))
         else:
             print_comparison(report)

@@ -1,9 +1,8 @@
 """``status``, ``verify`` and ``schema``: what is in the dataset, whether it is intact, what it means."""
 
 from datetime import UTC, datetime
-from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,16 +21,6 @@ if TYPE_CHECKING:
     from etl.inspect.verify import Report
     from etl.load.files.contract import Files
     from etl.settings import RunTest, Settings
-
-
-class SchemaFormat(StrEnum):
-    """The forms in which ``schema`` prints."""
-
-    TABLE = "table"
-    JSON = "json"
-    MARKDOWN = "markdown"
-    ODCS = "odcs"
-    JSON_SCHEMA = "json-schema"
 
 
 def status(
@@ -126,7 +115,7 @@ def schema(
     ] = None,
     *,
     output: Annotated[
-        SchemaFormat | None,
+        Literal["table", "json", "markdown", "odcs", "json-schema"] | None,
         typer.Option(
             "--format",
             "-f",
@@ -169,18 +158,18 @@ def schema(
             from etl.load.warehouse.ddl import ddl
 
             print_result(ddl(tables, engine, location))
-        elif output is SchemaFormat.ODCS:
+        elif output == "odcs":
             from etl.load.warehouse.contract import contract
 
             print_json(contract(tables, location))
-        elif output is SchemaFormat.JSON_SCHEMA:
+        elif output == "json-schema":
             from etl.settings.json_schema import settings_schema
 
             print_json(settings_schema())
         else:
             from etl.cli.show_schema import print_schema
 
-            print_schema(tables, output or SchemaFormat.TABLE)
+            print_schema(tables, output or "table")
         end(ExitCode.COMPLETE)
 
 

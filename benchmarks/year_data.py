@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.bench_world import FIRST_DAY, World, a_year
 from etl.load.commit import commit
-from etl.load.dataset import Dataset
-from etl.load.documents import identify
+from etl.load.dataset import Dataset, identify
 from etl.load.files.open import open_files
 from etl.load.places import Places
 from etl.load.state import load_state

@@ -8,8 +8,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from etl.inspect.verify_warehouse import WarehouseReport, verify_rows
-from etl.load.deletions import mark_deleted
-from etl.load.documents import identify
+from etl.load.commit import mark_deleted
+from etl.load.dataset import identify
 from etl.load.layout import Part
 from etl.load.warehouse.load import Result, load
 from etl.load.warehouse.target import open_warehouse

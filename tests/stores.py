@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -42,24 +43,14 @@ class Store:
         return f"s3://{BUCKET}/{secrets.token_hex(8)}/data set"
 
 
-_MIRRORED: dict[Path, dict[str, str]] = {}
-"""By folder and path, which writing of the object the file is."""
-
-
 def mirror(url: str, options: dict[str, str], folder: Path) -> None:
-    """Make the folder hold what lies at the URL; a file is replaced if its object was written since the last time."""
-    store, known = Objects(url, options), _MIRRORED.setdefault(folder, {})
-    stamps = {found.path: f"{found.version.e_tag} {found.changed_at}" for found in store.list("")}
-    here = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    for path in here.keys() - stamps.keys():
-        here[path].unlink()
-    for path, stamp in stamps.items():
-        target = folder / path
-        if path not in here or known[path] != stamp:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.unlink(missing_ok=True)
-            target.write_bytes(store.get(path)[1])
-            known[path] = stamp
+    """Make the folder hold what lies at the URL, and nothing else."""
+    store = Objects(url, options)
+    shutil.rmtree(folder, ignore_errors=True)
+    for found in store.list(""):
+        target = folder / found.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(store.get(found.path)[1])
 
 
 def upload(folder: Path, url: str, options: dict[str, str]) -> None:
@@ -264,6 +255,7 @@ class StoreProxy:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer waits 40 ms for the reader of its headers
     server: "_Server"
 
     def log_message(self, *_: object) -> None:

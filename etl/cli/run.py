@@ -14,7 +14,7 @@ from etl.cli.process import end, hearing_signals, report_errors, run_async, stop
 from etl.errors import ConfigurationError, ExitCode, ExporterError
 
 if TYPE_CHECKING:
-    from etl.pipeline.progress import Notify
+    from etl.pipeline.run import Notify
     from etl.pipeline.summary import Summary
     from etl.settings import Settings
 
@@ -229,8 +229,7 @@ def _export(
 ) -> "Summary":
     from etl.cli.show_progress import can_show_progress, live_progress, make_notify
     from etl.pipeline import job
-    from etl.pipeline.progress import Progress
-    from etl.pipeline.run import dask_module
+    from etl.pipeline.run import Progress, dask_module
 
     if settings.engine.kind == "dask":
         dask_module().be_silent()

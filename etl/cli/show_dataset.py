@@ -115,7 +115,7 @@ def print_report(report: Report) -> None:
     _print_tables((name, each.rows, each.files, each.size_bytes) for name, each in report.tables.items())
     print_line("dataset", report.dataset)
     print_line(
-        "checked", "page checksums, schemas, keys, row hashes, places, and the calls and evals of each execution"
+        "checked", "page checksums, columns, keys, row hashes, places, and the calls and evals of each execution"
     )
     if report.reconciliation:
         _print_reconciliation(report.reconciliation)

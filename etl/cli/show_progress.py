@@ -18,7 +18,7 @@ from rich.text import Text
 
 from etl.cli.console import duration
 from etl.model.wording import counted, shown
-from etl.pipeline.progress import Progress
+from etl.pipeline.run import Progress
 from etl.settings import Log
 
 _WARNINGS = {"run_test_failed"}

@@ -33,7 +33,7 @@ from etl.extract.listing import MAX_ROUNDS
 from etl.extract.open_execution import OpenExecution
 from etl.extract.plan import Planned, pages
 from etl.extract.settling import Settling
-from etl.model.records import METRICS, RUNS, CallMetrics, DeadLetter, ExecutionBundle
+from etl.model.records import METRICS, RUNS, DeadLetter, ExecutionBundle
 
 Emit = Callable[[ExecutionBundle], Awaitable[None]]
 
@@ -43,11 +43,7 @@ _WORKERS_PER_SLOT = 2  # a worker whose request waits for its next try leaves it
 
 
 class Crawl:
-    """One crawl over a plan.
-
-    ``calls_fetched``, ``listings`` (executions whose calls are listed), ``necessary_requests`` (one for each page of calls, each
-    call and each look-up) and ``deleted_executions`` (planned ones that the API no longer has) grow while it runs.
-    """
+    """One crawl over a plan; its ``counts`` grow while it runs."""
 
     def __init__(
         self,
@@ -59,10 +55,7 @@ class Crawl:
         page_limit: int,
         settling: Settling,
     ) -> None:
-        self.deleted_executions: set[str] = set()
-        self.calls_fetched = 0
-        self.listings = 0
-        self.necessary_requests = 0
+        self.counts = settling.counts
         self._client = client
         self._plan = iter(plan)
         self._emit = emit
@@ -123,10 +116,10 @@ class Crawl:
             return
         fetched_before = len(execution.fetched)
         pending = execution.take_list(latest)
-        self.calls_fetched -= fetched_before - len(execution.fetched)
+        self.counts.calls_fetched -= fetched_before - len(execution.fetched)
         is_first = execution.round == 1
         execution.listed_at = asyncio.get_running_loop().time()
-        self.listings += is_first
+        self.counts.listings += is_first
         if is_first:
             execution.stored = await self._settling.stored.calls(execution.planned)
             if not (execution.unreadable_calls or execution.lacks_evals):
@@ -166,7 +159,7 @@ class Crawl:
         try:
             await self._client.get(get_execution(execution_id).sent_for(execution.planned.purpose))
         except NotFoundError:
-            self.deleted_executions.add(execution_id)
+            self.counts.deleted_executions.add(execution_id)
             return None
         except SourceError as unknown:
             if execution.planned.unreadable is None:
@@ -189,7 +182,7 @@ class Crawl:
 
     async def _read_entry(self, execution: OpenExecution, call_execution_id: str) -> bool:
         """Request the call's entry in the list, with its evals, by itself; False when it cannot be had."""
-        self.necessary_requests += 1
+        self.counts.necessary_requests += 1
         try:
             request = get_listed_call(call_execution_id, execution.execution_id)
             execution.listed[call_execution_id] = await self._client.get(request.sent_for(execution.planned.purpose))
@@ -206,12 +199,11 @@ class Crawl:
         metrics = await self._client.get(request.sent_for(execution.planned.purpose))
         if metrics.execution_id == execution.execution_id:
             execution.fetched[call_execution_id] = metrics
-            self.calls_fetched += 1
+            self.counts.calls_fetched += 1
             if len(execution.fetched) % _MOST_IN_HAND == 0:
                 await self._emit(self._arrived_of(execution))
         else:
-            execution.left_out.add(call_execution_id)
-            execution.dead_letters.append(_of_another_execution(metrics, execution.execution_id))
+            execution.elsewhere.add(call_execution_id)
 
     async def _finish_or_relist(self, execution: OpenExecution) -> None:
         """Everything listed is fetched: emit the execution if its list is proved, else read the list again."""
@@ -241,9 +233,10 @@ class Crawl:
             request = get_call_metrics(call_execution_id, execution.execution_id, is_lookup=True)
             return (await self._client.get(request.sent_for(purpose))).execution_id == execution.execution_id
 
-        answers = await ask(exists, execution.unlisted - execution.gone, workers=1)
-        self.necessary_requests += answers.requests
-        execution.deleted = decide(answers) | execution.gone
+        unlisted = execution.living - execution.listed.keys() - execution.gone
+        answers = await ask(exists, unlisted, workers=1)
+        self.counts.necessary_requests += answers.requests
+        execution.deleted = decide(answers) | execution.gone | (execution.elsewhere & execution.living)
         problems = [
             *(SourceError(f"call {each} exists, but its execution's list does not have it") for each in answers.alive),
             *answers.unknown.values(),
@@ -265,22 +258,13 @@ class Crawl:
 
     def _arrived_of(self, execution: OpenExecution) -> ExecutionBundle:
         arrived = execution.take_arrived()
-        self.necessary_requests += len(arrived.calls)
+        self.counts.necessary_requests += len(arrived.calls)
         return arrived
 
     async def _close(self, execution: OpenExecution, bundle: ExecutionBundle | None) -> None:
         if bundle is not None:
             calls = len(bundle.listed or ())
-            self.necessary_requests += calls - len(bundle.kept) + pages(calls, self._page_limit)
+            self.counts.necessary_requests += calls - len(bundle.kept) + pages(calls, self._page_limit)
             await self._emit(bundle)
         self._open.remove(execution)
         self._has_more_work.set()
-
-
-def _of_another_execution(metrics: CallMetrics, execution_id: str) -> DeadLetter:
-    """The execution lists a call whose own metrics name another one."""
-    message = (
-        f"call {metrics.call_execution_id}: execution {execution_id} lists it, but it belongs to execution "
-        f"{metrics.execution_id}"
-    )
-    return DeadLetter.of(METRICS, metrics.call_execution_id, SourceError(message, status=200))

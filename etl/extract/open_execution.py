@@ -17,10 +17,10 @@ class OpenExecution:
     ``stored`` are the calls of which the dataset holds anything, each with whether it is marked as deleted there. ``round`` is how
     often the list was read. ``count`` is what the list counted after it was read, None when one page showed it whole. ``gone`` are
     calls that were listed and then not found, ``deleted`` those that are to be marked. ``kept`` are those whose stored rows stay.
-    ``left_out`` are listed, but name another execution, or their entry in the list cannot be had. ``lacks_evals``: each call's
-    entry has to be requested by itself. ``unproved`` says why the list does not count, ``unreadable_calls`` how many calls it
-    cannot give. ``outstanding`` calls are queued or under way. ``listed_at`` is when the list was read, by the event loop.
-    ``is_in_parts``: what had arrived of it was taken.
+    ``elsewhere`` are listed, but their metrics name another execution, which has them. ``left_out`` are listed, but their entries
+    cannot be had; ``lacks_evals``: each call's entry has to be requested by itself. ``unproved`` says why the list does not count,
+    ``unreadable_calls`` how many calls it cannot give. ``outstanding`` calls are queued or under way. ``listed_at`` is when the
+    list was read, by the event loop. ``is_in_parts``: what had arrived of it was taken.
     """
 
     planned: Planned
@@ -32,6 +32,7 @@ class OpenExecution:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     gone: set[str] = field(default_factory=set)
     deleted: frozenset[str] = frozenset()
+    elsewhere: set[str] = field(default_factory=set)
     left_out: set[str] = field(default_factory=set)
     kept: frozenset[str] = frozenset()
     lacks_evals: bool = False
@@ -49,12 +50,12 @@ class OpenExecution:
     @property
     def alive(self) -> int:
         """How many of its calls exist. One that could not be fetched counts: nothing says that it was deleted."""
-        return len(self.fetched) + len(self.kept) + len(self.dead_letters)
+        return len(self.fetched) + len(self.kept) + len(self.elsewhere) + len(self.dead_letters)
 
     @property
-    def unlisted(self) -> set[str]:
-        """The stored calls that are not marked, and that the list does not have."""
-        return {key for key, is_deleted in self.stored.items() if not is_deleted} - self.listed.keys()
+    def living(self) -> set[str]:
+        """The stored calls that are not marked."""
+        return {key for key, is_deleted in self.stored.items() if not is_deleted}
 
     def is_repeated_by(self, latest: CallList) -> bool:
         """Whether a list of many pages says the same again, although the calls that it names were fetched since."""
@@ -77,6 +78,7 @@ class OpenExecution:
             # Only what is found alive after the latest count proves a list of many pages, so every call is fetched again.
             self.fetched.clear()
             self.dead_letters.clear()
+            self.elsewhere.clear()
             self.left_out.clear()
             if not self.planned.is_resumed:
                 self.kept = frozenset()
@@ -86,7 +88,7 @@ class OpenExecution:
             self.dead_letters = [each for each in self.dead_letters if each.subject_id in calls]
         else:
             self.listed |= calls
-        done = self.fetched.keys() | self.kept | {letter.subject_id for letter in self.dead_letters}
+        done = self.fetched.keys() | self.kept | self.elsewhere | {letter.subject_id for letter in self.dead_letters}
         return [key for key in self.listed if key not in done]
 
     def take_arrived(self) -> ExecutionBundle:
@@ -123,7 +125,7 @@ class OpenExecution:
             return bundle
         return structs.replace(
             bundle,
-            listed=tuple(call for key, call in self.listed.items() if key not in self.left_out),
+            listed=tuple(call for key, call in self.listed.items() if key not in self.left_out | self.elsewhere),
             calls=self._fetched_calls(),
             kept=self.kept & self.listed.keys(),
             deleted=self.deleted,

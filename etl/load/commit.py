@@ -1,23 +1,23 @@
-"""Write bundles into their parts, and choose the order in which that becomes visible.
+"""Write bundles into their parts, mark what the source no longer has, and choose the order in which that becomes visible.
 
 Per part: calls, evals and errors first, then the execution rows, which say what the dataset now holds of the others. After a
 crash between the two, the next run fetches these executions again.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
+from typing import Any
 
 import pyarrow as pa
 
-from etl.errors import SchemaError
 from etl.load.dataset import Dataset
 from etl.load.layout import Part
-from etl.load.merge import Replacement, is_of
+from etl.load.merge import Replacement, is_of, mark, with_values
 from etl.load.part_index import held_rows
 from etl.load.receipt import Change
 from etl.model import schema
@@ -70,17 +70,18 @@ def commit(
 
     Raises:
         DestinationError: a part could not be written; its execution rows, and the parts after it, are unchanged.
-        SchemaError: two bundles are of the same execution.
     """
     arrived: dict[str, Arrived] = {}
-    for name, group in groupby(sorted(bundles, key=_age), key=attrgetter("run_test_name")):
+    # Executions that began together come to lie together.
+    in_order = sorted(bundles, key=lambda each: (each.run_test_name, each.started_at or LONG_AGO))
+    for name, group in groupby(in_order, key=attrgetter("run_test_name")):
         of_run_test = list(group)
         in_parts: dict[Part, list[FlatBundle]] = {}
         for part, bundle in zip(parts_of(of_run_test), of_run_test, strict=True):
             in_parts.setdefault(part, []).append(bundle)
         rows, arrived[name] = _rows_of(of_run_test, stamp)
         for part, in_part in in_parts.items():
-            mine = _by_execution(in_part)
+            mine = {each.execution.execution_id: each for each in in_part}
             known = {execution_id: stored.get(execution_id) for execution_id in mine}
             replacement = _replacement(mine, known, stamp)
             # A copy is as much text again.
@@ -91,12 +92,16 @@ def commit(
             held = {each: before.held if before else _NOTHING_HELD for each, before in known.items()}
             held_now, touched = _commit_calls(dataset, part, mine, own_rows, replacement)
             held |= held_now
-            states = _states(mine, known, held, settlement)
-            verified_at = _verified_at(mine, known, states, settlement.fetched_at)
+            states = {each: _state(bundle, known[each], held[each], settlement) for each, bundle in mine.items()}
+            verified_at = {
+                each: _verified_at(bundle, known[each], states[each], settlement) for each, bundle in mine.items()
+            }
             dataset.commit_rows(schema.ERRORS, part, own_rows[schema.ERRORS.name], replacement)
             executions = executions_frame(mine.values(), held, states, verified_at, stamp)
             own = to_arrow(executions.data, schema.EXECUTIONS)
-            changed = dataset.commit_rows(schema.EXECUTIONS, part, own, _renewing(replacement, touched)).changed
+            # A reader that follows these rows sees that calls or evals of an execution changed.
+            renewing = replace(replacement, renewed={*replacement.renewed, *touched})
+            changed = dataset.commit_rows(schema.EXECUTIONS, part, own, renewing).changed
             _note_changes(dataset, part.run_test_key, known, held, changed, replacement)
             arrived[name].misfits += executions.misfits
             arrived[name].without_rows |= {
@@ -106,6 +111,37 @@ def commit(
             }
     pa.default_memory_pool().release_unused()  # else the pieces that are free after each commit add up
     return arrived
+
+
+def mark_deleted(dataset: Dataset, parts: Mapping[str, Part], stamp: ExportStamp) -> int:
+    """Mark the rows of these executions, which lie in these parts; returns how many executions were marked.
+
+    Their dead letters go, which no run can resolve. Execution rows are written last, and vouch for what the dataset holds from then
+    on. A run that is killed between is completed by the next.
+
+    Raises:
+        DestinationError: something could not be written.
+    """
+    in_order = sorted(parts, key=parts.__getitem__)
+    return sum(_mark_in(dataset, part, {*ids}, stamp) for part, ids in groupby(in_order, key=parts.__getitem__))
+
+
+def _mark_in(dataset: Dataset, part: Part, execution_ids: Collection[str], stamp: ExportStamp) -> int:
+    found = {each: mark(each, dataset.rows(each, part), execution_ids, stamp.columns) for each in schema.OF_EXECUTIONS}
+    for table in (schema.CALLS, schema.EVALS, schema.ERRORS):
+        dataset.write_if_changed(table, part, found[table])
+    rows = found[schema.EXECUTIONS].table
+    changed = set[str]().union(*(each.changed for each in found.values())) & {*rows["execution_id"].to_pylist()}
+    if changed:
+        held = held_rows(dict.fromkeys(changed), found[schema.CALLS].table, found[schema.EVALS].table)
+        told: dict[str, dict[str, Any]] = {
+            "calls_digest": {each: of.calls_digest for each, of in held.items()},
+            "exported_calls": {each: of.exported_calls for each, of in held.items()},
+            **{name: dict.fromkeys(changed, value) for name, value in stamp.columns.items()},
+        }
+        dataset.write(schema.EXECUTIONS, part, with_values(rows, told))
+        dataset.receipt.note(part.run_test_key, Change.MARKED, changed)
+    return len(changed)
 
 
 def _rows_of(bundles: Sequence[FlatBundle], stamp: ExportStamp) -> tuple[dict[str, pa.Table], Arrived]:
@@ -128,15 +164,6 @@ def _rows_of(bundles: Sequence[FlatBundle], stamp: ExportStamp) -> tuple[dict[st
         arrived.unknown_statuses.update({s: n for s, n in bundle.call_statuses.items() if s not in KNOWN_CALL})
     frames = ((schema.CALLS, calls), (schema.EVALS, evals), (schema.ERRORS, errors))
     return {table.name: to_arrow(frame.data, table) for table, frame in frames}, arrived
-
-
-def _by_execution(bundles: Iterable[FlatBundle]) -> dict[str, FlatBundle]:
-    mine: dict[str, FlatBundle] = {}
-    for bundle in bundles:
-        if bundle.execution.execution_id in mine:
-            raise SchemaError(f"execution {bundle.execution.execution_id} twice in one commit")
-        mine[bundle.execution.execution_id] = bundle
-    return mine
 
 
 def _replacement(
@@ -177,53 +204,34 @@ def _has_letter(bundle: FlatBundle, endpoint: str) -> bool:
     return any(letter.endpoint == endpoint and letter.subject_id == execution_id for letter in bundle.dead_letters)
 
 
-def _states(
-    bundles: Mapping[str, FlatBundle],
-    known: Mapping[str, StoredExecution | None],
-    held: Mapping[str, HeldRows],
-    settlement: Settlement,
-) -> dict[str, ExportState]:
-    return {
-        execution_id: export_state(
-            bundle.execution,
-            known[execution_id],
-            Arrival(
-                held=held[execution_id],
-                call_statuses=bundle.call_statuses if bundle.is_fetched else None,
-                # A kept call whose row was lost since it was read has none.
-                is_whole=not bundle.dead_letters
-                and bundle.part_of is None
-                and (bundle.listed is None or held[execution_id].exported_calls == len(bundle.listed)),
-                is_late=bundle.run_test_name in settlement.complete_before,
-            ),
-            settlement,
-        )
-        for execution_id, bundle in bundles.items()
-    }
+def _state(bundle: FlatBundle, before: StoredExecution | None, held: HeldRows, settlement: Settlement) -> ExportState:
+    arrival = Arrival(
+        held=held,
+        call_statuses=bundle.call_statuses if bundle.is_fetched else None,
+        # A kept call whose row was lost since it was read has none.
+        is_whole=not bundle.dead_letters
+        and bundle.part_of is None
+        and (bundle.listed is None or held.exported_calls == len(bundle.listed)),
+        is_late=bundle.run_test_name in settlement.complete_before,
+    )
+    return export_state(bundle.execution, before, arrival, settlement)
 
 
 def _verified_at(
-    bundles: Mapping[str, FlatBundle],
-    known: Mapping[str, StoredExecution | None],
-    states: Mapping[str, ExportState],
-    fetched_at: datetime,
-) -> dict[str, datetime | None]:
-    """When the calls of each execution were fetched or compared last; of one that is incomplete, when that began.
+    bundle: FlatBundle, before: StoredExecution | None, state: ExportState, settlement: Settlement
+) -> datetime | None:
+    """When the calls of the execution were fetched or compared last; of one that is incomplete, when that began.
 
     What was stored before then may be older than what is listed now, so a list that failed begins it, too.
     """
-    found: dict[str, datetime | None] = {}
-    for execution_id, before in known.items():
-        bundle = bundles[execution_id]
-        is_unfinished = (
-            before is not None
-            and before.export_state == states[execution_id] == ExportState.INCOMPLETE
-            and before.fingerprint == fingerprint(bundle.execution.payload)
-        )
-        is_fetched = bundle.is_fetched or states[execution_id] == ExportState.INCOMPLETE
-        begun_at = before.verified_at if before else None
-        found[execution_id] = (is_unfinished and begun_at) or (fetched_at if is_fetched else begun_at)
-    return found
+    begun_at = before.verified_at if before else None
+    is_unfinished = (
+        before is not None
+        and before.export_state == state == ExportState.INCOMPLETE
+        and before.fingerprint == fingerprint(bundle.execution.payload)
+    )
+    is_fetched = bundle.is_fetched or state == ExportState.INCOMPLETE
+    return (is_unfinished and begun_at) or (settlement.fetched_at if is_fetched else begun_at)
 
 
 def _commit_calls(
@@ -246,11 +254,6 @@ def _commit_calls(
     return held_rows(listed_calls, calls.table, evals.table), calls.changed | evals.changed
 
 
-def _renewing(replacement: Replacement, touched: AbstractSet[str]) -> Replacement:
-    """The replacement for execution rows: a reader that follows these sees that calls or evals of an execution changed."""
-    return replace(replacement, renewed={*replacement.renewed, *touched})
-
-
 def _note_changes(
     dataset: Dataset,
     key: str,
@@ -270,8 +273,3 @@ def _note_changes(
     dataset.receipt.note(key, Change.REPLACED, changed - new)
     dataset.receipt.note(key, Change.EMPTIED, emptied)
     dataset.receipt.note(key, Change.VERIFIED, {*replacement.verified})
-
-
-def _age(bundle: FlatBundle) -> tuple[str, datetime]:
-    """Sorts by run test and start: executions that began together come to lie together."""
-    return bundle.run_test_name, bundle.started_at or LONG_AGO

@@ -1,35 +1,42 @@
-"""The dataset: reads and writes the rows of one part, and knows what this run has written.
+"""The dataset: says what it is, reads and writes the rows of one part, and knows what this run has written.
 
-Never decides which parts are written, nor in which order: see ``commit``, ``deletions`` and ``renames``.
+Never decides which parts are written, nor in which order: see ``commit`` and ``renames``.
 """
 
+import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
+from typing import Annotated, TypeVar
 
+import msgspec
 import pandas as pd
 import pyarrow as pa
 
-from etl.errors import DestinationError, FileMissingError
+from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files.contract import Files
-from etl.load.layout import Part, folder_of, parse_part_path, part_path, run_path
+from etl.load.layout import IDENTITY, Part, folder_of, parse_part_path, part_path, run_path
 from etl.load.merge import Merged, Replacement, merge
 from etl.load.parquet import UnreadableError, encode, open_part
 from etl.load.receipt import Receipt
 from etl.model import schema
 from etl.transform.frames import to_arrow
 
+T = TypeVar("T")
+
+_LAYOUT = 2
+_MOST_BYTES = 1 << 20
+
 
 @dataclass(slots=True)
 class Written:
-    """How much a run has written; ``rows`` and ``marked`` rows by table, ``largest_rows`` is that of the largest file."""
+    """How much a run has written; ``rows`` and ``marked`` rows by table."""
 
     rows: Counter[str] = field(default_factory=Counter)
     marked: Counter[str] = field(default_factory=Counter)
     files: int = 0
-    largest_rows: int = 0
     size_bytes: int = 0
 
 
@@ -92,25 +99,16 @@ class Dataset:
         return rows
 
     def write(self, table: schema.Table, part: Part, rows: pa.Table) -> None:
-        """Make these the rows of the part, durably.
-
-        Raises:
-            DestinationError: the file could not be written; the old one is unchanged.
-        """
+        """Make these the rows of the part, durably, or leave it as it is."""
         data = encode(table, rows, self._compression)
         path = part_path(table.name, part)
         self.files.publish(path, data)
         self.receipt.note_written(path, data, rows=len(rows))
         self.written.files += 1
-        self.written.largest_rows = max(self.written.largest_rows, len(rows))
         self.written.size_bytes += len(data)
 
     def set_aside(self, path: str) -> str:
-        """Move a damaged file to the quarantine; returns where it is then.
-
-        Raises:
-            DestinationError: it could not be moved.
-        """
+        """Move a damaged file to the quarantine; returns where it is then."""
         aside = self.files.set_aside(path)
         self.receipt.note_removed(path)
         return aside
@@ -136,10 +134,60 @@ class Dataset:
 
     def record_run(self, day: date, export_run_id: str, frame: pd.DataFrame) -> None:
         """Add the row of one export run that began on this UTC day."""
-        rows = to_arrow(frame, schema.RUNS_TABLE)
-        path, data = (
-            run_path(folder_of(day), export_run_id),
-            encode(schema.RUNS_TABLE, rows, self._compression),
-        )
+        rows, path = to_arrow(frame, schema.RUNS_TABLE), run_path(folder_of(day), export_run_id)
+        data = encode(schema.RUNS_TABLE, rows, self._compression)
         self.files.publish(path, data)
         self.receipt.note_written(path, data, rows=len(rows))
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """``layout`` numbers the one that ``load.layout`` describes; a newer version may have another."""
+
+    dataset_id: str
+    layout: int
+    created_at: Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+def read_document(
+    files: Files, path: str, kind: type[T], *, most_bytes: int, note: Callable[[str], object], set_aside: bool = False
+) -> T | None:
+    """The document; None when there is none, or something else, of which ``note`` is told in one line.
+
+    With ``set_aside`` that is moved to the quarantine, otherwise ignored.
+
+    Raises:
+        DestinationError: it cannot be opened, or not be moved.
+    """
+    try:
+        return msgspec.json.decode(files.read(path, most_bytes=most_bytes), type=kind)
+    except FileMissingError:
+        return None
+    except ForeignFileError as exc:
+        fault = str(exc)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        fault = f"{files.where(path)}: not written by the exporter: {exc}"
+    note(f"{fault}; moved to {files.set_aside(path)}" if set_aside else f"{fault}; ignored")
+    return None
+
+
+def read_identity(
+    files: Files, *, note: Callable[[str], object] = lambda _: None, set_aside: bool = False
+) -> Identity | None:
+    """The document; None when there is none, or it cannot be read: see ``read_document``.
+
+    Raises:
+        DestinationError: it cannot be opened, or tells of a layout that this version does not know.
+    """
+    identity = read_document(files, IDENTITY, Identity, most_bytes=_MOST_BYTES, note=note, set_aside=set_aside)
+    if identity and identity.layout != _LAYOUT:
+        raise DestinationError(
+            f"{files.where(IDENTITY)}: layout {identity.layout}, written by a newer version: upgrade the exporter"
+        )
+    return identity
+
+
+def identify(files: Files, now: datetime, *, note: Callable[[str], object] = lambda _: None) -> None:
+    """Give the dataset an id, unless it has one that can be read; errors as for ``read_identity``."""
+    if read_identity(files, note=note, set_aside=True) is None:
+        identity = Identity(dataset_id=secrets.token_hex(16), layout=_LAYOUT, created_at=now)
+        files.publish(IDENTITY, msgspec.json.encode(identity))

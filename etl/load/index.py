@@ -4,7 +4,7 @@ A cache: a part whose files are the same versions is not opened again, and that 
 another dataset or of another version of the exporter counts as empty, and every part is read.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
-from etl.load.dataset import Dataset
-from etl.load.documents import read_identity
+from etl.load.dataset import Dataset, read_identity
 from etl.load.files.contract import Entry, Files, data_files, read_each
 from etl.load.layout import INDEX, Part, parse_part_path
 from etl.load.parquet import UnreadableError, pack, unpack
@@ -45,7 +44,10 @@ class Index:
         """How many rows the part's file has; None when the index does not know it in this version."""
         parsed = parse_part_path(entry.path)
         known = self.parts.get(parsed[1]) if parsed else None
-        return known.count(table, entry) if known else None
+        if known is None or known.versions is None or entry.is_fresh or not entry.version:
+            return None
+        number = schema.OF_EXECUTIONS.index(table)
+        return known.counts[number] if known.versions[number] == entry.version else None
 
     def damaged(self) -> set[str]:
         """The executions of which there are other calls or evals than were exported."""
@@ -94,23 +96,19 @@ def index_if_readable(files: Files, ignored: list[str]) -> Index:
         return Index()
 
 
-def update_index(
-    dataset: Dataset, known: Index, unreadable: list[str], *, strict_keys: Collection[str] | None = ()
-) -> Index:
+def update_index(dataset: Dataset, known: Index, unreadable: list[str]) -> Index:
     """The index as the files are now: parts that the known one does not know, or not in these versions, are read.
+
+    A damaged file holds nothing, and is added to ``unreadable``.
 
     Raises:
         DestinationError: as ``list_parts`` and ``index_part``.
     """
-    parts = sorted(list_parts(dataset.files, strict_keys=strict_keys).items())
-
-    def read(found: tuple[Part, Mapping[str, Entry]]) -> tuple[PartIndex, list[str]]:
-        damaged: list[str] = []
-        return index_part(dataset, *found, damaged), damaged
-
+    parts = sorted(list_parts(dataset.files).items())
     unknown = [each for each in parts if not _is_known(known, *each)]
     new: dict[Part, PartIndex] = {}
-    for (part, _), (found, damaged) in zip(unknown, read_each(dataset.files, read, unknown), strict=True):
+    read = read_each(dataset.files, lambda found: index_part(dataset, found[1]), unknown)
+    for (part, _), (found, damaged) in zip(unknown, read, strict=True):
         new[part] = found
         unreadable += damaged
     index = Index({part: new.get(part) or known.parts[part] for part, _ in parts})
@@ -119,11 +117,7 @@ def update_index(
 
 
 def write_index(files: Files, index: Index) -> None:
-    """Replace the file.
-
-    Raises:
-        DestinationError: it cannot be written.
-    """
+    """Replace the file."""
     parts = [
         (part.run_test_key, part.place, each.versions, each.counts, len(each.rows))
         for part, each in index.parts.items()
@@ -133,20 +127,18 @@ def write_index(files: Files, index: Index) -> None:
     files.publish(INDEX, pack(rows.replace_schema_metadata({"head": msgspec.json.encode(head)}), "zstd"))
 
 
-def list_parts(files: Files, *, strict_keys: Collection[str] | None = ()) -> dict[Part, dict[str, Entry]]:
+def list_parts(files: Files) -> dict[Part, dict[str, Entry]]:
     """The files of each part by table.
 
     Raises:
-        DestinationError: a folder cannot be listed, or data in that of a run test of ``strict_keys`` (None: of any) is none of the
-            dataset's.
+        DestinationError: a folder cannot be listed, or has data that is none of the dataset's.
     """
-    strict = {f"run_test={key}" for key in strict_keys or ()}
     parts: dict[Part, dict[str, Entry]] = {}
     for table in schema.OF_EXECUTIONS:
         for entry in data_files(files, table.name):
             if parsed := parse_part_path(entry.path):
                 parts.setdefault(parsed[1], {})[table.name] = entry
-            elif entry.path.count("/") > 1 and (strict_keys is None or entry.path.split("/")[1] in strict):
+            elif entry.path.count("/") > 1:
                 raise DestinationError(f"{files.where(entry.path)}: not a file of this dataset; move it elsewhere")
     return parts
 

@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from etl.errors import DestinationError, ExporterError, FileMissingError
-from etl.load.documents import read_document
+from etl.load.dataset import read_document
 from etl.load.files.contract import Files
 from etl.load.layout import LAST_RUN
 from etl.model.digest import rows_digest
@@ -99,21 +99,13 @@ class LastRun(msgspec.Struct, frozen=True):
 
 
 def read_last_run(files: Files, *, note: Callable[[str], object], set_aside: bool = False) -> LastRun:
-    """The record; an empty one when there is none, or it cannot be read: see ``read_document``.
-
-    Raises:
-        DestinationError: it cannot be opened.
-    """
+    """The record; an empty one when there is none, or it cannot be read: see ``read_document``."""
     found = read_document(files, LAST_RUN, LastRun, most_bytes=_MOST_BYTES, note=note, set_aside=set_aside)
     return found or LastRun()
 
 
 def update_last_run(files: Files, fields: Mapping[str, Any]) -> None:
-    """Replace these fields of the document; all others stay as they are.
-
-    Raises:
-        DestinationError: it cannot be opened or written.
-    """
+    """Replace these fields of the document; all others stay as they are."""
     kind = dict[str, msgspec.Raw]
     before = read_document(files, LAST_RUN, kind, most_bytes=_MOST_BYTES, note=lambda _: None, set_aside=True) or {}
     document = {**fields, **{name: value for name, value in before.items() if name not in fields}}

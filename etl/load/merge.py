@@ -104,18 +104,19 @@ def merge(table: schema.Table, old: pa.Table, new: pa.Table, replacement: Replac
         return Merged(old, is_changed=False)
     is_replaced = is_of(old, replacement.executions_of(table)).to_pylist()
     others, before = _where(old, [not each for each in is_replaced]), _where(old, is_replaced)
-    after = before
+    after, is_verified = before, False
     if table is schema.EXECUTIONS:
-        new = _with_values_of(before, table, new, _AGGREGATES, replacement.heads)
-        # The other way round: an old row that stays takes the new time, and no new row replaces it for that.
-        after = _with_values_of(new, table, before, sorted(_VERSION_COLUMNS), replacement.verified)
+        new = with_values(new, _values(before, _AGGREGATES, replacement.heads))
         before = before.filter(pc.invert(is_of(before, replacement.renewed)))
-        after = after.filter(pc.invert(is_of(after, replacement.renewed)))
+        # The other way round: an old row that stays takes the new time, and no new row replaces it for that.
+        after = with_values(before, _values(new, _VERSION_COLUMNS, replacement.verified))
+        is_verified = not after["verified_at"].equals(before["verified_at"])
     if table is schema.ERRORS:
-        new = _with_values_of(before, table, new, ["first_seen_at"], replacement.executions)
+        seen_at = dict(zip(_keys(table, before), before["first_seen_at"].to_pylist(), strict=True))
+        own = zip(_keys(table, new), new["first_seen_at"].to_pylist(), strict=True)
+        new = with_column(new, "first_seen_at", [seen_at.get(key, now) for key, now in own])
     is_kept, is_arriving = _compare(table, before, new, replacement)
     marks = _marks(table, before, new, replacement) if _is_of_calls(table) else {}
-    is_verified = after is not before and not after["verified_at"].equals(before["verified_at"])
     if all(is_kept) and not (any(is_arriving) or marks or is_verified):
         return Merged(old, is_changed=False)
     after = with_marks(after, marks, replacement.stamp)
@@ -225,21 +226,11 @@ def with_values(rows: pa.Table, columns: Mapping[str, Mapping[str, Any]]) -> pa.
     return rows
 
 
-def _with_values_of(
-    source: pa.Table, table: schema.Table, rows: pa.Table, names: Collection[str], executions: Collection[str]
-) -> pa.Table:
-    """The rows, those of the executions with what the row of the same key in ``source`` has in the columns."""
-    if not executions:
-        return rows
+def _values(rows: pa.Table, names: Iterable[str], executions: Collection[str]) -> dict[str, dict[str, Any]]:
+    """What the rows of the executions have in the columns, by name and execution_id."""
+    rows = rows.filter(is_of(rows, executions))
     ids = rows["execution_id"].to_pylist()
-    for name in names:
-        theirs = dict(zip(_keys(table, source), source[name].to_pylist(), strict=True))
-        values = [
-            theirs.get(key, own) if execution_id in executions else own
-            for key, execution_id, own in zip(_keys(table, rows), ids, rows[name].to_pylist(), strict=True)
-        ]
-        rows = with_column(rows, name, values)
-    return rows
+    return {name: dict(zip(ids, rows[name].to_pylist(), strict=True)) for name in names}
 
 
 def _contents(table: schema.Table, rows: pa.Table) -> Iterable[tuple[tuple[Any, ...], tuple[Any, ...]]]:

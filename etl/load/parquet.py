@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cache
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from etl.errors import DestinationError, ForeignFileError, SchemaError
@@ -21,8 +20,6 @@ _DICTIONARY = {
     "execution_id", "run_test_name", "status", "scenario_id", "scenario_name", "eval_config_id", "eval_name", "output_type",
     "output_text", "output_json", "export_state", "export_run_id", "exported_at", "execution_started_at", "endpoint",
 }  # fmt: skip
-
-
 _DROPPED = {"unlisted_calls"}
 """Columns of earlier versions that this one does not need."""
 
@@ -87,7 +84,6 @@ class OpenPart:
             # In this thread: handing a few small columns to others costs more than reading them, and at the end of the process one
             # that still holds the file's bytes ends it by SIGABRT.
             rows = self._file.read(columns=[name for name in names if name in self._stored], use_threads=False)
-            _refuse_impossible_times(rows)
         return self._declared(rows, names)
 
     def read_thoroughly(self) -> pa.Table:
@@ -95,7 +91,6 @@ class OpenPart:
         with _readable(self._where):
             rows = self._file.read(use_threads=False)
             rows.validate(full=True)
-            _refuse_impossible_times(rows)
         return self._declared(rows, self._table.names)
 
     def _declared(self, rows: pa.Table, names: Sequence[str]) -> pa.Table:
@@ -179,9 +174,7 @@ def unpack(where: str, data: bytes) -> pa.Table:
         UnreadableError: it is damaged, or takes more memory than a file may.
     """
     with _readable(where):
-        # Arrow allows a text of the footer 100 MB, and the index has one that grows with what is lost or deleted.
-        limit = min(max(len(data), 1), 2**31 - 1)
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True, thrift_string_size_limit=limit)
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         _footer(file, where, len(data), MOST_BYTES)
         return file.read(use_threads=False)
 
@@ -214,18 +207,8 @@ def _readable(where: str) -> Iterator[None]:
         yield
     except MemoryError as exc:
         raise DestinationError(f"{where}: not enough memory to read it") from exc
-    except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as exc:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as exc:
         raise UnreadableError(where, _first_line(exc)) from exc
-
-
-def _refuse_impossible_times(rows: pa.Table) -> None:
-    """Raise OverflowError for a time before the year 1 or after 9999, which ``datetime`` does not know."""
-    chunks: dict[pa.DataType, list[pa.Array]] = {}
-    for column in rows.columns:
-        if pa.types.is_timestamp(column.type):
-            chunks.setdefault(column.type, []).extend(column.chunks)
-    for of_type, found in chunks.items():
-        pc.min_max(pa.chunked_array(found, of_type)).as_py()
 
 
 @cache

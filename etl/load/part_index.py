@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 from etl.errors import FileMissingError
 from etl.load.dataset import Dataset
 from etl.load.files.contract import Entry
-from etl.load.layout import Part, part_path
 from etl.load.merge import is_of
 from etl.load.parquet import UnreadableError
 from etl.model import schema
@@ -53,13 +52,6 @@ class PartIndex:
     counts: tuple[int, ...]
     rows: pa.Table
 
-    def count(self, table: schema.Table, entry: Entry) -> int | None:
-        """How many rows the part's file of the table has; None when it may be another file than the one that was read."""
-        if self.versions is None or entry.is_fresh or not entry.version:
-            return None
-        number = schema.OF_EXECUTIONS.index(table)
-        return self.counts[number] if self.versions[number] == entry.version else None
-
 
 def versions_of(entries: Mapping[str, Entry]) -> tuple[str, ...] | None:
     """The versions of a part's files; None when one of them changed so lately that it may change again unseen."""
@@ -69,24 +61,23 @@ def versions_of(entries: Mapping[str, Entry]) -> tuple[str, ...] | None:
     return tuple(entries[table.name].version if table.name in entries else "" for table in schema.OF_EXECUTIONS)
 
 
-def index_part(dataset: Dataset, part: Part, entries: Mapping[str, Entry], unreadable: list[str]) -> PartIndex:
-    """Read what the part holds. A damaged file holds nothing, and is added to ``unreadable``.
+def index_part(dataset: Dataset, entries: Mapping[str, Entry]) -> tuple[PartIndex, list[str]]:
+    """What the part holds, and the paths of its damaged files, which hold nothing.
 
     Raises:
         DestinationError: a file may not be read, or was written by a newer version.
     """
-    rows, damaged = {}, len(unreadable)
-    for table in schema.OF_EXECUTIONS:
-        rows[table.name] = table.no_rows.select(_READ[table.name])
-        if table.name in entries:
-            try:
-                rows[table.name] = dataset.read(table, part_path(table.name, part), _READ[table.name])
-            except UnreadableError:
-                unreadable.append(entries[table.name].path)
-            except FileMissingError:
-                entries = {name: entry for name, entry in entries.items() if name != table.name}
+    rows = {table.name: table.no_rows.select(_READ[table.name]) for table in schema.OF_EXECUTIONS}
+    damaged, here = [], dict(entries)
+    for name, entry in entries.items():
+        try:
+            rows[name] = dataset.read(schema.TABLES[name], entry.path, _READ[name])
+        except UnreadableError:
+            damaged.append(entry.path)
+        except FileMissingError:
+            del here[name]
     counts = tuple(len(rows[table.name]) for table in schema.OF_EXECUTIONS)
-    return PartIndex(versions_of(entries) if len(unreadable) == damaged else None, counts, _rows_of(rows))
+    return PartIndex(None if damaged else versions_of(here), counts, _rows_of(rows)), damaged
 
 
 def held_rows(listed_calls: Mapping[str, int | None], calls: pa.Table, evals: pa.Table) -> dict[str, HeldRows]:

@@ -1,7 +1,6 @@
 """Where executions lie: what is stored stays where it is, and what is new goes to the last part of its month that has room."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -9,7 +8,6 @@ from etl.errors import FileMissingError
 from etl.load.dataset import Dataset
 from etl.load.layout import Part, folder_of, parse_part_path, part_path, place_of
 from etl.load.parquet import read_footer
-from etl.load.receipt import FileSize
 from etl.load.state import StoredState
 from etl.model import schema
 from etl.transform.flatten import FlatBundle
@@ -26,16 +24,11 @@ class _LastPart:
 
     number: int
     rows: int = 0
-    size_bytes: float = 0
+    size_bytes: int = 0
 
     @property
     def is_full(self) -> bool:
         return self.rows >= FULL_ROWS or self.size_bytes >= FULL_BYTES
-
-    def take(self, rows: int) -> None:
-        """Count rows that will be as long as those before."""
-        self.size_bytes += rows * self.size_bytes / self.rows if self.rows else 0
-        self.rows += rows
 
 
 class Places:
@@ -66,7 +59,7 @@ class Places:
         found = last.get((key, folder)) or self._last_part(key, folder)
         if found.is_full:
             found = _LastPart(found.number + 1)
-        found.take(max(1, len(bundle.calls.values), len(bundle.evals.values)))
+        found.rows += max(1, len(bundle.calls.values), len(bundle.evals.values))
         last[key, folder] = found
         return self._given.setdefault(bundle.execution.execution_id, Part(key, place_of(folder, found.number)))
 
@@ -78,26 +71,18 @@ class Places:
         ]
         numbers = [parsed[1].number for path in paths if (parsed := parse_part_path(path))]
         part = Part(key, place_of(folder, max(numbers, default=0)))
-        sizes = sizes_of(self._dataset, part)
-        return _LastPart(
-            part.number,
-            rows=max((each.rows for each in sizes), default=0),
-            size_bytes=max((each.size_bytes for each in sizes), default=0),
-        )
+        last = _LastPart(part.number)
+        for path in (part_path(table.name, part) for table in schema.OF_EXECUTIONS):
+            rows, size_bytes = self._size_of(path)
+            last.rows, last.size_bytes = max(last.rows, rows), max(last.size_bytes, size_bytes)
+        return last
 
-
-def sizes_of(dataset: Dataset, part: Part) -> list[FileSize]:
-    """The sizes of the part's files, as this run wrote them or else as their footers say.
-
-    Raises:
-        DestinationError: one cannot be read.
-    """
-    found = []
-    for path in (part_path(table.name, part) for table in schema.OF_EXECUTIONS):
-        if written := dataset.receipt.written.get(path):
-            found.append(written.size)
-            continue
-        with suppress(FileMissingError):
-            footer = read_footer(dataset.files, path)
-            found.append(FileSize(footer.rows, footer.size_bytes))
-    return found
+    def _size_of(self, path: str) -> tuple[int, int]:
+        """Rows and bytes of the file, as this run wrote it or else as its footer says."""
+        if written := self._dataset.receipt.written.get(path):
+            return written.rows, written.size_bytes
+        try:
+            footer = read_footer(self._dataset.files, path)
+        except FileMissingError:
+            return 0, 0
+        return footer.rows, footer.size_bytes

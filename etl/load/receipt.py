@@ -20,18 +20,11 @@ class Change(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class FileSize:
-    """How much one file holds."""
-
-    rows: int
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class WrittenFile:
     """A file as it was written last; ``sha256`` is that of its bytes, hexadecimal."""
 
-    size: FileSize
+    rows: int
+    size_bytes: int
     sha256: str
 
 
@@ -48,7 +41,7 @@ class Receipt:
 
     def note_written(self, path: str, data: bytes | memoryview, *, rows: int) -> None:
         """The file is there now."""
-        self.written[path] = WrittenFile(FileSize(rows, len(data)), sha256(data).hexdigest())
+        self.written[path] = WrittenFile(rows, len(data), sha256(data).hexdigest())
         self.removed.discard(path)
 
     def note_removed(self, path: str) -> None:
@@ -65,8 +58,12 @@ class Receipt:
         """The receipt as a JSON object; beyond a bound files are counted as ``not_listed``."""
         paths = sorted({*self.written, *self.removed})
         listed = paths[:_MOST_FILES]
+        files = ((path, self.written[path]) for path in listed if path in self.written)
         return {
-            "written": [_file_json(path, self.written[path]) for path in listed if path in self.written],
+            "written": [
+                {"path": path, "rows": file.rows, "bytes": file.size_bytes, "sha256": file.sha256}
+                for path, file in files
+            ],
             "removed": [path for path in listed if path in self.removed],
             "not_listed": len(paths) - len(listed),
             "executions": {key: self._counts(key) for key in sorted(self.executions)},
@@ -79,7 +76,3 @@ class Receipt:
         verified = found[Change.VERIFIED] - found[Change.INSERTED] - replaced
         found |= {Change.REPLACED: replaced, Change.VERIFIED: verified}
         return {change.value: len(ids) for change, ids in found.items()}
-
-
-def _file_json(path: str, file: WrittenFile) -> dict[str, Any]:
-    return {"path": path, "rows": file.size.rows, "bytes": file.size.size_bytes, "sha256": file.sha256}

@@ -1,9 +1,10 @@
 """What the dataset holds: the stored executions, whether their calls and evals are those that were exported, and what was lost.
 
-Of each file that the index does not know a few columns are read. Writes nothing; a damaged file may be moved to the quarantine.
+Of each file that the index does not know a few columns are read, and of the calls of a part more while a crawl compares them.
+Writes nothing; a damaged file may be moved to the quarantine.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -11,27 +12,33 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl.errors import FileMissingError
 from etl.load.dataset import Dataset
 from etl.load.files.contract import data_files
 from etl.load.index import Index, is_damaged, read_index, update_index
-from etl.load.layout import Part
+from etl.load.layout import Part, part_path
+from etl.load.merge import is_of
+from etl.load.parquet import UnreadableError
 from etl.model import schema
-from etl.model.lifecycle import LONG_AGO, ExportState, HeldRows, StoredExecution
+from etl.model.lifecycle import ExportState, HeldRows, StoredExecution
 from etl.transform.frames import shared_values
 
 _UNIQUE = {
     "execution_id", "listed_calls", "exported_calls", "held_calls", "fingerprint", "calls_digest", "held_digest", "is_here",
 }  # fmt: skip
 _NOT_PLANNED = {"started_at", "export_run_id"}
+_IDS = ("execution_id", "call_execution_id", "deleted_at")
+_LETTERS = ("execution_id", "subject_id")
+_VALUES = tuple(name for name in schema.CALLS.names if name != "raw")
 
 
 @dataclass(slots=True)
 class StoredState:
     """What the dataset holds: ``executions`` by id, also those that have no row of their own, since a run was killed before.
 
-    ``half_deleted`` are executions that are marked, and whose calls or evals are not all. ``lost`` are executions of which the last
-    run left rows that are gone since, by the part where they were. ``unreadable`` are files. ``index`` is what each part held when
-    the state was loaded.
+    ``half_deleted`` are executions that an older version marked without their calls and evals. ``lost`` are executions of which the
+    last run left rows that are gone since, by the part where they were. ``unreadable`` are files. ``index`` is what each part held
+    when the state was loaded.
     """
 
     executions: dict[str, StoredExecution] = field(default_factory=dict)
@@ -46,7 +53,56 @@ class StoredState:
         return Part(stored.run_test_key, stored.place) if stored else None
 
 
-def load_state(dataset: Dataset, *, strict_keys: Collection[str] | None = (), set_aside: bool) -> StoredState:
+class StoredCalls:
+    """What the dataset holds of calls, read one part at a time, and once as long as the same part is asked for.
+
+    Of a file that is gone or damaged nothing is held: a commit deals with it. Not for two threads at once.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self._part: Part | None = None
+        self._tables: dict[tuple[str, tuple[str, ...]], pa.Table] = {}
+
+    def calls(self, part: Part, execution_id: str) -> dict[str, bool]:
+        """The calls of an execution by id, each with whether all that is there of it is marked as deleted.
+
+        That may be evals alone, or a dead letter.
+        """
+        found: dict[str, bool] = dict.fromkeys(self.failed(part, execution_id) - {execution_id}, False)
+        for table in (schema.EVALS, schema.CALLS):
+            rows = self._of(table, _IDS, part, execution_id)
+            marks = rows["deleted_at"].is_valid().to_pylist()
+            for call_id, is_deleted in zip(rows["call_execution_id"].to_pylist(), marks, strict=True):
+                found[call_id] = is_deleted and found.get(call_id, True)
+        return found
+
+    def rows(self, part: Part, execution_id: str) -> dict[str, list[Any]]:
+        """The rows of an execution's calls that are not marked, by id, in the order of the columns and without ``raw``."""
+        rows = self._of(schema.CALLS, _VALUES, part, execution_id)
+        rows = rows.filter(rows["deleted_at"].is_null())
+        columns = [[None] * len(rows) if name == "raw" else rows[name].to_pylist() for name in schema.CALLS.names]
+        ids = rows["call_execution_id"].to_pylist()
+        return {key: list(row) for key, row in zip(ids, zip(*columns, strict=True), strict=True)}
+
+    def failed(self, part: Part, execution_id: str) -> frozenset[str]:
+        """What the dead letters of an execution are about: it, or its calls."""
+        return frozenset(self._of(schema.ERRORS, _LETTERS, part, execution_id)["subject_id"].to_pylist())
+
+    def _of(self, table: schema.Table, names: tuple[str, ...], part: Part, execution_id: str) -> pa.Table:
+        if part != self._part:
+            self._part, self._tables = part, {}
+        key = (table.name, names)
+        if key not in self._tables:
+            try:
+                self._tables[key] = self._dataset.read(table, part_path(table.name, part), names)
+            except (FileMissingError, UnreadableError):
+                self._tables[key] = table.no_rows.select(names)
+        rows = self._tables[key]
+        return rows.filter(is_of(rows, [execution_id]))
+
+
+def load_state(dataset: Dataset, *, set_aside: bool) -> StoredState:
     """The stored executions, with what their parts of calls and evals really hold.
 
     A file that cannot be read counts as missing, so that its executions are fetched again; with ``set_aside`` it is moved to the
@@ -58,7 +114,7 @@ def load_state(dataset: Dataset, *, strict_keys: Collection[str] | None = (), se
     state = StoredState()
     data_files(dataset.files, schema.RUNS_TABLE.name)  # no row there counts, but no pipe or link may lie there either
     known = read_index(dataset.files)
-    state.index = update_index(dataset, known, state.unreadable, strict_keys=strict_keys)
+    state.index = update_index(dataset, known, state.unreadable)
     if set_aside:
         state.unreadable = [dataset.set_aside(path) for path in state.unreadable]
     load_parts(state)
@@ -74,52 +130,31 @@ def load_parts(state: StoredState) -> None:
             _load(part, row, state)
 
 
-def forget_the_future(state: StoredState, now: datetime) -> None:
-    """Times that have not come yet count as unknown: they were written by a clock that was wrong."""
-    for execution_id, stored in state.executions.items():
-        if (known := stored.as_of(now)) is not stored:
-            state.executions[execution_id] = known
-
-
 def _load(part: Part, row: Mapping[str, Any], state: StoredState) -> None:
-    execution_id, has_row = row["execution_id"], row["is_here"]
+    has_row, held_at, exported_at = row["is_here"], row["held_at"], row["exported_at"]
     held = HeldRows(row["listed_calls"], row["held_calls"], row["held_digest"])
-    told = {name: row[name] for name in ("export_state", "fingerprint", "exported_calls", "verified_at", "exported_at")}
+    told = {name: row[name] for name in ("export_state", "fingerprint", "exported_calls", "verified_at", "deleted_at")}
     if not has_row:
+        # All that is there of it may be marked.
+        is_gone = row["is_deleted"] and not row["has_errors"]
         told |= {"export_state": ExportState.INCOMPLETE, "fingerprint": "", "exported_calls": held.exported_calls}
+        told |= {"deleted_at": held_at if is_gone else None}
     is_whole = not has_row or held.calls_digest == row["calls_digest"]
-    stored = StoredExecution(
+    stored = state.executions[row["execution_id"]] = StoredExecution(
         run_test_key=part.run_test_key,
         place=part.place,
         held=held,
         # One object for both: there may be a million of them.
         calls_digest=held.calls_digest if is_whole else row["calls_digest"],
-        deleted_at=row["deleted_at"] if has_row else row["held_at"] if _is_gone(row) else None,
+        exported_at=exported_at,
         run_test_name=row["run_test_name"] or "",
         has_letters=row["has_errors"],
         has_row=has_row,
-        has_newer_rows=has_row and _is_newer(row["held_at"], row["exported_at"]),
+        has_newer_rows=bool(has_row and held_at and exported_at and held_at > exported_at),
         **told,
     )
-    if row["deleted_at"] and not row["is_deleted"]:
-        state.half_deleted.add(execution_id)
-    before = state.executions.get(execution_id)
-    if before is None or _worth(before) <= _worth(stored):  # two only where files were copied by hand
-        state.executions[execution_id] = stored
-
-
-def _is_newer(held_at: datetime | None, exported_at: datetime | None) -> bool:
-    return held_at is not None and exported_at is not None and held_at > exported_at
-
-
-def _is_gone(row: Mapping[str, Any]) -> bool:
-    """Whether all that is there of an execution without a row is marked as deleted."""
-    return bool(row["is_deleted"]) and not row["has_errors"]
-
-
-def _worth(stored: StoredExecution) -> tuple[bool, bool, datetime]:
-    """Which of two rows of an execution counts: it is one, its calls are complete, or else it was written last."""
-    return stored.has_row, not stored.is_damaged, stored.exported_at or LONG_AGO
+    if row["deleted_at"] and not row["is_deleted"] and not stored.is_damaged:
+        state.half_deleted.add(row["execution_id"])
 
 
 def _lost(known: Index, state: StoredState) -> dict[Part, set[str]]:

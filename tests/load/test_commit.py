@@ -1,20 +1,24 @@
 """What a commit leaves behind: whole executions, in an order that survives any end, and nothing touched without need."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import msgspec
 import pytest
 
-from etl.errors import DestinationError, SchemaError
+from etl.errors import DestinationError
 from etl.extract.plan import Reason
-from etl.load.deletions import mark_deleted
+from etl.load.commit import mark_deleted
 from etl.load.layout import Part
+from etl.load.state import load_state
 from etl.model.lifecycle import ExportState
 from etl.model.records import METRICS
 from etl.transform.frames import ExportStamp
-from tests.bundles import KEY, a_bundle, an_unlisted_bundle, dead_letter
+from tests.bundles import DAY, KEY, a_bundle, an_unlisted_bundle, dead_letter
 from tests.datasets import (
     FETCHED_AT,
+    a_dataset,
+    assert_sound,
     contents,
     export_to,
     part,
@@ -25,6 +29,7 @@ from tests.datasets import (
     stored_in,
     wrong_schemas,
 )
+from tests.load.killed import finished_after_each_kill, killed_before
 
 SETTLING_AT = datetime(2026, 9, 1, 6, tzinfo=UTC)
 TABLES = ["calls", "evals", "errors", "executions"]
@@ -100,14 +105,6 @@ def test_execution_that_the_list_cannot_give_keeps_its_aggregates_and_is_incompl
     assert rows(tmp_path, "errors") == []
 
 
-def test_executions_that_are_not_in_a_commit_stay_as_they_are(dataset, tmp_path):
-    export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]))
-    alone = contents(tmp_path)
-    export_to(dataset, a_bundle("e3", ["c4"]))
-    for table in ("executions", "calls", "evals"):
-        assert set(alone[table]) < set(contents(tmp_path)[table])
-
-
 def test_calls_without_their_execution_row_are_noticed_and_settle_once_more(dataset, tmp_path, monkeypatch):
     export_to(dataset, a_bundle("e1"))
     published(monkeypatch, failing="executions")
@@ -135,15 +132,6 @@ def test_failed_part_leaves_those_before_it_and_does_not_begin_those_after_it(da
         export_to(dataset, *(a_bundle(f"e{day}", [f"c{day}"], date=f"2026-{day + 7:02}-0{day}") for day in (1, 2, 3)))
     assert {path.parent.name for path in tmp_path.rglob("*.parquet")} == {"month=2026-08"}
     assert reasons(dataset, a_bundle("e1")) == {"e1": Reason.FINAL}
-
-
-def test_call_that_is_listed_and_not_fetched_keeps_its_old_values_and_takes_its_evals_from_the_list(dataset, tmp_path):
-    export_to(dataset, a_bundle("e1"))
-    export_to(dataset, a_bundle("e1", ["c1", "c2", "c3"], seconds=2.0, given_up=["c2", "c3"]), run="run-2")
-    assert rows(tmp_path, "calls", "call_execution_id", "duration_seconds") == [("c1", 2.0), ("c2", 1.0)]
-    assert rows(tmp_path, "evals", "call_execution_id", "output_score") == [("c1", 2.0), ("c2", 2.0), ("c3", 2.0)]
-    assert rows(tmp_path, "executions", "export_state", "listed_calls", "exported_calls") == [("incomplete", 3, 2)]
-    assert rows(tmp_path, "errors", "subject_id", "status", "tries") == [("c2", 500, 6), ("c3", 500, 6)]
 
 
 def test_deleted_call_is_marked_with_its_evals_and_what_is_listed_again_loses_its_marks(dataset, tmp_path):
@@ -179,15 +167,6 @@ def test_execution_of_which_a_kept_row_is_gone_is_incomplete(dataset):
     assert stored_in(dataset)["e1"].export_state == ExportState.INCOMPLETE
 
 
-def test_dead_letter_says_since_when_and_goes_once_the_request_succeeds(dataset, tmp_path):
-    later = FETCHED_AT + timedelta(days=1)
-    export_to(dataset, a_bundle("e1", given_up=["c2"]), a_bundle("e2", ["c3"], given_up=["c3"]))
-    export_to(dataset, a_bundle("e1", given_up=["c2"]), run="run-2", fetched_at=later)
-    assert rows(tmp_path, "errors", "subject_id", "first_seen_at") == [("c2", FETCHED_AT), ("c3", FETCHED_AT)]
-    export_to(dataset, a_bundle("e1"), run="run-3", fetched_at=later)
-    assert rows(tmp_path, "errors", "subject_id") == [("c3",)]
-
-
 def test_execution_whose_calls_were_not_listed_keeps_all_its_old_rows(dataset, tmp_path):
     """What is kept of an incomplete one was fetched since its list failed, so the rows of before it do not count."""
     later = FETCHED_AT + timedelta(days=1)
@@ -206,21 +185,6 @@ def test_execution_whose_calls_were_not_listed_keeps_all_its_old_rows(dataset, t
         assert rows(tmp_path, "errors", "endpoint", "subject_id") == letters
 
 
-def test_execution_that_waits_has_a_row_and_no_other_file(dataset, tmp_path):
-    _, arrived = export_to(dataset, an_unlisted_bundle("e1", status="pending"))
-    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.parquet")] == [part("executions")]
-    assert rows(tmp_path, "executions", "export_state", "listed_calls", "exported_calls", "verified_at") == [
-        (ExportState.WAITING, None, 0, None)
-    ]
-    assert arrived[NAME].rows == {"executions": 1, "calls": 0, "evals": 0}
-
-
-def test_execution_without_calls_is_exported(dataset, tmp_path):
-    export_to(dataset, a_bundle("e1", [], version=0))
-    assert rows(tmp_path, "executions", "export_state", "listed_calls", "exported_calls") == [("exported", 0, 0)]
-    assert reasons(dataset, a_bundle("e1", [], version=0)) == {"e1": Reason.FINAL}
-
-
 def test_what_arrived_is_told_by_run_test(dataset):
     mine, other = a_bundle("e1", given_up=["c2"]), a_bundle("e9", ["c2", "c9"], given_up=["c2"], key="booking")
     _, arrived = export_to(dataset, mine, a_bundle("e2", ["c3"], date="2026-09-02"), other)
@@ -236,13 +200,6 @@ def test_every_file_has_exactly_the_declared_schema_whatever_it_holds(dataset, t
     export_to(dataset, a_bundle("e1"))
     assert len(list(tmp_path.rglob("*.parquet"))) == 5
     assert wrong_schemas(tmp_path) == []
-
-
-def test_one_execution_twice_in_a_commit_is_a_bug_that_writes_nothing(dataset, tmp_path):
-    twice = a_bundle("e1", [])
-    with pytest.raises(SchemaError, match="twice"):
-        export_to(dataset, twice, twice)
-    assert not list(tmp_path.rglob("*.parquet"))
 
 
 @pytest.mark.parametrize("table", ["calls", "evals"])
@@ -268,3 +225,69 @@ def test_receipt_counts_what_became_of_executions(dataset):
     again = [emptied, a_bundle("e2", ["c3"], seconds=2.0), a_bundle("e3", ["c4"])]
     export_to(dataset, *again, fetched_at=FETCHED_AT + timedelta(days=1))
     assert dataset.receipt.as_json()["executions"] == {KEY: counts(replaced=2, emptied=1, verified=1)}
+
+
+LATER = "2026-09-02"
+DELETED = {"e1": Part(KEY, place()), "e3": Part(KEY, place(LATER))}
+STAMP = ExportStamp("run-2", FETCHED_AT + timedelta(days=1))
+
+
+@pytest.fixture
+def two_months(tmp_path):
+    """Two executions in each of two months, with a dead letter each."""
+    dataset = a_dataset(tmp_path / "data")
+    for number, date in enumerate([DAY, DAY, LATER, LATER], 1):
+        calls = [f"c{number}", f"d{number}"]
+        export_to(dataset, a_bundle(f"e{number}", calls, given_up=calls[1:], date=date))
+    return dataset
+
+
+def test_deleted_executions_are_marked_with_calls_and_evals_and_vouch_for_that(two_months, monkeypatch):
+    before, paths = assert_sound(two_months.files.root), published(monkeypatch)
+    assert mark_deleted(two_months, DELETED, STAMP) == 2
+    assert paths == [part(table, date=date) for date in (DAY, LATER) for table in TABLES]
+    now = assert_sound(two_months.files.root)
+    for table in ("executions", "calls", "evals"):
+        for key, row in before[table].items():
+            mark = STAMP.columns | {"deleted_at": STAMP.exported_at} if row["execution_id"] in DELETED else {}
+            told = {"calls_digest", "exported_calls"} if mark else set()
+            assert {name: value for name, value in now[table][key].items() if name not in told} == {
+                name: value for name, value in (row | mark).items() if name not in told
+            }
+    assert now["errors"] == {key: row for key, row in before["errors"].items() if row["execution_id"] not in DELETED}
+    assert {row["exported_calls"] for (key,), row in now["executions"].items() if key in DELETED} == {0}
+    assert not any(each.is_damaged for each in stored_in(two_months).values())
+    assert +two_months.written.marked == {"calls": 2, "evals": 4}
+    assert two_months.receipt.as_json()["executions"][KEY]["marked"] == 2
+    paths.clear()
+    assert mark_deleted(two_months, DELETED, ExportStamp("run-3", FETCHED_AT + timedelta(days=2))) == 0
+    assert paths == []
+
+
+def test_whenever_marking_is_killed_the_next_run_completes_it(two_months, tmp_path):
+    found = []
+    root = two_months.files.root
+    for each in finished_after_each_kill(root, tmp_path, lambda each: mark_deleted(each, DELETED, STAMP)):
+        found.append(assert_sound(Path(each.files.where())))
+        state = load_state(each, set_aside=False)
+        assert not any(stored.is_damaged or not stored.has_row for stored in state.executions.values())
+        assert state.half_deleted == set()
+    assert all(rows_of == found[-1] for rows_of in found), "the last one was not killed"
+
+
+def test_rows_without_an_execution_are_marked_until_no_look_up_is_due(two_months):
+    """A run was killed before the execution row, and the source deleted it since."""
+    with killed_before(3):
+        export_to(two_months, a_bundle("e5", ["c5", "d5"], given_up=["d5"]))
+    assert stored_in(two_months)["e5"].deleted_at is None
+    assert mark_deleted(two_months, {"e5": Part(KEY, place())}, STAMP) == 0
+    assert stored_in(two_months)["e5"].deleted_at == STAMP.exported_at
+
+
+def test_damaged_execution_vouches_for_what_is_left_of_it_once_it_is_marked(two_months):
+    """Nobody can fetch again what the source has no more."""
+    (two_months.files.root / part("calls")).unlink()
+    assert stored_in(two_months)["e1"].is_damaged
+    mark_deleted(two_months, DELETED, STAMP)
+    stored = stored_in(two_months)
+    assert (stored["e1"].is_damaged, stored["e2"].is_damaged) == (False, True)

@@ -102,11 +102,11 @@ def nights(draw):
     )
 
 
-@settings(max_examples=examples(100))
+@settings(max_examples=examples(64))
 @given(
     history=st.lists(
         st.tuples(st.lists(nights(), unique_by=lambda each: each.execution_id, min_size=1), st.integers(0, 5)),
-        max_size=5,
+        max_size=4,
     )
 )
 def test_dataset_holds_what_a_dictionary_says_after_any_nights_and_kills(tmp_path_factory, history):

@@ -1,5 +1,6 @@
 """The dataset knows what it holds, notices what is lost or damaged, and reads what other versions wrote."""
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -9,15 +10,15 @@ import pytest
 
 from etl.errors import DestinationError
 from etl.extract.plan import Reason
-from etl.load.dataset import Dataset
+from etl.load.dataset import Dataset, identify, read_identity
 from etl.load.files.local import LocalFiles
-from etl.load.layout import Part
+from etl.load.layout import IDENTITY, Part
 from etl.load.merge import Replacement
 from etl.load.state import load_state
 from etl.model import schema
 from etl.model.digest import fingerprint
 from etl.transform.frames import frame_of, to_arrow
-from tests.bundles import DAY, KEY, a_bundle, an_unlisted_bundle
+from tests.bundles import KEY, a_bundle, an_unlisted_bundle
 from tests.damages import DAMAGES, closed
 from tests.datasets import (
     FETCHED_AT,
@@ -31,6 +32,8 @@ from tests.datasets import (
     stored_in,
     wrong_schemas,
 )
+
+NOW = datetime(2026, 11, 1, 2, tzinfo=UTC)
 
 
 def rewrite_by_another_program(path, change):
@@ -67,12 +70,12 @@ def test_no_flipped_bit_changes_what_is_read(tmp_path):
     """Without compression nothing else than the pages' checksums could tell."""
     dataset = a_dataset(tmp_path, compression="none")
     export_to(dataset, a_bundle("e1"))
-    path, before = tmp_path / part("calls"), load_state(dataset, strict_keys=[KEY], set_aside=False)
+    path, before = tmp_path / part("calls"), load_state(dataset, set_aside=False)
     content, value = path.read_bytes(), rows(tmp_path, "calls", "row_hash")[0][0].encode()
     noticed = 0
     for found in re.finditer(value, content):
         path.write_bytes(content[: found.start()] + bytes([value[0] ^ 1]) + content[found.start() + 1 :])
-        state = load_state(dataset, strict_keys=[KEY], set_aside=False)
+        state = load_state(dataset, set_aside=False)
         noticed += state.unreadable == [part("calls")]
         assert state.unreadable or state == before
     assert noticed
@@ -108,11 +111,11 @@ def test_a_damaged_file_is_left_alone_or_set_aside_and_made_again(dataset, tmp_p
     damaged = damage(path.read_bytes())
     path.write_bytes(damaged)
 
-    looked_at = load_state(dataset, strict_keys=[KEY], set_aside=False)
+    looked_at = load_state(dataset, set_aside=False)
     assert looked_at.unreadable == [part(table)]
     assert path.read_bytes() == damaged
 
-    state = load_state(dataset, strict_keys=[KEY], set_aside=True)
+    state = load_state(dataset, set_aside=True)
     assert [(tmp_path / aside).read_bytes() for aside in state.unreadable] == [damaged]
     assert state.unreadable[0].startswith("_state/quarantine/")
     assert not path.exists()
@@ -146,7 +149,7 @@ def test_damage_that_only_a_whole_read_shows_ends_one_run_and_the_next_one_repai
         data[:start] + b"\xff" * column.total_compressed_size + data[start + column.total_compressed_size :]
     )
 
-    assert load_state(dataset, strict_keys=[KEY], set_aside=True).unreadable == []
+    assert load_state(dataset, set_aside=True).unreadable == []
     with pytest.raises(
         DestinationError, match=r"not readable as Parquet: .*; moved to _state/quarantine/.*run again"
     ) as e:
@@ -158,23 +161,16 @@ def test_damage_that_only_a_whole_read_shows_ends_one_run_and_the_next_one_repai
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("is_set_aside", [True, False])
 @pytest.mark.parametrize(
-    ("table", "stray"),
-    [
-        ("calls", "notes.parquet"),
-        ("evals", f"date={DAY}/part-0.parquet"),
-        ("errors", f"month={DAY[:7]}/.part-0.parquet"),
-        ("executions", "month=monday/part-0.parquet"),
-    ],
+    ("table", "stray"), [("calls", "notes.parquet"), ("executions", "month=monday/part-0.parquet")]
 )
-def test_a_file_that_no_export_wrote_is_refused_by_name_and_left_alone(dataset, tmp_path, table, stray, is_set_aside):
+def test_a_file_that_no_export_wrote_is_refused_by_name_and_left_alone(dataset, tmp_path, table, stray):
     export_to(dataset, a_bundle("e1"))
     path = tmp_path / table / f"run_test={KEY}" / stray
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"theirs")
     with pytest.raises(DestinationError) as caught:
-        load_state(dataset, strict_keys=[KEY], set_aside=is_set_aside)
+        load_state(dataset, set_aside=True)
     assert str(caught.value) == f"{path}: not a file of this dataset; move it elsewhere"
     assert path.read_bytes() == b"theirs"
 
@@ -214,47 +210,6 @@ def test_rows_that_somebody_doubled_are_fetched_again_and_stand_once(dataset, tm
     assert contents(tmp_path) == before
 
 
-def test_a_file_of_a_newer_version_is_refused_and_left_alone(dataset, tmp_path):
-    export_to(dataset, a_bundle("e1"))
-    path = tmp_path / part("calls")
-    newer = rewrite_by_another_program(path, lambda table: table.append_column("mood", pa.array(["calm", "calm"])))
-    with pytest.raises(DestinationError) as caught:
-        load_state(dataset, strict_keys=[KEY], set_aside=True)
-    assert str(caught.value) == (f"{path}: unknown columns ['mood']: written by a newer version; upgrade the exporter")
-    assert path.read_bytes() == newer
-
-
-def test_a_column_of_a_type_that_cannot_become_the_declared_one_is_refused_and_left_alone(dataset, tmp_path):
-    export_to(dataset, a_bundle("e1"))
-    path = tmp_path / part("executions")
-
-    def with_words(table):
-        index = table.column_names.index("listed_calls")
-        return table.set_column(index, "listed_calls", pa.array(["two"]))
-
-    foreign = rewrite_by_another_program(path, with_words)
-    with pytest.raises(DestinationError, match=r"part-0\.parquet: its columns have other types than this version's: "):
-        load_state(dataset, strict_keys=[KEY], set_aside=True)
-    assert path.read_bytes() == foreign
-
-
-def test_a_column_of_a_type_that_becomes_the_declared_one_without_loss_is_converted(dataset, tmp_path):
-    export_to(dataset, a_bundle("e1"))
-    before = contents(tmp_path)
-
-    def narrow(table):
-        index = table.column_names.index("verified_at")
-        table = table.set_column(index, "verified_at", table["verified_at"].cast(pa.timestamp("ms", "UTC")))
-        index = table.column_names.index("listed_calls")
-        return table.set_column(index, "listed_calls", table["listed_calls"].cast(pa.int32()))
-
-    rewrite_by_another_program(tmp_path / part("executions"), narrow)
-    assert stored_in(dataset)["e1"].verified_at == FETCHED_AT
-    export_to(dataset, a_bundle("e2", ["c3"]))
-    assert wrong_schemas(tmp_path) == []
-    assert contents(tmp_path)["executions"][0] == before["executions"][0]
-
-
 def test_a_partition_that_may_not_be_looked_at_is_not_taken_for_empty(dataset, tmp_path):
     export_to(dataset, a_bundle("e1"))
     arriving = to_arrow(frame_of(schema.CALLS, [{"call_execution_id": "c9", "execution_id": "e9"}]), schema.CALLS)
@@ -276,3 +231,42 @@ def test_each_run_is_recorded_in_a_file_of_its_own(dataset, tmp_path):
         ("run-2", started_at, 0, None),
     ]
     assert wrong_schemas(tmp_path) == []
+
+
+def test_new_dataset_is_given_an_id_once(dataset, tmp_path):
+    assert read_identity(dataset.files) is None
+    identify(dataset.files, NOW)
+    identity = read_identity(dataset.files)
+    assert identity is not None
+    assert (identity.layout, identity.created_at) == (2, NOW)
+    assert len(identity.dataset_id) == 32
+    identify(dataset.files, NOW.replace(day=2))
+    assert read_identity(dataset.files) == identity
+    other = a_dataset(tmp_path / "other")
+    identify(other.files, NOW)
+    another = read_identity(other.files)
+    assert another is not None
+    assert another.dataset_id != identity.dataset_id
+
+
+@pytest.mark.parametrize("layout", [1, 3])
+def test_another_layout_is_refused(dataset, tmp_path, layout):
+    text = json.dumps({"dataset_id": "a", "layout": layout, "created_at": "2026-11-01T00:00:00Z", "new": 1})
+    (tmp_path / IDENTITY).write_text(text)
+    message = f"^{tmp_path / IDENTITY}: layout {layout}, written by a newer version: upgrade the exporter$"
+    with pytest.raises(DestinationError, match=message):
+        identify(dataset.files, NOW)
+    assert (tmp_path / IDENTITY).read_text() == text
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"dataset_id": "a", "layout": 2}', "[" * 100_000, " " * (1 << 20) + "{}"])
+def test_document_that_cannot_be_read_is_set_aside_for_a_new_id(dataset, tmp_path, text):
+    (tmp_path / IDENTITY).write_text(text)
+    notes: list[str] = []
+    assert read_identity(dataset.files, note=notes.append) is None
+    identify(dataset.files, NOW, note=notes.append)
+    assert read_identity(dataset.files) is not None
+    aside = "_state/quarantine/0001-_state-dataset.json"
+    assert (tmp_path / aside).read_text() == text
+    assert [note.rpartition("; ")[2] for note in notes] == ["ignored", f"moved to {aside}"]
+    assert all(note.startswith(str(tmp_path / IDENTITY)) and "\n" not in note for note in notes)

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from etl.load import merge as merge_module
-from etl.load.merge import Replacement, mark, merge
+from etl.load.merge import Replacement, merge
 from etl.model import schema
 
 OLD, NEW = datetime(2026, 3, 1, 2, tzinfo=UTC), datetime(2026, 3, 2, 2, tzinfo=UTC)
@@ -27,11 +27,6 @@ def call(name, execution="e1", value="same", run="old", **columns):
         "export_run_id": run,
         **columns,
     }
-
-
-def letter(subject, execution="e1", run="old", at=OLD):
-    ids = {"endpoint": "/metrics/", "subject_id": subject, "execution_id": execution}
-    return ids | {"export_run_id": run, "first_seen_at": at, "last_seen_at": at}
 
 
 def execution(name, run="old", **columns):
@@ -63,25 +58,6 @@ def test_call_that_the_source_no_longer_has_is_marked_with_its_evals_and_unmarke
     assert told(kept, "deleted_at", "export_run_id") == [(None, "new")]
 
 
-def test_eval_that_the_entry_of_a_listed_call_lacks_is_marked_and_the_call_is_not():
-    for table, deleted_at in ((schema.CALLS, None), (schema.EVALS, NEW)):
-        assert told(merged(table, [call("a")], [], "e1", listed_calls=[("e1", "a")]), "deleted_at") == [(deleted_at,)]
-
-
-def test_call_that_another_execution_lists_is_not_touched_for_it():
-    for proof in ("listed_calls", "deleted_calls"):
-        assert not merged(schema.EVALS, [call("a")], [], "e1", "e2", **{proof: [("e2", "a")]}).is_changed
-
-
-def test_deleted_execution_is_marked_and_its_dead_letters_go():
-    marked = mark(
-        schema.CALLS, rows(schema.CALLS, call("a"), call("b", deleted_at=OLD), call("c", "e2")), ["e1"], STAMP
-    )
-    assert told(marked, "call_execution_id", "deleted_at") == [("a", NEW), ("b", OLD), ("c", None)]
-    errors = rows(schema.ERRORS, letter("a"), letter("c", "e2"))
-    assert told(mark(schema.ERRORS, errors, ["e1"], STAMP), "subject_id") == [("c",)]
-
-
 def test_row_that_stands_twice_stays_once():
     """As in a file that was edited by hand."""
     result = merged(schema.CALLS, [call("a"), call("a"), call("b")], [call("a"), call("b")], "e1")
@@ -93,20 +69,6 @@ def test_raw_that_was_turned_on_rewrites_the_row():
     assert told(merged(schema.CALLS, [call("a")], [call("a", run="new", raw="{}")], "e1"), "export_run_id") == [
         ("new",)
     ]
-
-
-def test_execution_that_was_only_verified_takes_the_new_times_if_that_is_wanted():
-    old = [execution(name, verified_at=OLD, exported_at=OLD) for name in ("e1", "e2")]
-    new = [execution(name, "new", verified_at=NEW, exported_at=NEW) for name in ("e1", "e2")]
-    result = merged(schema.EXECUTIONS, old, new, "e1", "e2", verified=["e1"])
-    assert (result.is_changed, result.arrived, result.changed) == (True, 0, set())
-    assert told(result, "verified_at", "exported_at", "export_run_id") == [(NEW, NEW, "new"), (OLD, OLD, "old")]
-
-
-def test_execution_row_that_is_renewed_is_written_again_though_it_says_the_same():
-    old, new = ([execution(name, run) for name in ("e1", "e2")] for run in ("old", "new"))
-    result = merged(schema.EXECUTIONS, old, new, "e1", "e2", renewed=["e1"])
-    assert (told(result, "export_run_id"), result.changed) == ([("new",), ("old",)], {"e1"})
 
 
 def test_execution_of_which_only_the_head_is_known_keeps_its_aggregates():
@@ -130,16 +92,6 @@ def test_execution_that_changed_in_any_column_is_exchanged():
             change = {column.name: values[column.type]}
             result = merged(schema.EXECUTIONS, [execution("e1")], [execution("e1") | change], "e1")
             assert result.is_changed is (column.name not in versions), column.name
-
-
-def test_dead_letter_keeps_when_it_was_seen_first_and_goes_unless_its_call_is_in_doubt():
-    old = [letter("a"), letter("b"), letter("e1"), letter("a2", "e2")]
-    new = [letter("a", run="new", at=NEW), letter("c", run="new", at=NEW)]
-    result = merged(schema.ERRORS, old, new, "e1")
-    names = ("subject_id", "first_seen_at", "last_seen_at")
-    assert told(result, *names) == [("a", OLD, NEW), ("c", NEW, NEW), ("a2", OLD, OLD)]
-    doubtful = merged(schema.ERRORS, old[:3], [], "e1", doubtful=["e1"], listed_calls=[("e1", "b")])
-    assert told(doubtful, "subject_id") == [("a",)]
 
 
 def test_rows_come_sorted_by_start_execution_and_key_and_unknown_starts_last():

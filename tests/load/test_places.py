@@ -9,7 +9,7 @@ from etl.load.layout import Part
 from etl.load.places import Places
 from etl.load.state import load_state
 from tests.bundles import KEY, a_bundle, bundle_of, execution, fetched_call, flattened
-from tests.datasets import assert_sound, export_by_places, part, place, reasons
+from tests.datasets import assert_sound, export_by_places, part, place
 
 NOW = datetime(2026, 12, 31, 23, 30, tzinfo=UTC)
 
@@ -113,21 +113,3 @@ def test_large_part_is_full_whatever_the_number_of_its_rows(dataset, monkeypatch
     export_to(dataset, a_bundle("e1"))
     monkeypatch.setattr(module, "FULL_BYTES", 1_000)
     assert place_names(places_in(dataset), a_bundle("e2", ["c3"])) == ["month=2026-08/part-1"]
-
-
-def test_rows_on_their_way_count_with_the_bytes_of_those_before(dataset, monkeypatch):
-    monkeypatch.setattr(module, "FULL_ROWS", 1_000)
-    export_to(dataset, a_bundle("e1", ["c1"]))
-    size_bytes = max(file.size.size_bytes for file in dataset.receipt.written.values())
-    monkeypatch.setattr(module, "FULL_BYTES", 3 * size_bytes)
-    bundles = [a_bundle(f"e{number}", [f"c{number}"]) for number in range(2, 6)]
-    assert [each.number for each in places_in(dataset).parts_of(flattened(bundles))] == [0, 0, 1, 1]
-
-
-def test_lost_file_of_the_last_part_makes_room_in_none_before_it(dataset, tmp_path):
-    """A part that was lost may come back from a backup."""
-    export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3", "c4"]))
-    export_to(dataset, a_bundle("e3", ["c5"]))
-    (tmp_path / part("calls").replace("part-0", "part-1")).unlink()
-    assert place_names(places_in(dataset), a_bundle("e4", ["c6"])) == ["month=2026-08/part-1"]
-    assert reasons(dataset, a_bundle("e3", ["c5"]))["e3"] == "damaged"

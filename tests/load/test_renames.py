@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from etl.load.deletions import mark_deleted
+from etl.load.commit import mark_deleted
 from etl.load.layout import Part
 from etl.load.renames import find_renames, rename
 from etl.load.state import load_state

@@ -4,23 +4,25 @@ from datetime import timedelta
 
 import pyarrow as pa
 import pytest
+from msgspec.structs import replace
 
-from etl.load.deletions import mark_deleted
+from etl.load.commit import mark_deleted
 from etl.load.files import local
 from etl.load.index import Index, update_index, write_index
 from etl.load.layout import Part
+from etl.load.merge import mark, with_values
 from etl.load.part_index import held_rows
-from etl.load.state import forget_the_future, load_state
+from etl.load.state import StoredCalls, load_state
 from etl.model import schema
 from etl.model.digest import rows_digest, voucher
 from etl.model.lifecycle import HeldRows
 from etl.transform.frames import ExportStamp
 from tests.bundles import KEY, a_bundle
-from tests.datasets import FETCHED_AT, export_to, part, place, stored_in
+from tests.datasets import FETCHED_AT, export_to, part, place
 from tests.load.killed import killed_before
 
 EARLIER, LATER = "2026-07-30", "2026-09-02"
-HERE = Part(KEY, place())
+HERE, THERE = Part(KEY, place()), Part(KEY, place(LATER))
 TABLES = ("calls", "evals", "errors", "executions")
 STAMP = ExportStamp("run-2", FETCHED_AT + timedelta(days=1))
 
@@ -44,38 +46,18 @@ def test_execution_without_its_row_is_incomplete_until_it_has_one(dataset, tmp_p
 
 
 def test_execution_that_is_marked_and_whose_calls_are_not_is_half_deleted(dataset):
-    """As a version without marks of calls left it."""
+    """As a version without marks of calls left it; a run that was killed while it took the marks away leaves other digests."""
     export_to(dataset, a_bundle("e1"), a_bundle("e2", ["c3"]), a_bundle("e3", [], version=0))
-    calls, evals = (dataset.rows(table, HERE) for table in (schema.CALLS, schema.EVALS))
-    mark_deleted(dataset, dict.fromkeys(("e1", "e3"), HERE), STAMP)
-    assert state_of(dataset).half_deleted == set()
-    for table, rows in ((schema.CALLS, calls), (schema.EVALS, evals)):
-        dataset.write(table, HERE, rows)
-        assert state_of(dataset).half_deleted == {"e1"}
+    marks = {"deleted_at": dict.fromkeys(("e1", "e3"), STAMP.exported_at)}
+    dataset.write(schema.EXECUTIONS, HERE, with_values(dataset.rows(schema.EXECUTIONS, HERE), marks))
+    assert state_of(dataset).half_deleted == {"e1"}
+    calls = dataset.rows(schema.CALLS, HERE)
     mark_deleted(dataset, {"e1": HERE}, STAMP)
     state = state_of(dataset)
     assert (state.half_deleted, state.executions["e1"].is_damaged) == (set(), False)
-
-
-@pytest.mark.parametrize("newer", [EARLIER, LATER])
-@pytest.mark.parametrize("is_torn", [False, True])
-def test_of_two_rows_of_an_execution_the_whole_one_counts_or_the_one_that_was_written_last(dataset, newer, is_torn):
-    """Somebody copied its files to another month."""
-    older = LATER if newer == EARLIER else EARLIER
-    export_to(dataset, a_bundle("e1", date=older))
-    export_to(dataset, a_bundle("e1", seconds=2.0, date=newer), run="run-2", fetched_at=FETCHED_AT + timedelta(days=1))
-    if is_torn:
-        dataset.files.remove(part("calls", date=newer))
-    stored = stored_in(dataset)["e1"]
-    assert (stored.place, stored.is_damaged) == (place(older if is_torn else newer), False)
-
-
-def test_times_that_have_not_come_yet_count_as_unknown(dataset):
-    export_to(dataset, a_bundle("e1"))
-    for hours, expected in ((0, FETCHED_AT), (1, None)):
-        state = state_of(dataset)
-        forget_the_future(state, FETCHED_AT - timedelta(hours=hours))
-        assert (state.executions["e1"].verified_at, state.executions["e1"].exported_at) == (expected, expected)
+    dataset.write(schema.CALLS, HERE, calls)
+    state = state_of(dataset)
+    assert (state.half_deleted, state.executions["e1"].is_damaged) == (set(), True)
 
 
 def test_held_rows_are_those_of_the_executions_asked_for_and_marks_count():
@@ -115,11 +97,11 @@ def drop_last_row(dataset, table):
 @pytest.mark.parametrize(
     ("take", "lost"),
     [
-        (lambda dataset: dataset.files.remove(part("executions")), {"e1", "e2"}),
-        (lambda dataset: dataset.files.remove(part("calls")), {"e1", "e2"}),
-        (lambda dataset: dataset.files.remove(part("evals")), {"e1", "e2"}),
-        (lambda dataset: dataset.files.remove(part("errors")), set()),
-        (lambda dataset: [dataset.files.remove(part(table)) for table in TABLES], {"e1", "e2"}),
+        (lambda dataset: (dataset.files.root / part("executions")).unlink(), {"e1", "e2"}),
+        (lambda dataset: (dataset.files.root / part("calls")).unlink(), {"e1", "e2"}),
+        (lambda dataset: (dataset.files.root / part("evals")).unlink(), {"e1", "e2"}),
+        (lambda dataset: (dataset.files.root / part("errors")).unlink(), set()),
+        (lambda dataset: [(dataset.files.root / part(table)).unlink() for table in TABLES], {"e1", "e2"}),
         (lambda dataset: drop_last_row(dataset, "calls"), {"e2"}),
         (lambda dataset: drop_last_row(dataset, "executions"), {"e2"}),
         (lambda dataset: dataset.files.publish(part("calls"), b"garbage"), {"e1", "e2"}),
@@ -141,12 +123,59 @@ def test_what_a_killed_run_left_is_damaged_and_not_lost(known):
         state = state_of(known)
         assert (state.lost, state.executions["e1"].is_damaged) == ({}, write > 0)
     with killed_before(1):
-        mark_deleted(known, {"e3": Part(KEY, place(LATER))}, STAMP)
+        mark_deleted(known, {"e3": THERE}, STAMP)
     state = state_of(known)
     assert (state.lost, state.executions["e3"].is_damaged) == ({}, True)
 
 
 def test_what_an_export_changed_is_not_lost(known):
     export_to(known, a_bundle("e1", seconds=2.0), a_bundle("e2", ["c3", "c9"]), run="run-2")
-    mark_deleted(known, {"e3": Part(KEY, place(LATER))}, STAMP)
+    mark_deleted(known, {"e3": THERE}, STAMP)
     assert state_of(known).lost == {}
+
+
+@pytest.fixture
+def crawled(dataset):
+    """Of e1 the call c2 failed and c3 is deleted, e3 lies in another month, and e4 is deleted."""
+    export_to(dataset, a_bundle("e1", ["c1", "c3"]), a_bundle("e2", ["d1"]), a_bundle("e4", ["f1"]))
+    bundle = a_bundle("e1", ["c1", "c2"], given_up=["c2"], is_proved=False)
+    export_to(dataset, replace(bundle, deleted=frozenset(["c3"])), a_bundle("e3", ["g1"], date=LATER))
+    mark_deleted(dataset, {"e4": HERE}, ExportStamp("run-2", FETCHED_AT))
+    return dataset
+
+
+def test_calls_are_those_of_which_anything_lies_in_the_part_and_whether_all_of_it_is_marked(crawled):
+    stored = StoredCalls(crawled)
+    found = [stored.calls(HERE, each) for each in ("e1", "e2", "e3", "e4")]
+    assert found == [{"c1": False, "c2": False, "c3": True}, {"d1": False}, {}, {"f1": True}]
+    assert stored.calls(THERE, "e3") == {"g1": False}
+    assert stored.calls(Part("booking", place()), "e1") == {}
+
+
+def test_call_of_which_anything_is_not_marked_is_not_deleted(crawled):
+    """As a run that was killed between the two tables leaves it."""
+    marked = mark(schema.CALLS, crawled.rows(schema.CALLS, HERE), ["e2"], {"exported_at": FETCHED_AT})
+    crawled.write(schema.CALLS, HERE, marked.table)
+    assert StoredCalls(crawled).calls(HERE, "e2") == {"d1": False}
+
+
+def test_file_that_is_gone_or_damaged_holds_nothing(crawled, tmp_path):
+    (tmp_path / part("calls")).write_bytes(b"garbage")
+    assert StoredCalls(crawled).calls(HERE, "e1") == {"c1": False, "c2": False, "c3": True}, "of which evals are left"
+    (tmp_path / part("evals")).unlink()
+    assert StoredCalls(crawled).calls(HERE, "e1") == {"c2": False}, "of which a dead letter is left"
+    assert StoredCalls(crawled).rows(HERE, "e1") == {}
+    (tmp_path / part("errors")).unlink()
+    assert StoredCalls(crawled).calls(HERE, "e1") == {}
+
+
+def test_rows_are_those_without_a_mark_in_the_order_of_the_columns(crawled):
+    stored = StoredCalls(crawled)
+    assert (set(stored.rows(HERE, "e1")), stored.rows(HERE, "e4")) == ({"c1"}, {})
+    values = dict(zip(schema.CALLS.names, stored.rows(HERE, "e1")["c1"], strict=True))
+    assert (values["call_execution_id"], values["execution_id"], values["raw"]) == ("c1", "e1", None)
+
+
+def test_dead_letters_name_the_execution_or_its_calls(crawled):
+    stored = StoredCalls(crawled)
+    assert [stored.failed(HERE, each) for each in ("e1", "e2")] == [{"e1", "c2"}, set()]

@@ -92,14 +92,7 @@ class Night:
 
 def alarms(summary: Summary) -> list[str]:
     """The findings that are alarms, in words."""
-    return (
-        [str(each) for each in summary.findings if each.is_alarm] if hasattr(summary, "findings") else summary.problems
-    )
-
-
-def has_findings(summary: Summary) -> bool:
-    """Whether this version of the product knows findings."""
-    return hasattr(summary, "findings")
+    return [str(each) for each in summary.findings if each.is_alarm]
 
 
 class History:

@@ -183,7 +183,7 @@ class MemoryFiles:
         pass
 
     def probe(self) -> Probe:
-        return Probe(str(self.root), is_there=True, free_bytes=None)
+        return Probe(is_there=True, free_bytes=None)
 
     @contextmanager
     def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = bool) -> Iterator[None]:  # noqa: ARG002
@@ -226,10 +226,6 @@ class MemoryFiles:
         with self.store.changing():
             self.store.put(path, content := bytes(data))
             self.store.published.append((path, content))
-
-    def remove(self, path: str) -> None:
-        with self.store.changing():
-            self.store.put(path, None)
 
     def set_aside(self, path: str) -> str:
         aside = f"{QUARANTINE}/{self.store.written:04}-{path.replace('/', '-')}"

@@ -6,13 +6,13 @@ While the lock is held, the bucket is listed once; what this run writes is kept 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from io import BytesIO
 from typing import TYPE_CHECKING, BinaryIO
 
 from etl.errors import DestinationError, FileMissingError, ForeignFileError
 from etl.load.files import lease
-from etl.load.files.contract import KEPT_ASIDE, MOST_BYTES, Entry, Probe, never_stopped, next_aside
+from etl.load.files.contract import MOST_BYTES, Entry, Probe, never_stopped, next_aside
 from etl.load.files.objects import Found, Objects
 from etl.load.files.store import open_filesystem
 from etl.load.layout import QUARANTINE, STAGING
@@ -31,14 +31,10 @@ class BucketFiles:
     def __init__(self, url: str, options: Options) -> None:
         self._objects = Objects(url, options)
         self._options = options
+        self.requests: Mapping[str, int] = self._objects.requests
         self.readers = _READERS
         self._lease: lease.Lease | None = None
         self._listed: dict[str, Found] | None = None
-
-    @property
-    def requests(self) -> Mapping[str, int]:
-        """What was asked of the store so far, by kind."""
-        return self._objects.requests
 
     def where(self, path: str = "") -> str:
         """The whole URL, for messages."""
@@ -55,13 +51,9 @@ class BucketFiles:
         """Nothing: a bucket has no folders, and the lock proves that objects can be replaced."""
 
     def probe(self) -> Probe:
-        """Write, read, replace and remove an object of its own, and fail to replace what it has not seen.
-
-        Raises:
-            DestinationError: one of them is not as it must be.
-        """
+        """Write, read, replace and remove an object of its own, and fail to replace what it has not seen."""
         lease.prove(self._objects, f"{STAGING}/{secrets.token_hex(16)}")
-        return Probe(self.where(), self.has(""), None)
+        return Probe(self.has(""), None)
 
     @contextmanager
     def lock(self, now: datetime, *, is_stopped: Callable[[], bool] = never_stopped) -> Iterator[None]:
@@ -79,38 +71,20 @@ class BucketFiles:
         return lease.holder(self._objects)
 
     def has(self, path: str) -> bool:
-        """Whether there is an object of this path, or any below it.
-
-        Raises:
-            DestinationError: the store does not say.
-        """
+        """Whether there is an object of this path, or any below it."""
         return bool(path and self._seen(path)) or any(True for _ in self._below(path))
 
     def list(self, folder: str) -> list[str]:
-        """Paths of all objects below the folder, sorted.
-
-        Raises:
-            DestinationError: they cannot be listed.
-        """
+        """Paths of all objects below the folder, sorted."""
         return sorted(each.path for each in self._below(folder))
 
     def entries(self, folder: str) -> tuple[Entry, ...]:
-        """Everything below the folder, sorted by path.
-
-        Raises:
-            DestinationError: it cannot be listed.
-        """
+        """Everything below the folder, sorted by path."""
         below = sorted(self._below(folder), key=lambda each: each.path)
         return tuple(Entry(each.path, size_bytes=each.size_bytes, version=each.version.e_tag) for each in below)
 
     def read(self, path: str, *, most_bytes: int = MOST_BYTES) -> bytes:
-        """The whole object.
-
-        Raises:
-            FileMissingError: there is none.
-            ForeignFileError: it has more bytes than ``most_bytes``.
-            DestinationError: it cannot be read, or is missing although this run has seen it.
-        """
+        """The whole object; one that is missing although this run has seen it is a DestinationError, and no FileMissingError."""
         if self._listed is not None and path not in self._listed:
             raise FileMissingError(f"{self.where(path)}: no such object")
         try:
@@ -128,12 +102,7 @@ class BucketFiles:
         return data
 
     def open(self, path: str) -> BinaryIO:
-        """The object, read whole: parts are small, and each request is paid for.
-
-        Raises:
-            FileMissingError: there is none.
-            DestinationError: it cannot be read.
-        """
+        """The object, read whole: parts are small, and each request is paid for."""
         return BytesIO(self.read(path))
 
     def publish(self, path: str, data: bytes | memoryview) -> None:
@@ -147,39 +116,28 @@ class BucketFiles:
         version = self._objects.put(path, data, seen.version if seen else None)
         self._note(Found(path, len(data), version, datetime.now(UTC)))
 
-    def remove(self, path: str) -> None:
-        """Remove the object, if it is what this run has seen.
-
-        Raises:
-            DestinationError: it is not; or the lease is lost; or it failed.
-        """
+    def set_aside(self, path: str) -> str:
+        """Move an unreadable object to the quarantine; returns its new path."""
+        aside = next_aside(self.list(QUARANTINE), path)
         self._require_lease()
-        if (seen := self._seen(path)) is None:
-            return
-        if self._objects.head(path).version.e_tag != seen.version.e_tag:
+        self._objects.copy(path, aside)
+        self._note(self._objects.head(aside))
+        self._remove(path)
+        return aside
+
+    def sweep_staging(self) -> int:
+        """Nothing: a run leaves nothing unfinished."""
+        return 0
+
+    def _remove(self, path: str) -> None:
+        """Remove the object, if it is what this run has seen."""
+        self._require_lease()
+        seen = self._seen(path)
+        if seen is None or self._objects.head(path).version.e_tag != seen.version.e_tag:
             raise DestinationError(f"{self.where(path)}: changed by another program since it was read")
         self._objects.delete(path)
         if self._listed is not None:
             del self._listed[path]
-
-    def set_aside(self, path: str) -> str:
-        """Move an unreadable object to the quarantine; returns its new path. Of each path the last three stay."""
-        aside, earlier = next_aside(self.list(QUARANTINE), path)
-        self._require_lease()
-        self._objects.copy(path, aside)
-        self._note(self._objects.head(aside))
-        self.remove(path)
-        for old in earlier[: 1 - KEPT_ASIDE]:
-            self.remove(old)
-        return aside
-
-    def sweep_staging(self) -> int:
-        """Remove what probes that were killed have left; a run itself leaves nothing unfinished."""
-        old = datetime.now(UTC) - timedelta(hours=1)
-        leftovers = [each.path for each in self._below(STAGING) if each.changed_at < old]
-        for path in leftovers:
-            self.remove(path)
-        return len(leftovers)
 
     def _require_lease(self) -> None:
         if self._lease is not None:

@@ -1,11 +1,11 @@
 """What every storage of a dataset does. ``Files`` is all that the rest of the exporter knows of one; it names no implementation."""
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 
 from etl.errors import DestinationError
@@ -19,8 +19,6 @@ R = TypeVar("R")
 
 MOST_BYTES = 8 << 30
 """No file of a dataset is larger: see ``load/parquet``."""
-KEPT_ASIDE = 3
-"""So many files of one path stay in the quarantine: one that is damaged every night must not fill the storage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +38,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A storage to which an export could write, tried at ``where``; ``is_there``: the dataset's root exists already.
+    """A storage to which an export could write; ``is_there``: the dataset's root exists already.
 
     ``free_bytes`` is None where the storage does not say.
     """
 
-    where: str
     is_there: bool
     free_bytes: int | None
 
@@ -107,9 +104,6 @@ class Files(Protocol):
     def publish(self, path: str, data: bytes | memoryview) -> None:
         """Make ``data`` the whole content of the file, durably and in one step."""
 
-    def remove(self, path: str) -> None:
-        """Remove a file, durably."""
-
     def set_aside(self, path: str) -> str:
         """Move an unreadable file to the quarantine; returns its new path."""
 
@@ -151,10 +145,7 @@ def read_each(files: Files, read: Callable[[T], R], items: Iterable[T]) -> Itera
         pool.shutdown(wait=False, cancel_futures=True)  # an interrupted reader need not wait for a store that hangs
 
 
-def next_aside(quarantined: Iterable[str], path: str) -> tuple[str, tuple[str, ...]]:
-    """Where to set the file aside, and the paths of those that were of this path before, oldest first."""
-    dashed = path.replace("/", "-")
-    name = re.compile(rf"{QUARANTINE}/([0-9]{{4,9}})-{re.escape(dashed)}")
-    earlier = sorted((int(found[1]), found[0]) for found in map(name.fullmatch, quarantined) if found)
-    number = earlier[-1][0] + 1 if earlier else 1
-    return f"{QUARANTINE}/{number:04}-{dashed}", tuple(each for _, each in earlier)
+def next_aside(quarantined: Iterable[str], path: str) -> str:
+    """Where to set the file aside, beside what is there already."""
+    taken, dashed = {*quarantined}, path.replace("/", "-")
+    return next(name for number in count(1) if (name := f"{QUARANTINE}/{number:04}-{dashed}") not in taken)

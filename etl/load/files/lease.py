@@ -16,7 +16,7 @@ from threading import Event, Lock, Thread
 
 from etl.errors import DestinationError, FileMissingError, LockHeldError
 from etl.load.files.contract import never_stopped
-from etl.load.files.objects import Found, Objects, Version
+from etl.load.files.objects import Objects, Version
 from etl.load.files.store import ConflictError, StoreFailedError
 from etl.load.layout import LOCK
 
@@ -36,7 +36,6 @@ class Lease:
         self._renewals = 0
         self._seen: Version | None = None
         self._renewed_at = _clocks()
-        self._outage_ends_at: float | None = None
         self._lost: str | None = None
         self._using = Lock()
 
@@ -47,22 +46,19 @@ class Lease:
             LockHeldError: there is one, or another process became it meanwhile.
             DestinationError: the store fails, or ignores conditions.
         """
-        outdated = self._look(is_stopped)
+        outdated = self._seen = self._look(is_stopped)
         try:
-            try:
-                self._write()
-            except (ConflictError, FileMissingError):  # somebody was faster, or a proxy answered
-                outdated = self._look(is_stopped)
-                self._write()
-            # Only this process writes the object now, so what must fail can be tried on it.
-            for unseen in (None, outdated or Version('"0"', "1")):
-                _must_refuse(self._objects, LOCK, self._text(attempt="must fail"), unseen)
+            self._write()
         except (ConflictError, FileMissingError):
             if holder(self._objects):
                 raise LockHeldError(f"another export has just taken {self._where}; nothing was changed") from None
             raise DestinationError(
                 f"{self._where}: cannot be replaced, although nobody holds it: does a proxy change ETags or answers?"
             ) from None
+        try:
+            # Only this process writes the object now, so what must fail can be tried on it.
+            for unseen in (None, outdated or Version('"0"', "1")):
+                _must_refuse(self._objects, LOCK, self._text(attempt="must fail"), unseen)
         except DestinationError:
             self.release()
             raise
@@ -71,19 +67,17 @@ class Lease:
 
     def _look(self, is_stopped: Callable[[], bool]) -> Version | None:
         """Make sure that no living process holds the lock; returns the version to be replaced, None if there is no lock yet."""
-        with suppress(FileMissingError):
-            found, text = _read(self._objects)
-            if holder := _holder(text):
-                self._watch(found.version, holder, is_stopped)
-            self._seen = found.version
-        return self._seen
-
-    def _watch(self, seen: Version, holder: str, is_stopped: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + LIFE_SECONDS
-        while (left := deadline - time.monotonic()) > 0:
-            time.sleep(min(left, LIFE_SECONDS / _LOOKS))
-            if is_stopped() or self._objects.head(LOCK).version.e_tag != seen.e_tag:
-                raise LockHeldError(f"another export holds {self._where} ({holder}); nothing was changed")
+        try:
+            found, text = self._objects.get(LOCK, most_bytes=_MOST_BYTES)
+        except FileMissingError:
+            return None
+        if holder := _holder(text):
+            deadline = time.monotonic() + LIFE_SECONDS
+            while (left := deadline - time.monotonic()) > 0:
+                time.sleep(min(left, LIFE_SECONDS / _LOOKS))
+                if is_stopped() or self._objects.head(LOCK).version.e_tag != found.version.e_tag:
+                    raise LockHeldError(f"another export holds {self._where} ({holder}); nothing was changed")
+        return found.version
 
     def renew(self) -> None:
         """Show that the holder is alive.
@@ -104,18 +98,18 @@ class Lease:
                 raise DestinationError(self._lost) from None
 
     def require(self) -> None:
-        """Be the holder still, as far as can be known. An outage is waited for once.
+        """Be the holder still, as far as can be known; an outage of the store is waited for.
 
         Raises:
             DestinationError: as ``renew``.
         """
         passed = max(now - then for now, then in zip(_clocks(), self._renewed_at, strict=True))
+        outage_ends_at = time.monotonic() + _OUTAGE_SECONDS
         while self._lost or passed > LIFE_SECONDS / 2:
             try:
                 self.renew()
             except StoreFailedError:
-                self._outage_ends_at = self._outage_ends_at or time.monotonic() + _OUTAGE_SECONDS
-                if time.monotonic() > self._outage_ends_at:
+                if time.monotonic() > outage_ends_at:
                     raise
                 time.sleep(1)  # a renewal gives up after seconds, an outage may last for minutes
             else:
@@ -132,14 +126,13 @@ class Lease:
         self._renewals += 1
         self._replace(self._text(renewals=self._renewals))
         self._renewed_at = before
-        self._outage_ends_at = None
 
     def _replace(self, text: bytes) -> None:
         try:
             self._seen = self._objects.put(LOCK, text, self._seen)
         except ConflictError:
             # A renewal that seemed to fail may have been heard.
-            found, there = _read(self._objects)
+            found, there = self._objects.get(LOCK, most_bytes=_MOST_BYTES)
             if self._token.encode() not in there:
                 raise
             self._seen = self._objects.put(LOCK, text, found.version)
@@ -217,15 +210,11 @@ def holder(objects: Objects) -> str | None:
     Good enough to tell somebody; who writes is decided without any clock.
     """
     try:
-        found, text = _read(objects)
+        found, text = objects.get(LOCK, most_bytes=_MOST_BYTES)
     except FileMissingError:
         return None
     is_old = datetime.now(UTC) - found.changed_at > timedelta(seconds=3 * LIFE_SECONDS)
     return None if is_old else _holder(text)
-
-
-def _read(objects: Objects) -> tuple[Found, bytes]:
-    return objects.get(LOCK, most_bytes=_MOST_BYTES)
 
 
 def _holder(text: bytes) -> str | None:

@@ -59,8 +59,10 @@ class Found:
 class Objects:
     """The objects below one URL; paths are relative to it.
 
-    ``requests`` counts what was asked of the store, by kind; what obstore sends again is not in it. Once the store has failed for
-    minutes, it is given seconds: what is left is to end the run. A reader does not wait for minutes at all.
+    Whatever fails is a DestinationError: ConflictError where an object is not what was seen, FileMissingError where there is none.
+
+    ``requests`` counts what was asked of the store, by kind; what obstore sends again is not in it. A run waits for minutes for a
+    store that fails, a reader does not.
     """
 
     def __init__(self, url: str, options: Options) -> None:
@@ -85,9 +87,7 @@ class Objects:
     def put(self, path: str, data: bytes | memoryview, seen: Version | None) -> Version:
         """Make ``data`` the whole object, in one step, if it is what was seen; None: if there is none.
 
-        Raises:
-            ConflictError: it is not.
-            DestinationError: it failed. The object may be there all the same.
+        One that failed may be there all the same, but for a ConflictError.
         """
         import obstore  # noqa: PLC0415
 
@@ -98,13 +98,11 @@ class Objects:
                 told = self._write(lambda: obstore.put(self._store, path, content, mode=mode, use_multipart=False))
         except ConflictError:
             # A try whose answer was lost may have been the one that wrote it.
-            try:
+            with suppress(FileMissingError):
                 found, there = self.get(path, most_bytes=len(content))
-            except FileMissingError:
-                found = None
-            if found is None or there != content:
-                raise
-            return found.version
+                if there == content:
+                    return found.version
+            raise
         return _version(told)
 
     def _condition(self, path: str, seen: Version) -> dict[str, str]:
@@ -118,12 +116,7 @@ class Objects:
         return {"e_tag": seen.e_tag, "version": seen.generation or ""}
 
     def get(self, path: str, *, most_bytes: int | None = None) -> tuple[Found, bytes]:
-        """The object; its content is empty if it has more bytes than ``most_bytes``.
-
-        Raises:
-            FileMissingError: there is none.
-            DestinationError: it cannot be read.
-        """
+        """The object; its content is empty if it has more bytes than ``most_bytes``."""
         import obstore  # noqa: PLC0415
 
         with self._naming(path, "get"):
@@ -137,50 +130,34 @@ class Objects:
         return found, data
 
     def head(self, path: str) -> Found:
-        """The object without its content.
-
-        Raises:
-            FileMissingError: there is none.
-            DestinationError: the store does not say.
-        """
+        """The object without its content."""
         import obstore  # noqa: PLC0415
 
         with self._naming(path, "head"):
             return _found(self._answer(lambda: obstore.head(self._store, path)))
 
     def list(self, folder: str) -> list[Found]:
-        """All objects below the folder, a thousand in each request. Placeholders that consoles make for folders are none.
-
-        Raises:
-            DestinationError: they cannot be listed.
-        """
+        """All objects below the folder, a thousand in each request. Placeholders that consoles make for folders are none."""
         import obstore  # noqa: PLC0415
 
-        found: dict[str, Found] = {}
+        found: list[Found] = []
         with self._naming(folder, "list"):
             pages = iter(obstore.list(self._store, prefix=folder or None, chunk_size=_PAGE))
             while (page := self._answer(lambda: next(pages, None))) is not None:
-                found |= {each.path: each for each in map(_found, page)}
+                found += map(_found, page)
         self._count("list", max(0, len(found) - 1) // _PAGE)
-        return [each for each in found.values() if not _is_placeholder(each)]
+        # No file of a dataset is empty, and all that readers take for data have an ending.
+        return [each for each in found if each.size_bytes or "." in each.path.rpartition("/")[2]]
 
     def delete(self, path: str) -> None:
-        """Remove the object, if there is one.
-
-        Raises:
-            DestinationError: it cannot be removed.
-        """
+        """Remove the object, if there is one."""
         import obstore  # noqa: PLC0415
 
         with suppress(FileMissingError), self._naming(path, "delete"):
             self._write(lambda: obstore.delete(self._store, path))
 
     def copy(self, path: str, to: str) -> None:
-        """Make ``to`` the same as the object; whatever was there is gone.
-
-        Raises:
-            DestinationError: it failed.
-        """
+        """Make ``to`` the same as the object; whatever was there is gone."""
         import obstore  # noqa: PLC0415
 
         with self._naming(path, "copy"):
@@ -214,7 +191,6 @@ class Objects:
                 left = min(left, STOPPED_SECONDS)
             left -= _LOOK_SECONDS
             if left < 0:
-                self._store = self._hasty_store
                 raise no_answer(self.url)
         return answer.result()
 
@@ -231,15 +207,7 @@ class Objects:
         try:
             yield
         except (FileNotFoundError, BaseError) as exc:
-            error = error_of(exc, self.url, path, kind)
-            if isinstance(error, StoreFailedError):
-                self._store = self._hasty_store
-            raise error from exc
-
-
-def _is_placeholder(found: Found) -> bool:
-    """Whether it stands for a folder: no file of a dataset is empty, and all that readers take for data have an ending."""
-    return found.size_bytes == 0 and "." not in found.path.rpartition("/")[2]
+            raise error_of(exc, self.url, path, kind) from exc
 
 
 def _found(meta: Any) -> Found:

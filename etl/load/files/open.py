@@ -22,21 +22,16 @@ def open_files(location: str, options: Options | None = None) -> Files:
     """
     scheme = scheme_of(location)
     if scheme is None:
-        return _folder(location)
+        from etl.load.files.local import LocalFiles  # noqa: PLC0415 each storage is imported on use
+
+        try:
+            return LocalFiles(Path(location).expanduser())
+        except RuntimeError:
+            raise ConfigurationError(f"{location}: this machine has no such user: write the path in full") from None
     if scheme not in BUCKETS:
         raise ConfigurationError(
             f"{scheme}://…: give a folder, or a URL of {', '.join(f'{each}://' for each in BUCKETS)}"
         )
-    from etl.load.files.bucket import BucketFiles  # noqa: PLC0415 each storage is imported on use
+    from etl.load.files.bucket import BucketFiles  # noqa: PLC0415 as above
 
     return BucketFiles(location, options or {})
-
-
-def _folder(location: str) -> Files:
-    from etl.load.files.local import LocalFiles  # noqa: PLC0415 as above
-
-    try:
-        folder = Path(location).expanduser()
-    except RuntimeError:
-        raise ConfigurationError(f"{location}: this machine has no such user: write the path in full") from None
-    return LocalFiles(folder)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from configparser import ConfigParser
 from configparser import Error as ParserError
 from datetime import timedelta
-from pathlib import Path
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -31,31 +31,15 @@ _HASTY: Mapping[str, Any] = {
     "client_options": {"connect_timeout": timedelta(seconds=4), "timeout": timedelta(seconds=6)},
     "retry_config": {"max_retries": 100, "retry_timeout": timedelta(seconds=HASTY_SECONDS)},
 }
-_ADDRESS = re.compile(r"https?://[A-Za-z0-9._:\[\]-]+(/[^?#@\s]*)?")
-_REGION = "the bucket is in another region: set region in [destination.options]"
-_EXPIRED = "the credentials have expired: renew them, and run again"
+_ADDRESS = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[1-9][0-9]{0,4})?(/[^?#@\s]*)?")
 _CODES = {
     "NoSuchBucket": "no such bucket: create it, or fix [destination] path",
-    "ContainerNotFound": "no such container: create it, or fix [destination] path",
     "InvalidAccessKeyId": "the store does not know this access key: check the credentials",
     "SignatureDoesNotMatch": "the secret does not belong to the access key: check the credentials",
-    "AuthenticationFailed": "the store refuses the credentials: check them",
-    "ExpiredToken": _EXPIRED,
-    "InvalidToken": _EXPIRED,
-    "TokenRefreshRequired": _EXPIRED,
-    "RequestTimeTooSkewed": "this machine's clock is wrong: set it",
-    "PermanentRedirect": _REGION,
-    "AuthorizationHeaderMalformed": _REGION,
-    "IllegalLocationConstraintException": _REGION,
-    "SlowDown": "the store kept asking for fewer requests: run again later",
+    "ExpiredToken": "the credentials have expired: renew them, and run again",
 }
 _OUTAGES = ("SlowDown", "InternalError", "ServiceUnavailable", "ServerBusy", "OperationTimedOut")
 _NO_ANSWER = "error sending request"
-_PHRASES = {
-    "without LOCATION": _REGION,
-    "invalid path": "an object there has a name that no file can have: remove it, or give the dataset a folder of its own",
-    _NO_ANSWER: "cannot be reached, or is too slow: check the network, and the endpoint",
-}
 _NO_CREDENTIALS = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role",
     "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or give the machine a service account",
@@ -72,12 +56,10 @@ def open_store(url: str, options: Options, *, is_hasty: bool = False) -> "Object
     Raises:
         ConfigurationError: obstore is not installed, or the options, the profile or the endpoint are no good.
     """
-    try:
-        from obstore import store  # noqa: PLC0415
-        from obstore.exceptions import BaseError  # noqa: PLC0415
-    except ImportError:
-        raise ConfigurationError(f"{url} needs obstore: pip install 'simulation-metrics-etl[bucket]'") from None
     parts, settings, common = _arguments(url, options, _HASTY if is_hasty else _PATIENT)
+    from obstore import store  # noqa: PLC0415
+    from obstore.exceptions import BaseError  # noqa: PLC0415
+
     common["prefix"] = parts.path.strip("/") or None
     try:
         match parts.scheme:
@@ -101,13 +83,9 @@ def open_filesystem(url: str, options: Options) -> tuple["FileSystem", str]:
     Raises:
         ConfigurationError: as ``open_store``.
     """
-    try:
-        from obstore.fsspec import FsspecStore  # noqa: PLC0415
-    except ImportError:
-        raise ConfigurationError(
-            f"{url} needs obstore and fsspec: pip install 'simulation-metrics-etl[bucket]'"
-        ) from None
     parts, settings, common = _arguments(url, options, _PATIENT)
+    from obstore.fsspec import FsspecStore  # noqa: PLC0415
+
     scheme: Any = parts.scheme
     return FsspecStore(scheme, config=settings, **common), f"{parts.netloc}/{parts.path.strip('/')}".rstrip("/")
 
@@ -116,15 +94,17 @@ def _arguments(url: str, options: Options, patience: Mapping[str, Any]) -> tuple
     """The parts of the URL, and of obstore's arguments the settings and the others.
 
     Raises:
-        ConfigurationError: the URL, the options, the profile or the endpoint are no good.
+        ConfigurationError: obstore is not installed, or the URL, the options, the profile or the endpoint are no good.
     """
+    if find_spec("obstore") is None:
+        raise ConfigurationError(f"{url} needs obstore: pip install 'simulation-metrics-etl[bucket]'")
     config = dict[str, Any](options)
     try:
         parts = urlsplit(url)
     except ValueError:
         raise ConfigurationError(f"{url.partition('://')[0]}://…: give SCHEME://BUCKET/FOLDER") from None
     endpoint = str(config.get("endpoint") or (os.environ.get("AWS_ENDPOINT_URL", "") if parts.scheme == "s3" else ""))
-    if ("endpoint" in config or endpoint) and not _is_address(endpoint):
+    if ("endpoint" in config or endpoint) and not _ADDRESS.fullmatch(endpoint):
         raise ConfigurationError(
             f"{url}: the endpoint must be http(s)://HOST or http(s)://HOST:PORT, got another value"
         )
@@ -140,14 +120,6 @@ def _arguments(url: str, options: Options, patience: Mapping[str, Any]) -> tuple
     )
 
 
-def _is_address(endpoint: str) -> bool:
-    try:
-        parts = urlsplit(endpoint)
-        return bool(_ADDRESS.fullmatch(endpoint) and parts.hostname and (parts.port is None or parts.port))
-    except ValueError:
-        return False
-
-
 def _shared_profile() -> dict[str, str]:
     """The keys of a shared profile, where the environment gives none; obstore itself knows all other places.
 
@@ -156,21 +128,13 @@ def _shared_profile() -> dict[str, str]:
     """
     if "AWS_ACCESS_KEY_ID" in os.environ:
         return {}
-    file, named = (
-        Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials"),
-        os.environ.get("AWS_PROFILE"),
-    )
-    try:
-        file = file.expanduser()
-        is_there = file.is_file()
-    except (RuntimeError, OSError):  # nobody's home, or a closed one
-        is_there = False
-    if not (named or is_there):
-        return {}
+    # Nobody's home, and a file that is missing, are no mistakes.
+    file = os.path.expanduser(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials")  # noqa: PTH111 Path raises
+    named = os.environ.get("AWS_PROFILE")
     profiles = ConfigParser(interpolation=None)
     try:
         profiles.read(file, encoding="utf-8")
-    except (ParserError, UnicodeDecodeError, OSError) as exc:
+    except (ParserError, UnicodeDecodeError) as exc:
         raise ConfigurationError(f"{file}: no profiles can be read from it: {type(exc).__name__}") from None
     profile = profiles[named or "default"] if profiles.has_section(named or "default") else {}
     if named and "aws_access_key_id" not in profile:
@@ -192,7 +156,7 @@ class StoreFailedError(DestinationError):
 
 def no_answer(url: str) -> StoreFailedError:
     """What to raise where the store below the URL was not waited for any longer."""
-    return StoreFailedError(f"{url}: {_PHRASES[_NO_ANSWER]}")
+    return StoreFailedError(f"{url}: cannot be reached, or is too slow: check the network, and the endpoint")
 
 
 def is_cut_off(exc: Exception) -> bool:
@@ -210,14 +174,11 @@ def error_of(exc: Exception, url: str, path: str, kind: str) -> DestinationError
         return ConflictError(f"{where}: changed by another program since it was read; nothing was lost")
     if any(address in text for address in _METADATA_ADDRESSES):
         return DestinationError(f"{url}: no credentials found: {_NO_CREDENTIALS[urlsplit(url).scheme]}")
-    code = re.search(r"<Code>([A-Za-z]+)</Code>", text)
-    if code and code[1] in _CODES:
-        kind_of_error = StoreFailedError if code[1] in _OUTAGES else DestinationError
-        return kind_of_error(f"{url}: {_CODES[code[1]]}")
-    for phrase, words in _PHRASES.items():
-        if phrase in text:
-            kind_of_error = StoreFailedError if phrase == _NO_ANSWER else DestinationError
-            return kind_of_error(f"{url}: {words}")
+    if _NO_ANSWER in text:
+        return no_answer(url)
+    code = found[1] if (found := re.search(r"<Code>([A-Za-z]+)</Code>", text)) else ""
+    if code in _CODES:
+        return DestinationError(f"{url}: {_CODES[code]}")
     if isinstance(exc, FileNotFoundError):
         if kind == "put":
             return ConflictError(f"{where}: removed by another program since it was read; nothing was lost")
@@ -226,6 +187,6 @@ def error_of(exc: Exception, url: str, path: str, kind: str) -> DestinationError
         return DestinationError(f"{where}: the credentials may not {kind} it: allow that for all objects below {url}")
     if code:
         message = re.search(r"<Message>([^<]*)</Message>", text)
-        text = f"the store answers {code[1]}: {message[1] if message else 'it does not say why'}"
-    kind_of_error = DestinationError if code and code[1] not in _OUTAGES else StoreFailedError
+        text = f"the store answers {code}: {message[1] if message else 'it does not say why'}"
+    kind_of_error = DestinationError if code and code not in _OUTAGES else StoreFailedError
     return kind_of_error(f"{where}: {re.sub(_QUERY, '', ' '.join(text.split()))[:300]}")

@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.errors import DestinationError, FileMissingError
-from etl.load.dataset import Dataset
-from etl.load.documents import read_identity
+from etl.load.dataset import Dataset, read_identity
 from etl.load.files.contract import Entry, Files, data_files, read_each
 from etl.load.index import Index, is_damaged, read_index, update_index
 from etl.load.layout import Part, parse_part_path, parse_run_path, part_path

@@ -21,7 +21,7 @@ from etl.load.files.contract import never_stopped
 from etl.load.files.objects import Objects, Version
 from etl.load.files.store import ConflictError, StoreFailedError
 from etl.load.parquet import pack
-from tests.stores import Cut, Edited, Refused, Told, proxied
+from tests.stores import Cut, Refused, Told, proxied
 
 PATH = "calls/run_test=a/month=2026-11/part-0 übung%2F.parquet"
 
@@ -60,8 +60,8 @@ def test_nothing_is_replaced_that_was_not_seen(objects):
 
 
 @pytest.mark.parametrize("seen", [False, True])
-@pytest.mark.parametrize("data", [b"one", pack(pa.table({"x": [1, 2, 3]}), "zstd")], ids=["text", "parquet"])
-def test_a_put_whose_answer_was_lost_is_known_as_its_own(objects, proxy, seen, data):
+def test_a_put_whose_answer_was_lost_is_known_as_its_own(objects, proxy, seen):
+    data = pack(pa.table({"x": [1, 2, 3]}), "zstd")
     before = objects.put(PATH, b"zero", None) if seen else None
     lost: list[Told] = []
 
@@ -91,34 +91,11 @@ def test_a_write_whose_connection_was_cut_is_repeated_where_the_library_does_not
         return None
 
     proxy.judge = judge
-    version = objects.put(PATH, b"one", None)
-    assert objects.get(PATH)[0].version == version
-    objects.put(PATH, b"two", version)
+    objects.put(PATH, b"two", objects.put(PATH, b"one", None))
     objects.copy(PATH, "other")
     objects.delete(PATH)
     assert [each.path for each in objects.list("")] == ["other"]
     assert len(cut) == 3
-    assert objects._store is not objects._hasty_store
-
-
-def test_an_outage_of_seconds_is_outlasted(objects, proxy):
-    down = [Refused(503, "SlowDown")] * 12
-    proxy.judge = lambda _told: down.pop() if down else None
-    objects.put(PATH, b"one", None)
-    assert not down
-
-
-def test_a_store_that_failed_for_long_is_given_seconds_from_then_on(proxy, monkeypatch):
-    monkeypatch.setitem(store._PATIENT, "retry_config", {"max_retries": 0})
-    objects = Objects(proxy.store.url(), proxy.options)
-    proxy.judge = lambda _told: Refused(400, "ExpiredToken")
-    with pytest.raises(DestinationError):
-        objects.get(PATH)
-    assert objects._store is not objects._hasty_store
-    proxy.judge = lambda _told: Refused(503, "SlowDown")
-    with pytest.raises(DestinationError, match="kept asking for fewer requests"):
-        objects.get(PATH)
-    assert objects._store is objects._hasty_store
 
 
 def test_placeholders_of_folders_are_no_objects_and_odd_keys_are_told(objects, proxy):
@@ -138,14 +115,9 @@ def put_raw(proxy, key, data):
     connection.close()
 
 
-def test_a_key_that_no_file_can_have_is_told_with_the_fix(objects):
-    with pytest.raises(DestinationError, match="give the dataset a folder of its own"), objects._naming("", "list"):
-        raise exceptions.GenericError('Encountered object with invalid path: Error parsing Path "a//b"')
-
-
 @pytest.mark.parametrize(
     "endpoint",
-    ["minio:9000", "", "http://", "http://user:secret@host", "https://host?sig=x", "http://h:99999", "http://["],
+    ["minio:9000", "", "http://user:secret@host", "https://host?sig=x"],
 )
 def test_an_endpoint_that_is_no_address_is_a_mistake(endpoint):
     with pytest.raises(ConfigurationError, match=r"the endpoint must be http\(s\)://HOST") as caught:
@@ -168,40 +140,19 @@ def test_a_signal_interrupts_the_wait_for_a_store_that_hangs(objects, proxy):
         released.set()
 
 
-@pytest.fixture
-def silent_store():
-    """Connections to it are open, since the kernel accepts them, and nobody answers."""
+def test_a_store_that_is_silent_is_given_up_by_a_reader_and_by_a_run_that_is_stopped(monkeypatch):
+    """The kernel accepts connections to it, and nobody answers."""
+    monkeypatch.setattr(objects_module, "STOPPED_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         given = {"access_key_id": "a", "secret_access_key": "b"}
-        yield Objects("s3://bucket/folder", {"endpoint": endpoint, "region": "us-east-1"} | given)
-
-
-@pytest.mark.parametrize(
-    "ask",
-    [
-        lambda objects: objects.get(PATH),
-        lambda objects: objects.head(PATH),
-        lambda objects: objects.list(""),
-        lambda objects: objects.put(PATH, b"one", None),
-    ],
-)
-def test_a_reader_gives_up_a_store_that_is_silent(silent_store, ask):
-    silent_store._most_seconds = 0.5
-    patient = silent_store._store
-    with pytest.raises(DestinationError, match="s3://bucket/folder: cannot be reached, or is too slow"):
-        ask(silent_store)
-    assert silent_store._store is not patient
-
-
-@pytest.mark.parametrize(
-    "ask", [lambda objects: objects.get(PATH), lambda objects: objects.head(PATH), lambda objects: objects.list("")]
-)
-def test_a_run_that_is_stopped_waits_for_no_silent_store(silent_store, monkeypatch, ask):
-    monkeypatch.setattr(objects_module, "STOPPED_SECONDS", 0.5)
-    silent_store.be_patient(lambda: True)
-    with pytest.raises(StoreFailedError):
-        ask(silent_store)
+        objects = Objects("s3://bucket/folder", {"endpoint": endpoint, "region": "us-east-1"} | given)
+        objects._most_seconds = 0.2
+        with pytest.raises(StoreFailedError, match="s3://bucket/folder: cannot be reached, or is too slow"):
+            objects.get(PATH)
+        objects.be_patient(lambda: True)
+        with pytest.raises(StoreFailedError):
+            objects.list("")
 
 
 def test_a_run_that_is_stopped_finishes_what_it_writes(objects, proxy, monkeypatch):
@@ -220,7 +171,7 @@ def test_a_run_that_is_stopped_finishes_what_it_writes(objects, proxy, monkeypat
     assert objects.get(PATH)[1] == b"one"
 
 
-@pytest.mark.parametrize("verdict", [Cut("before"), Cut("halfway"), Refused(503, "SlowDown"), Refused(500)])
+@pytest.mark.parametrize("verdict", [Cut("halfway"), Refused(503, "SlowDown")])
 def test_what_fails_once_is_tried_again(objects, proxy, verdict):
     failed = set()
 
@@ -241,15 +192,10 @@ def test_what_fails_once_is_tried_again(objects, proxy, verdict):
     ("refused", "words"),
     [
         (Refused(403, "AccessDenied"), "the credentials may not put it: allow that for all objects below s3://"),
-        (Refused(403, "InvalidAccessKeyId"), "the store does not know this access key"),
-        (Refused(403, "SignatureDoesNotMatch"), "the secret does not belong to the access key"),
-        (Refused(403, "RequestTimeTooSkewed"), "this machine's clock is wrong"),
         (Refused(400, "ExpiredToken"), "the credentials have expired: renew them"),
-        (Refused(400, "AuthorizationHeaderMalformed"), "the bucket is in another region: set region"),
         (Refused(404, "NoSuchBucket"), "no such bucket: create it"),
         (Refused(400, "EntityTooLarge"), "the store answers EntityTooLarge"),
         (Refused(401), "the credentials may not put it"),
-        (Refused(301, "PermanentRedirect"), "the bucket is in another region"),
     ],
 )
 def test_a_refusal_is_one_line_that_names_the_fix(objects, proxy, refused, words):
@@ -277,24 +223,6 @@ def test_more_than_a_page_is_listed_and_counted(objects, monkeypatch):
     objects.requests.clear()
     assert len(objects.list("")) == 5
     assert objects.requests == {"list": 3}
-
-
-def test_an_object_that_is_named_twice_in_a_list_is_one(objects, proxy):
-    objects.put(PATH, b"1", None)
-
-    def name_twice(status, content, headers):
-        _, begin, rest = content.partition(b"<Contents>")
-        row, end, _ = rest.partition(b"</Contents>")
-        return status, content.replace(begin + row + end, 2 * (begin + row + end)), headers
-
-    proxy.judge = lambda request: Edited(name_twice) if "list-type" in request.path else None
-    assert len(objects.list("")) == 1
-
-
-def test_an_object_that_is_too_large_is_not_read(objects):
-    objects.put(PATH, b"12345", None)
-    assert objects.get(PATH, most_bytes=4)[1] == b""
-    assert objects.get(PATH, most_bytes=5)[1] == b"12345"
 
 
 def test_options_that_the_store_refuses_are_a_mistake_in_the_settings():
@@ -329,9 +257,7 @@ def test_a_shared_profile_gives_the_keys(seaweed_store, tmp_path, monkeypatch, p
     ("text", "words"),
     [
         ("[sso]\nsso_session = mine\n", "the profile sso has no keys: eval"),
-        ("", "the profile sso has no keys"),
         ("no section", "no profiles can be read from it"),
-        ("[a]\n[a]\n", "no profiles can be read from it"),
     ],
 )
 def test_a_profile_without_keys_is_a_mistake_that_names_the_way(tmp_path, monkeypatch, text, words):
@@ -360,14 +286,3 @@ def test_missing_credentials_are_told_with_the_places_where_they_may_be(monkeypa
     with pytest.raises(DestinationError) as caught, objects._naming(PATH, "get"):
         raise exceptions.GenericError("Error performing PUT http://169.254.169.254/latest/api/token in 2 ms - refused")
     assert str(caught.value).startswith(f"{url}: no credentials found: set {words}")
-
-
-def test_a_machine_without_a_home_has_no_profile(monkeypatch):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SHARED_CREDENTIALS_FILE", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-
-    def no_home(_path):
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr("pathlib.Path.expanduser", no_home)
-    assert store._shared_profile() == {}

@@ -108,7 +108,7 @@ async def test_what_a_finished_run_wrote_survives_a_power_cut(server: Sandbox, t
     assert (tmp_path / "cut" / "data" / "_state" / "last_run.json").exists()
 
 
-@pytest.mark.parametrize("cuts", [10, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cuts", [4, pytest.param(300, marks=pytest.mark.slow)])
 async def test_what_a_power_cut_leaves_is_sound_and_completed_by_the_next_run(
     server: Sandbox, tmp_path: Path, cuts: int
 ) -> None:

@@ -12,16 +12,9 @@ from typing import Any
 from unittest import mock
 
 STAGING = "_state/staging"
-_BY_PATH = {
-    "mkdir": "mkdir",
-    "unlink": "unlink",
-    "scandir": "scandir",
-    "stat": "stat",
-    "lstat": "stat",
-    "statvfs": "statvfs",
-}
-_BY_DESCRIPTOR = ("fsync", "fchmod", "ftruncate", "pwrite", "pread")
-CHANGING = {"create", "write", "fchmod", "fsync", "rename", "mkdir", "unlink", "flock", "ftruncate", "pwrite"}
+_BY_PATH = ("mkdir", "unlink", "scandir", "statvfs")
+_BY_DESCRIPTOR = ("fsync", "ftruncate", "pwrite", "pread")
+CHANGING = {"create", "write", "fsync", "rename", "mkdir", "unlink", "flock", "ftruncate", "pwrite"}
 
 
 @dataclass(frozen=True)
@@ -65,8 +58,8 @@ def watched(
 
         patch(os, "open", functools.partial(calls.open, os.open))
         patch(os, "fdopen", functools.partial(calls.fdopen, os.fdopen))
-        for name, told in _BY_PATH.items():
-            patch(os, name, functools.partial(calls.by_path, told, getattr(os, name)))
+        for name in _BY_PATH:
+            patch(os, name, functools.partial(calls.by_path, name, getattr(os, name)))
         for name in ("rename", "replace"):
             patch(os, name, functools.partial(calls.rename, getattr(os, name)))
         for name in _BY_DESCRIPTOR:

@@ -231,7 +231,7 @@ def test_verify_names_each_difference_and_nothing_else(target: Any, data: Path) 
     }
     assert (report.rows["calls"], report.loaded_rows["calls"]) == (6, 7)
     assert [(day.table, day.run_test, day.day) for day in report.days] == [
-        ("evals", "checkout", "2026-08-02"), ("evals", "refund", "2026-08-04"), ("calls", "Odd / 100%", "2026-08-02"),
+        ("calls", "Odd / 100%", "2026-08-02"), ("evals", "checkout", "2026-08-02"), ("evals", "refund", "2026-08-04"),
     ]  # fmt: skip
 
 

@@ -1,0 +1,124 @@
+"""Nothing but regular files is opened, and the probe finds what would stop an export and leaves no trace."""
+
+import errno
+import os
+import socket
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from etl.errors import DestinationError
+from etl.load.files.folder import NotRegularError, open_regular
+from etl.load.files.local import LocalFiles
+from etl.load.layout import IDENTITY, INDEX, LAST_RUN, LOCK, STAGING
+from tests.damages import NOBODY
+from tests.load.files.kernel import small_disk
+
+
+@pytest.fixture
+def files(tmp_path):
+    files = LocalFiles(tmp_path / "data")
+    files.prepare()
+    return files
+
+
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR | os.O_CREAT])
+def test_whatever_is_no_file_is_an_error_at_once(tmp_path, flags):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "target").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+        before = len(list(Path("/dev/fd").iterdir()))
+        for name in ("folder", "link", "pipe"):
+            with pytest.raises(OSError, match=r"."):
+                open_regular(tmp_path / name, flags)
+        for path in (Path("/dev/null"), tmp_path / "socket"):
+            with pytest.raises(NotRegularError, match="is not a regular file: remove it"):
+                open_regular(path)
+        assert len(list(Path("/dev/fd").iterdir())) == before
+
+
+def test_probe_leaves_no_trace(files, tmp_path):
+    before = {path: path.lstat() for path in tmp_path.rglob("*") if path.is_file()}
+    probe = files.probe()
+    assert probe.is_there
+    assert (probe.free_bytes or 0) > 64 << 20
+    assert {path: path.lstat() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_probe_of_what_is_not_there_yet_tries_the_folder_above_and_makes_nothing(tmp_path):
+    assert not LocalFiles(tmp_path / "not" / "yet").probe().is_there
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_probe_refuses_a_full_disk_and_a_file(tmp_path):
+    with small_disk(tmp_path / "disk", 4 << 20), pytest.raises(DestinationError, match="make room"):
+        LocalFiles(tmp_path / "disk" / "data").probe()
+    (tmp_path / "file").touch()
+    with pytest.raises(DestinationError, match="Not a directory: a file lies in its way: move it"):
+        LocalFiles(tmp_path / "file" / "data").probe()
+
+
+def export_into(files):
+    """What every run does with the dataset's own files, whatever it fetches."""
+    files.prepare()
+    with files.lock(datetime(2026, 11, 1, tzinfo=UTC)):
+        files.sweep_staging()
+        files.publish("calls/run_test=a/month=2026-01/part-0.parquet", b"rows")
+        for name in (LAST_RUN, INDEX, IDENTITY):
+            if files.has(name):
+                files.read(name)
+            files.publish(name, b"{}")
+
+
+@contextmanager
+def as_somebody_else():
+    """The code in the block runs as a user who has no rights of its own."""
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize(
+    ("closed", "mode"), [(LOCK, 0o444), (INDEX, 0o000), (STAGING, 0o555), ("calls/run_test=a/month=2026-01", 0o555)]
+)
+def test_probe_finds_what_somebody_else_may_not_use(closed, mode):
+    with tempfile.TemporaryDirectory() as name:  # others may not enter the folders of pytest
+        root = Path(name)
+        export_into(LocalFiles(root))
+        for path in (root, *root.rglob("*")):
+            path.chmod(0o777 if path.is_dir() else 0o666)
+        with as_somebody_else():
+            LocalFiles(root).probe()
+        (root / closed).chmod(mode)
+        for attempt in (export_into, LocalFiles.probe):
+            with as_somebody_else(), pytest.raises(DestinationError, match=f"{closed}.*: Permission denied"):
+                attempt(LocalFiles(root))
+
+
+def test_probe_finds_that_files_cannot_be_locked(files, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    with pytest.raises(DestinationError, match="cannot be written and locked there: No locks available"):
+        files.probe()
+
+
+def test_probe_says_that_the_file_system_is_mounted_for_reading_alone(tmp_path):
+    with small_disk(tmp_path / "disk", 128 << 20) as disk:
+        files = LocalFiles(disk / "data")
+        export_into(files)
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        for attempt in (files.probe, lambda: export_into(files)):
+            with pytest.raises(DestinationError, match="Read-only file system: mount it for writing"):
+                attempt()

@@ -53,9 +53,6 @@ def test_what_must_be_fixed_first_gives_the_exit_code() -> None:
     ]
     assert exit_code(checks) == 5
     assert exit_code([Check(Subject.LOCK, "held", ExitCode.LOCK_HELD), Check(Subject.KEY, "fine")]) == 75
-    assert (
-        exit_code([Check(Subject.RUN_TESTS, "", ExitCode.PARTIAL), Check(Subject.LOCK, "", ExitCode.LOCK_HELD)]) == 75
-    )
     assert exit_code([]) == 0
 
 

@@ -87,10 +87,9 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
             summary = _export(
                 settings, quiet=quiet, verbose=verbose, full_refresh=full_refresh, accept_deletions=accept_deletions
             )
-        except ConfigurationError as error:  # such as a package that is not installed
-            _leave_note(error, settings)
-            _end_and_notify("run_failed", error, settings)
         except ExporterError as error:
+            if isinstance(error, ConfigurationError):  # such as a package that is not installed
+                _leave_note(error, settings)
             _end_and_notify("run_failed", error, settings)
         _print_end(summary, settings, as_json=as_json, quiet=quiet)
         if metrics_file:

@@ -45,9 +45,8 @@ def sandbox(  # noqa: PLR0913 one parameter for each option of the command
         from etl.sandbox import Sandbox, random_faults, settled_world
 
         rng = random.Random(seed)  # noqa: S311 a made-up world is no secret
-        now = datetime.now(UTC)
         server = Sandbox(
-            settled_world(rng, now, run_tests=run_tests, executions=executions, calls=calls),
+            settled_world(rng, datetime.now(UTC), run_tests=run_tests, executions=executions, calls=calls),
             port=port,
             rate_limit=rate_limit or None,
             latency_seconds=latency_ms / 1000,

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from time import monotonic
 from typing import Any
 
@@ -55,17 +55,15 @@ def load_progress(*, is_shown: bool) -> Iterator[Callable[[int, int], None]]:
 @contextmanager
 def _live_line(text: Callable[[], str], *, is_shown: bool) -> Iterator[None]:
     """One line that is cut at the width of the terminal, so what matters most comes first."""
-    if not is_shown:
-        yield
-        return
-    with Live(
+    live = Live(
         get_renderable=lambda: Text(text(), no_wrap=True, overflow="ellipsis"),
         console=Console(stderr=True),
         refresh_per_second=4,
         transient=True,
         redirect_stdout=False,
         redirect_stderr=False,
-    ):
+    )
+    with live if is_shown else nullcontext():
         yield
 
 

@@ -1,18 +1,16 @@
 """Where the ``metrics-etl`` command begins: first what must hold from the start, then the imports that take their time."""
 
 import os
-import select
 import signal
 from collections.abc import Callable
-from typing import Any
 
 
 def main() -> None:
     """Run the command."""
     end_on_signals()
-    from etl.cli import process, streams
+    from etl.cli import process
 
-    streams.take_over()
+    process.take_over_streams()
     process.prepare()
     from etl.cli.commands import app
 
@@ -26,23 +24,16 @@ def end_on_signals() -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _ending(number))
+            signal.signal(number, _ending(number, os.write, os._exit))
 
 
-def _ending(number: signal.Signals) -> Callable[..., None]:
+def _ending(number: signal.Signals, write: Callable[..., int], leave: Callable[[int], None]) -> Callable[..., None]:
+    """While the interpreter shuts down, a handler can rely on nothing but what it holds itself."""
     line = f"error: interrupted by {number.name}\n".encode()
 
-    # While the interpreter shuts down, a handler can rely on nothing but what it holds itself.
-    def end(
-        _number: int,
-        _frame: object,
-        select: Callable[..., Any] = select.select,
-        write: Callable[..., int] = os.write,
-        leave: Callable[[int], None] = os._exit,
-    ) -> None:
+    def end(*_: object) -> None:
         try:
-            if select([], [2], [], 0)[1]:  # else nobody reads it
-                write(2, line)
+            write(2, line)
         finally:
             leave(128 + number)
 

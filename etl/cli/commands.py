@@ -11,30 +11,29 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from etl.cli import compare, dataset, report, run, sandbox, source
+from etl.cli.console import print_result
 from etl.cli.process import end
 from etl.errors import EXIT_MEANINGS, ExitCode
 from etl.version import __version__
 
 
-class _Command(TyperCommand):
-    """A command whose help shows no type beside an option that takes no value."""
+class _PlainFlags:
+    """Help shows no type beside an option that takes no value."""
 
     def get_params(self, ctx: Any) -> Any:
-        return _without_type_of_flags(super().get_params(ctx))
+        parameters: Any = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in parameters:
+            if getattr(parameter, "is_flag", False):
+                parameter.metavar = ""
+        return parameters
 
 
-class _Group(TyperGroup):
-    """As ``_Command``, for the command that holds the others."""
-
-    def get_params(self, ctx: Any) -> Any:
-        return _without_type_of_flags(super().get_params(ctx))
+class _Command(_PlainFlags, TyperCommand):
+    pass
 
 
-def _without_type_of_flags(parameters: Any) -> Any:
-    for parameter in parameters:
-        if getattr(parameter, "is_flag", False):
-            parameter.metavar = ""
-    return parameters
+class _Group(_PlainFlags, TyperGroup):
+    pass
 
 
 def _help(command: Callable[..., None]) -> str:
@@ -65,7 +64,5 @@ for panel, commands in {
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:  # noqa: D103, FBT002
     if version:
-        from etl.cli.console import print_result
-
         print_result(__version__)
         end(ExitCode.COMPLETE)

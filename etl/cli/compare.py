@@ -1,11 +1,12 @@
 """``compare``: whether one execution, or a date range, is worse than another, for people and for CI."""
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from etl.cli.options import OUTPUT, AsJson, Config, Verbose, parse_day
+from etl.cli.console import print_json, print_result
+from etl.cli.options import AsJson, Config, Verbose, output, parse_day
 from etl.cli.process import end, report_errors
 
 if TYPE_CHECKING:
@@ -15,15 +16,7 @@ if TYPE_CHECKING:
     from etl.model.metrics import Limit
 
 
-class ComparisonFormat(StrEnum):
-    """The forms in which ``compare`` prints."""
-
-    TABLE = "table"
-    MARKDOWN = "markdown"
-    JSON = "json"
-
-
-_SELECTION = "What to compare"
+_what = partial(typer.Option, rich_help_panel="What to compare")
 
 
 def compare(  # noqa: PLR0913 one parameter for each option of the command
@@ -31,48 +24,36 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
     *,
     baseline: Annotated[
         str,
-        typer.Option(
+        _what(
             metavar="X",
             help="What to compare with: an execution_id, last, previous, or days (2026-11-01..2026-11-07, 14d..8d).",
-            rich_help_panel=_SELECTION,
         ),
     ],
-    candidate: Annotated[
-        str,
-        typer.Option(metavar="Y", help="What to judge, in the same form as --baseline.", rich_help_panel=_SELECTION),
-    ],
+    candidate: Annotated[str, _what(metavar="Y", help="What to judge, in the same form as --baseline.")],
     run_test: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="The run test, by name or key, if the dataset has several.", rich_help_panel=_SELECTION
-        ),
+        str | None, _what(metavar="NAME", help="The run test, by name or key, if the dataset has several.")
     ] = None,
     metrics: Annotated[
         list[str] | None,
-        typer.Option(
-            "--metric",
-            metavar="NAME",
-            help="Only this metric, such as latency_p95. Repeat the option to name several.",
-            rich_help_panel=_SELECTION,
+        _what(
+            "--metric", metavar="NAME", help="Only this metric, such as latency_p95. Repeat the option to name several."
         ),
     ] = None,
     max_regression: Annotated[
         list[str] | None,
-        typer.Option(
+        _what(
             metavar="METRIC=LIMIT",
             help="Exit with 10 if the metric is certainly worse by more than this: latency_p95=10%, failure_rate=2pp. "
             "Repeat the option for several metrics.",
-            rich_help_panel=_SELECTION,
         ),
     ] = None,
-    output: Annotated[
-        ComparisonFormat | None,
-        typer.Option(
+    form: Annotated[
+        Literal["table", "markdown", "json"] | None,
+        output(
             *("--format", "-f"),
             metavar="FORMAT",
             help="table, markdown (for a comment on a pull request) or json.",
             show_default="table",
-            rich_help_panel=OUTPUT,
         ),
     ] = None,
     as_json: AsJson = False,
@@ -85,12 +66,9 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
 
     Example: metrics-etl compare --baseline previous --candidate last --max-regression latency_p95=10%
     """
-    if as_json and output not in (None, ComparisonFormat.JSON):
-        raise typer.BadParameter("--json does not go with another --format")
-    selectors = [_selector("--baseline", baseline), _selector("--candidate", candidate)]
+    selectors = [_selector(baseline), _selector(candidate)]
     limits = _limits(max_regression or ())
     with report_errors(verbose=verbose):
-        from etl.cli.console import print_json, print_result
         from etl.cli.show_compare import markdown, print_comparison
         from etl.compare.comparison import compare as compare_executions
         from etl.inspect.tables import open_dataset
@@ -105,25 +83,20 @@ def compare(  # noqa: PLR0913 one parameter for each option of the command
             limits=limits,
             default_limits=settings.compare.limits,
         )
-        if as_json or output is ComparisonFormat.JSON:
+        if as_json or form == "json":
             print_json(report.as_json())
-        elif output is ComparisonFormat.MARKDOWN:
+        elif form == "markdown":
             print_result(markdown(report))
         else:
             print_comparison(report)
         end(report.exit_code)
 
 
-def _selector(option: str, text: str) -> "Selector":
+def _selector(text: str) -> "Selector":
     from etl.compare.selection import Span
 
     first, dots, last = text.partition("..")
-    if not dots:
-        return text
-    since, until = parse_day(first), parse_day(last)
-    if since > until:
-        raise typer.BadParameter(f"{option} {text!r}: {since} is later than {until}")
-    return Span(since, until)
+    return Span(parse_day(first), parse_day(last)) if dots else text
 
 
 def _limits(texts: "Sequence[str]") -> "dict[str, Limit]":
@@ -134,8 +107,6 @@ def _limits(texts: "Sequence[str]") -> "dict[str, Limit]":
         name, equals, limit = text.partition("=")
         if not equals:
             raise typer.BadParameter(f"--max-regression {text!r} has no limit: give one such as latency_p95=10%")
-        if name.strip() in given:
-            raise typer.BadParameter(f"--max-regression names {name.strip()!r} twice: give it once")
         given[name.strip()] = limit
     try:
         return limits_of(given)

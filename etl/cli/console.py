@@ -6,7 +6,8 @@ Whatever came from outside (names, paths, texts of the API, of files) is printed
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 from rich.console import Console
@@ -14,16 +15,20 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from etl.extract.endpoints import Purpose
 from etl.model.wording import CONTROL, shown
 
+if TYPE_CHECKING:
+    from etl.extract.endpoints import Purpose
+
 _LABEL_WIDTH = 11
+_WIDE = 160
+_STYLES = dict.fromkeys(("problem", "finding"), "bold red")
 _NOT_IN_JSON = re.compile(f"(?!\n){CONTROL.pattern}")  # as JSON escapes it: the value stays the same
 
 
 def stdout_console() -> Console:
     """Standard output. When it is not a terminal, lines may be longer, for files and other programs."""
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDE)
 
 
 def print_message(text: str) -> None:
@@ -36,13 +41,15 @@ def print_result(text: str) -> None:
     print(_lines(text), flush=True)
 
 
-def print_line(console: Console, label: str, text: str, *, style: str = "") -> None:
-    """One line: a label, in its ``style``, and a text."""
+def print_line(label: str, text: str, *, style: str = "") -> None:
+    """One line: a label, in a ``style``, and a text; to stdout."""
+    style = style or _STYLES.get(label, "")
     styled = f"[{style}]{label}[/]" if style else label
-    console.print(f"{styled}{' ' * (_LABEL_WIDTH - len(label))}{escape(shown(text))}", soft_wrap=True, highlight=False)
+    padding = " " * (_LABEL_WIDTH - len(label))
+    stdout_console().print(f"{styled}{padding}{escape(shown(text))}", soft_wrap=True, highlight=False)
 
 
-def by_purpose(requests: Mapping[Purpose, int]) -> str:
+def by_purpose(requests: "Mapping[Purpose, int]") -> str:
     """``list 4, first fetch 53``: how many requests were for what, without what none was for."""
     return ", ".join(f"{purpose.replace('_', ' ')} {count:,}" for purpose, count in requests.items() if count)
 
@@ -63,27 +70,27 @@ def print_rate_limit_wait(seconds: float) -> None:
     print_message(f"waiting for the rate limit, {seconds:.0f} s")
 
 
-def printable(name: str) -> Text:
-    """A text for a cell of a table."""
-    return Text(shown(name))
-
-
-def make_table(
-    console: Console, names: str, numbers: Sequence[str], words: Sequence[str] = (), more: Sequence[str] = ()
-) -> Table:
-    """A table with these columns: names, one line each, then numbers, words, and more numbers.
+def print_table(
+    titles: Sequence[str], rows: Iterable[Sequence[str | int | Text]], *, words: Collection[str] = ()
+) -> None:
+    """A table: first a column of names, one line each, then columns at the right, but those of ``words`` are folded; to stdout.
 
     A name too long to leave room for the others is cut here, and whole in the JSON.
     """
+    console = stdout_console()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(names, overflow="ellipsis", no_wrap=True, max_width=max(19, min(40, console.width - 55)))
-    for title in numbers:
-        table.add_column(title, justify="right", no_wrap=True)
-    for title in words:
-        table.add_column(title, overflow="fold")
-    for title in more:
-        table.add_column(title, justify="right", no_wrap=True)
-    return table
+    for title in titles:
+        if title in words:
+            table.add_column(title, overflow="fold")
+        elif title == titles[0]:
+            widest = max(19, min(40, console.width - 55))
+            table.add_column(title, overflow="ellipsis", no_wrap=True, max_width=widest)
+        else:
+            table.add_column(title, justify="right", no_wrap=True)
+    for name, *cells in rows:
+        texts = (f"{cell:,}" if isinstance(cell, int) else cell for cell in cells)
+        table.add_row(Text(shown(str(name))), *(Text(text) if isinstance(text, str) else text for text in texts))
+    console.print(table)
 
 
 def duration(seconds: float) -> str:

@@ -1,23 +1,18 @@
 """The demo: made-up run tests, a real export, and what it wrote, read back from the files."""
 
-import os
 import random
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pandas as pd
-from rich.console import Console
 from rich.markup import escape
-from rich.tree import Tree
 
 from etl import sandbox
-from etl.cli.console import printable
+from etl.cli.console import print_line, print_result, stdout_console
 from etl.cli.report import page_module, write_report
 from etl.cli.show_run import print_how_to_open, print_load, print_summary
 from etl.errors import ConfigurationError
 from etl.inspect.status import read_status
-from etl.inspect.tables import read_table
 from etl.load.dataset import Dataset
 from etl.load.files.contract import data_files
 from etl.load.files.open import open_files
@@ -25,7 +20,7 @@ from etl.load.parquet import read_footer
 from etl.load.warehouse.load import load_warehouse
 from etl.load.warehouse.target import module_for
 from etl.model.schema import TABLES
-from etl.model.wording import shown
+from etl.model.wording import counted, shown
 from etl.pipeline import job
 from etl.pipeline.summary import Summary
 from etl.report.contents import read_contents
@@ -38,13 +33,6 @@ SELECT run_test_name, count(*) AS calls, round(sum(cost_total_cost_cents) / 100,
 FROM simulation_metrics.calls_current
 GROUP BY run_test_name
 ORDER BY dollars DESC"""
-_SHOWN_COLUMNS = [
-    "run_test_name",
-    "status",
-    "duration_seconds",
-    "latency_avg_agent_latency_ms",
-    "cost_total_cost_cents",
-]
 
 
 async def run_demo(path: Path | None, *, seed: int, now: datetime) -> None:
@@ -54,7 +42,6 @@ async def run_demo(path: Path | None, *, seed: int, now: datetime) -> None:
         ConfigurationError: something lies where the demo would write.
         ExporterError: as ``job.export``.
     """
-    console = Console(highlight=False)
     if path:
         _require_free(path)
     dataset = path or Path(tempfile.mkdtemp(prefix="metrics-etl-demo-"))
@@ -71,79 +58,57 @@ async def run_demo(path: Path | None, *, seed: int, now: datetime) -> None:
                 "secret_key": sandbox.SECRET_KEY,
             }
         )
-        _print_step(console, f"A sandbox with {_RUN_TESTS} run tests answers at {server.base_url}. First export:")
+        _print_step(f"A sandbox with {_RUN_TESTS} run tests answers at {server.base_url}. First export:")
         _raise_failure(await job.export(settings))
-        _print_tree(console, dataset)
-        calls = read_table(dataset, "calls")
-        _print_step(
-            console,
-            f"The first three of {len(calls):,} calls in pandas, {len(_SHOWN_COLUMNS)} of {len(calls.columns)} columns:",
-        )
-        console.print(calls[_SHOWN_COLUMNS].head(3).to_string(index=False), soft_wrap=True)
-        _print_step(console, "The 95th percentile of agent latency, per run test and week (one of them got worse):")
-        console.print(weekly_p95_latency(calls).to_string(), soft_wrap=True)
-
+        _print_files(dataset)
         _change_world(world, rng, sandbox.latest_friday(now))
-        _print_step(
-            console, "Now the source changes: a new execution, a rerun, and one that has just started. Second export:"
-        )
+        _print_step("Now the source changes: a new execution, a rerun, and one that has just started. Second export:")
         summary = _raise_failure(await job.export(settings))
         print_summary(summary)
-        _print_step(console, "Only what changed was fetched. A third export finds nothing new:")
+        _print_step("Only what changed was fetched. A third export finds nothing new:")
         summary = _raise_failure(await job.export(settings))
-        console.print(f"requests sent: {summary.requests}, files written: {summary.files}", soft_wrap=True)
-    _show_warehouse(console, dataset, settings)
-    _show_report(console, dataset)
-    _print_step(console, f"The dataset stays in {dataset}. Open it with")
+        print_result(f"requests sent: {summary.requests}, files written: {summary.files}")
+    _show_warehouse(dataset, settings)
+    _show_report(dataset)
+    _print_step(f"The dataset stays in {dataset}. Open it with")
     print_how_to_open(str(dataset))
 
 
 def _require_free(path: Path) -> None:
     """Made-up rows must not come among those of a real dataset, its warehouse or its report."""
     for place in (path, Path(f"{path}.duckdb"), Path(f"{path}.html")):
-        is_there = os.path.lexists(place)  # no for one that cannot be looked at: the run says what is wrong
-        if is_there and not (place.is_dir() and not any(place.iterdir())):
+        if place.exists() and not (place.is_dir() and not any(place.iterdir())):
             raise ConfigurationError(f"--path: {place} is there already: name a folder for the demo alone")
 
 
-def weekly_p95_latency(calls: pd.DataFrame) -> pd.DataFrame:
-    """95th percentile of ``latency_avg_agent_latency_ms`` in ms: one row per week (its Monday), one column per run test."""
-    monday = calls["execution_started_at"].dt.floor("W").dt.date.rename("week")
-    grouped = calls.groupby([monday, "run_test_name"])["latency_avg_agent_latency_ms"]
-    return grouped.quantile(0.95).round().unstack().rename_axis(columns=None)
-
-
-def _show_warehouse(console: Console, dataset: Path, settings: Settings) -> None:
+def _show_warehouse(dataset: Path, settings: Settings) -> None:
     """Load the dataset into a DuckDB file beside it, and ask that one question, where DuckDB is installed."""
     url = f"duckdb://{dataset}.duckdb"
     try:
         module_for(url)
-    except ConfigurationError:
-        _print_step(
-            console,
-            "To see it loaded into a warehouse: pip install 'simulation-metrics-etl[duckdb]', then run the demo again.",
-        )
+    except ConfigurationError as error:
+        _print_step(f"A warehouse is not shown: {error}")
         return
     import duckdb  # as above
 
     destination = Dataset(open_files(str(dataset)), compression=settings.destination.compression)
-    _print_step(console, "A load makes a warehouse equal to the dataset, here a DuckDB file:")
+    _print_step("A load makes a warehouse equal to the dataset, here a DuckDB file:")
     print_load(load_warehouse(Warehouse(url=url), destination, datetime.now(UTC)), is_dry_run=False)
-    _print_step(console, "A query on it, in SQL:")
-    console.print(escape(_QUESTION), soft_wrap=True)
+    _print_step("A query on it, in SQL:")
+    print_result(_QUESTION)
     with duckdb.connect(f"{dataset}.duckdb", read_only=True) as warehouse:
-        console.print(warehouse.sql(_QUESTION).df().to_string(index=False), soft_wrap=True)
+        print_result(warehouse.sql(_QUESTION).df().to_string(index=False))
 
 
-def _show_report(console: Console, dataset: Path) -> None:
+def _show_report(dataset: Path) -> None:
     """Write a report beside the dataset, where what it needs is installed."""
     try:
         page = page_module()
-    except ConfigurationError:
-        _print_step(console, "To see a report: pip install 'simulation-metrics-etl[report]', then run the demo again.")
+    except ConfigurationError as error:
+        _print_step(f"A report is not shown: {error}")
         return
     files = open_files(str(dataset))
-    _print_step(console, "A report, for a browser or an e-mail:")
+    _print_step("A report, for a browser or an e-mail:")
     write_report(page, read_contents(files, read_status(files, now=datetime.now(UTC))), Path(f"{dataset}.html"))
 
 
@@ -163,20 +128,14 @@ def _raise_failure(summary: Summary) -> Summary:
     return summary
 
 
-def _print_tree(console: Console, dataset: Path) -> None:
-    """Each table with its number of rows and the first of its files."""
-    _print_step(console, "The dataset on disk:")
-    tree = Tree(printable(f"{dataset}/"))
+def _print_files(dataset: Path) -> None:
+    _print_step("The dataset on disk:")
     files = open_files(str(dataset))
     for table in sorted(TABLES):
-        if not (paths := [entry.path for entry in data_files(files, table)]):
-            continue
-        rows = sum(read_footer(files, path).rows for path in paths)
-        branch = tree.add(f"{table}/  [dim]rows: {rows:,}, files: {len(paths):,}[/]")
-        for part in paths[0].split("/")[1:]:
-            branch = branch.add(escape(part))
-    console.print(tree, soft_wrap=True)
+        if paths := [entry.path for entry in data_files(files, table)]:
+            rows = sum(read_footer(files, path).rows for path in paths)
+            print_line(table, f"{rows:,} rows in {counted(len(paths), 'file')}, such as {paths[0]}")
 
 
-def _print_step(console: Console, text: str) -> None:
-    console.print(f"\n[bold]{escape(shown(text))}[/]", soft_wrap=True)
+def _print_step(text: str) -> None:
+    stdout_console().print(f"\n[bold]{escape(shown(text))}[/]", soft_wrap=True, highlight=False)

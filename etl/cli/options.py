@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -27,9 +28,9 @@ def parse_day(text: str, *, today: date | None = None) -> date:
     raise typer.BadParameter(f"{text!r} is not a day: use one such as 2026-11-01, yesterday, or 7d for seven days ago")
 
 
-OUTPUT = "Output"
-SELECTION = "Selection"
-"""Headings under which ``--help`` groups options."""
+output = partial(typer.Option, rich_help_panel="Output")
+selection = partial(typer.Option, rich_help_panel="Selection")
+"""Options under the headings by which ``--help`` groups them."""
 
 Config = Annotated[
     Path | None,
@@ -41,33 +42,22 @@ Config = Annotated[
         show_default="config/metrics-etl.toml",
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only what went wrong.", rich_help_panel=OUTPUT)]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print the traceback of a bug.", rich_help_panel=OUTPUT)]
+Quiet = Annotated[bool, output("--quiet", "-q", help="Print only what went wrong.")]
+Verbose = Annotated[bool, output("--verbose", "-v", help="Print the traceback of a bug.")]
+AsJson = Annotated[bool, output("--json", help="Print the result as JSON.")]
 RunTests = Annotated[
     list[str] | None,
-    typer.Option(
+    selection(
         "--run-test",
         metavar="NAME",
         help='Only this run test, by name or key; by name if run_tests is "all". Repeat the option to name several.',
-        rich_help_panel=SELECTION,
     ),
 ]
 Since = Annotated[
     date | None,
-    typer.Option(
+    selection(
         parser=parse_day,
         metavar="DATE",
         help="Only executions created on or after this day (UTC): 2026-11-01, yesterday, or 7d for seven days ago.",
-        rich_help_panel=SELECTION,
     ),
 ]
-AcceptDeletions = Annotated[
-    bool,
-    typer.Option(
-        "--accept-deletions",
-        help="All stored executions are gone at the source, and that is right: mark them as deleted. Without this, such a run "
-        "changes nothing, because the key may belong to another workspace.",
-        rich_help_panel=SELECTION,
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT)]

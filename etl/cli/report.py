@@ -1,14 +1,14 @@
 """``report``: one page to look at after a night, from the dataset alone."""
 
-from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from etl.cli.console import print_line
 from etl.cli.dataset import open_settings, read_dataset
-from etl.cli.options import OUTPUT, SELECTION, Config, RunTests, Since, Verbose, parse_day
+from etl.cli.options import Config, RunTests, Since, Verbose, output, parse_day, selection
 from etl.cli.process import end, report_errors
 from etl.errors import ConfigurationError, DestinationError, ExitCode
 
@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 
 Until = Annotated[
     date | None,
-    typer.Option(
+    selection(
         parser=parse_day,
         metavar="DATE",
         help="Only executions created on or before this day (UTC), in the same form as --since.",
-        rich_help_panel=SELECTION,
     ),
 ]
 
@@ -34,23 +33,12 @@ def report(
     run_tests: RunTests = None,
     since: Since = None,
     until: Until = None,
-    output: Annotated[
-        Path,
-        typer.Option(
-            *("--output", "-o"),
-            metavar="FILE",
-            help="The HTML file to write.",
-            show_default="report.html",
-            rich_help_panel=OUTPUT,
-        ),
+    page_file: Annotated[
+        Path, output("--output", "-o", metavar="FILE", help="The HTML file to write.", show_default="report.html")
     ] = Path("report.html"),
     png: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Also write the charts of each run test as a picture, KEY.png, to this folder.",
-            rich_help_panel=OUTPUT,
-        ),
+        output(metavar="FOLDER", help="Also write the charts of each run test as a picture, KEY.png, to this folder."),
     ] = None,
     verbose: Verbose = False,
 ) -> None:
@@ -64,38 +52,30 @@ def report(
     if since and until and since > until:
         raise typer.BadParameter(f"--since {since} is later than --until {until}")
     with report_errors(verbose=verbose):
-        from etl.cli.console import print_line, stdout_console
-        from etl.load.files.open import is_in_dataset
         from etl.report.contents import read_contents
 
         page = page_module()
         settings, configured = open_settings(config)
-        for place in filter(None, (output, png)):
-            if is_in_dataset(place, settings.destination.path):
-                raise ConfigurationError(f"{place}: the report must be outside the dataset: choose another place")
         contents = read_contents(*read_dataset(settings, configured), run_tests, since, until)
-        write_report(page, contents, output)
+        write_report(page, contents, page_file)
         if png:
             for key, picture in page.pictures(contents):
                 _write(png / f"{key}.png", picture)
-            print_line(stdout_console(), "pictures", str(png))
+            print_line("pictures", str(png))
         end(ExitCode.COMPLETE, is_all_printed=False)
 
 
-def write_report(page: "ModuleType", contents: "Contents", output: Path) -> None:
+def write_report(page: "ModuleType", contents: "Contents", page_file: Path) -> None:
     """Write the page, and print where it is, how the dataset is, and what got worse; to stdout.
 
     Raises:
         DestinationError: it cannot be written.
     """
-    from etl.cli.console import print_line, stdout_console
-
-    _write(output, page.page(contents).encode())
-    console = stdout_console()
-    print_line(console, "report", str(output))
-    print_line(console, "dataset", contents.verdict.text)
+    _write(page_file, page.page(contents).encode())
+    print_line("report", str(page_file))
+    print_line("dataset", contents.verdict.text)
     for figures, words in page.headlines(contents.run_tests):
-        print_line(console, "worse", f"{figures.name}: {words}")
+        print_line("worse", f"{figures.name}: {words}")
 
 
 def page_module() -> "ModuleType":
@@ -115,17 +95,8 @@ def page_module() -> "ModuleType":
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all; but a link, a pipe or a device is written to, not replaced."""
-    file = path.resolve()
-    unfinished = file.parent / f".{file.name}.unfinished"
     try:
-        if path.exists() and not path.is_file():
-            path.write_bytes(data)
-            return
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(data)
-        unfinished.replace(file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
     except OSError as exc:
-        with suppress(OSError):
-            unfinished.unlink()
         raise DestinationError(f"{path}: {exc.strerror}: choose another place for the report") from None

@@ -1,5 +1,6 @@
 """``run``, ``plan`` and ``load``: bring dataset and warehouse up to date, or show what that would take."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -7,18 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from etl.cli.options import OUTPUT, SELECTION, AcceptDeletions, AsJson, Config, Quiet, RunTests, Since, Verbose
+from etl.cli.console import print_json, print_message, print_rate_limit_wait, print_result
+from etl.cli.options import AsJson, Config, Quiet, RunTests, Since, Verbose, output, selection
 from etl.cli.process import end, hearing_signals, report_errors, run_async, stop_on_signals
 from etl.errors import ConfigurationError, ExitCode, ExporterError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-    from datetime import date
-
     from etl.pipeline.run import Notify
     from etl.pipeline.summary import Summary
     from etl.settings import Settings
-    from etl.settings.sections import Destination
 
 
 def run(  # noqa: PLR0913 one parameter for each option of the command
@@ -27,21 +25,24 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
     run_tests: RunTests = None,
     since: Since = None,
     full_refresh: Annotated[
+        bool, selection("--full-refresh", help="Fetch all finished executions again, even final ones.")
+    ] = False,
+    accept_deletions: Annotated[
         bool,
-        typer.Option(
-            "--full-refresh", help="Fetch all finished executions again, even final ones.", rich_help_panel=SELECTION
+        selection(
+            "--accept-deletions",
+            help="All stored executions are gone at the source, and that is right: mark them as deleted. Without this, such a "
+            "run changes nothing, because the key may belong to another workspace.",
         ),
     ] = False,
-    accept_deletions: AcceptDeletions = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and change nothing, like metrics-etl plan.")
     ] = False,
     metrics_file: Annotated[
         Path | None,
-        typer.Option(
+        output(
             metavar="FILE",
             help="Write the figures of the run to this file (.prom) for Prometheus. Needs the extra prometheus.",
-            rich_help_panel=OUTPUT,
         ),
     ] = None,
     dask: Annotated[
@@ -54,12 +55,7 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Annotated[
-        bool,
-        typer.Option(
-            *("--verbose", "-v"),
-            help="Print every event as it happens, and the traceback of a bug.",
-            rich_help_panel=OUTPUT,
-        ),
+        bool, output("--verbose", "-v", help="Print every event as it happens, and the traceback of a bug.")
     ] = False,
 ) -> None:
     """Export what is new or changed since the last run.
@@ -69,13 +65,20 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
     Example: metrics-etl run --run-test "Checkout flow" --since 2026-11-01
     """
     with report_errors(verbose=verbose):
-        from etl.cli.console import print_json, print_result
-        from etl.cli.show_run import print_how_to_open, print_summary
-        from etl.pipeline.metrics_file import write_metrics_file
+        from etl.pipeline.metrics_file import check_metrics_file, write_metrics_file
+        from etl.settings import Settings
 
-        settings = _read_settings(
-            config, metrics_file, run_tests or (), since=since, dask=dask, leaves_note=not dry_run
-        )
+        try:
+            settings = Settings.load(config).only(run_tests or (), since=since)
+            if dask:
+                settings = settings.on_dask(dask)
+            if metrics_file:
+                check_metrics_file(metrics_file, settings.destination.path)
+        except ConfigurationError as error:
+            if not dry_run:
+                with suppress(ConfigurationError):  # else status tells what is wrong in the settings
+                    _leave_note(error, Settings.load(config, needs_keys=False))
+            raise
         if dry_run:
             _print_plan_and_exit(
                 settings, as_json=as_json, full_refresh=full_refresh, accept_deletions=accept_deletions
@@ -84,19 +87,11 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
             summary = _export(
                 settings, quiet=quiet, verbose=verbose, full_refresh=full_refresh, accept_deletions=accept_deletions
             )
-        except ConfigurationError as error:  # such as a package that is not installed
-            _end_and_notify("run_failed", _noted(error, settings.destination), settings)
         except ExporterError as error:
+            if isinstance(error, ConfigurationError):  # such as a package that is not installed
+                _leave_note(error, settings)
             _end_and_notify("run_failed", error, settings)
-        if as_json:
-            print_json(summary.as_json())
-        elif not quiet and settings.log.format != "json":  # else the event run_finished has told it
-            print_summary(summary)
-            if summary.exit_code in (ExitCode.COMPLETE, ExitCode.PARTIAL):
-                print_result("")
-                print_how_to_open(summary.dataset, settings.destination.options)
-        if quiet:
-            _print_problems(summary, settings)
+        _print_end(summary, settings, as_json=as_json, quiet=quiet)
         if metrics_file:
             try:
                 write_metrics_file(summary, metrics_file)
@@ -107,7 +102,7 @@ def run(  # noqa: PLR0913 one parameter for each option of the command
 
 def _end_and_notify(event: str, error: ExporterError, settings: "Settings") -> NoReturn:
     """End the command with the error: as one line of text, or in a log of JSON as an event."""
-    from etl.cli.events import make_notify
+    from etl.cli.show_progress import make_notify
 
     if settings.log.format != "json":
         raise error
@@ -115,16 +110,25 @@ def _end_and_notify(event: str, error: ExporterError, settings: "Settings") -> N
     end(error.exit_code, is_all_printed=False)
 
 
-def _print_problems(summary: "Summary", settings: "Settings") -> None:
-    from etl.cli.console import print_message
-    from etl.cli.events import make_notify
+def _print_end(summary: "Summary", settings: "Settings", *, as_json: bool, quiet: bool) -> None:
+    from etl.cli.show_progress import make_notify
+    from etl.cli.show_run import print_how_to_open, print_summary
 
-    notify = make_notify(settings.log, verbose=False)
-    for problem in summary.problems:
-        if settings.log.format == "json":
-            notify("problem", problem=problem)
-        else:
-            print_message(problem)
+    is_json_log = settings.log.format == "json"
+    if as_json:
+        print_json(summary.as_json())
+    elif not quiet and not is_json_log:  # else the event run_finished has told it
+        print_summary(summary)
+        if summary.exit_code in (ExitCode.COMPLETE, ExitCode.PARTIAL):
+            print_result("")
+            print_how_to_open(summary.dataset, settings.destination.options)
+    if quiet:
+        notify = make_notify(settings.log, verbose=False)
+        for problem in summary.problems:
+            if is_json_log:
+                notify("problem", problem=problem)
+            else:
+                print_message(problem)
 
 
 def plan(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = False) -> None:
@@ -160,7 +164,6 @@ def load(
     Example: metrics-etl load --dry-run
     """
     with report_errors(verbose=verbose):
-        from etl.cli.console import print_json, print_message
         from etl.cli.show_progress import load_progress
         from etl.cli.show_run import print_load
         from etl.inspect.tables import open_dataset
@@ -193,54 +196,19 @@ def load(
         end(ExitCode.PARTIAL if result.problems else ExitCode.COMPLETE, is_all_printed=dry_run)
 
 
-def _read_settings(
-    config: Path | None,
-    metrics_file: Path | None,
-    run_tests: "Collection[str]",
-    *,
-    since: "date | None",
-    dask: str | None,
-    leaves_note: bool,
-) -> "Settings":
-    from etl.pipeline.metrics_file import check_metrics_file
-    from etl.settings import Settings
-
-    try:
-        settings = Settings.load(config).only(run_tests, since=since)
-        if dask:
-            settings = settings.on_dask(dask)
-        if metrics_file:
-            check_metrics_file(metrics_file, settings.destination.path)
-    except ConfigurationError as error:
-        if leaves_note:
-            from etl.settings.read import find_destination
-
-            raise _noted(error, find_destination(config)) from None
-        raise
-    return settings
-
-
-def _noted(error: ConfigurationError, destination: "Destination | None") -> ConfigurationError:
-    """The error that did not let a run begin, once ``status`` knows of it; or else it says that ``status`` will not."""
+def _leave_note(error: ConfigurationError, settings: "Settings") -> None:
+    """Let ``status`` know of the error that did not let a run begin."""
     from etl.load.files.open import open_files
     from etl.load.last_run import note_failure
 
-    if destination is None:
-        silence: str | None = "metrics-etl status will not show this run: the settings name no dataset"
-    else:
-        try:
-            files = open_files(destination.path, destination.options)
-        except ConfigurationError:
-            return error  # it is this one
-        silence = note_failure(files, error, datetime.now(UTC))
-    return error if silence is None else ConfigurationError(f"{error}; {silence}")
+    with suppress(ConfigurationError):  # it is this one
+        note_failure(open_files(settings.destination.path, settings.destination.options), error, datetime.now(UTC))
 
 
 def _print_plan_and_exit(
     settings: "Settings", *, as_json: bool, full_refresh: bool = False, accept_deletions: bool = False
 ) -> NoReturn:
-    from etl.cli.console import print_json, print_rate_limit_wait
-    from etl.cli.show_plan import plan_as_json, print_plan
+    from etl.cli.show_run import plan_as_json, print_plan
     from etl.pipeline import job
 
     def notify(event: str, **fields: Any) -> None:
@@ -258,8 +226,7 @@ def _print_plan_and_exit(
 def _export(
     settings: "Settings", *, quiet: bool, verbose: bool, full_refresh: bool, accept_deletions: bool
 ) -> "Summary":
-    from etl.cli.events import make_notify
-    from etl.cli.show_progress import can_show_progress, live_progress
+    from etl.cli.show_progress import can_show_progress, live_progress, make_notify
     from etl.pipeline import job
     from etl.pipeline.run import Progress, dask_module
 

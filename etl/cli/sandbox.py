@@ -2,18 +2,21 @@
 
 import asyncio
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from etl.cli.console import print_message, print_result
 from etl.cli.process import report_errors, run_async, stop_on_signals
 from etl.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from etl.sandbox import Sandbox
 
-_DATA, _SERVER = "Made-up data", "Behavior of the server"
+_data = partial(typer.Option, metavar="N", rich_help_panel="Made-up data")
+_server = partial(typer.Option, metavar="N", rich_help_panel="Behavior of the server")
 _SEED = "The same seed makes the same data."
 
 
@@ -21,28 +24,13 @@ def sandbox(  # noqa: PLR0913 one parameter for each option of the command
     port: Annotated[
         int, typer.Option(min=0, max=65535, metavar="N", help="Port on 127.0.0.1. With 0, a free one.")
     ] = 8765,
-    seed: Annotated[int, typer.Option(metavar="N", help=_SEED, rich_help_panel=_DATA)] = 1,
-    run_tests: Annotated[
-        int, typer.Option(min=1, max=1000, metavar="N", help="Number of run tests.", rich_help_panel=_DATA)
-    ] = 3,
-    executions: Annotated[
-        int, typer.Option(min=0, max=100_000, metavar="N", help="Executions per run test.", rich_help_panel=_DATA)
-    ] = 20,
-    calls: Annotated[
-        int, typer.Option(min=0, max=100_000, metavar="N", help="Calls per execution.", rich_help_panel=_DATA)
-    ] = 25,
-    rate_limit: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Requests per minute. With 0, no limit.", rich_help_panel=_SERVER)
-    ] = 0,
-    latency_ms: Annotated[
-        float, typer.Option(min=0, metavar="N", help="Delay of every answer.", rich_help_panel=_SERVER)
-    ] = 0,
-    faults: Annotated[
-        float,
-        typer.Option(
-            min=0, max=1, metavar="N", help="Share of requests that fail in some way.", rich_help_panel=_SERVER
-        ),
-    ] = 0,
+    seed: Annotated[int, _data(help=_SEED)] = 1,
+    run_tests: Annotated[int, _data(min=1, max=1000, help="Number of run tests.")] = 3,
+    executions: Annotated[int, _data(min=0, max=100_000, help="Executions per run test.")] = 20,
+    calls: Annotated[int, _data(min=0, max=100_000, help="Calls per execution.")] = 25,
+    rate_limit: Annotated[int, _server(min=0, help="Requests per minute. With 0, no limit.")] = 0,
+    latency_ms: Annotated[float, _server(min=0, help="Delay of every answer.")] = 0,
+    faults: Annotated[float, _server(min=0, max=1, help="Share of requests that fail in some way.")] = 0,
 ) -> None:
     """Run a simulated API on this machine, to try things out.
 
@@ -57,9 +45,8 @@ def sandbox(  # noqa: PLR0913 one parameter for each option of the command
         from etl.sandbox import Sandbox, random_faults, settled_world
 
         rng = random.Random(seed)  # noqa: S311 a made-up world is no secret
-        now = datetime.now(UTC)
         server = Sandbox(
-            settled_world(rng, now, run_tests=run_tests, executions=executions, calls=calls),
+            settled_world(rng, datetime.now(UTC), run_tests=run_tests, executions=executions, calls=calls),
             port=port,
             rate_limit=rate_limit or None,
             latency_seconds=latency_ms / 1000,
@@ -90,21 +77,17 @@ def demo(
 
 async def _serve(server: "Sandbox", *, port: int) -> None:
     """Print the settings for an export to stdout, and what runs to stderr; serve until a signal or a cancellation."""
-    from etl.cli.console import print_message, print_result
     from etl.sandbox import API_KEY, SECRET_KEY
 
     try:
-        await server.start()
+        async with server:
+            print_result(f"export FI_BASE_URL={server.base_url} FI_API_KEY={API_KEY} FI_SECRET_KEY={SECRET_KEY}")
+            names = ", ".join(f'"{run_test.name}"' for run_test in server.world.run_tests)
+            with stop_on_signals() as stop:
+                print_result(f"run_tests = [{names}]")
+                print_message(
+                    f"a simulated API runs at {server.base_url} until you press Ctrl-C; use the lines above in another terminal"
+                )
+                await asyncio.wait([stop])
     except OSError as exc:
         raise ConfigurationError(f"--port {port}: {exc.strerror}: choose another, or 0 for a free one") from None
-    try:
-        print_result(f"export FI_BASE_URL={server.base_url} FI_API_KEY={API_KEY} FI_SECRET_KEY={SECRET_KEY}")
-        names = ", ".join(f'"{run_test.name}"' for run_test in server.world.run_tests)
-        with stop_on_signals() as stop:
-            print_result(f"run_tests = [{names}]")
-            print_message(
-                f"a simulated API runs at {server.base_url} until you press Ctrl-C; use the lines above in another terminal"
-            )
-            await asyncio.wait([stop])
-    finally:
-        await server.stop()

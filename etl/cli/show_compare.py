@@ -2,10 +2,9 @@
 
 import re
 
-from rich.table import Table
 from rich.text import Text
 
-from etl.cli.console import print_line, stdout_console
+from etl.cli.console import print_line, print_table, stdout_console
 from etl.cli.show_run import print_alarms
 from etl.compare.comparison import ComparisonReport, Row, change_texts, value_text
 from etl.compare.selection import Selection
@@ -20,37 +19,23 @@ _STYLES = {Verdict.WORSE: "red", Verdict.BETTER: "green", Verdict.TOO_FEW: "dim"
 
 def print_comparison(report: ComparisonReport) -> None:
     """Baseline, candidate, the metrics and the conclusion; to stdout."""
-    console = stdout_console()
     for label, text in _heads(report):
-        print_line(console, label, text)
-    console.print(_table(report, is_narrow=console.width < _WIDE))
+        print_line(label, text)
+    # A narrow terminal does without what the verdict already says: the interval, and the numbers of calls.
+    columns = [name for name in _HEADER if stdout_console().width >= _WIDE or name not in _LEFT_OUT]
+    rows = (dict(zip(_HEADER, _styled(row), strict=True)) for row in report.rows)
+    cells = ([row[name] for name in columns] for row in rows)
+    print_table(columns, cells, words={"metric", "verdict"})
     for notice in report.notices:
-        print_line(console, "notice", notice)
-    print_alarms(console, report.findings)
-    print_line(
-        console,
-        "outcome",
-        f"{report.conclusion} (exit {report.exit_code})",
-        style="bold red" if report.exceeded else "",
-    )
+        print_line("notice", notice)
+    print_alarms(report.findings)
+    print_line("outcome", f"{report.conclusion} (exit {report.exit_code})", style="bold red" if report.exceeded else "")
 
 
-def _table(report: ComparisonReport, *, is_narrow: bool) -> Table:
-    """In a narrow terminal without what the verdict already says: the interval, and the numbers of calls."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    shown_columns = [name for name in _HEADER if not (is_narrow and name in _LEFT_OUT)]
-    for name in shown_columns:
-        if name == "metric":
-            table.add_column(name, overflow="fold")
-        elif name == "verdict":
-            table.add_column(name, min_width=len(Verdict.UNCLEAR))
-        else:
-            table.add_column(name, justify="right", no_wrap=True)
-    for row in report.rows:
-        style = "bold red" if row.outcome is Outcome.EXCEEDED else _STYLES[row.found.verdict]
-        cells = dict(zip(_HEADER, _cells(row), strict=True))
-        table.add_row(*(Text(cells[name], style=style if name == "verdict" else "") for name in shown_columns))
-    return table
+def _styled(row: Row) -> tuple[str | Text, ...]:
+    *cells, verdict = _cells(row)
+    style = "bold red" if row.outcome is Outcome.EXCEEDED else _STYLES[row.found.verdict]
+    return *cells, Text(verdict, style=style)
 
 
 def markdown(report: ComparisonReport) -> str:

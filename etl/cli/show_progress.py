@@ -1,21 +1,29 @@
-"""What a run and a load redraw on a terminal while they work. Decides nothing."""
+"""What a run and a load tell on stderr while they work: a line that is redrawn on a terminal, or events. Decides nothing.
+
+An event is one JSON object, or one readable line. Its name is stable, and it carries no key, header or body.
+"""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import os
+import sys
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager, nullcontext
 from time import monotonic
+from typing import Any
 
-import rich.progress
+import structlog
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from etl.cli.console import duration
-from etl.model.wording import counted
+from etl.model.wording import counted, shown
 from etl.pipeline.run import Progress
+from etl.settings import Log
+
+_WARNINGS = {"run_test_failed"}
+_ERRORS = {"problem", "run_failed", "metrics_file_failed"}
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 def can_show_progress() -> bool:
@@ -27,31 +35,36 @@ def can_show_progress() -> bool:
 @contextmanager
 def live_progress(progress: Progress, *, is_shown: bool) -> Iterator[None]:
     """Show the run's progress on stderr while the block runs."""
-    if not is_shown:
+    with _live_line(lambda: "  ".join(progress_parts(progress, monotonic())), is_shown=is_shown):
         yield
-        return
-    console = Console(stderr=True)
-    with Live(
-        get_renderable=lambda: _progress_line(progress, monotonic(), width=console.width),
-        console=console,
+
+
+@contextmanager
+def load_progress(*, is_shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show how many files a load has read, on stderr if that is a terminal; gives what is told so."""
+    line = "loading"
+
+    def on_progress(done: int, total: int) -> None:
+        nonlocal line
+        line = f"loading: {done:,}/{total:,} files"
+
+    with _live_line(lambda: line, is_shown=is_shown and can_show_progress()):
+        yield on_progress
+
+
+@contextmanager
+def _live_line(text: Callable[[], str], *, is_shown: bool) -> Iterator[None]:
+    """One line that is cut at the width of the terminal, so what matters most comes first."""
+    live = Live(
+        get_renderable=lambda: Text(text(), no_wrap=True, overflow="ellipsis"),
+        console=Console(stderr=True),
         refresh_per_second=4,
         transient=True,
         redirect_stdout=False,
         redirect_stderr=False,
-    ):
+    )
+    with live if is_shown else nullcontext():
         yield
-
-
-def _progress_line(progress: Progress, now: float, *, width: int) -> Table:
-    """One line that is cut at the width of the terminal, so what matters most comes first."""
-    line = Table.grid(padding=(0, 1))
-    words = Text("  ".join(progress_parts(progress, now)), no_wrap=True, overflow="ellipsis")
-    if not progress.crawls:
-        line.add_row(words)
-    else:
-        total, done = max(progress.planned_requests, 1), progress.done_requests
-        line.add_row(ProgressBar(total=total, completed=done, width=8 if width <= 100 else 24), words)
-    return line
 
 
 def progress_parts(progress: Progress, now: float) -> Iterator[str]:
@@ -72,18 +85,32 @@ def progress_parts(progress: Progress, now: float) -> Iterator[str]:
         yield f"{progress.committed_executions:,}/{progress.planned_executions:,} saved"
 
 
-@contextmanager
-def load_progress(*, is_shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar of the files that were read, on stderr if that is a terminal; gives what moves it."""
-    if not (is_shown and can_show_progress()):
-        yield lambda _done, _total: None
-        return
-    columns = (
-        TextColumn("loading"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} files"),
-        TimeRemainingColumn(),
+def make_notify(log: Log, *, verbose: bool) -> Callable[..., None]:
+    """A function that writes an event with its fields as one line."""
+    level = 10 if verbose else _LEVELS[log.level]
+    is_console = log.format == "console" or (log.format == "auto" and sys.stderr.isatty())
+    is_colored = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=is_colored) if is_console else structlog.processors.JSONRenderer()
     )
-    with rich.progress.Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    logger = structlog.wrap_logger(
+        structlog.WriteLogger(sys.stderr),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([_with_texts_shown] if is_console else []),  # JSON escapes by itself
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+    )
+
+    def notify(event: str, **fields: Any) -> None:
+        write = logger.error if event in _ERRORS else logger.warning if event in _WARNINGS else logger.info
+        write(event, **fields)
+
+    return notify
+
+
+def _with_texts_shown(_logger: object, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """The event with control characters escaped in its texts; in what else it holds, ``repr`` escapes them."""
+    return {name: shown(value) if isinstance(value, str) else value for name, value in event.items()}

@@ -1,58 +1,60 @@
-"""What ``run`` and ``load`` print at their end, how to open the dataset, and, for all commands, findings. Decides nothing."""
+"""What ``plan``, ``run`` and ``load`` print, how to open the dataset, and, for all commands, findings. Decides nothing."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from rich.console import Console
-
-from etl.cli.console import by_purpose, duration, make_table, print_line, printable, stdout_console
-from etl.extract.plan import Reason
+from etl.cli.console import by_purpose, duration, print_line, print_table
+from etl.extract.endpoints import Purpose
+from etl.extract.plan import REASON_MEANINGS, Reason
 from etl.load.warehouse.load import Result
 from etl.model import schema
 from etl.model.findings import Finding, alarms, gravest
 from etl.model.locations import Options, scheme_of
 from etl.model.wording import counted
+from etl.pipeline.job import Plan
 from etl.pipeline.summary import RunTestSummary, Summary, first_of_each_kind
+
+_STANDARD_REQUESTS_PER_MINUTE = 100
 
 
 def print_summary(summary: Summary) -> None:
     """What was written, what is missing and where the dataset is; to stdout."""
-    console = stdout_console()
-    _print_run_tests(console, summary.run_tests)
-    print_line(console, "written", _written(summary))
-    print_line(console, "requests", _requests(summary))
+    titles = ("run test", "listed", "fetched", "waiting", "calls", "evals", "state")
+    print_table(titles, map(_run_test_row, summary.run_tests), words={"state"})
+    print_line("written", _written(summary))
+    print_line("requests", _requests(summary))
     if summary.store_requests:
-        print_line(console, "bucket", _bucket(summary.store_requests))
-    print_line(console, "dataset", f"{summary.dataset} (new)" if summary.is_first else summary.dataset)
+        print_line("bucket", _bucket(summary.store_requests))
+    print_line("dataset", f"{summary.dataset} (new)" if summary.is_first else summary.dataset)
     if summary.load:
-        print_line(console, "warehouse", f"{summary.load.warehouse}: {loaded(summary.load)}")
+        print_line("warehouse", f"{summary.load.warehouse}: {loaded(summary.load)}")
     if misfits := sum(run_test.misfits for run_test in summary.run_tests):
-        print_line(console, "misfits", f"{counted(misfits, 'value')} did not fit the column: see the column extra")
-    print_notices(console, summary.findings)
+        print_line("misfits", f"{counted(misfits, 'value')} did not fit the column: see the column extra")
+    print_notices(summary.findings)
     if summary.failure:
-        print_line(console, "problem", str(summary.failure), style="bold red")
+        print_line("problem", str(summary.failure))
     told = {*summary.problems}
     alarms = [finding for finding in summary.findings if str(finding) in told]
-    print_alarms(console, alarms, has_next_step=summary.failure is None)
+    print_alarms(alarms, has_next_step=summary.failure is None)
     if summary.load_failure:
-        print_line(console, "problem", f"not loaded: {summary.load_failure}", style="bold red")
-    print_line(console, "outcome", f"{summary.outcome} (exit {summary.exit_code})")
+        print_line("problem", f"not loaded: {summary.load_failure}")
+    print_line("outcome", f"{summary.outcome} (exit {summary.exit_code})")
 
 
 def print_load(result: Result, *, is_dry_run: bool) -> None:
     """What differed, and what was loaded; to stdout."""
-    console = stdout_console()
-    print_line(console, "warehouse", result.warehouse)
-    print_line(console, "differed", loaded(result))
+    print_line("warehouse", result.warehouse)
+    print_line("differed", loaded(result))
     if is_dry_run:
-        print_line(console, "outcome", "nothing was changed" if result.is_changed else "nothing to do")
+        print_line("outcome", "nothing was changed" if result.is_changed else "nothing to do")
         return
     rows = ", ".join(counted(count, name.removesuffix("s")) for name, count in result.rows.items())
     if result.is_changed:
-        print_line(console, "loaded", rows or "no row")
+        print_line("loaded", rows or "no row")
     for notice in result.notices:
-        print_line(console, "notice", notice)
+        print_line("notice", notice)
     for problem in result.problems:
-        print_line(console, "problem", problem, style="bold red")
+        print_line("problem", problem)
 
 
 def loaded(result: Result) -> str:
@@ -66,12 +68,11 @@ def loaded(result: Result) -> str:
 
 def print_how_to_open(dataset: str, options: Options | None = None) -> None:
     """Code that opens the dataset, to copy; to stdout. ``options`` are those of a bucket."""
-    console = stdout_console()
     given = f", options={dict(options)}" if options else ""
-    print_line(console, "Python", f'etl.read_calls("{dataset}", evals="wide"{given})')
+    print_line("Python", f'etl.read_calls("{dataset}", evals="wide"{given})')
     if scheme_of(dataset) is None:
-        print_line(console, "pandas", f'pd.read_parquet("{dataset}/calls", dtype_backend="pyarrow")')
-        print_line(console, "DuckDB", f"FROM '{dataset}/calls/*/*/*.parquet'")
+        print_line("pandas", f'pd.read_parquet("{dataset}/calls", dtype_backend="pyarrow")')
+        print_line("DuckDB", f"FROM '{dataset}/calls/*/*/*.parquet'")
 
 
 def _written(summary: Summary) -> str:
@@ -101,29 +102,95 @@ def _bucket(requests: Mapping[str, int]) -> str:
     return f"{counted(sum(requests.values()), 'request')} to the store until now: {kinds}"
 
 
-def _print_run_tests(console: Console, run_tests: Sequence[RunTestSummary]) -> None:
-    table = make_table(console, "run test", ("listed", "fetched", "waiting", "calls", "evals"), ("state",))
-    for run_test in run_tests:
-        waiting = run_test.reasons[Reason.WAITING]
-        fetched = sum(run_test.reasons.values()) - waiting - run_test.reasons[Reason.FINAL] - run_test.missed
-        figures = (run_test.listed, fetched, waiting, run_test.calls, run_test.evals)
-        state = "complete" if run_test.is_complete else "failed" if run_test.error else "incomplete"
-        state = f"{run_test.missed:,} left" if run_test.missed else state
-        table.add_row(printable(run_test.name), *(f"{figure:,}" for figure in figures), state)
-    console.print(table)
+def _run_test_row(run_test: RunTestSummary) -> Sequence[str | int]:
+    waiting = run_test.reasons[Reason.WAITING]
+    fetched = sum(run_test.reasons.values()) - waiting - run_test.reasons[Reason.FINAL] - run_test.missed
+    state = "complete" if run_test.is_complete else "failed" if run_test.error else "incomplete"
+    state = f"{run_test.missed:,} left" if run_test.missed else state
+    return run_test.name, run_test.listed, fetched, waiting, run_test.calls, run_test.evals, state
 
 
-def print_alarms(console: Console, findings: Sequence[Finding], *, has_next_step: bool = True) -> None:
+def print_alarms(findings: Sequence[Finding], *, has_next_step: bool = True) -> None:
     """The first alarm of each kind with how many there are, and the next step of the gravest."""
     for finding, count in first_of_each_kind([*alarms(findings)]):
         text = f"{finding} (and {count - 1:,} more)" if count > 1 else str(finding)
-        print_line(console, "problem", text, style="bold red")
+        print_line("problem", text)
     if has_next_step and (first := gravest(findings)):
-        print_line(console, "next", first.next_step)
+        print_line("next", first.next_step)
 
 
-def print_notices(console: Console, findings: Sequence[Finding]) -> None:
+def print_notices(findings: Sequence[Finding]) -> None:
     """What is worth knowing."""
     for finding in findings:
         if not finding.is_alarm:
-            print_line(console, "notice", str(finding))
+            print_line("notice", str(finding))
+
+
+def print_plan(plan: Plan) -> None:
+    """The plan by run test and reason, with requests and minutes; to stdout."""
+    rows = (
+        (run_test.name, count, f"{reason.value}: {REASON_MEANINGS[reason]}")
+        for run_test in plan.run_tests
+        for reason in Reason
+        if (count := run_test.reasons[reason])
+    )
+    print_table(("run test", "executions", "what and why"), rows, words={"what and why"})
+    for problem in plan.problems:
+        print_line("problem", problem)
+    print_line("requests", _planned_requests(plan))
+    print_line("duration", _duration(plan))
+
+
+def plan_as_json(plan: Plan) -> dict[str, Any]:
+    """The plan as a JSON object: run tests with reasons, and the executions to fetch, in order."""
+    return {
+        "requests": plan.requests,
+        "requests_by_purpose": {purpose.value: count for purpose, count in plan.requests_by_purpose.items()},
+        "requests_per_minute": plan.requests_per_minute,
+        "minutes": _minutes(plan),
+        "problems": plan.problems,
+        "run_tests": [
+            {
+                "name": run_test.name,
+                "key": run_test.key,
+                "listed": run_test.listed,
+                "reasons": run_test.reasons,
+                "error": run_test.error,
+            }
+            for run_test in plan.run_tests
+        ],
+        "executions": [
+            {
+                "execution_id": item.execution.execution_id,
+                "run_test": item.run_test_name,
+                "reason": item.reason.value,
+                "estimated_calls": item.estimated_calls,
+            }
+            for item in plan.planned
+            if item.is_fetched
+        ],
+    }
+
+
+def _planned_requests(plan: Plan) -> str:
+    lists = plan.requests_by_purpose[Purpose.LIST]
+    text = f"{counted(plan.requests, 'request')} to fetch what is planned"
+    if plan.requests:
+        text += f": {by_purpose({**plan.requests_by_purpose, Purpose.LIST: 0})}"
+    return f"{text}; the lists take {lists:,} more"
+
+
+def _minutes(plan: Plan) -> float | None:
+    return None if plan.seconds is None else round(plan.seconds / 60, 2)
+
+
+def _duration(plan: Plan) -> str:
+    if not plan.requests:
+        return "nothing to fetch of what could be listed" if plan.problems else "nothing to fetch"
+    limit = counted(plan.requests_per_minute or 0, "request")
+    if plan.seconds is not None and plan.seconds < 1:
+        return f"within a minute: the limit is {limit} a minute"
+    if plan.seconds is not None:
+        return f"about {duration(plan.seconds)} at {limit} a minute"
+    at_standard = duration(plan.requests / _STANDARD_REQUESTS_PER_MINUTE * 60)
+    return f"{at_standard} at {_STANDARD_REQUESTS_PER_MINUTE} requests a minute; the API does not announce a limit"

@@ -35,7 +35,7 @@ def run_tests_as_toml(discovered: Discovered) -> Iterator[str]:
     width = min(_WIDEST_NAME, max(map(len, names.values())))
     yield "run_tests = ["
     for name, run_tests in discovered.run_tests.items():
-        created_at, last_run_at = _created_at(run_tests), _last_run_at(run_tests)
+        created_at, last_run_at = _times(run_tests).values()
         comments = [
             f"key {default_key(name)}",
             f"created {created_at:%Y-%m-%d}" if created_at else "",
@@ -55,25 +55,23 @@ def run_tests_as_json(discovered: Discovered) -> dict[str, Any]:
                 "name": name,
                 "key": default_key(name),
                 "run_test_ids": [each.run_test_id for each in run_tests],
-                "created_at": _iso(_created_at(run_tests)),
-                "last_run_at": _iso(_last_run_at(run_tests)),
+                **{field: _iso(time) for field, time in _times(run_tests).items()},
             }
             for name, run_tests in discovered.run_tests.items()
         ],
     }
 
 
-def _created_at(run_tests: Sequence[RunTest]) -> datetime | None:
-    return min(_times(run_tests, "created_at"), default=None)
+def _times(run_tests: Sequence[RunTest]) -> dict[str, datetime | None]:
+    """When the first of them was created, and when one was run last."""
 
+    def told(field: str) -> Iterator[datetime]:
+        return filter(None, (timestamp_or_none(each.payload.get(field)) for each in run_tests))
 
-def _last_run_at(run_tests: Sequence[RunTest]) -> datetime | None:
-    return max(_times(run_tests, "last_run_at"), default=None)
-
-
-def _times(run_tests: Sequence[RunTest], field: str) -> list[datetime]:
-    times = (timestamp_or_none(each.payload.get(field)) for each in run_tests)
-    return [time for time in times if time is not None]
+    return {
+        "created_at": min(told("created_at"), default=None),
+        "last_run_at": max(told("last_run_at"), default=None),
+    }
 
 
 def _iso(time: datetime | None) -> str | None:

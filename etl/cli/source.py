@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from etl.cli.console import print_json, print_message, print_rate_limit_wait, print_result
 from etl.cli.options import AsJson, Config, Verbose
 from etl.cli.process import end, report_errors, run_async
 from etl.errors import ExitCode
@@ -21,7 +22,6 @@ def check(config: Config = None, *, as_json: AsJson = False, verbose: Verbose = 
     Example: metrics-etl check
     """
     with report_errors(verbose=verbose):
-        from etl.cli.console import print_json, print_rate_limit_wait
         from etl.cli.show_source import print_checks
         from etl.pipeline import preflight
 
@@ -42,7 +42,6 @@ def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose
     Example: metrics-etl discover
     """
     with report_errors(verbose=verbose):
-        from etl.cli.console import print_json, print_message, print_result
         from etl.cli.show_source import run_tests_as_json, run_tests_as_toml
         from etl.settings import Settings
 
@@ -57,7 +56,6 @@ def discover(config: Config = None, *, as_json: AsJson = False, verbose: Verbose
 
 
 async def _discover(settings: "Settings") -> "Discovered":
-    from etl.cli.console import print_rate_limit_wait
     from etl.extract.connect import client_of
     from etl.extract.run_tests import discover
 

@@ -4,6 +4,7 @@ It also tells of the last attempt, which a run notes when it begins, or when it 
 """
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, Self
 
@@ -111,19 +112,15 @@ def update_last_run(files: Files, fields: Mapping[str, Any]) -> None:
     files.publish(LAST_RUN, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
 
 
-def note_failure(files: Files, error: ExporterError, started_at: datetime) -> str | None:
-    """Note a run that could not begin. Returns None, or why the note could not be left: that must not hide the error."""
+def note_failure(files: Files, error: ExporterError, started_at: datetime) -> None:
+    """Note a run that could not begin; that it cannot be noted must not hide the error."""
     note = {"attempt": Attempt(started_at=started_at, exit_code=error.exit_code, message=str(error))}
-    try:
+    with suppress(DestinationError):
         try:
             update_last_run(files, note)
         except FileMissingError:  # no run ever made the folder
             files.prepare()
             update_last_run(files, note)
-    except DestinationError as reason:
-        why = "" if str(reason) == str(error) else f": {reason}"
-        return f"metrics-etl status will not show this run: its note could not be written{why}"
-    return None
 
 
 def last_load_into(files: Files, place: str, now: datetime) -> LastLoad:

@@ -149,8 +149,7 @@ async def export(
             raise stop.result() from None
         if isinstance(error, LockHeldError):
             raise
-        if (silence := await to_the_end(partial(note_failure, files, error, run.started_at))) is not None:
-            raise DestinationError(f"{error}; {silence}") from error
+        await to_the_end(partial(note_failure, files, error, run.started_at))
         raise
 
 

@@ -8,8 +8,6 @@ from pydantic import SecretStr
 
 from etl.errors import ConfigurationError
 
-_MOST_BYTES = 1 << 16
-
 
 def read_api_key(variable: str, *, kind: str = "key") -> SecretStr:
     """The key in the variable, or in the file that ``<variable>_FILE`` names; messages call it by its ``kind``.
@@ -21,7 +19,9 @@ def read_api_key(variable: str, *, kind: str = "key") -> SecretStr:
     if not value and (path := os.environ.get(f"{variable}_FILE")):
         where = f"{variable}_FILE ({path})"
         try:
-            value = _read_file(path, where)
+            if _is_open_to_others(Path(path).stat()):
+                raise ConfigurationError(f"{where}: others can read it: chmod 600 {path}")
+            value = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as exc:
             raise ConfigurationError(f"{where}: cannot be read: {getattr(exc, 'strerror', 'not text')}") from None
     key = (value or "").strip()
@@ -44,23 +44,7 @@ def read_proxy_credentials() -> dict[str, SecretStr]:
     user, password = (
         read_api_key(name, kind=kind) for name, kind in zip(names, ("user name", "password"), strict=True)
     )
-    if ":" in user.get_secret_value():
-        raise ConfigurationError("FI_PROXY_USER: a user's name cannot hold a colon: give it without the password")
     return {"proxy_user": user, "proxy_password": password}
-
-
-def _read_file(path: str, where: str) -> str:
-    """The text in a file, or that a program writes into a pipe, such as ``<(secret-tool …)``."""
-    status = Path(path).stat()
-    if not (stat.S_ISFIFO(status.st_mode) or stat.S_ISREG(status.st_mode)):
-        raise ConfigurationError(f"{where}: neither a file nor a pipe: name a file")
-    if _is_open_to_others(status):
-        raise ConfigurationError(f"{where}: others can read it: chmod 600 {path}")
-    with Path(path).open("rb") as file:
-        found = file.read(_MOST_BYTES + 1)
-    if len(found) > _MOST_BYTES:
-        raise ConfigurationError(f"{where}: longer than any key: name another file")
-    return found.decode()
 
 
 def _is_open_to_others(status: os.stat_result) -> bool:

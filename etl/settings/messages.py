@@ -39,7 +39,7 @@ def first_error(model: type[BaseModel], exc: ValidationError, file: Path, from_e
         "string_too_short": "must not be empty",
         "tuple_type": 'must be "all" or a list, e.g. ["My Agent Test"]',
         "model_type": "must be a section",
-        "int_parsing_size": "must be a whole number",
+        "path_not_file": "must be a file",
     }.get(error["type"])
     if text is None:
         text = "must be " + error["msg"].removeprefix("Input should be ").split(",")[0].replace("{", "").replace(
@@ -71,15 +71,13 @@ def _known_keys(model: type[BaseModel], place: Sequence[str | int]) -> set[str]:
 def _where(place: list[str | int], file: Path, from_environment: Mapping[str, Any]) -> str:
     """``config/prod.toml: [api] concurrency`` or ``environment: METRICS_ETL_API__CONCURRENCY``."""
     value: Any = from_environment
-    for part in place:
+    for part in place[:1] if place[:1] == ["run_tests"] else place:  # no variable names one of the run tests
         value = value.get(part) if isinstance(value, dict) else None
-    is_variable = bool(place) and (
-        value is not None or (len(place) > 1 and place[0] == "run_tests" and "run_tests" in from_environment)
-    )
+    is_variable = bool(place) and value is not None
     if is_variable and place == ["api", "base_url"] and os.environ.get(BASE_URL) == value:
         return f"environment: {BASE_URL}"
     match place:
-        case ["run_tests", int(index), *rest]:  # no variable names one of them
+        case ["run_tests", int(index), *rest]:
             source = f"environment: {variable_of('run_tests')}" if is_variable else f"{file}: run_tests"
             return " ".join([f"{source}[{index}]", *map(str, rest)])
         case _ if is_variable:

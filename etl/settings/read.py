@@ -5,7 +5,6 @@ Every mistake becomes one line that names the place and the fix. Keys are ``Secr
 
 import json
 import os
-import stat
 import tomllib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -15,26 +14,18 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from etl.errors import ConfigurationError
-from etl.model import schema
-from etl.model.locations import IN_FILES, scheme_of
 from etl.model.wording import quoted
 from etl.settings.api_keys import read_api_key, read_proxy_credentials
 from etl.settings.messages import BASE_URL, ENV_PREFIX, first_error, suggestion, variable_of
-from etl.settings.paths import whole_paths, working_folder
+from etl.settings.paths import whole_paths
 from etl.settings.sections import Api, Compare, Destination, Engine, Export, Log, RunTest, Warehouse
 
 _DEFAULT_PATH = "config/metrics-etl.toml"
 _KEYS = {"api_key": "FI_API_KEY", "secret_key": "FI_SECRET_KEY"}
 _SECRETS = _KEYS | {"proxy_user": "FI_PROXY_USER", "proxy_password": "FI_PROXY_PASSWORD"}
-_HANDED_ON = ("/dev/stdin", "/dev/fd/", "/proc/")  # by a shell: a relative path in it would be beside these
 
 
 def _run_tests(value: Any) -> Any:
@@ -54,7 +45,7 @@ class Environment(EnvSettingsSource):
             return "all" if value.strip() == "all" else [name.strip() for name in value.split(",")]
         try:
             return super().decode_complex_value(field_name, field, value)
-        except (ValueError, RecursionError):
+        except ValueError:
             names = 'a name, names joined by commas, or a list such as ["Checkout flow", "Refunds, late"]'
             hint = names if field_name == "run_tests" else f"single values as {variable_of(field_name, '<KEY>')}"
             raise ConfigurationError(f"environment: {variable_of(field_name)} is not valid JSON: give {hint}") from None
@@ -106,21 +97,13 @@ class Settings(BaseSettings):
         return self._since
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 this and the following: the signature is the library's
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
+    def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only the values given: ``load`` reads file and environment itself, so that a message can name the source of a mistake."""
-        return (init_settings,)
+        return (sources["init_settings"],)
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         _refuse_shared_keys(self.run_tests)
-        _refuse_warehouse_in_tables(self.warehouse.url or "", self.destination.path)
         return self
 
     def on_dask(self, address: str) -> "Settings":
@@ -180,7 +163,7 @@ class Settings(BaseSettings):
         Raises:
             ConfigurationError: one line that names the file or variable, the key and the fix.
         """
-        file = _settings_file(path)
+        file = Path(path or os.environ.get(f"{ENV_PREFIX}CONFIG") or _DEFAULT_PATH)
         _refuse_unknown_variables(cls)
         may_be_missing = path is None and (f"{ENV_PREFIX}RUN_TESTS" in os.environ or not needs_run_tests)
         from_file = _read_file(file, may_be_missing=may_be_missing)
@@ -207,24 +190,6 @@ def scope_of(run_tests: Iterable[RunTest]) -> str:
     return json.dumps(told, ensure_ascii=False) if told else "all"
 
 
-def find_destination(path: str | Path | None = None) -> Destination | None:
-    """Where the dataset is, of settings that may have mistakes elsewhere; None when neither file nor environment tell."""
-    file = _settings_file(path)
-    try:
-        named = {"destination": Environment(Settings)().get("destination", {})}
-        written = tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-        if written is None and "path" not in named["destination"]:
-            return None
-        below, above = whole_paths({"destination": (written or {}).get("destination", {})}, named, file)
-        return Destination.model_validate(_merged(below, above)["destination"])
-    except (ConfigurationError, OSError, ValueError, TypeError, RecursionError):
-        return None
-
-
-def _settings_file(path: str | Path | None) -> Path:
-    return Path(path or os.environ.get(f"{ENV_PREFIX}CONFIG") or _DEFAULT_PATH)
-
-
 def _refuse_shared_keys(run_tests: Collection[RunTest]) -> None:
     names: dict[str, str] = {}
     for run_test in run_tests:
@@ -238,15 +203,6 @@ def _refuse_shared_keys(run_tests: Collection[RunTest]) -> None:
         raise ValueError(f"run_tests names {repeated!r} twice: name it once")
 
 
-def _refuse_warehouse_in_tables(url: str, dataset: str) -> None:
-    """Readers of a table take its files for rows. Beside the tables nobody looks."""
-    place = url.partition("://")[2] if scheme_of(url) in IN_FILES else url.removeprefix("delta+")
-    root = f"{dataset.rstrip('/')}/"
-    folder = place.removeprefix(root).partition("/")[0] if place.startswith(root) else ""
-    if folder in (*schema.TABLES, "_state"):
-        raise ValueError(f"[warehouse] url lies in the dataset's own folder {folder}: name a place outside the dataset")
-
-
 def _refuse_day_to_come(since: date | None, where: str) -> None:
     """A mistyped year would export nothing, and call that complete. Two clocks may be a day apart."""
     if since and since > datetime.now(UTC).date() + timedelta(days=1):
@@ -256,19 +212,19 @@ def _refuse_day_to_come(since: date | None, where: str) -> None:
 
 
 def _read_file(file: Path, *, may_be_missing: bool) -> dict[str, Any]:
-    if not _is_there(file):
-        if may_be_missing:
-            return {}
-        place = "" if file.is_absolute() else f" (looked for in {working_folder()})"
-        raise ConfigurationError(
-            f"{file}: not found{place}: copy config/example.toml there, or name another file with --config"
-        )
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if may_be_missing:
+            return {}
+        place = "" if file.is_absolute() else f" (looked for in {Path.cwd()})"
+        raise ConfigurationError(
+            f"{file}: not found{place}: copy config/example.toml there, or name another file with --config"
+        ) from None
     except tomllib.TOMLDecodeError as exc:
         raise ConfigurationError(f"{file}: not valid TOML: {exc}") from None
-    except (OSError, ValueError, RecursionError) as exc:
-        raise ConfigurationError(f"{file}: cannot be read: {exc}") from None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigurationError(f"{file}: cannot be read: {getattr(exc, 'strerror', exc)}") from None
     sections = [(f"[{name}] ", keys) for name, keys in values.items() if isinstance(keys, dict)]
     for section, keys in [("", values), *sections]:
         for name in keys:
@@ -278,18 +234,6 @@ def _read_file(file: Path, *, may_be_missing: bool) -> dict[str, Any]:
                     f"set {variable} or {variable}_FILE"
                 )
     return values
-
-
-def _is_there(file: Path) -> bool:
-    try:
-        is_file = stat.S_ISREG(file.stat().st_mode) and not str(file.absolute()).startswith(_HANDED_ON)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except (OSError, ValueError) as exc:
-        raise ConfigurationError(f"{file}: cannot be read: {getattr(exc, 'strerror', exc)}") from None
-    if not is_file:
-        raise ConfigurationError(f"{file}: not a file: name the settings file with --config or METRICS_ETL_CONFIG")
-    return True
 
 
 def _refuse_unknown_variables(cls: type[BaseSettings]) -> None:

@@ -34,19 +34,8 @@ def test_days_ago_are_counted_in_utc() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "tomorrow",
-        "7",
-        "d",
-        "-7d",
-        "7 d",
-        "\u0667d",
-        "1e3d",
-        "999999d",
-        "9999d",
-        "2026-13-01",
-        "20261101",
-        "2026-W44-7",
+        *("", "tomorrow", "7", "d", "-7d", "7 d", "\u0667d", "1e3d", "999999d", "9999d"),
+        *("2026-13-01", "20261101", "2026-W44-7"),
     ],
 )
 def test_anything_else_is_refused_with_examples(text: str) -> None:

@@ -1,4 +1,4 @@
-"""What a run says at its end."""
+"""What a run says at its end, and a plan before it."""
 
 import re
 from dataclasses import replace
@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from etl.cli.show_run import print_summary
+from etl.cli.show_run import print_plan, print_summary
 from etl.errors import DestinationError, ExitCode, InterruptedRunError, KeyRefusedError, SourceUnavailableError
-from etl.extract.endpoints import Purpose
+from etl.extract.endpoints import Purpose, no_requests
 from etl.model.findings import Finding, Kind
+from etl.pipeline.job import Plan
 from etl.pipeline.summary import RunTestSummary, Summary
 
 NOW = datetime(2026, 11, 1, 2, tzinfo=UTC)
@@ -68,3 +69,31 @@ def test_one_is_no_plural(capsys: pytest.CaptureFixture[str]) -> None:
     assert "written    1 execution, 1 call, 1 eval (new or changed rows)\n" in shown
     assert "requests   1 request in 0.0 s (1 sent again, 1 refused by the rate limit): scrub 1\n" in shown
     assert re.findall(r"\b1 (?:stored )?\w+s\b", shown) == []
+
+
+@pytest.mark.parametrize(
+    ("fetched", "limit", "requests", "duration"),
+    [
+        (
+            30,
+            None,
+            "30 requests to fetch what is planned: first fetch 30; the lists take 2 more",
+            "18 s at 100 requests",
+        ),
+        (
+            3000,
+            100,
+            "3,000 requests to fetch what is planned: first fetch 3,000",
+            "about 30 min at 100 requests a minute",
+        ),
+        (0, 100, "0 requests to fetch what is planned; the lists take 2 more", "nothing to fetch"),
+    ],
+)
+def test_plan_tells_its_price(
+    capsys: pytest.CaptureFixture[str], fetched: int, limit: int | None, requests: str, duration: str
+) -> None:
+    by_purpose = no_requests() | {Purpose.LIST: 2, Purpose.FIRST_FETCH: fetched}
+    print_plan(Plan([], [], by_purpose, limit, seconds=limit and fetched / limit * 60))
+    shown = capsys.readouterr().out
+    assert f"requests   {requests}" in shown
+    assert f"duration   {duration}" in shown

@@ -199,6 +199,7 @@ def test_github_accepts_the_workflow(name: str) -> None:
     assert found.returncode == 0, found.stdout
 
 
+@pytest.mark.slow
 async def test_step_of_the_workflow_says_what_each_exit_code_asks_for(server: Sandbox, tmp_path: Path) -> None:
     if shutil.which("jq") is None or shutil.which("bash") is None:
         pytest.skip("the step needs bash and jq, as the runner has")

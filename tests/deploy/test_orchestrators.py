@@ -147,23 +147,3 @@ async def test_each_tool_does_what_the_exit_code_asks_for(tool: str, server: San
     assert "knows no run test of this name" in found["partial"][1], "the alert tells what is missing"
     if tool != "airflow":
         assert found["unavailable"][1] == "4 times"
-
-
-async def test_airflow_runs_the_dag(server: Sandbox, tmp_path: Path) -> None:
-    programs = await install("airflow", tmp_path)
-    write_keys(tmp_path)
-    cases = write_cases(tmp_path, server, server)
-    home = tmp_path / "home"
-    (home / "dags").mkdir(parents=True)
-    as_a_user_edits_it("airflow", tmp_path, cases["complete"]).rename(home / "dags" / "metrics.py")
-    env = {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
-
-    await run(programs / "airflow", "db", "migrate", env=env)
-    done = await run(programs / "airflow", "dags", "test", "simulation_metrics", env=env)
-    with (tmp_path / "complete" / "_state" / "lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        skipped = await run(programs / "airflow", "dags", "test", "simulation_metrics", env=env)
-
-    assert "new_state=success" in "".join(done)
-    assert '"event": "run_finished"' in "".join(done), "the events are in the task's log"
-    assert "new_state=skipped" in "".join(skipped)

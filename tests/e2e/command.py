@@ -66,19 +66,6 @@ async def start_cold(
     )
 
 
-_UNREAD = """
-import fcntl, os, sys
-read, write = os.pipe()
-fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
-os.write(write, bytes(4096))
-os.set_inheritable(read, True)
-os.dup2(write, 2)
-os.execv(sys.argv[1], sys.argv[1:])
-"""
-UNREAD_STDERR = (sys.executable, "-c", _UNREAD)
-"""To run a command under: its stderr is a pipe that is open and full, and that nobody reads."""
-
-
 async def start(*arguments: str, cwd: Path, env: dict[str, str]) -> asyncio.subprocess.Process | warm.Process:
     """The command at work; from ``warm`` where it may: its start is not what is tested."""
     if is_warm(env):

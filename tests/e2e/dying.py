@@ -1,11 +1,9 @@
 """The command in a process of its own that dies by SIGKILL just before a chosen step on its dataset."""
 
 import asyncio
-import multiprocessing
 import os
 import signal
 import sys
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
@@ -13,29 +11,19 @@ import pytest
 from etl.cli.app import main
 from etl.pipeline import buffer
 from tests.datasets import fill_parts_early
+from tests.e2e.warm import fork_server
 from tests.load.files.watched import CHANGING, Step, watched
 
 STEPS = "steps"
 
 
-def fork_server() -> ForkServerContext:
-    """Processes that need no second to start: all that they need is imported once."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["pytest", "etl.pipeline.job", "etl.cli.show_run", "etl.cli.events", "tests.e2e.dying"]
-    )
-    return context
-
-
-async def run_dying(
-    context: ForkServerContext, folder: Path, env: dict[str, str], *, at: int | None = None, command: str = "run"
-) -> int:
+async def run_dying(folder: Path, env: dict[str, str], *, at: int | None = None, command: str = "run") -> int:
     """Run the command of ``metrics-etl`` in the folder and kill it before its step ``at``; returns the exit code, -9 when it died.
 
     Each execution is committed when it is whole, at no time of the clock, so that all runs take the same steps; a new one comes to
     lie in a part of its own. The steps that it took, and the one that it did not live to take, stand in the file ``steps``.
     """
-    process = context.Process(target=_run, args=(folder, env, at, command))
+    process = fork_server().Process(target=_run, args=(folder, env, at, command))
     process.start()
     await asyncio.to_thread(process.join)
     assert process.exitcode is not None

@@ -23,9 +23,9 @@ from etl.pipeline import buffer
 from etl.sandbox import Fault, Sandbox
 from tests.datasets import assert_kept, assert_sound, contents, fill_parts_early
 from tests.e2e.command import ended, environment, metrics_etl, start, write_settings
-from tests.e2e.dying import fork_server
 from tests.e2e.test_killed import run_again
 from tests.e2e.truth import assert_equals_world
+from tests.e2e.warm import fork_server
 from tests.stores import (
     AZURE_ACCOUNT,
     AZURE_KEYS,

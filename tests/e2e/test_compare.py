@@ -13,7 +13,6 @@ from tests.e2e.demo_dataset import make_demo
 from tests.e2e.terminal import Terminal
 from tests.meanings import FIELDS
 from tests.reference import json_paths
-from tests.stores import KEYS, Store, bucket_settings, upload
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
@@ -101,14 +100,6 @@ async def test_limits_of_the_settings_hold_unless_an_option_says_otherwise(folde
     assert "latency_mean" not in narrowed.stdout
 
 
-async def test_limit_of_the_settings_for_an_eval_that_is_not_there_is_told(folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(folder / "data", tmp_path / "data")
-    write_settings(tmp_path, "all", "[compare.max_regression]", 'eval_task_complete_pass_rate = "10%"')
-    result = await compare(tmp_path, *CHECKOUT)
-    assert result.exit_code == 0
-    assert "no metric eval_task_complete_pass_rate here: did you mean eval_task_completion_pass_rate?" in result.stdout
-
-
 @pytest.mark.parametrize(("columns", "is_whole"), [(80, False), (130, True)])
 async def test_table_fits_the_terminal(folder: Path, columns: int, is_whole: bool) -> None:
     terminal = Terminal("compare", *CHECKOUT, cwd=folder, env=BARE | {"TERM": "xterm"}, columns=columns)
@@ -137,9 +128,6 @@ async def test_markdown_is_a_table_for_a_comment(folder: Path) -> None:
         ((*CHECKOUT, "--max-regression", "latncy_p95=10%"), "did you mean latency_p95?"),
         ((*CHECKOUT, "--max-regression", "latency_p95"), "has no limit: give one such as latency_p95=10%"),
         ((*CHECKOUT, "--max-regression", "latency_p95=2pp"), "which is not a rate, a limit such as 10%"),
-        ((*CHECKOUT, *["--max-regression", "cost_mean=1%"] * 2), "names 'cost_mean' twice"),
-        (("--baseline", "2026-11-02..2026-11-01", "--candidate", "last"), "2026-11-02 is later than 2026-11-01"),
-        ((*CHECKOUT, "--json", "--format", "markdown"), "--json does not go with another --format"),
     ],
 )  # fmt: skip
 async def test_what_cannot_be_compared_is_told_in_a_line(
@@ -148,12 +136,6 @@ async def test_what_cannot_be_compared_is_told_in_a_line(
     result = await compare(folder, *arguments, COLUMNS="400")
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in " ".join(re.sub("[│╭╮╰╯─]", " ", result.stderr).split())
-
-
-async def test_no_dataset_is_one_line(tmp_path: Path) -> None:
-    result = await compare(tmp_path, *CHECKOUT)
-    assert result.exit_code == 6
-    assert "no dataset there" in result.stderr
 
 
 async def test_run_that_failed_since_is_a_notice(folder: Path, tmp_path: Path) -> None:
@@ -165,18 +147,6 @@ async def test_run_that_failed_since_is_a_notice(folder: Path, tmp_path: Path) -
     since = await compare(tmp_path, *CHECKOUT, "--json")
     text = "the last run did not export everything of 'Checkout flow': metrics-etl status says more"
     assert (failed.exit_code, text in whole.document["notices"], text in since.document["notices"]) == (5, False, True)
-
-
-@pytest.mark.slow  # the same figures once more
-async def test_a_dataset_in_a_bucket_is_compared_alike(
-    folder: Path, seaweed_store: Store, tmp_path: Path, keys: None
-) -> None:
-    url = seaweed_store.url()
-    upload(folder / "data", url, seaweed_store.options)
-    write_settings(tmp_path, "all", *bucket_settings(url, seaweed_store.endpoint))
-    there = await compare(tmp_path, *CHECKOUT, "--json", **KEYS)
-    here = await compare(folder, *CHECKOUT, "--json")
-    assert {**there.document, "dataset": ""} == {**here.document, "dataset": ""}
 
 
 def test_help_and_a_quiet_night_import_no_statistics() -> None:

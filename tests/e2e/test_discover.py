@@ -5,7 +5,7 @@ from pathlib import Path
 
 from etl.model.records import RUN_TESTS
 from etl.sandbox import Fault, Sandbox, SandboxRequest
-from tests.e2e.command import environment, metrics_etl, write_settings
+from tests.e2e.command import environment, metrics_etl
 from tests.worlds import settled_world
 
 HOSTILE = ['quo"te \\ back', "line\nbreak \x1b[2J\x7f", "Ünïcode ナイトリー \u202e", "A", "A"]
@@ -28,16 +28,6 @@ async def test_what_is_printed_can_be_pasted_and_run(tmp_path: Path) -> None:
     assert set(as_json.document["run_tests"][0]) == {"name", "key", "run_test_ids", "created_at", "last_run_at"}
     assert run.exit_code == 0
     assert run.document["rows"]["calls"] == 10
-
-
-async def test_settings_say_where_to_ask_and_their_run_tests_do_not_matter(tmp_path: Path) -> None:
-    async with Sandbox(settled_world(run_tests=2, executions=1, calls=1)) as server:
-        write_settings(tmp_path, ["No such test"], "[api]", f'base_url = "{server.base_url}"')
-        result = await metrics_etl("discover", cwd=tmp_path, env=environment())
-
-    assert result.exit_code == 0
-    assert len(tomllib.loads(result.stdout)["run_tests"]) == 2
-    assert not (tmp_path / "data").exists()
 
 
 async def test_what_the_list_lacks_is_said_and_exits_3(tmp_path: Path) -> None:

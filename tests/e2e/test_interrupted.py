@@ -49,7 +49,7 @@ async def server():
 @pytest.mark.parametrize(
     "module",
     [
-        "etl.cli.streams",
+        "etl.cli.process",
         "pydantic",
         "etl.pipeline.job",
         *(

@@ -15,7 +15,7 @@ from etl import sandbox
 from etl.sandbox import Execution, Fault, Sandbox, World
 from tests.datasets import Rows, assert_kept, assert_sound, staged
 from tests.e2e.command import environment, metrics_etl, start, write_settings
-from tests.e2e.dying import fork_server, kinds_of_steps, run_dying
+from tests.e2e.dying import kinds_of_steps, run_dying
 from tests.e2e.truth import assert_equals_world
 from tests.worlds import settled_world
 
@@ -92,7 +92,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Sandbox]:
         folder = tmp_path / "old"
         folder.mkdir()
         write_settings(folder, [running.world.run_tests[0].name], *IN_ORDER)
-        assert await run_dying(fork_server(), folder, environment(running)) == 0
+        assert await run_dying(folder, environment(running)) == 0
         run_again(running.world.run_tests[0].executions[1], rng, now)
         for days in (1, 2):
             sandbox.add_execution(
@@ -119,9 +119,9 @@ async def test_a_command_that_is_killed_before_any_step_on_its_files_is_complete
     server: Sandbox, tmp_path: Path, is_new: bool, is_every_step: bool
 ) -> None:
     """Before one step is after the other: between the two nothing happens to the files."""
-    context, env = fork_server(), environment(server)
+    env = environment(server)
     whole = copied(tmp_path / "old", tmp_path / "whole", without_data=is_new)
-    assert await run_dying(context, whole, env) == 0, (whole / "stderr").read_text()
+    assert await run_dying(whole, env) == 0, (whole / "stderr").read_text()
     kinds = kinds_of_steps(whole)
     first_of_each_kind = sorted({kind: step for step, kind in reversed(list(enumerate(kinds)))}.values())[::8]
     before = assert_sound(tmp_path / "old" / "data")
@@ -129,37 +129,14 @@ async def test_a_command_that_is_killed_before_any_step_on_its_files_is_complete
 
     for step in range(len(kinds)) if is_every_step else first_of_each_kind:
         folder = copied(tmp_path / "old", tmp_path / "killed", without_data=is_new)
-        assert await run_dying(context, folder, env, at=step) == -9
+        assert await run_dying(folder, env, at=step) == -9
         assert kinds_of_steps(folder)[-1] == kinds[step]
         now = assert_sound(folder / "data")
         if not is_new:
             assert_kept(before, now, changed=changed)
-        assert await run_dying(context, folder, env) == 0, (folder / "stderr").read_text()
+        assert await run_dying(folder, env) == 0, (folder / "stderr").read_text()
         assert_equals_world(folder, server.world)
         assert staged(folder / "data") == []
-        shutil.rmtree(folder)
-
-
-@pytest.mark.slow
-async def test_a_damaged_file_is_in_one_place_whenever_the_command_is_killed_while_it_sets_it_aside(
-    server: Sandbox, tmp_path: Path
-) -> None:
-    context, env = fork_server(), environment(server)
-    damaged = min((tmp_path / "old" / "data" / "evals").rglob("*.parquet"))
-    damaged.write_bytes(damaged.read_bytes()[:-8])
-    whole = copied(tmp_path / "old", tmp_path / "whole")
-    assert await run_dying(context, whole, env) == 3
-    kinds = kinds_of_steps(whole)
-    (aside,) = [step for step, kind in enumerate(kinds) if kind.startswith("rename _state/quarantine")]
-
-    for step in range(aside - 3, aside + 4):
-        folder = copied(tmp_path / "old", tmp_path / "killed")
-        assert await run_dying(context, folder, env, at=step) == -9
-        holders = [path for path in (folder / "data").rglob("*.parquet") if path.read_bytes() == damaged.read_bytes()]
-        assert [path.is_relative_to(folder / "data" / "_state" / "quarantine") for path in holders] == [step > aside]
-        await run_dying(context, folder, env)
-        assert await run_dying(context, folder, env) == 0, (folder / "stderr").read_text()
-        assert_equals_world(folder, server.world)
         shutil.rmtree(folder)
 
 

@@ -6,7 +6,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from etl.sandbox import Sandbox
-from tests.e2e.command import UNREAD_STDERR, Ended, environment, metrics_etl, write_settings
+from tests.e2e.command import Ended, environment, metrics_etl, write_settings
 from tests.support import API_KEY, SECRET_KEY
 from tests.worlds import settled_world
 
@@ -54,16 +54,6 @@ async def test_run_is_complete_wherever_its_text_goes(server: Sandbox, folder: P
     assert result.stderr.endswith(NO_SPACE) == (streams == ">/dev/full")
 
 
-@pytest.mark.timeout(60)
-async def test_run_is_complete_when_nobody_reads_what_it_says(server: Sandbox, folder: Path) -> None:
-    """As behind a log driver that stands still, or a terminal that was stopped."""
-    result = await metrics_etl("run", "--verbose", cwd=folder, env=environment(server), under=UNREAD_STDERR)
-
-    assert (result.exit_code, result.stderr) == (0, "")
-    assert "complete (exit 0)" in result.stdout
-    assert ds.dataset(folder / "data" / "calls").count_rows() == 6
-
-
 async def test_run_that_failed_keeps_its_exit_code_when_it_cannot_say_so(server: Sandbox, folder: Path) -> None:
     env = environment(server, FI_API_KEY="wrong")
     assert (await printing_to(">/dev/full 2>&-", "run", folder, env)).exit_code == 4
@@ -94,13 +84,6 @@ async def test_result_that_cannot_be_written_is_a_destination_that_failed(
     assert (gone.exit_code, gone.stderr) == (0, "")
 
 
-async def test_finding_counts_more_than_a_result_that_cannot_be_written(server: Sandbox, folder: Path) -> None:
-    env = environment(server)
-    await metrics_etl("run", "--quiet", cwd=folder, env=env)
-
-    assert (await printing_to(">/dev/full", "status --max-age-hours 0", folder, env)).exit_code == 3
-
-
 @pytest.mark.parametrize(
     "words", ["run --verbose", *(pytest.param(each, marks=pytest.mark.slow) for each in ("status", "discover"))]
 )
@@ -112,13 +95,3 @@ async def test_name_that_the_locale_cannot_encode_is_escaped(server: Sandbox, fo
 
     assert (result.exit_code, (result.stdout + result.stderr).isascii()) == (0, True)
     assert r"Zahlung \u20ac \u2603" in result.stdout
-
-
-async def test_pipe_that_does_not_block_gets_every_byte(folder: Path) -> None:
-    script = "import fcntl, os; fcntl.fcntl(1, fcntl.F_SETFL, fcntl.fcntl(1, fcntl.F_GETFL) | os.O_NONBLOCK)"
-    under = ("bash", "-c", f'(python3 -c \'{script}\'; "$0" "$@") | cat')
-
-    result = await metrics_etl("schema", "--format", "json", cwd=folder, env=environment(), under=under)
-
-    assert result.exit_code == 0
-    assert {each["table"] for each in result.document} == {"executions", "calls", "evals", "errors", "runs"}

@@ -59,59 +59,6 @@ async def test_bad_settings_exit_2_with_file_key_and_mend(tmp_path: Path, lines:
     assert not (tmp_path / "data" / "runs").exists()
 
 
-async def test_missing_file_missing_key_and_bad_variable_exit_2(tmp_path: Path) -> None:
-    missing_file = await metrics_etl("run", cwd=tmp_path, env=environment())
-    write_settings(tmp_path, ["Any"])
-    missing_key = await metrics_etl("run", cwd=tmp_path, env=environment(FI_API_KEY=None))
-    bad_variable = await metrics_etl("run", cwd=tmp_path, env=environment(METRICS_ETL_API__CONCURRENCY="0"))
-    plain_http = await metrics_etl("run", cwd=tmp_path, env=environment(FI_BASE_URL="http://example.com"))
-
-    assert_refused(missing_file, 2, "config/metrics-etl.toml", "config/example.toml")
-    assert_refused(missing_key, 2, "FI_API_KEY")
-    assert_refused(bad_variable, 2, "METRICS_ETL_API__CONCURRENCY", "at least 1")
-    assert_refused(plain_http, 2, "FI_BASE_URL", "must be https://")
-
-
-async def test_key_file_that_others_can_read_is_refused(server: Sandbox, tmp_path: Path) -> None:
-    write_settings(tmp_path, names(server))
-    key_file = tmp_path / "key"
-    key_file.write_text("sandbox-key\n")
-    key_file.chmod(0o640)
-    env = environment(server, FI_API_KEY=None, FI_API_KEY_FILE=str(key_file))
-
-    refused = await metrics_etl("run", cwd=tmp_path, env=env)
-    key_file.chmod(0o600)
-    accepted = await metrics_etl("run", cwd=tmp_path, env=env)
-
-    assert_refused(refused, 2, "FI_API_KEY_FILE", "chmod 600")
-    assert accepted.exit_code == 0
-
-
-async def test_unwritable_destination_exits_6_before_any_request(server: Sandbox, tmp_path: Path) -> None:
-    write_settings(tmp_path, names(server))
-    (tmp_path / "data").write_text("a file where the folder should be")
-
-    result = await metrics_etl("run", cwd=tmp_path, env=environment(server))
-
-    assert_refused(result, 6, "data")
-    assert server.requests == []
-
-
-async def test_second_run_exits_75_and_names_the_holder(server: Sandbox, tmp_path: Path) -> None:
-    write_settings(tmp_path, names(server))
-    asked = asyncio.Event()
-    server.on_request = lambda _request: asked.set()
-    server.fault = lambda _request, _nth: Fault(is_hanging=True)
-    first = await start("run", "--quiet", cwd=tmp_path, env=environment(server))
-    await asked.wait()
-
-    second = await metrics_etl("run", cwd=tmp_path, env=environment(server))
-    first.terminate()
-
-    assert_refused(second, 75, f"pid {first.pid}", "nothing was changed")
-    assert (await ended(first)).exit_code == 143
-
-
 @pytest.mark.parametrize(
     ("number", "exit_code", "is_fast"),
     [
@@ -164,36 +111,6 @@ async def test_signal_ends_the_run_and_keeps_what_had_arrived(
     assert ds.dataset(tmp_path / "data" / "calls").count_rows() == 30
 
 
-async def test_source_that_is_down_exits_5(tmp_path: Path) -> None:
-    async with Sandbox(settled_world(run_tests=1, executions=1, calls=1)) as server:
-        base_url = server.base_url
-    write_settings(tmp_path, ["Any"], "[api]", "max_tries = 1")
-
-    result = await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(FI_BASE_URL=base_url))
-
-    assert_refused(result, 5, "no run test could be listed")
-
-
-async def test_call_that_fails_for_ever_is_a_dead_letter_and_heals_later(server: Sandbox, tmp_path: Path) -> None:
-    poisoned = server.world.run_tests[0].executions[0].calls[0].call_execution_id
-    server.fault = lambda request, _nth: (
-        Fault(status=500) if request.query.get("call_execution_id") == poisoned else None
-    )
-    write_settings(tmp_path, names(server), "[api]", "max_tries = 2")
-
-    sick = await metrics_etl("run", "--json", cwd=tmp_path, env=environment(server))
-    (letter,) = ds.dataset(tmp_path / "data" / "errors").to_table().to_pylist()
-    server.fault = None
-    healed = await metrics_etl("run", "--json", cwd=tmp_path, env=environment(server))
-
-    assert sick.exit_code == 3
-    assert sick.document["rows"]["calls"] == 29
-    assert (letter["subject_id"], letter["status"], letter["tries"]) == (poisoned, 500, 2)
-    assert healed.exit_code == 0
-    assert ds.dataset(tmp_path / "data" / "calls").count_rows() == 30
-    assert ds.dataset(tmp_path / "data" / "errors").count_rows() == 0
-
-
 async def test_usage_errors_exit_2(tmp_path: Path) -> None:
     for arguments in (["nonsense"], ["run", "--nonsense"], ["schema", "nonsense"], ["sandbox", "--port", "70000"]):
         result = await metrics_etl(*arguments, cwd=tmp_path, env=environment())
@@ -208,20 +125,6 @@ async def test_plan_and_dry_run_end_like_run(server: Sandbox, tmp_path: Path) ->
     for command in (["plan"], ["run", "--dry-run"]):
         assert_refused(await metrics_etl(*command, cwd=tmp_path, env=wrong_key), 4, "FI_API_KEY")
         assert_refused(await metrics_etl(*command, cwd=tmp_path, env=bad_port), 2, "FI_BASE_URL")
-
-
-async def test_damaged_file_is_set_aside_refetched_and_told(server: Sandbox, tmp_path: Path) -> None:
-    write_settings(tmp_path, names(server))
-    await metrics_etl("run", "--quiet", cwd=tmp_path, env=environment(server))
-    damaged = min((tmp_path / "data" / "calls").rglob("*.parquet"))
-    damaged.write_bytes(damaged.read_bytes()[:-8])
-
-    told = await metrics_etl("run", "--json", cwd=tmp_path, env=environment(server))
-    healed = await metrics_etl("run", "--json", cwd=tmp_path, env=environment(server))
-
-    assert (told.exit_code, healed.exit_code) == (3, 0)
-    assert "_state/quarantine/" in told.document["problems"][0]
-    assert ds.dataset(tmp_path / "data" / "calls").count_rows() == 30
 
 
 async def test_taken_port_is_said_in_one_line(server: Sandbox, tmp_path: Path) -> None:

@@ -19,9 +19,8 @@ from etl.pipeline import job
 from etl.report import charts
 from etl.report.contents import read_figures
 from etl.report.page import picture_of
-from tests.e2e.command import Ended, environment, metrics_etl, write_settings
+from tests.e2e.command import Ended, environment, metrics_etl
 from tests.e2e.demo_dataset import FRIDAY, make_demo
-from tests.stores import KEYS, Store, bucket_settings, upload
 from tests.support import settings_for
 
 ROOT = Path(__file__).parents[2]
@@ -83,35 +82,11 @@ async def test_pictures_are_kept_and_a_second_report_takes_the_place_of_the_firs
     assert (tmp_path / "p" / picture).read_bytes().startswith(b"\x89PNG")
 
 
-async def test_link_and_device_are_written_to_and_never_replaced(folder: Path, tmp_path: Path) -> None:
-    """As root, ``--output /dev/stdout`` would take it from the whole machine."""
-    (tmp_path / "shared").mkdir()
-    link, there, device = tmp_path / "r.html", tmp_path / "shared" / "page.html", tmp_path / "device"
-    link.symlink_to(there)
-    device.symlink_to("/dev/null")
-    for each in (link, device):
-        result = await report(folder, "--run-test", "Refund chat", "-o", str(each))
-        assert (result.exit_code, each.is_symlink()) == (0, True)
-    assert there.read_text().endswith("</html>")
-    assert names(tmp_path) == ["device", "r.html", "shared"]
-    assert names(tmp_path / "shared") == ["page.html"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "words"),
     [
         (("--run-test", "Refund chat", "--output", "."), 6, ".: Is a directory: choose another place for the report"),
         (("--since", "2026-11-10", "--until", "2026-11-01"), 2, "--since 2026-11-10 is later than --until 2026-11-01"),
-        (
-            ("--run-test", "Refund chat", "--output", "data/_state/dataset.json"),
-            2,
-            "data/_state/dataset.json: the report must be outside the dataset: choose another place",
-        ),
-        (
-            ("--run-test", "Refund chat", "--png", "data/calls"),
-            2,
-            "data/calls: the report must be outside the dataset: choose another place",
-        ),
     ],
 )
 async def test_mistake_is_told_in_one_line_and_nothing_is_written(
@@ -151,20 +126,6 @@ assert not [name for name in sys.modules if name.split(".")[0] in ("altair", "vl
 assert not [name for name in sys.modules if name.startswith("etl.report")]
 """
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@pytest.mark.slow  # one more page, of the same figures
-async def test_dataset_in_a_bucket_makes_the_same_page(
-    folder: Path, seaweed_store: Store, tmp_path: Path, keys: None
-) -> None:
-    url = seaweed_store.url()
-    upload(folder / "data", url, seaweed_store.options)
-    write_settings(tmp_path, "all", *bucket_settings(url, seaweed_store.endpoint))
-    assert (await report(tmp_path, **KEYS)).exit_code == 0
-    await report(folder, "--output", str(tmp_path / "here.html"))
-    there, here = ((tmp_path / name).read_text() for name in ("report.html", "here.html"))
-    own = r'<code>.*?</code>|<p class="(good|bad)">.*|<p>Times are .*'
-    assert re.sub(own, "", there) == re.sub(own, "", here)
 
 
 def drawn(svg: str) -> list[str]:

@@ -3,7 +3,6 @@
 Both keys begin and end with a mark that no escaping changes: where a key is, in any spelling, there is a mark.
 """
 
-import asyncio
 import html
 import json
 import logging
@@ -13,15 +12,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from aiohttp import web
 
 import etl
 from etl.extract import client as client_module
 from etl.extract import quota as quota_module
-from etl.sandbox import Fault, Sandbox, SandboxRequest
+from etl.sandbox import Fault, Sandbox
 from tests.e2e import truth
-from tests.e2e.command import COMMAND, environment, start, start_cold, write_settings
-from tests.e2e.faults import KINDS, Endpoint, endpoint_of
+from tests.e2e.command import environment, start, write_settings
+from tests.e2e.faults import KINDS
 from tests.support import settings_for
 from tests.worlds import settled_world
 
@@ -134,28 +132,6 @@ async def test_payload_that_holds_the_keys_is_exported_without_them(tmp_path: Pa
     assert all('"echo":"[key] [key]"' in row["extra"] for row in truth.rows_of(tmp_path, "calls"))
 
 
-@pytest.mark.parametrize(
-    "status", [302, *(pytest.param(each, marks=pytest.mark.slow) for each in (301, 303, 307, 308))]
-)
-async def test_other_host_of_a_redirect_is_asked_nothing(status: int, tmp_path: Path) -> None:
-    world = settled_world(run_tests=1, executions=3, calls=2)
-    async with Sandbox(world) as elsewhere, Sandbox(world) as source:
-
-        def redirect(request: SandboxRequest, _nth: int) -> Fault | None:
-            """From one list of calls, and from every call of the other executions."""
-            is_list = request.query.get("execution_id") == world.run_tests[0].executions[0].execution_id
-            location = f"{elsewhere.base_url}{request.target}"
-            is_struck = is_list or endpoint_of(request) is Endpoint.CALL
-            return Fault(status=status, headers={"Location": location}) if is_struck else None
-
-        source.fault = redirect
-        summary = await etl.export(settings_for(source, tmp_path / "data"))
-
-    assert summary.exit_code == 3
-    assert source.count(call_execution_id=world.run_tests[0].executions[1].calls[0].call_execution_id) == 2, "confirmed"
-    assert elsewhere.requests == []
-
-
 # The command
 
 
@@ -204,45 +180,3 @@ async def test_traceback_of_a_bug_holds_no_key(bug: str, tmp_path: Path) -> None
     assert ended == 1
     assert any(b"Traceback" in text for text in said)
     assert not marks_in(*said)
-
-
-async def test_running_command_shows_no_key_to_other_users(tmp_path: Path) -> None:
-    """Its arguments are everybody's to read."""
-    asked = asyncio.Event()
-    async with EchoingSource(Fault()) as source:
-        source.fault = lambda _request, _nth: Fault(is_hanging=True)
-        source.on_request = lambda _request: asked.set()
-        write_settings(tmp_path, [each.name for each in source.world.run_tests])
-        process = await start_cold("run", cwd=tmp_path, env=environment(source) | KEYS)
-        await asked.wait()
-        arguments = Path(f"/proc/{process.pid}/cmdline").read_bytes()  # noqa: ASYNC240 no file of a disk
-        process.kill()
-        await process.communicate()
-
-    assert COMMAND.name.encode() in arguments
-    assert not marks_in(arguments)
-
-
-async def test_proxies_and_netrc_are_not_consulted(tmp_path: Path) -> None:
-    """A proxy would see the keys; credentials of a .netrc would make the API ignore them."""
-    proxied: list[str] = []
-
-    async def proxy(request: web.BaseRequest) -> web.Response:
-        proxied.append(request.path)
-        return web.Response(status=502)
-
-    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login someone password secret\n")
-    (tmp_path / ".netrc").chmod(0o600)
-    runner = web.ServerRunner(web.Server(proxy, access_log=None))
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    variables = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-    async with EchoingSource(Fault()) as source:
-        write_settings(tmp_path, [each.name for each in source.world.run_tests])
-        env = environment(source) | dict.fromkeys(variables, url)
-        ended, _ = await run(tmp_path, "run", env=env | {"HOME": str(tmp_path), "NETRC": str(tmp_path / ".netrc")})
-    await runner.cleanup()
-
-    assert ended == 0
-    assert proxied == []

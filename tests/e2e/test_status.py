@@ -1,6 +1,5 @@
 """``metrics-etl status`` as a command: without keys or network, in one screen. What it finds: ``tests/inspect/test_status.py``."""
 
-import asyncio
 import os
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -12,7 +11,7 @@ import pytest
 from etl import sandbox
 from etl.pipeline import job
 from etl.sandbox import Fault, Sandbox
-from tests.e2e.command import assert_documented, ended, environment, metrics_etl, start, write_settings
+from tests.e2e.command import assert_documented, environment, metrics_etl, write_settings
 from tests.e2e.terminal import Terminal
 from tests.support import settings_for
 from tests.worlds import settled_world
@@ -113,26 +112,6 @@ async def test_destination_that_would_end_an_export_now_is_not_good_on_the_machi
     assert configured.exit_code == 6
 
 
-async def test_mistyped_run_test_is_checked_next(server: Sandbox, tmp_path: Path) -> None:
-    write_settings(tmp_path, [server.world.run_tests[0].name, "Chekout flow"])
-    assert (await metrics_etl("run", cwd=tmp_path, env=environment(server))).exit_code == 3
-    as_json = await metrics_etl("status", "--json", cwd=tmp_path, env=BARE)
-    (finding,) = [each for each in as_json.document["findings"] if each["severity"] != "notice"]
-    assert (finding["kind"], finding["subject"]) == ("no_such_run_test", "Chekout flow")
-    assert as_json.document["verdict"] == f"Not good: 'Chekout flow': {finding['text']}"
-    assert as_json.document["next"] == finding["next_step"]
-    assert "metrics-etl discover lists the names" in finding["next_step"]
-
-
-async def test_long_name_takes_one_line_of_a_table(server: Sandbox, tmp_path: Path) -> None:
-    server.world.run_tests[0].name = name = "Ångström " * 28 + "end"
-    write_settings(tmp_path, [name, "x"])
-    for command in ("run", "plan", "status"):
-        shown = (await metrics_etl(command, cwd=tmp_path, env=environment(server))).stdout
-        assert sum(line.startswith("Ångström") for line in shown.splitlines()) == (2 if command == "plan" else 1)
-        assert "Ångström Ångström Ångström Ångström Ång…" in shown
-
-
 async def test_where_there_is_no_dataset_it_says_so(tmp_path: Path) -> None:
     nothing = await metrics_etl("status", cwd=tmp_path, env=BARE)
     (tmp_path / "data").mkdir()
@@ -140,27 +119,10 @@ async def test_where_there_is_no_dataset_it_says_so(tmp_path: Path) -> None:
 
     for result in (nothing, empty):
         assert result.exit_code == 6
-        problem, error = result.stderr.splitlines()
-        assert problem.startswith("problem: config/metrics-etl.toml: not found (looked for in ")
-        assert error == (
-            f"error: {tmp_path / 'data'}: no dataset there yet: create it with metrics-etl run, or fix [destination] path"
+        assert result.stderr == (
+            f"error: {tmp_path / 'data'}: no dataset there yet: create it with metrics-etl run, or fix [destination] path\n"
         )
     assert list(files_in(tmp_path)) == []
-
-
-async def test_export_at_work_is_named_from_its_first_moment(server: Sandbox, tmp_path: Path) -> None:
-    asked = asyncio.Event()
-    server.on_request = lambda _request: asked.set()
-    server.fault = lambda _request, _nth: Fault(is_hanging=True)
-    process = await start("run", "-q", cwd=tmp_path, env=environment(server, METRICS_ETL_RUN_TESTS="all"))
-    await asked.wait()
-
-    result = await metrics_etl("status", cwd=tmp_path, env=BARE)
-    process.terminate()
-
-    assert result.exit_code == 0
-    assert f"running: pid {process.pid} on " in result.stdout
-    assert (await ended(process)).exit_code == 143
 
 
 async def test_one_screen_of_80_columns(server: Sandbox, tmp_path: Path) -> None:
@@ -190,21 +152,6 @@ async def test_one_screen_of_80_columns(server: Sandbox, tmp_path: Path) -> None
     assert width <= 80, shown
     assert len(lines) <= 40, shown
     assert sum(line.startswith("2026-11-") for line in lines) == 7
-
-
-async def test_status_does_not_take_a_run_of_the_future_for_fresh(server: Sandbox, tmp_path: Path) -> None:
-    at = datetime.now(UTC) + timedelta(days=365)
-    await job.export(settings_for(server, tmp_path / "data"), clock=lambda: at)
-    env = {"METRICS_ETL_DESTINATION__PATH": str(tmp_path / "data")}
-
-    shown = await metrics_etl("status", "--max-age-hours", "26", cwd=tmp_path, env=env)
-    as_json = await metrics_etl("status", "--json", cwd=tmp_path, env=env)
-
-    assert shown.exit_code == 3
-    assert "-5" not in shown.stdout.replace(str(tmp_path), "")
-    assert f"ended at {at:%Y-%m-%d %H:%M} UTC, which is in the future" in " ".join(shown.stdout.split())
-    assert as_json.document["complete_at"] is None
-    assert {each["complete_at"] for each in as_json.document["run_tests"]} == {None}
 
 
 def files_in(folder: Path) -> list[Path]:

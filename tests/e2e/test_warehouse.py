@@ -22,7 +22,7 @@ from etl.load.warehouse import sql
 from etl.model import schema
 from etl.sandbox import Sandbox
 from tests.e2e.command import COMMAND, assert_documented, ended, environment, metrics_etl, start, write_settings
-from tests.e2e.dying import fork_server
+from tests.e2e.warm import fork_server
 from tests.support import API_KEY, SECRET_KEY
 from tests.warehouses import DyingSession, Place, assert_equals_dataset, load_into
 from tests.worlds import settled_world

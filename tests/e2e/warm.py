@@ -1,32 +1,31 @@
 """The installed command without the second that its imports take: forked from a process that has them already.
 
-It is a process like any other, with a pid, streams, a folder and an environment of its own; only what its interpreter would tear
-down at the end is left to the system.
+It is a process like any other, with a pid, streams, a folder and an environment of its own.
 """
 
 import asyncio
-import atexit
 import functools
-import gc
-import importlib
-import json
+import multiprocessing
 import os
 import pkgutil
 import signal
-import socket
-import subprocess
 import sys
-import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Any, NoReturn
 
 import etl
-from etl.cli import process
 from etl.cli.app import main
 
-PRELOADED = ("uvloop", "pyarrow.dataset", "rich.progress")
+
+@functools.cache
+def fork_server() -> ForkServerContext:
+    """Processes that need no second to start: all that they need is imported once, but for what is not installed."""
+    context = multiprocessing.get_context("forkserver")
+    modules = [module.name for module in pkgutil.walk_packages(etl.__path__, "etl.") if module.name != "etl.__main__"]
+    context.set_forkserver_preload([*modules, "uvloop", "pyarrow.dataset", "rich.live", "tests.e2e.dying"])
+    return context
 
 
 class Process:
@@ -42,11 +41,20 @@ class Process:
         is_session: bool = False,
     ) -> None:
         self.stdout, self.stderr = asyncio.StreamReader(), asyncio.StreamReader()
-        self.returncode: int | None = None
-        self._end, writing = os.pipe()
-        request = {"argv": arguments, "cwd": os.fspath(cwd), "env": env, "is_session": is_session}
-        self.pid = _ask(request, [*streams, writing])
-        os.close(writing)
+        copies = [Connection(os.dup(each)) for each in streams]
+        self._process = fork_server().Process(
+            target=_be_command, args=(arguments, cwd, env, copies, is_session), daemon=True
+        )
+        self._process.start()
+        for each in copies:
+            each.close()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, below zero for a signal; None while it is at work."""
+        return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
         if self.returncode is None:  # until then nobody else has its number
@@ -59,16 +67,8 @@ class Process:
         self.send_signal(signal.SIGTERM)
 
     async def wait(self) -> int:
-        """The exit code, below zero for a signal."""
-        if self.returncode is None:
-            loop, has_ended = asyncio.get_running_loop(), asyncio.Event()
-            loop.add_reader(self._end, has_ended.set)
-            try:
-                await has_ended.wait()
-            finally:
-                loop.remove_reader(self._end)
-            self.returncode = _ask({"pid": self.pid}, [])
-            os.close(self._end)
+        await asyncio.to_thread(self._process.join)
+        assert self.returncode is not None
         return self.returncode
 
     async def communicate(self) -> tuple[bytes, bytes]:
@@ -94,83 +94,16 @@ async def start(arguments: Sequence[str], cwd: Path, env: dict[str, str]) -> Pro
     return process
 
 
-def _ask(request: dict[str, Any], descriptors: list[int]) -> int:
-    socket.send_fds(_server(), [json.dumps(request).encode()], descriptors)
-    answer = _server().recv(100)
-    assert answer, "the server ended"
-    return int(answer)
-
-
-@functools.cache
-def _server() -> socket.socket:
-    """A process that forks a command for each request, as long as this one lives; its environment is a cron job's."""
-    ours, theirs = socket.socketpair()
-    process = subprocess.Popen(
-        [sys.executable, "-P", __file__, str(theirs.fileno())],
-        env={"PATH": os.environ["PATH"]},
-        stdin=subprocess.DEVNULL,
-        pass_fds=[theirs.fileno()],
-    )
-    theirs.close()
-
-    def end() -> None:
-        ours.close()
-        process.wait()
-
-    atexit.register(end)
-    return ours
-
-
-def _serve(requests: socket.socket) -> None:
-    """Start a command and tell its pid, or tell how the one of a pid ended."""
-    _import_everything()
-    while True:
-        text, descriptors, _, _ = socket.recv_fds(requests, 1 << 16, 4)
-        if not text:
-            return
-        request = json.loads(text)
-        if "pid" in request:
-            answer = os.waitstatus_to_exitcode(os.waitpid(request["pid"], 0)[1])
-        elif (answer := os.fork()) == 0:
-            requests.close()
-            _be_command(request, *descriptors)
-        for each in descriptors:
-            os.close(each)
-        requests.send(str(answer).encode())
-
-
-def _import_everything() -> None:
-    process.prepare()
-    for name in PRELOADED:
-        importlib.import_module(name)
-    for module in pkgutil.walk_packages(etl.__path__, "etl."):
-        if module.name != "etl.__main__":
-            with suppress(ModuleNotFoundError):  # of a warehouse whose driver is not installed here
-                importlib.import_module(module.name)
-    gc.freeze()
-
-
-def _be_command(request: dict[str, Any], stdin: int, stdout: int, stderr: int, end: int) -> NoReturn:
-    """Be it until the process ends, which closes ``end``."""
-    for number, each in enumerate((stdin, stdout, stderr)):
-        os.dup2(each, number)
-        os.close(each)
-    os.set_inheritable(end, False)
-    if request["is_session"]:
+def _be_command(
+    arguments: list[str], cwd: Path, env: dict[str, str], streams: Sequence[Connection], is_session: bool
+) -> None:
+    for number, each in enumerate(streams):
+        os.dup2(each.fileno(), number)
+        each.close()
+    if is_session:
         os.setsid()
-    os.chdir(request["cwd"])
+    os.chdir(cwd)
     os.environ.clear()
-    os.environ.update(request["env"])
-    sys.argv = request["argv"]
-    try:
-        main()
-    except SystemExit as exc:
-        sys.stdout.flush()
-        os._exit(exc.code if isinstance(exc.code, int) else 1)
-    finally:  # only where the command itself does not end
-        traceback.print_exc()
-        os._exit(1)
-
-
-if __name__ == "__main__":
-    _serve(socket.socket(fileno=int(sys.argv[1])))
+    os.environ.update(env)
+    sys.argv = arguments
+    main()

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from etl.cli.show_verify import finding_text
+from etl.cli.show_dataset import finding_text
 from etl.errors import DestinationError
 from etl.inspect.verify import Report, verify
 from etl.load.files.local import LocalFiles

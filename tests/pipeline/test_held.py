@@ -1,4 +1,4 @@
-"""The source holds everything back: what has arrived is saved, and nobody waits for hours. A kill: ``tests/e2e/test_held.py``."""
+"""The source holds everything back: what has arrived is saved, and nobody waits for hours."""
 
 import asyncio
 import time

@@ -3,8 +3,6 @@
 import datetime as dt
 import json
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -20,12 +18,10 @@ from tests.settings.test_messages import test_each_mistake_names_file_key_and_fi
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = settings_schema()
-PUBLISHED = ROOT / "docs" / "metrics-etl.schema.json"
 EXAMPLE = (ROOT / "config" / "example.toml").read_text(encoding="utf-8")
 NOT_TOLD = (
     "names 'A' twice",  # in two forms, or with two keys
     "have the same key",
-    "lies in the dataset's own folder",
     "must be a finite number",  # JSON has no nan
     *(
         "[api] base_url must be",
@@ -33,7 +29,8 @@ NOT_TOLD = (
         "cannot be used with an http:// base_url",
         "must be a power of two",
     ),
-    *("[destination] path must be", "options must be left out for", "[warehouse] url must"),
+    *("[destination] path must be", "options must be of", "options must be left out here"),
+    *("[warehouse] url must", "[warehouse] schema must", "max_regression must"),
 )
 """What the schema leaves to ``check``."""
 
@@ -45,11 +42,6 @@ def in_json(text: str) -> Any:
 
 def refused(text: str) -> list[str]:
     return [error.message for error in jsonschema.Draft7Validator(SCHEMA).iter_errors(in_json(text))]
-
-
-def check(file: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "check_jsonschema", "--schemafile", str(PUBLISHED), str(file)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def whole_example() -> str:
@@ -151,11 +143,7 @@ def every_mistake() -> list[str]:
     "text",
     [
         *every_mistake(),
-        'run_tests = [" A"]',
         'run_tests = [""]',
-        'run_tests = [{name = "A", key = "007"}]',
-        'run_tests = [{name = "A", key = "null"}]',
-        f'run_tests = [{{name = "A", key = "{"a" * 81}"}}]',
         "[api]\nquota_share = 0",
         "[api]\nmax_tries = 1.5",
         "[api]\nproxy = true",
@@ -178,15 +166,3 @@ def test_what_a_schema_cannot_say_is_known() -> None:
     (mark,) = told_mistakes.pytestmark  # type: ignore[attr-defined]
     messages = [message for _, message in mark.args[1]]
     assert all(any(words in message for message in messages) for words in NOT_TOLD)
-
-
-def test_the_published_schema_checks_a_toml_file(tmp_path: Path) -> None:
-    """With a validator that people use."""
-    wrong = tmp_path / "metrics-etl.toml"
-    wrong.write_text('run_tests = "all"\n[api]\nconcurency = 5\n', encoding="utf-8")
-
-    found = check(ROOT / "config" / "example.toml")
-    assert found.returncode == 0, found.stdout
-    found = check(wrong)
-    assert found.returncode == 1
-    assert "concurency" in found.stdout

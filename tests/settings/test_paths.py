@@ -1,15 +1,10 @@
 """What paths mean: relative to the settings file, or to the working directory when the environment gives them."""
 
-import os
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
-from etl.errors import ConfigurationError
 from etl.settings import Settings
-from etl.settings.read import find_destination
-from etl.settings.sections import Destination
 from tests.settings.reading import mistake, read_settings
 
 
@@ -86,84 +81,26 @@ def test_unknown_home_or_variable_is_a_mistake_that_names_the_place(
     assert mistake(file, 'run_tests = "all"') == f"environment: METRICS_ETL_DESTINATION__PATH: {words}"
 
 
-def test_empty_home_is_none(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The root would be the home."""
-    monkeypatch.setenv("HOME", "")
-    words = "prod.toml: [destination] path: ~ has no home here: write the path in full"
-    assert mistake(file, 'run_tests = "all"\n[destination]\npath = "~/data"') == words
-
-
 def test_certificates_are_looked_for_beside_the_file(file: Path, elsewhere: Path) -> None:
     (file.parent / "ca.pem").write_text("certificates")
     assert read_settings(file, 'run_tests = "all"\n[api]\nca_file = "ca.pem"').api.ca_file == file.parent / "ca.pem"
 
 
-def test_typed_path_with_a_control_character_is_a_mistake(file: Path) -> None:
-    assert "path without control characters, got 'data\\n'" in mistake(
-        file, 'run_tests = "all"\n[destination]\npath = "data\\n"'
-    )
-
-
-@pytest.mark.parametrize("value", ['"{}"', "'{}'", "{} ", " {}", '"{}"/x', "'{} # comment"])
-@pytest.mark.parametrize("is_named", [False, True])
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        *(("DESTINATION__PATH", value) for value in ('"/srv/x"', "'/srv/x'", "/srv/x ", " /srv/x", "$PLACE")),
+        *(("WAREHOUSE__URL", url) for url in ('"duckdb://w.duckdb"', "duckdb://w.duckdb\r", "duckdb://'w.duckdb'")),
+    ],
+)
 def test_blanks_and_quotes_around_a_path_are_a_mistake(
-    file: Path, monkeypatch: pytest.MonkeyPatch, value: str, *, is_named: bool
+    file: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
     """docker run --env-file hands them on, and they would make a second dataset."""
-    monkeypatch.setenv("PLACE", value.format("/srv/metrics"))
-    monkeypatch.setenv("METRICS_ETL_DESTINATION__PATH", "$PLACE" if is_named else value.format("/srv/metrics"))
-    words = "METRICS_ETL_DESTINATION__PATH must have no blanks or quotes around it"
+    monkeypatch.setenv("PLACE", '"/srv/x"')
+    monkeypatch.setenv(f"METRICS_ETL_{variable}", value)
+    words = f"METRICS_ETL_{variable} must have no blanks or quotes around it"
     assert mistake(file, 'run_tests = "all"').endswith(words)
-
-
-@pytest.mark.parametrize("url", ['"duckdb://w.duckdb"', "duckdb://w.duckdb ", "duckdb://'w.duckdb'"])
-def test_blanks_and_quotes_around_a_url_are_a_mistake(file: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    monkeypatch.setenv("METRICS_ETL_WAREHOUSE__URL", url)
-    words = "METRICS_ETL_WAREHOUSE__URL must have no blanks or quotes around it"
-    assert mistake(file, 'run_tests = "all"').endswith(words)
-
-
-def test_path_with_a_control_character_shows_no_secret(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("METRICS_ETL_WAREHOUSE__URL", "postgresql://user:hidden@host/db\r")
-    words = mistake(file, 'run_tests = "all"')
-    assert "without control characters, got postgresql://…" in words
-    assert "hidden" not in words
-
-
-def test_folder_of_the_file_may_have_any_name(tmp_path: Path) -> None:
-    folder = tmp_path / "a\x1b[31m"
-    folder.mkdir()
-    assert dataset_of(folder / "settings.toml", "[destination]", 'path = "data"') == folder / "data"
-
-
-def test_pipe_in_place_of_the_settings_is_not_read(file: Path) -> None:
-    """It may never end, or have no writer."""
-    os.mkfifo(file)
-    writer = Thread(target=file.write_text, args=('[destination]\npath = "data"',), daemon=True)
-    writer.start()
-    assert find_destination(file) is None
-    assert file.read_text()
-    writer.join()
-
-
-@pytest.mark.parametrize("name", ["prod.toml", "nowhere.toml", None])
-def test_working_directory_that_was_removed_is_a_mistake(file: Path, elsewhere: Path, name: str | None) -> None:
-    file.write_text('run_tests = "all"')
-    elsewhere.rmdir()
-    with pytest.raises(ConfigurationError, match="the working directory was removed: change to one that exists"):
-        Settings.load(name and (file if name == file.name else name))
-    assert find_destination(file) is None
-
-
-def test_the_options_of_a_bucket_are_found_wherever_they_are_given(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("METRICS_ETL_DESTINATION__PATH", "s3://b/x")
-    monkeypatch.setenv("METRICS_ETL_DESTINATION__OPTIONS__REGION", "eu")
-    assert find_destination() == Destination(path="s3://b/x", options={"region": "eu"})
-    file = tmp_path / "config" / "metrics-etl.toml"
-    file.parent.mkdir()
-    file.write_text('[destination.options]\nendpoint = "https://h"\nregion = "us"\n')
-    assert find_destination() == Destination(path="s3://b/x", options={"endpoint": "https://h", "region": "eu"})
 
 
 def test_path_in_the_url_of_a_database_is_relative_to_the_file_too(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

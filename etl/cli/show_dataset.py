@@ -1,0 +1,162 @@
+"""What ``status`` and ``verify`` print. Decides nothing."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from rich.text import Text
+
+from etl.cli.console import duration, print_line, print_result, print_table, stdout_console
+from etl.cli.show_run import print_alarms, print_notices
+from etl.inspect.reconcile import SKIPPED_MEANINGS, Reconciliation
+from etl.inspect.status import RunStatus, Status
+from etl.inspect.status_run_tests import RunTestStatus
+from etl.inspect.verdict import Verdict, ago
+from etl.inspect.verify import Report
+from etl.inspect.verify_warehouse import WarehouseReport
+from etl.load.last_run import Attempt
+from etl.load.layout import QUARANTINE
+from etl.model.findings import Finding
+from etl.model.wording import counted, first_few, shown
+from etl.transform.aggregates import CAUSE_MEANINGS, Cause
+
+
+def print_status(status: Status, verdict: Verdict, problems_now: Sequence[str]) -> None:
+    """One screen of 80 columns: the verdict, what is missing, tables, last runs, what to type next; to stdout.
+
+    ``problems_now`` would end an export that began now.
+    """
+    now, load = status.read_at, status.last_load
+    style = "bold green" if verdict.is_good else "bold red"
+    stdout_console().print(Text(verdict.text, style=style), soft_wrap=True)
+    print_line("dataset", status.dataset)
+    print_line("export", f"running: {status.at_work}" if status.at_work else "not running")
+    at = status.complete_at
+    print_line("freshness", f"everything was complete {ago(at, now)}" if at else "never complete")
+    if load:
+        print_line("warehouse", f"{load.warehouse}, {'tried' if load.problem else 'loaded'} {ago(load.tried_at, now)}")
+    print_result("")
+    _print_run_tests(status.run_tests, now)
+    print_result("")
+    _print_tables((each.name, each.rows, each.files, each.size_bytes) for each in status.tables)
+    if status.runs:
+        _print_runs(status.runs)
+    _print_problems(status, problems_now)
+    print_notices(status.findings)
+    if status.set_aside:
+        text = f"{counted(status.set_aside, 'damaged file')} in {status.dataset}/{QUARANTINE}: look at them, then remove them"
+        print_line("notice", text)
+    print_line("next", verdict.next_step)
+
+
+def _print_problems(status: Status, problems_now: Sequence[str]) -> None:
+    lines = [_lost(status.lost_run)] if status.lost_run else []
+    told = {*map(str, status.findings)}
+    message = status.runs[0].message if status.runs else None
+    lines += [f"in the last run: {line}" for line in (message or "").splitlines() if line not in told]
+    if status.future_run_at:
+        lines.append(
+            f"a run ended at {status.future_run_at:%Y-%m-%d %H:%M} UTC, which is in the future, and does not count; check the "
+            "clocks of this machine and of the one that exports"
+        )
+    lines += [f"an export would fail now: {problem}" for problem in problems_now]
+    for line in lines:
+        print_line("problem", line)
+    print_alarms(status.findings, has_next_step=False)
+
+
+def _lost(attempt: Attempt) -> str:
+    when = f"the run of {attempt.started_at:%Y-%m-%d %H:%M:%S} (UTC)"
+    if attempt.exit_code is None:
+        return (
+            f"{when} ended without a summary: it was killed or crashed, the machine stopped, or the disk was full; what it had "
+            "saved is kept"
+        )
+    return f"{when} could not start (exit {attempt.exit_code}): {attempt.message}"
+
+
+def _print_run_tests(run_tests: Sequence[RunTestStatus], now: datetime) -> None:
+    titles = ("run test", "executions", "calls", "newest", "complete", "state")
+    rows = []
+    for each in run_tests:
+        counts = {"waiting": each.waiting, "settling": each.settling, "incomplete": each.incomplete}
+        counts["deleted"] = each.deleted
+        newest = f"{each.newest_started_at:%Y-%m-%d}" if each.newest_started_at else ""
+        complete = ago(each.complete_at, now) if each.complete_at else "never" if each.is_configured else "left out"
+        states = "\n".join(f"{count:,} {state}" for state, count in counts.items() if count)
+        rows.append((each.name, each.executions, each.calls, newest, complete, states))
+    print_table(titles, rows, words=titles[3:])
+
+
+def _print_tables(tables: Iterable[tuple[str, int, int, int]]) -> None:
+    """Each with its rows, files and bytes."""
+    rows = ((name, rows, files, _size(size_bytes)) for name, rows, files, size_bytes in tables)
+    print_table(("table", "rows", "files", "size"), rows)
+
+
+def _print_runs(runs: Sequence[RunStatus]) -> None:
+    titles = ("last runs (UTC)", "exit", "outcome", "executions", "calls", "requests", "time")
+    rows = (
+        (
+            f"{each.started_at:%Y-%m-%d %H:%M:%S}",
+            *(each.exit_code, each.outcome, each.executions, each.calls, each.requests, duration(each.seconds)),
+        )
+        for each in runs
+    )
+    print_result("")
+    print_table(titles, rows, words={"outcome"})
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 2**10:,.1f} KiB" if size_bytes < 2**20 else f"{size_bytes / 2**20:,.1f} MiB"
+
+
+def print_report(report: Report) -> None:
+    """The whole report; to stdout."""
+    _print_tables((name, each.rows, each.files, each.size_bytes) for name, each in report.tables.items())
+    print_line("dataset", report.dataset)
+    print_line(
+        "checked", "page checksums, columns, keys, row hashes, places, and the calls and evals of each execution"
+    )
+    if report.reconciliation:
+        _print_reconciliation(report.reconciliation)
+    if report.warehouse:
+        _print_warehouse(report.warehouse)
+    for notice in report.notices:
+        print_line("notice", notice)
+    for finding in report.findings:
+        print_line("finding", finding_text(finding))
+    outcome = counted(len(report.findings), "finding") if report.findings else "nothing is wrong"
+    print_line("outcome", f"{outcome} (exit {report.exit_code})")
+
+
+def finding_text(finding: Finding) -> str:
+    """One line: the kind, what was found, and what to do."""
+    return shown(f"{finding.kind.value}: {finding}: {finding.next_step}")
+
+
+def _print_warehouse(report: WarehouseReport) -> None:
+    rows = ", ".join(
+        f"{counted(count, 'row')} of {name}"
+        + (f" ({there:,} there)" if (there := report.loaded_rows[name]) != count else "")
+        for name, count in report.rows.items()
+    )
+    print_line("warehouse", f"{report.warehouse}: compared {rows}")
+    for day in report.days:
+        where = f"{day.table} of {day.run_test} on {day.day}" if day.run_test else f"{day.table} on {day.day}"
+        print_line("differs", f"{where}: {counted(day.rows, 'row')}, {day.loaded_rows:,} in the warehouse")
+    if report.held_back:
+        executions = counted(report.held_back, "execution")
+        print_line("left out", f"{executions} with rows missing from the dataset: metrics-etl run exports them again")
+
+
+def _print_reconciliation(result: Reconciliation) -> None:
+    print_line(
+        "api",
+        f"{counted(result.compared, 'execution')} compared in {counted(result.requests, 'request')}: "
+        f"{counted(result.values, 'value')}, "
+        f"{result.same:,} the same, {sum(result.explained.values()):,} explained, {result.unexplained:,} not",
+    )
+    for name, count in result.explained.most_common():
+        print_line("explained", f"{count:,} {name}: {CAUSE_MEANINGS[Cause(name)]}")
+    for reason, ids in sorted(result.skipped.items()):
+        print_line("left out", f"{len(ids):,} {reason.value}: {SKIPPED_MEANINGS[reason]} ({first_few(ids)})")

@@ -1,0 +1,18 @@
+"""What every table keeps to."""
+
+import pytest
+
+from etl.cli import console
+
+
+def test_name_takes_one_line_and_leaves_room_for_figures_in_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_WIDE", 80)
+    console.print_table(("run test", "calls", "state"), [("Ångström\n" * 9, 1234, "3 new\n1 gone")], words={"state"})
+    title, *lines = capsys.readouterr().out.splitlines()
+
+    assert title.split() == ["run", "test", "calls", "state"]
+    assert [line.split()[-3:] for line in lines] == [["1,234", "3", "new"], ["1", "gone"]]
+    assert lines[0].startswith(r"Ångström\nÅngström\nÅngs… ")
+    assert max(map(len, lines)) <= 80

@@ -1,0 +1,89 @@
+"""What a check finds, in which order it is to be fixed, and what it requests. As a command: tests/e2e/test_check.py."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from etl.errors import ExitCode
+from etl.load.files.open import open_files
+from etl.model.records import METRICS, RUN_TESTS
+from etl.pipeline import job
+from etl.pipeline.preflight import Check, Subject, check, exit_code
+from etl.sandbox import Sandbox
+from etl.settings import Settings
+from tests.e2e.command import environment, write_settings
+from tests.worlds import settled_world
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And with the keys in the environment."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Sandbox]:
+    async with Sandbox(settled_world(run_tests=3, executions=1, calls=1)) as running:
+        yield running
+
+
+def names(server: Sandbox) -> list[str]:
+    return [run_test.name for run_test in server.world.run_tests]
+
+
+async def checked(server: Sandbox, run_tests: object, *lines: str) -> dict[Subject, Check]:
+    """By subject; of run tests the last."""
+    path = write_settings(Path(), run_tests, "[api]", f'base_url = "{server.base_url}"', "max_tries = 1", *lines)
+    return {each.subject: each for each in await check(path, on_hold=lambda _seconds: None)}
+
+
+async def exported() -> None:
+    await job.export(Settings.load())
+
+
+def test_what_must_be_fixed_first_gives_the_exit_code() -> None:
+    checks = [
+        Check(Subject.LOCK, "", ExitCode.LOCK_HELD),
+        Check(Subject.DESTINATION, "", ExitCode.DESTINATION_FAILED),
+        Check(Subject.SERVER, "", ExitCode.SOURCE_UNAVAILABLE),
+    ]
+    assert exit_code(checks) == 5
+    assert exit_code([Check(Subject.LOCK, "held", ExitCode.LOCK_HELD), Check(Subject.KEY, "fine")]) == 75
+    assert exit_code([]) == 0
+
+
+async def test_rate_limit_is_told_where_it_is_known() -> None:
+    async with Sandbox(settled_world(run_tests=1, executions=1, calls=1), rate_limit=300) as server:
+        told = await checked(server, "all")
+        configured = await checked(server, "all", "requests_per_minute = 50", "quota_share = 0.5")
+    assert told[Subject.RATE_LIMIT].detail == "300 requests a minute, as the API and the settings allow"
+    assert configured[Subject.RATE_LIMIT].detail == "25 requests a minute, as the API and the settings allow"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("Checkout floe", "did you mean 'Checkout flow'?"), ("Nothing like it", "metrics-etl discover lists them")],
+)
+async def test_unknown_run_test_is_named_with_what_may_be_meant(server: Sandbox, name: str, hint: str) -> None:
+    found = (await checked(server, [names(server)[0], name]))[Subject.RUN_TESTS]
+    assert (found.exit_code, found.detail) == (2, f"{name!r}: the API knows no run test of this name: {hint}")
+
+
+async def test_run_test_beyond_the_first_page_is_asked_for_by_name() -> None:
+    async with Sandbox(settled_world(run_tests=3, executions=1, calls=1), max_limit=1) as server:
+        found = await checked(server, names(server))
+        assert (server.count(RUN_TESTS), server.count(METRICS)) == (1, 2)
+    assert exit_code([*found.values()]) == 0
+
+
+async def test_export_at_work_is_named_and_the_rest_is_checked(server: Sandbox, tmp_path: Path) -> None:
+    await checked(server, names(server))
+    await exported()
+    with open_files(str(tmp_path / "data")).lock(datetime.now(UTC)):
+        found = await checked(server, names(server))
+    assert {each.subject for each in found.values() if each.exit_code} == {Subject.LOCK}
+    assert found[Subject.LOCK].exit_code == 75

@@ -1,0 +1,168 @@
+"""What a run says that its requests were for, and what a plan said of it before, beside what the sandbox was asked."""
+
+import random
+import shutil
+from collections import Counter
+from collections.abc import AsyncIterator, Collection
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from etl import sandbox
+from etl.extract.endpoints import Purpose
+from etl.pipeline import job
+from etl.pipeline.job import Plan
+from etl.pipeline.summary import Summary
+from etl.sandbox import Execution, Fault, Sandbox
+from etl.sandbox.dispatch import not_found
+from tests.e2e.truth import assert_equals_world
+from tests.support import settings_for
+from tests.worlds import settled_world
+
+CALLS = 5
+NOTHING = {"list": 0, "first_fetch": 0, "settle": 0, "dead_letters": 0, "scrub": 0}
+NOT_FOUND = Fault(status=404, body=msgspec.json.encode(not_found("Test execution")))
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Sandbox]:
+    async with Sandbox(settled_world(run_tests=1, executions=4, calls=CALLS)) as running:
+        yield running
+
+
+def ended_lately(server: Sandbox) -> Execution:
+    """A new execution that settles for a day from now on."""
+    ended_at = datetime.now(UTC) - timedelta(hours=2)
+    return sandbox.add_execution(server.world, server.world.run_tests[0], random.Random(5), ended_at, CALLS)
+
+
+def asked_for(server: Sandbox, purposes: dict[str, Collection[Execution]]) -> dict[str, int]:
+    """How many requests the sandbox was sent for the calls of these executions; all others are for lists."""
+    owners = {
+        subject: purpose
+        for purpose, executions in purposes.items()
+        for execution in executions
+        for subject in (execution.execution_id, *(call.call_execution_id for call in execution.calls))
+    }
+    counts = Counter(
+        next((purpose for subject, purpose in owners.items() if subject in request.target), "list")
+        for request in server.requests
+    )
+    return NOTHING | counts
+
+
+async def night(
+    server: Sandbox, folder: Path, purposes: dict[str, Collection[Execution]], **options: Any
+) -> tuple[Plan, Summary]:
+    """A plan, and the summary of a run, which says by purpose what the sandbox was sent."""
+    settings = settings_for(server, folder / "data", **options)
+    planned = await job.plan(settings)
+    server.requests.clear()
+    summary = await job.export(settings)
+    assert summary.requests_by_purpose == asked_for(server, purposes)
+    assert summary.requests == len(server.requests)
+    return planned, summary
+
+
+async def refetched(server: Sandbox, folder: Path, **options: Any) -> int:
+    """How many requests a run that compares nothing sends for a copy of the dataset."""
+    copy = shutil.copytree(folder, folder.with_name(f"{folder.name}-refetched"))
+    settings = settings_for(server, copy / "data", export={"settle_by": "refetch"}, **options)
+    return (await job.export(settings)).requests
+
+
+async def test_each_request_has_its_purpose_and_plan_says_so_before(server: Sandbox, tmp_path: Path) -> None:
+    old = list(server.world.run_tests[0].executions)
+
+    planned, first = await night(server, tmp_path, {"first_fetch": old})
+    assert planned.requests_by_purpose == NOTHING | {"list": 1, "first_fetch": 4 * (1 + CALLS)}
+    assert first.requests_by_purpose == planned.requests_by_purpose
+    assert first.saved_requests == 0
+
+    lately = ended_lately(server)
+    planned, second = await night(server, tmp_path, {"first_fetch": [lately]})
+    assert second.requests_by_purpose == NOTHING | {"list": 1, "first_fetch": 1 + CALLS}
+    assert planned.requests_by_purpose == second.requests_by_purpose
+
+    planned, quiet = await night(server, tmp_path, {"settle": [lately]})
+    assert quiet.requests_by_purpose == NOTHING | {"list": 1, "settle": 2}
+    assert planned.requests_by_purpose == quiet.requests_by_purpose
+
+    lately.calls[2].total_cost_cents = 4321
+    sandbox.delete_call(lately.calls[4])
+    sandbox.delete_execution(old[0])
+    refetching = await refetched(server, tmp_path)
+    planned, settled = await night(server, tmp_path, {"settle": [lately]})
+    assert settled.requests_by_purpose == NOTHING | {"list": 2, "settle": 4}, "each looked up that is gone"
+    assert planned.requests_by_purpose == NOTHING | {"list": 2, "settle": 2}, "no list tells which calls differ"
+    assert settled.saved_requests == refetching - settled.requests == CALLS - 3
+
+    _planned, scrubbed = await night(
+        server, tmp_path, {"settle": [lately], "scrub": old}, export={"scrub_requests": 15}
+    )
+    assert scrubbed.requests_by_purpose == NOTHING | {"list": 1, "settle": 2, "scrub": 2 * (1 + CALLS)}
+
+
+async def test_dead_letters_have_their_price_and_retries_are_in_it(server: Sandbox, tmp_path: Path) -> None:
+    execution = server.world.run_tests[0].executions[1]
+    broken = execution.calls[3].call_execution_id
+    two_tries = {"api": {"max_tries": 2}}
+    fault = Fault(status=503, headers={"Retry-After": "0"})
+    server.fault = lambda request, _nth: fault if broken in request.target else None
+    _planned, first = await night(server, tmp_path, {"first_fetch": server.world.run_tests[0].executions}, **two_tries)
+    assert (first.requests_by_purpose[Purpose.FIRST_FETCH], first.retries) == (4 * (1 + CALLS) + 1, 1)
+
+    planned, sick = await night(server, tmp_path, {"dead_letters": [execution]}, **two_tries)
+    assert planned.requests_by_purpose == NOTHING | {"list": 1, "dead_letters": 2}
+    assert sick.requests_by_purpose == NOTHING | {"list": 1, "dead_letters": 2 + 1}, "its list, two tries"
+
+    server.fault = None
+    refetching = await refetched(server, tmp_path, **two_tries)
+    planned, healed = await night(server, tmp_path, {"dead_letters": [execution]}, **two_tries)
+    assert healed.requests_by_purpose == planned.requests_by_purpose == NOTHING | {"list": 1, "dead_letters": 2}
+    assert healed.saved_requests == CALLS - 1
+    assert refetching == healed.requests, "what is stored stays, however it settles"
+    assert_equals_world(tmp_path, server.world)
+
+
+@pytest.mark.parametrize(
+    ("path", "requests", "saved"),
+    [
+        pytest.param("/test-executions/", 1 + 1 + CALLS, -1, id="detail"),
+        pytest.param("/runs/", 1 + 1, 0, id="list, and whether its execution exists"),
+    ],
+)
+async def test_settling_that_fails_has_its_price(
+    server: Sandbox, tmp_path: Path, path: str, requests: int, saved: int
+) -> None:
+    lately = ended_lately(server)
+    await job.export(settings_for(server, tmp_path / "data"))
+    server.fault = lambda request, _nth: NOT_FOUND if path in request.target else None
+    _planned, settled = await night(server, tmp_path, {"settle": [lately]})
+
+    assert settled.requests_by_purpose == NOTHING | {"list": 1, "settle": requests}
+    assert settled.saved_requests == saved
+
+
+async def test_lists_of_all_run_tests_and_of_what_moved_are_lists(server: Sandbox, tmp_path: Path) -> None:
+    """Of a renamed run test one execution was deleted: it is asked for under the name that is gone."""
+    executions = server.world.run_tests[0].executions
+    planned, first = await night(server, tmp_path, {"first_fetch": executions}, run_tests="all")
+    assert (
+        first.requests_by_purpose
+        == planned.requests_by_purpose
+        == NOTHING
+        | {
+            "list": 3,
+            "first_fetch": 4 * (1 + CALLS),
+        }
+    )
+
+    sandbox.rename_run_test(server.world.run_tests[0], "Another name")
+    sandbox.delete_execution(executions[0])
+    planned, renamed = await night(server, tmp_path, {}, run_tests="all")
+    assert renamed.requests_by_purpose == NOTHING | {"list": 5}, "the old name, and the execution"
+    assert planned.requests_by_purpose == NOTHING | {"list": 4}, "the rows have the old name then"

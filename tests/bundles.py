@@ -207,7 +207,7 @@ def recorded_executions(case: str) -> Page[Execution]:
     """A recorded page of executions, decoded."""
     recording = _recording(case)
     page = recording["body"]["result"]["current_page"]
-    return answers.decode(endpoints.list_executions("name", page=page, limit=10), _body(recording))
+    return answers.decode(endpoints.list_executions("name", endpoints.Slice(page, 10)), _body(recording))
 
 
 def recorded_calls(case: str) -> Page[ListedCall]:
@@ -215,7 +215,7 @@ def recorded_calls(case: str) -> Page[ListedCall]:
     recording = _recording(case)
     page = recording["body"]["result"]["call_results"]["current_page"]
     return answers.decode(
-        endpoints.list_calls(recording["body"]["result"]["execution_id"], page=page, limit=10), _body(recording)
+        endpoints.list_calls(recording["body"]["result"]["execution_id"], endpoints.Slice(page, 10)), _body(recording)
     )
 
 

@@ -7,7 +7,7 @@ from msgspec import structs
 
 from etl.extract.bad_rows import HeadReader, PageReader, Unreadable
 from etl.extract.client import Client
-from etl.extract.endpoints import get_execution, list_execution_heads, list_executions
+from etl.extract.endpoints import Slice, get_execution, list_execution_heads, list_executions
 from etl.extract.listing import list_completely, read_pass
 from etl.model.digest import fingerprint
 from etl.model.listed_execution import ExecutionList, ListedExecution
@@ -63,11 +63,11 @@ async def read_executions_once(
     """
     read_page = _page_reader(client, name, _taker(lambda _: False))
 
-    async def read(page: int, limit: int, *, is_probe: bool = False, is_trial: bool = False) -> Page[ListedExecution]:
-        found = await read_page(page, limit, is_probe=is_probe, is_trial=is_trial)
+    async def read(part: Slice) -> Page[ListedExecution]:
+        found = await read_page(part)
         # Newest created first: what follows is older.
         is_last = since is not None and found.results and is_before(found.results[-1], since)
-        return structs.replace(found, total_pages=page) if is_last else found
+        return structs.replace(found, total_pages=part.page) if is_last else found
 
     found = await read_pass(read, _id, limit=page_limit, head_at=_head_reader(client, name))
     return _listed(found.rows, found.unreadable, is_complete=False)
@@ -99,8 +99,8 @@ def _taker(says_nothing_new: Callable[[ListedExecution], bool]) -> Callable[[Exe
 def _page_reader(
     client: Client, name: str, take: Callable[[Execution], ListedExecution]
 ) -> PageReader[ListedExecution]:
-    async def read(page: int, limit: int, *, is_probe: bool = False, is_trial: bool = False) -> Page[ListedExecution]:
-        found = await client.get(list_executions(name, page=page, limit=limit, is_probe=is_probe, is_trial=is_trial))
+    async def read(part: Slice) -> Page[ListedExecution]:
+        found = await client.get(list_executions(name, part))
         return Page(total_pages=found.total_pages, count=found.count, results=tuple(map(take, found.results)))
 
     return read
@@ -108,7 +108,7 @@ def _page_reader(
 
 def _head_reader(client: Client, name: str) -> HeadReader[ListedExecution]:
     async def head_at(position: int) -> ListedExecution | None:
-        found = (await client.get(list_execution_heads(name, page=position + 1, limit=1))).results
+        found = (await client.get(list_execution_heads(name, Slice(position + 1, 1)))).results
         return ListedExecution.of(found[0]).with_payload(found[0].payload) if found else None
 
     return head_at

@@ -47,6 +47,7 @@ from etl.extract.bad_rows import (
     power_of_two,
     power_of_two_above,
 )
+from etl.extract.endpoints import Slice
 from etl.model.records import Page
 
 T = TypeVar("T")
@@ -120,7 +121,7 @@ class LargestPage:
         """The first page of that size; None when it cannot be had, which is remembered unless a bad row may be the reason."""
         for _ in range(_TRIALS):
             try:
-                return await read(1, size, is_trial=True)
+                return await read(Slice(1, size, is_trial=True))
             except ServerFaultError:
                 return None
             except TransientError:
@@ -141,14 +142,14 @@ async def read_pass(
     limit: int,
     head_at: HeadReader[T] | None = None,
     largest: LargestPage | None = None,
-    skips_bad_rows: bool = True,
 ) -> Pass[T]:
-    """Read all pages once, never beyond the last one that the server admits to; skip rows that make a page stay 500.
+    """Read all pages once, never beyond the last one that the server admits to.
 
-    With ``largest``, a list that does not fit ``limit`` rows is read in one larger page, where the server gives that.
+    With ``head_at``, rows that make a page stay 500 are skipped. With ``largest``, a list that does not fit ``limit`` rows is read
+    in one larger page, where the server gives that.
 
     Raises:
-        ServerFaultError: a page stays 500, if rows must not be skipped.
+        ServerFaultError: a page stays 500, without ``head_at``.
         SourceError: a page that exists cannot be read, for another reason than bad rows, or no row can.
     """
     rows: dict[str, T] = {}
@@ -163,14 +164,17 @@ async def read_pass(
         try:
             page = await _read_page(read, number, limit)
         except ServerFaultError as error:
-            if not skips_bad_rows:
+            if head_at is None:
                 raise
-            rest = _rest(read, id_of, head_at, number=number, size=size, count=count, error=error)
-            await rest.read_rest()
+            rest = SkippingReader(read, id_of, head_at, power_of_two(size), error, rows=rows)
+            if number > 1:
+                rest.count, rest.good_row = count, 0
+            # From the page of this number and size on; rows that are read twice do no harm.
+            await rest.read_rest((number - 1) * size // rest.limit * rest.limit)
             return Pass(
-                rows=rows | {id_of(row): row for row in rest.rows},
+                rows=rest.rows,
                 total_pages=max(2, number),
-                count=rest.count or 0,
+                count=int(rest.count) if rest.good_row is not None else 0,
                 limit=limit,
                 unreadable=tuple(rest.unreadable),
             )
@@ -190,46 +194,20 @@ async def read_pass(
 
 
 async def _read_page(read: PageReader[T], number: int, limit: int) -> Page[T] | None:
-    """The page; None when it is gone by now."""
-    try:
-        return await read(number, limit)
-    except ServerFaultError as error:
-        if not error.is_final or number == 1:
-            raise
-        return await _read_if_still_there(read, number, limit, error)
+    """The page; None when it is gone by now.
 
-
-def _rest(
-    read: PageReader[T],
-    id_of: Callable[[T], str],
-    head_at: HeadReader[T] | None,
-    *,
-    number: int,
-    size: int,
-    count: int,
-    error: ServerFaultError,
-) -> SkippingReader[T]:
-    """A reader from the page of this number and size on; rows that are read twice do no harm."""
-    limit = power_of_two(size)
-    position = (number - 1) * size // limit * limit
-    rest: SkippingReader[T] = SkippingReader(read, id_of, head_at, limit, position, error)
-    if number > 1:
-        rest.count, rest.good_row = count, 0
-    return rest
-
-
-async def _read_if_still_there(read: PageReader[T], number: int, limit: int, error: ServerFaultError) -> Page[T] | None:
-    """A page past the last one is a 500, as a fault is: find out how many pages there are before each retry."""
-    for _ in range(MAX_ROUNDS):
-        if number > (await read(1, limit)).total_pages:
-            return None
+    A page past the last one is a 500, as a fault is: the first one says how many pages there are before each retry.
+    """
+    for tries in range(1, MAX_ROUNDS + 2):
         try:
-            return await read(number, limit)
-        except ServerFaultError as again:
-            if not again.is_final:
+            return await read(Slice(number, limit))
+        except ServerFaultError as error:
+            if not error.is_final or number == 1:
                 raise
-            error = again
-    raise ServerFaultError(str(error), excerpt=error.excerpt, tries=1 + MAX_ROUNDS)
+            failure = ServerFaultError(str(error), excerpt=error.excerpt, tries=tries)
+        if tries <= MAX_ROUNDS and number > (await read(Slice(1, limit))).total_pages:
+            return None
+    raise failure
 
 
 async def list_completely(
@@ -303,10 +281,10 @@ async def _count_older(
 ) -> tuple[int, Callable[[T], bool] | None]:
     """How many rows the list counts, and which are left out of that: the newer ones, where one page of ``limit`` shows them all."""
     if is_newer is None:
-        return (await read(1, 1)).count, None
+        return (await read(Slice(1, 1))).count, None
     rows = min(limit, _HEAD_ROWS)
     while True:
-        head = await read(1, rows)
+        head = await read(Slice(1, rows))
         newer = sum(map(is_newer, head.results))
         if newer < len(head.results) or newer >= head.count:
             return head.count - newer, is_newer

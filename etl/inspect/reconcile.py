@@ -14,7 +14,6 @@ from typing import Any
 
 from etl.errors import ExporterError, NotFoundError, SourceError, SourceUnavailableError, UnexpectedAnswerError, leaves
 from etl.extract.client import Client
-from etl.extract.connect import client_of
 from etl.extract.executions import is_before, read_executions_once
 from etl.extract.plan import pages
 from etl.extract.run_tests import discover
@@ -126,7 +125,7 @@ async def reconcile(
         ConfigurationError: the key sees none.
     """
     result = Reconciliation()
-    async with client_of(settings, on_hold=on_hold) as client:
+    async with Client(settings, on_hold=on_hold) as client:
         if not settings.run_tests:
             seen = await discover(client, page_limit=settings.api.page_limit)
             settings = settings.with_run_tests(seen.run_tests)

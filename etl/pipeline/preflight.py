@@ -23,8 +23,7 @@ from etl.errors import (
     SourceUnavailableError,
 )
 from etl.extract.client import Client
-from etl.extract.connect import client_of
-from etl.extract.endpoints import list_executions, list_run_tests
+from etl.extract.endpoints import Slice, list_executions, list_run_tests
 from etl.extract.run_tests import left_out
 from etl.load.dataset import Dataset, read_identity
 from etl.load.files.contract import Files
@@ -160,7 +159,7 @@ async def _check_source(config: Path | None, on_hold: Callable[[float], None]) -
         on_hold(seconds)
 
     try:
-        async with client_of(once, on_hold=hold) as client:
+        async with Client(once, on_hold=hold) as client:
             run_tests = await _check_run_tests(client, once)
     except KeyRefusedError as error:
         return [Check(Subject.SERVER, f"{base_url} answers"), _problem(Subject.KEY, error), *map(_skipped, _SOURCE[2:])]
@@ -186,7 +185,7 @@ async def _check_run_tests(client: Client, settings: Settings) -> list[Check]:
         KeyRefusedError, SourceError, SourceUnavailableError: the list cannot be read.
     """
     try:
-        page = await client.get(list_run_tests(page=1, limit=settings.api.page_limit))
+        page = await client.get(list_run_tests(Slice(1, settings.api.page_limit)))
     except SourceError as error:
         # An export that names its run tests does not need the list.
         if not settings.run_tests or error.status == 0:
@@ -227,7 +226,7 @@ async def _another_workspace(client: Client, settings: Settings, names: Collecti
     name = max(names, key=lambda each: counts[each])
     if counts[name]:
         with suppress(SourceError):  # which a run tells
-            page = await client.get(list_executions(name, page=1, limit=settings.api.page_limit))
+            page = await client.get(list_executions(name, Slice(1, settings.api.page_limit)))
             if not living.keys().isdisjoint(each.execution_id for each in page.results):
                 return None
     return another_workspace(len(living)) if await sees_none(client, living) else None
@@ -235,7 +234,7 @@ async def _another_workspace(client: Client, settings: Settings, names: Collecti
 
 async def _is_known(client: Client, name: str) -> bool:
     try:
-        await client.get(list_executions(name, page=1, limit=1))
+        await client.get(list_executions(name, Slice(1, 1)))
     except NotFoundError:
         return False
     return True

@@ -108,18 +108,8 @@ class Api(_Section):
         le=3600,
         description="longest wait for an answer or for more of it; a whole request may take 5 times as long",
     )
-    max_tries: int = Field(
-        6,
-        ge=1,
-        le=20,
-        description="attempts per request; one on a connection that had already closed does not count",
-    )
-    max_response_mb: int = Field(
-        64,
-        ge=1,
-        le=4096,
-        description="largest answer to accept, in MiB; all answers being read take at most four times as much",
-    )
+    max_tries: int = Field(6, ge=1, le=20, description="attempts per request")
+    max_response_mb: int = Field(64, ge=1, le=4096, description="largest answer to accept, in MiB")
     ca_file: Path | None = Field(None, description="certificates to trust instead of the system's")
     proxy: str | None = Field(
         None, description="proxy to the API; its credentials: FI_PROXY_USER, FI_PROXY_PASSWORD (or …_FILE)"

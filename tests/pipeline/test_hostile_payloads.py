@@ -60,7 +60,7 @@ def decode_metrics(key: str, fields: str | None) -> CallMetrics:
 
 
 def decode_listed(key: str, fields: str | None) -> ListedCall:
-    request = endpoints.list_calls("execution", page=1, limit=1)
+    request = endpoints.list_calls("execution", endpoints.Slice(1, 1))
     no_evals = None if "eval_outputs" in (fields or "") else '"eval_outputs": {}'
     row = ", ".join(filter(None, (f'"call_execution_id": "{key}"', no_evals, fields)))
     page = f'{{"total_pages": 1, "current_page": 1, "count": 1, "results": [{{{row}}}]}}'
@@ -199,7 +199,7 @@ class Batch:
         row = {**chance.choice(LISTED_CALLS), "call_execution_id": key}
         mutator = Mutator(chance)
         page = self.decoded(
-            endpoints.list_calls("execution", page=1, limit=10), mutator.body({"call_results": page_of([row])})
+            endpoints.list_calls("execution", endpoints.Slice(1, 10)), mutator.body({"call_results": page_of([row])})
         )
         call = self.decoded(endpoints.get_call_metrics(key, "execution"), mutator.body(metrics))
         if page is None:
@@ -217,7 +217,7 @@ class Batch:
     def add_executions(self, key: str, chance: random.Random) -> None:
         rows = [{**row, "execution_id": f"{key}-{n}"} for n, row in enumerate(chance.sample(EXECUTIONS, 2))]
         page: tuple[Page[Execution], Any] | None = self.decoded(
-            endpoints.list_executions("name", page=1, limit=10), Mutator(chance).body(page_of(rows))
+            endpoints.list_executions("name", endpoints.Slice(1, 10)), Mutator(chance).body(page_of(rows))
         )
         if page is not None:
             for row, sent in zip(page[0].results, page[1]["result"]["results"], strict=True):

@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Any
 
 from etl.errors import ConfigurationError, ExporterError, leaves
-from etl.extract.connect import client_of
+from etl.extract.client import Client
 from etl.extract.plan import Planned
 from etl.extract.quota import Quota
 from etl.pipeline.engine.batch import Answer, Batch, reader_of
@@ -107,7 +107,7 @@ class _Session:
         async def take(bundle: FlatBundle) -> None:
             answer.bundles.append(bundle)
 
-        client = client_of(
+        client = Client(
             Settings.model_validate({"run_tests": "all", "api": batch.api, **_keys()}), quota=self._quota(batch)
         )
         fetching = Here(client, due(), take, reader_of(batch.stored), batch.how)

@@ -31,8 +31,6 @@ HeadReader = Callable[[int], Awaitable[T | None]]
 MAX_UNREADABLE = 100
 MAX_PAGES_WITHOUT_NEWS = 50
 """After so many pages in a row that hold no new row, a list that says that it goes on lies."""
-MORE_ROWS = 100
-"""A list may grow while it is read; with twice the rows that it counts and so many more, it lies."""
 MAX_LOST = 8
 """After so many rows without any good answer, bad rows look the same as a server that is down or the end of the list."""
 _TRIES = 2
@@ -67,6 +65,7 @@ class SkippingReader(Generic[T]):
     rows: dict[str, T] = field(default_factory=dict)
     unreadable: list[Unreadable[T]] = field(default_factory=list)
     _end: float = math.inf
+    _without_news: int = 0
 
     async def read_rest(self, position: int) -> None:
         """Fill ``rows`` and ``unreadable``, from the position on, which is a multiple of ``limit``.
@@ -76,14 +75,11 @@ class SkippingReader(Generic[T]):
         Raises:
             SourceError: no row could be read, or a request failed for another reason than a bad row.
         """
-        first_error, without_news = self.error, 0
+        first_error = self.error
         while not self._is_beyond(position):
-            size, known = self.limit, len(self.rows) + len(self.unreadable)
+            size = self.limit
             await self._read(position, size)
             position += size
-            without_news = 0 if len(self.rows) + len(self.unreadable) > known else without_news + 1
-            if without_news == MAX_PAGES_WITHOUT_NEWS:
-                self._stop(position, endless_list(self.count, position))
         if math.isinf(self.count) and not self.unreadable:
             raise first_error
 
@@ -111,9 +107,13 @@ class SkippingReader(Generic[T]):
         except ServerFaultError as error:
             self.error = error
             return None
+        known = len(self.rows)
         self.rows |= {self.id_of(row): row for row in page.results}
         self.count, self.good_row = page.count, position
         self._end = min(self._end, page.count + self.limit)
+        self._without_news = 0 if len(self.rows) > known else self._without_news + 1
+        if self._without_news == MAX_PAGES_WITHOUT_NEWS:
+            self._stop(position, endless_list(page.count, position))
         return page
 
     def _is_cut(self, page: Page[T], position: int, size: int) -> bool:
@@ -150,12 +150,11 @@ class SkippingReader(Generic[T]):
         return position >= min(self.count, self._end)
 
 
-def endless_list(
-    count: float, position: int, why: str = f"{MAX_PAGES_WITHOUT_NEWS} pages in a row hold nothing new"
-) -> SourceError:
+def endless_list(count: float, position: int) -> SourceError:
     """The error for a list whose pages never end."""
     return SourceError(
-        f"the list says that it has {count:,} rows, but {why}: what may come after row {position:,} was left out",
+        f"the list says that it has {count:,} rows, but {MAX_PAGES_WITHOUT_NEWS} pages in a row hold nothing new: "
+        f"what may come after row {position:,} was left out",
         status=200,
     )
 

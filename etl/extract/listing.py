@@ -27,8 +27,8 @@ After ``MAX_ROUNDS`` rounds without proof the listing says that it is incomplete
 pages prove nothing by A; B does not depend on how rows were read. With a bad row there is no proof at all: the listing is
 incomplete, without further rounds, and ``unreadable`` has the row, with what another endpoint tells of it.
 
-**Lies.** A list may claim a billion pages and have one for each. After ``MAX_PAGES_WITHOUT_NEWS`` pages in a row that hold no new
-row, or with far more rows than it counts, it is read no further, and counts as one with a bad row.
+**Lies.** A list may claim a billion pages. After ``MAX_PAGES_WITHOUT_NEWS`` pages in a row that hold no new row it is read no
+further, and counts as one with a bad row.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -38,7 +38,6 @@ from typing import Generic, TypeVar
 from etl.errors import NotFoundError, ServerFaultError, SourceError, TransientError
 from etl.extract.bad_rows import (
     MAX_PAGES_WITHOUT_NEWS,
-    MORE_ROWS,
     HeadReader,
     PageReader,
     SkippingReader,
@@ -154,13 +153,11 @@ async def read_pass(
     """
     rows: dict[str, T] = {}
     number, total_pages, count, size = 1, 1, 0, limit
-    without_news = most = 0
+    without_news = 0
     while number <= total_pages:
-        lie = endless_list(count, len(rows)) if without_news == MAX_PAGES_WITHOUT_NEWS else None
-        if len(rows) > 2 * most + MORE_ROWS:
-            lie = endless_list(count, len(rows), "its pages go on with other ones")
-        if lie:
-            return Pass(rows, total_pages, count, limit, (Unreadable(len(rows), lie),))
+        if without_news == MAX_PAGES_WITHOUT_NEWS:
+            lie: Unreadable[T] = Unreadable(len(rows), endless_list(count, len(rows)))
+            return Pass(rows, total_pages, count, limit, (lie,))
         try:
             page = await _read_page(read, number, limit)
         except ServerFaultError as error:
@@ -185,7 +182,7 @@ async def read_pass(
         known = len(rows)
         rows.update((id_of(row), row) for row in page.results)
         without_news = 0 if len(rows) > known else without_news + 1
-        total_pages, count, most = page.total_pages, page.count, max(most, page.count)
+        total_pages, count = page.total_pages, page.count
         if number < total_pages:
             # Servers may cut pages smaller than requested.
             size = max(1, min(size, len(page.results)))
@@ -264,8 +261,8 @@ async def _list_many_pages(
         latest = await read_pass(read, id_of, limit=limit, head_at=head_at)
         if latest.unreadable:
             return _without_proof(latest, listed, id_of)
-        older = {key for key, row in (listed | latest.rows).items() if is_left_out is None or not is_left_out(row)}
-        counted = {key for key in older if key in listed}
+        rows = listed | latest.rows
+        counted = {key for key in listed if is_left_out is None or not is_left_out(rows[key])}
         if len(counted) >= count:
             alive = await _alive(get, [key for key in listed if key not in latest.rows])
             if len(counted & (latest.rows.keys() | alive.keys())) == count:
@@ -282,15 +279,12 @@ async def _count_older(
     """How many rows the list counts, and which are left out of that: the newer ones, where one page of ``limit`` shows them all."""
     if is_newer is None:
         return (await read(Slice(1, 1))).count, None
-    rows = min(limit, _HEAD_ROWS)
-    while True:
+    for rows in (min(limit, _HEAD_ROWS), limit):
         head = await read(Slice(1, rows))
         newer = sum(map(is_newer, head.results))
         if newer < len(head.results) or newer >= head.count:
             return head.count - newer, is_newer
-        if rows == limit or len(head.results) < rows:
-            return head.count, None
-        rows = min(limit, 4 * rows)
+    return head.count, None
 
 
 async def _alive(get: Callable[[str], Awaitable[T]], ids: Collection[str]) -> dict[str, T]:

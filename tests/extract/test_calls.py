@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from etl.errors import DestinationError, KeyRefusedError, SourceUnavailableError
+from etl.errors import DestinationError, KeyRefusedError
 from etl.extract.calls import Crawl
 from etl.model.records import DETAIL, METRICS, RUNS, ExecutionBundle
 from etl.sandbox import Execution as SandboxExecution
@@ -170,14 +170,6 @@ async def test_stored_call_that_the_api_does_not_know_is_deleted(server):
     assert work.necessary_requests == 1 + 5 + 2
 
 
-async def test_stored_call_that_is_another_executions_by_now_is_deleted(server):
-    execution, other = executions(server)[:2]
-    moved = other.calls[0].call_execution_id
-    bundles, _ = await crawl(server, [execution.execution_id], stored={moved: False})
-    assert bundles[execution.execution_id].deleted == {moved}
-    assert not bundles[execution.execution_id].dead_letters
-
-
 async def test_stored_call_that_exists_makes_the_list_wrong_and_nothing_is_deleted(server):
     execution = executions(server)[0]
     hidden = execution.calls.pop(2)
@@ -200,15 +192,6 @@ async def test_stored_call_that_exists_makes_the_list_wrong_and_nothing_is_delet
 def metrics_body(call_execution_id: str, execution_id: str) -> bytes:
     result = f'{{"call_execution_id": "{call_execution_id}", "execution_id": "{execution_id}", "status": "completed"}}'
     return f'{{"status": true, "result": {result}}}'.encode()
-
-
-async def test_stored_call_without_an_answer_is_a_dead_letter_of_the_list(server):
-    execution = executions(server)[0]
-    server.fault = lambda request, _nth: Fault(status=502) if request.query.get("call_execution_id") == SILENT else None
-    bundles, _ = await crawl(server, [execution.execution_id], stored={GONE: False, SILENT: False})
-    bundle = bundles[execution.execution_id]
-    assert letters(bundle) == [(RUNS, execution.execution_id, 502, 2)]
-    assert (set(bundle.deleted), fetched_ids(bundle)) == ({GONE}, call_ids(execution))
 
 
 @pytest.mark.parametrize("max_limit", [None, 2])
@@ -280,25 +263,6 @@ async def test_listing_that_fails_is_a_dead_letter(server):
     assert work.listings == 5
 
 
-async def test_list_that_cannot_be_read_again_is_a_dead_letter(server):
-    """The second round fails: what the first one brought is not known to be whole, so nothing is claimed to be listed."""
-    execution = executions(server)[0]
-    first = execution.calls[0]
-
-    def disturb(request: Any) -> None:
-        if request.path == METRICS and not first.is_deleted:
-            delete_call(first)
-            server.fault = lambda request, _nth: None if request.path == METRICS else Fault(status=500)
-
-    server.on_request = disturb
-    cap_pages(server, 2)
-    bundles, _ = await crawl(server, [execution.execution_id])
-    bundle = bundles[execution.execution_id]
-    assert letters(bundle) == [(RUNS, execution.execution_id, 500, 2)]
-    assert bundle.listed is None
-    assert bundle.calls == ()
-
-
 async def test_emit_that_blocks_bounds_the_open_executions(server):
     gate, is_blocked = asyncio.Event(), asyncio.Event()
     taken, emitted = [], []
@@ -334,14 +298,6 @@ async def test_refused_key_stops_the_crawl(server, path, status):
         await crawl(server, concurrency=1)
     assert {type(error) for error in caught.value.exceptions} == {KeyRefusedError}
     assert server.count(path) <= 4, "two workers, and a refusal among answers is confirmed"
-
-
-async def test_source_that_is_down_stops_the_crawl(server):
-    await server.stop()
-    ids = [f"00000000-0000-4000-8000-{number:012}" for number in range(200)]
-    with pytest.raises(ExceptionGroup) as caught:
-        await crawl(server, ids, concurrency=1)
-    assert {type(error) for error in caught.value.exceptions} == {SourceUnavailableError}
 
 
 async def test_emit_that_fails_stops_the_crawl(server):

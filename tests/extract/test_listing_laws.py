@@ -286,11 +286,25 @@ def test_list_that_gets_a_row_with_each_request_is_proved_complete(size, recent,
 
 
 @pytest.mark.parametrize("has_times", [True, False])
-@pytest.mark.parametrize("size", [0, 1, LIMIT])
-def test_one_quiet_page_costs_one_request_and_a_second_one_where_nobody_can_tell_what_is_new(size, has_times):
-    server = Server(rows(size), has_times=has_times)
-    assert list_rows(server).is_complete
-    assert (len(server.requests), server.gets) == (1 if has_times or not size else 2, 0)
+@pytest.mark.parametrize(
+    ("size", "requests"),
+    [
+        (0, [LIMIT]),
+        (LIMIT, [LIMIT]),
+        (LIMIT + 1, [LIMIT, 2 * LIMIT]),
+        (2 * LIMIT, [LIMIT, 4 * LIMIT]),
+        (1000, [LIMIT, 1024]),
+    ],
+)
+def test_quiet_list_costs_one_page_that_holds_it_and_another_where_nobody_can_tell_what_is_new(
+    size, requests, has_times
+):
+    server = Server(rows(size, ties=max(1, size)), has_times=has_times)
+    listing = list_rows(server)
+    assert (listing.rows.keys(), listing.is_complete) == (server.alive, True)
+    again = [] if has_times or not size else requests[-1:]
+    assert [limit for _, limit in server.requests] == [*requests, *again]
+    assert server.gets == 0
 
 
 @pytest.mark.parametrize("has_times", [True, False])
@@ -300,16 +314,6 @@ def test_quiet_pages_cost_a_count_and_two_passes(size, max_limit, pages, has_tim
     assert list_rows(server).rows.keys() == server.alive
     assert (len(server.requests) - len(server.trials), server.gets) == (pages + 1 + pages, 0)
     assert len(server.trials) == (max_limit == LIMIT), "only a page that was not cut says that a larger one may be had"
-
-
-@pytest.mark.parametrize("size", [LIMIT + 1, 2 * LIMIT, 2 * LIMIT - 1, 1000])
-def test_list_that_does_not_fit_a_page_is_read_in_one_that_is_larger(size):
-    larger = power_of_two(size) * 2
-    for has_times in (True, False):
-        server = Server(rows(size, ties=size), has_times=has_times)
-        assert list_rows(server).rows.keys() == server.alive
-        assert server.requests == [(1, LIMIT), (1, larger), *[(1, larger)] * (not has_times)]
-        assert server.gets == 0
 
 
 def test_page_that_is_cut_or_refused_is_not_asked_for_as_large_again():
@@ -326,12 +330,6 @@ def test_page_that_is_cut_or_refused_is_not_asked_for_as_large_again():
     refused.rows = rows(200)
     assert list_rows(refused, largest=largest).is_complete
     assert refused.trials == [512, 512, 256]
-
-
-def test_larger_page_that_failed_once_is_tried_again():
-    server = Server(rows(300, ties=300), failing_trials=1, has_times=True)
-    assert list_rows(server).rows.keys() == server.alive
-    assert server.trials == [512, 512]
 
 
 @pytest.mark.parametrize("gives", [0, LIMIT, 100])
@@ -545,14 +543,6 @@ def test_heads_vouch_for_a_list_of_which_no_row_can_be_read():
     listing = list_rows(server)
     assert [row.position for row in listing.unreadable] == list(range(2 * MAX_LOST))
     assert [row.position for row in listing.unreadable if row.head] == [MAX_LOST - 1, 2 * MAX_LOST - 1]
-
-
-def test_bad_row_is_told_by_its_own_error_even_if_the_one_that_was_good_turns_bad():
-    server = Server(rows(40), bad=frozenset({"old-6"}))
-    found = read_around(
-        server, 16, lambda part, _nth: is_500(1) if part.page == 1 and (34, 1) in server.requests else None
-    )
-    assert [(row.position, "page 34" in str(row.error)) for row in found.unreadable] == [(33, True)]
 
 
 def test_list_of_which_only_pages_of_one_row_can_be_had_is_read_whole():
@@ -790,13 +780,6 @@ def test_quiet_calls_cost_their_pages_and_one_request_each_and_many_pages_a_coun
     server = calls_server(size, 1, max_limit, [])
     assert len(fetch(server).calls) == size
     assert (len(server.requests), server.gets) == (reads, size)
-
-
-def test_calls_with_one_time_cost_one_larger_page_and_one_request_each():
-    server = calls_server(3000, 3000, None, [])
-    bundle = fetch(server)
-    assert (len(bundle.calls), bundle.dead_letters) == (3000, ())
-    assert (server.requests, server.gets) == ([(1, LIMIT), (1, 4096)], 3000)
 
 
 def test_calls_that_never_settle_are_exported_with_a_dead_letter_for_their_list():

@@ -35,7 +35,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from etl.errors import NotFoundError, ServerFaultError, SourceError, TransientError
+from etl.errors import NotFoundError, ServerFaultError, SourceError
 from etl.extract.bad_rows import (
     MAX_PAGES_WITHOUT_NEWS,
     HeadReader,
@@ -54,7 +54,6 @@ T = TypeVar("T")
 MAX_ROUNDS = 6
 MOST_ROWS_OF_A_PAGE = 16_384
 """The largest page: a server takes about 20 s for so many executions, and sends about 16 MB."""
-_TRIALS = 2
 _HEAD_ROWS = 16
 """Rows in which those are sought first that were created since the reading began."""
 
@@ -103,32 +102,20 @@ class LargestPage:
         if len(first.results) < min(first.count, limit):
             self._is_cut_to(len(first.results))
         size = max(2 * limit, power_of_two_above(first.count))
-        while size <= self.rows:
-            page = await self._try(read, size)
-            if page is None:
-                return None
-            if len(page.results) < min(page.count, size):
-                self._is_cut_to(len(page.results))
-                return None
-            if page.total_pages == 1:
-                lost = set(map(id_of, first.results)) - set(map(id_of, page.results))
-                return None if lost else (page, size)
-            size = max(2 * size, power_of_two_above(page.count))  # it has grown meanwhile
-        return None
-
-    async def _try(self, read: PageReader[T], size: int) -> Page[T] | None:
-        """The first page of that size; None when it cannot be had, which is remembered unless a bad row may be the reason."""
-        for _ in range(_TRIALS):
-            try:
-                return await read(Slice(1, size, is_trial=True))
-            except ServerFaultError:
-                return None
-            except TransientError:
-                continue
-            except SourceError:
-                break
-        self.rows = size // 2
-        return None
+        if size > self.rows:
+            return None
+        try:
+            page = await read(Slice(1, size, is_trial=True))
+        except ServerFaultError:
+            return None  # a bad row may be the reason: other lists can still be had so
+        except SourceError:
+            self.rows = size // 2
+            return None
+        if len(page.results) < min(page.count, size):
+            self._is_cut_to(len(page.results))
+            return None
+        lost = set(map(id_of, first.results)) - set(map(id_of, page.results))
+        return None if lost or page.total_pages > 1 else (page, size)
 
     def _is_cut_to(self, rows: int) -> None:
         self.rows = min(self.rows, power_of_two(rows))

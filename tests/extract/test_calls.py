@@ -170,30 +170,6 @@ async def test_stored_call_that_the_api_does_not_know_is_deleted(server):
     assert work.necessary_requests == 1 + 5 + 2
 
 
-async def test_stored_call_that_exists_makes_the_list_wrong_and_nothing_is_deleted(server):
-    execution = executions(server)[0]
-    hidden = execution.calls.pop(2)
-    server.fault = lambda request, _nth: (
-        Fault(body=metrics_body(hidden.call_execution_id, execution.execution_id))
-        if request.query.get("call_execution_id") == hidden.call_execution_id
-        else None
-    )
-    # Ids are asked for in their order: this one comes first, and is not known.
-    stored = {GONE: False, hidden.call_execution_id: False, LAST: False}
-    bundles, _ = await crawl(server, [execution.execution_id], stored=stored)
-    bundle = bundles[execution.execution_id]
-    assert (set(bundle.deleted), fetched_ids(bundle)) == (set(), call_ids(execution))
-    [letter] = bundle.dead_letters
-    assert (letter.endpoint, letter.subject_id) == (RUNS, execution.execution_id)
-    assert f"call {hidden.call_execution_id} exists" in letter.message
-    assert server.count(METRICS, call_execution_id=LAST) == 0
-
-
-def metrics_body(call_execution_id: str, execution_id: str) -> bytes:
-    result = f'{{"call_execution_id": "{call_execution_id}", "execution_id": "{execution_id}", "status": "completed"}}'
-    return f'{{"status": true, "result": {result}}}'.encode()
-
-
 @pytest.mark.parametrize("max_limit", [None, 2])
 @pytest.mark.parametrize("is_disturbed", [False, True])
 async def test_what_is_stored_of_an_incomplete_execution_is_not_fetched_again(server, max_limit, is_disturbed):
@@ -248,19 +224,6 @@ async def test_call_that_fails_for_ever_is_a_dead_letter_and_the_rest_is_exporte
     assert sorted(call.call_execution_id for call in bundle.listed or ()) == call_ids(execution)
     assert not any(other.dead_letters for other in bundles.values() if other is not bundle)
     assert work.calls_fetched == 29
-
-
-async def test_listing_that_fails_is_a_dead_letter(server):
-    execution = executions(server)[0]
-    server.fault = lambda request, _nth: (
-        Fault(status=502) if request.path == RUNS and request.query["execution_id"] == execution.execution_id else None
-    )
-    bundles, work = await crawl(server)
-    bundle = bundles[execution.execution_id]
-    assert letters(bundle) == [(RUNS, execution.execution_id, 502, 2)]
-    assert (bundle.listed, bundle.calls) == (None, ())
-    assert len(bundles) == 6
-    assert work.listings == 5
 
 
 async def test_emit_that_blocks_bounds_the_open_executions(server):

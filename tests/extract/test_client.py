@@ -390,29 +390,6 @@ async def test_ca_file_is_used_or_named(tmp_path):
             await client.get(ANY)
 
 
-# Sizes
-
-
-async def test_answer_beyond_the_cap_is_refused_while_it_streams(server):
-    sent = 0
-
-    async def handler(request: web.BaseRequest) -> web.StreamResponse:
-        nonlocal sent
-        response = web.StreamResponse()
-        await response.prepare(request)
-        with suppress(ConnectionError):
-            for _ in range(1024):
-                await response.write(b" " * (1 << 16))
-                sent += 1 << 16
-        return response
-
-    async with serving(handler) as base_url, client_of(base_url, max_response_mb=1) as client:
-        with pytest.raises(RequestRefusedError, match=r"exceeds 1 MiB; see .api. max_response_mb"):
-            await client.get(ANY)
-    assert client.traffic.requests == 1
-    assert sent < 16 << 20
-
-
 # Holding back
 
 
@@ -424,18 +401,10 @@ async def test_answer_beyond_the_cap_is_refused_while_it_streams(server):
         Fault(status=503, headers={"Retry-After": "40"}),
     ],
 )
-async def test_retry_after_holds_all_requests(server, fault, monkeypatch):
+async def test_retry_after_holds_all_requests(server, fault):
     held = asyncio.Event()
-    quota = Quota()
-    hold = quota.hold
-
-    def hold_and_tell(now: float, seconds: float) -> None:
-        hold(now, seconds)
-        held.set()
-
-    monkeypatch.setattr(quota, "hold", hold_and_tell)
     server.fault = lambda _request, _nth: fault
-    async with client_of(server.base_url, quota=quota) as client:
+    async with client_of(server.base_url, on_hold=lambda _seconds: held.set()) as client:
         refused = asyncio.create_task(client.get(first_execution(server)))
         await held.wait()
         server.fault = None
@@ -443,7 +412,7 @@ async def test_retry_after_holds_all_requests(server, fault, monkeypatch):
         done, pending = await asyncio.wait([refused, other], timeout=0.05)
         assert not done
         assert len(server.requests) == 1
-        assert 39 < quota.wait_seconds(asyncio.get_running_loop().time()) <= 40
+        assert 39 < client.quota.wait_seconds(asyncio.get_running_loop().time()) <= 40
         for task in pending:
             task.cancel()
         await asyncio.wait(pending)

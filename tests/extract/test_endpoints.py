@@ -377,6 +377,9 @@ def test_calls_that_do_not_name_their_evals_are_not_taken_for_calls_without_any(
 def test_answer_about_another_execution_or_without_calls_is_asked_again():
     body = msgspec.json.encode({"status": True, "result": {"execution_id": "other", "status": "completed"}})
     assert "answered for another execution_id" in str(raised(get_execution(EXECUTION_ID), 200, body))
+    page = {"total_pages": 1, "current_page": 1, "count": 0, "results": []}
+    body = msgspec.json.encode({"status": True, "result": {"execution_id": "other", "call_results": page}})
+    assert "answered for another execution_id" in str(raised(list_calls(EXECUTION_ID, Slice(1, 10)), 200, body))
     body = msgspec.json.encode({"status": True, "result": {"execution_id": EXECUTION_ID}})
     assert "no field call_results" in str(raised(list_calls(EXECUTION_ID, Slice(1, 10)), 200, body))
 

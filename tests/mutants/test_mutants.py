@@ -143,7 +143,7 @@ MUTANTS = [
         "etl/extract/transport.py",
         "            if len(body) > self._max_response_mb << 20:\n",
         "            if False:\n",
-        ("tests/extract/test_client.py",),
+        ("tests/extract/test_transport.py",),
     ),
     Mutant(
         "request ends after its total time",

@@ -56,6 +56,8 @@ async def listening(*answers: bytes | None) -> AsyncIterator[tuple[Server, str]]
         yield server, f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
         for writer in server.writers:
             writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
 
 
 def saying(content: bytes, *headers: str, status: str = "200 OK") -> bytes:
@@ -189,6 +191,8 @@ async def test_silent_server_is_cut_off_when_its_time_is_over_and_not_before():
 
 
 async def test_server_that_drips_is_given_more_time_but_not_more_than_the_total():
+    ended = asyncio.Event()
+
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             await reader.readuntil(b"\r\n\r\n")
@@ -198,6 +202,7 @@ async def test_server_that_drips_is_given_more_time_but_not_more_than_the_total(
                 await writer.drain()
                 await asyncio.sleep(0.02)
         writer.close()
+        ended.set()
 
     async with await asyncio.start_server(drip, "127.0.0.1", 0) as listener:
         base_url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
@@ -206,3 +211,4 @@ async def test_server_that_drips_is_given_more_time_but_not_more_than_the_total(
             with pytest.raises(TransientError, match="timeout"):
                 await client.get(ANY)
             assert 0.55 < time.monotonic() - begun_at < 10, "connect + 5 x read"
+        await ended.wait()

@@ -1,7 +1,6 @@
 """The crawl over loopback: every planned execution comes out once and whole, or says what is missing."""
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from typing import Any
 
@@ -289,11 +288,3 @@ async def test_more_executions_than_workers_and_more_calls_than_the_queue_takes(
         bundles, work = await crawl(server, concurrency=2)
     assert len(bundles) == work.listings == 40
     assert work.calls_fetched == 280
-
-
-@pytest.mark.parametrize("concurrency", [1, 3])
-async def test_all_calls_failing_is_all_dead_letters(server, concurrency):
-    server.fault = lambda request, _nth: Fault(status=500) if request.path == METRICS else None
-    bundles, _ = await crawl(server, concurrency=concurrency)
-    assert Counter(len(bundle.dead_letters) for bundle in bundles.values()) == {5: 6}
-    assert not any(bundle.calls for bundle in bundles.values())

@@ -426,12 +426,6 @@ def test_time_to_come_back_is_read_from_header_or_body(headers, body, seconds):
     assert retry_after_seconds(headers, body) == seconds
 
 
-def test_recorded_429_says_when_to_come_back():
-    sample = SAMPLES["ratelimit_429"]
-    assert retry_after_seconds({"Retry-After": sample["headers"]["retry-after"]}, body_of(sample)) == 23
-    assert retry_after_seconds({}, body_of(sample)) == 23
-
-
 # The source's clock
 
 NOW = datetime(2026, 11, 1, 2, 0, 30, tzinfo=UTC)

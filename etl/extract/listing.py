@@ -244,12 +244,11 @@ async def _list_many_pages(
     is_newer: Callable[[T], bool] | None,
 ) -> Listing[T]:
     for _ in range(MAX_ROUNDS):
-        count, is_left_out = await _count_older(read, limit, is_newer)
+        count, newer = await _count_older(read, id_of, limit, is_newer)
         latest = await read_pass(read, id_of, limit=limit, head_at=head_at)
         if latest.unreadable:
             return _without_proof(latest, listed, id_of)
-        rows = listed | latest.rows
-        counted = {key for key in listed if is_left_out is None or not is_left_out(rows[key])}
+        counted = listed.keys() - newer
         if len(counted) >= count:
             alive = await _alive(get, [key for key in listed if key not in latest.rows])
             if len(counted & (latest.rows.keys() | alive.keys())) == count:
@@ -261,17 +260,17 @@ async def _list_many_pages(
 
 
 async def _count_older(
-    read: PageReader[T], limit: int, is_newer: Callable[[T], bool] | None
-) -> tuple[int, Callable[[T], bool] | None]:
-    """How many rows the list counts, and which are left out of that: the newer ones, where one page of ``limit`` shows them all."""
+    read: PageReader[T], id_of: Callable[[T], str], limit: int, is_newer: Callable[[T], bool] | None
+) -> tuple[int, set[str]]:
+    """How many rows the list counts without the newer ones at its head, and the ids of these."""
     if is_newer is None:
-        return (await read(Slice(1, 1))).count, None
+        return (await read(Slice(1, 1))).count, set()
     for rows in (min(limit, _HEAD_ROWS), limit):
         head = await read(Slice(1, rows))
-        newer = sum(map(is_newer, head.results))
-        if newer < len(head.results) or newer >= head.count:
-            return head.count - newer, is_newer
-    return head.count, None
+        newer = {id_of(row) for row in head.results if is_newer(row)}
+        if len(newer) < len(head.results) or len(newer) >= head.count:
+            break
+    return head.count - len(newer), newer
 
 
 async def _alive(get: Callable[[str], Awaitable[T]], ids: Collection[str]) -> dict[str, T]:

@@ -155,7 +155,8 @@ class Crawl:
             latest = await read_call_list(self._client, execution.planned, page_limit=self._page_limit)
         except SourceError:
             return False
-        return latest.calls.keys() == execution.listed.keys() and not latest.lacks_evals
+        is_same = latest.count == execution.count and latest.calls.keys() == execution.listed.keys()
+        return is_same and not latest.lacks_evals
 
     async def _without_list(self, execution: OpenExecution, error: NotFoundError) -> ExecutionBundle | None:
         """What is known of an execution whose calls are not found: nothing when it was deleted since, else a dead letter."""

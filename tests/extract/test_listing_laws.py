@@ -736,6 +736,8 @@ def call_world(**changes: Any) -> dict[str, Any]:
 @example(**call_world(unlisted=["gone", "silent"]))
 # A bad row slips through a list that goes on to count it, and one call is stored.
 @example(**call_world(size=3, ties=3, max_limit=7, bad=2, stored=1))
+# A call is created between the second reading of many pages and its count.
+@example(**call_world(size=8, max_limit=7, history=[3, 3, 3, 3, 2], stored=1, has_entries=False))
 def test_bundle_without_dead_letters_holds_what_its_proof_counted(
     size, ties, max_limit, history, failing, bad, has_detail, has_entries, stored, failed, unlisted
 ):
